@@ -1,0 +1,92 @@
+//! Other programs: which cargo, where, and what they answered.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::stop::Stop;
+
+/// The directory of the workspace's `Cargo.toml`.
+pub(crate) fn root() -> PathBuf {
+    // Asked at run time: a target directory can be shared by several checkouts.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = PathBuf::from(here);
+    here.parent().map(Path::to_owned).unwrap_or(here)
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> PathBuf {
+    root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
+/// The cargo that runs this program, in the workspace's directory.
+pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Any other program, in the workspace's directory.
+pub(crate) fn program<A: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(name);
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Runs to the end, with its output where ours goes.
+pub(crate) fn run(command: &mut Command) -> Result<(), Stop> {
+    println!("$ {}", shown(command));
+    let status = command.status().map_err(|error| not_started(command, &error))?;
+    if status.success() { Ok(()) } else { Err(Stop::failed(format!("`{}` failed ({status})", shown(command)))) }
+}
+
+/// Runs to the end and returns what it printed; what it complained about is in the error.
+pub(crate) fn answer(command: &mut Command) -> Result<String, Stop> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| not_started(command, &error))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(Stop::failed(format!("`{}` failed ({})\n{}", shown(command), output.status, complaint.trim_end())))
+}
+
+/// Runs to the end with its standard output where ours goes, and hands the same bytes to `watch` as they come.
+///
+/// `Ok(false)` when the program said that it failed.
+pub(crate) fn run_watched(command: &mut Command, mut watch: impl FnMut(&[u8])) -> Result<bool, Stop> {
+    println!("$ {}", shown(command));
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| not_started(command, &error))?;
+    let mut ours = std::io::stdout();
+    if let Some(mut theirs) = child.stdout.take() {
+        let mut buffer = [0; 8 * 1024];
+        loop {
+            let read = theirs.read(&mut buffer).map_err(|error| broken_pipe(command, &error))?;
+            if read == 0 {
+                break;
+            }
+            watch(&buffer[..read]);
+            ours.write_all(&buffer[..read])
+                .and_then(|()| ours.flush())
+                .map_err(|error| broken_pipe(command, &error))?;
+        }
+    }
+    let status = child.wait().map_err(|error| broken_pipe(command, &error))?;
+    Ok(status.success())
+}
+
+/// The command as a person would type it.
+pub(crate) fn shown(command: &Command) -> String {
+    let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words = std::iter::once(name).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+fn not_started(command: &Command, error: &std::io::Error) -> Stop {
+    Stop::failed(format!("`{}` could not be started: {error}", shown(command)))
+}
+
+fn broken_pipe(command: &Command, error: &std::io::Error) -> Stop {
+    Stop::failed(format!("lost sight of `{}`: {error}", shown(command)))
+}

@@ -1,0 +1,45 @@
+//! Why a command stopped, and the exit code that says so.
+
+use std::fmt;
+
+/// What went wrong, in a sentence for the person who typed the command.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The work was done or begun, and something in it is wrong: exit code 1.
+    Failed(String),
+    /// The command line makes no sense: exit code 2.
+    Misused(String),
+}
+
+impl Stop {
+    pub(crate) fn failed(why: impl Into<String>) -> Self {
+        Self::Failed(why.into())
+    }
+
+    pub(crate) fn misused(why: impl Into<String>) -> Self {
+        Self::Misused(why.into())
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Misused(_) => 2,
+        }
+    }
+
+    /// Refuses arguments on behalf of a command that takes none.
+    pub(crate) fn unless_empty(arguments: &[String]) -> Result<(), Self> {
+        match arguments.first() {
+            None => Ok(()),
+            Some(argument) => Err(Self::misused(format!("takes no arguments, got `{argument}`"))),
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(why) | Self::Misused(why) => f.write_str(why),
+        }
+    }
+}
