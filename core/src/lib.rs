@@ -1,1 +1,37 @@
-//! Placeholder.
+//! The words of Annals, the contracts of its stores, and the loop that decides.
+//!
+//! Programs use the facade, the crate `annals`; authors of backends and tools use this one. Start at [`EventStore`], then read
+//! [`MemoryStore`], the reference implementation of every trait.
+
+mod append;
+mod clock;
+mod error;
+mod event;
+mod memory;
+mod position;
+mod query;
+mod read;
+mod recognise;
+mod snapshot;
+mod store;
+mod stream;
+mod stream_state;
+mod tag;
+
+pub use append::{
+    Append, AppendError, AppendStreams, Appended, Condition, Expected, IdClash, Limits, Placed, Violation,
+};
+pub use chrono;
+pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock};
+pub use error::{Failure, Invalid, StoreError};
+pub use event::{Digest, EventId, Metadata, NewEvent, Place, RecordedEvent, to_microseconds};
+pub use memory::MemoryStore;
+pub use position::{Head, LogId, Partition, Position, Token};
+pub use query::{Filter, Query, QueryItem};
+pub use read::{Direction, LogPage, PAGE_BYTES_MAX, PAGE_EVENTS, ReadLog, ReadQuery, ReadStream, Shown, StreamPage};
+pub use recognise::{Known, Recognised, recognise};
+pub use snapshot::{FoldId, Snapshot};
+pub use store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
+pub use stream::{StreamId, Version};
+pub use stream_state::{Deletion, Status, StreamChange, StreamState};
+pub use tag::Tag;

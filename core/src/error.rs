@@ -1,0 +1,85 @@
+//! What goes wrong outside the domain: a request that can never succeed, and a store that could not do what was asked.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+/// A request that can never succeed as written: fix the caller. Nothing was written.
+///
+/// The text names the thing that is wrong.
+///
+/// ```
+/// let error = annals_core::StreamId::new("").unwrap_err();
+/// assert_eq!(error.to_string(), "a stream name is empty");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(Cow<'static, str>);
+
+impl Invalid {
+    /// Says what is wrong, lowercase and without a full stop.
+    pub fn new(what: impl Into<Cow<'static, str>>) -> Invalid {
+        Invalid(what.into())
+    }
+}
+
+/// What a caller can do about a store that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The store did not answer, or is busy. Trying again later may help.
+    Unavailable,
+    /// The request can never succeed as written. Fix the caller.
+    Invalid,
+    /// What is stored is not what was written. Stop, keep the files, restore a backup.
+    Corrupt,
+    /// There is no room left. Make room, then try again.
+    Full,
+    /// The store may only be read: file permissions, a read-only medium, a role without rights.
+    ReadOnly,
+    /// What is stored was made by a newer Annals, or the library underneath is too old. Upgrade.
+    Incompatible,
+    /// This store failed in a way that it cannot be trusted after, or was closed. Open it again.
+    Closed,
+}
+
+/// The store could not do what was asked, for a reason that has nothing to do with the domain.
+///
+/// ```
+/// use annals_core::{Failure, StoreError};
+///
+/// let error = StoreError::new(Failure::Full, "no room left in `bank.db`");
+/// assert_eq!(error.failure(), Failure::Full);
+/// assert_eq!(error.to_string(), "no room left in `bank.db`");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("{context}")]
+pub struct StoreError {
+    failure: Failure,
+    context: Cow<'static, str>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// An error with what was being done, lowercase and without a full stop.
+    pub fn new(failure: Failure, context: impl Into<Cow<'static, str>>) -> StoreError {
+        StoreError { failure, context: context.into(), source: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What the caller can do about it.
+    pub const fn failure(&self) -> Failure {
+        self.failure
+    }
+}
+
+impl From<Invalid> for StoreError {
+    fn from(invalid: Invalid) -> StoreError {
+        StoreError::new(Failure::Invalid, invalid.0)
+    }
+}

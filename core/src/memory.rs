@@ -1,0 +1,432 @@
+//! An event store in memory.
+//!
+//! It has two readers. Tests use it because it is fast and forgets everything. Authors of backends read it first: it is the
+//! shortest code that keeps every promise of [`Store`], with nothing clever in it. When a backend and this file disagree, one
+//! of them has a bug, and the contract suite should say which.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+
+use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits, Placed, Violation};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Failure, StoreError};
+use crate::event::{EventId, Place, RecordedEvent};
+use crate::position::{Head, LogId, Partition, Position};
+use crate::read::{Direction, LogPage, PAGE_BYTES_MAX, ReadLog, ReadQuery, ReadStream, Shown, StreamPage};
+use crate::recognise::{Known, Recognised, recognise};
+use crate::snapshot::{FoldId, Snapshot};
+use crate::store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
+use crate::stream::{StreamId, Version};
+use crate::stream_state::{Status, StreamChange, StreamState};
+
+/// A store that forgets everything when the last handle to it is gone.
+///
+/// With one partition it can do everything that a SQL store can. With several it is a log without a total order, as Kafka is:
+/// no append over several streams, no decisions over queries.
+///
+/// ```
+/// use annals_core::{Append, EventStore, MemoryStore, NewEvent, StreamId};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let appended = store.append(Append::new(StreamId::new("note-1")?, [NewEvent::json("noted", b"{}".as_slice())])).await?;
+/// assert_eq!(appended.last().version.get(), 1);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    id: LogId,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    partitions: Vec<Mutex<PartitionLog>>,
+    snapshots: Mutex<BTreeMap<(StreamId, String, u32, Version), Snapshot>>,
+    moved: watch::Sender<u64>,
+}
+
+/// One partition: its events by position, its streams, its ids.
+#[derive(Debug, Default)]
+struct PartitionLog {
+    // At `position - 1`; nothing where an event was removed for good.
+    events: Vec<Option<RecordedEvent>>,
+    streams: HashMap<StreamId, Stream>,
+    ids: HashMap<EventId, Known>,
+    last_recorded: DateTime<Utc>,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    state: StreamState,
+    // At `version - 1`.
+    positions: Vec<Position>,
+}
+
+impl MemoryStore {
+    /// An empty store with one partition.
+    pub fn new() -> MemoryStore {
+        MemoryStore::with_partitions(1)
+    }
+
+    /// An empty store with `count` partitions (at least one).
+    pub fn with_partitions(count: u32) -> MemoryStore {
+        MemoryStore::build(count, Arc::new(SystemClock))
+    }
+
+    /// An empty store with one partition, whose recorded times come from `clock`.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> MemoryStore {
+        MemoryStore::build(1, clock)
+    }
+
+    fn build(partitions: u32, clock: Arc<dyn Clock>) -> MemoryStore {
+        let partitions = (0..partitions.max(1)).map(|_| Mutex::default()).collect();
+        let (moved, _) = watch::channel(0);
+        let shared = Shared {
+            id: LogId::random(),
+            clock,
+            limits: Limits::default(),
+            partitions,
+            snapshots: Mutex::default(),
+            moved,
+        };
+        MemoryStore { shared: Arc::new(shared) }
+    }
+
+    fn partition(&self, partition: Partition) -> Result<MutexGuard<'_, PartitionLog>, StoreError> {
+        let index = partition.0 as usize;
+        let log = self.shared.partitions.get(index).ok_or_else(|| {
+            StoreError::new(
+                Failure::Invalid,
+                format!("there is no partition {partition}, the log has {}", self.partitions()),
+            )
+        })?;
+        Ok(log.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn append_to(
+        &self,
+        partition: Partition,
+        append: &AppendStreams,
+        condition: Option<&Condition>,
+    ) -> Result<Appended, AppendError> {
+        append.check(&self.shared.limits)?;
+        let mut log = self.partition(partition)?;
+        let known: Vec<_> = append.events.iter().map(|(_, event)| log.ids.get(&event.id).cloned()).collect();
+        let places = match recognise(&append.events, &known)? {
+            Recognised::Repeated => Some(known.into_iter().flatten().map(|known| known.found.placed).collect()),
+            Recognised::RequestDone { first, events } => Some(log.places(first, events)),
+            Recognised::New => None,
+        };
+        if let Some(places) = places {
+            return Ok(Appended::new(self.shared.id, places, true));
+        }
+        let violations = log.violations(append, condition);
+        if !violations.is_empty() {
+            return Err(AppendError::Conflict(violations));
+        }
+        let places = log.record(partition, append, self.shared.clock.now());
+        drop(log);
+        self.shared.moved.send_modify(|count| *count += 1);
+        Ok(Appended::new(self.shared.id, places, false))
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> MemoryStore {
+        MemoryStore::new()
+    }
+}
+
+impl PartitionLog {
+    fn head(&self) -> Position {
+        Position::new(self.events.len() as u64)
+    }
+
+    fn state(&self, stream: &StreamId) -> StreamState {
+        self.streams.get(stream).map_or_else(StreamState::absent, |stream| stream.state.clone())
+    }
+
+    /// The moment of a commit: never before an earlier one.
+    fn moment(&mut self, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.last_recorded = self.last_recorded.max(now);
+        self.last_recorded
+    }
+
+    /// Where the events of one append stand, also when they were removed for good.
+    fn places(&self, first: Position, events: u32) -> Vec<Placed> {
+        let range = first..first.plus(u64::from(events));
+        let mut places: Vec<_> = self
+            .ids
+            .values()
+            .map(|known| &known.found.placed)
+            .filter(|place| range.contains(&place.position))
+            .cloned()
+            .collect();
+        places.sort_by_key(|place| place.position);
+        places
+    }
+
+    fn violations(&self, append: &AppendStreams, condition: Option<&Condition>) -> Vec<Violation> {
+        let expects = |stream: &StreamId| append.expectations.iter().any(|(expected, _)| expected == stream);
+        let unsaid = append
+            .events
+            .iter()
+            .map(|(stream, _)| stream)
+            .filter(|stream| !expects(stream))
+            .map(|stream| (stream, Expected::Any));
+        let said = append.expectations.iter().map(|(stream, expected)| (stream, *expected));
+        let streams = said.chain(unsaid).enumerate().filter_map(|(index, (stream, expected))| {
+            let found = self.state(stream);
+            let written = append.events.iter().any(|(to, _)| to == stream);
+            let holds = if written { expected.allows_writing(&found) } else { expected.passes_check(&found) };
+            (!holds).then(|| Violation::Stream { index, stream: stream.clone(), expected, found })
+        });
+        let matching = condition.and_then(|condition| {
+            let after = condition.after.unwrap_or(Position::START);
+            self.events.iter().flatten().find(|event| event.position > after && condition.query.matches(event))
+        });
+        streams.chain(matching.map(|event| Violation::Condition { position: event.position })).collect()
+    }
+
+    fn record(&mut self, partition: Partition, append: &AppendStreams, now: DateTime<Utc>) -> Vec<Placed> {
+        let recorded_at = self.moment(now);
+        let append_first = self.head().next();
+        let append_events = append.events.len() as u32;
+        let mut places = Vec::with_capacity(append.events.len());
+        for (append_index, (stream_id, event)) in (0..).zip(&append.events) {
+            let position = self.head().next();
+            let stream = self.streams.entry(stream_id.clone()).or_default();
+            if stream.state.status == Status::Deleted {
+                stream.state.truncated_before = Version::NONE;
+            }
+            stream.state.status = Status::Active;
+            stream.state.version = stream.state.version.next();
+            stream.positions.push(position);
+            let place = Place {
+                stream: stream_id.clone(),
+                version: stream.state.version,
+                partition,
+                position,
+                append_index,
+                recorded_at,
+            };
+            let placed =
+                Placed { id: event.id, stream: stream_id.clone(), version: place.version, partition, position };
+            let found = Found { placed: placed.clone(), append_first, append_events };
+            self.ids.insert(event.id, Known { found, digest: event.digest() });
+            self.events.push(Some(event.recorded(place)));
+            places.push(placed);
+        }
+        places
+    }
+
+    fn change(
+        &mut self,
+        stream_id: &StreamId,
+        expected: Expected,
+        change: StreamChange,
+        now: DateTime<Utc>,
+    ) -> Result<StreamState, AppendError> {
+        let found = self.state(stream_id);
+        if !expected.allows_writing(&found) {
+            let violation = Violation::Stream { index: 0, stream: stream_id.clone(), expected, found };
+            return Err(AppendError::Conflict(vec![violation]));
+        }
+        let after = found.changed(stream_id, change, self.head(), self.last_recorded.max(now))?;
+        if let StreamChange::Archive { before } = change {
+            let positions = self.streams.get(stream_id).map_or(&[][..], |stream| &stream.positions);
+            for position in positions.iter().take(before.get() as usize - 1) {
+                self.events[position.get() as usize - 1] = None;
+            }
+        }
+        if after != found {
+            self.moment(now);
+            self.streams.entry(stream_id.clone()).or_default().state = after.clone();
+        }
+        Ok(after)
+    }
+
+    fn page(&self, read: &Range, matches: impl Fn(&RecordedEvent) -> bool) -> LogPage {
+        let head = self.head();
+        let up_to = read.up_to.min(head);
+        let positions = read.after.get() + 1..=up_to.get();
+        let step: Box<dyn Iterator<Item = u64>> = match read.direction {
+            Direction::Forward => Box::new(positions),
+            Direction::Backward => Box::new(positions.rev()),
+        };
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        // Before anything was looked at: nothing is scanned.
+        let mut scanned = match read.direction {
+            Direction::Forward => read.after,
+            Direction::Backward => up_to.next(),
+        };
+        for position in step {
+            if events.len() >= read.limit || bytes >= PAGE_BYTES_MAX {
+                return LogPage { events, scanned, end: false, head: Head::at(head) };
+            }
+            if let Some(event) = self.events[position as usize - 1].as_ref().filter(|event| matches(event)) {
+                bytes += event.payload.len();
+                events.push(event.clone());
+            }
+            scanned = Position::new(position);
+        }
+        LogPage { events, scanned, end: true, head: Head::at(head) }
+    }
+}
+
+struct Range {
+    after: Position,
+    up_to: Position,
+    limit: usize,
+    direction: Direction,
+}
+
+#[async_trait]
+impl EventStore for MemoryStore {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let partition = self.partition_of(&append.stream);
+        self.append_to(partition, &append.into(), None)
+    }
+
+    async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {
+        let log = self.partition(self.partition_of(&read.stream))?;
+        let (state, head) = (log.state(&read.stream), log.head());
+        let shown_from = match read.shown {
+            Shown::Visible => state.first_visible(),
+            Shown::Everything => state.archived_before,
+        };
+        let versions = read.from.max(shown_from).max(Version::FIRST).get()..=read.to.min(state.version).get();
+        let step: Box<dyn Iterator<Item = u64>> = match read.direction {
+            Direction::Forward => Box::new(versions),
+            Direction::Backward => Box::new(versions.rev()),
+        };
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        for version in step {
+            if events.len() >= read.limit || bytes >= PAGE_BYTES_MAX {
+                return Ok(StreamPage { events, next: Some(Version::new(version)), state, head });
+            }
+            let position = log.streams[&read.stream].positions[version as usize - 1];
+            if let Some(event) = &log.events[position.get() as usize - 1] {
+                bytes += event.payload.len();
+                events.push(event.clone());
+            }
+        }
+        Ok(StreamPage { events, next: None, state, head })
+    }
+
+    async fn find(&self, partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError> {
+        let log = self.partition(partition)?;
+        Ok(ids.iter().map(|id| log.ids.get(id).map(|known| known.found.clone())).collect())
+    }
+
+    async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
+        Ok(self.partition(self.partition_of(stream))?.state(stream))
+    }
+
+    async fn change_stream(
+        &self,
+        stream: &StreamId,
+        expected: Expected,
+        change: StreamChange,
+    ) -> Result<StreamState, AppendError> {
+        self.partition(self.partition_of(stream))?.change(stream, expected, change, self.shared.clock.now())
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+}
+
+#[async_trait]
+impl Log for MemoryStore {
+    fn id(&self) -> LogId {
+        self.shared.id
+    }
+
+    fn partitions(&self) -> u32 {
+        self.shared.partitions.len() as u32
+    }
+
+    async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        let range = Range { after: read.after, up_to: read.up_to, limit: read.limit, direction: read.direction };
+        Ok(self.partition(read.partition)?.page(&range, |event| read.filter.matches(event)))
+    }
+
+    async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
+        Ok(Head::at(self.partition(partition)?.head()))
+    }
+
+    fn hint(&self) -> Hint {
+        Hint::new(self.shared.moved.subscribe())
+    }
+}
+
+#[async_trait]
+impl AtomicStreams for MemoryStore {
+    async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError> {
+        self.append_to(Partition(0), &append, None)
+    }
+}
+
+#[async_trait]
+impl TaggedStore for MemoryStore {
+    async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
+        read.query.check()?;
+        let range = Range { after: read.after, up_to: read.up_to, limit: read.limit, direction: read.direction };
+        Ok(self.partition(Partition(0))?.page(&range, |event| read.query.matches(event)))
+    }
+
+    async fn append_if(&self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError> {
+        condition.query.check()?;
+        self.append_to(Partition(0), &append, Some(&condition))
+    }
+}
+
+#[async_trait]
+impl SnapshotStore for MemoryStore {
+    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
+        let key = (snapshot.stream.clone(), snapshot.fold.name.clone(), snapshot.fold.version, snapshot.version);
+        self.shared.snapshots.lock().unwrap_or_else(PoisonError::into_inner).insert(key, snapshot);
+        Ok(())
+    }
+
+    async fn newest_snapshot(
+        &self,
+        stream: &StreamId,
+        fold: &FoldId,
+        at_most: Version,
+    ) -> Result<Option<Snapshot>, StoreError> {
+        let key = |version| (stream.clone(), fold.name.clone(), fold.version, version);
+        let snapshots = self.shared.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(snapshots.range(key(Version::NONE)..=key(at_most)).next_back().map(|(_, snapshot)| snapshot.clone()))
+    }
+
+    async fn delete_snapshot(&self, stream: &StreamId, fold: &FoldId, version: Version) -> Result<(), StoreError> {
+        let key = (stream.clone(), fold.name.clone(), fold.version, version);
+        self.shared.snapshots.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        Ok(())
+    }
+}
+
+impl Store for MemoryStore {
+    fn atomic(&self) -> Option<&dyn AtomicStreams> {
+        (self.partitions() == 1).then_some(self)
+    }
+
+    fn tagged(&self) -> Option<&dyn TaggedStore> {
+        (self.partitions() == 1).then_some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        Some(self)
+    }
+}

@@ -1,0 +1,151 @@
+//! Recognising a retry: what an append means whose ids the store knows already. Pure; every store asks it.
+
+use crate::append::IdClash;
+use crate::event::{Digest, NewEvent};
+use crate::position::Position;
+use crate::store::Found;
+use crate::stream::StreamId;
+
+/// A known id with the digest of its content.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Known {
+    /// Where the event stands, and its append.
+    pub found: Found,
+    /// What its content is compared by.
+    pub digest: Digest,
+}
+
+/// What an append is, seen from its ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Recognised {
+    /// No id is known: it is new.
+    New,
+    /// All ids are known: it was done before, and the answer is where these events stand.
+    Repeated,
+    /// A derived id is known: the request was done before, and the answer is the whole append that did it, `events` events from
+    /// position `first` on, whatever is asked for now.
+    RequestDone {
+        /// The position of its first event.
+        first: Position,
+        /// How many events it had.
+        events: u32,
+    },
+}
+
+/// Compares an append with what is known of its ids, one entry an event.
+///
+/// # Errors
+///
+/// [`IdClash`] when it is neither new nor a repetition.
+///
+/// ```
+/// use annals_core::{NewEvent, Recognised, StreamId, recognise};
+///
+/// let event = (StreamId::new("note-1")?, NewEvent::json("noted", b"{}".as_slice()));
+/// assert_eq!(recognise(&[event], &[None]), Ok(Recognised::New));
+/// # Ok::<_, annals_core::Invalid>(())
+/// ```
+pub fn recognise(events: &[(StreamId, NewEvent)], known: &[Option<Known>]) -> Result<Recognised, IdClash> {
+    let pairs = || events.iter().zip(known);
+    if pairs().all(|(_, known)| known.is_none()) {
+        return Ok(Recognised::New);
+    }
+    if let Some(done) = pairs().find_map(|((_, event), known)| known.as_ref().filter(|_| event.id.is_derived())) {
+        return Ok(Recognised::RequestDone { first: done.found.append_first, events: done.found.append_events });
+    }
+    if let Some(first_unknown) = known.iter().position(Option::is_none) {
+        return Err(IdClash::PartlyKnown { first_unknown });
+    }
+    for (index, ((stream, event), known)) in pairs().enumerate() {
+        let Some(known) = known else { continue };
+        if known.found.placed.stream != *stream {
+            return Err(IdClash::OtherStream { index, id: event.id, stream: known.found.placed.stream.clone() });
+        }
+        if known.digest != event.digest() {
+            return Err(IdClash::OtherContent { index, id: event.id });
+        }
+    }
+    if in_order(known) { Ok(Recognised::Repeated) } else { Err(IdClash::OtherOrder) }
+}
+
+/// Positions ascend, and the versions of each stream follow one another without a hole.
+fn in_order(known: &[Option<Known>]) -> bool {
+    let places: Vec<_> = known.iter().flatten().map(|known| &known.found.placed).collect();
+    places.iter().enumerate().all(|(index, place)| {
+        let before = &places[..index];
+        let ascends = before.last().is_none_or(|last| last.position < place.position);
+        // Long appends are of one stream, so the search ends at the neighbour.
+        let follows = before
+            .iter()
+            .rev()
+            .find(|other| other.stream == place.stream)
+            .is_none_or(|last| last.version.next() == place.version);
+        ascends && follows
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::append::Placed;
+    use crate::event::EventId;
+    use crate::position::Partition;
+    use crate::stream::Version;
+
+    fn stored(stream: &str, version: u64, position: u64) -> ((StreamId, NewEvent), Option<Known>) {
+        let stream = StreamId::new(stream).unwrap();
+        let event = NewEvent::json("t", position.to_string().into_bytes());
+        let placed = Placed {
+            id: event.id,
+            stream: stream.clone(),
+            version: Version::new(version),
+            partition: Partition(0),
+            position: Position::new(position),
+        };
+        let known =
+            Known { digest: event.digest(), found: Found { append_first: placed.position, append_events: 1, placed } };
+        ((stream, event), Some(known))
+    }
+
+    #[track_caller]
+    fn check(rows: Vec<((StreamId, NewEvent), Option<Known>)>, expected: &str) {
+        let (events, known): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let found = match recognise(&events, &known) {
+            Ok(recognised) => format!("{recognised:?}"),
+            Err(clash) => format!("{clash:?}"),
+        };
+        assert!(found.starts_with(expected), "{found}");
+    }
+
+    #[test]
+    fn a_repetition_is_known_whole_and_in_order() {
+        let [e1, e2, e3] = [stored("a-1", 1, 1), stored("a-1", 2, 5), stored("a-1", 3, 6)];
+        let b1 = stored("b-1", 1, 2);
+        let new = || (e1.0.clone(), None);
+        check(vec![new()], "New");
+        check(vec![e1.clone(), e2.clone()], "Repeated");
+        check(vec![e1.clone(), b1.clone(), e2.clone()], "Repeated");
+        check(vec![e2.clone(), e1.clone()], "OtherOrder");
+        check(vec![e1.clone(), e3.clone()], "OtherOrder");
+        check(vec![e1.clone(), e2.clone(), new()], "PartlyKnown { first_unknown: 2 }");
+        check(vec![new(), e1.clone()], "PartlyKnown { first_unknown: 0 }");
+        let mut elsewhere = e1.clone();
+        elsewhere.0.0 = StreamId::new("b-1").unwrap();
+        check(vec![elsewhere], "OtherStream");
+        let mut changed = e1;
+        changed.0.1.payload = b"other".as_slice().into();
+        check(vec![changed], "OtherContent");
+    }
+
+    #[test]
+    fn a_derived_id_stands_for_its_request() {
+        let mut done = stored("a-1", 4, 9);
+        done.0.1.id = EventId::derived(&done.0.0, "req", 0);
+        done.0.1.payload = b"decided otherwise".as_slice().into();
+        let mut more = (done.0.clone(), None);
+        more.0.1.id = EventId::derived(&done.0.0, "req", 1);
+        check(vec![done, more], "RequestDone { first: Position(9), events: 1 }");
+    }
+}

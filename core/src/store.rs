@@ -1,0 +1,277 @@
+//! What a backend owes: the traits of a store, in bytes, and nothing about what an event means.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+
+use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits, Placed};
+use crate::error::StoreError;
+use crate::event::EventId;
+use crate::position::{Head, LogId, Partition, Position};
+use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
+use crate::snapshot::{FoldId, Snapshot};
+use crate::stream::{StreamId, Version};
+use crate::stream_state::{StreamChange, StreamState};
+
+/// A place where events are recorded, in order, for good.
+///
+/// Every store keeps these promises; the contract suite (feature `conformance`) holds the test of each.
+///
+/// - **All or nothing.** An append writes all of its events or none.
+/// - **No surprise.** An append whose [`Expected`] no longer holds writes nothing and says what it found.
+/// - **Durable on return.** When an append returns `Ok`, its events survive a power cut.
+/// - **Once.** Repeating an append with the same ids changes nothing and returns what the first one returned, for every
+///   expectation, for ever, across restarts. The ids decide before the expectation does.
+/// - **Cancel at will.** Dropping a future loses nothing acknowledged; what was dropped may still happen, and asking again with
+///   the same ids tells.
+///
+/// Payloads are bytes here. Types, schemas and upcasting live one floor up, in [`Event`](crate::Event).
+#[async_trait]
+pub trait EventStore: fmt::Debug + Send + Sync + 'static {
+    /// Records the events at the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Conflict`] when the stream is not what the caller thought: read, decide again.
+    /// [`AppendError::Unknown`] when the answer was lost: append again with the same ids.
+    async fn append(&self, append: Append) -> Result<Appended, AppendError>;
+
+    /// A page of one stream. A stream that does not exist is empty.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError>;
+
+    /// What became of these ids in `partition`: for each its place, or nothing when it is unknown there.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    async fn find(&self, partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError>;
+
+    /// What the stream is.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError>;
+
+    /// Deletes, tombstones, truncates or archives the stream, when `expected` holds as it would for an append. Answers with
+    /// what the stream is then.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventStore::append`]; [`AppendError::Invalid`] when the change names a version that the stream does not have.
+    async fn change_stream(
+        &self,
+        stream: &StreamId,
+        expected: Expected,
+        change: StreamChange,
+    ) -> Result<StreamState, AppendError>;
+
+    /// How much one append may hold.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+}
+
+/// A known id.
+///
+/// ```
+/// # fn example(found: &annals_core::Found) {
+/// println!("one of {} events appended from {} on", found.append_events, found.append_first);
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Found {
+    /// Where the event stands (or stood, when it was removed for good).
+    pub placed: Placed,
+    /// The position of the first event of its append.
+    pub append_first: Position,
+    /// How many events its append had.
+    pub append_events: u32,
+}
+
+/// The log of a store: every event, in partitions, each with an order of its own.
+///
+/// - **Dense.** Positions in a partition are 1, 2, 3 … in commit order.
+/// - **Nothing appears behind you.** At or below a position that some reader has seen no event will appear later. What readers
+///   see goes up to [`Log::head`], and everything that reads, waits or rebuilds uses that one head.
+#[async_trait]
+pub trait Log: fmt::Debug + Send + Sync + 'static {
+    /// Which log this is.
+    fn id(&self) -> LogId;
+
+    /// How many partitions it has; they are numbered from 0.
+    fn partitions(&self) -> u32;
+
+    /// The partition of a stream.
+    fn partition_of(&self, stream: &StreamId) -> Partition {
+        Partition::of(stream.as_str(), self.partitions())
+    }
+
+    /// A page of a partition.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Invalid`](crate::Failure) when there is no such partition.
+    async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError>;
+
+    /// How far a partition goes.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Invalid`](crate::Failure) when there is no such partition.
+    async fn head(&self, partition: Partition) -> Result<Head, StoreError>;
+
+    /// The last position of `partition` that was recorded at or before `moment`.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Invalid`](crate::Failure) when there is no such partition.
+    async fn position_at(&self, partition: Partition, moment: DateTime<Utc>) -> Result<Position, StoreError> {
+        // Recorded times never go backwards with the position, so a binary search finds it in some thirty small reads.
+        let (mut known, mut above) = (Position::START, self.head(partition).await?.visible.next());
+        while known.next() < above {
+            let middle = Position::new((known.get() + above.get()) / 2);
+            let read = ReadLog::after(middle.minus(1)).up_to(above.minus(1)).partition(partition).limit(1);
+            match self.read(read).await?.events.first() {
+                Some(event) if event.recorded_at <= moment => known = event.position,
+                _ => above = middle,
+            }
+        }
+        Ok(known)
+    }
+
+    /// Tells when some head may have moved.
+    fn hint(&self) -> Hint;
+}
+
+/// A wake-up that may come too often or not at all: whoever waits on it also looks after a while.
+///
+/// ```
+/// # async fn example(mut hint: annals_core::Hint) {
+/// hint.wait(std::time::Duration::from_millis(100)).await;
+/// // … and now look.
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Hint {
+    moved: watch::Receiver<u64>,
+}
+
+impl Hint {
+    /// A hint that comes whenever the sender changes.
+    pub fn new(moved: watch::Receiver<u64>) -> Hint {
+        Hint { moved }
+    }
+
+    /// Forgets what came until now, so that the next [`wait`](Hint::wait) ends only for something newer.
+    pub fn reset(&mut self) {
+        self.moved.mark_unchanged();
+    }
+
+    /// Returns at the next hint (at once, when one came since the last wait), or after `at_most`.
+    pub async fn wait(&mut self, at_most: Duration) {
+        let moved = async {
+            if self.moved.changed().await.is_err() {
+                // The store is gone and will say nothing more.
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = tokio::time::timeout(at_most, moved).await;
+    }
+}
+
+/// A store that can append to several streams at once.
+#[async_trait]
+pub trait AtomicStreams: fmt::Debug + Send + Sync + 'static {
+    /// Records the events when all expectations hold, also those of streams that get no event. All of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventStore::append`]; a conflict lists every violation with its index.
+    async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError>;
+}
+
+/// A store that can decide over any query: a dynamic consistency boundary (dcb.events).
+///
+/// It has one partition.
+#[async_trait]
+pub trait TaggedStore: fmt::Debug + Send + Sync + 'static {
+    /// A page of what the query matches. Its head belongs to the same moment as its events, so it can guard a decision.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Invalid`](crate::Failure) for a query without items.
+    async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError>;
+
+    /// Records the events when all expectations and the condition hold.
+    ///
+    /// # Errors
+    ///
+    /// As [`AtomicStreams::append_streams`]; [`AppendError::Invalid`] for a query without items.
+    async fn append_if(&self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError>;
+}
+
+/// A place for snapshots, beside the log.
+#[async_trait]
+pub trait SnapshotStore: fmt::Debug + Send + Sync + 'static {
+    /// Keeps the snapshot; one of the same stream, fold and version is replaced.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError>;
+
+    /// The newest snapshot of the stream by this fold, in this fold's version, at or below `at_most`.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    async fn newest_snapshot(
+        &self,
+        stream: &StreamId,
+        fold: &FoldId,
+        at_most: Version,
+    ) -> Result<Option<Snapshot>, StoreError>;
+
+    /// Forgets the snapshot at this version, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    async fn delete_snapshot(&self, stream: &StreamId, fold: &FoldId, version: Version) -> Result<(), StoreError>;
+}
+
+/// A backend: a store, its log, and what more it can do.
+///
+/// What it can do is asked once, when a program starts, and answered for good.
+///
+/// ```
+/// use annals_core::{MemoryStore, Store};
+///
+/// assert!(MemoryStore::new().atomic().is_some());
+/// assert!(MemoryStore::with_partitions(3).atomic().is_none());
+/// ```
+pub trait Store: EventStore + Log {
+    /// One append over several streams.
+    fn atomic(&self) -> Option<&dyn AtomicStreams> {
+        None
+    }
+
+    /// Decisions over queries.
+    fn tagged(&self) -> Option<&dyn TaggedStore> {
+        None
+    }
+
+    /// Snapshots.
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        None
+    }
+}
