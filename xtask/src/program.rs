@@ -3,7 +3,9 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use crate::stop::Stop;
 
@@ -54,26 +56,42 @@ pub(crate) fn answer(command: &mut Command) -> Result<String, Stop> {
 
 /// Runs to the end with its standard output where ours goes, and hands the same bytes to `watch` as they come.
 ///
-/// `Ok(false)` when the program said that it failed.
+/// `Ok(false)` when the program said that it failed. A process that it left behind, still holding the output, is not waited for.
 pub(crate) fn run_watched(command: &mut Command, mut watch: impl FnMut(&[u8])) -> Result<bool, Stop> {
     println!("$ {}", shown(command));
+    let lost = |command: &Command, error| Stop::failed(format!("lost sight of `{}`: {error}", shown(command)));
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| not_started(command, &error))?;
+    let pieces = child.stdout.take().map(pieces);
     let mut ours = std::io::stdout();
-    if let Some(mut theirs) = child.stdout.take() {
-        let mut buffer = [0; 8 * 1024];
-        loop {
-            let read = theirs.read(&mut buffer).map_err(|error| broken_pipe(command, &error))?;
-            if read == 0 {
-                break;
+    while let Some(pieces) = &pieces {
+        match pieces.recv_timeout(Duration::from_millis(200)) {
+            Ok(piece) => {
+                watch(&piece);
+                ours.write_all(&piece).and_then(|()| ours.flush()).map_err(|error| lost(command, error))?;
             }
-            watch(&buffer[..read]);
-            ours.write_all(&buffer[..read])
-                .and_then(|()| ours.flush())
-                .map_err(|error| broken_pipe(command, &error))?;
+            Err(RecvTimeoutError::Timeout) => {
+                if child.try_wait().map_err(|error| lost(command, error))?.is_some() {
+                    break;
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    let status = child.wait().map_err(|error| broken_pipe(command, &error))?;
-    Ok(status.success())
+    Ok(child.wait().map_err(|error| lost(command, error))?.success())
+}
+
+/// What comes out of a pipe, read on a thread of its own that ends with the pipe, or with this program.
+fn pieces(mut pipe: ChildStdout) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = sync_channel(16);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 8 * 1024];
+        while let Ok(read @ 1..) = pipe.read(&mut buffer) {
+            if sender.send(buffer[..read].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 /// The command as a person would type it.
@@ -87,6 +105,25 @@ fn not_started(command: &Command, error: &std::io::Error) -> Stop {
     Stop::failed(format!("`{}` could not be started: {error}", shown(command)))
 }
 
-fn broken_pipe(command: &Command, error: &std::io::Error) -> Stop {
-    Stop::failed(format!("lost sight of `{}`: {error}", shown(command)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_output_is_watched_and_a_process_left_behind_is_not_waited_for() {
+        let mut seen = Vec::new();
+        let mut command = program("sh", ["-c", "echo first; sleep 60 & echo \"last $!\""]);
+        assert!(run_watched(&mut command, |piece| seen.extend_from_slice(piece)).unwrap());
+        let seen = String::from_utf8(seen).unwrap();
+        let (first, last) = seen.trim().split_once('\n').unwrap();
+        assert_eq!(first, "first");
+        let left_behind = last.strip_prefix("last ").unwrap();
+        assert!(run(&mut program("kill", [left_behind])).is_ok(), "it should still have been there");
+    }
+
+    #[test]
+    fn a_program_that_says_it_failed_is_believed() {
+        assert!(!run_watched(&mut program("false", [""; 0]), |_| ()).unwrap());
+        assert!(answer(&mut program("false", [""; 0])).is_err());
+    }
 }

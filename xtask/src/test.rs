@@ -30,11 +30,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
     for words in plan::cargo_calls(arguments) {
         // Each call has its turn also after a failure, so that one run shows everything.
         let passed = run_watched(&mut cargo(&words), |bytes| tally.watch(bytes))?;
-        ran.push(format!("{} cargo {}", if passed { "passed: " } else { "FAILED: " }, words.join(" ")));
+        ran.push(format!("{}cargo {}", if passed { "passed:    " } else { "FAILED:    " }, words.join(" ")));
         failed |= !passed;
     }
 
     println!("\n{}", closing(&needs, &ran));
+    println!("servers:   none needed");
     println!("{} in {} s", tally.programs(), began.elapsed().as_secs());
     println!("{}", tally.counts());
     if failed { Err(Stop::failed("a test failed, or did not compile")) } else { Ok(()) }

@@ -21,7 +21,9 @@ pub(crate) fn need() -> Need {
         compiler(),
         PACKAGES.join(" "),
     );
-    let state = match install().then(working).flatten() {
+    // Who names a compiler in CC has chosen; another one would not be used.
+    let chosen = std::env::var_os("CC").is_some();
+    let state = match (!chosen && install()).then(working).flatten() {
         Some(version) => State::Installed(version),
         None => State::Missing(advice),
     };

@@ -29,9 +29,9 @@ impl Need {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (word, text) = match &self.state {
-            State::Found(text) => ("found:   ", text),
+            State::Found(text) => ("found:    ", text),
             State::Installed(text) => ("installed:", text),
-            State::Missing(text) => ("MISSING: ", text),
+            State::Missing(text) => ("MISSING:  ", text),
         };
         write!(f, "{word} {}: {text}", self.name)
     }
@@ -45,6 +45,6 @@ mod tests {
     fn what_is_missing_is_named_loudly() {
         let need = Need { name: "C compiler", state: State::Missing("install one".to_owned()) };
         assert!(need.is_missing());
-        assert_eq!(need.to_string(), "MISSING:  C compiler: install one");
+        assert_eq!(need.to_string(), "MISSING:   C compiler: install one");
     }
 }

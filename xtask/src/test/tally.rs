@@ -25,7 +25,7 @@ impl Tally {
 
     /// How many test programs were heard of.
     pub(crate) fn programs(&self) -> String {
-        format!("{} test programs", self.programs)
+        format!("{} test program{}", self.programs, if self.programs == 1 { "" } else { "s" })
     }
 
     /// The sums, in the words that test runners use.
