@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
             .map_err(|stop| Stop::failed(format!("{stop}; its files are in {}", directory.display())))?;
         remove(&directory)?;
     }
-    println!("\nran {} examples, each in an empty directory: {}", names.len(), names.join(", "));
+    println!("\n{} ran, each in an empty directory: {}", names.len(), names.join(", "));
     Ok(())
 }
 
