@@ -5,6 +5,8 @@
 
 mod append;
 mod clock;
+mod codec;
+pub mod derive;
 mod error;
 mod event;
 mod memory;
@@ -17,12 +19,14 @@ mod store;
 mod stream;
 mod stream_state;
 mod tag;
+mod typed;
 
 pub use append::{
     Append, AppendError, AppendStreams, Appended, Condition, Expected, IdClash, Limits, Placed, Violation,
 };
 pub use chrono;
 pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock};
+pub use codec::{Codec, CodecError, Json};
 pub use error::{Failure, Invalid, StoreError};
 pub use event::{Digest, EventId, Metadata, NewEvent, Place, RecordedEvent, to_microseconds};
 pub use memory::MemoryStore;
@@ -35,3 +39,4 @@ pub use store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Stor
 pub use stream::{StreamId, Version};
 pub use stream_state::{Deletion, Status, StreamChange, StreamState};
 pub use tag::Tag;
+pub use typed::{DecodeError, Decoded, EncodeError, Encoded, Event, IntoEvents, Recorded, Shape, Stored, Undecodable};
