@@ -13,7 +13,7 @@ pub use encode::{encode_plain, encode_variant};
 ///
 /// assert_eq!(Upcasted::<u8>::upcasted(7_u8), [7]);
 /// assert_eq!(Upcasted::<u8>::upcasted(vec![1_u8, 2]), [1, 2]);
-/// assert_eq!(Upcasted::<u8>::upcasted(None::<u8>), []);
+/// assert!(Upcasted::<u8>::upcasted(None::<u8>).is_empty());
 /// ```
 pub trait Upcasted<T> {
     /// The values, in order.
