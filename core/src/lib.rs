@@ -6,6 +6,8 @@
 mod append;
 mod clock;
 mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod derive;
 mod error;
 mod event;

@@ -42,12 +42,12 @@ use crate::stream_state::{Status, StreamChange, StreamState};
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug)]
 struct Shared {
     id: LogId,
-    clock: Arc<dyn Clock>,
     limits: Limits,
     partitions: Vec<Mutex<PartitionLog>>,
     snapshots: Mutex<BTreeMap<(StreamId, String, u32, Version), Snapshot>>,
@@ -79,26 +79,33 @@ impl MemoryStore {
 
     /// An empty store with `count` partitions (at least one).
     pub fn with_partitions(count: u32) -> MemoryStore {
-        MemoryStore::build(count, Arc::new(SystemClock))
+        let partitions = (0..count.max(1)).map(|_| Mutex::default()).collect();
+        let (moved, _) = watch::channel(0);
+        let shared =
+            Shared { id: LogId::random(), limits: Limits::default(), partitions, snapshots: Mutex::default(), moved };
+        MemoryStore { shared: Arc::new(shared), clock: Arc::new(SystemClock) }
     }
 
     /// An empty store with one partition, whose recorded times come from `clock`.
     pub fn with_clock(clock: Arc<dyn Clock>) -> MemoryStore {
-        MemoryStore::build(1, clock)
+        MemoryStore::new().on_clock(clock)
     }
 
-    fn build(partitions: u32, clock: Arc<dyn Clock>) -> MemoryStore {
-        let partitions = (0..partitions.max(1)).map(|_| Mutex::default()).collect();
-        let (moved, _) = watch::channel(0);
-        let shared = Shared {
-            id: LogId::random(),
-            clock,
-            limits: Limits::default(),
-            partitions,
-            snapshots: Mutex::default(),
-            moved,
-        };
-        MemoryStore { shared: Arc::new(shared) }
+    /// The same store with the same events; what this handle appends is recorded at the times that `clock` tells.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use annals_core::{Log, ManualClock, MemoryStore};
+    ///
+    /// let store = MemoryStore::with_partitions(3);
+    /// let held = store.clone().on_clock(Arc::new(ManualClock::default()));
+    /// assert_eq!(held.id(), store.id());
+    /// ```
+    #[must_use]
+    pub fn on_clock(mut self, clock: Arc<dyn Clock>) -> MemoryStore {
+        self.clock = clock;
+        self
     }
 
     fn partition(&self, partition: Partition) -> Result<MutexGuard<'_, PartitionLog>, StoreError> {
@@ -133,7 +140,7 @@ impl MemoryStore {
         if !violations.is_empty() {
             return Err(AppendError::Conflict(violations));
         }
-        let places = log.record(partition, append, self.shared.clock.now());
+        let places = log.record(partition, append, self.clock.now());
         drop(log);
         self.shared.moved.send_modify(|count| *count += 1);
         Ok(Appended::new(self.shared.id, places, false))
@@ -338,7 +345,7 @@ impl EventStore for MemoryStore {
         expected: Expected,
         change: StreamChange,
     ) -> Result<StreamState, AppendError> {
-        self.partition(self.partition_of(stream))?.change(stream, expected, change, self.shared.clock.now())
+        self.partition(self.partition_of(stream))?.change(stream, expected, change, self.clock.now())
     }
 
     fn limits(&self) -> Limits {

@@ -1,0 +1,79 @@
+//! How the suite opens a backend.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::clock::Clock;
+use crate::memory::MemoryStore;
+use crate::store::Store;
+
+/// One place where a store keeps its data: a fresh directory, a fresh database, a fresh set of topics.
+///
+/// Every test makes one, opens it, perhaps drops what it opened and opens it again, and drops it.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use annals_core::conformance::Fixture;
+/// use annals_core::{Clock, MemoryStore, Store};
+///
+/// #[derive(Debug, Default)]
+/// struct InMemory(MemoryStore);
+///
+/// #[async_trait::async_trait]
+/// impl Fixture for InMemory {
+///     async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
+///         Arc::new(self.0.clone().on_clock(clock))
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Fixture: fmt::Debug + Send + Sync {
+    /// Opens the store; its recorded times come from `clock`.
+    ///
+    /// The first time it is empty. After every earlier handle was dropped it is opened again, with the same data. Where
+    /// [`is_shared`](Fixture::is_shared) says so it is also opened while another handle is in use, as another process would.
+    /// Panics when it cannot be opened.
+    async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store>;
+
+    /// Whether several handles may be open at once, and append at once.
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+/// The memory store, as the suite sees it: what was appended stays as long as the fixture does.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use annals_core::SystemClock;
+/// use annals_core::conformance::{Fixture, MemoryFixture};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let fixture = MemoryFixture::with_partitions(3);
+/// let (one, same) = (fixture.open(Arc::new(SystemClock)).await, fixture.open(Arc::new(SystemClock)).await);
+/// assert_eq!(one.id(), same.id());
+/// # });
+/// # Ok::<_, std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct MemoryFixture {
+    store: MemoryStore,
+}
+
+impl MemoryFixture {
+    /// An empty memory store with `count` partitions.
+    pub fn with_partitions(count: u32) -> MemoryFixture {
+        MemoryFixture { store: MemoryStore::with_partitions(count) }
+    }
+}
+
+#[async_trait]
+impl Fixture for MemoryFixture {
+    async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
+        Arc::new(self.store.clone().on_clock(clock))
+    }
+}

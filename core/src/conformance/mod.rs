@@ -1,0 +1,91 @@
+//! The contract suite: what every backend owes, once, as one named test per promise.
+//!
+//! A backend says how its store is opened ([`Fixture`]) and which traits it has, and runs all of it with [`conformance!`]:
+//!
+//! ```
+//! use annals_core::conformance::MemoryFixture;
+//!
+//! annals_core::conformance! {
+//!     fixture: MemoryFixture::with_partitions(1),
+//!     traits: [atomic, tagged, snapshots, shared],
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! There is no list of cases to pick from. What a backend cannot do is a trait that it does not have; a test of its own asks
+//! the opened store whether what was declared is what it offers, so nothing is left out silently.
+//!
+//! The cases are plain functions over a [`Fixture`], in a module per subject.
+
+// A case is a test: what must not fail is unwrapped, and its name is its documentation.
+#![allow(clippy::unwrap_used)]
+
+mod fixture;
+mod list;
+mod words;
+
+#[doc(hidden)]
+pub mod append;
+
+pub use fixture::{Fixture, MemoryFixture};
+
+use std::future::Future;
+use std::time::Duration;
+
+/// A case that takes longer than this hangs: it waits for something that the store owes and never does.
+const CASE_TAKES_AT_MOST: Duration = Duration::from_secs(120);
+
+/// Runs one case on several threads, and fails it when it hangs.
+#[doc(hidden)]
+pub fn run(case: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+    runtime
+        .expect("threads can be started")
+        .block_on(async { tokio::time::timeout(CASE_TAKES_AT_MOST, Box::pin(case)).await.expect("the case hangs") });
+}
+
+/// Fails when the traits that a backend declared are not those that its store offers.
+#[doc(hidden)]
+pub async fn declared(fixture: &dyn Fixture, declared: &[&str]) {
+    let store = words::open(fixture).await;
+    let offered = [
+        ("atomic", store.atomic().is_some()),
+        ("tagged", store.tagged().is_some()),
+        ("snapshots", store.snapshots().is_some()),
+        ("shared", fixture.is_shared()),
+    ];
+    for (name, offered) in offered {
+        assert_eq!(declared.contains(&name), offered, "`{name}`: declared (left) and offered (right) differ");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::list::cases;
+
+    /// Every `pub async fn` of these files is a case.
+    const FILES: [(&str, &str); 1] = [("append", include_str!("append.rs"))];
+
+    #[test]
+    fn every_case_that_is_written_is_listed() {
+        for (module, text) in FILES {
+            let written: Vec<&str> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("pub async fn "))
+                .map(|rest| rest.split('(').next().unwrap())
+                .collect();
+            let listed: Vec<&str> = cases().into_iter().filter(|(of, _)| *of == module).map(|(_, case)| case).collect();
+            assert_eq!(written, listed, "the cases of `{module}`: written (left) and listed (right) differ");
+        }
+    }
+
+    #[test]
+    fn every_list_has_its_file() {
+        for (module, case) in cases() {
+            assert!(
+                FILES.iter().any(|(file, _)| *file == module),
+                "`{module}::{case}` is in no file that is looked at"
+            );
+        }
+    }
+}
