@@ -3,19 +3,25 @@
 //! Programs use the facade, the crate `annals`; authors of backends and tools use this one. Start at [`EventStore`], then read
 //! [`MemoryStore`], the reference implementation of every trait.
 
+mod aggregate;
+mod annals;
 mod append;
 mod clock;
 mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod context;
+mod decide;
 pub mod derive;
 mod error;
 mod event;
 mod memory;
+mod moment;
 mod position;
 mod query;
 mod read;
 mod recognise;
+mod retry;
 mod snapshot;
 mod store;
 mod stream;
@@ -23,19 +29,28 @@ mod stream_state;
 mod tag;
 mod typed;
 
+pub use aggregate::{
+    Aggregate, AggregateRef, At, CommandError, Done, Handle, History, HistoryEntry, HistoryPage, Load, LoadError,
+    Loaded, Run, Snapshots,
+};
+pub use annals::Annals;
 pub use append::{
     Append, AppendError, AppendStreams, Appended, Condition, Expected, IdClash, Limits, Placed, Violation,
 };
 pub use chrono;
 pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock};
 pub use codec::{Codec, CodecError, Json};
+pub use context::with_metadata;
+pub use decide::{Boundary, Decide, Emit, EmitError, Emits, Fold, Guards, IntoDecision, Over, Part};
 pub use error::{Failure, Invalid, StoreError};
 pub use event::{Digest, EventId, Metadata, NewEvent, Place, RecordedEvent, to_microseconds};
 pub use memory::MemoryStore;
+pub use moment::{Instant, Moment};
 pub use position::{Head, LogId, Partition, Position, Token};
 pub use query::{Filter, Query, QueryItem};
 pub use read::{Direction, LogPage, PAGE_BYTES_MAX, PAGE_EVENTS, ReadLog, ReadQuery, ReadStream, Shown, StreamPage};
 pub use recognise::{Known, Recognised, recognise};
+pub use retry::Retries;
 pub use snapshot::{FoldId, Snapshot};
 pub use store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
 pub use stream::{StreamId, Version};

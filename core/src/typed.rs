@@ -307,6 +307,14 @@ pub enum EncodeError {
         /// What is wrong.
         source: Invalid,
     },
+    /// What was written cannot be read back: the codec loses something, or reads another shape than it writes.
+    #[error("event `{event_type}` cannot be read back as it is written")]
+    Unreadable {
+        /// The name of its type.
+        event_type: String,
+        /// What is wrong.
+        source: DecodeError,
+    },
 }
 
 impl NewEvent {

@@ -1,0 +1,63 @@
+//! States of busy aggregates, and turns: within one process, commands on one aggregate follow one another.
+//!
+//! A state is put in only after its events were committed. It may be behind what other processes wrote; then the append
+//! conflicts and the rest of the stream is read.
+
+use std::any::{Any, TypeId};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashlink::LruCache;
+use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard};
+
+use super::Aggregate;
+use super::fold::Held;
+use crate::stream::StreamId;
+
+type Slot = Option<Box<dyn Any + Send>>;
+type Slots = LruCache<(TypeId, StreamId), Arc<TurnMutex<Slot>>>;
+
+pub(crate) struct Cache {
+    capacity: usize,
+    slots: Mutex<Slots>,
+}
+
+impl Cache {
+    pub(crate) fn new(capacity: usize) -> Cache {
+        Cache { capacity, slots: Mutex::new(LruCache::new(capacity)) }
+    }
+
+    /// A cache of the same size with nothing in it.
+    pub(crate) fn empty(&self) -> Cache {
+        Cache::new(self.capacity)
+    }
+
+    /// Waits for this process's turn on the aggregate. Two holders at once are possible when the slot was evicted in between;
+    /// they only cost each other a conflict.
+    pub(crate) async fn turn<A: Aggregate>(&self, stream: &StreamId) -> Turn {
+        if self.capacity == 0 {
+            return Turn { slot: Arc::new(TurnMutex::new(None)).lock_owned().await };
+        }
+        let slot = {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let key = (TypeId::of::<A>(), stream.clone());
+            Arc::clone(slots.entry(key).or_insert_with(Arc::default))
+        };
+        Turn { slot: slot.lock_owned().await }
+    }
+}
+
+/// The right to use an aggregate's slot. Dropping it, also in the middle of a command, passes it on.
+pub(crate) struct Turn {
+    slot: OwnedMutexGuard<Slot>,
+}
+
+impl Turn {
+    /// The state, out of the slot: whoever fails to put it back leaves the slot empty, and the next one reads the stream.
+    pub(crate) fn take<A: Aggregate>(&mut self) -> Option<Held<A>> {
+        self.slot.take()?.downcast().ok().map(|held| *held)
+    }
+
+    pub(crate) fn put<A: Aggregate>(&mut self, held: Held<A>) {
+        *self.slot = Some(Box::new(held));
+    }
+}

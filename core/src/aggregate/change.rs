@@ -1,0 +1,72 @@
+//! Deleting, truncating and archiving an aggregate's stream.
+
+use super::commit::{CommandError, Done};
+use super::{Aggregate, AggregateRef};
+use crate::append::{AppendError, Expected};
+use crate::stream::Version;
+use crate::stream_state::{StreamChange, StreamState};
+use crate::typed::IntoEvents;
+
+impl<A: Aggregate> AggregateRef<A> {
+    /// Deletes the aggregate: it does not exist any more, until a command creates it anew. Its events stay in the log, and the
+    /// past can be asked as before. Deleting what does not exist changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Conflict`] when it was tombstoned.
+    pub async fn delete(&self) -> Result<StreamState, AppendError> {
+        self.change(StreamChange::Delete).await
+    }
+
+    /// Deletes the aggregate for ever: no command is accepted any more.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Conflict`] when it was tombstoned before.
+    pub async fn tombstone(&self) -> Result<StreamState, AppendError> {
+        self.change(StreamChange::Tombstone).await
+    }
+
+    /// Hides its events below `version` from ordinary reads of the stream. Folds still see them.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Invalid`] when it has not come so far or does not exist.
+    pub async fn truncate_before(&self, version: impl Into<Version> + Send) -> Result<StreamState, AppendError> {
+        self.change(StreamChange::Truncate { before: version.into() }).await
+    }
+
+    /// Appends a summary, and removes everything before it for good.
+    ///
+    /// The summary is one event from which the fold can start: applied to `A::default()` it must give the same state. Their ids
+    /// stay known, their positions stay empty. States of versions before it can no longer be asked for.
+    ///
+    /// # Errors
+    ///
+    /// As a command; [`CommandError::NotFound`] when the aggregate does not exist.
+    ///
+    /// ```
+    /// # use annals_core::{Aggregate, AggregateRef, CommandError};
+    /// # async fn example<A: Aggregate>(account: AggregateRef<A>, summary: fn(&A) -> A::Event) -> Result<(), CommandError<String>> {
+    /// account.archive(|state| Ok::<_, String>(summary(state))).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn archive<E: Send>(
+        &self,
+        mut summarise: impl FnMut(&A) -> Result<A::Event, E> + Send,
+    ) -> Result<Done, CommandError<E>> {
+        let done = self.update(|state| summarise(state).map(IntoEvents::<A::Event>::into_events)).await?;
+        let before = self.stream().ok().and_then(|stream| done.version_of(stream)).unwrap_or(Version::FIRST);
+        match self.change(StreamChange::Archive { before }).await {
+            Ok(_) => Ok(done),
+            Err(AppendError::Invalid(invalid)) => Err(CommandError::Invalid(invalid)),
+            Err(error) => Err(CommandError::Append(error)),
+        }
+    }
+
+    async fn change(&self, change: StreamChange) -> Result<StreamState, AppendError> {
+        let stream = self.stream()?;
+        self.db().store().change_stream(stream, Expected::Any, change).await
+    }
+}

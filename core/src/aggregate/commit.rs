@@ -1,0 +1,259 @@
+//! What commands on one aggregate and decisions over several share: stamping events, appending until the outcome is known,
+//! recognising a request that was done before, and what comes of it.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+use super::fold::LoadError;
+use crate::annals::Annals;
+use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Placed, Violation};
+use crate::error::{Failure, Invalid, StoreError};
+use crate::event::{EventId, Metadata, NewEvent};
+use crate::position::{Partition, Position, Token};
+use crate::store::Store;
+use crate::stream::{StreamId, Version};
+use crate::stream_state::Status;
+use crate::typed::EncodeError;
+
+/// Why a command had no effect (or, for [`CommandError::Unknown`], why nobody can tell).
+///
+/// ```
+/// use annals_core::CommandError;
+///
+/// let error = CommandError::Refused("the account would be overdrawn");
+/// assert_eq!(error.to_string(), "the account would be overdrawn");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError<E> {
+    /// The domain said no, looking at the real tail of what it decides on. The same command gets the same answer until
+    /// something else happens.
+    #[error("{0}")]
+    Refused(E),
+    /// `create` on an aggregate that exists.
+    #[error("`{stream}` exists already")]
+    AlreadyExists {
+        /// Its stream.
+        stream: StreamId,
+    },
+    /// `update` on an aggregate that does not exist.
+    #[error("`{stream}` does not exist")]
+    NotFound {
+        /// Its stream.
+        stream: StreamId,
+    },
+    /// The stream was tombstoned: nothing can be appended any more.
+    #[error("`{stream}` was deleted for ever")]
+    Tombstoned {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// Others won every attempt. The command is still valid.
+    #[error("gave up after {attempts} attempts, others kept getting there first")]
+    Contended {
+        /// How often it was decided.
+        attempts: u32,
+    },
+    /// The connection was lost during the commit and did not come back in time. Running the command again with the same
+    /// idempotency key tells; without a key, look at the state.
+    #[error("the outcome of the command is unknown")]
+    Unknown(#[source] StoreError),
+    /// The command can never succeed as written.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A decided event cannot be written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The state could not be read.
+    #[error(transparent)]
+    Load(LoadError),
+    /// The append was not accepted, for another reason than a conflict.
+    #[error(transparent)]
+    Append(AppendError),
+}
+
+impl<E> From<LoadError> for CommandError<E> {
+    fn from(error: LoadError) -> CommandError<E> {
+        match error {
+            LoadError::Invalid(invalid) => CommandError::Invalid(invalid),
+            error => CommandError::Load(error),
+        }
+    }
+}
+
+impl<E> From<StoreError> for CommandError<E> {
+    fn from(error: StoreError) -> CommandError<E> {
+        CommandError::Load(LoadError::Store(error))
+    }
+}
+
+/// What came of a command.
+///
+/// ```
+/// # fn example(done: &annals_core::Done) {
+/// println!("{} events; wait for {}", done.events().len(), done.token());
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    events: Vec<Placed>,
+    token: Token,
+    repeated: bool,
+}
+
+impl Done {
+    pub(crate) fn appended(appended: &Appended) -> Done {
+        Done { events: appended.events().to_vec(), token: appended.token().clone(), repeated: appended.was_repeated() }
+    }
+
+    /// Nothing was to be done: what was decided on is the result.
+    pub(crate) fn nothing(store: &dyn Store, seen: &[(Partition, Position)]) -> Done {
+        let token =
+            seen.iter().fold(Token::new(store.id()), |token, (partition, position)| token.with(*partition, *position));
+        Done { events: Vec::new(), token, repeated: false }
+    }
+
+    /// Where each event stands; empty when the decision needed none.
+    pub fn events(&self) -> &[Placed] {
+        &self.events
+    }
+
+    /// The version of `stream` after the command, if it got an event.
+    pub fn version_of(&self, stream: &StreamId) -> Option<Version> {
+        self.events.iter().rev().find(|placed| placed.stream == *stream).map(|placed| placed.version)
+    }
+
+    /// What a reader must have reached to see the effect.
+    pub const fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// Whether the command had taken effect before: this is its first result, and nothing was decided or written now.
+    pub const fn was_repeated(&self) -> bool {
+        self.repeated
+    }
+}
+
+impl From<&Done> for Token {
+    fn from(done: &Done) -> Token {
+        done.token.clone()
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.events {
+            [] => f.write_str("nothing to do"),
+            [only] => write!(f, "{} is at {}", only.stream, only.version),
+            several => write!(f, "{} events up to {}", several.len(), self.token),
+        }
+    }
+}
+
+/// How a command wants its events stamped.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stamp {
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) metadata: Metadata,
+    pub(crate) occurred_at: Option<DateTime<Utc>>,
+}
+
+impl Stamp {
+    /// Gives events their ids (derived from `scope` and the idempotency key, when there is one), their time and metadata.
+    pub(crate) fn apply<'e>(&self, db: &Annals, scope: &StreamId, events: impl Iterator<Item = &'e mut NewEvent>) {
+        let metadata = db.metadata_for(self.metadata.clone());
+        let occurred_at = self.occurred_at.unwrap_or_else(|| db.clock().now());
+        let mut correlation = metadata.correlation;
+        for (index, event) in (0..).zip(events) {
+            event.id = match &self.idempotency_key {
+                Some(key) => EventId::derived(scope, key, index),
+                None => db.ids().next(),
+            };
+            event.occurred_at = crate::to_microseconds(occurred_at);
+            event.metadata = metadata.clone();
+            // A command that follows from nothing begins a conversation, which is known by its first event.
+            event.metadata.correlation = Some(*correlation.get_or_insert(*event.id.as_uuid()));
+        }
+    }
+
+    /// The result of this request, when it was done before.
+    pub(crate) async fn done_before(
+        &self,
+        store: &dyn Store,
+        scope: &StreamId,
+        partition: Partition,
+    ) -> Result<Option<Done>, StoreError> {
+        let Some(key) = &self.idempotency_key else { return Ok(None) };
+        let first = store.find(partition, &[EventId::derived(scope, key, 0)]).await?;
+        let Some(Some(first)) = first.into_iter().next() else { return Ok(None) };
+        let ids: Vec<_> = (0..first.append_events).map(|index| EventId::derived(scope, key, index)).collect();
+        let places = store.find(partition, &ids).await?.into_iter().flatten().map(|found| found.placed).collect();
+        Ok(Some(Done::appended(&Appended::new(store.id(), places, true))))
+    }
+}
+
+/// Appends until the outcome is known: an answer that was lost is asked for again with the same ids.
+pub(crate) async fn append(
+    db: &Annals,
+    append: AppendStreams,
+    condition: Option<Condition>,
+) -> Result<Appended, AppendError> {
+    let retries = db.retries();
+    for attempt in 1.. {
+        match append_once(&**db.store(), append.clone(), condition.clone()).await {
+            Err(AppendError::Unknown(error)) if attempt < retries.attempts_max => {
+                tracing::debug!(attempt, %error, "the answer of an append was lost; asking again");
+                retries.pause(attempt).await;
+            }
+            answer => return answer,
+        }
+    }
+    unreachable!("the loop ends by returning")
+}
+
+async fn append_once(
+    store: &dyn Store,
+    append: AppendStreams,
+    condition: Option<Condition>,
+) -> Result<Appended, AppendError> {
+    let lacks = |what: &str| AppendError::Store(StoreError::new(Failure::Invalid, format!("this store cannot {what}")));
+    if let Some(condition) = condition {
+        let tagged = store.tagged().ok_or_else(|| lacks("decide over queries"))?;
+        return tagged.append_if(append, condition).await;
+    }
+    match single(append) {
+        Ok(append) => store.append(append).await,
+        Err(append) => {
+            store.atomic().ok_or_else(|| lacks("append to several streams at once"))?.append_streams(append).await
+        }
+    }
+}
+
+/// The append as one of a single stream, where it is one: every store can do that.
+fn single(append: AppendStreams) -> Result<Append, AppendStreams> {
+    let Some((stream, _)) = append.events.first() else { return Err(append) };
+    let stream = stream.clone();
+    let alone =
+        append.events.iter().all(|(to, _)| *to == stream) && append.expectations.iter().all(|(of, _)| *of == stream);
+    if !alone {
+        return Err(append);
+    }
+    let expected = append.expectations.first().map_or(Expected::Any, |(_, expected)| *expected);
+    Ok(Append::new(stream, append.events.into_iter().map(|(_, event)| event)).expecting(expected))
+}
+
+/// What a failed append means for the command: decide again, or this.
+pub(crate) fn final_error<E>(error: AppendError) -> Option<CommandError<E>> {
+    match error {
+        AppendError::Conflict(violations) => violations.into_iter().find_map(|violation| match violation {
+            Violation::Stream { stream, found, .. } if found.status == Status::Tombstoned => {
+                Some(CommandError::Tombstoned { stream })
+            }
+            _ => None,
+        }),
+        AppendError::Unknown(error) => Some(CommandError::Unknown(error)),
+        AppendError::Invalid(invalid) => Some(CommandError::Invalid(invalid)),
+        error => Some(CommandError::Append(error)),
+    }
+}

@@ -1,0 +1,187 @@
+//! From a stream to a state: the snapshot, then the tail, in pages.
+
+use super::{Aggregate, Snapshots};
+use crate::append::Expected;
+use crate::error::{Invalid, StoreError};
+use crate::event::RecordedEvent;
+use crate::position::{Partition, Position};
+use crate::read::ReadStream;
+use crate::store::Store;
+use crate::stream::{StreamId, Version};
+use crate::stream_state::Status;
+use crate::typed::{Event, Stored, Undecodable};
+
+/// Why a state could not be read.
+///
+/// ```
+/// # fn example(error: annals_core::LoadError) {
+/// println!("{error}");
+/// # }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The question can never be answered as put: an illegal id, a text that is no time.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The stream has not come so far.
+    #[error("stream `{stream}` is at {version}, version {asked} was asked for")]
+    VersionPastEnd {
+        /// The stream.
+        stream: StreamId,
+        /// What was asked for.
+        asked: Version,
+        /// How far it has come.
+        version: Version,
+    },
+    /// What would have to be folded was removed for good.
+    #[error("the events of stream `{stream}` before version {first} were archived")]
+    Archived {
+        /// The stream.
+        stream: StreamId,
+        /// The first version that is left.
+        first: Version,
+    },
+    /// An event in the stream cannot be read. Nothing is folded without it.
+    #[error(transparent)]
+    Undecodable(#[from] Undecodable),
+    /// The store could not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A state, and where in its stream it stands.
+pub(crate) struct Held<A> {
+    pub(crate) state: A,
+    pub(crate) version: Version,
+    pub(crate) status: Status,
+    pub(crate) partition: Partition,
+    /// How far the log went when it was read.
+    pub(crate) position: Position,
+    /// Events folded since the last snapshot.
+    pub(crate) unsaved: u64,
+}
+
+impl<A: Aggregate> Held<A> {
+    fn before_anything() -> Held<A> {
+        Held::emptied_at(Version::NONE)
+    }
+
+    /// The state of a stream that was emptied at `version`: that of an absent one.
+    pub(crate) fn emptied_at(version: Version) -> Held<A> {
+        let (partition, position) = (Partition(0), Position::START);
+        Held { state: A::default(), version, status: Status::Absent, partition, position, unsaved: 0 }
+    }
+
+    /// What an append must find for a decision on this state to hold.
+    pub(crate) fn expected(&self) -> Expected {
+        match self.status {
+            Status::Active => Expected::ActiveAt(self.version),
+            _ => Expected::Version(self.version),
+        }
+    }
+
+    /// Takes in events of the stream, as far as `counts` says.
+    pub(crate) fn apply(
+        &mut self,
+        events: &[RecordedEvent],
+        counts: impl Fn(&RecordedEvent) -> bool,
+    ) -> Result<(), Undecodable> {
+        for record in events {
+            if counts(record) {
+                let decoded =
+                    A::Event::decode(Stored::from(record)).map_err(|source| Undecodable::new(record, source))?;
+                for event in decoded {
+                    self.state.apply(&event);
+                }
+            }
+            self.version = record.version;
+            self.unsaved += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Brings a state up to the tail of its stream: the one held, or the newest snapshot, or none.
+pub(crate) async fn catch_up<A: Aggregate>(
+    store: &dyn Store,
+    stream: &StreamId,
+    held: Option<Held<A>>,
+) -> Result<Held<A>, LoadError> {
+    let mut held = match held {
+        Some(held) => held,
+        None => from_snapshot(store, stream, Version::MAX).await.unwrap_or_else(Held::before_anything),
+    };
+    loop {
+        let read = ReadStream::of(stream.clone()).from(held.version.next()).everything();
+        let page = store.read_stream(read).await?;
+        let emptied = page.state.emptied_at(|_| true);
+        let summary_is_missing = held.version > Version::NONE && held.version.next() < page.state.archived_before;
+        if held.version > page.state.version || summary_is_missing {
+            // Not a state of this stream, or one whose continuation was archived: read it all.
+            held = Held::before_anything();
+            continue;
+        }
+        if emptied > Version::NONE && emptied >= held.version {
+            held = Held::emptied_at(emptied);
+        }
+        let behind = page.events.partition_point(|event| event.version <= emptied);
+        held.apply(&page.events[behind..], |_| true)?;
+        held.status = page.state.status;
+        held.position = page.head;
+        held.partition = store.partition_of(stream);
+        if page.next.is_none() {
+            held.version = held.version.max(page.state.version);
+            return Ok(held);
+        }
+    }
+}
+
+/// The newest usable snapshot. One that cannot be read is passed over: it only costs time.
+pub(crate) async fn from_snapshot<A: Aggregate>(
+    store: &dyn Store,
+    stream: &StreamId,
+    at_most: Version,
+) -> Option<Held<A>> {
+    let (policy, snapshots) = (A::snapshots()?, store.snapshots()?);
+    let found = match snapshots.newest_snapshot(stream, &policy.fold(), at_most).await {
+        Ok(found) => found?,
+        Err(error) => {
+            tracing::warn!(%stream, %error, "cannot read a snapshot; the stream is read instead");
+            return None;
+        }
+    };
+    match (policy.read)(&found.payload) {
+        Ok(state) => Some(Held { state, version: found.version, ..Held::before_anything() }),
+        Err(error) => {
+            let version = found.version.get();
+            tracing::warn!(%stream, version, %error, "a snapshot is unreadable; the stream is read instead");
+            None
+        }
+    }
+}
+
+/// Keeps a snapshot when the last one is old enough. Failing at it is no failure of the command.
+pub(crate) async fn save_snapshot<A: Aggregate>(store: &dyn Store, stream: &StreamId, held: &mut Held<A>) {
+    let (Some(policy), Some(snapshots)) = (A::snapshots(), store.snapshots()) else { return };
+    if held.unsaved < policy.every {
+        return;
+    }
+    let snapshot = match snapshot_of(&policy, stream, held) {
+        Ok(snapshot) => snapshot,
+        Err(error) => return tracing::warn!(%stream, %error, "the state cannot be written as a snapshot"),
+    };
+    match snapshots.save_snapshot(snapshot).await {
+        Ok(()) => held.unsaved = 0,
+        Err(error) => tracing::warn!(%stream, %error, "a snapshot was not kept"),
+    }
+}
+
+fn snapshot_of<A: Aggregate>(
+    policy: &Snapshots<A>,
+    stream: &StreamId,
+    held: &Held<A>,
+) -> Result<crate::Snapshot, crate::CodecError> {
+    let payload = (policy.write)(&held.state)?;
+    Ok(crate::Snapshot::new(stream.clone(), policy.fold(), held.version, "json", payload))
+}

@@ -1,0 +1,286 @@
+//! Reading a state: now, at a version, as it was known at a moment, as it had happened by a time.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::ops::Deref;
+use std::pin::Pin;
+
+use chrono::{DateTime, Utc};
+
+use super::fold::{Held, LoadError, catch_up, from_snapshot};
+use super::{Aggregate, AggregateRef};
+use crate::moment::{Instant, Moment, When};
+use crate::position::{Partition, Position, Token};
+use crate::read::{ReadStream, StreamPage};
+use crate::store::Store;
+use crate::stream::{StreamId, Version};
+use crate::stream_state::Deletion;
+
+/// A state that was read, and where it stands. Derefs to the state.
+///
+/// ```
+/// # use annals_core::{Aggregate, Loaded};
+/// # fn example<A: Aggregate>(account: Loaded<A>) {
+/// if account.exists() {
+///     println!("version {} of a log that goes to {}", account.version(), account.position());
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded<A> {
+    state: A,
+    exists: bool,
+    version: Version,
+    position: Position,
+    token: Token,
+}
+
+impl<A> Loaded<A> {
+    /// Whether the aggregate existed: its stream had events and was not deleted.
+    pub const fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// The version of the last event that was looked at.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The position of the partition's log that this is the state as of: what a moment resolved to, or the head.
+    pub const fn position(&self) -> Position {
+        self.position
+    }
+
+    /// What a reader must have reached to know as much.
+    pub const fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// The state itself.
+    pub fn into_state(self) -> A {
+        self.state
+    }
+}
+
+impl<A> Deref for Loaded<A> {
+    type Target = A;
+
+    fn deref(&self) -> &A {
+        &self.state
+    }
+}
+
+/// A state about to be read. Without more: the present one.
+///
+/// ```
+/// # use annals_core::{Aggregate, AggregateRef, LoadError};
+/// # async fn example<A: Aggregate>(account: AggregateRef<A>) -> Result<(), LoadError> {
+/// let now = account.load().await?;
+/// let first = account.load().at_version(1).await?;
+/// let known_then = account.load().as_of("2026-03-31T00:00:00Z").await?;
+/// let happened_by_then = account.load().valid_at("2026-03-31T00:00:00Z").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing happens until it is awaited"]
+pub struct Load<'a, A> {
+    of: &'a AggregateRef<A>,
+    until: Until,
+    valid_at: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+enum Until {
+    Tail,
+    Version(Version),
+    Moment(Moment),
+}
+
+impl<'a, A: Aggregate> Load<'a, A> {
+    pub(super) fn new(of: &'a AggregateRef<A>) -> Load<'a, A> {
+        Load { of, until: Until::Tail, valid_at: None }
+    }
+
+    /// Just after its event `version`; 0 is before the first. An error when it has not come so far.
+    pub fn at_version(mut self, version: impl Into<Version>) -> Load<'a, A> {
+        self.until = Until::Version(version.into());
+        self
+    }
+
+    /// As it was known at a moment: just after a position of the log, or at a recorded time.
+    pub fn as_of(mut self, moment: impl Into<Moment>) -> Load<'a, A> {
+        self.until = Until::Moment(moment.into());
+        self
+    }
+
+    /// Only what had happened by a time of the world (`occurred_at`), the time itself included.
+    ///
+    /// Together with [`as_of`](Load::as_of) it answers "what did we believe on Tuesday about Monday".
+    pub fn valid_at(mut self, time: impl Into<Instant>) -> Load<'a, A> {
+        self.valid_at = Some(time.into());
+        self
+    }
+
+    async fn load(self) -> Result<Loaded<A>, LoadError> {
+        let (store, stream) = (&**self.of.db().store(), self.of.stream()?);
+        let valid_at = self.valid_at.map(|time| time.0).transpose()?;
+        if let (Until::Tail, None) = (&self.until, valid_at) {
+            let held = catch_up(store, stream, None).await?;
+            return Ok(loaded(store, held));
+        }
+        let partition = store.partition_of(stream);
+        let past = resolve(store, stream, partition, self.until).await?;
+        let mut held = fold_until(store, stream, &past, valid_at).await?;
+        (held.partition, held.position) = (partition, past.position);
+        Ok(loaded(store, held))
+    }
+}
+
+/// Looks at the present state through the cache.
+pub(super) async fn query<A: Aggregate, T>(
+    of: &AggregateRef<A>,
+    look: impl FnOnce(&A) -> T + Send,
+) -> Result<T, LoadError> {
+    let (db, stream) = (of.db(), of.stream()?);
+    let mut turn = db.cache().turn::<A>(stream).await;
+    let held = turn.take::<A>();
+    let held = catch_up(&**db.store(), stream, held).await?;
+    let answer = look(&held.state);
+    turn.put(held);
+    Ok(answer)
+}
+
+fn loaded<A: Aggregate>(store: &dyn Store, held: Held<A>) -> Loaded<A> {
+    let token = Token::new(store.id()).with(held.partition, held.position);
+    let exists = held.status == crate::Status::Active;
+    Loaded { state: held.state, exists, version: held.version, position: held.position, token }
+}
+
+/// Where the past that was asked for ends.
+struct Past {
+    /// The last version that counts.
+    version: Version,
+    /// The last position that counts.
+    position: Position,
+    /// The deletions that had happened by then leave nothing up to here.
+    emptied: Version,
+    archived_before: Version,
+}
+
+async fn resolve(store: &dyn Store, stream: &StreamId, partition: Partition, until: Until) -> Result<Past, LoadError> {
+    let state = store.stream_state(stream).await?;
+    let archived_before = state.archived_before;
+    let past = |version, position, counts: &dyn Fn(&Deletion) -> bool| Past {
+        version,
+        position,
+        emptied: state.emptied_at(counts),
+        archived_before,
+    };
+    let head = || async { Ok::<_, LoadError>(store.head(partition).await?.visible) };
+    match until {
+        Until::Tail => Ok(past(state.version, head().await?, &|_| true)),
+        Until::Version(asked) if asked > state.version => {
+            Err(LoadError::VersionPastEnd { stream: stream.clone(), asked, version: state.version })
+        }
+        // A deletion follows the last event that it hides.
+        Until::Version(asked) => {
+            let position = position_of(store, stream, asked).await?;
+            Ok(past(asked, position, &|deletion| deletion.version < asked))
+        }
+        Until::Moment(moment) => {
+            let when = moment.0?;
+            let position = match when {
+                When::Position(position) => position.min(head().await?),
+                When::Recorded(time) => store.position_at(partition, time).await?,
+            };
+            let version = last_version_by(store, stream, position, archived_before, state.version).await?;
+            Ok(past(version, position, &|deletion| match when {
+                When::Position(_) => deletion.position < position,
+                When::Recorded(time) => deletion.recorded_at <= time,
+            }))
+        }
+    }
+}
+
+async fn one(store: &dyn Store, stream: &StreamId, version: Version) -> Result<StreamPage, LoadError> {
+    let read = ReadStream::of(stream.clone()).from(version).to(version).everything().limit(1);
+    Ok(store.read_stream(read).await?)
+}
+
+async fn position_of(store: &dyn Store, stream: &StreamId, version: Version) -> Result<Position, LoadError> {
+    Ok(one(store, stream, version).await?.events.first().map_or(Position::START, |event| event.position))
+}
+
+/// The last version of the stream that stands at or before `position`. Positions ascend with versions: a binary search.
+async fn last_version_by(
+    store: &dyn Store,
+    stream: &StreamId,
+    position: Position,
+    archived_before: Version,
+    version: Version,
+) -> Result<Version, LoadError> {
+    let (mut known, mut above) = (archived_before.get().saturating_sub(1), version.get() + 1);
+    // Most questions are about the present or a short stream; one look at the end answers the first kind.
+    let mut middle = version.get();
+    while known + 1 < above {
+        let found = position_of(store, stream, Version::new(middle)).await?;
+        if found <= position {
+            known = middle;
+        } else {
+            above = middle;
+        }
+        middle = known.midpoint(above);
+    }
+    Ok(Version::new(known))
+}
+
+async fn fold_until<A: Aggregate>(
+    store: &dyn Store,
+    stream: &StreamId,
+    past: &Past,
+    valid_at: Option<DateTime<Utc>>,
+) -> Result<Held<A>, LoadError> {
+    if past.version > past.emptied && past.version < past.archived_before {
+        return Err(LoadError::Archived { stream: stream.clone(), first: past.archived_before });
+    }
+    let counts = |event: &crate::RecordedEvent| valid_at.is_none_or(|time| event.occurred_at <= time);
+    let mut held = Held::emptied_at(past.emptied);
+    if valid_at.is_none() {
+        let snapshot = from_snapshot(store, stream, past.version).await;
+        held = snapshot.filter(|snapshot| snapshot.version > past.emptied).unwrap_or(held);
+    }
+    let mut read = ReadStream::of(stream.clone()).from(held.version.next()).to(past.version).everything();
+    while held.version < past.version {
+        let page = store.read_stream(read.clone()).await?;
+        held.apply(&page.events, counts)?;
+        match page.next {
+            Some(next) => read = read.resume(next),
+            None => break,
+        }
+    }
+    held.version = past.version;
+    held.status = match past.version > past.emptied {
+        true => crate::Status::Active,
+        false => crate::Status::Absent,
+    };
+    Ok(held)
+}
+
+impl<'a, A: Aggregate> IntoFuture for Load<'a, A> {
+    type Output = Result<Loaded<A>, LoadError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.load())
+    }
+}
+
+impl<A> fmt::Debug for Load<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Load")
+            .field("of", self.of)
+            .field("until", &self.until)
+            .field("valid_at", &self.valid_at)
+            .finish()
+    }
+}

@@ -1,0 +1,215 @@
+//! The loop: load, decide, append, and again when others got there first.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+
+use chrono::{DateTime, Utc};
+
+use super::commit::{CommandError, Done, Stamp, append, final_error};
+use super::fold::{Held, catch_up, save_snapshot};
+use super::{Aggregate, AggregateRef};
+use crate::append::AppendStreams;
+use crate::event::{Metadata, NewEvent};
+use crate::stream::StreamId;
+use crate::stream_state::Status;
+use crate::typed::{EncodeError, Event, IntoEvents, Stored};
+
+/// A command on its way. Nothing happens until it is awaited.
+///
+/// ```
+/// # use annals_core::{Aggregate, AggregateRef, CommandError, IntoEvents, Metadata};
+/// # async fn example<A: Aggregate, X: IntoEvents<A::Event>>(cart: AggregateRef<A>, check_out: fn(&A) -> Result<X, String>)
+/// # -> Result<(), CommandError<String>> {
+/// cart.run(|c| check_out(c)).idempotency_key("order-7").metadata(Metadata::default().actor("ada")).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing happens until it is awaited"]
+pub struct Run<'a, A, F, D, E> {
+    on: &'a AggregateRef<A>,
+    decide: F,
+    existence: Existence,
+    stamp: Stamp,
+    returns: PhantomData<fn() -> (D, E)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Existence {
+    Either,
+    Absent,
+    Present,
+}
+
+impl<'a, A, F, D, E> Run<'a, A, F, D, E> {
+    pub(super) fn new(on: &'a AggregateRef<A>, decide: F) -> Self {
+        Run { on, decide, existence: Existence::Either, stamp: Stamp::default(), returns: PhantomData }
+    }
+
+    pub(super) fn when_absent(mut self) -> Self {
+        self.existence = Existence::Absent;
+        self
+    }
+
+    pub(super) fn when_present(mut self) -> Self {
+        self.existence = Existence::Present;
+        self
+    }
+
+    /// Names the request: run again with the same key on the same aggregate, also after a restart, it returns the first result
+    /// without deciding. A refused command leaves no trace and may be sent again.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.stamp.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// What the events carry beside their content; what is not said here comes from the handle and the task.
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.stamp.metadata = metadata;
+        self
+    }
+
+    /// When it happened in the world. Default: now, by the handle's clock.
+    pub fn occurred_at(mut self, moment: DateTime<Utc>) -> Self {
+        self.stamp.occurred_at = Some(moment);
+        self
+    }
+}
+
+impl<'a, A, F, D, E> IntoFuture for Run<'a, A, F, D, E>
+where
+    A: Aggregate,
+    F: FnMut(&A) -> Result<D, E> + Send + 'a,
+    D: IntoEvents<A::Event> + 'a,
+    E: Send + 'a,
+{
+    type Output = Result<Done, CommandError<E>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl<A, F, D, E> Run<'_, A, F, D, E>
+where
+    A: Aggregate,
+    F: FnMut(&A) -> Result<D, E> + Send,
+    D: IntoEvents<A::Event>,
+    E: Send,
+{
+    async fn run(mut self) -> Result<Done, CommandError<E>> {
+        let (on, existence) = (self.on, self.existence);
+        let (db, stream) = (on.db(), on.stream()?);
+        let store = &**db.store();
+        let mut turn = db.cache().turn::<A>(stream).await;
+        if let Some(done) = self.stamp.done_before(store, stream, store.partition_of(stream)).await? {
+            return Ok(done);
+        }
+        let mut held = turn.take::<A>();
+        // Whether what is held was just read up to the tail. A refusal from a state that was not is decided again.
+        let mut fresh = false;
+        let mut attempts = 0;
+        loop {
+            let mut state = match held.take() {
+                Some(state) if attempts == 0 && !fresh => state,
+                behind => {
+                    fresh = true;
+                    catch_up(store, stream, behind).await?
+                }
+            };
+            let decided = match decide(&mut self.decide, existence, stream, &state) {
+                Ok(events) if !events.is_empty() => events,
+                _ if !fresh => {
+                    fresh = true;
+                    held = Some(state);
+                    continue;
+                }
+                Ok(_) => {
+                    let done = Done::nothing(store, &[(state.partition, state.position)]);
+                    turn.put(state);
+                    return Ok(done);
+                }
+                Err(error) => {
+                    turn.put(state);
+                    return Err(error);
+                }
+            };
+            attempts += 1;
+            let mut drafts = decided.iter().map(NewEvent::of).collect::<Result<Vec<_>, _>>()?;
+            self.stamp.apply(db, stream, drafts.iter_mut());
+            // The state takes in what will be read back, which need not be what was decided: a codec may leave things out.
+            let stored = read_back::<A::Event>(&drafts)?;
+            let mut request = AppendStreams::default().expecting(stream.clone(), state.expected());
+            request.events = drafts.into_iter().map(|event| (stream.clone(), event)).collect();
+            match append(db, request, None).await {
+                Ok(appended) if appended.was_repeated() && self.stamp.idempotency_key.is_some() => {
+                    // Another process ran the same request in between: its events are behind the state that is held here.
+                    turn.put(state);
+                    return Ok(Done::appended(&appended));
+                }
+                Ok(appended) => {
+                    for event in &stored {
+                        state.state.apply(event);
+                    }
+                    let last = appended.last();
+                    (state.version, state.status) = (last.version, Status::Active);
+                    (state.partition, state.position) = (last.partition, last.position);
+                    state.unsaved += decided.len() as u64;
+                    save_snapshot(store, stream, &mut state).await;
+                    turn.put(state);
+                    return Ok(Done::appended(&appended));
+                }
+                Err(error) => {
+                    held = Some(state);
+                    if let Some(error) = final_error(error) {
+                        return Err(error);
+                    }
+                }
+            }
+            if attempts >= db.retries().attempts_max {
+                return Err(CommandError::Contended { attempts });
+            }
+            db.retries().pause(attempts).await;
+        }
+    }
+}
+
+fn decide<A, D, E>(
+    decide: &mut impl FnMut(&A) -> Result<D, E>,
+    existence: Existence,
+    stream: &StreamId,
+    held: &Held<A>,
+) -> Result<Vec<A::Event>, CommandError<E>>
+where
+    A: Aggregate,
+    D: IntoEvents<A::Event>,
+{
+    match (existence, held.status) {
+        (_, Status::Tombstoned) => Err(CommandError::Tombstoned { stream: stream.clone() }),
+        (Existence::Absent, Status::Active) => Err(CommandError::AlreadyExists { stream: stream.clone() }),
+        (Existence::Present, Status::Absent | Status::Deleted) => {
+            Err(CommandError::NotFound { stream: stream.clone() })
+        }
+        _ => decide(&held.state).map(IntoEvents::into_events).map_err(CommandError::Refused),
+    }
+}
+
+fn read_back<E: Event>(drafts: &[NewEvent]) -> Result<Vec<E>, EncodeError> {
+    let mut events = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let shape = (&*draft.event_type, draft.schema_version);
+        let stored =
+            Stored { event_type: shape.0, schema_version: shape.1, codec: &draft.codec, payload: &draft.payload };
+        let unreadable = |source| EncodeError::Unreadable { event_type: draft.event_type.to_string(), source };
+        events.extend(E::decode(stored).map_err(unreadable)?);
+    }
+    Ok(events)
+}
+
+impl<A, F, D, E> fmt::Debug for Run<'_, A, F, D, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("on", self.on).field("stamp", &self.stamp).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! The handle that programs pass around: a store, a clock, ids, and the states of busy aggregates.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::aggregate::cache::Cache;
+use crate::aggregate::{Aggregate, AggregateRef};
+use crate::clock::{Clock, IdSource, RandomIds, SystemClock};
+use crate::context::ambient;
+use crate::decide::{Boundary, Decide, IntoDecision};
+use crate::error::Invalid;
+use crate::event::{Metadata, RecordedEvent};
+use crate::memory::MemoryStore;
+use crate::retry::Retries;
+use crate::store::Store;
+
+/// A store, and everything that decides on it. Cheap to clone; has no generic parameter.
+///
+/// ```
+/// use annals_core::Annals;
+///
+/// let db = Annals::in_memory();
+/// assert_eq!(db.store().partitions(), 1);
+/// ```
+#[derive(Clone)]
+pub struct Annals {
+    shared: Arc<Shared>,
+    metadata: Arc<Metadata>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    retries: Retries,
+    cache: Cache,
+}
+
+impl Annals {
+    /// States kept in memory when nobody says otherwise.
+    pub const CACHED_STATES: usize = 10_000;
+
+    /// On this store, with the system's clock and random ids.
+    pub fn on(store: Arc<dyn Store>) -> Annals {
+        let shared = Shared {
+            store,
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+            retries: Retries::default(),
+            cache: Cache::new(Annals::CACHED_STATES),
+        };
+        Annals { shared: Arc::new(shared), metadata: Arc::default() }
+    }
+
+    /// On a fresh [`MemoryStore`].
+    pub fn in_memory() -> Annals {
+        Annals::on(Arc::new(MemoryStore::new()))
+    }
+
+    /// The same store with another clock: it says when events happened unless the command does. What it recorded is told by the
+    /// store's own clock. Say it before the handle is cloned, as with the other settings: the cache starts empty.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Annals {
+        self.with(|shared| shared.clock = clock)
+    }
+
+    /// The same store with another source of event ids.
+    #[must_use]
+    pub fn with_ids(self, ids: Arc<dyn IdSource>) -> Annals {
+        self.with(|shared| shared.ids = ids)
+    }
+
+    /// The same store with another patience.
+    #[must_use]
+    pub fn with_retries(self, retries: Retries) -> Annals {
+        self.with(|shared| shared.retries = retries)
+    }
+
+    /// The same store with room for the states of `count` aggregates; the one that was not used for longest makes way.
+    ///
+    /// Default: [`Annals::CACHED_STATES`]. With 0 nothing is kept, and every command reads its stream.
+    #[must_use]
+    pub fn with_cached_states(self, count: usize) -> Annals {
+        self.with(|shared| shared.cache = Cache::new(count))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Shared)) -> Annals {
+        let mut shared = Shared {
+            store: Arc::clone(&self.shared.store),
+            clock: Arc::clone(&self.shared.clock),
+            ids: Arc::clone(&self.shared.ids),
+            retries: self.shared.retries,
+            cache: self.shared.cache.empty(),
+        };
+        change(&mut shared);
+        Annals { shared: Arc::new(shared), metadata: self.metadata }
+    }
+
+    /// The same handle, whose commands carry `metadata` where they do not say otherwise.
+    ///
+    /// ```
+    /// use annals_core::{Annals, Metadata};
+    ///
+    /// let for_ada = Annals::in_memory().with_metadata(Metadata::default().actor("ada"));
+    /// ```
+    #[must_use]
+    pub fn with_metadata(&self, metadata: Metadata) -> Annals {
+        Annals { shared: Arc::clone(&self.shared), metadata: Arc::new(metadata.within(&self.metadata)) }
+    }
+
+    /// The same handle, whose commands name `cause` as what led to them and keep its correlation.
+    #[must_use]
+    pub fn caused_by(&self, cause: &RecordedEvent) -> Annals {
+        self.with_metadata(Metadata::caused_by(cause))
+    }
+
+    /// The aggregate of this id: the stream `category-id`.
+    ///
+    /// An id that is no legal name is an error when something is asked of the aggregate.
+    pub fn aggregate<A: Aggregate>(&self, id: impl fmt::Display) -> AggregateRef<A> {
+        AggregateRef::new(self.clone(), A::at(id))
+    }
+
+    /// A decision over several aggregates and queries, consistent as a whole.
+    ///
+    /// ```
+    /// # use annals_core::*;
+    /// # async fn example<A: Aggregate, X: IntoEvents<A::Event>>(db: Annals, transfer: fn(&A, &A) -> Result<(X, X), String>)
+    /// # -> Result<(), CommandError<String>> {
+    /// db.decide((A::at("alice"), A::at("bob")), |(a, b)| transfer(a, b)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn decide<B, F, D, E>(&self, boundary: B, decide: F) -> Decide<'_, B, F, D, E>
+    where
+        B: Boundary,
+        F: FnMut(&B::State) -> Result<D, E> + Send,
+        D: IntoDecision<B>,
+        E: Send,
+    {
+        Decide::new(self, boundary, decide)
+    }
+
+    /// The store underneath, for reading its log and its streams as bytes.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// What it calls the present moment.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    pub(crate) fn ids(&self) -> &dyn IdSource {
+        &*self.shared.ids
+    }
+
+    pub(crate) fn retries(&self) -> Retries {
+        self.shared.retries
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.shared.cache
+    }
+
+    /// What a command carries: what it says itself, then what the handle says, then what the task says.
+    pub(crate) fn metadata_for(&self, own: Metadata) -> Metadata {
+        own.within(&self.metadata).within(&ambient())
+    }
+}
+
+impl fmt::Debug for Annals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Annals").field("store", &self.shared.store).finish_non_exhaustive()
+    }
+}
+
+/// An error of a command: what its builder could not know to be wrong.
+pub(crate) fn duplicate(stream: &crate::StreamId) -> Invalid {
+    Invalid::new(format!("`{stream}` stands twice in one decision"))
+}

@@ -1,0 +1,10 @@
+//! Decisions over several things: aggregates (expectations on their streams) and folds of queries (a condition), consistent as
+//! a whole.
+
+mod boundary;
+mod emit;
+mod run;
+
+pub use boundary::{Boundary, Fold, Guards, Over, Part};
+pub use emit::{Emit, EmitError, Emits, IntoDecision};
+pub use run::Decide;
