@@ -1,1 +1,30 @@
-//! Placeholder.
+//! Event sourcing and CQRS: aggregates decide, an append-only log keeps what happened, and read models can be asked about the past.
+//!
+//! Start with the [`prelude`].
+
+pub use annals_core::{
+    Aggregate, AggregateRef, Annals, Append, AppendError, AppendStreams, Appended, At, AtomicStreams, Boundary, Clock,
+    Codec, CodecError, CommandError, Condition, CountedIds, Decide, DecodeError, Decoded, Deletion, Digest, Direction,
+    Done, Emit, EmitError, Emits, EncodeError, Encoded, Event, EventId, EventStore, Expected, Failure, Filter, Fold,
+    FoldId, Found, Guards, Handle, Head, Hint, History, HistoryEntry, HistoryPage, IdClash, IdSource, Instant,
+    IntoDecision, IntoEvents, Invalid, Json, Known, Limits, Load, LoadError, Loaded, Log, LogId, LogPage, ManualClock,
+    MemoryStore, Metadata, Moment, NewEvent, Over, PAGE_BYTES_MAX, PAGE_EVENTS, Part, Partition, Place, Placed,
+    Position, Query, QueryItem, RandomIds, ReadLog, ReadQuery, ReadStream, Recognised, Recorded, RecordedEvent,
+    Retries, Run, Shape, Shown, Snapshot, SnapshotStore, Snapshots, Status, Store, StoreError, Stored, StreamChange,
+    StreamId, StreamPage, StreamState, SystemClock, Tag, TaggedStore, Token, Undecodable, Version, Violation, chrono,
+    derive, recognise, to_microseconds, with_metadata,
+};
+#[cfg(feature = "macros")]
+pub use annals_macros::Event;
+
+/// What a program with events needs in scope: `use annals::prelude::*;`.
+///
+/// `Serialize` and `Deserialize` are serde's; their derives name the crate `serde`, which a program depends on itself.
+pub mod prelude {
+    pub use serde::{Deserialize, Serialize};
+
+    pub use crate::{
+        Aggregate, AggregateRef, Annals, At, CommandError, Decoded, Done, Emit, Event, Fold, Handle, IntoEvents,
+        Moment, Position, Query, Recorded, StreamId, Tag, Token, Version,
+    };
+}

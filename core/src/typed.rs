@@ -66,7 +66,7 @@ pub struct Shape {
     pub schema_version: u32,
     /// Whether events are written in it today.
     pub current: bool,
-    /// Its fields as they stand in the source, for people and for `events.lock`; for an old shape the type that reads it.
+    /// Its fields as they stand in the source, for people and for `events.lock`; for an old shape the upcaster that reads it.
     pub fields: &'static str,
 }
 

@@ -1,1 +1,158 @@
-//! derive(Event).
+//! `#[derive(Event)]` for Annals. Programs use it through the facade, the crate `annals`.
+
+mod attribute;
+mod expand;
+mod fields;
+mod kind;
+mod name;
+mod serde_form;
+mod text;
+mod upcast;
+
+use proc_macro::TokenStream;
+use syn::{DeriveInput, parse_macro_input};
+
+/// Makes an enum, or a struct, something that is stored as events.
+///
+/// Each variant is one event type. It is stored under the name `category.variant_in_snake_case`, and its payload is only the
+/// variant's content, written with serde.
+///
+/// ```
+/// use annals::prelude::*;
+///
+/// #[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+/// #[event(category = "account")]
+/// enum AccountEvent {
+///     Opened { owner: String },     // `account.opened`    {"owner":"Ada"}
+///     Deposited { cents: i64 },     // `account.deposited` {"cents":5}
+///     Closed,                       // `account.closed`    null
+/// }
+///
+/// let event = AccountEvent::Deposited { cents: 5 };
+/// assert_eq!(event.shape().event_type, "account.deposited");
+/// assert_eq!(event.encode()?.payload, r#"{"cents":5}"#);
+/// # Ok::<_, annals::CodecError>(())
+/// ```
+///
+/// # On the type
+///
+/// | attribute | says |
+/// |---|---|
+/// | `category = "account"` | the category of its streams and the first part of its names; required |
+/// | `codec = "path::Codec"` | how payloads are written, JSON unless said; what is already stored as JSON can still be read |
+/// | `retired("name", version = 1, upcast = function)` | an event type that has no variant any more; repeatable |
+/// | `crate = "path"` | where the derived code finds Annals, `::annals` unless said |
+///
+/// # On a variant, or on a struct
+///
+/// | attribute | says |
+/// |---|---|
+/// | `name = "account.opened"` | the whole stored name; keeps it through a rename in Rust |
+/// | `alias = "account.created"` | an older stored name that is read too; repeatable |
+/// | `version = 2` | the current version of its shape, 1 unless said |
+/// | `upcast(1 = function)` | how each version below the current one becomes the next one |
+///
+/// # On a field
+///
+/// | attribute | says |
+/// |---|---|
+/// | `tag` | the event carries the tag `field_name:value` |
+/// | `tag = "key"` | the same under another key |
+///
+/// A value is written with `Display`. An `Option` is a tag when it is `Some`, a `Vec` is one for each of its elements; both are known
+/// by these names as they are written in the source.
+///
+/// ```
+/// use annals::prelude::*;
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(category = "course")]
+/// struct Subscribed {
+///     #[event(tag = "course")]
+///     id: u32,
+///     #[event(tag)]
+///     student: Option<String>,
+/// }
+///
+/// let event = Subscribed { id: 7, student: Some("ada".into()) };
+/// assert_eq!(event.tags()?, ["course:7".parse()?, "student:ada".parse()?]);
+/// # Ok::<_, annals::Invalid>(())
+/// ```
+///
+/// # When a name changes
+///
+/// Stored names are for ever. `name` keeps the old one, and `alias` reads it beside a new one:
+///
+/// ```
+/// use annals::prelude::*;
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(category = "account")]
+/// enum AccountEvent {
+///     #[event(name = "account.opened")]       // written and read as before
+///     AccountOpened { owner: String },
+///     #[event(alias = "account.deposited")]   // written as `account.paid_in`, read under both names
+///     PaidIn { cents: i64 },
+/// }
+///
+/// let names: Vec<_> = AccountEvent::shapes().iter().map(|shape| shape.event_type).collect();
+/// assert_eq!(names, ["account.opened", "account.paid_in", "account.deposited"]);
+/// ```
+///
+/// Projections and filters that ask for a type by name ask for all of them. Older programs do not know the new name: `name` is what a
+/// rolling deployment wants.
+///
+/// # When a shape changes
+///
+/// A field that has a default (`#[serde(default)]`) can be added as it is. Any other change is a new `version`, and the old versions
+/// are read through functions, each from one version to the next, the last one to the event type itself. Each may also return an
+/// `Option` or a `Vec` of it, when one old event is none or several now. An old shape is a type that serde can read; give it a name and leave it as it is.
+///
+/// ```
+/// use annals::prelude::*;
+///
+/// #[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+/// #[event(category = "cart")]
+/// #[event(retired("cart.coupon_clicked", version = 1, upcast = forget))]
+/// enum CartEvent {
+///     #[event(version = 3, upcast(1 = with_quantity, 2 = with_currency))]
+///     Added { sku: String, quantity: u32, price: String },
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct AddedV1 { sku: String, cents: u64 }
+///
+/// #[derive(Deserialize)]
+/// struct AddedV2 { sku: String, cents: u64, quantity: u32 }
+///
+/// fn with_quantity(AddedV1 { sku, cents }: AddedV1) -> AddedV2 {
+///     AddedV2 { sku, cents, quantity: 1 }
+/// }
+///
+/// fn with_currency(AddedV2 { sku, cents, quantity }: AddedV2) -> CartEvent {
+///     CartEvent::Added { sku, quantity, price: format!("{}.{:02} EUR", cents / 100, cents % 100) }
+/// }
+///
+/// fn forget(_: serde::de::IgnoredAny) -> Option<CartEvent> {
+///     None
+/// }
+///
+/// # fn main() -> Result<(), annals::DecodeError> {
+/// let payload = br#"{"sku":"tea","cents":450}"#;
+/// let stored = annals::Stored { event_type: "cart.added", schema_version: 1, codec: "json", payload };
+/// let event = CartEvent::Added { sku: "tea".into(), quantity: 1, price: "4.50 EUR".into() };
+/// assert_eq!(CartEvent::decode(stored)?, Decoded::One(event));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What it refuses
+///
+/// Two variants with one stored name and version; a version without an upcaster; generic parameters; and the attributes of serde that
+/// would put the type's name into the payload (`tag`, `content`, `untagged`), take a variant out of it (`skip`, `other`), or hide the enum from
+/// serde (`from`, `into`, `transparent`, `remote`).
+#[proc_macro_derive(Event, attributes(event))]
+pub fn derive_event(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    expand::event(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}

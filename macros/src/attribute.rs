@@ -1,0 +1,164 @@
+//! What `#[event(…)]` may say, and where.
+
+use syn::meta::ParseNestedMeta;
+use syn::parse::Parser;
+use syn::{Attribute, Error, ExprPath, Ident, LitInt, LitStr, Path, Result, Token, parenthesized};
+
+use crate::upcast::Upcasters;
+
+/// Where an attribute stands, and what it may say there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Enum,
+    Struct,
+    Variant,
+    Field,
+}
+
+impl Place {
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Place::Enum => &["category", "codec", "crate", "retired"],
+            Place::Struct => &["category", "codec", "crate", "retired", "name", "version", "alias", "upcast"],
+            Place::Variant => &["name", "version", "alias", "upcast"],
+            Place::Field => &["tag"],
+        }
+    }
+
+    fn called(self) -> &'static str {
+        match self {
+            Place::Enum => "an enum of events",
+            Place::Struct => "a struct that is an event",
+            Place::Variant => "a variant",
+            Place::Field => "a field",
+        }
+    }
+}
+
+/// Everything that the `#[event(…)]` attributes of one place say.
+#[derive(Default)]
+pub(crate) struct Attributes {
+    pub(crate) category: Option<LitStr>,
+    pub(crate) codec: Option<Path>,
+    pub(crate) annals: Option<Path>,
+    pub(crate) retired: Vec<Retired>,
+    pub(crate) name: Option<LitStr>,
+    pub(crate) version: Option<LitInt>,
+    pub(crate) aliases: Vec<LitStr>,
+    pub(crate) upcasters: Option<Upcasters>,
+    pub(crate) tag: Option<Tag>,
+}
+
+/// An event type that no variant stands for any more.
+pub(crate) struct Retired {
+    pub(crate) name: LitStr,
+    pub(crate) version: u32,
+    pub(crate) upcaster: ExprPath,
+}
+
+/// A field is a tag, under its own name or under another key.
+pub(crate) struct Tag {
+    pub(crate) span: proc_macro2::Span,
+    pub(crate) key: Option<LitStr>,
+}
+
+impl Attributes {
+    pub(crate) fn read(attributes: &[Attribute], place: Place) -> Result<Attributes> {
+        let mut read = Attributes::default();
+        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("event")) {
+            attribute.parse_nested_meta(|meta| read.take(&meta, place))?;
+        }
+        Ok(read)
+    }
+
+    fn take(&mut self, meta: &ParseNestedMeta<'_>, place: Place) -> Result<()> {
+        let key = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
+        if !place.keys().contains(&key.as_str()) {
+            return Err(meta.error(unknown(&key, place)));
+        }
+        match key.as_str() {
+            "category" => once(&mut self.category, meta, |meta| meta.value()?.parse()),
+            "codec" => once(&mut self.codec, meta, path),
+            "crate" => once(&mut self.annals, meta, path),
+            "name" => once(&mut self.name, meta, |meta| meta.value()?.parse()),
+            "version" => once(&mut self.version, meta, |meta| meta.value()?.parse()),
+            "upcast" => once(&mut self.upcasters, meta, Upcasters::read),
+            "tag" => once(&mut self.tag, meta, tag),
+            "retired" => {
+                self.retired.push(retired(meta)?);
+                Ok(())
+            }
+            _ => {
+                self.aliases.push(meta.value()?.parse()?);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn once<T>(
+    slot: &mut Option<T>,
+    meta: &ParseNestedMeta<'_>,
+    read: impl FnOnce(&ParseNestedMeta<'_>) -> Result<T>,
+) -> Result<()> {
+    if slot.is_some() {
+        let key = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
+        return Err(meta.error(format!("`{key}` is said twice")));
+    }
+    *slot = Some(read(meta)?);
+    Ok(())
+}
+
+fn path(meta: &ParseNestedMeta<'_>) -> Result<Path> {
+    let text: LitStr = meta.value()?.parse()?;
+    text.parse_with(Path::parse_mod_style).map_err(|_| Error::new(text.span(), "this is not a path"))
+}
+
+fn tag(meta: &ParseNestedMeta<'_>) -> Result<Tag> {
+    let span = meta.path.get_ident().map_or_else(proc_macro2::Span::call_site, Ident::span);
+    let key = if meta.input.peek(Token![=]) { Some(meta.value()?.parse()?) } else { None };
+    Ok(Tag { span, key })
+}
+
+/// `retired("cart.coupon_clicked", version = 1, upcast = path::to_function)`.
+fn retired(meta: &ParseNestedMeta<'_>) -> Result<Retired> {
+    let content;
+    parenthesized!(content in meta.input);
+    let name: LitStr = content.parse()?;
+    let (mut version, mut upcaster) = (None, None);
+    if !content.is_empty() {
+        content.parse::<Token![,]>()?;
+    }
+    let rest = syn::meta::parser(|meta| match meta.path.get_ident().map(Ident::to_string).as_deref() {
+        Some("version") => once(&mut version, &meta, |meta| number(&meta.value()?.parse()?)),
+        Some("upcast") => once(&mut upcaster, &meta, |meta| meta.value()?.parse()),
+        _ => Err(meta.error(
+            "`retired` knows `version` and `upcast`: retired(\"cart.coupon_clicked\", version = 1, upcast = to_event)",
+        )),
+    });
+    rest.parse2(content.parse()?)?;
+    let upcaster = upcaster.ok_or_else(|| {
+        Error::new(name.span(), "an event type without a variant needs a function that reads it: `upcast = …`")
+    })?;
+    Ok(Retired { name, version: version.unwrap_or(1), upcaster })
+}
+
+/// A schema version.
+pub(crate) fn number(literal: &LitInt) -> Result<u32> {
+    match literal.base10_parse() {
+        Ok(0) => Err(Error::new(literal.span(), "schema versions count from 1")),
+        parsed => parsed,
+    }
+}
+
+fn unknown(key: &str, place: Place) -> String {
+    let list = |place: Place| place.keys().iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let elsewhere = [Place::Variant, Place::Field, Place::Enum].into_iter().find(|place| place.keys().contains(&key));
+    let (place_called, known) = (place.called(), list(place));
+    match elsewhere {
+        Some(elsewhere) if place != Place::Field || elsewhere != Place::Field => {
+            format!("`{key}` belongs on {}; {place_called} knows {known}", elsewhere.called())
+        }
+        _ => format!("unknown attribute `{key}`; {place_called} knows {known}"),
+    }
+}

@@ -1,0 +1,112 @@
+//! The fields of an event type: as text for people and `events.lock`, and those that are tags.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, format_ident, quote};
+use syn::spanned::Spanned;
+use syn::{Error, Field, Fields, GenericArgument, Index, Member, Path, PathArguments, Result, Type};
+
+use crate::attribute::{Attributes, Place};
+use crate::{serde_form, text};
+
+/// The fields as they stand in the source, with what serde is told about them: `{ owner: String, cents: i64 }`.
+pub(crate) fn as_text(fields: &Fields, around: &[String]) -> Result<String> {
+    let told = fields.iter().map(one_as_text).collect::<Result<Vec<_>>>()?.join(", ");
+    let told = match fields {
+        Fields::Named(_) if told.is_empty() => "{}".to_owned(),
+        Fields::Named(_) => format!("{{ {told} }}"),
+        Fields::Unnamed(_) => format!("({told})"),
+        Fields::Unit => told,
+    };
+    Ok(with_serde(around, told))
+}
+
+fn one_as_text(field: &Field) -> Result<String> {
+    let ty = text::of(field.ty.to_token_stream());
+    let told = field.ident.as_ref().map_or(ty.clone(), |name| format!("{name}: {ty}"));
+    Ok(with_serde(&serde_form::of_field(&field.attrs)?, told))
+}
+
+fn with_serde(serde: &[String], told: String) -> String {
+    if serde.is_empty() {
+        return told;
+    }
+    let serde = format!("#[serde({})]", serde.join(", "));
+    if told.is_empty() { serde } else { format!("{serde} {told}") }
+}
+
+/// A field whose value is a tag.
+pub(crate) struct TagField {
+    member: Member,
+    key: String,
+    ty: Type,
+}
+
+impl TagField {
+    /// Those of `fields` that are marked.
+    pub(crate) fn of(fields: &Fields) -> Result<Vec<TagField>> {
+        let mut marked = Vec::new();
+        for (at, field) in fields.iter().enumerate() {
+            let Some(tag) = Attributes::read(&field.attrs, Place::Field)?.tag else { continue };
+            let (member, own_name) = match &field.ident {
+                Some(name) => (Member::Named(name.clone()), Some(name.to_string())),
+                None => (Member::Unnamed(Index::from(at)), None),
+            };
+            let key = match (&tag.key, own_name) {
+                (Some(key), _) => legal(&key.value(), key)?,
+                (None, Some(own_name)) => own_name.trim_start_matches("r#").to_owned(),
+                (None, None) => {
+                    return Err(Error::new(tag.span, "a field without a name needs a key: `#[event(tag = \"…\")]`"));
+                }
+            };
+            marked.push(TagField { member, key, ty: field.ty.clone() });
+        }
+        Ok(marked)
+    }
+
+    /// The pattern's part that binds the field, and what pushes its tags onto `__tags`.
+    pub(crate) fn bind_and_push(&self, at: usize, annals: &Path) -> (TokenStream, TokenStream) {
+        let (member, bound) = (&self.member, format_ident!("__field_{at}"));
+        (quote!(#member: #bound), self.push(&self.ty, &quote!(#bound), annals))
+    }
+
+    fn push(&self, ty: &Type, value: &TokenStream, annals: &Path) -> TokenStream {
+        let key = &self.key;
+        if let Some(inner) = inner(ty, "Option") {
+            let push = self.push(inner, &quote!(__value), annals);
+            return quote!(if let ::core::option::Option::Some(__value) = #value { #push });
+        }
+        if let Some(inner) = inner(ty, "Vec") {
+            let push = self.push(inner, &quote!(__value), annals);
+            return quote!(for __value in #value { #push });
+        }
+        let value = quote::quote_spanned!(ty.span()=> #value);
+        quote!(#annals::derive::push_tag(&mut __tags, #key, #value)?;)
+    }
+}
+
+fn legal(key: &str, at: impl ToTokens) -> Result<String> {
+    if key.is_empty() || key.contains(':') || key.chars().any(char::is_control) || key.len() > 200 {
+        let why = "the key of a tag is 1 to 200 bytes without `:` and control characters";
+        return Err(Error::new_spanned(at, why));
+    }
+    Ok(key.to_owned())
+}
+
+/// `T` of `Option<T>`, by the name as it is written.
+fn inner<'t>(ty: &'t Type, wrapper: &str) -> Option<&'t Type> {
+    match ty {
+        Type::Group(group) => inner(&group.elem, wrapper),
+        Type::Paren(paren) => inner(&paren.elem, wrapper),
+        Type::Path(path) => {
+            let last = path.path.segments.last().filter(|last| last.ident == wrapper)?;
+            match &last.arguments {
+                PathArguments::AngleBracketed(arguments) => match arguments.args.first()? {
+                    GenericArgument::Type(inner) => Some(inner),
+                    _ => None,
+                },
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
