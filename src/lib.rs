@@ -5,14 +5,14 @@
 pub use annals_core::{
     Aggregate, AggregateRef, Annals, Append, AppendError, AppendStreams, Appended, At, AtomicStreams, Boundary, Clock,
     Codec, CodecError, CommandError, Condition, CountedIds, Decide, DecodeError, Decoded, Deletion, Digest, Direction,
-    Done, Emit, EmitError, Emits, EncodeError, Encoded, Event, EventId, EventStore, Expected, Failure, Filter, Fold,
-    FoldId, Found, Guards, Handle, Head, Hint, History, HistoryEntry, HistoryPage, IdClash, IdSource, Instant,
+    Done, Emit, EmitError, Emits, EncodeError, Encoded, Event, EventId, EventStore, Events, Expected, Failure, Filter,
+    Fold, FoldId, Found, Guards, Handle, Head, Hint, History, HistoryEntry, HistoryPage, IdClash, IdSource, Instant,
     IntoDecision, IntoEvents, Invalid, Json, Known, Limits, Load, LoadError, Loaded, Log, LogId, LogPage, ManualClock,
-    MemoryStore, Metadata, Moment, NewEvent, Over, PAGE_BYTES_MAX, PAGE_EVENTS, Part, Partition, Place, Placed,
+    MemoryStore, Metadata, Moment, NewEvent, Over, PAGE_BYTES_MAX, PAGE_EVENTS, Pages, Part, Partition, Place, Placed,
     Position, Query, QueryItem, RandomIds, ReadLog, ReadQuery, ReadStream, Recognised, Recorded, RecordedEvent,
-    Retries, Run, Shape, Shown, Snapshot, SnapshotStore, Snapshots, Status, Store, StoreError, Stored, StreamChange,
-    StreamId, StreamPage, StreamState, SystemClock, Tag, TaggedStore, Token, Undecodable, Version, Violation, chrono,
-    derive, recognise, to_microseconds, with_metadata,
+    ReplayError, Retries, Run, Shape, Shown, Snapshot, SnapshotStore, Snapshots, Status, Store, StoreError, Stored,
+    StreamChange, StreamId, StreamPage, StreamState, SystemClock, Tag, TaggedStore, Token, TypedPages, Undecodable,
+    Version, Violation, chrono, derive, recognise, to_microseconds, with_metadata,
 };
 #[cfg(feature = "macros")]
 pub use annals_macros::Event;

@@ -11,6 +11,7 @@ use crate::decide::{Boundary, Decide, IntoDecision};
 use crate::error::Invalid;
 use crate::event::{Metadata, RecordedEvent};
 use crate::memory::MemoryStore;
+use crate::replay::Events;
 use crate::retry::Retries;
 use crate::store::Store;
 
@@ -139,6 +140,11 @@ impl Annals {
         E: Send,
     {
         Decide::new(self, boundary, decide)
+    }
+
+    /// The log, oldest event first: what is there now, or followed as it grows.
+    pub fn events(&self) -> Events {
+        Events::of(Arc::clone(&self.shared.store))
     }
 
     /// The store underneath, for reading its log and its streams as bytes.

@@ -1,0 +1,309 @@
+//! Catch up, then follow: the log from a position onward, page by page, the next one being read while this one is used.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::error::{Failure, StoreError};
+use crate::position::{Partition, Position};
+use crate::query::Filter;
+use crate::read::{LogPage, ReadLog};
+use crate::store::{Hint, Store};
+use crate::typed::{Event, Recorded, Undecodable};
+
+/// The events of one partition of the log, about to be read. Without more: all that there are now, oldest first.
+///
+/// ```
+/// use annals_core::{Annals, Filter, Position};
+///
+/// # async fn example(db: Annals) -> Result<(), annals_core::StoreError> {
+/// let mut pages = db.events().after(Position::new(41)).filter(Filter::default().category("account")).pages();
+/// while let Some(page) = pages.next().await? {
+///     for event in page.events {
+///         println!("{} {}", event.position, event.event_type);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is read until its pages are asked for"]
+pub struct Events {
+    store: Arc<dyn Store>,
+    read: ReadLog,
+    follow: Option<Duration>,
+}
+
+impl Events {
+    /// How long a follower waits for a hint before it looks by itself: a hint that was lost costs no more than this.
+    pub const POLL: Duration = Duration::from_millis(250);
+
+    pub(crate) fn of(store: Arc<dyn Store>) -> Events {
+        Events { store, read: ReadLog::after(Position::START), follow: None }
+    }
+
+    /// Of this partition. Default: the first.
+    pub fn partition(mut self, partition: Partition) -> Events {
+        self.read.partition = partition;
+        self
+    }
+
+    /// Behind this position.
+    pub fn after(mut self, position: Position) -> Events {
+        self.read.after = position;
+        self
+    }
+
+    /// Up to and with this position.
+    pub fn up_to(mut self, position: Position) -> Events {
+        self.read.up_to = position;
+        self
+    }
+
+    /// Only what the filter lets through.
+    pub fn filter(mut self, filter: Filter) -> Events {
+        self.read.filter = filter;
+        self
+    }
+
+    /// At most so many events in a page. Default: [`PAGE_EVENTS`](crate::PAGE_EVENTS).
+    pub fn page_events(mut self, count: usize) -> Events {
+        self.read.limit = count.max(1);
+        self
+    }
+
+    /// Goes on at the head: waits for what comes, and never ends by itself (but at [`up_to`](Events::up_to), if it was given).
+    pub fn follow(self) -> Events {
+        self.follow_polling(Events::POLL)
+    }
+
+    /// As [`follow`](Events::follow), looking at least every `poll` when no hint comes.
+    pub fn follow_polling(mut self, poll: Duration) -> Events {
+        self.follow = Some(poll);
+        self
+    }
+
+    /// As pages of bytes.
+    pub fn pages(self) -> Pages {
+        let hint = self.store.hint();
+        Pages { store: self.store, read: self.read, follow: self.follow, hint, ahead: None, ended: false }
+    }
+
+    /// As pages of typed events; others than those of `E` are not even read.
+    ///
+    /// ```
+    /// # use annals_core::{Annals, Event, ReplayError};
+    /// # async fn example<AccountEvent: Event + std::fmt::Debug>(db: Annals) -> Result<(), ReplayError> {
+    /// let mut pages = db.events().typed::<AccountEvent>();
+    /// while let Some(events) = pages.next().await? {
+    ///     for event in events {
+    ///         println!("{}: {:?}", event.record.stream, event.event);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn typed<E: Event>(mut self) -> TypedPages<E> {
+        if self.read.filter.types.is_empty() {
+            let mut types: Vec<&str> = E::shapes().iter().map(|shape| shape.event_type).collect();
+            types.sort_unstable();
+            types.dedup();
+            self.read.filter = self.read.filter.types(types);
+        }
+        TypedPages { pages: self.pages(), event: PhantomData }
+    }
+}
+
+/// Pages of the log, oldest first. Dropping it ends the reading; dropping the future of [`next`](Pages::next) loses nothing.
+#[derive(Debug)]
+pub struct Pages {
+    store: Arc<dyn Store>,
+    read: ReadLog,
+    follow: Option<Duration>,
+    hint: Hint,
+    ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
+    ended: bool,
+}
+
+impl Pages {
+    /// The next page; `None` at the end. A page may hold no event and only say how far the log was looked through.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer; asking again goes on where it was.
+    pub async fn next(&mut self) -> Result<Option<LogPage>, StoreError> {
+        while !self.ended {
+            // Forgotten before the read: a hint that comes during it may be about what it did not see.
+            self.hint.reset();
+            let page = self.read_ahead().await?;
+            let moved = page.scanned > self.read.after;
+            self.read.after = self.read.after.max(page.scanned);
+            let complete = self.read.after >= self.read.up_to;
+            self.ended = complete || (page.end && self.follow.is_none());
+            if !page.end && !self.ended {
+                self.start_reading();
+            }
+            if moved || !page.events.is_empty() {
+                return Ok(Some(page));
+            }
+            if let (Some(poll), false) = (self.follow, self.ended) {
+                self.hint.wait(poll).await;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Behind which position the next page begins.
+    pub const fn after(&self) -> Position {
+        self.read.after
+    }
+
+    fn start_reading(&mut self) {
+        let (store, read) = (Arc::clone(&self.store), self.read.clone());
+        self.ahead = Some(tokio::spawn(async move { store.read(read).await }));
+    }
+
+    async fn read_ahead(&mut self) -> Result<LogPage, StoreError> {
+        let Some(ahead) = &mut self.ahead else {
+            return self.store.read(self.read.clone()).await;
+        };
+        // Awaited in place, so that a dropped future leaves the reading to the next call.
+        let page = ahead.await;
+        self.ahead = None;
+        page.unwrap_or_else(|error| {
+            Err(StoreError::new(Failure::Unavailable, "a read of the log was broken off").because(error))
+        })
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if let Some(ahead) = &self.ahead {
+            ahead.abort();
+        }
+    }
+}
+
+/// Pages of typed events.
+pub struct TypedPages<E> {
+    pages: Pages,
+    event: PhantomData<fn() -> E>,
+}
+
+impl<E: Event> TypedPages<E> {
+    /// The next page; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplayError::Undecodable`] for an event that the type cannot read. Nothing of its page is given.
+    pub async fn next(&mut self) -> Result<Option<Vec<Recorded<E>>>, ReplayError> {
+        let Some(page) = self.pages.next().await? else { return Ok(None) };
+        let mut events = Vec::with_capacity(page.events.len());
+        for record in page.events {
+            events.extend(Recorded::decode(record)?);
+        }
+        Ok(Some(events))
+    }
+
+    /// Behind which position the next page begins.
+    pub const fn after(&self) -> Position {
+        self.pages.after()
+    }
+}
+
+impl<E> fmt::Debug for TypedPages<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TypedPages").field(&self.pages).finish()
+    }
+}
+
+/// Why a replay stopped.
+///
+/// ```
+/// # fn example(error: annals_core::ReplayError) {
+/// println!("{error}");
+/// # }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// An event cannot be read.
+    #[error(transparent)]
+    Undecodable(#[from] Undecodable),
+    /// The store could not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::append::Append;
+    use crate::event::NewEvent;
+    use crate::memory::MemoryStore;
+    use crate::store::EventStore;
+    use crate::stream::StreamId;
+
+    async fn append(store: &MemoryStore, name: &'static str, count: usize) {
+        let events = (0..count).map(|_| NewEvent::json(name, b"1".as_slice()));
+        store.append(Append::new(StreamId::new("a-1").unwrap(), events)).await.unwrap();
+    }
+
+    async fn positions(pages: &mut Pages, wanted: usize) -> Vec<u64> {
+        let mut found = Vec::new();
+        while found.len() < wanted {
+            let Some(page) = pages.next().await.unwrap() else { break };
+            found.extend(page.events.iter().map(|event| event.position.get()));
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn a_replay_gives_everything_once_and_ends() {
+        let store = MemoryStore::new();
+        append(&store, "t", 10).await;
+        for page_events in [1, 3, 9, 10, 11] {
+            let mut pages =
+                Events::of(Arc::new(store.clone())).after(Position::new(2)).page_events(page_events).pages();
+            assert_eq!(positions(&mut pages, usize::MAX).await, (3..=10).collect::<Vec<_>>(), "{page_events}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_goes_on_with_what_comes() {
+        let store = MemoryStore::new();
+        append(&store, "t", 3).await;
+        let mut pages = Events::of(Arc::new(store.clone())).follow_polling(Duration::from_secs(3600)).pages();
+        assert_eq!(positions(&mut pages, 3).await, [1, 2, 3]);
+        let waiting = tokio::spawn(async move { (positions(&mut pages, 2).await, pages) });
+        append(&store, "t", 2).await;
+        let (found, mut pages) = waiting.await.unwrap();
+        assert_eq!(found, [4, 5]);
+        // A future that was dropped while waiting loses nothing.
+        assert!(futures_poll_once(pages.next()).await);
+        append(&store, "t", 1).await;
+        assert_eq!(positions(&mut pages, 1).await, [6]);
+    }
+
+    #[tokio::test]
+    async fn a_filtered_follower_says_how_far_it_has_looked() {
+        let store = MemoryStore::new();
+        append(&store, "other", 7).await;
+        let filter = Filter::default().types(["wanted"]);
+        let mut pages = Events::of(Arc::new(store.clone())).filter(filter).up_to(Position::new(9)).follow().pages();
+        let page = pages.next().await.unwrap().unwrap();
+        assert_eq!((page.events.len(), pages.after()), (0, Position::new(7)));
+        append(&store, "wanted", 2).await;
+        assert_eq!(positions(&mut pages, 2).await, [8, 9]);
+        assert!(pages.next().await.unwrap().is_none(), "the end that was asked for is an end for a follower too");
+    }
+
+    /// Polls once and drops; whether it was still waiting.
+    async fn futures_poll_once<F: Future>(future: F) -> bool {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending())).await
+    }
+}
