@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use annals::prelude::*;
-use annals::{DecodeError, Encoded, NewEvent, Stored};
+use annals::{Codec, CodecError, DecodeError, Encoded, Json, NewEvent, Stored};
 
 fn written<E: Event>(event: &E) -> (String, u32, &'static str, String) {
     let Encoded { codec, payload } = event.encode().unwrap();
@@ -95,4 +95,297 @@ fn what_is_unknown_is_told_apart() {
     let error = read::<AccountEvent>("account.opened", 1, r#"{"name":"Ada"}"#).unwrap_err();
     assert_eq!(error.to_string(), "malformed payload of event type `account.opened` v1");
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("missing field `owner`"));
+}
+
+#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "invoice", name = "invoice.issued", version = 2, upcast(1 = InvoiceV1::split))]
+struct Invoice {
+    #[event(tag)]
+    customer: String,
+    cents: u64,
+}
+
+/// Once, one event held several invoices.
+#[derive(Deserialize)]
+struct InvoiceV1(Vec<(String, u64)>);
+
+impl InvoiceV1 {
+    fn split(self) -> Vec<Invoice> {
+        self.0.into_iter().map(|(customer, cents)| Invoice { customer, cents }).collect()
+    }
+}
+
+#[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "clock")]
+struct Ticked;
+
+#[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "note")]
+#[serde(transparent)]
+struct Noted(String);
+
+#[test]
+fn a_struct_is_one_event_type() {
+    check(
+        Invoice { customer: "ada".into(), cents: u64::MAX },
+        "invoice.issued",
+        r#"{"customer":"ada","cents":18446744073709551615}"#,
+    );
+    check(Ticked, "clock.ticked", "null");
+    check(Noted("x".into()), "note.noted", r#""x""#);
+    assert_eq!(Noted::shapes()[0].fields, "#[serde(transparent)] (String)");
+    assert_eq!(Invoice { customer: "ada".into(), cents: 1 }.tags().unwrap(), ["customer:ada".parse().unwrap()]);
+}
+
+#[test]
+fn an_old_event_becomes_none_one_or_several() {
+    let two = [Invoice { customer: "a".into(), cents: 1 }, Invoice { customer: "b".into(), cents: 2 }];
+    assert_eq!(read::<Invoice>("invoice.issued", 1, r#"[["a",1],["b",2]]"#).unwrap(), two);
+    assert_eq!(read::<Invoice>("invoice.issued", 1, r#"[["a",1]]"#).unwrap(), two[..1]);
+    assert_eq!(read::<Invoice>("invoice.issued", 1, "[]").unwrap(), []);
+    assert_eq!(Invoice::shapes()[1].fields, "read by InvoiceV1::split");
+}
+
+#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "cart")]
+#[event(retired("cart.coupon_clicked", upcast = old::forget))]
+#[event(retired("cart.doubled", version = 7, upcast = old::doubled))]
+enum CartEvent {
+    #[event(version = 4, alias = "basket.added", upcast(1 = old::count, 2 = old::spread, 3 = old::now))]
+    Added {
+        sku: String,
+        quantity: u32,
+    },
+    Cleared,
+}
+
+mod old {
+    use super::{CartEvent, Deserialize};
+
+    #[derive(Deserialize)]
+    pub(super) struct V1(String);
+
+    #[derive(Deserialize)]
+    pub(super) struct V2 {
+        sku: String,
+        times: u32,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct V3 {
+        sku: String,
+    }
+
+    pub(super) fn count(V1(sku): V1) -> V2 {
+        V2 { sku, times: 1 }
+    }
+
+    pub(super) fn spread(V2 { sku, times }: V2) -> Vec<V3> {
+        (0..times).map(|_| V3 { sku: sku.clone() }).collect()
+    }
+
+    pub(super) fn now(V3 { sku }: V3) -> Option<CartEvent> {
+        (sku != "test").then_some(CartEvent::Added { sku, quantity: 1 })
+    }
+
+    pub(super) fn forget(_: serde::de::IgnoredAny) -> Option<CartEvent> {
+        None
+    }
+
+    pub(super) fn doubled((sku, quantity): (String, u32)) -> [CartEvent; 1] {
+        [CartEvent::Added { sku, quantity: 2 * quantity }]
+    }
+}
+
+#[test]
+fn upcasters_hand_an_old_event_from_version_to_version() {
+    let added = |sku: &str, quantity| CartEvent::Added { sku: sku.into(), quantity };
+    for (event_type, version, payload, events) in [
+        ("cart.added", 4, r#"{"sku":"tea","quantity":3}"#, vec![added("tea", 3)]),
+        ("cart.added", 1, r#""tea""#, vec![added("tea", 1)]),
+        ("basket.added", 1, r#""tea""#, vec![added("tea", 1)]),
+        ("cart.added", 1, r#""test""#, vec![]),
+        ("cart.added", 2, r#"{"sku":"tea","times":2}"#, vec![added("tea", 1), added("tea", 1)]),
+        ("basket.added", 2, r#"{"sku":"tea","times":0}"#, vec![]),
+        ("cart.added", 3, r#"{"sku":"tea"}"#, vec![added("tea", 1)]),
+        ("cart.coupon_clicked", 1, r#"{"code":["X"]}"#, vec![]),
+        ("cart.doubled", 7, r#"["tea",4]"#, vec![added("tea", 8)]),
+        ("cart.cleared", 1, "null", vec![CartEvent::Cleared]),
+    ] {
+        assert_eq!(read::<CartEvent>(event_type, version, payload).unwrap(), events, "{event_type} v{version}");
+    }
+    for (event_type, version) in [("cart.added", 5), ("cart.added", 0), ("cart.doubled", 1)] {
+        let error = read::<CartEvent>(event_type, version, "null").unwrap_err();
+        assert!(matches!(error, DecodeError::UnknownVersion { .. }), "{error}");
+    }
+    let error = read::<CartEvent>("cart.added", 2, r#"{"sku":1}"#).unwrap_err();
+    assert_eq!(error.to_string(), "malformed payload of event type `cart.added` v2");
+}
+
+#[test]
+fn one_old_event_that_stays_one_takes_no_detour() {
+    let stored = Stored { event_type: "cart.added", schema_version: 3, codec: "json", payload: br#"{"sku":"a"}"# };
+    assert!(matches!(CartEvent::decode(stored).unwrap(), Decoded::One(CartEvent::Added { .. })));
+}
+
+#[test]
+fn old_shapes_follow_the_current_ones() {
+    let shapes: Vec<_> = CartEvent::shapes().iter().map(|shape| format!("{shape}: {}", shape.fields)).collect();
+    let expected = [
+        "cart.added v4: { sku: String, quantity: u32 }",
+        "cart.cleared v1: ",
+        "basket.added v4: { sku: String, quantity: u32 }",
+        "cart.added v3: read by old::now",
+        "basket.added v3: read by old::now",
+        "cart.added v2: read by old::spread",
+        "basket.added v2: read by old::spread",
+        "cart.added v1: read by old::count",
+        "basket.added v1: read by old::count",
+        "cart.coupon_clicked v1: read by old::forget",
+        "cart.doubled v7: read by old::doubled",
+    ];
+    assert_eq!(shapes, expected);
+}
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(category = "course")]
+enum Tagged {
+    Subscribed {
+        #[event(tag = "course")]
+        id: u32,
+        #[event(tag)]
+        student: Option<String>,
+        #[event(tag = "room")]
+        rooms: Vec<Option<u8>>,
+        #[event(tag)]
+        r#type: std::sync::Arc<str>,
+        note: String,
+    },
+    Noted(#[event(tag = "note")] String, u8),
+    Closed,
+}
+
+#[test]
+fn fields_are_tags_where_they_say_so() {
+    #[track_caller]
+    fn check(event: Tagged, tags: &[&str]) {
+        let found: Vec<_> = event.tags().unwrap().iter().map(Tag::to_string).collect();
+        assert_eq!(found, tags);
+        assert_eq!(NewEvent::of(&event).unwrap().tags, event.tags().unwrap());
+    }
+    let event = |student: Option<&str>, rooms: &[Option<u8>]| Tagged::Subscribed {
+        id: 7,
+        student: student.map(str::to_owned),
+        rooms: rooms.to_vec(),
+        r#type: "evening".into(),
+        note: String::new(),
+    };
+    check(event(None, &[]), &["course:7", "type:evening"]);
+    check(
+        event(Some("a:b"), &[Some(1), None, Some(2), Some(1)]),
+        &["course:7", "student:a:b", "room:1", "room:2", "type:evening"],
+    );
+    check(Tagged::Noted("x".into(), 1), &["note:x"]);
+    check(Tagged::Closed, &[]);
+}
+
+#[test]
+fn a_value_that_no_tag_can_hold_is_an_error_when_it_is_written() {
+    let error = NewEvent::of(&Tagged::Noted(String::new(), 1)).unwrap_err();
+    assert_eq!(error.to_string(), "cannot write event `course.noted`");
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "tag `note:` has an empty key or value");
+}
+
+#[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "form")]
+#[serde(rename_all = "SCREAMING-KEBAB-CASE", rename_all_fields = "camelCase", deny_unknown_fields)]
+enum Renaming {
+    #[serde(rename = "somethingElse")]
+    Sent {
+        first_name: String,
+        #[serde(rename = "nick", default, skip_serializing_if = "Option::is_none")]
+        nick_name: Option<String>,
+    },
+    #[serde(rename_all = "UPPERCASE")]
+    Left {
+        the_room: u8,
+    },
+    Shown(#[serde(with = "text")] u64),
+}
+
+mod text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(super) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[test]
+fn what_serde_is_told_about_fields_holds_and_is_in_the_shape() {
+    check(Renaming::Sent { first_name: "A".into(), nick_name: None }, "form.sent", r#"{"firstName":"A"}"#);
+    check(Renaming::Left { the_room: 1 }, "form.left", r#"{"THE_ROOM":1}"#);
+    check(Renaming::Shown(u64::MAX), "form.shown", r#""18446744073709551615""#);
+    let fields: Vec<_> = Renaming::shapes().iter().map(|shape| shape.fields).collect();
+    let around = r#"rename_all_fields = "camelCase", deny_unknown_fields"#;
+    let nick =
+        r#"#[serde(rename = "nick", default, skip_serializing_if = "Option::is_none")] nick_name: Option<String>"#;
+    assert_eq!(fields[0], format!("#[serde({around})] {{ first_name: String, {nick} }}"));
+    assert_eq!(fields[1], format!(r#"#[serde({around}, rename_all = "UPPERCASE")] {{ the_room: u8 }}"#));
+    assert_eq!(fields[2], format!(r#"#[serde({around})] (#[serde(with = "text")] u64)"#));
+}
+
+/// JSON backwards: unlike JSON, and easy to tell.
+struct Backwards;
+
+impl Codec for Backwards {
+    const NAME: &'static str = "backwards";
+
+    fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
+        let mut bytes = Json::encode(value)?;
+        bytes.reverse();
+        Ok(bytes)
+    }
+
+    fn decode<'de, S: serde::de::DeserializeSeed<'de>>(bytes: &'de [u8], seed: S) -> Result<S::Value, CodecError> {
+        let forwards: Vec<u8> = bytes.iter().rev().copied().collect();
+        seed.deserialize(serde_json::from_slice::<serde_json::Value>(&forwards).map_err(CodecError::new)?)
+            .map_err(CodecError::new)
+    }
+}
+
+#[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "odd", codec = "Backwards")]
+enum Odd {
+    #[event(version = 2, upcast(1 = Odd::from_text))]
+    Said { words: Vec<String> },
+}
+
+impl Odd {
+    fn from_text(text: String) -> Odd {
+        Odd::Said { words: vec![text] }
+    }
+}
+
+#[test]
+fn a_type_may_have_its_own_codec_and_still_reads_json() {
+    let event = Odd::Said { words: vec!["x".into()] };
+    let (_, _, codec, payload) = written(&event);
+    assert_eq!((codec, payload.as_str()), ("backwards", r#"}]"x"[:"sdrow"{"#));
+    for (codec, version, payload) in [
+        ("backwards", 2, payload.as_str()),
+        ("json", 2, r#"{"words":["x"]}"#),
+        ("json", 1, r#""x""#),
+        ("backwards", 1, r#""x""#),
+    ] {
+        let stored = Stored { event_type: "odd.said", schema_version: version, codec, payload: payload.as_bytes() };
+        assert_eq!(Odd::decode(stored).unwrap(), Decoded::One(Odd::Said { words: vec!["x".into()] }));
+    }
+    let stored = Stored { event_type: "odd.said", schema_version: 2, codec: "cbor", payload: b"" };
+    assert_eq!(Odd::decode(stored).unwrap_err().to_string(), "unknown codec `cbor` of event type `odd.said`");
 }

@@ -12,7 +12,7 @@ use crate::error::Invalid;
 use crate::tag::Tag;
 use crate::typed::{DecodeError, Decoded, Event, Stored};
 
-/// What an upcaster makes of an old value: one of the next shape, or an `Option` or `Vec` of it.
+/// What an upcaster makes of an old value: one of the next shape, or an `Option`, an array or a `Vec` of it.
 ///
 /// ```
 /// use annals_core::{Decoded, derive::Upcasted};
@@ -21,9 +21,17 @@ use crate::typed::{DecodeError, Decoded, Event, Stored};
 /// assert_eq!(Upcasted::<u8>::upcasted(vec![1_u8, 2]), Decoded::Several(vec![1, 2]));
 /// assert_eq!(Upcasted::<u8>::upcasted(None::<u8>).into_iter().count(), 0);
 /// ```
+///
+/// Anything else does not compile:
+///
+/// ```compile_fail
+/// use annals_core::{Decoded, derive::upcast};
+///
+/// let _: Decoded<u16> = upcast(Decoded::One(7_u8), |old| (old, old));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "an upcaster returns `{Self}`, and what comes after it is `{T}`",
-    label = "not `{T}`, an `Option` or a `Vec` of it"
+    label = "not `{T}`, an `Option`, an array or a `Vec` of it"
 )]
 pub trait Upcasted<T> {
     /// The values, in order.
@@ -39,6 +47,12 @@ impl<T> Upcasted<T> for T {
 impl<T> Upcasted<T> for Vec<T> {
     fn upcasted(self) -> Decoded<T> {
         Decoded::Several(self)
+    }
+}
+
+impl<T, const N: usize> Upcasted<T> for [T; N] {
+    fn upcasted(self) -> Decoded<T> {
+        Decoded::Several(self.into())
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
 use syn::{Data, DataEnum, DeriveInput, Error, ExprPath, Path, Result, parse_quote};
 
 use crate::attribute::{Attributes, Place, Retired};
@@ -167,7 +168,7 @@ impl<'a> Type<'a> {
         let (annals, codec) = (&self.annals, &self.codec);
         let helper = if self.is_enum { quote!(encode_variant) } else { quote!(encode_plain) };
         // A type that serde cannot write is pointed at by its name.
-        quote_spanned!(self.input.ident.span()=> #annals::derive::#helper::<#codec, Self>(self))
+        quote_spanned!(seen_at(self.input.ident.span())=> #annals::derive::#helper::<#codec, Self>(self))
     }
 
     fn decode(&self) -> TokenStream {
@@ -176,9 +177,9 @@ impl<'a> Type<'a> {
             let (names, version) = (kind.names().map(|named| &named.name), kind.version);
             let read = if self.is_enum {
                 let index = u32::try_from(index).unwrap_or(u32::MAX);
-                quote_spanned!(self.input.ident.span()=> #annals::derive::decode_variant::<#codec, Self>(__stored, #index)?)
+                quote_spanned!(seen_at(self.input.ident.span())=> #annals::derive::decode_variant::<#codec, Self>(__stored, #index)?)
             } else {
-                quote_spanned!(self.input.ident.span()=> #annals::derive::decode_plain::<#codec, Self>(__stored)?)
+                quote_spanned!(seen_at(self.input.ident.span())=> #annals::derive::decode_plain::<#codec, Self>(__stored)?)
             };
             quote!((#(#names)|*, #version) => ::core::result::Result::Ok(#annals::Decoded::One(#read)))
         });
@@ -206,9 +207,14 @@ impl<'a> Type<'a> {
     /// Reads what the first function takes, and hands it from one to the next.
     fn upcast(&self, functions: &[ExprPath]) -> TokenStream {
         let (annals, codec) = (&self.annals, &self.codec);
+        let steps = functions.iter().enumerate().map(|(at, function)| {
+            let into = if at + 1 == functions.len() { quote!(Self) } else { quote!(_) };
+            // A function that does not fit is pointed at, not the derive.
+            quote_spanned!(seen_at(function.span())=> let __old = #annals::derive::upcast::<_, _, #into>(__old, #function);)
+        });
         quote! {
             let __old = #annals::Decoded::One(#annals::derive::decode_plain::<#codec, _>(__stored)?);
-            #(let __old = #annals::derive::upcast(__old, #functions);)*
+            #(#steps)*
             ::core::result::Result::Ok(__old)
         }
     }
@@ -242,6 +248,11 @@ fn shape(annals: &Path, name: &str, version: u32, current: bool, fields: &str) -
     quote! {
         #annals::Shape { event_type: #name, schema_version: #version, current: #current, fields: #fields }
     }
+}
+
+/// A span that the compiler points at, and that sees what derived code sees, also inside a macro of the user.
+pub(crate) fn seen_at(span: Span) -> Span {
+    Span::call_site().located_at(span)
 }
 
 /// The version that the function at this place of the list reads.

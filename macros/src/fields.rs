@@ -1,11 +1,12 @@
 //! The fields of an event type: as text for people and `events.lock`, and those that are tags.
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens, format_ident, quote};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, Field, Fields, GenericArgument, Index, Member, Path, PathArguments, Result, Type};
+use syn::{Error, Field, Fields, GenericArgument, Ident, Index, Member, Path, PathArguments, Result, Type};
 
 use crate::attribute::{Attributes, Place};
+use crate::expand::seen_at;
 use crate::{serde_form, text};
 
 /// The fields as they stand in the source, with what serde is told about them: `{ owner: String, cents: i64 }`.
@@ -65,22 +66,24 @@ impl TagField {
 
     /// The pattern's part that binds the field, and what pushes its tags onto `__tags`.
     pub(crate) fn bind_and_push(&self, at: usize, annals: &Path) -> (TokenStream, TokenStream) {
-        let (member, bound) = (&self.member, format_ident!("__field_{at}"));
-        (quote!(#member: #bound), self.push(&self.ty, &quote!(#bound), annals))
+        let (member, bound) = (&self.member, Ident::new(&format!("__field_{at}"), seen_at(self.ty.span())));
+        (quote!(#member: #bound), self.push(&self.ty, &bound, annals))
     }
 
-    fn push(&self, ty: &Type, value: &TokenStream, annals: &Path) -> TokenStream {
+    fn push(&self, ty: &Type, value: &Ident, annals: &Path) -> TokenStream {
         let key = &self.key;
+        // A value that cannot be displayed is pointed at by its type.
+        let each = Ident::new("__value", seen_at(ty.span()));
         if let Some(inner) = inner(ty, "Option") {
-            let push = self.push(inner, &quote!(__value), annals);
-            return quote!(if let ::core::option::Option::Some(__value) = #value { #push });
+            let push = self.push(inner, &each, annals);
+            quote!(if let ::core::option::Option::Some(#each) = #value { #push })
+        } else if let Some(inner) = inner(ty, "Vec") {
+            let push = self.push(inner, &each, annals);
+            quote!(for #each in #value { #push })
+        } else {
+            let push = quote_spanned!(seen_at(ty.span())=> #annals::derive::push_tag);
+            quote!(#push(&mut __tags, #key, #value)?;)
         }
-        if let Some(inner) = inner(ty, "Vec") {
-            let push = self.push(inner, &quote!(__value), annals);
-            return quote!(for __value in #value { #push });
-        }
-        let value = quote::quote_spanned!(ty.span()=> #value);
-        quote!(#annals::derive::push_tag(&mut __tags, #key, #value)?;)
     }
 }
 

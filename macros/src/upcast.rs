@@ -39,9 +39,10 @@ impl Upcasters {
 
     /// The functions in the order of their versions, when there is one for each version below `current`.
     pub(crate) fn below(self, current: u32, at: Span) -> Result<Vec<ExprPath>> {
-        if let Some((version, (span, _))) = self.steps.range(current..).next() {
-            let why =
-                format!("version {version} is not below the current version {current}: nothing to bring up to date");
+        if let Some((_, (span, _))) = self.steps.range(current..).next() {
+            let why = format!(
+                "only versions below the current one are brought up to date, and that is `version = {current}`"
+            );
             return Err(Error::new(*span, why));
         }
         if let Some(missing) = (1..current).find(|version| !self.steps.contains_key(version)) {
