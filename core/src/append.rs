@@ -403,7 +403,8 @@ impl From<&Appended> for Token {
 pub enum Violation {
     /// A stream is not where the append thought.
     Stream {
-        /// Which expectation, counted from 0 in the order of the request.
+        /// Which expectation, counted from 0 in the order of the request. Streams that get events without one come behind, in the
+        /// order of their first events.
         index: usize,
         /// The stream.
         stream: StreamId,

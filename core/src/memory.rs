@@ -4,7 +4,7 @@
 //! shortest code that keeps every promise of [`Store`], with nothing clever in it. When a backend and this file disagree, one
 //! of them has a bug, and the contract suite should say which.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -183,20 +183,18 @@ impl PartitionLog {
     }
 
     fn violations(&self, append: &AppendStreams, condition: Option<&Condition>) -> Vec<Violation> {
-        let expects = |stream: &StreamId| append.expectations.iter().any(|(expected, _)| expected == stream);
-        let unsaid = append
-            .events
-            .iter()
-            .map(|(stream, _)| stream)
-            .filter(|stream| !expects(stream))
-            .map(|stream| (stream, Expected::Any));
+        // Streams that get events and of which nothing was said come behind, each once.
+        let mut told: HashSet<&StreamId> = append.expectations.iter().map(|(stream, _)| stream).collect();
+        let unsaid = append.events.iter().map(|(stream, _)| stream).filter(|stream| told.insert(stream));
         let said = append.expectations.iter().map(|(stream, expected)| (stream, *expected));
-        let streams = said.chain(unsaid).enumerate().filter_map(|(index, (stream, expected))| {
-            let found = self.state(stream);
-            let written = append.events.iter().any(|(to, _)| to == stream);
-            let holds = if written { expected.allows_writing(&found) } else { expected.passes_check(&found) };
-            (!holds).then(|| Violation::Stream { index, stream: stream.clone(), expected, found })
-        });
+        let streams = said.chain(unsaid.map(|stream| (stream, Expected::Any))).enumerate().filter_map(
+            |(index, (stream, expected))| {
+                let found = self.state(stream);
+                let written = append.events.iter().any(|(to, _)| to == stream);
+                let holds = if written { expected.allows_writing(&found) } else { expected.passes_check(&found) };
+                (!holds).then(|| Violation::Stream { index, stream: stream.clone(), expected, found })
+            },
+        );
         let matching = condition.and_then(|condition| {
             let after = condition.after.unwrap_or(Position::START);
             self.events.iter().flatten().find(|event| event.position > after && condition.query.matches(event))
