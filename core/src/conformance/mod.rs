@@ -22,6 +22,7 @@
 
 mod fixture;
 mod list;
+pub mod trouble;
 mod words;
 
 #[doc(hidden)]
