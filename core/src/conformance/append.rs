@@ -18,7 +18,7 @@ use crate::stream::{StreamId, Version};
 use crate::stream_state::{Status, StreamChange};
 
 /// A stream before it is written to: each has had `CURRENT` events but the absent one and the last.
-const STATES: [(&str, &[StreamChange], bool); 5] = [
+pub(super) const STATES: [(&str, &[StreamChange], bool); 5] = [
     ("absent", &[], false),
     ("active", &[], true),
     ("deleted", &[StreamChange::Delete], true),
@@ -28,7 +28,7 @@ const STATES: [(&str, &[StreamChange], bool); 5] = [
 const CURRENT: u64 = 3;
 
 /// For each expectation the version of the first event that is written, or nothing where it is refused, in each of `STATES`.
-fn writing() -> Vec<(Expected, [Option<u64>; 5])> {
+pub(super) fn writing() -> Vec<(Expected, [Option<u64>; 5])> {
     let (first, next, no) = (Some(1), Some(CURRENT + 1), None);
     let active_at = |number| Expected::ActiveAt(Version::new(number));
     vec![
@@ -47,7 +47,7 @@ fn writing() -> Vec<(Expected, [Option<u64>; 5])> {
     ]
 }
 
-async fn prepare(store: &dyn Store, stream: &StreamId, changes: &[StreamChange], has_events: bool) {
+pub(super) async fn prepare(store: &dyn Store, stream: &StreamId, changes: &[StreamChange], has_events: bool) {
     if has_events {
         append(store, stream, events(CURRENT as usize)).await;
     }

@@ -65,12 +65,134 @@ macro_rules! __conformance_cases {
                 survives_reopening,
                 that_is_refused_leaves_no_hole,
             }
+            retry {
+                gets_what_the_first_append_got_whatever_is_expected,
+                is_recognised_after_reopening,
+                is_recognised_after_many_other_appends,
+                by_eight_tasks_at_once_writes_once_and_answers_all_alike,
+                with_other_content_is_refused,
+                is_compared_by_its_content_and_the_first_metadata_stands,
+                is_compared_by_the_callers_digest_where_one_was_given,
+                in_another_stream_is_refused_and_names_the_one_that_has_it,
+                of_events_since_hidden_or_removed_gets_the_original_places,
+                of_a_request_gets_the_first_result_whatever_is_decided_now,
+                of_a_request_by_racers_that_decide_differently_lets_the_first_one_stand,
+                is_answered_without_asking_the_clock,
+                that_asks_first_is_told_what_became_of_each_id,
+                of_a_thousand_ids_is_found,
+            }
+            streams {
+                are_changed_exactly_when_the_expectation_holds,
+                that_are_deleted_show_nothing_and_count_on_when_written_again,
+                that_are_absent_stay_so_when_deleted,
+                that_are_tombstoned_stay_so_for_ever,
+                that_are_truncated_hide_what_is_below_and_change_nothing_else,
+                that_are_archived_lose_events_for_good_and_no_position_returns,
+                are_changed_without_a_trace_in_the_log,
+                are_deleted_or_written_by_racers_but_not_both_under_one_version,
+            }
+            read {
+                of_an_unknown_stream_is_empty,
+                says_what_the_stream_is,
+                honours_range_limit_and_direction,
+                shows_of_a_range_what_truncation_and_deletion_left,
+                loses_and_repeats_nothing_at_the_borders_of_pages,
+                of_large_events_comes_in_pages_that_fit_into_memory,
+                shows_one_moment,
+            }
+            log {
+                that_is_empty_ends_where_it_starts,
+                has_only_its_partitions,
+                is_dense_and_holds_every_append_in_the_order_of_commits,
+                honours_range_limit_and_direction,
+                loses_and_repeats_nothing_at_the_borders_of_pages,
+                is_the_same_for_every_reader_while_ten_writers_append,
+                has_one_head_for_all_who_ask,
+                wakes_who_waits_for_its_first_event,
+                gives_who_starts_at_the_head_exactly_what_comes_later,
+                filters_by_type_category_prefix_tags_and_times,
+                tells_how_far_a_filtered_page_has_looked,
+                is_filtered_without_missing_what_is_appended_meanwhile,
+                knows_its_position_at_every_moment,
+                keeps_its_identity,
+            }
+            faults {
+                an_outcome_that_is_unknown_is_resolved_by_asking_again,
+                a_refusal_whose_answer_was_lost_is_refused_again,
+                an_append_that_never_reached_the_store_is_made_by_asking_again,
+                an_append_is_whole_or_absent_wherever_its_future_is_dropped,
+                a_change_of_a_stream_is_made_or_not_wherever_its_future_is_dropped,
+                a_read_that_is_dropped_disturbs_nobody,
+                tasks_that_are_aborted_lose_nothing_that_was_acknowledged,
+                a_caller_that_stands_still_after_its_append_holds_up_nobody,
+                a_lost_hint_delays_a_reader_no_longer_than_until_it_looks,
+            }
         }
     };
-    ([$($make:tt)*] { $($with:tt)* } atomic) => { $($make)*! { { $($with)* } } };
-    ([$($make:tt)*] { $($with:tt)* } tagged) => { $($make)*! { { $($with)* } } };
-    ([$($make:tt)*] { $($with:tt)* } snapshots) => { $($make)*! { { $($with)* } } };
-    ([$($make:tt)*] { $($with:tt)* } shared) => { $($make)*! { { $($with)* } } };
+    ([$($make:tt)*] { $($with:tt)* } atomic) => {
+        $($make)*! { { $($with)* }
+            atomic {
+                checks_streams_that_get_no_event,
+                leaves_a_stream_that_is_only_checked_as_it_was,
+                reports_every_violation_with_its_index_and_writes_nothing,
+                refuses_what_can_never_succeed,
+                keeps_the_order_of_the_request_over_its_streams,
+                revives_a_deleted_stream_and_counts_on,
+                is_recognised_when_it_is_repeated,
+                lets_only_one_of_two_crosswise_decisions_through,
+                is_never_seen_in_part,
+                is_whole_or_absent_wherever_its_future_is_dropped,
+            }
+        }
+    };
+    ([$($make:tt)*] { $($with:tt)* } tagged) => {
+        $($make)*! { { $($with)* }
+            tagged {
+                queries_of_an_empty_store_match_nothing,
+                queries_match_by_type_stream_and_all_of_the_tags,
+                queries_match_the_same_whatever_the_range_limit_and_direction,
+                tags_match_whole_and_several_values_of_a_key_stand_side_by_side,
+                a_condition_holds_when_nothing_newer_matches,
+                a_condition_sees_what_was_appended_under_the_last_one,
+                a_condition_sees_what_is_hidden_from_ordinary_reads,
+                a_query_without_items_is_invalid,
+                a_condition_and_expectations_must_hold_together,
+                an_append_is_recognised_before_its_condition_is_looked_at,
+                of_racers_for_one_tag_exactly_one_wins,
+                of_two_crosswise_decisions_at_most_one_goes_through,
+                decisions_that_have_nothing_in_common_never_conflict,
+                the_head_that_guards_a_decision_belongs_to_the_events_that_were_read,
+                an_append_between_reading_and_deciding_is_noticed,
+                no_decision_misses_what_it_was_decided_on,
+                an_append_under_a_condition_is_whole_or_absent_wherever_its_future_is_dropped,
+            }
+        }
+    };
+    ([$($make:tt)*] { $($with:tt)* } snapshots) => {
+        $($make)*! { { $($with)* }
+            snapshots {
+                are_found_by_the_newest_version_that_was_asked_for,
+                at_the_same_version_replace_each_other,
+                of_another_fold_or_stream_are_not_given,
+                come_back_byte_for_byte_after_reopening,
+                change_nothing_of_the_log,
+                saved_by_many_at_once_are_all_kept,
+            }
+        }
+    };
+    ([$($make:tt)*] { $($with:tt)* } shared) => {
+        $($make)*! { { $($with)* }
+            shared {
+                handles_see_each_others_commits,
+                handles_refuse_what_the_other_made_stale,
+                handles_recognise_what_the_other_appended,
+                handles_let_one_writer_win_each_version,
+                handles_with_clocks_that_differ_never_record_an_earlier_time,
+                handles_read_the_same_log_while_the_other_appends,
+                a_handle_stays_usable_when_the_other_is_dropped,
+            }
+        }
+    };
 }
 
 /// A module per subject, a test per case.

@@ -1,6 +1,7 @@
 //! The contract suite: what every backend owes, once, as one named test per promise.
 //!
-//! A backend says how its store is opened ([`Fixture`]) and which traits it has, and runs all of it with [`conformance!`]:
+//! A backend says how its store is opened ([`Fixture`]) and which traits it has, and runs all of it with
+//! [`conformance!`](macro@crate::conformance):
 //!
 //! ```
 //! use annals_core::conformance::MemoryFixture;
@@ -15,7 +16,9 @@
 //! There is no list of cases to pick from. What a backend cannot do is a trait that it does not have; a test of its own asks
 //! the opened store whether what was declared is what it offers, so nothing is left out silently.
 //!
-//! The cases are plain functions over a [`Fixture`], in a module per subject.
+//! The cases are plain functions over a [`Fixture`], in a module per subject: `append`, `retry`, `streams`, `read`, `log` and
+//! `faults` for everybody; `atomic`, `tagged` and `snapshots` for those who have the trait; `shared` for stores that several
+//! handles (several processes) may have open at once. Stores that misbehave on purpose are in [`trouble`].
 
 // A case is a test: what must not fail is unwrapped, and its name is its documentation.
 #![allow(clippy::unwrap_used)]
@@ -27,6 +30,24 @@ mod words;
 
 #[doc(hidden)]
 pub mod append;
+#[doc(hidden)]
+pub mod atomic;
+#[doc(hidden)]
+pub mod faults;
+#[doc(hidden)]
+pub mod log;
+#[doc(hidden)]
+pub mod read;
+#[doc(hidden)]
+pub mod retry;
+#[doc(hidden)]
+pub mod shared;
+#[doc(hidden)]
+pub mod snapshots;
+#[doc(hidden)]
+pub mod streams;
+#[doc(hidden)]
+pub mod tagged;
 
 pub use fixture::{Fixture, MemoryFixture};
 
@@ -65,7 +86,18 @@ mod tests {
     use super::list::cases;
 
     /// Every `pub async fn` of these files is a case.
-    const FILES: [(&str, &str); 1] = [("append", include_str!("append.rs"))];
+    const FILES: [(&str, &str); 10] = [
+        ("append", include_str!("append.rs")),
+        ("atomic", include_str!("atomic.rs")),
+        ("faults", include_str!("faults.rs")),
+        ("log", include_str!("log.rs")),
+        ("read", include_str!("read.rs")),
+        ("retry", include_str!("retry.rs")),
+        ("shared", include_str!("shared.rs")),
+        ("snapshots", include_str!("snapshots.rs")),
+        ("streams", include_str!("streams.rs")),
+        ("tagged", include_str!("tagged.rs")),
+    ];
 
     #[test]
     fn every_case_that_is_written_is_listed() {

@@ -1,18 +1,19 @@
 //! The words in which the cases are written.
 
 use std::fmt::Debug;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use tokio::sync::Barrier;
 
 use super::Fixture;
-use crate::append::{Append, AppendError, Appended, Expected, Violation};
+use crate::append::{Append, AppendError, AppendStreams, Appended, Expected, Violation};
 use crate::clock::{ManualClock, SystemClock};
 use crate::event::{EventId, NewEvent, RecordedEvent};
 use crate::position::{Partition, Position};
-use crate::read::{Direction, LogPage, PAGE_BYTES_MAX, ReadLog, ReadStream, Shown};
+use crate::read::{Direction, LogPage, PAGE_BYTES_MAX, ReadLog, ReadQuery, ReadStream, Shown};
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{Status, StreamState};
@@ -292,5 +293,90 @@ impl Dice {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 16) % sides
+    }
+}
+/// An append to several streams: `("a-1", event)` in the order of the log.
+pub(super) fn to_streams<'a>(events: impl IntoIterator<Item = (&'a StreamId, NewEvent)>) -> AppendStreams {
+    events.into_iter().fold(AppendStreams::default(), |append, (to, event)| append.event(to.clone(), event))
+}
+
+/// The versions that reads of the past show.
+pub(super) async fn kept(store: &dyn Store, of: &StreamId) -> Vec<u64> {
+    versions(&read_stream(store, ReadStream::of(of.clone()).everything()).await)
+}
+
+/// Makes an attempt that must change nothing, whatever its answer.
+pub(super) async fn unchanged<T>(store: &dyn Store, streams: &[&StreamId], attempt: impl Future<Output = T>) -> T {
+    let before = Picture::of(store, streams).await;
+    let answer = attempt.await;
+    assert_eq!(Picture::of(store, streams).await, before, "something was written");
+    answer
+}
+
+/// Polls the future `polls` times, each time when it asks for it, and drops it: what a caller does who is cancelled there.
+pub(super) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Drops the future of an append at each of its awaits, and checks each time that the append is there whole or not at all, that
+/// the same ids resolve it, and that the store goes on. `attempt` gets the number of the try and three events.
+pub(super) async fn drop_everywhere(
+    store: &dyn Store,
+    attempt: impl AsyncFn(usize, Vec<NewEvent>) -> Result<Appended, AppendError>,
+) {
+    for polls in 0..1_000 {
+        let given = events(3);
+        let done = drop_after(polls, attempt(polls, given.clone())).await;
+        let mut found = 0;
+        for partition in partitions(store) {
+            let known = store.find(partition, &ids_of(&given)).await.unwrap();
+            found += known.iter().flatten().count();
+            let log = ids(&whole_log(store, partition).await);
+            let visible = given.iter().filter(|event| log.contains(&event.id)).count();
+            assert!(visible == 0 || visible == 3, "{visible} of 3 events are visible after {polls} polls");
+        }
+        assert!(found == 0 || found == 3, "{found} of 3 events are known after {polls} polls");
+        let resolved = attempt(polls, given.clone()).await.unwrap_or_else(|error| panic!("{polls} polls: {error}"));
+        if let Some(first) = done {
+            assert_eq!(first.unwrap(), resolved);
+            return;
+        }
+        let again = attempt(polls, given.clone()).await.unwrap();
+        assert_eq!((&again, again.was_repeated()), (&resolved, true));
+        let partition = resolved.last().partition;
+        let log = ids(&whole_log(store, partition).await);
+        assert_eq!(log.iter().filter(|id| ids_of(&given).contains(id)).count(), 3, "once, after {polls} polls");
+        append(store, &stream_in(store, partition, "others"), events(1)).await;
+    }
+    panic!("the append never ends");
+}
+
+/// Reads the whole range of a query, page after page, and checks what every page owes.
+pub(super) async fn read_query(store: &dyn Store, mut read: ReadQuery) -> Vec<RecordedEvent> {
+    let mut all = Vec::new();
+    loop {
+        let page = store.tagged().expect("the trait was declared").read_query(read.clone()).await.unwrap();
+        check_page(&page, read.limit, read.after, read.up_to, read.direction);
+        all.extend(page.events);
+        if page.end {
+            return all;
+        }
+        match read.direction {
+            Direction::Forward => read.after = page.scanned,
+            Direction::Backward => read.up_to = page.scanned.minus(1),
+        }
     }
 }
