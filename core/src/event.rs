@@ -376,6 +376,48 @@ pub struct RecordedEvent {
     pub recorded_at: DateTime<Utc>,
 }
 
+impl RecordedEvent {
+    /// What a store reads back: an event at its place, without tags and metadata, which are set where it has some.
+    ///
+    /// Names are shared, so that a page of events of few types holds each name once.
+    ///
+    /// ```
+    /// use annals_core::{EventId, Place, RecordedEvent};
+    ///
+    /// # fn example(place: Place) {
+    /// let moment = place.recorded_at;
+    /// let event = RecordedEvent::new(EventId::random(), place, "noted".into(), 1, "json".into(), b"{}".as_slice().into(), moment);
+    /// assert!(event.tags.is_empty());
+    /// # }
+    /// ```
+    pub fn new(
+        id: EventId,
+        place: Place,
+        event_type: Arc<str>,
+        schema_version: u32,
+        codec: Arc<str>,
+        payload: Bytes,
+        occurred_at: DateTime<Utc>,
+    ) -> RecordedEvent {
+        RecordedEvent {
+            id,
+            stream: place.stream,
+            version: place.version,
+            partition: place.partition,
+            position: place.position,
+            append_index: place.append_index,
+            event_type,
+            schema_version,
+            codec,
+            payload,
+            tags: Vec::new(),
+            metadata: Metadata::default(),
+            occurred_at,
+            recorded_at: place.recorded_at,
+        }
+    }
+}
+
 /// Where an event ends up, decided by the store.
 ///
 /// ```
@@ -404,22 +446,18 @@ pub struct Place {
 impl NewEvent {
     /// The event as it stands at `place`.
     pub fn recorded(&self, place: Place) -> RecordedEvent {
-        RecordedEvent {
-            id: self.id,
-            stream: place.stream,
-            version: place.version,
-            partition: place.partition,
-            position: place.position,
-            append_index: place.append_index,
-            event_type: self.event_type.as_ref().into(),
-            schema_version: self.schema_version,
-            codec: self.codec.as_ref().into(),
-            payload: self.payload.clone(),
-            tags: self.sorted_tags().into_owned(),
-            metadata: self.metadata.clone(),
-            occurred_at: to_microseconds(self.occurred_at),
-            recorded_at: place.recorded_at,
-        }
+        let mut event = RecordedEvent::new(
+            self.id,
+            place,
+            self.event_type.as_ref().into(),
+            self.schema_version,
+            self.codec.as_ref().into(),
+            self.payload.clone(),
+            to_microseconds(self.occurred_at),
+        );
+        event.tags = self.sorted_tags().into_owned();
+        event.metadata = self.metadata.clone();
+        event
     }
 }
 
