@@ -1,0 +1,176 @@
+//! Opening connections: the file, the journal, and what is refused before anything is touched.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use annals_core::{Failure, StoreError};
+use rusqlite::{Connection, OpenFlags};
+use uuid::Uuid;
+
+use crate::error::{Trouble, is_busy, name_of};
+use crate::options::Options;
+
+/// The first SQLite without the bug by which a checkpoint could lose a commit.
+const LIBRARY_MIN: i32 = 3_051_003;
+
+/// Statements that one connection keeps ready: all of ours.
+const STATEMENTS: usize = 96;
+
+/// Pages of the journal after which a commit copies it into the file: 8 MiB.
+const CHECKPOINT_PAGES: u32 = 2_048;
+
+/// The journal file is cut back to so many bytes once it was copied.
+const JOURNAL_BYTES: u32 = 64 << 20;
+
+/// How every connection of a store is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Opener {
+    place: Place,
+    create: bool,
+    relaxed_durability: bool,
+    busy_timeout: Duration,
+    page_cache_bytes: usize,
+    file_bytes_max: Option<u64>,
+    /// How messages call the file.
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    File(PathBuf),
+    /// A name that the connections of one store share and no other does.
+    Memory(String),
+}
+
+impl Opener {
+    pub(crate) fn new(options: &Options) -> Opener {
+        let place = match &options.path {
+            Some(path) => Place::File(path.clone()),
+            None => Place::Memory(format!("file:/annals-{}?vfs=memdb", Uuid::now_v7().as_simple())),
+        };
+        Opener {
+            place,
+            create: options.create,
+            relaxed_durability: options.relaxed_durability,
+            busy_timeout: options.busy_timeout,
+            page_cache_bytes: options.page_cache_bytes,
+            file_bytes_max: options.file_bytes_max,
+            name: name_of(options.path()),
+        }
+    }
+
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.place, Place::Memory(_))
+    }
+
+    /// The connection that writes; makes the file when it may.
+    pub(crate) fn writer(&self) -> Result<Connection, StoreError> {
+        let opening = |error: rusqlite::Error| self.trouble(&error).error();
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        flags.set(OpenFlags::SQLITE_OPEN_CREATE, self.create);
+        let connection = self.open(flags).map_err(opening)?;
+        if connection.is_readonly("main").map_err(opening)? {
+            let context = format!("`{}` may not be written; open it read-only", self.name);
+            return Err(StoreError::new(Failure::ReadOnly, context));
+        }
+        self.journal(&connection)?;
+        let synchronous = if self.relaxed_durability { "normal" } else { "full" };
+        // The last two matter on platforms whose ordinary flush stops at the disk's own cache.
+        let settings = format!(
+            "pragma synchronous = {synchronous};
+             pragma wal_autocheckpoint = {CHECKPOINT_PAGES};
+             pragma journal_size_limit = {JOURNAL_BYTES};
+             pragma fullfsync = on;
+             pragma checkpoint_fullfsync = on;"
+        );
+        connection.execute_batch(&settings).map_err(opening)?;
+        if let Some(bytes) = self.file_bytes_max {
+            let pages = i64::try_from(bytes.div_ceil(4_096)).unwrap_or(i64::MAX);
+            connection.pragma_update(None, "max_page_count", pages).map_err(opening)?;
+        }
+        Ok(connection)
+    }
+
+    /// A connection that only reads; never makes a file.
+    pub(crate) fn reader(&self) -> Result<Connection, rusqlite::Error> {
+        let flags = match self.place {
+            Place::File(_) => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            // The one that made it is writable, and so all are.
+            Place::Memory(_) => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        };
+        let connection = self.open(flags)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    }
+
+    fn open(&self, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = match &self.place {
+            Place::File(path) => Connection::open_with_flags(path, flags)?,
+            Place::Memory(uri) => Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?,
+        };
+        connection.busy_timeout(self.busy_timeout)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        let kibibytes = i64::try_from(self.page_cache_bytes >> 10).unwrap_or(i64::MAX);
+        connection.pragma_update(None, "cache_size", -kibibytes)?;
+        connection.pragma_update(None, "temp_store", "memory")?;
+        Ok(connection)
+    }
+
+    /// Readers and the writer do not wait for each other with a write-ahead log; a store in memory has none.
+    fn journal(&self, connection: &Connection) -> Result<(), StoreError> {
+        if self.is_memory() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + self.busy_timeout;
+        loop {
+            let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0));
+            match mode {
+                Ok(mode) if mode == "wal" => return Ok(()),
+                Ok(mode) => {
+                    let context = format!("`{}` cannot have a write-ahead log, its journal is `{mode}`", self.name);
+                    return Err(StoreError::new(Failure::Incompatible, context));
+                }
+                // Two processes that make the file at once: SQLite does not wait here, so this loop does.
+                Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                    std::thread::park_timeout(Duration::from_millis(2));
+                }
+                Err(error) => return Err(self.trouble(&error).error()),
+            }
+        }
+    }
+
+    pub(crate) fn trouble(&self, error: &rusqlite::Error) -> Trouble {
+        Trouble::of(error, "opening", &self.name)
+    }
+}
+
+/// Refuses a SQLite library, given as `3051003` for 3.51.3, that may lose commits.
+pub(crate) fn check_library(version: i32) -> Result<(), StoreError> {
+    if version >= LIBRARY_MIN {
+        return Ok(());
+    }
+    let dotted = |version: i32| format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
+    let context = format!(
+        "the SQLite library is {}, older than {}, and may lose commits during a checkpoint; update the crate `libsqlite3-sys`",
+        dotted(version),
+        dotted(LIBRARY_MIN)
+    );
+    Err(StoreError::new(Failure::Incompatible, context))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_may_lose_commits_is_refused() {
+        for version in [3_007_000, 3_046_000, 3_051_002] {
+            assert_eq!(check_library(version).unwrap_err().failure(), Failure::Incompatible, "{version}");
+        }
+        assert!(check_library(3_051_002).unwrap_err().to_string().contains("3.51.2, older than 3.51.3"));
+        for version in [3_051_003, 3_053_002, rusqlite::version_number()] {
+            assert!(check_library(version).is_ok(), "{version}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Names as small integers, as the writer knows them: streams with where they stand, kinds, categories, tags.
+//!
+//! What is cached here is true inside the write transaction that is open, and is forgotten when another process has written or
+//! when a transaction was rolled back.
+
+use std::fmt::Write as _;
+
+use annals_core::{NewEvent, Status, StreamId, StreamState, Tag, Version};
+use hashlink::LruCache;
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::statements as sql;
+use crate::streams;
+
+/// Streams whose place is kept at hand: some 10 MB.
+const STREAMS: usize = 65_536;
+/// Kinds, categories and tags kept at hand.
+const NAMES: usize = 16_384;
+/// Categories that have kinds of their own; events of any further one share those of category 0, and readers look at their names.
+pub(crate) const CATEGORIES_MAX: i64 = 256;
+
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamEntry {
+    /// None until it is first written to.
+    pub(crate) key: Option<i64>,
+    pub(crate) version: u64,
+    pub(crate) status: Status,
+    /// The append that changed it last, for undoing it.
+    pub(crate) append: u64,
+}
+
+impl StreamEntry {
+    /// As far as an expectation needs it.
+    pub(crate) fn state(&self) -> StreamState {
+        let mut state = StreamState::absent();
+        (state.status, state.version) = (self.status, Version::new(self.version));
+        state
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Dictionary {
+    streams: LruCache<StreamId, StreamEntry>,
+    kinds: LruCache<String, i64>,
+    categories: LruCache<String, i64>,
+    tags: LruCache<Tag, i64>,
+    // Reused for every event, so that a lookup allocates nothing.
+    wanted: String,
+    /// Whether a name was added since this was last set to false.
+    pub(crate) added: bool,
+}
+
+impl Dictionary {
+    pub(crate) fn new() -> Dictionary {
+        Dictionary {
+            streams: LruCache::new(STREAMS),
+            kinds: LruCache::new(NAMES),
+            categories: LruCache::new(NAMES),
+            tags: LruCache::new(NAMES),
+            wanted: String::new(),
+            added: false,
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.streams.clear();
+        self.kinds.clear();
+        self.categories.clear();
+        self.tags.clear();
+    }
+
+    /// Where the stream stands, also when it is absent.
+    pub(crate) fn stream(
+        &mut self,
+        connection: &Connection,
+        stream: &StreamId,
+    ) -> Result<&mut StreamEntry, rusqlite::Error> {
+        if !self.streams.contains_key(stream) {
+            let entry =
+                streams::row(connection, stream)?
+                    .map_or(StreamEntry { key: None, version: 0, status: Status::Absent, append: 0 }, |row| {
+                        StreamEntry { key: Some(row.key), version: row.version, status: row.status(), append: 0 }
+                    });
+            self.streams.insert(stream.clone(), entry);
+        }
+        self.streams.get_mut(stream).ok_or(rusqlite::Error::QueryReturnedNoRows)
+    }
+
+    /// The stream's key; it is given one when it has none.
+    pub(crate) fn stream_key(&mut self, connection: &Connection, stream: &StreamId) -> Result<i64, rusqlite::Error> {
+        if let Some(key) = self.stream(connection, stream)?.key {
+            return Ok(key);
+        }
+        self.added = true;
+        let key = connection.prepare_cached(sql::INSERT_STREAM)?.insert([stream.as_str()])?;
+        self.stream(connection, stream)?.key = Some(key);
+        Ok(key)
+    }
+
+    /// Puts back where the streams stood before an append that did not happen, the last one touched at the end.
+    pub(crate) fn undo(&mut self, touched: Vec<(StreamId, StreamEntry)>) {
+        // Names that it had added went with it.
+        if std::mem::take(&mut self.added) {
+            self.clear();
+            return;
+        }
+        for (stream, entry) in touched.into_iter().rev() {
+            self.streams.insert(stream, entry);
+        }
+    }
+
+    /// The stream changed in another way than by an append.
+    pub(crate) fn forget(&mut self, stream: &StreamId) {
+        self.streams.remove(stream);
+    }
+
+    /// The key of the event's category, type, schema version and codec.
+    pub(crate) fn kind(
+        &mut self,
+        connection: &Connection,
+        stream: &StreamId,
+        event: &NewEvent,
+    ) -> Result<i64, rusqlite::Error> {
+        // No name holds a control character.
+        self.wanted.clear();
+        let category = stream.category();
+        let (version, codec) = (event.schema_version, &event.codec);
+        let _ = write!(self.wanted, "{category}\n{}\n{version}\n{codec}", event.event_type);
+        if let Some(key) = self.kinds.get(self.wanted.as_str()) {
+            return Ok(*key);
+        }
+        let category = self.category(connection, category)?;
+        let row = (&*event.event_type, version, &**codec, category);
+        let found = connection.prepare_cached(sql::KIND)?.query_row(row, |row| row.get(0)).optional()?;
+        let key = match found {
+            Some(key) => key,
+            None => {
+                self.added = true;
+                connection.prepare_cached(sql::INSERT_KIND)?.insert(row)?
+            }
+        };
+        self.kinds.insert(self.wanted.clone(), key);
+        Ok(key)
+    }
+
+    fn category(&mut self, connection: &Connection, name: &str) -> Result<i64, rusqlite::Error> {
+        if let Some(key) = self.categories.get(name) {
+            return Ok(*key);
+        }
+        let key = match category_key(connection, name)? {
+            Some(key) => key,
+            None => {
+                self.added = true;
+                let added = connection.prepare_cached(sql::INSERT_CATEGORY)?.execute((name, CATEGORIES_MAX))?;
+                if added == 0 { 0 } else { connection.last_insert_rowid() }
+            }
+        };
+        self.categories.insert(name.into(), key);
+        Ok(key)
+    }
+
+    /// The tag's key; it is given one when it has none.
+    pub(crate) fn tag(&mut self, connection: &Connection, tag: &Tag) -> Result<i64, rusqlite::Error> {
+        if let Some(key) = self.tags.get(tag) {
+            return Ok(*key);
+        }
+        let key = match tag_key(connection, tag.as_str())? {
+            Some(key) => key,
+            None => {
+                self.added = true;
+                connection.prepare_cached(sql::INSERT_TAG)?.insert([tag.as_str()])?
+            }
+        };
+        self.tags.insert(tag.clone(), key);
+        Ok(key)
+    }
+}
+
+/// The key of a tag that some event has had.
+pub(crate) fn tag_key(connection: &Connection, tag: &str) -> Result<Option<i64>, rusqlite::Error> {
+    connection.prepare_cached(sql::TAG)?.query_row([tag], |row| row.get(0)).optional()
+}
+
+/// The key of a category that has kinds of its own.
+pub(crate) fn category_key(connection: &Connection, name: &str) -> Result<Option<i64>, rusqlite::Error> {
+    connection.prepare_cached(sql::CATEGORY)?.query_row([name], |row| row.get(0)).optional()
+}

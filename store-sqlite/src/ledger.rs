@@ -1,0 +1,313 @@
+//! The write side of the file: what happens inside a write transaction.
+//!
+//! The normal append only inserts. The unique indexes are the check, and what is known of an id is looked up only when one of
+//! them refuses a row or an expectation does not hold.
+
+use annals_core::{
+    AppendError, Appended, Expected, LogId, NewEvent, Placed, Position, Recognised, Status, StreamId, Version,
+    Violation, recognise,
+};
+use rusqlite::Connection;
+use std::collections::HashSet;
+
+use crate::dictionary::{Dictionary, StreamEntry};
+use crate::error::is_duplicate;
+use crate::known::{PARTITION, known, places};
+use crate::plan;
+use crate::request::Request;
+use crate::statements as sql;
+use crate::streams;
+
+/// Why something was not done: an outcome for the one who asked, or the end of the whole transaction.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Nothing of it is in the transaction, which goes on.
+    Refused(AppendError),
+    /// The transaction cannot go on.
+    Broken(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Stop {
+        Stop::Broken(error)
+    }
+}
+
+impl<E: Into<AppendError>> From<Refused<E>> for Stop {
+    fn from(refused: Refused<E>) -> Stop {
+        Stop::Refused(refused.0.into())
+    }
+}
+
+/// An outcome for the one who asked.
+pub(crate) struct Refused<E>(pub(crate) E);
+
+/// The connection that writes, and what is known of the file while its transaction is open.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) connection: Connection,
+    pub(crate) log: LogId,
+    pub(crate) dictionary: Dictionary,
+    /// The last position, with what the open transaction has added.
+    pub(crate) head: u64,
+    /// The latest recorded time, in microseconds.
+    pub(crate) recorded: i64,
+    /// Counts appends, so that each knows which streams it has touched already.
+    appends: u64,
+    /// What SQLite counts up when another connection has committed; none when nothing that is cached can be relied on.
+    seen: Option<i64>,
+}
+
+impl Ledger {
+    pub(crate) fn new(connection: Connection, log: LogId) -> Ledger {
+        Ledger { connection, log, dictionary: Dictionary::new(), head: 0, recorded: i64::MIN, appends: 0, seen: None }
+    }
+
+    /// Begins a write transaction; everything cached is true in it. Says whether others have committed since the last one.
+    pub(crate) fn begin(&mut self) -> Result<bool, rusqlite::Error> {
+        self.connection.prepare_cached("begin immediate")?.execute([])?;
+        let version = self.data_version()?;
+        if self.seen == Some(version) {
+            return Ok(false);
+        }
+        self.dictionary.clear();
+        let (head, recorded) = streams::head(&self.connection)?;
+        let deleted = self.connection.prepare_cached(sql::LAST_DELETION)?.query_row([], |row| row.get(0));
+        (self.head, self.recorded) = match deleted {
+            Ok(deleted) => (head, recorded.max(deleted)),
+            Err(rusqlite::Error::QueryReturnedNoRows) => (head, recorded),
+            Err(error) => return Err(error),
+        };
+        Ok(self.seen.replace(version).is_some())
+    }
+
+    /// Whether another connection has committed since this was asked or a transaction was begun.
+    pub(crate) fn others_committed(&mut self) -> Result<bool, rusqlite::Error> {
+        let version = self.data_version()?;
+        let moved = self.seen.is_some_and(|seen| seen != version);
+        if moved {
+            // Not `version`: what is cached must be read again by the next transaction.
+            self.seen = None;
+        }
+        Ok(moved)
+    }
+
+    pub(crate) fn data_version(&self) -> Result<i64, rusqlite::Error> {
+        self.connection.prepare_cached("pragma data_version")?.query_row([], |row| row.get(0))
+    }
+
+    pub(crate) fn commit(&self) -> Result<(), rusqlite::Error> {
+        self.connection.prepare_cached("commit")?.execute([]).map(|_| ())
+    }
+
+    /// Undoes the open transaction, when SQLite has not done so already.
+    pub(crate) fn rollback(&mut self) {
+        self.seen = None;
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("rollback")
+        {
+            tracing::warn!(%error, "a rollback failed");
+        }
+    }
+
+    /// Appends inside the open transaction; when refused, nothing of it is left there.
+    pub(crate) fn append(&mut self, request: &Request) -> Result<Appended, Stop> {
+        self.appends += 1;
+        self.dictionary.added = false;
+        if !self.may_happen(request)? {
+            if let Some(appended) = self.recognised(request)? {
+                return Ok(appended);
+            }
+            return Err(Stop::Refused(AppendError::Conflict(self.violations(request)?)));
+        }
+        // A single row is refused whole; only several need to be undone together.
+        let several = request.append.events.len() > 1;
+        if several {
+            self.connection.prepare_cached("savepoint annals_append")?.execute([])?;
+        }
+        let before = (self.head, self.recorded);
+        let mut touched = Vec::new();
+        let inserted = self.insert(request, &mut touched);
+        match inserted {
+            Ok(placed) => {
+                if several {
+                    self.connection.prepare_cached("release annals_append")?.execute([])?;
+                }
+                Ok(Appended::new(self.log, placed, false))
+            }
+            Err(error) if is_duplicate(&error) => {
+                if several {
+                    self.connection.prepare_cached("rollback to annals_append")?.execute([])?;
+                    self.connection.prepare_cached("release annals_append")?.execute([])?;
+                }
+                (self.head, self.recorded) = before;
+                self.dictionary.undo(touched);
+                // Not one of the ids: then the version or position was taken, which no writer of ours does.
+                self.recognised(request)?.ok_or(Stop::Broken(error))
+            }
+            Err(error) => Err(Stop::Broken(error)),
+        }
+    }
+
+    /// Whether the expectations and the condition hold. Says no more than that; a refusal is worked out separately.
+    fn may_happen(&mut self, request: &Request) -> Result<bool, rusqlite::Error> {
+        let append = &request.append;
+        let written = Written::of(request);
+        for (stream, expected) in &append.expectations {
+            let state = self.dictionary.stream(&self.connection, stream)?.state();
+            let holds =
+                if written.holds(stream) { expected.allows_writing(&state) } else { expected.passes_check(&state) };
+            if !holds {
+                return Ok(false);
+            }
+        }
+        let mut last: Option<&StreamId> = None;
+        for (stream, _) in &append.events {
+            if last != Some(stream) {
+                if self.dictionary.stream(&self.connection, stream)?.status == Status::Tombstoned {
+                    return Ok(false);
+                }
+                last = Some(stream);
+            }
+        }
+        match &request.condition {
+            None => Ok(true),
+            Some(condition) => Ok(plan::first_match(&self.connection, condition, self.head)?.is_none()),
+        }
+    }
+
+    fn insert(
+        &mut self,
+        request: &Request,
+        touched: &mut Vec<(StreamId, StreamEntry)>,
+    ) -> Result<Vec<Placed>, rusqlite::Error> {
+        let connection = &self.connection;
+        let mut insert = connection.prepare_cached(sql::INSERT_EVENT)?;
+        let count = request.append.events.len();
+        let mut placed = Vec::with_capacity(count);
+        self.recorded = self.recorded.max(request.clock.now().timestamp_micros());
+        // Of the event before: most appends are of one stream and few types.
+        let mut last: Option<(&StreamId, &NewEvent, i64, i64)> = None;
+        for (index, ((stream, event), encoded)) in request.append.events.iter().zip(&request.events).enumerate() {
+            let same_stream = last.filter(|(of, ..)| *of == stream);
+            let key = match same_stream {
+                Some((_, _, key, _)) => key,
+                None => self.dictionary.stream_key(connection, stream)?,
+            };
+            let kind = match same_stream.filter(|(_, other, ..)| same_kind(other, event)) {
+                Some((.., kind)) => kind,
+                None => self.dictionary.kind(connection, stream, event)?,
+            };
+            last = Some((stream, event, key, kind));
+            let entry = self.dictionary.stream(connection, stream)?;
+            if entry.append != self.appends {
+                touched.push((stream.clone(), *entry));
+                entry.append = self.appends;
+            }
+            let revived = entry.status == Status::Deleted;
+            entry.status = Status::Active;
+            entry.version += 1;
+            self.head += 1;
+            let (version, position) = (entry.version, self.head);
+            insert.execute(rusqlite::params![
+                position.cast_signed(),
+                key,
+                version.cast_signed(),
+                kind,
+                index as i64,
+                count as i64,
+                annals_core::to_microseconds(event.occurred_at).timestamp_micros(),
+                self.recorded,
+                event.id.as_uuid().as_bytes(),
+                encoded.digest,
+                event.metadata.correlation.as_ref().map(|id| id.as_bytes()),
+                event.metadata.causation.as_ref().map(|id| id.as_uuid().as_bytes()),
+                encoded.tags,
+                encoded.metadata,
+                &*event.payload,
+            ])?;
+            // After the row, which may be refused: a refused single event leaves nothing to undo.
+            if revived {
+                connection.prepare_cached(sql::REVIVE_STREAM)?.execute([key])?;
+            }
+            for tag in event.sorted_tags().iter() {
+                let tag = self.dictionary.tag(connection, tag)?;
+                connection.prepare_cached(sql::INSERT_EVENT_TAG)?.execute((tag, position.cast_signed()))?;
+            }
+            placed.push(Placed {
+                id: event.id,
+                stream: stream.clone(),
+                version: Version::new(version),
+                partition: PARTITION,
+                position: Position::new(position),
+            });
+        }
+        Ok(placed)
+    }
+
+    /// What an append with ids that are known was before; none when it is new.
+    fn recognised(&self, request: &Request) -> Result<Option<Appended>, Stop> {
+        let events = &request.append.events;
+        let known: Vec<_> =
+            events.iter().map(|(_, event)| known(&self.connection, event.id)).collect::<Result<_, _>>()?;
+        let placed = match recognise(events, &known).map_err(Refused)? {
+            Recognised::New => return Ok(None),
+            Recognised::Repeated => known.into_iter().flatten().map(|known| known.found.placed).collect(),
+            Recognised::RequestDone { first, events } => places(&self.connection, first, events)?,
+        };
+        Ok(Some(Appended::new(self.log, placed, true)))
+    }
+
+    /// Everything that was expected and does not hold.
+    fn violations(&self, request: &Request) -> Result<Vec<Violation>, rusqlite::Error> {
+        let append = &request.append;
+        let written = Written::of(request);
+        let mut said: HashSet<&StreamId> = append.expectations.iter().map(|(stream, _)| stream).collect();
+        // Each stream once, however many events it gets.
+        let unsaid = append.events.iter().map(|(stream, _)| stream).filter(|stream| said.insert(stream));
+        let unsaid: Vec<_> = unsaid.map(|stream| (stream, Expected::Any)).collect();
+        let mut violations = Vec::new();
+        for (index, (stream, expected)) in
+            append.expectations.iter().map(|(stream, expected)| (stream, *expected)).chain(unsaid).enumerate()
+        {
+            let (_, found) = streams::state(&self.connection, stream)?;
+            let holds =
+                if written.holds(stream) { expected.allows_writing(&found) } else { expected.passes_check(&found) };
+            if !holds {
+                violations.push(Violation::Stream { index, stream: stream.clone(), expected, found });
+            }
+        }
+        if let Some(condition) = &request.condition
+            && let Some(position) = plan::first_match(&self.connection, condition, self.head)?
+        {
+            violations.push(Violation::Condition { position });
+        }
+        Ok(violations)
+    }
+}
+
+fn same_kind(a: &NewEvent, b: &NewEvent) -> bool {
+    a.event_type == b.event_type && a.schema_version == b.schema_version && a.codec == b.codec
+}
+
+/// The streams that get an event.
+enum Written<'a> {
+    Few(&'a Request),
+    Many(HashSet<&'a StreamId>),
+}
+
+impl<'a> Written<'a> {
+    fn of(request: &'a Request) -> Written<'a> {
+        if request.append.expectations.len() <= 2 {
+            return Written::Few(request);
+        }
+        Written::Many(request.append.events.iter().map(|(stream, _)| stream).collect())
+    }
+
+    fn holds(&self, stream: &StreamId) -> bool {
+        match self {
+            Written::Few(request) => request.append.events.iter().any(|(to, _)| to == stream),
+            Written::Many(streams) => streams.contains(stream),
+        }
+    }
+}

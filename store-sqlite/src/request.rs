@@ -1,0 +1,80 @@
+//! An append as the writer gets it: checked, and with everything computed that does not need the file.
+
+use std::sync::Arc;
+
+use annals_core::{AppendError, AppendStreams, Clock, Condition, Limits, Metadata, NewEvent};
+use serde::Serialize;
+
+use crate::error::corrupt;
+
+/// What is to be appended, and under which condition.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) append: AppendStreams,
+    pub(crate) condition: Option<Condition>,
+    pub(crate) events: Vec<Encoded>,
+    pub(crate) bytes: usize,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// The columns of an event that are computed beforehand.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) digest: [u8; 16],
+    pub(crate) tags: Option<String>,
+    pub(crate) metadata: Option<String>,
+}
+
+impl Request {
+    /// Checks the append and encodes it; runs in the caller's task, not on the writer thread.
+    pub(crate) fn new(
+        append: AppendStreams,
+        condition: Option<Condition>,
+        limits: &Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Request, AppendError> {
+        append.check(limits)?;
+        if let Some(condition) = &condition {
+            condition.query.check()?;
+        }
+        let events = append.events.iter().map(|(_, event)| Encoded::of(event)).collect();
+        let bytes = append.events.iter().map(|(_, event)| event.size_bytes()).sum();
+        Ok(Request { append, condition, events, bytes, clock })
+    }
+}
+
+impl Encoded {
+    fn of(event: &NewEvent) -> Encoded {
+        let tags = (!event.tags.is_empty()).then(|| {
+            let tags = event.sorted_tags();
+            let names: Vec<&str> = tags.iter().map(|tag| tag.as_str()).collect();
+            // No tag holds a control character.
+            names.join("\n")
+        });
+        Encoded { digest: event.digest().0, tags, metadata: encode_metadata(&event.metadata) }
+    }
+}
+
+/// The part of the metadata that has no column of its own.
+#[derive(Serialize)]
+struct Rest<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    keys: &'a std::collections::BTreeMap<String, String>,
+}
+
+fn encode_metadata(metadata: &Metadata) -> Option<String> {
+    if metadata.actor.is_none() && metadata.tenant.is_none() && metadata.keys.is_empty() {
+        return None;
+    }
+    let rest = Rest { actor: metadata.actor.as_deref(), tenant: metadata.tenant.as_deref(), keys: &metadata.keys };
+    Some(serde_json::to_string(&rest).expect("a map from text to text is JSON"))
+}
+
+/// Reads what [`encode_metadata`] wrote; the ids have columns of their own.
+pub(crate) fn decode_metadata(text: &str) -> Result<Metadata, rusqlite::Error> {
+    serde_json::from_str(text).map_err(|error| corrupt(format!("metadata that is not JSON: {error}")))
+}

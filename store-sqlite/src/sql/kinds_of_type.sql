@@ -1,0 +1,2 @@
+-- every kind of a type
+select key from annals_kinds where type = ?1 and key > 0

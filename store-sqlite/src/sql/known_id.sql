@@ -1,0 +1,6 @@
+-- where the event of an id stands, or stood; for ever
+select
+    events.position, events.version, events.append_index, events.append_events, events.digest, streams.name
+from annals_events as events
+join annals_streams as streams on streams.key = events.stream
+where events.id = ?1

@@ -1,0 +1,2 @@
+-- which log this is: one row, for ever
+select id from annals_log

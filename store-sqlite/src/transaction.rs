@@ -1,0 +1,161 @@
+//! An application's own writes and its events, in one transaction.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use annals_core::{AppendError, AppendStreams, Appended, Clock, Condition, Failure, Limits, StoreError};
+use rusqlite::{Connection, ErrorCode};
+
+use crate::ledger::{Ledger, Stop};
+use crate::request::Request;
+
+/// The open transaction, as [`SqliteStore::append_in`](crate::SqliteStore::append_in) hands it out.
+///
+/// ```
+/// # fn example(transaction: &mut annals_sqlite::InTransaction<'_>) -> annals_sqlite::rusqlite::Result<()> {
+/// transaction.connection().execute("update my_stock set left = left - 1 where item = ?1", ["lamp"])?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct InTransaction<'a> {
+    ledger: &'a mut Ledger,
+    limits: &'a Limits,
+    clock: &'a Arc<dyn Clock>,
+    /// Set when the transaction cannot go on, whatever the application makes of it.
+    broken: Option<rusqlite::Error>,
+}
+
+impl fmt::Debug for InTransaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InTransaction").field("broken", &self.broken).finish_non_exhaustive()
+    }
+}
+
+impl InTransaction<'_> {
+    /// The connection that writes, for the application's own tables. Tables whose names begin with `annals_` are not among them,
+    /// and the transaction is not to be ended here.
+    ///
+    /// ```
+    /// # fn example(transaction: &mut annals_sqlite::InTransaction<'_>) -> annals_sqlite::rusqlite::Result<()> {
+    /// transaction.connection().execute_batch("create table if not exists my_stock (item text, left integer)")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connection(&self) -> &Connection {
+        &self.ledger.connection
+    }
+
+    /// Appends, when the expectations hold; what was refused leaves the rest of the transaction as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`AtomicStreams::append_streams`](annals_core::AtomicStreams::append_streams).
+    ///
+    /// ```
+    /// use annals_core::{AppendError, AppendStreams, NewEvent, StreamId};
+    ///
+    /// # fn example(transaction: &mut annals_sqlite::InTransaction<'_>) -> Result<(), AppendError> {
+    /// let event = NewEvent::json("order.placed", b"{}".as_slice());
+    /// transaction.append(AppendStreams::default().event(StreamId::new("order-7")?, event))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn append(&mut self, append: AppendStreams) -> Result<Appended, AppendError> {
+        self.record(append, None)
+    }
+
+    /// Appends, when the expectations and the condition hold.
+    ///
+    /// # Errors
+    ///
+    /// As [`TaggedStore::append_if`](annals_core::TaggedStore::append_if).
+    ///
+    /// ```
+    /// use annals_core::{AppendError, AppendStreams, Condition, NewEvent, Query, StreamId};
+    ///
+    /// # fn example(transaction: &mut annals_sqlite::InTransaction<'_>) -> Result<(), AppendError> {
+    /// let first = Condition::none_matches(Query::types(["order.placed"]));
+    /// let event = NewEvent::json("order.placed", b"{}".as_slice());
+    /// transaction.append_if(AppendStreams::default().event(StreamId::new("order-7")?, event), first)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn append_if(&mut self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError> {
+        self.record(append, Some(condition))
+    }
+
+    fn record(&mut self, append: AppendStreams, condition: Option<Condition>) -> Result<Appended, AppendError> {
+        if self.broken.is_some() {
+            return Err(undone().into());
+        }
+        let request = Request::new(append, condition, self.limits, Arc::clone(self.clock))?;
+        match self.ledger.append(&request) {
+            Ok(appended) => Ok(appended),
+            Err(Stop::Refused(refused)) => Err(refused),
+            Err(Stop::Broken(error)) => {
+                self.broken = Some(error);
+                Err(undone().into())
+            }
+        }
+    }
+}
+
+fn undone() -> StoreError {
+    StoreError::new(Failure::Unavailable, "the transaction failed and was undone")
+}
+
+/// How the application's function came to its end.
+pub(crate) enum Ran<R, E> {
+    Done(R),
+    Failed(E),
+}
+
+/// Runs the application's function inside a savepoint of the open transaction.
+pub(crate) fn run<R, E>(
+    ledger: &mut Ledger,
+    limits: &Limits,
+    clock: &Arc<dyn Clock>,
+    work: Option<impl FnOnce(&mut InTransaction<'_>) -> Result<R, E>>,
+) -> Result<Ran<R, E>, Stop> {
+    // It ran before, in a transaction that was undone through no fault of its own, and cannot run twice.
+    let work = work.ok_or_else(|| Stop::Refused(undone().into()))?;
+    ledger.connection.prepare_cached("savepoint annals_application")?.execute([])?;
+    let (head, recorded) = (ledger.head, ledger.recorded);
+    let mut transaction = InTransaction { ledger: &mut *ledger, limits, clock, broken: None };
+    let ran = catch_unwind(AssertUnwindSafe(|| work(&mut transaction)));
+    let broken = transaction.broken;
+    if ledger.connection.is_autocommit() {
+        // SQLite undid everything (there was no room), or the application ended the transaction.
+        return Err(Stop::Broken(broken.unwrap_or_else(ended)));
+    }
+    if let Some(error) = broken {
+        return Err(Stop::Broken(error));
+    }
+    let failed = match ran {
+        Ok(Ok(done)) => {
+            ledger.connection.prepare_cached("release annals_application")?.execute([])?;
+            return Ok(Ran::Done(done));
+        }
+        Ok(Err(error)) => Ok(Ran::Failed(error)),
+        Err(panic) => {
+            let context = format!("the application's part of a transaction panicked: {}", said(&*panic));
+            Err(Stop::Refused(StoreError::new(Failure::Invalid, context).into()))
+        }
+    };
+    ledger.connection.prepare_cached("rollback to annals_application")?.execute([])?;
+    ledger.connection.prepare_cached("release annals_application")?.execute([])?;
+    (ledger.head, ledger.recorded) = (head, recorded);
+    ledger.dictionary.clear();
+    failed
+}
+
+fn said(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}
+
+fn ended() -> rusqlite::Error {
+    let error = rusqlite::ffi::Error { code: ErrorCode::OperationAborted, extended_code: rusqlite::ffi::SQLITE_ABORT };
+    rusqlite::Error::SqliteFailure(error, Some("the transaction was ended inside `append_in`".into()))
+}
