@@ -2,6 +2,8 @@
 //!
 //! Start with the [`prelude`].
 
+#[cfg(feature = "testing")]
+pub use annals_core::testing;
 pub use annals_core::{
     Aggregate, AggregateRef, Annals, Append, AppendError, AppendStreams, Appended, At, AtomicStreams, Boundary, Clock,
     Codec, CodecError, CommandError, Condition, CountedIds, Decide, DecodeError, Decoded, Deletion, Digest, Direction,
@@ -23,6 +25,8 @@ pub use annals_macros::Event;
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
+    #[cfg(feature = "testing")]
+    pub use crate::testing::Given as _;
     pub use crate::{
         Aggregate, AggregateRef, Annals, At, CommandError, Decoded, Done, Emit, Event, Fold, Handle, IntoEvents,
         Moment, Position, Query, Recorded, StreamId, Tag, Token, Version,

@@ -28,6 +28,8 @@ mod store;
 mod stream;
 mod stream_state;
 mod tag;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod typed;
 
 pub use aggregate::{

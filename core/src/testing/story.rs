@@ -1,0 +1,352 @@
+//! A story about one aggregate: what was given, then step by step what was decided and what the state was.
+//!
+//! Nothing is applied as it was decided or given. Everything goes through the codec first, so that a story goes wrong where a
+//! program would.
+
+use std::fmt::{self, Debug, Display};
+
+use super::refusal::Refusal;
+use super::text::{Script, shown, stored, with_causes};
+use crate::aggregate::{Aggregate, Handle};
+use crate::event::NewEvent;
+use crate::typed::{Event, IntoEvents, Stored};
+
+/// A story about one aggregate; [`Given`](super::Given) begins it. It prints as text for a snapshot:
+///
+/// ```text
+/// given     1  Opened { owner: "Alice" }
+///           2  Deposited { cents: 50 }
+///           3  Renamed { owner: "Alice" }  (changed nothing)
+///
+/// when     withdraw 80
+/// refused  30 cents are missing
+/// state    Account { open: true, cents: 50 }
+/// ```
+///
+/// Each event is numbered by the version that it has in its stream. `(changed nothing)` marks what was given and left the state as it
+/// was: the test may not need it, or the fold forgot it. An event that does not come back from the codec as it was, or was upcasted, says
+/// what it `reads as`.
+pub struct Story<A: Aggregate> {
+    state: A,
+    version: u64,
+    script: Script,
+    /// Whether the script says what the state is; it does after a step, and does not after what was given.
+    state_said: bool,
+    events: Vec<A::Event>,
+    refusal: Option<Refusal>,
+}
+
+impl<A: Aggregate> Story<A> {
+    pub(super) fn begin() -> Story<A> {
+        Story {
+            state: A::default(),
+            version: 0,
+            script: Script::default(),
+            state_said: false,
+            events: Vec::new(),
+            refusal: None,
+        }
+    }
+
+    /// What the last step decided, as it was read back; nothing when it refused.
+    pub fn events(&self) -> &[A::Event] {
+        &self.events
+    }
+
+    /// How the last step refused, if it did.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_ref().map(Refusal::text)
+    }
+
+    /// The error by which the last step refused, if it did and the error is an `E`.
+    ///
+    /// ```
+    /// # use annals_core::{Aggregate, testing::Story};
+    /// # #[derive(Debug, PartialEq)] enum AccountError { Closed }
+    /// # fn example<Account: Aggregate>(story: Story<Account>) {
+    /// assert_eq!(story.refusal_as(), Some(&AccountError::Closed));
+    /// # }
+    /// ```
+    pub fn refusal_as<E: 'static>(&self) -> Option<&E> {
+        self.refusal.as_ref()?.of_type()
+    }
+
+    /// The state after everything that was told.
+    pub fn state(&self) -> &A {
+        &self.state
+    }
+}
+
+impl<A> Story<A>
+where
+    A: Aggregate + Debug,
+    A::Event: Debug,
+{
+    /// What also happened, before the next step: as [`given`](super::Given::given).
+    ///
+    /// # Panics
+    ///
+    /// When an event cannot be written or read back, naming it.
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn and_given(mut self, events: impl IntoIterator<Item = A::Event>) -> Story<A> {
+        let mut label = self.begin_given();
+        for event in events {
+            let as_given = format!("{event:?}");
+            let new = self.written(&event, "given");
+            let read = self.read(stored_form(&new), "given");
+            let text = shown(&event) + &reads_as(&as_given, &read);
+            self.take_in_given(label, &text, &read);
+            label = "";
+        }
+        self.end_given(label);
+        self
+    }
+
+    /// What was also stored, before the next step: as [`given_stored`](super::Given::given_stored).
+    ///
+    /// # Panics
+    ///
+    /// When an event cannot be read, naming it.
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn and_given_stored<T, J>(mut self, events: impl IntoIterator<Item = (T, u32, J)>) -> Story<A>
+    where
+        T: AsRef<str>,
+        J: Display,
+    {
+        let mut label = self.begin_given();
+        for (event_type, schema_version, json) in events {
+            let payload = json.to_string();
+            let event =
+                Stored { event_type: event_type.as_ref(), schema_version, codec: "json", payload: payload.as_bytes() };
+            let read = self.read(event, "given");
+            let text = stored(event) + &reads_as("", &read);
+            self.take_in_given(label, &text, &read);
+            label = "";
+        }
+        self.end_given(label);
+        self
+    }
+
+    /// Decides on the state so far. What is decided is written, read back, and taken in; a refusal leaves the state as it was.
+    ///
+    /// # Panics
+    ///
+    /// When what was decided cannot be written or read back, naming it.
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn when<D, E>(self, decide: impl FnOnce(&A) -> Result<D, E>) -> Story<A>
+    where
+        D: IntoEvents<A::Event>,
+        E: Display + Send + 'static,
+    {
+        let decided = decide(&self.state).map(IntoEvents::into_events);
+        self.decided(None, decided)
+    }
+
+    /// As [`when`](Story::when), with what is done in the text: for stories over several steps.
+    ///
+    /// # Panics
+    ///
+    /// As [`when`](Story::when).
+    ///
+    /// ```
+    /// # use annals_core::testing::{Given, Story};
+    /// # use annals_core::{Aggregate, IntoEvents};
+    /// # fn example<A: Aggregate + std::fmt::Debug, X: IntoEvents<A::Event>>(
+    /// #     story: Story<A>, deposit: fn(&A, i64) -> Result<X, String>, withdraw: fn(&A, i64) -> Result<X, String>)
+    /// # where A::Event: std::fmt::Debug {
+    /// let story = story.step("deposit 50", |a| deposit(a, 50)).step("withdraw 80", |a| withdraw(a, 80));
+    /// # }
+    /// ```
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn step<D, E>(self, what: impl AsRef<str>, decide: impl FnOnce(&A) -> Result<D, E>) -> Story<A>
+    where
+        D: IntoEvents<A::Event>,
+        E: Display + Send + 'static,
+    {
+        let decided = decide(&self.state).map(IntoEvents::into_events);
+        self.decided(Some(what.as_ref()), decided)
+    }
+
+    /// As [`when`](Story::when), by a command that is a message, and is told by its `Debug`.
+    ///
+    /// # Panics
+    ///
+    /// As [`when`](Story::when).
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn when_command<C>(self, command: C) -> Story<A>
+    where
+        A: Handle<C>,
+        C: Debug,
+        <A as Handle<C>>::Error: Display + 'static,
+    {
+        let decided = self.state.handle(&command).map(IntoEvents::into_events);
+        self.decided(Some(&shown(&command)), decided)
+    }
+
+    /// Says that the last step decided exactly these events, and gives the story back.
+    ///
+    /// # Panics
+    ///
+    /// When it did not, with the whole story.
+    #[track_caller]
+    pub fn assert_events(self, events: impl IntoIterator<Item = A::Event>) -> Story<A>
+    where
+        A::Event: PartialEq,
+    {
+        let expected: Vec<_> = events.into_iter().collect();
+        if self.refusal.is_some() || self.events != expected {
+            let expected = expected.iter().map(|event| format!("  {event:?}\n")).collect::<String>();
+            let expected = if expected.is_empty() { "  nothing\n" } else { &expected };
+            panic!("the last step should have decided\n{expected}\nbut this happened\n\n{self}\n");
+        }
+        self
+    }
+
+    /// Says that the last step refused with this text, and gives the story back.
+    ///
+    /// # Panics
+    ///
+    /// When it did not, with the whole story.
+    #[track_caller]
+    pub fn assert_refused(self, text: impl AsRef<str>) -> Story<A> {
+        let text = text.as_ref();
+        if self.refusal() != Some(text) {
+            panic!("the last step should have been refused\n  {text}\n\nbut this happened\n\n{self}\n");
+        }
+        self
+    }
+
+    /// The label of the next event; none where it belongs to the block that was begun before.
+    fn begin_given(&mut self) -> &'static str {
+        if self.version > 0 && !self.state_said {
+            return "";
+        }
+        self.script.begin();
+        (self.state_said, self.refusal) = (false, None);
+        self.events.clear();
+        "given"
+    }
+
+    fn take_in_given(&mut self, label: &str, text: &str, read: &[A::Event]) {
+        let before = format!("{:?}", self.state);
+        self.take_in(read);
+        let idle = !read.is_empty() && before == format!("{:?}", self.state);
+        self.script.say_event(label, self.version, &format!("{text}{}", if idle { "  (changed nothing)" } else { "" }));
+    }
+
+    fn end_given(&mut self, label: &str) {
+        if !label.is_empty() {
+            self.script.say(label, "nothing");
+        }
+    }
+
+    /// One stored event: none, one or several as it reads today.
+    fn take_in(&mut self, read: &[A::Event]) {
+        self.version += 1;
+        for event in read {
+            self.state.apply(event);
+        }
+    }
+
+    #[track_caller]
+    fn decided<E>(mut self, what: Option<&str>, decided: Result<Vec<A::Event>, E>) -> Story<A>
+    where
+        E: Display + Send + 'static,
+    {
+        self.script.begin();
+        if let Some(what) = what {
+            self.script.say("when", what);
+        }
+        (self.refusal, self.state_said) = (None, true);
+        self.events.clear();
+        match decided {
+            Err(error) => {
+                let refusal = Refusal::new(error);
+                self.script.say("refused", refusal.text());
+                self.refusal = Some(refusal);
+            }
+            Ok(events) if events.is_empty() => self.script.say("then", "nothing"),
+            Ok(events) => {
+                let mut label = "then";
+                for event in events {
+                    let as_decided = format!("{event:?}");
+                    let new = self.written(&event, "decided");
+                    let read = self.read(stored_form(&new), "decided");
+                    self.take_in(&read);
+                    let text = shown(&event) + &reads_as(&as_decided, &read);
+                    self.script.say_event(label, self.version, &text);
+                    self.events.extend(read);
+                    label = "";
+                }
+            }
+        }
+        self.script.say("state", &shown(&self.state));
+        self
+    }
+
+    #[track_caller]
+    fn written(&self, event: &A::Event, how: &str) -> NewEvent {
+        match NewEvent::of(event) {
+            Ok(new) => new,
+            Err(error) => panic!(
+                "event {} that was {how}, {event:?}, cannot be written: {}\n\n{self}\n",
+                self.version + 1,
+                with_causes(&error)
+            ),
+        }
+    }
+
+    #[track_caller]
+    fn read(&self, event: Stored<'_>, how: &str) -> Vec<A::Event> {
+        match A::Event::decode(event) {
+            Ok(decoded) => decoded.into_iter().collect(),
+            Err(error) => panic!(
+                "event {} that was {how}, `{}`, cannot be read: {}\n\n{self}\n",
+                self.version + 1,
+                stored(event),
+                with_causes(&error)
+            ),
+        }
+    }
+}
+
+/// What a store would have of an event.
+pub(super) fn stored_form(event: &NewEvent) -> Stored<'_> {
+    Stored {
+        event_type: &event.event_type,
+        schema_version: event.schema_version,
+        codec: &event.codec,
+        payload: &event.payload,
+    }
+}
+
+/// What an event reads as, where that is something else than it was.
+fn reads_as<E: Debug>(was: &str, read: &[E]) -> String {
+    match read {
+        [] => "\nreads as nothing".to_owned(),
+        [only] if format!("{only:?}") == was => String::new(),
+        several => several.iter().fold(String::new(), |text, event| format!("{text}\nreads as {}", shown(event))),
+    }
+}
+
+impl<A: Aggregate + Debug> Display for Story<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.state_said {
+            return Display::fmt(&self.script, f);
+        }
+        let mut script = self.script.clone();
+        script.say("state", &shown(&self.state));
+        Display::fmt(&script, f)
+    }
+}
+
+impl<A: Aggregate + Debug> Debug for Story<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}

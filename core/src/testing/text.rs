@@ -1,0 +1,88 @@
+//! How values, stored events, times and errors are written in stories and timelines.
+
+use std::error::Error;
+use std::fmt::{self, Debug, Display, Write};
+
+use crate::typed::Stored;
+
+/// Where the text of a line begins, behind `given`, `refused` and the like.
+const LABEL_WIDTH: usize = 9;
+/// A value whose `{:?}` is longer is laid out over several lines.
+const LINE_CHARS_MAX: usize = 100;
+
+/// Labelled lines in blocks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Script {
+    text: String,
+}
+
+impl Script {
+    /// The next line begins a new block.
+    pub(super) fn begin(&mut self) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+    }
+
+    /// A line behind its label, or several behind it.
+    pub(super) fn say(&mut self, label: &str, what: &str) {
+        for (index, line) in what.lines().enumerate() {
+            let label = if index == 0 { label } else { "" };
+            let line = format!("{label:LABEL_WIDTH$}{line}");
+            self.text.push_str(line.trim_end());
+            self.text.push('\n');
+        }
+        if what.is_empty() {
+            self.text.push_str(label);
+            self.text.push('\n');
+        }
+    }
+
+    /// An event behind its number.
+    pub(super) fn say_event(&mut self, label: &str, number: u64, what: &str) {
+        self.say(label, &format!("{number:2}  {}", what.replace('\n', "\n    ")));
+    }
+}
+
+impl Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text.trim_end())
+    }
+}
+
+/// A value on one line where it fits.
+pub(super) fn shown(value: &impl Debug) -> String {
+    let line = format!("{value:?}");
+    if line.chars().count() > LINE_CHARS_MAX { format!("{value:#?}") } else { line }
+}
+
+/// A stored event: its type, the version of its shape where it is not the first, and its content.
+pub(super) fn stored(stored: Stored<'_>) -> String {
+    let mut text = stored.event_type.to_owned();
+    if stored.schema_version != 1 {
+        let _ = write!(text, " v{}", stored.schema_version);
+    }
+    let _ = match std::str::from_utf8(stored.payload) {
+        Ok(payload) if !payload.contains(char::is_control) => write!(text, " {payload}"),
+        _ => write!(text, " {} 0x{}", stored.codec, hex(stored.payload)),
+    };
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
