@@ -1,23 +1,17 @@
 //! Event sourcing and CQRS: aggregates decide, an append-only log keeps what happened, and read models can be asked about the past.
 //!
-//! Start with the [`prelude`].
+//! Start with the [`prelude`] and [`Annals::open`](Open::open).
 
-#[cfg(feature = "testing")]
-pub use annals_core::testing;
-pub use annals_core::{
-    Aggregate, AggregateRef, Annals, Append, AppendError, AppendStreams, Appended, At, AtomicStreams, Boundary, Clock,
-    Codec, CodecError, CommandError, Condition, CountedIds, Decide, DecodeError, Decoded, Deletion, Digest, Direction,
-    Done, Emit, EmitError, Emits, EncodeError, Encoded, Event, EventId, EventStore, Events, Expected, Failure, Filter,
-    Fold, FoldId, Found, Guards, Handle, Head, Hint, History, HistoryEntry, HistoryPage, IdClash, IdSource, Instant,
-    IntoDecision, IntoEvents, Invalid, Json, Known, Limits, Load, LoadError, Loaded, Log, LogId, LogPage, ManualClock,
-    MemoryStore, Metadata, Moment, NewEvent, Over, PAGE_BYTES_MAX, PAGE_EVENTS, Pages, Part, Partition, Place, Placed,
-    Position, Query, QueryItem, RandomIds, ReadLog, ReadQuery, ReadStream, Recognised, Recorded, RecordedEvent,
-    ReplayError, Retries, Run, Shape, Shown, Snapshot, SnapshotStore, Snapshots, Status, Store, StoreError, Stored,
-    StreamChange, StreamId, StreamPage, StreamState, SystemClock, Tag, TaggedStore, Token, TypedPages, Undecodable,
-    Version, Violation, chrono, derive, recognise, to_microseconds, with_metadata,
-};
+mod open;
+
+pub use annals_core::*;
 #[cfg(feature = "macros")]
 pub use annals_macros::Event;
+/// The embedded store, for programs that set its options.
+#[cfg(feature = "sqlite")]
+pub use annals_sqlite as sqlite;
+
+pub use open::Open;
 
 /// What a program with events needs in scope: `use annals::prelude::*;`.
 ///
@@ -29,6 +23,23 @@ pub mod prelude {
     pub use crate::testing::Given as _;
     pub use crate::{
         Aggregate, AggregateRef, Annals, At, CommandError, Decoded, Done, Emit, Event, Fold, Handle, IntoEvents,
-        Moment, Position, Query, Recorded, StreamId, Tag, Token, Version,
+        Moment, Open, Position, Query, Recorded, StreamId, Tag, Token, Version,
     };
+}
+
+/// The README and the guide: their code is compiled and run with the tests.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../docs/guide/events.md")]
+    struct Events;
+    #[doc = include_str!("../docs/guide/aggregates.md")]
+    struct Aggregates;
+    #[doc = include_str!("../docs/guide/decisions.md")]
+    struct Decisions;
+    #[doc = include_str!("../docs/guide/the-past.md")]
+    struct ThePast;
+    #[doc = include_str!("../docs/guide/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../docs/guide/stores.md")]
+    struct Stores;
 }

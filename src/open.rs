@@ -1,0 +1,67 @@
+//! From a URL to a store: the one place that chooses a backend.
+
+use std::future::Future;
+
+use annals_core::{Annals, Failure, StoreError};
+
+/// Opens a store by its URL. In the [`prelude`](crate::prelude), so that `Annals::open(url)` reads as one.
+pub trait Open: Sized {
+    /// Opens the store that `url` names; makes it when it is not there yet.
+    ///
+    /// | URL | store | feature |
+    /// |---|---|---|
+    /// | `sqlite:bank.db`, `sqlite:/var/lib/bank.db` | one SQLite file, beside the program or at that path | `sqlite` |
+    /// | `sqlite::memory:` | SQLite without a file | `sqlite` |
+    /// | `memory:` | plain memory | |
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Invalid`] for a URL that names no store of this build; else what the store says, with the path.
+    ///
+    /// ```
+    /// use annals::prelude::*;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// let db = Annals::open("memory:").await?;
+    /// # Ok::<_, annals::StoreError>(())
+    /// # })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    fn open(url: &str) -> impl Future<Output = Result<Self, StoreError>> + Send;
+}
+
+impl Open for Annals {
+    async fn open(url: &str) -> Result<Annals, StoreError> {
+        match url.split_once(':') {
+            Some(("memory", "")) => Ok(Annals::in_memory()),
+            #[cfg(feature = "sqlite")]
+            Some(("sqlite", _)) => Ok(Annals::on(std::sync::Arc::new(annals_sqlite::SqliteStore::open(url).await?))),
+            _ => Err(StoreError::new(Failure::Invalid, format!("`{url}` names no store of this build: {}", known()))),
+        }
+    }
+}
+
+fn known() -> String {
+    let mut known = vec!["memory:"];
+    if cfg!(feature = "sqlite") {
+        known.extend(["sqlite:PATH", "sqlite::memory:"]);
+    }
+    known.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_url_of_no_store_is_an_error_that_names_it_and_the_known_ones() {
+        for url in ["", "bank.db", "oracle://x", "memory:x"] {
+            let error = Annals::open(url).await.unwrap_err();
+            assert_eq!(error.failure(), Failure::Invalid);
+            assert!(
+                error.to_string().starts_with(&format!("`{url}` names no store of this build: memory:")),
+                "{error}"
+            );
+        }
+    }
+}
