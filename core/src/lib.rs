@@ -15,6 +15,7 @@ mod decide;
 pub mod derive;
 mod error;
 mod event;
+mod lease;
 mod memory;
 mod moment;
 mod position;
@@ -31,6 +32,7 @@ mod tag;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod typed;
+mod view_store;
 
 pub use aggregate::{
     Aggregate, AggregateRef, At, CommandError, Done, Handle, History, HistoryEntry, HistoryPage, Load, LoadError,
@@ -47,6 +49,7 @@ pub use context::with_metadata;
 pub use decide::{Boundary, Decide, Emit, EmitError, Emits, Fold, Guards, IntoDecision, Over, Part};
 pub use error::{Failure, Invalid, StoreError};
 pub use event::{Digest, EventId, Metadata, NewEvent, Place, RecordedEvent, to_microseconds};
+pub use lease::{Acquired, Lease, LeaseState, Leases};
 pub use memory::MemoryStore;
 pub use moment::{Instant, Moment};
 pub use position::{Head, LogId, Partition, Position, Token};
@@ -61,3 +64,7 @@ pub use stream::{StreamId, Version};
 pub use stream_state::{Deletion, Status, StreamChange, StreamState};
 pub use tag::Tag;
 pub use typed::{DecodeError, Decoded, EncodeError, Encoded, Event, IntoEvents, Recorded, Shape, Stored, Undecodable};
+pub use view_store::{
+    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow, Phase, ReadRows,
+    RowChange, RowPlace, RowVersion, RowsBy, RowsPage, Verdict, ViewCommit, ViewRow, ViewStore,
+};

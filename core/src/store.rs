@@ -15,6 +15,7 @@ use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
 use crate::snapshot::{FoldId, Snapshot};
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{StreamChange, StreamState};
+use crate::view_store::ViewStore;
 
 /// A place where events are recorded, in order, for good.
 ///
@@ -272,6 +273,11 @@ pub trait Store: EventStore + Log {
 
     /// Snapshots.
     fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        None
+    }
+
+    /// Read models beside the log.
+    fn views(&self) -> Option<&dyn ViewStore> {
         None
     }
 }
