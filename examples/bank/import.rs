@@ -1,0 +1,181 @@
+//! From a file to the log: one command a row, several accounts at once, the rows of an account in their order.
+//!
+//! A reader deals the rows to lanes, all rows of an account to the same one; every lane runs one command after the other. The store
+//! commits what many lanes hand in at the same time together, which is what makes single durable commands fast. Queues are bounded:
+//! when the lanes are busy, the reader waits.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use annals::CommandError;
+use annals::prelude::*;
+use indicatif::ProgressBar;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::account::{Account, AccountError};
+use crate::transaction::{self, BadRow, HEADER, Transaction};
+
+/// How many commands are under way at once.
+const LANES: u64 = 256;
+/// How many rows may wait in a lane.
+const LANE_ROWS: usize = 64;
+/// How many bad rows are kept to be listed; all are counted.
+const FAULTS_LISTED: usize = 20;
+
+/// What became of the rows.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) imported: u64,
+    /// Recorded by an earlier import, or earlier in the same file.
+    pub(crate) already_there: u64,
+    pub(crate) bad: u64,
+    /// The first of the bad ones.
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl Report {
+    pub(crate) fn rows(&self) -> u64 {
+        self.imported + self.already_there + self.bad
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.bad += 1;
+        if self.faults.len() < FAULTS_LISTED {
+            self.faults.push(fault);
+        }
+    }
+
+    fn add(&mut self, other: Report) {
+        self.imported += other.imported;
+        self.already_there += other.already_there;
+        self.bad += other.bad;
+        self.faults.extend(other.faults);
+        self.faults.sort_by_key(|fault| fault.line);
+        self.faults.truncate(FAULTS_LISTED);
+    }
+}
+
+/// A row that was not recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub(crate) struct Fault {
+    line: u64,
+    reason: Reason,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Reason {
+    #[error(transparent)]
+    Unreadable(#[from] BadRow),
+    #[error(transparent)]
+    Refused(#[from] AccountError),
+}
+
+/// Why an import stopped. What was recorded before stays, and the next import goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImportError {
+    #[error("cannot read `{}`", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("`{}` is no file of transactions: its first line is not `{}`", .0.display(), HEADER.join(";"))]
+    Header(PathBuf),
+    #[error("cannot record line {line}")]
+    Store { line: u64, source: CommandError<AccountError> },
+    #[error("a part of the import broke down")]
+    Lane(#[from] tokio::task::JoinError),
+}
+
+/// A row on its way to the log.
+struct Row {
+    line: u64,
+    bytes: u64,
+    transaction: Transaction,
+}
+
+/// Records every row of the file that is not recorded yet. The bar is told the bytes that are done.
+pub(crate) async fn import(db: &Annals, path: &Path, bar: &ProgressBar) -> Result<Report, ImportError> {
+    let cannot_read = |source| ImportError::File { path: path.to_owned(), source };
+    let file = File::open(path).map_err(cannot_read)?;
+    bar.set_length(file.metadata().map_err(cannot_read)?.len());
+
+    let mut lanes = Vec::new();
+    let mut work = JoinSet::new();
+    for _ in 0..LANES {
+        let (lane, rows) = mpsc::channel(LANE_ROWS);
+        lanes.push(lane);
+        work.spawn(record(db.clone(), rows, bar.clone()));
+    }
+    let (path, bar) = (path.to_owned(), bar.clone());
+    // Files are read by blocking calls, so the reader has a thread of its own.
+    work.spawn_blocking(move || deal(&path, BufReader::new(file), &lanes, &bar));
+
+    let mut report = Report::default();
+    // Leaving early drops the set, which stops the lanes, which stops the reader.
+    while let Some(part) = work.join_next().await {
+        report.add(part??);
+    }
+    Ok(report)
+}
+
+/// Reads rows and deals them to the lanes, until the file ends or nobody takes them any more.
+fn deal(
+    path: &Path,
+    mut file: impl BufRead,
+    lanes: &[mpsc::Sender<Row>],
+    bar: &ProgressBar,
+) -> Result<Report, ImportError> {
+    let mut report = Report::default();
+    let mut text = Vec::new();
+    for line in 1.. {
+        text.clear();
+        let bytes = file.read_until(b'\n', &mut text);
+        let bytes = bytes.map_err(|source| ImportError::File { path: path.to_owned(), source })? as u64;
+        let row = text.trim_ascii_end();
+        if line == 1 && !transaction::is_header(row) {
+            return Err(ImportError::Header(path.to_owned()));
+        }
+        if bytes == 0 {
+            break;
+        }
+        if line == 1 || row.is_empty() {
+            bar.inc(bytes);
+            continue;
+        }
+        match transaction::parse(row) {
+            Ok(transaction) => {
+                let lane = &lanes[(transaction.account_id % LANES) as usize];
+                if lane.blocking_send(Row { line, bytes, transaction }).is_err() {
+                    // The lane has stopped, and says why.
+                    break;
+                }
+            }
+            Err(error) => {
+                bar.inc(bytes);
+                report.fault(Fault { line, reason: error.into() });
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// One lane: one command after the other.
+async fn record(db: Annals, mut rows: mpsc::Receiver<Row>, bar: ProgressBar) -> Result<Report, ImportError> {
+    let mut report = Report::default();
+    while let Some(Row { line, bytes, transaction }) = rows.recv().await {
+        let occurred_at = transaction.occurred_at();
+        let Transaction { account_id, direction, amount, slip, .. } = transaction;
+        let account = db.aggregate::<Account>(account_id);
+        let key = slip.trans_id.to_string();
+        // The key makes the row the same request whenever it is sent: it takes effect once, also when the import is killed and run again.
+        let command = account.run(|account| account.record(direction, amount, slip.clone()));
+        match command.idempotency_key(key).occurred_at(occurred_at).await {
+            Ok(done) if done.was_repeated() => report.already_there += 1,
+            Ok(_) => report.imported += 1,
+            Err(CommandError::Refused(refusal)) => report.fault(Fault { line, reason: refusal.into() }),
+            Err(source) => return Err(ImportError::Store { line, source }),
+        }
+        bar.inc(bytes);
+    }
+    Ok(report)
+}

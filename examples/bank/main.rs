@@ -1,0 +1,137 @@
+//! A bank: accounts that decide, a log that keeps what happened, and balances that can be asked for any day.
+//!
+//! `cargo run --example bank` tells a short story on a fresh file. It is also a tool for real data:
+//!
+//! ```text
+//! cargo run --release --example bank -- import examples/data/berka-excerpt.asc
+//! cargo run --release --example bank -- balances --as-of 1993-06-30
+//! cargo run --release --example bank -- history 576
+//! ```
+//!
+//! Start reading in `account.rs`, then `story.rs`.
+
+#![allow(clippy::print_stderr, reason = "this is a program, and what went wrong goes to its user")]
+
+mod account;
+mod arguments;
+mod balances;
+mod history;
+mod import;
+mod money;
+mod store;
+mod story;
+#[cfg(test)]
+mod tests;
+mod transaction;
+
+use std::error::Error;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use annals::prelude::*;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::arguments::{Command, HELP};
+use crate::balances::Format;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let command = match arguments::parse(arguments) {
+        Ok(command) => command,
+        Err(misunderstood) => {
+            eprintln!("bank: {misunderstood}\nTry `bank --help`.");
+            return ExitCode::from(2);
+        }
+    };
+    match run(command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough, as in `bank balances | head`.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("bank: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprint!(": {error}");
+                cause = error.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Box<dyn Error>> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match command {
+        Command::Help => write!(out, "{HELP}")?,
+        Command::Story => {
+            let file = store::fresh_file(Path::new("."));
+            let db = Annals::open(&format!("sqlite:{file}")).await?;
+            story::tell(&db, &mut out).await?;
+            writeln!(out, "\nAll of it is in {file}. See what happened to an account, and look around:\n")?;
+            writeln!(out, "  cargo run --example bank -- history alice --store sqlite:{file}")?;
+            writeln!(out, "  cargo run --example bank -- --help")?;
+        }
+        Command::Import { file, store } => import(&file, &store, &mut out).await?,
+        Command::Balances { as_of, format, store } => {
+            let db = store::open_existing(&store).await?;
+            let balances = balances::balances(&db, as_of).await?;
+            match format {
+                Format::Table => writeln!(out, "{} accounts in {store}\n", balances.len())?,
+                Format::Csv => eprintln!("{} accounts in {store}", balances.len()),
+            }
+            balances::print(&balances, format, &mut out)?;
+        }
+        Command::History { account, store } => {
+            let db = store::open_existing(&store).await?;
+            writeln!(out, "Account {account} in {store}\n")?;
+            if !history::print(&db, &account, &mut out).await? {
+                return Err(format!("nothing ever happened to account `{account}` in {store}").into());
+            }
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+async fn import(file: &Path, store: &str, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let db = Annals::open(store).await?;
+    let started = Instant::now();
+    let bar = progress_bar();
+    let report = import::import(&db, file, &bar).await;
+    bar.finish_and_clear();
+    let report = report?;
+    let seconds = started.elapsed().as_secs_f64();
+
+    for fault in &report.faults {
+        eprintln!("{}: {fault}", file.display());
+    }
+    let unlisted = report.bad - report.faults.len() as u64;
+    if unlisted > 0 {
+        eprintln!("{}: and {unlisted} more bad rows", file.display());
+    }
+    let rate = report.rows() as f64 / seconds.max(0.001);
+    writeln!(
+        out,
+        "{} rows imported, {} already there, {} bad, in {seconds:.2} s ({rate:.0} rows/s), into {store}",
+        report.imported, report.already_there, report.bad
+    )?;
+    Ok(())
+}
+
+/// On stderr, and only when somebody watches.
+fn progress_bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = "{bar:40} {percent:>3} %  {binary_bytes_per_sec}  {eta} left";
+    ProgressBar::no_length()
+        .with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

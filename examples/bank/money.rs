@@ -1,0 +1,130 @@
+//! Amounts of money, exact: whole halers, a hundred to the crown, and never a float.
+
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{AddAssign, Neg};
+use std::str::FromStr;
+
+use annals::prelude::*;
+
+/// An amount in halers, stored as that number.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Money(i64);
+
+impl Money {
+    pub(crate) const ZERO: Money = Money(0);
+    /// The most that one transaction may move. Far above any real one, and so far below `i64::MAX` that no sum over a log overflows.
+    pub(crate) const TRANSACTION_MAX: Money = Money::crowns(1_000_000_000_000);
+
+    pub(crate) const fn halers(halers: i64) -> Money {
+        Money(halers)
+    }
+
+    pub(crate) const fn crowns(crowns: i64) -> Money {
+        Money(crowns * 100)
+    }
+
+    pub(crate) const fn checked_add(self, other: Money) -> Option<Money> {
+        match self.0.checked_add(other.0) {
+            Some(halers) => Some(Money(halers)),
+            None => None,
+        }
+    }
+}
+
+/// What happened was checked when it was decided, so folds may simply add.
+impl AddAssign for Money {
+    fn add_assign(&mut self, other: Money) {
+        self.0 += other.0;
+    }
+}
+
+impl Neg for Money {
+    type Output = Money;
+
+    fn neg(self) -> Money {
+        Money(-self.0)
+    }
+}
+
+impl Sum for Money {
+    fn sum<I: Iterator<Item = Money>>(amounts: I) -> Money {
+        amounts.fold(Money::ZERO, |mut sum, amount| {
+            sum += amount;
+            sum
+        })
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, halers) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
+        // `pad` keeps the width and alignment that a table asks for.
+        f.pad(&format!("{sign}{}.{:02}", halers / 100, halers % 100))
+    }
+}
+
+/// As people write it, also in the text of a test.
+impl fmt::Debug for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is no exact amount.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("`{}` is not an amount in crowns and halers", .0.escape_debug())]
+pub(crate) struct NoAmount(String);
+
+impl FromStr for Money {
+    type Err = NoAmount;
+
+    /// Decimal crowns: `700`, `700.5`, `-14.60`. More digits than halers are accepted as long as they are zeros.
+    fn from_str(text: &str) -> Result<Money, NoAmount> {
+        let no_amount = || NoAmount(text.to_owned());
+        let (negative, digits) = match text.strip_prefix('-') {
+            Some(digits) => (true, digits),
+            None => (false, text),
+        };
+        let (crowns, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+        let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !all_digits(crowns) || !all_digits(fraction) {
+            return Err(no_amount());
+        }
+        let (halers, rest) = fraction.split_at(fraction.len().min(2));
+        if rest.bytes().any(|digit| digit != b'0') {
+            return Err(no_amount());
+        }
+        let exact = || {
+            let crowns: i64 = crowns.parse().ok()?;
+            let halers: i64 = format!("{halers:0<2}").parse().ok()?;
+            crowns.checked_mul(100)?.checked_add(halers)
+        };
+        let halers = exact().ok_or_else(no_amount)?;
+        Ok(Money(if negative { -halers } else { halers }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_read_and_written_to_the_haler() {
+        for (text, halers) in
+            [("700.00", 70_000), ("14.6", 1_460), ("0.07", 7), ("3", 300), ("-0.05", -5), ("1.2300", 123), ("007", 700)]
+        {
+            assert_eq!(text.parse(), Ok(Money::halers(halers)), "{text}");
+        }
+        assert_eq!(Money::halers(-5).to_string(), "-0.05");
+        assert_eq!(format!("[{:>8}]", Money::halers(123)), "[    1.23]");
+    }
+
+    #[test]
+    fn what_is_not_exact_is_no_amount() {
+        for text in ["", ".", "1.", ".5", "1,50", "1.005", "1e3", "--1", "+1", " 1", "99999999999999999999"] {
+            assert!(text.parse::<Money>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What the bank promises.
+
+mod deciding;
+mod importing;
+mod racing;
+mod telling;

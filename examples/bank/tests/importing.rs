@@ -1,0 +1,247 @@
+//! From the file to balances, beside sums that know nothing of events.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::Path;
+
+use annals::chrono::{DateTime, Utc};
+use annals::prelude::*;
+use indicatif::ProgressBar;
+
+use crate::arguments::{self, Command};
+use crate::balances::{self, AccountName, AsOf, Balances, Format, balances};
+use crate::history;
+use crate::import::{ImportError, Report, import};
+use crate::money::Money;
+
+const EXCERPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/berka-excerpt.asc");
+
+/// A store of its own, in a directory that goes with it.
+struct Fresh {
+    directory: tempfile::TempDir,
+    db: Annals,
+}
+
+async fn fresh() -> Fresh {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bank.db");
+    let db = Annals::open(&format!("sqlite:{}", file.display())).await.unwrap();
+    Fresh { directory, db }
+}
+
+impl Fresh {
+    async fn import(&self, path: impl AsRef<Path>) -> Report {
+        import(&self.db, path.as_ref(), &ProgressBar::hidden()).await.unwrap()
+    }
+
+    async fn import_text(&self, text: impl AsRef<[u8]>) -> Result<Report, ImportError> {
+        let path = self.directory.path().join("rows.asc");
+        std::fs::write(&path, text).unwrap();
+        import(&self.db, &path, &ProgressBar::hidden()).await
+    }
+
+    async fn balances(&self, question: &str) -> Balances {
+        balances(&self.db, as_of(question)).await.unwrap()
+    }
+}
+
+fn as_of(question: &str) -> AsOf {
+    match arguments::parse(format!("balances {question}").split_whitespace().map(str::to_owned)) {
+        Ok(Command::Balances { as_of, .. }) => as_of,
+        other => panic!("`{question}` is a question about balances, but: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn check(report: &Report, imported: u64, already_there: u64, bad: u64) {
+    assert_eq!((report.imported, report.already_there, report.bad), (imported, already_there, bad), "{report:?}");
+}
+
+/// The sum of every account's rows up to a day (YYMMDD), in halers, straight from the text.
+fn sums(up_to: &str) -> BTreeMap<AccountName, Money> {
+    let mut sums = BTreeMap::new();
+    for row in std::fs::read_to_string(EXCERPT).unwrap().lines().skip(1) {
+        let fields: Vec<&str> = row.split(';').collect();
+        if fields[2] <= up_to {
+            let halers: i64 = fields[5].replace('.', "").parse().unwrap();
+            let signed = if fields[3] == "\"PRIJEM\"" { halers } else { -halers };
+            *sums.entry(AccountName::new(fields[1])).or_default() += Money::halers(signed);
+        }
+    }
+    sums
+}
+
+#[tokio::test]
+async fn every_row_is_recorded_once() {
+    let bank = fresh().await;
+    check(&bank.import(EXCERPT).await, 297, 0, 0);
+    check(&bank.import(EXCERPT).await, 0, 297, 0);
+    assert_eq!(bank.db.events().pages().next().await.unwrap().unwrap().events.len(), 297);
+}
+
+#[tokio::test]
+async fn an_import_goes_on_where_another_one_stopped() {
+    let bank = fresh().await;
+    let text = std::fs::read_to_string(EXCERPT).unwrap();
+    let half: String = text.lines().take(101).map(|line| format!("{line}\n")).collect();
+    check(&bank.import_text(half).await.unwrap(), 100, 0, 0);
+    check(&bank.import(EXCERPT).await, 197, 100, 0);
+    assert_eq!(bank.balances("").await, sums("991231"));
+}
+
+#[tokio::test]
+async fn balances_are_the_sums_of_the_rows_on_every_day() {
+    let bank = fresh().await;
+    bank.import(EXCERPT).await;
+    assert_eq!(bank.balances("").await, sums("991231"));
+    for (asked, day) in [
+        ("1992-12-31", "921231"),
+        ("1993-01-01", "930101"),
+        ("1993-02-28", "930228"),
+        ("1993-06-30", "930630"),
+        ("1993-07-01", "930701"),
+        ("1993-12-30", "931230"),
+        ("1993-12-31", "931231"),
+    ] {
+        assert_eq!(bank.balances(&format!("--as-of {asked}")).await, sums(day), "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_known_yet_does_not_count() {
+    let bank = fresh().await;
+    let text = std::fs::read_to_string(EXCERPT).unwrap();
+    let half: String = text.lines().take(101).map(|line| format!("{line}\n")).collect();
+    bank.import_text(half).await.unwrap();
+    let known_then = bank.balances("").await;
+    let moment = last_recorded(&bank.db).await;
+    // The rest is recorded later; how much later depends on the clock, which may not have moved on.
+    while bank.db.clock().now() <= moment {
+        tokio::task::yield_now().await;
+    }
+    bank.import(EXCERPT).await;
+    let moment = moment.to_rfc3339();
+    assert_eq!(bank.balances(&format!("--known-at {moment}")).await, known_then);
+    assert!(bank.balances("--known-at 1993-12-31").await.is_empty());
+    let both = bank.balances(&format!("--as-of 1993-01-31 --known-at {moment}")).await;
+    assert!(both.len() < bank.balances("--as-of 1993-03-31").await.len(), "{both:?}");
+}
+
+async fn last_recorded(db: &Annals) -> DateTime<Utc> {
+    let page = db.events().pages().next().await.unwrap().unwrap();
+    page.events.last().unwrap().recorded_at
+}
+
+#[tokio::test]
+async fn bad_rows_are_named_and_the_others_recorded() {
+    let bank = fresh().await;
+    let text = "\
+trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account
+1;7;930101;PRIJEM;VKLAD;700.00;700.00;;;
+2;7;930102;PRIJEM;VKLAD;seven;700.00;;;
+
+3;7;930103;VYDAJ;VYBER;100.50;599.50;;;
+3;7;930103;VYDAJ;VYBER;100.50;599.50;;;
+4;7;931301;VYDAJ;VYBER;1;598.50;;;
+5;7;930104
+6;7;930105;VYDAJ;VYBER;10000000000000;0;;;
+7;8;930105;\"VYBER\";\"VYBER\";1000.00;-1000.00;\" \";;\r
+8;9;930106;PREVOD;;1;1;;;
+9;7;930107;PRIJEM;;0.01;0;;;";
+    let report = bank.import_text(text).await.unwrap();
+    check(&report, 4, 1, 5);
+    let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(faults.join("\n"));
+    insta::assert_snapshot!(printed(&bank.balances("").await, Format::Table), @r"
+    account           balance
+          7            599.51
+          8          -1000.00
+             ----------------
+      total           -400.49
+    ");
+}
+
+#[tokio::test]
+async fn of_many_bad_rows_the_first_are_listed_and_all_counted() {
+    let bank = fresh().await;
+    let header = std::fs::read_to_string(EXCERPT).unwrap().lines().next().unwrap().to_owned();
+    let report = bank.import_text(header + &"\n?".repeat(1_000)).await.unwrap();
+    check(&report, 0, 0, 1_000);
+    let lines: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+    assert_eq!((lines.len(), &*lines[0]), (20, "line 2: it has 1 fields instead of 10"));
+}
+
+#[tokio::test]
+async fn a_file_of_something_else_is_refused() {
+    let bank = fresh().await;
+    for text in ["", "a;b;c\n1;2;3\n", "1;7;930101;PRIJEM;VKLAD;700.00;700.00;;;\n"] {
+        let error = bank.import_text(text).await.unwrap_err();
+        assert!(matches!(error, ImportError::Header(_)), "{error}");
+    }
+    let missing = import(&bank.db, &bank.directory.path().join("missing.asc"), &ProgressBar::hidden()).await;
+    assert!(matches!(missing, Err(ImportError::File { .. })));
+    assert!(bank.balances("").await.is_empty());
+}
+
+#[tokio::test]
+async fn balances_print_as_csv_and_as_a_table() {
+    let bank = fresh().await;
+    bank.import(EXCERPT).await;
+    insta::assert_snapshot!(printed(&bank.balances("").await, Format::Csv), @r"
+    account,balance
+    47,36086.00
+    576,23643.40
+    704,43928.50
+    5442,22299.50
+    8564,104311.80
+    9188,31239.60
+    ");
+    insta::assert_snapshot!(printed(&bank.balances("--as-of 1993-03-31").await, Format::Table), @r"
+    account           balance
+        576          19600.30
+        704          47730.00
+       5442          42667.40
+       9188          17309.50
+             ----------------
+      total         127307.20
+    ");
+}
+
+#[test]
+fn accounts_stand_in_the_order_that_people_expect() {
+    let names = ["bob", "10", "9", "alice", "010", "a,\"b\""];
+    let balances = names.into_iter().map(|name| (AccountName::new(name), Money::ZERO)).collect();
+    insta::assert_snapshot!(printed(&balances, Format::Csv), @r#"
+    account,balance
+    9,0.00
+    010,0.00
+    10,0.00
+    "a,""b""",0.00
+    alice,0.00
+    bob,0.00
+    "#);
+}
+
+#[tokio::test]
+async fn an_imported_account_has_a_history_in_the_banks_words() {
+    let bank = fresh().await;
+    bank.import(EXCERPT).await;
+    let mut printed = Vec::new();
+    assert!(history::print(&bank.db, "8564", &mut printed).await.unwrap());
+    let printed = String::from_utf8(printed).unwrap();
+    // When it was recorded is another moment in every run.
+    let lines = printed.lines().map(|line| line.rsplit_once("  ").unwrap().0.trim_end());
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+}
+
+fn printed(balances: &Balances, format: Format) -> String {
+    let mut out = Vec::new();
+    balances::print(balances, format, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_question_without_moments_is_about_now() {
+    assert_eq!(as_of(""), AsOf::NOW);
+    assert_eq!(as_of("--as-of 1993-01-01").known, Bound::Unbounded);
+}
