@@ -1,0 +1,32 @@
+//! A shopping cart: decisions on one cart, a coupon that works once across all of them, and events that outlived their shape.
+//!
+//! `cargo run --example cart` tells a short story in memory. Start reading in `cart.rs`; `coupon.rs` is the decision that crosses
+//! carts, `past.rs` is how old events are read.
+
+#![allow(clippy::print_stderr, reason = "this is a program, and what went wrong goes to its user")]
+
+mod cart;
+mod coupon;
+mod past;
+mod price;
+mod story;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use annals::prelude::*;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let mut out = io::stdout().lock();
+    let told = story::tell(&Annals::in_memory(), &mut out).await;
+    match told.and_then(|()| Ok(out.flush()?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cart: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

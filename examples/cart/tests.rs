@@ -1,0 +1,5 @@
+//! What the cart promises.
+
+mod coupons;
+mod deciding;
+mod telling;
