@@ -3,7 +3,7 @@
 //! Nothing here names a snapshot library: stories and timelines implement [`Display`](std::fmt::Display), which is what
 //! `insta::assert_snapshot!` takes.
 //!
-//! [`Given`] begins a [`Story`] about one aggregate: what had happened, what is tried, and what comes of it.
+//! [`EventsLock`] pins what is stored. [`Given`] begins a [`Story`] about one aggregate: what had happened, what is tried, and what comes of it.
 //!
 //! ```
 //! use annals_core::Aggregate;
@@ -66,9 +66,11 @@
 //! Text is stable as far as the types' own `Debug` is: a `HashMap` prints in another order in every run, a `BTreeMap` does not.
 
 mod given;
+mod lock;
 mod refusal;
 mod story;
 mod text;
 
 pub use given::Given;
+pub use lock::{Drift, EventsLock, Update};
 pub use story::Story;
