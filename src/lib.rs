@@ -15,7 +15,8 @@ pub use open::Open;
 
 /// What a program with events needs in scope: `use annals::prelude::*;`.
 ///
-/// `Serialize` and `Deserialize` are serde's; their derives name the crate `serde`, which a program depends on itself.
+/// `Serialize` and `Deserialize` are serde's; their derives name the crate `serde`, which a program depends on itself. With the feature
+/// `testing`, on by default, tests can also say `Account::given([..])`: see `annals::testing`.
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,10 @@
 //! Nothing here names a snapshot library: stories and timelines implement [`Display`](std::fmt::Display), which is what
 //! `insta::assert_snapshot!` takes.
 //!
-//! [`EventsLock`] pins what is stored. [`Given`] begins a [`Story`] about one aggregate: what had happened, what is tried, and what comes of it.
+//! - [`EventsLock`] pins the stored shapes and what folds make of them, so that neither changes unnoticed.
+//! - [`Given`] begins a [`Story`] about one aggregate: what had happened, what is tried, and what comes of it.
+//! - [`annals`] is a handle with a clock that stands still and ids that count, for tests of whole programs.
+//! - [`timeline`] prints what a store has of a stream, [`timeline_of_log`] of everything.
 //!
 //! ```
 //! use annals_core::Aggregate;
@@ -65,12 +68,16 @@
 //!
 //! Text is stable as far as the types' own `Debug` is: a `HashMap` prints in another order in every run, a `BTreeMap` does not.
 
+mod bench;
 mod given;
 mod lock;
 mod refusal;
 mod story;
 mod text;
+mod timeline;
 
+pub use bench::{Bench, annals};
 pub use given::Given;
 pub use lock::{Drift, EventsLock, Update};
 pub use story::Story;
+pub use timeline::{Timeline, timeline, timeline_of_log};

@@ -26,6 +26,15 @@ use crate::typed::{Event, IntoEvents, Stored};
 /// Each event is numbered by the version that it has in its stream. `(changed nothing)` marks what was given and left the state as it
 /// was: the test may not need it, or the fold forgot it. An event that does not come back from the codec as it was, or was upcasted, says
 /// what it `reads as`.
+///
+/// ```
+/// # use annals_core::testing::Given;
+/// # use annals_core::{Aggregate, IntoEvents};
+/// # fn example<Account, X>(opened: Account::Event, deposit: fn(&Account, i64) -> Result<X, String>, deposited: fn(i64) -> Account::Event)
+/// # where Account: Aggregate + std::fmt::Debug, Account::Event: std::fmt::Debug + PartialEq, X: IntoEvents<Account::Event> {
+/// Account::given([opened]).when(|a| deposit(a, 50)).assert_events([deposited(50)]);
+/// # }
+/// ```
 pub struct Story<A: Aggregate> {
     state: A,
     version: u64,
@@ -176,6 +185,15 @@ where
     /// # Panics
     ///
     /// As [`when`](Story::when).
+    ///
+    /// ```
+    /// # use annals_core::testing::Story;
+    /// # use annals_core::Handle;
+    /// # #[derive(Debug)] struct Deposit { cents: i64 }
+    /// # fn example<A: Handle<Deposit, Error = String> + std::fmt::Debug>(story: Story<A>) where A::Event: std::fmt::Debug {
+    /// let story = story.when_command(Deposit { cents: 50 });
+    /// # }
+    /// ```
     #[must_use = "a story is printed, or asserted on"]
     #[track_caller]
     pub fn when_command<C>(self, command: C) -> Story<A>
@@ -212,6 +230,15 @@ where
     /// # Panics
     ///
     /// When it did not, with the whole story.
+    ///
+    /// ```
+    /// # use annals_core::testing::Story;
+    /// # use annals_core::{Aggregate, IntoEvents};
+    /// # fn example<A: Aggregate + std::fmt::Debug, X: IntoEvents<A::Event>>(story: Story<A>, withdraw: fn(&A, i64) -> Result<X, String>)
+    /// # where A::Event: std::fmt::Debug {
+    /// story.when(|a| withdraw(a, 80)).assert_refused("30 cents are missing");
+    /// # }
+    /// ```
     #[track_caller]
     pub fn assert_refused(self, text: impl AsRef<str>) -> Story<A> {
         let text = text.as_ref();

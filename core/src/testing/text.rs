@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::fmt::{self, Debug, Display, Write};
 
+use chrono::{DateTime, SecondsFormat, Utc};
+
 use crate::typed::Stored;
 
 /// Where the text of a line begins, behind `given`, `refused` and the like.
 const LABEL_WIDTH: usize = 9;
 /// A value whose `{:?}` is longer is laid out over several lines.
-const LINE_CHARS_MAX: usize = 100;
+const LINE_CHARS_MAX: usize = 120;
 
 /// Labelled lines in blocks.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +76,11 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// A time as RFC 3339, with as much behind the second as it needs.
+pub(super) fn time(moment: DateTime<Utc>) -> String {
+    moment.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// An error and what caused it, in one line.
