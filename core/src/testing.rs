@@ -5,6 +5,7 @@
 //!
 //! - [`EventsLock`] pins the stored shapes and what folds make of them, so that neither changes unnoticed.
 //! - [`Given`] begins a [`Story`] about one aggregate: what had happened, what is tried, and what comes of it.
+//! - [`world`] begins one about several streams, for decisions that cross them.
 //! - [`annals`] is a handle with a clock that stands still and ids that count, for tests of whole programs.
 //! - [`timeline`] prints what a store has of a stream, [`timeline_of_log`] of everything.
 //!
@@ -75,9 +76,12 @@ mod refusal;
 mod story;
 mod text;
 mod timeline;
+mod watched;
+mod world;
 
 pub use bench::{Bench, annals};
 pub use given::Given;
 pub use lock::{Drift, EventsLock, Update};
 pub use story::Story;
 pub use timeline::{Timeline, timeline, timeline_of_log};
+pub use world::{World, world};

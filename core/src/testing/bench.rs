@@ -48,6 +48,12 @@ impl Bench {
         Bench { db, clock }
     }
 
+    /// The same, without states kept in memory: every command reads what it looks at.
+    pub(super) fn uncached(mut self) -> Bench {
+        self.db = self.db.with_cached_states(0);
+        self
+    }
+
     /// The clock: it tells when events happen, and when they are recorded.
     pub fn clock(&self) -> &ManualClock {
         &self.clock

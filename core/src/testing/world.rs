@@ -1,0 +1,512 @@
+//! A story about several streams: what was given in each, what was decided over them, and what was appended to which.
+//!
+//! It is played on a store in memory through the loops that programs use. Nothing in it waits, so it needs no runtime.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Debug, Display, Write};
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::bench::Bench;
+use super::refusal::Refusal;
+use super::story::stored_form;
+use super::text::{Script, shown, stored, time, with_causes};
+use super::watched::{Watched, at_once};
+use crate::aggregate::commit::{CommandError, Done, Stamp};
+use crate::aggregate::{Aggregate, AggregateRef, At, Handle};
+use crate::annals::Annals;
+use crate::append::Append;
+use crate::clock::{Clock, ManualClock};
+use crate::decide::{Boundary, IntoDecision};
+use crate::event::{NewEvent, RecordedEvent};
+use crate::memory::MemoryStore;
+use crate::moment::Instant;
+use crate::position::Position;
+use crate::stream::StreamId;
+use crate::tag::Tag;
+use crate::typed::{Event, IntoEvents, Stored};
+
+/// Begins a story about several streams.
+///
+/// ```
+/// # use annals_core::testing;
+/// # use annals_core::{Aggregate, Event, IntoEvents};
+/// # fn example<Account: Aggregate<Event = E> + std::fmt::Debug, E: Event, X: IntoEvents<E>>(
+/// #     opened: fn(&str) -> E, deposited: fn(i64) -> E, transfer: fn(&Account, &Account, i64) -> Result<(X, X), String>) {
+/// let story = testing::world()
+///     .given("account-alice", [opened("Alice"), deposited(50)])
+///     .given("account-bob", [opened("Bob")])
+///     .decide((Account::at("alice"), Account::at("bob")), |(a, b)| transfer(a, b, 80));
+/// println!("{story}");
+/// # }
+/// ```
+pub fn world() -> World {
+    let clock = Arc::new(ManualClock::default());
+    let store = Watched::new(MemoryStore::new().on_clock(Arc::<ManualClock>::clone(&clock)));
+    World {
+        bench: Bench::of(Arc::new(store.clone()), clock).uncached(),
+        store,
+        told: Vec::new(),
+        when: None,
+        decided: false,
+        appended: Vec::new(),
+        refusal: None,
+    }
+}
+
+/// A story about several streams; [`world`] begins it. It prints as text for a snapshot:
+///
+/// ```text
+/// given     1  account-alice  account.opened {"owner":"Alice"}
+///           2  account-alice  account.deposited {"cents":50}
+///           3  account-bob    account.opened {"owner":"Bob"}
+///           4  account-carol  account.opened {"owner":"Carol"}  (not selected)
+///
+/// when     alice sends bob 20
+/// saw      (Account { open: true, cents: 50 }, Account { open: true, cents: 0 })
+/// then      5  account-alice  account.withdrawn {"cents":20}
+///           6  account-bob    account.deposited {"cents":20}
+/// ```
+///
+/// Events are numbered by their position in the log, and print as they are stored, with their tags. `saw` is what a decision was taken on.
+/// `(not selected)` marks what was given and no step looked at: the test may not need it, or a query misses it.
+///
+/// ```
+/// # use annals_core::{Aggregate, Fold, Query, Tag, IntoDecision, Over, testing};
+/// # fn example<CouponUse: Fold + std::fmt::Debug, X: IntoDecision<Over<CouponUse>>>(
+/// #     issued: CouponUse::Event, redeem: fn(&CouponUse) -> Result<X, String>) -> Result<(), annals_core::Invalid> {
+/// testing::world()
+///     .at("2026-03-01T00:00:00Z")
+///     .given("coupon-1", [issued])
+///     .at("2026-03-09T00:00:00Z")
+///     .when("the coupon is eight days old")
+///     .decide(CouponUse::over(Query::tagged(["coupon:SPRING".parse()?])), |coupon| redeem(coupon))
+///     .assert_refused("the coupon does not hold any more");
+/// # Ok(())
+/// # }
+/// ```
+pub struct World {
+    bench: Bench,
+    store: Watched,
+    told: Vec<Told>,
+    when: Option<String>,
+    /// Whether there was a step that could have looked at what was given.
+    decided: bool,
+    appended: Vec<RecordedEvent>,
+    refusal: Option<Refusal>,
+}
+
+enum Told {
+    At(DateTime<Utc>),
+    Given(Vec<RecordedEvent>),
+    Step { when: Option<String>, saw: Option<String>, came: Came, state: Option<String> },
+}
+
+enum Came {
+    Appended(Vec<RecordedEvent>),
+    Refused(String),
+}
+
+impl World {
+    /// Moves the clock to this moment; what is told next happens then. A story begins at 2026-01-01T00:00:00Z.
+    ///
+    /// # Panics
+    ///
+    /// When it is no time.
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn at(mut self, moment: impl Into<Instant>) -> World {
+        match moment.into().0 {
+            Ok(moment) => self.bench.clock().set(moment),
+            Err(invalid) => panic!("{invalid}"),
+        }
+        self.told.push(Told::At(self.bench.clock().now()));
+        self
+    }
+
+    /// Moves the clock forward; what is told next happens then.
+    ///
+    /// ```
+    /// use annals_core::chrono::TimeDelta;
+    ///
+    /// let story = annals_core::testing::world().at("2026-03-01T09:00:00Z").later(TimeDelta::minutes(30));
+    /// assert_eq!(story.to_string(), "at       2026-03-01T09:00:00Z\n\nat       2026-03-01T09:30:00Z");
+    /// ```
+    #[must_use = "a story is printed, or asserted on"]
+    pub fn later(mut self, step: TimeDelta) -> World {
+        self.bench.clock().advance(step);
+        self.told.push(Told::At(self.bench.clock().now()));
+        self
+    }
+
+    /// What happened in a stream, now by the clock.
+    ///
+    /// # Panics
+    ///
+    /// When an event cannot be written or read back, or the stream cannot have that name.
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn given<E: Event>(self, stream: impl AsRef<str>, events: impl IntoIterator<Item = E>) -> World {
+        self.given_tagged(stream, events, [])
+    }
+
+    /// What happened in a stream, with tags beside those that the events carry themselves: as [`Emit::tagged`](crate::Emit::tagged) adds
+    /// them.
+    ///
+    /// # Panics
+    ///
+    /// As [`given`](World::given).
+    ///
+    /// ```
+    /// # use annals_core::{Event, testing};
+    /// # fn example<E: Event>(enrolled: E) -> Result<(), annals_core::Invalid> {
+    /// let story = testing::world().given_tagged("course-c1", [enrolled], ["student:s1".parse()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn given_tagged<E: Event>(
+        self,
+        stream: impl AsRef<str>,
+        events: impl IntoIterator<Item = E>,
+        tags: impl IntoIterator<Item = Tag>,
+    ) -> World {
+        let stream = stream.as_ref();
+        let tags: Vec<_> = tags.into_iter().collect();
+        let mut drafts = Vec::new();
+        for event in events {
+            let mut new = match NewEvent::of(&event) {
+                Ok(new) => new,
+                Err(error) => panic!("what was given in `{stream}` {}\n\n{self}\n", with_causes(&error)),
+            };
+            new.tags.extend_from_slice(&tags);
+            if let Err(error) = E::decode(stored_form(&new)) {
+                let event = stored(stored_form(&new));
+                panic!("what was given in `{stream}`, `{event}`, cannot be read: {}\n\n{self}\n", with_causes(&error));
+            }
+            drafts.push(new);
+        }
+        self.append(stream, drafts)
+    }
+
+    /// What was stored in a stream, as (type, schema version, JSON), in old shapes too. Those who look at it read it.
+    ///
+    /// # Panics
+    ///
+    /// When the stream cannot have that name.
+    ///
+    /// ```
+    /// use annals_core::testing;
+    ///
+    /// let story = testing::world().given_stored("cart-1", [("cart.added", 1, r#"{"sku":"kettle"}"#)]);
+    /// assert_eq!(story.to_string(), r#"given     1  cart-1  cart.added {"sku":"kettle"}"#);
+    /// ```
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn given_stored<T, J>(self, stream: impl AsRef<str>, events: impl IntoIterator<Item = (T, u32, J)>) -> World
+    where
+        T: Into<String>,
+        J: Display,
+    {
+        let drafts = events.into_iter().map(|(event_type, schema_version, json)| {
+            NewEvent::json(event_type.into(), json.to_string()).schema_version(schema_version)
+        });
+        self.append(stream.as_ref(), drafts.collect())
+    }
+
+    /// Says what the next step is, in the text.
+    #[must_use = "a story is printed, or asserted on"]
+    pub fn when(mut self, what: impl Into<String>) -> World {
+        self.when = Some(what.into());
+        self
+    }
+
+    /// Decides over several aggregates and queries, as [`Annals::decide`] does. The text says what the decision saw.
+    ///
+    /// # Panics
+    ///
+    /// When what it looks at cannot be read, or what it decides cannot be written.
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn decide<B, F, D, E>(self, boundary: B, mut decide: F) -> World
+    where
+        B: Boundary,
+        B::State: Debug,
+        F: FnMut(&B::State) -> Result<D, E> + Send,
+        D: IntoDecision<B>,
+        E: Display + Send + 'static,
+    {
+        let mut saw = None;
+        let watched = |state: &B::State| {
+            saw = Some(shown(state));
+            decide(state)
+        };
+        let done = self.store.watch(self.bench.decide(boundary, watched).into_future());
+        self.step(done, saw, || None)
+    }
+
+    /// Runs a command on one aggregate, as [`AggregateRef::run`] does. The text says what the state was afterwards.
+    ///
+    /// # Panics
+    ///
+    /// When the aggregate cannot be read, or what is decided cannot be written.
+    ///
+    /// ```
+    /// # use annals_core::{Aggregate, IntoEvents, testing};
+    /// # fn example<Account: Aggregate + std::fmt::Debug, X: IntoEvents<Account::Event>>(
+    /// #     withdraw: fn(&Account, i64) -> Result<X, String>) {
+    /// let story = testing::world().when("alice withdraws 80").run(Account::at("alice"), |a| withdraw(a, 80));
+    /// # }
+    /// ```
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn run<A, F, D, E>(self, at: At<A>, decide: F) -> World
+    where
+        A: Aggregate + Debug,
+        F: FnMut(&A) -> Result<D, E> + Send,
+        D: IntoEvents<A::Event>,
+        E: Display + Send + 'static,
+    {
+        let aggregate = AggregateRef::new(Annals::clone(&self.bench), at);
+        let done = self.store.watch(aggregate.run(decide).into_future());
+        self.step(done, None, || at_once(aggregate.load().into_future()).ok().map(|state| shown(&*state)))
+    }
+
+    /// Gives one aggregate a command that is a message, and is told by its `Debug` unless [`when`](World::when) said otherwise.
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](World::run).
+    #[must_use = "a story is printed, or asserted on"]
+    #[track_caller]
+    pub fn execute<A, C>(mut self, at: At<A>, command: C) -> World
+    where
+        A: Aggregate + Handle<C> + Debug,
+        C: Debug + Send + Sync,
+        <A as Handle<C>>::Error: Display + 'static,
+    {
+        self.when = Some(self.when.unwrap_or_else(|| shown(&command)));
+        let aggregate = AggregateRef::new(Annals::clone(&self.bench), at);
+        let done = self.store.watch(aggregate.execute(command).into_future());
+        self.step(done, None, || at_once(aggregate.load().into_future()).ok().map(|state| shown(&*state)))
+    }
+
+    /// What the last step appended; nothing when it refused.
+    pub fn appended(&self) -> &[RecordedEvent] {
+        &self.appended
+    }
+
+    /// How the last step refused, if it did.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_ref().map(Refusal::text)
+    }
+
+    /// The error by which the last step refused, if it did and the error is an `E`.
+    pub fn refusal_as<E: 'static>(&self) -> Option<&E> {
+        self.refusal.as_ref()?.of_type()
+    }
+
+    /// The state of an aggregate after everything that was told.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be read.
+    #[track_caller]
+    pub fn state<A: Aggregate>(&self, at: At<A>) -> A {
+        let aggregate = AggregateRef::new(Annals::clone(&self.bench), at);
+        match at_once(aggregate.load().into_future()) {
+            Ok(state) => state.into_state(),
+            Err(error) => panic!("{}\n\n{self}\n", with_causes(&error)),
+        }
+    }
+
+    /// The handle that the story is played on, to look further.
+    ///
+    /// ```
+    /// # async fn example(story: annals_core::testing::World) {
+    /// println!("{}", story.annals().timeline_of_log().await);
+    /// # }
+    /// ```
+    pub fn annals(&self) -> &Bench {
+        &self.bench
+    }
+
+    /// Says that the last step appended exactly these events to a stream, and gives the story back.
+    ///
+    /// # Panics
+    ///
+    /// When it did not, with the whole story.
+    #[track_caller]
+    pub fn assert_appended<E>(self, stream: impl AsRef<str>, events: impl IntoIterator<Item = E>) -> World
+    where
+        E: Event + Debug + PartialEq,
+    {
+        let stream = stream.as_ref();
+        let expected: Vec<E> = events.into_iter().collect();
+        let appended = self.appended.iter().filter(|event| event.stream.as_str() == stream);
+        let read = appended.map(|event| E::decode(Stored::from(event))).collect::<Result<Vec<_>, _>>();
+        let found = match read {
+            Ok(read) => read.into_iter().flatten().collect::<Vec<_>>(),
+            Err(error) => {
+                panic!("what was appended to `{stream}` is something else: {}\n\n{self}\n", with_causes(&error))
+            }
+        };
+        if found != expected {
+            let expected = expected.iter().map(|event| format!("  {event:?}\n")).collect::<String>();
+            let expected = if expected.is_empty() { "  nothing\n" } else { &expected };
+            panic!("the last step should have appended to `{stream}`\n{expected}\nbut this happened\n\n{self}\n");
+        }
+        self
+    }
+
+    /// Says that the last step refused with this text, and gives the story back.
+    ///
+    /// # Panics
+    ///
+    /// When it did not, with the whole story.
+    #[track_caller]
+    pub fn assert_refused(self, text: impl AsRef<str>) -> World {
+        let text = text.as_ref();
+        if self.refusal() != Some(text) {
+            panic!("the last step should have been refused\n  {text}\n\nbut this happened\n\n{self}\n");
+        }
+        self
+    }
+
+    #[track_caller]
+    fn append(mut self, stream: &str, mut drafts: Vec<NewEvent>) -> World {
+        let stream = match StreamId::new(stream) {
+            Ok(stream) => stream,
+            Err(invalid) => panic!("{invalid}"),
+        };
+        (self.refusal, self.appended) = (None, Vec::new());
+        let mut given = Vec::new();
+        if !drafts.is_empty() {
+            let before = self.head();
+            Stamp::default().apply(&self.bench, &stream, drafts.iter_mut());
+            if let Err(error) = at_once(self.bench.store().append(Append::new(stream.clone(), drafts))) {
+                panic!("what was given in `{stream}` cannot be appended: {}\n\n{self}\n", with_causes(&error));
+            }
+            given = self.behind(before);
+        }
+        match self.told.last_mut() {
+            Some(Told::Given(events)) => events.extend(given),
+            _ => self.told.push(Told::Given(given)),
+        }
+        self
+    }
+
+    #[track_caller]
+    fn step<E>(
+        mut self,
+        done: Result<Done, CommandError<E>>,
+        saw: Option<String>,
+        state: impl FnOnce() -> Option<String>,
+    ) -> World
+    where
+        E: Display + Send + 'static,
+    {
+        (self.refusal, self.appended, self.decided) = (None, Vec::new(), true);
+        let impossible = |why: String| -> ! { panic!("{why}\n\n{self}\n") };
+        let refusal = match done {
+            Ok(done) => {
+                if let Some(first) = done.events().first() {
+                    self.appended = self.behind(first.position.minus(1));
+                }
+                None
+            }
+            Err(CommandError::Refused(error)) => Some(Refusal::new(error)),
+            Err(CommandError::Load(error)) => impossible(with_causes(&error)),
+            Err(CommandError::Encode(error)) => impossible(with_causes(&error)),
+            Err(CommandError::Append(error)) => impossible(with_causes(&error)),
+            // No error of the domain, and yet an answer: the same aggregate twice, or one that is gone for ever.
+            Err(error) => Some(Refusal::new(error)),
+        };
+        let came = match &refusal {
+            Some(refusal) => Came::Refused(refusal.text().to_owned()),
+            None => Came::Appended(self.appended.clone()),
+        };
+        self.told.push(Told::Step { when: self.when.take(), saw, came, state: state() });
+        self.refusal = refusal;
+        self
+    }
+
+    fn head(&self) -> Position {
+        self.everything().last().map_or(Position::START, |event| event.position)
+    }
+
+    fn everything(&self) -> Vec<RecordedEvent> {
+        self.behind(Position::START)
+    }
+
+    fn behind(&self, position: Position) -> Vec<RecordedEvent> {
+        self.store.log_behind(position).unwrap_or_default()
+    }
+}
+
+impl Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let streams = self.everything();
+        let width = streams.iter().map(|event| event.stream.as_str().chars().count()).max().unwrap_or_default();
+        let read = self.store.positions_read();
+        let (mut script, mut within) = (Script::default(), false);
+        for told in &self.told {
+            // A moment heads the block of what happens then.
+            if !within || matches!(told, Told::At(_)) {
+                script.begin();
+            }
+            within = matches!(told, Told::At(_));
+            match told {
+                Told::At(moment) => script.say("at", &time(*moment)),
+                Told::Given(events) => say_events(&mut script, "given", events, width, self.decided.then_some(&read)),
+                Told::Step { when, saw, came, state } => {
+                    for (label, text) in [("when", when), ("saw", saw)] {
+                        if let Some(text) = text {
+                            script.say(label, text);
+                        }
+                    }
+                    match came {
+                        Came::Refused(text) => script.say("refused", text),
+                        Came::Appended(events) => say_events(&mut script, "then", events, width, None),
+                    }
+                    if let Some(state) = state {
+                        script.say("state", state);
+                    }
+                }
+            }
+        }
+        Display::fmt(&script, f)
+    }
+}
+
+/// The events; those that are not among the `read` ones are marked.
+fn say_events(
+    script: &mut Script,
+    label: &str,
+    events: &[RecordedEvent],
+    width: usize,
+    read: Option<&BTreeSet<Position>>,
+) {
+    if events.is_empty() {
+        script.say(label, "nothing");
+    }
+    for (index, event) in events.iter().enumerate() {
+        let mut text = format!("{:width$}  {}", event.stream.as_str(), stored(Stored::from(event)));
+        if !event.tags.is_empty() {
+            let tags: Vec<_> = event.tags.iter().map(Tag::as_str).collect();
+            let _ = write!(text, "  [{}]", tags.join(", "));
+        }
+        if read.is_some_and(|read| !read.contains(&event.position)) {
+            text.push_str("  (not selected)");
+        }
+        script.say_event(if index == 0 { label } else { "" }, event.position.get(), &text);
+    }
+}
+
+impl Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
