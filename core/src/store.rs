@@ -140,8 +140,16 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         let (mut known, mut above) = (Position::START, self.head(partition).await?.visible.next());
         while known.next() < above {
             let middle = Position::new((known.get() + above.get()) / 2);
-            let read = ReadLog::after(middle.minus(1)).up_to(above.minus(1)).partition(partition).limit(1);
-            match self.read(read).await?.events.first() {
+            let mut read = ReadLog::after(middle.minus(1)).up_to(above.minus(1)).partition(partition).limit(1);
+            let first = loop {
+                let page = self.read(read.clone()).await?;
+                if page.end || !page.events.is_empty() {
+                    break page.events.into_iter().next();
+                }
+                // Events were removed here, and the store gave up looking for the next one.
+                read.after = page.scanned;
+            };
+            match first {
                 Some(event) if event.recorded_at <= moment => known = event.position,
                 _ => above = middle,
             }
@@ -279,5 +287,63 @@ pub trait Store: EventStore + Log {
     /// Read models beside the log.
     fn views(&self) -> Option<&dyn ViewStore> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::event::NewEvent;
+    use crate::memory::MemoryStore;
+
+    /// A log that looks at one position a page.
+    #[derive(Debug)]
+    struct StepByStep(MemoryStore);
+
+    #[async_trait]
+    impl Log for StepByStep {
+        fn id(&self) -> LogId {
+            self.0.id()
+        }
+
+        fn partitions(&self) -> u32 {
+            self.0.partitions()
+        }
+
+        async fn read(&self, mut read: ReadLog) -> Result<LogPage, StoreError> {
+            let end = read.up_to;
+            read.up_to = end.min(read.after.next());
+            let page = self.0.read(read.clone()).await?;
+            Ok(LogPage { end: page.end && read.up_to == end, ..page })
+        }
+
+        async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
+            self.0.head(partition).await
+        }
+
+        fn hint(&self) -> Hint {
+            self.0.hint()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_moment_is_found_behind_events_that_were_removed() {
+        let clock = Arc::new(ManualClock::default());
+        let store = MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock));
+        let stream = StreamId::new("a-1").unwrap();
+        for _ in 0..9 {
+            clock.advance(TimeDelta::seconds(1));
+            store.append(Append::new(stream.clone(), [NewEvent::json("a", "1")])).await.unwrap();
+        }
+        let before = Version::new(8);
+        store.change_stream(&stream, Expected::Any, StreamChange::Archive { before }).await.unwrap();
+        let moment = clock.now() - TimeDelta::seconds(1);
+        let found = StepByStep(store).position_at(Partition(0), moment).await.unwrap();
+        assert_eq!(found, Position::new(8));
     }
 }
