@@ -106,14 +106,14 @@ pub async fn a_read_that_is_dropped_disturbs_nobody(fixture: &dyn Fixture) {
 /// Writers that are aborted in the middle of what they do: what they were told is there, and nothing is there in part.
 pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel();
+    let (told, mut tellings) = tokio::sync::mpsc::channel(64);
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let (store, told) = (Arc::clone(&store), told.clone());
             tokio::spawn(async move {
                 loop {
                     let appended = append(&*store, &stream(format!("aborted-{writer}")), events(3)).await;
-                    if told.send(appended).is_err() {
+                    if told.send(appended).await.is_err() {
                         return;
                     }
                     tokio::task::yield_now().await;

@@ -377,45 +377,45 @@ async fn population(store: &dyn Store, clock: &ManualClock) {
     }
 }
 
-fn filters(begun: DateTime<Utc>) -> Vec<Filter> {
+/// Filters, and how many of the population each lets through.
+fn filters(begun: DateTime<Utc>) -> Vec<(Filter, usize)> {
     let all = Filter::default;
     let happened = |micros| DateTime::UNIX_EPOCH + TimeDelta::microseconds(micros);
     let recorded = |micros| begun + TimeDelta::microseconds(micros);
-    let mut filters = vec![
-        all().types(["opened"]),
-        all().types(["opened", "closed"]),
-        all().types(["open%", "o_ened"]),
-        all().types(["nothing"]),
-        all().category("account"),
-        all().category("account").category("konto"),
-        all().category("acc%unt"),
-        all().category("acc_unt"),
-        all().category("none"),
-        all().stream_prefix("account-1"),
-        all().stream_prefix("account"),
-        all().stream_prefix("acc%"),
-        all().stream_prefix("acc_"),
-        all().stream_prefix("a\\"),
-        all().stream_prefix("konto-\u{10ffff}"),
-        all().stream_prefix("konto-").stream_prefix("Account"),
-        all().stream_prefix(""),
-        all().tag(tag("k:a")),
-        all().tag(tag("k:a")).tag(tag("k:b")),
-        all().tag(tag("kk:a")).tag(tag("kk:a")),
-        all().tag(tag("k:none")),
-        all().occurred(happened(-3)..happened(4)),
-        all().occurred(happened(-3)..=happened(4)),
-        all().occurred((Bound::Excluded(happened(-3)), Bound::Unbounded)),
-        all().occurred(..happened(0)),
-        all().recorded(recorded(5)..recorded(9)),
-        all().recorded(recorded(5)..=recorded(9)),
-        all().recorded((Bound::Excluded(recorded(5)), Bound::Included(recorded(5)))),
-        all().types(["opened"]).category("account").tag(tag("k:a")).occurred(happened(-20)..).recorded(begun..),
-        all().types(["opened"]).category("account").stream_prefix("account-1"),
-        all().category("account").stream_prefix("konto"),
-    ];
-    filters.push(all());
-    filters
+    vec![
+        (all().types(["opened"]), 13),
+        (all().types(["opened", "closed"]), 26),
+        (all().types(["open%", "o_ened"]), 0),
+        (all().types(["nothing"]), 0),
+        (all().category("account"), 16),
+        (all().category("account").category("konto"), 28),
+        (all().category("acc%unt"), 4),
+        (all().category("acc_unt"), 4),
+        (all().category("none"), 0),
+        (all().stream_prefix("account-1"), 8),
+        (all().stream_prefix("account"), 20),
+        (all().stream_prefix("acc%"), 4),
+        (all().stream_prefix("acc_"), 4),
+        (all().stream_prefix("a\\"), 4),
+        (all().stream_prefix("konto-\u{10ffff}"), 4),
+        (all().stream_prefix("konto-").stream_prefix("Account"), 16),
+        (all().stream_prefix(""), 52),
+        (all().tag(tag("k:a")), 26),
+        (all().tag(tag("k:a")).tag(tag("k:b")), 12),
+        (all().tag(tag("kk:a")).tag(tag("kk:a")), 26),
+        (all().tag(tag("k:none")), 0),
+        (all().occurred(happened(-3)..happened(4)), 7),
+        (all().occurred(happened(-3)..=happened(4)), 8),
+        (all().occurred((Bound::Excluded(happened(-3)), Bound::Unbounded)), 34),
+        (all().occurred(..happened(0)), 20),
+        (all().recorded(recorded(5)..recorded(9)), 4),
+        (all().recorded(recorded(5)..=recorded(9)), 5),
+        (all().recorded((Bound::Excluded(recorded(5)), Bound::Included(recorded(5)))), 0),
+        (all().types(["opened"]).category("account").tag(tag("k:a")).occurred(happened(-20)..).recorded(begun..), 2),
+        (all().types(["opened"]).category("account").stream_prefix("account-1"), 2),
+        (all().category("account").stream_prefix("konto"), 0),
+        (all(), 52),
+    ]
 }
 
 pub async fn filters_by_type_category_prefix_tags_and_times(fixture: &dyn Fixture) {
@@ -423,24 +423,27 @@ pub async fn filters_by_type_category_prefix_tags_and_times(fixture: &dyn Fixtur
     let begun = clock.now();
     let store = open_at(fixture, &clock).await;
     population(&*store, &clock).await;
-    for partition in partitions(&*store) {
-        let all = whole_log(&*store, partition).await;
-        for filter in filters(begun) {
-            let expected: Vec<u64> =
-                positions(&all.iter().filter(|event| filter.matches(event)).cloned().collect::<Vec<_>>());
-            for limit in [1, 3, 1_000] {
-                let read = ReadLog::after(Position::START).partition(partition).filter(filter.clone()).limit(limit);
-                assert_eq!(positions(&read_log(&*store, read.clone()).await), expected, "{filter:?} by {limit}");
+    for (filter, count) in filters(begun) {
+        let mut found = 0;
+        for partition in partitions(&*store) {
+            let read = ReadLog::after(Position::START).partition(partition).filter(filter.clone());
+            let all = read_log(&*store, read.clone()).await;
+            assert!(all.iter().all(|event| filter.matches(event)), "{filter:?}");
+            found += all.len();
+            let all = positions(&all);
+            for limit in [1, 3] {
+                let read = read.clone().limit(limit);
+                assert_eq!(positions(&read_log(&*store, read.clone()).await), all, "{filter:?} by {limit}");
                 let mut backward = positions(&read_log(&*store, read.clone().backward()).await);
                 backward.reverse();
-                assert_eq!(backward, expected, "{filter:?} by {limit} backward");
+                assert_eq!(backward, all, "{filter:?} by {limit} backward");
                 let (after, up_to) = (Position::new(3), Position::new(11));
                 let part = read_log(&*store, ReadLog { after, up_to, ..read }).await;
-                let expected: Vec<u64> =
-                    expected.iter().copied().filter(|position| (4..=11).contains(position)).collect();
-                assert_eq!(positions(&part), expected, "{filter:?} by {limit} in (3, 11]");
+                let in_part: Vec<u64> = all.iter().copied().filter(|position| (4..=11).contains(position)).collect();
+                assert_eq!(positions(&part), in_part, "{filter:?} by {limit} in (3, 11]");
             }
         }
+        assert_eq!(found, count, "{filter:?}");
     }
 }
 

@@ -113,12 +113,10 @@ mod tests {
     }
 
     #[test]
-    fn every_list_has_its_file() {
-        for (module, case) in cases() {
-            assert!(
-                FILES.iter().any(|(file, _)| *file == module),
-                "`{module}::{case}` is in no file that is looked at"
-            );
-        }
+    fn every_file_of_cases_is_looked_at() {
+        let public = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("pub mod "));
+        let modules: Vec<&str> =
+            public.map(|rest| rest.trim_end_matches(';')).filter(|name| *name != "trouble").collect();
+        assert_eq!(modules, FILES.map(|(file, _)| file));
     }
 }
