@@ -329,6 +329,33 @@ program! { without_sample,
     }
 }
 
+program! { grown,
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(category = "note")]
+    enum NoteEvent {
+        Written {
+            text: String,
+            mood: Option<String>,
+            #[serde(default)]
+            stars: u8,
+        },
+    }
+
+    fn samples() -> [NoteEvent; 1] {
+        [NoteEvent::Written { text: "a".into(), mood: None, stars: 5 }]
+    }
+}
+
+#[test]
+fn a_shape_may_grow_by_what_old_events_lack() {
+    let life = Life::begin(before::program);
+    insta::assert_snapshot!("grown", life.differences(grown::program, Update::Nothing));
+    life.released(grown::program);
+    insta::assert_snapshot!("grown_file", life.text());
+    let told = life.refuses(before::program);
+    assert!(told.contains("`note.written` v1 has other fields"), "{told}");
+}
+
 #[test]
 fn a_changed_shape_is_told_with_old_and_new() {
     let life = Life::begin(before::program);

@@ -104,7 +104,7 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// # When a shape changes
 ///
-/// A field that has a default (`#[serde(default)]`) can be added as it is. Any other change is a new `version`, and the old versions
+/// A field that has a default (`#[serde(default)]`) or is an `Option` can be added as it is. Any other change is a new `version`, and the old versions
 /// are read through functions, each from one version to the next, the last one to the event type itself. Each may also return an
 /// `Option`, an array or a `Vec` of it, when one old event is none or several now. An old shape is a type that serde can read; give it a name and leave it as it is.
 ///

@@ -3,6 +3,7 @@
 mod compare;
 mod drift;
 mod file;
+mod growth;
 
 use std::any::TypeId;
 use std::fmt::{self, Debug};
@@ -48,7 +49,8 @@ use self::file::{Lock, Sample};
 /// - when a fold gives another state over the same stored events: it needs a new version too,
 /// - when something is not in the file yet: `ANNALS_UPDATE=1 cargo test` adds it, and never changes what is there.
 ///
-/// Entries of old versions stay, and their bytes go through the upcasters in every run. What was never stored outside of tests may change:
+/// A shape that has only grown, by fields that have a default (`#[serde(default)]`) or are an `Option`, is such a new thing: what is stored reads as
+/// it did. Entries of old versions stay, and their bytes go through the upcasters in every run. What was never stored outside of tests may change:
 /// `ANNALS_UPDATE=force cargo test` writes the file anew, and the review of its diff is the last word.
 ///
 /// One file belongs to one test, which names every event type of the program. Samples and states must print the same in every run:

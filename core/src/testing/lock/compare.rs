@@ -1,7 +1,9 @@
 //! The program beside the file: what has changed, what is missing, and the file as it would be.
 
 use super::file::{Fold as PinnedFold, Lock, Sample, Shape as Pinned};
+use super::growth::{has_grown, holds};
 use super::{EventsLock, Fold, Type, drift};
+use crate::codec::{Codec, Json};
 use crate::typed::Shape;
 
 /// What came of it.
@@ -62,8 +64,9 @@ impl EventsLock {
         let Some((known, shape)) = self.reader(event_type, version) else {
             return Some(drift::unread(event_type, version));
         };
-        if shape.current && pinned.fields != shape.fields {
-            return Some(drift::shape(event_type, version, "has other fields", &pinned.fields, shape.fields));
+        let (was, is) = (pinned.fields(), shape.fields);
+        if shape.current && was != is && !has_grown(was, is) {
+            return Some(drift::shape(event_type, version, "has other fields", was, is));
         }
         pinned.samples.iter().find_map(|sample| {
             let content = sample.content();
@@ -75,8 +78,8 @@ impl EventsLock {
                 Err(why) => Some(drift::unreadable(event_type, version, &content, &why)),
                 Ok(_) if !shape.current => None,
                 Ok(again) => match again.as_slice() {
-                    [again] if again == sample => None,
-                    [again] if again.untagged() == sample.untagged() => {
+                    [again] if still_holds(again, sample) => None,
+                    [again] if still_holds(&again.untagged(), &sample.untagged()) => {
                         let shown = |tags: &[String]| if tags.is_empty() { "none".to_owned() } else { tags.join(", ") };
                         let (was, is) = (shown(&sample.tags), shown(&again.tags));
                         Some(drift::shape(event_type, version, "carries other tags", &was, &is))
@@ -96,7 +99,7 @@ impl EventsLock {
     fn still_true(&self, event_type: &str, version: u32, pinned: &Pinned) -> Option<Pinned> {
         let (known, shape) = self.reader(event_type, version)?;
         let is_true = |sample: &&Sample| match (known.again)(sample) {
-            Ok(again) => !shape.current || again.as_slice() == std::slice::from_ref(*sample),
+            Ok(again) => !shape.current || matches!(again.as_slice(), [again] if still_holds(again, sample)),
             Err(_) => false,
         };
         let samples: Vec<_> = pinned.samples.iter().filter(is_true).cloned().collect();
@@ -110,7 +113,8 @@ impl Compared {
         let key = (event_type.to_owned(), version);
         let samples = known.samples.iter().filter(|sample| sample.key() == key);
         let Some(pinned) = self.updated.events.get_mut(&key) else {
-            let mut pinned = Pinned { fields: shape.fields.to_owned(), samples: Vec::new() };
+            let mut pinned = Pinned::default();
+            pinned.grow(shape.fields);
             add(&mut pinned.samples, samples);
             if pinned.samples.is_empty() {
                 self.changed.push(drift::no_sample(event_type, version));
@@ -119,8 +123,12 @@ impl Compared {
             self.missing.push(drift::new_shape(event_type, version));
             return;
         };
-        if anew {
-            shape.fields.clone_into(&mut pinned.fields);
+        if pinned.fields() != shape.fields {
+            if anew {
+                pinned.fields.clear();
+            }
+            self.missing.push(drift::grown(event_type, version, pinned.fields(), shape.fields));
+            pinned.grow(shape.fields);
         }
         let new = add(&mut pinned.samples, samples);
         self.missing.extend(new.iter().map(|sample| drift::new_sample(event_type, version, &sample.content())));
@@ -171,6 +179,13 @@ impl Compared {
             Err(_) => {}
         }
     }
+}
+
+/// Whether a sample that was read and written again holds all that it held.
+fn still_holds(again: &Sample, sample: &Sample) -> bool {
+    let is_alike = again.key() == sample.key() && again.codec == sample.codec && again.tags == sample.tags;
+    is_alike
+        && (again.payload == sample.payload || (again.codec == Json::NAME && holds(&again.payload, &sample.payload)))
 }
 
 /// Adds those that are not there, and says which.

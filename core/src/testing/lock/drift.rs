@@ -80,6 +80,14 @@ pub(super) fn new_shape(event_type: &str, version: u32) -> String {
     format!("`{event_type}` v{version} is new. To add it: ANNALS_UPDATE=1 cargo test.")
 }
 
+/// A current shape that has only grown.
+pub(super) fn grown(event_type: &str, version: u32, was: &str, is: &str) -> String {
+    format!(
+        "`{event_type}` v{version} has grown, and reads what is stored:\n    was {was}\n    is  {is}\n\
+         To add it: ANNALS_UPDATE=1 cargo test."
+    )
+}
+
 /// A sample that is not in the file.
 pub(super) fn new_sample(event_type: &str, version: u32, content: &str) -> String {
     format!("`{event_type}` v{version} has a new sample:\n    {content}\nTo add it: ANNALS_UPDATE=1 cargo test.")

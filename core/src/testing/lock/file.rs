@@ -34,7 +34,8 @@ pub(super) struct Lock {
 /// A stored shape, as it was when events were written in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shape {
-    pub(super) fields: String,
+    /// The first ones, and those that it has grown to since.
+    pub(super) fields: Vec<String>,
     pub(super) samples: Vec<Sample>,
 }
 
@@ -54,6 +55,20 @@ pub(super) struct Fold {
     pub(super) version: u32,
     pub(super) over: Vec<Sample>,
     pub(super) state: String,
+}
+
+impl Shape {
+    /// The fields as they are now; nothing where there are none.
+    pub(super) fn fields(&self) -> &str {
+        self.fields.last().map_or("", String::as_str)
+    }
+
+    /// With other fields now.
+    pub(super) fn grow(&mut self, fields: &str) {
+        if !fields.is_empty() {
+            self.fields.push(fields.to_owned());
+        }
+    }
 }
 
 impl Sample {
@@ -88,9 +103,7 @@ impl fmt::Display for Lock {
         f.write_str(HEADER)?;
         for ((event_type, version), shape) in &self.events {
             writeln!(f, "\nevent {event_type} v{version}")?;
-            if !shape.fields.is_empty() {
-                writeln!(f, "    fields {}", shape.fields)?;
-            }
+            shape.fields.iter().try_for_each(|fields| writeln!(f, "    fields {fields}"))?;
             for sample in &shape.samples {
                 writeln!(f, "    sample {} {}", sample.codec, sample.content())?;
                 sample.tags.iter().try_for_each(|tag| writeln!(f, "    tag {tag}"))?;
@@ -158,7 +171,7 @@ impl Lock {
             (_, Entry::Event(key)) => {
                 let shape = self.events.entry(key.clone()).or_default();
                 match word {
-                    "fields" => rest.clone_into(&mut shape.fields),
+                    "fields" => shape.fields.push(rest.to_owned()),
                     "sample" => shape.samples.push(sample(key.clone(), rest).ok_or(NOT_A_LINE)?),
                     "tag" => shape.samples.last_mut().ok_or(NOT_A_LINE)?.tags.push(rest.to_owned()),
                     _ => return Err(NOT_A_LINE),
@@ -224,11 +237,11 @@ mod tests {
         let mut lock = Lock::default();
         let odd = [&b"\xff\x00"[..], b"", b" x ", b"a\nb", b"hex:00"];
         let samples = vec![sample("a.b", b"{\"c\": 5}", &["k:v w", "l:m"]), sample("a.b", b"null", &[])];
-        let shape = Shape { fields: "{ c: u8 }".into(), samples };
+        let shape = Shape { fields: vec!["{ c: u8 }".into()], samples };
         lock.events.insert(("a.b".into(), 1), shape);
         let samples: Vec<_> = odd.iter().map(|payload| sample("a.odd", payload, &[])).collect();
         let over = samples.clone();
-        lock.events.insert(("a.odd".into(), 1), Shape { fields: String::new(), samples });
+        lock.events.insert(("a.odd".into(), 1), Shape { fields: vec![], samples });
         let state = "State {\n    a: 1,\n\n    | b\n}".to_owned();
         lock.folds.insert("of a".into(), Fold { version: 3, over, state });
         lock
