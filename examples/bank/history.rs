@@ -7,10 +7,12 @@ use annals::prelude::*;
 use crate::account::{Account, AccountEvent, Slip};
 use crate::money::Money;
 
-/// Prints what happened to the account, oldest first, with the balance after each event. Says whether anything has.
+/// Prints what happened to the account, oldest first, with the balance after each event. Answers whether anything has, and
+/// prints nothing when not.
 pub(crate) async fn print(
     db: &Annals,
     account: &str,
+    title: &str,
     out: &mut impl Write,
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let account = db.aggregate::<Account>(account);
@@ -21,6 +23,7 @@ pub(crate) async fn print(
         for entry in page.entries {
             if nothing_yet {
                 nothing_yet = false;
+                writeln!(out, "{title}\n")?;
                 writeln!(
                     out,
                     "{:>7}  {:10}  {:32}  {:>14}  {:>14}  recorded at",

@@ -87,8 +87,8 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::History { account, store } => {
             let db = store::open_existing(&store).await?;
-            writeln!(out, "Account {account} in {store}\n")?;
-            if !history::print(&db, &account, &mut out).await? {
+            let title = format!("Account {account} in {store}");
+            if !history::print(&db, &account, &title, &mut out).await? {
                 return Err(format!("nothing ever happened to account `{account}` in {store}").into());
             }
         }
