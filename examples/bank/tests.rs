@@ -2,5 +2,6 @@
 
 mod deciding;
 mod importing;
+mod keeping;
 mod racing;
 mod telling;

@@ -2,4 +2,5 @@
 
 mod coupons;
 mod deciding;
+mod keeping;
 mod telling;

@@ -1,12 +1,13 @@
 //! What an account says yes and no to. No store is needed to know.
 
 use annals::prelude::*;
+use annals::testing;
 
 use crate::account::{Account, AccountError, AccountEvent, Direction, Slip, TransferError, transfer};
 use crate::money::Money;
 
-fn opened() -> AccountEvent {
-    AccountEvent::Opened { owner: "Alice".to_owned() }
+fn opened(owner: &str) -> AccountEvent {
+    AccountEvent::Opened { owner: owner.to_owned() }
 }
 
 fn deposited(crowns: i64) -> AccountEvent {
@@ -15,7 +16,7 @@ fn deposited(crowns: i64) -> AccountEvent {
 
 #[test]
 fn an_overdraft_is_refused() {
-    let story = Account::given([opened(), deposited(50)])
+    let story = Account::given([opened("Alice"), deposited(50)])
         .step("withdraw 80", |account| account.withdraw(Money::crowns(80)))
         .step("withdraw 50", |account| account.withdraw(Money::crowns(50)));
     insta::assert_snapshot!(story);
@@ -38,7 +39,7 @@ fn an_account_is_opened_once_and_closed_empty() {
 #[test]
 fn nothing_and_less_than_nothing_cannot_be_moved() {
     for amount in [Money::ZERO, Money::halers(-1)] {
-        Account::given([opened(), deposited(50)])
+        Account::given([opened("Alice"), deposited(50)])
             .when(|account| account.deposit(amount))
             .assert_refused(format!("{amount} is not more than nothing"))
             .when(|account| account.withdraw(amount))
@@ -62,29 +63,20 @@ fn what_a_bank_recorded_is_not_refused() {
 }
 
 #[test]
-fn a_transfer_takes_from_one_what_it_gives_to_the_other() {
-    let (alice, bob) = (account(100), account(0));
-    let moved = transfer(("alice", &alice), ("bob", &bob), Money::crowns(60));
-    let (sent, received) = moved.unwrap();
-    assert_eq!(sent.change(), Some(Money::crowns(-60)));
-    assert_eq!(received.change(), Some(Money::crowns(60)));
-}
-
-#[test]
-fn a_transfer_is_refused_by_the_side_that_cannot() {
-    let (alice, bob, nobody) = (account(100), account(0), Account::default());
-    let refused = |from, to, crowns| transfer(("from", from), ("to", to), Money::crowns(crowns)).unwrap_err();
-    let (balance, amount) = (Money::crowns(100), Money::crowns(101));
-    assert_eq!(refused(&alice, &bob, 101), TransferError::Sender(AccountError::Overdraft { balance, amount }));
-    assert_eq!(refused(&alice, &nobody, 1), TransferError::Recipient(AccountError::Unopened));
-    assert_eq!(refused(&nobody, &bob, 1).to_string(), "sender: the account was never opened");
-}
-
-/// An open account that holds so much.
-fn account(crowns: i64) -> Account {
-    let mut account = Account::default();
-    for event in [opened(), deposited(crowns)] {
-        account.apply(&event);
-    }
-    account
+fn a_transfer_is_one_decision_over_two_accounts() {
+    let moves =
+        |crowns| move |(from, to): &(Account, Account)| transfer(("alice", from), ("bob", to), Money::crowns(crowns));
+    let story = testing::world()
+        .given("account-alice", [opened("Alice"), deposited(100)])
+        .given("account-bob", [opened("Bob")])
+        .when("alice sends bob 101")
+        .decide((Account::at("alice"), Account::at("bob")), moves(101))
+        .when("alice sends bob 60")
+        .decide((Account::at("alice"), Account::at("bob")), moves(60))
+        .when("alice sends bob 60 again")
+        .decide((Account::at("alice"), Account::at("bob")), moves(60))
+        .when("alice sends 10 to an account that is not there")
+        .decide((Account::at("alice"), Account::at("nobody")), moves(10));
+    insta::assert_snapshot!(story);
+    assert_eq!(story.refusal_as(), Some(&TransferError::Recipient(AccountError::Unopened)));
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use annals::chrono::{DateTime, Utc};
 use annals::prelude::*;
+use annals::testing;
 use indicatif::ProgressBar;
 
 use crate::arguments::{self, Command};
@@ -220,6 +221,17 @@ fn accounts_stand_in_the_order_that_people_expect() {
     alice,0.00
     bob,0.00
     "#);
+}
+
+#[tokio::test]
+async fn a_row_is_stored_to_the_letter() {
+    let bank = fresh().await;
+    let text = "\
+trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account
+637742;2177;930105;\"PRIJEM\";\"PREVOD Z UCTU\";5123.00;5923.00;\"DUCHOD\";\"YZ\";\"62457513\"
+637743;2177;930106;\"VYBER\";\"VYBER\";0.07;5922.93;\" \";;";
+    check(&bank.import_text(text).await.unwrap(), 2, 0, 0);
+    insta::assert_snapshot!(testing::timeline(&bank.db, "account-2177").await);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What a cart says yes and no to. No store is needed to know.
 
 use annals::prelude::*;
+use annals::testing;
 
 use crate::cart::{Cart, CartEvent};
 use crate::coupon::{Coupon, CouponUse};
@@ -33,6 +34,23 @@ fn a_used_coupon_is_refused() {
         .step("SPRING, used elsewhere", |cart| cart.apply_coupon(&spring, &CouponUse { used: true }))
         .step("SPRING", |cart| cart.apply_coupon(&spring, &CouponUse::default()))
         .step("SPRING again", |cart| cart.apply_coupon(&spring, &CouponUse { used: true }));
+    insta::assert_snapshot!(story);
+}
+
+#[test]
+fn a_coupon_that_another_cart_used_is_refused() {
+    let spring = Coupon { code: "SPRING".to_owned(), percent: 10 };
+    let mut story = testing::world()
+        .given("cart-ada", [added("tea", 1, Price::euros(4, 50))])
+        .given("cart-ben", [added("kettle", 1, Price::euros(39, 90))])
+        .given("cart-cleo", [CartEvent::CouponApplied { code: "SUMMER".to_owned(), percent: 5 }]);
+    for cart in ["ada", "ben"] {
+        story = story
+            .when(format!("{cart} applies SPRING"))
+            .decide((Cart::at(cart), CouponUse::of(&spring).unwrap()), |(cart, uses)| {
+                cart.apply_coupon(&spring, uses).map(|event| (event, ()))
+            });
+    }
     insta::assert_snapshot!(story);
 }
 
