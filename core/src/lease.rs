@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::StoreError;
+use crate::event::to_microseconds;
 
 /// The right to work on something until it expires or is taken by another. What is written under it carries its epoch, and a
 /// store refuses what carries an older one: a worker that was paused for too long can do no harm.
@@ -23,11 +24,31 @@ pub struct Lease {
     pub name: String,
     /// Who has it.
     pub owner: String,
-    /// Raised every time it changes hands, and never reused.
+    /// Raised every time it is granted, and never reused, also after it was given back.
     pub epoch: u64,
 }
 
-/// What a lease is at a moment.
+impl Lease {
+    /// When a lease that is granted `now` for `ttl` ends: at that moment it is free. Never later than the year 9999.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use annals_core::{Clock, Lease, SystemClock, chrono::TimeDelta};
+    ///
+    /// let now = SystemClock.now();
+    /// assert_eq!(Lease::end(now, Duration::from_secs(10)), now + TimeDelta::seconds(10));
+    /// assert!(Lease::end(now, Duration::MAX) > now);
+    /// ```
+    pub fn end(now: DateTime<Utc>, ttl: Duration) -> DateTime<Utc> {
+        // 9999-12-31T23:59:59Z
+        let last = DateTime::from_timestamp_micros(253_402_300_799_000_000).unwrap_or(now);
+        let end = TimeDelta::from_std(ttl).ok().and_then(|ttl| now.checked_add_signed(ttl));
+        to_microseconds(end.unwrap_or(last).min(last))
+    }
+}
+
+/// What a lease is at a moment. One that was given back has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct LeaseState {
@@ -53,7 +74,7 @@ pub enum Acquired {
 #[async_trait]
 pub trait Leases: std::fmt::Debug + Send + Sync + 'static {
     /// Takes the lease for `owner` until `ttl` from now, when it is free or has ended. Every grant raises the epoch, also one to
-    /// the same owner.
+    /// the same owner. Who has it already renews it; asking again is answered as anybody's asking is.
     ///
     /// # Errors
     ///
@@ -76,7 +97,7 @@ pub trait Leases: std::fmt::Debug + Send + Sync + 'static {
     /// Only those of a store that cannot answer.
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// Every lease whose name starts with `prefix`, in the order of the names.
+    /// Every lease whose name starts with `prefix`, byte by byte, in the order of the names; also those that have ended.
     ///
     /// # Errors
     ///

@@ -66,5 +66,6 @@ pub use tag::Tag;
 pub use typed::{DecodeError, Decoded, EncodeError, Encoded, Event, IntoEvents, Recorded, Shape, Stored, Undecodable};
 pub use view_store::{
     Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow, Phase, ReadRows,
-    RowChange, RowPlace, RowVersion, RowsBy, RowsPage, Verdict, ViewCommit, ViewRow, ViewStore,
+    RowChange, RowPlace, RowVersion, RowsBy, RowsPage, VIEW_KEY_BYTES_MAX, VIEW_SLOTS_MAX, Verdict, ViewCommit,
+    ViewRow, ViewStore,
 };

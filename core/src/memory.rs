@@ -4,6 +4,8 @@
 //! shortest code that keeps every promise of [`Store`], with nothing clever in it. When a backend and this file disagree, one
 //! of them has a bug, and the contract suite should say which.
 
+mod views;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,11 +24,12 @@ use crate::snapshot::{FoldId, Snapshot};
 use crate::store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{Status, StreamChange, StreamState};
+use crate::view_store::ViewStore;
 
 /// A store that forgets everything when the last handle to it is gone.
 ///
 /// With one partition it can do everything that a SQL store can. With several it is a log without a total order, as Kafka is:
-/// no append over several streams, no decisions over queries.
+/// no append over several streams, no decisions over queries. It is also a place for read models, of its own log or of another.
 ///
 /// ```
 /// use annals_core::{Append, EventStore, MemoryStore, NewEvent, StreamId};
@@ -51,6 +54,7 @@ struct Shared {
     limits: Limits,
     partitions: Vec<Mutex<PartitionLog>>,
     snapshots: Mutex<BTreeMap<(StreamId, String, u32, Version), Snapshot>>,
+    views: Mutex<views::Views>,
     moved: watch::Sender<u64>,
 }
 
@@ -81,8 +85,14 @@ impl MemoryStore {
     pub fn with_partitions(count: u32) -> MemoryStore {
         let partitions = (0..count.max(1)).map(|_| Mutex::default()).collect();
         let (moved, _) = watch::channel(0);
-        let shared =
-            Shared { id: LogId::random(), limits: Limits::default(), partitions, snapshots: Mutex::default(), moved };
+        let shared = Shared {
+            id: LogId::random(),
+            limits: Limits::default(),
+            partitions,
+            snapshots: Mutex::default(),
+            views: Mutex::default(),
+            moved,
+        };
         MemoryStore { shared: Arc::new(shared), clock: Arc::new(SystemClock) }
     }
 
@@ -91,7 +101,8 @@ impl MemoryStore {
         MemoryStore::new().on_clock(clock)
     }
 
-    /// The same store with the same events; what this handle appends is recorded at the times that `clock` tells.
+    /// The same store with the same events; what this handle appends is recorded at the times that `clock` tells, and what it
+    /// asks of leases is decided by it.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -432,6 +443,10 @@ impl Store for MemoryStore {
     }
 
     fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        Some(self)
+    }
+
+    fn views(&self) -> Option<&dyn ViewStore> {
         Some(self)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Rows are bytes here; what they mean is the business of the projections. A view store may be in another database than the log.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 
 use async_trait::async_trait;
@@ -13,6 +14,12 @@ use crate::event::EventId;
 use crate::lease::{Lease, Leases};
 use crate::position::{LogId, Partition, Position};
 use crate::read::Direction;
+
+/// The bytes that a key, an entry of an index, or the name of a view may have: what every database can keep in an index.
+pub const VIEW_KEY_BYTES_MAX: usize = 1_024;
+
+/// The slots that a generation may have: as many as there are virtual nodes to which keys are hashed.
+pub const VIEW_SLOTS_MAX: u16 = 256;
 
 /// One build of a view: filled beside the one that serves, then switched to, then followed until it is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,7 +68,7 @@ pub struct GenerationSpec {
     pub handles: Vec<String>,
     /// The log that it is folded from.
     pub log: LogId,
-    /// How many partitions that log has.
+    /// How many partitions that log has; exactly one when the past is kept, because a moment is one position.
     pub partitions: u32,
     /// Into how many slots its keys are divided.
     pub slots: u16,
@@ -92,6 +99,47 @@ impl GenerationSpec {
             indexes: Vec::new(),
         }
     }
+
+    /// Refuses what no store may begin.
+    ///
+    /// # Errors
+    ///
+    /// A view without a name or with one that is too long, no slots or partitions or too many slots, an index that is named twice,
+    /// a view that keeps its past and is folded from several partitions.
+    ///
+    /// ```
+    /// use annals_core::{GenerationSpec, LogId};
+    ///
+    /// let mut spec = GenerationSpec::new("balances", 1, LogId::random());
+    /// assert!(spec.check().is_ok());
+    /// spec.slots = 0;
+    /// assert_eq!(spec.check().unwrap_err().to_string(), "view `balances` is divided into 0 slots, 1 to 256 are possible");
+    /// ```
+    pub fn check(&self) -> Result<(), Invalid> {
+        let view = &self.view;
+        if view.is_empty() || view.len() > VIEW_KEY_BYTES_MAX {
+            let (bytes, most) = (view.len(), VIEW_KEY_BYTES_MAX);
+            return Err(Invalid::new(format!("a view has a name of {bytes} bytes, 1 to {most} are possible")));
+        }
+        if self.slots == 0 || self.slots > VIEW_SLOTS_MAX {
+            let (slots, most) = (self.slots, VIEW_SLOTS_MAX);
+            return Err(Invalid::new(format!("view `{view}` is divided into {slots} slots, 1 to {most} are possible")));
+        }
+        if self.partitions == 0 {
+            return Err(Invalid::new(format!("view `{view}` is folded from a log without partitions")));
+        }
+        if self.partitions > 1 && self.keeps != Keeps::Present {
+            let partitions = self.partitions;
+            return Err(Invalid::new(format!(
+                "view `{view}` keeps its past, which needs a log of one partition, and this one has {partitions}"
+            )));
+        }
+        let mut named = HashSet::new();
+        match self.indexes.iter().find(|name| !named.insert(*name)) {
+            Some(name) => Err(Invalid::new(format!("view `{view}` has index `{name}` twice"))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A generation and where it stands.
@@ -106,7 +154,8 @@ pub struct Generation {
     pub phase: Phase,
     /// When it was begun.
     pub begun_at: DateTime<Utc>,
-    /// Questions about moments before this position cannot be answered any more (or never could).
+    /// Questions about moments before this position cannot be answered any more: the start when a generation that keeps its past
+    /// is begun, [`Position::MAX`] for one that keeps only the present.
     pub history_since: Position,
 }
 
@@ -122,9 +171,34 @@ impl Generation {
         Generation { id, spec, phase, begun_at, history_since }
     }
 
-    /// The name of the lease on one of its slots.
+    /// The name of the lease on one of its slots: no two slots of any generations share one.
     pub fn lease_name(&self, slot: u16) -> String {
+        // The last two parts are numbers, so a view whose name has slashes is not taken for another.
         format!("{}/{}/{slot}", self.spec.view, self.id)
+    }
+
+    /// Refuses to drop what readers depend on. `of_view` are the generations of the same view.
+    ///
+    /// # Errors
+    ///
+    /// When it is the only live one. One that is live for its version may go once another version is live.
+    ///
+    /// ```
+    /// use annals_core::{Generation, GenerationId, GenerationSpec, LogId, Phase, Position, SystemClock, Clock};
+    ///
+    /// let spec = GenerationSpec::new("balances", 1, LogId::random());
+    /// let live = Generation::new(GenerationId(1), spec, Phase::Live, SystemClock.now(), Position::START);
+    /// assert!(live.check_drop([&live]).is_err());
+    /// ```
+    pub fn check_drop<'a>(&self, of_view: impl IntoIterator<Item = &'a Generation>) -> Result<(), Invalid> {
+        let serves_too = |other: &Generation| other.phase == Phase::Live && other.id != self.id;
+        if self.phase != Phase::Live || of_view.into_iter().any(serves_too) {
+            return Ok(());
+        }
+        let (id, view) = (self.id, &self.spec.view);
+        Err(Invalid::new(format!(
+            "generation {id} is the only live one of view `{view}`, its readers would have nothing"
+        )))
     }
 }
 
@@ -151,7 +225,8 @@ impl Checkpoint {
     }
 }
 
-/// A row: its key, in an encoding whose order is the order of the keys, and its value.
+/// A row: its key, in an encoding whose order is the order of the keys, and its value. Keys are compared byte by byte and may hold
+/// any character.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct ViewRow {
@@ -169,7 +244,7 @@ pub struct RowChange {
     pub key: String,
     /// Its value, or nothing when it is removed.
     pub value: Option<Bytes>,
-    /// One entry for each of the generation's indexes, in their order; empty when the row is removed.
+    /// One entry for each of the generation's indexes, in their order (an entry may be empty text); none when the row is removed.
     pub indexed: Vec<String>,
 }
 
@@ -195,21 +270,23 @@ pub struct RowVersion {
 pub struct ViewCommit {
     /// The generation.
     pub generation: GenerationId,
-    /// The lease under which the worker works: its epoch must be the newest.
+    /// The lease on the slot under which the worker works: its epoch must be the newest. That it has ended is no matter as long as
+    /// nobody took it and it was not given back.
     pub lease: Lease,
     /// Where the slot stood before: it must still stand there.
     pub from: Position,
-    /// Where it stands afterwards.
+    /// Where it stands afterwards, at or behind `from`.
     pub to: Checkpoint,
     /// Rows that change, each key at most once.
     pub rows: Vec<RowChange>,
-    /// What is kept of the past, oldest first.
+    /// What is kept of the past, oldest first; the runs of a key follow one another. They may lie before `from`: those of events
+    /// that were set aside and are settled now.
     pub versions: Vec<RowVersion>,
-    /// Which events touched which key.
+    /// Which events touched which key; one that is known already stays.
     pub touched: Vec<(String, Position)>,
-    /// Events that are set aside, in order.
+    /// Events of the same partition that are set aside; one that is already (it was tried again) is replaced.
     pub park: Vec<Parked>,
-    /// Events that were set aside and are settled now.
+    /// Events of the same partition that were set aside and are settled now; others are left out of account.
     pub unpark: Vec<(String, Position)>,
 }
 
@@ -228,6 +305,125 @@ impl ViewCommit {
             unpark: Vec::new(),
         }
     }
+
+    /// Refuses what can never succeed on this generation, whatever it holds.
+    ///
+    /// # Errors
+    ///
+    /// A slot or partition that it does not have, the lease of another slot, a step backwards, a key twice, a key or entry that is
+    /// too long, a wrong number of entries, a past that it does not keep, runs of a key that overlap, something beyond the
+    /// place to which the step goes, an event that is set aside twice or is both set aside and settled.
+    ///
+    /// ```
+    /// use annals_core::{
+    ///     Checkpoint, Clock, Generation, GenerationId, GenerationSpec, Lease, LogId, Partition, Phase, Position, RowChange,
+    ///     SystemClock, ViewCommit,
+    /// };
+    ///
+    /// let spec = GenerationSpec::new("balances", 1, LogId::random());
+    /// let generation = Generation::new(GenerationId(1), spec, Phase::Building, SystemClock.now(), Position::MAX);
+    /// let lease = Lease { name: generation.lease_name(0), owner: "worker-a".into(), epoch: 1 };
+    /// let mut commit = ViewCommit::new(generation.id, lease, Position::START, Checkpoint::start(0, Partition(0)));
+    /// assert!(commit.check(&generation).is_ok());
+    /// let row = RowChange { key: "alice".into(), value: Some("5".into()), indexed: Vec::new() };
+    /// commit.rows = vec![row.clone(), row];
+    /// assert_eq!(commit.check(&generation).unwrap_err().to_string(), "key `alice` changes twice in one step");
+    /// ```
+    pub fn check(&self, generation: &Generation) -> Result<(), Invalid> {
+        let (spec, to) = (&generation.spec, &self.to);
+        let invalid = |what: String| Err(Invalid::new(what));
+        if to.slot >= spec.slots {
+            return invalid(format!("there is no slot {}, generation {} has {}", to.slot, generation.id, spec.slots));
+        }
+        if to.partition.0 >= spec.partitions {
+            let (id, partitions) = (generation.id, spec.partitions);
+            return invalid(format!("there is no partition {}, generation {id} has {partitions}", to.partition));
+        }
+        if self.lease.name != generation.lease_name(to.slot) {
+            let (name, slot, id) = (&self.lease.name, to.slot, generation.id);
+            return invalid(format!("lease `{name}` is not the one on slot {slot} of generation {id}"));
+        }
+        if to.position < self.from {
+            return invalid(format!("a step from {} back to {}", self.from, to.position));
+        }
+        self.check_rows(spec)?;
+        self.check_past(spec)?;
+        self.check_parked()
+    }
+
+    fn check_rows(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
+        let mut changed = HashSet::new();
+        for row in &self.rows {
+            let key = row.key.escape_debug();
+            if !changed.insert(&row.key) {
+                return Err(Invalid::new(format!("key `{key}` changes twice in one step")));
+            }
+            let wanted = if row.value.is_some() { spec.indexes.len() } else { 0 };
+            if row.indexed.len() != wanted {
+                let found = row.indexed.len();
+                return Err(Invalid::new(format!("key `{key}` has {found} entries for indexes, it needs {wanted}")));
+            }
+            row.indexed.iter().try_for_each(|entry| short_enough("entry", entry))?;
+        }
+        let versions = self.versions.iter().map(|version| &version.key);
+        let touched = self.touched.iter().map(|(key, _)| key);
+        let parked = self.park.iter().map(|parked| &parked.key);
+        let mut keys = changed.into_iter().chain(versions).chain(touched).chain(parked);
+        keys.try_for_each(|key| short_enough("key", key))
+    }
+
+    fn check_past(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
+        if spec.keeps == Keeps::Present && !self.versions.is_empty() {
+            return Err(Invalid::new(format!("view `{}` keeps no history", spec.view)));
+        }
+        if spec.keeps != Keeps::Bitemporal && !self.touched.is_empty() {
+            return Err(Invalid::new(format!("view `{}` does not keep which events touched a key", spec.view)));
+        }
+        let mut ends: HashMap<&str, Position> = HashMap::new();
+        for version in &self.versions {
+            let before = ends.insert(&version.key, version.up_to).unwrap_or(Position::START);
+            if version.after < before || version.up_to <= version.after || version.up_to > self.to.position {
+                let (key, after, up_to) = (version.key.escape_debug(), version.after, version.up_to);
+                return Err(Invalid::new(format!(
+                    "a run of key `{key}` from {after} to {up_to}, behind {before} in a step to {}",
+                    self.to.position
+                )));
+            }
+        }
+        match self.touched.iter().find(|(_, position)| *position > self.to.position) {
+            Some((key, position)) => {
+                let (key, to) = (key.escape_debug(), self.to.position);
+                Err(Invalid::new(format!("key `{key}` is touched at {position} in a step to {to}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_parked(&self) -> Result<(), Invalid> {
+        let settled: HashSet<(&str, Position)> = self.unpark.iter().map(|(key, at)| (key.as_str(), *at)).collect();
+        let mut parked = HashSet::new();
+        for event in &self.park {
+            let (key, position) = (event.key.as_str(), event.position);
+            let place = format_args!("the event at {position} of key `{}`", key.escape_debug());
+            if event.partition != self.to.partition || position > self.to.position {
+                let (partition, to) = (self.to.partition, self.to.position);
+                return Err(Invalid::new(format!("{place} is not in partition {partition} up to {to}")));
+            }
+            if !parked.insert((key, position)) || settled.contains(&(key, position)) {
+                return Err(Invalid::new(format!("{place} is set aside twice or also settled")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn short_enough(what: &str, text: &str) -> Result<(), Invalid> {
+    if text.len() <= VIEW_KEY_BYTES_MAX {
+        return Ok(());
+    }
+    let begins: String = text.chars().take(32).collect();
+    let (bytes, begins) = (text.len(), begins.escape_debug());
+    Err(Invalid::new(format!("the {what} `{begins}…` has {bytes} bytes, at most {VIEW_KEY_BYTES_MAX} are possible")))
 }
 
 /// An event that was set aside: one that could not be folded, or one that waits behind it because it has the same key.
@@ -268,7 +464,7 @@ pub struct Verdict {
     pub decided_at: DateTime<Utc>,
 }
 
-/// Why a step of a worker changed nothing.
+/// Why a step of a worker changed nothing, or a generation could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
@@ -285,10 +481,21 @@ pub enum CommitError {
     /// The generation was dropped.
     #[error("generation {0} is gone")]
     Gone(GenerationId),
+    /// The moment lies before what the generation keeps of the past.
+    #[error("the past of generation {generation} is kept since {since}, the question is about {moment}")]
+    BeforeHistory {
+        /// The generation.
+        generation: GenerationId,
+        /// The moment that was asked about.
+        moment: Position,
+        /// Questions can be about this position and later ones.
+        since: Position,
+    },
     /// The request can never succeed as written.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The store could not do it.
+    /// The store could not do it. When it was [`Unavailable`](crate::Failure::Unavailable) a step may have been taken all the same:
+    /// ask where the slot stands.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -297,7 +504,7 @@ pub enum CommitError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RowsBy {
-    /// These keys; others than those that exist are left out.
+    /// These keys, in the order of the keys, each once; those without a row are left out.
     Keys(Vec<String>),
     /// Keys in this range, in their order.
     KeyRange(Bound<String>, Bound<String>),
@@ -320,7 +527,7 @@ pub struct ReadRows {
     pub by: RowsBy,
     /// Behind this place: what the page before said.
     pub after: Option<RowPlace>,
-    /// At most so many rows.
+    /// At most so many rows; a store may give fewer and say where to go on.
     pub limit: usize,
     /// The order.
     pub direction: Direction,
@@ -382,7 +589,7 @@ pub struct RowsPage {
 pub struct PastRow {
     /// The key.
     pub key: String,
-    /// The newest version that ends at or before the moment; nothing when there is none.
+    /// The newest version that ends at or before the moment; nothing when there is none: there was no row.
     pub base: Option<RowVersion>,
     /// When the moment lies inside the run of the next version: where that run begins. What lies between there and the moment
     /// must be folded onto the base.
@@ -393,14 +600,43 @@ pub struct PastRow {
 ///
 /// - **One transaction.** Rows, history, what is set aside and the checkpoint change together, or not at all.
 /// - **Fenced.** A commit under an old epoch, or from a place where the slot no longer stands, changes nothing.
-/// - **Complete.** Readers see a generation only once it was switched to.
+/// - **Complete.** Readers see a generation only once it was switched to ([`live_generation`](ViewStore::live_generation)). One that is
+///   dropped under their hands says so, and never looks empty.
+/// - **Bytewise.** Keys, entries and names are any text, compared byte by byte.
+/// - **Bounded.** A page of rows ends at its limit or behind [`PAGE_BYTES_MAX`](crate::PAGE_BYTES_MAX) bytes of values.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use annals_core::{
+///     Acquired, Checkpoint, GenerationSpec, Leases, Log, MemoryStore, Partition, Position, ReadRows, RowChange, RowsBy, ViewCommit,
+///     ViewStore,
+/// };
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let generation = store.begin_generation(GenerationSpec::new("balances", 1, store.id())).await?;
+/// let asked = store.acquire_lease(&generation.lease_name(0), "worker-a", Duration::from_secs(10)).await?;
+/// let Acquired::Granted(lease) = asked else { panic!("nobody else works here") };
+///
+/// let to = Checkpoint { position: Position::new(1), ..Checkpoint::start(0, Partition(0)) };
+/// let mut step = ViewCommit::new(generation.id, lease, Position::START, to);
+/// step.rows.push(RowChange { key: "alice".into(), value: Some("5".into()), indexed: Vec::new() });
+/// store.commit_view(step).await?;
+///
+/// let page = store.read_rows(ReadRows::of(generation.id, RowsBy::Keys(vec!["alice".into()]))).await?;
+/// assert_eq!(page.rows[0].value, "5");
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[async_trait]
 pub trait ViewStore: Leases {
     /// Begins a generation: empty, building, at the start of the log.
     ///
     /// # Errors
     ///
-    /// [`Failure::Invalid`](crate::Failure) for a specification that no store can keep, such as none or more than 256 slots.
+    /// [`Failure::Invalid`](crate::Failure) for a specification that [no store may begin](GenerationSpec::check).
     async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError>;
 
     /// The generations of a view, oldest first.
@@ -410,39 +646,55 @@ pub trait ViewStore: Leases {
     /// Only those of a store that cannot answer.
     async fn generations(&self, view: &str) -> Result<Vec<Generation>, StoreError>;
 
+    /// The generation that readers of this version of a view see; nothing while there is none.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    async fn live_generation(&self, view: &str, version: u32) -> Result<Option<Generation>, StoreError> {
+        let serves = |generation: &Generation| generation.phase == Phase::Live && generation.spec.version == version;
+        Ok(self.generations(view).await?.into_iter().find(serves))
+    }
+
     /// The names of the views that have a generation, in order.
     ///
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    async fn views(&self) -> Result<Vec<String>, StoreError>;
+    async fn view_names(&self) -> Result<Vec<String>, StoreError>;
 
-    /// Makes a generation the one that readers of its version see; the one before is kept. Both at once.
+    /// Makes a generation the one that readers of its version see; the one before is kept. Both at once. Going back is switching to
+    /// one that was kept.
     ///
     /// # Errors
     ///
     /// [`CommitError::Gone`] when it was dropped.
     async fn switch_to(&self, generation: GenerationId) -> Result<(), CommitError>;
 
-    /// Drops a generation and everything in it. Dropping one that is gone changes nothing.
+    /// Drops a generation and everything in it, also the leases on its slots. Dropping one that is gone changes nothing. Verdicts
+    /// are about the view, and stay.
     ///
     /// # Errors
     ///
-    /// [`CommitError::Invalid`] for the live one.
+    /// [`CommitError::Invalid`] for [the one on which readers depend](Generation::check_drop).
     async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError>;
 
     /// Where the slots of a generation stand, in the order of slot and partition; slots that never committed are left out.
     ///
     /// # Errors
     ///
-    /// Only those of a store that cannot answer.
-    async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, StoreError>;
+    /// [`CommitError::Gone`]
+    async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, CommitError>;
 
     /// Takes a step.
     ///
+    /// What fences is the epoch alone: a step under a lease that has ended, and that nobody took since, is taken.
+    ///
     /// # Errors
     ///
-    /// [`CommitError::Fenced`] when somebody else works on the slot. Nothing was changed.
+    /// [`CommitError::Fenced`] when somebody else works on the slot or the lease was given back, [`CommitError::Gone`],
+    /// [`CommitError::Invalid`] for [what can never succeed](ViewCommit::check) and for a version of a key that ends where one
+    /// ends already. Nothing was changed.
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError>;
 
     /// A page of rows as they are.
@@ -452,62 +704,67 @@ pub trait ViewStore: Leases {
     /// [`CommitError::Gone`], and [`CommitError::Invalid`] for an index that the generation does not have.
     async fn read_rows(&self, read: ReadRows) -> Result<RowsPage, CommitError>;
 
-    /// What is known of these keys just after `moment`; nothing for keys that no version speaks of.
+    /// What is known of these keys just after `moment`, in the order of the keys, each once; nothing for keys that no version speaks
+    /// of.
+    ///
+    /// Only moments that every slot has passed have an answer that lasts.
     ///
     /// # Errors
     ///
-    /// Only those of a store that cannot answer.
+    /// [`CommitError::Gone`], and [`CommitError::BeforeHistory`] for a moment before what is kept.
     async fn read_past(
         &self,
         generation: GenerationId,
         keys: &[String],
         moment: Position,
-    ) -> Result<Vec<PastRow>, StoreError>;
+    ) -> Result<Vec<PastRow>, CommitError>;
 
     /// Keys in the range, in order, that have a version or a row; at most `limit`, behind `after`.
     ///
     /// # Errors
     ///
-    /// Only those of a store that cannot answer.
+    /// [`CommitError::Gone`]
     async fn past_keys(
         &self,
         generation: GenerationId,
         range: (Bound<String>, Bound<String>),
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<String>, StoreError>;
+    ) -> Result<Vec<String>, CommitError>;
 
-    /// The versions of a key that end in the range of positions (behind the first, up to and with the second), oldest first.
+    /// The versions of a key that end in the range of positions (behind the first, up to and with the second), oldest first; of
+    /// what was forgotten nothing is told.
     ///
     /// # Errors
     ///
-    /// Only those of a store that cannot answer.
+    /// [`CommitError::Gone`]
     async fn row_versions(
         &self,
         generation: GenerationId,
         key: &str,
         between: (Position, Position),
         limit: usize,
-    ) -> Result<Vec<RowVersion>, StoreError>;
+    ) -> Result<Vec<RowVersion>, CommitError>;
 
-    /// Keys with a version that ends in the range of positions, in order; at most `limit`, behind `after`.
+    /// Keys with a version that ends in the range of positions (behind the first, up to and with the second), in order; at most
+    /// `limit`, behind `after`.
     ///
     /// # Errors
     ///
-    /// Only those of a store that cannot answer.
+    /// [`CommitError::Gone`], and [`CommitError::BeforeHistory`] when the range begins before what is kept.
     async fn keys_changed_between(
         &self,
         generation: GenerationId,
         between: (Position, Position),
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<String>, StoreError>;
+    ) -> Result<Vec<String>, CommitError>;
 
-    /// The positions of the events that touched a key, up to and with `up_to`, behind `after`, at most `limit`.
+    /// The positions of the events that touched a key, in order: up to and with `up_to`, behind `after`, at most `limit`.
     ///
     /// # Errors
     ///
-    /// Only those of a store that cannot answer.
+    /// [`CommitError::Gone`]
     async fn touched(
         &self,
         generation: GenerationId,
@@ -515,28 +772,32 @@ pub trait ViewStore: Leases {
         after: Position,
         up_to: Position,
         limit: usize,
-    ) -> Result<Vec<Position>, StoreError>;
+    ) -> Result<Vec<Position>, CommitError>;
 
-    /// Forgets the past before `since`: what is needed to answer for `since` itself and later stays.
+    /// Forgets the past before `since`: what is needed to answer for `since` itself and later stays, and
+    /// [`Generation::history_since`] says so. A key that had been removed by then, and has not come back, is forgotten. Which events
+    /// touched a key stays: a question about event time folds them from the first one on.
+    ///
+    /// Forgetting less than before changes nothing.
     ///
     /// # Errors
     ///
-    /// Only those of a store that cannot answer.
-    async fn forget_history(&self, generation: GenerationId, since: Position) -> Result<(), StoreError>;
+    /// [`CommitError::Gone`]
+    async fn forget_history(&self, generation: GenerationId, since: Position) -> Result<(), CommitError>;
 
-    /// What is set aside in a generation, in the order of key and position, behind `after`, at most `limit`.
+    /// What is set aside in a generation, in the order of key, partition and position, behind `after`, at most `limit`.
     ///
     /// # Errors
     ///
-    /// Only those of a store that cannot answer.
+    /// [`CommitError::Gone`]
     async fn parked(
         &self,
         generation: GenerationId,
-        after: Option<(&str, Position)>,
+        after: Option<(&str, Partition, Position)>,
         limit: usize,
-    ) -> Result<Vec<Parked>, StoreError>;
+    ) -> Result<Vec<Parked>, CommitError>;
 
-    /// Keeps a verdict; one about the same event is replaced.
+    /// Keeps a verdict; one about the same place in the log is replaced.
     ///
     /// # Errors
     ///
