@@ -390,6 +390,7 @@ impl RecordedEvent {
     /// assert!(event.tags.is_empty());
     /// # }
     /// ```
+    #[inline]
     pub fn new(
         id: EventId,
         place: Place,

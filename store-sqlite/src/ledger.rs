@@ -220,8 +220,6 @@ impl Ledger {
                 self.recorded,
                 event.id.as_uuid().as_bytes(),
                 encoded.digest,
-                event.metadata.correlation.as_ref().map(|id| id.as_bytes()),
-                event.metadata.causation.as_ref().map(|id| id.as_uuid().as_bytes()),
                 encoded.tags,
                 encoded.metadata,
                 &*event.payload,

@@ -30,6 +30,7 @@ mod error;
 mod job;
 mod known;
 mod ledger;
+mod metadata;
 mod options;
 mod page;
 mod plan;

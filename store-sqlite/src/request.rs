@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use annals_core::{AppendError, AppendStreams, Clock, Condition, Limits, Metadata, NewEvent};
-use serde::Serialize;
+use annals_core::{AppendError, AppendStreams, Clock, Condition, Limits, NewEvent};
 
-use crate::error::corrupt;
+use crate::metadata;
 
 /// What is to be appended, and under which condition.
 #[derive(Debug)]
@@ -22,7 +21,7 @@ pub(crate) struct Request {
 pub(crate) struct Encoded {
     pub(crate) digest: [u8; 16],
     pub(crate) tags: Option<String>,
-    pub(crate) metadata: Option<String>,
+    pub(crate) metadata: Option<Vec<u8>>,
 }
 
 impl Request {
@@ -51,30 +50,6 @@ impl Encoded {
             // No tag holds a control character.
             names.join("\n")
         });
-        Encoded { digest: event.digest().0, tags, metadata: encode_metadata(&event.metadata) }
+        Encoded { digest: event.digest().0, tags, metadata: metadata::encode(&event.metadata) }
     }
-}
-
-/// The part of the metadata that has no column of its own.
-#[derive(Serialize)]
-struct Rest<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<&'a str>,
-    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    keys: &'a std::collections::BTreeMap<String, String>,
-}
-
-fn encode_metadata(metadata: &Metadata) -> Option<String> {
-    if metadata.actor.is_none() && metadata.tenant.is_none() && metadata.keys.is_empty() {
-        return None;
-    }
-    let rest = Rest { actor: metadata.actor.as_deref(), tenant: metadata.tenant.as_deref(), keys: &metadata.keys };
-    Some(serde_json::to_string(&rest).expect("a map from text to text is JSON"))
-}
-
-/// Reads what [`encode_metadata`] wrote; the ids have columns of their own.
-pub(crate) fn decode_metadata(text: &str) -> Result<Metadata, rusqlite::Error> {
-    serde_json::from_str(text).map_err(|error| corrupt(format!("metadata that is not JSON: {error}")))
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use annals_core::{EventId, Place, Position, RecordedEvent, StreamId, Tag, Version};
-use bytes::Bytes;
+use bytes::BytesMut;
+use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
 use crate::error::corrupt;
 use crate::known::{PARTITION, stream_id};
-use crate::request::decode_metadata;
+use crate::metadata;
 use crate::statements as sql;
 use crate::streams::{moment, number};
 
@@ -23,8 +24,8 @@ pub(crate) const KIND: usize = 3;
 /// How many streams a connection knows by name: a power of two; some megabytes.
 const STREAMS: usize = 1 << 15;
 const KINDS: usize = 1 << 10;
-/// The most that is set aside for payloads before they are read.
-const RESERVE_BYTES_MAX: usize = 512 << 10;
+/// Payloads share buffers of about this size: large enough to be cheap, small enough that keeping one event keeps little else.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// Type, schema version and codec of a kind.
 #[derive(Clone, Debug)]
@@ -32,6 +33,9 @@ struct Kind {
     event_type: Arc<str>,
     schema_version: u32,
     codec: Arc<str>,
+    /// The page that shares these names. Each has its own, because counting references to one name from the thread that reads
+    /// and from those that use what was read costs more than all the rest.
+    page: u64,
 }
 
 /// The names behind keys. A key's name never changes, so nothing in here is ever wrong.
@@ -41,7 +45,7 @@ struct Kind {
 pub(crate) struct Names {
     streams: Vec<Option<(i64, StreamId)>>,
     kinds: Vec<Option<(i64, Kind)>>,
-    bytes_before: usize,
+    pages: u64,
 }
 
 impl Names {
@@ -65,11 +69,17 @@ impl Names {
                     event_type: row.get_ref(0)?.as_str()?.into(),
                     schema_version: row.get(1)?,
                     codec: row.get_ref(2)?.as_str()?.into(),
+                    page: self.pages,
                 })
             })?;
             *place = Some((key, found));
         }
-        place.as_ref().map(|(_, kind)| kind).ok_or(rusqlite::Error::QueryReturnedNoRows)
+        let (_, kind) = place.as_mut().ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        if kind.page != self.pages {
+            (kind.event_type, kind.codec) = (Arc::from(&*kind.event_type), Arc::from(&*kind.codec));
+            kind.page = self.pages;
+        }
+        Ok(kind)
     }
 }
 
@@ -89,19 +99,23 @@ pub(crate) struct Page<'a> {
     connection: &'a Connection,
     names: &'a mut Names,
     events: Vec<RecordedEvent>,
-    payloads: Vec<u8>,
-    ends: Vec<usize>,
+    payloads: BytesMut,
+    bytes: usize,
+    /// The recorded time of the event before: those of one append share it.
+    recorded: (i64, DateTime<Utc>),
 }
 
 impl<'a> Page<'a> {
+    /// A page of about so many events.
     pub(crate) fn new(connection: &'a Connection, names: &'a mut Names, events: usize) -> Page<'a> {
-        let payloads = Vec::with_capacity(names.bytes_before.min(events.saturating_mul(512)).min(RESERVE_BYTES_MAX));
-        let events = events.min(annals_core::PAGE_EVENTS);
-        Page { connection, names, events: Vec::with_capacity(events), payloads, ends: Vec::with_capacity(events) }
+        names.pages += 1;
+        let payloads = BytesMut::with_capacity(events.saturating_mul(256).min(BUFFER_BYTES));
+        let events = Vec::with_capacity(events.min(annals_core::PAGE_EVENTS));
+        Page { connection, names, events, payloads, bytes: 0, recorded: (0, DateTime::UNIX_EPOCH) }
     }
 
     pub(crate) fn is_full(&self, limit: usize) -> bool {
-        self.events.len() >= limit || self.payloads.len() >= annals_core::PAGE_BYTES_MAX
+        self.events.len() >= limit || self.bytes >= annals_core::PAGE_BYTES_MAX
     }
 
     pub(crate) fn last(&self) -> Option<&RecordedEvent> {
@@ -110,71 +124,53 @@ impl<'a> Page<'a> {
 
     /// Takes the last event out again: it is not one that was asked for.
     pub(crate) fn pop(&mut self) {
-        self.events.pop();
-        self.ends.pop();
-        self.payloads.truncate(self.ends.last().copied().unwrap_or(0));
+        if let Some(event) = self.events.pop() {
+            self.bytes -= event.payload.len();
+        }
     }
 
     /// Adds the event of a row with the columns of `sql/event.sql`.
     pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<(), rusqlite::Error> {
+        let recorded = row.get(6)?;
+        if self.recorded.0 != recorded {
+            self.recorded = (recorded, moment(recorded)?);
+        }
         let place = Place {
             stream: self.names.stream(self.connection, row.get(1)?)?,
             version: Version::new(number(row, 2)?),
             partition: PARTITION,
             position: Position::new(number(row, POSITION)?),
             append_index: row.get(4)?,
-            recorded_at: moment(row.get(6)?)?,
+            recorded_at: self.recorded.1,
         };
-        let occurred_at = moment(row.get(5)?)?;
+        let id =
+            Uuid::from_slice(row.get_ref(7)?.as_blob()?).map_err(|_| corrupt("an id that is not 16 bytes long"))?;
+        let payload = row.get_ref(10)?.as_blob()?;
+        self.bytes += payload.len();
+        self.payloads.extend_from_slice(payload);
         let kind = self.names.kind(self.connection, row.get(KIND)?)?;
         let mut event = RecordedEvent::new(
-            EventId::from_uuid(uuid(row.get_ref(7)?)?),
+            EventId::from_uuid(id),
             place,
             Arc::clone(&kind.event_type),
             kind.schema_version,
             Arc::clone(&kind.codec),
-            Bytes::new(),
-            occurred_at,
+            self.payloads.split().freeze(),
+            moment(row.get(5)?)?,
         );
-        if let ValueRef::Text(text) = row.get_ref(11)? {
-            event.metadata = decode_metadata(utf8(text)?)?;
-        }
-        event.metadata.correlation = some_uuid(row.get_ref(8)?)?;
-        event.metadata.causation = some_uuid(row.get_ref(9)?)?.map(EventId::from_uuid);
-        if let ValueRef::Text(text) = row.get_ref(10)? {
-            let tags = utf8(text)?.split('\n').map(str::parse::<Tag>).collect::<Result<_, _>>();
+        if let ValueRef::Text(text) = row.get_ref(8)? {
+            let text = std::str::from_utf8(text).map_err(|_| corrupt("tags that are not UTF-8"))?;
+            let tags = text.split('\n').map(str::parse::<Tag>).collect::<Result<_, _>>();
             event.tags = tags.map_err(|error| corrupt(error.to_string()))?;
         }
-        self.payloads.extend_from_slice(row.get_ref(12)?.as_blob()?);
-        self.ends.push(self.payloads.len());
+        if let ValueRef::Blob(bytes) = row.get_ref(9)? {
+            event.metadata = metadata::decode(bytes)?;
+        }
         self.events.push(event);
         Ok(())
     }
 
-    /// The events, with their payloads.
-    pub(crate) fn finish(mut self) -> Vec<RecordedEvent> {
-        self.names.bytes_before = self.payloads.len() + self.payloads.len() / 8;
-        let payloads = Bytes::from(self.payloads);
-        let mut start = 0;
-        for (event, end) in self.events.iter_mut().zip(self.ends) {
-            event.payload = payloads.slice(start..end);
-            start = end;
-        }
+    pub(crate) fn finish(self) -> Vec<RecordedEvent> {
         self.events
     }
-}
-
-fn uuid(value: ValueRef<'_>) -> Result<Uuid, rusqlite::Error> {
-    Uuid::from_slice(value.as_blob()?).map_err(|_| corrupt("an id that is not 16 bytes long"))
-}
-
-fn some_uuid(value: ValueRef<'_>) -> Result<Option<Uuid>, rusqlite::Error> {
-    match value {
-        ValueRef::Null => Ok(None),
-        value => uuid(value).map(Some),
-    }
-}
-
-fn utf8(text: &[u8]) -> Result<&str, rusqlite::Error> {
-    std::str::from_utf8(text).map_err(|_| corrupt("a text that is not UTF-8"))
 }

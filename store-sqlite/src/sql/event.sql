@@ -1,6 +1,5 @@
 -- one event by its position
 select
-    position, stream, version, kind, append_index, occurred_at, recorded_at, id,
-    correlation, causation, tags, metadata, payload
+    position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata, payload
 from annals_events
 where position = ?1

@@ -1,5 +1,5 @@
 -- records an event; the unique indexes refuse an id that is known and a version that is taken
 insert into annals_events (
     position, stream, version, kind, append_index, append_events, occurred_at, recorded_at,
-    id, digest, correlation, causation, tags, metadata, payload
-) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+    id, digest, tags, metadata, payload
+) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)

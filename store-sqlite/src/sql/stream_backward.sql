@@ -1,7 +1,6 @@
 -- versions of one stream, newest first
 select
-    position, stream, version, kind, append_index, occurred_at, recorded_at, id,
-    correlation, causation, tags, metadata, payload
+    position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata, payload
 from annals_events
 where stream = ?1 and version >= ?2 and version <= ?3
 order by version desc

@@ -52,7 +52,8 @@ create table annals_deletions (
 create index annals_deletions_by_stream on annals_deletions (stream);
 
 -- an event removed for good keeps its row, of kind 0 and without content: its id stays known, its place stays taken.
--- times are microseconds since 1970; tags are sorted, one a line; small columns come first, so that a large payload hides none.
+-- metadata begins with a byte: 1 when a correlation id of 16 bytes follows, 2 for a causation id, 3 for both in this order; behind
+-- them stands JSON, or nothing. times are microseconds since 1970; tags are sorted, one a line; small columns come first, so that a large payload hides none.
 create table annals_events (
     position integer primary key,
     stream integer not null,
@@ -64,10 +65,8 @@ create table annals_events (
     recorded_at integer not null,
     id blob not null,
     digest blob not null,
-    correlation blob,
-    causation blob,
     tags text,
-    metadata text,
+    metadata blob,
     payload blob not null
 ) strict;
 

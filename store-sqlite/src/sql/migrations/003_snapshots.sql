@@ -24,10 +24,13 @@ select
         || printf('.%06dZ', (events.occurred_at % 1000000 + 1000000) % 1000000) as occurred_at,
     strftime('%Y-%m-%dT%H:%M:%S', (events.recorded_at - (events.recorded_at % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch')
         || printf('.%06dZ', (events.recorded_at % 1000000 + 1000000) % 1000000) as recorded_at,
-    events.metadata,
     lower(hex(events.id)) as id,
-    lower(hex(events.correlation)) as correlation,
-    lower(hex(events.causation)) as causation
+    case when substr(metadata, 1, 1) in (x'01', x'03') then lower(hex(substr(metadata, 2, 16))) end as correlation,
+    case substr(metadata, 1, 1)
+        when x'02' then lower(hex(substr(metadata, 2, 16)))
+        when x'03' then lower(hex(substr(metadata, 18, 16)))
+    end as causation,
+    nullif(cast(substr(metadata, case substr(metadata, 1, 1) when x'00' then 2 when x'03' then 34 else 18 end) as text), '') as metadata
 from annals_events as events
 join annals_streams as streams on streams.key = events.stream
 join annals_kinds as kinds on kinds.key = events.kind

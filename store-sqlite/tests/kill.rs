@@ -1,0 +1,277 @@
+//! A process that appends is killed at any moment: what was acknowledged is there, whole and once, and what was not can be asked
+//! again.
+//!
+//! The test starts itself as the process that will be killed, and reads from its output what was acknowledged.
+
+#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use annals_core::{
+    Append, AppendStreams, AtomicStreams, EventId, EventStore, Log, NewEvent, Position, ReadLog, RecordedEvent,
+    StreamId,
+};
+use annals_sqlite::SqliteStore;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+const FILE: &str = "ANNALS_KILL_FILE";
+const RUN: &str = "ANNALS_KILL_RUN";
+const TASKS: u64 = 6;
+
+/// The append number `n` of a task in a run: its ids, streams and payloads follow from these three numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Numbered {
+    run: u64,
+    task: u64,
+    n: u64,
+}
+
+impl Numbered {
+    /// One event, or several, or several over two streams.
+    fn events(self) -> u64 {
+        [1, 1, 7, 2][(self.n % 4) as usize]
+    }
+
+    fn id(self, index: u64) -> EventId {
+        let number =
+            u128::from(self.run) << 80 | u128::from(self.task) << 64 | u128::from(self.n) << 16 | u128::from(index);
+        // The shape of a UUIDv7.
+        EventId::from_uuid(Uuid::from_u128(number << 16 | 0x7000_8000_0000_0000_0000))
+    }
+
+    fn append(self) -> AppendStreams {
+        let mut append = AppendStreams::default();
+        for index in 0..self.events() {
+            let other = if self.n % 4 == 3 { index } else { 0 };
+            let stream = StreamId::new(format!("run-{}-{}-{other}", self.run, self.task)).unwrap();
+            let payload = format!("{} {} {} {index}", self.run, self.task, self.n);
+            append = append.event(stream, NewEvent::json("kill.tried", payload.into_bytes()).id(self.id(index)));
+        }
+        append
+    }
+}
+
+/// The process that is killed: it appends until then, and says what was acknowledged after it was.
+#[test]
+#[ignore = "it is the process that the other tests start and kill"]
+fn appends_until_it_is_killed() {
+    let (Ok(file), Ok(run)) = (std::env::var(FILE), std::env::var(RUN)) else { return };
+    let run: u64 = run.parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = SqliteStore::open(&format!("sqlite:{file}")).await.unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..TASKS {
+            let store = store.clone();
+            tasks.spawn(async move {
+                for n in 0.. {
+                    let numbered = Numbered { run, task, n };
+                    store.append_streams(numbered.append()).await.unwrap();
+                    let mut out = std::io::stdout().lock();
+                    writeln!(out, "\nacknowledged {task} {n}").and_then(|()| out.flush()).unwrap();
+                }
+            });
+        }
+        tasks.join_next().await.unwrap().unwrap();
+    });
+}
+
+struct Writer {
+    child: Child,
+    run: u64,
+}
+
+impl Writer {
+    fn start(file: &Path, run: u64) -> Writer {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["appends_until_it_is_killed", "--exact", "--ignored", "--nocapture"])
+            .env(FILE, file)
+            .env(RUN, run.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Writer { child, run }
+    }
+
+    /// Kills it some time after its first acknowledgement, and says what it acknowledged.
+    fn killed_after(mut self, after: Duration) -> Vec<Numbered> {
+        let mut out = BufReader::new(self.child.stdout.take().unwrap());
+        let run = self.run;
+        let (begun, has_begun) = channel();
+        let reader = std::thread::spawn(move || {
+            let mut acknowledged = Vec::new();
+            let mut line = String::new();
+            while out.read_line(&mut line).unwrap() > 0 {
+                // The last line may be cut off.
+                if let Some(numbers) = line.strip_suffix('\n').and_then(|line| line.strip_prefix("acknowledged ")) {
+                    let (task, n) = numbers.split_once(' ').unwrap();
+                    acknowledged.push(Numbered { run, task: task.parse().unwrap(), n: n.parse().unwrap() });
+                    let _ = begun.send(());
+                }
+                line.clear();
+            }
+            acknowledged
+        });
+        // Every fifth is killed before anything is known of it.
+        if self.run % 5 != 0 {
+            has_begun.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+        let until = Instant::now() + after;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            if has_begun.recv_timeout(left) == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        reader.join().unwrap()
+    }
+}
+
+/// Numbers that look random and are the same in every run of the test.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+async fn whole_log(store: &SqliteStore) -> Vec<RecordedEvent> {
+    let (mut all, mut after) = (Vec::new(), Position::START);
+    loop {
+        let page = store.read(ReadLog::after(after)).await.unwrap();
+        after = page.scanned;
+        all.extend(page.events);
+        if page.end {
+            return all;
+        }
+    }
+}
+
+/// What must be true of the log, whatever was killed when. Answers with the appends that are in it.
+fn check(log: &[RecordedEvent], acknowledged: &HashSet<Numbered>) -> HashSet<Numbered> {
+    let mut found: BTreeMap<Numbered, Vec<u64>> = BTreeMap::new();
+    let (mut ids, mut versions) = (HashSet::new(), BTreeMap::<&StreamId, u64>::new());
+    let mut recorded_at = None;
+    for (place, event) in (1..).zip(log) {
+        assert_eq!(event.position.get(), place, "positions have a hole");
+        assert!(ids.insert(event.id), "{} is there twice", event.id);
+        let version = versions.entry(&event.stream).or_default();
+        *version += 1;
+        assert_eq!(event.version.get(), *version, "versions of {} have a hole", event.stream);
+        assert!(recorded_at <= Some(event.recorded_at), "recorded times go backwards");
+        recorded_at = Some(event.recorded_at);
+        let text = std::str::from_utf8(&event.payload).unwrap();
+        let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().unwrap()).collect();
+        let [run, task, n, index] = numbers[..] else { panic!("a torn payload: {text}") };
+        let numbered = Numbered { run, task, n };
+        assert_eq!(event.id, numbered.id(index), "an event with another's content");
+        assert_eq!(u64::from(event.append_index), index);
+        found.entry(numbered).or_default().push(index);
+    }
+    for (numbered, indexes) in &found {
+        assert_eq!(*indexes, (0..numbered.events()).collect::<Vec<_>>(), "{numbered:?} is torn");
+    }
+    let found: HashSet<Numbered> = found.into_keys().collect();
+    let lost: Vec<_> = acknowledged.difference(&found).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    found
+}
+
+/// Asks again for what was acknowledged and for what was not.
+async fn retry(store: &SqliteStore, acknowledged: &HashSet<Numbered>, found: &HashSet<Numbered>) -> (usize, usize) {
+    let (mut repeated, mut done) = (0, 0);
+    let mut newest: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    for numbered in acknowledged {
+        let n = newest.entry((numbered.run, numbered.task)).or_default();
+        *n = numbered.n.max(*n);
+    }
+    // The last one that was acknowledged, and the one that was on its way.
+    for ((run, task), n) in newest {
+        for numbered in [Numbered { run, task, n }, Numbered { run, task, n: n + 1 }] {
+            let appended = store.append_streams(numbered.append()).await.unwrap();
+            assert_eq!(appended.was_repeated(), found.contains(&numbered), "{numbered:?}");
+            assert_eq!(appended.events().len() as u64, numbered.events());
+            if appended.was_repeated() { repeated += 1 } else { done += 1 }
+        }
+    }
+    (repeated, done)
+}
+
+async fn kill(writers: usize, kills: u64, file: PathBuf) {
+    let began = Instant::now();
+    let mut dice = Dice(kills + writers as u64);
+    let mut acknowledged = HashSet::new();
+    let mut run = 0;
+    let mut killed = 0;
+    while killed < kills {
+        let started: Vec<Writer> = (0..writers)
+            .map(|_| {
+                run += 1;
+                Writer::start(&file, run)
+            })
+            .collect();
+        for writer in started {
+            acknowledged.extend(writer.killed_after(Duration::from_micros(dice.below(90_000))));
+            killed += 1;
+        }
+        if killed % 50 == 0 {
+            let store = SqliteStore::open(&format!("sqlite:{}", file.display())).await.unwrap();
+            check(&whole_log(&store).await, &acknowledged);
+        }
+    }
+    let store = SqliteStore::open(&format!("sqlite:{}", file.display())).await.unwrap();
+    let log = whole_log(&store).await;
+    let found = check(&log, &acknowledged);
+    let (repeated, done) = retry(&store, &acknowledged, &found).await;
+    check(&whole_log(&store).await, &acknowledged);
+    println!(
+        "{killed} kills with {writers} writing at once in {:.1} s: {} events, {} appends acknowledged, 0 lost, 0 torn, 0 twice; \
+         {} were there without an acknowledgement; of {} asked again {repeated} were repetitions and {done} were done now",
+        began.elapsed().as_secs_f64(),
+        log.len(),
+        acknowledged.len(),
+        found.len() - acknowledged.len(),
+        repeated + done,
+    );
+    assert!(acknowledged.len() as u64 > kills, "too little happened to prove anything");
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_torn_or_twice_when_the_writer_is_killed_200_times() {
+    let directory = TempDir::new().unwrap();
+    kill(1, 200, directory.path().join("log.db")).await;
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_torn_or_twice_when_two_writers_at_once_are_killed_200_times() {
+    let directory = TempDir::new().unwrap();
+    kill(2, 200, directory.path().join("log.db")).await;
+}
+
+/// The file alone, after a clean close, is the whole log.
+#[tokio::test]
+async fn a_closed_store_leaves_one_file() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("log.db");
+    let store = SqliteStore::open(&format!("sqlite:{}", file.display())).await.unwrap();
+    let event = NewEvent::json("noted", b"{}".as_slice());
+    store.append(Append::new(StreamId::new("note-1").unwrap(), [event])).await.unwrap();
+    assert_eq!(whole_log(&store).await.len(), 1);
+    drop(store);
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["log.db"]);
+    let mut header = [0; 72];
+    std::fs::File::open(&file).unwrap().read_exact(&mut header).unwrap();
+    assert_eq!(&header[68..], b"ANNL", "the application id");
+}
