@@ -26,7 +26,7 @@ impl Trouble {
             Failure::Full => format!("no room left while {doing} `{name}`"),
             Failure::Corrupt if is_no_database(error) => format!("`{name}` is not a SQLite database"),
             Failure::Corrupt => format!("`{name}` is damaged, noticed while {doing} it"),
-            Failure::ReadOnly => format!("`{name}` may only be read"),
+            Failure::ReadOnly => format!("`{name}` may not be written"),
             Failure::Unavailable if is_busy(error) => format!("`{name}` is busy, given up {doing} it"),
             _ => format!("failed {doing} `{name}`"),
         };

@@ -3,7 +3,7 @@
 //!
 //! The test starts itself as the process that will be killed, and reads from its output what was acknowledged.
 
-#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -121,7 +121,7 @@ impl Writer {
             acknowledged
         });
         // Every fifth is killed before anything is known of it.
-        if self.run % 5 != 0 {
+        if !self.run.is_multiple_of(5) {
             has_begun.recv_timeout(Duration::from_secs(30)).unwrap();
         }
         let until = Instant::now() + after;
@@ -225,7 +225,7 @@ async fn kill(writers: usize, kills: u64, file: PathBuf) {
             acknowledged.extend(writer.killed_after(Duration::from_micros(dice.below(90_000))));
             killed += 1;
         }
-        if killed % 50 == 0 {
+        if killed.is_multiple_of(50) {
             let store = SqliteStore::open(&format!("sqlite:{}", file.display())).await.unwrap();
             check(&whole_log(&store).await, &acknowledged);
         }

@@ -1,0 +1,162 @@
+//! `append_in`: an application's own tables and its events change together.
+
+#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+
+use annals_core::{
+    Append, AppendError, AppendStreams, Condition, EventStore, Expected, Failure, Log, NewEvent, Partition, Query,
+    StreamId,
+};
+use annals_sqlite::{InTransaction, SqliteStore, rusqlite};
+
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("changed my mind")]
+    Mind,
+}
+
+fn placed(n: u64) -> AppendStreams {
+    let event = NewEvent::json("order.placed", n.to_string().into_bytes());
+    AppendStreams::default().event(StreamId::new("order-1").unwrap(), event)
+}
+
+fn count(transaction: &InTransaction<'_>) -> Result<i64, rusqlite::Error> {
+    transaction.connection().query_row("select count(*) from my_orders", [], |row| row.get(0))
+}
+
+fn insert(transaction: &InTransaction<'_>, n: u64) -> Result<usize, rusqlite::Error> {
+    transaction.connection().execute("insert into my_orders values (?1)", [n.cast_signed()])
+}
+
+async fn store() -> SqliteStore {
+    let store = SqliteStore::open("sqlite::memory:").await.unwrap();
+    let make = |transaction: &mut InTransaction<'_>| {
+        Ok::<_, Failed>(transaction.connection().execute_batch("create table my_orders (n integer primary key)")?)
+    };
+    store.append_in(make).await.unwrap();
+    store
+}
+
+async fn found(store: &SqliteStore) -> (i64, u64) {
+    let rows = store.append_in(|transaction| Ok::<_, Failed>(count(transaction)?)).await.unwrap();
+    (rows, store.head(Partition(0)).await.unwrap().visible.get())
+}
+
+#[tokio::test]
+async fn rows_and_events_are_committed_together() {
+    let store = store().await;
+    let both = |transaction: &mut InTransaction<'_>| {
+        insert(transaction, 1)?;
+        let first = transaction.append(placed(1))?;
+        let second = transaction.append(placed(2).expecting(StreamId::new("order-1").unwrap(), Expected::Exists))?;
+        Ok::<_, Failed>((first.last().version.get(), second.last().version.get()))
+    };
+    assert_eq!(store.append_in(both).await.unwrap(), (1, 2));
+    assert_eq!(found(&store).await, (1, 2));
+}
+
+#[tokio::test]
+async fn an_error_undoes_rows_and_events() {
+    let store = store().await;
+    let fails = |transaction: &mut InTransaction<'_>| {
+        insert(transaction, 1)?;
+        transaction.append(placed(1))?;
+        Err::<(), _>(Failed::Mind)
+    };
+    assert!(matches!(store.append_in(fails).await, Err(Failed::Mind)));
+    assert_eq!(found(&store).await, (0, 0));
+    // The stream and the position are as free as before.
+    let appended = store.append(Append::new(StreamId::new("order-1").unwrap(), [NewEvent::json("a", b"1".as_slice())]));
+    let appended = appended.await.unwrap();
+    assert_eq!((appended.last().version.get(), appended.last().position.get()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_panic_undoes_rows_and_events_and_harms_nobody_else() {
+    let store = store().await;
+    let panics = |transaction: &mut InTransaction<'_>| -> Result<(), Failed> {
+        insert(transaction, 1)?;
+        transaction.append(placed(1))?;
+        panic!("out of lamps")
+    };
+    let error = store.append_in(panics).await.unwrap_err();
+    assert!(
+        matches!(&error, Failed::Append(AppendError::Store(error)) if error.failure() == Failure::Invalid),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("out of lamps"), "{error}");
+    assert_eq!(found(&store).await, (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_the_rest_as_it_is() {
+    let store = store().await;
+    let goes_on = |transaction: &mut InTransaction<'_>| {
+        insert(transaction, 1)?;
+        transaction.append(placed(1))?;
+        let refused = transaction.append(placed(2).expecting(StreamId::new("order-1").unwrap(), Expected::NoStream));
+        assert!(matches!(refused, Err(AppendError::Conflict(_))), "{refused:?}");
+        let condition = Condition::none_matches(Query::types(["order.placed"]));
+        let refused = transaction.append_if(placed(3), condition);
+        assert!(matches!(refused, Err(AppendError::Conflict(_))), "{refused:?}");
+        let refused = transaction.append(AppendStreams::default());
+        assert!(matches!(refused, Err(AppendError::Invalid(_))), "{refused:?}");
+        insert(transaction, 2)?;
+        Ok::<_, Failed>(())
+    };
+    store.append_in(goes_on).await.unwrap();
+    assert_eq!(found(&store).await, (2, 1));
+}
+
+#[tokio::test]
+async fn a_failed_statement_of_the_application_is_its_own() {
+    let store = store().await;
+    let twice = |transaction: &mut InTransaction<'_>| {
+        insert(transaction, 1)?;
+        let again = insert(transaction, 1);
+        assert!(again.is_err());
+        transaction.append(placed(1))?;
+        Ok::<_, Failed>(())
+    };
+    store.append_in(twice).await.unwrap();
+    assert_eq!(found(&store).await, (1, 1));
+}
+
+#[tokio::test]
+async fn a_transaction_that_the_application_ended_is_an_error() {
+    let store = store().await;
+    let ends = |transaction: &mut InTransaction<'_>| {
+        insert(transaction, 1)?;
+        transaction.append(placed(1))?;
+        transaction.connection().execute_batch("rollback")?;
+        Ok::<_, Failed>(())
+    };
+    let error = store.append_in(ends).await.unwrap_err();
+    assert!(matches!(&error, Failed::Append(AppendError::Store(_))), "{error:?}");
+    assert_eq!(found(&store).await, (0, 0));
+}
+
+#[tokio::test]
+async fn many_at_once_are_each_on_their_own() {
+    let store = store().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let work = move |transaction: &mut InTransaction<'_>| {
+                insert(transaction, n)?;
+                transaction.append(placed(n))?;
+                if n.is_multiple_of(4) { Err(Failed::Mind) } else { Ok(()) }
+            };
+            (n, store.append_in(work).await)
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        let (n, outcome) = done.unwrap();
+        assert_eq!(outcome.is_err(), n.is_multiple_of(4), "{n}: {outcome:?}");
+    }
+    assert_eq!(found(&store).await, (75, 75));
+}
