@@ -3,8 +3,9 @@
 
 mod boundary;
 mod emit;
+mod guards;
 mod run;
 
-pub use boundary::{Boundary, Fold, Guards, Over, Part};
+pub use boundary::{Boundary, Fold, Over, Part};
 pub use emit::{Emit, EmitError, Emits, IntoDecision};
 pub use run::Decide;

@@ -46,7 +46,7 @@ pub use chrono;
 pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock};
 pub use codec::{Codec, CodecError, Json};
 pub use context::with_metadata;
-pub use decide::{Boundary, Decide, Emit, EmitError, Emits, Fold, Guards, IntoDecision, Over, Part};
+pub use decide::{Boundary, Decide, Emit, EmitError, Emits, Fold, IntoDecision, Over, Part};
 pub use error::{Failure, Invalid, StoreError};
 pub use event::{Digest, EventId, Metadata, NewEvent, Place, RecordedEvent, to_microseconds};
 pub use lease::{Acquired, Lease, LeaseState, Leases};

@@ -14,7 +14,10 @@ use super::fold::Held;
 use crate::stream::StreamId;
 
 type Slot = Option<Box<dyn Any + Send>>;
-type Slots = LruCache<(TypeId, StreamId), Arc<TurnMutex<Slot>>>;
+type Slots = LruCache<TurnKey, Arc<TurnMutex<Slot>>>;
+
+/// Whose turn: a kind of state, and what it is the state of.
+pub(crate) type TurnKey = (StreamId, TypeId);
 
 pub(crate) struct Cache {
     capacity: usize,
@@ -31,18 +34,28 @@ impl Cache {
         Cache::new(self.capacity)
     }
 
-    /// Waits for this process's turn on the aggregate. Two holders at once are possible when the slot was evicted in between;
-    /// they only cost each other a conflict.
-    pub(crate) async fn turn<A: Aggregate>(&self, stream: &StreamId) -> Turn {
+    /// Waits for this process's turn. Two holders at once are possible when the slot was evicted in between; they only cost
+    /// each other a conflict.
+    pub(crate) async fn turn(&self, key: TurnKey) -> Turn {
         if self.capacity == 0 {
             return Turn { slot: Arc::new(TurnMutex::new(None)).lock_owned().await };
         }
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            let key = (TypeId::of::<A>(), stream.clone());
             Arc::clone(slots.entry(key).or_insert_with(Arc::default))
         };
         Turn { slot: slot.lock_owned().await }
+    }
+
+    /// Waits for several turns, one after another in an order that is the same for everybody, so that nobody waits in a circle.
+    pub(crate) async fn turns(&self, mut keys: Vec<TurnKey>) -> Vec<Turn> {
+        keys.sort();
+        keys.dedup();
+        let mut turns = Vec::with_capacity(keys.len());
+        for key in keys {
+            turns.push(self.turn(key).await);
+        }
+        turns
     }
 }
 
@@ -60,4 +73,9 @@ impl Turn {
     pub(crate) fn put<A: Aggregate>(&mut self, held: Held<A>) {
         *self.slot = Some(Box::new(held));
     }
+}
+
+/// The turn of commands on an aggregate.
+pub(crate) fn turn_of<A: Aggregate>(stream: &StreamId) -> TurnKey {
+    (stream.clone(), TypeId::of::<A>())
 }

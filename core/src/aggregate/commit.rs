@@ -8,10 +8,10 @@ use chrono::{DateTime, Utc};
 use super::fold::LoadError;
 use crate::annals::Annals;
 use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Placed, Violation};
-use crate::error::{Failure, Invalid, StoreError};
+use crate::error::{Invalid, StoreError};
 use crate::event::{EventId, Metadata, NewEvent};
 use crate::position::{Partition, Position, Token};
-use crate::store::Store;
+use crate::store::{AtomicStreams, Store, TaggedStore};
 use crate::stream::{StreamId, Version};
 use crate::stream_state::Status;
 use crate::typed::EncodeError;
@@ -103,10 +103,6 @@ pub struct Done {
 }
 
 impl Done {
-    pub(crate) fn appended(appended: &Appended) -> Done {
-        Done { events: appended.events().to_vec(), token: appended.token().clone(), repeated: appended.was_repeated() }
-    }
-
     /// Nothing was to be done: what was decided on is the result.
     pub(crate) fn nothing(store: &dyn Store, seen: &[(Partition, Position)]) -> Done {
         let token =
@@ -129,7 +125,9 @@ impl Done {
         &self.token
     }
 
-    /// Whether the command had taken effect before: this is its first result, and nothing was decided or written now.
+    /// Whether the request (by its idempotency key) had taken effect before: this is its first result, and nothing was written now.
+    ///
+    /// Also so when the answer to this very command was lost on the way and asked for again.
     pub const fn was_repeated(&self) -> bool {
         self.repeated
     }
@@ -189,7 +187,25 @@ impl Stamp {
         let Some(Some(first)) = first.into_iter().next() else { return Ok(None) };
         let ids: Vec<_> = (0..first.append_events).map(|index| EventId::derived(scope, key, index)).collect();
         let places = store.find(partition, &ids).await?.into_iter().flatten().map(|found| found.placed).collect();
-        Ok(Some(Done::appended(&Appended::new(store.id(), places, true))))
+        Ok(Some(self.done(&Appended::new(store.id(), places, true))))
+    }
+
+    /// What came of an append of events that were stamped so.
+    pub(crate) fn done(&self, appended: &Appended) -> Done {
+        Done {
+            events: appended.events().to_vec(),
+            token: appended.token().clone(),
+            // Ids of one attempt are known only to that attempt: what was repeated then is the question, not the command.
+            repeated: appended.was_repeated() && self.idempotency_key.is_some(),
+        }
+    }
+
+    /// What cannot be a request.
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
+        match self.idempotency_key.as_deref() {
+            Some("") => Err(Invalid::new("an idempotency key is empty: every request would be the same one")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -200,16 +216,24 @@ pub(crate) async fn append(
     condition: Option<Condition>,
 ) -> Result<Appended, AppendError> {
     let retries = db.retries();
-    for attempt in 1.. {
-        match append_once(&**db.store(), append.clone(), condition.clone()).await {
-            Err(AppendError::Unknown(error)) if attempt < retries.attempts_max => {
-                tracing::debug!(attempt, %error, "the answer of an append was lost; asking again");
-                retries.pause(attempt).await;
-            }
-            answer => return answer,
+    let mut lost = None;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let answer = append_once(&**db.store(), append.clone(), condition.clone()).await;
+        let unknown = match (answer, lost) {
+            (Err(AppendError::Unknown(error)), first) => first.unwrap_or(error),
+            // The store cannot be asked now, which says nothing about the answer that was lost before.
+            (Err(AppendError::Store(_) | AppendError::NotOwner { .. }), Some(first)) => first,
+            (answer, _) => return answer,
+        };
+        if attempts >= retries.attempts_max {
+            return Err(AppendError::Unknown(unknown));
         }
+        tracing::debug!(attempts, error = %unknown, "the answer of an append was lost; asking again");
+        lost = Some(unknown);
+        retries.pause(attempts).await;
     }
-    unreachable!("the loop ends by returning")
 }
 
 async fn append_once(
@@ -217,17 +241,31 @@ async fn append_once(
     append: AppendStreams,
     condition: Option<Condition>,
 ) -> Result<Appended, AppendError> {
-    let lacks = |what: &str| AppendError::Store(StoreError::new(Failure::Invalid, format!("this store cannot {what}")));
     if let Some(condition) = condition {
-        let tagged = store.tagged().ok_or_else(|| lacks("decide over queries"))?;
-        return tagged.append_if(append, condition).await;
+        return tagged(store)?.append_if(append, condition).await;
     }
     match single(append) {
         Ok(append) => store.append(append).await,
-        Err(append) => {
-            store.atomic().ok_or_else(|| lacks("append to several streams at once"))?.append_streams(append).await
-        }
+        Err(append) => atomic(store)?.append_streams(append).await,
     }
+}
+
+/// The store's way to decide over queries.
+pub(crate) fn tagged(store: &dyn Store) -> Result<&dyn TaggedStore, Invalid> {
+    store.tagged().ok_or_else(|| lacks(store, "decide over a query"))
+}
+
+/// The store's way to append to several streams at once.
+pub(crate) fn atomic(store: &dyn Store) -> Result<&dyn AtomicStreams, Invalid> {
+    store.atomic().ok_or_else(|| lacks(store, "decide over several streams at once"))
+}
+
+fn lacks(store: &dyn Store, what: &str) -> Invalid {
+    let partitions = match store.partitions() {
+        1 => String::new(),
+        count => format!(": its log has {count} partitions, and no order across them"),
+    };
+    Invalid::new(format!("this store cannot {what}{partitions}"))
 }
 
 /// The append as one of a single stream, where it is one: every store can do that.

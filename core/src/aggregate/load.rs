@@ -7,6 +7,7 @@ use std::pin::Pin;
 
 use chrono::{DateTime, Utc};
 
+use super::cache::turn_of;
 use super::fold::{Held, LoadError, catch_up, from_snapshot};
 use super::{Aggregate, AggregateRef};
 use crate::moment::{Instant, Moment, When};
@@ -142,7 +143,7 @@ pub(super) async fn query<A: Aggregate, T>(
     look: impl FnOnce(&A) -> T + Send,
 ) -> Result<T, LoadError> {
     let (db, stream) = (of.db(), of.stream()?);
-    let mut turn = db.cache().turn::<A>(stream).await;
+    let mut turn = db.cache().turn(turn_of::<A>(stream)).await;
     let held = turn.take::<A>();
     let held = catch_up(&**db.store(), stream, held).await?;
     let answer = look(&held.state);

@@ -7,6 +7,7 @@ use std::pin::Pin;
 
 use chrono::{DateTime, Utc};
 
+use super::cache::turn_of;
 use super::commit::{CommandError, Done, Stamp, append, final_error};
 use super::fold::{Held, catch_up, save_snapshot};
 use super::{Aggregate, AggregateRef};
@@ -58,7 +59,8 @@ impl<'a, A, F, D, E> Run<'a, A, F, D, E> {
     }
 
     /// Names the request: run again with the same key on the same aggregate, also after a restart, it returns the first result
-    /// without deciding. A refused command leaves no trace and may be sent again.
+    /// without deciding. A command that was refused or decided nothing leaves no trace and may be sent again. An empty key is
+    /// [`CommandError::Invalid`].
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.stamp.idempotency_key = Some(key.into());
         self
@@ -100,15 +102,17 @@ where
     E: Send,
 {
     async fn run(mut self) -> Result<Done, CommandError<E>> {
+        self.stamp.check()?;
         let (on, existence) = (self.on, self.existence);
         let (db, stream) = (on.db(), on.stream()?);
         let store = &**db.store();
-        let mut turn = db.cache().turn::<A>(stream).await;
-        if let Some(done) = self.stamp.done_before(store, stream, store.partition_of(stream)).await? {
+        let partition = store.partition_of(stream);
+        let mut turn = db.cache().turn(turn_of::<A>(stream)).await;
+        if let Some(done) = self.stamp.done_before(store, stream, partition).await? {
             return Ok(done);
         }
         let mut held = turn.take::<A>();
-        // Whether what is held was just read up to the tail. A refusal from a state that was not is decided again.
+        // Whether what is held was just read up to the tail. What follows from a state that was not is decided again.
         let mut fresh = false;
         let mut attempts = 0;
         loop {
@@ -126,14 +130,15 @@ where
                     held = Some(state);
                     continue;
                 }
-                Ok(_) => {
-                    let done = Done::nothing(store, &[(state.partition, state.position)]);
+                nothing => {
+                    let seen = [(state.partition, state.position)];
                     turn.put(state);
-                    return Ok(done);
-                }
-                Err(error) => {
-                    turn.put(state);
-                    return Err(error);
+                    // The same request may have taken effect elsewhere after it was asked for: then the state that was decided
+                    // on shows it already, and its result is the answer.
+                    if let Some(done) = self.stamp.done_before(store, stream, partition).await? {
+                        return Ok(done);
+                    }
+                    return nothing.map(|_| Done::nothing(store, &seen));
                 }
             };
             attempts += 1;
@@ -144,22 +149,21 @@ where
             let mut request = AppendStreams::default().expecting(stream.clone(), state.expected());
             request.events = drafts.into_iter().map(|event| (stream.clone(), event)).collect();
             match append(db, request, None).await {
-                Ok(appended) if appended.was_repeated() && self.stamp.idempotency_key.is_some() => {
-                    // Another process ran the same request in between: its events are behind the state that is held here.
-                    turn.put(state);
-                    return Ok(Done::appended(&appended));
-                }
                 Ok(appended) => {
-                    for event in &stored {
-                        state.state.apply(event);
+                    let done = self.stamp.done(&appended);
+                    // What was repeated may be somebody else's: its events are behind the state that is held here.
+                    if !done.was_repeated() {
+                        for event in &stored {
+                            state.state.apply(event);
+                        }
+                        let last = appended.last();
+                        (state.version, state.status) = (last.version, Status::Active);
+                        (state.partition, state.position) = (last.partition, last.position);
+                        state.unsaved += appended.events().len() as u64;
+                        save_snapshot(store, stream, &mut state).await;
                     }
-                    let last = appended.last();
-                    (state.version, state.status) = (last.version, Status::Active);
-                    (state.partition, state.position) = (last.partition, last.position);
-                    state.unsaved += decided.len() as u64;
-                    save_snapshot(store, stream, &mut state).await;
                     turn.put(state);
-                    return Ok(Done::appended(&appended));
+                    return Ok(done);
                 }
                 Err(error) => {
                     held = Some(state);
@@ -171,7 +175,10 @@ where
             if attempts >= db.retries().attempts_max {
                 return Err(CommandError::Contended { attempts });
             }
-            db.retries().pause(attempts).await;
+            // A state that was held and had become old is no sign of a crowd.
+            if fresh {
+                db.retries().pause(attempts).await;
+            }
         }
     }
 }

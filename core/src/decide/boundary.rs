@@ -1,18 +1,23 @@
 //! What a decision looks at: each part loads its state and says what must not change until the decision is recorded.
 
+use std::any::TypeId;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 
+use sha2::{Digest as _, Sha256};
+
+use super::guards::Guards;
+use crate::aggregate::cache::{TurnKey, turn_of};
+use crate::aggregate::commit::tagged;
 use crate::aggregate::fold::{LoadError, catch_up};
 use crate::aggregate::{Aggregate, At};
-use crate::append::{Condition, Expected};
-use crate::error::{Failure, Invalid, StoreError};
+use crate::error::Invalid;
 use crate::position::{Partition, Position};
 use crate::query::Query;
 use crate::read::ReadQuery;
-use crate::store::Store;
 use crate::stream::StreamId;
+use crate::stream_state::Status;
 use crate::typed::{Event, Recorded};
 
 /// A state folded from whatever a query finds: what a decision that crosses streams needs to know, and no more.
@@ -44,7 +49,7 @@ pub trait Fold: Default + Send + Sync + 'static {
     /// This fold over what `query` finds, as a part of a decision.
     fn over(query: Query) -> Over<Self> {
         let types: Vec<&str> = Self::Event::shapes().iter().map(|shape| shape.event_type).collect();
-        Over { query: query.only_types(&types), fold: PhantomData }
+        Over { read: query.clone().only_types(&types), asked: query, fold: PhantomData }
     }
 }
 
@@ -58,76 +63,67 @@ pub trait Fold: Default + Send + Sync + 'static {
 /// # }
 /// ```
 pub struct Over<F> {
-    query: Query,
+    asked: Query,
+    // … narrowed to the types that the fold knows.
+    read: Query,
     fold: PhantomData<fn() -> F>,
 }
 
 impl<F> fmt::Debug for Over<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Over").field(&self.query).finish()
+        f.debug_tuple("Over").field(&self.asked).finish()
     }
 }
 
-/// What must still hold when a decision is recorded: collected while its parts load.
-#[derive(Debug)]
-pub struct Guards<'a> {
-    store: &'a dyn Store,
-    pub(super) streams: Vec<(StreamId, Expected)>,
-    pub(super) queries: Vec<(Query, Position)>,
-    pub(super) seen: Vec<(Partition, Position)>,
-}
-
-impl<'a> Guards<'a> {
-    pub(super) fn on(store: &'a dyn Store) -> Guards<'a> {
-        Guards { store, streams: Vec::new(), queries: Vec::new(), seen: Vec::new() }
-    }
-
-    /// The condition of all queries: nothing that matches one of them stands behind the earliest moment of a reading.
-    pub(super) fn condition(&self) -> Option<Condition> {
-        let after = self.queries.iter().map(|(_, after)| *after).min()?;
-        let query = self.queries.iter().fold(Query::default(), |all, (query, _)| all.or(query.clone()));
-        Some(Condition::none_matches(query).after(after))
-    }
-
-    /// Whether nothing moved since the parts were read: then what they show belongs to one moment.
-    pub(super) async fn still_hold(&self) -> Result<bool, StoreError> {
-        for (stream, expected) in &self.streams {
-            if !expected.allows_writing(&self.store.stream_state(stream).await?) {
-                return Ok(false);
-            }
-        }
-        for (query, after) in &self.queries {
-            let page = tagged(self.store)?.read_query(ReadQuery::of(query.clone()).after(*after).limit(1)).await?;
-            if !page.events.is_empty() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
-fn tagged(store: &dyn Store) -> Result<&dyn crate::TaggedStore, StoreError> {
-    store.tagged().ok_or_else(|| StoreError::new(Failure::Invalid, "this store cannot decide over queries"))
-}
-
-/// One thing that a decision looks at: [`At`] an aggregate, or a fold [`Over`] a query.
-pub trait Part: Send + Sync {
+/// One thing that a decision looks at: [`At`] an aggregate, or a fold [`Over`] a query. There are no others.
+pub trait Part: sealed::Sealed + Send + Sync {
     /// What is loaded of it.
     type State: Send + Sync;
 
     /// The stream that it is, if it is one.
-    ///
-    /// # Errors
-    ///
-    /// [`Invalid`] when it was asked for by an id that is no legal name.
+    #[doc(hidden)]
     fn stream(&self) -> Result<Option<&StreamId>, Invalid>;
 
-    /// Names it among others, the same in every process: part of the scope of an idempotency key.
+    /// Names it among others, the same in every process and in every later version of the program.
+    #[doc(hidden)]
     fn name(&self) -> String;
 
+    /// Whose turn it is to decide on it.
+    #[doc(hidden)]
+    fn turn(&self) -> Result<TurnKey, Invalid>;
+
     /// Loads the state, and says what must not change.
+    #[doc(hidden)]
     fn load(&self, guards: &mut Guards<'_>) -> impl Future<Output = Result<Self::State, LoadError>> + Send;
 }
+
+/// Everything that a decision looks at: one fold over a query, or a tuple of up to six aggregates and folds. There are no others.
+pub trait Boundary: sealed::Sealed + Send + Sync {
+    /// The states, in the same shape.
+    type State: Send + Sync;
+
+    /// The streams among the parts.
+    #[doc(hidden)]
+    fn streams(&self) -> Result<Vec<&StreamId>, Invalid>;
+
+    /// The names of the parts.
+    #[doc(hidden)]
+    fn names(&self) -> Vec<String>;
+
+    /// Whose turn it is to decide on the parts.
+    #[doc(hidden)]
+    fn turns(&self) -> Result<Vec<TurnKey>, Invalid>;
+
+    /// Loads every part.
+    #[doc(hidden)]
+    fn load(&self, guards: &mut Guards<'_>) -> impl Future<Output = Result<Self::State, LoadError>> + Send;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<A: Aggregate> sealed::Sealed for At<A> {}
 
 impl<A: Aggregate> Part for At<A> {
     type State = A;
@@ -140,14 +136,23 @@ impl<A: Aggregate> Part for At<A> {
         At::stream(self).map_or_else(|_| String::new(), ToString::to_string)
     }
 
+    fn turn(&self) -> Result<TurnKey, Invalid> {
+        At::stream(self).map(turn_of::<A>)
+    }
+
     async fn load(&self, guards: &mut Guards<'_>) -> Result<A, LoadError> {
         let stream = At::stream(self)?;
         let held = catch_up::<A>(guards.store, stream, None).await?;
-        guards.streams.push((stream.clone(), held.expected()));
+        // A tombstone is for ever, so there is nothing to guard, and the store refuses what is decided for it.
+        if held.status != Status::Tombstoned {
+            guards.streams.push((stream.clone(), held.expected()));
+        }
         guards.seen.push((held.partition, held.position));
         Ok(held.state)
     }
 }
+
+impl<F: Fold> sealed::Sealed for Over<F> {}
 
 impl<F: Fold> Part for Over<F> {
     type State = F;
@@ -157,13 +162,19 @@ impl<F: Fold> Part for Over<F> {
     }
 
     fn name(&self) -> String {
-        format!("{:?}", self.query)
+        // In the words of the caller: the types that the fold knows become more with the program.
+        let items = self.asked.items().iter().map(|item| serde_json::json!([item.types, item.streams, item.tags]));
+        serde_json::Value::from_iter(items).to_string()
+    }
+
+    fn turn(&self) -> Result<TurnKey, Invalid> {
+        Ok((scope_of(&[Part::name(self)])?, TypeId::of::<F>()))
     }
 
     async fn load(&self, guards: &mut Guards<'_>) -> Result<F, LoadError> {
         let store = tagged(guards.store)?;
         let mut state = F::default();
-        let mut read = ReadQuery::of(self.query.clone());
+        let mut read = ReadQuery::of(self.read.clone());
         loop {
             let page = store.read_query(read.clone()).await?;
             if read.up_to == Position::MAX {
@@ -180,29 +191,10 @@ impl<F: Fold> Part for Over<F> {
             }
             read = read.after(page.scanned);
         }
-        guards.queries.push((self.query.clone(), read.up_to));
+        guards.queries.push((self.read.clone(), read.up_to));
         guards.seen.push((Partition(0), read.up_to));
         Ok(state)
     }
-}
-
-/// Everything that a decision looks at: one fold over a query, or a tuple of up to six aggregates and folds.
-pub trait Boundary: Send + Sync {
-    /// The states, in the same shape.
-    type State: Send + Sync;
-
-    /// The streams among the parts.
-    ///
-    /// # Errors
-    ///
-    /// [`Invalid`] when a part was asked for by an id that is no legal name.
-    fn streams(&self) -> Result<Vec<&StreamId>, Invalid>;
-
-    /// Names it, the same in every process.
-    fn name(&self) -> String;
-
-    /// Loads every part.
-    fn load(&self, guards: &mut Guards<'_>) -> impl Future<Output = Result<Self::State, LoadError>> + Send;
 }
 
 impl<F: Fold> Boundary for Over<F> {
@@ -212,8 +204,12 @@ impl<F: Fold> Boundary for Over<F> {
         Ok(Vec::new())
     }
 
-    fn name(&self) -> String {
-        Part::name(self)
+    fn names(&self) -> Vec<String> {
+        vec![Part::name(self)]
+    }
+
+    fn turns(&self) -> Result<Vec<TurnKey>, Invalid> {
+        Ok(vec![Part::turn(self)?])
     }
 
     fn load(&self, guards: &mut Guards<'_>) -> impl Future<Output = Result<F, LoadError>> + Send {
@@ -221,8 +217,17 @@ impl<F: Fold> Boundary for Over<F> {
     }
 }
 
+/// The stream name that stands for these parts: ids of their requests are derived from it, nothing is stored under it.
+pub(super) fn scope_of(names: &[String]) -> Result<StreamId, Invalid> {
+    let hash = Sha256::digest(names.join("\n").as_bytes());
+    let half: [u8; 16] = std::array::from_fn(|index| hash[index]);
+    StreamId::any(format!("$decision-{:032x}", u128::from_be_bytes(half)))
+}
+
 macro_rules! tuples {
     ($(($($part:ident.$index:tt),+))+) => {$(
+        impl<$($part: Part),+> sealed::Sealed for ($($part,)+) {}
+
         impl<$($part: Part),+> Boundary for ($($part,)+) {
             type State = ($($part::State,)+);
 
@@ -230,8 +235,12 @@ macro_rules! tuples {
                 Ok([$(self.$index.stream()?),+].into_iter().flatten().collect())
             }
 
-            fn name(&self) -> String {
-                [$(self.$index.name()),+].join("\n")
+            fn names(&self) -> Vec<String> {
+                vec![$(self.$index.name()),+]
+            }
+
+            fn turns(&self) -> Result<Vec<TurnKey>, Invalid> {
+                Ok(vec![$(self.$index.turn()?),+])
             }
 
             async fn load(&self, guards: &mut Guards<'_>) -> Result<Self::State, LoadError> {

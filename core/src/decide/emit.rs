@@ -49,20 +49,28 @@ impl Emit {
     }
 
     fn into_events(self) -> Result<Vec<(StreamId, NewEvent)>, EmitError> {
-        let stream = self.stream.map_err(EmitError::Invalid)?;
-        let events = self.events.map_err(EmitError::Encode)?;
+        let (stream, events) = (self.stream?, self.events?);
         Ok(events.into_iter().map(|event| (stream.clone(), event)).collect())
     }
 }
 
 /// Why what was decided cannot be recorded.
-#[derive(Debug)]
+///
+/// ```
+/// use annals_core::{EmitError, StreamId};
+///
+/// let error = EmitError::from(StreamId::new("").unwrap_err());
+/// assert_eq!(error.to_string(), "a stream name is empty");
+/// ```
+#[derive(Debug, thiserror::Error)]
 #[allow(clippy::exhaustive_enums)]
 pub enum EmitError {
     /// A stream's name is not legal.
-    Invalid(Invalid),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
     /// An event cannot be written.
-    Encode(EncodeError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
 }
 
 /// What one part of a decision gets: an aggregate its events, a fold over a query `()`.

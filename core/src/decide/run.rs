@@ -7,16 +7,15 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use chrono::{DateTime, Utc};
-use sha2::{Digest as _, Sha256};
 
-use super::boundary::{Boundary, Guards};
+use super::boundary::{Boundary, scope_of};
 use super::emit::{EmitError, IntoDecision};
-use crate::aggregate::commit::{CommandError, Done, Stamp, append, final_error};
+use super::guards::Guards;
+use crate::aggregate::commit::{CommandError, Done, Stamp, append, atomic, final_error};
 use crate::annals::{Annals, duplicate};
 use crate::append::AppendStreams;
 use crate::event::Metadata;
 use crate::position::Partition;
-use crate::stream::StreamId;
 
 /// A decision on its way. Nothing happens until it is awaited.
 ///
@@ -43,7 +42,8 @@ impl<'a, B, F, D, E> Decide<'a, B, F, D, E> {
     }
 
     /// Names the request: decided again with the same key over the same boundary, also after a restart, it returns the first
-    /// result without deciding. A refused decision leaves no trace and may be sent again.
+    /// result without deciding. The parts are the same boundary only in the same order. A decision that was refused or decided
+    /// nothing leaves no trace and may be sent again. An empty key is [`CommandError::Invalid`].
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.stamp.idempotency_key = Some(key.into());
         self
@@ -85,60 +85,72 @@ where
     E: Send,
 {
     async fn run(mut self) -> Result<Done, CommandError<E>> {
+        self.stamp.check()?;
         let store = &**self.db.store();
+        let streams = self.boundary.streams()?;
         let mut named = HashSet::new();
-        if let Some(twice) = self.boundary.streams()?.into_iter().find(|stream| !named.insert(*stream)) {
+        if let Some(twice) = streams.iter().find(|stream| !named.insert(**stream)) {
             return Err(duplicate(twice).into());
         }
-        let scope = scope_of(&self.boundary)?;
-        if let Some(done) = self.stamp.done_before(store, &scope, Partition(0)).await? {
+        let partition = match &*streams {
+            [only] => store.partition_of(only),
+            [] => Partition(0),
+            [..] => atomic(store).map(|_| Partition(0))?,
+        };
+        let scope = scope_of(&self.boundary.names())?;
+        if let Some(done) = self.stamp.done_before(store, &scope, partition).await? {
             return Ok(done);
         }
+        let mut turns = Vec::new();
         let mut attempts = 0;
-        while attempts < self.db.retries().attempts_max {
+        loop {
             attempts += 1;
             let mut guards = Guards::on(store);
             let state = self.boundary.load(&mut guards).await?;
-            let decided = (self.decide)(&state).map(|decision| decision.into_decision(&self.boundary));
-            let mut events = match decided {
-                Ok(Ok(events)) => events,
+            let decided = match (self.decide)(&state).map(|decision| decision.into_decision(&self.boundary)) {
+                Ok(Ok(events)) => Ok(events),
                 Ok(Err(EmitError::Invalid(invalid))) => return Err(invalid.into()),
                 Ok(Err(EmitError::Encode(error))) => return Err(error.into()),
-                // The parts were read one after another: a refusal counts when they still are what they were.
-                Err(refusal) => match guards.still_hold().await? {
-                    true => return Err(CommandError::Refused(refusal)),
-                    false => continue,
-                },
+                Err(refusal) => Err(CommandError::Refused(refusal)),
             };
-            if events.is_empty() {
-                match guards.still_hold().await? {
-                    true => return Ok(Done::nothing(store, &guards.seen)),
-                    false => continue,
+            match decided {
+                Ok(mut events) if !events.is_empty() => {
+                    self.stamp.apply(self.db, &scope, events.iter_mut().map(|(_, event)| event));
+                    let condition = guards.condition();
+                    let mut request = AppendStreams::default();
+                    (request.expectations, request.events) = (guards.streams, events);
+                    match append(self.db, request, condition).await {
+                        Ok(appended) => return Ok(self.stamp.done(&appended)),
+                        Err(error) => {
+                            if let Some(error) = final_error(error) {
+                                return Err(error);
+                            }
+                        }
+                    }
                 }
-            }
-            self.stamp.apply(self.db, &scope, events.iter_mut().map(|(_, event)| event));
-            let condition = guards.condition();
-            let mut request = AppendStreams::default();
-            (request.expectations, request.events) = (guards.streams, events);
-            match append(self.db, request, condition).await {
-                Ok(appended) => return Ok(Done::appended(&appended)),
-                Err(error) => {
-                    if let Some(error) = final_error(error) {
-                        return Err(error);
+                // The parts were read one after another: nothing and a refusal count when they still are what they were.
+                nothing => {
+                    if guards.still_hold().await? {
+                        // The same request may have taken effect elsewhere after it was asked for: then it is seen already.
+                        if let Some(done) = self.stamp.done_before(store, &scope, partition).await? {
+                            return Ok(done);
+                        }
+                        return nothing.map(|_| Done::nothing(store, &guards.seen));
                     }
                 }
             }
-            self.db.retries().pause(attempts).await;
+            if attempts >= self.db.retries().attempts_max {
+                return Err(CommandError::Contended { attempts });
+            }
+            if turns.is_empty() {
+                // Who was overtaken once lines up with the others in this process. Not from the start: decisions that share what
+                // none of them writes need not wait for each other.
+                turns = self.db.cache().turns(self.boundary.turns()?).await;
+            } else {
+                self.db.retries().pause(attempts).await;
+            }
         }
-        Err(CommandError::Contended { attempts })
     }
-}
-
-/// The stream name that ids of this boundary's requests are derived from. Nothing is stored under it.
-fn scope_of(boundary: &impl Boundary) -> Result<StreamId, crate::Invalid> {
-    let hash = Sha256::digest(boundary.name().as_bytes());
-    let half: [u8; 16] = std::array::from_fn(|index| hash[index]);
-    StreamId::any(format!("$decision-{:032x}", u128::from_be_bytes(half)))
 }
 
 impl<B, F, D, E> fmt::Debug for Decide<'_, B, F, D, E> {

@@ -1,0 +1,48 @@
+//! What must still be true when a decision is recorded: collected while its parts load, checked when it is refused.
+
+use crate::aggregate::commit::tagged;
+use crate::append::{Condition, Expected};
+use crate::error::StoreError;
+use crate::position::{Partition, Position};
+use crate::query::Query;
+use crate::read::ReadQuery;
+use crate::store::Store;
+use crate::stream::StreamId;
+
+/// What the parts of a decision rest on.
+#[derive(Debug)]
+pub struct Guards<'a> {
+    pub(super) store: &'a dyn Store,
+    pub(super) streams: Vec<(StreamId, Expected)>,
+    pub(super) queries: Vec<(Query, Position)>,
+    pub(super) seen: Vec<(Partition, Position)>,
+}
+
+impl<'a> Guards<'a> {
+    pub(super) fn on(store: &'a dyn Store) -> Guards<'a> {
+        Guards { store, streams: Vec::new(), queries: Vec::new(), seen: Vec::new() }
+    }
+
+    /// The condition of all queries: nothing that matches one of them stands behind the earliest moment of a reading.
+    pub(super) fn condition(&self) -> Option<Condition> {
+        let after = self.queries.iter().map(|(_, after)| *after).min()?;
+        let query = self.queries.iter().fold(Query::default(), |all, (query, _)| all.or(query.clone()));
+        Some(Condition::none_matches(query).after(after))
+    }
+
+    /// Whether nothing moved since the parts were read: then what they show belongs to one moment.
+    pub(super) async fn still_hold(&self) -> Result<bool, StoreError> {
+        for (stream, expected) in &self.streams {
+            if !expected.allows_writing(&self.store.stream_state(stream).await?) {
+                return Ok(false);
+            }
+        }
+        for (query, after) in &self.queries {
+            let page = tagged(self.store)?.read_query(ReadQuery::of(query.clone()).after(*after).limit(1)).await?;
+            if !page.events.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,20 @@
+//! What the decision loop promises: commands on aggregates, decisions over several things, and questions about the past.
+
+// Helpers of tests are tests: what must not fail is unwrapped.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod bank;
+mod cache;
+mod commands;
+mod courses;
+mod decisions;
+mod idempotency;
+mod invoices;
+mod metadata;
+mod opt_in;
+mod prices;
+mod queries;
+mod store;
+mod unknown;
+mod usernames;

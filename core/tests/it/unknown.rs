@@ -1,0 +1,88 @@
+//! The answer was lost: asked again with the same ids until it is known, and nothing else is claimed.
+
+use annals_core::conformance::trouble::{AnswerLost, Call, Trouble};
+use annals_core::{Aggregate, Annals, CommandError, Done, Failure, StoreError};
+use async_trait::async_trait;
+
+use crate::bank::{Account, Refusal, transfer};
+use crate::queries::{Total, total};
+use crate::store::{alice, head, impatient, processes, troubled};
+
+async fn deposit(db: &Annals, how: &str) -> Result<Done, CommandError<Refusal>> {
+    match how {
+        "run" => alice(db).run(|a| a.deposit(10)).await,
+        "run with a key" => alice(db).run(|a| a.deposit(10)).idempotency_key("k").await,
+        "decide over aggregates" => {
+            let both = (Account::at("alice"), Account::at("bob"));
+            db.decide(both, |(a, b)| transfer(a, b, 0)).await
+        }
+        _ => {
+            let query = (Account::at("alice"), total());
+            db.decide(query, |(a, Total { .. })| Ok((a.deposit(10)?, ()))).await
+        }
+    }
+}
+
+const WAYS: [&str; 4] = ["run", "run with a key", "decide over aggregates", "decide over a query"];
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_and_the_command_takes_effect_once() {
+    for how in WAYS {
+        let [plain] = processes();
+        let (db, store) = troubled(&plain, AnswerLost::next(3));
+        let db = db.with_retries(impatient(5));
+        let done = deposit(&db, how).await.unwrap();
+        assert_eq!((head(&plain).await, store.trouble().left()), (done.events().len() as u64, 0), "{how}");
+        // What nobody else can have done was done now; of a request nobody can tell.
+        assert_eq!(done.was_repeated(), how == "run with a key", "{how}");
+        // The state that is held is right.
+        assert_eq!(alice(&db).query(Account::clone).await.unwrap(), *alice(&plain).load().await.unwrap(), "{how}");
+        store.trouble().lose_next(1);
+        alice(&db).run(|a| a.deposit(5)).await.unwrap();
+        assert_eq!(alice(&db).query(Account::clone).await.unwrap(), *alice(&plain).load().await.unwrap(), "{how}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_is_an_unknown_outcome() {
+    for how in WAYS {
+        let [plain] = processes();
+        let (db, store) = troubled(&plain, AnswerLost::next(1_000));
+        let db = db.with_retries(impatient(4));
+        let error = deposit(&db, how).await.unwrap_err();
+        assert!(matches!(error, CommandError::Unknown(_)), "{how}: {error}");
+        assert_eq!(store.trouble().left(), 996, "{how}");
+    }
+}
+
+/// After the commit the connection is gone, and nobody can be asked any more.
+#[derive(Debug, Default)]
+struct GoneForGood(std::sync::atomic::AtomicBool);
+
+#[async_trait]
+impl Trouble for GoneForGood {
+    async fn before(&self, call: Call) -> Result<(), StoreError> {
+        let gone = self.0.load(std::sync::atomic::Ordering::SeqCst) && call.is_append();
+        if gone { Err(StoreError::new(Failure::Unavailable, "connection refused")) } else { Ok(()) }
+    }
+
+    async fn after(&self, call: Call) -> Result<(), StoreError> {
+        if !call.is_append() {
+            return Ok(());
+        }
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        Err(StoreError::new(Failure::Unavailable, "connection reset"))
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_gone_after_a_lost_answer_does_not_make_it_a_failure() {
+    for how in WAYS {
+        let [plain] = processes();
+        let db = troubled(&plain, GoneForGood::default()).0.with_retries(impatient(3));
+        let error = deposit(&db, how).await.unwrap_err();
+        let CommandError::Unknown(lost) = &error else { panic!("{how}: {error}") };
+        assert_eq!(lost.to_string(), "connection reset", "{how}");
+        assert!(head(&plain).await > 0, "{how}: it did take effect");
+    }
+}
