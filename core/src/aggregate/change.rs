@@ -1,6 +1,6 @@
 //! Deleting, truncating and archiving an aggregate's stream.
 
-use super::commit::{CommandError, Done};
+use super::commit::{CommandError, Done, final_error};
 use super::{Aggregate, AggregateRef};
 use crate::append::{AppendError, Expected};
 use crate::stream::Version;
@@ -38,8 +38,9 @@ impl<A: Aggregate> AggregateRef<A> {
 
     /// Appends a summary, and removes everything before it for good.
     ///
-    /// The summary is one event from which the fold can start: applied to `A::default()` it must give the same state. Their ids
-    /// stay known, their positions stay empty. States of versions before it can no longer be asked for.
+    /// The summary says all that the state holds: applied to any state, `A::default()` and the present one among them, it gives
+    /// the present one. The ids of what is removed stay known, their positions stay empty. States of versions before the summary
+    /// can no longer be asked for.
     ///
     /// # Errors
     ///
@@ -60,8 +61,8 @@ impl<A: Aggregate> AggregateRef<A> {
         let before = self.stream().ok().and_then(|stream| done.version_of(stream)).unwrap_or(Version::FIRST);
         match self.change(StreamChange::Archive { before }).await {
             Ok(_) => Ok(done),
-            Err(AppendError::Invalid(invalid)) => Err(CommandError::Invalid(invalid)),
-            Err(error) => Err(CommandError::Append(error)),
+            // Nothing is expected of the stream, so only a tombstone is a conflict, and that is final.
+            Err(error) => Err(final_error(error).unwrap_or(CommandError::Contended { attempts: 1 })),
         }
     }
 

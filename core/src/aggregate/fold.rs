@@ -8,7 +8,7 @@ use crate::position::{Partition, Position};
 use crate::read::ReadStream;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
-use crate::stream_state::Status;
+use crate::stream_state::{Status, StreamState};
 use crate::typed::{Event, Stored, Undecodable};
 
 /// Why a state could not be read.
@@ -81,14 +81,22 @@ impl<A: Aggregate> Held<A> {
         }
     }
 
-    /// Takes in events of the stream, as far as `counts` says.
+    /// Whether the events behind it in a stream of this state lead on from it. They do not when the stream never came so far
+    /// (a snapshot of another log), or when events in between were archived: then the summary is where a fold starts.
+    pub(crate) fn can_go_on_in(&self, state: &StreamState) -> bool {
+        self.version == Version::NONE || (state.archived_before..=state.version).contains(&self.version)
+    }
+
+    /// Takes in events of the stream, as far as `counts` says; answers how many did.
     pub(crate) fn apply(
         &mut self,
         events: &[RecordedEvent],
         counts: impl Fn(&RecordedEvent) -> bool,
-    ) -> Result<(), Undecodable> {
+    ) -> Result<usize, Undecodable> {
+        let mut counted = 0;
         for record in events {
             if counts(record) {
+                counted += 1;
                 let decoded =
                     A::Event::decode(Stored::from(record)).map_err(|source| Undecodable::new(record, source))?;
                 for event in decoded {
@@ -98,7 +106,7 @@ impl<A: Aggregate> Held<A> {
             self.version = record.version;
             self.unsaved += 1;
         }
-        Ok(())
+        Ok(counted)
     }
 }
 
@@ -112,16 +120,15 @@ pub(crate) async fn catch_up<A: Aggregate>(
         Some(held) => held,
         None => from_snapshot(store, stream, Version::MAX).await.unwrap_or_else(Held::before_anything),
     };
+    let mut read = ReadStream::of(stream.clone()).from(held.version.next()).everything();
     loop {
-        let read = ReadStream::of(stream.clone()).from(held.version.next()).everything();
-        let page = store.read_stream(read).await?;
-        let emptied = page.state.emptied_at(|_| true);
-        let summary_is_missing = held.version > Version::NONE && held.version.next() < page.state.archived_before;
-        if held.version > page.state.version || summary_is_missing {
-            // Not a state of this stream, or one whose continuation was archived: read it all.
+        let page = store.read_stream(read.clone()).await?;
+        if !held.can_go_on_in(&page.state) {
             held = Held::before_anything();
+            read = read.from(Version::FIRST);
             continue;
         }
+        let emptied = page.state.emptied_at(|_| true);
         if emptied > Version::NONE && emptied >= held.version {
             held = Held::emptied_at(emptied);
         }
@@ -130,9 +137,12 @@ pub(crate) async fn catch_up<A: Aggregate>(
         held.status = page.state.status;
         held.position = page.head;
         held.partition = store.partition_of(stream);
-        if page.next.is_none() {
-            held.version = held.version.max(page.state.version);
-            return Ok(held);
+        match page.next {
+            Some(next) => read = read.from(next.max(held.version.next())),
+            None => {
+                held.version = held.version.max(page.state.version);
+                return Ok(held);
+            }
         }
     }
 }

@@ -10,12 +10,13 @@ use chrono::{DateTime, Utc};
 use super::cache::turn_of;
 use super::fold::{Held, LoadError, catch_up, from_snapshot};
 use super::{Aggregate, AggregateRef};
+use crate::event::RecordedEvent;
 use crate::moment::{Instant, Moment, When};
 use crate::position::{Partition, Position, Token};
-use crate::read::{ReadStream, StreamPage};
+use crate::read::ReadStream;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
-use crate::stream_state::Deletion;
+use crate::stream_state::{Deletion, Status};
 
 /// A state that was read, and where it stands. Derefs to the state.
 ///
@@ -37,7 +38,7 @@ pub struct Loaded<A> {
 }
 
 impl<A> Loaded<A> {
-    /// Whether the aggregate existed: its stream had events and was not deleted.
+    /// Whether the aggregate existed: something had happened to it, and it was not deleted.
     pub const fn exists(&self) -> bool {
         self.exists
     }
@@ -130,10 +131,14 @@ impl<'a, A: Aggregate> Load<'a, A> {
             return Ok(loaded(store, held));
         }
         let partition = store.partition_of(stream);
-        let past = resolve(store, stream, partition, self.until).await?;
-        let mut held = fold_until(store, stream, &past, valid_at).await?;
-        (held.partition, held.position) = (partition, past.position);
-        Ok(loaded(store, held))
+        loop {
+            let past = resolve(store, stream, partition, self.until.clone()).await?;
+            // Nothing comes back when events were archived while they were read: then the question is put anew.
+            if let Some(mut held) = fold_until(store, stream, &past, valid_at).await? {
+                (held.partition, held.position) = (partition, past.position);
+                return Ok(loaded(store, held));
+            }
+        }
     }
 }
 
@@ -153,7 +158,7 @@ pub(super) async fn query<A: Aggregate, T>(
 
 fn loaded<A: Aggregate>(store: &dyn Store, held: Held<A>) -> Loaded<A> {
     let token = Token::new(store.id()).with(held.partition, held.position);
-    let exists = held.status == crate::Status::Active;
+    let exists = held.status == Status::Active;
     Loaded { state: held.state, exists, version: held.version, position: held.position, token }
 }
 
@@ -169,7 +174,9 @@ struct Past {
 }
 
 async fn resolve(store: &dyn Store, stream: &StreamId, partition: Partition, until: Until) -> Result<Past, LoadError> {
-    let state = store.stream_state(stream).await?;
+    // One look, so that what the stream is and how far the log goes belong to one moment.
+    let now = store.read_stream(ReadStream::of(stream.clone()).to(Version::NONE)).await?;
+    let (state, head) = (now.state, now.head);
     let archived_before = state.archived_before;
     let past = |version, position, counts: &dyn Fn(&Deletion) -> bool| Past {
         version,
@@ -177,9 +184,8 @@ async fn resolve(store: &dyn Store, stream: &StreamId, partition: Partition, unt
         emptied: state.emptied_at(counts),
         archived_before,
     };
-    let head = || async { Ok::<_, LoadError>(store.head(partition).await?.visible) };
     match until {
-        Until::Tail => Ok(past(state.version, head().await?, &|_| true)),
+        Until::Tail => Ok(past(state.version, head, &|_| true)),
         Until::Version(asked) if asked > state.version => {
             Err(LoadError::VersionPastEnd { stream: stream.clone(), asked, version: state.version })
         }
@@ -191,25 +197,24 @@ async fn resolve(store: &dyn Store, stream: &StreamId, partition: Partition, unt
         Until::Moment(moment) => {
             let when = moment.0?;
             let position = match when {
-                When::Position(position) => position.min(head().await?),
+                When::Position(position) => position,
                 When::Recorded(time) => store.position_at(partition, time).await?,
             };
+            let position = position.min(head);
             let version = last_version_by(store, stream, position, archived_before, state.version).await?;
             Ok(past(version, position, &|deletion| match when {
-                When::Position(_) => deletion.position < position,
+                // It happened behind the position that the log had then, before whatever came next.
+                When::Position(asked) => deletion.position < asked,
                 When::Recorded(time) => deletion.recorded_at <= time,
             }))
         }
     }
 }
 
-async fn one(store: &dyn Store, stream: &StreamId, version: Version) -> Result<StreamPage, LoadError> {
-    let read = ReadStream::of(stream.clone()).from(version).to(version).everything().limit(1);
-    Ok(store.read_stream(read).await?)
-}
-
+/// Where an event stands; before everything, when there is none.
 async fn position_of(store: &dyn Store, stream: &StreamId, version: Version) -> Result<Position, LoadError> {
-    Ok(one(store, stream, version).await?.events.first().map_or(Position::START, |event| event.position))
+    let read = ReadStream::of(stream.clone()).from(version).to(version).everything().limit(1);
+    Ok(store.read_stream(read).await?.events.first().map_or(Position::START, |event| event.position))
 }
 
 /// The last version of the stream that stands at or before `position`. Positions ascend with versions: a binary search.
@@ -235,36 +240,50 @@ async fn last_version_by(
     Ok(Version::new(known))
 }
 
+/// Folds what counts; nothing, when events were archived under its hands.
 async fn fold_until<A: Aggregate>(
     store: &dyn Store,
     stream: &StreamId,
     past: &Past,
     valid_at: Option<DateTime<Utc>>,
-) -> Result<Held<A>, LoadError> {
-    if past.version > past.emptied && past.version < past.archived_before {
-        return Err(LoadError::Archived { stream: stream.clone(), first: past.archived_before });
+) -> Result<Option<Held<A>>, LoadError> {
+    let archived = || LoadError::Archived { stream: stream.clone(), first: past.archived_before };
+    // Whether the fold starts from a summary.
+    let summarised = past.archived_before > past.emptied.next();
+    if summarised && past.version > past.emptied && past.version < past.archived_before {
+        return Err(archived());
     }
-    let counts = |event: &crate::RecordedEvent| valid_at.is_none_or(|time| event.occurred_at <= time);
+    let counts = |event: &RecordedEvent| valid_at.is_none_or(|time| event.occurred_at <= time);
     let mut held = Held::emptied_at(past.emptied);
+    let mut anything_happened = false;
     if valid_at.is_none() {
-        let snapshot = from_snapshot(store, stream, past.version).await;
-        held = snapshot.filter(|snapshot| snapshot.version > past.emptied).unwrap_or(held);
+        let usable = past.emptied.next().max(past.archived_before);
+        if let Some(snapshot) = from_snapshot(store, stream, past.version).await.filter(|found| found.version >= usable)
+        {
+            held = snapshot;
+            anything_happened = true;
+        }
     }
     let mut read = ReadStream::of(stream.clone()).from(held.version.next()).to(past.version).everything();
     while held.version < past.version {
         let page = store.read_stream(read.clone()).await?;
-        held.apply(&page.events, counts)?;
+        if page.state.archived_before > past.archived_before {
+            return Ok(None);
+        }
+        // A summary tells what had happened by the time of its making, and nothing about earlier times.
+        let at_summary = |event: &&RecordedEvent| summarised && event.version == past.archived_before;
+        if page.events.first().filter(at_summary).is_some_and(|summary| !counts(summary)) {
+            return Err(archived());
+        }
+        anything_happened |= held.apply(&page.events, counts)? > 0;
         match page.next {
             Some(next) => read = read.resume(next),
             None => break,
         }
     }
     held.version = past.version;
-    held.status = match past.version > past.emptied {
-        true => crate::Status::Active,
-        false => crate::Status::Absent,
-    };
-    Ok(held)
+    held.status = if anything_happened { Status::Active } else { Status::Absent };
+    Ok(Some(held))
 }
 
 impl<'a, A: Aggregate> IntoFuture for Load<'a, A> {
