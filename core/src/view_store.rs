@@ -693,8 +693,9 @@ pub trait ViewStore: Leases {
     /// # Errors
     ///
     /// [`CommitError::Fenced`] when somebody else works on the slot or the lease was given back, [`CommitError::Gone`],
-    /// [`CommitError::Invalid`] for [what can never succeed](ViewCommit::check) and for a version of a key that ends where one
-    /// ends already. Nothing was changed.
+    /// [`CommitError::Invalid`] for [what can never succeed](ViewCommit::check) and, when nothing else stands against it, for a
+    /// version of a key that ends where one ends already. Nothing was changed. A step that is asked for again after it was taken
+    /// is fenced, unless it went nowhere.
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError>;
 
     /// A page of rows as they are.

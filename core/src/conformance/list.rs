@@ -4,7 +4,7 @@
 ///
 /// `fixture` makes a fresh, empty [`Fixture`](crate::conformance::Fixture) for every test (it may `.await`). `traits` names what
 /// the store can do: `atomic` ([`AtomicStreams`](crate::AtomicStreams)), `tagged` ([`TaggedStore`](crate::TaggedStore)),
-/// `snapshots` ([`SnapshotStore`](crate::SnapshotStore)), and `shared` when several handles may have it open at once.
+/// `snapshots` ([`SnapshotStore`](crate::SnapshotStore)), `views` ([`ViewStore`](crate::ViewStore)), and `shared` when several handles may have it open at once.
 /// A test compares that with what the opened store says.
 ///
 /// The whole test file of a backend:
@@ -13,7 +13,7 @@
 /// //! The contract of a store, on the memory store.
 /// annals_core::conformance! {
 ///     fixture: annals_core::conformance::MemoryFixture::with_partitions(3),
-///     traits: [snapshots, shared],
+///     traits: [snapshots, views, shared],
 /// }
 /// # fn main() {}
 /// ```
@@ -180,6 +180,65 @@ macro_rules! __conformance_cases {
             }
         }
     };
+    ([$($make:tt)*] { $($with:tt)* } views) => {
+        $($make)*! { { $($with)* }
+            leases {
+                are_held_by_one_until_they_end_by_the_clock_of_the_store,
+                are_renewed_as_long_as_nobody_took_them,
+                that_are_given_back_are_free_at_once,
+                never_reuse_an_epoch,
+                asked_for_by_many_at_once_are_granted_to_exactly_one,
+                are_listed_by_prefix_byte_by_byte,
+                survive_reopening,
+            }
+            generations {
+                begin_empty_and_come_back_as_they_were_begun,
+                that_no_store_can_keep_are_refused,
+                have_ids_that_grow_and_never_return,
+                serve_the_readers_of_their_version_once_they_are_switched_to,
+                are_switched_in_one_moment,
+                that_are_dropped_take_everything_along_and_say_so,
+                on_which_readers_depend_are_not_dropped,
+                are_found_by_the_name_of_their_view,
+            }
+            steps {
+                change_everything_together,
+                that_can_never_succeed_change_nothing,
+                keep_of_the_past_what_the_view_keeps,
+                under_an_older_epoch_are_fenced,
+                under_a_lease_that_was_given_back_are_fenced,
+                under_a_lease_that_has_ended_and_was_not_taken_are_taken,
+                from_where_the_slot_does_not_stand_are_fenced,
+                from_one_place_by_many_at_once_are_taken_once,
+                of_other_slots_partitions_and_views_are_independent,
+                keep_the_state_byte_for_byte,
+                set_events_aside_in_order_and_settle_them,
+                find_what_people_decided,
+                are_whole_or_absent_wherever_their_future_is_dropped,
+                and_all_else_disturb_nobody_when_their_future_is_dropped,
+            }
+            rows {
+                by_keys_are_those_that_exist,
+                by_a_range_of_keys_honour_every_kind_of_bound,
+                by_an_index_are_in_the_order_of_the_entry_and_then_of_the_key,
+                are_found_by_their_newest_entries_only,
+                are_neither_lost_nor_repeated_at_the_borders_of_pages,
+                that_are_large_come_in_pages_that_fit_into_memory,
+                of_a_page_belong_to_one_moment,
+            }
+            past {
+                is_known_before_at_inside_and_behind_each_run,
+                of_rows_keeps_values_and_times_exactly,
+                has_the_versions_of_a_key_in_order,
+                has_keys_that_are_or_were,
+                tells_which_keys_changed_between_two_positions,
+                knows_what_touched_a_key,
+                that_is_forgotten_is_not_answered_and_the_rest_stays,
+                of_a_view_that_keeps_none_is_never_answered,
+                equals_a_replay_at_every_position_of_a_random_history,
+            }
+        }
+    };
     ([$($make:tt)*] { $($with:tt)* } shared) => {
         $($make)*! { { $($with)* }
             shared {
@@ -223,5 +282,5 @@ pub(super) fn cases() -> Vec<(&'static str, &'static str)> {
     macro_rules! all {
         ($($part:ident)*) => { [$(crate::__conformance_cases! { [names] {} $part }),*].concat() };
     }
-    all! { always atomic tagged snapshots shared }
+    all! { always atomic tagged snapshots views shared }
 }

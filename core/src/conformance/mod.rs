@@ -8,7 +8,7 @@
 //!
 //! annals_core::conformance! {
 //!     fixture: MemoryFixture::with_partitions(1),
-//!     traits: [atomic, tagged, snapshots, shared],
+//!     traits: [atomic, tagged, snapshots, views, shared],
 //! }
 //! # fn main() {}
 //! ```
@@ -17,8 +17,8 @@
 //! the opened store whether what was declared is what it offers, so nothing is left out silently.
 //!
 //! The cases are plain functions over a [`Fixture`], in a module per subject: `append`, `retry`, `streams`, `read`, `log` and
-//! `faults` for everybody; `atomic`, `tagged` and `snapshots` for those who have the trait; `shared` for stores that several
-//! handles (several processes) may have open at once. Stores that misbehave on purpose are in [`trouble`].
+//! `faults` for everybody; `atomic`, `tagged` and `snapshots` for those who have the trait; `leases`, `generations`, `steps`, `rows`
+//! and `past` for those who keep read models; `shared` for stores that several handles (several processes) may have open at once. Stores that misbehave on purpose are in [`trouble`].
 
 // A case is a test: what must not fail is unwrapped, and its name is its documentation.
 #![allow(clippy::unwrap_used)]
@@ -26,6 +26,7 @@
 mod fixture;
 mod list;
 pub mod trouble;
+mod view_words;
 mod words;
 
 #[doc(hidden)]
@@ -35,15 +36,25 @@ pub mod atomic;
 #[doc(hidden)]
 pub mod faults;
 #[doc(hidden)]
+pub mod generations;
+#[doc(hidden)]
+pub mod leases;
+#[doc(hidden)]
 pub mod log;
+#[doc(hidden)]
+pub mod past;
 #[doc(hidden)]
 pub mod read;
 #[doc(hidden)]
 pub mod retry;
 #[doc(hidden)]
+pub mod rows;
+#[doc(hidden)]
 pub mod shared;
 #[doc(hidden)]
 pub mod snapshots;
+#[doc(hidden)]
+pub mod steps;
 #[doc(hidden)]
 pub mod streams;
 #[doc(hidden)]
@@ -74,6 +85,7 @@ pub async fn declared(fixture: &dyn Fixture, declared: &[&str]) {
         ("atomic", store.atomic().is_some()),
         ("tagged", store.tagged().is_some()),
         ("snapshots", store.snapshots().is_some()),
+        ("views", store.views().is_some()),
         ("shared", fixture.is_shared()),
     ];
     for (name, offered) in offered {
@@ -86,15 +98,20 @@ mod tests {
     use super::list::cases;
 
     /// Every `pub async fn` of these files is a case.
-    const FILES: [(&str, &str); 10] = [
+    const FILES: [(&str, &str); 15] = [
         ("append", include_str!("append.rs")),
         ("atomic", include_str!("atomic.rs")),
         ("faults", include_str!("faults.rs")),
+        ("generations", include_str!("generations.rs")),
+        ("leases", include_str!("leases.rs")),
         ("log", include_str!("log.rs")),
+        ("past", include_str!("past.rs")),
         ("read", include_str!("read.rs")),
         ("retry", include_str!("retry.rs")),
+        ("rows", include_str!("rows.rs")),
         ("shared", include_str!("shared.rs")),
         ("snapshots", include_str!("snapshots.rs")),
+        ("steps", include_str!("steps.rs")),
         ("streams", include_str!("streams.rs")),
         ("tagged", include_str!("tagged.rs")),
     ];
