@@ -3,9 +3,10 @@
 use chrono::{DateTime, Utc};
 
 use crate::append::Appended;
-use crate::error::Invalid;
+use crate::error::{Invalid, StoreError};
 use crate::event::to_microseconds;
-use crate::position::Position;
+use crate::position::{Partition, Position};
+use crate::store::Store;
 
 /// A moment of the log: just after an event was committed, or a time by which it was.
 ///
@@ -24,6 +25,29 @@ pub struct Moment(pub(crate) Result<When, Invalid>);
 pub(crate) enum When {
     Position(Position),
     Recorded(DateTime<Utc>),
+}
+
+impl Moment {
+    /// The position of a partition that it means: the position itself, at most the head, or the last one recorded by the time.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Invalid`](crate::Failure) for a text that is no time; else what the store says.
+    ///
+    /// ```
+    /// # async fn example(store: &dyn annals_core::Store) -> Result<(), annals_core::StoreError> {
+    /// use annals_core::{Moment, Partition};
+    ///
+    /// let position = Moment::from("2026-03-31T00:00:00Z").resolve(store, Partition(0)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn resolve(&self, store: &dyn Store, partition: Partition) -> Result<Position, StoreError> {
+        match self.0.clone()? {
+            When::Position(position) => Ok(position.min(store.head(partition).await?.visible)),
+            When::Recorded(time) => store.position_at(partition, time).await,
+        }
+    }
 }
 
 impl From<Position> for Moment {

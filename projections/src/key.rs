@@ -1,0 +1,192 @@
+//! Keys of rows: typed for people, texts for the store, in an encoding whose byte order is the order of the keys.
+
+use std::fmt;
+
+use annals_core::Invalid;
+
+/// What a view's rows are known by.
+///
+/// The text of a key orders as the key does, so that ranges mean what they say; it may be at most 255 bytes.
+///
+/// ```
+/// use annals_projections::ViewKey;
+///
+/// assert!((-7_i64).to_key() < 3_i64.to_key() && 3_i64.to_key() < 20_i64.to_key());
+/// assert_eq!(i64::from_key(&(-7_i64).to_key()), Some(-7));
+/// assert_eq!(("north".to_string(), 7_u32).to_key(), "north\u{1f}0000000007");
+/// ```
+pub trait ViewKey: Sized + Clone + Send + Sync + fmt::Debug + 'static {
+    /// The key as a text.
+    fn to_key(&self) -> String;
+
+    /// The key that has this text, if one has.
+    fn from_key(text: &str) -> Option<Self>;
+
+    /// The key that the id of a stream stands for (`alice` in `account-alice`), if it stands for one: the key of an event when a
+    /// view says nothing else.
+    fn from_stream_id(id: &str) -> Option<Self>;
+}
+
+/// The longest key, in bytes of its text.
+pub(crate) const KEY_BYTES_MAX: usize = 255;
+
+/// The text of a key, if it may be one.
+pub(crate) fn checked(key: &impl ViewKey) -> Result<String, Invalid> {
+    let text = key.to_key();
+    if text.len() > KEY_BYTES_MAX {
+        return Err(Invalid::new(format!("key {key:?} has {} bytes, at most {KEY_BYTES_MAX} are allowed", text.len())));
+    }
+    Ok(text)
+}
+
+impl ViewKey for String {
+    fn to_key(&self) -> String {
+        self.clone()
+    }
+
+    fn from_key(text: &str) -> Option<String> {
+        Some(text.into())
+    }
+
+    fn from_stream_id(id: &str) -> Option<String> {
+        Some(id.into())
+    }
+}
+
+/// The one key of a view that has a single row.
+impl ViewKey for () {
+    fn to_key(&self) -> String {
+        String::new()
+    }
+
+    fn from_key(text: &str) -> Option<()> {
+        text.is_empty().then_some(())
+    }
+
+    fn from_stream_id(_: &str) -> Option<()> {
+        Some(())
+    }
+}
+
+macro_rules! unsigned {
+    ($($type:ty: $digits:literal),+) => {$(
+        impl ViewKey for $type {
+            fn to_key(&self) -> String {
+                format!(concat!("{:0", $digits, "}"), self)
+            }
+
+            fn from_key(text: &str) -> Option<$type> {
+                text.parse().ok()
+            }
+
+            fn from_stream_id(id: &str) -> Option<$type> {
+                id.parse().ok()
+            }
+        }
+    )+};
+}
+
+unsigned! { u16: "5", u32: "10", u64: "20" }
+
+/// Negative numbers stand before the others: `-`, then the distance from the smallest; the others begin with `=`.
+macro_rules! signed {
+    ($($type:ty as $unsigned:ty),+) => {$(
+        impl ViewKey for $type {
+            fn to_key(&self) -> String {
+                if *self < 0 {
+                    format!("-{}", self.abs_diff(<$type>::MIN).to_key())
+                } else {
+                    format!("={}", self.unsigned_abs().to_key())
+                }
+            }
+
+            fn from_key(text: &str) -> Option<$type> {
+                match text.split_at_checked(1)? {
+                    ("-", distance) => <$type>::MIN.checked_add_unsigned(<$unsigned>::from_key(distance)?),
+                    ("=", number) => <$type>::try_from(<$unsigned>::from_key(number)?).ok(),
+                    _ => None,
+                }
+            }
+
+            fn from_stream_id(id: &str) -> Option<$type> {
+                id.parse().ok()
+            }
+        }
+    )+};
+}
+
+signed! { i32 as u32, i64 as u64 }
+
+/// Stands between the parts of a tuple. It orders before every character that a part should hold.
+const BETWEEN: char = '\u{1f}';
+
+macro_rules! tuples {
+    ($(($($part:ident.$index:tt),+))+) => {$(
+        impl<$($part: ViewKey),+> ViewKey for ($($part,)+) {
+            fn to_key(&self) -> String {
+                let parts = [$(self.$index.to_key()),+];
+                parts.join(&BETWEEN.to_string())
+            }
+
+            fn from_key(text: &str) -> Option<Self> {
+                let mut parts = text.split(BETWEEN);
+                let key = ($($part::from_key(parts.next()?)?,)+);
+                parts.next().is_none().then_some(key)
+            }
+
+            fn from_stream_id(_: &str) -> Option<Self> {
+                None
+            }
+        }
+    )+};
+}
+
+tuples! {
+    (A.0, B.1)
+    (A.0, B.1, C.2)
+    (A.0, B.1, C.2, D.3)
+}
+
+/// The virtual nodes that keys are spread over; slots divide them, so that keys can move between slots without being hashed anew.
+pub(crate) const NODES: u64 = 256;
+
+/// The slot of `slots` that a key belongs to.
+pub(crate) fn slot_of(key: &str, slots: u16) -> u16 {
+    let node = u64::from(annals_core::Partition::of(key, NODES as u32).0);
+    (node * u64::from(slots) / NODES) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_order_as_their_keys_do(a: i64, b: i64, c: i32, d: i32, e: u64, f: u64) {
+            prop_assert_eq!(a.cmp(&b), a.to_key().cmp(&b.to_key()));
+            prop_assert_eq!(c.cmp(&d), c.to_key().cmp(&d.to_key()));
+            prop_assert_eq!(e.cmp(&f), e.to_key().cmp(&f.to_key()));
+            prop_assert_eq!((a, e).cmp(&(b, f)), (a, e).to_key().cmp(&(b, f).to_key()));
+        }
+
+        #[test]
+        fn keys_come_back_from_their_text(a: i64, b: u32, text in "[ -~äöü]{0,20}") {
+            prop_assert_eq!(i64::from_key(&a.to_key()), Some(a));
+            let key = (text, a, b);
+            prop_assert_eq!(<(String, i64, u32)>::from_key(&key.to_key()), Some(key));
+        }
+    }
+
+    #[test]
+    fn slots_share_all_nodes_evenly() {
+        for slots in [1_u16, 2, 3, 7, 256] {
+            let mut count = vec![0; usize::from(slots)];
+            for number in 0..10_000_u64 {
+                count[usize::from(slot_of(&number.to_string(), slots))] += 1;
+            }
+            assert!(count.iter().all(|keys| *keys > 0 || slots == 256), "{slots}: {count:?}");
+        }
+    }
+}

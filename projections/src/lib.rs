@@ -1,0 +1,21 @@
+//! Read models: kept up to date exactly once, rebuilt while the old one serves, and asked about the past.
+
+mod key;
+mod options;
+mod place;
+mod program;
+mod query;
+mod rows;
+mod status;
+mod step;
+mod view;
+mod worker;
+
+pub use key::ViewKey;
+pub use options::Options;
+pub use program::{Program, Projection, Setup, StartError, With};
+pub use query::{Get, RowEntry, RowsFound, RowsOf, ViewError, Views};
+pub use status::Status;
+pub use step::Handlers;
+pub use view::{Poison, Project, Row, View};
+pub use worker::{SlotProgress, SlotState};

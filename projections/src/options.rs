@@ -1,0 +1,85 @@
+//! How a projection works: batches, leases, patience.
+
+use std::time::Duration;
+
+/// How the workers of a projection work. The defaults are meant to be left alone.
+///
+/// ```
+/// use annals_projections::Options;
+///
+/// let options = Options::default().slots(4);
+/// assert_eq!(options.slots, 4);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Into how many slots the keys are divided; each is worked on by one worker at a time, in any process. At most 256.
+    /// Default: 1. A change takes effect with the next generation.
+    pub slots: u16,
+    /// Events folded into one transaction while catching up. Default: 20,000. More is faster and takes more memory.
+    pub batch_events_max: usize,
+    /// Bytes of payload folded into one transaction. Default: 32 MiB.
+    pub batch_bytes_max: usize,
+    /// Rows kept at hand by each worker. Default: 200,000.
+    pub rows_kept_max: usize,
+    /// How long a worker that says nothing keeps its slot. Default: 10 s. Shorter takes over sooner and bears shorter pauses.
+    pub lease: Duration,
+    /// How long a worker waits for a hint before it looks by itself. Default: 100 ms.
+    pub poll: Duration,
+    /// The first wait after a failure of a store; it doubles up to 5 s. Default: 50 ms.
+    pub back_off: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            slots: 1,
+            batch_events_max: 20_000,
+            batch_bytes_max: 32 << 20,
+            rows_kept_max: 200_000,
+            lease: Duration::from_secs(10),
+            poll: Duration::from_millis(100),
+            back_off: Duration::from_millis(50),
+        }
+    }
+}
+
+impl Options {
+    /// The longest wait between two attempts.
+    pub(crate) const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+
+    /// With so many slots (1 to 256).
+    #[must_use]
+    pub fn slots(mut self, slots: u16) -> Options {
+        self.slots = slots.clamp(1, 256);
+        self
+    }
+
+    /// With transactions of at most so many events.
+    #[must_use]
+    pub fn batch_events_max(mut self, events: usize) -> Options {
+        self.batch_events_max = events.max(1);
+        self
+    }
+
+    /// With so many rows kept at hand.
+    #[must_use]
+    pub fn rows_kept_max(mut self, rows: usize) -> Options {
+        self.rows_kept_max = rows;
+        self
+    }
+
+    /// With leases of this length.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Options {
+        self.lease = lease;
+        self
+    }
+
+    /// Looking at least so often.
+    #[must_use]
+    pub fn poll(mut self, poll: Duration) -> Options {
+        self.poll = poll;
+        self
+    }
+}

@@ -1,0 +1,194 @@
+//! Asking a view: now, after a write of one's own, as of a moment, in pages.
+
+mod get;
+mod past;
+mod rows;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use annals_core::{Annals, CommitError, Generation, Phase, Position, StoreError, Token};
+
+pub use get::Get;
+pub use rows::{RowEntry, RowsFound, RowsOf};
+
+use crate::key::ViewKey;
+use crate::place::Place;
+use crate::rows::Unwritable;
+use crate::status::Running;
+use crate::view::View;
+
+/// The rows of a view.
+///
+/// ```
+/// # use annals_projections::{Program, View, ViewError};
+/// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
+/// let now = db.view::<Balance>().get("alice").await?;
+/// let then = db.view::<Balance>().get("alice").as_of("2026-03-31T00:00:00Z").await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Views<V: View> {
+    db: Annals,
+    place: Place,
+    running: Running,
+    view: PhantomData<fn() -> V>,
+}
+
+/// Why a view did not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ViewError {
+    /// It is being built for the first time in this version; nothing of it is shown before it is complete.
+    #[error("the view is being built: {done} of {total} events")]
+    Building {
+        /// Events looked through.
+        done: u64,
+        /// Events there are.
+        total: u64,
+    },
+    /// It has not come as far as was asked for in time.
+    #[error("the view has not reached {token} within {waited:?}: {held}")]
+    NotYet {
+        /// What was asked for.
+        token: Token,
+        /// How long was waited.
+        waited: Duration,
+        /// What holds it.
+        held: String,
+    },
+    /// The question is older than what is kept.
+    #[error("the view keeps its past since position {since}")]
+    BeforeHistory {
+        /// The first position that can be asked for.
+        since: Position,
+    },
+    /// The question can never be answered as put.
+    #[error(transparent)]
+    Invalid(#[from] annals_core::Invalid),
+    /// A row, or an event that has to be folded again, cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The store could not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<CommitError> for ViewError {
+    fn from(error: CommitError) -> ViewError {
+        match error {
+            CommitError::Store(error) => ViewError::Store(error),
+            CommitError::Invalid(invalid) => ViewError::Invalid(invalid),
+            error => ViewError::Unreadable(error.to_string()),
+        }
+    }
+}
+
+impl From<Unwritable> for ViewError {
+    fn from(error: Unwritable) -> ViewError {
+        ViewError::Unreadable(crate::worker::chain(&error))
+    }
+}
+
+impl<V: View> Views<V> {
+    /// How long a question waits for what it was told to see, when it says nothing else.
+    pub const WAIT: Duration = Duration::from_secs(10);
+
+    pub(crate) fn new(db: Annals, place: Place, running: Running) -> Views<V> {
+        Views { db, place, running, view: PhantomData }
+    }
+
+    /// One row.
+    pub fn get(&self, key: impl Into<V::Key>) -> Get<V> {
+        Get::new(self.clone(), key.into())
+    }
+
+    /// Rows: all, a range of keys, or by an index, in pages.
+    pub fn rows(&self) -> RowsOf<V> {
+        RowsOf::new(self.clone())
+    }
+
+    /// Returns when the view has come as far as `token` asks, within `at_most`.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::NotYet`], which says what holds the view.
+    pub async fn wait_for(&self, token: impl Into<Token>, at_most: Duration) -> Result<(), ViewError> {
+        self.reach(&token.into(), at_most).await
+    }
+
+    async fn reach(&self, token: &Token, at_most: Duration) -> Result<(), ViewError> {
+        if token.log() != self.db.store().id() {
+            return Err(annals_core::Invalid::new(format!("the token {token} is of another log")).into());
+        }
+        let there = async {
+            while !self.running.has_reached(token) {
+                self.running.moved(Duration::from_millis(50)).await;
+                if self.store_has_reached(token).await? {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(at_most, there).await {
+            Ok(done) => done,
+            Err(_) => Err(ViewError::NotYet {
+                token: token.clone(),
+                waited: at_most,
+                held: self.running.status().to_string(),
+            }),
+        }
+    }
+
+    /// As [`Running::has_reached`], for slots that another process works on.
+    async fn store_has_reached(&self, token: &Token) -> Result<bool, ViewError> {
+        let generation = self.running.generation();
+        let checkpoints = self.place.checkpoints(generation.id).await?;
+        Ok((0..generation.spec.slots).all(|slot| {
+            token.positions().all(|(partition, position)| {
+                let mut of = checkpoints.iter().filter(|of| of.slot == slot && of.partition == partition);
+                of.any(|checkpoint| checkpoint.position >= position)
+            })
+        }))
+    }
+
+    /// The generation that readers of this version see now.
+    async fn live(&self) -> Result<Generation, ViewError> {
+        let generations = self.place.generations(V::NAME).await?;
+        let live = generations.into_iter().find(|of| of.spec.version == V::VERSION && of.phase == Phase::Live);
+        live.ok_or_else(|| {
+            let slots = self.running.status().slots;
+            let total =
+                slots.iter().flat_map(|slot| slot.head.values()).map(|head| head.get()).max().unwrap_or_default();
+            let done = slots
+                .iter()
+                .flat_map(|slot| slot.reached.values())
+                .map(|reached| reached.get())
+                .min()
+                .unwrap_or_default();
+            ViewError::Building { done, total }
+        })
+    }
+
+    fn key(&self, key: &V::Key) -> Result<String, ViewError> {
+        Ok(crate::key::checked(key)?)
+    }
+}
+
+impl<V: View> Clone for Views<V> {
+    fn clone(&self) -> Views<V> {
+        Views { db: self.db.clone(), place: self.place.clone(), running: self.running.clone(), view: PhantomData }
+    }
+}
+
+impl<V: View> fmt::Debug for Views<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Views").field("view", &V::NAME).field("running", &self.running).finish_non_exhaustive()
+    }
+}
+
+/// The typed key of a stored row.
+fn typed_key<V: View>(text: &str) -> Result<V::Key, ViewError> {
+    V::Key::from_key(text).ok_or_else(|| ViewError::Unreadable(format!("`{text}` is no key of view `{}`", V::NAME)))
+}

@@ -1,0 +1,94 @@
+//! One row.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::time::Duration;
+
+use annals_core::{Moment, ReadRows, RowsBy, Token};
+
+use super::{ViewError, Views};
+use crate::rows::decoded;
+use crate::view::View;
+
+/// A row about to be read. Answers with the row, or nothing when there is none.
+///
+/// ```
+/// # use annals_core::Done;
+/// # use annals_projections::{Program, View, ViewError};
+/// # async fn example<Balance: View<Key = String>>(db: Program, done: Done) -> Result<(), ViewError> {
+/// let mine = db.view::<Balance>().get("alice").at_least(&done).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is read until it is awaited"]
+pub struct Get<V: View> {
+    views: Views<V>,
+    key: V::Key,
+    at_least: Option<Token>,
+    wait: Duration,
+    as_of: Option<Moment>,
+}
+
+impl<V: View> Get<V> {
+    pub(super) fn new(views: Views<V>, key: V::Key) -> Get<V> {
+        Get { views, key, at_least: None, wait: Views::<V>::WAIT, as_of: None }
+    }
+
+    /// Waits until the view has come as far as this: what a command returned, or a token that came with a request.
+    pub fn at_least(mut self, token: impl Into<Token>) -> Get<V> {
+        self.at_least = Some(token.into());
+        self
+    }
+
+    /// Waits at most so long. Default: [`Views::WAIT`].
+    pub fn within(mut self, wait: Duration) -> Get<V> {
+        self.wait = wait;
+        self
+    }
+
+    /// As it was at a moment: just after a position of the log, or at a recorded time.
+    pub fn as_of(mut self, moment: impl Into<Moment>) -> Get<V> {
+        self.as_of = Some(moment.into());
+        self
+    }
+
+    async fn get(self) -> Result<Option<V>, ViewError> {
+        let views = &self.views;
+        if let Some(token) = &self.at_least {
+            views.live().await?;
+            views.reach(token, self.wait).await?;
+        }
+        let key = views.key(&self.key)?;
+        let Some(moment) = self.as_of else {
+            let generation = views.live().await?;
+            let read = ReadRows::of(generation.id, RowsBy::Keys(vec![key.clone()])).limit(1);
+            let row = views.place.read_rows(read).await?.rows.into_iter().next();
+            return Ok(decoded(&key, row.map(|row| row.value).as_ref())?);
+        };
+        let (generation, position) = views.at_moment(moment).await?;
+        let token = Token::new(views.db.store().id()).with(annals_core::Partition(0), position);
+        views.reach(&token, self.wait).await?;
+        let values = views.past_values(&generation, &[key], position).await?;
+        Ok(values.into_iter().next().flatten())
+    }
+}
+
+impl<V: View> IntoFuture for Get<V> {
+    type Output = Result<Option<V>, ViewError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.get())
+    }
+}
+
+impl<V: View> fmt::Debug for Get<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Get")
+            .field("view", &V::NAME)
+            .field("key", &self.key)
+            .field("as_of", &self.as_of)
+            .finish_non_exhaustive()
+    }
+}

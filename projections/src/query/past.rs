@@ -1,0 +1,71 @@
+//! The past of a view: the version that held, and where a moment lies inside a batch, that batch's events once more.
+
+use annals_core::{Generation, Keeps, Moment, Partition, PastRow, Position, ReadLog};
+use bytes::Bytes;
+
+use super::{ViewError, Views};
+use crate::rows::refold;
+use crate::step::Step;
+use crate::view::View;
+
+impl<V: View> Views<V> {
+    /// The position that a moment means, and the generation that can answer for it.
+    pub(super) async fn at_moment(&self, moment: Moment) -> Result<(Generation, Position), ViewError> {
+        let generation = self.live().await?;
+        if generation.spec.keeps == Keeps::Present {
+            let what = format!("view `{}` keeps no past; declare it with `history`", V::NAME);
+            return Err(annals_core::Invalid::new(what).into());
+        }
+        if self.db.store().partitions() > 1 {
+            let what = "a log of several partitions has no one position; ask each partition's cut";
+            return Err(annals_core::Invalid::new(what).into());
+        }
+        let position = moment.resolve(&**self.db.store(), Partition(0)).await?;
+        if position < generation.history_since {
+            return Err(ViewError::BeforeHistory { since: generation.history_since });
+        }
+        Ok((generation, position))
+    }
+
+    /// What rows were just after `moment`: one entry for each of `keys`, in their order.
+    pub(super) async fn past_values(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        moment: Position,
+    ) -> Result<Vec<Option<V>>, ViewError> {
+        let past = self.place.read_past(generation.id, keys, moment).await?;
+        let steps = self.steps_inside(&past, moment).await?;
+        let mut values = Vec::with_capacity(keys.len());
+        for key in keys {
+            let found = past.iter().find(|row| row.key == *key);
+            let stored: Option<&Bytes> = found.and_then(|row| row.base.as_ref()).and_then(|base| base.value.as_ref());
+            let refold_after = found.and_then(|row| row.refold_after);
+            let from =
+                refold_after.map_or(steps.len(), |after| steps.partition_point(|step| step.record().position <= after));
+            values.push(refold(key, stored, &steps[from..])?);
+        }
+        Ok(values)
+    }
+
+    /// The events of the batches that the moment lies inside, up to the moment.
+    async fn steps_inside(&self, past: &[PastRow], moment: Position) -> Result<Vec<Step<V>>, ViewError> {
+        let Some(after) = past.iter().filter_map(|row| row.refold_after).min() else { return Ok(Vec::new()) };
+        let handlers = V::handlers();
+        let mut steps = Vec::new();
+        let mut read = ReadLog::after(after).up_to(moment).filter(handlers.filter());
+        loop {
+            let page = self.db.store().read(read.clone()).await?;
+            for record in page.events {
+                match handlers.prepare(record) {
+                    Ok(prepared) => steps.extend(prepared),
+                    Err(error) => return Err(ViewError::Unreadable(crate::worker::chain(&error))),
+                }
+            }
+            if page.end || page.scanned >= moment {
+                return Ok(steps);
+            }
+            read.after = page.scanned;
+        }
+    }
+}

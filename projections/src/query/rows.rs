@@ -1,0 +1,202 @@
+//! Many rows: in the order of their keys or of an index, now or as of a moment, page by page.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::ops::{Bound, RangeBounds};
+use std::pin::Pin;
+use std::time::Duration;
+
+use annals_core::{Direction, Moment, Partition, ReadRows, RowPlace, RowsBy, Token};
+
+use super::{ViewError, Views, typed_key};
+use crate::key::ViewKey;
+use crate::rows::decoded;
+use crate::view::View;
+
+/// Rows about to be read. Without more: the first thousand, in the order of their keys.
+///
+/// ```
+/// # use annals_projections::{Program, View, ViewError};
+/// # async fn example<Balance: View<Key = u64> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
+/// let mut page = db.view::<Balance>().rows().keys(100..200).limit(20).await?;
+/// for row in &page.rows {
+///     println!("{}: {:?}", row.key, row.value);
+/// }
+/// let rest = db.view::<Balance>().rows().keys(100..200).after(page.next.take()).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is read until it is awaited"]
+pub struct RowsOf<V: View> {
+    views: Views<V>,
+    by: RowsBy,
+    after: Option<RowPlace>,
+    limit: usize,
+    direction: Direction,
+    at_least: Option<Token>,
+    wait: Duration,
+    as_of: Option<Moment>,
+}
+
+/// A page of rows, all of one moment.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct RowsFound<V: View> {
+    /// The rows, in the order that was asked for.
+    pub rows: Vec<RowEntry<V>>,
+    /// Where to go on, when there may be more: for [`RowsOf::after`].
+    pub next: Option<RowPlace>,
+}
+
+/// A row and its key.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct RowEntry<V: View> {
+    /// The key.
+    pub key: V::Key,
+    /// The row.
+    pub value: V,
+}
+
+impl<V: View> RowsOf<V> {
+    pub(super) fn new(views: Views<V>) -> RowsOf<V> {
+        let by = RowsBy::KeyRange(Bound::Unbounded, Bound::Unbounded);
+        let (limit, direction) = (annals_core::PAGE_EVENTS, Direction::Forward);
+        RowsOf { views, by, after: None, limit, direction, at_least: None, wait: Views::<V>::WAIT, as_of: None }
+    }
+
+    /// Only keys in this range.
+    pub fn keys(mut self, range: impl RangeBounds<V::Key>) -> RowsOf<V> {
+        let text = |bound: Bound<&V::Key>| bound.map(V::Key::to_key);
+        self.by = RowsBy::KeyRange(text(range.start_bound()), text(range.end_bound()));
+        self
+    }
+
+    /// Only these keys; those without a row are left out.
+    pub fn of(mut self, keys: impl IntoIterator<Item = V::Key>) -> RowsOf<V> {
+        self.by = RowsBy::Keys(keys.into_iter().map(|key| key.to_key()).collect());
+        self
+    }
+
+    /// Only rows whose entry in the index `name` is in the range, in the order of the entries. An entry is ordered as a key is.
+    pub fn by_index<K: ViewKey>(mut self, name: &str, range: impl RangeBounds<K>) -> RowsOf<V> {
+        let text = |bound: Bound<&K>| bound.map(K::to_key);
+        let range = (text(range.start_bound()), text(range.end_bound()));
+        self.by = RowsBy::Index { name: name.into(), range };
+        self
+    }
+
+    /// Behind where a page ended.
+    pub fn after(mut self, place: Option<RowPlace>) -> RowsOf<V> {
+        self.after = place;
+        self
+    }
+
+    /// At most so many rows.
+    pub fn limit(mut self, rows: usize) -> RowsOf<V> {
+        self.limit = rows;
+        self
+    }
+
+    /// From the end.
+    pub fn backward(mut self) -> RowsOf<V> {
+        self.direction = Direction::Backward;
+        self
+    }
+
+    /// Waits until the view has come as far as this.
+    pub fn at_least(mut self, token: impl Into<Token>) -> RowsOf<V> {
+        self.at_least = Some(token.into());
+        self
+    }
+
+    /// Waits at most so long. Default: [`Views::WAIT`].
+    pub fn within(mut self, wait: Duration) -> RowsOf<V> {
+        self.wait = wait;
+        self
+    }
+
+    /// As they were at a moment. By keys only, oldest key first.
+    pub fn as_of(mut self, moment: impl Into<Moment>) -> RowsOf<V> {
+        self.as_of = Some(moment.into());
+        self
+    }
+
+    async fn read(self) -> Result<RowsFound<V>, ViewError> {
+        if let Some(token) = &self.at_least {
+            self.views.live().await?;
+            self.views.reach(token, self.wait).await?;
+        }
+        match self.as_of.clone() {
+            Some(moment) => self.read_past(moment).await,
+            None => self.read_now().await,
+        }
+    }
+
+    async fn read_now(self) -> Result<RowsFound<V>, ViewError> {
+        let generation = self.views.live().await?;
+        let mut read = ReadRows::of(generation.id, self.by).after(self.after).limit(self.limit);
+        read.direction = self.direction;
+        let page = self.views.place.read_rows(read).await?;
+        let mut rows = Vec::with_capacity(page.rows.len());
+        for row in page.rows {
+            if let Some(value) = decoded(&row.key, Some(&row.value))? {
+                rows.push(RowEntry { key: typed_key::<V>(&row.key)?, value });
+            }
+        }
+        Ok(RowsFound { rows, next: page.next })
+    }
+
+    async fn read_past(self, moment: Moment) -> Result<RowsFound<V>, ViewError> {
+        let views = &self.views;
+        let (generation, position) = views.at_moment(moment).await?;
+        let token = Token::new(views.db.store().id()).with(Partition(0), position);
+        views.reach(&token, self.wait).await?;
+        let mut after = self.after.map(|place| place.key);
+        let mut rows = Vec::new();
+        loop {
+            let wanted = self.limit - rows.len();
+            let keys = match &self.by {
+                RowsBy::Keys(keys) => keys.clone(),
+                RowsBy::KeyRange(from, to) if self.direction == Direction::Forward => {
+                    views.place.past_keys(generation.id, (from.clone(), to.clone()), after.as_deref(), wanted).await?
+                }
+                _ => return Err(annals_core::Invalid::new("the past is read by keys, oldest key first").into()),
+            };
+            let values = views.past_values(&generation, &keys, position).await?;
+            let last = keys.last().cloned();
+            let found = keys.len();
+            for (key, value) in keys.into_iter().zip(values) {
+                if let Some(value) = value {
+                    rows.push(RowEntry { key: typed_key::<V>(&key)?, value });
+                }
+            }
+            if matches!(self.by, RowsBy::Keys(_)) || found < wanted {
+                return Ok(RowsFound { rows, next: None });
+            }
+            after = last;
+            if rows.len() >= self.limit {
+                return Ok(RowsFound { rows, next: after.map(|key| RowPlace { entry: String::new(), key }) });
+            }
+        }
+    }
+}
+
+impl<V: View> IntoFuture for RowsOf<V> {
+    type Output = Result<RowsFound<V>, ViewError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.read())
+    }
+}
+
+impl<V: View> fmt::Debug for RowsOf<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowsOf")
+            .field("view", &V::NAME)
+            .field("by", &self.by)
+            .field("as_of", &self.as_of)
+            .finish_non_exhaustive()
+    }
+}

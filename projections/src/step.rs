@@ -1,0 +1,147 @@
+//! From a stored event to what it does to rows: decoded once, its keys known, the types forgotten.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use annals_core::{Event, Filter, Recorded, RecordedEvent, Undecodable};
+
+use crate::key::checked;
+use crate::view::{Poison, Project, Row, View};
+
+/// The event types of a view, and how each is folded.
+///
+/// `#[derive(View)]` writes it from `events(…)`:
+///
+/// ```
+/// # use annals_projections::{Handlers, Project, View};
+/// # use annals_core::Event;
+/// # fn example<Balance: View + Project<AccountEvent>, AccountEvent: Event>() -> Handlers<Balance> {
+/// Handlers::new().on::<AccountEvent>()
+/// # }
+/// ```
+pub struct Handlers<V: View> {
+    by_type: BTreeMap<&'static str, Prepare<V>>,
+}
+
+type Prepare<V> = fn(RecordedEvent) -> Result<Vec<Step<V>>, StepError>;
+
+/// What one event does: its keys, and the fold.
+pub(crate) struct Step<V: View> {
+    pub(crate) keys: Vec<String>,
+    event: Box<dyn Fold<V>>,
+}
+
+trait Fold<V: View>: Send + Sync {
+    fn record(&self) -> &RecordedEvent;
+    fn apply(&self, row: &mut Row<'_, V>) -> Result<(), Poison>;
+}
+
+struct Typed<E>(Recorded<E>);
+
+impl<V: Project<E>, E: Event> Fold<V> for Typed<E> {
+    fn record(&self) -> &RecordedEvent {
+        &self.0.record
+    }
+
+    fn apply(&self, row: &mut Row<'_, V>) -> Result<(), Poison> {
+        V::on(row, &self.0)
+    }
+}
+
+/// An event that cannot even be given to a key.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    #[error(transparent)]
+    Undecodable(#[from] Undecodable),
+    #[error("the event at position {} (id {}) has no key: {reason}", .record.position, .record.id)]
+    NoKey { record: Box<RecordedEvent>, reason: String },
+}
+
+impl<V: View> Handlers<V> {
+    /// Of no event type yet.
+    pub fn new() -> Handlers<V> {
+        Handlers { by_type: BTreeMap::new() }
+    }
+
+    /// Also of `E`.
+    #[must_use]
+    pub fn on<E: Event>(mut self) -> Handlers<V>
+    where
+        V: Project<E>,
+    {
+        for shape in E::shapes() {
+            self.by_type.insert(shape.event_type, prepare::<V, E>);
+        }
+        self
+    }
+
+    /// The stored names of the types, in order.
+    pub fn types(&self) -> Vec<String> {
+        self.by_type.keys().map(|name| (*name).into()).collect()
+    }
+
+    /// What the log is read through.
+    pub(crate) fn filter(&self) -> Filter {
+        Filter::default().types(self.by_type.keys().copied())
+    }
+
+    /// What a stored event does; nothing when the view does not handle its type.
+    pub(crate) fn prepare(&self, record: RecordedEvent) -> Result<Vec<Step<V>>, StepError> {
+        match self.by_type.get(&*record.event_type) {
+            Some(prepare) => prepare(record),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+impl<V: View> Default for Handlers<V> {
+    fn default() -> Handlers<V> {
+        Handlers::new()
+    }
+}
+
+impl<V: View> fmt::Debug for Handlers<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_type.keys()).finish()
+    }
+}
+
+fn prepare<V: Project<E>, E: Event>(record: RecordedEvent) -> Result<Vec<Step<V>>, StepError> {
+    let decoded = Recorded::<E>::decode(record)?;
+    let mut steps = Vec::with_capacity(1);
+    for event in decoded {
+        let found = contained(|| V::keys(&event))
+            .and_then(|keys| Ok(keys.iter().map(checked).collect::<Result<Vec<_>, _>>()?));
+        match found {
+            Ok(mut keys) => {
+                keys.sort_unstable();
+                keys.dedup();
+                steps.push(Step { keys, event: Box::new(Typed(event)) });
+            }
+            Err(poison) => {
+                return Err(StepError::NoKey { reason: poison.reason().into(), record: Box::new(event.record) });
+            }
+        }
+    }
+    Ok(steps)
+}
+
+impl<V: View> Step<V> {
+    pub(crate) fn record(&self) -> &RecordedEvent {
+        self.event.record()
+    }
+
+    /// Folds the event into a row. A panic is a poison, not a dead worker.
+    pub(crate) fn apply(&self, row: &mut Row<'_, V>) -> Result<(), Poison> {
+        contained(|| self.event.apply(row))
+    }
+}
+
+fn contained<T>(run: impl FnOnce() -> Result<T, Poison>) -> Result<T, Poison> {
+    // What was touched before the panic is thrown away by the caller, so nothing half-changed is seen again.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Err(Poison::new(format!("the handler panicked: {}", said.unwrap_or("it did not say why"))))
+    })
+}

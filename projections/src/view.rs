@@ -1,0 +1,180 @@
+//! What people write: a row, how events change it, and what to do with an event that makes no sense.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use annals_core::{Event, Keeps, Recorded};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::key::ViewKey;
+use crate::step::Handlers;
+
+/// A read model: rows of this type, one for each key, folded from events. Usually `#[derive(View)]`.
+///
+/// A row that no event has touched does not exist; the first event that touches it finds the default.
+pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The name under which it is stored. Must never change.
+    const NAME: &'static str;
+
+    /// The version of the fold: raise it whenever `on`, the keys or the fields change, and a new generation is built.
+    const VERSION: u32 = 1;
+
+    /// How much of the past is kept.
+    const KEEPS: Keeps = Keeps::Present;
+
+    /// The names of its indexed columns.
+    const INDEXES: &'static [&'static str] = &[];
+
+    /// What its rows are known by.
+    type Key: ViewKey;
+
+    /// The types of events that it is folded from.
+    fn handlers() -> Handlers<Self>;
+
+    /// The entry of each index, in the order of [`INDEXES`](View::INDEXES).
+    fn indexed(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// How events of one type change a view.
+///
+/// ```
+/// # use annals_core::{Event, Recorded};
+/// # use annals_projections::{Poison, Project, Row, View};
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// struct Balance { cents: i64 }
+///
+/// # enum AccountEvent { Deposited { cents: i64 }, Closed }
+/// # struct RecordedSketch<E>(E);
+/// # impl<E> std::ops::Deref for RecordedSketch<E> { type Target = E; fn deref(&self) -> &E { &self.0 } }
+/// # impl Balance {
+/// // In `impl Project<AccountEvent> for Balance`:
+/// fn on(balance: &mut Row<'_, Self>, event: &RecordedSketch<AccountEvent>) -> Result<(), Poison> {
+///     match &**event {
+///         AccountEvent::Deposited { cents } => balance.cents += cents,
+///         AccountEvent::Closed => balance.remove(),
+///     }
+///     Ok(())
+/// }
+/// # }
+/// ```
+pub trait Project<E: Event>: View {
+    /// The keys of the rows that an event changes: none, one or several. Default: the id of its stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Poison`] when no key can be told. Such an event stops the projection, because nobody knows what it would delay.
+    fn keys(event: &Recorded<E>) -> Result<Vec<Self::Key>, Poison> {
+        let id = event.record.stream.id();
+        match Self::Key::from_stream_id(id) {
+            Some(key) => Ok(vec![key]),
+            None => Err(Poison::new(format!("the stream id `{id}` is no key of view `{}`", Self::NAME))),
+        }
+    }
+
+    /// Takes in what happened. The same rows and events give the same rows: nothing else is looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Poison`] when the event makes no sense for the row. The row stays as it was, and this key waits for a person.
+    fn on(row: &mut Row<'_, Self>, event: &Recorded<E>) -> Result<(), Poison>;
+}
+
+/// A row that an event changes. Derefs to the value.
+pub struct Row<'a, V: View> {
+    key: &'a str,
+    value: &'a mut V,
+    existed: bool,
+    removed: bool,
+}
+
+impl<'a, V: View> Row<'a, V> {
+    pub(crate) fn new(key: &'a str, value: &'a mut V, existed: bool) -> Row<'a, V> {
+        Row { key, value, existed, removed: false }
+    }
+
+    pub(crate) fn was_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// Its key.
+    pub fn key(&self) -> Option<V::Key> {
+        V::Key::from_key(self.key)
+    }
+
+    /// Whether it existed before this event.
+    pub const fn existed(&self) -> bool {
+        self.existed
+    }
+
+    /// Removes the row: it does not exist any more, until an event touches it again.
+    pub fn remove(&mut self) {
+        self.removed = true;
+    }
+}
+
+impl<V: View> Deref for Row<'_, V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        self.value
+    }
+}
+
+impl<V: View> DerefMut for Row<'_, V> {
+    fn deref_mut(&mut self) -> &mut V {
+        self.value
+    }
+}
+
+impl<V: View + fmt::Debug> fmt::Debug for Row<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row").field("key", &self.key).field("value", &self.value).finish_non_exhaustive()
+    }
+}
+
+/// Why an event cannot be folded: it, and all later ones of its key, are set aside in order until a person has looked.
+///
+/// Any error becomes one with `?`.
+///
+/// ```
+/// use annals_projections::Poison;
+///
+/// fn parse(text: &str) -> Result<u8, Poison> {
+///     Ok(text.parse()?)
+/// }
+/// assert_eq!(parse("x").unwrap_err().reason(), "invalid digit found in string");
+/// ```
+pub struct Poison(String);
+
+impl Poison {
+    /// With a reason for people.
+    pub fn new(reason: impl Into<String>) -> Poison {
+        Poison(reason.into())
+    }
+
+    /// The reason.
+    pub fn reason(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Poison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Poison").field(&self.0).finish()
+    }
+}
+
+impl<E: std::error::Error> From<E> for Poison {
+    fn from(error: E) -> Poison {
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            reason = format!("{reason}: {cause}");
+            source = cause.source();
+        }
+        Poison(reason)
+    }
+}

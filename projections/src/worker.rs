@@ -1,0 +1,387 @@
+//! The one loop that keeps a slot of a generation up to date: read, fold, commit, and again.
+//!
+//! Rows, history, what is set aside and the checkpoint change in one transaction, under the epoch of the slot's lease. So the
+//! effect is exactly once, whatever dies when: a worker that was paused for too long is refused, and the next one goes on at the
+//! checkpoint.
+
+mod held;
+mod progress;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use annals_core::{
+    Checkpoint, CommitError, EventId, Failure, Generation, LogPage, Partition, Position, ReadLog, ReadRows, RowsBy,
+    Store, StoreError, ViewCommit,
+};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub(crate) use held::Held;
+pub(crate) use progress::Progress;
+pub use progress::{SlotProgress, SlotState};
+
+use crate::options::Options;
+use crate::place::Place;
+use crate::rows::{Changes, Extent, LeftOut, Rows, Unwritable, of_slot};
+use crate::step::{Handlers, Step, StepError};
+use crate::view::View;
+
+/// Keys looked up at once.
+const LOOKUP_KEYS: usize = 5_000;
+
+/// Why a worker does not go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkError {
+    /// Somebody else works on the slot, or the store did not answer: begin anew.
+    #[error(transparent)]
+    Again(#[from] CommitError),
+    /// A person must look.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+impl From<StoreError> for WorkError {
+    fn from(error: StoreError) -> WorkError {
+        match error.failure() {
+            Failure::Unavailable | Failure::Full => WorkError::Again(CommitError::Store(error)),
+            _ => WorkError::Stopped(chain(&error)),
+        }
+    }
+}
+
+impl From<Unwritable> for WorkError {
+    fn from(error: Unwritable) -> WorkError {
+        WorkError::Stopped(chain(&error))
+    }
+}
+
+impl From<StepError> for WorkError {
+    fn from(error: StepError) -> WorkError {
+        WorkError::Stopped(chain(&error))
+    }
+}
+
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        said = format!("{said}: {cause}");
+        source = cause.source();
+    }
+    said
+}
+
+/// What a worker works on and with.
+pub(crate) struct Work<V: View> {
+    pub(crate) log: Arc<dyn Store>,
+    pub(crate) views: Place,
+    pub(crate) clock: Arc<dyn annals_core::Clock>,
+    pub(crate) generation: Generation,
+    pub(crate) slot: u16,
+    pub(crate) owner: String,
+    pub(crate) handlers: Arc<Handlers<V>>,
+    pub(crate) options: Options,
+    pub(crate) progress: Progress,
+}
+
+impl<V: View> Work<V> {
+    /// Works until it is told to stop. Begins anew after a failure that may pass, and stops by itself when a person must look.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut wait = self.options.back_off;
+        while !*stop.borrow() {
+            let settled = self.progress.settled();
+            let ended = tokio::select! {
+                ended = self.hold_and_work() => ended,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match ended {
+                WorkError::Stopped(reason) => {
+                    tracing::error!(view = V::NAME, slot = self.slot, reason, "the projection stopped");
+                    self.progress.state(SlotState::Stopped { reason });
+                    let _ = stop.wait_for(|stop| *stop).await;
+                    break;
+                }
+                WorkError::Again(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(view = V::NAME, slot = self.slot, error, "the projection begins anew");
+                    self.progress.state(SlotState::Waiting { reason: error });
+                }
+            }
+            // Something was settled in between: the trouble is a new one.
+            wait = if self.progress.settled() == settled {
+                (wait * 2).min(Options::BACK_OFF_MAX)
+            } else {
+                self.options.back_off
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+    }
+
+    async fn hold_and_work(&self) -> WorkError {
+        let held = match Held::acquire(self).await {
+            Ok(held) => held,
+            Err(error) => return error,
+        };
+        let ended = tokio::select! {
+            ended = self.work(&held) => match ended {
+                Ok(never) => never,
+                Err(error) => error,
+            },
+            () = held.lost() => WorkError::Again(self.fenced("the lease was lost")),
+        };
+        held.release().await;
+        ended
+    }
+
+    fn fenced(&self, found: &str) -> CommitError {
+        CommitError::Fenced { generation: self.generation.id, slot: self.slot, found: found.into() }
+    }
+
+    async fn work(&self, held: &Held) -> Result<WorkError, WorkError> {
+        let mut shift = Shift::begin(self, held).await?;
+        let mut hint = self.log.hint();
+        loop {
+            hint.reset();
+            let mut moved = false;
+            for index in 0..shift.feeds.len() {
+                moved |= shift.step(index).await?;
+            }
+            if !moved {
+                self.progress.state(SlotState::Live);
+                hint.wait(self.options.poll).await;
+            }
+        }
+    }
+}
+
+/// From the taking of a lease to its loss.
+struct Shift<'a, V: View> {
+    work: &'a Work<V>,
+    held: &'a Held,
+    feeds: Vec<Feed>,
+    rows: Rows<V>,
+    parked: HashSet<String>,
+    left_out: LeftOut,
+}
+
+/// One partition, and where the slot stands in it.
+struct Feed {
+    partition: Partition,
+    position: Position,
+    event: Option<EventId>,
+    ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
+}
+
+impl<'a, V: View> Shift<'a, V> {
+    async fn begin(work: &'a Work<V>, held: &'a Held) -> Result<Shift<'a, V>, WorkError> {
+        let mut feeds = Vec::new();
+        let checkpoints = work.views.checkpoints(work.generation.id).await?;
+        for partition in (0..work.log.partitions()).map(Partition) {
+            let found =
+                checkpoints.iter().find(|checkpoint| checkpoint.slot == work.slot && checkpoint.partition == partition);
+            let start = Checkpoint::start(work.slot, partition);
+            let checkpoint = found.unwrap_or(&start);
+            same_log(work, checkpoint).await?;
+            work.progress.reached(partition, checkpoint.position);
+            feeds.push(Feed { partition, position: checkpoint.position, event: checkpoint.event, ahead: None });
+        }
+        let mut shift = Shift {
+            work,
+            held,
+            feeds,
+            rows: Rows::keeping(work.options.rows_kept_max),
+            parked: HashSet::new(),
+            left_out: HashMap::new(),
+        };
+        shift.read_people().await?;
+        Ok(shift)
+    }
+
+    /// What was set aside, and what people said about it.
+    async fn read_people(&mut self) -> Result<(), StoreError> {
+        let work = self.work;
+        let mut after: Option<(String, Position)> = None;
+        loop {
+            let place = after.as_ref().map(|(key, position)| (key.as_str(), *position));
+            let page = work.views.parked(work.generation.id, place, annals_core::PAGE_EVENTS).await?;
+            let Some(last) = page.last() else { break };
+            after = Some((last.key.clone(), last.position));
+            self.parked.extend(page.into_iter().map(|parked| parked.key));
+        }
+        for verdict in work.views.verdicts(V::NAME).await? {
+            self.left_out.entry(verdict.partition).or_default().insert(verdict.position);
+        }
+        work.progress.parked_keys(self.parked.len() as u64);
+        Ok(())
+    }
+
+    /// Takes one partition a batch further. `false`: there was nothing new.
+    async fn step(&mut self, index: usize) -> Result<bool, WorkError> {
+        let work = self.work;
+        let begun = self.feeds[index].position;
+        let mut steps = Vec::new();
+        let (mut bytes, mut recorded_at, mut stuck) = (0, None, None);
+        loop {
+            let feed = &mut self.feeds[index];
+            let page = feed.next_page(work).await?;
+            work.progress.head(feed.partition, page.head.visible);
+            let more = !page.end;
+            if feed.position >= page.scanned && page.events.is_empty() {
+                break;
+            }
+            feed.position = page.scanned;
+            feed.event = match page.events.last() {
+                Some(last) if last.position == page.scanned => Some(last.id),
+                // The last one was filtered out; it is looked up before the commit.
+                _ => None,
+            };
+            if let Some(last) = page.events.last() {
+                recorded_at = Some(last.recorded_at);
+            }
+            if more {
+                feed.read_ahead(work);
+            }
+            let left_out = self.left_out.get(&feed.partition);
+            for record in page.events {
+                bytes += record.payload.len();
+                let position = record.position;
+                if left_out.is_some_and(|positions| positions.contains(&position)) {
+                    continue;
+                }
+                match work.handlers.prepare(record) {
+                    Ok(prepared) => steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots)),
+                    Err(error) => {
+                        // What stands before it is settled all the same.
+                        (feed.position, feed.event, feed.ahead) = (position.minus(1), None, None);
+                        stuck = Some(error);
+                        break;
+                    }
+                }
+            }
+            let full = steps.len() >= work.options.batch_events_max || bytes >= work.options.batch_bytes_max;
+            if !more || full || stuck.is_some() {
+                break;
+            }
+            work.progress.state(SlotState::CatchingUp);
+        }
+        let moved = self.feeds[index].position > begun;
+        if moved {
+            let recorded_at = recorded_at.unwrap_or_else(|| work.clock.now());
+            self.commit(index, begun, &steps, recorded_at).await?;
+        }
+        match stuck {
+            Some(error) => Err(error.into()),
+            None => Ok(moved),
+        }
+    }
+
+    async fn commit(
+        &mut self,
+        index: usize,
+        begun: Position,
+        steps: &[Step<V>],
+        recorded_at: annals_core::chrono::DateTime<annals_core::chrono::Utc>,
+    ) -> Result<(), WorkError> {
+        let work = self.work;
+        self.fetch(steps).await?;
+        let feed = &mut self.feeds[index];
+        let (partition, up_to) = (feed.partition, feed.position);
+        if feed.event.is_none() {
+            feed.event = event_at(work, partition, up_to).await?;
+        }
+        let to =
+            Checkpoint { slot: work.slot, partition, position: up_to, event: feed.event, state: bytes::Bytes::new() };
+        let extent = Extent { after: begun, up_to, recorded_at };
+        let Changes { rows, versions, touched, park } =
+            self.rows.fold(steps, extent, &mut self.parked, work.clock.now())?;
+        let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
+        (commit.rows, commit.versions, commit.touched, commit.park) = (rows, versions, touched, park);
+        work.views.commit_view(commit).await?;
+        self.rows.trim();
+        work.progress.settled_to(partition, up_to, steps.len() as u64);
+        work.progress.parked_keys(self.parked.len() as u64);
+        Ok(())
+    }
+
+    /// Brings the rows to hand that a batch needs.
+    async fn fetch(&mut self, steps: &[Step<V>]) -> Result<(), WorkError> {
+        let missing = self.rows.missing(steps);
+        for keys in missing.chunks(LOOKUP_KEYS) {
+            let read = ReadRows::of(self.work.generation.id, RowsBy::Keys(keys.to_vec())).limit(keys.len());
+            let page = self.work.views.read_rows(read).await?;
+            let mut found: HashMap<_, _> = page.rows.into_iter().map(|row| (row.key, row.value)).collect();
+            for key in keys {
+                self.rows.learn(key.clone(), found.remove(key))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Feed {
+    fn request<V: View>(&self, work: &Work<V>) -> ReadLog {
+        let limit = work.options.batch_events_max.min(4_096);
+        ReadLog::after(self.position).partition(self.partition).filter(work.handlers.filter()).limit(limit)
+    }
+
+    fn read_ahead<V: View>(&mut self, work: &Work<V>) {
+        let (log, read) = (Arc::clone(&work.log), self.request(work));
+        self.ahead = Some(tokio::spawn(async move { log.read(read).await }));
+    }
+
+    async fn next_page<V: View>(&mut self, work: &Work<V>) -> Result<LogPage, StoreError> {
+        match self.ahead.take() {
+            None => work.log.read(self.request(work)).await,
+            Some(ahead) => ahead.await.unwrap_or_else(|error| {
+                Err(StoreError::new(Failure::Unavailable, "a read of the log was broken off").because(error))
+            }),
+        }
+    }
+}
+
+async fn event_at<V: View>(
+    work: &Work<V>,
+    partition: Partition,
+    position: Position,
+) -> Result<Option<EventId>, StoreError> {
+    if position == Position::START {
+        return Ok(None);
+    }
+    let read = ReadLog::after(position.minus(1)).up_to(position).partition(partition).limit(1);
+    Ok(work.log.read(read).await?.events.first().map(|event| event.id))
+}
+
+/// Whether the log is the one that the checkpoint speaks of: a restored, swapped or rewound one is noticed here.
+async fn same_log<V: View>(work: &Work<V>, checkpoint: &Checkpoint) -> Result<(), WorkError> {
+    let (view, generation) = (V::NAME, work.generation.id);
+    let stop = |what: String| {
+        Err(WorkError::Stopped(format!(
+            "{what}; nothing was changed. If this is the log that is meant to be read, rebuild the view `{view}`; if not, open the right one"
+        )))
+    };
+    if work.generation.spec.log != work.log.id() {
+        return stop(format!(
+            "generation {generation} was folded from the log {}, this is {}",
+            work.generation.spec.log,
+            work.log.id()
+        ));
+    }
+    let (partition, position) = (checkpoint.partition, checkpoint.position);
+    let head = work.log.head(partition).await?.visible;
+    if head < position {
+        return stop(format!(
+            "the log ends at {head} and the view has seen {position}: the log was restored or rewound"
+        ));
+    }
+    let found = event_at(work, partition, position).await?;
+    if checkpoint.event.is_some() && found.is_some() && found != checkpoint.event {
+        return stop(format!(
+            "the event at {position} is not the one that the view has seen there: the log was restored and went on"
+        ));
+    }
+    Ok(())
+}
