@@ -7,6 +7,9 @@ mod open;
 pub use annals_core::*;
 #[cfg(feature = "macros")]
 pub use annals_macros::Event;
+/// Read models.
+#[cfg(feature = "projections")]
+pub use annals_projections as projections;
 /// The embedded store, for programs that set its options.
 #[cfg(feature = "sqlite")]
 pub use annals_sqlite as sqlite;
@@ -20,6 +23,8 @@ pub use open::Open;
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
+    #[cfg(feature = "projections")]
+    pub use crate::projections::{Poison, Program, Project, Projection, Row, View, With as _};
     #[cfg(feature = "testing")]
     pub use crate::testing::Given as _;
     pub use crate::{

@@ -252,13 +252,13 @@ async fn generation<V: View>(start: &Start, options: &Options) -> Result<Generat
             annals_core::Acquired::Held(_) => tokio::time::sleep(options.poll).await,
         }
     };
-    let found = find_or_begin(start, spec).await;
+    let found = find_or_begin(start, V::NAME, spec).await;
     start.views.release_lease(&lease).await?;
     found
 }
 
-async fn find_or_begin(start: &Start, spec: GenerationSpec) -> Result<Generation, StartError> {
-    let generations = start.views.generations(&spec.view).await?;
+async fn find_or_begin(start: &Start, view: &'static str, spec: GenerationSpec) -> Result<Generation, StartError> {
+    let generations = start.views.generations(view).await?;
     let same = |generation: &&Generation| {
         let of = &generation.spec;
         (of.version, &of.handles, of.keeps, &of.indexes) == (spec.version, &spec.handles, spec.keeps, &spec.indexes)
@@ -266,6 +266,7 @@ async fn find_or_begin(start: &Start, spec: GenerationSpec) -> Result<Generation
     let live = generations.iter().filter(same).find(|generation| generation.phase == Phase::Live);
     let building = generations.iter().filter(same).rev().find(|generation| generation.phase == Phase::Building);
     match live.or(building) {
+        Some(generation) if generation.spec.log != spec.log => Err(StartError::OtherLog { view }),
         Some(generation) => Ok(generation.clone()),
         None => Ok(start.views.begin_generation(spec).await?),
     }

@@ -41,24 +41,34 @@ pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
 /// How events of one type change a view.
 ///
 /// ```
-/// # use annals_core::{Event, Recorded};
-/// # use annals_projections::{Poison, Project, Row, View};
-/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
-/// struct Balance { cents: i64 }
+/// use annals_core::Recorded;
+/// # use annals_macros::Event;
+/// # use annals_projections::Handlers;
+/// use annals_projections::{Poison, Project, Row, View};
+/// use serde::{Deserialize, Serialize};
 ///
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(category = "account", crate = "annals_core")]
 /// # enum AccountEvent { Deposited { cents: i64 }, Closed }
-/// # struct RecordedSketch<E>(E);
-/// # impl<E> std::ops::Deref for RecordedSketch<E> { type Target = E; fn deref(&self) -> &E { &self.0 } }
-/// # impl Balance {
-/// // In `impl Project<AccountEvent> for Balance`:
-/// fn on(balance: &mut Row<'_, Self>, event: &RecordedSketch<AccountEvent>) -> Result<(), Poison> {
-///     match &**event {
-///         AccountEvent::Deposited { cents } => balance.cents += cents,
-///         AccountEvent::Closed => balance.remove(),
-///     }
-///     Ok(())
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Balance {
+///     cents: i64,
 /// }
+///
+/// # impl View for Balance {
+/// #     const NAME: &'static str = "balances";
+/// #     type Key = String;
+/// #     fn handlers() -> Handlers<Self> { Handlers::new().on::<AccountEvent>() }
 /// # }
+/// impl Project<AccountEvent> for Balance {
+///     fn on(balance: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+///         match &**event {
+///             AccountEvent::Deposited { cents } => balance.cents += cents,
+///             AccountEvent::Closed => balance.remove(),
+///         }
+///         Ok(())
+///     }
+/// }
 /// ```
 pub trait Project<E: Event>: View {
     /// The keys of the rows that an event changes: none, one or several. Default: the id of its stream.

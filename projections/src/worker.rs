@@ -91,10 +91,7 @@ impl<V: View> Work<V> {
         let mut wait = self.options.back_off;
         while !*stop.borrow() {
             let settled = self.progress.settled();
-            let ended = tokio::select! {
-                ended = self.hold_and_work() => ended,
-                _ = stop.wait_for(|stop| *stop) => break,
-            };
+            let Some(ended) = self.hold_and_work(&mut stop).await else { break };
             match ended {
                 WorkError::Stopped(reason) => {
                     tracing::error!(view = V::NAME, slot = self.slot, reason, "the projection stopped");
@@ -121,17 +118,21 @@ impl<V: View> Work<V> {
         }
     }
 
-    async fn hold_and_work(&self) -> WorkError {
-        let held = match Held::acquire(self).await {
+    /// Works under the lease of the slot until something ends it; nothing when it was told to stop. What was begun is dropped
+    /// then: it is done as a whole or not at all.
+    async fn hold_and_work(&self, stop: &mut watch::Receiver<bool>) -> Option<WorkError> {
+        let held = tokio::select! {
+            held = Held::acquire(self) => held,
+            _ = stop.wait_for(|stop| *stop) => return None,
+        };
+        let held = match held {
             Ok(held) => held,
-            Err(error) => return error,
+            Err(error) => return Some(error),
         };
         let ended = tokio::select! {
-            ended = self.work(&held) => match ended {
-                Ok(never) => never,
-                Err(error) => error,
-            },
-            () = held.lost() => WorkError::Again(self.fenced("the lease was lost")),
+            error = self.work(&held) => Some(error),
+            () = held.lost() => Some(WorkError::Again(self.fenced("the lease was lost"))),
+            _ = stop.wait_for(|stop| *stop) => None,
         };
         held.release().await;
         ended
@@ -141,14 +142,21 @@ impl<V: View> Work<V> {
         CommitError::Fenced { generation: self.generation.id, slot: self.slot, found: found.into() }
     }
 
-    async fn work(&self, held: &Held) -> Result<WorkError, WorkError> {
-        let mut shift = Shift::begin(self, held).await?;
+    /// Follows the log until something is wrong.
+    async fn work(&self, held: &Held) -> WorkError {
+        let mut shift = match Shift::begin(self, held).await {
+            Ok(shift) => shift,
+            Err(error) => return error,
+        };
         let mut hint = self.log.hint();
         loop {
             hint.reset();
             let mut moved = false;
             for index in 0..shift.feeds.len() {
-                moved |= shift.step(index).await?;
+                match shift.step(index).await {
+                    Ok(stepped) => moved |= stepped,
+                    Err(error) => return error,
+                }
             }
             if !moved {
                 self.progress.state(SlotState::Live);
@@ -202,14 +210,14 @@ impl<'a, V: View> Shift<'a, V> {
     }
 
     /// What was set aside, and what people said about it.
-    async fn read_people(&mut self) -> Result<(), StoreError> {
+    async fn read_people(&mut self) -> Result<(), WorkError> {
         let work = self.work;
-        let mut after: Option<(String, Position)> = None;
+        let mut after: Option<(String, Partition, Position)> = None;
         loop {
-            let place = after.as_ref().map(|(key, position)| (key.as_str(), *position));
+            let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
             let page = work.views.parked(work.generation.id, place, annals_core::PAGE_EVENTS).await?;
             let Some(last) = page.last() else { break };
-            after = Some((last.key.clone(), last.position));
+            after = Some((last.key.clone(), last.partition, last.position));
             self.parked.extend(page.into_iter().map(|parked| parked.key));
         }
         for verdict in work.views.verdicts(V::NAME).await? {

@@ -1,0 +1,93 @@
+//! A bank and its read models, shared by the tests.
+
+use std::sync::Arc;
+
+use annals_core::{Aggregate, Annals, Done, Keeps, MemoryStore, Recorded};
+use annals_macros::Event;
+use annals_projections::{Handlers, Options, Poison, Program, Project, Projection, Row, View, With};
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "account", crate = "annals_core")]
+pub(crate) enum AccountEvent {
+    Deposited { cents: i64 },
+    Withdrawn { cents: i64 },
+    Noted { text: String },
+    Closed,
+}
+
+#[derive(Default)]
+pub(crate) struct Account;
+
+impl Aggregate for Account {
+    type Event = AccountEvent;
+
+    fn apply(&mut self, _: &AccountEvent) {}
+}
+
+/// The balance of each account, and what is folded into it. A note `poison` cannot be folded; `panic` panics.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Balance {
+    pub(crate) cents: i64,
+    pub(crate) events: u64,
+}
+
+impl View for Balance {
+    const NAME: &'static str = "balances";
+    const KEEPS: Keeps = Keeps::History;
+    const INDEXES: &'static [&'static str] = &["cents"];
+    type Key = String;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+
+    fn indexed(&self) -> Vec<String> {
+        vec![annals_projections::ViewKey::to_key(&self.cents)]
+    }
+}
+
+impl Project<AccountEvent> for Balance {
+    fn on(balance: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        balance.events += 1;
+        match &event.event {
+            AccountEvent::Deposited { cents } => balance.cents += cents,
+            AccountEvent::Withdrawn { cents } => balance.cents -= cents,
+            AccountEvent::Noted { text } if text == "poison" => return Err(Poison::new("a poisoned note")),
+            AccountEvent::Noted { text } if text == "panic" => panic!("a note that panics"),
+            AccountEvent::Noted { .. } => {}
+            AccountEvent::Closed => balance.remove(),
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn options() -> Options {
+    Options::default().lease(std::time::Duration::from_secs(3600))
+}
+
+pub(crate) fn store() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new())
+}
+
+/// A program over the store. It waits until its views are there.
+pub(crate) async fn program(store: &Arc<MemoryStore>) -> Program {
+    program_with(store, options()).await
+}
+
+pub(crate) async fn program_with(store: &Arc<MemoryStore>, options: Options) -> Program {
+    let db = Annals::on(Arc::clone(store) as Arc<_>);
+    db.with(Projection::<Balance>::new().options(options)).start().await.unwrap()
+}
+
+pub(crate) async fn happens(db: &Annals, account: &str, event: AccountEvent) -> Done {
+    db.aggregate::<Account>(account).run(|_| Ok::<_, String>(event.clone())).await.unwrap()
+}
+
+pub(crate) fn deposited(cents: i64) -> AccountEvent {
+    AccountEvent::Deposited { cents }
+}
+
+pub(crate) fn noted(text: &str) -> AccountEvent {
+    AccountEvent::Noted { text: text.into() }
+}

@@ -1,0 +1,100 @@
+//! Starting, following, stopping, going on.
+
+use annals_core::{GenerationSpec, Phase, ViewStore};
+use annals_projections::{Projection, StartError, ViewError, With};
+
+use crate::bank::{Balance, deposited, happens, options, program, program_with, store};
+
+#[tokio::test]
+async fn a_command_is_seen_by_whoever_waits_for_it() {
+    let db = program(&store()).await;
+    let done = happens(&db, "alice", deposited(50)).await;
+    let row = db.view::<Balance>().get("alice").at_least(&done).await.unwrap();
+    assert_eq!(row, Some(Balance { cents: 50, events: 1 }));
+    assert_eq!(db.view::<Balance>().get("bob").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_program_goes_on_where_the_last_one_stopped() {
+    let store = store();
+    let first = program(&store).await;
+    let done = happens(&first, "alice", deposited(1)).await;
+    first.view::<Balance>().get("alice").at_least(&done).await.unwrap();
+    first.stop().await;
+    let done = happens(&first, "alice", deposited(2)).await;
+
+    let second = program(&store).await;
+    let row = second.view::<Balance>().get("alice").at_least(&done).await.unwrap();
+    assert_eq!(row, Some(Balance { cents: 3, events: 2 }));
+    assert_eq!(store.generations("balances").await.unwrap().len(), 1, "one generation for both programs");
+}
+
+#[tokio::test]
+async fn starting_waits_for_everything_that_is_in_the_log() {
+    for events in [0, 1, 19, 20, 21, 100] {
+        let store = store();
+        let writer = annals_core::Annals::on(std::sync::Arc::clone(&store) as _);
+        for number in 0..events {
+            happens(&writer, &format!("{}", number % 7), deposited(1)).await;
+        }
+        let db = program_with(&store, options().batch_events_max(20)).await;
+        let rows = db.view::<Balance>().rows().await.unwrap().rows;
+        assert_eq!(rows.iter().map(|row| row.value.events).sum::<u64>(), events);
+        assert!(db.status().iter().all(|status| status.built && status.lag_events() == 0), "{:?}", db.status());
+    }
+}
+
+#[tokio::test]
+async fn slots_divide_the_keys_and_lose_none() {
+    let store = store();
+    let db = program_with(&store, options().slots(7)).await;
+    let mut last = None;
+    for number in 0..200 {
+        last = Some(happens(&db, &number.to_string(), deposited(number)).await);
+    }
+    db.view::<Balance>().wait_for(&last.unwrap(), std::time::Duration::from_secs(30)).await.unwrap();
+    let rows = db.view::<Balance>().rows().await.unwrap().rows;
+    assert_eq!(rows.iter().map(|row| row.value.cents).sum::<i64>(), (0..200).sum::<i64>());
+    assert_eq!(rows.len(), 200);
+}
+
+#[tokio::test]
+async fn a_view_that_is_being_built_says_so_and_shows_nothing() {
+    let store = store();
+    let db = annals_core::Annals::on(std::sync::Arc::clone(&store) as _);
+    happens(&db, "alice", deposited(1)).await;
+    // Somebody else holds the slot, so that nothing is built.
+    let mut spec = GenerationSpec::new("balances", 1, annals_core::Log::id(&*store));
+    spec.handles = <Balance as annals_projections::View>::handlers().types();
+    spec.keeps = annals_core::Keeps::History;
+    spec.indexes = vec!["cents".into()];
+    let generation = store.begin_generation(spec).await.unwrap();
+    let name = generation.lease_name(0);
+    annals_core::Leases::acquire_lease(&*store, &name, "another", std::time::Duration::from_secs(3600)).await.unwrap();
+
+    let program = db.with(Projection::<Balance>::new()).start_in_background().await.unwrap();
+    let error = program.view::<Balance>().get("alice").await.unwrap_err();
+    assert!(matches!(error, ViewError::Building { done: 0, .. }), "{error}");
+    assert_eq!(store.generations("balances").await.unwrap()[0].phase, Phase::Building);
+}
+
+#[tokio::test]
+async fn two_projections_of_one_name_are_an_error() {
+    let db = annals_core::Annals::in_memory();
+    let twice = db.with(Projection::<Balance>::new()).with(Projection::<Balance>::new());
+    assert!(matches!(twice.start().await, Err(StartError::Twice("balances"))));
+}
+
+#[tokio::test]
+async fn another_log_is_noticed_and_stops_the_projection() {
+    let (log, views) = (store(), store());
+    let db = annals_core::Annals::on(std::sync::Arc::clone(&log) as _);
+    let program =
+        db.with(Projection::<Balance>::new()).views_in(std::sync::Arc::clone(&views) as _).start().await.unwrap();
+    happens(&program, "alice", deposited(1)).await;
+    program.stop().await;
+
+    let other = annals_core::Annals::on(store());
+    let error = other.with(Projection::<Balance>::new()).views_in(views as _).start().await.unwrap_err().to_string();
+    assert!(error.starts_with("view `balances` was folded from another log than this; rebuild it"), "{error}");
+}

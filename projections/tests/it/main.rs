@@ -1,0 +1,10 @@
+//! Read models through the public door, on the memory store.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod bank;
+mod exactly_once;
+mod lifecycle;
+mod past;
+mod poison;
+mod queries;

@@ -1,0 +1,90 @@
+//! Incremental = as of = replay, for every position, also inside a batch.
+
+use std::collections::BTreeMap;
+
+use annals_core::{Annals, Position};
+use annals_projections::ViewError;
+use proptest::prelude::*;
+
+use crate::bank::{AccountEvent, Balance, deposited, happens, options, program_with, store};
+
+/// What a replay up to a position gives.
+fn replay(history: &[(u8, AccountEvent)]) -> BTreeMap<String, Balance> {
+    let mut rows: BTreeMap<String, Balance> = BTreeMap::new();
+    for (account, event) in history {
+        let key = account.to_string();
+        if *event == AccountEvent::Closed {
+            rows.remove(&key);
+            continue;
+        }
+        let row = rows.entry(key).or_default();
+        row.events += 1;
+        match event {
+            AccountEvent::Deposited { cents } => row.cents += cents,
+            AccountEvent::Withdrawn { cents } => row.cents -= cents,
+            _ => {}
+        }
+    }
+    rows
+}
+
+fn history() -> impl Strategy<Value = Vec<(u8, AccountEvent)>> {
+    let event = prop_oneof![
+        4 => (1..100_i64).prop_map(|cents| AccountEvent::Deposited { cents }),
+        2 => (1..100_i64).prop_map(|cents| AccountEvent::Withdrawn { cents }),
+        1 => Just(AccountEvent::Closed),
+    ];
+    prop::collection::vec((0..4_u8, event), 0..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_view_as_of_any_position_equals_a_replay_to_it(
+        history in history(),
+        batch in 1..70_usize,
+        slots in 1..4_u16,
+        // How much is in the log before the projection starts.
+        before in 0..60_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = store();
+            let writer = Annals::on(std::sync::Arc::clone(&store) as _);
+            let before = before.min(history.len());
+            for (account, event) in &history[..before] {
+                happens(&writer, &account.to_string(), event.clone()).await;
+            }
+            let db = program_with(&store, options().batch_events_max(batch).slots(slots)).await;
+            for (account, event) in &history[before..] {
+                happens(&writer, &account.to_string(), event.clone()).await;
+            }
+            let view = db.view::<Balance>();
+            for position in 0..=history.len() {
+                let expected = replay(&history[..position]);
+                let page = view.rows().as_of(Position::new(position as u64)).await.unwrap();
+                let found: BTreeMap<_, _> = page.rows.into_iter().map(|row| (row.key, row.value)).collect();
+                assert_eq!(found, expected, "as of {position}");
+                for account in 0..4 {
+                    let row = view.get(account.to_string()).as_of(Position::new(position as u64)).await.unwrap();
+                    assert_eq!(row.as_ref(), expected.get(&account.to_string()), "{account} as of {position}");
+                }
+            }
+            let now: BTreeMap<_, _> = view.rows().await.unwrap().rows.into_iter().map(|row| (row.key, row.value)).collect();
+            assert_eq!(now, replay(&history));
+            db.stop().await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_moment_that_is_no_time_is_an_error_that_names_it() {
+    let db = program_with(&store(), options()).await;
+    happens(&db, "alice", deposited(5)).await;
+    let error = db.view::<Balance>().get("alice").as_of("yesterday").await.unwrap_err();
+    assert!(
+        matches!(&error, ViewError::Store(_)) && error.to_string().contains("`yesterday` is no RFC 3339 time"),
+        "{error}"
+    );
+}
