@@ -17,10 +17,10 @@ use tokio::task::JoinSet;
 use crate::account::{Account, AccountError};
 use crate::transaction::{self, BadRow, HEADER, Transaction};
 
-/// How many commands are under way at once.
-const LANES: u64 = 256;
-/// How many rows may wait in a lane.
-const LANE_ROWS: usize = 64;
+/// How many commands are under way at once: the more, the more rows share a commit, and with it a wait for the disk.
+const LANES: u64 = 1024;
+/// How many rows may wait in a lane; all lanes together, what the import needs of memory.
+const LANE_ROWS: usize = 16;
 /// How many bad rows are kept to be listed; all are counted.
 const FAULTS_LISTED: usize = 20;
 
