@@ -36,6 +36,8 @@ pub mod prelude {
 /// The README and the guide: their code is compiled and run with the tests.
 #[cfg(doctest)]
 mod guide {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
     #[doc = include_str!("../docs/guide/events.md")]
     struct Events;
     #[doc = include_str!("../docs/guide/aggregates.md")]
