@@ -49,7 +49,7 @@ impl Ledger {
     /// Removes what events held below `before`. Their rows stay, so that no id and no position is ever free again.
     fn archive(&self, stream: i64, before: Version) -> Result<(), rusqlite::Error> {
         let range = (stream, before.get().cast_signed());
-        // What is removed for good is also overwritten in the file.
+        // What is removed for good is also overwritten where it filled pages of its own.
         self.connection.pragma_update(None, "secure_delete", true)?;
         let tagged: Vec<(i64, String)> = self
             .connection
@@ -64,6 +64,6 @@ impl Ledger {
             }
         }
         self.connection.prepare_cached(sql::ARCHIVE)?.execute(range)?;
-        self.connection.pragma_update(None, "secure_delete", false)
+        self.connection.pragma_update(None, "secure_delete", "fast")
     }
 }

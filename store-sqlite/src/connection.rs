@@ -75,11 +75,12 @@ impl Opener {
         }
         self.journal(&connection)?;
         let synchronous = if self.relaxed_durability { "normal" } else { "full" };
-        // The last two matter on platforms whose ordinary flush stops at the disk's own cache.
+        // What moves from page to page leaves no copy behind that archiving would miss. The last two matter on platforms whose ordinary flush stops at the disk's own cache.
         let settings = format!(
             "pragma synchronous = {synchronous};
              pragma wal_autocheckpoint = {CHECKPOINT_PAGES};
              pragma journal_size_limit = {JOURNAL_BYTES};
+             pragma secure_delete = fast;
              pragma fullfsync = on;
              pragma checkpoint_fullfsync = on;"
         );

@@ -54,21 +54,32 @@ pub(crate) struct Ledger {
     pub(crate) recorded: i64,
     /// Counts appends, so that each knows which streams it has touched already.
     appends: u64,
-    /// What SQLite counts up when another connection has committed; none when nothing that is cached can be relied on.
+    /// What SQLite counts up when another connection commits, as it was when everything cached was true; none when nothing is.
+    cached_at: Option<i64>,
+    /// The same, as it was when this was last looked at.
     seen: Option<i64>,
 }
 
 impl Ledger {
     pub(crate) fn new(connection: Connection, log: LogId) -> Ledger {
-        Ledger { connection, log, dictionary: Dictionary::new(), head: 0, recorded: i64::MIN, appends: 0, seen: None }
+        Ledger {
+            connection,
+            log,
+            dictionary: Dictionary::new(),
+            head: 0,
+            recorded: i64::MIN,
+            appends: 0,
+            cached_at: None,
+            seen: None,
+        }
     }
 
-    /// Begins a write transaction; everything cached is true in it. Says whether others have committed since the last one.
-    pub(crate) fn begin(&mut self) -> Result<bool, rusqlite::Error> {
+    /// Begins a write transaction; everything cached is true in it.
+    pub(crate) fn begin(&mut self) -> Result<(), rusqlite::Error> {
         self.connection.prepare_cached("begin immediate")?.execute([])?;
         let version = self.data_version()?;
-        if self.seen == Some(version) {
-            return Ok(false);
+        if self.cached_at == Some(version) {
+            return Ok(());
         }
         self.dictionary.clear();
         let (head, recorded) = streams::head(&self.connection)?;
@@ -78,21 +89,17 @@ impl Ledger {
             Err(rusqlite::Error::QueryReturnedNoRows) => (head, recorded),
             Err(error) => return Err(error),
         };
-        Ok(self.seen.replace(version).is_some())
+        self.cached_at = Some(version);
+        Ok(())
     }
 
-    /// Whether another connection has committed since this was asked or a transaction was begun.
+    /// Whether another connection has committed since this was last asked.
     pub(crate) fn others_committed(&mut self) -> Result<bool, rusqlite::Error> {
         let version = self.data_version()?;
-        let moved = self.seen.is_some_and(|seen| seen != version);
-        if moved {
-            // Not `version`: what is cached must be read again by the next transaction.
-            self.seen = None;
-        }
-        Ok(moved)
+        Ok(self.seen.replace(version).is_some_and(|seen| seen != version))
     }
 
-    pub(crate) fn data_version(&self) -> Result<i64, rusqlite::Error> {
+    fn data_version(&self) -> Result<i64, rusqlite::Error> {
         self.connection.prepare_cached("pragma data_version")?.query_row([], |row| row.get(0))
     }
 
@@ -102,7 +109,7 @@ impl Ledger {
 
     /// Undoes the open transaction, when SQLite has not done so already.
     pub(crate) fn rollback(&mut self) {
-        self.seen = None;
+        self.cached_at = None;
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("rollback")
         {

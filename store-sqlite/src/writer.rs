@@ -126,6 +126,8 @@ struct Desk {
 
 impl Desk {
     fn work(mut self) {
+        // From here on what others commit is noticed.
+        let _ = self.ledger.others_committed();
         let mut put_back = None;
         loop {
             let first = match put_back.take() {
