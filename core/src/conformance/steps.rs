@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::Fixture;
+use super::trouble::{Call, FailsOnce, Trouble, Troubled};
 use super::view_words::*;
 use super::words::*;
 use crate::chrono::TimeDelta;
 use crate::clock::ManualClock;
+use crate::error::{Failure, StoreError};
 use crate::event::EventId;
 use crate::position::{Partition, Position};
+use crate::store::Store;
 use crate::view_store::{
     Checkpoint, CommitError, GenerationSpec, Keeps, Parked, ReadRows, VIEW_KEY_BYTES_MAX, Verdict, ViewCommit,
     ViewStore,
@@ -347,6 +352,43 @@ pub async fn find_what_people_decided(fixture: &dyn Fixture) {
     assert_eq!(views(&*store).verdicts("a").await.unwrap(), kept);
     assert_eq!(views(&*store).verdicts("a2").await.unwrap().len(), 1);
     assert_eq!(views(&*store).verdicts("nobody").await.unwrap(), []);
+}
+
+pub async fn whose_answer_was_lost_are_told_apart_by_where_the_slot_stands(fixture: &dyn Fixture) {
+    let store: Arc<dyn Store> = open(fixture).await;
+    let mut worker = Worker::begin(views(&*store), spec("a", &["one", "two"])).await;
+    // Before the step was taken, and after.
+    let troubles: [Arc<dyn Store>; 2] = [
+        Troubled::new(Arc::clone(&store), FailsOnce::at([Call::CommitView])),
+        Troubled::new(Arc::clone(&store), LosesAnswers),
+    ];
+    for (round, troubled) in troubles.iter().enumerate() {
+        let to = (round as u64 + 1) * 10;
+        let step = full(&worker, to);
+        let error = views(&**troubled).commit_view(step.clone()).await.unwrap_err();
+        assert!(matches!(&error, CommitError::Store(error) if error.failure() == Failure::Unavailable), "{error:?}");
+        let stands = views(&**troubled).checkpoints(worker.id()).await.unwrap();
+        match round {
+            0 => assert!(stands.is_empty() && views(&**troubled).commit_view(step.clone()).await.is_ok()),
+            _ => assert_eq!(stands, std::slice::from_ref(&step.to)),
+        }
+        assert_fenced(&refused_step(views(&*store), &worker.generation, step).await, &worker);
+        worker.at = at(to);
+    }
+}
+
+/// Every step is taken, and who took it never hears of it.
+#[derive(Debug)]
+struct LosesAnswers;
+
+#[async_trait]
+impl Trouble for LosesAnswers {
+    async fn after(&self, call: Call) -> Result<(), StoreError> {
+        match call {
+            Call::CommitView => Err(StoreError::new(Failure::Unavailable, "the connection was lost before the answer")),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What was dropped may still happen; asking again tells, and nothing is ever there in part.

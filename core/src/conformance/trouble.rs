@@ -20,8 +20,10 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -30,12 +32,17 @@ use tokio::sync::watch;
 use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits};
 use crate::error::{Failure, StoreError};
 use crate::event::EventId;
+use crate::lease::{Acquired, Lease, LeaseState, Leases};
 use crate::position::{Head, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
 use crate::snapshot::{FoldId, Snapshot};
 use crate::store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{StreamChange, StreamState};
+use crate::view_store::{
+    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Parked, PastRow, ReadRows, RowVersion, RowsPage,
+    Verdict, ViewCommit, ViewStore,
+};
 
 /// What a store is asked for.
 ///
@@ -76,6 +83,14 @@ pub enum Call {
     NewestSnapshot,
     /// [`SnapshotStore::delete_snapshot`]
     DeleteSnapshot,
+    /// [`ViewStore::commit_view`]
+    CommitView,
+    /// Everything of a [`ViewStore`] that only reads
+    ReadView,
+    /// Everything else of a [`ViewStore`]: generations are begun, switched to, dropped, forget; verdicts are kept
+    ChangeView,
+    /// Everything of [`Leases`]
+    Lease,
 }
 
 impl Call {
@@ -121,7 +136,7 @@ pub trait Trouble: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The answer is lost: who appended or changed a stream gets [`AppendError::Unknown`], who read gets the error.
+    /// The answer is lost: who appended or changed a stream gets [`AppendError::Unknown`], everybody else gets the error.
     async fn after(&self, call: Call) -> Result<(), StoreError> {
         let _ = call;
         Ok(())
@@ -161,11 +176,11 @@ impl<T: Trouble> Troubled<T> {
         &self.trouble
     }
 
-    async fn ask<A>(
+    async fn ask<A, E: From<StoreError>>(
         &self,
         call: Call,
-        answer: impl Future<Output = Result<A, StoreError>> + Send,
-    ) -> Result<A, StoreError> {
+        answer: impl Future<Output = Result<A, E>> + Send,
+    ) -> Result<A, E> {
         self.trouble.before(call).await?;
         let answer = answer.await;
         self.trouble.after(call).await?;
@@ -290,6 +305,141 @@ impl<T: Trouble> SnapshotStore for Troubled<T> {
     }
 }
 
+impl<T: Trouble> Troubled<T> {
+    fn models(&self) -> &dyn ViewStore {
+        self.inner.views().expect(ASKED)
+    }
+}
+
+#[async_trait]
+impl<T: Trouble> Leases for Troubled<T> {
+    async fn acquire_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Acquired, StoreError> {
+        self.ask(Call::Lease, self.models().acquire_lease(name, owner, ttl)).await
+    }
+
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        self.ask(Call::Lease, self.models().renew_lease(lease, ttl)).await
+    }
+
+    async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.ask(Call::Lease, self.models().release_lease(lease)).await
+    }
+
+    async fn leases(&self, prefix: &str) -> Result<Vec<LeaseState>, StoreError> {
+        self.ask(Call::Lease, self.models().leases(prefix)).await
+    }
+}
+
+#[async_trait]
+impl<T: Trouble> ViewStore for Troubled<T> {
+    async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError> {
+        self.ask(Call::ChangeView, self.models().begin_generation(spec)).await
+    }
+
+    async fn generations(&self, view: &str) -> Result<Vec<Generation>, StoreError> {
+        self.ask(Call::ReadView, self.models().generations(view)).await
+    }
+
+    async fn live_generation(&self, view: &str, version: u32) -> Result<Option<Generation>, StoreError> {
+        self.ask(Call::ReadView, self.models().live_generation(view, version)).await
+    }
+
+    async fn view_names(&self) -> Result<Vec<String>, StoreError> {
+        self.ask(Call::ReadView, self.models().view_names()).await
+    }
+
+    async fn switch_to(&self, generation: GenerationId) -> Result<(), CommitError> {
+        self.ask(Call::ChangeView, self.models().switch_to(generation)).await
+    }
+
+    async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError> {
+        self.ask(Call::ChangeView, self.models().drop_generation(generation)).await
+    }
+
+    async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, CommitError> {
+        self.ask(Call::ReadView, self.models().checkpoints(generation)).await
+    }
+
+    async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
+        self.ask(Call::CommitView, self.models().commit_view(commit)).await
+    }
+
+    async fn read_rows(&self, read: ReadRows) -> Result<RowsPage, CommitError> {
+        self.ask(Call::ReadView, self.models().read_rows(read)).await
+    }
+
+    async fn read_past(
+        &self,
+        generation: GenerationId,
+        keys: &[String],
+        moment: Position,
+    ) -> Result<Vec<PastRow>, CommitError> {
+        self.ask(Call::ReadView, self.models().read_past(generation, keys, moment)).await
+    }
+
+    async fn past_keys(
+        &self,
+        generation: GenerationId,
+        range: (Bound<String>, Bound<String>),
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, CommitError> {
+        self.ask(Call::ReadView, self.models().past_keys(generation, range, after, limit)).await
+    }
+
+    async fn row_versions(
+        &self,
+        generation: GenerationId,
+        key: &str,
+        between: (Position, Position),
+        limit: usize,
+    ) -> Result<Vec<RowVersion>, CommitError> {
+        self.ask(Call::ReadView, self.models().row_versions(generation, key, between, limit)).await
+    }
+
+    async fn keys_changed_between(
+        &self,
+        generation: GenerationId,
+        between: (Position, Position),
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, CommitError> {
+        self.ask(Call::ReadView, self.models().keys_changed_between(generation, between, after, limit)).await
+    }
+
+    async fn touched(
+        &self,
+        generation: GenerationId,
+        key: &str,
+        after: Position,
+        up_to: Position,
+        limit: usize,
+    ) -> Result<Vec<Position>, CommitError> {
+        self.ask(Call::ReadView, self.models().touched(generation, key, after, up_to, limit)).await
+    }
+
+    async fn forget_history(&self, generation: GenerationId, since: Position) -> Result<(), CommitError> {
+        self.ask(Call::ChangeView, self.models().forget_history(generation, since)).await
+    }
+
+    async fn parked(
+        &self,
+        generation: GenerationId,
+        after: Option<(&str, Partition, Position)>,
+        limit: usize,
+    ) -> Result<Vec<Parked>, CommitError> {
+        self.ask(Call::ReadView, self.models().parked(generation, after, limit)).await
+    }
+
+    async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
+        self.ask(Call::ChangeView, self.models().keep_verdict(verdict)).await
+    }
+
+    async fn verdicts(&self, view: &str) -> Result<Vec<Verdict>, StoreError> {
+        self.ask(Call::ReadView, self.models().verdicts(view)).await
+    }
+}
+
 impl<T: Trouble> Store for Troubled<T> {
     fn atomic(&self) -> Option<&dyn AtomicStreams> {
         self.inner.atomic().map(|_| self as &dyn AtomicStreams)
@@ -301,6 +451,10 @@ impl<T: Trouble> Store for Troubled<T> {
 
     fn snapshots(&self) -> Option<&dyn SnapshotStore> {
         self.inner.snapshots().map(|_| self as &dyn SnapshotStore)
+    }
+
+    fn views(&self) -> Option<&dyn ViewStore> {
+        self.inner.views().map(|_| self as &dyn ViewStore)
     }
 }
 
