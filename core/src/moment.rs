@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::aggregate::Done;
 use crate::append::Appended;
 use crate::error::{Invalid, StoreError};
 use crate::event::to_microseconds;
@@ -71,6 +72,13 @@ impl From<&str> for Moment {
 impl From<&Appended> for Moment {
     fn from(appended: &Appended) -> Moment {
         appended.last().position.into()
+    }
+}
+
+/// Just after the command; when it had nothing to do, as of what it looked at.
+impl From<&Done> for Moment {
+    fn from(done: &Done) -> Moment {
+        done.token().positions().map(|(_, position)| position).max().unwrap_or_default().into()
     }
 }
 

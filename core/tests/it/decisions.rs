@@ -10,7 +10,7 @@ use annals_core::{
 
 use crate::bank::{Account, AccountEvent, Refusal, deposited, transfer, withdrawn};
 use crate::queries::{Total, total};
-use crate::store::{Counted, Meanwhile, alice, given, head, impatient, processes, since, troubled};
+use crate::store::{Counted, Hesitant, Meanwhile, alice, given, head, impatient, processes, since, troubled};
 
 async fn cents(db: &Annals, id: impl std::fmt::Display) -> i64 {
     db.aggregate::<Account>(id).load().await.unwrap().cents
@@ -270,6 +270,67 @@ async fn the_same_query_twice_does_not_conflict_with_itself() {
     };
     db.decide((total_of(1), total_of(1)), emit).await.unwrap();
     assert_eq!(head(&db).await, 2);
+}
+
+#[tokio::test]
+async fn an_event_between_two_queries_of_one_decision_is_noticed() {
+    for refuses in [false, true] {
+        let [other] = processes();
+        let faster = other.clone();
+        // Of what the first query finds, after it was read and before the second one is.
+        let trouble = Meanwhile::once(Call::ReadQuery, move || {
+            let faster = faster.clone();
+            async move { given(&faster, "account-1", [deposited(1)]).await }
+        });
+        let (db, _) = troubled(&other, trouble.skipping(1));
+        let mut seen = Vec::new();
+        let decide = |(one, _): &(Total, Total)| {
+            seen.push(one.events);
+            if refuses { Err(one.events) } else { Ok(Emit::to("account-3", deposited(1))) }
+        };
+        let outcome = db.decide((total_of(1), total_of(2)), decide).await;
+        match outcome {
+            Ok(_) => assert!(!refuses),
+            Err(error) => assert!(matches!(error, CommandError::Refused(1)), "{error}"),
+        }
+        assert_eq!(seen, [0, 1]);
+    }
+}
+
+/// Sixteen at once, none of which is ever ready at the first look: in step, each round lets one through.
+async fn in_step(db: &Annals, pair: fn(usize) -> (annals_core::At<Account>, annals_core::At<Account>)) -> usize {
+    let decisions = Arc::new(AtomicUsize::new(0));
+    let tasks: Vec<_> = (0..16)
+        .map(|task| {
+            let (db, decisions) = (db.clone(), Arc::clone(&decisions));
+            tokio::spawn(async move {
+                let both =
+                    |(a, b): &(Account, Account)| (decisions.fetch_add(1, Ordering::SeqCst), transfer(a, b, 0)).1;
+                db.decide(pair(task), both).await.unwrap();
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    decisions.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn decisions_that_were_overtaken_line_up() {
+    let [plain] = processes();
+    let db = troubled(&plain, Hesitant).0.with_retries(impatient(100));
+    // Everybody loses at most once, and once more to somebody who has just come.
+    let decisions = in_step(&db, |_| (Account::at("alice"), Account::at("bob"))).await;
+    assert!(decisions <= 3 * 16, "{decisions} decisions");
+    // … also with partners in another order: nobody waits in a circle.
+    let crossed = |task: usize| {
+        let (a, b) = (Account::at("alice"), Account::at("bob"));
+        if task.is_multiple_of(2) { (a, b) } else { (b, a) }
+    };
+    let decisions = in_step(&db, crossed).await;
+    assert!(decisions <= 3 * 16, "{decisions} decisions");
+    assert_eq!(head(&plain).await, 4 * 16);
 }
 
 #[tokio::test]

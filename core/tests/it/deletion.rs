@@ -1,12 +1,12 @@
 //! Deleting, truncating, archiving: what folds see, now and in the past.
 
 use annals_core::chrono::TimeDelta;
-use annals_core::conformance::trouble::AnswerLost;
+use annals_core::conformance::trouble::{AnswerLost, Call};
 use annals_core::{AppendError, CommandError, LoadError, Position, Status, Version};
 
 use crate::bank::{Account, AccountEvent, Refusal, deposited};
 use crate::snapshots::Snapped;
-use crate::store::{alice, at_a_held_clock, given, head, processes, troubled};
+use crate::store::{Meanwhile, alice, at_a_held_clock, given, head, processes, troubled};
 
 #[tokio::test]
 async fn a_deleted_aggregate_is_absent_from_then_on_and_was_there_before() {
@@ -150,6 +150,42 @@ async fn who_holds_a_state_from_before_an_archive_is_right_all_the_same() {
             alice(&here).run(|a| a.withdraw(cents)).await.unwrap();
             assert_eq!(alice(&there).query(Account::clone).await.unwrap(), *alice(&here).load().await.unwrap());
             assert_eq!(snapped.query(|s| s.account.clone()).await.unwrap(), *alice(&here).load().await.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fold_that_has_missed_something_starts_from_the_summary() {
+    let [here, there] = processes();
+    let snapped = here.aggregate::<Snapped>("alice");
+    snapped.run(|_| Ok::<_, Refusal>([deposited(1), deposited(1)])).await.unwrap();
+    for _ in 0..2 {
+        alice(&there).run(|a| a.deposit(1)).await.unwrap();
+    }
+    alice(&there).archive(summary).await.unwrap();
+    alice(&there).run(|a| a.deposit(1)).await.unwrap();
+    let seen = snapped.query(|s| (s.account.cents, s.folded)).await.unwrap();
+    assert_eq!(seen, (5, 2), "the summary and what came after it, nothing on top of what was held");
+}
+
+#[tokio::test]
+async fn an_archive_in_the_middle_of_an_answer_leaves_no_hole_in_it() {
+    for skip in 0..4 {
+        let [other] = processes();
+        given(&other, "account-alice", (1..=4).map(deposited)).await;
+        let archiving = other.clone();
+        let happens = move || {
+            let archiving = archiving.clone();
+            async move { drop(alice(&archiving).archive(summary).await.unwrap()) }
+        };
+        let trouble = || Meanwhile::once(Call::ReadStream, happens.clone()).skipping(skip);
+        let (db, _) = troubled(&other, trouble());
+        let now = alice(&db).load().as_of(Position::MAX).await.unwrap();
+        assert_eq!(now.cents, 10, "{skip}");
+        let (db, _) = troubled(&other, trouble());
+        match alice(&db).load().at_version(3).await {
+            Ok(then) => assert_eq!(then.cents, 6, "{skip}"),
+            Err(error) => assert!(matches!(error, LoadError::Archived { .. }), "{skip}: {error}"),
         }
     }
 }

@@ -140,6 +140,25 @@ async fn a_request_that_took_effect_elsewhere_meanwhile_is_not_refused_for_it() 
     }
 }
 
+#[tokio::test]
+async fn a_state_that_is_held_does_not_take_in_what_another_process_decided() {
+    let [other] = processes();
+    let faster = other.clone();
+    // After this process decided and before it appends.
+    let trouble = Meanwhile::once(Call::Append, move || {
+        let faster = faster.clone();
+        async move {
+            let other = |_: &Account| Ok::<_, Refusal>([deposited(3), deposited(4)]);
+            alice(&faster).run(other).idempotency_key("k").await.unwrap();
+        }
+    });
+    let (db, _) = troubled(&other, trouble);
+    let done = alice(&db).run(|_| Ok::<_, Refusal>(deposited(100))).idempotency_key("k").await.unwrap();
+    assert_eq!((done.was_repeated(), done.events().len(), head(&other).await), (true, 2, 2));
+    assert_eq!(alice(&db).query(|a| a.cents).await.unwrap(), 7);
+    alice(&db).run(|a| a.withdraw(7)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn racing_decisions_over_several_aggregates_with_one_key_take_effect_once() {
     let handles: [Annals; 2] = processes();

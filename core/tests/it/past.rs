@@ -65,6 +65,17 @@ async fn a_moment_is_a_position_a_time_or_a_text() {
 }
 
 #[tokio::test]
+async fn what_came_of_a_command_is_a_moment_too() {
+    let [db] = processes();
+    let first = alice(&db).run(|a| a.deposit(1)).await.unwrap();
+    alice(&db).run(|a| a.deposit(10)).await.unwrap();
+    let nothing = alice(&db).run(|_| Ok::<_, Refusal>(())).await.unwrap();
+    alice(&db).run(|a| a.deposit(100)).await.unwrap();
+    assert_eq!(alice(&db).load().as_of(&first).await.unwrap().cents, 1);
+    assert_eq!(alice(&db).load().as_of(&nothing).await.unwrap().cents, 11);
+}
+
+#[tokio::test]
 async fn before_the_first_event_there_is_nothing() {
     let (db, clock) = at_a_held_clock();
     clock.set(time("2026-03-01T00:00:00Z"));

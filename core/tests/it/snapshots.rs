@@ -12,7 +12,7 @@ use crate::store::{alice, given, processes, troubled};
 pub(crate) struct Snapped {
     pub(crate) account: Account,
     #[serde(skip)]
-    folded: u64,
+    pub(crate) folded: u64,
 }
 
 impl Aggregate for Snapped {
