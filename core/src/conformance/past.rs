@@ -128,6 +128,7 @@ async fn paged(mut page: impl AsyncFnMut(Option<String>) -> Vec<String>) -> Vec<
             return all;
         }
         all.extend(found);
+        assert!(all.is_sorted_by(|a, b| a < b), "not in order, or a page that gets nowhere: {all:?}");
     }
 }
 

@@ -315,6 +315,7 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
             let page = views.parked(worker.id(), place, limit).await.unwrap();
             assert!(page.len() <= limit);
             let Some(last) = page.last() else { break };
+            assert_ne!(Some(last), after.as_ref(), "a page that gets nowhere");
             after = Some(last.clone());
             found.extend(page);
         }

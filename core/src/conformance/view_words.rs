@@ -155,6 +155,7 @@ pub(super) async fn read_rows(views: &dyn ViewStore, mut read: ReadRows) -> Vec<
         all.extend(page.rows);
         let Some(next) = page.next else { return all };
         assert_eq!(Some(&next.key), last.as_ref(), "a page ends at its last row");
+        assert_ne!(Some(&next), read.after.as_ref(), "a page that gets nowhere");
         read.after = Some(next);
     }
 }
