@@ -22,6 +22,9 @@ pub struct Options {
     pub batch_bytes_max: usize,
     /// Rows kept at hand by each worker. Default: 200,000.
     pub rows_kept_max: usize,
+    /// Rows of a new generation that are folded again from the log and compared, before it is switched to. Default: 8; it costs
+    /// one more reading of the log. With 0 nothing is compared.
+    pub verified_keys: usize,
     /// How long a worker that says nothing keeps its slot. Default: 10 s. Shorter takes over sooner and bears shorter pauses.
     pub lease: Duration,
     /// How long a worker waits for a hint before it looks by itself. Default: 100 ms.
@@ -37,6 +40,7 @@ impl Default for Options {
             batch_events_max: 20_000,
             batch_bytes_max: 32 << 20,
             rows_kept_max: 200_000,
+            verified_keys: 8,
             lease: Duration::from_secs(10),
             poll: Duration::from_millis(100),
             back_off: Duration::from_millis(50),
@@ -66,6 +70,13 @@ impl Options {
     #[must_use]
     pub fn rows_kept_max(mut self, rows: usize) -> Options {
         self.rows_kept_max = rows;
+        self
+    }
+
+    /// Comparing so many rows before a switch.
+    #[must_use]
+    pub fn verified_keys(mut self, keys: usize) -> Options {
+        self.verified_keys = keys;
         self
     }
 

@@ -6,19 +6,20 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{Annals, CommitError, Generation, GenerationSpec, Phase, Position, StoreError, ViewStore};
+use annals_core::{Annals, Phase, StoreError, ViewStore};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::options::Options;
 use crate::place::Place;
 use crate::query::Views;
-use crate::status::{BuildProgress, Running, Status};
+use crate::rebuild::Rebuild;
+use crate::status::Status;
 use crate::step::Handlers;
+use crate::supervisor::{Following, Site, Supervisor, gate, is_ours, spec_of};
 use crate::view::View;
-use crate::worker::{Progress, Work, chain};
 
 /// What keeps a view up to date: the view, and how its workers work.
 ///
@@ -83,21 +84,22 @@ pub struct Setup {
 
 /// A projection whose view's type is forgotten.
 trait Entry: Send + Sync {
-    fn view(&self) -> (&'static str, TypeId);
-    fn start<'a>(&'a self, start: &'a Start) -> BoxFuture<'a, Result<Started, StartError>>;
-}
-
-/// What every projection of a program is started with.
-struct Start {
-    db: Annals,
-    views: Place,
-    owner: String,
-    stop: watch::Receiver<bool>,
+    fn view(&self) -> (&'static str, u32, TypeId);
+    fn start(&self, site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>>;
 }
 
 struct Started {
     running: Running,
-    workers: Vec<JoinHandle<()>>,
+    supervisor: JoinHandle<()>,
+}
+
+/// A view of a running program.
+#[derive(Clone, Debug)]
+struct Running {
+    following: Following,
+    site: Site,
+    // Whether a program that starts waits for it: one of an older version may never have been.
+    awaited: bool,
 }
 
 /// Why a program did not start.
@@ -107,8 +109,8 @@ pub enum StartError {
     /// The store has no place for read models, and no other was named.
     #[error("this store has no place for read models; name one with `views_in`")]
     NoViews,
-    /// Two projections of one name.
-    #[error("two projections are called `{0}`")]
+    /// Two projections of one name and version.
+    #[error("two projections are called `{0}` and have the same version")]
     Twice(&'static str),
     /// The view was built from another log.
     #[error("view `{view}` was folded from another log than this; rebuild it, or open the log it belongs to")]
@@ -142,20 +144,27 @@ impl Setup {
         self
     }
 
-    /// Starts the workers, and waits until every view is there: as far as the log went when this was called.
+    /// With the projection of an older version of a view that is registered too: it is followed and answers as long as one of its
+    /// generations is there, and none is begun. So readers of the old version are served while the new one is built.
+    pub fn previously<V: View>(mut self) -> Setup {
+        self.entries.push(Box::new(Previously(Projection::<V>::new())));
+        self
+    }
+
+    /// Starts the workers, and waits until every view is there: its own version, complete.
     ///
     /// # Errors
     ///
     /// [`StartError::Stopped`] when a projection met an event that stops it before its view was complete.
     pub async fn start(self) -> Result<Program, StartError> {
         let program = self.start_in_background().await?;
-        for running in program.shared.running.values() {
-            running.wait_until_built().await?;
+        for running in program.shared.running.values().filter(|running| running.awaited) {
+            running.is_there().await?;
         }
         Ok(program)
     }
 
-    /// Starts the workers and returns at once; a view that is being built answers `Building`.
+    /// Starts the workers and returns at once; a view that is being built answers [`Building`](crate::ViewError::Building).
     ///
     /// # Errors
     ///
@@ -163,18 +172,23 @@ impl Setup {
     pub async fn start_in_background(self) -> Result<Program, StartError> {
         let views = self.views.clone().or_else(|| Place::beside(self.db.store())).ok_or(StartError::NoViews)?;
         let (tell, stop) = watch::channel(false);
-        let start = Start { db: self.db.clone(), views: views.clone(), owner: owner_name(), stop };
-        let (mut running, mut workers) = (HashMap::new(), Vec::new());
+        let owner = owner_name();
+        let (mut running, mut supervisors) = (HashMap::new(), Vec::new());
+        let mut named = std::collections::HashSet::new();
         for entry in &self.entries {
-            let (name, id) = entry.view();
-            if running.values().any(|other: &Running| other.view() == name) {
+            let (name, version, _) = entry.view();
+            if !named.insert((name, version)) {
                 return Err(StartError::Twice(name));
             }
-            let started = entry.start(&start).await?;
-            running.insert(id, started.running);
-            workers.extend(started.workers);
         }
-        let shared = Shared { db: self.db, views, running, stop: tell, workers: std::sync::Mutex::new(workers) };
+        for entry in &self.entries {
+            let site =
+                Site { db: self.db.clone(), views: views.clone(), owner: owner.clone(), options: Options::default() };
+            let started = entry.start(site, stop.clone()).await?;
+            running.insert(entry.view().2, started.running);
+            supervisors.push(started.supervisor);
+        }
+        let shared = Shared { db: self.db, running, stop: tell, supervisors: Mutex::new(supervisors) };
         Ok(Program { shared: Arc::new(shared) })
     }
 }
@@ -192,120 +206,75 @@ fn owner_name() -> String {
 }
 
 impl<V: View> Entry for Projection<V> {
-    fn view(&self) -> (&'static str, TypeId) {
-        (V::NAME, TypeId::of::<V>())
+    fn view(&self) -> (&'static str, u32, TypeId) {
+        (V::NAME, V::VERSION, TypeId::of::<V>())
     }
 
-    fn start<'a>(&'a self, start: &'a Start) -> BoxFuture<'a, Result<Started, StartError>> {
+    fn start(&self, mut site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>> {
         Box::pin(async move {
-            let generation = generation::<V>(start, &self.options).await?;
-            let handlers = Arc::new(V::handlers());
-            let (mut workers, mut progress) = (Vec::new(), Vec::new());
-            for slot in 0..generation.spec.slots {
-                let told = Progress::new();
-                progress.push(told.watch());
-                let work = Work::<V> {
-                    log: Arc::clone(start.db.store()),
-                    views: start.views.clone(),
-                    clock: Arc::clone(start.db.clock()),
-                    generation: generation.clone(),
-                    slot,
-                    owner: start.owner.clone(),
-                    handlers: Arc::clone(&handlers),
-                    options: self.options.clone(),
-                    progress: told,
-                };
-                workers.push(tokio::spawn(work.run(start.stop.clone())));
-            }
-            let heads = heads(start).await?;
-            let (tell, build) = watch::channel(BuildProgress::of(&generation));
-            let running = Running::new(V::NAME, generation.clone(), progress, build);
-            let switch = Switch { views: start.views.clone(), generation, heads, tell, running: running.clone() };
-            workers.push(tokio::spawn(switch.when_there(start.stop.clone())));
-            Ok(Started { running, workers })
+            site.options = self.options.clone();
+            find_or_begin::<V>(&site).await?;
+            Ok(supervise::<V>(site, stop, true))
         })
     }
 }
 
-/// How far each partition goes now.
-async fn heads(start: &Start) -> Result<Vec<Position>, StoreError> {
-    let mut heads = Vec::new();
-    for partition in (0..start.db.store().partitions()).map(annals_core::Partition) {
-        heads.push(start.db.store().head(partition).await?.visible);
+/// A projection that is followed where it is, and never begun.
+struct Previously<V: View>(Projection<V>);
+
+impl<V: View> Entry for Previously<V> {
+    fn view(&self) -> (&'static str, u32, TypeId) {
+        self.0.view()
     }
-    Ok(heads)
-}
 
-/// The generation that this program follows: the newest of its version and event types, or a new one.
-async fn generation<V: View>(start: &Start, options: &Options) -> Result<Generation, StartError> {
-    let mut spec = GenerationSpec::new(V::NAME, V::VERSION, start.db.store().id());
-    spec.handles = V::handlers().types();
-    spec.partitions = start.db.store().partitions();
-    spec.slots = options.slots;
-    spec.keeps = V::KEEPS;
-    spec.indexes = V::INDEXES.iter().map(|name| (*name).into()).collect();
-    // One process at a time looks and begins, so that two that start together follow one generation.
-    let gate = format!("{}/begin", V::NAME);
-    let lease = loop {
-        match start.views.acquire_lease(&gate, &start.owner, options.lease).await? {
-            annals_core::Acquired::Granted(lease) => break lease,
-            annals_core::Acquired::Held(_) => tokio::time::sleep(options.poll).await,
-        }
-    };
-    let found = find_or_begin(start, V::NAME, spec).await;
-    start.views.release_lease(&lease).await?;
-    found
-}
-
-async fn find_or_begin(start: &Start, view: &'static str, spec: GenerationSpec) -> Result<Generation, StartError> {
-    let generations = start.views.generations(view).await?;
-    let same = |generation: &&Generation| {
-        let of = &generation.spec;
-        (of.version, &of.handles, of.keeps, &of.indexes) == (spec.version, &spec.handles, spec.keeps, &spec.indexes)
-    };
-    let live = generations.iter().filter(same).find(|generation| generation.phase == Phase::Live);
-    let building = generations.iter().filter(same).rev().find(|generation| generation.phase == Phase::Building);
-    match live.or(building) {
-        Some(generation) if generation.spec.log != spec.log => Err(StartError::OtherLog { view }),
-        Some(generation) => Ok(generation.clone()),
-        None => Ok(start.views.begin_generation(spec).await?),
+    fn start(&self, site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>> {
+        Box::pin(async move { Ok(supervise::<V>(site, stop, false)) })
     }
 }
 
-/// Makes a generation the live one when it has come as far as the log went at the start.
-struct Switch {
-    views: Place,
-    generation: Generation,
-    heads: Vec<Position>,
-    tell: watch::Sender<BuildProgress>,
-    running: Running,
+fn supervise<V: View>(site: Site, stop: watch::Receiver<bool>, awaited: bool) -> Started {
+    let following = Following::new(V::NAME);
+    let supervisor =
+        Supervisor::<V> { site: site.clone(), following: following.clone(), handlers: Arc::new(V::handlers()) };
+    Started { running: Running { following, site, awaited }, supervisor: tokio::spawn(supervisor.run(stop)) }
 }
 
-impl Switch {
-    async fn when_there(self, mut stop: watch::Receiver<bool>) {
-        if self.generation.phase == Phase::Live {
-            self.tell.send_modify(|progress| progress.done = true);
-            return;
+/// Makes sure that there is a generation of this version and of these event types: the live one, one that is being built, or a
+/// new one. A changed version, or another set of types, so begins to build when a program starts.
+async fn find_or_begin<V: View>(site: &Site) -> Result<(), StartError> {
+    let spec = spec_of::<V>(site);
+    // One process at a time looks and begins, so that two that start together build one generation.
+    let gate = gate(site, V::NAME).await?;
+    let begun = async {
+        let generations = site.views.generations(V::NAME).await?;
+        let mut ours =
+            generations.iter().filter(|generation| is_ours(generation, &spec) && generation.phase != Phase::Kept);
+        match ours.next() {
+            Some(generation) if generation.spec.log != spec.log => Err(StartError::OtherLog { view: V::NAME }),
+            Some(_) => Ok(()),
+            None => Ok(site.views.begin_generation(spec.clone()).await.map(|_| ())?),
         }
-        let there = async {
-            self.running.wait_for(&self.heads).await;
-            while let Err(error) = self.views.switch_to(self.generation.id).await {
-                let gone = matches!(error, CommitError::Gone(_));
-                tracing::warn!(
-                    view = self.generation.spec.view,
-                    error = chain(&error),
-                    "cannot switch to the new generation"
-                );
-                if gone {
-                    return;
-                }
-                tokio::time::sleep(Options::BACK_OFF_MAX / 50).await;
+    };
+    let begun = begun.await;
+    site.views.release_lease(&gate).await?;
+    begun
+}
+
+impl Running {
+    /// Returns when a generation of the view is live, or cannot become it.
+    async fn is_there(&self) -> Result<(), StartError> {
+        let mut changes = self.following.changes();
+        loop {
+            let phases = self.following.each(|of| (of.generation.phase, of.stopped()));
+            if phases.iter().any(|(phase, _)| *phase == Phase::Live) {
+                return Ok(());
             }
-            self.tell.send_modify(|progress| progress.done = true);
-        };
-        tokio::select! {
-            () = there => {}
-            _ = stop.wait_for(|stop| *stop) => {}
+            if let Some((_, Some(reason))) =
+                phases.into_iter().find(|(phase, stopped)| *phase == Phase::Building && stopped.is_some())
+            {
+                return Err(StartError::Stopped { view: self.following.view(), reason });
+            }
+            let _ = tokio::time::timeout(self.site.options.poll, changes.changed()).await;
         }
     }
 }
@@ -319,10 +288,9 @@ pub struct Program {
 
 struct Shared {
     db: Annals,
-    views: Place,
     running: HashMap<TypeId, Running>,
     stop: watch::Sender<bool>,
-    workers: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    supervisors: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Program {
@@ -333,28 +301,45 @@ impl Program {
     /// When the program has no projection of this view: it was not registered with [`With::with`].
     #[track_caller]
     pub fn view<V: View>(&self) -> Views<V> {
-        let running = self.shared.running.get(&TypeId::of::<V>());
-        let running = running.unwrap_or_else(|| panic!("the program has no projection of view `{}`", V::NAME));
-        Views::new(self.shared.db.clone(), self.shared.views.clone(), running.clone())
+        let running = self.running::<V>();
+        Views::new(running.site.clone(), running.following.clone())
     }
 
-    /// What every projection does, and how far it has come.
+    /// Builds a new generation of a view from the log, beside the one that serves, and switches to it when it is complete.
+    ///
+    /// # Panics
+    ///
+    /// When the program has no projection of this view.
+    #[track_caller]
+    pub fn rebuild<V: View>(&self) -> Rebuild<V> {
+        let running = self.running::<V>();
+        Rebuild::new(running.site.clone(), running.following.clone())
+    }
+
+    #[track_caller]
+    fn running<V: View>(&self) -> &Running {
+        let running = self.shared.running.get(&TypeId::of::<V>());
+        running.unwrap_or_else(|| panic!("the program has no projection of view `{}`", V::NAME))
+    }
+
+    /// What every projection does, and how far it has come: an entry for each generation that is followed here.
     pub fn status(&self) -> Vec<Status> {
-        let mut status: Vec<_> = self.shared.running.values().map(Running::status).collect();
-        status.sort_by(|a, b| a.view.cmp(&b.view));
+        let mut status: Vec<_> =
+            self.shared.running.values().flat_map(|running| running.following.each(Status::of)).collect();
+        status.sort_by(|a, b| (&a.view, a.generation).cmp(&(&b.view, b.generation)));
         status
     }
 
     /// Stops the workers between two steps and gives their slots back.
     pub async fn stop(&self) {
         let _ = self.shared.stop.send(true);
-        let workers: Vec<_> = {
-            let mut workers = self.shared.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            workers.drain(..).collect()
+        let supervisors: Vec<_> = {
+            let mut supervisors = self.shared.supervisors.lock().unwrap_or_else(PoisonError::into_inner);
+            supervisors.drain(..).collect()
         };
-        for worker in workers {
-            if let Err(error) = worker.await {
-                tracing::error!(%error, "a worker did not end well");
+        for supervisor in supervisors {
+            if let Err(error) = supervisor.await {
+                tracing::error!(%error, "a projection did not end well");
             }
         }
     }
@@ -362,10 +347,8 @@ impl Program {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        // Each stops between two steps and gives its slots back; nobody waits for it.
         let _ = self.stop.send(true);
-        for worker in self.workers.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            worker.abort();
-        }
     }
 }
 

@@ -8,16 +8,18 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use annals_core::{Annals, CommitError, Generation, Phase, Position, StoreError, Token};
+use annals_core::{CommitError, Generation, Phase, Position, StoreError, Token};
 
 pub use get::Get;
 pub use rows::{RowEntry, RowsFound, RowsOf};
 
 use crate::key::ViewKey;
-use crate::place::Place;
 use crate::rows::Unwritable;
-use crate::status::Running;
+use crate::supervisor::{Following, Site};
 use crate::view::View;
+
+/// How often it looks by itself whether a view has come far enough, when no worker of this process tells.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// The rows of a view.
 ///
@@ -30,9 +32,8 @@ use crate::view::View;
 /// # }
 /// ```
 pub struct Views<V: View> {
-    db: Annals,
-    place: Place,
-    running: Running,
+    site: Site,
+    following: Following,
     view: PhantomData<fn() -> V>,
 }
 
@@ -95,8 +96,8 @@ impl<V: View> Views<V> {
     /// How long a question waits for what it was told to see, when it says nothing else.
     pub const WAIT: Duration = Duration::from_secs(10);
 
-    pub(crate) fn new(db: Annals, place: Place, running: Running) -> Views<V> {
-        Views { db, place, running, view: PhantomData }
+    pub(crate) fn new(site: Site, following: Following) -> Views<V> {
+        Views { site, following, view: PhantomData }
     }
 
     /// One row.
@@ -119,56 +120,59 @@ impl<V: View> Views<V> {
     }
 
     async fn reach(&self, token: &Token, at_most: Duration) -> Result<(), ViewError> {
-        if token.log() != self.db.store().id() {
+        if token.log() != self.site.db.store().id() {
             return Err(annals_core::Invalid::new(format!("the token {token} is of another log")).into());
         }
         let there = async {
-            while !self.running.has_reached(token) {
-                self.running.moved(Duration::from_millis(50)).await;
-                if self.store_has_reached(token).await? {
-                    break;
+            loop {
+                // Whichever generation is live: it may change, or come, while this waits.
+                match self.live().await {
+                    Ok(generation) => {
+                        if self.following.has_reached(generation.id, token)
+                            || self.has_reached(&generation, token).await?
+                        {
+                            return Ok(());
+                        }
+                        self.following.moved(generation.id, LOOK).await;
+                    }
+                    Err(ViewError::Building { .. }) => tokio::time::sleep(LOOK).await,
+                    Err(error) => return Err(error),
                 }
             }
-            Ok(())
         };
         match tokio::time::timeout(at_most, there).await {
             Ok(done) => done,
-            Err(_) => Err(ViewError::NotYet {
-                token: token.clone(),
-                waited: at_most,
-                held: self.running.status().to_string(),
-            }),
+            Err(_) => {
+                let held = self.following.each(|of| crate::Status::of(of).to_string()).join("; ");
+                Err(ViewError::NotYet { token: token.clone(), waited: at_most, held })
+            }
         }
     }
 
-    /// As [`Running::has_reached`], for slots that another process works on.
-    async fn store_has_reached(&self, token: &Token) -> Result<bool, ViewError> {
-        let generation = self.running.generation();
-        let checkpoints = self.place.checkpoints(generation.id).await?;
+    /// Whether every slot has come so far, also those that another process works on.
+    async fn has_reached(&self, generation: &Generation, token: &Token) -> Result<bool, ViewError> {
+        let checkpoints = self.site.views.checkpoints(generation.id).await?;
         Ok((0..generation.spec.slots).all(|slot| {
             token.positions().all(|(partition, position)| {
                 let mut of = checkpoints.iter().filter(|of| of.slot == slot && of.partition == partition);
-                of.any(|checkpoint| checkpoint.position >= position)
+                position == Position::START || of.any(|checkpoint| checkpoint.position >= position)
             })
         }))
     }
 
     /// The generation that readers of this version see now.
     async fn live(&self) -> Result<Generation, ViewError> {
-        let generations = self.place.generations(V::NAME).await?;
-        let live = generations.into_iter().find(|of| of.spec.version == V::VERSION && of.phase == Phase::Live);
-        live.ok_or_else(|| {
-            let slots = self.running.status().slots;
-            let total =
-                slots.iter().flat_map(|slot| slot.head.values()).map(|head| head.get()).max().unwrap_or_default();
-            let done = slots
-                .iter()
-                .flat_map(|slot| slot.reached.values())
-                .map(|reached| reached.get())
-                .min()
-                .unwrap_or_default();
-            ViewError::Building { done, total }
-        })
+        let generations = self.site.views.generations(V::NAME).await?;
+        let mut ours = generations.into_iter().filter(|of| of.spec.version == V::VERSION);
+        if let Some(live) = ours.find(|of| of.phase == Phase::Live) {
+            return Ok(live);
+        }
+        let (mut done, mut total) = (0, 0);
+        for of in self.following.each(|of| of.slots.iter().map(|slot| slot.borrow().clone()).collect::<Vec<_>>()) {
+            done = of.iter().map(|slot| slot.reached.values().map(|at| at.get()).sum()).min().unwrap_or_default();
+            total = of.iter().map(|slot| slot.head.values().map(|at| at.get()).sum()).max().unwrap_or_default();
+        }
+        Err(ViewError::Building { done, total })
     }
 
     fn key(&self, key: &V::Key) -> Result<String, ViewError> {
@@ -178,13 +182,13 @@ impl<V: View> Views<V> {
 
 impl<V: View> Clone for Views<V> {
     fn clone(&self) -> Views<V> {
-        Views { db: self.db.clone(), place: self.place.clone(), running: self.running.clone(), view: PhantomData }
+        Views { site: self.site.clone(), following: self.following.clone(), view: PhantomData }
     }
 }
 
 impl<V: View> fmt::Debug for Views<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Views").field("view", &V::NAME).field("running", &self.running).finish_non_exhaustive()
+        f.debug_struct("Views").field("view", &V::NAME).field("following", &self.following).finish_non_exhaustive()
     }
 }
 

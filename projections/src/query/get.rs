@@ -63,11 +63,11 @@ impl<V: View> Get<V> {
         let Some(moment) = self.as_of else {
             let generation = views.live().await?;
             let read = ReadRows::of(generation.id, RowsBy::Keys(vec![key.clone()])).limit(1);
-            let row = views.place.read_rows(read).await?.rows.into_iter().next();
+            let row = views.site.views.read_rows(read).await?.rows.into_iter().next();
             return Ok(decoded(&key, row.map(|row| row.value).as_ref())?);
         };
         let (generation, position) = views.at_moment(moment).await?;
-        let token = Token::new(views.db.store().id()).with(annals_core::Partition(0), position);
+        let token = Token::new(views.site.db.store().id()).with(annals_core::Partition(0), position);
         views.reach(&token, self.wait).await?;
         let values = views.past_values(&generation, &[key], position).await?;
         Ok(values.into_iter().next().flatten())

@@ -16,11 +16,11 @@ impl<V: View> Views<V> {
             let what = format!("view `{}` keeps no past; declare it with `history`", V::NAME);
             return Err(annals_core::Invalid::new(what).into());
         }
-        if self.db.store().partitions() > 1 {
+        if self.site.db.store().partitions() > 1 {
             let what = "a log of several partitions has no one position; ask each partition's cut";
             return Err(annals_core::Invalid::new(what).into());
         }
-        let position = moment.resolve(&**self.db.store(), Partition(0)).await?;
+        let position = moment.resolve(&**self.site.db.store(), Partition(0)).await?;
         if position < generation.history_since {
             return Err(ViewError::BeforeHistory { since: generation.history_since });
         }
@@ -34,7 +34,7 @@ impl<V: View> Views<V> {
         keys: &[String],
         moment: Position,
     ) -> Result<Vec<Option<V>>, ViewError> {
-        let past = self.place.read_past(generation.id, keys, moment).await?;
+        let past = self.site.views.read_past(generation.id, keys, moment).await?;
         let steps = self.steps_inside(&past, moment).await?;
         let mut values = Vec::with_capacity(keys.len());
         for key in keys {
@@ -55,7 +55,7 @@ impl<V: View> Views<V> {
         let mut steps = Vec::new();
         let mut read = ReadLog::after(after).up_to(moment).filter(handlers.filter());
         loop {
-            let page = self.db.store().read(read.clone()).await?;
+            let page = self.site.db.store().read(read.clone()).await?;
             for record in page.events {
                 match handlers.prepare(record) {
                     Ok(prepared) => steps.extend(prepared),

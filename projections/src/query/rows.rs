@@ -137,7 +137,7 @@ impl<V: View> RowsOf<V> {
         let generation = self.views.live().await?;
         let mut read = ReadRows::of(generation.id, self.by).after(self.after).limit(self.limit);
         read.direction = self.direction;
-        let page = self.views.place.read_rows(read).await?;
+        let page = self.views.site.views.read_rows(read).await?;
         let mut rows = Vec::with_capacity(page.rows.len());
         for row in page.rows {
             if let Some(value) = decoded(&row.key, Some(&row.value))? {
@@ -150,7 +150,7 @@ impl<V: View> RowsOf<V> {
     async fn read_past(self, moment: Moment) -> Result<RowsFound<V>, ViewError> {
         let views = &self.views;
         let (generation, position) = views.at_moment(moment).await?;
-        let token = Token::new(views.db.store().id()).with(Partition(0), position);
+        let token = Token::new(views.site.db.store().id()).with(Partition(0), position);
         views.reach(&token, self.wait).await?;
         let mut after = self.after.map(|place| place.key);
         let mut rows = Vec::new();
@@ -159,7 +159,11 @@ impl<V: View> RowsOf<V> {
             let keys = match &self.by {
                 RowsBy::Keys(keys) => keys.clone(),
                 RowsBy::KeyRange(from, to) if self.direction == Direction::Forward => {
-                    views.place.past_keys(generation.id, (from.clone(), to.clone()), after.as_deref(), wanted).await?
+                    views
+                        .site
+                        .views
+                        .past_keys(generation.id, (from.clone(), to.clone()), after.as_deref(), wanted)
+                        .await?
                 }
                 _ => return Err(annals_core::Invalid::new("the past is read by keys, oldest key first").into()),
             };

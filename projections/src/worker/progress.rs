@@ -31,7 +31,7 @@ pub enum SlotState {
 
 /// How far a slot has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
+#[non_exhaustive]
 pub struct SlotProgress {
     /// What it is doing.
     pub state: SlotState,
@@ -43,6 +43,15 @@ pub struct SlotProgress {
     pub settled_events: u64,
     /// Keys that wait for a person.
     pub parked_keys: u64,
+    /// Whether it was at the head once.
+    pub(crate) was_live: bool,
+}
+
+impl SlotProgress {
+    /// Up to where everything is settled in a partition.
+    pub(crate) fn reached_in(&self, partition: Partition) -> Position {
+        self.reached.get(&partition).copied().unwrap_or_default()
+    }
 }
 
 /// The writing end.
@@ -65,6 +74,7 @@ impl Progress {
     pub(crate) fn state(&self, state: SlotState) {
         self.0.send_if_modified(|progress| {
             let changed = progress.state != state;
+            progress.was_live |= state == SlotState::Live;
             progress.state = state;
             changed
         });

@@ -40,7 +40,11 @@ async fn starting_waits_for_everything_that_is_in_the_log() {
         let db = program_with(&store, options().batch_events_max(20)).await;
         let rows = db.view::<Balance>().rows().await.unwrap().rows;
         assert_eq!(rows.iter().map(|row| row.value.events).sum::<u64>(), events);
-        assert!(db.status().iter().all(|status| status.built && status.lag_events() == 0), "{:?}", db.status());
+        assert!(
+            db.status().iter().all(|status| status.phase == Phase::Live && status.lag_events() == 0),
+            "{:?}",
+            db.status()
+        );
     }
 }
 

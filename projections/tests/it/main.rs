@@ -8,3 +8,4 @@ mod lifecycle;
 mod past;
 mod poison;
 mod queries;
+mod rebuild;

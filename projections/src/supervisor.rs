@@ -1,0 +1,351 @@
+//! Follows every generation of a view that this program can fold: the live one, the one that is being built, and those that
+//! served before. Whichever process sees first that a generation has come to the head checks it and switches to it, so a build
+//! survives the process that began it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use annals_core::{
+    Acquired, Annals, Generation, GenerationId, GenerationSpec, Lease, Partition, Phase, Position, StoreError, Token,
+};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::options::Options;
+use crate::place::Place;
+use crate::step::Handlers;
+use crate::verify::{self, Verified};
+use crate::view::View;
+use crate::worker::{Progress, SlotProgress, SlotState, Work, WorkError, chain};
+
+/// How often it looks whether generations came or went, when nothing tells it.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What every projection of a program works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) db: Annals,
+    pub(crate) views: Place,
+    pub(crate) owner: String,
+    pub(crate) options: Options,
+}
+
+/// The generations that this process works on, for those who ask and wait.
+#[derive(Clone, Debug)]
+pub(crate) struct Following {
+    view: &'static str,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    followed: Mutex<BTreeMap<GenerationId, Followed>>,
+    // Counts up whenever a generation comes, goes, or changes its phase.
+    changed: watch::Sender<u64>,
+    look: Notify,
+}
+
+/// A generation with its workers in this process.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    pub(crate) generation: Generation,
+    pub(crate) slots: Vec<watch::Receiver<SlotProgress>>,
+    /// Why it could not be switched to.
+    pub(crate) refused: Option<String>,
+    stop: watch::Sender<bool>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Following {
+    pub(crate) fn new(view: &'static str) -> Following {
+        let shared = Shared { followed: Mutex::default(), changed: watch::Sender::default(), look: Notify::new() };
+        Following { view, shared: Arc::new(shared) }
+    }
+
+    pub(crate) fn view(&self) -> &'static str {
+        self.view
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GenerationId, Followed>> {
+        self.shared.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a generation, if this process works on it.
+    pub(crate) fn of<T>(&self, generation: GenerationId, look: impl FnOnce(&Followed) -> T) -> Option<T> {
+        self.lock().get(&generation).map(look)
+    }
+
+    /// What is known of every generation, oldest first.
+    pub(crate) fn each<T>(&self, look: impl FnMut(&Followed) -> T) -> Vec<T> {
+        self.lock().values().map(look).collect()
+    }
+
+    /// Tells of generations that come, go, or change their phase.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Looks now instead of later.
+    pub(crate) fn look(&self) {
+        self.shared.look.notify_one();
+    }
+
+    fn changed(&self) {
+        self.shared.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Whether every slot of a generation has reached a token, as far as the workers of this process know.
+    pub(crate) fn has_reached(&self, generation: GenerationId, token: &Token) -> bool {
+        self.of(generation, |followed| followed.has_reached(token)).unwrap_or(false)
+    }
+
+    /// Returns when a worker of the generation in this process has moved, or after `at_most`.
+    pub(crate) async fn moved(&self, generation: GenerationId, at_most: Duration) {
+        let slots = self.of(generation, |followed| followed.slots.clone()).unwrap_or_default();
+        let mut waits = JoinSet::new();
+        for mut slot in slots {
+            slot.mark_unchanged();
+            waits.spawn(async move {
+                if slot.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+        let moved = async {
+            if waits.join_next().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = tokio::time::timeout(at_most, moved).await;
+    }
+}
+
+impl Followed {
+    pub(crate) fn has_reached(&self, token: &Token) -> bool {
+        self.slots.iter().all(|slot| {
+            let progress = slot.borrow();
+            token.positions().all(|(partition, position)| progress.reached_in(partition) >= position)
+        })
+    }
+
+    /// Why a slot does not go on until a person has looked.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        let stopped = self.slots.iter().find_map(|slot| match &slot.borrow().state {
+            SlotState::Stopped { reason } => Some(reason.clone()),
+            _ => None,
+        });
+        stopped.or_else(|| self.refused.clone())
+    }
+}
+
+/// What a generation of this view must be made of for this program to fold it.
+pub(crate) fn spec_of<V: View>(site: &Site) -> GenerationSpec {
+    let mut spec = GenerationSpec::new(V::NAME, V::VERSION, site.db.store().id());
+    spec.handles = V::handlers().types();
+    spec.partitions = site.db.store().partitions();
+    spec.slots = site.options.slots;
+    spec.keeps = V::KEEPS;
+    spec.indexes = V::INDEXES.iter().map(|name| (*name).into()).collect();
+    spec
+}
+
+/// Whether this program folds a generation as it was meant: slots may differ, what is folded may not.
+pub(crate) fn is_ours(generation: &Generation, spec: &GenerationSpec) -> bool {
+    let of = &generation.spec;
+    (of.version, &of.handles, of.keeps, &of.indexes) == (spec.version, &spec.handles, spec.keeps, &spec.indexes)
+}
+
+/// One process at a time begins, checks and switches generations of a view.
+pub(crate) async fn gate(site: &Site, view: &str) -> Result<Lease, StoreError> {
+    let name = format!("{view}/gate");
+    loop {
+        match site.views.acquire_lease(&name, &site.owner, site.options.lease).await? {
+            Acquired::Granted(lease) => return Ok(lease),
+            Acquired::Held(_) => tokio::time::sleep(site.options.poll).await,
+        }
+    }
+}
+
+/// Looks after one view until it is told to stop.
+pub(crate) struct Supervisor<V: View> {
+    pub(crate) site: Site,
+    pub(crate) following: Following,
+    pub(crate) handlers: Arc<Handlers<V>>,
+}
+
+impl<V: View> Supervisor<V> {
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let spec = spec_of::<V>(&self.site);
+        while !*stop.borrow() {
+            let looked = tokio::select! {
+                looked = self.look(&spec) => looked,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            if let Err(error) = looked {
+                tracing::warn!(view = V::NAME, error = chain(&error), "the generations of a view cannot be looked at");
+            }
+            let at_most = if self.following.each(|of| of.generation.phase == Phase::Building).contains(&true) {
+                LOOK / 10
+            } else {
+                LOOK
+            };
+            tokio::select! {
+                () = self.following.shared.look.notified() => {}
+                () = tokio::time::sleep(at_most) => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        let followed = std::mem::take(&mut *self.following.lock());
+        for (_, followed) in followed {
+            followed.end().await;
+        }
+    }
+
+    async fn look(&self, spec: &GenerationSpec) -> Result<(), StoreError> {
+        let generations = self.site.views.generations(V::NAME).await?;
+        let ours: Vec<_> = generations.into_iter().filter(|generation| is_ours(generation, spec)).collect();
+        let gone: Vec<_> = {
+            let mut followed = self.following.lock();
+            let gone = followed.keys().filter(|id| !ours.iter().any(|of| of.id == **id)).copied().collect::<Vec<_>>();
+            gone.into_iter().filter_map(|id| followed.remove(&id)).collect()
+        };
+        let mut changed = !gone.is_empty();
+        for followed in gone {
+            followed.end().await;
+        }
+        for generation in &ours {
+            let mut followed = self.following.lock();
+            match followed.get_mut(&generation.id) {
+                Some(of) => {
+                    changed |= of.generation.phase != generation.phase;
+                    of.generation = generation.clone();
+                }
+                None => {
+                    followed.insert(generation.id, self.follow(generation));
+                    changed = true;
+                }
+            }
+        }
+        if changed {
+            self.following.changed();
+        }
+        for generation in ours.iter().filter(|generation| generation.phase == Phase::Building) {
+            if self.is_at_head(generation).await?
+                && self.following.of(generation.id, |of| of.refused.is_none()) == Some(true)
+            {
+                self.switch(generation).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&self, generation: &Generation) -> Followed {
+        let (stop, stopped) = watch::channel(false);
+        let (mut slots, mut workers) = (Vec::new(), Vec::new());
+        for slot in 0..generation.spec.slots {
+            let progress = Progress::new();
+            slots.push(progress.watch());
+            let work = Work::<V> {
+                log: Arc::clone(self.site.db.store()),
+                views: self.site.views.clone(),
+                clock: Arc::clone(self.site.db.clock()),
+                generation: generation.clone(),
+                slot,
+                owner: self.site.owner.clone(),
+                handlers: Arc::clone(&self.handlers),
+                options: self.site.options.clone(),
+                progress,
+            };
+            workers.push(tokio::spawn(work.run(stopped.clone())));
+        }
+        Followed { generation: generation.clone(), slots, refused: None, stop, workers }
+    }
+
+    /// Whether every slot stands at the head, or as near to it as the live one does.
+    async fn is_at_head(&self, generation: &Generation) -> Result<bool, StoreError> {
+        let Ok(checkpoints) = self.site.views.checkpoints(generation.id).await else { return Ok(false) };
+        for partition in (0..self.site.db.store().partitions()).map(Partition) {
+            let head = self.site.db.store().head(partition).await?.visible;
+            // What came since the last look is folded in a moment; waiting for it would be waiting for ever on a busy log.
+            let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
+            for slot in 0..generation.spec.slots {
+                let mut of = checkpoints.iter().filter(|of| (of.slot, of.partition) == (slot, partition));
+                let reached = of.next().map_or(Position::START, |of| of.position);
+                let caught_up = self.following.of(generation.id, |of| of.was_live(slot)).unwrap_or(false);
+                if reached < head && !(caught_up && reached >= near) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Checks a generation that has come to the head, and makes it the live one.
+    async fn switch(&self, generation: &Generation) -> Result<(), StoreError> {
+        let gate = gate(&self.site, V::NAME).await?;
+        let phase = self
+            .site
+            .views
+            .generations(V::NAME)
+            .await?
+            .into_iter()
+            .find(|of| of.id == generation.id)
+            .map(|of| of.phase);
+        let mut refused = None;
+        if phase == Some(Phase::Building) {
+            match verify::sampled::<V>(&self.site, generation).await {
+                Ok(Verified::Equal { .. }) => {
+                    if let Err(error) = self.site.views.switch_to(generation.id).await {
+                        tracing::warn!(view = V::NAME, error = chain(&error), "cannot switch to a new generation");
+                    }
+                }
+                Ok(Verified::Differs { key, .. }) => {
+                    refused = Some(format!(
+                        "the row `{key}` differs from a replay of its events: the fold of view `{}` does not give the same rows for the same events. \
+                         Nothing was switched; mend the fold, raise its version, and build it again",
+                        V::NAME
+                    ));
+                }
+                Err(WorkError::Stopped(reason)) => refused = Some(reason),
+                Err(WorkError::Again(error)) => {
+                    tracing::warn!(view = V::NAME, error = chain(&error), "cannot check a new generation");
+                }
+            }
+        }
+        self.site.views.release_lease(&gate).await?;
+        if let Some(of) = self.following.lock().get_mut(&generation.id) {
+            of.refused = refused;
+        }
+        self.following.changed();
+        self.following.look();
+        Ok(())
+    }
+}
+
+/// Events behind the head that do not keep a generation from being switched to, once it has been at the head.
+const NEAR_EVENTS: u64 = 10_000;
+
+impl Followed {
+    fn was_live(&self, slot: u16) -> bool {
+        self.slots.get(usize::from(slot)).is_some_and(|slot| slot.borrow().was_live)
+    }
+
+    /// Stops the workers between two steps, and waits for them.
+    async fn end(self) {
+        let _ = self.stop.send(true);
+        for worker in self.workers {
+            if let Err(error) = worker.await {
+                tracing::error!(%error, "a worker did not end well");
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for followed in self.followed.get_mut().unwrap_or_else(PoisonError::into_inner).values() {
+            let _ = followed.stop.send(true);
+        }
+    }
+}

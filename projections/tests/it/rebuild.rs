@@ -1,0 +1,201 @@
+//! A view is built anew while the old one serves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use annals_core::{Annals, MemoryStore, Phase, Recorded, ViewStore};
+use annals_projections::{
+    Handlers, Poison, Program, Project, Projection, RebuildError, Row, StartError, View, ViewError, With,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::bank::{AccountEvent, Balance, deposited, happens, options, program, program_with, store};
+
+/// The same name as `Balance`, and another version.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct BalanceV2 {
+    euros: i64,
+}
+
+impl View for BalanceV2 {
+    const NAME: &'static str = "balances";
+    const VERSION: u32 = 2;
+    type Key = String;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+}
+
+impl Project<AccountEvent> for BalanceV2 {
+    fn on(balance: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        if let AccountEvent::Deposited { cents } = &event.event {
+            balance.euros += cents / 100;
+        }
+        Ok(())
+    }
+}
+
+async fn filled(store: &Arc<MemoryStore>, events: i64) {
+    let writer = Annals::on(Arc::clone(store) as _);
+    for number in 0..events {
+        happens(&writer, &(number % 10).to_string(), deposited(100)).await;
+    }
+}
+
+async fn contents(db: &Program) -> BTreeMap<String, Balance> {
+    db.view::<Balance>().rows().await.unwrap().rows.into_iter().map(|row| (row.key, row.value)).collect()
+}
+
+async fn phases(store: &MemoryStore) -> Vec<(u32, Phase)> {
+    store.generations("balances").await.unwrap().iter().map(|of| (of.spec.version, of.phase)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_see_a_complete_view_at_any_time_of_a_rebuild() {
+    let store = store();
+    filled(&store, 500).await;
+    let db = program_with(&store, options().batch_events_max(7).slots(2)).await;
+    let building = db.rebuild::<Balance>().begin().await.unwrap();
+
+    let over = Arc::new(AtomicBool::new(false));
+    let (reader, seen_over) = (db.clone(), Arc::clone(&over));
+    let reader = tokio::spawn(async move {
+        let (mut reads, mut last) = (0, 0);
+        while !seen_over.load(Ordering::SeqCst) {
+            let rows = contents(&reader).await;
+            let events = rows.values().map(|row| row.events).sum::<u64>();
+            assert!(rows.len() == 10 && events >= last, "{} rows, {events} events after {last}", rows.len());
+            assert!(rows.values().all(|row| row.cents == row.events as i64 * 100), "a mixed view: {rows:?}");
+            // A new generation may be a step behind the one that it follows; it is never behind the beginning of the build.
+            last = 500;
+            reads += 1;
+            tokio::task::yield_now().await;
+        }
+        reads
+    });
+    let writing = filled(&store, 300);
+    let (finished, ()) = tokio::join!(building.finished(|_| ()), writing);
+    finished.unwrap();
+    let last = happens(&db, "0", deposited(100)).await;
+    db.view::<Balance>().wait_for(&last, Duration::from_secs(30)).await.unwrap();
+    over.store(true, Ordering::SeqCst);
+    assert!(reader.await.unwrap() > 0);
+    let rows = contents(&db).await;
+    assert_eq!(rows.values().map(|row| row.events).sum::<u64>(), 801);
+    assert_eq!(phases(&store).await, [(1, Phase::Kept), (1, Phase::Live)]);
+}
+
+#[tokio::test]
+async fn a_build_goes_on_where_the_last_program_died() {
+    let store = store();
+    filled(&store, 400).await;
+    let mut builds = Vec::new();
+    // Each program lives for a few steps only.
+    for _ in 0..20 {
+        let db = Annals::on(Arc::clone(&store) as _);
+        let options = options().batch_events_max(9).lease(Duration::from_millis(20));
+        let started = db.with(Projection::<Balance>::new().options(options)).start_in_background().await.unwrap();
+        tokio::task::yield_now().await;
+        builds.push(store.generations("balances").await.unwrap().len());
+        drop(started);
+    }
+    let db = program(&store).await;
+    assert_eq!(contents(&db).await.values().map(|row| row.events).sum::<u64>(), 400);
+    assert_eq!((builds, phases(&store).await), (vec![1; 20], vec![(1, Phase::Live)]), "one generation for all of them");
+}
+
+#[tokio::test]
+async fn one_rebuild_at_a_time_and_it_can_be_called_off() {
+    let store = store();
+    filled(&store, 50).await;
+    let db = program(&store).await;
+    let rebuild = db.rebuild::<Balance>();
+    let building = rebuild.begin().await.unwrap();
+    match rebuild.begin().await {
+        Err(RebuildError::AlreadyBuilding("balances")) => building.call_off().await.unwrap(),
+        other => panic!("{other:?}"),
+    }
+    assert!(rebuild.under_way().await.unwrap().is_none());
+    assert_eq!(phases(&store).await, [(1, Phase::Live)]);
+    assert_eq!(contents(&db).await.len(), 10);
+}
+
+#[tokio::test]
+async fn going_back_is_not_stale_and_what_is_kept_can_be_dropped() {
+    let store = store();
+    filled(&store, 50).await;
+    let db = program(&store).await;
+    let rebuild = db.rebuild::<Balance>();
+    assert!(matches!(rebuild.roll_back().await, Err(RebuildError::NothingKept("balances"))));
+    rebuild.begin().await.unwrap().finished(|_| ()).await.unwrap();
+    let done = happens(&db, "0", deposited(1)).await;
+
+    rebuild.roll_back().await.unwrap();
+    assert_eq!(phases(&store).await, [(1, Phase::Live), (1, Phase::Kept)]);
+    let row = db.view::<Balance>().get("0").at_least(&done).await.unwrap();
+    assert_eq!(row, Some(Balance { cents: 501, events: 6 }));
+    rebuild.drop_kept().await.unwrap();
+    assert_eq!(phases(&store).await, [(1, Phase::Live)]);
+}
+
+#[tokio::test]
+async fn a_new_version_is_built_while_the_old_one_serves_its_readers() {
+    let store = store();
+    filled(&store, 50).await;
+    program(&store).await.stop().await;
+
+    let db = Annals::on(Arc::clone(&store) as _);
+    let setup = db.with(Projection::<BalanceV2>::new().options(options())).previously::<Balance>();
+    let db = setup.start().await.unwrap();
+    let done = happens(&db, "0", deposited(100)).await;
+    let new = db.view::<BalanceV2>().get("0").at_least(&done).await.unwrap();
+    let old = db.view::<Balance>().get("0").at_least(&done).await.unwrap();
+    assert_eq!((new, old), (Some(BalanceV2 { euros: 6 }), Some(Balance { cents: 600, events: 6 })));
+    assert_eq!(phases(&store).await, [(1, Phase::Live), (2, Phase::Live)]);
+}
+
+#[tokio::test]
+async fn an_old_version_that_never_was_says_that_it_is_not_there() {
+    let store = store();
+    let db = Annals::on(Arc::clone(&store) as _);
+    let db = db.with(Projection::<BalanceV2>::new()).previously::<Balance>().start().await.unwrap();
+    assert!(matches!(db.view::<Balance>().get("0").await, Err(ViewError::Building { .. })));
+    assert_eq!(phases(&store).await, [(2, Phase::Live)], "none was begun");
+}
+
+/// Gives another row for the same event every time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Moody {
+    count: i64,
+}
+
+static MOOD: AtomicI64 = AtomicI64::new(0);
+
+impl View for Moody {
+    const NAME: &'static str = "moody";
+    type Key = String;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+}
+
+impl Project<AccountEvent> for Moody {
+    fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        row.count = MOOD.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_generation_that_differs_from_a_replay_is_never_switched_to() {
+    let store = store();
+    filled(&store, 20).await;
+    let error = Annals::on(Arc::clone(&store) as _).with(Projection::<Moody>::new()).start().await.unwrap_err();
+    let StartError::Stopped { reason, .. } = error else { panic!("{error}") };
+    assert!(reason.contains("differs from a replay of its events"), "{reason}");
+    assert_eq!(store.generations("moody").await.unwrap()[0].phase, Phase::Building);
+}
