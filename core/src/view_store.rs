@@ -458,6 +458,8 @@ pub struct Verdict {
     pub position: Position,
     /// Its id.
     pub event: EventId,
+    /// The key for which it is left out; nothing: for all keys, also those that could not be told.
+    pub key: Option<String>,
     /// Why it is left out.
     pub reason: String,
     /// When it was decided.
@@ -798,14 +800,14 @@ pub trait ViewStore: Leases {
         limit: usize,
     ) -> Result<Vec<Parked>, CommitError>;
 
-    /// Keeps a verdict; one about the same place in the log is replaced.
+    /// Keeps a verdict; one about the same place in the log and the same key is replaced.
     ///
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
     async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError>;
 
-    /// The verdicts about a view, in the order of partition and position.
+    /// The verdicts about a view, in the order of partition, position and key; the one for all keys comes first.
     ///
     /// # Errors
     ///

@@ -184,6 +184,7 @@ pub async fn that_are_dropped_take_everything_along_and_say_so(fixture: &dyn Fix
         partition: Partition(0),
         position: at(2),
         event: EventId::random(),
+        key: None,
         reason: "a test".into(),
         decided_at: recorded(2),
     };

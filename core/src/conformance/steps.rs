@@ -334,20 +334,25 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
 
 pub async fn find_what_people_decided(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let verdict = |view: &str, partition, position, reason: &str| Verdict {
+    let verdict = |view: &str, partition, position, key: Option<&str>, reason: &str| Verdict {
         view: view.into(),
         partition: Partition(partition),
         position: at(position),
         event: EventId::random(),
+        key: key.map(Into::into),
         reason: reason.into(),
         decided_at: recorded(position),
     };
-    let mut kept = [(0, 9), (0, 10), (0, 256), (1, 1)].map(|(of, position)| verdict("a", of, position, "ä 'reason'"));
-    for verdict in kept.iter().rev().chain([&verdict("A", 0, 9, "other"), &verdict("a2", 0, 9, "other")]) {
+    // One event may be left out for some of its keys, or for all; the empty text is a key.
+    let places =
+        [(0, 9, None), (0, 10, Some("")), (0, 10, Some("ä")), (0, 256, None), (0, 256, Some("")), (1, 1, None)];
+    let mut kept = places.map(|(of, position, key)| verdict("a", of, position, key, "ä 'reason'"));
+    let others = [verdict("A", 0, 9, None, "other"), verdict("a2", 0, 9, None, "other")];
+    for verdict in kept.iter().rev().chain(&others) {
         views(&*store).keep_verdict(verdict.clone()).await.unwrap();
     }
     assert_eq!(views(&*store).verdicts("a").await.unwrap(), kept);
-    kept[1] = Verdict { decided_at: recorded(99), ..verdict("a", 0, 10, "decided again") };
+    kept[1] = Verdict { decided_at: recorded(99), ..verdict("a", 0, 10, Some(""), "decided again") };
     views(&*store).keep_verdict(kept[1].clone()).await.unwrap();
     let store = reopen(fixture, store).await;
     assert_eq!(views(&*store).verdicts("a").await.unwrap(), kept);

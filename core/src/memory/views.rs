@@ -27,7 +27,7 @@ pub(super) struct Views {
     last_generation: u64,
     last_epoch: u64,
     leases: BTreeMap<String, Kept>,
-    verdicts: BTreeMap<(String, Partition, Position), Verdict>,
+    verdicts: BTreeMap<(String, Partition, Position, Option<String>), Verdict>,
 }
 
 /// A lease and when it ends; one that was given back is remembered, so that it can be told.
@@ -491,7 +491,7 @@ impl ViewStore for MemoryStore {
     }
 
     async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
-        let place = (verdict.view.clone(), verdict.partition, verdict.position);
+        let place = (verdict.view.clone(), verdict.partition, verdict.position, verdict.key.clone());
         self.read_models().verdicts.insert(place, verdict);
         Ok(())
     }
