@@ -7,6 +7,8 @@ mod open;
 pub use annals_core::*;
 #[cfg(feature = "macros")]
 pub use annals_macros::Event;
+#[cfg(all(feature = "macros", feature = "projections"))]
+pub use annals_macros::View;
 /// Read models.
 #[cfg(feature = "projections")]
 pub use annals_projections as projections;
@@ -23,6 +25,8 @@ pub use open::Open;
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
+    #[cfg(all(feature = "macros", feature = "projections"))]
+    pub use crate::View;
     #[cfg(feature = "projections")]
     pub use crate::projections::{Poison, Program, Project, Projection, Row, View, With as _};
     #[cfg(feature = "testing")]

@@ -6,7 +6,7 @@
 #![deny(clippy::indexing_slicing, clippy::pattern_type_mismatch, clippy::shadow_same)]
 #![deny(unused_qualifications, unused_results, unreachable_pub, single_use_lifetimes)]
 
-use ::std::prelude::v1::test;
+use ::std::prelude::v1::{Default, derive, test};
 
 /// Shadows everything that derived code might name.
 #[allow(dead_code, non_camel_case_types, missing_docs)]
@@ -22,6 +22,9 @@ mod shadows {
     pub(crate) struct Event;
     pub(crate) struct Shape;
     pub(crate) struct Decoded;
+    pub(crate) struct View;
+    pub(crate) struct Handlers;
+    pub(crate) struct Keeps;
     pub(crate) struct stored;
     pub(crate) mod std {}
     pub(crate) mod core {}
@@ -71,6 +74,41 @@ pub struct Seen {
     pub place: u8,
 }
 
+/// A view with a bit of everything.
+#[cfg(feature = "projections")]
+#[derive(Default, ::annals::View, ::serde::Serialize, ::serde::Deserialize)]
+#[view(name = "things", version = 3, events(Thing, Seen), history(bitemporal), key = u32)]
+pub struct Row {
+    /// How many.
+    #[view(index)]
+    pub count: u64,
+    /// Which, maybe.
+    #[view(index)]
+    pub last: ::std::option::Option<(::std::string::String, u32)>,
+}
+
+#[cfg(feature = "projections")]
+impl ::annals::projections::Project<Thing> for Row {
+    fn on(
+        row: &mut ::annals::projections::Row<'_, Self>,
+        _: &::annals::Recorded<Thing>,
+    ) -> ::std::result::Result<(), ::annals::projections::Poison> {
+        row.count += 1;
+        ::std::result::Result::Ok(())
+    }
+}
+
+#[cfg(feature = "projections")]
+impl ::annals::projections::Project<Seen> for Row {
+    fn on(
+        row: &mut ::annals::projections::Row<'_, Self>,
+        seen: &::annals::Recorded<Seen>,
+    ) -> ::std::result::Result<(), ::annals::projections::Poison> {
+        row.last = ::std::option::Option::Some((::std::string::String::new(), ::std::convert::From::from(seen.place)));
+        ::std::result::Result::Ok(())
+    }
+}
+
 /// What a macro of the user makes is an event too.
 mod generated {
     macro_rules! event {
@@ -101,4 +139,20 @@ fn derived_code_needs_nothing_in_scope() {
     ::std::assert_eq!(Seen { place: 1 }.tags().map_or(0, |tags| tags.len()), 1);
     let measured = generated::Measured::new(::std::option::Option::Some(1));
     ::std::assert_eq!(measured.tags().map_or(0, |tags| tags.len()), 1);
+}
+
+#[cfg(feature = "projections")]
+#[test]
+fn a_derived_view_needs_nothing_in_scope() {
+    use ::annals::projections::View as _;
+
+    ::std::assert_eq!(Row::INDEXES, ["count", "last"]);
+    ::std::assert_eq!(Row::VERSION, 3);
+    ::std::assert_eq!(
+        Row::handlers().types(),
+        ["thing.bent", "thing.broken", "thing.gone", "thing.made", "thing.seen"]
+    );
+    let last = ::std::option::Option::Some((::std::convert::From::from("x"), 7));
+    ::std::assert_eq!(Row { count: 1, last }.indexed(), ["00000000000000000001", "x\u{1f}0000000007"]);
+    ::std::assert_eq!(Row::default().indexed(), ["00000000000000000000", ""]);
 }

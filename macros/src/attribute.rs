@@ -96,7 +96,7 @@ impl Attributes {
     }
 }
 
-fn once<T>(
+pub(crate) fn once<T>(
     slot: &mut Option<T>,
     meta: &ParseNestedMeta<'_>,
     read: impl FnOnce(&ParseNestedMeta<'_>) -> Result<T>,
@@ -109,7 +109,7 @@ fn once<T>(
     Ok(())
 }
 
-fn path(meta: &ParseNestedMeta<'_>) -> Result<Path> {
+pub(crate) fn path(meta: &ParseNestedMeta<'_>) -> Result<Path> {
     let text: LitStr = meta.value()?.parse()?;
     text.parse_with(Path::parse_mod_style).map_err(|_| Error::new(text.span(), "this is not a path"))
 }

@@ -96,7 +96,7 @@ fn legal(key: &str, at: impl ToTokens) -> Result<String> {
 }
 
 /// `T` of `Option<T>`, by the name as it is written.
-fn inner<'t>(ty: &'t Type, wrapper: &str) -> Option<&'t Type> {
+pub(crate) fn inner<'t>(ty: &'t Type, wrapper: &str) -> Option<&'t Type> {
     match ty {
         Type::Group(group) => inner(&group.elem, wrapper),
         Type::Paren(paren) => inner(&paren.elem, wrapper),

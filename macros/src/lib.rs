@@ -1,4 +1,4 @@
-//! `#[derive(Event)]` for Annals. Programs use it through the facade, the crate `annals`.
+//! `#[derive(Event)]` and `#[derive(View)]` for Annals. Programs use it through the facade, the crate `annals`.
 
 mod attribute;
 mod expand;
@@ -8,6 +8,7 @@ mod name;
 mod serde_form;
 mod text;
 mod upcast;
+mod view;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
@@ -155,4 +156,78 @@ use syn::{DeriveInput, parse_macro_input};
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     expand::event(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a type the rows of a read model.
+///
+/// The rows are what the type is, written with serde; how events change them is said by one `impl Project<…>` for each type of
+/// events.
+///
+/// ```
+/// use annals::prelude::*;
+///
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(category = "account")]
+/// # enum AccountEvent { Opened { branch: String }, Deposited { cents: i64 }, Closed }
+/// #[derive(Debug, Default, PartialEq, Serialize, Deserialize, View)]
+/// #[view(name = "balances", version = 1, events(AccountEvent), history)]
+/// struct Balance {
+///     cents: i64,
+///     #[view(index)]
+///     branch: Option<String>,
+/// }
+///
+/// impl Project<AccountEvent> for Balance {
+///     fn on(balance: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+///         match &**event {
+///             AccountEvent::Opened { branch } => balance.branch = Some(branch.clone()),
+///             AccountEvent::Deposited { cents } => balance.cents += cents,
+///             AccountEvent::Closed => balance.remove(),
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// # #[derive(Default)]
+/// # struct Account;
+/// # impl Aggregate for Account {
+/// #     type Event = AccountEvent;
+/// #     fn apply(&mut self, _: &AccountEvent) {}
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = Annals::in_memory().with(Balance::projection()).start().await?;
+/// let deposit = |_: &Account| Ok::<_, String>(AccountEvent::Deposited { cents: 5 });
+/// let done = db.aggregate::<Account>("alice").run(deposit).await?;
+/// let row = db.view::<Balance>().get("alice").at_least(&done).await?;
+/// assert_eq!(row, Some(Balance { cents: 5, branch: None }));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # On the type
+///
+/// | attribute | says |
+/// |---|---|
+/// | `name = "balances"` | the name under which it is stored, for good; required |
+/// | `version = 1` | the version of the fold: raise it when the fold, the keys or the fields change, and the view is built anew; 1 unless said |
+/// | `events(AccountEvent, …)` | the types of events that it is folded from; required, repeatable |
+/// | `key = Type` | what rows are known by, any `ViewKey`; `String` unless said |
+/// | `history` | the past of every row is kept, and can be asked about |
+/// | `history(bitemporal)` | also which events touched a row, so that the past of the world can be asked about |
+/// | `crate = "path"` | where the derived code finds the read models of Annals, `::annals::projections` unless said |
+///
+/// # On a field
+///
+/// `#[view(index)]`: rows can be found by this field and read in its order. The field is a `ViewKey` or an `Option` of one; nothing
+/// stands before everything else.
+///
+/// # What it refuses
+///
+/// Generic parameters; fields with a `HashMap` or a `HashSet` in them, whose order changes from one moment to the next, so that equal rows
+/// would be different bytes; and fields that serde does not write (`skip`), which would be lost between two batches.
+#[proc_macro_derive(View, attributes(view))]
+pub fn derive_view(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    view::view(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }

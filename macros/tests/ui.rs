@@ -1,4 +1,4 @@
-//! What the compiler says when `#[derive(Event)]` is misused.
+//! What the compiler says when `#[derive(Event)]` and `#[derive(View)]` are misused.
 
 #[test]
 fn a_misuse_is_explained_where_it_stands() {

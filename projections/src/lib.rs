@@ -14,6 +14,8 @@ mod verify;
 mod view;
 mod worker;
 
+/// How much of the past a view keeps.
+pub use annals_core::Keeps;
 pub use key::ViewKey;
 pub use options::Options;
 pub use program::{Program, Projection, Setup, StartError, With};

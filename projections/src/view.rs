@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::key::ViewKey;
+use crate::program::Projection;
 use crate::step::Handlers;
 
 /// A read model: rows of this type, one for each key, folded from events. Usually `#[derive(View)]`.
@@ -35,6 +36,11 @@ pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The entry of each index, in the order of [`INDEXES`](View::INDEXES).
     fn indexed(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What keeps it up to date, with the default options: for [`With::with`](crate::With::with).
+    fn projection() -> Projection<Self> {
+        Projection::new()
     }
 }
 
@@ -70,6 +76,11 @@ pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "view `{Self}` does not say how an event `{E}` changes it",
+    label = "no `impl Project<{E}> for {Self}`",
+    note = "write `impl Project<{E}> for {Self}`, or take it out of `events(…)`"
+)]
 pub trait Project<E: Event>: View {
     /// The keys of the rows that an event changes: none, one or several. Default: the id of its stream.
     ///

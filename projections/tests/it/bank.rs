@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use annals_core::{Aggregate, Annals, Done, Keeps, MemoryStore, Recorded};
-use annals_macros::Event;
-use annals_projections::{Handlers, Options, Poison, Program, Project, Projection, Row, View, With};
+use annals_core::{Aggregate, Annals, Done, MemoryStore, Recorded};
+use annals_macros::{Event, View};
+use annals_projections::{Options, Poison, Program, Project, Row, View, With};
 use serde::{Deserialize, Serialize};
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,25 +26,12 @@ impl Aggregate for Account {
 }
 
 /// The balance of each account, and what is folded into it. A note `poison` cannot be folded; `panic` panics.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "balances", version = 1, events(AccountEvent), history, crate = "annals_projections")]
 pub(crate) struct Balance {
+    #[view(index)]
     pub(crate) cents: i64,
     pub(crate) events: u64,
-}
-
-impl View for Balance {
-    const NAME: &'static str = "balances";
-    const KEEPS: Keeps = Keeps::History;
-    const INDEXES: &'static [&'static str] = &["cents"];
-    type Key = String;
-
-    fn handlers() -> Handlers<Self> {
-        Handlers::new().on::<AccountEvent>()
-    }
-
-    fn indexed(&self) -> Vec<String> {
-        vec![annals_projections::ViewKey::to_key(&self.cents)]
-    }
 }
 
 impl Project<AccountEvent> for Balance {
@@ -77,7 +64,7 @@ pub(crate) async fn program(store: &Arc<MemoryStore>) -> Program {
 
 pub(crate) async fn program_with(store: &Arc<MemoryStore>, options: Options) -> Program {
     let db = Annals::on(Arc::clone(store) as Arc<_>);
-    db.with(Projection::<Balance>::new().options(options)).start().await.unwrap()
+    db.with(Balance::projection().options(options)).start().await.unwrap()
 }
 
 pub(crate) async fn happens(db: &Annals, account: &str, event: AccountEvent) -> Done {

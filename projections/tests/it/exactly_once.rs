@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Annals, Checkpoint, CommitError, Lease, Leases, Position, ViewCommit, ViewStore};
-use annals_projections::{Projection, With};
+use annals_projections::{View, With};
 
 use crate::bank::{Balance, deposited, happens, options, program, store};
 
@@ -34,7 +34,7 @@ async fn workers_that_keep_taking_over_from_each_other_apply_every_event_once() 
         let db = Annals::on(Arc::clone(&store) as _);
         let options =
             options().slots(3).lease(Duration::from_millis(40)).batch_events_max(5).poll(Duration::from_millis(5));
-        programs.push(db.with(Projection::<Balance>::new().options(options)).start_in_background().await.unwrap());
+        programs.push(db.with(Balance::projection().options(options)).start_in_background().await.unwrap());
     }
     let robbed = Arc::clone(&store);
     let robber = tokio::spawn(async move {

@@ -1,7 +1,7 @@
 //! Starting, following, stopping, going on.
 
 use annals_core::{GenerationSpec, Phase, ViewStore};
-use annals_projections::{Projection, StartError, ViewError, With};
+use annals_projections::{StartError, View, ViewError, With};
 
 use crate::bank::{Balance, deposited, happens, options, program, program_with, store};
 
@@ -69,14 +69,14 @@ async fn a_view_that_is_being_built_says_so_and_shows_nothing() {
     happens(&db, "alice", deposited(1)).await;
     // Somebody else holds the slot, so that nothing is built.
     let mut spec = GenerationSpec::new("balances", 1, annals_core::Log::id(&*store));
-    spec.handles = <Balance as annals_projections::View>::handlers().types();
+    spec.handles = Balance::handlers().types();
     spec.keeps = annals_core::Keeps::History;
     spec.indexes = vec!["cents".into()];
     let generation = store.begin_generation(spec).await.unwrap();
     let name = generation.lease_name(0);
     annals_core::Leases::acquire_lease(&*store, &name, "another", std::time::Duration::from_secs(3600)).await.unwrap();
 
-    let program = db.with(Projection::<Balance>::new()).start_in_background().await.unwrap();
+    let program = db.with(Balance::projection()).start_in_background().await.unwrap();
     let error = program.view::<Balance>().get("alice").await.unwrap_err();
     assert!(matches!(error, ViewError::Building { done: 0, .. }), "{error}");
     assert_eq!(store.generations("balances").await.unwrap()[0].phase, Phase::Building);
@@ -85,7 +85,7 @@ async fn a_view_that_is_being_built_says_so_and_shows_nothing() {
 #[tokio::test]
 async fn two_projections_of_one_name_are_an_error() {
     let db = annals_core::Annals::in_memory();
-    let twice = db.with(Projection::<Balance>::new()).with(Projection::<Balance>::new());
+    let twice = db.with(Balance::projection()).with(Balance::projection());
     assert!(matches!(twice.start().await, Err(StartError::Twice("balances"))));
 }
 
@@ -93,12 +93,11 @@ async fn two_projections_of_one_name_are_an_error() {
 async fn another_log_is_noticed_and_stops_the_projection() {
     let (log, views) = (store(), store());
     let db = annals_core::Annals::on(std::sync::Arc::clone(&log) as _);
-    let program =
-        db.with(Projection::<Balance>::new()).views_in(std::sync::Arc::clone(&views) as _).start().await.unwrap();
+    let program = db.with(Balance::projection()).views_in(std::sync::Arc::clone(&views) as _).start().await.unwrap();
     happens(&program, "alice", deposited(1)).await;
     program.stop().await;
 
     let other = annals_core::Annals::on(store());
-    let error = other.with(Projection::<Balance>::new()).views_in(views as _).start().await.unwrap_err().to_string();
+    let error = other.with(Balance::projection()).views_in(views as _).start().await.unwrap_err().to_string();
     assert!(error.starts_with("view `balances` was folded from another log than this; rebuild it"), "{error}");
 }
