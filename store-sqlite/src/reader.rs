@@ -1,10 +1,13 @@
 //! Reading without blocking the runtime: a small pool of connections, used on blocking threads, each read one transaction.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use annals_core::{Failure, StoreError};
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use crate::connection::Opener;
 use crate::error::{Trouble, reading};
@@ -19,11 +22,22 @@ pub(crate) struct Readers {
 #[derive(Debug)]
 struct Pool {
     opener: Opener,
-    idle: Mutex<Vec<Reader>>,
-    free: Arc<Semaphore>,
+    count: usize,
+    desk: Mutex<Desk>,
     /// A store in memory has no journal beside which one could read; then reading and writing take turns.
     turns: Option<Arc<RwLock<()>>>,
 }
+
+/// Reads that wait, and who is at work. A worker goes on while something waits: waking a thread costs more than most reads.
+#[derive(Default)]
+struct Desk {
+    waiting: VecDeque<Job>,
+    working: usize,
+    idle: Vec<Reader>,
+    closed: bool,
+}
+
+type Job = Box<dyn FnOnce(&Pool, &mut Option<Reader>) + Send>;
 
 #[derive(Debug)]
 struct Reader {
@@ -33,8 +47,7 @@ struct Reader {
 
 impl Readers {
     pub(crate) fn new(opener: Opener, count: usize, turns: Option<Arc<RwLock<()>>>) -> Readers {
-        let free = Arc::new(Semaphore::new(count));
-        Readers { pool: Arc::new(Pool { opener, idle: Mutex::default(), free, turns }) }
+        Readers { pool: Arc::new(Pool { opener, count: count.max(1), desk: Mutex::default(), turns }) }
     }
 
     /// Runs `work` in a read transaction. Dropping the future gives the connection back all the same, when the work is done.
@@ -42,22 +55,35 @@ impl Readers {
         &self,
         work: impl FnOnce(&Connection, &mut Names) -> Result<R, rusqlite::Error> + Send + 'static,
     ) -> Result<R, StoreError> {
-        let pool = Arc::clone(&self.pool);
-        let permit = Arc::clone(&pool.free).acquire_owned().await.map_err(|_| closed(&pool.opener.name))?;
-        let done = tokio::task::spawn_blocking(move || {
-            let result = pool.read(work);
-            drop(permit);
-            result
-        });
-        done.await.unwrap_or_else(|panicked| {
-            Err(StoreError::new(Failure::Unavailable, "a read did not come to an end").because(panicked))
-        })
+        let (answer, answered) = oneshot::channel();
+        let job = move |pool: &Pool, reader: &mut Option<Reader>| {
+            // Nobody listens when the future was dropped.
+            let _ = answer.send(pool.read(reader, work));
+        };
+        let needs_a_worker = {
+            let mut desk = self.pool.desk();
+            if desk.closed {
+                return Err(closed(&self.pool.opener.name));
+            }
+            desk.waiting.push_back(Box::new(job));
+            let needs_a_worker = desk.working < self.pool.count;
+            desk.working += usize::from(needs_a_worker);
+            needs_a_worker
+        };
+        if needs_a_worker {
+            let worker = Worker { pool: Arc::clone(&self.pool), signed_off: false };
+            tokio::task::spawn_blocking(move || worker.work());
+        }
+        let lost = |_| Err(StoreError::new(Failure::Unavailable, "a read did not come to an end"));
+        answered.await.unwrap_or_else(lost)
     }
 
     /// Closes the idle connections; no further read begins.
     pub(crate) fn close(&self) {
-        self.pool.free.close();
-        self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut desk = self.pool.desk();
+        desk.closed = true;
+        desk.waiting.clear();
+        desk.idle.clear();
     }
 }
 
@@ -66,30 +92,88 @@ fn closed(name: &str) -> StoreError {
 }
 
 impl Pool {
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read<R>(
         &self,
+        reader: &mut Option<Reader>,
         work: impl FnOnce(&Connection, &mut Names) -> Result<R, rusqlite::Error>,
     ) -> Result<R, StoreError> {
         let _turn = self.turns.as_ref().map(|turns| turns.read().unwrap_or_else(PoisonError::into_inner));
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut reader = match idle {
+        let mut used = match reader.take() {
             Some(reader) => reader,
             None => {
                 let connection = self.opener.reader().map_err(|error| self.opener.trouble(&error).error())?;
                 Reader { connection, names: Names::default() }
             }
         };
-        let result = reader.transaction(work);
-        match result {
-            Ok(found) => {
-                if !self.free.is_closed() {
-                    self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
-                }
-                Ok(found)
+        let found = used.transaction(work).map_err(|error| reading(&error, &self.opener.name))?;
+        // A connection that failed is not used again.
+        *reader = Some(used);
+        Ok(found)
+    }
+}
+
+/// One who takes what waits, one read after the other on one connection, until nothing does.
+struct Worker {
+    pool: Arc<Pool>,
+    signed_off: bool,
+}
+
+impl Worker {
+    fn work(mut self) {
+        let mut reader = None;
+        while let Some(job) = self.next(&mut reader) {
+            // A read that panics drops its answer, which is told; its connection is not used again.
+            let mut used = reader.take();
+            if catch_unwind(AssertUnwindSafe(|| job(&self.pool, &mut used))).is_ok() {
+                reader = used;
             }
-            // A connection that failed is not used again.
-            Err(error) => Err(reading(&error, &self.opener.name)),
         }
+    }
+
+    /// The next read. When there is none, signs off in the same breath, so that whoever comes then asks for another worker.
+    fn next(&mut self, reader: &mut Option<Reader>) -> Option<Job> {
+        let mut desk = self.pool.desk();
+        if let Some(job) = desk.waiting.pop_front() {
+            if reader.is_none() {
+                *reader = desk.idle.pop();
+            }
+            return Some(job);
+        }
+        desk.working -= 1;
+        self.signed_off = true;
+        if !desk.closed {
+            desk.idle.extend(reader.take());
+        }
+        None
+    }
+}
+
+impl Drop for Worker {
+    /// A runtime that shuts down may drop a worker that never began. When no other is left, what waits is told so.
+    fn drop(&mut self) {
+        if self.signed_off {
+            return;
+        }
+        let mut desk = self.pool.desk();
+        desk.working -= 1;
+        if desk.working == 0 {
+            desk.waiting.clear();
+        }
+    }
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk")
+            .field("waiting", &self.waiting.len())
+            .field("working", &self.working)
+            .field("idle", &self.idle.len())
+            .field("closed", &self.closed)
+            .finish()
     }
 }
 
