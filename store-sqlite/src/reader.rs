@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use annals_core::{Failure, StoreError};
 use rusqlite::Connection;
@@ -24,9 +25,14 @@ struct Pool {
     opener: Opener,
     count: usize,
     desk: Mutex<Desk>,
+    /// Tells when a worker has signed off.
+    signed_off: Condvar,
     /// A store in memory has no journal beside which one could read; then reading and writing take turns.
     turns: Option<Arc<RwLock<()>>>,
 }
+
+/// How long closing waits for a read that has begun; a page takes some milliseconds.
+const READ_ENDS_MAX: Duration = Duration::from_secs(5);
 
 /// Reads that wait, and who is at work. A worker goes on while something waits: waking a thread costs more than most reads.
 #[derive(Default)]
@@ -47,7 +53,15 @@ struct Reader {
 
 impl Readers {
     pub(crate) fn new(opener: Opener, count: usize, turns: Option<Arc<RwLock<()>>>) -> Readers {
-        Readers { pool: Arc::new(Pool { opener, count: count.max(1), desk: Mutex::default(), turns }) }
+        Readers {
+            pool: Arc::new(Pool {
+                opener,
+                count: count.max(1),
+                desk: Mutex::default(),
+                signed_off: Condvar::new(),
+                turns,
+            }),
+        }
     }
 
     /// Runs `work` in a read transaction. Dropping the future gives the connection back all the same, when the work is done.
@@ -78,12 +92,18 @@ impl Readers {
         answered.await.unwrap_or_else(lost)
     }
 
-    /// Closes the idle connections; no further read begins.
+    /// Closes the connections; no further read begins. Waits for those that have begun, because the writer, which closes last,
+    /// leaves one file only when nobody else has it open.
     pub(crate) fn close(&self) {
         let mut desk = self.pool.desk();
         desk.closed = true;
         desk.waiting.clear();
         desk.idle.clear();
+        let at_work = |desk: &mut Desk| desk.working > 0;
+        let waited = self.pool.signed_off.wait_timeout_while(desk, READ_ENDS_MAX, at_work);
+        if waited.map_or_else(|poisoned| poisoned.into_inner().1, |(_, waited)| waited).timed_out() {
+            tracing::warn!(name = self.pool.opener.name, "a read goes on after the store was closed");
+        }
     }
 }
 
@@ -143,11 +163,14 @@ impl Worker {
             }
             return Some(job);
         }
+        // A connection is closed before its worker is counted off.
+        match reader.take() {
+            Some(reader) if !desk.closed => desk.idle.push(reader),
+            closed => drop(closed),
+        }
         desk.working -= 1;
         self.signed_off = true;
-        if !desk.closed {
-            desk.idle.extend(reader.take());
-        }
+        self.pool.signed_off.notify_all();
         None
     }
 }
@@ -163,6 +186,7 @@ impl Drop for Worker {
         if desk.working == 0 {
             desk.waiting.clear();
         }
+        self.pool.signed_off.notify_all();
     }
 }
 
