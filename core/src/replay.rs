@@ -12,7 +12,7 @@ use crate::position::{Partition, Position};
 use crate::query::Filter;
 use crate::read::{LogPage, ReadLog};
 use crate::store::{Hint, Store};
-use crate::typed::{Event, Recorded, Undecodable};
+use crate::typed::{Decoded, Event, Recorded, Undecodable};
 
 /// The events of one partition of the log, about to be read. Without more: all that there are now, oldest first.
 ///
@@ -41,8 +41,11 @@ impl Events {
     /// How long a follower waits for a hint before it looks by itself: a hint that was lost costs no more than this.
     pub const POLL: Duration = Duration::from_millis(250);
 
+    /// Events in a page when nobody says otherwise: enough that handing a page from thread to thread costs next to nothing.
+    pub const PAGE_EVENTS: usize = 4_096;
+
     pub(crate) fn of(store: Arc<dyn Store>) -> Events {
-        Events { store, read: ReadLog::after(Position::START), follow: None }
+        Events { store, read: ReadLog::after(Position::START).limit(Events::PAGE_EVENTS), follow: None }
     }
 
     /// Of this partition. Default: the first.
@@ -69,7 +72,7 @@ impl Events {
         self
     }
 
-    /// At most so many events in a page. Default: [`PAGE_EVENTS`](crate::PAGE_EVENTS).
+    /// At most so many events in a page. Default: [`Events::PAGE_EVENTS`].
     pub fn page_events(mut self, count: usize) -> Events {
         self.read.limit = count.max(1);
         self
@@ -203,7 +206,10 @@ impl<E: Event> TypedPages<E> {
         let Some(page) = self.pages.next().await? else { return Ok(None) };
         let mut events = Vec::with_capacity(page.events.len());
         for record in page.events {
-            events.extend(Recorded::decode(record)?);
+            match Recorded::decode(record)? {
+                Decoded::One(event) => events.push(event),
+                Decoded::Several(several) => events.extend(several),
+            }
         }
         Ok(Some(events))
     }

@@ -27,6 +27,9 @@ const KINDS: usize = 1 << 10;
 /// Payloads share buffers of about this size: large enough to be cheap, small enough that keeping one event keeps little else.
 const BUFFER_BYTES: usize = 64 << 10;
 
+/// Events that room is made for before they are read: a page of a replay. More come rarely, and then it grows.
+const RESERVE_EVENTS_MAX: usize = 4_096;
+
 /// Type, schema version and codec of a kind.
 #[derive(Clone, Debug)]
 struct Kind {
@@ -93,6 +96,24 @@ fn place_of<T>(places: &mut Vec<Option<(i64, T)>>, key: i64, count: usize) -> &m
     &mut places[index]
 }
 
+/// A stored time, and what it is for everyone else: telling the year from microseconds is dearer than comparing two numbers.
+#[derive(Debug)]
+struct Moment {
+    micros: i64,
+    moment: DateTime<Utc>,
+}
+
+impl Moment {
+    const EPOCH: Moment = Moment { micros: 0, moment: DateTime::UNIX_EPOCH };
+
+    fn at(&mut self, micros: i64) -> Result<DateTime<Utc>, rusqlite::Error> {
+        if self.micros != micros {
+            *self = Moment { micros, moment: moment(micros)? };
+        }
+        Ok(self.moment)
+    }
+}
+
 /// The events of one page while it is read.
 #[derive(Debug)]
 pub(crate) struct Page<'a> {
@@ -101,8 +122,9 @@ pub(crate) struct Page<'a> {
     events: Vec<RecordedEvent>,
     payloads: BytesMut,
     bytes: usize,
-    /// The recorded time of the event before: those of one append share it.
-    recorded: (i64, DateTime<Utc>),
+    /// The times of the event before: those of one append share them.
+    occurred: Moment,
+    recorded: Moment,
 }
 
 impl<'a> Page<'a> {
@@ -110,8 +132,8 @@ impl<'a> Page<'a> {
     pub(crate) fn new(connection: &'a Connection, names: &'a mut Names, events: usize) -> Page<'a> {
         names.pages += 1;
         let payloads = BytesMut::with_capacity(events.saturating_mul(256).min(BUFFER_BYTES));
-        let events = Vec::with_capacity(events.min(annals_core::PAGE_EVENTS));
-        Page { connection, names, events, payloads, bytes: 0, recorded: (0, DateTime::UNIX_EPOCH) }
+        let events = Vec::with_capacity(events.min(RESERVE_EVENTS_MAX));
+        Page { connection, names, events, payloads, bytes: 0, occurred: Moment::EPOCH, recorded: Moment::EPOCH }
     }
 
     pub(crate) fn is_full(&self, limit: usize) -> bool {
@@ -131,17 +153,13 @@ impl<'a> Page<'a> {
 
     /// Adds the event of a row with the columns of `sql/event.sql`.
     pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<(), rusqlite::Error> {
-        let recorded = row.get(6)?;
-        if self.recorded.0 != recorded {
-            self.recorded = (recorded, moment(recorded)?);
-        }
         let place = Place {
             stream: self.names.stream(self.connection, row.get(1)?)?,
             version: Version::new(number(row, 2)?),
             partition: PARTITION,
             position: Position::new(number(row, POSITION)?),
             append_index: row.get(4)?,
-            recorded_at: self.recorded.1,
+            recorded_at: self.recorded.at(row.get(6)?)?,
         };
         let id =
             Uuid::from_slice(row.get_ref(7)?.as_blob()?).map_err(|_| corrupt("an id that is not 16 bytes long"))?;
@@ -156,7 +174,7 @@ impl<'a> Page<'a> {
             kind.schema_version,
             Arc::clone(&kind.codec),
             self.payloads.split().freeze(),
-            moment(row.get(5)?)?,
+            self.occurred.at(row.get(5)?)?,
         );
         if let ValueRef::Text(text) = row.get_ref(8)? {
             let text = std::str::from_utf8(text).map_err(|_| corrupt("tags that are not UTF-8"))?;
