@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Workloads that run against any store, so that two rows of a report differ only in the store, and the same work by hand with
+//! a bare driver, to set beside them.
+//!
+//! Everything is made from fixed seeds; only event ids differ from run to run.
+
+pub mod account;
+pub mod append;
+pub mod bare;
+pub mod command;
+pub mod load;
+pub mod machine;
+pub mod rate;
+pub mod replay;
+pub mod seed;
+
+/// What a workload returns; any error ends the run.
+pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,0 +1,35 @@
+//! The same work by hand: rusqlite with prepared statements, on a file that Annals made, with the same tables, indexes, columns
+//! and settings. What Annals computes on the way (digests, checks) was computed before the clock starts.
+
+mod append;
+mod command;
+mod read;
+
+use std::path::Path;
+
+use annals_sqlite::{Options, SqliteStore};
+use rusqlite::{Connection, OpenFlags};
+
+use crate::Outcome;
+
+/// A connection to a file with the tables of Annals.
+#[derive(Debug)]
+pub struct Bare {
+    connection: Connection,
+}
+
+impl Bare {
+    /// Opens the file, which Annals makes first when it is not there, with the settings that Annals itself uses.
+    ///
+    /// # Errors
+    ///
+    /// Those of SQLite.
+    pub async fn open(path: &Path) -> Outcome<Bare> {
+        drop(SqliteStore::open_with(Options::file(path)).await?);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.execute_batch(include_str!("sql/settings.sql"))?;
+        connection.set_prepared_statement_cache_capacity(32);
+        Ok(Bare { connection })
+    }
+}

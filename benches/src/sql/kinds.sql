@@ -1,0 +1,2 @@
+-- every event type
+select key, type from annals_kinds

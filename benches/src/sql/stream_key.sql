@@ -1,0 +1,2 @@
+-- the key behind a stream's name
+select key from annals_streams where name = ?1
