@@ -14,7 +14,7 @@ use crate::options::Options;
 const LIBRARY_MIN: i32 = 3_051_003;
 
 /// Statements that one connection keeps ready: all of ours.
-const STATEMENTS: usize = 96;
+const STATEMENTS: usize = 192;
 
 /// Pages of the journal after which a commit copies it into the file: 8 MiB.
 const CHECKPOINT_PAGES: u32 = 2_048;

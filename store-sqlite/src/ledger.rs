@@ -54,6 +54,8 @@ pub(crate) struct Ledger {
     pub(crate) recorded: i64,
     /// Counts appends, so that each knows which streams it has touched already.
     appends: u64,
+    /// Something may have been dropped or forgotten that is not cleared away yet.
+    pub(crate) has_waste: bool,
     /// What SQLite counts up when another connection commits, as it was when everything cached was true; none when nothing is.
     cached_at: Option<i64>,
     /// The same, as it was when this was last looked at.
@@ -69,6 +71,7 @@ impl Ledger {
             head: 0,
             recorded: i64::MIN,
             appends: 0,
+            has_waste: true,
             cached_at: None,
             seen: None,
         }

@@ -44,6 +44,7 @@ mod statements;
 mod store;
 mod streams;
 mod transaction;
+mod views;
 mod watcher;
 mod writer;
 

@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/001_log.sql"),
     include_str!("sql/migrations/002_tags.sql"),
     include_str!("sql/migrations/003_snapshots.sql"),
+    include_str!("sql/migrations/004_views.sql"),
 ];
 
 /// Brings the file to the newest version, and gives a new log its id.

@@ -6,7 +6,7 @@ use annals_core::{
     Append, AppendError, AppendStreams, Appended, AtomicStreams, Clock, Condition, EventId, EventStore, Expected,
     Failure, FoldId, Found, Head, Hint, Limits, Log, LogId, LogPage, Partition, Position, ReadLog, ReadQuery,
     ReadStream, Snapshot, SnapshotStore, Store, StoreError, StreamChange, StreamId, StreamPage, StreamState,
-    TaggedStore, Version,
+    TaggedStore, Version, ViewStore,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -180,7 +180,11 @@ impl SqliteStore {
         }
     }
 
-    fn readers(&self) -> Result<&Readers, StoreError> {
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub(crate) fn readers(&self) -> Result<&Readers, StoreError> {
         match &self.shared.access {
             Access::Write(writer) => writer.failed().map_or(Ok(&self.shared.readers), Err),
             Access::Read(_) => Ok(&self.shared.readers),
@@ -353,6 +357,10 @@ impl Store for SqliteStore {
     }
 
     fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        Some(self)
+    }
+
+    fn views(&self) -> Option<&dyn ViewStore> {
         Some(self)
     }
 }

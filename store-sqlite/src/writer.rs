@@ -14,9 +14,13 @@ use crate::error::{Trouble, is_medium};
 use crate::job::{Fate, Job, task};
 use crate::ledger::{Ledger, Stop};
 use crate::options::Options;
+use crate::views;
 
 /// How many times the writer gives way to those whose appends it has just answered, before it commits a much smaller group.
 const YIELDS_MAX: usize = 32;
+
+/// After so many groups something is cleared away although more is waiting.
+const GROUPS_PER_SWEEP: usize = 16;
 
 /// The writer thread, and the queue in front of it.
 #[derive(Debug)]
@@ -52,6 +56,7 @@ impl Writer {
             // Nobody else can open a store that has no file.
             poll_interval: options.path().map(|_| options.poll_interval),
             last_group: 0,
+            groups: 0,
             name: name.clone(),
         };
         let thread =
@@ -121,6 +126,7 @@ struct Desk {
     bytes_max: usize,
     poll_interval: Option<Duration>,
     last_group: usize,
+    groups: usize,
     name: String,
 }
 
@@ -142,12 +148,23 @@ impl Desk {
             put_back = rest;
             self.last_group = group.len();
             self.commit(group);
+            self.groups = self.groups.wrapping_add(1);
         }
         self.close();
     }
 
     /// The next job; none after looking whether others have written, an error when there will be no more.
     fn next(&mut self) -> Result<Option<Box<dyn Job>>, ()> {
+        while self.ledger.has_waste {
+            if self.groups.is_multiple_of(GROUPS_PER_SWEEP) {
+                self.sweep();
+            }
+            match self.queue.try_recv() {
+                Ok(job) => return Ok(Some(job)),
+                Err(TryRecvError::Disconnected) => return Err(()),
+                Err(TryRecvError::Empty) => self.sweep(),
+            }
+        }
         let Some(interval) = self.poll_interval else { return self.queue.recv().map(Some).map_err(|_| ()) };
         match self.queue.recv_timeout(interval) {
             Ok(job) => Ok(Some(job)),
@@ -159,6 +176,26 @@ impl Desk {
                 }
                 Ok(None)
             }
+        }
+    }
+
+    /// Clears away a little of what was dropped or forgotten. What fails here is tried again when the store is opened next.
+    fn sweep(&mut self) {
+        let turns = self.turns.clone();
+        let _turn = turns.as_ref().map(|turns| turns.write().unwrap_or_else(PoisonError::into_inner));
+        let swept = views::has_waste(&self.ledger.connection).and_then(|has_waste| {
+            self.ledger.has_waste = has_waste;
+            if has_waste {
+                self.ledger.begin()?;
+                views::sweep(&self.ledger.connection)?;
+                self.ledger.commit()?;
+            }
+            Ok(())
+        });
+        if let Err(error) = swept {
+            self.ledger.has_waste = false;
+            let broken = self.broken(&error, false);
+            tracing::warn!(trouble = ?broken.trouble, "what was dropped or forgotten could not be cleared away");
         }
     }
 

@@ -1,0 +1,2 @@
+-- nothing of this generation is left
+delete from annals_view_generations where id = ?1

@@ -1,0 +1,7 @@
+-- rows from an entry of an index and a key on, up to but without others, from the end
+select entries.key, rows.value, entries.entry
+from annals_view_entries as entries
+cross join annals_view_rows as rows on rows.generation = entries.generation and rows.key = entries.key
+where entries.generation = ?1 and entries."index" = ?2
+    and (entries.entry, entries.key) >= (?3, ?4) and (entries.entry, entries.key) < (?5, ?6)
+order by entries.entry desc, entries.key desc

@@ -1,0 +1,6 @@
+-- the positions of the events that touched a key behind a position, up to and with another, in order
+select position
+from annals_view_touched
+where generation = ?1 and key = ?2 and position > ?3 and position <= ?4
+order by position
+limit ?5

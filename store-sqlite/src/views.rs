@@ -1,0 +1,295 @@
+//! Read models in the file of the log, or in one of their own.
+//!
+//! A step of a worker is one job of the writer: it shares the flush with whatever else is committed then, and is looked at before
+//! anything is written. What was dropped or forgotten is out of sight at once and cleared away later, a little at a time.
+
+mod aside;
+mod generation;
+mod lease;
+mod past;
+mod rows;
+mod step;
+mod sweep;
+
+use std::ops::Bound;
+use std::time::Duration;
+
+use annals_core::{
+    Acquired, AppendError, Checkpoint, CommitError, Failure, Generation, GenerationId, GenerationSpec, Invalid, Lease,
+    LeaseState, Leases, Parked, Partition, PastRow, Position, ReadRows, RowVersion, RowsPage, StoreError, Verdict,
+    ViewCommit, ViewStore,
+};
+use async_trait::async_trait;
+use rusqlite::Connection;
+
+use crate::ledger::{Ledger, Stop};
+use crate::store::SqliteStore;
+
+pub(crate) use sweep::{has_waste, sweep};
+
+/// Why something was not done or found.
+#[derive(Debug)]
+enum Halt {
+    /// An outcome for the one who asked.
+    Refused(CommitError),
+    /// The file does not answer.
+    Broken(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Halt {
+    fn from(error: rusqlite::Error) -> Halt {
+        Halt::Broken(error)
+    }
+}
+
+impl From<CommitError> for Halt {
+    fn from(refused: CommitError) -> Halt {
+        Halt::Refused(refused)
+    }
+}
+
+impl From<Invalid> for Halt {
+    fn from(invalid: Invalid) -> Halt {
+        Halt::Refused(invalid.into())
+    }
+}
+
+fn outcome<R>(done: Result<R, Halt>) -> Result<Result<R, CommitError>, rusqlite::Error> {
+    match done {
+        Ok(done) => Ok(Ok(done)),
+        Err(Halt::Refused(refused)) => Ok(Err(refused)),
+        Err(Halt::Broken(error)) => Err(error),
+    }
+}
+
+/// The error of something that was given to the writer.
+fn written(error: AppendError) -> StoreError {
+    match error {
+        AppendError::Unknown(source) => {
+            StoreError::new(Failure::Unavailable, "whether it was written is unknown").because(source)
+        }
+        error => error.into_store_error(),
+    }
+}
+
+impl SqliteStore {
+    /// Reads from one moment.
+    async fn read_views<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<R, Halt> + Send + 'static,
+    ) -> Result<R, CommitError> {
+        self.readers()?.read(move |connection, _| outcome(work(connection))).await?
+    }
+
+    /// Reads what a generation that is not gone has.
+    async fn read_generation<R: Send + 'static>(
+        &self,
+        id: GenerationId,
+        work: impl FnOnce(&Connection, &Generation) -> Result<R, Halt> + Send + 'static,
+    ) -> Result<R, CommitError> {
+        self.read_views(move |connection| work(connection, &generation::by_id(connection, id)?)).await
+    }
+
+    /// Changes something small; what refuses must do so before it writes.
+    async fn change_views<R: Send + 'static>(
+        &self,
+        mut work: impl FnMut(&mut Ledger) -> Result<R, Halt> + Send + 'static,
+    ) -> Result<R, CommitError> {
+        let work = move |ledger: &mut Ledger| outcome(work(ledger)).map_err(Stop::Broken);
+        self.writer()?.run((1, 0), work).await.map_err(written)?
+    }
+
+    async fn change_leases<R: Send + 'static>(
+        &self,
+        mut work: impl FnMut(&Connection) -> Result<R, rusqlite::Error> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        self.writer()?.run((1, 0), move |ledger| Ok(work(&ledger.connection)?)).await.map_err(written)
+    }
+}
+
+#[async_trait]
+impl Leases for SqliteStore {
+    async fn acquire_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Acquired, StoreError> {
+        // The time of asking, here and below: who waits for the writer has a lease that is shorter, and never longer than it thinks.
+        let (name, owner, now) = (name.to_owned(), owner.to_owned(), self.clock().now());
+        self.change_leases(move |connection| lease::acquire(connection, &name, &owner, now, ttl)).await
+    }
+
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        let (lease, ends_at) = (lease.clone(), Lease::end(self.clock().now(), ttl));
+        self.change_leases(move |connection| lease::renew(connection, &lease, ends_at)).await
+    }
+
+    async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
+        let lease = lease.clone();
+        self.change_leases(move |connection| lease::release(connection, &lease)).await
+    }
+
+    async fn leases(&self, prefix: &str) -> Result<Vec<LeaseState>, StoreError> {
+        let (prefix, now) = (prefix.to_owned(), self.clock().now());
+        self.readers()?.read(move |connection, _| lease::with_prefix(connection, &prefix, now)).await
+    }
+}
+
+#[async_trait]
+impl ViewStore for SqliteStore {
+    async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError> {
+        spec.check()?;
+        let now = self.clock().now();
+        let begin = move |ledger: &mut Ledger| Ok(generation::begin(&ledger.connection, &spec, now)?);
+        self.writer()?.run((1, 0), begin).await.map_err(written)
+    }
+
+    async fn generations(&self, view: &str) -> Result<Vec<Generation>, StoreError> {
+        let view = view.to_owned();
+        self.readers()?.read(move |connection, _| generation::of_view(connection, &view)).await
+    }
+
+    async fn view_names(&self) -> Result<Vec<String>, StoreError> {
+        self.readers()?.read(|connection, _| generation::view_names(connection)).await
+    }
+
+    async fn switch_to(&self, generation: GenerationId) -> Result<(), CommitError> {
+        self.change_views(move |ledger| generation::switch_to(&ledger.connection, generation)).await
+    }
+
+    async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError> {
+        self.change_views(move |ledger| {
+            generation::drop(&ledger.connection, generation)?;
+            ledger.has_waste = true;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, CommitError> {
+        self.read_generation(generation, |connection, generation| Ok(rows::checkpoints(connection, generation)?)).await
+    }
+
+    async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
+        let writer = self.writer()?;
+        // Beside the writer, so that it only looks and writes.
+        let step = self.read_views(move |connection| step::prepare(connection, commit)).await?;
+        let size = step.size();
+        let work = move |ledger: &mut Ledger| outcome(step::take(&ledger.connection, &step)).map_err(Stop::Broken);
+        writer.run(size, work).await.map_err(written)?
+    }
+
+    async fn read_rows(&self, read: ReadRows) -> Result<RowsPage, CommitError> {
+        self.read_generation(read.generation, move |connection, generation| rows::page(connection, generation, &read))
+            .await
+    }
+
+    async fn read_past(
+        &self,
+        generation: GenerationId,
+        keys: &[String],
+        moment: Position,
+    ) -> Result<Vec<PastRow>, CommitError> {
+        let mut keys = keys.to_vec();
+        self.read_generation(generation, move |connection, generation| {
+            keys.sort_unstable();
+            keys.dedup();
+            past::at(connection, generation, keys, moment)
+        })
+        .await
+    }
+
+    async fn past_keys(
+        &self,
+        generation: GenerationId,
+        range: (Bound<String>, Bound<String>),
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, CommitError> {
+        let range = rows::Keys::of(range).behind(after);
+        self.read_generation(generation, move |connection, generation| {
+            Ok(past::keys(connection, generation, range, limit)?)
+        })
+        .await
+    }
+
+    async fn row_versions(
+        &self,
+        generation: GenerationId,
+        key: &str,
+        between: (Position, Position),
+        limit: usize,
+    ) -> Result<Vec<RowVersion>, CommitError> {
+        let key = key.to_owned();
+        self.read_generation(generation, move |connection, generation| {
+            Ok(past::versions(connection, generation, &key, between, limit)?)
+        })
+        .await
+    }
+
+    async fn keys_changed_between(
+        &self,
+        generation: GenerationId,
+        between: (Position, Position),
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, CommitError> {
+        let keys = rows::Keys::all().behind(after);
+        self.read_generation(generation, move |connection, generation| {
+            past::keys_changed(connection, generation, between, keys, limit)
+        })
+        .await
+    }
+
+    async fn touched(
+        &self,
+        generation: GenerationId,
+        key: &str,
+        after: Position,
+        up_to: Position,
+        limit: usize,
+    ) -> Result<Vec<Position>, CommitError> {
+        let key = key.to_owned();
+        self.read_generation(generation, move |connection, generation| {
+            Ok(past::touched(connection, generation, &key, (after, up_to), limit)?)
+        })
+        .await
+    }
+
+    async fn forget_history(&self, generation: GenerationId, since: Position) -> Result<(), CommitError> {
+        self.change_views(move |ledger| {
+            generation::forget(&ledger.connection, generation, since)?;
+            ledger.has_waste = true;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn parked(
+        &self,
+        generation: GenerationId,
+        after: Option<(&str, Partition, Position)>,
+        limit: usize,
+    ) -> Result<Vec<Parked>, CommitError> {
+        let after = after.map(|(key, partition, position)| (key.to_owned(), partition, position));
+        self.read_generation(generation, move |connection, generation| {
+            Ok(aside::parked(connection, generation, after.as_ref(), limit)?)
+        })
+        .await
+    }
+
+    async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
+        let keep = move |ledger: &mut Ledger| Ok(aside::keep_verdict(&ledger.connection, &verdict)?);
+        self.writer()?.run((1, 0), keep).await.map_err(written)
+    }
+
+    async fn verdicts(&self, view: &str) -> Result<Vec<Verdict>, StoreError> {
+        let view = view.to_owned();
+        self.readers()?.read(move |connection, _| aside::verdicts(connection, &view)).await
+    }
+}
+
+/// A position, a generation or an epoch as it is stored.
+fn stored(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+fn limited(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,129 @@
+//! Generations: what they are made of and what they are for.
+
+use annals_core::{
+    CommitError, Generation, GenerationId, GenerationSpec, Invalid, Keeps, LogId, Phase, Position, to_microseconds,
+};
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension, Row};
+use uuid::Uuid;
+
+use super::{Halt, stored};
+use crate::error::corrupt;
+use crate::statements as sql;
+use crate::streams::{moment, number};
+
+const LIVE: i64 = 1;
+const DROPPED: i64 = 3;
+
+/// Begins a generation of a specification that was checked.
+pub(super) fn begin(
+    connection: &Connection,
+    spec: &GenerationSpec,
+    now: DateTime<Utc>,
+) -> Result<Generation, rusqlite::Error> {
+    let id = connection.prepare_cached(sql::NEXT_GENERATION)?.query_row([], |row| number(row, 0))?;
+    let (keeps, history_since) = match spec.keeps {
+        Keeps::Present => (0, Position::MAX),
+        Keeps::History => (1, Position::START),
+        // A way of keeping more of the past than this store knows of cannot come from a core of the same version.
+        _ => (2, Position::START),
+    };
+    let begun_at = to_microseconds(now);
+    connection.prepare_cached(sql::INSERT_GENERATION)?.execute((
+        stored(id),
+        &spec.view,
+        spec.version,
+        keeps,
+        spec.partitions,
+        spec.slots,
+        spec.log.as_uuid().as_bytes(),
+        begun_at.timestamp_micros(),
+        stored(history_since.get()),
+        as_json(&spec.handles),
+        as_json(&spec.indexes),
+    ))?;
+    Ok(Generation::new(GenerationId(id), spec.clone(), Phase::Building, begun_at, history_since))
+}
+
+/// The generation, when it is not gone.
+pub(super) fn by_id(connection: &Connection, id: GenerationId) -> Result<Generation, Halt> {
+    let found = connection.prepare_cached(sql::GENERATION)?.query_row([stored(id.0)], generation).optional()?;
+    found.ok_or(Halt::Refused(CommitError::Gone(id)))
+}
+
+pub(super) fn of_view(connection: &Connection, view: &str) -> Result<Vec<Generation>, rusqlite::Error> {
+    connection.prepare_cached(sql::GENERATIONS_OF_VIEW)?.query_map([view], generation)?.collect()
+}
+
+pub(super) fn view_names(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
+    connection.prepare_cached(sql::VIEW_NAMES)?.query_map([], |row| row.get(0))?.collect()
+}
+
+pub(super) fn switch_to(connection: &Connection, id: GenerationId) -> Result<(), Halt> {
+    let GenerationSpec { view, version, .. } = by_id(connection, id)?.spec;
+    connection.prepare_cached(sql::RETIRE_LIVE)?.execute((view, version))?;
+    connection.prepare_cached(sql::SET_PHASE)?.execute((stored(id.0), LIVE))?;
+    Ok(())
+}
+
+/// Puts the generation out of sight; what it holds is cleared away later.
+pub(super) fn drop(connection: &Connection, id: GenerationId) -> Result<(), Halt> {
+    let dropped = match by_id(connection, id) {
+        Err(Halt::Refused(CommitError::Gone(_))) => return Ok(()),
+        found => found?,
+    };
+    dropped.check_drop(&of_view(connection, &dropped.spec.view)?)?;
+    let mut delete = connection.prepare_cached(sql::DELETE_LEASE)?;
+    for slot in 0..dropped.spec.slots {
+        delete.execute([dropped.lease_name(slot)])?;
+    }
+    connection.prepare_cached(sql::DELETE_VIEW_CHECKPOINTS)?.execute([stored(id.0)])?;
+    connection.prepare_cached(sql::SET_PHASE)?.execute((stored(id.0), DROPPED))?;
+    Ok(())
+}
+
+/// Puts the past before `since` out of sight; it is cleared away later.
+pub(super) fn forget(connection: &Connection, id: GenerationId, since: Position) -> Result<(), Halt> {
+    by_id(connection, id)?;
+    connection.prepare_cached(sql::FORGET_HISTORY)?.execute((stored(id.0), stored(since.get())))?;
+    Ok(())
+}
+
+fn generation(row: &Row<'_>) -> Result<Generation, rusqlite::Error> {
+    let log = LogId::from_uuid(Uuid::from_bytes(row.get(7)?));
+    let mut spec = GenerationSpec::new(row.get::<_, String>(1)?, row.get(2)?, log);
+    spec.keeps = match row.get(4)? {
+        0 => Keeps::Present,
+        1 => Keeps::History,
+        2 => Keeps::Bitemporal,
+        other => return Err(corrupt(format!("a generation keeps {other}, which has no meaning"))),
+    };
+    spec.partitions = row.get(5)?;
+    spec.slots = row.get(6)?;
+    spec.handles = from_json(row.get_ref(10)?.as_str()?)?;
+    spec.indexes = from_json(row.get_ref(11)?.as_str()?)?;
+    let phase = match row.get(3)? {
+        0 => Phase::Building,
+        LIVE => Phase::Live,
+        2 => Phase::Kept,
+        other => return Err(corrupt(format!("a generation is in phase {other}, which has no meaning"))),
+    };
+    let (id, since) = (GenerationId(number(row, 0)?), Position::new(number(row, 9)?));
+    Ok(Generation::new(id, spec, phase, moment(row.get(8)?)?, since))
+}
+
+/// The place of an index among those of the generation.
+pub(super) fn index_of(generation: &Generation, name: &str) -> Result<i64, Invalid> {
+    let place = generation.spec.indexes.iter().position(|known| known == name);
+    place
+        .and_then(|place| i64::try_from(place).ok())
+        .ok_or_else(|| Invalid::new(format!("view `{}` has no index `{}`", generation.spec.view, name.escape_debug())))
+}
+
+fn as_json(names: &[String]) -> String {
+    serde_json::Value::from(names).to_string()
+}
+
+fn from_json(text: &str) -> Result<Vec<String>, rusqlite::Error> {
+    serde_json::from_str(text).map_err(|error| corrupt(format!("names of a generation that are no JSON: {error}")))
+}

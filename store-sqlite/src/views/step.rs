@@ -1,0 +1,231 @@
+//! A step of a worker: looked at, then written, inside the writer's transaction.
+
+use annals_core::{CommitError, Invalid, Position, RowChange, RowVersion, ViewCommit};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Halt, generation, lease, stored};
+use crate::error::{corrupt, is_duplicate};
+use crate::statements as sql;
+use crate::streams::number;
+
+/// A step that can succeed on its generation, in the order in which the file takes it best.
+#[derive(Debug)]
+pub(super) struct Step {
+    commit: ViewCommit,
+    has_indexes: bool,
+    bytes: usize,
+}
+
+impl Step {
+    /// Rows and bytes that it writes.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let ViewCommit { rows, versions, touched, park, unpark, .. } = &self.commit;
+        (1 + rows.len() + versions.len() + touched.len() + park.len() + unpark.len(), self.bytes)
+    }
+}
+
+/// Refuses what can never succeed, and sorts what is to be written: neighbours share a page of the file.
+pub(super) fn prepare(connection: &Connection, mut commit: ViewCommit) -> Result<Step, Halt> {
+    let generation = generation::by_id(connection, commit.generation)?;
+    commit.check(&generation)?;
+    commit.rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    commit.versions.sort_by(|one, other| one.key.cmp(&other.key));
+    commit.touched.sort_unstable();
+    let of_value = |value: &Option<bytes::Bytes>| value.as_ref().map_or(0, bytes::Bytes::len);
+    let of_row =
+        |row: &RowChange| row.key.len() + of_value(&row.value) + row.indexed.iter().map(String::len).sum::<usize>();
+    let rows: usize = commit.rows.iter().map(of_row).sum();
+    let versions: usize = commit.versions.iter().map(|version| version.key.len() + of_value(&version.value)).sum();
+    let bytes = rows + versions + commit.to.state.len();
+    Ok(Step { commit, has_indexes: !generation.spec.indexes.is_empty(), bytes })
+}
+
+/// Takes the step; when it is refused nothing was changed.
+pub(super) fn take(connection: &Connection, step: &Step) -> Result<(), Halt> {
+    let commit = &step.commit;
+    look(connection, commit)?;
+    // First what may still be refused.
+    save_versions(connection, commit)?;
+    if step.has_indexes {
+        change_indexed_rows(connection, commit)?;
+    } else {
+        change_rows(connection, commit)?;
+    }
+    let generation = stored(commit.generation.0);
+    if !commit.touched.is_empty() {
+        let mut insert = connection.prepare_cached(sql::INSERT_TOUCHED)?;
+        for (key, position) in &commit.touched {
+            insert.execute((generation, key, stored(position.get())))?;
+        }
+    }
+    settle(connection, commit)?;
+    let to = &commit.to;
+    connection.prepare_cached(sql::SAVE_VIEW_CHECKPOINT)?.execute((
+        generation,
+        to.slot,
+        to.partition.0,
+        stored(to.position.get()),
+        to.event.as_ref().map(|event| event.as_uuid().as_bytes()),
+        &*to.state,
+    ))?;
+    Ok(())
+}
+
+/// Refuses the step of somebody who should not work here any more, or who is elsewhere.
+fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), Halt> {
+    // It may have been dropped since the step was prepared.
+    generation::by_id(connection, commit.generation)?;
+    let (generation, slot, partition) = (commit.generation, commit.to.slot, commit.to.partition.0);
+    let fenced = |found: String| Err(CommitError::Fenced { generation, slot, found }.into());
+    match lease::find(connection, &commit.lease.name)? {
+        Some(kept) if kept.given_back => return fenced("the lease was given back".into()),
+        Some(kept) if kept.lease == commit.lease => {}
+        Some(kept) => return fenced(format!("`{}` has epoch {}", kept.lease.owner, kept.lease.epoch)),
+        None => return fenced("the lease is gone".into()),
+    }
+    let place = (stored(generation.0), slot, partition);
+    let stands = connection.prepare_cached(sql::VIEW_CHECKPOINT)?.query_row(place, |row| number(row, 0)).optional()?;
+    let stands = stands.map_or(Position::START, Position::new);
+    if stands != commit.from {
+        return fenced(format!("it stands at {stands}, the step goes from {}", commit.from));
+    }
+    Ok(())
+}
+
+/// Keeps what rows were, or nothing of it when one of the versions is there already.
+fn save_versions(connection: &Connection, commit: &ViewCommit) -> Result<(), Halt> {
+    if commit.versions.is_empty() {
+        return Ok(());
+    }
+    connection.prepare_cached("savepoint annals_versions")?.execute([])?;
+    let mut insert = connection.prepare_cached(sql::INSERT_VERSION_OF_ROW)?;
+    for version in &commit.versions {
+        let RowVersion { key, after, up_to, recorded_at, value } = version;
+        let inserted = insert.execute(params![
+            stored(commit.generation.0),
+            key,
+            stored(up_to.get()),
+            stored(after.get()),
+            recorded_at.timestamp_micros(),
+            value.as_deref(),
+        ]);
+        match inserted {
+            Ok(_) => {}
+            Err(error) if is_duplicate(&error) => {
+                connection.prepare_cached("rollback to annals_versions")?.execute([])?;
+                connection.prepare_cached("release annals_versions")?.execute([])?;
+                let key = key.escape_debug();
+                return Err(Invalid::new(format!("key `{key}` has a version that ends at {up_to} already")).into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    connection.prepare_cached("release annals_versions")?.execute([])?;
+    Ok(())
+}
+
+fn change_rows(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::Error> {
+    let generation = stored(commit.generation.0);
+    let mut save = connection.prepare_cached(sql::SAVE_VIEW_ROW)?;
+    let mut delete = connection.prepare_cached(sql::DELETE_VIEW_ROW)?;
+    for RowChange { key, value, .. } in &commit.rows {
+        match value {
+            Some(value) => save.execute((generation, key, rusqlite::types::Null, &**value))?,
+            None => delete.execute((generation, key))?,
+        };
+    }
+    Ok(())
+}
+
+/// As [`change_rows`], with the entries by which the rows are found: only those that differ are touched.
+fn change_indexed_rows(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::Error> {
+    let generation = stored(commit.generation.0);
+    let mut save = connection.prepare_cached(sql::SAVE_VIEW_ROW)?;
+    let mut delete = connection.prepare_cached(sql::DELETE_VIEW_ROW)?;
+    let mut entries = connection.prepare_cached(sql::VIEW_ROW_ENTRIES)?;
+    let mut insert_entry = connection.prepare_cached(sql::INSERT_VIEW_ENTRY)?;
+    let mut delete_entry = connection.prepare_cached(sql::DELETE_VIEW_ENTRY)?;
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for RowChange { key, value, indexed } in &commit.rows {
+        before.clear();
+        let mut found = entries.query((generation, key))?;
+        if let Some(row) = found.next()? {
+            before.extend_from_slice(row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default());
+        }
+        drop(found);
+        after.clear();
+        indexed.iter().for_each(|entry| pack(&mut after, entry));
+        if before != after {
+            let mut indexed = indexed.iter();
+            let mut known = Packed(&before);
+            for index in 0_i64.. {
+                let (old, new) = (known.next().transpose()?, indexed.next().map(String::as_str));
+                if old.is_none() && new.is_none() {
+                    break;
+                }
+                if old == new {
+                    continue;
+                }
+                if let Some(old) = old {
+                    delete_entry.execute((generation, index, old, key))?;
+                }
+                if let Some(new) = new {
+                    insert_entry.execute((generation, index, new, key))?;
+                }
+            }
+        }
+        match value {
+            Some(value) => save.execute((generation, key, &after, &**value))?,
+            None => delete.execute((generation, key))?,
+        };
+    }
+    Ok(())
+}
+
+/// Adds an entry to those of a row.
+fn pack(entries: &mut Vec<u8>, entry: &str) {
+    // An entry was checked to be short.
+    entries.extend_from_slice(&(entry.len() as u32).to_le_bytes());
+    entries.extend_from_slice(entry.as_bytes());
+}
+
+/// The entries of a row.
+struct Packed<'a>(&'a [u8]);
+
+impl<'a> Iterator for Packed<'a> {
+    type Item = Result<&'a str, rusqlite::Error>;
+
+    fn next(&mut self) -> Option<Result<&'a str, rusqlite::Error>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let entry = self.0.split_first_chunk().and_then(|(length, rest)| {
+            let (entry, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            self.0 = rest;
+            std::str::from_utf8(entry).ok()
+        });
+        Some(entry.ok_or_else(|| corrupt("entries of a row that cannot be taken apart")))
+    }
+}
+
+/// Settles what was set aside, and sets aside what is to be.
+fn settle(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::Error> {
+    let (generation, partition) = (stored(commit.generation.0), commit.to.partition.0);
+    for (key, position) in &commit.unpark {
+        let place = (generation, key, partition, stored(position.get()));
+        connection.prepare_cached(sql::DELETE_PARKED)?.execute(place)?;
+    }
+    for parked in &commit.park {
+        connection.prepare_cached(sql::SAVE_PARKED)?.execute(params![
+            generation,
+            parked.key,
+            partition,
+            stored(parked.position.get()),
+            parked.event.as_uuid().as_bytes(),
+            parked.attempts,
+            parked.parked_at.timestamp_micros(),
+            parked.cause,
+        ])?;
+    }
+    Ok(())
+}
