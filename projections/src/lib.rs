@@ -1,12 +1,14 @@
 //! Read models: kept up to date exactly once, rebuilt while the old one serves, and asked about the past.
 
 mod key;
+mod left_out;
 mod options;
 mod place;
 mod program;
 mod query;
 mod rebuild;
 mod rows;
+mod set_aside;
 mod status;
 mod step;
 mod supervisor;
@@ -21,6 +23,7 @@ pub use options::Options;
 pub use program::{Program, Projection, Setup, StartError, With};
 pub use query::{Get, RowEntry, RowsFound, RowsOf, ViewError, Views};
 pub use rebuild::{BuildProgress, Building, Rebuild, RebuildError};
+pub use set_aside::{ParkedKey, SetAside, Settled};
 pub use status::Status;
 pub use step::Handlers;
 pub use view::{Poison, Project, Row, View};

@@ -31,6 +31,15 @@ pub struct Options {
     pub poll: Duration,
     /// The first wait after a failure of a store; it doubles up to 5 s. Default: 50 ms.
     pub back_off: Duration,
+    /// How often an event that makes no sense is tried before its key waits for a person. Default: 1, because a fold that looks at
+    /// nothing but the row and the event fails again the same way; more is for folds that look at something else all the same.
+    /// Other keys go on in between.
+    pub attempts: u32,
+    /// How long after the first attempt comes the second; it doubles up to an hour. Default: 1 s.
+    pub retry_after: Duration,
+    /// Events that may be set aside in a slot. Beyond it the projection stops, because what nobody looks at would fill the store.
+    /// Default: 100,000.
+    pub parked_max: usize,
 }
 
 impl Default for Options {
@@ -44,6 +53,9 @@ impl Default for Options {
             lease: Duration::from_secs(10),
             poll: Duration::from_millis(100),
             back_off: Duration::from_millis(50),
+            attempts: 1,
+            retry_after: Duration::from_secs(1),
+            parked_max: 100_000,
         }
     }
 }
@@ -51,6 +63,9 @@ impl Default for Options {
 impl Options {
     /// The longest wait between two attempts.
     pub(crate) const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+
+    /// The longest wait between two attempts at an event that makes no sense.
+    pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
     /// With so many slots (1 to 256).
     #[must_use]
@@ -84,6 +99,20 @@ impl Options {
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Options {
         self.lease = lease;
+        self
+    }
+
+    /// Trying an event that makes no sense so often (at least once), the second time after `wait`.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32, wait: Duration) -> Options {
+        (self.attempts, self.retry_after) = (attempts.max(1), wait);
+        self
+    }
+
+    /// With at most so many events set aside in a slot.
+    #[must_use]
+    pub fn parked_max(mut self, events: usize) -> Options {
+        self.parked_max = events;
         self
     }
 

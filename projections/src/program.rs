@@ -16,6 +16,7 @@ use crate::options::Options;
 use crate::place::Place;
 use crate::query::Views;
 use crate::rebuild::Rebuild;
+use crate::set_aside::SetAside;
 use crate::status::Status;
 use crate::step::Handlers;
 use crate::supervisor::{Following, Site, Supervisor, gate, is_ours, spec_of};
@@ -98,6 +99,7 @@ struct Started {
 struct Running {
     following: Following,
     site: Site,
+    set_aside: SetAside,
     // Whether a program that starts waits for it: one of an older version may never have been.
     awaited: bool,
 }
@@ -236,7 +238,8 @@ fn supervise<V: View>(site: Site, stop: watch::Receiver<bool>, awaited: bool) ->
     let following = Following::new(V::NAME);
     let supervisor =
         Supervisor::<V> { site: site.clone(), following: following.clone(), handlers: Arc::new(V::handlers()) };
-    Started { running: Running { following, site, awaited }, supervisor: tokio::spawn(supervisor.run(stop)) }
+    let set_aside = SetAside::of::<V>(&site, &following);
+    Started { running: Running { following, site, set_aside, awaited }, supervisor: tokio::spawn(supervisor.run(stop)) }
 }
 
 /// Makes sure that there is a generation of this version and of these event types: the live one, one that is being built, or a
@@ -314,6 +317,15 @@ impl Program {
     pub fn rebuild<V: View>(&self) -> Rebuild<V> {
         let running = self.running::<V>();
         Rebuild::new(running.site.clone(), running.following.clone())
+    }
+
+    /// What waits for a person in the view of this name; nothing when the program has no projection of it.
+    pub fn set_aside(&self, view: &str) -> Option<SetAside> {
+        let mut named = self.shared.running.values().filter(|running| running.following.view() == view);
+        // Of several versions the one that this program builds.
+        let first = named.next()?;
+        let wanted = if first.awaited { first } else { named.find(|other| other.awaited).unwrap_or(first) };
+        Some(wanted.set_aside.clone())
     }
 
     #[track_caller]

@@ -1,5 +1,6 @@
 //! Asking a view: now, after a write of one's own, as of a moment, in pages.
 
+mod aside;
 mod get;
 mod past;
 mod rows;
@@ -8,7 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use annals_core::{CommitError, Generation, Phase, Position, StoreError, Token};
+use annals_core::{CommitError, Failure, Generation, Phase, Position, StoreError, Token};
 
 pub use get::Get;
 pub use rows::{RowEntry, RowsFound, RowsOf};
@@ -17,6 +18,7 @@ use crate::key::ViewKey;
 use crate::rows::Unwritable;
 use crate::supervisor::{Following, Site};
 use crate::view::View;
+use crate::worker::WorkError;
 
 /// How often it looks by itself whether a view has come far enough, when no worker of this process tells.
 const LOOK: Duration = Duration::from_millis(25);
@@ -81,7 +83,18 @@ impl From<CommitError> for ViewError {
         match error {
             CommitError::Store(error) => ViewError::Store(error),
             CommitError::Invalid(invalid) => ViewError::Invalid(invalid),
-            error => ViewError::Unreadable(error.to_string()),
+            CommitError::BeforeHistory { since, .. } => ViewError::BeforeHistory { since },
+            // It passes: another generation serves by now, or the next one who asks gets the slot.
+            error => ViewError::Store(StoreError::new(Failure::Unavailable, error.to_string())),
+        }
+    }
+}
+
+impl From<WorkError> for ViewError {
+    fn from(error: WorkError) -> ViewError {
+        match error {
+            WorkError::Again(error) => error.into(),
+            error => ViewError::Unreadable(crate::worker::chain(&error)),
         }
     }
 }

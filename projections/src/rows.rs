@@ -11,9 +11,14 @@ use hashlink::LruCache;
 use crate::step::Step;
 use crate::view::{Poison, Row, View};
 
-/// Events after which a view with history keeps what its rows are, also inside a larger batch: the most that a question about a
-/// moment folds again.
-pub(crate) const RUN_EVENTS: usize = 1_024;
+/// A view with history keeps what its rows are at least once in so many positions, also inside a larger batch: the most of the log
+/// that a question about a moment reads again. Runs do not reach over a multiple of it.
+const RUN_POSITIONS: u64 = 1_024;
+
+/// The last position that a run can end at in which `position` lies.
+pub(crate) fn run_end(position: Position) -> Position {
+    Position::new(position.get().div_ceil(RUN_POSITIONS) * RUN_POSITIONS)
+}
 
 /// Rows of one slot, as of the last batch. Thrown away whole when a commit fails.
 pub(crate) struct Rows<V> {
@@ -25,14 +30,6 @@ struct Cached<V> {
     value: Option<V>,
     // As the store has it: what a poisoned row goes back to, and what tells that nothing changed.
     stored: Option<Bytes>,
-}
-
-/// Where a batch begins and ends.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Extent {
-    pub(crate) after: Position,
-    pub(crate) up_to: Position,
-    pub(crate) recorded_at: DateTime<Utc>,
 }
 
 /// What a batch changes.
@@ -83,55 +80,63 @@ impl<V: View> Rows<V> {
         Ok(())
     }
 
+    /// Forgets a row, because somebody else changed it.
+    pub(crate) fn forget(&mut self, key: &str) {
+        self.cached.remove(key);
+    }
+
     /// Folds a batch whose keys are all at hand. `parked` are the keys that wait for a person; it grows.
     pub(crate) fn fold(
         &mut self,
         steps: &[Step<V>],
-        extent: Extent,
         parked: &mut HashSet<String>,
         now: DateTime<Utc>,
     ) -> Result<Changes, Unwritable> {
         let mut changes = Changes::default();
         let mut dirty = HashSet::new();
-        let mut run = (extent.after, HashSet::new());
-        let keeps_history = V::KEEPS != Keeps::Present;
+        let mut run = Run::default();
         for (index, step) in steps.iter().enumerate() {
             let record = step.record();
+            if record.position > run.end {
+                self.keep_versions(&mut run, &mut changes)?;
+                run.end = run_end(record.position);
+            }
             for key in &step.keys {
-                let poison = match parked.contains(key) {
-                    true => None,
-                    false => match self.apply(key, step) {
-                        Ok(()) => {
-                            if keeps_history {
-                                run.1.insert(key.clone());
-                            }
-                            if V::KEEPS == Keeps::Bitemporal {
-                                changes.touched.push((key.clone(), record.position));
-                            }
-                            dirty.insert(key.clone());
-                            continue;
-                        }
-                        Err(poison) => {
-                            self.go_back(key, &steps[..index])?;
-                            parked.insert(key.clone());
-                            Some(poison)
-                        }
-                    },
+                let poison = if parked.contains(key) {
+                    None
+                } else if let Err(poison) = self.apply(key, step) {
+                    let before = &steps[..index];
+                    self.go_back(key, before, record.position)?;
+                    run.go_back(key, before, record.position);
+                    changes.touched.retain(|(of, at)| of != key || *at != record.position);
+                    parked.insert(key.clone());
+                    Some(poison)
+                } else {
+                    if V::KEEPS != Keeps::Present {
+                        run.touch(key, record);
+                    }
+                    if V::KEEPS == Keeps::Bitemporal {
+                        changes.touched.push((key.clone(), record.position));
+                    }
+                    dirty.insert(key.clone());
+                    continue;
                 };
-                changes.park.push(set_aside(key, record, poison, now));
-            }
-            if keeps_history && (index + 1) % RUN_EVENTS == 0 {
-                let end = (record.position, record.recorded_at);
-                self.keep_versions(&mut run, end, &mut changes)?;
+                changes.set_aside(key, record, poison, now);
             }
         }
-        if keeps_history {
-            self.keep_versions(&mut run, (extent.up_to, extent.recorded_at), &mut changes)?;
-        }
+        self.keep_versions(&mut run, &mut changes)?;
         for key in dirty {
             self.keep_row(key, &mut changes)?;
         }
         Ok(changes)
+    }
+
+    /// Sets the row to what it was, without a word about what is stored.
+    fn set(&mut self, key: &str, value: Option<&Bytes>) -> Result<(), Unwritable> {
+        if let Some(cached) = self.cached.get_mut(key) {
+            cached.value = decoded(key, value)?;
+        }
+        Ok(())
     }
 
     fn apply(&mut self, key: &str, step: &Step<V>) -> Result<(), Poison> {
@@ -147,12 +152,12 @@ impl<V: View> Rows<V> {
         Ok(())
     }
 
-    /// Undoes what a poisoned event began: the row as stored, and the events of this batch before it once more.
-    fn go_back(&mut self, key: &str, before: &[Step<V>]) -> Result<(), Unwritable> {
+    /// Undoes what the event at `position` began: the row as stored, and the events of this batch before it once more.
+    fn go_back(&mut self, key: &str, before: &[Step<V>], position: Position) -> Result<(), Unwritable> {
         if let Some(cached) = self.cached.get_mut(key) {
             cached.value = decoded(key, cached.stored.as_ref())?;
         }
-        for step in before.iter().filter(|step| step.keys.iter().any(|of| of == key)) {
+        for step in before.iter().filter(|step| step.is_about(key) && step.record().position < position) {
             // It went well a moment ago, and nothing but the row and the event is looked at.
             if let Err(poison) = self.apply(key, step) {
                 tracing::warn!(view = V::NAME, key, reason = poison.reason(), "a fold gave two answers to one event");
@@ -161,19 +166,13 @@ impl<V: View> Rows<V> {
         Ok(())
     }
 
-    fn keep_versions(
-        &mut self,
-        run: &mut (Position, HashSet<String>),
-        (up_to, recorded_at): (Position, DateTime<Utc>),
-        changes: &mut Changes,
-    ) -> Result<(), Unwritable> {
-        let mut keys: Vec<_> = run.1.drain().collect();
-        keys.sort_unstable();
-        for key in keys {
+    fn keep_versions(&mut self, run: &mut Run, changes: &mut Changes) -> Result<(), Unwritable> {
+        let mut touched: Vec<_> = run.touched.drain().collect();
+        touched.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (key, Touched { first, last, recorded_at }) in touched {
             let value = self.encoded(&key)?;
-            changes.versions.push(RowVersion { key, after: run.0, up_to, recorded_at, value });
+            changes.versions.push(RowVersion { key, after: first.minus(1), up_to: last, recorded_at, value });
         }
-        run.0 = up_to;
         Ok(())
     }
 
@@ -211,29 +210,133 @@ pub(crate) fn decoded<V: View>(key: &str, stored: Option<&Bytes>) -> Result<Opti
     }
 }
 
-/// Folds more events onto one row, for questions about the past. A poisoned event is passed over, as it was when it was set aside.
+/// A stretch of a batch, at the end of which it is kept what the rows are that it touched.
+#[derive(Debug, Default)]
+struct Run {
+    end: Position,
+    touched: HashMap<String, Touched>,
+}
+
+/// The events of a run that touched a row.
+#[derive(Clone, Copy, Debug)]
+struct Touched {
+    first: Position,
+    last: Position,
+    recorded_at: DateTime<Utc>,
+}
+
+impl Run {
+    fn touch(&mut self, key: &str, record: &RecordedEvent) {
+        let (position, recorded_at) = (record.position, record.recorded_at);
+        match self.touched.get_mut(key) {
+            Some(touched) => (touched.last, touched.recorded_at) = (position, recorded_at),
+            None => {
+                self.touched.insert(key.into(), Touched { first: position, last: position, recorded_at });
+            }
+        }
+    }
+
+    /// Takes back that the event at `position` touched the row.
+    fn go_back<V: View>(&mut self, key: &str, before: &[Step<V>], position: Position) {
+        let Some(touched) = self.touched.get_mut(key).filter(|touched| touched.last == position) else { return };
+        let mut earlier = before.iter().rev().filter(|step| step.is_about(key)).map(Step::record);
+        match earlier.find(|record| record.position < position) {
+            Some(record) if touched.first <= record.position => {
+                (touched.last, touched.recorded_at) = (record.position, record.recorded_at);
+            }
+            _ => _ = self.touched.remove(key),
+        }
+    }
+}
+
+impl Changes {
+    /// An event is set aside once for a key, also when it reads as several.
+    fn set_aside(&mut self, key: &str, record: &RecordedEvent, poison: Option<Poison>, now: DateTime<Utc>) {
+        let mut of_event = self.park.iter().rev().take_while(|parked| parked.position == record.position);
+        if of_event.any(|parked| parked.key == key) {
+            return;
+        }
+        self.park.push(Parked {
+            key: key.into(),
+            partition: record.partition,
+            position: record.position,
+            event: record.id,
+            attempts: u32::from(poison.is_some()),
+            cause: poison.map(|poison| poison.reason().into()),
+            parked_at: now,
+        });
+    }
+}
+
+/// An event of a key's queue, and what it does to the row; why not, when it still makes no sense.
+pub(crate) struct Waiting<V: View> {
+    pub(crate) parked: Parked,
+    pub(crate) steps: Result<Vec<Step<V>>, Poison>,
+}
+
+/// What settling a queue changes.
+#[derive(Debug)]
+pub(crate) struct Drained {
+    pub(crate) changes: Changes,
+    pub(crate) unpark: Vec<(String, Position)>,
+    /// The event on which the key waits now.
+    pub(crate) still: Option<Parked>,
+}
+
+/// Folds the queue of a key onto its row, in order, up to the first event that makes no sense. What is kept of the past is at the
+/// places of the events themselves.
+pub(crate) fn drained<V: View>(
+    key: &str,
+    stored: Option<Bytes>,
+    queue: Vec<Waiting<V>>,
+) -> Result<Drained, Unwritable> {
+    let mut rows = Rows::<V>::keeping(1);
+    let mut before = stored.clone();
+    rows.learn(key.into(), stored)?;
+    let mut drained = Drained { changes: Changes::default(), unpark: Vec::new(), still: None };
+    for Waiting { parked, steps } in queue {
+        let folded = steps.and_then(|steps| {
+            steps.iter().try_for_each(|step| rows.apply(key, step))?;
+            Ok(steps.first().map(|step| step.record().recorded_at))
+        });
+        match folded {
+            Ok(recorded_at) => {
+                if let Some(recorded_at) = recorded_at {
+                    before = rows.encoded(key)?;
+                    let (at, value) = (parked.position, before.clone());
+                    if V::KEEPS != Keeps::Present {
+                        let version = RowVersion { key: key.into(), after: at.minus(1), up_to: at, recorded_at, value };
+                        drained.changes.versions.push(version);
+                    }
+                    if V::KEEPS == Keeps::Bitemporal {
+                        drained.changes.touched.push((key.into(), at));
+                    }
+                }
+                drained.unpark.push((parked.key, parked.position));
+            }
+            Err(poison) => {
+                rows.set(key, before.as_ref())?;
+                let (cause, attempts) = (Some(poison.reason().into()), parked.attempts + 1);
+                drained.still = Some(Parked { cause, attempts, ..parked });
+                break;
+            }
+        }
+    }
+    rows.keep_row(key.into(), &mut drained.changes)?;
+    Ok(drained)
+}
+
+/// Folds more events onto one row, for questions about the past. A poisoned event ends it, as it did when it was set aside.
 pub(crate) fn refold<V: View>(key: &str, stored: Option<&Bytes>, steps: &[Step<V>]) -> Result<Option<V>, Unwritable> {
     let mut rows = Rows::keeping(1);
     rows.learn(key.into(), stored.cloned())?;
-    for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.keys.iter().any(|of| of == key)) {
+    for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.is_about(key)) {
         if rows.apply(key, step).is_err() {
-            rows.go_back(key, &steps[..index])?;
+            rows.go_back(key, &steps[..index], step.record().position)?;
             break;
         }
     }
     Ok(rows.cached.remove(key).and_then(|cached| cached.value))
-}
-
-fn set_aside(key: &str, record: &RecordedEvent, poison: Option<Poison>, now: DateTime<Utc>) -> Parked {
-    Parked {
-        key: key.into(),
-        partition: record.partition,
-        position: record.position,
-        event: record.id,
-        attempts: u32::from(poison.is_some()),
-        cause: poison.map(|poison| poison.reason().into()),
-        parked_at: now,
-    }
 }
 
 /// Only what belongs to one slot: steps that keep none of their keys are left out.
@@ -245,6 +348,3 @@ pub(crate) fn of_slot<V: View>(steps: Vec<Step<V>>, slot: u16, slots: u16) -> im
         (!step.keys.is_empty()).then_some(step)
     })
 }
-
-/// Positions that people decided to leave out, by partition.
-pub(crate) type LeftOut = HashMap<annals_core::Partition, HashSet<Position>>;

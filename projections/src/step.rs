@@ -132,6 +132,11 @@ impl<V: View> Step<V> {
         self.event.record()
     }
 
+    /// Whether it changes the row of this key.
+    pub(crate) fn is_about(&self, key: &str) -> bool {
+        self.keys.iter().any(|of| of == key)
+    }
+
     /// Folds the event into a row. A panic is a poison, not a dead worker.
     pub(crate) fn apply(&self, row: &mut Row<'_, V>) -> Result<(), Poison> {
         contained(|| self.event.apply(row))

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, Annals, Generation, GenerationId, GenerationSpec, Lease, Partition, Phase, Position, StoreError, Token,
+    Acquired, Annals, Generation, GenerationId, GenerationSpec, Lease, Partition, Phase, Position, RowChange,
+    StoreError, Token,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::options::Options;
@@ -44,7 +45,27 @@ struct Shared {
     // Counts up whenever a generation comes, goes, or changes its phase.
     changed: watch::Sender<u64>,
     look: Notify,
+    // Counts up whenever people decided something that workers must know.
+    anew: watch::Sender<u64>,
+    committed: broadcast::Sender<Committed>,
 }
+
+/// A step of a worker, for those who watch.
+#[derive(Clone, Debug)]
+#[allow(dead_code, reason = "nobody watches yet")]
+pub(crate) struct Committed {
+    pub(crate) generation: GenerationId,
+    pub(crate) partition: Partition,
+    pub(crate) position: Position,
+    /// What became of the rows that changed; nothing when they were too many to be told.
+    pub(crate) rows: Option<Arc<[RowChange]>>,
+}
+
+/// Steps that a watcher may be behind.
+const WATCH_STEPS: usize = 64;
+
+/// Rows of one step that are told to watchers; of a larger one they are told to look again.
+const WATCH_ROWS: usize = 1_000;
 
 /// A generation with its workers in this process.
 #[derive(Debug)]
@@ -59,7 +80,13 @@ pub(crate) struct Followed {
 
 impl Following {
     pub(crate) fn new(view: &'static str) -> Following {
-        let shared = Shared { followed: Mutex::default(), changed: watch::Sender::default(), look: Notify::new() };
+        let shared = Shared {
+            followed: Mutex::default(),
+            changed: watch::Sender::default(),
+            look: Notify::new(),
+            anew: watch::Sender::default(),
+            committed: broadcast::Sender::new(WATCH_STEPS),
+        };
         Following { view, shared: Arc::new(shared) }
     }
 
@@ -84,6 +111,31 @@ impl Following {
     /// Tells of generations that come, go, or change their phase.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changed.subscribe()
+    }
+
+    /// Tells the workers that what they know may not hold any more.
+    pub(crate) fn begin_anew(&self) {
+        self.shared.anew.send_modify(|count| *count += 1);
+    }
+
+    /// When to begin anew.
+    pub(crate) fn anew(&self) -> watch::Receiver<u64> {
+        self.shared.anew.subscribe()
+    }
+
+    /// The steps of the workers of this process, from now on.
+    #[allow(dead_code, reason = "nobody watches yet")]
+    pub(crate) fn committed(&self) -> broadcast::Receiver<Committed> {
+        self.shared.committed.subscribe()
+    }
+
+    /// Tells those who watch of a step.
+    pub(crate) fn tell(&self, generation: &Generation, partition: Partition, position: Position, rows: Vec<RowChange>) {
+        if self.shared.committed.receiver_count() > 0 {
+            let rows = (rows.len() <= WATCH_ROWS).then(|| rows.into());
+            // Nobody listening any more is no trouble.
+            let _ = self.shared.committed.send(Committed { generation: generation.id, partition, position, rows });
+        }
     }
 
     /// Looks now instead of later.
@@ -256,6 +308,7 @@ impl<V: View> Supervisor<V> {
                 handlers: Arc::clone(&self.handlers),
                 options: self.site.options.clone(),
                 progress,
+                following: self.following.clone(),
             };
             workers.push(tokio::spawn(work.run(stopped.clone())));
         }
@@ -308,6 +361,7 @@ impl<V: View> Supervisor<V> {
                     ));
                 }
                 Err(WorkError::Stopped(reason)) => refused = Some(reason),
+                Err(WorkError::Anew) => {}
                 Err(WorkError::Again(error)) => {
                     tracing::warn!(view = V::NAME, error = chain(&error), "cannot check a new generation");
                 }

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use annals_core::{Generation, Partition, Position, ReadLog, ReadRows, RowsBy};
 use bytes::Bytes;
 
+use crate::left_out::LeftOut;
 use crate::rows::{encode, refold};
 use crate::step::Step;
 use crate::supervisor::Site;
@@ -104,14 +105,12 @@ async fn fold_to<V: View>(
     up_to: Position,
 ) -> Result<(), WorkError> {
     let handlers = V::handlers();
-    let left_out: Vec<_> = site.views.verdicts(V::NAME).await?.into_iter().map(|verdict| verdict.position).collect();
+    let left_out = LeftOut::of(site.views.verdicts(V::NAME).await?);
     while *position < up_to {
         let page = site.db.store().read(ReadLog::after(*position).up_to(up_to).filter(handlers.filter())).await?;
         let mut steps: Vec<Step<V>> = Vec::new();
         for record in page.events {
-            if !left_out.contains(&record.position) {
-                steps.extend(handlers.prepare(record)?);
-            }
+            steps.extend(left_out.prepare(&handlers, record)?);
         }
         steps.retain(|step| step.keys.iter().any(|key| replayed.contains_key(key)));
         if !steps.is_empty() {

@@ -4,27 +4,33 @@
 //! effect is exactly once, whatever dies when: a worker that was paused for too long is refused, and the next one goes on at the
 //! checkpoint.
 
+mod drain;
 mod held;
 mod progress;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
-    Checkpoint, CommitError, EventId, Failure, Generation, LogPage, Partition, Position, ReadLog, ReadRows, RowsBy,
-    Store, StoreError, ViewCommit,
+    Checkpoint, CommitError, EventId, Failure, Generation, LogPage, Parked, Partition, Position, ReadLog, ReadRows,
+    RowChange, RowsBy, Store, StoreError, ViewCommit,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub(crate) use drain::Emptied;
 pub(crate) use held::Held;
 pub(crate) use progress::Progress;
 pub use progress::{SlotProgress, SlotState};
 
+use crate::key::slot_of;
+use crate::left_out::LeftOut;
 use crate::options::Options;
 use crate::place::Place;
-use crate::rows::{Changes, Extent, LeftOut, Rows, Unwritable, of_slot};
+use crate::rows::{Changes, Rows, Unwritable, of_slot};
 use crate::step::{Handlers, Step, StepError};
+use crate::supervisor::Following;
 use crate::view::View;
 
 /// Keys looked up at once.
@@ -36,6 +42,9 @@ pub(crate) enum WorkError {
     /// Somebody else works on the slot, or the store did not answer: begin anew.
     #[error(transparent)]
     Again(#[from] CommitError),
+    /// What it knows may not hold any more: begin anew, at once.
+    #[error("people have decided something")]
+    Anew,
     /// A person must look.
     #[error("{0}")]
     Stopped(String),
@@ -83,22 +92,34 @@ pub(crate) struct Work<V: View> {
     pub(crate) handlers: Arc<Handlers<V>>,
     pub(crate) options: Options,
     pub(crate) progress: Progress,
+    pub(crate) following: Following,
 }
 
 impl<V: View> Work<V> {
     /// Works until it is told to stop. Begins anew after a failure that may pass, and stops by itself when a person must look.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut wait = self.options.back_off;
+        let mut anew = self.following.anew();
+        let mut said = None;
         while !*stop.borrow() {
             let settled = self.progress.settled();
-            let Some(ended) = self.hold_and_work(&mut stop).await else { break };
+            let Some(ended) = self.hold_and_work(&mut stop, &mut anew).await else { break };
             match ended {
                 WorkError::Stopped(reason) => {
-                    tracing::error!(view = V::NAME, slot = self.slot, reason, "the projection stopped");
-                    self.progress.state(SlotState::Stopped { reason });
-                    let _ = stop.wait_for(|stop| *stop).await;
-                    break;
+                    if said.as_ref() != Some(&reason) {
+                        tracing::error!(view = V::NAME, slot = self.slot, reason, "the projection stopped");
+                    }
+                    self.progress.state(SlotState::Stopped { reason: reason.clone() });
+                    said = Some(reason);
+                    // What stopped it may be mended from another process, which nobody here is told of.
+                    tokio::select! {
+                        () = tokio::time::sleep(Options::BACK_OFF_MAX) => {}
+                        _ = anew.changed() => {}
+                        _ = stop.wait_for(|stop| *stop) => break,
+                    }
+                    continue;
                 }
+                WorkError::Anew => continue,
                 WorkError::Again(error) => {
                     let error = chain(&error);
                     tracing::warn!(view = V::NAME, slot = self.slot, error, "the projection begins anew");
@@ -120,7 +141,11 @@ impl<V: View> Work<V> {
 
     /// Works under the lease of the slot until something ends it; nothing when it was told to stop. What was begun is dropped
     /// then: it is done as a whole or not at all.
-    async fn hold_and_work(&self, stop: &mut watch::Receiver<bool>) -> Option<WorkError> {
+    async fn hold_and_work(
+        &self,
+        stop: &mut watch::Receiver<bool>,
+        anew: &mut watch::Receiver<u64>,
+    ) -> Option<WorkError> {
         let held = tokio::select! {
             held = Held::acquire(self) => held,
             _ = stop.wait_for(|stop| *stop) => return None,
@@ -131,11 +156,17 @@ impl<V: View> Work<V> {
         };
         let ended = tokio::select! {
             error = self.work(&held) => Some(error),
+            _ = anew.changed() => Some(WorkError::Anew),
             () = held.lost() => Some(WorkError::Again(self.fenced("the lease was lost"))),
             _ = stop.wait_for(|stop| *stop) => None,
         };
         held.release().await;
         ended
+    }
+
+    /// Tells those who watch.
+    fn tell(&self, partition: Partition, position: Position, rows: Vec<RowChange>) {
+        self.following.tell(&self.generation, partition, position, rows);
     }
 
     fn fenced(&self, found: &str) -> CommitError {
@@ -151,6 +182,9 @@ impl<V: View> Work<V> {
         let mut hint = self.log.hint();
         loop {
             hint.reset();
+            if let Err(error) = shift.retry_due().await {
+                return error;
+            }
             let mut moved = false;
             for index in 0..shift.feeds.len() {
                 match shift.step(index).await {
@@ -173,6 +207,9 @@ struct Shift<'a, V: View> {
     feeds: Vec<Feed>,
     rows: Rows<V>,
     parked: HashSet<String>,
+    parked_events: usize,
+    /// Keys that are tried again by themselves, and when.
+    retries: BTreeMap<String, DateTime<Utc>>,
     left_out: LeftOut,
 }
 
@@ -203,25 +240,29 @@ impl<'a, V: View> Shift<'a, V> {
             feeds,
             rows: Rows::keeping(work.options.rows_kept_max),
             parked: HashSet::new(),
-            left_out: HashMap::new(),
+            parked_events: 0,
+            retries: BTreeMap::new(),
+            left_out: LeftOut::of(work.views.verdicts(V::NAME).await?),
         };
-        shift.read_people().await?;
+        shift.read_parked().await?;
         Ok(shift)
     }
 
-    /// What was set aside, and what people said about it.
-    async fn read_people(&mut self) -> Result<(), WorkError> {
+    /// What was set aside.
+    async fn read_parked(&mut self) -> Result<(), WorkError> {
         let work = self.work;
+        let slots = work.generation.spec.slots;
         let mut after: Option<(String, Partition, Position)> = None;
         loop {
             let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
             let page = work.views.parked(work.generation.id, place, annals_core::PAGE_EVENTS).await?;
             let Some(last) = page.last() else { break };
             after = Some((last.key.clone(), last.partition, last.position));
-            self.parked.extend(page.into_iter().map(|parked| parked.key));
-        }
-        for verdict in work.views.verdicts(V::NAME).await? {
-            self.left_out.entry(verdict.partition).or_default().insert(verdict.position);
+            for parked in page.into_iter().filter(|parked| slot_of(&parked.key, slots) == work.slot) {
+                self.parked_events += 1;
+                self.retry_later(&parked);
+                self.parked.insert(parked.key);
+            }
         }
         work.progress.parked_keys(self.parked.len() as u64);
         Ok(())
@@ -232,7 +273,7 @@ impl<'a, V: View> Shift<'a, V> {
         let work = self.work;
         let begun = self.feeds[index].position;
         let mut steps = Vec::new();
-        let (mut bytes, mut recorded_at, mut stuck) = (0, None, None);
+        let (mut bytes, mut stuck) = (0, None);
         loop {
             let feed = &mut self.feeds[index];
             let page = feed.next_page(work).await?;
@@ -247,20 +288,13 @@ impl<'a, V: View> Shift<'a, V> {
                 // The last one was filtered out; it is looked up before the commit.
                 _ => None,
             };
-            if let Some(last) = page.events.last() {
-                recorded_at = Some(last.recorded_at);
-            }
             if more {
                 feed.read_ahead(work);
             }
-            let left_out = self.left_out.get(&feed.partition);
             for record in page.events {
                 bytes += record.payload.len();
                 let position = record.position;
-                if left_out.is_some_and(|positions| positions.contains(&position)) {
-                    continue;
-                }
-                match work.handlers.prepare(record) {
+                match self.left_out.prepare(&work.handlers, record) {
                     Ok(prepared) => steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots)),
                     Err(error) => {
                         // What stands before it is settled all the same.
@@ -278,22 +312,27 @@ impl<'a, V: View> Shift<'a, V> {
         }
         let moved = self.feeds[index].position > begun;
         if moved {
-            let recorded_at = recorded_at.unwrap_or_else(|| work.clock.now());
-            self.commit(index, begun, &steps, recorded_at).await?;
+            self.commit(index, begun, &steps).await?;
         }
         match stuck {
-            Some(error) => Err(error.into()),
+            Some(error) => Err(WorkError::Stopped(self.stuck(index, &error))),
             None => Ok(moved),
         }
     }
 
-    async fn commit(
-        &mut self,
-        index: usize,
-        begun: Position,
-        steps: &[Step<V>],
-        recorded_at: annals_core::chrono::DateTime<annals_core::chrono::Utc>,
-    ) -> Result<(), WorkError> {
+    /// Why an event that cannot be given to a key stops the projection, and what to do.
+    fn stuck(&self, index: usize, error: &StepError) -> String {
+        let feed = &self.feeds[index];
+        let (view, at) = (V::NAME, feed.position.next());
+        let partition = if self.feeds.len() > 1 { format!(" of partition {}", feed.partition) } else { String::new() };
+        format!(
+            "{}; nobody knows which rows it changes, so nothing behind it is folded. Mend the program that reads it, or leave \
+             the event at {at}{partition} out of view `{view}` with `skip_event`",
+            chain(error)
+        )
+    }
+
+    async fn commit(&mut self, index: usize, begun: Position, steps: &[Step<V>]) -> Result<(), WorkError> {
         let work = self.work;
         self.fetch(steps).await?;
         let feed = &mut self.feeds[index];
@@ -303,14 +342,63 @@ impl<'a, V: View> Shift<'a, V> {
         }
         let to =
             Checkpoint { slot: work.slot, partition, position: up_to, event: feed.event, state: bytes::Bytes::new() };
-        let extent = Extent { after: begun, up_to, recorded_at };
-        let Changes { rows, versions, touched, park } =
-            self.rows.fold(steps, extent, &mut self.parked, work.clock.now())?;
+        let Changes { rows, versions, touched, park } = self.rows.fold(steps, &mut self.parked, work.clock.now())?;
+        self.room_for(park.len())?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
         (commit.rows, commit.versions, commit.touched, commit.park) = (rows, versions, touched, park);
+        let (rows, park) = (commit.rows.clone(), commit.park.clone());
         work.views.commit_view(commit).await?;
+        self.parked_events += park.len();
+        park.iter().for_each(|parked| self.retry_later(parked));
+        work.tell(partition, up_to, rows);
         self.rows.trim();
         work.progress.settled_to(partition, up_to, steps.len() as u64);
+        work.progress.parked_keys(self.parked.len() as u64);
+        Ok(())
+    }
+
+    /// Refuses to set aside more than can be looked after.
+    fn room_for(&self, events: usize) -> Result<(), WorkError> {
+        let (aside, most) = (self.parked_events + events, self.work.options.parked_max);
+        if aside <= most {
+            return Ok(());
+        }
+        let (view, slot) = (V::NAME, self.work.slot);
+        Err(WorkError::Stopped(format!(
+            "{aside} events of view `{view}` would be set aside in slot {slot}, at most {most} are allowed; nothing was changed. Mend the fold \
+             and retry the keys that wait, skip or discard what they wait for, or raise `parked_max`"
+        )))
+    }
+
+    /// Notes when a key that waits is tried again by itself, if it is.
+    fn retry_later(&mut self, parked: &Parked) {
+        let options = &self.work.options;
+        if parked.cause.is_none() || parked.attempts >= options.attempts {
+            return;
+        }
+        let wait = options.retry_after.saturating_mul(1 << parked.attempts.saturating_sub(1).min(16));
+        let wait = TimeDelta::from_std(wait.min(Options::RETRY_AFTER_MAX)).unwrap_or(TimeDelta::hours(1));
+        self.retries.insert(parked.key.clone(), self.work.clock.now() + wait);
+    }
+
+    /// Tries the keys again whose time has come.
+    async fn retry_due(&mut self) -> Result<(), WorkError> {
+        if self.retries.is_empty() {
+            return Ok(());
+        }
+        let (work, now) = (self.work, self.work.clock.now());
+        let due: Vec<String> =
+            self.retries.iter().filter(|(_, due)| **due <= now).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            self.retries.remove(&key);
+            self.rows.forget(&key);
+            let emptied = work.empty(self.held.lease(), &key, &self.left_out).await?;
+            self.parked_events = self.parked_events.saturating_sub(emptied.settled as usize);
+            match emptied.still {
+                Some(still) => self.retry_later(&still),
+                None => _ = self.parked.remove(&key),
+            }
+        }
         work.progress.parked_keys(self.parked.len() as u64);
         Ok(())
     }

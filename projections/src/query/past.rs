@@ -4,6 +4,7 @@ use annals_core::{Generation, Keeps, Moment, Partition, PastRow, Position, ReadL
 use bytes::Bytes;
 
 use super::{ViewError, Views};
+use crate::left_out::LeftOut;
 use crate::rows::refold;
 use crate::step::Step;
 use crate::view::View;
@@ -52,12 +53,13 @@ impl<V: View> Views<V> {
     async fn steps_inside(&self, past: &[PastRow], moment: Position) -> Result<Vec<Step<V>>, ViewError> {
         let Some(after) = past.iter().filter_map(|row| row.refold_after).min() else { return Ok(Vec::new()) };
         let handlers = V::handlers();
+        let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
         let mut steps = Vec::new();
         let mut read = ReadLog::after(after).up_to(moment).filter(handlers.filter());
         loop {
             let page = self.site.db.store().read(read.clone()).await?;
             for record in page.events {
-                match handlers.prepare(record) {
+                match left_out.prepare(&handlers, record) {
                     Ok(prepared) => steps.extend(prepared),
                     Err(error) => return Err(ViewError::Unreadable(crate::worker::chain(&error))),
                 }

@@ -10,6 +10,9 @@ use super::{SlotState, Work, WorkError};
 use crate::place::Place;
 use crate::view::View;
 
+/// How often a slot is taken from others before that is given up.
+const TAKE_OVER_ATTEMPTS: usize = 64;
+
 /// A lease that is being renewed until this is dropped.
 pub(crate) struct Held {
     views: Place,
@@ -31,9 +34,25 @@ impl Held {
             }
             tokio::time::sleep(work.options.lease / 4).await;
         };
+        Ok(Held::renewing(work, lease))
+    }
+
+    /// Takes the slot from whoever has it. Who had it is refused when it commits, and begins anew.
+    pub(crate) async fn take_over<V: View>(work: &Work<V>) -> Result<Held, WorkError> {
+        let name = work.generation.lease_name(work.slot);
+        for _ in 0..TAKE_OVER_ATTEMPTS {
+            match work.views.acquire_lease(&name, &work.owner, work.options.lease).await? {
+                Acquired::Granted(lease) => return Ok(Held::renewing(work, lease)),
+                Acquired::Held(other) => work.views.release_lease(&other.lease).await?,
+            }
+        }
+        Err(WorkError::Again(work.fenced("others take it again and again")))
+    }
+
+    fn renewing<V: View>(work: &Work<V>, lease: Lease) -> Held {
         let (tell, lost) = watch::channel(false);
         let renewal = tokio::spawn(renew(work.views.clone(), lease.clone(), work.options.lease, tell));
-        Ok(Held { views: work.views.clone(), lease, lost, renewal })
+        Held { views: work.views.clone(), lease, lost, renewal }
     }
 
     pub(crate) fn lease(&self) -> Lease {

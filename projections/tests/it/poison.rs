@@ -1,10 +1,22 @@
 //! A poison event delays only its own key, and everything it delays is kept in order.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::ViewStore;
+use annals_core::chrono::TimeDelta;
+use annals_core::{
+    Annals, Append, EventStore, Log, ManualClock, MemoryStore, NewEvent, Partition, Position, Recorded, StreamId,
+    Token, ViewStore,
+};
+use annals_macros::{Event, View};
+use annals_projections::{Poison, Program, Project, Row, Settled, View, Views, With};
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use crate::bank::{Balance, deposited, happens, noted, program, store};
+use crate::bank::{
+    AccountEvent, Balance, deposited, happens, mend, mended, noted, options, program, program_with, store,
+};
 
 #[tokio::test]
 async fn a_poison_event_delays_only_its_own_key() {
@@ -43,4 +55,369 @@ async fn a_key_that_waits_still_waits_after_a_restart() {
     let done = happens(&second, "alice", deposited(7)).await;
     second.view::<Balance>().wait_for(&done, Duration::from_secs(30)).await.unwrap();
     assert_eq!(second.view::<Balance>().get("alice").await.unwrap(), None);
+}
+
+/// Histories of three accounts with poison in them, and how many events are in a batch.
+fn histories() -> impl Strategy<Value = (Vec<(u8, AccountEvent)>, usize)> {
+    let event = prop_oneof![
+        4 => (1..100_i64).prop_map(deposited),
+        2 => Just(noted("poison")),
+        1 => Just(AccountEvent::Closed),
+    ];
+    (prop::collection::vec((0..3_u8, event), 0..40), 1..45_usize)
+}
+
+/// The rows after each event, from the first on, when everything can be folded.
+fn replayed(history: &[(u8, AccountEvent)]) -> Vec<BTreeMap<String, Balance>> {
+    let mut rows: BTreeMap<String, Balance> = BTreeMap::new();
+    let mut after = vec![rows.clone()];
+    for (account, event) in history {
+        match event {
+            AccountEvent::Closed => _ = rows.remove(&account.to_string()),
+            event => {
+                let row = rows.entry(account.to_string()).or_default();
+                row.events += 1;
+                if let AccountEvent::Deposited { cents } = event {
+                    row.cents += cents;
+                }
+            }
+        }
+        after.push(rows.clone());
+    }
+    after
+}
+
+async fn contents(view: &Views<Balance>) -> BTreeMap<String, Balance> {
+    view.rows().await.unwrap().rows.into_iter().map(|row| (row.key, row.value)).collect()
+}
+
+async fn contents_at(view: &Views<Balance>, position: usize) -> BTreeMap<String, Balance> {
+    let page = view.rows().as_of(Position::new(position as u64)).await.unwrap();
+    page.rows.into_iter().map(|row| (row.key, row.value)).collect()
+}
+
+async fn all_of(db: &Program, store: &MemoryStore) {
+    let head = Log::head(store, Partition(0)).await.unwrap().visible;
+    let token = Token::new(store.id()).with(Partition(0), head);
+    db.view::<Balance>().wait_for(token, Duration::from_secs(30)).await.unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn what_waited_is_folded_after_the_fix_as_if_it_had_never_waited((history, batch) in histories(), slots in 1..4_u16) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // A thread of its own, because what is mended is so for the thread.
+        std::thread::scope(|scope| scope.spawn(|| runtime.block_on(async {
+            let store = store();
+            let writer = Annals::on(Arc::clone(&store) as _);
+            let (before, after) = history.split_at(history.len() / 2);
+            for (account, event) in before {
+                happens(&writer, &account.to_string(), event.clone()).await;
+            }
+            let db = program_with(&store, options().batch_events_max(batch).slots(slots)).await;
+            for (account, event) in after {
+                happens(&writer, &account.to_string(), event.clone()).await;
+            }
+            all_of(&db, &store).await;
+            let view = db.view::<Balance>();
+            let poisoned: BTreeSet<String> =
+                history.iter().filter(|(_, event)| *event == noted("poison")).map(|(of, _)| of.to_string()).collect();
+            let parked = view.parked(None, 100).await.unwrap();
+            assert_eq!(parked.iter().map(|key| key.key.clone()).collect::<BTreeSet<_>>(), poisoned);
+            assert!(parked.iter().all(|key| key.cause == "a poisoned note" && key.attempts == 1));
+
+            // In vain, and nothing changes but the number of attempts.
+            let rows = contents(&view).await;
+            view.retry_all().await.unwrap();
+            assert_eq!(contents(&view).await, rows);
+            let again = view.parked(None, 100).await.unwrap();
+            assert!(again.iter().zip(&parked).all(|(again, before)| again.attempts == 2 && again.position == before.position));
+
+            mend();
+            let waited: u64 = parked.iter().map(|key| key.behind + 1).sum();
+            let settled = view.retry_all().await.unwrap();
+            assert_eq!((settled.events, settled.still), (waited, None));
+            assert_eq!(view.parked(None, 100).await.unwrap(), []);
+            let moments = replayed(&history);
+            assert_eq!(contents(&view).await, moments[history.len()]);
+            for (position, expected) in moments.iter().enumerate() {
+                assert_eq!(contents_at(&view, position).await, *expected, "as of {position}");
+            }
+            // The workers go on behind it.
+            happens(&writer, "0", deposited(1)).await;
+            all_of(&db, &store).await;
+            let events = moments[history.len()].get("0").map_or(0, |row| row.events);
+            assert_eq!(view.get("0").await.unwrap().unwrap().events, events + 1);
+            db.stop().await;
+        })).join()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_skipped_is_left_out_by_a_rebuild_too() {
+    let store = store();
+    let db = program_with(&store, options().batch_events_max(3)).await;
+    happens(&db, "alice", deposited(5)).await;
+    let bad = happens(&db, "alice", noted("poison")).await.events()[0].position;
+    happens(&db, "alice", deposited(7)).await;
+    let worse = happens(&db, "alice", noted("panic")).await.events()[0].position;
+    happens(&db, "alice", deposited(1)).await;
+    happens(&db, "bob", deposited(2)).await;
+    all_of(&db, &store).await;
+
+    let view = db.view::<Balance>();
+    let settled = view.skip("alice", bad, "entered twice").await.unwrap();
+    // The next poison holds the key again, and what stood before it is folded.
+    let still = settled.still.unwrap();
+    assert_eq!((settled.events, still.position, still.attempts), (2, worse, 1));
+    assert_eq!(view.get("alice").await.unwrap(), Some(Balance { cents: 12, events: 2 }));
+    let settled = view.skip("alice", worse, "entered twice").await.unwrap();
+    assert_eq!((settled.events, settled.still), (2, None));
+    let served = contents(&view).await;
+    assert_eq!(served["alice"], Balance { cents: 13, events: 3 });
+
+    db.rebuild::<Balance>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    assert_eq!(contents(&view).await, served);
+    let moments = [0, 5, 5, 12, 12, 13, 13];
+    for (position, cents) in moments.into_iter().enumerate() {
+        let row = view.get("alice").as_of(Position::new(position as u64)).await.unwrap();
+        assert_eq!(row.map_or(0, |row| row.cents), cents, "as of {position}");
+    }
+    let verdicts = view.set_aside().verdicts().await.unwrap();
+    let kept: Vec<_> = verdicts.iter().map(|of| (of.position, of.key.as_deref(), &*of.reason)).collect();
+    assert_eq!(kept, [(bad, Some("alice"), "entered twice"), (worse, Some("alice"), "entered twice")]);
+}
+
+#[tokio::test]
+async fn what_is_discarded_is_gone_for_its_key_alone() {
+    let store = store();
+    let db = program(&store).await;
+    happens(&db, "alice", noted("poison")).await;
+    for cents in 1..=3 {
+        happens(&db, "alice", deposited(cents)).await;
+        happens(&db, "bob", deposited(cents)).await;
+    }
+    all_of(&db, &store).await;
+    let tools = db.set_aside("balances").unwrap();
+    assert_eq!(tools.events("alice", None, 100).await.unwrap().len(), 4);
+    let settled = tools.discard("alice", "a test account").await.unwrap();
+    assert_eq!((settled.events, settled.still), (4, None));
+    happens(&db, "alice", deposited(9)).await;
+    all_of(&db, &store).await;
+    let served = contents(&db.view::<Balance>()).await;
+    assert_eq!(served["alice"], Balance { cents: 9, events: 1 });
+    assert_eq!(served["bob"], Balance { cents: 6, events: 3 });
+    db.rebuild::<Balance>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    assert_eq!(contents(&db.view::<Balance>()).await, served);
+}
+
+#[tokio::test]
+async fn nothing_is_left_out_without_a_reason_or_by_mistake() {
+    let store = store();
+    let db = program(&store).await;
+    let bad = happens(&db, "alice", noted("poison")).await.events()[0].position;
+    let fine = happens(&db, "bob", deposited(1)).await.events()[0].position;
+    all_of(&db, &store).await;
+    let view = db.view::<Balance>();
+    let no_reason = "leaving an event out needs a reason: it is kept, and every rebuild repeats it";
+    for refused in [view.skip("alice", bad, " ").await, view.discard("alice", "").await] {
+        assert_eq!(refused.unwrap_err().to_string(), no_reason);
+    }
+    assert_eq!(view.skip_event(bad, "").await.unwrap_err().to_string(), no_reason);
+    let other = view.skip("alice", fine, "a mistake").await.unwrap_err().to_string();
+    assert_eq!(other, "no event at position 2 waits for key `alice` of view `balances`");
+    let folded = view.skip_event(fine, "a mistake").await.unwrap_err().to_string();
+    assert!(folded.starts_with("view `balances` has come behind position 2 already"), "{folded}");
+    let none = view.skip_event(Position::new(9), "a mistake").await.unwrap_err().to_string();
+    assert_eq!(none, "view `balances` handles no event at position 9");
+    assert_eq!(view.set_aside().verdicts().await.unwrap(), []);
+    assert_eq!(view.retry("bob").await.unwrap(), Settled::default(), "nothing waits for it");
+    assert!(db.set_aside("nothing").is_none());
+}
+
+#[tokio::test]
+async fn an_event_that_no_key_can_be_told_of_stops_the_projection_until_it_is_left_out() {
+    let store = store();
+    let db = program(&store).await;
+    happens(&db, "alice", deposited(1)).await;
+    let stream = StreamId::new("account-alice").unwrap();
+    let unreadable = NewEvent::json("account.deposited", r#"{"cents":"many"}"#);
+    let bad = store.append(Append::new(stream, [unreadable])).await.unwrap().last().position;
+    let done = happens(&db, "bob", deposited(2)).await;
+
+    let view = db.view::<Balance>();
+    let error = view.get("bob").at_least(&done).within(Duration::from_millis(200)).await.unwrap_err().to_string();
+    assert!(error.contains("cannot read version 2 of stream `account-alice` (position 2"), "{error}");
+    assert!(error.contains("leave the event at 2 out of view `balances` with `skip_event`"), "{error}");
+    assert_eq!(
+        view.get("alice").await.unwrap(),
+        Some(Balance { cents: 1, events: 1 }),
+        "what stands before it is folded"
+    );
+
+    view.skip_event(bad, "sent by a broken client").await.unwrap();
+    assert_eq!(view.get("bob").at_least(&done).await.unwrap(), Some(Balance { cents: 2, events: 1 }));
+    assert_eq!(view.get("alice").as_of(bad).await.unwrap(), Some(Balance { cents: 1, events: 1 }));
+}
+
+#[tokio::test]
+async fn more_than_may_be_set_aside_stops_the_projection_until_somebody_has_looked() {
+    let store = store();
+    let db = program_with(&store, options().parked_max(3)).await;
+    for _ in 0..3 {
+        happens(&db, "alice", noted("poison")).await;
+    }
+    all_of(&db, &store).await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    let view = db.view::<Balance>();
+    let error = view.get("alice").at_least(&done).within(Duration::from_millis(200)).await.unwrap_err().to_string();
+    assert!(
+        error.contains("4 events of view `balances` would be set aside in slot 0, at most 3 are allowed"),
+        "{error}"
+    );
+    assert_eq!(view.discard("alice", "a test").await.unwrap().events, 3);
+    assert_eq!(view.get("alice").at_least(&done).await.unwrap(), Some(Balance { cents: 1, events: 1 }));
+}
+
+#[tokio::test]
+async fn a_fold_that_is_given_several_attempts_is_tried_again_by_itself() {
+    let clock = Arc::new(ManualClock::default());
+    let store = Arc::new(MemoryStore::with_clock(Arc::clone(&clock) as _));
+    let db = Annals::on(Arc::clone(&store) as _).with_clock(Arc::clone(&clock) as _);
+    let options = options().attempts(3, Duration::from_secs(60)).poll(Duration::from_millis(5));
+    let db = db.with(Balance::projection().options(options)).start().await.unwrap();
+    happens(&db, "alice", noted("poison")).await;
+    happens(&db, "alice", deposited(5)).await;
+    all_of(&db, &store).await;
+    let view = db.view::<Balance>();
+    let attempts = async |wanted| {
+        while view.parked(None, 1).await.unwrap().first().map(|key| key.attempts) != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    attempts(Some(1)).await;
+    clock.advance(TimeDelta::seconds(60));
+    attempts(Some(2)).await;
+    mend();
+    clock.advance(TimeDelta::seconds(120));
+    attempts(None).await;
+    assert_eq!(view.get("alice").await.unwrap(), Some(Balance { cents: 5, events: 2 }));
+    let done = happens(&db, "alice", deposited(5)).await;
+    assert_eq!(view.get("alice").at_least(&done).await.unwrap(), Some(Balance { cents: 10, events: 3 }));
+}
+
+#[tokio::test]
+async fn poison_among_many_events_delays_its_keys_and_no_other() {
+    // Also the first and the last event, and the borders of batches.
+    const EVENTS: usize = 6_000;
+    let store = store();
+    let stream = |key: usize| StreamId::new(format!("account-{key}")).unwrap();
+    let is_poison = |number: usize| number.is_multiple_of(1_000) || number % 1_000 == 999;
+    for number in 0..EVENTS {
+        let event = if is_poison(number) { noted("poison") } else { deposited(1) };
+        let event = NewEvent::of(&event).unwrap();
+        store.append(Append::new(stream(number % 601), [event])).await.unwrap();
+    }
+    let poisoned: BTreeSet<String> =
+        (0..EVENTS).filter(|number| is_poison(*number)).map(|number| (number % 601).to_string()).collect();
+    let db = program_with(&store, options().batch_events_max(1_000).slots(2)).await;
+    let view = db.view::<Balance>();
+    let parked: BTreeSet<String> = view.parked(None, 1_000).await.unwrap().into_iter().map(|key| key.key).collect();
+    assert_eq!(parked, poisoned);
+    assert_eq!(db.status()[0].parked_keys(), poisoned.len() as u64);
+    let expected = |key: usize| (key..EVENTS).step_by(601).count() as u64;
+    for key in (0..601).filter(|key| !poisoned.contains(&key.to_string())) {
+        assert_eq!(view.get(key.to_string()).await.unwrap().map(|row| row.events), Some(expected(key)), "{key}");
+    }
+    mend();
+    view.retry_all().await.unwrap();
+    let rows = contents(&view).await;
+    assert!((0..601).all(|key| rows[&key.to_string()].events == expected(key)));
+}
+
+/// A move between two accounts, which makes no sense for one of them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "moved", version = 1, events(AccountEvent), crate = "annals_projections")]
+struct Moved {
+    events: u64,
+}
+
+impl Project<AccountEvent> for Moved {
+    fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<String>, Poison> {
+        Ok(vec![event.record.stream.id().to_owned(), "all".to_owned()])
+    }
+
+    fn on(row: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        if row.key().as_deref() == Some("alice") && event.event == noted("poison") {
+            return Err(Poison::new("not for her"));
+        }
+        row.events += 1;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_left_out_for_one_key_stays_in_for_the_others() {
+    let store = store();
+    let db = Annals::on(Arc::clone(&store) as _).with(Moved::projection().options(options())).start().await.unwrap();
+    let bad = happens(&db, "alice", noted("poison")).await.events()[0].position;
+    let done = happens(&db, "alice", deposited(1)).await;
+    let view = db.view::<Moved>();
+    view.wait_for(&done, Duration::from_secs(30)).await.unwrap();
+    view.skip("alice", bad, "not hers").await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(view.get("alice").await.unwrap(), Some(Moved { events: 1 }));
+        assert_eq!(view.get("all").await.unwrap(), Some(Moved { events: 2 }));
+        db.rebuild::<Moved>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    }
+}
+
+/// One stored event that reads as several, as an upcaster makes it; the second of them may be a poison.
+#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "account", crate = "annals_core", retired("account.batched", version = 1, upcast = apart))]
+enum Single {
+    Added { cents: i64 },
+}
+
+fn apart(cents: Vec<i64>) -> Vec<Single> {
+    cents.into_iter().map(|cents| Single::Added { cents }).collect()
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "sums", version = 1, events(Single), history, crate = "annals_projections")]
+struct Sum {
+    cents: i64,
+}
+
+impl Project<Single> for Sum {
+    fn on(sum: &mut Row<'_, Self>, event: &Recorded<Single>) -> Result<(), Poison> {
+        let Single::Added { cents } = event.event;
+        if cents < 0 && !mended() {
+            return Err(Poison::new("less than nothing"));
+        }
+        sum.cents += cents;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_reads_as_several_is_folded_as_a_whole_or_set_aside_as_a_whole() {
+    let store = store();
+    let stream = StreamId::new("account-alice").unwrap();
+    for payload in ["[1]", "[2, -10, 3]", "[4]"] {
+        store.append(Append::new(stream.clone(), [NewEvent::json("account.batched", payload)])).await.unwrap();
+    }
+    let db = Annals::on(Arc::clone(&store) as _).with(Sum::projection().options(options())).start().await.unwrap();
+    let view = db.view::<Sum>();
+    let at =
+        async |position| view.get("alice").as_of(Position::new(position)).await.unwrap().map_or(0, |row| row.cents);
+    assert_eq!(view.get("alice").await.unwrap(), Some(Sum { cents: 1 }));
+    assert_eq!(view.waiting("alice", None, 100).await.unwrap().len(), 2);
+    assert_eq!((at(1).await, at(2).await, at(3).await), (1, 1, 1));
+    mend();
+    view.retry("alice").await.unwrap();
+    assert_eq!(view.get("alice").await.unwrap(), Some(Sum { cents: 0 }));
+    assert_eq!((at(1).await, at(2).await, at(3).await), (1, -4, 0));
 }

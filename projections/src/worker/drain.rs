@@ -1,0 +1,163 @@
+//! The queue of a key: events that were set aside are folded in their order, as far as it goes.
+
+use annals_core::{
+    Checkpoint, Lease, Parked, Partition, Position, ReadLog, ReadRows, RecordedEvent, RowsBy, ViewCommit,
+};
+
+use super::{Held, Work, WorkError};
+use crate::left_out::LeftOut;
+use crate::rows::{Drained, Waiting, drained};
+use crate::view::{Poison, View};
+
+/// Events of a queue that are settled in one transaction.
+const CHUNK_EVENTS: usize = 1_000;
+
+/// Events of the log that are read along rather than read again: how far apart those of one read may stand.
+const GAP_EVENTS: u64 = 32;
+
+/// What came of a queue.
+#[derive(Debug, Default)]
+pub(crate) struct Emptied {
+    /// Events that were folded or left out.
+    pub(crate) settled: u64,
+    /// The event on which the key waits now.
+    pub(crate) still: Option<Parked>,
+}
+
+impl<V: View> Work<V> {
+    /// Takes the slot, from whoever has it, and settles the queues of these keys. The one before is refused when it commits, and
+    /// begins anew behind this.
+    pub(crate) async fn settle(&self, keys: &[String]) -> Result<Emptied, WorkError> {
+        let left_out = LeftOut::of(self.views.verdicts(V::NAME).await?);
+        let held = Held::take_over(self).await?;
+        let mut all = Emptied::default();
+        let mut ended = Ok(());
+        for key in keys {
+            match self.empty(held.lease(), key, &left_out).await {
+                Ok(one) => {
+                    all.settled += one.settled;
+                    all.still = all.still.or(one.still);
+                }
+                Err(error) => {
+                    ended = Err(error);
+                    break;
+                }
+            }
+        }
+        held.release().await;
+        ended.map(|()| all)
+    }
+
+    /// Settles the queue of a key as far as it goes, under the lease of its slot.
+    pub(super) async fn empty(&self, lease: Lease, key: &str, left_out: &LeftOut) -> Result<Emptied, WorkError> {
+        let mut emptied = Emptied::default();
+        for partition in (0..self.log.partitions()).map(Partition) {
+            loop {
+                let queue = self.queue(key, partition).await?;
+                if queue.is_empty() {
+                    break;
+                }
+                let whole = queue.len() < CHUNK_EVENTS;
+                let settled = self.settle_chunk(lease.clone(), key, partition, queue, left_out).await?;
+                emptied.settled += settled.settled;
+                if settled.still.is_some() {
+                    emptied.still = settled.still;
+                    return Ok(emptied);
+                }
+                if whole {
+                    break;
+                }
+            }
+        }
+        Ok(emptied)
+    }
+
+    /// The first events of the queue of a key in a partition.
+    async fn queue(&self, key: &str, partition: Partition) -> Result<Vec<Parked>, WorkError> {
+        let behind = Some((key, partition, Position::START));
+        let mut queue = self.views.parked(self.generation.id, behind, CHUNK_EVENTS).await?;
+        queue.retain(|parked| parked.key == key && parked.partition == partition);
+        Ok(queue)
+    }
+
+    async fn settle_chunk(
+        &self,
+        lease: Lease,
+        key: &str,
+        partition: Partition,
+        queue: Vec<Parked>,
+        left_out: &LeftOut,
+    ) -> Result<Emptied, WorkError> {
+        let at = self.checkpoint(partition).await?;
+        let read = ReadRows::of(self.generation.id, RowsBy::Keys(vec![key.into()])).limit(1);
+        let stored = self.views.read_rows(read).await?.rows.into_iter().next().map(|row| row.value);
+        let waiting = self.prepared(key, partition, queue, left_out).await?;
+        let Drained { changes, unpark, still } = drained::<V>(key, stored, waiting)?;
+        let mut commit = ViewCommit::new(self.generation.id, lease, at.position, at.clone());
+        let emptied = Emptied { settled: unpark.len() as u64, still };
+        (commit.rows, commit.versions, commit.touched) = (changes.rows, changes.versions, changes.touched);
+        commit.unpark = unpark;
+        commit.park = emptied.still.iter().cloned().collect();
+        let rows = commit.rows.clone();
+        self.views.commit_view(commit).await?;
+        self.tell(at.partition, at.position, rows);
+        Ok(emptied)
+    }
+
+    pub(super) async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, WorkError> {
+        let checkpoints = self.views.checkpoints(self.generation.id).await?;
+        let found = checkpoints.into_iter().find(|of| of.slot == self.slot && of.partition == partition);
+        Ok(found.unwrap_or_else(|| Checkpoint::start(self.slot, partition)))
+    }
+
+    /// What each event of a queue does to the row, or why it still makes no sense.
+    async fn prepared(
+        &self,
+        key: &str,
+        partition: Partition,
+        queue: Vec<Parked>,
+        left_out: &LeftOut,
+    ) -> Result<Vec<Waiting<V>>, WorkError> {
+        let mut waiting = Vec::with_capacity(queue.len());
+        let mut records = self.records(partition, &queue).await?.into_iter().peekable();
+        for parked in queue {
+            while records.peek().is_some_and(|record| record.position < parked.position) {
+                records.next();
+            }
+            let steps = match records.next_if(|record| record.position == parked.position) {
+                None => Err(Poison::new("the event is not in the log any more; skip it, or rebuild the view")),
+                Some(record) => match left_out.prepare(&self.handlers, record) {
+                    Ok(mut steps) => {
+                        steps.retain(|step| step.keys.iter().any(|of| of == key));
+                        Ok(steps)
+                    }
+                    Err(error) => Err(Poison::new(super::chain(&error))),
+                },
+            };
+            waiting.push(Waiting { parked, steps });
+        }
+        Ok(waiting)
+    }
+
+    /// The events of a queue, and maybe others between them. Those that stand near each other are read at once.
+    async fn records(&self, partition: Partition, queue: &[Parked]) -> Result<Vec<RecordedEvent>, WorkError> {
+        let mut records = Vec::with_capacity(queue.len());
+        let near = |a: &Parked, b: &Parked| b.position.get() - a.position.get() <= GAP_EVENTS;
+        for run in queue.chunk_by(near) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let mut read = ReadLog::after(first.position.minus(1)).up_to(last.position).partition(partition);
+            loop {
+                let page = self.log.read(read.clone()).await?;
+                let wanted = |record: &RecordedEvent| {
+                    run.binary_search_by_key(&record.position, |parked| parked.position).is_ok()
+                };
+                records.extend(page.events.into_iter().filter(wanted));
+                if page.end || page.scanned >= last.position {
+                    break;
+                }
+                read.after = page.scanned;
+            }
+        }
+        Ok(records)
+    }
+}
