@@ -50,6 +50,9 @@ mod guide {
     struct Decisions;
     #[doc = include_str!("../docs/guide/the-past.md")]
     struct ThePast;
+    #[cfg(all(feature = "macros", feature = "projections"))]
+    #[doc = include_str!("../docs/guide/read-models.md")]
+    struct ReadModels;
     #[doc = include_str!("../docs/guide/testing.md")]
     struct Testing;
     #[doc = include_str!("../docs/guide/stores.md")]

@@ -93,6 +93,17 @@ impl From<&Done> for Moment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instant(pub(crate) Result<DateTime<Utc>, Invalid>);
 
+impl Instant {
+    /// The time.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] for a text that is no time.
+    pub fn time(&self) -> Result<DateTime<Utc>, Invalid> {
+        self.0.clone()
+    }
+}
+
 impl From<DateTime<Utc>> for Instant {
     fn from(time: DateTime<Utc>) -> Instant {
         Instant(Ok(to_microseconds(time)))

@@ -2,6 +2,7 @@
 
 mod key;
 mod left_out;
+mod log;
 mod options;
 mod place;
 mod program;
@@ -21,7 +22,10 @@ pub use annals_core::Keeps;
 pub use key::ViewKey;
 pub use options::Options;
 pub use program::{Program, Projection, Setup, StartError, With};
-pub use query::{Get, RowEntry, RowsFound, RowsOf, ViewError, Views};
+pub use query::{
+    Change, Changed, ChangedBetween, Get, HistoryOf, Many, RowDiff, RowEntry, RowHistory, RowsFound, RowsOf, Update,
+    VersionOf, ViewError, Views, Watch, WatchAll,
+};
 pub use rebuild::{BuildProgress, Building, Rebuild, RebuildError};
 pub use set_aside::{ParkedKey, SetAside, Settled};
 pub use status::Status;

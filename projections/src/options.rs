@@ -40,6 +40,9 @@ pub struct Options {
     /// Events that may be set aside in a slot. Beyond it the projection stops, because what nobody looks at would fill the store.
     /// Default: 100,000.
     pub parked_max: usize,
+    /// For how long a view with history keeps its past, counted from when events were recorded; older questions are answered with
+    /// [`BeforeHistory`](crate::ViewError::BeforeHistory). Default: for ever.
+    pub history_for: Option<Duration>,
 }
 
 impl Default for Options {
@@ -56,6 +59,7 @@ impl Default for Options {
             attempts: 1,
             retry_after: Duration::from_secs(1),
             parked_max: 100_000,
+            history_for: None,
         }
     }
 }
@@ -113,6 +117,13 @@ impl Options {
     #[must_use]
     pub fn parked_max(mut self, events: usize) -> Options {
         self.parked_max = events;
+        self
+    }
+
+    /// Keeping the past for so long.
+    #[must_use]
+    pub fn history_for(mut self, age: Duration) -> Options {
+        self.history_for = Some(age);
         self
     }
 

@@ -2,8 +2,12 @@
 
 mod aside;
 mod get;
+mod history;
+mod many;
 mod past;
 mod rows;
+mod valid;
+mod watch;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,7 +16,10 @@ use std::time::Duration;
 use annals_core::{CommitError, Failure, Generation, Phase, Position, StoreError, Token};
 
 pub use get::Get;
+pub use history::{Changed, ChangedBetween, HistoryOf, RowDiff, RowHistory, VersionOf};
+pub use many::Many;
 pub use rows::{RowEntry, RowsFound, RowsOf};
+pub use watch::{Change, Update, Watch, WatchAll};
 
 use crate::key::ViewKey;
 use crate::rows::Unwritable;

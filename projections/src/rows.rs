@@ -339,6 +339,53 @@ pub(crate) fn refold<V: View>(key: &str, stored: Option<&Bytes>, steps: &[Step<V
     Ok(rows.cached.remove(key).and_then(|cached| cached.value))
 }
 
+/// What a row was from an event on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) from: Position,
+    pub(crate) recorded_at: DateTime<Utc>,
+    pub(crate) value: Option<Bytes>,
+}
+
+/// What a row was after each event that is about it, up to one that makes no sense.
+pub(crate) fn versions<V: View>(
+    key: &str,
+    base: Option<&Bytes>,
+    steps: &[Step<V>],
+) -> Result<Vec<Version>, Unwritable> {
+    let mut rows = Rows::keeping(1);
+    rows.learn(key.into(), base.cloned())?;
+    let mut versions: Vec<Version> = Vec::new();
+    for step in steps.iter().filter(|step| step.is_about(key)) {
+        if rows.apply(key, step).is_err() {
+            break;
+        }
+        let (from, recorded_at, value) = (step.record().position, step.record().recorded_at, rows.encoded(key)?);
+        // One event may read as several.
+        if versions.last().is_some_and(|last| last.from == from) {
+            versions.pop();
+        }
+        versions.push(Version { from, recorded_at, value });
+    }
+    Ok(versions)
+}
+
+/// Folds events onto a row; else the place of the one that makes no sense, and why not.
+pub(crate) fn folded<V: View>(
+    key: &str,
+    base: Option<Bytes>,
+    steps: &[Step<V>],
+) -> Result<Result<Option<Bytes>, (Position, Poison)>, Unwritable> {
+    let mut rows = Rows::keeping(1);
+    rows.learn(key.into(), base)?;
+    for step in steps.iter().filter(|step| step.is_about(key)) {
+        if let Err(poison) = rows.apply(key, step) {
+            return Ok(Err((step.record().position, poison)));
+        }
+    }
+    rows.encoded(key).map(Ok)
+}
+
 /// Only what belongs to one slot: steps that keep none of their keys are left out.
 pub(crate) fn of_slot<V: View>(steps: Vec<Step<V>>, slot: u16, slots: u16) -> impl Iterator<Item = Step<V>> {
     steps.into_iter().filter_map(move |mut step| {

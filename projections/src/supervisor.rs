@@ -48,11 +48,11 @@ struct Shared {
     // Counts up whenever people decided something that workers must know.
     anew: watch::Sender<u64>,
     committed: broadcast::Sender<Committed>,
+    ended: watch::Sender<bool>,
 }
 
 /// A step of a worker, for those who watch.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "nobody watches yet")]
 pub(crate) struct Committed {
     pub(crate) generation: GenerationId,
     pub(crate) partition: Partition,
@@ -86,6 +86,7 @@ impl Following {
             look: Notify::new(),
             anew: watch::Sender::default(),
             committed: broadcast::Sender::new(WATCH_STEPS),
+            ended: watch::Sender::default(),
         };
         Following { view, shared: Arc::new(shared) }
     }
@@ -124,15 +125,25 @@ impl Following {
     }
 
     /// The steps of the workers of this process, from now on.
-    #[allow(dead_code, reason = "nobody watches yet")]
     pub(crate) fn committed(&self) -> broadcast::Receiver<Committed> {
         self.shared.committed.subscribe()
     }
 
-    /// Tells those who watch of a step.
-    pub(crate) fn tell(&self, generation: &Generation, partition: Partition, position: Position, rows: Vec<RowChange>) {
+    /// Whether this process has stopped to follow the view.
+    pub(crate) fn ended(&self) -> watch::Receiver<bool> {
+        self.shared.ended.subscribe()
+    }
+
+    /// Tells those who watch of a step; without rows they look again.
+    pub(crate) fn tell(
+        &self,
+        generation: &Generation,
+        partition: Partition,
+        position: Position,
+        rows: Option<Vec<RowChange>>,
+    ) {
         if self.shared.committed.receiver_count() > 0 {
-            let rows = (rows.len() <= WATCH_ROWS).then(|| rows.into());
+            let rows = rows.filter(|rows| rows.len() <= WATCH_ROWS).map(Into::into);
             // Nobody listening any more is no trouble.
             let _ = self.shared.committed.send(Committed { generation: generation.id, partition, position, rows });
         }
@@ -252,6 +263,7 @@ impl<V: View> Supervisor<V> {
         for (_, followed) in followed {
             followed.end().await;
         }
+        self.following.shared.ended.send_replace(true);
     }
 
     async fn look(&self, spec: &GenerationSpec) -> Result<(), StoreError> {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
-    Checkpoint, CommitError, EventId, Failure, Generation, LogPage, Parked, Partition, Position, ReadLog, ReadRows,
-    RowChange, RowsBy, Store, StoreError, ViewCommit,
+    Checkpoint, CommitError, EventId, Failure, Generation, Keeps, LogPage, Parked, Partition, Position, ReadLog,
+    ReadRows, RowChange, RowsBy, Store, StoreError, ViewCommit,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -165,7 +165,7 @@ impl<V: View> Work<V> {
     }
 
     /// Tells those who watch.
-    fn tell(&self, partition: Partition, position: Position, rows: Vec<RowChange>) {
+    fn tell(&self, partition: Partition, position: Position, rows: Option<Vec<RowChange>>) {
         self.following.tell(&self.generation, partition, position, rows);
     }
 
@@ -182,7 +182,7 @@ impl<V: View> Work<V> {
         let mut hint = self.log.hint();
         loop {
             hint.reset();
-            if let Err(error) = shift.retry_due().await {
+            if let Err(error) = shift.look_after().await {
                 return error;
             }
             let mut moved = false;
@@ -210,6 +210,8 @@ struct Shift<'a, V: View> {
     parked_events: usize,
     /// Keys that are tried again by themselves, and when.
     retries: BTreeMap<String, DateTime<Utc>>,
+    /// When the past is forgotten next.
+    forget_at: DateTime<Utc>,
     left_out: LeftOut,
 }
 
@@ -232,6 +234,8 @@ impl<'a, V: View> Shift<'a, V> {
             let checkpoint = found.unwrap_or(&start);
             same_log(work, checkpoint).await?;
             work.progress.reached(partition, checkpoint.position);
+            // Somebody else may have changed rows since this process worked here last.
+            work.tell(partition, checkpoint.position, None);
             feeds.push(Feed { partition, position: checkpoint.position, event: checkpoint.event, ahead: None });
         }
         let mut shift = Shift {
@@ -242,6 +246,7 @@ impl<'a, V: View> Shift<'a, V> {
             parked: HashSet::new(),
             parked_events: 0,
             retries: BTreeMap::new(),
+            forget_at: work.clock.now(),
             left_out: LeftOut::of(work.views.verdicts(V::NAME).await?),
         };
         shift.read_parked().await?;
@@ -350,7 +355,7 @@ impl<'a, V: View> Shift<'a, V> {
         work.views.commit_view(commit).await?;
         self.parked_events += park.len();
         park.iter().for_each(|parked| self.retry_later(parked));
-        work.tell(partition, up_to, rows);
+        work.tell(partition, up_to, Some(rows));
         self.rows.trim();
         work.progress.settled_to(partition, up_to, steps.len() as u64);
         work.progress.parked_keys(self.parked.len() as u64);
@@ -379,6 +384,29 @@ impl<'a, V: View> Shift<'a, V> {
         let wait = options.retry_after.saturating_mul(1 << parked.attempts.saturating_sub(1).min(16));
         let wait = TimeDelta::from_std(wait.min(Options::RETRY_AFTER_MAX)).unwrap_or(TimeDelta::hours(1));
         self.retries.insert(parked.key.clone(), self.work.clock.now() + wait);
+    }
+
+    /// What is done now and then.
+    async fn look_after(&mut self) -> Result<(), WorkError> {
+        self.retry_due().await?;
+        self.forget_old().await
+    }
+
+    /// Forgets the past that is older than is kept. One slot does so for all.
+    async fn forget_old(&mut self) -> Result<(), WorkError> {
+        let (work, now) = (self.work, self.work.clock.now());
+        let Some(age) = work.options.history_for.filter(|_| V::KEEPS != Keeps::Present && work.slot == 0) else {
+            return Ok(());
+        };
+        let (Ok(age), true) = (TimeDelta::from_std(age), now >= self.forget_at) else { return Ok(()) };
+        self.forget_at = now + (age / 16).clamp(TimeDelta::seconds(1), TimeDelta::hours(1));
+        let partition = self.feeds[0].partition;
+        let Some(oldest) = now.checked_sub_signed(age) else { return Ok(()) };
+        let since = work.log.position_at(partition, oldest).await?.min(self.feeds[0].position);
+        if since > Position::START {
+            work.views.forget_history(work.generation.id, since).await?;
+        }
+        Ok(())
     }
 
     /// Tries the keys again whose time has come.

@@ -5,7 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
-use annals_core::{Moment, ReadRows, RowsBy, Token};
+use annals_core::{Instant, Moment, Position, ReadRows, RowsBy, Token};
 
 use super::{ViewError, Views};
 use crate::rows::decoded;
@@ -28,11 +28,12 @@ pub struct Get<V: View> {
     at_least: Option<Token>,
     wait: Duration,
     as_of: Option<Moment>,
+    valid_at: Option<Instant>,
 }
 
 impl<V: View> Get<V> {
     pub(super) fn new(views: Views<V>, key: V::Key) -> Get<V> {
-        Get { views, key, at_least: None, wait: Views::<V>::WAIT, as_of: None }
+        Get { views, key, at_least: None, wait: Views::<V>::WAIT, as_of: None, valid_at: None }
     }
 
     /// Waits until the view has come as far as this: what a command returned, or a token that came with a request.
@@ -53,6 +54,13 @@ impl<V: View> Get<V> {
         self
     }
 
+    /// As it was in the world at a time, by when events occurred: what occurred later is left out. Together with
+    /// [`as_of`](Get::as_of): by what was known then. Only of views with `history(bitemporal)`; it folds all events that touched the row.
+    pub fn valid_at(mut self, time: impl Into<Instant>) -> Get<V> {
+        self.valid_at = Some(time.into());
+        self
+    }
+
     async fn get(self) -> Result<Option<V>, ViewError> {
         let views = &self.views;
         if let Some(token) = &self.at_least {
@@ -60,8 +68,12 @@ impl<V: View> Get<V> {
             views.reach(token, self.wait).await?;
         }
         let key = views.key(&self.key)?;
+        let valid_at = self.valid_at.map(|instant| instant.time()).transpose()?;
         let Some(moment) = self.as_of else {
             let generation = views.live().await?;
+            if let Some(time) = valid_at {
+                return views.valid_value(&generation, &key, time, Position::MAX).await;
+            }
             let read = ReadRows::of(generation.id, RowsBy::Keys(vec![key.clone()])).limit(1);
             let row = views.site.views.read_rows(read).await?.rows.into_iter().next();
             return Ok(decoded(&key, row.map(|row| row.value).as_ref())?);
@@ -69,6 +81,9 @@ impl<V: View> Get<V> {
         let (generation, position) = views.at_moment(moment).await?;
         let token = Token::new(views.site.db.store().id()).with(annals_core::Partition(0), position);
         views.reach(&token, self.wait).await?;
+        if let Some(time) = valid_at {
+            return views.valid_value(&generation, &key, time, position).await;
+        }
         let values = views.past_values(&generation, &[key], position).await?;
         Ok(values.into_iter().next().flatten())
     }

@@ -1,6 +1,6 @@
 //! The past of a view: the version that held, and where a moment lies inside a batch, that batch's events once more.
 
-use annals_core::{Generation, Keeps, Moment, Partition, PastRow, Position, ReadLog};
+use annals_core::{Generation, Moment, Partition, PastRow, Position, ReadLog};
 use bytes::Bytes;
 
 use super::{ViewError, Views};
@@ -12,11 +12,7 @@ use crate::view::View;
 impl<V: View> Views<V> {
     /// The position that a moment means, and the generation that can answer for it.
     pub(super) async fn at_moment(&self, moment: Moment) -> Result<(Generation, Position), ViewError> {
-        let generation = self.live().await?;
-        if generation.spec.keeps == Keeps::Present {
-            let what = format!("view `{}` keeps no past; declare it with `history`", V::NAME);
-            return Err(annals_core::Invalid::new(what).into());
-        }
+        let generation = self.keeping_the_past().await?;
         if self.site.db.store().partitions() > 1 {
             let what = "a log of several partitions has no one position; ask each partition's cut";
             return Err(annals_core::Invalid::new(what).into());
@@ -51,11 +47,18 @@ impl<V: View> Views<V> {
 
     /// The events of the batches that the moment lies inside, up to the moment.
     async fn steps_inside(&self, past: &[PastRow], moment: Position) -> Result<Vec<Step<V>>, ViewError> {
-        let Some(after) = past.iter().filter_map(|row| row.refold_after).min() else { return Ok(Vec::new()) };
+        match past.iter().filter_map(|row| row.refold_after).min() {
+            Some(after) => self.steps_between(after, moment).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What the events behind `after` do, up to and with `up_to`.
+    pub(super) async fn steps_between(&self, after: Position, up_to: Position) -> Result<Vec<Step<V>>, ViewError> {
         let handlers = V::handlers();
         let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
         let mut steps = Vec::new();
-        let mut read = ReadLog::after(after).up_to(moment).filter(handlers.filter());
+        let mut read = ReadLog::after(after).up_to(up_to).filter(handlers.filter());
         loop {
             let page = self.site.db.store().read(read.clone()).await?;
             for record in page.events {
@@ -64,7 +67,7 @@ impl<V: View> Views<V> {
                     Err(error) => return Err(ViewError::Unreadable(crate::worker::chain(&error))),
                 }
             }
-            if page.end || page.scanned >= moment {
+            if page.end || page.scanned >= up_to {
                 return Ok(steps);
             }
             read.after = page.scanned;

@@ -1,19 +1,15 @@
 //! The queue of a key: events that were set aside are folded in their order, as far as it goes.
 
-use annals_core::{
-    Checkpoint, Lease, Parked, Partition, Position, ReadLog, ReadRows, RecordedEvent, RowsBy, ViewCommit,
-};
+use annals_core::{Checkpoint, Lease, Parked, Partition, Position, ReadRows, RowsBy, ViewCommit};
 
 use super::{Held, Work, WorkError};
 use crate::left_out::LeftOut;
+use crate::log::records_at;
 use crate::rows::{Drained, Waiting, drained};
 use crate::view::{Poison, View};
 
 /// Events of a queue that are settled in one transaction.
 const CHUNK_EVENTS: usize = 1_000;
-
-/// Events of the log that are read along rather than read again: how far apart those of one read may stand.
-const GAP_EVENTS: u64 = 32;
 
 /// What came of a queue.
 #[derive(Debug, Default)]
@@ -100,7 +96,7 @@ impl<V: View> Work<V> {
         commit.park = emptied.still.iter().cloned().collect();
         let rows = commit.rows.clone();
         self.views.commit_view(commit).await?;
-        self.tell(at.partition, at.position, rows);
+        self.tell(at.partition, at.position, Some(rows));
         Ok(emptied)
     }
 
@@ -119,11 +115,9 @@ impl<V: View> Work<V> {
         left_out: &LeftOut,
     ) -> Result<Vec<Waiting<V>>, WorkError> {
         let mut waiting = Vec::with_capacity(queue.len());
-        let mut records = self.records(partition, &queue).await?.into_iter().peekable();
+        let positions: Vec<Position> = queue.iter().map(|parked| parked.position).collect();
+        let mut records = records_at(&*self.log, partition, &positions).await?.into_iter().peekable();
         for parked in queue {
-            while records.peek().is_some_and(|record| record.position < parked.position) {
-                records.next();
-            }
             let steps = match records.next_if(|record| record.position == parked.position) {
                 None => Err(Poison::new("the event is not in the log any more; skip it, or rebuild the view")),
                 Some(record) => match left_out.prepare(&self.handlers, record) {
@@ -137,27 +131,5 @@ impl<V: View> Work<V> {
             waiting.push(Waiting { parked, steps });
         }
         Ok(waiting)
-    }
-
-    /// The events of a queue, and maybe others between them. Those that stand near each other are read at once.
-    async fn records(&self, partition: Partition, queue: &[Parked]) -> Result<Vec<RecordedEvent>, WorkError> {
-        let mut records = Vec::with_capacity(queue.len());
-        let near = |a: &Parked, b: &Parked| b.position.get() - a.position.get() <= GAP_EVENTS;
-        for run in queue.chunk_by(near) {
-            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            let mut read = ReadLog::after(first.position.minus(1)).up_to(last.position).partition(partition);
-            loop {
-                let page = self.log.read(read.clone()).await?;
-                let wanted = |record: &RecordedEvent| {
-                    run.binary_search_by_key(&record.position, |parked| parked.position).is_ok()
-                };
-                records.extend(page.events.into_iter().filter(wanted));
-                if page.end || page.scanned >= last.position {
-                    break;
-                }
-                read.after = page.scanned;
-            }
-        }
-        Ok(records)
     }
 }

@@ -4,8 +4,10 @@
 
 mod bank;
 mod exactly_once;
+mod history;
 mod lifecycle;
 mod past;
 mod poison;
 mod queries;
 mod rebuild;
+mod watch;

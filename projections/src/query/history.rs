@@ -1,0 +1,284 @@
+//! How rows became what they are: every version of one, and what changed between two moments.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{Generation, Invalid, Keeps, Moment, Partition, Position, RowVersion, Token};
+use bytes::Bytes;
+
+use super::{ViewError, Views, typed_key};
+use crate::key::ViewKey;
+use crate::rows::{Version, decoded, encode, run_end, versions};
+use crate::view::View;
+
+/// The past of one row about to be read. Without more: its first hundred versions.
+///
+/// ```
+/// # use annals_projections::{Program, View, ViewError};
+/// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
+/// let page = db.view::<Balance>().history("alice").await?;
+/// for version in &page.versions {
+///     println!("since {}: {:?}", version.recorded_at, version.value);
+/// }
+/// let rest = db.view::<Balance>().history("alice").after(page.next.unwrap_or_default()).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is read until it is awaited"]
+pub struct HistoryOf<V: View> {
+    views: Views<V>,
+    key: V::Key,
+    after: Position,
+    limit: usize,
+}
+
+/// A page of the past of a row.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct RowHistory<V: View> {
+    /// The versions, oldest first; each differs from the one before it.
+    pub versions: Vec<VersionOf<V>>,
+    /// Where to go on, when there may be more: for [`HistoryOf::after`].
+    pub next: Option<Position>,
+}
+
+/// What a row was for a while.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct VersionOf<V: View> {
+    /// The row, or nothing when there was none.
+    pub value: Option<V>,
+    /// The position of the event that made it so.
+    pub from: Position,
+    /// When that event was recorded.
+    pub recorded_at: DateTime<Utc>,
+    /// The position of the event that ended it, and when that one was recorded; nothing for what the row is now.
+    pub until: Option<(Position, DateTime<Utc>)>,
+}
+
+/// What changed between two moments, about to be read. Without more: the first thousand keys that were touched.
+///
+/// ```
+/// # use annals_projections::{Program, View, ViewError};
+/// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
+/// let page = db.view::<Balance>().changed_between("2026-03-30T00:00:00Z", "2026-03-31T00:00:00Z").await?;
+/// for change in &page.changes {
+///     println!("{}: {:?} became {:?}", change.key, change.before, change.after);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is read until it is awaited"]
+pub struct ChangedBetween<V: View> {
+    views: Views<V>,
+    from: Moment,
+    to: Moment,
+    after: Option<V::Key>,
+    limit: usize,
+}
+
+/// A page of what changed between two moments.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Changed<V: View> {
+    /// Rows that are not the same at both moments, in the order of their keys. A page may have none and still go on.
+    pub changes: Vec<RowDiff<V>>,
+    /// Where to go on, when there may be more: for [`ChangedBetween::after`].
+    pub next: Option<V::Key>,
+    /// The positions that the moments are.
+    pub between: (Position, Position),
+}
+
+/// A row at two moments.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct RowDiff<V: View> {
+    /// Its key.
+    pub key: V::Key,
+    /// What it was at the first moment.
+    pub before: Option<V>,
+    /// What it was at the second.
+    pub after: Option<V>,
+}
+
+impl<V: View> Views<V> {
+    /// The past of one row: what it was, from when to when. Independent of how events were batched.
+    pub fn history(&self, key: impl Into<V::Key>) -> HistoryOf<V> {
+        HistoryOf { views: self.clone(), key: key.into(), after: Position::START, limit: 100 }
+    }
+
+    /// Rows that are not the same at two moments, each a position of the log or a recorded time.
+    pub fn changed_between(&self, from: impl Into<Moment>, to: impl Into<Moment>) -> ChangedBetween<V> {
+        ChangedBetween { views: self.clone(), from: from.into(), to: to.into(), after: None, limit: 1_000 }
+    }
+
+    /// The versions that a stored run consists of.
+    async fn versions_of(&self, key: &str, base: Option<&Bytes>, run: &RowVersion) -> Result<Vec<Version>, ViewError> {
+        let whole = Version { from: run.up_to, recorded_at: run.recorded_at, value: run.value.clone() };
+        if run.after.next() == run.up_to {
+            return Ok(vec![whole]);
+        }
+        let steps = self.steps_between(run.after, run.up_to).await?;
+        let mut versions = versions::<V>(key, base, &steps)?;
+        // What was kept is what was told to readers.
+        if versions.last().is_some_and(|last| last.value != whole.value) {
+            versions.push(whole);
+        }
+        Ok(versions)
+    }
+}
+
+impl<V: View> HistoryOf<V> {
+    /// Behind where a page ended.
+    pub fn after(mut self, position: Position) -> HistoryOf<V> {
+        self.after = position;
+        self
+    }
+
+    /// At most so many versions (at least one).
+    pub fn limit(mut self, versions: usize) -> HistoryOf<V> {
+        self.limit = versions.max(1);
+        self
+    }
+
+    async fn read(self) -> Result<RowHistory<V>, ViewError> {
+        let views = &self.views;
+        let key = views.key(&self.key)?;
+        let generation = views.keeping_the_past().await?;
+        // One more, which ends the last one of the page.
+        let mut found = self.found(&generation, &key).await?;
+        let next = (found.len() > self.limit).then(|| found[self.limit - 1].from);
+        let ends = found.split_off(found.len().min(self.limit));
+        let mut versions: Vec<VersionOf<V>> = Vec::with_capacity(found.len());
+        for Version { from, recorded_at, value } in found {
+            if let Some(before) = versions.last_mut() {
+                before.until = Some((from, recorded_at));
+            }
+            versions.push(VersionOf { value: decoded(&key, value.as_ref())?, from, recorded_at, until: None });
+        }
+        if let (Some(last), Some(end)) = (versions.last_mut(), ends.first()) {
+            last.until = Some((end.from, end.recorded_at));
+        }
+        Ok(RowHistory { versions, next })
+    }
+
+    /// One version more than the limit, when there is one.
+    async fn found(&self, generation: &Generation, key: &str) -> Result<Vec<Version>, ViewError> {
+        let (store, mut at) = (&self.views.site.views, self.after);
+        let mut found: Vec<Version> = Vec::new();
+        // What the row was before; nothing while that is not known.
+        let mut before: Option<Option<Bytes>> = None;
+        loop {
+            let runs = store.row_versions(generation.id, key, (at, Position::MAX), self.limit.min(1_000) + 1).await?;
+            let Some(last) = runs.last() else { return Ok(found) };
+            at = last.up_to;
+            for run in &runs {
+                let since = generation.history_since;
+                let versions = if before.is_none() && run.up_to <= since {
+                    // How it became what it was then is forgotten.
+                    before = Some(None);
+                    vec![Version { from: run.up_to, recorded_at: run.recorded_at, value: run.value.clone() }]
+                } else {
+                    if before.is_none() {
+                        let past = store.read_past(generation.id, &[key.to_owned()], run.after.max(since)).await?;
+                        before = Some(past.into_iter().next().and_then(|row| row.base).and_then(|base| base.value));
+                    }
+                    self.views.versions_of(key, before.as_ref().and_then(Option::as_ref), run).await?
+                };
+                for version in versions {
+                    if before.as_ref() != Some(&version.value) && version.from > self.after {
+                        found.push(version.clone());
+                    }
+                    before = Some(version.value);
+                }
+                if found.len() > self.limit {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+}
+
+impl<V: View> ChangedBetween<V> {
+    /// Behind where a page ended.
+    pub fn after(mut self, key: Option<V::Key>) -> ChangedBetween<V> {
+        self.after = key;
+        self
+    }
+
+    /// Looking at so many keys that were touched, at most (at least one).
+    pub fn limit(mut self, keys: usize) -> ChangedBetween<V> {
+        self.limit = keys.max(1);
+        self
+    }
+
+    async fn read(self) -> Result<Changed<V>, ViewError> {
+        let views = &self.views;
+        let (generation, from) = views.at_moment(self.from).await?;
+        let (_, to) = views.at_moment(self.to).await?;
+        if from > to {
+            return Err(Invalid::new(format!("a change from position {from} back to {to}")).into());
+        }
+        views.reach(&Token::new(views.site.db.store().id()).with(Partition(0), to), Views::<V>::WAIT).await?;
+        // Runs that reach over the second moment end here at the latest.
+        let range = (from, run_end(to));
+        let after = self.after.as_ref().map(ViewKey::to_key);
+        let keys = views.site.views.keys_changed_between(generation.id, range, after.as_deref(), self.limit).await?;
+        let next = keys.last().filter(|_| keys.len() == self.limit).map(|key| typed_key::<V>(key)).transpose()?;
+        let before = views.past_values(&generation, &keys, from).await?;
+        let after = views.past_values(&generation, &keys, to).await?;
+        let mut changes = Vec::new();
+        for ((key, before), after) in keys.iter().zip(before).zip(after) {
+            let bytes = |value: &Option<V>| value.as_ref().map(|value| encode(key, value)).transpose();
+            if bytes(&before)? != bytes(&after)? {
+                changes.push(RowDiff { key: typed_key::<V>(key)?, before, after });
+            }
+        }
+        Ok(Changed { changes, next, between: (from, to) })
+    }
+}
+
+impl<V: View> Views<V> {
+    /// The live generation, if it keeps the past.
+    pub(super) async fn keeping_the_past(&self) -> Result<Generation, ViewError> {
+        let generation = self.live().await?;
+        if generation.spec.keeps == Keeps::Present {
+            let what = format!("view `{}` keeps no past; declare it with `history`", V::NAME);
+            return Err(Invalid::new(what).into());
+        }
+        Ok(generation)
+    }
+}
+
+impl<V: View> IntoFuture for HistoryOf<V> {
+    type Output = Result<RowHistory<V>, ViewError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.read())
+    }
+}
+
+impl<V: View> IntoFuture for ChangedBetween<V> {
+    type Output = Result<Changed<V>, ViewError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.read())
+    }
+}
+
+impl<V: View> fmt::Debug for HistoryOf<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HistoryOf").field("view", &V::NAME).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl<V: View> fmt::Debug for ChangedBetween<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("ChangedBetween");
+        debug.field("view", &V::NAME).field("from", &self.from).field("to", &self.to).finish_non_exhaustive()
+    }
+}

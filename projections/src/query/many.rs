@@ -1,0 +1,124 @@
+//! Several rows of one moment.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::time::Duration;
+
+use annals_core::{CommitError, Failure, Moment, Partition, ReadRows, RowsBy, StoreError, Token};
+use bytes::Bytes;
+
+use super::{ViewError, Views};
+use crate::rows::decoded;
+use crate::view::View;
+
+/// How often rows that do not fit into one page are read until nothing moved in between.
+const ATTEMPTS: usize = 20;
+
+/// Several rows about to be read, all of one moment. Answers in the order of the keys, with nothing for those without a row.
+///
+/// ```
+/// # use annals_projections::{Program, View, ViewError};
+/// # async fn example<Balance: View<Key = String>>(db: Program) -> Result<(), ViewError> {
+/// let both = db.view::<Balance>().many(["alice", "bob"]).await?;
+/// assert_eq!(both.len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is read until it is awaited"]
+pub struct Many<V: View> {
+    views: Views<V>,
+    keys: Vec<V::Key>,
+    at_least: Option<Token>,
+    wait: Duration,
+    as_of: Option<Moment>,
+}
+
+impl<V: View> Views<V> {
+    /// Several rows of one moment, in the order of the keys.
+    pub fn many(&self, keys: impl IntoIterator<Item = impl Into<V::Key>>) -> Many<V> {
+        let keys = keys.into_iter().map(Into::into).collect();
+        Many { views: self.clone(), keys, at_least: None, wait: Views::<V>::WAIT, as_of: None }
+    }
+}
+
+impl<V: View> Many<V> {
+    /// Waits until the view has come as far as this.
+    pub fn at_least(mut self, token: impl Into<Token>) -> Many<V> {
+        self.at_least = Some(token.into());
+        self
+    }
+
+    /// Waits at most so long. Default: [`Views::WAIT`].
+    pub fn within(mut self, wait: Duration) -> Many<V> {
+        self.wait = wait;
+        self
+    }
+
+    /// As they were at a moment: just after a position of the log, or at a recorded time.
+    pub fn as_of(mut self, moment: impl Into<Moment>) -> Many<V> {
+        self.as_of = Some(moment.into());
+        self
+    }
+
+    async fn read(self) -> Result<Vec<Option<V>>, ViewError> {
+        let views = &self.views;
+        if let Some(token) = &self.at_least {
+            views.live().await?;
+            views.reach(token, self.wait).await?;
+        }
+        let keys = self.keys.iter().map(|key| views.key(key)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(moment) = self.as_of {
+            let (generation, position) = views.at_moment(moment).await?;
+            let token = Token::new(views.site.db.store().id()).with(Partition(0), position);
+            views.reach(&token, self.wait).await?;
+            return views.past_values(&generation, &keys, position).await;
+        }
+        let found = views.rows_of_one_moment(&keys).await?;
+        keys.iter().map(|key| Ok(decoded(key, found.get(key))?)).collect()
+    }
+}
+
+impl<V: View> Views<V> {
+    async fn rows_of_one_moment(&self, keys: &[String]) -> Result<HashMap<String, Bytes>, ViewError> {
+        for _ in 0..ATTEMPTS {
+            let generation = self.live().await?;
+            let mut read = ReadRows::of(generation.id, RowsBy::Keys(keys.to_vec())).limit(keys.len().max(1));
+            let (mut found, mut stood) = (HashMap::new(), None);
+            loop {
+                let page = match self.site.views.read_rows(read.clone()).await {
+                    Ok(page) => page,
+                    // Another generation serves by now.
+                    Err(CommitError::Gone(_)) => break,
+                    Err(error) => return Err(error.into()),
+                };
+                if stood.get_or_insert_with(|| page.checkpoints.clone()) != &page.checkpoints {
+                    break;
+                }
+                found.extend(page.rows.into_iter().map(|row| (row.key, row.value)));
+                match page.next {
+                    None => return Ok(found),
+                    next => read = read.after(next),
+                }
+            }
+        }
+        let what = format!("{} rows of view `{}` change faster than they are read: ask for fewer", keys.len(), V::NAME);
+        Err(StoreError::new(Failure::Unavailable, what).into())
+    }
+}
+
+impl<V: View> IntoFuture for Many<V> {
+    type Output = Result<Vec<Option<V>>, ViewError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.read())
+    }
+}
+
+impl<V: View> fmt::Debug for Many<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Many").field("view", &V::NAME).field("keys", &self.keys).finish_non_exhaustive()
+    }
+}

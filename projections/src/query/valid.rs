@@ -1,0 +1,51 @@
+//! What had happened by a time of the world: the events that touched a row, those of them that had occurred, folded anew.
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{Generation, Invalid, Keeps, PAGE_EVENTS, Partition, Position};
+
+use super::{ViewError, Views};
+use crate::left_out::LeftOut;
+use crate::log::records_at;
+use crate::rows::{decoded, folded};
+use crate::view::View;
+
+impl<V: View> Views<V> {
+    /// One row as it was valid at `time`, by what was known just after `moment`.
+    pub(super) async fn valid_value(
+        &self,
+        generation: &Generation,
+        key: &str,
+        time: DateTime<Utc>,
+        moment: Position,
+    ) -> Result<Option<V>, ViewError> {
+        if generation.spec.keeps != Keeps::Bitemporal {
+            let what = format!(
+                "view `{}` does not keep which events touched a row; declare it with `history(bitemporal)`",
+                V::NAME
+            );
+            return Err(Invalid::new(what).into());
+        }
+        let (handlers, store) = (V::handlers(), &self.site.views);
+        let left_out = LeftOut::of(store.verdicts(V::NAME).await?);
+        let (mut after, mut value) = (Position::START, None);
+        loop {
+            let touched = store.touched(generation.id, key, after, moment, PAGE_EVENTS).await?;
+            let Some(last) = touched.last() else { return Ok(decoded(key, value.as_ref())?) };
+            after = *last;
+            let mut steps = Vec::new();
+            for record in records_at(&**self.site.db.store(), Partition(0), &touched).await? {
+                if record.occurred_at <= time {
+                    let prepared = left_out.prepare(&handlers, record);
+                    steps.extend(prepared.map_err(|error| ViewError::Unreadable(crate::worker::chain(&error)))?);
+                }
+            }
+            value = folded::<V>(key, value, &steps)?.map_err(|(position, poison)| {
+                let (view, why) = (V::NAME, poison.reason());
+                ViewError::Unreadable(format!(
+                    "row `{}` of view `{view}` cannot be told as of {time}: without what occurred later, the event at {position} makes no sense: {why}",
+                    key.escape_debug()
+                ))
+            })?;
+        }
+    }
+}
