@@ -22,6 +22,7 @@ statements! {
     DELETE_REMOVAL = "delete_removal";
     DELETE_SNAPSHOT = "delete_snapshot";
     DELETE_VERSIONS_BEFORE = "delete_versions_before";
+    DELETE_VERSION_OF_ROW = "delete_version_of_row";
     DELETE_VIEW_CHECKPOINTS = "delete_view_checkpoints";
     DELETE_VIEW_ENTRY = "delete_view_entry";
     DELETE_VIEW_ROW = "delete_view_row";

@@ -1,5 +1,5 @@
 -- the keys of the versions that end behind a position, up to and with another, in the order of the ends
 select key
-from annals_view_versions indexed by annals_view_versions_by_end
+from annals_view_versions
 where generation = ?1 and up_to > ?2 and up_to <= ?3
 order by up_to

@@ -97,12 +97,12 @@ fn save_versions(connection: &Connection, commit: &ViewCommit) -> Result<(), Hal
     if commit.versions.is_empty() {
         return Ok(());
     }
-    connection.prepare_cached("savepoint annals_versions")?.execute([])?;
+    let generation = stored(commit.generation.0);
     let mut insert = connection.prepare_cached(sql::INSERT_VERSION_OF_ROW)?;
-    for version in &commit.versions {
+    for (count, version) in commit.versions.iter().enumerate() {
         let RowVersion { key, after, up_to, recorded_at, value } = version;
         let inserted = insert.execute(params![
-            stored(commit.generation.0),
+            generation,
             key,
             stored(up_to.get()),
             stored(after.get()),
@@ -112,15 +112,17 @@ fn save_versions(connection: &Connection, commit: &ViewCommit) -> Result<(), Hal
         match inserted {
             Ok(_) => {}
             Err(error) if is_duplicate(&error) => {
-                connection.prepare_cached("rollback to annals_versions")?.execute([])?;
-                connection.prepare_cached("release annals_versions")?.execute([])?;
+                // A savepoint would copy every page that is written, each time, for what almost never happens.
+                let mut delete = connection.prepare_cached(sql::DELETE_VERSION_OF_ROW)?;
+                for RowVersion { key, up_to, .. } in &commit.versions[..count] {
+                    delete.execute((generation, stored(up_to.get()), key))?;
+                }
                 let key = key.escape_debug();
                 return Err(Invalid::new(format!("key `{key}` has a version that ends at {up_to} already")).into());
             }
             Err(error) => return Err(error.into()),
         }
     }
-    connection.prepare_cached("release annals_versions")?.execute([])?;
     Ok(())
 }
 

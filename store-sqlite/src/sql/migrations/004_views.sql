@@ -49,7 +49,8 @@ create table annals_view_entries (
     primary key (generation, "index", entry, key)
 ) strict, without rowid;
 
--- what a row was after the events behind `after`, up to `up_to`; a null value: there was none.
+-- what a row was after the events behind `after`, up to `up_to`; a null value: there was none. in the order of the ends, so that what
+-- is new stands together: in the order of the keys each step would write a page of its own for almost every row.
 create table annals_view_versions (
     generation integer not null,
     key text not null,
@@ -57,10 +58,10 @@ create table annals_view_versions (
     after integer not null,
     recorded_at integer not null,
     value blob,
-    primary key (generation, key, up_to)
+    primary key (generation, up_to, key)
 ) strict, without rowid;
 
-create index annals_view_versions_by_end on annals_view_versions (generation, up_to);
+create unique index annals_view_versions_by_key on annals_view_versions (generation, key, up_to);
 
 create table annals_view_touched (
     generation integer not null,
