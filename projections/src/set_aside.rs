@@ -165,7 +165,10 @@ impl SetAside {
             let mut after: Option<(String, Partition, Position)> = None;
             loop {
                 let behind = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
-                let page = self.site.views.parked(generation.id, behind, annals_core::PAGE_EVENTS).await?;
+                let page = match self.site.views.parked(generation.id, behind, annals_core::PAGE_EVENTS).await {
+                    Err(CommitError::Gone(_)) => break,
+                    page => page?,
+                };
                 let Some(last) = page.last() else { break };
                 after = Some((last.key.clone(), Partition(u32::MAX), Position::MAX));
                 let mut keys: Vec<_> = page.into_iter().map(|parked| parked.key).collect();
@@ -176,10 +179,13 @@ impl SetAside {
                     if of_slot.is_empty() {
                         continue;
                     }
-                    let emptied = (self.settle)(generation.clone(), slot, of_slot).await?;
-                    if serving == Some(generation.id) {
-                        all.events += emptied.settled;
-                        all.still = all.still.or(emptied.still);
+                    match (self.settle)(generation.clone(), slot, of_slot).await {
+                        Ok(emptied) if serving == Some(generation.id) => {
+                            all.events += emptied.settled;
+                            all.still = all.still.or(emptied.still);
+                        }
+                        Ok(_) | Err(WorkError::Again(CommitError::Gone(_))) => {}
+                        Err(error) => return Err(error.into()),
                     }
                 }
             }

@@ -148,6 +148,8 @@ impl<V: View> Work<V> {
     ) -> Option<WorkError> {
         let held = tokio::select! {
             held = Held::acquire(self) => held,
+            // Somebody had the slot for a moment and gave it back.
+            _ = anew.changed() => return Some(WorkError::Anew),
             _ = stop.wait_for(|stop| *stop) => return None,
         };
         let held = match held {

@@ -421,3 +421,45 @@ async fn an_event_that_reads_as_several_is_folded_as_a_whole_or_set_aside_as_a_w
     assert_eq!(view.get("alice").await.unwrap(), Some(Sum { cents: 0 }));
     assert_eq!((at(1).await, at(2).await, at(3).await), (1, -4, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settling_while_events_come_in_loses_none_and_folds_none_twice() {
+    let store = store();
+    // Two programs, so that a slot is also taken from a worker that is not told.
+    let programs = [
+        program_with(&store, options().slots(2).lease(Duration::from_millis(200))).await,
+        program_with(&store, options().slots(2).lease(Duration::from_millis(200))).await,
+    ];
+    let writer = Annals::on(Arc::clone(&store) as _);
+    let writing = tokio::spawn(async move {
+        for number in 0..300 {
+            let key = (number % 5).to_string();
+            let event = if number % 29 == 0 { noted("poison") } else { deposited(1) };
+            happens(&writer, &key, event).await;
+        }
+    });
+    let view = programs[1].view::<Balance>();
+    loop {
+        let over = writing.is_finished();
+        if over {
+            all_of(&programs[1], &store).await;
+        }
+        let parked = view.parked(None, 100).await.unwrap();
+        if over && parked.is_empty() {
+            break;
+        }
+        for key in parked {
+            // Another look may have come first.
+            let _ = view.skip(key.key, key.position, "a test").await;
+        }
+        tokio::task::yield_now().await;
+    }
+    let rows = contents(&view).await;
+    let expected = |key: usize| (key..300).step_by(5).filter(|number| number % 29 != 0).count() as u64;
+    for key in 0..5 {
+        assert_eq!(rows[&key.to_string()].events, expected(key), "{key}");
+    }
+    for program in programs {
+        program.stop().await;
+    }
+}
