@@ -15,6 +15,7 @@ mod decide;
 pub mod derive;
 mod error;
 mod event;
+mod generation;
 mod lease;
 mod memory;
 mod moment;
@@ -32,6 +33,7 @@ mod tag;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod typed;
+mod view_commit;
 mod view_store;
 
 pub use aggregate::{
@@ -49,6 +51,7 @@ pub use context::with_metadata;
 pub use decide::{Boundary, Decide, Emit, EmitError, Emits, Fold, IntoDecision, Over, Part};
 pub use error::{Failure, Invalid, StoreError};
 pub use event::{Digest, EventId, Metadata, NewEvent, Place, RecordedEvent, to_microseconds};
+pub use generation::{Generation, GenerationId, GenerationSpec, Keeps, Phase, VIEW_SLOTS_MAX};
 pub use lease::{Acquired, Lease, LeaseState, Leases};
 pub use memory::MemoryStore;
 pub use moment::{Instant, Moment};
@@ -64,8 +67,7 @@ pub use stream::{StreamId, Version};
 pub use stream_state::{Deletion, Status, StreamChange, StreamState};
 pub use tag::Tag;
 pub use typed::{DecodeError, Decoded, EncodeError, Encoded, Event, IntoEvents, Recorded, Shape, Stored, Undecodable};
-pub use view_store::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow, Phase, ReadRows,
-    RowChange, RowPlace, RowVersion, RowsBy, RowsPage, VIEW_KEY_BYTES_MAX, VIEW_SLOTS_MAX, Verdict, ViewCommit,
-    ViewRow, ViewStore,
+pub use view_commit::{
+    Checkpoint, CommitError, Parked, RowChange, RowVersion, VIEW_KEY_BYTES_MAX, Verdict, ViewCommit, ViewRow,
 };
+pub use view_store::{PastRow, ReadRows, RowPlace, RowsBy, RowsPage, ViewStore};

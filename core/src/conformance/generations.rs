@@ -11,7 +11,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::error::Failure;
 use crate::event::EventId;
 use crate::position::{LogId, Partition, Position};
-use crate::view_store::{
+use crate::{
     CommitError, Generation, GenerationId, GenerationSpec, Keeps, Phase, ReadRows, VIEW_KEY_BYTES_MAX, VIEW_SLOTS_MAX,
     Verdict, ViewStore,
 };

@@ -9,7 +9,7 @@ use super::view_words::*;
 use super::words::*;
 use crate::position::Position;
 use crate::store::Store;
-use crate::view_store::{CommitError, GenerationId, Keeps, PastRow, RowVersion, ViewStore};
+use crate::{CommitError, GenerationId, Keeps, PastRow, RowVersion, ViewStore};
 
 const ALL: (Position, Position) = (Position::START, Position::MAX);
 

@@ -9,7 +9,7 @@ use super::Fixture;
 use super::view_words::*;
 use super::words::*;
 use crate::read::{Direction, PAGE_BYTES_MAX};
-use crate::view_store::{CommitError, ReadRows, RowPlace, RowsBy, ViewStore};
+use crate::{CommitError, ReadRows, RowPlace, RowsBy, ViewStore};
 
 /// Texts whose order every database gets wrong that does not compare bytes.
 const TEXTS: [&str; 16] = ["", "\0", " ", "%", "A", "B", "a", "a\0", "a ", "a-", "aa", "ab", "b", "z", "Ä", "ä"];

@@ -14,7 +14,7 @@ use crate::error::{Failure, StoreError};
 use crate::event::EventId;
 use crate::position::{Partition, Position};
 use crate::store::Store;
-use crate::view_store::{
+use crate::{
     Checkpoint, CommitError, GenerationSpec, Keeps, Parked, ReadRows, VIEW_KEY_BYTES_MAX, Verdict, ViewCommit,
     ViewStore,
 };

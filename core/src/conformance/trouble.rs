@@ -39,7 +39,7 @@ use crate::snapshot::{FoldId, Snapshot};
 use crate::store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{StreamChange, StreamState};
-use crate::view_store::{
+use crate::{
     Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Parked, PastRow, ReadRows, RowVersion, RowsPage,
     Verdict, ViewCommit, ViewStore,
 };

@@ -14,7 +14,7 @@ use crate::event::EventId;
 use crate::lease::{Acquired, Lease};
 use crate::position::{LogId, Partition, Position};
 use crate::store::Store;
-use crate::view_store::{
+use crate::{
     Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow, ReadRows, RowChange,
     RowVersion, RowsBy, ViewCommit, ViewRow, ViewStore,
 };

@@ -14,7 +14,7 @@ use crate::error::{Invalid, StoreError};
 use crate::lease::{Acquired, Lease, LeaseState, Leases};
 use crate::position::{Partition, Position};
 use crate::read::{Direction, PAGE_BYTES_MAX};
-use crate::view_store::{
+use crate::{
     Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow, Phase, ReadRows,
     RowChange, RowPlace, RowVersion, RowsBy, RowsPage, Verdict, ViewCommit, ViewRow, ViewStore,
 };

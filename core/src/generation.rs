@@ -1,0 +1,193 @@
+//! Generations: builds of a view, of which readers see one that is complete.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+
+use crate::error::Invalid;
+use crate::position::{LogId, Position};
+use crate::view_commit::VIEW_KEY_BYTES_MAX;
+
+/// The slots that a generation may have: as many as there are virtual nodes to which keys are hashed.
+pub const VIEW_SLOTS_MAX: u16 = 256;
+
+/// One build of a view: filled beside the one that serves, then switched to, then followed until it is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GenerationId(pub u64);
+
+impl std::fmt::Display for GenerationId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a generation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// It is being filled; readers do not see it.
+    Building,
+    /// Readers of its version see it.
+    Live,
+    /// It served once and is still followed, so that going back to it is not stale.
+    Kept,
+}
+
+/// How much of the past a view keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Keeps {
+    /// Only the present rows.
+    #[default]
+    Present,
+    /// Also, for each key, what it was after each commit.
+    History,
+    /// Also which events touched a key, so that questions about event time can be answered.
+    Bitemporal,
+}
+
+/// What a generation is made of; kept with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GenerationSpec {
+    /// The name of the view.
+    pub view: String,
+    /// The version of the view's fold.
+    pub version: u32,
+    /// The types of events that it handles, in order: a view that handles others is another one.
+    pub handles: Vec<String>,
+    /// The log that it is folded from.
+    pub log: LogId,
+    /// How many partitions that log has; exactly one when the past is kept, because a moment is one position.
+    pub partitions: u32,
+    /// Into how many slots its keys are divided.
+    pub slots: u16,
+    /// How much of the past it keeps.
+    pub keeps: Keeps,
+    /// The names of its indexed columns.
+    pub indexes: Vec<String>,
+}
+
+impl GenerationSpec {
+    /// A view of this name and version, folded from this log, in one slot, keeping the present.
+    ///
+    /// ```
+    /// use annals_core::{GenerationSpec, LogId};
+    ///
+    /// let spec = GenerationSpec::new("balances", 1, LogId::random());
+    /// assert_eq!(spec.slots, 1);
+    /// ```
+    pub fn new(view: impl Into<String>, version: u32, log: LogId) -> GenerationSpec {
+        GenerationSpec {
+            view: view.into(),
+            version,
+            handles: Vec::new(),
+            log,
+            partitions: 1,
+            slots: 1,
+            keeps: Keeps::Present,
+            indexes: Vec::new(),
+        }
+    }
+
+    /// Refuses what no store may begin.
+    ///
+    /// # Errors
+    ///
+    /// A view without a name or with one that is too long, no slots or partitions or too many slots, an index that is named twice,
+    /// a view that keeps its past and is folded from several partitions.
+    ///
+    /// ```
+    /// use annals_core::{GenerationSpec, LogId};
+    ///
+    /// let mut spec = GenerationSpec::new("balances", 1, LogId::random());
+    /// assert!(spec.check().is_ok());
+    /// spec.slots = 0;
+    /// assert_eq!(spec.check().unwrap_err().to_string(), "view `balances` is divided into 0 slots, 1 to 256 are possible");
+    /// ```
+    pub fn check(&self) -> Result<(), Invalid> {
+        let view = &self.view;
+        if view.is_empty() || view.len() > VIEW_KEY_BYTES_MAX {
+            let (bytes, most) = (view.len(), VIEW_KEY_BYTES_MAX);
+            return Err(Invalid::new(format!("a view has a name of {bytes} bytes, 1 to {most} are possible")));
+        }
+        if self.slots == 0 || self.slots > VIEW_SLOTS_MAX {
+            let (slots, most) = (self.slots, VIEW_SLOTS_MAX);
+            return Err(Invalid::new(format!("view `{view}` is divided into {slots} slots, 1 to {most} are possible")));
+        }
+        if self.partitions == 0 {
+            return Err(Invalid::new(format!("view `{view}` is folded from a log without partitions")));
+        }
+        if self.partitions > 1 && self.keeps != Keeps::Present {
+            let partitions = self.partitions;
+            return Err(Invalid::new(format!(
+                "view `{view}` keeps its past, which needs a log of one partition, and this one has {partitions}"
+            )));
+        }
+        let mut named = HashSet::new();
+        match self.indexes.iter().find(|name| !named.insert(*name)) {
+            Some(name) => Err(Invalid::new(format!("view `{view}` has index `{name}` twice"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A generation and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Generation {
+    /// Its id: larger than those of all generations that this store made before.
+    pub id: GenerationId,
+    /// What it is made of.
+    pub spec: GenerationSpec,
+    /// What it is for.
+    pub phase: Phase,
+    /// When it was begun.
+    pub begun_at: DateTime<Utc>,
+    /// Questions about moments before this position cannot be answered any more: the start when a generation that keeps its past
+    /// is begun, [`Position::MAX`] for one that keeps only the present.
+    pub history_since: Position,
+}
+
+impl Generation {
+    /// A generation as a store has it.
+    pub fn new(
+        id: GenerationId,
+        spec: GenerationSpec,
+        phase: Phase,
+        begun_at: DateTime<Utc>,
+        history_since: Position,
+    ) -> Generation {
+        Generation { id, spec, phase, begun_at, history_since }
+    }
+
+    /// The name of the lease on one of its slots: no two slots of any generations share one.
+    pub fn lease_name(&self, slot: u16) -> String {
+        // The last two parts are numbers, so a view whose name has slashes is not taken for another.
+        format!("{}/{}/{slot}", self.spec.view, self.id)
+    }
+
+    /// Refuses to drop what readers depend on. `of_view` are the generations of the same view.
+    ///
+    /// # Errors
+    ///
+    /// When it is the only live one. One that is live for its version may go once another version is live.
+    ///
+    /// ```
+    /// use annals_core::{Generation, GenerationId, GenerationSpec, LogId, Phase, Position, SystemClock, Clock};
+    ///
+    /// let spec = GenerationSpec::new("balances", 1, LogId::random());
+    /// let live = Generation::new(GenerationId(1), spec, Phase::Live, SystemClock.now(), Position::START);
+    /// assert!(live.check_drop([&live]).is_err());
+    /// ```
+    pub fn check_drop<'a>(&self, of_view: impl IntoIterator<Item = &'a Generation>) -> Result<(), Invalid> {
+        let serves_too = |other: &Generation| other.phase == Phase::Live && other.id != self.id;
+        if self.phase != Phase::Live || of_view.into_iter().any(serves_too) {
+            return Ok(());
+        }
+        let (id, view) = (self.id, &self.spec.view);
+        Err(Invalid::new(format!(
+            "generation {id} is the only live one of view `{view}`, its readers would have nothing"
+        )))
+    }
+}

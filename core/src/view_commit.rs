@@ -1,0 +1,315 @@
+//! One step of a worker: rows, their past, what was set aside and the checkpoint, which change together or not at all.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::error::{Invalid, StoreError};
+use crate::event::EventId;
+use crate::generation::{Generation, GenerationId, GenerationSpec, Keeps};
+use crate::lease::Lease;
+use crate::position::{Partition, Position};
+
+/// The bytes that a key, an entry of an index, or the name of a view may have: what every database can keep in an index.
+pub const VIEW_KEY_BYTES_MAX: usize = 1_024;
+
+/// How far a slot of a generation has come in one partition of the log: everything at or below is settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Checkpoint {
+    /// The slot.
+    pub slot: u16,
+    /// The partition.
+    pub partition: Partition,
+    /// The position.
+    pub position: Position,
+    /// The event at that position, or none at the start: a log that has another one there is not the log that was read.
+    pub event: Option<EventId>,
+    /// What the projection keeps for itself, such as windows that are open.
+    pub state: Bytes,
+}
+
+impl Checkpoint {
+    /// Before anything was read.
+    pub fn start(slot: u16, partition: Partition) -> Checkpoint {
+        Checkpoint { slot, partition, position: Position::START, event: None, state: Bytes::new() }
+    }
+}
+
+/// A row: its key, in an encoding whose order is the order of the keys, and its value. Keys are compared byte by byte and may hold
+/// any character.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct ViewRow {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// What becomes of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct RowChange {
+    /// Its key.
+    pub key: String,
+    /// Its value, or nothing when it is removed.
+    pub value: Option<Bytes>,
+    /// One entry for each of the generation's indexes, in their order (an entry may be empty text); none when the row is removed.
+    pub indexed: Vec<String>,
+}
+
+/// What a row was after a run of events: the fold of everything up to `up_to`. Nothing is said of the moments in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct RowVersion {
+    /// Its key.
+    pub key: String,
+    /// The run begins behind this position.
+    pub after: Position,
+    /// The run ends at this position, from which on the value holds until the next version of the key.
+    pub up_to: Position,
+    /// When the event at that position was recorded.
+    pub recorded_at: DateTime<Utc>,
+    /// The value, or nothing when there was no row.
+    pub value: Option<Bytes>,
+}
+
+/// Everything that one step of a worker changes, in one transaction.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ViewCommit {
+    /// The generation.
+    pub generation: GenerationId,
+    /// The lease on the slot under which the worker works: its epoch must be the newest. That it has ended is no matter as long as
+    /// nobody took it and it was not given back.
+    pub lease: Lease,
+    /// Where the slot stood before: it must still stand there.
+    pub from: Position,
+    /// Where it stands afterwards, at or behind `from`.
+    pub to: Checkpoint,
+    /// Rows that change, each key at most once.
+    pub rows: Vec<RowChange>,
+    /// What is kept of the past, oldest first; the runs of a key follow one another. They may lie before `from`: those of events
+    /// that were set aside and are settled now.
+    pub versions: Vec<RowVersion>,
+    /// Which events touched which key; one that is known already stays.
+    pub touched: Vec<(String, Position)>,
+    /// Events of the same partition that are set aside; one that is already (it was tried again) is replaced.
+    pub park: Vec<Parked>,
+    /// Events of the same partition that were set aside and are settled now; others are left out of account.
+    pub unpark: Vec<(String, Position)>,
+}
+
+impl ViewCommit {
+    /// A step of a slot from `from` to `to` that changes nothing else.
+    pub fn new(generation: GenerationId, lease: Lease, from: Position, to: Checkpoint) -> ViewCommit {
+        ViewCommit {
+            generation,
+            lease,
+            from,
+            to,
+            rows: Vec::new(),
+            versions: Vec::new(),
+            touched: Vec::new(),
+            park: Vec::new(),
+            unpark: Vec::new(),
+        }
+    }
+
+    /// Refuses what can never succeed on this generation, whatever it holds.
+    ///
+    /// # Errors
+    ///
+    /// A slot or partition that it does not have, the lease of another slot, a step backwards, a key twice, a key or entry that is
+    /// too long, a wrong number of entries, a past that it does not keep, runs of a key that overlap, something beyond the
+    /// place to which the step goes, an event that is set aside twice or is both set aside and settled.
+    ///
+    /// ```
+    /// use annals_core::{
+    ///     Checkpoint, Clock, Generation, GenerationId, GenerationSpec, Lease, LogId, Partition, Phase, Position, RowChange,
+    ///     SystemClock, ViewCommit,
+    /// };
+    ///
+    /// let spec = GenerationSpec::new("balances", 1, LogId::random());
+    /// let generation = Generation::new(GenerationId(1), spec, Phase::Building, SystemClock.now(), Position::MAX);
+    /// let lease = Lease { name: generation.lease_name(0), owner: "worker-a".into(), epoch: 1 };
+    /// let mut commit = ViewCommit::new(generation.id, lease, Position::START, Checkpoint::start(0, Partition(0)));
+    /// assert!(commit.check(&generation).is_ok());
+    /// let row = RowChange { key: "alice".into(), value: Some("5".into()), indexed: Vec::new() };
+    /// commit.rows = vec![row.clone(), row];
+    /// assert_eq!(commit.check(&generation).unwrap_err().to_string(), "key `alice` changes twice in one step");
+    /// ```
+    pub fn check(&self, generation: &Generation) -> Result<(), Invalid> {
+        let (spec, to) = (&generation.spec, &self.to);
+        let invalid = |what: String| Err(Invalid::new(what));
+        if to.slot >= spec.slots {
+            return invalid(format!("there is no slot {}, generation {} has {}", to.slot, generation.id, spec.slots));
+        }
+        if to.partition.0 >= spec.partitions {
+            let (id, partitions) = (generation.id, spec.partitions);
+            return invalid(format!("there is no partition {}, generation {id} has {partitions}", to.partition));
+        }
+        if self.lease.name != generation.lease_name(to.slot) {
+            let (name, slot, id) = (&self.lease.name, to.slot, generation.id);
+            return invalid(format!("lease `{name}` is not the one on slot {slot} of generation {id}"));
+        }
+        if to.position < self.from {
+            return invalid(format!("a step from {} back to {}", self.from, to.position));
+        }
+        self.check_rows(spec)?;
+        self.check_past(spec)?;
+        self.check_parked()
+    }
+
+    fn check_rows(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
+        let mut changed = HashSet::new();
+        for row in &self.rows {
+            let key = row.key.escape_debug();
+            if !changed.insert(&row.key) {
+                return Err(Invalid::new(format!("key `{key}` changes twice in one step")));
+            }
+            let wanted = if row.value.is_some() { spec.indexes.len() } else { 0 };
+            if row.indexed.len() != wanted {
+                let found = row.indexed.len();
+                return Err(Invalid::new(format!("key `{key}` has {found} entries for indexes, it needs {wanted}")));
+            }
+            row.indexed.iter().try_for_each(|entry| short_enough("entry", entry))?;
+        }
+        let versions = self.versions.iter().map(|version| &version.key);
+        let touched = self.touched.iter().map(|(key, _)| key);
+        let parked = self.park.iter().map(|parked| &parked.key);
+        let mut keys = changed.into_iter().chain(versions).chain(touched).chain(parked);
+        keys.try_for_each(|key| short_enough("key", key))
+    }
+
+    fn check_past(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
+        if spec.keeps == Keeps::Present && !self.versions.is_empty() {
+            return Err(Invalid::new(format!("view `{}` keeps no history", spec.view)));
+        }
+        if spec.keeps != Keeps::Bitemporal && !self.touched.is_empty() {
+            return Err(Invalid::new(format!("view `{}` does not keep which events touched a key", spec.view)));
+        }
+        let mut ends: HashMap<&str, Position> = HashMap::new();
+        for version in &self.versions {
+            let before = ends.insert(&version.key, version.up_to).unwrap_or(Position::START);
+            if version.after < before || version.up_to <= version.after || version.up_to > self.to.position {
+                let (key, after, up_to) = (version.key.escape_debug(), version.after, version.up_to);
+                return Err(Invalid::new(format!(
+                    "a run of key `{key}` from {after} to {up_to}, behind {before} in a step to {}",
+                    self.to.position
+                )));
+            }
+        }
+        match self.touched.iter().find(|(_, position)| *position > self.to.position) {
+            Some((key, position)) => {
+                let (key, to) = (key.escape_debug(), self.to.position);
+                Err(Invalid::new(format!("key `{key}` is touched at {position} in a step to {to}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_parked(&self) -> Result<(), Invalid> {
+        let settled: HashSet<(&str, Position)> = self.unpark.iter().map(|(key, at)| (key.as_str(), *at)).collect();
+        let mut parked = HashSet::new();
+        for event in &self.park {
+            let (key, position) = (event.key.as_str(), event.position);
+            let place = format_args!("the event at {position} of key `{}`", key.escape_debug());
+            if event.partition != self.to.partition || position > self.to.position {
+                let (partition, to) = (self.to.partition, self.to.position);
+                return Err(Invalid::new(format!("{place} is not in partition {partition} up to {to}")));
+            }
+            if !parked.insert((key, position)) || settled.contains(&(key, position)) {
+                return Err(Invalid::new(format!("{place} is set aside twice or also settled")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn short_enough(what: &str, text: &str) -> Result<(), Invalid> {
+    if text.len() <= VIEW_KEY_BYTES_MAX {
+        return Ok(());
+    }
+    let begins: String = text.chars().take(32).collect();
+    let (bytes, begins) = (text.len(), begins.escape_debug());
+    Err(Invalid::new(format!("the {what} `{begins}…` has {bytes} bytes, at most {VIEW_KEY_BYTES_MAX} are possible")))
+}
+
+/// An event that was set aside: one that could not be folded, or one that waits behind it because it has the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Parked {
+    /// The key.
+    pub key: String,
+    /// The partition of the event.
+    pub partition: Partition,
+    /// Where the event stands.
+    pub position: Position,
+    /// Its id.
+    pub event: EventId,
+    /// Why it could not be folded; nothing for one that only waits.
+    pub cause: Option<String>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was set aside.
+    pub parked_at: DateTime<Utc>,
+}
+
+/// What a person decided about an event that could not be folded. Kept for the view, so that a rebuild repeats it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Verdict {
+    /// The view.
+    pub view: String,
+    /// The partition of the event.
+    pub partition: Partition,
+    /// Where the event stands.
+    pub position: Position,
+    /// Its id.
+    pub event: EventId,
+    /// The key for which it is left out; nothing: for all keys, also those that could not be told.
+    pub key: Option<String>,
+    /// Why it is left out.
+    pub reason: String,
+    /// When it was decided.
+    pub decided_at: DateTime<Utc>,
+}
+
+/// Why a step of a worker changed nothing, or a generation could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// The lease is another's by now, or the slot has moved: somebody else works on it. Stop, and ask for the lease again.
+    #[error("slot {slot} of generation {generation} is worked on by somebody else: {found}")]
+    Fenced {
+        /// The generation.
+        generation: GenerationId,
+        /// The slot.
+        slot: u16,
+        /// What was found.
+        found: String,
+    },
+    /// The generation was dropped.
+    #[error("generation {0} is gone")]
+    Gone(GenerationId),
+    /// The moment lies before what the generation keeps of the past.
+    #[error("the past of generation {generation} is kept since {since}, the question is about {moment}")]
+    BeforeHistory {
+        /// The generation.
+        generation: GenerationId,
+        /// The moment that was asked about.
+        moment: Position,
+        /// Questions can be about this position and later ones.
+        since: Position,
+    },
+    /// The request can never succeed as written.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The store could not do it. When it was [`Unavailable`](crate::Failure::Unavailable) a step may have been taken all the same:
+    /// ask where the slot stands.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
