@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals::{Append, NewEvent, Store, StreamId};
+use annals::{Append, EventId, NewEvent, Store, StreamId};
 use tokio::task::JoinSet;
 
 use crate::Outcome;
@@ -122,6 +122,8 @@ impl Singles {
             let store = Arc::clone(store);
             tasks.spawn(async move {
                 for event in events {
+                    // Made when it is needed, as programs do: ids that ascend with time are cheap to index.
+                    let event = event.id(EventId::random());
                     store.append(Append::new(stream.clone(), [event])).await?;
                 }
                 Outcome::Ok(())
