@@ -8,6 +8,7 @@ mod read;
 use std::path::Path;
 
 use annals_sqlite::{Options, SqliteStore};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::Outcome;
@@ -30,6 +31,7 @@ impl Bare {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.execute_batch(include_str!("sql/settings.sql"))?;
         connection.set_prepared_statement_cache_capacity(32);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(Bare { connection })
     }
 }

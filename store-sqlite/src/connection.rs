@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use annals_core::{Failure, StoreError};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
@@ -112,6 +113,8 @@ impl Opener {
         };
         connection.busy_timeout(self.busy_timeout)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        // A statement keeps its plan. Else SQLite plans anew whenever another number is bound to a `limit`: with every page.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let kibibytes = i64::try_from(self.page_cache_bytes >> 10).unwrap_or(i64::MAX);
         connection.pragma_update(None, "cache_size", -kibibytes)?;
         connection.pragma_update(None, "temp_store", "memory")?;
@@ -163,6 +166,16 @@ pub(crate) fn check_library(version: i32) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_statement_is_planned_once_whatever_is_bound_to_it() {
+        let connection = Opener::new(&Options::in_memory()).reader().unwrap();
+        let mut statement = connection.prepare("select name from sqlite_schema limit ?1").unwrap();
+        for limit in [10, 20, 30] {
+            assert!(!statement.exists([limit]).unwrap());
+        }
+        assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0);
+    }
 
     #[test]
     fn a_library_that_may_lose_commits_is_refused() {
