@@ -28,7 +28,9 @@ pub mod prelude {
     #[cfg(all(feature = "macros", feature = "projections"))]
     pub use crate::View;
     #[cfg(feature = "projections")]
-    pub use crate::projections::{Poison, Program, Project, Projection, Row, View, With as _};
+    pub use crate::projections::{
+        Poison, Program, Project, Projection, ReactError, Reaction, Reactor, Request, Row, View, With as _,
+    };
     #[cfg(feature = "testing")]
     pub use crate::testing::Given as _;
     pub use crate::{

@@ -1,4 +1,5 @@
-//! Read models: kept up to date exactly once, rebuilt while the old one serves, and asked about the past.
+//! Read models: kept up to date exactly once, rebuilt while the old one serves, and asked about the past. And side effects: reactors
+//! that follow the log.
 
 mod key;
 mod left_out;
@@ -7,6 +8,7 @@ mod options;
 mod place;
 mod program;
 mod query;
+mod reactor;
 mod rebuild;
 mod rows;
 mod set_aside;
@@ -21,11 +23,12 @@ mod worker;
 pub use annals_core::Keeps;
 pub use key::ViewKey;
 pub use options::Options;
-pub use program::{Program, Projection, Setup, StartError, With};
+pub use program::{Part, Program, Projection, Setup, StartError, With};
 pub use query::{
     Change, Changed, ChangedBetween, Get, HistoryOf, Many, RowDiff, RowEntry, RowHistory, RowsFound, RowsOf, Update,
     VersionOf, ViewError, Views, Watch, WatchAll,
 };
+pub use reactor::{ReactError, Reaction, Reactions, Reactor, Request};
 pub use rebuild::{BuildProgress, Building, Rebuild, RebuildError};
 pub use set_aside::{ParkedKey, SetAside, Settled};
 pub use status::Status;

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::options::Options;
 use crate::place::Place;
 use crate::query::Views;
+use crate::reactor::{Reactions, Reactor, Registered};
 use crate::rebuild::Rebuild;
 use crate::set_aside::SetAside;
 use crate::status::Status;
@@ -63,13 +64,40 @@ impl<V: View> fmt::Debug for Projection<V> {
 
 /// Adds projections to a store's handle: in the prelude, so that `Annals::open(url).await?.with(…)` reads as one.
 pub trait With {
-    /// With a projection.
-    fn with<V: View>(self, projection: Projection<V>) -> Setup;
+    /// With a projection, or with what else follows the log.
+    fn with(self, part: impl Part) -> Setup;
 }
 
 impl With for Annals {
-    fn with<V: View>(self, projection: Projection<V>) -> Setup {
-        Setup { db: self, views: None, entries: Vec::new() }.with(projection)
+    fn with(self, part: impl Part) -> Setup {
+        Setup { db: self, views: None, entries: Vec::new(), reactors: Vec::new() }.with(part)
+    }
+}
+
+/// What a program is put together from: [`Projection`], [`Reaction`](crate::Reaction), and what programs make of several of them.
+///
+/// ```
+/// use annals_projections::{Part, Projection, Setup, View};
+/// # use std::marker::PhantomData;
+///
+/// /// Two read models that always go together.
+/// struct Both<A, B>(PhantomData<(A, B)>);
+///
+/// impl<A: View, B: View> Part for Both<A, B> {
+///     fn add_to(self, setup: Setup) -> Setup {
+///         setup.with(Projection::<A>::new()).with(Projection::<B>::new())
+///     }
+/// }
+/// ```
+pub trait Part {
+    /// The program with this.
+    fn add_to(self, setup: Setup) -> Setup;
+}
+
+impl<V: View> Part for Projection<V> {
+    fn add_to(self, mut setup: Setup) -> Setup {
+        setup.entries.push(Box::new(self));
+        setup
     }
 }
 
@@ -81,6 +109,7 @@ pub struct Setup {
     db: Annals,
     views: Option<Place>,
     entries: Vec<Box<dyn Entry>>,
+    pub(crate) reactors: Vec<Registered>,
 }
 
 /// A projection whose view's type is forgotten.
@@ -114,6 +143,9 @@ pub enum StartError {
     /// Two projections of one name and version.
     #[error("two projections are called `{0}` and have the same version")]
     Twice(&'static str),
+    /// Two reactors or processes of one name.
+    #[error("two reactors are called `{0}`")]
+    TwiceReactor(&'static str),
     /// The view was built from another log.
     #[error("view `{view}` was folded from another log than this; rebuild it, or open the log it belongs to")]
     OtherLog {
@@ -134,10 +166,9 @@ pub enum StartError {
 }
 
 impl Setup {
-    /// With a projection more.
-    pub fn with<V: View>(mut self, projection: Projection<V>) -> Setup {
-        self.entries.push(Box::new(projection));
-        self
+    /// With a projection more, or with what else follows the log.
+    pub fn with(self, part: impl Part) -> Setup {
+        part.add_to(self)
     }
 
     /// Read models are kept here, instead of beside the log.
@@ -183,6 +214,11 @@ impl Setup {
                 return Err(StartError::Twice(name));
             }
         }
+        for registered in &self.reactors {
+            if !named.insert((registered.name, 0)) {
+                return Err(StartError::TwiceReactor(registered.name));
+            }
+        }
         for entry in &self.entries {
             let site =
                 Site { db: self.db.clone(), views: views.clone(), owner: owner.clone(), options: Options::default() };
@@ -190,7 +226,16 @@ impl Setup {
             running.insert(entry.view().2, started.running);
             supervisors.push(started.supervisor);
         }
-        let shared = Shared { db: self.db, running, stop: tell, supervisors: Mutex::new(supervisors) };
+        let mut reactors = HashMap::new();
+        for registered in self.reactors {
+            let site =
+                Site { db: self.db.clone(), views: views.clone(), owner: owner.clone(), options: Options::default() };
+            let of = registered.of;
+            let (reactions, worker) = registered.start(site, stop.clone()).await?;
+            reactors.insert(of, reactions);
+            supervisors.push(worker);
+        }
+        let shared = Shared { db: self.db, running, reactors, stop: tell, supervisors: Mutex::new(supervisors) };
         Ok(Program { shared: Arc::new(shared) })
     }
 }
@@ -199,6 +244,7 @@ impl fmt::Debug for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Setup")
             .field("views", &self.entries.iter().map(|entry| entry.view().0).collect::<Vec<_>>())
+            .field("reactors", &self.reactors.iter().map(|of| of.name).collect::<Vec<_>>())
             .finish()
     }
 }
@@ -292,6 +338,7 @@ pub struct Program {
 struct Shared {
     db: Annals,
     running: HashMap<TypeId, Running>,
+    reactors: HashMap<TypeId, Reactions>,
     stop: watch::Sender<bool>,
     supervisors: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -334,10 +381,22 @@ impl Program {
         running.unwrap_or_else(|| panic!("the program has no projection of view `{}`", V::NAME))
     }
 
-    /// What every projection does, and how far it has come: an entry for each generation that is followed here.
+    /// How far a reactor has come, and what waits for a person.
+    ///
+    /// # Panics
+    ///
+    /// When the program has no such reactor: it was not registered with [`With::with`].
+    #[track_caller]
+    pub fn reactor<R: Reactor>(&self) -> Reactions {
+        let reactions = self.shared.reactors.get(&TypeId::of::<R>());
+        reactions.unwrap_or_else(|| panic!("the program has no reactor `{}`", R::NAME)).clone()
+    }
+
+    /// What every projection and reactor does, and how far it has come: an entry for each generation that is followed here.
     pub fn status(&self) -> Vec<Status> {
         let mut status: Vec<_> =
             self.shared.running.values().flat_map(|running| running.following.each(Status::of)).collect();
+        status.extend(self.shared.reactors.values().map(Reactions::status));
         status.sort_by(|a, b| (&a.view, a.generation).cmp(&(&b.view, b.generation)));
         status
     }

@@ -143,10 +143,13 @@ impl<V: View> Step<V> {
     }
 }
 
-fn contained<T>(run: impl FnOnce() -> Result<T, Poison>) -> Result<T, Poison> {
+pub(crate) fn contained<T>(run: impl FnOnce() -> Result<T, Poison>) -> Result<T, Poison> {
     // What was touched before the panic is thrown away by the caller, so nothing half-changed is seen again.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Err(Poison::new(format!("the handler panicked: {}", said.unwrap_or("it did not say why"))))
-    })
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Poison::new(panicked(&*panic))))
+}
+
+/// What a handler said when it panicked.
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
+    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the handler panicked: {}", said.unwrap_or("it did not say why"))
 }

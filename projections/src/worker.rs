@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) use drain::Emptied;
-pub(crate) use held::Held;
+pub(crate) use held::{Held, Post};
 pub(crate) use progress::Progress;
 pub use progress::{SlotProgress, SlotState};
 
@@ -55,6 +55,17 @@ impl From<StoreError> for WorkError {
         match error.failure() {
             Failure::Unavailable | Failure::Full => WorkError::Again(CommitError::Store(error)),
             _ => WorkError::Stopped(chain(&error)),
+        }
+    }
+}
+
+impl WorkError {
+    /// For those who cannot begin anew.
+    pub(crate) fn into_store(self) -> StoreError {
+        match self {
+            WorkError::Again(CommitError::Store(error)) => error,
+            WorkError::Stopped(reason) => StoreError::new(Failure::Invalid, reason),
+            error => StoreError::new(Failure::Unavailable, chain(&error)),
         }
     }
 }
@@ -146,8 +157,9 @@ impl<V: View> Work<V> {
         stop: &mut watch::Receiver<bool>,
         anew: &mut watch::Receiver<u64>,
     ) -> Option<WorkError> {
+        let post = self.post();
         let held = tokio::select! {
-            held = Held::acquire(self) => held,
+            held = Held::acquire(&post, &self.progress) => held,
             // Somebody had the slot for a moment and gave it back.
             _ = anew.changed() => return Some(WorkError::Anew),
             _ = stop.wait_for(|stop| *stop) => return None,
@@ -169,6 +181,11 @@ impl<V: View> Work<V> {
     /// Tells those who watch.
     fn tell(&self, partition: Partition, position: Position, rows: Option<Vec<RowChange>>) {
         self.following.tell(&self.generation, partition, position, rows);
+    }
+
+    fn post(&self) -> Post<'_> {
+        let (views, generation, owner) = (&self.views, &self.generation, &self.owner);
+        Post { views, generation, slot: self.slot, owner, lease: self.options.lease }
     }
 
     fn fenced(&self, found: &str) -> CommitError {
@@ -234,7 +251,7 @@ impl<'a, V: View> Shift<'a, V> {
                 checkpoints.iter().find(|checkpoint| checkpoint.slot == work.slot && checkpoint.partition == partition);
             let start = Checkpoint::start(work.slot, partition);
             let checkpoint = found.unwrap_or(&start);
-            same_log(work, checkpoint).await?;
+            same_log(&*work.log, &work.generation, checkpoint).await?;
             work.progress.reached(partition, checkpoint.position);
             // Somebody else may have changed rows since this process worked here last.
             work.tell(partition, checkpoint.position, None);
@@ -345,7 +362,7 @@ impl<'a, V: View> Shift<'a, V> {
         let feed = &mut self.feeds[index];
         let (partition, up_to) = (feed.partition, feed.position);
         if feed.event.is_none() {
-            feed.event = event_at(work, partition, up_to).await?;
+            feed.event = event_at(&*work.log, partition, up_to).await?;
         }
         let to =
             Checkpoint { slot: work.slot, partition, position: up_to, event: feed.event, state: bytes::Bytes::new() };
@@ -469,8 +486,9 @@ impl Feed {
     }
 }
 
-async fn event_at<V: View>(
-    work: &Work<V>,
+/// The event at a position, if it is there.
+pub(crate) async fn event_at(
+    log: &dyn Store,
     partition: Partition,
     position: Position,
 ) -> Result<Option<EventId>, StoreError> {
@@ -478,32 +496,37 @@ async fn event_at<V: View>(
         return Ok(None);
     }
     let read = ReadLog::after(position.minus(1)).up_to(position).partition(partition).limit(1);
-    Ok(work.log.read(read).await?.events.first().map(|event| event.id))
+    Ok(log.read(read).await?.events.first().map(|event| event.id))
 }
 
 /// Whether the log is the one that the checkpoint speaks of: a restored, swapped or rewound one is noticed here.
-async fn same_log<V: View>(work: &Work<V>, checkpoint: &Checkpoint) -> Result<(), WorkError> {
-    let (view, generation) = (V::NAME, work.generation.id);
+pub(crate) async fn same_log(
+    log: &dyn Store,
+    generation: &Generation,
+    checkpoint: &Checkpoint,
+) -> Result<(), WorkError> {
+    let (view, spec) = (&generation.spec.view, &generation.spec);
     let stop = |what: String| {
         Err(WorkError::Stopped(format!(
             "{what}; nothing was changed. If this is the log that is meant to be read, rebuild the view `{view}`; if not, open the right one"
         )))
     };
-    if work.generation.spec.log != work.log.id() {
+    if spec.log != log.id() {
         return stop(format!(
-            "generation {generation} was folded from the log {}, this is {}",
-            work.generation.spec.log,
-            work.log.id()
+            "generation {} was folded from the log {}, this is {}",
+            generation.id,
+            spec.log,
+            log.id()
         ));
     }
     let (partition, position) = (checkpoint.partition, checkpoint.position);
-    let head = work.log.head(partition).await?.visible;
+    let head = log.head(partition).await?.visible;
     if head < position {
         return stop(format!(
             "the log ends at {head} and the view has seen {position}: the log was restored or rewound"
         ));
     }
-    let found = event_at(work, partition, position).await?;
+    let found = event_at(log, partition, position).await?;
     if checkpoint.event.is_some() && found.is_some() && found != checkpoint.event {
         return stop(format!(
             "the event at {position} is not the one that the view has seen there: the log was restored and went on"

@@ -25,7 +25,7 @@ impl<V: View> Work<V> {
     /// begins anew behind this.
     pub(crate) async fn settle(&self, keys: &[String]) -> Result<Emptied, WorkError> {
         let left_out = LeftOut::of(self.views.verdicts(V::NAME).await?);
-        let held = Held::take_over(self).await?;
+        let held = Held::take_over(&self.post()).await?;
         let mut all = Emptied::default();
         let mut ended = Ok(());
         for key in keys {

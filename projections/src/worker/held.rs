@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use annals_core::{Acquired, Lease};
+use annals_core::{Acquired, CommitError, Generation, Lease};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{SlotState, Work, WorkError};
+use super::{Progress, SlotState, WorkError};
 use crate::place::Place;
-use crate::view::View;
 
 /// How often a slot is taken from others before that is given up.
 const TAKE_OVER_ATTEMPTS: usize = 64;
@@ -21,38 +20,49 @@ pub(crate) struct Held {
     renewal: JoinHandle<()>,
 }
 
+/// A slot that can be held, and who would hold it.
+pub(crate) struct Post<'a> {
+    pub(crate) views: &'a Place,
+    pub(crate) generation: &'a Generation,
+    pub(crate) slot: u16,
+    pub(crate) owner: &'a str,
+    pub(crate) lease: Duration,
+}
+
 impl Held {
     /// Waits until the slot is free.
-    pub(crate) async fn acquire<V: View>(work: &Work<V>) -> Result<Held, WorkError> {
-        let name = work.generation.lease_name(work.slot);
+    pub(crate) async fn acquire(post: &Post<'_>, progress: &Progress) -> Result<Held, WorkError> {
+        let name = post.generation.lease_name(post.slot);
         let lease = loop {
-            match work.views.acquire_lease(&name, &work.owner, work.options.lease).await? {
+            match post.views.acquire_lease(&name, post.owner, post.lease).await? {
                 Acquired::Granted(lease) => break lease,
                 Acquired::Held(other) => {
-                    work.progress.state(SlotState::Waiting { reason: format!("worked on by {}", other.lease.owner) });
+                    progress.state(SlotState::Waiting { reason: format!("worked on by {}", other.lease.owner) });
                 }
             }
-            tokio::time::sleep(work.options.lease / 4).await;
+            tokio::time::sleep(post.lease / 4).await;
         };
-        Ok(Held::renewing(work, lease))
+        Ok(Held::renewing(post, lease))
     }
 
     /// Takes the slot from whoever has it. Who had it is refused when it commits, and begins anew.
-    pub(crate) async fn take_over<V: View>(work: &Work<V>) -> Result<Held, WorkError> {
-        let name = work.generation.lease_name(work.slot);
+    pub(crate) async fn take_over(post: &Post<'_>) -> Result<Held, WorkError> {
+        let name = post.generation.lease_name(post.slot);
         for _ in 0..TAKE_OVER_ATTEMPTS {
-            match work.views.acquire_lease(&name, &work.owner, work.options.lease).await? {
-                Acquired::Granted(lease) => return Ok(Held::renewing(work, lease)),
-                Acquired::Held(other) => work.views.release_lease(&other.lease).await?,
+            match post.views.acquire_lease(&name, post.owner, post.lease).await? {
+                Acquired::Granted(lease) => return Ok(Held::renewing(post, lease)),
+                Acquired::Held(other) => post.views.release_lease(&other.lease).await?,
             }
         }
-        Err(WorkError::Again(work.fenced("others take it again and again")))
+        let (generation, slot) = (post.generation.id, post.slot);
+        let found = "others take it again and again".into();
+        Err(WorkError::Again(CommitError::Fenced { generation, slot, found }))
     }
 
-    fn renewing<V: View>(work: &Work<V>, lease: Lease) -> Held {
+    fn renewing(post: &Post<'_>, lease: Lease) -> Held {
         let (tell, lost) = watch::channel(false);
-        let renewal = tokio::spawn(renew(work.views.clone(), lease.clone(), work.options.lease, tell));
-        Held { views: work.views.clone(), lease, lost, renewal }
+        let renewal = tokio::spawn(renew(post.views.clone(), lease.clone(), post.lease, tell));
+        Held { views: post.views.clone(), lease, lost, renewal }
     }
 
     pub(crate) fn lease(&self) -> Lease {

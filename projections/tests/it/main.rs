@@ -9,5 +9,6 @@ mod lifecycle;
 mod past;
 mod poison;
 mod queries;
+mod reactors;
 mod rebuild;
 mod watch;

@@ -1,0 +1,203 @@
+//! What people ask of a reactor: how far it is, what waits, and what is to become of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_core::{Invalid, PAGE_EVENTS, Parked, Partition, Position, ReadLog, Token, Verdict};
+
+use super::worker::{Work, first_aside, has_reached, standing};
+use crate::query::ViewError;
+use crate::status::Status;
+use crate::worker::Held;
+
+/// A reactor of a running program: how far it has come, and what waits for a person. Cheap to clone.
+///
+/// ```
+/// # use annals_projections::{Program, Reactor, ViewError};
+/// # async fn example<TextMessages: Reactor>(db: Program) -> Result<(), ViewError> {
+/// let texts = db.reactor::<TextMessages>();
+/// for waiting in texts.parked(None, 100).await?.into_iter().filter(|event| event.cause.is_some()) {
+///     println!("{}: {}", waiting.key, waiting.cause.as_deref().unwrap_or_default());
+///     texts.retry(&waiting.key).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Reactions {
+    name: &'static str,
+    work: Arc<Work>,
+}
+
+impl Reactions {
+    pub(super) fn of(name: &'static str, work: Work) -> Reactions {
+        Reactions { name, work: Arc::new(work) }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let Work { generation, progress, .. } = &*self.work;
+        Status {
+            view: generation.spec.view.clone(),
+            version: generation.spec.version,
+            generation: generation.id.0,
+            phase: annals_core::Phase::Live,
+            refused: None,
+            slots: vec![progress.watch().borrow().clone()],
+        }
+    }
+
+    /// Returns when everything up to a token is settled: done, left out, or set aside.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::NotYet`] after `at_most`, with what holds it.
+    pub async fn wait_for(&self, token: impl Into<Token>, at_most: Duration) -> Result<(), ViewError> {
+        let token = token.into();
+        let mut progress = self.work.progress.watch();
+        let reached = async {
+            loop {
+                progress.mark_unchanged();
+                // Another process may be the one that works.
+                if has_reached(&self.work, &token).await? {
+                    return Ok(());
+                }
+                let _ = tokio::time::timeout(self.work.patience.poll, progress.changed()).await;
+            }
+        };
+        match tokio::time::timeout(at_most, reached).await {
+            Ok(reached) => reached,
+            Err(_) => Err(ViewError::NotYet { token, waited: at_most, held: self.status().to_string() }),
+        }
+    }
+
+    /// What is set aside, in the order of key and position, behind `after`, at most `limit`. The event of a key that has a cause is the
+    /// one on which the others wait.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    pub async fn parked(&self, after: Option<&Parked>, limit: usize) -> Result<Vec<Parked>, ViewError> {
+        let after = after.map(|parked| (parked.key.as_str(), parked.partition, parked.position));
+        Ok(self.work.views.parked(self.work.generation.id, after, limit).await?)
+    }
+
+    /// Tries a key again, from the event on which it waits; those behind it follow in their order. Returns before that has happened.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::Invalid`] when nothing waits under this key.
+    pub async fn retry(&self, key: &str) -> Result<(), ViewError> {
+        let held = Held::take_over(&self.work.post()).await?;
+        let retried = self.try_again(&held, key).await;
+        held.release().await;
+        self.work.anew.notify_one();
+        retried
+    }
+
+    async fn try_again(&self, held: &Held, key: &str) -> Result<(), ViewError> {
+        let first = first_aside(&self.work, key).await?.ok_or_else(|| self.nothing(key))?;
+        // The worker tries again what nothing is said against.
+        let again = Parked { cause: None, ..first.clone() };
+        let commit = standing(&self.work, held, first.partition, |commit| commit.park.push(again)).await?;
+        Ok(self.work.views.commit_view(commit).await?)
+    }
+
+    /// Leaves out the event on which a key waits; those behind it go on in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::Invalid`] when nothing waits under this key, or no reason is given.
+    pub async fn skip(&self, key: &str, reason: impl Into<String>) -> Result<(), ViewError> {
+        self.leave_out(key, 1, reason.into()).await
+    }
+
+    /// Leaves out everything that waits under a key. Its later events go on.
+    ///
+    /// # Errors
+    ///
+    /// As [`skip`](Reactions::skip).
+    pub async fn discard(&self, key: &str, reason: impl Into<String>) -> Result<(), ViewError> {
+        self.leave_out(key, usize::MAX, reason.into()).await
+    }
+
+    async fn leave_out(&self, key: &str, events: usize, reason: String) -> Result<(), ViewError> {
+        let reason = given(reason)?;
+        let held = Held::take_over(&self.work.post()).await?;
+        let left = self.leave_out_under(&held, key, events, reason).await;
+        held.release().await;
+        self.work.anew.notify_one();
+        left
+    }
+
+    async fn leave_out_under(&self, held: &Held, key: &str, events: usize, reason: String) -> Result<(), ViewError> {
+        let mut left = 0;
+        while left < events {
+            let behind = Some((key, Partition(0), Position::START));
+            let limit = PAGE_EVENTS.min(events - left);
+            let mut page = self.work.views.parked(self.work.generation.id, behind, limit).await?;
+            page.retain(|parked| parked.key == key);
+            let Some(partition) = page.first().map(|first| first.partition) else { break };
+            page.retain(|parked| parked.partition == partition);
+            left += page.len();
+            for parked in &page {
+                let verdict = self.verdict(parked.partition, parked.position, parked.event, reason.clone());
+                self.work.views.keep_verdict(Verdict { key: Some(key.into()), ..verdict }).await?;
+            }
+            let settled = page.into_iter().map(|parked| (parked.key, parked.position));
+            let commit = standing(&self.work, held, partition, |commit| commit.unpark.extend(settled)).await?;
+            self.work.views.commit_view(commit).await?;
+        }
+        if left == 0 { Err(self.nothing(key)) } else { Ok(()) }
+    }
+
+    /// Leaves out an event that stops the reactor because its key cannot be told.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::Invalid`] when there is no such event, or no reason is given.
+    pub async fn skip_event(
+        &self,
+        partition: Partition,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
+        let (position, reason) = (position.into(), given(reason.into())?);
+        let read = ReadLog::after(position.minus(1)).up_to(position).partition(partition).limit(1);
+        let found = self.work.log.read(read).await?.events.into_iter().next();
+        let Some(event) = found else {
+            return Err(Invalid::new(format!("there is no event at position {position}")).into());
+        };
+        self.work.views.keep_verdict(self.verdict(partition, position, event.id, reason)).await?;
+        self.work.anew.notify_one();
+        Ok(())
+    }
+
+    fn verdict(
+        &self,
+        partition: Partition,
+        position: Position,
+        event: annals_core::EventId,
+        reason: String,
+    ) -> Verdict {
+        let (view, decided_at) = (self.work.generation.spec.view.clone(), self.work.clock.now());
+        Verdict { view, partition, position, event, key: None, reason, decided_at }
+    }
+
+    fn nothing(&self, key: &str) -> ViewError {
+        Invalid::new(format!("nothing waits for key `{}` of reactor `{}`", key.escape_debug(), self.name)).into()
+    }
+}
+
+fn given(reason: String) -> Result<String, Invalid> {
+    if reason.trim().is_empty() {
+        return Err(Invalid::new("leaving an event out needs a reason, which is kept"));
+    }
+    Ok(reason)
+}
+
+impl fmt::Debug for Reactions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactions").field("reactor", &self.name).finish_non_exhaustive()
+    }
+}

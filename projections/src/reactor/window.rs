@@ -1,0 +1,120 @@
+//! Which events of a partition are settled and which are not: the checkpoint stands just below the lowest that is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use annals_core::Position;
+
+/// The stretch of a partition between what is settled for good and what was read.
+#[derive(Debug)]
+pub(super) struct Window {
+    scanned: Position,
+    // Events that were read; `true`: settled.
+    open: BTreeMap<Position, bool>,
+    // Settled before this worker began, and not read yet.
+    ahead: BTreeSet<Position>,
+}
+
+impl Window {
+    /// From a checkpoint on, above which these are settled already.
+    pub(super) fn begin(checkpoint: Position, settled: impl IntoIterator<Item = Position>) -> Window {
+        let ahead = settled.into_iter().filter(|position| *position > checkpoint).collect();
+        Window { scanned: checkpoint, open: BTreeMap::new(), ahead }
+    }
+
+    /// Takes in an event that was read. `false`: it was settled before.
+    pub(super) fn take(&mut self, position: Position) -> bool {
+        let settled = self.ahead.remove(&position);
+        self.open.insert(position, settled);
+        !settled
+    }
+
+    pub(super) fn settle(&mut self, position: Position) {
+        if let Some(settled) = self.open.get_mut(&position) {
+            *settled = true;
+        }
+    }
+
+    /// It was settled too early, and its turn comes yet.
+    pub(super) fn unsettle(&mut self, position: Position) {
+        if let Some(settled) = self.open.get_mut(&position) {
+            *settled = false;
+        }
+    }
+
+    /// Everything up to here was read.
+    pub(super) fn scanned_to(&mut self, position: Position) {
+        self.scanned = position;
+    }
+
+    pub(super) fn scanned(&self) -> Position {
+        self.scanned
+    }
+
+    /// Events that are held; what bounds the memory.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Up to where everything is settled. What lies below is forgotten.
+    pub(super) fn low(&mut self) -> Position {
+        let unsettled = self.open.iter().find(|(_, settled)| !**settled).map(|(position, _)| *position);
+        let low = unsettled.map_or(self.scanned, |position| position.minus(1));
+        self.open = self.open.split_off(&low.next());
+        low
+    }
+
+    /// What is settled above [`low`](Window::low).
+    pub(super) fn settled_above(&self) -> impl Iterator<Item = Position> + '_ {
+        let read = self.open.iter().filter(|(_, settled)| **settled).map(|(position, _)| *position);
+        read.chain(self.ahead.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_checkpoint_stands_below_the_lowest_unsettled_event() {
+        let at = Position::new;
+        let mut window = Window::begin(at(10), [at(12)]);
+        assert_eq!([11, 12, 15].map(|position| window.take(at(position))), [true, false, true]);
+        window.scanned_to(at(20));
+        assert_eq!(window.low(), at(10));
+        window.settle(at(15));
+        assert_eq!((window.low(), window.settled_above().collect::<Vec<_>>()), (at(10), vec![at(12), at(15)]));
+        window.settle(at(11));
+        assert_eq!((window.low(), window.settled_above().count(), window.len()), (at(20), 0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_event_is_missed_or_repeated_whatever_ends_when(
+            order in Just((1..60_u64).collect::<Vec<_>>()).prop_shuffle(),
+            restart_every in 1..20_usize,
+            read in 1..30_u64,
+        ) {
+            let mut window = Window::begin(Position::START, []);
+            let mut done = BTreeSet::new();
+            for (count, number) in order.into_iter().enumerate() {
+                while window.scanned().get() < number {
+                    let up_to = (window.scanned().get() + read).min(60);
+                    for position in window.scanned().get() + 1..=up_to {
+                        prop_assert_eq!(window.take(Position::new(position)), !done.contains(&position));
+                    }
+                    window.scanned_to(Position::new(up_to));
+                }
+                window.settle(Position::new(number));
+                done.insert(number);
+                if count % restart_every == 0 {
+                    let low = window.low();
+                    let settled: Vec<_> = window.settled_above().collect();
+                    prop_assert!((1..=low.get()).all(|position| done.contains(&position) || position == 60));
+                    window = Window::begin(low, settled);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,617 @@
+//! The one loop that makes the calls of a reactor: read, call, commit, and again.
+//!
+//! Calls of one key follow one another, those of several keys go on at once, and each is settled on its own. What is settled is
+//! written under the epoch of the lease; a call that was made and not written is made again with the same idempotency key.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_core::{
+    Checkpoint, Clock, CommitError, EventId, Generation, Metadata, PAGE_EVENTS, Parked, Partition, Position, ReadLog,
+    RecordedEvent, RowChange, Store, ViewCommit, with_metadata,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use super::call::{Call, Handler, contained};
+use super::window::Window;
+use super::{Patience, ReactError};
+use crate::place::Place;
+use crate::worker::{Held, Post, Progress, SlotState, WorkError, chain, event_at, same_log};
+
+/// What a reactor's worker works on and with.
+pub(crate) struct Work {
+    pub(crate) log: Arc<dyn Store>,
+    pub(crate) views: Place,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) generation: Generation,
+    pub(crate) owner: String,
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) patience: Patience,
+    pub(crate) progress: Progress,
+    /// Somebody decided something that the worker must know.
+    pub(crate) anew: Arc<Notify>,
+}
+
+impl Work {
+    pub(crate) fn post(&self) -> Post<'_> {
+        let (views, generation, owner) = (&self.views, &self.generation, &self.owner);
+        Post { views, generation, slot: 0, owner, lease: self.patience.lease }
+    }
+
+    fn name(&self) -> &str {
+        &self.generation.spec.view
+    }
+
+    /// Works until it is told to stop. Begins anew after a failure that may pass, and stops by itself when a person must look.
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut wait = self.patience.poll;
+        while !*stop.borrow() {
+            let settled = self.progress.settled();
+            let Some(ended) = self.hold_and_work(&mut stop).await else { break };
+            let reason = match ended {
+                WorkError::Anew => continue,
+                WorkError::Stopped(reason) => {
+                    tracing::error!(reactor = self.name(), reason, "the reactor stopped");
+                    self.progress.state(SlotState::Stopped { reason: reason.clone() });
+                    None
+                }
+                error => Some(chain(&error)),
+            };
+            if let Some(reason) = reason {
+                tracing::info!(reactor = self.name(), reason, "the reactor begins anew");
+                self.progress.state(SlotState::Waiting { reason });
+            }
+            // Something was settled in between: the trouble is a new one. One that stopped looks now and then whether a person
+            // has mended it.
+            let longest = Duration::from_secs(5);
+            wait = if self.progress.settled() == settled { (wait * 2).min(longest) } else { self.patience.poll };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.anew.notified() => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+    }
+
+    async fn hold_and_work(&self, stop: &mut watch::Receiver<bool>) -> Option<WorkError> {
+        let post = self.post();
+        let held = tokio::select! {
+            held = Held::acquire(&post, &self.progress) => held,
+            // Somebody had the place for a moment and gave it back.
+            () = self.anew.notified() => return Some(WorkError::Anew),
+            _ = stop.wait_for(|stop| *stop) => return None,
+        };
+        let held = match held {
+            Ok(held) => held,
+            Err(error) => return Some(error),
+        };
+        let ended = tokio::select! {
+            ended = self.work(&held, stop.clone()) => ended.err(),
+            () = self.anew.notified() => Some(WorkError::Anew),
+            () = held.lost() => Some(WorkError::Again(CommitError::Fenced {
+                generation: self.generation.id,
+                slot: 0,
+                found: "the lease was lost".into(),
+            })),
+        };
+        held.release().await;
+        ended
+    }
+
+    async fn work(&self, held: &Held, stop: watch::Receiver<bool>) -> Result<(), WorkError> {
+        Shift::begin(self, held).await?.run(stop).await
+    }
+}
+
+/// What a checkpoint keeps beside its position: the events above it that are settled.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    settled: Vec<Position>,
+}
+
+/// From the taking of the lease to its loss.
+struct Shift<'a> {
+    work: &'a Work,
+    held: &'a Held,
+    feeds: Vec<Feed>,
+    // Calls that wait for their turn, by key. The first one of a key that is busy is being made.
+    lanes: HashMap<String, VecDeque<(usize, Call)>>,
+    busy: HashSet<String>,
+    // Keys whose first call waits for room.
+    ready: VecDeque<String>,
+    // Keys that wait for a person, and those of them that are tried again.
+    parked: HashSet<String>,
+    retried: VecDeque<String>,
+    left_out: HashMap<(Partition, Position), EventId>,
+    calls: JoinSet<Ended>,
+}
+
+/// One partition, and where the worker stands in it.
+struct Feed {
+    partition: Partition,
+    checkpoint: Position,
+    window: Window,
+    end: bool,
+    dirty: bool,
+    settled_events: u64,
+    rows: BTreeMap<String, RowChange>,
+    // Set aside, and written as soon as the checkpoint comes there.
+    aside: BTreeMap<Position, (Parked, Call)>,
+}
+
+/// Where a call comes from.
+enum From {
+    Feed(usize),
+    Aside(Parked),
+}
+
+/// A call that has ended.
+struct Ended {
+    from: From,
+    call: Call,
+    attempts: u32,
+    outcome: Result<Vec<RowChange>, String>,
+}
+
+impl<'a> Shift<'a> {
+    async fn begin(work: &'a Work, held: &'a Held) -> Result<Shift<'a>, WorkError> {
+        let mut feeds = Vec::new();
+        let checkpoints = work.views.checkpoints(work.generation.id).await?;
+        for partition in (0..work.log.partitions()).map(Partition) {
+            let found = checkpoints.iter().find(|checkpoint| checkpoint.partition == partition);
+            let start = Checkpoint::start(0, partition);
+            let checkpoint = found.unwrap_or(&start);
+            same_log(&*work.log, &work.generation, checkpoint).await?;
+            work.progress.reached(partition, checkpoint.position);
+            feeds.push(Feed {
+                partition,
+                checkpoint: checkpoint.position,
+                window: Window::begin(checkpoint.position, kept(checkpoint)?.settled),
+                end: false,
+                dirty: false,
+                settled_events: 0,
+                rows: BTreeMap::new(),
+                aside: BTreeMap::new(),
+            });
+        }
+        let mut shift = Shift {
+            work,
+            held,
+            feeds,
+            lanes: HashMap::new(),
+            busy: HashSet::new(),
+            ready: VecDeque::new(),
+            parked: HashSet::new(),
+            retried: VecDeque::new(),
+            left_out: HashMap::new(),
+            calls: JoinSet::new(),
+        };
+        shift.read_people().await?;
+        Ok(shift)
+    }
+
+    /// What was set aside, and what people said about it.
+    async fn read_people(&mut self) -> Result<(), WorkError> {
+        let work = self.work;
+        let mut after: Option<(String, Partition, Position)> = None;
+        loop {
+            let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
+            let page = work.views.parked(work.generation.id, place, PAGE_EVENTS).await?;
+            let Some(last) = page.last() else { break };
+            after = Some((last.key.clone(), last.partition, last.position));
+            for parked in page {
+                // The first event of a key that nobody says anything against is tried again.
+                if self.parked.insert(parked.key.clone()) && parked.cause.is_none() {
+                    self.retried.push_back(parked.key);
+                }
+            }
+        }
+        for verdict in work.views.verdicts(work.name()).await? {
+            self.left_out.insert((verdict.partition, verdict.position), verdict.event);
+        }
+        work.progress.parked_keys(self.parked.len() as u64);
+        Ok(())
+    }
+
+    async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), WorkError> {
+        let work = self.work;
+        let mut hint = work.log.hint();
+        loop {
+            hint.reset();
+            work.handler.due(&work.views, &work.generation, work.clock.now()).await?;
+            self.retry().await?;
+            let mut moved = false;
+            for index in 0..self.feeds.len() {
+                moved |= self.read(index).await?;
+            }
+            self.start().await?;
+            self.commit().await?;
+            while let Some(ended) = self.calls.try_join_next() {
+                self.ended(ended).await?;
+                moved = true;
+            }
+            if *stop.borrow() {
+                return self.finish().await;
+            }
+            if moved {
+                work.progress.state(SlotState::CatchingUp);
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if self.lanes.is_empty() && self.feeds.iter().all(|feed| feed.end) {
+                work.progress.state(SlotState::Live);
+            }
+            let ended = tokio::select! {
+                Some(ended) = self.calls.join_next() => Some(ended),
+                () = hint.wait(work.patience.poll) => None,
+                _ = stop.wait_for(|stop| *stop) => None,
+            };
+            if let Some(ended) = ended {
+                self.ended(ended).await?;
+            }
+        }
+    }
+
+    /// Waits for the calls that are being made, but not for ever: those that do not end are made again by the next worker.
+    async fn finish(mut self) -> Result<(), WorkError> {
+        let grace = tokio::time::sleep(self.work.patience.grace);
+        tokio::pin!(grace);
+        loop {
+            let ended = tokio::select! {
+                ended = self.calls.join_next() => ended,
+                () = &mut grace => None,
+            };
+            match ended {
+                Some(ended) => self.ended(ended).await?,
+                None => break,
+            }
+        }
+        self.commit().await
+    }
+
+    /// Reads as much of a partition as there is room for. `false`: there was nothing new.
+    async fn read(&mut self, index: usize) -> Result<bool, WorkError> {
+        let work = self.work;
+        let feed = &self.feeds[index];
+        let room = work.patience.window_events_max.saturating_sub(feed.window.len());
+        if room == 0 {
+            return Ok(false);
+        }
+        let (partition, from) = (feed.partition, feed.window.scanned());
+        let read = ReadLog::after(from).partition(partition).filter(work.handler.filter()).limit(room.min(PAGE_EVENTS));
+        let page = work.log.read(read).await?;
+        work.progress.head(partition, page.head.visible);
+        self.feeds[index].end = page.end;
+        if page.scanned <= from && page.events.is_empty() {
+            return Ok(false);
+        }
+        for record in page.events {
+            self.take(index, record)?;
+        }
+        let feed = &mut self.feeds[index];
+        feed.window.scanned_to(page.scanned);
+        feed.dirty = true;
+        Ok(true)
+    }
+
+    /// Gives an event to its lane.
+    fn take(&mut self, index: usize, record: RecordedEvent) -> Result<(), WorkError> {
+        let work = self.work;
+        let feed = &mut self.feeds[index];
+        let (position, id) = (record.position, record.id);
+        if !feed.window.take(position) {
+            return Ok(());
+        }
+        if self.left_out.get(&(feed.partition, position)) == Some(&id) {
+            feed.window.settle(position);
+            return Ok(());
+        }
+        let prepared = work.handler.prepare(record).map_err(|error| {
+            WorkError::Stopped(format!(
+                "{}; nobody knows its key, so nothing behind it is called for. Mend the program that reads it, or leave the \
+                 event at {position} out with `skip_event`",
+                chain(&error)
+            ))
+        });
+        let call = match prepared {
+            Ok(Some(call)) => call,
+            Ok(None) => {
+                feed.window.settle(position);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if self.parked.contains(&call.key) {
+            let parked = set_aside(work, &call, None, 0);
+            feed.window.settle(position);
+            feed.aside.insert(position, (parked, call));
+            return Ok(());
+        }
+        self.queue(index, call);
+        Ok(())
+    }
+
+    fn queue(&mut self, index: usize, call: Call) {
+        let key = call.key.clone();
+        let lane = self.lanes.entry(key.clone()).or_default();
+        lane.push_back((index, call));
+        if lane.len() == 1 && !self.busy.contains(&key) {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Begins calls, as many as there is room for.
+    async fn start(&mut self) -> Result<(), WorkError> {
+        let mut starting = Vec::new();
+        while self.calls.len() + starting.len() < self.work.patience.calls_max {
+            let Some(key) = self.ready.pop_front() else { break };
+            let Some((index, call)) = self.lanes.get_mut(&key).and_then(VecDeque::pop_front) else { continue };
+            self.busy.insert(key);
+            starting.push((index, call));
+        }
+        if self.work.patience.at_most_once && !starting.is_empty() {
+            // Written before it is done: whatever dies from here on, nobody does it again.
+            for (index, call) in &starting {
+                self.settled(*index, call.record.position, Vec::new());
+            }
+            self.commit().await?;
+        }
+        for (index, call) in starting {
+            self.call(From::Feed(index), call, 0);
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, from: From, call: Call, attempts: u32) {
+        let patience = self.work.patience.clone();
+        self.calls.spawn(make(patience, from, call, attempts));
+    }
+
+    fn settled(&mut self, index: usize, position: Position, rows: Vec<RowChange>) {
+        let feed = &mut self.feeds[index];
+        feed.window.settle(position);
+        feed.rows.extend(rows.into_iter().map(|row| (row.key.clone(), row)));
+        feed.settled_events += 1;
+        feed.dirty = true;
+    }
+
+    async fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) -> Result<(), WorkError> {
+        let Ended { from, call, attempts, outcome } = match ended {
+            Ok(ended) => ended,
+            // What is done about an event is contained, so only the end of the runtime ends up here.
+            Err(error) => return Err(WorkError::Stopped(format!("a call was broken off: {error}"))),
+        };
+        let (work, key, position) = (self.work, call.key.clone(), call.record.position);
+        if let Err(error) = &outcome {
+            tracing::warn!(reactor = work.name(), key, %position, attempts, error, "a call failed");
+        }
+        let index = match from {
+            From::Feed(index) => index,
+            From::Aside(parked) => return self.aside_ended(parked, attempts, outcome).await,
+        };
+        self.busy.remove(&key);
+        match outcome {
+            // It was settled before it was made.
+            _ if work.patience.at_most_once => {}
+            Ok(rows) => self.settled(index, position, rows),
+            Err(cause) => {
+                let parked = set_aside(work, &call, Some(cause), attempts);
+                self.feeds[index].aside.insert(position, (parked, call));
+                self.settled(index, position, Vec::new());
+                self.parked.insert(key.clone());
+                for (index, call) in self.lanes.remove(&key).unwrap_or_default() {
+                    let position = call.record.position;
+                    let parked = set_aside(work, &call, None, 0);
+                    self.feeds[index].aside.insert(position, (parked, call));
+                    self.settled(index, position, Vec::new());
+                }
+                work.progress.parked_keys(self.parked.len() as u64);
+            }
+        }
+        match self.lanes.get(&key).map(VecDeque::is_empty) {
+            Some(false) => self.ready.push_back(key),
+            Some(true) => _ = self.lanes.remove(&key),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Writes what is settled. A partition in which nothing moved is left alone.
+    async fn commit(&mut self) -> Result<(), WorkError> {
+        let work = self.work;
+        for feed in self.feeds.iter_mut().filter(|feed| feed.dirty) {
+            let low = feed.window.low();
+            let later = feed.aside.split_off(&low.next());
+            let park: Vec<_> = feed.aside.values().map(|(parked, _)| parked.clone()).collect();
+            // What is set aside above the checkpoint is not written yet, so it is not settled for those who come after.
+            let above = feed.window.settled_above().filter(|position| !later.contains_key(position));
+            let kept = Kept { settled: above.collect() };
+            let event = event_at(&*work.log, feed.partition, low).await?;
+            let state = match kept.settled.is_empty() {
+                true => Vec::new(),
+                false => serde_json::to_vec(&kept).expect("numbers can be written"),
+            };
+            let to = Checkpoint { slot: 0, partition: feed.partition, position: low, event, state: state.into() };
+            let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), feed.checkpoint, to);
+            commit.park = park;
+            commit.rows = feed.rows.values().cloned().collect();
+            work.views.commit_view(commit).await?;
+            feed.checkpoint = low;
+            feed.aside = later;
+            feed.rows.clear();
+            feed.dirty = false;
+            work.progress.settled_to(feed.partition, low, std::mem::take(&mut feed.settled_events));
+        }
+        Ok(())
+    }
+
+    /// Begins with the first event of each key that is tried again.
+    async fn retry(&mut self) -> Result<(), WorkError> {
+        while self.calls.len() < self.work.patience.calls_max {
+            let Some(key) = self.retried.pop_front() else { break };
+            self.retry_next(key).await?;
+        }
+        Ok(())
+    }
+
+    /// Tries the next event of a key that was set aside. When none is left the key goes on as the others do.
+    async fn retry_next(&mut self, key: String) -> Result<(), WorkError> {
+        let work = self.work;
+        // What is still to be written as set aside is written first, where the checkpoint is there already.
+        self.commit().await?;
+        loop {
+            let first = first_aside(work, &key).await?;
+            let Some(parked) = first else { break };
+            let left_out = self.left_out.get(&(parked.partition, parked.position)) == Some(&parked.event);
+            let read = ReadLog::after(parked.position.minus(1)).up_to(parked.position).partition(parked.partition);
+            let record = work.log.read(read.limit(1)).await?.events.into_iter().next();
+            let prepared = match record {
+                Some(record) if !left_out => work.handler.prepare(record),
+                _ => Ok(None),
+            };
+            match prepared {
+                Ok(Some(call)) => {
+                    self.call(From::Aside(parked), call, 0);
+                    return Ok(());
+                }
+                // It is not there any more, or means nothing.
+                Ok(None) => self.unpark(parked, Vec::new()).await?,
+                Err(error) => return self.aside_ended(parked, 1, Err(chain(&error))).await,
+            }
+        }
+        // Nothing of it is written as set aside, and what would be is called for now.
+        self.parked.remove(&key);
+        for index in 0..self.feeds.len() {
+            let feed = &mut self.feeds[index];
+            let (of_key, others) = std::mem::take(&mut feed.aside).into_iter().partition(|(_, (of, _))| of.key == key);
+            let of_key: BTreeMap<Position, (Parked, Call)> = of_key;
+            feed.aside = others;
+            for (position, (_, call)) in of_key {
+                self.feeds[index].window.unsettle(position);
+                self.feeds[index].dirty = true;
+                self.queue(index, call);
+            }
+        }
+        work.progress.parked_keys(self.parked.len() as u64);
+        Ok(())
+    }
+
+    async fn aside_ended(
+        &mut self,
+        parked: Parked,
+        attempts: u32,
+        outcome: Result<Vec<RowChange>, String>,
+    ) -> Result<(), WorkError> {
+        match outcome {
+            Ok(rows) => {
+                self.retried.push_front(parked.key.clone());
+                self.unpark(parked, rows).await
+            }
+            Err(cause) => {
+                let attempts = parked.attempts + attempts;
+                self.change_aside(parked.partition, |commit| {
+                    commit.park.push(Parked { cause: Some(cause), attempts, ..parked });
+                })
+                .await
+            }
+        }
+    }
+
+    async fn unpark(&mut self, parked: Parked, rows: Vec<RowChange>) -> Result<(), WorkError> {
+        self.change_aside(parked.partition, |commit| {
+            commit.unpark.push((parked.key, parked.position));
+            commit.rows = rows;
+        })
+        .await
+    }
+
+    /// Writes something about what is set aside, without a step.
+    async fn change_aside(
+        &mut self,
+        partition: Partition,
+        change: impl FnOnce(&mut ViewCommit) + Send,
+    ) -> Result<(), WorkError> {
+        self.commit().await?;
+        let work = self.work;
+        let commit = standing(work, self.held, partition, change).await?;
+        Ok(work.views.commit_view(commit).await?)
+    }
+}
+
+/// A commit that leaves the checkpoint of a partition where it is.
+pub(super) async fn standing(
+    work: &Work,
+    held: &Held,
+    partition: Partition,
+    change: impl FnOnce(&mut ViewCommit) + Send,
+) -> Result<ViewCommit, WorkError> {
+    let checkpoints = work.views.checkpoints(work.generation.id).await?;
+    let at = checkpoints.into_iter().find(|of| of.partition == partition);
+    let at = at.unwrap_or_else(|| Checkpoint::start(0, partition));
+    let mut commit = ViewCommit::new(work.generation.id, held.lease(), at.position, at);
+    change(&mut commit);
+    Ok(commit)
+}
+
+/// The first event that is set aside for a key.
+pub(super) async fn first_aside(work: &Work, key: &str) -> Result<Option<Parked>, CommitError> {
+    let behind = Some((key, Partition(0), Position::START));
+    let first = work.views.parked(work.generation.id, behind, 1).await?.into_iter().next();
+    Ok(first.filter(|parked| parked.key == key))
+}
+
+fn kept(checkpoint: &Checkpoint) -> Result<Kept, WorkError> {
+    if checkpoint.state.is_empty() {
+        return Ok(Kept::default());
+    }
+    serde_json::from_slice(&checkpoint.state)
+        .map_err(|error| WorkError::Stopped(format!("the checkpoint cannot be read: {error}")))
+}
+
+fn set_aside(work: &Work, call: &Call, cause: Option<String>, attempts: u32) -> Parked {
+    let record = &call.record;
+    Parked {
+        key: call.key.clone(),
+        partition: record.partition,
+        position: record.position,
+        event: record.id,
+        cause,
+        attempts,
+        parked_at: work.clock.now(),
+    }
+}
+
+/// Makes a call until it succeeds or there is no use in trying again.
+async fn make(patience: Patience, from: From, call: Call, before: u32) -> Ended {
+    let mut attempts = before;
+    let mut wait = patience.back_off;
+    let metadata = Metadata::caused_by(&call.record);
+    let outcome = loop {
+        attempts += 1;
+        let made = contained(async { (call.make)(attempts).await });
+        let cause = match with_metadata(metadata.clone(), made).await {
+            Ok(Ok(rows)) => break Ok(rows),
+            Ok(Err(ReactError::Permanent(cause))) | Err(cause) => break Err(cause),
+            Ok(Err(ReactError::Retry(cause))) => cause,
+        };
+        if patience.at_most_once || attempts >= patience.attempts {
+            break Err(cause);
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Patience::BACK_OFF_MAX);
+    };
+    Ended { from, call, attempts, outcome }
+}
+
+/// Where everything stands that this position is compared with, in each partition that matters.
+pub(super) async fn has_reached(work: &Work, token: &annals_core::Token) -> Result<bool, CommitError> {
+    let checkpoints = work.views.checkpoints(work.generation.id).await?;
+    let stands: HashMap<_, _> = checkpoints.into_iter().map(|of| (of.partition, of.position)).collect();
+    let asked: BTreeSet<_> = token.positions().collect();
+    Ok(asked
+        .into_iter()
+        .all(|(partition, position)| stands.get(&partition).copied().unwrap_or(Position::START) >= position))
+}
