@@ -1,11 +1,11 @@
 //! What was asked on the command line.
 
-use std::ops::Bound;
 use std::path::PathBuf;
 
-use annals::chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
+use annals::chrono::{DateTime, TimeDelta, Utc};
 
 use crate::balances::{AsOf, Format};
+use crate::calendar::Day;
 use crate::store;
 
 pub(crate) const HELP: &str = "\
@@ -16,7 +16,7 @@ Usage: bank                          tells a short story on a fresh file
        bank balances                 prints what every account holds, or held
        bank history ACCOUNT          prints what happened to one account
 
-Options of import, balances and history:
+Options of all but the story:
   --store URL         where the accounts are [default: sqlite:bank.db]
 
 Options of balances:
@@ -29,6 +29,9 @@ Options of balances:
 Rows that were imported before are passed over, so an import that was stopped is
 simply run again. Rows that cannot be read are listed on stderr with their line,
 and the others are recorded; only a file that cannot be used at all is an error.
+
+Balances are a read model beside the log. The first question builds it, later
+ones fold only what was recorded since.
 
 Exits with 0 when it did what was asked, 1 when it could not, 2 when it was not
 understood.
@@ -90,11 +93,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
         }
         "balances" => {
             let mut given = Given::read("balances", &["--store", "--as-of", "--known-at", "--format"], arguments)?;
-            if let Some(extra) = given.words.pop() {
-                return Err(Misunderstood::TooMany(extra));
-            }
-            let happened = given.option("--as-of").map_or(Ok(Bound::Unbounded), by_day)?;
-            let known = given.option("--known-at").map_or(Ok(Bound::Unbounded), by_time)?;
+            given.none()?;
+            let happened = given.option("--as-of").map(day).transpose()?;
+            let known = given.option("--known-at").map(by_time).transpose()?;
             let format = match given.option("--format").as_deref() {
                 None | Some("table") => Format::Table,
                 Some("csv") => Format::Csv,
@@ -150,6 +151,11 @@ impl Given {
         }
     }
 
+    /// No word but the command.
+    fn none(&mut self) -> Result<(), Misunderstood> {
+        self.words.pop().map_or(Ok(()), |extra| Err(Misunderstood::TooMany(extra)))
+    }
+
     fn option(&mut self, name: &str) -> Option<String> {
         let at = self.options.iter().position(|(option, _)| option == name)?;
         Some(self.options.remove(at).1)
@@ -160,26 +166,19 @@ impl Given {
     }
 }
 
-/// Up to and including that day.
-fn by_day(text: String) -> Result<Bound<DateTime<Utc>>, Misunderstood> {
-    end_of(&text).map(Bound::Excluded).ok_or(Misunderstood::Day(text))
+fn day(text: String) -> Result<Day, Misunderstood> {
+    text.parse().map_err(|_| Misunderstood::Day(text))
 }
 
 /// Up to and including that moment, or that day (in UTC).
-fn by_time(text: String) -> Result<Bound<DateTime<Utc>>, Misunderstood> {
-    if let Some(end) = end_of(&text) {
-        return Ok(Bound::Excluded(end));
+fn by_time(text: String) -> Result<DateTime<Utc>, Misunderstood> {
+    // Times are recorded to the microsecond, so this is the last one that a day has.
+    let end_of_day = text.parse::<Day>().ok().and_then(Day::next).map(|next| next.start() - TimeDelta::microseconds(1));
+    match (end_of_day, DateTime::parse_from_rfc3339(&text)) {
+        (Some(end), _) => Ok(end),
+        (None, Ok(time)) => Ok(time.to_utc()),
+        (None, Err(_)) => Err(Misunderstood::Time(text)),
     }
-    match DateTime::parse_from_rfc3339(&text) {
-        Ok(time) => Ok(Bound::Included(time.to_utc())),
-        Err(_) => Err(Misunderstood::Time(text)),
-    }
-}
-
-/// The moment at which a day is over.
-fn end_of(day: &str) -> Option<DateTime<Utc>> {
-    let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok()?;
-    Some(day.checked_add_days(Days::new(1))?.and_time(NaiveTime::MIN).and_utc())
 }
 
 #[cfg(test)]
@@ -209,8 +208,12 @@ mod tests {
         else {
             panic!("it is understood")
         };
-        assert_eq!(as_of.happened, Bound::Excluded("1993-07-01T00:00:00Z".parse().unwrap()));
-        assert_eq!(as_of.known, Bound::Included("2026-03-31T10:00:00Z".parse().unwrap()));
+        assert_eq!(as_of.happened, Some("1993-06-30".parse().unwrap()));
+        assert_eq!(as_of.known, Some("2026-03-31T10:00:00Z".parse().unwrap()));
+        let Ok(Command::Balances { as_of, .. }) = parsed("balances --known-at 2026-03-31") else {
+            panic!("it is understood")
+        };
+        assert_eq!(as_of.known, Some("2026-03-31T23:59:59.999999Z".parse().unwrap()));
     }
 
     #[test]

@@ -4,24 +4,53 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Bound;
 
+use annals::Partition;
 use annals::chrono::{DateTime, Utc};
 use annals::prelude::*;
-use annals::{Filter, ReplayError};
+use annals::projections::ViewError;
 
 use crate::account::AccountEvent;
+use crate::calendar::{Day, Month};
 use crate::money::Money;
+use crate::views;
 
-/// The moments that a question is about. Both are open ends of a span: what happened, and was recorded, no later than that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// By how much the balance of an account changed in a month, day by day.
+///
+/// A balance is the sum of what changed up to the day that is asked for, and the row's history knows what had been recorded by when.
+/// So a slip that turns up late changes the row of its own month, and no later one has to change. A row holds at most 31 days,
+/// and a question reads a row a month instead of an event a transaction.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "balances", version = 1, key = (Month, String), events(AccountEvent), history)]
+pub(crate) struct BalanceChange {
+    /// By the day of the month.
+    pub(crate) days: BTreeMap<u32, Money>,
+}
+
+impl Project<AccountEvent> for BalanceChange {
+    fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<(Month, String)>, Poison> {
+        let key = event.change().map(|_| (Month::of(event.record.occurred_at), event.record.stream.id().to_owned()));
+        Ok(key.into_iter().collect())
+    }
+
+    fn on(change: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        if let Some(amount) = event.change() {
+            *change.days.entry(Day::of(event.record.occurred_at).of_month()).or_default() += amount;
+        }
+        Ok(())
+    }
+}
+
+/// The moments that a question is about: what happened, and was recorded, no later than that. Without them, it is about now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AsOf {
-    /// In the world, by the bank's dates.
-    pub(crate) happened: Bound<DateTime<Utc>>,
-    /// In the log.
-    pub(crate) known: Bound<DateTime<Utc>>,
+    /// In the world, by the bank's dates: up to and including that day.
+    pub(crate) happened: Option<Day>,
+    /// In the log: up to and including that moment.
+    pub(crate) known: Option<DateTime<Utc>>,
 }
 
 impl AsOf {
-    pub(crate) const NOW: AsOf = AsOf { happened: Bound::Unbounded, known: Bound::Unbounded };
+    pub(crate) const NOW: AsOf = AsOf { happened: None, known: None };
 }
 
 /// An account's name, in the order in which people expect it: numbers by their size, then the rest by the alphabet.
@@ -50,19 +79,26 @@ pub(crate) type Balances = BTreeMap<AccountName, Money>;
 
 /// The balance of every account that had a transaction by then.
 ///
-/// Answered by reading the log once, in pages: memory grows with the accounts, never with their transactions.
-pub(crate) async fn balances(db: &Annals, as_of: AsOf) -> Result<Balances, ReplayError> {
-    let by_then =
-        Filter::default().occurred((Bound::Unbounded, as_of.happened)).recorded((Bound::Unbounded, as_of.known));
-    let mut pages = db.events().filter(by_then).typed::<AccountEvent>();
+/// All of it is as of one position of the log, however many pages are read and whatever is recorded meanwhile. Memory grows with the
+/// accounts, never with their months.
+pub(crate) async fn balances(db: &Program, as_of: AsOf) -> Result<Balances, ViewError> {
+    let known = match as_of.known {
+        Some(time) => Moment::from(time).resolve(&**db.store(), Partition(0)).await?,
+        None => views::head(db).await?.position(Partition(0)),
+    };
+    let last = as_of.happened.map(|day| (day.month(), day.of_month()));
+    let end = last.map_or(Bound::Unbounded, |(month, _)| Bound::Excluded((month.next(), String::new())));
     let mut balances = Balances::new();
-    while let Some(page) = pages.next().await? {
-        for event in page {
-            if let Some(change) = event.change() {
-                *balances.entry(AccountName::new(event.record.stream.id())).or_default() += change;
-            }
+    let rows = || db.view::<BalanceChange>().rows().keys((Bound::Unbounded, end.clone())).as_of(known);
+    views::each_row(rows, |row| {
+        let (month, account) = row.key;
+        let until = last.filter(|(last, _)| *last == month).map_or(31, |(_, day)| day);
+        let mut changes = row.value.days.range(..=until).map(|(_, change)| *change).peekable();
+        if changes.peek().is_some() {
+            *balances.entry(AccountName::new(&account)).or_default() += changes.sum();
         }
-    }
+    })
+    .await?;
     Ok(balances)
 }
 

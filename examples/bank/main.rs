@@ -1,4 +1,4 @@
-//! A bank: accounts that decide, a log that keeps what happened, and balances that can be asked for any day.
+//! A bank: accounts that decide, a log that keeps what happened, and read models that can be asked for any day.
 //!
 //! `cargo run --example bank` tells a short story on a fresh file. It is also a tool for real data:
 //!
@@ -8,13 +8,14 @@
 //! cargo run --release --example bank -- history 576
 //! ```
 //!
-//! Start reading in `account.rs`, then `story.rs`.
+//! Start reading in `account.rs`, then `story.rs`; `balances.rs` is a read model and the question that it answers.
 
 #![allow(clippy::print_stderr, reason = "this is a program, and what went wrong goes to its user")]
 
 mod account;
 mod arguments;
 mod balances;
+mod calendar;
 mod history;
 mod import;
 mod money;
@@ -23,6 +24,7 @@ mod story;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod views;
 
 use std::error::Error;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -70,15 +72,20 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Story => {
             let file = store::fresh_file(Path::new("."));
             let db = Annals::open(&format!("sqlite:{file}")).await?;
-            story::tell(&db, &mut out).await?;
+            let db = views::up(db, &ProgressBar::hidden()).await?;
+            let told = story::tell(&db, &mut out).await;
+            db.stop().await;
+            told?;
             writeln!(out, "\nAll of it is in {file}. See what happened to an account, and look around:\n")?;
             writeln!(out, "  cargo run --example bank -- history alice --store sqlite:{file}")?;
             writeln!(out, "  cargo run --example bank -- --help")?;
         }
         Command::Import { file, store } => import(&file, &store, &mut out).await?,
         Command::Balances { as_of, format, store } => {
-            let db = store::open_existing(&store).await?;
-            let balances = balances::balances(&db, as_of).await?;
+            let db = open_with_views(&store).await?;
+            let balances = balances::balances(&db, as_of).await;
+            db.stop().await;
+            let balances = balances?;
             match format {
                 Format::Table => writeln!(out, "{} accounts in {store}\n", balances.len())?,
                 Format::Csv => eprintln!("{} accounts in {store}", balances.len()),
@@ -100,7 +107,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
 async fn import(file: &Path, store: &str, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let db = Annals::open(store).await?;
     let started = Instant::now();
-    let bar = progress_bar();
+    let bar = bytes_bar();
     let report = import::import(&db, file, &bar).await;
     bar.finish_and_clear();
     let report = report?;
@@ -122,12 +129,30 @@ async fn import(file: &Path, store: &str, out: &mut impl Write) -> Result<(), Bo
     Ok(())
 }
 
+/// Opens a store that must be there, and brings its read models up to the log.
+async fn open_with_views(store: &str) -> Result<Program, Box<dyn Error>> {
+    let db = store::open_existing(store).await?;
+    let bar = events_bar();
+    let up = views::up(db, &bar).await;
+    bar.finish_and_clear();
+    Ok(up?)
+}
+
+/// Of the bytes of a file.
+fn bytes_bar() -> ProgressBar {
+    bar("{bar:40} {percent:>3} %  {binary_bytes_per_sec}  {eta} left")
+}
+
+/// Of the events of a log. The message says how many, how fast and how long.
+fn events_bar() -> ProgressBar {
+    bar("{bar:12} {wide_msg}")
+}
+
 /// On stderr, and only when somebody watches.
-fn progress_bar() -> ProgressBar {
+fn bar(style: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = "{bar:40} {percent:>3} %  {binary_bytes_per_sec}  {eta} left";
     ProgressBar::no_length()
         .with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::ops::Bound;
 
 use annals::CommandError;
 use annals::chrono::{DateTime, NaiveDate, Utc};
@@ -10,10 +9,11 @@ use annals::prelude::*;
 
 use crate::account::{Account, AccountError, transfer};
 use crate::balances::{AsOf, balances};
+use crate::calendar::Day;
 use crate::money::Money;
 
 /// Tells it on a store where nothing has happened yet.
-pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn tell(db: &Program, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let (alice, bob) = (db.aggregate::<Account>("alice"), db.aggregate::<Account>("bob"));
 
     writeln!(out, "In January, Alice and Bob open accounts.\n")?;
@@ -79,8 +79,8 @@ pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dy
     let mut line = |what: &str, [alice, bob]: [Money; 2]| writeln!(out, "{what:38}  {alice:>9}  {bob:>9}");
     let believed = [alice.load().as_of(first_look).await?.balance, bob.load().as_of(first_look).await?.balance];
     line("end of January, as it was known then", believed)?;
-    for (what, first_of_next) in [("end of January, as it is known now", day(2, 1)), ("end of February", day(3, 1))] {
-        let then = balances(db, AsOf { happened: Bound::Excluded(first_of_next), ..AsOf::NOW }).await?;
+    for (what, last) in [("end of January, as it is known now", day(1, 31)), ("end of February", day(2, 28))] {
+        let then = balances(db, AsOf { happened: Some(Day::of(last)), ..AsOf::NOW }).await?;
         line(what, in_order(then.values()))?;
     }
     line("now", in_order(balances(db, AsOf::NOW).await?.values()))?;

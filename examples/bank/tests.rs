@@ -1,5 +1,6 @@
 //! What the bank promises.
 
+mod asking;
 mod deciding;
 mod importing;
 mod keeping;

@@ -1,7 +1,6 @@
 //! From the file to balances, beside sums that know nothing of events.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::path::Path;
 
 use annals::chrono::{DateTime, Utc};
@@ -14,24 +13,26 @@ use crate::balances::{self, AccountName, AsOf, Balances, Format, balances};
 use crate::history;
 use crate::import::{ImportError, Report, import};
 use crate::money::Money;
+use crate::views;
 
-const EXCERPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/berka-excerpt.asc");
+pub(super) const EXCERPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/berka-excerpt.asc");
 
 /// A store of its own, in a directory that goes with it.
-struct Fresh {
+pub(super) struct Fresh {
     directory: tempfile::TempDir,
-    db: Annals,
+    pub(super) db: Program,
 }
 
-async fn fresh() -> Fresh {
+pub(super) async fn fresh() -> Fresh {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bank.db");
     let db = Annals::open(&format!("sqlite:{}", file.display())).await.unwrap();
+    let db = views::up(db, &ProgressBar::hidden()).await.unwrap();
     Fresh { directory, db }
 }
 
 impl Fresh {
-    async fn import(&self, path: impl AsRef<Path>) -> Report {
+    pub(super) async fn import(&self, path: impl AsRef<Path>) -> Report {
         import(&self.db, path.as_ref(), &ProgressBar::hidden()).await.unwrap()
     }
 
@@ -41,7 +42,7 @@ impl Fresh {
         import(&self.db, &path, &ProgressBar::hidden()).await
     }
 
-    async fn balances(&self, question: &str) -> Balances {
+    pub(super) async fn balances(&self, question: &str) -> Balances {
         balances(&self.db, as_of(question)).await.unwrap()
     }
 }
@@ -255,5 +256,5 @@ fn printed(balances: &Balances, format: Format) -> String {
 #[test]
 fn a_question_without_moments_is_about_now() {
     assert_eq!(as_of(""), AsOf::NOW);
-    assert_eq!(as_of("--as-of 1993-01-01").known, Bound::Unbounded);
+    assert_eq!(as_of("--as-of 1993-01-01").known, None);
 }
