@@ -61,6 +61,16 @@ impl AccountEvent {
             AccountEvent::Opened { .. } | AccountEvent::Closed => None,
         }
     }
+
+    /// What came in.
+    pub(crate) fn credit(&self) -> Money {
+        self.change().unwrap_or_default().max(Money::ZERO)
+    }
+
+    /// What went out, as a positive amount.
+    pub(crate) fn debit(&self) -> Money {
+        (-self.change().unwrap_or_default()).max(Money::ZERO)
+    }
 }
 
 /// The state that decisions need, and no more.

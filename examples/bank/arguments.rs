@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use annals::chrono::{DateTime, TimeDelta, Utc};
 
 use crate::balances::{AsOf, Format};
-use crate::calendar::Day;
+use crate::calendar::{Day, Month};
 use crate::store;
 
 pub(crate) const HELP: &str = "\
@@ -14,6 +14,8 @@ A bank whose every balance can explain itself.
 Usage: bank                          tells a short story on a fresh file
        bank import FILE              records the transactions of a PKDD'99 file
        bank balances                 prints what every account holds, or held
+       bank statements ACCOUNT       prints what moved on one account, by month
+       bank volume                   prints what moved on all accounts, by day
        bank history ACCOUNT          prints what happened to one account
 
 Options of all but the story:
@@ -26,12 +28,19 @@ Options of balances:
                       2026-03-31T12:00:00Z
   --format FORMAT     table or csv [default: table]
 
+Options of statements:
+  --month MONTH       only that month (1993-05)
+
+Options of volume:
+  --from DATE         from that day on
+  --to DATE           up to and including that day
+
 Rows that were imported before are passed over, so an import that was stopped is
 simply run again. Rows that cannot be read are listed on stderr with their line,
 and the others are recorded; only a file that cannot be used at all is an error.
 
-Balances are a read model beside the log. The first question builds it, later
-ones fold only what was recorded since.
+Balances, statements and volume are read models beside the log. The first
+question builds them, later ones fold only what was recorded since.
 
 Exits with 0 when it did what was asked, 1 when it could not, 2 when it was not
 understood.
@@ -43,6 +52,8 @@ pub(crate) enum Command {
     Help,
     Import { file: PathBuf, store: String },
     Balances { as_of: AsOf, format: Format, store: String },
+    Statements { account: String, month: Option<Month>, store: String },
+    Volume { from: Option<Day>, to: Option<Day>, store: String },
     History { account: String, store: String },
 }
 
@@ -63,6 +74,8 @@ pub(crate) enum Misunderstood {
     TooMany(String),
     #[error("`{0}` is no day such as 1993-06-30")]
     Day(String),
+    #[error("`{0}` is no month such as 1993-05")]
+    Month(String),
     #[error("`{0}` is neither a day nor a time such as 2026-03-31T12:00:00Z")]
     Time(String),
     #[error("there is no format `{0}`: table or csv")]
@@ -102,6 +115,18 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
                 Some(other) => return Err(Misunderstood::Format(other.to_owned())),
             };
             Ok(Command::Balances { as_of: AsOf { happened, known }, format, store: given.store() })
+        }
+        "statements" => {
+            let mut given = Given::read("statements", &["--store", "--month"], arguments)?;
+            let account = given.the("statements", "an ACCOUNT")?;
+            let month = given.option("--month").map(month).transpose()?;
+            Ok(Command::Statements { account, month, store: given.store() })
+        }
+        "volume" => {
+            let mut given = Given::read("volume", &["--store", "--from", "--to"], arguments)?;
+            given.none()?;
+            let (from, to) = (given.option("--from").map(day).transpose()?, given.option("--to").map(day).transpose()?);
+            Ok(Command::Volume { from, to, store: given.store() })
         }
         _ if command.starts_with('-') => Err(Misunderstood::Option { command: "bank".to_owned(), option: command }),
         _ => Err(Misunderstood::Command(command)),
@@ -170,6 +195,10 @@ fn day(text: String) -> Result<Day, Misunderstood> {
     text.parse().map_err(|_| Misunderstood::Day(text))
 }
 
+fn month(text: String) -> Result<Month, Misunderstood> {
+    text.parse().map_err(|_| Misunderstood::Month(text))
+}
+
 /// Up to and including that moment, or that day (in UTC).
 fn by_time(text: String) -> Result<DateTime<Utc>, Misunderstood> {
     // Times are recorded to the microsecond, so this is the last one that a day has.
@@ -230,6 +259,9 @@ mod tests {
             ("balances --as-of yesterday", "`yesterday` is no day such as 1993-06-30"),
             ("balances --as-of 1993-02-30", "`1993-02-30` is no day such as 1993-06-30"),
             ("balances --known-at noon", "`noon` is neither a day nor a time such as 2026-03-31T12:00:00Z"),
+            ("volume --to 1993-05", "`1993-05` is no day such as 1993-06-30"),
+            ("statements", "`statements` needs an ACCOUNT"),
+            ("statements 7 --month 1993-05-01", "`1993-05-01` is no month such as 1993-05"),
             ("balances --format xml", "there is no format `xml`: table or csv"),
         ] {
             assert_eq!(parsed(line).unwrap_err().to_string(), said);

@@ -70,7 +70,7 @@ impl ViewKey for Day {
     }
 }
 
-/// A month.
+/// A month: what a statement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Month {
     year: i32,
@@ -79,6 +79,16 @@ pub(crate) struct Month {
 }
 
 impl Month {
+    /// Nothing happens before this one.
+    pub(crate) fn first() -> Month {
+        Month { year: NaiveDate::MIN.year(), index: 0 }
+    }
+
+    /// Nothing happens after this one.
+    pub(crate) fn last() -> Month {
+        Month { year: NaiveDate::MAX.year(), index: 11 }
+    }
+
     /// The month after.
     pub(crate) fn next(self) -> Month {
         match self.index {

@@ -5,6 +5,7 @@
 //! ```text
 //! cargo run --release --example bank -- import examples/data/berka-excerpt.asc
 //! cargo run --release --example bank -- balances --as-of 1993-06-30
+//! cargo run --release --example bank -- statements 576
 //! cargo run --release --example bank -- history 576
 //! ```
 //!
@@ -19,12 +20,14 @@ mod calendar;
 mod history;
 mod import;
 mod money;
+mod statements;
 mod store;
 mod story;
 #[cfg(test)]
 mod tests;
 mod transaction;
 mod views;
+mod volume;
 
 use std::error::Error;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -77,6 +80,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             db.stop().await;
             told?;
             writeln!(out, "\nAll of it is in {file}. See what happened to an account, and look around:\n")?;
+            writeln!(out, "  cargo run --example bank -- statements alice --store sqlite:{file}")?;
             writeln!(out, "  cargo run --example bank -- history alice --store sqlite:{file}")?;
             writeln!(out, "  cargo run --example bank -- --help")?;
         }
@@ -91,6 +95,29 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
                 Format::Csv => eprintln!("{} accounts in {store}", balances.len()),
             }
             balances::print(&balances, format, &mut out)?;
+        }
+        Command::Statements { account, month, store } => {
+            let db = open_with_views(&store).await?;
+            let found = match month {
+                Some(month) => statements::statement(&db, &account, month).await.map(Vec::from_iter),
+                None => statements::statements(&db, &account).await,
+            };
+            db.stop().await;
+            let found = found?;
+            if found.is_empty() {
+                let by_then = month.map(|month| format!(" up to {month}")).unwrap_or_default();
+                return Err(format!("account `{account}` had no transactions{by_then} in {store}").into());
+            }
+            writeln!(out, "Account {account} in {store}\n")?;
+            statements::print(&found, &mut out)?;
+        }
+        Command::Volume { from, to, store } => {
+            let db = open_with_views(&store).await?;
+            let volumes = volume::volumes(&db, from, to).await;
+            db.stop().await;
+            let volumes = volumes?;
+            writeln!(out, "{} days in {store}\n", volumes.len())?;
+            volume::print(&volumes, &mut out)?;
         }
         Command::History { account, store } => {
             let db = store::open_existing(&store).await?;

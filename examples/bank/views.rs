@@ -8,6 +8,8 @@ use annals::{Partition, Phase, StoreError};
 use indicatif::ProgressBar;
 
 use crate::balances::BalanceChange;
+use crate::statements::MonthlyStatement;
+use crate::volume::DailyVolume;
 
 /// How often the bar is drawn while read models are brought up.
 const TICK: Duration = Duration::from_millis(100);
@@ -30,7 +32,12 @@ pub(crate) enum NotUp {
 ///
 /// Whoever gets a program stops it in the end: then the next one need not wait until its leases run out.
 pub(crate) async fn up(db: Annals, bar: &ProgressBar) -> Result<Program, NotUp> {
-    let db = db.with(BalanceChange::projection()).start_in_background().await?;
+    let db = db
+        .with(BalanceChange::projection())
+        .with(MonthlyStatement::projection())
+        .with(DailyVolume::projection())
+        .start_in_background()
+        .await?;
     match come_to_the_head(&db, bar).await {
         Ok(()) => Ok(db),
         Err(error) => {
@@ -46,7 +53,11 @@ async fn come_to_the_head(db: &Program, bar: &ProgressBar) -> Result<(), NotUp> 
     bar.set_length(total);
     // However long it takes: the bar tells, and what cannot go on is noticed below.
     let whole = Duration::MAX;
-    let there = async { db.view::<BalanceChange>().wait_for(head.clone(), whole).await };
+    let there = async {
+        db.view::<BalanceChange>().wait_for(head.clone(), whole).await?;
+        db.view::<MonthlyStatement>().wait_for(head.clone(), whole).await?;
+        db.view::<DailyVolume>().wait_for(head.clone(), whole).await
+    };
     tokio::pin!(there);
     loop {
         tokio::select! {
