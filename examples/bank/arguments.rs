@@ -17,6 +17,8 @@ Usage: bank                          tells a short story on a fresh file
        bank statements ACCOUNT       prints what moved on one account, by month
        bank volume                   prints what moved on all accounts, by day
        bank history ACCOUNT          prints what happened to one account
+       bank rebuild                  builds every read model anew from the log,
+                                     and compares it with what it was before
 
 Options of all but the story:
   --store URL         where the accounts are [default: sqlite:bank.db]
@@ -55,6 +57,7 @@ pub(crate) enum Command {
     Statements { account: String, month: Option<Month>, store: String },
     Volume { from: Option<Day>, to: Option<Day>, store: String },
     History { account: String, store: String },
+    Rebuild { store: String },
 }
 
 /// What is wrong with the command line.
@@ -127,6 +130,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
             given.none()?;
             let (from, to) = (given.option("--from").map(day).transpose()?, given.option("--to").map(day).transpose()?);
             Ok(Command::Volume { from, to, store: given.store() })
+        }
+        "rebuild" => {
+            let mut given = Given::read("rebuild", &["--store"], arguments)?;
+            given.none()?;
+            Ok(Command::Rebuild { store: given.store() })
         }
         _ if command.starts_with('-') => Err(Misunderstood::Option { command: "bank".to_owned(), option: command }),
         _ => Err(Misunderstood::Command(command)),
@@ -262,6 +270,7 @@ mod tests {
             ("volume --to 1993-05", "`1993-05` is no day such as 1993-06-30"),
             ("statements", "`statements` needs an ACCOUNT"),
             ("statements 7 --month 1993-05-01", "`1993-05-01` is no month such as 1993-05"),
+            ("rebuild balances", "`balances` is one argument too many"),
             ("balances --format xml", "there is no format `xml`: table or csv"),
         ] {
             assert_eq!(parsed(line).unwrap_err().to_string(), said);

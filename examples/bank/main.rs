@@ -119,6 +119,15 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             writeln!(out, "{} days in {store}\n", volumes.len())?;
             volume::print(&volumes, &mut out)?;
         }
+        Command::Rebuild { store } => {
+            let db = open_with_views(&store).await?;
+            let bar = events_bar();
+            let rebuilt = views::rebuild(&db, &bar, &mut out).await;
+            bar.finish_and_clear();
+            db.stop().await;
+            out.flush()?;
+            rebuilt?;
+        }
         Command::History { account, store } => {
             let db = store::open_existing(&store).await?;
             let title = format!("Account {account} in {store}");
@@ -172,7 +181,7 @@ fn bytes_bar() -> ProgressBar {
 
 /// Of the events of a log. The message says how many, how fast and how long.
 fn events_bar() -> ProgressBar {
-    bar("{bar:12} {wide_msg}")
+    bar("{prefix}{bar:12} {wide_msg}")
 }
 
 /// On stderr, and only when somebody watches.

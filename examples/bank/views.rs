@@ -1,9 +1,14 @@
-//! The read models of the bank: registered, brought up to the log.
+//! The read models of the bank: registered, brought up to the log, built anew.
 
-use std::time::Duration;
+use std::error::Error;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::time::{Duration, Instant};
 
 use annals::prelude::*;
-use annals::projections::{RowEntry, RowsOf, SlotProgress, SlotState, StartError, Status, ViewError};
+use annals::projections::{
+    Options, RebuildError, RowEntry, RowsOf, SlotProgress, SlotState, StartError, Status, ViewError, ViewKey,
+};
 use annals::{Partition, Phase, StoreError};
 use indicatif::ProgressBar;
 
@@ -119,6 +124,87 @@ pub(crate) async fn each_row<V: View>(
         match page.next {
             Some(next) => after = Some(next),
             None => return Ok(()),
+        }
+    }
+}
+
+/// Builds every read model anew, one after another, and says what came of it.
+pub(crate) async fn rebuild(db: &Program, bar: &ProgressBar, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    rebuild_one::<BalanceChange>(db, bar, out).await?;
+    rebuild_one::<MonthlyStatement>(db, bar, out).await?;
+    rebuild_one::<DailyVolume>(db, bar, out).await
+}
+
+/// The one that serves goes on serving until the new one is complete. Then the rows of both are compared, and the old one goes.
+async fn rebuild_one<V: View>(db: &Program, bar: &ProgressBar, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let before = Contents::of::<V>(db).await?;
+    bar.reset();
+    bar.set_message("");
+    bar.set_prefix(format!("{}: ", V::NAME));
+    let started = Instant::now();
+    let building = match db.rebuild::<V>().begin().await {
+        // Somebody else has just begun the same: it is one build, whoever waits for it.
+        Err(RebuildError::AlreadyBuilding(view)) => {
+            db.rebuild::<V>().under_way().await?.ok_or(RebuildError::AlreadyBuilding(view))?
+        }
+        begun => begun?,
+    };
+    building
+        .finished(|progress| {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            bar.set_message(progress.to_string());
+        })
+        .await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let after = Contents::of::<V>(db).await?;
+
+    let (events, rows) = (after.events, after.rows);
+    let rate = events as f64 / seconds.max(0.001);
+    write!(out, "{}: {events} events folded anew in {seconds:.2} s ({rate:.0} events/s). ", V::NAME)?;
+    let sample = rows.min(Options::default().verified_keys as u64);
+    write!(out, "Before the switch {sample} rows were folded once more and were the same; ")?;
+    if before.events != events {
+        writeln!(out, "the log went on meanwhile, so the {rows} rows were not compared with those before.")?;
+    } else if before == after {
+        writeln!(out, "after it all {rows} rows are as they were.")?;
+    } else {
+        writeln!(out, "but its {rows} rows are not the {} from before.", before.rows)?;
+        return Err(format!("view `{}` differs from what it was before; what it was is kept", V::NAME).into());
+    }
+    db.rebuild::<V>().drop_kept().await?;
+    Ok(())
+}
+
+/// What a view holds, in little space: equal contents are equal rows, in all likelihood.
+#[derive(Debug, PartialEq)]
+struct Contents {
+    /// Up to where the log was folded.
+    events: u64,
+    rows: u64,
+    digest: u64,
+}
+
+impl Contents {
+    async fn of<V: View>(db: &Program) -> Result<Contents, Box<dyn Error>> {
+        loop {
+            let before = head(db).await?;
+            let (mut rows, mut digest, mut written) = (0, DefaultHasher::new(), Ok(()));
+            let everything = || db.view::<V>().rows().at_least(before.clone());
+            each_row(everything, |row| {
+                rows += 1;
+                row.key.to_key().hash(&mut digest);
+                match serde_json::to_vec(&row.value) {
+                    Ok(value) => value.hash(&mut digest),
+                    Err(error) => written = Err(error),
+                }
+            })
+            .await?;
+            written?;
+            // Rows that were read while the log went on are of no one moment.
+            if head(db).await? == before {
+                return Ok(Contents { events: before.position(Partition(0)).get(), rows, digest: digest.finish() });
+            }
         }
     }
 }

@@ -160,6 +160,23 @@ async fn volumes_are_the_sums_of_the_rows_of_each_day() {
     }
 }
 
+#[tokio::test]
+async fn read_models_built_anew_have_the_same_rows() {
+    let bank = fresh().await;
+    bank.import(EXCERPT).await;
+    let before = rows(&bank.db).await;
+    let mut said = Vec::new();
+    views::rebuild(&bank.db, &ProgressBar::hidden(), &mut said).await.unwrap();
+    assert_eq!(rows(&bank.db).await, before);
+    let said = String::from_utf8(said).unwrap();
+    // How long it took is another in every run.
+    let said: Vec<_> = said
+        .lines()
+        .map(|line| format!("{} … {}", line.split_once(" in ").unwrap().0, line.split_once("). ").unwrap().1))
+        .collect();
+    insta::assert_snapshot!(said.join("\n"));
+}
+
 /// A line for each row of each read model.
 async fn rows(db: &Program) -> Vec<String> {
     let head = views::head(db).await.unwrap();
