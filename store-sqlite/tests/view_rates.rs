@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    Acquired, AppendStreams, AtomicStreams, Checkpoint, GenerationSpec, Keeps, Leases, Log, NewEvent, Partition,
-    Position, ReadLog, RowChange, RowVersion, StreamId, ViewCommit, ViewStore,
+    Acquired, AppendStreams, AtomicStreams, Checkpoint, GenerationSpec, Keeps, Leases, Log, LogPage, NewEvent,
+    Partition, Position, ReadLog, RowChange, RowVersion, StreamId, ViewCommit, ViewStore,
 };
 use annals_sqlite::{SqliteStore, rusqlite};
 use tempfile::TempDir;
@@ -43,36 +43,61 @@ fn cents(payload: &[u8]) -> u64 {
     payload.iter().filter(|byte| byte.is_ascii_digit()).fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
 }
 
-/// Reads, folds and commits, one step being read while the one before is written.
+/// The rows as they are folded: sum, and the last event of the step that changes it.
+#[derive(Default)]
+struct Folded {
+    places: HashMap<String, usize>,
+    rows: Vec<(String, u64, Position)>,
+    /// Rows that the step changes.
+    changed: Vec<usize>,
+}
+
+impl Folded {
+    fn fold(&mut self, page: &LogPage, from: Position) {
+        for event in &page.events {
+            let key = event.stream.as_str().strip_prefix("account-").unwrap();
+            let place = match self.places.get(key) {
+                Some(place) => *place,
+                None => {
+                    self.places.insert(key.to_owned(), self.rows.len());
+                    self.rows.push((key.to_owned(), 0, Position::START));
+                    self.rows.len() - 1
+                }
+            };
+            let (_, sum, at) = &mut self.rows[place];
+            if *at <= from {
+                self.changed.push(place);
+            }
+            (*sum, *at) = (*sum + cents(&event.payload), event.position);
+        }
+    }
+}
+
+fn read(log: &SqliteStore, after: Position) -> tokio::task::JoinHandle<LogPage> {
+    let log = log.clone();
+    tokio::spawn(async move { log.read(ReadLog::after(after).limit(STEP / 2)).await.unwrap() })
+}
+
+/// Reads, folds and commits: a page is read and a step is written while another page is folded.
 async fn rebuild(log: &SqliteStore, views: &SqliteStore, spec: GenerationSpec) -> (Duration, Duration, usize) {
-    let has_indexes = !spec.indexes.is_empty();
-    let keeps = spec.keeps;
+    let (has_indexes, keeps) = (!spec.indexes.is_empty(), spec.keeps);
     let generation = views.begin_generation(spec).await.unwrap();
     let asked = views.acquire_lease(&generation.lease_name(0), "w", Duration::from_secs(60)).await.unwrap();
     let Acquired::Granted(lease) = asked else { panic!("it is free") };
     let began = Instant::now();
     let (mut from, mut rows, mut folding) = (Position::START, 0, Duration::ZERO);
-    let mut state: HashMap<String, u64> = HashMap::new();
+    let mut folded = Folded::default();
+    let mut reading = read(log, from);
     let mut writing: Option<tokio::task::JoinHandle<()>> = None;
     loop {
-        let mut changed: HashMap<String, Position> = HashMap::with_capacity(STEP);
-        let (mut to, mut last, mut read, mut end) = (from, None, 0, false);
-        while read < STEP && !end {
-            let page = log.read(ReadLog::after(to).limit(STEP - read)).await.unwrap();
+        let (mut to, mut last, mut count, mut end) = (from, None, 0, false);
+        while count < STEP && !end {
+            let page = reading.await.unwrap();
+            reading = read(log, page.scanned);
             let folds = Instant::now();
-            for event in &page.events {
-                let key = event.stream.as_str().strip_prefix("account-").unwrap();
-                match state.get_mut(key) {
-                    Some(sum) => *sum += cents(&event.payload),
-                    None => drop(state.insert(key.to_owned(), cents(&event.payload))),
-                }
-                match changed.get_mut(key) {
-                    Some(at) => *at = event.position,
-                    None => drop(changed.insert(key.to_owned(), event.position)),
-                }
-                last = Some((event.id, event.recorded_at));
-            }
-            read += page.events.len();
+            folded.fold(&page, from);
+            last = page.events.last().map(|event| (event.id, event.recorded_at)).or(last);
+            count += page.events.len();
             folding += folds.elapsed();
             (to, end) = (page.scanned, page.end);
         }
@@ -80,16 +105,17 @@ async fn rebuild(log: &SqliteStore, views: &SqliteStore, spec: GenerationSpec) -
         let folds = Instant::now();
         let checkpoint = Checkpoint { position: to, event: Some(event), ..Checkpoint::start(0, Partition(0)) };
         let mut step = ViewCommit::new(generation.id, lease.clone(), from, checkpoint);
-        for (key, up_to) in changed {
+        for place in folded.changed.drain(..) {
+            let (key, sum, up_to) = &folded.rows[place];
             let mut value = String::with_capacity(32);
-            write!(value, r#"{{"cents":{}}}"#, state[&key]).unwrap();
-            let indexed = if has_indexes { vec![format!("{:012}", state[&key])] } else { Vec::new() };
+            write!(value, r#"{{"cents":{sum}}}"#).unwrap();
             let value = bytes::Bytes::from(value);
             if keeps != Keeps::Present {
-                let (key, value) = (key.clone(), Some(value.clone()));
+                let (key, up_to, value) = (key.clone(), *up_to, Some(value.clone()));
                 step.versions.push(RowVersion { key, after: from, up_to, recorded_at, value });
             }
-            step.rows.push(RowChange { key, value: Some(value), indexed });
+            let indexed = if has_indexes { vec![format!("{sum:012}")] } else { Vec::new() };
+            step.rows.push(RowChange { key: key.clone(), value: Some(value), indexed });
         }
         folding += folds.elapsed();
         rows += step.rows.len();
