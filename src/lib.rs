@@ -29,7 +29,8 @@ pub mod prelude {
     pub use crate::View;
     #[cfg(feature = "projections")]
     pub use crate::projections::{
-        Poison, Program, Project, Projection, ReactError, Reaction, Reactor, Request, Row, View, With as _,
+        Listens, On, Poison, Process, ProcessManager, Program, Project, Projection, ReactError, Reaction, Reactor,
+        Request, Row, Step, View, With as _,
     };
     #[cfg(feature = "testing")]
     pub use crate::testing::Given as _;

@@ -1,11 +1,12 @@
 //! Read models: kept up to date exactly once, rebuilt while the old one serves, and asked about the past. And side effects: reactors
-//! that follow the log.
+//! that follow the log, and processes that decide over a long time.
 
 mod key;
 mod left_out;
 mod log;
 mod options;
 mod place;
+mod process;
 mod program;
 mod query;
 mod reactor;
@@ -23,6 +24,7 @@ mod worker;
 pub use annals_core::Keeps;
 pub use key::ViewKey;
 pub use options::Options;
+pub use process::{Listens, On, Process, ProcessManager, Processes, Step};
 pub use program::{Part, Program, Projection, Setup, StartError, With};
 pub use query::{
     Change, Changed, ChangedBetween, Get, HistoryOf, Many, RowDiff, RowEntry, RowHistory, RowsFound, RowsOf, Update,

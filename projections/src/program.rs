@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::options::Options;
 use crate::place::Place;
+use crate::process::{Process, Processes};
 use crate::query::Views;
 use crate::reactor::{Reactions, Reactor, Registered};
 use crate::rebuild::Rebuild;
@@ -74,7 +75,7 @@ impl With for Annals {
     }
 }
 
-/// What a program is put together from: [`Projection`], [`Reaction`](crate::Reaction), and what programs make of several of them.
+/// What a program is put together from: [`Projection`], [`Reaction`](crate::Reaction), [`ProcessManager`](crate::ProcessManager), and what programs make of several of them.
 ///
 /// ```
 /// use annals_projections::{Part, Projection, Setup, View};
@@ -392,7 +393,19 @@ impl Program {
         reactions.unwrap_or_else(|| panic!("the program has no reactor `{}`", R::NAME)).clone()
     }
 
-    /// What every projection and reactor does, and how far it has come: an entry for each generation that is followed here.
+    /// The processes of a kind: their states, and what waits for a person.
+    ///
+    /// # Panics
+    ///
+    /// When the program has no such processes: they were not registered with [`With::with`].
+    #[track_caller]
+    pub fn process<P: Process>(&self) -> Processes<P> {
+        let reactions = self.shared.reactors.get(&TypeId::of::<P>());
+        let reactions = reactions.unwrap_or_else(|| panic!("the program has no process `{}`", P::NAME)).clone();
+        Processes::new(self.shared.db.clone(), reactions)
+    }
+
+    /// What every projection, reactor and process does, and how far it has come: an entry for each generation that is followed here.
     pub fn status(&self) -> Vec<Status> {
         let mut status: Vec<_> =
             self.shared.running.values().flat_map(|running| running.following.each(Status::of)).collect();

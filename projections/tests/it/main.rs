@@ -8,6 +8,7 @@ mod history;
 mod lifecycle;
 mod past;
 mod poison;
+mod processes;
 mod queries;
 mod reactors;
 mod rebuild;

@@ -1,0 +1,314 @@
+//! Processes: long-running decisions that react to events by issuing commands and setting deadlines.
+
+mod due;
+mod handle;
+mod instance;
+mod step;
+
+use std::any::TypeId;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{Annals, Event, LoadError, Recorded, RecordedEvent};
+
+pub use step::Step;
+
+use self::handle::{Handles, Trigger};
+use self::instance::Instance;
+use crate::program::{Part, Setup};
+use crate::reactor::{Patience, Reactions, Registered, key_of};
+use crate::step::StepError;
+
+/// A long-running decision: it reacts to what happens to aggregates by giving commands to others, and remembers what it needs in a
+/// stream of its own.
+///
+/// Each process has an id; its stream is `category-id` of its own events, where its deadlines stand too. Whatever dies when, every
+/// command takes effect once, because its idempotency key follows from the process, the event and its place among the steps.
+///
+/// ```
+/// use annals_core::chrono::TimeDelta;
+/// use annals_core::Recorded;
+/// use annals_projections::{Listens, On, Process, Step};
+/// # use annals_core::{Aggregate, Handle, IntoEvents};
+/// # use annals_macros::Event;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(category = "order", crate = "annals_core")]
+/// # enum OrderEvent { Placed, Paid, Cancelled }
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(category = "payment", crate = "annals_core")]
+/// # enum PaymentProcessEvent { Settled }
+/// # #[derive(Default)]
+/// # struct Order;
+/// # impl Aggregate for Order { type Event = OrderEvent; fn apply(&mut self, _: &OrderEvent) {} }
+/// # struct Cancel;
+/// # impl Handle<Cancel> for Order {
+/// #     type Error = String;
+/// #     fn handle(&self, _: &Cancel) -> Result<impl IntoEvents<OrderEvent>, String> { Ok(OrderEvent::Cancelled) }
+/// # }
+///
+/// /// Cancels orders that nobody pays for within half an hour.
+/// #[derive(Default)]
+/// struct Payment { order: String }
+///
+/// impl Process for Payment {
+///     const NAME: &'static str = "payment";
+///     type Event = PaymentProcessEvent;
+///
+///     fn listens() -> Listens<Payment> {
+///         Listens::new().to::<OrderEvent>()
+///     }
+///
+///     fn apply(&mut self, _: &PaymentProcessEvent) {}
+///
+///     fn reached(&self, id: &str, _: &str) -> Vec<Step<Payment>> {
+///         vec![Step::send::<Order, _>(id, Cancel), Step::finish()]
+///     }
+/// }
+///
+/// impl On<OrderEvent> for Payment {
+///     fn on(&self, event: &Recorded<OrderEvent>) -> Vec<Step<Payment>> {
+///         match &**event {
+///             OrderEvent::Placed => vec![Step::deadline("payment", event.record.occurred_at + TimeDelta::minutes(30))],
+///             OrderEvent::Paid => vec![Step::emit(PaymentProcessEvent::Settled), Step::finish()],
+///             OrderEvent::Cancelled => vec![],
+///         }
+///     }
+/// }
+/// ```
+pub trait Process: Default + Send + Sync + 'static {
+    /// What it is known by, for ever.
+    const NAME: &'static str;
+
+    /// What it remembers. The category of its streams is that of these events, and nobody else's.
+    type Event: Event;
+
+    /// Which events it reacts to.
+    fn listens() -> Listens<Self>;
+
+    /// Takes in what it remembers. Never fails and never looks at anything but its arguments.
+    fn apply(&mut self, event: &Self::Event);
+
+    /// What is to be done when a deadline is reached. One that was cancelled, set anew, or belongs to a process that has finished, is not.
+    /// Default: nothing.
+    fn reached(&self, id: &str, deadline: &str) -> Vec<Step<Self>> {
+        let _ = (id, deadline);
+        Vec::new()
+    }
+}
+
+/// How a process reacts to an event type.
+pub trait On<E: Event>: Process {
+    /// The process whose business it is, if it is one's. Default: the id of the stream (`42` in `order-42`). It looks at nothing but the
+    /// event.
+    fn id(event: &Recorded<E>) -> Option<String> {
+        Some(event.record.stream.id().into())
+    }
+
+    /// What is to be done. The same state and event give the same steps: it may be asked again after a crash.
+    fn on(&self, event: &Recorded<E>) -> Vec<Step<Self>>;
+}
+
+/// The event types that a process reacts to.
+pub struct Listens<P: Process> {
+    by_type: BTreeMap<&'static str, Prepare<P>>,
+}
+
+type Prepare<P> = fn(RecordedEvent) -> Result<Option<Trigger<P>>, StepError>;
+
+impl<P: Process> Listens<P> {
+    /// To nothing yet.
+    pub fn new() -> Listens<P> {
+        Listens { by_type: BTreeMap::new() }
+    }
+
+    /// Also to `E`.
+    #[must_use]
+    pub fn to<E: Event>(mut self) -> Listens<P>
+    where
+        P: On<E>,
+    {
+        for shape in E::shapes() {
+            self.by_type.insert(shape.event_type, prepare::<P, E>);
+        }
+        self
+    }
+}
+
+fn prepare<P: On<E>, E: Event>(record: RecordedEvent) -> Result<Option<Trigger<P>>, StepError> {
+    let events: Vec<Recorded<E>> = Recorded::decode(record)?.into_iter().collect();
+    let Some(first) = events.first() else { return Ok(None) };
+    let mut id = None;
+    key_of(&first.record, || {
+        id = P::id(first);
+        Ok(id.clone().unwrap_or_default())
+    })?;
+    let record = Arc::new(first.record.clone());
+    Ok(id.map(|id| Trigger {
+        id,
+        record,
+        decide: Arc::new(move |instance: &Instance<P>| {
+            events.iter().flat_map(|event| instance.process.on(event)).collect()
+        }),
+    }))
+}
+
+impl<P: Process> Default for Listens<P> {
+    fn default() -> Listens<P> {
+        Listens::new()
+    }
+}
+
+impl<P: Process> fmt::Debug for Listens<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_type.keys()).finish()
+    }
+}
+
+/// The processes of a kind, and how they are run: what a program is started [`with`](crate::With::with).
+///
+/// ```
+/// # use annals_core::Annals;
+/// # use annals_projections::{Process, ProcessManager, Program, StartError, With};
+/// # async fn example<Payment: Process>(db: Annals) -> Result<Program, StartError> {
+/// db.with(ProcessManager::<Payment>::new()).start().await
+/// # }
+/// ```
+#[must_use = "it is not run until a program is started with it"]
+pub struct ProcessManager<P> {
+    patience: Patience,
+    process: PhantomData<fn() -> P>,
+}
+
+impl<P: Process> ProcessManager<P> {
+    /// Reacts to events that are recorded from now on, when it is started for the first time.
+    pub fn new() -> ProcessManager<P> {
+        ProcessManager { patience: Patience::default(), process: PhantomData }
+    }
+
+    /// Also to what was recorded before it is started for the first time.
+    pub fn from_the_beginning(mut self) -> ProcessManager<P> {
+        self.patience.from_the_beginning = true;
+        self
+    }
+
+    /// With steps of so many processes at once (at least 1). Default: 16.
+    pub fn calls_max(mut self, calls: usize) -> ProcessManager<P> {
+        self.patience.calls_max = calls.max(1);
+        self
+    }
+
+    /// Trying what may pass so often (at least once), the second time after `wait`, which doubles up to 30 s. Default: 8 times, 100 ms.
+    pub fn attempts(mut self, attempts: u32, wait: Duration) -> ProcessManager<P> {
+        (self.patience.attempts, self.patience.back_off) = (attempts.max(1), wait);
+        self
+    }
+
+    /// How long a worker that says nothing keeps its place. Default: 10 s.
+    pub fn lease(mut self, lease: Duration) -> ProcessManager<P> {
+        self.patience.lease = lease;
+        self
+    }
+
+    /// How long a worker waits before it looks at the log and the clock by itself. Default: 100 ms.
+    pub fn poll(mut self, poll: Duration) -> ProcessManager<P> {
+        self.patience.poll = poll;
+        self
+    }
+}
+
+impl<P: Process> Default for ProcessManager<P> {
+    fn default() -> ProcessManager<P> {
+        ProcessManager::new()
+    }
+}
+
+impl<P: Process> fmt::Debug for ProcessManager<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessManager").field("process", &P::NAME).field("patience", &self.patience).finish()
+    }
+}
+
+impl<P: Process> Part for ProcessManager<P> {
+    fn add_to(self, mut setup: Setup) -> Setup {
+        setup.reactors.push(Registered {
+            of: TypeId::of::<P>(),
+            name: P::NAME,
+            place: format!("$process/{}", P::NAME),
+            make: Box::new(|site| Arc::new(Handles::<P>::new(site.db.clone()))),
+            patience: self.patience,
+        });
+        setup
+    }
+}
+
+/// The processes of a kind in a running program. It derefs to [`Reactions`]: what waits for a person is listed and settled there, by the
+/// id of the process.
+///
+/// ```
+/// # use annals_core::LoadError;
+/// # use annals_projections::{Process, Program};
+/// # async fn example<Payment: Process>(db: Program) -> Result<(), LoadError> {
+/// for (deadline, at) in db.process::<Payment>().deadlines("42").await? {
+///     println!("{deadline} at {at}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Processes<P> {
+    db: Annals,
+    reactions: Reactions,
+    process: PhantomData<fn() -> P>,
+}
+
+impl<P: Process> Processes<P> {
+    pub(crate) fn new(db: Annals, reactions: Reactions) -> Processes<P> {
+        Processes { db, reactions, process: PhantomData }
+    }
+
+    /// Looks at the state of a process.
+    ///
+    /// # Errors
+    ///
+    /// As of loading an aggregate.
+    pub async fn query<T>(&self, id: &str, look: impl FnOnce(&P) -> T + Send) -> Result<T, LoadError> {
+        self.db.aggregate::<Instance<P>>(id).query(|instance| look(&instance.process)).await
+    }
+
+    /// The deadlines that a process has set and that were not reached or cancelled, by name.
+    ///
+    /// # Errors
+    ///
+    /// As of loading an aggregate.
+    pub async fn deadlines(&self, id: &str) -> Result<BTreeMap<String, DateTime<Utc>>, LoadError> {
+        self.db.aggregate::<Instance<P>>(id).query(|instance| instance.waiting()).await
+    }
+
+    /// Whether a process has finished.
+    ///
+    /// # Errors
+    ///
+    /// As of loading an aggregate.
+    pub async fn has_finished(&self, id: &str) -> Result<bool, LoadError> {
+        self.db.aggregate::<Instance<P>>(id).query(|instance| instance.finished).await
+    }
+}
+
+impl<P> Deref for Processes<P> {
+    type Target = Reactions;
+
+    fn deref(&self) -> &Reactions {
+        &self.reactions
+    }
+}
+
+impl<P: Process> fmt::Debug for Processes<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Processes").field("process", &P::NAME).finish_non_exhaustive()
+    }
+}

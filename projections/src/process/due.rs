@@ -1,0 +1,85 @@
+//! Deadlines that wait: a row each, in the order of their moments, and told when the clock says so.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::ops::Bound;
+use std::sync::{Mutex, PoisonError};
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{Annals, CommitError, Generation, ReadRows, RowChange, RowsBy, StoreError};
+use serde::{Deserialize, Serialize};
+
+use super::Process;
+use super::instance::{Deadline, Instance, Noted, ProcessEvent};
+use crate::key::ViewKey;
+use crate::place::Place;
+use crate::worker::{WorkError, chain};
+
+#[derive(Serialize, Deserialize)]
+struct Waiting {
+    id: String,
+    deadline: Deadline,
+}
+
+/// What becomes of the row of a deadline: it waits, or it does not any more.
+pub(super) fn row_of(id: &str, deadline: &Deadline, waits: bool) -> RowChange {
+    let key = (deadline.at.timestamp_micros(), id.to_owned(), deadline.number).to_key();
+    let waiting = Waiting { id: id.into(), deadline: deadline.clone() };
+    let value = waits.then(|| serde_json::to_vec(&waiting).expect("texts and numbers can be written").into());
+    RowChange { key, value, indexed: Vec::new() }
+}
+
+/// Records every deadline that was reached by `now` in the stream of its process, once. `told` are those whose rows are still there.
+pub(super) async fn tell<P: Process>(
+    db: &Annals,
+    views: &Place,
+    generation: &Generation,
+    now: DateTime<Utc>,
+    told: &Mutex<HashSet<String>>,
+) -> Result<(), StoreError> {
+    let end = now.timestamp_micros().saturating_add(1).to_key();
+    let by = RowsBy::KeyRange(Bound::Unbounded, Bound::Excluded(end));
+    let mut read = ReadRows::of(generation.id, by);
+    let mut still = HashSet::new();
+    loop {
+        let page = views.read_rows(read.clone()).await;
+        let page = page.map_err(|error: CommitError| WorkError::Again(error).into_store())?;
+        for row in page.rows {
+            let known = told.lock().unwrap_or_else(PoisonError::into_inner).contains(&row.key);
+            if known || tell_one::<P>(db, &row.value).await {
+                still.insert(row.key);
+            }
+        }
+        match page.next {
+            Some(next) => read = read.after(Some(next)),
+            None => break,
+        }
+    }
+    *told.lock().unwrap_or_else(PoisonError::into_inner) = still;
+    Ok(())
+}
+
+/// `false`: it is to be tried again.
+async fn tell_one<P: Process>(db: &Annals, row: &[u8]) -> bool {
+    let Ok(Waiting { id, deadline }) = serde_json::from_slice(row) else { return true };
+    let key = format!("{}:{id}:deadline:{}", P::NAME, deadline.number);
+    let process = db.aggregate::<Instance<P>>(&id);
+    let reached = process.run(|instance: &Instance<P>| {
+        let waits = instance.waits_for(&deadline);
+        let reached = || ProcessEvent::<P>::Noted(Noted::DeadlineReached(deadline.clone()));
+        Ok::<_, Infallible>(waits.then(reached))
+    });
+    match reached.idempotency_key(key).await {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::warn!(
+                process = P::NAME,
+                id,
+                deadline = deadline.name,
+                error = chain(&error),
+                "a deadline was not told"
+            );
+            false
+        }
+    }
+}

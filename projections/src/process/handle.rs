@@ -1,0 +1,223 @@
+//! What is done about an event: the process is asked, commands are given, and then it is recorded that it reacted.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{
+    Annals, CommandError, Event, Filter, Generation, LoadError, RecordedEvent, RowChange, StoreError, Stored,
+    Undecodable,
+};
+
+use super::due::{self, row_of};
+use super::instance::{CANCELLED, Deadline, Instance, Noted, Place, ProcessEvent, REACHED, SET};
+use super::step::{Kind, NotSent};
+use super::{Listens, Process, Step};
+use crate::place::Place as Where;
+use crate::reactor::{BoxFuture, Call, Handler, ReactError};
+use crate::step::StepError;
+
+/// An event that concerns a process, and what the process says about it.
+pub(super) struct Trigger<P: Process> {
+    pub(super) id: String,
+    pub(super) record: Arc<RecordedEvent>,
+    pub(super) decide: Arc<Decide<P>>,
+}
+
+pub(super) type Decide<P> = dyn Fn(&Instance<P>) -> Vec<Step<P>> + Send + Sync;
+
+/// The processes of a kind.
+pub(super) struct Handles<P: Process> {
+    db: Annals,
+    listens: Listens<P>,
+    // Deadlines that were told, and whose rows are still there.
+    told: Mutex<HashSet<String>>,
+}
+
+impl<P: Process> Handles<P> {
+    pub(super) fn new(db: Annals) -> Handles<P> {
+        Handles { db, listens: P::listens(), told: Mutex::default() }
+    }
+
+    /// What a note in the stream of a process means, when it is one of these processes.
+    fn noted(&self, record: RecordedEvent) -> Result<Option<Call>, StepError> {
+        if record.stream.category() != P::Event::CATEGORY {
+            return Ok(None);
+        }
+        let noted = match Noted::decode(&Stored::from(&record)) {
+            Some(Ok(noted)) => noted,
+            Some(Err(source)) => return Err(Undecodable::new(&record, source).into()),
+            None => return Ok(None),
+        };
+        let (id, record) = (record.stream.id().to_owned(), Arc::new(record));
+        let (deadline, is_set) = match noted {
+            Noted::DeadlineSet(deadline) => (deadline, true),
+            Noted::DeadlineCancelled(deadline) => (deadline, false),
+            Noted::DeadlineReached(deadline) => return Ok(Some(self.reached(id, record, deadline))),
+            Noted::Handled(_) | Noted::Finished => return Ok(None),
+        };
+        let row = row_of(&id, &deadline, is_set);
+        let make = move |_| -> BoxFuture<'static, _> {
+            let row = row.clone();
+            Box::pin(async move { Ok(vec![row]) })
+        };
+        Ok(Some(Call { key: id, record, make: Arc::new(make) }))
+    }
+
+    fn reached(&self, id: String, record: Arc<RecordedEvent>, deadline: Deadline) -> Call {
+        let row = row_of(&id, &deadline, false);
+        let of = id.clone();
+        let decide = move |instance: &Instance<P>| match instance.has_reached(&deadline) {
+            true => instance.process.reached(&of, &deadline.name),
+            false => Vec::new(),
+        };
+        self.call(Trigger { id, record, decide: Arc::new(decide) }, Some(row))
+    }
+
+    fn call(&self, trigger: Trigger<P>, row: Option<RowChange>) -> Call {
+        let (db, key, record) = (self.db.clone(), trigger.id.clone(), Arc::clone(&trigger.record));
+        let trigger = Arc::new(trigger);
+        let make = move |_| -> BoxFuture<'static, _> {
+            let (db, trigger, row) = (db.clone(), Arc::clone(&trigger), row.clone());
+            Box::pin(async move {
+                react(&db, &trigger).await?;
+                Ok(row.into_iter().collect())
+            })
+        };
+        Call { key, record, make: Arc::new(make) }
+    }
+}
+
+impl<P: Process> Handler for Handles<P> {
+    fn filter(&self) -> Filter {
+        Filter::default().types(self.listens.by_type.keys().copied().chain([SET, CANCELLED, REACHED]))
+    }
+
+    fn prepare(&self, record: RecordedEvent) -> Result<Option<Call>, StepError> {
+        match self.listens.by_type.get(&*record.event_type) {
+            Some(prepare) => Ok(prepare(record)?.map(|trigger| self.call(trigger, None))),
+            None => self.noted(record),
+        }
+    }
+
+    fn due<'a>(
+        &'a self,
+        views: &'a Where,
+        generation: &'a Generation,
+        now: DateTime<Utc>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(due::tell::<P>(&self.db, views, generation, now, &self.told))
+    }
+}
+
+/// Asks the process and does what it says.
+///
+/// Commands come first and the note that they were given last: as long as that is not there, the state is the same, and so are the
+/// commands, which are recognised by their keys.
+async fn react<P: Process>(db: &Annals, trigger: &Trigger<P>) -> Result<(), ReactError> {
+    let (id, record) = (&trigger.id, &trigger.record);
+    let (partition, position) = (record.partition, record.position);
+    let process = db.aggregate::<Instance<P>>(id);
+    let is_over = move |instance: &Instance<P>| instance.finished || instance.has_handled(partition, position);
+    let steps = process.query(|instance| match is_over(instance) {
+        true => Vec::new(),
+        false => (trigger.decide)(instance),
+    });
+    let steps = steps.await.map_err(unread)?;
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let key = format!("{}:{id}:{}", P::NAME, record.id);
+    let mut wanted = Vec::new();
+    for (index, Step(kind)) in steps.into_iter().enumerate() {
+        let Kind::Send { send, refused } = kind else {
+            wanted.push(Wanted::of(kind));
+            continue;
+        };
+        match (send(db.clone(), format!("{key}:{index}")).await, refused) {
+            (Ok(()), _) => {}
+            (Err(NotSent::Refused(_)), Some(event)) => wanted.push(Wanted::Emit(Arc::new(event))),
+            (Err(NotSent::Refused(said)), None) => {
+                return Err(ReactError::Permanent(format!("a command was refused: {said}")));
+            }
+            (Err(NotSent::Permanent(said)), _) => return Err(ReactError::Permanent(said)),
+            (Err(NotSent::Passing(said)), _) => return Err(ReactError::Retry(said)),
+        }
+    }
+    let recorded = process.run(|instance: &Instance<P>| {
+        Ok::<_, std::convert::Infallible>(match is_over(instance) {
+            true => Vec::new(),
+            false => events_of(instance, &wanted, Noted::Handled(Place { partition, position })),
+        })
+    });
+    match recorded.idempotency_key(key).await {
+        Ok(_) => Ok(()),
+        Err(CommandError::Load(error)) => Err(unread(error)),
+        Err(error @ (CommandError::Tombstoned { .. } | CommandError::Invalid(_) | CommandError::Encode(_))) => {
+            Err(ReactError::permanent(error))
+        }
+        Err(error) => Err(ReactError::retry(error)),
+    }
+}
+
+/// What is to be recorded, as often as it has to be decided.
+enum Wanted<P: Process> {
+    Emit(Arc<P::Event>),
+    Deadline { name: String, at: DateTime<Utc> },
+    Cancel { name: String },
+    Finish,
+}
+
+impl<P: Process> Wanted<P> {
+    /// Of a step that is no command.
+    fn of(kind: Kind<P>) -> Wanted<P> {
+        match kind {
+            Kind::Emit(event) => Wanted::Emit(Arc::new(event)),
+            Kind::Deadline { name, at } => Wanted::Deadline { name, at },
+            Kind::Cancel { name } => Wanted::Cancel { name },
+            Kind::Finish | Kind::Send { .. } => Wanted::Finish,
+        }
+    }
+}
+
+/// The events that record a reaction.
+fn events_of<P: Process>(instance: &Instance<P>, wanted: &[Wanted<P>], handled: Noted) -> Vec<ProcessEvent<P>> {
+    let mut events = vec![ProcessEvent::Noted(handled)];
+    let mut set: BTreeMap<&str, Deadline> =
+        instance.deadlines().map(|deadline| (&*deadline.name, deadline.clone())).collect();
+    let mut number = instance.numbers();
+    let mut note = |noted| events.push(ProcessEvent::Noted(noted));
+    for wanted in wanted {
+        match wanted {
+            Wanted::Emit(_) => {}
+            Wanted::Deadline { name, at } => {
+                set.remove(&**name).into_iter().for_each(|before| note(Noted::DeadlineCancelled(before)));
+                number += 1;
+                let deadline = Deadline { name: name.clone(), at: *at, number };
+                note(Noted::DeadlineSet(deadline.clone()));
+                set.insert(name, deadline);
+            }
+            Wanted::Cancel { name } => {
+                set.remove(&**name).into_iter().for_each(|before| note(Noted::DeadlineCancelled(before)));
+            }
+            Wanted::Finish => {
+                std::mem::take(&mut set).into_values().for_each(|before| note(Noted::DeadlineCancelled(before)));
+                note(Noted::Finished);
+            }
+        }
+    }
+    let own = wanted.iter().filter_map(|wanted| match wanted {
+        Wanted::Emit(event) => Some(ProcessEvent::Own(Arc::clone(event))),
+        _ => None,
+    });
+    // What the process says itself stands before what becomes of its deadlines.
+    events.splice(1..1, own);
+    events
+}
+
+pub(super) fn unread(error: LoadError) -> ReactError {
+    match error {
+        LoadError::Store(error) => ReactError::retry(error),
+        error => ReactError::permanent(crate::worker::chain(&error)),
+    }
+}
