@@ -56,6 +56,9 @@ mod guide {
     #[cfg(all(feature = "macros", feature = "projections"))]
     #[doc = include_str!("../docs/guide/read-models.md")]
     struct ReadModels;
+    #[cfg(all(feature = "macros", feature = "projections"))]
+    #[doc = include_str!("../docs/guide/reactors-and-processes.md")]
+    struct ReactorsAndProcesses;
     #[doc = include_str!("../docs/guide/testing.md")]
     struct Testing;
     #[doc = include_str!("../docs/guide/stores.md")]
