@@ -4,6 +4,7 @@
 mod append;
 mod command;
 mod read;
+mod view;
 
 use std::path::Path;
 

@@ -12,6 +12,7 @@ pub mod machine;
 pub mod rate;
 pub mod replay;
 pub mod seed;
+pub mod view;
 
 /// What a workload returns; any error ends the run.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

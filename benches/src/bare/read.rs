@@ -40,7 +40,7 @@ struct Cents {
 #[allow(dead_code, reason = "they are read because Annals reads them")]
 pub(super) struct Read {
     position: i64,
-    stream: i64,
+    pub(super) stream: i64,
     pub(super) version: i64,
     append_index: u32,
     occurred_at: i64,
