@@ -131,9 +131,9 @@ impl On<PaymentEvent> for Fulfilment {
     }
 }
 
-async fn tell(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(ManualClock::default());
-    let db = Annals::in_memory().with_clock(Arc::clone(&clock) as _);
+    let db = db.with_clock(Arc::clone(&clock) as _);
     let db = db.with(ProcessManager::<Fulfilment>::new().poll(Duration::from_millis(5))).start().await?;
     let processes = db.process::<Fulfilment>();
 
@@ -181,7 +181,7 @@ async fn finished(db: &Program, processes: &Processes<Fulfilment>, order: &str) 
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut told = Vec::new();
-    let outcome = tell(&mut told).await;
+    let outcome = tell(Annals::in_memory(), &mut told).await;
     match outcome.and_then(|()| Ok(io::stdout().write_all(&told)?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -197,8 +197,6 @@ mod tests {
 
     #[tokio::test]
     async fn an_order_is_shipped_when_it_is_paid_for_and_cancelled_when_it_is_not() {
-        let mut told = Vec::new();
-        tell(&mut told).await.unwrap();
         let expected = r#"order 2 waits for payment until 2026-01-01 00:30:00 UTC
 order 1:
   Placed { cents: 2000 }
@@ -207,6 +205,10 @@ order 2:
   Placed { cents: 2000 }
   Cancelled { reason: "1500 cents were not paid in time" }
 "#;
-        assert_eq!(String::from_utf8(told).unwrap(), expected);
+        for url in ["memory:", "sqlite::memory:"] {
+            let mut told = Vec::new();
+            tell(Annals::open(url).await.unwrap(), &mut told).await.unwrap();
+            assert_eq!(String::from_utf8(told).unwrap(), expected, "{url}");
+        }
     }
 }

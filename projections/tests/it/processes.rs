@@ -499,3 +499,54 @@ async fn a_process_that_is_dropped_at_any_call_gives_every_command_once() {
         assert!(calls > 15, "it was dropped at {calls} calls");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_processes_survive_a_program_that_is_killed_again_and_again() {
+    let shop = Arc::new(Shop::new());
+    for _ in 0..40 {
+        shop.happens::<Stock>("tea", StockEvent::Delivered).await;
+    }
+    let orders: Vec<String> = (0..40).map(|number| format!("{number:02}")).collect();
+    for order in &orders {
+        shop.placed(order).await;
+        if **order < *"10" {
+            shop.paid(order).await;
+        }
+    }
+    shop.clock.advance(TimeDelta::hours(1));
+    let mut events = shop.store.head(Partition(0)).await.unwrap().visible.get();
+    for kill in 0..30 {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let in_program = Arc::clone(&shop);
+        runtime.spawn(async move {
+            let _program = in_program.program().await;
+            std::future::pending::<()>().await;
+        });
+        // Killed after some events more, wherever it stands then.
+        let mut hint = shop.store.hint();
+        for _ in 0..50 {
+            let head = shop.store.head(Partition(0)).await.unwrap().visible.get();
+            if head >= events + kill % 7 {
+                break;
+            }
+            hint.wait(Duration::from_millis(10)).await;
+        }
+        runtime.shutdown_background();
+        shop.release_leases().await;
+        events = shop.store.head(Partition(0)).await.unwrap().visible.get();
+    }
+    let db = shop.program().await;
+    for order in &orders {
+        shop.until(&format!("fulfilment-{order}"), "$process.finished").await;
+    }
+    for order in &orders {
+        let history = db.aggregate::<Order>(order).history().await.unwrap().entries;
+        let end = if **order < *"10" { "order.shipped" } else { "order.cancelled" };
+        let told: Vec<_> = history.iter().map(|entry| &*entry.record.event_type).collect();
+        assert_eq!(told, ["order.placed", end], "{order}");
+    }
+    let count = |told: &[String], wanted: &str| told.iter().filter(|of| *of == wanted).count();
+    let stock = shop.told("stock").await;
+    assert_eq!((count(&stock, "stock.reserved"), count(&stock, "stock.released")), (40, 30));
+    db.stop().await;
+}

@@ -185,7 +185,7 @@ async fn killed_again_and_again(gateway: &Gateway, at_most_once: bool) -> Vec<Me
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let until = *begun.borrow() + (dice >> 33) % 12;
         // At the end nothing is left to be done, and a program is killed that has nothing to do.
-        let _ = tokio::time::timeout(Duration::from_millis(500), begun.wait_for(|begun| *begun > until)).await;
+        let _ = tokio::time::timeout(Duration::from_millis(50), begun.wait_for(|begun| *begun > until)).await;
         runtime.shutdown_background();
         for state in store.leases("$reactor/").await.unwrap() {
             store.release_lease(&state.lease).await.unwrap();
