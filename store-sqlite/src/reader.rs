@@ -34,11 +34,17 @@ struct Pool {
 /// How long closing waits for a read that has begun; a page takes some milliseconds.
 const READ_ENDS_MAX: Duration = Duration::from_secs(5);
 
+/// How many times a worker without work gives way before it signs off: whoever was answered often asks again at once, and then
+/// finds it awake and its connection warm. Some ten microseconds.
+const YIELDS_MAX: usize = 64;
+
 /// Reads that wait, and who is at work. A worker goes on while something waits: waking a thread costs more than most reads.
 #[derive(Default)]
 struct Desk {
     waiting: VecDeque<Job>,
     working: usize,
+    /// Of those at work, the ones that are about to look for something to do.
+    resting: usize,
     idle: Vec<Reader>,
     closed: bool,
 }
@@ -80,7 +86,7 @@ impl Readers {
                 return Err(closed(&self.pool.opener.name));
             }
             desk.waiting.push_back(Box::new(job));
-            let needs_a_worker = desk.working < self.pool.count;
+            let needs_a_worker = desk.working < self.pool.count && desk.waiting.len() > desk.resting;
             desk.working += usize::from(needs_a_worker);
             needs_a_worker
         };
@@ -157,6 +163,15 @@ impl Worker {
     /// The next read. When there is none, signs off in the same breath, so that whoever comes then asks for another worker.
     fn next(&mut self, reader: &mut Option<Reader>) -> Option<Job> {
         let mut desk = self.pool.desk();
+        let mut yields = 0;
+        while desk.waiting.is_empty() && !desk.closed && yields < YIELDS_MAX {
+            desk.resting += 1;
+            drop(desk);
+            std::thread::yield_now();
+            yields += 1;
+            desk = self.pool.desk();
+            desk.resting -= 1;
+        }
         if let Some(job) = desk.waiting.pop_front() {
             if reader.is_none() {
                 *reader = desk.idle.pop();
@@ -195,6 +210,7 @@ impl fmt::Debug for Desk {
         f.debug_struct("Desk")
             .field("waiting", &self.waiting.len())
             .field("working", &self.working)
+            .field("resting", &self.resting)
             .field("idle", &self.idle.len())
             .field("closed", &self.closed)
             .finish()
