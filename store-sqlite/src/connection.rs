@@ -69,7 +69,7 @@ impl Opener {
         let opening = |error: rusqlite::Error| self.trouble(&error).error();
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         flags.set(OpenFlags::SQLITE_OPEN_CREATE, self.create);
-        let connection = self.open(flags).map_err(opening)?;
+        let connection = self.open(flags, self.page_cache_bytes).map_err(opening)?;
         if connection.is_readonly("main").map_err(opening)? {
             let context = format!("`{}` may not be written; open it read-only", self.name);
             return Err(StoreError::new(Failure::ReadOnly, context));
@@ -100,12 +100,13 @@ impl Opener {
             // The one that made it is writable, and so all are.
             Place::Memory(_) => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         };
-        let connection = self.open(flags)?;
+        // Half of what the writer keeps: it looks up ids and versions all over the file, readers mostly go along it.
+        let connection = self.open(flags, self.page_cache_bytes / 2)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     }
 
-    fn open(&self, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
+    fn open(&self, flags: OpenFlags, cache_bytes: usize) -> Result<Connection, rusqlite::Error> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match &self.place {
             Place::File(path) => Connection::open_with_flags(path, flags)?,
@@ -115,7 +116,7 @@ impl Opener {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         // A statement keeps its plan. Else SQLite plans anew whenever another number is bound to a `limit`: with every page.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        let kibibytes = i64::try_from(self.page_cache_bytes >> 10).unwrap_or(i64::MAX);
+        let kibibytes = i64::try_from(cache_bytes >> 10).unwrap_or(i64::MAX);
         connection.pragma_update(None, "cache_size", -kibibytes)?;
         connection.pragma_update(None, "temp_store", "memory")?;
         Ok(connection)

@@ -180,7 +180,7 @@ impl Options {
         self
     }
 
-    /// How many bytes of the file each connection keeps in memory: the writer's, and one for each reader. Default: 8 MiB.
+    /// How many bytes of the file the connection that writes keeps in memory; each that reads keeps half as many. Default: 8 MiB.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").page_cache_bytes(64 << 20);
