@@ -1,10 +1,11 @@
-//! Catch up, then follow: the log from a position onward, page by page, the next one being read while this one is used.
+//! Catch up, then follow: the log from a position onward, page by page, the next ones being read while this one is used.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::error::{Failure, StoreError};
@@ -42,7 +43,7 @@ impl Events {
     pub const POLL: Duration = Duration::from_millis(250);
 
     /// Events in a page when nobody says otherwise: enough that handing a page from thread to thread costs next to nothing.
-    pub const PAGE_EVENTS: usize = 4_096;
+    pub const PAGE_EVENTS: usize = 2_048;
 
     pub(crate) fn of(store: Arc<dyn Store>) -> Events {
         Events { store, read: ReadLog::after(Position::START).limit(Events::PAGE_EVENTS), follow: None }
@@ -127,7 +128,7 @@ pub struct Pages {
     read: ReadLog,
     follow: Option<Duration>,
     hint: Hint,
-    ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
+    ahead: Option<Ahead>,
     ended: bool,
 }
 
@@ -144,10 +145,12 @@ impl Pages {
             let page = self.read_ahead().await?;
             let moved = page.scanned > self.read.after;
             self.read.after = self.read.after.max(page.scanned);
-            let complete = self.read.after >= self.read.up_to;
-            self.ended = complete || (page.end && self.follow.is_none());
-            if !page.end && !self.ended {
-                self.start_reading();
+            let more = is_more(&self.read, &page);
+            self.ended = self.read.after >= self.read.up_to || (page.end && self.follow.is_none());
+            if !more {
+                self.ahead = None;
+            } else if self.ahead.is_none() {
+                self.ahead = Some(Ahead::start(Arc::clone(&self.store), self.read.clone()));
             }
             if moved || !page.events.is_empty() {
                 return Ok(Some(page));
@@ -164,29 +167,56 @@ impl Pages {
         self.read.after
     }
 
-    fn start_reading(&mut self) {
-        let (store, read) = (Arc::clone(&self.store), self.read.clone());
-        self.ahead = Some(tokio::spawn(async move { store.read(read).await }));
-    }
-
     async fn read_ahead(&mut self) -> Result<LogPage, StoreError> {
         let Some(ahead) = &mut self.ahead else {
             return self.store.read(self.read.clone()).await;
         };
-        // Awaited in place, so that a dropped future leaves the reading to the next call.
-        let page = ahead.await;
-        self.ahead = None;
-        page.unwrap_or_else(|error| {
-            Err(StoreError::new(Failure::Unavailable, "a read of the log was broken off").because(error))
-        })
+        // Received in place, so that a dropped future leaves the page to the next call.
+        let page = ahead
+            .pages
+            .recv()
+            .await
+            .unwrap_or_else(|| Err(StoreError::new(Failure::Unavailable, "a read of the log was broken off")));
+        if page.is_err() {
+            self.ahead = None;
+        }
+        page
     }
 }
 
-impl Drop for Pages {
+/// Whether the log goes on behind the page, as far as the page knows.
+fn is_more(read: &ReadLog, page: &LogPage) -> bool {
+    !page.end && page.scanned < read.up_to
+}
+
+/// A task that reads one page after the other, up to where the log ends. It is two pages ahead of those who use them: one waits,
+/// one is being read.
+#[derive(Debug)]
+struct Ahead {
+    pages: mpsc::Receiver<Result<LogPage, StoreError>>,
+    task: JoinHandle<()>,
+}
+
+impl Ahead {
+    fn start(store: Arc<dyn Store>, mut read: ReadLog) -> Ahead {
+        let (sender, pages) = mpsc::channel(1);
+        let task = tokio::spawn(async move {
+            loop {
+                let page = store.read(read.clone()).await;
+                let more = page.as_ref().is_ok_and(|page| is_more(&read, page));
+                read.after = page.as_ref().map_or(read.after, |page| read.after.max(page.scanned));
+                if sender.send(page).await.is_err() || !more {
+                    return;
+                }
+            }
+        });
+        Ahead { pages, task }
+    }
+}
+
+impl Drop for Ahead {
     fn drop(&mut self) {
-        if let Some(ahead) = &self.ahead {
-            ahead.abort();
-        }
+        self.task.abort();
     }
 }
 

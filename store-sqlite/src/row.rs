@@ -28,7 +28,7 @@ const KINDS: usize = 1 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Events that room is made for before they are read: a page of a replay. More come rarely, and then it grows.
-const RESERVE_EVENTS_MAX: usize = 4_096;
+const RESERVE_EVENTS_MAX: usize = 2_048;
 
 /// Type, schema version and codec of a kind.
 #[derive(Clone, Debug)]
@@ -167,7 +167,8 @@ impl<'a> Page<'a> {
         self.bytes += payload.len();
         self.payloads.extend_from_slice(payload);
         let kind = self.names.kind(self.connection, row.get(KIND)?)?;
-        let mut event = RecordedEvent::new(
+        // Put in place at once: it is large, and most have neither tags nor metadata.
+        self.events.push(RecordedEvent::new(
             EventId::from_uuid(id),
             place,
             Arc::clone(&kind.event_type),
@@ -175,16 +176,20 @@ impl<'a> Page<'a> {
             Arc::clone(&kind.codec),
             self.payloads.split().freeze(),
             self.occurred.at(row.get(5)?)?,
-        );
-        if let ValueRef::Text(text) = row.get_ref(8)? {
+        ));
+        let (tags, metadata) = (row.get_ref(8)?, row.get_ref(9)?);
+        if (tags, metadata) == (ValueRef::Null, ValueRef::Null) {
+            return Ok(());
+        }
+        let event = self.events.last_mut().ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        if let ValueRef::Text(text) = tags {
             let text = std::str::from_utf8(text).map_err(|_| corrupt("tags that are not UTF-8"))?;
             let tags = text.split('\n').map(str::parse::<Tag>).collect::<Result<_, _>>();
             event.tags = tags.map_err(|error| corrupt(error.to_string()))?;
         }
-        if let ValueRef::Blob(bytes) = row.get_ref(9)? {
+        if let ValueRef::Blob(bytes) = metadata {
             event.metadata = metadata::decode(bytes)?;
         }
-        self.events.push(event);
         Ok(())
     }
 
