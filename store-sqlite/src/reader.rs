@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals_core::{Failure, StoreError};
 use rusqlite::Connection;
@@ -34,9 +34,9 @@ struct Pool {
 /// How long closing waits for a read that has begun; a page takes some milliseconds.
 const READ_ENDS_MAX: Duration = Duration::from_secs(5);
 
-/// How many times a worker without work gives way before it signs off: whoever was answered often asks again at once, and then
-/// finds it awake and its connection warm. Some ten microseconds.
-const YIELDS_MAX: usize = 64;
+/// How long a worker without work gives way before it signs off: whoever was answered often asks again at once, and then finds
+/// it awake and its connection warm. About as long as waking a thread takes.
+const REST: Duration = Duration::from_micros(50);
 
 /// Reads that wait, and who is at work. A worker goes on while something waits: waking a thread costs more than most reads.
 #[derive(Default)]
@@ -163,12 +163,11 @@ impl Worker {
     /// The next read. When there is none, signs off in the same breath, so that whoever comes then asks for another worker.
     fn next(&mut self, reader: &mut Option<Reader>) -> Option<Job> {
         let mut desk = self.pool.desk();
-        let mut yields = 0;
-        while desk.waiting.is_empty() && !desk.closed && yields < YIELDS_MAX {
+        let began = Instant::now();
+        while desk.waiting.is_empty() && !desk.closed && began.elapsed() < REST {
             desk.resting += 1;
             drop(desk);
             std::thread::yield_now();
-            yields += 1;
             desk = self.pool.desk();
             desk.resting -= 1;
         }
