@@ -13,7 +13,7 @@ use crate::position::{Partition, Position};
 use crate::query::Filter;
 use crate::read::{LogPage, ReadLog};
 use crate::store::{Hint, Store};
-use crate::typed::{Decoded, Event, Recorded, Undecodable};
+use crate::typed::{Event, Recorded, Undecodable};
 
 /// The events of one partition of the log, about to be read. Without more: all that there are now, oldest first.
 ///
@@ -236,10 +236,7 @@ impl<E: Event> TypedPages<E> {
         let Some(page) = self.pages.next().await? else { return Ok(None) };
         let mut events = Vec::with_capacity(page.events.len());
         for record in page.events {
-            match Recorded::decode(record)? {
-                Decoded::One(event) => events.push(event),
-                Decoded::Several(several) => events.extend(several),
-            }
+            Recorded::decode_onto(record, &mut events)?;
         }
         Ok(Some(events))
     }

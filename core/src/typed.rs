@@ -272,12 +272,24 @@ impl<E: Event> Recorded<E> {
     pub fn decode(record: RecordedEvent) -> Result<Decoded<Recorded<E>>, Undecodable> {
         match E::decode(Stored::from(&record)) {
             Ok(Decoded::One(event)) => Ok(Decoded::One(Recorded { event, record })),
-            Ok(Decoded::Several(events)) => {
-                let several = events.into_iter().map(|event| Recorded { event, record: record.clone() });
-                Ok(Decoded::Several(several.collect()))
-            }
+            Ok(Decoded::Several(events)) => Ok(Decoded::Several(Recorded::each(events, &record).collect())),
             Err(source) => Err(Undecodable::new(&record, source)),
         }
+    }
+
+    /// As [`decode`](Recorded::decode), behind what is there already. A record is large, and here it is moved only once.
+    #[inline]
+    pub(crate) fn decode_onto(record: RecordedEvent, read: &mut Vec<Recorded<E>>) -> Result<(), Undecodable> {
+        match E::decode(Stored::from(&record)) {
+            Ok(Decoded::One(event)) => read.push(Recorded { event, record }),
+            Ok(Decoded::Several(events)) => read.extend(Recorded::each(events, &record)),
+            Err(source) => return Err(Undecodable::new(&record, source)),
+        }
+        Ok(())
+    }
+
+    fn each(events: Vec<E>, record: &RecordedEvent) -> impl Iterator<Item = Recorded<E>> {
+        events.into_iter().map(|event| Recorded { event, record: record.clone() })
     }
 }
 
