@@ -24,6 +24,8 @@ pub(crate) fn run_end(position: Position) -> Position {
 pub(crate) struct Rows<V> {
     cached: LruCache<String, Cached<V>>,
     kept_max: usize,
+    // How many keys the last batch was about: the ones used last.
+    of_batch: usize,
 }
 
 struct Cached<V> {
@@ -52,12 +54,12 @@ pub(crate) struct Unwritable {
 
 impl<V: View> Rows<V> {
     pub(crate) fn keeping(kept_max: usize) -> Rows<V> {
-        Rows { cached: LruCache::new_unbounded(), kept_max }
+        Rows { cached: LruCache::new_unbounded(), kept_max, of_batch: 0 }
     }
 
-    /// Lets go of the rows that were not used for longest.
+    /// Lets go of the rows that were not used for longest, but not of those of the last batch, which the store may not have yet.
     pub(crate) fn trim(&mut self) {
-        while self.cached.len() > self.kept_max {
+        while self.cached.len() > self.kept_max.max(self.of_batch) {
             self.cached.remove_lru();
         }
     }
@@ -125,6 +127,7 @@ impl<V: View> Rows<V> {
             }
         }
         self.keep_versions(&mut run, &mut changes)?;
+        self.of_batch = dirty.len() + changes.park.len();
         for key in dirty {
             self.keep_row(key, &mut changes)?;
         }

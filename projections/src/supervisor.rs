@@ -134,6 +134,11 @@ impl Following {
         self.shared.ended.subscribe()
     }
 
+    /// Whether somebody would be told of a step that changes so many rows, row by row.
+    pub(crate) fn wants(&self, rows: usize) -> bool {
+        rows <= WATCH_ROWS && self.shared.committed.receiver_count() > 0
+    }
+
     /// Tells those who watch of a step; without rows they look again.
     pub(crate) fn tell(
         &self,
@@ -143,7 +148,7 @@ impl Following {
         rows: Option<Vec<RowChange>>,
     ) {
         if self.shared.committed.receiver_count() > 0 {
-            let rows = rows.filter(|rows| rows.len() <= WATCH_ROWS).map(Into::into);
+            let rows = rows.filter(|rows| self.wants(rows.len())).map(Into::into);
             // Nobody listening any more is no trouble.
             let _ = self.shared.committed.send(Committed { generation: generation.id, partition, position, rows });
         }

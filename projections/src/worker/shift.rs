@@ -1,0 +1,326 @@
+//! A worker from the taking of a lease to its loss: what it has at hand, and how it goes from batch to batch.
+//!
+//! While one batch is being committed the next one is read and folded; it is handed over only once the one before was taken. When
+//! that was refused, everything at hand is thrown away with it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use annals_core::chrono::{DateTime, TimeDelta, Utc};
+use annals_core::{
+    Checkpoint, CommitError, EventId, Failure, Keeps, LogPage, Parked, Partition, Position, ReadLog, ReadRows,
+    RowChange, RowsBy, StoreError, ViewCommit,
+};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::{Held, SlotState, Work, WorkError, chain, event_at, same_log};
+use crate::key::slot_of;
+use crate::left_out::LeftOut;
+use crate::options::Options;
+use crate::rows::{Changes, Rows, of_slot};
+use crate::step::{Step, StepError};
+use crate::view::View;
+
+/// Keys looked up at once.
+const LOOKUP_KEYS: usize = 5_000;
+
+/// From the taking of a lease to its loss.
+pub(super) struct Shift<'a, V: View> {
+    work: &'a Work<V>,
+    held: &'a Held,
+    pub(super) feeds: Vec<Feed>,
+    rows: Rows<V>,
+    /// The batch that is being committed, at most one. Its rows are at hand as they will be.
+    committing: JoinSet<Result<Committing, CommitError>>,
+    parked: HashSet<String>,
+    parked_events: usize,
+    /// Keys that are tried again by themselves, and when.
+    retries: BTreeMap<String, DateTime<Utc>>,
+    /// When the past is forgotten next.
+    forget_at: DateTime<Utc>,
+    left_out: LeftOut,
+}
+
+/// One partition, and where the slot stands in it.
+pub(super) struct Feed {
+    partition: Partition,
+    position: Position,
+    event: Option<EventId>,
+    ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
+}
+
+/// A batch on its way into the store, and what is told of it when it is there.
+struct Committing {
+    partition: Partition,
+    up_to: Position,
+    events: u64,
+    rows: Option<Vec<RowChange>>,
+    park: Vec<Parked>,
+}
+
+impl<'a, V: View> Shift<'a, V> {
+    pub(super) async fn begin(work: &'a Work<V>, held: &'a Held) -> Result<Shift<'a, V>, WorkError> {
+        let mut feeds = Vec::new();
+        let checkpoints = work.views.checkpoints(work.generation.id).await?;
+        for partition in (0..work.log.partitions()).map(Partition) {
+            let found =
+                checkpoints.iter().find(|checkpoint| checkpoint.slot == work.slot && checkpoint.partition == partition);
+            let start = Checkpoint::start(work.slot, partition);
+            let checkpoint = found.unwrap_or(&start);
+            same_log(&*work.log, &work.generation, checkpoint).await?;
+            work.progress.reached(partition, checkpoint.position);
+            // Somebody else may have changed rows since this process worked here last.
+            work.tell(partition, checkpoint.position, None);
+            feeds.push(Feed { partition, position: checkpoint.position, event: checkpoint.event, ahead: None });
+        }
+        let mut shift = Shift {
+            work,
+            held,
+            feeds,
+            rows: Rows::keeping(work.options.rows_kept_max),
+            committing: JoinSet::new(),
+            parked: HashSet::new(),
+            parked_events: 0,
+            retries: BTreeMap::new(),
+            forget_at: work.clock.now(),
+            left_out: LeftOut::of(work.views.verdicts(V::NAME).await?),
+        };
+        shift.read_parked().await?;
+        Ok(shift)
+    }
+
+    /// What was set aside.
+    async fn read_parked(&mut self) -> Result<(), WorkError> {
+        let work = self.work;
+        let slots = work.generation.spec.slots;
+        let mut after: Option<(String, Partition, Position)> = None;
+        loop {
+            let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
+            let page = work.views.parked(work.generation.id, place, annals_core::PAGE_EVENTS).await?;
+            let Some(last) = page.last() else { break };
+            after = Some((last.key.clone(), last.partition, last.position));
+            for parked in page.into_iter().filter(|parked| slot_of(&parked.key, slots) == work.slot) {
+                self.parked_events += 1;
+                self.retry_later(&parked);
+                self.parked.insert(parked.key);
+            }
+        }
+        work.progress.parked_keys(self.parked.len() as u64);
+        Ok(())
+    }
+
+    /// Takes one partition a batch further. `false`: there was nothing new, and everything before is settled.
+    pub(super) async fn step(&mut self, index: usize) -> Result<bool, WorkError> {
+        let work = self.work;
+        let begun = self.feeds[index].position;
+        let mut steps = Vec::new();
+        let (mut bytes, mut stuck) = (0, None);
+        let at_end = loop {
+            let feed = &mut self.feeds[index];
+            let page = feed.next_page(work).await?;
+            work.progress.head(feed.partition, page.head.visible);
+            let more = !page.end;
+            if feed.position >= page.scanned && page.events.is_empty() {
+                break true;
+            }
+            feed.position = page.scanned;
+            feed.event = match page.events.last() {
+                Some(last) if last.position == page.scanned => Some(last.id),
+                // The last one was filtered out; it is looked up before the commit.
+                _ => None,
+            };
+            if more {
+                feed.read_ahead(work);
+            }
+            for record in page.events {
+                bytes += record.payload.len();
+                let position = record.position;
+                match self.left_out.prepare(&work.handlers, record) {
+                    Ok(prepared) => steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots)),
+                    Err(error) => {
+                        // What stands before it is settled all the same.
+                        (feed.position, feed.event, feed.ahead) = (position.minus(1), None, None);
+                        stuck = Some(error);
+                        break;
+                    }
+                }
+            }
+            let full = steps.len() >= work.options.batch_events_max || bytes >= work.options.batch_bytes_max;
+            if !more || full || stuck.is_some() {
+                break !more;
+            }
+            work.progress.state(SlotState::CatchingUp);
+        };
+        let moved = self.feeds[index].position > begun;
+        if moved {
+            self.commit(index, begun, &steps).await?;
+        }
+        // Only a batch behind which there is another one may be on its way while somebody waits.
+        if at_end || stuck.is_some() {
+            self.settle().await?;
+        }
+        match stuck {
+            Some(error) => Err(WorkError::Stopped(self.stuck(index, &error))),
+            None => Ok(moved),
+        }
+    }
+
+    /// Why an event that cannot be given to a key stops the projection, and what to do.
+    fn stuck(&self, index: usize, error: &StepError) -> String {
+        let feed = &self.feeds[index];
+        let (view, at) = (V::NAME, feed.position.next());
+        let partition = if self.feeds.len() > 1 { format!(" of partition {}", feed.partition) } else { String::new() };
+        format!(
+            "{}; nobody knows which rows it changes, so nothing behind it is folded. Mend the program that reads it, or leave \
+             the event at {at}{partition} out of view `{view}` with `skip_event`",
+            chain(error)
+        )
+    }
+
+    /// Folds a batch, and hands it over when the one before was taken.
+    async fn commit(&mut self, index: usize, begun: Position, steps: &[Step<V>]) -> Result<(), WorkError> {
+        let work = self.work;
+        self.fetch(steps).await?;
+        let feed = &mut self.feeds[index];
+        let (partition, up_to) = (feed.partition, feed.position);
+        if feed.event.is_none() {
+            feed.event = event_at(&*work.log, partition, up_to).await?;
+        }
+        let to =
+            Checkpoint { slot: work.slot, partition, position: up_to, event: feed.event, state: bytes::Bytes::new() };
+        let Changes { rows, versions, touched, park } = self.rows.fold(steps, &mut self.parked, work.clock.now())?;
+        self.settle().await?;
+        self.room_for(park.len())?;
+        let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
+        let told = work.following.wants(rows.len()).then(|| rows.clone());
+        let committing = Committing { partition, up_to, events: steps.len() as u64, rows: told, park: park.clone() };
+        (commit.rows, commit.versions, commit.touched, commit.park) = (rows, versions, touched, park);
+        let views = work.views.clone();
+        self.committing.spawn(async move { views.commit_view(commit).await.map(|()| committing) });
+        self.rows.trim();
+        Ok(())
+    }
+
+    /// Waits until the batch on its way was taken, if there is one.
+    async fn settle(&mut self) -> Result<(), WorkError> {
+        let work = self.work;
+        let Some(ended) = self.committing.join_next().await else { return Ok(()) };
+        let Committing { partition, up_to, events, rows, park } = ended
+            .map_err(|error| StoreError::new(Failure::Unavailable, "a commit was broken off").because(error))??;
+        self.parked_events += park.len();
+        park.iter().for_each(|parked| self.retry_later(parked));
+        work.tell(partition, up_to, rows);
+        work.progress.settled_to(partition, up_to, events);
+        work.progress.parked_keys(self.parked.len() as u64);
+        Ok(())
+    }
+
+    /// Refuses to set aside more than can be looked after.
+    fn room_for(&self, events: usize) -> Result<(), WorkError> {
+        let (aside, most) = (self.parked_events + events, self.work.options.parked_max);
+        if aside <= most {
+            return Ok(());
+        }
+        let (view, slot) = (V::NAME, self.work.slot);
+        Err(WorkError::Stopped(format!(
+            "{aside} events of view `{view}` would be set aside in slot {slot}, at most {most} are allowed; nothing was changed. Mend the fold \
+             and retry the keys that wait, skip or discard what they wait for, or raise `parked_max`"
+        )))
+    }
+
+    /// Notes when a key that waits is tried again by itself, if it is.
+    fn retry_later(&mut self, parked: &Parked) {
+        let options = &self.work.options;
+        if parked.cause.is_none() || parked.attempts >= options.attempts {
+            return;
+        }
+        let wait = options.retry_after.saturating_mul(1 << parked.attempts.saturating_sub(1).min(16));
+        let wait = TimeDelta::from_std(wait.min(Options::RETRY_AFTER_MAX)).unwrap_or(TimeDelta::hours(1));
+        self.retries.insert(parked.key.clone(), self.work.clock.now() + wait);
+    }
+
+    /// What is done now and then.
+    pub(super) async fn look_after(&mut self) -> Result<(), WorkError> {
+        self.retry_due().await?;
+        self.forget_old().await
+    }
+
+    /// Forgets the past that is older than is kept. One slot does so for all.
+    async fn forget_old(&mut self) -> Result<(), WorkError> {
+        let (work, now) = (self.work, self.work.clock.now());
+        let Some(age) = work.options.history_for.filter(|_| V::KEEPS != Keeps::Present && work.slot == 0) else {
+            return Ok(());
+        };
+        let (Ok(age), true) = (TimeDelta::from_std(age), now >= self.forget_at) else { return Ok(()) };
+        self.forget_at = now + (age / 16).clamp(TimeDelta::seconds(1), TimeDelta::hours(1));
+        let partition = self.feeds[0].partition;
+        let Some(oldest) = now.checked_sub_signed(age) else { return Ok(()) };
+        let since = work.log.position_at(partition, oldest).await?.min(self.feeds[0].position);
+        if since > Position::START {
+            self.settle().await?;
+            work.views.forget_history(work.generation.id, since).await?;
+        }
+        Ok(())
+    }
+
+    /// Tries the keys again whose time has come.
+    async fn retry_due(&mut self) -> Result<(), WorkError> {
+        if self.retries.is_empty() {
+            return Ok(());
+        }
+        let (work, now) = (self.work, self.work.clock.now());
+        let due: Vec<String> =
+            self.retries.iter().filter(|(_, due)| **due <= now).map(|(key, _)| key.clone()).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.settle().await?;
+        for key in due {
+            self.retries.remove(&key);
+            self.rows.forget(&key);
+            let emptied = work.empty(self.held.lease(), &key, &self.left_out).await?;
+            self.parked_events = self.parked_events.saturating_sub(emptied.settled as usize);
+            match emptied.still {
+                Some(still) => self.retry_later(&still),
+                None => _ = self.parked.remove(&key),
+            }
+        }
+        work.progress.parked_keys(self.parked.len() as u64);
+        Ok(())
+    }
+
+    /// Brings the rows to hand that a batch needs.
+    async fn fetch(&mut self, steps: &[Step<V>]) -> Result<(), WorkError> {
+        let missing = self.rows.missing(steps);
+        for keys in missing.chunks(LOOKUP_KEYS) {
+            let read = ReadRows::of(self.work.generation.id, RowsBy::Keys(keys.to_vec())).limit(keys.len());
+            let page = self.work.views.read_rows(read).await?;
+            let mut found: HashMap<_, _> = page.rows.into_iter().map(|row| (row.key, row.value)).collect();
+            for key in keys {
+                self.rows.learn(key.clone(), found.remove(key))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Feed {
+    fn request<V: View>(&self, work: &Work<V>) -> ReadLog {
+        let limit = work.options.batch_events_max.min(4_096);
+        ReadLog::after(self.position).partition(self.partition).filter(work.handlers.filter()).limit(limit)
+    }
+
+    fn read_ahead<V: View>(&mut self, work: &Work<V>) {
+        let (log, read) = (Arc::clone(&work.log), self.request(work));
+        self.ahead = Some(tokio::spawn(async move { log.read(read).await }));
+    }
+
+    async fn next_page<V: View>(&mut self, work: &Work<V>) -> Result<LogPage, StoreError> {
+        match self.ahead.take() {
+            None => work.log.read(self.request(work)).await,
+            Some(ahead) => ahead.await.unwrap_or_else(|error| {
+                Err(StoreError::new(Failure::Unavailable, "a read of the log was broken off").because(error))
+            }),
+        }
+    }
+}
