@@ -1,10 +1,12 @@
 //! What people and CI type: `cargo xtask <command>`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to the person at the terminal is its work")]
 
+mod apt;
 mod bench;
 mod ci;
 mod examples;
 mod lint;
+mod postgres;
 mod program;
 mod stop;
 mod test;
@@ -22,7 +24,7 @@ struct Task {
 }
 
 /// Every task, in the order that `help` lists them.
-const TASKS: [Task; 5] = [
+const TASKS: [Task; 6] = [
     Task {
         name: "test",
         arguments: "[cargo test arguments] [-- test arguments]",
@@ -40,6 +42,12 @@ const TASKS: [Task; 5] = [
         arguments: "",
         says: "every example once, without arguments, in an empty directory",
         run: examples::run,
+    },
+    Task {
+        name: "postgres",
+        arguments: "up | down",
+        says: "a PostgreSQL for this clone: starts it and prints its URL, or stops it",
+        run: postgres::run,
     },
     Task {
         name: "bench",
@@ -102,7 +110,7 @@ mod tests {
     fn an_unknown_command_is_a_misuse_that_names_the_known_ones() {
         let stop = dispatch("tset", &[]).unwrap_err();
         assert_eq!(stop.exit_code(), 2);
-        assert_eq!(stop.to_string(), "no such command; there are test, lint, examples, bench, ci, help");
+        assert_eq!(stop.to_string(), "no such command; there are test, lint, examples, postgres, bench, ci, help");
     }
 
     #[test]

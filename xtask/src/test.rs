@@ -6,43 +6,59 @@
 mod c_compiler;
 mod need;
 mod plan;
+mod server;
 mod tally;
 
 use std::time::Instant;
 
 use crate::program::{cargo, run_watched};
 use crate::stop::Stop;
-use need::Need;
+use server::{Lacks, Server};
 use tally::Tally;
 
 /// Runs all tests; arguments before `--` go to `cargo test`, those after it to the tests.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
     let began = Instant::now();
-    let needs = [c_compiler::need()];
-    if needs.iter().any(Need::is_missing) {
-        println!("{}", closing(&needs, &[]));
+    let compiler = c_compiler::need();
+    if compiler.is_missing() {
+        println!("{compiler}");
         return Err(Stop::failed("no test ran: something they need is missing"));
+    }
+    let server = plan::wants_server(arguments).then(Server::find);
+    let lacks = server.as_ref().map_or(Lacks::Nothing, Server::lacks);
+    if let Some(server) = &server
+        && lacks == Lacks::Everything
+        && plan::is_nothing_without_server(arguments)
+    {
+        println!("{}", server.need);
+        return Err(Stop::failed("no test ran: there is no PostgreSQL"));
     }
 
     let mut tally = Tally::default();
     let mut ran = Vec::new();
     let mut failed = false;
-    for words in plan::cargo_calls(arguments) {
+    for words in plan::cargo_calls(arguments, lacks) {
+        let mut call = cargo(&words);
+        call.envs(server.iter().flat_map(|server| server.environment.iter().cloned()));
         // Each call has its turn also after a failure, so that one run shows everything.
-        let passed = run_watched(&mut cargo(&words), |bytes| tally.watch(bytes))?;
+        let passed = run_watched(&mut call, |bytes| tally.watch(bytes))?;
         ran.push(format!("{}cargo {}", if passed { "passed:    " } else { "FAILED:    " }, words.join(" ")));
         failed |= !passed;
     }
 
-    println!("\n{}", closing(&needs, &ran));
-    println!("servers:   none needed");
+    println!("\n{compiler}");
+    server.iter().for_each(|server| println!("{}", server.need));
+    ran.iter().for_each(|line| println!("{line}"));
+    println!("servers:   {}", server.as_ref().map_or("none needed".to_owned(), Server::shown));
     println!("{} in {} s", tally.programs(), began.elapsed().as_secs());
     println!("{}", tally.counts());
-    if failed { Err(Stop::failed("a test failed, or did not compile")) } else { Ok(()) }
-}
-
-fn closing(needs: &[Need], ran: &[String]) -> String {
-    let needs = needs.iter().map(Need::to_string);
-    let ran = ran.iter().cloned();
-    needs.chain(ran).collect::<Vec<_>>().join("\n")
+    // Last, so that nobody takes the rest for everything.
+    plan::left_out(lacks).iter().for_each(|what| println!("LEFT OUT:  {what}"));
+    match &server {
+        _ if failed => Err(Stop::failed("a test failed, or did not compile")),
+        Some(server) if lacks == Lacks::Everything && server.must_be_there() => {
+            Err(Stop::failed("the tests that need PostgreSQL did not run"))
+        }
+        _ => Ok(()),
+    }
 }

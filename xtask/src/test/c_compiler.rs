@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::need::{Need, State};
-use crate::program::{program, run};
+use crate::apt;
 
 /// Debian's names for what compiles and links a C program.
 const PACKAGES: [&str; 2] = ["gcc", "libc6-dev"];
@@ -23,7 +23,7 @@ pub(crate) fn need() -> Need {
     );
     // Who names a compiler in CC has chosen; another one would not be used.
     let chosen = std::env::var_os("CC").is_some();
-    let state = match (!chosen && install()).then(working).flatten() {
+    let state = match (!chosen && apt::install(&PACKAGES)).then(working).flatten() {
         Some(version) => State::Installed(version),
         None => State::Missing(advice),
     };
@@ -55,34 +55,4 @@ fn working() -> Option<String> {
 
     let version = command(&["--version"]).stdin(Stdio::null()).output().ok()?;
     String::from_utf8_lossy(&version.stdout).lines().next().map(str::to_owned)
-}
-
-/// Whether `apt-get` was there, could be used without a password, and said that it did it.
-fn install() -> bool {
-    if !succeeds("apt-get", &["--version"]) {
-        return false;
-    }
-    let is_root = user_id().is_some_and(|id| id == "0");
-    if !is_root && !succeeds("sudo", &["-n", "true"]) {
-        return false;
-    }
-    let apt_get = |arguments: &[&str]| {
-        let words = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"].iter().chain(arguments);
-        let mut command =
-            if is_root { program("env", words.skip(1)) } else { program("sudo", ["-n"].iter().chain(words)) };
-        run(command.stdin(Stdio::null())).is_ok()
-    };
-    apt_get(&["update", "-q"])
-        && apt_get(&[&["install", "-q", "-y", "--no-install-recommends"], &PACKAGES[..]].concat())
-}
-
-fn user_id() -> Option<String> {
-    let output = Command::new("id").arg("-u").output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-fn succeeds(name: &str, arguments: &[&str]) -> bool {
-    let mut command = program(name, arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }

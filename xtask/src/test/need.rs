@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One thing that the tests cannot do without: a compiler today, a server where a backend has one.
+/// One thing that tests cannot do without: a compiler, or a server where a backend has one.
 #[derive(Debug)]
 pub(crate) struct Need {
     pub(crate) name: &'static str,

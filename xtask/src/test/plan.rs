@@ -1,4 +1,6 @@
-//! Which cargo calls run every test once.
+//! Which cargo calls run every test once, and what is left out when there is no server.
+
+use super::server::Lacks;
 
 /// Flags that choose packages.
 const PACKAGES: [&str; 4] = ["-p", "--package", "--workspace", "--manifest-path"];
@@ -18,18 +20,63 @@ const TARGETS: [&str; 11] = [
     "--all-targets",
 ];
 
+/// The package whose tests all need a server, and those that have some which do.
+const SERVER_PACKAGE: &str = "annals-postgres";
+const SERVER_PACKAGES: [&str; 3] = [SERVER_PACKAGE, "annals", "annals-benches"];
+
+/// The modules that tests are in when they need a server outside of its package, or one that can be stopped and started.
+const SERVER_MODULE: &str = "on_postgres::";
+const RESTARTS_MODULE: &str = "server_restarts::";
+
+/// Whether a test that these arguments choose may need a server.
+pub(crate) fn wants_server(arguments: &[String]) -> bool {
+    let chosen = packages(for_cargo(arguments));
+    chosen.is_empty() && !for_cargo(arguments).iter().any(|argument| is_one_of(argument, &["--manifest-path"]))
+        || chosen.iter().any(|name| SERVER_PACKAGES.contains(name))
+}
+
+/// Whether nothing can be run without a server.
+pub(crate) fn is_nothing_without_server(arguments: &[String]) -> bool {
+    packages(for_cargo(arguments)).contains(&SERVER_PACKAGE)
+}
+
+/// What does not run, in words; nothing when all does.
+pub(crate) fn left_out(lacks: Lacks) -> Option<String> {
+    match lacks {
+        Lacks::Nothing => None,
+        Lacks::Restarts => Some(format!("the tests in `{RESTARTS_MODULE}`: the server is not ours to stop")),
+        Lacks::Everything => {
+            Some(format!("all of the package {SERVER_PACKAGE}, and the tests in `{SERVER_MODULE}`: no PostgreSQL"))
+        }
+    }
+}
+
 /// Without a choice of packages or targets: all of them, which takes two calls, because cargo runs the
 /// documentation's tests only when asked for nothing else. With a choice: one call, with that choice.
-pub(crate) fn cargo_calls(arguments: &[String]) -> Vec<Vec<String>> {
-    let dashes = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
-    let (for_cargo, for_tests) = arguments.split_at(dashes);
+pub(crate) fn cargo_calls(arguments: &[String], lacks: Lacks) -> Vec<Vec<String>> {
+    let for_cargo = for_cargo(arguments);
+    let mut for_tests = arguments[for_cargo.len()..].to_vec();
     let chosen = |flags: &[&str]| for_cargo.iter().any(|argument| is_one_of(argument, flags));
 
     let mut base = vec!["test"];
     if !chosen(&PACKAGES) {
         base.push("--workspace");
+        if lacks == Lacks::Everything {
+            base.extend(["--exclude", SERVER_PACKAGE]);
+        }
     }
     base.extend(["--all-features", "--no-fail-fast"]);
+    let skipped = match lacks {
+        Lacks::Nothing => None,
+        Lacks::Restarts => Some(RESTARTS_MODULE),
+        Lacks::Everything => Some(SERVER_MODULE),
+    };
+    if let Some(module) = skipped {
+        if for_tests.is_empty() {
+            for_tests.push("--".to_owned());
+        }
+        for_tests.extend(["--skip", module].map(str::to_owned));
+    }
     let call = |targets: &[&str]| {
         let ours = base.iter().chain(targets).map(|&word| word.to_owned());
         ours.chain(for_cargo.iter().cloned()).chain(for_tests.iter().cloned()).collect()
@@ -43,6 +90,18 @@ pub(crate) fn cargo_calls(arguments: &[String]) -> Vec<Vec<String>> {
     }
 }
 
+/// What comes before `--`.
+fn for_cargo(arguments: &[String]) -> &[String] {
+    arguments.split(|argument| argument == "--").next().unwrap_or_default()
+}
+
+/// The packages that are named.
+fn packages(for_cargo: &[String]) -> Vec<&str> {
+    let apart = for_cargo.windows(2).filter(|pair| matches!(&*pair[0], "-p" | "--package")).map(|pair| &*pair[1]);
+    let together = for_cargo.iter().filter_map(|argument| argument.strip_prefix("--package="));
+    apart.chain(together).collect()
+}
+
 fn is_one_of(argument: &str, flags: &[&str]) -> bool {
     let flag = argument.split_once('=').map_or(argument, |(flag, _)| flag);
     flags.contains(&flag)
@@ -54,9 +113,13 @@ mod tests {
 
     #[track_caller]
     fn check(typed: &str, calls: &[&str]) {
-        let typed: Vec<String> = typed.split_whitespace().map(str::to_owned).collect();
-        let got: Vec<String> = cargo_calls(&typed).iter().map(|call| call.join(" ")).collect();
+        let typed = words(typed);
+        let got: Vec<String> = cargo_calls(&typed, Lacks::Nothing).iter().map(|call| call.join(" ")).collect();
         assert_eq!(got, calls);
+    }
+
+    fn words(typed: &str) -> Vec<String> {
+        typed.split_whitespace().map(str::to_owned).collect()
     }
 
     #[test]
@@ -87,5 +150,39 @@ mod tests {
         check("--package=annals-core", &["test --all-features --no-fail-fast --package=annals-core"]);
         check("--test kill", &["test --workspace --all-features --no-fail-fast --test kill"]);
         check("--doc", &["test --workspace --all-features --no-fail-fast --doc"]);
+    }
+
+    #[test]
+    fn without_a_server_its_package_is_left_out_and_what_needs_it_elsewhere_is_skipped() {
+        let call = |typed, lacks| cargo_calls(&words(typed), lacks)[0].join(" ");
+        assert_eq!(
+            call("--doc -- --nocapture", Lacks::Everything),
+            "test --workspace --exclude annals-postgres --all-features --no-fail-fast --doc -- --nocapture --skip on_postgres::"
+        );
+        assert_eq!(
+            call("-p annals", Lacks::Everything),
+            "test --all-features --no-fail-fast -p annals -- --skip on_postgres::"
+        );
+        assert_eq!(
+            call("--lib", Lacks::Restarts),
+            "test --workspace --all-features --no-fail-fast --lib -- --skip server_restarts::"
+        );
+    }
+
+    #[test]
+    fn a_server_is_started_only_for_those_who_may_need_it() {
+        for (typed, wanted) in [
+            ("", true),
+            ("--test kill", true),
+            ("-p annals-postgres", true),
+            ("--package=annals", true),
+            ("-p annals-core -- -p annals", false),
+            ("-p annals-core -p annals-postgres", true),
+            ("--manifest-path somewhere/Cargo.toml", false),
+        ] {
+            assert_eq!(wants_server(&words(typed)), wanted, "{typed}");
+        }
+        assert!(is_nothing_without_server(&words("-p annals-postgres")));
+        assert!(!is_nothing_without_server(&words("-p annals")));
     }
 }
