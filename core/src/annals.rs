@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::aggregate::cache::Cache;
 use crate::aggregate::{Aggregate, AggregateRef};
 use crate::clock::{Clock, IdSource, RandomIds, SystemClock};
+use crate::companion::Companion;
 use crate::context::ambient;
 use crate::decide::{Boundary, Decide, IntoDecision};
 use crate::error::Invalid;
@@ -35,6 +36,7 @@ struct Shared {
     ids: Arc<dyn IdSource>,
     retries: Retries,
     cache: Cache,
+    companions: Vec<Arc<dyn Companion>>,
 }
 
 impl Annals {
@@ -49,6 +51,7 @@ impl Annals {
             ids: Arc::new(RandomIds),
             retries: Retries::default(),
             cache: Cache::new(Annals::CACHED_STATES),
+            companions: Vec::new(),
         };
         Annals { shared: Arc::new(shared), metadata: Arc::default() }
     }
@@ -85,6 +88,12 @@ impl Annals {
         self.with(|shared| shared.cache = Cache::new(count))
     }
 
+    /// The same store with a companion more: it prepares rows that travel with what commands and decisions append.
+    #[must_use]
+    pub fn with_companion(self, companion: Arc<dyn Companion>) -> Annals {
+        self.with(|shared| shared.companions.push(companion))
+    }
+
     fn with(self, change: impl FnOnce(&mut Shared)) -> Annals {
         let mut shared = Shared {
             store: Arc::clone(&self.shared.store),
@@ -92,6 +101,7 @@ impl Annals {
             ids: Arc::clone(&self.shared.ids),
             retries: self.shared.retries,
             cache: self.shared.cache.empty(),
+            companions: self.shared.companions.clone(),
         };
         change(&mut shared);
         Annals { shared: Arc::new(shared), metadata: self.metadata }
@@ -159,6 +169,10 @@ impl Annals {
 
     pub(crate) fn ids(&self) -> &dyn IdSource {
         &*self.shared.ids
+    }
+
+    pub(crate) fn companions(&self) -> &[Arc<dyn Companion>] {
+        &self.shared.companions
     }
 
     pub(crate) fn retries(&self) -> Retries {

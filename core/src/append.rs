@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::error::{Failure, Invalid, StoreError};
 use crate::event::{EventId, NewEvent};
+use crate::inline::PreparedRow;
 use crate::position::{Partition, Position, Token};
 use crate::query::Query;
 use crate::stream::{StreamId, Version};
@@ -92,12 +93,14 @@ pub struct Append {
     pub expected: Expected,
     /// The events, oldest first.
     pub events: Vec<NewEvent>,
+    /// Rows of inline views that are written with them.
+    pub rows: Vec<PreparedRow>,
 }
 
 impl Append {
     /// Events for the end of `stream`, whatever its state.
     pub fn new(stream: StreamId, events: impl IntoIterator<Item = NewEvent>) -> Append {
-        Append { stream, expected: Expected::Any, events: events.into_iter().collect() }
+        Append { stream, expected: Expected::Any, events: events.into_iter().collect(), rows: Vec::new() }
     }
 
     /// The same, only if `expected` holds.
@@ -132,6 +135,9 @@ pub struct AppendStreams {
     pub expectations: Vec<(StreamId, Expected)>,
     /// The events, in the order of the log.
     pub events: Vec<(StreamId, NewEvent)>,
+    /// Rows of inline views that are written with them, in their transaction and only when they are. Each is folded from a stream that
+    /// gets events and of which [`Expected::Version`] or [`Expected::ActiveAt`] is expected. See [`InlineViews`](crate::InlineViews).
+    pub rows: Vec<PreparedRow>,
 }
 
 impl AppendStreams {
@@ -149,7 +155,70 @@ impl AppendStreams {
         self
     }
 
-    /// What no store may accept: nothing to write, one id or one expectation twice, too much at once, names out of bounds.
+    /// The version at which the row of a stream stands once this is written; nothing when no version of the stream is expected.
+    pub fn stands_after(&self, stream: &StreamId) -> Option<Version> {
+        let found = self.expectations.iter().find(|(of, _)| of == stream);
+        let (Expected::Version(version) | Expected::ActiveAt(version)) = found?.1 else { return None };
+        let events = self.events.iter().filter(|(to, _)| to == stream).count();
+        Some(Version::new(version.get() + events as u64))
+    }
+
+    /// Refuses rows that travel with the append: for stores without [`InlineViews`](crate::InlineViews).
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] when there is one.
+    ///
+    /// ```
+    /// assert!(annals_core::AppendStreams::default().check_carries_no_rows().is_ok());
+    /// ```
+    pub fn check_carries_no_rows(&self) -> Result<(), Invalid> {
+        match self.rows.first() {
+            Some(row) => {
+                let key = row.key.escape_debug();
+                Err(Invalid::new(format!(
+                    "the row `{key}` travels with an append, and this store keeps no inline views"
+                )))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_rows(&self, limits: &Limits) -> Result<(), Invalid> {
+        let (mut seen, mut bytes) = (HashSet::new(), 0);
+        for row in &self.rows {
+            let (key, stream) = (row.key.escape_debug(), &row.stream);
+            row.check_itself()?;
+            bytes += row.size_bytes();
+            if !seen.insert((row.generation, &row.key)) {
+                return Err(Invalid::new(format!("the row `{key}` of generation {} travels twice", row.generation)));
+            }
+            let is_of_stream = |event: usize| self.events.get(event).is_some_and(|(to, _)| to == stream);
+            let ascends = row.past.is_sorted_by(|one, other| one.event < other.event);
+            if !ascends || !row.past.iter().all(|past| is_of_stream(past.event)) {
+                return Err(Invalid::new(format!(
+                    "the past of row `{key}` names events that stream `{stream}` does not get"
+                )));
+            }
+            let gets_events = self.events.iter().any(|(to, _)| to == stream);
+            match self.stands_after(stream) {
+                Some(after) if gets_events && row.from < after => {}
+                _ => {
+                    return Err(Invalid::new(format!(
+                        "the row `{key}` travels with events of stream `{stream}`, of which there are none or no version is expected"
+                    )));
+                }
+            }
+        }
+        if bytes > limits.append_bytes_max {
+            let max = limits.append_bytes_max;
+            return Err(Invalid::new(format!("rows of {bytes} bytes in an append, at most {max} are allowed")));
+        }
+        Ok(())
+    }
+
+    /// What no store may accept: nothing to write, one id or one expectation twice, too much at once, names out of bounds, rows
+    /// that belong to none of its streams.
     ///
     /// Every store calls it before it touches anything.
     ///
@@ -194,14 +263,14 @@ impl AppendStreams {
                 return Err(Invalid::new(format!("id {} stands twice in one append", event.id)));
             }
         }
-        Ok(())
+        self.check_rows(limits)
     }
 }
 
 impl From<Append> for AppendStreams {
     fn from(append: Append) -> AppendStreams {
         let events = append.events.into_iter().map(|event| (append.stream.clone(), event)).collect();
-        AppendStreams { events, expectations: vec![(append.stream, append.expected)] }
+        AppendStreams { events, expectations: vec![(append.stream, append.expected)], rows: append.rows }
     }
 }
 

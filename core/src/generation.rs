@@ -66,6 +66,8 @@ pub struct GenerationSpec {
     pub keeps: Keeps,
     /// The names of its indexed columns.
     pub indexes: Vec<String>,
+    /// Whether its rows travel with appends: each row then stands at a version of its stream.
+    pub inline: bool,
 }
 
 impl GenerationSpec {
@@ -87,6 +89,7 @@ impl GenerationSpec {
             slots: 1,
             keeps: Keeps::Present,
             indexes: Vec::new(),
+            inline: false,
         }
     }
 

@@ -17,6 +17,7 @@ use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Exp
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Failure, StoreError};
 use crate::event::{EventId, Place, RecordedEvent};
+use crate::inline::InlineViews;
 use crate::position::{Head, LogId, Partition, Position};
 use crate::read::{Direction, LogPage, PAGE_BYTES_MAX, ReadLog, ReadQuery, ReadStream, Shown, StreamPage};
 use crate::recognise::{Known, Recognised, recognise};
@@ -151,8 +152,12 @@ impl MemoryStore {
         if !violations.is_empty() {
             return Err(AppendError::Conflict(violations));
         }
+        // Held together, so that nobody sees events without their rows.
+        let mut views = self.read_models();
+        views.check_prepared(append)?;
         let places = log.record(partition, append, self.clock.now());
-        drop(log);
+        views.take_prepared(append, &places, log.last_recorded);
+        drop((views, log));
         self.shared.moved.send_modify(|count| *count += 1);
         Ok(Appended::new(self.shared.id, places, false))
     }
@@ -447,6 +452,10 @@ impl Store for MemoryStore {
     }
 
     fn views(&self) -> Option<&dyn ViewStore> {
+        Some(self)
+    }
+
+    fn inline_views(&self) -> Option<&dyn InlineViews> {
         Some(self)
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits, Placed};
 use crate::error::StoreError;
 use crate::event::EventId;
+use crate::inline::InlineViews;
 use crate::position::{Head, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
 use crate::snapshot::{FoldId, Snapshot};
@@ -286,6 +287,11 @@ pub trait Store: EventStore + Log {
 
     /// Read models beside the log.
     fn views(&self) -> Option<&dyn ViewStore> {
+        None
+    }
+
+    /// Read models whose rows travel with appends.
+    fn inline_views(&self) -> Option<&dyn InlineViews> {
         None
     }
 }

@@ -8,8 +8,10 @@ use chrono::{DateTime, Utc};
 use crate::error::{Invalid, StoreError};
 use crate::event::EventId;
 use crate::generation::{Generation, GenerationId, GenerationSpec, Keeps};
+use crate::inline::RowStep;
 use crate::lease::Lease;
 use crate::position::{Partition, Position};
+use crate::stream::Version;
 
 /// The bytes that a key, an entry of an index, or the name of a view may have: what every database can keep in an index.
 pub const VIEW_KEY_BYTES_MAX: usize = 1_024;
@@ -100,6 +102,8 @@ pub struct ViewCommit {
     pub park: Vec<Parked>,
     /// Events of the same partition that were set aside and are settled now; others are left out of account.
     pub unpark: Vec<(String, Position)>,
+    /// Of an inline view: how far each row is taken that something is said of here. Of other views: nothing.
+    pub stands: Vec<RowStep>,
 }
 
 impl ViewCommit {
@@ -115,6 +119,7 @@ impl ViewCommit {
             touched: Vec::new(),
             park: Vec::new(),
             unpark: Vec::new(),
+            stands: Vec::new(),
         }
     }
 
@@ -124,7 +129,8 @@ impl ViewCommit {
     ///
     /// A slot or partition that it does not have, the lease of another slot, a step backwards, a key twice, a key or entry that is
     /// too long, a wrong number of entries, a past that it does not keep, runs of a key that overlap, something beyond the
-    /// place to which the step goes, an event that is set aside twice or is both set aside and settled.
+    /// place to which the step goes, an event that is set aside twice or is both set aside and settled, a row of an inline view of
+    /// which it is not said how far it is taken, or one of another view of which it is.
     ///
     /// ```
     /// use annals_core::{
@@ -160,6 +166,7 @@ impl ViewCommit {
         }
         self.check_rows(spec)?;
         self.check_past(spec)?;
+        self.check_stands(spec)?;
         self.check_parked()
     }
 
@@ -211,6 +218,48 @@ impl ViewCommit {
         }
     }
 
+    fn check_stands(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
+        if !spec.inline && !self.stands.is_empty() {
+            return Err(Invalid::new(format!("view `{}` is not inline, its rows stand nowhere", spec.view)));
+        }
+        let mut told = HashSet::new();
+        for RowStep { key, from, to } in &self.stands {
+            if !told.insert(key) || to <= from {
+                let key = key.escape_debug();
+                return Err(Invalid::new(format!("the row `{key}` goes from version {from} to {to}, or goes twice")));
+            }
+            short_enough("key", key)?;
+        }
+        let rows = self.rows.iter().map(|row| &row.key);
+        let mut keys =
+            rows.chain(self.versions.iter().map(|of| &of.key)).chain(self.touched.iter().map(|(key, _)| key));
+        match keys.find(|key| spec.inline && !told.contains(key)) {
+            Some(key) => {
+                let (key, view) = (key.escape_debug(), &spec.view);
+                Err(Invalid::new(format!("of the row `{key}` of inline view `{view}` is not said how far it is taken")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The refusal of a step whose row [stands elsewhere](crate::RowStep::meets).
+    pub fn row_moved(&self, step: &RowStep, stands: Version) -> CommitError {
+        let (key, from, to) = (step.key.escape_debug(), step.from, step.to);
+        let found = format!("the row `{key}` stands at version {stands}, the step takes it from {from} to {to}");
+        CommitError::Fenced { generation: self.generation, slot: self.to.slot, found }
+    }
+
+    /// Takes out what is said of these rows: they have it already.
+    pub fn leave_out(&mut self, keys: &HashSet<String>) {
+        if keys.is_empty() {
+            return;
+        }
+        self.rows.retain(|row| !keys.contains(&row.key));
+        self.versions.retain(|version| !keys.contains(&version.key));
+        self.touched.retain(|(key, _)| !keys.contains(key));
+        self.stands.retain(|step| !keys.contains(&step.key));
+    }
+
     fn check_parked(&self) -> Result<(), Invalid> {
         let settled: HashSet<(&str, Position)> = self.unpark.iter().map(|(key, at)| (key.as_str(), *at)).collect();
         let mut parked = HashSet::new();
@@ -229,7 +278,7 @@ impl ViewCommit {
     }
 }
 
-fn short_enough(what: &str, text: &str) -> Result<(), Invalid> {
+pub(crate) fn short_enough(what: &str, text: &str) -> Result<(), Invalid> {
     if text.len() <= VIEW_KEY_BYTES_MAX {
         return Ok(());
     }

@@ -5,13 +5,13 @@ use annals_core::conformance::MemoryFixture;
 mod one_partition {
     annals_core::conformance! {
         fixture: super::MemoryFixture::with_partitions(1),
-        traits: [atomic, tagged, snapshots, views, shared],
+        traits: [atomic, tagged, snapshots, views, inline, shared],
     }
 }
 
 mod three_partitions {
     annals_core::conformance! {
         fixture: super::MemoryFixture::with_partitions(3),
-        traits: [snapshots, views, shared],
+        traits: [snapshots, views, inline, shared],
     }
 }

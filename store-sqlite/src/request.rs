@@ -33,6 +33,7 @@ impl Request {
         clock: Arc<dyn Clock>,
     ) -> Result<Request, AppendError> {
         append.check(limits)?;
+        append.check_carries_no_rows()?;
         if let Some(condition) = &condition {
             condition.query.check()?;
         }

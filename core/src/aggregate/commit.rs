@@ -209,12 +209,39 @@ impl Stamp {
     }
 }
 
-/// Appends until the outcome is known: an answer that was lost is asked for again with the same ids.
+/// What is said of the events of a command or a decision; how requests are recognised is said by each in its own words.
+macro_rules! stamped {
+    ($(#[$recognised:meta])*) => {
+        $(#[$recognised])*
+        pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+            self.stamp.idempotency_key = Some(key.into());
+            self
+        }
+
+        /// What the events carry beside their content; what is not said here comes from the handle and the task.
+        pub fn metadata(mut self, metadata: $crate::event::Metadata) -> Self {
+            self.stamp.metadata = metadata;
+            self
+        }
+
+        /// When it happened in the world. Default: now, by the handle's clock.
+        pub fn occurred_at(mut self, moment: $crate::chrono::DateTime<$crate::chrono::Utc>) -> Self {
+            self.stamp.occurred_at = Some(moment);
+            self
+        }
+    };
+}
+pub(crate) use stamped;
+
+/// Appends until the outcome is known: an answer that was lost is asked for again with the same ids. Rows of inline views go along.
 pub(crate) async fn append(
     db: &Annals,
-    append: AppendStreams,
+    mut append: AppendStreams,
     condition: Option<Condition>,
 ) -> Result<Appended, AppendError> {
+    for companion in db.companions() {
+        append.rows.extend(companion.prepare(&append).await);
+    }
     let retries = db.retries();
     let mut lost = None;
     let mut attempts = 0;
@@ -278,7 +305,9 @@ fn single(append: AppendStreams) -> Result<Append, AppendStreams> {
         return Err(append);
     }
     let expected = append.expectations.first().map_or(Expected::Any, |(_, expected)| *expected);
-    Ok(Append::new(stream, append.events.into_iter().map(|(_, event)| event)).expecting(expected))
+    let mut single = Append::new(stream, append.events.into_iter().map(|(_, event)| event)).expecting(expected);
+    single.rows = append.rows;
+    Ok(single)
 }
 
 /// What a failed append means for the command: decide again, or this.

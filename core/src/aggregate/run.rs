@@ -5,14 +5,12 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use chrono::{DateTime, Utc};
-
 use super::cache::turn_of;
-use super::commit::{CommandError, Done, Stamp, append, final_error};
+use super::commit::{CommandError, Done, Stamp, append, final_error, stamped};
 use super::fold::{Held, catch_up, save_snapshot};
 use super::{Aggregate, AggregateRef};
 use crate::append::AppendStreams;
-use crate::event::{Metadata, NewEvent};
+use crate::event::NewEvent;
 use crate::stream::StreamId;
 use crate::stream_state::Status;
 use crate::typed::{EncodeError, Event, IntoEvents, Stored};
@@ -58,24 +56,10 @@ impl<'a, A, F, D, E> Run<'a, A, F, D, E> {
         self
     }
 
-    /// Names the request: run again with the same key on the same aggregate, also after a restart, it returns the first result
-    /// without deciding. A command that was refused or decided nothing leaves no trace and may be sent again. An empty key is
-    /// [`CommandError::Invalid`].
-    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
-        self.stamp.idempotency_key = Some(key.into());
-        self
-    }
-
-    /// What the events carry beside their content; what is not said here comes from the handle and the task.
-    pub fn metadata(mut self, metadata: Metadata) -> Self {
-        self.stamp.metadata = metadata;
-        self
-    }
-
-    /// When it happened in the world. Default: now, by the handle's clock.
-    pub fn occurred_at(mut self, moment: DateTime<Utc>) -> Self {
-        self.stamp.occurred_at = Some(moment);
-        self
+    stamped! {
+        /// Names the request: run again with the same key on the same aggregate, also after a restart, it returns the first result
+        /// without deciding. A command that was refused or decided nothing leaves no trace and may be sent again. An empty key is
+        /// [`CommandError::Invalid`].
     }
 }
 

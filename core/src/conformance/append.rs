@@ -11,6 +11,8 @@ use crate::append::{Append, AppendError, Expected, Limits};
 use crate::chrono::{DateTime, TimeDelta, Utc};
 use crate::clock::{Clock, ManualClock};
 use crate::event::{EventId, Metadata, NewEvent};
+use crate::generation::GenerationId;
+use crate::inline::PreparedRow;
 use crate::position::Position;
 use crate::read::{ReadLog, ReadStream};
 use crate::store::Store;
@@ -523,4 +525,15 @@ pub async fn that_is_refused_leaves_no_hole(fixture: &dyn Fixture) {
     let expected: Vec<u64> = (1..=1 + 8 * 5 * 2).collect();
     assert_eq!(shown(&*store, &to).await, expected);
     assert_eq!(positions(&whole_log(&*store, store.partition_of(&to)).await), expected);
+}
+
+pub async fn that_carries_rows_is_refused_by_a_store_that_keeps_no_inline_views(fixture: &dyn Fixture) {
+    let store = open(fixture).await;
+    let to = stream("account-1");
+    let mut append = Append::new(to.clone(), events(1)).expecting(Expected::Version(Version::NONE));
+    append.rows.push(PreparedRow::new(GenerationId(u64::MAX >> 1), to.clone(), "1", Version::NONE));
+    let appended = store.append(append).await;
+    // One that keeps them leaves out the rows of a generation that there is not.
+    assert_eq!(appended.is_ok(), store.inline_views().is_some(), "{appended:?}");
+    assert_eq!(whole_stream(&*store, &to).await.len(), usize::from(appended.is_ok()));
 }

@@ -4,7 +4,8 @@
 ///
 /// `fixture` makes a fresh, empty [`Fixture`](crate::conformance::Fixture) for every test (it may `.await`). `traits` names what
 /// the store can do: `atomic` ([`AtomicStreams`](crate::AtomicStreams)), `tagged` ([`TaggedStore`](crate::TaggedStore)),
-/// `snapshots` ([`SnapshotStore`](crate::SnapshotStore)), `views` ([`ViewStore`](crate::ViewStore)), and `shared` when several handles may have it open at once.
+/// `snapshots` ([`SnapshotStore`](crate::SnapshotStore)), `views` ([`ViewStore`](crate::ViewStore)), `inline`
+/// ([`InlineViews`](crate::InlineViews)), and `shared` when several handles may have it open at once.
 /// A test compares that with what the opened store says.
 ///
 /// The whole test file of a backend:
@@ -13,7 +14,7 @@
 /// //! The contract of a store, on the memory store.
 /// annals_core::conformance! {
 ///     fixture: annals_core::conformance::MemoryFixture::with_partitions(3),
-///     traits: [snapshots, views, shared],
+///     traits: [snapshots, views, inline, shared],
 /// }
 /// # fn main() {}
 /// ```
@@ -64,6 +65,7 @@ macro_rules! __conformance_cases {
                 accepts_every_legal_name,
                 survives_reopening,
                 that_is_refused_leaves_no_hole,
+                that_carries_rows_is_refused_by_a_store_that_keeps_no_inline_views,
             }
             retry {
                 gets_what_the_first_append_got_whatever_is_expected,
@@ -240,6 +242,25 @@ macro_rules! __conformance_cases {
             }
         }
     };
+    ([$($make:tt)*] { $($with:tt)* } inline) => {
+        $($make)*! { { $($with)* }
+            inline {
+                rows_are_written_with_their_append_and_stand_behind_it,
+                rows_of_a_refused_append_are_not_written,
+                rows_of_a_repeated_append_are_not_written_again,
+                rows_that_stand_elsewhere_are_left_out_and_the_append_is_made,
+                rows_of_a_generation_that_is_gone_are_left_out_and_the_append_is_made,
+                rows_that_can_never_be_written_are_refused_with_their_append,
+                rows_may_be_removed_and_stand_all_the_same,
+                what_rows_were_is_kept_at_the_places_of_the_events,
+                steps_leave_rows_as_appends_made_them,
+                steps_over_rows_that_moved_elsewhere_are_fenced,
+                steps_that_do_not_say_how_far_they_take_a_row_are_refused,
+                rows_survive_reopening,
+                appends_and_steps_at_once_fold_every_event_once,
+            }
+        }
+    };
     ([$($make:tt)*] { $($with:tt)* } shared) => {
         $($make)*! { { $($with)* }
             shared {
@@ -283,5 +304,5 @@ pub(super) fn cases() -> Vec<(&'static str, &'static str)> {
     macro_rules! all {
         ($($part:ident)*) => { [$(crate::__conformance_cases! { [names] {} $part }),*].concat() };
     }
-    all! { always atomic tagged snapshots views shared }
+    all! { always atomic tagged snapshots views inline shared }
 }

@@ -8,7 +8,7 @@
 //!
 //! annals_core::conformance! {
 //!     fixture: MemoryFixture::with_partitions(1),
-//!     traits: [atomic, tagged, snapshots, views, shared],
+//!     traits: [atomic, tagged, snapshots, views, inline, shared],
 //! }
 //! # fn main() {}
 //! ```
@@ -18,7 +18,7 @@
 //!
 //! The cases are plain functions over a [`Fixture`], in a module per subject: `append`, `retry`, `streams`, `read`, `log` and
 //! `faults` for everybody; `atomic`, `tagged` and `snapshots` for those who have the trait; `leases`, `generations`, `steps`, `rows`
-//! and `past` for those who keep read models; `shared` for stores that several handles (several processes) may have open at once. Stores that misbehave on purpose are in [`trouble`].
+//! and `past` for those who keep read models; `inline` for those whose rows travel with appends; `shared` for stores that several handles (several processes) may have open at once. Stores that misbehave on purpose are in [`trouble`].
 
 // A case is a test: what must not fail is unwrapped, and its name is its documentation.
 #![allow(clippy::unwrap_used)]
@@ -37,6 +37,8 @@ pub mod atomic;
 pub mod faults;
 #[doc(hidden)]
 pub mod generations;
+#[doc(hidden)]
+pub mod inline;
 #[doc(hidden)]
 pub mod leases;
 #[doc(hidden)]
@@ -86,6 +88,7 @@ pub async fn declared(fixture: &dyn Fixture, declared: &[&str]) {
         ("tagged", store.tagged().is_some()),
         ("snapshots", store.snapshots().is_some()),
         ("views", store.views().is_some()),
+        ("inline", store.inline_views().is_some()),
         ("shared", fixture.is_shared()),
     ];
     for (name, offered) in offered {
@@ -98,11 +101,12 @@ mod tests {
     use super::list::cases;
 
     /// Every `pub async fn` of these files is a case.
-    const FILES: [(&str, &str); 15] = [
+    const FILES: [(&str, &str); 16] = [
         ("append", include_str!("append.rs")),
         ("atomic", include_str!("atomic.rs")),
         ("faults", include_str!("faults.rs")),
         ("generations", include_str!("generations.rs")),
+        ("inline", include_str!("inline.rs")),
         ("leases", include_str!("leases.rs")),
         ("log", include_str!("log.rs")),
         ("past", include_str!("past.rs")),

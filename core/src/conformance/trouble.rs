@@ -32,6 +32,7 @@ use tokio::sync::watch;
 use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits};
 use crate::error::{Failure, StoreError};
 use crate::event::EventId;
+use crate::inline::{InlineViews, StandingRow};
 use crate::lease::{Acquired, Lease, LeaseState, Leases};
 use crate::position::{Head, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
@@ -440,6 +441,14 @@ impl<T: Trouble> ViewStore for Troubled<T> {
     }
 }
 
+#[async_trait]
+impl<T: Trouble> InlineViews for Troubled<T> {
+    async fn read_standing(&self, generation: GenerationId, keys: &[String]) -> Result<Vec<StandingRow>, CommitError> {
+        let inline = self.inner.inline_views().expect(ASKED);
+        self.ask(Call::ReadView, inline.read_standing(generation, keys)).await
+    }
+}
+
 impl<T: Trouble> Store for Troubled<T> {
     fn atomic(&self) -> Option<&dyn AtomicStreams> {
         self.inner.atomic().map(|_| self as &dyn AtomicStreams)
@@ -455,6 +464,10 @@ impl<T: Trouble> Store for Troubled<T> {
 
     fn views(&self) -> Option<&dyn ViewStore> {
         self.inner.views().map(|_| self as &dyn ViewStore)
+    }
+
+    fn inline_views(&self) -> Option<&dyn InlineViews> {
+        self.inner.inline_views().map(|_| self as &dyn InlineViews)
     }
 }
 

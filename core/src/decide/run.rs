@@ -6,15 +6,12 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use chrono::{DateTime, Utc};
-
 use super::boundary::{Boundary, scope_of};
 use super::emit::{EmitError, IntoDecision};
 use super::guards::Guards;
-use crate::aggregate::commit::{CommandError, Done, Stamp, append, atomic, final_error};
+use crate::aggregate::commit::{CommandError, Done, Stamp, append, atomic, final_error, stamped};
 use crate::annals::{Annals, duplicate};
 use crate::append::AppendStreams;
-use crate::event::Metadata;
 use crate::position::Partition;
 
 /// A decision on its way. Nothing happens until it is awaited.
@@ -41,24 +38,10 @@ impl<'a, B, F, D, E> Decide<'a, B, F, D, E> {
         Decide { db, boundary, decide, stamp: Stamp::default(), returns: PhantomData }
     }
 
-    /// Names the request: decided again with the same key over the same boundary, also after a restart, it returns the first
-    /// result without deciding. The parts are the same boundary only in the same order. A decision that was refused or decided
-    /// nothing leaves no trace and may be sent again. An empty key is [`CommandError::Invalid`].
-    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
-        self.stamp.idempotency_key = Some(key.into());
-        self
-    }
-
-    /// What the events carry beside their content; what is not said here comes from the handle and the task.
-    pub fn metadata(mut self, metadata: Metadata) -> Self {
-        self.stamp.metadata = metadata;
-        self
-    }
-
-    /// When it happened in the world. Default: now, by the handle's clock.
-    pub fn occurred_at(mut self, moment: DateTime<Utc>) -> Self {
-        self.stamp.occurred_at = Some(moment);
-        self
+    stamped! {
+        /// Names the request: decided again with the same key over the same boundary, also after a restart, it returns the first
+        /// result without deciding. The parts are the same boundary only in the same order. A decision that was refused or decided
+        /// nothing leaves no trace and may be sent again. An empty key is [`CommandError::Invalid`].
     }
 }
 

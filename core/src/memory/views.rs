@@ -1,6 +1,6 @@
 //! Read models in memory: every change is made under one lock, after everything that could refuse it was looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,10 +10,13 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::MemoryStore;
+use crate::append::{AppendStreams, Placed};
 use crate::error::{Invalid, StoreError};
+use crate::inline::{InlineViews, PreparedRow, StandingRow, StepMeets};
 use crate::lease::{Acquired, Lease, LeaseState, Leases};
 use crate::position::{Partition, Position};
 use crate::read::{Direction, PAGE_BYTES_MAX};
+use crate::stream::Version;
 use crate::{
     Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow, Phase, ReadRows,
     RowChange, RowPlace, RowVersion, RowsBy, RowsPage, Verdict, ViewCommit, ViewRow, ViewStore,
@@ -50,6 +53,8 @@ struct Built {
     versions: BTreeMap<String, BTreeMap<Position, RowVersion>>,
     touched: BTreeMap<String, BTreeSet<Position>>,
     parked: BTreeMap<(String, Partition, Position), Parked>,
+    // Of an inline view: the version of its stream at which each row stands, also where there is no row any more.
+    stands: BTreeMap<String, Version>,
 }
 
 #[derive(Debug)]
@@ -82,7 +87,25 @@ impl Views {
         self.leases.get_mut(&lease.name).filter(|kept| kept.lease == *lease && !kept.given_back)
     }
 
-    fn commit(&mut self, commit: ViewCommit) -> Result<(), CommitError> {
+    /// Refuses rows that can never travel with an append.
+    pub(super) fn check_prepared(&self, append: &AppendStreams) -> Result<(), Invalid> {
+        let mut known = append.rows.iter().filter_map(|row| Some((row, self.built(row.generation).ok()?)));
+        known.try_for_each(|(row, built)| row.check(&built.generation))
+    }
+
+    /// Writes the rows of an append that stand where they were found.
+    pub(super) fn take_prepared(&mut self, append: &AppendStreams, placed: &[Placed], recorded_at: DateTime<Utc>) {
+        for row in &append.rows {
+            let (Ok(built), Some(to)) = (self.built_mut(row.generation), append.stands_after(&row.stream)) else {
+                continue;
+            };
+            if built.stands_at(&row.key) == row.from {
+                built.take_prepared(row, to, placed, recorded_at);
+            }
+        }
+    }
+
+    fn commit(&mut self, mut commit: ViewCommit) -> Result<(), CommitError> {
         let built = self.built(commit.generation)?;
         commit.check(&built.generation)?;
         let (slot, partition) = (commit.to.slot, commit.to.partition);
@@ -101,6 +124,8 @@ impl Views {
         }
         // Behind the fence: who repeats a step that was taken is told so, and not that its versions are there already.
         let built = self.built_mut(commit.generation)?;
+        let known = built.known_already(&commit)?;
+        commit.leave_out(&known);
         built.check_versions(&commit.versions)?;
         built.take(commit);
         Ok(())
@@ -118,7 +143,38 @@ impl Built {
             versions: BTreeMap::new(),
             touched: BTreeMap::new(),
             parked: BTreeMap::new(),
+            stands: BTreeMap::new(),
         }
+    }
+
+    fn stands_at(&self, key: &str) -> Version {
+        self.stands.get(key).copied().unwrap_or(Version::NONE)
+    }
+
+    /// The rows of an inline view that appends brought as far as the step would.
+    fn known_already(&self, commit: &ViewCommit) -> Result<HashSet<String>, CommitError> {
+        let mut known = HashSet::new();
+        for step in &commit.stands {
+            let stands = self.stands_at(&step.key);
+            match step.meets(stands) {
+                StepMeets::Writes => {}
+                StepMeets::LeavesOut => _ = known.insert(step.key.clone()),
+                StepMeets::Fenced => return Err(commit.row_moved(step, stands)),
+            }
+        }
+        Ok(known)
+    }
+
+    fn take_prepared(&mut self, row: &PreparedRow, to: Version, placed: &[Placed], recorded_at: DateTime<Utc>) {
+        let PreparedRow { key, value, indexed, .. } = row.clone();
+        if self.generation.spec.keeps == Keeps::Bitemporal {
+            self.touched.entry(key.clone()).or_default().extend(row.touched(placed));
+        }
+        for version in row.versions(placed, recorded_at) {
+            self.versions.entry(key.clone()).or_default().insert(version.up_to, version);
+        }
+        self.stands.insert(key.clone(), to);
+        self.change(RowChange { key, value, indexed });
     }
 
     fn check_versions(&self, versions: &[RowVersion]) -> Result<(), Invalid> {
@@ -137,6 +193,7 @@ impl Built {
     /// Takes a step that nothing stands against.
     fn take(&mut self, commit: ViewCommit) {
         let partition = commit.to.partition;
+        self.stands.extend(commit.stands.into_iter().map(|step| (step.key, step.to)));
         for row in commit.rows {
             self.change(row);
         }
@@ -297,8 +354,20 @@ fn behind<T: ?Sized>(after: Option<&T>) -> Range<&T> {
     (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }
 
+#[async_trait]
+impl InlineViews for MemoryStore {
+    async fn read_standing(&self, generation: GenerationId, keys: &[String]) -> Result<Vec<StandingRow>, CommitError> {
+        let views = self.read_models();
+        let built = views.built(generation)?;
+        let keys: BTreeSet<&String> = keys.iter().collect();
+        let stands = keys.into_iter().filter_map(|key| Some((key, *built.stands.get(key)?)));
+        let row = |key: &String| built.rows.get(key).map(|row| row.value.clone());
+        Ok(stands.map(|(key, at)| StandingRow { key: key.clone(), value: row(key), at }).collect())
+    }
+}
+
 impl MemoryStore {
-    fn read_models(&self) -> MutexGuard<'_, Views> {
+    pub(super) fn read_models(&self) -> MutexGuard<'_, Views> {
         self.shared.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

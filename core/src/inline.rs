@@ -1,0 +1,205 @@
+//! Inline read models: rows that travel with an append and are written in its transaction.
+//!
+//! A row of an inline view is folded from one stream and **stands** at a version of it: everything up to there is in the row. That
+//! is what keeps appends, which bring rows along, and workers, which bring up the rows of whoever appended without them, from
+//! folding an event twice.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::append::Placed;
+use crate::error::Invalid;
+use crate::generation::{Generation, GenerationId, Keeps};
+use crate::position::Position;
+use crate::stream::{StreamId, Version};
+use crate::view_commit::{CommitError, RowVersion, short_enough};
+use crate::view_store::ViewStore;
+
+/// A row of an inline view, folded from everything in its stream with the events of the append that it travels with.
+///
+/// ```
+/// use annals_core::{Append, Expected, GenerationId, NewEvent, PreparedRow, StreamId, Version};
+///
+/// let stream = StreamId::new("account-alice")?;
+/// let mut append = Append::new(stream.clone(), [NewEvent::json("account.deposited", "5")]);
+/// append.expected = Expected::ActiveAt(Version::new(3));
+/// let mut row = PreparedRow::new(GenerationId(1), stream, "alice", Version::new(3));
+/// row.value = Some("12".into());
+/// append.rows.push(row);
+/// # Ok::<_, annals_core::Invalid>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PreparedRow {
+    /// The generation.
+    pub generation: GenerationId,
+    /// The stream that it is folded from.
+    pub stream: StreamId,
+    /// Its key.
+    pub key: String,
+    /// Where the row stood before. When it stands elsewhere by the time of the append, the row is left out.
+    pub from: Version,
+    /// Its value, or nothing when there is no row.
+    pub value: Option<Bytes>,
+    /// One entry for each of the generation's indexes, in their order; none when there is no row.
+    pub indexed: Vec<String>,
+    /// What the row was after each event that touched it, in the order of the append. Empty when the generation keeps only the
+    /// present.
+    pub past: Vec<PreparedVersion>,
+}
+
+/// What a row is after an event of the append that it travels with. Where that event stands is known once it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct PreparedVersion {
+    /// The index of the event in the append.
+    pub event: usize,
+    /// The value, or nothing when there is no row.
+    pub value: Option<Bytes>,
+}
+
+impl PreparedRow {
+    /// A row that there is not, and that stood at `from`.
+    pub fn new(generation: GenerationId, stream: StreamId, key: impl Into<String>, from: Version) -> PreparedRow {
+        let (key, indexed, past) = (key.into(), Vec::new(), Vec::new());
+        PreparedRow { generation, stream, key, from, value: None, indexed, past }
+    }
+
+    /// Refuses what can never be a row of this generation.
+    ///
+    /// # Errors
+    ///
+    /// A generation that is not inline, a wrong number of entries, a past that it does not keep.
+    ///
+    /// ```
+    /// use annals_core::{
+    ///     Clock, Generation, GenerationId, GenerationSpec, LogId, Phase, Position, PreparedRow, StreamId, SystemClock, Version,
+    /// };
+    ///
+    /// let spec = GenerationSpec::new("balances", 1, LogId::random());
+    /// let generation = Generation::new(GenerationId(1), spec, Phase::Live, SystemClock.now(), Position::MAX);
+    /// let row = PreparedRow::new(generation.id, StreamId::new("account-alice")?, "alice", Version::NONE);
+    /// assert_eq!(row.check(&generation).unwrap_err().to_string(), "view `balances` is not inline, so no row travels with an append");
+    /// # Ok::<_, annals_core::Invalid>(())
+    /// ```
+    pub fn check(&self, generation: &Generation) -> Result<(), Invalid> {
+        let spec = &generation.spec;
+        if !spec.inline {
+            return Err(Invalid::new(format!("view `{}` is not inline, so no row travels with an append", spec.view)));
+        }
+        let wanted = if self.value.is_some() { spec.indexes.len() } else { 0 };
+        if self.indexed.len() != wanted {
+            let (key, found) = (self.key.escape_debug(), self.indexed.len());
+            return Err(Invalid::new(format!("key `{key}` has {found} entries for indexes, it needs {wanted}")));
+        }
+        if spec.keeps == Keeps::Present && !self.past.is_empty() {
+            return Err(Invalid::new(format!("view `{}` keeps no history", spec.view)));
+        }
+        Ok(())
+    }
+
+    /// Refuses what can never be a row of any generation.
+    pub(crate) fn check_itself(&self) -> Result<(), Invalid> {
+        short_enough("key", &self.key)?;
+        self.indexed.iter().try_for_each(|entry| short_enough("entry", entry))
+    }
+
+    /// What is kept of the past, now that it is known where the events of the append stand.
+    pub fn versions(&self, placed: &[Placed], recorded_at: DateTime<Utc>) -> Vec<RowVersion> {
+        let version = |past: &PreparedVersion| {
+            let up_to = placed.get(past.event)?.position;
+            let (key, value) = (self.key.clone(), past.value.clone());
+            Some(RowVersion { key, after: up_to.minus(1), up_to, recorded_at, value })
+        };
+        self.past.iter().filter_map(version).collect()
+    }
+
+    /// The positions of the events that touched the row.
+    pub fn touched(&self, placed: &[Placed]) -> Vec<Position> {
+        self.past.iter().filter_map(|past| placed.get(past.event)).map(|placed| placed.position).collect()
+    }
+
+    /// Bytes that it holds.
+    pub fn size_bytes(&self) -> usize {
+        let of = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        let past: usize = self.past.iter().map(|past| of(&past.value)).sum();
+        self.key.len() + of(&self.value) + past + self.indexed.iter().map(String::len).sum::<usize>()
+    }
+}
+
+/// How far a step of a worker takes a row of an inline view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct RowStep {
+    /// The key.
+    pub key: String,
+    /// Where the row stood when it was read.
+    pub from: Version,
+    /// The version in its stream of the last event that was folded onto it.
+    pub to: Version,
+}
+
+impl RowStep {
+    /// What becomes of the step's changes of the row, given where it stands now.
+    ///
+    /// ```
+    /// use annals_core::{RowStep, StepMeets, Version};
+    ///
+    /// let step = RowStep { key: "alice".into(), from: Version::new(2), to: Version::new(4) };
+    /// assert_eq!(step.meets(Version::new(2)), StepMeets::Writes);
+    /// assert_eq!(step.meets(Version::new(5)), StepMeets::LeavesOut);
+    /// assert_eq!(step.meets(Version::new(3)), StepMeets::Fenced);
+    /// ```
+    pub fn meets(&self, stands: Version) -> StepMeets {
+        match stands {
+            stands if stands == self.from => StepMeets::Writes,
+            stands if stands >= self.to => StepMeets::LeavesOut,
+            _ => StepMeets::Fenced,
+        }
+    }
+}
+
+/// What becomes of what a step of a worker does to a row of an inline view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum StepMeets {
+    /// The row stands where it stood: it is written.
+    Writes,
+    /// Appends brought the row so far or farther: the step says nothing of it that is not there already.
+    LeavesOut,
+    /// The row moved, but not so far: the whole step is refused.
+    Fenced,
+}
+
+/// A row of an inline view, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct StandingRow {
+    /// The key.
+    pub key: String,
+    /// The value, or nothing when there is no row.
+    pub value: Option<Bytes>,
+    /// The version of its stream up to which everything is folded.
+    pub at: Version,
+}
+
+/// A view store that is in the database of the log, so that rows travel with appends.
+///
+/// - **Together.** The [rows of an append](crate::AppendStreams::rows) are written in its transaction, or not at all: a refused append and a
+///   repeated one write none.
+/// - **In order.** A row is written only when it stands where the one who folded it found it; else it is left out, and the append is made
+///   all the same. Rows of a generation that is gone are left out too. What was left out is brought up by the worker of the view.
+/// - **Once.** A worker's step over an event that a row has already leaves that row [as it is](RowStep::meets).
+///
+/// A store without this trait refuses appends that carry rows.
+#[async_trait]
+pub trait InlineViews: ViewStore {
+    /// Rows of these keys and where they stand, in the order of the keys, each once, all of one moment. Keys that were never written
+    /// are left out: they stand at version 0.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Gone`]
+    async fn read_standing(&self, generation: GenerationId, keys: &[String]) -> Result<Vec<StandingRow>, CommitError>;
+}
