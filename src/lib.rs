@@ -9,6 +9,9 @@ pub use annals_core::*;
 pub use annals_macros::Event;
 #[cfg(all(feature = "macros", feature = "projections"))]
 pub use annals_macros::View;
+/// The store on a PostgreSQL server, for programs that set its options.
+#[cfg(feature = "postgres")]
+pub use annals_postgres as postgres;
 /// Read models.
 #[cfg(feature = "projections")]
 pub use annals_projections as projections;

@@ -8,18 +8,23 @@ use crate::program::{answer, cargo};
 use crate::stop::Stop;
 
 /// A crate, and those of ours that it may depend on. A new crate gets its line here.
-const WALLS: [(&str, &[&str]); 7] = [
+const WALLS: [(&str, &[&str]); 8] = [
     ("annals-core", &[]),
     ("annals-macros", &[]),
+    ("annals-postgres", &["annals-core"]),
     ("annals-sqlite", &["annals-core"]),
     ("annals-projections", &["annals-core"]),
-    ("annals", &["annals-core", "annals-macros", "annals-projections", "annals-sqlite"]),
-    ("annals-benches", &["annals", "annals-core", "annals-macros", "annals-projections", "annals-sqlite"]),
+    ("annals", &["annals-core", "annals-macros", "annals-postgres", "annals-projections", "annals-sqlite"]),
+    (
+        "annals-benches",
+        &["annals", "annals-core", "annals-macros", "annals-postgres", "annals-projections", "annals-sqlite"],
+    ),
     ("xtask", &[]),
 ];
 
 /// Database drivers, and who may speak to them: a backend, and the benches that set it beside its bare driver.
-const DRIVERS: [(&str, &[&str]); 1] = [("rusqlite", &["annals-sqlite", "annals-benches"])];
+const DRIVERS: [(&str, &[&str]); 2] =
+    [("rusqlite", &["annals-sqlite", "annals-benches"]), ("sqlx", &["annals-postgres", "annals-benches"])];
 
 /// No crate crosses a wall, and nothing turns on a feature that would change other people's programs.
 pub(crate) fn check() -> Result<String, Stop> {

@@ -1,0 +1,102 @@
+//! The database as the rest of the crate sees it: connections, the schema's name in every statement, and how messages call it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use annals_core::{Failure, StoreError};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Error, SqlStr};
+
+use crate::error::Trouble;
+use crate::options::Options;
+
+/// How long a connection that nobody uses is kept.
+const IDLE_MAX: Duration = Duration::from_secs(300);
+
+/// One database, and the schema in it that holds the tables.
+#[derive(Debug)]
+pub(crate) struct Database {
+    /// Connections for everything but appending and listening. Statements on them stand alone; whoever needs a transaction runs it in
+    /// a task that cannot be dropped ([`to_its_end`]), because a dropped `begin` would leave it open in the pool.
+    pub(crate) pool: PgPool,
+    /// How messages call the database.
+    pub(crate) name: String,
+    /// The schema's name as it stands in statements, quotes included.
+    quoted: String,
+    connect: PgConnectOptions,
+    connect_timeout: Duration,
+    texts: RwLock<HashMap<usize, SqlStr>>,
+}
+
+impl Database {
+    pub(crate) fn new(options: &Options) -> Database {
+        let schema = &options.schema;
+        let timeout = options.statement_timeout.as_millis().to_string();
+        let connect = options
+            .connect
+            .clone()
+            .options([("statement_timeout", timeout.as_str()), ("default_transaction_isolation", "read committed")])
+            .disable_statement_logging();
+        let of = &options.connect;
+        let name = format!(
+            "{}:{}/{} ({schema})",
+            of.get_host(),
+            of.get_port(),
+            of.get_database().unwrap_or(of.get_username())
+        );
+        let pool = PgPoolOptions::new()
+            .max_connections(options.readers)
+            .acquire_timeout(options.connect_timeout)
+            .idle_timeout(IDLE_MAX)
+            .test_before_acquire(false)
+            .connect_lazy_with(connect.clone());
+        let quoted = format!("\"{schema}\"");
+        Database { pool, name, quoted, connect, connect_timeout: options.connect_timeout, texts: RwLock::default() }
+    }
+
+    /// A connection of one's own, outside the pool.
+    pub(crate) async fn connection(&self) -> Result<PgConnection, Error> {
+        let connecting = tokio::time::timeout(self.connect_timeout, self.connect.connect());
+        connecting.await.unwrap_or(Err(Error::PoolTimedOut))
+    }
+
+    /// The statement with the name of the schema where it says `annals.`
+    pub(crate) fn text(&self, statement: &'static str) -> SqlStr {
+        let at = statement.as_ptr() as usize;
+        if let Some(text) = self.texts.read().unwrap_or_else(PoisonError::into_inner).get(&at) {
+            return text.clone();
+        }
+        let text = self.named(statement);
+        self.texts.write().unwrap_or_else(PoisonError::into_inner).insert(at, text.clone());
+        text
+    }
+
+    /// As [`Database::text`], for a text that is made when it is needed. Nothing of a user's may be in it but the schema's name.
+    pub(crate) fn named(&self, statement: &str) -> SqlStr {
+        let text: Arc<str> = statement.replace("annals.", &format!("{}.", self.quoted)).into();
+        sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text))
+    }
+
+    /// The error of a reader.
+    pub(crate) fn reading(&self, error: &Error) -> StoreError {
+        Trouble::of(error, "reading", &self.name).error()
+    }
+
+    /// The error of one who changes something beside the log.
+    pub(crate) fn writing(&self, error: &Error) -> StoreError {
+        Trouble::of(error, "writing", &self.name).error()
+    }
+}
+
+/// Runs `work` to its end, also when the caller is dropped: what was begun is committed or rolled back, never left open.
+pub(crate) async fn to_its_end<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<StoreError> + Send + 'static,
+{
+    tokio::spawn(work).await.unwrap_or_else(|lost| {
+        Err(StoreError::new(Failure::Unavailable, "a task did not come to its end").because(lost).into())
+    })
+}

@@ -1,0 +1,90 @@
+//! What the server and the driver say, in the words of the contract: what the caller can do about it, and which database it is about.
+
+use annals_core::{Failure, StoreError};
+use sqlx::Error;
+use sqlx::postgres::PgDatabaseError;
+
+/// What failed, as often as it must be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) failure: Failure,
+    context: String,
+    cause: Option<String>,
+}
+
+impl Trouble {
+    pub(crate) fn new(failure: Failure, context: impl Into<String>) -> Trouble {
+        Trouble { failure, context: context.into(), cause: None }
+    }
+
+    /// What `error` means for whoever was `doing` something with the database called `name`.
+    pub(crate) fn of(error: &Error, doing: &str, name: &str) -> Trouble {
+        let failure = failure_of(error);
+        let context = match failure {
+            Failure::Full => format!("no room left on the server while {doing} `{name}`"),
+            Failure::ReadOnly => format!("`{name}` may not be written by this role"),
+            Failure::Corrupt => format!("`{name}` is not as this program left it, noticed while {doing} it"),
+            _ => format!("failed {doing} `{name}`"),
+        };
+        Trouble { failure, context, cause: Some(error.to_string()) }
+    }
+
+    pub(crate) fn error(&self) -> StoreError {
+        let error = StoreError::new(self.failure, self.context.clone());
+        match &self.cause {
+            Some(cause) => error.because(cause.clone()),
+            None => error,
+        }
+    }
+}
+
+/// Something stored is not what this program wrote.
+pub(crate) fn corrupt(what: impl Into<String>) -> Error {
+    Error::Decode(what.into().into())
+}
+
+/// The code and the constraint that the server names, when it was the server that refused.
+pub(crate) fn refused(error: &Error) -> Option<&PgDatabaseError> {
+    match error {
+        Error::Database(refused) => refused.try_downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Whether the error has this SQLSTATE.
+pub(crate) fn is_state(error: &Error, state: &str) -> bool {
+    refused(error).is_some_and(|refused| refused.code() == state)
+}
+
+/// Whether the server may have done what was asked although it did not say so: the connection ended, or was ended, in the middle.
+pub(crate) fn may_have_happened(error: &Error) -> bool {
+    match refused(error) {
+        // Class 08: connection exceptions. 57P0x: the server is shutting down or crashed; it says so also after a commit.
+        Some(refused) => refused.code().starts_with("08") || refused.code().starts_with("57P0"),
+        None => matches!(error, Error::Io(_) | Error::Protocol(_) | Error::Tls(_) | Error::WorkerCrashed),
+    }
+}
+
+fn failure_of(error: &Error) -> Failure {
+    let Some(refused) = refused(error) else {
+        return match error {
+            Error::Configuration(_) | Error::InvalidArgument(_) => Failure::Invalid,
+            Error::PoolClosed => Failure::Closed,
+            Error::ColumnDecode { .. } | Error::Decode(_) | Error::RowNotFound | Error::TypeNotFound { .. } => {
+                Failure::Corrupt
+            }
+            _ => Failure::Unavailable,
+        };
+    };
+    match (refused.code().get(..2).unwrap_or(""), refused.code()) {
+        (_, "53100") => Failure::Full,
+        // A role without rights, and a server that is a standby.
+        (_, "42501" | "25006") => Failure::ReadOnly,
+        // Who we say we are, and which database: nothing that trying again would change.
+        ("28" | "3D" | "54", _) => Failure::Invalid,
+        // Statements that were right when they were written fail: tables are missing or changed, or a page is damaged.
+        ("22" | "23" | "3F" | "42", _) | (_, "XX001" | "XX002") => Failure::Corrupt,
+        (_, "0A000") => Failure::Incompatible,
+        _ => Failure::Unavailable,
+    }
+}

@@ -1,0 +1,56 @@
+//! Settings of the server under which an acknowledged append would not survive a power cut.
+
+use annals_core::{Failure, StoreError};
+use sqlx::postgres::PgConnection;
+
+use crate::database::Database;
+use crate::statements as sql;
+
+/// Refuses a server that would lose what it acknowledged, and names the setting.
+pub(crate) async fn check(database: &Database, connection: &mut PgConnection) -> Result<(), StoreError> {
+    let settings: (String, String, String) = sqlx::query_as(database.text(sql::SETTINGS))
+        .fetch_one(connection)
+        .await
+        .map_err(|error| database.reading(&error))?;
+    match weak(&settings.0, &settings.1, &settings.2) {
+        None => Ok(()),
+        Some(setting) => {
+            let context = format!(
+                "`{}` has `{setting}`, so an acknowledged append could be lost with the power; change it, or ask for \
+                 `relaxed_durability`",
+                database.name
+            );
+            Err(StoreError::new(Failure::Invalid, context))
+        }
+    }
+}
+
+fn weak(fsync: &str, full_page_writes: &str, synchronous_commit: &str) -> Option<String> {
+    if fsync != "on" {
+        return Some(format!("fsync={fsync}"));
+    }
+    if full_page_writes != "on" {
+        return Some(format!("full_page_writes={full_page_writes}"));
+    }
+    (!matches!(synchronous_commit, "on" | "remote_apply")).then(|| format!("synchronous_commit={synchronous_commit}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::weak;
+
+    #[test]
+    fn what_would_lose_acknowledged_appends_is_named() {
+        for (fsync, pages, commit, said) in [
+            ("on", "on", "on", None),
+            ("on", "on", "remote_apply", None),
+            ("off", "on", "on", Some("fsync=off")),
+            ("on", "off", "on", Some("full_page_writes=off")),
+            ("on", "on", "off", Some("synchronous_commit=off")),
+            ("on", "on", "local", Some("synchronous_commit=local")),
+            ("on", "on", "remote_write", Some("synchronous_commit=remote_write")),
+        ] {
+            assert_eq!(weak(fsync, pages, commit).as_deref(), said);
+        }
+    }
+}

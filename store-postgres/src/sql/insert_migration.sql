@@ -1,0 +1,2 @@
+-- remembers that a migration was done, in the transaction that does it
+insert into annals.migration (version, applied_at) values ($1, $2)

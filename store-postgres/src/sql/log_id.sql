@@ -1,0 +1,2 @@
+-- which log this is
+select id from annals.log

@@ -1,0 +1,2 @@
+-- the newest migration that the schema has seen
+select max(version) from annals.migration

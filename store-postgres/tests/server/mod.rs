@@ -1,0 +1,59 @@
+//! A schema of its own on the test server, for the tests that need one.
+
+#![allow(clippy::unwrap_used, dead_code)] // A server that does not do what is asked fails the test; each test uses some of this.
+
+use annals_core::EventId;
+use annals_postgres::{Options, PostgresStore, sqlx};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+/// The URL of the test server.
+pub(crate) fn url() -> String {
+    std::env::var("ANNALS_TEST_POSTGRES").expect(
+        "these tests need a PostgreSQL server: `cargo xtask test` makes one, or set ANNALS_TEST_POSTGRES to the URL of a database \
+         in which they may make and drop schemas",
+    )
+}
+
+/// A connection of the test's own.
+pub(crate) async fn connection() -> PgConnection {
+    PgConnection::connect(&url()).await.unwrap()
+}
+
+/// A schema with a name that nobody else has, dropped with everything in it at the end.
+#[derive(Debug)]
+pub(crate) struct Schema {
+    pub(crate) name: String,
+}
+
+impl Schema {
+    pub(crate) fn new() -> Schema {
+        let random = EventId::random().as_uuid().simple().to_string();
+        Schema { name: format!("test_{random}") }
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        url().parse::<Options>().unwrap().schema(&self.name).unwrap()
+    }
+
+    pub(crate) async fn store(&self) -> PostgresStore {
+        PostgresStore::connect_with(self.options()).await.unwrap()
+    }
+
+    /// A statement with the name of this schema where it says `annals.`
+    pub(crate) fn sql(&self, statement: &str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(statement.replace("annals.", &format!("\"{}\".", self.name)))
+    }
+}
+
+impl Drop for Schema {
+    fn drop(&mut self) {
+        let drop = format!("drop schema if exists \"{}\" cascade", self.name);
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection().await).await })
+        });
+        let dropped = dropping.join();
+        // A test that failed already says why.
+        assert!(std::thread::panicking() || dropped.is_ok_and(|dropped| dropped.is_ok()), "the schema is left behind");
+    }
+}
