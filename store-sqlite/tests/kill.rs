@@ -12,50 +12,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use annals_core::{
-    Append, AppendStreams, AtomicStreams, EventId, EventStore, Log, NewEvent, Position, ReadLog, RecordedEvent,
-    StreamId,
-};
+use annals_core::conformance::numbered::{Numbered, check, whole_log};
+use annals_core::{Append, AtomicStreams, EventStore, NewEvent, StreamId};
 use annals_sqlite::SqliteStore;
 use tempfile::TempDir;
-use uuid::Uuid;
 
 const FILE: &str = "ANNALS_KILL_FILE";
 const RUN: &str = "ANNALS_KILL_RUN";
 const TASKS: u64 = 6;
-
-/// The append number `n` of a task in a run: its ids, streams and payloads follow from these three numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Numbered {
-    run: u64,
-    task: u64,
-    n: u64,
-}
-
-impl Numbered {
-    /// One event, or several, or several over two streams.
-    fn events(self) -> u64 {
-        [1, 1, 7, 2][(self.n % 4) as usize]
-    }
-
-    fn id(self, index: u64) -> EventId {
-        let number =
-            u128::from(self.run) << 80 | u128::from(self.task) << 64 | u128::from(self.n) << 16 | u128::from(index);
-        // The shape of a UUIDv7.
-        EventId::from_uuid(Uuid::from_u128(number << 16 | 0x7000_8000_0000_0000_0000))
-    }
-
-    fn append(self) -> AppendStreams {
-        let mut append = AppendStreams::default();
-        for index in 0..self.events() {
-            let other = if self.n % 4 == 3 { index } else { 0 };
-            let stream = StreamId::new(format!("run-{}-{}-{other}", self.run, self.task)).unwrap();
-            let payload = format!("{} {} {} {index}", self.run, self.task, self.n);
-            append = append.event(stream, NewEvent::json("kill.tried", payload.into_bytes()).id(self.id(index)));
-        }
-        append
-    }
-}
 
 /// The process that is killed: it appends until then, and says what was acknowledged after it was.
 #[test]
@@ -144,48 +108,6 @@ impl Dice {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
-}
-
-async fn whole_log(store: &SqliteStore) -> Vec<RecordedEvent> {
-    let (mut all, mut after) = (Vec::new(), Position::START);
-    loop {
-        let page = store.read(ReadLog::after(after)).await.unwrap();
-        after = page.scanned;
-        all.extend(page.events);
-        if page.end {
-            return all;
-        }
-    }
-}
-
-/// What must be true of the log, whatever was killed when. Answers with the appends that are in it.
-fn check(log: &[RecordedEvent], acknowledged: &HashSet<Numbered>) -> HashSet<Numbered> {
-    let mut found: BTreeMap<Numbered, Vec<u64>> = BTreeMap::new();
-    let (mut ids, mut versions) = (HashSet::new(), BTreeMap::<&StreamId, u64>::new());
-    let mut recorded_at = None;
-    for (place, event) in (1..).zip(log) {
-        assert_eq!(event.position.get(), place, "positions have a hole");
-        assert!(ids.insert(event.id), "{} is there twice", event.id);
-        let version = versions.entry(&event.stream).or_default();
-        *version += 1;
-        assert_eq!(event.version.get(), *version, "versions of {} have a hole", event.stream);
-        assert!(recorded_at <= Some(event.recorded_at), "recorded times go backwards");
-        recorded_at = Some(event.recorded_at);
-        let text = std::str::from_utf8(&event.payload).unwrap();
-        let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().unwrap()).collect();
-        let [run, task, n, index] = numbers[..] else { panic!("a torn payload: {text}") };
-        let numbered = Numbered { run, task, n };
-        assert_eq!(event.id, numbered.id(index), "an event with another's content");
-        assert_eq!(u64::from(event.append_index), index);
-        found.entry(numbered).or_default().push(index);
-    }
-    for (numbered, indexes) in &found {
-        assert_eq!(*indexes, (0..numbered.events()).collect::<Vec<_>>(), "{numbered:?} is torn");
-    }
-    let found: HashSet<Numbered> = found.into_keys().collect();
-    let lost: Vec<_> = acknowledged.difference(&found).collect();
-    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
-    found
 }
 
 /// Asks again for what was acknowledged and for what was not.

@@ -18,13 +18,15 @@
 //!
 //! The cases are plain functions over a [`Fixture`], in a module per subject: `append`, `retry`, `streams`, `read`, `log` and
 //! `faults` for everybody; `atomic`, `tagged` and `snapshots` for those who have the trait; `leases`, `generations`, `steps`, `rows`
-//! and `past` for those who keep read models; `inline` for those whose rows travel with appends; `shared` for stores that several handles (several processes) may have open at once. Stores that misbehave on purpose are in [`trouble`].
+//! and `past` for those who keep read models; `inline` for those whose rows travel with appends; `shared` for stores that several handles (several processes) may have open at once. Stores that misbehave on purpose are in
+//! [`trouble`], and for tests that kill a process and count what is left there is [`numbered`].
 
 // A case is a test: what must not fail is unwrapped, and its name is its documentation.
 #![allow(clippy::unwrap_used)]
 
 mod fixture;
 mod list;
+pub mod numbered;
 pub mod trouble;
 mod view_words;
 mod words;
