@@ -16,7 +16,7 @@ use crate::known::{PARTITION, known, places};
 use crate::plan;
 use crate::request::Request;
 use crate::statements as sql;
-use crate::streams;
+use crate::{streams, views};
 
 /// Why something was not done: an outcome for the one who asked, or the end of the whole transaction.
 #[derive(Debug)]
@@ -130,6 +130,7 @@ impl Ledger {
             }
             return Err(Stop::Refused(AppendError::Conflict(self.violations(request)?)));
         }
+        let carried = views::carried(&self.connection, &request.append)?;
         // A single row is refused whole; only several need to be undone together.
         let several = request.append.events.len() > 1;
         if several {
@@ -140,6 +141,8 @@ impl Ledger {
         let inserted = self.insert(request, &mut touched);
         match inserted {
             Ok(placed) => {
+                let recorded_at = streams::moment(self.recorded)?;
+                carried.iter().try_for_each(|row| row.write(&self.connection, &placed, recorded_at))?;
                 if several {
                     self.connection.prepare_cached("release annals_append")?.execute([])?;
                 }

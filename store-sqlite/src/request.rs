@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{AppendError, AppendStreams, Clock, Condition, Limits, NewEvent};
+use annals_core::{AppendError, AppendStreams, Clock, Condition, Limits, NewEvent, PreparedRow};
 
 use crate::metadata;
 
@@ -33,12 +33,12 @@ impl Request {
         clock: Arc<dyn Clock>,
     ) -> Result<Request, AppendError> {
         append.check(limits)?;
-        append.check_carries_no_rows()?;
         if let Some(condition) = &condition {
             condition.query.check()?;
         }
         let events = append.events.iter().map(|(_, event)| Encoded::of(event)).collect();
-        let bytes = append.events.iter().map(|(_, event)| event.size_bytes()).sum();
+        let rows: usize = append.rows.iter().map(PreparedRow::size_bytes).sum();
+        let bytes = rows + append.events.iter().map(|(_, event)| event.size_bytes()).sum::<usize>();
         Ok(Request { append, condition, events, bytes, clock })
     }
 }

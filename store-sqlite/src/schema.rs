@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/002_tags.sql"),
     include_str!("sql/migrations/003_snapshots.sql"),
     include_str!("sql/migrations/004_views.sql"),
+    include_str!("sql/migrations/005_inline.sql"),
 ];
 
 /// Brings the file to the newest version, and gives a new log its id.

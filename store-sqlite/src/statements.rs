@@ -13,6 +13,7 @@ statements! {
     CLEAR_ENTRIES = "clear_entries";
     CLEAR_PARKED = "clear_parked";
     CLEAR_ROWS = "clear_rows";
+    CLEAR_STANDS = "clear_stands";
     CLEAR_TOUCHED = "clear_touched";
     CLEAR_VERSIONS = "clear_versions";
     DELETE_EVENT_TAG = "delete_event_tag";
@@ -79,11 +80,14 @@ statements! {
     SAVE_LEASE = "save_lease";
     SAVE_PARKED = "save_parked";
     SAVE_SNAPSHOT = "save_snapshot";
+    SAVE_STAND = "save_stand";
     SAVE_VERDICT = "save_verdict";
     SAVE_VIEW_CHECKPOINT = "save_view_checkpoint";
     SAVE_VIEW_ROW = "save_view_row";
     SET_CLEARED = "set_cleared";
     SET_PHASE = "set_phase";
+    STAND = "stand";
+    STANDING_ROW = "standing_row";
     STREAM = "stream";
     STREAMS_BY_PREFIX = "streams_by_prefix";
     STREAM_BACKWARD = "stream_backward";

@@ -4,8 +4,8 @@ use std::sync::{Arc, RwLock};
 
 use annals_core::{
     Append, AppendError, AppendStreams, Appended, AtomicStreams, Clock, Condition, EventId, EventStore, Expected,
-    Failure, FoldId, Found, Head, Hint, Limits, Log, LogId, LogPage, Partition, Position, ReadLog, ReadQuery,
-    ReadStream, Snapshot, SnapshotStore, Store, StoreError, StreamChange, StreamId, StreamPage, StreamState,
+    Failure, FoldId, Found, Head, Hint, InlineViews, Limits, Log, LogId, LogPage, Partition, Position, ReadLog,
+    ReadQuery, ReadStream, Snapshot, SnapshotStore, Store, StoreError, StreamChange, StreamId, StreamPage, StreamState,
     TaggedStore, Version, ViewStore,
 };
 use async_trait::async_trait;
@@ -361,6 +361,10 @@ impl Store for SqliteStore {
     }
 
     fn views(&self) -> Option<&dyn ViewStore> {
+        Some(self)
+    }
+
+    fn inline_views(&self) -> Option<&dyn InlineViews> {
         Some(self)
     }
 }

@@ -24,7 +24,7 @@ pub struct InTransaction<'a> {
     limits: &'a Limits,
     clock: &'a Arc<dyn Clock>,
     /// Set when the transaction cannot go on, whatever the application makes of it.
-    broken: Option<rusqlite::Error>,
+    broken: &'a mut Option<rusqlite::Error>,
 }
 
 impl fmt::Debug for InTransaction<'_> {
@@ -95,7 +95,7 @@ impl InTransaction<'_> {
             Ok(appended) => Ok(appended),
             Err(Stop::Refused(refused)) => Err(refused),
             Err(Stop::Broken(error)) => {
-                self.broken = Some(error);
+                *self.broken = Some(error);
                 Err(undone().into())
             }
         }
@@ -121,11 +121,19 @@ pub(crate) fn run<R, E>(
 ) -> Result<Ran<R, E>, Stop> {
     // It ran before, in a transaction that was undone through no fault of its own, and cannot run twice.
     let work = work.ok_or_else(|| Stop::Refused(undone().into()))?;
+    guarded(ledger, |ledger, broken| work(&mut InTransaction { ledger, limits, clock, broken }))
+}
+
+/// Runs something of the application's inside a savepoint of the open transaction: it is whole, or undone when it fails or panics. What is
+/// told to be broken ends the whole transaction.
+pub(crate) fn guarded<R, E>(
+    ledger: &mut Ledger,
+    work: impl FnOnce(&mut Ledger, &mut Option<rusqlite::Error>) -> Result<R, E>,
+) -> Result<Ran<R, E>, Stop> {
     ledger.connection.prepare_cached("savepoint annals_application")?.execute([])?;
     let (head, recorded) = (ledger.head, ledger.recorded);
-    let mut transaction = InTransaction { ledger: &mut *ledger, limits, clock, broken: None };
-    let ran = catch_unwind(AssertUnwindSafe(|| work(&mut transaction)));
-    let broken = transaction.broken;
+    let mut broken = None;
+    let ran = catch_unwind(AssertUnwindSafe(|| work(ledger, &mut broken)));
     if ledger.connection.is_autocommit() {
         // SQLite undid everything (there was no room), or the application ended the transaction.
         return Err(Stop::Broken(broken.unwrap_or_else(ended)));
@@ -157,5 +165,5 @@ fn said(panic: &(dyn Any + Send)) -> &str {
 
 fn ended() -> rusqlite::Error {
     let error = rusqlite::ffi::Error { code: ErrorCode::OperationAborted, extended_code: rusqlite::ffi::SQLITE_ABORT };
-    rusqlite::Error::SqliteFailure(error, Some("the transaction was ended inside `append_in`".into()))
+    rusqlite::Error::SqliteFailure(error, Some("the transaction was ended by the application's part of it".into()))
 }

@@ -5,7 +5,9 @@
 
 mod aside;
 mod generation;
+mod inline;
 mod lease;
+mod own;
 mod past;
 mod rows;
 mod step;
@@ -15,9 +17,9 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, AppendError, Checkpoint, CommitError, Failure, Generation, GenerationId, GenerationSpec, Invalid, Lease,
-    LeaseState, Leases, Parked, Partition, PastRow, Position, ReadRows, RowVersion, RowsPage, StoreError, Verdict,
-    ViewCommit, ViewStore,
+    Acquired, AppendError, Checkpoint, CommitError, Failure, Generation, GenerationId, GenerationSpec, InlineViews,
+    Invalid, Lease, LeaseState, Leases, Parked, Partition, PastRow, Position, ReadRows, RowVersion, RowsPage,
+    StandingRow, StoreError, Verdict, ViewCommit, ViewStore,
 };
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -25,6 +27,7 @@ use rusqlite::Connection;
 use crate::ledger::{Ledger, Stop};
 use crate::store::SqliteStore;
 
+pub(crate) use inline::carried;
 pub(crate) use sweep::{has_waste, sweep};
 
 /// Why something was not done or found.
@@ -292,4 +295,17 @@ fn stored(number: u64) -> i64 {
 
 fn limited(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[async_trait]
+impl InlineViews for SqliteStore {
+    async fn read_standing(&self, generation: GenerationId, keys: &[String]) -> Result<Vec<StandingRow>, CommitError> {
+        let mut keys = keys.to_vec();
+        self.read_generation(generation, move |connection, generation| {
+            keys.sort_unstable();
+            keys.dedup();
+            Ok(inline::standing(connection, stored(generation.id.0), keys)?)
+        })
+        .await
+    }
 }

@@ -36,13 +36,13 @@ impl Fixture for InMemory {
 mod on_a_file {
     annals_core::conformance! {
         fixture: super::OnFile(super::TempDir::new().unwrap()),
-        traits: [atomic, tagged, snapshots, views, shared],
+        traits: [atomic, tagged, snapshots, views, inline, shared],
     }
 }
 
 mod in_memory {
     annals_core::conformance! {
         fixture: super::InMemory(super::SqliteStore::open("sqlite::memory:").await.unwrap()),
-        traits: [atomic, tagged, snapshots, views, shared],
+        traits: [atomic, tagged, snapshots, views, inline, shared],
     }
 }

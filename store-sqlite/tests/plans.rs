@@ -79,6 +79,8 @@ async fn no_statement_scans_or_sorts_a_large_table() {
                 "annals_view_versions",
                 "annals_view_touched",
                 "annals_view_parked",
+                "annals_view_stands",
+                "stands",
                 "annals_leases",
             ];
             // The newest row is the first step of a scan along the key.
@@ -100,6 +102,8 @@ async fn no_statement_scans_or_sorts_a_large_table() {
         ("known_id", "INDEX annals_events_by_id (id=?)"),
         ("event", "INTEGER PRIMARY KEY (rowid=?)"),
         ("view_row", "PRIMARY KEY (generation=? AND key=?)"),
+        ("stand", "PRIMARY KEY (generation=? AND key=?)"),
+        ("standing_row", "PRIMARY KEY (generation=? AND key=?)"),
         ("rows_forward", "PRIMARY KEY (generation=? AND key>? AND key<?)"),
         ("rows_backward", "PRIMARY KEY (generation=? AND key>? AND key<?)"),
         ("indexed_forward", "PRIMARY KEY (generation=? AND index=? AND (entry,key)>(?,?) AND (entry,key)<(?,?))"),
@@ -114,6 +118,7 @@ async fn no_statement_scans_or_sorts_a_large_table() {
         ("touched", "PRIMARY KEY (generation=? AND key=? AND position>? AND position<?)"),
         ("parked", "PRIMARY KEY (generation=? AND (key,partition,position)>(?,?,?))"),
         ("clear_rows", "PRIMARY KEY (generation=? AND key<?)"),
+        ("clear_stands", "PRIMARY KEY (generation=? AND key<?)"),
         ("clear_entries", "PRIMARY KEY (generation=? AND (index,entry,key)<(?,?,?))"),
         ("clear_versions", "PRIMARY KEY (generation=? AND (up_to,key)<(?,?))"),
     ] {

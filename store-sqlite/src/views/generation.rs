@@ -41,6 +41,7 @@ pub(super) fn begin(
         stored(history_since.get()),
         as_json(&spec.handles),
         as_json(&spec.indexes),
+        spec.inline,
     ))?;
     Ok(Generation::new(GenerationId(id), spec.clone(), Phase::Building, begun_at, history_since))
 }
@@ -102,6 +103,7 @@ fn generation(row: &Row<'_>) -> Result<Generation, rusqlite::Error> {
     spec.slots = row.get(6)?;
     spec.handles = from_json(row.get_ref(10)?.as_str()?)?;
     spec.indexes = from_json(row.get_ref(11)?.as_str()?)?;
+    spec.inline = row.get(12)?;
     let phase = match row.get(3)? {
         0 => Phase::Building,
         LIVE => Phase::Live,

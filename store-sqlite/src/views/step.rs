@@ -1,9 +1,11 @@
 //! A step of a worker: looked at, then written, inside the writer's transaction.
 
+use std::borrow::Cow;
+
 use annals_core::{CommitError, Invalid, Position, RowChange, RowVersion, ViewCommit};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Halt, generation, lease, stored};
+use super::{Halt, generation, inline, lease, stored};
 use crate::error::{corrupt, is_duplicate};
 use crate::statements as sql;
 use crate::streams::number;
@@ -19,8 +21,8 @@ pub(super) struct Step {
 impl Step {
     /// Rows and bytes that it writes.
     pub(super) fn size(&self) -> (usize, usize) {
-        let ViewCommit { rows, versions, touched, park, unpark, .. } = &self.commit;
-        (1 + rows.len() + versions.len() + touched.len() + park.len() + unpark.len(), self.bytes)
+        let ViewCommit { rows, versions, touched, park, unpark, stands, .. } = &self.commit;
+        (1 + rows.len() + versions.len() + touched.len() + park.len() + unpark.len() + stands.len(), self.bytes)
     }
 }
 
@@ -42,21 +44,29 @@ pub(super) fn prepare(connection: &Connection, mut commit: ViewCommit) -> Result
 
 /// Takes the step; when it is refused nothing was changed.
 pub(super) fn take(connection: &Connection, step: &Step) -> Result<(), Halt> {
-    let commit = &step.commit;
-    look(connection, commit)?;
+    look(connection, &step.commit)?;
+    write(connection, step)
+}
+
+/// Writes a step that nothing stands against, but for its rows and versions.
+pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Halt> {
+    let mut commit = Cow::Borrowed(&step.commit);
+    let known = inline::known_already(connection, &commit)?;
+    if !known.is_empty() {
+        commit.to_mut().leave_out(&known);
+    }
+    let commit = &*commit;
     // First what may still be refused.
     save_versions(connection, commit)?;
-    if step.has_indexes {
-        change_indexed_rows(connection, commit)?;
-    } else {
-        change_rows(connection, commit)?;
-    }
     let generation = stored(commit.generation.0);
-    if !commit.touched.is_empty() {
-        let mut insert = connection.prepare_cached(sql::INSERT_TOUCHED)?;
-        for (key, position) in &commit.touched {
-            insert.execute((generation, key, stored(position.get())))?;
-        }
+    if step.has_indexes {
+        change_indexed_rows(connection, generation, &commit.rows)?;
+    } else {
+        change_rows(connection, generation, &commit.rows)?;
+    }
+    touch(connection, generation, commit.touched.iter().map(|(key, position)| (key.as_str(), *position)))?;
+    for stands in &commit.stands {
+        inline::save_stand(connection, generation, &stands.key, stands.to)?;
     }
     settle(connection, commit)?;
     let to = &commit.to;
@@ -72,7 +82,7 @@ pub(super) fn take(connection: &Connection, step: &Step) -> Result<(), Halt> {
 }
 
 /// Refuses the step of somebody who should not work here any more, or who is elsewhere.
-fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), Halt> {
+pub(super) fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), Halt> {
     // It may have been dropped since the step was prepared.
     generation::by_id(connection, commit.generation)?;
     let (generation, slot, partition) = (commit.generation, commit.to.slot, commit.to.partition.0);
@@ -94,43 +104,75 @@ fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), Halt> {
 
 /// Keeps what rows were, or nothing of it when one of the versions is there already.
 fn save_versions(connection: &Connection, commit: &ViewCommit) -> Result<(), Halt> {
-    if commit.versions.is_empty() {
+    let generation = stored(commit.generation.0);
+    let (error, count) = match insert_versions(connection, generation, &commit.versions) {
+        Ok(()) => return Ok(()),
+        Err(failed) => failed,
+    };
+    if !is_duplicate(&error) {
+        return Err(error.into());
+    }
+    // A savepoint would copy every page that is written, each time, for what almost never happens.
+    let mut delete = connection.prepare_cached(sql::DELETE_VERSION_OF_ROW)?;
+    for RowVersion { key, up_to, .. } in &commit.versions[..count] {
+        delete.execute((generation, stored(up_to.get()), key))?;
+    }
+    let RowVersion { key, up_to, .. } = &commit.versions[count];
+    Err(Invalid::new(format!("key `{}` has a version that ends at {up_to} already", key.escape_debug())).into())
+}
+
+/// Keeps what rows were; none of the versions is there already.
+pub(super) fn keep_versions(
+    connection: &Connection,
+    generation: i64,
+    versions: &[RowVersion],
+) -> Result<(), rusqlite::Error> {
+    insert_versions(connection, generation, versions).map_err(|(error, _)| error)
+}
+
+/// Inserts versions; else the error, and how many were inserted before it.
+fn insert_versions(
+    connection: &Connection,
+    generation: i64,
+    versions: &[RowVersion],
+) -> Result<(), (rusqlite::Error, usize)> {
+    if versions.is_empty() {
         return Ok(());
     }
-    let generation = stored(commit.generation.0);
-    let mut insert = connection.prepare_cached(sql::INSERT_VERSION_OF_ROW)?;
-    for (count, version) in commit.versions.iter().enumerate() {
+    let mut insert = connection.prepare_cached(sql::INSERT_VERSION_OF_ROW).map_err(|error| (error, 0))?;
+    for (count, version) in versions.iter().enumerate() {
         let RowVersion { key, after, up_to, recorded_at, value } = version;
-        let inserted = insert.execute(params![
+        let row = params![
             generation,
             key,
             stored(up_to.get()),
             stored(after.get()),
             recorded_at.timestamp_micros(),
             value.as_deref(),
-        ]);
-        match inserted {
-            Ok(_) => {}
-            Err(error) if is_duplicate(&error) => {
-                // A savepoint would copy every page that is written, each time, for what almost never happens.
-                let mut delete = connection.prepare_cached(sql::DELETE_VERSION_OF_ROW)?;
-                for RowVersion { key, up_to, .. } in &commit.versions[..count] {
-                    delete.execute((generation, stored(up_to.get()), key))?;
-                }
-                let key = key.escape_debug();
-                return Err(Invalid::new(format!("key `{key}` has a version that ends at {up_to} already")).into());
-            }
-            Err(error) => return Err(error.into()),
-        }
+        ];
+        insert.execute(row).map_err(|error| (error, count))?;
     }
     Ok(())
 }
 
-fn change_rows(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::Error> {
-    let generation = stored(commit.generation.0);
+/// Keeps which events touched which key.
+pub(super) fn touch<'a>(
+    connection: &Connection,
+    generation: i64,
+    touched: impl Iterator<Item = (&'a str, Position)>,
+) -> Result<(), rusqlite::Error> {
+    let mut touched = touched.peekable();
+    if touched.peek().is_none() {
+        return Ok(());
+    }
+    let mut insert = connection.prepare_cached(sql::INSERT_TOUCHED)?;
+    touched.try_for_each(|(key, position)| insert.execute((generation, key, stored(position.get()))).map(|_| ()))
+}
+
+pub(super) fn change_rows(connection: &Connection, generation: i64, rows: &[RowChange]) -> Result<(), rusqlite::Error> {
     let mut save = connection.prepare_cached(sql::SAVE_VIEW_ROW)?;
     let mut delete = connection.prepare_cached(sql::DELETE_VIEW_ROW)?;
-    for RowChange { key, value, .. } in &commit.rows {
+    for RowChange { key, value, .. } in rows {
         match value {
             Some(value) => save.execute((generation, key, rusqlite::types::Null, &**value))?,
             None => delete.execute((generation, key))?,
@@ -140,15 +182,18 @@ fn change_rows(connection: &Connection, commit: &ViewCommit) -> Result<(), rusql
 }
 
 /// As [`change_rows`], with the entries by which the rows are found: only those that differ are touched.
-fn change_indexed_rows(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::Error> {
-    let generation = stored(commit.generation.0);
+pub(super) fn change_indexed_rows(
+    connection: &Connection,
+    generation: i64,
+    rows: &[RowChange],
+) -> Result<(), rusqlite::Error> {
     let mut save = connection.prepare_cached(sql::SAVE_VIEW_ROW)?;
     let mut delete = connection.prepare_cached(sql::DELETE_VIEW_ROW)?;
     let mut entries = connection.prepare_cached(sql::VIEW_ROW_ENTRIES)?;
     let mut insert_entry = connection.prepare_cached(sql::INSERT_VIEW_ENTRY)?;
     let mut delete_entry = connection.prepare_cached(sql::DELETE_VIEW_ENTRY)?;
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    for RowChange { key, value, indexed } in &commit.rows {
+    for RowChange { key, value, indexed } in rows {
         before.clear();
         let mut found = entries.query((generation, key))?;
         if let Some(row) = found.next()? {

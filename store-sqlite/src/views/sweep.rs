@@ -33,7 +33,15 @@ pub(crate) fn sweep(connection: &Connection) -> Result<(), rusqlite::Error> {
 
 /// Clears away what a dropped generation holds, and at last the generation.
 fn clear(connection: &Connection, id: i64, until: Instant) -> Result<(), rusqlite::Error> {
-    for table in [sql::CLEAR_ROWS, sql::CLEAR_ENTRIES, sql::CLEAR_VERSIONS, sql::CLEAR_TOUCHED, sql::CLEAR_PARKED] {
+    let tables = [
+        sql::CLEAR_ROWS,
+        sql::CLEAR_ENTRIES,
+        sql::CLEAR_VERSIONS,
+        sql::CLEAR_TOUCHED,
+        sql::CLEAR_PARKED,
+        sql::CLEAR_STANDS,
+    ];
+    for table in tables {
         let mut clear = connection.prepare_cached(table)?;
         while clear.execute((id, ROWS))? > 0 {
             if Instant::now() >= until {

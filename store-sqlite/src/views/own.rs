@@ -1,0 +1,105 @@
+//! The application's own tables, in the transactions of its read models.
+//!
+//! The work runs on the writer thread, inside a savepoint: what fails leaves nothing behind and disturbs nobody else's commit.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use annals_core::{AppendError, CommitError, Failure, GenerationId, OwnTables, StoreError, TableWork, ViewCommit};
+use async_trait::async_trait;
+use rusqlite::Connection;
+
+use super::{Halt, generation, outcome, step, written};
+use crate::error::Trouble;
+use crate::ledger::{Ledger, Stop};
+use crate::store::SqliteStore;
+use crate::transaction::{Ran, guarded};
+
+type Work<S> = Box<dyn TableWork<Connection, S>>;
+
+/// Runs the work; it has the thread to itself, and nothing to wait for.
+fn run<S: 'static>(work: &mut Work<S>, connection: &mut Connection, about: &mut S) -> Result<(), Halt> {
+    let ran = pin!(work.run(connection, about)).poll(&mut Context::from_waker(Waker::noop()));
+    match ran {
+        Poll::Ready(done) => done.map_err(|error| Halt::Refused(error.into())),
+        Poll::Pending => {
+            let what = "something waited inside a transaction of SQLite, where everybody waits for it";
+            Err(Halt::Refused(StoreError::new(Failure::Invalid, what).into()))
+        }
+    }
+}
+
+fn inside<R>(
+    ledger: &mut Ledger,
+    work: impl FnOnce(&mut Connection) -> Result<R, Halt>,
+) -> Result<Result<R, CommitError>, Stop> {
+    match guarded(ledger, |ledger, _| work(&mut ledger.connection))? {
+        Ran::Done(done) => Ok(Ok(done)),
+        Ran::Failed(halt) => outcome(Err(halt)).map_err(Stop::Broken),
+    }
+}
+
+fn refused_by_panic(error: AppendError) -> CommitError {
+    CommitError::Store(written(error))
+}
+
+#[async_trait]
+impl OwnTables for SqliteStore {
+    type Connection = Connection;
+
+    async fn commit_with(&self, commit: ViewCommit, mut work: Work<ViewCommit>) -> Result<(), CommitError> {
+        let take = move |ledger: &mut Ledger| {
+            inside(ledger, |connection| {
+                step::look(connection, &commit)?;
+                let mut commit = commit.clone();
+                run(&mut work, connection, &mut commit)?;
+                step::write(connection, &step::prepare(connection, commit)?)
+            })
+        };
+        self.writer()?.run((1, 0), take).await.map_err(refused_by_panic)?
+    }
+
+    async fn switch_with(&self, id: GenerationId, mut work: Work<()>) -> Result<(), CommitError> {
+        let switch = move |ledger: &mut Ledger| {
+            inside(ledger, |connection| {
+                generation::switch_to(connection, id)?;
+                run(&mut work, connection, &mut ())
+            })
+        };
+        self.writer()?.run((1, 0), switch).await.map_err(refused_by_panic)?
+    }
+
+    async fn drop_with(&self, id: GenerationId, mut work: Work<()>) -> Result<(), CommitError> {
+        let drop = move |ledger: &mut Ledger| {
+            let dropped = inside(ledger, |connection| {
+                match generation::by_id(connection, id) {
+                    Err(Halt::Refused(CommitError::Gone(_))) => return Ok(()),
+                    found => found?,
+                };
+                generation::drop(connection, id)?;
+                run(&mut work, connection, &mut ())
+            });
+            ledger.has_waste = true;
+            dropped
+        };
+        self.writer()?.run((1, 0), drop).await.map_err(refused_by_panic)?
+    }
+
+    async fn mark(connection: &mut Connection) -> Result<(), StoreError> {
+        part(connection, "savepoint annals_part")
+    }
+
+    async fn keep(connection: &mut Connection) -> Result<(), StoreError> {
+        part(connection, "release annals_part")
+    }
+
+    async fn undo(connection: &mut Connection) -> Result<(), StoreError> {
+        part(connection, "rollback to annals_part")?;
+        part(connection, "release annals_part")
+    }
+}
+
+fn part(connection: &Connection, statement: &str) -> Result<(), StoreError> {
+    let done = connection.prepare_cached(statement).and_then(|mut statement| statement.execute([]));
+    done.map(|_| ()).map_err(|error| Trouble::of(&error, "changing tables", "the application's tables").error())
+}
