@@ -11,6 +11,7 @@ mod watch;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::time::Duration;
 
 use annals_core::{CommitError, Failure, Generation, Phase, Position, StoreError, Token};
@@ -136,25 +137,37 @@ impl<V: View> Views<V> {
     ///
     /// [`ViewError::NotYet`], which says what holds the view.
     pub async fn wait_for(&self, token: impl Into<Token>, at_most: Duration) -> Result<(), ViewError> {
-        self.reach(&token.into(), at_most).await
+        self.reach(None, &token.into(), at_most).await.map(|_| ())
     }
 
-    async fn reach(&self, token: &Token, at_most: Duration) -> Result<(), ViewError> {
+    /// The generation that readers see, at least as far as they ask.
+    async fn live_at_least(&self, token: Option<&Token>, at_most: Duration) -> Result<Generation, ViewError> {
+        let live = self.live().await?;
+        match token {
+            Some(token) => self.reach(Some(live), token, at_most).await,
+            None => Ok(live),
+        }
+    }
+
+    /// Waits until a generation that readers see has come so far: the `live` one, or whichever it is by then.
+    async fn reach(
+        &self,
+        mut live: Option<Generation>,
+        token: &Token,
+        at_most: Duration,
+    ) -> Result<Generation, ViewError> {
         if token.log() != self.site.db.store().id() {
             return Err(annals_core::Invalid::new(format!("the token {token} is of another log")).into());
         }
         let there = async {
             loop {
-                // Whichever generation is live: it may change, or come, while this waits.
-                match self.live().await {
-                    Ok(generation) => {
-                        if self.following.has_reached(generation.id, token)
-                            || self.has_reached(&generation, token).await?
-                        {
-                            return Ok(());
-                        }
-                        self.following.moved(generation.id, LOOK).await;
-                    }
+                let found = match live.take() {
+                    Some(live) => Ok(live),
+                    None => self.live().await,
+                };
+                match found {
+                    Ok(generation) if self.comes_to(&generation, token).await? => return Ok(generation),
+                    Ok(_) => {}
                     Err(ViewError::Building { .. }) => tokio::time::sleep(LOOK).await,
                     Err(error) => return Err(error),
                 }
@@ -167,6 +180,18 @@ impl<V: View> Views<V> {
                 Err(ViewError::NotYet { token: token.clone(), waited: at_most, held })
             }
         }
+    }
+
+    /// Whether a generation comes so far within a little while: its workers in this process tell at once, those elsewhere are seen
+    /// in the store.
+    async fn comes_to(&self, generation: &Generation, token: &Token) -> Result<bool, ViewError> {
+        let mut told = pin!(self.following.reached(generation.id, token));
+        tokio::select! {
+            biased;
+            () = &mut told => return Ok(true),
+            stands = self.has_reached(generation, token) => if stands? { return Ok(true) },
+        }
+        Ok(tokio::time::timeout(LOOK, told).await.is_ok())
     }
 
     /// Whether every slot has come so far, also those that another process works on.

@@ -11,7 +11,7 @@ use annals_core::{
     StoreError, Token,
 };
 use tokio::sync::{Notify, broadcast, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use crate::options::Options;
 use crate::place::Place;
@@ -163,40 +163,20 @@ impl Following {
         self.shared.changed.send_modify(|count| *count += 1);
     }
 
-    /// Whether every slot of a generation has reached a token, as far as the workers of this process know.
-    pub(crate) fn has_reached(&self, generation: GenerationId, token: &Token) -> bool {
-        self.of(generation, |followed| followed.has_reached(token)).unwrap_or(false)
-    }
-
-    /// Returns when a worker of the generation in this process has moved, or after `at_most`.
-    pub(crate) async fn moved(&self, generation: GenerationId, at_most: Duration) {
-        let slots = self.of(generation, |followed| followed.slots.clone()).unwrap_or_default();
-        let mut waits = JoinSet::new();
-        for mut slot in slots {
-            slot.mark_unchanged();
-            waits.spawn(async move {
-                if slot.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            });
-        }
-        let moved = async {
-            if waits.join_next().await.is_none() {
-                std::future::pending::<()>().await;
-            }
+    /// Returns when the workers of this process have taken every slot of a generation so far; never when there are none.
+    pub(crate) async fn reached(&self, generation: GenerationId, token: &Token) {
+        let Some(slots) = self.of(generation, |followed| followed.slots.clone()) else {
+            return std::future::pending().await;
         };
-        let _ = tokio::time::timeout(at_most, moved).await;
+        for mut slot in slots {
+            if slot.wait_for(|progress| progress.has_reached(token)).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 }
 
 impl Followed {
-    pub(crate) fn has_reached(&self, token: &Token) -> bool {
-        self.slots.iter().all(|slot| {
-            let progress = slot.borrow();
-            token.positions().all(|(partition, position)| progress.reached_in(partition) >= position)
-        })
-    }
-
     /// Why a slot does not go on until a person has looked.
     pub(crate) fn stopped(&self) -> Option<String> {
         let stopped = self.slots.iter().find_map(|slot| match &slot.borrow().state {

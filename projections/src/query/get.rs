@@ -63,24 +63,18 @@ impl<V: View> Get<V> {
 
     async fn get(self) -> Result<Option<V>, ViewError> {
         let views = &self.views;
-        if let Some(token) = &self.at_least {
-            views.live().await?;
-            views.reach(token, self.wait).await?;
-        }
+        let live = views.live_at_least(self.at_least.as_ref(), self.wait).await?;
         let key = views.key(&self.key)?;
         let valid_at = self.valid_at.map(|instant| instant.time()).transpose()?;
         let Some(moment) = self.as_of else {
-            let generation = views.live().await?;
             if let Some(time) = valid_at {
-                return views.valid_value(&generation, &key, time, Position::MAX).await;
+                return views.valid_value(&live, &key, time, Position::MAX).await;
             }
-            let read = ReadRows::of(generation.id, RowsBy::Keys(vec![key.clone()])).limit(1);
+            let read = ReadRows::of(live.id, RowsBy::Keys(vec![key.clone()])).limit(1);
             let row = views.site.views.read_rows(read).await?.rows.into_iter().next();
             return Ok(decoded(&key, row.map(|row| row.value).as_ref())?);
         };
-        let (generation, position) = views.at_moment(moment).await?;
-        let token = Token::new(views.site.db.store().id()).with(annals_core::Partition(0), position);
-        views.reach(&token, self.wait).await?;
+        let (generation, position) = views.at_moment(live, moment, self.wait).await?;
         if let Some(time) = valid_at {
             return views.valid_value(&generation, &key, time, position).await;
         }

@@ -5,7 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Generation, Invalid, Keeps, Moment, Partition, Position, RowVersion, Token};
+use annals_core::{Generation, Invalid, Keeps, Moment, Position, RowVersion};
 use bytes::Bytes;
 
 use super::{ViewError, Views, typed_key};
@@ -146,7 +146,7 @@ impl<V: View> HistoryOf<V> {
     async fn read(self) -> Result<RowHistory<V>, ViewError> {
         let views = &self.views;
         let key = views.key(&self.key)?;
-        let generation = views.keeping_the_past().await?;
+        let generation = keeping_the_past::<V>(views.live().await?)?;
         // One more, which ends the last one of the page.
         let mut found = self.found(&generation, &key).await?;
         let next = (found.len() > self.limit).then(|| found[self.limit - 1].from);
@@ -216,12 +216,11 @@ impl<V: View> ChangedBetween<V> {
 
     async fn read(self) -> Result<Changed<V>, ViewError> {
         let views = &self.views;
-        let (generation, from) = views.at_moment(self.from).await?;
-        let (_, to) = views.at_moment(self.to).await?;
+        let (live, from) = views.at_moment(views.live().await?, self.from, Views::<V>::WAIT).await?;
+        let (generation, to) = views.at_moment(live, self.to, Views::<V>::WAIT).await?;
         if from > to {
             return Err(Invalid::new(format!("a change from position {from} back to {to}")).into());
         }
-        views.reach(&Token::new(views.site.db.store().id()).with(Partition(0), to), Views::<V>::WAIT).await?;
         // Runs that reach over the second moment end here at the latest.
         let range = (from, run_end(to));
         let after = self.after.as_ref().map(ViewKey::to_key);
@@ -240,16 +239,13 @@ impl<V: View> ChangedBetween<V> {
     }
 }
 
-impl<V: View> Views<V> {
-    /// The live generation, if it keeps the past.
-    pub(super) async fn keeping_the_past(&self) -> Result<Generation, ViewError> {
-        let generation = self.live().await?;
-        if generation.spec.keeps == Keeps::Present {
-            let what = format!("view `{}` keeps no past; declare it with `history`", V::NAME);
-            return Err(Invalid::new(what).into());
-        }
-        Ok(generation)
+/// The generation, if it keeps the past.
+pub(super) fn keeping_the_past<V: View>(generation: Generation) -> Result<Generation, ViewError> {
+    if generation.spec.keeps == Keeps::Present {
+        let what = format!("view `{}` keeps no past; declare it with `history`", V::NAME);
+        return Err(Invalid::new(what).into());
     }
+    Ok(generation)
 }
 
 impl<V: View> IntoFuture for HistoryOf<V> {

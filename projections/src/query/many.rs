@@ -6,7 +6,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
-use annals_core::{CommitError, Failure, Moment, Partition, ReadRows, RowsBy, StoreError, Token};
+use annals_core::{CommitError, Failure, Generation, Moment, ReadRows, RowsBy, StoreError, Token};
 use bytes::Bytes;
 
 use super::{ViewError, Views};
@@ -64,27 +64,28 @@ impl<V: View> Many<V> {
 
     async fn read(self) -> Result<Vec<Option<V>>, ViewError> {
         let views = &self.views;
-        if let Some(token) = &self.at_least {
-            views.live().await?;
-            views.reach(token, self.wait).await?;
-        }
+        let live = views.live_at_least(self.at_least.as_ref(), self.wait).await?;
         let keys = self.keys.iter().map(|key| views.key(key)).collect::<Result<Vec<_>, _>>()?;
         if let Some(moment) = self.as_of {
-            let (generation, position) = views.at_moment(moment).await?;
-            let token = Token::new(views.site.db.store().id()).with(Partition(0), position);
-            views.reach(&token, self.wait).await?;
+            let (generation, position) = views.at_moment(live, moment, self.wait).await?;
             return views.past_values(&generation, &keys, position).await;
         }
-        let found = views.rows_of_one_moment(&keys).await?;
+        let found = views.rows_of_one_moment(live, &keys).await?;
         keys.iter().map(|key| Ok(decoded(key, found.get(key))?)).collect()
     }
 }
 
 impl<V: View> Views<V> {
-    async fn rows_of_one_moment(&self, keys: &[String]) -> Result<HashMap<String, Bytes>, ViewError> {
-        for _ in 0..ATTEMPTS {
-            let generation = self.live().await?;
-            let mut read = ReadRows::of(generation.id, RowsBy::Keys(keys.to_vec())).limit(keys.len().max(1));
+    async fn rows_of_one_moment(
+        &self,
+        mut live: Generation,
+        keys: &[String],
+    ) -> Result<HashMap<String, Bytes>, ViewError> {
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                live = self.live().await?;
+            }
+            let mut read = ReadRows::of(live.id, RowsBy::Keys(keys.to_vec())).limit(keys.len().max(1));
             let (mut found, mut stood) = (HashMap::new(), None);
             loop {
                 let page = match self.site.views.read_rows(read.clone()).await {

@@ -1,8 +1,11 @@
 //! The past of a view: the version that held, and where a moment lies inside a batch, that batch's events once more.
 
-use annals_core::{Generation, Moment, Partition, PastRow, Position, ReadLog};
+use std::time::Duration;
+
+use annals_core::{Generation, Moment, Partition, PastRow, Position, ReadLog, Token};
 use bytes::Bytes;
 
+use super::history::keeping_the_past;
 use super::{ViewError, Views};
 use crate::left_out::LeftOut;
 use crate::rows::refold;
@@ -10,9 +13,14 @@ use crate::step::Step;
 use crate::view::View;
 
 impl<V: View> Views<V> {
-    /// The position that a moment means, and the generation that can answer for it.
-    pub(super) async fn at_moment(&self, moment: Moment) -> Result<(Generation, Position), ViewError> {
-        let generation = self.keeping_the_past().await?;
+    /// The position that a moment means, and the generation that can answer for it: the live one, once it has come so far.
+    pub(super) async fn at_moment(
+        &self,
+        live: Generation,
+        moment: Moment,
+        at_most: Duration,
+    ) -> Result<(Generation, Position), ViewError> {
+        let generation = keeping_the_past::<V>(live)?;
         if self.site.db.store().partitions() > 1 {
             let what = "a log of several partitions has no one position; ask each partition's cut";
             return Err(annals_core::Invalid::new(what).into());
@@ -21,7 +29,8 @@ impl<V: View> Views<V> {
         if position < generation.history_since {
             return Err(ViewError::BeforeHistory { since: generation.history_since });
         }
-        Ok((generation, position))
+        let token = Token::new(self.site.db.store().id()).with(Partition(0), position);
+        Ok((self.reach(Some(generation), &token, at_most).await?, position))
     }
 
     /// What rows were just after `moment`: one entry for each of `keys`, in their order.

@@ -6,7 +6,7 @@ use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
 use std::time::Duration;
 
-use annals_core::{Direction, Moment, Partition, ReadRows, RowPlace, RowsBy, Token};
+use annals_core::{Direction, Generation, Moment, ReadRows, RowPlace, RowsBy, Token};
 
 use super::{ViewError, Views, typed_key};
 use crate::key::ViewKey;
@@ -123,19 +123,15 @@ impl<V: View> RowsOf<V> {
     }
 
     async fn read(self) -> Result<RowsFound<V>, ViewError> {
-        if let Some(token) = &self.at_least {
-            self.views.live().await?;
-            self.views.reach(token, self.wait).await?;
-        }
+        let live = self.views.live_at_least(self.at_least.as_ref(), self.wait).await?;
         match self.as_of.clone() {
-            Some(moment) => self.read_past(moment).await,
-            None => self.read_now().await,
+            Some(moment) => self.read_past(live, moment).await,
+            None => self.read_now(live).await,
         }
     }
 
-    async fn read_now(self) -> Result<RowsFound<V>, ViewError> {
-        let generation = self.views.live().await?;
-        let mut read = ReadRows::of(generation.id, self.by).after(self.after).limit(self.limit);
+    async fn read_now(self, live: Generation) -> Result<RowsFound<V>, ViewError> {
+        let mut read = ReadRows::of(live.id, self.by).after(self.after).limit(self.limit);
         read.direction = self.direction;
         let page = self.views.site.views.read_rows(read).await?;
         let mut rows = Vec::with_capacity(page.rows.len());
@@ -147,11 +143,9 @@ impl<V: View> RowsOf<V> {
         Ok(RowsFound { rows, next: page.next })
     }
 
-    async fn read_past(self, moment: Moment) -> Result<RowsFound<V>, ViewError> {
+    async fn read_past(self, live: Generation, moment: Moment) -> Result<RowsFound<V>, ViewError> {
         let views = &self.views;
-        let (generation, position) = views.at_moment(moment).await?;
-        let token = Token::new(views.site.db.store().id()).with(Partition(0), position);
-        views.reach(&token, self.wait).await?;
+        let (generation, position) = views.at_moment(live, moment, self.wait).await?;
         let mut after = self.after.map(|place| place.key);
         let mut rows = Vec::new();
         loop {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use annals_core::{Partition, Position};
+use annals_core::{Partition, Position, Token};
 use tokio::sync::watch;
 
 /// What a slot is doing.
@@ -51,6 +51,11 @@ impl SlotProgress {
     /// Up to where everything is settled in a partition.
     pub(crate) fn reached_in(&self, partition: Partition) -> Position {
         self.reached.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// Whether everything up to a token is settled.
+    pub(crate) fn has_reached(&self, token: &Token) -> bool {
+        token.positions().all(|(partition, position)| self.reached_in(partition) >= position)
     }
 }
 
