@@ -3,6 +3,8 @@
 
 mod append;
 mod command;
+mod live;
+mod past;
 mod read;
 mod view;
 

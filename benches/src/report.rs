@@ -1,8 +1,10 @@
 //! Rows: measured in turns with what they are compared to, and printed as one table.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use annals_benches::latency::Latencies;
 use annals_benches::rate::{Rate, median, readable};
 use annals_benches::{Outcome, machine};
 use tempfile::TempDir;
@@ -19,7 +21,28 @@ pub(crate) struct Row {
     pub(crate) unit: &'static str,
     /// What the other figure is of.
     pub(crate) beside: &'static str,
-    pub(crate) target: Option<f64>,
+    pub(crate) target: Option<Target>,
+}
+
+/// What a row is to come to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// At least so much of the other.
+    Ratio(f64),
+    /// At least so many in a second.
+    PerSecond(f64),
+    /// All but one in a hundred within this.
+    Within(Duration),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Ratio(ratio) => write!(f, "{ratio}"),
+            Target::PerSecond(rate) => write!(f, "{}/s", readable(*rate)),
+            Target::Within(time) => write!(f, "p99 {} ms", readable(milliseconds(*time))),
+        }
+    }
 }
 
 struct Line {
@@ -57,50 +80,93 @@ impl Report {
         Ok(tempfile::Builder::new().prefix("annals-benches-").tempdir_in(&self.dir)?)
     }
 
-    /// Measures ours and theirs in turns, each time in an empty directory; what is told is the medians, and the median of the
-    /// ratios of each round.
+    /// Compares rates: what is told is the medians, and the median of the ratios of each round.
     pub(crate) fn compare(
         &mut self,
         row: Row,
-        mut ours: impl FnMut(&Runtime, &Path) -> Outcome<Rate>,
-        mut theirs: impl FnMut(&Runtime, &Path) -> Outcome<Rate>,
+        ours: impl FnMut(&Runtime, &Path) -> Outcome<Rate>,
+        theirs: impl FnMut(&Runtime, &Path) -> Outcome<Rate>,
     ) -> Outcome<()> {
         if !self.wants(&row.name) {
             return Ok(());
         }
-        let (mut ours_done, mut theirs_done) = (Vec::new(), Vec::new());
-        for round in 0..self.rounds {
-            let mut rate = |is_ours: bool| -> Outcome<Rate> {
-                let directory = self.directory()?;
-                let (runtime, path) = (&self.runtime, directory.path());
-                if is_ours { ours(runtime, path) } else { theirs(runtime, path) }
-            };
-            // Who goes first changes, so that neither always finds the caches warm or the disk busy.
-            let ours_first = round % 2 == 0;
-            let (first, second) = (rate(ours_first)?, rate(!ours_first)?);
-            let (our_rate, their_rate) = if ours_first { (first, second) } else { (second, first) };
-            ours_done.push(our_rate);
-            theirs_done.push(their_rate);
-        }
-        let ratios: Vec<f64> =
-            ours_done.iter().zip(&theirs_done).map(|(ours, theirs)| ours.per_second() / theirs.per_second()).collect();
-        let ratio = middle(ratios.iter().copied());
-        let low = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = ratios.iter().copied().fold(0.0, f64::max);
+        let (ours, theirs) = self.in_turns(ours, theirs)?;
+        let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| ours.per_second() / theirs.per_second());
+        let ratios = Ratios(ratios.collect());
+        let per_second = |rates: &[Rate]| middle(rates.iter().map(Rate::per_second));
         let cpu = |rates: &[Rate]| match rates.iter().all(|rate| rate.cpu >= CPU_TOLD_MIN) {
             true => readable(middle(rates.iter().map(Rate::cpu_microseconds_each))),
             false => "–".into(),
         };
         let line = Line {
-            ours: format!("{} {}", readable(middle(ours_done.iter().map(Rate::per_second))), row.unit),
-            beside: readable(middle(theirs_done.iter().map(Rate::per_second))),
-            ratio: format!("{ratio:.2} ({low:.2}–{high:.2})"),
-            cpu: format!("{} / {}", cpu(&ours_done), cpu(&theirs_done)),
-            met: row.target.map(|target| ratio >= target),
+            ours: format!("{} {}", readable(per_second(&ours)), row.unit),
+            beside: readable(per_second(&theirs)),
+            ratio: ratios.to_string(),
+            cpu: format!("{} / {}", cpu(&ours), cpu(&theirs)),
+            met: row.target.map(|target| match target {
+                Target::Ratio(ratio) => ratios.middle() >= ratio,
+                Target::PerSecond(rate) => per_second(&ours) >= rate,
+                Target::Within(_) => false,
+            }),
             row,
         };
         self.push(line);
         Ok(())
+    }
+
+    /// Compares how long single things took: what is told is the percentiles of all rounds together, and the median of the ratios of
+    /// each round's middle. As with rates, more than 1 is faster than the other.
+    pub(crate) fn compare_latencies(
+        &mut self,
+        row: Row,
+        ours: impl FnMut(&Runtime, &Path) -> Outcome<Latencies>,
+        theirs: impl FnMut(&Runtime, &Path) -> Outcome<Latencies>,
+    ) -> Outcome<()> {
+        if !self.wants(&row.name) {
+            return Ok(());
+        }
+        let (ours, theirs) = self.in_turns(ours, theirs)?;
+        let seconds = |latencies: &Latencies| latencies.percentile(50).unwrap_or_default().as_secs_f64();
+        let ratios = Ratios(ours.iter().zip(&theirs).map(|(ours, theirs)| seconds(theirs) / seconds(ours)).collect());
+        let together = |all: Vec<Latencies>| all.into_iter().fold(Latencies::default(), Latencies::and);
+        let (ours, theirs) = (together(ours), together(theirs));
+        let worst = ours.percentile(99).unwrap_or(Duration::MAX);
+        let line = Line {
+            ours: told(&ours),
+            beside: told(&theirs),
+            ratio: ratios.to_string(),
+            cpu: format!("{} / {}", cpu_each(&ours), cpu_each(&theirs)),
+            met: row.target.map(|target| matches!(target, Target::Within(time) if worst <= time)),
+            row,
+        };
+        self.push(line);
+        Ok(())
+    }
+
+    /// Measures ours and theirs in turns, each time in an empty directory.
+    fn in_turns<M>(
+        &self,
+        mut ours: impl FnMut(&Runtime, &Path) -> Outcome<M>,
+        mut theirs: impl FnMut(&Runtime, &Path) -> Outcome<M>,
+    ) -> Outcome<(Vec<M>, Vec<M>)> {
+        let (mut ours_done, mut theirs_done) = (Vec::new(), Vec::new());
+        for round in 0..self.rounds {
+            let mut measure = |is_ours: bool| -> Outcome<()> {
+                let directory = self.directory()?;
+                let (runtime, path) = (&self.runtime, directory.path());
+                if is_ours {
+                    ours_done.push(ours(runtime, path)?);
+                } else {
+                    theirs_done.push(theirs(runtime, path)?);
+                }
+                Ok(())
+            };
+            // Who goes first changes, so that neither always finds the caches warm or the disk busy.
+            let ours_first = round % 2 == 0;
+            measure(ours_first)?;
+            measure(!ours_first)?;
+        }
+        Ok((ours_done, theirs_done))
     }
 
     /// A row that is not a rate.
@@ -138,6 +204,39 @@ impl Report {
             );
         }
     }
+}
+
+/// Those of each round.
+struct Ratios(Vec<f64>);
+
+impl Ratios {
+    fn middle(&self) -> f64 {
+        middle(self.0.iter().copied())
+    }
+}
+
+impl fmt::Display for Ratios {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let low = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = self.0.iter().copied().fold(0.0, f64::max);
+        write!(f, "{:.2} ({low:.2}–{high:.2})", self.middle())
+    }
+}
+
+fn told(latencies: &Latencies) -> String {
+    let at = |percent| latencies.percentile(percent).map_or(f64::NAN, milliseconds);
+    format!("p50 {}, p99 {} ms", readable(at(50)), readable(at(99)))
+}
+
+fn cpu_each(latencies: &Latencies) -> String {
+    match latencies.cpu >= CPU_TOLD_MIN {
+        true => readable(latencies.cpu.as_secs_f64() * 1e6 / latencies.each.len() as f64),
+        false => "–".into(),
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 fn middle(values: impl Iterator<Item = f64>) -> f64 {

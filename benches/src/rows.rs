@@ -1,5 +1,7 @@
 //! The rows: which workload, how much of it, on which store, beside what.
 
+mod views;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -12,13 +14,12 @@ use annals_benches::load::Loads;
 use annals_benches::rate::{Rate, Watch};
 use annals_benches::replay::{self, Fill};
 use annals_benches::seed::Seed;
-use annals_benches::view::{self, Balance, BalanceThen};
 use annals_benches::{Outcome, account, machine};
 use annals_sqlite::{Options, SqliteStore};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::report::{Report, Row};
+use crate::report::{Report, Row, Target};
 
 /// The argument with which the program measures the memory of one replay.
 pub(crate) const REPLAY_PEAK: &str = "--replay-peak";
@@ -34,7 +35,7 @@ pub(crate) fn all(report: &mut Report, quick: bool) -> Outcome<()> {
     commands(report, scaled(20_000))?;
     cold_commands(report, scaled(20_000), scaled(100_000))?;
     replays(report, scaled(1_000_000))?;
-    views(report, scaled(1_000_000))?;
+    views::rows(report, scaled(1_000_000), quick)?;
     loads(report, quick)?;
     peak(report, scaled(5_000_000), scaled(50_000))
 }
@@ -52,7 +53,7 @@ fn memory() -> Arc<dyn Store> {
 }
 
 fn row(name: &str, work: &str, unit: &'static str, beside: &'static str, target: Option<f64>) -> Row {
-    Row { name: name.into(), work: work.into(), unit, beside, target }
+    Row { name: name.into(), work: work.into(), unit, beside, target: target.map(Target::Ratio) }
 }
 
 fn batches(report: &mut Report, events: usize) -> Outcome<()> {
@@ -298,38 +299,6 @@ fn replays(report: &mut Report, events: usize) -> Outcome<()> {
             Ok(runtime.block_on(replay::typed(&db, Position::MAX))?.rate)
         },
         |runtime, _| bare(runtime).map(|replayed| replayed.rate),
-    )
-}
-
-fn views(report: &mut Report, events: usize) -> Outcome<()> {
-    let names = ["view/rebuild/sqlite", "view/rebuild-history/sqlite"];
-    if !names.iter().any(|name| report.wants(name)) {
-        return Ok(());
-    }
-    let fill = Fill { events, batch_events: 1, streams: events / 10 };
-    let kept = filled(report, fill)?;
-    let path = file(kept.path());
-    let bare = |runtime: &Runtime, directory: &Path| {
-        let log = runtime.block_on(Bare::open(&path))?;
-        let mut views = runtime.block_on(Bare::open(&file(directory)))?;
-        log.rebuild(&mut views)
-    };
-    let beside = "rusqlite, one cursor, a map, the same upserts";
-    let what = format!("a keyed view built from {events} events over {} keys", fill.streams);
-    report.compare(
-        row(names[0], &what, "events/s", beside, None),
-        |runtime, directory| {
-            runtime.block_on(async { view::rebuild::<Balance>(&sqlite(&path).await?, &file(directory), events).await })
-        },
-        bare,
-    )?;
-    report.compare(
-        row(names[1], &format!("{what}, with its history"), "events/s", "the same loop, without history", None),
-        |runtime, directory| {
-            runtime
-                .block_on(async { view::rebuild::<BalanceThen>(&sqlite(&path).await?, &file(directory), events).await })
-        },
-        bare,
     )
 }
 

@@ -56,7 +56,7 @@ impl Project<AccountEvent> for BalanceThen {
     }
 }
 
-/// Folds the whole log of `store` into a view in a fresh file at `views`, until readers see it.
+/// Folds the whole log of `store` into a view of `slots` slots in a fresh file at `views`, until readers see it.
 ///
 /// # Errors
 ///
@@ -66,17 +66,17 @@ impl Project<AccountEvent> for BalanceThen {
 /// # async fn example(store: std::sync::Arc<dyn annals::Store>, views: &std::path::Path) -> annals_benches::Outcome<()> {
 /// use annals_benches::view::{Balance, rebuild};
 ///
-/// let rate = rebuild::<Balance>(&store, views, 1_000_000).await?;
+/// let rate = rebuild::<Balance>(&store, views, 1_000_000, 1).await?;
 /// println!("{} events/s", rate.per_second());
 /// # Ok(())
 /// # }
 /// ```
-pub async fn rebuild<V: View>(store: &Arc<dyn Store>, views: &Path, events: usize) -> Outcome<Rate> {
+pub async fn rebuild<V: View>(store: &Arc<dyn Store>, views: &Path, events: usize, slots: u16) -> Outcome<Rate> {
     let views = Arc::new(SqliteStore::open(&format!("sqlite:{}", views.display())).await?);
     let db = Annals::on(Arc::clone(store));
     let watch = Watch::start();
     // Rows are compared with a replay on another occasion: it would be a second reading of the log.
-    let projection = V::projection().options(Options::default().verified_keys(0));
+    let projection = V::projection().options(Options::default().verified_keys(0).slots(slots));
     let program = db.with(projection).views_in(views).start().await?;
     let rate = watch.stop(events);
     program.stop().await;

@@ -39,12 +39,12 @@ struct Cents {
 /// Every column of a row as a Rust value, with the event; what it owns is the event alone.
 #[allow(dead_code, reason = "they are read because Annals reads them")]
 pub(super) struct Read {
-    position: i64,
+    pub(super) position: i64,
     pub(super) stream: i64,
     pub(super) version: i64,
     append_index: u32,
     occurred_at: i64,
-    recorded_at: i64,
+    pub(super) recorded_at: i64,
     id: [u8; 16],
     tags: Option<String>,
     metadata: Option<Vec<u8>>,
