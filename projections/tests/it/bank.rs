@@ -1,11 +1,11 @@
 //! A bank and its read models, shared by the tests.
 
-use std::sync::Arc;
-
-use annals_core::{Aggregate, Annals, Done, MemoryStore, Recorded};
+use annals_core::{Aggregate, Annals, Done, Recorded};
 use annals_macros::{Event, View};
 use annals_projections::{Options, Poison, Program, Project, Row, View, With};
 use serde::{Deserialize, Serialize};
+
+use super::place::Place;
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "account", crate = "annals_core")]
@@ -68,17 +68,13 @@ pub(crate) fn options() -> Options {
     Options::default().lease(std::time::Duration::from_secs(3600))
 }
 
-pub(crate) fn store() -> Arc<MemoryStore> {
-    Arc::new(MemoryStore::new())
-}
-
 /// A program over the store. It waits until its views are there.
-pub(crate) async fn program(store: &Arc<MemoryStore>) -> Program {
+pub(crate) async fn program(store: &Place) -> Program {
     program_with(store, options()).await
 }
 
-pub(crate) async fn program_with(store: &Arc<MemoryStore>, options: Options) -> Program {
-    let db = Annals::on(Arc::clone(store) as Arc<_>);
+pub(crate) async fn program_with(store: &Place, options: Options) -> Program {
+    let db = Annals::on(store.handle());
     db.with(Balance::projection().options(options)).start().await.unwrap()
 }
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
-use annals_core::{Annals, ManualClock, MemoryStore, Position, Recorded};
+use annals_core::{Annals, ManualClock, Position, Recorded};
 use annals_macros::View;
 use annals_projections::{Poison, Project, Row, View, ViewError, With};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::bank::{Account, AccountEvent, Balance, deposited, happens, options, program_with, store};
+use super::bank::{Account, AccountEvent, Balance, deposited, happens, options, program_with};
+use super::place::{store, store_on};
 
 type Rows = BTreeMap<String, Balance>;
 
@@ -52,8 +53,8 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let store = store();
-            let writer = Annals::on(Arc::clone(&store) as _);
+            let store = store().await;
+            let writer = Annals::on(store.handle());
             let (before, after) = history.split_at(history.len() * 2 / 3);
             for (account, event) in before {
                 happens(&writer, &account.to_string(), event.clone()).await;
@@ -119,9 +120,9 @@ proptest! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_rows_are_read_as_of_one_moment() {
-    let store = store();
+    let store = store().await;
     let db = program_with(&store, options().slots(1)).await;
-    let writer = Annals::on(Arc::clone(&store) as _);
+    let writer = Annals::on(store.handle());
     let writing = tokio::spawn(async move {
         for _ in 0..200 {
             for key in ["a", "b"] {
@@ -162,7 +163,7 @@ fn day(day: u32) -> DateTime<Utc> {
 
 #[tokio::test]
 async fn what_was_valid_at_a_time_is_folded_from_what_had_occurred_by_then() {
-    let db = Annals::on(store()).with(Paid::projection().options(options())).start().await.unwrap();
+    let db = Annals::on(store().await.handle()).with(Paid::projection().options(options())).start().await.unwrap();
     let alice = db.aggregate::<Account>("alice");
     let mut last = None;
     // Told in this order, occurred on these days.
@@ -201,7 +202,7 @@ async fn what_was_valid_at_a_time_is_folded_from_what_had_occurred_by_then() {
 
 #[tokio::test]
 async fn a_view_that_does_not_keep_what_is_asked_for_says_so() {
-    let db = program_with(&store(), options()).await;
+    let db = program_with(&store().await, options()).await;
     let error = db.view::<Balance>().get("alice").valid_at(day(1)).await.unwrap_err();
     assert!(matches!(&error, ViewError::Invalid(_)) && error.to_string().contains("history(bitemporal)"), "{error}");
     happens(&db, "alice", deposited(1)).await;
@@ -212,8 +213,8 @@ async fn a_view_that_does_not_keep_what_is_asked_for_says_so() {
 #[tokio::test]
 async fn what_is_older_than_is_kept_is_forgotten_and_says_so() {
     let clock = Arc::new(ManualClock::default());
-    let store = Arc::new(MemoryStore::with_clock(Arc::clone(&clock) as _));
-    let db = Annals::on(Arc::clone(&store) as _).with_clock(Arc::clone(&clock) as _);
+    let store = store_on(Arc::clone(&clock) as _).await;
+    let db = Annals::on(store.handle()).with_clock(Arc::clone(&clock) as _);
     let options = options().history_for(Duration::from_secs(86_400 * 10)).poll(Duration::from_millis(5));
     let db = db.with(Balance::projection().options(options)).start().await.unwrap();
     let view = db.view::<Balance>();

@@ -1,13 +1,17 @@
 //! Starting, following, stopping, going on.
 
-use annals_core::{GenerationSpec, Phase, ViewStore};
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_core::{Annals, GenerationSpec, MemoryStore, Phase};
 use annals_projections::{StartError, View, ViewError, With};
 
-use crate::bank::{Balance, deposited, happens, options, program, program_with, store};
+use super::bank::{Balance, deposited, happens, options, program, program_with};
+use super::place::store;
 
 #[tokio::test]
 async fn a_command_is_seen_by_whoever_waits_for_it() {
-    let db = program(&store()).await;
+    let db = program(&store().await).await;
     let done = happens(&db, "alice", deposited(50)).await;
     let row = db.view::<Balance>().get("alice").at_least(&done).await.unwrap();
     assert_eq!(row, Some(Balance { cents: 50, events: 1 }));
@@ -16,7 +20,7 @@ async fn a_command_is_seen_by_whoever_waits_for_it() {
 
 #[tokio::test]
 async fn a_program_goes_on_where_the_last_one_stopped() {
-    let store = store();
+    let store = store().await;
     let first = program(&store).await;
     let done = happens(&first, "alice", deposited(1)).await;
     first.view::<Balance>().get("alice").at_least(&done).await.unwrap();
@@ -26,14 +30,14 @@ async fn a_program_goes_on_where_the_last_one_stopped() {
     let second = program(&store).await;
     let row = second.view::<Balance>().get("alice").at_least(&done).await.unwrap();
     assert_eq!(row, Some(Balance { cents: 3, events: 2 }));
-    assert_eq!(store.generations("balances").await.unwrap().len(), 1, "one generation for both programs");
+    assert_eq!(store.views().generations("balances").await.unwrap().len(), 1, "one generation for both programs");
 }
 
 #[tokio::test]
 async fn starting_waits_for_everything_that_is_in_the_log() {
     for events in [0, 1, 19, 20, 21, 100] {
-        let store = store();
-        let writer = annals_core::Annals::on(std::sync::Arc::clone(&store) as _);
+        let store = store().await;
+        let writer = Annals::on(store.handle());
         for number in 0..events {
             happens(&writer, &format!("{}", number % 7), deposited(1)).await;
         }
@@ -50,13 +54,13 @@ async fn starting_waits_for_everything_that_is_in_the_log() {
 
 #[tokio::test]
 async fn slots_divide_the_keys_and_lose_none() {
-    let store = store();
+    let store = store().await;
     let db = program_with(&store, options().slots(7)).await;
     let mut last = None;
     for number in 0..200 {
         last = Some(happens(&db, &number.to_string(), deposited(number)).await);
     }
-    db.view::<Balance>().wait_for(&last.unwrap(), std::time::Duration::from_secs(30)).await.unwrap();
+    db.view::<Balance>().wait_for(&last.unwrap(), Duration::from_secs(30)).await.unwrap();
     let rows = db.view::<Balance>().rows().await.unwrap().rows;
     assert_eq!(rows.iter().map(|row| row.value.cents).sum::<i64>(), (0..200).sum::<i64>());
     assert_eq!(rows.len(), 200);
@@ -64,40 +68,40 @@ async fn slots_divide_the_keys_and_lose_none() {
 
 #[tokio::test]
 async fn a_view_that_is_being_built_says_so_and_shows_nothing() {
-    let store = store();
-    let db = annals_core::Annals::on(std::sync::Arc::clone(&store) as _);
+    let store = store().await;
+    let db = Annals::on(store.handle());
     happens(&db, "alice", deposited(1)).await;
     // Somebody else holds the slot, so that nothing is built.
-    let mut spec = GenerationSpec::new("balances", 1, annals_core::Log::id(&*store));
+    let mut spec = GenerationSpec::new("balances", 1, store.id());
     spec.handles = Balance::handlers().types();
     spec.keeps = annals_core::Keeps::History;
     spec.indexes = vec!["cents".into()];
-    let generation = store.begin_generation(spec).await.unwrap();
+    let generation = store.views().begin_generation(spec).await.unwrap();
     let name = generation.lease_name(0);
-    annals_core::Leases::acquire_lease(&*store, &name, "another", std::time::Duration::from_secs(3600)).await.unwrap();
+    store.views().acquire_lease(&name, "another", Duration::from_secs(3600)).await.unwrap();
 
     let program = db.with(Balance::projection()).start_in_background().await.unwrap();
     let error = program.view::<Balance>().get("alice").await.unwrap_err();
     assert!(matches!(error, ViewError::Building { done: 0, .. }), "{error}");
-    assert_eq!(store.generations("balances").await.unwrap()[0].phase, Phase::Building);
+    assert_eq!(store.views().generations("balances").await.unwrap()[0].phase, Phase::Building);
 }
 
 #[tokio::test]
 async fn two_projections_of_one_name_are_an_error() {
-    let db = annals_core::Annals::in_memory();
+    let db = Annals::in_memory();
     let twice = db.with(Balance::projection()).with(Balance::projection());
     assert!(matches!(twice.start().await, Err(StartError::Twice("balances"))));
 }
 
 #[tokio::test]
 async fn another_log_is_noticed_and_stops_the_projection() {
-    let (log, views) = (store(), store());
-    let db = annals_core::Annals::on(std::sync::Arc::clone(&log) as _);
-    let program = db.with(Balance::projection()).views_in(std::sync::Arc::clone(&views) as _).start().await.unwrap();
+    let (log, views) = (store().await, Arc::new(MemoryStore::new()));
+    let db = Annals::on(log.handle());
+    let program = db.with(Balance::projection()).views_in(Arc::clone(&views) as _).start().await.unwrap();
     happens(&program, "alice", deposited(1)).await;
     program.stop().await;
 
-    let other = annals_core::Annals::on(store());
+    let other = Annals::on(store().await.handle());
     let error = other.with(Balance::projection()).views_in(views as _).start().await.unwrap_err().to_string();
     assert!(error.starts_with("view `balances` was folded from another log than this; rebuild it"), "{error}");
 }

@@ -1,15 +1,12 @@
-//! Read models through the public door, on the memory store.
+//! Read models through the public door, on the memory store. The same tests run on every backend: see `tests/` of the package `annals`.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+use std::sync::Arc;
 
-mod bank;
-mod exactly_once;
-mod history;
-mod lifecycle;
-mod past;
-mod poison;
-mod processes;
-mod queries;
-mod reactors;
-mod rebuild;
-mod watch;
+use annals_core::conformance::{Fixture, MemoryFixture};
+
+#[path = "suite.rs"]
+mod suite;
+
+async fn fixture() -> Arc<dyn Fixture> {
+    Arc::new(MemoryFixture::with_partitions(1))
+}

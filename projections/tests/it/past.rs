@@ -6,7 +6,8 @@ use annals_core::{Annals, Position};
 use annals_projections::ViewError;
 use proptest::prelude::*;
 
-use crate::bank::{AccountEvent, Balance, deposited, happens, options, program_with, store};
+use super::bank::{AccountEvent, Balance, deposited, happens, options, program_with};
+use super::place::store;
 
 /// What a replay up to a position gives.
 fn replay(history: &[(u8, AccountEvent)]) -> BTreeMap<String, Balance> {
@@ -50,8 +51,8 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let store = store();
-            let writer = Annals::on(std::sync::Arc::clone(&store) as _);
+            let store = store().await;
+            let writer = Annals::on(store.handle());
             let before = before.min(history.len());
             for (account, event) in &history[..before] {
                 happens(&writer, &account.to_string(), event.clone()).await;
@@ -80,7 +81,7 @@ proptest! {
 
 #[tokio::test]
 async fn a_moment_that_is_no_time_is_an_error_that_names_it() {
-    let db = program_with(&store(), options()).await;
+    let db = program_with(&store().await, options()).await;
     happens(&db, "alice", deposited(5)).await;
     let error = db.view::<Balance>().get("alice").as_of("yesterday").await.unwrap_err();
     assert!(

@@ -5,23 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::chrono::TimeDelta;
-use annals_core::{
-    Annals, Append, EventStore, Log, ManualClock, MemoryStore, NewEvent, Partition, Position, Recorded, StreamId,
-    Token, ViewStore,
-};
+use annals_core::{Annals, Append, ManualClock, NewEvent, Partition, Position, Recorded, StreamId, Token};
 use annals_macros::{Event, View};
 use annals_projections::{Poison, Program, Project, Row, Settled, View, Views, With};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::bank::{
-    AccountEvent, Balance, deposited, happens, mend, mended, noted, options, program, program_with, store,
-};
+use super::bank::{AccountEvent, Balance, deposited, happens, mend, mended, noted, options, program, program_with};
+use super::place::{Place, store, store_on};
 
 #[tokio::test]
 async fn a_poison_event_delays_only_its_own_key() {
     for poison in ["poison", "panic"] {
-        let store = store();
+        let store = store().await;
         let db = program(&store).await;
         happens(&db, "alice", deposited(5)).await;
         let bad = happens(&db, "alice", noted(poison)).await;
@@ -33,8 +29,8 @@ async fn a_poison_event_delays_only_its_own_key() {
         assert_eq!(view.get("bob").await.unwrap(), Some(Balance { cents: 1, events: 1 }));
         assert_eq!(view.get("alice").await.unwrap(), Some(Balance { cents: 5, events: 1 }), "as before the poison");
 
-        let generation = store.generations("balances").await.unwrap()[0].id;
-        let parked = store.parked(generation, None, 10).await.unwrap();
+        let generation = store.views().generations("balances").await.unwrap()[0].id;
+        let parked = store.views().parked(generation, None, 10).await.unwrap();
         let found: Vec<_> =
             parked.iter().map(|parked| (parked.position, parked.cause.is_some(), &*parked.key)).collect();
         assert_eq!(found, [(bad.events()[0].position, true, "alice"), (behind.events()[0].position, false, "alice")]);
@@ -45,7 +41,7 @@ async fn a_poison_event_delays_only_its_own_key() {
 
 #[tokio::test]
 async fn a_key_that_waits_still_waits_after_a_restart() {
-    let store = store();
+    let store = store().await;
     let first = program(&store).await;
     let done = happens(&first, "alice", noted("poison")).await;
     first.view::<Balance>().wait_for(&done, Duration::from_secs(30)).await.unwrap();
@@ -96,8 +92,8 @@ async fn contents_at(view: &Views<Balance>, position: usize) -> BTreeMap<String,
     page.rows.into_iter().map(|row| (row.key, row.value)).collect()
 }
 
-async fn all_of(db: &Program, store: &MemoryStore) {
-    let head = Log::head(store, Partition(0)).await.unwrap().visible;
+async fn all_of(db: &Program, store: &Place) {
+    let head = store.head(Partition(0)).await.unwrap().visible;
     let token = Token::new(store.id()).with(Partition(0), head);
     db.view::<Balance>().wait_for(token, Duration::from_secs(30)).await.unwrap();
 }
@@ -110,8 +106,8 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         // A thread of its own, because what is mended is so for the thread.
         std::thread::scope(|scope| scope.spawn(|| runtime.block_on(async {
-            let store = store();
-            let writer = Annals::on(Arc::clone(&store) as _);
+            let store = store().await;
+            let writer = Annals::on(store.handle());
             let (before, after) = history.split_at(history.len() / 2);
             for (account, event) in before {
                 happens(&writer, &account.to_string(), event.clone()).await;
@@ -157,7 +153,7 @@ proptest! {
 
 #[tokio::test]
 async fn what_is_skipped_is_left_out_by_a_rebuild_too() {
-    let store = store();
+    let store = store().await;
     let db = program_with(&store, options().batch_events_max(3)).await;
     happens(&db, "alice", deposited(5)).await;
     let bad = happens(&db, "alice", noted("poison")).await.events()[0].position;
@@ -192,7 +188,7 @@ async fn what_is_skipped_is_left_out_by_a_rebuild_too() {
 
 #[tokio::test]
 async fn what_is_discarded_is_gone_for_its_key_alone() {
-    let store = store();
+    let store = store().await;
     let db = program(&store).await;
     happens(&db, "alice", noted("poison")).await;
     for cents in 1..=3 {
@@ -215,7 +211,7 @@ async fn what_is_discarded_is_gone_for_its_key_alone() {
 
 #[tokio::test]
 async fn nothing_is_left_out_without_a_reason_or_by_mistake() {
-    let store = store();
+    let store = store().await;
     let db = program(&store).await;
     let bad = happens(&db, "alice", noted("poison")).await.events()[0].position;
     let fine = happens(&db, "bob", deposited(1)).await.events()[0].position;
@@ -239,7 +235,7 @@ async fn nothing_is_left_out_without_a_reason_or_by_mistake() {
 
 #[tokio::test]
 async fn an_event_that_no_key_can_be_told_of_stops_the_projection_until_it_is_left_out() {
-    let store = store();
+    let store = store().await;
     let db = program(&store).await;
     happens(&db, "alice", deposited(1)).await;
     let stream = StreamId::new("account-alice").unwrap();
@@ -264,7 +260,7 @@ async fn an_event_that_no_key_can_be_told_of_stops_the_projection_until_it_is_le
 
 #[tokio::test]
 async fn more_than_may_be_set_aside_stops_the_projection_until_somebody_has_looked() {
-    let store = store();
+    let store = store().await;
     let db = program_with(&store, options().parked_max(3)).await;
     for _ in 0..3 {
         happens(&db, "alice", noted("poison")).await;
@@ -284,8 +280,8 @@ async fn more_than_may_be_set_aside_stops_the_projection_until_somebody_has_look
 #[tokio::test]
 async fn a_fold_that_is_given_several_attempts_is_tried_again_by_itself() {
     let clock = Arc::new(ManualClock::default());
-    let store = Arc::new(MemoryStore::with_clock(Arc::clone(&clock) as _));
-    let db = Annals::on(Arc::clone(&store) as _).with_clock(Arc::clone(&clock) as _);
+    let store = store_on(Arc::clone(&clock) as _).await;
+    let db = Annals::on(store.handle()).with_clock(Arc::clone(&clock) as _);
     let options = options().attempts(3, Duration::from_secs(60)).poll(Duration::from_millis(5));
     let db = db.with(Balance::projection().options(options)).start().await.unwrap();
     happens(&db, "alice", noted("poison")).await;
@@ -312,7 +308,7 @@ async fn a_fold_that_is_given_several_attempts_is_tried_again_by_itself() {
 async fn poison_among_many_events_delays_its_keys_and_no_other() {
     // Also the first and the last event, and the borders of batches.
     const EVENTS: usize = 6_000;
-    let store = store();
+    let store = store().await;
     let stream = |key: usize| StreamId::new(format!("account-{key}")).unwrap();
     let is_poison = |number: usize| number.is_multiple_of(1_000) || number % 1_000 == 999;
     for number in 0..EVENTS {
@@ -360,8 +356,8 @@ impl Project<AccountEvent> for Moved {
 
 #[tokio::test]
 async fn an_event_that_is_left_out_for_one_key_stays_in_for_the_others() {
-    let store = store();
-    let db = Annals::on(Arc::clone(&store) as _).with(Moved::projection().options(options())).start().await.unwrap();
+    let store = store().await;
+    let db = Annals::on(store.handle()).with(Moved::projection().options(options())).start().await.unwrap();
     let bad = happens(&db, "alice", noted("poison")).await.events()[0].position;
     let done = happens(&db, "alice", deposited(1)).await;
     let view = db.view::<Moved>();
@@ -404,12 +400,12 @@ impl Project<Single> for Sum {
 
 #[tokio::test]
 async fn an_event_that_reads_as_several_is_folded_as_a_whole_or_set_aside_as_a_whole() {
-    let store = store();
+    let store = store().await;
     let stream = StreamId::new("account-alice").unwrap();
     for payload in ["[1]", "[2, -10, 3]", "[4]"] {
         store.append(Append::new(stream.clone(), [NewEvent::json("account.batched", payload)])).await.unwrap();
     }
-    let db = Annals::on(Arc::clone(&store) as _).with(Sum::projection().options(options())).start().await.unwrap();
+    let db = Annals::on(store.handle()).with(Sum::projection().options(options())).start().await.unwrap();
     let view = db.view::<Sum>();
     let at =
         async |position| view.get("alice").as_of(Position::new(position)).await.unwrap().map_or(0, |row| row.cents);
@@ -424,13 +420,13 @@ async fn an_event_that_reads_as_several_is_folded_as_a_whole_or_set_aside_as_a_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settling_while_events_come_in_loses_none_and_folds_none_twice() {
-    let store = store();
+    let store = store().await;
     // Two programs, so that a slot is also taken from a worker that is not told.
     let programs = [
         program_with(&store, options().slots(2).lease(Duration::from_millis(200))).await,
         program_with(&store, options().slots(2).lease(Duration::from_millis(200))).await,
     ];
-    let writer = Annals::on(Arc::clone(&store) as _);
+    let writer = Annals::on(store.handle());
     let writing = tokio::spawn(async move {
         for number in 0..300 {
             let key = (number % 5).to_string();

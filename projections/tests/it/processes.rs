@@ -7,13 +7,15 @@ use std::time::Duration;
 use annals_core::chrono::TimeDelta;
 use annals_core::{
     Aggregate, Annals, Append, AppendError, Appended, EventId, EventStore, Expected, Found, Handle, Head, Hint,
-    IntoEvents, Leases, Log, LogId, LogPage, ManualClock, MemoryStore, Partition, ReadLog, ReadStream, Recorded, Store,
-    StoreError, StreamChange, StreamId, StreamPage, StreamState,
+    IntoEvents, Log, LogId, LogPage, ManualClock, Partition, ReadLog, ReadStream, Recorded, Store, StoreError,
+    StreamChange, StreamId, StreamPage, StreamState, ViewStore,
 };
 use annals_macros::Event;
 use annals_projections::{Listens, On, Process, ProcessManager, Program, Step, With};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use super::place::{Place, store_on};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -191,32 +193,33 @@ impl On<FulfilmentEvent> for Fulfilment {
 
 /// A shop whose log, read models and clock outlive its programs.
 struct Shop {
-    store: Arc<MemoryStore>,
-    views: Arc<MemoryStore>,
+    store: Place,
     clock: Arc<ManualClock>,
     db: Annals,
 }
 
 fn fulfilments() -> ProcessManager<Fulfilment> {
     let poll = Duration::from_millis(5);
-    ProcessManager::new().from_the_beginning().lease(Duration::from_secs(3600)).poll(poll).attempts(2, poll)
+    // Longer than the clock is advanced.
+    let lease = Duration::from_secs(30 * 86_400);
+    ProcessManager::new().from_the_beginning().lease(lease).poll(poll).attempts(2, poll)
 }
 
 impl Shop {
-    fn new() -> Shop {
+    async fn new() -> Shop {
         let clock = Arc::new(ManualClock::default());
-        let store = Arc::new(MemoryStore::new().on_clock(Arc::clone(&clock) as _));
-        let db = Annals::on(Arc::clone(&store) as _).with_clock(Arc::clone(&clock) as _);
-        Shop { store, views: Arc::new(MemoryStore::new()), clock, db }
+        let store = store_on(Arc::clone(&clock) as _).await;
+        let db = Annals::on(store.handle()).with_clock(Arc::clone(&clock) as _);
+        Shop { store, clock, db }
     }
 
     async fn program(&self) -> Program {
-        self.program_on(Arc::clone(&self.store) as _).await
+        self.program_on(self.store.handle()).await
     }
 
     async fn program_on(&self, store: Arc<dyn Store>) -> Program {
         let db = Annals::on(store).with_clock(Arc::clone(&self.clock) as _);
-        db.with(fulfilments()).views_in(Arc::clone(&self.views) as _).start().await.unwrap()
+        db.with(fulfilments()).start().await.unwrap()
     }
 
     async fn happens<A: Aggregate>(&self, id: &str, event: A::Event)
@@ -256,15 +259,15 @@ impl Shop {
     }
 
     async fn release_leases(&self) {
-        for state in self.views.leases("").await.unwrap() {
-            self.views.release_lease(&state.lease).await.unwrap();
+        for state in self.store.views().leases("").await.unwrap() {
+            self.store.views().release_lease(&state.lease).await.unwrap();
         }
     }
 }
 
 #[tokio::test]
 async fn an_order_that_is_paid_is_shipped_and_nobody_waits_any_more() {
-    let shop = Shop::new();
+    let shop = Shop::new().await;
     let db = shop.program().await;
     shop.happens::<Stock>("tea", StockEvent::Delivered).await;
     shop.placed("7").await;
@@ -286,7 +289,7 @@ async fn an_order_that_is_paid_is_shipped_and_nobody_waits_any_more() {
 
 #[tokio::test]
 async fn a_deadline_is_reached_once_when_the_clock_says_so() {
-    let shop = Shop::new();
+    let shop = Shop::new().await;
     let db = shop.program().await;
     shop.happens::<Stock>("tea", StockEvent::Delivered).await;
     shop.placed("7").await;
@@ -312,7 +315,7 @@ async fn a_deadline_is_reached_once_when_the_clock_says_so() {
 
 #[tokio::test]
 async fn a_deadline_that_passed_while_no_program_ran_is_reached_after_the_restart() {
-    let shop = Shop::new();
+    let shop = Shop::new().await;
     let first = shop.program().await;
     shop.happens::<Stock>("tea", StockEvent::Delivered).await;
     shop.placed("7").await;
@@ -328,7 +331,7 @@ async fn a_deadline_that_passed_while_no_program_ran_is_reached_after_the_restar
 
 #[tokio::test]
 async fn a_command_that_is_refused_means_what_the_process_says() {
-    let shop = Shop::new();
+    let shop = Shop::new().await;
     let db = shop.program().await;
     shop.placed("7").await;
     shop.until("fulfilment-7", "$process.finished").await;
@@ -351,7 +354,7 @@ async fn a_command_that_is_refused_means_what_the_process_says() {
 
 #[tokio::test]
 async fn what_a_process_does_is_caused_by_the_event() {
-    let shop = Shop::new();
+    let shop = Shop::new().await;
     let db = shop.program().await;
     shop.happens::<Stock>("tea", StockEvent::Delivered).await;
     shop.placed("7").await;
@@ -370,7 +373,7 @@ async fn what_a_process_does_is_caused_by_the_event() {
 /// A store that stops answering at one of its calls: before it does what it was asked, or after.
 #[derive(Debug)]
 struct Stops {
-    store: Arc<MemoryStore>,
+    store: Arc<dyn Store>,
     left: AtomicI64,
     stopped: watch::Sender<bool>,
 }
@@ -442,14 +445,18 @@ impl Log for Stops {
     }
 }
 
-impl Store for Stops {}
+impl Store for Stops {
+    fn views(&self) -> Option<&dyn ViewStore> {
+        self.store.views()
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_dropped_at_any_call_gives_every_command_once() {
     for paid in [true, false] {
         let mut calls = 0;
         loop {
-            let shop = Arc::new(Shop::new());
+            let shop = Arc::new(Shop::new().await);
             shop.happens::<Stock>("tea", StockEvent::Delivered).await;
             shop.placed("7").await;
             if paid {
@@ -457,7 +464,7 @@ async fn a_process_that_is_dropped_at_any_call_gives_every_command_once() {
             } else {
                 shop.clock.advance(TimeDelta::hours(1));
             }
-            let (store, left) = (Arc::clone(&shop.store), AtomicI64::new(calls));
+            let (store, left) = (shop.store.handle(), AtomicI64::new(calls));
             let stops = Arc::new(Stops { store, left, stopped: watch::Sender::new(false) });
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             let (in_program, on) = (Arc::clone(&shop), Arc::clone(&stops));
@@ -502,7 +509,7 @@ async fn a_process_that_is_dropped_at_any_call_gives_every_command_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_processes_survive_a_program_that_is_killed_again_and_again() {
-    let shop = Arc::new(Shop::new());
+    let shop = Arc::new(Shop::new().await);
     for _ in 0..40 {
         shop.happens::<Stock>("tea", StockEvent::Delivered).await;
     }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_core::{Annals, Done, Leases, MemoryStore, Partition, Recorded, ViewStore};
+use annals_core::{Annals, Done, Partition, Recorded};
 use annals_projections::{Program, ReactError, Reaction, Reactor, Request, View, With};
 use tokio::sync::{Semaphore, watch};
 
-use crate::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options, store};
+use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options};
+use super::place::{Place, store};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -87,8 +88,8 @@ fn texts(gateway: &Gateway) -> Reaction<Texts> {
     Reaction::of(Texts(gateway.clone())).lease(Duration::from_secs(3600)).attempts(3, Duration::from_millis(1))
 }
 
-async fn reacting(store: &Arc<MemoryStore>, reaction: Reaction<Texts>) -> Program {
-    Annals::on(Arc::clone(store) as Arc<_>).with(reaction).start().await.unwrap()
+async fn reacting(store: &Place, reaction: Reaction<Texts>) -> Program {
+    Annals::on(store.handle()).with(reaction).start().await.unwrap()
 }
 
 async fn settled(db: &Program, done: &Done) {
@@ -97,7 +98,7 @@ async fn settled(db: &Program, done: &Done) {
 
 #[tokio::test]
 async fn a_slow_key_holds_up_nobody_else_and_keeps_its_order() {
-    let (store, gateway) = (store(), Gateway::default());
+    let (store, gateway) = (store().await, Gateway::default());
     let db = reacting(&store, texts(&gateway)).await;
     for cents in 1..=3 {
         happens(&db, "slow", deposited(cents)).await;
@@ -118,7 +119,7 @@ async fn a_slow_key_holds_up_nobody_else_and_keeps_its_order() {
 
 #[tokio::test]
 async fn what_is_settled_above_a_slow_event_is_not_repeated_after_a_restart() {
-    let (store, gateway) = (store(), Gateway::default());
+    let (store, gateway) = (store().await, Gateway::default());
     let first = reacting(&store, texts(&gateway).grace(Duration::ZERO)).await;
     happens(&first, "slow", deposited(1)).await;
     for cents in 1..=20 {
@@ -140,7 +141,7 @@ async fn what_is_settled_above_a_slow_event_is_not_repeated_after_a_restart() {
 
 #[tokio::test]
 async fn no_more_events_are_held_than_the_window_allows() {
-    let (store, gateway) = (store(), Gateway::default());
+    let (store, gateway) = (store().await, Gateway::default());
     let db = reacting(&store, texts(&gateway).window_events_max(5)).await;
     happens(&db, "slow", deposited(1)).await;
     let mut done = None;
@@ -148,8 +149,8 @@ async fn no_more_events_are_held_than_the_window_allows() {
         done = Some(happens(&db, &number.to_string(), deposited(1)).await);
     }
     gateway.sends(4).await;
-    let kept = store.generations("$reactor/texts").await.unwrap()[0].id;
-    let ahead = store.checkpoints(kept).await.unwrap().remove(0).state.len();
+    let kept = store.views().generations("$reactor/texts").await.unwrap()[0].id;
+    let ahead = store.views().checkpoints(kept).await.unwrap().remove(0).state.len();
     assert!(ahead < 60, "{ahead} bytes");
     assert_eq!(gateway.sent().len(), 4, "the fifth place is held by the slow one");
     gateway.slow.add_permits(1);
@@ -162,7 +163,7 @@ async fn killed_again_and_again(gateway: &Gateway, at_most_once: bool) -> Vec<Me
     const ACCOUNTS: i64 = 7;
     const EVENTS: i64 = 400;
     const KILLS: usize = 40;
-    let store = store();
+    let store = store().await;
     let reaction = |gateway: &Gateway| match at_most_once {
         true => texts(gateway).at_most_once(),
         false => texts(gateway),
@@ -176,7 +177,7 @@ async fn killed_again_and_again(gateway: &Gateway, at_most_once: bool) -> Vec<Me
     let mut dice = 42_usize;
     for _ in 0..KILLS {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (on, reaction) = (Annals::on(Arc::clone(&store) as Arc<_>), reaction(gateway));
+        let (on, reaction) = (Annals::on(store.handle()), reaction(gateway));
         let mut begun = gateway.begun.subscribe();
         runtime.spawn(async move {
             let _program = on.with(reaction).start().await.unwrap();
@@ -187,8 +188,8 @@ async fn killed_again_and_again(gateway: &Gateway, at_most_once: bool) -> Vec<Me
         // At the end nothing is left to be done, and a program is killed that has nothing to do.
         let _ = tokio::time::timeout(Duration::from_millis(50), begun.wait_for(|begun| *begun > until)).await;
         runtime.shutdown_background();
-        for state in store.leases("$reactor/").await.unwrap() {
-            store.release_lease(&state.lease).await.unwrap();
+        for state in store.views().leases("$reactor/").await.unwrap() {
+            store.views().release_lease(&state.lease).await.unwrap();
         }
     }
     let last = reacting(&store, reaction(gateway)).await;
@@ -217,17 +218,18 @@ async fn nothing_is_missed_and_every_repetition_has_the_same_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_that_keep_taking_over_from_each_other_miss_nothing() {
-    let (store, gateway) = (store(), Gateway::default());
+    let (store, gateway) = (store().await, Gateway::default());
     let mut programs = Vec::new();
     for _ in 0..3 {
-        programs.push(reacting(&store, texts(&gateway).lease(Duration::from_millis(40))).await);
+        let reaction = texts(&gateway).lease(Duration::from_millis(40));
+        programs.push(Annals::on(store.another_handle().await).with(reaction).start().await.unwrap());
     }
-    let robbed = Arc::clone(&store);
+    let robbed = store.clone();
     let robber = tokio::spawn(async move {
         loop {
-            for state in robbed.leases("$reactor/").await.unwrap() {
+            for state in robbed.views().leases("$reactor/").await.unwrap() {
                 // Ends the lease under its holder, which goes on working until it notices.
-                robbed.release_lease(&state.lease).await.unwrap();
+                robbed.views().release_lease(&state.lease).await.unwrap();
             }
             tokio::task::yield_now().await;
         }
@@ -256,7 +258,7 @@ async fn at_most_once_is_never_twice() {
 
 #[tokio::test]
 async fn a_key_that_fails_waits_and_goes_on_in_order_when_it_is_tried_again() {
-    let (store, gateway) = (store(), Gateway::default());
+    let (store, gateway) = (store().await, Gateway::default());
     gateway.refuse("alice", ReactError::retry("the gateway is down"));
     let db = reacting(&store, texts(&gateway)).await;
     for cents in 1..=3 {
@@ -290,7 +292,7 @@ async fn a_key_that_fails_waits_and_goes_on_in_order_when_it_is_tried_again() {
 
 #[tokio::test]
 async fn an_event_is_left_out_with_a_reason_and_those_behind_it_go_on() {
-    let (store, gateway) = (store(), Gateway::default());
+    let (store, gateway) = (store().await, Gateway::default());
     let db = reacting(&store, texts(&gateway)).await;
     happens(&db, "alice", noted("panic")).await;
     let done = happens(&db, "alice", deposited(2)).await;
@@ -302,7 +304,7 @@ async fn an_event_is_left_out_with_a_reason_and_those_behind_it_go_on() {
     reactor.skip("account-alice", "there is nothing to say").await.unwrap();
     gateway.sends(1).await;
     assert_eq!(gateway.sent_to("alice"), [2]);
-    assert_eq!(store.verdicts("$reactor/texts").await.unwrap()[0].reason, "there is nothing to say");
+    assert_eq!(store.views().verdicts("$reactor/texts").await.unwrap()[0].reason, "there is nothing to say");
 
     gateway.refuse("bob", ReactError::permanent("no such number"));
     happens(&db, "bob", deposited(1)).await;
@@ -318,8 +320,8 @@ async fn an_event_is_left_out_with_a_reason_and_those_behind_it_go_on() {
 
 #[tokio::test]
 async fn nothing_is_called_for_in_a_rebuild() {
-    let (store, gateway) = (store(), Gateway::default());
-    let db = Annals::on(Arc::clone(&store) as Arc<_>);
+    let (store, gateway) = (store().await, Gateway::default());
+    let db = Annals::on(store.handle());
     let db = db.with(Balance::projection().options(options())).with(texts(&gateway)).start().await.unwrap();
     let mut done = None;
     for cents in 1..=20 {
@@ -336,8 +338,8 @@ async fn nothing_is_called_for_in_a_rebuild() {
 #[tokio::test]
 async fn a_reactor_begins_where_the_log_is_when_it_is_first_started_unless_it_wants_everything() {
     for (from_the_beginning, expected) in [(false, vec![2]), (true, vec![1, 2])] {
-        let store = store();
-        let db = Annals::on(Arc::clone(&store) as Arc<_>);
+        let store = store().await;
+        let db = Annals::on(store.handle());
         happens(&db, "alice", deposited(1)).await;
         let gateway = Gateway::default();
         let reaction = texts(&gateway);
@@ -370,8 +372,8 @@ impl Reactor for Notes {
 
 #[tokio::test]
 async fn what_a_reactor_appends_is_caused_by_the_event() {
-    let store = store();
-    let db = Annals::on(Arc::clone(&store) as Arc<_>);
+    let store = store().await;
+    let db = Annals::on(store.handle());
     let db = db.clone().with(Reaction::of(Notes(db))).start().await.unwrap();
     let done = happens(&db, "alice", deposited(1)).await;
     db.reactor::<Notes>().wait_for(&done, PATIENCE).await.unwrap();

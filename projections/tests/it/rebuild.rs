@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use annals_core::{Annals, MemoryStore, Phase, Recorded, ViewStore};
+use annals_core::{Annals, Phase, Recorded};
 use annals_projections::{
     Handlers, Poison, Program, Project, Projection, RebuildError, Row, StartError, View, ViewError, With,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::bank::{AccountEvent, Balance, deposited, happens, options, program, program_with, store};
+use super::bank::{AccountEvent, Balance, deposited, happens, options, program, program_with};
+use super::place::{Place, store};
 
 /// The same name as `Balance`, and another version.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -38,8 +39,8 @@ impl Project<AccountEvent> for BalanceV2 {
     }
 }
 
-async fn filled(store: &Arc<MemoryStore>, events: i64) {
-    let writer = Annals::on(Arc::clone(store) as _);
+async fn filled(store: &Place, events: i64) {
+    let writer = Annals::on(store.handle());
     for number in 0..events {
         happens(&writer, &(number % 10).to_string(), deposited(100)).await;
     }
@@ -49,13 +50,13 @@ async fn contents(db: &Program) -> BTreeMap<String, Balance> {
     db.view::<Balance>().rows().await.unwrap().rows.into_iter().map(|row| (row.key, row.value)).collect()
 }
 
-async fn phases(store: &MemoryStore) -> Vec<(u32, Phase)> {
-    store.generations("balances").await.unwrap().iter().map(|of| (of.spec.version, of.phase)).collect()
+async fn phases(store: &Place) -> Vec<(u32, Phase)> {
+    store.views().generations("balances").await.unwrap().iter().map(|of| (of.spec.version, of.phase)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_see_a_complete_view_at_any_time_of_a_rebuild() {
-    let store = store();
+    let store = store().await;
     filled(&store, 500).await;
     let db = program_with(&store, options().batch_events_max(7).slots(2)).await;
     let building = db.rebuild::<Balance>().begin().await.unwrap();
@@ -90,16 +91,16 @@ async fn readers_see_a_complete_view_at_any_time_of_a_rebuild() {
 
 #[tokio::test]
 async fn a_build_goes_on_where_the_last_program_died() {
-    let store = store();
+    let store = store().await;
     filled(&store, 400).await;
     let mut builds = Vec::new();
     // Each program lives for a few steps only.
     for _ in 0..20 {
-        let db = Annals::on(Arc::clone(&store) as _);
+        let db = Annals::on(store.handle());
         let options = options().batch_events_max(9).lease(Duration::from_millis(20));
         let started = db.with(Projection::<Balance>::new().options(options)).start_in_background().await.unwrap();
         tokio::task::yield_now().await;
-        builds.push(store.generations("balances").await.unwrap().len());
+        builds.push(store.views().generations("balances").await.unwrap().len());
         drop(started);
     }
     let db = program(&store).await;
@@ -109,7 +110,7 @@ async fn a_build_goes_on_where_the_last_program_died() {
 
 #[tokio::test]
 async fn one_rebuild_at_a_time_and_it_can_be_called_off() {
-    let store = store();
+    let store = store().await;
     filled(&store, 50).await;
     let db = program(&store).await;
     let rebuild = db.rebuild::<Balance>();
@@ -125,7 +126,7 @@ async fn one_rebuild_at_a_time_and_it_can_be_called_off() {
 
 #[tokio::test]
 async fn going_back_is_not_stale_and_what_is_kept_can_be_dropped() {
-    let store = store();
+    let store = store().await;
     filled(&store, 50).await;
     let db = program(&store).await;
     let rebuild = db.rebuild::<Balance>();
@@ -143,11 +144,11 @@ async fn going_back_is_not_stale_and_what_is_kept_can_be_dropped() {
 
 #[tokio::test]
 async fn a_new_version_is_built_while_the_old_one_serves_its_readers() {
-    let store = store();
+    let store = store().await;
     filled(&store, 50).await;
     program(&store).await.stop().await;
 
-    let db = Annals::on(Arc::clone(&store) as _);
+    let db = Annals::on(store.handle());
     let setup = db.with(Projection::<BalanceV2>::new().options(options())).previously::<Balance>();
     let db = setup.start().await.unwrap();
     let done = happens(&db, "0", deposited(100)).await;
@@ -159,8 +160,8 @@ async fn a_new_version_is_built_while_the_old_one_serves_its_readers() {
 
 #[tokio::test]
 async fn an_old_version_that_never_was_says_that_it_is_not_there() {
-    let store = store();
-    let db = Annals::on(Arc::clone(&store) as _);
+    let store = store().await;
+    let db = Annals::on(store.handle());
     let db = db.with(Projection::<BalanceV2>::new()).previously::<Balance>().start().await.unwrap();
     assert!(matches!(db.view::<Balance>().get("0").await, Err(ViewError::Building { .. })));
     assert_eq!(phases(&store).await, [(2, Phase::Live)], "none was begun");
@@ -192,10 +193,10 @@ impl Project<AccountEvent> for Moody {
 
 #[tokio::test]
 async fn a_generation_that_differs_from_a_replay_is_never_switched_to() {
-    let store = store();
+    let store = store().await;
     filled(&store, 20).await;
-    let error = Annals::on(Arc::clone(&store) as _).with(Projection::<Moody>::new()).start().await.unwrap_err();
+    let error = Annals::on(store.handle()).with(Projection::<Moody>::new()).start().await.unwrap_err();
     let StartError::Stopped { reason, .. } = error else { panic!("{error}") };
     assert!(reason.contains("differs from a replay of its events"), "{reason}");
-    assert_eq!(store.generations("moody").await.unwrap()[0].phase, Phase::Building);
+    assert_eq!(store.views().generations("moody").await.unwrap()[0].phase, Phase::Building);
 }

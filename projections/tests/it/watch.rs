@@ -1,12 +1,12 @@
 //! Pages that update themselves.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Annals, ViewStore};
+use annals_core::Annals;
 use annals_projections::{Change, Update, Views};
 
-use crate::bank::{AccountEvent, Balance, deposited, happens, mend, noted, options, program, program_with, store};
+use super::bank::{AccountEvent, Balance, deposited, happens, mend, noted, options, program, program_with};
+use super::place::store;
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future).await.unwrap()
@@ -27,7 +27,7 @@ async fn shown(view: &Views<Balance>, key: &str) -> i64 {
 
 #[tokio::test]
 async fn a_watcher_is_told_every_change_of_its_row_and_of_no_other() {
-    let db = program(&store()).await;
+    let db = program(&store().await).await;
     happens(&db, "alice", deposited(1)).await;
     let view = db.view::<Balance>();
     let mut alice = view.watch("alice");
@@ -52,7 +52,7 @@ async fn a_watcher_is_told_every_change_of_its_row_and_of_no_other() {
 
 #[tokio::test]
 async fn a_watcher_of_all_rows_is_told_what_becomes_of_each_of_them() {
-    let db = program(&store()).await;
+    let db = program(&store().await).await;
     let mut all = db.view::<Balance>().watch_all();
     for number in 0..20_i64 {
         let key = (number % 3).to_string();
@@ -66,7 +66,7 @@ async fn a_watcher_of_all_rows_is_told_what_becomes_of_each_of_them() {
 
 #[tokio::test]
 async fn what_is_settled_late_is_told_too() {
-    let store = store();
+    let store = store().await;
     let db = program(&store).await;
     happens(&db, "alice", noted("poison")).await;
     let done = happens(&db, "alice", deposited(5)).await;
@@ -81,7 +81,7 @@ async fn what_is_settled_late_is_told_too() {
 
 #[tokio::test]
 async fn a_slow_watcher_is_told_to_look_again_and_sees_the_newest_row() {
-    let store = store();
+    let store = store().await;
     let db = program(&store).await;
     let view = db.view::<Balance>();
     let (mut alice, mut all) = (view.watch("alice"), view.watch_all());
@@ -104,7 +104,7 @@ async fn a_slow_watcher_is_told_to_look_again_and_sees_the_newest_row() {
 
 #[tokio::test]
 async fn a_switch_to_another_generation_tells_watchers_to_look_again() {
-    let db = program(&store()).await;
+    let db = program(&store().await).await;
     happens(&db, "alice", deposited(1)).await;
     let mut all = db.view::<Balance>().watch_all();
     db.rebuild::<Balance>().begin().await.unwrap().finished(|_| ()).await.unwrap();
@@ -115,12 +115,12 @@ async fn a_switch_to_another_generation_tells_watchers_to_look_again() {
 
 #[tokio::test]
 async fn what_another_process_folds_is_noticed() {
-    let store = store();
+    let store = store().await;
     let working = program(&store).await;
     let watching = program_with(&store, options().poll(Duration::from_millis(5))).await;
-    assert_eq!(store.generations("balances").await.unwrap().len(), 1);
+    assert_eq!(store.views().generations("balances").await.unwrap().len(), 1);
     let (mut alice, mut all) = (watching.view::<Balance>().watch("alice"), watching.view::<Balance>().watch_all());
-    let writer = Annals::on(Arc::clone(&store) as _);
+    let writer = Annals::on(store.another_handle().await);
     happens(&writer, "alice", deposited(3)).await;
     loop {
         let change = within(alice.next()).await.unwrap().unwrap();

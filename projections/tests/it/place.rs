@@ -1,0 +1,56 @@
+//! Where a test keeps its events and read models: in a store of the backend that the suite runs on.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use annals_core::conformance::Fixture;
+use annals_core::{Clock, Store, SystemClock, ViewStore};
+
+/// A store with its data, which stay as long as this does. It has one partition, and a place for read models.
+#[derive(Clone)]
+pub(crate) struct Place {
+    store: Arc<dyn Store>,
+    fixture: Arc<dyn Fixture>,
+}
+
+/// An empty store.
+pub(crate) async fn store() -> Place {
+    store_on(Arc::new(SystemClock)).await
+}
+
+/// An empty store whose recorded times and leases follow this clock.
+pub(crate) async fn store_on(clock: Arc<dyn Clock>) -> Place {
+    let fixture = crate::fixture().await;
+    let store = fixture.open(clock).await;
+    Place { store, fixture }
+}
+
+impl Place {
+    pub(crate) fn handle(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// A handle of its own to the same data, as another process has it.
+    pub(crate) async fn another_handle(&self) -> Arc<dyn Store> {
+        self.fixture.open(Arc::new(SystemClock)).await
+    }
+
+    pub(crate) fn views(&self) -> &dyn ViewStore {
+        self.store.views().unwrap()
+    }
+}
+
+impl Deref for Place {
+    type Target = dyn Store;
+
+    fn deref(&self) -> &dyn Store {
+        &*self.store
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fixture.fmt(f)
+    }
+}

@@ -1,0 +1,16 @@
+//! What holds for read models on every backend. The crate that includes this file says in `crate::fixture` which one it runs on.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod bank;
+mod exactly_once;
+mod history;
+mod lifecycle;
+mod past;
+mod place;
+mod poison;
+mod processes;
+mod queries;
+mod reactors;
+mod rebuild;
+mod watch;
