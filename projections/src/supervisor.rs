@@ -206,12 +206,18 @@ pub(crate) fn is_ours(generation: &Generation, spec: &GenerationSpec) -> bool {
 
 /// One process at a time begins, checks and switches generations of a view.
 pub(crate) async fn gate(site: &Site, view: &str) -> Result<Lease, StoreError> {
-    let name = format!("{view}/gate");
     loop {
-        match site.views.acquire_lease(&name, &site.owner, site.options.lease).await? {
-            Acquired::Granted(lease) => return Ok(lease),
-            Acquired::Held(_) => tokio::time::sleep(site.options.poll).await,
+        match gate_if_free(site, view).await? {
+            Some(lease) => return Ok(lease),
+            None => tokio::time::sleep(site.options.poll).await,
         }
+    }
+}
+
+async fn gate_if_free(site: &Site, view: &str) -> Result<Option<Lease>, StoreError> {
+    match site.views.acquire_lease(&format!("{view}/gate"), &site.owner, site.options.lease).await? {
+        Acquired::Granted(lease) => Ok(Some(lease)),
+        Acquired::Held(_) => Ok(None),
     }
 }
 
@@ -226,11 +232,8 @@ impl<V: View> Supervisor<V> {
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let spec = spec_of::<V>(&self.site);
         while !*stop.borrow() {
-            let looked = tokio::select! {
-                looked = self.look(&spec) => looked,
-                _ = stop.wait_for(|stop| *stop) => break,
-            };
-            if let Err(error) = looked {
+            // Not raced with `stop`: a gate that is dropped while it is held would stay shut until its lease ends.
+            if let Err(error) = self.look(&spec, &stop).await {
                 tracing::warn!(view = V::NAME, error = chain(&error), "the generations of a view cannot be looked at");
             }
             let at_most = if self.following.each(|of| of.generation.phase == Phase::Building).contains(&true) {
@@ -251,7 +254,7 @@ impl<V: View> Supervisor<V> {
         self.following.shared.ended.send_replace(true);
     }
 
-    async fn look(&self, spec: &GenerationSpec) -> Result<(), StoreError> {
+    async fn look(&self, spec: &GenerationSpec, stop: &watch::Receiver<bool>) -> Result<(), StoreError> {
         let generations = self.site.views.generations(V::NAME).await?;
         let ours: Vec<_> = generations.into_iter().filter(|generation| is_ours(generation, spec)).collect();
         let gone: Vec<_> = {
@@ -283,7 +286,7 @@ impl<V: View> Supervisor<V> {
             if self.is_at_head(generation).await?
                 && self.following.of(generation.id, |of| of.refused.is_none()) == Some(true)
             {
-                self.switch(generation).await?;
+                self.switch(generation, stop.clone()).await?;
             }
         }
         Ok(())
@@ -332,8 +335,9 @@ impl<V: View> Supervisor<V> {
     }
 
     /// Checks a generation that has come to the head, and makes it the live one.
-    async fn switch(&self, generation: &Generation) -> Result<(), StoreError> {
-        let gate = gate(&self.site, V::NAME).await?;
+    async fn switch(&self, generation: &Generation, mut stop: watch::Receiver<bool>) -> Result<(), StoreError> {
+        // Whoever has it is at the same; what came of that is seen at the next look.
+        let Some(gate) = gate_if_free(&self.site, V::NAME).await? else { return Ok(()) };
         let phase = self
             .site
             .views
@@ -344,7 +348,11 @@ impl<V: View> Supervisor<V> {
             .map(|of| of.phase);
         let mut refused = None;
         if phase == Some(Phase::Building) {
-            match verify::sampled::<V>(&self.site, generation).await {
+            let verified = tokio::select! {
+                verified = verify::sampled::<V>(&self.site, generation) => verified,
+                _ = stop.wait_for(|stop| *stop) => Err(WorkError::Anew),
+            };
+            match verified {
                 Ok(Verified::Equal { .. }) => {
                     if let Err(error) = self.site.views.switch_to(generation.id).await {
                         tracing::warn!(view = V::NAME, error = chain(&error), "cannot switch to a new generation");

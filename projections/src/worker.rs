@@ -151,14 +151,16 @@ impl<V: View> Work<V> {
         anew: &mut watch::Receiver<u64>,
     ) -> Option<WorkError> {
         let post = self.post();
-        let held = tokio::select! {
-            held = Held::acquire(&post, &self.progress) => held,
-            // Somebody had the slot for a moment and gave it back.
-            _ = anew.changed() => return Some(WorkError::Anew),
-            _ = stop.wait_for(|stop| *stop) => return None,
+        let over = async {
+            tokio::select! {
+                // Somebody had the slot for a moment and gave it back.
+                _ = anew.changed() => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
         };
-        let held = match held {
-            Ok(held) => held,
+        let held = match Held::acquire(&post, &self.progress, over).await {
+            Ok(Some(held)) => held,
+            Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
             Err(error) => return Some(error),
         };
         let ended = tokio::select! {
@@ -178,7 +180,7 @@ impl<V: View> Work<V> {
 
     fn post(&self) -> Post<'_> {
         let (views, generation, owner) = (&self.views, &self.generation, &self.owner);
-        Post { views, generation, slot: self.slot, owner, lease: self.options.lease }
+        Post { views, generation, slot: self.slot, owner, lease: self.options.lease, clock: &*self.clock }
     }
 
     fn fenced(&self, found: &str) -> CommitError {

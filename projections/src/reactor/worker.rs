@@ -38,7 +38,7 @@ pub(crate) struct Work {
 impl Work {
     pub(crate) fn post(&self) -> Post<'_> {
         let (views, generation, owner) = (&self.views, &self.generation, &self.owner);
-        Post { views, generation, slot: 0, owner, lease: self.patience.lease }
+        Post { views, generation, slot: 0, owner, lease: self.patience.lease, clock: &*self.clock }
     }
 
     fn name(&self) -> &str {
@@ -78,14 +78,16 @@ impl Work {
 
     async fn hold_and_work(&self, stop: &mut watch::Receiver<bool>) -> Option<WorkError> {
         let post = self.post();
-        let held = tokio::select! {
-            held = Held::acquire(&post, &self.progress) => held,
-            // Somebody had the place for a moment and gave it back.
-            () = self.anew.notified() => return Some(WorkError::Anew),
-            _ = stop.wait_for(|stop| *stop) => return None,
+        let over = async {
+            tokio::select! {
+                // Somebody had the place for a moment and gave it back.
+                () = self.anew.notified() => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
         };
-        let held = match held {
-            Ok(held) => held,
+        let held = match Held::acquire(&post, &self.progress, over).await {
+            Ok(Some(held)) => held,
+            Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
             Err(error) => return Some(error),
         };
         let ended = tokio::select! {

@@ -1,8 +1,9 @@
 //! Holding a slot: the lease is taken, and renewed on a timer of its own, so that a long fold does not lose it.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use annals_core::{Acquired, CommitError, Generation, Lease};
+use annals_core::{Acquired, Clock, CommitError, Generation, Lease};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -11,6 +12,9 @@ use crate::place::Place;
 
 /// How often a slot is taken from others before that is given up.
 const TAKE_OVER_ATTEMPTS: usize = 64;
+
+/// Whoever waits for a slot asks for it no more often than this.
+const ASK_AGAIN_MIN: Duration = Duration::from_millis(5);
 
 /// A lease that is being renewed until this is dropped.
 pub(crate) struct Held {
@@ -27,22 +31,35 @@ pub(crate) struct Post<'a> {
     pub(crate) slot: u16,
     pub(crate) owner: &'a str,
     pub(crate) lease: Duration,
+    pub(crate) clock: &'a dyn Clock,
 }
 
 impl Held {
-    /// Waits until the slot is free.
-    pub(crate) async fn acquire(post: &Post<'_>, progress: &Progress) -> Result<Held, WorkError> {
+    /// Waits until the slot is free, or until `over` is: then nothing is held.
+    pub(crate) async fn acquire(
+        post: &Post<'_>,
+        progress: &Progress,
+        over: impl Future<Output = ()>,
+    ) -> Result<Option<Held>, WorkError> {
         let name = post.generation.lease_name(post.slot);
-        let lease = loop {
-            match post.views.acquire_lease(&name, post.owner, post.lease).await? {
-                Acquired::Granted(lease) => break lease,
+        let mut over = pin!(over);
+        loop {
+            // Not raced with `over`: a lease that was granted to somebody who does not wait any more would hold up the next one.
+            let until = match post.views.acquire_lease(&name, post.owner, post.lease).await? {
+                Acquired::Granted(lease) => return Ok(Some(Held::renewing(post, lease))),
                 Acquired::Held(other) => {
                     progress.state(SlotState::Waiting { reason: format!("worked on by {}", other.lease.owner) });
+                    other.until
                 }
+            };
+            // Whoever has it may be dead, and then it ends before long.
+            let left = (until - post.clock.now()).to_std().unwrap_or_default();
+            let wait = left.clamp(ASK_AGAIN_MIN, ASK_AGAIN_MIN.max(post.lease / 4));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = &mut over => return Ok(None),
             }
-            tokio::time::sleep(post.lease / 4).await;
-        };
-        Ok(Held::renewing(post, lease))
+        }
     }
 
     /// Takes the slot from whoever has it. Who had it is refused when it commits, and begins anew.

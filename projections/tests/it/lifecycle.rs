@@ -87,6 +87,19 @@ async fn a_view_that_is_being_built_says_so_and_shows_nothing() {
 }
 
 #[tokio::test]
+async fn a_slot_of_a_program_that_died_is_taken_over_when_its_lease_ends() {
+    let store = store().await;
+    program(&store).await.stop().await;
+    let generation = store.views().generations("balances").await.unwrap().remove(0);
+    // Left behind by a program with shorter leases than the next one has.
+    let name = generation.lease_name(0);
+    store.views().acquire_lease(&name, "dead", Duration::from_millis(200)).await.unwrap();
+    let db = program_with(&store, options().lease(Duration::from_secs(86_400))).await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    db.view::<Balance>().wait_for(&done, Duration::from_secs(60)).await.unwrap();
+}
+
+#[tokio::test]
 async fn two_projections_of_one_name_are_an_error() {
     let db = Annals::in_memory();
     let twice = db.with(Balance::projection()).with(Balance::projection());
