@@ -12,6 +12,7 @@ pub trait Open: Sized {
     /// |---|---|---|
     /// | `sqlite:bank.db`, `sqlite:/var/lib/bank.db` | one SQLite file, beside the program or at that path | `sqlite` |
     /// | `sqlite::memory:` | SQLite without a file | `sqlite` |
+    /// | `postgres://app@localhost/bank` | a schema of a PostgreSQL database | `postgres` |
     /// | `memory:` | plain memory | |
     ///
     /// # Errors
@@ -36,6 +37,10 @@ impl Open for Annals {
             Some(("memory", "")) => Ok(Annals::in_memory()),
             #[cfg(feature = "sqlite")]
             Some(("sqlite", _)) => Ok(Annals::on(std::sync::Arc::new(annals_sqlite::SqliteStore::open(url).await?))),
+            #[cfg(feature = "postgres")]
+            Some(("postgres" | "postgresql", _)) => {
+                Ok(Annals::on(std::sync::Arc::new(annals_postgres::PostgresStore::connect(url).await?)))
+            }
             _ => Err(StoreError::new(Failure::Invalid, format!("`{url}` names no store of this build: {}", known()))),
         }
     }
@@ -45,6 +50,9 @@ fn known() -> String {
     let mut known = vec!["memory:"];
     if cfg!(feature = "sqlite") {
         known.extend(["sqlite:PATH", "sqlite::memory:"]);
+    }
+    if cfg!(feature = "postgres") {
+        known.push("postgres://USER@HOST/DATABASE");
     }
     known.join(", ")
 }

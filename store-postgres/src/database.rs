@@ -9,8 +9,9 @@ use annals_core::{Failure, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Error, SqlStr};
 
-use crate::error::Trouble;
+use crate::error::{Trouble, may_have_happened};
 use crate::options::Options;
+use crate::row::AllNames;
 
 /// How long a connection that nobody uses is kept.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -25,8 +26,12 @@ pub(crate) struct Database {
     pub(crate) name: String,
     /// The schema's name as it stands in statements, quotes included.
     quoted: String,
+    /// What readers know of names.
+    pub(crate) names: AllNames,
     connect: PgConnectOptions,
     connect_timeout: Duration,
+    /// How many connections may have to be found dead before one is alive.
+    tries: u32,
     texts: RwLock<HashMap<usize, SqlStr>>,
 }
 
@@ -53,7 +58,27 @@ impl Database {
             .test_before_acquire(false)
             .connect_lazy_with(connect.clone());
         let quoted = format!("\"{schema}\"");
-        Database { pool, name, quoted, connect, connect_timeout: options.connect_timeout, texts: RwLock::default() }
+        Database {
+            pool,
+            name,
+            quoted,
+            names: AllNames::default(),
+            connect,
+            connect_timeout: options.connect_timeout,
+            tries: options.readers + 1,
+            texts: RwLock::default(),
+        }
+    }
+
+    /// How connections are made.
+    pub(crate) fn connect_options(&self) -> PgConnectOptions {
+        self.connect.clone()
+    }
+
+    /// Whether what was asked should be asked once more: the connection was lost, and others in the pool may be alive. Counts in `tries`.
+    pub(crate) fn asks_again(&self, error: &Error, tries: &mut u32) -> bool {
+        *tries += 1;
+        may_have_happened(error) && *tries <= self.tries
     }
 
     /// A connection of one's own, outside the pool.
@@ -100,3 +125,19 @@ where
         Err(StoreError::new(Failure::Unavailable, "a task did not come to its end").because(lost).into())
     })
 }
+
+/// Asks something of a pooled connection, and again when that one turns out to be dead: a server that was restarted leaves a pool full of
+/// them. For reads, which may be repeated.
+macro_rules! ask {
+    ($database:expr, $question:expr) => {{
+        let database: &$crate::database::Database = $database;
+        let mut tries = 0;
+        loop {
+            match $question.await {
+                Err(error) if database.asks_again(&error, &mut tries) => {}
+                answer => break answer.map_err(|error| database.reading(&error)),
+            }
+        }
+    }};
+}
+pub(crate) use ask;

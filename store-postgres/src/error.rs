@@ -13,10 +13,6 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
-    pub(crate) fn new(failure: Failure, context: impl Into<String>) -> Trouble {
-        Trouble { failure, context: context.into(), cause: None }
-    }
-
     /// What `error` means for whoever was `doing` something with the database called `name`.
     pub(crate) fn of(error: &Error, doing: &str, name: &str) -> Trouble {
         let failure = failure_of(error);
@@ -49,11 +45,6 @@ pub(crate) fn refused(error: &Error) -> Option<&PgDatabaseError> {
         Error::Database(refused) => refused.try_downcast_ref(),
         _ => None,
     }
-}
-
-/// Whether the error has this SQLSTATE.
-pub(crate) fn is_state(error: &Error, state: &str) -> bool {
-    refused(error).is_some_and(|refused| refused.code() == state)
 }
 
 /// Whether the server may have done what was asked although it did not say so: the connection ended, or was ended, in the middle.

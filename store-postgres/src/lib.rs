@@ -16,16 +16,27 @@
 //! All tables are in one schema, `annals` unless the [`Options`] say otherwise. With `psql`, `select * from annals.readable_events`
 //! shows the log, and `annals.readable_streams` the streams.
 
-// What the first parts of this crate offer is used by those that follow.
-#![allow(dead_code)]
-
+mod batch;
 mod database;
 mod error;
+mod job;
+mod judge;
+mod known;
 mod options;
+mod page;
+mod places;
+mod recent;
+mod request;
+mod row;
 mod schema;
+mod search;
+mod section;
 mod settings;
 mod statements;
 mod store;
+mod streams;
+mod watcher;
+mod writer;
 
 pub use options::Options;
 pub use sqlx;

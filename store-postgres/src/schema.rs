@@ -11,7 +11,8 @@ use crate::options::Options;
 use crate::statements as sql;
 
 /// Every migration, in order; the first makes version 1.
-const MIGRATIONS: &[&str] = &[include_str!("sql/migrations/001_log.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("sql/migrations/001_log.sql"), include_str!("sql/migrations/002_append.sql")];
 
 /// Brings the schema to the newest version, and gives a new log its id.
 pub(crate) async fn upgrade(

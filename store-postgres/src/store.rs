@@ -2,11 +2,30 @@
 
 use std::sync::Arc;
 
-use annals_core::{Clock, LogId, StoreError};
+use annals_core::{Append, AppendError, AppendStreams, Appended};
+use annals_core::{
+    AtomicStreams, Clock, Condition, EventId, EventStore, Expected, Failure, Found, Head, Hint, Limits, Log, LogId,
+    LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, Store, StoreError, StreamChange, StreamId,
+    StreamPage, StreamState, TaggedStore,
+};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
 
-use crate::database::{Database, to_its_end};
+use crate::batch::BEHIND_MAX;
+use crate::database::{Database, ask, to_its_end};
+use crate::job::{Answer, ChangeJob};
+use crate::judge::{Verdict, judge};
+use crate::known::{PARTITION, known};
 use crate::options::Options;
-use crate::{schema, settings};
+use crate::request::Request;
+use crate::section::{Section, busy};
+use crate::watcher::Watcher;
+use crate::writer::Writer;
+use crate::{page, schema, settings, streams};
+
+/// How many times an append goes back to the writer because others were faster.
+const TRIES_MAX: usize = 64;
 
 /// A store in one schema of a PostgreSQL database.
 ///
@@ -28,7 +47,13 @@ pub struct PostgresStore {
 #[derive(Debug)]
 struct Shared {
     log: LogId,
+    limits: Limits,
     database: Arc<Database>,
+    moved: watch::Sender<u64>,
+    /// None when it was opened read-only.
+    writer: Option<Writer>,
+    #[allow(dead_code, reason = "it is kept so that its tasks end with the store")]
+    watcher: Watcher,
 }
 
 impl PostgresStore {
@@ -107,8 +132,47 @@ impl PostgresStore {
         &self.shared.database
     }
 
-    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
+    fn writer(&self) -> Result<&Writer, StoreError> {
+        self.shared.writer.as_ref().ok_or_else(|| {
+            StoreError::new(Failure::ReadOnly, format!("`{}` was opened read-only", self.database().name))
+        })
+    }
+
+    async fn write(&self, append: AppendStreams, condition: Option<Condition>) -> Result<Appended, AppendError> {
+        let (database, writer) = (&**self.database(), self.writer()?);
+        let request = Arc::new(Request::new(append, condition, &self.shared.limits, Arc::clone(&self.clock))?);
+        let (mut checked_to, mut is_fresh, mut is_doubtful) = (0, false, false);
+        if let Some(conditional) = &request.condition {
+            checked_to = conditional.after().get();
+            // What is far behind is looked through here, so that the writer has little left to look at.
+            if writer.head().saturating_sub(checked_to) > BEHIND_MAX {
+                let after = conditional.after();
+                let (found, head) = ask!(database, page::first_match(database, &conditional.condition, after))?;
+                (is_doubtful, checked_to) = (found.is_some(), head.max(checked_to));
+            }
+        }
+        for _ in 0..TRIES_MAX {
+            if !is_doubtful {
+                match writer.append(&request, checked_to, is_fresh).await {
+                    Answer::Done(placed) => return Ok(Appended::new(self.shared.log, placed, false)),
+                    Answer::Failed(error) => return Err(error),
+                    Answer::Doubtful => {}
+                }
+            }
+            match ask!(database, judge(database, self.shared.log, &request))? {
+                Verdict::Repeated(appended) => return Ok(appended),
+                Verdict::Refused(error) => return Err(error),
+                Verdict::Clear(checked) => (checked_to, is_fresh, is_doubtful) = (checked, true, false),
+            }
+        }
+        Err(busy(&request.streams[0].stream).into())
+    }
+
+    fn check_partition(partition: Partition) -> Result<(), StoreError> {
+        if partition == PARTITION {
+            return Ok(());
+        }
+        Err(StoreError::new(Failure::Invalid, format!("there is no partition {partition}, the log has 1")))
     }
 }
 
@@ -126,8 +190,113 @@ impl Shared {
                 }
             }
             let log = schema::accept(&database, &mut connection, &options).await?;
-            Ok(Shared { log, database })
+            let (moved, _) = watch::channel(0);
+            let writer = (!options.read_only).then(|| {
+                let section = Section::new(Arc::clone(&database), connection, options.listen, options.connect_timeout);
+                Writer::start(section, &database, &options, moved.clone())
+            });
+            let channel = format!("annals_{}", log.as_uuid().simple());
+            let watcher = Watcher::start(&database, &options, channel, &moved);
+            Ok(Shared { log, limits: options.limits, database, moved, writer, watcher })
         });
         opened.await
+    }
+}
+
+#[async_trait]
+impl EventStore for PostgresStore {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.write(append.into(), None).await
+    }
+
+    async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {
+        ask!(self.database(), page::of_stream(self.database(), &read))
+    }
+
+    async fn find(&self, partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError> {
+        PostgresStore::check_partition(partition)?;
+        let database = self.database();
+        let known = ask!(database, known(database, &database.pool, ids))?;
+        Ok(known.into_iter().map(|known| known.map(|known| known.found)).collect())
+    }
+
+    async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
+        let database = self.database();
+        Ok(ask!(database, streams::see(database, &database.pool, stream))?.state)
+    }
+
+    async fn change_stream(
+        &self,
+        stream: &StreamId,
+        expected: Expected,
+        change: StreamChange,
+    ) -> Result<StreamState, AppendError> {
+        let (stream, clock) = (stream.clone(), Arc::clone(&self.clock));
+        self.writer()?.change(|reply| ChangeJob { stream, expected, change, clock, reply }).await
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+}
+
+#[async_trait]
+impl Log for PostgresStore {
+    fn id(&self) -> LogId {
+        self.shared.log
+    }
+
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        PostgresStore::check_partition(read.partition)?;
+        ask!(self.database(), page::of_log(self.database(), &read))
+    }
+
+    async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
+        PostgresStore::check_partition(partition)?;
+        let head = ask!(self.database(), page::head(self.database()))?;
+        Ok(Head::at(Position::new(head)))
+    }
+
+    async fn position_at(&self, partition: Partition, moment: DateTime<Utc>) -> Result<Position, StoreError> {
+        PostgresStore::check_partition(partition)?;
+        let (position, _) = ask!(self.database(), page::position_at(self.database(), moment.timestamp_micros()))?;
+        Ok(Position::new(position))
+    }
+
+    fn hint(&self) -> Hint {
+        Hint::new(self.shared.moved.subscribe())
+    }
+}
+
+#[async_trait]
+impl AtomicStreams for PostgresStore {
+    async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError> {
+        self.write(append, None).await
+    }
+}
+
+#[async_trait]
+impl TaggedStore for PostgresStore {
+    async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
+        read.query.check()?;
+        ask!(self.database(), page::of_query(self.database(), &read))
+    }
+
+    async fn append_if(&self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError> {
+        self.write(append, Some(condition)).await
+    }
+}
+
+impl Store for PostgresStore {
+    fn atomic(&self) -> Option<&dyn AtomicStreams> {
+        Some(self)
+    }
+
+    fn tagged(&self) -> Option<&dyn TaggedStore> {
+        Some(self)
     }
 }

@@ -1,0 +1,282 @@
+//! A batch in the making: which appends go into it, in the words of the function that appends them. Pure.
+//!
+//! What is decided here is checked once more by the server, against what others committed meanwhile.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use annals_core::{EventId, Placed, Position, Status, Version};
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments, Error};
+use uuid::Uuid;
+
+use crate::known::PARTITION;
+use crate::places::{Places, Standing, Versions};
+use crate::recent::{self, Recent};
+use crate::request::Request;
+
+/// More positions than this are not looked through inside the section.
+pub(crate) const BEHIND_MAX: u64 = 500;
+
+/// What becomes of an append that would go into a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is in.
+    Taken,
+    /// It depends on one that is in: it waits for the next batch.
+    Later,
+    /// It names an id of one that is in: it is looked at freshly once that is committed.
+    AfterCommit,
+    /// As far as is known it would be refused: it is looked at freshly, because more may be known elsewhere.
+    Doubtful,
+}
+
+/// Appends that are committed together.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    taken: Vec<Arc<Request>>,
+    /// The stream of each event of each append.
+    keys: Vec<Vec<i64>>,
+    /// Where streams that are written to stood before.
+    before: Versions,
+    /// Where they stand with what is in.
+    now: Versions,
+    ids: HashSet<EventId>,
+    recorded: i64,
+    columns: Columns,
+    conditions: Vec<String>,
+    least_behind: Option<i64>,
+}
+
+/// The parameters of the function that appends.
+#[derive(Debug, Default)]
+struct Columns {
+    appends: Vec<i32>,
+    streams: Vec<i64>,
+    versions: Vec<i64>,
+    kinds: Vec<i32>,
+    indexes: Vec<i32>,
+    counts: Vec<i32>,
+    occurred: Vec<i64>,
+    recorded: Vec<i64>,
+    ids: Vec<Uuid>,
+    digests: Vec<Uuid>,
+    tag_hashes: Vec<i64>,
+    tag_events: Vec<i32>,
+    revived: Vec<i64>,
+    relying_appends: Vec<i32>,
+    relying_streams: Vec<i64>,
+    relying_versions: Vec<i64>,
+}
+
+/// What the server says of a batch that it wrote.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) first: u64,
+    /// Where streams stood that others had moved.
+    pub(crate) moved: Versions,
+    /// The appends that were left out, by their place in the batch.
+    pub(crate) left_out: HashSet<usize>,
+}
+
+impl Batch {
+    pub(crate) fn new() -> Batch {
+        Batch { recorded: i64::MIN, ..Batch::default() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// The ids of all events.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = EventId> + '_ {
+        self.taken.iter().flat_map(|request| &request.append.events).map(|(_, event)| event.id)
+    }
+
+    /// Takes the append in, if it may happen behind those that are in. `checked_to` is the position up to which its condition is known
+    /// to hold; everything else is known up to `head`.
+    pub(crate) fn admit(
+        &mut self,
+        request: &Arc<Request>,
+        checked_to: u64,
+        places: &mut Places,
+        recent: &mut Recent,
+        head: u64,
+    ) -> Admission {
+        if request.append.events.iter().any(|(_, event)| self.ids.contains(&event.id)) {
+            return Admission::AfterCommit;
+        }
+        let mut streams = Vec::with_capacity(request.streams.len());
+        for touched in &request.streams {
+            let Some((key, standing)) = places.stream(&touched.stream) else { return Admission::Doubtful };
+            match self.now.get(&key) {
+                Some(_) if touched.relies_on_version() || !touched.is_written => return Admission::Later,
+                Some(_) => {}
+                None if touched.holds(&standing.state()) => {}
+                None => return Admission::Doubtful,
+            }
+            streams.push((key, standing));
+        }
+        let kinds: Option<Vec<i32>> = request.kinds.iter().map(|kind| places.kind(kind)).collect();
+        let Some(kinds) = kinds else { return Admission::Doubtful };
+        if let Some(refused) = self.admit_condition(request, checked_to, recent, head) {
+            return refused;
+        }
+        let append = self.taken.len() as i32;
+        for (touched, (key, standing)) in request.streams.iter().zip(&streams) {
+            if touched.relies_on_version() {
+                self.columns.relying_appends.push(append);
+                self.columns.relying_streams.push(*key);
+                self.columns.relying_versions.push(standing.version.cast_signed());
+            }
+            if touched.is_written && !self.now.contains_key(key) {
+                self.before.insert(*key, standing.version);
+                self.now.insert(*key, standing.version);
+                if standing.status == Status::Deleted {
+                    self.columns.revived.push(*key);
+                }
+            }
+        }
+        self.push(request, append, &streams, &kinds);
+        Admission::Taken
+    }
+
+    /// What stands against the append's condition, if anything does; else it is handed over to be checked against what is newer.
+    fn admit_condition(
+        &mut self,
+        request: &Request,
+        checked_to: u64,
+        recent: &mut Recent,
+        head: u64,
+    ) -> Option<Admission> {
+        let conditional = request.condition.as_ref()?;
+        let query = &conditional.condition.query;
+        let mut behind = checked_to;
+        if recent.reaches(checked_to, head) {
+            if recent.matches_behind(checked_to, query) {
+                return Some(Admission::Doubtful);
+            }
+            behind = head.max(checked_to);
+        } else if head.saturating_sub(checked_to) > BEHIND_MAX {
+            return Some(Admission::Doubtful);
+        }
+        let in_batch = self.taken.iter().flat_map(|request| &request.append.events);
+        if in_batch.into_iter().any(|(stream, event)| recent::matches(query, stream, event)) {
+            return Some(Admission::Later);
+        }
+        let append = self.taken.len();
+        self.conditions.push(format!("{{\"append\":{append},\"behind\":{behind},\"items\":{}}}", conditional.items));
+        let behind = behind.cast_signed();
+        self.least_behind = Some(self.least_behind.map_or(behind, |least| least.min(behind)));
+        None
+    }
+
+    fn push(&mut self, request: &Arc<Request>, append: i32, streams: &[(i64, Standing)], kinds: &[i32]) {
+        let columns = &mut self.columns;
+        self.recorded = self.recorded.max(request.clock.now().timestamp_micros());
+        let count = request.events.len() as i32;
+        let mut keys = Vec::with_capacity(request.events.len());
+        for (index, ((_, event), encoded)) in request.append.events.iter().zip(&request.events).enumerate() {
+            let key = streams[encoded.stream].0;
+            keys.push(key);
+            let version = self.now.entry(key).or_default();
+            *version += 1;
+            columns.appends.push(append);
+            columns.streams.push(key);
+            columns.versions.push(version.cast_signed());
+            columns.kinds.push(kinds[encoded.kind]);
+            columns.indexes.push(index as i32);
+            columns.counts.push(count);
+            columns.occurred.push(encoded.occurred_at);
+            columns.recorded.push(self.recorded);
+            columns.ids.push(*event.id.as_uuid());
+            columns.digests.push(encoded.digest);
+            let place = columns.streams.len() as i32;
+            columns.tag_hashes.extend(&encoded.hashes);
+            columns.tag_events.extend(encoded.hashes.iter().map(|_| place));
+            self.ids.insert(event.id);
+        }
+        self.keys.push(keys);
+        self.taken.push(Arc::clone(request));
+    }
+
+    /// The parameters of `sql/append.sql`.
+    pub(crate) fn arguments(&self, head: u64, changes: i64) -> Result<PgArguments, Error> {
+        let columns = &self.columns;
+        let encoded = || self.taken.iter().flat_map(|request| &request.events);
+        let tags: Vec<Option<&str>> = encoded().map(|event| event.tags.as_deref()).collect();
+        let metadata: Vec<Option<&[u8]>> = encoded().map(|event| event.metadata.as_deref()).collect();
+        let events = self.taken.iter().flat_map(|request| &request.append.events);
+        let payloads: Vec<&[u8]> = events.map(|(_, event)| &*event.payload).collect();
+        let conditions = self.least_behind.map(|_| format!("[{}]", self.conditions.join(",")));
+        let mut arguments = PgArguments::default();
+        let give = || -> Result<(), sqlx::error::BoxDynError> {
+            arguments.add(head.cast_signed())?;
+            arguments.add(changes)?;
+            arguments.add(&columns.appends)?;
+            arguments.add(&columns.streams)?;
+            arguments.add(&columns.versions)?;
+            arguments.add(&columns.kinds)?;
+            arguments.add(&columns.indexes)?;
+            arguments.add(&columns.counts)?;
+            arguments.add(&columns.occurred)?;
+            arguments.add(&columns.recorded)?;
+            arguments.add(&columns.ids)?;
+            arguments.add(&columns.digests)?;
+            arguments.add(tags)?;
+            arguments.add(metadata)?;
+            arguments.add(payloads)?;
+            arguments.add(&columns.tag_hashes)?;
+            arguments.add(&columns.tag_events)?;
+            arguments.add(&columns.revived)?;
+            arguments.add(&columns.relying_appends)?;
+            arguments.add(&columns.relying_streams)?;
+            arguments.add(&columns.relying_versions)?;
+            arguments.add(conditions)?;
+            arguments.add(self.least_behind)
+        };
+        give().map_err(Error::Encode)?;
+        Ok(arguments)
+    }
+
+    /// Where the events of each append stand now, by its place in the batch; nothing for those that were left out. What is known of the
+    /// streams, and of the newest events, is brought up.
+    pub(crate) fn settle(
+        self,
+        written: &Written,
+        places: &mut Places,
+        recent: &mut Recent,
+    ) -> Vec<Option<Vec<Placed>>> {
+        let Batch { taken, keys, mut before, .. } = self;
+        for (key, version) in &written.moved {
+            if let Some(before) = before.get_mut(key) {
+                *before = (*before).max(*version);
+            }
+        }
+        let mut position = written.first;
+        let settle = |(append, (request, keys)): (usize, (Arc<Request>, Vec<i64>))| {
+            if written.left_out.contains(&append) {
+                return None;
+            }
+            let first = position;
+            let placed = request.append.events.iter().zip(keys).map(|((stream, event), key)| {
+                let version = before.entry(key).or_default();
+                *version += 1;
+                places.written(key, *version);
+                let placed = Placed {
+                    id: event.id,
+                    stream: stream.clone(),
+                    version: Version::new(*version),
+                    partition: PARTITION,
+                    position: Position::new(position),
+                };
+                position += 1;
+                placed
+            });
+            let placed = placed.collect();
+            recent.push(first, &request);
+            Some(placed)
+        };
+        taken.into_iter().zip(keys).enumerate().map(settle).collect()
+    }
+}

@@ -1,0 +1,59 @@
+//! What the writer is given to do: an append or a change of a stream, and someone who waits for its outcome.
+
+use std::sync::Arc;
+
+use annals_core::{AppendError, Clock, Expected, Placed, StreamChange, StreamId, StreamState};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::request::Request;
+
+/// What the writer says of an append.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It was written, and is on the disk.
+    Done(Vec<Placed>),
+    /// It was not written by this attempt, or nobody knows: what became of its ids, and where its streams stand, must be looked at freshly.
+    /// What is seen then is the truth.
+    Doubtful,
+    /// It did not happen, or (for an unknown outcome) may not have.
+    Failed(AppendError),
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Append(AppendJob),
+    Change(ChangeJob),
+}
+
+/// An append on its way.
+#[derive(Debug)]
+pub(crate) struct AppendJob {
+    pub(crate) request: Arc<Request>,
+    /// The position up to which its condition is known to hold.
+    pub(crate) checked_to: u64,
+    /// What is known of its streams is not to be trusted.
+    pub(crate) is_fresh: bool,
+    /// How many times it was in a batch that did not come to pass.
+    pub(crate) tries: u32,
+    pub(crate) reply: oneshot::Sender<Answer>,
+    /// Its share of the queue's bound, until it is answered.
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+impl AppendJob {
+    /// Tells the outcome. Nobody may wait any more: then asking again with the same ids tells.
+    pub(crate) fn answer(self, answer: Answer) {
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// A change of a stream on its way.
+#[derive(Debug)]
+pub(crate) struct ChangeJob {
+    pub(crate) stream: StreamId,
+    pub(crate) expected: Expected,
+    pub(crate) change: StreamChange,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) reply: oneshot::Sender<Result<StreamState, AppendError>>,
+}

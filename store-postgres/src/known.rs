@@ -1,0 +1,69 @@
+//! What became of ids, for ever: also of events that were removed for good.
+
+use annals_core::{Digest, EventId, Found, Known, Partition, Placed, Position, Version};
+use sqlx::Error;
+use sqlx::postgres::PgExecutor;
+use uuid::Uuid;
+
+use crate::database::Database;
+use crate::error::corrupt;
+use crate::row::{number, sixteen, stream_id};
+use crate::statements as sql;
+
+/// The one partition of a SQL log.
+pub(crate) const PARTITION: Partition = Partition(0);
+
+/// Where the events of these ids stand, their appends, and what their content is compared by.
+pub(crate) async fn known(
+    database: &Database,
+    on: impl PgExecutor<'_>,
+    ids: &[EventId],
+) -> Result<Vec<Option<Known>>, Error> {
+    let mut known = vec![None; ids.len()];
+    if ids.is_empty() {
+        return Ok(known);
+    }
+    let uuids: Vec<Uuid> = ids.iter().map(|id| *id.as_uuid()).collect();
+    for row in sqlx::query(database.text(sql::KNOWN_IDS)).bind(uuids).fetch_all(on).await? {
+        let place = usize::try_from(number(&row, 0)?).unwrap_or(usize::MAX).wrapping_sub(1);
+        let id = *ids.get(place).ok_or_else(|| corrupt("an answer to nothing that was asked"))?;
+        let position = number(&row, 1)?;
+        let count = |column: usize| row_count(&row, column);
+        let placed = Placed {
+            id,
+            stream: stream_id(&row, 6)?,
+            version: Version::new(number(&row, 2)?),
+            partition: PARTITION,
+            position: Position::new(position),
+        };
+        let append_first = Position::new(position.saturating_sub(u64::from(count(3)?)));
+        let found = Found { placed, append_first, append_events: count(4)? };
+        known[place] = Some(Known { found, digest: Digest(sixteen(&row, 5)?) });
+    }
+    Ok(known)
+}
+
+fn row_count(row: &sqlx::postgres::PgRow, column: usize) -> Result<u32, Error> {
+    let count: i32 = sqlx::Row::try_get(row, column)?;
+    u32::try_from(count).map_err(|_| corrupt("a negative count"))
+}
+
+/// Where `events` events from position `first` on stand.
+pub(crate) async fn places(database: &Database, first: Position, events: u32) -> Result<Vec<Placed>, Error> {
+    let last = first.plus(u64::from(events)).minus(1);
+    let rows = sqlx::query(database.text(sql::PLACES))
+        .bind(first.get().cast_signed())
+        .bind(last.get().cast_signed())
+        .fetch_all(&database.pool)
+        .await?;
+    let place = |row: &sqlx::postgres::PgRow| {
+        Ok(Placed {
+            id: EventId::from_uuid(Uuid::from_bytes(sixteen(row, 2)?)),
+            stream: stream_id(row, 3)?,
+            version: Version::new(number(row, 1)?),
+            partition: PARTITION,
+            position: Position::new(number(row, 0)?),
+        })
+    };
+    rows.iter().map(place).collect()
+}

@@ -1,0 +1,233 @@
+//! One page, from one statement and so from one moment: of a stream, of the log, of a query.
+
+use annals_core::{
+    Condition, Direction, Filter, Head, LogPage, PAGE_BYTES_MAX, Position, ReadLog, ReadQuery, ReadStream,
+    RecordedEvent, Shown, StreamPage, Version,
+};
+use sqlx::postgres::PgRow;
+use sqlx::{Error, query, query_with};
+
+use crate::database::Database;
+use crate::error::corrupt;
+use crate::row::{self, number, optional_int8};
+use crate::search::{self, Search, Statement, Wanted};
+use crate::statements as sql;
+use crate::streams;
+
+/// Events in one page at most, so that its memory is bounded also when the payloads are small.
+const EVENTS_MAX: usize = 16_384;
+
+/// Positions that one page looks through at most when no index gives exactly what is wanted; some tens of milliseconds.
+const WINDOW: u64 = 65_536;
+
+/// A page of one stream, its state and the head.
+pub(crate) async fn of_stream(database: &Database, read: &ReadStream) -> Result<StreamPage, Error> {
+    let statement = match read.direction {
+        Direction::Forward => sql::STREAM_FORWARD,
+        Direction::Backward => sql::STREAM_BACKWARD,
+    };
+    let rows = query(database.text(statement))
+        .bind(read.stream.as_str())
+        .bind(read.from.get().cast_signed())
+        .bind(read.to.get().cast_signed())
+        .bind(read.shown == Shown::Everything)
+        .bind(read.limit.min(EVENTS_MAX) as i64)
+        .bind(PAGE_BYTES_MAX as i64)
+        .fetch_all(&database.pool)
+        .await?;
+    let seen = streams::seen(rows.first().ok_or(Error::RowNotFound)?)?;
+    let events = row::events(database, &rows, 8).await?;
+    let state = seen.state;
+    let shown_from = match read.shown {
+        Shown::Visible => state.first_visible(),
+        Shown::Everything => state.archived_before,
+    };
+    let (from, to) = (read.from.max(shown_from).max(Version::FIRST), read.to.min(state.version));
+    // Versions in the range have no holes.
+    let next = match (events.last().map(|event| event.version), read.direction) {
+        _ if from > to => None,
+        (None, Direction::Forward) => Some(from),
+        (None, Direction::Backward) => Some(to),
+        (Some(last), Direction::Forward) => (last < to).then(|| last.next()),
+        (Some(last), Direction::Backward) => (last > from).then(|| Version::new(last.get() - 1)),
+    };
+    Ok(StreamPage { events, next, state, head: Position::new(seen.head) })
+}
+
+/// A page of the log.
+pub(crate) async fn of_log(database: &Database, read: &ReadLog) -> Result<LogPage, Error> {
+    let filter = &read.filter;
+    let mut range = Range { after: read.after.get(), up_to: read.up_to.get(), direction: read.direction };
+    let span = recorded_in(database, filter).await?;
+    if let Some(span) = &span {
+        // What was recorded since the span was looked up is left to the next page.
+        range.up_to = range.up_to.min(span.head);
+    }
+    let inner = span.as_ref().map_or(range, |span| range.narrowed(span.low, span.high));
+    let wanted = Wanted::by_filter(filter);
+    let mut page = range.read(database, inner, &[wanted], read.limit).await?;
+    if let Some(span) = span {
+        page.head = Head::at(Position::new(span.head));
+    }
+    Ok(page)
+}
+
+/// A page of what a query matches.
+pub(crate) async fn of_query(database: &Database, read: &ReadQuery) -> Result<LogPage, Error> {
+    let range = Range { after: read.after.get(), up_to: read.up_to.get(), direction: read.direction };
+    range.read(database, range, &Wanted::by_query(&read.query), read.limit).await
+}
+
+/// How far the log goes.
+pub(crate) async fn head(database: &Database) -> Result<u64, Error> {
+    let row = query(database.text(sql::HEAD)).fetch_one(&database.pool).await?;
+    number(&row, 0)
+}
+
+/// The first position behind the condition's at which its query matches, and how far the log goes.
+pub(crate) async fn first_match(
+    database: &Database,
+    condition: &Condition,
+    after: Position,
+) -> Result<(Option<Position>, u64), Error> {
+    let search = Search::new(after.get(), Position::MAX.get(), Direction::Forward, 1)?;
+    let (text, arguments) = search.first(&Wanted::by_query(&condition.query))?;
+    let row = query_with(database.named(&text), arguments).fetch_one(&database.pool).await?;
+    let found = optional_int8(&row, 1)?.map(|position| Position::new(position.cast_unsigned()));
+    Ok((found, number(&row, 0)?))
+}
+
+/// The last position that was recorded at or before a microsecond, and how far the log goes.
+pub(crate) async fn position_at(database: &Database, micros: i64) -> Result<(u64, u64), Error> {
+    let row = query(database.text(sql::POSITION_AT)).bind(micros).fetch_one(&database.pool).await?;
+    Ok((number(&row, 0)?, number(&row, 1)?))
+}
+
+/// A span of recorded times as positions: behind `low`, up to and with `high`, in a log that goes to `head`.
+struct Span {
+    low: u64,
+    high: u64,
+    head: u64,
+}
+
+/// Recorded times never go backwards, so a span of them is a range of positions. None when the filter names none.
+async fn recorded_in(database: &Database, filter: &Filter) -> Result<Option<Span>, Error> {
+    let (low, high) = (search::behind(filter.recorded.0), search::up_to(filter.recorded.1));
+    if (low, high) == (None, None) {
+        return Ok(None);
+    }
+    let mut span = Span { low: 0, high: u64::MAX, head: u64::MAX };
+    for (bound, place) in [(low, &mut span.low), (high, &mut span.high)] {
+        if let Some(micros) = bound {
+            let (position, head) = position_at(database, micros).await?;
+            (*place, span.head) = (position, span.head.min(head));
+        }
+    }
+    Ok(Some(span))
+}
+
+/// The positions that were asked for: behind `after`, up to and with `up_to`.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    after: u64,
+    up_to: u64,
+    direction: Direction,
+}
+
+impl Range {
+    fn narrowed(self, low: u64, high: u64) -> Range {
+        Range { after: self.after.max(low), up_to: self.up_to.min(high), ..self }
+    }
+
+    /// The first `WINDOW` positions of the range.
+    fn window(self) -> Range {
+        match self.direction {
+            Direction::Forward => Range { up_to: self.up_to.min(self.after.saturating_add(WINDOW)), ..self },
+            Direction::Backward => Range { after: self.after.max(self.up_to.saturating_sub(WINDOW)), ..self },
+        }
+    }
+
+    /// The last position of the range in its direction.
+    fn end(&self) -> u64 {
+        match self.direction {
+            Direction::Forward => self.up_to,
+            Direction::Backward => self.after + 1,
+        }
+    }
+
+    /// Reads a page of `inner`, outside of which nothing of this range is wanted.
+    async fn read(
+        mut self,
+        database: &Database,
+        mut inner: Range,
+        wanted: &[Wanted<'_>],
+        limit: usize,
+    ) -> Result<LogPage, Error> {
+        let limit = limit.min(EVENTS_MAX);
+        let is_direct = wanted.iter().all(|wanted| wanted.is_direct());
+        // Whoever begins at the end must know it beforehand; what is appended meanwhile is not in the page, nor is it below its head.
+        let mut moment = u64::MAX;
+        if limit == 0 || (!is_direct && self.direction == Direction::Backward) || inner.after >= inner.up_to {
+            let head = head(database).await?;
+            moment = head;
+            (self.up_to, inner.up_to) = (self.up_to.min(head), inner.up_to.min(head));
+            if inner.after >= inner.up_to {
+                return Ok(self.page(Vec::new(), None, head));
+            }
+            if limit == 0 {
+                let before_first = if self.direction == Direction::Forward { inner.after } else { inner.up_to + 1 };
+                return Ok(self.page(Vec::new(), Some(before_first), head));
+            }
+        }
+        let looked_through = if is_direct { inner } else { inner.window() };
+        let (events, head) = look(database, looked_through, wanted, limit).await?;
+        let head = head.min(moment);
+        self.up_to = self.up_to.min(head);
+        inner.up_to = inner.up_to.min(head);
+        let size: usize = events.iter().map(|event| event.payload.len()).sum();
+        let stopped = if events.len() >= limit || size >= PAGE_BYTES_MAX {
+            events.last().map(|event| event.position.get())
+        } else {
+            let looked_through = looked_through.narrowed(0, head);
+            (looked_through.end() != inner.end() && looked_through.after < looked_through.up_to)
+                .then(|| looked_through.end())
+        };
+        Ok(self.page(events, stopped, head))
+    }
+
+    /// The page that says how far the range was looked through: up to `stopped`, or all of it.
+    fn page(&self, events: Vec<RecordedEvent>, stopped: Option<u64>, head: u64) -> LogPage {
+        let stopped = stopped.filter(|position| *position != self.end());
+        let scanned = stopped.unwrap_or(match self.direction {
+            Direction::Forward => self.up_to.max(self.after),
+            Direction::Backward => self.up_to.min(self.after) + 1,
+        });
+        let head = Head::at(Position::new(head));
+        LogPage { events, scanned: Position::new(scanned), end: stopped.is_none(), head }
+    }
+}
+
+/// The events of a range that are one of `wanted`, and the head, in one moment.
+async fn look(
+    database: &Database,
+    range: Range,
+    wanted: &[Wanted<'_>],
+    limit: usize,
+) -> Result<(Vec<RecordedEvent>, u64), Error> {
+    let Range { after, up_to, direction } = range;
+    let up_to = up_to.min(Position::MAX.get());
+    let rows: Vec<PgRow> = if wanted.iter().any(Wanted::is_anything) {
+        let statement = match direction {
+            Direction::Forward => sql::LOG_FORWARD,
+            Direction::Backward => sql::LOG_BACKWARD,
+        };
+        let query = query(database.text(statement)).bind(after.cast_signed()).bind(up_to.cast_signed());
+        query.bind(limit as i64).bind(PAGE_BYTES_MAX as i64).fetch_all(&database.pool).await?
+    } else {
+        let search = Search::new(after, up_to, direction, limit)?;
+        let (text, arguments): Statement = search.page(wanted, PAGE_BYTES_MAX)?;
+        query_with(database.named(&text), arguments).fetch_all(&database.pool).await?
+    };
+    let head = number(rows.first().ok_or_else(|| corrupt("no head"))?, 0)?;
+    Ok((row::events(database, &rows, 1).await?, head))
+}

@@ -1,0 +1,194 @@
+//! An append as the writer gets it: checked, and with everything computed that does not need the database.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use annals_core::{
+    AppendError, AppendStreams, Clock, Condition, Expected, Limits, NewEvent, Position, StreamId, StreamState,
+    to_microseconds,
+};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::search::hash;
+
+/// What is to be appended, and under which condition.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) append: AppendStreams,
+    pub(crate) condition: Option<Conditional>,
+    /// The streams that it says something of, each once: those with expectations first, in the order of the request; behind them those
+    /// that get events without one, in the order of their first events.
+    pub(crate) streams: Vec<Touched>,
+    /// The kinds of its events, each once.
+    pub(crate) kinds: Vec<KindName>,
+    pub(crate) events: Vec<Encoded>,
+    pub(crate) bytes: usize,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// A stream that an append says something of.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    pub(crate) stream: StreamId,
+    pub(crate) expected: Expected,
+    pub(crate) is_written: bool,
+}
+
+/// What an event is, without its content.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct KindName {
+    pub(crate) event_type: Cow<'static, str>,
+    pub(crate) schema_version: u32,
+    pub(crate) codec: Cow<'static, str>,
+    pub(crate) category: String,
+}
+
+/// A condition, also in the words of the function that appends.
+#[derive(Debug)]
+pub(crate) struct Conditional {
+    pub(crate) condition: Condition,
+    pub(crate) items: String,
+}
+
+/// The columns of an event that are computed beforehand.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    /// The place of its stream among those of the request.
+    pub(crate) stream: usize,
+    /// The place of its kind among those of the request.
+    pub(crate) kind: usize,
+    pub(crate) digest: Uuid,
+    /// One a line: no tag holds a control character.
+    pub(crate) tags: Option<String>,
+    pub(crate) hashes: Vec<i64>,
+    pub(crate) metadata: Option<Vec<u8>>,
+    pub(crate) occurred_at: i64,
+}
+
+impl Request {
+    /// Checks the append and encodes it; runs in the caller's task, not in the writer's.
+    pub(crate) fn new(
+        append: AppendStreams,
+        condition: Option<Condition>,
+        limits: &Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Request, AppendError> {
+        append.check(limits)?;
+        append.check_carries_no_rows()?;
+        let condition = condition.map(Conditional::new).transpose()?;
+        let mut kinds: Vec<KindName> = Vec::new();
+        let (streams, places) = Touched::all(&append);
+        let encode = |((to, event), place)| Encoded::of(to, event, place, &mut kinds);
+        let events = append.events.iter().map(|(to, event)| (to, event)).zip(places).map(encode).collect();
+        let bytes = append.events.iter().map(|(_, event)| event.size_bytes()).sum();
+        Ok(Request { append, condition, streams, kinds, events, bytes, clock })
+    }
+}
+
+impl Touched {
+    /// Every stream of the append, in the order in which violations are counted; and of each event the place of its stream among them.
+    fn all(append: &AppendStreams) -> (Vec<Touched>, Vec<usize>) {
+        let mut places: HashMap<&StreamId, usize> = HashMap::new();
+        let mut all: Vec<Touched> = Vec::with_capacity(append.expectations.len().max(1));
+        for (stream, expected) in &append.expectations {
+            places.insert(stream, all.len());
+            all.push(Touched { stream: stream.clone(), expected: *expected, is_written: false });
+        }
+        let mut of_events = Vec::with_capacity(append.events.len());
+        for (stream, _) in &append.events {
+            let place = *places.entry(stream).or_insert_with(|| {
+                all.push(Touched { stream: stream.clone(), expected: Expected::Any, is_written: true });
+                all.len() - 1
+            });
+            all[place].is_written = true;
+            of_events.push(place);
+        }
+        (all, of_events)
+    }
+
+    /// Whether a stream in `state` is as it must be.
+    pub(crate) fn holds(&self, state: &StreamState) -> bool {
+        if self.is_written { self.expected.allows_writing(state) } else { self.expected.passes_check(state) }
+    }
+
+    /// Whether it must still stand at the version at which this was looked at. Whether a stream is active does not change without a trace
+    /// among the changes of streams, so who relies on no more relies on no version.
+    pub(crate) fn relies_on_version(&self) -> bool {
+        !matches!(self.expected, Expected::Any | Expected::Exists)
+    }
+
+    /// Whether an absent stream may be all right, so that it needs a key.
+    pub(crate) fn may_be_absent(&self) -> bool {
+        self.holds(&StreamState::absent())
+    }
+}
+
+impl Conditional {
+    fn new(condition: Condition) -> Result<Conditional, AppendError> {
+        condition.query.check()?;
+        let items: Vec<Item<'_>> = condition
+            .query
+            .items()
+            .iter()
+            .map(|item| Item {
+                types: &item.types,
+                streams: &item.streams,
+                tags: item.tags.iter().map(|tag| tag.as_str()).collect(),
+            })
+            .collect();
+        let items = serde_json::to_string(&items).expect("lists of texts are JSON");
+        Ok(Conditional { condition, items })
+    }
+
+    /// Behind which position nothing may match.
+    pub(crate) fn after(&self) -> Position {
+        self.condition.after.unwrap_or(Position::START)
+    }
+}
+
+/// An item of a query, as `matches_behind` reads it.
+#[derive(Serialize)]
+struct Item<'a> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    types: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    streams: &'a [StreamId],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<&'a str>,
+}
+
+impl Encoded {
+    fn of(to: &StreamId, event: &NewEvent, stream: usize, kinds: &mut Vec<KindName>) -> Encoded {
+        let is_of = |kind: &KindName| {
+            kind.event_type == event.event_type
+                && kind.schema_version == event.schema_version
+                && kind.codec == event.codec
+                && kind.category == to.category()
+        };
+        let kind = kinds.iter().rposition(is_of).unwrap_or_else(|| {
+            kinds.push(KindName {
+                event_type: event.event_type.clone(),
+                schema_version: event.schema_version,
+                codec: event.codec.clone(),
+                category: to.category().to_owned(),
+            });
+            kinds.len() - 1
+        });
+        let tags = event.sorted_tags();
+        let hashes = tags.iter().map(hash).collect();
+        let names: Vec<&str> = tags.iter().map(|tag| tag.as_str()).collect();
+        let says_something = event.metadata != annals_core::Metadata::default();
+        Encoded {
+            stream,
+            kind,
+            digest: Uuid::from_bytes(event.digest().0),
+            tags: (!names.is_empty()).then(|| names.join("\n")),
+            hashes,
+            metadata: says_something
+                .then(|| serde_json::to_vec(&event.metadata).expect("ids, texts and a map of texts are JSON")),
+            occurred_at: to_microseconds(event.occurred_at).timestamp_micros(),
+        }
+    }
+}

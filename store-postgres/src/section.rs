@@ -1,0 +1,441 @@
+//! The writer's connection, and what it knows of the database: names are resolved before the section, which is one call.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_core::{
+    AppendError, EventId, Failure, Placed, Position, StreamChange, StreamId, StreamState, Version, Violation,
+};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection, Error, Row, query, query_scalar, query_with};
+use tokio::time::Instant;
+
+use crate::batch::{Admission, Batch, Written};
+use crate::database::Database;
+use crate::error::{Trouble, corrupt, may_have_happened, refused};
+use crate::job::{AppendJob, ChangeJob};
+use crate::known::known;
+use crate::places::{Places, Standing};
+use crate::recent::Recent;
+use crate::request::KindName;
+use crate::row::{bytes, int8, moment, number, stream_id, tags_of, text};
+use crate::search::hash;
+use crate::statements as sql;
+use crate::streams::{self, see};
+
+/// How often a server that does not answer is asked again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How many times something is looked at again because others were faster.
+const TRIES_MAX: usize = 64;
+
+/// What became of a batch.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// Of each append its places; nothing for those that were left out.
+    Written(Vec<Option<Vec<Placed>>>),
+    /// Nothing was written, because more had changed than was known. It may go better now.
+    Again,
+    /// Nothing was written, because these ids are known.
+    Known(HashSet<EventId>),
+    /// Nothing was written.
+    Failed(Trouble),
+    /// The connection was lost; whether what is seen from now on is the last word.
+    Lost(bool, Trouble),
+}
+
+/// A connection that is only used by the writer, and everything that it has learnt.
+#[derive(Debug)]
+pub(crate) struct Section {
+    database: Arc<Database>,
+    connection: Option<PgConnection>,
+    /// Which of the server's processes the connection speaks to, and since when.
+    backend: Option<(i32, String)>,
+    /// Whether every call goes to that one: a pooler may send them anywhere.
+    is_direct: bool,
+    patience: Duration,
+    places: Places,
+    recent: Recent,
+    head: u64,
+    changes: i64,
+    /// Whether `head` and `changes` are known.
+    is_informed: bool,
+}
+
+impl Section {
+    pub(crate) fn new(
+        database: Arc<Database>,
+        connection: PgConnection,
+        is_direct: bool,
+        patience: Duration,
+    ) -> Section {
+        Section {
+            database,
+            connection: Some(connection),
+            backend: None,
+            is_direct,
+            patience,
+            places: Places::new(),
+            recent: Recent::default(),
+            head: 0,
+            changes: 0,
+            is_informed: false,
+        }
+    }
+
+    /// How far the log goes, as far as is known.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    pub(crate) async fn close(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            // Nothing is lost when the server does not hear of it.
+            let _ = connection.close().await;
+        }
+    }
+
+    /// Learns what a batch of these appends needs to know. Nothing is written by it but names.
+    pub(crate) async fn prepare(&mut self, jobs: &[AppendJob]) -> Result<(), Trouble> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match self.learn(jobs).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    let trouble = self.trouble(&error);
+                    self.lost(&error);
+                    if trouble.failure != Failure::Unavailable
+                        || !may_have_happened(&error)
+                        || Instant::now() >= deadline
+                    {
+                        return Err(trouble);
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Whether the append goes into the batch.
+    pub(crate) fn admit(&mut self, batch: &mut Batch, job: &AppendJob) -> Admission {
+        batch.admit(&job.request, job.checked_to, &mut self.places, &mut self.recent, self.head)
+    }
+
+    /// Appends the batch in one call.
+    pub(crate) async fn append(&mut self, batch: Batch) -> Ended {
+        let row = match self.call(&batch).await {
+            Ok(row) => row,
+            Err(error) => return self.ended(&error, &batch).await,
+        };
+        match self.written(&row) {
+            Ok(Some(written)) => {
+                let settled = batch.settle(&written, &mut self.places, &mut self.recent);
+                let events: usize = settled.iter().flatten().map(Vec::len).sum();
+                self.head = written.first - 1 + events as u64;
+                Ended::Written(settled)
+            }
+            Ok(None) => {
+                self.is_informed = false;
+                Ended::Again
+            }
+            // It is written, and its answer is not understood: what became of it must be looked at.
+            Err(error) => {
+                self.is_informed = false;
+                Ended::Lost(true, self.trouble(&error))
+            }
+        }
+    }
+
+    async fn call(&mut self, batch: &Batch) -> Result<PgRow, Error> {
+        let arguments = batch.arguments(self.head, self.changes)?;
+        let text = self.database.text(sql::APPEND);
+        query_with(text, arguments).fetch_one(self.connected().await?).await
+    }
+
+    /// What the function says; none when it wrote nothing.
+    fn written(&mut self, row: &PgRow) -> Result<Option<Written>, Error> {
+        if !row.try_get::<bool, _>(0)? {
+            return Ok(None);
+        }
+        let mut written = Written { first: number(row, 1)?, ..Written::default() };
+        let streams: Option<Vec<i64>> = row.try_get(3)?;
+        let versions: Option<Vec<i64>> = row.try_get(4)?;
+        for (stream, version) in streams.into_iter().flatten().zip(versions.into_iter().flatten()) {
+            written.moved.insert(stream, version.cast_unsigned());
+            self.places.written(stream, version.cast_unsigned());
+        }
+        let left_out: Option<Vec<i32>> = row.try_get(5)?;
+        written.left_out = left_out.into_iter().flatten().map(|append| append.cast_unsigned() as usize).collect();
+        if written.first != self.head + 1 {
+            // Others appended in between, and nothing is known of that but which streams it moved.
+            self.recent.begin_at(written.first - 1);
+        }
+        Ok(Some(written))
+    }
+
+    /// What an error of the call means for the batch.
+    async fn ended(&mut self, error: &Error, batch: &Batch) -> Ended {
+        let trouble = self.trouble(error);
+        if may_have_happened(error) {
+            self.lost(error);
+            return Ended::Lost(self.is_over().await, trouble);
+        }
+        match refused(error).map(|refused| (refused.code(), refused.constraint())) {
+            Some(("23505", Some("event_by_id"))) => {
+                let ids: Vec<EventId> = batch.ids().collect();
+                let database = Arc::clone(&self.database);
+                let found = match self.connected().await {
+                    Ok(connection) => known(&database, connection, &ids).await,
+                    Err(error) => Err(error),
+                };
+                match found {
+                    Ok(found) => Ended::Known(found.into_iter().flatten().map(|known| known.found.placed.id).collect()),
+                    Err(error) => {
+                        self.lost(&error);
+                        Ended::Again
+                    }
+                }
+            }
+            Some(("23505", _)) => {
+                self.is_informed = false;
+                Ended::Again
+            }
+            _ => Ended::Failed(trouble),
+        }
+    }
+
+    /// Changes a stream when the expectation holds; the rules are those of [`StreamState::changed`].
+    pub(crate) async fn change(&mut self, job: &ChangeJob) -> Result<StreamState, AppendError> {
+        for _ in 0..TRIES_MAX {
+            match self.try_change(job).await {
+                Ok(Some(outcome)) => return outcome,
+                Ok(None) => {}
+                Err((error, was_called)) => {
+                    let trouble = self.trouble(&error);
+                    self.lost(&error);
+                    self.is_informed = false;
+                    if !may_have_happened(&error) {
+                        return Err(trouble.error().into());
+                    }
+                    // A change that was made is found made, and made again it changes nothing more.
+                    if was_called && !self.is_over().await {
+                        return Err(AppendError::Unknown(trouble.error()));
+                    }
+                    if self.connected().await.is_err() {
+                        return Err(trouble.error().into());
+                    }
+                }
+            }
+        }
+        Err(busy(&job.stream).into())
+    }
+
+    /// None when the stream was changed by another in between.
+    async fn try_change(&mut self, job: &ChangeJob) -> Result<Option<Result<StreamState, AppendError>>, (Error, bool)> {
+        let not_called = |error| (error, false);
+        let database = Arc::clone(&self.database);
+        let connection = self.connected().await.map_err(not_called)?;
+        let seen = see(&database, &mut *connection, &job.stream).await.map_err(not_called)?;
+        let (found, expected) = (seen.state, job.expected);
+        if !expected.allows_writing(&found) {
+            let violation = Violation::Stream { index: 0, stream: job.stream.clone(), expected, found };
+            return Ok(Some(Err(AppendError::Conflict(vec![violation]))));
+        }
+        let now = job.clock.now();
+        let mut after = match found.changed(&job.stream, job.change, Position::new(seen.head), now) {
+            Ok(after) if after != found => after,
+            unchanged => return Ok(Some(unchanged.map_err(AppendError::from))),
+        };
+        let key = match seen.key {
+            Some(key) => key,
+            None => resolve(&database, connection, std::slice::from_ref(&job.stream), true)
+                .await
+                .map_err(not_called)?
+                .first()
+                .map(|(_, key, _)| *key)
+                .ok_or_else(|| not_called(corrupt("a stream that got no key")))?,
+        };
+        let (hashes, positions) = match job.change {
+            StreamChange::Archive { before } => {
+                archived(&database, connection, key, before).await.map_err(not_called)?
+            }
+            _ => (Vec::new(), Vec::new()),
+        };
+        let empties = after.deletions.len() > found.deletions.len();
+        let row = query(database.text(sql::CHANGE_STREAM))
+            .bind(key)
+            .bind(seen.changes)
+            .bind(found.version.get().cast_signed())
+            .bind(streams::code(after.status))
+            .bind(after.truncated_before.get().cast_signed())
+            .bind(after.archived_before.get().cast_signed())
+            .bind(empties)
+            .bind(now.timestamp_micros())
+            .bind(hashes)
+            .bind(positions)
+            .fetch_one(connection)
+            .await
+            .map_err(|error| (error, true))?;
+        let changed = || -> Result<_, Error> {
+            Ok((row.try_get::<bool, _>(0)?, number(&row, 1)?, int8(&row, 2)?, moment(int8(&row, 3)?)?))
+        };
+        let (is_done, head, changes, recorded_at) = changed().map_err(|error| (error, true))?;
+        if !is_done {
+            return Ok(None);
+        }
+        if empties && let Some(deletion) = after.deletions.last_mut() {
+            (deletion.position, deletion.recorded_at) = (Position::new(head), recorded_at);
+        }
+        if changes == self.changes + 1 {
+            self.changes = changes;
+        } else {
+            self.is_informed = false;
+        }
+        self.places.forget(&job.stream);
+        Ok(Some(Ok(after)))
+    }
+
+    async fn learn(&mut self, jobs: &[AppendJob]) -> Result<(), Error> {
+        let database = Arc::clone(&self.database);
+        if !self.is_informed {
+            let row = query(database.text(sql::LOG_HEAD)).fetch_one(self.connected().await?).await?;
+            (self.head, self.changes) = (number(&row, 0)?, int8(&row, 1)?);
+            self.places.forget_all();
+            self.recent.begin_at(self.head);
+            self.is_informed = true;
+        }
+        // Of each unknown stream whether it is to be given a key, in the order of the names.
+        let mut unknown: BTreeMap<&StreamId, bool> = BTreeMap::new();
+        let mut kinds: Vec<&KindName> = Vec::new();
+        for job in jobs {
+            for touched in &job.request.streams {
+                if job.is_fresh && job.tries == 0 {
+                    self.places.forget(&touched.stream);
+                }
+                if self.places.stream(&touched.stream).is_none() {
+                    *unknown.entry(&touched.stream).or_default() |= touched.may_be_absent();
+                }
+            }
+            kinds.extend(job.request.kinds.iter().filter(|kind| self.places.kind(kind).is_none()));
+        }
+        for is_made in [false, true] {
+            let names: Vec<StreamId> =
+                unknown.iter().filter(|(_, made)| **made == is_made).map(|(name, _)| (*name).clone()).collect();
+            if !names.is_empty() {
+                for (name, key, standing) in resolve(&database, self.connected().await?, &names, is_made).await? {
+                    self.places.learn(name, key, standing);
+                }
+            }
+        }
+        for kind in kinds {
+            if self.places.kind(kind).is_none() {
+                let key = query_scalar(database.text(sql::MAKE_KIND))
+                    .bind(&*kind.event_type)
+                    .bind(i64::from(kind.schema_version))
+                    .bind(&*kind.codec)
+                    .bind(&kind.category)
+                    .fetch_one(self.connected().await?)
+                    .await?;
+                self.places.learn_kind(kind.clone(), key);
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection, made anew when it was lost.
+    async fn connected(&mut self) -> Result<&mut PgConnection, Error> {
+        if self.connection.is_none() {
+            let connection = self.database.connection().await?;
+            self.backend = None;
+            self.connection = Some(connection);
+        }
+        let connection = self.connection.as_mut().ok_or(Error::WorkerCrashed)?;
+        if self.is_direct && self.backend.is_none() {
+            let row = query(self.database.text(sql::BACKEND)).fetch_one(&mut *connection).await?;
+            self.backend = Some((row.try_get(0)?, text(&row, 1)?.to_owned()));
+        }
+        Ok(connection)
+    }
+
+    /// Gives up the connection when the error means that it is of no more use.
+    fn lost(&mut self, error: &Error) {
+        if may_have_happened(error) {
+            self.connection = None;
+            self.is_informed = false;
+        }
+    }
+
+    /// After the connection was lost: whether what was asked on it has come to its end, so that what is seen now is the last word.
+    async fn is_over(&mut self) -> bool {
+        let Some((process, since)) = self.backend.take() else { return false };
+        let deadline = Instant::now() + self.patience;
+        while Instant::now() < deadline {
+            let database = Arc::clone(&self.database);
+            let works = match self.connected().await {
+                Ok(connection) => {
+                    query_scalar::<_, bool>(database.text(sql::BACKEND_WORKS))
+                        .bind(process)
+                        .bind(&since)
+                        .fetch_one(connection)
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            match works {
+                Ok(false) => return true,
+                Ok(true) => {}
+                Err(error) => self.lost(&error),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        false
+    }
+
+    fn trouble(&self, error: &Error) -> Trouble {
+        Trouble::of(error, "writing", &self.database.name)
+    }
+}
+
+/// The stream is so much in demand that nothing could be done to it.
+pub(crate) fn busy(stream: &StreamId) -> annals_core::StoreError {
+    annals_core::StoreError::new(
+        Failure::Unavailable,
+        format!("stream `{stream}` was changed by others again and again"),
+    )
+}
+
+/// The keys of streams and where they stand; those that have none are given one when that is asked for.
+async fn resolve(
+    database: &Database,
+    connection: &mut PgConnection,
+    names: &[StreamId],
+    make: bool,
+) -> Result<Vec<(StreamId, i64, Standing)>, Error> {
+    let names: Vec<&str> = names.iter().map(StreamId::as_str).collect();
+    let rows = query(database.text(sql::RESOLVE_STREAMS)).bind(names).bind(make).fetch_all(connection).await?;
+    let standing = |row: &PgRow| {
+        let version = number(row, 2)?;
+        Ok((stream_id(row, 0)?, int8(row, 1)?, Standing { version, status: streams::status(row.try_get(3)?, version) }))
+    };
+    rows.iter().map(standing).collect()
+}
+
+/// Under which numbers the events that an archiving removes are found, and where they stand.
+async fn archived(
+    database: &Database,
+    connection: &mut PgConnection,
+    stream: i64,
+    before: Version,
+) -> Result<(Vec<i64>, Vec<i64>), Error> {
+    let before = before.get().cast_signed();
+    let rows = query(database.text(sql::ARCHIVED_TAGS)).bind(stream).bind(before).fetch_all(connection).await?;
+    let (mut hashes, mut positions) = (Vec::new(), Vec::new());
+    for row in rows.iter().filter(|row| bytes(row, 1).is_ok_and(|tags| tags.is_some())) {
+        for tag in tags_of(text(row, 1)?)? {
+            hashes.push(hash(&tag));
+            positions.push(int8(row, 0)?);
+        }
+    }
+    Ok((hashes, positions))
+}

@@ -1,0 +1,2 @@
+-- how far the log goes
+select coalesce(max(position), 0) from annals.event

@@ -1,0 +1,15 @@
+-- how far the log goes, and a page of it behind a position up to another, oldest first, that ends with the event that fills it
+select head.position, page.position, page.stream, page.version, page.kind, page.append_index, page.occurred_at, page.recorded_at, page.id, page.tags, page.metadata, page.payload
+from (select coalesce(max(position), 0) as position from annals.event) as head
+left join lateral (
+    select
+        bounded.*,
+        sum(octet_length(payload)) over (order by position rows unbounded preceding) - octet_length(payload) as bytes_before
+    from (
+        select position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata, payload
+        from annals.event
+        where event.position > $1 and event.position <= least($2, head.position) and kind <> 0
+        order by position
+        limit $3
+    ) as bounded
+) as page on page.bytes_before < $4
