@@ -25,6 +25,18 @@ pub trait ViewKey: Sized + Clone + Send + Sync + fmt::Debug + 'static {
     /// The key that the id of a stream stands for (`alice` in `account-alice`), if it stands for one: the key of an event when a
     /// view says nothing else.
     fn from_stream_id(id: &str) -> Option<Self>;
+
+    /// The id of the one stream that the key stands for: what [`from_stream_id`](ViewKey::from_stream_id) makes this key of. Nothing, unless
+    /// said otherwise: then views with this key cannot be [inline](crate::Projection::inline).
+    ///
+    /// ```
+    /// use annals_projections::ViewKey;
+    ///
+    /// assert_eq!(7_u64.to_stream_id().as_deref(), Some("7"));
+    /// ```
+    fn to_stream_id(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The longest key, in bytes of its text.
@@ -50,6 +62,10 @@ impl ViewKey for String {
 
     fn from_stream_id(id: &str) -> Option<String> {
         Some(id.into())
+    }
+
+    fn to_stream_id(&self) -> Option<String> {
+        Some(self.clone())
     }
 }
 
@@ -82,6 +98,10 @@ macro_rules! unsigned {
             fn from_stream_id(id: &str) -> Option<$type> {
                 id.parse().ok()
             }
+
+            fn to_stream_id(&self) -> Option<String> {
+                Some(self.to_string())
+            }
         }
     )+};
 }
@@ -110,6 +130,10 @@ macro_rules! signed {
 
             fn from_stream_id(id: &str) -> Option<$type> {
                 id.parse().ok()
+            }
+
+            fn to_stream_id(&self) -> Option<String> {
+                Some(self.to_string())
             }
         }
     )+};

@@ -1,8 +1,10 @@
 //! Read models: kept up to date exactly once, rebuilt while the old one serves, and asked about the past. And side effects: reactors
 //! that follow the log, and processes that decide over a long time.
 
+mod inline;
 mod key;
 mod left_out;
+mod lifecycle;
 mod log;
 mod options;
 mod place;
@@ -11,6 +13,7 @@ mod program;
 mod query;
 mod reactor;
 mod rebuild;
+mod replay;
 mod rows;
 mod set_aside;
 mod status;

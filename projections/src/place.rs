@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use annals_core::{Store, ViewStore};
+use annals_core::{MemoryStore, Store, ViewStore};
 
 /// A view store that is kept alive.
 #[derive(Clone)]
@@ -14,6 +14,11 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// One that keeps nothing of use: for programs whose views are all folded when they are asked.
+    pub(crate) fn empty() -> Place {
+        Place::Own(Arc::new(MemoryStore::new()))
+    }
+
     /// Beside the log, if the store has room there.
     pub(crate) fn beside(store: &Arc<dyn Store>) -> Option<Place> {
         store.views().is_some().then(|| Place::Beside(Arc::clone(store)))

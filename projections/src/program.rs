@@ -8,10 +8,12 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{Annals, Phase, StoreError, ViewStore};
+use annals_core::{Annals, Companion, Phase, StoreError, ViewStore};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::inline::{self, InlineFold};
+use crate::lifecycle::Lifecycle;
 use crate::options::Options;
 use crate::place::Place;
 use crate::process::{Process, Processes};
@@ -35,12 +37,65 @@ use crate::view::View;
 pub struct Projection<V: View> {
     handlers: Handlers<V>,
     options: Options,
+    lifecycle: Lifecycle,
 }
 
 impl<V: View> Projection<V> {
     /// With the default options.
     pub fn new() -> Projection<V> {
-        Projection { handlers: V::handlers(), options: Options::default() }
+        Projection { handlers: V::handlers(), options: Options::default(), lifecycle: Lifecycle::Async }
+    }
+
+    /// Folded before the append of a command, and written in its transaction: who reads behind a command sees it, without waiting.
+    ///
+    /// For views keyed by the id of one category of streams, kept in the store of the log. A row travels with what this program's commands
+    /// and decisions append. Whatever else appends to the stream is followed by a worker as ever, and [`get`](crate::Views::get) folds what a
+    /// row lacks when it reads it; who looks for other programs' writes among several rows waits with `at_least`. A fold that looks at the position or the recorded time of an event does not travel: nobody knows them before the append.
+    ///
+    /// Each command reads the row and writes it. Changing between this and the default builds a new generation when the program starts.
+    ///
+    /// ```
+    /// # use annals_projections::{Projection, View};
+    /// # fn example<Balance: View>() -> Projection<Balance> {
+    /// Projection::<Balance>::new().inline()
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn inline(mut self) -> Projection<V> {
+        self.lifecycle = Lifecycle::Inline;
+        self
+    }
+
+    /// Folded from the log when it is asked, and kept nowhere: for views that are seldom asked, and for trying out a fold.
+    ///
+    /// Every question reads all events of the view's types up to its moment, whatever it asks for, and keeps in memory the rows that it asks
+    /// for. Nothing can be watched, and there is no [`history`](crate::Views::history) of a row.
+    ///
+    /// ```
+    /// # use annals_projections::{Projection, View};
+    /// # fn example<Balance: View>() -> Projection<Balance> {
+    /// Projection::<Balance>::new().live()
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn live(mut self) -> Projection<V> {
+        self.lifecycle = Lifecycle::Live;
+        self
+    }
+
+    /// As [`live`](Projection::live), for views whose every event changes the row of its own stream and no other: rows that are asked for by
+    /// their keys are each folded from one stream. An event that changes another row is an error of the question.
+    ///
+    /// ```
+    /// # use annals_projections::{Projection, View};
+    /// # fn example<Balance: View>() -> Projection<Balance> {
+    /// Projection::<Balance>::new().live_by_stream()
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn live_by_stream(mut self) -> Projection<V> {
+        self.lifecycle = Lifecycle::LiveByStream;
+        self
     }
 
     /// With these options.
@@ -116,12 +171,15 @@ pub struct Setup {
 /// A projection whose view's type is forgotten.
 trait Entry: Send + Sync {
     fn view(&self) -> (&'static str, u32, TypeId);
+    fn lifecycle(&self) -> Lifecycle;
     fn start(&self, site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>>;
 }
 
 struct Started {
     running: Running,
-    supervisor: JoinHandle<()>,
+    supervisor: Option<JoinHandle<()>>,
+    // Goes along with the appends of the program.
+    companion: Option<Arc<dyn Companion>>,
 }
 
 /// A view of a running program.
@@ -152,6 +210,16 @@ pub enum StartError {
     OtherLog {
         /// The view.
         view: &'static str,
+    },
+    /// The view cannot be inline, or not be folded by stream.
+    #[error("view `{view}` cannot be {lifecycle}: {reason}")]
+    Lifecycle {
+        /// The view.
+        view: &'static str,
+        /// What was asked for.
+        lifecycle: &'static str,
+        /// Why not.
+        reason: String,
     },
     /// A projection stopped before it was there.
     #[error("view `{view}` cannot be built: {reason}")]
@@ -204,10 +272,13 @@ impl Setup {
     ///
     /// As [`start`](Setup::start), but for what happens later.
     pub async fn start_in_background(self) -> Result<Program, StartError> {
-        let views = self.views.clone().or_else(|| Place::beside(self.db.store())).ok_or(StartError::NoViews)?;
+        let views = self.views.clone().or_else(|| Place::beside(self.db.store()));
+        // What is folded when it is asked needs no place.
+        let keeps_nothing = self.reactors.is_empty() && self.entries.iter().all(|entry| entry.lifecycle().is_live());
+        let views = views.or_else(|| keeps_nothing.then(Place::empty)).ok_or(StartError::NoViews)?;
         let (tell, stop) = watch::channel(false);
         let owner = owner_name();
-        let (mut running, mut supervisors) = (HashMap::new(), Vec::new());
+        let (mut running, mut supervisors, mut companions) = (HashMap::new(), Vec::new(), Vec::new());
         let mut named = std::collections::HashSet::new();
         for entry in &self.entries {
             let (name, version, _) = entry.view();
@@ -221,22 +292,22 @@ impl Setup {
             }
         }
         for entry in &self.entries {
-            let site =
-                Site { db: self.db.clone(), views: views.clone(), owner: owner.clone(), options: Options::default() };
+            let site = Site::new(&self.db, &views, &owner, entry.lifecycle());
             let started = entry.start(site, stop.clone()).await?;
             running.insert(entry.view().2, started.running);
-            supervisors.push(started.supervisor);
+            supervisors.extend(started.supervisor);
+            companions.extend(started.companion);
         }
+        let db = companions.into_iter().fold(self.db, Annals::with_companion);
         let mut reactors = HashMap::new();
         for registered in self.reactors {
-            let site =
-                Site { db: self.db.clone(), views: views.clone(), owner: owner.clone(), options: Options::default() };
+            let site = Site::new(&db, &views, &owner, Lifecycle::Async);
             let of = registered.of;
             let (reactions, worker) = registered.start(site, stop.clone()).await?;
             reactors.insert(of, reactions);
             supervisors.push(worker);
         }
-        let shared = Shared { db: self.db, running, reactors, stop: tell, supervisors: Mutex::new(supervisors) };
+        let shared = Shared { db, running, reactors, stop: tell, supervisors: Mutex::new(supervisors) };
         Ok(Program { shared: Arc::new(shared) })
     }
 }
@@ -259,9 +330,23 @@ impl<V: View> Entry for Projection<V> {
         (V::NAME, V::VERSION, TypeId::of::<V>())
     }
 
+    fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle
+    }
+
     fn start(&self, mut site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>> {
         Box::pin(async move {
             site.options = self.options.clone();
+            let checked = match self.lifecycle {
+                Lifecycle::Inline => inline::check::<V>(&site).map_err(|reason| ("inline", reason)),
+                Lifecycle::LiveByStream => inline::check_keys::<V>().map_err(|reason| ("live by stream", reason)),
+                Lifecycle::Async | Lifecycle::Live => Ok(()),
+            };
+            checked.map_err(|(lifecycle, reason)| StartError::Lifecycle { view: V::NAME, lifecycle, reason })?;
+            if self.lifecycle.is_live() {
+                let running = Running::of::<V>(site, false);
+                return Ok(Started { running, supervisor: None, companion: None });
+            }
             find_or_begin::<V>(&site).await?;
             Ok(supervise::<V>(site, stop, true))
         })
@@ -276,17 +361,29 @@ impl<V: View> Entry for Previously<V> {
         self.0.view()
     }
 
-    fn start(&self, site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>> {
-        Box::pin(async move { Ok(supervise::<V>(site, stop, false)) })
+    fn lifecycle(&self) -> Lifecycle {
+        Lifecycle::Async
+    }
+
+    fn start(&self, mut site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>> {
+        Box::pin(async move {
+            let generations = site.views.generations(V::NAME).await?;
+            let live = generations.iter().find(|of| of.spec.version == V::VERSION && of.phase == Phase::Live);
+            if live.is_some_and(|of| of.spec.inline) {
+                site.lifecycle = Lifecycle::Inline;
+            }
+            Ok(supervise::<V>(site, stop, false))
+        })
     }
 }
 
 fn supervise<V: View>(site: Site, stop: watch::Receiver<bool>, awaited: bool) -> Started {
-    let following = Following::new(V::NAME);
-    let supervisor =
-        Supervisor::<V> { site: site.clone(), following: following.clone(), handlers: Arc::new(V::handlers()) };
-    let set_aside = SetAside::of::<V>(&site, &following);
-    Started { running: Running { following, site, set_aside, awaited }, supervisor: tokio::spawn(supervisor.run(stop)) }
+    let running = Running::of::<V>(site.clone(), awaited);
+    let following = running.following.clone();
+    let companion = (site.lifecycle == Lifecycle::Inline)
+        .then(|| Arc::new(InlineFold::<V>::new(site.clone(), following.clone())) as Arc<dyn Companion>);
+    let supervisor = Supervisor::<V> { site, following, handlers: Arc::new(V::handlers()) };
+    Started { running, supervisor: Some(tokio::spawn(supervisor.run(stop))), companion }
 }
 
 /// Makes sure that there is a generation of this version and of these event types: the live one, one that is being built, or a
@@ -311,6 +408,12 @@ async fn find_or_begin<V: View>(site: &Site) -> Result<(), StartError> {
 }
 
 impl Running {
+    fn of<V: View>(site: Site, awaited: bool) -> Running {
+        let following = Following::new(V::NAME);
+        let set_aside = SetAside::of::<V>(&site, &following);
+        Running { following, site, set_aside, awaited }
+    }
+
     /// Returns when a generation of the view is live, or cannot become it.
     async fn is_there(&self) -> Result<(), StartError> {
         let mut changes = self.following.changes();

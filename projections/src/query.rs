@@ -4,8 +4,10 @@ mod aside;
 mod get;
 mod history;
 mod many;
+mod on_demand;
 mod past;
 mod rows;
+mod standing;
 mod valid;
 mod watch;
 
@@ -107,6 +109,13 @@ impl From<WorkError> for ViewError {
     }
 }
 
+impl ViewError {
+    /// An event or a row that cannot be read.
+    fn unreadable(error: impl std::error::Error) -> ViewError {
+        ViewError::Unreadable(crate::worker::chain(&error))
+    }
+}
+
 impl From<Unwritable> for ViewError {
     fn from(error: Unwritable) -> ViewError {
         ViewError::Unreadable(crate::worker::chain(&error))
@@ -137,7 +146,11 @@ impl<V: View> Views<V> {
     ///
     /// [`ViewError::NotYet`], which says what holds the view.
     pub async fn wait_for(&self, token: impl Into<Token>, at_most: Duration) -> Result<(), ViewError> {
-        self.reach(None, &token.into(), at_most).await.map(|_| ())
+        let token = token.into();
+        if self.is_live() {
+            return self.check_token(&token);
+        }
+        self.reach(None, &token, at_most).await.map(|_| ())
     }
 
     /// The generation that readers see, at least as far as they ask.
@@ -156,9 +169,7 @@ impl<V: View> Views<V> {
         token: &Token,
         at_most: Duration,
     ) -> Result<Generation, ViewError> {
-        if token.log() != self.site.db.store().id() {
-            return Err(annals_core::Invalid::new(format!("the token {token} is of another log")).into());
-        }
+        self.check_token(token)?;
         let there = async {
             loop {
                 let found = match live.take() {
@@ -207,6 +218,7 @@ impl<V: View> Views<V> {
 
     /// The generation that readers of this version see now.
     async fn live(&self) -> Result<Generation, ViewError> {
+        self.check_kept()?;
         let generations = self.site.views.generations(V::NAME).await?;
         let mut ours = generations.into_iter().filter(|of| of.spec.version == V::VERSION);
         if let Some(live) = ours.find(|of| of.phase == Phase::Live) {
@@ -218,6 +230,17 @@ impl<V: View> Views<V> {
             total = of.iter().map(|slot| slot.head.values().map(|at| at.get()).sum()).max().unwrap_or_default();
         }
         Err(ViewError::Building { done, total })
+    }
+
+    /// Refuses what is asked of kept rows when there are none.
+    fn check_kept(&self) -> Result<(), ViewError> {
+        if !self.is_live() {
+            return Ok(());
+        }
+        let view = V::NAME;
+        let what =
+            format!("view `{view}` is live: nothing of it is kept, so it can be asked for rows, and for nothing else");
+        Err(annals_core::Invalid::new(what).into())
     }
 
     fn key(&self, key: &V::Key) -> Result<String, ViewError> {

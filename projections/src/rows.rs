@@ -1,9 +1,9 @@
 //! The rows that a worker has at hand, and the fold of a batch onto them. Pure: what is missing is fetched before, what has
 //! changed is written after.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use annals_core::{Keeps, Parked, Position, RecordedEvent, RowChange, RowVersion, chrono};
+use annals_core::{Keeps, Parked, Position, RecordedEvent, RowChange, RowStep, RowVersion, Version, chrono};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use hashlink::LruCache;
@@ -26,12 +26,17 @@ pub(crate) struct Rows<V> {
     kept_max: usize,
     // How many keys the last batch was about: the ones used last.
     of_batch: usize,
+    // Whether rows stand at versions of their streams.
+    inline: bool,
 }
 
 struct Cached<V> {
     value: Option<V>,
     // As the store has it: what a poisoned row goes back to, and what tells that nothing changed.
     stored: Option<Bytes>,
+    // Of an inline view: where the row stood in its stream as the store has it, and where it stands with what was folded since.
+    stood: Version,
+    stands: Version,
 }
 
 /// What a batch changes.
@@ -41,6 +46,7 @@ pub(crate) struct Changes {
     pub(crate) versions: Vec<RowVersion>,
     pub(crate) touched: Vec<(String, Position)>,
     pub(crate) park: Vec<Parked>,
+    pub(crate) stands: Vec<RowStep>,
 }
 
 /// A row that cannot be written.
@@ -54,7 +60,13 @@ pub(crate) struct Unwritable {
 
 impl<V: View> Rows<V> {
     pub(crate) fn keeping(kept_max: usize) -> Rows<V> {
-        Rows { cached: LruCache::new_unbounded(), kept_max, of_batch: 0 }
+        Rows { cached: LruCache::new_unbounded(), kept_max, of_batch: 0, inline: false }
+    }
+
+    /// The same for a view whose rows travel with appends: what a row has already is not folded onto it again.
+    pub(crate) fn inline(mut self, inline: bool) -> Rows<V> {
+        self.inline = inline;
+        self
     }
 
     /// Lets go of the rows that were not used for longest, but not of those of the last batch, which the store may not have yet.
@@ -77,9 +89,44 @@ impl<V: View> Rows<V> {
 
     /// Takes in what the store has for a key.
     pub(crate) fn learn(&mut self, key: String, stored: Option<Bytes>) -> Result<(), Unwritable> {
+        self.learn_standing(key, stored, Version::NONE)
+    }
+
+    /// Takes in what the store has for a key of an inline view, and where that stands.
+    pub(crate) fn learn_standing(
+        &mut self,
+        key: String,
+        stored: Option<Bytes>,
+        stands: Version,
+    ) -> Result<(), Unwritable> {
         let value = decoded(&key, stored.as_ref())?;
-        self.cached.insert(key, Cached { value, stored });
+        self.cached.insert(key, Cached { value, stored, stood: stands, stands });
         Ok(())
+    }
+
+    /// Forgets all rows, because appends may change them.
+    pub(crate) fn forget_all(&mut self) {
+        self.cached.clear();
+    }
+
+    /// The rows of these steps, as they are now.
+    pub(crate) fn told(&mut self, steps: &[Step<V>]) -> Vec<RowChange> {
+        let keys: BTreeSet<&String> = steps.iter().flat_map(|step| &step.keys).collect();
+        let row = |key: &String| {
+            let value = self.cached.get(key)?.stored.clone();
+            Some(RowChange { key: key.clone(), value, indexed: Vec::new() })
+        };
+        keys.into_iter().filter_map(row).collect()
+    }
+
+    /// The rows at hand, each with its key; those that there are not are left out.
+    pub(crate) fn into_values(self) -> impl Iterator<Item = (String, V)> {
+        self.cached.into_iter().filter_map(|(key, cached)| Some((key, cached.value?)))
+    }
+
+    /// Whether the row has an event of this version of its stream already.
+    fn has_already(&mut self, key: &str, version: Version) -> bool {
+        self.inline && self.cached.get(key).is_some_and(|cached| version <= cached.stood)
     }
 
     /// Forgets a row, because somebody else changed it.
@@ -104,6 +151,9 @@ impl<V: View> Rows<V> {
                 run.end = run_end(record.position);
             }
             for key in &step.keys {
+                if self.has_already(key, record.version) {
+                    continue;
+                }
                 let poison = if parked.contains(key) {
                     None
                 } else if let Err(poison) = self.apply(key, step) {
@@ -135,11 +185,16 @@ impl<V: View> Rows<V> {
     }
 
     /// Sets the row to what it was, without a word about what is stored.
-    fn set(&mut self, key: &str, value: Option<&Bytes>) -> Result<(), Unwritable> {
+    fn set(&mut self, key: &str, value: Option<&Bytes>, stands: Version) -> Result<(), Unwritable> {
         if let Some(cached) = self.cached.get_mut(key) {
             cached.value = decoded(key, value)?;
+            cached.stands = stands;
         }
         Ok(())
+    }
+
+    fn stands_at(&mut self, key: &str) -> Version {
+        self.cached.get(key).map_or(Version::NONE, |cached| cached.stands)
     }
 
     fn apply(&mut self, key: &str, step: &Step<V>) -> Result<(), Poison> {
@@ -152,6 +207,7 @@ impl<V: View> Rows<V> {
         step.apply(&mut row)?;
         let removed = row.was_removed();
         cached.value = (!removed).then_some(value);
+        cached.stands = step.record().version;
         Ok(())
     }
 
@@ -159,8 +215,11 @@ impl<V: View> Rows<V> {
     fn go_back(&mut self, key: &str, before: &[Step<V>], position: Position) -> Result<(), Unwritable> {
         if let Some(cached) = self.cached.get_mut(key) {
             cached.value = decoded(key, cached.stored.as_ref())?;
+            cached.stands = cached.stood;
         }
-        for step in before.iter().filter(|step| step.is_about(key) && step.record().position < position) {
+        let stood = self.cached.get(key).filter(|_| self.inline).map_or(Version::NONE, |cached| cached.stood);
+        let before = before.iter().filter(|step| step.record().version > stood);
+        for step in before.filter(|step| step.is_about(key) && step.record().position < position) {
             // It went well a moment ago, and nothing but the row and the event is looked at.
             if let Err(poison) = self.apply(key, step) {
                 tracing::warn!(view = V::NAME, key, reason = poison.reason(), "a fold gave two answers to one event");
@@ -182,6 +241,10 @@ impl<V: View> Rows<V> {
     fn keep_row(&mut self, key: String, changes: &mut Changes) -> Result<(), Unwritable> {
         let value = self.encoded(&key)?;
         let Some(cached) = self.cached.get_mut(&key) else { return Ok(()) };
+        if self.inline && cached.stands > cached.stood {
+            changes.stands.push(RowStep { key: key.clone(), from: cached.stood, to: cached.stands });
+            cached.stood = cached.stands;
+        }
         if cached.stored == value {
             return Ok(());
         }
@@ -291,14 +354,17 @@ pub(crate) struct Drained {
 pub(crate) fn drained<V: View>(
     key: &str,
     stored: Option<Bytes>,
+    stands: Option<Version>,
     queue: Vec<Waiting<V>>,
 ) -> Result<Drained, Unwritable> {
-    let mut rows = Rows::<V>::keeping(1);
+    let mut rows = Rows::<V>::keeping(1).inline(stands.is_some());
     let mut before = stored.clone();
-    rows.learn(key.into(), stored)?;
+    rows.learn_standing(key.into(), stored, stands.unwrap_or(Version::NONE))?;
+    let mut stood = rows.stands_at(key);
     let mut drained = Drained { changes: Changes::default(), unpark: Vec::new(), still: None };
     for Waiting { parked, steps } in queue {
-        let folded = steps.and_then(|steps| {
+        let folded = steps.and_then(|mut steps| {
+            steps.retain(|step| !rows.has_already(key, step.record().version));
             steps.iter().try_for_each(|step| rows.apply(key, step))?;
             Ok(steps.first().map(|step| step.record().recorded_at))
         });
@@ -306,6 +372,7 @@ pub(crate) fn drained<V: View>(
             Ok(recorded_at) => {
                 if let Some(recorded_at) = recorded_at {
                     before = rows.encoded(key)?;
+                    stood = rows.stands_at(key);
                     let (at, value) = (parked.position, before.clone());
                     if V::KEEPS != Keeps::Present {
                         let version = RowVersion { key: key.into(), after: at.minus(1), up_to: at, recorded_at, value };
@@ -318,7 +385,7 @@ pub(crate) fn drained<V: View>(
                 drained.unpark.push((parked.key, parked.position));
             }
             Err(poison) => {
-                rows.set(key, before.as_ref())?;
+                rows.set(key, before.as_ref(), stood)?;
                 let (cause, attempts) = (Some(poison.reason().into()), parked.attempts + 1);
                 drained.still = Some(Parked { cause, attempts, ..parked });
                 break;
@@ -344,33 +411,33 @@ pub(crate) fn refold<V: View>(key: &str, stored: Option<&Bytes>, steps: &[Step<V
 
 /// What a row was from an event on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Version {
+pub(crate) struct Was {
     pub(crate) from: Position,
     pub(crate) recorded_at: DateTime<Utc>,
     pub(crate) value: Option<Bytes>,
 }
 
-/// What a row was after each event that is about it, up to one that makes no sense.
+/// What a row was after each event that is about it, up to one that makes no sense; and that one's reason.
 pub(crate) fn versions<V: View>(
     key: &str,
     base: Option<&Bytes>,
     steps: &[Step<V>],
-) -> Result<Vec<Version>, Unwritable> {
+) -> Result<(Vec<Was>, Option<Poison>), Unwritable> {
     let mut rows = Rows::keeping(1);
     rows.learn(key.into(), base.cloned())?;
-    let mut versions: Vec<Version> = Vec::new();
+    let mut versions: Vec<Was> = Vec::new();
     for step in steps.iter().filter(|step| step.is_about(key)) {
-        if rows.apply(key, step).is_err() {
-            break;
+        if let Err(poison) = rows.apply(key, step) {
+            return Ok((versions, Some(poison)));
         }
         let (from, recorded_at, value) = (step.record().position, step.record().recorded_at, rows.encoded(key)?);
         // One event may read as several.
         if versions.last().is_some_and(|last| last.from == from) {
             versions.pop();
         }
-        versions.push(Version { from, recorded_at, value });
+        versions.push(Was { from, recorded_at, value });
     }
-    Ok(versions)
+    Ok((versions, None))
 }
 
 /// Folds events onto a row; else the place of the one that makes no sense, and why not.

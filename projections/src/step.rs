@@ -1,12 +1,12 @@
 //! From a stored event to what it does to rows: decoded once, its keys known, the types forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use annals_core::{Event, Filter, Recorded, RecordedEvent, Undecodable};
+use annals_core::{Event, Filter, Position, Recorded, RecordedEvent, StreamId, Undecodable};
 
-use crate::key::checked;
+use crate::key::{ViewKey, checked};
 use crate::view::{Poison, Project, Row, View};
 
 /// The event types of a view, and how each is folded.
@@ -22,6 +22,7 @@ use crate::view::{Poison, Project, Row, View};
 /// ```
 pub struct Handlers<V: View> {
     by_type: BTreeMap<&'static str, Prepare<V>>,
+    categories: BTreeSet<&'static str>,
 }
 
 type Prepare<V> = fn(RecordedEvent) -> Result<Vec<Step<V>>, StepError>;
@@ -56,12 +57,16 @@ pub(crate) enum StepError {
     Undecodable(#[from] Undecodable),
     #[error("the event at position {} (id {}) has no key: {reason}", .record.position, .record.id)]
     NoKey { record: Box<RecordedEvent>, reason: String },
+    #[error(
+        "the event at position {position} changes rows {keys:?} of inline view `{view}`, and not only that of its stream `{stream}`"
+    )]
+    OtherKey { view: &'static str, position: Position, stream: StreamId, keys: Vec<String> },
 }
 
 impl<V: View> Handlers<V> {
     /// Of no event type yet.
     pub fn new() -> Handlers<V> {
-        Handlers { by_type: BTreeMap::new() }
+        Handlers { by_type: BTreeMap::new(), categories: BTreeSet::new() }
     }
 
     /// Also of `E`.
@@ -73,7 +78,30 @@ impl<V: View> Handlers<V> {
         for shape in E::shapes() {
             self.by_type.insert(shape.event_type, prepare::<V, E>);
         }
+        self.categories.insert(E::CATEGORY);
         self
+    }
+
+    /// The category of the streams, when there is one for all types.
+    pub(crate) fn category(&self) -> Option<&'static str> {
+        self.categories.first().copied().filter(|_| self.categories.len() == 1)
+    }
+
+    /// The key of the row that is folded from a stream and from no other.
+    pub(crate) fn own_key(&self, stream: &StreamId) -> Option<String> {
+        let key = V::Key::from_stream_id(stream.id()).filter(|_| self.category() == Some(stream.category()))?;
+        checked(&key).ok().filter(|_| key.to_stream_id().as_deref() == Some(stream.id()))
+    }
+
+    /// Refuses an event that changes another row than that of its stream.
+    pub(crate) fn check_own_stream(&self, step: &Step<V>) -> Result<(), StepError> {
+        let record = step.record();
+        let own = self.own_key(&record.stream);
+        if step.keys.iter().all(|key| Some(key) == own.as_ref()) {
+            return Ok(());
+        }
+        let (position, stream, keys) = (record.position, record.stream.clone(), step.keys.clone());
+        Err(StepError::OtherKey { view: V::NAME, position, stream, keys })
     }
 
     /// The stored names of the types, in order.

@@ -13,6 +13,7 @@ use annals_core::{
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
+use crate::lifecycle::Lifecycle;
 use crate::options::Options;
 use crate::place::Place;
 use crate::step::Handlers;
@@ -30,6 +31,13 @@ pub(crate) struct Site {
     pub(crate) views: Place,
     pub(crate) owner: String,
     pub(crate) options: Options,
+    pub(crate) lifecycle: Lifecycle,
+}
+
+impl Site {
+    pub(crate) fn new(db: &Annals, views: &Place, owner: &str, lifecycle: Lifecycle) -> Site {
+        Site { db: db.clone(), views: views.clone(), owner: owner.into(), options: Options::default(), lifecycle }
+    }
 }
 
 /// The generations that this process works on, for those who ask and wait.
@@ -194,6 +202,7 @@ pub(crate) fn spec_of<V: View>(site: &Site) -> GenerationSpec {
     spec.partitions = site.db.store().partitions();
     spec.slots = site.options.slots;
     spec.keeps = V::KEEPS;
+    spec.inline = site.lifecycle == Lifecycle::Inline;
     spec.indexes = V::INDEXES.iter().map(|name| (*name).into()).collect();
     spec
 }
@@ -201,7 +210,8 @@ pub(crate) fn spec_of<V: View>(site: &Site) -> GenerationSpec {
 /// Whether this program folds a generation as it was meant: slots may differ, what is folded may not.
 pub(crate) fn is_ours(generation: &Generation, spec: &GenerationSpec) -> bool {
     let of = &generation.spec;
-    (of.version, &of.handles, of.keeps, &of.indexes) == (spec.version, &spec.handles, spec.keeps, &spec.indexes)
+    let kept = |of: &GenerationSpec| (of.version, of.keeps, of.inline);
+    (kept(of), &of.handles, &of.indexes) == (kept(spec), &spec.handles, &spec.indexes)
 }
 
 /// One process at a time begins, checks and switches generations of a view.
@@ -353,7 +363,7 @@ impl<V: View> Supervisor<V> {
                 _ = stop.wait_for(|stop| *stop) => Err(WorkError::Anew),
             };
             match verified {
-                Ok(Verified::Equal { .. }) => {
+                Ok(Verified::Equal) => {
                     if let Err(error) = self.site.views.switch_to(generation.id).await {
                         tracing::warn!(view = V::NAME, error = chain(&error), "cannot switch to a new generation");
                     }

@@ -17,11 +17,7 @@ use crate::worker::WorkError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verified {
     /// All of them are what a replay gives.
-    Equal {
-        /// How many were compared.
-        #[allow(dead_code, reason = "said in the trace and the report of a rebuild")]
-        keys: usize,
-    },
+    Equal,
     /// One is not.
     Differs {
         /// Which.
@@ -34,11 +30,11 @@ pub(crate) enum Verified {
 pub(crate) async fn sampled<V: View>(site: &Site, generation: &Generation) -> Result<Verified, WorkError> {
     let wanted = site.options.verified_keys;
     if wanted == 0 || site.db.store().partitions() > 1 {
-        return Ok(Verified::Equal { keys: 0 });
+        return Ok(Verified::Equal);
     }
     let sample = sample(site, generation, wanted).await?;
     if sample.is_empty() {
-        return Ok(Verified::Equal { keys: 0 });
+        return Ok(Verified::Equal);
     }
     let keys: Vec<_> = sample.keys().cloned().collect();
     // The slots go on while the log is read, so the rows are taken last, and what came in between is folded too.
@@ -60,7 +56,7 @@ pub(crate) async fn sampled<V: View>(site: &Site, generation: &Generation) -> Re
         let differs = replayed.iter().find(|(key, value)| found.remove(*key) != **value);
         return Ok(match differs {
             Some((key, _)) => Verified::Differs { key: key.clone() },
-            None => Verified::Equal { keys: keys.len() },
+            None => Verified::Equal,
         });
     }
     // The slots never stood level while the log was this busy: nothing was found to be wrong.
@@ -68,7 +64,7 @@ pub(crate) async fn sampled<V: View>(site: &Site, generation: &Generation) -> Re
         view = V::NAME,
         "a generation was switched to without a sample, because its slots never stood level"
     );
-    Ok(Verified::Equal { keys: 0 })
+    Ok(Verified::Equal)
 }
 
 /// How often the rows are taken until all slots stand at one place.

@@ -12,7 +12,8 @@ mod shift;
 use std::sync::Arc;
 
 use annals_core::{
-    Checkpoint, CommitError, EventId, Failure, Generation, Partition, Position, ReadLog, RowChange, Store, StoreError,
+    Checkpoint, CommitError, EventId, Failure, Generation, Partition, Position, ReadLog, RecordedEvent, RowChange,
+    StandingRow, Store, StoreError, Version,
 };
 use tokio::sync::watch;
 
@@ -22,10 +23,11 @@ pub(crate) use progress::Progress;
 pub use progress::{SlotProgress, SlotState};
 
 use self::shift::Shift;
+use crate::left_out::LeftOut;
 use crate::options::Options;
 use crate::place::Place;
 use crate::rows::Unwritable;
-use crate::step::{Handlers, StepError};
+use crate::step::{Handlers, Step, StepError};
 use crate::supervisor::Following;
 use crate::view::View;
 
@@ -171,6 +173,30 @@ impl<V: View> Work<V> {
         };
         held.release().await;
         ended
+    }
+
+    /// What a stored event does in this view, without what people left out.
+    fn prepare(&self, left_out: &LeftOut, record: RecordedEvent) -> Result<Vec<Step<V>>, StepError> {
+        let steps = left_out.prepare(&self.handlers, record)?;
+        if self.generation.spec.inline {
+            steps.iter().try_for_each(|step| self.handlers.check_own_stream(step))?;
+        }
+        Ok(steps)
+    }
+
+    /// Rows of an inline view and where they stand, one for each of these keys.
+    async fn standing(&self, keys: &[String]) -> Result<Vec<StandingRow>, WorkError> {
+        let inline = self.log.inline_views().ok_or_else(|| {
+            WorkError::Stopped(format!("view `{}` is inline, and the store of this log keeps no inline views", V::NAME))
+        })?;
+        let mut found = inline.read_standing(self.generation.id, keys).await?.into_iter().peekable();
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        let row = |key: String| {
+            let nothing = |key| StandingRow { key, value: None, at: Version::NONE };
+            found.next_if(|row| row.key == key).unwrap_or_else(|| nothing(key))
+        };
+        Ok(keys.into_iter().map(row).collect())
     }
 
     /// Tells those who watch.

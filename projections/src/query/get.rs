@@ -8,6 +8,7 @@ use std::time::Duration;
 use annals_core::{Instant, Moment, Position, ReadRows, RowsBy, Token};
 
 use super::{ViewError, Views};
+use crate::lifecycle::Lifecycle;
 use crate::rows::decoded;
 use crate::view::View;
 
@@ -63,6 +64,20 @@ impl<V: View> Get<V> {
 
     async fn get(self) -> Result<Option<V>, ViewError> {
         let views = &self.views;
+        if views.is_live() {
+            self.at_least.iter().try_for_each(|token| views.check_token(token))?;
+            let valid_at = self.valid_at.map(|instant| instant.time()).transpose()?;
+            let asked = views.asked(self.as_of, valid_at).await?;
+            return Ok(views.values_on_demand(&[self.key], &asked).await?.pop().flatten());
+        }
+        if views.site.lifecycle == Lifecycle::Inline && self.valid_at.is_none() && self.as_of.is_none() {
+            let live = views.live().await?;
+            if live.spec.inline {
+                // Everything that is in the stream is in the answer.
+                self.at_least.iter().try_for_each(|token| views.check_token(token))?;
+                return views.standing_value(&live, &self.key).await;
+            }
+        }
         let live = views.live_at_least(self.at_least.as_ref(), self.wait).await?;
         let key = views.key(&self.key)?;
         let valid_at = self.valid_at.map(|instant| instant.time()).transpose()?;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{ViewError, Views, typed_key};
 use crate::key::ViewKey;
-use crate::rows::{Version, decoded, encode, run_end, versions};
+use crate::rows::{Was, decoded, encode, run_end, versions};
 use crate::view::View;
 
 /// The past of one row about to be read. Without more: its first hundred versions.
@@ -115,13 +115,13 @@ impl<V: View> Views<V> {
     }
 
     /// The versions that a stored run consists of.
-    async fn versions_of(&self, key: &str, base: Option<&Bytes>, run: &RowVersion) -> Result<Vec<Version>, ViewError> {
-        let whole = Version { from: run.up_to, recorded_at: run.recorded_at, value: run.value.clone() };
+    async fn versions_of(&self, key: &str, base: Option<&Bytes>, run: &RowVersion) -> Result<Vec<Was>, ViewError> {
+        let whole = Was { from: run.up_to, recorded_at: run.recorded_at, value: run.value.clone() };
         if run.after.next() == run.up_to {
             return Ok(vec![whole]);
         }
         let steps = self.steps_between(run.after, run.up_to).await?;
-        let mut versions = versions::<V>(key, base, &steps)?;
+        let (mut versions, _) = versions::<V>(key, base, &steps)?;
         // What was kept is what was told to readers.
         if versions.last().is_some_and(|last| last.value != whole.value) {
             versions.push(whole);
@@ -152,7 +152,7 @@ impl<V: View> HistoryOf<V> {
         let next = (found.len() > self.limit).then(|| found[self.limit - 1].from);
         let ends = found.split_off(found.len().min(self.limit));
         let mut versions: Vec<VersionOf<V>> = Vec::with_capacity(found.len());
-        for Version { from, recorded_at, value } in found {
+        for Was { from, recorded_at, value } in found {
             if let Some(before) = versions.last_mut() {
                 before.until = Some((from, recorded_at));
             }
@@ -165,9 +165,9 @@ impl<V: View> HistoryOf<V> {
     }
 
     /// One version more than the limit, when there is one.
-    async fn found(&self, generation: &Generation, key: &str) -> Result<Vec<Version>, ViewError> {
+    async fn found(&self, generation: &Generation, key: &str) -> Result<Vec<Was>, ViewError> {
         let (store, mut at) = (&self.views.site.views, self.after);
-        let mut found: Vec<Version> = Vec::new();
+        let mut found: Vec<Was> = Vec::new();
         // What the row was before; nothing while that is not known.
         let mut before: Option<Option<Bytes>> = None;
         loop {
@@ -179,7 +179,7 @@ impl<V: View> HistoryOf<V> {
                 let versions = if before.is_none() && run.up_to <= since {
                     // How it became what it was then is forgotten.
                     before = Some(None);
-                    vec![Version { from: run.up_to, recorded_at: run.recorded_at, value: run.value.clone() }]
+                    vec![Was { from: run.up_to, recorded_at: run.recorded_at, value: run.value.clone() }]
                 } else {
                     if before.is_none() {
                         let past = store.read_past(generation.id, &[key.to_owned()], run.after.max(since)).await?;

@@ -64,6 +64,11 @@ impl<V: View> Many<V> {
 
     async fn read(self) -> Result<Vec<Option<V>>, ViewError> {
         let views = &self.views;
+        if views.is_live() {
+            self.at_least.iter().try_for_each(|token| views.check_token(token))?;
+            let asked = views.asked(self.as_of, None).await?;
+            return views.values_on_demand(&self.keys, &asked).await;
+        }
         let live = views.live_at_least(self.at_least.as_ref(), self.wait).await?;
         let keys = self.keys.iter().map(|key| views.key(key)).collect::<Result<Vec<_>, _>>()?;
         if let Some(moment) = self.as_of {
@@ -84,6 +89,11 @@ impl<V: View> Views<V> {
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 live = self.live().await?;
+            }
+            if live.spec.inline {
+                // Appends change rows without a checkpoint that tells.
+                let rows = self.standing(&live, keys).await?;
+                return Ok(rows.into_iter().filter_map(|row| Some((row.key, row.value?))).collect());
             }
             let mut read = ReadRows::of(live.id, RowsBy::Keys(keys.to_vec())).limit(keys.len().max(1));
             let (mut found, mut stood) = (HashMap::new(), None);

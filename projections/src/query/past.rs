@@ -6,6 +6,7 @@ use annals_core::{Generation, Moment, Partition, PastRow, Position, ReadLog, Tok
 use bytes::Bytes;
 
 use super::history::keeping_the_past;
+use super::on_demand::no_one_position;
 use super::{ViewError, Views};
 use crate::left_out::LeftOut;
 use crate::rows::refold;
@@ -22,8 +23,7 @@ impl<V: View> Views<V> {
     ) -> Result<(Generation, Position), ViewError> {
         let generation = keeping_the_past::<V>(live)?;
         if self.site.db.store().partitions() > 1 {
-            let what = "a log of several partitions has no one position; ask each partition's cut";
-            return Err(annals_core::Invalid::new(what).into());
+            return Err(no_one_position());
         }
         let position = moment.resolve(&**self.site.db.store(), Partition(0)).await?;
         if position < generation.history_since {

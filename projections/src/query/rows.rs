@@ -123,6 +123,12 @@ impl<V: View> RowsOf<V> {
     }
 
     async fn read(self) -> Result<RowsFound<V>, ViewError> {
+        if self.views.is_live() {
+            self.at_least.iter().try_for_each(|token| self.views.check_token(token))?;
+            let asked = self.views.asked(self.as_of, None).await?;
+            let page = (self.limit, self.direction);
+            return self.views.page_on_demand(&self.by, self.after.as_ref(), page, &asked).await;
+        }
         let live = self.views.live_at_least(self.at_least.as_ref(), self.wait).await?;
         match self.as_of.clone() {
             Some(moment) => self.read_past(live, moment).await,

@@ -212,6 +212,7 @@ impl<V: View> Feed<V> {
     }
 
     async fn next(&mut self) -> Result<Option<News>, ViewError> {
+        self.views.check_kept()?;
         loop {
             let poll = self.views.site.options.poll;
             let woken = tokio::select! {

@@ -1,6 +1,7 @@
 //! The queue of a key: events that were set aside are folded in their order, as far as it goes.
 
-use annals_core::{Checkpoint, Lease, Parked, Partition, Position, ReadRows, RowsBy, ViewCommit};
+use annals_core::{Checkpoint, Lease, Parked, Partition, Position, ReadRows, RowsBy, Version, ViewCommit};
+use bytes::Bytes;
 
 use super::{Held, Work, WorkError};
 use crate::left_out::LeftOut;
@@ -85,19 +86,29 @@ impl<V: View> Work<V> {
         left_out: &LeftOut,
     ) -> Result<Emptied, WorkError> {
         let at = self.checkpoint(partition).await?;
-        let read = ReadRows::of(self.generation.id, RowsBy::Keys(vec![key.into()])).limit(1);
-        let stored = self.views.read_rows(read).await?.rows.into_iter().next().map(|row| row.value);
         let waiting = self.prepared(key, partition, queue, left_out).await?;
-        let Drained { changes, unpark, still } = drained::<V>(key, stored, waiting)?;
+        let (stored, stands) = self.row(key).await?;
+        let Drained { changes, unpark, still } = drained::<V>(key, stored, stands, waiting)?;
         let mut commit = ViewCommit::new(self.generation.id, lease, at.position, at.clone());
         let emptied = Emptied { settled: unpark.len() as u64, still };
         (commit.rows, commit.versions, commit.touched) = (changes.rows, changes.versions, changes.touched);
+        commit.stands = changes.stands;
         commit.unpark = unpark;
         commit.park = emptied.still.iter().cloned().collect();
         let rows = commit.rows.clone();
         self.views.commit_view(commit).await?;
         self.tell(at.partition, at.position, Some(rows));
         Ok(emptied)
+    }
+
+    /// A row as it is, and where it stands when the view is inline.
+    async fn row(&self, key: &str) -> Result<(Option<Bytes>, Option<Version>), WorkError> {
+        if self.generation.spec.inline {
+            let row = self.standing(&[key.to_owned()]).await?.pop();
+            return Ok(row.map_or((None, Some(Version::NONE)), |row| (row.value, Some(row.at))));
+        }
+        let read = ReadRows::of(self.generation.id, RowsBy::Keys(vec![key.into()])).limit(1);
+        Ok((self.views.read_rows(read).await?.rows.into_iter().next().map(|row| row.value), None))
     }
 
     pub(super) async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, WorkError> {
@@ -120,7 +131,7 @@ impl<V: View> Work<V> {
         for parked in queue {
             let steps = match records.next_if(|record| record.position == parked.position) {
                 None => Err(Poison::new("the event is not in the log any more; skip it, or rebuild the view")),
-                Some(record) => match left_out.prepare(&self.handlers, record) {
+                Some(record) => match self.prepare(left_out, record) {
                     Ok(mut steps) => {
                         steps.retain(|step| step.keys.iter().any(|of| of == key));
                         Ok(steps)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
     Checkpoint, CommitError, EventId, Failure, Keeps, LogPage, Parked, Partition, Position, ReadLog, ReadRows,
-    RowChange, RowsBy, StoreError, ViewCommit,
+    RowChange, RowsBy, StandingRow, StoreError, ViewCommit,
 };
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -77,7 +77,7 @@ impl<'a, V: View> Shift<'a, V> {
             work,
             held,
             feeds,
-            rows: Rows::keeping(work.options.rows_kept_max),
+            rows: Rows::keeping(work.options.rows_kept_max).inline(work.generation.spec.inline),
             committing: JoinSet::new(),
             parked: HashSet::new(),
             parked_events: 0,
@@ -135,7 +135,7 @@ impl<'a, V: View> Shift<'a, V> {
             for record in page.events {
                 bytes += record.payload.len();
                 let position = record.position;
-                match self.left_out.prepare(&work.handlers, record) {
+                match work.prepare(&self.left_out, record) {
                     Ok(prepared) => steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots)),
                     Err(error) => {
                         // What stands before it is settled all the same.
@@ -179,7 +179,13 @@ impl<'a, V: View> Shift<'a, V> {
 
     /// Folds a batch, and hands it over when the one before was taken.
     async fn commit(&mut self, index: usize, begun: Position, steps: &[Step<V>]) -> Result<(), WorkError> {
-        let work = self.work;
+        let (work, inline) = (self.work, self.work.generation.spec.inline);
+        if inline {
+            // Appends write rows too. What is read behind the log and behind all that was handed over has the events up to there, or
+            // is moved on only by appends that have them.
+            self.settle().await?;
+            self.rows.forget_all();
+        }
         self.fetch(steps).await?;
         let feed = &mut self.feeds[index];
         let (partition, up_to) = (feed.partition, feed.position);
@@ -188,13 +194,15 @@ impl<'a, V: View> Shift<'a, V> {
         }
         let to =
             Checkpoint { slot: work.slot, partition, position: up_to, event: feed.event, state: bytes::Bytes::new() };
-        let Changes { rows, versions, touched, park } = self.rows.fold(steps, &mut self.parked, work.clock.now())?;
+        let Changes { rows, versions, touched, park, stands } =
+            self.rows.fold(steps, &mut self.parked, work.clock.now())?;
         self.settle().await?;
         self.room_for(park.len())?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
-        let told = work.following.wants(rows.len()).then(|| rows.clone());
+        let told = work.following.wants(rows.len()).then(|| if inline { self.rows.told(steps) } else { rows.clone() });
         let committing = Committing { partition, up_to, events: steps.len() as u64, rows: told, park: park.clone() };
         (commit.rows, commit.versions, commit.touched, commit.park) = (rows, versions, touched, park);
+        commit.stands = stands;
         let views = work.views.clone();
         self.committing.spawn(async move { views.commit_view(commit).await.map(|()| committing) });
         self.rows.trim();
@@ -293,6 +301,12 @@ impl<'a, V: View> Shift<'a, V> {
     async fn fetch(&mut self, steps: &[Step<V>]) -> Result<(), WorkError> {
         let missing = self.rows.missing(steps);
         for keys in missing.chunks(LOOKUP_KEYS) {
+            if self.work.generation.spec.inline {
+                for StandingRow { key, value, at } in self.work.standing(keys).await? {
+                    self.rows.learn_standing(key, value, at)?;
+                }
+                continue;
+            }
             let read = ReadRows::of(self.work.generation.id, RowsBy::Keys(keys.to_vec())).limit(keys.len());
             let page = self.work.views.read_rows(read).await?;
             let mut found: HashMap<_, _> = page.rows.into_iter().map(|row| (row.key, row.value)).collect();

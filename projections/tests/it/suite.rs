@@ -5,7 +5,9 @@
 mod bank;
 mod exactly_once;
 mod history;
+mod inline;
 mod lifecycle;
+mod lifecycles;
 mod past;
 mod place;
 mod poison;

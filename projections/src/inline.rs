@@ -1,0 +1,227 @@
+//! Inline views: rows are folded before the append of a command, and written with it.
+//!
+//! A row travels only when it is certain to be what the worker would make of it: when the row stands at what the command was decided on,
+//! when the fold looks at nothing that is known only once the events are recorded, and when no event makes no sense. Whatever does not
+//! travel is brought up by the worker of the view, which follows the log as that of any other view does.
+
+use std::fmt;
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{
+    AppendStreams, Companion, GenerationId, Keeps, NewEvent, Phase, Place, Position, PreparedRow, PreparedVersion,
+    ReadStream, StandingRow, StreamId, Version,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::key::ViewKey;
+use crate::left_out::LeftOut;
+use crate::place;
+use crate::rows::{Was, decoded, folded, versions};
+use crate::step::{Handlers, Step};
+use crate::supervisor::{Following, Site};
+use crate::view::View;
+use crate::worker::WorkError;
+
+/// Events that a row may be behind and still travel: more are left to the worker.
+const BEHIND_EVENTS: usize = 256;
+
+/// Bytes of a row and its past that travel with an append: more are left to the worker.
+const TRAVELS_BYTES: usize = 1 << 20;
+
+/// Why a view cannot be inline in this program, if that is so.
+pub(crate) fn check<V: View>(site: &Site) -> Result<(), String> {
+    if !matches!(site.views, place::Place::Beside(_)) {
+        return Err("its rows travel with appends, so it is kept in the store of the log and in no other".into());
+    }
+    if site.db.store().inline_views().is_none() {
+        return Err("the store of the log cannot write rows with appends".into());
+    }
+    check_keys::<V>()
+}
+
+/// Why the rows of a view cannot each be folded from one stream, if that is so.
+pub(crate) fn check_keys<V: View>() -> Result<(), String> {
+    let handlers = V::handlers();
+    if handlers.category().is_none() {
+        return Err(format!(
+            "its events are of several categories of streams, which would share its rows ({handlers:?})"
+        ));
+    }
+    // A key that stands for the id `1` says for which stream it stands.
+    match V::Key::from_stream_id("1") {
+        Some(key) if key.to_stream_id().as_deref() != Some("1") => {
+            Err("its key is not the id of a stream: `ViewKey::to_stream_id` says nothing".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Folds the rows of one view that travel with appends.
+pub(crate) struct InlineFold<V: View> {
+    site: Site,
+    following: Following,
+    handlers: Handlers<V>,
+}
+
+/// A stream of an append, with the row that is folded from it.
+struct Wanted<'a> {
+    stream: &'a StreamId,
+    key: String,
+    version: Version,
+    events: Vec<(usize, &'a NewEvent)>,
+}
+
+impl<V: View> InlineFold<V> {
+    pub(crate) fn new(site: Site, following: Following) -> InlineFold<V> {
+        InlineFold { site, following, handlers: V::handlers() }
+    }
+
+    /// The generation whose rows travel: the one that readers see, if this program folds it.
+    fn generation(&self) -> Option<GenerationId> {
+        let live = self.following.each(|of| (of.generation.phase == Phase::Live).then_some(of.generation.id));
+        live.into_iter().flatten().next_back()
+    }
+
+    fn wanted<'a>(&self, append: &'a AppendStreams) -> Vec<Wanted<'a>> {
+        let mut wanted = Vec::new();
+        for (stream, _) in &append.expectations {
+            let (Some(key), Some(after)) = (self.handlers.own_key(stream), append.stands_after(stream)) else {
+                continue;
+            };
+            let events: Vec<_> = append.events.iter().enumerate().filter(|(_, (to, _))| to == stream).collect();
+            let events: Vec<_> = events.into_iter().map(|(index, (_, event))| (index, event)).collect();
+            if !events.is_empty() {
+                let version = Version::new(after.get() - events.len() as u64);
+                wanted.push(Wanted { stream, key, version, events });
+            }
+        }
+        wanted
+    }
+
+    async fn rows(&self, append: &AppendStreams) -> Result<Vec<PreparedRow>, WorkError> {
+        let wanted = self.wanted(append);
+        let (Some(generation), false) = (self.generation(), wanted.is_empty()) else { return Ok(Vec::new()) };
+        let Some(inline) = self.site.db.store().inline_views() else { return Ok(Vec::new()) };
+        let keys: Vec<String> = wanted.iter().map(|row| row.key.clone()).collect();
+        let found = inline.read_standing(generation, &keys).await?;
+        let mut rows = Vec::with_capacity(wanted.len());
+        for row in &wanted {
+            let standing = found.iter().find(|found| found.key == row.key).cloned();
+            let standing =
+                standing.unwrap_or_else(|| StandingRow { key: row.key.clone(), value: None, at: Version::NONE });
+            rows.extend(self.row(generation, row, standing).await?);
+        }
+        Ok(rows)
+    }
+
+    /// The row with the events of the append; nothing, when that is left to the worker.
+    async fn row(
+        &self,
+        generation: GenerationId,
+        wanted: &Wanted<'_>,
+        standing: StandingRow,
+    ) -> Result<Option<PreparedRow>, WorkError> {
+        let from = standing.at;
+        let Some(base) = self.caught_up(wanted, standing).await? else { return Ok(None) };
+        // Nobody knows yet where and when the events will be recorded. What does not depend on it is the same anywhere.
+        let Some(past) = self.fold_at(wanted, base.as_ref(), &MADE_UP[0])? else { return Ok(None) };
+        if self.fold_at(wanted, base.as_ref(), &MADE_UP[1])?.as_ref() != Some(&past) {
+            return Ok(None);
+        }
+        let mut row = PreparedRow::new(generation, wanted.stream.clone(), wanted.key.clone(), from);
+        row.value = past.last().map_or(base, |last| last.value.clone());
+        let value: Option<V> = decoded(&wanted.key, row.value.as_ref())?;
+        row.indexed = value.as_ref().map(View::indexed).unwrap_or_default();
+        if V::KEEPS != Keeps::Present {
+            row.past = past;
+        }
+        Ok(Some(row).filter(|row| row.size_bytes() <= TRAVELS_BYTES))
+    }
+
+    /// The row at the version that the append expects of its stream; nothing, when the worker has to bring it there.
+    async fn caught_up(&self, wanted: &Wanted<'_>, standing: StandingRow) -> Result<Option<Option<Bytes>>, WorkError> {
+        let StandingRow { key, value, at } = standing;
+        if at >= wanted.version {
+            return Ok((at == wanted.version).then_some(value));
+        }
+        let read = ReadStream::of(wanted.stream.clone()).from(at.next()).to(wanted.version).everything();
+        let page = self.site.db.store().read_stream(read.limit(BEHIND_EVENTS)).await?;
+        if page.next.is_some() {
+            return Ok(None);
+        }
+        let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
+        let mut steps = Vec::new();
+        for record in page.events {
+            steps.extend(left_out.prepare(&self.handlers, record)?);
+        }
+        if steps.iter().any(|step| self.handlers.check_own_stream(step).is_err()) {
+            return Ok(None);
+        }
+        if !steps.is_empty() && V::KEEPS != Keeps::Present {
+            // What the row was in between is kept too, which only a worker does.
+            return Ok(None);
+        }
+        Ok(folded(&key, value, &steps)?.ok())
+    }
+
+    /// What the row is after each of the events that touches it, were they recorded there; nothing, when one makes no sense.
+    fn fold_at(
+        &self,
+        wanted: &Wanted<'_>,
+        base: Option<&Bytes>,
+        made_up: &MadeUp,
+    ) -> Result<Option<Vec<PreparedVersion>>, WorkError> {
+        let partition = self.site.db.store().partition_of(wanted.stream);
+        let mut steps: Vec<Step<V>> = Vec::new();
+        for (number, (index, event)) in (1..).zip(&wanted.events) {
+            let place = Place {
+                stream: wanted.stream.clone(),
+                version: Version::new(wanted.version.get() + number),
+                partition,
+                position: Position::new(made_up.position + *index as u64),
+                append_index: *index as u32,
+                recorded_at: made_up.recorded_at(),
+            };
+            steps.extend(self.handlers.prepare(event.recorded(place))?);
+        }
+        if steps.iter().any(|step| self.handlers.check_own_stream(step).is_err()) {
+            return Ok(None);
+        }
+        let (versions, poison) = versions(&wanted.key, base, &steps)?;
+        let past = |was: Was| PreparedVersion { event: (was.from.get() - made_up.position) as usize, value: was.value };
+        Ok(poison.is_none().then(|| versions.into_iter().map(past).collect()))
+    }
+}
+
+/// A place in the log that no event has.
+struct MadeUp {
+    position: u64,
+    micros: i64,
+}
+
+/// As far from each other as they can be.
+const MADE_UP: [MadeUp; 2] =
+    [MadeUp { position: 1, micros: 0 }, MadeUp { position: 1 << 60, micros: 253_402_214_399_654_321 }];
+
+impl MadeUp {
+    fn recorded_at(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(self.micros).unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl<V: View> Companion for InlineFold<V> {
+    async fn prepare(&self, append: &AppendStreams) -> Vec<PreparedRow> {
+        self.rows(append).await.unwrap_or_else(|error| {
+            tracing::debug!(view = V::NAME, error = crate::worker::chain(&error), "rows are left to the worker");
+            Vec::new()
+        })
+    }
+}
+
+impl<V: View> fmt::Debug for InlineFold<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InlineFold").field("view", &V::NAME).finish_non_exhaustive()
+    }
+}

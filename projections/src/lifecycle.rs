@@ -1,0 +1,22 @@
+//! When a view is folded: behind the log, with the append, or when it is asked.
+
+/// When the rows of a view are folded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Lifecycle {
+    /// By workers that follow the log.
+    #[default]
+    Async,
+    /// Before the append, and written with it.
+    Inline,
+    /// When they are asked for, from the log.
+    Live,
+    /// When they are asked for, each from the one stream that it stands for.
+    LiveByStream,
+}
+
+impl Lifecycle {
+    /// Whether nothing is kept.
+    pub(crate) fn is_live(self) -> bool {
+        matches!(self, Lifecycle::Live | Lifecycle::LiveByStream)
+    }
+}

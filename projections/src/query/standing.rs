@@ -1,0 +1,68 @@
+//! Rows of inline views: as they are kept, with what their streams have had since.
+
+use annals_core::{Generation, Invalid, ReadStream, StandingRow, StreamId, Token, Version};
+
+use super::{ViewError, Views};
+use crate::key::ViewKey;
+use crate::left_out::LeftOut;
+use crate::replay::Replay;
+use crate::rows::decoded;
+use crate::step::Handlers;
+use crate::view::View;
+
+impl<V: View> Views<V> {
+    /// A row of an inline view with everything that was appended to its stream, by this program or another.
+    pub(super) async fn standing_value(&self, generation: &Generation, key: &V::Key) -> Result<Option<V>, ViewError> {
+        let text = self.key(key)?;
+        let row = self.standing(generation, std::slice::from_ref(&text)).await?.pop();
+        let (value, at) = row.map_or((None, Version::NONE), |row| (row.value, row.at));
+        let handlers = V::handlers();
+        let Some(stream) = own_stream(&handlers, key) else { return Ok(decoded(&text, value.as_ref())?) };
+        let mut read = ReadStream::of(stream).from(at.next()).everything();
+        let mut page = self.site.db.store().read_stream(read.clone()).await?;
+        if page.events.is_empty() {
+            return Ok(decoded(&text, value.as_ref())?);
+        }
+        let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
+        let mut replay = Replay::from(&text, value)?;
+        loop {
+            let mut steps = Vec::with_capacity(page.events.len());
+            for record in page.events {
+                steps.extend(left_out.prepare(&handlers, record).map_err(ViewError::unreadable)?);
+            }
+            replay.take(&steps)?;
+            let Some(next) = page.next else {
+                return Ok(replay.into_rows().find(|(key, _)| *key == text).map(|(_, row)| row));
+            };
+            read = read.resume(next);
+            page = self.site.db.store().read_stream(read.clone()).await?;
+        }
+    }
+
+    /// Rows of an inline view as they are kept, all of one moment.
+    pub(super) async fn standing(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+    ) -> Result<Vec<StandingRow>, ViewError> {
+        match self.site.db.store().inline_views() {
+            Some(inline) => Ok(inline.read_standing(generation.id, keys).await?),
+            None => {
+                Err(Invalid::new(format!("view `{}` is inline, and this store keeps no inline views", V::NAME)).into())
+            }
+        }
+    }
+
+    /// Whether a token is one that this log can have given.
+    pub(super) fn check_token(&self, token: &Token) -> Result<(), ViewError> {
+        if token.log() == self.site.db.store().id() {
+            return Ok(());
+        }
+        Err(Invalid::new(format!("the token {token} is of another log")).into())
+    }
+}
+
+/// The stream that a key stands for.
+pub(super) fn own_stream<V: View>(handlers: &Handlers<V>, key: &V::Key) -> Option<StreamId> {
+    StreamId::of(handlers.category()?, key.to_stream_id()?).ok()
+}

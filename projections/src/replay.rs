@@ -1,0 +1,44 @@
+//! Rows folded in memory as a worker folds them, for questions that no kept row answers.
+
+use std::collections::HashSet;
+
+use annals_core::chrono::DateTime;
+use bytes::Bytes;
+
+use crate::rows::{Rows, Unwritable};
+use crate::step::Step;
+use crate::view::View;
+
+/// Rows, and what has happened to them so far. A row whose event makes no sense stays as it was before it.
+pub(crate) struct Replay<V: View> {
+    rows: Rows<V>,
+    ended: HashSet<String>,
+}
+
+impl<V: View> Replay<V> {
+    /// Of no rows yet.
+    pub(crate) fn new() -> Replay<V> {
+        Replay { rows: Rows::keeping(usize::MAX), ended: HashSet::new() }
+    }
+
+    /// Goes on from a row as it is kept.
+    pub(crate) fn from(key: &str, stored: Option<Bytes>) -> Result<Replay<V>, Unwritable> {
+        let mut replay = Replay::new();
+        replay.rows.learn(key.into(), stored)?;
+        Ok(replay)
+    }
+
+    /// Takes in what happened next.
+    pub(crate) fn take(&mut self, steps: &[Step<V>]) -> Result<(), Unwritable> {
+        for key in self.rows.missing(steps) {
+            self.rows.learn(key, None)?;
+        }
+        // When an event was set aside is told to nobody here.
+        self.rows.fold(steps, &mut self.ended, DateTime::default()).map(|_| ())
+    }
+
+    /// The rows that there are, each with its key.
+    pub(crate) fn into_rows(self) -> impl Iterator<Item = (String, V)> {
+        self.rows.into_values()
+    }
+}
