@@ -3,6 +3,7 @@
 use std::fmt;
 
 use annals_core::Invalid;
+use annals_core::chrono::{Datelike, NaiveDate};
 
 /// What a view's rows are known by.
 ///
@@ -141,6 +142,40 @@ macro_rules! signed {
 
 signed! { i32 as u32, i64 as u64 }
 
+/// As people write it, `2026-03-31`. Years that do not have four digits keep their place in the order: before them stands `-`, and behind the
+/// year 9999 `~`.
+impl ViewKey for NaiveDate {
+    fn to_key(&self) -> String {
+        let (year, month, day) = (self.year(), self.month(), self.day());
+        match year {
+            ..0 => format!("-{:06}-{month:02}-{day:02}", year.abs_diff(NaiveDate::MIN.year())),
+            0..=9_999 => format!("{year:04}-{month:02}-{day:02}"),
+            _ => format!("~{year:06}-{month:02}-{day:02}"),
+        }
+    }
+
+    fn from_key(text: &str) -> Option<NaiveDate> {
+        let far = |rest: &str| -> Option<(u32, String)> {
+            let (year, day) = rest.split_once('-')?;
+            Some((year.parse().ok()?, day.to_owned()))
+        };
+        let (year, day) = match text.split_at_checked(1)? {
+            ("-", rest) => {
+                far(rest).and_then(|(year, day)| Some((NaiveDate::MIN.year().checked_add_unsigned(year)?, day)))?
+            }
+            ("~", rest) => far(rest).and_then(|(year, day)| Some((i32::try_from(year).ok()?, day)))?,
+            _ => far(text).and_then(|(year, day)| Some((i32::try_from(year).ok()?, day)))?,
+        };
+        let (month, day) = day.split_once('-')?;
+        let date = NaiveDate::from_ymd_opt(year, month.parse().ok()?, day.parse().ok()?)?;
+        (date.to_key() == text).then_some(date)
+    }
+
+    fn from_stream_id(id: &str) -> Option<NaiveDate> {
+        NaiveDate::from_key(id)
+    }
+}
+
 /// Stands between the parts of a tuple. It orders before every character that a part should hold.
 const BETWEEN: char = '\u{1f}';
 
@@ -200,6 +235,43 @@ mod tests {
             prop_assert_eq!(i64::from_key(&a.to_key()), Some(a));
             let key = (text, a, b);
             prop_assert_eq!(<(String, i64, u32)>::from_key(&key.to_key()), Some(key));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn dates_order_as_their_keys_do(a in DAYS, b in DAYS) {
+            let (a, b) = (date(a), date(b));
+            prop_assert_eq!(a.cmp(&b), a.to_key().cmp(&b.to_key()));
+            prop_assert_eq!(NaiveDate::from_key(&a.to_key()), Some(a));
+        }
+    }
+
+    const DAYS: std::ops::RangeInclusive<i32> = -95_746_000..=95_745_000;
+
+    fn date(days: i32) -> NaiveDate {
+        NaiveDate::from_num_days_from_ce_opt(days).unwrap()
+    }
+
+    #[test]
+    fn a_date_is_a_key_as_people_write_it() {
+        let date = |year, month, day| NaiveDate::from_ymd_opt(year, month, day).unwrap();
+        for (date, key) in [
+            (date(2026, 3, 31), "2026-03-31"),
+            (date(0, 1, 1), "0000-01-01"),
+            (date(9999, 12, 31), "9999-12-31"),
+            (date(10_000, 1, 1), "~010000-01-01"),
+            (date(-1, 12, 31), "-262142-12-31"),
+        ] {
+            assert_eq!((date.to_key().as_str(), NaiveDate::from_key(key)), (key, Some(date)));
+        }
+        for no_date in
+            ["", "2026", "2026-3-31", "2026-02-30", "2026-03-31T00:00", "+2026-03-31", "é026-03-31", "-", "~1-1-1"]
+        {
+            assert_eq!(NaiveDate::from_key(no_date), None, "{no_date}");
+        }
+        for edge in [NaiveDate::MIN, NaiveDate::MAX] {
+            assert_eq!(NaiveDate::from_key(&edge.to_key()), Some(edge));
         }
     }
 
