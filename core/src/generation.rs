@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use crate::error::Invalid;
 use crate::position::{LogId, Position};
@@ -22,7 +23,8 @@ impl std::fmt::Display for GenerationId {
 }
 
 /// What a generation is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
     /// It is being filled; readers do not see it.
@@ -34,7 +36,8 @@ pub enum Phase {
 }
 
 /// How much of the past a view keeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Keeps {
     /// Only the present rows.

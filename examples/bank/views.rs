@@ -3,107 +3,40 @@
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use annals::prelude::*;
-use annals::projections::{
-    Options, RebuildError, RowEntry, RowsOf, SlotProgress, SlotState, StartError, Status, ViewError, ViewKey,
-};
-use annals::{Partition, Phase, StoreError};
+use annals::projections::{Options, RebuildError, RowEntry, RowsOf, StartError, Status, ViewError, ViewKey};
+use annals::{Partition, StoreError};
 use indicatif::ProgressBar;
 
 use crate::balances::BalanceChange;
 use crate::statements::MonthlyStatement;
 use crate::volume::DailyVolume;
 
-/// How often the bar is drawn while read models are brought up.
-const TICK: Duration = Duration::from_millis(100);
-
-/// Why the read models cannot be asked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NotUp {
-    #[error(transparent)]
-    Start(#[from] StartError),
-    #[error("{0}")]
-    Stopped(String),
-    #[error(transparent)]
-    View(#[from] ViewError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// Starts the read models and waits until they have seen everything that is in the log now. The first time on a file they are
 /// built; later only what was recorded since is folded.
 ///
 /// Whoever gets a program stops it in the end: then the next one need not wait until its leases run out.
-pub(crate) async fn up(db: Annals, bar: &ProgressBar) -> Result<Program, NotUp> {
-    let db = db
-        .with(BalanceChange::projection())
+pub(crate) async fn up(db: Annals, bar: &ProgressBar) -> Result<Program, StartError> {
+    let bar = bar.clone();
+    db.with(BalanceChange::projection())
         .with(MonthlyStatement::projection())
         .with(DailyVolume::projection())
-        .start_in_background()
-        .await?;
-    match come_to_the_head(&db, bar).await {
-        Ok(()) => Ok(db),
-        Err(error) => {
-            db.stop().await;
-            Err(error)
-        }
-    }
+        .caught_up()
+        .on_progress(move |all| show(all, &bar))
+        .start()
+        .await
 }
 
-async fn come_to_the_head(db: &Program, bar: &ProgressBar) -> Result<(), NotUp> {
-    let head = head(db).await?;
-    let total = head.position(Partition(0)).get();
+/// The slowest one is what everybody waits for.
+fn show(all: &[Status], bar: &ProgressBar) {
+    let Some(slowest) = all.iter().max_by_key(|status| status.lag_events()) else { return };
+    let heads = slowest.slots.iter().flat_map(|slot| slot.head.values());
+    let total = heads.map(|head| head.get()).max().unwrap_or_default();
     bar.set_length(total);
-    // However long it takes: the bar tells, and what cannot go on is noticed below.
-    let whole = Duration::MAX;
-    let there = async {
-        db.view::<BalanceChange>().wait_for(head.clone(), whole).await?;
-        db.view::<MonthlyStatement>().wait_for(head.clone(), whole).await?;
-        db.view::<DailyVolume>().wait_for(head.clone(), whole).await
-    };
-    tokio::pin!(there);
-    loop {
-        tokio::select! {
-            there = &mut there => return Ok(there?),
-            () = tokio::time::sleep(TICK) => {}
-        }
-        let all = db.status();
-        let awaited = || all.iter().filter(|status| is_awaited(status, &all));
-        if let Some(stopped) = awaited().find(|status| is_stopped(status)) {
-            return Err(NotUp::Stopped(stopped.to_string()));
-        }
-        if let Some(slowest) = awaited().min_by_key(|status| reached(status)) {
-            let (done, waits) = (reached(slowest), slowest.slots.iter().any(is_waiting));
-            bar.set_position(done);
-            bar.set_message(match waits {
-                true => slowest.to_string(),
-                false => {
-                    let (rate, rest) = (bar.per_sec(), bar.eta().as_secs());
-                    format!("{done} of {total} events, {rate:.0} a second, {rest} s to go")
-                }
-            });
-        }
-    }
-}
-
-/// What answers, or will as soon as it is complete.
-fn is_awaited(status: &Status, all: &[Status]) -> bool {
-    let has_live = all.iter().any(|other| other.view == status.view && other.phase == Phase::Live);
-    status.phase == if has_live { Phase::Live } else { Phase::Building }
-}
-
-fn is_stopped(status: &Status) -> bool {
-    status.refused.is_some() || status.slots.iter().any(|slot| matches!(slot.state, SlotState::Stopped { .. }))
-}
-
-fn is_waiting(slot: &SlotProgress) -> bool {
-    matches!(slot.state, SlotState::Waiting { .. })
-}
-
-fn reached(status: &Status) -> u64 {
-    status.slots.iter().map(|slot| slot.reached.values().map(|position| position.get()).sum()).min().unwrap_or_default()
+    bar.set_position(total - slowest.lag_events().min(total));
+    bar.set_message(slowest.to_string());
 }
 
 /// Everything that is in the log now: what a question asks a read model to have seen.

@@ -22,6 +22,7 @@ use self::handle::{Handles, Trigger};
 use self::instance::Instance;
 use crate::program::{Part, Setup};
 use crate::reactor::{Patience, Reactions, Registered, key_of};
+use crate::status::Kind;
 use crate::step::StepError;
 
 /// A long-running decision: it reacts to what happens to aggregates by giving commands to others, and remembers what it needs in a
@@ -238,8 +239,9 @@ impl<P: Process> Part for ProcessManager<P> {
     fn add_to(self, mut setup: Setup) -> Setup {
         setup.reactors.push(Registered {
             of: TypeId::of::<P>(),
+            kind: Kind::Process,
             name: P::NAME,
-            place: format!("$process/{}", P::NAME),
+            place: Kind::Process.place(P::NAME),
             make: Box::new(|site| Arc::new(Handles::<P>::new(site.db.clone()))),
             patience: self.patience,
         });

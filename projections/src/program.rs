@@ -7,8 +7,9 @@ use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use annals_core::{Annals, Companion, Phase, StoreError, ViewStore};
+use annals_core::{Annals, Companion, Failure, Partition, Phase, StoreError, Token, ViewStore};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -17,7 +18,8 @@ use crate::lifecycle::Lifecycle;
 use crate::options::Options;
 use crate::place::Place;
 use crate::process::{Process, Processes};
-use crate::query::Views;
+use crate::query::{ViewError, Views};
+use crate::reach::Reach;
 use crate::reactor::{Reactions, Reactor, Registered};
 use crate::rebuild::Rebuild;
 use crate::set_aside::SetAside;
@@ -126,7 +128,15 @@ pub trait With {
 
 impl With for Annals {
     fn with(self, part: impl Part) -> Setup {
-        Setup { db: self, views: None, entries: Vec::new(), reactors: Vec::new() }.with(part)
+        let setup = Setup {
+            db: self,
+            views: None,
+            entries: Vec::new(),
+            reactors: Vec::new(),
+            caught_up: false,
+            on_progress: None,
+        };
+        setup.with(part)
     }
 }
 
@@ -166,7 +176,14 @@ pub struct Setup {
     views: Option<Place>,
     entries: Vec<Box<dyn Entry>>,
     pub(crate) reactors: Vec<Registered>,
+    caught_up: bool,
+    on_progress: Option<Tell>,
 }
+
+type Tell = Box<dyn FnMut(&[Status]) + Send>;
+
+/// How often it is told how far everything has come while a program starts.
+const TELL: Duration = Duration::from_millis(100);
 
 /// A projection whose view's type is forgotten.
 trait Entry: Send + Sync {
@@ -188,6 +205,7 @@ struct Running {
     following: Following,
     site: Site,
     set_aside: SetAside,
+    version: u32,
     // Whether a program that starts waits for it: one of an older version may never have been.
     awaited: bool,
 }
@@ -253,17 +271,43 @@ impl Setup {
         self
     }
 
+    /// Starting also waits until every view has seen everything that was in the log at that moment. Without it a view that was complete once
+    /// is there at once, and catches up with what was recorded since.
+    pub fn caught_up(mut self) -> Setup {
+        self.caught_up = true;
+        self
+    }
+
+    /// While [`start`](Setup::start) waits, it tells some ten times a second how far everything has come, and once at the end. Never called
+    /// by [`start_in_background`](Setup::start_in_background).
+    ///
+    /// ```
+    /// # use annals_core::Annals;
+    /// # use annals_projections::{Program, StartError, View, With};
+    /// # async fn example<Balance: View>(db: Annals) -> Result<Program, StartError> {
+    /// db.with(Balance::projection()).on_progress(|all| all.iter().for_each(|status| println!("{status}"))).start().await
+    /// # }
+    /// ```
+    pub fn on_progress(mut self, tell: impl FnMut(&[Status]) + Send + 'static) -> Setup {
+        self.on_progress = Some(Box::new(tell));
+        self
+    }
+
     /// Starts the workers, and waits until every view is there: its own version, complete.
     ///
     /// # Errors
     ///
-    /// [`StartError::Stopped`] when a projection met an event that stops it before its view was complete.
-    pub async fn start(self) -> Result<Program, StartError> {
+    /// [`StartError::Stopped`] when a projection met an event that stops it before its view was there. The workers are stopped then.
+    pub async fn start(mut self) -> Result<Program, StartError> {
+        let (mut tell, caught_up) = (self.on_progress.take(), self.caught_up);
         let program = self.start_in_background().await?;
-        for running in program.shared.running.values().filter(|running| running.awaited) {
-            running.is_there().await?;
+        match program.is_there(caught_up, tell.as_mut()).await {
+            Ok(()) => Ok(program),
+            Err(error) => {
+                program.stop().await;
+                Err(error)
+            }
         }
-        Ok(program)
     }
 
     /// Starts the workers and returns at once; a view that is being built answers [`Building`](crate::ViewError::Building).
@@ -277,7 +321,8 @@ impl Setup {
         let keeps_nothing = self.reactors.is_empty() && self.entries.iter().all(|entry| entry.lifecycle().is_live());
         let views = views.or_else(|| keeps_nothing.then(Place::empty)).ok_or(StartError::NoViews)?;
         let (tell, stop) = watch::channel(false);
-        let owner = owner_name();
+        crate::meter::describe();
+        let owner = crate::owner::name();
         let (mut running, mut supervisors, mut companions) = (HashMap::new(), Vec::new(), Vec::new());
         let mut named = std::collections::HashSet::new();
         for entry in &self.entries {
@@ -319,10 +364,6 @@ impl fmt::Debug for Setup {
             .field("reactors", &self.reactors.iter().map(|of| of.name).collect::<Vec<_>>())
             .finish()
     }
-}
-
-fn owner_name() -> String {
-    format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple())
 }
 
 impl<V: View> Entry for Projection<V> {
@@ -411,23 +452,21 @@ impl Running {
     fn of<V: View>(site: Site, awaited: bool) -> Running {
         let following = Following::new(V::NAME);
         let set_aside = SetAside::of::<V>(&site, &following);
-        Running { following, site, set_aside, awaited }
+        Running { following, site, set_aside, version: V::VERSION, awaited }
     }
 
-    /// Returns when a generation of the view is live, or cannot become it.
-    async fn is_there(&self) -> Result<(), StartError> {
-        let mut changes = self.following.changes();
-        loop {
-            let phases = self.following.each(|of| (of.generation.phase, of.stopped()));
-            if phases.iter().any(|(phase, _)| *phase == Phase::Live) {
-                return Ok(());
-            }
-            if let Some((_, Some(reason))) =
-                phases.into_iter().find(|(phase, stopped)| *phase == Phase::Building && stopped.is_some())
-            {
-                return Err(StartError::Stopped { view: self.following.view(), reason });
-            }
-            let _ = tokio::time::timeout(self.site.options.poll, changes.changed()).await;
+    /// Returns when a generation of the view is live that this program folds, and has seen as much as `seen` asks.
+    async fn is_there(&self, seen: &Token) -> Result<(), StartError> {
+        let readers = Reach { site: &self.site, following: &self.following, version: self.version };
+        let there = async {
+            readers.built().await?;
+            readers.reach(None, seen, Duration::MAX).await
+        };
+        match there.await {
+            Ok(_) => Ok(()),
+            Err(ViewError::Stopped { reason }) => Err(StartError::Stopped { view: self.following.view(), reason }),
+            Err(ViewError::Store(error)) => Err(error.into()),
+            Err(error) => Err(StartError::Store(StoreError::new(Failure::Invalid, error.to_string()))),
         }
     }
 }
@@ -448,6 +487,32 @@ struct Shared {
 }
 
 impl Program {
+    /// Returns when every view that is waited for is there, telling meanwhile how far they have come.
+    async fn is_there(&self, caught_up: bool, mut tell: Option<&mut Tell>) -> Result<(), StartError> {
+        let mut seen = Token::new(self.store().id());
+        if caught_up {
+            for partition in (0..self.store().partitions()).map(Partition) {
+                seen = seen.with(partition, self.store().head(partition).await?.visible);
+            }
+        }
+        let there = async {
+            for running in self.shared.running.values().filter(|running| running.awaited) {
+                running.is_there(&seen).await?;
+            }
+            Ok(())
+        };
+        let mut there = std::pin::pin!(there);
+        loop {
+            let ended = tokio::time::timeout(TELL, &mut there).await;
+            if let Some(tell) = &mut tell {
+                tell(&self.status());
+            }
+            if let Ok(ended) = ended {
+                return ended;
+            }
+        }
+    }
+
     /// The rows of a view.
     ///
     /// # Panics
@@ -510,8 +575,9 @@ impl Program {
 
     /// What every projection, reactor and process does, and how far it has come: an entry for each generation that is followed here.
     pub fn status(&self) -> Vec<Status> {
+        let now = self.shared.db.clock().now();
         let mut status: Vec<_> =
-            self.shared.running.values().flat_map(|running| running.following.each(Status::of)).collect();
+            self.shared.running.values().flat_map(|running| running.following.each(|of| Status::of(of, now))).collect();
         status.extend(self.shared.reactors.values().map(Reactions::status));
         status.sort_by(|a, b| (&a.view, a.generation).cmp(&(&b.view, b.generation)));
         status

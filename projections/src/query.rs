@@ -13,10 +13,9 @@ mod watch;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::pin::pin;
 use std::time::Duration;
 
-use annals_core::{CommitError, Failure, Generation, Phase, Position, StoreError, Token};
+use annals_core::{CommitError, Failure, Generation, Position, StoreError, Token};
 
 pub use get::Get;
 pub use history::{Changed, ChangedBetween, HistoryOf, RowDiff, RowHistory, VersionOf};
@@ -25,13 +24,11 @@ pub use rows::{RowEntry, RowsFound, RowsOf};
 pub use watch::{Change, Update, Watch, WatchAll};
 
 use crate::key::ViewKey;
+use crate::reach::Reach;
 use crate::rows::Unwritable;
 use crate::supervisor::{Following, Site};
 use crate::view::View;
 use crate::worker::WorkError;
-
-/// How often it looks by itself whether a view has come far enough, when no worker of this process tells.
-const LOOK: Duration = Duration::from_millis(25);
 
 /// The rows of a view.
 ///
@@ -70,6 +67,12 @@ pub enum ViewError {
         waited: Duration,
         /// What holds it.
         held: String,
+    },
+    /// A worker stopped and will not come so far before a person has looked: waiting longer is of no use.
+    #[error("the view does not go on: {reason}")]
+    Stopped {
+        /// Why, and what to do.
+        reason: String,
     },
     /// The question is older than what is kept.
     #[error("the view keeps its past since position {since}")]
@@ -144,7 +147,7 @@ impl<V: View> Views<V> {
     ///
     /// # Errors
     ///
-    /// [`ViewError::NotYet`], which says what holds the view.
+    /// [`ViewError::NotYet`], which says what holds the view; [`ViewError::Stopped`] at once when it will not come so far.
     pub async fn wait_for(&self, token: impl Into<Token>, at_most: Duration) -> Result<(), ViewError> {
         let token = token.into();
         if self.is_live() {
@@ -163,73 +166,19 @@ impl<V: View> Views<V> {
     }
 
     /// Waits until a generation that readers see has come so far: the `live` one, or whichever it is by then.
-    async fn reach(
-        &self,
-        mut live: Option<Generation>,
-        token: &Token,
-        at_most: Duration,
-    ) -> Result<Generation, ViewError> {
+    async fn reach(&self, live: Option<Generation>, token: &Token, at_most: Duration) -> Result<Generation, ViewError> {
         self.check_token(token)?;
-        let there = async {
-            loop {
-                let found = match live.take() {
-                    Some(live) => Ok(live),
-                    None => self.live().await,
-                };
-                match found {
-                    Ok(generation) if self.comes_to(&generation, token).await? => return Ok(generation),
-                    Ok(_) => {}
-                    Err(ViewError::Building { .. }) => tokio::time::sleep(LOOK).await,
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        match tokio::time::timeout(at_most, there).await {
-            Ok(done) => done,
-            Err(_) => {
-                let held = self.following.each(|of| crate::Status::of(of).to_string()).join("; ");
-                Err(ViewError::NotYet { token: token.clone(), waited: at_most, held })
-            }
-        }
-    }
-
-    /// Whether a generation comes so far within a little while: its workers in this process tell at once, those elsewhere are seen
-    /// in the store.
-    async fn comes_to(&self, generation: &Generation, token: &Token) -> Result<bool, ViewError> {
-        let mut told = pin!(self.following.reached(generation.id, token));
-        tokio::select! {
-            biased;
-            () = &mut told => return Ok(true),
-            stands = self.has_reached(generation, token) => if stands? { return Ok(true) },
-        }
-        Ok(tokio::time::timeout(LOOK, told).await.is_ok())
-    }
-
-    /// Whether every slot has come so far, also those that another process works on.
-    async fn has_reached(&self, generation: &Generation, token: &Token) -> Result<bool, ViewError> {
-        let checkpoints = self.site.views.checkpoints(generation.id).await?;
-        Ok((0..generation.spec.slots).all(|slot| {
-            token.positions().all(|(partition, position)| {
-                let mut of = checkpoints.iter().filter(|of| of.slot == slot && of.partition == partition);
-                position == Position::START || of.any(|checkpoint| checkpoint.position >= position)
-            })
-        }))
+        self.readers().reach(live, token, at_most).await
     }
 
     /// The generation that readers of this version see now.
     async fn live(&self) -> Result<Generation, ViewError> {
         self.check_kept()?;
-        let generations = self.site.views.generations(V::NAME).await?;
-        let mut ours = generations.into_iter().filter(|of| of.spec.version == V::VERSION);
-        if let Some(live) = ours.find(|of| of.phase == Phase::Live) {
-            return Ok(live);
-        }
-        let (mut done, mut total) = (0, 0);
-        for of in self.following.each(|of| of.slots.iter().map(|slot| slot.borrow().clone()).collect::<Vec<_>>()) {
-            done = of.iter().map(|slot| slot.reached.values().map(|at| at.get()).sum()).min().unwrap_or_default();
-            total = of.iter().map(|slot| slot.head.values().map(|at| at.get()).sum()).max().unwrap_or_default();
-        }
-        Err(ViewError::Building { done, total })
+        self.readers().live().await
+    }
+
+    fn readers(&self) -> Reach<'_> {
+        Reach { site: &self.site, following: &self.following, version: V::VERSION }
     }
 
     /// Refuses what is asked of kept rows when there are none.

@@ -15,7 +15,7 @@ use annals_core::{
     Checkpoint, Event, EventId, Filter, Generation, GenerationSpec, Partition, Phase, Position, Recorded,
     RecordedEvent, ViewCommit,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) use call::{BoxFuture, Call, Handler};
@@ -23,6 +23,7 @@ pub use people::Reactions;
 pub(crate) use worker::Work;
 
 use crate::program::{Part, Setup, StartError};
+use crate::status::Kind;
 use crate::step::{StepError, contained};
 use crate::supervisor::{Site, gate};
 use crate::view::Poison;
@@ -255,9 +256,9 @@ impl<R: Reactor> fmt::Debug for Reaction<R> {
 impl<R: Reactor> Part for Reaction<R> {
     fn add_to(self, mut setup: Setup) -> Setup {
         let handler = Arc::new(Reacts(Arc::new(self.reactor)));
-        let place = format!("$reactor/{}", R::NAME);
+        let (kind, place) = (Kind::Reactor, Kind::Reactor.place(R::NAME));
         let (of, patience) = (TypeId::of::<R>(), self.patience);
-        setup.reactors.push(Registered { of, name: R::NAME, place, make: Box::new(|_| handler), patience });
+        setup.reactors.push(Registered { of, kind, name: R::NAME, place, make: Box::new(|_| handler), patience });
         setup
     }
 }
@@ -307,6 +308,7 @@ type MakeHandler = Box<dyn FnOnce(&Site) -> Arc<dyn Handler> + Send + Sync>;
 /// What a program starts beside its projections.
 pub(crate) struct Registered {
     pub(crate) of: TypeId,
+    pub(crate) kind: Kind,
     pub(crate) name: &'static str,
     /// The name under which the view store keeps where it stands.
     pub(crate) place: String,
@@ -324,8 +326,9 @@ impl Registered {
         let gate = gate(&site, &self.place).await?;
         let found = find_or_begin(&site, self.name, &self.place, &self.patience).await;
         site.views.release_lease(&gate).await?;
-        let anew = Arc::new(Notify::new());
+        let anew = Arc::new(watch::Sender::default());
         let work = |generation: Generation, handler, progress| Work {
+            kind: self.kind,
             log: Arc::clone(site.db.store()),
             views: site.views.clone(),
             clock: Arc::clone(site.db.clock()),
@@ -336,7 +339,8 @@ impl Registered {
             progress,
             anew: Arc::clone(&anew),
         };
-        let (generation, handler, progress) = (found?, (self.make)(&site), Progress::new());
+        let (generation, handler) = (found?, (self.make)(&site));
+        let progress = Progress::of(self.kind, &generation, 0, site.db.clock());
         let reactions = Reactions::of(self.name, work(generation.clone(), Arc::clone(&handler), progress.clone()));
         Ok((reactions, tokio::spawn(work(generation, handler, progress).run(stop))))
     }

@@ -214,7 +214,7 @@ impl Building {
                 Some(_) => return Ok(()),
                 None => return Err(RebuildError::CalledOff(self.view)),
             }
-            if let Some(reason) = self.following.of(self.generation.id, |of| of.stopped()).flatten() {
+            if let Some(reason) = self.following.stopped(self.generation.id).map(|(_, reason)| reason) {
                 return Err(RebuildError::Stopped { view: self.view, reason });
             }
             tell(self.progress().await?);

@@ -28,6 +28,7 @@ pub(crate) struct Rows<V> {
     of_batch: usize,
     // Whether rows stand at versions of their streams.
     inline: bool,
+    bytes: u64,
 }
 
 struct Cached<V> {
@@ -60,7 +61,7 @@ pub(crate) struct Unwritable {
 
 impl<V: View> Rows<V> {
     pub(crate) fn keeping(kept_max: usize) -> Rows<V> {
-        Rows { cached: LruCache::new_unbounded(), kept_max, of_batch: 0, inline: false }
+        Rows { cached: LruCache::new_unbounded(), kept_max, of_batch: 0, inline: false, bytes: 0 }
     }
 
     /// The same for a view whose rows travel with appends: what a row has already is not folded onto it again.
@@ -72,8 +73,14 @@ impl<V: View> Rows<V> {
     /// Lets go of the rows that were not used for longest, but not of those of the last batch, which the store may not have yet.
     pub(crate) fn trim(&mut self) {
         while self.cached.len() > self.kept_max.max(self.of_batch) {
-            self.cached.remove_lru();
+            let gone = self.cached.remove_lru();
+            self.bytes -= gone.map_or(0, |(_, cached)| size(cached.stored.as_ref()));
         }
+    }
+
+    /// How many rows are at hand, those included that do not exist, and how many bytes they are as stored.
+    pub(crate) fn at_hand(&self) -> (usize, u64) {
+        (self.cached.len(), self.bytes)
     }
 
     /// The keys that `steps` need and that are not at hand, each once.
@@ -100,13 +107,16 @@ impl<V: View> Rows<V> {
         stands: Version,
     ) -> Result<(), Unwritable> {
         let value = decoded(&key, stored.as_ref())?;
-        self.cached.insert(key, Cached { value, stored, stood: stands, stands });
+        self.bytes += size(stored.as_ref());
+        let before = self.cached.insert(key, Cached { value, stored, stood: stands, stands });
+        self.bytes -= before.map_or(0, |before| size(before.stored.as_ref()));
         Ok(())
     }
 
     /// Forgets all rows, because appends may change them.
     pub(crate) fn forget_all(&mut self) {
         self.cached.clear();
+        self.bytes = 0;
     }
 
     /// The rows of these steps, as they are now.
@@ -131,7 +141,8 @@ impl<V: View> Rows<V> {
 
     /// Forgets a row, because somebody else changed it.
     pub(crate) fn forget(&mut self, key: &str) {
-        self.cached.remove(key);
+        let gone = self.cached.remove(key);
+        self.bytes -= gone.map_or(0, |gone| size(gone.stored.as_ref()));
     }
 
     /// Folds a batch whose keys are all at hand. `parked` are the keys that wait for a person; it grows.
@@ -248,6 +259,7 @@ impl<V: View> Rows<V> {
         if cached.stored == value {
             return Ok(());
         }
+        self.bytes = self.bytes - size(cached.stored.as_ref()) + size(value.as_ref());
         cached.stored = value.clone();
         let indexed = cached.value.as_ref().map(View::indexed).unwrap_or_default();
         changes.rows.push(RowChange { key, value, indexed });
@@ -258,6 +270,10 @@ impl<V: View> Rows<V> {
         let Some(value) = self.cached.get(key).and_then(|cached| cached.value.as_ref()) else { return Ok(None) };
         encode(key, value).map(Some)
     }
+}
+
+fn size(stored: Option<&Bytes>) -> u64 {
+    stored.map_or(0, |bytes| bytes.len() as u64)
 }
 
 /// A row as it is stored: JSON, fields in the order of the type.

@@ -12,6 +12,7 @@ use annals_core::{
 
 use crate::key::slot_of;
 use crate::query::ViewError;
+use crate::status::Kind;
 use crate::supervisor::{Following, Site, is_ours, spec_of};
 use crate::view::View;
 use crate::worker::{Emptied, Progress, Work, WorkError};
@@ -83,6 +84,7 @@ impl SetAside {
         let handlers = Arc::new(V::handlers());
         let (on, told) = (site.clone(), following.clone());
         let settle = move |generation: Generation, slot, keys: Vec<String>| {
+            let progress = Progress::of(Kind::View, &generation, slot, on.db.clock());
             let work = Work::<V> {
                 log: Arc::clone(on.db.store()),
                 views: on.views.clone(),
@@ -92,7 +94,7 @@ impl SetAside {
                 owner: format!("{}-settles", on.owner),
                 handlers: Arc::clone(&handlers),
                 options: on.options.clone(),
-                progress: Progress::new(),
+                progress,
                 following: told.clone(),
             };
             let settled: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move { work.settle(&keys).await });

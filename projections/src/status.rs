@@ -1,13 +1,57 @@
-//! What a projection does, how far it has come, and what holds it, in one line for people.
+//! What a projection does, how far it has come, and what holds it: values for machines, one line or a few for people.
 
-use std::fmt;
+mod text;
 
-use annals_core::Phase;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use annals_core::chrono::{DateTime, TimeDelta, Utc};
+use annals_core::{Generation, Partition, Phase, Position};
+use serde::{Serialize, Serializer};
 
 use crate::supervisor::Followed;
-use crate::worker::{SlotProgress, SlotState};
+use crate::worker::{Activity, LastError, SlotProgress, SlotState};
 
-/// What a projection does, and how far it has come. Prints as one line that says what holds it.
+/// What follows the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// A read model.
+    View,
+    /// A reactor.
+    Reactor,
+    /// The processes of a kind.
+    Process,
+}
+
+impl Kind {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Kind::View => "view",
+            Kind::Reactor => "reactor",
+            Kind::Process => "process",
+        }
+    }
+
+    /// The name under which the view store keeps the place of one of this kind.
+    pub(crate) fn place(self, name: &str) -> String {
+        match self {
+            Kind::View => name.to_owned(),
+            kind => format!("${}/{name}", kind.name()),
+        }
+    }
+
+    /// What people call it, of such a place.
+    pub(crate) fn name_of(self, place: &str) -> &str {
+        place.strip_prefix(&self.place("")).unwrap_or(place)
+    }
+}
+
+/// What a projection does, and how far it has come, as this process knows it.
+///
+/// It is known without asking a store. Of a slot that another process works on it is told what was seen in the store, a second ago at most. Serialises for machines (times in seconds, ending in `_seconds`), with
+/// [`why`](Status::why) among it; prints as one line that says what holds it, and with `{:#}` as several with everything.
 ///
 /// ```
 /// # fn example(program: &annals_projections::Program) {
@@ -16,76 +60,404 @@ use crate::worker::{SlotProgress, SlotState};
 /// }
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
-    /// The name of the view.
+    /// What it is.
+    pub kind: Kind,
+    /// The name of the view; of a reactor or process the name under which its place is kept.
     pub view: String,
     /// The version of its fold.
     pub version: u32,
     /// The generation.
     pub generation: u64,
-    /// What it is for.
+    /// What the generation is for.
     pub phase: Phase,
     /// Why it cannot be switched to, when it was checked and refused.
     pub refused: Option<String>,
+    lag_events: u64,
+    #[serde(rename = "lag_seconds", serialize_with = "seconds")]
+    lag: Duration,
+    parked_keys: u64,
+    why: String,
     /// Its slots, in order.
-    pub slots: Vec<SlotProgress>,
+    pub slots: Vec<SlotStatus>,
+}
+
+/// What one slot does, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SlotStatus {
+    /// Its number.
+    pub slot: u16,
+    /// What it is doing.
+    pub state: SlotState,
+    /// Who works on it, as far as is known here: the name of this process, or of another one.
+    pub owner: Option<String>,
+    /// Up to where everything is settled, by partition.
+    pub reached: BTreeMap<Partition, Position>,
+    /// How far the log went when it was last read, by partition.
+    pub head: BTreeMap<Partition, Position>,
+    /// Events of the log between what is settled and the head, over all partitions, whether they concern it or not.
+    pub lag_events: u64,
+    /// How old the oldest event is that concerns it and is not settled: the program's clock against when it was recorded. What was set aside
+    /// counts as settled.
+    #[serde(rename = "lag_seconds", serialize_with = "seconds")]
+    pub lag: Duration,
+    /// Events of the log that are passed in a second, over the last ten seconds or so; none while another process works on it.
+    pub events_per_second: f64,
+    /// How long the rest takes at that rate; nothing when nothing is left or nothing moves.
+    #[serde(rename = "rest_seconds", serialize_with = "some_seconds")]
+    pub rest: Option<Duration>,
+    /// Events settled since this process began.
+    pub settled_events: u64,
+    /// Rows that its worker keeps in memory. How many the table has is not counted here: that would be a scan.
+    pub rows_at_hand: u64,
+    /// The bytes of these rows, as they are stored.
+    pub bytes_at_hand: u64,
+    /// How long its transactions took lately; nothing before the first.
+    pub commits: Option<CommitTimes>,
+    /// What its worker is busy with, and for how long.
+    pub busy: Option<Busy>,
+    /// What the last seconds went into.
+    pub shares: Shares,
+    /// Calls of a reactor that are being made.
+    pub calls: Option<Calls>,
+    /// What went wrong last, also when it goes on by now.
+    pub last_error: Option<LastError>,
+    /// Keys that wait for a person.
+    pub parked_keys: u64,
+}
+
+/// How long the last 128 transactions of a slot took, each with everything that is changed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CommitTimes {
+    /// Transactions since this process began.
+    pub count: u64,
+    /// The last one.
+    #[serde(rename = "last_seconds", serialize_with = "seconds")]
+    pub last: Duration,
+    /// Half of them took no longer.
+    #[serde(rename = "p50_seconds", serialize_with = "seconds")]
+    pub p50: Duration,
+    /// 99 of 100 took no longer.
+    #[serde(rename = "p99_seconds", serialize_with = "seconds")]
+    pub p99: Duration,
+}
+
+/// What a worker does at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Busy {
+    /// What.
+    pub with: Activity,
+    /// For how long.
+    #[serde(rename = "for_seconds", serialize_with = "seconds")]
+    pub since: Duration,
+}
+
+/// The part of the last seconds, from 0 to 1, that a worker spent with each of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Shares {
+    /// Waiting for events of the log.
+    pub reading: f64,
+    /// In the code of the view.
+    pub handling: f64,
+    /// Waiting for its transactions.
+    pub committing: f64,
+}
+
+/// Calls that a reactor is making.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Calls {
+    /// How many.
+    pub count: usize,
+    /// For how long the longest.
+    #[serde(rename = "longest_seconds", serialize_with = "seconds")]
+    pub longest: Duration,
 }
 
 impl Status {
-    pub(crate) fn of(followed: &Followed) -> Status {
-        let generation = &followed.generation;
-        Status {
+    pub(crate) fn of(followed: &Followed, now: DateTime<Utc>) -> Status {
+        let slots = followed.slots.iter().map(|slot| slot.borrow().clone()).collect();
+        Status::new(Kind::View, &followed.generation, followed.refused.clone(), slots, now)
+    }
+
+    pub(crate) fn new(
+        kind: Kind,
+        generation: &Generation,
+        refused: Option<String>,
+        slots: Vec<SlotProgress>,
+        now: DateTime<Utc>,
+    ) -> Status {
+        let slots = (0..).zip(&slots).map(|(slot, progress)| SlotStatus::of(slot, progress, now)).collect();
+        Status::of_slots(kind, generation, refused, slots)
+    }
+
+    fn of_slots(kind: Kind, generation: &Generation, refused: Option<String>, slots: Vec<SlotStatus>) -> Status {
+        let mut status = Status {
+            kind,
             view: generation.spec.view.clone(),
             version: generation.spec.version,
             generation: generation.id.0,
             phase: generation.phase,
-            refused: followed.refused.clone(),
-            slots: followed.slots.iter().map(|slot| slot.borrow().clone()).collect(),
-        }
+            refused,
+            lag_events: slots.iter().map(|slot| slot.lag_events).max().unwrap_or_default(),
+            lag: slots.iter().map(|slot| slot.lag).max().unwrap_or_default(),
+            parked_keys: slots.iter().map(|slot| slot.parked_keys).sum(),
+            why: String::new(),
+            slots,
+        };
+        status.why = text::why(&status);
+        status
     }
 
     /// Events between what is settled and the head, over all partitions; the slowest slot counts.
     pub fn lag_events(&self) -> u64 {
-        self.slots.iter().map(SlotProgress::lag_events).max().unwrap_or_default()
+        self.lag_events
+    }
+
+    /// How old the oldest event is that concerns it and is not settled; the slowest slot counts.
+    pub fn lag(&self) -> Duration {
+        self.lag
     }
 
     /// Keys that wait for a person.
     pub fn parked_keys(&self) -> u64 {
-        self.slots.iter().map(|slot| slot.parked_keys).sum()
+        self.parked_keys
+    }
+
+    /// One line for people: that it is up to date, or why it is behind. A worker that stopped comes first, then one that waits before it
+    /// tries again, a lease that somebody else holds, and what takes the time.
+    pub fn why(&self) -> &str {
+        &self.why
     }
 }
 
-impl SlotProgress {
-    /// Events between what is settled and the head, over all partitions.
-    pub fn lag_events(&self) -> u64 {
-        self.head.iter().map(|(partition, head)| head.get().saturating_sub(self.reached_in(*partition).get())).sum()
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (view, version, lag) = (&self.view, self.version, self.lag_events());
-        write!(f, "{view} v{version}: ")?;
-        let held = self.slots.iter().enumerate().find_map(|(slot, progress)| match &progress.state {
-            SlotState::Stopped { reason } => Some(format!("slot {slot} stopped: {reason}")),
-            SlotState::Waiting { reason } => Some(format!("slot {slot} waits: {reason}")),
+impl SlotStatus {
+    fn of(slot: u16, progress: &SlotProgress, now: DateTime<Utc>) -> SlotStatus {
+        let lag_events = progress.lag_events();
+        let oldest = progress.unsettled.values().min().filter(|_| lag_events > 0);
+        let elsewhere = match &progress.state {
+            SlotState::Elsewhere { owner, .. } => Some(owner.clone()),
             _ => None,
-        });
-        match (held.or_else(|| self.refused.clone()), lag, self.phase) {
-            (Some(held), ..) => f.write_str(&held)?,
-            (None, lag, Phase::Building) => write!(f, "being built, {lag} events to go")?,
-            (None, 0, _) => f.write_str("up to date")?,
-            (None, lag, _) => write!(f, "{lag} events behind")?,
+        };
+        let rate = progress.events_per_second().filter(|_| elsewhere.is_none()).unwrap_or_default();
+        let rest =
+            (lag_events > 0 && rate > 0.01).then(|| Duration::from_secs_f64((lag_events as f64 / rate).min(1e9)));
+        let [reading, handling, committing] = progress.shares();
+        SlotStatus {
+            slot,
+            state: progress.state.clone(),
+            owner: elsewhere.or_else(|| progress.owner.clone()),
+            reached: progress.reached.clone(),
+            head: progress.head.clone(),
+            lag_events,
+            lag: oldest.map(|oldest| age(*oldest, now)).unwrap_or_default(),
+            events_per_second: rate,
+            rest,
+            settled_events: progress.settled_events,
+            rows_at_hand: progress.rows_at_hand,
+            bytes_at_hand: progress.bytes_at_hand,
+            commits: CommitTimes::of(progress),
+            busy: progress.busy.now.map(|(with, began)| Busy { with, since: began.elapsed() }),
+            shares: Shares { reading, handling, committing },
+            calls: progress.calls.map(|(count, began)| Calls { count, longest: began.elapsed() }),
+            last_error: progress.last_error.clone(),
+            parked_keys: progress.parked_keys,
         }
-        if self.phase == Phase::Kept {
-            f.write_str("; kept to go back to")?;
+    }
+}
+
+impl CommitTimes {
+    fn of(progress: &SlotProgress) -> Option<CommitTimes> {
+        let recent = &progress.commits.recent;
+        let last = *recent.back()?;
+        let mut sorted: Vec<_> = recent.iter().copied().collect();
+        sorted.sort_unstable();
+        let at = |hundredth: usize| sorted[(sorted.len() * hundredth).div_ceil(100).saturating_sub(1)];
+        Some(CommitTimes { count: progress.commits.count, last, p50: at(50), p99: at(99) })
+    }
+}
+
+/// How old something is; what was recorded by a clock that is ahead of ours is new.
+pub(crate) fn age(recorded: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
+    (now - recorded).max(TimeDelta::zero()).to_std().unwrap_or_default()
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+#[allow(clippy::ref_option, reason = "serde hands it over so")]
+fn some_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_core::{Clock, GenerationId, GenerationSpec, LogId, ManualClock};
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    fn now() -> DateTime<Utc> {
+        ManualClock::default().now()
+    }
+
+    fn slot(number: u16, reached: u64, head: u64) -> SlotStatus {
+        let at = |position| BTreeMap::from([(Partition(0), Position::new(position))]);
+        let mut slot = SlotStatus::of(number, &SlotProgress::new(), now());
+        (slot.reached, slot.head, slot.lag_events) = (at(reached), at(head), head - reached);
+        slot
+    }
+
+    fn status(phase: Phase, slots: Vec<SlotStatus>) -> Status {
+        let spec = GenerationSpec::new("balances", 2, LogId::random());
+        let generation = Generation::new(GenerationId(7), spec, phase, now(), Position::MAX);
+        Status::of_slots(Kind::View, &generation, None, slots)
+    }
+
+    fn busy_slot() -> SlotStatus {
+        let ms = Duration::from_millis;
+        SlotStatus {
+            state: SlotState::CatchingUp,
+            owner: Some("4711-here".into()),
+            lag: Duration::from_secs(95),
+            events_per_second: 12_000.0,
+            rest: Some(ms(7_500)),
+            settled_events: 1_000,
+            rows_at_hand: 300,
+            bytes_at_hand: 15_000,
+            commits: Some(CommitTimes { count: 12, last: ms(43), p50: ms(40), p99: ms(210) }),
+            shares: Shares { reading: 0.1, handling: 0.05, committing: 0.83 },
+            last_error: Some(LastError { at: now(), error: "the disk was full".into() }),
+            parked_keys: 2,
+            ..slot(0, 10_000, 100_000)
         }
-        match self.parked_keys() {
-            0 => Ok(()),
-            1 => f.write_str("; 1 key waits for a person"),
-            keys => write!(f, "; {keys} keys wait for a person"),
+    }
+
+    fn other_slot() -> SlotStatus {
+        let until = now() + TimeDelta::seconds(10);
+        let elsewhere = SlotState::Elsewhere { owner: "17-there".into(), until };
+        SlotStatus { state: elsewhere, owner: Some("17-there".into()), ..slot(1, 99_990, 100_000) }
+    }
+
+    #[test]
+    fn people_read_everything_about_a_projection() {
+        assert_snapshot!(format!("{:#}", status(Phase::Live, vec![busy_slot(), other_slot()])), @r#"
+        balances v2: 90000 events behind, 1 min 35 s, 7.5 s to go: 83 % of the time goes into commits, 40 ms each; 2 keys wait for a person
+          generation 7, live
+          slot 0: catching up, at 10000 of 100000, 90000 events behind, the oldest 1 min 35 s old; 12000 events/s, 7.5 s to go; 300 rows at hand, 15000 bytes; 12 commits, the last 43 ms, p50 40 ms, p99 210 ms; 2 keys parked; held by 4711-here; last error at 2026-01-01T00:00:00Z: the disk was full
+          slot 1: elsewhere, at 99990 of 100000, 10 events behind; 0 events/s; 0 rows at hand, 0 bytes; held by 17-there
+        "#);
+    }
+
+    #[test]
+    fn machines_read_the_same() {
+        let status = status(Phase::Live, vec![busy_slot()]);
+        assert_snapshot!(serde_json::to_string_pretty(&status).unwrap(), @r#"
+        {
+          "kind": "view",
+          "view": "balances",
+          "version": 2,
+          "generation": 7,
+          "phase": "live",
+          "refused": null,
+          "lag_events": 90000,
+          "lag_seconds": 95.0,
+          "parked_keys": 2,
+          "why": "90000 events behind, 1 min 35 s, 7.5 s to go: 83 % of the time goes into commits, 40 ms each; 2 keys wait for a person",
+          "slots": [
+            {
+              "slot": 0,
+              "state": {
+                "is": "catching_up"
+              },
+              "owner": "4711-here",
+              "reached": {
+                "0": 10000
+              },
+              "head": {
+                "0": 100000
+              },
+              "lag_events": 90000,
+              "lag_seconds": 95.0,
+              "events_per_second": 12000.0,
+              "rest_seconds": 7.5,
+              "settled_events": 1000,
+              "rows_at_hand": 300,
+              "bytes_at_hand": 15000,
+              "commits": {
+                "count": 12,
+                "last_seconds": 0.043,
+                "p50_seconds": 0.04,
+                "p99_seconds": 0.21
+              },
+              "busy": null,
+              "shares": {
+                "reading": 0.1,
+                "handling": 0.05,
+                "committing": 0.83
+              },
+              "calls": null,
+              "last_error": {
+                "at": "2026-01-01T00:00:00Z",
+                "error": "the disk was full"
+              },
+              "parked_keys": 2
+            }
+          ]
         }
+        "#);
+    }
+
+    #[track_caller]
+    fn check(slot: SlotStatus, why: &str) {
+        assert_eq!(status(Phase::Live, vec![slot]).why(), why);
+    }
+
+    #[test]
+    fn one_line_says_why_it_is_behind() {
+        let seconds = Duration::from_secs;
+        let quiet = || SlotStatus { shares: Shares::default(), parked_keys: 0, ..busy_slot() };
+        check(slot(0, 5, 5), "up to date");
+        check(SlotStatus { parked_keys: 1, ..slot(0, 5, 5) }, "up to date; 1 key waits for a person");
+        check(quiet(), "90000 events behind, 1 min 35 s, 7.5 s to go");
+        let stopped = SlotState::Stopped { reason: "nobody knows its key".into() };
+        check(
+            SlotStatus { state: stopped, ..busy_slot() },
+            "slot 0 stopped: nobody knows its key; 2 keys wait for a person",
+        );
+        let waiting = SlotState::Waiting { reason: "the disk is full".into() };
+        check(SlotStatus { state: waiting, ..quiet() }, "slot 0 waits: the disk is full");
+        check(other_slot(), "10 events behind: slot 1 is worked on by 17-there until 2026-01-01T00:00:10.000Z");
+        let shares = Shares { handling: 0.9, ..Shares::default() };
+        check(
+            SlotStatus { shares, ..quiet() },
+            "90000 events behind, 1 min 35 s, 7.5 s to go: 90 % of the time goes into the handler",
+        );
+        let busy = Busy { with: Activity::Handling, since: seconds(3) };
+        check(
+            SlotStatus { busy: Some(busy), rest: None, ..quiet() },
+            "90000 events behind, 1 min 35 s: the handler is at work for 3.0 s",
+        );
+        let calls = Calls { count: 16, longest: seconds(40) };
+        check(
+            SlotStatus { calls: Some(calls), rest: None, ..quiet() },
+            "90000 events behind, 1 min 35 s: 16 calls are being made, one for 40.0 s",
+        );
+    }
+
+    #[test]
+    fn a_build_says_how_long_it_still_takes() {
+        let building = status(Phase::Building, vec![busy_slot()]);
+        assert_eq!(
+            building.to_string(),
+            "balances v2: being built, 90000 events to go, 7.5 s to go: 83 % of the time goes into commits, 40 ms each; 2 keys wait for a person"
+        );
     }
 }

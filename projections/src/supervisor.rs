@@ -12,10 +12,13 @@ use annals_core::{
 };
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::lifecycle::Lifecycle;
 use crate::options::Options;
+use crate::owner;
 use crate::place::Place;
+use crate::status::Kind;
 use crate::step::Handlers;
 use crate::verify::{self, Verified};
 use crate::view::View;
@@ -80,6 +83,7 @@ const WATCH_ROWS: usize = 1_000;
 pub(crate) struct Followed {
     pub(crate) generation: Generation,
     pub(crate) slots: Vec<watch::Receiver<SlotProgress>>,
+    progress: Vec<Progress>,
     /// Why it could not be switched to.
     pub(crate) refused: Option<String>,
     stop: watch::Sender<bool>,
@@ -171,6 +175,23 @@ impl Following {
         self.shared.changed.send_modify(|count| *count += 1);
     }
 
+    /// Why a generation does not go on until a person has looked, and in which slot. What people have decided since may have mended it,
+    /// so that is nothing as long as its worker has not seen it.
+    pub(crate) fn stopped(&self, generation: GenerationId) -> Option<(Option<u16>, String)> {
+        let decided = *self.shared.anew.borrow();
+        self.of(generation, |followed| {
+            let mut slots = (0..).zip(&followed.slots);
+            let stopped = slots.find_map(|(slot, progress)| match &*progress.borrow() {
+                SlotProgress { state: SlotState::Stopped { reason }, knows, .. } if *knows >= decided => {
+                    Some((Some(slot), reason.clone()))
+                }
+                _ => None,
+            });
+            stopped.or_else(|| followed.refused.clone().map(|refused| (None, refused)))
+        })
+        .flatten()
+    }
+
     /// Returns when the workers of this process have taken every slot of a generation so far; never when there are none.
     pub(crate) async fn reached(&self, generation: GenerationId, token: &Token) {
         let Some(slots) = self.of(generation, |followed| followed.slots.clone()) else {
@@ -185,13 +206,16 @@ impl Following {
 }
 
 impl Followed {
-    /// Why a slot does not go on until a person has looked.
-    pub(crate) fn stopped(&self) -> Option<String> {
-        let stopped = self.slots.iter().find_map(|slot| match &slot.borrow().state {
-            SlotState::Stopped { reason } => Some(reason.clone()),
-            _ => None,
-        });
-        stopped.or_else(|| self.refused.clone())
+    /// Events of the log that the slowest slot has seen.
+    pub(crate) fn reached(&self) -> u64 {
+        let reached = |slot: &watch::Receiver<SlotProgress>| slot.borrow().reached.values().map(|at| at.get()).sum();
+        self.slots.iter().map(reached).min().unwrap_or_default()
+    }
+
+    /// How far the log went when it was last read.
+    pub(crate) fn head(&self) -> u64 {
+        let head = |slot: &watch::Receiver<SlotProgress>| slot.borrow().head.values().map(|at| at.get()).sum();
+        self.slots.iter().map(head).max().unwrap_or_default()
     }
 }
 
@@ -227,7 +251,12 @@ pub(crate) async fn gate(site: &Site, view: &str) -> Result<Lease, StoreError> {
 async fn gate_if_free(site: &Site, view: &str) -> Result<Option<Lease>, StoreError> {
     match site.views.acquire_lease(&format!("{view}/gate"), &site.owner, site.options.lease).await? {
         Acquired::Granted(lease) => Ok(Some(lease)),
-        Acquired::Held(_) => Ok(None),
+        Acquired::Held(other) => {
+            if owner::has_ended(&other.lease.owner) {
+                site.views.release_lease(&other.lease).await?;
+            }
+            Ok(None)
+        }
     }
 }
 
@@ -292,6 +321,7 @@ impl<V: View> Supervisor<V> {
         if changed {
             self.following.changed();
         }
+        self.publish().await?;
         for generation in ours.iter().filter(|generation| generation.phase == Phase::Building) {
             if self.is_at_head(generation).await?
                 && self.following.of(generation.id, |of| of.refused.is_none()) == Some(true)
@@ -302,12 +332,31 @@ impl<V: View> Supervisor<V> {
         Ok(())
     }
 
+    /// Tells how far behind every slot is, also where a worker stands still.
+    async fn publish(&self) -> Result<(), StoreError> {
+        let mut heads = Vec::new();
+        for partition in (0..self.site.db.store().partitions()).map(Partition) {
+            heads.push((partition, self.site.db.store().head(partition).await?.visible));
+        }
+        for followed in self.following.lock().values() {
+            for progress in &followed.progress {
+                heads.iter().for_each(|(partition, head)| progress.head(*partition, *head, None));
+                progress.publish();
+            }
+            if followed.generation.phase == Phase::Building {
+                followed.progress.iter().for_each(Progress::publish_build);
+            }
+        }
+        Ok(())
+    }
+
     fn follow(&self, generation: &Generation) -> Followed {
         let (stop, stopped) = watch::channel(false);
-        let (mut slots, mut workers) = (Vec::new(), Vec::new());
+        let (mut slots, mut all, mut workers) = (Vec::new(), Vec::new(), Vec::new());
         for slot in 0..generation.spec.slots {
-            let progress = Progress::new();
+            let progress = Progress::of(Kind::View, generation, slot, self.site.db.clock());
             slots.push(progress.watch());
+            all.push(progress.clone());
             let work = Work::<V> {
                 log: Arc::clone(self.site.db.store()),
                 views: self.site.views.clone(),
@@ -322,7 +371,7 @@ impl<V: View> Supervisor<V> {
             };
             workers.push(tokio::spawn(work.run(stopped.clone())));
         }
-        Followed { generation: generation.clone(), slots, refused: None, stop, workers }
+        Followed { generation: generation.clone(), slots, progress: all, refused: None, stop, workers }
     }
 
     /// Whether every slot stands at the head, or as near to it as the live one does.
@@ -345,7 +394,17 @@ impl<V: View> Supervisor<V> {
     }
 
     /// Checks a generation that has come to the head, and makes it the live one.
-    async fn switch(&self, generation: &Generation, mut stop: watch::Receiver<bool>) -> Result<(), StoreError> {
+    async fn switch(&self, generation: &Generation, stop: watch::Receiver<bool>) -> Result<(), StoreError> {
+        let to = self.following.of(generation.id, Followed::reached).unwrap_or_default();
+        let span = tracing::info_span!("rebuild", projection = V::NAME, generation = generation.id.0, from = 0, to);
+        self.check_and_switch(generation, stop).instrument(span).await
+    }
+
+    async fn check_and_switch(
+        &self,
+        generation: &Generation,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), StoreError> {
         // Whoever has it is at the same; what came of that is seen at the next look.
         let Some(gate) = gate_if_free(&self.site, V::NAME).await? else { return Ok(()) };
         let phase = self
@@ -363,11 +422,12 @@ impl<V: View> Supervisor<V> {
                 _ = stop.wait_for(|stop| *stop) => Err(WorkError::Anew),
             };
             match verified {
-                Ok(Verified::Equal) => {
-                    if let Err(error) = self.site.views.switch_to(generation.id).await {
+                Ok(Verified::Equal) => match self.site.views.switch_to(generation.id).await {
+                    Ok(()) => tracing::info!(view = V::NAME, generation = generation.id.0, "a new generation serves"),
+                    Err(error) => {
                         tracing::warn!(view = V::NAME, error = chain(&error), "cannot switch to a new generation");
                     }
-                }
+                },
                 Ok(Verified::Differs { key, .. }) => {
                     refused = Some(format!(
                         "the row `{key}` differs from a replay of its events: the fold of view `{}` does not give the same rows for the same events. \

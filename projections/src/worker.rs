@@ -12,15 +12,16 @@ mod shift;
 use std::sync::Arc;
 
 use annals_core::{
-    Checkpoint, CommitError, EventId, Failure, Generation, Partition, Position, ReadLog, RecordedEvent, RowChange,
-    StandingRow, Store, StoreError, Version,
+    Checkpoint, CommitError, EventId, Failure, Filter, Generation, Partition, Position, ReadLog, RecordedEvent,
+    RowChange, StandingRow, Store, StoreError, Version,
 };
 use tokio::sync::watch;
 
 pub(crate) use drain::Emptied;
 pub(crate) use held::{Held, Post};
 pub(crate) use progress::Progress;
-pub use progress::{SlotProgress, SlotState};
+pub use progress::{Activity, LastError, SlotState};
+pub(crate) use progress::{SlotProgress, Taken};
 
 use self::shift::Shift;
 use crate::left_out::LeftOut;
@@ -115,7 +116,7 @@ impl<V: View> Work<V> {
                     if said.as_ref() != Some(&reason) {
                         tracing::error!(view = V::NAME, slot = self.slot, reason, "the projection stopped");
                     }
-                    self.progress.state(SlotState::Stopped { reason: reason.clone() });
+                    self.progress.failed(SlotState::Stopped { reason: reason.clone() });
                     said = Some(reason);
                     // What stopped it may be mended from another process, which nobody here is told of.
                     tokio::select! {
@@ -129,7 +130,7 @@ impl<V: View> Work<V> {
                 WorkError::Again(error) => {
                     let error = chain(&error);
                     tracing::warn!(view = V::NAME, slot = self.slot, error, "the projection begins anew");
-                    self.progress.state(SlotState::Waiting { reason: error });
+                    self.progress.failed(SlotState::Waiting { reason: error });
                 }
             }
             // Something was settled in between: the trouble is a new one.
@@ -153,6 +154,7 @@ impl<V: View> Work<V> {
         anew: &mut watch::Receiver<u64>,
     ) -> Option<WorkError> {
         let post = self.post();
+        let knows = *anew.borrow();
         let over = async {
             tokio::select! {
                 // Somebody had the slot for a moment and gave it back.
@@ -160,19 +162,29 @@ impl<V: View> Work<V> {
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         };
-        let held = match Held::acquire(&post, &self.progress, over).await {
+        let held = match Held::acquire(&post, &self.progress, || self.look(), over).await {
             Ok(Some(held)) => held,
             Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
             Err(error) => return Some(error),
         };
+        self.progress.held_by(Some(&self.owner), knows);
         let ended = tokio::select! {
             error = self.work(&held) => Some(error),
             _ = anew.changed() => Some(WorkError::Anew),
             () = held.lost() => Some(WorkError::Again(self.fenced("the lease was lost"))),
             _ = stop.wait_for(|stop| *stop) => None,
         };
+        if matches!(ended, Some(WorkError::Again(CommitError::Fenced { .. }))) {
+            self.progress.meter().leases_lost.increment(1);
+        }
+        self.progress.held_by(None, knows);
         held.release().await;
         ended
+    }
+
+    /// How far the slot has come on which somebody else works.
+    async fn look(&self) -> Result<(), WorkError> {
+        seen(&*self.log, &self.post(), self.handlers.filter(), &self.progress).await
     }
 
     /// What a stored event does in this view, without what people left out.
@@ -238,6 +250,25 @@ impl<V: View> Work<V> {
             }
         }
     }
+}
+
+/// Takes in how far a slot has come on which somebody else works.
+pub(crate) async fn seen(
+    log: &dyn Store,
+    post: &Post<'_>,
+    filter: Filter,
+    progress: &Progress,
+) -> Result<(), WorkError> {
+    let checkpoints = post.views.checkpoints(post.generation.id).await?;
+    for partition in (0..log.partitions()).map(Partition) {
+        let found = checkpoints.iter().find(|of| (of.slot, of.partition) == (post.slot, partition));
+        let reached = found.map_or(Position::START, |of| of.position);
+        let page = log.read(ReadLog::after(reached).partition(partition).filter(filter.clone()).limit(1)).await?;
+        progress.oldest(partition, page.events.first().map(|record| record.recorded_at));
+        progress.reached(partition, reached);
+        progress.head(partition, page.head.visible, None);
+    }
+    Ok(())
 }
 
 /// The event at a position, if it is there.

@@ -249,7 +249,9 @@ impl<V: View> Feed<V> {
     /// Whether a slot has moved on which another process works.
     async fn moved_elsewhere(&mut self) -> Result<bool, ViewError> {
         let Some(live) = self.live else { return Ok(false) };
-        let works_here = |state: &SlotState| !matches!(state, SlotState::Starting | SlotState::Waiting { .. });
+        let works_here = |state: &SlotState| {
+            !matches!(state, SlotState::Starting | SlotState::Elsewhere { .. } | SlotState::Waiting { .. })
+        };
         let here = self
             .views
             .following

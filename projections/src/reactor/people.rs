@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Invalid, PAGE_EVENTS, Parked, Partition, Position, ReadLog, Token, Verdict};
+use annals_core::{Invalid, PAGE_EVENTS, Parked, Partition, Phase, Position, ReadLog, Token, Verdict};
 
 use super::worker::{Work, first_aside, has_reached, standing};
 use crate::query::ViewError;
 use crate::status::Status;
-use crate::worker::Held;
+use crate::worker::{Held, SlotProgress, SlotState};
 
 /// A reactor of a running program: how far it has come, and what waits for a person. Cheap to clone.
 ///
@@ -36,22 +36,18 @@ impl Reactions {
     }
 
     pub(crate) fn status(&self) -> Status {
-        let Work { generation, progress, .. } = &*self.work;
-        Status {
-            view: generation.spec.view.clone(),
-            version: generation.spec.version,
-            generation: generation.id.0,
-            phase: annals_core::Phase::Live,
-            refused: None,
-            slots: vec![progress.watch().borrow().clone()],
-        }
+        let Work { kind, generation, progress, clock, .. } = &*self.work;
+        // It is begun and switched to in one go, and never built beside another one.
+        let mut generation = generation.clone();
+        generation.phase = Phase::Live;
+        Status::new(*kind, &generation, None, vec![progress.watch().borrow().clone()], clock.now())
     }
 
     /// Returns when everything up to a token is settled: done, left out, or set aside.
     ///
     /// # Errors
     ///
-    /// [`ViewError::NotYet`] after `at_most`, with what holds it.
+    /// [`ViewError::NotYet`] after `at_most`, with what holds it; [`ViewError::Stopped`] at once when it will not come so far.
     pub async fn wait_for(&self, token: impl Into<Token>, at_most: Duration) -> Result<(), ViewError> {
         let token = token.into();
         let mut progress = self.work.progress.watch();
@@ -62,6 +58,9 @@ impl Reactions {
                 if has_reached(&self.work, &token).await? {
                     return Ok(());
                 }
+                if let Some(reason) = self.stopped().await? {
+                    return Err(ViewError::Stopped { reason });
+                }
                 let _ = tokio::time::timeout(self.work.patience.poll, progress.changed()).await;
             }
         };
@@ -69,6 +68,18 @@ impl Reactions {
             Ok(reached) => reached,
             Err(_) => Err(ViewError::NotYet { token, waited: at_most, held: self.status().to_string() }),
         }
+    }
+
+    /// Why it does not go on until a person has looked, neither here nor in another process.
+    async fn stopped(&self) -> Result<Option<String>, ViewError> {
+        let work = &*self.work;
+        let decided = *work.anew.borrow();
+        let reason = match &*work.progress.watch().borrow() {
+            SlotProgress { state: SlotState::Stopped { reason }, knows, .. } if *knows >= decided => reason.clone(),
+            _ => return Ok(None),
+        };
+        let elsewhere = work.post().is_worked_on_by_another().await?;
+        Ok((!elsewhere).then_some(reason))
     }
 
     /// What is set aside, in the order of key and position, behind `after`, at most `limit`. The event of a key that has a cause is the
@@ -91,7 +102,7 @@ impl Reactions {
         let held = Held::take_over(&self.work.post()).await?;
         let retried = self.try_again(&held, key).await;
         held.release().await;
-        self.work.anew.notify_one();
+        self.work.anew.send_modify(|count| *count += 1);
         retried
     }
 
@@ -126,7 +137,7 @@ impl Reactions {
         let held = Held::take_over(&self.work.post()).await?;
         let left = self.leave_out_under(&held, key, events, reason).await;
         held.release().await;
-        self.work.anew.notify_one();
+        self.work.anew.send_modify(|count| *count += 1);
         left
     }
 
@@ -169,7 +180,7 @@ impl Reactions {
             return Err(Invalid::new(format!("there is no event at position {position}")).into());
         };
         self.work.views.keep_verdict(self.verdict(partition, position, event.id, reason)).await?;
-        self.work.anew.notify_one();
+        self.work.anew.send_modify(|count| *count += 1);
         Ok(())
     }
 

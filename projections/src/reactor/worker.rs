@@ -5,24 +5,28 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
     Checkpoint, Clock, CommitError, EventId, Generation, Metadata, PAGE_EVENTS, Parked, Partition, Position, ReadLog,
     RecordedEvent, RowChange, Store, ViewCommit, with_metadata,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::call::{Call, Handler, contained};
 use super::window::Window;
 use super::{Patience, ReactError};
 use crate::place::Place;
-use crate::worker::{Held, Post, Progress, SlotState, WorkError, chain, event_at, same_log};
+use crate::status::Kind;
+use crate::worker::{Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen};
 
 /// What a reactor's worker works on and with.
 pub(crate) struct Work {
+    pub(crate) kind: Kind,
     pub(crate) log: Arc<dyn Store>,
     pub(crate) views: Place,
     pub(crate) clock: Arc<dyn Clock>,
@@ -32,7 +36,7 @@ pub(crate) struct Work {
     pub(crate) patience: Patience,
     pub(crate) progress: Progress,
     /// Somebody decided something that the worker must know.
-    pub(crate) anew: Arc<Notify>,
+    pub(crate) anew: Arc<watch::Sender<u64>>,
 }
 
 impl Work {
@@ -48,21 +52,22 @@ impl Work {
     /// Works until it is told to stop. Begins anew after a failure that may pass, and stops by itself when a person must look.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut wait = self.patience.poll;
+        let mut anew = self.anew.subscribe();
         while !*stop.borrow() {
             let settled = self.progress.settled();
-            let Some(ended) = self.hold_and_work(&mut stop).await else { break };
+            let Some(ended) = self.hold_and_work(&mut stop, &mut anew).await else { break };
             let reason = match ended {
                 WorkError::Anew => continue,
                 WorkError::Stopped(reason) => {
                     tracing::error!(reactor = self.name(), reason, "the reactor stopped");
-                    self.progress.state(SlotState::Stopped { reason: reason.clone() });
+                    self.progress.failed(SlotState::Stopped { reason });
                     None
                 }
                 error => Some(chain(&error)),
             };
             if let Some(reason) = reason {
                 tracing::info!(reactor = self.name(), reason, "the reactor begins anew");
-                self.progress.state(SlotState::Waiting { reason });
+                self.progress.failed(SlotState::Waiting { reason });
             }
             // Something was settled in between: the trouble is a new one. One that stopped looks now and then whether a person
             // has mended it.
@@ -70,37 +75,54 @@ impl Work {
             wait = if self.progress.settled() == settled { (wait * 2).min(longest) } else { self.patience.poll };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.anew.notified() => {}
+                _ = anew.changed() => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
     }
 
-    async fn hold_and_work(&self, stop: &mut watch::Receiver<bool>) -> Option<WorkError> {
+    async fn hold_and_work(
+        &self,
+        stop: &mut watch::Receiver<bool>,
+        anew: &mut watch::Receiver<u64>,
+    ) -> Option<WorkError> {
         let post = self.post();
+        let knows = *anew.borrow();
         let over = async {
             tokio::select! {
                 // Somebody had the place for a moment and gave it back.
-                () = self.anew.notified() => {}
+                _ = anew.changed() => {}
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         };
-        let held = match Held::acquire(&post, &self.progress, over).await {
+        let held = match Held::acquire(&post, &self.progress, || self.look(), over).await {
             Ok(Some(held)) => held,
             Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
             Err(error) => return Some(error),
         };
+        self.progress.held_by(Some(&self.owner), knows);
         let ended = tokio::select! {
             ended = self.work(&held, stop.clone()) => ended.err(),
-            () = self.anew.notified() => Some(WorkError::Anew),
+            _ = anew.changed() => Some(WorkError::Anew),
             () = held.lost() => Some(WorkError::Again(CommitError::Fenced {
                 generation: self.generation.id,
                 slot: 0,
                 found: "the lease was lost".into(),
             })),
         };
+        if matches!(ended, Some(WorkError::Again(CommitError::Fenced { .. }))) {
+            self.progress.meter().leases_lost.increment(1);
+        }
+        self.progress.held_by(None, knows);
         held.release().await;
         ended
+    }
+
+    /// How far the place has come on which somebody else works.
+    async fn look(&self) -> Result<(), WorkError> {
+        let seen = seen(&*self.log, &self.post(), self.handler.filter(), &self.progress).await;
+        self.progress.publish();
+        seen
     }
 
     async fn work(&self, held: &Held, stop: watch::Receiver<bool>) -> Result<(), WorkError> {
@@ -121,7 +143,7 @@ struct Shift<'a> {
     feeds: Vec<Feed>,
     // Calls that wait for their turn, by key. The first one of a key that is busy is being made.
     lanes: HashMap<String, VecDeque<(usize, Call)>>,
-    busy: HashSet<String>,
+    busy: HashMap<String, Instant>,
     // Keys whose first call waits for room.
     ready: VecDeque<String>,
     // Keys that wait for a person, and those of them that are tried again.
@@ -138,10 +160,19 @@ struct Feed {
     window: Window,
     end: bool,
     dirty: bool,
+    // When events were recorded that are held.
+    recorded: BTreeMap<Position, DateTime<Utc>>,
     settled_events: u64,
     rows: BTreeMap<String, RowChange>,
     // Set aside, and written as soon as the checkpoint comes there.
     aside: BTreeMap<Position, (Parked, Call)>,
+}
+
+impl Feed {
+    /// When the first event behind a position was recorded, of those that are held.
+    fn oldest_behind(&self, position: Position) -> Option<DateTime<Utc>> {
+        self.recorded.range(position.next()..).next().map(|(_, recorded_at)| *recorded_at)
+    }
 }
 
 /// Where a call comes from.
@@ -174,6 +205,7 @@ impl<'a> Shift<'a> {
                 window: Window::begin(checkpoint.position, kept(checkpoint)?.settled),
                 end: false,
                 dirty: false,
+                recorded: BTreeMap::new(),
                 settled_events: 0,
                 rows: BTreeMap::new(),
                 aside: BTreeMap::new(),
@@ -184,7 +216,7 @@ impl<'a> Shift<'a> {
             held,
             feeds,
             lanes: HashMap::new(),
-            busy: HashSet::new(),
+            busy: HashMap::new(),
             ready: VecDeque::new(),
             parked: HashSet::new(),
             retried: VecDeque::new(),
@@ -246,6 +278,7 @@ impl<'a> Shift<'a> {
             if self.lanes.is_empty() && self.feeds.iter().all(|feed| feed.end) {
                 work.progress.state(SlotState::Live);
             }
+            self.tell();
             let ended = tokio::select! {
                 Some(ended) = self.calls.join_next() => Some(ended),
                 () = hint.wait(work.patience.poll) => None,
@@ -255,6 +288,13 @@ impl<'a> Shift<'a> {
                 self.ended(ended).await?;
             }
         }
+    }
+
+    /// Tells those who look what is being done.
+    fn tell(&self) {
+        let progress = &self.work.progress;
+        progress.calls(self.busy.values().min().map(|began| (self.busy.len(), *began)));
+        progress.publish();
     }
 
     /// Waits for the calls that are being made, but not for ever: those that do not end are made again by the next worker.
@@ -285,7 +325,10 @@ impl<'a> Shift<'a> {
         let (partition, from) = (feed.partition, feed.window.scanned());
         let read = ReadLog::after(from).partition(partition).filter(work.handler.filter()).limit(room.min(PAGE_EVENTS));
         let page = work.log.read(read).await?;
-        work.progress.head(partition, page.head.visible);
+        for record in &page.events {
+            self.feeds[index].recorded.insert(record.position, record.recorded_at);
+        }
+        work.progress.head(partition, page.head.visible, self.feeds[index].oldest_behind(from));
         self.feeds[index].end = page.end;
         if page.scanned <= from && page.events.is_empty() {
             return Ok(false);
@@ -340,7 +383,7 @@ impl<'a> Shift<'a> {
         let key = call.key.clone();
         let lane = self.lanes.entry(key.clone()).or_default();
         lane.push_back((index, call));
-        if lane.len() == 1 && !self.busy.contains(&key) {
+        if lane.len() == 1 && !self.busy.contains_key(&key) {
             self.ready.push_back(key);
         }
     }
@@ -351,7 +394,7 @@ impl<'a> Shift<'a> {
         while self.calls.len() + starting.len() < self.work.patience.calls_max {
             let Some(key) = self.ready.pop_front() else { break };
             let Some((index, call)) = self.lanes.get_mut(&key).and_then(VecDeque::pop_front) else { continue };
-            self.busy.insert(key);
+            self.busy.insert(key, Instant::now());
             starting.push((index, call));
         }
         if self.work.patience.at_most_once && !starting.is_empty() {
@@ -368,8 +411,8 @@ impl<'a> Shift<'a> {
     }
 
     fn call(&mut self, from: From, call: Call, attempts: u32) {
-        let patience = self.work.patience.clone();
-        self.calls.spawn(make(patience, from, call, attempts));
+        let (patience, progress) = (self.work.patience.clone(), self.work.progress.clone());
+        self.calls.spawn(make(patience, progress, from, call, attempts));
     }
 
     fn settled(&mut self, index: usize, position: Position, rows: Vec<RowChange>) {
@@ -440,12 +483,25 @@ impl<'a> Shift<'a> {
             let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), feed.checkpoint, to);
             commit.park = park;
             commit.rows = feed.rows.values().cloned().collect();
-            work.views.commit_view(commit).await?;
+            let (rows, from) = (commit.rows.len(), feed.checkpoint.get());
+            let span = tracing::debug_span!(
+                "commit",
+                projection = work.name(),
+                slot = 0,
+                partition = feed.partition.0,
+                from,
+                to = low.get()
+            );
+            let begun = Instant::now();
+            work.views.commit_view(commit).instrument(span).await?;
+            let took = begun.elapsed();
             feed.checkpoint = low;
             feed.aside = later;
             feed.rows.clear();
             feed.dirty = false;
-            work.progress.settled_to(feed.partition, low, std::mem::take(&mut feed.settled_events));
+            feed.recorded = feed.recorded.split_off(&low.next());
+            let (events, oldest) = (std::mem::take(&mut feed.settled_events), feed.oldest_behind(low));
+            work.progress.settled_to(feed.partition, low, Taken { events, rows, took, oldest });
         }
         Ok(())
     }
@@ -587,14 +643,25 @@ fn set_aside(work: &Work, call: &Call, cause: Option<String>, attempts: u32) -> 
 }
 
 /// Makes a call until it succeeds or there is no use in trying again.
-async fn make(patience: Patience, from: From, call: Call, before: u32) -> Ended {
+async fn make(patience: Patience, progress: Progress, from: From, call: Call, before: u32) -> Ended {
     let mut attempts = before;
     let mut wait = patience.back_off;
     let metadata = Metadata::caused_by(&call.record);
     let outcome = loop {
         attempts += 1;
+        let (record, begun) = (&call.record, Instant::now());
+        let span = tracing::debug_span!(
+            "call",
+            reactor = progress.name(),
+            key = call.key,
+            partition = record.partition.0,
+            position = record.position.get(),
+            attempt = attempts
+        );
         let made = contained(async { (call.make)(attempts).await });
-        let cause = match with_metadata(metadata.clone(), made).await {
+        let made = with_metadata(metadata.clone(), made).instrument(span).await;
+        progress.meter().called(matches!(made, Ok(Ok(_))), begun.elapsed());
+        let cause = match made {
             Ok(Ok(rows)) => break Ok(rows),
             Ok(Err(ReactError::Permanent(cause))) | Err(cause) => break Err(cause),
             Ok(Err(ReactError::Retry(cause))) => cause,

@@ -3,11 +3,12 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use annals_core::{Acquired, Clock, CommitError, Generation, Lease};
+use annals_core::{Acquired, Clock, CommitError, Generation, Lease, LeaseState, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Progress, SlotState, WorkError};
+use crate::owner;
 use crate::place::Place;
 
 /// How often a slot is taken from others before that is given up.
@@ -15,6 +16,9 @@ const TAKE_OVER_ATTEMPTS: usize = 64;
 
 /// Whoever waits for a slot asks for it no more often than this.
 const ASK_AGAIN_MIN: Duration = Duration::from_millis(5);
+
+/// Whoever waits for a slot looks so often how far it has come.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A lease that is being renewed until this is dropped.
 pub(crate) struct Held {
@@ -34,30 +38,55 @@ pub(crate) struct Post<'a> {
     pub(crate) clock: &'a dyn Clock,
 }
 
+impl Post<'_> {
+    /// Whether somebody else works here now.
+    pub(crate) async fn is_worked_on_by_another(&self) -> Result<bool, StoreError> {
+        let name = self.generation.lease_name(self.slot);
+        let leases = self.views.leases(&name).await?;
+        let by_another = |of: &LeaseState| of.lease.name == name && !of.expired && of.lease.owner != self.owner;
+        Ok(leases.iter().any(by_another))
+    }
+}
+
 impl Held {
-    /// Waits until the slot is free, or until `over` is: then nothing is held.
-    pub(crate) async fn acquire(
+    /// Waits until the slot is free, or until `over` is: then nothing is held. Meanwhile it looks now and then how far the slot has come.
+    pub(crate) async fn acquire<L>(
         post: &Post<'_>,
         progress: &Progress,
+        mut look: impl FnMut() -> L,
         over: impl Future<Output = ()>,
-    ) -> Result<Option<Held>, WorkError> {
+    ) -> Result<Option<Held>, WorkError>
+    where
+        L: Future<Output = Result<(), WorkError>>,
+    {
         let name = post.generation.lease_name(post.slot);
         let mut over = pin!(over);
         loop {
             // Not raced with `over`: a lease that was granted to somebody who does not wait any more would hold up the next one.
             let until = match post.views.acquire_lease(&name, post.owner, post.lease).await? {
                 Acquired::Granted(lease) => return Ok(Some(Held::renewing(post, lease))),
+                // Nobody works under it any more, and its epoch sees to it that nobody ever will.
+                Acquired::Held(other) if owner::has_ended(&other.lease.owner) => {
+                    tracing::info!(lease = name, owner = other.lease.owner, "the process that worked here has ended");
+                    post.views.release_lease(&other.lease).await?;
+                    continue;
+                }
                 Acquired::Held(other) => {
-                    progress.state(SlotState::Waiting { reason: format!("worked on by {}", other.lease.owner) });
+                    progress.state(SlotState::Elsewhere { owner: other.lease.owner, until: other.until });
                     other.until
                 }
             };
             // Whoever has it may be dead, and then it ends before long.
             let left = (until - post.clock.now()).to_std().unwrap_or_default();
-            let wait = left.clamp(ASK_AGAIN_MIN, ASK_AGAIN_MIN.max(post.lease / 4));
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = &mut over => return Ok(None),
+            let mut wait = left.clamp(ASK_AGAIN_MIN, ASK_AGAIN_MIN.max(post.lease / 4));
+            while wait > Duration::ZERO {
+                look().await?;
+                let part = wait.min(LOOK_AGAIN);
+                tokio::select! {
+                    () = tokio::time::sleep(part) => {}
+                    () = &mut over => return Ok(None),
+                }
+                wait -= part;
             }
         }
     }

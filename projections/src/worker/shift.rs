@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
@@ -12,8 +13,9 @@ use annals_core::{
     RowChange, RowsBy, StandingRow, StoreError, ViewCommit,
 };
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument;
 
-use super::{Held, SlotState, Work, WorkError, chain, event_at, same_log};
+use super::{Activity, Held, SlotState, Taken, Work, WorkError, chain, event_at, same_log};
 use crate::key::slot_of;
 use crate::left_out::LeftOut;
 use crate::options::Options;
@@ -47,13 +49,15 @@ pub(super) struct Feed {
     position: Position,
     event: Option<EventId>,
     ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
+    /// When the oldest event was recorded that was read and is not on its way into the store.
+    oldest: Option<DateTime<Utc>>,
 }
 
 /// A batch on its way into the store, and what is told of it when it is there.
 struct Committing {
     partition: Partition,
     up_to: Position,
-    events: u64,
+    taken: Taken,
     rows: Option<Vec<RowChange>>,
     park: Vec<Parked>,
 }
@@ -71,7 +75,13 @@ impl<'a, V: View> Shift<'a, V> {
             work.progress.reached(partition, checkpoint.position);
             // Somebody else may have changed rows since this process worked here last.
             work.tell(partition, checkpoint.position, None);
-            feeds.push(Feed { partition, position: checkpoint.position, event: checkpoint.event, ahead: None });
+            feeds.push(Feed {
+                partition,
+                position: checkpoint.position,
+                event: checkpoint.event,
+                ahead: None,
+                oldest: None,
+            });
         }
         let mut shift = Shift {
             work,
@@ -117,8 +127,11 @@ impl<'a, V: View> Shift<'a, V> {
         let (mut bytes, mut stuck) = (0, None);
         let at_end = loop {
             let feed = &mut self.feeds[index];
+            work.progress.turns_to(Activity::Reading);
             let page = feed.next_page(work).await?;
-            work.progress.head(feed.partition, page.head.visible);
+            feed.oldest = feed.oldest.or_else(|| page.events.first().map(|record| record.recorded_at));
+            work.progress.head(feed.partition, page.head.visible, feed.oldest);
+            work.progress.turns_to(Activity::Handling);
             let more = !page.end;
             if feed.position >= page.scanned && page.events.is_empty() {
                 break true;
@@ -134,13 +147,13 @@ impl<'a, V: View> Shift<'a, V> {
             }
             for record in page.events {
                 bytes += record.payload.len();
-                let position = record.position;
+                let (position, recorded_at) = (record.position, record.recorded_at);
                 match work.prepare(&self.left_out, record) {
                     Ok(prepared) => steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots)),
                     Err(error) => {
                         // What stands before it is settled all the same.
                         (feed.position, feed.event, feed.ahead) = (position.minus(1), None, None);
-                        stuck = Some(error);
+                        stuck = Some((error, recorded_at));
                         break;
                     }
                 }
@@ -153,14 +166,28 @@ impl<'a, V: View> Shift<'a, V> {
         };
         let moved = self.feeds[index].position > begun;
         if moved {
-            self.commit(index, begun, &steps).await?;
+            let feed = &self.feeds[index];
+            let span = tracing::debug_span!(
+                "batch",
+                projection = V::NAME,
+                generation = work.generation.id.0,
+                slot = work.slot,
+                partition = feed.partition.0,
+                from = begun.get(),
+                to = feed.position.get(),
+                events = steps.len()
+            );
+            self.commit(index, begun, &steps).instrument(span).await?;
+        }
+        if let Some((_, recorded_at)) = &stuck {
+            self.feeds[index].oldest = Some(*recorded_at);
         }
         // Only a batch behind which there is another one may be on its way while somebody waits.
         if at_end || stuck.is_some() {
             self.settle().await?;
         }
         match stuck {
-            Some(error) => Err(WorkError::Stopped(self.stuck(index, &error))),
+            Some((error, _)) => Err(WorkError::Stopped(self.stuck(index, &error))),
             None => Ok(moved),
         }
     }
@@ -180,6 +207,7 @@ impl<'a, V: View> Shift<'a, V> {
     /// Folds a batch, and hands it over when the one before was taken.
     async fn commit(&mut self, index: usize, begun: Position, steps: &[Step<V>]) -> Result<(), WorkError> {
         let (work, inline) = (self.work, self.work.generation.spec.inline);
+        work.progress.turns_to(Activity::Committing);
         if inline {
             // Appends write rows too. What is read behind the log and behind all that was handed over has the events up to there, or
             // is moved on only by appends that have them.
@@ -194,18 +222,38 @@ impl<'a, V: View> Shift<'a, V> {
         }
         let to =
             Checkpoint { slot: work.slot, partition, position: up_to, event: feed.event, state: bytes::Bytes::new() };
+        feed.oldest = None;
+        work.progress.turns_to(Activity::Handling);
         let Changes { rows, versions, touched, park, stands } =
             self.rows.fold(steps, &mut self.parked, work.clock.now())?;
+        work.progress.turns_to(Activity::Committing);
         self.settle().await?;
         self.room_for(park.len())?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
         let told = work.following.wants(rows.len()).then(|| if inline { self.rows.told(steps) } else { rows.clone() });
-        let committing = Committing { partition, up_to, events: steps.len() as u64, rows: told, park: park.clone() };
+        let taken = Taken { events: steps.len() as u64, rows: rows.len(), ..Taken::default() };
+        let committing = Committing { partition, up_to, taken, rows: told, park: park.clone() };
         (commit.rows, commit.versions, commit.touched, commit.park) = (rows, versions, touched, park);
         commit.stands = stands;
         let views = work.views.clone();
-        self.committing.spawn(async move { views.commit_view(commit).await.map(|()| committing) });
+        let span = tracing::debug_span!(
+            "commit",
+            projection = V::NAME,
+            slot = work.slot,
+            partition = partition.0,
+            from = begun.get(),
+            to = up_to.get()
+        );
+        let committed = async move {
+            let begun = Instant::now();
+            views.commit_view(commit).await?;
+            let taken = Taken { took: begun.elapsed(), ..committing.taken };
+            Ok(Committing { taken, ..committing })
+        };
+        self.committing.spawn(committed.instrument(span));
         self.rows.trim();
+        let (rows, bytes) = self.rows.at_hand();
+        work.progress.at_hand(rows, bytes);
         Ok(())
     }
 
@@ -213,12 +261,13 @@ impl<'a, V: View> Shift<'a, V> {
     async fn settle(&mut self) -> Result<(), WorkError> {
         let work = self.work;
         let Some(ended) = self.committing.join_next().await else { return Ok(()) };
-        let Committing { partition, up_to, events, rows, park } = ended
+        let Committing { partition, up_to, taken, rows, park } = ended
             .map_err(|error| StoreError::new(Failure::Unavailable, "a commit was broken off").because(error))??;
         self.parked_events += park.len();
         park.iter().for_each(|parked| self.retry_later(parked));
         work.tell(partition, up_to, rows);
-        work.progress.settled_to(partition, up_to, events);
+        let oldest = self.feeds.iter().find(|feed| feed.partition == partition).and_then(|feed| feed.oldest);
+        work.progress.settled_to(partition, up_to, Taken { oldest, ..taken });
         work.progress.parked_keys(self.parked.len() as u64);
         Ok(())
     }

@@ -1,9 +1,12 @@
 //! Read models through the public door, on the memory store. The same tests run on every backend: see `tests/` of the package `annals`.
 
+#![allow(missing_docs, clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use annals_core::conformance::{Fixture, MemoryFixture};
 
+mod metrics;
 #[path = "suite.rs"]
 mod suite;
 

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod bank;
+pub(crate) mod bank;
 mod exactly_once;
 mod history;
 mod inline;
@@ -15,4 +15,5 @@ mod processes;
 mod queries;
 mod reactors;
 mod rebuild;
+mod status;
 mod watch;

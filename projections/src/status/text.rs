@@ -1,0 +1,166 @@
+//! A status in words.
+
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use annals_core::Phase;
+
+use super::{SlotStatus, Status};
+use crate::worker::{Activity, SlotState};
+
+/// An activity that takes so long is what holds a slot.
+const LONG: Duration = Duration::from_secs(1);
+
+/// An activity that takes this part of the time is what makes a slot slow.
+const MOST: f64 = 0.5;
+
+/// What holds it, in one line.
+pub(super) fn why(status: &Status) -> String {
+    let mut why = held(status);
+    if status.phase == Phase::Kept {
+        why.push_str("; kept to go back to");
+    }
+    match status.parked_keys {
+        0 => {}
+        1 => why.push_str("; 1 key waits for a person"),
+        keys => why.push_str(&format!("; {keys} keys wait for a person")),
+    }
+    why
+}
+
+fn held(status: &Status) -> String {
+    let slots = &status.slots;
+    let stopped = slots.iter().find_map(|of| match &of.state {
+        SlotState::Stopped { reason } => Some(format!("slot {} stopped: {reason}", of.slot)),
+        _ => None,
+    });
+    let waiting = || {
+        slots.iter().find_map(|of| match &of.state {
+            SlotState::Waiting { reason } => Some(format!("slot {} waits: {reason}", of.slot)),
+            _ => None,
+        })
+    };
+    if let Some(held) = stopped.or_else(|| status.refused.clone()).or_else(waiting) {
+        return held;
+    }
+    // The slowest one is what readers wait for.
+    let slowest = slots.iter().max_by_key(|of| (of.lag_events, of.lag));
+    let reason = slowest.and_then(reason).map(|reason| format!(": {reason}")).unwrap_or_default();
+    let lag = status.lag_events;
+    let rest = slowest.and_then(|of| of.rest).map(|rest| format!(", {} to go", Span(rest))).unwrap_or_default();
+    match (status.phase, lag) {
+        (Phase::Building, lag) => format!("being built, {lag} events to go{rest}{reason}"),
+        (_, 0) => "up to date".into(),
+        (_, lag) if status.lag >= LONG => format!("{lag} events behind, {}{rest}{reason}", Span(status.lag)),
+        (_, lag) => format!("{lag} events behind{rest}{reason}"),
+    }
+}
+
+/// Why a slot is behind, when there is more to say than that it works.
+fn reason(of: &SlotStatus) -> Option<String> {
+    if let SlotState::Elsewhere { owner, until } = &of.state {
+        let until = until.format("%Y-%m-%dT%H:%M:%S%.3fZ");
+        return Some(format!("slot {} is worked on by {owner} until {until}", of.slot));
+    }
+    if of.lag_events == 0 {
+        return None;
+    }
+    if let Some(calls) = of.calls.filter(|calls| calls.longest >= LONG) {
+        return Some(format!("{} calls are being made, one for {}", calls.count, Span(calls.longest)));
+    }
+    if let Some(busy) = of.busy.filter(|busy| busy.since >= LONG) {
+        let what = match busy.with {
+            Activity::Reading => "the log does not answer",
+            Activity::Handling => "the handler is at work",
+            Activity::Committing => "the transaction is not through",
+        };
+        return Some(format!("{what} for {}", Span(busy.since)));
+    }
+    let shares = [
+        (of.shares.committing, "commits"),
+        (of.shares.handling, "the handler"),
+        (of.shares.reading, "reading the log"),
+    ];
+    let (share, what) = shares.into_iter().max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    let each =
+        of.commits.filter(|_| what == "commits").map(|of| format!(", {} each", Span(of.p50))).unwrap_or_default();
+    (share >= MOST).then(|| format!("{:.0} % of the time goes into {what}{each}", share * 100.0))
+}
+
+impl Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} v{}: {}", self.view, self.version, self.why)?;
+        if f.alternate() {
+            let phase = match self.phase {
+                Phase::Building => "building",
+                Phase::Live => "live",
+                _ => "kept",
+            };
+            write!(f, "\n  generation {}, {phase}", self.generation)?;
+            self.slots.iter().try_for_each(|slot| write!(f, "\n  {slot}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything about a slot, in one line.
+impl Display for SlotStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            SlotState::Starting => "starting",
+            SlotState::Elsewhere { .. } => "elsewhere",
+            SlotState::Waiting { .. } => "waiting",
+            SlotState::CatchingUp => "catching up",
+            SlotState::Live => "live",
+            SlotState::Stopped { .. } => "stopped",
+        };
+        let sum = |positions: &std::collections::BTreeMap<_, annals_core::Position>| {
+            positions.values().map(|position| position.get()).sum::<u64>()
+        };
+        write!(f, "slot {}: {state}, at {} of {}", self.slot, sum(&self.reached), sum(&self.head))?;
+        if self.lag_events > 0 {
+            write!(f, ", {} events behind", self.lag_events)?;
+        }
+        if self.lag > Duration::ZERO {
+            write!(f, ", the oldest {} old", Span(self.lag))?;
+        }
+        write!(f, "; {:.0} events/s", self.events_per_second)?;
+        if let Some(rest) = self.rest {
+            write!(f, ", {} to go", Span(rest))?;
+        }
+        write!(f, "; {} rows at hand, {} bytes", self.rows_at_hand, self.bytes_at_hand)?;
+        if let Some(times) = self.commits {
+            let (last, p50, p99) = (Span(times.last), Span(times.p50), Span(times.p99));
+            write!(f, "; {} commits, the last {last}, p50 {p50}, p99 {p99}", times.count)?;
+        }
+        if self.parked_keys > 0 {
+            write!(f, "; {} keys parked", self.parked_keys)?;
+        }
+        if let Some(owner) = &self.owner {
+            write!(f, "; held by {owner}")?;
+        }
+        match &self.last_error {
+            Some(last) => write!(f, "; last error at {}: {}", last.at.format("%Y-%m-%dT%H:%M:%SZ"), last.error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A length of time in the two units that matter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, micros) = (self.0.as_secs(), self.0.as_micros());
+        match seconds {
+            0 if micros < 1_000 => write!(f, "{micros} µs"),
+            0 if micros < 10_000 => write!(f, "{:.1} ms", micros as f64 / 1e3),
+            0 => write!(f, "{} ms", micros / 1_000),
+            1..60 => write!(f, "{:.1} s", self.0.as_secs_f64()),
+            60..3_600 => write!(f, "{} min {} s", seconds / 60, seconds % 60),
+            3_600..86_400 => write!(f, "{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+            _ => write!(f, "{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+        }
+    }
+}
