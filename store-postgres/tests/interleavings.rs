@@ -1,0 +1,364 @@
+//! Appends that overlap, made to do so one step at a time: what commits last, rolls back, stands still, or is cut off.
+
+#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_core::{
+    Append, AppendError, EventId, EventStore, Failure, Log, NewEvent, Partition, Position, ReadLog, RecordedEvent,
+    StreamId,
+};
+use annals_postgres::{Options, PostgresStore, sqlx};
+use server::{Schema, connection};
+use sqlx::PgConnection;
+
+fn event(n: usize) -> NewEvent {
+    NewEvent::json("thing.happened", format!("{n}").into_bytes())
+}
+
+async fn append(store: &PostgresStore, stream: &str, n: usize) -> u64 {
+    let append = Append::new(StreamId::new(stream).unwrap(), [event(n)]);
+    store.append(append).await.unwrap().last().position.get()
+}
+
+async fn log(store: &PostgresStore) -> Vec<RecordedEvent> {
+    let (mut all, mut read) = (Vec::new(), ReadLog::after(Position::START));
+    loop {
+        let page = store.read(read.clone()).await.unwrap();
+        all.extend(page.events);
+        if page.end {
+            return all;
+        }
+        read.after = page.scanned;
+    }
+}
+
+async fn positions(store: &PostgresStore) -> Vec<u64> {
+    log(store).await.iter().map(|event| event.position.get()).collect()
+}
+
+async fn head(store: &PostgresStore) -> u64 {
+    store.head(Partition(0)).await.unwrap().visible.get()
+}
+
+/// Another writer, one statement at a time: it appends an event to `other-1` in a transaction that stays open.
+async fn open_append(schema: &Schema) -> PgConnection {
+    let mut other = connection().await;
+    for statement in [
+        "select annals.resolve_streams(array['other-1'], true)",
+        "select annals.make_kind('thing.happened', 1, 'json', 'other')",
+        "begin",
+        "select annals.append(
+            head, changes, array[0], array[key], array[version + 1], array[(select max(key) from annals.kind)], array[0], array[1],
+            array[0::bigint], array[0::bigint], array[gen_random_uuid()], array[gen_random_uuid()], array[null::text],
+            array[null::bytea], array['{}'::bytea], array[]::bigint[], array[]::integer[], array[]::bigint[], array[]::integer[],
+            array[]::bigint[], array[]::bigint[], null, null
+        )
+        from annals.log_head(), annals.resolve_streams(array['other-1'], false)",
+    ] {
+        sqlx::raw_sql(schema.sql(statement)).execute(&mut other).await.unwrap();
+    }
+    other
+}
+
+async fn run(connection: &mut PgConnection, statement: &'static str) {
+    sqlx::raw_sql(statement).execute(connection).await.unwrap();
+}
+
+/// Waits until so many wait for their turn to give positions.
+async fn waiting_for_their_turn(schema: &Schema, count: i64) {
+    let mut observer = connection().await;
+    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and classid = 1095650892
+        and objid = 'annals.event'::regclass::oid";
+    let reached = async {
+        while sqlx::query_scalar::<_, i64>(schema.sql(waiting)).fetch_one(&mut observer).await.unwrap() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reached).await.expect("nobody waits");
+}
+
+#[tokio::test]
+async fn what_began_first_and_commits_last_is_not_passed_by() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    assert_eq!(append(&store, "mine-1", 0).await, 1);
+    let mut other = open_append(&schema).await;
+    let appending = {
+        let store = store.clone();
+        tokio::spawn(async move { append(&store, "mine-1", 1).await })
+    };
+    waiting_for_their_turn(&schema, 1).await;
+    assert_eq!(
+        (positions(&store).await, head(&store).await),
+        (vec![1], 1),
+        "a reader waits for nobody and sees no further"
+    );
+    run(&mut other, "commit").await;
+    assert_eq!(appending.await.unwrap(), 3);
+    assert_eq!(positions(&store).await, [1, 2, 3]);
+    let streams: Vec<_> = log(&store).await.into_iter().map(|event| event.stream.to_string()).collect();
+    assert_eq!(streams, ["mine-1", "other-1", "mine-1"]);
+}
+
+#[tokio::test]
+async fn what_is_rolled_back_leaves_no_hole_and_delays_nobody() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    let mut other = open_append(&schema).await;
+    let appending = {
+        let store = store.clone();
+        tokio::spawn(async move { append(&store, "mine-1", 1).await })
+    };
+    waiting_for_their_turn(&schema, 1).await;
+    run(&mut other, "rollback").await;
+    assert_eq!(appending.await.unwrap(), 1);
+    assert_eq!(positions(&store).await, [1]);
+}
+
+#[tokio::test]
+async fn a_commit_between_two_looks_of_a_reader_is_in_the_second_and_not_half_in_the_first() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    for round in 1..20_u64 {
+        let mut other = open_append(&schema).await;
+        let before = store.read(ReadLog::after(Position::START)).await.unwrap();
+        let (reading, committed) = tokio::join!(
+            async { store.read(ReadLog::after(before.scanned)).await.unwrap() },
+            run(&mut other, "commit")
+        );
+        let () = committed;
+        // Whenever it committed: the head of the page and its events are of one moment.
+        assert_eq!(reading.events.len() as u64, reading.head.visible.get() - before.scanned.get());
+        let rest = store.read(ReadLog::after(reading.scanned)).await.unwrap();
+        assert_eq!(before.events.len() + reading.events.len() + rest.events.len(), round as usize);
+    }
+}
+
+#[tokio::test]
+async fn an_unrelated_transaction_with_a_snapshot_delays_nobody() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    append(&store, "mine-1", 0).await;
+    let mut unrelated = connection().await;
+    // It has a snapshot and a transaction id, and is older than everything that follows.
+    run(&mut unrelated, "begin isolation level repeatable read").await;
+    sqlx::raw_sql(schema.sql("create table annals.unrelated (n integer); select count(*) from annals.event"))
+        .execute(&mut unrelated)
+        .await
+        .unwrap();
+    for n in 1..50 {
+        assert_eq!(append(&store, "mine-1", n).await, n as u64 + 1);
+        assert_eq!(head(&store).await, n as u64 + 1, "what is acknowledged is seen at once");
+    }
+    assert_eq!(positions(&store).await, (1..=50).collect::<Vec<_>>());
+    run(&mut unrelated, "rollback").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn processes_that_append_at_once_share_one_dense_order_that_a_tail_sees_once() {
+    let schema = Schema::new();
+    let stores = [schema.store().await, schema.store().await, schema.store().await];
+    let tail = {
+        let store = schema.store().await;
+        tokio::spawn(async move {
+            let (mut seen, mut hint) = (Vec::new(), store.hint());
+            let mut read = ReadLog::after(Position::START).limit(7);
+            while seen.len() < 3 * 8 * 25 {
+                let page = store.read(read.clone()).await.unwrap();
+                read.after = page.scanned;
+                if page.events.is_empty() {
+                    hint.wait(Duration::from_millis(50)).await;
+                }
+                seen.extend(page.events.into_iter().map(|event| (event.position.get(), event.id, event.recorded_at)));
+            }
+            seen
+        })
+    };
+    let mut writers = Vec::new();
+    for (process, store) in stores.iter().enumerate() {
+        for task in 0..8 {
+            let store = store.clone();
+            writers.push(tokio::spawn(async move {
+                for n in 0..25 {
+                    // Every other one goes to a stream that all processes write to.
+                    let stream = if n % 2 == 0 { "shared-1".into() } else { format!("own-{process}-{task}") };
+                    append(&store, &stream, n).await;
+                }
+            }));
+        }
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let seen = tail.await.unwrap();
+    assert_eq!(seen.iter().map(|(position, ..)| *position).collect::<Vec<_>>(), (1..=600).collect::<Vec<_>>());
+    assert!(seen.is_sorted_by_key(|(.., recorded_at)| *recorded_at));
+    let mut ids: Vec<EventId> = seen.into_iter().map(|(_, id, _)| id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 600);
+}
+
+/// A store whose connections can be told from all others.
+fn named(schema: &Schema, readers: u32) -> (Options, String) {
+    let name = format!("annals {}", schema.name);
+    let connect: sqlx::postgres::PgConnectOptions = server::url().parse().unwrap();
+    let options = Options::new(connect.application_name(&name)).schema(&schema.name).unwrap().readers(readers);
+    (options, name)
+}
+
+/// Appends until it is acknowledged, asking again with the same id when it must.
+async fn insist(store: &PostgresStore, stream: &str, event: &NewEvent) -> EventId {
+    loop {
+        let append = Append::new(StreamId::new(stream).unwrap(), [event.clone()]);
+        match store.append(append).await {
+            Ok(appended) => return appended.last().id,
+            Err(AppendError::Unknown(_)) => {}
+            Err(AppendError::Store(error)) if error.failure() == Failure::Unavailable => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn connections_that_are_cut_off_lose_nothing_and_repeat_nothing() {
+    let schema = Schema::new();
+    let (options, name) = named(&schema, 4);
+    let store = PostgresStore::connect_with(options).await.unwrap();
+    let writers: Vec<_> = (0..16)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                for n in 0..40 {
+                    acknowledged.push(insist(&store, &format!("cut-{writer}"), &event(n)).await);
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    let mut axe = connection().await;
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1";
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        sqlx::query(cut).bind(&name).execute(&mut axe).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        acknowledged.extend(writer.await.unwrap());
+    }
+    let mut stored: Vec<EventId> = log(&schema.store().await).await.iter().map(|event| event.id).collect();
+    acknowledged.sort();
+    stored.sort();
+    assert_eq!(acknowledged, stored);
+}
+
+/// Polls the future so many times and drops it: what a caller does who is cancelled there.
+async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    std::future::poll_fn(move |context| {
+        if left == 0 {
+            return std::task::Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(context) {
+            std::task::Poll::Ready(answer) => std::task::Poll::Ready(Some(answer)),
+            std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(None),
+            std::task::Poll::Pending => std::task::Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// 10,000 futures that are dropped at one of their awaits.
+async fn dropped_futures(readers: u32) {
+    let schema = Schema::new();
+    let (options, name) = named(&schema, readers);
+    let store = PostgresStore::connect_with(options).await.unwrap();
+    let tasks: Vec<_> = (0..8_usize)
+        .map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                for round in 0..1_250_usize {
+                    let stream = StreamId::new(format!("dropped-{task}")).unwrap();
+                    let polls = 1 + round % 6;
+                    let given = event(round);
+                    let known = drop_after(polls, async {
+                        match round % 5 {
+                            0 => drop(store.read(ReadLog::after(Position::START).limit(10)).await.unwrap()),
+                            1 => drop(store.read_stream(annals_core::ReadStream::of(stream.clone())).await.unwrap()),
+                            2 => drop(store.find(Partition(0), &[given.id]).await.unwrap()),
+                            _ => return Some(store.append(Append::new(stream, [given])).await.unwrap().last().id),
+                        }
+                        None
+                    });
+                    acknowledged.extend(known.await.flatten());
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    let mut acknowledged = Vec::new();
+    for task in tasks {
+        acknowledged.extend(task.await.unwrap());
+    }
+    // Everything that was handed over comes before this one.
+    append(&store, "last-1", 0).await;
+    let mut observer = connection().await;
+    let open =
+        "select count(*) from pg_stat_activity where application_name = $1 and state like 'idle in transaction%'";
+    let open: i64 = sqlx::query_scalar(open).bind(&name).fetch_one(&mut observer).await.unwrap();
+    assert_eq!(open, 0, "a connection was left in a transaction");
+    let stored: std::collections::HashSet<EventId> = log(&store).await.iter().map(|event| event.id).collect();
+    assert!(!acknowledged.is_empty() && acknowledged.iter().all(|id| stored.contains(id)));
+    assert_eq!(positions(&store).await, (1..=stored.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_dropped_futures_leave_nothing_open_with_one_connection() {
+    dropped_futures(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_dropped_futures_leave_nothing_open_with_four_connections() {
+    dropped_futures(4).await;
+}
+
+#[tokio::test]
+async fn a_store_that_may_only_read_follows_what_others_append_and_refuses_to_write() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    append(&store, "mine-1", 0).await;
+    let mut owner = connection().await;
+    let role = format!("role_{}", schema.name);
+    let grant = format!(
+        "create role {role} login; grant usage on schema \"{0}\" to {role}; grant select on all tables in schema \"{0}\" to {role}",
+        schema.name
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(grant)).execute(&mut owner).await.unwrap();
+    let connect: sqlx::postgres::PgConnectOptions = server::url().parse().unwrap();
+    let options = Options::new(connect.username(&role)).schema(&schema.name).unwrap().read_only();
+    let reader = PostgresStore::connect_with(options).await;
+    let followed = async {
+        let reader = Arc::new(reader?);
+        let mut hint = reader.hint();
+        append(&store, "mine-1", 1).await;
+        while head(&reader).await < 2 {
+            hint.wait(Duration::from_secs(1)).await;
+        }
+        let refused = reader.append(Append::new(StreamId::new("mine-1").unwrap(), [event(2)])).await;
+        Ok::<_, annals_core::StoreError>((positions(&reader).await, refused))
+    };
+    let followed = followed.await;
+    let forget = format!("drop owned by {role}; drop role {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(forget)).execute(&mut owner).await.unwrap();
+    let (seen, refused) = followed.unwrap();
+    assert_eq!(seen, [1, 2]);
+    assert!(matches!(refused, Err(AppendError::Store(error)) if error.failure() == Failure::ReadOnly));
+}
