@@ -33,7 +33,7 @@ pub mod prelude {
     #[cfg(feature = "projections")]
     pub use crate::projections::{
         Listens, On, Poison, Process, ProcessManager, Program, Project, Projection, ReactError, Reaction, Reactor,
-        Request, Row, Step, View, With as _,
+        Request, Row, SqlProject, SqlProjection, Step, Tables, View, With as _,
     };
     #[cfg(feature = "testing")]
     pub use crate::testing::Given as _;
@@ -56,7 +56,7 @@ mod guide {
     struct Decisions;
     #[doc = include_str!("../docs/guide/the-past.md")]
     struct ThePast;
-    #[cfg(all(feature = "macros", feature = "projections"))]
+    #[cfg(all(feature = "macros", feature = "projections", feature = "sqlite"))]
     #[doc = include_str!("../docs/guide/read-models.md")]
     struct ReadModels;
     #[cfg(all(feature = "macros", feature = "projections"))]

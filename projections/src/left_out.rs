@@ -36,6 +36,12 @@ impl LeftOut {
         left_out
     }
 
+    /// Whether an event is left out for all keys.
+    pub(crate) fn is_whole(&self, record: &RecordedEvent) -> bool {
+        let left = self.events.get(&(record.partition, record.position));
+        left.is_some_and(|left| left.whole && left.event == record.id)
+    }
+
     /// What is left of what a stored event does.
     pub(crate) fn prepare<V: View>(
         &self,

@@ -20,6 +20,7 @@ mod rebuild;
 mod replay;
 mod rows;
 mod set_aside;
+mod sql;
 mod status;
 mod step;
 mod supervisor;
@@ -40,6 +41,7 @@ pub use query::{
 pub use reactor::{ReactError, Reaction, Reactions, Reactor, Request};
 pub use rebuild::{BuildProgress, Building, Rebuild, RebuildError};
 pub use set_aside::{ParkedKey, SetAside, Settled};
+pub use sql::{ConnectionOf, SqlProject, SqlProjection, SqlTables, Tables};
 pub use status::{Busy, Calls, CommitTimes, Kind, Shares, SlotStatus, Status};
 pub use step::Handlers;
 pub use view::{Poison, Project, Row, View};

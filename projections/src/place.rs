@@ -1,10 +1,30 @@
 //! Where a program's read models are: beside the log, or in a store of their own.
 
 use std::fmt;
+use std::future::Future;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use annals_core::{MemoryStore, Store, ViewStore};
+use annals_core::{CommitError, GenerationId, MemoryStore, Store, ViewStore};
+
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How generations of a read model are switched to and dropped.
+pub(crate) trait Generations: Send + Sync {
+    fn switch(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>>;
+    fn remove(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>>;
+}
+
+impl Generations for Place {
+    fn switch(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.switch_to(generation)
+    }
+
+    fn remove(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.drop_generation(generation)
+    }
+}
 
 /// A view store that is kept alive.
 #[derive(Clone)]

@@ -3,26 +3,25 @@
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::ops::Deref;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use annals_core::{Annals, Companion, Failure, Partition, Phase, StoreError, Token, ViewStore};
+use annals_core::{Annals, Companion, Failure, GenerationSpec, Partition, Phase, StoreError, Token, ViewStore};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::inline::{self, InlineFold};
 use crate::lifecycle::Lifecycle;
 use crate::options::Options;
-use crate::place::Place;
+use crate::place::{BoxFuture, Place};
 use crate::process::{Process, Processes};
 use crate::query::{ViewError, Views};
 use crate::reach::Reach;
 use crate::reactor::{Reactions, Reactor, Registered};
 use crate::rebuild::Rebuild;
 use crate::set_aside::SetAside;
+use crate::sql::{RegisteredTables, RunningTables, SqlProject, SqlTables};
 use crate::status::Status;
 use crate::step::Handlers;
 use crate::supervisor::{Following, Site, Supervisor, gate, is_ours, spec_of};
@@ -133,6 +132,7 @@ impl With for Annals {
             views: None,
             entries: Vec::new(),
             reactors: Vec::new(),
+            tables: Vec::new(),
             caught_up: false,
             on_progress: None,
         };
@@ -167,8 +167,6 @@ impl<V: View> Part for Projection<V> {
     }
 }
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// A program that is being put together.
 #[must_use = "nothing runs until it is started"]
 pub struct Setup {
@@ -176,6 +174,7 @@ pub struct Setup {
     views: Option<Place>,
     entries: Vec<Box<dyn Entry>>,
     pub(crate) reactors: Vec<Registered>,
+    pub(crate) tables: Vec<Box<dyn RegisteredTables>>,
     caught_up: bool,
     on_progress: Option<Tell>,
 }
@@ -331,6 +330,11 @@ impl Setup {
                 return Err(StartError::Twice(name));
             }
         }
+        for tables in &self.tables {
+            if !named.insert(tables.name()) {
+                return Err(StartError::Twice(tables.name().0));
+            }
+        }
         for registered in &self.reactors {
             if !named.insert((registered.name, 0)) {
                 return Err(StartError::TwiceReactor(registered.name));
@@ -352,7 +356,14 @@ impl Setup {
             reactors.insert(of, reactions);
             supervisors.push(worker);
         }
-        let shared = Shared { db, running, reactors, stop: tell, supervisors: Mutex::new(supervisors) };
+        let mut tables = HashMap::new();
+        for registered in self.tables {
+            let site = Site::new(&db, &views, &owner, Lifecycle::Async);
+            let mut running = registered.start(site, stop.clone()).await?;
+            supervisors.extend(running.supervisor.take());
+            tables.insert(running.of, running);
+        }
+        let shared = Shared { db, running, reactors, tables, stop: tell, supervisors: Mutex::new(supervisors) };
         Ok(Program { shared: Arc::new(shared) })
     }
 }
@@ -388,7 +399,7 @@ impl<V: View> Entry for Projection<V> {
                 let running = Running::of::<V>(site, false);
                 return Ok(Started { running, supervisor: None, companion: None });
             }
-            find_or_begin::<V>(&site).await?;
+            find_or_begin(&site, V::NAME, &spec_of::<V>(&site)).await?;
             Ok(supervise::<V>(site, stop, true))
         })
     }
@@ -429,16 +440,15 @@ fn supervise<V: View>(site: Site, stop: watch::Receiver<bool>, awaited: bool) ->
 
 /// Makes sure that there is a generation of this version and of these event types: the live one, one that is being built, or a
 /// new one. A changed version, or another set of types, so begins to build when a program starts.
-async fn find_or_begin<V: View>(site: &Site) -> Result<(), StartError> {
-    let spec = spec_of::<V>(site);
+pub(crate) async fn find_or_begin(site: &Site, view: &'static str, spec: &GenerationSpec) -> Result<(), StartError> {
     // One process at a time looks and begins, so that two that start together build one generation.
-    let gate = gate(site, V::NAME).await?;
+    let gate = gate(site, view).await?;
     let begun = async {
-        let generations = site.views.generations(V::NAME).await?;
+        let generations = site.views.generations(view).await?;
         let mut ours =
-            generations.iter().filter(|generation| is_ours(generation, &spec) && generation.phase != Phase::Kept);
+            generations.iter().filter(|generation| is_ours(generation, spec) && generation.phase != Phase::Kept);
         match ours.next() {
-            Some(generation) if generation.spec.log != spec.log => Err(StartError::OtherLog { view: V::NAME }),
+            Some(generation) if generation.spec.log != spec.log => Err(StartError::OtherLog { view }),
             Some(_) => Ok(()),
             None => Ok(site.views.begin_generation(spec.clone()).await.map(|_| ())?),
         }
@@ -457,17 +467,21 @@ impl Running {
 
     /// Returns when a generation of the view is live that this program folds, and has seen as much as `seen` asks.
     async fn is_there(&self, seen: &Token) -> Result<(), StartError> {
-        let readers = Reach { site: &self.site, following: &self.following, version: self.version };
-        let there = async {
-            readers.built().await?;
-            readers.reach(None, seen, Duration::MAX).await
-        };
-        match there.await {
-            Ok(_) => Ok(()),
-            Err(ViewError::Stopped { reason }) => Err(StartError::Stopped { view: self.following.view(), reason }),
-            Err(ViewError::Store(error)) => Err(error.into()),
-            Err(error) => Err(StartError::Store(StoreError::new(Failure::Invalid, error.to_string()))),
-        }
+        is_there(&Reach { site: &self.site, following: &self.following, version: self.version }, seen).await
+    }
+}
+
+/// Returns when a generation is live that this program follows, and has seen as much as `seen` asks.
+async fn is_there(readers: &Reach<'_>, seen: &Token) -> Result<(), StartError> {
+    let there = async {
+        readers.built().await?;
+        readers.reach(None, seen, Duration::MAX).await
+    };
+    match there.await {
+        Ok(_) => Ok(()),
+        Err(ViewError::Stopped { reason }) => Err(StartError::Stopped { view: readers.following.view(), reason }),
+        Err(ViewError::Store(error)) => Err(error.into()),
+        Err(error) => Err(StartError::Store(StoreError::new(Failure::Invalid, error.to_string()))),
     }
 }
 
@@ -482,6 +496,7 @@ struct Shared {
     db: Annals,
     running: HashMap<TypeId, Running>,
     reactors: HashMap<TypeId, Reactions>,
+    tables: HashMap<TypeId, RunningTables>,
     stop: watch::Sender<bool>,
     supervisors: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -498,6 +513,9 @@ impl Program {
         let there = async {
             for running in self.shared.running.values().filter(|running| running.awaited) {
                 running.is_there(&seen).await?;
+            }
+            for tables in self.shared.tables.values() {
+                is_there(&tables.reach(), &seen).await?;
             }
             Ok(())
         };
@@ -531,8 +549,9 @@ impl Program {
     /// When the program has no projection of this view.
     #[track_caller]
     pub fn rebuild<V: View>(&self) -> Rebuild<V> {
-        let running = self.running::<V>();
-        Rebuild::new(running.site.clone(), running.following.clone())
+        let Running { site, following, .. } = self.running::<V>().clone();
+        let (spec, generations) = (spec_of::<V>(&site), Arc::new(site.views.clone()));
+        Rebuild::of(site, following, V::NAME, spec, generations)
     }
 
     /// What waits for a person in the view of this name; nothing when the program has no projection of it.
@@ -548,6 +567,18 @@ impl Program {
     fn running<V: View>(&self) -> &Running {
         let running = self.shared.running.get(&TypeId::of::<V>());
         running.unwrap_or_else(|| panic!("the program has no projection of view `{}`", V::NAME))
+    }
+
+    /// Tables of one's own that a projection keeps up to date.
+    ///
+    /// # Panics
+    ///
+    /// When the program has no such projection: it was not registered with [`With::with`].
+    #[track_caller]
+    pub fn tables<P: SqlProject>(&self) -> SqlTables<P> {
+        let tables = self.shared.tables.get(&TypeId::of::<P>());
+        let tables = tables.and_then(|tables| tables.handle.downcast_ref::<SqlTables<P>>());
+        tables.unwrap_or_else(|| panic!("the program has no projection into tables `{}`", P::NAME)).clone()
     }
 
     /// How far a reactor has come, and what waits for a person.
@@ -578,6 +609,7 @@ impl Program {
         let now = self.shared.db.clock().now();
         let mut status: Vec<_> =
             self.shared.running.values().flat_map(|running| running.following.each(|of| Status::of(of, now))).collect();
+        status.extend(self.shared.tables.values().flat_map(|tables| tables.following.each(|of| Status::of(of, now))));
         status.extend(self.shared.reactors.values().map(Reactions::status));
         status.sort_by(|a, b| (&a.view, a.generation).cmp(&(&b.view, b.generation)));
         status

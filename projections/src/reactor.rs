@@ -18,13 +18,14 @@ use annals_core::{
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub(crate) use call::{BoxFuture, Call, Handler};
+pub(crate) use call::{Call, Handler, contained};
 pub use people::Reactions;
 pub(crate) use worker::Work;
 
+use crate::place::BoxFuture;
 use crate::program::{Part, Setup, StartError};
 use crate::status::Kind;
-use crate::step::{StepError, contained};
+use crate::step::{self, StepError};
 use crate::supervisor::{Site, gate};
 use crate::view::Poison;
 use crate::worker::{Held, Post, Progress, WorkError};
@@ -296,7 +297,7 @@ pub(crate) fn key_of(
     record: &RecordedEvent,
     tell: impl FnOnce() -> Result<String, Poison>,
 ) -> Result<String, StepError> {
-    let key = contained(|| {
+    let key = step::contained(|| {
         let key = tell()?;
         crate::key::checked(&key).map_err(Poison::from)
     });

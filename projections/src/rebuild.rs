@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_core::{CommitError, Generation, GenerationId, Phase, StoreError};
+use annals_core::{CommitError, Generation, GenerationId, GenerationSpec, Phase, StoreError};
 
-use crate::supervisor::{Following, Site, gate, is_ours, spec_of};
-use crate::view::View;
+use crate::place::Generations;
+use crate::supervisor::{Following, Site, gate, is_ours};
 
 /// What can be done with the generations of a view.
 ///
@@ -19,10 +20,13 @@ use crate::view::View;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Rebuild<V: View> {
+pub struct Rebuild<V> {
     site: Site,
     following: Following,
-    view: PhantomData<fn() -> V>,
+    view: &'static str,
+    spec: GenerationSpec,
+    generations: Arc<dyn Generations>,
+    of: PhantomData<fn() -> V>,
 }
 
 /// Why a view is not built anew, or not gone back from.
@@ -54,9 +58,15 @@ pub enum RebuildError {
     Store(#[from] StoreError),
 }
 
-impl<V: View> Rebuild<V> {
-    pub(crate) fn new(site: Site, following: Following) -> Rebuild<V> {
-        Rebuild { site, following, view: PhantomData }
+impl<V> Rebuild<V> {
+    pub(crate) fn of(
+        site: Site,
+        following: Following,
+        view: &'static str,
+        spec: GenerationSpec,
+        generations: Arc<dyn Generations>,
+    ) -> Rebuild<V> {
+        Rebuild { site, following, view, spec, generations, of: PhantomData }
     }
 
     /// Begins a new generation of this version. The workers of all programs that have this view build it together, slot by slot;
@@ -66,14 +76,13 @@ impl<V: View> Rebuild<V> {
     ///
     /// [`RebuildError::AlreadyBuilding`] when one is being built.
     pub async fn begin(&self) -> Result<Building, RebuildError> {
-        let spec = spec_of::<V>(&self.site);
-        let gate = gate(&self.site, V::NAME).await?;
+        let gate = gate(&self.site, self.view).await?;
         let begun = async {
-            let generations = self.site.views.generations(V::NAME).await?;
-            if generations.iter().any(|of| of.phase == Phase::Building && is_ours(of, &spec)) {
-                return Err(RebuildError::AlreadyBuilding(V::NAME));
+            let generations = self.site.views.generations(self.view).await?;
+            if generations.iter().any(|of| of.phase == Phase::Building && is_ours(of, &self.spec)) {
+                return Err(RebuildError::AlreadyBuilding(self.view));
             }
-            Ok(self.site.views.begin_generation(spec.clone()).await?)
+            Ok(self.site.views.begin_generation(self.spec.clone()).await?)
         };
         let begun = begun.await;
         self.site.views.release_lease(&gate).await?;
@@ -87,9 +96,8 @@ impl<V: View> Rebuild<V> {
     ///
     /// Only those of a store that cannot answer.
     pub async fn under_way(&self) -> Result<Option<Building>, RebuildError> {
-        let spec = spec_of::<V>(&self.site);
-        let generations = self.site.views.generations(V::NAME).await?;
-        let building = generations.into_iter().find(|of| of.phase == Phase::Building && is_ours(of, &spec));
+        let generations = self.site.views.generations(self.view).await?;
+        let building = generations.into_iter().find(|of| of.phase == Phase::Building && is_ours(of, &self.spec));
         Ok(building.map(|generation| self.building(generation)))
     }
 
@@ -100,11 +108,11 @@ impl<V: View> Rebuild<V> {
     ///
     /// [`RebuildError::NothingKept`] when there is none of this version.
     pub async fn roll_back(&self) -> Result<(), RebuildError> {
-        let gate = gate(&self.site, V::NAME).await?;
+        let gate = gate(&self.site, self.view).await?;
         let back = async {
             match self.kept().await?.last() {
-                Some(kept) => Ok(self.site.views.switch_to(kept.id).await?),
-                None => Err(RebuildError::NothingKept(V::NAME)),
+                Some(kept) => Ok(self.generations.switch(kept.id).await?),
+                None => Err(RebuildError::NothingKept(self.view)),
             }
         };
         let back = back.await;
@@ -120,38 +128,45 @@ impl<V: View> Rebuild<V> {
     /// Only those of a store that cannot answer.
     pub async fn drop_kept(&self) -> Result<(), RebuildError> {
         for kept in self.kept().await? {
-            self.site.views.drop_generation(kept.id).await?;
+            self.generations.remove(kept.id).await?;
         }
         self.following.look();
         Ok(())
     }
 
     async fn kept(&self) -> Result<Vec<Generation>, RebuildError> {
-        let mut kept = self.site.views.generations(V::NAME).await?;
-        kept.retain(|of| of.phase == Phase::Kept && of.spec.version == V::VERSION);
+        let mut kept = self.site.views.generations(self.view).await?;
+        kept.retain(|of| of.phase == Phase::Kept && of.spec.version == self.spec.version);
         Ok(kept)
     }
 
     fn building(&self, generation: Generation) -> Building {
         let (site, following) = (self.site.clone(), self.following.clone());
-        Building { view: V::NAME, site, following, generation, begun: Instant::now() }
+        let generations = Arc::clone(&self.generations);
+        Building { view: self.view, site, following, generation, generations, begun: Instant::now() }
     }
 }
 
-impl<V: View> fmt::Debug for Rebuild<V> {
+impl<V> fmt::Debug for Rebuild<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rebuild").field("view", &V::NAME).finish_non_exhaustive()
+        f.debug_struct("Rebuild").field("view", &self.view).finish_non_exhaustive()
     }
 }
 
 /// A generation that is being built. Dropping this stops nothing.
-#[derive(Debug)]
 pub struct Building {
     view: &'static str,
     site: Site,
     following: Following,
     generation: Generation,
+    generations: Arc<dyn Generations>,
     begun: Instant,
+}
+
+impl fmt::Debug for Building {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Building").field("generation", &self.generation).finish_non_exhaustive()
+    }
 }
 
 /// How far a build has come. Prints as one line.
@@ -228,7 +243,7 @@ impl Building {
     ///
     /// [`RebuildError::Refused`] when it is live already.
     pub async fn call_off(self) -> Result<(), RebuildError> {
-        self.site.views.drop_generation(self.generation.id).await?;
+        self.generations.remove(self.generation.id).await?;
         self.following.look();
         Ok(())
     }

@@ -171,6 +171,75 @@ impl Following {
         self.shared.look.notify_one();
     }
 
+    /// Returns when it is to be looked at, at the latest after so long.
+    pub(crate) async fn wait_to_look(&self, at_most: Duration) {
+        let _ = tokio::time::timeout(at_most, self.shared.look.notified()).await;
+    }
+
+    /// Follows these generations and no others: what is new is begun, what is gone is ended.
+    pub(crate) async fn follow_only(&self, ours: &[Generation], mut begin: impl FnMut(&Generation) -> Followed) {
+        let gone: Vec<_> = {
+            let mut followed = self.lock();
+            let gone = followed.keys().filter(|id| !ours.iter().any(|of| of.id == **id)).copied().collect::<Vec<_>>();
+            gone.into_iter().filter_map(|id| followed.remove(&id)).collect()
+        };
+        let mut changed = !gone.is_empty();
+        for followed in gone {
+            followed.end().await;
+        }
+        for generation in ours {
+            let mut followed = self.lock();
+            match followed.get_mut(&generation.id) {
+                Some(of) => {
+                    changed |= of.generation.phase != generation.phase;
+                    of.generation = generation.clone();
+                }
+                None => {
+                    followed.insert(generation.id, begin(generation));
+                    changed = true;
+                }
+            }
+        }
+        if changed {
+            self.changed();
+        }
+    }
+
+    /// Why a generation was not switched to, or that nothing stands against it.
+    pub(crate) fn refused(&self, generation: GenerationId, refused: Option<String>) {
+        if let Some(of) = self.lock().get_mut(&generation) {
+            of.refused = refused;
+        }
+        self.changed();
+    }
+
+    /// Tells how far behind every slot is, also where a worker stands still.
+    pub(crate) async fn publish(&self, site: &Site) -> Result<(), StoreError> {
+        let mut heads = Vec::new();
+        for partition in (0..site.db.store().partitions()).map(Partition) {
+            heads.push((partition, site.db.store().head(partition).await?.visible));
+        }
+        for followed in self.lock().values() {
+            for progress in &followed.progress {
+                heads.iter().for_each(|(partition, head)| progress.head(*partition, *head, None));
+                progress.publish();
+            }
+            if followed.generation.phase == Phase::Building {
+                followed.progress.iter().for_each(Progress::publish_build);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all workers, and says so.
+    pub(crate) async fn end_all(&self) {
+        let followed = std::mem::take(&mut *self.lock());
+        for (_, followed) in followed {
+            followed.end().await;
+        }
+        self.shared.ended.send_replace(true);
+    }
+
     fn changed(&self) {
         self.shared.changed.send_modify(|count| *count += 1);
     }
@@ -286,44 +355,16 @@ impl<V: View> Supervisor<V> {
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
-        let followed = std::mem::take(&mut *self.following.lock());
-        for (_, followed) in followed {
-            followed.end().await;
-        }
-        self.following.shared.ended.send_replace(true);
+        self.following.end_all().await;
     }
 
     async fn look(&self, spec: &GenerationSpec, stop: &watch::Receiver<bool>) -> Result<(), StoreError> {
         let generations = self.site.views.generations(V::NAME).await?;
         let ours: Vec<_> = generations.into_iter().filter(|generation| is_ours(generation, spec)).collect();
-        let gone: Vec<_> = {
-            let mut followed = self.following.lock();
-            let gone = followed.keys().filter(|id| !ours.iter().any(|of| of.id == **id)).copied().collect::<Vec<_>>();
-            gone.into_iter().filter_map(|id| followed.remove(&id)).collect()
-        };
-        let mut changed = !gone.is_empty();
-        for followed in gone {
-            followed.end().await;
-        }
-        for generation in &ours {
-            let mut followed = self.following.lock();
-            match followed.get_mut(&generation.id) {
-                Some(of) => {
-                    changed |= of.generation.phase != generation.phase;
-                    of.generation = generation.clone();
-                }
-                None => {
-                    followed.insert(generation.id, self.follow(generation));
-                    changed = true;
-                }
-            }
-        }
-        if changed {
-            self.following.changed();
-        }
-        self.publish().await?;
+        self.following.follow_only(&ours, |generation| self.follow(generation)).await;
+        self.following.publish(&self.site).await?;
         for generation in ours.iter().filter(|generation| generation.phase == Phase::Building) {
-            if self.is_at_head(generation).await?
+            if is_at_head(&self.site, &self.following, generation).await?
                 && self.following.of(generation.id, |of| of.refused.is_none()) == Some(true)
             {
                 self.switch(generation, stop.clone()).await?;
@@ -332,30 +373,11 @@ impl<V: View> Supervisor<V> {
         Ok(())
     }
 
-    /// Tells how far behind every slot is, also where a worker stands still.
-    async fn publish(&self) -> Result<(), StoreError> {
-        let mut heads = Vec::new();
-        for partition in (0..self.site.db.store().partitions()).map(Partition) {
-            heads.push((partition, self.site.db.store().head(partition).await?.visible));
-        }
-        for followed in self.following.lock().values() {
-            for progress in &followed.progress {
-                heads.iter().for_each(|(partition, head)| progress.head(*partition, *head, None));
-                progress.publish();
-            }
-            if followed.generation.phase == Phase::Building {
-                followed.progress.iter().for_each(Progress::publish_build);
-            }
-        }
-        Ok(())
-    }
-
     fn follow(&self, generation: &Generation) -> Followed {
         let (stop, stopped) = watch::channel(false);
-        let (mut slots, mut all, mut workers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut all, mut workers) = (Vec::new(), Vec::new());
         for slot in 0..generation.spec.slots {
             let progress = Progress::of(Kind::View, generation, slot, self.site.db.clock());
-            slots.push(progress.watch());
             all.push(progress.clone());
             let work = Work::<V> {
                 log: Arc::clone(self.site.db.store()),
@@ -371,26 +393,7 @@ impl<V: View> Supervisor<V> {
             };
             workers.push(tokio::spawn(work.run(stopped.clone())));
         }
-        Followed { generation: generation.clone(), slots, progress: all, refused: None, stop, workers }
-    }
-
-    /// Whether every slot stands at the head, or as near to it as the live one does.
-    async fn is_at_head(&self, generation: &Generation) -> Result<bool, StoreError> {
-        let Ok(checkpoints) = self.site.views.checkpoints(generation.id).await else { return Ok(false) };
-        for partition in (0..self.site.db.store().partitions()).map(Partition) {
-            let head = self.site.db.store().head(partition).await?.visible;
-            // What came since the last look is folded in a moment; waiting for it would be waiting for ever on a busy log.
-            let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
-            for slot in 0..generation.spec.slots {
-                let mut of = checkpoints.iter().filter(|of| (of.slot, of.partition) == (slot, partition));
-                let reached = of.next().map_or(Position::START, |of| of.position);
-                let caught_up = self.following.of(generation.id, |of| of.was_live(slot)).unwrap_or(false);
-                if reached < head && !(caught_up && reached >= near) {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
+        Followed::new(generation.clone(), all, stop, workers)
     }
 
     /// Checks a generation that has come to the head, and makes it the live one.
@@ -443,19 +446,49 @@ impl<V: View> Supervisor<V> {
             }
         }
         self.site.views.release_lease(&gate).await?;
-        if let Some(of) = self.following.lock().get_mut(&generation.id) {
-            of.refused = refused;
-        }
-        self.following.changed();
+        self.following.refused(generation.id, refused);
         self.following.look();
         Ok(())
     }
+}
+
+/// Whether every slot stands at the head, or as near to it as the live one does.
+pub(crate) async fn is_at_head(
+    site: &Site,
+    following: &Following,
+    generation: &Generation,
+) -> Result<bool, StoreError> {
+    let Ok(checkpoints) = site.views.checkpoints(generation.id).await else { return Ok(false) };
+    for partition in (0..site.db.store().partitions()).map(Partition) {
+        let head = site.db.store().head(partition).await?.visible;
+        // What came since the last look is folded in a moment; waiting for it would be waiting for ever on a busy log.
+        let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
+        for slot in 0..generation.spec.slots {
+            let mut of = checkpoints.iter().filter(|of| (of.slot, of.partition) == (slot, partition));
+            let reached = of.next().map_or(Position::START, |of| of.position);
+            let caught_up = following.of(generation.id, |of| of.was_live(slot)).unwrap_or(false);
+            if reached < head && !(caught_up && reached >= near) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Events behind the head that do not keep a generation from being switched to, once it has been at the head.
 const NEAR_EVENTS: u64 = 10_000;
 
 impl Followed {
+    pub(crate) fn new(
+        generation: Generation,
+        progress: Vec<Progress>,
+        stop: watch::Sender<bool>,
+        workers: Vec<JoinHandle<()>>,
+    ) -> Followed {
+        let slots = progress.iter().map(Progress::watch).collect();
+        Followed { generation, slots, progress, refused: None, stop, workers }
+    }
+
     fn was_live(&self, slot: u16) -> bool {
         self.slots.get(usize::from(slot)).is_some_and(|slot| slot.borrow().was_live)
     }

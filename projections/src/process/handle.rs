@@ -13,8 +13,9 @@ use super::due::{self, row_of};
 use super::instance::{CANCELLED, Deadline, Instance, Noted, Place, ProcessEvent, REACHED, SET};
 use super::step::{Kind, NotSent};
 use super::{Listens, Process, Step};
+use crate::place::BoxFuture;
 use crate::place::Place as Where;
-use crate::reactor::{BoxFuture, Call, Handler, ReactError};
+use crate::reactor::{Call, Handler, ReactError};
 use crate::step::StepError;
 
 /// An event that concerns a process, and what the process says about it.

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -10,10 +10,8 @@ use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Filter, Generation, RecordedEvent, RowChange, StoreError};
 
 use super::ReactError;
-use crate::place::Place;
+use crate::place::{BoxFuture, Place};
 use crate::step::{StepError, panicked};
-
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Reads events, and knows what to do about them.
 pub(crate) trait Handler: Send + Sync + 'static {
@@ -41,7 +39,7 @@ pub(crate) struct Call {
 }
 
 /// What a future gives, or what it said when it panicked.
-pub(super) async fn contained<F: Future>(future: F) -> Result<F::Output, String> {
+pub(crate) async fn contained<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     poll_fn(move |context| {
         // A future that panicked is not polled again, so nothing half-changed is seen.

@@ -1,0 +1,156 @@
+//! Read models in tables of one's own: the transaction of a step is handed to the projection.
+
+mod hook;
+mod program;
+mod supervisor;
+mod tables;
+mod worker;
+
+use std::future::Future;
+
+use annals_core::{Event, GenerationId, OwnTables, Recorded};
+
+pub use program::SqlProjection;
+pub(crate) use program::{RegisteredTables, RunningTables};
+pub use tables::SqlTables;
+
+use crate::view::Poison;
+
+/// The connection that a projection into tables of one's own gets.
+pub type ConnectionOf<P> = <<P as SqlProject>::Store as OwnTables>::Connection;
+
+/// A read model in tables of one's own.
+///
+/// Events are handed over in the order of the log, each exactly once: what is done with the connection is committed together with how far
+/// the projection has come, under the fence of its lease. What fails is undone for that event alone. The past is not kept.
+///
+/// Tables are built in generations, as views are: a raised [`VERSION`](SqlProject::VERSION), another set of event types, or a rebuild fills
+/// new ones beside those that serve. So tables are named by [`Tables::name`], and what readers use is made in
+/// [`publish`](SqlProject::publish), which runs in the transaction of the switch.
+///
+/// On SQLite everything else that is written waits for the transaction: nothing may be awaited in it, and an event takes little time.
+///
+/// ```
+/// # use annals_core::{OwnTables, Recorded};
+/// # use annals_projections::{ConnectionOf, Poison, SqlProject, Tables};
+/// # #[derive(annals_macros::Event, serde::Serialize, serde::Deserialize)]
+/// # #[event(category = "account", crate = "annals_core")]
+/// # enum AccountEvent { Deposited { cents: i64 } }
+/// # trait Database: OwnTables { fn run(connection: &mut Self::Connection, statement: String) -> Result<(), std::fmt::Error>; }
+/// struct DailyTotals<S>(std::marker::PhantomData<fn() -> S>);
+///
+/// impl<S: Database> SqlProject for DailyTotals<S> {
+///     const NAME: &'static str = "daily-totals";
+///     type Store = S;
+///     type Event = AccountEvent;
+///
+///     async fn create(&self, connection: &mut S::Connection, tables: &Tables) -> Result<(), Poison> {
+///         let table = tables.name("daily_totals");
+///         Ok(S::run(connection, format!("create table {table} (day text primary key, cents integer not null)"))?)
+///     }
+///
+///     async fn on(
+///         &self,
+///         connection: &mut S::Connection,
+///         tables: &Tables,
+///         event: &Recorded<AccountEvent>,
+///     ) -> Result<(), Poison> {
+///         let AccountEvent::Deposited { cents } = &**event;
+///         let (table, day) = (tables.name("daily_totals"), event.record.occurred_at.date_naive());
+///         let add = format!("insert into {table} values ('{day}', {cents}) on conflict (day) do update set cents = {table}.cents + {cents}");
+///         Ok(S::run(connection, add)?)
+///     }
+///
+///     async fn publish(&self, connection: &mut S::Connection, tables: &Tables) -> Result<(), Poison> {
+///         S::run(connection, "drop view if exists daily_totals".into())?;
+///         Ok(S::run(connection, format!("create view daily_totals as select * from {}", tables.name("daily_totals")))?)
+///     }
+///
+///     async fn remove(&self, connection: &mut S::Connection, tables: &Tables) -> Result<(), Poison> {
+///         Ok(S::run(connection, format!("drop table if exists {}", tables.name("daily_totals")))?)
+///     }
+/// }
+/// ```
+pub trait SqlProject: Send + Sync + 'static {
+    /// The name under which its place in the log is kept. Must never change, and is no view's.
+    const NAME: &'static str;
+
+    /// The version of what it does: raise it whenever tables or handlers change, and new tables are built.
+    const VERSION: u32 = 1;
+
+    /// The store in whose database the tables are: that of the log, or another one.
+    type Store: OwnTables;
+
+    /// The events that it follows.
+    type Event: Event;
+
+    /// Makes the tables of a generation. Runs once, in the transaction of its first step.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is built until it succeeds.
+    fn create(
+        &self,
+        connection: &mut ConnectionOf<Self>,
+        tables: &Tables,
+    ) -> impl Future<Output = Result<(), Poison>> + Send;
+
+    /// Takes in what happened.
+    ///
+    /// # Errors
+    ///
+    /// [`Poison`] when the event makes no sense, or a statement failed: what it did is undone. It is
+    /// [tried again](crate::Options::attempts), and then stops the projection, because nobody knows what else its tables would miss, until
+    /// it succeeds or is left out with [`SqlTables::skip_event`].
+    fn on(
+        &self,
+        connection: &mut ConnectionOf<Self>,
+        tables: &Tables,
+        event: &Recorded<Self::Event>,
+    ) -> impl Future<Output = Result<(), Poison>> + Send;
+
+    /// Makes the tables of a generation the ones that readers use: a view with a name of its own, usually. Runs in the transaction of the
+    /// switch, also when a rebuild is gone back from.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is switched until it succeeds.
+    fn publish(
+        &self,
+        connection: &mut ConnectionOf<Self>,
+        tables: &Tables,
+    ) -> impl Future<Output = Result<(), Poison>> + Send;
+
+    /// Drops the tables of a generation, also of one whose tables were never made. Runs in the transaction in which it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The generation stays.
+    fn remove(
+        &self,
+        connection: &mut ConnectionOf<Self>,
+        tables: &Tables,
+    ) -> impl Future<Output = Result<(), Poison>> + Send;
+}
+
+/// The tables of one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tables {
+    generation: GenerationId,
+}
+
+impl Tables {
+    pub(crate) fn of(generation: GenerationId) -> Tables {
+        Tables { generation }
+    }
+
+    /// What a table (or an index) is called in this generation: `daily_totals` becomes `daily_totals_g3`.
+    pub fn name(&self, table: &str) -> String {
+        format!("{table}_g{}", self.generation)
+    }
+
+    /// The generation.
+    pub const fn generation(&self) -> GenerationId {
+        self.generation
+    }
+}

@@ -1,0 +1,76 @@
+//! What is done to the tables of a generation as a whole, inside the transaction that is about it.
+
+use std::sync::Arc;
+
+use annals_core::{CommitError, Failure, GenerationId, OwnTables, StoreError, TableWork};
+use async_trait::async_trait;
+
+use super::{ConnectionOf, SqlProject, Tables};
+use crate::place::{BoxFuture, Generations};
+use crate::reactor::contained;
+
+/// A projection and the store that its tables are in.
+pub(crate) struct Subject<P: SqlProject> {
+    pub(super) project: Arc<P>,
+    pub(super) store: Arc<P::Store>,
+}
+
+impl<P: SqlProject> Clone for Subject<P> {
+    fn clone(&self) -> Subject<P> {
+        Subject { project: Arc::clone(&self.project), store: Arc::clone(&self.store) }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Does {
+    Create,
+    Publish,
+    Remove,
+}
+
+/// One of the things that are done to all tables of a generation.
+pub(super) struct Hook<P: SqlProject> {
+    project: Arc<P>,
+    tables: Tables,
+    does: Does,
+}
+
+impl<P: SqlProject> Subject<P> {
+    pub(super) fn create(&self, generation: GenerationId) -> Box<Hook<P>> {
+        self.hook(generation, Does::Create)
+    }
+
+    fn hook(&self, generation: GenerationId, does: Does) -> Box<Hook<P>> {
+        Box::new(Hook { project: Arc::clone(&self.project), tables: Tables::of(generation), does })
+    }
+}
+
+#[async_trait]
+impl<P: SqlProject, S: Send> TableWork<ConnectionOf<P>, S> for Hook<P> {
+    async fn run(&mut self, connection: &mut ConnectionOf<P>, _: &mut S) -> Result<(), StoreError> {
+        let (project, tables) = (&*self.project, &self.tables);
+        let (did, done) = match self.does {
+            Does::Create => ("made", contained(project.create(connection, tables)).await),
+            Does::Publish => ("published", contained(project.publish(connection, tables)).await),
+            Does::Remove => ("dropped", contained(project.remove(connection, tables)).await),
+        };
+        let reason = match done {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(poison)) => poison.reason().to_owned(),
+            Err(panic) => panic,
+        };
+        let (name, generation) = (P::NAME, tables.generation());
+        let what = format!("the tables of generation {generation} of `{name}` cannot be {did}: {reason}");
+        Err(StoreError::new(Failure::Invalid, what))
+    }
+}
+
+impl<P: SqlProject> Generations for Subject<P> {
+    fn switch(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.store.switch_with(generation, self.hook(generation, Does::Publish))
+    }
+
+    fn remove(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.store.drop_with(generation, self.hook(generation, Does::Remove))
+    }
+}
