@@ -1,0 +1,144 @@
+//! Connections that break around a commit: nothing acknowledged is lost, nothing is there twice, and asking again resolves what was
+//! unknown.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+
+mod relay;
+mod server;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use annals_core::conformance::numbered::{Numbered, check, whole_log};
+use annals_core::{AppendError, AtomicStreams, Failure};
+use annals_postgres::PostgresStore;
+use relay::{Fate, Relay};
+use server::Schema;
+
+/// Of so many requests that append, one is cut.
+const CUT_EVERY: u64 = 5;
+
+/// What was cut, by how.
+#[derive(Debug, Default)]
+struct Cuts {
+    requests: AtomicU64,
+    before: AtomicU64,
+    meanwhile: AtomicU64,
+    after: AtomicU64,
+}
+
+impl Cuts {
+    /// Half of the cuts before the server has the request, half after.
+    fn next(&self) -> Fate {
+        let request = self.requests.fetch_add(1, Ordering::Relaxed);
+        if !request.is_multiple_of(CUT_EVERY) {
+            return Fate::Passes;
+        }
+        let (fate, count) = match request / CUT_EVERY % 4 {
+            0 | 2 => (Fate::NeverArrives, &self.before),
+            1 => (Fate::CutWhileItRuns, &self.meanwhile),
+            _ => (Fate::AnswerLost, &self.after),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        fate
+    }
+
+    fn all(&self) -> [u64; 3] {
+        [&self.before, &self.meanwhile, &self.after].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+/// What became of the appends of one task.
+#[derive(Debug, Default)]
+struct Tried {
+    acknowledged: HashSet<Numbered>,
+    /// First answers that were no acknowledgement.
+    unknown: u64,
+    refused: u64,
+    /// Of the acknowledgements: those that came for a repetition of what had been done.
+    repeated: u64,
+}
+
+/// Makes one append after another and asks again, with the same ids, until each is acknowledged.
+async fn appends(store: PostgresStore, task: u64, count: u64) -> Tried {
+    let mut tried = Tried::default();
+    for n in 0..count {
+        let numbered = Numbered { run: 1, task, n };
+        loop {
+            match store.append_streams(numbered.append()).await {
+                Ok(appended) => {
+                    assert_eq!(appended.events().len() as u64, numbered.events());
+                    tried.repeated += u64::from(appended.was_repeated());
+                    tried.acknowledged.insert(numbered);
+                    break;
+                }
+                Err(AppendError::Unknown(_)) => tried.unknown += 1,
+                Err(AppendError::Store(error)) if error.failure() == Failure::Unavailable => tried.refused += 1,
+                Err(error) => panic!("{numbered:?}: {error:?}"),
+            }
+        }
+    }
+    tried
+}
+
+/// `stores` of `tasks` each make `count` appends in all, through a relay that cuts.
+async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
+    let schema = Schema::new();
+    let direct = schema.store().await;
+    let relay = Relay::start(|statement| statement.contains(".append(")).await;
+    let began = Instant::now();
+
+    let mut running = tokio::task::JoinSet::new();
+    let cuts = Arc::new(Cuts::default());
+    let mut opened = Vec::new();
+    for _ in 0..stores {
+        opened.push(PostgresStore::connect_with(relay.options(&schema.name)).await.unwrap());
+    }
+    let cutting = Arc::clone(&cuts);
+    relay.choose(move || cutting.next());
+    for (store, first) in opened.into_iter().zip((0..).step_by(tasks as usize)) {
+        for task in first..first + tasks {
+            running.spawn(appends(store.clone(), task, count / stores / tasks));
+        }
+    }
+    let mut all = Tried::default();
+    while let Some(tried) = running.join_next().await {
+        let tried = tried.unwrap();
+        all.acknowledged.extend(tried.acknowledged);
+        all.unknown += tried.unknown;
+        all.refused += tried.refused;
+        all.repeated += tried.repeated;
+    }
+
+    let found = check(&whole_log(&direct).await, &all.acknowledged);
+    assert_eq!(found, all.acknowledged, "something is there that was never acknowledged");
+    assert_eq!(found.len() as u64, count, "something was never resolved");
+    let [before, meanwhile, after] = cuts.all();
+    println!(
+        "{count} appends by {stores} stores of {tasks} tasks in {:.1} s: {} requests cut (before the server had it {before}, while it worked \
+         {meanwhile}, with its answer on the way {after}); callers heard {} times that the outcome is unknown and {} times that the store is \
+         unavailable, {} were found done when asked again; 0 lost, 0 twice, 0 unresolved",
+        began.elapsed().as_secs_f64(),
+        before + meanwhile + after,
+        all.unknown,
+        all.refused,
+        all.repeated,
+    );
+    cuts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_twice_or_unresolved_when_every_fifth_append_loses_its_connection() {
+    // Each store has one append at a time, so a request is an append.
+    let cuts = cut(8, 1, 10_000).await;
+    let [before, meanwhile, after] = cuts.all();
+    assert!(before + meanwhile + after >= 2_000 && before >= 1_000 && meanwhile >= 500 && after >= 500, "{cuts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_that_were_sent_together_are_resolved_apart_when_their_connection_is_lost() {
+    let cuts = cut(1, 16, 2_000).await;
+    assert!(cuts.all().into_iter().all(|count| count > 0), "{cuts:?}");
+}

@@ -1,0 +1,223 @@
+//! A relay between a client and the test server that cuts their connection, or lets it stand still, around chosen requests.
+//!
+//! It follows the wire protocol as far as it must: where a message ends, which statement a message runs, when the server has answered.
+
+#![allow(dead_code)] // Each test uses some of this.
+
+mod frames;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use annals_postgres::{Options, sqlx::postgres::PgConnectOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::server;
+use frames::{Frame, Frames};
+
+/// What becomes of a request, which is everything up to the point from which the client waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It and its answer pass.
+    Passes,
+    /// The connection is cut before the server has any of it.
+    NeverArrives,
+    /// The server gets all of it, and at that moment the connection is cut: it may notice while it works.
+    CutWhileItRuns,
+    /// The server has done it and said so, and the connection is cut before the client hears it.
+    AnswerLost,
+    /// As when the client stops at that point: so much of the request arrives, and nothing more is said in either direction while
+    /// the connection stays open.
+    StandsStill(Arrives),
+}
+
+/// How much of a request has arrived when a client stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrives {
+    Nothing,
+    Half,
+    All,
+}
+
+type Chooses = Box<dyn FnMut() -> Fate + Send>;
+
+/// The relay; it ends, with all of its connections, when this is dropped.
+pub(crate) struct Relay {
+    address: SocketAddr,
+    chooses: Arc<Mutex<Chooses>>,
+    task: JoinHandle<()>,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// Listens for clients. A request that runs a statement for which `is_chosen` holds is one whose fate is chosen.
+    pub(crate) async fn start(is_chosen: fn(&str) -> bool) -> Relay {
+        let server: PgConnectOptions = server::url().parse().unwrap();
+        let server = (server.get_host().to_owned(), server.get_port());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let chooses: Arc<Mutex<Chooses>> = Arc::new(Mutex::new(Box::new(|| Fate::Passes)));
+        let choosing = Arc::clone(&chooses);
+        let task = tokio::spawn(async move {
+            // Aborted with the relay, because the set is dropped with this task.
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                while connections.try_join_next().is_some() {}
+                let (server, choosing) = (server.clone(), Arc::clone(&choosing));
+                connections.spawn(async move {
+                    // Whoever breaks off first ends the other side too.
+                    if let Ok(server) = TcpStream::connect(server).await {
+                        let _ = Connection::new(client, server, is_chosen, choosing).run().await;
+                    }
+                });
+            }
+        });
+        Relay { address, chooses, task }
+    }
+
+    /// How a store reaches the server through it.
+    pub(crate) fn options(&self, schema: &str) -> Options {
+        let server: PgConnectOptions = server::url().parse().unwrap();
+        let through = server.host(&self.address.ip().to_string()).port(self.address.port());
+        Options::new(through).schema(schema).unwrap()
+    }
+
+    /// From now on the fate of each chosen request is what this answers.
+    pub(crate) fn choose(&self, fate: impl FnMut() -> Fate + Send + 'static) {
+        *self.chooses.lock().unwrap() = Box::new(fate);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+    is_chosen: fn(&str) -> bool,
+    chooses: Arc<Mutex<Chooses>>,
+    /// What prepared statements say, by name.
+    statements: HashMap<Vec<u8>, bool>,
+    /// The request that is being received, and whether its fate is chosen.
+    request: Vec<u8>,
+    is_chosen_request: bool,
+    /// How many answers the server owes.
+    owed: u64,
+}
+
+/// Both sides are let go.
+struct Cut;
+
+impl Connection {
+    fn new(client: TcpStream, server: TcpStream, is_chosen: fn(&str) -> bool, chooses: Arc<Mutex<Chooses>>) -> Self {
+        client.set_nodelay(true).unwrap();
+        server.set_nodelay(true).unwrap();
+        let (statements, request) = (HashMap::new(), Vec::new());
+        Self { client, server, is_chosen, chooses, statements, request, is_chosen_request: false, owed: 0 }
+    }
+
+    async fn run(mut self) -> Result<(), Cut> {
+        let (mut from_client, mut from_server) = (Frames::of_a_client(), Frames::of_a_server());
+        let (mut asked, mut answered) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+        loop {
+            tokio::select! {
+                read = self.client.read(&mut asked) => {
+                    from_client.push(&asked[..some(read)?]);
+                    while let Some(frame) = from_client.next() {
+                        if frame.asks_for_encryption() {
+                            from_server.expect_one_byte();
+                        }
+                        if self.hear(&frame) {
+                            self.pass_on(&mut from_server).await?;
+                        }
+                    }
+                }
+                read = self.server.read(&mut answered) => {
+                    let bytes = &answered[..some(read)?];
+                    from_server.push(bytes);
+                    while let Some(frame) = from_server.next() {
+                        self.owed = self.owed.saturating_sub(u64::from(frame.is_ready_for_query()));
+                    }
+                    self.client.write_all(bytes).await.map_err(|_| Cut)?;
+                }
+            }
+        }
+    }
+
+    /// Adds a message to the request; whether the request is whole with it.
+    fn hear(&mut self, frame: &Frame) -> bool {
+        match frame.tag {
+            Some(b'P') => {
+                let (name, statement) = frame.two_texts();
+                let chosen = (self.is_chosen)(&String::from_utf8_lossy(statement));
+                self.statements.insert(name.to_vec(), chosen);
+            }
+            Some(b'B') => {
+                let (_portal, name) = frame.two_texts();
+                self.is_chosen_request |= self.statements.get(name).copied().unwrap_or(false);
+            }
+            Some(b'Q') => {
+                self.is_chosen_request |= (self.is_chosen)(&String::from_utf8_lossy(frame.two_texts().0));
+            }
+            _ => {}
+        }
+        self.request.extend_from_slice(&frame.bytes);
+        // Describe, Execute and Close belong to what follows, as Parse and Bind do.
+        !matches!(frame.tag, Some(b'P' | b'B' | b'D' | b'E' | b'C'))
+    }
+
+    async fn pass_on(&mut self, from_server: &mut Frames) -> Result<(), Cut> {
+        let request = std::mem::take(&mut self.request);
+        let fate = match std::mem::take(&mut self.is_chosen_request) {
+            true => (self.chooses.lock().unwrap())(),
+            false => Fate::Passes,
+        };
+        match fate {
+            Fate::NeverArrives => return Err(Cut),
+            Fate::StandsStill(arrives) => {
+                let bytes = match arrives {
+                    Arrives::Nothing => 0,
+                    Arrives::Half => request.len() / 2,
+                    Arrives::All => request.len(),
+                };
+                self.server.write_all(&request[..bytes]).await.map_err(|_| Cut)?;
+                return std::future::pending().await;
+            }
+            Fate::Passes | Fate::CutWhileItRuns | Fate::AnswerLost => {}
+        }
+        self.owed += u64::from(matches!(request.first(), Some(b'Q')) || request.ends_with(&[b'S', 0, 0, 0, 4]));
+        self.server.write_all(&request).await.map_err(|_| Cut)?;
+        match fate {
+            Fate::Passes => Ok(()),
+            Fate::AnswerLost => {
+                let mut answered = vec![0; 16 * 1024];
+                while self.owed > 0 {
+                    let bytes = some(self.server.read(&mut answered).await)?;
+                    from_server.push(&answered[..bytes]);
+                    while let Some(frame) = from_server.next() {
+                        self.owed = self.owed.saturating_sub(u64::from(frame.is_ready_for_query()));
+                    }
+                }
+                Err(Cut)
+            }
+            _ => Err(Cut),
+        }
+    }
+}
+
+/// How many bytes came; the end of the connection is a cut.
+fn some(read: std::io::Result<usize>) -> Result<usize, Cut> {
+    read.ok().filter(|&bytes| bytes > 0).ok_or(Cut)
+}
