@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals::{Append, EventId, NewEvent, Store, StreamId};
+use annals::{Append, EventId, Expected, NewEvent, Store, StreamId, Version};
 use tokio::task::JoinSet;
 
 use crate::Outcome;
@@ -77,7 +77,7 @@ impl Batches {
     }
 }
 
-/// Appends single events, each task to a stream of its own, one after another in each task.
+/// Appends single events, each task to a stream of its own whose version it expects, one after another in each task.
 ///
 /// ```no_run
 /// # async fn example(store: std::sync::Arc<dyn annals::Store>) -> annals_benches::Outcome<()> {
@@ -121,10 +121,11 @@ impl Singles {
         for (stream, events) in made {
             let store = Arc::clone(store);
             tasks.spawn(async move {
-                for event in events {
+                for (version, event) in (0..).zip(events) {
                     // Made when it is needed, as programs do: ids that ascend with time are cheap to index.
                     let event = event.id(EventId::random());
-                    store.append(Append::new(stream.clone(), [event])).await?;
+                    let expected = Expected::Version(Version::new(version));
+                    store.append(Append::new(stream.clone(), [event]).expecting(expected)).await?;
                 }
                 Outcome::Ok(())
             });

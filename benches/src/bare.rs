@@ -15,6 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::Outcome;
+pub(crate) use read::Content;
 
 /// A connection to a file with the tables of Annals.
 #[derive(Debug)]

@@ -12,9 +12,11 @@ pub mod live;
 pub mod load;
 pub mod machine;
 pub mod past;
+pub mod plain;
 pub mod rate;
 pub mod replay;
 pub mod seed;
+pub mod server;
 pub mod view;
 
 /// What a workload returns; any error ends the run.

@@ -1,4 +1,4 @@
-//! Prints one table: each workload on memory and SQLite, beside the same work by hand.
+//! Prints one table: each workload on memory, SQLite and PostgreSQL, beside the same work by hand.
 //!
 //! `cargo run --release -p annals-benches -- [FILTER] [--quick] [--rounds N] [--dir PATH]`
 
@@ -24,8 +24,11 @@ struct Options {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        // The program runs itself for each measurement of memory.
+        // The program runs itself: for each measurement of memory, and as one of many.
         [rows::REPLAY_PEAK, file, events] => rows::replay_peak(file, events),
+        [rows::APPENDS, how, schema, process, tasks, events] => {
+            rows::append_in_process(how, schema, process, tasks, events)
+        }
         _ => parse(&arguments).and_then(|options| run(&options)),
     };
     match done {

@@ -60,14 +60,28 @@ pub(crate) struct Report {
     rounds: usize,
     dir: PathBuf,
     lines: Vec<Line>,
+    described: Vec<(&'static str, String)>,
     load_before: String,
     pub(crate) runtime: Runtime,
 }
 
 impl Report {
     pub(crate) fn new(filter: String, rounds: usize, dir: PathBuf) -> Outcome<Report> {
-        let runtime = Builder::new_multi_thread().enable_time().build()?;
-        Ok(Report { filter, rounds, dir, lines: Vec::new(), load_before: machine::load(), runtime })
+        let runtime = Builder::new_multi_thread().enable_all().build()?;
+        Ok(Report {
+            filter,
+            rounds,
+            dir,
+            lines: Vec::new(),
+            described: Vec::new(),
+            load_before: machine::load(),
+            runtime,
+        })
+    }
+
+    /// Another line above the table.
+    pub(crate) fn describe(&mut self, what: &'static str, text: String) {
+        self.described.push((what, text));
     }
 
     /// Whether the filter lets a row of this name through.
@@ -180,7 +194,7 @@ impl Report {
     }
 
     pub(crate) fn print(&self) {
-        for (name, value) in machine::describe() {
+        for (name, value) in machine::describe().iter().chain(&self.described) {
             println!("- {name}: {value}");
         }
         println!(

@@ -1,5 +1,6 @@
 //! The rows: which workload, how much of it, on which store, beside what.
 
+mod postgres;
 mod views;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::report::{Report, Row, Target};
+pub(crate) use postgres::{APPENDS, append_in_process};
 
 /// The argument with which the program measures the memory of one replay.
 pub(crate) const REPLAY_PEAK: &str = "--replay-peak";
@@ -37,6 +39,7 @@ pub(crate) fn all(report: &mut Report, quick: bool) -> Outcome<()> {
     replays(report, scaled(1_000_000))?;
     views::rows(report, scaled(1_000_000), quick)?;
     loads(report, quick)?;
+    postgres::rows(report, quick)?;
     peak(report, scaled(5_000_000), scaled(50_000))
 }
 

@@ -13,7 +13,8 @@ use std::time::Instant;
 
 use crate::program::{cargo, run_watched};
 use crate::stop::Stop;
-use server::{Lacks, Server};
+use server::Lacks;
+pub(crate) use server::Server;
 use tally::Tally;
 
 /// Runs all tests; arguments before `--` go to `cargo test`, those after it to the tests.

@@ -18,12 +18,25 @@ pub(super) type Kinds = Vec<Content>;
 
 /// How the payload of a kind is read.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Other,
     Opened,
     Deposited,
     Withdrawn,
     Closed,
+}
+
+impl Content {
+    /// The event of this kind that the payload holds.
+    pub(crate) fn read(self, payload: &[u8]) -> Outcome<AccountEvent> {
+        Ok(match self {
+            Content::Opened => AccountEvent::Opened { owner: serde_json::from_slice::<Owner>(payload)?.owner },
+            Content::Deposited => AccountEvent::Deposited { cents: serde_json::from_slice::<Cents>(payload)?.cents },
+            Content::Withdrawn => AccountEvent::Withdrawn { cents: serde_json::from_slice::<Cents>(payload)?.cents },
+            Content::Closed => AccountEvent::Closed,
+            Content::Other => return Err("an event of another type".into()),
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -54,13 +67,7 @@ pub(super) struct Read {
 pub(super) fn read(row: &Row<'_>, kinds: &Kinds) -> Outcome<Read> {
     let payload = row.get_ref(10)?.as_blob()?;
     let kind = usize::try_from(row.get::<_, i64>(3)?)?;
-    let event = match kinds.get(kind) {
-        Some(Content::Opened) => AccountEvent::Opened { owner: serde_json::from_slice::<Owner>(payload)?.owner },
-        Some(Content::Deposited) => AccountEvent::Deposited { cents: serde_json::from_slice::<Cents>(payload)?.cents },
-        Some(Content::Withdrawn) => AccountEvent::Withdrawn { cents: serde_json::from_slice::<Cents>(payload)?.cents },
-        Some(Content::Closed) => AccountEvent::Closed,
-        _ => return Err("an event of another type".into()),
-    };
+    let event = kinds.get(kind).copied().unwrap_or(Content::Other).read(payload)?;
     Ok(Read {
         position: row.get(0)?,
         stream: row.get(1)?,

@@ -1,0 +1,229 @@
+//! The rows of PostgreSQL, each beside the same work by hand with sqlx.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use annals::{Annals, Position};
+use annals_benches::append::{Batches, Singles};
+use annals_benches::rate::{Rate, Watch};
+use annals_benches::replay::{self, Fill, Replayed};
+use annals_benches::server::{self, Schema};
+use annals_benches::{Outcome, account, plain};
+use tokio::runtime::{Builder, Runtime};
+
+use super::row;
+use crate::report::Report;
+
+/// The argument with which the program is one of several processes that append.
+pub(crate) const APPENDS: &str = "--append-in-process";
+
+/// How many clients insert by hand, where ours have more: more of them are slower.
+const CLIENTS: usize = 32;
+
+/// As many as leave the server some of its connections.
+const CLIENTS_MANY: usize = 128;
+
+/// All rows, as far as the filter wants them; none when there is no server.
+pub(super) fn rows(report: &mut Report, quick: bool) -> Outcome<()> {
+    if server::url().is_none() {
+        eprintln!(
+            "LEFT OUT: the rows of PostgreSQL, because {} names no server; `cargo xtask bench` starts one",
+            server::URL
+        );
+        return Ok(());
+    }
+    let scaled = |count: usize| if quick { count / 10 } else { count };
+    report.describe("PostgreSQL", report.runtime.block_on(server::describe())?);
+    singles(report, scaled(20_000))?;
+    batches(report, scaled(300_000))?;
+    processes(report, scaled(40_000))?;
+    replays(report, scaled(1_000_000))
+}
+
+/// Runs it in a schema of its own, which is dropped afterwards.
+fn measured<T>(runtime: &Runtime, work: impl AsyncFnOnce(&Schema) -> Outcome<T>) -> Outcome<T> {
+    let schema = Schema::new()?;
+    runtime.block_on(async {
+        let done = work(&schema).await;
+        schema.drop().await?;
+        done
+    })
+}
+
+fn singles(report: &mut Report, events: usize) -> Outcome<()> {
+    // At most 1.3 times the latency is at least so much of the rate.
+    let latency = Some(0.77);
+    for (tasks, clients, beside, target) in [
+        (1, 1, "sqlx, an insert and its commit for each event, 1 client", latency),
+        (8, 8, "sqlx, an insert and its commit for each event, 8 clients", None),
+        (32, CLIENTS, "sqlx, an insert and its commit for each event, 32 clients", None),
+        (256, CLIENTS, "sqlx, an insert and its commit for each event, 32 clients", Some(5.0)),
+        (256, CLIENTS_MANY, "sqlx, an insert and its commit for each event, 128 clients", None),
+    ] {
+        let many = if clients == CLIENTS_MANY { "-many" } else { "" };
+        let work = Singles { events: events * tasks.min(64) / 8, tasks };
+        let by_hand = Singles { events: events * clients.min(16) / 8, tasks: clients };
+        report.compare(
+            row(
+                &format!("append/singles/{tasks}/postgres{many}"),
+                &format!("append with an expected version, durable, single events from {tasks} tasks"),
+                "events/s",
+                beside,
+                target,
+            ),
+            |runtime, _| measured(runtime, async |schema| work.run(&schema.store().await?, work.make()?).await),
+            |runtime, _| {
+                measured(runtime, async |schema| {
+                    schema.make_plain().await?;
+                    plain::singles(schema, by_hand.make()?, clients, 0).await
+                })
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn batches(report: &mut Report, events: usize) -> Outcome<()> {
+    for tasks in [1, 4] {
+        let work = Batches { events, batch_events: 1_000, streams: 100, tasks };
+        report.compare(
+            row(
+                &format!("append/batches/{tasks}/postgres"),
+                &format!("append, durable, batches of 1,000, {tasks} at a time"),
+                "events/s",
+                "sqlx, one statement of 1,000 rows for each batch, one connection",
+                None,
+            ),
+            |runtime, _| measured(runtime, async |schema| work.run(&schema.store().await?, work.make()?).await),
+            |runtime, _| {
+                measured(runtime, async |schema| {
+                    schema.make_plain().await?;
+                    plain::batches(schema, work.make()?).await
+                })
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn processes(report: &mut Report, events: usize) -> Outcome<()> {
+    const TASKS: usize = 64;
+    for processes in [1, 4, 16] {
+        report.compare(
+            row(
+                &format!("append/processes/{processes}/postgres"),
+                &format!("append, durable, single events from {TASKS} tasks in {processes} processes"),
+                "events/s",
+                "sqlx, an insert and its commit for each event, 32 clients in as many processes",
+                None,
+            ),
+            |runtime, _| {
+                measured(runtime, async |schema| {
+                    schema.store().await?;
+                    together("annals", schema, processes, TASKS, events)
+                })
+            },
+            |runtime, _| {
+                measured(runtime, async |schema| {
+                    schema.make_plain().await?;
+                    together("plain", schema, processes, CLIENTS, events)
+                })
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// Starts processes that append, lets them begin at once, and measures until the last has done.
+fn together(how: &str, schema: &Schema, processes: usize, tasks: usize, events: usize) -> Outcome<Rate> {
+    let mut started: Vec<(Child, BufReader<ChildStdout>)> = Vec::new();
+    for process in 0..processes {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args([APPENDS, how, schema.name()])
+            .args([process, tasks / processes, events / processes].map(|number| number.to_string()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let said = child.stdout.take().ok_or("a process without output")?;
+        started.push((child, BufReader::new(said)));
+    }
+    let mut line = String::new();
+    for (_, said) in &mut started {
+        said.read_line(&mut line)?;
+    }
+    let watch = Watch::start();
+    for (child, _) in &mut started {
+        child.stdin.take().ok_or("a process without input")?.write_all(b"go\n")?;
+    }
+    for (child, said) in &mut started {
+        said.read_line(&mut line)?;
+        if !child.wait()?.success() {
+            return Err("a process that appends failed".into());
+        }
+    }
+    Ok(watch.stop(events / processes * processes))
+}
+
+/// What such a process does: gets ready, says so, waits for the word, appends, says so.
+pub(crate) fn append_in_process(how: &str, schema: &str, process: &str, tasks: &str, events: &str) -> Outcome<()> {
+    let (process, tasks): (usize, usize) = (process.parse()?, tasks.parse()?);
+    let work = Singles { events: events.parse()?, tasks };
+    let first = process * tasks;
+    let mut made = work.make()?;
+    for (number, (stream, _)) in (first..).zip(&mut made) {
+        *stream = account::stream(number)?;
+    }
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let schema = Schema::named(schema)?;
+        let store = if how == "annals" { Some(schema.store().await?) } else { None };
+        let mut word = String::new();
+        println!("ready");
+        std::io::stdin().read_line(&mut word)?;
+        match store {
+            Some(store) => work.run(&store, made).await?,
+            None => plain::singles(&schema, made, tasks, i64::try_from(first)?).await?,
+        };
+        println!("done");
+        Ok(())
+    })
+}
+
+fn replays(report: &mut Report, events: usize) -> Outcome<()> {
+    let names = ["replay/typed/postgres", "replay/pages/postgres"];
+    if !names.iter().any(|name| report.wants(name)) {
+        return Ok(());
+    }
+    let schema = Schema::new()?;
+    let wanted = report.runtime.block_on(async {
+        Fill { events, batch_events: 10, streams: events / 100 }.run(&schema.store().await?).await?;
+        schema.make_plain_copy().await?;
+        Outcome::Ok(plain::replay(&schema).await?.cents)
+    })?;
+    let same = |replayed: Replayed| match replayed.cents == wanted && replayed.rate.count == events {
+        true => Outcome::Ok(replayed.rate),
+        false => Err("two replays of one log differ".into()),
+    };
+    for (name, is_typed) in [(names[0], true), (names[1], false)] {
+        report.compare(
+            row(
+                name,
+                &format!(
+                    "replay of {events} events {}",
+                    if is_typed { "to typed events" } else { "as pages, then `decode`" }
+                ),
+                "events/s",
+                "sqlx and serde_json, one cursor",
+                is_typed.then_some(0.9),
+            ),
+            |runtime, _| {
+                runtime.block_on(async {
+                    let db = Annals::on(schema.store().await?);
+                    same(if is_typed { replay::typed(&db, Position::MAX).await? } else { replay::pages(&db).await? })
+                })
+            },
+            |runtime, _| same(runtime.block_on(plain::replay(&schema))?),
+        )?;
+    }
+    report.runtime.block_on(schema.drop())
+}
