@@ -32,6 +32,7 @@ mod schema;
 mod search;
 mod section;
 mod settings;
+mod staged;
 mod statements;
 mod store;
 mod streams;
@@ -40,4 +41,5 @@ mod writer;
 
 pub use options::Options;
 pub use sqlx;
+pub use staged::Staged;
 pub use store::PostgresStore;

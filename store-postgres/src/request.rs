@@ -148,7 +148,7 @@ impl Conditional {
     }
 }
 
-/// An item of a query, as `matches_behind` reads it.
+/// An item of a query, as the function `first_match` reads it.
 #[derive(Serialize)]
 struct Item<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]

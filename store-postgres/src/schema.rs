@@ -11,8 +11,11 @@ use crate::options::Options;
 use crate::statements as sql;
 
 /// Every migration, in order; the first makes version 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("sql/migrations/001_log.sql"), include_str!("sql/migrations/002_append.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("sql/migrations/001_log.sql"),
+    include_str!("sql/migrations/002_append.sql"),
+    include_str!("sql/migrations/004_append_in.sql"),
+];
 
 /// Brings the schema to the newest version, and gives a new log its id.
 pub(crate) async fn upgrade(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use annals_core::{
     AppendError, EventId, Failure, Placed, Position, StreamChange, StreamId, StreamState, Version, Violation,
 };
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::{PgConnection, PgExecutor, PgRow};
 use sqlx::{Connection, Error, Row, query, query_scalar, query_with};
 use tokio::time::Instant;
 
@@ -249,7 +249,7 @@ impl Section {
         };
         let key = match seen.key {
             Some(key) => key,
-            None => resolve(&database, connection, std::slice::from_ref(&job.stream), true)
+            None => resolve(&database, &mut *connection, std::slice::from_ref(&job.stream), true)
                 .await
                 .map_err(not_called)?
                 .first()
@@ -330,13 +330,7 @@ impl Section {
         }
         for kind in kinds {
             if self.places.kind(kind).is_none() {
-                let key = query_scalar(database.text(sql::MAKE_KIND))
-                    .bind(&*kind.event_type)
-                    .bind(i64::from(kind.schema_version))
-                    .bind(&*kind.codec)
-                    .bind(&kind.category)
-                    .fetch_one(self.connected().await?)
-                    .await?;
+                let key = make_kind(&database, self.connected().await?, kind).await?;
                 self.places.learn_kind(kind.clone(), key);
             }
         }
@@ -406,19 +400,30 @@ pub(crate) fn busy(stream: &StreamId) -> annals_core::StoreError {
 }
 
 /// The keys of streams and where they stand; those that have none are given one when that is asked for.
-async fn resolve(
+pub(crate) async fn resolve(
     database: &Database,
-    connection: &mut PgConnection,
+    on: impl PgExecutor<'_>,
     names: &[StreamId],
     make: bool,
 ) -> Result<Vec<(StreamId, i64, Standing)>, Error> {
     let names: Vec<&str> = names.iter().map(StreamId::as_str).collect();
-    let rows = query(database.text(sql::RESOLVE_STREAMS)).bind(names).bind(make).fetch_all(connection).await?;
+    let rows = query(database.text(sql::RESOLVE_STREAMS)).bind(names).bind(make).fetch_all(on).await?;
     let standing = |row: &PgRow| {
         let version = number(row, 2)?;
         Ok((stream_id(row, 0)?, int8(row, 1)?, Standing { version, status: streams::status(row.try_get(3)?, version) }))
     };
     rows.iter().map(standing).collect()
+}
+
+/// The key of a kind, which is given one when it has none.
+pub(crate) async fn make_kind(database: &Database, on: impl PgExecutor<'_>, kind: &KindName) -> Result<i32, Error> {
+    query_scalar(database.text(sql::MAKE_KIND))
+        .bind(&*kind.event_type)
+        .bind(i64::from(kind.schema_version))
+        .bind(&*kind.codec)
+        .bind(&kind.category)
+        .fetch_one(on)
+        .await
 }
 
 /// Under which numbers the events that an archiving removes are found, and where they stand.

@@ -17,6 +17,7 @@ statements! {
     HEAD = "head";
     INSERT_LOG = "insert_log";
     INSERT_MIGRATION = "insert_migration";
+    ISOLATION = "isolation";
     KINDS = "kinds";
     KNOWN_IDS = "known_ids";
     LOCK_MIGRATIONS = "lock_migrations";
@@ -31,6 +32,7 @@ statements! {
     RESOLVE_STREAMS = "resolve_streams";
     SCHEMA_VERSION = "schema_version";
     SETTINGS = "settings";
+    STAGE = "stage";
     STREAM = "stream";
     STREAM_BACKWARD = "stream_backward";
     STREAM_FORWARD = "stream_forward";

@@ -20,6 +20,7 @@ use crate::known::{PARTITION, known};
 use crate::options::Options;
 use crate::request::Request;
 use crate::section::{Section, busy};
+use crate::staged::Kinds;
 use crate::watcher::Watcher;
 use crate::writer::Writer;
 use crate::{page, schema, settings, streams};
@@ -49,6 +50,7 @@ struct Shared {
     log: LogId,
     limits: Limits,
     database: Arc<Database>,
+    kinds: Kinds,
     moved: watch::Sender<u64>,
     /// None when it was opened read-only.
     writer: Option<Writer>,
@@ -138,9 +140,32 @@ impl PostgresStore {
         })
     }
 
+    pub(crate) fn log_id(&self) -> LogId {
+        self.shared.log
+    }
+
+    pub(crate) fn kinds(&self) -> &Kinds {
+        &self.shared.kinds
+    }
+
+    /// Wakes who waits for the head to move, here and elsewhere.
+    pub(crate) fn saw(&self, head: Position) {
+        self.shared.moved.send_if_modified(|known| {
+            let is_new = *known < head.get();
+            *known = head.get().max(*known);
+            is_new
+        });
+    }
+
+    /// An append, checked and encoded; refused when this store may only read.
+    pub(crate) fn request(&self, append: AppendStreams, condition: Option<Condition>) -> Result<Request, AppendError> {
+        self.writer()?;
+        Request::new(append, condition, &self.shared.limits, Arc::clone(&self.clock))
+    }
+
     async fn write(&self, append: AppendStreams, condition: Option<Condition>) -> Result<Appended, AppendError> {
         let (database, writer) = (&**self.database(), self.writer()?);
-        let request = Arc::new(Request::new(append, condition, &self.shared.limits, Arc::clone(&self.clock))?);
+        let request = Arc::new(self.request(append, condition)?);
         let (mut checked_to, mut is_fresh, mut is_doubtful) = (0, false, false);
         if let Some(conditional) = &request.condition {
             checked_to = conditional.after().get();
@@ -197,7 +222,7 @@ impl Shared {
             });
             let channel = format!("annals_{}", log.as_uuid().simple());
             let watcher = Watcher::start(&database, &options, channel, &moved);
-            Ok(Shared { log, limits: options.limits, database, moved, writer, watcher })
+            Ok(Shared { log, limits: options.limits, database, kinds: Kinds::default(), moved, writer, watcher })
         });
         opened.await
     }

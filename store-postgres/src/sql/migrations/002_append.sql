@@ -78,27 +78,25 @@ language sql volatile as $$
     left join lateral (select key, recorded_at from annals.stream_change order by key desc limit 1) as stream_change on true
 $$;
 
--- whether an event behind a position matches one of the items of a condition: one of the types, one of the streams, all of the tags
-create function annals.matches_behind(items jsonb, behind bigint, up_to bigint) returns boolean
+-- the first event behind a position that matches one of the items of a condition: one of the types, one of the streams, all of the tags
+create function annals.first_match(items jsonb, behind bigint, up_to bigint) returns bigint
 language plpgsql stable as $$
 declare
-    found_match boolean;
+    matching bigint;
 begin
     -- planned for these very positions, so that only the newest rows are looked at
     execute format($query$
-        select exists (
-            select
-            from annals.event
-            join annals.kind on kind.key = event.kind
-            join annals.stream on stream.key = event.stream
-            cross join jsonb_array_elements($1) as item(wanted)
-            where event.position > %s and event.position <= %s and event.kind <> 0
-                and (not item.wanted ? 'types' or item.wanted -> 'types' ? kind.type)
-                and (not item.wanted ? 'streams' or item.wanted -> 'streams' ? stream.name)
-                and (not item.wanted ? 'tags' or to_jsonb(string_to_array(event.tags, E'\n')) @> (item.wanted -> 'tags'))
-        )
-    $query$, behind, up_to) into found_match using items;
-    return found_match;
+        select min(event.position)
+        from annals.event
+        join annals.kind on kind.key = event.kind
+        join annals.stream on stream.key = event.stream
+        cross join jsonb_array_elements($1) as item(wanted)
+        where event.position > %s and event.position <= %s and event.kind <> 0
+            and (not item.wanted ? 'types' or item.wanted -> 'types' ? kind.type)
+            and (not item.wanted ? 'streams' or item.wanted -> 'streams' ? stream.name)
+            and (not item.wanted ? 'tags' or to_jsonb(string_to_array(event.tags, E'\n')) @> (item.wanted -> 'tags'))
+    $query$, behind, up_to) into matching using items;
+    return matching;
 end
 $$;
 
@@ -194,7 +192,7 @@ begin
             select (condition.wanted -> 'append')::integer
             from jsonb_array_elements(conditions) as condition(wanted)
             where (condition.wanted -> 'behind')::bigint < head
-                and annals.matches_behind(condition.wanted -> 'items', (condition.wanted -> 'behind')::bigint, head)
+                and annals.first_match(condition.wanted -> 'items', (condition.wanted -> 'behind')::bigint, head) is not null
         ) as refused;
         if cardinality(left_out) > 1000 then
             left_out := null;

@@ -1,0 +1,323 @@
+//! An application's own rows and its events in one transaction: staged there, numbered and checked at its commit.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use annals_core::{
+    AppendError, AppendStreams, Appended, Condition, Expected, Failure, Placed, Position, StoreError, StreamState,
+    Version, Violation,
+};
+use hashlink::LruCache;
+use sqlx::postgres::{PgConnection, Postgres};
+use sqlx::{Error, Transaction, query, query_scalar};
+use uuid::Uuid;
+
+use crate::database::{Database, ask};
+use crate::error::{Trouble, may_have_happened, refused};
+use crate::judge::{Verdict, judge};
+use crate::known::known;
+use crate::page::first_match;
+use crate::request::{KindName, Request};
+use crate::section::{make_kind, resolve};
+use crate::statements as sql;
+use crate::store::PostgresStore;
+use crate::streams;
+
+/// Kinds kept at hand.
+const KINDS: usize = 1_024;
+
+/// What the trigger says when something that was expected does not hold.
+const REFUSED: &str = "AN001";
+
+/// Keys of kinds, for those who stage.
+#[derive(Debug)]
+pub(crate) struct Kinds(Mutex<LruCache<KindName, i32>>);
+
+impl Default for Kinds {
+    fn default() -> Kinds {
+        Kinds(Mutex::new(LruCache::new(KINDS)))
+    }
+}
+
+impl Kinds {
+    async fn key(&self, database: &Database, kind: &KindName) -> Result<i32, Error> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(kind).copied();
+        match known {
+            Some(key) => Ok(key),
+            None => {
+                let key = make_kind(database, &database.pool, kind).await?;
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(kind.clone(), key);
+                Ok(key)
+            }
+        }
+    }
+}
+
+/// An append that waits for the commit of the transaction that it was staged in; [`PostgresStore::commit`] tells what came of it.
+///
+/// ```
+/// # fn example(staged: &annals_postgres::Staged) {
+/// if let Some(done) = staged.repeated() {
+///     println!("this request was done before, at {}", done.last().position);
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "`PostgresStore::commit` tells what came of it"]
+pub struct Staged {
+    request: Arc<Request>,
+    repeated: Option<Appended>,
+}
+
+impl Staged {
+    /// The places that the events have already, when their ids were known: this is a repetition, nothing was staged, and what the
+    /// application wrote with them the first time is there as well.
+    pub const fn repeated(&self) -> Option<&Appended> {
+        self.repeated.as_ref()
+    }
+}
+
+impl PostgresStore {
+    /// Stages an append in a transaction of the application's own, in the database of this store: it happens when that transaction
+    /// commits, with everything else that the transaction writes, or not at all.
+    ///
+    /// The transaction must be READ COMMITTED, and its role must have the rights to append. Until its commit nobody waits for it, however
+    /// long it takes; the positions are given, and the expectations checked, at the commit. End it with
+    /// [`PostgresStore::commit`]. Do not `set constraints all immediate` in it: from there to its end every other append would wait.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Invalid`] for what can never succeed, [`AppendError::IdClash`] when the ids belong to something else; else what the
+    /// store has to say. A conflict is found out at the commit.
+    ///
+    /// ```no_run
+    /// use annals_core::{AppendStreams, NewEvent, StreamId};
+    /// use annals_postgres::{PostgresStore, sqlx};
+    ///
+    /// # async fn example(store: PostgresStore, pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut transaction = pool.begin().await?;
+    /// sqlx::query("insert into my_orders (name) values ('order-7')").execute(&mut *transaction).await?;
+    /// let event = NewEvent::json("order.placed", b"{}".as_slice());
+    /// let append = AppendStreams::default().event(StreamId::new("order-7")?, event);
+    /// let staged = store.append_in(&mut transaction, append).await?;
+    /// let appended = store.commit(transaction, [staged]).await?;
+    /// println!("the order is at {}", appended[0].last().position);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn append_in(
+        &self,
+        transaction: &mut PgConnection,
+        append: AppendStreams,
+    ) -> Result<Staged, AppendError> {
+        self.stage(transaction, append, None).await
+    }
+
+    /// As [`PostgresStore::append_in`], under a condition, which is checked here and once more at the commit.
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresStore::append_in`]; [`AppendError::Conflict`] when the condition does not hold already.
+    ///
+    /// ```no_run
+    /// use annals_core::{AppendStreams, Condition, NewEvent, Query, StreamId};
+    /// use annals_postgres::{PostgresStore, sqlx};
+    ///
+    /// # async fn example(store: PostgresStore, pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut transaction = pool.begin().await?;
+    /// let free = Condition::none_matches(Query::tagged(["username:ada".parse()?]));
+    /// let event = NewEvent::json("user.registered", b"{}".as_slice()).tag("username:ada".parse()?);
+    /// let append = AppendStreams::default().event(StreamId::new("user-1")?, event);
+    /// let staged = store.append_if_in(&mut transaction, append, free).await?;
+    /// store.commit(transaction, [staged]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn append_if_in(
+        &self,
+        transaction: &mut PgConnection,
+        append: AppendStreams,
+        condition: Condition,
+    ) -> Result<Staged, AppendError> {
+        self.stage(transaction, append, Some(condition)).await
+    }
+
+    /// Commits the transaction in which these were staged, and tells where their events stand, in the order in which they are given.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Conflict`] when something that one of them expects does not hold (with the violations of the first that does not):
+    /// nothing of the transaction was written. [`AppendError::Unknown`] when the connection was lost on the way: all of it is written
+    /// or nothing, and staging the same ids again tells ([`Staged::repeated`]). [`AppendError::Store`] for what else
+    /// the server has to say, the application's own constraints included; nothing was written, and with `Failure::Unavailable` trying the
+    /// whole transaction again may help.
+    pub async fn commit(
+        &self,
+        transaction: Transaction<'_, Postgres>,
+        staged: impl IntoIterator<Item = Staged>,
+    ) -> Result<Vec<Appended>, AppendError> {
+        let staged: Vec<Staged> = staged.into_iter().collect();
+        let database = &**self.database();
+        if let Err(error) = transaction.commit().await {
+            if may_have_happened(&error) {
+                return Err(AppendError::Unknown(database.writing(&error)));
+            }
+            return Err(said(&error, &staged).unwrap_or_else(|| refusal(error, &database.name).into()));
+        }
+        let mut all = Vec::with_capacity(staged.len());
+        for Staged { request, repeated } in staged {
+            if let Some(appended) = repeated {
+                all.push(appended);
+                continue;
+            }
+            let ids: Vec<_> = request.append.events.iter().map(|(_, event)| event.id).collect();
+            // It is committed; only the answer can still get lost.
+            let found = ask!(database, known(database, &database.pool, &ids)).map_err(AppendError::Unknown)?;
+            let placed: Vec<Placed> = found.into_iter().flatten().map(|known| known.found.placed).collect();
+            if placed.len() != ids.len() {
+                let context = "a staged append was committed in a transaction that it was not staged in";
+                return Err(StoreError::new(Failure::Invalid, context).into());
+            }
+            all.push(Appended::new(self.log_id(), placed, false));
+        }
+        if let Some(head) = all.iter().map(|appended| appended.last().position).max() {
+            self.saw(head);
+        }
+        Ok(all)
+    }
+
+    async fn stage(
+        &self,
+        transaction: &mut PgConnection,
+        append: AppendStreams,
+        condition: Option<Condition>,
+    ) -> Result<Staged, AppendError> {
+        let database = &**self.database();
+        let request = Arc::new(self.request(append, condition)?);
+        let failed = |error: Error| database.writing(&error);
+        let isolation: String =
+            query_scalar(database.text(sql::ISOLATION)).fetch_one(&mut *transaction).await.map_err(failed)?;
+        if isolation != "read committed" {
+            let context =
+                format!("events cannot be staged in a transaction that is {isolation}, only in READ COMMITTED");
+            return Err(StoreError::new(Failure::Invalid, context).into());
+        }
+        // What is expected is looked at when it matters, at the commit; only a repetition is known for good.
+        match ask!(database, judge(database, self.log_id(), &request))? {
+            Verdict::Repeated(appended) => return Ok(Staged { request, repeated: Some(appended) }),
+            Verdict::Refused(AppendError::Conflict(_)) | Verdict::Clear(_) => {}
+            Verdict::Refused(error) => return Err(error),
+        }
+        let mut behind = 0;
+        if let Some(conditional) = &request.condition {
+            let (condition, after) = (&conditional.condition, conditional.after());
+            let (found, head) = ask!(database, first_match(database, condition, after))?;
+            if let Some(position) = found {
+                return Err(AppendError::Conflict(vec![Violation::Condition { position }]));
+            }
+            behind = head;
+        }
+        let keys = self.keys(&request).await.map_err(failed)?;
+        let mut kinds = Vec::with_capacity(request.kinds.len());
+        for kind in &request.kinds {
+            kinds.push(self.kinds().key(database, kind).await.map_err(failed)?);
+        }
+        insert(database, transaction, &request, &keys, &kinds, behind).await.map_err(failed)?;
+        Ok(Staged { request, repeated: None })
+    }
+
+    /// The keys of the request's streams, made outside of the application's transaction, so that nobody waits for it.
+    async fn keys(&self, request: &Request) -> Result<Vec<i64>, Error> {
+        let database = self.database();
+        let names: Vec<_> = request.streams.iter().map(|touched| touched.stream.clone()).collect();
+        let found = resolve(database, &database.pool, &names, true).await?;
+        let key = |name| found.iter().find(|(found, ..)| found == name).map(|(_, key, _)| *key);
+        names.iter().map(|name| key(name).ok_or(Error::RowNotFound)).collect()
+    }
+}
+
+async fn insert(
+    database: &Database,
+    transaction: &mut PgConnection,
+    request: &Request,
+    keys: &[i64],
+    kinds: &[i32],
+    behind: u64,
+) -> Result<(), Error> {
+    let events = || request.append.events.iter().map(|(_, event)| event);
+    let encoded = &request.events;
+    let (mut hashes, mut of_events) = (Vec::<i64>::new(), Vec::<i32>::new());
+    for (place, event) in (1_i32..).zip(encoded) {
+        hashes.extend(&event.hashes);
+        of_events.extend(event.hashes.iter().map(|_| place));
+    }
+    let expected: Vec<(i16, i64)> = request.streams.iter().map(|touched| code(touched.expected)).collect();
+    query(database.text(sql::STAGE))
+        .bind(request.clock.now().timestamp_micros())
+        .bind(encoded.iter().map(|event| keys[event.stream]).collect::<Vec<_>>())
+        .bind(encoded.iter().map(|event| kinds[event.kind]).collect::<Vec<_>>())
+        .bind(encoded.iter().map(|event| event.occurred_at).collect::<Vec<_>>())
+        .bind(events().map(|event| *event.id.as_uuid()).collect::<Vec<Uuid>>())
+        .bind(encoded.iter().map(|event| event.digest).collect::<Vec<_>>())
+        .bind(encoded.iter().map(|event| event.tags.as_deref()).collect::<Vec<_>>())
+        .bind(encoded.iter().map(|event| event.metadata.as_deref()).collect::<Vec<_>>())
+        .bind(events().map(|event| &*event.payload).collect::<Vec<_>>())
+        .bind(hashes)
+        .bind(of_events)
+        .bind(keys)
+        .bind(expected.iter().map(|(code, _)| *code).collect::<Vec<_>>())
+        .bind(expected.iter().map(|(_, version)| *version).collect::<Vec<_>>())
+        .bind(request.streams.iter().map(|touched| touched.is_written).collect::<Vec<_>>())
+        .bind(request.condition.as_ref().map(|conditional| &conditional.items))
+        .bind(behind.cast_signed())
+        .execute(transaction)
+        .await?;
+    Ok(())
+}
+
+/// An expectation as the function `is_expected` reads it.
+fn code(expected: Expected) -> (i16, i64) {
+    match expected {
+        Expected::NoStream => (1, 0),
+        Expected::Exists => (2, 0),
+        Expected::Version(version) => (3, version.get().cast_signed()),
+        Expected::ActiveAt(version) => (4, version.get().cast_signed()),
+        _ => (0, 0),
+    }
+}
+
+/// What the trigger found, in its own words: the id of the append's first event; of each stream that is not as expected its place, status
+/// and version; and where the condition is matched.
+type Found = (Uuid, Vec<(usize, i16, u64)>, Option<u64>);
+
+/// The conflict that the trigger speaks of.
+fn said(error: &Error, staged: &[Staged]) -> Option<AppendError> {
+    let refused = refused(error).filter(|refused| refused.code() == REFUSED)?;
+    let (first, found, matching): Found = serde_json::from_str(refused.detail()?).ok()?;
+    let is_of = |staged: &&Staged| staged.request.append.events[0].1.id.as_uuid() == &first;
+    let request = &staged.iter().find(is_of)?.request;
+    let mut violations = Vec::new();
+    for (index, code, version) in found {
+        let touched = request.streams.get(index)?;
+        let mut found = StreamState::absent();
+        (found.status, found.version) = (streams::status(code, version), Version::new(version));
+        let (stream, expected) = (touched.stream.clone(), touched.expected);
+        violations.push(Violation::Stream { index, stream, expected, found });
+    }
+    violations.extend(matching.map(|position| Violation::Condition { position: Position::new(position) }));
+    Some(AppendError::Conflict(violations))
+}
+
+/// What else the server refused at the commit.
+fn refusal(error: Error, name: &str) -> StoreError {
+    match refused(&error).map(|refused| (refused.code(), refused.constraint())) {
+        Some(("23505", Some("event_by_id"))) => {
+            let context = "the ids were appended by another in the meantime, and the transaction was undone";
+            StoreError::new(Failure::Unavailable, context).because(error)
+        }
+        // A constraint of the application's own.
+        Some((code, _)) if code.starts_with("23") => {
+            StoreError::new(Failure::Invalid, "the transaction was refused at its commit").because(error)
+        }
+        _ => Trouble::of(&error, "writing", name).error(),
+    }
+}
