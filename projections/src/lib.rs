@@ -17,6 +17,7 @@ mod rate;
 mod reach;
 mod reactor;
 mod rebuild;
+mod registry;
 mod replay;
 mod rows;
 mod set_aside;
@@ -40,6 +41,7 @@ pub use query::{
 };
 pub use reactor::{ReactError, Reaction, Reactions, Reactor, Request};
 pub use rebuild::{BuildProgress, Building, Rebuild, RebuildError};
+pub use registry::{ReactorKind, Registry, ViewKind};
 pub use set_aside::{ParkedKey, SetAside, Settled};
 pub use sql::{ConnectionOf, SqlProject, SqlProjection, SqlTables, Tables};
 pub use status::{Busy, Calls, CommitTimes, Kind, Shares, SlotStatus, Status};

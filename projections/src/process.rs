@@ -14,14 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Annals, Event, LoadError, Recorded, RecordedEvent};
+use annals_core::{Annals, Event, EventKind, LoadError, Recorded, RecordedEvent};
 
 pub use step::Step;
 
 use self::handle::{Handles, Trigger};
-use self::instance::Instance;
+use self::instance::{Instance, ProcessEvent};
 use crate::program::{Part, Setup};
 use crate::reactor::{Patience, Reactions, Registered, key_of};
+use crate::registry::Registry;
 use crate::status::Kind;
 use crate::step::StepError;
 
@@ -118,6 +119,7 @@ pub trait On<E: Event>: Process {
 /// The event types that a process reacts to.
 pub struct Listens<P: Process> {
     by_type: BTreeMap<&'static str, Prepare<P>>,
+    kinds: Vec<EventKind>,
 }
 
 type Prepare<P> = fn(RecordedEvent) -> Result<Option<Trigger<P>>, StepError>;
@@ -125,7 +127,7 @@ type Prepare<P> = fn(RecordedEvent) -> Result<Option<Trigger<P>>, StepError>;
 impl<P: Process> Listens<P> {
     /// To nothing yet.
     pub fn new() -> Listens<P> {
-        Listens { by_type: BTreeMap::new() }
+        Listens { by_type: BTreeMap::new(), kinds: Vec::new() }
     }
 
     /// Also to `E`.
@@ -137,7 +139,18 @@ impl<P: Process> Listens<P> {
         for shape in E::shapes() {
             self.by_type.insert(shape.event_type, prepare::<P, E>);
         }
+        self.kinds.push(EventKind::of::<E>());
         self
+    }
+
+    /// The stored names of the types, in order.
+    pub(crate) fn types(&self) -> Vec<String> {
+        self.by_type.keys().map(|name| (*name).into()).collect()
+    }
+
+    /// The types themselves, and what stands in the streams of the processes.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = EventKind> {
+        self.kinds.iter().copied().chain([EventKind::of::<ProcessEvent<P>>()])
     }
 }
 
@@ -242,6 +255,7 @@ impl<P: Process> Part for ProcessManager<P> {
             kind: Kind::Process,
             name: P::NAME,
             place: Kind::Process.place(P::NAME),
+            register: Registry::process::<P>,
             make: Box::new(|site| Arc::new(Handles::<P>::new(site.db.clone()))),
             patience: self.patience,
         });

@@ -7,7 +7,10 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use annals_core::{Annals, Companion, Failure, GenerationSpec, Partition, Phase, StoreError, Token, ViewStore};
+use annals_core::{
+    Aggregate, Annals, Companion, Failure, GenerationSpec, Partition, Phase, StoreError, Token, ViewStore,
+};
+use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -20,6 +23,7 @@ use crate::query::{ViewError, Views};
 use crate::reach::Reach;
 use crate::reactor::{Reactions, Reactor, Registered};
 use crate::rebuild::Rebuild;
+use crate::registry::Registry;
 use crate::set_aside::SetAside;
 use crate::sql::{RegisteredTables, RunningTables, SqlProject, SqlTables};
 use crate::status::Status;
@@ -135,6 +139,7 @@ impl With for Annals {
             tables: Vec::new(),
             caught_up: false,
             on_progress: None,
+            known: Registry::new(),
         };
         setup.with(part)
     }
@@ -177,6 +182,7 @@ pub struct Setup {
     pub(crate) tables: Vec<Box<dyn RegisteredTables>>,
     caught_up: bool,
     on_progress: Option<Tell>,
+    known: Registry,
 }
 
 type Tell = Box<dyn FnMut(&[Status]) + Send>;
@@ -188,6 +194,7 @@ const TELL: Duration = Duration::from_millis(100);
 trait Entry: Send + Sync {
     fn view(&self) -> (&'static str, u32, TypeId);
     fn lifecycle(&self) -> Lifecycle;
+    fn register(&self, registry: Registry) -> Registry;
     fn start(&self, site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>>;
 }
 
@@ -270,6 +277,19 @@ impl Setup {
         self
     }
 
+    /// Tools that are given the program's [`registry`](Setup::registry) know this aggregate. Commands need no such word.
+    pub fn knows<A: Aggregate + Serialize>(mut self) -> Setup {
+        self.known = self.known.aggregate::<A>();
+        self
+    }
+
+    /// What it is made of, for tools: its views, reactors and processes with their events, and the aggregates that it
+    /// [knows](Setup::knows).
+    pub fn registry(&self) -> Registry {
+        let views = self.entries.iter().fold(self.known.clone(), |registry, entry| entry.register(registry));
+        self.reactors.iter().fold(views, |registry, reactor| (reactor.register)(registry))
+    }
+
     /// Starting also waits until every view has seen everything that was in the log at that moment. Without it a view that was complete once
     /// is there at once, and catches up with what was recorded since.
     pub fn caught_up(mut self) -> Setup {
@@ -320,6 +340,7 @@ impl Setup {
         let keeps_nothing = self.reactors.is_empty() && self.entries.iter().all(|entry| entry.lifecycle().is_live());
         let views = views.or_else(|| keeps_nothing.then(Place::empty)).ok_or(StartError::NoViews)?;
         let (tell, stop) = watch::channel(false);
+        let registry = self.registry();
         crate::meter::describe();
         let owner = crate::owner::name();
         let (mut running, mut supervisors, mut companions) = (HashMap::new(), Vec::new(), Vec::new());
@@ -363,7 +384,8 @@ impl Setup {
             supervisors.extend(running.supervisor.take());
             tables.insert(running.of, running);
         }
-        let shared = Shared { db, running, reactors, tables, stop: tell, supervisors: Mutex::new(supervisors) };
+        let supervisors = Mutex::new(supervisors);
+        let shared = Shared { db, running, reactors, tables, registry, stop: tell, supervisors };
         Ok(Program { shared: Arc::new(shared) })
     }
 }
@@ -384,6 +406,10 @@ impl<V: View> Entry for Projection<V> {
 
     fn lifecycle(&self) -> Lifecycle {
         self.lifecycle
+    }
+
+    fn register(&self, registry: Registry) -> Registry {
+        registry.view::<V>()
     }
 
     fn start(&self, mut site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>> {
@@ -415,6 +441,10 @@ impl<V: View> Entry for Previously<V> {
 
     fn lifecycle(&self) -> Lifecycle {
         Lifecycle::Async
+    }
+
+    fn register(&self, registry: Registry) -> Registry {
+        registry.view::<V>()
     }
 
     fn start(&self, mut site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>> {
@@ -497,6 +527,7 @@ struct Shared {
     running: HashMap<TypeId, Running>,
     reactors: HashMap<TypeId, Reactions>,
     tables: HashMap<TypeId, RunningTables>,
+    registry: Registry,
     stop: watch::Sender<bool>,
     supervisors: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -602,6 +633,11 @@ impl Program {
         let reactions = self.shared.reactors.get(&TypeId::of::<P>());
         let reactions = reactions.unwrap_or_else(|| panic!("the program has no process `{}`", P::NAME)).clone();
         Processes::new(self.shared.db.clone(), reactions)
+    }
+
+    /// What the program is made of, for tools that do not know its types.
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
     }
 
     /// What every projection, reactor and process does, and how far it has come: an entry for each generation that is followed here.

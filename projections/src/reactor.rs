@@ -24,6 +24,7 @@ pub(crate) use worker::Work;
 
 use crate::place::BoxFuture;
 use crate::program::{Part, Setup, StartError};
+use crate::registry::Registry;
 use crate::status::Kind;
 use crate::step::{self, StepError};
 use crate::supervisor::{Site, gate};
@@ -259,7 +260,15 @@ impl<R: Reactor> Part for Reaction<R> {
         let handler = Arc::new(Reacts(Arc::new(self.reactor)));
         let (kind, place) = (Kind::Reactor, Kind::Reactor.place(R::NAME));
         let (of, patience) = (TypeId::of::<R>(), self.patience);
-        setup.reactors.push(Registered { of, kind, name: R::NAME, place, make: Box::new(|_| handler), patience });
+        setup.reactors.push(Registered {
+            of,
+            kind,
+            register: Registry::reactor::<R>,
+            name: R::NAME,
+            place,
+            make: Box::new(|_| handler),
+            patience,
+        });
         setup
     }
 }
@@ -310,6 +319,7 @@ type MakeHandler = Box<dyn FnOnce(&Site) -> Arc<dyn Handler> + Send + Sync>;
 pub(crate) struct Registered {
     pub(crate) of: TypeId,
     pub(crate) kind: Kind,
+    pub(crate) register: fn(Registry) -> Registry,
     pub(crate) name: &'static str,
     /// The name under which the view store keeps where it stands.
     pub(crate) place: String,

@@ -13,7 +13,7 @@ use crate::supervisor::Followed;
 use crate::worker::{Activity, LastError, SlotProgress, SlotState};
 
 /// What follows the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {

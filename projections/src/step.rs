@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use annals_core::{Event, Filter, Position, Recorded, RecordedEvent, StreamId, Undecodable};
+use annals_core::{Event, EventKind, Filter, Position, Recorded, RecordedEvent, StreamId, Undecodable};
 
 use crate::key::{ViewKey, checked};
 use crate::view::{Poison, Project, Row, View};
@@ -22,6 +22,7 @@ use crate::view::{Poison, Project, Row, View};
 /// ```
 pub struct Handlers<V: View> {
     by_type: BTreeMap<&'static str, Prepare<V>>,
+    kinds: Vec<EventKind>,
     categories: BTreeSet<&'static str>,
 }
 
@@ -66,7 +67,7 @@ pub(crate) enum StepError {
 impl<V: View> Handlers<V> {
     /// Of no event type yet.
     pub fn new() -> Handlers<V> {
-        Handlers { by_type: BTreeMap::new(), categories: BTreeSet::new() }
+        Handlers { by_type: BTreeMap::new(), kinds: Vec::new(), categories: BTreeSet::new() }
     }
 
     /// Also of `E`.
@@ -78,6 +79,7 @@ impl<V: View> Handlers<V> {
         for shape in E::shapes() {
             self.by_type.insert(shape.event_type, prepare::<V, E>);
         }
+        self.kinds.push(EventKind::of::<E>());
         self.categories.insert(E::CATEGORY);
         self
     }
@@ -107,6 +109,11 @@ impl<V: View> Handlers<V> {
     /// The stored names of the types, in order.
     pub fn types(&self) -> Vec<String> {
         self.by_type.keys().map(|name| (*name).into()).collect()
+    }
+
+    /// The types themselves, for tools.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = &EventKind> {
+        self.kinds.iter()
     }
 
     /// What the log is read through.

@@ -15,5 +15,6 @@ mod processes;
 mod queries;
 mod reactors;
 mod rebuild;
+mod registry;
 mod status;
 mod watch;
