@@ -11,7 +11,8 @@ use super::place::store;
 
 #[tokio::test]
 async fn a_command_is_seen_by_whoever_waits_for_it() {
-    let db = program(&store().await).await;
+    let store = store().await;
+    let db = program(&store).await;
     let done = happens(&db, "alice", deposited(50)).await;
     let row = db.view::<Balance>().get("alice").at_least(&done).await.unwrap();
     assert_eq!(row, Some(Balance { cents: 50, events: 1 }));

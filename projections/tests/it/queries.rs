@@ -10,7 +10,8 @@ use super::place::store;
 
 #[tokio::test]
 async fn pages_by_key_and_by_index_neither_lose_nor_repeat() {
-    let db = program(&store().await).await;
+    let store = store().await;
+    let db = program(&store).await;
     let mut last = None;
     for number in 0..50_i64 {
         last = Some(happens(&db, &format!("{number:03}"), deposited((number * 37) % 50 - 20)).await);
@@ -47,7 +48,8 @@ async fn pages_by_key_and_by_index_neither_lose_nor_repeat() {
 
 #[tokio::test]
 async fn a_removed_row_is_gone_and_comes_back_fresh() {
-    let db = program(&store().await).await;
+    let store = store().await;
+    let db = program(&store).await;
     happens(&db, "alice", deposited(5)).await;
     let done = happens(&db, "alice", AccountEvent::Closed).await;
     let view = db.view::<Balance>();
@@ -58,7 +60,8 @@ async fn a_removed_row_is_gone_and_comes_back_fresh() {
 
 #[tokio::test]
 async fn what_cannot_be_seen_in_time_says_what_holds_it() {
-    let db = program(&store().await).await;
+    let store = store().await;
+    let db = program(&store).await;
     let done = happens(&db, "alice", deposited(5)).await;
     let beyond = Token::new(db.store().id()).with(done.events()[0].partition, annals_core::Position::new(9));
     let error = db.view::<Balance>().get("alice").at_least(beyond).within(Duration::from_millis(30)).await.unwrap_err();

@@ -27,7 +27,8 @@ async fn shown(view: &Views<Balance>, key: &str) -> i64 {
 
 #[tokio::test]
 async fn a_watcher_is_told_every_change_of_its_row_and_of_no_other() {
-    let db = program(&store().await).await;
+    let store = store().await;
+    let db = program(&store).await;
     happens(&db, "alice", deposited(1)).await;
     let view = db.view::<Balance>();
     let mut alice = view.watch("alice");
@@ -52,7 +53,8 @@ async fn a_watcher_is_told_every_change_of_its_row_and_of_no_other() {
 
 #[tokio::test]
 async fn a_watcher_of_all_rows_is_told_what_becomes_of_each_of_them() {
-    let db = program(&store().await).await;
+    let store = store().await;
+    let db = program(&store).await;
     let mut all = db.view::<Balance>().watch_all();
     for number in 0..20_i64 {
         let key = (number % 3).to_string();
@@ -104,7 +106,8 @@ async fn a_slow_watcher_is_told_to_look_again_and_sees_the_newest_row() {
 
 #[tokio::test]
 async fn a_switch_to_another_generation_tells_watchers_to_look_again() {
-    let db = program(&store().await).await;
+    let store = store().await;
+    let db = program(&store).await;
     happens(&db, "alice", deposited(1)).await;
     let mut all = db.view::<Balance>().watch_all();
     db.rebuild::<Balance>().begin().await.unwrap().finished(|_| ()).await.unwrap();
