@@ -32,16 +32,20 @@ impl Aggregate for Account {
     fn apply(&mut self, _: &AccountEvent) {}
 }
 
-/// What each account has, in a table that refuses to be overdrawn.
-struct Totals {
+/// What each account has, in a table that refuses to be overdrawn. It says which account an event is about, or nothing.
+struct Totals<const BY_ACCOUNT: bool = false> {
     /// Makes every event fail, after it has done its work.
     broken: Arc<AtomicBool>,
 }
 
-impl SqlProject for Totals {
+impl<const BY_ACCOUNT: bool> SqlProject for Totals<BY_ACCOUNT> {
     const NAME: &'static str = "totals";
     type Store = SqliteStore;
     type Event = AccountEvent;
+
+    fn key(event: &Recorded<AccountEvent>) -> Option<String> {
+        BY_ACCOUNT.then(|| event.record.stream.id().to_owned())
+    }
 
     async fn create(&self, connection: &mut Connection, tables: &Tables) -> Result<(), Poison> {
         let table = tables.name("totals");
@@ -93,7 +97,7 @@ async fn open(directory: &Path) -> SqliteStore {
 }
 
 async fn start(store: &SqliteStore, broken: &Arc<AtomicBool>) -> Result<Program, StartError> {
-    let totals = SqlProjection::new(Totals { broken: Arc::clone(broken) }, store.clone());
+    let totals = SqlProjection::new(Totals::<false> { broken: Arc::clone(broken) }, store.clone());
     let options = Options::default().batch_events_max(7).lease(Duration::from_secs(3600));
     Annals::on(Arc::new(store.clone())).with(totals.options(options)).start().await
 }
@@ -268,4 +272,37 @@ async fn a_build_that_is_called_off_takes_its_tables_along() {
     building.call_off().await.unwrap();
     assert_eq!(has_table(&reader), 0);
     assert_eq!(bank.totals(), [total("alice", 1, 1)]);
+}
+
+#[tokio::test]
+async fn an_event_with_a_key_delays_only_its_key_until_a_person_has_looked() {
+    let directory = TempDir::new().unwrap();
+    let (store, broken) = (open(directory.path()).await, Arc::default());
+    let totals = SqlProjection::new(Totals::<true> { broken }, store.clone());
+    let db = Annals::on(Arc::new(store.clone())).with(totals).start().await.unwrap();
+    let bank = Bank { directory, store, db, broken: Arc::default() };
+    let tables = bank.db.tables::<Totals<true>>();
+    bank.happens("alice", AccountEvent::Deposited { cents: 1 }).await;
+    let overdrawn = bank.happens("carol", AccountEvent::Withdrawn { cents: 9 }).await;
+    bank.happens("carol", AccountEvent::Deposited { cents: 20 }).await;
+    let last = bank.happens("alice", AccountEvent::Deposited { cents: 2 }).await;
+    tables.wait_for(&last, WAIT).await.unwrap();
+    assert_eq!(bank.totals(), [total("alice", 3, 2)]);
+
+    let aside = tables.set_aside();
+    let waiting = aside.keys(None, 10).await.unwrap();
+    assert_eq!((waiting.len(), &*waiting[0].key, waiting[0].behind), (1, "carol", 1));
+    assert!(waiting[0].cause.contains("CHECK constraint failed"), "{}", waiting[0].cause);
+    let settled = aside.retry("carol").await.unwrap();
+    assert_eq!((settled.events, settled.still.map(|still| still.attempts)), (0, Some(2)));
+    let position = overdrawn.events()[0].position;
+    let settled = aside.skip("carol", position, "booked by mistake").await.unwrap();
+    assert_eq!((settled.events, settled.still), (2, None));
+    assert_eq!(bank.totals(), [total("alice", 3, 2), total("carol", 20, 1)]);
+    let last = bank.happens("carol", AccountEvent::Withdrawn { cents: 5 }).await;
+    tables.wait_for(&last, WAIT).await.unwrap();
+    let expected = [total("alice", 3, 2), total("carol", 15, 2)];
+    assert_eq!(bank.totals(), expected);
+    tables.rebuild().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    assert_eq!(bank.totals(), expected, "a rebuild leaves it out too");
 }

@@ -36,10 +36,23 @@ impl LeftOut {
         left_out
     }
 
+    fn left(&self, record: &RecordedEvent) -> Option<&Left> {
+        self.events.get(&(record.partition, record.position)).filter(|left| left.event == record.id)
+    }
+
     /// Whether an event is left out for all keys.
     pub(crate) fn is_whole(&self, record: &RecordedEvent) -> bool {
-        let left = self.events.get(&(record.partition, record.position));
-        left.is_some_and(|left| left.whole && left.event == record.id)
+        self.left(record).is_some_and(|left| left.whole)
+    }
+
+    /// The keys for which an event is left out, if there are any.
+    pub(crate) fn keys(&self, record: &RecordedEvent) -> Option<&HashSet<String>> {
+        self.left(record).map(|left| &left.keys)
+    }
+
+    /// Whether an event is left out for a key.
+    pub(crate) fn is_left(&self, record: &RecordedEvent, key: &str) -> bool {
+        self.left(record).is_some_and(|left| left.whole || left.keys.contains(key))
     }
 
     /// What is left of what a stored event does.
@@ -48,8 +61,7 @@ impl LeftOut {
         handlers: &Handlers<V>,
         record: RecordedEvent,
     ) -> Result<Vec<Step<V>>, StepError> {
-        let place = (record.partition, record.position);
-        let Some(left) = self.events.get(&place).filter(|left| left.event == record.id) else {
+        let Some(left) = self.left(&record) else {
             return handlers.prepare(record);
         };
         if left.whole {

@@ -17,7 +17,7 @@ use crate::supervisor::{Following, Site, is_ours, spec_of};
 use crate::view::View;
 use crate::worker::{Emptied, Progress, Work, WorkError};
 
-type Settle = dyn Fn(Generation, u16, Vec<String>) -> Pin<Box<dyn Future<Output = Result<Emptied, WorkError>> + Send>>
+pub(crate) type Settle = dyn Fn(Generation, u16, Vec<String>) -> Pin<Box<dyn Future<Output = Result<Emptied, WorkError>> + Send>>
     + Send
     + Sync;
 
@@ -100,8 +100,12 @@ impl SetAside {
             let settled: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move { work.settle(&keys).await });
             settled
         };
-        let (site, following) = (site.clone(), following.clone());
-        SetAside { spec: spec_of::<V>(&site), site, following, settle: Arc::new(settle) }
+        SetAside::settling(site.clone(), following.clone(), spec_of::<V>(site), Arc::new(settle))
+    }
+
+    /// With another way to settle the queues of some keys of a slot.
+    pub(crate) fn settling(site: Site, following: Following, spec: GenerationSpec, settle: Arc<Settle>) -> SetAside {
+        SetAside { site, following, spec, settle }
     }
 
     /// Keys that wait, in their order, behind `after`, at most `limit`: none at the end.

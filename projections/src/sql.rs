@@ -1,5 +1,7 @@
 //! Read models in tables of one's own: the transaction of a step is handed to the projection.
 
+mod batch;
+mod drain;
 mod hook;
 mod program;
 mod supervisor;
@@ -84,6 +86,14 @@ pub trait SqlProject: Send + Sync + 'static {
     /// The events that it follows.
     type Event: Event;
 
+    /// What an event is about: when one makes no sense, it and the later ones of its key are set aside in order until a person has looked,
+    /// and all others go on. So events of one key must not need what those of another did. At most 255 bytes; it looks at nothing but the event.
+    ///
+    /// Default: nothing, and an event that makes no sense stops the projection.
+    fn key(_: &Recorded<Self::Event>) -> Option<String> {
+        None
+    }
+
     /// Makes the tables of a generation. Runs once, in the transaction of its first step.
     ///
     /// # Errors
@@ -100,8 +110,8 @@ pub trait SqlProject: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Poison`] when the event makes no sense, or a statement failed: what it did is undone. It is
-    /// [tried again](crate::Options::attempts), and then stops the projection, because nobody knows what else its tables would miss, until
-    /// it succeeds or is left out with [`SqlTables::skip_event`].
+    /// [tried again](crate::Options::attempts). Then it is set aside with its [`key`](SqlProject::key). Without one it stops the projection,
+    /// because nobody knows what else its tables would miss, until it succeeds or is left out with [`SqlTables::skip_event`].
     fn on(
         &self,
         connection: &mut ConnectionOf<Self>,

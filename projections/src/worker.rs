@@ -17,7 +17,7 @@ use annals_core::{
 };
 use tokio::sync::watch;
 
-pub(crate) use drain::Emptied;
+pub(crate) use drain::{Emptied, queue};
 pub(crate) use held::{Held, Post};
 pub(crate) use progress::Progress;
 pub use progress::{Activity, LastError, SlotState};

@@ -1,17 +1,22 @@
 //! The tables of a running program: waited for, built anew, helped over an event that makes no sense.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Invalid, Partition, Position, ReadLog, Token, Verdict};
+use annals_core::{Generation, Invalid, Position, Token};
 
 use super::hook::Subject;
-use super::worker::spec_of;
+use super::worker::{TableWorker, spec_of};
 use super::{SqlProject, Tables};
+use crate::place::BoxFuture;
 use crate::query::ViewError;
 use crate::reach::Reach;
 use crate::rebuild::Rebuild;
+use crate::set_aside::SetAside;
+use crate::status::Kind;
 use crate::supervisor::{Following, Site};
+use crate::worker::Progress;
 
 /// Tables of one's own that a program keeps up to date. Reading them is the application's own business.
 ///
@@ -69,45 +74,33 @@ impl<P: SqlProject> SqlTables<P> {
     /// Builds new tables from the log, beside those that serve, and switches to them when they are complete; goes back; drops old ones.
     pub fn rebuild(&self) -> Rebuild<P> {
         let spec = spec_of::<P>(&self.site);
-        let generations = std::sync::Arc::new(self.subject.clone());
+        let generations = Arc::new(self.subject.clone());
         Rebuild::of(self.site.clone(), self.following.clone(), P::NAME, spec, generations)
     }
 
-    /// Leaves an event out that stops the projection. The reason is kept, and every rebuild leaves the event out too.
-    ///
-    /// # Errors
-    ///
-    /// [`ViewError::Invalid`] without a reason, or when there is no such event.
-    pub async fn skip_event(&self, position: impl Into<Position>, reason: impl Into<String>) -> Result<(), ViewError> {
-        self.skip_event_in(Partition(0), position, reason).await
+    /// What waits for a person, by the [keys](SqlProject::key) of the events: listed, tried again, skipped or discarded with a reason, in
+    /// the transaction of a step of every generation of the tables.
+    pub fn set_aside(&self) -> SetAside {
+        let (site, following, subject) = (self.site.clone(), self.following.clone(), self.subject.clone());
+        let settle = move |generation: Generation, slot: u16, keys: Vec<String>| {
+            let progress = Progress::of(Kind::View, &generation, slot, site.db.clock());
+            let (mut site, following, subject) = (site.clone(), following.clone(), subject.clone());
+            site.owner = format!("{}-settles", site.owner);
+            let worker = TableWorker { site, following, subject, generation, progress };
+            let settled: BoxFuture<'static, _> = Box::pin(async move { worker.settle(&keys).await });
+            settled
+        };
+        let spec = spec_of::<P>(&self.site);
+        SetAside::settling(self.site.clone(), self.following.clone(), spec, Arc::new(settle))
     }
 
-    /// [`skip_event`](SqlTables::skip_event) in a log of several partitions.
+    /// Leaves an event out that stops the projection, as [`SetAside::skip_event`] does.
     ///
     /// # Errors
     ///
-    /// As [`skip_event`](SqlTables::skip_event).
-    pub async fn skip_event_in(
-        &self,
-        partition: Partition,
-        position: impl Into<Position>,
-        reason: impl Into<String>,
-    ) -> Result<(), ViewError> {
-        let (position, reason) = (position.into(), reason.into());
-        if reason.is_empty() {
-            return Err(Invalid::new("an event is left out without a reason").into());
-        }
-        let read = ReadLog::after(position.minus(1)).up_to(position).partition(partition).limit(1);
-        let Some(event) = self.site.db.store().read(read).await?.events.into_iter().next() else {
-            return Err(
-                Invalid::new(format!("there is no event at position {position} of partition {partition}")).into()
-            );
-        };
-        let (view, decided_at) = (P::NAME.to_owned(), self.site.db.clock().now());
-        let verdict = Verdict { view, partition, position, event: event.id, key: None, reason, decided_at };
-        self.site.views.keep_verdict(verdict).await?;
-        self.following.begin_anew();
-        Ok(())
+    /// As [`SetAside::skip_event`].
+    pub async fn skip_event(&self, position: impl Into<Position>, reason: impl Into<String>) -> Result<(), ViewError> {
+        self.set_aside().skip_event(position, reason).await
     }
 }
 

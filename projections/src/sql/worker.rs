@@ -1,21 +1,18 @@
 //! The loop that keeps the tables of a generation up to date: read, hand over, commit, and again.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use annals_core::{
-    Checkpoint, CommitError, Event, EventId, Filter, Generation, Keeps, OwnTables, Partition, Position, ReadLog,
-    Recorded, StoreError, TableWork, ViewCommit,
-};
-use async_trait::async_trait;
+use annals_core::{Checkpoint, Event, Filter, Generation, Keeps, OwnTables, Partition, Position, ReadLog, ViewCommit};
 use tokio::sync::watch;
 
+use super::batch::{Batch, Came, Part, Stuck, ended};
 use super::hook::Subject;
-use super::{ConnectionOf, SqlProject, Tables};
+use super::{SqlProject, Tables};
 use crate::left_out::LeftOut;
 use crate::options::Options;
-use crate::reactor::contained;
 use crate::supervisor::{Following, Site};
 use crate::worker::{Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen};
 
@@ -38,11 +35,11 @@ struct Feed {
     attempts: u32,
 }
 
-/// An event that makes no sense, and why not.
-#[derive(Debug)]
-struct Stuck {
-    position: Position,
-    reason: String,
+/// What waits for a person.
+#[derive(Default)]
+struct Aside {
+    keys: Arc<HashSet<String>>,
+    events: usize,
 }
 
 impl<P: SqlProject> TableWorker<P> {
@@ -87,9 +84,7 @@ impl<P: SqlProject> TableWorker<P> {
         stop: &mut watch::Receiver<bool>,
         anew: &mut watch::Receiver<u64>,
     ) -> Option<WorkError> {
-        let (views, generation, owner) = (&self.site.views, &self.generation, &self.site.owner);
-        let (lease, clock) = (self.site.options.lease, &**self.site.db.clock());
-        let post = Post { views, generation, slot: 0, owner, lease, clock };
+        let post = self.post();
         let knows = *anew.borrow();
         let over = async {
             tokio::select! {
@@ -103,7 +98,7 @@ impl<P: SqlProject> TableWorker<P> {
             Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
             Err(error) => return Some(error),
         };
-        self.progress.held_by(Some(owner), knows);
+        self.progress.held_by(Some(post.owner), knows);
         let ended = tokio::select! {
             Err(error) = self.work(&held) => Some(error),
             _ = anew.changed() => Some(WorkError::Anew),
@@ -115,19 +110,25 @@ impl<P: SqlProject> TableWorker<P> {
         ended
     }
 
+    pub(super) fn post(&self) -> Post<'_> {
+        let (views, generation, owner) = (&self.site.views, &self.generation, &*self.site.owner);
+        Post { views, generation, slot: 0, owner, lease: self.site.options.lease, clock: &**self.site.db.clock() }
+    }
+
     async fn work(&self, held: &Held) -> Result<Infallible, WorkError> {
         let mut feeds = self.begin(held).await?;
         let left_out = LeftOut::of(self.site.views.verdicts(P::NAME).await?);
+        let mut aside = self.aside().await?;
         let mut hint = self.site.db.store().hint();
         loop {
             hint.reset();
             let mut moved = false;
             for feed in &mut feeds {
                 let before = feed.position;
-                let stuck = self.step(held, feed, &left_out).await?;
+                let stuck = self.step(held, feed, &left_out, &mut aside).await?;
                 moved |= feed.position > before || stuck.is_some();
                 if let Some(stuck) = stuck {
-                    self.try_later(feed, before, stuck).await?;
+                    self.try_later(feed, stuck).await?;
                 }
             }
             if !moved {
@@ -157,8 +158,36 @@ impl<P: SqlProject> TableWorker<P> {
         Ok(feeds)
     }
 
+    /// What was set aside.
+    async fn aside(&self) -> Result<Aside, WorkError> {
+        let (mut keys, mut events) = (HashSet::new(), 0);
+        let mut after: Option<(String, Partition, Position)> = None;
+        loop {
+            let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
+            let page = self.site.views.parked(self.generation.id, place, annals_core::PAGE_EVENTS).await?;
+            let Some(last) = page.last() else { break };
+            after = Some((last.key.clone(), last.partition, last.position));
+            events += page.len();
+            keys.extend(page.into_iter().map(|parked| parked.key));
+        }
+        self.progress.parked_keys(keys.len() as u64);
+        Ok(Aside { keys: Arc::new(keys), events })
+    }
+
+    pub(super) async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, WorkError> {
+        let checkpoints = self.site.views.checkpoints(self.generation.id).await?;
+        let found = checkpoints.into_iter().find(|of| of.partition == partition);
+        Ok(found.unwrap_or_else(|| Checkpoint::start(0, partition)))
+    }
+
     /// Takes a partition further, up to the first event that makes no sense.
-    async fn step(&self, held: &Held, feed: &mut Feed, left_out: &LeftOut) -> Result<Option<Stuck>, WorkError> {
+    async fn step(
+        &self,
+        held: &Held,
+        feed: &mut Feed,
+        left_out: &LeftOut,
+        aside: &mut Aside,
+    ) -> Result<Option<Stuck>, WorkError> {
         let log = self.site.db.store();
         let limit = self.site.options.batch_events_max.min(STEP_EVENTS);
         let read = ReadLog::after(feed.position).partition(feed.partition).filter(filter::<P>()).limit(limit);
@@ -176,9 +205,11 @@ impl<P: SqlProject> TableWorker<P> {
             if left_out.is_whole(&record) {
                 continue;
             }
-            let (position, id) = (record.position, record.id);
-            match Recorded::decode(record) {
-                Ok(events) => parts.push(Part { position, id, events: events.into_iter().collect() }),
+            let (position, keys) = (record.position, left_out.keys(&record).cloned());
+            match Part::of(record) {
+                // One that was left out for its key is left out again.
+                Ok(part) if keys.is_some_and(|keys| Batch::<P>::is_about(&part, &keys)) => {}
+                Ok(part) => parts.push(part),
                 Err(error) => {
                     unreadable = Some(Stuck { position, reason: chain(&error) });
                     break;
@@ -192,15 +223,30 @@ impl<P: SqlProject> TableWorker<P> {
         };
         let to = Checkpoint { position: up_to, event, ..Checkpoint::start(0, feed.partition) };
         let step = ViewCommit::new(self.generation.id, held.lease(), feed.position, to);
-        let (events, stuck) = (parts.len() as u64, Arc::new(Mutex::new(None)));
-        let (project, tables) = (Arc::clone(&self.subject.project), Tables::of(self.generation.id));
-        let work = Batch::<P> { project, tables, parts, stuck: Arc::clone(&stuck) };
+        let (events, came) = (parts.len() as u64, Arc::new(Mutex::new(Came::default())));
+        let work = Batch::<P> {
+            project: Arc::clone(&self.subject.project),
+            tables: Tables::of(self.generation.id),
+            partition: feed.partition,
+            parts,
+            tried: (feed.attempts, self.site.options.attempts),
+            parked: Arc::clone(&aside.keys),
+            room: self.site.options.parked_max.saturating_sub(aside.events),
+            now: self.site.db.clock().now(),
+            came: Arc::clone(&came),
+        };
         let begun = Instant::now();
         self.subject.store.commit_with(step, Box::new(work)).await.map_err(ended)?;
-        let stuck = stuck.lock().unwrap_or_else(PoisonError::into_inner).take().or(unreadable);
+        let Came { stuck, parked } = std::mem::take(&mut *came.lock().unwrap_or_else(PoisonError::into_inner));
+        if !parked.is_empty() {
+            aside.events += parked.len();
+            Arc::make_mut(&mut aside.keys).extend(parked);
+            self.progress.parked_keys(aside.keys.len() as u64);
+        }
+        let stuck = stuck.or(unreadable);
         let reached = stuck.as_ref().map_or(up_to, |stuck: &Stuck| stuck.position.minus(1));
         if reached > feed.position {
-            feed.position = reached;
+            (feed.position, feed.attempts) = (reached, 0);
             let taken = Taken { events, rows: 0, took: begun.elapsed(), oldest: None };
             self.progress.settled_to(feed.partition, reached, taken);
             self.following.tell(&self.generation, feed.partition, reached, None);
@@ -209,8 +255,8 @@ impl<P: SqlProject> TableWorker<P> {
     }
 
     /// Waits before an event is tried again, or stops at it when it was tried often enough.
-    async fn try_later(&self, feed: &mut Feed, before: Position, stuck: Stuck) -> Result<(), WorkError> {
-        feed.attempts = if feed.position > before { 1 } else { feed.attempts + 1 };
+    async fn try_later(&self, feed: &mut Feed, stuck: Stuck) -> Result<(), WorkError> {
+        feed.attempts += 1;
         let options = &self.site.options;
         if feed.attempts < options.attempts {
             let wait = options.retry_after.saturating_mul(1 << (feed.attempts - 1).min(16));
@@ -229,71 +275,6 @@ impl<P: SqlProject> TableWorker<P> {
 /// What the log is read through.
 fn filter<P: SqlProject>() -> Filter {
     Filter::default().types(P::Event::shapes().iter().map(|shape| shape.event_type))
-}
-
-/// What a refused step means for the worker.
-fn ended(error: CommitError) -> WorkError {
-    match error {
-        CommitError::Store(error) => error.into(),
-        error => WorkError::Again(error),
-    }
-}
-
-/// An event of the log, read as one or several.
-struct Part<E> {
-    position: Position,
-    id: EventId,
-    events: Vec<Recorded<E>>,
-}
-
-/// The events of a step, handed over inside its transaction.
-struct Batch<P: SqlProject> {
-    project: Arc<P>,
-    tables: Tables,
-    parts: Vec<Part<P::Event>>,
-    stuck: Arc<Mutex<Option<Stuck>>>,
-}
-
-impl<P: SqlProject> Batch<P> {
-    /// Hands one event over; why not, when it makes no sense.
-    async fn take(&self, connection: &mut ConnectionOf<P>, part: &Part<P::Event>) -> Result<(), String> {
-        for event in &part.events {
-            match contained(self.project.on(connection, &self.tables, event)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(poison)) => return Err(poison.reason().into()),
-                Err(panic) => return Err(panic),
-            }
-        }
-        Ok(())
-    }
-
-    fn is_stuck(&self, stuck: Option<Stuck>) {
-        *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = stuck;
-    }
-}
-
-#[async_trait]
-impl<P: SqlProject> TableWork<ConnectionOf<P>, ViewCommit> for Batch<P> {
-    async fn run(&mut self, connection: &mut ConnectionOf<P>, step: &mut ViewCommit) -> Result<(), StoreError> {
-        self.is_stuck(None);
-        let mut before: Option<(Position, EventId)> = None;
-        for part in &self.parts {
-            P::Store::mark(connection).await?;
-            match self.take(connection, part).await {
-                Ok(()) => P::Store::keep(connection).await?,
-                Err(reason) => {
-                    P::Store::undo(connection).await?;
-                    // What stands before it is taken in all the same.
-                    step.to.position = part.position.minus(1);
-                    step.to.event = before.filter(|(at, _)| *at == step.to.position).map(|(_, id)| id);
-                    self.is_stuck(Some(Stuck { position: part.position, reason }));
-                    return Ok(());
-                }
-            }
-            before = Some((part.position, part.id));
-        }
-        Ok(())
-    }
 }
 
 /// What a generation of these tables is made of.

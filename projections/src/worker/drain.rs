@@ -1,11 +1,14 @@
 //! The queue of a key: events that were set aside are folded in their order, as far as it goes.
 
-use annals_core::{Checkpoint, Lease, Parked, Partition, Position, ReadRows, RowsBy, Version, ViewCommit};
+use annals_core::{
+    Checkpoint, GenerationId, Lease, Parked, Partition, Position, ReadRows, RowsBy, Version, ViewCommit,
+};
 use bytes::Bytes;
 
 use super::{Held, Work, WorkError};
 use crate::left_out::LeftOut;
 use crate::log::records_at;
+use crate::place::Place;
 use crate::rows::{Drained, Waiting, drained};
 use crate::view::{Poison, View};
 
@@ -19,6 +22,19 @@ pub(crate) struct Emptied {
     pub(crate) settled: u64,
     /// The event on which the key waits now.
     pub(crate) still: Option<Parked>,
+}
+
+/// The first events of the queue of a key in a partition.
+pub(crate) async fn queue(
+    views: &Place,
+    generation: GenerationId,
+    key: &str,
+    partition: Partition,
+) -> Result<Vec<Parked>, WorkError> {
+    let behind = Some((key, partition, Position::START));
+    let mut queue = views.parked(generation, behind, CHUNK_EVENTS).await?;
+    queue.retain(|parked| parked.key == key && parked.partition == partition);
+    Ok(queue)
 }
 
 impl<V: View> Work<V> {
@@ -50,7 +66,7 @@ impl<V: View> Work<V> {
         let mut emptied = Emptied::default();
         for partition in (0..self.log.partitions()).map(Partition) {
             loop {
-                let queue = self.queue(key, partition).await?;
+                let queue = queue(&self.views, self.generation.id, key, partition).await?;
                 if queue.is_empty() {
                     break;
                 }
@@ -67,14 +83,6 @@ impl<V: View> Work<V> {
             }
         }
         Ok(emptied)
-    }
-
-    /// The first events of the queue of a key in a partition.
-    async fn queue(&self, key: &str, partition: Partition) -> Result<Vec<Parked>, WorkError> {
-        let behind = Some((key, partition, Position::START));
-        let mut queue = self.views.parked(self.generation.id, behind, CHUNK_EVENTS).await?;
-        queue.retain(|parked| parked.key == key && parked.partition == partition);
-        Ok(queue)
     }
 
     async fn settle_chunk(

@@ -4,6 +4,7 @@ use annals_core::{Aggregate, Annals, Done, Recorded};
 use annals_macros::{Event, View};
 use annals_projections::{Options, Poison, Program, Project, Row, View, With};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
 
 use super::place::Place;
 
@@ -88,4 +89,27 @@ pub(crate) fn deposited(cents: i64) -> AccountEvent {
 
 pub(crate) fn noted(text: &str) -> AccountEvent {
     AccountEvent::Noted { text: text.into() }
+}
+
+/// What a replay of the history of some accounts gives: a row whose event makes no sense stays as it was.
+pub(crate) fn replayed<'a>(history: impl Iterator<Item = (u8, &'a AccountEvent)>) -> BTreeMap<String, Balance> {
+    let (mut rows, mut ended) = (BTreeMap::<String, Balance>::new(), HashSet::new());
+    for (account, event) in history {
+        let key = account.to_string();
+        match event {
+            _ if ended.contains(&key) => {}
+            AccountEvent::Closed => _ = rows.remove(&key),
+            AccountEvent::Noted { text } if text == "poison" => _ = ended.insert(key),
+            event => {
+                let row = rows.entry(key).or_default();
+                row.events += 1;
+                match event {
+                    AccountEvent::Deposited { cents } => row.cents += cents,
+                    AccountEvent::Withdrawn { cents } => row.cents -= cents,
+                    _ => {}
+                }
+            }
+        }
+    }
+    rows
 }

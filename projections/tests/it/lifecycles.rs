@@ -1,6 +1,6 @@
 //! However a view is kept, it says the same: inline = async = live = replay.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use annals_core::{Annals, MemoryStore, Partition, Position, Token};
 use annals_projections::{Program, Projection, ViewError, With};
 use proptest::prelude::*;
 
-use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options};
+use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options, replayed};
 use super::place::{Place, store};
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -21,29 +21,6 @@ struct Appended {
     account: u8,
     events: Vec<AccountEvent>,
     foreign: bool,
-}
-
-/// What a replay up to a position gives: a row whose event makes no sense stays as it was.
-fn replay<'a>(history: impl Iterator<Item = (u8, &'a AccountEvent)>) -> Rows {
-    let (mut rows, mut ended) = (Rows::new(), HashSet::new());
-    for (account, event) in history {
-        let key = account.to_string();
-        match event {
-            _ if ended.contains(&key) => {}
-            AccountEvent::Closed => _ = rows.remove(&key),
-            AccountEvent::Noted { text } if text == "poison" => _ = ended.insert(key),
-            event => {
-                let row = rows.entry(key).or_default();
-                row.events += 1;
-                match event {
-                    AccountEvent::Deposited { cents } => row.cents += cents,
-                    AccountEvent::Withdrawn { cents } => row.cents -= cents,
-                    _ => {}
-                }
-            }
-        }
-    }
-    rows
 }
 
 fn history() -> impl Strategy<Value = Vec<Appended>> {
@@ -107,7 +84,7 @@ proptest! {
                 append(if appended.foreign { &foreign } else { &inline }, appended).await;
                 // The row of an inline view is right at once, whoever appended.
                 let row = inline.view::<Balance>().get(appended.account.to_string()).await.unwrap();
-                let expected = replay(told(index + 1));
+                let expected = replayed(told(index + 1));
                 assert_eq!(row.as_ref(), expected.get(&appended.account.to_string()), "after append {index}");
             }
             let events: Vec<(u8, &AccountEvent)> = told(history.len()).collect();
@@ -117,7 +94,7 @@ proptest! {
                 db.view::<Balance>().wait_for(head.clone(), WAIT).await.unwrap();
             }
             for position in 0..=events.len() {
-                let expected = replay(events[..position].iter().copied());
+                let expected = replayed(events[..position].iter().copied());
                 for (which, db) in programs.iter().enumerate() {
                     let found = rows_of(db, Some(position as u64)).await;
                     assert_eq!(found, expected, "program {which} as of {position}");
@@ -125,7 +102,7 @@ proptest! {
                     assert_eq!(row.as_ref(), expected.get("0"), "program {which}, one row as of {position}");
                 }
             }
-            let expected = replay(events.iter().copied());
+            let expected = replayed(events.iter().copied());
             for (which, db) in programs.iter().enumerate() {
                 assert_eq!(rows_of(db, None).await, expected, "program {which} now");
                 let many = db.view::<Balance>().many(["3", "1", "nobody"]).await.unwrap();

@@ -6,27 +6,12 @@ use annals_core::{Annals, Position};
 use annals_projections::ViewError;
 use proptest::prelude::*;
 
-use super::bank::{AccountEvent, Balance, deposited, happens, options, program_with};
+use super::bank::{AccountEvent, Balance, deposited, happens, options, program_with, replayed};
 use super::place::store;
 
 /// What a replay up to a position gives.
 fn replay(history: &[(u8, AccountEvent)]) -> BTreeMap<String, Balance> {
-    let mut rows: BTreeMap<String, Balance> = BTreeMap::new();
-    for (account, event) in history {
-        let key = account.to_string();
-        if *event == AccountEvent::Closed {
-            rows.remove(&key);
-            continue;
-        }
-        let row = rows.entry(key).or_default();
-        row.events += 1;
-        match event {
-            AccountEvent::Deposited { cents } => row.cents += cents,
-            AccountEvent::Withdrawn { cents } => row.cents -= cents,
-            _ => {}
-        }
-    }
-    rows
+    replayed(history.iter().map(|(account, event)| (*account, event)))
 }
 
 fn history() -> impl Strategy<Value = Vec<(u8, AccountEvent)>> {
