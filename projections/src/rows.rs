@@ -87,11 +87,11 @@ impl<V: View> Rows<V> {
     pub(crate) fn missing(&mut self, steps: &[Step<V>]) -> Vec<String> {
         let mut missing = HashSet::new();
         for key in steps.iter().flat_map(|step| &step.keys) {
-            if self.cached.get(key).is_none() && !missing.contains(key) {
-                missing.insert(key.clone());
+            if self.cached.get(key).is_none() {
+                missing.insert(key);
             }
         }
-        missing.into_iter().collect()
+        missing.into_iter().cloned().collect()
     }
 
     /// Takes in what the store has for a key.
@@ -181,7 +181,7 @@ impl<V: View> Rows<V> {
                     if V::KEEPS == Keeps::Bitemporal {
                         changes.touched.push((key.clone(), record.position));
                     }
-                    dirty.insert(key.clone());
+                    dirty.insert(key.as_str());
                     continue;
                 };
                 changes.set_aside(key, record, poison, now);
@@ -239,21 +239,27 @@ impl<V: View> Rows<V> {
         Ok(())
     }
 
-    fn keep_versions(&mut self, run: &mut Run, changes: &mut Changes) -> Result<(), Unwritable> {
+    fn keep_versions(&mut self, run: &mut Run<'_>, changes: &mut Changes) -> Result<(), Unwritable> {
         let mut touched: Vec<_> = run.touched.drain().collect();
-        touched.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        touched.sort_unstable_by_key(|(key, _)| *key);
         for (key, Touched { first, last, recorded_at }) in touched {
-            let value = self.encoded(&key)?;
-            changes.versions.push(RowVersion { key, after: first.minus(1), up_to: last, recorded_at, value });
+            let value = self.encoded(key)?;
+            changes.versions.push(RowVersion {
+                key: key.into(),
+                after: first.minus(1),
+                up_to: last,
+                recorded_at,
+                value,
+            });
         }
         Ok(())
     }
 
-    fn keep_row(&mut self, key: String, changes: &mut Changes) -> Result<(), Unwritable> {
-        let value = self.encoded(&key)?;
-        let Some(cached) = self.cached.get_mut(&key) else { return Ok(()) };
+    fn keep_row(&mut self, key: &str, changes: &mut Changes) -> Result<(), Unwritable> {
+        let value = self.encoded(key)?;
+        let Some(cached) = self.cached.get_mut(key) else { return Ok(()) };
         if self.inline && cached.stands > cached.stood {
-            changes.stands.push(RowStep { key: key.clone(), from: cached.stood, to: cached.stands });
+            changes.stands.push(RowStep { key: key.into(), from: cached.stood, to: cached.stands });
             cached.stood = cached.stands;
         }
         if cached.stored == value {
@@ -262,7 +268,7 @@ impl<V: View> Rows<V> {
         self.bytes = self.bytes - size(cached.stored.as_ref()) + size(value.as_ref());
         cached.stored = value.clone();
         let indexed = cached.value.as_ref().map(View::indexed).unwrap_or_default();
-        changes.rows.push(RowChange { key, value, indexed });
+        changes.rows.push(RowChange { key: key.into(), value, indexed });
         Ok(())
     }
 
@@ -294,9 +300,9 @@ pub(crate) fn decoded<V: View>(key: &str, stored: Option<&Bytes>) -> Result<Opti
 
 /// A stretch of a batch, at the end of which it is kept what the rows are that it touched.
 #[derive(Debug, Default)]
-struct Run {
+struct Run<'a> {
     end: Position,
-    touched: HashMap<String, Touched>,
+    touched: HashMap<&'a str, Touched>,
 }
 
 /// The events of a run that touched a row.
@@ -307,15 +313,11 @@ struct Touched {
     recorded_at: DateTime<Utc>,
 }
 
-impl Run {
-    fn touch(&mut self, key: &str, record: &RecordedEvent) {
+impl<'a> Run<'a> {
+    fn touch(&mut self, key: &'a str, record: &RecordedEvent) {
         let (position, recorded_at) = (record.position, record.recorded_at);
-        match self.touched.get_mut(key) {
-            Some(touched) => (touched.last, touched.recorded_at) = (position, recorded_at),
-            None => {
-                self.touched.insert(key.into(), Touched { first: position, last: position, recorded_at });
-            }
-        }
+        let touched = self.touched.entry(key).or_insert(Touched { first: position, last: position, recorded_at });
+        (touched.last, touched.recorded_at) = (position, recorded_at);
     }
 
     /// Takes back that the event at `position` touched the row.
@@ -408,7 +410,7 @@ pub(crate) fn drained<V: View>(
             }
         }
     }
-    rows.keep_row(key.into(), &mut drained.changes)?;
+    rows.keep_row(key, &mut drained.changes)?;
     Ok(drained)
 }
 
