@@ -289,7 +289,7 @@ async fn an_event_with_a_key_delays_only_its_key_until_a_person_has_looked() {
     tables.wait_for(&last, WAIT).await.unwrap();
     assert_eq!(bank.totals(), [total("alice", 3, 2)]);
 
-    let aside = tables.set_aside();
+    let aside = bank.db.set_aside("totals").unwrap();
     let waiting = aside.keys(None, 10).await.unwrap();
     assert_eq!((waiting.len(), &*waiting[0].key, waiting[0].behind), (1, "carol", 1));
     assert!(waiting[0].cause.contains("CHECK constraint failed"), "{}", waiting[0].cause);

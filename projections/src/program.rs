@@ -589,7 +589,10 @@ impl Program {
     pub fn set_aside(&self, view: &str) -> Option<SetAside> {
         let mut named = self.shared.running.values().filter(|running| running.following.view() == view);
         // Of several versions the one that this program builds.
-        let first = named.next()?;
+        let Some(first) = named.next() else {
+            let tables = self.shared.tables.values().find(|tables| tables.following.view() == view)?;
+            return Some(tables.set_aside.clone());
+        };
         let wanted = if first.awaited { first } else { named.find(|other| other.awaited).unwrap_or(first) };
         Some(wanted.set_aside.clone())
     }

@@ -17,6 +17,7 @@ use crate::options::Options;
 use crate::place::{BoxFuture, Place};
 use crate::program::{Part, Setup, StartError, find_or_begin};
 use crate::reach::Reach;
+use crate::set_aside::SetAside;
 use crate::supervisor::{Following, Site};
 
 /// What keeps tables of one's own up to date: the projection, the store that they are in, and how its worker works.
@@ -77,6 +78,7 @@ pub(crate) struct RunningTables {
     /// The [`SqlTables`] of that type.
     pub(crate) handle: Box<dyn Any + Send + Sync>,
     pub(crate) following: Following,
+    pub(crate) set_aside: SetAside,
     site: Site,
     version: u32,
     pub(crate) supervisor: Option<JoinHandle<()>>,
@@ -105,10 +107,19 @@ impl<P: SqlProject> RegisteredTables for SqlProjection<P> {
             site.options = options.slots(1);
             find_or_begin(&site, P::NAME, &spec_of::<P>(&site)).await?;
             let following = Following::new(P::NAME);
-            let handle = Box::new(SqlTables::new(site.clone(), following.clone(), subject.clone()));
+            let tables = SqlTables::new(site.clone(), following.clone(), subject.clone());
+            let (set_aside, handle) = (tables.set_aside(), Box::new(tables));
             let supervisor = TableSupervisor { site: site.clone(), following: following.clone(), subject };
             let supervisor = Some(tokio::spawn(supervisor.run(stop)));
-            Ok(RunningTables { of: TypeId::of::<P>(), handle, following, site, version: P::VERSION, supervisor })
+            Ok(RunningTables {
+                of: TypeId::of::<P>(),
+                handle,
+                following,
+                set_aside,
+                site,
+                version: P::VERSION,
+                supervisor,
+            })
         })
     }
 }
