@@ -9,9 +9,11 @@ use annals::{Append, Loaded, NewEvent};
 use crate::cart::{Cart, CartError};
 use crate::coupon::{Coupon, CouponUse};
 use crate::price::Price;
+use crate::sold::Sold;
 
 /// Tells it on a store where nothing has happened yet.
 pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let db = &db.clone().with(Projection::<Sold>::new().inline()).start().await?;
     let (ada, ben) = (db.aggregate::<Cart>("ada"), db.aggregate::<Cart>("ben"));
 
     writeln!(out, "Ada's cart is from last year, when prices were bare numbers:\n")?;
@@ -54,8 +56,15 @@ pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dy
         writeln!(out, "\n  Ben wants tea as well: refused, {refusal}")?;
     }
 
+    writeln!(out, "\nWhat was sold is known at once, because it is written with the event:\n")?;
+    for cart in db.view::<Sold>().rows().await?.rows {
+        let total = cart.value.total.map_or_else(String::new, |total| total.to_string());
+        writeln!(out, "  {:<6} {total}", cart.key)?;
+    }
+
     writeln!(out, "\nAda's cart as it was before the price went up:\n")?;
     show("Ada", &ada.load().at_version(5).await?, out)?;
+    db.stop().await;
     Ok(())
 }
 
