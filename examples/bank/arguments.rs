@@ -21,7 +21,8 @@ Usage: bank                          tells a short story on a fresh file
                                      and compares it with what it was before
 
 Options of all but the story:
-  --store URL         where the accounts are [default: sqlite:bank.db]
+  --store URL         where the accounts are [default: sqlite:bank.db]; a URL of
+                      PostgreSQL needs `cargo run --features postgres`
 
 Options of balances:
   --as-of DATE        what had happened up to and including that day, by the

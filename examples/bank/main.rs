@@ -9,6 +9,8 @@
 //! cargo run --release --example bank -- history 576
 //! ```
 //!
+//! With `--features postgres` it does the same on a PostgreSQL server: `--store postgres://app@localhost/bank`.
+//!
 //! Start reading in `account.rs`, then `story.rs`; `balances.rs` is a read model and the question that it answers.
 
 #![allow(clippy::print_stderr, reason = "this is a program, and what went wrong goes to its user")]
@@ -91,8 +93,8 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             db.stop().await;
             let balances = balances?;
             match format {
-                Format::Table => writeln!(out, "{} accounts in {store}\n", balances.len())?,
-                Format::Csv => eprintln!("{} accounts in {store}", balances.len()),
+                Format::Table => writeln!(out, "{} accounts in {}\n", balances.len(), store::shown(&store))?,
+                Format::Csv => eprintln!("{} accounts in {}", balances.len(), store::shown(&store)),
             }
             balances::print(&balances, format, &mut out)?;
         }
@@ -106,9 +108,11 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let found = found?;
             if found.is_empty() {
                 let by_then = month.map(|month| format!(" up to {month}")).unwrap_or_default();
-                return Err(format!("account `{account}` had no transactions{by_then} in {store}").into());
+                return Err(
+                    format!("account `{account}` had no transactions{by_then} in {}", store::shown(&store)).into()
+                );
             }
-            writeln!(out, "Account {account} in {store}\n")?;
+            writeln!(out, "Account {account} in {}\n", store::shown(&store))?;
             statements::print(&found, &mut out)?;
         }
         Command::Volume { from, to, store } => {
@@ -116,7 +120,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let volumes = volume::volumes(&db, from, to).await;
             db.stop().await;
             let volumes = volumes?;
-            writeln!(out, "{} days in {store}\n", volumes.len())?;
+            writeln!(out, "{} days in {}\n", volumes.len(), store::shown(&store))?;
             volume::print(&volumes, &mut out)?;
         }
         Command::Rebuild { store } => {
@@ -130,9 +134,9 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::History { account, store } => {
             let db = store::open_existing(&store).await?;
-            let title = format!("Account {account} in {store}");
+            let title = format!("Account {account} in {}", store::shown(&store));
             if !history::print(&db, &account, &title, &mut out).await? {
-                return Err(format!("nothing ever happened to account `{account}` in {store}").into());
+                return Err(format!("nothing ever happened to account `{account}` in {}", store::shown(&store)).into());
             }
         }
     }
@@ -159,8 +163,11 @@ async fn import(file: &Path, store: &str, out: &mut impl Write) -> Result<(), Bo
     let rate = report.rows() as f64 / seconds.max(0.001);
     writeln!(
         out,
-        "{} rows imported, {} already there, {} bad, in {seconds:.2} s ({rate:.0} rows/s), into {store}",
-        report.imported, report.already_there, report.bad
+        "{} rows imported, {} already there, {} bad, in {seconds:.2} s ({rate:.0} rows/s), into {}",
+        report.imported,
+        report.already_there,
+        report.bad,
+        store::shown(store)
     )?;
     Ok(())
 }

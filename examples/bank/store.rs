@@ -16,6 +16,14 @@ pub(crate) async fn open_existing(url: &str) -> Result<Annals, StoreError> {
     Annals::open(url).await
 }
 
+/// The URL for people who may look over a shoulder: without user and password.
+pub(crate) fn shown(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, place)) => format!("{scheme}://{place}"),
+        None => url.to_owned(),
+    }
+}
+
 /// A file for a story, beside those of earlier ones: `bank-story.db`, `bank-story-2.db` …
 pub(crate) fn fresh_file(directory: &Path) -> String {
     let names = (1..).map(|number| match number {
