@@ -7,6 +7,7 @@ use std::sync::Arc;
 use annals_core::conformance::{Fixture, MemoryFixture};
 
 mod metrics;
+mod partitions;
 #[path = "suite.rs"]
 mod suite;
 
