@@ -90,7 +90,9 @@ pub enum Call {
     ReadView,
     /// Everything else of a [`ViewStore`]: generations are begun, switched to, dropped, forget; verdicts are kept
     ChangeView,
-    /// Everything of [`Leases`]
+    /// [`Leases::renew_lease`]
+    RenewLease,
+    /// Everything else of [`Leases`]
     Lease,
 }
 
@@ -141,6 +143,15 @@ pub trait Trouble: fmt::Debug + Send + Sync + 'static {
     async fn after(&self, call: Call) -> Result<(), StoreError> {
         let _ = call;
         Ok(())
+    }
+
+    /// How the store takes a step of a worker: as it is, unless this makes something else of it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`ViewStore::commit_view`].
+    async fn commit_view(&self, views: &dyn ViewStore, step: ViewCommit) -> Result<(), CommitError> {
+        views.commit_view(step).await
     }
 
     /// The hint that readers get instead of the store's.
@@ -319,7 +330,7 @@ impl<T: Trouble> Leases for Troubled<T> {
     }
 
     async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        self.ask(Call::Lease, self.models().renew_lease(lease, ttl)).await
+        self.ask(Call::RenewLease, self.models().renew_lease(lease, ttl)).await
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
@@ -362,7 +373,7 @@ impl<T: Trouble> ViewStore for Troubled<T> {
     }
 
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
-        self.ask(Call::CommitView, self.models().commit_view(commit)).await
+        self.ask(Call::CommitView, self.trouble.commit_view(self.models(), commit)).await
     }
 
     async fn read_rows(&self, read: ReadRows) -> Result<RowsPage, CommitError> {
