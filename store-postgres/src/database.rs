@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(crate) struct Database {
     pub(crate) name: String,
     /// The schema's name as it stands in statements, quotes included.
     quoted: String,
+    /// Whether the last page of the log had payloads that are not small.
+    pub(crate) reads_large_payloads: AtomicBool,
     /// What readers know of names.
     pub(crate) names: AllNames,
     connect: PgConnectOptions,
@@ -62,6 +65,7 @@ impl Database {
             pool,
             name,
             quoted,
+            reads_large_payloads: AtomicBool::new(false),
             names: AllNames::default(),
             connect,
             connect_timeout: options.connect_timeout,

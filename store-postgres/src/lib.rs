@@ -25,6 +25,8 @@ mod known;
 mod options;
 mod page;
 mod places;
+#[cfg(test)]
+mod plans;
 mod recent;
 mod request;
 mod row;

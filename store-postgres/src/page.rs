@@ -1,5 +1,7 @@
 //! One page, from one statement and so from one moment: of a stream, of the log, of a query.
 
+use std::sync::atomic::Ordering;
+
 use annals_core::{
     Condition, Direction, Filter, Head, LogPage, PAGE_BYTES_MAX, Position, ReadLog, ReadQuery, ReadStream,
     RecordedEvent, Shown, StreamPage, Version,
@@ -16,6 +18,10 @@ use crate::streams;
 
 /// Events in one page at most, so that its memory is bounded also when the payloads are small.
 const EVENTS_MAX: usize = 16_384;
+
+/// Payloads of up to so many bytes are small: so many events of them fit into memory.
+const SMALL_BYTES: usize = 4 << 10;
+const SMALL_EVENTS_MAX: usize = 4_096;
 
 /// Positions that one page looks through at most when no index gives exactly what is wanted; some tens of milliseconds.
 const WINDOW: u64 = 65_536;
@@ -180,12 +186,11 @@ impl Range {
             }
         }
         let looked_through = if is_direct { inner } else { inner.window() };
-        let (events, head) = look(database, looked_through, wanted, limit).await?;
+        let Looked { events, is_cut, head } = look(database, looked_through, wanted, limit).await?;
         let head = head.min(moment);
         self.up_to = self.up_to.min(head);
         inner.up_to = inner.up_to.min(head);
-        let size: usize = events.iter().map(|event| event.payload.len()).sum();
-        let stopped = if events.len() >= limit || size >= PAGE_BYTES_MAX {
+        let stopped = if events.len() >= limit || is_cut {
             events.last().map(|event| event.position.get())
         } else {
             let looked_through = looked_through.narrowed(0, head);
@@ -207,16 +212,28 @@ impl Range {
     }
 }
 
-/// The events of a range that are one of `wanted`, and the head, in one moment.
-async fn look(
-    database: &Database,
-    range: Range,
-    wanted: &[Wanted<'_>],
-    limit: usize,
-) -> Result<(Vec<RecordedEvent>, u64), Error> {
+/// What was seen of a range in one moment.
+struct Looked {
+    events: Vec<RecordedEvent>,
+    /// Whether there may be more behind the last one.
+    is_cut: bool,
+    head: u64,
+}
+
+/// The events of a range that are one of `wanted`.
+async fn look(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: usize) -> Result<Looked, Error> {
     let Range { after, up_to, direction } = range;
     let up_to = up_to.min(Position::MAX.get());
     let rows: Vec<PgRow> = if wanted.iter().any(Wanted::is_anything) {
+        // To add up sizes costs the server more than everything else, so it only does so where payloads are large.
+        if !database.reads_large_payloads.load(Ordering::Relaxed) {
+            let small = look_for_small(database, range, limit).await?;
+            if small.is_cut && small.events.is_empty() {
+                database.reads_large_payloads.store(true, Ordering::Relaxed);
+            } else {
+                return Ok(small);
+            }
+        }
         let statement = match direction {
             Direction::Forward => sql::LOG_FORWARD,
             Direction::Backward => sql::LOG_BACKWARD,
@@ -229,5 +246,30 @@ async fn look(
         query_with(database.named(&text), arguments).fetch_all(&database.pool).await?
     };
     let head = number(rows.first().ok_or_else(|| corrupt("no head"))?, 0)?;
-    Ok((row::events(database, &rows, 1).await?, head))
+    let events = row::events(database, &rows, 1).await?;
+    let size: usize = events.iter().map(|event| event.payload.len()).sum();
+    if size < events.len() * SMALL_BYTES {
+        database.reads_large_payloads.store(false, Ordering::Relaxed);
+    }
+    Ok(Looked { is_cut: size >= PAGE_BYTES_MAX, events, head })
+}
+
+/// As [`look`], for any event: ends before the first large payload.
+async fn look_for_small(database: &Database, range: Range, limit: usize) -> Result<Looked, Error> {
+    let statement = match range.direction {
+        Direction::Forward => sql::LOG_FORWARD_SMALL,
+        Direction::Backward => sql::LOG_BACKWARD_SMALL,
+    };
+    let limit = limit.min(SMALL_EVENTS_MAX);
+    let rows = query(database.text(statement))
+        .bind(range.after.cast_signed())
+        .bind(range.up_to.min(Position::MAX.get()).cast_signed())
+        .bind(limit as i64)
+        .bind(SMALL_BYTES as i32)
+        .fetch_all(&database.pool)
+        .await?;
+    let head = number(rows.first().ok_or_else(|| corrupt("no head"))?, 0)?;
+    let events = row::events(database, &rows, 1).await?;
+    let found = rows.len() - usize::from(optional_int8(&rows[0], 1)?.is_none());
+    Ok(Looked { is_cut: events.len() < found || found == limit, events, head })
 }

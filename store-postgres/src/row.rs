@@ -113,7 +113,7 @@ impl AllNames {
 
 /// The events of rows that have the columns of [`COLUMNS`] from column `first` on; rows without an event are left out.
 ///
-/// Ends with the event that fills a page, whatever follows.
+/// Ends with the event that fills a page, and before one whose payload was left out, whatever follows.
 pub(crate) async fn events(database: &Database, rows: &[PgRow], first: usize) -> Result<Vec<RecordedEvent>, Error> {
     let mut names = database.names.take();
     let learnt = names.learn(database, rows, first).await;
@@ -166,9 +166,7 @@ impl Names {
         let mut kinds: Vec<(i32, Kind)> = Vec::new();
         for row in rows {
             let Some(position) = optional_int8(row, first)? else { continue };
-            if size >= PAGE_BYTES_MAX {
-                break;
-            }
+            let Some(payload) = bytes(row, first + 10)?.filter(|_| size < PAGE_BYTES_MAX) else { break };
             let stream = int8(row, first + 1)?;
             let stream = self.streams.get(&stream).ok_or_else(|| corrupt(format!("stream {stream} has no name")))?;
             let place = Place {
@@ -190,7 +188,6 @@ impl Names {
                 }
             };
             let kind = &kinds[at].1;
-            let payload = bytes(row, first + 10)?.unwrap_or_default();
             size += payload.len();
             payloads.extend_from_slice(payload);
             // Put in place at once: it is large, and most have neither tags nor metadata.

@@ -88,6 +88,9 @@ pub(crate) struct Search {
     limit: usize,
 }
 
+/// The name of an event's stream, looked up for each event: there are far more streams than events on a page.
+const NAME: &str = "(select stream.name from annals.stream where stream.key = event.stream)";
+
 /// The text of a statement, and its parameters.
 pub(crate) type Statement = (String, PgArguments);
 
@@ -197,10 +200,7 @@ impl Search {
         if !wanted.streams.is_empty() {
             let names: Vec<String> = wanted.streams.iter().map(|stream| stream.as_str().to_owned()).collect();
             let names = self.give(names)?;
-            let _ = write!(
-                conditions,
-                " and exists (select from annals.stream where stream.key = event.stream and stream.name = any ({names}))"
-            );
+            let _ = write!(conditions, " and {NAME} = any ({names})");
         }
         self.also(&mut conditions, wanted)?;
         Ok(format!(
@@ -249,12 +249,7 @@ impl Search {
     /// A category without kinds of its own is among the others, whose events are told apart by the names of their streams.
     fn of_category_without_a_key(&mut self, conditions: &mut String, wanted: &Wanted<'_>) -> Result<(), Error> {
         let names = self.give(wanted.categories.to_vec())?;
-        let _ = write!(
-            conditions,
-            " and (kind.category <> 0 or exists (
-                select from annals.stream where stream.key = event.stream and split_part(stream.name, '-', 1) = any ({names})
-            ))"
-        );
+        let _ = write!(conditions, " and (kind.category <> 0 or split_part({NAME}, '-', 1) = any ({names}))");
         Ok(())
     }
 
@@ -273,10 +268,7 @@ impl Search {
     fn besides(&mut self, conditions: &mut String, wanted: &Wanted<'_>) -> Result<(), Error> {
         if !wanted.prefixes.is_empty() {
             let prefixes = self.give(wanted.prefixes.to_vec())?;
-            let _ = write!(
-                conditions,
-                " and exists (select from annals.stream where stream.key = event.stream and stream.name ^@ any ({prefixes}))"
-            );
+            let _ = write!(conditions, " and {NAME} ^@ any ({prefixes})");
         }
         if let Some(micros) = behind(wanted.occurred.0) {
             let micros = self.give(micros)?;

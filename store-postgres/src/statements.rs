@@ -22,7 +22,9 @@ statements! {
     KNOWN_IDS = "known_ids";
     LOCK_MIGRATIONS = "lock_migrations";
     LOG_BACKWARD = "log_backward";
+    LOG_BACKWARD_SMALL = "log_backward_small";
     LOG_FORWARD = "log_forward";
+    LOG_FORWARD_SMALL = "log_forward_small";
     LOG_HEAD = "log_head";
     LOG_ID = "log_id";
     MAKE_KIND = "make_kind";

@@ -106,6 +106,34 @@ async fn appending() {
     }
 }
 
+/// One client that does the one and the other by turns, so that whatever else the machine does weighs on both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures: see the top of this file"]
+async fn one_client_by_turns() {
+    let schema = Schema::new();
+    bare_table(&schema).await;
+    let store = schema.store().await;
+    let (statement, mut connection) = (insert(&schema), connection().await);
+    let stream = StreamId::new("account-1").unwrap();
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for version in 0..4_000_u32 {
+        let began = Instant::now();
+        let id = *EventId::random().as_uuid();
+        let insert = sqlx::query(statement.clone()).bind(1_i64).bind(i64::from(version)).bind(1_i64).bind(id);
+        insert.bind(PAYLOAD.as_bytes()).execute(&mut connection).await.unwrap();
+        bare.push(began.elapsed());
+        let began = Instant::now();
+        let event = NewEvent::json("account.deposited", PAYLOAD.as_bytes());
+        let expected = Expected::Version(Version::new(u64::from(version)));
+        store.append(Append::new(stream.clone(), [event]).expecting(expected)).await.unwrap();
+        ours.push(began.elapsed());
+    }
+    for (name, mut all) in [("bare insert", bare), ("append under a version", ours)] {
+        all.sort();
+        println!("{name}: median {:?}, 90th of a hundred {:?}", all[all.len() / 2], all[all.len() * 9 / 10]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures: see the top of this file"]
 async fn appending_in_batches_and_reading() {
