@@ -7,6 +7,8 @@ use std::sync::Arc;
 use annals::sqlite::{Options, SqliteStore};
 use annals::{Clock, Store};
 use annals_core::conformance::Fixture;
+// The suite draws its histories with it.
+use proptest as _;
 use tempfile::TempDir;
 
 #[path = "../projections/tests/it/suite.rs"]
