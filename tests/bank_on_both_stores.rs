@@ -11,11 +11,18 @@ mod on_postgres {
     use annals::postgres::sqlx::{self, AssertSqlSafe, Connection, PgConnection};
 
     /// What is asked, one after another.
-    const QUESTIONS: [&[&str]; 4] = [
+    const QUESTIONS: [&[&str]; 11] = [
         &["import", "examples/data/berka-excerpt.asc"],
         &["import", "examples/data/berka-excerpt.asc"],
         &["history", "576"],
         &["history", "nobody"],
+        &["balances"],
+        &["balances", "--as-of", "1993-06-30", "--format", "csv"],
+        &["balances", "--known-at", "1999-01-01"],
+        &["statements", "576"],
+        &["statements", "576", "--month", "1993-05"],
+        &["volume", "--from", "1993-03-01"],
+        &["rebuild"],
     ];
 
     /// Everything that the bank prints, with what differs from run to run taken out: the store's own name, times, rates.
@@ -31,12 +38,15 @@ mod on_postgres {
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
         assert!(!said.contains("panicked"), "{question:?}: {said}");
         let said = said.replace(store, "STORE").replace(shown, "STORE");
-        let lines = said.lines().map(|line| match (question[0], line.split_once(", in ")) {
-            ("import" | "rebuild", Some((before, _))) => before.to_owned(),
-            // The column of the time at which it was recorded.
-            ("history", _) if line.ends_with(" UTC") => {
-                line[..line.len() - "2026-03-31 12:00:00.000 UTC".len()].to_owned()
+        let lines = said.lines().map(|line| match question[0] {
+            "import" => line.split_once(", in ").map_or(line, |(before, _)| before).to_owned(),
+            // How long it took stands in the middle.
+            "rebuild" => {
+                let (before, after) = line.split_once(" in ").unwrap_or((line, ""));
+                format!("{before}{}", after.split_once("/s)").map_or(after, |(_, after)| after))
             }
+            // The column of the time at which it was recorded.
+            "history" if line.ends_with(" UTC") => line[..line.len() - "2026-03-31 12:00:00.000 UTC".len()].to_owned(),
             _ => line.to_owned(),
         });
         lines.collect::<Vec<_>>().join("\n")

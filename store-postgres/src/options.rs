@@ -33,6 +33,8 @@ pub struct Options {
     pub(crate) group_bytes_max: usize,
     pub(crate) queue_bytes_max: usize,
     pub(crate) clock: Arc<dyn Clock>,
+    /// The clock that was asked for; leases end by it, and else by that of the server.
+    pub(crate) lease_clock: Option<Arc<dyn Clock>>,
     pub(crate) limits: Limits,
 }
 
@@ -65,6 +67,7 @@ impl Options {
             group_bytes_max: 4 << 20,
             queue_bytes_max: 64 << 20,
             clock: Arc::new(SystemClock),
+            lease_clock: None,
             limits: Limits::default(),
         }
     }
@@ -249,7 +252,8 @@ impl Options {
         self
     }
 
-    /// Where recorded times come from. Default: the clock of this machine, not the server's.
+    /// Where recorded times come from, and by what leases end. Default: recorded times are those of this machine, and leases end by the
+    /// clock of the server, so that the clocks of workers need not agree.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -260,6 +264,7 @@ impl Options {
     /// ```
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Options {
+        self.lease_clock = Some(Arc::clone(&clock));
         self.clock = clock;
         self
     }

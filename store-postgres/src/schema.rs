@@ -14,6 +14,7 @@ use crate::statements as sql;
 const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/001_log.sql"),
     include_str!("sql/migrations/002_append.sql"),
+    include_str!("sql/migrations/003_views.sql"),
     include_str!("sql/migrations/004_append_in.sql"),
 ];
 

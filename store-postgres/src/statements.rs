@@ -40,3 +40,39 @@ statements! {
     STREAM_FORWARD = "stream_forward";
     STREAM_NAMES = "stream_names";
 }
+
+// Read models, leases and snapshots.
+statements! {
+    ACQUIRE_LEASE = "views/acquire_lease";
+    BEGIN_GENERATION = "views/begin_generation";
+    CHOSEN_BACKWARD = "views/chosen_backward";
+    CHOSEN_FORWARD = "views/chosen_forward";
+    CLEAR_AWAY = "views/clear_away";
+    DELETE_SNAPSHOT = "views/delete_snapshot";
+    DROP_GENERATION = "views/drop_generation";
+    FORGET_HISTORY = "views/forget_history";
+    GENERATION = "views/generation";
+    GENERATIONS_OF_VIEW = "views/generations_of_view";
+    INDEXED_BACKWARD = "views/indexed_backward";
+    INDEXED_FORWARD = "views/indexed_forward";
+    KEEP_VERDICT = "views/keep_verdict";
+    KEYS_CHANGED = "views/keys_changed";
+    LEASES = "views/leases";
+    NEWEST_SNAPSHOT = "views/newest_snapshot";
+    PARKED = "views/parked";
+    PAST = "views/past";
+    PAST_KEYS = "views/past_keys";
+    RELEASE_LEASE = "views/release_lease";
+    RENEW_LEASE = "views/renew_lease";
+    ROW_VERSIONS = "views/row_versions";
+    ROWS_BACKWARD = "views/rows_backward";
+    ROWS_FORWARD = "views/rows_forward";
+    SAVE_SNAPSHOT = "views/save_snapshot";
+    SWITCH_GENERATION = "views/switch_generation";
+    TAKE_STEP = "views/take_step";
+    TAKEN_VERSION = "views/taken_version";
+    TOUCHED = "views/touched";
+    VERDICTS = "views/verdicts";
+    VIEW_NAMES = "views/view_names";
+    VIEW_STATE = "views/view_state";
+}

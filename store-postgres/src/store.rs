@@ -5,8 +5,8 @@ use std::sync::Arc;
 use annals_core::{Append, AppendError, AppendStreams, Appended};
 use annals_core::{
     AtomicStreams, Clock, Condition, EventId, EventStore, Expected, Failure, Found, Head, Hint, Limits, Log, LogId,
-    LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, Store, StoreError, StreamChange, StreamId,
-    StreamPage, StreamState, TaggedStore,
+    LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, SnapshotStore, Store, StoreError, StreamChange,
+    StreamId, StreamPage, StreamState, TaggedStore, ViewStore,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -21,6 +21,7 @@ use crate::options::Options;
 use crate::request::Request;
 use crate::section::{Section, busy};
 use crate::staged::Kinds;
+use crate::views::Views;
 use crate::watcher::Watcher;
 use crate::writer::Writer;
 use crate::{page, schema, settings, streams};
@@ -43,6 +44,7 @@ const TRIES_MAX: usize = 64;
 pub struct PostgresStore {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    lease_clock: Option<Arc<dyn Clock>>,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,7 @@ struct Shared {
     limits: Limits,
     database: Arc<Database>,
     kinds: Kinds,
+    views: Views,
     moved: watch::Sender<u64>,
     /// None when it was opened read-only.
     writer: Option<Writer>,
@@ -88,9 +91,9 @@ impl PostgresStore {
     /// # }
     /// ```
     pub async fn connect_with(options: Options) -> Result<PostgresStore, StoreError> {
-        let clock = Arc::clone(&options.clock);
+        let (clock, lease_clock) = (Arc::clone(&options.clock), options.lease_clock.clone());
         let shared = Shared::open(options).await?;
-        Ok(PostgresStore { shared: Arc::new(shared), clock })
+        Ok(PostgresStore { shared: Arc::new(shared), clock, lease_clock })
     }
 
     /// Makes or upgrades the tables, and does nothing else: for a deployment that does so by a role of its own before its programs
@@ -115,7 +118,7 @@ impl PostgresStore {
         migrated.await
     }
 
-    /// The same store; what this handle appends is recorded at the times that `clock` tells.
+    /// The same store; what this handle appends is recorded at the times that `clock` tells, and by it leases end.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -126,12 +129,35 @@ impl PostgresStore {
     /// ```
     #[must_use]
     pub fn on_clock(mut self, clock: Arc<dyn Clock>) -> PostgresStore {
+        self.lease_clock = Some(Arc::clone(&clock));
         self.clock = clock;
         self
     }
 
     pub(crate) fn database(&self) -> &Arc<Database> {
         &self.shared.database
+    }
+
+    pub(crate) fn views_of(&self) -> &Views {
+        &self.shared.views
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The moment at which leases are looked at, in microseconds; nothing: that of the server.
+    pub(crate) fn lease_moment(&self) -> Option<i64> {
+        self.lease_clock.as_ref().map(|clock| clock.now().timestamp_micros())
+    }
+
+    /// The database, for whoever changes something beside the log.
+    ///
+    /// # Errors
+    ///
+    /// When the store was opened read-only.
+    pub(crate) fn writable(&self) -> Result<Arc<Database>, StoreError> {
+        self.writer().map(|_| Arc::clone(self.database()))
     }
 
     fn writer(&self) -> Result<&Writer, StoreError> {
@@ -222,7 +248,9 @@ impl Shared {
             });
             let channel = format!("annals_{}", log.as_uuid().simple());
             let watcher = Watcher::start(&database, &options, channel, &moved);
-            Ok(Shared { log, limits: options.limits, database, kinds: Kinds::default(), moved, writer, watcher })
+            let views = Views::start(&database, options.read_only);
+            let kinds = Kinds::default();
+            Ok(Shared { log, limits: options.limits, database, kinds, views, moved, writer, watcher })
         });
         opened.await
     }
@@ -322,6 +350,14 @@ impl Store for PostgresStore {
     }
 
     fn tagged(&self) -> Option<&dyn TaggedStore> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        Some(self)
+    }
+
+    fn views(&self) -> Option<&dyn ViewStore> {
         Some(self)
     }
 }

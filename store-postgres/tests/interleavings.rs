@@ -338,12 +338,12 @@ async fn a_store_that_may_only_read_follows_what_others_append_and_refuses_to_wr
     let mut owner = connection().await;
     let role = format!("role_{}", schema.name);
     let grant = format!(
-        "create role {role} login; grant usage on schema \"{0}\" to {role}; grant select on all tables in schema \"{0}\" to {role}",
+        "create role {role} login password '{role}'; grant usage on schema \"{0}\" to {role}; grant select on all tables in schema \"{0}\" to {role}",
         schema.name
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(grant)).execute(&mut owner).await.unwrap();
     let connect: sqlx::postgres::PgConnectOptions = server::url().parse().unwrap();
-    let options = Options::new(connect.username(&role)).schema(&schema.name).unwrap().read_only();
+    let options = Options::new(connect.username(&role).password(&role)).schema(&schema.name).unwrap().read_only();
     let reader = PostgresStore::connect_with(options).await;
     let followed = async {
         let reader = Arc::new(reader?);

@@ -138,8 +138,10 @@ mod tests {
     #[test]
     fn every_file_of_cases_is_looked_at() {
         let public = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("pub mod "));
-        let modules: Vec<&str> =
-            public.map(|rest| rest.trim_end_matches(';')).filter(|name| *name != "trouble").collect();
+        let modules: Vec<&str> = public
+            .map(|rest| rest.trim_end_matches(';'))
+            .filter(|name| !["numbered", "trouble"].contains(name))
+            .collect();
         assert_eq!(modules, FILES.map(|(file, _)| file));
     }
 }

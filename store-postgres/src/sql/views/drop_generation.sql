@@ -1,0 +1,2 @@
+-- puts a generation out of sight with its leases, in one call: 0 done, 1 gone already, 2 it is the only live one of its view
+select annals.drop_generation($1, $2)

@@ -1,0 +1,5 @@
+-- the verdicts about a view, in the order of partition, position and key, those about all keys first
+select partition, position, has_key, key, event, decided_at, reason
+from annals.view_verdict
+where view = $1
+order by partition, position, has_key, key

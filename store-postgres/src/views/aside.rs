@@ -1,0 +1,80 @@
+//! What is set aside, and what people decided about it.
+
+use annals_core::{CommitError, EventId, GenerationId, Parked, Partition, Position, Verdict};
+use sqlx::postgres::PgRow;
+use sqlx::{Error, Row, query};
+use uuid::Uuid;
+
+use super::generation::small;
+use super::{limited, listed, optional_text, owned_text, stored};
+use crate::database::Database;
+use crate::row::{int8, moment, number, sixteen};
+use crate::statements as sql;
+
+/// What is set aside behind a key, partition and position.
+pub(super) async fn parked(
+    database: &Database,
+    generation: GenerationId,
+    after: Option<(&str, Partition, Position)>,
+    limit: usize,
+) -> Result<Result<Vec<Parked>, CommitError>, Error> {
+    // Before the first key, and before the first partition of it.
+    let (key, partition, position) =
+        after.map_or(("", -1, 0), |(key, partition, position)| (key, i64::from(partition.0), stored(position.get())));
+    let found = query(database.text(sql::PARKED))
+        .bind(stored(generation.0))
+        .bind(key.as_bytes())
+        .bind(partition)
+        .bind(position)
+        .bind(limited(limit))
+        .fetch_all(&database.pool)
+        .await?;
+    listed(generation, &found, |row| {
+        Ok(Parked {
+            key: owned_text(row, 1)?,
+            partition: Partition(small(row, 2)?),
+            position: Position::new(number(row, 3)?),
+            event: event(row, 4)?,
+            attempts: small(row, 5)?,
+            parked_at: moment(int8(row, 6)?)?,
+            cause: optional_text(row, 7)?,
+        })
+    })
+}
+
+pub(super) async fn keep_verdict(database: &Database, verdict: &Verdict) -> Result<(), Error> {
+    let key = verdict.key.as_deref();
+    query(database.text(sql::KEEP_VERDICT))
+        .bind(verdict.view.as_bytes())
+        .bind(i64::from(verdict.partition.0))
+        .bind(stored(verdict.position.get()))
+        .bind(key.is_some())
+        .bind(key.unwrap_or_default().as_bytes())
+        .bind(verdict.event.as_uuid())
+        .bind(verdict.decided_at.timestamp_micros())
+        .bind(verdict.reason.as_bytes())
+        .execute(&database.pool)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn verdicts(database: &Database, view: &str) -> Result<Vec<Verdict>, Error> {
+    let found = query(database.text(sql::VERDICTS)).bind(view.as_bytes()).fetch_all(&database.pool).await?;
+    let verdict = |row: &PgRow| {
+        Ok(Verdict {
+            view: view.to_owned(),
+            partition: Partition(small(row, 0)?),
+            position: Position::new(number(row, 1)?),
+            key: if row.try_get(2)? { Some(owned_text(row, 3)?) } else { None },
+            event: event(row, 4)?,
+            decided_at: moment(int8(row, 5)?)?,
+            reason: owned_text(row, 6)?,
+        })
+    };
+    found.iter().map(verdict).collect()
+}
+
+/// The id of an event.
+pub(super) fn event(row: &PgRow, column: usize) -> Result<EventId, Error> {
+    Ok(EventId::from_uuid(Uuid::from_bytes(sixteen(row, column)?)))
+}

@@ -1,0 +1,126 @@
+//! A step of a worker: looked at, then written, in one call of the server.
+
+use annals_core::{CommitError, Generation, GenerationId, Invalid, RowChange, RowVersion, ViewCommit};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{Error, Postgres, Row, query};
+
+use super::stored;
+use crate::database::Database;
+use crate::error::refused;
+use crate::row::{int8, number, text};
+use crate::statements as sql;
+
+type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// A step that can succeed on its generation, in the order in which the server takes it best.
+#[derive(Debug)]
+pub(super) struct Step {
+    commit: ViewCommit,
+    has_indexes: bool,
+}
+
+impl Step {
+    /// Refuses what can never succeed, and sorts what is to be written: neighbours share a page, and two steps lock in one order.
+    pub(super) fn prepare(mut commit: ViewCommit, generation: &Generation) -> Result<Step, Invalid> {
+        commit.check(generation)?;
+        commit.rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        commit.versions.sort_by(|one, other| one.key.cmp(&other.key));
+        commit.touched.sort_unstable();
+        commit.park.sort_unstable_by(|one, other| (&one.key, one.position).cmp(&(&other.key, other.position)));
+        Ok(Step { commit, has_indexes: !generation.spec.indexes.is_empty() })
+    }
+
+    /// Takes the step; when it is refused nothing was changed.
+    pub(super) async fn take(&self, database: &Database) -> Result<Result<(), CommitError>, Error> {
+        let statement = self.written(looked(query(database.text(sql::TAKE_STEP)), &self.commit));
+        match statement.fetch_one(&database.pool).await {
+            Ok(row) => verdict(&row, &self.commit),
+            Err(error) => self.taken_version(database, error).await.map(Err),
+        }
+    }
+
+    /// Everything that is written, behind the place.
+    fn written<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        let ViewCommit { to, rows, versions, touched, park, unpark, .. } = &self.commit;
+        let entries = || rows.iter().flat_map(|row| (0_i64..).zip(&row.indexed).map(|at| (row.key.as_bytes(), at)));
+        statement
+            .bind(stored(to.position.get()))
+            .bind(to.event.as_ref().map(annals_core::EventId::as_uuid))
+            .bind(to.state.to_vec())
+            .bind(list(rows, |row| row.key.as_bytes()))
+            .bind(list(rows, |row: &RowChange| row.value.as_deref()))
+            .bind(self.has_indexes)
+            .bind(entries().map(|(key, _)| key).collect::<Vec<_>>())
+            .bind(entries().map(|(_, (index, _))| index).collect::<Vec<_>>())
+            .bind(entries().map(|(_, (_, entry))| entry.as_bytes()).collect::<Vec<_>>())
+            .bind(list(versions, |version| version.key.as_bytes()))
+            .bind(list(versions, |version| stored(version.after.get())))
+            .bind(list(versions, |version| stored(version.up_to.get())))
+            .bind(list(versions, |version| version.recorded_at.timestamp_micros()))
+            .bind(list(versions, |version: &RowVersion| version.value.as_deref()))
+            .bind(list(touched, |(key, _)| key.as_bytes()))
+            .bind(list(touched, |(_, position)| stored(position.get())))
+            .bind(list(unpark, |(key, _)| key.as_bytes()))
+            .bind(list(unpark, |(_, position)| stored(position.get())))
+            .bind(list(park, |parked| parked.key.as_bytes()))
+            .bind(list(park, |parked| stored(parked.position.get())))
+            .bind(list(park, |parked| parked.event.as_uuid()))
+            .bind(list(park, |parked| i64::from(parked.attempts)))
+            .bind(list(park, |parked| parked.parked_at.timestamp_micros()))
+            .bind(list(park, |parked: &annals_core::Parked| parked.cause.as_deref().map(str::as_bytes)))
+    }
+
+    /// The refusal of a step with a version that ends where one ends already; another error stays what it is.
+    async fn taken_version(&self, database: &Database, error: Error) -> Result<CommitError, Error> {
+        // The name of a constraint comes only with a violation of it.
+        if refused(&error).and_then(|refused| refused.constraint()) != Some("view_version_by_key") {
+            return Err(error);
+        }
+        let versions = &self.commit.versions;
+        let taken = query(database.text(sql::TAKEN_VERSION))
+            .bind(stored(self.commit.generation.0))
+            .bind(list(versions, |version| version.key.as_bytes()))
+            .bind(list(versions, |version| stored(version.up_to.get())))
+            .fetch_optional(&database.pool)
+            .await?;
+        let Some(row) = taken else { return Err(error) };
+        let (key, up_to) = (text(&row, 0)?.escape_debug(), number(&row, 1)?);
+        Ok(Invalid::new(format!("key `{key}` has a version that ends at {up_to} already")).into())
+    }
+}
+
+fn list<'a, T, C>(all: &'a [T], column: impl Fn(&'a T) -> C) -> Vec<C> {
+    all.iter().map(column).collect()
+}
+
+/// The slot and the partition.
+fn place<'q>(statement: Statement<'q>, commit: &ViewCommit) -> Statement<'q> {
+    statement.bind(i64::from(commit.to.slot)).bind(i64::from(commit.to.partition.0))
+}
+
+/// What is looked at.
+fn looked<'q>(statement: Statement<'q>, commit: &ViewCommit) -> Statement<'q> {
+    let statement = statement
+        .bind(stored(commit.generation.0))
+        .bind(commit.lease.name.as_bytes().to_vec())
+        .bind(commit.lease.owner.as_bytes().to_vec())
+        .bind(stored(commit.lease.epoch));
+    place(statement, commit).bind(stored(commit.from.get()))
+}
+
+fn verdict(row: &PgRow, commit: &ViewCommit) -> Result<Result<(), CommitError>, Error> {
+    let (generation, slot): (GenerationId, u16) = (commit.generation, commit.to.slot);
+    let found = match int8(row, 0)? {
+        0 => return Ok(Ok(())),
+        1 => return Ok(Err(CommitError::Gone(generation))),
+        2 => "the lease is gone".to_owned(),
+        3 => "the lease was given back".to_owned(),
+        4 => {
+            let owner: Vec<u8> = row.try_get(1)?;
+            format!("`{}` has epoch {}", String::from_utf8_lossy(&owner), int8(row, 2)?)
+        }
+        _ => format!("it stands at {}, the step goes from {}", int8(row, 2)?, commit.from),
+    };
+    Ok(Err(CommitError::Fenced { generation, slot, found }))
+}
