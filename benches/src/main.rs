@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         // The program runs itself: for each measurement of memory, and as one of many.
         [rows::REPLAY_PEAK, file, events] => rows::replay_peak(file, events),
+        [rows::REBUILD_PEAK, file, events] => rows::rebuild_peak(file, events),
         [rows::APPENDS, how, schema, process, tasks, events] => {
             rows::append_in_process(how, schema, process, tasks, events)
         }

@@ -1,10 +1,10 @@
 //! The rows: which workload, how much of it, on which store, beside what.
 
+mod peaks;
 mod postgres;
 mod views;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use annals::{Annals, Append, Expected, MemoryStore, Position, Store, Version};
@@ -15,19 +15,14 @@ use annals_benches::load::Loads;
 use annals_benches::rate::{Rate, Watch};
 use annals_benches::replay::{self, Fill};
 use annals_benches::seed::Seed;
-use annals_benches::{Outcome, account, machine};
+use annals_benches::{Outcome, account};
 use annals_sqlite::{Options, SqliteStore};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::report::{Report, Row, Target};
+pub(crate) use peaks::{REBUILD_PEAK, REPLAY_PEAK, rebuild_peak, replay_peak};
 pub(crate) use postgres::{APPENDS, append_in_process};
-
-/// The argument with which the program measures the memory of one replay.
-pub(crate) const REPLAY_PEAK: &str = "--replay-peak";
-
-/// What the peak of a long replay may be above that of a short one.
-const PEAK_DIFFERENCE_MAX_MB: f64 = 20.0;
 
 /// All rows, as far as the filter wants them.
 pub(crate) fn all(report: &mut Report, quick: bool) -> Outcome<()> {
@@ -40,7 +35,7 @@ pub(crate) fn all(report: &mut Report, quick: bool) -> Outcome<()> {
     views::rows(report, scaled(1_000_000), quick)?;
     loads(report, quick)?;
     postgres::rows(report, quick)?;
-    peak(report, scaled(5_000_000), scaled(50_000))
+    peaks::rows(report, scaled(5_000_000), scaled(50_000))
 }
 
 fn file(directory: &Path) -> PathBuf {
@@ -350,45 +345,5 @@ fn loads(report: &mut Report, quick: bool) -> Outcome<()> {
             )?;
         }
     }
-    Ok(())
-}
-
-fn peak(report: &mut Report, many: usize, few: usize) -> Outcome<()> {
-    let name = "memory/replay/sqlite";
-    if !report.wants(name) {
-        return Ok(());
-    }
-    let kept = filled(report, Fill { events: many, batch_events: 100, streams: 1_000 })?;
-    let measured = |events: usize| -> Outcome<f64> {
-        let path = file(kept.path());
-        let events = events.to_string();
-        let answer = Command::new(std::env::current_exe()?).arg(REPLAY_PEAK).arg(path).arg(events).output()?;
-        if !answer.status.success() {
-            return Err(String::from_utf8_lossy(&answer.stderr).into_owned().into());
-        }
-        Ok(String::from_utf8_lossy(&answer.stdout).trim().parse::<f64>()? / 1e6)
-    };
-    let (large, small) = (measured(many)?, measured(few)?);
-    let difference = large - small;
-    report.state(
-        row(name, &format!("peak memory of a process that replays {many} typed events"), "MB", "", None),
-        format!("{large:.1} MB"),
-        format!("{small:.1} MB for {few}"),
-        format!("{difference:+.1} MB"),
-        difference <= PEAK_DIFFERENCE_MAX_MB,
-    );
-    Ok(())
-}
-
-/// Replays the first `events` of a file and prints the most memory that took, in bytes.
-pub(crate) fn replay_peak(path: &str, events: &str) -> Outcome<()> {
-    let events: u64 = events.parse()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
-    let replayed = runtime
-        .block_on(async { replay::typed(&Annals::on(sqlite(Path::new(path)).await?), Position::new(events)).await })?;
-    if replayed.rate.count as u64 != events {
-        return Err(format!("replayed {} of {events} events", replayed.rate.count).into());
-    }
-    println!("{}", machine::peak_memory_bytes().ok_or("this system does not tell how much memory was used")?);
     Ok(())
 }
