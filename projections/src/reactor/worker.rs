@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
@@ -20,6 +20,7 @@ use tracing::Instrument;
 use super::call::{Call, Handler, contained};
 use super::window::Window;
 use super::{Patience, ReactError};
+use crate::options::Options;
 use crate::place::Place;
 use crate::status::Kind;
 use crate::worker::{Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen};
@@ -71,7 +72,7 @@ impl Work {
             }
             // Something was settled in between: the trouble is a new one. One that stopped looks now and then whether a person
             // has mended it.
-            let longest = Duration::from_secs(5);
+            let longest = Options::BACK_OFF_MAX;
             wait = if self.progress.settled() == settled { (wait * 2).min(longest) } else { self.patience.poll };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
