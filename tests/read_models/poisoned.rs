@@ -5,12 +5,11 @@ use std::time::Instant;
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::{Append, AppendStreams, AtomicStreams, EventStore, NewEvent};
-use tempfile::TempDir;
+use annals::{Append, AppendStreams, NewEvent};
+use tokio::sync::Mutex;
 
-use crate::tally::{
-    Count, Dice, MENDED, PATIENCE, Rows, Tallied, Tally, caught_up, history, open, program, replay, rows,
-};
+use crate::ground::Ground;
+use crate::tally::{Count, Dice, MENDED, PATIENCE, Rows, Tallied, Tally, caught_up, history, program, replay, rows};
 
 const EVENTS: u64 = 100_000;
 const KEYS: u64 = 2_000;
@@ -19,11 +18,15 @@ fn key(number: u64) -> String {
     format!("{number:04}")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_waited_drains_in_order() {
+/// What is mended is so in all of this process.
+static ONE_AFTER_ANOTHER: Mutex<()> = Mutex::const_new(());
+
+pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_waited_drains_in_order(
+    ground: &dyn Ground,
+) {
+    let _alone = ONE_AFTER_ANOTHER.lock().await;
     MENDED.store(false, Ordering::SeqCst);
-    let directory = TempDir::new().unwrap();
-    let store = open(&directory.path().join("log.db")).await;
+    let store = ground.place("log").await.open().await;
     // What there is before the first poison of each key, and the events that must wait.
     let (mut before, mut waiting, mut dice) = (Rows::new(), std::collections::BTreeMap::<String, u64>::new(), Dice(9));
     for _ in 0..EVENTS / 1_000 {
@@ -39,7 +42,7 @@ async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_waited_drains
             }
             append = append.event(StreamId::new(format!("tally-{key}")).unwrap(), NewEvent::of(&event).unwrap());
         }
-        store.append_streams(append).await.unwrap();
+        store.atomic().unwrap().append_streams(append).await.unwrap();
     }
     let began = Instant::now();
     let db = program::<Tally>(&store, Options::default()).await;
@@ -78,6 +81,6 @@ async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_waited_drains
         began.elapsed().as_secs_f64(),
     );
     assert_eq!(view.parked(None, 1_000).await.unwrap(), []);
-    assert_eq!(rows::<Tally>(&db, None).await, replay(&history(&store).await));
+    assert_eq!(rows::<Tally>(&db, None).await, replay(&history(&*store).await));
     db.stop().await;
 }

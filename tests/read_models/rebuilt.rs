@@ -1,18 +1,17 @@
 //! A view is built anew by processes that are killed, while events are appended and a reader looks: it sees whole rows of one moment,
 //! always.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::sqlite::SqliteStore;
-use annals::{Append, EventStore, Log, NewEvent, Partition, Phase, ReadLog, ReadRows, Recorded, RowsBy, ViewStore};
-use tempfile::TempDir;
+use annals::{Append, NewEvent, Partition, Phase, ReadLog, ReadRows, Recorded, RowsBy, Store};
+use tokio::sync::Mutex;
 
-use crate::tally::{Dice, PATIENCE, Rows, Tally, append, caught_up, counted, history, open, options, replay, rows};
+use crate::ground::{Ground, Place};
+use crate::tally::{Dice, PATIENCE, Rows, Tally, append, caught_up, counted, history, options, replay, rows};
 use crate::victim::{Step, Victim, Work, say};
 
 const KEYS: u64 = 40;
@@ -62,16 +61,17 @@ pub(crate) async fn build(db: Program) -> Program {
     db
 }
 
-async fn filled(file: &Path) -> Arc<SqliteStore> {
-    let store = open(file).await;
+async fn filled(place: &Place) -> Arc<dyn Store> {
+    RUNG.store(0, Ordering::SeqCst);
+    let store = place.open().await;
     let mut dice = Dice(EVENTS);
     for _ in 0..EVENTS / 1_000 {
-        append(&store, &mut dice, KEYS, 1_000).await;
+        append(&*store, &mut dice, KEYS, 1_000).await;
     }
     let bells = (0..BELLS).map(|_| NewEvent::of(&BellEvent::Rung).unwrap());
     store.append(Append::new(StreamId::new("bell-1").unwrap(), bells)).await.unwrap();
     let bell = Reaction::of(Bell).from_the_beginning().lease(options().lease);
-    let db = Annals::on(Arc::clone(&store) as _);
+    let db = Annals::on(Arc::clone(&store));
     let db = db.with(Projection::<Tally>::new().options(build_options().batch_events_max(5_000))).with(bell);
     let db = db.start().await.unwrap();
     caught_up::<Tally>(&db).await;
@@ -85,7 +85,7 @@ async fn filled(file: &Path) -> Arc<SqliteStore> {
 
 /// What a replay gives at any position, without beginning anew each time.
 struct Replay {
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     history: Vec<Option<(String, u64)>>,
     position: usize,
     rows: Rows,
@@ -109,14 +109,15 @@ impl Replay {
 }
 
 /// Looks every ten milliseconds, and finds the rows of a replay each time. Says how often it looked.
-async fn look(file: PathBuf, over: Arc<AtomicBool>) -> u64 {
-    let store = open(&file).await;
+async fn look(place: Place, over: Arc<AtomicBool>) -> u64 {
+    let store = place.open().await;
+    let views = store.views().unwrap();
     let mut replay = Replay { store: Arc::clone(&store), history: Vec::new(), position: 0, rows: Rows::new() };
     let (mut looks, mut pace) = (0, tokio::time::interval(Duration::from_millis(10)));
     let everything = RowsBy::KeyRange(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
     while !over.load(Ordering::SeqCst) {
-        let serving = store.live_generation(Tally::NAME, Tally::VERSION).await.unwrap().expect("none serves");
-        let page = store.read_rows(ReadRows::of(serving.id, everything.clone())).await.unwrap();
+        let serving = views.live_generation(Tally::NAME, Tally::VERSION).await.unwrap().expect("none serves");
+        let page = views.read_rows(ReadRows::of(serving.id, everything.clone())).await.unwrap();
         let decoded = page.rows.iter().map(|row| serde_json::from_slice::<Tally>(&row.value).map(|value| value.count));
         let found: Rows = page.rows.iter().map(|row| row.key.clone()).zip(decoded.map(Result::unwrap)).collect();
         let at = page.checkpoints[0].position.get();
@@ -129,7 +130,7 @@ async fn look(file: PathBuf, over: Arc<AtomicBool>) -> u64 {
 }
 
 /// Kills processes that build: at their commits, before they switch, and after that. Says what all of them said.
-fn kill_those_who_build(file: &Path) -> Vec<String> {
+fn kill_those_who_build(place: &Place) -> Vec<String> {
     let mut dice = Dice(20);
     let mut steps: Vec<(Step, u64)> = (0..17).map(|_| (Step::AfterCommit, 1 + dice.below(12))).collect();
     for (index, step) in steps.iter_mut().enumerate() {
@@ -140,43 +141,45 @@ fn kill_those_who_build(file: &Path) -> Vec<String> {
     steps.extend([(Step::BeforeSwitch, 1), (Step::BeforeSwitch, 1), (Step::AfterSwitch, 1)]);
     let mut said = Vec::new();
     for (step, times) in steps {
-        let victim = Victim::start(file, Work::Build, step, times);
+        let victim = Victim::start(place, Work::Build, step, times);
         victim.says("here");
         said.extend(victim.killed());
     }
-    let last = Victim::start(file, Work::Build, Step::Never, 0);
+    let last = Victim::start(place, Work::Build, Step::Never, 0);
     last.says("built");
     said.extend(last.killed());
     said
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn readers_see_a_whole_view_while_those_who_build_it_anew_are_killed_20_times() {
+/// The calls of the reactor are counted in all of this process.
+static ONE_AFTER_ANOTHER: Mutex<()> = Mutex::const_new(());
+
+pub(crate) async fn readers_see_a_whole_view_while_those_who_build_it_anew_are_killed_20_times(ground: &dyn Ground) {
+    let _alone = ONE_AFTER_ANOTHER.lock().await;
     let began = Instant::now();
-    let directory = TempDir::new().unwrap();
-    let file = directory.path().join("log.db");
-    let store = filled(&file).await;
+    let place = ground.place("log").await;
+    let store = filled(&place).await;
     let over = Arc::new(AtomicBool::new(false));
-    let reader = tokio::spawn(look(file.clone(), Arc::clone(&over)));
+    let reader = tokio::spawn(look(place.clone(), Arc::clone(&over)));
     let (appending, stop) = (Arc::clone(&store), Arc::clone(&over));
     let writer = tokio::spawn(async move {
         let (mut dice, mut pace) = (Dice(5), tokio::time::interval(Duration::from_millis(5)));
         while !stop.load(Ordering::SeqCst) {
-            append(&appending, &mut dice, KEYS, 5).await;
+            append(&*appending, &mut dice, KEYS, 5).await;
             pace.tick().await;
         }
     });
-    let killing = tokio::task::spawn_blocking(move || kill_those_who_build(&file));
+    let killing = tokio::task::spawn_blocking(move || kill_those_who_build(&place));
     let said = killing.await.unwrap();
     over.store(true, Ordering::SeqCst);
     writer.await.unwrap();
     let looks = reader.await.unwrap();
-    let generations = store.generations(Tally::NAME).await.unwrap();
+    let generations = store.views().unwrap().generations(Tally::NAME).await.unwrap();
     assert_eq!(generations.iter().map(|of| of.phase).collect::<Vec<_>>(), [Phase::Kept, Phase::Live]);
-    let db = Annals::on(Arc::clone(&store) as _);
+    let db = Annals::on(Arc::clone(&store));
     let db = db.with(Projection::<Tally>::new().options(build_options())).start().await.unwrap();
     caught_up::<Tally>(&db).await;
-    let history = history(&store).await;
+    let history = history(&*store).await;
     assert_eq!(rows::<Tally>(&db, None).await, replay(&history));
     db.stop().await;
     let rung = said.iter().filter(|line| *line == "rung").count();

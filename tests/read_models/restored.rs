@@ -1,32 +1,36 @@
 //! A log that is not the one that a view has seen: it was restored from a backup, or it is another one. The view stops, and says what to
 //! do; its rows stay as they were.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals::Store;
 use annals::prelude::*;
 use annals::projections::StartError;
-use annals::sqlite::SqliteStore;
-use tempfile::TempDir;
+use annals_core::conformance::trouble::{Trouble, Troubled};
 
-use crate::tally::{Dice, Tally, append, caught_up, history, open, options, replay, rows};
+use crate::ground::Ground;
+use crate::tally::{Dice, Tally, append, caught_up, history, options, program, replay, rows};
 
-/// A log, and a view of it in a file of its own, that have seen the same.
-struct Shop {
-    directory: TempDir,
-}
+/// A store that is asked as it is.
+#[derive(Debug)]
+struct NoTrouble;
 
-impl Shop {
-    fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+impl Trouble for NoTrouble {}
+
+/// A log, and a view of it in a place of its own, that have seen the same.
+struct Shop<'a>(&'a dyn Ground);
+
+impl Shop<'_> {
+    async fn open(&self, log: &str) -> Arc<dyn Store> {
+        self.0.place(log).await.open().await
     }
 
     /// 100 events, a copy of them, 50 events more; the view has seen them all.
-    async fn with_a_backup() -> Shop {
-        let shop = Shop { directory: TempDir::new().unwrap() };
+    async fn with_a_backup(ground: &dyn Ground) -> Shop<'_> {
+        let shop = Shop(ground);
         shop.happens(100, 1).await;
-        copy(&shop.file("log.db"), &shop.file("backup.db"));
+        ground.copy("log", "backup").await;
         shop.happens(50, 2).await;
         let db = shop.program().await.unwrap();
         caught_up::<Tally>(&db).await;
@@ -35,12 +39,12 @@ impl Shop {
     }
 
     async fn happens(&self, events: u64, dice: u64) {
-        append(&*open(&self.file("log.db")).await, &mut Dice(dice), 10, events).await;
+        append(&*self.open("log").await, &mut Dice(dice), 10, events).await;
     }
 
     async fn program(&self) -> Result<Program, StartError> {
-        let views = open(&self.file("views.db")).await;
-        let db = Annals::on(open(&self.file("log.db")).await);
+        let views = Troubled::new(self.open("views").await, NoTrouble);
+        let db = Annals::on(self.open("log").await);
         db.with(Projection::<Tally>::new().options(options())).views_in(views).start().await
     }
 
@@ -58,33 +62,19 @@ impl Shop {
     }
 }
 
-/// Copies a database that nobody has open.
-fn copy(from: &Path, to: &Path) {
-    for end in ["", "-wal", "-shm"] {
-        let with_end = |path: &Path| PathBuf::from(format!("{}{end}", path.display()));
-        if with_end(from).exists() {
-            std::fs::copy(with_end(from), with_end(to)).unwrap();
-        } else if with_end(to).exists() {
-            std::fs::remove_file(with_end(to)).unwrap();
-        }
-    }
-}
-
 const WHAT_TO_DO: &str = "rebuild the view `tally`; if not, open the right one";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_was_restored_from_a_backup_stops_the_view_which_says_what_to_do() {
-    let shop = Shop::with_a_backup().await;
-    copy(&shop.file("backup.db"), &shop.file("log.db"));
+pub(crate) async fn a_log_that_was_restored_from_a_backup_stops_the_view_which_says_what_to_do(ground: &dyn Ground) {
+    let shop = Shop::with_a_backup(ground).await;
+    ground.copy("backup", "log").await;
     let error = shop.stopped_by().await;
     assert!(error.contains("the log ends at 100 and the view has seen 150"), "{error}");
     assert!(error.contains(WHAT_TO_DO), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_right_again() {
-    let shop = Shop::with_a_backup().await;
-    copy(&shop.file("backup.db"), &shop.file("log.db"));
+pub(crate) async fn a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_right_again(ground: &dyn Ground) {
+    let shop = Shop::with_a_backup(ground).await;
+    ground.copy("backup", "log").await;
     shop.happens(80, 3).await;
     let error = shop.stopped_by().await;
     assert!(error.contains("the event at 150 is not the one that the view has seen there"), "{error}");
@@ -94,38 +84,34 @@ async fn a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_right_again
     let db = shop.program().await.unwrap();
     db.rebuild::<Tally>().begin().await.unwrap().finished(|_| ()).await.unwrap();
     caught_up::<Tally>(&db).await;
-    let expected = replay(&history(&*open(&shop.file("log.db")).await).await);
+    let expected = replay(&history(&*shop.open("log").await).await);
     assert_eq!(rows::<Tally>(&db, None).await, expected);
     db.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_log_in_the_place_of_the_one_that_was_folded_is_refused() {
-    let shop = Shop::with_a_backup().await;
-    let other: Arc<SqliteStore> = open(&shop.file("other.db")).await;
-    append(&other, &mut Dice(4), 10, 200).await;
+pub(crate) async fn another_log_in_the_place_of_the_one_that_was_folded_is_refused(ground: &dyn Ground) {
+    let shop = Shop::with_a_backup(ground).await;
+    let other = shop.open("other").await;
+    append(&*other, &mut Dice(4), 10, 200).await;
     drop(other);
-    copy(&shop.file("other.db"), &shop.file("log.db"));
+    ground.copy("other", "log").await;
     let error = shop.program().await.unwrap_err();
     assert!(matches!(error, StartError::OtherLog { view: "tally" }), "{error}");
     assert!(error.to_string().contains("rebuild it, or open the log it belongs to"), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_view_that_was_restored_with_its_log_goes_on_from_there() {
-    let directory = TempDir::new().unwrap();
-    let (file, backup) = (directory.path().join("log.db"), directory.path().join("backup.db"));
+pub(crate) async fn a_view_that_was_restored_with_its_log_goes_on_from_there(ground: &dyn Ground) {
     for (events, dice) in [(100, 1), (50, 2), (70, 3)] {
-        let store = open(&file).await;
-        append(&store, &mut Dice(dice), 10, events).await;
-        let db = crate::tally::program::<Tally>(&store, options()).await;
+        let store = ground.place("log").await.open().await;
+        append(&*store, &mut Dice(dice), 10, events).await;
+        let db = program::<Tally>(&store, options()).await;
         caught_up::<Tally>(&db).await;
-        assert_eq!(rows::<Tally>(&db, None).await, replay(&history(&store).await));
+        assert_eq!(rows::<Tally>(&db, None).await, replay(&history(&*store).await));
         db.stop().await;
         drop((db, store));
         match events {
-            100 => copy(&file, &backup),
-            _ => copy(&backup, &file),
+            100 => ground.copy("log", "backup").await,
+            _ => ground.copy("backup", "log").await,
         }
     }
 }

@@ -1,15 +1,13 @@
 //! What is counted: a read model in which an event that is missing, comes twice or in another order leaves its mark, and a replay.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::sqlite::SqliteStore;
-use annals::{AppendStreams, AtomicStreams, Log, NewEvent, Partition, ReadLog, Recorded, RecordedEvent};
+use annals::{AppendStreams, NewEvent, Partition, ReadLog, Recorded, RecordedEvent, Store};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -111,28 +109,24 @@ impl Dice {
     }
 }
 
-pub(crate) async fn open(file: &Path) -> Arc<SqliteStore> {
-    Arc::new(SqliteStore::open(&format!("sqlite:{}", file.display())).await.unwrap())
-}
-
 /// How the workers of these tests work: in small steps, under leases that end soon.
 pub(crate) fn options() -> Options {
     Options::default().lease(Duration::from_millis(60)).batch_events_max(10).poll(Duration::from_millis(5))
 }
 
-pub(crate) async fn program<V: View>(store: &Arc<SqliteStore>, options: Options) -> Program {
-    let db = Annals::on(Arc::clone(store) as _);
+pub(crate) async fn program<V: View>(store: &Arc<dyn Store>, options: Options) -> Program {
+    let db = Annals::on(Arc::clone(store));
     db.with(Projection::<V>::new().options(options)).start().await.unwrap()
 }
 
 /// Appends events of random keys at once.
-pub(crate) async fn append(store: &SqliteStore, dice: &mut Dice, keys: u64, events: u64) {
+pub(crate) async fn append(store: &dyn Store, dice: &mut Dice, keys: u64, events: u64) {
     let mut append = AppendStreams::default();
     for _ in 0..events {
         let stream = StreamId::new(format!("tally-{:03}", dice.below(keys))).unwrap();
         append = append.event(stream, NewEvent::of(&Tallied::Added { amount: dice.below(1_000) }).unwrap());
     }
-    store.append_streams(append).await.unwrap();
+    store.atomic().unwrap().append_streams(append).await.unwrap();
 }
 
 /// The key and the amount of an event, if it counts.
@@ -142,7 +136,7 @@ pub(crate) fn counted(record: &RecordedEvent) -> Option<(String, u64)> {
 }
 
 /// The events of the log that count, from its beginning.
-pub(crate) async fn history(store: &SqliteStore) -> Vec<(String, u64)> {
+pub(crate) async fn history(store: &dyn Store) -> Vec<(String, u64)> {
     let (mut history, mut after) = (Vec::new(), Position::START);
     loop {
         let page = store.read(ReadLog::after(after)).await.unwrap();

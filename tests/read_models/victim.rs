@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,10 +14,11 @@ use annals::{Checkpoint, CommitError, Store, StoreError, ViewCommit, ViewStore};
 use annals_core::conformance::trouble::{Call, Trouble, Troubled};
 use async_trait::async_trait;
 
+use crate::ground::Place;
 use crate::rebuilt::{Bell, build};
-use crate::tally::{Forgetful, PATIENCE, Tally, open, options};
+use crate::tally::{Forgetful, PATIENCE, Tally, options};
 
-const FILE: &str = "ANNALS_READ_MODELS_FILE";
+const PLACE: &str = "ANNALS_READ_MODELS_PLACE";
 const WORK: &str = "ANNALS_READ_MODELS_WORK";
 const STEP: &str = "ANNALS_READ_MODELS_STEP";
 const TIMES: &str = "ANNALS_READ_MODELS_TIMES";
@@ -201,7 +201,7 @@ impl Trouble for StandsStill {
 #[ignore = "it is the process that the other tests start"]
 fn works_until_it_is_killed() {
     let variable = |name| std::env::var(name);
-    let (Ok(file), Ok(work), Ok(step), Ok(times)) = (variable(FILE), variable(WORK), variable(STEP), variable(TIMES))
+    let (Ok(place), Ok(work), Ok(step), Ok(times)) = (variable(PLACE), variable(WORK), variable(STEP), variable(TIMES))
     else {
         return;
     };
@@ -211,9 +211,9 @@ fn works_until_it_is_killed() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = open(Path::new(&file)).await;
+        let store = Place(place).open().await;
         let left = Countdown(AtomicI64::new(times));
-        let stands_still = StandsStill { step, left, store: Arc::clone(&store) as _ };
+        let stands_still = StandsStill { step, left, store: Arc::clone(&store) };
         let db = Annals::on(Troubled::new(store, stands_still));
         let _program = if work == format!("{:?}", Work::Build) {
             let bell = Reaction::of(Bell).lease(options().lease);
@@ -237,10 +237,10 @@ pub(crate) struct Victim {
 
 impl Victim {
     /// It stands still when it comes to the step for the `times`-th time.
-    pub(crate) fn start(file: &Path, work: Work, step: Step, times: u64) -> Victim {
+    pub(crate) fn start(place: &Place, work: Work, step: Step, times: u64) -> Victim {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["victim::works_until_it_is_killed", "--exact", "--ignored", "--nocapture"])
-            .env(FILE, file)
+            .env(PLACE, &place.0)
             .env(WORK, format!("{work:?}"))
             .env(STEP, step.to_string())
             .env(TIMES, times.to_string())
@@ -296,6 +296,15 @@ impl Victim {
         while std::fs::read_dir(&tasks).is_ok_and(|mut tasks| !tasks.all(|task| task.is_ok_and(stands))) {
             std::thread::yield_now();
         }
+    }
+
+    /// How long it has worked, in hundredths of a second of processor time. Where there is no `/proc`, nobody can tell.
+    pub(crate) fn worked(&self) -> Option<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // Behind the name, which may hold anything: the state is the first field, what it worked itself and in the kernel the twelfth and
+        // the thirteenth.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        Some(fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum())
     }
 
     /// Kills it with `SIGKILL`, and says what it had said before that was not listened to.

@@ -48,12 +48,20 @@ impl Schema {
 impl Drop for Schema {
     fn drop(&mut self) {
         let drop = format!("drop schema if exists \"{}\" cascade", self.name);
-        let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection().await).await })
+        in_the_end("the schema is left behind", async move {
+            sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection().await).await?;
+            Ok(())
         });
-        let dropped = dropping.join();
-        // A test that failed already says why.
-        assert!(std::thread::panicking() || dropped.is_ok_and(|dropped| dropped.is_ok()), "the schema is left behind");
     }
+}
+
+/// Does something when a value is dropped; fails the test with `left_behind` when it could not be done.
+pub(crate) fn in_the_end(left_behind: &str, work: impl Future<Output = sqlx::Result<()>> + Send + 'static) {
+    let working = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work)
+    });
+    let worked = working.join();
+    // A test that failed already says why.
+    assert!(std::thread::panicking() || worked.is_ok_and(|worked| worked.is_ok()), "{left_behind}");
 }

@@ -1,0 +1,139 @@
+//! Logs in databases of their own on the test server.
+
+use annals::EventId;
+use annals::postgres::sqlx::postgres::PgConnectOptions;
+use annals::postgres::sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, query_scalar, raw_sql};
+use async_trait::async_trait;
+
+use crate::ground::{Ground, HeldCommit, Place};
+use crate::server;
+use crate::victim::Victim;
+
+/// Databases with names that nobody else has, dropped at the end.
+#[derive(Debug)]
+pub(crate) struct Databases {
+    begin: String,
+}
+
+impl Databases {
+    pub(crate) async fn new() -> Databases {
+        Databases { begin: format!("test_{}", EventId::random().as_uuid().simple()) }
+    }
+
+    fn name(&self, log: &str) -> String {
+        format!("{}_{log}", self.begin)
+    }
+
+    fn options(&self, log: &str) -> PgConnectOptions {
+        let server: PgConnectOptions = server::url().parse().unwrap();
+        server.database(&self.name(log))
+    }
+
+    /// A connection of the test's own to the database of a log.
+    pub(crate) async fn connection(&self, log: &str) -> PgConnection {
+        self.options(log).connect().await.unwrap()
+    }
+}
+
+async fn run(connection: &mut PgConnection, statements: &str) {
+    raw_sql(AssertSqlSafe(statements.to_owned())).execute(connection).await.unwrap();
+}
+
+#[async_trait]
+impl Ground for Databases {
+    fn kills(&self) -> u64 {
+        50
+    }
+
+    async fn place(&self, log: &str) -> Place {
+        let (name, mut server) = (self.name(log), server::connection().await);
+        let is_there =
+            query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)").bind(&name);
+        if !is_there.fetch_one(&mut server).await.unwrap() {
+            run(&mut server, &format!("create database {name} template template0")).await;
+        }
+        Place(self.options(log).to_url_lossy().into())
+    }
+
+    async fn copy(&self, from: &str, to: &str) {
+        let (from, to, mut server) = (self.name(from), self.name(to), server::connection().await);
+        for statement in [
+            format!("drop database if exists {to} with (force)"),
+            // Those who used it may not have said goodbye yet.
+            format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{from}'"),
+            format!("create database {to} template {from}"),
+        ] {
+            run(&mut server, &statement).await;
+        }
+    }
+
+    async fn hold_commits(&self, log: &str) -> Box<dyn HeldCommit> {
+        let mut connection = self.connection(log).await;
+        // A trigger that is put off runs inside of COMMIT, when everything was written. It waits for whoever holds the lock.
+        let hold = format!(
+            "create or replace function annals.wait_in_commit() returns trigger language plpgsql as
+                 $$ begin perform pg_advisory_xact_lock_shared({LOCK}); return null; end $$;
+             drop trigger if exists held on annals.view_checkpoint;
+             create constraint trigger held after insert or update on annals.view_checkpoint
+                 deferrable initially deferred for each row execute function annals.wait_in_commit();
+             select pg_advisory_lock({LOCK})"
+        );
+        run(&mut connection, &hold).await;
+        Box::new(HeldSession { connection, held: None })
+    }
+}
+
+const LOCK: i64 = 4_711;
+
+struct HeldSession {
+    connection: PgConnection,
+    /// The server's process that is held.
+    held: Option<i32>,
+}
+
+impl HeldSession {
+    async fn waits_in_commit(&mut self) -> Option<i32> {
+        let waiting = "select pid from pg_locks join pg_stat_activity using (pid)
+            where locktype = 'advisory' and objid::bigint = $1 and not granted and datname = current_database()";
+        query_scalar(waiting).bind(LOCK).fetch_optional(&mut self.connection).await.unwrap()
+    }
+
+    async fn is_there(&mut self, process: i32) -> bool {
+        let is_there = query_scalar("select exists (select from pg_stat_activity where pid = $1)").bind(process);
+        is_there.fetch_one(&mut self.connection).await.unwrap()
+    }
+}
+
+#[async_trait]
+impl HeldCommit for HeldSession {
+    async fn is_reached_by(&mut self, _: &mut Victim) {
+        while self.held.is_none() {
+            self.held = self.waits_in_commit().await;
+        }
+    }
+
+    async fn end(mut self: Box<Self>, wanted: bool) -> bool {
+        let process = self.held.expect("nobody is held");
+        let end =
+            if wanted { format!("pg_advisory_unlock({LOCK})") } else { format!("pg_terminate_backend({process})") };
+        run(&mut self.connection, &format!("select {end}")).await;
+        while self.is_there(process).await {
+            tokio::task::yield_now().await;
+        }
+        self.connection.close().await.unwrap();
+        wanted
+    }
+}
+
+impl Drop for Databases {
+    fn drop(&mut self) {
+        let names = format!("select datname from pg_database where starts_with(datname, '{}')", self.begin);
+        server::in_the_end("the databases are left behind", async move {
+            let mut server = server::connection().await;
+            for name in query_scalar::<_, String>(AssertSqlSafe(names)).fetch_all(&mut server).await? {
+                raw_sql(AssertSqlSafe(format!("drop database {name} with (force)"))).execute(&mut server).await?;
+            }
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,100 @@
+//! Logs in files.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use annals::sqlite::rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use async_trait::async_trait;
+use tempfile::TempDir;
+
+use crate::ground::{Ground, HeldCommit, Place};
+use crate::victim::Victim;
+
+/// A directory of files.
+#[derive(Debug)]
+pub(crate) struct Files(TempDir);
+
+impl Files {
+    pub(crate) async fn new() -> Files {
+        Files(TempDir::new().unwrap())
+    }
+
+    fn file(&self, log: &str) -> PathBuf {
+        self.0.path().join(format!("{log}.db"))
+    }
+}
+
+#[async_trait]
+impl Ground for Files {
+    fn kills(&self) -> u64 {
+        200
+    }
+
+    async fn place(&self, log: &str) -> Place {
+        Place(format!("sqlite:{}", self.file(log).display()))
+    }
+
+    async fn copy(&self, from: &str, to: &str) {
+        for end in ["", "-wal", "-shm"] {
+            let with_end = |path: &Path| PathBuf::from(format!("{}{end}", path.display()));
+            let (from, to) = (with_end(&self.file(from)), with_end(&self.file(to)));
+            if from.exists() {
+                std::fs::copy(from, to).unwrap();
+            } else if to.exists() {
+                std::fs::remove_file(to).unwrap();
+            }
+        }
+    }
+
+    async fn hold_commits(&self, log: &str) -> Box<dyn HeldCommit> {
+        let connection = Connection::open(self.file(log)).unwrap();
+        connection.busy_timeout(Duration::from_secs(60)).unwrap();
+        // The last that a step writes is its checkpoint. What follows it never ends, and the COMMIT would come next.
+        let hold = "
+            create view endless as with recursive endless(n) as (select 1 union all select n + 1 from endless) select n from endless;
+            create trigger held after insert on annals_view_checkpoints begin select count(*) from endless; end;
+        ";
+        connection.execute_batch(hold).unwrap();
+        connection.busy_timeout(Duration::ZERO).unwrap();
+        Box::new(HeldFile(connection))
+    }
+}
+
+struct HeldFile(Connection);
+
+impl HeldFile {
+    fn somebody_writes(&mut self) -> bool {
+        match self.0.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(_) => false,
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => true,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A transaction in which a process has worked for so long (in hundredths of a second of processor time) has written its few rows.
+const WRITTEN: u64 = 5;
+
+#[async_trait]
+impl HeldCommit for HeldFile {
+    async fn is_reached_by(&mut self, process: &mut Victim) {
+        let mut writes_since = None;
+        loop {
+            if !self.somebody_writes() {
+                writes_since = None;
+            } else {
+                let Some(worked) = process.worked() else { return };
+                if worked >= *writes_since.get_or_insert(worked) + WRITTEN {
+                    return;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn end(self: Box<Self>, _: bool) -> bool {
+        self.0.busy_timeout(Duration::from_secs(60)).unwrap();
+        self.0.execute_batch("drop trigger held; drop view endless").unwrap();
+        false
+    }
+}

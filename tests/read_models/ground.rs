@@ -1,0 +1,54 @@
+//! What the tests of this directory stand on: logs in files or in databases of a server, which other processes open too.
+
+use std::fmt;
+use std::sync::Arc;
+
+use annals::prelude::*;
+use annals::{Annals, Store};
+use async_trait::async_trait;
+
+use crate::victim::Victim;
+
+/// Where a log is, as another process can be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Place(pub(crate) String);
+
+impl Place {
+    pub(crate) async fn open(&self) -> Arc<dyn Store> {
+        Arc::clone(Annals::open(&self.0).await.unwrap().store())
+    }
+}
+
+/// Some logs that nobody else has, by their names; gone when this is dropped.
+#[async_trait]
+pub(crate) trait Ground: fmt::Debug + Send + Sync {
+    /// How often a worker is killed at each of its steps, unless the environment says so.
+    fn kills(&self) -> u64;
+
+    async fn place(&self, log: &str) -> Place;
+
+    /// Puts a copy of one log, which nobody uses any more, in the place of another one.
+    async fn copy(&self, from: &str, to: &str);
+
+    /// From now on a step of a worker is written in this log, and its COMMIT does not come to its end.
+    async fn hold_commits(&self, log: &str) -> Box<dyn HeldCommit>;
+}
+
+/// A log in which the next step of a worker is held between the write and the end of its COMMIT.
+#[async_trait]
+pub(crate) trait HeldCommit: Send {
+    /// Returns when a step of this process is held there.
+    async fn is_reached_by(&mut self, process: &mut Victim);
+
+    /// Ends it, when the process is dead: returns whether it was committed all the same. It is if it was `wanted`, where a server has it in
+    /// its hands.
+    async fn end(self: Box<Self>, wanted: bool) -> bool;
+}
+
+/// How often a worker is killed at each of its steps.
+pub(crate) fn kills(ground: &dyn Ground) -> u64 {
+    match std::env::var("ANNALS_TEST_KILLS") {
+        Ok(kills) => kills.parse().expect("ANNALS_TEST_KILLS is no number"),
+        Err(_) => ground.kills(),
+    }
+}
