@@ -173,6 +173,31 @@ impl Generation {
         format!("{}/{}/{slot}", self.spec.view, self.id)
     }
 
+    /// The name of a lease by which one of the processes that share its slots says that it is there, by a number from 0. No generations
+    /// share one, and no slot is called so.
+    ///
+    /// ```
+    /// # use annals_core::{Clock, Generation, GenerationId, GenerationSpec, LogId, Phase, Position, SystemClock};
+    /// # let spec = GenerationSpec::new("balances", 1, LogId::random());
+    /// # let generation = Generation::new(GenerationId(3), spec, Phase::Live, SystemClock.now(), Position::START);
+    /// assert!(generation.process_lease_name(0).starts_with(&generation.process_lease_prefix()));
+    /// ```
+    pub fn process_lease_name(&self, process: u16) -> String {
+        format!("{}{process}", self.process_lease_prefix())
+    }
+
+    /// What the names of [`Generation::process_lease_name`] begin with, and no others.
+    pub fn process_lease_prefix(&self) -> String {
+        format!("{}/{}/process/", self.spec.view, self.id)
+    }
+
+    /// The names of all leases that are about this generation: a store that drops it drops them.
+    pub fn lease_names(&self) -> impl Iterator<Item = String> {
+        let processes = if self.spec.slots > 1 { self.spec.slots } else { 0 };
+        let of_slots = (0..self.spec.slots).map(|slot| self.lease_name(slot));
+        of_slots.chain((0..processes).map(|process| self.process_lease_name(process)))
+    }
+
     /// Refuses to drop what readers depend on. `of_view` are the generations of the same view.
     ///
     /// # Errors

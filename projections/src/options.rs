@@ -13,7 +13,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Into how many slots the keys are divided; each is worked on by one worker at a time, in any process. At most 256.
+    /// Into how many slots the keys are divided; each is worked on by one worker at a time, in any process, and processes that follow
+    /// the same view share them evenly. At most 256.
     /// Default: 1. A change takes effect with the next generation.
     pub slots: u16,
     /// Events folded into one transaction while catching up. Default: 20,000. More is faster and takes more memory.

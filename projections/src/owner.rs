@@ -73,6 +73,7 @@ fn machine() -> Option<String> {
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 mod tests {
     use super::*;
 
@@ -99,25 +100,36 @@ mod tests {
         assert!(has_ended(&number_used_again));
     }
 
-    #[tokio::test]
-    async fn a_slot_of_a_process_that_was_killed_is_free_at_once() {
+    /// What `owner` was granted for a year is `next`'s at once, under another epoch.
+    async fn is_free_at_once(owner: &str, next: &str) {
         use annals_core::{Acquired, GenerationSpec, Leases, Log, MemoryStore, ViewStore};
 
         let store = std::sync::Arc::new(MemoryStore::new());
         let generation = store.begin_generation(GenerationSpec::new("balances", 1, store.id())).await.unwrap();
-        let killed = format!("{}-x", Owner { began: owner().began + 1, ..owner() });
-        let year = std::time::Duration::from_secs(31_536_000);
+        let lease = std::time::Duration::from_secs(31_536_000);
         let name = generation.lease_name(0);
-        let Acquired::Granted(before) = store.acquire_lease(&name, &killed, year).await.unwrap() else { panic!() };
+        let Acquired::Granted(before) = store.acquire_lease(&name, owner, lease).await.unwrap() else { panic!() };
 
         let place = crate::place::Place::Own(std::sync::Arc::clone(&store) as _);
-        let clock: std::sync::Arc<dyn annals_core::Clock> = std::sync::Arc::new(annals_core::SystemClock);
-        let (views, generation, clock_of) = (&place, &generation, &*clock);
-        let post = crate::worker::Post { views, generation, slot: 0, owner: "next", lease: year, clock: clock_of };
-        let progress = crate::worker::Progress::of(crate::Kind::View, generation, 0, &clock);
+        let system: std::sync::Arc<dyn annals_core::Clock> = std::sync::Arc::new(annals_core::SystemClock);
+        let (views, generation, clock) = (&place, &generation, &*system);
+        let post = crate::worker::Post { views, generation, slot: 0, owner: next, lease, clock, share: None };
+        let progress = crate::worker::Progress::of(crate::Kind::View, generation, 0, &system);
         let look = || async { Ok(()) };
-        let held = crate::worker::Held::acquire(&post, &progress, look, std::future::pending()).await.unwrap();
-        assert!(held.unwrap().lease().epoch > before.epoch, "what the killed one had begun is refused");
+        let acquire = crate::worker::Held::acquire(&post, &progress, look, std::future::pending());
+        let held = tokio::time::timeout(std::time::Duration::from_secs(60), acquire).await.expect("it is waited for");
+        assert!(held.unwrap().unwrap().lease().epoch > before.epoch, "what was begun before is refused");
+    }
+
+    #[tokio::test]
+    async fn a_slot_of_a_process_that_was_killed_is_free_at_once() {
+        is_free_at_once(&format!("{}-x", Owner { began: owner().began + 1, ..owner() }), "next").await;
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_was_granted_in_an_answer_that_got_lost_is_free_at_once() {
+        let name = name();
+        is_free_at_once(&name, &name).await;
     }
 
     #[test]

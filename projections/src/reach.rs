@@ -86,7 +86,8 @@ impl Reach<'_> {
         if let Some(slot) = slot {
             // A newer program may be able to do what this one cannot.
             let Site { db, views, owner, options, .. } = self.site;
-            let post = Post { views, generation, slot, owner, lease: options.lease, clock: &**db.clock() };
+            let (lease, clock) = (options.lease, &**db.clock());
+            let post = Post { views, generation, slot, owner, lease, clock, share: None };
             if post.is_worked_on_by_another().await? {
                 return Ok(());
             }

@@ -387,7 +387,7 @@ async fn find_or_begin(
 async fn begin_at_head(site: &Site, generation: &Generation) -> Result<(), WorkError> {
     let (views, owner, lease) = (&site.views, &*site.owner, site.options.lease);
     let clock = &**site.db.clock();
-    let held = Held::take_over(&Post { views, generation, slot: 0, owner, lease, clock }).await?;
+    let held = Held::take_over(&Post { views, generation, slot: 0, owner, lease, clock, share: None }).await?;
     let known = views.checkpoints(generation.id).await?;
     for partition in (0..generation.spec.partitions).map(Partition) {
         if known.iter().any(|of| of.partition == partition) {

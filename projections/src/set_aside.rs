@@ -96,6 +96,7 @@ impl SetAside {
                 options: on.options.clone(),
                 progress,
                 following: told.clone(),
+                share: None,
             };
             let settled: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move { work.settle(&keys).await });
             settled

@@ -22,7 +22,7 @@ use crate::status::Kind;
 use crate::step::Handlers;
 use crate::verify::{self, Verified};
 use crate::view::View;
-use crate::worker::{Progress, SlotProgress, SlotState, Work, WorkError, chain};
+use crate::worker::{Attendance, Progress, Share, SlotProgress, SlotState, Work, WorkError, chain};
 
 /// How often it looks whether generations came or went, when nothing tells it.
 const LOOK: Duration = Duration::from_millis(500);
@@ -376,6 +376,12 @@ impl<V: View> Supervisor<V> {
     fn follow(&self, generation: &Generation) -> Followed {
         let (stop, stopped) = watch::channel(false);
         let (mut all, mut workers) = (Vec::new(), Vec::new());
+        let share = (generation.spec.slots > 1).then(Share::unknown);
+        if let Some(share) = share.clone() {
+            let (views, owner, lease) = (self.site.views.clone(), self.site.owner.clone(), self.site.options.lease);
+            let attendance = Attendance { views, generation: generation.clone(), owner, lease, share };
+            workers.push(tokio::spawn(attendance.run(stopped.clone())));
+        }
         for slot in 0..generation.spec.slots {
             let progress = Progress::of(Kind::View, generation, slot, self.site.db.clock());
             all.push(progress.clone());
@@ -390,6 +396,7 @@ impl<V: View> Supervisor<V> {
                 options: self.site.options.clone(),
                 progress,
                 following: self.following.clone(),
+                share: share.clone(),
             };
             workers.push(tokio::spawn(work.run(stopped.clone())));
         }

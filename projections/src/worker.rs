@@ -7,6 +7,7 @@
 mod drain;
 mod held;
 mod progress;
+mod share;
 mod shift;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(crate) use held::{Held, Post};
 pub(crate) use progress::Progress;
 pub use progress::{Activity, LastError, SlotState};
 pub(crate) use progress::{SlotProgress, Taken};
+pub(crate) use share::{Attendance, Share};
 
 use self::shift::Shift;
 use crate::left_out::LeftOut;
@@ -100,6 +102,8 @@ pub(crate) struct Work<V: View> {
     pub(crate) options: Options,
     pub(crate) progress: Progress,
     pub(crate) following: Following,
+    /// Where slots are shared by processes: the part of this one.
+    pub(crate) share: Option<Share>,
 }
 
 impl<V: View> Work<V> {
@@ -172,6 +176,7 @@ impl<V: View> Work<V> {
             error = self.work(&held) => Some(error),
             _ = anew.changed() => Some(WorkError::Anew),
             () = held.lost() => Some(WorkError::Again(self.fenced("the lease was lost"))),
+            () = held.is_surplus() => Some(WorkError::Anew),
             _ = stop.wait_for(|stop| *stop) => None,
         };
         if matches!(ended, Some(WorkError::Again(CommitError::Fenced { .. }))) {
@@ -218,7 +223,8 @@ impl<V: View> Work<V> {
 
     fn post(&self) -> Post<'_> {
         let (views, generation, owner) = (&self.views, &self.generation, &self.owner);
-        Post { views, generation, slot: self.slot, owner, lease: self.options.lease, clock: &*self.clock }
+        let (slot, share) = (self.slot, self.share.as_ref());
+        Post { views, generation, slot, owner, lease: self.options.lease, clock: &*self.clock, share }
     }
 
     fn fenced(&self, found: &str) -> CommitError {

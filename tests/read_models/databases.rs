@@ -56,15 +56,20 @@ impl Ground for Databases {
     }
 
     async fn copy(&self, from: &str, to: &str) {
+        // Those who used it may not have said goodbye yet.
+        self.cut_off(from).await;
         let (from, to, mut server) = (self.name(from), self.name(to), server::connection().await);
-        for statement in [
-            format!("drop database if exists {to} with (force)"),
-            // Those who used it may not have said goodbye yet.
-            format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{from}'"),
-            format!("create database {to} template {from}"),
-        ] {
+        for statement in
+            [format!("drop database if exists {to} with (force)"), format!("create database {to} template {from}")]
+        {
             run(&mut server, &statement).await;
         }
+    }
+
+    async fn cut_off(&self, log: &str) -> usize {
+        let cut_off = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
+        let (name, mut server) = (self.name(log), server::connection().await);
+        query_scalar::<_, bool>(cut_off).bind(name).fetch_all(&mut server).await.unwrap().len()
     }
 
     async fn hold_commits(&self, log: &str) -> Box<dyn HeldCommit> {

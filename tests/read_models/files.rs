@@ -46,6 +46,10 @@ impl Ground for Files {
         }
     }
 
+    async fn cut_off(&self, _: &str) -> usize {
+        0
+    }
+
     async fn hold_commits(&self, log: &str) -> Box<dyn HeldCommit> {
         let connection = Connection::open(self.file(log)).unwrap();
         connection.busy_timeout(Duration::from_secs(60)).unwrap();

@@ -30,6 +30,9 @@ pub(crate) trait Ground: fmt::Debug + Send + Sync {
     /// Puts a copy of one log, which nobody uses any more, in the place of another one.
     async fn copy(&self, from: &str, to: &str);
 
+    /// Ends all connections to a log, and says how many: none where there are none.
+    async fn cut_off(&self, log: &str) -> usize;
+
     /// From now on a step of a worker is written in this log, and its COMMIT does not come to its end.
     async fn hold_commits(&self, log: &str) -> Box<dyn HeldCommit>;
 }

@@ -17,6 +17,7 @@ mod restored;
 #[cfg(feature = "postgres")]
 #[path = "../../store-postgres/tests/server/mod.rs"]
 mod server;
+mod shared;
 mod tally;
 mod victim;
 
@@ -37,6 +38,7 @@ macro_rules! proofs {
                 a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_right_again,
                 another_log_in_the_place_of_the_one_that_was_folded_is_refused,
                 a_view_that_was_restored_with_its_log_goes_on_from_there;
+            shared: processes_share_slots_fairly_whoever_comes_dies_stands_still_or_is_cut_off;
         }
     };
     ($ground:path; $($file:ident: $($proof:ident),+;)+) => { $($(

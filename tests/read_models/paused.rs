@@ -9,7 +9,7 @@ use crate::tally::{Dice, Tally, append, caught_up, history, options, program, re
 use crate::victim::{Step, Victim, Work};
 
 /// Stops it at a moment at which it does not write: whoever is stopped in the middle of that keeps a file from everybody else.
-async fn stop(sleeper: &Victim, store: &dyn Store) {
+pub(crate) async fn stop(sleeper: &Victim, store: &dyn Store) {
     loop {
         sleeper.stops();
         let writes = store.views().unwrap().acquire_lease("whether it can be written", "the test", Duration::ZERO);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::{AppendStreams, NewEvent, Partition, ReadLog, Recorded, RecordedEvent, Store};
+use annals::{AppendError, AppendStreams, Failure, NewEvent, Partition, ReadLog, Recorded, RecordedEvent, Store};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -126,7 +126,15 @@ pub(crate) async fn append(store: &dyn Store, dice: &mut Dice, keys: u64, events
         let stream = StreamId::new(format!("tally-{:03}", dice.below(keys))).unwrap();
         append = append.event(stream, NewEvent::of(&Tallied::Added { amount: dice.below(1_000) }).unwrap());
     }
-    store.atomic().unwrap().append_streams(append).await.unwrap();
+    loop {
+        match store.atomic().unwrap().append_streams(append.clone()).await {
+            Ok(_) => return,
+            // Asking again with the same ids tells.
+            Err(AppendError::Unknown(_)) => {}
+            Err(AppendError::Store(error)) if error.failure() == Failure::Unavailable => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// The key and the amount of an event, if it counts.

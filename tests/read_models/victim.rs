@@ -16,6 +16,7 @@ use async_trait::async_trait;
 
 use crate::ground::Place;
 use crate::rebuilt::{Bell, build};
+use crate::shared::sharing;
 use crate::tally::{Forgetful, PATIENCE, Tally, options};
 
 const PLACE: &str = "ANNALS_READ_MODELS_PLACE";
@@ -83,6 +84,7 @@ impl FromStr for Step {
 pub(crate) enum Work {
     Follow,
     FollowForgetful,
+    Share,
     Build,
 }
 
@@ -222,7 +224,8 @@ fn works_until_it_is_killed() {
         } else if work == format!("{:?}", Work::FollowForgetful) {
             db.with(Projection::<Forgetful>::new().options(options())).start().await.unwrap()
         } else {
-            db.with(Projection::<Tally>::new().options(options())).start().await.unwrap()
+            let options = if work == format!("{:?}", Work::Share) { sharing() } else { options() };
+            db.with(Projection::<Tally>::new().options(options)).start().await.unwrap()
         };
         std::future::pending::<()>().await;
     });
@@ -271,6 +274,11 @@ impl Victim {
                 return line;
             }
         }
+    }
+
+    /// Its number among the processes of this machine.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Gives it the word that it waits for.

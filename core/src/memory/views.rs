@@ -451,7 +451,7 @@ impl ViewStore for MemoryStore {
         let Ok(Built { generation: dropped, .. }) = views.built(generation) else { return Ok(()) };
         let all = views.generations.values().map(|built| &built.generation);
         dropped.check_drop(all.filter(|other| other.spec.view == dropped.spec.view))?;
-        let leases: Vec<String> = (0..dropped.spec.slots).map(|slot| dropped.lease_name(slot)).collect();
+        let leases: Vec<String> = dropped.lease_names().collect();
         for lease in leases {
             views.leases.remove(&lease);
         }

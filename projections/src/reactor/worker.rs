@@ -43,7 +43,7 @@ pub(crate) struct Work {
 impl Work {
     pub(crate) fn post(&self) -> Post<'_> {
         let (views, generation, owner) = (&self.views, &self.generation, &self.owner);
-        Post { views, generation, slot: 0, owner, lease: self.patience.lease, clock: &*self.clock }
+        Post { views, generation, slot: 0, owner, lease: self.patience.lease, clock: &*self.clock, share: None }
     }
 
     fn name(&self) -> &str {

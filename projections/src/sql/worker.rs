@@ -112,7 +112,8 @@ impl<P: SqlProject> TableWorker<P> {
 
     pub(super) fn post(&self) -> Post<'_> {
         let (views, generation, owner) = (&self.site.views, &self.generation, &*self.site.owner);
-        Post { views, generation, slot: 0, owner, lease: self.site.options.lease, clock: &**self.site.db.clock() }
+        let (lease, clock) = (self.site.options.lease, &**self.site.db.clock());
+        Post { views, generation, slot: 0, owner, lease, clock, share: None }
     }
 
     async fn work(&self, held: &Held) -> Result<Infallible, WorkError> {

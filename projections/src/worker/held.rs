@@ -7,6 +7,7 @@ use annals_core::{Acquired, Clock, CommitError, Generation, Lease, LeaseState, S
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::share::{Seat, Share};
 use super::{Progress, SlotState, WorkError};
 use crate::owner;
 use crate::place::Place;
@@ -26,6 +27,7 @@ pub(crate) struct Held {
     lease: Lease,
     lost: watch::Receiver<bool>,
     renewal: JoinHandle<()>,
+    seat: Option<Seat>,
 }
 
 /// A slot that can be held, and who would hold it.
@@ -36,15 +38,27 @@ pub(crate) struct Post<'a> {
     pub(crate) owner: &'a str,
     pub(crate) lease: Duration,
     pub(crate) clock: &'a dyn Clock,
+    /// Where slots are shared by processes: the part of this one.
+    pub(crate) share: Option<&'a Share>,
 }
 
 impl Post<'_> {
     /// Whether somebody else works here now.
     pub(crate) async fn is_worked_on_by_another(&self) -> Result<bool, StoreError> {
+        Ok(self.other().await?.is_some())
+    }
+
+    /// Who else works here now.
+    async fn other(&self) -> Result<Option<LeaseState>, StoreError> {
         let name = self.generation.lease_name(self.slot);
         let leases = self.views.leases(&name).await?;
         let by_another = |of: &LeaseState| of.lease.name == name && !of.expired && of.lease.owner != self.owner;
-        Ok(leases.iter().any(by_another))
+        Ok(leases.into_iter().find(by_another))
+    }
+
+    /// How long whoever waits for the slot waits before asking again, at most.
+    fn ask_again(&self) -> Duration {
+        ASK_AGAIN_MIN.max(self.lease / 4)
     }
 }
 
@@ -62,12 +76,28 @@ impl Held {
         let name = post.generation.lease_name(post.slot);
         let mut over = pin!(over);
         loop {
+            let mut changes = post.share.map(Share::changes);
+            let seat = post.share.and_then(Share::seat);
+            if let (Some(changes), None) = (&mut changes, &seat) {
+                // This process works on its share already.
+                if let Some(other) = post.other().await? {
+                    progress.state(SlotState::Elsewhere { owner: other.lease.owner, until: other.until });
+                }
+                look().await?;
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    () = tokio::time::sleep(post.ask_again().min(LOOK_AGAIN)) => {}
+                    () = &mut over => return Ok(None),
+                }
+                continue;
+            }
             // Not raced with `over`: a lease that was granted to somebody who does not wait any more would hold up the next one.
             let until = match post.views.acquire_lease(&name, post.owner, post.lease).await? {
-                Acquired::Granted(lease) => return Ok(Some(Held::renewing(post, lease))),
-                // Nobody works under it any more, and its epoch sees to it that nobody ever will.
-                Acquired::Held(other) if owner::has_ended(&other.lease.owner) => {
-                    tracing::info!(lease = name, owner = other.lease.owner, "the process that worked here has ended");
+                Acquired::Granted(lease) => return Ok(Some(Held::renewing(post, lease, seat))),
+                // Nobody works under it any more, and its epoch sees to it that nobody ever will: the process has ended, or it is this one,
+                // which was not told that it has it.
+                Acquired::Held(other) if other.lease.owner == post.owner || owner::has_ended(&other.lease.owner) => {
+                    tracing::info!(lease = name, owner = other.lease.owner, "nobody works here any more");
                     post.views.release_lease(&other.lease).await?;
                     continue;
                 }
@@ -76,9 +106,10 @@ impl Held {
                     other.until
                 }
             };
+            drop(seat);
             // Whoever has it may be dead, and then it ends before long.
             let left = (until - post.clock.now()).to_std().unwrap_or_default();
-            let mut wait = left.clamp(ASK_AGAIN_MIN, ASK_AGAIN_MIN.max(post.lease / 4));
+            let mut wait = left.clamp(ASK_AGAIN_MIN, post.ask_again());
             while wait > Duration::ZERO {
                 look().await?;
                 let part = wait.min(LOOK_AGAIN);
@@ -96,7 +127,7 @@ impl Held {
         let name = post.generation.lease_name(post.slot);
         for _ in 0..TAKE_OVER_ATTEMPTS {
             match post.views.acquire_lease(&name, post.owner, post.lease).await? {
-                Acquired::Granted(lease) => return Ok(Held::renewing(post, lease)),
+                Acquired::Granted(lease) => return Ok(Held::renewing(post, lease, None)),
                 Acquired::Held(other) => post.views.release_lease(&other.lease).await?,
             }
         }
@@ -105,10 +136,10 @@ impl Held {
         Err(WorkError::Again(CommitError::Fenced { generation, slot, found }))
     }
 
-    fn renewing(post: &Post<'_>, lease: Lease) -> Held {
+    fn renewing(post: &Post<'_>, lease: Lease, seat: Option<Seat>) -> Held {
         let (tell, lost) = watch::channel(false);
         let renewal = tokio::spawn(renew(post.views.clone(), lease.clone(), post.lease, tell));
-        Held { views: post.views.clone(), lease, lost, renewal }
+        Held { views: post.views.clone(), lease, lost, renewal, seat }
     }
 
     pub(crate) fn lease(&self) -> Lease {
@@ -120,6 +151,14 @@ impl Held {
         let mut lost = self.lost.clone();
         if lost.wait_for(|lost| *lost).await.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Returns when this process works on more than its share, and this is the slot to give up.
+    pub(crate) async fn is_surplus(&self) {
+        match &self.seat {
+            Some(seat) => seat.is_asked_for().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -71,7 +71,7 @@ pub(super) async fn drop(
     connection: &mut PgConnection,
     dropped: &Generation,
 ) -> Result<Result<bool, CommitError>, Error> {
-    let leases: Vec<Vec<u8>> = (0..dropped.spec.slots).map(|slot| dropped.lease_name(slot).into_bytes()).collect();
+    let leases: Vec<Vec<u8>> = dropped.lease_names().map(String::into_bytes).collect();
     let drop = query_scalar(database.text(sql::DROP_GENERATION)).bind(stored(dropped.id.0)).bind(leases);
     Ok(match drop.fetch_one(connection).await? {
         0_i64 => Ok(true),

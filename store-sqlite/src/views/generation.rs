@@ -75,8 +75,8 @@ pub(super) fn drop(connection: &Connection, id: GenerationId) -> Result<(), Halt
     };
     dropped.check_drop(&of_view(connection, &dropped.spec.view)?)?;
     let mut delete = connection.prepare_cached(sql::DELETE_LEASE)?;
-    for slot in 0..dropped.spec.slots {
-        delete.execute([dropped.lease_name(slot)])?;
+    for lease in dropped.lease_names() {
+        delete.execute([lease])?;
     }
     connection.prepare_cached(sql::DELETE_VIEW_CHECKPOINTS)?.execute([stored(id.0)])?;
     connection.prepare_cached(sql::SET_PHASE)?.execute((stored(id.0), DROPPED))?;
