@@ -16,6 +16,7 @@ use annals::projections::Options;
 use annals::sqlite::SqliteStore;
 use annals::sqlite::rusqlite::{Connection, OpenFlags};
 use annals::{Log as _, Partition, ReadLog};
+use annals_core::conformance::Dice;
 use tempfile::TempDir;
 
 const FILE: &str = "ANNALS_KILLS_FILE";
@@ -110,22 +111,12 @@ async fn start(store: &SqliteStore) -> Program {
     Annals::on(Arc::new(store.clone())).with(balances).with(counted).start().await.unwrap()
 }
 
-/// Numbers that look random and are the same in every run of the test.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// Appends some events to some account.
 async fn command(db: &Annals, dice: &mut Dice) {
-    let account = dice.below(ACCOUNTS);
+    let account = dice.roll(ACCOUNTS);
     let mut events: Vec<_> =
-        (0..=dice.below(3)).map(|_| AccountEvent::Deposited { cents: dice.below(100).cast_signed() }).collect();
-    if dice.below(12) == 0 {
+        (0..=dice.roll(3)).map(|_| AccountEvent::Deposited { cents: dice.roll(100).cast_signed() }).collect();
+    if dice.roll(12) == 0 {
         events.push(AccountEvent::Closed);
     }
     // Others may get there first again and again; then it is left.
@@ -141,7 +132,7 @@ fn works_until_it_is_killed() {
     runtime.block_on(async {
         let store = open(Path::new(&file)).await;
         let db = start(&store).await;
-        let mut dice = Dice(u64::from(std::process::id()));
+        let mut dice = Dice::new(u64::from(std::process::id()));
         loop {
             command(&db, &mut dice).await;
         }
@@ -191,16 +182,16 @@ async fn kill(kills: u64, file: PathBuf) {
     start(&store).await.stop().await;
     // A program that knows nothing of read models appends all the time, too.
     let foreign = Annals::on(Arc::new(store.clone()));
-    let mut dice = Dice(kills);
+    let mut dice = Dice::new(kills);
     let mut one = victim(&file);
     for _ in 0..kills {
         let other = victim(&file);
         // It is killed when the log has moved a little, mostly while it works.
-        let until = store.head(Partition(0)).await.unwrap().visible.plus(dice.below(60));
+        let until = store.head(Partition(0)).await.unwrap().visible.plus(dice.roll(60));
         let moved = async {
             while store.head(Partition(0)).await.unwrap().visible < until {
                 command(&foreign, &mut dice).await;
-                tokio::time::sleep(Duration::from_micros(dice.below(2_000))).await;
+                tokio::time::sleep(Duration::from_micros(dice.roll(2_000))).await;
             }
         };
         tokio::time::timeout(WAIT, moved).await.unwrap();

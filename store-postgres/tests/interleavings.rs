@@ -14,6 +14,7 @@ use annals_core::{
 use annals_postgres::{Options, PostgresStore, sqlx};
 use server::{Schema, connection};
 use sqlx::PgConnection;
+use tokio::sync::watch;
 
 fn event(n: usize) -> NewEvent {
     NewEvent::json("thing.happened", format!("{n}").into_bytes())
@@ -203,14 +204,6 @@ async fn processes_that_append_at_once_share_one_dense_order_that_a_tail_sees_on
     assert_eq!(ids.len(), 600);
 }
 
-/// A store whose connections can be told from all others.
-fn named(schema: &Schema, readers: u32) -> (Options, String) {
-    let name = format!("annals {}", schema.name);
-    let connect: sqlx::postgres::PgConnectOptions = server::url().parse().unwrap();
-    let options = Options::new(connect.application_name(&name)).schema(&schema.name).unwrap().readers(readers);
-    (options, name)
-}
-
 /// Appends until it is acknowledged, asking again with the same id when it must.
 async fn insist(store: &PostgresStore, stream: &str, event: &NewEvent) -> EventId {
     loop {
@@ -227,15 +220,17 @@ async fn insist(store: &PostgresStore, stream: &str, event: &NewEvent) -> EventI
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn connections_that_are_cut_off_lose_nothing_and_repeat_nothing() {
     let schema = Schema::new();
-    let (options, name) = named(&schema, 4);
+    let (options, name) = schema.named(4);
     let store = PostgresStore::connect_with(options).await.unwrap();
+    let count = watch::Sender::new(0);
     let writers: Vec<_> = (0..16)
         .map(|writer| {
-            let store = store.clone();
+            let (store, count) = (store.clone(), count.clone());
             tokio::spawn(async move {
                 let mut acknowledged = Vec::new();
                 for n in 0..40 {
                     acknowledged.push(insist(&store, &format!("cut-{writer}"), &event(n)).await);
+                    count.send_modify(|count| *count += 1);
                 }
                 acknowledged
             })
@@ -243,9 +238,10 @@ async fn connections_that_are_cut_off_lose_nothing_and_repeat_nothing() {
         .collect();
     let mut axe = connection().await;
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1";
-    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+    let mut counted = count.subscribe();
+    for acknowledged in (0..16 * 40).step_by(8) {
+        counted.wait_for(|count| *count >= acknowledged).await.unwrap();
         sqlx::query(cut).bind(&name).execute(&mut axe).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(40)).await;
     }
     let mut acknowledged = Vec::new();
     for writer in writers {
@@ -255,79 +251,6 @@ async fn connections_that_are_cut_off_lose_nothing_and_repeat_nothing() {
     acknowledged.sort();
     stored.sort();
     assert_eq!(acknowledged, stored);
-}
-
-/// Polls the future so many times and drops it: what a caller does who is cancelled there.
-async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let mut future = Box::pin(future);
-    let mut left = polls;
-    std::future::poll_fn(move |context| {
-        if left == 0 {
-            return std::task::Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(context) {
-            std::task::Poll::Ready(answer) => std::task::Poll::Ready(Some(answer)),
-            std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(None),
-            std::task::Poll::Pending => std::task::Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// 10,000 futures that are dropped at one of their awaits.
-async fn dropped_futures(readers: u32) {
-    let schema = Schema::new();
-    let (options, name) = named(&schema, readers);
-    let store = PostgresStore::connect_with(options).await.unwrap();
-    let tasks: Vec<_> = (0..8_usize)
-        .map(|task| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                let mut acknowledged = Vec::new();
-                for round in 0..1_250_usize {
-                    let stream = StreamId::new(format!("dropped-{task}")).unwrap();
-                    let polls = 1 + round % 6;
-                    let given = event(round);
-                    let known = drop_after(polls, async {
-                        match round % 5 {
-                            0 => drop(store.read(ReadLog::after(Position::START).limit(10)).await.unwrap()),
-                            1 => drop(store.read_stream(annals_core::ReadStream::of(stream.clone())).await.unwrap()),
-                            2 => drop(store.find(Partition(0), &[given.id]).await.unwrap()),
-                            _ => return Some(store.append(Append::new(stream, [given])).await.unwrap().last().id),
-                        }
-                        None
-                    });
-                    acknowledged.extend(known.await.flatten());
-                }
-                acknowledged
-            })
-        })
-        .collect();
-    let mut acknowledged = Vec::new();
-    for task in tasks {
-        acknowledged.extend(task.await.unwrap());
-    }
-    // Everything that was handed over comes before this one.
-    append(&store, "last-1", 0).await;
-    let mut observer = connection().await;
-    let open =
-        "select count(*) from pg_stat_activity where application_name = $1 and state like 'idle in transaction%'";
-    let open: i64 = sqlx::query_scalar(open).bind(&name).fetch_one(&mut observer).await.unwrap();
-    assert_eq!(open, 0, "a connection was left in a transaction");
-    let stored: std::collections::HashSet<EventId> = log(&store).await.iter().map(|event| event.id).collect();
-    assert!(!acknowledged.is_empty() && acknowledged.iter().all(|id| stored.contains(id)));
-    assert_eq!(positions(&store).await, (1..=stored.len() as u64).collect::<Vec<_>>());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn ten_thousand_dropped_futures_leave_nothing_open_with_one_connection() {
-    dropped_futures(1).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn ten_thousand_dropped_futures_leave_nothing_open_with_four_connections() {
-    dropped_futures(4).await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use annals_core::conformance::Dice;
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
 use annals_core::{Append, AtomicStreams, EventStore, NewEvent, StreamId};
 use annals_sqlite::SqliteStore;
@@ -100,16 +101,6 @@ impl Writer {
     }
 }
 
-/// Numbers that look random and are the same in every run of the test.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// Asks again for what was acknowledged and for what was not.
 async fn retry(store: &SqliteStore, acknowledged: &HashSet<Numbered>, found: &HashSet<Numbered>) -> (usize, usize) {
     let (mut repeated, mut done) = (0, 0);
@@ -132,7 +123,7 @@ async fn retry(store: &SqliteStore, acknowledged: &HashSet<Numbered>, found: &Ha
 
 async fn kill(writers: usize, kills: u64, file: PathBuf) {
     let began = Instant::now();
-    let mut dice = Dice(kills + writers as u64);
+    let mut dice = Dice::new(kills + writers as u64);
     let mut acknowledged = HashSet::new();
     let mut run = 0;
     let mut killed = 0;
@@ -144,7 +135,7 @@ async fn kill(writers: usize, kills: u64, file: PathBuf) {
             })
             .collect();
         for writer in started {
-            acknowledged.extend(writer.killed_after(Duration::from_micros(dice.below(90_000))));
+            acknowledged.extend(writer.killed_after(Duration::from_micros(dice.roll(90_000))));
             killed += 1;
         }
         if killed.is_multiple_of(50) {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use annals::prelude::*;
 use annals::{Partition, Store};
+use annals_core::conformance::Dice;
 
 use crate::ground::{Ground, kills};
-use crate::tally::{Counted, Dice, Forgetful, Tally, append, caught_up, differences, history, options};
+use crate::tally::{Counted, Forgetful, Tally, append, caught_up, differences, history, options};
 use crate::tally::{program, replay, rows};
 use crate::victim::{Step, Victim, Work};
 
@@ -21,15 +22,15 @@ async fn killed_at<V: Counted>(ground: &dyn Ground, step: Step, kills: u64, time
     let store = place.open().await;
     program::<V>(&store, options()).await.stop().await;
     let work = if V::NAME == Tally::NAME { Work::Follow } else { Work::FollowForgetful };
-    let mut dice = Dice(kills + times_max);
+    let mut dice = Dice::new(kills + times_max);
     // Microseconds within which a process that writes is killed, and how many commits were broken off.
     let (mut within, mut broken_off) = (1_000, 0);
     for _ in 0..kills {
         append(&*store, &mut dice, KEYS, 30).await;
-        let victim = Victim::start(&place, work, step, 1 + dice.below(times_max));
+        let victim = Victim::start(&place, work, step, 1 + dice.roll(times_max));
         victim.says("here");
         if step == Step::InWrite {
-            let until = Instant::now() + Duration::from_micros(dice.below(within));
+            let until = Instant::now() + Duration::from_micros(dice.roll(within));
             while Instant::now() < until {
                 std::hint::spin_loop();
             }
@@ -73,7 +74,7 @@ async fn found<V: Counted>(store: &Arc<dyn Store>, dice: &mut Dice, may_differ: 
     assert!(may_differ || found == expected, "the rows are not those of a replay: {twice} twice, {missing} missing");
     if V::NAME == Tally::NAME {
         for _ in 0..20 {
-            let moment = dice.below(head.get() + 1);
+            let moment = dice.roll(head.get() + 1);
             let past = rows::<V>(&db, Some(Position::new(moment))).await;
             assert_eq!(past, replay(&history[..moment as usize]), "as of {moment}");
         }
@@ -116,11 +117,11 @@ pub(crate) async fn a_worker_that_is_killed_between_its_write_and_the_commit_har
     let place = ground.place("log").await;
     let store = place.open().await;
     program::<Tally>(&store, options()).await.stop().await;
-    let (mut dice, kills, mut kept) = (Dice(6), kills(ground), 0);
+    let (mut dice, kills, mut kept) = (Dice::new(6), kills(ground), 0);
     for kill in 0..kills {
         append(&*store, &mut dice, KEYS, 30).await;
         let mut victim = Victim::start(&place, Work::Follow, Step::Asks, 0);
-        for _ in 0..dice.below(3) {
+        for _ in 0..dice.roll(3) {
             victim.says("here");
             victim.goes_on();
             victim.says("came: ");

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use annals::Store;
+use annals_core::conformance::Dice;
 
 use crate::ground::{Ground, kills};
-use crate::tally::{Dice, Tally, append, caught_up, history, options, program, replay, rows};
+use crate::tally::{Tally, append, caught_up, history, options, program, replay, rows};
 use crate::victim::{Step, Victim, Work};
 
 /// Stops it at a moment at which it does not write: whoever is stopped in the middle of that keeps a file from everybody else.
@@ -25,7 +26,7 @@ pub(crate) async fn a_worker_that_is_paused_past_its_lease_is_refused_each_time(
     let place = ground.place("log").await;
     let store = place.open().await;
     program::<Tally>(&store, options()).await.stop().await;
-    let mut dice = Dice(pauses);
+    let mut dice = Dice::new(pauses);
     let mut sleeper = Victim::start(&place, Work::Follow, Step::Asks, 0);
     for pause in 0..pauses {
         append(&*store, &mut dice, 20, 30).await;

@@ -6,10 +6,11 @@ use std::time::Instant;
 use annals::prelude::*;
 use annals::projections::Options;
 use annals::{Append, AppendStreams, NewEvent};
+use annals_core::conformance::Dice;
 use tokio::sync::Mutex;
 
 use crate::ground::Ground;
-use crate::tally::{Count, Dice, MENDED, PATIENCE, Rows, Tallied, Tally, caught_up, history, program, replay, rows};
+use crate::tally::{Count, MENDED, PATIENCE, Rows, Tallied, Tally, caught_up, history, program, replay, rows};
 
 const EVENTS: u64 = 100_000;
 const KEYS: u64 = 2_000;
@@ -28,12 +29,13 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
     MENDED.store(false, Ordering::SeqCst);
     let store = ground.place("log").await.open().await;
     // What there is before the first poison of each key, and the events that must wait.
-    let (mut before, mut waiting, mut dice) = (Rows::new(), std::collections::BTreeMap::<String, u64>::new(), Dice(9));
+    let (mut before, mut waiting, mut dice) =
+        (Rows::new(), std::collections::BTreeMap::<String, u64>::new(), Dice::new(9));
     for _ in 0..EVENTS / 1_000 {
         let mut append = AppendStreams::default();
-        let poison = dice.below(1_000);
+        let poison = dice.roll(1_000);
         for number in 0..1_000 {
-            let (key, amount) = (key(dice.below(KEYS)), dice.below(1_000));
+            let (key, amount) = (key(dice.roll(KEYS)), dice.roll(1_000));
             let event = if number == poison { Tallied::Spoilt { amount } } else { Tallied::Added { amount } };
             match waiting.get_mut(&key) {
                 Some(events) => *events += 1,

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use annals::prelude::*;
 use annals::projections::Options;
 use annals::{Append, NewEvent, Partition, Phase, ReadLog, ReadRows, Recorded, RowsBy, Store};
+use annals_core::conformance::Dice;
 use tokio::sync::Mutex;
 
 use crate::ground::{Ground, Place};
-use crate::tally::{Dice, PATIENCE, Rows, Tally, append, caught_up, counted, history, options, replay, rows};
+use crate::tally::{PATIENCE, Rows, Tally, append, caught_up, counted, history, options, replay, rows};
 use crate::victim::{Step, Victim, Work, say};
 
 const KEYS: u64 = 40;
@@ -64,7 +65,7 @@ pub(crate) async fn build(db: Program) -> Program {
 async fn filled(place: &Place) -> Arc<dyn Store> {
     RUNG.store(0, Ordering::SeqCst);
     let store = place.open().await;
-    let mut dice = Dice(EVENTS);
+    let mut dice = Dice::new(EVENTS);
     for _ in 0..EVENTS / 1_000 {
         append(&*store, &mut dice, KEYS, 1_000).await;
     }
@@ -131,8 +132,8 @@ async fn look(place: Place, over: Arc<AtomicBool>) -> u64 {
 
 /// Kills processes that build: at their commits, before they switch, and after that. Says what all of them said.
 fn kill_those_who_build(place: &Place) -> Vec<String> {
-    let mut dice = Dice(20);
-    let mut steps: Vec<(Step, u64)> = (0..17).map(|_| (Step::AfterCommit, 1 + dice.below(12))).collect();
+    let mut dice = Dice::new(20);
+    let mut steps: Vec<(Step, u64)> = (0..17).map(|_| (Step::AfterCommit, 1 + dice.roll(12))).collect();
     for (index, step) in steps.iter_mut().enumerate() {
         step.0 = [Step::AfterCommit, Step::BeforeWrite, Step::AfterRead][index % 3];
     }
@@ -163,7 +164,7 @@ pub(crate) async fn readers_see_a_whole_view_while_those_who_build_it_anew_are_k
     let reader = tokio::spawn(look(place.clone(), Arc::clone(&over)));
     let (appending, stop) = (Arc::clone(&store), Arc::clone(&over));
     let writer = tokio::spawn(async move {
-        let (mut dice, mut pace) = (Dice(5), tokio::time::interval(Duration::from_millis(5)));
+        let (mut dice, mut pace) = (Dice::new(5), tokio::time::interval(Duration::from_millis(5)));
         while !stop.load(Ordering::SeqCst) {
             append(&*appending, &mut dice, KEYS, 5).await;
             pace.tick().await;

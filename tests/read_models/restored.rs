@@ -7,10 +7,11 @@ use std::time::Duration;
 use annals::Store;
 use annals::prelude::*;
 use annals::projections::StartError;
+use annals_core::conformance::Dice;
 use annals_core::conformance::trouble::{Trouble, Troubled};
 
 use crate::ground::Ground;
-use crate::tally::{Dice, Tally, append, caught_up, history, options, program, replay, rows};
+use crate::tally::{Tally, append, caught_up, history, options, program, replay, rows};
 
 /// A store that is asked as it is.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Shop<'_> {
     }
 
     async fn happens(&self, events: u64, dice: u64) {
-        append(&*self.open("log").await, &mut Dice(dice), 10, events).await;
+        append(&*self.open("log").await, &mut Dice::new(dice), 10, events).await;
     }
 
     async fn program(&self) -> Result<Program, StartError> {
@@ -92,7 +93,7 @@ pub(crate) async fn a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_
 pub(crate) async fn another_log_in_the_place_of_the_one_that_was_folded_is_refused(ground: &dyn Ground) {
     let shop = Shop::with_a_backup(ground).await;
     let other = shop.open("other").await;
-    append(&*other, &mut Dice(4), 10, 200).await;
+    append(&*other, &mut Dice::new(4), 10, 200).await;
     drop(other);
     ground.copy("other", "log").await;
     let error = shop.program().await.unwrap_err();
@@ -103,7 +104,7 @@ pub(crate) async fn another_log_in_the_place_of_the_one_that_was_folded_is_refus
 pub(crate) async fn a_view_that_was_restored_with_its_log_goes_on_from_there(ground: &dyn Ground) {
     for (events, dice) in [(100, 1), (50, 2), (70, 3)] {
         let store = ground.place("log").await.open().await;
-        append(&*store, &mut Dice(dice), 10, events).await;
+        append(&*store, &mut Dice::new(dice), 10, events).await;
         let db = program::<Tally>(&store, options()).await;
         caught_up::<Tally>(&db).await;
         assert_eq!(rows::<Tally>(&db, None).await, replay(&history(&*store).await));

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use annals::Store;
 use annals::prelude::*;
 use annals::projections::Options;
+use annals_core::conformance::Dice;
 
 use crate::ground::Ground;
 use crate::paused::stop;
-use crate::tally::{Dice, PATIENCE, Tally, append, caught_up, history, program, replay, rows};
+use crate::tally::{PATIENCE, Tally, append, caught_up, history, program, replay, rows};
 use crate::victim::{Step, Victim, Work};
 
 const SLOTS: u16 = 8;
@@ -78,7 +79,7 @@ pub(crate) async fn processes_share_slots_fairly_whoever_comes_dies_stands_still
     let over = Arc::new(AtomicBool::new(false));
     let (appending, is_over) = (Arc::clone(&store), Arc::clone(&over));
     let writer = tokio::spawn(async move {
-        let (mut dice, mut pace) = (Dice(8), tokio::time::interval(Duration::from_millis(5)));
+        let (mut dice, mut pace) = (Dice::new(8), tokio::time::interval(Duration::from_millis(5)));
         while !is_over.load(Ordering::SeqCst) {
             append(&*appending, &mut dice, 100, 5).await;
             pace.tick().await;

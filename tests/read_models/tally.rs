@@ -8,6 +8,7 @@ use std::time::Duration;
 use annals::prelude::*;
 use annals::projections::Options;
 use annals::{AppendError, AppendStreams, Failure, NewEvent, Partition, ReadLog, Recorded, RecordedEvent, Store};
+use annals_core::conformance::Dice;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -98,17 +99,6 @@ impl Counted for Forgetful {
 
 pub(crate) type Rows = BTreeMap<String, Count>;
 
-/// Numbers that look random and are the same in every run of the test.
-#[derive(Debug)]
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// How the workers of these tests work: in small steps, under leases that end soon.
 pub(crate) fn options() -> Options {
     Options::default().lease(Duration::from_millis(60)).batch_events_max(10).poll(Duration::from_millis(5))
@@ -123,8 +113,8 @@ pub(crate) async fn program<V: View>(store: &Arc<dyn Store>, options: Options) -
 pub(crate) async fn append(store: &dyn Store, dice: &mut Dice, keys: u64, events: u64) {
     let mut append = AppendStreams::default();
     for _ in 0..events {
-        let stream = StreamId::new(format!("tally-{:03}", dice.below(keys))).unwrap();
-        append = append.event(stream, NewEvent::of(&Tallied::Added { amount: dice.below(1_000) }).unwrap());
+        let stream = StreamId::new(format!("tally-{:03}", dice.roll(keys))).unwrap();
+        append = append.event(stream, NewEvent::of(&Tallied::Added { amount: dice.roll(1_000) }).unwrap());
     }
     loop {
         match store.atomic().unwrap().append_streams(append.clone()).await {

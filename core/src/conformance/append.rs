@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::Fixture;
 use super::words::*;
+use super::{Dice, Fixture};
 use crate::append::{Append, AppendError, Expected, Limits};
 use crate::chrono::{DateTime, TimeDelta, Utc};
 use crate::clock::{Clock, ManualClock};

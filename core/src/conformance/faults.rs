@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Fixture;
 use super::log::next_after;
 use super::trouble::{AnswerLost, Call, FailsOnce, HintLost, Slow, Troubled};
 use super::words::*;
+use super::{Fixture, drop_after};
 use crate::append::{AppendError, Expected};
 use crate::error::Failure;
 use crate::position::Position;

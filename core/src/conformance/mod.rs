@@ -24,6 +24,8 @@
 // A case is a test: what must not fail is unwrapped, and its name is its documentation.
 #![allow(clippy::unwrap_used)]
 
+mod dice;
+mod dropped;
 mod fixture;
 mod list;
 pub mod numbered;
@@ -64,6 +66,8 @@ pub mod streams;
 #[doc(hidden)]
 pub mod tagged;
 
+pub use dice::Dice;
+pub use dropped::drop_after;
 pub use fixture::{Fixture, MemoryFixture};
 
 use std::future::Future;

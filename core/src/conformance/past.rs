@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::Fixture;
 use super::view_words::*;
 use super::words::*;
+use super::{Dice, Fixture};
 use crate::position::Position;
 use crate::store::Store;
 use crate::{CommitError, GenerationId, Keeps, PastRow, RowVersion, ViewStore};

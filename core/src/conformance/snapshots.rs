@@ -1,7 +1,7 @@
 //! Snapshots: kept beside the log, found by stream, fold and version.
 
-use super::Fixture;
 use super::words::*;
+use super::{Dice, Fixture};
 use crate::snapshot::{FoldId, Snapshot};
 use crate::store::{SnapshotStore, Store};
 use crate::stream::{StreamId, Version};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::Fixture;
 use super::trouble::{Call, FailsOnce, Trouble, Troubled};
 use super::view_words::*;
 use super::words::*;
+use super::{Dice, Fixture, drop_after};
 use crate::chrono::TimeDelta;
 use crate::clock::ManualClock;
 use crate::error::{Failure, StoreError};

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use super::Fixture;
 use super::words::*;
+use super::{Dice, Fixture};
 use crate::append::{AppendError, AppendStreams, Appended, Condition, Expected, IdClash, Violation};
 use crate::error::Failure;
 use crate::event::{NewEvent, RecordedEvent};

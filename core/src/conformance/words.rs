@@ -1,14 +1,13 @@
 //! The words in which the cases are written.
 
 use std::fmt::Debug;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
 use tokio::sync::Barrier;
 
-use super::Fixture;
+use super::{Fixture, drop_after};
 use crate::append::{Append, AppendError, AppendStreams, Appended, Expected, Violation};
 use crate::clock::{ManualClock, SystemClock};
 use crate::event::{EventId, NewEvent, RecordedEvent};
@@ -278,23 +277,6 @@ pub(super) async fn at_once<T: Send + 'static>(
     answers
 }
 
-/// Numbers that look random and are the same in every run.
-#[derive(Debug)]
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) fn new(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// A number below `sides`.
-    pub(super) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % sides
-    }
-}
 /// An append to several streams: `("a-1", event)` in the order of the log.
 pub(super) fn to_streams<'a>(events: impl IntoIterator<Item = (&'a StreamId, NewEvent)>) -> AppendStreams {
     events.into_iter().fold(AppendStreams::default(), |append, (to, event)| append.event(to.clone(), event))
@@ -311,24 +293,6 @@ pub(super) async fn unchanged<T>(store: &dyn Store, streams: &[&StreamId], attem
     let answer = attempt.await;
     assert_eq!(Picture::of(store, streams).await, before, "something was written");
     answer
-}
-
-/// Polls the future `polls` times, each time when it asks for it, and drops it: what a caller does who is cancelled there.
-pub(super) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let mut future = Box::pin(future);
-    let mut left = polls;
-    poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 /// Drops the future of an append at each of its awaits, and checks each time that the append is there whole or not at all, that

@@ -39,6 +39,14 @@ impl Schema {
         PostgresStore::connect_with(self.options()).await.unwrap()
     }
 
+    /// Options of a store whose connections can be told from all others, and how they are called.
+    pub(crate) fn named(&self, readers: u32) -> (Options, String) {
+        let name = format!("annals {}", self.name);
+        let connect: sqlx::postgres::PgConnectOptions = url().parse().unwrap();
+        let options = Options::new(connect.application_name(&name)).schema(&self.name).unwrap().readers(readers);
+        (options, name)
+    }
+
     /// A statement with the name of this schema where it says `annals.`
     pub(crate) fn sql(&self, statement: &str) -> AssertSqlSafe<String> {
         AssertSqlSafe(statement.replace("annals.", &format!("\"{}\".", self.name)))
