@@ -1,6 +1,8 @@
 //! Nothing that an index finds scans the log: how the server plans the statements of readers on a million events, for the parameters given
 //! and for any.
 
+mod views;
+
 use annals_core::{Direction, Filter, Query, QueryItem, Tag};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, query_scalar, raw_sql};
@@ -29,6 +31,9 @@ const MANY: &str = "
 /// Tables that no page may look through from one end to the other.
 const LARGE: [&str; 3] = ["event", "event_tag", "stream"];
 
+/// For the parameters given, and for any.
+const MODES: [&str; 2] = ["force_custom_plan", "force_generic_plan"];
+
 /// A schema of its own, dropped at the end.
 struct Large {
     options: Options,
@@ -37,7 +42,8 @@ struct Large {
 }
 
 impl Large {
-    async fn new() -> Large {
+    /// With what these statements put there.
+    async fn with(fill: &str) -> Large {
         let url = std::env::var("ANNALS_TEST_POSTGRES").expect(
             "this test needs a PostgreSQL server: `cargo xtask test` makes one, or set ANNALS_TEST_POSTGRES to the URL of a database \
              in which it may make and drop schemas",
@@ -47,21 +53,27 @@ impl Large {
         PostgresStore::migrate(options.clone()).await.unwrap();
         let mut connection = PgConnection::connect_with(&options.connect).await.unwrap();
         let database = Database::new(&options);
-        let seven = hash(&"seven:3".parse().unwrap()).to_string();
-        raw_sql(database.named(&MANY.replace("HASH_SEVEN", &seven))).execute(&mut connection).await.unwrap();
+        raw_sql(database.named(fill)).execute(&mut connection).await.unwrap();
         Large { options, connection, database }
     }
 
-    async fn plan(&mut self, mode: &str, text: &str, parameters: &str) -> String {
+    async fn plan(&mut self, mode: &str, explain: &str, text: &str, parameters: &str) -> String {
         let text = self.database.named(text);
         let prepare = format!("set plan_cache_mode = {mode}; prepare asked as {}", text.as_str());
         raw_sql(AssertSqlSafe(prepare)).execute(&mut self.connection).await.unwrap();
         let parameters = if parameters.is_empty() { String::new() } else { format!("({parameters})") };
-        let explain = format!("explain execute asked {parameters}");
+        let explain = format!("{explain} execute asked {parameters}");
         let plan: Vec<String> =
             query_scalar(AssertSqlSafe(explain)).persistent(false).fetch_all(&mut self.connection).await.unwrap();
         raw_sql("deallocate asked").execute(&mut self.connection).await.unwrap();
         plan.join("\n")
+    }
+
+    /// Ends it, and fails when something was wrong.
+    async fn end(mut self, wrong: &[String]) {
+        let drop = format!("drop schema \"{}\" cascade", self.options.schema_name());
+        raw_sql(AssertSqlSafe(drop)).execute(&mut self.connection).await.unwrap();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     }
 }
 
@@ -71,7 +83,8 @@ fn page(wanted: &[Wanted<'_>], direction: Direction) -> String {
 
 #[tokio::test]
 async fn pages_of_a_million_events_come_from_indexes() {
-    let mut large = Large::new().await;
+    let hash_of_seven = hash(&"seven:3".parse().unwrap()).to_string();
+    let mut large = Large::with(&MANY.replace("HASH_SEVEN", &hash_of_seven)).await;
     let range = "900000, 1000000";
     let (seven, user): (Tag, Tag) = ("seven:3".parse().unwrap(), "user:77".parse().unwrap());
     let category = Filter::default().category("cart");
@@ -131,14 +144,12 @@ async fn pages_of_a_million_events_come_from_indexes() {
     ];
     let mut wrong = Vec::new();
     for (name, text, parameters) in &cases {
-        for mode in ["force_custom_plan", "force_generic_plan"] {
-            let plan = large.plan(mode, text, parameters).await;
+        for mode in MODES {
+            let plan = large.plan(mode, "explain", text, parameters).await;
             if plan.lines().any(|line| LARGE.iter().any(|table| line.contains(&format!("Seq Scan on {table} ")))) {
                 wrong.push(format!("{name} ({mode}):\n{plan}"));
             }
         }
     }
-    let drop = format!("drop schema \"{}\" cascade", large.options.schema_name());
-    raw_sql(AssertSqlSafe(drop)).execute(&mut large.connection).await.unwrap();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    large.end(&wrong).await;
 }

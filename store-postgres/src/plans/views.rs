@@ -1,0 +1,78 @@
+//! Read models of a million versions: whoever asks for a page of rows, or for the past, reads little more than that.
+
+use super::{Large, MODES};
+use crate::statements as sql;
+
+/// Two generations of a view with 100,000 keys that changed ten times each, the second in the way of the first.
+const MANY: &str = "
+    insert into annals.view_generation
+        (id, view, version, phase, keeps, inline, partitions, slots, log, begun_at, history_since, handles, indexes)
+    overriding system value
+    select n, 'tally', n, 1, 2, false, 1, 1, gen_random_uuid(), 0, 0, '[]', '[\"sum\"]' from generate_series(1, 2) as n;
+    insert into annals.view_checkpoint select n, 0, 0, 1000000, null, '' from generate_series(1, 2) as n;
+    insert into annals.view_row (generation, key, value)
+    select generation, convert_to('key-' || lpad(n::text, 6, '0'), 'utf8'), repeat('value', 20)::bytea
+    from generate_series(1, 2) as generation, generate_series(1, 100000) as n;
+    insert into annals.view_entry
+    select generation, 0, convert_to(lpad((n % 1000)::text, 4, '0'), 'utf8'), convert_to('key-' || lpad(n::text, 6, '0'), 'utf8')
+    from generate_series(1, 2) as generation, generate_series(1, 100000) as n;
+    insert into annals.view_version
+    select
+        1 + n % 2, convert_to('key-' || lpad((n / 2 % 100000 + 1)::text, 6, '0'), 'utf8'), n, n - 1, n, repeat('value', 20)::bytea
+    from generate_series(1, 2000000) as n;
+    insert into annals.view_touched
+    select 1 + n % 2, convert_to('key-' || lpad((n / 2 % 100000 + 1)::text, 6, '0'), 'utf8'), n from generate_series(1, 1000000) as n;
+    insert into annals.view_parked
+    select 1 + n % 2, convert_to('key-' || lpad((n % 1000)::text, 6, '0'), 'utf8'), 0, n, gen_random_uuid(), 1, 0, null
+    from generate_series(1, 100000) as n;
+    analyze annals.view_row; analyze annals.view_entry; analyze annals.view_version; analyze annals.view_touched;
+    analyze annals.view_parked; analyze annals.view_generation; analyze annals.view_checkpoint;
+";
+
+/// Pages that are read for one answer of at most a hundred rows, at most: ten for each. Each of these tables has more.
+const PAGES_MAX: u64 = 1_000;
+
+/// The pages that a plan has read, where it was carried out: those of the functions in it are among them.
+fn pages(plan: &str) -> u64 {
+    // The first line about buffers is that of the whole: `Buffers: shared hit=12 read=3 dirtied=1`.
+    let line = plan.lines().find(|line| line.trim_start().starts_with("Buffers: shared")).expect("no page was read");
+    let counted = line.split_whitespace().filter_map(|word| word.strip_prefix("hit=").or(word.strip_prefix("read=")));
+    counted.map(|count| count.parse::<u64>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn rows_and_their_past_are_found_without_looking_through_a_million_versions() {
+    let mut large = Large::with(MANY).await;
+    let list = |of: fn(u32) -> String| (1..=100).map(of).collect::<Vec<_>>().join(", ");
+    let hundred = format!("array[{}]::bytea[]", list(|n| format!("'key-{:06}'", n * 997)));
+    let positions = format!("array[{}]", list(|n| n.to_string()));
+    let (key, from, end) = ("'key-050000'::bytea", "'key-050000'::bytea", "'\\xff'::bytea");
+    let cases: Vec<(&str, &str, String)> = vec![
+        ("rows by key", sql::CHOSEN_FORWARD, format!("1, {hundred}, 101, 4194304")),
+        ("rows by key, from the end", sql::CHOSEN_BACKWARD, format!("1, {hundred}, 101, 4194304")),
+        ("a range", sql::ROWS_FORWARD, format!("1, {from}, {end}, 100, 4194304")),
+        ("a range, from its end", sql::ROWS_BACKWARD, format!("1, '', {from}, 100, 4194304")),
+        ("an index", sql::INDEXED_FORWARD, format!("1, {key}, '', 100, 4194304, 0, '0500'::bytea, '0700'::bytea")),
+        ("an index, from its end", sql::INDEXED_BACKWARD, format!("1, '', {key}, 100, 4194304, 0, '0500', '0700'")),
+        ("rows as of", sql::PAST, format!("1, {hundred}, 700000")),
+        ("keys as of", sql::PAST_KEYS, format!("1, {from}, {end}, 100")),
+        ("the history of a key", sql::ROW_VERSIONS, format!("1, {key}, 0, 2000000, 100")),
+        ("a part of a history", sql::ROW_VERSIONS, format!("1, {key}, 900000, 1100000, 100")),
+        ("what changed lately", sql::KEYS_CHANGED, format!("1, 1999900, 2000000, {from}, 100")),
+        ("what touched a key", sql::TOUCHED, format!("1, {key}, 0, 2000000, 100")),
+        ("what is set aside", sql::PARKED, "1, 'key-000500', 0, 0, 100".into()),
+        ("how far it has come", sql::VIEW_STATE, "1".into()),
+        ("a version that is taken", sql::TAKEN_VERSION, format!("1, {hundred}, {positions}")),
+    ];
+    let mut wrong = Vec::new();
+    for (name, text, parameters) in &cases {
+        for mode in MODES {
+            let plan = large.plan(mode, "explain (analyze, buffers)", text, parameters).await;
+            let pages = pages(&plan);
+            if pages > PAGES_MAX {
+                wrong.push(format!("{name} ({mode}) read {pages} pages:\n{plan}"));
+            }
+        }
+    }
+    large.end(&wrong).await;
+}
