@@ -34,7 +34,8 @@ impl<V: View> Replay<V> {
             self.rows.learn(key, None)?;
         }
         // When an event was set aside is told to nobody here.
-        self.rows.fold(steps, &mut self.ended, DateTime::default()).map(|_| ())
+        let mut changes = self.rows.batch();
+        self.rows.fold(&mut changes, steps, &mut self.ended, DateTime::default())
     }
 
     /// The rows that there are, each with its key.

@@ -24,8 +24,10 @@ pub(crate) fn run_end(position: Position) -> Position {
 pub(crate) struct Rows<V> {
     cached: LruCache<String, Cached<V>>,
     kept_max: usize,
-    // How many keys the last batch was about: the ones used last.
+    // How many keys the last batch was about at most: the ones used last.
     of_batch: usize,
+    batches: u64,
+    folds: u64,
     // Whether rows stand at versions of their streams.
     inline: bool,
     bytes: u64,
@@ -38,11 +40,22 @@ struct Cached<V> {
     // Of an inline view: where the row stood in its stream as the store has it, and where it stands with what was folded since.
     stood: Version,
     stands: Version,
+    // The fold that changed it last, and its place among the changes of a batch.
+    folded: u64,
+    changed: Place,
+}
+
+/// A place among the changed rows of a batch; batches count from 1.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    batch: u64,
+    index: usize,
 }
 
 /// What a batch changes.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
+    batch: u64,
     pub(crate) rows: Vec<RowChange>,
     pub(crate) versions: Vec<RowVersion>,
     pub(crate) touched: Vec<(String, Position)>,
@@ -61,7 +74,7 @@ pub(crate) struct Unwritable {
 
 impl<V: View> Rows<V> {
     pub(crate) fn keeping(kept_max: usize) -> Rows<V> {
-        Rows { cached: LruCache::new_unbounded(), kept_max, of_batch: 0, inline: false, bytes: 0 }
+        Rows { cached: LruCache::new_unbounded(), kept_max, of_batch: 0, batches: 0, folds: 0, inline: false, bytes: 0 }
     }
 
     /// The same for a view whose rows travel with appends: what a row has already is not folded onto it again.
@@ -84,10 +97,10 @@ impl<V: View> Rows<V> {
     }
 
     /// The keys that `steps` need and that are not at hand, each once.
-    pub(crate) fn missing(&mut self, steps: &[Step<V>]) -> Vec<String> {
+    pub(crate) fn missing(&self, steps: &[Step<V>]) -> Vec<String> {
         let mut missing = HashSet::new();
         for key in steps.iter().flat_map(|step| &step.keys) {
-            if self.cached.get(key).is_none() {
+            if !self.cached.contains_key(key) {
                 missing.insert(key);
             }
         }
@@ -108,7 +121,8 @@ impl<V: View> Rows<V> {
     ) -> Result<(), Unwritable> {
         let value = decoded(&key, stored.as_ref())?;
         self.bytes += size(stored.as_ref());
-        let before = self.cached.insert(key, Cached { value, stored, stood: stands, stands });
+        let cached = Cached { value, stored, stood: stands, stands, folded: 0, changed: Place::default() };
+        let before = self.cached.insert(key, cached);
         self.bytes -= before.map_or(0, |before| size(before.stored.as_ref()));
         Ok(())
     }
@@ -145,20 +159,29 @@ impl<V: View> Rows<V> {
         self.bytes -= gone.map_or(0, |gone| size(gone.stored.as_ref()));
     }
 
-    /// Folds a batch whose keys are all at hand. `parked` are the keys that wait for a person; it grows.
+    /// Nothing changed yet. The rows of this batch stay at hand until the next one begins.
+    pub(crate) fn batch(&mut self) -> Changes {
+        self.batches += 1;
+        self.of_batch = 0;
+        Changes { batch: self.batches, ..Changes::default() }
+    }
+
+    /// Folds the next events of a batch, whose keys are all at hand, so that nothing of them is needed any more. `parked` are the keys
+    /// that wait for a person; it grows.
     pub(crate) fn fold(
         &mut self,
+        changes: &mut Changes,
         steps: &[Step<V>],
         parked: &mut HashSet<String>,
         now: DateTime<Utc>,
-    ) -> Result<Changes, Unwritable> {
-        let mut changes = Changes::default();
-        let mut dirty = HashSet::new();
+    ) -> Result<(), Unwritable> {
+        self.folds += 1;
+        let mut dirty = Vec::new();
         let mut run = Run::default();
         for (index, step) in steps.iter().enumerate() {
             let record = step.record();
             if record.position > run.end {
-                self.keep_versions(&mut run, &mut changes)?;
+                self.keep_versions(&mut run, changes)?;
                 run.end = run_end(record.position);
             }
             for key in &step.keys {
@@ -167,7 +190,9 @@ impl<V: View> Rows<V> {
                 }
                 let poison = if parked.contains(key) {
                     None
-                } else if let Err(poison) = self.apply(key, step) {
+                } else if let Err(poison) =
+                    self.apply(key, step).map(|first| dirty.extend(first.then_some(key.as_str())))
+                {
                     let before = &steps[..index];
                     self.go_back(key, before, record.position)?;
                     run.go_back(key, before, record.position);
@@ -181,18 +206,17 @@ impl<V: View> Rows<V> {
                     if V::KEEPS == Keeps::Bitemporal {
                         changes.touched.push((key.clone(), record.position));
                     }
-                    dirty.insert(key.as_str());
                     continue;
                 };
                 changes.set_aside(key, record, poison, now);
             }
         }
-        self.keep_versions(&mut run, &mut changes)?;
-        self.of_batch = dirty.len() + changes.park.len();
+        self.keep_versions(&mut run, changes)?;
+        self.of_batch += dirty.len();
         for key in dirty {
-            self.keep_row(key, &mut changes)?;
+            self.keep_row(key, changes)?;
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// Sets the row to what it was, without a word about what is stored.
@@ -208,7 +232,8 @@ impl<V: View> Rows<V> {
         self.cached.get(key).map_or(Version::NONE, |cached| cached.stands)
     }
 
-    fn apply(&mut self, key: &str, step: &Step<V>) -> Result<(), Poison> {
+    /// Whether it was the first event of this fold for the row.
+    fn apply(&mut self, key: &str, step: &Step<V>) -> Result<bool, Poison> {
         let Some(cached) = self.cached.get_mut(key) else {
             return Err(Poison::new("the row was not at hand"));
         };
@@ -219,7 +244,7 @@ impl<V: View> Rows<V> {
         let removed = row.was_removed();
         cached.value = (!removed).then_some(value);
         cached.stands = step.record().version;
-        Ok(())
+        Ok(std::mem::replace(&mut cached.folded, self.folds) != self.folds)
     }
 
     /// Undoes what the event at `position` began: the row as stored, and the events of this batch before it once more.
@@ -256,25 +281,38 @@ impl<V: View> Rows<V> {
     }
 
     fn keep_row(&mut self, key: &str, changes: &mut Changes) -> Result<(), Unwritable> {
-        let value = self.encoded(key)?;
-        let Some(cached) = self.cached.get_mut(key) else { return Ok(()) };
+        let Some(cached) = self.cached.peek_mut(key) else { return Ok(()) };
         if self.inline && cached.stands > cached.stood {
             changes.stands.push(RowStep { key: key.into(), from: cached.stood, to: cached.stands });
             cached.stood = cached.stands;
         }
+        let value = cached.value.as_ref().map(|value| encode(key, value)).transpose()?;
         if cached.stored == value {
             return Ok(());
         }
         self.bytes = self.bytes - size(cached.stored.as_ref()) + size(value.as_ref());
-        cached.stored = value.clone();
+        cached.stored.clone_from(&value);
         let indexed = cached.value.as_ref().map(View::indexed).unwrap_or_default();
-        changes.rows.push(RowChange { key: key.into(), value, indexed });
+        match cached.changed.of(changes) {
+            Some(row) => (row.value, row.indexed) = (value, indexed),
+            None => changes.rows.push(RowChange { key: key.into(), value, indexed }),
+        }
         Ok(())
     }
 
     fn encoded(&mut self, key: &str) -> Result<Option<Bytes>, Unwritable> {
         let Some(value) = self.cached.get(key).and_then(|cached| cached.value.as_ref()) else { return Ok(None) };
         encode(key, value).map(Some)
+    }
+}
+
+impl Place {
+    /// The change of the batch that stands here; else the end of `changes` becomes the place.
+    fn of<'a>(&mut self, changes: &'a mut Changes) -> Option<&'a mut RowChange> {
+        if self.batch != changes.batch {
+            *self = Place { batch: changes.batch, index: changes.rows.len() };
+        }
+        changes.rows.get_mut(self.index)
     }
 }
 
@@ -379,11 +417,11 @@ pub(crate) fn drained<V: View>(
     let mut before = stored.clone();
     rows.learn_standing(key.into(), stored, stands.unwrap_or(Version::NONE))?;
     let mut stood = rows.stands_at(key);
-    let mut drained = Drained { changes: Changes::default(), unpark: Vec::new(), still: None };
+    let mut drained = Drained { changes: rows.batch(), unpark: Vec::new(), still: None };
     for Waiting { parked, steps } in queue {
         let folded = steps.and_then(|mut steps| {
             steps.retain(|step| !rows.has_already(key, step.record().version));
-            steps.iter().try_for_each(|step| rows.apply(key, step))?;
+            steps.iter().try_for_each(|step| rows.apply(key, step).map(drop))?;
             Ok(steps.first().map(|step| step.record().recorded_at))
         });
         match folded {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
     Checkpoint, CommitError, EventId, Failure, Keeps, LogPage, Parked, Partition, Position, ReadLog, ReadRows,
-    RowChange, RowsBy, StandingRow, StoreError, ViewCommit,
+    RecordedEvent, RowChange, RowsBy, StandingRow, StoreError, ViewCommit,
 };
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument;
@@ -25,6 +25,9 @@ use crate::view::View;
 
 /// Keys looked up at once.
 const LOOKUP_KEYS: usize = 5_000;
+
+/// Events read at once, and folded before the next ones are: all that is in memory of a batch besides what it changes.
+const PAGE_EVENTS: usize = 2_048;
 
 /// From the taking of a lease to its loss.
 pub(super) struct Shift<'a, V: View> {
@@ -51,6 +54,18 @@ pub(super) struct Feed {
     ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
     /// When the oldest event was recorded that was read and is not on its way into the store.
     oldest: Option<DateTime<Utc>>,
+}
+
+/// A batch that is being folded.
+struct Batch {
+    begun: Position,
+    events: usize,
+    bytes: usize,
+    changes: Changes,
+    /// What is told of an inline view's rows, if somebody follows.
+    told: Option<Vec<RowChange>>,
+    /// An event that cannot be given to a key, and when it was recorded.
+    stuck: Option<(StepError, DateTime<Utc>)>,
 }
 
 /// A batch on its way into the store, and what is told of it when it is there.
@@ -123,15 +138,13 @@ impl<'a, V: View> Shift<'a, V> {
     pub(super) async fn step(&mut self, index: usize) -> Result<bool, WorkError> {
         let work = self.work;
         let begun = self.feeds[index].position;
-        let mut steps = Vec::new();
-        let (mut bytes, mut stuck) = (0, None);
+        let mut batch = Batch::begin(begun, self.rows.batch());
         let at_end = loop {
             let feed = &mut self.feeds[index];
             work.progress.turns_to(Activity::Reading);
             let page = feed.next_page(work).await?;
             feed.oldest = feed.oldest.or_else(|| page.events.first().map(|record| record.recorded_at));
             work.progress.head(feed.partition, page.head.visible, feed.oldest);
-            work.progress.turns_to(Activity::Handling);
             let more = !page.end;
             if feed.position >= page.scanned && page.events.is_empty() {
                 break true;
@@ -145,26 +158,14 @@ impl<'a, V: View> Shift<'a, V> {
             if more {
                 feed.read_ahead(work);
             }
-            for record in page.events {
-                bytes += record.payload.len();
-                let (position, recorded_at) = (record.position, record.recorded_at);
-                match work.prepare(&self.left_out, record) {
-                    Ok(prepared) => steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots)),
-                    Err(error) => {
-                        // What stands before it is settled all the same.
-                        (feed.position, feed.event, feed.ahead) = (position.minus(1), None, None);
-                        stuck = Some((error, recorded_at));
-                        break;
-                    }
-                }
-            }
-            let full = steps.len() >= work.options.batch_events_max || bytes >= work.options.batch_bytes_max;
-            if !more || full || stuck.is_some() {
+            self.take(index, page.events, &mut batch).await?;
+            if !more || batch.is_full(work) {
                 break !more;
             }
             work.progress.state(SlotState::CatchingUp);
         };
         let moved = self.feeds[index].position > begun;
+        let stuck = batch.stuck.take();
         if moved {
             let feed = &self.feeds[index];
             let span = tracing::debug_span!(
@@ -175,9 +176,9 @@ impl<'a, V: View> Shift<'a, V> {
                 partition = feed.partition.0,
                 from = begun.get(),
                 to = feed.position.get(),
-                events = steps.len()
+                events = batch.events
             );
-            self.commit(index, begun, &steps).instrument(span).await?;
+            self.commit(index, batch).instrument(span).await?;
         }
         if let Some((_, recorded_at)) = &stuck {
             self.feeds[index].oldest = Some(*recorded_at);
@@ -192,6 +193,40 @@ impl<'a, V: View> Shift<'a, V> {
         }
     }
 
+    /// Folds a page of the log onto the rows. Of an event that cannot be given to a key, and of what is behind it, nothing is taken.
+    async fn take(&mut self, index: usize, records: Vec<RecordedEvent>, batch: &mut Batch) -> Result<(), WorkError> {
+        let (work, inline) = (self.work, self.work.generation.spec.inline);
+        work.progress.turns_to(Activity::Handling);
+        let mut steps = Vec::with_capacity(records.len());
+        for record in records {
+            batch.bytes += record.payload.len();
+            let (position, recorded_at) = (record.position, record.recorded_at);
+            match work.prepare(&self.left_out, record) {
+                Ok(prepared) => steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots)),
+                Err(error) => {
+                    // What stands before it is settled all the same.
+                    let feed = &mut self.feeds[index];
+                    (feed.position, feed.event, feed.ahead) = (position.minus(1), None, None);
+                    batch.stuck = Some((error, recorded_at));
+                    break;
+                }
+            }
+        }
+        batch.events += steps.len();
+        if inline {
+            // Appends write rows too. What is read behind the log and behind all that was handed over has the events up to there, or
+            // is moved on only by appends that have them.
+            self.settle().await?;
+            self.rows.forget_all();
+        }
+        self.fetch(&steps).await?;
+        self.rows.fold(&mut batch.changes, &steps, &mut self.parked, work.clock.now())?;
+        if inline && work.following.wants(steps.len()) {
+            batch.told = Some(self.rows.told(&steps));
+        }
+        Ok(())
+    }
+
     /// Why an event that cannot be given to a key stops the projection, and what to do.
     fn stuck(&self, index: usize, error: &StepError) -> String {
         let feed = &self.feeds[index];
@@ -204,17 +239,10 @@ impl<'a, V: View> Shift<'a, V> {
         )
     }
 
-    /// Folds a batch, and hands it over when the one before was taken.
-    async fn commit(&mut self, index: usize, begun: Position, steps: &[Step<V>]) -> Result<(), WorkError> {
+    /// Hands a batch over when the one before was taken.
+    async fn commit(&mut self, index: usize, batch: Batch) -> Result<(), WorkError> {
         let (work, inline) = (self.work, self.work.generation.spec.inline);
         work.progress.turns_to(Activity::Committing);
-        if inline {
-            // Appends write rows too. What is read behind the log and behind all that was handed over has the events up to there, or
-            // is moved on only by appends that have them.
-            self.settle().await?;
-            self.rows.forget_all();
-        }
-        self.fetch(steps).await?;
         let feed = &mut self.feeds[index];
         let (partition, up_to) = (feed.partition, feed.position);
         if feed.event.is_none() {
@@ -223,15 +251,13 @@ impl<'a, V: View> Shift<'a, V> {
         let to =
             Checkpoint { slot: work.slot, partition, position: up_to, event: feed.event, state: bytes::Bytes::new() };
         feed.oldest = None;
-        work.progress.turns_to(Activity::Handling);
-        let Changes { rows, versions, touched, park, stands } =
-            self.rows.fold(steps, &mut self.parked, work.clock.now())?;
-        work.progress.turns_to(Activity::Committing);
         self.settle().await?;
+        let Batch { begun, events, changes, told, .. } = batch;
+        let Changes { rows, versions, touched, park, stands, .. } = changes;
         self.room_for(park.len())?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
-        let told = work.following.wants(rows.len()).then(|| if inline { self.rows.told(steps) } else { rows.clone() });
-        let taken = Taken { events: steps.len() as u64, rows: rows.len(), ..Taken::default() };
+        let told = told.or_else(|| (!inline && work.following.wants(rows.len())).then(|| rows.clone()));
+        let taken = Taken { events: events as u64, rows: rows.len(), ..Taken::default() };
         let committing = Committing { partition, up_to, taken, rows: told, park: park.clone() };
         (commit.rows, commit.versions, commit.touched, commit.park) = (rows, versions, touched, park);
         commit.stands = stands;
@@ -367,9 +393,24 @@ impl<'a, V: View> Shift<'a, V> {
     }
 }
 
+impl Batch {
+    fn begin(begun: Position, changes: Changes) -> Batch {
+        Batch { begun, events: 0, bytes: 0, changes, told: None, stuck: None }
+    }
+
+    /// Whether it is handed over as it is. Rows of an inline view are read again for each page.
+    fn is_full<V: View>(&self, work: &Work<V>) -> bool {
+        let options = &work.options;
+        self.stuck.is_some()
+            || work.generation.spec.inline
+            || self.events >= options.batch_events_max
+            || self.bytes >= options.batch_bytes_max
+    }
+}
+
 impl Feed {
     fn request<V: View>(&self, work: &Work<V>) -> ReadLog {
-        let limit = work.options.batch_events_max.min(4_096);
+        let limit = work.options.batch_events_max.min(PAGE_EVENTS);
         ReadLog::after(self.position).partition(self.partition).filter(work.handlers.filter()).limit(limit)
     }
 
