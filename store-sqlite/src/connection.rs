@@ -100,8 +100,8 @@ impl Opener {
             // The one that made it is writable, and so all are.
             Place::Memory(_) => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         };
-        // Half of what the writer keeps: it looks up ids and versions all over the file, readers mostly go along it.
-        let connection = self.open(flags, self.page_cache_bytes / 2)?;
+        // An eighth of what the writer keeps: it looks up ids and versions all over the file, readers mostly go along it.
+        let connection = self.open(flags, self.page_cache_bytes / 8)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     }

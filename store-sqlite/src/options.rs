@@ -180,7 +180,10 @@ impl Options {
         self
     }
 
-    /// How many bytes of the file the connection that writes keeps in memory; each that reads keeps half as many. Default: 8 MiB.
+    /// How many bytes of the file the connection that writes keeps in memory; each that reads keeps an eighth of it. Default: 8 MiB.
+    ///
+    /// The SQLite that is built in counts the pages of all connections of a process together: what one does not use another one
+    /// may, up to the sum.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").page_cache_bytes(64 << 20);

@@ -29,8 +29,8 @@ impl Step {
 /// Refuses what can never succeed, and sorts what is to be written: neighbours share a page of the file.
 pub(super) fn prepare(connection: &Connection, mut commit: ViewCommit) -> Result<Step, Halt> {
     let generation = generation::by_id(connection, commit.generation)?;
-    commit.check(&generation)?;
     commit.rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    commit.check(&generation)?;
     commit.versions.sort_by(|one, other| one.key.cmp(&other.key));
     commit.touched.sort_unstable();
     let of_value = |value: &Option<bytes::Bytes>| value.as_ref().map_or(0, bytes::Bytes::len);
