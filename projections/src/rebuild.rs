@@ -5,10 +5,15 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_core::{CommitError, Generation, GenerationId, GenerationSpec, Phase, StoreError};
+use annals_core::{
+    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Moment, Partition, Phase, Position,
+    StoreError, ViewCommit,
+};
 
 use crate::place::Generations;
+use crate::rows::between_runs;
 use crate::supervisor::{Following, Site, gate, is_ours};
+use crate::worker::{Held, Post, Restoring, WorkError, event_at};
 
 /// What can be done with the generations of a view.
 ///
@@ -39,6 +44,18 @@ pub enum RebuildError {
     /// The build was called off: its generation was dropped.
     #[error("the build of view `{0}` was called off")]
     CalledOff(&'static str),
+    /// There are no earlier rows to begin with.
+    #[error(
+        "view `{view}` cannot be reset to position {to}: {reason}. Build it from the log with `begin`, which gives the same rows"
+    )]
+    CannotReset {
+        /// The view.
+        view: &'static str,
+        /// Where it would begin.
+        to: Position,
+        /// Why not.
+        reason: String,
+    },
     /// There is no generation to go back to.
     #[error("view `{0}` has no generation to go back to")]
     NothingKept(&'static str),
@@ -76,18 +93,119 @@ impl<V> Rebuild<V> {
     ///
     /// [`RebuildError::AlreadyBuilding`] when one is being built.
     pub async fn begin(&self) -> Result<Building, RebuildError> {
+        self.begin_at(Position::START).await
+    }
+
+    /// Begins a new generation with the rows as they were at a moment, and folds what came after it once more: a rebuild that need not
+    /// read the whole log, for instance after a fold was mended that went wrong from some moment on. All else is as with
+    /// [`begin`](Rebuild::begin): readers see the one before until the new one is complete, a crash only interrupts it, and
+    /// what people left out stays left out.
+    ///
+    /// A position behind the head means the head. It begins at most 1,023 positions before the moment, where the view keeps what
+    /// all rows were ([`Building::begins_at`] says where); from there on its past can be asked about. What waited for a person at that
+    /// moment waits again.
+    ///
+    /// # Errors
+    ///
+    /// [`RebuildError::CannotReset`] for a view that keeps no history, or not from so early on, that is inline, or that has not come so far;
+    /// else as [`begin`](Rebuild::begin).
+    ///
+    /// ```
+    /// # use annals_projections::{Program, RebuildError, View};
+    /// # async fn example<Balance: View>(db: Program) -> Result<(), RebuildError> {
+    /// let building = db.rebuild::<Balance>().reset_to("2026-03-31T00:00:00Z").await?;
+    /// println!("folds again what came after position {}", building.begins_at());
+    /// building.finished(|progress| println!("{progress}")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn reset_to(&self, moment: impl Into<Moment>) -> Result<Building, RebuildError> {
+        let moment = moment.into().resolve(&**self.site.db.store(), Partition(0)).await?;
+        self.begin_at(between_runs(moment)).await
+    }
+
+    async fn begin_at(&self, start: Position) -> Result<Building, RebuildError> {
         let gate = gate(&self.site, self.view).await?;
         let begun = async {
             let generations = self.site.views.generations(self.view).await?;
             if generations.iter().any(|of| of.phase == Phase::Building && is_ours(of, &self.spec)) {
                 return Err(RebuildError::AlreadyBuilding(self.view));
             }
-            Ok(self.site.views.begin_generation(self.spec.clone()).await?)
+            if start == Position::START {
+                return Ok(self.site.views.begin_generation(self.spec.clone()).await?);
+            }
+            let serves = generations.iter().find(|of| of.phase == Phase::Live && is_ours(of, &self.spec));
+            let earlier = self.can_begin_with(serves, start).await?;
+            let generation = self.site.views.begin_generation(self.spec.clone()).await?;
+            self.site.views.forget_history(generation.id, start).await?;
+            for slot in 0..self.spec.slots {
+                self.note_start(&generation, slot, earlier, start).await?;
+            }
+            Ok(generation)
         };
         let begun = begun.await;
         self.site.views.release_lease(&gate).await?;
         self.following.look();
-        Ok(self.building(begun?))
+        Ok(Building { begins_at: start, ..self.building(begun?) })
+    }
+
+    /// The generation whose rows a new one can begin with at `start`.
+    async fn can_begin_with(&self, serves: Option<&Generation>, start: Position) -> Result<GenerationId, RebuildError> {
+        let cannot = |reason: String| Err(RebuildError::CannotReset { view: self.view, to: start, reason });
+        if self.spec.keeps == Keeps::Present {
+            return cannot("it keeps no history, so nobody knows what its rows were then".into());
+        }
+        if self.spec.inline {
+            return cannot("it is inline, and where its rows stood in their streams is not kept".into());
+        }
+        let Some(serves) = serves else { return cannot("no generation of this version serves yet".into()) };
+        let since = serves.history_since;
+        if start < since {
+            return cannot(format!("what its rows were before position {since} was forgotten"));
+        }
+        if self.spec.keeps == Keeps::Bitemporal && since > Position::START {
+            return cannot(format!(
+                "rows that were removed before position {since} are forgotten, and with them what had happened to them"
+            ));
+        }
+        let reached = self.site.views.checkpoints(serves.id).await?;
+        let level = (0..serves.spec.slots)
+            .map(|slot| reached.iter().find(|of| of.slot == slot).map_or(Position::START, |of| of.position))
+            .min()
+            .unwrap_or_default();
+        if level < start {
+            return cannot(format!("it has come to position {level} only"));
+        }
+        Ok(serves.id)
+    }
+
+    /// Notes where a slot begins, and with which rows. A slot in which somebody works already begins with none, at the start of the log:
+    /// the rows are the same in the end.
+    async fn note_start(
+        &self,
+        generation: &Generation,
+        slot: u16,
+        earlier: GenerationId,
+        start: Position,
+    ) -> Result<(), RebuildError> {
+        let Site { db, views, owner, options, .. } = &self.site;
+        let (owner, clock) = (format!("{owner}-resets"), &**db.clock());
+        let post = Post { views, generation, slot, owner: &owner, lease: options.lease, clock, share: None };
+        let held = Held::take_over(&post).await.map_err(WorkError::into_store)?;
+        let noted = async {
+            let checkpoints = views.checkpoints(generation.id).await?;
+            if checkpoints.iter().any(|of| of.slot == slot) {
+                return Ok(());
+            }
+            let event = event_at(&**db.store(), Partition(0), start).await?;
+            let state = Restoring::from(earlier).to_state();
+            let to = Checkpoint { slot, partition: Partition(0), position: start, event, state };
+            let commit = ViewCommit::new(generation.id, held.lease(), Position::START, to);
+            Ok(views.commit_view(commit).await?)
+        };
+        let noted = noted.await;
+        held.release().await;
+        noted
     }
 
     /// The build that is under way, if one is.
@@ -143,7 +261,8 @@ impl<V> Rebuild<V> {
     fn building(&self, generation: Generation) -> Building {
         let (site, following) = (self.site.clone(), self.following.clone());
         let generations = Arc::clone(&self.generations);
-        Building { view: self.view, site, following, generation, generations, begun: Instant::now() }
+        let (begins_at, begun) = (Position::START, Instant::now());
+        Building { view: self.view, site, following, generation, generations, begins_at, begun }
     }
 }
 
@@ -160,6 +279,7 @@ pub struct Building {
     following: Following,
     generation: Generation,
     generations: Arc<dyn Generations>,
+    begins_at: Position,
     begun: Instant,
 }
 
@@ -187,6 +307,11 @@ impl Building {
     /// The generation's id.
     pub const fn generation(&self) -> GenerationId {
         self.generation.id
+    }
+
+    /// Behind which position it folds the log: the start, but for a [reset](Rebuild::reset_to) that this value was given for.
+    pub const fn begins_at(&self) -> Position {
+        self.begins_at
     }
 
     /// How far it has come.

@@ -20,6 +20,11 @@ pub(crate) fn run_end(position: Position) -> Position {
     Position::new(position.get().div_ceil(RUN_POSITIONS) * RUN_POSITIONS)
 }
 
+/// The last position up to and with this one at which no run is cut in two.
+pub(crate) fn between_runs(position: Position) -> Position {
+    Position::new(position.get() / RUN_POSITIONS * RUN_POSITIONS)
+}
+
 /// Rows of one slot, as of the last batch. Thrown away whole when a commit fails.
 pub(crate) struct Rows<V> {
     cached: LruCache<String, Cached<V>>,

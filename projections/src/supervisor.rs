@@ -417,16 +417,10 @@ impl<V: View> Supervisor<V> {
     ) -> Result<(), StoreError> {
         // Whoever has it is at the same; what came of that is seen at the next look.
         let Some(gate) = gate_if_free(&self.site, V::NAME).await? else { return Ok(()) };
-        let phase = self
-            .site
-            .views
-            .generations(V::NAME)
-            .await?
-            .into_iter()
-            .find(|of| of.id == generation.id)
-            .map(|of| of.phase);
+        let generations = self.site.views.generations(V::NAME).await?;
+        let building = generations.iter().find(|of| of.id == generation.id && of.phase == Phase::Building);
         let mut refused = None;
-        if phase == Some(Phase::Building) {
+        if let Some(generation) = building {
             let verified = tokio::select! {
                 verified = verify::sampled::<V>(&self.site, generation) => verified,
                 _ = stop.wait_for(|stop| *stop) => Err(WorkError::Anew),
@@ -472,7 +466,8 @@ pub(crate) async fn is_at_head(
         let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
         for slot in 0..generation.spec.slots {
             let mut of = checkpoints.iter().filter(|of| (of.slot, of.partition) == (slot, partition));
-            let reached = of.next().map_or(Position::START, |of| of.position);
+            // A slot whose rows are still being put back stands nowhere yet.
+            let reached = of.next().filter(|of| of.state.is_empty()).map_or(Position::START, |of| of.position);
             let caught_up = following.of(generation.id, |of| of.was_live(slot)).unwrap_or(false);
             if reached < head && !(caught_up && reached >= near) {
                 return Ok(false);

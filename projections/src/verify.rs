@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use annals_core::{Generation, Partition, Position, ReadLog, ReadRows, RowsBy};
+use annals_core::{Generation, Keeps, Partition, Position, ReadLog, ReadRows, RowsBy};
 use bytes::Bytes;
 
 use crate::left_out::LeftOut;
@@ -25,7 +25,7 @@ pub(crate) enum Verified {
     },
 }
 
-/// Folds a sample of rows again and compares them with what the generation has. Keys that wait for a person are left out, and so
+/// Folds a sample of rows again, from where the past of the generation begins, and compares them with what it has. Keys that wait for a person are left out, and so
 /// is a view over a log of several partitions, whose interleaving nobody recorded.
 pub(crate) async fn sampled<V: View>(site: &Site, generation: &Generation) -> Result<Verified, WorkError> {
     let wanted = site.options.verified_keys;
@@ -40,6 +40,12 @@ pub(crate) async fn sampled<V: View>(site: &Site, generation: &Generation) -> Re
     // The slots go on while the log is read, so the rows are taken last, and what came in between is folded too.
     let mut replayed: BTreeMap<String, Option<Bytes>> = keys.iter().map(|key| (key.clone(), None)).collect();
     let mut position = Position::START;
+    // What the rows were where the past of the generation begins is what it was given, or what a person chose to forget.
+    if generation.spec.keeps != Keeps::Present && generation.history_since > Position::START {
+        position = generation.history_since;
+        let past = site.views.read_past(generation.id, &keys, position).await?;
+        replayed.extend(past.into_iter().map(|row| (row.key, row.base.and_then(|base| base.value))));
+    }
     for round in 0..ROUNDS {
         let read = ReadRows::of(generation.id, RowsBy::Keys(keys.clone())).limit(keys.len());
         let (rows, up_to) = if round == 0 {

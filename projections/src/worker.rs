@@ -7,6 +7,7 @@
 mod drain;
 mod held;
 mod progress;
+mod restore;
 mod share;
 mod shift;
 
@@ -23,6 +24,7 @@ pub(crate) use held::{Held, Post};
 pub(crate) use progress::Progress;
 pub use progress::{Activity, LastError, SlotState};
 pub(crate) use progress::{SlotProgress, Taken};
+pub(crate) use restore::Restoring;
 pub(crate) use share::{Attendance, Share};
 
 use self::shift::Shift;
@@ -268,13 +270,23 @@ pub(crate) async fn seen(
     let checkpoints = post.views.checkpoints(post.generation.id).await?;
     for partition in (0..log.partitions()).map(Partition) {
         let found = checkpoints.iter().find(|of| (of.slot, of.partition) == (post.slot, partition));
-        let reached = found.map_or(Position::START, |of| of.position);
+        let reached = found.map_or(Position::START, settled_to);
         let page = log.read(ReadLog::after(reached).partition(partition).filter(filter.clone()).limit(1)).await?;
         progress.oldest(partition, page.events.first().map(|record| record.recorded_at));
         progress.reached(partition, reached);
         progress.head(partition, page.head.visible, None);
     }
     Ok(())
+}
+
+/// Up to where everything is settled: where the checkpoint stands, or below it, where what was settled is done once more.
+pub(crate) fn settled_to(checkpoint: &Checkpoint) -> Position {
+    #[derive(serde::Deserialize)]
+    struct State {
+        low: Option<Position>,
+    }
+    let state = serde_json::from_slice::<State>(&checkpoint.state).ok();
+    state.and_then(|state| state.low).map_or(checkpoint.position, |low| low.min(checkpoint.position))
 }
 
 /// The event at a position, if it is there.

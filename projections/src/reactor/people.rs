@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Invalid, PAGE_EVENTS, Parked, Partition, Phase, Position, ReadLog, Token, Verdict};
+use annals_core::{Invalid, Moment, PAGE_EVENTS, Parked, Partition, Phase, Position, ReadLog, Token, Verdict};
 
-use super::worker::{Work, first_aside, has_reached, standing};
+use super::worker::{Kept, Work, first_aside, has_reached, standing};
 use crate::query::ViewError;
 use crate::status::Status;
-use crate::worker::{Held, SlotProgress, SlotState};
+use crate::worker::{Held, SlotProgress, SlotState, event_at, settled_to};
 
 /// A reactor of a running program: how far it has come, and what waits for a person. Cheap to clone.
 ///
@@ -182,6 +182,100 @@ impl Reactions {
         self.work.views.keep_verdict(self.verdict(partition, position, event.id, reason)).await?;
         self.work.anew.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Calls once more for everything behind a moment, with the same idempotency keys as before, and answers with where that begins.
+    /// Somebody who asks [`wait_for`](Reactions::wait_for) waits for it. What waits for a person behind the moment is called for too;
+    /// what people left out stays left out. A moment that was not reached yet repeats nothing. A position counts in every
+    /// partition, a recorded time is looked up in each.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer, and a text that is no time.
+    ///
+    /// ```
+    /// # use annals_projections::{Program, Reactor, ViewError};
+    /// # async fn example<TextMessages: Reactor>(db: Program) -> Result<(), ViewError> {
+    /// let from = db.reactor::<TextMessages>().repeat_from("2026-03-31T00:00:00Z").await?;
+    /// println!("sends again what came after {from}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn repeat_from(&self, moment: impl Into<Moment>) -> Result<Token, ViewError> {
+        self.move_to(moment.into(), |low, moment| low.min(moment)).await
+    }
+
+    /// Calls for nothing up to a moment that was not called for yet, and answers with where it goes on. What waits for a person goes
+    /// on waiting, and of calls that are being made nobody knows whether they had an effect. A moment that was reached
+    /// already changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`repeat_from`](Reactions::repeat_from).
+    pub async fn skip_to(&self, moment: impl Into<Moment>) -> Result<Token, ViewError> {
+        self.move_to(moment.into(), |low, moment| low.max(moment)).await
+    }
+
+    /// Moves the place up to which all is settled to one of what it is and the moment.
+    async fn move_to(
+        &self,
+        moment: Moment,
+        place: impl Fn(Position, Position) -> Position,
+    ) -> Result<Token, ViewError> {
+        let log = &self.work.log;
+        let mut token = Token::new(log.id());
+        for partition in (0..log.partitions()).map(Partition) {
+            token = token.with(partition, moment.resolve(&**log, partition).await?);
+        }
+        let held = Held::take_over(&self.work.post()).await?;
+        let moved = self.move_under(&held, &token, place).await;
+        held.release().await;
+        self.work.anew.send_modify(|count| *count += 1);
+        moved
+    }
+
+    async fn move_under(
+        &self,
+        held: &Held,
+        to: &Token,
+        place: impl Fn(Position, Position) -> Position,
+    ) -> Result<Token, ViewError> {
+        let work = &*self.work;
+        let mut moved = Token::new(work.log.id());
+        for (partition, moment) in to.positions() {
+            let mut commit = standing(work, held, partition, |_| {}).await?;
+            let (before, mut settled) = (settled_to(&commit.to), Kept::of(&commit.to)?.settled);
+            let low = place(before, moment);
+            if low < before {
+                // Beyond it nothing counts as settled, neither what was done nor what was set aside.
+                settled.clear();
+                commit.unpark = self.aside_behind(partition, low).await?;
+            }
+            settled.retain(|position| *position > low);
+            if low > commit.to.position {
+                (commit.to.position, commit.to.event) = (low, event_at(&*work.log, partition, low).await?);
+            }
+            commit.to.state = Kept::to_state(settled, low, commit.to.position);
+            work.views.commit_view(commit).await?;
+            moved = moved.with(partition, low);
+        }
+        Ok(moved)
+    }
+
+    /// What is set aside behind a position.
+    async fn aside_behind(
+        &self,
+        partition: Partition,
+        position: Position,
+    ) -> Result<Vec<(String, Position)>, ViewError> {
+        let (mut aside, mut after) = (Vec::new(), None::<Parked>);
+        loop {
+            let page = self.parked(after.as_ref(), PAGE_EVENTS).await?;
+            let Some(last) = page.last() else { return Ok(aside) };
+            after = Some(last.clone());
+            let behind = page.into_iter().filter(|of| of.partition == partition && of.position > position);
+            aside.extend(behind.map(|of| (of.key, of.position)));
+        }
     }
 
     fn verdict(

@@ -12,6 +12,7 @@ use annals_core::{
     Checkpoint, Clock, CommitError, EventId, Generation, Metadata, PAGE_EVENTS, Parked, Partition, Position, ReadLog,
     RecordedEvent, RowChange, Store, ViewCommit, with_metadata,
 };
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,7 +24,7 @@ use super::{Patience, ReactError};
 use crate::options::Options;
 use crate::place::Place;
 use crate::status::Kind;
-use crate::worker::{Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen};
+use crate::worker::{Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen, settled_to};
 
 /// What a reactor's worker works on and with.
 pub(crate) struct Work {
@@ -131,10 +132,33 @@ impl Work {
     }
 }
 
-/// What a checkpoint keeps beside its position: the events above it that are settled.
+/// What a checkpoint keeps beside its position.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Kept {
-    settled: Vec<Position>,
+pub(super) struct Kept {
+    /// The events that are settled above the place up to which all are.
+    pub(super) settled: Vec<Position>,
+    /// That place, when it is below the position because events are reacted to once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) low: Option<Position>,
+}
+
+impl Kept {
+    pub(super) fn of(checkpoint: &Checkpoint) -> Result<Kept, WorkError> {
+        if checkpoint.state.is_empty() {
+            return Ok(Kept::default());
+        }
+        serde_json::from_slice(&checkpoint.state)
+            .map_err(|error| WorkError::Stopped(format!("the checkpoint cannot be read: {error}")))
+    }
+
+    /// Of a checkpoint at `position` below which these are settled: those above `low`, and all up to it.
+    pub(super) fn to_state(settled: Vec<Position>, low: Position, position: Position) -> Bytes {
+        let kept = Kept { settled, low: Some(low).filter(|low| *low < position) };
+        if kept.settled.is_empty() && kept.low.is_none() {
+            return Bytes::new();
+        }
+        serde_json::to_vec(&kept).expect("numbers can be written").into()
+    }
 }
 
 /// From the taking of the lease to its loss.
@@ -199,11 +223,12 @@ impl<'a> Shift<'a> {
             let start = Checkpoint::start(0, partition);
             let checkpoint = found.unwrap_or(&start);
             same_log(&*work.log, &work.generation, checkpoint).await?;
-            work.progress.reached(partition, checkpoint.position);
+            let low = settled_to(checkpoint);
+            work.progress.reached(partition, low);
             feeds.push(Feed {
                 partition,
                 checkpoint: checkpoint.position,
-                window: Window::begin(checkpoint.position, kept(checkpoint)?.settled),
+                window: Window::begin(low, Kept::of(checkpoint)?.settled),
                 end: false,
                 dirty: false,
                 recorded: BTreeMap::new(),
@@ -474,13 +499,12 @@ impl<'a> Shift<'a> {
             let park: Vec<_> = feed.aside.values().map(|(parked, _)| parked.clone()).collect();
             // What is set aside above the checkpoint is not written yet, so it is not settled for those who come after.
             let above = feed.window.settled_above().filter(|position| !later.contains_key(position));
-            let kept = Kept { settled: above.collect() };
-            let event = event_at(&*work.log, feed.partition, low).await?;
-            let state = match kept.settled.is_empty() {
-                true => Vec::new(),
-                false => serde_json::to_vec(&kept).expect("numbers can be written"),
-            };
-            let to = Checkpoint { slot: 0, partition: feed.partition, position: low, event, state: state.into() };
+            let above = above.collect();
+            // A checkpoint never goes back; what is done once more stands below it.
+            let position = low.max(feed.checkpoint);
+            let event = event_at(&*work.log, feed.partition, position).await?;
+            let state = Kept::to_state(above, low, position);
+            let to = Checkpoint { slot: 0, partition: feed.partition, position, event, state };
             let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), feed.checkpoint, to);
             commit.park = park;
             commit.rows = feed.rows.values().cloned().collect();
@@ -496,7 +520,7 @@ impl<'a> Shift<'a> {
             let begun = Instant::now();
             work.views.commit_view(commit).instrument(span).await?;
             let took = begun.elapsed();
-            feed.checkpoint = low;
+            feed.checkpoint = position;
             feed.aside = later;
             feed.rows.clear();
             feed.dirty = false;
@@ -622,14 +646,6 @@ pub(super) async fn first_aside(work: &Work, key: &str) -> Result<Option<Parked>
     Ok(first.filter(|parked| parked.key == key))
 }
 
-fn kept(checkpoint: &Checkpoint) -> Result<Kept, WorkError> {
-    if checkpoint.state.is_empty() {
-        return Ok(Kept::default());
-    }
-    serde_json::from_slice(&checkpoint.state)
-        .map_err(|error| WorkError::Stopped(format!("the checkpoint cannot be read: {error}")))
-}
-
 fn set_aside(work: &Work, call: &Call, cause: Option<String>, attempts: u32) -> Parked {
     let record = &call.record;
     Parked {
@@ -679,7 +695,7 @@ async fn make(patience: Patience, progress: Progress, from: From, call: Call, be
 /// Where everything stands that this position is compared with, in each partition that matters.
 pub(super) async fn has_reached(work: &Work, token: &annals_core::Token) -> Result<bool, CommitError> {
     let checkpoints = work.views.checkpoints(work.generation.id).await?;
-    let stands: HashMap<_, _> = checkpoints.into_iter().map(|of| (of.partition, of.position)).collect();
+    let stands: HashMap<_, _> = checkpoints.iter().map(|of| (of.partition, settled_to(of))).collect();
     let asked: BTreeSet<_> = token.positions().collect();
     Ok(asked
         .into_iter()

@@ -41,24 +41,22 @@ impl<V: View> Work<V> {
     /// Takes the slot, from whoever has it, and settles the queues of these keys. The one before is refused when it commits, and
     /// begins anew behind this.
     pub(crate) async fn settle(&self, keys: &[String]) -> Result<Emptied, WorkError> {
-        let left_out = LeftOut::of(self.views.verdicts(V::NAME).await?);
         let held = Held::take_over(&self.post()).await?;
-        let mut all = Emptied::default();
-        let mut ended = Ok(());
-        for key in keys {
-            match self.empty(held.lease(), key, &left_out).await {
-                Ok(one) => {
-                    all.settled += one.settled;
-                    all.still = all.still.or(one.still);
-                }
-                Err(error) => {
-                    ended = Err(error);
-                    break;
-                }
-            }
-        }
+        let settled = self.settle_under(&held, keys).await;
         held.release().await;
-        ended.map(|()| all)
+        settled
+    }
+
+    async fn settle_under(&self, held: &Held, keys: &[String]) -> Result<Emptied, WorkError> {
+        self.restore(held).await?;
+        let left_out = LeftOut::of(self.views.verdicts(V::NAME).await?);
+        let mut all = Emptied::default();
+        for key in keys {
+            let one = self.empty(held.lease(), key, &left_out).await?;
+            all.settled += one.settled;
+            all.still = all.still.or(one.still);
+        }
+        Ok(all)
     }
 
     /// Settles the queue of a key as far as it goes, under the lease of its slot.

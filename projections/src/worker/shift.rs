@@ -79,6 +79,7 @@ struct Committing {
 
 impl<'a, V: View> Shift<'a, V> {
     pub(super) async fn begin(work: &'a Work<V>, held: &'a Held) -> Result<Shift<'a, V>, WorkError> {
+        work.restore(held).await?;
         let mut feeds = Vec::new();
         let checkpoints = work.views.checkpoints(work.generation.id).await?;
         for partition in (0..work.log.partitions()).map(Partition) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_core::{Annals, Done, Partition, Recorded};
+use annals_core::{Annals, Done, Partition, Position, Recorded};
 use annals_projections::{Program, ReactError, Reaction, Reactor, Request, View, With};
 use tokio::sync::{Semaphore, watch};
 
@@ -382,4 +382,94 @@ async fn what_a_reactor_appends_is_caused_by_the_event() {
     assert_eq!(effect.metadata.causation, Some(cause.id));
     assert_eq!(effect.metadata.correlation, cause.metadata.correlation);
     assert_eq!(cause.partition, Partition(0));
+}
+
+#[tokio::test]
+async fn what_came_after_a_moment_is_done_once_more_with_the_same_keys() {
+    let (store, gateway) = (store().await, Gateway::default());
+    let db = reacting(&store, texts(&gateway)).await;
+    gateway.refuse("bob", ReactError::Permanent("no such number".into()));
+    for cents in 1..=6 {
+        happens(&db, "alice", deposited(cents)).await;
+        happens(&db, "bob", deposited(cents)).await;
+    }
+    let last = happens(&db, "alice", deposited(7)).await;
+    settled(&db, &last).await;
+    gateway.accept("bob");
+    let (reactor, first) = (db.reactor::<Texts>(), gateway.sent());
+    assert_eq!(reactor.parked(None, 100).await.unwrap().len(), 6);
+
+    let from = reactor.repeat_from(Position::new(4)).await.unwrap();
+    assert_eq!(from.positions().collect::<Vec<_>>(), [(Partition(0), Position::new(4))]);
+    // Whoever waits now waits for the repetition.
+    settled(&db, &last).await;
+    let again = gateway.sent().split_off(first.len());
+    let of = |messages: &[Message], to: &str| {
+        messages.iter().filter(|(account, ..)| account == to).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(of(&again, "alice"), first.into_iter().filter(|(_, cents, _)| *cents > 2).collect::<Vec<_>>());
+    // Bob's first two wait in front of the moment, and what is behind it waits behind them again.
+    assert!(of(&again, "bob").is_empty());
+    assert_eq!(reactor.parked(None, 100).await.unwrap().len(), 6);
+    reactor.retry("account-bob").await.unwrap();
+    let sent = gateway.sends(7 + again.len() + 6).await;
+    assert_eq!(
+        of(&sent, "bob").into_iter().map(|(_, cents, _)| cents).collect::<Vec<_>>(),
+        (1..=6).collect::<Vec<_>>()
+    );
+
+    // From the very beginning, and from where nobody has been yet: everything, and nothing.
+    reactor.repeat_from(Position::START).await.unwrap();
+    settled(&db, &last).await;
+    assert_eq!(gateway.sent().len(), sent.len() + 13);
+    assert_eq!(reactor.repeat_from(Position::new(1_000)).await.unwrap().position(Partition(0)), Position::new(13));
+    settled(&db, &happens(&db, "alice", deposited(8)).await).await;
+    assert_eq!(gateway.sent().len(), sent.len() + 14);
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_repetition_goes_on_in_the_next_program() {
+    let (store, gateway) = (store().await, Gateway::default());
+    let db = reacting(&store, texts(&gateway)).await;
+    let mut last = None;
+    for cents in 1..=5 {
+        last = Some(happens(&db, "alice", deposited(cents)).await);
+    }
+    let last = last.unwrap();
+    settled(&db, &last).await;
+    let reactor = db.reactor::<Texts>();
+    db.stop().await;
+    reactor.repeat_from(Position::new(2)).await.unwrap();
+    assert!(matches!(
+        reactor.wait_for(&last, Duration::ZERO).await,
+        Err(annals_projections::ViewError::NotYet { .. } | annals_projections::ViewError::Stopped { .. })
+    ));
+    for _ in 0..2 {
+        let next = reacting(&store, texts(&gateway)).await;
+        settled(&next, &last).await;
+        next.stop().await;
+    }
+    assert_eq!(gateway.sent_to("alice"), [1, 2, 3, 4, 5, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn what_was_not_done_yet_can_be_passed_over() {
+    let (store, gateway) = (store().await, Gateway::default());
+    let db = reacting(&store, texts(&gateway)).await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    settled(&db, &done).await;
+    let reactor = db.reactor::<Texts>();
+    db.stop().await;
+    let writer = Annals::on(store.handle());
+    for cents in 2..=5 {
+        happens(&writer, "alice", deposited(cents)).await;
+    }
+    let to = reactor.skip_to(Position::new(4)).await.unwrap();
+    assert_eq!(to.position(Partition(0)), Position::new(4));
+    assert_eq!(reactor.skip_to(Position::new(2)).await.unwrap(), to, "nothing goes back");
+    let db = reacting(&store, texts(&gateway)).await;
+    settled(&db, &happens(&db, "alice", deposited(6)).await).await;
+    assert_eq!(gateway.sent_to("alice"), [1, 5, 6]);
+    db.stop().await;
 }

@@ -16,5 +16,6 @@ mod queries;
 mod reactors;
 mod rebuild;
 mod registry;
+mod reset;
 mod status;
 mod watch;

@@ -1,0 +1,161 @@
+//! A slot that begins with the rows of an earlier generation as they were at a moment, instead of with none.
+//!
+//! Where it begins is noted when its generation is begun: the checkpoint stands at the moment already, and its state says from which
+//! generation the rows come and how far that has gone. Whoever works on the slot finishes this first.
+
+use std::collections::HashSet;
+use std::ops::Bound;
+
+use annals_core::{
+    Checkpoint, CommitError, GenerationId, Keeps, PAGE_EVENTS, Parked, Partition, PastRow, Position, RowChange,
+    RowVersion, ViewCommit,
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Held, Work, WorkError};
+use crate::key::slot_of;
+use crate::place::Place;
+use crate::rows::decoded;
+use crate::view::View;
+
+/// What the checkpoint of a slot keeps until its rows are there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Restoring {
+    /// The generation whose rows are taken over.
+    from: u64,
+    /// What is set aside was taken over, and the rows up to this key.
+    behind: Option<String>,
+}
+
+impl Restoring {
+    pub(crate) fn from(generation: GenerationId) -> Restoring {
+        Restoring { from: generation.0, behind: None }
+    }
+
+    /// What a checkpoint says of it; nothing when the rows are there.
+    fn of(checkpoint: &Checkpoint) -> Result<Option<Restoring>, WorkError> {
+        if checkpoint.state.is_empty() {
+            return Ok(None);
+        }
+        let read = serde_json::from_slice(&checkpoint.state);
+        read.map(Some).map_err(|error| WorkError::Stopped(format!("the checkpoint cannot be read: {error}")))
+    }
+
+    pub(crate) fn to_state(&self) -> Bytes {
+        serde_json::to_vec(self).expect("a number and a text can be written").into()
+    }
+}
+
+impl<V: View> Work<V> {
+    /// Takes over what is still missing, if the slot begins with rows of an earlier generation.
+    pub(super) async fn restore(&self, held: &Held) -> Result<(), WorkError> {
+        // Only views that keep their past have such rows, and their logs have one partition.
+        let mut at = self.checkpoint(Partition(0)).await?;
+        while let Some(restoring) = Restoring::of(&at)? {
+            let earlier = GenerationId(restoring.from);
+            at = match self.restore_next(held, at, restoring).await {
+                Err(WorkError::Again(CommitError::Gone(gone))) if gone == earlier => {
+                    return Err(self.cannot_restore(earlier, "was dropped"));
+                }
+                Err(WorkError::Again(CommitError::BeforeHistory { .. })) => {
+                    return Err(self.cannot_restore(earlier, "has forgotten what they were"));
+                }
+                next => next?,
+            };
+        }
+        Ok(())
+    }
+
+    async fn restore_next(&self, held: &Held, at: Checkpoint, was: Restoring) -> Result<Checkpoint, WorkError> {
+        let (earlier, moment) = (GenerationId(was.from), at.position);
+        let mut commit = ViewCommit::new(self.generation.id, held.lease(), moment, at);
+        let Some(behind) = was.behind else {
+            // First, so that a queue that is emptied meanwhile is noticed at the end.
+            commit.park = self.aside(&self.views, earlier, moment).await?;
+            return self.restored(commit, Some(Restoring { behind: Some(String::new()), ..was })).await;
+        };
+        let (all, after) = ((Bound::Unbounded, Bound::Unbounded), Some(behind.as_str()).filter(|key| !key.is_empty()));
+        let mut keys = self.views.past_keys(earlier, all, after, PAGE_EVENTS).await?;
+        let Some(last) = keys.last().cloned() else {
+            let waits: HashSet<_> = self.aside(&self.views, earlier, moment).await?.into_iter().map(place).collect();
+            let taken_over = self.aside(&self.views, self.generation.id, moment).await?;
+            if !taken_over.into_iter().map(place).all(|place| waits.contains(&place)) {
+                return Err(self.cannot_restore(earlier, "had a queue settled meanwhile"));
+            }
+            return self.restored(commit, None).await;
+        };
+        keys.retain(|key| slot_of(key, self.generation.spec.slots) == self.slot);
+        for PastRow { key, base, refold_after } in self.views.read_past(earlier, &keys, moment).await? {
+            if refold_after.is_some() {
+                return Err(self.cannot_restore(earlier, "does not keep what they were then"));
+            }
+            let Some(RowVersion { value: Some(value), .. }) = &base else { continue };
+            let row = decoded::<V>(&key, Some(value))?;
+            let indexed = row.as_ref().map(View::indexed).unwrap_or_default();
+            commit.rows.push(RowChange { key, value: Some(value.clone()), indexed });
+            commit.versions.extend(base);
+        }
+        if V::KEEPS == Keeps::Bitemporal {
+            for key in &keys {
+                commit.touched.extend(self.touched(earlier, key, moment).await?);
+            }
+        }
+        self.restored(commit, Some(Restoring { behind: Some(last), ..was })).await
+    }
+
+    async fn restored(&self, mut commit: ViewCommit, next: Option<Restoring>) -> Result<Checkpoint, WorkError> {
+        commit.to.state = next.map(|next| next.to_state()).unwrap_or_default();
+        let at = commit.to.clone();
+        self.views.commit_view(commit).await?;
+        Ok(at)
+    }
+
+    /// What is set aside for keys of this slot, up to and with the moment.
+    async fn aside(
+        &self,
+        views: &Place,
+        generation: GenerationId,
+        moment: Position,
+    ) -> Result<Vec<Parked>, CommitError> {
+        let mut aside: Vec<Parked> = Vec::new();
+        let mut after: Option<(String, Partition, Position)> = None;
+        loop {
+            let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
+            let page = views.parked(generation, place, PAGE_EVENTS).await?;
+            let Some(last) = page.last() else { return Ok(aside) };
+            after = Some((last.key.clone(), last.partition, last.position));
+            let of_slot = |parked: &Parked| slot_of(&parked.key, self.generation.spec.slots) == self.slot;
+            aside.extend(page.into_iter().filter(|parked| parked.position <= moment && of_slot(parked)));
+        }
+    }
+
+    async fn touched(
+        &self,
+        generation: GenerationId,
+        key: &str,
+        up_to: Position,
+    ) -> Result<Vec<(String, Position)>, CommitError> {
+        let mut touched: Vec<(String, Position)> = Vec::new();
+        loop {
+            let after = touched.last().map_or(Position::START, |(_, position)| *position);
+            let page = self.views.touched(generation, key, after, up_to, PAGE_EVENTS).await?;
+            if page.is_empty() {
+                return Ok(touched);
+            }
+            touched.extend(page.into_iter().map(|position| (key.to_owned(), position)));
+        }
+    }
+
+    fn cannot_restore(&self, earlier: GenerationId, why: &str) -> WorkError {
+        let (view, id) = (V::NAME, self.generation.id);
+        WorkError::Stopped(format!(
+            "generation {id} of view `{view}` begins with the rows of generation {earlier}, which {why}; call the build off, and \
+             reset the view again or build it from the log"
+        ))
+    }
+}
+
+fn place(parked: Parked) -> (String, Position) {
+    (parked.key, parked.position)
+}
