@@ -19,6 +19,10 @@ impl Trouble {
         let context = match failure {
             Failure::Full => format!("no room left on the server while {doing} `{name}`"),
             Failure::ReadOnly => format!("`{name}` may not be written by this role"),
+            _ if lost_its_statements(error) => format!(
+                "what stands between this program and `{name}` does not keep prepared statements: a pooler in transaction mode must know \
+                 them"
+            ),
             Failure::Corrupt => format!("`{name}` is not as this program left it, noticed while {doing} it"),
             _ => format!("failed {doing} `{name}`"),
         };
@@ -32,6 +36,12 @@ impl Trouble {
             None => error,
         }
     }
+}
+
+/// Whether the server does not know what was prepared a moment ago on this connection, or knows it from somebody else: there are several
+/// servers' sessions behind it.
+fn lost_its_statements(error: &Error) -> bool {
+    refused(error).is_some_and(|refused| matches!(refused.code(), "26000" | "42P05"))
 }
 
 /// Something stored is not what this program wrote.
@@ -57,6 +67,9 @@ pub(crate) fn may_have_happened(error: &Error) -> bool {
 }
 
 fn failure_of(error: &Error) -> Failure {
+    if lost_its_statements(error) {
+        return Failure::Incompatible;
+    }
     let Some(refused) = refused(error) else {
         return match error {
             Error::Configuration(_) | Error::InvalidArgument(_) => Failure::Invalid,

@@ -4,14 +4,13 @@
 
 mod server;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
     Append, AppendError, EventId, EventStore, Failure, Log, NewEvent, Partition, Position, ReadLog, RecordedEvent,
     StreamId,
 };
-use annals_postgres::{Options, PostgresStore, sqlx};
+use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
 use sqlx::PgConnection;
 use tokio::sync::watch;
@@ -251,37 +250,4 @@ async fn connections_that_are_cut_off_lose_nothing_and_repeat_nothing() {
     acknowledged.sort();
     stored.sort();
     assert_eq!(acknowledged, stored);
-}
-
-#[tokio::test]
-async fn a_store_that_may_only_read_follows_what_others_append_and_refuses_to_write() {
-    let schema = Schema::new();
-    let store = schema.store().await;
-    append(&store, "mine-1", 0).await;
-    let mut owner = connection().await;
-    let role = format!("role_{}", schema.name);
-    let grant = format!(
-        "create role {role} login password '{role}'; grant usage on schema \"{0}\" to {role}; grant select on all tables in schema \"{0}\" to {role}",
-        schema.name
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(grant)).execute(&mut owner).await.unwrap();
-    let connect: sqlx::postgres::PgConnectOptions = server::url().parse().unwrap();
-    let options = Options::new(connect.username(&role).password(&role)).schema(&schema.name).unwrap().read_only();
-    let reader = PostgresStore::connect_with(options).await;
-    let followed = async {
-        let reader = Arc::new(reader?);
-        let mut hint = reader.hint();
-        append(&store, "mine-1", 1).await;
-        while head(&reader).await < 2 {
-            hint.wait(Duration::from_secs(1)).await;
-        }
-        let refused = reader.append(Append::new(StreamId::new("mine-1").unwrap(), [event(2)])).await;
-        Ok::<_, annals_core::StoreError>((positions(&reader).await, refused))
-    };
-    let followed = followed.await;
-    let forget = format!("drop owned by {role}; drop role {role}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(forget)).execute(&mut owner).await.unwrap();
-    let (seen, refused) = followed.unwrap();
-    assert_eq!(seen, [1, 2]);
-    assert!(matches!(refused, Err(AppendError::Store(error)) if error.failure() == Failure::ReadOnly));
 }

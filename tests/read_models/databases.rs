@@ -73,24 +73,40 @@ impl Ground for Databases {
     }
 
     async fn hold_commits(&self, log: &str) -> Box<dyn HeldCommit> {
+        Box::new(self.hold(log, "view_checkpoint").await)
+    }
+}
+
+impl Databases {
+    /// From now on no transaction that wrote to this table comes to the end of its COMMIT.
+    pub(crate) async fn hold(&self, log: &str, table: &str) -> HeldSession {
         let mut connection = self.connection(log).await;
         // A trigger that is put off runs inside of COMMIT, when everything was written. It waits for whoever holds the lock.
         let hold = format!(
             "create or replace function annals.wait_in_commit() returns trigger language plpgsql as
                  $$ begin perform pg_advisory_xact_lock_shared({LOCK}); return null; end $$;
-             drop trigger if exists held on annals.view_checkpoint;
-             create constraint trigger held after insert or update on annals.view_checkpoint
+             drop trigger if exists held on annals.{table};
+             create constraint trigger held after insert or update on annals.{table}
                  deferrable initially deferred for each row execute function annals.wait_in_commit();
              select pg_advisory_lock({LOCK})"
         );
         run(&mut connection, &hold).await;
-        Box::new(HeldSession { connection, held: None })
+        HeldSession { connection, held: None }
+    }
+
+    /// A transaction that has nothing to do with the log and sees all of it as it is now, for as long as it is kept.
+    pub(crate) async fn old_snapshot(&self, log: &str) -> PgConnection {
+        let mut connection = self.connection(log).await;
+        let begin = "begin isolation level repeatable read; create table unrelated (n integer); select count(*) from annals.event";
+        run(&mut connection, begin).await;
+        connection
     }
 }
 
 const LOCK: i64 = 4_711;
 
-struct HeldSession {
+/// A log in which commits are held by this connection.
+pub(crate) struct HeldSession {
     connection: PgConnection,
     /// The server's process that is held.
     held: Option<i32>,
@@ -103,6 +119,17 @@ impl HeldSession {
         query_scalar(waiting).bind(LOCK).fetch_optional(&mut self.connection).await.unwrap()
     }
 
+    /// Returns when somebody is held.
+    pub(crate) async fn is_reached(&mut self) {
+        while self.held.is_none() {
+            self.held = self.waits_in_commit().await;
+        }
+    }
+
+    pub(crate) async fn let_go(&mut self) {
+        run(&mut self.connection, &format!("select pg_advisory_unlock({LOCK})")).await;
+    }
+
     async fn is_there(&mut self, process: i32) -> bool {
         let is_there = query_scalar("select exists (select from pg_stat_activity where pid = $1)").bind(process);
         is_there.fetch_one(&mut self.connection).await.unwrap()
@@ -112,16 +139,16 @@ impl HeldSession {
 #[async_trait]
 impl HeldCommit for HeldSession {
     async fn is_reached_by(&mut self, _: &mut Victim) {
-        while self.held.is_none() {
-            self.held = self.waits_in_commit().await;
-        }
+        self.is_reached().await;
     }
 
     async fn end(mut self: Box<Self>, wanted: bool) -> bool {
         let process = self.held.expect("nobody is held");
-        let end =
-            if wanted { format!("pg_advisory_unlock({LOCK})") } else { format!("pg_terminate_backend({process})") };
-        run(&mut self.connection, &format!("select {end}")).await;
+        if wanted {
+            self.let_go().await;
+        } else {
+            run(&mut self.connection, &format!("select pg_terminate_backend({process})")).await;
+        }
         while self.is_there(process).await {
             tokio::task::yield_now().await;
         }

@@ -9,6 +9,8 @@
 mod databases;
 mod files;
 mod ground;
+#[cfg(feature = "postgres")]
+mod heads;
 mod killed;
 mod paused;
 mod poisoned;
@@ -57,4 +59,5 @@ mod on_sqlite {
 #[cfg(feature = "postgres")]
 mod on_postgres {
     proofs!(crate::databases::Databases::new);
+    proofs! { crate::databases::Databases::new; heads: all_who_read_obey_one_head; }
 }
