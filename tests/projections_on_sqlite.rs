@@ -11,6 +11,8 @@ use annals_core::conformance::Fixture;
 use proptest as _;
 use tempfile::TempDir;
 
+#[path = "../projections/tests/it/inline_suite.rs"]
+mod inline_suite;
 #[path = "../projections/tests/it/suite.rs"]
 mod suite;
 

@@ -163,7 +163,8 @@ fn day(day: u32) -> DateTime<Utc> {
 
 #[tokio::test]
 async fn what_was_valid_at_a_time_is_folded_from_what_had_occurred_by_then() {
-    let db = Annals::on(store().await.handle()).with(Paid::projection().options(options())).start().await.unwrap();
+    let store = store().await;
+    let db = Annals::on(store.handle()).with(Paid::projection().options(options())).start().await.unwrap();
     let alice = db.aggregate::<Account>("alice");
     let mut last = None;
     // Told in this order, occurred on these days.
@@ -202,7 +203,8 @@ async fn what_was_valid_at_a_time_is_folded_from_what_had_occurred_by_then() {
 
 #[tokio::test]
 async fn a_view_that_does_not_keep_what_is_asked_for_says_so() {
-    let db = program_with(&store().await, options()).await;
+    let store = store().await;
+    let db = program_with(&store, options()).await;
     let error = db.view::<Balance>().get("alice").valid_at(day(1)).await.unwrap_err();
     assert!(matches!(&error, ViewError::Invalid(_)) && error.to_string().contains("history(bitemporal)"), "{error}");
     happens(&db, "alice", deposited(1)).await;

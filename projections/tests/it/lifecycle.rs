@@ -115,7 +115,8 @@ async fn another_log_is_noticed_and_stops_the_projection() {
     happens(&program, "alice", deposited(1)).await;
     program.stop().await;
 
-    let other = Annals::on(store().await.handle());
+    let another = store().await;
+    let other = Annals::on(another.handle());
     let error = other.with(Balance::projection()).views_in(views as _).start().await.unwrap_err().to_string();
     assert!(error.starts_with("view `balances` was folded from another log than this; rebuild it"), "{error}");
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use annals_core::conformance::{Fixture, MemoryFixture};
 
+#[path = "inline_suite.rs"]
+mod inline_suite;
 mod metrics;
 mod partitions;
 #[path = "suite.rs"]

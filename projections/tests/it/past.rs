@@ -66,7 +66,8 @@ proptest! {
 
 #[tokio::test]
 async fn a_moment_that_is_no_time_is_an_error_that_names_it() {
-    let db = program_with(&store().await, options()).await;
+    let store = store().await;
+    let db = program_with(&store, options()).await;
     happens(&db, "alice", deposited(5)).await;
     let error = db.view::<Balance>().get("alice").as_of("yesterday").await.unwrap_err();
     assert!(

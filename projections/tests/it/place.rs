@@ -33,7 +33,12 @@ impl Place {
 
     /// A handle of its own to the same data, as another process has it.
     pub(crate) async fn another_handle(&self) -> Arc<dyn Store> {
-        self.fixture.open(Arc::new(SystemClock)).await
+        self.another_handle_on(Arc::new(SystemClock)).await
+    }
+
+    /// The same, with a clock.
+    pub(crate) async fn another_handle_on(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
+        self.fixture.open(clock).await
     }
 
     pub(crate) fn views(&self) -> &dyn ViewStore {

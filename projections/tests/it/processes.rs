@@ -464,9 +464,12 @@ async fn a_process_that_is_dropped_at_any_call_gives_every_command_once() {
             } else {
                 shop.clock.advance(TimeDelta::hours(1));
             }
-            let (store, left) = (shop.store.handle(), AtomicI64::new(calls));
-            let stops = Arc::new(Stops { store, left, stopped: watch::Sender::new(false) });
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            // Whatever its connections do ends with the program.
+            let opens = Arc::clone(&shop);
+            let opened = async move { opens.store.another_handle_on(Arc::clone(&opens.clock) as _).await };
+            let store = runtime.spawn(opened).await.unwrap();
+            let stops = Arc::new(Stops { store, left: AtomicI64::new(calls), stopped: watch::Sender::new(false) });
             let (in_program, on) = (Arc::clone(&shop), Arc::clone(&stops));
             runtime.spawn(async move {
                 let _program = in_program.program_on(on).await;

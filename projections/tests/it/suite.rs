@@ -5,11 +5,9 @@
 pub(crate) mod bank;
 mod exactly_once;
 mod history;
-mod inline;
 mod lifecycle;
-mod lifecycles;
 mod past;
-mod place;
+pub(crate) mod place;
 mod poison;
 mod processes;
 mod queries;

@@ -1,0 +1,8 @@
+//! What holds where rows travel with appends: on every backend that keeps inline views. Stands beside `suite`.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use crate::suite::{bank, place};
+
+mod inline;
+mod lifecycles;
