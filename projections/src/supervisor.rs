@@ -192,6 +192,9 @@ impl Following {
             match followed.get_mut(&generation.id) {
                 Some(of) => {
                     changed |= of.generation.phase != generation.phase;
+                    if of.generation.phase == Phase::Building && generation.phase != Phase::Building {
+                        of.progress.iter().for_each(Progress::built);
+                    }
                     of.generation = generation.clone();
                 }
                 None => {

@@ -270,6 +270,11 @@ impl Progress {
         self.meter.rebuild_progress.set(if head == 0 { 1.0 } else { done as f64 / head as f64 });
     }
 
+    /// Tells a recorder of metrics that the generation is built.
+    pub(crate) fn built(&self) {
+        self.meter.rebuild_progress.set(1.0);
+    }
+
     /// Something went wrong: the worker stops, or waits before it tries again.
     pub(crate) fn failed(&self, state: SlotState) {
         if let SlotState::Stopped { reason } | SlotState::Waiting { reason } = &state {

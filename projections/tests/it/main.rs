@@ -10,6 +10,7 @@ use annals_core::conformance::{Fixture, MemoryFixture};
 mod inline_suite;
 mod metrics;
 mod partitions;
+mod spans;
 #[path = "suite.rs"]
 mod suite;
 

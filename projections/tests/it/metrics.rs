@@ -137,3 +137,36 @@ fn a_recorder_is_told_what_the_documentation_promises() {
         assert!(documented.contains(&format!("| `{name}` |")), "{name} is not documented");
     }
 }
+
+#[test]
+fn a_lost_slot_and_the_progress_of_a_rebuild_are_told() {
+    let kept = Kept::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let of = |name: &str| format!("annals_projection_{name}{{kind=view,projection=balances,slot=0}}");
+    with_local_recorder(&kept, || {
+        runtime.block_on(async {
+            let db = Annals::in_memory().with(Balance::projection()).start().await.unwrap();
+            let patience = Duration::from_secs(60);
+            let done = happens(&db, "alice", deposited(1)).await;
+            db.view::<Balance>().wait_for(&done, patience).await.unwrap();
+            assert_eq!(kept.count(&of("leases_lost_total")), 0);
+            // Somebody else takes the slot and gives it back: who had it is refused, and begins anew.
+            let views = db.store().views().unwrap();
+            let generation = views.generations("balances").await.unwrap().remove(0);
+            for state in views.leases(&generation.lease_name(0)).await.unwrap() {
+                views.release_lease(&state.lease).await.unwrap();
+            }
+            let done = happens(&db, "alice", deposited(2)).await;
+            db.view::<Balance>().wait_for(&done, patience).await.unwrap();
+            assert_eq!(kept.count(&of("leases_lost_total")), 1);
+
+            // The first generation was built, too.
+            kept.0.lock().unwrap().values[&of("rebuild_progress_ratio")].store(0, Ordering::SeqCst);
+            db.rebuild::<Balance>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+            while kept.level(&of("rebuild_progress_ratio")) != 1.0 {
+                tokio::task::yield_now().await;
+            }
+            db.stop().await;
+        });
+    });
+}
