@@ -42,20 +42,24 @@ impl Leases for PostgresStore {
         let (name, owner, now) = (name.to_owned(), owner.to_owned(), self.lease_moment());
         let database = self.writable()?;
         to_its_end(async move {
-            let asked = query(database.text(sql::ACQUIRE_LEASE))
-                .bind(name.as_bytes())
-                .bind(owner.as_bytes())
-                .bind(micros(ttl))
-                .bind(now)
-                .fetch_one(&database.pool);
-            let answered = asked.await.and_then(|row| {
+            // When the answer is lost and it was granted, the asker is told that it holds the lease itself.
+            let row = ask!(
+                &database,
+                query(database.text(sql::ACQUIRE_LEASE))
+                    .bind(name.as_bytes())
+                    .bind(owner.as_bytes())
+                    .bind(micros(ttl))
+                    .bind(now)
+                    .fetch_one(&database.pool)
+            )?;
+            let answer = || {
                 let lease = Lease { name, owner: owned_text(&row, 1)?, epoch: number(&row, 2)? };
                 if row.try_get(0)? {
                     return Ok(Acquired::Granted(lease));
                 }
                 Ok(Acquired::Held(LeaseState { lease, until: moment(int8(&row, 3)?)?, expired: false }))
-            });
-            answered.map_err(|error| database.writing(&error))
+            };
+            answer().map_err(|error: Error| database.writing(&error))
         })
         .await
     }

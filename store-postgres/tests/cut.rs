@@ -9,10 +9,13 @@ mod server;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
-use annals_core::{AppendError, AtomicStreams, Failure};
+use annals_core::{
+    Acquired, AppendError, AtomicStreams, Checkpoint, Failure, GenerationSpec, Leases, Log, Partition, Position,
+    ReadRows, RowChange, RowsBy, ViewCommit, ViewStore,
+};
 use annals_postgres::PostgresStore;
 use relay::{Fate, Relay};
 use server::Schema;
@@ -141,4 +144,45 @@ async fn nothing_is_lost_twice_or_unresolved_when_every_fifth_append_loses_its_c
 async fn appends_that_were_sent_together_are_resolved_apart_when_their_connection_is_lost() {
     let cuts = cut(1, 16, 2_000).await;
     assert!(cuts.all().into_iter().all(|count| count > 0), "{cuts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_told_what_became_of_its_steps_and_leases_when_every_fifth_loses_its_connection() {
+    let schema = Schema::new();
+    drop(schema.store().await);
+    let relay =
+        Relay::start(|statement| [".take_step(", ".acquire_lease("].iter().any(|call| statement.contains(call))).await;
+    let store = PostgresStore::connect_with(relay.options(&schema.name)).await.unwrap();
+    let generation = store.begin_generation(GenerationSpec::new("cut", 1, store.id())).await.unwrap();
+    let cuts = Arc::new(Cuts::default());
+    let cutting = Arc::clone(&cuts);
+    relay.choose(move || cutting.next());
+    let ttl = Duration::from_secs(3_600);
+    let change = |value: String| RowChange { key: "row".into(), value: Some(value.into()), indexed: Vec::new() };
+    let mut told_twice = 0;
+    for position in 1..=500_u64 {
+        let lease = loop {
+            match store.acquire_lease(&generation.lease_name(0), "worker", ttl).await.unwrap() {
+                Acquired::Granted(lease) => break lease,
+                // It was granted, and the answer was lost.
+                Acquired::Held(own) => {
+                    assert_eq!(own.lease.owner, "worker");
+                    told_twice += 1;
+                    store.release_lease(&own.lease).await.unwrap();
+                }
+            }
+        };
+        let to = Checkpoint { position: Position::new(position), ..Checkpoint::start(0, Partition(0)) };
+        let mut step = ViewCommit::new(generation.id, lease.clone(), Position::new(position - 1), to);
+        step.rows.push(change(position.to_string()));
+        store.commit_view(step).await.unwrap();
+        store.release_lease(&lease).await.unwrap();
+    }
+    let page = store.read_rows(ReadRows::of(generation.id, RowsBy::Keys(vec!["row".into()]))).await.unwrap();
+    assert_eq!((page.rows[0].value.as_ref(), page.checkpoints[0].position), (&b"500"[..], Position::new(500)));
+    let [before, meanwhile, after] = cuts.all();
+    assert!(before > 0 && meanwhile > 0 && after > 0 && told_twice > 0, "{cuts:?}, {told_twice} leases");
+    println!(
+        "500 steps: cut before the server had them {before}, meanwhile {meanwhile}, with the answer on its way {after}"
+    );
 }

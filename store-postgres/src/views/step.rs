@@ -31,12 +31,16 @@ impl Step {
         Ok(Step { commit, has_indexes: !generation.spec.indexes.is_empty() })
     }
 
-    /// Takes the step; when it is refused nothing was changed.
+    /// Takes the step; when it is refused nothing was changed. One that moves its slot is asked for again when the connection was lost.
     pub(super) async fn take(&self, database: &Database) -> Result<Result<(), CommitError>, Error> {
-        let statement = self.written(looked(query(database.text(sql::TAKE_STEP)), &self.commit));
-        match statement.fetch_one(&database.pool).await {
-            Ok(row) => verdict(&row, &self.commit),
-            Err(error) => self.taken_version(database, error).await.map(Err),
+        let (moves, mut tries) = (self.commit.to.position > self.commit.from, 0);
+        loop {
+            let statement = self.written(looked(query(database.text(sql::TAKE_STEP)), &self.commit));
+            match statement.fetch_one(&database.pool).await {
+                Ok(row) => return verdict(&row, &self.commit, tries > 0),
+                Err(error) if moves && database.asks_again(&error, &mut tries) => {}
+                Err(error) => return self.taken_version(database, error).await.map(Err),
+            }
         }
     }
 
@@ -109,7 +113,7 @@ fn looked<'q>(statement: Statement<'q>, commit: &ViewCommit) -> Statement<'q> {
     place(statement, commit).bind(stored(commit.from.get()))
 }
 
-fn verdict(row: &PgRow, commit: &ViewCommit) -> Result<Result<(), CommitError>, Error> {
+fn verdict(row: &PgRow, commit: &ViewCommit, asked_again: bool) -> Result<Result<(), CommitError>, Error> {
     let (generation, slot): (GenerationId, u16) = (commit.generation, commit.to.slot);
     let found = match int8(row, 0)? {
         0 => return Ok(Ok(())),
@@ -120,6 +124,8 @@ fn verdict(row: &PgRow, commit: &ViewCommit) -> Result<Result<(), CommitError>, 
             let owner: Vec<u8> = row.try_get(1)?;
             format!("`{}` has epoch {}", String::from_utf8_lossy(&owner), int8(row, 2)?)
         }
+        // Under the same lease nobody else moves the slot: the step was taken, and its answer was lost.
+        _ if asked_again && number(row, 2)? == commit.to.position.get() => return Ok(Ok(())),
         _ => format!("it stands at {}, the step goes from {}", int8(row, 2)?, commit.from),
     };
     Ok(Err(CommitError::Fenced { generation, slot, found }))
