@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/002_append.sql"),
     include_str!("sql/migrations/003_views.sql"),
     include_str!("sql/migrations/004_append_in.sql"),
+    include_str!("sql/migrations/005_log_head.sql"),
 ];
 
 /// Brings the schema to the newest version, and gives a new log its id.
