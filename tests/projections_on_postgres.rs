@@ -1,4 +1,4 @@
-//! What holds for read models on every backend, on PostgreSQL. Inline views are not kept there yet.
+//! What holds for read models on every backend, on PostgreSQL.
 
 #![allow(clippy::unwrap_used)] // A store that cannot be made fails its test.
 #![cfg(all(feature = "postgres", feature = "projections"))]
@@ -17,6 +17,10 @@ mod server;
 /// Left out by this name where there is no server.
 #[path = "../projections/tests/it/suite.rs"]
 mod on_postgres;
+use on_postgres as suite;
+
+#[path = "../projections/tests/it/inline_suite.rs"]
+mod inline_on_postgres;
 
 #[async_trait::async_trait]
 impl Fixture for server::Schema {

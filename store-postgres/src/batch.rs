@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_core::{EventId, Placed, Position, Status, Version};
+use annals_core::{EventId, Placed, Position, PreparedRow, Status, Version};
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, Error};
 use uuid::Uuid;
@@ -14,6 +14,8 @@ use crate::known::PARTITION;
 use crate::places::{Places, Standing, Versions};
 use crate::recent::{self, Recent};
 use crate::request::Request;
+use crate::views::inline::Carried;
+use crate::views::stored;
 
 /// More positions than this are not looked through inside the section.
 pub(crate) const BEHIND_MAX: u64 = 500;
@@ -234,6 +236,59 @@ impl Batch {
             arguments.add(&columns.relying_versions)?;
             arguments.add(conditions)?;
             arguments.add(self.least_behind)
+        };
+        give().map_err(Error::Encode)?;
+        Ok(arguments)
+    }
+
+    /// Whether rows travel with it.
+    pub(crate) fn carries_rows(&self) -> bool {
+        self.taken.iter().any(|request| !request.rows.is_empty())
+    }
+
+    /// The rows that travel, each with the place of its append and how many events of the batch stand before those of that append.
+    fn rows(&self) -> Vec<(i32, i32, &Carried, &PreparedRow)> {
+        let (mut rows, mut before) = (Vec::new(), 0);
+        for (append, request) in (0..).zip(&self.taken) {
+            rows.extend(request.rows.iter().map(|of| (append, before, of, &request.append.rows[of.row])));
+            before += request.events.len() as i32;
+        }
+        rows
+    }
+
+    /// The generations and keys of the rows that travel.
+    pub(crate) fn stands(&self) -> (Vec<i64>, Vec<&[u8]>) {
+        self.rows().into_iter().map(|(_, _, _, row)| (stored(row.generation.0), row.key.as_bytes())).unzip()
+    }
+
+    /// The parameters of `sql/append_with_rows.sql`.
+    pub(crate) fn arguments_with_rows(&self, head: u64, changes: i64) -> Result<PgArguments, Error> {
+        let mut arguments = self.arguments(head, changes)?;
+        let rows = self.rows();
+        // Places count from 1.
+        let numbered = || (1_i32..).zip(&rows);
+        let entries =
+            || numbered().flat_map(|(place, (.., row))| (0_i64..).zip(&row.indexed).map(move |entry| (place, entry)));
+        let past = || {
+            numbered().flat_map(|(place, (_, before, _, row))| {
+                row.past.iter().map(move |was| (place, before + 1 + was.event as i32, was.value.as_deref()))
+            })
+        };
+        let mut give = || -> Result<(), sqlx::error::BoxDynError> {
+            arguments.add(rows.iter().map(|(append, ..)| *append).collect::<Vec<_>>())?;
+            arguments.add(rows.iter().map(|(_, _, _, row)| stored(row.generation.0)).collect::<Vec<_>>())?;
+            arguments.add(rows.iter().map(|(_, _, _, row)| row.key.as_bytes()).collect::<Vec<_>>())?;
+            arguments.add(rows.iter().map(|(_, _, _, row)| stored(row.from.get())).collect::<Vec<_>>())?;
+            arguments.add(rows.iter().map(|(_, _, carried, _)| stored(carried.to.get())).collect::<Vec<_>>())?;
+            arguments.add(rows.iter().map(|(_, _, _, row)| row.value.as_deref()).collect::<Vec<_>>())?;
+            arguments.add(rows.iter().map(|(_, _, carried, _)| carried.has_indexes).collect::<Vec<_>>())?;
+            arguments.add(rows.iter().map(|(_, _, carried, _)| carried.is_bitemporal).collect::<Vec<_>>())?;
+            arguments.add(entries().map(|(place, ..)| place).collect::<Vec<_>>())?;
+            arguments.add(entries().map(|(_, (index, _))| index).collect::<Vec<_>>())?;
+            arguments.add(entries().map(|(_, (_, entry))| entry.as_bytes()).collect::<Vec<_>>())?;
+            arguments.add(past().map(|(place, ..)| place).collect::<Vec<_>>())?;
+            arguments.add(past().map(|(_, event, _)| event).collect::<Vec<_>>())?;
+            arguments.add(past().map(|(.., value)| value).collect::<Vec<_>>())
         };
         give().map_err(Error::Encode)?;
         Ok(arguments)

@@ -12,6 +12,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::search::hash;
+use crate::views::inline::Carried;
 
 /// What is to be appended, and under which condition.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Request {
     /// The kinds of its events, each once.
     pub(crate) kinds: Vec<KindName>,
     pub(crate) events: Vec<Encoded>,
+    /// Of the rows that travel with it, those whose generations are there.
+    pub(crate) rows: Vec<Carried>,
     pub(crate) bytes: usize,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -76,14 +79,14 @@ impl Request {
         clock: Arc<dyn Clock>,
     ) -> Result<Request, AppendError> {
         append.check(limits)?;
-        append.check_carries_no_rows()?;
         let condition = condition.map(Conditional::new).transpose()?;
         let mut kinds: Vec<KindName> = Vec::new();
         let (streams, places) = Touched::all(&append);
         let encode = |((to, event), place)| Encoded::of(to, event, place, &mut kinds);
         let events = append.events.iter().map(|(to, event)| (to, event)).zip(places).map(encode).collect();
-        let bytes = append.events.iter().map(|(_, event)| event.size_bytes()).sum();
-        Ok(Request { append, condition, streams, kinds, events, bytes, clock })
+        let of_rows: usize = append.rows.iter().map(annals_core::PreparedRow::size_bytes).sum();
+        let bytes = of_rows + append.events.iter().map(|(_, event)| event.size_bytes()).sum::<usize>();
+        Ok(Request { append, condition, streams, kinds, events, rows: Vec::new(), bytes, clock })
     }
 }
 

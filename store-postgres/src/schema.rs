@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/003_views.sql"),
     include_str!("sql/migrations/004_append_in.sql"),
     include_str!("sql/migrations/005_log_head.sql"),
+    include_str!("sql/migrations/006_inline.sql"),
 ];
 
 /// Brings the schema to the newest version, and gives a new log its id.

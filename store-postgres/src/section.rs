@@ -23,6 +23,7 @@ use crate::row::{bytes, int8, moment, number, stream_id, tags_of, text};
 use crate::search::hash;
 use crate::statements as sql;
 use crate::streams::{self, see};
+use crate::views::inline::make_stands;
 
 /// How often a server that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -148,6 +149,13 @@ impl Section {
     }
 
     async fn call(&mut self, batch: &Batch) -> Result<PgRow, Error> {
+        if batch.carries_rows() {
+            let (database, (generations, keys)) = (Arc::clone(&self.database), batch.stands());
+            make_stands(&database, self.connected().await?, generations, keys).await?;
+            let arguments = batch.arguments_with_rows(self.head, self.changes)?;
+            let text = database.text(sql::APPEND_WITH_ROWS);
+            return query_with(text, arguments).fetch_one(self.connected().await?).await;
+        }
         let arguments = batch.arguments(self.head, self.changes)?;
         let text = self.database.text(sql::APPEND);
         query_with(text, arguments).fetch_one(self.connected().await?).await

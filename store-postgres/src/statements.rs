@@ -8,6 +8,7 @@ macro_rules! statements {
 
 statements! {
     APPEND = "append";
+    APPEND_WITH_ROWS = "append_with_rows";
     ARCHIVED_TAGS = "archived_tags";
     BACKEND = "backend";
     BACKEND_WORKS = "backend_works";
@@ -66,6 +67,7 @@ statements! {
     KEEP_VERDICT = "views/keep_verdict";
     KEYS_CHANGED = "views/keys_changed";
     LEASES = "views/leases";
+    MAKE_STANDS = "views/make_stands";
     NEWEST_SNAPSHOT = "views/newest_snapshot";
     PARKED = "views/parked";
     PAST = "views/past";
@@ -76,7 +78,9 @@ statements! {
     ROWS_BACKWARD = "views/rows_backward";
     ROWS_FORWARD = "views/rows_forward";
     SAVE_SNAPSHOT = "views/save_snapshot";
+    STANDING = "views/standing";
     SWITCH_GENERATION = "views/switch_generation";
+    TAKE_INLINE_STEP = "views/take_inline_step";
     TAKE_STEP = "views/take_step";
     TAKEN_VERSION = "views/taken_version";
     TOUCHED = "views/touched";

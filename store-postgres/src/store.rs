@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use annals_core::{Append, AppendError, AppendStreams, Appended};
 use annals_core::{
-    AtomicStreams, Clock, Condition, EventId, EventStore, Expected, Failure, Found, Head, Hint, Limits, Log, LogId,
-    LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, SnapshotStore, Store, StoreError, StreamChange,
-    StreamId, StreamPage, StreamState, TaggedStore, ViewStore,
+    AtomicStreams, Clock, Condition, EventId, EventStore, Expected, Failure, Found, Head, Hint, InlineViews, Limits,
+    Log, LogId, LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, SnapshotStore, Store, StoreError,
+    StreamChange, StreamId, StreamPage, StreamState, TaggedStore, ViewStore,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -191,7 +191,11 @@ impl PostgresStore {
 
     async fn write(&self, append: AppendStreams, condition: Option<Condition>) -> Result<Appended, AppendError> {
         let (database, writer) = (&**self.database(), self.writer()?);
-        let request = Arc::new(self.request(append, condition)?);
+        let mut request = self.request(append, condition)?;
+        for (place, row) in request.append.rows.iter().enumerate() {
+            request.rows.extend(self.carried(place, row, request.append.stands_after(&row.stream)).await?);
+        }
+        let request = Arc::new(request);
         let (mut checked_to, mut is_fresh, mut is_doubtful) = (0, false, false);
         if let Some(conditional) = &request.condition {
             checked_to = conditional.after().get();
@@ -358,6 +362,10 @@ impl Store for PostgresStore {
     }
 
     fn views(&self) -> Option<&dyn ViewStore> {
+        Some(self)
+    }
+
+    fn inline_views(&self) -> Option<&dyn InlineViews> {
         Some(self)
     }
 }

@@ -6,6 +6,7 @@
 
 mod aside;
 mod generation;
+pub(crate) mod inline;
 mod past;
 mod rows;
 mod step;
@@ -15,8 +16,8 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{
-    Checkpoint, CommitError, Failure, Generation, GenerationId, GenerationSpec, Parked, Partition, PastRow, Position,
-    ReadRows, RowVersion, RowsPage, StoreError, Verdict, ViewCommit, ViewStore,
+    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Parked, Partition, PastRow, Position, ReadRows,
+    RowVersion, RowsPage, StoreError, Verdict, ViewCommit, ViewStore,
 };
 use async_trait::async_trait;
 use hashlink::LruCache;
@@ -101,10 +102,6 @@ impl PostgresStore {
 impl ViewStore for PostgresStore {
     async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError> {
         spec.check()?;
-        if spec.inline {
-            let context = format!("view `{}` is inline, and this store keeps no inline views", spec.view);
-            return Err(StoreError::new(Failure::Invalid, context));
-        }
         let (database, now) = (self.writable()?, self.clock().now());
         to_its_end(async move {
             let begun = generation::begin(&database, spec, now).await;

@@ -21,5 +21,5 @@ impl Fixture for server::Schema {
 
 annals_core::conformance! {
     fixture: crate::server::Schema::new(),
-    traits: [atomic, tagged, snapshots, views, shared],
+    traits: [atomic, tagged, snapshots, views, inline, shared],
 }

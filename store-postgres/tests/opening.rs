@@ -4,7 +4,7 @@
 
 mod server;
 
-use annals_core::{Failure, GenerationSpec, Log, ViewStore};
+use annals_core::Failure;
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
 
@@ -68,15 +68,4 @@ async fn a_server_that_is_not_there_is_unavailable_and_a_database_that_is_not_th
     let elsewhere = annals_postgres::Options::new(server.database("annals_is_not_there"));
     let error = PostgresStore::connect_with(elsewhere).await.unwrap_err();
     assert_eq!(error.failure(), Failure::Invalid);
-}
-
-#[tokio::test]
-async fn an_inline_view_is_refused_because_its_rows_could_not_travel_with_appends() {
-    let schema = Schema::new();
-    let store = schema.store().await;
-    let mut spec = GenerationSpec::new("balances", 1, store.id());
-    spec.inline = true;
-    let error = store.begin_generation(spec).await.unwrap_err();
-    assert_eq!(error.failure(), Failure::Invalid);
-    assert_eq!(store.generations("balances").await.unwrap(), []);
 }

@@ -1,13 +1,14 @@
 //! A step of a worker: looked at, then written, in one call of the server.
 
-use annals_core::{CommitError, Generation, GenerationId, Invalid, RowChange, RowVersion, ViewCommit};
+use annals_core::{CommitError, Generation, GenerationId, Invalid, RowChange, RowVersion, Version, ViewCommit};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{Error, Postgres, Row, query};
 
+use super::inline::make_stands;
 use super::stored;
 use crate::database::Database;
-use crate::error::refused;
+use crate::error::{corrupt, refused};
 use crate::row::{int8, number, text};
 use crate::statements as sql;
 
@@ -18,6 +19,7 @@ type Statement<'q> = Query<'q, Postgres, PgArguments>;
 pub(super) struct Step {
     commit: ViewCommit,
     has_indexes: bool,
+    is_inline: bool,
 }
 
 impl Step {
@@ -28,20 +30,38 @@ impl Step {
         commit.versions.sort_by(|one, other| one.key.cmp(&other.key));
         commit.touched.sort_unstable();
         commit.park.sort_unstable_by(|one, other| (&one.key, one.position).cmp(&(&other.key, other.position)));
-        Ok(Step { commit, has_indexes: !generation.spec.indexes.is_empty() })
+        let (has_indexes, is_inline) = (!generation.spec.indexes.is_empty(), generation.spec.inline);
+        Ok(Step { commit, has_indexes, is_inline })
     }
 
     /// Takes the step; when it is refused nothing was changed. One that moves its slot is asked for again when the connection was lost.
     pub(super) async fn take(&self, database: &Database) -> Result<Result<(), CommitError>, Error> {
         let (moves, mut tries) = (self.commit.to.position > self.commit.from, 0);
         loop {
-            let statement = self.written(looked(query(database.text(sql::TAKE_STEP)), &self.commit));
-            match statement.fetch_one(&database.pool).await {
+            match self.call(database).await {
                 Ok(row) => return verdict(&row, &self.commit, tries > 0),
                 Err(error) if moves && database.asks_again(&error, &mut tries) => {}
                 Err(error) => return self.taken_version(database, error).await.map(Err),
             }
         }
+    }
+
+    async fn call(&self, database: &Database) -> Result<PgRow, Error> {
+        let text = if self.is_inline { sql::TAKE_INLINE_STEP } else { sql::TAKE_STEP };
+        let mut statement = self.written(looked(query(database.text(text)), &self.commit));
+        if self.is_inline {
+            let stands = &self.commit.stands;
+            if !stands.is_empty() {
+                let generations = vec![stored(self.commit.generation.0); stands.len()];
+                let keys = list(stands, |step| step.key.as_bytes());
+                make_stands(database, &database.pool, generations, keys).await?;
+            }
+            statement = statement
+                .bind(list(stands, |step| step.key.as_bytes()))
+                .bind(list(stands, |step| stored(step.from.get())))
+                .bind(list(stands, |step| stored(step.to.get())));
+        }
+        statement.fetch_one(&database.pool).await
     }
 
     /// Everything that is written, behind the place.
@@ -123,6 +143,12 @@ fn verdict(row: &PgRow, commit: &ViewCommit, asked_again: bool) -> Result<Result
         4 => {
             let owner: Vec<u8> = row.try_get(1)?;
             format!("`{}` has epoch {}", String::from_utf8_lossy(&owner), int8(row, 2)?)
+        }
+        6 => {
+            let (key, stands) = (text(row, 1)?, Version::new(number(row, 2)?));
+            let moved = commit.stands.iter().find(|step| step.key == key);
+            let moved = moved.ok_or_else(|| corrupt("a row stands against a step that does not change it"))?;
+            return Ok(Err(commit.row_moved(moved, stands)));
         }
         // Under the same lease nobody else moves the slot: the step was taken, and its answer was lost.
         _ if asked_again && number(row, 2)? == commit.to.position.get() => return Ok(Ok(())),

@@ -1,0 +1,78 @@
+//! Rows that travel with appends: what is checked of them beforehand, and how they are read.
+
+use annals_core::{
+    AppendError, CommitError, GenerationId, InlineViews, Invalid, Keeps, PreparedRow, StandingRow, Version,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::postgres::PgExecutor;
+use sqlx::{Error, query};
+
+use super::{listed, owned_text, stored};
+use crate::database::{Database, ask};
+use crate::row::{bytes, number};
+use crate::statements as sql;
+use crate::store::PostgresStore;
+
+/// What is needed to write a row that travels, besides the row.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    /// Its place among the rows of the append.
+    pub(crate) row: usize,
+    /// Where it stands once the append is made.
+    pub(crate) to: Version,
+    pub(crate) has_indexes: bool,
+    pub(crate) is_bitemporal: bool,
+}
+
+impl PostgresStore {
+    /// The row as it is to be written; nothing when its generation is gone.
+    pub(crate) async fn carried(
+        &self,
+        place: usize,
+        row: &PreparedRow,
+        to: Option<Version>,
+    ) -> Result<Option<Carried>, AppendError> {
+        let generation = match self.made_of(row.generation).await {
+            Ok(generation) => generation,
+            Err(CommitError::Store(error)) => return Err(error.into()),
+            Err(_) => return Ok(None),
+        };
+        row.check(&generation)?;
+        let to = to.ok_or_else(|| Invalid::new("a row travels where no version of its stream is expected"))?;
+        let spec = &generation.spec;
+        let (has_indexes, is_bitemporal) = (!spec.indexes.is_empty(), spec.keeps == Keeps::Bitemporal);
+        Ok(Some(Carried { row: place, to, has_indexes, is_bitemporal }))
+    }
+}
+
+/// Sees to it that there is a place for where each of these rows stands, before somebody takes hold of it.
+pub(crate) async fn make_stands<'c>(
+    database: &Database,
+    executor: impl PgExecutor<'c>,
+    generations: Vec<i64>,
+    keys: Vec<&[u8]>,
+) -> Result<(), Error> {
+    query(database.text(sql::MAKE_STANDS)).bind(generations).bind(keys).execute(executor).await.map(drop)
+}
+
+#[async_trait]
+impl InlineViews for PostgresStore {
+    async fn read_standing(&self, generation: GenerationId, keys: &[String]) -> Result<Vec<StandingRow>, CommitError> {
+        let database = self.database();
+        let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+        ask!(database, standing(database, generation, &keys))?
+    }
+}
+
+async fn standing(
+    database: &Database,
+    generation: GenerationId,
+    keys: &[&[u8]],
+) -> Result<Result<Vec<StandingRow>, CommitError>, Error> {
+    let statement = query(database.text(sql::STANDING)).bind(stored(generation.0)).bind(keys);
+    listed(generation, &statement.fetch_all(&database.pool).await?, |row| {
+        let value = bytes(row, 3)?.map(Bytes::copy_from_slice);
+        Ok(StandingRow { key: owned_text(row, 1)?, value, at: Version::new(number(row, 2)?) })
+    })
+}
