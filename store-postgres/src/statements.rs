@@ -67,6 +67,7 @@ statements! {
     KEEP_VERDICT = "views/keep_verdict";
     KEYS_CHANGED = "views/keys_changed";
     LEASES = "views/leases";
+    LOOK_AT_STEP = "views/look_at_step";
     MAKE_STANDS = "views/make_stands";
     NEWEST_SNAPSHOT = "views/newest_snapshot";
     PARKED = "views/parked";
@@ -84,7 +85,9 @@ statements! {
     TAKE_STEP = "views/take_step";
     TAKEN_VERSION = "views/taken_version";
     TOUCHED = "views/touched";
+    TRANSACTION = "views/transaction";
     VERDICTS = "views/verdicts";
     VIEW_NAMES = "views/view_names";
     VIEW_STATE = "views/view_state";
+    WRITE_STEP = "views/write_step";
 }

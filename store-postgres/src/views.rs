@@ -7,6 +7,7 @@
 mod aside;
 mod generation;
 pub(crate) mod inline;
+mod own;
 mod past;
 mod rows;
 mod step;

@@ -52,7 +52,9 @@ impl<P: SqlProject> TableSupervisor<P> {
         let mut building = false;
         for generation in ours.iter().filter(|generation| generation.phase == Phase::Building) {
             building = true;
-            if is_at_head(&self.site, &self.following, generation).await? {
+            // On an empty log a generation is at the head before its tables are made, which its first step does.
+            let begun = self.site.views.checkpoints(generation.id).await.is_ok_and(|stands| !stands.is_empty());
+            if begun && is_at_head(&self.site, &self.following, generation).await? {
                 self.switch(generation).await?;
             }
         }

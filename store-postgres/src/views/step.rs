@@ -3,7 +3,7 @@
 use annals_core::{CommitError, Generation, GenerationId, Invalid, RowChange, RowVersion, Version, ViewCommit};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{Error, Postgres, Row, query};
+use sqlx::{Error, PgConnection, Postgres, Row, query};
 
 use super::inline::make_stands;
 use super::stored;
@@ -64,6 +64,12 @@ impl Step {
         statement.fetch_one(&database.pool).await
     }
 
+    /// Writes a step that was [looked at](look) in the same transaction.
+    pub(super) async fn write(&self, database: &Database, connection: &mut PgConnection) -> Result<(), Error> {
+        let statement = query(database.text(sql::WRITE_STEP)).bind(stored(self.commit.generation.0));
+        self.written(place(statement, &self.commit)).execute(connection).await.map(drop)
+    }
+
     /// Everything that is written, behind the place.
     fn written<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let ViewCommit { to, rows, versions, touched, park, unpark, .. } = &self.commit;
@@ -112,6 +118,16 @@ impl Step {
         let (key, up_to) = (text(&row, 0)?.escape_debug(), number(&row, 1)?);
         Ok(Invalid::new(format!("key `{key}` has a version that ends at {up_to} already")).into())
     }
+}
+
+/// What stands against a step; until the transaction ends nothing else comes up.
+pub(super) async fn look(
+    database: &Database,
+    connection: &mut PgConnection,
+    commit: &ViewCommit,
+) -> Result<Result<(), CommitError>, Error> {
+    let row = looked(query(database.text(sql::LOOK_AT_STEP)), commit).fetch_one(connection).await?;
+    verdict(&row, commit, false)
 }
 
 fn list<'a, T, C>(all: &'a [T], column: impl Fn(&'a T) -> C) -> Vec<C> {
