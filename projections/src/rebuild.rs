@@ -103,7 +103,9 @@ impl<V> Rebuild<V> {
     ///
     /// A position behind the head means the head. It begins at most 1,023 positions before the moment, where the view keeps what
     /// all rows were ([`Building::begins_at`] says where); from there on its past can be asked about. What waited for a person at that
-    /// moment waits again.
+    /// moment waits again. What is checked before the switch is checked from that position on: the rows at it are taken as they were.
+    /// After a crash in the middle of this call some slots may begin at the start of the log instead, which gives the same rows as
+    /// long as the fold gives what it gave.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(crate) struct Database {
     quoted: String,
     /// Whether the last page of the log had payloads that are not small.
     pub(crate) reads_large_payloads: AtomicBool,
+    /// The types, as a hash, that were asked for last and are rare in the log.
+    pub(crate) rare_types: AtomicU64,
     /// What readers know of names.
     pub(crate) names: AllNames,
     connect: PgConnectOptions,
@@ -66,6 +68,7 @@ impl Database {
             name,
             quoted,
             reads_large_payloads: AtomicBool::new(false),
+            rare_types: AtomicU64::new(0),
             names: AllNames::default(),
             connect,
             connect_timeout: options.connect_timeout,

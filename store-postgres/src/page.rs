@@ -1,5 +1,6 @@
 //! One page, from one statement and so from one moment: of a stream, of the log, of a query.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::Ordering;
 
 use annals_core::{
@@ -22,6 +23,9 @@ const EVENTS_MAX: usize = 16_384;
 /// Payloads of up to so many bytes are small: so many events of them fit into memory.
 const SMALL_BYTES: usize = 4 << 10;
 const SMALL_EVENTS_MAX: usize = 4_096;
+
+/// Types of which there is one event in so many of the log, or more, are read along with it.
+const AMONG: u64 = 4;
 
 /// Positions that one page looks through at most when no index gives exactly what is wanted; some tens of milliseconds.
 const WINDOW: u64 = 65_536;
@@ -241,6 +245,12 @@ async fn look(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: u
         let query = query(database.text(statement)).bind(after.cast_signed()).bind(up_to.cast_signed());
         query.bind(limit as i64).bind(PAGE_BYTES_MAX as i64).fetch_all(&database.pool).await?
     } else {
+        if let ([of_types], Direction::Forward) = (wanted, direction)
+            && let Some(types) = of_types.types_alone()
+            && let Some(found) = look_among_all(database, range, types, limit).await?
+        {
+            return Ok(found);
+        }
         let search = Search::new(after, up_to, direction, limit)?;
         let (text, arguments): Statement = search.page(wanted, PAGE_BYTES_MAX)?;
         query_with(database.named(&text), arguments).fetch_all(&database.pool).await?
@@ -252,6 +262,41 @@ async fn look(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: u
         database.reads_large_payloads.store(false, Ordering::Relaxed);
     }
     Ok(Looked { is_cut: size >= PAGE_BYTES_MAX, events, head })
+}
+
+/// As [`look`], for events of some types that are a good part of the log: read in its order, without an index of kinds, each
+/// event of which would have to be found by itself. Nothing when they are rarer than that, or payloads are large.
+async fn look_among_all(
+    database: &Database,
+    range: Range,
+    types: &[String],
+    limit: usize,
+) -> Result<Option<Looked>, Error> {
+    let mut hasher = DefaultHasher::new();
+    types.hash(&mut hasher);
+    let those = hasher.finish();
+    if database.rare_types.load(Ordering::Relaxed) == those || database.reads_large_payloads.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let limit = limit.min(SMALL_EVENTS_MAX);
+    let up_to = range.up_to.min(range.after.saturating_add(limit as u64 * AMONG)).min(Position::MAX.get());
+    let rows = query(database.text(sql::LOG_FORWARD_KINDS))
+        .bind(range.after.cast_signed())
+        .bind(up_to.cast_signed())
+        .bind(limit as i64)
+        .bind(SMALL_BYTES as i32)
+        .bind(types)
+        .fetch_all(&database.pool)
+        .await?;
+    let head = number(rows.first().ok_or_else(|| corrupt("no head"))?, 0)?;
+    let found = rows.len() - usize::from(optional_int8(&rows[0], 1)?.is_none());
+    if found < limit && up_to < range.up_to.min(head) {
+        database.rare_types.store(those, Ordering::Relaxed);
+        return Ok(None);
+    }
+    let events = row::events(database, &rows, 1).await?;
+    let is_cut = events.len() < found || found == limit;
+    Ok((!is_cut || !events.is_empty()).then_some(Looked { is_cut, events, head }))
 }
 
 /// As [`look`], for any event: ends before the first large payload.

@@ -100,6 +100,7 @@ async fn pages_of_a_million_events_come_from_indexes() {
         ("the log, from its end", sql::LOG_BACKWARD.into(), format!("{range}, 100, 1000000")),
         ("small payloads", sql::LOG_FORWARD_SMALL.into(), format!("{range}, 100, 4096")),
         ("small payloads, from the end", sql::LOG_BACKWARD_SMALL.into(), format!("{range}, 100, 4096")),
+        ("common types", sql::LOG_FORWARD_KINDS.into(), format!("{range}, 100, 4096, array['account.deposited']")),
         ("a stream", sql::STREAM_FORWARD.into(), "'account-7', 1, 50, false, 100, 1000000".into()),
         ("a stream, from its end", sql::STREAM_BACKWARD.into(), "'account-7', 1, 50, false, 100, 1000000".into()),
         ("the state of a stream", sql::STREAM.into(), "'account-7'".into()),

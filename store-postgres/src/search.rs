@@ -65,6 +65,12 @@ impl<'a> Wanted<'a> {
             && self.is_free_of_residues()
     }
 
+    /// The types, when nothing else is asked for.
+    pub(crate) fn types_alone(&self) -> Option<&'a [String]> {
+        let of_any_type = Wanted { types: &[], ..*self };
+        (!self.types.is_empty() && of_any_type.is_anything()).then_some(self.types)
+    }
+
     /// Whether an index gives exactly what is wanted, so that no page looks at much more than it gives.
     pub(crate) fn is_direct(&self) -> bool {
         let sources = [!self.tags.is_empty(), !self.streams.is_empty(), !self.types.is_empty()];

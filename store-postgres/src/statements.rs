@@ -25,6 +25,7 @@ statements! {
     LOG_BACKWARD = "log_backward";
     LOG_BACKWARD_SMALL = "log_backward_small";
     LOG_FORWARD = "log_forward";
+    LOG_FORWARD_KINDS = "log_forward_kinds";
     LOG_FORWARD_SMALL = "log_forward_small";
     LOG_HEAD = "log_head";
     LOG_ID = "log_id";

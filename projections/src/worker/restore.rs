@@ -3,12 +3,12 @@
 //! Where it begins is noted when its generation is begun: the checkpoint stands at the moment already, and its state says from which
 //! generation the rows come and how far that has gone. Whoever works on the slot finishes this first.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 
 use annals_core::{
     Checkpoint, CommitError, GenerationId, Keeps, PAGE_EVENTS, Parked, Partition, PastRow, Position, RowChange,
-    RowVersion, ViewCommit,
+    ViewCommit,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,18 +19,25 @@ use crate::place::Place;
 use crate::rows::decoded;
 use crate::view::View;
 
+/// Events noted in one step as having touched keys.
+const TOUCHED_MAX: usize = 10_000;
+
 /// What the checkpoint of a slot keeps until its rows are there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Restoring {
     /// The generation whose rows are taken over.
     from: u64,
-    /// What is set aside was taken over, and the rows up to this key.
+    /// Whether what is set aside was taken over. It comes first.
+    aside: bool,
+    /// The key up to which rows were taken over.
     behind: Option<String>,
+    /// The key behind that one whose row was taken over, but of the events that touched it only those up to a position.
+    inside: Option<(String, Position)>,
 }
 
 impl Restoring {
     pub(crate) fn from(generation: GenerationId) -> Restoring {
-        Restoring { from: generation.0, behind: None }
+        Restoring { from: generation.0, aside: false, behind: None, inside: None }
     }
 
     /// What a checkpoint says of it; nothing when the rows are there.
@@ -70,13 +77,13 @@ impl<V: View> Work<V> {
     async fn restore_next(&self, held: &Held, at: Checkpoint, was: Restoring) -> Result<Checkpoint, WorkError> {
         let (earlier, moment) = (GenerationId(was.from), at.position);
         let mut commit = ViewCommit::new(self.generation.id, held.lease(), moment, at);
-        let Some(behind) = was.behind else {
+        if !was.aside {
             // First, so that a queue that is emptied meanwhile is noticed at the end.
             commit.park = self.aside(&self.views, earlier, moment).await?;
-            return self.restored(commit, Some(Restoring { behind: Some(String::new()), ..was })).await;
-        };
-        let (all, after) = ((Bound::Unbounded, Bound::Unbounded), Some(behind.as_str()).filter(|key| !key.is_empty()));
-        let mut keys = self.views.past_keys(earlier, all, after, PAGE_EVENTS).await?;
+            return self.restored(commit, Some(Restoring { aside: true, ..was })).await;
+        }
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let mut keys = self.views.past_keys(earlier, all, was.behind.as_deref(), PAGE_EVENTS).await?;
         let Some(last) = keys.last().cloned() else {
             let waits: HashSet<_> = self.aside(&self.views, earlier, moment).await?.into_iter().map(place).collect();
             let taken_over = self.aside(&self.views, self.generation.id, moment).await?;
@@ -86,22 +93,34 @@ impl<V: View> Work<V> {
             return self.restored(commit, None).await;
         };
         keys.retain(|key| slot_of(key, self.generation.spec.slots) == self.slot);
-        for PastRow { key, base, refold_after } in self.views.read_past(earlier, &keys, moment).await? {
-            if refold_after.is_some() {
-                return Err(self.cannot_restore(earlier, "does not keep what they were then"));
+        let past = self.views.read_past(earlier, &keys, moment).await?;
+        let mut past: HashMap<_, _> = past.into_iter().map(|row| (row.key.clone(), row)).collect();
+        let mut behind = was.behind;
+        for key in keys {
+            let begun = was.inside.as_ref().filter(|(inside, _)| *inside == key).map(|(_, position)| *position);
+            match past.remove(&key) {
+                Some(PastRow { refold_after: Some(_), .. }) => {
+                    return Err(self.cannot_restore(earlier, "does not keep what they were then"));
+                }
+                Some(PastRow { base: Some(base), .. }) if begun.is_none() && base.value.is_some() => {
+                    let indexed =
+                        decoded::<V>(&key, base.value.as_ref())?.as_ref().map(View::indexed).unwrap_or_default();
+                    commit.rows.push(RowChange { key: key.clone(), value: base.value.clone(), indexed });
+                    commit.versions.push(base);
+                }
+                _ => {}
             }
-            let Some(RowVersion { value: Some(value), .. }) = &base else { continue };
-            let row = decoded::<V>(&key, Some(value))?;
-            let indexed = row.as_ref().map(View::indexed).unwrap_or_default();
-            commit.rows.push(RowChange { key, value: Some(value.clone()), indexed });
-            commit.versions.extend(base);
-        }
-        if V::KEEPS == Keeps::Bitemporal {
-            for key in &keys {
-                commit.touched.extend(self.touched(earlier, key, moment).await?);
+            if V::KEEPS == Keeps::Bitemporal {
+                let after = begun.unwrap_or(Position::START);
+                if let Some(inside) = self.touched(&mut commit, earlier, &key, after).await? {
+                    let inside = Some((key, inside));
+                    return self.restored(commit, Some(Restoring { aside: true, behind, inside, ..was })).await;
+                }
             }
+            behind = Some(key);
         }
-        self.restored(commit, Some(Restoring { behind: Some(last), ..was })).await
+        let next = Restoring { from: was.from, aside: true, behind: Some(last), inside: None };
+        self.restored(commit, Some(next)).await
     }
 
     async fn restored(&self, mut commit: ViewCommit, next: Option<Restoring>) -> Result<Checkpoint, WorkError> {
@@ -130,20 +149,22 @@ impl<V: View> Work<V> {
         }
     }
 
+    /// Notes which events touched a key, up to the moment; the position at which that stops because there are enough for one step.
     async fn touched(
         &self,
+        commit: &mut ViewCommit,
         generation: GenerationId,
         key: &str,
-        up_to: Position,
-    ) -> Result<Vec<(String, Position)>, CommitError> {
-        let mut touched: Vec<(String, Position)> = Vec::new();
+        mut after: Position,
+    ) -> Result<Option<Position>, CommitError> {
         loop {
-            let after = touched.last().map_or(Position::START, |(_, position)| *position);
-            let page = self.views.touched(generation, key, after, up_to, PAGE_EVENTS).await?;
-            if page.is_empty() {
-                return Ok(touched);
+            if commit.touched.len() >= TOUCHED_MAX {
+                return Ok(Some(after));
             }
-            touched.extend(page.into_iter().map(|position| (key.to_owned(), position)));
+            let page = self.views.touched(generation, key, after, commit.to.position, PAGE_EVENTS).await?;
+            let Some(last) = page.last() else { return Ok(None) };
+            after = *last;
+            commit.touched.extend(page.into_iter().map(|position| (key.to_owned(), position)));
         }
     }
 

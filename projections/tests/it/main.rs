@@ -10,7 +10,6 @@ use annals_core::conformance::{Fixture, MemoryFixture};
 mod inline_suite;
 mod metrics;
 mod partitions;
-mod spans;
 #[path = "suite.rs"]
 mod suite;
 

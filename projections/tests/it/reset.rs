@@ -185,6 +185,31 @@ impl Project<AccountEvent> for Count {
     }
 }
 
+/// One row for everything, under the shortest key that there is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(
+    name = "all_events",
+    version = 1,
+    key = (),
+    events(AccountEvent),
+    history(bitemporal),
+    crate = "annals_projections"
+)]
+struct Everything {
+    events: u64,
+}
+
+impl Project<AccountEvent> for Everything {
+    fn keys(_: &Recorded<AccountEvent>) -> Result<Vec<()>, Poison> {
+        Ok(vec![()])
+    }
+
+    fn on(everything: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        everything.events += 1;
+        Ok(())
+    }
+}
+
 /// What happened, by when it had occurred.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
 #[view(name = "occurred", version = 1, events(AccountEvent), history(bitemporal), crate = "annals_projections")]
@@ -233,6 +258,21 @@ async fn questions_about_event_time_are_answered_as_before_behind_a_reset_to_a_t
     let after = view.get("3").valid_at(by).await.unwrap();
     assert!(before.is_some_and(|row| row.events > 100) && after == before_again(&db, by).await);
     assert_eq!(after.map(|row| row.events), view.get("3").await.unwrap().map(|row| row.events));
+}
+
+#[tokio::test]
+async fn a_view_of_a_single_row_is_reset_as_any_other() {
+    let store = store().await;
+    let last = filled(&store).await;
+    let db = Annals::on(store.handle()).with(Everything::projection().options(options())).start().await.unwrap();
+    let view = db.view::<Everything>();
+    view.wait_for(&last, PATIENCE).await.unwrap();
+    let building = db.rebuild::<Everything>().reset_to(Position::new(1_100)).await.unwrap();
+    assert_eq!(building.begins_at(), Position::new(1_024));
+    tokio::time::timeout(PATIENCE, building.finished(|_| ())).await.unwrap().unwrap();
+    assert_eq!(view.get(()).await.unwrap(), Some(Everything { events: EVENTS }));
+    let by = db.clock().now();
+    assert_eq!(view.get(()).valid_at(by).await.unwrap(), Some(Everything { events: EVENTS }));
 }
 
 async fn before_again(db: &Program, by: annals_core::chrono::DateTime<annals_core::chrono::Utc>) -> Option<Occurred> {

@@ -30,7 +30,7 @@ const MANY: &str = "
 ";
 
 /// Pages that are read for one answer of at most a hundred rows, at most: ten for each. Each of these tables has more.
-const PAGES_MAX: u64 = 1_000;
+const PAGES_MAX: u64 = 2_000;
 
 /// The pages that a plan has read, where it was carried out: those of the functions in it are among them.
 fn pages(plan: &str) -> u64 {

@@ -1,15 +1,28 @@
-//! What a subscriber of `tracing` is told: the spans that the documentation promises, with their fields.
+//! What a subscriber of `tracing` is told: the spans that the documentation promises, with their fields. In a process of its own: what
+//! one subscriber wants is remembered for all threads.
+
+#![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_core::Annals;
+use annals_core::conformance::{Fixture, MemoryFixture};
 use annals_projections::{ReactError, Reaction, Reactor, Request, View, With};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use crate::suite::bank::{AccountEvent, Balance, deposited, happens};
+use bank::{AccountEvent, Balance, deposited, happens};
+
+#[path = "it/bank.rs"]
+mod bank;
+#[path = "it/place.rs"]
+mod place;
+
+async fn fixture() -> Arc<dyn Fixture> {
+    Arc::new(MemoryFixture::with_partitions(1))
+}
 
 type Spans = BTreeMap<String, BTreeSet<String>>;
 
