@@ -192,6 +192,7 @@ impl PostgresStore {
         condition: Option<Condition>,
     ) -> Result<Staged, AppendError> {
         let database = &**self.database();
+        append.check_carries_no_rows()?;
         let request = Arc::new(self.request(append, condition)?);
         let failed = |error: Error| database.writing(&error);
         let isolation: String =
