@@ -29,11 +29,13 @@ pub trait OwnTables: ViewStore {
     type Connection: Send + 'static;
 
     /// Takes a step, as [`ViewStore::commit_view`] does, with `work` in its transaction. The work comes after the fence was looked at, and
-    /// may change the step: how far it goes, what is set aside. The step is checked behind it.
+    /// may change the step: how far it goes, what is set aside. The step is checked behind it, and the fence is looked at until the end:
+    /// what was done under a lease that somebody else took meanwhile is undone.
     ///
     /// # Errors
     ///
-    /// As [`ViewStore::commit_view`], and that of the work. Nothing was changed.
+    /// As [`ViewStore::commit_view`], and that of the work. Nothing was changed. Work that panics is
+    /// [`Failure::Invalid`](crate::Failure).
     async fn commit_with(
         &self,
         commit: ViewCommit,

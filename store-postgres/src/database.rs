@@ -9,6 +9,7 @@ use std::time::Duration;
 use annals_core::{Failure, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Error, SqlStr};
+use tokio::task::JoinError;
 
 use crate::error::{Trouble, may_have_happened};
 use crate::options::Options;
@@ -47,7 +48,12 @@ impl Database {
         let connect = options
             .connect
             .clone()
-            .options([("statement_timeout", timeout.as_str()), ("default_transaction_isolation", "read committed")])
+            .options([
+                ("statement_timeout", timeout.as_str()),
+                // Whoever stands still in a transaction holds up the next one no longer than whoever runs a statement.
+                ("idle_in_transaction_session_timeout", timeout.as_str()),
+                ("default_transaction_isolation", "read committed"),
+            ])
             .disable_statement_logging();
         let of = &options.connect;
         let name = format!(
@@ -128,9 +134,19 @@ where
     T: Send + 'static,
     E: From<StoreError> + Send + 'static,
 {
-    tokio::spawn(work).await.unwrap_or_else(|lost| {
-        Err(StoreError::new(Failure::Unavailable, "a task did not come to its end").because(lost).into())
-    })
+    tokio::spawn(work).await.unwrap_or_else(|lost| Err(cut_short(lost).into()))
+}
+
+/// Why a task did not come to its end. What it had begun is rolled back when its connection comes back to the pool.
+fn cut_short(lost: JoinError) -> StoreError {
+    match lost.try_into_panic() {
+        Ok(panic) => {
+            let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+            let context = format!("what was done in a transaction panicked: {}", said.unwrap_or("it did not say why"));
+            StoreError::new(Failure::Invalid, context)
+        }
+        Err(lost) => StoreError::new(Failure::Unavailable, "a task did not come to its end").because(lost),
+    }
 }
 
 /// Asks something of a pooled connection, and again when that one turns out to be dead: a server that was restarted leaves a pool full of

@@ -169,7 +169,8 @@ impl Options {
     }
 
     /// How long one statement may take, waiting for other writers included; after that the server gives it up, with
-    /// [`Failure::Unavailable`](annals_core::Failure). Default: 30 seconds. In a URL: `statement_timeout_ms`.
+    /// [`Failure::Unavailable`](annals_core::Failure). Also how long an application's work on its own tables may leave its transaction
+    /// idle. Default: 30 seconds. In a URL: `statement_timeout_ms`.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://localhost/bank".parse()?;

@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/004_append_in.sql"),
     include_str!("sql/migrations/005_log_head.sql"),
     include_str!("sql/migrations/006_inline.sql"),
+    include_str!("sql/migrations/007_own_work.sql"),
 ];
 
 /// Brings the schema to the newest version, and gives a new log its id.

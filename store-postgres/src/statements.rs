@@ -70,6 +70,7 @@ statements! {
     LEASES = "views/leases";
     LOOK_AT_STEP = "views/look_at_step";
     MAKE_STANDS = "views/make_stands";
+    MAKE_STANDS_OF_STEP = "views/make_stands_of_step";
     NEWEST_SNAPSHOT = "views/newest_snapshot";
     PARKED = "views/parked";
     PAST = "views/past";
@@ -90,5 +91,4 @@ statements! {
     VERDICTS = "views/verdicts";
     VIEW_NAMES = "views/view_names";
     VIEW_STATE = "views/view_state";
-    WRITE_STEP = "views/write_step";
 }

@@ -159,7 +159,7 @@ impl ViewStore for PostgresStore {
             Ok(step) => step,
             Err(invalid) => return self.unless_gone(id, invalid.into()).await,
         };
-        to_its_end(async move { step.take(&database).await.map_err(|error| database.writing(&error))? }).await
+        to_its_end(async move { step.take(&database).await }).await
     }
 
     async fn read_rows(&self, read: ReadRows) -> Result<RowsPage, CommitError> {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::clock::Clock;
 use crate::memory::MemoryStore;
+use crate::own_tables::OwnTables;
 use crate::store::Store;
 
 /// One place where a store keeps its data: a fresh directory, a fresh database, a fresh set of topics.
@@ -42,6 +43,54 @@ pub trait Fixture: fmt::Debug + Send + Sync {
     fn is_shared(&self) -> bool {
         true
     }
+}
+
+/// As [`Fixture`], of a store that lets applications change tables of their own in its transactions: for
+/// [`conformance_of_own_tables!`](crate::conformance_of_own_tables).
+///
+/// ```
+/// use annals_core::conformance::TablesFixture;
+/// use annals_core::{OwnTables, Store};
+///
+/// /// What a store of SQL statements would have to say.
+/// trait Sql: OwnTables + Store + Clone {
+///     fn run(connection: &mut Self::Connection, statements: &str) -> Result<(), String>;
+///     fn count(&self, table: &str) -> Option<i64>;
+/// }
+///
+/// #[derive(Debug)]
+/// struct Kept<S>(S);
+///
+/// #[async_trait::async_trait]
+/// impl<S: Sql + std::fmt::Debug> TablesFixture for Kept<S> {
+///     type Store = S;
+///
+///     async fn open(&self) -> S {
+///         self.0.clone()
+///     }
+///
+///     async fn run(connection: &mut S::Connection, statements: &str) -> Result<(), String> {
+///         S::run(connection, statements)
+///     }
+///
+///     async fn rows(&self, store: &S, table: &str) -> Option<i64> {
+///         store.count(table)
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait TablesFixture: fmt::Debug + Send + Sync + 'static {
+    /// The store.
+    type Store: OwnTables + Store;
+
+    /// Opens the store, which is empty the first time.
+    async fn open(&self) -> Self::Store;
+
+    /// Runs statements of SQL, with semicolons between them, inside a transaction of the store; else says what is wrong with one.
+    async fn run(connection: &mut <Self::Store as OwnTables>::Connection, statements: &str) -> Result<(), String>;
+
+    /// How many rows a table or view of the application has, as others see it; nothing when it is not there.
+    async fn rows(&self, store: &Self::Store, table: &str) -> Option<i64>;
 }
 
 /// The memory store, as the suite sees it: what was appended stays as long as the fixture does.

@@ -29,26 +29,26 @@ fn account() -> StreamId {
 }
 
 /// An append of so many events behind a version of the stream, without rows.
-fn behind(version: u64, events_count: usize) -> Append {
+pub(super) fn behind(version: u64, events_count: usize) -> Append {
     let mut append = Append::new(account(), events(events_count));
     append.expected = Expected::Version(Version::new(version));
     append
 }
 
 /// The row of the key `1`, from a version of its stream.
-fn row(generation: GenerationId, from: u64, value: impl Into<Bytes>) -> PreparedRow {
+pub(super) fn row(generation: GenerationId, from: u64, value: impl Into<Bytes>) -> PreparedRow {
     let mut row = PreparedRow::new(generation, account(), "1", Version::new(from));
     row.value = Some(value.into());
     row
 }
 
-async fn carry(store: &dyn Store, mut append: Append, row: PreparedRow) -> Result<Appended, AppendError> {
+pub(super) async fn carry(store: &dyn Store, mut append: Append, row: PreparedRow) -> Result<Appended, AppendError> {
     append.rows.push(row);
     store.append(append).await
 }
 
 /// The row of the key `1`: its value, and where it stands.
-async fn standing(store: &dyn Store, generation: GenerationId) -> Option<(Option<Bytes>, u64)> {
+pub(super) async fn standing(store: &dyn Store, generation: GenerationId) -> Option<(Option<Bytes>, u64)> {
     let mut found = inline(store).read_standing(generation, &["nobody".into(), "1".into()]).await.unwrap();
     assert!(found.len() <= 1, "{found:?}");
     found.pop().map(|StandingRow { value, at, .. }| (value, at.get()))
@@ -58,7 +58,7 @@ async fn found(store: &dyn Store, generation: GenerationId, by: RowsBy) -> Vec<B
     read_rows(views(store), ReadRows::of(generation, by)).await.into_iter().map(|row| row.value).collect()
 }
 
-fn said(value: &str, at: u64) -> Option<(Option<Bytes>, u64)> {
+pub(super) fn said(value: &str, at: u64) -> Option<(Option<Bytes>, u64)> {
     Some((Some(Bytes::copy_from_slice(value.as_bytes())), at))
 }
 
@@ -214,7 +214,7 @@ pub async fn what_rows_were_is_kept_at_the_places_of_the_events(fixture: &dyn Fi
 }
 
 /// A step that takes the row of the key `1` from a version of its stream to another.
-fn step_over(worker: &Worker, to: u64, versions: (u64, u64), value: &str) -> ViewCommit {
+pub(super) fn step_over(worker: &Worker, to: u64, versions: (u64, u64), value: &str) -> ViewCommit {
     let mut step = worker.step(to);
     step.rows = vec![set("1", value.to_owned(), &[])];
     step.versions = vec![run("1", to - 1, to, Some(value))];

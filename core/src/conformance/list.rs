@@ -38,6 +38,21 @@ macro_rules! conformance {
     };
 }
 
+/// Runs what the contract says of [`OwnTables`](crate::OwnTables) against a backend: one test per promise, in a module or a file of its own.
+///
+/// `fixture` makes a fresh, empty [`TablesFixture`](crate::conformance::TablesFixture) for every test (it may `.await`).
+/// `store-sqlite/tests/own_tables.rs` is a file to copy.
+#[macro_export]
+macro_rules! conformance_of_own_tables {
+    (fixture: $fixture:expr $(,)?) => {
+        async fn conformance_fixture() -> impl $crate::conformance::TablesFixture {
+            $fixture
+        }
+
+        $crate::__conformance_cases! { [$crate::__conformance_tests] {} own_tables }
+    };
+}
+
 /// The cases: those of everybody, and those of each trait.
 #[doc(hidden)]
 #[macro_export]
@@ -261,6 +276,21 @@ macro_rules! __conformance_cases {
             }
         }
     };
+    ([$($make:tt)*] { $($with:tt)* } own_tables) => {
+        $($make)*! { { $($with)* }
+            own_tables {
+                and_the_checkpoint_change_together,
+                lose_a_part_that_fails_and_keep_the_others,
+                do_not_change_by_work_that_fails_or_panics,
+                are_not_touched_by_somebody_who_should_not_work_here,
+                come_with_a_step_that_their_work_may_change,
+                do_not_change_with_a_step_that_can_never_succeed,
+                do_not_change_by_work_that_ends_the_transaction,
+                leave_rows_of_inline_views_as_appends_made_them,
+                come_and_go_with_a_switch_and_a_drop,
+            }
+        }
+    };
     ([$($make:tt)*] { $($with:tt)* } shared) => {
         $($make)*! { { $($with)* }
             shared {
@@ -304,5 +334,5 @@ pub(super) fn cases() -> Vec<(&'static str, &'static str)> {
     macro_rules! all {
         ($($part:ident)*) => { [$(crate::__conformance_cases! { [names] {} $part }),*].concat() };
     }
-    all! { always atomic tagged snapshots views inline shared }
+    all! { always atomic tagged snapshots views inline own_tables shared }
 }

@@ -18,7 +18,9 @@
 //!
 //! The cases are plain functions over a [`Fixture`], in a module per subject: `append`, `retry`, `streams`, `read`, `log` and
 //! `faults` for everybody; `atomic`, `tagged` and `snapshots` for those who have the trait; `leases`, `generations`, `steps`, `rows`
-//! and `past` for those who keep read models; `inline` for those whose rows travel with appends; `shared` for stores that several handles (several processes) may have open at once. Stores that misbehave on purpose are in
+//! and `past` for those who keep read models; `inline` for those whose rows travel with appends; `shared` for stores that several handles (several processes) may have open at once;
+//! `own_tables` for those who have tables of the application's own in their transactions, by
+//! [`conformance_of_own_tables!`](macro@crate::conformance_of_own_tables). Stores that misbehave on purpose are in
 //! [`trouble`], and for tests that kill a process and count what is left there is [`numbered`].
 
 // A case is a test: what must not fail is unwrapped, and its name is its documentation.
@@ -48,6 +50,8 @@ pub mod leases;
 #[doc(hidden)]
 pub mod log;
 #[doc(hidden)]
+pub mod own_tables;
+#[doc(hidden)]
 pub mod past;
 #[doc(hidden)]
 pub mod read;
@@ -68,7 +72,7 @@ pub mod tagged;
 
 pub use dice::Dice;
 pub use dropped::drop_after;
-pub use fixture::{Fixture, MemoryFixture};
+pub use fixture::{Fixture, MemoryFixture, TablesFixture};
 
 use std::future::Future;
 use std::time::Duration;
@@ -107,7 +111,7 @@ mod tests {
     use super::list::cases;
 
     /// Every `pub async fn` of these files is a case.
-    const FILES: [(&str, &str); 16] = [
+    const FILES: [(&str, &str); 17] = [
         ("append", include_str!("append.rs")),
         ("atomic", include_str!("atomic.rs")),
         ("faults", include_str!("faults.rs")),
@@ -115,6 +119,7 @@ mod tests {
         ("inline", include_str!("inline.rs")),
         ("leases", include_str!("leases.rs")),
         ("log", include_str!("log.rs")),
+        ("own_tables", include_str!("own_tables.rs")),
         ("past", include_str!("past.rs")),
         ("read", include_str!("read.rs")),
         ("retry", include_str!("retry.rs")),
@@ -132,7 +137,7 @@ mod tests {
             let written: Vec<&str> = text
                 .lines()
                 .filter_map(|line| line.strip_prefix("pub async fn "))
-                .map(|rest| rest.split('(').next().unwrap())
+                .map(|rest| rest.split(['(', '<']).next().unwrap())
                 .collect();
             let listed: Vec<&str> = cases().into_iter().filter(|(of, _)| *of == module).map(|(_, case)| case).collect();
             assert_eq!(written, listed, "the cases of `{module}`: written (left) and listed (right) differ");

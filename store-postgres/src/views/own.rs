@@ -9,7 +9,7 @@ use sqlx::{Error, PgConnection, Postgres, Transaction, query_scalar, raw_sql};
 use super::generation;
 use super::step::{self, Step};
 use crate::database::{Database, to_its_end};
-use crate::error::Trouble;
+use crate::error::{Trouble, refused};
 use crate::statements as sql;
 use crate::store::PostgresStore;
 
@@ -23,8 +23,17 @@ impl OwnTables for PostgresStore {
         let (database, made_of) = (self.writable()?, self.made_of(commit.generation).await?);
         to_its_end(async move {
             let mut transaction = begun(&database).await?;
-            let done = take(&database, &mut transaction, commit, &made_of, &mut work).await;
-            ended(&database, transaction, done).await
+            let step = match worked(&database, &mut transaction, commit, &made_of, &mut work).await {
+                Ok(step) => step,
+                refused => return ended(&database, transaction, refused.map(drop)).await,
+            };
+            match step.end(&database, &mut transaction).await {
+                Ok(done) => ended(&database, transaction, done).await,
+                Err(error) => {
+                    undone(transaction).await;
+                    Err(step.failed(&database, error).await)
+                }
+            }
         })
         .await
     }
@@ -101,29 +110,34 @@ async fn ended(
     match done {
         Ok(()) => transaction.commit().await.map_err(|error| database.writing(&error).into()),
         Err(refused) => {
-            if let Err(error) = transaction.rollback().await {
-                tracing::debug!(%error, "a transaction was not rolled back; it ends with its connection");
-            }
+            undone(transaction).await;
             Err(refused)
         }
     }
 }
 
-async fn take(
+async fn undone(transaction: Transaction<'static, Postgres>) {
+    if let Err(error) = transaction.rollback().await {
+        tracing::debug!(%error, "a transaction was not rolled back; it ends with its connection");
+    }
+}
+
+/// Runs the work of a step that nothing stands against so far: the step as the work has left it.
+///
+/// Nothing is locked meanwhile that a renewal of the lease needs, so work may take longer than the lease lasts.
+async fn worked(
     database: &Database,
     connection: &mut PgConnection,
     mut commit: ViewCommit,
     made_of: &Generation,
     work: &mut Work<ViewCommit>,
-) -> Result<(), CommitError> {
-    let writing = |error: Error| database.writing(&error);
-    step::look(database, connection, &commit).await.map_err(writing)??;
+) -> Result<Step, CommitError> {
+    step::look(database, connection, &commit).await.map_err(|error| database.writing(&error))??;
     run(database, connection, work, &mut commit).await?;
-    let step = Step::prepare(commit, made_of)?;
-    Ok(step.write(database, connection).await.map_err(writing)?)
+    Ok(Step::prepare(commit, made_of)?)
 }
 
-/// Runs the work, and sees to it that the transaction is the same behind it.
+/// Runs the work, and sees to it that the transaction is the same behind it, and can go on.
 async fn run<S: Send + 'static>(
     database: &Database,
     connection: &mut PgConnection,
@@ -133,19 +147,37 @@ async fn run<S: Send + 'static>(
     let before = transaction_of(database, connection).await?;
     work.run(connection, about).await?;
     if transaction_of(database, connection).await? != before {
-        let what = "the application's work ended the transaction that it was given";
-        return Err(StoreError::new(Failure::Invalid, what).into());
+        return Err(StoreError::new(Failure::Invalid, ENDED).into());
     }
     Ok(())
 }
 
 async fn transaction_of(database: &Database, connection: &mut PgConnection) -> Result<String, StoreError> {
     let asked = query_scalar(database.text(sql::TRANSACTION)).fetch_one(connection).await;
-    asked.map_err(|error| database.writing(&error))
+    asked.map_err(|error| misused(&error).unwrap_or_else(|| database.writing(&error)))
 }
 
 /// Without being prepared: also where a statement has failed.
 async fn part(connection: &mut PgConnection, statement: &'static str) -> Result<(), StoreError> {
     let done = raw_sql(statement).execute(connection).await;
-    done.map(drop).map_err(|error| Trouble::of(&error, "changing tables", "the application's tables").error())
+    let failed = |error: Error| {
+        let other = || Trouble::of(&error, "changing tables", "the application's tables").error();
+        misused(&error).unwrap_or_else(other)
+    };
+    done.map(drop).map_err(failed)
+}
+
+const ENDED: &str = "the application's work ended the transaction that it was given";
+
+/// What the application's work did to the transaction that cannot go on with it: trying again would not help.
+fn misused(error: &Error) -> Option<StoreError> {
+    let what = match refused(error)?.code() {
+        // There is no transaction, or another one, which does not know the mark.
+        "25P01" | "3B001" => ENDED,
+        "25P02" => {
+            "a statement of the application's work failed, and the work went on in the transaction as if it had not"
+        }
+        _ => return None,
+    };
+    Some(StoreError::new(Failure::Invalid, what))
 }

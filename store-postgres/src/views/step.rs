@@ -1,16 +1,20 @@
 //! A step of a worker: looked at, then written, in one call of the server.
 
-use annals_core::{CommitError, Generation, GenerationId, Invalid, RowChange, RowVersion, Version, ViewCommit};
-use sqlx::postgres::{PgArguments, PgRow};
+use annals_core::{
+    CommitError, Failure, Generation, GenerationId, Invalid, RowChange, RowVersion, StoreError, Version, ViewCommit,
+};
+use sqlx::postgres::{PgArguments, PgExecutor, PgRow};
 use sqlx::query::Query;
 use sqlx::{Error, PgConnection, Postgres, Row, query};
 
-use super::inline::make_stands;
 use super::stored;
 use crate::database::Database;
 use crate::error::{corrupt, refused};
 use crate::row::{int8, number, text};
 use crate::statements as sql;
+
+/// How often a step is taken again because a step of another slot wrote the same row first.
+const RACES_MAX: u32 = 8;
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -35,39 +39,57 @@ impl Step {
     }
 
     /// Takes the step; when it is refused nothing was changed. One that moves its slot is asked for again when the connection was lost.
-    pub(super) async fn take(&self, database: &Database) -> Result<Result<(), CommitError>, Error> {
-        let (moves, mut tries) = (self.commit.to.position > self.commit.from, 0);
+    pub(super) async fn take(&self, database: &Database) -> Result<(), CommitError> {
+        let (moves, mut lost, mut raced) = (self.commit.to.position > self.commit.from, 0, 0);
         loop {
             match self.call(database).await {
-                Ok(row) => return verdict(&row, &self.commit, tries > 0),
-                Err(error) if moves && database.asks_again(&error, &mut tries) => {}
-                Err(error) => return self.taken_version(database, error).await.map(Err),
+                Ok(row) => return verdict(&row, &self.commit, lost > 0).map_err(|error| database.writing(&error))?,
+                Err(error) if moves && database.asks_again(&error, &mut lost) => {}
+                // Nothing was written, and now it is there for all to see.
+                Err(error) if is_raced(&error) && raced < RACES_MAX => raced += 1,
+                Err(error) => return Err(self.failed(database, error).await),
             }
         }
     }
 
     async fn call(&self, database: &Database) -> Result<PgRow, Error> {
-        let text = if self.is_inline { sql::TAKE_INLINE_STEP } else { sql::TAKE_STEP };
-        let mut statement = self.written(looked(query(database.text(text)), &self.commit));
-        if self.is_inline {
-            let stands = &self.commit.stands;
-            if !stands.is_empty() {
-                let generations = vec![stored(self.commit.generation.0); stands.len()];
-                let keys = list(stands, |step| step.key.as_bytes());
-                make_stands(database, &database.pool, generations, keys).await?;
-            }
-            statement = statement
-                .bind(list(stands, |step| step.key.as_bytes()))
-                .bind(list(stands, |step| stored(step.from.get())))
-                .bind(list(stands, |step| stored(step.to.get())));
-        }
-        statement.fetch_one(&database.pool).await
+        self.make_stands(database, &database.pool).await?;
+        self.whole(database).fetch_one(&database.pool).await
     }
 
-    /// Writes a step that was [looked at](look) in the same transaction.
-    pub(super) async fn write(&self, database: &Database, connection: &mut PgConnection) -> Result<(), Error> {
-        let statement = query(database.text(sql::WRITE_STEP)).bind(stored(self.commit.generation.0));
-        self.written(place(statement, &self.commit)).execute(connection).await.map(drop)
+    /// Takes the step in a transaction in which it was [looked at](look) before.
+    pub(super) async fn end(
+        &self,
+        database: &Database,
+        connection: &mut PgConnection,
+    ) -> Result<Result<(), CommitError>, Error> {
+        self.make_stands(database, &mut *connection).await?;
+        verdict(&self.whole(database).fetch_one(connection).await?, &self.commit, false)
+    }
+
+    /// Of an inline view: sees to it that there is a place for where each of the rows stands.
+    async fn make_stands<'c>(&self, database: &Database, executor: impl PgExecutor<'c>) -> Result<(), Error> {
+        let ViewCommit { generation, lease, stands, .. } = &self.commit;
+        if stands.is_empty() {
+            return Ok(());
+        }
+        let make =
+            query(database.text(sql::MAKE_STANDS_OF_STEP)).bind(stored(generation.0)).bind(lease.name.as_bytes());
+        make.bind(list(stands, |step| step.key.as_bytes())).execute(executor).await.map(drop)
+    }
+
+    /// The one call: looks, and writes what nothing stands against.
+    fn whole(&self, database: &Database) -> Statement<'_> {
+        let text = if self.is_inline { sql::TAKE_INLINE_STEP } else { sql::TAKE_STEP };
+        let statement = self.written(looked(query(database.text(text)), &self.commit));
+        if !self.is_inline {
+            return statement;
+        }
+        let stands = &self.commit.stands;
+        statement
+            .bind(list(stands, |step| step.key.as_bytes()))
+            .bind(list(stands, |step| stored(step.from.get())))
+            .bind(list(stands, |step| stored(step.to.get())))
     }
 
     /// Everything that is written, behind the place.
@@ -101,12 +123,25 @@ impl Step {
             .bind(list(park, |parked: &annals_core::Parked| parked.cause.as_deref().map(str::as_bytes)))
     }
 
-    /// The refusal of a step with a version that ends where one ends already; another error stays what it is.
-    async fn taken_version(&self, database: &Database, error: Error) -> Result<CommitError, Error> {
-        // The name of a constraint comes only with a violation of it.
-        if refused(&error).and_then(|refused| refused.constraint()) != Some("view_version_by_key") {
-            return Err(error);
+    /// What a failure of the step means, now that its transaction is over.
+    pub(super) async fn failed(&self, database: &Database, error: Error) -> CommitError {
+        if is_raced(&error) {
+            let what = "somebody else wrote the same row at the same moment";
+            return StoreError::new(Failure::Unavailable, what).because(error).into();
         }
+        // The name of a constraint comes only with a violation of it.
+        if refused(&error).and_then(|refused| refused.constraint()) == Some("view_version_by_key") {
+            match self.taken_version(database).await {
+                Ok(Some(taken)) => return taken.into(),
+                Ok(None) => {}
+                Err(error) => return database.reading(&error).into(),
+            }
+        }
+        database.writing(&error).into()
+    }
+
+    /// One of the versions that ends where one ends already.
+    async fn taken_version(&self, database: &Database) -> Result<Option<Invalid>, Error> {
         let versions = &self.commit.versions;
         let taken = query(database.text(sql::TAKEN_VERSION))
             .bind(stored(self.commit.generation.0))
@@ -114,13 +149,19 @@ impl Step {
             .bind(list(versions, |version| stored(version.up_to.get())))
             .fetch_optional(&database.pool)
             .await?;
-        let Some(row) = taken else { return Err(error) };
+        let Some(row) = taken else { return Ok(None) };
         let (key, up_to) = (text(&row, 0)?.escape_debug(), number(&row, 1)?);
-        Ok(Invalid::new(format!("key `{key}` has a version that ends at {up_to} already")).into())
+        Ok(Some(Invalid::new(format!("key `{key}` has a version that ends at {up_to} already"))))
     }
 }
 
-/// What stands against a step; until the transaction ends nothing else comes up.
+/// Whether a row that was not there when the step looked for it was written meanwhile, by a step of another slot.
+fn is_raced(error: &Error) -> bool {
+    refused(error).is_some_and(|refused| (refused.code(), refused.constraint()) == ("23505", Some("view_row_pkey")))
+}
+
+/// What stands against a step before anything is done for it. Until the transaction ends its generation is not dropped; who has the lease is
+/// looked at once more at the end of the step.
 pub(super) async fn look(
     database: &Database,
     connection: &mut PgConnection,
