@@ -8,7 +8,6 @@ mod server;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
@@ -17,41 +16,12 @@ use annals_core::{
     ReadRows, RowChange, RowsBy, ViewCommit, ViewStore,
 };
 use annals_postgres::PostgresStore;
-use relay::{Fate, Relay};
+use relay::Relay;
+use relay::cuts::Cuts;
 use server::Schema;
 
 /// Of so many requests that append, one is cut.
 const CUT_EVERY: u64 = 5;
-
-/// What was cut, by how.
-#[derive(Debug, Default)]
-struct Cuts {
-    requests: AtomicU64,
-    before: AtomicU64,
-    meanwhile: AtomicU64,
-    after: AtomicU64,
-}
-
-impl Cuts {
-    /// Half of the cuts before the server has the request, half after.
-    fn next(&self) -> Fate {
-        let request = self.requests.fetch_add(1, Ordering::Relaxed);
-        if !request.is_multiple_of(CUT_EVERY) {
-            return Fate::Passes;
-        }
-        let (fate, count) = match request / CUT_EVERY % 4 {
-            0 | 2 => (Fate::NeverArrives, &self.before),
-            1 => (Fate::CutWhileItRuns, &self.meanwhile),
-            _ => (Fate::AnswerLost, &self.after),
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        fate
-    }
-
-    fn all(&self) -> [u64; 3] {
-        [&self.before, &self.meanwhile, &self.after].map(|count| count.load(Ordering::Relaxed))
-    }
-}
 
 /// What became of the appends of one task.
 #[derive(Debug, Default)]
@@ -94,7 +64,7 @@ async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
     let began = Instant::now();
 
     let mut running = tokio::task::JoinSet::new();
-    let cuts = Arc::new(Cuts::default());
+    let cuts = Arc::new(Cuts::one_in(CUT_EVERY));
     let mut opened = Vec::new();
     for _ in 0..stores {
         opened.push(PostgresStore::connect_with(relay.options(&schema.name)).await.unwrap());
@@ -154,7 +124,7 @@ async fn a_worker_is_told_what_became_of_its_steps_and_leases_when_every_fifth_l
         Relay::start(|statement| [".take_step(", ".acquire_lease("].iter().any(|call| statement.contains(call))).await;
     let store = PostgresStore::connect_with(relay.options(&schema.name)).await.unwrap();
     let generation = store.begin_generation(GenerationSpec::new("cut", 1, store.id())).await.unwrap();
-    let cuts = Arc::new(Cuts::default());
+    let cuts = Arc::new(Cuts::one_in(CUT_EVERY));
     let cutting = Arc::clone(&cuts);
     relay.choose(move || cutting.next());
     let ttl = Duration::from_secs(3_600);

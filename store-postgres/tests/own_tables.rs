@@ -25,9 +25,7 @@ impl TablesFixture for Schema {
     type Store = PostgresStore;
 
     async fn open(&self) -> PostgresStore {
-        let connect: sqlx::postgres::PgConnectOptions = server::url().parse().unwrap();
-        let here = connect.options([("search_path", &self.name)]);
-        PostgresStore::connect_with(annals_postgres::Options::new(here).schema(&self.name).unwrap()).await.unwrap()
+        PostgresStore::connect_with(server::options_within(&self.name)).await.unwrap()
     }
 
     async fn run(connection: &mut PgConnection, statements: &str) -> Result<(), String> {

@@ -4,6 +4,7 @@
 
 #![allow(dead_code)] // Each test uses some of this.
 
+pub(crate) mod cuts;
 mod frames;
 
 use std::collections::HashMap;
@@ -88,7 +89,7 @@ impl Relay {
     pub(crate) fn options(&self, schema: &str) -> Options {
         let server: PgConnectOptions = server::url().parse().unwrap();
         let through = server.host(&self.address.ip().to_string()).port(self.address.port());
-        Options::new(through).schema(schema).unwrap()
+        Options::new(through.options([("search_path", schema)])).schema(schema).unwrap()
     }
 
     /// From now on the fate of each chosen request is what this answers.

@@ -19,6 +19,12 @@ pub(crate) async fn connection() -> PgConnection {
     PgConnection::connect(&url()).await.unwrap()
 }
 
+/// Options of a store in a schema whose connections find tables of the schema by their names alone.
+pub(crate) fn options_within(schema: &str) -> Options {
+    let connect: sqlx::postgres::PgConnectOptions = url().parse().unwrap();
+    Options::new(connect.options([("search_path", schema)])).schema(schema).unwrap()
+}
+
 /// A schema with a name that nobody else has, dropped with everything in it at the end.
 #[derive(Debug)]
 pub(crate) struct Schema {

@@ -1,0 +1,89 @@
+//! Connections of a program that keeps read models break around each commit: before the server has it, while it works, and with the answer
+//! on its way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use annals::Annals;
+use annals::postgres::PostgresStore;
+use annals_core::conformance::Dice;
+
+use crate::bank::{Account, WAIT};
+use crate::databases::Databases;
+use crate::ground::Ground;
+use crate::ledger::{command, equal_a_replay, some_events, start};
+use crate::relay::cuts::Cuts;
+use crate::relay::{Fate, Relay};
+
+const TASKS: u64 = 4;
+const COMMANDS: u64 = 60;
+
+/// What is committed by, and how an append and a step take hold of rows.
+const COMMITS: [&str; 6] =
+    [".append(", ".append_with_rows(", ".make_stands", ".take_inline_step(", ".take_step(", "COMMIT"];
+
+pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_break_around_each_commit() {
+    let ground = Databases::new().await;
+    let direct = Databases::open(&ground.place()).await;
+    let relay = Relay::start(|statement| COMMITS.iter().any(|commit| statement.contains(commit))).await;
+    let store = PostgresStore::connect_with(relay.options(&ground.0.name)).await.unwrap();
+    let db = start::<Databases>(&store).await;
+    let cuts = Arc::new(Cuts::one_in(6));
+    let cutting = Arc::clone(&cuts);
+    relay.choose(move || cutting.next());
+    // A program that knows nothing of read models appends too, and nobody cuts its connections.
+    let (foreign, over) = (Annals::on(Arc::new(direct.clone())), Arc::new(AtomicBool::new(false)));
+    let ended = Arc::clone(&over);
+    let foreign = tokio::spawn(async move {
+        let (mut dice, mut events_count) = (Dice::new(TASKS), 0);
+        while !ended.load(Ordering::SeqCst) {
+            events_count += command(&foreign, 0, &mut dice).await;
+            tokio::time::sleep(Duration::from_millis(dice.roll(50))).await;
+        }
+        events_count
+    });
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..TASKS {
+        let db = db.clone();
+        tasks.spawn(async move {
+            let (mut dice, mut asked, mut events_count) = (Dice::new(task), 0_u64, 0);
+            for n in 0..COMMANDS {
+                let ((account, events), key) = (some_events(&mut dice), format!("{task}-{n}"));
+                events_count += events.len() as u64;
+                // Asked again under the same key it takes effect once, whatever became of it before.
+                loop {
+                    asked += 1;
+                    let of_account = db.aggregate::<Account>(account);
+                    let command = of_account.run(|_| Ok::<_, String>(events.clone()));
+                    if command.idempotency_key(key.as_str()).await.is_ok() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            (asked, events_count)
+        });
+    }
+    let (mut asked, mut events_count) = (0, 0);
+    let done = async {
+        while let Some(task) = tasks.join_next().await {
+            let (task_asked, task_events) = task.unwrap();
+            (asked, events_count) = (asked + task_asked, events_count + task_events);
+        }
+    };
+    tokio::time::timeout(WAIT * 5, done).await.unwrap();
+    over.store(true, Ordering::SeqCst);
+    events_count += foreign.await.unwrap();
+    relay.choose(|| Fate::Passes);
+    let head = equal_a_replay(&ground, &direct, &db).await;
+    assert_eq!(head, events_count, "a command took effect twice, or not at all");
+    let [before, meanwhile, after] = cuts.all();
+    println!(
+        "{} commands asked {asked} times, {head} events; cut before the server had it {before}, while it worked {meanwhile}, with the answer \
+         on its way {after}",
+        TASKS * COMMANDS
+    );
+    assert!(before > 10 && meanwhile > 10 && after > 10, "{cuts:?}");
+    db.stop().await;
+}

@@ -1,0 +1,174 @@
+//! Tables follow the log: where they stand, what they leave out, and how new ones take their place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use annals::ViewStore as _;
+use annals::projections::ViewError;
+
+use crate::bank::{Bank, WAIT, total};
+use crate::ground::Ground;
+
+pub(crate) async fn tables_follow_the_log_and_go_on_where_the_last_program_stopped<G: Ground>() {
+    let mut bank = Bank::<G>::open().await;
+    assert_eq!(bank.totals().await, [], "the tables are there before the first event");
+    for number in 0..20 {
+        bank.deposits("alice", number).await;
+    }
+    let done = bank.deposits("bob", 5).await;
+    bank.tables().wait_for(&done, WAIT).await.unwrap();
+    assert_eq!(bank.totals().await, [total("alice", 190, 20), total("bob", 5, 1)]);
+    bank.db.stop().await;
+    let done = bank.withdraws("bob", 2).await;
+    bank.start_again().await;
+    bank.tables().wait_for(&done, WAIT).await.unwrap();
+    assert_eq!(bank.totals().await, [total("alice", 190, 20), total("bob", 3, 2)]);
+    assert!(bank.db.status().iter().any(|status| status.view == "totals"), "{:?}", bank.db.status());
+}
+
+pub(crate) async fn an_event_that_fails_undoes_itself_alone_and_stops_the_projection_until_it_is_left_out<G: Ground>() {
+    let bank = Bank::<G>::open().await;
+    for _ in 0..3 {
+        bank.deposits("alice", 1).await;
+    }
+    let overdrawn = bank.withdraws("carol", 9).await;
+    let last = bank.deposits("alice", 1).await;
+    let error = bank.tables().wait_for(&last, WAIT).await.unwrap_err();
+    assert!(
+        matches!(&error, ViewError::Stopped { reason } if reason.to_lowercase().contains("check constraint")),
+        "{error}"
+    );
+    assert_eq!(bank.totals().await, [total("alice", 3, 3)], "the account that was begun with it is gone too");
+
+    let position = overdrawn.events()[0].position;
+    let invalid = bank.tables().skip_event(position, "").await.unwrap_err();
+    assert!(matches!(invalid, ViewError::Invalid(_)), "{invalid}");
+    bank.tables().skip_event(position, "booked by mistake").await.unwrap();
+    bank.tables().wait_for(&last, WAIT).await.unwrap();
+    assert_eq!(bank.totals().await, [total("alice", 4, 4)]);
+    bank.tables().rebuild().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    assert_eq!(bank.totals().await, [total("alice", 4, 4)], "a rebuild leaves it out too");
+}
+
+pub(crate) async fn an_event_is_tried_again_when_its_trouble_has_passed<G: Ground>() {
+    let bank = Bank::<G>::open().await;
+    bank.trouble.is_broken.store(true, Ordering::SeqCst);
+    let done = bank.deposits("alice", 1).await;
+    let error = bank.tables().wait_for(&done, WAIT).await.unwrap_err();
+    assert!(error.to_string().contains("it is broken"), "{error}");
+    assert_eq!(bank.totals().await, []);
+    bank.trouble.is_broken.store(false, Ordering::SeqCst);
+    // It looks again by itself after some seconds.
+    let mended = async {
+        while bank.tables().wait_for(&done, WAIT).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT, mended).await.unwrap();
+    assert_eq!(bank.totals().await, [total("alice", 1, 1)]);
+}
+
+pub(crate) async fn readers_see_whole_tables_while_new_ones_are_built_and_others_append<G: Ground>() {
+    let bank = Arc::new(Bank::<G>::open().await);
+    for number in 0..200 {
+        bank.deposits(&format!("{}", number % 10), 1).await;
+    }
+    let done = bank.deposits("0", 1).await;
+    bank.tables().wait_for(&done, WAIT).await.unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let (reader, ended) = (Arc::clone(&bank), Arc::clone(&over));
+    let reading = tokio::spawn(async move {
+        let mut looks = 0;
+        while !ended.load(Ordering::SeqCst) || looks < 10 {
+            let rows = reader.totals().await;
+            let events: i64 = rows.iter().map(|(_, _, events)| events).sum();
+            // A switch shows tables that are about as new, never ones that are half built.
+            assert!(rows.len() == 10 && events >= 201, "{} rows, {events} events", rows.len());
+            looks += 1;
+        }
+    });
+    let (appends, ended) = (Arc::clone(&bank), Arc::clone(&over));
+    let appending = tokio::spawn(async move {
+        while !ended.load(Ordering::SeqCst) {
+            let done = appends.deposits("3", 1).await;
+            appends.tables().wait_for(&done, WAIT).await.unwrap();
+        }
+    });
+    let first = bank.tables().published().await.unwrap().unwrap();
+    for _ in 0..3 {
+        bank.tables().rebuild().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    }
+    assert_ne!(bank.tables().published().await.unwrap().unwrap(), first);
+    bank.tables().rebuild().roll_back().await.unwrap();
+    over.store(true, Ordering::SeqCst);
+    appending.await.unwrap();
+    reading.await.unwrap();
+    let done = bank.deposits("3", 1).await;
+    bank.tables().wait_for(&done, WAIT).await.unwrap();
+    let last = done.events()[0].position.get();
+    assert_eq!(bank.totals().await.iter().map(|(_, _, events)| *events).sum::<i64>(), last.cast_signed());
+    bank.tables().rebuild().drop_kept().await.unwrap();
+    let left = bank.store.generations("totals").await.unwrap().len();
+    assert_eq!((left, bank.ground.tables_like("totals\\_g%").await), (1, 1));
+}
+
+pub(crate) async fn a_build_that_is_called_off_takes_its_tables_along<G: Ground>() {
+    let bank = Bank::<G>::open().await;
+    let done = bank.deposits("alice", 1).await;
+    bank.tables().wait_for(&done, WAIT).await.unwrap();
+    // It cannot become complete, so that it can be called off.
+    bank.trouble.is_broken.store(true, Ordering::SeqCst);
+    let building = bank.tables().rebuild().begin().await.unwrap();
+    let table = format!("totals\\_g{}", building.generation());
+    let made = async {
+        while bank.ground.tables_like(&table).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT, made).await.unwrap();
+    building.call_off().await.unwrap();
+    assert_eq!(bank.ground.tables_like(&table).await, 0);
+    assert_eq!(bank.totals().await, [total("alice", 1, 1)]);
+}
+
+pub(crate) async fn an_event_with_a_key_delays_only_its_key_until_a_person_has_looked<G: Ground>() {
+    let bank = Bank::<G, true>::open().await;
+    let tables = bank.tables();
+    bank.deposits("alice", 1).await;
+    let overdrawn = bank.withdraws("carol", 9).await;
+    bank.deposits("carol", 20).await;
+    let last = bank.deposits("alice", 2).await;
+    tables.wait_for(&last, WAIT).await.unwrap();
+    assert_eq!(bank.totals().await, [total("alice", 3, 2)]);
+
+    let aside = bank.db.set_aside("totals").unwrap();
+    let waiting = aside.keys(None, 10).await.unwrap();
+    assert_eq!((waiting.len(), &*waiting[0].key, waiting[0].behind), (1, "carol", 1));
+    assert!(waiting[0].cause.to_lowercase().contains("check constraint"), "{}", waiting[0].cause);
+    let settled = aside.retry("carol").await.unwrap();
+    assert_eq!((settled.events, settled.still.map(|still| still.attempts)), (0, Some(2)));
+    let position = overdrawn.events()[0].position;
+    let settled = aside.skip("carol", position, "booked by mistake").await.unwrap();
+    assert_eq!((settled.events, settled.still), (2, None));
+    assert_eq!(bank.totals().await, [total("alice", 3, 2), total("carol", 20, 1)]);
+    let last = bank.withdraws("carol", 5).await;
+    tables.wait_for(&last, WAIT).await.unwrap();
+    let expected = [total("alice", 3, 2), total("carol", 15, 2)];
+    assert_eq!(bank.totals().await, expected);
+    tables.rebuild().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    assert_eq!(bank.totals().await, expected, "a rebuild leaves it out too");
+}
+
+/// Where work can end the transaction that it is given.
+#[cfg(feature = "postgres")]
+pub(crate) async fn work_that_ends_the_transaction_stops_the_projection_where_it_was<G: Ground>() {
+    let bank = Bank::<G>::open().await;
+    bank.trouble.commits.store(true, Ordering::SeqCst);
+    let done = bank.deposits("alice", 1).await;
+    let error = bank.tables().wait_for(&done, WAIT).await.unwrap_err();
+    let says = "ended the transaction";
+    assert!(matches!(&error, ViewError::Stopped { reason } if reason.contains(says)), "{error}");
+    let generation = bank.store.generations("totals").await.unwrap()[0].id;
+    let stands = bank.store.checkpoints(generation).await.unwrap();
+    assert!(stands.iter().all(|of| of.position.get() == 0), "{stands:?}");
+}

@@ -1,0 +1,96 @@
+//! Processes that keep read models are killed at any moment.
+
+use std::collections::HashMap;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals::prelude::*;
+use annals::{Log, ReadLog};
+use annals_core::conformance::Dice;
+
+use crate::bank::WAIT;
+use crate::ground::Ground;
+use crate::ledger::{ACCOUNTS, command, equal_a_replay, start};
+
+const PLACE: &str = "ANNALS_KILLS_PLACE";
+
+/// Gives commands until it is killed.
+pub(crate) fn work<G: Ground>() {
+    let Ok(place) = std::env::var(PLACE) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = G::open(&place).await;
+        let db = start::<G>(&store).await;
+        let process = std::process::id();
+        let mut dice = Dice::new(u64::from(process));
+        loop {
+            command(&db, process, &mut dice).await;
+            tokio::time::sleep(Duration::from_micros(dice.roll(10_000))).await;
+        }
+    });
+}
+
+fn victim<G: Ground>(ground: &G) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([G::VICTIM, "--exact", "--ignored"]).env(PLACE, ground.place());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn end(mut victim: Child) {
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+}
+
+/// How many events each process has appended, as far as the log was read.
+struct Working {
+    read: ReadLog,
+    events: HashMap<String, u64>,
+}
+
+impl Working {
+    /// How many there are of this one by now.
+    async fn events_of(&mut self, log: &impl Log, process: u32) -> u64 {
+        let page = log.read(self.read.clone()).await.unwrap();
+        self.read.after = page.scanned;
+        for actor in page.events.iter().filter_map(|event| event.metadata.actor.as_deref()) {
+            *self.events.entry(actor.to_owned()).or_default() += 1;
+        }
+        self.events.get(&process.to_string()).copied().unwrap_or_default()
+    }
+}
+
+fn kills() -> u64 {
+    std::env::var("ANNALS_TEST_KILLS").map_or(60, |kills| kills.parse().expect("ANNALS_TEST_KILLS is no number"))
+}
+
+pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_their_processes_are_killed<G: Ground>() {
+    let (ground, kills) = (G::new().await, kills());
+    let store = G::open(&ground.place()).await;
+    start::<G>(&store).await.stop().await;
+    // A program that knows nothing of read models appends all the time, too.
+    let foreign = Annals::on(Arc::new(store.clone()));
+    let mut dice = Dice::new(kills);
+    let mut working = Working { read: ReadLog::after(Position::START), events: HashMap::new() };
+    let mut one = victim(&ground);
+    for _ in 0..kills {
+        let other = victim(&ground);
+        // It is killed in the middle of its work.
+        let (least, began) = (1 + dice.roll(40), working.events_of(&store, one.id()).await);
+        let worked = async {
+            while working.events_of(&store, one.id()).await < began + least {
+                command(&foreign, std::process::id(), &mut dice).await;
+                tokio::time::sleep(Duration::from_micros(dice.roll(10_000))).await;
+            }
+        };
+        tokio::time::timeout(WAIT, worked).await.unwrap();
+        end(std::mem::replace(&mut one, other));
+    }
+    end(one);
+    let db = start::<G>(&store).await;
+    let head = equal_a_replay(&ground, &store, &db).await;
+    println!(
+        "{kills} kills: {head} events of {ACCOUNTS} accounts, each in its row and in the table once, at every position"
+    );
+    db.stop().await;
+}
