@@ -7,8 +7,9 @@ mod server;
 use std::time::Duration;
 
 use annals_core::{
-    Append, AppendError, AppendStreams, Condition, EventStore, Expected, Failure, Log, NewEvent, Position, Query,
-    ReadLog, Status, StreamChange, StreamId, Version, Violation,
+    Append, AppendError, AppendStreams, AtomicStreams, Condition, EventStore, Expected, Failure, GenerationSpec,
+    InlineViews, Log, NewEvent, Position, PreparedRow, Query, ReadLog, Status, StreamChange, StreamId, Version,
+    ViewStore, Violation,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
@@ -174,6 +175,34 @@ async fn a_transaction_that_is_open_for_long_delays_nobody_and_is_numbered_at_it
         .map(|event| event.recorded_at)
         .collect();
     assert!(recorded.is_sorted());
+}
+
+#[tokio::test]
+async fn rows_of_inline_views_are_refused_where_they_would_be_left_out() {
+    let (schema, store, pool) = with_orders().await;
+    let mut spec = GenerationSpec::new("orders", 1, store.id());
+    spec.inline = true;
+    let generation = store.begin_generation(spec).await.unwrap().id;
+    let carrying = || {
+        let mut append = to("order-1", 1).expecting(stream("order-1"), Expected::Version(Version::NONE));
+        let mut row = PreparedRow::new(generation, stream("order-1"), "1", Version::NONE);
+        row.value = Some("1".into());
+        append.rows.push(row);
+        append
+    };
+    let mut transaction = pool.begin().await.unwrap();
+    order(&schema, &mut transaction, "kept").await;
+    let error = store.append_in(&mut transaction, carrying()).await.unwrap_err();
+    assert!(matches!(error, AppendError::Invalid(_)), "{error:?}");
+    let free = Condition::none_matches(Query::tagged(["name:ada".parse().unwrap()]));
+    let error = store.append_if_in(&mut transaction, carrying(), free).await.unwrap_err();
+    assert!(matches!(error, AppendError::Invalid(_)), "{error:?}");
+    // The transaction can go on as if nothing had been asked.
+    let staged = store.append_in(&mut transaction, to("order-1", 1)).await.unwrap();
+    store.commit(transaction, [staged]).await.unwrap();
+    assert_eq!((orders(&schema).await, log(&store).await.len()), (vec!["kept".to_owned()], 1));
+    assert_eq!(store.read_standing(generation, &["1".into()]).await.unwrap(), []);
+    store.append_streams(carrying()).await.expect_err("the stream is at 1 by now");
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
 use annals_core::{
-    Append, AppendError, AppendStreams, Condition, EventStore, Expected, Failure, Log, NewEvent, Partition, Query,
-    StreamId,
+    Append, AppendError, AppendStreams, Condition, EventStore, Expected, Failure, GenerationSpec, InlineViews, Log,
+    NewEvent, Partition, PreparedRow, Query, StreamId, Version, ViewStore,
 };
 use annals_sqlite::{InTransaction, SqliteStore, rusqlite};
 
@@ -159,4 +159,27 @@ async fn many_at_once_are_each_on_their_own() {
         assert_eq!(outcome.is_err(), n.is_multiple_of(4), "{n}: {outcome:?}");
     }
     assert_eq!(found(&store).await, (75, 75));
+}
+
+#[tokio::test]
+async fn rows_of_inline_views_travel_with_an_append_and_are_undone_with_it() {
+    let store = store().await;
+    let mut spec = GenerationSpec::new("orders", 1, store.id());
+    spec.inline = true;
+    let generation = store.begin_generation(spec).await.unwrap().id;
+    for is_kept in [false, true] {
+        let carrying = move |transaction: &mut InTransaction<'_>| {
+            let stream = StreamId::new("order-1").unwrap();
+            let mut append = placed(1).expecting(stream.clone(), Expected::Version(Version::NONE));
+            let mut row = PreparedRow::new(generation, stream, "1", Version::NONE);
+            row.value = Some("one".into());
+            append.rows.push(row);
+            transaction.append(append)?;
+            if is_kept { Ok(()) } else { Err(Failed::Mind) }
+        };
+        assert_eq!(store.append_in(carrying).await.is_ok(), is_kept);
+        let found = store.read_standing(generation, &["1".into()]).await.unwrap();
+        let expected = is_kept.then(|| (Version::FIRST, Some("one".into())));
+        assert_eq!(found.into_iter().map(|row| (row.at, row.value)).next(), expected);
+    }
 }
