@@ -14,6 +14,7 @@ use tokio::task::JoinError;
 use crate::error::{Trouble, may_have_happened};
 use crate::options::Options;
 use crate::row::AllNames;
+use crate::settings;
 
 /// How long a connection that nobody uses is kept.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -36,6 +37,8 @@ pub(crate) struct Database {
     pub(crate) names: AllNames,
     connect: PgConnectOptions,
     connect_timeout: Duration,
+    /// Whether what is acknowledged must survive a power cut.
+    is_durable: bool,
     /// How many connections may have to be found dead before one is alive.
     tries: u32,
     texts: RwLock<HashMap<usize, SqlStr>>,
@@ -78,6 +81,7 @@ impl Database {
             names: AllNames::default(),
             connect,
             connect_timeout: options.connect_timeout,
+            is_durable: !options.read_only && !options.relaxed_durability,
             tries: options.readers + 1,
             texts: RwLock::default(),
         }
@@ -94,8 +98,17 @@ impl Database {
         may_have_happened(error) && *tries <= self.tries
     }
 
-    /// A connection of one's own, outside the pool.
+    /// A connection of one's own, outside the pool, to append on: the server may have been started with other settings since the last one.
     pub(crate) async fn connection(&self) -> Result<PgConnection, Error> {
+        let mut connection = self.unchecked_connection().await?;
+        if self.is_durable {
+            settings::check(self, &mut connection).await?;
+        }
+        Ok(connection)
+    }
+
+    /// As [`Database::connection`], for whoever does not append.
+    pub(crate) async fn unchecked_connection(&self) -> Result<PgConnection, Error> {
         let connecting = tokio::time::timeout(self.connect_timeout, self.connect.connect());
         connecting.await.unwrap_or(Err(Error::PoolTimedOut))
     }

@@ -23,10 +23,12 @@ impl Trouble {
                 "what stands between this program and `{name}` does not keep prepared statements: a pooler in transaction mode must know \
                  them"
             ),
+            _ if let Error::Configuration(what) = error => format!("`{name}` cannot be used: {what}"),
             Failure::Corrupt => format!("`{name}` is not as this program left it, noticed while {doing} it"),
             _ => format!("failed {doing} `{name}`"),
         };
-        Trouble { failure, context, cause: Some(error.to_string()) }
+        let is_told = matches!(error, Error::Configuration(_));
+        Trouble { failure, context, cause: (!is_told).then(|| error.to_string()) }
     }
 
     pub(crate) fn error(&self) -> StoreError {

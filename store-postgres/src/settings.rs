@@ -1,26 +1,22 @@
 //! Settings of the server under which an acknowledged append would not survive a power cut.
 
-use annals_core::{Failure, StoreError};
+use sqlx::Error;
 use sqlx::postgres::PgConnection;
 
 use crate::database::Database;
 use crate::statements as sql;
 
 /// Refuses a server that would lose what it acknowledged, and names the setting.
-pub(crate) async fn check(database: &Database, connection: &mut PgConnection) -> Result<(), StoreError> {
-    let settings: (String, String, String) = sqlx::query_as(database.text(sql::SETTINGS))
-        .fetch_one(connection)
-        .await
-        .map_err(|error| database.reading(&error))?;
+pub(crate) async fn check(database: &Database, connection: &mut PgConnection) -> Result<(), Error> {
+    let settings: (String, String, String) = sqlx::query_as(database.text(sql::SETTINGS)).fetch_one(connection).await?;
     match weak(&settings.0, &settings.1, &settings.2) {
         None => Ok(()),
         Some(setting) => {
-            let context = format!(
-                "`{}` has `{setting}`, so an acknowledged append could be lost with the power; change it, or ask for \
-                 `relaxed_durability`",
-                database.name
+            let what = format!(
+                "it has `{setting}`, so an acknowledged append could be lost with the power; change that, or ask for \
+                 `relaxed_durability`"
             );
-            Err(StoreError::new(Failure::Invalid, context))
+            Err(Error::Configuration(what.into()))
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::staged::Kinds;
 use crate::views::Views;
 use crate::watcher::Watcher;
 use crate::writer::Writer;
-use crate::{page, schema, settings, streams};
+use crate::{page, schema, streams};
 
 /// How many times an append goes back to the writer because others were faster.
 const TRIES_MAX: usize = 64;
@@ -112,7 +112,7 @@ impl PostgresStore {
     pub async fn migrate(options: Options) -> Result<(), StoreError> {
         let migrated = to_its_end(async move {
             let database = Database::new(&options);
-            let mut connection = database.connection().await.map_err(|error| database.reading(&error))?;
+            let mut connection = database.unchecked_connection().await.map_err(|error| database.reading(&error))?;
             schema::upgrade(&database, &mut connection, &options).await
         });
         migrated.await
@@ -236,13 +236,8 @@ impl Shared {
         let opened = to_its_end(async move {
             let database = Arc::new(Database::new(&options));
             let mut connection = database.connection().await.map_err(|error| database.reading(&error))?;
-            if !options.read_only {
-                if !options.relaxed_durability {
-                    settings::check(&database, &mut connection).await?;
-                }
-                if options.migrate {
-                    schema::upgrade(&database, &mut connection, &options).await?;
-                }
+            if !options.read_only && options.migrate {
+                schema::upgrade(&database, &mut connection, &options).await?;
             }
             let log = schema::accept(&database, &mut connection, &options).await?;
             let (moved, _) = watch::channel(0);

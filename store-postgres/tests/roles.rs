@@ -109,3 +109,28 @@ async fn a_role_that_may_change_rows_and_no_tables_does_everything_but_migrate()
     let other = store.begin_generation(GenerationSpec::new("things", 1, store.id())).await.unwrap();
     store.drop_generation(other.id).await.unwrap();
 }
+
+#[tokio::test]
+async fn settings_that_became_weak_are_noticed_when_the_connection_is_made_again() {
+    let schema = Schema::new();
+    PostgresStore::migrate(schema.options()).await.unwrap();
+    let rights = ["usage on", "select, insert, update, delete on all tables in", "usage on all sequences in"];
+    let role = Role::with(&schema, &rights).await;
+    let store = PostgresStore::connect_with(role.options(&schema).without_migration()).await.unwrap();
+    assert_eq!(append(&store).await.unwrap(), Position::new(1));
+    let mut other = connection().await;
+    let mut goes_on_with = async |setting: &str| {
+        let alter = format!("alter role {} {setting}", role.0);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(alter)).execute(&mut other).await.unwrap();
+        let cut = "select pg_terminate_backend(pid, 60000) from pg_stat_activity where usename = $1";
+        sqlx::query(cut).bind(&role.0).execute(&mut other).await.unwrap();
+    };
+    goes_on_with("set synchronous_commit = off").await;
+    let elsewhere = Append::new(StreamId::new("mine-2").unwrap(), [NewEvent::json("thing.happened", "{}")]);
+    let refused = store.append(elsewhere.clone()).await.unwrap_err();
+    let AppendError::Store(refused) = refused else { panic!("{refused:?}") };
+    assert_eq!(refused.failure(), Failure::Invalid);
+    assert!(refused.to_string().contains("synchronous_commit=off"), "{refused}");
+    goes_on_with("reset synchronous_commit").await;
+    assert_eq!(store.append(elsewhere).await.unwrap().last().position, Position::new(2));
+}
