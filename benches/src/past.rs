@@ -1,12 +1,10 @@
 //! Asking a view what a row was.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use annals::projections::{Options, Program};
-use annals::{Annals, Position, Store, prelude::*};
-use annals_sqlite::SqliteStore;
+use annals::{Annals, Position, Store, ViewStore, prelude::*};
 
 use crate::latency::{Laps, Latencies};
 use crate::seed::Seed;
@@ -99,13 +97,12 @@ impl Questions {
     }
 }
 
-/// A program with the view with history of the log of `store`, in the file at `views`; built first when it is not there.
+/// A program with the view with history of the log of `store`, in `views`; built first when it is not there.
 ///
 /// # Errors
 ///
 /// Those of the stores.
-pub async fn program(store: &Arc<dyn Store>, views: &Path) -> Outcome<Program> {
-    let views = Arc::new(SqliteStore::open(&format!("sqlite:{}", views.display())).await?);
+pub async fn program(store: &Arc<dyn Store>, views: Arc<dyn ViewStore>) -> Outcome<Program> {
     let projection = BalanceThen::projection().options(Options::default().verified_keys(0));
     Ok(Annals::on(Arc::clone(store)).with(projection).views_in(views).start().await?)
 }

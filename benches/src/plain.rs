@@ -1,6 +1,10 @@
 //! The same work on PostgreSQL by hand: sqlx with prepared statements, and a table with the columns and indexes of Annals' own.
 //! What Annals computes on the way (digests, checks) was computed before the clock starts.
 
+mod live;
+mod past;
+mod view;
+
 use annals::{Digest, NewEvent, StreamId};
 use annals_postgres::sqlx::postgres::{PgConnection, PgRow};
 use annals_postgres::sqlx::{self, Row};
@@ -15,6 +19,9 @@ use crate::bare::Content;
 use crate::rate::{Rate, Watch};
 use crate::replay::{Replayed, cents};
 use crate::server::Schema;
+pub use live::live;
+pub use past::ask;
+pub use view::rebuild;
 
 /// The kinds of events; the table has their places here, from 1.
 pub(crate) const KINDS: [&str; 4] = ["account.opened", "account.deposited", "account.withdrawn", "account.closed"];

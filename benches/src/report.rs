@@ -20,7 +20,7 @@ pub(crate) struct Row {
     pub(crate) work: String,
     pub(crate) unit: &'static str,
     /// What the other figure is of.
-    pub(crate) beside: &'static str,
+    pub(crate) beside: String,
     pub(crate) target: Option<Target>,
 }
 

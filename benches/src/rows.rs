@@ -1,5 +1,6 @@
 //! The rows: which workload, how much of it, on which store, beside what.
 
+mod backend;
 mod peaks;
 mod postgres;
 mod views;
@@ -32,7 +33,7 @@ pub(crate) fn all(report: &mut Report, quick: bool) -> Outcome<()> {
     commands(report, scaled(20_000))?;
     cold_commands(report, scaled(20_000), scaled(100_000))?;
     replays(report, scaled(1_000_000))?;
-    views::rows(report, scaled(1_000_000), quick)?;
+    views::rows::<backend::File>(report, scaled(1_000_000), quick)?;
     loads(report, quick)?;
     postgres::rows(report, quick)?;
     peaks::rows(report, scaled(5_000_000), scaled(50_000))
@@ -51,7 +52,7 @@ fn memory() -> Arc<dyn Store> {
 }
 
 fn row(name: &str, work: &str, unit: &'static str, beside: &'static str, target: Option<f64>) -> Row {
-    Row { name: name.into(), work: work.into(), unit, beside, target: target.map(Target::Ratio) }
+    Row { name: name.into(), work: work.into(), unit, beside: beside.into(), target: target.map(Target::Ratio) }
 }
 
 fn batches(report: &mut Report, events: usize) -> Outcome<()> {
@@ -247,14 +248,15 @@ fn cold_commands(report: &mut Report, commands: usize, aggregates: usize) -> Out
 /// A file with a log in it, in a directory of its own.
 fn filled(report: &Report, fill: Fill) -> Outcome<TempDir> {
     let directory = report.directory()?;
-    let path = file(directory.path());
-    report.runtime.block_on(async {
-        // Nobody's data: it need not survive a power cut.
-        let options = Options::file(&path).relaxed_durability();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open_with(options).await?);
-        fill.run(&store).await
-    })?;
+    report.runtime.block_on(self::fill(&file(directory.path()), fill))?;
     Ok(directory)
+}
+
+async fn fill(path: &Path, fill: Fill) -> Outcome<()> {
+    // Nobody's data: it need not survive a power cut.
+    let options = Options::file(path).relaxed_durability();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_with(options).await?);
+    fill.run(&store).await
 }
 
 fn replays(report: &mut Report, events: usize) -> Outcome<()> {

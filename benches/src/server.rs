@@ -54,8 +54,16 @@ impl Schema {
     ///
     /// Those of the store.
     pub async fn store(&self) -> Outcome<Arc<dyn Store>> {
-        let options = self.url.parse::<Options>()?.schema(&self.name)?;
-        Ok(Arc::new(PostgresStore::connect_with(options).await?))
+        Ok(Arc::new(PostgresStore::connect_with(self.options()?).await?))
+    }
+
+    /// How Annals is opened in this schema.
+    ///
+    /// # Errors
+    ///
+    /// When the URL is none.
+    pub fn options(&self) -> Outcome<Options> {
+        Ok(self.url.parse::<Options>()?.schema(&self.name)?)
     }
 
     /// A connection with nothing around it.
@@ -91,10 +99,19 @@ impl Schema {
     /// Those of the server.
     pub async fn make_plain_copy(&self) -> Outcome<()> {
         self.make_plain().await?;
-        let mut connection = self.connection().await?;
         let copy = sqlx::query(self.sql(include_str!("sql/plain_copy.sql"))).bind(plain::KINDS.map(str::to_owned));
-        copy.execute(&mut connection).await?;
-        for table in ["plain.by_hand", "annals.event"] {
+        copy.execute(&mut self.connection().await?).await?;
+        self.vacuum(&["plain.by_hand", "annals.event"]).await
+    }
+
+    /// Cleans these tables up and counts what is in them, as the server does by itself in time.
+    ///
+    /// # Errors
+    ///
+    /// Those of the server.
+    pub async fn vacuum(&self, tables: &[&str]) -> Outcome<()> {
+        let mut connection = self.connection().await?;
+        for table in tables {
             sqlx::raw_sql(self.sql(&format!("vacuum analyze {table}"))).execute(&mut connection).await?;
         }
         Ok(())

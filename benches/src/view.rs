@@ -1,12 +1,10 @@
 //! Building a read model from the whole log, end to end into its table.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::{Annals, Store};
-use annals_sqlite::SqliteStore;
+use annals::{Annals, Store, ViewStore};
 
 use crate::Outcome;
 use crate::account::AccountEvent;
@@ -56,14 +54,15 @@ impl Project<AccountEvent> for BalanceThen {
     }
 }
 
-/// Folds the whole log of `store` into a view of `slots` slots in a fresh file at `views`, until readers see it.
+/// Folds the whole log of `store` into a view of `slots` slots in `views`, where there is none yet, until readers see it.
 ///
 /// # Errors
 ///
 /// Those of the stores, and a row that holds what it should not.
 ///
 /// ```no_run
-/// # async fn example(store: std::sync::Arc<dyn annals::Store>, views: &std::path::Path) -> annals_benches::Outcome<()> {
+/// # use std::sync::Arc;
+/// # async fn example(store: Arc<dyn annals::Store>, views: Arc<dyn annals::ViewStore>) -> annals_benches::Outcome<()> {
 /// use annals_benches::view::{Balance, rebuild};
 ///
 /// let rate = rebuild::<Balance>(&store, views, 1_000_000, 1).await?;
@@ -71,8 +70,12 @@ impl Project<AccountEvent> for BalanceThen {
 /// # Ok(())
 /// # }
 /// ```
-pub async fn rebuild<V: View>(store: &Arc<dyn Store>, views: &Path, events: usize, slots: u16) -> Outcome<Rate> {
-    let views = Arc::new(SqliteStore::open(&format!("sqlite:{}", views.display())).await?);
+pub async fn rebuild<V: View>(
+    store: &Arc<dyn Store>,
+    views: Arc<dyn ViewStore>,
+    events: usize,
+    slots: u16,
+) -> Outcome<Rate> {
     let db = Annals::on(Arc::clone(store));
     let watch = Watch::start();
     // Rows are compared with a replay on another occasion: it would be a second reading of the log.

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use annals::{Annals, Position};
 use annals_benches::replay::{self, Fill};
 use annals_benches::view::{Balance, rebuild};
 use annals_benches::{Outcome, machine};
+use annals_sqlite::{Options, SqliteStore};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{file, filled, row, sqlite};
@@ -77,8 +79,10 @@ pub(crate) fn replay_peak(path: &str, events: &str) -> Outcome<()> {
 /// Builds a view of a log of so many events, beside it, and prints the most memory that took, in bytes.
 pub(crate) fn rebuild_peak(path: &str, events: &str) -> Outcome<()> {
     let (path, events) = (Path::new(path), events.parse()?);
-    let views = path.with_file_name("views.db");
-    runtime()?.block_on(async { rebuild::<Balance>(&sqlite(path).await?, &views, events, 1).await })?;
+    runtime()?.block_on(async {
+        let views = SqliteStore::open_with(Options::file(path.with_file_name("views.db"))).await?;
+        rebuild::<Balance>(&sqlite(path).await?, Arc::new(views), events, 1).await
+    })?;
     print_peak()
 }
 

@@ -1,6 +1,7 @@
 //! The rows of PostgreSQL, each beside the same work by hand with sqlx.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use annals::{Annals, Position};
@@ -11,7 +12,7 @@ use annals_benches::server::{self, Schema};
 use annals_benches::{Outcome, account, plain};
 use tokio::runtime::{Builder, Runtime};
 
-use super::row;
+use super::{backend, row, views};
 use crate::report::Report;
 
 /// The argument with which the program is one of several processes that append.
@@ -37,17 +38,13 @@ pub(super) fn rows(report: &mut Report, quick: bool) -> Outcome<()> {
     singles(report, scaled(20_000))?;
     batches(report, scaled(300_000))?;
     processes(report, scaled(40_000))?;
-    replays(report, scaled(1_000_000))
+    replays(report, scaled(1_000_000))?;
+    views::rows::<Schema>(report, scaled(1_000_000), quick)
 }
 
 /// Runs it in a schema of its own, which is dropped afterwards.
 fn measured<T>(runtime: &Runtime, work: impl AsyncFnOnce(&Schema) -> Outcome<T>) -> Outcome<T> {
-    let schema = Schema::new()?;
-    runtime.block_on(async {
-        let done = work(&schema).await;
-        schema.drop().await?;
-        done
-    })
+    backend::measured(runtime, Path::new(""), work)
 }
 
 fn singles(report: &mut Report, events: usize) -> Outcome<()> {

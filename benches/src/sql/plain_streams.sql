@@ -1,0 +1,2 @@
+-- every stream by its key.
+select key, name from annals.stream
