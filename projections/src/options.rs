@@ -19,6 +19,9 @@ pub struct Options {
     pub slots: u16,
     /// Events folded into one transaction while catching up. Default: 20,000. More is faster and takes more memory.
     pub batch_events_max: usize,
+    /// Events folded into one transaction while a generation is built that nobody reads yet, so that a row that changes often is
+    /// written seldom. Such a transaction also ends after a second, or when it changes as many rows as are kept at hand. Default: 500,000.
+    pub build_events_max: usize,
     /// Bytes of payload folded into one transaction. Default: 32 MiB.
     pub batch_bytes_max: usize,
     /// Rows kept at hand by each worker. Default: 200,000.
@@ -51,6 +54,7 @@ impl Default for Options {
         Options {
             slots: 1,
             batch_events_max: 20_000,
+            build_events_max: 500_000,
             batch_bytes_max: 32 << 20,
             rows_kept_max: 200_000,
             verified_keys: 8,
@@ -79,10 +83,10 @@ impl Options {
         self
     }
 
-    /// With transactions of at most so many events.
+    /// With transactions of at most so many events, also while a generation is built.
     #[must_use]
     pub fn batch_events_max(mut self, events: usize) -> Options {
-        self.batch_events_max = events.max(1);
+        (self.batch_events_max, self.build_events_max) = (events.max(1), events.max(1));
         self
     }
 

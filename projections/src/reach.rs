@@ -40,28 +40,33 @@ impl Reach<'_> {
     }
 
     async fn there(&self, mut live: Option<Generation>, token: &Token) -> Result<Generation, ViewError> {
+        // Workers of this process tell soon enough, as a rule.
+        let mut looks = false;
         loop {
             let found = match live.take() {
                 Some(live) => Ok(live),
                 None => self.live().await,
             };
             match found {
-                Ok(generation) if self.comes_to(&generation, token).await? => return Ok(generation),
+                Ok(generation) if self.comes_to(&generation, token, looks).await? => return Ok(generation),
                 Ok(generation) => self.is_at_work(&generation).await?,
                 Err(ViewError::Building { .. }) => self.built().await?,
                 Err(error) => return Err(error),
             }
+            looks = true;
         }
     }
 
     /// Whether a generation comes so far within a little while: its workers in this process tell at once, those elsewhere are seen
-    /// in the store.
-    async fn comes_to(&self, generation: &Generation, token: &Token) -> Result<bool, ViewError> {
+    /// in the store; it is not looked there, unless told to, when there are none elsewhere.
+    async fn comes_to(&self, generation: &Generation, token: &Token, looks: bool) -> Result<bool, ViewError> {
         let mut told = pin!(self.following.reached(generation.id, token));
-        tokio::select! {
-            biased;
-            () = &mut told => return Ok(true),
-            stands = self.has_reached(generation, token) => if stands? { return Ok(true) },
+        if looks || !self.following.works_on_all(generation.id) {
+            tokio::select! {
+                biased;
+                () = &mut told => return Ok(true),
+                stands = self.has_reached(generation, token) => if stands? { return Ok(true) },
+            }
         }
         Ok(tokio::time::timeout(LOOK, told).await.is_ok())
     }

@@ -35,6 +35,8 @@ pub(crate) struct Rows<V> {
     folds: u64,
     // Whether rows stand at versions of their streams.
     inline: bool,
+    // Whether the store has no row of the slot that is not at hand.
+    all: bool,
     bytes: u64,
 }
 
@@ -79,7 +81,8 @@ pub(crate) struct Unwritable {
 
 impl<V: View> Rows<V> {
     pub(crate) fn keeping(kept_max: usize) -> Rows<V> {
-        Rows { cached: LruCache::new_unbounded(), kept_max, of_batch: 0, batches: 0, folds: 0, inline: false, bytes: 0 }
+        let cached = LruCache::new_unbounded();
+        Rows { cached, kept_max, of_batch: 0, batches: 0, folds: 0, inline: false, all: false, bytes: 0 }
     }
 
     /// The same for a view whose rows travel with appends: what a row has already is not folded onto it again.
@@ -88,9 +91,21 @@ impl<V: View> Rows<V> {
         self
     }
 
+    /// The same for a slot of which the store has no rows yet.
+    pub(crate) fn all(mut self, all: bool) -> Rows<V> {
+        self.all = all;
+        self
+    }
+
+    /// Whether there are no rows besides those at hand.
+    pub(crate) fn are_all(&self) -> bool {
+        self.all
+    }
+
     /// Lets go of the rows that were not used for longest, but not of those of the last batch, which the store may not have yet.
     pub(crate) fn trim(&mut self) {
         while self.cached.len() > self.kept_max.max(self.of_batch) {
+            self.all = false;
             let gone = self.cached.remove_lru();
             self.bytes -= gone.map_or(0, |(_, cached)| size(cached.stored.as_ref()));
         }
@@ -134,6 +149,7 @@ impl<V: View> Rows<V> {
 
     /// Forgets all rows, because appends may change them.
     pub(crate) fn forget_all(&mut self) {
+        self.all = false;
         self.cached.clear();
         self.bytes = 0;
     }
@@ -160,6 +176,7 @@ impl<V: View> Rows<V> {
 
     /// Forgets a row, because somebody else changed it.
     pub(crate) fn forget(&mut self, key: &str) {
+        self.all = false;
         let gone = self.cached.remove(key);
         self.bytes -= gone.map_or(0, |gone| size(gone.stored.as_ref()));
     }
@@ -377,6 +394,11 @@ impl<'a> Run<'a> {
 }
 
 impl Changes {
+    /// How much of it is about the past, or about keys that wait.
+    pub(crate) fn past(&self) -> usize {
+        self.versions.len() + self.touched.len() + self.park.len()
+    }
+
     /// An event is set aside once for a key, also when it reads as several.
     fn set_aside(&mut self, key: &str, record: &RecordedEvent, poison: Option<Poison>, now: DateTime<Utc>) {
         let mut of_event = self.park.iter().rev().take_while(|parked| parked.position == record.position);

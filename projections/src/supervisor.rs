@@ -264,6 +264,12 @@ impl Following {
         .flatten()
     }
 
+    /// Whether workers of this process have every slot of a generation, as far as is known here.
+    pub(crate) fn works_on_all(&self, generation: GenerationId) -> bool {
+        let all = self.of(generation, |followed| followed.slots.iter().all(|slot| slot.borrow().owner.is_some()));
+        all.unwrap_or(false)
+    }
+
     /// Returns when the workers of this process have taken every slot of a generation so far; never when there are none.
     pub(crate) async fn reached(&self, generation: GenerationId, token: &Token) {
         let Some(slots) = self.of(generation, |followed| followed.slots.clone()) else {

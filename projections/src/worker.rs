@@ -11,10 +11,11 @@ mod restore;
 mod share;
 mod shift;
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use annals_core::{
-    Checkpoint, CommitError, EventId, Failure, Filter, Generation, Partition, Position, ReadLog, RecordedEvent,
+    Checkpoint, CommitError, EventId, Failure, Filter, Generation, Partition, Phase, Position, ReadLog, RecordedEvent,
     RowChange, StandingRow, Store, StoreError, Version,
 };
 use tokio::sync::watch;
@@ -223,6 +224,11 @@ impl<V: View> Work<V> {
         self.following.tell(&self.generation, partition, position, rows);
     }
 
+    /// Whether it is on its way to the head for the first time, and nobody reads what it folds.
+    fn is_building(&self) -> bool {
+        self.generation.phase == Phase::Building && !self.progress.was_live()
+    }
+
     fn post(&self) -> Post<'_> {
         let (views, generation, owner) = (&self.views, &self.generation, &self.owner);
         let (slot, share) = (self.slot, self.share.as_ref());
@@ -245,16 +251,26 @@ impl<V: View> Work<V> {
             if let Err(error) = shift.look_after().await {
                 return error;
             }
-            let mut moved = false;
+            let mut more = false;
             for index in 0..shift.feeds.len() {
                 match shift.step(index).await {
-                    Ok(stepped) => moved |= stepped,
+                    Ok(stepped) => more |= stepped,
                     Err(error) => return error,
                 }
             }
-            if !moved {
-                self.progress.state(SlotState::Live);
-                hint.wait(self.options.poll).await;
+            if more {
+                continue;
+            }
+            // What comes now is folded while the last batch is being committed.
+            let mut hinted = pin!(hint.wait(self.options.poll));
+            shift.has_read_all();
+            loop {
+                tokio::select! {
+                    () = &mut hinted => break,
+                    settled = shift.settle(), if !shift.has_settled() => if let Err(error) = settled {
+                        return error;
+                    },
+                }
             }
         }
     }

@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/005_log_head.sql"),
     include_str!("sql/migrations/006_inline.sql"),
     include_str!("sql/migrations/007_own_work.sql"),
+    include_str!("sql/migrations/008_rows.sql"),
 ];
 
 /// Brings the schema to the newest version, and gives a new log its id.

@@ -240,6 +240,10 @@ impl Progress {
         self.told.borrow().settled_events
     }
 
+    pub(crate) fn was_live(&self) -> bool {
+        self.told.borrow().was_live
+    }
+
     /// Tells a recorder of metrics how far behind it is.
     pub(crate) fn publish(&self) {
         let progress = self.told.borrow();

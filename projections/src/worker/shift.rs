@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
@@ -29,6 +29,9 @@ const LOOKUP_KEYS: usize = 5_000;
 /// Events read at once, and folded before the next ones are: all that is in memory of a batch besides what it changes.
 const PAGE_EVENTS: usize = 2_048;
 
+/// How long a batch goes on of what nobody reads: what is folded again at most, when the worker dies.
+const BUILD_BATCH: Duration = Duration::from_secs(1);
+
 /// From the taking of a lease to its loss.
 pub(super) struct Shift<'a, V: View> {
     work: &'a Work<V>,
@@ -37,6 +40,8 @@ pub(super) struct Shift<'a, V: View> {
     rows: Rows<V>,
     /// The batch that is being committed, at most one. Its rows are at hand as they will be.
     committing: JoinSet<Result<Committing, CommitError>>,
+    /// Whether it stands at the head when that batch is taken.
+    at_head: bool,
     parked: HashSet<String>,
     parked_events: usize,
     /// Keys that are tried again by themselves, and when.
@@ -59,6 +64,9 @@ pub(super) struct Feed {
 /// A batch that is being folded.
 struct Batch {
     begun: Position,
+    since: Instant,
+    /// Whether nobody reads what is built here.
+    building: bool,
     events: usize,
     bytes: usize,
     changes: Changes,
@@ -80,11 +88,12 @@ struct Committing {
 impl<'a, V: View> Shift<'a, V> {
     pub(super) async fn begin(work: &'a Work<V>, held: &'a Held) -> Result<Shift<'a, V>, WorkError> {
         work.restore(held).await?;
-        let mut feeds = Vec::new();
+        let (mut feeds, mut is_new) = (Vec::new(), true);
         let checkpoints = work.views.checkpoints(work.generation.id).await?;
         for partition in (0..work.log.partitions()).map(Partition) {
             let found =
                 checkpoints.iter().find(|checkpoint| checkpoint.slot == work.slot && checkpoint.partition == partition);
+            is_new &= found.is_none();
             let start = Checkpoint::start(work.slot, partition);
             let checkpoint = found.unwrap_or(&start);
             same_log(&*work.log, &work.generation, checkpoint).await?;
@@ -99,12 +108,14 @@ impl<'a, V: View> Shift<'a, V> {
                 oldest: None,
             });
         }
+        let inline = work.generation.spec.inline;
         let mut shift = Shift {
             work,
             held,
             feeds,
-            rows: Rows::keeping(work.options.rows_kept_max).inline(work.generation.spec.inline),
+            rows: Rows::keeping(work.options.rows_kept_max).inline(inline).all(is_new && !inline),
             committing: JoinSet::new(),
+            at_head: false,
             parked: HashSet::new(),
             parked_events: 0,
             retries: BTreeMap::new(),
@@ -135,11 +146,11 @@ impl<'a, V: View> Shift<'a, V> {
         Ok(())
     }
 
-    /// Takes one partition a batch further. `false`: there was nothing new, and everything before is settled.
+    /// Takes one partition a batch further. `false`: that was all there is, and the last of it may still be on its way.
     pub(super) async fn step(&mut self, index: usize) -> Result<bool, WorkError> {
         let work = self.work;
         let begun = self.feeds[index].position;
-        let mut batch = Batch::begin(begun, self.rows.batch());
+        let mut batch = Batch::begin(begun, work.is_building(), self.rows.batch());
         let at_end = loop {
             let feed = &mut self.feeds[index];
             work.progress.turns_to(Activity::Reading);
@@ -184,13 +195,12 @@ impl<'a, V: View> Shift<'a, V> {
         if let Some((_, recorded_at)) = &stuck {
             self.feeds[index].oldest = Some(*recorded_at);
         }
-        // Only a batch behind which there is another one may be on its way while somebody waits.
-        if at_end || stuck.is_some() {
-            self.settle().await?;
-        }
         match stuck {
-            Some((error, _)) => Err(WorkError::Stopped(self.stuck(index, &error))),
-            None => Ok(moved),
+            Some((error, _)) => {
+                self.settle().await?;
+                Err(WorkError::Stopped(self.stuck(index, &error)))
+            }
+            None => Ok(!at_end),
         }
     }
 
@@ -284,8 +294,27 @@ impl<'a, V: View> Shift<'a, V> {
         Ok(())
     }
 
-    /// Waits until the batch on its way was taken, if there is one.
-    async fn settle(&mut self) -> Result<(), WorkError> {
+    /// Nothing was left to read: it stands at the head as soon as the batch on its way is taken.
+    pub(super) fn has_read_all(&mut self) {
+        self.at_head = true;
+        if self.has_settled() {
+            self.arrive();
+        }
+    }
+
+    fn arrive(&mut self) {
+        if std::mem::take(&mut self.at_head) {
+            self.work.progress.state(SlotState::Live);
+        }
+    }
+
+    /// Whether no batch is on its way.
+    pub(super) fn has_settled(&self) -> bool {
+        self.committing.is_empty()
+    }
+
+    /// Waits until the batch on its way was taken, if there is one. May be dropped while it waits.
+    pub(super) async fn settle(&mut self) -> Result<(), WorkError> {
         let work = self.work;
         let Some(ended) = self.committing.join_next().await else { return Ok(()) };
         let Committing { partition, up_to, taken, rows, park } = ended
@@ -296,6 +325,7 @@ impl<'a, V: View> Shift<'a, V> {
         let oldest = self.feeds.iter().find(|feed| feed.partition == partition).and_then(|feed| feed.oldest);
         work.progress.settled_to(partition, up_to, Taken { oldest, ..taken });
         work.progress.parked_keys(self.parked.len() as u64);
+        self.arrive();
         Ok(())
     }
 
@@ -376,6 +406,9 @@ impl<'a, V: View> Shift<'a, V> {
     /// Brings the rows to hand that a batch needs.
     async fn fetch(&mut self, steps: &[Step<V>]) -> Result<(), WorkError> {
         let missing = self.rows.missing(steps);
+        if self.rows.are_all() {
+            return Ok(missing.into_iter().try_for_each(|key| self.rows.learn(key, None))?);
+        }
         for keys in missing.chunks(LOOKUP_KEYS) {
             if self.work.generation.spec.inline {
                 for StandingRow { key, value, at } in self.work.standing(keys).await? {
@@ -395,8 +428,8 @@ impl<'a, V: View> Shift<'a, V> {
 }
 
 impl Batch {
-    fn begin(begun: Position, changes: Changes) -> Batch {
-        Batch { begun, events: 0, bytes: 0, changes, told: None, stuck: None }
+    fn begin(begun: Position, building: bool, changes: Changes) -> Batch {
+        Batch { begun, since: Instant::now(), building, events: 0, bytes: 0, changes, told: None, stuck: None }
     }
 
     /// Whether it is handed over as it is. Rows of an inline view are read again for each page.
@@ -404,8 +437,17 @@ impl Batch {
         let options = &work.options;
         self.stuck.is_some()
             || work.generation.spec.inline
-            || self.events >= options.batch_events_max
             || self.bytes >= options.batch_bytes_max
+            || match self.building {
+                false => self.events >= options.batch_events_max,
+                // A row that changes again and again is written once; what is kept of its past is not, and larger batches gain nothing.
+                true => {
+                    self.events >= options.build_events_max
+                        || self.since.elapsed() >= BUILD_BATCH
+                        || self.changes.rows.len() >= options.rows_kept_max.max(options.batch_events_max)
+                        || self.changes.past() >= options.batch_events_max
+                }
+            }
     }
 }
 

@@ -109,6 +109,35 @@ async fn a_build_goes_on_where_the_last_program_died() {
 }
 
 #[tokio::test]
+async fn a_build_writes_a_row_seldom_that_changes_often() {
+    let store = store().await;
+    filled(&store, 500).await;
+    let mut options = options().batch_events_max(7);
+    options.build_events_max = 500_000;
+    let projection = Projection::<BalanceV2>::new().options(options);
+    let db = Annals::on(store.handle()).with(projection).start().await.unwrap();
+    let euros =
+        async || db.view::<BalanceV2>().rows().await.unwrap().rows.iter().map(|row| row.value.euros).sum::<i64>();
+    assert_eq!(euros().await, 500);
+    // Each of them may take a second.
+    let commits = db.status()[0].slots[0].commits.as_ref().unwrap().count;
+    assert!(commits < 500 / 7, "{commits} commits");
+    let done = happens(&db, "0", deposited(100)).await;
+    db.view::<BalanceV2>().wait_for(&done, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(euros().await, 501);
+}
+
+#[tokio::test]
+async fn a_build_finds_the_rows_that_it_has_no_room_for_at_hand() {
+    let store = store().await;
+    filled(&store, 300).await;
+    let db = program_with(&store, options().batch_events_max(7).rows_kept_max(3)).await;
+    assert_eq!(db.status()[0].slots[0].rows_at_hand, 6, "those of the last batch");
+    let rows = contents(&db).await;
+    assert!(rows.len() == 10 && rows.values().all(|row| row.events == 30), "{rows:?}");
+}
+
+#[tokio::test]
 async fn one_rebuild_at_a_time_and_it_can_be_called_off() {
     let store = store().await;
     filled(&store, 50).await;

@@ -76,3 +76,16 @@ async fn rows_and_their_past_are_found_without_looking_through_a_million_version
     }
     large.end(&wrong).await;
 }
+
+#[tokio::test]
+async fn rows_are_found_key_by_key_by_plans_that_were_made_while_there_were_none() {
+    let mut empty = Large::with("select 1").await;
+    let mut wrong = Vec::new();
+    for text in [sql::CHOSEN_FORWARD, sql::CHOSEN_BACKWARD] {
+        let plan = empty.plan("force_generic_plan", "explain", text, "1, array['a', 'b']::bytea[], 101, 4194304").await;
+        if !plan.contains("Index Cond: ((generation = $1) AND (key = wanted.key))") {
+            wrong.push(plan);
+        }
+    }
+    empty.end(&wrong).await;
+}

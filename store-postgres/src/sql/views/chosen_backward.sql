@@ -1,5 +1,5 @@
 -- rows with these keys, and how far the generation had come, of one moment; nothing when it is gone. the page ends behind so many bytes of
--- values.
+-- values. each key is looked up by itself (limit 1), however few rows there were when that was planned.
 select part, key, value, entry, slot, partition, position, event from annals.view_state($1)
 union all
 select 2, page.key, page.value, ''::bytea, null, null, null, null
@@ -9,10 +9,10 @@ from (
         found.value,
         sum(octet_length(found.value)) over (order by found.key desc rows between unbounded preceding and 1 preceding) as bytes_before
     from (
-        select view_row.key, view_row.value
+        select wanted.key, kept.value
         from unnest($2::bytea[]) as wanted(key)
-        join annals.view_row on view_row.generation = $1 and view_row.key = wanted.key
-        order by view_row.key desc
+        cross join lateral (select value from annals.view_row where generation = $1 and key = wanted.key limit 1) as kept
+        order by wanted.key desc
         limit $3
     ) as found
 ) as page
