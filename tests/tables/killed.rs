@@ -18,6 +18,11 @@ const PLACE: &str = "ANNALS_KILLS_PLACE";
 /// Gives commands until it is killed.
 pub(crate) fn work<G: Ground>() {
     let Ok(place) = std::env::var(PLACE) else { return };
+    // Nobody is there to kill it when the test has failed.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_line(&mut String::new());
+        std::process::exit(1)
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let store = G::open(&place).await;
@@ -34,12 +39,13 @@ pub(crate) fn work<G: Ground>() {
 fn victim<G: Ground>(ground: &G) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([G::VICTIM, "--exact", "--ignored"]).env(PLACE, ground.place());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn end(mut victim: Child) {
     victim.kill().unwrap();
-    victim.wait().unwrap();
+    let ended = victim.wait().unwrap();
+    assert_eq!(ended.code(), None, "it had ended by itself");
 }
 
 /// How many events each process has appended, as far as the log was read.
