@@ -86,8 +86,8 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// [`AppendError::Invalid`] for what can never succeed, [`AppendError::IdClash`] when the ids belong to something else; else what the
-    /// store has to say. A conflict is found out at the commit.
+    /// [`AppendError::Invalid`] for what can never succeed, and for an append that carries rows of inline views: nothing would write them.
+    /// [`AppendError::IdClash`] when the ids belong to something else; else what the store has to say. A conflict is found out at the commit.
     ///
     /// ```no_run
     /// use annals_core::{AppendStreams, NewEvent, StreamId};

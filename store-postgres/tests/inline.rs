@@ -35,11 +35,12 @@ struct Ground {
 }
 
 impl Ground {
-    async fn of(inline: bool) -> Ground {
+    async fn of(inline: bool, indexes: &[&str]) -> Ground {
         let schema = Schema::new();
         let store = PostgresStore::connect_with(schema.options().statement_timeout(PATIENT * 2)).await.unwrap();
         let mut spec = GenerationSpec::new("balances", 1, store.id());
         spec.inline = inline;
+        spec.indexes = indexes.iter().map(|name| (*name).to_owned()).collect();
         let generation = store.begin_generation(spec).await.unwrap();
         let asked = store.acquire_lease(&generation.lease_name(0), "worker-a", TTL).await.unwrap();
         let Acquired::Granted(lease) = asked else { panic!("{asked:?}") };
@@ -63,7 +64,8 @@ impl Ground {
     fn step(&self, key: &str) -> JoinHandle<Result<(), CommitError>> {
         let to = Checkpoint { position: Position::new(1), ..Checkpoint::start(0, Partition(0)) };
         let mut step = ViewCommit::new(self.generation.id, self.lease.clone(), Position::START, to);
-        step.rows = vec![RowChange { key: key.into(), value: Some("by the step".into()), indexed: Vec::new() }];
+        let indexed = self.generation.spec.indexes.clone();
+        step.rows = vec![RowChange { key: key.into(), value: Some("by the step".into()), indexed }];
         if self.generation.spec.inline {
             step.stands = vec![RowStep { key: key.into(), from: Version::NONE, to: Version::FIRST }];
         }
@@ -112,7 +114,7 @@ impl Ground {
 
 #[tokio::test]
 async fn an_append_waits_for_no_step_that_has_hold_of_its_row_and_leaves_the_row_to_it() {
-    let mut ground = Ground::of(true).await;
+    let mut ground = Ground::of(true, &[]).await;
     ground.append("other", 0).await.unwrap().unwrap();
     let stream = StreamId::new("account-1").unwrap();
     ground.store.append(Append::new(stream, [NewEvent::json("account.deposited", "0")])).await.unwrap();
@@ -158,7 +160,7 @@ async fn a_generation_that_is_dropped_while_places_are_made_in_it_leaves_none_be
         "select annals.make_stands(array[ID], array['1'::bytea])".to_owned(),
         format!("select annals.make_stands_of_step(ID, {lease}, array['1'::bytea])"),
     ] {
-        let mut ground = Ground::of(true).await;
+        let mut ground = Ground::of(true, &[]).await;
         let id = ground.generation.id;
         let make = make.replace("ID", &id.to_string()).replace("LEASE", &ground.lease.name);
         ground.run(&format!("begin; {make}")).await;
@@ -180,7 +182,7 @@ async fn a_generation_that_is_dropped_while_places_are_made_in_it_leaves_none_be
 
 #[tokio::test]
 async fn places_are_not_made_in_a_generation_that_is_being_dropped_and_appends_do_not_wait_for_that() {
-    let mut ground = Ground::of(true).await;
+    let mut ground = Ground::of(true, &[]).await;
     let (id, name) = (ground.generation.id, ground.lease.name.clone());
     ground.run(&format!("begin; select annals.drop_generation({id}, array[convert_to('{name}', 'utf8')])")).await;
     assert_eq!(soon(ground.append("1", 0)).await.unwrap().unwrap(), 1);
@@ -197,15 +199,16 @@ async fn places_are_not_made_in_a_generation_that_is_being_dropped_and_appends_d
 
 #[tokio::test]
 async fn a_step_whose_row_another_slot_writes_at_the_same_moment_is_taken_behind_it() {
-    let mut ground = Ground::of(false).await;
-    let id = ground.generation.id;
-    ground
-        .run(&format!("begin; insert into annals.view_row (generation, key, value) values ({id}, 'row', 'first')"))
-        .await;
-    let step = ground.step("row");
-    ground.until_waits("take_step").await;
-    ground.run("commit").await;
-    soon(step).await.unwrap().unwrap();
-    let page = ground.store.read_rows(ReadRows::of(id, RowsBy::Keys(vec!["row".into()]))).await.unwrap();
-    assert_eq!(page.rows[0].value.as_ref(), b"by the step");
+    for indexes in [&[][..], &["one"]] {
+        let mut ground = Ground::of(false, indexes).await;
+        let id = ground.generation.id;
+        let insert = "insert into annals.view_row (generation, key, value) values";
+        ground.run(&format!("begin; {insert} ({id}, 'row', 'first')")).await;
+        let step = ground.step("row");
+        ground.until_waits("take_step").await;
+        ground.run("commit").await;
+        soon(step).await.unwrap().unwrap();
+        let page = ground.store.read_rows(ReadRows::of(id, RowsBy::Keys(vec!["row".into()]))).await.unwrap();
+        assert_eq!(page.rows[0].value.as_ref(), b"by the step");
+    }
 }
