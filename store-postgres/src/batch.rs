@@ -241,6 +241,35 @@ impl Batch {
         Ok(arguments)
     }
 
+    /// The parameters of `sql/append_one.sql`; none when it is more than one event that nothing newer than `head` can stand against.
+    pub(crate) fn arguments_of_one(&self, head: u64, changes: i64) -> Result<Option<PgArguments>, Error> {
+        let columns = &self.columns;
+        let [request] = &self.taken[..] else { return Ok(None) };
+        let ([(_, event)], [encoded]) = (&request.append.events[..], &request.events[..]) else { return Ok(None) };
+        let is_checked = self.least_behind.is_none_or(|behind| behind >= head.cast_signed());
+        if !is_checked || !columns.revived.is_empty() || !request.rows.is_empty() {
+            return Ok(None);
+        }
+        let mut arguments = PgArguments::default();
+        let mut give = || -> Result<(), sqlx::error::BoxDynError> {
+            arguments.add(head.cast_signed())?;
+            arguments.add(changes)?;
+            arguments.add(columns.streams[0])?;
+            arguments.add(columns.versions[0])?;
+            arguments.add(columns.kinds[0])?;
+            arguments.add(encoded.occurred_at)?;
+            arguments.add(self.recorded)?;
+            arguments.add(event.id.as_uuid())?;
+            arguments.add(encoded.digest)?;
+            arguments.add(encoded.tags.as_deref())?;
+            arguments.add(encoded.metadata.as_deref())?;
+            arguments.add(&*event.payload)?;
+            arguments.add(&encoded.hashes)
+        };
+        give().map_err(Error::Encode)?;
+        Ok(Some(arguments))
+    }
+
     /// Whether rows travel with it.
     pub(crate) fn carries_rows(&self) -> bool {
         self.taken.iter().any(|request| !request.rows.is_empty())

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use annals_core::{Failure, StoreError};
@@ -11,9 +11,10 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Error, SqlStr};
 use tokio::task::JoinError;
 
+use crate::copied::Horizon;
 use crate::error::{Trouble, may_have_happened};
+use crate::events::AllNames;
 use crate::options::Options;
-use crate::row::AllNames;
 use crate::settings;
 
 /// How long a connection that nobody uses is kept.
@@ -33,6 +34,10 @@ pub(crate) struct Database {
     pub(crate) reads_large_payloads: AtomicBool,
     /// The types, as a hash, that were asked for last and are rare in the log.
     pub(crate) rare_types: AtomicU64,
+    /// How far the log went when somebody read it last.
+    pub(crate) seen_head: AtomicU64,
+    /// What the last long page was read by.
+    pub(crate) horizon: Mutex<Option<Arc<Horizon>>>,
     /// What readers know of names.
     pub(crate) names: AllNames,
     connect: PgConnectOptions,
@@ -78,6 +83,8 @@ impl Database {
             quoted,
             reads_large_payloads: AtomicBool::new(false),
             rare_types: AtomicU64::new(0),
+            seen_head: AtomicU64::new(0),
+            horizon: Mutex::default(),
             names: AllNames::default(),
             connect,
             connect_timeout: options.connect_timeout,

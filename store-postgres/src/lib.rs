@@ -17,8 +17,10 @@
 //! shows the log, and `annals.readable_streams` the streams.
 
 mod batch;
+mod copied;
 mod database;
 mod error;
+mod events;
 mod job;
 mod judge;
 mod known;

@@ -10,9 +10,10 @@ use annals_core::{
 use sqlx::postgres::PgRow;
 use sqlx::{Error, query, query_with};
 
+use crate::copied::Copied;
 use crate::database::Database;
-use crate::error::corrupt;
-use crate::row::{self, number, optional_int8};
+use crate::events::{self, Read};
+use crate::row::{number, optional_int8};
 use crate::search::{self, Search, Statement, Wanted};
 use crate::statements as sql;
 use crate::streams;
@@ -27,6 +28,9 @@ const SMALL_EVENTS_MAX: usize = 4_096;
 /// Types of which there is one event in so many of the log, or more, are read along with it.
 const AMONG: u64 = 4;
 
+/// Events from which on a page is long: the server plans each copy anew, which must not be much of the work.
+const LONG: usize = 512;
+
 /// Positions that one page looks through at most when no index gives exactly what is wanted; some tens of milliseconds.
 const WINDOW: u64 = 65_536;
 
@@ -36,17 +40,14 @@ pub(crate) async fn of_stream(database: &Database, read: &ReadStream) -> Result<
         Direction::Forward => sql::STREAM_FORWARD,
         Direction::Backward => sql::STREAM_BACKWARD,
     };
-    let rows = query(database.text(statement))
+    let query = query(database.text(statement))
         .bind(read.stream.as_str())
         .bind(read.from.get().cast_signed())
         .bind(read.to.get().cast_signed())
         .bind(read.shown == Shown::Everything)
         .bind(read.limit.min(EVENTS_MAX) as i64)
-        .bind(PAGE_BYTES_MAX as i64)
-        .fetch_all(&database.pool)
-        .await?;
-    let seen = streams::seen(rows.first().ok_or(Error::RowNotFound)?)?;
-    let events = row::events(database, &rows, 8).await?;
+        .bind(PAGE_BYTES_MAX as i64);
+    let Read { seen, events, .. } = events::read(database, query, 8, streams::seen).await?;
     let state = seen.state;
     let shown_from = match read.shown {
         Shown::Visible => state.first_visible(),
@@ -226,9 +227,15 @@ struct Looked {
 
 /// The events of a range that are one of `wanted`.
 async fn look(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: usize) -> Result<Looked, Error> {
+    let looked = look_at(database, range, wanted, limit).await?;
+    database.seen_head.fetch_max(looked.head, Ordering::Relaxed);
+    Ok(looked)
+}
+
+async fn look_at(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: usize) -> Result<Looked, Error> {
     let Range { after, up_to, direction } = range;
     let up_to = up_to.min(Position::MAX.get());
-    let rows: Vec<PgRow> = if wanted.iter().any(Wanted::is_anything) {
+    let Read { seen: head, events, .. } = if wanted.iter().any(Wanted::is_anything) {
         // To add up sizes costs the server more than everything else, so it only does so where payloads are large.
         if !database.reads_large_payloads.load(Ordering::Relaxed) {
             let small = look_for_small(database, range, limit).await?;
@@ -243,7 +250,7 @@ async fn look(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: u
             Direction::Backward => sql::LOG_BACKWARD,
         };
         let query = query(database.text(statement)).bind(after.cast_signed()).bind(up_to.cast_signed());
-        query.bind(limit as i64).bind(PAGE_BYTES_MAX as i64).fetch_all(&database.pool).await?
+        events::read(database, query.bind(limit as i64).bind(PAGE_BYTES_MAX as i64), 1, head_of).await?
     } else {
         if let ([of_types], Direction::Forward) = (wanted, direction)
             && let Some(types) = of_types.types_alone()
@@ -253,15 +260,17 @@ async fn look(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: u
         }
         let search = Search::new(after, up_to, direction, limit)?;
         let (text, arguments): Statement = search.page(wanted, PAGE_BYTES_MAX)?;
-        query_with(database.named(&text), arguments).fetch_all(&database.pool).await?
+        events::read(database, query_with(database.named(&text), arguments), 1, head_of).await?
     };
-    let head = number(rows.first().ok_or_else(|| corrupt("no head"))?, 0)?;
-    let events = row::events(database, &rows, 1).await?;
     let size: usize = events.iter().map(|event| event.payload.len()).sum();
     if size < events.len() * SMALL_BYTES {
         database.reads_large_payloads.store(false, Ordering::Relaxed);
     }
     Ok(Looked { is_cut: size >= PAGE_BYTES_MAX, events, head })
+}
+
+fn head_of(row: &PgRow) -> Result<u64, Error> {
+    number(row, 0)
 }
 
 /// As [`look`], for events of some types that are a good part of the log: read in its order, without an index of kinds, each
@@ -279,22 +288,23 @@ async fn look_among_all(
         return Ok(None);
     }
     let limit = limit.min(SMALL_EVENTS_MAX);
-    let up_to = range.up_to.min(range.after.saturating_add(limit as u64 * AMONG)).min(Position::MAX.get());
-    let rows = query(database.text(sql::LOG_FORWARD_KINDS))
-        .bind(range.after.cast_signed())
-        .bind(up_to.cast_signed())
-        .bind(limit as i64)
-        .bind(SMALL_BYTES as i32)
-        .bind(types)
-        .fetch_all(&database.pool)
-        .await?;
-    let head = number(rows.first().ok_or_else(|| corrupt("no head"))?, 0)?;
-    let found = rows.len() - usize::from(optional_int8(&rows[0], 1)?.is_none());
-    if found < limit && up_to < range.up_to.min(head) {
+    let among = Range { up_to: range.up_to.min(range.after.saturating_add(limit as u64 * AMONG)), ..range };
+    let Read { seen: head, found, events } = match copied(database, among, types, limit).await? {
+        Some(read) => read,
+        None => {
+            let query = query(database.text(sql::LOG_FORWARD_KINDS))
+                .bind(among.after.cast_signed())
+                .bind(among.up_to.min(Position::MAX.get()).cast_signed())
+                .bind(limit as i64)
+                .bind(SMALL_BYTES as i32)
+                .bind(types);
+            events::read(database, query, 1, head_of).await?
+        }
+    };
+    if found < limit && among.up_to < range.up_to.min(head) {
         database.rare_types.store(those, Ordering::Relaxed);
         return Ok(None);
     }
-    let events = row::events(database, &rows, 1).await?;
     let is_cut = events.len() < found || found == limit;
     Ok((!is_cut || !events.is_empty()).then_some(Looked { is_cut, events, head }))
 }
@@ -306,15 +316,27 @@ async fn look_for_small(database: &Database, range: Range, limit: usize) -> Resu
         Direction::Backward => sql::LOG_BACKWARD_SMALL,
     };
     let limit = limit.min(SMALL_EVENTS_MAX);
-    let rows = query(database.text(statement))
-        .bind(range.after.cast_signed())
-        .bind(range.up_to.min(Position::MAX.get()).cast_signed())
-        .bind(limit as i64)
-        .bind(SMALL_BYTES as i32)
-        .fetch_all(&database.pool)
-        .await?;
-    let head = number(rows.first().ok_or_else(|| corrupt("no head"))?, 0)?;
-    let events = row::events(database, &rows, 1).await?;
-    let found = rows.len() - usize::from(optional_int8(&rows[0], 1)?.is_none());
+    let Read { seen: head, found, events } = match copied(database, range, &[], limit).await? {
+        Some(read) => read,
+        None => {
+            let query = query(database.text(statement))
+                .bind(range.after.cast_signed())
+                .bind(range.up_to.min(Position::MAX.get()).cast_signed())
+                .bind(limit as i64)
+                .bind(SMALL_BYTES as i32);
+            events::read(database, query, 1, head_of).await?
+        }
+    };
     Ok(Looked { is_cut: events.len() < found || found == limit, events, head })
+}
+
+/// A page that will be long, as far as is known; nothing when it is not worth while.
+async fn copied(database: &Database, range: Range, types: &[String], limit: usize) -> Result<Option<Read<u64>>, Error> {
+    let Range { after, up_to, direction } = range;
+    let there = database.seen_head.load(Ordering::Relaxed).min(up_to).saturating_sub(after);
+    if direction != Direction::Forward || limit < LONG || there < LONG as u64 {
+        return Ok(None);
+    }
+    let up_to = up_to.min(Position::MAX.get());
+    Copied { after, up_to, limit, payload_bytes: SMALL_BYTES, types }.read(database).await.map(Some)
 }

@@ -7,6 +7,7 @@ use annals_core::{Direction, Filter, Query, QueryItem, Tag};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, query_scalar, raw_sql};
 
+use crate::copied::Copied;
 use crate::database::Database;
 use crate::search::{Search, Wanted, hash};
 use crate::store::PostgresStore;
@@ -81,6 +82,10 @@ fn page(wanted: &[Wanted<'_>], direction: Direction) -> String {
     Search::new(0, 0, direction, 100).unwrap().page(wanted, 1 << 20).unwrap().0
 }
 
+fn copied(types: &[String]) -> String {
+    Copied { after: 900_000, up_to: 1_000_000, limit: 100, payload_bytes: 4096, types }.statement(&[2, 3])
+}
+
 #[tokio::test]
 async fn pages_of_a_million_events_come_from_indexes() {
     let hash_of_seven = hash(&"seven:3".parse().unwrap()).to_string();
@@ -101,6 +106,8 @@ async fn pages_of_a_million_events_come_from_indexes() {
         ("small payloads", sql::LOG_FORWARD_SMALL.into(), format!("{range}, 100, 4096")),
         ("small payloads, from the end", sql::LOG_BACKWARD_SMALL.into(), format!("{range}, 100, 4096")),
         ("common types", sql::LOG_FORWARD_KINDS.into(), format!("{range}, 100, 4096, array['account.deposited']")),
+        ("a long page", copied(&[]), String::new()),
+        ("a long page of common types", copied(&["account.deposited".to_owned()]), String::new()),
         ("a stream", sql::STREAM_FORWARD.into(), "'account-7', 1, 50, false, 100, 1000000".into()),
         ("a stream, from its end", sql::STREAM_BACKWARD.into(), "'account-7', 1, 50, false, 100, 1000000".into()),
         ("the state of a stream", sql::STREAM.into(), "'account-7'".into()),

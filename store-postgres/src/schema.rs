@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/migrations/006_inline.sql"),
     include_str!("sql/migrations/007_own_work.sql"),
     include_str!("sql/migrations/008_rows.sql"),
+    include_str!("sql/migrations/009_append.sql"),
 ];
 
 /// Brings the schema to the newest version, and gives a new log its id.

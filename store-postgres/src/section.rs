@@ -8,18 +8,19 @@ use annals_core::{
     AppendError, EventId, Failure, Placed, Position, StreamChange, StreamId, StreamState, Version, Violation,
 };
 use sqlx::postgres::{PgConnection, PgExecutor, PgRow};
-use sqlx::{Connection, Error, Row, query, query_scalar, query_with};
+use sqlx::{Connection, Error, Row, query, query_scalar, query_scalar_with, query_with};
 use tokio::time::Instant;
 
 use crate::batch::{Admission, Batch, Written};
 use crate::database::Database;
 use crate::error::{Trouble, corrupt, may_have_happened, refused};
+use crate::events::tags_of;
 use crate::job::{AppendJob, ChangeJob};
 use crate::known::known;
 use crate::places::{Places, Standing};
 use crate::recent::Recent;
 use crate::request::KindName;
-use crate::row::{bytes, int8, moment, number, stream_id, tags_of, text};
+use crate::row::{bytes, int8, moment, number, stream_id, text};
 use crate::search::hash;
 use crate::statements as sql;
 use crate::streams::{self, see};
@@ -62,6 +63,8 @@ pub(crate) struct Section {
     changes: i64,
     /// Whether `head` and `changes` are known.
     is_informed: bool,
+    /// Whether nobody else appended before the last batch.
+    is_undisturbed: bool,
 }
 
 impl Section {
@@ -82,6 +85,7 @@ impl Section {
             head: 0,
             changes: 0,
             is_informed: false,
+            is_undisturbed: true,
         }
     }
 
@@ -125,17 +129,19 @@ impl Section {
 
     /// Appends the batch in one call.
     pub(crate) async fn append(&mut self, batch: Batch) -> Ended {
+        if self.is_undisturbed {
+            match self.call_one(&batch).await {
+                Ok(Some(first)) => return self.settle(batch, &Written { first, ..Written::default() }),
+                Ok(None) => {}
+                Err(error) => return self.ended(&error, &batch).await,
+            }
+        }
         let row = match self.call(&batch).await {
             Ok(row) => row,
             Err(error) => return self.ended(&error, &batch).await,
         };
         match self.written(&row) {
-            Ok(Some(written)) => {
-                let settled = batch.settle(&written, &mut self.places, &mut self.recent);
-                let events: usize = settled.iter().flatten().map(Vec::len).sum();
-                self.head = written.first - 1 + events as u64;
-                Ended::Written(settled)
-            }
+            Ok(Some(written)) => self.settle(batch, &written),
             Ok(None) => {
                 self.is_informed = false;
                 Ended::Again
@@ -146,6 +152,23 @@ impl Section {
                 Ended::Lost(true, self.trouble(&error))
             }
         }
+    }
+
+    fn settle(&mut self, batch: Batch, written: &Written) -> Ended {
+        let settled = batch.settle(written, &mut self.places, &mut self.recent);
+        let events: usize = settled.iter().flatten().map(Vec::len).sum();
+        self.head = written.first - 1 + events as u64;
+        Ended::Written(settled)
+    }
+
+    /// The position of the batch's only event; nothing, and nothing is written, when it is not such a batch, or others appended.
+    async fn call_one(&mut self, batch: &Batch) -> Result<Option<u64>, Error> {
+        let Some(arguments) = batch.arguments_of_one(self.head, self.changes)? else { return Ok(None) };
+        let database = Arc::clone(&self.database);
+        let text = database.text(sql::APPEND_ONE);
+        let position: Option<i64> = query_scalar_with(text, arguments).fetch_one(self.connected().await?).await?;
+        self.is_undisturbed = position.is_some();
+        Ok(position.map(i64::cast_unsigned))
     }
 
     async fn call(&mut self, batch: &Batch) -> Result<PgRow, Error> {
@@ -175,7 +198,8 @@ impl Section {
         }
         let left_out: Option<Vec<i32>> = row.try_get(5)?;
         written.left_out = left_out.into_iter().flatten().map(|append| append.cast_unsigned() as usize).collect();
-        if written.first != self.head + 1 {
+        self.is_undisturbed = written.first == self.head + 1;
+        if !self.is_undisturbed {
             // Others appended in between, and nothing is known of that but which streams it moved.
             self.recent.begin_at(written.first - 1);
         }
@@ -444,7 +468,7 @@ async fn archived(
     let before = before.get().cast_signed();
     let rows = query(database.text(sql::ARCHIVED_TAGS)).bind(stream).bind(before).fetch_all(connection).await?;
     let (mut hashes, mut positions) = (Vec::new(), Vec::new());
-    for row in rows.iter().filter(|row| bytes(row, 1).is_ok_and(|tags| tags.is_some())) {
+    for row in rows.iter().filter(|row| bytes(*row, 1).is_ok_and(|tags| tags.is_some())) {
         for tag in tags_of(text(row, 1)?)? {
             hashes.push(hash(&tag));
             positions.push(int8(row, 0)?);

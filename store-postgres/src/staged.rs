@@ -180,7 +180,7 @@ impl PostgresStore {
             all.push(Appended::new(self.log_id(), placed, false));
         }
         if let Some(head) = all.iter().map(|appended| appended.last().position).max() {
-            self.saw(head);
+            self.appended_to(head);
         }
         Ok(all)
     }

@@ -8,6 +8,7 @@ macro_rules! statements {
 
 statements! {
     APPEND = "append";
+    APPEND_ONE = "append_one";
     APPEND_WITH_ROWS = "append_with_rows";
     ARCHIVED_TAGS = "archived_tags";
     BACKEND = "backend";
@@ -20,10 +21,12 @@ statements! {
     INSERT_MIGRATION = "insert_migration";
     ISOLATION = "isolation";
     KINDS = "kinds";
+    KINDS_UP_TO = "kinds_up_to";
     KNOWN_IDS = "known_ids";
     LOCK_MIGRATIONS = "lock_migrations";
     LOG_BACKWARD = "log_backward";
     LOG_BACKWARD_SMALL = "log_backward_small";
+    LOG_COPIED = "log_copied";
     LOG_FORWARD = "log_forward";
     LOG_FORWARD_KINDS = "log_forward_kinds";
     LOG_FORWARD_SMALL = "log_forward_small";

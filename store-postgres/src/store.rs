@@ -10,7 +10,6 @@ use annals_core::{
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use tokio::sync::watch;
 
 use crate::batch::BEHIND_MAX;
 use crate::database::{Database, ask, to_its_end};
@@ -22,7 +21,7 @@ use crate::request::Request;
 use crate::section::{Section, busy};
 use crate::staged::Kinds;
 use crate::views::Views;
-use crate::watcher::Watcher;
+use crate::watcher::{Moves, Watcher};
 use crate::writer::Writer;
 use crate::{page, schema, streams};
 
@@ -54,7 +53,7 @@ struct Shared {
     database: Arc<Database>,
     kinds: Kinds,
     views: Views,
-    moved: watch::Sender<u64>,
+    moves: Moves,
     /// None when it was opened read-only.
     writer: Option<Writer>,
     #[allow(dead_code, reason = "it is kept so that its tasks end with the store")]
@@ -175,12 +174,8 @@ impl PostgresStore {
     }
 
     /// Wakes who waits for the head to move, here and elsewhere.
-    pub(crate) fn saw(&self, head: Position) {
-        self.shared.moved.send_if_modified(|known| {
-            let is_new = *known < head.get();
-            *known = head.get().max(*known);
-            is_new
-        });
+    pub(crate) fn appended_to(&self, head: Position) {
+        self.shared.moves.appended(head.get());
     }
 
     /// An append, checked and encoded; refused when this store may only read.
@@ -240,16 +235,16 @@ impl Shared {
                 schema::upgrade(&database, &mut connection, &options).await?;
             }
             let log = schema::accept(&database, &mut connection, &options).await?;
-            let (moved, _) = watch::channel(0);
+            let moves = Moves::new();
             let writer = (!options.read_only).then(|| {
                 let section = Section::new(Arc::clone(&database), connection, options.listen, options.connect_timeout);
-                Writer::start(section, &database, &options, moved.clone())
+                Writer::start(section, &database, &options, moves.clone())
             });
             let channel = format!("annals_{}", log.as_uuid().simple());
-            let watcher = Watcher::start(&database, &options, channel, &moved);
+            let watcher = Watcher::start(&database, &options, channel, &moves);
             let views = Views::start(&database, options.read_only);
             let kinds = Kinds::default();
-            Ok(Shared { log, limits: options.limits, database, kinds, views, moved, writer, watcher })
+            Ok(Shared { log, limits: options.limits, database, kinds, views, moves, writer, watcher })
         });
         opened.await
     }
@@ -320,7 +315,7 @@ impl Log for PostgresStore {
     }
 
     fn hint(&self) -> Hint {
-        Hint::new(self.shared.moved.subscribe())
+        Hint::new(self.shared.moves.subscribe())
     }
 }
 

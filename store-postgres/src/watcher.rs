@@ -1,12 +1,13 @@
 //! Hearing of what other processes commit, and telling them: `listen` and `notify` as a hint, and a look at the head every so often.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{Error, query};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::database::Database;
 use crate::options::Options;
@@ -19,6 +20,83 @@ const LISTENING: u32 = 20;
 /// How long to wait before listening again after the connection was lost, at most.
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
+/// At least so long between two times that somebody tells: while much is appended, to tell of each commit costs more than it is worth.
+const TELL_EVERY: Duration = Duration::from_millis(3);
+
+/// How often one waits for others who tell before one tells oneself.
+const WAITS_MAX: u32 = 3;
+
+/// What others tell is believed up to so far beyond what is known, so that a lie can cost them no more than some hints.
+const BELIEVED: u64 = 10_000;
+
+/// How far the log is known to go, for those who wait for it to move.
+#[derive(Clone, Debug)]
+pub(crate) struct Moves {
+    /// Whoever appended.
+    seen: watch::Sender<u64>,
+    /// Of what this process appended: others are told of it.
+    own: watch::Sender<u64>,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What everybody who listens has been told, here or elsewhere.
+#[derive(Debug, Default)]
+struct Told {
+    head: u64,
+    at: Option<Instant>,
+}
+
+impl Moves {
+    pub(crate) fn new() -> Moves {
+        Moves { seen: watch::channel(0).0, own: watch::channel(0).0, told: Arc::default() }
+    }
+
+    /// Somebody has appended up to here.
+    pub(crate) fn saw(&self, head: u64) {
+        raise(&self.seen, head);
+    }
+
+    /// This process has appended up to here.
+    pub(crate) fn appended(&self, head: u64) {
+        raise(&self.seen, head);
+        raise(&self.own, head);
+    }
+
+    /// Sees every move from now on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.seen.subscribe()
+    }
+
+    fn seen(&self) -> u64 {
+        *self.seen.borrow()
+    }
+
+    /// Whether anybody waits for the log to move.
+    fn is_awaited(&self) -> bool {
+        self.seen.receiver_count() > 0
+    }
+
+    /// Everybody is told.
+    fn told(&self, head: u64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = Told { head: told.head.max(head), at: Some(Instant::now()) };
+    }
+
+    /// Until when to wait before others are told of `head`; nothing when they know.
+    fn due(&self, head: u64) -> Option<Instant> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        (told.head < head).then(|| told.at.map_or_else(Instant::now, |at| at + TELL_EVERY))
+    }
+}
+
+fn raise(known: &watch::Sender<u64>, head: u64) {
+    known.send_if_modified(|known| {
+        let is_new = *known < head;
+        *known = head.max(*known);
+        is_new
+    });
+}
+
 /// Two tasks that end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watcher {
@@ -26,24 +104,19 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Watches the log whose channel is `channel`; what is heard goes into `moved`, and what this process appends is told from it.
-    pub(crate) fn start(
-        database: &Arc<Database>,
-        options: &Options,
-        channel: String,
-        moved: &watch::Sender<u64>,
-    ) -> Watcher {
+    /// Watches the log whose channel is `channel`; what is heard goes into `moves`, and what this process appends is told from it.
+    pub(crate) fn start(database: &Arc<Database>, options: &Options, channel: String, moves: &Moves) -> Watcher {
         let mut tasks = Vec::new();
         let watching = Watching {
             database: Arc::clone(database),
             channel: channel.clone(),
-            moved: moved.clone(),
+            moves: moves.clone(),
             listens: options.listen,
             interval: options.poll_interval,
         };
         tasks.push(tokio::spawn(watching.watch()));
         if !options.read_only {
-            tasks.push(tokio::spawn(tell(Arc::clone(database), channel, moved.subscribe())));
+            tasks.push(tokio::spawn(tell(Arc::clone(database), channel, moves.clone(), moves.own.subscribe())));
         }
         Watcher { tasks }
     }
@@ -57,15 +130,27 @@ impl Drop for Watcher {
     }
 }
 
-/// Tells the others, once for everything that was appended since the last time, on a connection that appends nothing.
-async fn tell(database: Arc<Database>, channel: String, mut moved: watch::Receiver<u64>) {
-    while moved.changed().await.is_ok() {
-        let head = *moved.borrow_and_update();
-        let told =
-            query(database.text(sql::NOTIFY)).bind(&channel).bind(head.to_string()).execute(&database.pool).await;
-        if let Err(error) = told {
-            // They look every so often.
-            tracing::debug!(%error, "others could not be told that the head moved");
+/// Tells the others, once for everything that was appended since the last time, on a connection that appends nothing. What another
+/// process tells meanwhile is not told again: with many that append, each of which would wake all, little else were done.
+async fn tell(database: Arc<Database>, channel: String, moves: Moves, mut own: watch::Receiver<u64>) {
+    while own.changed().await.is_ok() {
+        let mut waits = 0;
+        loop {
+            let head = *own.borrow_and_update();
+            let Some(due) = moves.due(head) else { break };
+            if Instant::now() < due && waits < WAITS_MAX {
+                waits += 1;
+                tokio::time::sleep_until(due).await;
+                continue;
+            }
+            let head = moves.seen();
+            moves.told(head);
+            let told =
+                query(database.text(sql::NOTIFY)).bind(&channel).bind(head.to_string()).execute(&database.pool).await;
+            if let Err(error) = told {
+                // They look every so often.
+                tracing::debug!(%error, "others could not be told that the head moved");
+            }
         }
     }
 }
@@ -73,7 +158,7 @@ async fn tell(database: Arc<Database>, channel: String, mut moved: watch::Receiv
 struct Watching {
     database: Arc<Database>,
     channel: String,
-    moved: watch::Sender<u64>,
+    moves: Moves,
     listens: bool,
     interval: Duration,
 }
@@ -91,8 +176,8 @@ impl Watching {
                     }
                 }
                 // While nobody listens it is looked as often as if nobody could.
-                let until = tokio::time::Instant::now() + pause;
-                while tokio::time::Instant::now() < until {
+                let until = Instant::now() + pause;
+                while Instant::now() < until {
                     tokio::time::sleep(self.interval.min(pause)).await;
                     self.look().await;
                 }
@@ -113,9 +198,13 @@ impl Watching {
             match tokio::time::timeout(self.interval * LISTENING, listener.try_recv()).await {
                 Ok(Ok(Some(notification))) => {
                     // What is said is only a hint: whoever may send it may send anything.
-                    if notification.payload().parse().is_ok_and(|head: u64| head > *self.moved.borrow()) {
+                    let Ok(told) = notification.payload().parse::<u64>() else { continue };
+                    if told > self.moves.seen() && self.moves.is_awaited() {
                         let row = query(self.database.text(sql::HEAD)).fetch_one(&mut listener).await?;
-                        self.saw(number(&row, 0)?);
+                        self.moves.saw(number(&row, 0)?);
+                    }
+                    if told <= self.moves.seen().saturating_add(BELIEVED) {
+                        self.moves.told(told);
                     }
                 }
                 Ok(Ok(None)) => return Ok(()),
@@ -126,7 +215,7 @@ impl Watching {
                         query(self.database.text(sql::HEAD)).fetch_one(&mut listener),
                     );
                     let row = row.await.map_err(|_| Error::PoolTimedOut)??;
-                    self.saw(number(&row, 0)?);
+                    self.moves.saw(number(&row, 0)?);
                 }
             }
         }
@@ -137,15 +226,7 @@ impl Watching {
         if let Ok(row) = query(self.database.text(sql::HEAD)).fetch_one(&self.database.pool).await
             && let Ok(head) = number(&row, 0)
         {
-            self.saw(head);
+            self.moves.saw(head);
         }
-    }
-
-    fn saw(&self, head: u64) {
-        self.moved.send_if_modified(|known| {
-            let is_new = *known < head;
-            *known = head.max(*known);
-            is_new
-        });
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use annals_core::{AppendError, Failure, StoreError, StreamState};
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::batch::{Admission, Batch};
 use crate::database::Database;
@@ -17,6 +17,7 @@ use crate::job::{Answer, AppendJob, ChangeJob, Job};
 use crate::options::Options;
 use crate::request::Request;
 use crate::section::{Ended, Section};
+use crate::watcher::Moves;
 
 /// How many times the writer gives way to those whose appends it has just answered, before it commits a much smaller batch.
 const YIELDS_MAX: usize = 32;
@@ -37,13 +38,13 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the task, which ends when the writer is dropped and everything that was handed over is done.
-    pub(crate) fn start(section: Section, database: &Database, options: &Options, moved: watch::Sender<u64>) -> Writer {
+    pub(crate) fn start(section: Section, database: &Database, options: &Options, moves: Moves) -> Writer {
         let (jobs, queue) = mpsc::unbounded_channel();
         let head = Arc::new(AtomicU64::new(0));
         let desk = Desk {
             section,
             queue,
-            moved,
+            moves,
             waiting: VecDeque::new(),
             head: Arc::clone(&head),
             events_max: options.group_events_max,
@@ -99,7 +100,7 @@ impl Writer {
 struct Desk {
     section: Section,
     queue: mpsc::UnboundedReceiver<Job>,
-    moved: watch::Sender<u64>,
+    moves: Moves,
     /// What was taken from the queue and must wait for a later batch.
     waiting: VecDeque<Job>,
     head: Arc<AtomicU64>,
@@ -248,11 +249,7 @@ impl Desk {
     fn tell(&self) {
         let head = self.section.head();
         if self.head.swap(head, Ordering::Relaxed) != head {
-            self.moved.send_if_modified(|known| {
-                let is_new = *known < head;
-                *known = head.max(*known);
-                is_new
-            });
+            self.moves.appended(head);
         }
     }
 }

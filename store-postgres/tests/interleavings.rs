@@ -251,3 +251,36 @@ async fn connections_that_are_cut_off_lose_nothing_and_repeat_nothing() {
     stored.sort();
     assert_eq!(acknowledged, stored);
 }
+
+/// How often the server looked through all of a table, once it has counted so many new rows of the log.
+async fn scans(schema: &Schema, rows: i64) -> i64 {
+    let mut observer = connection().await;
+    let counted = "select
+            (select n_tup_ins from pg_stat_user_tables where relid = 'annals.event'::regclass),
+            (select sum(seq_scan)::bigint from pg_stat_user_tables where relid in ('annals.event'::regclass, 'annals.stream'::regclass))";
+    loop {
+        let (inserted, scans): (i64, i64) = sqlx::query_as(schema.sql(counted)).fetch_one(&mut observer).await.unwrap();
+        if inserted >= rows {
+            return scans;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn writers_that_begin_with_an_empty_log_never_look_through_all_of_it() {
+    let schema = Schema::new();
+    // The server counts what a connection did at the latest when it ends.
+    append(&schema.store().await, "begun-1", 0).await;
+    let before = scans(&schema, 1).await;
+    let (a, b) = (schema.store().await, schema.store().await);
+    // More often than the server plans a statement anew before it keeps a plan.
+    for n in 0..40 {
+        for (store, name) in [(&a, "a-1"), (&b, "b-1"), (&a, "both-1"), (&b, "both-1")] {
+            append(store, name, n).await;
+        }
+        append(&b, &format!("new-{n}"), n).await;
+    }
+    drop((a, b));
+    assert_eq!(scans(&schema, 201).await, before);
+}

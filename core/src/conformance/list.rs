@@ -123,6 +123,7 @@ macro_rules! __conformance_cases {
                 is_dense_and_holds_every_append_in_the_order_of_commits,
                 honours_range_limit_and_direction,
                 loses_and_repeats_nothing_at_the_borders_of_pages,
+                says_in_long_pages_what_it_says_in_short_ones,
                 is_the_same_for_every_reader_while_ten_writers_append,
                 has_one_head_for_all_who_ask,
                 wakes_who_waits_for_its_first_event,

@@ -13,7 +13,7 @@ use crate::append::Expected;
 use crate::chrono::{DateTime, TimeDelta, Utc};
 use crate::clock::{Clock, ManualClock};
 use crate::error::Failure;
-use crate::event::{EventId, NewEvent, RecordedEvent};
+use crate::event::{EventId, Metadata, NewEvent, RecordedEvent};
 use crate::position::{Head, Partition, Position};
 use crate::query::Filter;
 use crate::read::{ReadLog, ReadStream};
@@ -195,6 +195,45 @@ async fn look_again(store: Arc<dyn Store>, partition: Partition, done: Arc<Atomi
 }
 
 /// Ten writers, a hundred appends each, of one to a hundred events, over all partitions; and readers of every kind meanwhile.
+pub async fn says_in_long_pages_what_it_says_in_short_ones(fixture: &dyn Fixture) {
+    let store = open(fixture).await;
+    let (quoted, foreign, rare) = (r"it's \ 100 % $1", "häufig, 事件", "thing.rare");
+    for partition in partitions(&*store) {
+        let names: Vec<StreamId> = ["a", "b", "removed"].map(|label| stream_in(&*store, partition, label)).into();
+        let mut events = (0..1_500_u32).map(|n| {
+            let event_type = if n % 700 == 0 { rare } else { [quoted, foreign][n as usize % 2] };
+            let payload = if n == 900 { vec![b' '; 20_000] } else { n.to_string().into_bytes() };
+            let event = NewEvent::json(event_type, payload);
+            match n % 10 {
+                3 => event.tag(tag("of:three")).tag(tag("n:3")),
+                5 => event.metadata(Metadata::default().key("five", n.to_string())),
+                _ => event,
+            }
+        });
+        for n in 0..15 {
+            append(&*store, &names[n % 3], events.by_ref().take(100)).await;
+        }
+        let archived = StreamChange::Archive { before: Version::new(401) };
+        store.change_stream(&names[2], Expected::Any, archived).await.unwrap();
+        for types in [&[][..], &[quoted, "no.such"], &[foreign, rare], &[rare], &["no.such"]] {
+            let read = ReadLog::after(Position::START)
+                .partition(partition)
+                .filter(Filter::default().types(types.iter().copied()));
+            let expected = read_log(&*store, read.clone().limit(7)).await;
+            for (limit, after, up_to) in [(512, 0, 1_500), (1_000, 0, u64::MAX), (5_000, 250, 1_400), (5_000, 899, 950)]
+            {
+                let range = Position::new(after + 1)..=Position::new(up_to);
+                let expected: Vec<&RecordedEvent> =
+                    expected.iter().filter(|event| range.contains(&event.position)).collect();
+                let read = read.clone().limit(limit).up_to(Position::new(up_to));
+                let found = read_log(&*store, ReadLog { after: Position::new(after), ..read }).await;
+                assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{types:?}, {limit} in {range:?}");
+            }
+        }
+        assert_eq!(whole_log(&*store, partition).await.len(), 1_100, "what was archived is gone");
+    }
+}
+
 pub async fn is_the_same_for_every_reader_while_ten_writers_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     race(&store, &store).await;

@@ -1,0 +1,276 @@
+//! Rows become events as they come: names from a cache, and the payloads of a page in buffers that they share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use annals_core::{EventId, PAGE_BYTES_MAX, Place, Position, RecordedEvent, StreamId, Tag, Version};
+use bytes::BytesMut;
+use futures_util::TryStreamExt;
+use hashlink::LruCache;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{Error, Postgres};
+use uuid::Uuid;
+
+use crate::database::Database;
+use crate::error::corrupt;
+use crate::known::PARTITION;
+use crate::row::{Columns, bytes, int4, int8, moment, number, optional_int8, sixteen, stream_id, text};
+use crate::statements as sql;
+
+/// Streams that a reader knows by name: some megabytes.
+const STREAMS: usize = 32_768;
+/// Payloads share buffers of about this size: large enough to be cheap, small enough that keeping one event keeps little else.
+const BUFFER_BYTES: usize = 64 << 10;
+const BUFFER_BYTES_MIN: usize = 256;
+
+/// Type, schema version and codec of a kind.
+#[derive(Clone, Debug)]
+struct Kind {
+    event_type: Arc<str>,
+    schema_version: u32,
+    codec: Arc<str>,
+}
+
+/// The names behind keys, as one reader at a time knows them. A key's name never changes, so nothing in here is ever wrong.
+#[derive(Debug)]
+pub(crate) struct Names {
+    streams: LruCache<i64, StreamId>,
+    kinds: HashMap<i32, Kind>,
+}
+
+/// What readers know, each with a set of its own so that none waits for another.
+#[derive(Debug, Default)]
+pub(crate) struct AllNames {
+    idle: Mutex<Vec<Names>>,
+}
+
+impl AllNames {
+    fn take(&self) -> Names {
+        let known = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        known.unwrap_or_else(|| Names { streams: LruCache::new(STREAMS), kinds: HashMap::new() })
+    }
+
+    fn give_back(&self, names: Names) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(names);
+    }
+}
+
+impl Names {
+    /// Looks up the names that the rows need and that are not known yet.
+    async fn learn<R: Columns>(&mut self, database: &Database, rows: &[R], first: usize) -> Result<(), Error> {
+        let mut unknown = Vec::new();
+        let mut unknown_kind = false;
+        for row in rows {
+            let stream = int8(row, first + 1)?;
+            if unknown.last() != Some(&stream) && self.streams.get(&stream).is_none() {
+                unknown.push(stream);
+            }
+            unknown_kind |= !self.kinds.contains_key(&int4(row, first + 3)?);
+        }
+        if unknown_kind {
+            for row in sqlx::query(database.text(sql::KINDS)).fetch_all(&database.pool).await? {
+                let schema_version = u32::try_from(number(&row, 2)?).map_err(|_| corrupt("a version of a shape"))?;
+                let kind = Kind { event_type: text(&row, 1)?.into(), schema_version, codec: text(&row, 3)?.into() };
+                self.kinds.insert(int4(&row, 0)?, kind);
+            }
+        }
+        if !unknown.is_empty() {
+            unknown.sort_unstable();
+            unknown.dedup();
+            let found = sqlx::query(database.text(sql::STREAM_NAMES)).bind(&unknown).fetch_all(&database.pool).await?;
+            for row in found {
+                self.streams.insert(int8(&row, 0)?, stream_id(&row, 1)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a statement gave.
+pub(crate) struct Read<T> {
+    /// What was read of the first row besides its event.
+    pub(crate) seen: T,
+    /// How many rows have an event.
+    pub(crate) found: usize,
+    /// Those before the one that is too much for a page.
+    pub(crate) events: Vec<RecordedEvent>,
+}
+
+/// The events of a statement that gives the columns of [`COLUMNS`](crate::row::COLUMNS) from column `first` on, read while the
+/// server goes on; `see` reads what else is in the first row, of which there always is one.
+pub(crate) async fn read<T>(
+    database: &Database,
+    query: Query<'_, Postgres, PgArguments>,
+    first: usize,
+    see: impl FnOnce(&PgRow) -> Result<T, Error>,
+) -> Result<Read<T>, Error> {
+    let mut decoding = Decoding::begin(database, first, 0);
+    let (mut seen, mut see) = (None, Some(see));
+    {
+        let mut rows = query.fetch(&database.pool);
+        while let Some(row) = rows.try_next().await? {
+            if let Some(see) = see.take() {
+                seen = Some(see(&row)?);
+            }
+            decoding.take(row)?;
+        }
+        // The connection goes back before names are asked for, which may need the only one there is.
+    }
+    let (found, events) = decoding.finish(database).await?;
+    Ok(Read { seen: seen.ok_or(Error::RowNotFound)?, found, events })
+}
+
+/// Rows on their way to being the events of a page.
+///
+/// A page ends with the event that fills it, and before one whose payload was left out, whatever follows.
+#[derive(Debug)]
+pub(crate) struct Decoding<R> {
+    names: Names,
+    first: usize,
+    found: usize,
+    events: Vec<RecordedEvent>,
+    payloads: BytesMut,
+    size: usize,
+    is_full: bool,
+    /// The name of the last row's stream: those of one append follow each other.
+    stream: Option<(i64, StreamId)>,
+    /// Each page has its own copies of these names, because counting references to one name from the thread that reads and from
+    /// those that use what was read costs more than all the rest.
+    kinds: Vec<(i32, Kind)>,
+    /// From the first row on whose names are not known.
+    waiting: Vec<R>,
+}
+
+impl<R: Columns> Decoding<R> {
+    /// Of about so many rows, in which the columns of an event begin with column `first`.
+    pub(crate) fn begin(database: &Database, first: usize, about: usize) -> Decoding<R> {
+        Decoding {
+            names: database.names.take(),
+            first,
+            found: 0,
+            events: Vec::with_capacity(about),
+            payloads: BytesMut::new(),
+            size: 0,
+            is_full: false,
+            stream: None,
+            kinds: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The next row, which may be without an event.
+    #[inline]
+    pub(crate) fn take(&mut self, row: R) -> Result<(), Error> {
+        let Some(position) = optional_int8(&row, self.first)? else { return Ok(()) };
+        self.found += 1;
+        if self.is_full {
+            return Ok(());
+        }
+        if !self.waiting.is_empty() || !self.decode(position, &row)? {
+            self.waiting.push(row);
+        }
+        Ok(())
+    }
+
+    /// How many rows had an event, and the events.
+    pub(crate) async fn finish(mut self, database: &Database) -> Result<(usize, Vec<RecordedEvent>), Error> {
+        let waiting = std::mem::take(&mut self.waiting);
+        if !waiting.is_empty() {
+            self.names.learn(database, &waiting, self.first).await?;
+        }
+        for row in waiting {
+            if self.is_full {
+                break;
+            }
+            if !self.decode(int8(&row, self.first)?, &row)? {
+                let (stream, kind) = (int8(&row, self.first + 1)?, int4(&row, self.first + 3)?);
+                return Err(corrupt(format!("stream {stream} or kind {kind} has no name")));
+            }
+        }
+        database.names.give_back(self.names);
+        Ok((self.found, self.events))
+    }
+
+    /// Whether the names of the row are known.
+    fn know(&mut self, stream: i64, kind: i32) -> bool {
+        if self.stream.as_ref().is_none_or(|(key, _)| *key != stream) {
+            let Some(name) = self.names.streams.get(&stream) else { return false };
+            self.stream = Some((stream, name.clone()));
+        }
+        if self.kinds.last().is_none_or(|(key, _)| *key != kind) {
+            match self.kinds.iter().position(|(key, _)| *key == kind) {
+                Some(at) => {
+                    let last = self.kinds.len() - 1;
+                    self.kinds.swap(at, last);
+                }
+                None => {
+                    let Some(known) = self.names.kinds.get(&kind) else { return false };
+                    let (event_type, codec) = (Arc::from(&*known.event_type), Arc::from(&*known.codec));
+                    self.kinds.push((kind, Kind { event_type, schema_version: known.schema_version, codec }));
+                }
+            }
+        }
+        true
+    }
+
+    /// Whether its names are known, so that it is an event now, or the end of the page.
+    #[inline]
+    fn decode(&mut self, position: i64, row: &R) -> Result<bool, Error> {
+        let first = self.first;
+        if !self.know(int8(row, first + 1)?, int4(row, first + 3)?) {
+            return Ok(false);
+        }
+        let (Some((_, stream)), Some((_, kind))) = (&self.stream, self.kinds.last()) else { return Ok(false) };
+        let Some(payload) = bytes(row, first + 10)? else {
+            self.is_full = true;
+            return Ok(true);
+        };
+        let place = Place {
+            stream: stream.clone(),
+            version: Version::new(number(row, first + 2)?),
+            partition: PARTITION,
+            position: Position::new(position.cast_unsigned()),
+            append_index: int4(row, first + 4)?.cast_unsigned(),
+            recorded_at: moment(int8(row, first + 6)?)?,
+        };
+        self.size += payload.len();
+        self.is_full = self.size >= PAGE_BYTES_MAX;
+        if self.payloads.capacity() < payload.len() {
+            // The first ones are small: a page of one event keeps no large buffer.
+            self.payloads = BytesMut::with_capacity(self.size.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES).max(payload.len()));
+        }
+        self.payloads.extend_from_slice(payload);
+        // Put in place at once: it is large, and most have neither tags nor metadata.
+        self.events.push(RecordedEvent::new(
+            EventId::from_uuid(Uuid::from_bytes(sixteen(row, first + 7)?)),
+            place,
+            Arc::clone(&kind.event_type),
+            kind.schema_version,
+            Arc::clone(&kind.codec),
+            self.payloads.split().freeze(),
+            moment(int8(row, first + 5)?)?,
+        ));
+        let (tags, metadata) = (bytes(row, first + 8)?, bytes(row, first + 9)?);
+        let Some(event) = self.events.last_mut().filter(|_| tags.is_some() || metadata.is_some()) else {
+            return Ok(true);
+        };
+        if tags.is_some() {
+            event.tags = tags_of(text(row, first + 8)?)?;
+        }
+        if let Some(metadata) = metadata {
+            event.metadata = serde_json::from_slice(metadata)
+                .map_err(|error| corrupt(format!("metadata that is not understood: {error}")))?;
+        }
+        Ok(true)
+    }
+}
+
+/// The tags of a column, one a line.
+pub(crate) fn tags_of(column: &str) -> Result<Vec<Tag>, Error> {
+    column
+        .split('\n')
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .map_err(|error: annals_core::Invalid| corrupt(error.to_string()))
+}
