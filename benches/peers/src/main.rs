@@ -8,9 +8,11 @@ mod annals;
 mod cqrs_es;
 mod event_core;
 mod evento_sql;
+mod processes;
 mod server;
 
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +26,12 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>
 const CLIENTS: u32 = 32;
 
 const ROUNDS: usize = 3;
+
+/// How many tasks processes have together.
+const TASKS: usize = 64;
+
+/// Events that each task appends before the clock starts, so that connections are open and names are known.
+const WARM: usize = 2;
 
 /// A store that appends one event behind a version of a stream, and may have a tail.
 pub(crate) trait Peer: Send + Sync + Sized + 'static {
@@ -45,28 +53,45 @@ pub(crate) trait Peer: Send + Sync + Sized + 'static {
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let events = if quick { 1_000 } else { 10_000 };
-    println!(
-        "| tasks | annals | cqrs-es | evento | eventcore | cqrs-es / annals | evento / annals | eventcore / annals |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
-    for tasks in [1, 8, 32, 256] {
-        let mut rates = [const { Vec::new() }; 4];
-        let events = if tasks == 1 { events / 5 } else { events };
-        for _ in 0..if quick { 1 } else { ROUNDS } {
-            rates[0].push(rate::<annals::Annals>(tasks, events).await?);
-            rates[1].push(rate::<cqrs_es::CqrsEs>(tasks, events).await?);
-            rates[2].push(rate::<evento_sql::Evento>(tasks, events).await?);
-            rates[3].push(rate::<event_core::EventCore>(tasks, events).await?);
-        }
-        let [ours, others @ ..] = rates.map(|mut rates| {
-            rates.sort_by(f64::total_cmp);
-            rates[rates.len() / 2]
-        });
-        let figures = others.map(|other| format!("{other:.0}")).join(" | ");
-        let ratios = others.map(|other| format!("1 / {:.1}", ours / other)).join(" | ");
-        println!("| {tasks} | {ours:.0} | {figures} | {ratios} |");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [argument, name, database, tasks, first, events] = &arguments[..]
+        && argument == processes::ARGUMENT
+    {
+        let database = Database::named(database)?;
+        let share = processes::Share { first: first.parse()?, tasks: tasks.parse()?, events: events.parse()? };
+        return match name.as_str() {
+            annals::Annals::NAME => share.append::<annals::Annals>(&database).await,
+            cqrs_es::CqrsEs::NAME => share.append::<cqrs_es::CqrsEs>(&database).await,
+            evento_sql::Evento::NAME => share.append::<evento_sql::Evento>(&database).await,
+            _ => share.append::<event_core::EventCore>(&database).await,
+        };
+    }
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let (less, rounds) = if quick { (10, 1) } else { (1, ROUNDS) };
+    let rounds = match arguments.iter().position(|argument| argument == "--rounds") {
+        Some(at) => arguments.get(at + 1).ok_or("`--rounds` needs a number")?.parse()?,
+        None => rounds,
+    };
+    let head = "annals | cqrs-es | evento | eventcore | cqrs-es / annals | evento / annals | eventcore / annals |";
+    println!("| tasks | {head}\n|---|---:|---:|---:|---:|---:|---:|---:|");
+    for (tasks, events) in [(1, 2_000), (8, 10_000), (32, 20_000), (256, 40_000)] {
+        compare(&tasks.to_string(), rounds, async |of| match of {
+            0 => rate::<annals::Annals>(tasks, events / less).await,
+            1 => rate::<cqrs_es::CqrsEs>(tasks, events / less).await,
+            2 => rate::<evento_sql::Evento>(tasks, events / less).await,
+            _ => rate::<event_core::EventCore>(tasks, events / less).await,
+        })
+        .await?;
+    }
+    println!("\n| processes of {TASKS} tasks in all | {head}\n|---|---:|---:|---:|---:|---:|---:|---:|");
+    for (processes, events) in [(1, 20_000), (4, 20_000), (16, 20_000)] {
+        compare(&processes.to_string(), rounds, async |of| match of {
+            0 => processes::rate::<annals::Annals>(processes, TASKS, events / less).await,
+            1 => processes::rate::<cqrs_es::CqrsEs>(processes, TASKS, events / less).await,
+            2 => processes::rate::<evento_sql::Evento>(processes, TASKS, events / less).await,
+            _ => processes::rate::<event_core::EventCore>(processes, TASKS, events / less).await,
+        })
+        .await?;
     }
     println!("\n| store | committed | delivered | lost |\n|---|---:|---:|---:|");
     loss::<annals::Annals>().await?;
@@ -76,27 +101,52 @@ async fn main() -> Outcome<()> {
     Ok(())
 }
 
+/// Prints a line: the middle of the rounds of each store, and how many times as fast Annals is.
+async fn compare(name: &str, rounds: usize, rate: impl AsyncFn(usize) -> Outcome<f64>) -> Outcome<()> {
+    let mut rates = [const { Vec::new() }; 4];
+    for _ in 0..rounds {
+        for (of, rates) in rates.iter_mut().enumerate() {
+            rates.push(rate(of).await?);
+        }
+    }
+    let [ours, others @ ..] = rates.map(|mut rates| {
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    });
+    let figures = others.map(|other| format!("{other:.0}")).join(" | ");
+    let ratios = others.map(|other| format!("1 / {:.1}", ours / other)).join(" | ");
+    println!("| {name} | {ours:.0} | {figures} | {ratios} |");
+    Ok(())
+}
+
 /// Appends a second, of single events, from tasks with a stream each, one append after another.
 async fn rate<P: Peer>(tasks: usize, events: usize) -> Outcome<f64> {
     let database = Database::make(P::NAME).await?;
     let peer = Arc::new(P::open(&database, CLIENTS).await?);
+    write_all(&peer, 0, tasks, 0..WARM).await?;
     let began = Instant::now();
-    let mut writers = JoinSet::new();
-    for task in 0..tasks {
-        writers.spawn(write(Arc::clone(&peer), format!("account-{task}"), events / tasks));
-    }
-    while let Some(written) = writers.join_next().await {
-        written??;
-    }
+    write_all(&peer, 0, tasks, WARM..WARM + events / tasks).await?;
     let rate = (events / tasks * tasks) as f64 / began.elapsed().as_secs_f64();
     drop(peer);
     database.drop().await?;
     Ok(rate)
 }
 
-async fn write<P: Peer>(peer: Arc<P>, stream: String, events: usize) -> Outcome<()> {
-    for version in 0..events as u64 {
-        peer.append(&stream, version, 1).await?;
+/// Appends from tasks with a stream each, behind these versions.
+async fn write_all<P: Peer>(peer: &Arc<P>, first: usize, tasks: usize, versions: Range<usize>) -> Outcome<()> {
+    let mut writers = JoinSet::new();
+    for task in first..first + tasks {
+        writers.spawn(write(Arc::clone(peer), format!("account-{task}"), versions.clone()));
+    }
+    while let Some(written) = writers.join_next().await {
+        written??;
+    }
+    Ok(())
+}
+
+async fn write<P: Peer>(peer: Arc<P>, stream: String, versions: Range<usize>) -> Outcome<()> {
+    for version in versions {
+        peer.append(&stream, version as u64, 1).await?;
     }
     Ok(())
 }
@@ -112,7 +162,7 @@ async fn loss<P: Peer>() -> Outcome<()> {
         return database.drop().await;
     }
     let mut writers = JoinSet::new();
-    writers.spawn(write(Arc::clone(&peer), PAUSED.to_owned(), 1));
+    writers.spawn(write(Arc::clone(&peer), PAUSED.to_owned(), 0..1));
     for task in 0..8 {
         let peer = Arc::clone(&peer);
         writers.spawn(async move {

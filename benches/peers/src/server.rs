@@ -15,13 +15,21 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn make(peer: &str) -> Outcome<Database> {
-        let admin = std::env::var("ANNALS_TEST_POSTGRES")
-            .map_err(|_| "name a server in ANNALS_TEST_POSTGRES; `cargo xtask postgres up` starts one")?;
-        let name = format!("peers_{peer}_{}", std::process::id());
-        let database = Database { admin, name };
+        let database = Database::named(&format!("peers_{peer}_{}", std::process::id()))?;
         database.drop().await?;
         database.ask_admin(&format!("create database {}", database.name)).await?;
         Ok(database)
+    }
+
+    /// The one that another process made.
+    pub(crate) fn named(name: &str) -> Outcome<Database> {
+        let admin = std::env::var("ANNALS_TEST_POSTGRES")
+            .map_err(|_| "name a server in ANNALS_TEST_POSTGRES; `cargo xtask postgres up` starts one")?;
+        Ok(Database { admin, name: name.to_owned() })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn url(&self) -> String {
