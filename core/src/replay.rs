@@ -1,5 +1,6 @@
 //! Catch up, then follow: the log from a position onward, page by page, the next ones being read while this one is used.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -189,8 +190,7 @@ fn is_more(read: &ReadLog, page: &LogPage) -> bool {
     !page.end && page.scanned < read.up_to
 }
 
-/// A task that reads one page after the other, up to where the log ends. It is two pages ahead of those who use them: one waits,
-/// one is being read.
+/// A task that reads ahead of those who use the pages, up to where the log ends: one page waits for them, the next ones are being read.
 #[derive(Debug)]
 struct Ahead {
     pages: mpsc::Receiver<Result<LogPage, StoreError>>,
@@ -198,19 +198,96 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn start(store: Arc<dyn Store>, mut read: ReadLog) -> Ahead {
+    fn start(store: Arc<dyn Store>, read: ReadLog) -> Ahead {
         let (sender, pages) = mpsc::channel(1);
-        let task = tokio::spawn(async move {
-            loop {
-                let page = store.read(read.clone()).await;
-                let more = page.as_ref().is_ok_and(|page| is_more(&read, page));
-                read.after = page.as_ref().map_or(read.after, |page| read.after.max(page.scanned));
-                if sender.send(page).await.is_err() || !more {
-                    return;
-                }
+        let requested = read.after;
+        let reading = Reading { store, read, requested, windows: VecDeque::new() };
+        Ahead { pages, task: tokio::spawn(reading.send_to(sender)) }
+    }
+}
+
+/// One page after the other. Where the log holds little but what is wanted, it is known where the next page begins before this one is
+/// there, so two are asked for at once: a store on a server works while an answer of it is read.
+#[derive(Debug)]
+struct Reading {
+    store: Arc<dyn Store>,
+    read: ReadLog,
+    /// Up to where pages are being read.
+    requested: Position,
+    windows: VecDeque<Window>,
+}
+
+impl Reading {
+    /// Pages that are asked for at once.
+    const WINDOWS: usize = 2;
+
+    async fn send_to(mut self, pages: mpsc::Sender<Result<LogPage, StoreError>>) {
+        loop {
+            let page = self.next().await;
+            let more = page.as_ref().is_ok_and(|page| is_more(&self.read, page));
+            if pages.send(page).await.is_err() || !more {
+                return;
             }
-        });
-        Ahead { pages, task }
+        }
+    }
+
+    async fn next(&mut self) -> Result<LogPage, StoreError> {
+        let window = self.windows.pop_front();
+        let mut page = match window {
+            Some(mut window) => {
+                let page = window.page().await?;
+                if page.scanned < window.up_to {
+                    // It was cut, because its payloads are large: what is asked for behind it comes too early.
+                    self.windows.clear();
+                }
+                page
+            }
+            None => self.store.read(self.read.clone()).await?,
+        };
+        // A window ends where it ends, the log goes on.
+        page.end &= page.scanned >= self.read.up_to.min(page.head.visible);
+        let looked_at = page.scanned.get().saturating_sub(self.read.after.get());
+        self.read.after = self.read.after.max(page.scanned);
+        if self.windows.is_empty() {
+            self.requested = self.read.after;
+        }
+        let is_dense = page.events.len() as u64 >= looked_at.div_ceil(2) && looked_at >= self.read.limit as u64;
+        while is_dense && self.windows.len() < Reading::WINDOWS && self.ask(page.head.visible.min(self.read.up_to)) {}
+        Ok(page)
+    }
+
+    /// Asks for the next whole window, if the log has as much.
+    fn ask(&mut self, end: Position) -> bool {
+        let up_to = Position::new(self.requested.get().saturating_add(self.read.limit as u64));
+        if up_to > end {
+            return false;
+        }
+        let (store, read) = (Arc::clone(&self.store), ReadLog { after: self.requested, up_to, ..self.read.clone() });
+        let task = tokio::spawn(async move { store.read(read).await });
+        self.windows.push_back(Window { up_to, task });
+        self.requested = up_to;
+        true
+    }
+}
+
+/// A page that is being read: of all positions up to one.
+#[derive(Debug)]
+struct Window {
+    up_to: Position,
+    task: JoinHandle<Result<LogPage, StoreError>>,
+}
+
+impl Window {
+    async fn page(&mut self) -> Result<LogPage, StoreError> {
+        (&mut self.task)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::new(Failure::Unavailable, "a read of the log was broken off")))
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -277,7 +354,7 @@ mod tests {
     use crate::append::Append;
     use crate::event::NewEvent;
     use crate::memory::MemoryStore;
-    use crate::store::EventStore;
+    use crate::store::{EventStore, Log};
     use crate::stream::StreamId;
 
     async fn append(store: &MemoryStore, name: &'static str, count: usize) {
@@ -302,6 +379,27 @@ mod tests {
             let mut pages =
                 Events::of(Arc::new(store.clone())).after(Position::new(2)).page_events(page_events).pages();
             assert_eq!(positions(&mut pages, usize::MAX).await, (3..=10).collect::<Vec<_>>(), "{page_events}");
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_that_are_read_at_once_come_in_their_order() {
+        let store = MemoryStore::new();
+        for n in 0..300 {
+            append(&store, if n % 100 < 70 { "common" } else { "other" }, 1 + n % 3).await;
+        }
+        let last = store.head(Partition(0)).await.unwrap().visible;
+        for (types, up_to) in
+            [(&[][..], last), (&["common"], last), (&["common", "other"], Position::new(333)), (&["other"], last)]
+        {
+            for page_events in [1, 2, 7, 50, 1_000] {
+                let read = |limit| {
+                    let filter = Filter::default().types(types.iter().copied());
+                    Events::of(Arc::new(store.clone())).filter(filter).up_to(up_to).page_events(limit).pages()
+                };
+                let whole = positions(&mut read(usize::MAX), usize::MAX).await;
+                assert_eq!(positions(&mut read(page_events), usize::MAX).await, whole, "{types:?} by {page_events}");
+            }
         }
     }
 
