@@ -11,7 +11,6 @@ mod restore;
 mod share;
 mod shift;
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use annals_core::{
@@ -261,17 +260,12 @@ impl<V: View> Work<V> {
             if more {
                 continue;
             }
-            // What comes now is folded while the last batch is being committed.
-            let mut hinted = pin!(hint.wait(self.options.poll));
-            shift.has_read_all();
-            loop {
-                tokio::select! {
-                    () = &mut hinted => break,
-                    settled = shift.settle(), if !shift.has_settled() => if let Err(error) = settled {
-                        return error;
-                    },
-                }
+            // What comes meanwhile goes into one batch: folded as it comes, all but the first of it would wait for two commits.
+            if let Err(error) = shift.settle().await {
+                return error;
             }
+            self.progress.state(SlotState::Live);
+            hint.wait(self.options.poll).await;
         }
     }
 }

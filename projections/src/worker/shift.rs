@@ -40,8 +40,6 @@ pub(super) struct Shift<'a, V: View> {
     rows: Rows<V>,
     /// The batch that is being committed, at most one. Its rows are at hand as they will be.
     committing: JoinSet<Result<Committing, CommitError>>,
-    /// Whether it stands at the head when that batch is taken.
-    at_head: bool,
     parked: HashSet<String>,
     parked_events: usize,
     /// Keys that are tried again by themselves, and when.
@@ -115,7 +113,6 @@ impl<'a, V: View> Shift<'a, V> {
             feeds,
             rows: Rows::keeping(work.options.rows_kept_max).inline(inline).all(is_new && !inline),
             committing: JoinSet::new(),
-            at_head: false,
             parked: HashSet::new(),
             parked_events: 0,
             retries: BTreeMap::new(),
@@ -294,26 +291,7 @@ impl<'a, V: View> Shift<'a, V> {
         Ok(())
     }
 
-    /// Nothing was left to read: it stands at the head as soon as the batch on its way is taken.
-    pub(super) fn has_read_all(&mut self) {
-        self.at_head = true;
-        if self.has_settled() {
-            self.arrive();
-        }
-    }
-
-    fn arrive(&mut self) {
-        if std::mem::take(&mut self.at_head) {
-            self.work.progress.state(SlotState::Live);
-        }
-    }
-
-    /// Whether no batch is on its way.
-    pub(super) fn has_settled(&self) -> bool {
-        self.committing.is_empty()
-    }
-
-    /// Waits until the batch on its way was taken, if there is one. May be dropped while it waits.
+    /// Waits until the batch on its way was taken, if there is one.
     pub(super) async fn settle(&mut self) -> Result<(), WorkError> {
         let work = self.work;
         let Some(ended) = self.committing.join_next().await else { return Ok(()) };
@@ -325,7 +303,6 @@ impl<'a, V: View> Shift<'a, V> {
         let oldest = self.feeds.iter().find(|feed| feed.partition == partition).and_then(|feed| feed.oldest);
         work.progress.settled_to(partition, up_to, Taken { oldest, ..taken });
         work.progress.parked_keys(self.parked.len() as u64);
-        self.arrive();
         Ok(())
     }
 
