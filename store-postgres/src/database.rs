@@ -39,7 +39,7 @@ pub(crate) struct Database {
     /// What the last long page was read by.
     pub(crate) horizon: Mutex<Option<Arc<Horizon>>>,
     /// What readers know of names.
-    pub(crate) names: AllNames,
+    pub(crate) names: Arc<AllNames>,
     connect: PgConnectOptions,
     connect_timeout: Duration,
     /// Whether what is acknowledged must survive a power cut.
@@ -85,7 +85,7 @@ impl Database {
             rare_types: AtomicU64::new(0),
             seen_head: AtomicU64::new(0),
             horizon: Mutex::default(),
-            names: AllNames::default(),
+            names: Arc::default(),
             connect,
             connect_timeout: options.connect_timeout,
             is_durable: !options.read_only && !options.relaxed_durability,

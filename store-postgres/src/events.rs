@@ -46,13 +46,25 @@ pub(crate) struct AllNames {
 }
 
 impl AllNames {
-    fn take(&self) -> Names {
+    fn lend(self: &Arc<AllNames>) -> Lent {
         let known = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        known.unwrap_or_else(|| Names { streams: LruCache::new(STREAMS), kinds: HashMap::new() })
+        let names = known.unwrap_or_else(|| Names { streams: LruCache::new(STREAMS), kinds: HashMap::new() });
+        Lent { names, of: Arc::clone(self) }
     }
+}
 
-    fn give_back(&self, names: Names) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(names);
+/// Names that go back when they are needed no more, also when whoever read was dropped or failed.
+#[derive(Debug)]
+struct Lent {
+    names: Names,
+    of: Arc<AllNames>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let nothing = Names { streams: LruCache::new(0), kinds: HashMap::new() };
+        let names = std::mem::replace(&mut self.names, nothing);
+        self.of.idle.lock().unwrap_or_else(PoisonError::into_inner).push(names);
     }
 }
 
@@ -126,7 +138,7 @@ pub(crate) async fn read<T>(
 /// A page ends with the event that fills it, and before one whose payload was left out, whatever follows.
 #[derive(Debug)]
 pub(crate) struct Decoding<R> {
-    names: Names,
+    lent: Lent,
     first: usize,
     found: usize,
     events: Vec<RecordedEvent>,
@@ -146,7 +158,7 @@ impl<R: Columns> Decoding<R> {
     /// Of about so many rows, in which the columns of an event begin with column `first`.
     pub(crate) fn begin(database: &Database, first: usize, about: usize) -> Decoding<R> {
         Decoding {
-            names: database.names.take(),
+            lent: database.names.lend(),
             first,
             found: 0,
             events: Vec::with_capacity(about),
@@ -177,7 +189,7 @@ impl<R: Columns> Decoding<R> {
     pub(crate) async fn finish(mut self, database: &Database) -> Result<(usize, Vec<RecordedEvent>), Error> {
         let waiting = std::mem::take(&mut self.waiting);
         if !waiting.is_empty() {
-            self.names.learn(database, &waiting, self.first).await?;
+            self.lent.names.learn(database, &waiting, self.first).await?;
         }
         for row in waiting {
             if self.is_full {
@@ -188,14 +200,13 @@ impl<R: Columns> Decoding<R> {
                 return Err(corrupt(format!("stream {stream} or kind {kind} has no name")));
             }
         }
-        database.names.give_back(self.names);
         Ok((self.found, self.events))
     }
 
     /// Whether the names of the row are known.
     fn know(&mut self, stream: i64, kind: i32) -> bool {
         if self.stream.as_ref().is_none_or(|(key, _)| *key != stream) {
-            let Some(name) = self.names.streams.get(&stream) else { return false };
+            let Some(name) = self.lent.names.streams.get(&stream) else { return false };
             self.stream = Some((stream, name.clone()));
         }
         if self.kinds.last().is_none_or(|(key, _)| *key != kind) {
@@ -205,7 +216,7 @@ impl<R: Columns> Decoding<R> {
                     self.kinds.swap(at, last);
                 }
                 None => {
-                    let Some(known) = self.names.kinds.get(&kind) else { return false };
+                    let Some(known) = self.lent.names.kinds.get(&kind) else { return false };
                     let (event_type, codec) = (Arc::from(&*known.event_type), Arc::from(&*known.codec));
                     self.kinds.push((kind, Kind { event_type, schema_version: known.schema_version, codec }));
                 }
