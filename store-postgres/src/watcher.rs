@@ -82,6 +82,13 @@ impl Moves {
         *told = Told { head: told.head.max(head), at: Some(Instant::now()) };
     }
 
+    /// Another process has told everybody, if that can be believed.
+    fn heard(&self, head: u64) {
+        if head <= self.seen().saturating_add(BELIEVED) {
+            self.told(head);
+        }
+    }
+
     /// Until when to wait before others are told of `head`; nothing when they know.
     fn due(&self, head: u64) -> Option<Instant> {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,9 +210,7 @@ impl Watching {
                         let row = query(self.database.text(sql::HEAD)).fetch_one(&mut listener).await?;
                         self.moves.saw(number(&row, 0)?);
                     }
-                    if told <= self.moves.seen().saturating_add(BELIEVED) {
-                        self.moves.told(told);
-                    }
+                    self.moves.heard(told);
                 }
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(error),
@@ -228,5 +233,49 @@ impl Watching {
         {
             self.moves.saw(head);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_told_at_once_and_then_no_sooner_than_after_a_while() {
+        let moves = Moves::new();
+        assert!(moves.due(1).unwrap() <= Instant::now());
+        moves.told(1);
+        let told = moves.told.lock().unwrap().at.unwrap();
+        assert_eq!(moves.due(2), Some(told + TELL_EVERY));
+    }
+
+    #[test]
+    fn what_another_has_told_is_not_told_again() {
+        let moves = Moves::new();
+        moves.appended(7);
+        moves.heard(9);
+        assert_eq!((moves.due(7), moves.due(9)), (None, None));
+        assert!(moves.due(10).is_some());
+    }
+
+    #[test]
+    fn a_lie_keeps_nobody_from_telling() {
+        let moves = Moves::new();
+        moves.appended(7);
+        for lie in [7 + BELIEVED + 1, u64::MAX] {
+            moves.heard(lie);
+            assert!(moves.due(8).is_some(), "{lie}");
+        }
+    }
+
+    #[test]
+    fn what_others_appended_is_seen_and_not_told_for_them() {
+        let moves = Moves::new();
+        let (seen, own) = (moves.subscribe(), moves.own.subscribe());
+        moves.saw(5);
+        assert_eq!((*seen.borrow(), *own.borrow()), (5, 0));
+        moves.appended(6);
+        moves.saw(4);
+        assert_eq!((*seen.borrow(), *own.borrow()), (6, 6));
     }
 }
