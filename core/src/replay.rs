@@ -200,8 +200,7 @@ struct Ahead {
 impl Ahead {
     fn start(store: Arc<dyn Store>, read: ReadLog) -> Ahead {
         let (sender, pages) = mpsc::channel(1);
-        let requested = read.after;
-        let reading = Reading { store, read, requested, windows: VecDeque::new() };
+        let reading = Reading { store, read, windows: VecDeque::new() };
         Ahead { pages, task: tokio::spawn(reading.send_to(sender)) }
     }
 }
@@ -212,8 +211,6 @@ impl Ahead {
 struct Reading {
     store: Arc<dyn Store>,
     read: ReadLog,
-    /// Up to where pages are being read.
-    requested: Position,
     windows: VecDeque<Window>,
 }
 
@@ -232,8 +229,7 @@ impl Reading {
     }
 
     async fn next(&mut self) -> Result<LogPage, StoreError> {
-        let window = self.windows.pop_front();
-        let mut page = match window {
+        let mut page = match self.windows.pop_front() {
             Some(mut window) => {
                 let page = window.page().await?;
                 if page.scanned < window.up_to {
@@ -248,9 +244,6 @@ impl Reading {
         page.end &= page.scanned >= self.read.up_to.min(page.head.visible);
         let looked_at = page.scanned.get().saturating_sub(self.read.after.get());
         self.read.after = self.read.after.max(page.scanned);
-        if self.windows.is_empty() {
-            self.requested = self.read.after;
-        }
         let is_dense = page.events.len() as u64 >= looked_at.div_ceil(2) && looked_at >= self.read.limit as u64;
         while is_dense && self.windows.len() < Reading::WINDOWS && self.ask(page.head.visible.min(self.read.up_to)) {}
         Ok(page)
@@ -258,14 +251,14 @@ impl Reading {
 
     /// Asks for the next whole window, if the log has as much.
     fn ask(&mut self, end: Position) -> bool {
-        let up_to = Position::new(self.requested.get().saturating_add(self.read.limit as u64));
+        let after = self.windows.back().map_or(self.read.after, |window| window.up_to);
+        let up_to = Position::new(after.get().saturating_add(self.read.limit as u64));
         if up_to > end {
             return false;
         }
-        let (store, read) = (Arc::clone(&self.store), ReadLog { after: self.requested, up_to, ..self.read.clone() });
+        let (store, read) = (Arc::clone(&self.store), ReadLog { after, up_to, ..self.read.clone() });
         let task = tokio::spawn(async move { store.read(read).await });
         self.windows.push_back(Window { up_to, task });
-        self.requested = up_to;
         true
     }
 }

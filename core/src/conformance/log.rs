@@ -194,7 +194,6 @@ async fn look_again(store: Arc<dyn Store>, partition: Partition, done: Arc<Atomi
     }
 }
 
-/// Ten writers, a hundred appends each, of one to a hundred events, over all partitions; and readers of every kind meanwhile.
 pub async fn says_in_long_pages_what_it_says_in_short_ones(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let (quoted, foreign, rare) = (r"it's \ 100 % $1", "häufig, 事件", "thing.rare");
@@ -231,9 +230,17 @@ pub async fn says_in_long_pages_what_it_says_in_short_ones(fixture: &dyn Fixture
             }
         }
         assert_eq!(whole_log(&*store, partition).await.len(), 1_100, "what was archived is gone");
+        // At once, and under names that no page had to know before.
+        let later = stream_in(&*store, partition, "later");
+        append(&*store, &later, (0..600).map(|n| NewEvent::json(rare, n.to_string().into_bytes()))).await;
+        let read = ReadLog::after(Position::START).partition(partition).filter(Filter::default().types([rare]));
+        let found = read_log(&*store, read.clone().limit(5_000)).await;
+        assert_eq!(found, read_log(&*store, read.limit(7)).await);
+        assert_eq!(found.iter().filter(|event| event.stream == later).count(), 600);
     }
 }
 
+/// Ten writers, a hundred appends each, of one to a hundred events, over all partitions; and readers of every kind meanwhile.
 pub async fn is_the_same_for_every_reader_while_ten_writers_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     race(&store, &store).await;
