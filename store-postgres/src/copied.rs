@@ -1,4 +1,4 @@
-//! Long pages of the log, as the server copies them out: half of the client's work for a row of a statement is saved by it.
+//! Long pages of the log, as the server copies them out: a copied row costs the client's driver less than a row of a statement.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};

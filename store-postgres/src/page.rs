@@ -227,6 +227,7 @@ struct Looked {
 
 /// The events of a range that are one of `wanted`.
 async fn look(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: usize) -> Result<Looked, Error> {
+    let range = Range { up_to: range.up_to.min(Position::MAX.get()), ..range };
     let looked = look_at(database, range, wanted, limit).await?;
     database.seen_head.fetch_max(looked.head, Ordering::Relaxed);
     Ok(looked)
@@ -234,7 +235,6 @@ async fn look(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: u
 
 async fn look_at(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: usize) -> Result<Looked, Error> {
     let Range { after, up_to, direction } = range;
-    let up_to = up_to.min(Position::MAX.get());
     let Read { seen: head, events, .. } = if wanted.iter().any(Wanted::is_anything) {
         // To add up sizes costs the server more than everything else, so it only does so where payloads are large.
         if !database.reads_large_payloads.load(Ordering::Relaxed) {
@@ -294,7 +294,7 @@ async fn look_among_all(
         None => {
             let query = query(database.text(sql::LOG_FORWARD_KINDS))
                 .bind(among.after.cast_signed())
-                .bind(among.up_to.min(Position::MAX.get()).cast_signed())
+                .bind(among.up_to.cast_signed())
                 .bind(limit as i64)
                 .bind(SMALL_BYTES as i32)
                 .bind(types);
@@ -321,7 +321,7 @@ async fn look_for_small(database: &Database, range: Range, limit: usize) -> Resu
         None => {
             let query = query(database.text(statement))
                 .bind(range.after.cast_signed())
-                .bind(range.up_to.min(Position::MAX.get()).cast_signed())
+                .bind(range.up_to.cast_signed())
                 .bind(limit as i64)
                 .bind(SMALL_BYTES as i32);
             events::read(database, query, 1, head_of).await?
@@ -337,6 +337,5 @@ async fn copied(database: &Database, range: Range, types: &[String], limit: usiz
     if direction != Direction::Forward || limit < LONG || there < LONG as u64 {
         return Ok(None);
     }
-    let up_to = up_to.min(Position::MAX.get());
     Copied { after, up_to, limit, payload_bytes: SMALL_BYTES, types }.read(database).await.map(Some)
 }

@@ -54,6 +54,15 @@ async fn append(store: &PostgresStore) -> Result<Position, AppendError> {
     Ok(store.append(Append::new(stream(), [event])).await?.last().position)
 }
 
+/// A role that may change rows and no tables, and the store as it sees it.
+async fn writer(schema: &Schema) -> (Role, PostgresStore) {
+    PostgresStore::migrate(schema.options()).await.unwrap();
+    let rights = ["usage on", "select, insert, update, delete on all tables in", "usage on all sequences in"];
+    let role = Role::with(schema, &rights).await;
+    let store = PostgresStore::connect_with(role.options(schema).without_migration()).await.unwrap();
+    (role, store)
+}
+
 #[tokio::test]
 async fn a_store_that_may_only_read_follows_what_others_append_and_refuses_to_write() {
     let schema = Schema::new();
@@ -74,10 +83,7 @@ async fn a_store_that_may_only_read_follows_what_others_append_and_refuses_to_wr
 #[tokio::test]
 async fn a_role_that_may_change_rows_and_no_tables_does_everything_but_migrate() {
     let schema = Schema::new();
-    PostgresStore::migrate(schema.options()).await.unwrap();
-    let rights = ["usage on", "select, insert, update, delete on all tables in", "usage on all sequences in"];
-    let role = Role::with(&schema, &rights).await;
-    let store = PostgresStore::connect_with(role.options(&schema).without_migration()).await.unwrap();
+    let (_role, store) = writer(&schema).await;
     assert_eq!(append(&store).await.unwrap(), Position::new(1));
     store
         .change_stream(
@@ -113,10 +119,7 @@ async fn a_role_that_may_change_rows_and_no_tables_does_everything_but_migrate()
 #[tokio::test]
 async fn settings_that_became_weak_are_noticed_when_the_connection_is_made_again() {
     let schema = Schema::new();
-    PostgresStore::migrate(schema.options()).await.unwrap();
-    let rights = ["usage on", "select, insert, update, delete on all tables in", "usage on all sequences in"];
-    let role = Role::with(&schema, &rights).await;
-    let store = PostgresStore::connect_with(role.options(&schema).without_migration()).await.unwrap();
+    let (role, store) = writer(&schema).await;
     assert_eq!(append(&store).await.unwrap(), Position::new(1));
     let mut other = connection().await;
     let mut goes_on_with = async |setting: &str| {
