@@ -2,7 +2,10 @@
 //!
 //! `cargo run --example order` tells a short story in memory. The clock is held by hand, so that half an hour takes no time.
 
-#![allow(clippy::print_stderr, reason = "this is a program, and what went wrong goes to its user")]
+#![allow(
+    clippy::print_stderr,
+    reason = "this is a program, and what went wrong goes to its user"
+)]
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -41,7 +44,11 @@ impl Handle<Ship> for Order {
     type Error = String;
 
     fn handle(&self, _: &Ship) -> Result<impl IntoEvents<OrderEvent>, String> {
-        if self.over { Err("the order is over".into()) } else { Ok(OrderEvent::Shipped) }
+        if self.over {
+            Err("the order is over".into())
+        } else {
+            Ok(OrderEvent::Shipped)
+        }
     }
 }
 
@@ -53,7 +60,13 @@ impl Handle<Cancel> for Order {
     type Error = String;
 
     fn handle(&self, Cancel { reason }: &Cancel) -> Result<impl IntoEvents<OrderEvent>, String> {
-        if self.over { Err("the order is over".into()) } else { Ok(OrderEvent::Cancelled { reason: reason.clone() }) }
+        if self.over {
+            Err("the order is over".into())
+        } else {
+            Ok(OrderEvent::Cancelled {
+                reason: reason.clone(),
+            })
+        }
     }
 }
 
@@ -103,15 +116,23 @@ impl Process for Fulfilment {
 
     fn reached(&self, order: &str, _: &str) -> Vec<Step<Fulfilment>> {
         let reason = format!("{} cents were not paid in time", self.due);
-        vec![Step::send::<Order, _>(order, Cancel { reason }), Step::finish()]
+        vec![
+            Step::send::<Order, _>(order, Cancel { reason }),
+            Step::finish(),
+        ]
     }
 }
 
 impl On<OrderEvent> for Fulfilment {
     fn on(&self, event: &Recorded<OrderEvent>) -> Vec<Step<Fulfilment>> {
-        let OrderEvent::Placed { cents } = **event else { return Vec::new() };
+        let OrderEvent::Placed { cents } = **event else {
+            return Vec::new();
+        };
         let half_an_hour = event.record.occurred_at + TimeDelta::minutes(30);
-        vec![Step::emit(FulfilmentEvent::Expected { cents }), Step::deadline("payment", half_an_hour)]
+        vec![
+            Step::emit(FulfilmentEvent::Expected { cents }),
+            Step::deadline("payment", half_an_hour),
+        ]
     }
 }
 
@@ -134,11 +155,17 @@ impl On<PaymentEvent> for Fulfilment {
 async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(ManualClock::default());
     let db = db.with_clock(Arc::clone(&clock) as _);
-    let db = db.with(ProcessManager::<Fulfilment>::new().poll(Duration::from_millis(5))).start().await?;
+    let db = db
+        .with(ProcessManager::<Fulfilment>::new().poll(Duration::from_millis(5)))
+        .start()
+        .await?;
     let processes = db.process::<Fulfilment>();
 
     for order in ["1", "2"] {
-        let placed = db.aggregate::<Order>(order).run(|_| Ok::<_, String>(OrderEvent::Placed { cents: 2_000 })).await?;
+        let placed = db
+            .aggregate::<Order>(order)
+            .run(|_| Ok::<_, String>(OrderEvent::Placed { cents: 2_000 }))
+            .await?;
         processes.wait_for(&placed, PATIENCE).await?;
     }
     pay(&db, &processes, "1", 2_000).await?;
@@ -162,15 +189,30 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn pay(db: &Program, processes: &Processes<Fulfilment>, order: &str, cents: i64) -> Result<(), Box<dyn Error>> {
-    let received = PaymentEvent::Received { order: order.into(), cents };
-    let done = db.aggregate::<Payment>(order).run(|_| Ok::<_, String>(received.clone())).await?;
+async fn pay(
+    db: &Program,
+    processes: &Processes<Fulfilment>,
+    order: &str,
+    cents: i64,
+) -> Result<(), Box<dyn Error>> {
+    let received = PaymentEvent::Received {
+        order: order.into(),
+        cents,
+    };
+    let done = db
+        .aggregate::<Payment>(order)
+        .run(|_| Ok::<_, String>(received.clone()))
+        .await?;
     processes.wait_for(&done, PATIENCE).await?;
     Ok(())
 }
 
 /// Returns when nothing is left to be done for an order.
-async fn finished(db: &Program, processes: &Processes<Fulfilment>, order: &str) -> Result<(), Box<dyn Error>> {
+async fn finished(
+    db: &Program,
+    processes: &Processes<Fulfilment>,
+    order: &str,
+) -> Result<(), Box<dyn Error>> {
     let mut hint = db.store().hint();
     while !processes.has_finished(order).await? {
         hint.wait(Duration::from_millis(20)).await;
@@ -207,7 +249,9 @@ order 2:
 "#;
         for url in ["memory:", "sqlite::memory:"] {
             let mut told = Vec::new();
-            tell(Annals::open(url).await.unwrap(), &mut told).await.unwrap();
+            tell(Annals::open(url).await.unwrap(), &mut told)
+                .await
+                .unwrap();
             assert_eq!(String::from_utf8(told).unwrap(), expected, "{url}");
         }
     }

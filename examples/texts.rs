@@ -2,7 +2,10 @@
 //!
 //! `cargo run --example texts` tells a short story in memory: what is sent, what is not, and what happens when the gateway is down.
 
-#![allow(clippy::print_stderr, reason = "this is a program, and what went wrong goes to its user")]
+#![allow(
+    clippy::print_stderr,
+    reason = "this is a program, and what went wrong goes to its user"
+)]
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -59,14 +62,25 @@ impl Gateway {
         if self.down.load(Ordering::SeqCst) {
             return Err("the gateway is down".into());
         }
-        if self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key) {
-            self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(format!("to {to}: {text}"));
+        if self
+            .keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key)
+        {
+            self.sent
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(format!("to {to}: {text}"));
         }
         Ok(())
     }
 
     fn sent(&self) -> Vec<String> {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.sent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -81,12 +95,24 @@ impl Reactor for LargeWithdrawals {
     const NAME: &'static str = "large-withdrawals";
     type Event = AccountEvent;
 
-    async fn react(&self, event: &Recorded<AccountEvent>, request: &Request) -> Result<(), ReactError> {
-        let AccountEvent::Withdrawn { cents: cents @ LARGE.. } = &**event else { return Ok(()) };
+    async fn react(
+        &self,
+        event: &Recorded<AccountEvent>,
+        request: &Request,
+    ) -> Result<(), ReactError> {
+        let AccountEvent::Withdrawn {
+            cents: cents @ LARGE..,
+        } = &**event
+        else {
+            return Ok(());
+        };
         let owner = event.record.stream.id();
         let text = format!("{}.{:02} were withdrawn", cents / 100, cents % 100);
         // The key is the same for every attempt, also after a crash.
-        self.gateway.send(owner, &text, request.idempotency_key()).await.map_err(ReactError::retry)
+        self.gateway
+            .send(owner, &text, request.idempotency_key())
+            .await
+            .map_err(ReactError::retry)
     }
 }
 
@@ -94,12 +120,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let gateway = Arc::new(Gateway::default());
-    let texts = Reaction::of(LargeWithdrawals { gateway: Arc::clone(&gateway) }).attempts(2, Duration::from_millis(1));
+    let texts = Reaction::of(LargeWithdrawals {
+        gateway: Arc::clone(&gateway),
+    })
+    .attempts(2, Duration::from_millis(1));
     let db = db.with(texts).start().await?;
     let texts = db.reactor::<LargeWithdrawals>();
 
     let alice = db.aggregate::<Account>("alice");
-    alice.run(|_| Ok::<_, String>(AccountEvent::Deposited { cents: 900_000 })).await?;
+    alice
+        .run(|_| Ok::<_, String>(AccountEvent::Deposited { cents: 900_000 }))
+        .await?;
     alice.run(|account| account.withdraw(2_500)).await?;
     let done = alice.run(|account| account.withdraw(250_000)).await?;
     texts.wait_for(&done, PATIENCE).await?;
@@ -109,7 +140,12 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let done = alice.run(|account| account.withdraw(100_000)).await?;
     texts.wait_for(&done, PATIENCE).await?;
     for waiting in texts.parked(None, 10).await? {
-        writeln!(out, "{} waits: {}", waiting.key, waiting.cause.unwrap_or_default())?;
+        writeln!(
+            out,
+            "{} waits: {}",
+            waiting.key,
+            waiting.cause.unwrap_or_default()
+        )?;
     }
 
     gateway.down.store(false, Ordering::SeqCst);
@@ -147,7 +183,9 @@ sent: ["to alice: 2500.00 were withdrawn", "to alice: 1000.00 were withdrawn"]
 "#;
         for url in ["memory:", "sqlite::memory:"] {
             let mut told = Vec::new();
-            tell(Annals::open(url).await.unwrap(), &mut told).await.unwrap();
+            tell(Annals::open(url).await.unwrap(), &mut told)
+                .await
+                .unwrap();
             assert_eq!(String::from_utf8(told).unwrap(), expected, "{url}");
         }
     }

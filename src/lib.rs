@@ -32,14 +32,14 @@ pub mod prelude {
     pub use crate::View;
     #[cfg(feature = "projections")]
     pub use crate::projections::{
-        Listens, On, Poison, Process, ProcessManager, Program, Project, Projection, ReactError, Reaction, Reactor,
-        Request, Row, SqlProject, SqlProjection, Step, Tables, View, With as _,
+        Listens, On, Poison, Process, ProcessManager, Program, Project, Projection, ReactError,
+        Reaction, Reactor, Request, Row, SqlProject, SqlProjection, Step, Tables, View, With as _,
     };
     #[cfg(feature = "testing")]
     pub use crate::testing::Given as _;
     pub use crate::{
-        Aggregate, AggregateRef, Annals, At, CommandError, Decoded, Done, Emit, Event, Fold, Handle, IntoEvents,
-        Moment, Open, Position, Query, Recorded, StreamId, Tag, Token, Version,
+        Aggregate, AggregateRef, Annals, At, CommandError, Decoded, Done, Emit, Event, Fold,
+        Handle, IntoEvents, Moment, Open, Position, Query, Recorded, StreamId, Tag, Token, Version,
     };
 }
 

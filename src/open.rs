@@ -36,15 +36,20 @@ impl Open for Annals {
         match url.split_once(':') {
             Some(("memory", "")) => Ok(Annals::in_memory()),
             #[cfg(feature = "sqlite")]
-            Some(("sqlite", _)) => Ok(Annals::on(std::sync::Arc::new(annals_sqlite::SqliteStore::open(url).await?))),
+            Some(("sqlite", _)) => Ok(Annals::on(std::sync::Arc::new(
+                annals_sqlite::SqliteStore::open(url).await?,
+            ))),
             #[cfg(feature = "postgres")]
-            Some(("postgres" | "postgresql", _)) => {
-                Ok(Annals::on(std::sync::Arc::new(annals_postgres::PostgresStore::connect(url).await?)))
-            }
+            Some(("postgres" | "postgresql", _)) => Ok(Annals::on(std::sync::Arc::new(
+                annals_postgres::PostgresStore::connect(url).await?,
+            ))),
             #[cfg(not(feature = "postgres"))]
             Some(("postgres" | "postgresql", _)) => {
                 let why = "is for the feature `postgres` of `annals`, which is off in this build: `cargo … --features postgres`";
-                Err(StoreError::new(Failure::Invalid, format!("`{}` {why}", shown(url))))
+                Err(StoreError::new(
+                    Failure::Invalid,
+                    format!("`{}` {why}", shown(url)),
+                ))
             }
             _ => {
                 let why = format!("`{}` names no store of this build: {}", shown(url), known());
@@ -56,7 +61,10 @@ impl Open for Annals {
 
 /// A URL without user and password, for messages.
 fn shown(url: &str) -> String {
-    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+    match url
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)))
+    {
         Some((scheme, place)) => format!("{scheme}://…@{place}"),
         None => url.to_owned(),
     }
@@ -83,7 +91,9 @@ mod tests {
             let error = Annals::open(url).await.unwrap_err();
             assert_eq!(error.failure(), Failure::Invalid);
             assert!(
-                error.to_string().starts_with(&format!("`{url}` names no store of this build: memory:")),
+                error
+                    .to_string()
+                    .starts_with(&format!("`{url}` names no store of this build: memory:")),
                 "{error}"
             );
         }
@@ -91,14 +101,26 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_about_a_url_keeps_its_password_to_itself() {
-        let error = Annals::open("oracle://me:secret@db.example/x").await.unwrap_err().to_string();
-        assert!(error.starts_with("`oracle://…@db.example/x` names"), "{error}");
+        let error = Annals::open("oracle://me:secret@db.example/x")
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("`oracle://…@db.example/x` names"),
+            "{error}"
+        );
     }
 
     #[cfg(not(feature = "postgres"))]
     #[tokio::test]
     async fn a_store_that_was_left_out_is_an_error_that_says_how_to_have_it() {
-        let error = Annals::open("postgres://me:secret@db.example/x").await.unwrap_err().to_string();
-        assert!(error.contains("--features postgres") && !error.contains("secret"), "{error}");
+        let error = Annals::open("postgres://me:secret@db.example/x")
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("--features postgres") && !error.contains("secret"),
+            "{error}"
+        );
     }
 }

@@ -3,8 +3,17 @@
 #![no_implicit_prelude]
 #![deny(warnings, missing_docs, clippy::all, clippy::pedantic, clippy::nursery)]
 #![allow(clippy::missing_const_for_fn, clippy::redundant_pub_crate)]
-#![deny(clippy::indexing_slicing, clippy::pattern_type_mismatch, clippy::shadow_same)]
-#![deny(unused_qualifications, unused_results, unreachable_pub, single_use_lifetimes)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::pattern_type_mismatch,
+    clippy::shadow_same
+)]
+#![deny(
+    unused_qualifications,
+    unused_results,
+    unreachable_pub,
+    single_use_lifetimes
+)]
 
 use ::std::prelude::v1::{Default, derive, test};
 
@@ -58,7 +67,10 @@ pub enum Thing {
 }
 
 fn named(who: u8) -> Thing {
-    Thing::Made { who: ::std::option::Option::Some(who), what: ::std::vec::Vec::new() }
+    Thing::Made {
+        who: ::std::option::Option::Some(who),
+        what: ::std::vec::Vec::new(),
+    }
 }
 
 fn forget(_: ::serde::de::IgnoredAny) -> ::std::option::Option<Thing> {
@@ -104,7 +116,10 @@ impl ::annals::projections::Project<Seen> for Row {
         row: &mut ::annals::projections::Row<'_, Self>,
         seen: &::annals::Recorded<Seen>,
     ) -> ::std::result::Result<(), ::annals::projections::Poison> {
-        row.last = ::std::option::Option::Some((::std::string::String::new(), ::std::convert::From::from(seen.place)));
+        row.last = ::std::option::Option::Some((
+            ::std::string::String::new(),
+            ::std::convert::From::from(seen.place),
+        ));
         ::std::result::Result::Ok(())
     }
 }
@@ -150,9 +165,18 @@ fn a_derived_view_needs_nothing_in_scope() {
     ::std::assert_eq!(Row::VERSION, 3);
     ::std::assert_eq!(
         Row::handlers().types(),
-        ["thing.bent", "thing.broken", "thing.gone", "thing.made", "thing.seen"]
+        [
+            "thing.bent",
+            "thing.broken",
+            "thing.gone",
+            "thing.made",
+            "thing.seen"
+        ]
     );
     let last = ::std::option::Option::Some((::std::convert::From::from("x"), 7));
-    ::std::assert_eq!(Row { count: 1, last }.indexed(), ["00000000000000000001", "x\u{1f}0000000007"]);
+    ::std::assert_eq!(
+        Row { count: 1, last }.indexed(),
+        ["00000000000000000001", "x\u{1f}0000000007"]
+    );
     ::std::assert_eq!(Row::default().indexed(), ["00000000000000000000", ""]);
 }

@@ -20,7 +20,9 @@ struct Life {
 
 impl Life {
     fn begin(program: Program) -> Life {
-        let life = Life { directory: TempDir::new().unwrap() };
+        let life = Life {
+            directory: TempDir::new().unwrap(),
+        };
         life.released(program);
         life
     }
@@ -97,15 +99,22 @@ mod first {
 
     pub(super) fn samples() -> Vec<AccountEvent> {
         vec![
-            AccountEvent::Opened { owner: "Ada".into() },
+            AccountEvent::Opened {
+                owner: "Ada".into(),
+            },
             AccountEvent::Deposited { by: None, cents: 5 },
-            AccountEvent::Deposited { by: Some(7), cents: i64::MAX - 5 },
+            AccountEvent::Deposited {
+                by: Some(7),
+                cents: i64::MAX - 5,
+            },
             AccountEvent::Closed,
         ]
     }
 
     pub(super) fn program(file: PathBuf) -> EventsLock {
-        EventsLock::at(file).events(samples()).aggregate::<Account>("account")
+        EventsLock::at(file)
+            .events(samples())
+            .aggregate::<Account>("account")
     }
 }
 
@@ -120,7 +129,9 @@ fn the_file_is_readable_and_the_same_in_every_run() {
 
 #[test]
 fn what_is_not_in_the_file_is_added_on_request() {
-    let life = Life { directory: TempDir::new().unwrap() };
+    let life = Life {
+        directory: TempDir::new().unwrap(),
+    };
     insta::assert_snapshot!(life.differences(first::program, Update::Nothing));
     life.released(first::program);
 }
@@ -128,14 +139,19 @@ fn what_is_not_in_the_file_is_added_on_request() {
 #[test]
 fn a_sample_more_is_added_and_folded_after_the_others() {
     fn more(file: PathBuf) -> EventsLock {
-        first::program(file).events([first::AccountEvent::Opened { owner: "Bob".into() }])
+        first::program(file).events([first::AccountEvent::Opened {
+            owner: "Bob".into(),
+        }])
     }
     let life = Life::begin(first::program);
     insta::assert_snapshot!(life.differences(more, Update::Nothing));
     life.released(more);
     // Its fold goes on from what was pinned, so a sample that the test has lost stays in the history.
     first::program(life.file()).verify(Update::Nothing).unwrap();
-    assert!(life.text().contains(r#"over account.opened v1 json {"owner":"Bob"}"#));
+    assert!(
+        life.text()
+            .contains(r#"over account.opened v1 json {"owner":"Bob"}"#)
+    );
 }
 
 /// Events with other shapes under the names of the first program.
@@ -353,7 +369,10 @@ fn a_shape_may_grow_by_what_old_events_lack() {
     life.released(grown::program);
     insta::assert_snapshot!("grown_file", life.text());
     let told = life.refuses(before::program);
-    assert!(told.contains("`note.written` v1 has other fields"), "{told}");
+    assert!(
+        told.contains("`note.written` v1 has other fields"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -368,7 +387,9 @@ fn a_changed_shape_is_told_with_old_and_new() {
 fn a_name_that_nothing_reads_is_told_with_the_ways_out() {
     let life = Life::begin(before::program);
     insta::assert_snapshot!("a_variant_renamed", life.refuses(variant_renamed::program));
-    name_kept::program(life.file()).verify(Update::Nothing).unwrap();
+    name_kept::program(life.file())
+        .verify(Update::Nothing)
+        .unwrap();
 }
 
 #[test]
@@ -380,38 +401,55 @@ fn a_variant_without_a_sample_is_told() {
 
 #[test]
 fn an_old_sample_stays_and_must_be_readable() {
-    for program in [aliased::program as Program, second_version::program, retired::program] {
+    for program in [
+        aliased::program as Program,
+        second_version::program,
+        retired::program,
+    ] {
         let life = Life::begin(before::program);
         life.released(program);
-        assert!(
-            life.text()
-                .contains("event note.written v1\n    fields { text: String }\n    sample json {\"text\":\"a\"}\n")
-        );
+        assert!(life.text().contains(
+            "event note.written v1\n    fields { text: String }\n    sample json {\"text\":\"a\"}\n"
+        ));
     }
     let life = Life::begin(before::program);
-    insta::assert_snapshot!("an_upcaster_that_reads_something_else", life.refuses(second_version_misread::program));
+    insta::assert_snapshot!(
+        "an_upcaster_that_reads_something_else",
+        life.refuses(second_version_misread::program)
+    );
     life.released(second_version::program);
     // Going back loses what newer programs wrote.
     let told = life.refuses(before::program);
-    assert!(told.contains("`note.written` v2 is in the file, and nothing reads it."), "{told}");
+    assert!(
+        told.contains("`note.written` v2 is in the file, and nothing reads it."),
+        "{told}"
+    );
 }
 
 #[test]
 fn what_was_never_released_can_be_written_anew() {
-    for program in
-        [field_renamed::program as Program, variant_renamed::program, written_otherwise::program, tagged::program]
-    {
-        let (changed, fresh) = (Life::begin(before::program), Life::begin(program));
+    for program in [
+        field_renamed::program as Program,
+        variant_renamed::program,
+        written_otherwise::program,
+        tagged::program,
+    ] {
+        let changed = Life::begin(before::program);
+        let fresh = Life::begin(program);
         program(changed.file()).verify(Update::Everything).unwrap();
         assert_eq!(changed.text(), fresh.text());
     }
     // What can be read is kept.
     let life = Life::begin(before::program);
-    second_version::program(life.file()).verify(Update::Everything).unwrap();
+    second_version::program(life.file())
+        .verify(Update::Everything)
+        .unwrap();
     assert!(life.text().contains("event note.written v1\n"));
     // So is nothing of a file that is none.
     std::fs::write(life.file(), "<<<<<<<").unwrap();
-    before::program(life.file()).verify(Update::Everything).unwrap();
+    before::program(life.file())
+        .verify(Update::Everything)
+        .unwrap();
     assert_eq!(life.text(), Life::begin(before::program).text());
 }
 
@@ -457,13 +495,26 @@ fn a_changed_fold_needs_a_new_version() {
     assert!(told.contains("The fold `account` v2 is new."), "{told}");
     life.released(|file| folded(2, 2)(file));
     let told = life.refuses(|file| folded(1, 1)(file));
-    assert!(told.contains("The fold `account` is v1, and the file has seen v2."), "{told}");
+    assert!(
+        told.contains("The fold `account` is v1, and the file has seen v2."),
+        "{told}"
+    );
     // The number is the one that its snapshots have.
     life.released(|file| folded(2, 2)(file));
-    let told = life.refuses(|file| EventsLock::at(file).events(first::samples()).aggregate::<Doubled>("account"));
-    assert!(told.contains("The fold `account` v2 gives another state"), "{told}");
+    let told = life.refuses(|file| {
+        EventsLock::at(file)
+            .events(first::samples())
+            .aggregate::<Doubled>("account")
+    });
+    assert!(
+        told.contains("The fold `account` v2 gives another state"),
+        "{told}"
+    );
     let told = life.refuses(|file| EventsLock::at(file).events(first::samples()));
-    assert!(told.contains("The fold `account` v2 is in the file and not in the test."), "{told}");
+    assert!(
+        told.contains("The fold `account` v2 is in the file and not in the test."),
+        "{told}"
+    );
 }
 
 #[test]
@@ -508,7 +559,9 @@ fn a_fold_goes_over_old_events_as_they_read_now() {
     let life = Life::begin(first_of_two::folded);
     life.released(second::folded);
     assert!(
-        life.text().ends_with("        | [\n        |     1,\n        |     2,\n        |     3,\n        | ]\n"),
+        life.text().ends_with(
+            "        | [\n        |     1,\n        |     2,\n        |     3,\n        | ]\n"
+        ),
         "{}",
         life.text()
     );
@@ -518,12 +571,18 @@ fn a_fold_goes_over_old_events_as_they_read_now() {
 fn a_state_that_prints_differently_each_time_is_told() {
     fn unstable(file: PathBuf) -> EventsLock {
         let count = std::cell::Cell::new(0);
-        EventsLock::at(file).events(first::samples()).fold("count", 1, move |_: &[first::AccountEvent]| {
-            count.set(count.get() + 1);
-            count.get()
-        })
+        EventsLock::at(file).events(first::samples()).fold(
+            "count",
+            1,
+            move |_: &[first::AccountEvent]| {
+                count.set(count.get() + 1);
+                count.get()
+            },
+        )
     }
-    let life = Life { directory: TempDir::new().unwrap() };
+    let life = Life {
+        directory: TempDir::new().unwrap(),
+    };
     let told = life.differences(unstable, Update::New);
     assert!(
         told.contains("The fold `count` v1 has no stable state over the stored events: its state prints differently")
@@ -533,11 +592,20 @@ fn a_state_that_prints_differently_each_time_is_told() {
 #[test]
 fn an_unfinished_merge_is_told_by_its_line() {
     let life = Life::begin(first::program);
-    std::fs::write(life.file(), life.text().replacen("    fields", "<<<<<<< ours\n    fields", 1)).unwrap();
+    std::fs::write(
+        life.file(),
+        life.text()
+            .replacen("    fields", "<<<<<<< ours\n    fields", 1),
+    )
+    .unwrap();
     let told = life.refuses(first::program);
     assert!(told.contains("Was a merge left unfinished?"), "{told}");
     // A file from a machine with other line ends is the same file.
-    std::fs::write(life.file(), Life::begin(first::program).text().replace('\n', "\r\n")).unwrap();
+    std::fs::write(
+        life.file(),
+        Life::begin(first::program).text().replace('\n', "\r\n"),
+    )
+    .unwrap();
     first::program(life.file()).verify(Update::Nothing).unwrap();
 }
 

@@ -47,7 +47,11 @@ impl Account {
     ///
     /// When nothing is paid in.
     pub fn deposit(&self, cents: i64) -> Result<AccountEvent, &'static str> {
-        if cents > 0 { Ok(AccountEvent::Deposited { cents }) } else { Err("nothing is paid in") }
+        if cents > 0 {
+            Ok(AccountEvent::Deposited { cents })
+        } else {
+            Err("nothing is paid in")
+        }
     }
 }
 
@@ -81,7 +85,9 @@ pub fn stream(number: usize) -> Outcome<StreamId> {
 pub fn event(seed: &mut Seed, index: usize) -> AccountEvent {
     let cents = seed.below(100_000) as i64 + 1;
     match (index, seed.below(3)) {
-        (0, _) => AccountEvent::Opened { owner: format!("owner {cents}") },
+        (0, _) => AccountEvent::Opened {
+            owner: format!("owner {cents}"),
+        },
         (_, 0) => AccountEvent::Withdrawn { cents },
         _ => AccountEvent::Deposited { cents },
     }
@@ -95,6 +101,9 @@ pub fn event(seed: &mut Seed, index: usize) -> AccountEvent {
 /// Never: they can all be written.
 pub fn events(seed: &mut Seed, first: usize, count: usize) -> Outcome<Vec<NewEvent>> {
     let moment =
-        DateTime::from_timestamp_micros(1_700_000_000_000_000 + seed.below(1 << 44) as i64).ok_or("no moment")?;
-    (first..first + count).map(|index| Ok(NewEvent::of(&event(seed, index))?.at(moment))).collect()
+        DateTime::from_timestamp_micros(1_700_000_000_000_000 + seed.below(1 << 44) as i64)
+            .ok_or("no moment")?;
+    (first..first + count)
+        .map(|index| Ok(NewEvent::of(&event(seed, index))?.at(moment)))
+        .collect()
 }

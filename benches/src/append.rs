@@ -45,8 +45,13 @@ impl Batches {
         (0..self.events.div_ceil(self.batch_events))
             .map(|batch| {
                 let first = batch / self.streams * self.batch_events;
-                let count = self.batch_events.min(self.events - batch * self.batch_events);
-                Ok((account::stream(batch % self.streams)?, account::events(&mut seed, first, count)?))
+                let count = self
+                    .batch_events
+                    .min(self.events - batch * self.batch_events);
+                Ok((
+                    account::stream(batch % self.streams)?,
+                    account::events(&mut seed, first, count)?,
+                ))
             })
             .collect()
     }
@@ -56,7 +61,11 @@ impl Batches {
     /// # Errors
     ///
     /// Those of the store.
-    pub async fn run(&self, store: &Arc<dyn Store>, made: Vec<(StreamId, Vec<NewEvent>)>) -> Outcome<Rate> {
+    pub async fn run(
+        &self,
+        store: &Arc<dyn Store>,
+        made: Vec<(StreamId, Vec<NewEvent>)>,
+    ) -> Outcome<Rate> {
         let mut shares: Vec<Vec<_>> = (0..self.tasks).map(|_| Vec::new()).collect();
         for (index, batch) in made.into_iter().enumerate() {
             shares[index % self.tasks].push(batch);
@@ -106,7 +115,14 @@ impl Singles {
     pub fn make(&self) -> Outcome<Vec<(StreamId, Vec<NewEvent>)>> {
         let mut seed = Seed::new(2);
         let share = self.events / self.tasks;
-        (0..self.tasks).map(|task| Ok((account::stream(task)?, account::events(&mut seed, 0, share)?))).collect()
+        (0..self.tasks)
+            .map(|task| {
+                Ok((
+                    account::stream(task)?,
+                    account::events(&mut seed, 0, share)?,
+                ))
+            })
+            .collect()
     }
 
     /// Appends it.
@@ -114,7 +130,11 @@ impl Singles {
     /// # Errors
     ///
     /// Those of the store.
-    pub async fn run(&self, store: &Arc<dyn Store>, made: Vec<(StreamId, Vec<NewEvent>)>) -> Outcome<Rate> {
+    pub async fn run(
+        &self,
+        store: &Arc<dyn Store>,
+        made: Vec<(StreamId, Vec<NewEvent>)>,
+    ) -> Outcome<Rate> {
         let count = made.iter().map(|(_, events)| events.len()).sum();
         let watch = Watch::start();
         let mut tasks = JoinSet::new();
@@ -125,7 +145,9 @@ impl Singles {
                     // Made when it is needed, as programs do: ids that ascend with time are cheap to index.
                     let event = event.id(EventId::random());
                     let expected = Expected::Version(Version::new(version));
-                    store.append(Append::new(stream.clone(), [event]).expecting(expected)).await?;
+                    store
+                        .append(Append::new(stream.clone(), [event]).expecting(expected))
+                        .await?;
                 }
                 Outcome::Ok(())
             });

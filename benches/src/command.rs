@@ -35,7 +35,12 @@ impl Deposits {
     /// The accounts and amounts of one task, in order.
     pub fn share(&self, task: usize) -> Vec<(usize, i64)> {
         let mut seed = Seed::new(3 + task as u64);
-        let mut next = || (seed.below(self.aggregates as u64) as usize, seed.below(1_000) as i64 + 1);
+        let mut next = || {
+            (
+                seed.below(self.aggregates as u64) as usize,
+                seed.below(1_000) as i64 + 1,
+            )
+        };
         (0..self.commands / self.tasks).map(|_| next()).collect()
     }
 
@@ -53,7 +58,9 @@ impl Deposits {
             let db = db.clone();
             tasks.spawn(async move {
                 for (number, cents) in share {
-                    db.aggregate::<Account>(number).run(|account| account.deposit(cents)).await?;
+                    db.aggregate::<Account>(number)
+                        .run(|account| account.deposit(cents))
+                        .await?;
                 }
                 Outcome::Ok(())
             });

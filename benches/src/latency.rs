@@ -63,7 +63,10 @@ pub struct Laps {
 impl Laps {
     /// From now on.
     pub fn start() -> Laps {
-        Laps { each: Vec::new(), cpu: machine::cpu_time() }
+        Laps {
+            each: Vec::new(),
+            cpu: machine::cpu_time(),
+        }
     }
 
     /// One was begun then, and is done now.
@@ -79,6 +82,9 @@ impl Laps {
     /// All of them, and those that others took down.
     pub fn stop_with(mut self, others: impl IntoIterator<Item = Duration>) -> Latencies {
         self.each.extend(others);
-        Latencies { each: self.each, cpu: machine::cpu_time().saturating_sub(self.cpu) }
+        Latencies {
+            each: self.each,
+            cpu: machine::cpu_time().saturating_sub(self.cpu),
+        }
     }
 }

@@ -53,10 +53,17 @@ impl Live {
         let mut seed = Seed::new(6 + task as u64);
         (0..self.appends / self.tasks)
             .map(|index| {
-                let (number, earlier) = (task * ACCOUNTS + index % ACCOUNTS, index / ACCOUNTS);
+                let number = task * ACCOUNTS + index % ACCOUNTS;
+                let earlier = index / ACCOUNTS;
                 let event = account::event(&mut seed, earlier);
                 let new = NewEvent::of(&event)?;
-                Ok(Ready { number, stream: account::stream(number)?, event, new, events: earlier as u64 + 1 })
+                Ok(Ready {
+                    number,
+                    stream: account::stream(number)?,
+                    event,
+                    new,
+                    events: earlier as u64 + 1,
+                })
             })
             .collect()
     }
@@ -64,7 +71,9 @@ impl Live {
     /// When the `index`-th append of a task is due, counted from the start: the tasks take turns.
     pub(crate) fn due(&self, task: usize, index: usize) -> Duration {
         let place = (index * self.tasks + task) as u32;
-        self.per_second.map_or(Duration::ZERO, |per_second| Duration::from_secs(1) * place / per_second)
+        self.per_second.map_or(Duration::ZERO, |per_second| {
+            Duration::from_secs(1) * place / per_second
+        })
     }
 
     /// Runs it, with the view beside the log. The time of each is from the call of the append to the row in hand.
@@ -73,12 +82,22 @@ impl Live {
     ///
     /// Those of the store and the view, and a row that does not show what was appended.
     pub async fn run(&self, store: &Arc<dyn Store>) -> Outcome<Latencies> {
-        let program = Arc::new(Annals::on(Arc::clone(store)).with(Balance::projection()).start().await?);
-        let shares = (0..self.tasks).map(|task| self.share(task)).collect::<Outcome<Vec<_>>>()?;
-        let (laps, start) = (Laps::start(), Instant::now());
+        let program = Arc::new(
+            Annals::on(Arc::clone(store))
+                .with(Balance::projection())
+                .start()
+                .await?,
+        );
+        let shares = (0..self.tasks)
+            .map(|task| self.share(task))
+            .collect::<Outcome<Vec<_>>>()?;
+        let laps = Laps::start();
+        let start = Instant::now();
         let mut tasks = JoinSet::new();
         for (task, share) in shares.into_iter().enumerate() {
-            let (live, store, program) = (*self, Arc::clone(store), Arc::clone(&program));
+            let live = *self;
+            let store = Arc::clone(store);
+            let program = Arc::clone(&program);
             tasks.spawn(async move {
                 let mut each = Vec::with_capacity(share.len());
                 for (index, ready) in share.into_iter().enumerate() {
@@ -100,11 +119,27 @@ impl Live {
     }
 }
 
-async fn append_and_see(store: &Arc<dyn Store>, program: &Program, ready: Ready) -> Outcome<Duration> {
-    let Ready { number, stream, new, events, .. } = ready;
+async fn append_and_see(
+    store: &Arc<dyn Store>,
+    program: &Program,
+    ready: Ready,
+) -> Outcome<Duration> {
+    let Ready {
+        number,
+        stream,
+        new,
+        events,
+        ..
+    } = ready;
     let start = Instant::now();
-    let appended = store.append(Append::new(stream, [new.id(EventId::random())])).await?;
-    let row = program.view::<Balance>().get(number.to_string()).at_least(&appended).await?;
+    let appended = store
+        .append(Append::new(stream, [new.id(EventId::random())]))
+        .await?;
+    let row = program
+        .view::<Balance>()
+        .get(number.to_string())
+        .at_least(&appended)
+        .await?;
     let took = start.elapsed();
     match row {
         Some(row) if row.events == events => Ok(took),

@@ -76,7 +76,9 @@ impl Loads {
         for _ in 0..self.loads {
             let loaded = db.aggregate::<A>(0).load().await?;
             if loaded.version().get() != self.events as u64 {
-                return Err(format!("loaded version {} of {}", loaded.version(), self.events).into());
+                return Err(
+                    format!("loaded version {} of {}", loaded.version(), self.events).into(),
+                );
             }
         }
         Ok(watch.stop(self.loads))

@@ -17,10 +17,19 @@ pub fn describe() -> Vec<(&'static str, String)> {
         rusqlite::version()
     );
     vec![
-        ("machine", format!("{}, {cores} cores, {}", processor(), memory())),
-        ("kernel", format!("{} {}", std::env::consts::OS, kernel.trim())),
+        (
+            "machine",
+            format!("{}, {cores} cores, {}", processor(), memory()),
+        ),
+        (
+            "kernel",
+            format!("{} {}", std::env::consts::OS, kernel.trim()),
+        ),
         ("SQLite", sqlite),
-        ("build", format!("cargo's release profile, commit {}", commit())),
+        (
+            "build",
+            format!("cargo's release profile, commit {}", commit()),
+        ),
     ]
 }
 
@@ -35,8 +44,12 @@ fn processor() -> String {
 }
 
 fn memory() -> String {
-    let kibibytes = line_of("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-    kibibytes.map_or_else(|| "memory unknown".into(), |kibibytes| format!("{} GiB", (kibibytes + (1 << 19)) >> 20))
+    let kibibytes = line_of("/proc/meminfo", "MemTotal")
+        .and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    kibibytes.map_or_else(
+        || "memory unknown".into(),
+        |kibibytes| format!("{} GiB", (kibibytes + (1 << 19)) >> 20),
+    )
 }
 
 /// How many tasks were running or waiting for a core in the last minute, as the system counts them.
@@ -48,19 +61,36 @@ pub fn load() -> String {
 fn commit() -> String {
     let git = |arguments: &[&str]| {
         let answer = Command::new("git").args(arguments).output().ok()?;
-        answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).trim().to_owned())
+        answer
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&answer.stdout).trim().to_owned())
     };
-    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".into() };
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
-    if changed { format!("{commit} with changes") } else { commit }
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else {
+        return "unknown".into();
+    };
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])
+        .is_some_and(|changes| !changes.is_empty());
+    if changed {
+        format!("{commit} with changes")
+    } else {
+        commit
+    }
 }
 
 /// How long all threads of this process together were on a core so far; zero where the system does not tell.
 pub fn cpu_time() -> Duration {
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // Behind the name, which may hold anything, and 11 more fields: the time in the program and that in the kernel.
-    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let fields = text
+        .rsplit_once(')')
+        .map_or("", |(_, fields)| fields)
+        .split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
     Duration::from_millis(ticks * 10)
 }
 

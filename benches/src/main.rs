@@ -2,7 +2,11 @@
 //!
 //! `cargo run --release -p annals-benches -- [FILTER] [--quick] [--rounds N] [--dir PATH]`
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "printing is what it is for"
+)]
 
 mod report;
 mod rows;
@@ -42,16 +46,28 @@ fn main() -> ExitCode {
 }
 
 fn parse(arguments: &[String]) -> Outcome<Options> {
-    let mut options = Options { filter: String::new(), quick: false, rounds: 0, dir: std::env::temp_dir() };
+    let mut options = Options {
+        filter: String::new(),
+        quick: false,
+        rounds: 0,
+        dir: std::env::temp_dir(),
+    };
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().ok_or_else(|| format!("`{argument}` needs a value"));
+        let mut value = || {
+            arguments
+                .next()
+                .ok_or_else(|| format!("`{argument}` needs a value"))
+        };
         match argument.as_str() {
             "--quick" => options.quick = true,
             "--rounds" => options.rounds = value()?.parse()?,
             "--dir" => options.dir = value()?.into(),
             flag if flag.starts_with('-') => {
-                return Err(format!("`{flag}` is not known: [FILTER] [--quick] [--rounds N] [--dir PATH]").into());
+                return Err(format!(
+                    "`{flag}` is not known: [FILTER] [--quick] [--rounds N] [--dir PATH]"
+                )
+                .into());
             }
             filter => filter.clone_into(&mut options.filter),
         }

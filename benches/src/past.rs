@@ -45,7 +45,8 @@ pub struct Answers {
 impl Answers {
     pub(crate) fn take(&mut self, row: Option<&BalanceThen>) {
         let row = row.copied().unwrap_or_default();
-        (self.cents, self.events) = (self.cents.wrapping_add(row.cents), self.events + row.events);
+        self.cents = self.cents.wrapping_add(row.cents);
+        self.events = self.events + row.events;
     }
 }
 
@@ -54,7 +55,14 @@ impl Questions {
     pub fn make(&self) -> Vec<(usize, Position)> {
         let mut seed = Seed::new(8);
         let mut below = |end: usize| seed.below(end as u64);
-        (0..self.count).map(|_| (below(self.accounts) as usize, Position::new(below(self.events) + 1))).collect()
+        (0..self.count)
+            .map(|_| {
+                (
+                    below(self.accounts) as usize,
+                    Position::new(below(self.events) + 1),
+                )
+            })
+            .collect()
     }
 
     /// Asks them one after another: `get(key).as_of(position)`.
@@ -63,14 +71,22 @@ impl Questions {
     ///
     /// Those of the view.
     pub async fn ask(&self, program: &Program) -> Outcome<Answers> {
-        let (mut laps, mut answers) = (Laps::start(), Answers::default());
+        let mut laps = Laps::start();
+        let mut answers = Answers::default();
         for (number, position) in self.make() {
             let start = Instant::now();
-            let row = program.view::<BalanceThen>().get(number.to_string()).as_of(position).await?;
+            let row = program
+                .view::<BalanceThen>()
+                .get(number.to_string())
+                .as_of(position)
+                .await?;
             laps.took(start);
             answers.take(row.as_ref());
         }
-        Ok(Answers { latencies: laps.stop(), ..answers })
+        Ok(Answers {
+            latencies: laps.stop(),
+            ..answers
+        })
     }
 
     /// Answers them without a view: by reading all typed events up to the moment, and folding those of the account.
@@ -79,7 +95,8 @@ impl Questions {
     ///
     /// Those of the store.
     pub async fn replay(&self, db: &Annals) -> Outcome<Answers> {
-        let (mut laps, mut answers) = (Laps::start(), Answers::default());
+        let mut laps = Laps::start();
+        let mut answers = Answers::default();
         for (number, position) in self.make() {
             let stream = account::stream(number)?;
             let start = Instant::now();
@@ -93,7 +110,10 @@ impl Questions {
             laps.took(start);
             answers.take(Some(&row));
         }
-        Ok(Answers { latencies: laps.stop(), ..answers })
+        Ok(Answers {
+            latencies: laps.stop(),
+            ..answers
+        })
     }
 }
 
@@ -104,5 +124,9 @@ impl Questions {
 /// Those of the stores.
 pub async fn program(store: &Arc<dyn Store>, views: Arc<dyn ViewStore>) -> Outcome<Program> {
     let projection = BalanceThen::projection().options(Options::default().verified_keys(0));
-    Ok(Annals::on(Arc::clone(store)).with(projection).views_in(views).start().await?)
+    Ok(Annals::on(Arc::clone(store))
+        .with(projection)
+        .views_in(views)
+        .start()
+        .await?)
 }

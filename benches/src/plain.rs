@@ -24,7 +24,12 @@ pub use past::ask;
 pub use view::rebuild;
 
 /// The kinds of events; the table has their places here, from 1.
-pub(crate) const KINDS: [&str; 4] = ["account.opened", "account.deposited", "account.withdrawn", "account.closed"];
+pub(crate) const KINDS: [&str; 4] = [
+    "account.opened",
+    "account.deposited",
+    "account.withdrawn",
+    "account.closed",
+];
 
 type Made = Vec<(StreamId, Vec<NewEvent>)>;
 
@@ -41,7 +46,13 @@ pub async fn singles(schema: &Schema, made: Made, clients: usize, first: i64) ->
     let count = made.iter().map(|(_, events)| events.len()).sum();
     let mut shares: Vec<Vec<Ready>> = (0..clients).map(|_| Vec::new()).collect();
     for ((at, key), (_, events)) in (first..).enumerate().zip(made) {
-        shares[at % clients].push((key, events.into_iter().map(|event| (event.clone(), event.digest())).collect()));
+        shares[at % clients].push((
+            key,
+            events
+                .into_iter()
+                .map(|event| (event.clone(), event.digest()))
+                .collect(),
+        ));
     }
     let mut ready = Vec::new();
     for share in shares {
@@ -104,7 +115,11 @@ pub async fn batches(schema: &Schema, made: Made) -> Outcome<Rate> {
         let (key, version) = at.entry(stream.clone()).or_insert((keys, 0_i64));
         let first = *version + 1;
         *version += events.len() as i64;
-        ready.push((*key, (first..=*version).collect::<Vec<_>>(), Columns::of(events)));
+        ready.push((
+            *key,
+            (first..=*version).collect::<Vec<_>>(),
+            Columns::of(events),
+        ));
     }
     let watch = Watch::start();
     for (key, versions, columns) in ready {
@@ -145,7 +160,9 @@ impl Columns {
             columns.kinds.push(kind(event));
             columns.indexes.push(index);
             columns.counts.push(events.len() as i32);
-            columns.occurred_at.push(event.occurred_at.timestamp_micros());
+            columns
+                .occurred_at
+                .push(event.occurred_at.timestamp_micros());
             columns.ids.push(*event.id.as_uuid());
             columns.digests.push(Uuid::from_bytes(event.digest().0));
             columns.metadata.push(metadata(event));
@@ -156,11 +173,17 @@ impl Columns {
 }
 
 fn kind(event: &NewEvent) -> i32 {
-    KINDS.iter().position(|name| **name == *event.event_type).map_or(0, |at| at as i32 + 1)
+    KINDS
+        .iter()
+        .position(|name| **name == *event.event_type)
+        .map_or(0, |at| at as i32 + 1)
 }
 
 fn metadata(event: &NewEvent) -> Option<Vec<u8>> {
-    event.metadata.correlation.map(|id| [&[1][..], id.as_bytes()].concat())
+    event
+        .metadata
+        .correlation
+        .map(|id| [&[1][..], id.as_bytes()].concat())
 }
 
 /// Every column of a row as a Rust value, with the event.
@@ -212,11 +235,16 @@ impl Read {
 pub async fn replay(schema: &Schema) -> Outcome<Replayed> {
     let mut connection = schema.connection().await?;
     let watch = Watch::start();
-    let (mut count, mut sum) = (0, 0);
-    let mut rows = sqlx::query(schema.sql(include_str!("sql/plain_log.sql"))).fetch(&mut connection);
+    let mut count = 0;
+    let mut sum = 0;
+    let mut rows =
+        sqlx::query(schema.sql(include_str!("sql/plain_log.sql"))).fetch(&mut connection);
     while let Some(row) = rows.try_next().await? {
         sum += cents(&Read::of(&row)?.event);
         count += 1;
     }
-    Ok(Replayed { rate: watch.stop(count), cents: sum })
+    Ok(Replayed {
+        rate: watch.stop(count),
+        cents: sum,
+    })
 }

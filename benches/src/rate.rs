@@ -54,13 +54,20 @@ pub struct Watch {
 impl Watch {
     /// From now on.
     pub fn start() -> Watch {
-        Watch { cpu: machine::cpu_time(), start: Instant::now() }
+        Watch {
+            cpu: machine::cpu_time(),
+            start: Instant::now(),
+        }
     }
 
     /// `count` things since the start.
     pub fn stop(&self, count: usize) -> Rate {
         let took = self.start.elapsed();
-        Rate { count, took, cpu: machine::cpu_time().saturating_sub(self.cpu) }
+        Rate {
+            count,
+            took,
+            cpu: machine::cpu_time().saturating_sub(self.cpu),
+        }
     }
 }
 

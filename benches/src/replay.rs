@@ -41,8 +41,14 @@ impl Fill {
         let round = (self.batch_events * self.streams).max(1);
         let mut left = self.events;
         while left > 0 {
-            let (batch_events, streams) = (self.batch_events, self.streams);
-            let batches = Batches { events: left.min(round), batch_events, streams, tasks: 64 };
+            let batch_events = self.batch_events;
+            let streams = self.streams;
+            let batches = Batches {
+                events: left.min(round),
+                batch_events,
+                streams,
+                tasks: 64,
+            };
             batches.run(store, batches.make()?).await?;
             left -= batches.events;
         }
@@ -76,13 +82,17 @@ pub(crate) fn cents(event: &AccountEvent) -> i64 {
 /// Those of the store, and an event that cannot be read.
 pub async fn typed(db: &Annals, up_to: Position) -> Outcome<Replayed> {
     let watch = Watch::start();
-    let (mut count, mut sum) = (0, 0);
+    let mut count = 0;
+    let mut sum = 0;
     let mut pages = db.events().up_to(up_to).typed::<AccountEvent>();
     while let Some(events) = pages.next().await? {
         count += events.len();
         sum += events.iter().map(|event| cents(event)).sum::<i64>();
     }
-    Ok(Replayed { rate: watch.stop(count), cents: sum })
+    Ok(Replayed {
+        rate: watch.stop(count),
+        cents: sum,
+    })
 }
 
 /// As pages of bytes, decoded one by one: `db.events().pages()` and `E::decode`.
@@ -92,7 +102,8 @@ pub async fn typed(db: &Annals, up_to: Position) -> Outcome<Replayed> {
 /// Those of the store, and an event that cannot be read.
 pub async fn pages(db: &Annals) -> Outcome<Replayed> {
     let watch = Watch::start();
-    let (mut count, mut sum) = (0, 0);
+    let mut count = 0;
+    let mut sum = 0;
     let mut pages = db.events().pages();
     while let Some(page) = pages.next().await? {
         for record in &page.events {
@@ -102,5 +113,8 @@ pub async fn pages(db: &Annals) -> Outcome<Replayed> {
         }
         count += page.events.len();
     }
-    Ok(Replayed { rate: watch.stop(count), cents: sum })
+    Ok(Replayed {
+        rate: watch.stop(count),
+        cents: sum,
+    })
 }

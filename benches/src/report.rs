@@ -91,7 +91,9 @@ impl Report {
 
     /// An empty directory on the disk that is measured, removed when it is dropped.
     pub(crate) fn directory(&self) -> Outcome<TempDir> {
-        Ok(tempfile::Builder::new().prefix("annals-benches-").tempdir_in(&self.dir)?)
+        Ok(tempfile::Builder::new()
+            .prefix("annals-benches-")
+            .tempdir_in(&self.dir)?)
     }
 
     /// Compares rates: what is told is the medians, and the median of the ratios of each round.
@@ -105,7 +107,10 @@ impl Report {
             return Ok(());
         }
         let (ours, theirs) = self.in_turns(ours, theirs)?;
-        let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| ours.per_second() / theirs.per_second());
+        let ratios = ours
+            .iter()
+            .zip(&theirs)
+            .map(|(ours, theirs)| ours.per_second() / theirs.per_second());
         let ratios = Ratios(ratios.collect());
         let per_second = |rates: &[Rate]| middle(rates.iter().map(Rate::per_second));
         let cpu = |rates: &[Rate]| match rates.iter().all(|rate| rate.cpu >= CPU_TOLD_MIN) {
@@ -140,17 +145,27 @@ impl Report {
             return Ok(());
         }
         let (ours, theirs) = self.in_turns(ours, theirs)?;
-        let seconds = |latencies: &Latencies| latencies.percentile(50).unwrap_or_default().as_secs_f64();
-        let ratios = Ratios(ours.iter().zip(&theirs).map(|(ours, theirs)| seconds(theirs) / seconds(ours)).collect());
-        let together = |all: Vec<Latencies>| all.into_iter().fold(Latencies::default(), Latencies::and);
-        let (ours, theirs) = (together(ours), together(theirs));
+        let seconds =
+            |latencies: &Latencies| latencies.percentile(50).unwrap_or_default().as_secs_f64();
+        let ratios = Ratios(
+            ours.iter()
+                .zip(&theirs)
+                .map(|(ours, theirs)| seconds(theirs) / seconds(ours))
+                .collect(),
+        );
+        let together =
+            |all: Vec<Latencies>| all.into_iter().fold(Latencies::default(), Latencies::and);
+        let ours = together(ours);
+        let theirs = together(theirs);
         let worst = ours.percentile(99).unwrap_or(Duration::MAX);
         let line = Line {
             ours: told(&ours),
             beside: told(&theirs),
             ratio: ratios.to_string(),
             cpu: format!("{} / {}", cpu_each(&ours), cpu_each(&theirs)),
-            met: row.target.map(|target| matches!(target, Target::Within(time) if worst <= time)),
+            met: row
+                .target
+                .map(|target| matches!(target, Target::Within(time) if worst <= time)),
             row,
         };
         self.push(line);
@@ -163,11 +178,13 @@ impl Report {
         mut ours: impl FnMut(&Runtime, &Path) -> Outcome<M>,
         mut theirs: impl FnMut(&Runtime, &Path) -> Outcome<M>,
     ) -> Outcome<(Vec<M>, Vec<M>)> {
-        let (mut ours_done, mut theirs_done) = (Vec::new(), Vec::new());
+        let mut ours_done = Vec::new();
+        let mut theirs_done = Vec::new();
         for round in 0..self.rounds {
             let mut measure = |is_ours: bool| -> Outcome<()> {
                 let directory = self.directory()?;
-                let (runtime, path) = (&self.runtime, directory.path());
+                let runtime = &self.runtime;
+                let path = directory.path();
                 if is_ours {
                     ours_done.push(ours(runtime, path)?);
                 } else {
@@ -184,12 +201,29 @@ impl Report {
     }
 
     /// A row that is not a rate.
-    pub(crate) fn state(&mut self, row: Row, ours: String, beside: String, ratio: String, met: bool) {
-        self.push(Line { row, ours, beside, ratio, cpu: String::new(), met: Some(met) });
+    pub(crate) fn state(
+        &mut self,
+        row: Row,
+        ours: String,
+        beside: String,
+        ratio: String,
+        met: bool,
+    ) {
+        self.push(Line {
+            row,
+            ours,
+            beside,
+            ratio,
+            cpu: String::new(),
+            met: Some(met),
+        });
     }
 
     fn push(&mut self, line: Line) {
-        eprintln!("{}: {} beside {}, {}; CPU {} µs", line.row.name, line.ours, line.beside, line.ratio, line.cpu);
+        eprintln!(
+            "{}: {} beside {}, {}; CPU {} µs",
+            line.row.name, line.ours, line.beside, line.ratio, line.cpu
+        );
         self.lines.push(line);
     }
 
@@ -202,13 +236,26 @@ impl Report {
             self.load_before,
             machine::load()
         );
-        println!("- rounds: {}, ours and the other in turns; medians, and the lowest and highest ratio", self.rounds);
+        println!(
+            "- rounds: {}, ours and the other in turns; medians, and the lowest and highest ratio",
+            self.rounds
+        );
         println!();
         println!("| row | work | Annals | beside it | of | ratio | CPU µs each | target |");
         println!("|---|---|---:|---:|---|---:|---:|---|");
-        for Line { row, ours, beside, ratio, cpu, met } in &self.lines {
+        for Line {
+            row,
+            ours,
+            beside,
+            ratio,
+            cpu,
+            met,
+        } in &self.lines
+        {
             let target = match (row.target, met) {
-                (Some(target), Some(met)) => format!("{target}: {}", if *met { "met" } else { "missed" }),
+                (Some(target), Some(met)) => {
+                    format!("{target}: {}", if *met { "met" } else { "missed" })
+                }
                 (None, Some(met)) => if *met { "met" } else { "missed" }.to_owned(),
                 _ => String::new(),
             };

@@ -51,13 +51,30 @@ fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new())
 }
 
-fn row(name: &str, work: &str, unit: &'static str, beside: &'static str, target: Option<f64>) -> Row {
-    Row { name: name.into(), work: work.into(), unit, beside: beside.into(), target: target.map(Target::Ratio) }
+fn row(
+    name: &str,
+    work: &str,
+    unit: &'static str,
+    beside: &'static str,
+    target: Option<f64>,
+) -> Row {
+    Row {
+        name: name.into(),
+        work: work.into(),
+        unit,
+        beside: beside.into(),
+        target: target.map(Target::Ratio),
+    }
 }
 
 fn batches(report: &mut Report, events: usize) -> Outcome<()> {
     for (tasks, target) in [(1, Some(0.8)), (4, None)] {
-        let work = Batches { events, batch_events: 1_000, streams: 100, tasks };
+        let work = Batches {
+            events,
+            batch_events: 1_000,
+            streams: 100,
+            tasks,
+        };
         let what = format!("append, durable, batches of 1,000, {tasks} at a time");
         report.compare(
             row(
@@ -68,12 +85,24 @@ fn batches(report: &mut Report, events: usize) -> Outcome<()> {
                 target,
             ),
             |runtime, directory| {
-                runtime.block_on(async { work.run(&sqlite(&file(directory)).await?, work.make()?).await })
+                runtime.block_on(async {
+                    work.run(&sqlite(&file(directory)).await?, work.make()?)
+                        .await
+                })
             },
-            |runtime, directory| runtime.block_on(Bare::open(&file(directory)))?.append(work.make()?),
+            |runtime, directory| {
+                runtime
+                    .block_on(Bare::open(&file(directory)))?
+                    .append(work.make()?)
+            },
         )?;
     }
-    let work = Batches { events, batch_events: 1_000, streams: 100, tasks: 1 };
+    let work = Batches {
+        events,
+        batch_events: 1_000,
+        streams: 100,
+        tasks: 1,
+    };
     report.compare(
         row(
             "append/batches/1/memory",
@@ -86,7 +115,11 @@ fn batches(report: &mut Report, events: usize) -> Outcome<()> {
         |_, _| {
             let made = work.make()?;
             let watch = Watch::start();
-            let kept: Vec<_> = made.iter().flat_map(|(_, events)| events).map(|e| (e.digest(), e.clone())).collect();
+            let kept: Vec<_> = made
+                .iter()
+                .flat_map(|(_, events)| events)
+                .map(|e| (e.digest(), e.clone()))
+                .collect();
             Ok(watch.stop(std::hint::black_box(kept).len()))
         },
     )
@@ -94,9 +127,19 @@ fn batches(report: &mut Report, events: usize) -> Outcome<()> {
 
 fn singles(report: &mut Report, events: usize) -> Outcome<()> {
     // One after another, so that each waits for its flush.
-    let alone = Singles { events: events / 10, tasks: 1 };
+    let alone = Singles {
+        events: events / 10,
+        tasks: 1,
+    };
     for tasks in [1, 8, 64, 256] {
-        let work = Singles { events: if tasks == 1 { alone.events } else { events * tasks.min(64) / 8 }, tasks };
+        let work = Singles {
+            events: if tasks == 1 {
+                alone.events
+            } else {
+                events * tasks.min(64) / 8
+            },
+            tasks,
+        };
         let target = (tasks == 256).then_some(10.0);
         report.compare(
             row(
@@ -107,19 +150,28 @@ fn singles(report: &mut Report, events: usize) -> Outcome<()> {
                 target,
             ),
             |runtime, directory| {
-                runtime.block_on(async { work.run(&sqlite(&file(directory)).await?, work.make()?).await })
+                runtime.block_on(async {
+                    work.run(&sqlite(&file(directory)).await?, work.make()?)
+                        .await
+                })
             },
             |runtime, directory| {
-                let one_by_one = alone
-                    .make()?
-                    .into_iter()
-                    .flat_map(|(stream, events)| events.into_iter().map(move |event| (stream.clone(), vec![event])));
-                runtime.block_on(Bare::open(&file(directory)))?.append(one_by_one.collect())
+                let one_by_one = alone.make()?.into_iter().flat_map(|(stream, events)| {
+                    events
+                        .into_iter()
+                        .map(move |event| (stream.clone(), vec![event]))
+                });
+                runtime
+                    .block_on(Bare::open(&file(directory)))?
+                    .append(one_by_one.collect())
             },
         )?;
     }
     for tasks in [1, 64] {
-        let work = Singles { events: events * 10, tasks };
+        let work = Singles {
+            events: events * 10,
+            tasks,
+        };
         report.compare(
             row(
                 &format!("append/singles/{tasks}/memory"),
@@ -130,7 +182,12 @@ fn singles(report: &mut Report, events: usize) -> Outcome<()> {
             ),
             |runtime, _| runtime.block_on(async { work.run(&memory(), work.make()?).await }),
             |runtime, _| {
-                let batches = Batches { events: work.events, batch_events: 10_000, streams: 1, tasks: 1 };
+                let batches = Batches {
+                    events: work.events,
+                    batch_events: 10_000,
+                    streams: 1,
+                    tasks: 1,
+                };
                 runtime.block_on(async { batches.run(&memory(), batches.make()?).await })
             },
         )?;
@@ -140,7 +197,11 @@ fn singles(report: &mut Report, events: usize) -> Outcome<()> {
 
 fn commands(report: &mut Report, commands: usize) -> Outcome<()> {
     for tasks in [1, 64] {
-        let work = Deposits { commands: commands / 10, aggregates: 1, tasks };
+        let work = Deposits {
+            commands: commands / 10,
+            aggregates: 1,
+            tasks,
+        };
         report.compare(
             row(
                 &format!("command/hot/{tasks}/sqlite"),
@@ -150,12 +211,22 @@ fn commands(report: &mut Report, commands: usize) -> Outcome<()> {
                 None,
             ),
             |runtime, directory| {
-                runtime.block_on(async { work.run(&Annals::on(sqlite(&file(directory)).await?)).await })
+                runtime.block_on(async {
+                    work.run(&Annals::on(sqlite(&file(directory)).await?)).await
+                })
             },
-            |runtime, directory| runtime.block_on(Bare::open(&file(directory)))?.deposits(&work, 1),
+            |runtime, directory| {
+                runtime
+                    .block_on(Bare::open(&file(directory)))?
+                    .deposits(&work, 1)
+            },
         )?;
     }
-    let work = Deposits { commands: commands / 2, aggregates: 1_000, tasks: 256 };
+    let work = Deposits {
+        commands: commands / 2,
+        aggregates: 1_000,
+        tasks: 256,
+    };
     report.compare(
         row(
             "command/warm/256/sqlite",
@@ -164,11 +235,21 @@ fn commands(report: &mut Report, commands: usize) -> Outcome<()> {
             "rusqlite, states at hand, one commit each",
             None,
         ),
-        |runtime, directory| runtime.block_on(async { work.run(&Annals::on(sqlite(&file(directory)).await?)).await }),
-        |runtime, directory| runtime.block_on(Bare::open(&file(directory)))?.deposits(&work, 1_000),
+        |runtime, directory| {
+            runtime.block_on(async { work.run(&Annals::on(sqlite(&file(directory)).await?)).await })
+        },
+        |runtime, directory| {
+            runtime
+                .block_on(Bare::open(&file(directory)))?
+                .deposits(&work, 1_000)
+        },
     )?;
     for tasks in [1, 64] {
-        let work = Deposits { commands: commands * 5, aggregates: 1, tasks };
+        let work = Deposits {
+            commands: commands * 5,
+            aggregates: 1,
+            tasks,
+        };
         report.compare(
             row(
                 &format!("command/hot/{tasks}/memory"),
@@ -185,12 +266,15 @@ fn commands(report: &mut Report, commands: usize) -> Outcome<()> {
 }
 
 async fn appends_alone(count: usize) -> Outcome<Rate> {
-    let (store, stream) = (memory(), account::stream(0)?);
+    let store = memory();
+    let stream = account::stream(0)?;
     let events = account::events(&mut Seed::new(5), 0, count)?;
     let watch = Watch::start();
     for (version, event) in (0..).zip(events) {
         let expected = Expected::Version(Version::new(version));
-        store.append(Append::new(stream.clone(), [event]).expecting(expected)).await?;
+        store
+            .append(Append::new(stream.clone(), [event]).expecting(expected))
+            .await?;
     }
     Ok(watch.stop(count))
 }
@@ -199,8 +283,16 @@ fn cold_commands(report: &mut Report, commands: usize, aggregates: usize) -> Out
     if !report.wants("command/cold/256/sqlite") && !report.wants("command/cold/256/memory") {
         return Ok(());
     }
-    let work = Deposits { commands, aggregates, tasks: 256 };
-    let fill = Fill { events: aggregates * 10, batch_events: 10, streams: aggregates };
+    let work = Deposits {
+        commands,
+        aggregates,
+        tasks: 256,
+    };
+    let fill = Fill {
+        events: aggregates * 10,
+        batch_events: 10,
+        streams: aggregates,
+    };
     let what = format!("commands on {aggregates} cold aggregates of 10 events from 256 tasks");
     let kept = filled(report, fill)?;
     let copy = |directory: &Path| -> Outcome<PathBuf> {
@@ -219,7 +311,11 @@ fn cold_commands(report: &mut Report, commands: usize, aggregates: usize) -> Out
             let path = copy(directory)?;
             runtime.block_on(async { work.run(&Annals::on(sqlite(&path).await?)).await })
         },
-        |runtime, directory| runtime.block_on(Bare::open(&copy(directory)?))?.deposits(&work, Annals::CACHED_STATES),
+        |runtime, directory| {
+            runtime
+                .block_on(Bare::open(&copy(directory)?))?
+                .deposits(&work, Annals::CACHED_STATES)
+        },
     )?;
     if !report.wants("command/cold/256/memory") {
         return Ok(());
@@ -234,7 +330,9 @@ fn cold_commands(report: &mut Report, commands: usize, aggregates: usize) -> Out
             "the same with all states at hand",
             None,
         ),
-        |runtime, _| runtime.block_on(work.run(&Annals::on(Arc::clone(&store)).with_cached_states(0))),
+        |runtime, _| {
+            runtime.block_on(work.run(&Annals::on(Arc::clone(&store)).with_cached_states(0)))
+        },
         |runtime, _| {
             let db = Annals::on(Arc::clone(&store)).with_cached_states(aggregates);
             runtime.block_on(async {
@@ -248,7 +346,9 @@ fn cold_commands(report: &mut Report, commands: usize, aggregates: usize) -> Out
 /// A file with a log in it, in a directory of its own.
 fn filled(report: &Report, fill: Fill) -> Outcome<TempDir> {
     let directory = report.directory()?;
-    report.runtime.block_on(self::fill(&file(directory.path()), fill))?;
+    report
+        .runtime
+        .block_on(self::fill(&file(directory.path()), fill))?;
     Ok(directory)
 }
 
@@ -260,31 +360,60 @@ async fn fill(path: &Path, fill: Fill) -> Outcome<()> {
 }
 
 fn replays(report: &mut Report, events: usize) -> Outcome<()> {
-    let names = ["replay/typed/sqlite", "replay/pages/sqlite", "replay/typed/memory"];
+    let names = [
+        "replay/typed/sqlite",
+        "replay/pages/sqlite",
+        "replay/typed/memory",
+    ];
     if !names.iter().any(|name| report.wants(name)) {
         return Ok(());
     }
-    let fill = Fill { events, batch_events: 10, streams: events / 100 };
+    let fill = Fill {
+        events,
+        batch_events: 10,
+        streams: events / 100,
+    };
     let kept = filled(report, fill)?;
     let path = file(kept.path());
     let bare = |runtime: &Runtime| runtime.block_on(Bare::open(&path))?.replay();
     let wanted = bare(&report.runtime)?.cents;
-    let same = |replayed: replay::Replayed| match replayed.cents == wanted && replayed.rate.count == events {
+    let same = |replayed: replay::Replayed| match replayed.cents == wanted
+        && replayed.rate.count == events
+    {
         true => Outcome::Ok(replayed.rate),
         false => Err("two replays of one log differ".into()),
     };
     let of_file = "rusqlite and serde_json, one cursor";
     let what = format!("replay of {events} events");
     report.compare(
-        row(names[0], &format!("{what} to typed events"), "events/s", of_file, Some(0.8)),
+        row(
+            names[0],
+            &format!("{what} to typed events"),
+            "events/s",
+            of_file,
+            Some(0.8),
+        ),
         |runtime, _| {
-            same(runtime.block_on(async { replay::typed(&Annals::on(sqlite(&path).await?), Position::MAX).await })?)
+            same(runtime.block_on(async {
+                replay::typed(&Annals::on(sqlite(&path).await?), Position::MAX).await
+            })?)
         },
         |runtime, _| bare(runtime).map(|replayed| replayed.rate),
     )?;
     report.compare(
-        row(names[1], &format!("{what} as pages, then `decode`"), "events/s", of_file, None),
-        |runtime, _| same(runtime.block_on(async { replay::pages(&Annals::on(sqlite(&path).await?)).await })?),
+        row(
+            names[1],
+            &format!("{what} as pages, then `decode`"),
+            "events/s",
+            of_file,
+            None,
+        ),
+        |runtime, _| {
+            same(
+                runtime
+                    .block_on(async { replay::pages(&Annals::on(sqlite(&path).await?)).await })?,
+            )
+        },
         |runtime, _| bare(runtime).map(|replayed| replayed.rate),
     )?;
     if !report.wants(names[2]) {
@@ -293,7 +422,13 @@ fn replays(report: &mut Report, events: usize) -> Outcome<()> {
     let store = memory();
     report.runtime.block_on(fill.run(&store))?;
     report.compare(
-        row(names[2], &format!("{what} to typed events, memory"), "events/s", of_file, None),
+        row(
+            names[2],
+            &format!("{what} to typed events, memory"),
+            "events/s",
+            of_file,
+            None,
+        ),
         |runtime, _| {
             let db = Annals::on(Arc::clone(&store));
             Ok(runtime.block_on(replay::typed(&db, Position::MAX))?.rate)
@@ -304,22 +439,35 @@ fn replays(report: &mut Report, events: usize) -> Outcome<()> {
 
 fn loads(report: &mut Report, quick: bool) -> Outcome<()> {
     for (events, loads) in [(10, 5_000), (1_000, 1_000), (100_000, 20)] {
-        let loads = Loads { events, loads: if quick { loads / 10 } else { loads } };
-        let names: Vec<_> = ["plain/sqlite", "snapshot/sqlite", "plain/memory", "snapshot/memory"]
-            .iter()
-            .map(|name| format!("load/{events}/{name}"))
-            .collect();
+        let loads = Loads {
+            events,
+            loads: if quick { loads / 10 } else { loads },
+        };
+        let names: Vec<_> = [
+            "plain/sqlite",
+            "snapshot/sqlite",
+            "plain/memory",
+            "snapshot/memory",
+        ]
+        .iter()
+        .map(|name| format!("load/{events}/{name}"))
+        .collect();
         if !names.iter().any(|name| report.wants(name)) {
             continue;
         }
         let kept = report.directory()?;
-        let (path, in_memory) = (file(kept.path()), memory());
+        let path = file(kept.path());
+        let in_memory = memory();
         report.runtime.block_on(async {
             loads.prepare(&sqlite(&path).await?).await?;
             loads.prepare(&in_memory).await
         })?;
         for (name, snapshot) in names.iter().zip([false, true]) {
-            let how = if snapshot { "from a snapshot and 5 events" } else { "without a snapshot" };
+            let how = if snapshot {
+                "from a snapshot and 5 events"
+            } else {
+                "without a snapshot"
+            };
             report.compare(
                 row(
                     name,
@@ -328,12 +476,20 @@ fn loads(report: &mut Report, quick: bool) -> Outcome<()> {
                     "rusqlite and serde_json, the same rows",
                     None,
                 ),
-                |runtime, _| runtime.block_on(async { loads.run(&Annals::on(sqlite(&path).await?), snapshot).await }),
+                |runtime, _| {
+                    runtime.block_on(async {
+                        loads.run(&Annals::on(sqlite(&path).await?), snapshot).await
+                    })
+                },
                 |runtime, _| runtime.block_on(Bare::open(&path))?.load(&loads, snapshot),
             )?;
         }
         for (name, snapshot) in names[2..].iter().zip([false, true]) {
-            let how = if snapshot { "from a snapshot and 5 events" } else { "without a snapshot" };
+            let how = if snapshot {
+                "from a snapshot and 5 events"
+            } else {
+                "without a snapshot"
+            };
             report.compare(
                 row(
                     name,
@@ -342,7 +498,9 @@ fn loads(report: &mut Report, quick: bool) -> Outcome<()> {
                     "rusqlite and serde_json, the same rows",
                     None,
                 ),
-                |runtime, _| runtime.block_on(loads.run(&Annals::on(Arc::clone(&in_memory)), snapshot)),
+                |runtime, _| {
+                    runtime.block_on(loads.run(&Annals::on(Arc::clone(&in_memory)), snapshot))
+                },
                 |runtime, _| runtime.block_on(Bare::open(&path))?.load(&loads, snapshot),
             )?;
         }

@@ -31,7 +31,10 @@ impl Schema {
     /// When no server is named.
     pub fn new() -> Outcome<Schema> {
         let name = format!("bench_{}", EventId::random().as_uuid().simple());
-        Ok(Schema { url: url().ok_or_else(|| format!("{URL} names no server"))?, name })
+        Ok(Schema {
+            url: url().ok_or_else(|| format!("{URL} names no server"))?,
+            name,
+        })
     }
 
     /// The schema of that name, made by another process.
@@ -40,7 +43,10 @@ impl Schema {
     ///
     /// When no server is named.
     pub fn named(name: &str) -> Outcome<Schema> {
-        Ok(Schema { name: name.to_owned(), ..Schema::new()? })
+        Ok(Schema {
+            name: name.to_owned(),
+            ..Schema::new()?
+        })
     }
 
     /// What others call it.
@@ -54,7 +60,9 @@ impl Schema {
     ///
     /// Those of the store.
     pub async fn store(&self) -> Outcome<Arc<dyn Store>> {
-        Ok(Arc::new(PostgresStore::connect_with(self.options()?).await?))
+        Ok(Arc::new(
+            PostgresStore::connect_with(self.options()?).await?,
+        ))
     }
 
     /// How Annals is opened in this schema.
@@ -87,8 +95,14 @@ impl Schema {
     ///
     /// Those of the server.
     pub async fn make_plain(&self) -> Outcome<()> {
-        let make = format!("create schema if not exists \"{}\"; {}", self.name, include_str!("sql/plain_tables.sql"));
-        sqlx::raw_sql(self.sql(&make)).execute(&mut self.connection().await?).await?;
+        let make = format!(
+            "create schema if not exists \"{}\"; {}",
+            self.name,
+            include_str!("sql/plain_tables.sql")
+        );
+        sqlx::raw_sql(self.sql(&make))
+            .execute(&mut self.connection().await?)
+            .await?;
         Ok(())
     }
 
@@ -99,7 +113,8 @@ impl Schema {
     /// Those of the server.
     pub async fn make_plain_copy(&self) -> Outcome<()> {
         self.make_plain().await?;
-        let copy = sqlx::query(self.sql(include_str!("sql/plain_copy.sql"))).bind(plain::KINDS.map(str::to_owned));
+        let copy = sqlx::query(self.sql(include_str!("sql/plain_copy.sql")))
+            .bind(plain::KINDS.map(str::to_owned));
         copy.execute(&mut self.connection().await?).await?;
         self.vacuum(&["plain.by_hand", "annals.event"]).await
     }
@@ -112,7 +127,9 @@ impl Schema {
     pub async fn vacuum(&self, tables: &[&str]) -> Outcome<()> {
         let mut connection = self.connection().await?;
         for table in tables {
-            sqlx::raw_sql(self.sql(&format!("vacuum analyze {table}"))).execute(&mut connection).await?;
+            sqlx::raw_sql(self.sql(&format!("vacuum analyze {table}")))
+                .execute(&mut connection)
+                .await?;
         }
         Ok(())
     }
@@ -124,9 +141,12 @@ impl Schema {
     /// Those of the server.
     pub async fn drop(self) -> Outcome<()> {
         let mut connection = self.connection().await?;
-        sqlx::raw_sql(AssertSqlSafe(format!("drop schema if exists \"{}\" cascade", self.name)))
-            .execute(&mut connection)
-            .await?;
+        sqlx::raw_sql(AssertSqlSafe(format!(
+            "drop schema if exists \"{}\" cascade",
+            self.name
+        )))
+        .execute(&mut connection)
+        .await?;
         sqlx::raw_sql("checkpoint").execute(&mut connection).await?;
         Ok(())
     }
@@ -140,10 +160,23 @@ impl Schema {
 pub async fn describe() -> Outcome<String> {
     let mut connection = Schema::new()?.connection().await?;
     let mut said = Vec::new();
-    for setting in ["server_version", "fsync", "synchronous_commit", "wal_level", "shared_buffers", "max_connections"] {
-        let value: String =
-            sqlx::query_scalar("select current_setting($1)").bind(setting).fetch_one(&mut connection).await?;
-        said.push(if setting == "server_version" { value } else { format!("{setting}={value}") });
+    for setting in [
+        "server_version",
+        "fsync",
+        "synchronous_commit",
+        "wal_level",
+        "shared_buffers",
+        "max_connections",
+    ] {
+        let value: String = sqlx::query_scalar("select current_setting($1)")
+            .bind(setting)
+            .fetch_one(&mut connection)
+            .await?;
+        said.push(if setting == "server_version" {
+            value
+        } else {
+            format!("{setting}={value}")
+        });
     }
     Ok(said.join(", "))
 }

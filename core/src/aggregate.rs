@@ -74,7 +74,10 @@ pub trait Aggregate: Default + Send + Sync + 'static {
 
     /// The aggregate of this id, as a part of a decision over several.
     fn at(id: impl fmt::Display) -> At<Self> {
-        At { stream: StreamId::of(Self::Event::CATEGORY, id), aggregate: PhantomData }
+        At {
+            stream: StreamId::of(Self::Event::CATEGORY, id),
+            aggregate: PhantomData,
+        }
     }
 }
 
@@ -161,7 +164,10 @@ impl<A> At<A> {
 
 impl<A> Clone for At<A> {
     fn clone(&self) -> At<A> {
-        At { stream: self.stream.clone(), aggregate: PhantomData }
+        At {
+            stream: self.stream.clone(),
+            aggregate: PhantomData,
+        }
     }
 }
 
@@ -254,7 +260,9 @@ impl<A: Aggregate> AggregateRef<A> {
         A: Handle<C>,
         C: Send + Sync,
     {
-        Run::new(self, move |state: &A| state.handle(&command).map(IntoEvents::into_events))
+        Run::new(self, move |state: &A| {
+            state.handle(&command).map(IntoEvents::into_events)
+        })
     }
 
     /// Reads the state: now, or as of a moment.
@@ -279,12 +287,17 @@ impl<A: Aggregate> AggregateRef<A> {
 
 impl<A> Clone for AggregateRef<A> {
     fn clone(&self) -> AggregateRef<A> {
-        AggregateRef { db: self.db.clone(), at: self.at.clone() }
+        AggregateRef {
+            db: self.db.clone(),
+            at: self.at.clone(),
+        }
     }
 }
 
 impl<A> fmt::Debug for AggregateRef<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AggregateRef").field(&self.at.stream).finish()
+        f.debug_tuple("AggregateRef")
+            .field(&self.at.stream)
+            .finish()
     }
 }

@@ -53,7 +53,10 @@ impl Annals {
             cache: Cache::new(Annals::CACHED_STATES),
             companions: Vec::new(),
         };
-        Annals { shared: Arc::new(shared), metadata: Arc::default() }
+        Annals {
+            shared: Arc::new(shared),
+            metadata: Arc::default(),
+        }
     }
 
     /// On a fresh [`MemoryStore`].
@@ -104,7 +107,10 @@ impl Annals {
             companions: self.shared.companions.clone(),
         };
         change(&mut shared);
-        Annals { shared: Arc::new(shared), metadata: self.metadata }
+        Annals {
+            shared: Arc::new(shared),
+            metadata: self.metadata,
+        }
     }
 
     /// The same handle, whose commands carry `metadata` where they do not say otherwise.
@@ -116,7 +122,10 @@ impl Annals {
     /// ```
     #[must_use]
     pub fn with_metadata(&self, metadata: Metadata) -> Annals {
-        Annals { shared: Arc::clone(&self.shared), metadata: Arc::new(metadata.within(&self.metadata)) }
+        Annals {
+            shared: Arc::clone(&self.shared),
+            metadata: Arc::new(metadata.within(&self.metadata)),
+        }
     }
 
     /// The same handle, whose commands name `cause` as what led to them and keep its correlation.
@@ -191,7 +200,9 @@ impl Annals {
 
 impl fmt::Debug for Annals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Annals").field("store", &self.shared.store).finish_non_exhaustive()
+        f.debug_struct("Annals")
+            .field("store", &self.shared.store)
+            .finish_non_exhaustive()
     }
 }
 

@@ -58,7 +58,9 @@ impl Expected {
             Expected::Exists => state.status == Status::Active,
             Expected::Version(Version::NONE) => state.status == Status::Absent,
             Expected::Version(version) => state.version == version,
-            Expected::ActiveAt(version) => state.status == Status::Active && state.version == version,
+            Expected::ActiveAt(version) => {
+                state.status == Status::Active && state.version == version
+            }
         }
     }
 }
@@ -100,7 +102,12 @@ pub struct Append {
 impl Append {
     /// Events for the end of `stream`, whatever its state.
     pub fn new(stream: StreamId, events: impl IntoIterator<Item = NewEvent>) -> Append {
-        Append { stream, expected: Expected::Any, events: events.into_iter().collect(), rows: Vec::new() }
+        Append {
+            stream,
+            expected: Expected::Any,
+            events: events.into_iter().collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// The same, only if `expected` holds.
@@ -158,7 +165,9 @@ impl AppendStreams {
     /// The version at which the row of a stream stands once this is written; nothing when no version of the stream is expected.
     pub fn stands_after(&self, stream: &StreamId) -> Option<Version> {
         let found = self.expectations.iter().find(|(of, _)| of == stream);
-        let (Expected::Version(version) | Expected::ActiveAt(version)) = found?.1 else { return None };
+        let (Expected::Version(version) | Expected::ActiveAt(version)) = found?.1 else {
+            return None;
+        };
         let events = self.events.iter().filter(|(to, _)| to == stream).count();
         Some(Version::new(version.get() + events as u64))
     }
@@ -185,15 +194,21 @@ impl AppendStreams {
     }
 
     fn check_rows(&self, limits: &Limits) -> Result<(), Invalid> {
-        let (mut seen, mut bytes) = (HashSet::new(), 0);
+        let mut seen = HashSet::new();
+        let mut bytes = 0;
         for row in &self.rows {
-            let (key, stream) = (row.key.escape_debug(), &row.stream);
+            let key = row.key.escape_debug();
+            let stream = &row.stream;
             row.check_itself()?;
             bytes += row.size_bytes();
             if !seen.insert((row.generation, &row.key)) {
-                return Err(Invalid::new(format!("the row `{key}` of generation {} travels twice", row.generation)));
+                return Err(Invalid::new(format!(
+                    "the row `{key}` of generation {} travels twice",
+                    row.generation
+                )));
             }
-            let is_of_stream = |event: usize| self.events.get(event).is_some_and(|(to, _)| to == stream);
+            let is_of_stream =
+                |event: usize| self.events.get(event).is_some_and(|(to, _)| to == stream);
             let ascends = row.past.is_sorted_by(|one, other| one.event < other.event);
             if !ascends || !row.past.iter().all(|past| is_of_stream(past.event)) {
                 return Err(Invalid::new(format!(
@@ -212,7 +227,9 @@ impl AppendStreams {
         }
         if bytes > limits.append_bytes_max {
             let max = limits.append_bytes_max;
-            return Err(Invalid::new(format!("rows of {bytes} bytes in an append, at most {max} are allowed")));
+            return Err(Invalid::new(format!(
+                "rows of {bytes} bytes in an append, at most {max} are allowed"
+            )));
         }
         Ok(())
     }
@@ -230,13 +247,22 @@ impl AppendStreams {
             return Err(Invalid::new("an append without events"));
         }
         if self.events.len() > limits.append_events_max {
-            let (count, max) = (self.events.len(), limits.append_events_max);
-            return Err(Invalid::new(format!("an append of {count} events, at most {max} are allowed")));
+            let count = self.events.len();
+            let max = limits.append_events_max;
+            return Err(Invalid::new(format!(
+                "an append of {count} events, at most {max} are allowed"
+            )));
         }
         if self.expectations.len() > 1 {
             let mut seen = HashSet::with_capacity(self.expectations.len());
-            if let Some((stream, _)) = self.expectations.iter().find(|(stream, _)| !seen.insert(stream)) {
-                return Err(Invalid::new(format!("stream `{stream}` has two expectations in one append")));
+            if let Some((stream, _)) = self
+                .expectations
+                .iter()
+                .find(|(stream, _)| !seen.insert(stream))
+            {
+                return Err(Invalid::new(format!(
+                    "stream `{stream}` has two expectations in one append"
+                )));
             }
         }
         for (stream, expected) in &self.expectations {
@@ -260,7 +286,10 @@ impl AppendStreams {
         if self.events.len() > 1 {
             let mut seen = HashSet::with_capacity(self.events.len());
             if let Some((_, event)) = self.events.iter().find(|(_, event)| !seen.insert(event.id)) {
-                return Err(Invalid::new(format!("id {} stands twice in one append", event.id)));
+                return Err(Invalid::new(format!(
+                    "id {} stands twice in one append",
+                    event.id
+                )));
             }
         }
         self.check_rows(limits)
@@ -269,8 +298,16 @@ impl AppendStreams {
 
 impl From<Append> for AppendStreams {
     fn from(append: Append) -> AppendStreams {
-        let events = append.events.into_iter().map(|event| (append.stream.clone(), event)).collect();
-        AppendStreams { events, expectations: vec![(append.stream, append.expected)], rows: append.rows }
+        let events = append
+            .events
+            .into_iter()
+            .map(|event| (append.stream.clone(), event))
+            .collect();
+        AppendStreams {
+            events,
+            expectations: vec![(append.stream, append.expected)],
+            rows: append.rows,
+        }
     }
 }
 
@@ -300,7 +337,10 @@ impl Limits {
 
     fn check_event(&self, index: usize, event: &NewEvent) -> Result<(), Invalid> {
         for (what, name) in [("type", &event.event_type), ("codec", &event.codec)] {
-            if name.is_empty() || name.len() > Limits::NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            if name.is_empty()
+                || name.len() > Limits::NAME_BYTES_MAX
+                || name.chars().any(char::is_control)
+            {
                 let start: String = name.chars().take(32).collect();
                 return Err(Invalid::new(format!(
                     "event {index} has the {what} `{}`: 1 to 255 bytes without control characters are allowed",
@@ -315,13 +355,21 @@ impl Limits {
             )))
         };
         if event.payload.len() > self.payload_bytes_max {
-            return of("bytes of payload", event.payload.len(), self.payload_bytes_max);
+            return of(
+                "bytes of payload",
+                event.payload.len(),
+                self.payload_bytes_max,
+            );
         }
         if event.tags.len() > Limits::TAGS_MAX {
             return of("tags", event.tags.len(), Limits::TAGS_MAX);
         }
         if event.metadata.size_bytes() > Limits::METADATA_BYTES_MAX {
-            return of("bytes of metadata", event.metadata.size_bytes(), Limits::METADATA_BYTES_MAX);
+            return of(
+                "bytes of metadata",
+                event.metadata.size_bytes(),
+                Limits::METADATA_BYTES_MAX,
+            );
         }
         Ok(())
     }
@@ -329,7 +377,11 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { append_events_max: 10_000, append_bytes_max: 64 << 20, payload_bytes_max: 16 << 20 }
+        Limits {
+            append_events_max: 10_000,
+            append_bytes_max: 64 << 20,
+            payload_bytes_max: 16 << 20,
+        }
     }
 }
 
@@ -409,7 +461,8 @@ impl Appended {
         let mut token = Token::new(log);
         let mut places = events.iter();
         if let Some(first) = places.next() {
-            let (mut partition, mut position) = (first.partition, first.position);
+            let mut partition = first.partition;
+            let mut position = first.position;
             for place in places {
                 if place.partition != partition {
                     token = token.with(partition, position);
@@ -420,7 +473,11 @@ impl Appended {
             }
             token = token.with(partition, position);
         }
-        Appended { events, token, repeated }
+        Appended {
+            events,
+            token,
+            repeated,
+        }
     }
 
     /// Where each event stands, in the order of the request.
@@ -434,7 +491,9 @@ impl Appended {
     ///
     /// Never: an append holds at least one event.
     pub fn last(&self) -> &Placed {
-        self.events.last().expect("an append holds at least one event")
+        self.events
+            .last()
+            .expect("an append holds at least one event")
     }
 
     /// What a reader must have reached to see all of it.
@@ -492,10 +551,20 @@ pub enum Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Violation::Stream { stream, expected, found, .. } => {
-                write!(f, "stream `{stream}` is {found}, the append expected {expected}")
+            Violation::Stream {
+                stream,
+                expected,
+                found,
+                ..
+            } => {
+                write!(
+                    f,
+                    "stream `{stream}` is {found}, the append expected {expected}"
+                )
             }
-            Violation::Condition { position } => write!(f, "the event at {position} matches the append's condition"),
+            Violation::Condition { position } => {
+                write!(f, "the event at {position} matches the append's condition")
+            }
         }
     }
 }
@@ -600,7 +669,8 @@ impl AppendError {
             AppendError::Store(error) => error,
             AppendError::Invalid(invalid) => invalid.into(),
             AppendError::Unknown(source) => {
-                StoreError::new(Failure::Unavailable, "the outcome of the append is unknown").because(source)
+                StoreError::new(Failure::Unavailable, "the outcome of the append is unknown")
+                    .because(source)
             }
             error => StoreError::new(Failure::Invalid, error.to_string()),
         }

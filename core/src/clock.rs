@@ -57,30 +57,39 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that stands at `moment`.
     pub fn at(moment: DateTime<Utc>) -> ManualClock {
-        ManualClock { micros: AtomicI64::new(moment.timestamp_micros()) }
+        ManualClock {
+            micros: AtomicI64::new(moment.timestamp_micros()),
+        }
     }
 
     /// Moves the hands to `moment`, forward or back.
     pub fn set(&self, moment: DateTime<Utc>) {
-        self.micros.store(moment.timestamp_micros(), Ordering::SeqCst);
+        self.micros
+            .store(moment.timestamp_micros(), Ordering::SeqCst);
     }
 
     /// Moves the hands forward by `step` (back, when it is negative).
     pub fn advance(&self, step: TimeDelta) {
-        self.micros.fetch_add(step.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
+        self.micros.fetch_add(
+            step.num_microseconds().unwrap_or(i64::MAX),
+            Ordering::SeqCst,
+        );
     }
 }
 
 impl Default for ManualClock {
     fn default() -> ManualClock {
         // 2026-01-01T00:00:00Z
-        ManualClock { micros: AtomicI64::new(1_767_225_600_000_000) }
+        ManualClock {
+            micros: AtomicI64::new(1_767_225_600_000_000),
+        }
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> DateTime<Utc> {
-        DateTime::from_timestamp_micros(self.micros.load(Ordering::SeqCst)).unwrap_or(DateTime::UNIX_EPOCH)
+        DateTime::from_timestamp_micros(self.micros.load(Ordering::SeqCst))
+            .unwrap_or(DateTime::UNIX_EPOCH)
     }
 }
 
@@ -129,7 +138,9 @@ pub struct CountedIds {
 impl CountedIds {
     /// Ids from `first` on.
     pub const fn starting_at(first: u64) -> CountedIds {
-        CountedIds { next: AtomicU64::new(first) }
+        CountedIds {
+            next: AtomicU64::new(first),
+        }
     }
 }
 
@@ -143,6 +154,8 @@ impl IdSource for CountedIds {
     fn next(&self) -> EventId {
         let number = self.next.fetch_add(1, Ordering::SeqCst);
         // The shape of a UUIDv7, so that no id is mistaken for a derived one.
-        EventId::from_uuid(Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0000 | u128::from(number)))
+        EventId::from_uuid(Uuid::from_u128(
+            0x0000_0000_0000_7000_8000_0000_0000_0000 | u128::from(number),
+        ))
     }
 }

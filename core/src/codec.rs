@@ -34,7 +34,10 @@ pub trait Codec: Send + Sync + 'static {
     /// # Errors
     ///
     /// When the bytes are not such a value.
-    fn decode<'de, S: DeserializeSeed<'de>>(bytes: &'de [u8], seed: S) -> Result<S::Value, CodecError>;
+    fn decode<'de, S: DeserializeSeed<'de>>(
+        bytes: &'de [u8],
+        seed: S,
+    ) -> Result<S::Value, CodecError>;
 }
 
 /// JSON text, the default. Integers are exact in the range of the field's type.
@@ -54,7 +57,10 @@ impl Codec for Json {
         serde_json::to_vec(value).map_err(CodecError::new)
     }
 
-    fn decode<'de, S: DeserializeSeed<'de>>(bytes: &'de [u8], seed: S) -> Result<S::Value, CodecError> {
+    fn decode<'de, S: DeserializeSeed<'de>>(
+        bytes: &'de [u8],
+        seed: S,
+    ) -> Result<S::Value, CodecError> {
         let mut reader = serde_json::Deserializer::from_slice(bytes);
         let value = seed.deserialize(&mut reader).map_err(CodecError::new)?;
         reader.end().map_err(CodecError::new)?;

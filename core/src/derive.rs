@@ -78,7 +78,11 @@ where
 {
     match old {
         Decoded::One(old) => upcaster(old).upcasted(),
-        Decoded::Several(old) => Decoded::Several(old.into_iter().flat_map(|old| upcaster(old).upcasted()).collect()),
+        Decoded::Several(old) => Decoded::Several(
+            old.into_iter()
+                .flat_map(|old| upcaster(old).upcasted())
+                .collect(),
+        ),
     }
 }
 
@@ -96,7 +100,11 @@ where
 /// assert_eq!(tags, ["course:c1".parse()?]);
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```
-pub fn push_tag<V: Display + ?Sized>(tags: &mut Vec<Tag>, key: &str, value: &V) -> Result<(), Invalid> {
+pub fn push_tag<V: Display + ?Sized>(
+    tags: &mut Vec<Tag>,
+    key: &str,
+    value: &V,
+) -> Result<(), Invalid> {
     let tag = Tag::new(key, value)?;
     if !tags.contains(&tag) {
         tags.push(tag);
@@ -114,8 +122,14 @@ pub fn push_tag<V: Display + ?Sized>(tags: &mut Vec<Tag>, key: &str, value: &V) 
 /// ```
 pub fn unknown<E: Event>(stored: Stored<'_>) -> DecodeError {
     let event_type = stored.event_type.to_owned();
-    if E::shapes().iter().any(|shape| shape.event_type == event_type) {
-        DecodeError::UnknownVersion { event_type, schema_version: stored.schema_version }
+    if E::shapes()
+        .iter()
+        .any(|shape| shape.event_type == event_type)
+    {
+        DecodeError::UnknownVersion {
+            event_type,
+            schema_version: stored.schema_version,
+        }
     } else {
         DecodeError::UnknownType { event_type }
     }

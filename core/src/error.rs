@@ -62,7 +62,11 @@ pub struct StoreError {
 impl StoreError {
     /// An error with what was being done, lowercase and without a full stop.
     pub fn new(failure: Failure, context: impl Into<Cow<'static, str>>) -> StoreError {
-        StoreError { failure, context: context.into(), source: None }
+        StoreError {
+            failure,
+            context: context.into(),
+            source: None,
+        }
     }
 
     /// The same error with its cause.

@@ -43,7 +43,11 @@ impl EventId {
     /// The id of the `index`-th event that the request `key` appends to `stream`: the same for every try.
     pub fn derived(stream: &StreamId, key: &str, index: u32) -> EventId {
         let mut hash = Sha256::new();
-        for part in [stream.as_str().as_bytes(), key.as_bytes(), &index.to_be_bytes()] {
+        for part in [
+            stream.as_str().as_bytes(),
+            key.as_bytes(),
+            &index.to_be_bytes(),
+        ] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
@@ -76,8 +80,8 @@ impl FromStr for EventId {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<EventId, Invalid> {
-        let id =
-            Uuid::try_parse(text).map_err(|_| Invalid::new(format!("`{}` is not an event id", text.escape_debug())))?;
+        let id = Uuid::try_parse(text)
+            .map_err(|_| Invalid::new(format!("`{}` is not an event id", text.escape_debug())))?;
         Ok(EventId(id))
     }
 }
@@ -183,16 +187,29 @@ impl Metadata {
         self.actor = self.actor.or_else(|| outer.actor.clone());
         self.tenant = self.tenant.or_else(|| outer.tenant.clone());
         for (key, value) in &outer.keys {
-            self.keys.entry(key.clone()).or_insert_with(|| value.clone());
+            self.keys
+                .entry(key.clone())
+                .or_insert_with(|| value.clone());
         }
         self
     }
 
     /// About how many bytes it takes: the texts, and 16 for each id.
     pub(crate) fn size_bytes(&self) -> usize {
-        let texts = self.actor.iter().chain(&self.tenant).map(|text| text.len()).sum::<usize>();
-        let keys = self.keys.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-        texts + keys + 16 * (usize::from(self.correlation.is_some()) + usize::from(self.causation.is_some()))
+        let texts = self
+            .actor
+            .iter()
+            .chain(&self.tenant)
+            .map(|text| text.len())
+            .sum::<usize>();
+        let keys = self
+            .keys
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum::<usize>();
+        texts
+            + keys
+            + 16 * (usize::from(self.correlation.is_some()) + usize::from(self.causation.is_some()))
     }
 }
 
@@ -330,8 +347,16 @@ impl NewEvent {
 
     /// The bytes that count towards the limits of an append: payload, names, tags and metadata.
     pub fn size_bytes(&self) -> usize {
-        let tags = self.tags.iter().map(|tag| tag.as_str().len()).sum::<usize>();
-        self.payload.len() + self.event_type.len() + self.codec.len() + tags + self.metadata.size_bytes()
+        let tags = self
+            .tags
+            .iter()
+            .map(|tag| tag.as_str().len())
+            .sum::<usize>();
+        self.payload.len()
+            + self.event_type.len()
+            + self.codec.len()
+            + tags
+            + self.metadata.size_bytes()
     }
 }
 
@@ -492,7 +517,9 @@ mod tests {
         let same = [
             event.clone().id(EventId::random()),
             event.clone().metadata(Metadata::default().actor("x")),
-            event.clone().at(DateTime::from_timestamp_micros(5).unwrap()),
+            event
+                .clone()
+                .at(DateTime::from_timestamp_micros(5).unwrap()),
         ];
         for other in same {
             assert_eq!(other.digest(), event.digest());
@@ -508,7 +535,11 @@ mod tests {
             assert_ne!(other.digest(), event.digest());
         }
         let ab = event.clone().tag(tag("k:a")).tag(tag("k:b"));
-        let ba = event.clone().tag(tag("k:b")).tag(tag("k:a")).tag(tag("k:b"));
+        let ba = event
+            .clone()
+            .tag(tag("k:b"))
+            .tag(tag("k:a"))
+            .tag(tag("k:b"));
         assert_eq!(ab.digest(), ba.digest());
     }
 
@@ -523,9 +554,14 @@ mod tests {
             recorded_at: DateTime::UNIX_EPOCH,
         };
         let first = NewEvent::json("a", b"1".as_slice()).recorded(place.clone());
-        let second = NewEvent::json("a", b"1".as_slice()).metadata(Metadata::caused_by(&first)).recorded(place);
+        let second = NewEvent::json("a", b"1".as_slice())
+            .metadata(Metadata::caused_by(&first))
+            .recorded(place);
         assert_eq!(second.metadata.correlation, Some(*first.id.as_uuid()));
         let third = Metadata::caused_by(&second);
-        assert_eq!((third.correlation, third.causation), (Some(*first.id.as_uuid()), Some(second.id)));
+        assert_eq!(
+            (third.correlation, third.causation),
+            (Some(*first.id.as_uuid()), Some(second.id))
+        );
     }
 }

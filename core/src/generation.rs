@@ -114,15 +114,23 @@ impl GenerationSpec {
     pub fn check(&self) -> Result<(), Invalid> {
         let view = &self.view;
         if view.is_empty() || view.len() > VIEW_KEY_BYTES_MAX {
-            let (bytes, most) = (view.len(), VIEW_KEY_BYTES_MAX);
-            return Err(Invalid::new(format!("a view has a name of {bytes} bytes, 1 to {most} are possible")));
+            let bytes = view.len();
+            let most = VIEW_KEY_BYTES_MAX;
+            return Err(Invalid::new(format!(
+                "a view has a name of {bytes} bytes, 1 to {most} are possible"
+            )));
         }
         if self.slots == 0 || self.slots > VIEW_SLOTS_MAX {
-            let (slots, most) = (self.slots, VIEW_SLOTS_MAX);
-            return Err(Invalid::new(format!("view `{view}` is divided into {slots} slots, 1 to {most} are possible")));
+            let slots = self.slots;
+            let most = VIEW_SLOTS_MAX;
+            return Err(Invalid::new(format!(
+                "view `{view}` is divided into {slots} slots, 1 to {most} are possible"
+            )));
         }
         if self.partitions == 0 {
-            return Err(Invalid::new(format!("view `{view}` is folded from a log without partitions")));
+            return Err(Invalid::new(format!(
+                "view `{view}` is folded from a log without partitions"
+            )));
         }
         if self.partitions > 1 && self.keeps != Keeps::Present {
             let partitions = self.partitions;
@@ -132,7 +140,9 @@ impl GenerationSpec {
         }
         let mut named = HashSet::new();
         match self.indexes.iter().find(|name| !named.insert(*name)) {
-            Some(name) => Err(Invalid::new(format!("view `{view}` has index `{name}` twice"))),
+            Some(name) => Err(Invalid::new(format!(
+                "view `{view}` has index `{name}` twice"
+            ))),
             None => Ok(()),
         }
     }
@@ -164,7 +174,13 @@ impl Generation {
         begun_at: DateTime<Utc>,
         history_since: Position,
     ) -> Generation {
-        Generation { id, spec, phase, begun_at, history_since }
+        Generation {
+            id,
+            spec,
+            phase,
+            begun_at,
+            history_since,
+        }
     }
 
     /// The name of the lease on one of its slots: no two slots of any generations share one.
@@ -193,7 +209,11 @@ impl Generation {
 
     /// The names of all leases that are about this generation: a store that drops it drops them.
     pub fn lease_names(&self) -> impl Iterator<Item = String> {
-        let processes = if self.spec.slots > 1 { self.spec.slots } else { 0 };
+        let processes = if self.spec.slots > 1 {
+            self.spec.slots
+        } else {
+            0
+        };
         let of_slots = (0..self.spec.slots).map(|slot| self.lease_name(slot));
         of_slots.chain((0..processes).map(|process| self.process_lease_name(process)))
     }
@@ -211,12 +231,16 @@ impl Generation {
     /// let live = Generation::new(GenerationId(1), spec, Phase::Live, SystemClock.now(), Position::START);
     /// assert!(live.check_drop([&live]).is_err());
     /// ```
-    pub fn check_drop<'a>(&self, of_view: impl IntoIterator<Item = &'a Generation>) -> Result<(), Invalid> {
+    pub fn check_drop<'a>(
+        &self,
+        of_view: impl IntoIterator<Item = &'a Generation>,
+    ) -> Result<(), Invalid> {
         let serves_too = |other: &Generation| other.phase == Phase::Live && other.id != self.id;
         if self.phase != Phase::Live || of_view.into_iter().any(serves_too) {
             return Ok(());
         }
-        let (id, view) = (self.id, &self.spec.view);
+        let id = self.id;
+        let view = &self.spec.view;
         Err(Invalid::new(format!(
             "generation {id} is the only live one of view `{view}`, its readers would have nothing"
         )))

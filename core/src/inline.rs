@@ -61,9 +61,24 @@ pub struct PreparedVersion {
 
 impl PreparedRow {
     /// A row that there is not, and that stood at `from`.
-    pub fn new(generation: GenerationId, stream: StreamId, key: impl Into<String>, from: Version) -> PreparedRow {
-        let (key, indexed, past) = (key.into(), Vec::new(), Vec::new());
-        PreparedRow { generation, stream, key, from, value: None, indexed, past }
+    pub fn new(
+        generation: GenerationId,
+        stream: StreamId,
+        key: impl Into<String>,
+        from: Version,
+    ) -> PreparedRow {
+        let key = key.into();
+        let indexed = Vec::new();
+        let past = Vec::new();
+        PreparedRow {
+            generation,
+            stream,
+            key,
+            from,
+            value: None,
+            indexed,
+            past,
+        }
     }
 
     /// Refuses what can never be a row of this generation.
@@ -86,15 +101,28 @@ impl PreparedRow {
     pub fn check(&self, generation: &Generation) -> Result<(), Invalid> {
         let spec = &generation.spec;
         if !spec.inline {
-            return Err(Invalid::new(format!("view `{}` is not inline, so no row travels with an append", spec.view)));
+            return Err(Invalid::new(format!(
+                "view `{}` is not inline, so no row travels with an append",
+                spec.view
+            )));
         }
-        let wanted = if self.value.is_some() { spec.indexes.len() } else { 0 };
+        let wanted = if self.value.is_some() {
+            spec.indexes.len()
+        } else {
+            0
+        };
         if self.indexed.len() != wanted {
-            let (key, found) = (self.key.escape_debug(), self.indexed.len());
-            return Err(Invalid::new(format!("key `{key}` has {found} entries for indexes, it needs {wanted}")));
+            let key = self.key.escape_debug();
+            let found = self.indexed.len();
+            return Err(Invalid::new(format!(
+                "key `{key}` has {found} entries for indexes, it needs {wanted}"
+            )));
         }
         if spec.keeps == Keeps::Present && !self.past.is_empty() {
-            return Err(Invalid::new(format!("view `{}` keeps no history", spec.view)));
+            return Err(Invalid::new(format!(
+                "view `{}` keeps no history",
+                spec.view
+            )));
         }
         Ok(())
     }
@@ -102,29 +130,45 @@ impl PreparedRow {
     /// Refuses what can never be a row of any generation.
     pub(crate) fn check_itself(&self) -> Result<(), Invalid> {
         short_enough("key", &self.key)?;
-        self.indexed.iter().try_for_each(|entry| short_enough("entry", entry))
+        self.indexed
+            .iter()
+            .try_for_each(|entry| short_enough("entry", entry))
     }
 
     /// What is kept of the past, now that it is known where the events of the append stand.
     pub fn versions(&self, placed: &[Placed], recorded_at: DateTime<Utc>) -> Vec<RowVersion> {
         let version = |past: &PreparedVersion| {
             let up_to = placed.get(past.event)?.position;
-            let (key, value) = (self.key.clone(), past.value.clone());
-            Some(RowVersion { key, after: up_to.minus(1), up_to, recorded_at, value })
+            let key = self.key.clone();
+            let value = past.value.clone();
+            Some(RowVersion {
+                key,
+                after: up_to.minus(1),
+                up_to,
+                recorded_at,
+                value,
+            })
         };
         self.past.iter().filter_map(version).collect()
     }
 
     /// The positions of the events that touched the row.
     pub fn touched(&self, placed: &[Placed]) -> Vec<Position> {
-        self.past.iter().filter_map(|past| placed.get(past.event)).map(|placed| placed.position).collect()
+        self.past
+            .iter()
+            .filter_map(|past| placed.get(past.event))
+            .map(|placed| placed.position)
+            .collect()
     }
 
     /// Bytes that it holds.
     pub fn size_bytes(&self) -> usize {
         let of = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
         let past: usize = self.past.iter().map(|past| of(&past.value)).sum();
-        self.key.len() + of(&self.value) + past + self.indexed.iter().map(String::len).sum::<usize>()
+        self.key.len()
+            + of(&self.value)
+            + past
+            + self.indexed.iter().map(String::len).sum::<usize>()
     }
 }
 
@@ -201,5 +245,9 @@ pub trait InlineViews: ViewStore {
     /// # Errors
     ///
     /// [`CommitError::Gone`]
-    async fn read_standing(&self, generation: GenerationId, keys: &[String]) -> Result<Vec<StandingRow>, CommitError>;
+    async fn read_standing(
+        &self,
+        generation: GenerationId,
+        keys: &[String],
+    ) -> Result<Vec<StandingRow>, CommitError>;
 }

@@ -81,7 +81,11 @@ pub enum ShowError {
 impl EventKind {
     /// Of an event type.
     pub fn of<E: Event>() -> EventKind {
-        EventKind { category: E::CATEGORY, shapes: E::shapes, show: show::<E> }
+        EventKind {
+            category: E::CATEGORY,
+            shapes: E::shapes,
+            show: show::<E>,
+        }
     }
 
     /// The category of its streams.
@@ -105,15 +109,28 @@ impl EventKind {
 }
 
 fn show<E: Event>(record: &RecordedEvent) -> Result<Vec<ShownEvent>, ShowError> {
-    let decoded = E::decode(Stored::from(record)).map_err(|source| Undecodable::new(record, source))?;
+    let decoded =
+        E::decode(Stored::from(record)).map_err(|source| Undecodable::new(record, source))?;
     let show = |event: E| {
-        let encoded = event.encode().map_err(|error| ShowError::Unshowable(error.to_string()))?;
+        let encoded = event
+            .encode()
+            .map_err(|error| ShowError::Unshowable(error.to_string()))?;
         if encoded.codec != Json::NAME {
-            return Err(ShowError::NotJson { codec: encoded.codec });
+            return Err(ShowError::NotJson {
+                codec: encoded.codec,
+            });
         }
         let payload = serde_json::from_slice(&encoded.payload).map_err(unshowable)?;
-        let Shape { event_type, schema_version, .. } = *event.shape();
-        Ok(ShownEvent { event_type, schema_version, payload })
+        let Shape {
+            event_type,
+            schema_version,
+            ..
+        } = *event.shape();
+        Ok(ShownEvent {
+            event_type,
+            schema_version,
+            payload,
+        })
     };
     decoded.into_iter().map(show).collect()
 }
@@ -124,7 +141,9 @@ fn unshowable(error: serde_json::Error) -> ShowError {
 
 impl fmt::Debug for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.shapes().iter().map(ToString::to_string)).finish()
+        f.debug_set()
+            .entries(self.shapes().iter().map(ToString::to_string))
+            .finish()
     }
 }
 
@@ -173,11 +192,21 @@ impl AggregateKind {
                     None => load.await?,
                 };
                 let state = serde_json::to_value(&*loaded).map_err(unshowable)?;
-                let (exists, version, position) = (loaded.exists(), loaded.version(), loaded.position());
-                Ok(ShownState { exists, version, position, state })
+                let exists = loaded.exists();
+                let version = loaded.version();
+                let position = loaded.position();
+                Ok(ShownState {
+                    exists,
+                    version,
+                    position,
+                    state,
+                })
             })
         };
-        AggregateKind { events: EventKind::of::<A::Event>(), load }
+        AggregateKind {
+            events: EventKind::of::<A::Event>(),
+            load,
+        }
     }
 
     /// The category of its streams, by which it is known.
@@ -195,13 +224,21 @@ impl AggregateKind {
     /// # Errors
     ///
     /// [`ShowError::Load`], and [`ShowError::Unshowable`] for a state that has no JSON form.
-    pub async fn state(&self, db: &Annals, id: &str, version: Option<Version>) -> Result<ShownState, ShowError> {
+    pub async fn state(
+        &self,
+        db: &Annals,
+        id: &str,
+        version: Option<Version>,
+    ) -> Result<ShownState, ShowError> {
         (self.load)(db.clone(), id.to_owned(), version).await
     }
 }
 
 impl fmt::Debug for AggregateKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AggregateKind").field("category", &self.category()).field("events", &self.events).finish()
+        f.debug_struct("AggregateKind")
+            .field("category", &self.category())
+            .field("events", &self.events)
+            .finish()
     }
 }

@@ -43,7 +43,9 @@ impl Lease {
     pub fn end(now: DateTime<Utc>, ttl: Duration) -> DateTime<Utc> {
         // 9999-12-31T23:59:59Z
         let last = DateTime::from_timestamp_micros(253_402_300_799_000_000).unwrap_or(now);
-        let end = TimeDelta::from_std(ttl).ok().and_then(|ttl| now.checked_add_signed(ttl));
+        let end = TimeDelta::from_std(ttl)
+            .ok()
+            .and_then(|ttl| now.checked_add_signed(ttl));
         to_microseconds(end.unwrap_or(last).min(last))
     }
 }
@@ -79,7 +81,12 @@ pub trait Leases: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    async fn acquire_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Acquired, StoreError>;
+    async fn acquire_lease(
+        &self,
+        name: &str,
+        owner: &str,
+        ttl: Duration,
+    ) -> Result<Acquired, StoreError>;
 
     /// Moves the end of a lease to `ttl` from now. `false`: it is another's by now, or was released; stop working.
     ///

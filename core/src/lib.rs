@@ -41,12 +41,13 @@ mod view_commit;
 mod view_store;
 
 pub use aggregate::{
-    Aggregate, AggregateRef, At, CommandError, Done, Handle, History, HistoryEntry, HistoryPage, Load, LoadError,
-    Loaded, Run, Snapshots,
+    Aggregate, AggregateRef, At, CommandError, Done, Handle, History, HistoryEntry, HistoryPage,
+    Load, LoadError, Loaded, Run, Snapshots,
 };
 pub use annals::Annals;
 pub use append::{
-    Append, AppendError, AppendStreams, Appended, Condition, Expected, IdClash, Limits, Placed, Violation,
+    Append, AppendError, AppendStreams, Appended, Condition, Expected, IdClash, Limits, Placed,
+    Violation,
 };
 pub use chrono;
 pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock};
@@ -65,7 +66,10 @@ pub use moment::{Instant, Moment};
 pub use own_tables::{OwnTables, TableWork};
 pub use position::{Head, LogId, Partition, Position, Token};
 pub use query::{Filter, Query, QueryItem};
-pub use read::{Direction, LogPage, PAGE_BYTES_MAX, PAGE_EVENTS, ReadLog, ReadQuery, ReadStream, Shown, StreamPage};
+pub use read::{
+    Direction, LogPage, PAGE_BYTES_MAX, PAGE_EVENTS, ReadLog, ReadQuery, ReadStream, Shown,
+    StreamPage,
+};
 pub use recognise::{Known, Recognised, recognise};
 pub use replay::{Events, Pages, ReplayError, TypedPages};
 pub use retry::Retries;
@@ -74,8 +78,12 @@ pub use store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Stor
 pub use stream::{StreamId, Version};
 pub use stream_state::{Deletion, Status, StreamChange, StreamState};
 pub use tag::Tag;
-pub use typed::{DecodeError, Decoded, EncodeError, Encoded, Event, IntoEvents, Recorded, Shape, Stored, Undecodable};
+pub use typed::{
+    DecodeError, Decoded, EncodeError, Encoded, Event, IntoEvents, Recorded, Shape, Stored,
+    Undecodable,
+};
 pub use view_commit::{
-    Checkpoint, CommitError, Parked, RowChange, RowVersion, VIEW_KEY_BYTES_MAX, Verdict, ViewCommit, ViewRow,
+    Checkpoint, CommitError, Parked, RowChange, RowVersion, VIEW_KEY_BYTES_MAX, Verdict,
+    ViewCommit, ViewRow,
 };
 pub use view_store::{PastRow, ReadRows, RowPlace, RowsBy, RowsPage, ViewStore};

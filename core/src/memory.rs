@@ -13,16 +13,22 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits, Placed, Violation};
+use crate::append::{
+    Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits, Placed, Violation,
+};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Failure, StoreError};
 use crate::event::{EventId, Place, RecordedEvent};
 use crate::inline::InlineViews;
 use crate::position::{Head, LogId, Partition, Position};
-use crate::read::{Direction, LogPage, PAGE_BYTES_MAX, ReadLog, ReadQuery, ReadStream, Shown, StreamPage};
+use crate::read::{
+    Direction, LogPage, PAGE_BYTES_MAX, ReadLog, ReadQuery, ReadStream, Shown, StreamPage,
+};
 use crate::recognise::{Known, Recognised, recognise};
 use crate::snapshot::{FoldId, Snapshot};
-use crate::store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
+use crate::store::{
+    AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore,
+};
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{Status, StreamChange, StreamState};
 use crate::view_store::ViewStore;
@@ -94,7 +100,10 @@ impl MemoryStore {
             views: Mutex::default(),
             moved,
         };
-        MemoryStore { shared: Arc::new(shared), clock: Arc::new(SystemClock) }
+        MemoryStore {
+            shared: Arc::new(shared),
+            clock: Arc::new(SystemClock),
+        }
     }
 
     /// An empty store with one partition, whose recorded times come from `clock`.
@@ -125,7 +134,10 @@ impl MemoryStore {
         let log = self.shared.partitions.get(index).ok_or_else(|| {
             StoreError::new(
                 Failure::Invalid,
-                format!("there is no partition {partition}, the log has {}", self.partitions()),
+                format!(
+                    "there is no partition {partition}, the log has {}",
+                    self.partitions()
+                ),
             )
         })?;
         Ok(log.lock().unwrap_or_else(PoisonError::into_inner))
@@ -139,9 +151,19 @@ impl MemoryStore {
     ) -> Result<Appended, AppendError> {
         append.check(&self.shared.limits)?;
         let mut log = self.partition(partition)?;
-        let known: Vec<_> = append.events.iter().map(|(_, event)| log.ids.get(&event.id).cloned()).collect();
+        let known: Vec<_> = append
+            .events
+            .iter()
+            .map(|(_, event)| log.ids.get(&event.id).cloned())
+            .collect();
         let places = match recognise(&append.events, &known)? {
-            Recognised::Repeated => Some(known.into_iter().flatten().map(|known| known.found.placed).collect()),
+            Recognised::Repeated => Some(
+                known
+                    .into_iter()
+                    .flatten()
+                    .map(|known| known.found.placed)
+                    .collect(),
+            ),
             Recognised::RequestDone { first, events } => Some(log.places(first, events)),
             Recognised::New => None,
         };
@@ -175,7 +197,9 @@ impl PartitionLog {
     }
 
     fn state(&self, stream: &StreamId) -> StreamState {
-        self.streams.get(stream).map_or_else(StreamState::absent, |stream| stream.state.clone())
+        self.streams
+            .get(stream)
+            .map_or_else(StreamState::absent, |stream| stream.state.clone())
     }
 
     /// The moment of a commit: never before an earlier one.
@@ -200,25 +224,58 @@ impl PartitionLog {
 
     fn violations(&self, append: &AppendStreams, condition: Option<&Condition>) -> Vec<Violation> {
         // Streams that get events and of which nothing was said come behind, each once.
-        let mut told: HashSet<&StreamId> = append.expectations.iter().map(|(stream, _)| stream).collect();
-        let unsaid = append.events.iter().map(|(stream, _)| stream).filter(|stream| told.insert(stream));
-        let said = append.expectations.iter().map(|(stream, expected)| (stream, *expected));
-        let streams = said.chain(unsaid.map(|stream| (stream, Expected::Any))).enumerate().filter_map(
-            |(index, (stream, expected))| {
+        let mut told: HashSet<&StreamId> = append
+            .expectations
+            .iter()
+            .map(|(stream, _)| stream)
+            .collect();
+        let unsaid = append
+            .events
+            .iter()
+            .map(|(stream, _)| stream)
+            .filter(|stream| told.insert(stream));
+        let said = append
+            .expectations
+            .iter()
+            .map(|(stream, expected)| (stream, *expected));
+        let streams = said
+            .chain(unsaid.map(|stream| (stream, Expected::Any)))
+            .enumerate()
+            .filter_map(|(index, (stream, expected))| {
                 let found = self.state(stream);
                 let written = append.events.iter().any(|(to, _)| to == stream);
-                let holds = if written { expected.allows_writing(&found) } else { expected.passes_check(&found) };
-                (!holds).then(|| Violation::Stream { index, stream: stream.clone(), expected, found })
-            },
-        );
+                let holds = if written {
+                    expected.allows_writing(&found)
+                } else {
+                    expected.passes_check(&found)
+                };
+                (!holds).then(|| Violation::Stream {
+                    index,
+                    stream: stream.clone(),
+                    expected,
+                    found,
+                })
+            });
         let matching = condition.and_then(|condition| {
             let after = condition.after.unwrap_or(Position::START);
-            self.events.iter().flatten().find(|event| event.position > after && condition.query.matches(event))
+            self.events
+                .iter()
+                .flatten()
+                .find(|event| event.position > after && condition.query.matches(event))
         });
-        streams.chain(matching.map(|event| Violation::Condition { position: event.position })).collect()
+        streams
+            .chain(matching.map(|event| Violation::Condition {
+                position: event.position,
+            }))
+            .collect()
     }
 
-    fn record(&mut self, partition: Partition, append: &AppendStreams, now: DateTime<Utc>) -> Vec<Placed> {
+    fn record(
+        &mut self,
+        partition: Partition,
+        append: &AppendStreams,
+        now: DateTime<Utc>,
+    ) -> Vec<Placed> {
         let recorded_at = self.moment(now);
         let append_first = self.head().next();
         let append_events = append.events.len() as u32;
@@ -240,10 +297,25 @@ impl PartitionLog {
                 append_index,
                 recorded_at,
             };
-            let placed =
-                Placed { id: event.id, stream: stream_id.clone(), version: place.version, partition, position };
-            let found = Found { placed: placed.clone(), append_first, append_events };
-            self.ids.insert(event.id, Known { found, digest: event.digest() });
+            let placed = Placed {
+                id: event.id,
+                stream: stream_id.clone(),
+                version: place.version,
+                partition,
+                position,
+            };
+            let found = Found {
+                placed: placed.clone(),
+                append_first,
+                append_events,
+            };
+            self.ids.insert(
+                event.id,
+                Known {
+                    found,
+                    digest: event.digest(),
+                },
+            );
             self.events.push(Some(event.recorded(place)));
             places.push(placed);
         }
@@ -259,12 +331,20 @@ impl PartitionLog {
     ) -> Result<StreamState, AppendError> {
         let found = self.state(stream_id);
         if !expected.allows_writing(&found) {
-            let violation = Violation::Stream { index: 0, stream: stream_id.clone(), expected, found };
+            let violation = Violation::Stream {
+                index: 0,
+                stream: stream_id.clone(),
+                expected,
+                found,
+            };
             return Err(AppendError::Conflict(vec![violation]));
         }
         let after = found.changed(stream_id, change, self.head(), self.last_recorded.max(now))?;
         if let StreamChange::Archive { before } = change {
-            let positions = self.streams.get(stream_id).map_or(&[][..], |stream| &stream.positions);
+            let positions = self
+                .streams
+                .get(stream_id)
+                .map_or(&[][..], |stream| &stream.positions);
             for position in positions.iter().take(before.get() as usize - 1) {
                 self.events[position.get() as usize - 1] = None;
             }
@@ -284,7 +364,8 @@ impl PartitionLog {
             Direction::Forward => Box::new(positions),
             Direction::Backward => Box::new(positions.rev()),
         };
-        let (mut events, mut bytes) = (Vec::new(), 0);
+        let mut events = Vec::new();
+        let mut bytes = 0;
         // Before anything was looked at: nothing is scanned.
         let mut scanned = match read.direction {
             Direction::Forward => read.after,
@@ -292,15 +373,28 @@ impl PartitionLog {
         };
         for position in step {
             if events.len() >= read.limit || bytes >= PAGE_BYTES_MAX {
-                return LogPage { events, scanned, end: false, head: Head::at(head) };
+                return LogPage {
+                    events,
+                    scanned,
+                    end: false,
+                    head: Head::at(head),
+                };
             }
-            if let Some(event) = self.events[position as usize - 1].as_ref().filter(|event| matches(event)) {
+            if let Some(event) = self.events[position as usize - 1]
+                .as_ref()
+                .filter(|event| matches(event))
+            {
                 bytes += event.payload.len();
                 events.push(event.clone());
             }
             scanned = Position::new(position);
         }
-        LogPage { events, scanned, end: true, head: Head::at(head) }
+        LogPage {
+            events,
+            scanned,
+            end: true,
+            head: Head::at(head),
+        }
     }
 }
 
@@ -320,20 +414,28 @@ impl EventStore for MemoryStore {
 
     async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {
         let log = self.partition(self.partition_of(&read.stream))?;
-        let (state, head) = (log.state(&read.stream), log.head());
+        let state = log.state(&read.stream);
+        let head = log.head();
         let shown_from = match read.shown {
             Shown::Visible => state.first_visible(),
             Shown::Everything => state.archived_before,
         };
-        let versions = read.from.max(shown_from).max(Version::FIRST).get()..=read.to.min(state.version).get();
+        let versions =
+            read.from.max(shown_from).max(Version::FIRST).get()..=read.to.min(state.version).get();
         let step: Box<dyn Iterator<Item = u64>> = match read.direction {
             Direction::Forward => Box::new(versions),
             Direction::Backward => Box::new(versions.rev()),
         };
-        let (mut events, mut bytes) = (Vec::new(), 0);
+        let mut events = Vec::new();
+        let mut bytes = 0;
         for version in step {
             if events.len() >= read.limit || bytes >= PAGE_BYTES_MAX {
-                return Ok(StreamPage { events, next: Some(Version::new(version)), state, head });
+                return Ok(StreamPage {
+                    events,
+                    next: Some(Version::new(version)),
+                    state,
+                    head,
+                });
             }
             let position = log.streams[&read.stream].positions[version as usize - 1];
             if let Some(event) = &log.events[position.get() as usize - 1] {
@@ -341,12 +443,24 @@ impl EventStore for MemoryStore {
                 events.push(event.clone());
             }
         }
-        Ok(StreamPage { events, next: None, state, head })
+        Ok(StreamPage {
+            events,
+            next: None,
+            state,
+            head,
+        })
     }
 
-    async fn find(&self, partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError> {
+    async fn find(
+        &self,
+        partition: Partition,
+        ids: &[EventId],
+    ) -> Result<Vec<Option<Found>>, StoreError> {
         let log = self.partition(partition)?;
-        Ok(ids.iter().map(|id| log.ids.get(id).map(|known| known.found.clone())).collect())
+        Ok(ids
+            .iter()
+            .map(|id| log.ids.get(id).map(|known| known.found.clone()))
+            .collect())
     }
 
     async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
@@ -359,7 +473,12 @@ impl EventStore for MemoryStore {
         expected: Expected,
         change: StreamChange,
     ) -> Result<StreamState, AppendError> {
-        self.partition(self.partition_of(stream))?.change(stream, expected, change, self.clock.now())
+        self.partition(self.partition_of(stream))?.change(
+            stream,
+            expected,
+            change,
+            self.clock.now(),
+        )
     }
 
     fn limits(&self) -> Limits {
@@ -378,8 +497,15 @@ impl Log for MemoryStore {
     }
 
     async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
-        let range = Range { after: read.after, up_to: read.up_to, limit: read.limit, direction: read.direction };
-        Ok(self.partition(read.partition)?.page(&range, |event| read.filter.matches(event)))
+        let range = Range {
+            after: read.after,
+            up_to: read.up_to,
+            limit: read.limit,
+            direction: read.direction,
+        };
+        Ok(self
+            .partition(read.partition)?
+            .page(&range, |event| read.filter.matches(event)))
     }
 
     async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
@@ -402,11 +528,22 @@ impl AtomicStreams for MemoryStore {
 impl TaggedStore for MemoryStore {
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
         read.query.check()?;
-        let range = Range { after: read.after, up_to: read.up_to, limit: read.limit, direction: read.direction };
-        Ok(self.partition(Partition(0))?.page(&range, |event| read.query.matches(event)))
+        let range = Range {
+            after: read.after,
+            up_to: read.up_to,
+            limit: read.limit,
+            direction: read.direction,
+        };
+        Ok(self
+            .partition(Partition(0))?
+            .page(&range, |event| read.query.matches(event)))
     }
 
-    async fn append_if(&self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError> {
+    async fn append_if(
+        &self,
+        append: AppendStreams,
+        condition: Condition,
+    ) -> Result<Appended, AppendError> {
         condition.query.check()?;
         self.append_to(Partition(0), &append, Some(&condition))
     }
@@ -415,8 +552,17 @@ impl TaggedStore for MemoryStore {
 #[async_trait]
 impl SnapshotStore for MemoryStore {
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
-        let key = (snapshot.stream.clone(), snapshot.fold.name.clone(), snapshot.fold.version, snapshot.version);
-        self.shared.snapshots.lock().unwrap_or_else(PoisonError::into_inner).insert(key, snapshot);
+        let key = (
+            snapshot.stream.clone(),
+            snapshot.fold.name.clone(),
+            snapshot.fold.version,
+            snapshot.version,
+        );
+        self.shared
+            .snapshots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, snapshot);
         Ok(())
     }
 
@@ -427,13 +573,29 @@ impl SnapshotStore for MemoryStore {
         at_most: Version,
     ) -> Result<Option<Snapshot>, StoreError> {
         let key = |version| (stream.clone(), fold.name.clone(), fold.version, version);
-        let snapshots = self.shared.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(snapshots.range(key(Version::NONE)..=key(at_most)).next_back().map(|(_, snapshot)| snapshot.clone()))
+        let snapshots = self
+            .shared
+            .snapshots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(snapshots
+            .range(key(Version::NONE)..=key(at_most))
+            .next_back()
+            .map(|(_, snapshot)| snapshot.clone()))
     }
 
-    async fn delete_snapshot(&self, stream: &StreamId, fold: &FoldId, version: Version) -> Result<(), StoreError> {
+    async fn delete_snapshot(
+        &self,
+        stream: &StreamId,
+        fold: &FoldId,
+        version: Version,
+    ) -> Result<(), StoreError> {
         let key = (stream.clone(), fold.name.clone(), fold.version, version);
-        self.shared.snapshots.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.shared
+            .snapshots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key);
         Ok(())
     }
 }

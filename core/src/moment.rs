@@ -43,7 +43,11 @@ impl Moment {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn resolve(&self, store: &dyn Store, partition: Partition) -> Result<Position, StoreError> {
+    pub async fn resolve(
+        &self,
+        store: &dyn Store,
+        partition: Partition,
+    ) -> Result<Position, StoreError> {
         match self.0.clone()? {
             When::Position(position) => Ok(position.min(store.head(partition).await?.visible)),
             When::Recorded(time) => store.position_at(partition, time).await,
@@ -78,7 +82,12 @@ impl From<&Appended> for Moment {
 /// Just after the command; when it had nothing to do, as of what it looked at.
 impl From<&Done> for Moment {
     fn from(done: &Done) -> Moment {
-        done.token().positions().map(|(_, position)| position).max().unwrap_or_default().into()
+        done.token()
+            .positions()
+            .map(|(_, position)| position)
+            .max()
+            .unwrap_or_default()
+            .into()
     }
 }
 
@@ -118,7 +127,10 @@ impl From<&str> for Instant {
 
 fn instant(text: &str) -> Result<DateTime<Utc>, Invalid> {
     let parsed = DateTime::parse_from_rfc3339(text).map_err(|_| {
-        Invalid::new(format!("`{}` is no RFC 3339 time such as 2026-03-31T00:00:00Z", text.escape_debug()))
+        Invalid::new(format!(
+            "`{}` is no RFC 3339 time such as 2026-03-31T00:00:00Z",
+            text.escape_debug()
+        ))
     })?;
     Ok(to_microseconds(parsed.to_utc()))
 }

@@ -17,7 +17,9 @@ use crate::error::Invalid;
 ///
 /// assert!(Position::START < Position::new(1));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Position(u64);
 
@@ -29,7 +31,11 @@ impl Position {
 
     /// The position `number`; anything above [`Position::MAX`] is taken as that.
     pub const fn new(number: u64) -> Position {
-        if number > Position::MAX.0 { Position::MAX } else { Position(number) }
+        if number > Position::MAX.0 {
+            Position::MAX
+        } else {
+            Position(number)
+        }
     }
 
     /// The number itself.
@@ -73,7 +79,9 @@ impl From<u64> for Position {
 /// ```
 /// assert_eq!(annals_core::Partition::default(), annals_core::Partition(0));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Partition(pub u32);
 
@@ -88,9 +96,9 @@ impl Partition {
     /// assert_eq!(Partition::of("account-42", 1), Partition(0));
     /// ```
     pub fn of(name: &str, count: u32) -> Partition {
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         // The low bits of FNV-1a over similar names are even enough; the high half is folded in all the same.
         Partition(((hash ^ (hash >> 32)) % u64::from(count.max(1))) as u32)
     }
@@ -154,7 +162,10 @@ pub struct Head {
 impl Head {
     /// A head whose committed events are all durable.
     pub const fn at(position: Position) -> Head {
-        Head { visible: position, durable: position }
+        Head {
+            visible: position,
+            durable: position,
+        }
     }
 }
 
@@ -180,13 +191,19 @@ pub struct Token {
 impl Token {
     /// A token that asks for nothing yet.
     pub const fn new(log: LogId) -> Token {
-        Token { log, reached: Vec::new() }
+        Token {
+            log,
+            reached: Vec::new(),
+        }
     }
 
     /// Asks for at least `position` in `partition`.
     #[must_use]
     pub fn with(mut self, partition: Partition, position: Position) -> Token {
-        match self.reached.binary_search_by_key(&partition, |(partition, _)| *partition) {
+        match self
+            .reached
+            .binary_search_by_key(&partition, |(partition, _)| *partition)
+        {
             Ok(at) => self.reached[at].1 = self.reached[at].1.max(position),
             Err(at) => self.reached.insert(at, (partition, position)),
         }
@@ -200,7 +217,10 @@ impl Token {
 
     /// What it asks of `partition`; [`Position::START`] when nothing.
     pub fn position(&self, partition: Partition) -> Position {
-        self.reached.iter().find(|(of, _)| *of == partition).map_or(Position::START, |(_, position)| *position)
+        self.reached
+            .iter()
+            .find(|(of, _)| *of == partition)
+            .map_or(Position::START, |(_, position)| *position)
     }
 
     /// Every partition that it asks something of.
@@ -213,7 +233,11 @@ impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.log)?;
         for (index, (partition, position)) in self.reached.iter().enumerate() {
-            write!(f, "{}{partition}@{position}", if index == 0 { "" } else { "," })?;
+            write!(
+                f,
+                "{}{partition}@{position}",
+                if index == 0 { "" } else { "," }
+            )?;
         }
         Ok(())
     }
@@ -229,7 +253,10 @@ impl FromStr for Token {
         for place in reached.split(',').filter(|place| !place.is_empty()) {
             let (partition, position) = place.split_once('@').ok_or_else(invalid)?;
             let partition = Partition(partition.parse().map_err(|_| invalid())?);
-            token = token.with(partition, Position::new(position.parse().map_err(|_| invalid())?));
+            token = token.with(
+                partition,
+                Position::new(position.parse().map_err(|_| invalid())?),
+            );
         }
         Ok(token)
     }
@@ -262,7 +289,13 @@ mod tests {
         assert_eq!(token.position(Partition(2)), Position::new(7));
         assert_eq!(token.position(Partition(1)), Position::START);
         assert_eq!(token.to_string().parse::<Token>().unwrap(), token);
-        for bad in ["", "x", "0@1", "00000000000000000000000000000000:1", "00000000000000000000000000000000:1@x"] {
+        for bad in [
+            "",
+            "x",
+            "0@1",
+            "00000000000000000000000000000000:1",
+            "00000000000000000000000000000000:1@x",
+        ] {
             assert!(bad.parse::<Token>().is_err(), "{bad}");
         }
     }
@@ -270,8 +303,10 @@ mod tests {
     #[test]
     fn a_name_keeps_its_partition() {
         // Pinned: a change here would move streams that people have stored.
-        let found: Vec<u32> =
-            ["account-1", "account-2", "cart-9", "ä"].iter().map(|name| Partition::of(name, 12).0).collect();
+        let found: Vec<u32> = ["account-1", "account-2", "cart-9", "ä"]
+            .iter()
+            .map(|name| Partition::of(name, 12).0)
+            .collect();
         assert_eq!(found, [4, 1, 4, 5]);
     }
 }

@@ -51,7 +51,10 @@ impl Query {
 
     /// Events with all of these tags.
     pub fn tagged(tags: impl IntoIterator<Item = Tag>) -> Query {
-        Query::from(QueryItem { tags: tags.into_iter().collect(), ..QueryItem::default() })
+        Query::from(QueryItem {
+            tags: tags.into_iter().collect(),
+            ..QueryItem::default()
+        })
     }
 
     /// Events of one of these types.
@@ -61,7 +64,10 @@ impl Query {
 
     /// Events of one stream.
     pub fn stream(stream: StreamId) -> Query {
-        Query::from(QueryItem { streams: vec![stream], ..QueryItem::default() })
+        Query::from(QueryItem {
+            streams: vec![stream],
+            ..QueryItem::default()
+        })
     }
 
     /// Also what `item` matches.
@@ -100,7 +106,11 @@ impl Query {
     ///
     /// [`Invalid`] when the query has no item.
     pub fn check(&self) -> Result<(), Invalid> {
-        if self.items.is_empty() { Err(Invalid::new("a query without items")) } else { Ok(()) }
+        if self.items.is_empty() {
+            Err(Invalid::new("a query without items"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -113,7 +123,10 @@ impl From<QueryItem> for Query {
 impl QueryItem {
     /// Events of one of these types.
     pub fn types(types: impl IntoIterator<Item = impl Into<String>>) -> QueryItem {
-        QueryItem { types: types.into_iter().map(Into::into).collect(), ..QueryItem::default() }
+        QueryItem {
+            types: types.into_iter().map(Into::into).collect(),
+            ..QueryItem::default()
+        }
     }
 
     /// … that also have this tag.
@@ -229,9 +242,16 @@ impl Filter {
 
     /// Whether a stream of this name can hold events that match.
     pub fn matches_stream(&self, stream: &StreamId) -> bool {
-        (self.categories.is_empty() || self.categories.iter().any(|category| category == stream.category()))
+        (self.categories.is_empty()
+            || self
+                .categories
+                .iter()
+                .any(|category| category == stream.category()))
             && (self.stream_prefixes.is_empty()
-                || self.stream_prefixes.iter().any(|prefix| stream.as_str().starts_with(prefix.as_str())))
+                || self
+                    .stream_prefixes
+                    .iter()
+                    .any(|prefix| stream.as_str().starts_with(prefix.as_str())))
     }
 
     /// Whether `event` matches.

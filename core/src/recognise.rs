@@ -47,13 +47,21 @@ pub enum Recognised {
 /// assert_eq!(recognise(&[event], &[None]), Ok(Recognised::New));
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```
-pub fn recognise(events: &[(StreamId, NewEvent)], known: &[Option<Known>]) -> Result<Recognised, IdClash> {
+pub fn recognise(
+    events: &[(StreamId, NewEvent)],
+    known: &[Option<Known>],
+) -> Result<Recognised, IdClash> {
     let pairs = || events.iter().zip(known);
     if pairs().all(|(_, known)| known.is_none()) {
         return Ok(Recognised::New);
     }
-    if let Some(done) = pairs().find_map(|((_, event), known)| known.as_ref().filter(|_| event.id.is_derived())) {
-        return Ok(Recognised::RequestDone { first: done.found.append_first, events: done.found.append_events });
+    if let Some(done) =
+        pairs().find_map(|((_, event), known)| known.as_ref().filter(|_| event.id.is_derived()))
+    {
+        return Ok(Recognised::RequestDone {
+            first: done.found.append_first,
+            events: done.found.append_events,
+        });
     }
     if let Some(first_unknown) = known.iter().position(Option::is_none) {
         return Err(IdClash::PartlyKnown { first_unknown });
@@ -61,21 +69,38 @@ pub fn recognise(events: &[(StreamId, NewEvent)], known: &[Option<Known>]) -> Re
     for (index, ((stream, event), known)) in pairs().enumerate() {
         let Some(known) = known else { continue };
         if known.found.placed.stream != *stream {
-            return Err(IdClash::OtherStream { index, id: event.id, stream: known.found.placed.stream.clone() });
+            return Err(IdClash::OtherStream {
+                index,
+                id: event.id,
+                stream: known.found.placed.stream.clone(),
+            });
         }
         if known.digest != event.digest() {
-            return Err(IdClash::OtherContent { index, id: event.id });
+            return Err(IdClash::OtherContent {
+                index,
+                id: event.id,
+            });
         }
     }
-    if in_order(known) { Ok(Recognised::Repeated) } else { Err(IdClash::OtherOrder) }
+    if in_order(known) {
+        Ok(Recognised::Repeated)
+    } else {
+        Err(IdClash::OtherOrder)
+    }
 }
 
 /// Positions ascend, and the versions of each stream follow one another without a hole.
 fn in_order(known: &[Option<Known>]) -> bool {
-    let places: Vec<_> = known.iter().flatten().map(|known| &known.found.placed).collect();
+    let places: Vec<_> = known
+        .iter()
+        .flatten()
+        .map(|known| &known.found.placed)
+        .collect();
     places.iter().enumerate().all(|(index, place)| {
         let before = &places[..index];
-        let ascends = before.last().is_none_or(|last| last.position < place.position);
+        let ascends = before
+            .last()
+            .is_none_or(|last| last.position < place.position);
         // Long appends are of one stream, so the search ends at the neighbour.
         let follows = before
             .iter()
@@ -104,8 +129,14 @@ mod tests {
             partition: Partition(0),
             position: Position::new(position),
         };
-        let known =
-            Known { digest: event.digest(), found: Found { append_first: placed.position, append_events: 1, placed } };
+        let known = Known {
+            digest: event.digest(),
+            found: Found {
+                append_first: placed.position,
+                append_events: 1,
+                placed,
+            },
+        };
         ((stream, event), Some(known))
     }
 
@@ -121,7 +152,11 @@ mod tests {
 
     #[test]
     fn a_repetition_is_known_whole_and_in_order() {
-        let [e1, e2, e3] = [stored("a-1", 1, 1), stored("a-1", 2, 5), stored("a-1", 3, 6)];
+        let [e1, e2, e3] = [
+            stored("a-1", 1, 1),
+            stored("a-1", 2, 5),
+            stored("a-1", 3, 6),
+        ];
         let b1 = stored("b-1", 1, 2);
         let new = || (e1.0.clone(), None);
         check(vec![new()], "New");
@@ -129,7 +164,10 @@ mod tests {
         check(vec![e1.clone(), b1.clone(), e2.clone()], "Repeated");
         check(vec![e2.clone(), e1.clone()], "OtherOrder");
         check(vec![e1.clone(), e3.clone()], "OtherOrder");
-        check(vec![e1.clone(), e2.clone(), new()], "PartlyKnown { first_unknown: 2 }");
+        check(
+            vec![e1.clone(), e2.clone(), new()],
+            "PartlyKnown { first_unknown: 2 }",
+        );
         check(vec![new(), e1.clone()], "PartlyKnown { first_unknown: 0 }");
         let mut elsewhere = e1.clone();
         elsewhere.0.0 = StreamId::new("b-1").unwrap();
@@ -146,6 +184,9 @@ mod tests {
         done.0.1.payload = b"decided otherwise".as_slice().into();
         let mut more = (done.0.clone(), None);
         more.0.1.id = EventId::derived(&done.0.0, "req", 1);
-        check(vec![done, more], "RequestDone { first: Position(9), events: 1 }");
+        check(
+            vec![done, more],
+            "RequestDone { first: Position(9), events: 1 }",
+        );
     }
 }

@@ -47,7 +47,11 @@ impl Events {
     pub const PAGE_EVENTS: usize = 2_048;
 
     pub(crate) fn of(store: Arc<dyn Store>) -> Events {
-        Events { store, read: ReadLog::after(Position::START).limit(Events::PAGE_EVENTS), follow: None }
+        Events {
+            store,
+            read: ReadLog::after(Position::START).limit(Events::PAGE_EVENTS),
+            follow: None,
+        }
     }
 
     /// Of this partition. Default: the first.
@@ -94,7 +98,14 @@ impl Events {
     /// As pages of bytes.
     pub fn pages(self) -> Pages {
         let hint = self.store.hint();
-        Pages { store: self.store, read: self.read, follow: self.follow, hint, ahead: None, ended: false }
+        Pages {
+            store: self.store,
+            read: self.read,
+            follow: self.follow,
+            hint,
+            ahead: None,
+            ended: false,
+        }
     }
 
     /// As pages of typed events; others than those of `E` are not even read.
@@ -118,7 +129,10 @@ impl Events {
             types.dedup();
             self.read.filter = self.read.filter.types(types);
         }
-        TypedPages { pages: self.pages(), event: PhantomData }
+        TypedPages {
+            pages: self.pages(),
+            event: PhantomData,
+        }
     }
 }
 
@@ -173,11 +187,12 @@ impl Pages {
             return self.store.read(self.read.clone()).await;
         };
         // Received in place, so that a dropped future leaves the page to the next call.
-        let page = ahead
-            .pages
-            .recv()
-            .await
-            .unwrap_or_else(|| Err(StoreError::new(Failure::Unavailable, "a read of the log was broken off")));
+        let page = ahead.pages.recv().await.unwrap_or_else(|| {
+            Err(StoreError::new(
+                Failure::Unavailable,
+                "a read of the log was broken off",
+            ))
+        });
         if page.is_err() {
             self.ahead = None;
         }
@@ -200,8 +215,15 @@ struct Ahead {
 impl Ahead {
     fn start(store: Arc<dyn Store>, read: ReadLog) -> Ahead {
         let (sender, pages) = mpsc::channel(1);
-        let reading = Reading { store, read, windows: VecDeque::new() };
-        Ahead { pages, task: tokio::spawn(reading.send_to(sender)) }
+        let reading = Reading {
+            store,
+            read,
+            windows: VecDeque::new(),
+        };
+        Ahead {
+            pages,
+            task: tokio::spawn(reading.send_to(sender)),
+        }
     }
 }
 
@@ -244,19 +266,31 @@ impl Reading {
         page.end &= page.scanned >= self.read.up_to.min(page.head.visible);
         let looked_at = page.scanned.get().saturating_sub(self.read.after.get());
         self.read.after = self.read.after.max(page.scanned);
-        let is_dense = page.events.len() as u64 >= looked_at.div_ceil(2) && looked_at >= self.read.limit as u64;
-        while is_dense && self.windows.len() < Reading::WINDOWS && self.ask(page.head.visible.min(self.read.up_to)) {}
+        let is_dense = page.events.len() as u64 >= looked_at.div_ceil(2)
+            && looked_at >= self.read.limit as u64;
+        while is_dense
+            && self.windows.len() < Reading::WINDOWS
+            && self.ask(page.head.visible.min(self.read.up_to))
+        {}
         Ok(page)
     }
 
     /// Asks for the next whole window, if the log has as much.
     fn ask(&mut self, end: Position) -> bool {
-        let after = self.windows.back().map_or(self.read.after, |window| window.up_to);
+        let after = self
+            .windows
+            .back()
+            .map_or(self.read.after, |window| window.up_to);
         let up_to = Position::new(after.get().saturating_add(self.read.limit as u64));
         if up_to > end {
             return false;
         }
-        let (store, read) = (Arc::clone(&self.store), ReadLog { after, up_to, ..self.read.clone() });
+        let store = Arc::clone(&self.store);
+        let read = ReadLog {
+            after,
+            up_to,
+            ..self.read.clone()
+        };
         let task = tokio::spawn(async move { store.read(read).await });
         self.windows.push_back(Window { up_to, task });
         true
@@ -272,9 +306,12 @@ struct Window {
 
 impl Window {
     async fn page(&mut self) -> Result<LogPage, StoreError> {
-        (&mut self.task)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::new(Failure::Unavailable, "a read of the log was broken off")))
+        (&mut self.task).await.unwrap_or_else(|_| {
+            Err(StoreError::new(
+                Failure::Unavailable,
+                "a read of the log was broken off",
+            ))
+        })
     }
 }
 
@@ -303,7 +340,9 @@ impl<E: Event> TypedPages<E> {
     ///
     /// [`ReplayError::Undecodable`] for an event that the type cannot read. Nothing of its page is given.
     pub async fn next(&mut self) -> Result<Option<Vec<Recorded<E>>>, ReplayError> {
-        let Some(page) = self.pages.next().await? else { return Ok(None) };
+        let Some(page) = self.pages.next().await? else {
+            return Ok(None);
+        };
         let mut events = Vec::with_capacity(page.events.len());
         for record in page.events {
             Recorded::decode_onto(record, &mut events)?;
@@ -352,13 +391,18 @@ mod tests {
 
     async fn append(store: &MemoryStore, name: &'static str, count: usize) {
         let events = (0..count).map(|_| NewEvent::json(name, b"1".as_slice()));
-        store.append(Append::new(StreamId::new("a-1").unwrap(), events)).await.unwrap();
+        store
+            .append(Append::new(StreamId::new("a-1").unwrap(), events))
+            .await
+            .unwrap();
     }
 
     async fn positions(pages: &mut Pages, wanted: usize) -> Vec<u64> {
         let mut found = Vec::new();
         while found.len() < wanted {
-            let Some(page) = pages.next().await.unwrap() else { break };
+            let Some(page) = pages.next().await.unwrap() else {
+                break;
+            };
             found.extend(page.events.iter().map(|event| event.position.get()));
         }
         found
@@ -369,9 +413,15 @@ mod tests {
         let store = MemoryStore::new();
         append(&store, "t", 10).await;
         for page_events in [1, 3, 9, 10, 11] {
-            let mut pages =
-                Events::of(Arc::new(store.clone())).after(Position::new(2)).page_events(page_events).pages();
-            assert_eq!(positions(&mut pages, usize::MAX).await, (3..=10).collect::<Vec<_>>(), "{page_events}");
+            let mut pages = Events::of(Arc::new(store.clone()))
+                .after(Position::new(2))
+                .page_events(page_events)
+                .pages();
+            assert_eq!(
+                positions(&mut pages, usize::MAX).await,
+                (3..=10).collect::<Vec<_>>(),
+                "{page_events}"
+            );
         }
     }
 
@@ -379,19 +429,35 @@ mod tests {
     async fn pages_that_are_read_at_once_come_in_their_order() {
         let store = MemoryStore::new();
         for n in 0..300 {
-            append(&store, if n % 100 < 70 { "common" } else { "other" }, 1 + n % 3).await;
+            append(
+                &store,
+                if n % 100 < 70 { "common" } else { "other" },
+                1 + n % 3,
+            )
+            .await;
         }
         let last = store.head(Partition(0)).await.unwrap().visible;
-        for (types, up_to) in
-            [(&[][..], last), (&["common"], last), (&["common", "other"], Position::new(333)), (&["other"], last)]
-        {
+        for (types, up_to) in [
+            (&[][..], last),
+            (&["common"], last),
+            (&["common", "other"], Position::new(333)),
+            (&["other"], last),
+        ] {
             for page_events in [1, 2, 7, 50, 1_000] {
                 let read = |limit| {
                     let filter = Filter::default().types(types.iter().copied());
-                    Events::of(Arc::new(store.clone())).filter(filter).up_to(up_to).page_events(limit).pages()
+                    Events::of(Arc::new(store.clone()))
+                        .filter(filter)
+                        .up_to(up_to)
+                        .page_events(limit)
+                        .pages()
                 };
                 let whole = positions(&mut read(usize::MAX), usize::MAX).await;
-                assert_eq!(positions(&mut read(page_events), usize::MAX).await, whole, "{types:?} by {page_events}");
+                assert_eq!(
+                    positions(&mut read(page_events), usize::MAX).await,
+                    whole,
+                    "{types:?} by {page_events}"
+                );
             }
         }
     }
@@ -400,7 +466,9 @@ mod tests {
     async fn a_follower_goes_on_with_what_comes() {
         let store = MemoryStore::new();
         append(&store, "t", 3).await;
-        let mut pages = Events::of(Arc::new(store.clone())).follow_polling(Duration::from_secs(3600)).pages();
+        let mut pages = Events::of(Arc::new(store.clone()))
+            .follow_polling(Duration::from_secs(3600))
+            .pages();
         assert_eq!(positions(&mut pages, 3).await, [1, 2, 3]);
         let waiting = tokio::spawn(async move { (positions(&mut pages, 2).await, pages) });
         append(&store, "t", 2).await;
@@ -417,17 +485,27 @@ mod tests {
         let store = MemoryStore::new();
         append(&store, "other", 7).await;
         let filter = Filter::default().types(["wanted"]);
-        let mut pages = Events::of(Arc::new(store.clone())).filter(filter).up_to(Position::new(9)).follow().pages();
+        let mut pages = Events::of(Arc::new(store.clone()))
+            .filter(filter)
+            .up_to(Position::new(9))
+            .follow()
+            .pages();
         let page = pages.next().await.unwrap().unwrap();
         assert_eq!((page.events.len(), pages.after()), (0, Position::new(7)));
         append(&store, "wanted", 2).await;
         assert_eq!(positions(&mut pages, 2).await, [8, 9]);
-        assert!(pages.next().await.unwrap().is_none(), "the end that was asked for is an end for a follower too");
+        assert!(
+            pages.next().await.unwrap().is_none(),
+            "the end that was asked for is an end for a follower too"
+        );
     }
 
     /// Polls once and drops; whether it was still waiting.
     async fn futures_poll_once<F: Future>(future: F) -> bool {
         let mut future = std::pin::pin!(future);
-        std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending())).await
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(future.as_mut().poll(context).is_pending())
+        })
+        .await
     }
 }

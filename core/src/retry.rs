@@ -24,7 +24,11 @@ pub struct Retries {
 
 impl Default for Retries {
     fn default() -> Retries {
-        Retries { attempts_max: 20, first_wait: Duration::from_millis(1), longest_wait: Duration::from_millis(100) }
+        Retries {
+            attempts_max: 20,
+            first_wait: Duration::from_millis(1),
+            longest_wait: Duration::from_millis(100),
+        }
     }
 }
 
@@ -35,7 +39,9 @@ impl Retries {
     }
 
     fn wait_after(&self, attempts: u32) -> Duration {
-        let doubled = self.first_wait.saturating_mul(1 << attempts.saturating_sub(1).min(20));
+        let doubled = self
+            .first_wait
+            .saturating_mul(1 << attempts.saturating_sub(1).min(20));
         let whole = doubled.min(self.longest_wait);
         // A fresh `RandomState` is seeded at random; no better dice are needed here.
         let dice = RandomState::new().build_hasher().finish() % 1_000;
@@ -51,7 +57,8 @@ mod tests {
     fn waits_double_up_to_the_longest_and_differ() {
         let retries = Retries::default();
         for attempts in 1..100 {
-            let whole = Duration::from_millis(1 << (attempts - 1).min(10)).min(retries.longest_wait);
+            let whole =
+                Duration::from_millis(1 << (attempts - 1).min(10)).min(retries.longest_wait);
             let wait = retries.wait_after(attempts);
             assert!(wait >= whole / 2 && wait <= whole, "{attempts}: {wait:?}");
         }

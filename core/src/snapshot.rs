@@ -38,7 +38,13 @@ impl Snapshot {
         codec: impl Into<String>,
         payload: impl Into<Bytes>,
     ) -> Snapshot {
-        Snapshot { stream, fold, version, codec: codec.into(), payload: payload.into() }
+        Snapshot {
+            stream,
+            fold,
+            version,
+            codec: codec.into(),
+            payload: payload.into(),
+        }
     }
 }
 
@@ -61,6 +67,9 @@ pub struct FoldId {
 impl FoldId {
     /// The fold `name` in its `version`.
     pub fn new(name: impl Into<String>, version: u32) -> FoldId {
-        FoldId { name: name.into(), version }
+        FoldId {
+            name: name.into(),
+            version,
+        }
     }
 }

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits, Placed};
+use crate::append::{
+    Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits, Placed,
+};
 use crate::error::StoreError;
 use crate::event::EventId;
 use crate::inline::InlineViews;
@@ -53,7 +55,11 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    async fn find(&self, partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError>;
+    async fn find(
+        &self,
+        partition: Partition,
+        ids: &[EventId],
+    ) -> Result<Vec<Option<Found>>, StoreError>;
 
     /// What the stream is.
     ///
@@ -136,12 +142,20 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Failure::Invalid`](crate::Failure) when there is no such partition.
-    async fn position_at(&self, partition: Partition, moment: DateTime<Utc>) -> Result<Position, StoreError> {
+    async fn position_at(
+        &self,
+        partition: Partition,
+        moment: DateTime<Utc>,
+    ) -> Result<Position, StoreError> {
         // Recorded times never go backwards with the position, so a binary search finds it in some thirty small reads.
-        let (mut known, mut above) = (Position::START, self.head(partition).await?.visible.next());
+        let mut known = Position::START;
+        let mut above = self.head(partition).await?.visible.next();
         while known.next() < above {
             let middle = Position::new((known.get() + above.get()) / 2);
-            let mut read = ReadLog::after(middle.minus(1)).up_to(above.minus(1)).partition(partition).limit(1);
+            let mut read = ReadLog::after(middle.minus(1))
+                .up_to(above.minus(1))
+                .partition(partition)
+                .limit(1);
             let first = loop {
                 let page = self.read(read.clone()).await?;
                 if page.end || !page.events.is_empty() {
@@ -226,7 +240,11 @@ pub trait TaggedStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// As [`AtomicStreams::append_streams`]; [`AppendError::Invalid`] for a query without items.
-    async fn append_if(&self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError>;
+    async fn append_if(
+        &self,
+        append: AppendStreams,
+        condition: Condition,
+    ) -> Result<Appended, AppendError>;
 }
 
 /// A place for snapshots, beside the log.
@@ -256,7 +274,12 @@ pub trait SnapshotStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    async fn delete_snapshot(&self, stream: &StreamId, fold: &FoldId, version: Version) -> Result<(), StoreError>;
+    async fn delete_snapshot(
+        &self,
+        stream: &StreamId,
+        fold: &FoldId,
+        version: Version,
+    ) -> Result<(), StoreError>;
 }
 
 /// A backend: a store, its log, and what more it can do.
@@ -325,7 +348,10 @@ mod tests {
             let end = read.up_to;
             read.up_to = end.min(read.after.next());
             let page = self.0.read(read.clone()).await?;
-            Ok(LogPage { end: page.end && read.up_to == end, ..page })
+            Ok(LogPage {
+                end: page.end && read.up_to == end,
+                ..page
+            })
         }
 
         async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
@@ -344,12 +370,21 @@ mod tests {
         let stream = StreamId::new("a-1").unwrap();
         for _ in 0..9 {
             clock.advance(TimeDelta::seconds(1));
-            store.append(Append::new(stream.clone(), [NewEvent::json("a", "1")])).await.unwrap();
+            store
+                .append(Append::new(stream.clone(), [NewEvent::json("a", "1")]))
+                .await
+                .unwrap();
         }
         let before = Version::new(8);
-        store.change_stream(&stream, Expected::Any, StreamChange::Archive { before }).await.unwrap();
+        store
+            .change_stream(&stream, Expected::Any, StreamChange::Archive { before })
+            .await
+            .unwrap();
         let moment = clock.now() - TimeDelta::seconds(1);
-        let found = StepByStep(store).position_at(Partition(0), moment).await.unwrap();
+        let found = StepByStep(store)
+            .position_at(Partition(0), moment)
+            .await
+            .unwrap();
         assert_eq!(found, Position::new(8));
     }
 }

@@ -16,7 +16,9 @@ use crate::error::Invalid;
 ///
 /// assert_eq!(Version::NONE.next(), Version::new(1));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Version(u64);
 
@@ -30,7 +32,11 @@ impl Version {
 
     /// The version `number`; anything above [`Version::MAX`] is taken as that.
     pub const fn new(number: u64) -> Version {
-        if number > Version::MAX.0 { Version::MAX } else { Version(number) }
+        if number > Version::MAX.0 {
+            Version::MAX
+        } else {
+            Version(number)
+        }
     }
 
     /// The number itself.
@@ -93,7 +99,9 @@ impl StreamId {
     pub fn new(name: impl AsRef<str>) -> Result<StreamId, Invalid> {
         let name = name.as_ref();
         if name.starts_with('$') {
-            return Err(Invalid::new(format!("stream name `{name}` starts with `$`, which is reserved")));
+            return Err(Invalid::new(format!(
+                "stream name `{name}` starts with `$`, which is reserved"
+            )));
         }
         StreamId::any(name)
     }
@@ -112,7 +120,9 @@ impl StreamId {
     /// ```
     pub fn of(category: &str, id: impl fmt::Display) -> Result<StreamId, Invalid> {
         if category.is_empty() || category.contains('-') {
-            return Err(Invalid::new(format!("category `{category}` is empty or holds a `-`")));
+            return Err(Invalid::new(format!(
+                "category `{category}` is empty or holds a `-`"
+            )));
         }
         StreamId::new(format!("{category}-{id}"))
     }
@@ -140,7 +150,10 @@ impl StreamId {
             )));
         }
         if name.chars().any(char::is_control) {
-            return Err(Invalid::new(format!("stream name `{}` holds a control character", name.escape_debug())));
+            return Err(Invalid::new(format!(
+                "stream name `{}` holds a control character",
+                name.escape_debug()
+            )));
         }
         Ok(StreamId(name.into()))
     }
@@ -152,7 +165,9 @@ impl StreamId {
 
     /// What stands before the first `-`, or the whole name.
     pub fn category(&self) -> &str {
-        self.0.split_once('-').map_or(&self.0, |(category, _)| category)
+        self.0
+            .split_once('-')
+            .map_or(&self.0, |(category, _)| category)
     }
 
     /// What stands after the first `-`, or nothing.
@@ -226,7 +241,12 @@ mod tests {
 
     #[test]
     fn illegal_names_are_refused_and_named() {
-        for (name, said) in [("", "empty"), ("$x-1", "reserved"), ("a-\n", "\\n"), (&"é".repeat(128), "256 bytes")] {
+        for (name, said) in [
+            ("", "empty"),
+            ("$x-1", "reserved"),
+            ("a-\n", "\\n"),
+            (&"é".repeat(128), "256 bytes"),
+        ] {
             let error = StreamId::new(name).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }

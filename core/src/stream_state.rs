@@ -67,18 +67,32 @@ impl StreamState {
 
     /// A stream with `version` events.
     pub fn active(version: Version) -> StreamState {
-        StreamState { status: Status::Active, version, ..StreamState::default() }
+        StreamState {
+            status: Status::Active,
+            version,
+            ..StreamState::default()
+        }
     }
 
     /// The first version that ordinary reads show.
     pub fn first_visible(&self) -> Version {
-        let deleted = self.deletions.last().map_or(Version::NONE, |deletion| deletion.version);
-        deleted.next().max(self.truncated_before).max(self.archived_before)
+        let deleted = self
+            .deletions
+            .last()
+            .map_or(Version::NONE, |deletion| deletion.version);
+        deleted
+            .next()
+            .max(self.truncated_before)
+            .max(self.archived_before)
     }
 
     /// The version up to which deletions that count have emptied the state: folds start behind it.
     pub fn emptied_at(&self, counts: impl Fn(&Deletion) -> bool) -> Version {
-        self.deletions.iter().rev().find(|deletion| counts(deletion)).map_or(Version::NONE, |deletion| deletion.version)
+        self.deletions
+            .iter()
+            .rev()
+            .find(|deletion| counts(deletion))
+            .map_or(Version::NONE, |deletion| deletion.version)
     }
 }
 
@@ -137,7 +151,11 @@ impl StreamState {
     ) -> Result<StreamState, Invalid> {
         let mut after = self.clone();
         let version = self.version;
-        let emptied = Deletion { version, position: head, recorded_at };
+        let emptied = Deletion {
+            version,
+            position: head,
+            recorded_at,
+        };
         match change {
             StreamChange::Delete if self.status != Status::Active => {}
             StreamChange::Delete => {
@@ -148,7 +166,9 @@ impl StreamState {
                 after.status = Status::Tombstoned;
                 after.deletions.push(emptied);
             }
-            StreamChange::Truncate { before } | StreamChange::Archive { before } if self.status != Status::Active => {
+            StreamChange::Truncate { before } | StreamChange::Archive { before }
+                if self.status != Status::Active =>
+            {
                 return Err(Invalid::new(format!(
                     "stream `{stream}` is {self}, nothing before version {before} can be hidden or removed"
                 )));
@@ -164,7 +184,9 @@ impl StreamState {
                 )));
             }
             StreamChange::Truncate { before } => after.truncated_before = before,
-            StreamChange::Archive { before } => after.archived_before = after.archived_before.max(before),
+            StreamChange::Archive { before } => {
+                after.archived_before = after.archived_before.max(before)
+            }
         }
         Ok(after)
     }

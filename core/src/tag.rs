@@ -34,7 +34,10 @@ impl Tag {
     pub fn new(key: impl fmt::Display, value: impl fmt::Display) -> Result<Tag, Invalid> {
         let key = key.to_string();
         if key.contains(':') {
-            return Err(Invalid::new(format!("tag key `{}` holds a `:`", key.escape_debug())));
+            return Err(Invalid::new(format!(
+                "tag key `{}` holds a `:`",
+                key.escape_debug()
+            )));
         }
         format!("{key}:{value}").parse()
     }
@@ -67,7 +70,9 @@ impl FromStr for Tag {
             None => Err(wrong("is not `key:value`")),
             Some(("", _) | (_, "")) => Err(wrong("has an empty key or value")),
             Some(_) if text.len() > Tag::BYTES_MAX => Err(wrong("is longer than 255 bytes")),
-            Some(_) if text.chars().any(char::is_control) => Err(wrong("holds a control character")),
+            Some(_) if text.chars().any(char::is_control) => {
+                Err(wrong("holds a control character"))
+            }
             Some(_) => Ok(Tag(text.into())),
         }
     }
@@ -105,7 +110,14 @@ mod tests {
 
     #[test]
     fn a_tag_is_a_key_and_a_value() {
-        for bad in ["", "a", ":a", "a:", "a:\u{7}", &format!("k:{}", "x".repeat(254))] {
+        for bad in [
+            "",
+            "a",
+            ":a",
+            "a:",
+            "a:\u{7}",
+            &format!("k:{}", "x".repeat(254)),
+        ] {
             assert!(bad.parse::<Tag>().is_err(), "{bad}");
         }
         assert_eq!("url:http://x".parse::<Tag>().unwrap().value(), "http://x");

@@ -272,14 +272,19 @@ impl<E: Event> Recorded<E> {
     pub fn decode(record: RecordedEvent) -> Result<Decoded<Recorded<E>>, Undecodable> {
         match E::decode(Stored::from(&record)) {
             Ok(Decoded::One(event)) => Ok(Decoded::One(Recorded { event, record })),
-            Ok(Decoded::Several(events)) => Ok(Decoded::Several(Recorded::each(events, &record).collect())),
+            Ok(Decoded::Several(events)) => {
+                Ok(Decoded::Several(Recorded::each(events, &record).collect()))
+            }
             Err(source) => Err(Undecodable::new(&record, source)),
         }
     }
 
     /// As [`decode`](Recorded::decode), behind what is there already. A record is large, and here it is moved only once.
     #[inline]
-    pub(crate) fn decode_onto(record: RecordedEvent, read: &mut Vec<Recorded<E>>) -> Result<(), Undecodable> {
+    pub(crate) fn decode_onto(
+        record: RecordedEvent,
+        read: &mut Vec<Recorded<E>>,
+    ) -> Result<(), Undecodable> {
         match E::decode(Stored::from(&record)) {
             Ok(Decoded::One(event)) => read.push(Recorded { event, record }),
             Ok(Decoded::Several(events)) => read.extend(Recorded::each(events, &record)),
@@ -289,7 +294,10 @@ impl<E: Event> Recorded<E> {
     }
 
     fn each(events: Vec<E>, record: &RecordedEvent) -> impl Iterator<Item = Recorded<E>> {
-        events.into_iter().map(|event| Recorded { event, record: record.clone() })
+        events.into_iter().map(|event| Recorded {
+            event,
+            record: record.clone(),
+        })
     }
 }
 
@@ -339,9 +347,14 @@ impl NewEvent {
     pub fn of<E: Event>(event: &E) -> Result<NewEvent, EncodeError> {
         let shape = event.shape();
         let event_type = shape.event_type;
-        let tags = event.tags().map_err(|source| EncodeError::Invalid { event_type, source })?;
-        let Encoded { codec, payload } = event.encode().map_err(|source| EncodeError::Codec { event_type, source })?;
-        let mut new = NewEvent::new(event_type, codec, payload).schema_version(shape.schema_version);
+        let tags = event
+            .tags()
+            .map_err(|source| EncodeError::Invalid { event_type, source })?;
+        let Encoded { codec, payload } = event
+            .encode()
+            .map_err(|source| EncodeError::Codec { event_type, source })?;
+        let mut new =
+            NewEvent::new(event_type, codec, payload).schema_version(shape.schema_version);
         new.tags = tags;
         Ok(new)
     }

@@ -35,7 +35,13 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Before anything was read.
     pub fn start(slot: u16, partition: Partition) -> Checkpoint {
-        Checkpoint { slot, partition, position: Position::START, event: None, state: Bytes::new() }
+        Checkpoint {
+            slot,
+            partition,
+            position: Position::START,
+            event: None,
+            state: Bytes::new(),
+        }
     }
 }
 
@@ -108,7 +114,12 @@ pub struct ViewCommit {
 
 impl ViewCommit {
     /// A step of a slot from `from` to `to` that changes nothing else.
-    pub fn new(generation: GenerationId, lease: Lease, from: Position, to: Checkpoint) -> ViewCommit {
+    pub fn new(
+        generation: GenerationId,
+        lease: Lease,
+        from: Position,
+        to: Checkpoint,
+    ) -> ViewCommit {
         ViewCommit {
             generation,
             lease,
@@ -148,18 +159,30 @@ impl ViewCommit {
     /// assert_eq!(commit.check(&generation).unwrap_err().to_string(), "key `alice` changes twice in one step");
     /// ```
     pub fn check(&self, generation: &Generation) -> Result<(), Invalid> {
-        let (spec, to) = (&generation.spec, &self.to);
+        let spec = &generation.spec;
+        let to = &self.to;
         let invalid = |what: String| Err(Invalid::new(what));
         if to.slot >= spec.slots {
-            return invalid(format!("there is no slot {}, generation {} has {}", to.slot, generation.id, spec.slots));
+            return invalid(format!(
+                "there is no slot {}, generation {} has {}",
+                to.slot, generation.id, spec.slots
+            ));
         }
         if to.partition.0 >= spec.partitions {
-            let (id, partitions) = (generation.id, spec.partitions);
-            return invalid(format!("there is no partition {}, generation {id} has {partitions}", to.partition));
+            let id = generation.id;
+            let partitions = spec.partitions;
+            return invalid(format!(
+                "there is no partition {}, generation {id} has {partitions}",
+                to.partition
+            ));
         }
         if self.lease.name != generation.lease_name(to.slot) {
-            let (name, slot, id) = (&self.lease.name, to.slot, generation.id);
-            return invalid(format!("lease `{name}` is not the one on slot {slot} of generation {id}"));
+            let name = &self.lease.name;
+            let slot = to.slot;
+            let id = generation.id;
+            return invalid(format!(
+                "lease `{name}` is not the one on slot {slot} of generation {id}"
+            ));
         }
         if to.position < self.from {
             return invalid(format!("a step from {} back to {}", self.from, to.position));
@@ -177,44 +200,80 @@ impl ViewCommit {
         for row in &self.rows {
             let key = row.key.escape_debug();
             if !are_sorted && !changed.insert(&row.key) {
-                return Err(Invalid::new(format!("key `{key}` changes twice in one step")));
+                return Err(Invalid::new(format!(
+                    "key `{key}` changes twice in one step"
+                )));
             }
-            let wanted = if row.value.is_some() { spec.indexes.len() } else { 0 };
+            let wanted = if row.value.is_some() {
+                spec.indexes.len()
+            } else {
+                0
+            };
             if row.indexed.len() != wanted {
                 let found = row.indexed.len();
-                return Err(Invalid::new(format!("key `{key}` has {found} entries for indexes, it needs {wanted}")));
+                return Err(Invalid::new(format!(
+                    "key `{key}` has {found} entries for indexes, it needs {wanted}"
+                )));
             }
-            row.indexed.iter().try_for_each(|entry| short_enough("entry", entry))?;
+            row.indexed
+                .iter()
+                .try_for_each(|entry| short_enough("entry", entry))?;
         }
         let versions = self.versions.iter().map(|version| &version.key);
         let touched = self.touched.iter().map(|(key, _)| key);
         let parked = self.park.iter().map(|parked| &parked.key);
-        let mut keys = self.rows.iter().map(|row| &row.key).chain(versions).chain(touched).chain(parked);
+        let mut keys = self
+            .rows
+            .iter()
+            .map(|row| &row.key)
+            .chain(versions)
+            .chain(touched)
+            .chain(parked);
         keys.try_for_each(|key| short_enough("key", key))
     }
 
     fn check_past(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
         if spec.keeps == Keeps::Present && !self.versions.is_empty() {
-            return Err(Invalid::new(format!("view `{}` keeps no history", spec.view)));
+            return Err(Invalid::new(format!(
+                "view `{}` keeps no history",
+                spec.view
+            )));
         }
         if spec.keeps != Keeps::Bitemporal && !self.touched.is_empty() {
-            return Err(Invalid::new(format!("view `{}` does not keep which events touched a key", spec.view)));
+            return Err(Invalid::new(format!(
+                "view `{}` does not keep which events touched a key",
+                spec.view
+            )));
         }
         let mut ends: HashMap<&str, Position> = HashMap::new();
         for version in &self.versions {
-            let before = ends.insert(&version.key, version.up_to).unwrap_or(Position::START);
-            if version.after < before || version.up_to <= version.after || version.up_to > self.to.position {
-                let (key, after, up_to) = (version.key.escape_debug(), version.after, version.up_to);
+            let before = ends
+                .insert(&version.key, version.up_to)
+                .unwrap_or(Position::START);
+            if version.after < before
+                || version.up_to <= version.after
+                || version.up_to > self.to.position
+            {
+                let key = version.key.escape_debug();
+                let after = version.after;
+                let up_to = version.up_to;
                 return Err(Invalid::new(format!(
                     "a run of key `{key}` from {after} to {up_to}, behind {before} in a step to {}",
                     self.to.position
                 )));
             }
         }
-        match self.touched.iter().find(|(_, position)| *position > self.to.position) {
+        match self
+            .touched
+            .iter()
+            .find(|(_, position)| *position > self.to.position)
+        {
             Some((key, position)) => {
-                let (key, to) = (key.escape_debug(), self.to.position);
-                Err(Invalid::new(format!("key `{key}` is touched at {position} in a step to {to}")))
+                let key = key.escape_debug();
+                let to = self.to.position;
+                Err(Invalid::new(format!(
+                    "key `{key}` is touched at {position} in a step to {to}"
+                )))
             }
             None => Ok(()),
         }
@@ -222,23 +281,32 @@ impl ViewCommit {
 
     fn check_stands(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
         if !spec.inline && !self.stands.is_empty() {
-            return Err(Invalid::new(format!("view `{}` is not inline, its rows stand nowhere", spec.view)));
+            return Err(Invalid::new(format!(
+                "view `{}` is not inline, its rows stand nowhere",
+                spec.view
+            )));
         }
         let mut told = HashSet::new();
         for RowStep { key, from, to } in &self.stands {
             if !told.insert(key) || to <= from {
                 let key = key.escape_debug();
-                return Err(Invalid::new(format!("the row `{key}` goes from version {from} to {to}, or goes twice")));
+                return Err(Invalid::new(format!(
+                    "the row `{key}` goes from version {from} to {to}, or goes twice"
+                )));
             }
             short_enough("key", key)?;
         }
         let rows = self.rows.iter().map(|row| &row.key);
-        let mut keys =
-            rows.chain(self.versions.iter().map(|of| &of.key)).chain(self.touched.iter().map(|(key, _)| key));
+        let mut keys = rows
+            .chain(self.versions.iter().map(|of| &of.key))
+            .chain(self.touched.iter().map(|(key, _)| key));
         match keys.find(|key| spec.inline && !told.contains(key)) {
             Some(key) => {
-                let (key, view) = (key.escape_debug(), &spec.view);
-                Err(Invalid::new(format!("of the row `{key}` of inline view `{view}` is not said how far it is taken")))
+                let key = key.escape_debug();
+                let view = &spec.view;
+                Err(Invalid::new(format!(
+                    "of the row `{key}` of inline view `{view}` is not said how far it is taken"
+                )))
             }
             None => Ok(()),
         }
@@ -246,9 +314,17 @@ impl ViewCommit {
 
     /// The refusal of a step whose row [stands elsewhere](crate::RowStep::meets).
     pub fn row_moved(&self, step: &RowStep, stands: Version) -> CommitError {
-        let (key, from, to) = (step.key.escape_debug(), step.from, step.to);
-        let found = format!("the row `{key}` stands at version {stands}, the step takes it from {from} to {to}");
-        CommitError::Fenced { generation: self.generation, slot: self.to.slot, found }
+        let key = step.key.escape_debug();
+        let from = step.from;
+        let to = step.to;
+        let found = format!(
+            "the row `{key}` stands at version {stands}, the step takes it from {from} to {to}"
+        );
+        CommitError::Fenced {
+            generation: self.generation,
+            slot: self.to.slot,
+            found,
+        }
     }
 
     /// Takes out what is said of these rows: they have it already.
@@ -263,17 +339,27 @@ impl ViewCommit {
     }
 
     fn check_parked(&self) -> Result<(), Invalid> {
-        let settled: HashSet<(&str, Position)> = self.unpark.iter().map(|(key, at)| (key.as_str(), *at)).collect();
+        let settled: HashSet<(&str, Position)> = self
+            .unpark
+            .iter()
+            .map(|(key, at)| (key.as_str(), *at))
+            .collect();
         let mut parked = HashSet::new();
         for event in &self.park {
-            let (key, position) = (event.key.as_str(), event.position);
+            let key = event.key.as_str();
+            let position = event.position;
             let place = format_args!("the event at {position} of key `{}`", key.escape_debug());
             if event.partition != self.to.partition || position > self.to.position {
-                let (partition, to) = (self.to.partition, self.to.position);
-                return Err(Invalid::new(format!("{place} is not in partition {partition} up to {to}")));
+                let partition = self.to.partition;
+                let to = self.to.position;
+                return Err(Invalid::new(format!(
+                    "{place} is not in partition {partition} up to {to}"
+                )));
             }
             if !parked.insert((key, position)) || settled.contains(&(key, position)) {
-                return Err(Invalid::new(format!("{place} is set aside twice or also settled")));
+                return Err(Invalid::new(format!(
+                    "{place} is set aside twice or also settled"
+                )));
             }
         }
         Ok(())
@@ -285,8 +371,11 @@ pub(crate) fn short_enough(what: &str, text: &str) -> Result<(), Invalid> {
         return Ok(());
     }
     let begins: String = text.chars().take(32).collect();
-    let (bytes, begins) = (text.len(), begins.escape_debug());
-    Err(Invalid::new(format!("the {what} `{begins}…` has {bytes} bytes, at most {VIEW_KEY_BYTES_MAX} are possible")))
+    let bytes = text.len();
+    let begins = begins.escape_debug();
+    Err(Invalid::new(format!(
+        "the {what} `{begins}…` has {bytes} bytes, at most {VIEW_KEY_BYTES_MAX} are possible"
+    )))
 }
 
 /// An event that was set aside: one that could not be folded, or one that waits behind it because it has the same key.
@@ -347,7 +436,9 @@ pub enum CommitError {
     #[error("generation {0} is gone")]
     Gone(GenerationId),
     /// The moment lies before what the generation keeps of the past.
-    #[error("the past of generation {generation} is kept since {since}, the question is about {moment}")]
+    #[error(
+        "the past of generation {generation} is kept since {since}, the question is about {moment}"
+    )]
     BeforeHistory {
         /// The generation.
         generation: GenerationId,

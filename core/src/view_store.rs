@@ -11,7 +11,9 @@ use crate::generation::{Generation, GenerationId, GenerationSpec, Phase};
 use crate::lease::Leases;
 use crate::position::{Partition, Position};
 use crate::read::Direction;
-use crate::view_commit::{Checkpoint, CommitError, Parked, RowVersion, Verdict, ViewCommit, ViewRow};
+use crate::view_commit::{
+    Checkpoint, CommitError, Parked, RowVersion, Verdict, ViewCommit, ViewRow,
+};
 
 /// Which rows of a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +51,13 @@ pub struct ReadRows {
 impl ReadRows {
     /// Rows of a generation, from the start.
     pub fn of(generation: GenerationId, by: RowsBy) -> ReadRows {
-        ReadRows { generation, by, after: None, limit: crate::PAGE_EVENTS, direction: Direction::Forward }
+        ReadRows {
+            generation,
+            by,
+            after: None,
+            limit: crate::PAGE_EVENTS,
+            direction: Direction::Forward,
+        }
     }
 
     /// Behind this place.
@@ -164,8 +172,14 @@ pub trait ViewStore: Leases {
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    async fn live_generation(&self, view: &str, version: u32) -> Result<Option<Generation>, StoreError> {
-        let serves = |generation: &Generation| generation.phase == Phase::Live && generation.spec.version == version;
+    async fn live_generation(
+        &self,
+        view: &str,
+        version: u32,
+    ) -> Result<Option<Generation>, StoreError> {
+        let serves = |generation: &Generation| {
+            generation.phase == Phase::Live && generation.spec.version == version
+        };
         Ok(self.generations(view).await?.into_iter().find(serves))
     }
 
@@ -297,7 +311,11 @@ pub trait ViewStore: Leases {
     /// # Errors
     ///
     /// [`CommitError::Gone`]
-    async fn forget_history(&self, generation: GenerationId, since: Position) -> Result<(), CommitError>;
+    async fn forget_history(
+        &self,
+        generation: GenerationId,
+        since: Position,
+    ) -> Result<(), CommitError>;
 
     /// What is set aside in a generation, in the order of key, partition and position, behind `after`, at most `limit`.
     ///

@@ -8,8 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::testing::{self, Given};
 use annals_core::{
-    Aggregate, Annals, CommandError, Emit, Fold, Handle, IntoEvents, MemoryStore, Metadata, NewEvent, Over, Query,
-    Recorded, StreamId, Tag,
+    Aggregate, Annals, CommandError, Emit, Fold, Handle, IntoEvents, MemoryStore, Metadata,
+    NewEvent, Over, Query, Recorded, StreamId, Tag,
 };
 use annals_macros::Event;
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,9 @@ fn forget(_: serde::de::IgnoredAny) -> Option<AccountEvent> {
 }
 
 fn opened(owner: &str) -> AccountEvent {
-    AccountEvent::Opened { owner: owner.into() }
+    AccountEvent::Opened {
+        owner: owner.into(),
+    }
 }
 
 fn deposited(cents: i64) -> AccountEvent {
@@ -63,7 +65,10 @@ fn withdrawn(cents: i64) -> AccountEvent {
 }
 
 fn noted(text: &str, draft: bool) -> AccountEvent {
-    AccountEvent::Noted { text: text.into(), draft }
+    AccountEvent::Noted {
+        text: text.into(),
+        draft,
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -103,7 +108,11 @@ impl fmt::Display for AccountError {
 
 impl Account {
     fn deposit(&self, cents: i64) -> Result<AccountEvent, AccountError> {
-        if self.open { Ok(deposited(cents)) } else { Err(AccountError::NotOpen) }
+        if self.open {
+            Ok(deposited(cents))
+        } else {
+            Err(AccountError::NotOpen)
+        }
     }
 
     fn withdraw(&self, cents: i64) -> Result<AccountEvent, AccountError> {
@@ -116,7 +125,10 @@ impl Account {
 
     fn close(&self) -> Result<Vec<AccountEvent>, AccountError> {
         let rest = (self.cents > 0).then(|| withdrawn(self.cents));
-        Ok(rest.into_iter().chain(self.open.then_some(AccountEvent::Closed)).collect())
+        Ok(rest
+            .into_iter()
+            .chain(self.open.then_some(AccountEvent::Closed))
+            .collect())
     }
 }
 
@@ -136,7 +148,9 @@ impl Handle<Deposit> for Account {
 /// What `f` panics with.
 #[track_caller]
 fn panic_of<T>(f: impl FnOnce() -> T) -> String {
-    let panic = catch_unwind(AssertUnwindSafe(f)).err().expect("it should have panicked");
+    let panic = catch_unwind(AssertUnwindSafe(f))
+        .err()
+        .expect("it should have panicked");
     *panic.downcast::<String>().unwrap()
 }
 
@@ -152,9 +166,18 @@ fn an_overdraft_is_refused_and_the_state_stays() {
     "#);
     assert_eq!(story.events(), []);
     assert_eq!(story.refusal(), Some("30 cents are missing"));
-    assert_eq!(story.refusal_as(), Some(&AccountError::Overdrawn { missing: 30 }));
+    assert_eq!(
+        story.refusal_as(),
+        Some(&AccountError::Overdrawn { missing: 30 })
+    );
     assert_eq!(story.refusal_as::<String>(), None);
-    assert_eq!(story.state(), &Account { open: true, cents: 50 });
+    assert_eq!(
+        story.state(),
+        &Account {
+            open: true,
+            cents: 50
+        }
+    );
 }
 
 #[test]
@@ -195,7 +218,13 @@ fn a_story_goes_on_from_step_to_step() {
 
 #[test]
 fn what_was_given_and_changed_nothing_is_marked() {
-    let story = Account::given([opened("Alice"), opened("Alice"), noted("vip", false), deposited(0), deposited(1)]);
+    let story = Account::given([
+        opened("Alice"),
+        opened("Alice"),
+        noted("vip", false),
+        deposited(0),
+        deposited(1),
+    ]);
     insta::assert_snapshot!(story, @r#"
     given     1  Opened { owner: "Alice" }
               2  Opened { owner: "Alice" }  (changed nothing)
@@ -208,9 +237,12 @@ fn what_was_given_and_changed_nothing_is_marked() {
 
 #[test]
 fn old_shapes_come_through_their_upcasters() {
-    let story = Account::given_stored([("account.opened", 1, r#"{"name":"Alice"}"#), ("account.clicked", 1, "{}")])
-        .and_given([deposited(50)])
-        .when(|a| a.withdraw(50));
+    let story = Account::given_stored([
+        ("account.opened", 1, r#"{"name":"Alice"}"#),
+        ("account.clicked", 1, "{}"),
+    ])
+    .and_given([deposited(50)])
+    .when(|a| a.withdraw(50));
     insta::assert_snapshot!(story, @r#"
     given     1  account.opened {"name":"Alice"}
                  reads as Opened { owner: "Alice" }
@@ -225,7 +257,8 @@ fn old_shapes_come_through_their_upcasters() {
 
 #[test]
 fn a_codec_that_forgets_something_shows() {
-    let story = Account::given([noted("vip", true)]).when(|_| Ok::<_, AccountError>(noted("gold", true)));
+    let story =
+        Account::given([noted("vip", true)]).when(|_| Ok::<_, AccountError>(noted("gold", true)));
     insta::assert_snapshot!(story, @r#"
     given     1  Noted { text: "vip", draft: true }
                  reads as Noted { text: "vip", draft: false }  (changed nothing)
@@ -283,7 +316,12 @@ fn an_event_that_cannot_be_read_stops_the_story_and_is_named() {
 #[test]
 fn an_assertion_that_fails_tells_the_whole_story() {
     let story = || Account::given([opened("Alice")]).when(|a| a.deposit(50));
-    drop(story().assert_events([deposited(50)]).when(|a| a.withdraw(51)).assert_refused("1 cents are missing"));
+    drop(
+        story()
+            .assert_events([deposited(50)])
+            .when(|a| a.withdraw(51))
+            .assert_refused("1 cents are missing"),
+    );
     insta::assert_snapshot!(panic_of(|| story().assert_events([deposited(51)])), @r#"
     the last step should have decided
       Deposited { cents: 51 }
@@ -319,7 +357,11 @@ fn an_assertion_that_fails_tells_the_whole_story() {
     "#);
 }
 
-fn transfer(from: &Account, to: &Account, cents: i64) -> Result<(AccountEvent, AccountEvent), AccountError> {
+fn transfer(
+    from: &Account,
+    to: &Account,
+    cents: i64,
+) -> Result<(AccountEvent, AccountEvent), AccountError> {
     Ok((from.withdraw(cents)?, to.deposit(cents)?))
 }
 
@@ -373,7 +415,10 @@ fn the_same_aggregate_twice_is_no_decision() {
     let twice = (Account::at("alice"), Account::at("alice"));
     let story = testing::world().decide(twice, |(a, b)| transfer(a, b, 1));
     insta::assert_snapshot!(story, @r"refused  `account-alice` stands twice in one decision");
-    assert!(matches!(story.refusal_as::<CommandError<AccountError>>(), Some(CommandError::Invalid(_))));
+    assert!(matches!(
+        story.refusal_as::<CommandError<AccountError>>(),
+        Some(CommandError::Invalid(_))
+    ));
 }
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -435,14 +480,21 @@ fn a_decision_over_a_query_says_what_it_selected_and_when_all_happened() {
     let story = testing::world()
         .at("2026-03-01T00:00:00Z")
         .given("coupon-1", [issued("SPRING"), issued("SUMMER")])
-        .given_tagged("account-alice", [opened("Alice")], [Tag::new("coupon", "SPRING").unwrap()])
+        .given_tagged(
+            "account-alice",
+            [opened("Alice")],
+            [Tag::new("coupon", "SPRING").unwrap()],
+        )
         .later(TimeDelta::days(7))
         .when("use SPRING within the week")
-        .decide(CouponUse::of("SPRING"), |seen| seen.redeem("cart-1", "SPRING", "2026-03-08T00:00:00Z"))
+        .decide(CouponUse::of("SPRING"), |seen| {
+            seen.redeem("cart-1", "SPRING", "2026-03-08T00:00:00Z")
+        })
         .when("use SPRING again")
-        .decide((CouponUse::of("SPRING"), CouponUse::of("WINTER")), |(spring, _)| {
-            spring.redeem("cart-2", "SPRING", "2026-03-08T00:00:00Z")
-        });
+        .decide(
+            (CouponUse::of("SPRING"), CouponUse::of("WINTER")),
+            |(spring, _)| spring.redeem("cart-2", "SPRING", "2026-03-08T00:00:00Z"),
+        );
     insta::assert_snapshot!(story, @r#"
     at       2026-03-01T00:00:00Z
     given     1  coupon-1       coupon.issued {"code":"SPRING"}  [coupon:SPRING]
@@ -480,13 +532,9 @@ async fn a_story_of_several_streams_is_also_told_inside_a_runtime() {
         story = story.run(Account::at("a"), |_| Ok::<_, AccountError>(deposited(1)));
     }
     assert_eq!(story.state(Account::at("a")).cents, 200);
-    assert!(
-        story
-            .annals()
-            .timeline("account-a")
-            .await
-            .ends_with(r#"200  account-a@200  account.deposited {"cents":1}  occurred 2026-01-01T00:00:00Z"#)
-    );
+    assert!(story.annals().timeline("account-a").await.ends_with(
+        r#"200  account-a@200  account.deposited {"cents":1}  occurred 2026-01-01T00:00:00Z"#
+    ));
 }
 
 #[test]
@@ -517,19 +565,42 @@ fn what_a_decision_cannot_read_stops_the_story_and_is_named() {
 async fn told_to(db: &Annals) {
     let db = db.with_metadata(Metadata::default().actor("ada").key("ip", "::1"));
     let alice = db.aggregate::<Account>("alice");
-    alice.run(|_| Ok::<_, AccountError>([opened("Alice"), deposited(50)])).await.unwrap();
+    alice
+        .run(|_| Ok::<_, AccountError>([opened("Alice"), deposited(50)]))
+        .await
+        .unwrap();
     let christmas = "2025-12-24T18:00:00Z".parse().unwrap();
-    alice.run(|a| a.deposit(5)).occurred_at(christmas).await.unwrap();
+    alice
+        .run(|a| a.deposit(5))
+        .occurred_at(christmas)
+        .await
+        .unwrap();
     let cause = db.events().pages().next().await.unwrap().unwrap().events[2].clone();
-    db.caused_by(&cause).aggregate::<Account>("bob").run(|_| Ok::<_, AccountError>(opened("Bob"))).await.unwrap();
-    let request = Metadata::default().correlation(*annals_core::EventId::random().as_uuid()).tenant("north");
-    alice.run(|a| a.withdraw(9)).metadata(request.clone()).await.unwrap();
-    alice.run(|a| a.withdraw(1)).metadata(request).idempotency_key("again").await.unwrap();
+    db.caused_by(&cause)
+        .aggregate::<Account>("bob")
+        .run(|_| Ok::<_, AccountError>(opened("Bob")))
+        .await
+        .unwrap();
+    let request = Metadata::default()
+        .correlation(*annals_core::EventId::random().as_uuid())
+        .tenant("north");
+    alice
+        .run(|a| a.withdraw(9))
+        .metadata(request.clone())
+        .await
+        .unwrap();
+    alice
+        .run(|a| a.withdraw(1))
+        .metadata(request)
+        .idempotency_key("again")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_timeline_is_the_same_whatever_the_ids_and_the_clock_are() {
-    let (random, counted) = (Annals::in_memory(), testing::annals());
+    let random = Annals::in_memory();
+    let counted = testing::annals();
     told_to(&random).await;
     told_to(&counted).await;
     let timeline = testing::timeline(&random, "account-alice").await;
@@ -558,7 +629,10 @@ async fn a_timeline_with_a_clock_that_stands_still_tells_its_times() {
     let db = testing::annals();
     told_to(&db).await;
     db.clock().advance(TimeDelta::milliseconds(1_500));
-    db.aggregate::<Account>("bob").run(|b| b.deposit(1)).await.unwrap();
+    db.aggregate::<Account>("bob")
+        .run(|b| b.deposit(1))
+        .await
+        .unwrap();
     insta::assert_snapshot!(db.timeline("account-alice").await, @r#"
     1  account-alice@1  account.opened v2 {"owner":"Alice"}  occurred 2026-01-01T00:00:00Z  {actor: ada, ip: ::1}
     2  account-alice@2  account.deposited {"cents":50}  occurred 2026-01-01T00:00:00Z  {actor: ada, correlation: account-alice@1, ip: ::1}
@@ -578,9 +652,18 @@ async fn a_timeline_shows_what_is_hidden_and_says_what_is_gone() {
     let account = db.aggregate::<Account>("alice");
     insta::assert_snapshot!(testing::timeline(&db, "account-alice").await, @r"account-alice is absent");
     assert_eq!(testing::timeline_of_log(&db).await, "nothing");
-    account.run(|_| Ok::<_, AccountError>([opened("Alice"), deposited(50), deposited(1)])).await.unwrap();
-    account.archive(|state| Ok::<_, AccountError>(deposited(state.cents))).await.unwrap();
-    account.run(|_| Ok::<_, AccountError>(deposited(2))).await.unwrap();
+    account
+        .run(|_| Ok::<_, AccountError>([opened("Alice"), deposited(50), deposited(1)]))
+        .await
+        .unwrap();
+    account
+        .archive(|state| Ok::<_, AccountError>(deposited(state.cents)))
+        .await
+        .unwrap();
+    account
+        .run(|_| Ok::<_, AccountError>(deposited(2)))
+        .await
+        .unwrap();
     account.truncate_before(5).await.unwrap();
     insta::assert_snapshot!(testing::timeline(&db, "account-alice").await, @r#"
     4  account-alice@4  account.deposited {"cents":51}  (hidden)
@@ -600,13 +683,24 @@ async fn a_timeline_shows_what_is_hidden_and_says_what_is_gone() {
 async fn a_timeline_tells_partitions_and_bytes() {
     let db = Annals::on(std::sync::Arc::new(MemoryStore::with_partitions(3)));
     for (stream, event) in [
-        ("note-1", NewEvent::new("noted", "raw", b"\xff\x00".as_slice())),
-        ("note-2", NewEvent::json("noted", b"1".as_slice()).schema_version(2).tag("of:ada".parse().unwrap())),
+        (
+            "note-1",
+            NewEvent::new("noted", "raw", b"\xff\x00".as_slice()),
+        ),
+        (
+            "note-2",
+            NewEvent::json("noted", b"1".as_slice())
+                .schema_version(2)
+                .tag("of:ada".parse().unwrap()),
+        ),
         ("note-33", NewEvent::json("noted", b"\n2".as_slice())),
     ] {
         let stream = StreamId::new(stream).unwrap();
         let event = event.at("2026-01-01T00:00:00.25Z".parse().unwrap());
-        db.store().append(annals_core::Append::new(stream, [event])).await.unwrap();
+        db.store()
+            .append(annals_core::Append::new(stream, [event]))
+            .await
+            .unwrap();
     }
     insta::assert_snapshot!(testing::timeline_of_log(&db).await, @r"
     0/1  note-1@1   noted raw 0xff00  occurred 2026-01-01T00:00:00.250Z

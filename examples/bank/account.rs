@@ -56,8 +56,12 @@ impl AccountEvent {
     /// By how much it changes the balance; nothing, when it is not about money.
     pub(crate) fn change(&self) -> Option<Money> {
         match self {
-            AccountEvent::Deposited { amount, .. } | AccountEvent::Received { amount, .. } => Some(*amount),
-            AccountEvent::Withdrawn { amount, .. } | AccountEvent::Sent { amount, .. } => Some(-*amount),
+            AccountEvent::Deposited { amount, .. } | AccountEvent::Received { amount, .. } => {
+                Some(*amount)
+            }
+            AccountEvent::Withdrawn { amount, .. } | AccountEvent::Sent { amount, .. } => {
+                Some(-*amount)
+            }
             AccountEvent::Opened { .. } | AccountEvent::Closed => None,
         }
     }
@@ -95,8 +99,12 @@ impl Aggregate for Account {
         match event {
             AccountEvent::Opened { .. } => self.standing = Standing::Open,
             AccountEvent::Closed => self.standing = Standing::Closed,
-            AccountEvent::Deposited { amount, .. } | AccountEvent::Received { amount, .. } => self.balance += *amount,
-            AccountEvent::Withdrawn { amount, .. } | AccountEvent::Sent { amount, .. } => self.balance += -*amount,
+            AccountEvent::Deposited { amount, .. } | AccountEvent::Received { amount, .. } => {
+                self.balance += *amount
+            }
+            AccountEvent::Withdrawn { amount, .. } | AccountEvent::Sent { amount, .. } => {
+                self.balance += -*amount
+            }
         }
     }
 }
@@ -124,7 +132,9 @@ pub(crate) enum AccountError {
 impl Account {
     pub(crate) fn open(&self, owner: &str) -> Result<AccountEvent, AccountError> {
         match self.standing {
-            Standing::Unopened => Ok(AccountEvent::Opened { owner: owner.to_owned() }),
+            Standing::Unopened => Ok(AccountEvent::Opened {
+                owner: owner.to_owned(),
+            }),
             Standing::Open => Err(AccountError::AlreadyOpen),
             Standing::Closed => Err(AccountError::Closed),
         }
@@ -149,7 +159,12 @@ impl Account {
     }
 
     /// Records what another bank says has happened. It is a fact already: whether the account was open or had enough is not asked.
-    pub(crate) fn record(&self, direction: Direction, amount: Money, slip: Slip) -> Result<AccountEvent, AccountError> {
+    pub(crate) fn record(
+        &self,
+        direction: Direction,
+        amount: Money,
+        slip: Slip,
+    ) -> Result<AccountEvent, AccountError> {
         if amount < Money::ZERO {
             return Err(AccountError::NotPositive(amount));
         }
@@ -180,7 +195,10 @@ impl Account {
     fn must_give_out(&self, amount: Money) -> Result<(), AccountError> {
         self.must_take_in(amount)?;
         if amount > self.balance {
-            return Err(AccountError::Overdraft { balance: self.balance, amount });
+            return Err(AccountError::Overdraft {
+                balance: self.balance,
+                amount,
+            });
         }
         Ok(())
     }
@@ -189,7 +207,11 @@ impl Account {
         let fits = amount <= Money::TRANSACTION_MAX
             && self.balance.checked_add(amount).is_some()
             && self.balance.checked_add(-amount).is_some();
-        if fits { Ok(()) } else { Err(AccountError::TooMuch(amount)) }
+        if fits {
+            Ok(())
+        } else {
+            Err(AccountError::TooMuch(amount))
+        }
     }
 }
 
@@ -220,6 +242,16 @@ pub(crate) fn transfer(
 ) -> Result<(AccountEvent, AccountEvent), TransferError> {
     from.must_give_out(amount).map_err(TransferError::Sender)?;
     to.must_take_in(amount).map_err(TransferError::Recipient)?;
-    let (sender, recipient) = (sender.to_owned(), recipient.to_owned());
-    Ok((AccountEvent::Sent { to: recipient, amount }, AccountEvent::Received { from: sender, amount }))
+    let sender = sender.to_owned();
+    let recipient = recipient.to_owned();
+    Ok((
+        AccountEvent::Sent {
+            to: recipient,
+            amount,
+        },
+        AccountEvent::Received {
+            from: sender,
+            amount,
+        },
+    ))
 }

@@ -53,12 +53,32 @@ understood.
 pub(crate) enum Command {
     Story,
     Help,
-    Import { file: PathBuf, store: String },
-    Balances { as_of: AsOf, format: Format, store: String },
-    Statements { account: String, month: Option<Month>, store: String },
-    Volume { from: Option<Day>, to: Option<Day>, store: String },
-    History { account: String, store: String },
-    Rebuild { store: String },
+    Import {
+        file: PathBuf,
+        store: String,
+    },
+    Balances {
+        as_of: AsOf,
+        format: Format,
+        store: String,
+    },
+    Statements {
+        account: String,
+        month: Option<Month>,
+        store: String,
+    },
+    Volume {
+        from: Option<Day>,
+        to: Option<Day>,
+        store: String,
+    },
+    History {
+        account: String,
+        store: String,
+    },
+    Rebuild {
+        store: String,
+    },
 }
 
 /// What is wrong with the command line.
@@ -73,7 +93,10 @@ pub(crate) enum Misunderstood {
     #[error("`{0}` is given twice")]
     Twice(String),
     #[error("`{command}` needs {what}")]
-    Missing { command: &'static str, what: &'static str },
+    Missing {
+        command: &'static str,
+        what: &'static str,
+    },
     #[error("`{0}` is one argument too many")]
     TooMany(String),
     #[error("`{0}` is no day such as 1993-06-30")]
@@ -89,7 +112,10 @@ pub(crate) enum Misunderstood {
 /// Reads the arguments, without the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Misunderstood> {
     let mut arguments: Vec<String> = arguments.into_iter().collect();
-    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+    if arguments
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h")
+    {
         return Ok(Command::Help);
     }
     if arguments.is_empty() {
@@ -101,15 +127,25 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
         "import" => {
             let mut given = Given::read("import", &["--store"], arguments)?;
             let file = given.the("import", "a FILE")?.into();
-            Ok(Command::Import { file, store: given.store() })
+            Ok(Command::Import {
+                file,
+                store: given.store(),
+            })
         }
         "history" => {
             let mut given = Given::read("history", &["--store"], arguments)?;
             let account = given.the("history", "an ACCOUNT")?;
-            Ok(Command::History { account, store: given.store() })
+            Ok(Command::History {
+                account,
+                store: given.store(),
+            })
         }
         "balances" => {
-            let mut given = Given::read("balances", &["--store", "--as-of", "--known-at", "--format"], arguments)?;
+            let mut given = Given::read(
+                "balances",
+                &["--store", "--as-of", "--known-at", "--format"],
+                arguments,
+            )?;
             given.none()?;
             let happened = given.option("--as-of").map(day).transpose()?;
             let known = given.option("--known-at").map(by_time).transpose()?;
@@ -118,26 +154,44 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
                 Some("csv") => Format::Csv,
                 Some(other) => return Err(Misunderstood::Format(other.to_owned())),
             };
-            Ok(Command::Balances { as_of: AsOf { happened, known }, format, store: given.store() })
+            Ok(Command::Balances {
+                as_of: AsOf { happened, known },
+                format,
+                store: given.store(),
+            })
         }
         "statements" => {
             let mut given = Given::read("statements", &["--store", "--month"], arguments)?;
             let account = given.the("statements", "an ACCOUNT")?;
             let month = given.option("--month").map(month).transpose()?;
-            Ok(Command::Statements { account, month, store: given.store() })
+            Ok(Command::Statements {
+                account,
+                month,
+                store: given.store(),
+            })
         }
         "volume" => {
             let mut given = Given::read("volume", &["--store", "--from", "--to"], arguments)?;
             given.none()?;
-            let (from, to) = (given.option("--from").map(day).transpose()?, given.option("--to").map(day).transpose()?);
-            Ok(Command::Volume { from, to, store: given.store() })
+            let from = given.option("--from").map(day).transpose()?;
+            let to = given.option("--to").map(day).transpose()?;
+            Ok(Command::Volume {
+                from,
+                to,
+                store: given.store(),
+            })
         }
         "rebuild" => {
             let mut given = Given::read("rebuild", &["--store"], arguments)?;
             given.none()?;
-            Ok(Command::Rebuild { store: given.store() })
+            Ok(Command::Rebuild {
+                store: given.store(),
+            })
         }
-        _ if command.starts_with('-') => Err(Misunderstood::Option { command: "bank".to_owned(), option: command }),
+        _ if command.starts_with('-') => Err(Misunderstood::Option {
+            command: "bank".to_owned(),
+            option: command,
+        }),
         _ => Err(Misunderstood::Command(command)),
     }
 }
@@ -150,7 +204,10 @@ struct Given {
 
 impl Given {
     fn read(command: &str, known: &[&str], arguments: Vec<String>) -> Result<Given, Misunderstood> {
-        let mut given = Given { words: Vec::new(), options: Vec::new() };
+        let mut given = Given {
+            words: Vec::new(),
+            options: Vec::new(),
+        };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             if !argument.starts_with('-') || argument == "-" {
@@ -162,7 +219,10 @@ impl Given {
                 None => (argument, None),
             };
             if !known.contains(&&*option) {
-                return Err(Misunderstood::Option { command: command.to_owned(), option });
+                return Err(Misunderstood::Option {
+                    command: command.to_owned(),
+                    option,
+                });
             }
             if given.options.iter().any(|(before, _)| *before == option) {
                 return Err(Misunderstood::Twice(option));
@@ -187,7 +247,9 @@ impl Given {
 
     /// No word but the command.
     fn none(&mut self) -> Result<(), Misunderstood> {
-        self.words.pop().map_or(Ok(()), |extra| Err(Misunderstood::TooMany(extra)))
+        self.words
+            .pop()
+            .map_or(Ok(()), |extra| Err(Misunderstood::TooMany(extra)))
     }
 
     fn option(&mut self, name: &str) -> Option<String> {
@@ -196,7 +258,8 @@ impl Given {
     }
 
     fn store(&mut self) -> String {
-        self.option("--store").unwrap_or_else(|| store::DEFAULT.to_owned())
+        self.option("--store")
+            .unwrap_or_else(|| store::DEFAULT.to_owned())
     }
 }
 
@@ -211,7 +274,11 @@ fn month(text: String) -> Result<Month, Misunderstood> {
 /// Up to and including that moment, or that day (in UTC).
 fn by_time(text: String) -> Result<DateTime<Utc>, Misunderstood> {
     // Times are recorded to the microsecond, so this is the last one that a day has.
-    let end_of_day = text.parse::<Day>().ok().and_then(Day::next).map(|next| next.start() - TimeDelta::microseconds(1));
+    let end_of_day = text
+        .parse::<Day>()
+        .ok()
+        .and_then(Day::next)
+        .map(|next| next.start() - TimeDelta::microseconds(1));
     match (end_of_day, DateTime::parse_from_rfc3339(&text)) {
         (Some(end), _) => Ok(end),
         (None, Ok(time)) => Ok(time.to_utc()),
@@ -229,11 +296,22 @@ mod tests {
 
     #[test]
     fn commands_and_options_come_in_any_order() {
-        let import = |store: &str| Ok(Command::Import { file: "rows.asc".into(), store: store.to_owned() });
+        let import = |store: &str| {
+            Ok(Command::Import {
+                file: "rows.asc".into(),
+                store: store.to_owned(),
+            })
+        };
         assert_eq!(parsed(""), Ok(Command::Story));
         assert_eq!(parsed("import rows.asc"), import("sqlite:bank.db"));
-        assert_eq!(parsed("import --store sqlite:x.db rows.asc"), import("sqlite:x.db"));
-        assert_eq!(parsed("import rows.asc --store=sqlite:x.db"), import("sqlite:x.db"));
+        assert_eq!(
+            parsed("import --store sqlite:x.db rows.asc"),
+            import("sqlite:x.db")
+        );
+        assert_eq!(
+            parsed("import rows.asc --store=sqlite:x.db"),
+            import("sqlite:x.db")
+        );
         for line in ["--help", "help", "-h", "import --help"] {
             assert_eq!(parsed(line), Ok(Command::Help), "{line}");
         }
@@ -251,7 +329,10 @@ mod tests {
         let Ok(Command::Balances { as_of, .. }) = parsed("balances --known-at 2026-03-31") else {
             panic!("it is understood")
         };
-        assert_eq!(as_of.known, Some("2026-03-31T23:59:59.999999Z".parse().unwrap()));
+        assert_eq!(
+            as_of.known,
+            Some("2026-03-31T23:59:59.999999Z".parse().unwrap())
+        );
     }
 
     #[test]
@@ -259,20 +340,44 @@ mod tests {
         for (line, said) in [
             ("rob", "there is no command `rob`"),
             ("--fast", "`bank` has no option `--fast`"),
-            ("history 7 --as-of 1993-01-01", "`history` has no option `--as-of`"),
+            (
+                "history 7 --as-of 1993-01-01",
+                "`history` has no option `--as-of`",
+            ),
             ("import", "`import` needs a FILE"),
             ("import a b", "`b` is one argument too many"),
             ("balances 7", "`7` is one argument too many"),
             ("balances --as-of", "`--as-of` needs a value"),
-            ("balances --format csv --format csv", "`--format` is given twice"),
-            ("balances --as-of yesterday", "`yesterday` is no day such as 1993-06-30"),
-            ("balances --as-of 1993-02-30", "`1993-02-30` is no day such as 1993-06-30"),
-            ("balances --known-at noon", "`noon` is neither a day nor a time such as 2026-03-31T12:00:00Z"),
-            ("volume --to 1993-05", "`1993-05` is no day such as 1993-06-30"),
+            (
+                "balances --format csv --format csv",
+                "`--format` is given twice",
+            ),
+            (
+                "balances --as-of yesterday",
+                "`yesterday` is no day such as 1993-06-30",
+            ),
+            (
+                "balances --as-of 1993-02-30",
+                "`1993-02-30` is no day such as 1993-06-30",
+            ),
+            (
+                "balances --known-at noon",
+                "`noon` is neither a day nor a time such as 2026-03-31T12:00:00Z",
+            ),
+            (
+                "volume --to 1993-05",
+                "`1993-05` is no day such as 1993-06-30",
+            ),
             ("statements", "`statements` needs an ACCOUNT"),
-            ("statements 7 --month 1993-05-01", "`1993-05-01` is no month such as 1993-05"),
+            (
+                "statements 7 --month 1993-05-01",
+                "`1993-05-01` is no month such as 1993-05",
+            ),
             ("rebuild balances", "`balances` is one argument too many"),
-            ("balances --format xml", "there is no format `xml`: table or csv"),
+            (
+                "balances --format xml",
+                "there is no format `xml`: table or csv",
+            ),
         ] {
             assert_eq!(parsed(line).unwrap_err().to_string(), said);
         }

@@ -28,13 +28,21 @@ pub(crate) struct BalanceChange {
 
 impl Project<AccountEvent> for BalanceChange {
     fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<(Month, String)>, Poison> {
-        let key = event.change().map(|_| (Month::of(event.record.occurred_at), event.record.stream.id().to_owned()));
+        let key = event.change().map(|_| {
+            (
+                Month::of(event.record.occurred_at),
+                event.record.stream.id().to_owned(),
+            )
+        });
         Ok(key.into_iter().collect())
     }
 
     fn on(change: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
         if let Some(amount) = event.change() {
-            *change.days.entry(Day::of(event.record.occurred_at).of_month()).or_default() += amount;
+            *change
+                .days
+                .entry(Day::of(event.record.occurred_at).of_month())
+                .or_default() += amount;
         }
         Ok(())
     }
@@ -50,7 +58,10 @@ pub(crate) struct AsOf {
 }
 
 impl AsOf {
-    pub(crate) const NOW: AsOf = AsOf { happened: None, known: None };
+    pub(crate) const NOW: AsOf = AsOf {
+        happened: None,
+        known: None,
+    };
 }
 
 /// An account's name, in the order in which people expect it: numbers by their size, then the rest by the alphabet.
@@ -83,17 +94,35 @@ pub(crate) type Balances = BTreeMap<AccountName, Money>;
 /// accounts, never with their months.
 pub(crate) async fn balances(db: &Program, as_of: AsOf) -> Result<Balances, ViewError> {
     let known = match as_of.known {
-        Some(time) => Moment::from(time).resolve(&**db.store(), Partition(0)).await?,
+        Some(time) => {
+            Moment::from(time)
+                .resolve(&**db.store(), Partition(0))
+                .await?
+        }
         None => views::head(db).await?.position(Partition(0)),
     };
     let last = as_of.happened.map(|day| (day.month(), day.of_month()));
-    let end = last.map_or(Bound::Unbounded, |(month, _)| Bound::Excluded((month.next(), String::new())));
+    let end = last.map_or(Bound::Unbounded, |(month, _)| {
+        Bound::Excluded((month.next(), String::new()))
+    });
     let mut balances = Balances::new();
-    let rows = || db.view::<BalanceChange>().rows().keys((Bound::Unbounded, end.clone())).as_of(known);
+    let rows = || {
+        db.view::<BalanceChange>()
+            .rows()
+            .keys((Bound::Unbounded, end.clone()))
+            .as_of(known)
+    };
     views::each_row(rows, |row| {
         let (month, account) = row.key;
-        let until = last.filter(|(last, _)| *last == month).map_or(31, |(_, day)| day);
-        let mut changes = row.value.days.range(..=until).map(|(_, change)| *change).peekable();
+        let until = last
+            .filter(|(last, _)| *last == month)
+            .map_or(31, |(_, day)| day);
+        let mut changes = row
+            .value
+            .days
+            .range(..=until)
+            .map(|(_, change)| *change)
+            .peekable();
         if changes.peek().is_some() {
             *balances.entry(AccountName::new(&account)).or_default() += changes.sum();
         }
@@ -120,8 +149,11 @@ pub(crate) fn print(balances: &Balances, format: Format, out: &mut impl Write) -
         }
         Format::Table => {
             let total: Money = balances.values().copied().sum();
-            let names = balances.keys().map(|account| account.as_str().chars().count());
-            let (wide, total_name) = (names.max().unwrap_or(0).max(7), "total");
+            let names = balances
+                .keys()
+                .map(|account| account.as_str().chars().count());
+            let wide = names.max().unwrap_or(0).max(7);
+            let total_name = "total";
             writeln!(out, "{:>wide$}  {:>16}", "account", "balance")?;
             for (account, balance) in balances {
                 writeln!(out, "{:>wide$}  {balance:>16}", account.as_str())?;
@@ -135,5 +167,9 @@ pub(crate) fn print(balances: &Balances, format: Format, out: &mut impl Write) -
 
 /// A name may hold what CSV means something by.
 fn csv_field(text: &str) -> String {
-    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    if text.contains([',', '"']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }

@@ -51,7 +51,9 @@ impl FromStr for Day {
     type Err = NotInCalendar;
 
     fn from_str(text: &str) -> Result<Day, NotInCalendar> {
-        NaiveDate::parse_from_str(text, "%Y-%m-%d").map(Day).map_err(|_| NotInCalendar)
+        NaiveDate::parse_from_str(text, "%Y-%m-%d")
+            .map(Day)
+            .map_err(|_| NotInCalendar)
     }
 }
 
@@ -81,25 +83,40 @@ pub(crate) struct Month {
 impl Month {
     /// Nothing happens before this one.
     pub(crate) fn first() -> Month {
-        Month { year: NaiveDate::MIN.year(), index: 0 }
+        Month {
+            year: NaiveDate::MIN.year(),
+            index: 0,
+        }
     }
 
     /// Nothing happens after this one.
     pub(crate) fn last() -> Month {
-        Month { year: NaiveDate::MAX.year(), index: 11 }
+        Month {
+            year: NaiveDate::MAX.year(),
+            index: 11,
+        }
     }
 
     /// The month after.
     pub(crate) fn next(self) -> Month {
         match self.index {
-            11 => Month { year: self.year + 1, index: 0 },
-            index => Month { index: index + 1, ..self },
+            11 => Month {
+                year: self.year + 1,
+                index: 0,
+            },
+            index => Month {
+                index: index + 1,
+                ..self
+            },
         }
     }
 
     /// The month in which something happened.
     pub(crate) fn of(time: DateTime<Utc>) -> Month {
-        Month { year: time.year(), index: time.month0() as i32 }
+        Month {
+            year: time.year(),
+            index: time.month0() as i32,
+        }
     }
 }
 
@@ -126,7 +143,10 @@ impl ViewKey for Month {
 
     fn from_key(text: &str) -> Option<Month> {
         let number = i32::from_key(text)?;
-        Some(Month { year: number.div_euclid(12), index: number.rem_euclid(12) })
+        Some(Month {
+            year: number.div_euclid(12),
+            index: number.rem_euclid(12),
+        })
     }
 
     fn from_stream_id(_: &str) -> Option<Month> {
@@ -140,13 +160,26 @@ mod tests {
 
     #[test]
     fn days_and_months_come_back_from_their_keys_in_order() {
-        let days = ["-0044-03-15", "0000-01-01", "1969-12-31", "1993-02-28", "1993-03-01", "9999-12-31"];
+        let days = [
+            "-0044-03-15",
+            "0000-01-01",
+            "1969-12-31",
+            "1993-02-28",
+            "1993-03-01",
+            "9999-12-31",
+        ];
         let days = days.map(|day| day.parse::<Day>().unwrap());
         assert!(days.is_sorted_by_key(|day| day.to_key()));
         let months = days.map(Day::month);
         assert!(months.is_sorted_by_key(|month| month.to_key()));
         for (day, month) in days.into_iter().zip(months) {
-            assert_eq!((Day::from_key(&day.to_key()), Month::from_key(&month.to_key())), (Some(day), Some(month)));
+            assert_eq!(
+                (
+                    Day::from_key(&day.to_key()),
+                    Month::from_key(&month.to_key())
+                ),
+                (Some(day), Some(month))
+            );
         }
     }
 
@@ -159,7 +192,10 @@ mod tests {
 
     #[test]
     fn a_month_is_read_as_it_is_written() {
-        assert_eq!("1993-05".parse::<Month>().map(|month| month.to_string()), Ok("1993-05".to_owned()));
+        assert_eq!(
+            "1993-05".parse::<Month>().map(|month| month.to_string()),
+            Ok("1993-05".to_owned())
+        );
         for text in ["", "1993", "1993-13", "1993-05-01", "May"] {
             assert_eq!(text.parse::<Month>(), Err(NotInCalendar), "{text}");
         }

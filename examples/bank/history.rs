@@ -16,7 +16,8 @@ pub(crate) async fn print(
     out: &mut impl Write,
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let account = db.aggregate::<Account>(account);
-    let (mut next, mut balance) = (Some(Version::FIRST), Money::ZERO);
+    let mut next = Some(Version::FIRST);
+    let mut balance = Money::ZERO;
     let mut nothing_yet = true;
     while let Some(from) = next {
         let page = account.history().from(from).await?;
@@ -31,7 +32,8 @@ pub(crate) async fn print(
                 )?;
             }
             let record = &entry.record;
-            let (version, date) = (record.version.get(), record.occurred_at.format("%Y-%m-%d"));
+            let version = record.version.get();
+            let date = record.occurred_at.format("%Y-%m-%d");
             let recorded_at = record.recorded_at.format("%Y-%m-%d %H:%M:%S%.3f UTC");
             match entry.events {
                 Ok(events) => {
@@ -40,7 +42,10 @@ pub(crate) async fn print(
                         balance += change.unwrap_or_default();
                         let amount = change.map(|change| change.to_string()).unwrap_or_default();
                         let what = describe(&event);
-                        writeln!(out, "{version:>7}  {date}  {what:32}  {amount:>14}  {balance:>14}  {recorded_at}")?;
+                        writeln!(
+                            out,
+                            "{version:>7}  {date}  {what:32}  {amount:>14}  {balance:>14}  {recorded_at}"
+                        )?;
                     }
                 }
                 // One that cannot be read is shown as such; the others still are.
@@ -65,7 +70,16 @@ fn describe(event: &AccountEvent) -> String {
 
 /// With the bank's own words for it, where there are some.
 fn with_slip(what: &str, slip: Option<&Slip>) -> String {
-    let words = slip.into_iter().flat_map(|slip| [&*slip.operation, &*slip.k_symbol]);
-    let words: Vec<&str> = words.map(str::trim).filter(|word| !word.is_empty()).collect();
-    if words.is_empty() { what.to_owned() } else { format!("{what} ({})", words.join(", ")) }
+    let words = slip
+        .into_iter()
+        .flat_map(|slip| [&*slip.operation, &*slip.k_symbol]);
+    let words: Vec<&str> = words
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .collect();
+    if words.is_empty() {
+        what.to_owned()
+    } else {
+        format!("{what} ({})", words.join(", "))
+    }
 }

@@ -81,7 +81,10 @@ pub(crate) enum ImportError {
     #[error("`{}` is no file of transactions: its first line is not `{}`", .0.display(), HEADER.join(";"))]
     Header(PathBuf),
     #[error("cannot record line {line}")]
-    Store { line: u64, source: CommandError<AccountError> },
+    Store {
+        line: u64,
+        source: CommandError<AccountError>,
+    },
     #[error("a part of the import broke down")]
     Lane(#[from] tokio::task::JoinError),
 }
@@ -94,8 +97,15 @@ struct Row {
 }
 
 /// Records every row of the file that is not recorded yet. The bar is told the bytes that are done.
-pub(crate) async fn import(db: &Annals, path: &Path, bar: &ProgressBar) -> Result<Report, ImportError> {
-    let cannot_read = |source| ImportError::File { path: path.to_owned(), source };
+pub(crate) async fn import(
+    db: &Annals,
+    path: &Path,
+    bar: &ProgressBar,
+) -> Result<Report, ImportError> {
+    let cannot_read = |source| ImportError::File {
+        path: path.to_owned(),
+        source,
+    };
     let file = File::open(path).map_err(cannot_read)?;
     bar.set_length(file.metadata().map_err(cannot_read)?.len());
 
@@ -106,7 +116,8 @@ pub(crate) async fn import(db: &Annals, path: &Path, bar: &ProgressBar) -> Resul
         lanes.push(lane);
         work.spawn(record(db.clone(), rows, bar.clone()));
     }
-    let (path, bar) = (path.to_owned(), bar.clone());
+    let path = path.to_owned();
+    let bar = bar.clone();
     // Files are read by blocking calls, so the reader has a thread of its own.
     work.spawn_blocking(move || deal(&path, BufReader::new(file), &lanes, &bar));
 
@@ -130,7 +141,10 @@ fn deal(
     for line in 1.. {
         text.clear();
         let bytes = file.read_until(b'\n', &mut text);
-        let bytes = bytes.map_err(|source| ImportError::File { path: path.to_owned(), source })? as u64;
+        let bytes = bytes.map_err(|source| ImportError::File {
+            path: path.to_owned(),
+            source,
+        })? as u64;
         let row = text.trim_ascii_end();
         if line == 1 && !transaction::is_header(row) {
             return Err(ImportError::Header(path.to_owned()));
@@ -145,14 +159,24 @@ fn deal(
         match transaction::parse(row) {
             Ok(transaction) => {
                 let lane = &lanes[(transaction.account_id % LANES) as usize];
-                if lane.blocking_send(Row { line, bytes, transaction }).is_err() {
+                if lane
+                    .blocking_send(Row {
+                        line,
+                        bytes,
+                        transaction,
+                    })
+                    .is_err()
+                {
                     // The lane has stopped, and says why.
                     break;
                 }
             }
             Err(error) => {
                 bar.inc(bytes);
-                report.fault(Fault { line, reason: error.into() });
+                report.fault(Fault {
+                    line,
+                    reason: error.into(),
+                });
             }
         }
     }
@@ -160,11 +184,26 @@ fn deal(
 }
 
 /// One lane: one command after the other.
-async fn record(db: Annals, mut rows: mpsc::Receiver<Row>, bar: ProgressBar) -> Result<Report, ImportError> {
+async fn record(
+    db: Annals,
+    mut rows: mpsc::Receiver<Row>,
+    bar: ProgressBar,
+) -> Result<Report, ImportError> {
     let mut report = Report::default();
-    while let Some(Row { line, bytes, transaction }) = rows.recv().await {
+    while let Some(Row {
+        line,
+        bytes,
+        transaction,
+    }) = rows.recv().await
+    {
         let occurred_at = transaction.occurred_at();
-        let Transaction { account_id, direction, amount, slip, .. } = transaction;
+        let Transaction {
+            account_id,
+            direction,
+            amount,
+            slip,
+            ..
+        } = transaction;
         let account = db.aggregate::<Account>(account_id);
         let key = slip.trans_id.to_string();
         // The key makes the row the same request whenever it is sent: it takes effect once, also when the import is killed and run again.
@@ -172,7 +211,10 @@ async fn record(db: Annals, mut rows: mpsc::Receiver<Row>, bar: ProgressBar) -> 
         match command.idempotency_key(key).occurred_at(occurred_at).await {
             Ok(done) if done.was_repeated() => report.already_there += 1,
             Ok(_) => report.imported += 1,
-            Err(CommandError::Refused(refusal)) => report.fault(Fault { line, reason: refusal.into() }),
+            Err(CommandError::Refused(refusal)) => report.fault(Fault {
+                line,
+                reason: refusal.into(),
+            }),
             Err(source) => return Err(ImportError::Store { line, source }),
         }
         bar.inc(bytes);

@@ -13,7 +13,10 @@
 //!
 //! Start reading in `account.rs`, then `story.rs`; `balances.rs` is a read model and the question that it answers.
 
-#![allow(clippy::print_stderr, reason = "this is a program, and what went wrong goes to its user")]
+#![allow(
+    clippy::print_stderr,
+    reason = "this is a program, and what went wrong goes to its user"
+)]
 
 mod account;
 mod arguments;
@@ -45,7 +48,9 @@ use crate::balances::Format;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let arguments = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned());
     let command = match arguments::parse(arguments) {
         Ok(command) => command,
         Err(misunderstood) => {
@@ -81,36 +86,64 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let told = story::tell(&db, &mut out).await;
             db.stop().await;
             told?;
-            writeln!(out, "\nAll of it is in {file}. See what happened to an account, and look around:\n")?;
-            writeln!(out, "  cargo run --example bank -- statements alice --store sqlite:{file}")?;
-            writeln!(out, "  cargo run --example bank -- history alice --store sqlite:{file}")?;
+            writeln!(
+                out,
+                "\nAll of it is in {file}. See what happened to an account, and look around:\n"
+            )?;
+            writeln!(
+                out,
+                "  cargo run --example bank -- statements alice --store sqlite:{file}"
+            )?;
+            writeln!(
+                out,
+                "  cargo run --example bank -- history alice --store sqlite:{file}"
+            )?;
             writeln!(out, "  cargo run --example bank -- --help")?;
         }
         Command::Import { file, store } => import(&file, &store, &mut out).await?,
-        Command::Balances { as_of, format, store } => {
+        Command::Balances {
+            as_of,
+            format,
+            store,
+        } => {
             let db = open_with_views(&store).await?;
             let balances = balances::balances(&db, as_of).await;
             db.stop().await;
             let balances = balances?;
             match format {
-                Format::Table => writeln!(out, "{} accounts in {}\n", balances.len(), store::shown(&store))?,
+                Format::Table => writeln!(
+                    out,
+                    "{} accounts in {}\n",
+                    balances.len(),
+                    store::shown(&store)
+                )?,
                 Format::Csv => eprintln!("{} accounts in {}", balances.len(), store::shown(&store)),
             }
             balances::print(&balances, format, &mut out)?;
         }
-        Command::Statements { account, month, store } => {
+        Command::Statements {
+            account,
+            month,
+            store,
+        } => {
             let db = open_with_views(&store).await?;
             let found = match month {
-                Some(month) => statements::statement(&db, &account, month).await.map(Vec::from_iter),
+                Some(month) => statements::statement(&db, &account, month)
+                    .await
+                    .map(Vec::from_iter),
                 None => statements::statements(&db, &account).await,
             };
             db.stop().await;
             let found = found?;
             if found.is_empty() {
-                let by_then = month.map(|month| format!(" up to {month}")).unwrap_or_default();
-                return Err(
-                    format!("account `{account}` had no transactions{by_then} in {}", store::shown(&store)).into()
-                );
+                let by_then = month
+                    .map(|month| format!(" up to {month}"))
+                    .unwrap_or_default();
+                return Err(format!(
+                    "account `{account}` had no transactions{by_then} in {}",
+                    store::shown(&store)
+                )
+                .into());
             }
             writeln!(out, "Account {account} in {}\n", store::shown(&store))?;
             statements::print(&found, &mut out)?;
@@ -136,7 +169,11 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let db = store::open_existing(&store).await?;
             let title = format!("Account {account} in {}", store::shown(&store));
             if !history::print(&db, &account, &title, &mut out).await? {
-                return Err(format!("nothing ever happened to account `{account}` in {}", store::shown(&store)).into());
+                return Err(format!(
+                    "nothing ever happened to account `{account}` in {}",
+                    store::shown(&store)
+                )
+                .into());
             }
         }
     }
@@ -196,10 +233,13 @@ fn bar(style: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    ProgressBar::no_length()
-        .with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    ProgressBar::no_length().with_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    )
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -59,7 +59,8 @@ impl Sum for Money {
 
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (sign, halers) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let halers = self.0.unsigned_abs();
         // `pad` keeps the width and alignment that a table asks for.
         f.pad(&format!("{sign}{}.{:02}", halers / 100, halers % 100))
     }
@@ -88,7 +89,8 @@ impl FromStr for Money {
             None => (false, text),
         };
         let (crowns, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-        let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let all_digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !all_digits(crowns) || !all_digits(fraction) {
             return Err(no_amount());
         }
@@ -112,9 +114,15 @@ mod tests {
 
     #[test]
     fn amounts_are_read_and_written_to_the_haler() {
-        for (text, halers) in
-            [("700.00", 70_000), ("14.6", 1_460), ("0.07", 7), ("3", 300), ("-0.05", -5), ("1.2300", 123), ("007", 700)]
-        {
+        for (text, halers) in [
+            ("700.00", 70_000),
+            ("14.6", 1_460),
+            ("0.07", 7),
+            ("3", 300),
+            ("-0.05", -5),
+            ("1.2300", 123),
+            ("007", 700),
+        ] {
             assert_eq!(text.parse(), Ok(Money::halers(halers)), "{text}");
         }
         assert_eq!(Money::halers(-5).to_string(), "-0.05");
@@ -123,7 +131,19 @@ mod tests {
 
     #[test]
     fn what_is_not_exact_is_no_amount() {
-        for text in ["", ".", "1.", ".5", "1,50", "1.005", "1e3", "--1", "+1", " 1", "99999999999999999999"] {
+        for text in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "1,50",
+            "1.005",
+            "1e3",
+            "--1",
+            "+1",
+            " 1",
+            "99999999999999999999",
+        ] {
             assert!(text.parse::<Money>().is_err(), "{text}");
         }
     }

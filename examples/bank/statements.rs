@@ -25,7 +25,12 @@ pub(crate) struct MonthlyStatement {
 
 impl Project<AccountEvent> for MonthlyStatement {
     fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<(String, Month)>, Poison> {
-        let key = event.change().map(|_| (event.record.stream.id().to_owned(), Month::of(event.record.occurred_at)));
+        let key = event.change().map(|_| {
+            (
+                event.record.stream.id().to_owned(),
+                Month::of(event.record.occurred_at),
+            )
+        });
         Ok(key.into_iter().collect())
     }
 
@@ -52,27 +57,57 @@ pub(crate) async fn statements(db: &Program, account: &str) -> Result<Vec<Statem
 }
 
 /// The statement of one month; nothing when the account had no transaction by the end of it.
-pub(crate) async fn statement(db: &Program, account: &str, month: Month) -> Result<Option<Statement>, ViewError> {
-    Ok(up_to(db, account, Some(month)).await?.pop().map(|last| match last.month == month {
-        true => last,
-        // A quiet month: it closes as it opened.
-        false => Statement { month, opening: last.closing, moved: MonthlyStatement::default(), closing: last.closing },
-    }))
+pub(crate) async fn statement(
+    db: &Program,
+    account: &str,
+    month: Month,
+) -> Result<Option<Statement>, ViewError> {
+    Ok(up_to(db, account, Some(month))
+        .await?
+        .pop()
+        .map(|last| match last.month == month {
+            true => last,
+            // A quiet month: it closes as it opened.
+            false => Statement {
+                month,
+                opening: last.closing,
+                moved: MonthlyStatement::default(),
+                closing: last.closing,
+            },
+        }))
 }
 
-async fn up_to(db: &Program, account: &str, month: Option<Month>) -> Result<Vec<Statement>, ViewError> {
+async fn up_to(
+    db: &Program,
+    account: &str,
+    month: Option<Month>,
+) -> Result<Vec<Statement>, ViewError> {
     let head = views::head(db).await?;
     let of = |month| (account.to_owned(), month);
     let last = month.unwrap_or_else(Month::last);
-    let months = (Bound::Included(of(Month::first())), Bound::Included(of(last)));
+    let months = (
+        Bound::Included(of(Month::first())),
+        Bound::Included(of(last)),
+    );
     let mut statements = Vec::new();
     let mut balance = Money::ZERO;
-    let rows = || db.view::<MonthlyStatement>().rows().keys(months.clone()).at_least(head.clone());
+    let rows = || {
+        db.view::<MonthlyStatement>()
+            .rows()
+            .keys(months.clone())
+            .at_least(head.clone())
+    };
     views::each_row(rows, |row| {
-        let (opening, moved) = (balance, row.value);
+        let opening = balance;
+        let moved = row.value;
         balance += moved.credits;
         balance += -moved.debits;
-        statements.push(Statement { month: row.key.1, opening, moved, closing: balance });
+        statements.push(Statement {
+            month: row.key.1,
+            opening,
+            moved,
+            closing: balance,
+        });
     })
     .await?;
     Ok(statements)
@@ -85,9 +120,23 @@ pub(crate) fn print(statements: &[Statement], out: &mut impl Write) -> io::Resul
         "{:7}  {:>14}  {:>14}  {:>14}  {:>14}  {:>12}",
         "month", "opening", "credits", "debits", "closing", "transactions"
     )?;
-    for Statement { month, opening, moved: MonthlyStatement { credits, debits, transactions }, closing } in statements {
+    for Statement {
+        month,
+        opening,
+        moved:
+            MonthlyStatement {
+                credits,
+                debits,
+                transactions,
+            },
+        closing,
+    } in statements
+    {
         let month = month.to_string();
-        writeln!(out, "{month:7}  {opening:>14}  {credits:>14}  {debits:>14}  {closing:>14}  {transactions:>12}")?;
+        writeln!(
+            out,
+            "{month:7}  {opening:>14}  {credits:>14}  {debits:>14}  {closing:>14}  {transactions:>12}"
+        )?;
     }
     Ok(())
 }

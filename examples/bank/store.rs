@@ -18,7 +18,10 @@ pub(crate) async fn open_existing(url: &str) -> Result<Annals, StoreError> {
 
 /// The URL for people who may look over a shoulder: without user and password.
 pub(crate) fn shown(url: &str) -> String {
-    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+    match url
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)))
+    {
         Some((scheme, place)) => format!("{scheme}://{place}"),
         None => url.to_owned(),
     }

@@ -10,8 +10,18 @@ use crate::account::{Direction, Slip};
 use crate::money::{Money, NoAmount};
 
 /// The first line of such a file.
-pub(crate) const HEADER: [&str; 10] =
-    ["trans_id", "account_id", "date", "type", "operation", "amount", "balance", "k_symbol", "bank", "account"];
+pub(crate) const HEADER: [&str; 10] = [
+    "trans_id",
+    "account_id",
+    "date",
+    "type",
+    "operation",
+    "amount",
+    "balance",
+    "k_symbol",
+    "bank",
+    "account",
+];
 
 /// A transaction of one account. The column `balance` is left out: it follows from the amounts.
 #[derive(Debug, PartialEq)]
@@ -62,7 +72,19 @@ pub(crate) fn is_header(line: &[u8]) -> bool {
 pub(crate) fn parse(row: &[u8]) -> Result<Transaction, BadRow> {
     let row = std::str::from_utf8(row).map_err(|_| BadRow::NotText)?;
     let fields = fields(row)?;
-    let [trans_id, account_id, date, kind, operation, amount, _balance, k_symbol, bank, account] = &fields[..] else {
+    let [
+        trans_id,
+        account_id,
+        date,
+        kind,
+        operation,
+        amount,
+        _balance,
+        k_symbol,
+        bank,
+        account,
+    ] = &fields[..]
+    else {
         return Err(BadRow::Fields(fields.len()));
     };
     let amount: Money = amount.parse()?;
@@ -91,7 +113,10 @@ pub(crate) fn parse(row: &[u8]) -> Result<Transaction, BadRow> {
 }
 
 fn number(field: &'static str, text: &str) -> Result<u64, BadRow> {
-    text.parse().map_err(|_| BadRow::Number { field, text: text.to_owned() })
+    text.parse().map_err(|_| BadRow::Number {
+        field,
+        text: text.to_owned(),
+    })
 }
 
 /// The day that YYMMDD names.
@@ -99,7 +124,9 @@ pub(crate) fn day(text: &str) -> Option<NaiveDate> {
     if text.len() != 6 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let (year, month, day) = (text[..2].parse::<i32>().ok()?, text[2..4].parse().ok()?, text[4..].parse().ok()?);
+    let year = text[..2].parse::<i32>().ok()?;
+    let month = text[2..4].parse().ok()?;
+    let day = text[4..].parse().ok()?;
     NaiveDate::from_ymd_opt(1900 + year, month, day)
 }
 
@@ -134,7 +161,11 @@ fn closing_quote(quoted: &str) -> Result<(Cow<'_, str>, &str), BadRow> {
         let after = &quoted[quote + 1..];
         if !after.starts_with('"') {
             let text = &quoted[..quote];
-            let text = if from == 0 { Cow::Borrowed(text) } else { Cow::Owned(text.replace("\"\"", "\"")) };
+            let text = if from == 0 {
+                Cow::Borrowed(text)
+            } else {
+                Cow::Owned(text.replace("\"\"", "\""))
+            };
             return Ok((text, after));
         }
         from = quote + 2;
@@ -153,13 +184,21 @@ mod tests {
         let transaction = parse(quoted).unwrap();
         assert_eq!(transaction, parse(bare).unwrap());
         assert_eq!(transaction.amount, Money::crowns(5_123));
-        assert_eq!(transaction.occurred_at().to_rfc3339(), "1993-01-05T00:00:00+00:00");
+        assert_eq!(
+            transaction.occurred_at().to_rfc3339(),
+            "1993-01-05T00:00:00+00:00"
+        );
     }
 
     #[test]
     fn what_the_bank_noted_is_kept_to_the_letter() {
-        let slip = parse(br#"1;2;931231;VYBER;"a ""b""; c";0.07;0;" ";;"#).unwrap().slip;
-        assert_eq!((&*slip.kind, &*slip.operation, &*slip.k_symbol), ("VYBER", "a \"b\"; c", " "));
+        let slip = parse(br#"1;2;931231;VYBER;"a ""b""; c";0.07;0;" ";;"#)
+            .unwrap()
+            .slip;
+        assert_eq!(
+            (&*slip.kind, &*slip.operation, &*slip.k_symbol),
+            ("VYBER", "a \"b\"; c", " ")
+        );
     }
 
     #[test]
@@ -177,12 +216,30 @@ mod tests {
             ("1;2;930101;PRIJEM;;1", "it has 6 fields instead of 10"),
             ("x;2;930101;PRIJEM;;1;;;;", "trans_id `x` is not a number"),
             ("1;;930101;PRIJEM;;1;;;;", "account_id `` is not a number"),
-            ("1;2;930231;PRIJEM;;1;;;;", "date `930231` is not a day as YYMMDD"),
-            ("1;2;930101;prijem;;1;;;;", "type `prijem` is neither PRIJEM nor VYDAJ nor VYBER"),
-            ("1;2;930101;VYDAJ;;1.005;;;;", "`1.005` is not an amount in crowns and halers"),
-            ("1;2;930101;VYDAJ;;-1;;;;", "amount -1.00 is below nothing; the type says the direction"),
-            ("1;2;930101;\"VYDAJ;;1;;;;", "a quote is not closed, or stands inside a field"),
-            ("1;2;930101;\"VYDAJ\"x;;1;;;;", "a quote is not closed, or stands inside a field"),
+            (
+                "1;2;930231;PRIJEM;;1;;;;",
+                "date `930231` is not a day as YYMMDD",
+            ),
+            (
+                "1;2;930101;prijem;;1;;;;",
+                "type `prijem` is neither PRIJEM nor VYDAJ nor VYBER",
+            ),
+            (
+                "1;2;930101;VYDAJ;;1.005;;;;",
+                "`1.005` is not an amount in crowns and halers",
+            ),
+            (
+                "1;2;930101;VYDAJ;;-1;;;;",
+                "amount -1.00 is below nothing; the type says the direction",
+            ),
+            (
+                "1;2;930101;\"VYDAJ;;1;;;;",
+                "a quote is not closed, or stands inside a field",
+            ),
+            (
+                "1;2;930101;\"VYDAJ\"x;;1;;;;",
+                "a quote is not closed, or stands inside a field",
+            ),
         ] {
             assert_eq!(parse(row.as_bytes()).unwrap_err().to_string(), said);
         }

@@ -6,7 +6,9 @@ use std::io::Write;
 use std::time::Instant;
 
 use annals::prelude::*;
-use annals::projections::{Options, RebuildError, RowEntry, RowsOf, StartError, Status, ViewError, ViewKey};
+use annals::projections::{
+    Options, RebuildError, RowEntry, RowsOf, StartError, Status, ViewError, ViewKey,
+};
 use annals::{Partition, StoreError};
 use indicatif::ProgressBar;
 
@@ -31,7 +33,9 @@ pub(crate) async fn up(db: Annals, bar: &ProgressBar) -> Result<Program, StartEr
 
 /// The slowest one is what everybody waits for.
 fn show(all: &[Status], bar: &ProgressBar) {
-    let Some(slowest) = all.iter().max_by_key(|status| status.lag_events()) else { return };
+    let Some(slowest) = all.iter().max_by_key(|status| status.lag_events()) else {
+        return;
+    };
     let heads = slowest.slots.iter().flat_map(|slot| slot.head.values());
     let total = heads.map(|head| head.get()).max().unwrap_or_default();
     bar.set_length(total);
@@ -62,14 +66,22 @@ pub(crate) async fn each_row<V: View>(
 }
 
 /// Builds every read model anew, one after another, and says what came of it.
-pub(crate) async fn rebuild(db: &Program, bar: &ProgressBar, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn rebuild(
+    db: &Program,
+    bar: &ProgressBar,
+    out: &mut impl Write,
+) -> Result<(), Box<dyn Error>> {
     rebuild_one::<BalanceChange>(db, bar, out).await?;
     rebuild_one::<MonthlyStatement>(db, bar, out).await?;
     rebuild_one::<DailyVolume>(db, bar, out).await
 }
 
 /// The one that serves goes on serving until the new one is complete. Then the rows of both are compared, and the old one goes.
-async fn rebuild_one<V: View>(db: &Program, bar: &ProgressBar, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+async fn rebuild_one<V: View>(
+    db: &Program,
+    bar: &ProgressBar,
+    out: &mut impl Write,
+) -> Result<(), Box<dyn Error>> {
     let before = Contents::of::<V>(db).await?;
     bar.reset();
     bar.set_message("");
@@ -77,9 +89,11 @@ async fn rebuild_one<V: View>(db: &Program, bar: &ProgressBar, out: &mut impl Wr
     let started = Instant::now();
     let building = match db.rebuild::<V>().begin().await {
         // Somebody else has just begun the same: it is one build, whoever waits for it.
-        Err(RebuildError::AlreadyBuilding(view)) => {
-            db.rebuild::<V>().under_way().await?.ok_or(RebuildError::AlreadyBuilding(view))?
-        }
+        Err(RebuildError::AlreadyBuilding(view)) => db
+            .rebuild::<V>()
+            .under_way()
+            .await?
+            .ok_or(RebuildError::AlreadyBuilding(view))?,
         begun => begun?,
     };
     building
@@ -92,18 +106,37 @@ async fn rebuild_one<V: View>(db: &Program, bar: &ProgressBar, out: &mut impl Wr
     let seconds = started.elapsed().as_secs_f64();
     let after = Contents::of::<V>(db).await?;
 
-    let (events, rows) = (after.events, after.rows);
+    let events = after.events;
+    let rows = after.rows;
     let rate = events as f64 / seconds.max(0.001);
-    write!(out, "{}: {events} events folded anew in {seconds:.2} s ({rate:.0} events/s). ", V::NAME)?;
+    write!(
+        out,
+        "{}: {events} events folded anew in {seconds:.2} s ({rate:.0} events/s). ",
+        V::NAME
+    )?;
     let sample = rows.min(Options::default().verified_keys as u64);
-    write!(out, "Before the switch {sample} rows were folded once more and were the same; ")?;
+    write!(
+        out,
+        "Before the switch {sample} rows were folded once more and were the same; "
+    )?;
     if before.events != events {
-        writeln!(out, "the log went on meanwhile, so the {rows} rows were not compared with those before.")?;
+        writeln!(
+            out,
+            "the log went on meanwhile, so the {rows} rows were not compared with those before."
+        )?;
     } else if before == after {
         writeln!(out, "after it all {rows} rows are as they were.")?;
     } else {
-        writeln!(out, "but its {rows} rows are not the {} from before.", before.rows)?;
-        return Err(format!("view `{}` differs from what it was before; what it was is kept", V::NAME).into());
+        writeln!(
+            out,
+            "but its {rows} rows are not the {} from before.",
+            before.rows
+        )?;
+        return Err(format!(
+            "view `{}` differs from what it was before; what it was is kept",
+            V::NAME
+        )
+        .into());
     }
     db.rebuild::<V>().drop_kept().await?;
     Ok(())
@@ -122,7 +155,9 @@ impl Contents {
     async fn of<V: View>(db: &Program) -> Result<Contents, Box<dyn Error>> {
         loop {
             let before = head(db).await?;
-            let (mut rows, mut digest, mut written) = (0, DefaultHasher::new(), Ok(()));
+            let mut rows = 0;
+            let mut digest = DefaultHasher::new();
+            let mut written = Ok(());
             let everything = || db.view::<V>().rows().at_least(before.clone());
             each_row(everything, |row| {
                 rows += 1;
@@ -136,7 +171,11 @@ impl Contents {
             written?;
             // Rows that were read while the log went on are of no one moment.
             if head(db).await? == before {
-                return Ok(Contents { events: before.position(Partition(0)).get(), rows, digest: digest.finish() });
+                return Ok(Contents {
+                    events: before.position(Partition(0)).get(),
+                    rows,
+                    digest: digest.finish(),
+                });
             }
         }
     }

@@ -22,7 +22,11 @@ pub(crate) struct DailyVolume {
 
 impl Project<AccountEvent> for DailyVolume {
     fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<Day>, Poison> {
-        Ok(event.change().map(|_| Day::of(event.record.occurred_at)).into_iter().collect())
+        Ok(event
+            .change()
+            .map(|_| Day::of(event.record.occurred_at))
+            .into_iter()
+            .collect())
     }
 
     fn on(day: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
@@ -40,24 +44,55 @@ pub(crate) async fn volumes(
     to: Option<Day>,
 ) -> Result<Vec<(Day, DailyVolume)>, ViewError> {
     let head = views::head(db).await?;
-    let days = (from.map_or(Bound::Unbounded, Bound::Included), to.map_or(Bound::Unbounded, Bound::Included));
+    let days = (
+        from.map_or(Bound::Unbounded, Bound::Included),
+        to.map_or(Bound::Unbounded, Bound::Included),
+    );
     let mut volumes = Vec::new();
-    let rows = || db.view::<DailyVolume>().rows().keys(days).at_least(head.clone());
+    let rows = || {
+        db.view::<DailyVolume>()
+            .rows()
+            .keys(days)
+            .at_least(head.clone())
+    };
     views::each_row(rows, |row| volumes.push((row.key, row.value))).await?;
     Ok(volumes)
 }
 
 /// Prints one line a day, and the sum of them.
 pub(crate) fn print(volumes: &[(Day, DailyVolume)], out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "{:10}  {:>12}  {:>16}  {:>16}", "day", "transactions", "credits", "debits")?;
+    writeln!(
+        out,
+        "{:10}  {:>12}  {:>16}  {:>16}",
+        "day", "transactions", "credits", "debits"
+    )?;
     let mut total = DailyVolume::default();
-    for (day, DailyVolume { transactions, credits, debits }) in volumes {
-        writeln!(out, "{day}  {transactions:>12}  {credits:>16}  {debits:>16}")?;
+    for (
+        day,
+        DailyVolume {
+            transactions,
+            credits,
+            debits,
+        },
+    ) in volumes
+    {
+        writeln!(
+            out,
+            "{day}  {transactions:>12}  {credits:>16}  {debits:>16}"
+        )?;
         total.transactions += transactions;
         total.credits += *credits;
         total.debits += *debits;
     }
-    let DailyVolume { transactions, credits, debits } = total;
+    let DailyVolume {
+        transactions,
+        credits,
+        debits,
+    } = total;
     writeln!(out, "{:10}  {:->12}  {:->16}  {:->16}", "", "", "", "")?;
-    writeln!(out, "{:10}  {transactions:>12}  {credits:>16}  {debits:>16}", "total")
+    writeln!(
+        out,
+        "{:10}  {transactions:>12}  {credits:>16}  {debits:>16}",
+        "total"
+    )
 }

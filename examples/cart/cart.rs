@@ -62,8 +62,15 @@ impl Aggregate for Cart {
 
     fn apply(&mut self, event: &CartEvent) {
         match event {
-            CartEvent::Added { sku, quantity, price } => {
-                let line = self.lines.entry(sku.clone()).or_insert(Line { quantity: 0, price: price.clone() });
+            CartEvent::Added {
+                sku,
+                quantity,
+                price,
+            } => {
+                let line = self.lines.entry(sku.clone()).or_insert(Line {
+                    quantity: 0,
+                    price: price.clone(),
+                });
                 line.quantity += quantity;
                 line.price = price.clone();
             }
@@ -81,7 +88,10 @@ impl Aggregate for Cart {
                 }
             }
             CartEvent::CouponApplied { code, percent } => {
-                self.coupon = Some(Coupon { code: code.clone(), percent: *percent });
+                self.coupon = Some(Coupon {
+                    code: code.clone(),
+                    percent: *percent,
+                });
             }
             CartEvent::CheckedOut { .. } => self.checked_out = true,
         }
@@ -113,35 +123,64 @@ pub(crate) enum CartError {
 const QUANTITY_MAX: u32 = 1_000;
 
 impl Cart {
-    pub(crate) fn add(&self, sku: &str, quantity: u32, price: Price) -> Result<CartEvent, CartError> {
+    pub(crate) fn add(
+        &self,
+        sku: &str,
+        quantity: u32,
+        price: Price,
+    ) -> Result<CartEvent, CartError> {
         self.must_be_open()?;
         let there = self.lines.get(sku).map_or(0, |line| line.quantity);
         must_be_a_quantity(quantity)?;
         must_be_a_quantity(there.saturating_add(quantity))?;
         self.must_be_in(&price)?;
-        Ok(CartEvent::Added { sku: sku.to_owned(), quantity, price })
+        Ok(CartEvent::Added {
+            sku: sku.to_owned(),
+            quantity,
+            price,
+        })
     }
 
     pub(crate) fn remove(&self, sku: &str) -> Result<CartEvent, CartError> {
         self.line(sku)?;
-        Ok(CartEvent::Removed { sku: sku.to_owned() })
+        Ok(CartEvent::Removed {
+            sku: sku.to_owned(),
+        })
     }
 
     /// Nothing happens when it is the quantity already: a decision may return no event.
-    pub(crate) fn change_quantity(&self, sku: &str, quantity: u32) -> Result<Option<CartEvent>, CartError> {
+    pub(crate) fn change_quantity(
+        &self,
+        sku: &str,
+        quantity: u32,
+    ) -> Result<Option<CartEvent>, CartError> {
         must_be_a_quantity(quantity)?;
         let changed = self.line(sku)?.quantity != quantity;
-        Ok(changed.then(|| CartEvent::QuantityChanged { sku: sku.to_owned(), quantity }))
+        Ok(changed.then(|| CartEvent::QuantityChanged {
+            sku: sku.to_owned(),
+            quantity,
+        }))
     }
 
-    pub(crate) fn change_price(&self, sku: &str, price: Price) -> Result<Option<CartEvent>, CartError> {
+    pub(crate) fn change_price(
+        &self,
+        sku: &str,
+        price: Price,
+    ) -> Result<Option<CartEvent>, CartError> {
         self.must_be_in(&price)?;
         let changed = self.line(sku)?.price != price;
-        Ok(changed.then(|| CartEvent::PriceChanged { sku: sku.to_owned(), price }))
+        Ok(changed.then(|| CartEvent::PriceChanged {
+            sku: sku.to_owned(),
+            price,
+        }))
     }
 
     /// Decides over two things: this cart, and what all carts have done with the coupon.
-    pub(crate) fn apply_coupon(&self, coupon: &Coupon, uses: &CouponUse) -> Result<CartEvent, CartError> {
+    pub(crate) fn apply_coupon(
+        &self,
+        coupon: &Coupon,
+        uses: &CouponUse,
+    ) -> Result<CartEvent, CartError> {
         self.must_be_open()?;
         if let Some(coupon) = &self.coupon {
             return Err(CartError::HasCoupon(coupon.code.clone()));
@@ -149,7 +188,10 @@ impl Cart {
         if uses.used {
             return Err(CartError::CouponUsed(coupon.code.clone()));
         }
-        Ok(CartEvent::CouponApplied { code: coupon.code.clone(), percent: coupon.percent })
+        Ok(CartEvent::CouponApplied {
+            code: coupon.code.clone(),
+            percent: coupon.percent,
+        })
     }
 
     pub(crate) fn check_out(&self) -> Result<CartEvent, CartError> {
@@ -161,10 +203,20 @@ impl Cart {
     /// What the cart costs, the coupon taken off; nothing, when it is empty.
     pub(crate) fn total(&self) -> Option<Price> {
         let currency = self.currency()?.to_owned();
-        let full: u64 = self.lines.values().map(|line| line.price.cents * u64::from(line.quantity)).sum();
-        let percent = self.coupon.as_ref().map_or(0, |coupon| u64::from(coupon.percent.min(100)));
+        let full: u64 = self
+            .lines
+            .values()
+            .map(|line| line.price.cents * u64::from(line.quantity))
+            .sum();
+        let percent = self
+            .coupon
+            .as_ref()
+            .map_or(0, |coupon| u64::from(coupon.percent.min(100)));
         // A fraction of a cent is the shop's.
-        Some(Price { cents: full - full * percent / 100, currency })
+        Some(Price {
+            cents: full - full * percent / 100,
+            currency,
+        })
     }
 
     fn currency(&self) -> Option<&str> {
@@ -173,16 +225,24 @@ impl Cart {
 
     fn line(&self, sku: &str) -> Result<&Line, CartError> {
         self.must_be_open()?;
-        self.lines.get(sku).ok_or_else(|| CartError::NotInCart(sku.to_owned()))
+        self.lines
+            .get(sku)
+            .ok_or_else(|| CartError::NotInCart(sku.to_owned()))
     }
 
     fn must_be_open(&self) -> Result<(), CartError> {
-        if self.checked_out { Err(CartError::CheckedOut) } else { Ok(()) }
+        if self.checked_out {
+            Err(CartError::CheckedOut)
+        } else {
+            Ok(())
+        }
     }
 
     fn must_be_in(&self, price: &Price) -> Result<(), CartError> {
         match self.currency() {
-            Some(currency) if currency != price.currency => Err(CartError::OtherCurrency(currency.to_owned())),
+            Some(currency) if currency != price.currency => {
+                Err(CartError::OtherCurrency(currency.to_owned()))
+            }
             _ => Ok(()),
         }
     }

@@ -29,6 +29,9 @@ impl Fold for CouponUse {
 impl CouponUse {
     /// The uses of this coupon, as a part of a decision: two carts that try it at the same time cannot both be first.
     pub(crate) fn of(coupon: &Coupon) -> Result<Over<CouponUse>, Invalid> {
-        Ok(CouponUse::over(Query::tagged([Tag::new("coupon", &coupon.code)?])))
+        Ok(CouponUse::over(Query::tagged([Tag::new(
+            "coupon",
+            &coupon.code,
+        )?])))
     }
 }

@@ -3,7 +3,10 @@
 //! `cargo run --example cart` tells a short story in memory. Start reading in `cart.rs`; `coupon.rs` is the decision that crosses
 //! carts, `past.rs` is how old events are read, `sold.rs` a read model that is there at once.
 
-#![allow(clippy::print_stderr, reason = "this is a program, and what went wrong goes to its user")]
+#![allow(
+    clippy::print_stderr,
+    reason = "this is a program, and what went wrong goes to its user"
+)]
 
 mod cart;
 mod coupon;

@@ -14,5 +14,12 @@ pub(crate) struct AddedV1 {
 
 /// From version 1 to 2: prices have a currency, and one event may be about several pieces.
 pub(crate) fn with_currency(AddedV1 { sku, price_cents }: AddedV1) -> CartEvent {
-    CartEvent::Added { sku, quantity: 1, price: Price { cents: price_cents, currency: "EUR".to_owned() } }
+    CartEvent::Added {
+        sku,
+        quantity: 1,
+        price: Price {
+            cents: price_cents,
+            currency: "EUR".to_owned(),
+        },
+    }
 }

@@ -13,13 +13,21 @@ pub(crate) struct Price {
 
 impl Price {
     pub(crate) fn euros(euros: u64, cents: u64) -> Price {
-        Price { cents: euros * 100 + cents, currency: "EUR".to_owned() }
+        Price {
+            cents: euros * 100 + cents,
+            currency: "EUR".to_owned(),
+        }
     }
 }
 
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}.{:02} {}", self.cents / 100, self.cents % 100, self.currency))
+        f.pad(&format!(
+            "{}.{:02} {}",
+            self.cents / 100,
+            self.cents % 100,
+            self.currency
+        ))
     }
 }
 

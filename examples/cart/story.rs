@@ -13,52 +13,91 @@ use crate::sold::Sold;
 
 /// Tells it on a store where nothing has happened yet.
 pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    let db = &db.clone().with(Projection::<Sold>::new().inline()).start().await?;
-    let (ada, ben) = (db.aggregate::<Cart>("ada"), db.aggregate::<Cart>("ben"));
+    let db = &db
+        .clone()
+        .with(Projection::<Sold>::new().inline())
+        .start()
+        .await?;
+    let ada = db.aggregate::<Cart>("ada");
+    let ben = db.aggregate::<Cart>("ben");
 
-    writeln!(out, "Ada's cart is from last year, when prices were bare numbers:\n")?;
+    writeln!(
+        out,
+        "Ada's cart is from last year, when prices were bare numbers:\n"
+    )?;
     record_as_last_year(db).await?;
     show_stored(db, out).await?;
-    writeln!(out, "\nIt reads as one piece at 4.50 EUR today, through an upcaster. Nothing stored was changed.\n")?;
+    writeln!(
+        out,
+        "\nIt reads as one piece at 4.50 EUR today, through an upcaster. Nothing stored was changed.\n"
+    )?;
     show("Ada", &ada.load().await?, out)?;
 
-    writeln!(out, "\nShe takes more tea, and a pot; the price of tea goes up meanwhile.\n")?;
+    writeln!(
+        out,
+        "\nShe takes more tea, and a pot; the price of tea goes up meanwhile.\n"
+    )?;
     ada.run(|cart| cart.change_quantity("tea", 3)).await?;
-    ada.run(|cart| cart.add("pot", 1, Price::euros(24, 0))).await?;
-    ada.run(|cart| cart.add("cups", 2, Price::euros(6, 25))).await?;
+    ada.run(|cart| cart.add("pot", 1, Price::euros(24, 0)))
+        .await?;
+    ada.run(|cart| cart.add("cups", 2, Price::euros(6, 25)))
+        .await?;
     ada.run(|cart| cart.remove("cups")).await?;
-    ada.run(|cart| cart.change_price("tea", Price::euros(4, 90))).await?;
+    ada.run(|cart| cart.change_price("tea", Price::euros(4, 90)))
+        .await?;
     show("Ada", &ada.load().await?, out)?;
 
-    writeln!(out, "\nBen fills a cart too. Both have the coupon SPRING, which works once.\n")?;
-    ben.run(|cart| cart.add("kettle", 1, Price::euros(39, 90))).await?;
-    let spring = Coupon { code: "SPRING".to_owned(), percent: 10 };
+    writeln!(
+        out,
+        "\nBen fills a cart too. Both have the coupon SPRING, which works once.\n"
+    )?;
+    ben.run(|cart| cart.add("kettle", 1, Price::euros(39, 90)))
+        .await?;
+    let spring = Coupon {
+        code: "SPRING".to_owned(),
+        percent: 10,
+    };
     for (name, id) in [("Ada", "ada"), ("Ben", "ben")] {
         // One decision over a cart and over what all carts have done with the coupon. When either changes before it is
         // recorded, it is taken again.
         let boundary = (Cart::at(id), CouponUse::of(&spring)?);
-        let applied = db.decide(boundary, |(cart, uses)| cart.apply_coupon(&spring, uses).map(|event| (event, ())));
+        let applied = db.decide(boundary, |(cart, uses)| {
+            cart.apply_coupon(&spring, uses).map(|event| (event, ()))
+        });
         match applied.await {
             Ok(_) => writeln!(out, "  {name} applies it: {} % off", spring.percent)?,
-            Err(CommandError::Refused(refusal)) => writeln!(out, "  {name} applies it: refused, {refusal}")?,
+            Err(CommandError::Refused(refusal)) => {
+                writeln!(out, "  {name} applies it: refused, {refusal}")?
+            }
             Err(error) => return Err(error.into()),
         }
     }
 
-    writeln!(out, "\nBoth check out, and after that a cart stays as it is.\n")?;
+    writeln!(
+        out,
+        "\nBoth check out, and after that a cart stays as it is.\n"
+    )?;
     for cart in [&ada, &ben] {
         cart.run(Cart::check_out).await?;
     }
     show("Ada", &ada.load().await?, out)?;
     show("Ben", &ben.load().await?, out)?;
-    let late = ben.run(|cart| cart.add("tea", 1, Price::euros(4, 90))).await;
+    let late = ben
+        .run(|cart| cart.add("tea", 1, Price::euros(4, 90)))
+        .await;
     if let Err(CommandError::Refused(refusal @ CartError::CheckedOut)) = late {
         writeln!(out, "\n  Ben wants tea as well: refused, {refusal}")?;
     }
 
-    writeln!(out, "\nWhat was sold is known at once, because it is written with the event:\n")?;
+    writeln!(
+        out,
+        "\nWhat was sold is known at once, because it is written with the event:\n"
+    )?;
     for cart in db.view::<Sold>().rows().await?.rows {
-        let total = cart.value.total.map_or_else(String::new, |total| total.to_string());
+        let total = cart
+            .value
+            .total
+            .map_or_else(String::new, |total| total.to_string());
         writeln!(out, "  {:<6} {total}", cart.key)?;
     }
 
@@ -70,27 +109,55 @@ pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dy
 
 /// Appends `cart.added` in the shape of version 1, byte for byte as a program of last year did.
 pub(crate) async fn record_as_last_year(db: &Annals) -> Result<(), Box<dyn Error>> {
-    let tea = NewEvent::json("cart.added", br#"{"sku":"tea","price_cents":450}"#.as_slice()).schema_version(1);
-    db.store().append(Append::new(StreamId::of("cart", "ada")?, [tea.at(db.clock().now())])).await?;
+    let tea = NewEvent::json(
+        "cart.added",
+        br#"{"sku":"tea","price_cents":450}"#.as_slice(),
+    )
+    .schema_version(1);
+    db.store()
+        .append(Append::new(
+            StreamId::of("cart", "ada")?,
+            [tea.at(db.clock().now())],
+        ))
+        .await?;
     Ok(())
 }
 
 async fn show_stored(db: &Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     for entry in db.aggregate::<Cart>("ada").history().await?.entries {
         let event = &entry.record;
-        writeln!(out, "  {} v{}  {}", event.event_type, event.schema_version, String::from_utf8_lossy(&event.payload))?;
+        writeln!(
+            out,
+            "  {} v{}  {}",
+            event.event_type,
+            event.schema_version,
+            String::from_utf8_lossy(&event.payload)
+        )?;
     }
     Ok(())
 }
 
 fn show(name: &str, cart: &Loaded<Cart>, out: &mut impl Write) -> std::io::Result<()> {
     for (sku, line) in &cart.lines {
-        writeln!(out, "  {name:4} {:>3} x {sku:8} {:>11}", line.quantity, line.price)?;
+        writeln!(
+            out,
+            "  {name:4} {:>3} x {sku:8} {:>11}",
+            line.quantity, line.price
+        )?;
     }
     if let Some(coupon) = &cart.coupon {
-        writeln!(out, "  {name:4}       {:8} {:>7} %", coupon.code, -i16::from(coupon.percent))?;
+        writeln!(
+            out,
+            "  {name:4}       {:8} {:>7} %",
+            coupon.code,
+            -i16::from(coupon.percent)
+        )?;
     }
-    let checked_out = if cart.checked_out { "  checked out" } else { "" };
+    let checked_out = if cart.checked_out {
+        "  checked out"
+    } else {
+        ""
+    };
     match cart.total() {
         Some(total) => writeln!(out, "  {name:4}       total    {total:>11}{checked_out}"),
         None => writeln!(out, "  {name:4}       nothing yet"),

@@ -19,7 +19,9 @@ impl Place {
     fn keys(self) -> &'static [&'static str] {
         match self {
             Place::Enum => &["category", "codec", "crate", "retired"],
-            Place::Struct => &["category", "codec", "crate", "retired", "name", "version", "alias", "upcast"],
+            Place::Struct => &[
+                "category", "codec", "crate", "retired", "name", "version", "alias", "upcast",
+            ],
             Place::Variant => &["name", "version", "alias", "upcast"],
             Place::Field => &["tag"],
         }
@@ -65,14 +67,21 @@ pub(crate) struct Tag {
 impl Attributes {
     pub(crate) fn read(attributes: &[Attribute], place: Place) -> Result<Attributes> {
         let mut read = Attributes::default();
-        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("event")) {
+        for attribute in attributes
+            .iter()
+            .filter(|attribute| attribute.path().is_ident("event"))
+        {
             attribute.parse_nested_meta(|meta| read.take(&meta, place))?;
         }
         Ok(read)
     }
 
     fn take(&mut self, meta: &ParseNestedMeta<'_>, place: Place) -> Result<()> {
-        let key = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
+        let key = meta
+            .path
+            .get_ident()
+            .map(Ident::to_string)
+            .unwrap_or_default();
         if !place.keys().contains(&key.as_str()) {
             return Err(meta.error(unknown(&key, place)));
         }
@@ -102,7 +111,11 @@ pub(crate) fn once<T>(
     read: impl FnOnce(&ParseNestedMeta<'_>) -> Result<T>,
 ) -> Result<()> {
     if slot.is_some() {
-        let key = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
+        let key = meta
+            .path
+            .get_ident()
+            .map(Ident::to_string)
+            .unwrap_or_default();
         return Err(meta.error(format!("`{key}` is said twice")));
     }
     *slot = Some(read(meta)?);
@@ -111,12 +124,20 @@ pub(crate) fn once<T>(
 
 pub(crate) fn path(meta: &ParseNestedMeta<'_>) -> Result<Path> {
     let text: LitStr = meta.value()?.parse()?;
-    text.parse_with(Path::parse_mod_style).map_err(|_| Error::new(text.span(), "this is not a path"))
+    text.parse_with(Path::parse_mod_style)
+        .map_err(|_| Error::new(text.span(), "this is not a path"))
 }
 
 fn tag(meta: &ParseNestedMeta<'_>) -> Result<Tag> {
-    let span = meta.path.get_ident().map_or_else(proc_macro2::Span::call_site, Ident::span);
-    let key = if meta.input.peek(Token![=]) { Some(meta.value()?.parse()?) } else { None };
+    let span = meta
+        .path
+        .get_ident()
+        .map_or_else(proc_macro2::Span::call_site, Ident::span);
+    let key = if meta.input.peek(Token![=]) {
+        Some(meta.value()?.parse()?)
+    } else {
+        None
+    };
     Ok(Tag { span, key })
 }
 
@@ -125,22 +146,32 @@ fn retired(meta: &ParseNestedMeta<'_>) -> Result<Retired> {
     let content;
     parenthesized!(content in meta.input);
     let name: LitStr = content.parse()?;
-    let (mut version, mut upcaster) = (None, None);
+    let mut version = None;
+    let mut upcaster = None;
     if !content.is_empty() {
         content.parse::<Token![,]>()?;
     }
-    let rest = syn::meta::parser(|meta| match meta.path.get_ident().map(Ident::to_string).as_deref() {
+    let rest = syn::meta::parser(|meta| {
+        match meta.path.get_ident().map(Ident::to_string).as_deref() {
         Some("version") => once(&mut version, &meta, |meta| number(&meta.value()?.parse()?)),
         Some("upcast") => once(&mut upcaster, &meta, |meta| meta.value()?.parse()),
         _ => Err(meta.error(
             "`retired` knows `version` and `upcast`: retired(\"cart.coupon_clicked\", version = 1, upcast = to_event)",
         )),
+    }
     });
     rest.parse2(content.parse()?)?;
     let upcaster = upcaster.ok_or_else(|| {
-        Error::new(name.span(), "an event type without a variant needs a function that reads it: `upcast = …`")
+        Error::new(
+            name.span(),
+            "an event type without a variant needs a function that reads it: `upcast = …`",
+        )
     })?;
-    Ok(Retired { name, version: version.unwrap_or(1), upcaster })
+    Ok(Retired {
+        name,
+        version: version.unwrap_or(1),
+        upcaster,
+    })
 }
 
 /// A schema version.
@@ -152,12 +183,25 @@ pub(crate) fn number(literal: &LitInt) -> Result<u32> {
 }
 
 fn unknown(key: &str, place: Place) -> String {
-    let list = |place: Place| place.keys().iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-    let elsewhere = [Place::Variant, Place::Field, Place::Enum].into_iter().find(|place| place.keys().contains(&key));
-    let (place_called, known) = (place.called(), list(place));
+    let list = |place: Place| {
+        place
+            .keys()
+            .iter()
+            .map(|key| format!("`{key}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let elsewhere = [Place::Variant, Place::Field, Place::Enum]
+        .into_iter()
+        .find(|place| place.keys().contains(&key));
+    let place_called = place.called();
+    let known = list(place);
     match elsewhere {
         Some(elsewhere) if place != Place::Field || elsewhere != Place::Field => {
-            format!("`{key}` belongs on {}; {place_called} knows {known}", elsewhere.called())
+            format!(
+                "`{key}` belongs on {}; {place_called} knows {known}",
+                elsewhere.called()
+            )
         }
         _ => format!("unknown attribute `{key}`; {place_called} knows {known}"),
     }

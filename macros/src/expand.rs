@@ -35,7 +35,12 @@ impl<'a> Type<'a> {
         let place = match &input.data {
             Data::Enum(_) => Place::Enum,
             Data::Struct(_) => Place::Struct,
-            Data::Union(_) => return Err(Error::new_spanned(&input.ident, "a union cannot be an event")),
+            Data::Union(_) => {
+                return Err(Error::new_spanned(
+                    &input.ident,
+                    "a union cannot be an event",
+                ));
+            }
         };
         let mut said = Attributes::read(&input.attrs, place)?;
         let category = said.category.as_ref().ok_or_else(|| {
@@ -44,22 +49,43 @@ impl<'a> Type<'a> {
         })?;
         let category = name::category(category)?;
         let annals = said.annals.take().unwrap_or_else(|| parse_quote!(::annals));
-        let codec = said.codec.take().unwrap_or_else(|| parse_quote!(#annals::Json));
+        let codec = said
+            .codec
+            .take()
+            .unwrap_or_else(|| parse_quote!(#annals::Json));
         let retired = std::mem::take(&mut said.retired);
-        let retired = retired
-            .into_iter()
-            .map(|Retired { name, version, upcaster }| Ok((Named::given(&name)?, version, upcaster)));
+        let retired = retired.into_iter().map(
+            |Retired {
+                 name,
+                 version,
+                 upcaster,
+             }| Ok((Named::given(&name)?, version, upcaster)),
+        );
         let retired = retired.collect::<Result<_>>()?;
         let kinds = match &input.data {
             Data::Enum(data) => variants(input, data, &category)?,
             Data::Struct(data) => {
                 let around = serde_form::of_struct(&input.attrs)?;
-                vec![Kind::new(&category, &input.ident, said, &data.fields, &around)?]
+                vec![Kind::new(
+                    &category,
+                    &input.ident,
+                    said,
+                    &data.fields,
+                    &around,
+                )?]
             }
             Data::Union(_) => Vec::new(),
         };
         let is_enum = place == Place::Enum;
-        let read = Type { input, annals, codec, category, kinds, retired, is_enum };
+        let read = Type {
+            input,
+            annals,
+            codec,
+            category,
+            kinds,
+            retired,
+            is_enum,
+        };
         read.names_are_apart()?;
         Ok(read)
     }
@@ -71,10 +97,16 @@ impl<'a> Type<'a> {
                 (1..=kind.version).map(move |version| (named, version, format!("`{}`", kind.ident)))
             })
         });
-        let of_retired = self.retired.iter().map(|(named, version, _)| (named, *version, "`retired`".to_owned()));
+        let of_retired = self
+            .retired
+            .iter()
+            .map(|(named, version, _)| (named, *version, "`retired`".to_owned()));
         for (named, version, owner) in of_kinds.chain(of_retired) {
             if let Some(first) = taken.insert((&named.name, version), owner.clone()) {
-                let why = format!("`{}` v{version} is stored by {first} and by {owner}", named.name);
+                let why = format!(
+                    "`{}` v{version} is stored by {first} and by {owner}",
+                    named.name
+                );
                 return Err(Error::new(named.span, why));
             }
         }
@@ -82,10 +114,18 @@ impl<'a> Type<'a> {
     }
 
     fn implementation(&self) -> TokenStream {
-        let Type { input, annals, category, .. } = self;
+        let Type {
+            input,
+            annals,
+            category,
+            ..
+        } = self;
         let ident = &input.ident;
-        let (shapes, shape, tags) = (self.shapes(), self.shape(), self.tags());
-        let (encode, decode) = (self.encode(), self.decode());
+        let shapes = self.shapes();
+        let shape = self.shape();
+        let tags = self.tags();
+        let encode = self.encode();
+        let decode = self.decode();
         quote! {
             #[automatically_derived]
             #[allow(deprecated, unused_qualifications, clippy::all, clippy::absolute_paths, clippy::pedantic)]
@@ -116,17 +156,29 @@ impl<'a> Type<'a> {
                 old.push(self.old_shape(&alias.name, kind.version, &kind.fields));
             }
             for (below, upcaster) in kind.upcasters.iter().enumerate().rev() {
-                let (version, read_by) = (to_version(below), read_by(upcaster));
-                old.extend(kind.names().map(|named| self.old_shape(&named.name, version, &read_by)));
+                let version = to_version(below);
+                let read_by = read_by(upcaster);
+                old.extend(
+                    kind.names()
+                        .map(|named| self.old_shape(&named.name, version, &read_by)),
+                );
             }
         }
         let retired = self.retired.iter();
-        old.extend(retired.map(|(named, version, upcaster)| self.old_shape(&named.name, *version, &read_by(upcaster))));
+        old.extend(retired.map(|(named, version, upcaster)| {
+            self.old_shape(&named.name, *version, &read_by(upcaster))
+        }));
         quote!(#(#current,)* #(#old,)*)
     }
 
     fn current_shape(&self, kind: &Kind) -> TokenStream {
-        shape(&self.annals, &kind.name.name, kind.version, true, &kind.fields)
+        shape(
+            &self.annals,
+            &kind.name.name,
+            kind.version,
+            true,
+            &kind.fields,
+        )
     }
 
     fn old_shape(&self, name: &str, version: u32, fields: &str) -> TokenStream {
@@ -135,7 +187,8 @@ impl<'a> Type<'a> {
 
     fn shape(&self) -> TokenStream {
         let arms = self.kinds.iter().map(|kind| {
-            let (pattern, shape) = (self.pattern(kind, &[]), self.current_shape(kind));
+            let pattern = self.pattern(kind, &[]);
+            let shape = self.current_shape(kind);
             quote!(#pattern => &#shape)
         });
         quote!(match self { #(#arms,)* })
@@ -147,8 +200,9 @@ impl<'a> Type<'a> {
         }
         let arms = self.kinds.iter().map(|kind| {
             let fields = kind.tags.iter().enumerate();
-            let (bound, push): (Vec<_>, Vec<_>) =
-                fields.map(|(at, field)| field.bind_and_push(at, &self.annals)).unzip();
+            let (bound, push): (Vec<_>, Vec<_>) = fields
+                .map(|(at, field)| field.bind_and_push(at, &self.annals))
+                .unzip();
             let pattern = self.pattern(kind, &bound);
             quote!(#pattern => { #(#push)* })
         });
@@ -161,20 +215,31 @@ impl<'a> Type<'a> {
 
     fn pattern(&self, kind: &Kind, bound: &[TokenStream]) -> TokenStream {
         let variant = &kind.ident;
-        if self.is_enum { quote!(Self::#variant { #(#bound,)* .. }) } else { quote!(Self { #(#bound,)* .. }) }
+        if self.is_enum {
+            quote!(Self::#variant { #(#bound,)* .. })
+        } else {
+            quote!(Self { #(#bound,)* .. })
+        }
     }
 
     fn encode(&self) -> TokenStream {
-        let (annals, codec) = (&self.annals, &self.codec);
-        let helper = if self.is_enum { quote!(encode_variant) } else { quote!(encode_plain) };
+        let annals = &self.annals;
+        let codec = &self.codec;
+        let helper = if self.is_enum {
+            quote!(encode_variant)
+        } else {
+            quote!(encode_plain)
+        };
         // A type that serde cannot write is pointed at by its name.
         quote_spanned!(seen_at(self.input.ident.span())=> #annals::derive::#helper::<#codec, Self>(self))
     }
 
     fn decode(&self) -> TokenStream {
-        let (annals, codec) = (&self.annals, &self.codec);
+        let annals = &self.annals;
+        let codec = &self.codec;
         let current = self.kinds.iter().enumerate().map(|(index, kind)| {
-            let (names, version) = (kind.names().map(|named| &named.name), kind.version);
+            let names = kind.names().map(|named| &named.name);
+            let version = kind.version;
             let read = if self.is_enum {
                 let index = u32::try_from(index).unwrap_or(u32::MAX);
                 quote_spanned!(seen_at(self.input.ident.span())=> #annals::derive::decode_variant::<#codec, Self>(__stored, #index)?)
@@ -185,13 +250,15 @@ impl<'a> Type<'a> {
         });
         let old = self.kinds.iter().flat_map(|kind| {
             (0..kind.upcasters.len()).map(move |below| {
-                let (names, version) = (kind.names().map(|named| &named.name), to_version(below));
+                let names = kind.names().map(|named| &named.name);
+                let version = to_version(below);
                 let read = self.upcast(&kind.upcasters[below..]);
                 quote!((#(#names)|*, #version) => { #read })
             })
         });
         let retired = self.retired.iter().map(|(named, version, upcaster)| {
-            let (name, read) = (&named.name, self.upcast(std::slice::from_ref(upcaster)));
+            let name = &named.name;
+            let read = self.upcast(std::slice::from_ref(upcaster));
             quote!((#name, #version) => { #read })
         });
         quote! {
@@ -206,7 +273,8 @@ impl<'a> Type<'a> {
 
     /// Reads what the first function takes, and hands it from one to the next.
     fn upcast(&self, functions: &[ExprPath]) -> TokenStream {
-        let (annals, codec) = (&self.annals, &self.codec);
+        let annals = &self.annals;
+        let codec = &self.codec;
         let steps = functions.iter().enumerate().map(|(at, function)| {
             let into = if at + 1 == functions.len() { quote!(Self) } else { quote!(_) };
             // A function that does not fit is pointed at, not the derive.
@@ -223,7 +291,10 @@ impl<'a> Type<'a> {
 fn variants(input: &DeriveInput, data: &DataEnum, category: &str) -> Result<Vec<Kind>> {
     let around_all = serde_form::of_enum(&input.attrs)?;
     if data.variants.is_empty() {
-        return Err(Error::new_spanned(&input.ident, "an enum of events has at least one variant"));
+        return Err(Error::new_spanned(
+            &input.ident,
+            "an enum of events has at least one variant",
+        ));
     }
     let mut kinds = Vec::new();
     let mut wrong: Option<Error> = None;

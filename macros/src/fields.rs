@@ -3,7 +3,9 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, Field, Fields, GenericArgument, Ident, Index, Member, Path, PathArguments, Result, Type};
+use syn::{
+    Error, Field, Fields, GenericArgument, Ident, Index, Member, Path, PathArguments, Result, Type,
+};
 
 use crate::attribute::{Attributes, Place};
 use crate::expand::seen_at;
@@ -11,7 +13,11 @@ use crate::{serde_form, text};
 
 /// The fields as they stand in the source, with what serde is told about them: `{ owner: String, cents: i64 }`.
 pub(crate) fn as_text(fields: &Fields, around: &[String]) -> Result<String> {
-    let told = fields.iter().map(one_as_text).collect::<Result<Vec<_>>>()?.join(", ");
+    let told = fields
+        .iter()
+        .map(one_as_text)
+        .collect::<Result<Vec<_>>>()?
+        .join(", ");
     let told = match fields {
         Fields::Named(_) if told.is_empty() => "{}".to_owned(),
         Fields::Named(_) => format!("{{ {told} }}"),
@@ -23,7 +29,10 @@ pub(crate) fn as_text(fields: &Fields, around: &[String]) -> Result<String> {
 
 fn one_as_text(field: &Field) -> Result<String> {
     let ty = text::of(field.ty.to_token_stream());
-    let told = field.ident.as_ref().map_or(ty.clone(), |name| format!("{name}: {ty}"));
+    let told = field
+        .ident
+        .as_ref()
+        .map_or(ty.clone(), |name| format!("{name}: {ty}"));
     Ok(with_serde(&serde_form::of_field(&field.attrs)?, told))
 }
 
@@ -32,7 +41,11 @@ fn with_serde(serde: &[String], told: String) -> String {
         return told;
     }
     let serde = format!("#[serde({})]", serde.join(", "));
-    if told.is_empty() { serde } else { format!("{serde} {told}") }
+    if told.is_empty() {
+        serde
+    } else {
+        format!("{serde} {told}")
+    }
 }
 
 /// A field whose value is a tag.
@@ -47,7 +60,9 @@ impl TagField {
     pub(crate) fn of(fields: &Fields) -> Result<Vec<TagField>> {
         let mut marked = Vec::new();
         for (at, field) in fields.iter().enumerate() {
-            let Some(tag) = Attributes::read(&field.attrs, Place::Field)?.tag else { continue };
+            let Some(tag) = Attributes::read(&field.attrs, Place::Field)?.tag else {
+                continue;
+            };
             let (member, own_name) = match &field.ident {
                 Some(name) => (Member::Named(name.clone()), Some(name.to_string())),
                 None => (Member::Unnamed(Index::from(at)), None),
@@ -56,17 +71,25 @@ impl TagField {
                 (Some(key), _) => legal(&key.value(), key)?,
                 (None, Some(own_name)) => own_name.trim_start_matches("r#").to_owned(),
                 (None, None) => {
-                    return Err(Error::new(tag.span, "a field without a name needs a key: `#[event(tag = \"…\")]`"));
+                    return Err(Error::new(
+                        tag.span,
+                        "a field without a name needs a key: `#[event(tag = \"…\")]`",
+                    ));
                 }
             };
-            marked.push(TagField { member, key, ty: field.ty.clone() });
+            marked.push(TagField {
+                member,
+                key,
+                ty: field.ty.clone(),
+            });
         }
         Ok(marked)
     }
 
     /// The pattern's part that binds the field, and what pushes its tags onto `__tags`.
     pub(crate) fn bind_and_push(&self, at: usize, annals: &Path) -> (TokenStream, TokenStream) {
-        let (member, bound) = (&self.member, Ident::new(&format!("__field_{at}"), seen_at(self.ty.span())));
+        let member = &self.member;
+        let bound = Ident::new(&format!("__field_{at}"), seen_at(self.ty.span()));
         (quote!(#member: #bound), self.push(&self.ty, &bound, annals))
     }
 
@@ -101,7 +124,11 @@ pub(crate) fn inner<'t>(ty: &'t Type, wrapper: &str) -> Option<&'t Type> {
         Type::Group(group) => inner(&group.elem, wrapper),
         Type::Paren(paren) => inner(&paren.elem, wrapper),
         Type::Path(path) => {
-            let last = path.path.segments.last().filter(|last| last.ident == wrapper)?;
+            let last = path
+                .path
+                .segments
+                .last()
+                .filter(|last| last.ident == wrapper)?;
             match &last.arguments {
                 PathArguments::AngleBracketed(arguments) => match arguments.args.first()? {
                     GenericArgument::Type(inner) => Some(inner),

@@ -28,7 +28,10 @@ pub(crate) struct Named {
 
 impl Named {
     pub(crate) fn given(literal: &LitStr) -> Result<Named> {
-        Ok(Named { name: name::given(literal)?, span: literal.span() })
+        Ok(Named {
+            name: name::given(literal)?,
+            span: literal.span(),
+        })
     }
 }
 
@@ -42,16 +45,26 @@ impl Kind {
     ) -> Result<Kind> {
         let name = match &said.name {
             Some(name) => Named::given(name)?,
-            None => Named { name: name::derived(category, ident)?, span: ident.span() },
+            None => Named {
+                name: name::derived(category, ident)?,
+                span: ident.span(),
+            },
         };
         let version = said.version.as_ref().map_or(Ok(1), number)?;
         let at = said.version.as_ref().map_or(ident.span(), LitInt::span);
         Ok(Kind {
             ident: ident.clone(),
             name,
-            aliases: said.aliases.iter().map(Named::given).collect::<Result<_>>()?,
+            aliases: said
+                .aliases
+                .iter()
+                .map(Named::given)
+                .collect::<Result<_>>()?,
             version,
-            upcasters: said.upcasters.unwrap_or_else(Upcasters::none).below(version, at)?,
+            upcasters: said
+                .upcasters
+                .unwrap_or_else(Upcasters::none)
+                .below(version, at)?,
             fields: fields::as_text(fields, around)?,
             tags: TagField::of(fields)?,
         })

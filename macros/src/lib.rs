@@ -155,7 +155,9 @@ use syn::{DeriveInput, parse_macro_input};
 #[proc_macro_derive(Event, attributes(event))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    expand::event(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+    expand::event(&input)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
 }
 
 /// Makes a type the rows of a read model.
@@ -229,5 +231,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(View, attributes(view))]
 pub fn derive_view(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    view::view(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+    view::view(&input)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
 }

@@ -30,7 +30,10 @@ pub(crate) fn given(name: &LitStr) -> Result<String> {
 /// The name that follows from the Rust one.
 pub(crate) fn derived(category: &str, ident: &Ident) -> Result<String> {
     let rust = ident.to_string();
-    legal(format!("{category}.{}", snake_case(rust.trim_start_matches("r#"))), ident.span())
+    legal(
+        format!("{category}.{}", snake_case(rust.trim_start_matches("r#"))),
+        ident.span(),
+    )
 }
 
 fn legal(name: String, span: Span) -> Result<String> {
@@ -55,7 +58,8 @@ fn snake_case(rust: &str) -> String {
     let mut letters = rust.chars().peekable();
     let mut before = '_';
     while let Some(letter) = letters.next() {
-        let last_of_capitals = before.is_uppercase() && letters.peek().is_some_and(|next| next.is_lowercase());
+        let last_of_capitals =
+            before.is_uppercase() && letters.peek().is_some_and(|next| next.is_lowercase());
         if letter.is_uppercase() && before != '_' && (!before.is_uppercase() || last_of_capitals) {
             snake.push('_');
         }

@@ -25,21 +25,30 @@ const OF_VARIANTS: &[&str] = &["rename_all", "with", "serialize_with", "deserial
 
 const OF_ENUMS: &[&str] = &["rename_all_fields", "deny_unknown_fields"];
 
-const OF_STRUCTS: &[&str] =
-    &["rename_all", "default", "deny_unknown_fields", "transparent", "from", "try_from", "into"];
+const OF_STRUCTS: &[&str] = &[
+    "rename_all",
+    "default",
+    "deny_unknown_fields",
+    "transparent",
+    "from",
+    "try_from",
+    "into",
+];
 
-const NAME_STANDS_BESIDE: &str =
-    "the type's name is stored beside the payload, so serde must not write it into the payload: leave this out";
-const NOT_AN_ENUM: &str =
-    "events are read and written variant by variant, and this makes serde see another type: leave this out";
+const NAME_STANDS_BESIDE: &str = "the type's name is stored beside the payload, so serde must not write it into the payload: leave this out";
+const NOT_AN_ENUM: &str = "events are read and written variant by variant, and this makes serde see another type: leave this out";
 const NOT_WRITTEN: &str = "every variant is an event type that must be written and read: leave this out, and take a variant that is no longer \
      wanted out of the enum with `#[event(retired(…))]`";
-const REMOTE: &str = "this implements serde's traits for another type and not for this one: leave this out";
+const REMOTE: &str =
+    "this implements serde's traits for another type and not for this one: leave this out";
 
 const REFUSED_ON_ENUMS: &[(&str, &str)] = &[
     ("tag", NAME_STANDS_BESIDE),
     ("content", NAME_STANDS_BESIDE),
-    ("untagged", "events are read by the variant that their name says, never by trial: leave this out"),
+    (
+        "untagged",
+        "events are read by the variant that their name says, never by trial: leave this out",
+    ),
     ("from", NOT_AN_ENUM),
     ("try_from", NOT_AN_ENUM),
     ("into", NOT_AN_ENUM),
@@ -55,8 +64,14 @@ const REFUSED_ON_VARIANTS: &[(&str, &str)] = &[
     ("skip", NOT_WRITTEN),
     ("skip_serializing", NOT_WRITTEN),
     ("skip_deserializing", NOT_WRITTEN),
-    ("other", "a name that no variant has is an error, so that no event is taken for another: leave this out"),
-    ("untagged", "events are read by the variant that their name says, never by trial: leave this out"),
+    (
+        "other",
+        "a name that no variant has is an error, so that no event is taken for another: leave this out",
+    ),
+    (
+        "untagged",
+        "events are read by the variant that their name says, never by trial: leave this out",
+    ),
 ];
 
 /// The attributes of an enum, as far as they change what its variants store.
@@ -81,12 +96,21 @@ pub(crate) fn of_field(attributes: &[Attribute]) -> Result<Vec<String>> {
 
 fn read(attributes: &[Attribute], told: &[&str], refused: &[(&str, &str)]) -> Result<Vec<String>> {
     let mut kept = Vec::new();
-    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+    for attribute in attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("serde"))
+    {
         // What does not parse is serde's to complain about.
-        let Ok(said) = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated) else { continue };
+        let Ok(said) = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated)
+        else {
+            continue;
+        };
         for meta in said {
             if let Some((key, why)) = refused.iter().find(|(key, _)| meta.path().is_ident(key)) {
-                return Err(Error::new_spanned(&meta, format!("`#[serde({key})]` on an event type: {why}")));
+                return Err(Error::new_spanned(
+                    &meta,
+                    format!("`#[serde({key})]` on an event type: {why}"),
+                ));
             }
             if told.iter().any(|key| meta.path().is_ident(key)) {
                 kept.push(text::of(quote::quote!(#meta)));

@@ -81,8 +81,16 @@ impl Text {
                 self.then = Then::Space;
             }
             _ => {
-                self.push(symbol, self.then == Then::Space || (symbol == "'" && self.then == Then::SpaceBeforeWord));
-                self.then = if symbol == ">" { Then::SpaceBeforeWord } else { Then::Nothing };
+                self.push(
+                    symbol,
+                    self.then == Then::Space
+                        || (symbol == "'" && self.then == Then::SpaceBeforeWord),
+                );
+                self.then = if symbol == ">" {
+                    Then::SpaceBeforeWord
+                } else {
+                    Then::Nothing
+                };
             }
         }
     }
@@ -113,7 +121,10 @@ mod tests {
             "[u8; { 1 }]",
         ] {
             assert_eq!(of(source.parse().unwrap()), source);
-            let spread = source.replace('<', " < ").replace('(', " ( ").replace(',', " , ");
+            let spread = source
+                .replace('<', " < ")
+                .replace('(', " ( ")
+                .replace(',', " , ");
             assert_eq!(of(spread.parse().unwrap()), source);
         }
     }

@@ -16,22 +16,29 @@ pub(crate) struct Upcasters {
 
 impl Upcasters {
     pub(crate) fn none() -> Upcasters {
-        Upcasters { steps: BTreeMap::new() }
+        Upcasters {
+            steps: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn read(meta: &ParseNestedMeta<'_>) -> Result<Upcasters> {
         let content;
         parenthesized!(content in meta.input);
         let mut upcasters = Upcasters::none();
-        let steps = Punctuated::<(LitInt, ExprPath), Token![,]>::parse_terminated_with(&content, |step| {
-            let version = step.parse()?;
-            step.parse::<Token![=]>()?;
-            Ok((version, step.parse()?))
-        })?;
+        let steps =
+            Punctuated::<(LitInt, ExprPath), Token![,]>::parse_terminated_with(&content, |step| {
+                let version = step.parse()?;
+                step.parse::<Token![=]>()?;
+                Ok((version, step.parse()?))
+            })?;
         for (version, function) in steps {
-            let (number, span) = (number(&version)?, version.span());
+            let number = number(&version)?;
+            let span = version.span();
             if upcasters.steps.insert(number, (span, function)).is_some() {
-                return Err(Error::new(span, format!("version {number} has two upcasters")));
+                return Err(Error::new(
+                    span,
+                    format!("version {number} has two upcasters"),
+                ));
             }
         }
         Ok(upcasters)
@@ -46,13 +53,21 @@ impl Upcasters {
             return Err(Error::new(*span, why));
         }
         if let Some(missing) = (1..current).find(|version| !self.steps.contains_key(version)) {
-            let into = if missing + 1 == current { "the event type" } else { "the shape of the version after it" };
+            let into = if missing + 1 == current {
+                "the event type"
+            } else {
+                "the shape of the version after it"
+            };
             let why = format!(
                 "version {missing} has no upcaster, and events of it may be stored: \
                  add `{missing} = …` to `upcast(…)`, a function from its shape to {into}"
             );
             return Err(Error::new(at, why));
         }
-        Ok(self.steps.into_values().map(|(_, function)| function).collect())
+        Ok(self
+            .steps
+            .into_values()
+            .map(|(_, function)| function)
+            .collect())
     }
 }

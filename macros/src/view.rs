@@ -12,36 +12,48 @@ use crate::fields::inner;
 use crate::name;
 use attribute::{Attributes, Keeps, counted, is_index};
 
-const NEEDS_NAME: &str = "a view needs the name under which it is stored, for good: `#[view(name = \"balances\", …)]`";
-const NEEDS_EVENTS: &str = "a view is folded from events, name their types: `#[view(…, events(AccountEvent))]`";
-const NO_ORDER: &str =
-    "its entries have no order, so equal rows would be stored as different bytes: use a `BTreeMap` or a `BTreeSet`";
-const NOT_STORED: &str =
-    "a row is read back from what is stored, and what is left out would be lost then: leave this out";
+const NEEDS_NAME: &str =
+    "a view needs the name under which it is stored, for good: `#[view(name = \"balances\", …)]`";
+const NEEDS_EVENTS: &str =
+    "a view is folded from events, name their types: `#[view(…, events(AccountEvent))]`";
+const NO_ORDER: &str = "its entries have no order, so equal rows would be stored as different bytes: use a `BTreeMap` or a `BTreeSet`";
+const NOT_STORED: &str = "a row is read back from what is stored, and what is left out would be lost then: leave this out";
 
 /// The `impl View` of a type, or what is wrong with it.
 pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
     if !input.generics.params.is_empty() {
-        let why = "a view has no generic parameters: what is stored under its name must be one shape";
+        let why =
+            "a view has no generic parameters: what is stored under its name must be one shape";
         return Err(Error::new_spanned(&input.generics, why));
     }
     let said = Attributes::read(&input.attrs)?;
-    let name = name::given(said.name.as_ref().ok_or_else(|| Error::new_spanned(&input.ident, NEEDS_NAME))?)?;
+    let name = name::given(
+        said.name
+            .as_ref()
+            .ok_or_else(|| Error::new_spanned(&input.ident, NEEDS_NAME))?,
+    )?;
     let version = said.version.as_ref().map_or(Ok(1), counted)?;
     if said.events.is_empty() {
         return Err(Error::new_spanned(&input.ident, NEEDS_EVENTS));
     }
-    let annals = said.annals.unwrap_or_else(|| parse_quote!(::annals::projections));
+    let annals = said
+        .annals
+        .unwrap_or_else(|| parse_quote!(::annals::projections));
     let indexes = indexes(&input.data)?;
-    let (ident, events) = (&input.ident, &said.events);
+    let ident = &input.ident;
+    let events = &said.events;
     let keeps = match said.keeps {
         None => quote!(Present),
         Some(Keeps::History) => quote!(History),
         Some(Keeps::Bitemporal) => quote!(Bitemporal),
     };
-    let key = said.key.unwrap_or_else(|| parse_quote!(::std::string::String));
+    let key = said
+        .key
+        .unwrap_or_else(|| parse_quote!(::std::string::String));
     // A type of events that the view does not fold is pointed at where it is named.
-    let handlers = events.iter().map(|event| quote_spanned!(seen_at(event.span())=> .on::<#event>()));
+    let handlers = events
+        .iter()
+        .map(|event| quote_spanned!(seen_at(event.span())=> .on::<#event>()));
     let names = indexes.iter().map(|index| &index.name);
     let entries = indexes.iter().map(|index| index.entry(&annals));
     Ok(quote! {
@@ -94,17 +106,32 @@ impl IndexField<'_> {
 fn indexes(data: &Data) -> Result<Vec<IndexField<'_>>> {
     let fields: Vec<(&Field, bool)> = match data {
         Data::Struct(data) => data.fields.iter().map(|field| (field, true)).collect(),
-        Data::Enum(data) => data.variants.iter().flat_map(|of| of.fields.iter().map(|field| (field, false))).collect(),
-        Data::Union(data) => return Err(Error::new_spanned(data.union_token, "a union cannot be a view")),
+        Data::Enum(data) => data
+            .variants
+            .iter()
+            .flat_map(|of| of.fields.iter().map(|field| (field, false)))
+            .collect(),
+        Data::Union(data) => {
+            return Err(Error::new_spanned(
+                data.union_token,
+                "a union cannot be a view",
+            ));
+        }
     };
     let mut indexes = Vec::new();
     for (field, of_struct) in fields {
         keeps_its_value(field)?;
-        let Some(at) = is_index(&field.attrs)? else { continue };
+        let Some(at) = is_index(&field.attrs)? else {
+            continue;
+        };
         match &field.ident {
             Some(member) if of_struct => {
                 let name = member.to_string().trim_start_matches("r#").to_owned();
-                indexes.push(IndexField { name, member, ty: &field.ty });
+                indexes.push(IndexField {
+                    name,
+                    member,
+                    ty: &field.ty,
+                });
             }
             _ => {
                 return Err(Error::new(
@@ -120,15 +147,27 @@ fn indexes(data: &Data) -> Result<Vec<IndexField<'_>>> {
 /// Refuses fields that do not come back from the store as they went, or not in the same bytes.
 fn keeps_its_value(field: &Field) -> Result<()> {
     if let Some(unordered) = unordered(field.ty.to_token_stream()) {
-        return Err(Error::new(unordered.span(), format!("a row cannot hold a `{unordered}`: {NO_ORDER}")));
+        return Err(Error::new(
+            unordered.span(),
+            format!("a row cannot hold a `{unordered}`: {NO_ORDER}"),
+        ));
     }
-    for attribute in field.attrs.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+    for attribute in field
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("serde"))
+    {
         // What does not parse is serde's to complain about.
         let list = syn::punctuated::Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated;
-        let Ok(said) = attribute.parse_args_with(list) else { continue };
+        let Ok(said) = attribute.parse_args_with(list) else {
+            continue;
+        };
         for key in ["skip", "skip_serializing", "skip_deserializing"] {
             if let Some(meta) = said.iter().find(|meta| meta.path().is_ident(key)) {
-                return Err(Error::new_spanned(meta, format!("`#[serde({key})]` on a field of a view: {NOT_STORED}")));
+                return Err(Error::new_spanned(
+                    meta,
+                    format!("`#[serde({key})]` on a field of a view: {NOT_STORED}"),
+                ));
             }
         }
     }

@@ -8,8 +8,8 @@ use std::fmt;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    AppendStreams, Companion, GenerationId, Keeps, NewEvent, Phase, Place, Position, PreparedRow, PreparedVersion,
-    ReadStream, StandingRow, StreamId, Version,
+    AppendStreams, Companion, GenerationId, Keeps, NewEvent, Phase, Place, Position, PreparedRow,
+    PreparedVersion, ReadStream, StandingRow, StreamId, Version,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,7 +32,10 @@ const TRAVELS_BYTES: usize = 1 << 20;
 /// Why a view cannot be inline in this program, if that is so.
 pub(crate) fn check<V: View>(site: &Site) -> Result<(), String> {
     if !matches!(site.views, place::Place::Beside(_)) {
-        return Err("its rows travel with appends, so it is kept in the store of the log and in no other".into());
+        return Err(
+            "its rows travel with appends, so it is kept in the store of the log and in no other"
+                .into(),
+        );
     }
     if site.db.store().inline_views().is_none() {
         return Err("the store of the log cannot write rows with appends".into());
@@ -74,26 +77,47 @@ struct Wanted<'a> {
 
 impl<V: View> InlineFold<V> {
     pub(crate) fn new(site: Site, following: Following) -> InlineFold<V> {
-        InlineFold { site, following, handlers: V::handlers() }
+        InlineFold {
+            site,
+            following,
+            handlers: V::handlers(),
+        }
     }
 
     /// The generation whose rows travel: the one that readers see, if this program folds it.
     fn generation(&self) -> Option<GenerationId> {
-        let live = self.following.each(|of| (of.generation.phase == Phase::Live).then_some(of.generation.id));
+        let live = self
+            .following
+            .each(|of| (of.generation.phase == Phase::Live).then_some(of.generation.id));
         live.into_iter().flatten().next_back()
     }
 
     fn wanted<'a>(&self, append: &'a AppendStreams) -> Vec<Wanted<'a>> {
         let mut wanted = Vec::new();
         for (stream, _) in &append.expectations {
-            let (Some(key), Some(after)) = (self.handlers.own_key(stream), append.stands_after(stream)) else {
+            let (Some(key), Some(after)) =
+                (self.handlers.own_key(stream), append.stands_after(stream))
+            else {
                 continue;
             };
-            let events: Vec<_> = append.events.iter().enumerate().filter(|(_, (to, _))| to == stream).collect();
-            let events: Vec<_> = events.into_iter().map(|(index, (_, event))| (index, event)).collect();
+            let events: Vec<_> = append
+                .events
+                .iter()
+                .enumerate()
+                .filter(|(_, (to, _))| to == stream)
+                .collect();
+            let events: Vec<_> = events
+                .into_iter()
+                .map(|(index, (_, event))| (index, event))
+                .collect();
             if !events.is_empty() {
                 let version = Version::new(after.get() - events.len() as u64);
-                wanted.push(Wanted { stream, key, version, events });
+                wanted.push(Wanted {
+                    stream,
+                    key,
+                    version,
+                    events,
+                });
             }
         }
         wanted
@@ -101,15 +125,22 @@ impl<V: View> InlineFold<V> {
 
     async fn rows(&self, append: &AppendStreams) -> Result<Vec<PreparedRow>, WorkError> {
         let wanted = self.wanted(append);
-        let (Some(generation), false) = (self.generation(), wanted.is_empty()) else { return Ok(Vec::new()) };
-        let Some(inline) = self.site.db.store().inline_views() else { return Ok(Vec::new()) };
+        let (Some(generation), false) = (self.generation(), wanted.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let Some(inline) = self.site.db.store().inline_views() else {
+            return Ok(Vec::new());
+        };
         let keys: Vec<String> = wanted.iter().map(|row| row.key.clone()).collect();
         let found = inline.read_standing(generation, &keys).await?;
         let mut rows = Vec::with_capacity(wanted.len());
         for row in &wanted {
             let standing = found.iter().find(|found| found.key == row.key).cloned();
-            let standing =
-                standing.unwrap_or_else(|| StandingRow { key: row.key.clone(), value: None, at: Version::NONE });
+            let standing = standing.unwrap_or_else(|| StandingRow {
+                key: row.key.clone(),
+                value: None,
+                at: Version::NONE,
+            });
             rows.extend(self.row(generation, row, standing).await?);
         }
         Ok(rows)
@@ -123,9 +154,13 @@ impl<V: View> InlineFold<V> {
         standing: StandingRow,
     ) -> Result<Option<PreparedRow>, WorkError> {
         let from = standing.at;
-        let Some(base) = self.caught_up(wanted, standing).await? else { return Ok(None) };
+        let Some(base) = self.caught_up(wanted, standing).await? else {
+            return Ok(None);
+        };
         // Nobody knows yet where and when the events will be recorded. What does not depend on it is the same anywhere.
-        let Some(past) = self.fold_at(wanted, base.as_ref(), &MADE_UP[0])? else { return Ok(None) };
+        let Some(past) = self.fold_at(wanted, base.as_ref(), &MADE_UP[0])? else {
+            return Ok(None);
+        };
         if self.fold_at(wanted, base.as_ref(), &MADE_UP[1])?.as_ref() != Some(&past) {
             return Ok(None);
         }
@@ -140,13 +175,25 @@ impl<V: View> InlineFold<V> {
     }
 
     /// The row at the version that the append expects of its stream; nothing, when the worker has to bring it there.
-    async fn caught_up(&self, wanted: &Wanted<'_>, standing: StandingRow) -> Result<Option<Option<Bytes>>, WorkError> {
+    async fn caught_up(
+        &self,
+        wanted: &Wanted<'_>,
+        standing: StandingRow,
+    ) -> Result<Option<Option<Bytes>>, WorkError> {
         let StandingRow { key, value, at } = standing;
         if at >= wanted.version {
             return Ok((at == wanted.version).then_some(value));
         }
-        let read = ReadStream::of(wanted.stream.clone()).from(at.next()).to(wanted.version).everything();
-        let page = self.site.db.store().read_stream(read.limit(BEHIND_EVENTS)).await?;
+        let read = ReadStream::of(wanted.stream.clone())
+            .from(at.next())
+            .to(wanted.version)
+            .everything();
+        let page = self
+            .site
+            .db
+            .store()
+            .read_stream(read.limit(BEHIND_EVENTS))
+            .await?;
         if page.next.is_some() {
             return Ok(None);
         }
@@ -155,7 +202,10 @@ impl<V: View> InlineFold<V> {
         for record in page.events {
             steps.extend(left_out.prepare(&self.handlers, record)?);
         }
-        if steps.iter().any(|step| self.handlers.check_own_stream(step).is_err()) {
+        if steps
+            .iter()
+            .any(|step| self.handlers.check_own_stream(step).is_err())
+        {
             return Ok(None);
         }
         if !steps.is_empty() && V::KEEPS != Keeps::Present {
@@ -185,12 +235,20 @@ impl<V: View> InlineFold<V> {
             };
             steps.extend(self.handlers.prepare(event.recorded(place))?);
         }
-        if steps.iter().any(|step| self.handlers.check_own_stream(step).is_err()) {
+        if steps
+            .iter()
+            .any(|step| self.handlers.check_own_stream(step).is_err())
+        {
             return Ok(None);
         }
         let (versions, poison) = versions(&wanted.key, base, &steps)?;
-        let past = |was: Was| PreparedVersion { event: (was.from.get() - made_up.position) as usize, value: was.value };
-        Ok(poison.is_none().then(|| versions.into_iter().map(past).collect()))
+        let past = |was: Was| PreparedVersion {
+            event: (was.from.get() - made_up.position) as usize,
+            value: was.value,
+        };
+        Ok(poison
+            .is_none()
+            .then(|| versions.into_iter().map(past).collect()))
     }
 }
 
@@ -201,8 +259,16 @@ struct MadeUp {
 }
 
 /// As far from each other as they can be.
-const MADE_UP: [MadeUp; 2] =
-    [MadeUp { position: 1, micros: 0 }, MadeUp { position: 1 << 60, micros: 253_402_214_399_654_321 }];
+const MADE_UP: [MadeUp; 2] = [
+    MadeUp {
+        position: 1,
+        micros: 0,
+    },
+    MadeUp {
+        position: 1 << 60,
+        micros: 253_402_214_399_654_321,
+    },
+];
 
 impl MadeUp {
     fn recorded_at(&self) -> DateTime<Utc> {
@@ -214,7 +280,11 @@ impl MadeUp {
 impl<V: View> Companion for InlineFold<V> {
     async fn prepare(&self, append: &AppendStreams) -> Vec<PreparedRow> {
         self.rows(append).await.unwrap_or_else(|error| {
-            tracing::debug!(view = V::NAME, error = crate::worker::chain(&error), "rows are left to the worker");
+            tracing::debug!(
+                view = V::NAME,
+                error = crate::worker::chain(&error),
+                "rows are left to the worker"
+            );
             Vec::new()
         })
     }
@@ -222,6 +292,8 @@ impl<V: View> Companion for InlineFold<V> {
 
 impl<V: View> fmt::Debug for InlineFold<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InlineFold").field("view", &V::NAME).finish_non_exhaustive()
+        f.debug_struct("InlineFold")
+            .field("view", &V::NAME)
+            .finish_non_exhaustive()
     }
 }

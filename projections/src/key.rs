@@ -47,7 +47,10 @@ pub(crate) const KEY_BYTES_MAX: usize = 255;
 pub(crate) fn checked(key: &impl ViewKey) -> Result<String, Invalid> {
     let text = key.to_key();
     if text.len() > KEY_BYTES_MAX {
-        return Err(Invalid::new(format!("key {key:?} has {} bytes, at most {KEY_BYTES_MAX} are allowed", text.len())));
+        return Err(Invalid::new(format!(
+            "key {key:?} has {} bytes, at most {KEY_BYTES_MAX} are allowed",
+            text.len()
+        )));
     }
     Ok(text)
 }
@@ -146,9 +149,14 @@ signed! { i32 as u32, i64 as u64 }
 /// year 9999 `~`.
 impl ViewKey for NaiveDate {
     fn to_key(&self) -> String {
-        let (year, month, day) = (self.year(), self.month(), self.day());
+        let year = self.year();
+        let month = self.month();
+        let day = self.day();
         match year {
-            ..0 => format!("-{:06}-{month:02}-{day:02}", year.abs_diff(NaiveDate::MIN.year())),
+            ..0 => format!(
+                "-{:06}-{month:02}-{day:02}",
+                year.abs_diff(NaiveDate::MIN.year())
+            ),
             0..=9_999 => format!("{year:04}-{month:02}-{day:02}"),
             _ => format!("~{year:06}-{month:02}-{day:02}"),
         }
@@ -160,10 +168,12 @@ impl ViewKey for NaiveDate {
             Some((year.parse().ok()?, day.to_owned()))
         };
         let (year, day) = match text.split_at_checked(1)? {
-            ("-", rest) => {
-                far(rest).and_then(|(year, day)| Some((NaiveDate::MIN.year().checked_add_unsigned(year)?, day)))?
+            ("-", rest) => far(rest).and_then(|(year, day)| {
+                Some((NaiveDate::MIN.year().checked_add_unsigned(year)?, day))
+            })?,
+            ("~", rest) => {
+                far(rest).and_then(|(year, day)| Some((i32::try_from(year).ok()?, day)))?
             }
-            ("~", rest) => far(rest).and_then(|(year, day)| Some((i32::try_from(year).ok()?, day)))?,
             _ => far(text).and_then(|(year, day)| Some((i32::try_from(year).ok()?, day)))?,
         };
         let (month, day) = day.split_once('-')?;
@@ -241,7 +251,8 @@ mod tests {
     proptest! {
         #[test]
         fn dates_order_as_their_keys_do(a in DAYS, b in DAYS) {
-            let (a, b) = (date(a), date(b));
+            let a = date(a);
+            let b = date(b);
             prop_assert_eq!(a.cmp(&b), a.to_key().cmp(&b.to_key()));
             prop_assert_eq!(NaiveDate::from_key(&a.to_key()), Some(a));
         }
@@ -263,11 +274,22 @@ mod tests {
             (date(10_000, 1, 1), "~010000-01-01"),
             (date(-1, 12, 31), "-262142-12-31"),
         ] {
-            assert_eq!((date.to_key().as_str(), NaiveDate::from_key(key)), (key, Some(date)));
+            assert_eq!(
+                (date.to_key().as_str(), NaiveDate::from_key(key)),
+                (key, Some(date))
+            );
         }
-        for no_date in
-            ["", "2026", "2026-3-31", "2026-02-30", "2026-03-31T00:00", "+2026-03-31", "é026-03-31", "-", "~1-1-1"]
-        {
+        for no_date in [
+            "",
+            "2026",
+            "2026-3-31",
+            "2026-02-30",
+            "2026-03-31T00:00",
+            "+2026-03-31",
+            "é026-03-31",
+            "-",
+            "~1-1-1",
+        ] {
             assert_eq!(NaiveDate::from_key(no_date), None, "{no_date}");
         }
         for edge in [NaiveDate::MIN, NaiveDate::MAX] {
@@ -282,7 +304,10 @@ mod tests {
             for number in 0..10_000_u64 {
                 count[usize::from(slot_of(&number.to_string(), slots))] += 1;
             }
-            assert!(count.iter().all(|keys| *keys > 0 || slots == 256), "{slots}: {count:?}");
+            assert!(
+                count.iter().all(|keys| *keys > 0 || slots == 256),
+                "{slots}: {count:?}"
+            );
         }
     }
 }

@@ -26,7 +26,11 @@ impl LeftOut {
         let mut left_out = LeftOut::default();
         for verdict in verdicts {
             let place = (verdict.partition, verdict.position);
-            let nothing = Left { event: verdict.event, whole: false, keys: HashSet::new() };
+            let nothing = Left {
+                event: verdict.event,
+                whole: false,
+                keys: HashSet::new(),
+            };
             let left = left_out.events.entry(place).or_insert(nothing);
             match verdict.key {
                 Some(key) => _ = left.keys.insert(key),
@@ -37,7 +41,9 @@ impl LeftOut {
     }
 
     fn left(&self, record: &RecordedEvent) -> Option<&Left> {
-        self.events.get(&(record.partition, record.position)).filter(|left| left.event == record.id)
+        self.events
+            .get(&(record.partition, record.position))
+            .filter(|left| left.event == record.id)
     }
 
     /// Whether an event is left out for all keys.
@@ -52,7 +58,8 @@ impl LeftOut {
 
     /// Whether an event is left out for a key.
     pub(crate) fn is_left(&self, record: &RecordedEvent, key: &str) -> bool {
-        self.left(record).is_some_and(|left| left.whole || left.keys.contains(key))
+        self.left(record)
+            .is_some_and(|left| left.whole || left.keys.contains(key))
     }
 
     /// What is left of what a stored event does.

@@ -36,8 +36,8 @@ pub use options::Options;
 pub use process::{Listens, On, Process, ProcessManager, Processes, Step};
 pub use program::{Part, Program, Projection, Setup, StartError, With};
 pub use query::{
-    Change, Changed, ChangedBetween, Get, HistoryOf, Many, RowDiff, RowEntry, RowHistory, RowsFound, RowsOf, Update,
-    VersionOf, ViewError, Views, Watch, WatchAll,
+    Change, Changed, ChangedBetween, Get, HistoryOf, Many, RowDiff, RowEntry, RowHistory,
+    RowsFound, RowsOf, Update, VersionOf, ViewError, Views, Watch, WatchAll,
 };
 pub use reactor::{ReactError, Reaction, Reactions, Reactor, Request};
 pub use rebuild::{BuildProgress, Building, Rebuild, RebuildError};

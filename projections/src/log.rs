@@ -14,8 +14,12 @@ pub(crate) async fn records_at(
 ) -> Result<Vec<RecordedEvent>, StoreError> {
     let mut records = Vec::with_capacity(positions.len());
     for run in positions.chunk_by(|a, b| b.get() - a.get() <= GAP_EVENTS) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-        let mut read = ReadLog::after(first.minus(1)).up_to(*last).partition(partition);
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            continue;
+        };
+        let mut read = ReadLog::after(first.minus(1))
+            .up_to(*last)
+            .partition(partition);
         loop {
             let page = log.read(read.clone()).await?;
             let wanted = |record: &RecordedEvent| run.binary_search(&record.position).is_ok();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+};
 use metrics::{gauge, histogram};
 
 use annals_core::Generation;
@@ -24,22 +26,54 @@ const CALL_SECONDS: &str = "annals_reactor_call_seconds";
 
 /// Says what each is and in which unit, to the recorder that the program has by now.
 pub(crate) fn describe() {
-    describe_gauge!(LAG_EVENTS, Unit::Count, "Events of the log between what is settled and the head.");
-    describe_gauge!(LAG_SECONDS, Unit::Seconds, "Age of the oldest event that is not settled.");
+    describe_gauge!(
+        LAG_EVENTS,
+        Unit::Count,
+        "Events of the log between what is settled and the head."
+    );
+    describe_gauge!(
+        LAG_SECONDS,
+        Unit::Seconds,
+        "Age of the oldest event that is not settled."
+    );
     describe_counter!(EVENTS, Unit::Count, "Events that were settled.");
-    describe_counter!(COMMITS, Unit::Count, "Transactions of a worker that were taken.");
-    describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "How long a transaction of a worker took.");
+    describe_counter!(
+        COMMITS,
+        Unit::Count,
+        "Transactions of a worker that were taken."
+    );
+    describe_histogram!(
+        COMMIT_SECONDS,
+        Unit::Seconds,
+        "How long a transaction of a worker took."
+    );
     describe_counter!(ROWS, Unit::Count, "Rows that were written or removed.");
     describe_gauge!(PARKED, Unit::Count, "Keys that wait for a person.");
-    describe_counter!(RETRIES, Unit::Count, "Times that a worker began anew after a failure that may pass.");
-    describe_counter!(LOST, Unit::Count, "Slots that another worker took before this one gave them back.");
+    describe_counter!(
+        RETRIES,
+        Unit::Count,
+        "Times that a worker began anew after a failure that may pass."
+    );
+    describe_counter!(
+        LOST,
+        Unit::Count,
+        "Slots that another worker took before this one gave them back."
+    );
     describe_gauge!(
         PROGRESS,
         Unit::Count,
         "How much of the log a generation that is being built has seen, from 0 to 1."
     );
-    describe_counter!(CALLS, Unit::Count, "Calls of a reactor that have ended, each attempt once.");
-    describe_histogram!(CALL_SECONDS, Unit::Seconds, "How long a call of a reactor took.");
+    describe_counter!(
+        CALLS,
+        Unit::Count,
+        "Calls of a reactor that have ended, each attempt once."
+    );
+    describe_histogram!(
+        CALL_SECONDS,
+        Unit::Seconds,
+        "How long a call of a reactor took."
+    );
 }
 
 /// The metrics of one slot.
@@ -67,9 +101,16 @@ impl Meter {
             ("generation", generation.id.to_string()),
             ("slot", slot.to_string()),
         ];
-        let reactor = [("kind", labels[0].1.clone()), ("reactor", labels[1].1.clone())];
+        let reactor = [
+            ("kind", labels[0].1.clone()),
+            ("reactor", labels[1].1.clone()),
+        ];
         let calls = |outcome: &'static str| {
-            let labels: Vec<_> = reactor.iter().cloned().chain([("outcome", outcome.to_owned())]).collect();
+            let labels: Vec<_> = reactor
+                .iter()
+                .cloned()
+                .chain([("outcome", outcome.to_owned())])
+                .collect();
             counter!(CALLS, &labels)
         };
         Meter {

@@ -86,7 +86,8 @@ impl Options {
     /// With transactions of at most so many events, also while a generation is built.
     #[must_use]
     pub fn batch_events_max(mut self, events: usize) -> Options {
-        (self.batch_events_max, self.build_events_max) = (events.max(1), events.max(1));
+        self.batch_events_max = events.max(1);
+        self.build_events_max = events.max(1);
         self
     }
 
@@ -114,7 +115,8 @@ impl Options {
     /// Trying an event that makes no sense so often (at least once), the second time after `wait`.
     #[must_use]
     pub fn attempts(mut self, attempts: u32, wait: Duration) -> Options {
-        (self.attempts, self.retry_after) = (attempts.max(1), wait);
+        self.attempts = attempts.max(1);
+        self.retry_after = wait;
         self
     }
 

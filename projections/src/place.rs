@@ -41,7 +41,10 @@ impl Place {
 
     /// Beside the log, if the store has room there.
     pub(crate) fn beside(store: &Arc<dyn Store>) -> Option<Place> {
-        store.views().is_some().then(|| Place::Beside(Arc::clone(store)))
+        store
+            .views()
+            .is_some()
+            .then(|| Place::Beside(Arc::clone(store)))
     }
 }
 
@@ -50,7 +53,9 @@ impl Deref for Place {
 
     fn deref(&self) -> &dyn ViewStore {
         match self {
-            Place::Beside(store) => store.views().expect("what a store can do is answered once and for good"),
+            Place::Beside(store) => store
+                .views()
+                .expect("what a store can do is answered once and for good"),
             Place::Own(views) => &**views,
         }
     }

@@ -127,7 +127,10 @@ type Prepare<P> = fn(RecordedEvent) -> Result<Option<Trigger<P>>, StepError>;
 impl<P: Process> Listens<P> {
     /// To nothing yet.
     pub fn new() -> Listens<P> {
-        Listens { by_type: BTreeMap::new(), kinds: Vec::new() }
+        Listens {
+            by_type: BTreeMap::new(),
+            kinds: Vec::new(),
+        }
     }
 
     /// Also to `E`.
@@ -150,13 +153,18 @@ impl<P: Process> Listens<P> {
 
     /// The types themselves, and what stands in the streams of the processes.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = EventKind> {
-        self.kinds.iter().copied().chain([EventKind::of::<ProcessEvent<P>>()])
+        self.kinds
+            .iter()
+            .copied()
+            .chain([EventKind::of::<ProcessEvent<P>>()])
     }
 }
 
 fn prepare<P: On<E>, E: Event>(record: RecordedEvent) -> Result<Option<Trigger<P>>, StepError> {
     let events: Vec<Recorded<E>> = Recorded::decode(record)?.into_iter().collect();
-    let Some(first) = events.first() else { return Ok(None) };
+    let Some(first) = events.first() else {
+        return Ok(None);
+    };
     let mut id = None;
     key_of(&first.record, || {
         id = P::id(first);
@@ -167,7 +175,10 @@ fn prepare<P: On<E>, E: Event>(record: RecordedEvent) -> Result<Option<Trigger<P
         id,
         record,
         decide: Arc::new(move |instance: &Instance<P>| {
-            events.iter().flat_map(|event| instance.process.on(event)).collect()
+            events
+                .iter()
+                .flat_map(|event| instance.process.on(event))
+                .collect()
         }),
     }))
 }
@@ -202,7 +213,10 @@ pub struct ProcessManager<P> {
 impl<P: Process> ProcessManager<P> {
     /// Reacts to events that are recorded from now on, when it is started for the first time.
     pub fn new() -> ProcessManager<P> {
-        ProcessManager { patience: Patience::default(), process: PhantomData }
+        ProcessManager {
+            patience: Patience::default(),
+            process: PhantomData,
+        }
     }
 
     /// Also to what was recorded before it is started for the first time.
@@ -219,7 +233,8 @@ impl<P: Process> ProcessManager<P> {
 
     /// Trying what may pass so often (at least once), the second time after `wait`, which doubles up to 30 s. Default: 8 times, 100 ms.
     pub fn attempts(mut self, attempts: u32, wait: Duration) -> ProcessManager<P> {
-        (self.patience.attempts, self.patience.back_off) = (attempts.max(1), wait);
+        self.patience.attempts = attempts.max(1);
+        self.patience.back_off = wait;
         self
     }
 
@@ -244,7 +259,10 @@ impl<P: Process> Default for ProcessManager<P> {
 
 impl<P: Process> fmt::Debug for ProcessManager<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProcessManager").field("process", &P::NAME).field("patience", &self.patience).finish()
+        f.debug_struct("ProcessManager")
+            .field("process", &P::NAME)
+            .field("patience", &self.patience)
+            .finish()
     }
 }
 
@@ -284,7 +302,11 @@ pub struct Processes<P> {
 
 impl<P: Process> Processes<P> {
     pub(crate) fn new(db: Annals, reactions: Reactions) -> Processes<P> {
-        Processes { db, reactions, process: PhantomData }
+        Processes {
+            db,
+            reactions,
+            process: PhantomData,
+        }
     }
 
     /// Looks at the state of a process.
@@ -292,8 +314,15 @@ impl<P: Process> Processes<P> {
     /// # Errors
     ///
     /// As of loading an aggregate.
-    pub async fn query<T>(&self, id: &str, look: impl FnOnce(&P) -> T + Send) -> Result<T, LoadError> {
-        self.db.aggregate::<Instance<P>>(id).query(|instance| look(&instance.process)).await
+    pub async fn query<T>(
+        &self,
+        id: &str,
+        look: impl FnOnce(&P) -> T + Send,
+    ) -> Result<T, LoadError> {
+        self.db
+            .aggregate::<Instance<P>>(id)
+            .query(|instance| look(&instance.process))
+            .await
     }
 
     /// The deadlines that a process has set and that were not reached or cancelled, by name.
@@ -302,7 +331,10 @@ impl<P: Process> Processes<P> {
     ///
     /// As of loading an aggregate.
     pub async fn deadlines(&self, id: &str) -> Result<BTreeMap<String, DateTime<Utc>>, LoadError> {
-        self.db.aggregate::<Instance<P>>(id).query(|instance| instance.waiting()).await
+        self.db
+            .aggregate::<Instance<P>>(id)
+            .query(|instance| instance.waiting())
+            .await
     }
 
     /// Whether a process has finished.
@@ -311,7 +343,10 @@ impl<P: Process> Processes<P> {
     ///
     /// As of loading an aggregate.
     pub async fn has_finished(&self, id: &str) -> Result<bool, LoadError> {
-        self.db.aggregate::<Instance<P>>(id).query(|instance| instance.finished).await
+        self.db
+            .aggregate::<Instance<P>>(id)
+            .query(|instance| instance.finished)
+            .await
     }
 }
 
@@ -325,6 +360,8 @@ impl<P> Deref for Processes<P> {
 
 impl<P: Process> fmt::Debug for Processes<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Processes").field("process", &P::NAME).finish_non_exhaustive()
+        f.debug_struct("Processes")
+            .field("process", &P::NAME)
+            .finish_non_exhaustive()
     }
 }

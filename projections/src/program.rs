@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use annals_core::{
-    Aggregate, Annals, Companion, Failure, GenerationSpec, Partition, Phase, StoreError, Token, ViewStore,
+    Aggregate, Annals, Companion, Failure, GenerationSpec, Partition, Phase, StoreError, Token,
+    ViewStore,
 };
 use serde::Serialize;
 use tokio::sync::watch;
@@ -48,7 +49,11 @@ pub struct Projection<V: View> {
 impl<V: View> Projection<V> {
     /// With the default options.
     pub fn new() -> Projection<V> {
-        Projection { handlers: V::handlers(), options: Options::default(), lifecycle: Lifecycle::Async }
+        Projection {
+            handlers: V::handlers(),
+            options: Options::default(),
+            lifecycle: Lifecycle::Async,
+        }
     }
 
     /// Folded before the append of a command, and written in its transaction: who reads behind a command sees it, without waiting.
@@ -119,7 +124,10 @@ impl<V: View> Default for Projection<V> {
 
 impl<V: View> fmt::Debug for Projection<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Projection").field("view", &V::NAME).field("handlers", &self.handlers).finish_non_exhaustive()
+        f.debug_struct("Projection")
+            .field("view", &V::NAME)
+            .field("handlers", &self.handlers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -195,7 +203,11 @@ trait Entry: Send + Sync {
     fn view(&self) -> (&'static str, u32, TypeId);
     fn lifecycle(&self) -> Lifecycle;
     fn register(&self, registry: Registry) -> Registry;
-    fn start(&self, site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>>;
+    fn start(
+        &self,
+        site: Site,
+        stop: watch::Receiver<bool>,
+    ) -> BoxFuture<'_, Result<Started, StartError>>;
 }
 
 struct Started {
@@ -230,7 +242,9 @@ pub enum StartError {
     #[error("two reactors are called `{0}`")]
     TwiceReactor(&'static str),
     /// The view was built from another log.
-    #[error("view `{view}` was folded from another log than this; rebuild it, or open the log it belongs to")]
+    #[error(
+        "view `{view}` was folded from another log than this; rebuild it, or open the log it belongs to"
+    )]
     OtherLog {
         /// The view.
         view: &'static str,
@@ -273,7 +287,8 @@ impl Setup {
     /// With the projection of an older version of a view that is registered too: it is followed and answers as long as one of its
     /// generations is there, and none is begun. So readers of the old version are served while the new one is built.
     pub fn previously<V: View>(mut self) -> Setup {
-        self.entries.push(Box::new(Previously(Projection::<V>::new())));
+        self.entries
+            .push(Box::new(Previously(Projection::<V>::new())));
         self
     }
 
@@ -286,8 +301,15 @@ impl Setup {
     /// What it is made of, for tools: its views, reactors and processes with their events, and the aggregates that it
     /// [knows](Setup::knows).
     pub fn registry(&self) -> Registry {
-        let views = self.entries.iter().fold(self.known.clone(), |registry, entry| entry.register(registry));
-        self.reactors.iter().fold(views, |registry, reactor| (reactor.register)(registry))
+        let views = self
+            .entries
+            .iter()
+            .fold(self.known.clone(), |registry, entry| {
+                entry.register(registry)
+            });
+        self.reactors
+            .iter()
+            .fold(views, |registry, reactor| (reactor.register)(registry))
     }
 
     /// Starting also waits until every view has seen everything that was in the log at that moment. Without it a view that was complete once
@@ -318,7 +340,8 @@ impl Setup {
     ///
     /// [`StartError::Stopped`] when a projection met an event that stops it before its view was there. The workers are stopped then.
     pub async fn start(mut self) -> Result<Program, StartError> {
-        let (mut tell, caught_up) = (self.on_progress.take(), self.caught_up);
+        let mut tell = self.on_progress.take();
+        let caught_up = self.caught_up;
         let program = self.start_in_background().await?;
         match program.is_there(caught_up, tell.as_mut()).await {
             Ok(()) => Ok(program),
@@ -335,15 +358,23 @@ impl Setup {
     ///
     /// As [`start`](Setup::start), but for what happens later.
     pub async fn start_in_background(self) -> Result<Program, StartError> {
-        let views = self.views.clone().or_else(|| Place::beside(self.db.store()));
+        let views = self
+            .views
+            .clone()
+            .or_else(|| Place::beside(self.db.store()));
         // What is folded when it is asked needs no place.
-        let keeps_nothing = self.reactors.is_empty() && self.entries.iter().all(|entry| entry.lifecycle().is_live());
-        let views = views.or_else(|| keeps_nothing.then(Place::empty)).ok_or(StartError::NoViews)?;
+        let keeps_nothing = self.reactors.is_empty()
+            && self.entries.iter().all(|entry| entry.lifecycle().is_live());
+        let views = views
+            .or_else(|| keeps_nothing.then(Place::empty))
+            .ok_or(StartError::NoViews)?;
         let (tell, stop) = watch::channel(false);
         let registry = self.registry();
         crate::meter::describe();
         let owner = crate::owner::name();
-        let (mut running, mut supervisors, mut companions) = (HashMap::new(), Vec::new(), Vec::new());
+        let mut running = HashMap::new();
+        let mut supervisors = Vec::new();
+        let mut companions = Vec::new();
         let mut named = std::collections::HashSet::new();
         for entry in &self.entries {
             let (name, version, _) = entry.view();
@@ -385,16 +416,36 @@ impl Setup {
             tables.insert(running.of, running);
         }
         let supervisors = Mutex::new(supervisors);
-        let shared = Shared { db, running, reactors, tables, registry, stop: tell, supervisors };
-        Ok(Program { shared: Arc::new(shared) })
+        let shared = Shared {
+            db,
+            running,
+            reactors,
+            tables,
+            registry,
+            stop: tell,
+            supervisors,
+        };
+        Ok(Program {
+            shared: Arc::new(shared),
+        })
     }
 }
 
 impl fmt::Debug for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Setup")
-            .field("views", &self.entries.iter().map(|entry| entry.view().0).collect::<Vec<_>>())
-            .field("reactors", &self.reactors.iter().map(|of| of.name).collect::<Vec<_>>())
+            .field(
+                "views",
+                &self
+                    .entries
+                    .iter()
+                    .map(|entry| entry.view().0)
+                    .collect::<Vec<_>>(),
+            )
+            .field(
+                "reactors",
+                &self.reactors.iter().map(|of| of.name).collect::<Vec<_>>(),
+            )
             .finish()
     }
 }
@@ -412,18 +463,32 @@ impl<V: View> Entry for Projection<V> {
         registry.view::<V>()
     }
 
-    fn start(&self, mut site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>> {
+    fn start(
+        &self,
+        mut site: Site,
+        stop: watch::Receiver<bool>,
+    ) -> BoxFuture<'_, Result<Started, StartError>> {
         Box::pin(async move {
             site.options = self.options.clone();
             let checked = match self.lifecycle {
                 Lifecycle::Inline => inline::check::<V>(&site).map_err(|reason| ("inline", reason)),
-                Lifecycle::LiveByStream => inline::check_keys::<V>().map_err(|reason| ("live by stream", reason)),
+                Lifecycle::LiveByStream => {
+                    inline::check_keys::<V>().map_err(|reason| ("live by stream", reason))
+                }
                 Lifecycle::Async | Lifecycle::Live => Ok(()),
             };
-            checked.map_err(|(lifecycle, reason)| StartError::Lifecycle { view: V::NAME, lifecycle, reason })?;
+            checked.map_err(|(lifecycle, reason)| StartError::Lifecycle {
+                view: V::NAME,
+                lifecycle,
+                reason,
+            })?;
             if self.lifecycle.is_live() {
                 let running = Running::of::<V>(site, false);
-                return Ok(Started { running, supervisor: None, companion: None });
+                return Ok(Started {
+                    running,
+                    supervisor: None,
+                    companion: None,
+                });
             }
             find_or_begin(&site, V::NAME, &spec_of::<V>(&site)).await?;
             Ok(supervise::<V>(site, stop, true))
@@ -447,10 +512,16 @@ impl<V: View> Entry for Previously<V> {
         registry.view::<V>()
     }
 
-    fn start(&self, mut site: Site, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<Started, StartError>> {
+    fn start(
+        &self,
+        mut site: Site,
+        stop: watch::Receiver<bool>,
+    ) -> BoxFuture<'_, Result<Started, StartError>> {
         Box::pin(async move {
             let generations = site.views.generations(V::NAME).await?;
-            let live = generations.iter().find(|of| of.spec.version == V::VERSION && of.phase == Phase::Live);
+            let live = generations
+                .iter()
+                .find(|of| of.spec.version == V::VERSION && of.phase == Phase::Live);
             if live.is_some_and(|of| of.spec.inline) {
                 site.lifecycle = Lifecycle::Inline;
             }
@@ -462,25 +533,45 @@ impl<V: View> Entry for Previously<V> {
 fn supervise<V: View>(site: Site, stop: watch::Receiver<bool>, awaited: bool) -> Started {
     let running = Running::of::<V>(site.clone(), awaited);
     let following = running.following.clone();
-    let companion = (site.lifecycle == Lifecycle::Inline)
-        .then(|| Arc::new(InlineFold::<V>::new(site.clone(), following.clone())) as Arc<dyn Companion>);
-    let supervisor = Supervisor::<V> { site, following, handlers: Arc::new(V::handlers()) };
-    Started { running, supervisor: Some(tokio::spawn(supervisor.run(stop))), companion }
+    let companion = (site.lifecycle == Lifecycle::Inline).then(|| {
+        Arc::new(InlineFold::<V>::new(site.clone(), following.clone())) as Arc<dyn Companion>
+    });
+    let supervisor = Supervisor::<V> {
+        site,
+        following,
+        handlers: Arc::new(V::handlers()),
+    };
+    Started {
+        running,
+        supervisor: Some(tokio::spawn(supervisor.run(stop))),
+        companion,
+    }
 }
 
 /// Makes sure that there is a generation of this version and of these event types: the live one, one that is being built, or a
 /// new one. A changed version, or another set of types, so begins to build when a program starts.
-pub(crate) async fn find_or_begin(site: &Site, view: &'static str, spec: &GenerationSpec) -> Result<(), StartError> {
+pub(crate) async fn find_or_begin(
+    site: &Site,
+    view: &'static str,
+    spec: &GenerationSpec,
+) -> Result<(), StartError> {
     // One process at a time looks and begins, so that two that start together build one generation.
     let gate = gate(site, view).await?;
     let begun = async {
         let generations = site.views.generations(view).await?;
-        let mut ours =
-            generations.iter().filter(|generation| is_ours(generation, spec) && generation.phase != Phase::Kept);
+        let mut ours = generations
+            .iter()
+            .filter(|generation| is_ours(generation, spec) && generation.phase != Phase::Kept);
         match ours.next() {
-            Some(generation) if generation.spec.log != spec.log => Err(StartError::OtherLog { view }),
+            Some(generation) if generation.spec.log != spec.log => {
+                Err(StartError::OtherLog { view })
+            }
             Some(_) => Ok(()),
-            None => Ok(site.views.begin_generation(spec.clone()).await.map(|_| ())?),
+            None => Ok(site
+                .views
+                .begin_generation(spec.clone())
+                .await
+                .map(|_| ())?),
         }
     };
     let begun = begun.await;
@@ -492,12 +583,26 @@ impl Running {
     fn of<V: View>(site: Site, awaited: bool) -> Running {
         let following = Following::new(V::NAME);
         let set_aside = SetAside::of::<V>(&site, &following);
-        Running { following, site, set_aside, version: V::VERSION, awaited }
+        Running {
+            following,
+            site,
+            set_aside,
+            version: V::VERSION,
+            awaited,
+        }
     }
 
     /// Returns when a generation of the view is live that this program folds, and has seen as much as `seen` asks.
     async fn is_there(&self, seen: &Token) -> Result<(), StartError> {
-        is_there(&Reach { site: &self.site, following: &self.following, version: self.version }, seen).await
+        is_there(
+            &Reach {
+                site: &self.site,
+                following: &self.following,
+                version: self.version,
+            },
+            seen,
+        )
+        .await
     }
 }
 
@@ -509,9 +614,15 @@ async fn is_there(readers: &Reach<'_>, seen: &Token) -> Result<(), StartError> {
     };
     match there.await {
         Ok(_) => Ok(()),
-        Err(ViewError::Stopped { reason }) => Err(StartError::Stopped { view: readers.following.view(), reason }),
+        Err(ViewError::Stopped { reason }) => Err(StartError::Stopped {
+            view: readers.following.view(),
+            reason,
+        }),
         Err(ViewError::Store(error)) => Err(error.into()),
-        Err(error) => Err(StartError::Store(StoreError::new(Failure::Invalid, error.to_string()))),
+        Err(error) => Err(StartError::Store(StoreError::new(
+            Failure::Invalid,
+            error.to_string(),
+        ))),
     }
 }
 
@@ -534,7 +645,11 @@ struct Shared {
 
 impl Program {
     /// Returns when every view that is waited for is there, telling meanwhile how far they have come.
-    async fn is_there(&self, caught_up: bool, mut tell: Option<&mut Tell>) -> Result<(), StartError> {
+    async fn is_there(
+        &self,
+        caught_up: bool,
+        mut tell: Option<&mut Tell>,
+    ) -> Result<(), StartError> {
         let mut seen = Token::new(self.store().id());
         if caught_up {
             for partition in (0..self.store().partitions()).map(Partition) {
@@ -542,7 +657,12 @@ impl Program {
             }
         }
         let there = async {
-            for running in self.shared.running.values().filter(|running| running.awaited) {
+            for running in self
+                .shared
+                .running
+                .values()
+                .filter(|running| running.awaited)
+            {
                 running.is_there(&seen).await?;
             }
             for tables in self.shared.tables.values() {
@@ -580,20 +700,35 @@ impl Program {
     /// When the program has no projection of this view.
     #[track_caller]
     pub fn rebuild<V: View>(&self) -> Rebuild<V> {
-        let Running { site, following, .. } = self.running::<V>().clone();
-        let (spec, generations) = (spec_of::<V>(&site), Arc::new(site.views.clone()));
+        let Running {
+            site, following, ..
+        } = self.running::<V>().clone();
+        let spec = spec_of::<V>(&site);
+        let generations = Arc::new(site.views.clone());
         Rebuild::of(site, following, V::NAME, spec, generations)
     }
 
     /// What waits for a person in the view of this name; nothing when the program has no projection of it.
     pub fn set_aside(&self, view: &str) -> Option<SetAside> {
-        let mut named = self.shared.running.values().filter(|running| running.following.view() == view);
+        let mut named = self
+            .shared
+            .running
+            .values()
+            .filter(|running| running.following.view() == view);
         // Of several versions the one that this program builds.
         let Some(first) = named.next() else {
-            let tables = self.shared.tables.values().find(|tables| tables.following.view() == view)?;
+            let tables = self
+                .shared
+                .tables
+                .values()
+                .find(|tables| tables.following.view() == view)?;
             return Some(tables.set_aside.clone());
         };
-        let wanted = if first.awaited { first } else { named.find(|other| other.awaited).unwrap_or(first) };
+        let wanted = if first.awaited {
+            first
+        } else {
+            named.find(|other| other.awaited).unwrap_or(first)
+        };
         Some(wanted.set_aside.clone())
     }
 
@@ -612,7 +747,9 @@ impl Program {
     pub fn tables<P: SqlProject>(&self) -> SqlTables<P> {
         let tables = self.shared.tables.get(&TypeId::of::<P>());
         let tables = tables.and_then(|tables| tables.handle.downcast_ref::<SqlTables<P>>());
-        tables.unwrap_or_else(|| panic!("the program has no projection into tables `{}`", P::NAME)).clone()
+        tables
+            .unwrap_or_else(|| panic!("the program has no projection into tables `{}`", P::NAME))
+            .clone()
     }
 
     /// How far a reactor has come, and what waits for a person.
@@ -623,7 +760,9 @@ impl Program {
     #[track_caller]
     pub fn reactor<R: Reactor>(&self) -> Reactions {
         let reactions = self.shared.reactors.get(&TypeId::of::<R>());
-        reactions.unwrap_or_else(|| panic!("the program has no reactor `{}`", R::NAME)).clone()
+        reactions
+            .unwrap_or_else(|| panic!("the program has no reactor `{}`", R::NAME))
+            .clone()
     }
 
     /// The processes of a kind: their states, and what waits for a person.
@@ -634,7 +773,9 @@ impl Program {
     #[track_caller]
     pub fn process<P: Process>(&self) -> Processes<P> {
         let reactions = self.shared.reactors.get(&TypeId::of::<P>());
-        let reactions = reactions.unwrap_or_else(|| panic!("the program has no process `{}`", P::NAME)).clone();
+        let reactions = reactions
+            .unwrap_or_else(|| panic!("the program has no process `{}`", P::NAME))
+            .clone();
         Processes::new(self.shared.db.clone(), reactions)
     }
 
@@ -646,9 +787,18 @@ impl Program {
     /// What every projection, reactor and process does, and how far it has come: an entry for each generation that is followed here.
     pub fn status(&self) -> Vec<Status> {
         let now = self.shared.db.clock().now();
-        let mut status: Vec<_> =
-            self.shared.running.values().flat_map(|running| running.following.each(|of| Status::of(of, now))).collect();
-        status.extend(self.shared.tables.values().flat_map(|tables| tables.following.each(|of| Status::of(of, now))));
+        let mut status: Vec<_> = self
+            .shared
+            .running
+            .values()
+            .flat_map(|running| running.following.each(|of| Status::of(of, now)))
+            .collect();
+        status.extend(
+            self.shared
+                .tables
+                .values()
+                .flat_map(|tables| tables.following.each(|of| Status::of(of, now))),
+        );
         status.extend(self.shared.reactors.values().map(Reactions::status));
         status.sort_by(|a, b| (&a.view, a.generation).cmp(&(&b.view, b.generation)));
         status
@@ -658,7 +808,11 @@ impl Program {
     pub async fn stop(&self) {
         let _ = self.shared.stop.send(true);
         let supervisors: Vec<_> = {
-            let mut supervisors = self.shared.supervisors.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut supervisors = self
+                .shared
+                .supervisors
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             supervisors.drain(..).collect()
         };
         for supervisor in supervisors {

@@ -130,7 +130,11 @@ impl<V: View> Views<V> {
     pub const WAIT: Duration = Duration::from_secs(10);
 
     pub(crate) fn new(site: Site, following: Following) -> Views<V> {
-        Views { site, following, view: PhantomData }
+        Views {
+            site,
+            following,
+            view: PhantomData,
+        }
     }
 
     /// One row.
@@ -148,7 +152,11 @@ impl<V: View> Views<V> {
     /// # Errors
     ///
     /// [`ViewError::NotYet`], which says what holds the view; [`ViewError::Stopped`] at once when it will not come so far.
-    pub async fn wait_for(&self, token: impl Into<Token>, at_most: Duration) -> Result<(), ViewError> {
+    pub async fn wait_for(
+        &self,
+        token: impl Into<Token>,
+        at_most: Duration,
+    ) -> Result<(), ViewError> {
         let token = token.into();
         if self.is_live() {
             return self.check_token(&token);
@@ -157,7 +165,11 @@ impl<V: View> Views<V> {
     }
 
     /// The generation that readers see, at least as far as they ask.
-    async fn live_at_least(&self, token: Option<&Token>, at_most: Duration) -> Result<Generation, ViewError> {
+    async fn live_at_least(
+        &self,
+        token: Option<&Token>,
+        at_most: Duration,
+    ) -> Result<Generation, ViewError> {
         let live = self.live().await?;
         match token {
             Some(token) => self.reach(Some(live), token, at_most).await,
@@ -166,7 +178,12 @@ impl<V: View> Views<V> {
     }
 
     /// Waits until a generation that readers see has come so far: the `live` one, or whichever it is by then.
-    async fn reach(&self, live: Option<Generation>, token: &Token, at_most: Duration) -> Result<Generation, ViewError> {
+    async fn reach(
+        &self,
+        live: Option<Generation>,
+        token: &Token,
+        at_most: Duration,
+    ) -> Result<Generation, ViewError> {
         self.check_token(token)?;
         self.readers().reach(live, token, at_most).await
     }
@@ -178,7 +195,11 @@ impl<V: View> Views<V> {
     }
 
     fn readers(&self) -> Reach<'_> {
-        Reach { site: &self.site, following: &self.following, version: V::VERSION }
+        Reach {
+            site: &self.site,
+            following: &self.following,
+            version: V::VERSION,
+        }
     }
 
     /// Refuses what is asked of kept rows when there are none.
@@ -187,8 +208,9 @@ impl<V: View> Views<V> {
             return Ok(());
         }
         let view = V::NAME;
-        let what =
-            format!("view `{view}` is live: nothing of it is kept, so it can be asked for rows, and for nothing else");
+        let what = format!(
+            "view `{view}` is live: nothing of it is kept, so it can be asked for rows, and for nothing else"
+        );
         Err(annals_core::Invalid::new(what).into())
     }
 
@@ -199,17 +221,25 @@ impl<V: View> Views<V> {
 
 impl<V: View> Clone for Views<V> {
     fn clone(&self) -> Views<V> {
-        Views { site: self.site.clone(), following: self.following.clone(), view: PhantomData }
+        Views {
+            site: self.site.clone(),
+            following: self.following.clone(),
+            view: PhantomData,
+        }
     }
 }
 
 impl<V: View> fmt::Debug for Views<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Views").field("view", &V::NAME).field("following", &self.following).finish_non_exhaustive()
+        f.debug_struct("Views")
+            .field("view", &V::NAME)
+            .field("following", &self.following)
+            .finish_non_exhaustive()
     }
 }
 
 /// The typed key of a stored row.
 fn typed_key<V: View>(text: &str) -> Result<V::Key, ViewError> {
-    V::Key::from_key(text).ok_or_else(|| ViewError::Unreadable(format!("`{text}` is no key of view `{}`", V::NAME)))
+    V::Key::from_key(text)
+        .ok_or_else(|| ViewError::Unreadable(format!("`{text}` is no key of view `{}`", V::NAME)))
 }

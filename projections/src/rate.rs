@@ -25,15 +25,19 @@ impl Rate {
     /// From now on there can be events. Later calls change nothing.
     pub(crate) fn begin(&mut self, now: Duration) {
         if self.begun.is_none() {
-            (self.begun, self.last) = (Some(now), now);
+            self.begun = Some(now);
+            self.last = now;
         }
     }
 
     /// Events a second; nothing before a moment has passed.
     pub(crate) fn per_second(&self, now: Duration) -> Option<f64> {
-        let passed = now.checked_sub(self.begun?).filter(|passed| *passed > Duration::ZERO)?;
+        let passed = now
+            .checked_sub(self.begun?)
+            .filter(|passed| *passed > Duration::ZERO)?;
         // As many seconds as the weights stand for: all that passed at first, MEMORY in the long run.
-        let seconds = MEMORY.as_secs_f64() * -(-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp_m1();
+        let seconds =
+            MEMORY.as_secs_f64() * -(-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp_m1();
         Some(self.weight_at(now) / seconds)
     }
 
@@ -50,7 +54,10 @@ mod tests {
     #[track_caller]
     fn check(rate: &Rate, at_seconds: u64, expected: f64) {
         let found = rate.per_second(Duration::from_secs(at_seconds)).unwrap();
-        assert!((found - expected).abs() <= expected * 0.06 + 1.0, "{found} instead of {expected}");
+        assert!(
+            (found - expected).abs() <= expected * 0.06 + 1.0,
+            "{found} instead of {expected}"
+        );
     }
 
     #[test]
@@ -71,7 +78,10 @@ mod tests {
         let mut rate = Rate::default();
         rate.begin(Duration::ZERO);
         for second in 1..=120 {
-            rate.add(Duration::from_secs(second), if second <= 60 { 100 } else { 5_000 });
+            rate.add(
+                Duration::from_secs(second),
+                if second <= 60 { 100 } else { 5_000 },
+            );
         }
         check(&rate, 120, 5_000.0);
     }

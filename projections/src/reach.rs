@@ -33,13 +33,24 @@ impl Reach<'_> {
             Ok(done) => done,
             Err(_) => {
                 let now = self.site.db.clock().now();
-                let held = self.following.each(|of| Status::of(of, now).to_string()).join("; ");
-                Err(ViewError::NotYet { token: token.clone(), waited: at_most, held })
+                let held = self
+                    .following
+                    .each(|of| Status::of(of, now).to_string())
+                    .join("; ");
+                Err(ViewError::NotYet {
+                    token: token.clone(),
+                    waited: at_most,
+                    held,
+                })
             }
         }
     }
 
-    async fn there(&self, mut live: Option<Generation>, token: &Token) -> Result<Generation, ViewError> {
+    async fn there(
+        &self,
+        mut live: Option<Generation>,
+        token: &Token,
+    ) -> Result<Generation, ViewError> {
         // Workers of this process tell soon enough, as a rule.
         let mut looks = false;
         loop {
@@ -48,7 +59,9 @@ impl Reach<'_> {
                 None => self.live().await,
             };
             match found {
-                Ok(generation) if self.comes_to(&generation, token, looks).await? => return Ok(generation),
+                Ok(generation) if self.comes_to(&generation, token, looks).await? => {
+                    return Ok(generation);
+                }
                 Ok(generation) => self.is_at_work(&generation).await?,
                 Err(ViewError::Building { .. }) => self.built().await?,
                 Err(error) => return Err(error),
@@ -59,7 +72,12 @@ impl Reach<'_> {
 
     /// Whether a generation comes so far within a little while: its workers in this process tell at once, those elsewhere are seen
     /// in the store; it is not looked there, unless told to, when there are none elsewhere.
-    async fn comes_to(&self, generation: &Generation, token: &Token, looks: bool) -> Result<bool, ViewError> {
+    async fn comes_to(
+        &self,
+        generation: &Generation,
+        token: &Token,
+        looks: bool,
+    ) -> Result<bool, ViewError> {
         let mut told = pin!(self.following.reached(generation.id, token));
         if looks || !self.following.works_on_all(generation.id) {
             tokio::select! {
@@ -87,12 +105,29 @@ impl Reach<'_> {
 
     /// An error when a slot does not go on until a person has looked, neither here nor in another process.
     async fn is_at_work(&self, generation: &Generation) -> Result<(), ViewError> {
-        let Some((slot, reason)) = self.following.stopped(generation.id) else { return Ok(()) };
+        let Some((slot, reason)) = self.following.stopped(generation.id) else {
+            return Ok(());
+        };
         if let Some(slot) = slot {
             // A newer program may be able to do what this one cannot.
-            let Site { db, views, owner, options, .. } = self.site;
-            let (lease, clock) = (options.lease, &**db.clock());
-            let post = Post { views, generation, slot, owner, lease, clock, share: None };
+            let Site {
+                db,
+                views,
+                owner,
+                options,
+                ..
+            } = self.site;
+            let lease = options.lease;
+            let clock = &**db.clock();
+            let post = Post {
+                views,
+                generation,
+                slot,
+                owner,
+                lease,
+                clock,
+                share: None,
+            };
             if post.is_worked_on_by_another().await? {
                 return Ok(());
             }
@@ -105,7 +140,9 @@ impl Reach<'_> {
         let checkpoints = self.site.views.checkpoints(generation.id).await?;
         Ok((0..generation.spec.slots).all(|slot| {
             token.positions().all(|(partition, position)| {
-                let mut of = checkpoints.iter().filter(|of| of.slot == slot && of.partition == partition);
+                let mut of = checkpoints
+                    .iter()
+                    .filter(|of| of.slot == slot && of.partition == partition);
                 position == Position::START || of.any(|checkpoint| checkpoint.position >= position)
             })
         }))
@@ -114,13 +151,17 @@ impl Reach<'_> {
     /// The generation that readers of this version see now.
     pub(crate) async fn live(&self) -> Result<Generation, ViewError> {
         let generations = self.site.views.generations(self.following.view()).await?;
-        let mut ours = generations.into_iter().filter(|of| of.spec.version == self.version);
+        let mut ours = generations
+            .into_iter()
+            .filter(|of| of.spec.version == self.version);
         if let Some(live) = ours.find(|of| of.phase == Phase::Live) {
             return Ok(live);
         }
-        let (mut done, mut total) = (0, 0);
+        let mut done = 0;
+        let mut total = 0;
         for (reached, head) in self.following.each(|of| (of.reached(), of.head())) {
-            (done, total) = (reached, head);
+            done = reached;
+            total = head;
         }
         Err(ViewError::Building { done, total })
     }

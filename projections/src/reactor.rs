@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    Checkpoint, Event, EventId, Filter, Generation, GenerationSpec, Partition, Phase, Position, Recorded,
-    RecordedEvent, ViewCommit,
+    Checkpoint, Event, EventId, Filter, Generation, GenerationSpec, Partition, Phase, Position,
+    Recorded, RecordedEvent, ViewCommit,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -194,7 +194,10 @@ pub struct Reaction<R> {
 impl<R: Reactor> Reaction<R> {
     /// This reactor. Events that are recorded from now on, when it is started for the first time, are its business.
     pub fn of(reactor: R) -> Reaction<R> {
-        Reaction { reactor, patience: Patience::default() }
+        Reaction {
+            reactor,
+            patience: Patience::default(),
+        }
     }
 
     /// Also what was recorded before it is started for the first time.
@@ -225,7 +228,8 @@ impl<R: Reactor> Reaction<R> {
 
     /// Tried so often (at least once), the second time after `wait`, which doubles up to 30 s. Default: 8 times, 100 ms.
     pub fn attempts(mut self, attempts: u32, wait: Duration) -> Reaction<R> {
-        (self.patience.attempts, self.patience.back_off) = (attempts.max(1), wait);
+        self.patience.attempts = attempts.max(1);
+        self.patience.back_off = wait;
         self
     }
 
@@ -251,15 +255,20 @@ impl<R: Reactor> Reaction<R> {
 
 impl<R: Reactor> fmt::Debug for Reaction<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reaction").field("reactor", &R::NAME).field("patience", &self.patience).finish_non_exhaustive()
+        f.debug_struct("Reaction")
+            .field("reactor", &R::NAME)
+            .field("patience", &self.patience)
+            .finish_non_exhaustive()
     }
 }
 
 impl<R: Reactor> Part for Reaction<R> {
     fn add_to(self, mut setup: Setup) -> Setup {
         let handler = Arc::new(Reacts(Arc::new(self.reactor)));
-        let (kind, place) = (Kind::Reactor, Kind::Reactor.place(R::NAME));
-        let (of, patience) = (TypeId::of::<R>(), self.patience);
+        let kind = Kind::Reactor;
+        let place = Kind::Reactor.place(R::NAME);
+        let of = TypeId::of::<R>();
+        let patience = self.patience;
         setup.reactors.push(Registered {
             of,
             kind,
@@ -283,21 +292,34 @@ impl<R: Reactor> Handler for Reacts<R> {
 
     fn prepare(&self, record: RecordedEvent) -> Result<Option<Call>, StepError> {
         let events: Vec<Recorded<R::Event>> = Recorded::decode(record)?.into_iter().collect();
-        let Some(first) = events.first() else { return Ok(None) };
+        let Some(first) = events.first() else {
+            return Ok(None);
+        };
         let key = key_of(&first.record, || Ok(R::key(first)))?;
-        let (reactor, record) = (Arc::clone(&self.0), Arc::new(first.record.clone()));
+        let reactor = Arc::clone(&self.0);
+        let record = Arc::new(first.record.clone());
         let events = Arc::new(events);
         let make = move |attempt| -> BoxFuture<'static, _> {
-            let (reactor, events) = (Arc::clone(&reactor), Arc::clone(&events));
+            let reactor = Arc::clone(&reactor);
+            let events = Arc::clone(&events);
             Box::pin(async move {
                 for (index, event) in events.iter().enumerate() {
-                    let request = Request { event: event.record.id, index, attempt, reactor: R::NAME };
+                    let request = Request {
+                        event: event.record.id,
+                        index,
+                        attempt,
+                        reactor: R::NAME,
+                    };
                     reactor.react(event, &request).await?;
                 }
                 Ok(Vec::new())
             })
         };
-        Ok(Some(Call { key, record, make: Arc::new(make) }))
+        Ok(Some(Call {
+            key,
+            record,
+            make: Arc::new(make),
+        }))
     }
 }
 
@@ -310,7 +332,10 @@ pub(crate) fn key_of(
         let key = tell()?;
         crate::key::checked(&key).map_err(Poison::from)
     });
-    key.map_err(|poison| StepError::NoKey { reason: poison.reason().into(), record: Box::new(record.clone()) })
+    key.map_err(|poison| StepError::NoKey {
+        reason: poison.reason().into(),
+        record: Box::new(record.clone()),
+    })
 }
 
 type MakeHandler = Box<dyn FnOnce(&Site) -> Arc<dyn Handler> + Send + Sync>;
@@ -333,7 +358,8 @@ impl Registered {
         mut site: Site,
         stop: watch::Receiver<bool>,
     ) -> Result<(Reactions, JoinHandle<()>), StartError> {
-        (site.options.lease, site.options.poll) = (self.patience.lease, self.patience.poll);
+        site.options.lease = self.patience.lease;
+        site.options.poll = self.patience.poll;
         let gate = gate(&site, &self.place).await?;
         let found = find_or_begin(&site, self.name, &self.place, &self.patience).await;
         site.views.release_lease(&gate).await?;
@@ -350,10 +376,17 @@ impl Registered {
             progress,
             anew: Arc::clone(&anew),
         };
-        let (generation, handler) = (found?, (self.make)(&site));
+        let generation = found?;
+        let handler = (self.make)(&site);
         let progress = Progress::of(self.kind, &generation, 0, site.db.clock());
-        let reactions = Reactions::of(self.name, work(generation.clone(), Arc::clone(&handler), progress.clone()));
-        Ok((reactions, tokio::spawn(work(generation, handler, progress).run(stop))))
+        let reactions = Reactions::of(
+            self.name,
+            work(generation.clone(), Arc::clone(&handler), progress.clone()),
+        );
+        Ok((
+            reactions,
+            tokio::spawn(work(generation, handler, progress).run(stop)),
+        ))
     }
 }
 
@@ -367,7 +400,9 @@ async fn find_or_begin(
     let log = site.db.store();
     let found = site.views.generations(place).await?.into_iter().next();
     let generation = match found {
-        Some(generation) if generation.spec.log != log.id() => return Err(StartError::OtherLog { view: name }),
+        Some(generation) if generation.spec.log != log.id() => {
+            return Err(StartError::OtherLog { view: name });
+        }
         Some(generation) if generation.phase == Phase::Live => return Ok(generation),
         Some(begun) => begun,
         None => {
@@ -377,7 +412,9 @@ async fn find_or_begin(
         }
     };
     if !patience.from_the_beginning {
-        begin_at_head(site, &generation).await.map_err(|error| StartError::Store(error.into_store()))?;
+        begin_at_head(site, &generation)
+            .await
+            .map_err(|error| StartError::Store(error.into_store()))?;
     }
     let switched = site.views.switch_to(generation.id).await;
     switched.map_err(|error| StartError::Store(WorkError::Again(error).into_store()))?;
@@ -385,9 +422,20 @@ async fn find_or_begin(
 }
 
 async fn begin_at_head(site: &Site, generation: &Generation) -> Result<(), WorkError> {
-    let (views, owner, lease) = (&site.views, &*site.owner, site.options.lease);
+    let views = &site.views;
+    let owner = &*site.owner;
+    let lease = site.options.lease;
     let clock = &**site.db.clock();
-    let held = Held::take_over(&Post { views, generation, slot: 0, owner, lease, clock, share: None }).await?;
+    let held = Held::take_over(&Post {
+        views,
+        generation,
+        slot: 0,
+        owner,
+        lease,
+        clock,
+        share: None,
+    })
+    .await?;
     let known = views.checkpoints(generation.id).await?;
     for partition in (0..generation.spec.partitions).map(Partition) {
         if known.iter().any(|of| of.partition == partition) {
@@ -395,8 +443,19 @@ async fn begin_at_head(site: &Site, generation: &Generation) -> Result<(), WorkE
         }
         let position = site.db.store().head(partition).await?.visible;
         let event = crate::worker::event_at(&**site.db.store(), partition, position).await?;
-        let to = Checkpoint { position, event, ..Checkpoint::start(0, partition) };
-        views.commit_view(ViewCommit::new(generation.id, held.lease(), Position::START, to)).await?;
+        let to = Checkpoint {
+            position,
+            event,
+            ..Checkpoint::start(0, partition)
+        };
+        views
+            .commit_view(ViewCommit::new(
+                generation.id,
+                held.lease(),
+                Position::START,
+                to,
+            ))
+            .await?;
     }
     held.release().await;
     Ok(())

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Moment, Partition, Phase, Position,
-    StoreError, ViewCommit,
+    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Moment, Partition,
+    Phase, Position, StoreError, ViewCommit,
 };
 
 use crate::place::Generations;
@@ -83,7 +83,14 @@ impl<V> Rebuild<V> {
         spec: GenerationSpec,
         generations: Arc<dyn Generations>,
     ) -> Rebuild<V> {
-        Rebuild { site, following, view, spec, generations, of: PhantomData }
+        Rebuild {
+            site,
+            following,
+            view,
+            spec,
+            generations,
+            of: PhantomData,
+        }
     }
 
     /// Begins a new generation of this version. The workers of all programs that have this view build it together, slot by slot;
@@ -122,7 +129,10 @@ impl<V> Rebuild<V> {
     /// # }
     /// ```
     pub async fn reset_to(&self, moment: impl Into<Moment>) -> Result<Building, RebuildError> {
-        let moment = moment.into().resolve(&**self.site.db.store(), Partition(0)).await?;
+        let moment = moment
+            .into()
+            .resolve(&**self.site.db.store(), Partition(0))
+            .await?;
         self.begin_at(between_runs(moment)).await
     }
 
@@ -130,13 +140,18 @@ impl<V> Rebuild<V> {
         let gate = gate(&self.site, self.view).await?;
         let begun = async {
             let generations = self.site.views.generations(self.view).await?;
-            if generations.iter().any(|of| of.phase == Phase::Building && is_ours(of, &self.spec)) {
+            if generations
+                .iter()
+                .any(|of| of.phase == Phase::Building && is_ours(of, &self.spec))
+            {
                 return Err(RebuildError::AlreadyBuilding(self.view));
             }
             if start == Position::START {
                 return Ok(self.site.views.begin_generation(self.spec.clone()).await?);
             }
-            let serves = generations.iter().find(|of| of.phase == Phase::Live && is_ours(of, &self.spec));
+            let serves = generations
+                .iter()
+                .find(|of| of.phase == Phase::Live && is_ours(of, &self.spec));
             let earlier = self.can_begin_with(serves, start).await?;
             let generation = self.site.views.begin_generation(self.spec.clone()).await?;
             self.site.views.forget_history(generation.id, start).await?;
@@ -148,22 +163,41 @@ impl<V> Rebuild<V> {
         let begun = begun.await;
         self.site.views.release_lease(&gate).await?;
         self.following.look();
-        Ok(Building { begins_at: start, ..self.building(begun?) })
+        Ok(Building {
+            begins_at: start,
+            ..self.building(begun?)
+        })
     }
 
     /// The generation whose rows a new one can begin with at `start`.
-    async fn can_begin_with(&self, serves: Option<&Generation>, start: Position) -> Result<GenerationId, RebuildError> {
-        let cannot = |reason: String| Err(RebuildError::CannotReset { view: self.view, to: start, reason });
+    async fn can_begin_with(
+        &self,
+        serves: Option<&Generation>,
+        start: Position,
+    ) -> Result<GenerationId, RebuildError> {
+        let cannot = |reason: String| {
+            Err(RebuildError::CannotReset {
+                view: self.view,
+                to: start,
+                reason,
+            })
+        };
         if self.spec.keeps == Keeps::Present {
             return cannot("it keeps no history, so nobody knows what its rows were then".into());
         }
         if self.spec.inline {
-            return cannot("it is inline, and where its rows stood in their streams is not kept".into());
+            return cannot(
+                "it is inline, and where its rows stood in their streams is not kept".into(),
+            );
         }
-        let Some(serves) = serves else { return cannot("no generation of this version serves yet".into()) };
+        let Some(serves) = serves else {
+            return cannot("no generation of this version serves yet".into());
+        };
         let since = serves.history_since;
         if start < since {
-            return cannot(format!("what its rows were before position {since} was forgotten"));
+            return cannot(format!(
+                "what its rows were before position {since} was forgotten"
+            ));
         }
         if self.spec.keeps == Keeps::Bitemporal && since > Position::START {
             return cannot(format!(
@@ -172,7 +206,12 @@ impl<V> Rebuild<V> {
         }
         let reached = self.site.views.checkpoints(serves.id).await?;
         let level = (0..serves.spec.slots)
-            .map(|slot| reached.iter().find(|of| of.slot == slot).map_or(Position::START, |of| of.position))
+            .map(|slot| {
+                reached
+                    .iter()
+                    .find(|of| of.slot == slot)
+                    .map_or(Position::START, |of| of.position)
+            })
             .min()
             .unwrap_or_default();
         if level < start {
@@ -190,10 +229,27 @@ impl<V> Rebuild<V> {
         earlier: GenerationId,
         start: Position,
     ) -> Result<(), RebuildError> {
-        let Site { db, views, owner, options, .. } = &self.site;
-        let (owner, clock) = (format!("{owner}-resets"), &**db.clock());
-        let post = Post { views, generation, slot, owner: &owner, lease: options.lease, clock, share: None };
-        let held = Held::take_over(&post).await.map_err(WorkError::into_store)?;
+        let Site {
+            db,
+            views,
+            owner,
+            options,
+            ..
+        } = &self.site;
+        let owner = format!("{owner}-resets");
+        let clock = &**db.clock();
+        let post = Post {
+            views,
+            generation,
+            slot,
+            owner: &owner,
+            lease: options.lease,
+            clock,
+            share: None,
+        };
+        let held = Held::take_over(&post)
+            .await
+            .map_err(WorkError::into_store)?;
         let noted = async {
             let checkpoints = views.checkpoints(generation.id).await?;
             if checkpoints.iter().any(|of| of.slot == slot) {
@@ -201,7 +257,13 @@ impl<V> Rebuild<V> {
             }
             let event = event_at(&**db.store(), Partition(0), start).await?;
             let state = Restoring::from(earlier).to_state();
-            let to = Checkpoint { slot, partition: Partition(0), position: start, event, state };
+            let to = Checkpoint {
+                slot,
+                partition: Partition(0),
+                position: start,
+                event,
+                state,
+            };
             let commit = ViewCommit::new(generation.id, held.lease(), Position::START, to);
             Ok(views.commit_view(commit).await?)
         };
@@ -217,7 +279,9 @@ impl<V> Rebuild<V> {
     /// Only those of a store that cannot answer.
     pub async fn under_way(&self) -> Result<Option<Building>, RebuildError> {
         let generations = self.site.views.generations(self.view).await?;
-        let building = generations.into_iter().find(|of| of.phase == Phase::Building && is_ours(of, &self.spec));
+        let building = generations
+            .into_iter()
+            .find(|of| of.phase == Phase::Building && is_ours(of, &self.spec));
         Ok(building.map(|generation| self.building(generation)))
     }
 
@@ -261,16 +325,28 @@ impl<V> Rebuild<V> {
     }
 
     fn building(&self, generation: Generation) -> Building {
-        let (site, following) = (self.site.clone(), self.following.clone());
+        let site = self.site.clone();
+        let following = self.following.clone();
         let generations = Arc::clone(&self.generations);
-        let (begins_at, begun) = (Position::START, Instant::now());
-        Building { view: self.view, site, following, generation, generations, begins_at, begun }
+        let begins_at = Position::START;
+        let begun = Instant::now();
+        Building {
+            view: self.view,
+            site,
+            following,
+            generation,
+            generations,
+            begins_at,
+            begun,
+        }
     }
 }
 
 impl<V> fmt::Debug for Rebuild<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rebuild").field("view", &self.view).finish_non_exhaustive()
+        f.debug_struct("Rebuild")
+            .field("view", &self.view)
+            .finish_non_exhaustive()
     }
 }
 
@@ -287,7 +363,9 @@ pub struct Building {
 
 impl fmt::Debug for Building {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Building").field("generation", &self.generation).finish_non_exhaustive()
+        f.debug_struct("Building")
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
     }
 }
 
@@ -332,13 +410,24 @@ impl Building {
             total += self.site.db.store().head(partition).await?.visible.get();
         }
         let done = (0..self.generation.spec.slots)
-            .map(|slot| checkpoints.iter().filter(|of| of.slot == slot).map(|of| of.position.get()).sum())
+            .map(|slot| {
+                checkpoints
+                    .iter()
+                    .filter(|of| of.slot == slot)
+                    .map(|of| of.position.get())
+                    .sum()
+            })
             .min()
             .unwrap_or_default();
         let events_per_second = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-6);
         let left = total.saturating_sub(done) as f64;
         let rest = (done > 0).then(|| Duration::from_secs_f64((left / events_per_second).min(1e9)));
-        Ok(BuildProgress { done, total, events_per_second, rest })
+        Ok(BuildProgress {
+            done,
+            total,
+            events_per_second,
+            rest,
+        })
     }
 
     /// Returns when readers see it, telling how far it has come now and then.
@@ -347,17 +436,31 @@ impl Building {
     ///
     /// [`RebuildError::Stopped`] when it cannot become complete, or differs from a replay; the one before serves on.
     /// [`RebuildError::CalledOff`] when somebody called it off.
-    pub async fn finished(self, mut tell: impl FnMut(BuildProgress) + Send) -> Result<(), RebuildError> {
+    pub async fn finished(
+        self,
+        mut tell: impl FnMut(BuildProgress) + Send,
+    ) -> Result<(), RebuildError> {
         let mut changes = self.following.changes();
         loop {
             let generations = self.site.views.generations(self.view).await?;
-            match generations.iter().find(|of| of.id == self.generation.id).map(|of| of.phase) {
+            match generations
+                .iter()
+                .find(|of| of.id == self.generation.id)
+                .map(|of| of.phase)
+            {
                 Some(Phase::Building) => {}
                 Some(_) => return Ok(()),
                 None => return Err(RebuildError::CalledOff(self.view)),
             }
-            if let Some(reason) = self.following.stopped(self.generation.id).map(|(_, reason)| reason) {
-                return Err(RebuildError::Stopped { view: self.view, reason });
+            if let Some(reason) = self
+                .following
+                .stopped(self.generation.id)
+                .map(|(_, reason)| reason)
+            {
+                return Err(RebuildError::Stopped {
+                    view: self.view,
+                    reason,
+                });
             }
             tell(self.progress().await?);
             let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
@@ -378,7 +481,11 @@ impl Building {
 
 impl fmt::Display for BuildProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} events, {:.0} a second", self.done, self.total, self.events_per_second)?;
+        write!(
+            f,
+            "{} of {} events, {:.0} a second",
+            self.done, self.total, self.events_per_second
+        )?;
         match self.rest {
             Some(rest) => write!(f, ", {} s to go", rest.as_secs()),
             None => Ok(()),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use annals_core::{
-    Aggregate, AggregateKind, Annals, Event, EventKind, Keeps, RecordedEvent, ShowError, ShownEvent, ShownState,
-    StreamId, Version,
+    Aggregate, AggregateKind, Annals, Event, EventKind, Keeps, RecordedEvent, ShowError,
+    ShownEvent, ShownState, StreamId, Version,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -119,21 +119,39 @@ impl Registry {
 
     /// With a reactor, and its events.
     pub fn reactor<R: Reactor>(self) -> Registry {
-        let handles = R::Event::shapes().iter().map(|shape| shape.event_type.into()).collect();
-        self.with_reactor(Kind::Reactor, R::NAME, handles).events::<R::Event>()
+        let handles = R::Event::shapes()
+            .iter()
+            .map(|shape| shape.event_type.into())
+            .collect();
+        self.with_reactor(Kind::Reactor, R::NAME, handles)
+            .events::<R::Event>()
     }
 
     /// With the processes of a kind, their events and those that they react to.
     pub fn process<P: Process>(self) -> Registry {
         let listens = P::listens();
         let registry = self.with_reactor(Kind::Process, P::NAME, listens.types());
-        listens.kinds().fold(registry, |registry, kind| registry.with_events(&kind))
+        listens
+            .kinds()
+            .fold(registry, |registry, kind| registry.with_events(&kind))
     }
 
-    fn with_reactor(mut self, kind: Kind, name: &'static str, mut handles: Vec<String>) -> Registry {
+    fn with_reactor(
+        mut self,
+        kind: Kind,
+        name: &'static str,
+        mut handles: Vec<String>,
+    ) -> Registry {
         handles.sort_unstable();
         handles.dedup();
-        self.reactors.insert((name, kind), ReactorKind { kind, name, handles });
+        self.reactors.insert(
+            (name, kind),
+            ReactorKind {
+                kind,
+                name,
+                handles,
+            },
+        );
         self
     }
 
@@ -200,7 +218,10 @@ impl Registry {
 }
 
 fn unknown(what: &'static str, name: &str) -> ShowError {
-    ShowError::Unknown { what, name: name.into() }
+    ShowError::Unknown {
+        what,
+        name: name.into(),
+    }
 }
 
 impl ViewKind {
@@ -218,7 +239,12 @@ impl ViewKind {
     /// # Errors
     ///
     /// [`ShowError::Unshowable`] when the row or an event cannot be read, or an event makes no sense for the row.
-    pub fn fold(&self, key: &str, row: Option<&Value>, events: &[RecordedEvent]) -> Result<Option<Value>, ShowError> {
+    pub fn fold(
+        &self,
+        key: &str,
+        row: Option<&Value>,
+        events: &[RecordedEvent],
+    ) -> Result<Option<Value>, ShowError> {
         (self.fold)(key, row, events)
     }
 }
@@ -231,18 +257,29 @@ fn keys<V: View>(record: &RecordedEvent) -> Result<Vec<String>, ShowError> {
     Ok(keys)
 }
 
-fn fold<V: View>(key: &str, row: Option<&Value>, events: &[RecordedEvent]) -> Result<Option<Value>, ShowError> {
+fn fold<V: View>(
+    key: &str,
+    row: Option<&Value>,
+    events: &[RecordedEvent],
+) -> Result<Option<Value>, ShowError> {
     let handlers = V::handlers();
     let mut steps = Vec::new();
     for record in events {
         steps.extend(handlers.prepare(record.clone()).map_err(unshowable)?);
     }
-    let stored = row.map(serde_json::to_vec).transpose().map_err(unshowable)?;
+    let stored = row
+        .map(serde_json::to_vec)
+        .transpose()
+        .map_err(unshowable)?;
     match folded::<V>(key, stored.map(Into::into), &steps).map_err(unshowable)? {
-        Ok(stored) => stored.map(|bytes| serde_json::from_slice(&bytes)).transpose().map_err(unshowable),
-        Err((position, poison)) => {
-            Err(ShowError::Unshowable(format!("the event at {position} makes no sense: {}", poison.reason())))
-        }
+        Ok(stored) => stored
+            .map(|bytes| serde_json::from_slice(&bytes))
+            .transpose()
+            .map_err(unshowable),
+        Err((position, poison)) => Err(ShowError::Unshowable(format!(
+            "the event at {position} makes no sense: {}",
+            poison.reason()
+        ))),
     }
 }
 
@@ -254,6 +291,9 @@ fn unshowable(error: impl std::error::Error) -> ShowError {
 impl fmt::Debug for ViewKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = format_args!("{} v{}", self.name, self.version).to_string();
-        f.debug_struct("ViewKind").field("name", &name).field("handles", &self.handles).finish_non_exhaustive()
+        f.debug_struct("ViewKind")
+            .field("name", &name)
+            .field("handles", &self.handles)
+            .finish_non_exhaustive()
     }
 }

@@ -18,7 +18,10 @@ pub(crate) struct Replay<V: View> {
 impl<V: View> Replay<V> {
     /// Of no rows yet.
     pub(crate) fn new() -> Replay<V> {
-        Replay { rows: Rows::keeping(usize::MAX), ended: HashSet::new() }
+        Replay {
+            rows: Rows::keeping(usize::MAX),
+            ended: HashSet::new(),
+        }
     }
 
     /// Goes on from a row as it is kept.
@@ -35,7 +38,8 @@ impl<V: View> Replay<V> {
         }
         // When an event was set aside is told to nobody here.
         let mut changes = self.rows.batch();
-        self.rows.fold(&mut changes, steps, &mut self.ended, DateTime::default())
+        self.rows
+            .fold(&mut changes, steps, &mut self.ended, DateTime::default())
     }
 
     /// The rows that there are, each with its key.

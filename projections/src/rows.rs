@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use annals_core::{Keeps, Parked, Position, RecordedEvent, RowChange, RowStep, RowVersion, Version, chrono};
+use annals_core::{
+    Keeps, Parked, Position, RecordedEvent, RowChange, RowStep, RowVersion, Version, chrono,
+};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use hashlink::LruCache;
@@ -82,7 +84,16 @@ pub(crate) struct Unwritable {
 impl<V: View> Rows<V> {
     pub(crate) fn keeping(kept_max: usize) -> Rows<V> {
         let cached = LruCache::new_unbounded();
-        Rows { cached, kept_max, of_batch: 0, batches: 0, folds: 0, inline: false, all: false, bytes: 0 }
+        Rows {
+            cached,
+            kept_max,
+            of_batch: 0,
+            batches: 0,
+            folds: 0,
+            inline: false,
+            all: false,
+            bytes: 0,
+        }
     }
 
     /// The same for a view whose rows travel with appends: what a row has already is not folded onto it again.
@@ -141,7 +152,14 @@ impl<V: View> Rows<V> {
     ) -> Result<(), Unwritable> {
         let value = decoded(&key, stored.as_ref())?;
         self.bytes += size(stored.as_ref());
-        let cached = Cached { value, stored, stood: stands, stands, folded: 0, changed: Place::default() };
+        let cached = Cached {
+            value,
+            stored,
+            stood: stands,
+            stands,
+            folded: 0,
+            changed: Place::default(),
+        };
         let before = self.cached.insert(key, cached);
         self.bytes -= before.map_or(0, |before| size(before.stored.as_ref()));
         Ok(())
@@ -159,19 +177,29 @@ impl<V: View> Rows<V> {
         let keys: BTreeSet<&String> = steps.iter().flat_map(|step| &step.keys).collect();
         let row = |key: &String| {
             let value = self.cached.get(key)?.stored.clone();
-            Some(RowChange { key: key.clone(), value, indexed: Vec::new() })
+            Some(RowChange {
+                key: key.clone(),
+                value,
+                indexed: Vec::new(),
+            })
         };
         keys.into_iter().filter_map(row).collect()
     }
 
     /// The rows at hand, each with its key; those that there are not are left out.
     pub(crate) fn into_values(self) -> impl Iterator<Item = (String, V)> {
-        self.cached.into_iter().filter_map(|(key, cached)| Some((key, cached.value?)))
+        self.cached
+            .into_iter()
+            .filter_map(|(key, cached)| Some((key, cached.value?)))
     }
 
     /// Whether the row has an event of this version of its stream already.
     fn has_already(&mut self, key: &str, version: Version) -> bool {
-        self.inline && self.cached.get(key).is_some_and(|cached| version <= cached.stood)
+        self.inline
+            && self
+                .cached
+                .get(key)
+                .is_some_and(|cached| version <= cached.stood)
     }
 
     /// Forgets a row, because somebody else changed it.
@@ -185,7 +213,10 @@ impl<V: View> Rows<V> {
     pub(crate) fn batch(&mut self) -> Changes {
         self.batches += 1;
         self.of_batch = 0;
-        Changes { batch: self.batches, ..Changes::default() }
+        Changes {
+            batch: self.batches,
+            ..Changes::default()
+        }
     }
 
     /// Folds the next events of a batch, whose keys are all at hand, so that nothing of them is needed any more. `parked` are the keys
@@ -212,13 +243,16 @@ impl<V: View> Rows<V> {
                 }
                 let poison = if parked.contains(key) {
                     None
-                } else if let Err(poison) =
-                    self.apply(key, step).map(|first| dirty.extend(first.then_some(key.as_str())))
+                } else if let Err(poison) = self
+                    .apply(key, step)
+                    .map(|first| dirty.extend(first.then_some(key.as_str())))
                 {
                     let before = &steps[..index];
                     self.go_back(key, before, record.position)?;
                     run.go_back(key, before, record.position);
-                    changes.touched.retain(|(of, at)| of != key || *at != record.position);
+                    changes
+                        .touched
+                        .retain(|(of, at)| of != key || *at != record.position);
                     parked.insert(key.clone());
                     Some(poison)
                 } else {
@@ -251,7 +285,9 @@ impl<V: View> Rows<V> {
     }
 
     fn stands_at(&mut self, key: &str) -> Version {
-        self.cached.get(key).map_or(Version::NONE, |cached| cached.stands)
+        self.cached
+            .get(key)
+            .map_or(Version::NONE, |cached| cached.stands)
     }
 
     /// Whether it was the first event of this fold for the row.
@@ -270,26 +306,52 @@ impl<V: View> Rows<V> {
     }
 
     /// Undoes what the event at `position` began: the row as stored, and the events of this batch before it once more.
-    fn go_back(&mut self, key: &str, before: &[Step<V>], position: Position) -> Result<(), Unwritable> {
+    fn go_back(
+        &mut self,
+        key: &str,
+        before: &[Step<V>],
+        position: Position,
+    ) -> Result<(), Unwritable> {
         if let Some(cached) = self.cached.get_mut(key) {
             cached.value = decoded(key, cached.stored.as_ref())?;
             cached.stands = cached.stood;
         }
-        let stood = self.cached.get(key).filter(|_| self.inline).map_or(Version::NONE, |cached| cached.stood);
+        let stood = self
+            .cached
+            .get(key)
+            .filter(|_| self.inline)
+            .map_or(Version::NONE, |cached| cached.stood);
         let before = before.iter().filter(|step| step.record().version > stood);
         for step in before.filter(|step| step.is_about(key) && step.record().position < position) {
             // It went well a moment ago, and nothing but the row and the event is looked at.
             if let Err(poison) = self.apply(key, step) {
-                tracing::warn!(view = V::NAME, key, reason = poison.reason(), "a fold gave two answers to one event");
+                tracing::warn!(
+                    view = V::NAME,
+                    key,
+                    reason = poison.reason(),
+                    "a fold gave two answers to one event"
+                );
             }
         }
         Ok(())
     }
 
-    fn keep_versions(&mut self, run: &mut Run<'_>, changes: &mut Changes) -> Result<(), Unwritable> {
+    fn keep_versions(
+        &mut self,
+        run: &mut Run<'_>,
+        changes: &mut Changes,
+    ) -> Result<(), Unwritable> {
         let mut touched: Vec<_> = run.touched.drain().collect();
         touched.sort_unstable_by_key(|(key, _)| *key);
-        for (key, Touched { first, last, recorded_at }) in touched {
+        for (
+            key,
+            Touched {
+                first,
+                last,
+                recorded_at,
+            },
+        ) in touched
+        {
             let value = self.encoded(key)?;
             changes.versions.push(RowVersion {
                 key: key.into(),
@@ -303,12 +365,22 @@ impl<V: View> Rows<V> {
     }
 
     fn keep_row(&mut self, key: &str, changes: &mut Changes) -> Result<(), Unwritable> {
-        let Some(cached) = self.cached.peek_mut(key) else { return Ok(()) };
+        let Some(cached) = self.cached.peek_mut(key) else {
+            return Ok(());
+        };
         if self.inline && cached.stands > cached.stood {
-            changes.stands.push(RowStep { key: key.into(), from: cached.stood, to: cached.stands });
+            changes.stands.push(RowStep {
+                key: key.into(),
+                from: cached.stood,
+                to: cached.stands,
+            });
             cached.stood = cached.stands;
         }
-        let value = cached.value.as_ref().map(|value| encode(key, value)).transpose()?;
+        let value = cached
+            .value
+            .as_ref()
+            .map(|value| encode(key, value))
+            .transpose()?;
         if cached.stored == value {
             return Ok(());
         }
@@ -317,13 +389,23 @@ impl<V: View> Rows<V> {
         let indexed = cached.value.as_ref().map(View::indexed).unwrap_or_default();
         match cached.changed.of(changes) {
             Some(row) => (row.value, row.indexed) = (value, indexed),
-            None => changes.rows.push(RowChange { key: key.into(), value, indexed }),
+            None => changes.rows.push(RowChange {
+                key: key.into(),
+                value,
+                indexed,
+            }),
         }
         Ok(())
     }
 
     fn encoded(&mut self, key: &str) -> Result<Option<Bytes>, Unwritable> {
-        let Some(value) = self.cached.get(key).and_then(|cached| cached.value.as_ref()) else { return Ok(None) };
+        let Some(value) = self
+            .cached
+            .get(key)
+            .and_then(|cached| cached.value.as_ref())
+        else {
+            return Ok(None);
+        };
         encode(key, value).map(Some)
     }
 }
@@ -332,7 +414,10 @@ impl Place {
     /// The change of the batch that stands here; else the end of `changes` becomes the place.
     fn of<'a>(&mut self, changes: &'a mut Changes) -> Option<&'a mut RowChange> {
         if self.batch != changes.batch {
-            *self = Place { batch: changes.batch, index: changes.rows.len() };
+            *self = Place {
+                batch: changes.batch,
+                index: changes.rows.len(),
+            };
         }
         changes.rows.get_mut(self.index)
     }
@@ -346,7 +431,11 @@ fn size(stored: Option<&Bytes>) -> u64 {
 pub(crate) fn encode<V: View>(key: &str, value: &V) -> Result<Bytes, Unwritable> {
     match serde_json::to_vec(value) {
         Ok(bytes) => Ok(bytes.into()),
-        Err(source) => Err(Unwritable { view: V::NAME, key: key.into(), source }),
+        Err(source) => Err(Unwritable {
+            view: V::NAME,
+            key: key.into(),
+            source,
+        }),
     }
 }
 
@@ -354,7 +443,11 @@ pub(crate) fn decoded<V: View>(key: &str, stored: Option<&Bytes>) -> Result<Opti
     let Some(bytes) = stored else { return Ok(None) };
     match serde_json::from_slice(bytes) {
         Ok(value) => Ok(Some(value)),
-        Err(source) => Err(Unwritable { view: V::NAME, key: key.into(), source }),
+        Err(source) => Err(Unwritable {
+            view: V::NAME,
+            key: key.into(),
+            source,
+        }),
     }
 }
 
@@ -375,18 +468,35 @@ struct Touched {
 
 impl<'a> Run<'a> {
     fn touch(&mut self, key: &'a str, record: &RecordedEvent) {
-        let (position, recorded_at) = (record.position, record.recorded_at);
-        let touched = self.touched.entry(key).or_insert(Touched { first: position, last: position, recorded_at });
-        (touched.last, touched.recorded_at) = (position, recorded_at);
+        let position = record.position;
+        let recorded_at = record.recorded_at;
+        let touched = self.touched.entry(key).or_insert(Touched {
+            first: position,
+            last: position,
+            recorded_at,
+        });
+        touched.last = position;
+        touched.recorded_at = recorded_at;
     }
 
     /// Takes back that the event at `position` touched the row.
     fn go_back<V: View>(&mut self, key: &str, before: &[Step<V>], position: Position) {
-        let Some(touched) = self.touched.get_mut(key).filter(|touched| touched.last == position) else { return };
-        let mut earlier = before.iter().rev().filter(|step| step.is_about(key)).map(Step::record);
+        let Some(touched) = self
+            .touched
+            .get_mut(key)
+            .filter(|touched| touched.last == position)
+        else {
+            return;
+        };
+        let mut earlier = before
+            .iter()
+            .rev()
+            .filter(|step| step.is_about(key))
+            .map(Step::record);
         match earlier.find(|record| record.position < position) {
             Some(record) if touched.first <= record.position => {
-                (touched.last, touched.recorded_at) = (record.position, record.recorded_at);
+                touched.last = record.position;
+                touched.recorded_at = record.recorded_at;
             }
             _ => _ = self.touched.remove(key),
         }
@@ -400,8 +510,18 @@ impl Changes {
     }
 
     /// An event is set aside once for a key, also when it reads as several.
-    fn set_aside(&mut self, key: &str, record: &RecordedEvent, poison: Option<Poison>, now: DateTime<Utc>) {
-        let mut of_event = self.park.iter().rev().take_while(|parked| parked.position == record.position);
+    fn set_aside(
+        &mut self,
+        key: &str,
+        record: &RecordedEvent,
+        poison: Option<Poison>,
+        now: DateTime<Utc>,
+    ) {
+        let mut of_event = self
+            .park
+            .iter()
+            .rev()
+            .take_while(|parked| parked.position == record.position);
         if of_event.any(|parked| parked.key == key) {
             return;
         }
@@ -444,11 +564,17 @@ pub(crate) fn drained<V: View>(
     let mut before = stored.clone();
     rows.learn_standing(key.into(), stored, stands.unwrap_or(Version::NONE))?;
     let mut stood = rows.stands_at(key);
-    let mut drained = Drained { changes: rows.batch(), unpark: Vec::new(), still: None };
+    let mut drained = Drained {
+        changes: rows.batch(),
+        unpark: Vec::new(),
+        still: None,
+    };
     for Waiting { parked, steps } in queue {
         let folded = steps.and_then(|mut steps| {
             steps.retain(|step| !rows.has_already(key, step.record().version));
-            steps.iter().try_for_each(|step| rows.apply(key, step).map(drop))?;
+            steps
+                .iter()
+                .try_for_each(|step| rows.apply(key, step).map(drop))?;
             Ok(steps.first().map(|step| step.record().recorded_at))
         });
         match folded {
@@ -456,9 +582,16 @@ pub(crate) fn drained<V: View>(
                 if let Some(recorded_at) = recorded_at {
                     before = rows.encoded(key)?;
                     stood = rows.stands_at(key);
-                    let (at, value) = (parked.position, before.clone());
+                    let at = parked.position;
+                    let value = before.clone();
                     if V::KEEPS != Keeps::Present {
-                        let version = RowVersion { key: key.into(), after: at.minus(1), up_to: at, recorded_at, value };
+                        let version = RowVersion {
+                            key: key.into(),
+                            after: at.minus(1),
+                            up_to: at,
+                            recorded_at,
+                            value,
+                        };
                         drained.changes.versions.push(version);
                     }
                     if V::KEEPS == Keeps::Bitemporal {
@@ -469,8 +602,13 @@ pub(crate) fn drained<V: View>(
             }
             Err(poison) => {
                 rows.set(key, before.as_ref(), stood)?;
-                let (cause, attempts) = (Some(poison.reason().into()), parked.attempts + 1);
-                drained.still = Some(Parked { cause, attempts, ..parked });
+                let cause = Some(poison.reason().into());
+                let attempts = parked.attempts + 1;
+                drained.still = Some(Parked {
+                    cause,
+                    attempts,
+                    ..parked
+                });
                 break;
             }
         }
@@ -480,10 +618,18 @@ pub(crate) fn drained<V: View>(
 }
 
 /// Folds more events onto one row, for questions about the past. A poisoned event ends it, as it did when it was set aside.
-pub(crate) fn refold<V: View>(key: &str, stored: Option<&Bytes>, steps: &[Step<V>]) -> Result<Option<V>, Unwritable> {
+pub(crate) fn refold<V: View>(
+    key: &str,
+    stored: Option<&Bytes>,
+    steps: &[Step<V>],
+) -> Result<Option<V>, Unwritable> {
     let mut rows = Rows::keeping(1);
     rows.learn(key.into(), stored.cloned())?;
-    for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.is_about(key)) {
+    for (index, step) in steps
+        .iter()
+        .enumerate()
+        .filter(|(_, step)| step.is_about(key))
+    {
         if rows.apply(key, step).is_err() {
             rows.go_back(key, &steps[..index], step.record().position)?;
             break;
@@ -513,12 +659,18 @@ pub(crate) fn versions<V: View>(
         if let Err(poison) = rows.apply(key, step) {
             return Ok((versions, Some(poison)));
         }
-        let (from, recorded_at, value) = (step.record().position, step.record().recorded_at, rows.encoded(key)?);
+        let from = step.record().position;
+        let recorded_at = step.record().recorded_at;
+        let value = rows.encoded(key)?;
         // One event may read as several.
         if versions.last().is_some_and(|last| last.from == from) {
             versions.pop();
         }
-        versions.push(Was { from, recorded_at, value });
+        versions.push(Was {
+            from,
+            recorded_at,
+            value,
+        });
     }
     Ok((versions, None))
 }
@@ -540,10 +692,15 @@ pub(crate) fn folded<V: View>(
 }
 
 /// Only what belongs to one slot: steps that keep none of their keys are left out.
-pub(crate) fn of_slot<V: View>(steps: Vec<Step<V>>, slot: u16, slots: u16) -> impl Iterator<Item = Step<V>> {
+pub(crate) fn of_slot<V: View>(
+    steps: Vec<Step<V>>,
+    slot: u16,
+    slots: u16,
+) -> impl Iterator<Item = Step<V>> {
     steps.into_iter().filter_map(move |mut step| {
         if slots > 1 {
-            step.keys.retain(|key| crate::key::slot_of(key, slots) == slot);
+            step.keys
+                .retain(|key| crate::key::slot_of(key, slots) == slot);
         }
         (!step.keys.is_empty()).then_some(step)
     })

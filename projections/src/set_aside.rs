@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    CommitError, EventId, Generation, GenerationSpec, Invalid, Parked, Partition, Phase, Position, ReadLog, Verdict,
+    CommitError, EventId, Generation, GenerationSpec, Invalid, Parked, Partition, Phase, Position,
+    ReadLog, Verdict,
 };
 
 use crate::key::slot_of;
@@ -17,7 +18,11 @@ use crate::supervisor::{Following, Site, is_ours, spec_of};
 use crate::view::View;
 use crate::worker::{Emptied, Progress, Work, WorkError};
 
-pub(crate) type Settle = dyn Fn(Generation, u16, Vec<String>) -> Pin<Box<dyn Future<Output = Result<Emptied, WorkError>> + Send>>
+pub(crate) type Settle = dyn Fn(
+        Generation,
+        u16,
+        Vec<String>,
+    ) -> Pin<Box<dyn Future<Output = Result<Emptied, WorkError>> + Send>>
     + Send
     + Sync;
 
@@ -82,7 +87,8 @@ pub struct Settled {
 impl SetAside {
     pub(crate) fn of<V: View>(site: &Site, following: &Following) -> SetAside {
         let handlers = Arc::new(V::handlers());
-        let (on, told) = (site.clone(), following.clone());
+        let on = site.clone();
+        let told = following.clone();
         let settle = move |generation: Generation, slot, keys: Vec<String>| {
             let progress = Progress::of(Kind::View, &generation, slot, on.db.clock());
             let work = Work::<V> {
@@ -98,15 +104,31 @@ impl SetAside {
                 following: told.clone(),
                 share: None,
             };
-            let settled: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move { work.settle(&keys).await });
+            let settled: Pin<Box<dyn Future<Output = _> + Send>> =
+                Box::pin(async move { work.settle(&keys).await });
             settled
         };
-        SetAside::settling(site.clone(), following.clone(), spec_of::<V>(site), Arc::new(settle))
+        SetAside::settling(
+            site.clone(),
+            following.clone(),
+            spec_of::<V>(site),
+            Arc::new(settle),
+        )
     }
 
     /// With another way to settle the queues of some keys of a slot.
-    pub(crate) fn settling(site: Site, following: Following, spec: GenerationSpec, settle: Arc<Settle>) -> SetAside {
-        SetAside { site, following, spec, settle }
+    pub(crate) fn settling(
+        site: Site,
+        following: Following,
+        spec: GenerationSpec,
+        settle: Arc<Settle>,
+    ) -> SetAside {
+        SetAside {
+            site,
+            following,
+            spec,
+            settle,
+        }
     }
 
     /// Keys that wait, in their order, behind `after`, at most `limit`: none at the end.
@@ -114,15 +136,29 @@ impl SetAside {
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    pub async fn keys(&self, after: Option<&str>, limit: usize) -> Result<Vec<ParkedKey>, ViewError> {
-        let Some(generation) = self.serving().await? else { return Ok(Vec::new()) };
+    pub async fn keys(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ParkedKey>, ViewError> {
+        let Some(generation) = self.serving().await? else {
+            return Ok(Vec::new());
+        };
         let mut keys: Vec<ParkedKey> = Vec::new();
         // Behind everything that is set aside for a key.
         let mut place = after.map(|key| (key.to_owned(), Partition(u32::MAX), Position::MAX));
         loop {
-            let behind = place.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
-            let page = self.site.views.parked(generation.id, behind, annals_core::PAGE_EVENTS).await?;
-            let Some(last) = page.last() else { return Ok(keys) };
+            let behind = place
+                .as_ref()
+                .map(|(key, partition, position)| (key.as_str(), *partition, *position));
+            let page = self
+                .site
+                .views
+                .parked(generation.id, behind, annals_core::PAGE_EVENTS)
+                .await?;
+            let Some(last) = page.last() else {
+                return Ok(keys);
+            };
             place = Some((last.key.clone(), last.partition, last.position));
             for parked in page {
                 let full = keys.len() == limit;
@@ -140,11 +176,23 @@ impl SetAside {
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    pub async fn events(&self, key: &str, after: Option<&Parked>, limit: usize) -> Result<Vec<Parked>, ViewError> {
-        let Some(generation) = self.serving().await? else { return Ok(Vec::new()) };
-        let (partition, position) =
-            after.map_or((Partition(0), Position::START), |parked| (parked.partition, parked.position));
-        let mut events = self.site.views.parked(generation.id, Some((key, partition, position)), limit).await?;
+    pub async fn events(
+        &self,
+        key: &str,
+        after: Option<&Parked>,
+        limit: usize,
+    ) -> Result<Vec<Parked>, ViewError> {
+        let Some(generation) = self.serving().await? else {
+            return Ok(Vec::new());
+        };
+        let (partition, position) = after.map_or((Partition(0), Position::START), |parked| {
+            (parked.partition, parked.position)
+        });
+        let mut events = self
+            .site
+            .views
+            .parked(generation.id, Some((key, partition, position)), limit)
+            .await?;
         events.retain(|parked| parked.key == key);
         Ok(events)
     }
@@ -171,8 +219,15 @@ impl SetAside {
         for generation in self.generations().await? {
             let mut after: Option<(String, Partition, Position)> = None;
             loop {
-                let behind = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
-                let page = match self.site.views.parked(generation.id, behind, annals_core::PAGE_EVENTS).await {
+                let behind = after
+                    .as_ref()
+                    .map(|(key, partition, position)| (key.as_str(), *partition, *position));
+                let page = match self
+                    .site
+                    .views
+                    .parked(generation.id, behind, annals_core::PAGE_EVENTS)
+                    .await
+                {
                     Err(CommitError::Gone(_)) => break,
                     page => page?,
                 };
@@ -213,13 +268,23 @@ impl SetAside {
         position: impl Into<Position>,
         reason: impl Into<String>,
     ) -> Result<Settled, ViewError> {
-        let (position, reason) = (position.into(), given(reason)?);
-        let Some(generation) = self.serving().await? else { return Err(self.not_aside(key, position)) };
+        let position = position.into();
+        let reason = given(reason)?;
+        let Some(generation) = self.serving().await? else {
+            return Err(self.not_aside(key, position));
+        };
         for partition in (0..self.site.db.store().partitions()).map(Partition) {
             let behind = Some((key, partition, position.minus(1)));
-            let found = self.site.views.parked(generation.id, behind, 1).await?.into_iter().next();
+            let found = self
+                .site
+                .views
+                .parked(generation.id, behind, 1)
+                .await?
+                .into_iter()
+                .next();
             let is_it = |parked: &Parked| {
-                (parked.key.as_str(), parked.partition, parked.position) == (key, partition, position)
+                (parked.key.as_str(), parked.partition, parked.position)
+                    == (key, partition, position)
             };
             if let Some(parked) = found.filter(is_it) {
                 self.keep(&parked, reason).await?;
@@ -234,11 +299,17 @@ impl SetAside {
     /// # Errors
     ///
     /// [`ViewError::Invalid`] without a reason.
-    pub async fn discard(&self, key: &str, reason: impl Into<String>) -> Result<Settled, ViewError> {
+    pub async fn discard(
+        &self,
+        key: &str,
+        reason: impl Into<String>,
+    ) -> Result<Settled, ViewError> {
         let reason = given(reason)?;
         let mut after = None;
         loop {
-            let events = self.events(key, after.as_ref(), annals_core::PAGE_EVENTS).await?;
+            let events = self
+                .events(key, after.as_ref(), annals_core::PAGE_EVENTS)
+                .await?;
             for parked in &events {
                 self.keep(parked, reason.clone()).await?;
             }
@@ -256,9 +327,16 @@ impl SetAside {
     ///
     /// [`ViewError::Invalid`] without a reason, for a position without an event that the view handles, for one behind which the view
     /// has come already, or when the log has several partitions: then [`skip_event_in`](SetAside::skip_event_in) one.
-    pub async fn skip_event(&self, position: impl Into<Position>, reason: impl Into<String>) -> Result<(), ViewError> {
+    pub async fn skip_event(
+        &self,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
         if self.site.db.store().partitions() > 1 {
-            return Err(Invalid::new("a log of several partitions has several events at a position: say which").into());
+            return Err(Invalid::new(
+                "a log of several partitions has several events at a position: say which",
+            )
+            .into());
         }
         self.skip_event_in(Partition(0), position, reason).await
     }
@@ -274,11 +352,15 @@ impl SetAside {
         position: impl Into<Position>,
         reason: impl Into<String>,
     ) -> Result<(), ViewError> {
-        let (position, reason) = (position.into(), given(reason)?);
+        let position = position.into();
+        let reason = given(reason)?;
         let view = &self.spec.view;
         if let Some(generation) = self.serving().await? {
             let checkpoints = self.site.views.checkpoints(generation.id).await?;
-            if checkpoints.iter().any(|of| of.partition == partition && of.position >= position) {
+            if checkpoints
+                .iter()
+                .any(|of| of.partition == partition && of.position >= position)
+            {
                 return Err(Invalid::new(format!(
                     "view `{view}` has come behind position {position} already: what is folded is not taken back; skip it for a key that waits, \
                      or rebuild the view with another fold"
@@ -286,11 +368,30 @@ impl SetAside {
                 .into());
             }
         }
-        let read = ReadLog::after(position.minus(1)).up_to(position).partition(partition).limit(1);
-        let found = self.site.db.store().read(read).await?.events.into_iter().next();
-        let handled = found.filter(|event| self.spec.handles.iter().any(|handled| **handled == *event.event_type));
+        let read = ReadLog::after(position.minus(1))
+            .up_to(position)
+            .partition(partition)
+            .limit(1);
+        let found = self
+            .site
+            .db
+            .store()
+            .read(read)
+            .await?
+            .events
+            .into_iter()
+            .next();
+        let handled = found.filter(|event| {
+            self.spec
+                .handles
+                .iter()
+                .any(|handled| **handled == *event.event_type)
+        });
         let Some(event) = handled else {
-            return Err(Invalid::new(format!("view `{view}` handles no event at position {position}")).into());
+            return Err(Invalid::new(format!(
+                "view `{view}` handles no event at position {position}"
+            ))
+            .into());
         };
         let verdict = Verdict {
             view: view.clone(),
@@ -316,9 +417,24 @@ impl SetAside {
     }
 
     async fn keep(&self, parked: &Parked, reason: String) -> Result<(), ViewError> {
-        let Parked { key, partition, position, event, .. } = parked.clone();
-        let (view, decided_at) = (self.spec.view.clone(), self.site.db.clock().now());
-        let verdict = Verdict { view, partition, position, event, key: Some(key), reason, decided_at };
+        let Parked {
+            key,
+            partition,
+            position,
+            event,
+            ..
+        } = parked.clone();
+        let view = self.spec.view.clone();
+        let decided_at = self.site.db.clock().now();
+        let verdict = Verdict {
+            view,
+            partition,
+            position,
+            event,
+            key: Some(key),
+            reason,
+            decided_at,
+        };
         Ok(self.site.views.keep_verdict(verdict).await?)
     }
 
@@ -331,7 +447,10 @@ impl SetAside {
             let slot = slot_of(key, generation.spec.slots);
             match (self.settle)(generation, slot, vec![key.to_owned()]).await {
                 Ok(emptied) if serving == Some(id) => {
-                    settled = Settled { events: emptied.settled, still: emptied.still };
+                    settled = Settled {
+                        events: emptied.settled,
+                        still: emptied.still,
+                    };
                 }
                 Ok(_) | Err(WorkError::Again(CommitError::Gone(_))) => {}
                 Err(error) => return Err(error.into()),
@@ -351,28 +470,55 @@ impl SetAside {
     /// The live one of them, or else the newest.
     async fn serving(&self) -> Result<Option<Generation>, ViewError> {
         let mut generations = self.generations().await?;
-        let live = generations.iter().position(|generation| generation.phase == Phase::Live);
-        Ok(live.map(|live| generations.swap_remove(live)).or_else(|| generations.pop()))
+        let live = generations
+            .iter()
+            .position(|generation| generation.phase == Phase::Live);
+        Ok(live
+            .map(|live| generations.swap_remove(live))
+            .or_else(|| generations.pop()))
     }
 
     fn not_aside(&self, key: &str, position: Position) -> ViewError {
-        let (view, key) = (&self.spec.view, key.escape_debug());
-        Invalid::new(format!("no event at position {position} waits for key `{key}` of view `{view}`")).into()
+        let view = &self.spec.view;
+        let key = key.escape_debug();
+        Invalid::new(format!(
+            "no event at position {position} waits for key `{key}` of view `{view}`"
+        ))
+        .into()
     }
 }
 
 fn given(reason: impl Into<String>) -> Result<String, Invalid> {
     let reason = reason.into();
     if reason.trim().is_empty() {
-        return Err(Invalid::new("leaving an event out needs a reason: it is kept, and every rebuild repeats it"));
+        return Err(Invalid::new(
+            "leaving an event out needs a reason: it is kept, and every rebuild repeats it",
+        ));
     }
     Ok(reason)
 }
 
 impl ParkedKey {
     fn first(parked: Parked) -> ParkedKey {
-        let Parked { key, partition, position, event, cause, attempts, parked_at } = parked;
-        ParkedKey { key, cause: cause.unwrap_or_default(), partition, position, event, attempts, parked_at, behind: 0 }
+        let Parked {
+            key,
+            partition,
+            position,
+            event,
+            cause,
+            attempts,
+            parked_at,
+        } = parked;
+        ParkedKey {
+            key,
+            cause: cause.unwrap_or_default(),
+            partition,
+            position,
+            event,
+            attempts,
+            parked_at,
+            behind: 0,
+        }
     }
 
     /// Takes in the next event of the queue. The one on which the key waits need not be in the first partition.
@@ -387,13 +533,33 @@ impl ParkedKey {
 
 impl<K> ParkedKey<K> {
     pub(crate) fn with_key<L>(self, key: L) -> ParkedKey<L> {
-        let ParkedKey { cause, partition, position, event, attempts, parked_at, behind, .. } = self;
-        ParkedKey { key, cause, partition, position, event, attempts, parked_at, behind }
+        let ParkedKey {
+            cause,
+            partition,
+            position,
+            event,
+            attempts,
+            parked_at,
+            behind,
+            ..
+        } = self;
+        ParkedKey {
+            key,
+            cause,
+            partition,
+            position,
+            event,
+            attempts,
+            parked_at,
+            behind,
+        }
     }
 }
 
 impl fmt::Debug for SetAside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SetAside").field("view", &self.spec.view).finish_non_exhaustive()
+        f.debug_struct("SetAside")
+            .field("view", &self.spec.view)
+            .finish_non_exhaustive()
     }
 }

@@ -182,8 +182,18 @@ pub struct Calls {
 
 impl Status {
     pub(crate) fn of(followed: &Followed, now: DateTime<Utc>) -> Status {
-        let slots = followed.slots.iter().map(|slot| slot.borrow().clone()).collect();
-        Status::new(Kind::View, &followed.generation, followed.refused.clone(), slots, now)
+        let slots = followed
+            .slots
+            .iter()
+            .map(|slot| slot.borrow().clone())
+            .collect();
+        Status::new(
+            Kind::View,
+            &followed.generation,
+            followed.refused.clone(),
+            slots,
+            now,
+        )
     }
 
     pub(crate) fn new(
@@ -193,11 +203,19 @@ impl Status {
         slots: Vec<SlotProgress>,
         now: DateTime<Utc>,
     ) -> Status {
-        let slots = (0..).zip(&slots).map(|(slot, progress)| SlotStatus::of(slot, progress, now)).collect();
+        let slots = (0..)
+            .zip(&slots)
+            .map(|(slot, progress)| SlotStatus::of(slot, progress, now))
+            .collect();
         Status::of_slots(kind, generation, refused, slots)
     }
 
-    fn of_slots(kind: Kind, generation: &Generation, refused: Option<String>, slots: Vec<SlotStatus>) -> Status {
+    fn of_slots(
+        kind: Kind,
+        generation: &Generation,
+        refused: Option<String>,
+        slots: Vec<SlotStatus>,
+    ) -> Status {
         let mut status = Status {
             kind,
             view: generation.spec.view.clone(),
@@ -205,7 +223,11 @@ impl Status {
             generation: generation.id.0,
             phase: generation.phase,
             refused,
-            lag_events: slots.iter().map(|slot| slot.lag_events).max().unwrap_or_default(),
+            lag_events: slots
+                .iter()
+                .map(|slot| slot.lag_events)
+                .max()
+                .unwrap_or_default(),
             lag: slots.iter().map(|slot| slot.lag).max().unwrap_or_default(),
             parked_keys: slots.iter().map(|slot| slot.parked_keys).sum(),
             why: String::new(),
@@ -245,9 +267,12 @@ impl SlotStatus {
             SlotState::Elsewhere { owner, .. } => Some(owner.clone()),
             _ => None,
         };
-        let rate = progress.events_per_second().filter(|_| elsewhere.is_none()).unwrap_or_default();
-        let rest =
-            (lag_events > 0 && rate > 0.01).then(|| Duration::from_secs_f64((lag_events as f64 / rate).min(1e9)));
+        let rate = progress
+            .events_per_second()
+            .filter(|_| elsewhere.is_none())
+            .unwrap_or_default();
+        let rest = (lag_events > 0 && rate > 0.01)
+            .then(|| Duration::from_secs_f64((lag_events as f64 / rate).min(1e9)));
         let [reading, handling, committing] = progress.shares();
         SlotStatus {
             slot,
@@ -263,9 +288,19 @@ impl SlotStatus {
             rows_at_hand: progress.rows_at_hand,
             bytes_at_hand: progress.bytes_at_hand,
             commits: CommitTimes::of(progress),
-            busy: progress.busy.now.map(|(with, began)| Busy { with, since: began.elapsed() }),
-            shares: Shares { reading, handling, committing },
-            calls: progress.calls.map(|(count, began)| Calls { count, longest: began.elapsed() }),
+            busy: progress.busy.now.map(|(with, began)| Busy {
+                with,
+                since: began.elapsed(),
+            }),
+            shares: Shares {
+                reading,
+                handling,
+                committing,
+            },
+            calls: progress.calls.map(|(count, began)| Calls {
+                count,
+                longest: began.elapsed(),
+            }),
             last_error: progress.last_error.clone(),
             parked_keys: progress.parked_keys,
         }
@@ -278,14 +313,23 @@ impl CommitTimes {
         let last = *recent.back()?;
         let mut sorted: Vec<_> = recent.iter().copied().collect();
         sorted.sort_unstable();
-        let at = |hundredth: usize| sorted[(sorted.len() * hundredth).div_ceil(100).saturating_sub(1)];
-        Some(CommitTimes { count: progress.commits.count, last, p50: at(50), p99: at(99) })
+        let at =
+            |hundredth: usize| sorted[(sorted.len() * hundredth).div_ceil(100).saturating_sub(1)];
+        Some(CommitTimes {
+            count: progress.commits.count,
+            last,
+            p50: at(50),
+            p99: at(99),
+        })
     }
 }
 
 /// How old something is; what was recorded by a clock that is ahead of ours is new.
 pub(crate) fn age(recorded: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
-    (now - recorded).max(TimeDelta::zero()).to_std().unwrap_or_default()
+    (now - recorded)
+        .max(TimeDelta::zero())
+        .to_std()
+        .unwrap_or_default()
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -293,8 +337,13 @@ fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S
 }
 
 #[allow(clippy::ref_option, reason = "serde hands it over so")]
-fn some_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+fn some_seconds<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    duration
+        .map(|duration| duration.as_secs_f64())
+        .serialize(serializer)
 }
 
 #[cfg(test)]
@@ -311,7 +360,9 @@ mod tests {
     fn slot(number: u16, reached: u64, head: u64) -> SlotStatus {
         let at = |position| BTreeMap::from([(Partition(0), Position::new(position))]);
         let mut slot = SlotStatus::of(number, &SlotProgress::new(), now());
-        (slot.reached, slot.head, slot.lag_events) = (at(reached), at(head), head - reached);
+        slot.reached = at(reached);
+        slot.head = at(head);
+        slot.lag_events = head - reached;
         slot
     }
 
@@ -332,9 +383,21 @@ mod tests {
             settled_events: 1_000,
             rows_at_hand: 300,
             bytes_at_hand: 15_000,
-            commits: Some(CommitTimes { count: 12, last: ms(43), p50: ms(40), p99: ms(210) }),
-            shares: Shares { reading: 0.1, handling: 0.05, committing: 0.83 },
-            last_error: Some(LastError { at: now(), error: "the disk was full".into() }),
+            commits: Some(CommitTimes {
+                count: 12,
+                last: ms(43),
+                p50: ms(40),
+                p99: ms(210),
+            }),
+            shares: Shares {
+                reading: 0.1,
+                handling: 0.05,
+                committing: 0.83,
+            },
+            last_error: Some(LastError {
+                at: now(),
+                error: "the disk was full".into(),
+            }),
             parked_keys: 2,
             ..slot(0, 10_000, 100_000)
         }
@@ -342,8 +405,15 @@ mod tests {
 
     fn other_slot() -> SlotStatus {
         let until = now() + TimeDelta::seconds(10);
-        let elsewhere = SlotState::Elsewhere { owner: "17-there".into(), until };
-        SlotStatus { state: elsewhere, owner: Some("17-there".into()), ..slot(1, 99_990, 100_000) }
+        let elsewhere = SlotState::Elsewhere {
+            owner: "17-there".into(),
+            until,
+        };
+        SlotStatus {
+            state: elsewhere,
+            owner: Some("17-there".into()),
+            ..slot(1, 99_990, 100_000)
+        }
     }
 
     #[test]
@@ -423,31 +493,74 @@ mod tests {
     #[test]
     fn one_line_says_why_it_is_behind() {
         let seconds = Duration::from_secs;
-        let quiet = || SlotStatus { shares: Shares::default(), parked_keys: 0, ..busy_slot() };
+        let quiet = || SlotStatus {
+            shares: Shares::default(),
+            parked_keys: 0,
+            ..busy_slot()
+        };
         check(slot(0, 5, 5), "up to date");
-        check(SlotStatus { parked_keys: 1, ..slot(0, 5, 5) }, "up to date; 1 key waits for a person");
-        check(quiet(), "90000 events behind, 1 min 35 s, 7.5 s to go");
-        let stopped = SlotState::Stopped { reason: "nobody knows its key".into() };
         check(
-            SlotStatus { state: stopped, ..busy_slot() },
+            SlotStatus {
+                parked_keys: 1,
+                ..slot(0, 5, 5)
+            },
+            "up to date; 1 key waits for a person",
+        );
+        check(quiet(), "90000 events behind, 1 min 35 s, 7.5 s to go");
+        let stopped = SlotState::Stopped {
+            reason: "nobody knows its key".into(),
+        };
+        check(
+            SlotStatus {
+                state: stopped,
+                ..busy_slot()
+            },
             "slot 0 stopped: nobody knows its key; 2 keys wait for a person",
         );
-        let waiting = SlotState::Waiting { reason: "the disk is full".into() };
-        check(SlotStatus { state: waiting, ..quiet() }, "slot 0 waits: the disk is full");
-        check(other_slot(), "10 events behind: slot 1 is worked on by 17-there until 2026-01-01T00:00:10.000Z");
-        let shares = Shares { handling: 0.9, ..Shares::default() };
+        let waiting = SlotState::Waiting {
+            reason: "the disk is full".into(),
+        };
+        check(
+            SlotStatus {
+                state: waiting,
+                ..quiet()
+            },
+            "slot 0 waits: the disk is full",
+        );
+        check(
+            other_slot(),
+            "10 events behind: slot 1 is worked on by 17-there until 2026-01-01T00:00:10.000Z",
+        );
+        let shares = Shares {
+            handling: 0.9,
+            ..Shares::default()
+        };
         check(
             SlotStatus { shares, ..quiet() },
             "90000 events behind, 1 min 35 s, 7.5 s to go: 90 % of the time goes into the handler",
         );
-        let busy = Busy { with: Activity::Handling, since: seconds(3) };
+        let busy = Busy {
+            with: Activity::Handling,
+            since: seconds(3),
+        };
         check(
-            SlotStatus { busy: Some(busy), rest: None, ..quiet() },
+            SlotStatus {
+                busy: Some(busy),
+                rest: None,
+                ..quiet()
+            },
             "90000 events behind, 1 min 35 s: the handler is at work for 3.0 s",
         );
-        let calls = Calls { count: 16, longest: seconds(40) };
+        let calls = Calls {
+            count: 16,
+            longest: seconds(40),
+        };
         check(
-            SlotStatus { calls: Some(calls), rest: None, ..quiet() },
+            SlotStatus {
+                calls: Some(calls),
+                rest: None,
+                ..quiet()
+            },
             "90000 events behind, 1 min 35 s: 16 calls are being made, one for 40.0 s",
         );
     }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use annals_core::{Event, EventKind, Filter, Position, Recorded, RecordedEvent, StreamId, Undecodable};
+use annals_core::{
+    Event, EventKind, Filter, Position, Recorded, RecordedEvent, StreamId, Undecodable,
+};
 
 use crate::key::{ViewKey, checked};
 use crate::view::{Poison, Project, Row, View};
@@ -57,17 +59,29 @@ pub(crate) enum StepError {
     #[error(transparent)]
     Undecodable(#[from] Undecodable),
     #[error("the event at position {} (id {}) has no key: {reason}", .record.position, .record.id)]
-    NoKey { record: Box<RecordedEvent>, reason: String },
+    NoKey {
+        record: Box<RecordedEvent>,
+        reason: String,
+    },
     #[error(
         "the event at position {position} changes rows {keys:?} of inline view `{view}`, and not only that of its stream `{stream}`"
     )]
-    OtherKey { view: &'static str, position: Position, stream: StreamId, keys: Vec<String> },
+    OtherKey {
+        view: &'static str,
+        position: Position,
+        stream: StreamId,
+        keys: Vec<String>,
+    },
 }
 
 impl<V: View> Handlers<V> {
     /// Of no event type yet.
     pub fn new() -> Handlers<V> {
-        Handlers { by_type: BTreeMap::new(), kinds: Vec::new(), categories: BTreeSet::new() }
+        Handlers {
+            by_type: BTreeMap::new(),
+            kinds: Vec::new(),
+            categories: BTreeSet::new(),
+        }
     }
 
     /// Also of `E`.
@@ -86,13 +100,19 @@ impl<V: View> Handlers<V> {
 
     /// The category of the streams, when there is one for all types.
     pub(crate) fn category(&self) -> Option<&'static str> {
-        self.categories.first().copied().filter(|_| self.categories.len() == 1)
+        self.categories
+            .first()
+            .copied()
+            .filter(|_| self.categories.len() == 1)
     }
 
     /// The key of the row that is folded from a stream and from no other.
     pub(crate) fn own_key(&self, stream: &StreamId) -> Option<String> {
-        let key = V::Key::from_stream_id(stream.id()).filter(|_| self.category() == Some(stream.category()))?;
-        checked(&key).ok().filter(|_| key.to_stream_id().as_deref() == Some(stream.id()))
+        let key = V::Key::from_stream_id(stream.id())
+            .filter(|_| self.category() == Some(stream.category()))?;
+        checked(&key)
+            .ok()
+            .filter(|_| key.to_stream_id().as_deref() == Some(stream.id()))
     }
 
     /// Refuses an event that changes another row than that of its stream.
@@ -102,8 +122,15 @@ impl<V: View> Handlers<V> {
         if step.keys.iter().all(|key| Some(key) == own.as_ref()) {
             return Ok(());
         }
-        let (position, stream, keys) = (record.position, record.stream.clone(), step.keys.clone());
-        Err(StepError::OtherKey { view: V::NAME, position, stream, keys })
+        let position = record.position;
+        let stream = record.stream.clone();
+        let keys = step.keys.clone();
+        Err(StepError::OtherKey {
+            view: V::NAME,
+            position,
+            stream,
+            keys,
+        })
     }
 
     /// The stored names of the types, in order.
@@ -152,10 +179,16 @@ fn prepare<V: Project<E>, E: Event>(record: RecordedEvent) -> Result<Vec<Step<V>
             Ok(mut keys) => {
                 keys.sort_unstable();
                 keys.dedup();
-                steps.push(Step { keys, event: Box::new(Typed(event)) });
+                steps.push(Step {
+                    keys,
+                    event: Box::new(Typed(event)),
+                });
             }
             Err(poison) => {
-                return Err(StepError::NoKey { reason: poison.reason().into(), record: Box::new(event.record) });
+                return Err(StepError::NoKey {
+                    reason: poison.reason().into(),
+                    record: Box::new(event.record),
+                });
             }
         }
     }
@@ -185,6 +218,12 @@ pub(crate) fn contained<T>(run: impl FnOnce() -> Result<T, Poison>) -> Result<T,
 
 /// What a handler said when it panicked.
 pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
-    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the handler panicked: {}", said.unwrap_or("it did not say why"))
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!(
+        "the handler panicked: {}",
+        said.unwrap_or("it did not say why")
+    )
 }

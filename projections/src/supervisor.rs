@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, Annals, Generation, GenerationId, GenerationSpec, Lease, Partition, Phase, Position, RowChange,
-    StoreError, Token,
+    Acquired, Annals, Generation, GenerationId, GenerationSpec, Lease, Partition, Phase, Position,
+    RowChange, StoreError, Token,
 };
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
@@ -39,7 +39,13 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new(db: &Annals, views: &Place, owner: &str, lifecycle: Lifecycle) -> Site {
-        Site { db: db.clone(), views: views.clone(), owner: owner.into(), options: Options::default(), lifecycle }
+        Site {
+            db: db.clone(),
+            views: views.clone(),
+            owner: owner.into(),
+            options: Options::default(),
+            lifecycle,
+        }
     }
 }
 
@@ -100,7 +106,10 @@ impl Following {
             committed: broadcast::Sender::new(WATCH_STEPS),
             ended: watch::Sender::default(),
         };
-        Following { view, shared: Arc::new(shared) }
+        Following {
+            view,
+            shared: Arc::new(shared),
+        }
     }
 
     pub(crate) fn view(&self) -> &'static str {
@@ -108,11 +117,18 @@ impl Following {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<GenerationId, Followed>> {
-        self.shared.followed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .followed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of a generation, if this process works on it.
-    pub(crate) fn of<T>(&self, generation: GenerationId, look: impl FnOnce(&Followed) -> T) -> Option<T> {
+    pub(crate) fn of<T>(
+        &self,
+        generation: GenerationId,
+        look: impl FnOnce(&Followed) -> T,
+    ) -> Option<T> {
         self.lock().get(&generation).map(look)
     }
 
@@ -162,7 +178,12 @@ impl Following {
         if self.shared.committed.receiver_count() > 0 {
             let rows = rows.filter(|rows| self.wants(rows.len())).map(Into::into);
             // Nobody listening any more is no trouble.
-            let _ = self.shared.committed.send(Committed { generation: generation.id, partition, position, rows });
+            let _ = self.shared.committed.send(Committed {
+                generation: generation.id,
+                partition,
+                position,
+                rows,
+            });
         }
     }
 
@@ -177,11 +198,21 @@ impl Following {
     }
 
     /// Follows these generations and no others: what is new is begun, what is gone is ended.
-    pub(crate) async fn follow_only(&self, ours: &[Generation], mut begin: impl FnMut(&Generation) -> Followed) {
+    pub(crate) async fn follow_only(
+        &self,
+        ours: &[Generation],
+        mut begin: impl FnMut(&Generation) -> Followed,
+    ) {
         let gone: Vec<_> = {
             let mut followed = self.lock();
-            let gone = followed.keys().filter(|id| !ours.iter().any(|of| of.id == **id)).copied().collect::<Vec<_>>();
-            gone.into_iter().filter_map(|id| followed.remove(&id)).collect()
+            let gone = followed
+                .keys()
+                .filter(|id| !ours.iter().any(|of| of.id == **id))
+                .copied()
+                .collect::<Vec<_>>();
+            gone.into_iter()
+                .filter_map(|id| followed.remove(&id))
+                .collect()
         };
         let mut changed = !gone.is_empty();
         for followed in gone {
@@ -192,7 +223,8 @@ impl Following {
             match followed.get_mut(&generation.id) {
                 Some(of) => {
                     changed |= of.generation.phase != generation.phase;
-                    if of.generation.phase == Phase::Building && generation.phase != Phase::Building {
+                    if of.generation.phase == Phase::Building && generation.phase != Phase::Building
+                    {
                         of.progress.iter().for_each(Progress::built);
                     }
                     of.generation = generation.clone();
@@ -224,7 +256,9 @@ impl Following {
         }
         for followed in self.lock().values() {
             for progress in &followed.progress {
-                heads.iter().for_each(|(partition, head)| progress.head(*partition, *head, None));
+                heads
+                    .iter()
+                    .for_each(|(partition, head)| progress.head(*partition, *head, None));
                 progress.publish();
             }
             if followed.generation.phase == Phase::Building {
@@ -254,9 +288,11 @@ impl Following {
         self.of(generation, |followed| {
             let mut slots = (0..).zip(&followed.slots);
             let stopped = slots.find_map(|(slot, progress)| match &*progress.borrow() {
-                SlotProgress { state: SlotState::Stopped { reason }, knows, .. } if *knows >= decided => {
-                    Some((Some(slot), reason.clone()))
-                }
+                SlotProgress {
+                    state: SlotState::Stopped { reason },
+                    knows,
+                    ..
+                } if *knows >= decided => Some((Some(slot), reason.clone())),
                 _ => None,
             });
             stopped.or_else(|| followed.refused.clone().map(|refused| (None, refused)))
@@ -266,7 +302,12 @@ impl Following {
 
     /// Whether workers of this process have every slot of a generation, as far as is known here.
     pub(crate) fn works_on_all(&self, generation: GenerationId) -> bool {
-        let all = self.of(generation, |followed| followed.slots.iter().all(|slot| slot.borrow().owner.is_some()));
+        let all = self.of(generation, |followed| {
+            followed
+                .slots
+                .iter()
+                .all(|slot| slot.borrow().owner.is_some())
+        });
         all.unwrap_or(false)
     }
 
@@ -276,7 +317,11 @@ impl Following {
             return std::future::pending().await;
         };
         for mut slot in slots {
-            if slot.wait_for(|progress| progress.has_reached(token)).await.is_err() {
+            if slot
+                .wait_for(|progress| progress.has_reached(token))
+                .await
+                .is_err()
+            {
                 return std::future::pending().await;
             }
         }
@@ -286,13 +331,17 @@ impl Following {
 impl Followed {
     /// Events of the log that the slowest slot has seen.
     pub(crate) fn reached(&self) -> u64 {
-        let reached = |slot: &watch::Receiver<SlotProgress>| slot.borrow().reached.values().map(|at| at.get()).sum();
+        let reached = |slot: &watch::Receiver<SlotProgress>| {
+            slot.borrow().reached.values().map(|at| at.get()).sum()
+        };
         self.slots.iter().map(reached).min().unwrap_or_default()
     }
 
     /// How far the log went when it was last read.
     pub(crate) fn head(&self) -> u64 {
-        let head = |slot: &watch::Receiver<SlotProgress>| slot.borrow().head.values().map(|at| at.get()).sum();
+        let head = |slot: &watch::Receiver<SlotProgress>| {
+            slot.borrow().head.values().map(|at| at.get()).sum()
+        };
         self.slots.iter().map(head).max().unwrap_or_default()
     }
 }
@@ -327,7 +376,11 @@ pub(crate) async fn gate(site: &Site, view: &str) -> Result<Lease, StoreError> {
 }
 
 async fn gate_if_free(site: &Site, view: &str) -> Result<Option<Lease>, StoreError> {
-    match site.views.acquire_lease(&format!("{view}/gate"), &site.owner, site.options.lease).await? {
+    match site
+        .views
+        .acquire_lease(&format!("{view}/gate"), &site.owner, site.options.lease)
+        .await?
+    {
         Acquired::Granted(lease) => Ok(Some(lease)),
         Acquired::Held(other) => {
             if owner::has_ended(&other.lease.owner) {
@@ -351,9 +404,17 @@ impl<V: View> Supervisor<V> {
         while !*stop.borrow() {
             // Not raced with `stop`: a gate that is dropped while it is held would stay shut until its lease ends.
             if let Err(error) = self.look(&spec, &stop).await {
-                tracing::warn!(view = V::NAME, error = chain(&error), "the generations of a view cannot be looked at");
+                tracing::warn!(
+                    view = V::NAME,
+                    error = chain(&error),
+                    "the generations of a view cannot be looked at"
+                );
             }
-            let at_most = if self.following.each(|of| of.generation.phase == Phase::Building).contains(&true) {
+            let at_most = if self
+                .following
+                .each(|of| of.generation.phase == Phase::Building)
+                .contains(&true)
+            {
                 LOOK / 10
             } else {
                 LOOK
@@ -367,12 +428,24 @@ impl<V: View> Supervisor<V> {
         self.following.end_all().await;
     }
 
-    async fn look(&self, spec: &GenerationSpec, stop: &watch::Receiver<bool>) -> Result<(), StoreError> {
+    async fn look(
+        &self,
+        spec: &GenerationSpec,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), StoreError> {
         let generations = self.site.views.generations(V::NAME).await?;
-        let ours: Vec<_> = generations.into_iter().filter(|generation| is_ours(generation, spec)).collect();
-        self.following.follow_only(&ours, |generation| self.follow(generation)).await;
+        let ours: Vec<_> = generations
+            .into_iter()
+            .filter(|generation| is_ours(generation, spec))
+            .collect();
+        self.following
+            .follow_only(&ours, |generation| self.follow(generation))
+            .await;
         self.following.publish(&self.site).await?;
-        for generation in ours.iter().filter(|generation| generation.phase == Phase::Building) {
+        for generation in ours
+            .iter()
+            .filter(|generation| generation.phase == Phase::Building)
+        {
             if is_at_head(&self.site, &self.following, generation).await?
                 && self.following.of(generation.id, |of| of.refused.is_none()) == Some(true)
             {
@@ -384,11 +457,20 @@ impl<V: View> Supervisor<V> {
 
     fn follow(&self, generation: &Generation) -> Followed {
         let (stop, stopped) = watch::channel(false);
-        let (mut all, mut workers) = (Vec::new(), Vec::new());
+        let mut all = Vec::new();
+        let mut workers = Vec::new();
         let share = (generation.spec.slots > 1).then(Share::unknown);
         if let Some(share) = share.clone() {
-            let (views, owner, lease) = (self.site.views.clone(), self.site.owner.clone(), self.site.options.lease);
-            let attendance = Attendance { views, generation: generation.clone(), owner, lease, share };
+            let views = self.site.views.clone();
+            let owner = self.site.owner.clone();
+            let lease = self.site.options.lease;
+            let attendance = Attendance {
+                views,
+                generation: generation.clone(),
+                owner,
+                lease,
+                share,
+            };
             workers.push(tokio::spawn(attendance.run(stopped.clone())));
         }
         for slot in 0..generation.spec.slots {
@@ -413,10 +495,25 @@ impl<V: View> Supervisor<V> {
     }
 
     /// Checks a generation that has come to the head, and makes it the live one.
-    async fn switch(&self, generation: &Generation, stop: watch::Receiver<bool>) -> Result<(), StoreError> {
-        let to = self.following.of(generation.id, Followed::reached).unwrap_or_default();
-        let span = tracing::info_span!("rebuild", projection = V::NAME, generation = generation.id.0, from = 0, to);
-        self.check_and_switch(generation, stop).instrument(span).await
+    async fn switch(
+        &self,
+        generation: &Generation,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), StoreError> {
+        let to = self
+            .following
+            .of(generation.id, Followed::reached)
+            .unwrap_or_default();
+        let span = tracing::info_span!(
+            "rebuild",
+            projection = V::NAME,
+            generation = generation.id.0,
+            from = 0,
+            to
+        );
+        self.check_and_switch(generation, stop)
+            .instrument(span)
+            .await
     }
 
     async fn check_and_switch(
@@ -425,9 +522,13 @@ impl<V: View> Supervisor<V> {
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), StoreError> {
         // Whoever has it is at the same; what came of that is seen at the next look.
-        let Some(gate) = gate_if_free(&self.site, V::NAME).await? else { return Ok(()) };
+        let Some(gate) = gate_if_free(&self.site, V::NAME).await? else {
+            return Ok(());
+        };
         let generations = self.site.views.generations(V::NAME).await?;
-        let building = generations.iter().find(|of| of.id == generation.id && of.phase == Phase::Building);
+        let building = generations
+            .iter()
+            .find(|of| of.id == generation.id && of.phase == Phase::Building);
         let mut refused = None;
         if let Some(generation) = building {
             let verified = tokio::select! {
@@ -436,9 +537,17 @@ impl<V: View> Supervisor<V> {
             };
             match verified {
                 Ok(Verified::Equal) => match self.site.views.switch_to(generation.id).await {
-                    Ok(()) => tracing::info!(view = V::NAME, generation = generation.id.0, "a new generation serves"),
+                    Ok(()) => tracing::info!(
+                        view = V::NAME,
+                        generation = generation.id.0,
+                        "a new generation serves"
+                    ),
                     Err(error) => {
-                        tracing::warn!(view = V::NAME, error = chain(&error), "cannot switch to a new generation");
+                        tracing::warn!(
+                            view = V::NAME,
+                            error = chain(&error),
+                            "cannot switch to a new generation"
+                        );
                     }
                 },
                 Ok(Verified::Differs { key, .. }) => {
@@ -451,7 +560,11 @@ impl<V: View> Supervisor<V> {
                 Err(WorkError::Stopped(reason)) => refused = Some(reason),
                 Err(WorkError::Anew) => {}
                 Err(WorkError::Again(error)) => {
-                    tracing::warn!(view = V::NAME, error = chain(&error), "cannot check a new generation");
+                    tracing::warn!(
+                        view = V::NAME,
+                        error = chain(&error),
+                        "cannot check a new generation"
+                    );
                 }
             }
         }
@@ -468,16 +581,25 @@ pub(crate) async fn is_at_head(
     following: &Following,
     generation: &Generation,
 ) -> Result<bool, StoreError> {
-    let Ok(checkpoints) = site.views.checkpoints(generation.id).await else { return Ok(false) };
+    let Ok(checkpoints) = site.views.checkpoints(generation.id).await else {
+        return Ok(false);
+    };
     for partition in (0..site.db.store().partitions()).map(Partition) {
         let head = site.db.store().head(partition).await?.visible;
         // What came since the last look is folded in a moment; waiting for it would be waiting for ever on a busy log.
         let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
         for slot in 0..generation.spec.slots {
-            let mut of = checkpoints.iter().filter(|of| (of.slot, of.partition) == (slot, partition));
+            let mut of = checkpoints
+                .iter()
+                .filter(|of| (of.slot, of.partition) == (slot, partition));
             // A slot whose rows are still being put back stands nowhere yet.
-            let reached = of.next().filter(|of| of.state.is_empty()).map_or(Position::START, |of| of.position);
-            let caught_up = following.of(generation.id, |of| of.was_live(slot)).unwrap_or(false);
+            let reached = of
+                .next()
+                .filter(|of| of.state.is_empty())
+                .map_or(Position::START, |of| of.position);
+            let caught_up = following
+                .of(generation.id, |of| of.was_live(slot))
+                .unwrap_or(false);
             if reached < head && !(caught_up && reached >= near) {
                 return Ok(false);
             }
@@ -497,11 +619,20 @@ impl Followed {
         workers: Vec<JoinHandle<()>>,
     ) -> Followed {
         let slots = progress.iter().map(Progress::watch).collect();
-        Followed { generation, slots, progress, refused: None, stop, workers }
+        Followed {
+            generation,
+            slots,
+            progress,
+            refused: None,
+            stop,
+            workers,
+        }
     }
 
     fn was_live(&self, slot: u16) -> bool {
-        self.slots.get(usize::from(slot)).is_some_and(|slot| slot.borrow().was_live)
+        self.slots
+            .get(usize::from(slot))
+            .is_some_and(|slot| slot.borrow().was_live)
     }
 
     /// Stops the workers between two steps, and waits for them.
@@ -517,7 +648,12 @@ impl Followed {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        for followed in self.followed.get_mut().unwrap_or_else(PoisonError::into_inner).values() {
+        for followed in self
+            .followed
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+        {
             let _ = followed.stop.send(true);
         }
     }

@@ -27,7 +27,10 @@ pub(crate) enum Verified {
 
 /// Folds a sample of rows again, from where the past of the generation begins, and compares them with what it has. Keys that wait for a person are left out, and so
 /// is a view over a log of several partitions, whose interleaving nobody recorded.
-pub(crate) async fn sampled<V: View>(site: &Site, generation: &Generation) -> Result<Verified, WorkError> {
+pub(crate) async fn sampled<V: View>(
+    site: &Site,
+    generation: &Generation,
+) -> Result<Verified, WorkError> {
     let wanted = site.options.verified_keys;
     if wanted == 0 || site.db.store().partitions() > 1 {
         return Ok(Verified::Equal);
@@ -38,13 +41,17 @@ pub(crate) async fn sampled<V: View>(site: &Site, generation: &Generation) -> Re
     }
     let keys: Vec<_> = sample.keys().cloned().collect();
     // The slots go on while the log is read, so the rows are taken last, and what came in between is folded too.
-    let mut replayed: BTreeMap<String, Option<Bytes>> = keys.iter().map(|key| (key.clone(), None)).collect();
+    let mut replayed: BTreeMap<String, Option<Bytes>> =
+        keys.iter().map(|key| (key.clone(), None)).collect();
     let mut position = Position::START;
     // What the rows were where the past of the generation begins is what it was given, or what a person chose to forget.
     if generation.spec.keeps != Keeps::Present && generation.history_since > Position::START {
         position = generation.history_since;
         let past = site.views.read_past(generation.id, &keys, position).await?;
-        replayed.extend(past.into_iter().map(|row| (row.key, row.base.and_then(|base| base.value))));
+        replayed.extend(
+            past.into_iter()
+                .map(|row| (row.key, row.base.and_then(|base| base.value))),
+        );
     }
     for round in 0..ROUNDS {
         let read = ReadRows::of(generation.id, RowsBy::Keys(keys.clone())).limit(keys.len());
@@ -52,14 +59,23 @@ pub(crate) async fn sampled<V: View>(site: &Site, generation: &Generation) -> Re
             (None, site.db.store().head(Partition(0)).await?.visible)
         } else {
             let page = site.views.read_rows(read).await?;
-            let reached = page.checkpoints.iter().map(|of| of.position).min().unwrap_or_default();
+            let reached = page
+                .checkpoints
+                .iter()
+                .map(|of| of.position)
+                .min()
+                .unwrap_or_default();
             let level = page.checkpoints.iter().all(|of| of.position == reached);
             (level.then_some(page.rows), reached)
         };
         fold_to::<V>(site, &mut replayed, &mut position, up_to).await?;
-        let Some(rows) = rows.filter(|_| position == up_to) else { continue };
+        let Some(rows) = rows.filter(|_| position == up_to) else {
+            continue;
+        };
         let mut found: BTreeMap<_, _> = rows.into_iter().map(|row| (row.key, row.value)).collect();
-        let differs = replayed.iter().find(|(key, value)| found.remove(*key) != **value);
+        let differs = replayed
+            .iter()
+            .find(|(key, value)| found.remove(*key) != **value);
         return Ok(match differs {
             Some((key, _)) => Verified::Differs { key: key.clone() },
             None => Verified::Equal,
@@ -77,7 +93,11 @@ pub(crate) async fn sampled<V: View>(site: &Site, generation: &Generation) -> Re
 const ROUNDS: usize = 50;
 
 /// Keys from all over the view, at most so many, without those that are set aside.
-async fn sample(site: &Site, generation: &Generation, wanted: usize) -> Result<BTreeMap<String, Bytes>, WorkError> {
+async fn sample(
+    site: &Site,
+    generation: &Generation,
+    wanted: usize,
+) -> Result<BTreeMap<String, Bytes>, WorkError> {
     let mut sample = BTreeMap::new();
     let range = RowsBy::KeyRange(Bound::Unbounded, Bound::Unbounded);
     let read = ReadRows::of(generation.id, range);
@@ -86,13 +106,25 @@ async fn sample(site: &Site, generation: &Generation, wanted: usize) -> Result<B
         site.views.read_rows(read.backward().limit(wanted)).await?,
     ] {
         let half = wanted.div_ceil(2);
-        sample.extend(page.rows.into_iter().take(half).map(|row| (row.key, row.value)));
+        sample.extend(
+            page.rows
+                .into_iter()
+                .take(half)
+                .map(|row| (row.key, row.value)),
+        );
     }
     let mut after: Option<(String, Partition, Position)> = None;
     loop {
-        let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
-        let page = site.views.parked(generation.id, place, annals_core::PAGE_EVENTS).await?;
-        let Some(last) = page.last() else { return Ok(sample) };
+        let place = after
+            .as_ref()
+            .map(|(key, partition, position)| (key.as_str(), *partition, *position));
+        let page = site
+            .views
+            .parked(generation.id, place, annals_core::PAGE_EVENTS)
+            .await?;
+        let Some(last) = page.last() else {
+            return Ok(sample);
+        };
         after = Some((last.key.clone(), last.partition, last.position));
         for parked in page {
             sample.remove(&parked.key);
@@ -109,7 +141,15 @@ async fn fold_to<V: View>(
     let handlers = V::handlers();
     let left_out = LeftOut::of(site.views.verdicts(V::NAME).await?);
     while *position < up_to {
-        let page = site.db.store().read(ReadLog::after(*position).up_to(up_to).filter(handlers.filter())).await?;
+        let page = site
+            .db
+            .store()
+            .read(
+                ReadLog::after(*position)
+                    .up_to(up_to)
+                    .filter(handlers.filter()),
+            )
+            .await?;
         let mut steps: Vec<Step<V>> = Vec::new();
         for record in page.events {
             steps.extend(left_out.prepare(&handlers, record)?);

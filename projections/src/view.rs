@@ -91,7 +91,10 @@ pub trait Project<E: Event>: View {
         let id = event.record.stream.id();
         match Self::Key::from_stream_id(id) {
             Some(key) => Ok(vec![key]),
-            None => Err(Poison::new(format!("the stream id `{id}` is no key of view `{}`", Self::NAME))),
+            None => Err(Poison::new(format!(
+                "the stream id `{id}` is no key of view `{}`",
+                Self::NAME
+            ))),
         }
     }
 
@@ -113,7 +116,12 @@ pub struct Row<'a, V: View> {
 
 impl<'a, V: View> Row<'a, V> {
     pub(crate) fn new(key: &'a str, value: &'a mut V, existed: bool) -> Row<'a, V> {
-        Row { key, value, existed, removed: false }
+        Row {
+            key,
+            value,
+            existed,
+            removed: false,
+        }
     }
 
     pub(crate) fn was_removed(&self) -> bool {
@@ -152,7 +160,10 @@ impl<V: View> DerefMut for Row<'_, V> {
 
 impl<V: View + fmt::Debug> fmt::Debug for Row<'_, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Row").field("key", &self.key).field("value", &self.value).finish_non_exhaustive()
+        f.debug_struct("Row")
+            .field("key", &self.key)
+            .field("value", &self.value)
+            .finish_non_exhaustive()
     }
 }
 

@@ -14,8 +14,8 @@ mod shift;
 use std::sync::Arc;
 
 use annals_core::{
-    Checkpoint, CommitError, EventId, Failure, Filter, Generation, Partition, Phase, Position, ReadLog, RecordedEvent,
-    RowChange, StandingRow, Store, StoreError, Version,
+    Checkpoint, CommitError, EventId, Failure, Filter, Generation, Partition, Phase, Position,
+    ReadLog, RecordedEvent, RowChange, StandingRow, Store, StoreError, Version,
 };
 use tokio::sync::watch;
 
@@ -116,13 +116,22 @@ impl<V: View> Work<V> {
         let mut said = None;
         while !*stop.borrow() {
             let settled = self.progress.settled();
-            let Some(ended) = self.hold_and_work(&mut stop, &mut anew).await else { break };
+            let Some(ended) = self.hold_and_work(&mut stop, &mut anew).await else {
+                break;
+            };
             match ended {
                 WorkError::Stopped(reason) => {
                     if said.as_ref() != Some(&reason) {
-                        tracing::error!(view = V::NAME, slot = self.slot, reason, "the projection stopped");
+                        tracing::error!(
+                            view = V::NAME,
+                            slot = self.slot,
+                            reason,
+                            "the projection stopped"
+                        );
                     }
-                    self.progress.failed(SlotState::Stopped { reason: reason.clone() });
+                    self.progress.failed(SlotState::Stopped {
+                        reason: reason.clone(),
+                    });
                     said = Some(reason);
                     // What stopped it may be mended from another process, which nobody here is told of.
                     tokio::select! {
@@ -135,7 +144,12 @@ impl<V: View> Work<V> {
                 WorkError::Anew => continue,
                 WorkError::Again(error) => {
                     let error = chain(&error);
-                    tracing::warn!(view = V::NAME, slot = self.slot, error, "the projection begins anew");
+                    tracing::warn!(
+                        view = V::NAME,
+                        slot = self.slot,
+                        error,
+                        "the projection begins anew"
+                    );
                     self.progress.failed(SlotState::Waiting { reason: error });
                 }
             }
@@ -191,14 +205,26 @@ impl<V: View> Work<V> {
 
     /// How far the slot has come on which somebody else works.
     async fn look(&self) -> Result<(), WorkError> {
-        seen(&*self.log, &self.post(), self.handlers.filter(), &self.progress).await
+        seen(
+            &*self.log,
+            &self.post(),
+            self.handlers.filter(),
+            &self.progress,
+        )
+        .await
     }
 
     /// What a stored event does in this view, without what people left out.
-    fn prepare(&self, left_out: &LeftOut, record: RecordedEvent) -> Result<Vec<Step<V>>, StepError> {
+    fn prepare(
+        &self,
+        left_out: &LeftOut,
+        record: RecordedEvent,
+    ) -> Result<Vec<Step<V>>, StepError> {
         let steps = left_out.prepare(&self.handlers, record)?;
         if self.generation.spec.inline {
-            steps.iter().try_for_each(|step| self.handlers.check_own_stream(step))?;
+            steps
+                .iter()
+                .try_for_each(|step| self.handlers.check_own_stream(step))?;
         }
         Ok(steps)
     }
@@ -206,21 +232,35 @@ impl<V: View> Work<V> {
     /// Rows of an inline view and where they stand, one for each of these keys.
     async fn standing(&self, keys: &[String]) -> Result<Vec<StandingRow>, WorkError> {
         let inline = self.log.inline_views().ok_or_else(|| {
-            WorkError::Stopped(format!("view `{}` is inline, and the store of this log keeps no inline views", V::NAME))
+            WorkError::Stopped(format!(
+                "view `{}` is inline, and the store of this log keeps no inline views",
+                V::NAME
+            ))
         })?;
-        let mut found = inline.read_standing(self.generation.id, keys).await?.into_iter().peekable();
+        let mut found = inline
+            .read_standing(self.generation.id, keys)
+            .await?
+            .into_iter()
+            .peekable();
         let mut keys = keys.to_vec();
         keys.sort_unstable();
         let row = |key: String| {
-            let nothing = |key| StandingRow { key, value: None, at: Version::NONE };
-            found.next_if(|row| row.key == key).unwrap_or_else(|| nothing(key))
+            let nothing = |key| StandingRow {
+                key,
+                value: None,
+                at: Version::NONE,
+            };
+            found
+                .next_if(|row| row.key == key)
+                .unwrap_or_else(|| nothing(key))
         };
         Ok(keys.into_iter().map(row).collect())
     }
 
     /// Tells those who watch.
     fn tell(&self, partition: Partition, position: Position, rows: Option<Vec<RowChange>>) {
-        self.following.tell(&self.generation, partition, position, rows);
+        self.following
+            .tell(&self.generation, partition, position, rows);
     }
 
     /// Whether it is on its way to the head for the first time, and nobody reads what it folds.
@@ -229,13 +269,28 @@ impl<V: View> Work<V> {
     }
 
     fn post(&self) -> Post<'_> {
-        let (views, generation, owner) = (&self.views, &self.generation, &self.owner);
-        let (slot, share) = (self.slot, self.share.as_ref());
-        Post { views, generation, slot, owner, lease: self.options.lease, clock: &*self.clock, share }
+        let views = &self.views;
+        let generation = &self.generation;
+        let owner = &self.owner;
+        let slot = self.slot;
+        let share = self.share.as_ref();
+        Post {
+            views,
+            generation,
+            slot,
+            owner,
+            lease: self.options.lease,
+            clock: &*self.clock,
+            share,
+        }
     }
 
     fn fenced(&self, found: &str) -> CommitError {
-        CommitError::Fenced { generation: self.generation.id, slot: self.slot, found: found.into() }
+        CommitError::Fenced {
+            generation: self.generation.id,
+            slot: self.slot,
+            found: found.into(),
+        }
     }
 
     /// Follows the log until something is wrong.
@@ -279,10 +334,22 @@ pub(crate) async fn seen(
 ) -> Result<(), WorkError> {
     let checkpoints = post.views.checkpoints(post.generation.id).await?;
     for partition in (0..log.partitions()).map(Partition) {
-        let found = checkpoints.iter().find(|of| (of.slot, of.partition) == (post.slot, partition));
+        let found = checkpoints
+            .iter()
+            .find(|of| (of.slot, of.partition) == (post.slot, partition));
         let reached = found.map_or(Position::START, settled_to);
-        let page = log.read(ReadLog::after(reached).partition(partition).filter(filter.clone()).limit(1)).await?;
-        progress.oldest(partition, page.events.first().map(|record| record.recorded_at));
+        let page = log
+            .read(
+                ReadLog::after(reached)
+                    .partition(partition)
+                    .filter(filter.clone())
+                    .limit(1),
+            )
+            .await?;
+        progress.oldest(
+            partition,
+            page.events.first().map(|record| record.recorded_at),
+        );
         progress.reached(partition, reached);
         progress.head(partition, page.head.visible, None);
     }
@@ -296,7 +363,9 @@ pub(crate) fn settled_to(checkpoint: &Checkpoint) -> Position {
         low: Option<Position>,
     }
     let state = serde_json::from_slice::<State>(&checkpoint.state).ok();
-    state.and_then(|state| state.low).map_or(checkpoint.position, |low| low.min(checkpoint.position))
+    state
+        .and_then(|state| state.low)
+        .map_or(checkpoint.position, |low| low.min(checkpoint.position))
 }
 
 /// The event at a position, if it is there.
@@ -308,7 +377,10 @@ pub(crate) async fn event_at(
     if position == Position::START {
         return Ok(None);
     }
-    let read = ReadLog::after(position.minus(1)).up_to(position).partition(partition).limit(1);
+    let read = ReadLog::after(position.minus(1))
+        .up_to(position)
+        .partition(partition)
+        .limit(1);
     Ok(log.read(read).await?.events.first().map(|event| event.id))
 }
 
@@ -318,7 +390,8 @@ pub(crate) async fn same_log(
     generation: &Generation,
     checkpoint: &Checkpoint,
 ) -> Result<(), WorkError> {
-    let (view, spec) = (&generation.spec.view, &generation.spec);
+    let view = &generation.spec.view;
+    let spec = &generation.spec;
     let stop = |what: String| {
         Err(WorkError::Stopped(format!(
             "{what}; nothing was changed. If this is the log that is meant to be read, rebuild the view `{view}`; if not, open the right one"
@@ -332,7 +405,8 @@ pub(crate) async fn same_log(
             log.id()
         ));
     }
-    let (partition, position) = (checkpoint.partition, checkpoint.position);
+    let partition = checkpoint.partition;
+    let position = checkpoint.position;
     let head = log.head(partition).await?.visible;
     if head < position {
         return stop(format!(

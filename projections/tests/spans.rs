@@ -38,7 +38,12 @@ impl Subscriber for Kept {
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         let of = span.metadata();
         let fields = of.fields().iter().map(|field| field.name().to_owned());
-        self.0.lock().unwrap().entry(of.name().to_owned()).or_default().extend(fields);
+        self.0
+            .lock()
+            .unwrap()
+            .entry(of.name().to_owned())
+            .or_default()
+            .extend(fields);
         Id::from_u64(1)
     }
 
@@ -59,7 +64,11 @@ impl Reactor for Quiet {
     const NAME: &'static str = "quiet";
     type Event = AccountEvent;
 
-    async fn react(&self, _: &annals_core::Recorded<AccountEvent>, _: &Request) -> Result<(), ReactError> {
+    async fn react(
+        &self,
+        _: &annals_core::Recorded<AccountEvent>,
+        _: &Request,
+    ) -> Result<(), ReactError> {
         Ok(())
     }
 }
@@ -67,15 +76,35 @@ impl Reactor for Quiet {
 #[test]
 fn batches_commits_calls_and_rebuilds_are_spans_with_what_they_are_about() {
     let kept = Kept::default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     tracing::subscriber::with_default(kept.clone(), || {
         runtime.block_on(async {
-            let db = Annals::in_memory().with(Balance::projection()).with(Reaction::of(Quiet)).start().await.unwrap();
+            let db = Annals::in_memory()
+                .with(Balance::projection())
+                .with(Reaction::of(Quiet))
+                .start()
+                .await
+                .unwrap();
             let done = happens(&db, "alice", deposited(1)).await;
             let patience = Duration::from_secs(60);
-            db.view::<Balance>().wait_for(&done, patience).await.unwrap();
-            db.reactor::<Quiet>().wait_for(&done, patience).await.unwrap();
-            db.rebuild::<Balance>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+            db.view::<Balance>()
+                .wait_for(&done, patience)
+                .await
+                .unwrap();
+            db.reactor::<Quiet>()
+                .wait_for(&done, patience)
+                .await
+                .unwrap();
+            db.rebuild::<Balance>()
+                .begin()
+                .await
+                .unwrap()
+                .finished(|_| ())
+                .await
+                .unwrap();
             db.stop().await;
         });
     });
@@ -84,10 +113,18 @@ fn batches_commits_calls_and_rebuilds_are_spans_with_what_they_are_about() {
     for (name, fields) in [
         ("batch", [&place[..], &["generation", "events"]].concat()),
         ("commit", place.to_vec()),
-        ("call", vec!["reactor", "key", "partition", "position", "attempt"]),
+        (
+            "call",
+            vec!["reactor", "key", "partition", "position", "attempt"],
+        ),
         ("rebuild", vec!["projection", "generation", "from", "to"]),
     ] {
-        let of = spans.get(name).unwrap_or_else(|| panic!("no span is called {name}: {spans:?}"));
-        assert!(fields.iter().all(|field| of.contains(*field)), "{name} has {of:?}");
+        let of = spans
+            .get(name)
+            .unwrap_or_else(|| panic!("no span is called {name}: {spans:?}"));
+        assert!(
+            fields.iter().all(|field| of.contains(*field)),
+            "{name} has {of:?}"
+        );
     }
 }

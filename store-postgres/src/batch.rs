@@ -83,7 +83,10 @@ pub(crate) struct Written {
 
 impl Batch {
     pub(crate) fn new() -> Batch {
-        Batch { recorded: i64::MIN, ..Batch::default() }
+        Batch {
+            recorded: i64::MIN,
+            ..Batch::default()
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -92,7 +95,10 @@ impl Batch {
 
     /// The ids of all events.
     pub(crate) fn ids(&self) -> impl Iterator<Item = EventId> + '_ {
-        self.taken.iter().flat_map(|request| &request.append.events).map(|(_, event)| event.id)
+        self.taken
+            .iter()
+            .flat_map(|request| &request.append.events)
+            .map(|(_, event)| event.id)
     }
 
     /// Takes the append in, if it may happen behind those that are in. `checked_to` is the position up to which its condition is known
@@ -105,14 +111,23 @@ impl Batch {
         recent: &mut Recent,
         head: u64,
     ) -> Admission {
-        if request.append.events.iter().any(|(_, event)| self.ids.contains(&event.id)) {
+        if request
+            .append
+            .events
+            .iter()
+            .any(|(_, event)| self.ids.contains(&event.id))
+        {
             return Admission::AfterCommit;
         }
         let mut streams = Vec::with_capacity(request.streams.len());
         for touched in &request.streams {
-            let Some((key, standing)) = places.stream(&touched.stream) else { return Admission::Doubtful };
+            let Some((key, standing)) = places.stream(&touched.stream) else {
+                return Admission::Doubtful;
+            };
             match self.now.get(&key) {
-                Some(_) if touched.relies_on_version() || !touched.is_written => return Admission::Later,
+                Some(_) if touched.relies_on_version() || !touched.is_written => {
+                    return Admission::Later;
+                }
                 Some(_) => {}
                 None if touched.holds(&standing.state()) => {}
                 None => return Admission::Doubtful,
@@ -120,7 +135,9 @@ impl Batch {
             streams.push((key, standing));
         }
         let kinds: Option<Vec<i32>> = request.kinds.iter().map(|kind| places.kind(kind)).collect();
-        let Some(kinds) = kinds else { return Admission::Doubtful };
+        let Some(kinds) = kinds else {
+            return Admission::Doubtful;
+        };
         if let Some(refused) = self.admit_condition(request, checked_to, recent, head) {
             return refused;
         }
@@ -129,7 +146,9 @@ impl Batch {
             if touched.relies_on_version() {
                 self.columns.relying_appends.push(append);
                 self.columns.relying_streams.push(*key);
-                self.columns.relying_versions.push(standing.version.cast_signed());
+                self.columns
+                    .relying_versions
+                    .push(standing.version.cast_signed());
             }
             if touched.is_written && !self.now.contains_key(key) {
                 self.before.insert(*key, standing.version);
@@ -163,22 +182,40 @@ impl Batch {
             return Some(Admission::Doubtful);
         }
         let in_batch = self.taken.iter().flat_map(|request| &request.append.events);
-        if in_batch.into_iter().any(|(stream, event)| recent::matches(query, stream, event)) {
+        if in_batch
+            .into_iter()
+            .any(|(stream, event)| recent::matches(query, stream, event))
+        {
             return Some(Admission::Later);
         }
         let append = self.taken.len();
-        self.conditions.push(format!("{{\"append\":{append},\"behind\":{behind},\"items\":{}}}", conditional.items));
+        self.conditions.push(format!(
+            "{{\"append\":{append},\"behind\":{behind},\"items\":{}}}",
+            conditional.items
+        ));
         let behind = behind.cast_signed();
         self.least_behind = Some(self.least_behind.map_or(behind, |least| least.min(behind)));
         None
     }
 
-    fn push(&mut self, request: &Arc<Request>, append: i32, streams: &[(i64, Standing)], kinds: &[i32]) {
+    fn push(
+        &mut self,
+        request: &Arc<Request>,
+        append: i32,
+        streams: &[(i64, Standing)],
+        kinds: &[i32],
+    ) {
         let columns = &mut self.columns;
         self.recorded = self.recorded.max(request.clock.now().timestamp_micros());
         let count = request.events.len() as i32;
         let mut keys = Vec::with_capacity(request.events.len());
-        for (index, ((_, event), encoded)) in request.append.events.iter().zip(&request.events).enumerate() {
+        for (index, ((_, event), encoded)) in request
+            .append
+            .events
+            .iter()
+            .zip(&request.events)
+            .enumerate()
+        {
             let key = streams[encoded.stream].0;
             keys.push(key);
             let version = self.now.entry(key).or_default();
@@ -195,7 +232,9 @@ impl Batch {
             columns.digests.push(encoded.digest);
             let place = columns.streams.len() as i32;
             columns.tag_hashes.extend(&encoded.hashes);
-            columns.tag_events.extend(encoded.hashes.iter().map(|_| place));
+            columns
+                .tag_events
+                .extend(encoded.hashes.iter().map(|_| place));
             self.ids.insert(event.id);
         }
         self.keys.push(keys);
@@ -207,10 +246,13 @@ impl Batch {
         let columns = &self.columns;
         let encoded = || self.taken.iter().flat_map(|request| &request.events);
         let tags: Vec<Option<&str>> = encoded().map(|event| event.tags.as_deref()).collect();
-        let metadata: Vec<Option<&[u8]>> = encoded().map(|event| event.metadata.as_deref()).collect();
+        let metadata: Vec<Option<&[u8]>> =
+            encoded().map(|event| event.metadata.as_deref()).collect();
         let events = self.taken.iter().flat_map(|request| &request.append.events);
         let payloads: Vec<&[u8]> = events.map(|(_, event)| &*event.payload).collect();
-        let conditions = self.least_behind.map(|_| format!("[{}]", self.conditions.join(",")));
+        let conditions = self
+            .least_behind
+            .map(|_| format!("[{}]", self.conditions.join(",")));
         let mut arguments = PgArguments::default();
         let give = || -> Result<(), sqlx::error::BoxDynError> {
             arguments.add(head.cast_signed())?;
@@ -242,11 +284,21 @@ impl Batch {
     }
 
     /// The parameters of `sql/append_one.sql`; none when it is more than one event that nothing newer than `head` can stand against.
-    pub(crate) fn arguments_of_one(&self, head: u64, changes: i64) -> Result<Option<PgArguments>, Error> {
+    pub(crate) fn arguments_of_one(
+        &self,
+        head: u64,
+        changes: i64,
+    ) -> Result<Option<PgArguments>, Error> {
         let columns = &self.columns;
-        let [request] = &self.taken[..] else { return Ok(None) };
-        let ([(_, event)], [encoded]) = (&request.append.events[..], &request.events[..]) else { return Ok(None) };
-        let is_checked = self.least_behind.is_none_or(|behind| behind >= head.cast_signed());
+        let [request] = &self.taken[..] else {
+            return Ok(None);
+        };
+        let ([(_, event)], [encoded]) = (&request.append.events[..], &request.events[..]) else {
+            return Ok(None);
+        };
+        let is_checked = self
+            .least_behind
+            .is_none_or(|behind| behind >= head.cast_signed());
         if !is_checked || !columns.revived.is_empty() || !request.rows.is_empty() {
             return Ok(None);
         }
@@ -277,9 +329,15 @@ impl Batch {
 
     /// The rows that travel, each with the place of its append and how many events of the batch stand before those of that append.
     fn rows(&self) -> Vec<(i32, i32, &Carried, &PreparedRow)> {
-        let (mut rows, mut before) = (Vec::new(), 0);
+        let mut rows = Vec::new();
+        let mut before = 0;
         for (append, request) in (0..).zip(&self.taken) {
-            rows.extend(request.rows.iter().map(|of| (append, before, of, &request.append.rows[of.row])));
+            rows.extend(
+                request
+                    .rows
+                    .iter()
+                    .map(|of| (append, before, of, &request.append.rows[of.row])),
+            );
             before += request.events.len() as i32;
         }
         rows
@@ -287,34 +345,78 @@ impl Batch {
 
     /// The generations and keys of the rows that travel.
     pub(crate) fn stands(&self) -> (Vec<i64>, Vec<&[u8]>) {
-        self.rows().into_iter().map(|(_, _, _, row)| (stored(row.generation.0), row.key.as_bytes())).unzip()
+        self.rows()
+            .into_iter()
+            .map(|(_, _, _, row)| (stored(row.generation.0), row.key.as_bytes()))
+            .unzip()
     }
 
     /// The parameters of `sql/append_with_rows.sql`.
-    pub(crate) fn arguments_with_rows(&self, head: u64, changes: i64) -> Result<PgArguments, Error> {
+    pub(crate) fn arguments_with_rows(
+        &self,
+        head: u64,
+        changes: i64,
+    ) -> Result<PgArguments, Error> {
         let mut arguments = self.arguments(head, changes)?;
         let rows = self.rows();
         // Places count from 1.
         let numbered = || (1_i32..).zip(&rows);
-        let entries =
-            || numbered().flat_map(|(place, (.., row))| (0_i64..).zip(&row.indexed).map(move |entry| (place, entry)));
+        let entries = || {
+            numbered().flat_map(|(place, (.., row))| {
+                (0_i64..).zip(&row.indexed).map(move |entry| (place, entry))
+            })
+        };
         let past = || {
             numbered().flat_map(|(place, (_, before, _, row))| {
-                row.past.iter().map(move |was| (place, before + 1 + was.event as i32, was.value.as_deref()))
+                row.past
+                    .iter()
+                    .map(move |was| (place, before + 1 + was.event as i32, was.value.as_deref()))
             })
         };
         let mut give = || -> Result<(), sqlx::error::BoxDynError> {
             arguments.add(rows.iter().map(|(append, ..)| *append).collect::<Vec<_>>())?;
-            arguments.add(rows.iter().map(|(_, _, _, row)| stored(row.generation.0)).collect::<Vec<_>>())?;
-            arguments.add(rows.iter().map(|(_, _, _, row)| row.key.as_bytes()).collect::<Vec<_>>())?;
-            arguments.add(rows.iter().map(|(_, _, _, row)| stored(row.from.get())).collect::<Vec<_>>())?;
-            arguments.add(rows.iter().map(|(_, _, carried, _)| stored(carried.to.get())).collect::<Vec<_>>())?;
-            arguments.add(rows.iter().map(|(_, _, _, row)| row.value.as_deref()).collect::<Vec<_>>())?;
-            arguments.add(rows.iter().map(|(_, _, carried, _)| carried.has_indexes).collect::<Vec<_>>())?;
-            arguments.add(rows.iter().map(|(_, _, carried, _)| carried.is_bitemporal).collect::<Vec<_>>())?;
+            arguments.add(
+                rows.iter()
+                    .map(|(_, _, _, row)| stored(row.generation.0))
+                    .collect::<Vec<_>>(),
+            )?;
+            arguments.add(
+                rows.iter()
+                    .map(|(_, _, _, row)| row.key.as_bytes())
+                    .collect::<Vec<_>>(),
+            )?;
+            arguments.add(
+                rows.iter()
+                    .map(|(_, _, _, row)| stored(row.from.get()))
+                    .collect::<Vec<_>>(),
+            )?;
+            arguments.add(
+                rows.iter()
+                    .map(|(_, _, carried, _)| stored(carried.to.get()))
+                    .collect::<Vec<_>>(),
+            )?;
+            arguments.add(
+                rows.iter()
+                    .map(|(_, _, _, row)| row.value.as_deref())
+                    .collect::<Vec<_>>(),
+            )?;
+            arguments.add(
+                rows.iter()
+                    .map(|(_, _, carried, _)| carried.has_indexes)
+                    .collect::<Vec<_>>(),
+            )?;
+            arguments.add(
+                rows.iter()
+                    .map(|(_, _, carried, _)| carried.is_bitemporal)
+                    .collect::<Vec<_>>(),
+            )?;
             arguments.add(entries().map(|(place, ..)| place).collect::<Vec<_>>())?;
             arguments.add(entries().map(|(_, (index, _))| index).collect::<Vec<_>>())?;
-            arguments.add(entries().map(|(_, (_, entry))| entry.as_bytes()).collect::<Vec<_>>())?;
+            arguments.add(
+                entries()
+                    .map(|(_, (_, entry))| entry.as_bytes())
+                    .collect::<Vec<_>>(),
+            )?;
             arguments.add(past().map(|(place, ..)| place).collect::<Vec<_>>())?;
             arguments.add(past().map(|(_, event, _)| event).collect::<Vec<_>>())?;
             arguments.add(past().map(|(.., value)| value).collect::<Vec<_>>())
@@ -331,7 +433,12 @@ impl Batch {
         places: &mut Places,
         recent: &mut Recent,
     ) -> Vec<Option<Vec<Placed>>> {
-        let Batch { taken, keys, mut before, .. } = self;
+        let Batch {
+            taken,
+            keys,
+            mut before,
+            ..
+        } = self;
         for (key, version) in &written.moved {
             if let Some(before) = before.get_mut(key) {
                 *before = (*before).max(*version);
@@ -343,24 +450,34 @@ impl Batch {
                 return None;
             }
             let first = position;
-            let placed = request.append.events.iter().zip(keys).map(|((stream, event), key)| {
-                let version = before.entry(key).or_default();
-                *version += 1;
-                places.written(key, *version);
-                let placed = Placed {
-                    id: event.id,
-                    stream: stream.clone(),
-                    version: Version::new(*version),
-                    partition: PARTITION,
-                    position: Position::new(position),
-                };
-                position += 1;
-                placed
-            });
+            let placed = request
+                .append
+                .events
+                .iter()
+                .zip(keys)
+                .map(|((stream, event), key)| {
+                    let version = before.entry(key).or_default();
+                    *version += 1;
+                    places.written(key, *version);
+                    let placed = Placed {
+                        id: event.id,
+                        stream: stream.clone(),
+                        version: Version::new(*version),
+                        partition: PARTITION,
+                        position: Position::new(position),
+                    };
+                    position += 1;
+                    placed
+                });
             let placed = placed.collect();
             recent.push(first, &request);
             Some(placed)
         };
-        taken.into_iter().zip(keys).enumerate().map(settle).collect()
+        taken
+            .into_iter()
+            .zip(keys)
+            .enumerate()
+            .map(settle)
+            .collect()
     }
 }

@@ -36,17 +36,31 @@ pub(crate) struct Horizon {
 impl Horizon {
     /// For reading about as far as `wanted`; that of the last page if it will do.
     async fn of(database: &Database, types: &[String], wanted: u64) -> Result<Arc<Horizon>, Error> {
-        let last = database.horizon.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = database
+            .horizon
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if let Some(last) = last.filter(|last| last.types == types && wanted <= last.head)
             && last.seen_at.elapsed() < LOOKS_EVERY
         {
             return Ok(last);
         }
-        let row = query(database.text(sql::KINDS_UP_TO)).bind(types).fetch_one(&database.pool).await?;
-        let horizon =
-            Horizon { types: types.to_vec(), kinds: row.try_get(1)?, head: number(&row, 0)?, seen_at: Instant::now() };
+        let row = query(database.text(sql::KINDS_UP_TO))
+            .bind(types)
+            .fetch_one(&database.pool)
+            .await?;
+        let horizon = Horizon {
+            types: types.to_vec(),
+            kinds: row.try_get(1)?,
+            head: number(&row, 0)?,
+            seen_at: Instant::now(),
+        };
         let horizon = Arc::new(horizon);
-        *database.horizon.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&horizon));
+        *database
+            .horizon
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&horizon));
         Ok(horizon)
     }
 }
@@ -83,11 +97,19 @@ impl Copied<'_> {
 
     /// Reads it, and how far the log goes.
     pub(crate) async fn read(mut self, database: &Database) -> Result<Read<u64>, Error> {
-        let horizon =
-            Horizon::of(database, self.types, self.up_to.min(self.after.saturating_add(self.limit as u64))).await?;
+        let horizon = Horizon::of(
+            database,
+            self.types,
+            self.up_to.min(self.after.saturating_add(self.limit as u64)),
+        )
+        .await?;
         self.up_to = self.up_to.min(horizon.head);
-        let text = format!("copy (\n{}) to stdout (format binary)", self.statement(&horizon.kinds));
-        let (text, pool) = (database.named(&text), database.pool.clone());
+        let text = format!(
+            "copy (\n{}) to stdout (format binary)",
+            self.statement(&horizon.kinds)
+        );
+        let text = database.named(&text);
+        let pool = database.pool.clone();
         let mut decoding = Decoding::begin(database, 0, self.limit);
         // In a task that is never dropped, and on a connection that is given up when something is wrong: the rest of a copy would be
         // left in it for the next one.
@@ -101,11 +123,19 @@ impl Copied<'_> {
         });
         let decoding = copying.await.map_err(|_| Error::WorkerCrashed)??;
         let (found, events) = decoding.finish(database).await?;
-        Ok(Read { seen: horizon.head, found, events })
+        Ok(Read {
+            seen: horizon.head,
+            found,
+            events,
+        })
     }
 }
 
-async fn copy(connection: &mut PgConnection, text: &str, decoding: &mut Decoding<CopiedRow>) -> Result<(), Error> {
+async fn copy(
+    connection: &mut PgConnection,
+    text: &str,
+    decoding: &mut Decoding<CopiedRow>,
+) -> Result<(), Error> {
     let mut rows = connection.copy_out_raw(text).await?;
     while let Some(message) = rows.try_next().await? {
         if let Some(row) = CopiedRow::read(message)? {
@@ -157,7 +187,10 @@ impl CopiedRow {
                 rest = rest.get(length..).ok_or_else(broken)?;
             }
         }
-        Ok(Some(CopiedRow { row: message, columns }))
+        Ok(Some(CopiedRow {
+            row: message,
+            columns,
+        }))
     }
 }
 
@@ -165,8 +198,15 @@ impl Columns for CopiedRow {
     #[inline]
     fn column(&self, at: usize) -> Result<Option<&[u8]>, Error> {
         let (begin, length) = self.columns[at];
-        let Ok(length) = usize::try_from(length) else { return Ok(None) };
-        let bytes = self.row.get(begin as usize..).and_then(|rest| rest.get(..length));
-        bytes.map(Some).ok_or_else(|| corrupt("a copied row that is not understood"))
+        let Ok(length) = usize::try_from(length) else {
+            return Ok(None);
+        };
+        let bytes = self
+            .row
+            .get(begin as usize..)
+            .and_then(|rest| rest.get(..length));
+        bytes
+            .map(Some)
+            .ok_or_else(|| corrupt("a copied row that is not understood"))
     }
 }

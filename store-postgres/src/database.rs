@@ -123,17 +123,27 @@ impl Database {
     /// The statement with the name of the schema where it says `annals.`
     pub(crate) fn text(&self, statement: &'static str) -> SqlStr {
         let at = statement.as_ptr() as usize;
-        if let Some(text) = self.texts.read().unwrap_or_else(PoisonError::into_inner).get(&at) {
+        if let Some(text) = self
+            .texts
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&at)
+        {
             return text.clone();
         }
         let text = self.named(statement);
-        self.texts.write().unwrap_or_else(PoisonError::into_inner).insert(at, text.clone());
+        self.texts
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(at, text.clone());
         text
     }
 
     /// As [`Database::text`], for a text that is made when it is needed. Nothing of a user's may be in it but the schema's name.
     pub(crate) fn named(&self, statement: &str) -> SqlStr {
-        let text: Arc<str> = statement.replace("annals.", &format!("{}.", self.quoted)).into();
+        let text: Arc<str> = statement
+            .replace("annals.", &format!("{}.", self.quoted))
+            .into();
         sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text))
     }
 
@@ -149,23 +159,35 @@ impl Database {
 }
 
 /// Runs `work` to its end, also when the caller is dropped: what was begun is committed or rolled back, never left open.
-pub(crate) async fn to_its_end<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
+pub(crate) async fn to_its_end<T, E>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<StoreError> + Send + 'static,
 {
-    tokio::spawn(work).await.unwrap_or_else(|lost| Err(cut_short(lost).into()))
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|lost| Err(cut_short(lost).into()))
 }
 
 /// Why a task did not come to its end. What it had begun is rolled back when its connection comes back to the pool.
 fn cut_short(lost: JoinError) -> StoreError {
     match lost.try_into_panic() {
         Ok(panic) => {
-            let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-            let context = format!("what was done in a transaction panicked: {}", said.unwrap_or("it did not say why"));
+            let said = panic
+                .downcast_ref::<&str>()
+                .copied()
+                .or(panic.downcast_ref::<String>().map(String::as_str));
+            let context = format!(
+                "what was done in a transaction panicked: {}",
+                said.unwrap_or("it did not say why")
+            );
             StoreError::new(Failure::Invalid, context)
         }
-        Err(lost) => StoreError::new(Failure::Unavailable, "a task did not come to its end").because(lost),
+        Err(lost) => {
+            StoreError::new(Failure::Unavailable, "a task did not come to its end").because(lost)
+        }
     }
 }
 

@@ -23,12 +23,20 @@ impl Trouble {
                 "what stands between this program and `{name}` does not keep prepared statements: a pooler in transaction mode must know \
                  them"
             ),
-            _ if let Error::Configuration(what) = error => format!("`{name}` cannot be used: {what}"),
-            Failure::Corrupt => format!("`{name}` is not as this program left it, noticed while {doing} it"),
+            _ if let Error::Configuration(what) = error => {
+                format!("`{name}` cannot be used: {what}")
+            }
+            Failure::Corrupt => {
+                format!("`{name}` is not as this program left it, noticed while {doing} it")
+            }
             _ => format!("failed {doing} `{name}`"),
         };
         let is_told = matches!(error, Error::Configuration(_));
-        Trouble { failure, context, cause: (!is_told).then(|| error.to_string()) }
+        Trouble {
+            failure,
+            context,
+            cause: (!is_told).then(|| error.to_string()),
+        }
     }
 
     pub(crate) fn error(&self) -> StoreError {
@@ -64,7 +72,10 @@ pub(crate) fn may_have_happened(error: &Error) -> bool {
     match refused(error) {
         // Class 08: connection exceptions. 57P0x: the server is shutting down or crashed; it says so also after a commit.
         Some(refused) => refused.code().starts_with("08") || refused.code().starts_with("57P0"),
-        None => matches!(error, Error::Io(_) | Error::Protocol(_) | Error::Tls(_) | Error::WorkerCrashed),
+        None => matches!(
+            error,
+            Error::Io(_) | Error::Protocol(_) | Error::Tls(_) | Error::WorkerCrashed
+        ),
     }
 }
 
@@ -76,9 +87,10 @@ fn failure_of(error: &Error) -> Failure {
         return match error {
             Error::Configuration(_) | Error::InvalidArgument(_) => Failure::Invalid,
             Error::PoolClosed => Failure::Closed,
-            Error::ColumnDecode { .. } | Error::Decode(_) | Error::RowNotFound | Error::TypeNotFound { .. } => {
-                Failure::Corrupt
-            }
+            Error::ColumnDecode { .. }
+            | Error::Decode(_)
+            | Error::RowNotFound
+            | Error::TypeNotFound { .. } => Failure::Corrupt,
             _ => Failure::Unavailable,
         };
     };

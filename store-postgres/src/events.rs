@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{EventId, PAGE_BYTES_MAX, Place, Position, RecordedEvent, StreamId, Tag, Version};
+use annals_core::{
+    EventId, PAGE_BYTES_MAX, Place, Position, RecordedEvent, StreamId, Tag, Version,
+};
 use bytes::BytesMut;
 use futures_util::TryStreamExt;
 use hashlink::LruCache;
@@ -15,7 +17,9 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::error::corrupt;
 use crate::known::PARTITION;
-use crate::row::{Columns, bytes, int4, int8, moment, number, optional_int8, sixteen, stream_id, text};
+use crate::row::{
+    Columns, bytes, int4, int8, moment, number, optional_int8, sixteen, stream_id, text,
+};
 use crate::statements as sql;
 
 /// Streams that a reader knows by name: some megabytes.
@@ -47,9 +51,19 @@ pub(crate) struct AllNames {
 
 impl AllNames {
     fn lend(self: &Arc<AllNames>) -> Lent {
-        let known = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let names = known.unwrap_or_else(|| Names { streams: LruCache::new(STREAMS), kinds: HashMap::new() });
-        Lent { names, of: Arc::clone(self) }
+        let known = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        let names = known.unwrap_or_else(|| Names {
+            streams: LruCache::new(STREAMS),
+            kinds: HashMap::new(),
+        });
+        Lent {
+            names,
+            of: Arc::clone(self),
+        }
     }
 }
 
@@ -62,15 +76,27 @@ struct Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let nothing = Names { streams: LruCache::new(0), kinds: HashMap::new() };
+        let nothing = Names {
+            streams: LruCache::new(0),
+            kinds: HashMap::new(),
+        };
         let names = std::mem::replace(&mut self.names, nothing);
-        self.of.idle.lock().unwrap_or_else(PoisonError::into_inner).push(names);
+        self.of
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(names);
     }
 }
 
 impl Names {
     /// Looks up the names that the rows need and that are not known yet.
-    async fn learn<R: Columns>(&mut self, database: &Database, rows: &[R], first: usize) -> Result<(), Error> {
+    async fn learn<R: Columns>(
+        &mut self,
+        database: &Database,
+        rows: &[R],
+        first: usize,
+    ) -> Result<(), Error> {
         let mut unknown = Vec::new();
         let mut unknown_kind = false;
         for row in rows {
@@ -81,16 +107,27 @@ impl Names {
             unknown_kind |= !self.kinds.contains_key(&int4(row, first + 3)?);
         }
         if unknown_kind {
-            for row in sqlx::query(database.text(sql::KINDS)).fetch_all(&database.pool).await? {
-                let schema_version = u32::try_from(number(&row, 2)?).map_err(|_| corrupt("a version of a shape"))?;
-                let kind = Kind { event_type: text(&row, 1)?.into(), schema_version, codec: text(&row, 3)?.into() };
+            for row in sqlx::query(database.text(sql::KINDS))
+                .fetch_all(&database.pool)
+                .await?
+            {
+                let schema_version =
+                    u32::try_from(number(&row, 2)?).map_err(|_| corrupt("a version of a shape"))?;
+                let kind = Kind {
+                    event_type: text(&row, 1)?.into(),
+                    schema_version,
+                    codec: text(&row, 3)?.into(),
+                };
                 self.kinds.insert(int4(&row, 0)?, kind);
             }
         }
         if !unknown.is_empty() {
             unknown.sort_unstable();
             unknown.dedup();
-            let found = sqlx::query(database.text(sql::STREAM_NAMES)).bind(&unknown).fetch_all(&database.pool).await?;
+            let found = sqlx::query(database.text(sql::STREAM_NAMES))
+                .bind(&unknown)
+                .fetch_all(&database.pool)
+                .await?;
             for row in found {
                 self.streams.insert(int8(&row, 0)?, stream_id(&row, 1)?);
             }
@@ -118,7 +155,8 @@ pub(crate) async fn read<T>(
     see: impl FnOnce(&PgRow) -> Result<T, Error>,
 ) -> Result<Read<T>, Error> {
     let mut decoding = Decoding::begin(database, first, 0);
-    let (mut seen, mut see) = (None, Some(see));
+    let mut seen = None;
+    let mut see = Some(see);
     {
         let mut rows = query.fetch(&database.pool);
         while let Some(row) = rows.try_next().await? {
@@ -130,7 +168,11 @@ pub(crate) async fn read<T>(
         // The connection goes back before names are asked for, which may need the only one there is.
     }
     let (found, events) = decoding.finish(database).await?;
-    Ok(Read { seen: seen.ok_or(Error::RowNotFound)?, found, events })
+    Ok(Read {
+        seen: seen.ok_or(Error::RowNotFound)?,
+        found,
+        events,
+    })
 }
 
 /// Rows on their way to being the events of a page.
@@ -174,7 +216,9 @@ impl<R: Columns> Decoding<R> {
     /// The next row, which may be without an event.
     #[inline]
     pub(crate) fn take(&mut self, row: R) -> Result<(), Error> {
-        let Some(position) = optional_int8(&row, self.first)? else { return Ok(()) };
+        let Some(position) = optional_int8(&row, self.first)? else {
+            return Ok(());
+        };
         self.found += 1;
         if self.is_full {
             return Ok(());
@@ -186,18 +230,27 @@ impl<R: Columns> Decoding<R> {
     }
 
     /// How many rows had an event, and the events.
-    pub(crate) async fn finish(mut self, database: &Database) -> Result<(usize, Vec<RecordedEvent>), Error> {
+    pub(crate) async fn finish(
+        mut self,
+        database: &Database,
+    ) -> Result<(usize, Vec<RecordedEvent>), Error> {
         let waiting = std::mem::take(&mut self.waiting);
         if !waiting.is_empty() {
-            self.lent.names.learn(database, &waiting, self.first).await?;
+            self.lent
+                .names
+                .learn(database, &waiting, self.first)
+                .await?;
         }
         for row in waiting {
             if self.is_full {
                 break;
             }
             if !self.decode(int8(&row, self.first)?, &row)? {
-                let (stream, kind) = (int8(&row, self.first + 1)?, int4(&row, self.first + 3)?);
-                return Err(corrupt(format!("stream {stream} or kind {kind} has no name")));
+                let stream = int8(&row, self.first + 1)?;
+                let kind = int4(&row, self.first + 3)?;
+                return Err(corrupt(format!(
+                    "stream {stream} or kind {kind} has no name"
+                )));
             }
         }
         Ok((self.found, self.events))
@@ -206,7 +259,9 @@ impl<R: Columns> Decoding<R> {
     /// Whether the names of the row are known.
     fn know(&mut self, stream: i64, kind: i32) -> bool {
         if self.stream.as_ref().is_none_or(|(key, _)| *key != stream) {
-            let Some(name) = self.lent.names.streams.get(&stream) else { return false };
+            let Some(name) = self.lent.names.streams.get(&stream) else {
+                return false;
+            };
             self.stream = Some((stream, name.clone()));
         }
         if self.kinds.last().is_none_or(|(key, _)| *key != kind) {
@@ -216,9 +271,19 @@ impl<R: Columns> Decoding<R> {
                     self.kinds.swap(at, last);
                 }
                 None => {
-                    let Some(known) = self.lent.names.kinds.get(&kind) else { return false };
-                    let (event_type, codec) = (Arc::from(&*known.event_type), Arc::from(&*known.codec));
-                    self.kinds.push((kind, Kind { event_type, schema_version: known.schema_version, codec }));
+                    let Some(known) = self.lent.names.kinds.get(&kind) else {
+                        return false;
+                    };
+                    let event_type = Arc::from(&*known.event_type);
+                    let codec = Arc::from(&*known.codec);
+                    self.kinds.push((
+                        kind,
+                        Kind {
+                            event_type,
+                            schema_version: known.schema_version,
+                            codec,
+                        },
+                    ));
                 }
             }
         }
@@ -232,7 +297,9 @@ impl<R: Columns> Decoding<R> {
         if !self.know(int8(row, first + 1)?, int4(row, first + 3)?) {
             return Ok(false);
         }
-        let (Some((_, stream)), Some((_, kind))) = (&self.stream, self.kinds.last()) else { return Ok(false) };
+        let (Some((_, stream)), Some((_, kind))) = (&self.stream, self.kinds.last()) else {
+            return Ok(false);
+        };
         let Some(payload) = bytes(row, first + 10)? else {
             self.is_full = true;
             return Ok(true);
@@ -249,7 +316,11 @@ impl<R: Columns> Decoding<R> {
         self.is_full = self.size >= PAGE_BYTES_MAX;
         if self.payloads.capacity() < payload.len() {
             // The first ones are small: a page of one event keeps no large buffer.
-            self.payloads = BytesMut::with_capacity(self.size.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES).max(payload.len()));
+            self.payloads = BytesMut::with_capacity(
+                self.size
+                    .clamp(BUFFER_BYTES_MIN, BUFFER_BYTES)
+                    .max(payload.len()),
+            );
         }
         self.payloads.extend_from_slice(payload);
         // Put in place at once: it is large, and most have neither tags nor metadata.
@@ -262,8 +333,13 @@ impl<R: Columns> Decoding<R> {
             self.payloads.split().freeze(),
             moment(int8(row, first + 5)?)?,
         ));
-        let (tags, metadata) = (bytes(row, first + 8)?, bytes(row, first + 9)?);
-        let Some(event) = self.events.last_mut().filter(|_| tags.is_some() || metadata.is_some()) else {
+        let tags = bytes(row, first + 8)?;
+        let metadata = bytes(row, first + 9)?;
+        let Some(event) = self
+            .events
+            .last_mut()
+            .filter(|_| tags.is_some() || metadata.is_some())
+        else {
             return Ok(true);
         };
         if tags.is_some() {

@@ -21,27 +21,47 @@ pub(crate) enum Verdict {
 }
 
 /// Looks at the append. Its ids come last: whoever did it before also made everything else look as it does.
-pub(crate) async fn judge(database: &Database, log: LogId, request: &Request) -> Result<Verdict, Error> {
+pub(crate) async fn judge(
+    database: &Database,
+    log: LogId,
+    request: &Request,
+) -> Result<Verdict, Error> {
     let mut violations = Vec::new();
     for (index, touched) in request.streams.iter().enumerate() {
         let found = see(database, &database.pool, &touched.stream).await?.state;
         if !touched.holds(&found) {
-            let (stream, expected) = (touched.stream.clone(), touched.expected);
-            violations.push(Violation::Stream { index, stream, expected, found });
+            let stream = touched.stream.clone();
+            let expected = touched.expected;
+            violations.push(Violation::Stream {
+                index,
+                stream,
+                expected,
+                found,
+            });
         }
     }
     let mut checked_to = 0;
     if let Some(conditional) = &request.condition {
-        let (found, head) = first_match(database, &conditional.condition, conditional.after()).await?;
+        let (found, head) =
+            first_match(database, &conditional.condition, conditional.after()).await?;
         violations.extend(found.map(|position| Violation::Condition { position }));
         checked_to = head.max(conditional.after().get());
     }
-    let ids: Vec<_> = request.append.events.iter().map(|(_, event)| event.id).collect();
+    let ids: Vec<_> = request
+        .append
+        .events
+        .iter()
+        .map(|(_, event)| event.id)
+        .collect();
     let known = known(database, &database.pool, &ids).await?;
     let placed = match recognise(&request.append.events, &known) {
         Ok(Recognised::New) if violations.is_empty() => return Ok(Verdict::Clear(checked_to)),
         Ok(Recognised::New) => return Ok(Verdict::Refused(AppendError::Conflict(violations))),
-        Ok(Recognised::Repeated) => known.into_iter().flatten().map(|known| known.found.placed).collect(),
+        Ok(Recognised::Repeated) => known
+            .into_iter()
+            .flatten()
+            .map(|known| known.found.placed)
+            .collect(),
         Ok(Recognised::RequestDone { first, events }) => places(database, first, events).await?,
         Err(clash) => return Ok(Verdict::Refused(clash.into())),
     };

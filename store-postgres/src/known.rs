@@ -24,9 +24,17 @@ pub(crate) async fn known(
         return Ok(known);
     }
     let uuids: Vec<Uuid> = ids.iter().map(|id| *id.as_uuid()).collect();
-    for row in sqlx::query(database.text(sql::KNOWN_IDS)).bind(uuids).fetch_all(on).await? {
-        let place = usize::try_from(number(&row, 0)?).unwrap_or(usize::MAX).wrapping_sub(1);
-        let id = *ids.get(place).ok_or_else(|| corrupt("an answer to nothing that was asked"))?;
+    for row in sqlx::query(database.text(sql::KNOWN_IDS))
+        .bind(uuids)
+        .fetch_all(on)
+        .await?
+    {
+        let place = usize::try_from(number(&row, 0)?)
+            .unwrap_or(usize::MAX)
+            .wrapping_sub(1);
+        let id = *ids
+            .get(place)
+            .ok_or_else(|| corrupt("an answer to nothing that was asked"))?;
         let position = number(&row, 1)?;
         let count = |column: usize| row_count(&row, column);
         let placed = Placed {
@@ -37,8 +45,15 @@ pub(crate) async fn known(
             position: Position::new(position),
         };
         let append_first = Position::new(position.saturating_sub(u64::from(count(3)?)));
-        let found = Found { placed, append_first, append_events: count(4)? };
-        known[place] = Some(Known { found, digest: Digest(sixteen(&row, 5)?) });
+        let found = Found {
+            placed,
+            append_first,
+            append_events: count(4)?,
+        };
+        known[place] = Some(Known {
+            found,
+            digest: Digest(sixteen(&row, 5)?),
+        });
     }
     Ok(known)
 }
@@ -49,7 +64,11 @@ fn row_count(row: &sqlx::postgres::PgRow, column: usize) -> Result<u32, Error> {
 }
 
 /// Where `events` events from position `first` on stand.
-pub(crate) async fn places(database: &Database, first: Position, events: u32) -> Result<Vec<Placed>, Error> {
+pub(crate) async fn places(
+    database: &Database,
+    first: Position,
+    events: u32,
+) -> Result<Vec<Placed>, Error> {
     let last = first.plus(u64::from(events)).minus(1);
     let rows = sqlx::query(database.text(sql::PLACES))
         .bind(first.get().cast_signed())

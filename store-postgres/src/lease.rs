@@ -17,7 +17,9 @@ use crate::views::{owned_text, stored};
 const TTL_MAX: i64 = 253_402_300_799_000_000;
 
 fn micros(ttl: Duration) -> i64 {
-    i64::try_from(ttl.as_micros()).unwrap_or(TTL_MAX).min(TTL_MAX)
+    i64::try_from(ttl.as_micros())
+        .unwrap_or(TTL_MAX)
+        .min(TTL_MAX)
 }
 
 /// What comes behind everything that begins with `prefix`.
@@ -32,14 +34,29 @@ fn behind(prefix: &str) -> Vec<u8> {
 }
 
 fn state(row: &PgRow) -> Result<LeaseState, Error> {
-    let lease = Lease { name: owned_text(row, 0)?, owner: owned_text(row, 1)?, epoch: number(row, 2)? };
-    Ok(LeaseState { lease, until: moment(int8(row, 3)?)?, expired: row.try_get(4)? })
+    let lease = Lease {
+        name: owned_text(row, 0)?,
+        owner: owned_text(row, 1)?,
+        epoch: number(row, 2)?,
+    };
+    Ok(LeaseState {
+        lease,
+        until: moment(int8(row, 3)?)?,
+        expired: row.try_get(4)?,
+    })
 }
 
 #[async_trait]
 impl Leases for PostgresStore {
-    async fn acquire_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Acquired, StoreError> {
-        let (name, owner, now) = (name.to_owned(), owner.to_owned(), self.lease_moment());
+    async fn acquire_lease(
+        &self,
+        name: &str,
+        owner: &str,
+        ttl: Duration,
+    ) -> Result<Acquired, StoreError> {
+        let name = name.to_owned();
+        let owner = owner.to_owned();
+        let now = self.lease_moment();
         let database = self.writable()?;
         to_its_end(async move {
             // When the answer is lost and it was granted, the asker is told that it holds the lease itself.
@@ -53,11 +70,19 @@ impl Leases for PostgresStore {
                     .fetch_one(&database.pool)
             )?;
             let answer = || {
-                let lease = Lease { name, owner: owned_text(&row, 1)?, epoch: number(&row, 2)? };
+                let lease = Lease {
+                    name,
+                    owner: owned_text(&row, 1)?,
+                    epoch: number(&row, 2)?,
+                };
                 if row.try_get(0)? {
                     return Ok(Acquired::Granted(lease));
                 }
-                Ok(Acquired::Held(LeaseState { lease, until: moment(int8(&row, 3)?)?, expired: false }))
+                Ok(Acquired::Held(LeaseState {
+                    lease,
+                    until: moment(int8(&row, 3)?)?,
+                    expired: false,
+                }))
             };
             answer().map_err(|error: Error| database.writing(&error))
         })
@@ -65,7 +90,8 @@ impl Leases for PostgresStore {
     }
 
     async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        let (database, now) = (self.writable()?, self.lease_moment());
+        let database = self.writable()?;
+        let now = self.lease_moment();
         let renewed = ask!(
             &database,
             query(database.text(sql::RENEW_LEASE))
@@ -80,7 +106,8 @@ impl Leases for PostgresStore {
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
-        let (database, lease) = (self.writable()?, lease.clone());
+        let database = self.writable()?;
+        let lease = lease.clone();
         to_its_end(async move {
             ask!(
                 &database,
@@ -96,11 +123,21 @@ impl Leases for PostgresStore {
     }
 
     async fn leases(&self, prefix: &str) -> Result<Vec<LeaseState>, StoreError> {
-        let (database, now, end) = (self.database(), self.lease_moment(), behind(prefix));
+        let database = self.database();
+        let now = self.lease_moment();
+        let end = behind(prefix);
         let found = ask!(
             database,
-            query(database.text(sql::LEASES)).bind(prefix.as_bytes()).bind(&end).bind(now).fetch_all(&database.pool)
+            query(database.text(sql::LEASES))
+                .bind(prefix.as_bytes())
+                .bind(&end)
+                .bind(now)
+                .fetch_all(&database.pool)
         )?;
-        found.iter().map(state).collect::<Result<_, _>>().map_err(|error| database.reading(&error))
+        found
+            .iter()
+            .map(state)
+            .collect::<Result<_, _>>()
+            .map_err(|error| database.reading(&error))
     }
 }

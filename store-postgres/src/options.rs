@@ -99,10 +99,15 @@ impl Options {
     pub fn schema(mut self, name: impl Into<String>) -> Result<Options, Invalid> {
         let name = name.into();
         let legal = (1..=Options::SCHEMA_BYTES_MAX).contains(&name.len())
-            && !name.chars().any(|c| c.is_control() || c == '"' || c == '\'' || c == '$')
+            && !name
+                .chars()
+                .any(|c| c.is_control() || c == '"' || c == '\'' || c == '$')
             && !name.starts_with("pg_");
         if !legal {
-            return Err(Invalid::new(format!("`{}` is not a name for a schema", name.escape_debug())));
+            return Err(Invalid::new(format!(
+                "`{}` is not a name for a schema",
+                name.escape_debug()
+            )));
         }
         self.schema = name;
         Ok(self)
@@ -235,7 +240,8 @@ impl Options {
     /// ```
     #[must_use]
     pub fn group_max(mut self, events: usize, bytes: usize) -> Options {
-        (self.group_events_max, self.group_bytes_max) = (events.max(1), bytes.max(1));
+        self.group_events_max = events.max(1);
+        self.group_bytes_max = bytes.max(1);
         self
     }
 
@@ -287,9 +293,18 @@ impl Options {
 
     /// Sets one of our own options; none when the key is not ours.
     fn set(self, key: &str, value: &str) -> Result<Option<Options>, Invalid> {
-        let wrong =
-            || Invalid::new(format!("option `{key}={}` of a postgres url is not understood", value.escape_debug()));
-        let milliseconds = || value.parse().map(Duration::from_millis).map_err(|_| wrong());
+        let wrong = || {
+            Invalid::new(format!(
+                "option `{key}={}` of a postgres url is not understood",
+                value.escape_debug()
+            ))
+        };
+        let milliseconds = || {
+            value
+                .parse()
+                .map(Duration::from_millis)
+                .map_err(|_| wrong())
+        };
         Ok(Some(match (key, value) {
             ("schema", _) => self.schema(value)?,
             ("mode", "ro") => self.read_only(),
@@ -316,7 +331,10 @@ impl FromStr for Options {
         if !url.starts_with("postgres:") && !url.starts_with("postgresql:") {
             // Not the whole of it: what was meant for another program may hold a password.
             let scheme: String = url.chars().take_while(|c| *c != ':').take(32).collect();
-            return Err(Invalid::new(format!("`{}:…` is not a postgres url", scheme.escape_debug())));
+            return Err(Invalid::new(format!(
+                "`{}:…` is not a postgres url",
+                scheme.escape_debug()
+            )));
         }
         let (base, settings) = url.split_once('?').unwrap_or((url, ""));
         let mut theirs = Vec::new();
@@ -330,10 +348,12 @@ impl FromStr for Options {
             }
         }
         let separator = if theirs.is_empty() { "" } else { "?" };
-        let connect = format!("{base}{separator}{}", theirs.join("&")).parse().map_err(|error| {
-            // What the parser says names parts of the url, never the password.
-            Invalid::new(format!("a postgres url is not understood: {error}"))
-        })?;
+        let connect = format!("{base}{separator}{}", theirs.join("&"))
+            .parse()
+            .map_err(|error| {
+                // What the parser says names parts of the url, never the password.
+                Invalid::new(format!("a postgres url is not understood: {error}"))
+            })?;
         let mut options = Options::new(connect);
         for (key, value) in ours {
             options = options.clone().set(key, value)?.unwrap_or(options);
@@ -351,10 +371,21 @@ mod tests {
         let url = "postgres://app:secret@db.internal:5433/bank?schema=ledger&sslmode=require&readers=3&statement_timeout_ms=250&mode=ro\
                    &relaxed_durability=true&listen=false&migrate=false";
         let options: Options = url.parse().unwrap();
-        assert_eq!((options.connect.get_host(), options.connect.get_port()), ("db.internal", 5433));
-        assert_eq!((options.connect.get_database(), options.schema_name()), (Some("bank"), "ledger"));
-        assert_eq!((options.readers, options.statement_timeout), (3, Duration::from_millis(250)));
-        assert!(options.read_only && options.relaxed_durability && !options.listen && !options.migrate);
+        assert_eq!(
+            (options.connect.get_host(), options.connect.get_port()),
+            ("db.internal", 5433)
+        );
+        assert_eq!(
+            (options.connect.get_database(), options.schema_name()),
+            (Some("bank"), "ledger")
+        );
+        assert_eq!(
+            (options.readers, options.statement_timeout),
+            (3, Duration::from_millis(250))
+        );
+        assert!(
+            options.read_only && options.relaxed_durability && !options.listen && !options.migrate
+        );
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::Ordering;
 
 use annals_core::{
-    Condition, Direction, Filter, Head, LogPage, PAGE_BYTES_MAX, Position, ReadLog, ReadQuery, ReadStream,
-    RecordedEvent, Shown, StreamPage, Version,
+    Condition, Direction, Filter, Head, LogPage, PAGE_BYTES_MAX, Position, ReadLog, ReadQuery,
+    ReadStream, RecordedEvent, Shown, StreamPage, Version,
 };
 use sqlx::postgres::PgRow;
 use sqlx::{Error, query, query_with};
@@ -53,7 +53,8 @@ pub(crate) async fn of_stream(database: &Database, read: &ReadStream) -> Result<
         Shown::Visible => state.first_visible(),
         Shown::Everything => state.archived_before,
     };
-    let (from, to) = (read.from.max(shown_from).max(Version::FIRST), read.to.min(state.version));
+    let from = read.from.max(shown_from).max(Version::FIRST);
+    let to = read.to.min(state.version);
     // Versions in the range have no holes.
     let next = match (events.last().map(|event| event.version), read.direction) {
         _ if from > to => None,
@@ -62,19 +63,30 @@ pub(crate) async fn of_stream(database: &Database, read: &ReadStream) -> Result<
         (Some(last), Direction::Forward) => (last < to).then(|| last.next()),
         (Some(last), Direction::Backward) => (last > from).then(|| Version::new(last.get() - 1)),
     };
-    Ok(StreamPage { events, next, state, head: Position::new(seen.head) })
+    Ok(StreamPage {
+        events,
+        next,
+        state,
+        head: Position::new(seen.head),
+    })
 }
 
 /// A page of the log.
 pub(crate) async fn of_log(database: &Database, read: &ReadLog) -> Result<LogPage, Error> {
     let filter = &read.filter;
-    let mut range = Range { after: read.after.get(), up_to: read.up_to.get(), direction: read.direction };
+    let mut range = Range {
+        after: read.after.get(),
+        up_to: read.up_to.get(),
+        direction: read.direction,
+    };
     let span = recorded_in(database, filter).await?;
     if let Some(span) = &span {
         // What was recorded since the span was looked up is left to the next page.
         range.up_to = range.up_to.min(span.head);
     }
-    let inner = span.as_ref().map_or(range, |span| range.narrowed(span.low, span.high));
+    let inner = span
+        .as_ref()
+        .map_or(range, |span| range.narrowed(span.low, span.high));
     let wanted = Wanted::by_filter(filter);
     let mut page = range.read(database, inner, &[wanted], read.limit).await?;
     if let Some(span) = span {
@@ -85,13 +97,21 @@ pub(crate) async fn of_log(database: &Database, read: &ReadLog) -> Result<LogPag
 
 /// A page of what a query matches.
 pub(crate) async fn of_query(database: &Database, read: &ReadQuery) -> Result<LogPage, Error> {
-    let range = Range { after: read.after.get(), up_to: read.up_to.get(), direction: read.direction };
-    range.read(database, range, &Wanted::by_query(&read.query), read.limit).await
+    let range = Range {
+        after: read.after.get(),
+        up_to: read.up_to.get(),
+        direction: read.direction,
+    };
+    range
+        .read(database, range, &Wanted::by_query(&read.query), read.limit)
+        .await
 }
 
 /// How far the log goes.
 pub(crate) async fn head(database: &Database) -> Result<u64, Error> {
-    let row = query(database.text(sql::HEAD)).fetch_one(&database.pool).await?;
+    let row = query(database.text(sql::HEAD))
+        .fetch_one(&database.pool)
+        .await?;
     number(&row, 0)
 }
 
@@ -103,14 +123,19 @@ pub(crate) async fn first_match(
 ) -> Result<(Option<Position>, u64), Error> {
     let search = Search::new(after.get(), Position::MAX.get(), Direction::Forward, 1)?;
     let (text, arguments) = search.first(&Wanted::by_query(&condition.query))?;
-    let row = query_with(database.named(&text), arguments).fetch_one(&database.pool).await?;
+    let row = query_with(database.named(&text), arguments)
+        .fetch_one(&database.pool)
+        .await?;
     let found = optional_int8(&row, 1)?.map(|position| Position::new(position.cast_unsigned()));
     Ok((found, number(&row, 0)?))
 }
 
 /// The last position that was recorded at or before a microsecond, and how far the log goes.
 pub(crate) async fn position_at(database: &Database, micros: i64) -> Result<(u64, u64), Error> {
-    let row = query(database.text(sql::POSITION_AT)).bind(micros).fetch_one(&database.pool).await?;
+    let row = query(database.text(sql::POSITION_AT))
+        .bind(micros)
+        .fetch_one(&database.pool)
+        .await?;
     Ok((number(&row, 0)?, number(&row, 1)?))
 }
 
@@ -123,15 +148,21 @@ struct Span {
 
 /// Recorded times never go backwards, so a span of them is a range of positions. None when the filter names none.
 async fn recorded_in(database: &Database, filter: &Filter) -> Result<Option<Span>, Error> {
-    let (low, high) = (search::behind(filter.recorded.0), search::up_to(filter.recorded.1));
+    let low = search::behind(filter.recorded.0);
+    let high = search::up_to(filter.recorded.1);
     if (low, high) == (None, None) {
         return Ok(None);
     }
-    let mut span = Span { low: 0, high: u64::MAX, head: u64::MAX };
+    let mut span = Span {
+        low: 0,
+        high: u64::MAX,
+        head: u64::MAX,
+    };
     for (bound, place) in [(low, &mut span.low), (high, &mut span.high)] {
         if let Some(micros) = bound {
             let (position, head) = position_at(database, micros).await?;
-            (*place, span.head) = (position, span.head.min(head));
+            *place = position;
+            span.head = span.head.min(head);
         }
     }
     Ok(Some(span))
@@ -147,14 +178,24 @@ struct Range {
 
 impl Range {
     fn narrowed(self, low: u64, high: u64) -> Range {
-        Range { after: self.after.max(low), up_to: self.up_to.min(high), ..self }
+        Range {
+            after: self.after.max(low),
+            up_to: self.up_to.min(high),
+            ..self
+        }
     }
 
     /// The first `WINDOW` positions of the range.
     fn window(self) -> Range {
         match self.direction {
-            Direction::Forward => Range { up_to: self.up_to.min(self.after.saturating_add(WINDOW)), ..self },
-            Direction::Backward => Range { after: self.after.max(self.up_to.saturating_sub(WINDOW)), ..self },
+            Direction::Forward => Range {
+                up_to: self.up_to.min(self.after.saturating_add(WINDOW)),
+                ..self
+            },
+            Direction::Backward => Range {
+                after: self.after.max(self.up_to.saturating_sub(WINDOW)),
+                ..self
+            },
         }
     }
 
@@ -178,20 +219,32 @@ impl Range {
         let is_direct = wanted.iter().all(|wanted| wanted.is_direct());
         // Whoever begins at the end must know it beforehand; what is appended meanwhile is not in the page, nor is it below its head.
         let mut moment = u64::MAX;
-        if limit == 0 || (!is_direct && self.direction == Direction::Backward) || inner.after >= inner.up_to {
+        if limit == 0
+            || (!is_direct && self.direction == Direction::Backward)
+            || inner.after >= inner.up_to
+        {
             let head = head(database).await?;
             moment = head;
-            (self.up_to, inner.up_to) = (self.up_to.min(head), inner.up_to.min(head));
+            self.up_to = self.up_to.min(head);
+            inner.up_to = inner.up_to.min(head);
             if inner.after >= inner.up_to {
                 return Ok(self.page(Vec::new(), None, head));
             }
             if limit == 0 {
-                let before_first = if self.direction == Direction::Forward { inner.after } else { inner.up_to + 1 };
+                let before_first = if self.direction == Direction::Forward {
+                    inner.after
+                } else {
+                    inner.up_to + 1
+                };
                 return Ok(self.page(Vec::new(), Some(before_first), head));
             }
         }
         let looked_through = if is_direct { inner } else { inner.window() };
-        let Looked { events, is_cut, head } = look(database, looked_through, wanted, limit).await?;
+        let Looked {
+            events,
+            is_cut,
+            head,
+        } = look(database, looked_through, wanted, limit).await?;
         let head = head.min(moment);
         self.up_to = self.up_to.min(head);
         inner.up_to = inner.up_to.min(head);
@@ -213,7 +266,12 @@ impl Range {
             Direction::Backward => self.up_to.min(self.after) + 1,
         });
         let head = Head::at(Position::new(head));
-        LogPage { events, scanned: Position::new(scanned), end: stopped.is_none(), head }
+        LogPage {
+            events,
+            scanned: Position::new(scanned),
+            end: stopped.is_none(),
+            head,
+        }
     }
 }
 
@@ -226,16 +284,35 @@ struct Looked {
 }
 
 /// The events of a range that are one of `wanted`.
-async fn look(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: usize) -> Result<Looked, Error> {
-    let range = Range { up_to: range.up_to.min(Position::MAX.get()), ..range };
+async fn look(
+    database: &Database,
+    range: Range,
+    wanted: &[Wanted<'_>],
+    limit: usize,
+) -> Result<Looked, Error> {
+    let range = Range {
+        up_to: range.up_to.min(Position::MAX.get()),
+        ..range
+    };
     let looked = look_at(database, range, wanted, limit).await?;
     database.seen_head.fetch_max(looked.head, Ordering::Relaxed);
     Ok(looked)
 }
 
-async fn look_at(database: &Database, range: Range, wanted: &[Wanted<'_>], limit: usize) -> Result<Looked, Error> {
-    let Range { after, up_to, direction } = range;
-    let Read { seen: head, events, .. } = if wanted.iter().any(Wanted::is_anything) {
+async fn look_at(
+    database: &Database,
+    range: Range,
+    wanted: &[Wanted<'_>],
+    limit: usize,
+) -> Result<Looked, Error> {
+    let Range {
+        after,
+        up_to,
+        direction,
+    } = range;
+    let Read {
+        seen: head, events, ..
+    } = if wanted.iter().any(Wanted::is_anything) {
         // To add up sizes costs the server more than everything else, so it only does so where payloads are large.
         if !database.reads_large_payloads.load(Ordering::Relaxed) {
             let small = look_for_small(database, range, limit).await?;
@@ -249,8 +326,16 @@ async fn look_at(database: &Database, range: Range, wanted: &[Wanted<'_>], limit
             Direction::Forward => sql::LOG_FORWARD,
             Direction::Backward => sql::LOG_BACKWARD,
         };
-        let query = query(database.text(statement)).bind(after.cast_signed()).bind(up_to.cast_signed());
-        events::read(database, query.bind(limit as i64).bind(PAGE_BYTES_MAX as i64), 1, head_of).await?
+        let query = query(database.text(statement))
+            .bind(after.cast_signed())
+            .bind(up_to.cast_signed());
+        events::read(
+            database,
+            query.bind(limit as i64).bind(PAGE_BYTES_MAX as i64),
+            1,
+            head_of,
+        )
+        .await?
     } else {
         if let ([of_types], Direction::Forward) = (wanted, direction)
             && let Some(types) = of_types.types_alone()
@@ -260,13 +345,25 @@ async fn look_at(database: &Database, range: Range, wanted: &[Wanted<'_>], limit
         }
         let search = Search::new(after, up_to, direction, limit)?;
         let (text, arguments): Statement = search.page(wanted, PAGE_BYTES_MAX)?;
-        events::read(database, query_with(database.named(&text), arguments), 1, head_of).await?
+        events::read(
+            database,
+            query_with(database.named(&text), arguments),
+            1,
+            head_of,
+        )
+        .await?
     };
     let size: usize = events.iter().map(|event| event.payload.len()).sum();
     if size < events.len() * SMALL_BYTES {
-        database.reads_large_payloads.store(false, Ordering::Relaxed);
+        database
+            .reads_large_payloads
+            .store(false, Ordering::Relaxed);
     }
-    Ok(Looked { is_cut: size >= PAGE_BYTES_MAX, events, head })
+    Ok(Looked {
+        is_cut: size >= PAGE_BYTES_MAX,
+        events,
+        head,
+    })
 }
 
 fn head_of(row: &PgRow) -> Result<u64, Error> {
@@ -284,12 +381,23 @@ async fn look_among_all(
     let mut hasher = DefaultHasher::new();
     types.hash(&mut hasher);
     let those = hasher.finish();
-    if database.rare_types.load(Ordering::Relaxed) == those || database.reads_large_payloads.load(Ordering::Relaxed) {
+    if database.rare_types.load(Ordering::Relaxed) == those
+        || database.reads_large_payloads.load(Ordering::Relaxed)
+    {
         return Ok(None);
     }
     let limit = limit.min(SMALL_EVENTS_MAX);
-    let among = Range { up_to: range.up_to.min(range.after.saturating_add(limit as u64 * AMONG)), ..range };
-    let Read { seen: head, found, events } = match copied(database, among, types, limit).await? {
+    let among = Range {
+        up_to: range
+            .up_to
+            .min(range.after.saturating_add(limit as u64 * AMONG)),
+        ..range
+    };
+    let Read {
+        seen: head,
+        found,
+        events,
+    } = match copied(database, among, types, limit).await? {
         Some(read) => read,
         None => {
             let query = query(database.text(sql::LOG_FORWARD_KINDS))
@@ -306,7 +414,11 @@ async fn look_among_all(
         return Ok(None);
     }
     let is_cut = events.len() < found || found == limit;
-    Ok((!is_cut || !events.is_empty()).then_some(Looked { is_cut, events, head }))
+    Ok((!is_cut || !events.is_empty()).then_some(Looked {
+        is_cut,
+        events,
+        head,
+    }))
 }
 
 /// As [`look`], for any event: ends before the first large payload.
@@ -316,7 +428,11 @@ async fn look_for_small(database: &Database, range: Range, limit: usize) -> Resu
         Direction::Backward => sql::LOG_BACKWARD_SMALL,
     };
     let limit = limit.min(SMALL_EVENTS_MAX);
-    let Read { seen: head, found, events } = match copied(database, range, &[], limit).await? {
+    let Read {
+        seen: head,
+        found,
+        events,
+    } = match copied(database, range, &[], limit).await? {
         Some(read) => read,
         None => {
             let query = query(database.text(statement))
@@ -327,15 +443,41 @@ async fn look_for_small(database: &Database, range: Range, limit: usize) -> Resu
             events::read(database, query, 1, head_of).await?
         }
     };
-    Ok(Looked { is_cut: events.len() < found || found == limit, events, head })
+    Ok(Looked {
+        is_cut: events.len() < found || found == limit,
+        events,
+        head,
+    })
 }
 
 /// A page that will be long, as far as is known; nothing when it is not worth while.
-async fn copied(database: &Database, range: Range, types: &[String], limit: usize) -> Result<Option<Read<u64>>, Error> {
-    let Range { after, up_to, direction } = range;
-    let there = database.seen_head.load(Ordering::Relaxed).min(up_to).saturating_sub(after);
+async fn copied(
+    database: &Database,
+    range: Range,
+    types: &[String],
+    limit: usize,
+) -> Result<Option<Read<u64>>, Error> {
+    let Range {
+        after,
+        up_to,
+        direction,
+    } = range;
+    let there = database
+        .seen_head
+        .load(Ordering::Relaxed)
+        .min(up_to)
+        .saturating_sub(after);
     if direction != Direction::Forward || limit < LONG || there < LONG as u64 {
         return Ok(None);
     }
-    Copied { after, up_to, limit, payload_bytes: SMALL_BYTES, types }.read(database).await.map(Some)
+    Copied {
+        after,
+        up_to,
+        limit,
+        payload_bytes: SMALL_BYTES,
+        types,
+    }
+    .read(database)
+    .await
+    .map(Some)
 }

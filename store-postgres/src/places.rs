@@ -23,7 +23,8 @@ impl Standing {
     /// As far as an expectation needs it.
     pub(crate) fn state(&self) -> StreamState {
         let mut state = StreamState::absent();
-        (state.status, state.version) = (self.status, Version::new(self.version));
+        state.status = self.status;
+        state.version = Version::new(self.version);
         state
     }
 }
@@ -38,7 +39,11 @@ pub(crate) struct Places {
 
 impl Places {
     pub(crate) fn new() -> Places {
-        Places { keys: LruCache::new(STREAMS), standings: LruCache::new(STREAMS), kinds: LruCache::new(KINDS) }
+        Places {
+            keys: LruCache::new(STREAMS),
+            standings: LruCache::new(STREAMS),
+            kinds: LruCache::new(KINDS),
+        }
     }
 
     /// The key of a stream, and where it stands; none when that is not known.
@@ -55,7 +60,10 @@ impl Places {
     /// A stream that is known was written to, and so is active.
     pub(crate) fn written(&mut self, key: i64, version: u64) {
         if let Some(standing) = self.standings.get_mut(&key) {
-            *standing = Standing { version: version.max(standing.version), status: Status::Active };
+            *standing = Standing {
+                version: version.max(standing.version),
+                status: Status::Active,
+            };
         }
     }
 

@@ -54,36 +54,73 @@ impl Large {
         PostgresStore::migrate(options.clone()).await.unwrap();
         let mut connection = PgConnection::connect_with(&options.connect).await.unwrap();
         let database = Database::new(&options);
-        raw_sql(database.named(fill)).execute(&mut connection).await.unwrap();
-        Large { options, connection, database }
+        raw_sql(database.named(fill))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        Large {
+            options,
+            connection,
+            database,
+        }
     }
 
     async fn plan(&mut self, mode: &str, explain: &str, text: &str, parameters: &str) -> String {
         let text = self.database.named(text);
-        let prepare = format!("set plan_cache_mode = {mode}; prepare asked as {}", text.as_str());
-        raw_sql(AssertSqlSafe(prepare)).execute(&mut self.connection).await.unwrap();
-        let parameters = if parameters.is_empty() { String::new() } else { format!("({parameters})") };
+        let prepare = format!(
+            "set plan_cache_mode = {mode}; prepare asked as {}",
+            text.as_str()
+        );
+        raw_sql(AssertSqlSafe(prepare))
+            .execute(&mut self.connection)
+            .await
+            .unwrap();
+        let parameters = if parameters.is_empty() {
+            String::new()
+        } else {
+            format!("({parameters})")
+        };
         let explain = format!("{explain} execute asked {parameters}");
-        let plan: Vec<String> =
-            query_scalar(AssertSqlSafe(explain)).persistent(false).fetch_all(&mut self.connection).await.unwrap();
-        raw_sql("deallocate asked").execute(&mut self.connection).await.unwrap();
+        let plan: Vec<String> = query_scalar(AssertSqlSafe(explain))
+            .persistent(false)
+            .fetch_all(&mut self.connection)
+            .await
+            .unwrap();
+        raw_sql("deallocate asked")
+            .execute(&mut self.connection)
+            .await
+            .unwrap();
         plan.join("\n")
     }
 
     /// Ends it, and fails when something was wrong.
     async fn end(mut self, wrong: &[String]) {
         let drop = format!("drop schema \"{}\" cascade", self.options.schema_name());
-        raw_sql(AssertSqlSafe(drop)).execute(&mut self.connection).await.unwrap();
+        raw_sql(AssertSqlSafe(drop))
+            .execute(&mut self.connection)
+            .await
+            .unwrap();
         assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     }
 }
 
 fn page(wanted: &[Wanted<'_>], direction: Direction) -> String {
-    Search::new(0, 0, direction, 100).unwrap().page(wanted, 1 << 20).unwrap().0
+    Search::new(0, 0, direction, 100)
+        .unwrap()
+        .page(wanted, 1 << 20)
+        .unwrap()
+        .0
 }
 
 fn copied(types: &[String]) -> String {
-    Copied { after: 900_000, up_to: 1_000_000, limit: 100, payload_bytes: 4096, types }.statement(&[2, 3])
+    Copied {
+        after: 900_000,
+        up_to: 1_000_000,
+        limit: 100,
+        payload_bytes: 4096,
+        types,
+    }
+    .statement(&[2, 3])
 }
 
 #[tokio::test]
@@ -91,27 +128,70 @@ async fn pages_of_a_million_events_come_from_indexes() {
     let hash_of_seven = hash(&"seven:3".parse().unwrap()).to_string();
     let mut large = Large::with(&MANY.replace("HASH_SEVEN", &hash_of_seven)).await;
     let range = "900000, 1000000";
-    let (seven, user): (Tag, Tag) = ("seven:3".parse().unwrap(), "user:77".parse().unwrap());
+    let seven: Tag = "seven:3".parse().unwrap();
+    let user: Tag = "user:77".parse().unwrap();
     let category = Filter::default().category("cart");
     let prefix = Filter::default().stream_prefix("account-77");
     let types = Filter::default().types(["type12", "type3"]);
     let both = Query::tagged([seven.clone(), user.clone()]);
-    let boundary = Query::tagged([user.clone()]).or(QueryItem::types(["type12"]).tag(seven.clone()));
+    let boundary =
+        Query::tagged([user.clone()]).or(QueryItem::types(["type12"]).tag(seven.clone()));
     let stream = Query::stream(annals_core::StreamId::new("account-7").unwrap());
-    let (h7, h77) = (hash(&seven), hash(&user));
+    let h7 = hash(&seven);
+    let h77 = hash(&user);
     let backward = Direction::Backward;
     let cases: Vec<(&str, String, String)> = vec![
-        ("the log", sql::LOG_FORWARD.into(), format!("{range}, 100, 1000000")),
-        ("the log, from its end", sql::LOG_BACKWARD.into(), format!("{range}, 100, 1000000")),
-        ("small payloads", sql::LOG_FORWARD_SMALL.into(), format!("{range}, 100, 4096")),
-        ("small payloads, from the end", sql::LOG_BACKWARD_SMALL.into(), format!("{range}, 100, 4096")),
-        ("common types", sql::LOG_FORWARD_KINDS.into(), format!("{range}, 100, 4096, array['account.deposited']")),
+        (
+            "the log",
+            sql::LOG_FORWARD.into(),
+            format!("{range}, 100, 1000000"),
+        ),
+        (
+            "the log, from its end",
+            sql::LOG_BACKWARD.into(),
+            format!("{range}, 100, 1000000"),
+        ),
+        (
+            "small payloads",
+            sql::LOG_FORWARD_SMALL.into(),
+            format!("{range}, 100, 4096"),
+        ),
+        (
+            "small payloads, from the end",
+            sql::LOG_BACKWARD_SMALL.into(),
+            format!("{range}, 100, 4096"),
+        ),
+        (
+            "common types",
+            sql::LOG_FORWARD_KINDS.into(),
+            format!("{range}, 100, 4096, array['account.deposited']"),
+        ),
         ("a long page", copied(&[]), String::new()),
-        ("a long page of common types", copied(&["account.deposited".to_owned()]), String::new()),
-        ("a stream", sql::STREAM_FORWARD.into(), "'account-7', 1, 50, false, 100, 1000000".into()),
-        ("a stream, from its end", sql::STREAM_BACKWARD.into(), "'account-7', 1, 50, false, 100, 1000000".into()),
-        ("the state of a stream", sql::STREAM.into(), "'account-7'".into()),
-        ("an id", sql::KNOWN_IDS.into(), "array[gen_random_uuid()]::uuid[]".into()),
+        (
+            "a long page of common types",
+            copied(&["account.deposited".to_owned()]),
+            String::new(),
+        ),
+        (
+            "a stream",
+            sql::STREAM_FORWARD.into(),
+            "'account-7', 1, 50, false, 100, 1000000".into(),
+        ),
+        (
+            "a stream, from its end",
+            sql::STREAM_BACKWARD.into(),
+            "'account-7', 1, 50, false, 100, 1000000".into(),
+        ),
+        (
+            "the state of a stream",
+            sql::STREAM.into(),
+            "'account-7'".into(),
+        ),
+        (
+            "an id",
+            sql::KNOWN_IDS.into(),
+            "array[gen_random_uuid()]::uuid[]".into(),
+        ),
         ("a moment", sql::POSITION_AT.into(), "500000".into()),
         ("the head", sql::HEAD.into(), String::new()),
         (
@@ -142,7 +222,9 @@ async fn pages_of_a_million_events_come_from_indexes() {
         (
             "a decision",
             page(&Wanted::by_query(&boundary), Direction::Forward),
-            format!("{range}, {h77}, array['user:77'], {h7}, array['seven:3'], array['type12'], 1000000"),
+            format!(
+                "{range}, {h77}, array['user:77'], {h7}, array['seven:3'], array['type12'], 1000000"
+            ),
         ),
         (
             "a stream by a query",
@@ -154,7 +236,11 @@ async fn pages_of_a_million_events_come_from_indexes() {
     for (name, text, parameters) in &cases {
         for mode in MODES {
             let plan = large.plan(mode, "explain", text, parameters).await;
-            if plan.lines().any(|line| LARGE.iter().any(|table| line.contains(&format!("Seq Scan on {table} ")))) {
+            if plan.lines().any(|line| {
+                LARGE
+                    .iter()
+                    .any(|table| line.contains(&format!("Seq Scan on {table} ")))
+            }) {
                 wrong.push(format!("{name} ({mode}):\n{plan}"));
             }
         }

@@ -29,7 +29,8 @@ impl Recent {
     /// Knows nothing of what stands at or below `head`.
     pub(crate) fn begin_at(&mut self, head: u64) {
         self.appends.clear();
-        (self.events, self.bytes) = (0, 0);
+        self.events = 0;
+        self.bytes = 0;
         self.from = head;
     }
 
@@ -61,12 +62,19 @@ impl Recent {
 
     /// Whether an event behind `position` matches.
     pub(crate) fn matches_behind(&self, position: u64, query: &Query) -> bool {
-        self.appends.iter().rev().take_while(|(first, request)| first + request.events.len() as u64 > position + 1).any(
-            |(first, request)| {
+        self.appends
+            .iter()
+            .rev()
+            .take_while(|(first, request)| first + request.events.len() as u64 > position + 1)
+            .any(|(first, request)| {
                 let skipped = (position + 1).saturating_sub(*first) as usize;
-                request.append.events.iter().skip(skipped).any(|(stream, event)| matches(query, stream, event))
-            },
-        )
+                request
+                    .append
+                    .events
+                    .iter()
+                    .skip(skipped)
+                    .any(|(stream, event)| matches(query, stream, event))
+            })
     }
 }
 

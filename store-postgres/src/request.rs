@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use annals_core::{
-    AppendError, AppendStreams, Clock, Condition, Expected, Limits, NewEvent, Position, StreamId, StreamState,
-    to_microseconds,
+    AppendError, AppendStreams, Clock, Condition, Expected, Limits, NewEvent, Position, StreamId,
+    StreamState, to_microseconds,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -83,10 +83,34 @@ impl Request {
         let mut kinds: Vec<KindName> = Vec::new();
         let (streams, places) = Touched::all(&append);
         let encode = |((to, event), place)| Encoded::of(to, event, place, &mut kinds);
-        let events = append.events.iter().map(|(to, event)| (to, event)).zip(places).map(encode).collect();
-        let of_rows: usize = append.rows.iter().map(annals_core::PreparedRow::size_bytes).sum();
-        let bytes = of_rows + append.events.iter().map(|(_, event)| event.size_bytes()).sum::<usize>();
-        Ok(Request { append, condition, streams, kinds, events, rows: Vec::new(), bytes, clock })
+        let events = append
+            .events
+            .iter()
+            .map(|(to, event)| (to, event))
+            .zip(places)
+            .map(encode)
+            .collect();
+        let of_rows: usize = append
+            .rows
+            .iter()
+            .map(annals_core::PreparedRow::size_bytes)
+            .sum();
+        let bytes = of_rows
+            + append
+                .events
+                .iter()
+                .map(|(_, event)| event.size_bytes())
+                .sum::<usize>();
+        Ok(Request {
+            append,
+            condition,
+            streams,
+            kinds,
+            events,
+            rows: Vec::new(),
+            bytes,
+            clock,
+        })
     }
 }
 
@@ -97,12 +121,20 @@ impl Touched {
         let mut all: Vec<Touched> = Vec::with_capacity(append.expectations.len().max(1));
         for (stream, expected) in &append.expectations {
             places.insert(stream, all.len());
-            all.push(Touched { stream: stream.clone(), expected: *expected, is_written: false });
+            all.push(Touched {
+                stream: stream.clone(),
+                expected: *expected,
+                is_written: false,
+            });
         }
         let mut of_events = Vec::with_capacity(append.events.len());
         for (stream, _) in &append.events {
             let place = *places.entry(stream).or_insert_with(|| {
-                all.push(Touched { stream: stream.clone(), expected: Expected::Any, is_written: true });
+                all.push(Touched {
+                    stream: stream.clone(),
+                    expected: Expected::Any,
+                    is_written: true,
+                });
                 all.len() - 1
             });
             all[place].is_written = true;
@@ -113,7 +145,11 @@ impl Touched {
 
     /// Whether a stream in `state` is as it must be.
     pub(crate) fn holds(&self, state: &StreamState) -> bool {
-        if self.is_written { self.expected.allows_writing(state) } else { self.expected.passes_check(state) }
+        if self.is_written {
+            self.expected.allows_writing(state)
+        } else {
+            self.expected.passes_check(state)
+        }
     }
 
     /// Whether it must still stand at the version at which this was looked at. Whether a stream is active does not change without a trace
@@ -189,8 +225,9 @@ impl Encoded {
             digest: Uuid::from_bytes(event.digest().0),
             tags: (!names.is_empty()).then(|| names.join("\n")),
             hashes,
-            metadata: says_something
-                .then(|| serde_json::to_vec(&event.metadata).expect("ids, texts and a map of texts are JSON")),
+            metadata: says_something.then(|| {
+                serde_json::to_vec(&event.metadata).expect("ids, texts and a map of texts are JSON")
+            }),
             occurred_at: to_microseconds(event.occurred_at).timestamp_micros(),
         }
     }

@@ -8,8 +8,7 @@ use sqlx::{Error, Row, ValueRef};
 use crate::error::corrupt;
 
 /// The columns of an event, as statements that read events name them behind those of their own.
-pub(crate) const COLUMNS: &str =
-    "position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata, payload";
+pub(crate) const COLUMNS: &str = "position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata, payload";
 
 /// What came of a row.
 pub(crate) trait Columns {
@@ -39,15 +38,22 @@ pub(crate) fn int8(row: &impl Columns, column: usize) -> Result<i64, Error> {
 
 /// A number of eight bytes, or null.
 pub(crate) fn optional_int8(row: &impl Columns, column: usize) -> Result<Option<i64>, Error> {
-    let Some(bytes) = bytes(row, column)? else { return Ok(None) };
-    let bytes = bytes.try_into().map_err(|_| corrupt(format!("column {column} is no bigint")))?;
+    let Some(bytes) = bytes(row, column)? else {
+        return Ok(None);
+    };
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| corrupt(format!("column {column} is no bigint")))?;
     Ok(Some(i64::from_be_bytes(bytes)))
 }
 
 /// A number of four bytes.
 pub(crate) fn int4(row: &impl Columns, column: usize) -> Result<i32, Error> {
     let bytes = bytes(row, column)?.unwrap_or_default();
-    bytes.try_into().map(i32::from_be_bytes).map_err(|_| corrupt(format!("column {column} is no integer")))
+    bytes
+        .try_into()
+        .map(i32::from_be_bytes)
+        .map_err(|_| corrupt(format!("column {column} is no integer")))
 }
 
 /// A text that is not null.
@@ -59,12 +65,15 @@ pub(crate) fn text(row: &impl Columns, column: usize) -> Result<&str, Error> {
 /// An id or a digest.
 pub(crate) fn sixteen(row: &impl Columns, column: usize) -> Result<[u8; 16], Error> {
     let bytes = bytes(row, column)?.unwrap_or_default();
-    bytes.try_into().map_err(|_| corrupt(format!("column {column} is no uuid")))
+    bytes
+        .try_into()
+        .map_err(|_| corrupt(format!("column {column} is no uuid")))
 }
 
 /// A count or a place, which is never negative.
 pub(crate) fn number(row: &impl Columns, column: usize) -> Result<u64, Error> {
-    u64::try_from(int8(row, column)?).map_err(|_| corrupt(format!("a negative number in column {column}")))
+    u64::try_from(int8(row, column)?)
+        .map_err(|_| corrupt(format!("a negative number in column {column}")))
 }
 
 /// The name of a stream.

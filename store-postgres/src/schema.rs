@@ -30,10 +30,14 @@ pub(crate) async fn upgrade(
     options: &Options,
 ) -> Result<(), StoreError> {
     let failed = |error: Error| database.writing(&error);
-    let found = version(database, connection, &options.schema).await.map_err(failed)?;
+    let found = version(database, connection, &options.schema)
+        .await
+        .map_err(failed)?;
     check(found, database)?;
     for (target, migration) in (1..).zip(MIGRATIONS).skip(found) {
-        migrate(database, connection, options, target, migration).await.map_err(failed)?;
+        migrate(database, connection, options, target, migration)
+            .await
+            .map_err(failed)?;
     }
     Ok(())
 }
@@ -45,7 +49,9 @@ pub(crate) async fn accept(
     options: &Options,
 ) -> Result<LogId, StoreError> {
     let failed = |error: Error| database.reading(&error);
-    let found = version(database, connection, &options.schema).await.map_err(failed)?;
+    let found = version(database, connection, &options.schema)
+        .await
+        .map_err(failed)?;
     check(found, database)?;
     if found < MIGRATIONS.len() {
         let context = format!(
@@ -55,7 +61,10 @@ pub(crate) async fn accept(
         );
         return Err(StoreError::new(Failure::Incompatible, context));
     }
-    let id: Uuid = sqlx::query_scalar(database.text(sql::LOG_ID)).fetch_one(connection).await.map_err(failed)?;
+    let id: Uuid = sqlx::query_scalar(database.text(sql::LOG_ID))
+        .fetch_one(connection)
+        .await
+        .map_err(failed)?;
     Ok(LogId::from_uuid(id))
 }
 
@@ -72,12 +81,21 @@ fn check(found: usize, database: &Database) -> Result<(), StoreError> {
 }
 
 /// 0 for a schema that Annals never opened.
-async fn version(database: &Database, connection: &mut PgConnection, schema: &str) -> Result<usize, Error> {
-    let found = sqlx::query(database.text(sql::HAS_SCHEMA)).bind(schema).fetch_one(&mut *connection).await?;
+async fn version(
+    database: &Database,
+    connection: &mut PgConnection,
+    schema: &str,
+) -> Result<usize, Error> {
+    let found = sqlx::query(database.text(sql::HAS_SCHEMA))
+        .bind(schema)
+        .fetch_one(&mut *connection)
+        .await?;
     if !found.try_get::<bool, _>(1)? {
         return Ok(0);
     }
-    let found: Option<i32> = sqlx::query_scalar(database.text(sql::SCHEMA_VERSION)).fetch_one(connection).await?;
+    let found: Option<i32> = sqlx::query_scalar(database.text(sql::SCHEMA_VERSION))
+        .fetch_one(connection)
+        .await?;
     usize::try_from(found.unwrap_or(0)).map_err(|_| corrupt("a negative version of the tables"))
 }
 
@@ -90,23 +108,43 @@ async fn migrate(
 ) -> Result<(), Error> {
     let now = options.clock.now().timestamp_micros();
     let mut transaction = connection.begin().await?;
-    sqlx::query(database.text(sql::LOCK_MIGRATIONS)).bind(&options.schema).execute(&mut *transaction).await?;
+    sqlx::query(database.text(sql::LOCK_MIGRATIONS))
+        .bind(&options.schema)
+        .execute(&mut *transaction)
+        .await?;
     // Another process may have done it while this one waited for its turn.
     if version(database, &mut transaction, &options.schema).await? >= target {
         return transaction.rollback().await;
     }
-    let found = sqlx::query(database.text(sql::HAS_SCHEMA)).bind(&options.schema).fetch_one(&mut *transaction).await?;
+    let found = sqlx::query(database.text(sql::HAS_SCHEMA))
+        .bind(&options.schema)
+        .fetch_one(&mut *transaction)
+        .await?;
     // Only when it is not there: asking for it needs a right that the owner of a schema may not have.
     if !found.try_get::<bool, _>(0)? {
         let create = format!("create schema \"{}\"", options.schema);
-        sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&mut *transaction).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(create))
+            .execute(&mut *transaction)
+            .await?;
     }
-    sqlx::raw_sql(database.text(sql::CREATE_MIGRATION)).execute(&mut *transaction).await?;
-    sqlx::raw_sql(database.named(script)).execute(&mut *transaction).await?;
-    sqlx::query(database.text(sql::INSERT_MIGRATION)).bind(target as i32).bind(now).execute(&mut *transaction).await?;
+    sqlx::raw_sql(database.text(sql::CREATE_MIGRATION))
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::raw_sql(database.named(script))
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query(database.text(sql::INSERT_MIGRATION))
+        .bind(target as i32)
+        .bind(now)
+        .execute(&mut *transaction)
+        .await?;
     if target == 1 {
         let id = LogId::random();
-        sqlx::query(database.text(sql::INSERT_LOG)).bind(id.as_uuid()).bind(now).execute(&mut *transaction).await?;
+        sqlx::query(database.text(sql::INSERT_LOG))
+            .bind(id.as_uuid())
+            .bind(now)
+            .execute(&mut *transaction)
+            .await?;
     }
     transaction.commit().await
 }

@@ -67,13 +67,20 @@ impl<'a> Wanted<'a> {
 
     /// The types, when nothing else is asked for.
     pub(crate) fn types_alone(&self) -> Option<&'a [String]> {
-        let of_any_type = Wanted { types: &[], ..*self };
+        let of_any_type = Wanted {
+            types: &[],
+            ..*self
+        };
         (!self.types.is_empty() && of_any_type.is_anything()).then_some(self.types)
     }
 
     /// Whether an index gives exactly what is wanted, so that no page looks at much more than it gives.
     pub(crate) fn is_direct(&self) -> bool {
-        let sources = [!self.tags.is_empty(), !self.streams.is_empty(), !self.types.is_empty()];
+        let sources = [
+            !self.tags.is_empty(),
+            !self.streams.is_empty(),
+            !self.types.is_empty(),
+        ];
         self.is_free_of_residues()
             && self.categories.is_empty()
             && self.tags.len() <= 1
@@ -102,22 +109,41 @@ pub(crate) type Statement = (String, PgArguments);
 
 impl Search {
     /// A search for the first `limit` positions in a range.
-    pub(crate) fn new(after: u64, up_to: u64, direction: Direction, limit: usize) -> Result<Search, Error> {
+    pub(crate) fn new(
+        after: u64,
+        up_to: u64,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Search, Error> {
         let order = match direction {
             Direction::Forward => "",
             Direction::Backward => " desc",
         };
-        let mut search = Search { arguments: PgArguments::default(), given: 0, order, limit };
+        let mut search = Search {
+            arguments: PgArguments::default(),
+            given: 0,
+            order,
+            limit,
+        };
         search.give(after.cast_signed())?;
         search.give(up_to.cast_signed())?;
         Ok(search)
     }
 
     /// The head, and a page of the events that are one of `wanted`: a row without an event when there is none.
-    pub(crate) fn page(mut self, wanted: &[Wanted<'_>], bytes_max: usize) -> Result<Statement, Error> {
-        let (positions, order) = (self.positions(wanted)?, self.order);
+    pub(crate) fn page(
+        mut self,
+        wanted: &[Wanted<'_>],
+        bytes_max: usize,
+    ) -> Result<Statement, Error> {
+        let positions = self.positions(wanted)?;
+        let order = self.order;
         let bytes = self.give(bytes_max as i64)?;
-        let columns = COLUMNS.split(", ").map(|column| format!("page.{column}")).collect::<Vec<_>>().join(", ");
+        let columns = COLUMNS
+            .split(", ")
+            .map(|column| format!("page.{column}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let text = format!(
             "select head.position, {columns}
             from (select coalesce(max(position), 0) as position from annals.event) as head
@@ -154,18 +180,25 @@ impl Search {
 
     /// Positions of events that are one of `wanted`, in order, each once.
     fn positions(&mut self, wanted: &[Wanted<'_>]) -> Result<String, Error> {
-        let mut parts = wanted.iter().map(|wanted| self.of_one(wanted)).collect::<Result<Vec<_>, _>>()?;
+        let mut parts = wanted
+            .iter()
+            .map(|wanted| self.of_one(wanted))
+            .collect::<Result<Vec<_>, _>>()?;
         if parts.len() == 1 {
             return Ok(parts.remove(0));
         }
-        let (order, limit) = (self.order, self.limit);
+        let order = self.order;
+        let limit = self.limit;
         let all: Vec<String> = parts.into_iter().map(|part| format!("({part})")).collect();
         let all = all.join(" union ");
-        Ok(format!("select either.position from ({all}) as either order by either.position{order} limit {limit}"))
+        Ok(format!(
+            "select either.position from ({all}) as either order by either.position{order} limit {limit}"
+        ))
     }
 
     fn of_one(&mut self, wanted: &Wanted<'_>) -> Result<String, Error> {
-        let (order, limit) = (self.order, self.limit);
+        let order = self.order;
+        let limit = self.limit;
         if !wanted.tags.is_empty() {
             return self.of_tags(wanted);
         }
@@ -175,7 +208,11 @@ impl Search {
         let mut conditions = range("event");
         conditions.push_str(" and event.kind <> 0");
         if !wanted.streams.is_empty() {
-            let names: Vec<String> = wanted.streams.iter().map(|stream| stream.as_str().to_owned()).collect();
+            let names: Vec<String> = wanted
+                .streams
+                .iter()
+                .map(|stream| stream.as_str().to_owned())
+                .collect();
             let names = self.give(names)?;
             let _ = write!(
                 conditions,
@@ -190,21 +227,37 @@ impl Search {
 
     /// From the index of tags; more than one are joined there.
     fn of_tags(&mut self, wanted: &Wanted<'_>) -> Result<String, Error> {
-        let (order, limit) = (self.order, self.limit);
-        let (mut joins, mut conditions) = (String::new(), range("tag0"));
+        let order = self.order;
+        let limit = self.limit;
+        let mut joins = String::new();
+        let mut conditions = range("tag0");
         for (index, tag) in wanted.tags.iter().enumerate() {
             let hash = self.give(hash(tag))?;
             let _ = write!(conditions, " and tag{index}.tag = {hash}");
             if index > 0 {
-                let _ = write!(joins, " join annals.event_tag as tag{index} on tag{index}.position = tag0.position");
+                let _ = write!(
+                    joins,
+                    " join annals.event_tag as tag{index} on tag{index}.position = tag0.position"
+                );
             }
         }
-        let names: Vec<String> = wanted.tags.iter().map(|tag| tag.as_str().to_owned()).collect();
+        let names: Vec<String> = wanted
+            .tags
+            .iter()
+            .map(|tag| tag.as_str().to_owned())
+            .collect();
         let names = self.give(names)?;
         // Two tags may have one hash.
-        let _ = write!(conditions, " and event.kind <> 0 and string_to_array(event.tags, E'\\n') @> {names}");
+        let _ = write!(
+            conditions,
+            " and event.kind <> 0 and string_to_array(event.tags, E'\\n') @> {names}"
+        );
         if !wanted.streams.is_empty() {
-            let names: Vec<String> = wanted.streams.iter().map(|stream| stream.as_str().to_owned()).collect();
+            let names: Vec<String> = wanted
+                .streams
+                .iter()
+                .map(|stream| stream.as_str().to_owned())
+                .collect();
             let names = self.give(names)?;
             let _ = write!(conditions, " and {NAME} = any ({names})");
         }
@@ -217,7 +270,8 @@ impl Search {
 
     /// From the index of kinds: of each the first ones, and of these the first.
     fn of_kinds(&mut self, wanted: &Wanted<'_>) -> Result<String, Error> {
-        let (order, limit) = (self.order, self.limit);
+        let order = self.order;
+        let limit = self.limit;
         let kinds = self.kinds(wanted)?;
         let mut conditions = range("event");
         if !wanted.categories.is_empty() {
@@ -253,9 +307,16 @@ impl Search {
     }
 
     /// A category without kinds of its own is among the others, whose events are told apart by the names of their streams.
-    fn of_category_without_a_key(&mut self, conditions: &mut String, wanted: &Wanted<'_>) -> Result<(), Error> {
+    fn of_category_without_a_key(
+        &mut self,
+        conditions: &mut String,
+        wanted: &Wanted<'_>,
+    ) -> Result<(), Error> {
         let names = self.give(wanted.categories.to_vec())?;
-        let _ = write!(conditions, " and (kind.category <> 0 or split_part({NAME}, '-', 1) = any ({names}))");
+        let _ = write!(
+            conditions,
+            " and (kind.category <> 0 or split_part({NAME}, '-', 1) = any ({names}))"
+        );
         Ok(())
     }
 
@@ -266,7 +327,10 @@ impl Search {
             if !wanted.categories.is_empty() {
                 self.of_category_without_a_key(&mut kinds, wanted)?;
             }
-            let _ = write!(conditions, " and exists (select from annals.kind where kind.key = event.kind and {kinds})");
+            let _ = write!(
+                conditions,
+                " and exists (select from annals.kind where kind.key = event.kind and {kinds})"
+            );
         }
         self.besides(conditions, wanted)
     }
@@ -320,7 +384,9 @@ pub(crate) fn hash(tag: &Tag) -> i64 {
     let hash = tag
         .as_str()
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     hash.cast_signed()
 }
 
@@ -331,7 +397,10 @@ mod tests {
     #[test]
     fn a_tag_keeps_its_number() {
         // Pinned: a change here would hide events that people have stored.
-        let found: Vec<i64> = ["user:ada", "course:c1"].iter().map(|tag| hash(&tag.parse().unwrap())).collect();
+        let found: Vec<i64> = ["user:ada", "course:c1"]
+            .iter()
+            .map(|tag| hash(&tag.parse().unwrap()))
+            .collect();
         assert_eq!(found, [-4667807143863841916, -7572660866679228790]);
     }
 }

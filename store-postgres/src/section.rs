@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    AppendError, EventId, Failure, Placed, Position, StreamChange, StreamId, StreamState, Version, Violation,
+    AppendError, EventId, Failure, Placed, Position, StreamChange, StreamId, StreamState, Version,
+    Violation,
 };
 use sqlx::postgres::{PgConnection, PgExecutor, PgRow};
 use sqlx::{Connection, Error, Row, query, query_scalar, query_scalar_with, query_with};
@@ -124,14 +125,28 @@ impl Section {
 
     /// Whether the append goes into the batch.
     pub(crate) fn admit(&mut self, batch: &mut Batch, job: &AppendJob) -> Admission {
-        batch.admit(&job.request, job.checked_to, &mut self.places, &mut self.recent, self.head)
+        batch.admit(
+            &job.request,
+            job.checked_to,
+            &mut self.places,
+            &mut self.recent,
+            self.head,
+        )
     }
 
     /// Appends the batch in one call.
     pub(crate) async fn append(&mut self, batch: Batch) -> Ended {
         if self.is_undisturbed {
             match self.call_one(&batch).await {
-                Ok(Some(first)) => return self.settle(batch, &Written { first, ..Written::default() }),
+                Ok(Some(first)) => {
+                    return self.settle(
+                        batch,
+                        &Written {
+                            first,
+                            ..Written::default()
+                        },
+                    );
+                }
                 Ok(None) => {}
                 Err(error) => return self.ended(&error, &batch).await,
             }
@@ -163,25 +178,34 @@ impl Section {
 
     /// The position of the batch's only event; nothing, and nothing is written, when it is not such a batch, or others appended.
     async fn call_one(&mut self, batch: &Batch) -> Result<Option<u64>, Error> {
-        let Some(arguments) = batch.arguments_of_one(self.head, self.changes)? else { return Ok(None) };
+        let Some(arguments) = batch.arguments_of_one(self.head, self.changes)? else {
+            return Ok(None);
+        };
         let database = Arc::clone(&self.database);
         let text = database.text(sql::APPEND_ONE);
-        let position: Option<i64> = query_scalar_with(text, arguments).fetch_one(self.connected().await?).await?;
+        let position: Option<i64> = query_scalar_with(text, arguments)
+            .fetch_one(self.connected().await?)
+            .await?;
         self.is_undisturbed = position.is_some();
         Ok(position.map(i64::cast_unsigned))
     }
 
     async fn call(&mut self, batch: &Batch) -> Result<PgRow, Error> {
         if batch.carries_rows() {
-            let (database, (generations, keys)) = (Arc::clone(&self.database), batch.stands());
+            let database = Arc::clone(&self.database);
+            let (generations, keys) = batch.stands();
             make_stands(&database, self.connected().await?, generations, keys).await?;
             let arguments = batch.arguments_with_rows(self.head, self.changes)?;
             let text = database.text(sql::APPEND_WITH_ROWS);
-            return query_with(text, arguments).fetch_one(self.connected().await?).await;
+            return query_with(text, arguments)
+                .fetch_one(self.connected().await?)
+                .await;
         }
         let arguments = batch.arguments(self.head, self.changes)?;
         let text = self.database.text(sql::APPEND);
-        query_with(text, arguments).fetch_one(self.connected().await?).await
+        query_with(text, arguments)
+            .fetch_one(self.connected().await?)
+            .await
     }
 
     /// What the function says; none when it wrote nothing.
@@ -189,15 +213,26 @@ impl Section {
         if !row.try_get::<bool, _>(0)? {
             return Ok(None);
         }
-        let mut written = Written { first: number(row, 1)?, ..Written::default() };
+        let mut written = Written {
+            first: number(row, 1)?,
+            ..Written::default()
+        };
         let streams: Option<Vec<i64>> = row.try_get(3)?;
         let versions: Option<Vec<i64>> = row.try_get(4)?;
-        for (stream, version) in streams.into_iter().flatten().zip(versions.into_iter().flatten()) {
+        for (stream, version) in streams
+            .into_iter()
+            .flatten()
+            .zip(versions.into_iter().flatten())
+        {
             written.moved.insert(stream, version.cast_unsigned());
             self.places.written(stream, version.cast_unsigned());
         }
         let left_out: Option<Vec<i32>> = row.try_get(5)?;
-        written.left_out = left_out.into_iter().flatten().map(|append| append.cast_unsigned() as usize).collect();
+        written.left_out = left_out
+            .into_iter()
+            .flatten()
+            .map(|append| append.cast_unsigned() as usize)
+            .collect();
         self.is_undisturbed = written.first == self.head + 1;
         if !self.is_undisturbed {
             // Others appended in between, and nothing is known of that but which streams it moved.
@@ -222,7 +257,13 @@ impl Section {
                     Err(error) => Err(error),
                 };
                 match found {
-                    Ok(found) => Ended::Known(found.into_iter().flatten().map(|known| known.found.placed.id).collect()),
+                    Ok(found) => Ended::Known(
+                        found
+                            .into_iter()
+                            .flatten()
+                            .map(|known| known.found.placed.id)
+                            .collect(),
+                    ),
                     Err(error) => {
                         self.lost(&error);
                         Ended::Again
@@ -264,34 +305,51 @@ impl Section {
     }
 
     /// None when the stream was changed by another in between.
-    async fn try_change(&mut self, job: &ChangeJob) -> Result<Option<Result<StreamState, AppendError>>, (Error, bool)> {
+    async fn try_change(
+        &mut self,
+        job: &ChangeJob,
+    ) -> Result<Option<Result<StreamState, AppendError>>, (Error, bool)> {
         let not_called = |error| (error, false);
         let database = Arc::clone(&self.database);
         let connection = self.connected().await.map_err(not_called)?;
-        let seen = see(&database, &mut *connection, &job.stream).await.map_err(not_called)?;
-        let (found, expected) = (seen.state, job.expected);
+        let seen = see(&database, &mut *connection, &job.stream)
+            .await
+            .map_err(not_called)?;
+        let found = seen.state;
+        let expected = job.expected;
         if !expected.allows_writing(&found) {
-            let violation = Violation::Stream { index: 0, stream: job.stream.clone(), expected, found };
+            let violation = Violation::Stream {
+                index: 0,
+                stream: job.stream.clone(),
+                expected,
+                found,
+            };
             return Ok(Some(Err(AppendError::Conflict(vec![violation]))));
         }
         let now = job.clock.now();
-        let mut after = match found.changed(&job.stream, job.change, Position::new(seen.head), now) {
+        let mut after = match found.changed(&job.stream, job.change, Position::new(seen.head), now)
+        {
             Ok(after) if after != found => after,
             unchanged => return Ok(Some(unchanged.map_err(AppendError::from))),
         };
         let key = match seen.key {
             Some(key) => key,
-            None => resolve(&database, &mut *connection, std::slice::from_ref(&job.stream), true)
-                .await
-                .map_err(not_called)?
-                .first()
-                .map(|(_, key, _)| *key)
-                .ok_or_else(|| not_called(corrupt("a stream that got no key")))?,
+            None => resolve(
+                &database,
+                &mut *connection,
+                std::slice::from_ref(&job.stream),
+                true,
+            )
+            .await
+            .map_err(not_called)?
+            .first()
+            .map(|(_, key, _)| *key)
+            .ok_or_else(|| not_called(corrupt("a stream that got no key")))?,
         };
         let (hashes, positions) = match job.change {
-            StreamChange::Archive { before } => {
-                archived(&database, connection, key, before).await.map_err(not_called)?
-            }
+            StreamChange::Archive { before } => archived(&database, connection, key, before)
+                .await
+                .map_err(not_called)?,
             _ => (Vec::new(), Vec::new()),
         };
         let empties = after.deletions.len() > found.deletions.len();
@@ -310,14 +368,20 @@ impl Section {
             .await
             .map_err(|error| (error, true))?;
         let changed = || -> Result<_, Error> {
-            Ok((row.try_get::<bool, _>(0)?, number(&row, 1)?, int8(&row, 2)?, moment(int8(&row, 3)?)?))
+            Ok((
+                row.try_get::<bool, _>(0)?,
+                number(&row, 1)?,
+                int8(&row, 2)?,
+                moment(int8(&row, 3)?)?,
+            ))
         };
         let (is_done, head, changes, recorded_at) = changed().map_err(|error| (error, true))?;
         if !is_done {
             return Ok(None);
         }
         if empties && let Some(deletion) = after.deletions.last_mut() {
-            (deletion.position, deletion.recorded_at) = (Position::new(head), recorded_at);
+            deletion.position = Position::new(head);
+            deletion.recorded_at = recorded_at;
         }
         if changes == self.changes + 1 {
             self.changes = changes;
@@ -331,8 +395,11 @@ impl Section {
     async fn learn(&mut self, jobs: &[AppendJob]) -> Result<(), Error> {
         let database = Arc::clone(&self.database);
         if !self.is_informed {
-            let row = query(database.text(sql::LOG_HEAD)).fetch_one(self.connected().await?).await?;
-            (self.head, self.changes) = (number(&row, 0)?, int8(&row, 1)?);
+            let row = query(database.text(sql::LOG_HEAD))
+                .fetch_one(self.connected().await?)
+                .await?;
+            self.head = number(&row, 0)?;
+            self.changes = int8(&row, 1)?;
             self.places.forget_all();
             self.recent.begin_at(self.head);
             self.is_informed = true;
@@ -349,13 +416,23 @@ impl Section {
                     *unknown.entry(&touched.stream).or_default() |= touched.may_be_absent();
                 }
             }
-            kinds.extend(job.request.kinds.iter().filter(|kind| self.places.kind(kind).is_none()));
+            kinds.extend(
+                job.request
+                    .kinds
+                    .iter()
+                    .filter(|kind| self.places.kind(kind).is_none()),
+            );
         }
         for is_made in [false, true] {
-            let names: Vec<StreamId> =
-                unknown.iter().filter(|(_, made)| **made == is_made).map(|(name, _)| (*name).clone()).collect();
+            let names: Vec<StreamId> = unknown
+                .iter()
+                .filter(|(_, made)| **made == is_made)
+                .map(|(name, _)| (*name).clone())
+                .collect();
             if !names.is_empty() {
-                for (name, key, standing) in resolve(&database, self.connected().await?, &names, is_made).await? {
+                for (name, key, standing) in
+                    resolve(&database, self.connected().await?, &names, is_made).await?
+                {
                     self.places.learn(name, key, standing);
                 }
             }
@@ -378,7 +455,9 @@ impl Section {
         }
         let connection = self.connection.as_mut().ok_or(Error::WorkerCrashed)?;
         if self.is_direct && self.backend.is_none() {
-            let row = query(self.database.text(sql::BACKEND)).fetch_one(&mut *connection).await?;
+            let row = query(self.database.text(sql::BACKEND))
+                .fetch_one(&mut *connection)
+                .await?;
             self.backend = Some((row.try_get(0)?, text(&row, 1)?.to_owned()));
         }
         Ok(connection)
@@ -394,7 +473,9 @@ impl Section {
 
     /// After the connection was lost: whether what was asked on it has come to its end, so that what is seen now is the last word.
     async fn is_over(&mut self) -> bool {
-        let Some((process, since)) = self.backend.take() else { return false };
+        let Some((process, since)) = self.backend.take() else {
+            return false;
+        };
         let deadline = Instant::now() + self.patience;
         while Instant::now() < deadline {
             let database = Arc::clone(&self.database);
@@ -439,16 +520,31 @@ pub(crate) async fn resolve(
     make: bool,
 ) -> Result<Vec<(StreamId, i64, Standing)>, Error> {
     let names: Vec<&str> = names.iter().map(StreamId::as_str).collect();
-    let rows = query(database.text(sql::RESOLVE_STREAMS)).bind(names).bind(make).fetch_all(on).await?;
+    let rows = query(database.text(sql::RESOLVE_STREAMS))
+        .bind(names)
+        .bind(make)
+        .fetch_all(on)
+        .await?;
     let standing = |row: &PgRow| {
         let version = number(row, 2)?;
-        Ok((stream_id(row, 0)?, int8(row, 1)?, Standing { version, status: streams::status(row.try_get(3)?, version) }))
+        Ok((
+            stream_id(row, 0)?,
+            int8(row, 1)?,
+            Standing {
+                version,
+                status: streams::status(row.try_get(3)?, version),
+            },
+        ))
     };
     rows.iter().map(standing).collect()
 }
 
 /// The key of a kind, which is given one when it has none.
-pub(crate) async fn make_kind(database: &Database, on: impl PgExecutor<'_>, kind: &KindName) -> Result<i32, Error> {
+pub(crate) async fn make_kind(
+    database: &Database,
+    on: impl PgExecutor<'_>,
+    kind: &KindName,
+) -> Result<i32, Error> {
     query_scalar(database.text(sql::MAKE_KIND))
         .bind(&*kind.event_type)
         .bind(i64::from(kind.schema_version))
@@ -466,9 +562,17 @@ async fn archived(
     before: Version,
 ) -> Result<(Vec<i64>, Vec<i64>), Error> {
     let before = before.get().cast_signed();
-    let rows = query(database.text(sql::ARCHIVED_TAGS)).bind(stream).bind(before).fetch_all(connection).await?;
-    let (mut hashes, mut positions) = (Vec::new(), Vec::new());
-    for row in rows.iter().filter(|row| bytes(*row, 1).is_ok_and(|tags| tags.is_some())) {
+    let rows = query(database.text(sql::ARCHIVED_TAGS))
+        .bind(stream)
+        .bind(before)
+        .fetch_all(connection)
+        .await?;
+    let mut hashes = Vec::new();
+    let mut positions = Vec::new();
+    for row in rows
+        .iter()
+        .filter(|row| bytes(*row, 1).is_ok_and(|tags| tags.is_some()))
+    {
         for tag in tags_of(text(row, 1)?)? {
             hashes.push(hash(&tag));
             positions.push(int8(row, 0)?);

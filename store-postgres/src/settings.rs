@@ -8,7 +8,9 @@ use crate::statements as sql;
 
 /// Refuses a server that would lose what it acknowledged, and names the setting.
 pub(crate) async fn check(database: &Database, connection: &mut PgConnection) -> Result<(), Error> {
-    let settings: (String, String, String) = sqlx::query_as(database.text(sql::SETTINGS)).fetch_one(connection).await?;
+    let settings: (String, String, String) = sqlx::query_as(database.text(sql::SETTINGS))
+        .fetch_one(connection)
+        .await?;
     match weak(&settings.0, &settings.1, &settings.2) {
         None => Ok(()),
         Some(setting) => {
@@ -28,7 +30,8 @@ fn weak(fsync: &str, full_page_writes: &str, synchronous_commit: &str) -> Option
     if full_page_writes != "on" {
         return Some(format!("full_page_writes={full_page_writes}"));
     }
-    (!matches!(synchronous_commit, "on" | "remote_apply")).then(|| format!("synchronous_commit={synchronous_commit}"))
+    (!matches!(synchronous_commit, "on" | "remote_apply"))
+        .then(|| format!("synchronous_commit={synchronous_commit}"))
 }
 
 #[cfg(test)]
@@ -44,7 +47,12 @@ mod tests {
             ("on", "off", "on", Some("full_page_writes=off")),
             ("on", "on", "off", Some("synchronous_commit=off")),
             ("on", "on", "local", Some("synchronous_commit=local")),
-            ("on", "on", "remote_write", Some("synchronous_commit=remote_write")),
+            (
+                "on",
+                "on",
+                "remote_write",
+                Some("synchronous_commit=remote_write"),
+            ),
         ] {
             assert_eq!(weak(fsync, pages, commit).as_deref(), said);
         }

@@ -49,13 +49,27 @@ impl SnapshotStore for PostgresStore {
                 .fetch_optional(&database.pool)
         )?;
         let snapshot = found.map(|row| {
-            let (version, codec) = (Version::new(number(&row, 0)?), owned_text(&row, 1)?);
-            Ok(Snapshot::new(stream.clone(), fold.clone(), version, codec, Bytes::from(owned_bytes(&row, 2)?)))
+            let version = Version::new(number(&row, 0)?);
+            let codec = owned_text(&row, 1)?;
+            Ok(Snapshot::new(
+                stream.clone(),
+                fold.clone(),
+                version,
+                codec,
+                Bytes::from(owned_bytes(&row, 2)?),
+            ))
         });
-        snapshot.transpose().map_err(|error| database.reading(&error))
+        snapshot
+            .transpose()
+            .map_err(|error| database.reading(&error))
     }
 
-    async fn delete_snapshot(&self, stream: &StreamId, fold: &FoldId, version: Version) -> Result<(), StoreError> {
+    async fn delete_snapshot(
+        &self,
+        stream: &StreamId,
+        fold: &FoldId,
+        version: Version,
+    ) -> Result<(), StoreError> {
         let database = self.writable()?;
         ask!(
             &database,

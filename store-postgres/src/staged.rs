@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{
-    AppendError, AppendStreams, Appended, Condition, Expected, Failure, Placed, Position, StoreError, StreamState,
-    Version, Violation,
+    AppendError, AppendStreams, Appended, Condition, Expected, Failure, Placed, Position,
+    StoreError, StreamState, Version, Violation,
 };
 use hashlink::LruCache;
 use sqlx::postgres::{PgConnection, Postgres};
@@ -40,12 +40,20 @@ impl Default for Kinds {
 
 impl Kinds {
     async fn key(&self, database: &Database, kind: &KindName) -> Result<i32, Error> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(kind).copied();
+        let known = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(kind)
+            .copied();
         match known {
             Some(key) => Ok(key),
             None => {
                 let key = make_kind(database, &database.pool, kind).await?;
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(kind.clone(), key);
+                self.0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(kind.clone(), key);
                 Ok(key)
             }
         }
@@ -161,7 +169,9 @@ impl PostgresStore {
             if may_have_happened(&error) {
                 return Err(AppendError::Unknown(database.writing(&error)));
             }
-            return Err(said(&error, &staged).unwrap_or_else(|| refusal(error, &database.name).into()));
+            return Err(
+                said(&error, &staged).unwrap_or_else(|| refusal(error, &database.name).into())
+            );
         }
         let mut all = Vec::with_capacity(staged.len());
         for Staged { request, repeated } in staged {
@@ -169,12 +179,23 @@ impl PostgresStore {
                 all.push(appended);
                 continue;
             }
-            let ids: Vec<_> = request.append.events.iter().map(|(_, event)| event.id).collect();
+            let ids: Vec<_> = request
+                .append
+                .events
+                .iter()
+                .map(|(_, event)| event.id)
+                .collect();
             // It is committed; only the answer can still get lost.
-            let found = ask!(database, known(database, &database.pool, &ids)).map_err(AppendError::Unknown)?;
-            let placed: Vec<Placed> = found.into_iter().flatten().map(|known| known.found.placed).collect();
+            let found = ask!(database, known(database, &database.pool, &ids))
+                .map_err(AppendError::Unknown)?;
+            let placed: Vec<Placed> = found
+                .into_iter()
+                .flatten()
+                .map(|known| known.found.placed)
+                .collect();
             if placed.len() != ids.len() {
-                let context = "a staged append was committed in a transaction that it was not staged in";
+                let context =
+                    "a staged append was committed in a transaction that it was not staged in";
                 return Err(StoreError::new(Failure::Invalid, context).into());
             }
             all.push(Appended::new(self.log_id(), placed, false));
@@ -195,25 +216,36 @@ impl PostgresStore {
         append.check_carries_no_rows()?;
         let request = Arc::new(self.request(append, condition)?);
         let failed = |error: Error| database.writing(&error);
-        let isolation: String =
-            query_scalar(database.text(sql::ISOLATION)).fetch_one(&mut *transaction).await.map_err(failed)?;
+        let isolation: String = query_scalar(database.text(sql::ISOLATION))
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed)?;
         if isolation != "read committed" {
-            let context =
-                format!("events cannot be staged in a transaction that is {isolation}, only in READ COMMITTED");
+            let context = format!(
+                "events cannot be staged in a transaction that is {isolation}, only in READ COMMITTED"
+            );
             return Err(StoreError::new(Failure::Invalid, context).into());
         }
         // What is expected is looked at when it matters, at the commit; only a repetition is known for good.
         match ask!(database, judge(database, self.log_id(), &request))? {
-            Verdict::Repeated(appended) => return Ok(Staged { request, repeated: Some(appended) }),
+            Verdict::Repeated(appended) => {
+                return Ok(Staged {
+                    request,
+                    repeated: Some(appended),
+                });
+            }
             Verdict::Refused(AppendError::Conflict(_)) | Verdict::Clear(_) => {}
             Verdict::Refused(error) => return Err(error),
         }
         let mut behind = 0;
         if let Some(conditional) = &request.condition {
-            let (condition, after) = (&conditional.condition, conditional.after());
+            let condition = &conditional.condition;
+            let after = conditional.after();
             let (found, head) = ask!(database, first_match(database, condition, after))?;
             if let Some(position) = found {
-                return Err(AppendError::Conflict(vec![Violation::Condition { position }]));
+                return Err(AppendError::Conflict(vec![Violation::Condition {
+                    position,
+                }]));
             }
             behind = head;
         }
@@ -222,17 +254,34 @@ impl PostgresStore {
         for kind in &request.kinds {
             kinds.push(self.kinds().key(database, kind).await.map_err(failed)?);
         }
-        insert(database, transaction, &request, &keys, &kinds, behind).await.map_err(failed)?;
-        Ok(Staged { request, repeated: None })
+        insert(database, transaction, &request, &keys, &kinds, behind)
+            .await
+            .map_err(failed)?;
+        Ok(Staged {
+            request,
+            repeated: None,
+        })
     }
 
     /// The keys of the request's streams, made outside of the application's transaction, so that nobody waits for it.
     async fn keys(&self, request: &Request) -> Result<Vec<i64>, Error> {
         let database = self.database();
-        let names: Vec<_> = request.streams.iter().map(|touched| touched.stream.clone()).collect();
+        let names: Vec<_> = request
+            .streams
+            .iter()
+            .map(|touched| touched.stream.clone())
+            .collect();
         let found = resolve(database, &database.pool, &names, true).await?;
-        let key = |name| found.iter().find(|(found, ..)| found == name).map(|(_, key, _)| *key);
-        names.iter().map(|name| key(name).ok_or(Error::RowNotFound)).collect()
+        let key = |name| {
+            found
+                .iter()
+                .find(|(found, ..)| found == name)
+                .map(|(_, key, _)| *key)
+        };
+        names
+            .iter()
+            .map(|name| key(name).ok_or(Error::RowNotFound))
+            .collect()
     }
 }
 
@@ -246,29 +295,79 @@ async fn insert(
 ) -> Result<(), Error> {
     let events = || request.append.events.iter().map(|(_, event)| event);
     let encoded = &request.events;
-    let (mut hashes, mut of_events) = (Vec::<i64>::new(), Vec::<i32>::new());
+    let mut hashes = Vec::<i64>::new();
+    let mut of_events = Vec::<i32>::new();
     for (place, event) in (1_i32..).zip(encoded) {
         hashes.extend(&event.hashes);
         of_events.extend(event.hashes.iter().map(|_| place));
     }
-    let expected: Vec<(i16, i64)> = request.streams.iter().map(|touched| code(touched.expected)).collect();
+    let expected: Vec<(i16, i64)> = request
+        .streams
+        .iter()
+        .map(|touched| code(touched.expected))
+        .collect();
     query(database.text(sql::STAGE))
         .bind(request.clock.now().timestamp_micros())
-        .bind(encoded.iter().map(|event| keys[event.stream]).collect::<Vec<_>>())
-        .bind(encoded.iter().map(|event| kinds[event.kind]).collect::<Vec<_>>())
-        .bind(encoded.iter().map(|event| event.occurred_at).collect::<Vec<_>>())
-        .bind(events().map(|event| *event.id.as_uuid()).collect::<Vec<Uuid>>())
+        .bind(
+            encoded
+                .iter()
+                .map(|event| keys[event.stream])
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            encoded
+                .iter()
+                .map(|event| kinds[event.kind])
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            encoded
+                .iter()
+                .map(|event| event.occurred_at)
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            events()
+                .map(|event| *event.id.as_uuid())
+                .collect::<Vec<Uuid>>(),
+        )
         .bind(encoded.iter().map(|event| event.digest).collect::<Vec<_>>())
-        .bind(encoded.iter().map(|event| event.tags.as_deref()).collect::<Vec<_>>())
-        .bind(encoded.iter().map(|event| event.metadata.as_deref()).collect::<Vec<_>>())
+        .bind(
+            encoded
+                .iter()
+                .map(|event| event.tags.as_deref())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            encoded
+                .iter()
+                .map(|event| event.metadata.as_deref())
+                .collect::<Vec<_>>(),
+        )
         .bind(events().map(|event| &*event.payload).collect::<Vec<_>>())
         .bind(hashes)
         .bind(of_events)
         .bind(keys)
         .bind(expected.iter().map(|(code, _)| *code).collect::<Vec<_>>())
-        .bind(expected.iter().map(|(_, version)| *version).collect::<Vec<_>>())
-        .bind(request.streams.iter().map(|touched| touched.is_written).collect::<Vec<_>>())
-        .bind(request.condition.as_ref().map(|conditional| &conditional.items))
+        .bind(
+            expected
+                .iter()
+                .map(|(_, version)| *version)
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            request
+                .streams
+                .iter()
+                .map(|touched| touched.is_written)
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            request
+                .condition
+                .as_ref()
+                .map(|conditional| &conditional.items),
+        )
         .bind(behind.cast_signed())
         .execute(transaction)
         .await?;
@@ -300,11 +399,20 @@ fn said(error: &Error, staged: &[Staged]) -> Option<AppendError> {
     for (index, code, version) in found {
         let touched = request.streams.get(index)?;
         let mut found = StreamState::absent();
-        (found.status, found.version) = (streams::status(code, version), Version::new(version));
-        let (stream, expected) = (touched.stream.clone(), touched.expected);
-        violations.push(Violation::Stream { index, stream, expected, found });
+        found.status = streams::status(code, version);
+        found.version = Version::new(version);
+        let stream = touched.stream.clone();
+        let expected = touched.expected;
+        violations.push(Violation::Stream {
+            index,
+            stream,
+            expected,
+            found,
+        });
     }
-    violations.extend(matching.map(|position| Violation::Condition { position: Position::new(position) }));
+    violations.extend(matching.map(|position| Violation::Condition {
+        position: Position::new(position),
+    }));
     Some(AppendError::Conflict(violations))
 }
 
@@ -312,13 +420,16 @@ fn said(error: &Error, staged: &[Staged]) -> Option<AppendError> {
 fn refusal(error: Error, name: &str) -> StoreError {
     match refused(&error).map(|refused| (refused.code(), refused.constraint())) {
         Some(("23505", Some("event_by_id"))) => {
-            let context = "the ids were appended by another in the meantime, and the transaction was undone";
+            let context =
+                "the ids were appended by another in the meantime, and the transaction was undone";
             StoreError::new(Failure::Unavailable, context).because(error)
         }
         // A constraint of the application's own.
-        Some((code, _)) if code.starts_with("23") => {
-            StoreError::new(Failure::Invalid, "the transaction was refused at its commit").because(error)
-        }
+        Some((code, _)) if code.starts_with("23") => StoreError::new(
+            Failure::Invalid,
+            "the transaction was refused at its commit",
+        )
+        .because(error),
         _ => Trouble::of(&error, "writing", name).error(),
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use annals_core::{Append, AppendError, AppendStreams, Appended};
 use annals_core::{
-    AtomicStreams, Clock, Condition, EventId, EventStore, Expected, Failure, Found, Head, Hint, InlineViews, Limits,
-    Log, LogId, LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, SnapshotStore, Store, StoreError,
-    StreamChange, StreamId, StreamPage, StreamState, TaggedStore, ViewStore,
+    AtomicStreams, Clock, Condition, EventId, EventStore, Expected, Failure, Found, Head, Hint,
+    InlineViews, Limits, Log, LogId, LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream,
+    SnapshotStore, Store, StoreError, StreamChange, StreamId, StreamPage, StreamState, TaggedStore,
+    ViewStore,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -90,9 +91,14 @@ impl PostgresStore {
     /// # }
     /// ```
     pub async fn connect_with(options: Options) -> Result<PostgresStore, StoreError> {
-        let (clock, lease_clock) = (Arc::clone(&options.clock), options.lease_clock.clone());
+        let clock = Arc::clone(&options.clock);
+        let lease_clock = options.lease_clock.clone();
         let shared = Shared::open(options).await?;
-        Ok(PostgresStore { shared: Arc::new(shared), clock, lease_clock })
+        Ok(PostgresStore {
+            shared: Arc::new(shared),
+            clock,
+            lease_clock,
+        })
     }
 
     /// Makes or upgrades the tables, and does nothing else: for a deployment that does so by a role of its own before its programs
@@ -111,7 +117,10 @@ impl PostgresStore {
     pub async fn migrate(options: Options) -> Result<(), StoreError> {
         let migrated = to_its_end(async move {
             let database = Database::new(&options);
-            let mut connection = database.unchecked_connection().await.map_err(|error| database.reading(&error))?;
+            let mut connection = database
+                .unchecked_connection()
+                .await
+                .map_err(|error| database.reading(&error))?;
             schema::upgrade(&database, &mut connection, &options).await
         });
         migrated.await
@@ -147,7 +156,9 @@ impl PostgresStore {
 
     /// The moment at which leases are looked at, in microseconds; nothing: that of the server.
     pub(crate) fn lease_moment(&self) -> Option<i64> {
-        self.lease_clock.as_ref().map(|clock| clock.now().timestamp_micros())
+        self.lease_clock
+            .as_ref()
+            .map(|clock| clock.now().timestamp_micros())
     }
 
     /// The database, for whoever changes something beside the log.
@@ -161,7 +172,10 @@ impl PostgresStore {
 
     fn writer(&self) -> Result<&Writer, StoreError> {
         self.shared.writer.as_ref().ok_or_else(|| {
-            StoreError::new(Failure::ReadOnly, format!("`{}` was opened read-only", self.database().name))
+            StoreError::new(
+                Failure::ReadOnly,
+                format!("`{}` was opened read-only", self.database().name),
+            )
         })
     }
 
@@ -179,32 +193,57 @@ impl PostgresStore {
     }
 
     /// An append, checked and encoded; refused when this store may only read.
-    pub(crate) fn request(&self, append: AppendStreams, condition: Option<Condition>) -> Result<Request, AppendError> {
+    pub(crate) fn request(
+        &self,
+        append: AppendStreams,
+        condition: Option<Condition>,
+    ) -> Result<Request, AppendError> {
         self.writer()?;
-        Request::new(append, condition, &self.shared.limits, Arc::clone(&self.clock))
+        Request::new(
+            append,
+            condition,
+            &self.shared.limits,
+            Arc::clone(&self.clock),
+        )
     }
 
-    async fn write(&self, append: AppendStreams, condition: Option<Condition>) -> Result<Appended, AppendError> {
-        let (database, writer) = (&**self.database(), self.writer()?);
+    async fn write(
+        &self,
+        append: AppendStreams,
+        condition: Option<Condition>,
+    ) -> Result<Appended, AppendError> {
+        let database = &**self.database();
+        let writer = self.writer()?;
         let mut request = self.request(append, condition)?;
         for (place, row) in request.append.rows.iter().enumerate() {
-            request.rows.extend(self.carried(place, row, request.append.stands_after(&row.stream)).await?);
+            request.rows.extend(
+                self.carried(place, row, request.append.stands_after(&row.stream))
+                    .await?,
+            );
         }
         let request = Arc::new(request);
-        let (mut checked_to, mut is_fresh, mut is_doubtful) = (0, false, false);
+        let mut checked_to = 0;
+        let mut is_fresh = false;
+        let mut is_doubtful = false;
         if let Some(conditional) = &request.condition {
             checked_to = conditional.after().get();
             // What is far behind is looked through here, so that the writer has little left to look at.
             if writer.head().saturating_sub(checked_to) > BEHIND_MAX {
                 let after = conditional.after();
-                let (found, head) = ask!(database, page::first_match(database, &conditional.condition, after))?;
-                (is_doubtful, checked_to) = (found.is_some(), head.max(checked_to));
+                let (found, head) = ask!(
+                    database,
+                    page::first_match(database, &conditional.condition, after)
+                )?;
+                is_doubtful = found.is_some();
+                checked_to = head.max(checked_to);
             }
         }
         for _ in 0..TRIES_MAX {
             if !is_doubtful {
                 match writer.append(&request, checked_to, is_fresh).await {
-                    Answer::Done(placed) => return Ok(Appended::new(self.shared.log, placed, false)),
+                    Answer::Done(placed) => {
+                        return Ok(Appended::new(self.shared.log, placed, false));
+                    }
                     Answer::Failed(error) => return Err(error),
                     Answer::Doubtful => {}
                 }
@@ -212,7 +251,9 @@ impl PostgresStore {
             match ask!(database, judge(database, self.shared.log, &request))? {
                 Verdict::Repeated(appended) => return Ok(appended),
                 Verdict::Refused(error) => return Err(error),
-                Verdict::Clear(checked) => (checked_to, is_fresh, is_doubtful) = (checked, true, false),
+                Verdict::Clear(checked) => {
+                    (checked_to, is_fresh, is_doubtful) = (checked, true, false)
+                }
             }
         }
         Err(busy(&request.streams[0].stream).into())
@@ -222,7 +263,10 @@ impl PostgresStore {
         if partition == PARTITION {
             return Ok(());
         }
-        Err(StoreError::new(Failure::Invalid, format!("there is no partition {partition}, the log has 1")))
+        Err(StoreError::new(
+            Failure::Invalid,
+            format!("there is no partition {partition}, the log has 1"),
+        ))
     }
 }
 
@@ -230,21 +274,38 @@ impl Shared {
     async fn open(options: Options) -> Result<Shared, StoreError> {
         let opened = to_its_end(async move {
             let database = Arc::new(Database::new(&options));
-            let mut connection = database.connection().await.map_err(|error| database.reading(&error))?;
+            let mut connection = database
+                .connection()
+                .await
+                .map_err(|error| database.reading(&error))?;
             if !options.read_only && options.migrate {
                 schema::upgrade(&database, &mut connection, &options).await?;
             }
             let log = schema::accept(&database, &mut connection, &options).await?;
             let moves = Moves::new();
             let writer = (!options.read_only).then(|| {
-                let section = Section::new(Arc::clone(&database), connection, options.listen, options.connect_timeout);
+                let section = Section::new(
+                    Arc::clone(&database),
+                    connection,
+                    options.listen,
+                    options.connect_timeout,
+                );
                 Writer::start(section, &database, &options, moves.clone())
             });
             let channel = format!("annals_{}", log.as_uuid().simple());
             let watcher = Watcher::start(&database, &options, channel, &moves);
             let views = Views::start(&database, options.read_only);
             let kinds = Kinds::default();
-            Ok(Shared { log, limits: options.limits, database, kinds, views, moves, writer, watcher })
+            Ok(Shared {
+                log,
+                limits: options.limits,
+                database,
+                kinds,
+                views,
+                moves,
+                writer,
+                watcher,
+            })
         });
         opened.await
     }
@@ -260,11 +321,18 @@ impl EventStore for PostgresStore {
         ask!(self.database(), page::of_stream(self.database(), &read))
     }
 
-    async fn find(&self, partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError> {
+    async fn find(
+        &self,
+        partition: Partition,
+        ids: &[EventId],
+    ) -> Result<Vec<Option<Found>>, StoreError> {
         PostgresStore::check_partition(partition)?;
         let database = self.database();
         let known = ask!(database, known(database, &database.pool, ids))?;
-        Ok(known.into_iter().map(|known| known.map(|known| known.found)).collect())
+        Ok(known
+            .into_iter()
+            .map(|known| known.map(|known| known.found))
+            .collect())
     }
 
     async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
@@ -278,8 +346,17 @@ impl EventStore for PostgresStore {
         expected: Expected,
         change: StreamChange,
     ) -> Result<StreamState, AppendError> {
-        let (stream, clock) = (stream.clone(), Arc::clone(&self.clock));
-        self.writer()?.change(|reply| ChangeJob { stream, expected, change, clock, reply }).await
+        let stream = stream.clone();
+        let clock = Arc::clone(&self.clock);
+        self.writer()?
+            .change(|reply| ChangeJob {
+                stream,
+                expected,
+                change,
+                clock,
+                reply,
+            })
+            .await
     }
 
     fn limits(&self) -> Limits {
@@ -308,9 +385,16 @@ impl Log for PostgresStore {
         Ok(Head::at(Position::new(head)))
     }
 
-    async fn position_at(&self, partition: Partition, moment: DateTime<Utc>) -> Result<Position, StoreError> {
+    async fn position_at(
+        &self,
+        partition: Partition,
+        moment: DateTime<Utc>,
+    ) -> Result<Position, StoreError> {
         PostgresStore::check_partition(partition)?;
-        let (position, _) = ask!(self.database(), page::position_at(self.database(), moment.timestamp_micros()))?;
+        let (position, _) = ask!(
+            self.database(),
+            page::position_at(self.database(), moment.timestamp_micros())
+        )?;
         Ok(Position::new(position))
     }
 
@@ -333,7 +417,11 @@ impl TaggedStore for PostgresStore {
         ask!(self.database(), page::of_query(self.database(), &read))
     }
 
-    async fn append_if(&self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError> {
+    async fn append_if(
+        &self,
+        append: AppendStreams,
+        condition: Condition,
+    ) -> Result<Appended, AppendError> {
         self.write(append, Some(condition)).await
     }
 }

@@ -45,16 +45,29 @@ pub(crate) struct Seen {
 }
 
 /// What the stream is.
-pub(crate) async fn see(database: &Database, on: impl PgExecutor<'_>, stream: &StreamId) -> Result<Seen, Error> {
-    let row = sqlx::query(database.text(sql::STREAM)).bind(stream.as_str()).fetch_one(on).await?;
+pub(crate) async fn see(
+    database: &Database,
+    on: impl PgExecutor<'_>,
+    stream: &StreamId,
+) -> Result<Seen, Error> {
+    let row = sqlx::query(database.text(sql::STREAM))
+        .bind(stream.as_str())
+        .fetch_one(on)
+        .await?;
     seen(&row)
 }
 
 /// Reads the columns of `sql/stream.sql`.
 pub(crate) fn seen(row: &PgRow) -> Result<Seen, Error> {
-    let (head, changes) = (number(row, 0)?, row.try_get(1)?);
+    let head = number(row, 0)?;
+    let changes = row.try_get(1)?;
     let Some(key) = optional_int8(row, 2)? else {
-        return Ok(Seen { key: None, state: StreamState::absent(), head, changes });
+        return Ok(Seen {
+            key: None,
+            state: StreamState::absent(),
+            head,
+            changes,
+        });
     };
     let mut state = StreamState::absent();
     let version = number(row, 6)?;
@@ -63,16 +76,26 @@ pub(crate) fn seen(row: &PgRow) -> Result<Seen, Error> {
     state.truncated_before = Version::new(number(row, 4)?);
     state.archived_before = Version::new(number(row, 5)?);
     if bytes(row, 7)?.is_some() {
-        state.deletions = text(row, 7)?.split(',').map(deletion).collect::<Result<_, _>>()?;
+        state.deletions = text(row, 7)?
+            .split(',')
+            .map(deletion)
+            .collect::<Result<_, _>>()?;
     }
-    Ok(Seen { key: Some(key), state, head, changes })
+    Ok(Seen {
+        key: Some(key),
+        state,
+        head,
+        changes,
+    })
 }
 
 fn deletion(column: &str) -> Result<Deletion, Error> {
     let wrong = || corrupt("a deletion that is not understood");
     let mut parts = column.split(' ').map(str::parse::<i64>);
     let mut next = || parts.next().and_then(Result::ok).ok_or_else(wrong);
-    let (version, position, recorded_at) = (next()?, next()?, next()?);
+    let version = next()?;
+    let position = next()?;
+    let recorded_at = next()?;
     Ok(Deletion {
         version: Version::new(version.cast_unsigned()),
         position: Position::new(position.cast_unsigned()),

@@ -17,8 +17,8 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Parked, Partition, PastRow, Position, ReadRows,
-    RowVersion, RowsPage, StoreError, Verdict, ViewCommit, ViewStore,
+    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Parked, Partition, PastRow,
+    Position, ReadRows, RowVersion, RowsPage, StoreError, Verdict, ViewCommit, ViewStore,
 };
 use async_trait::async_trait;
 use hashlink::LruCache;
@@ -48,11 +48,18 @@ pub(crate) struct Views {
 impl Views {
     pub(crate) fn start(database: &Arc<Database>, is_read_only: bool) -> Views {
         let sweeper = (!is_read_only).then(|| Sweeper::start(database));
-        Views { known: Mutex::new(LruCache::new(KNOWN)), sweeper }
+        Views {
+            known: Mutex::new(LruCache::new(KNOWN)),
+            sweeper,
+        }
     }
 
     fn known(&self, id: GenerationId) -> Option<Arc<Generation>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(Arc::clone)
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .map(Arc::clone)
     }
 
     fn learn(&self, generation: Generation) -> Arc<Generation> {
@@ -63,7 +70,10 @@ impl Views {
     }
 
     fn forget(&self, id: GenerationId) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
     }
 
     fn sweep(&self) {
@@ -93,7 +103,11 @@ impl PostgresStore {
     }
 
     /// A refusal of something that is looked at by what a generation is made of: that it is gone comes first.
-    async fn unless_gone<T>(&self, id: GenerationId, refused: CommitError) -> Result<T, CommitError> {
+    async fn unless_gone<T>(
+        &self,
+        id: GenerationId,
+        refused: CommitError,
+    ) -> Result<T, CommitError> {
         self.generation_now(id).await?;
         Err(refused)
     }
@@ -103,7 +117,8 @@ impl PostgresStore {
 impl ViewStore for PostgresStore {
     async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError> {
         spec.check()?;
-        let (database, now) = (self.writable()?, self.clock().now());
+        let database = self.writable()?;
+        let now = self.clock().now();
         to_its_end(async move {
             let begun = generation::begin(&database, spec, now).await;
             begun.map_err(|error| database.writing(&error))
@@ -148,7 +163,10 @@ impl ViewStore for PostgresStore {
     }
 
     async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, CommitError> {
-        ask!(self.database(), rows::checkpoints(self.database(), generation))?
+        ask!(
+            self.database(),
+            rows::checkpoints(self.database(), generation)
+        )?
     }
 
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
@@ -164,8 +182,13 @@ impl ViewStore for PostgresStore {
 
     async fn read_rows(&self, read: ReadRows) -> Result<RowsPage, CommitError> {
         let made_of = self.made_of(read.generation).await?;
-        match ask!(self.database(), rows::page(self.database(), &made_of, &read))? {
-            Err(refused @ CommitError::Invalid(_)) => self.unless_gone(read.generation, refused).await,
+        match ask!(
+            self.database(),
+            rows::page(self.database(), &made_of, &read)
+        )? {
+            Err(refused @ CommitError::Invalid(_)) => {
+                self.unless_gone(read.generation, refused).await
+            }
             answer => answer,
         }
     }
@@ -179,7 +202,10 @@ impl ViewStore for PostgresStore {
         let mut keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
         keys.sort_unstable();
         keys.dedup();
-        ask!(self.database(), past::at(self.database(), generation, &keys, moment))?
+        ask!(
+            self.database(),
+            past::at(self.database(), generation, &keys, moment)
+        )?
     }
 
     async fn past_keys(
@@ -190,7 +216,10 @@ impl ViewStore for PostgresStore {
         limit: usize,
     ) -> Result<Vec<String>, CommitError> {
         let range = rows::Keys::of(&range).behind(after);
-        ask!(self.database(), past::keys(self.database(), generation, &range, limit))?
+        ask!(
+            self.database(),
+            past::keys(self.database(), generation, &range, limit)
+        )?
     }
 
     async fn row_versions(
@@ -200,7 +229,10 @@ impl ViewStore for PostgresStore {
         between: (Position, Position),
         limit: usize,
     ) -> Result<Vec<RowVersion>, CommitError> {
-        ask!(self.database(), past::versions(self.database(), generation, key, between, limit))?
+        ask!(
+            self.database(),
+            past::versions(self.database(), generation, key, between, limit)
+        )?
     }
 
     async fn keys_changed_between(
@@ -211,7 +243,10 @@ impl ViewStore for PostgresStore {
         limit: usize,
     ) -> Result<Vec<String>, CommitError> {
         let range = rows::Keys::all().behind(after);
-        ask!(self.database(), past::keys_changed(self.database(), generation, between, &range, limit))?
+        ask!(
+            self.database(),
+            past::keys_changed(self.database(), generation, between, &range, limit)
+        )?
     }
 
     async fn touched(
@@ -222,10 +257,17 @@ impl ViewStore for PostgresStore {
         up_to: Position,
         limit: usize,
     ) -> Result<Vec<Position>, CommitError> {
-        ask!(self.database(), past::touched(self.database(), generation, key, (after, up_to), limit))?
+        ask!(
+            self.database(),
+            past::touched(self.database(), generation, key, (after, up_to), limit)
+        )?
     }
 
-    async fn forget_history(&self, generation: GenerationId, since: Position) -> Result<(), CommitError> {
+    async fn forget_history(
+        &self,
+        generation: GenerationId,
+        since: Position,
+    ) -> Result<(), CommitError> {
         let database = self.writable()?;
         let forget = || {
             let statement = query(database.text(sql::FORGET_HISTORY)).bind(stored(generation.0));
@@ -233,7 +275,11 @@ impl ViewStore for PostgresStore {
         };
         let forgotten = ask!(&database, forget())?;
         self.views_of().sweep();
-        if forgotten.rows_affected() == 0 { Err(CommitError::Gone(generation)) } else { Ok(()) }
+        if forgotten.rows_affected() == 0 {
+            Err(CommitError::Gone(generation))
+        } else {
+            Ok(())
+        }
     }
 
     async fn parked(
@@ -242,7 +288,10 @@ impl ViewStore for PostgresStore {
         after: Option<(&str, Partition, Position)>,
         limit: usize,
     ) -> Result<Vec<Parked>, CommitError> {
-        ask!(self.database(), aside::parked(self.database(), generation, after, limit))?
+        ask!(
+            self.database(),
+            aside::parked(self.database(), generation, after, limit)
+        )?
     }
 
     async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
@@ -275,8 +324,11 @@ pub(crate) fn owned_text(row: &PgRow, column: usize) -> Result<String, Error> {
 }
 
 fn optional_text(row: &PgRow, column: usize) -> Result<Option<String>, Error> {
-    let Some(bytes) = bytes(row, column)? else { return Ok(None) };
-    let text = std::str::from_utf8(bytes).map_err(|_| corrupt(format!("column {column} is not UTF-8")))?;
+    let Some(bytes) = bytes(row, column)? else {
+        return Ok(None);
+    };
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| corrupt(format!("column {column} is not UTF-8")))?;
     Ok(Some(text.to_owned()))
 }
 

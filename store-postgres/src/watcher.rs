@@ -48,7 +48,11 @@ struct Told {
 
 impl Moves {
     pub(crate) fn new() -> Moves {
-        Moves { seen: watch::channel(0).0, own: watch::channel(0).0, told: Arc::default() }
+        Moves {
+            seen: watch::channel(0).0,
+            own: watch::channel(0).0,
+            told: Arc::default(),
+        }
     }
 
     /// Somebody has appended up to here.
@@ -79,7 +83,10 @@ impl Moves {
     /// Everybody is told.
     fn told(&self, head: u64) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        *told = Told { head: told.head.max(head), at: Some(Instant::now()) };
+        *told = Told {
+            head: told.head.max(head),
+            at: Some(Instant::now()),
+        };
     }
 
     /// Another process has told everybody, if that can be believed.
@@ -112,7 +119,12 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     /// Watches the log whose channel is `channel`; what is heard goes into `moves`, and what this process appends is told from it.
-    pub(crate) fn start(database: &Arc<Database>, options: &Options, channel: String, moves: &Moves) -> Watcher {
+    pub(crate) fn start(
+        database: &Arc<Database>,
+        options: &Options,
+        channel: String,
+        moves: &Moves,
+    ) -> Watcher {
         let mut tasks = Vec::new();
         let watching = Watching {
             database: Arc::clone(database),
@@ -123,7 +135,12 @@ impl Watcher {
         };
         tasks.push(tokio::spawn(watching.watch()));
         if !options.read_only {
-            tasks.push(tokio::spawn(tell(Arc::clone(database), channel, moves.clone(), moves.own.subscribe())));
+            tasks.push(tokio::spawn(tell(
+                Arc::clone(database),
+                channel,
+                moves.clone(),
+                moves.own.subscribe(),
+            )));
         }
         Watcher { tasks }
     }
@@ -139,7 +156,12 @@ impl Drop for Watcher {
 
 /// Tells the others, once for everything that was appended since the last time, on a connection that appends nothing. What another
 /// process tells meanwhile is not told again: with many that append, each of which would wake all, little else were done.
-async fn tell(database: Arc<Database>, channel: String, moves: Moves, mut own: watch::Receiver<u64>) {
+async fn tell(
+    database: Arc<Database>,
+    channel: String,
+    moves: Moves,
+    mut own: watch::Receiver<u64>,
+) {
     while own.changed().await.is_ok() {
         let mut waits = 0;
         loop {
@@ -152,8 +174,11 @@ async fn tell(database: Arc<Database>, channel: String, moves: Moves, mut own: w
             }
             let head = moves.seen();
             moves.told(head);
-            let told =
-                query(database.text(sql::NOTIFY)).bind(&channel).bind(head.to_string()).execute(&database.pool).await;
+            let told = query(database.text(sql::NOTIFY))
+                .bind(&channel)
+                .bind(head.to_string())
+                .execute(&database.pool)
+                .await;
             if let Err(error) = told {
                 // They look every so often.
                 tracing::debug!(%error, "others could not be told that the head moved");
@@ -197,7 +222,9 @@ impl Watching {
 
     /// Listens until the connection is lost. A look through the same connection, every so often, notices when it is.
     async fn listen(&self) -> Result<(), Error> {
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.database.connect_options());
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect_lazy_with(self.database.connect_options());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         listener.listen(&self.channel).await?;
@@ -205,9 +232,13 @@ impl Watching {
             match tokio::time::timeout(self.interval * LISTENING, listener.try_recv()).await {
                 Ok(Ok(Some(notification))) => {
                     // What is said is only a hint: whoever may send it may send anything.
-                    let Ok(told) = notification.payload().parse::<u64>() else { continue };
+                    let Ok(told) = notification.payload().parse::<u64>() else {
+                        continue;
+                    };
                     if told > self.moves.seen() && self.moves.is_awaited() {
-                        let row = query(self.database.text(sql::HEAD)).fetch_one(&mut listener).await?;
+                        let row = query(self.database.text(sql::HEAD))
+                            .fetch_one(&mut listener)
+                            .await?;
                         self.moves.saw(number(&row, 0)?);
                     }
                     self.moves.heard(told);
@@ -228,7 +259,9 @@ impl Watching {
 
     async fn look(&self) {
         // A failure to look will show when something is read.
-        if let Ok(row) = query(self.database.text(sql::HEAD)).fetch_one(&self.database.pool).await
+        if let Ok(row) = query(self.database.text(sql::HEAD))
+            .fetch_one(&self.database.pool)
+            .await
             && let Ok(head) = number(&row, 0)
         {
             self.moves.saw(head);
@@ -271,7 +304,8 @@ mod tests {
     #[test]
     fn what_others_appended_is_seen_and_not_told_for_them() {
         let moves = Moves::new();
-        let (seen, own) = (moves.subscribe(), moves.own.subscribe());
+        let seen = moves.subscribe();
+        let own = moves.own.subscribe();
         moves.saw(5);
         assert_eq!((*seen.borrow(), *own.borrow()), (5, 0));
         moves.appended(6);

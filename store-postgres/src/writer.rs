@@ -38,7 +38,12 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the task, which ends when the writer is dropped and everything that was handed over is done.
-    pub(crate) fn start(section: Section, database: &Database, options: &Options, moves: Moves) -> Writer {
+    pub(crate) fn start(
+        section: Section,
+        database: &Database,
+        options: &Options,
+        moves: Moves,
+    ) -> Writer {
         let (jobs, queue) = mpsc::unbounded_channel();
         let head = Arc::new(AtomicU64::new(0));
         let desk = Desk {
@@ -52,9 +57,17 @@ impl Writer {
             last_batch: 0,
         };
         tokio::spawn(desk.work());
-        let room_kibibytes = u32::try_from(options.queue_bytes_max >> 10).unwrap_or(u32::MAX).clamp(1, 1 << 28);
+        let room_kibibytes = u32::try_from(options.queue_bytes_max >> 10)
+            .unwrap_or(u32::MAX)
+            .clamp(1, 1 << 28);
         let room = Arc::new(Semaphore::new(room_kibibytes as usize));
-        Writer { jobs, room, room_kibibytes, head, name: database.name.clone() }
+        Writer {
+            jobs,
+            room,
+            room_kibibytes,
+            head,
+            name: database.name.clone(),
+        }
     }
 
     /// How far the log goes, as far as the writer knows.
@@ -63,20 +76,35 @@ impl Writer {
     }
 
     /// Hands over an append and waits for what the writer says. Once it is handed over it may happen, whether or not somebody still waits.
-    pub(crate) async fn append(&self, request: &Arc<Request>, checked_to: u64, is_fresh: bool) -> Answer {
-        let kibibytes =
-            u32::try_from(request.bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).clamp(1, self.room_kibibytes);
+    pub(crate) async fn append(
+        &self,
+        request: &Arc<Request>,
+        checked_to: u64,
+        is_fresh: bool,
+    ) -> Answer {
+        let kibibytes = u32::try_from(request.bytes.div_ceil(1 << 10))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.room_kibibytes);
         let Ok(permit) = Arc::clone(&self.room).acquire_many_owned(kibibytes).await else {
             return Answer::Failed(self.gone().into());
         };
         let (reply, answer) = oneshot::channel();
         let request = Arc::clone(request);
-        let job = AppendJob { request, checked_to, is_fresh, tries: 0, reply, _permit: permit };
+        let job = AppendJob {
+            request,
+            checked_to,
+            is_fresh,
+            tries: 0,
+            reply,
+            _permit: permit,
+        };
         if self.jobs.send(Job::Append(job)).is_err() {
             return Answer::Failed(self.gone().into());
         }
         // Without an answer the task has ended in the middle of it.
-        answer.await.unwrap_or_else(|_| Answer::Failed(AppendError::Unknown(self.gone())))
+        answer
+            .await
+            .unwrap_or_else(|_| Answer::Failed(AppendError::Unknown(self.gone())))
     }
 
     /// Hands over a change of a stream and waits for its outcome.
@@ -88,11 +116,16 @@ impl Writer {
         if self.jobs.send(Job::Change(job(reply))).is_err() {
             return Err(self.gone().into());
         }
-        answer.await.unwrap_or_else(|_| Err(AppendError::Unknown(self.gone())))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(AppendError::Unknown(self.gone())))
     }
 
     fn gone(&self) -> StoreError {
-        StoreError::new(Failure::Closed, format!("the writer of `{}` has ended with its runtime", self.name))
+        StoreError::new(
+            Failure::Closed,
+            format!("the writer of `{}` has ended with its runtime", self.name),
+        )
     }
 }
 
@@ -138,7 +171,8 @@ impl Desk {
 
     /// What waits already, up to the bounds of a batch or the next change of a stream.
     async fn gather(&mut self, first: AppendJob) -> Vec<AppendJob> {
-        let (mut events, mut bytes) = (first.request.events.len(), first.request.bytes);
+        let mut events = first.request.events.len();
+        let mut bytes = first.request.bytes;
         let mut batch = vec![first];
         let mut yields = 0;
         loop {
@@ -162,7 +196,9 @@ impl Desk {
                 }
                 // Those who were answered just now are about to ask again; a flush for the first few of them would make all the others
                 // wait.
-                Err(TryRecvError::Empty) if batch.len() < self.last_batch / 2 && yields < YIELDS_MAX => {
+                Err(TryRecvError::Empty)
+                    if batch.len() < self.last_batch / 2 && yields < YIELDS_MAX =>
+                {
                     yields += 1;
                     tokio::task::yield_now().await;
                 }
@@ -179,7 +215,10 @@ impl Desk {
             }
             return;
         }
-        let (mut batch, mut taken, mut after_commit, mut later) = (Batch::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut batch = Batch::new();
+        let mut taken = Vec::new();
+        let mut after_commit = Vec::new();
+        let mut later = Vec::new();
         for job in jobs {
             match self.section.admit(&mut batch, &job) {
                 Admission::Taken => taken.push(job),
@@ -198,8 +237,13 @@ impl Desk {
                 Ended::Again => again(taken, &mut later),
                 Ended::Known(known) => {
                     // Those with known ids are repetitions, or clash; the others are innocent.
-                    let is_known =
-                        |job: &AppendJob| job.request.append.events.iter().any(|(_, event)| known.contains(&event.id));
+                    let is_known = |job: &AppendJob| {
+                        job.request
+                            .append
+                            .events
+                            .iter()
+                            .any(|(_, event)| known.contains(&event.id))
+                    };
                     let (doubtful, innocent) = taken.into_iter().partition(is_known);
                     after_commit.extend::<Vec<_>>(doubtful);
                     again(innocent, &mut later);
@@ -236,10 +280,16 @@ impl Desk {
                 continue;
             }
             let answer = match self.section.append(batch).await {
-                Ended::Written(settled) => settled.into_iter().next().flatten().map_or(Answer::Doubtful, Answer::Done),
+                Ended::Written(settled) => settled
+                    .into_iter()
+                    .next()
+                    .flatten()
+                    .map_or(Answer::Doubtful, Answer::Done),
                 Ended::Again | Ended::Known(_) | Ended::Lost(true, _) => Answer::Doubtful,
                 Ended::Failed(trouble) => Answer::Failed(trouble.error().into()),
-                Ended::Lost(false, trouble) => Answer::Failed(AppendError::Unknown(trouble.error())),
+                Ended::Lost(false, trouble) => {
+                    Answer::Failed(AppendError::Unknown(trouble.error()))
+                }
             };
             job.answer(answer);
         }

@@ -7,9 +7,9 @@ mod server;
 use std::time::Duration;
 
 use annals_core::{
-    Append, AppendError, AppendStreams, AtomicStreams, Condition, EventStore, Expected, Failure, GenerationSpec,
-    InlineViews, Log, NewEvent, Position, PreparedRow, Query, ReadLog, Status, StreamChange, StreamId, Version,
-    ViewStore, Violation,
+    Append, AppendError, AppendStreams, AtomicStreams, Condition, EventStore, Expected, Failure,
+    GenerationSpec, InlineViews, Log, NewEvent, Position, PreparedRow, Query, ReadLog, Status,
+    StreamChange, StreamId, Version, ViewStore, Violation,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
@@ -31,23 +31,42 @@ async fn with_orders() -> (Schema, PostgresStore, PgPool) {
     let schema = Schema::new();
     let store = schema.store().await;
     let pool = PgPoolOptions::new().connect(&server::url()).await.unwrap();
-    sqlx::raw_sql(schema.sql("create table annals.orders (name text primary key)")).execute(&pool).await.unwrap();
+    sqlx::raw_sql(schema.sql("create table annals.orders (name text primary key)"))
+        .execute(&pool)
+        .await
+        .unwrap();
     (schema, store, pool)
 }
 
 async fn order(schema: &Schema, connection: &mut PgConnection, name: &str) {
     let insert = schema.sql("insert into annals.orders values ($1)");
-    sqlx::query(insert).bind(name).execute(connection).await.unwrap();
+    sqlx::query(insert)
+        .bind(name)
+        .execute(connection)
+        .await
+        .unwrap();
 }
 
 async fn orders(schema: &Schema) -> Vec<String> {
     let all = schema.sql("select name from annals.orders order by name");
-    sqlx::query_scalar(all).fetch_all(&mut connection().await).await.unwrap()
+    sqlx::query_scalar(all)
+        .fetch_all(&mut connection().await)
+        .await
+        .unwrap()
 }
 
 async fn log(store: &PostgresStore) -> Vec<(u64, String, u64)> {
     let page = store.read(ReadLog::after(Position::START)).await.unwrap();
-    page.events.iter().map(|event| (event.position.get(), event.stream.to_string(), event.version.get())).collect()
+    page.events
+        .iter()
+        .map(|event| {
+            (
+                event.position.get(),
+                event.stream.to_string(),
+                event.version.get(),
+            )
+        })
+        .collect()
 }
 
 #[tokio::test]
@@ -55,65 +74,121 @@ async fn rows_and_events_are_committed_together_or_not_at_all() {
     let (schema, store, pool) = with_orders().await;
     let mut transaction = pool.begin().await.unwrap();
     order(&schema, &mut transaction, "lost").await;
-    let staged = store.append_in(&mut transaction, to("order-lost", 1)).await.unwrap();
+    let staged = store
+        .append_in(&mut transaction, to("order-lost", 1))
+        .await
+        .unwrap();
     drop((transaction, staged));
 
     let mut transaction = pool.begin().await.unwrap();
     order(&schema, &mut transaction, "kept").await;
     let tagged = event(2).tag("who:ada".parse().unwrap());
-    let append = to("order-kept", 1).event(stream("order-kept"), tagged).event(stream("stock-1"), event(3));
+    let append = to("order-kept", 1)
+        .event(stream("order-kept"), tagged)
+        .event(stream("stock-1"), event(3));
     let staged = store.append_in(&mut transaction, append).await.unwrap();
-    let second = store.append_in(&mut transaction, to("order-kept", 4)).await.unwrap();
+    let second = store
+        .append_in(&mut transaction, to("order-kept", 4))
+        .await
+        .unwrap();
     assert_eq!(log(&store).await, [], "nothing is seen before the commit");
     let appended = store.commit(transaction, [staged, second]).await.unwrap();
     let places: Vec<Vec<u64>> = appended
         .iter()
-        .map(|appended| appended.events().iter().map(|placed| placed.position.get()).collect())
+        .map(|appended| {
+            appended
+                .events()
+                .iter()
+                .map(|placed| placed.position.get())
+                .collect()
+        })
         .collect();
     assert_eq!(places, [vec![1, 2, 3], vec![4]]);
     assert_eq!(orders(&schema).await, ["kept"]);
     let all = ["order-kept", "order-kept", "stock-1", "order-kept"].map(String::from);
-    let expected: Vec<_> = (1..).zip(all).zip([1, 2, 1, 3]).map(|((p, s), v)| (p, s, v)).collect();
+    let expected: Vec<_> = (1..)
+        .zip(all)
+        .zip([1, 2, 1, 3])
+        .map(|((p, s), v)| (p, s, v))
+        .collect();
     assert_eq!(log(&store).await, expected);
-    let next = store.append(Append::new(stream("order-kept"), [event(5)])).await.unwrap();
-    assert_eq!((next.last().position.get(), next.last().version.get()), (5, 4));
+    let next = store
+        .append(Append::new(stream("order-kept"), [event(5)]))
+        .await
+        .unwrap();
+    assert_eq!(
+        (next.last().position.get(), next.last().version.get()),
+        (5, 4)
+    );
 }
 
 #[tokio::test]
 async fn what_is_expected_is_looked_at_when_the_transaction_commits() {
     let (schema, store, pool) = with_orders().await;
-    let rows =
-        [Expected::NoStream, Expected::Version(Version::NONE), Expected::ActiveAt(Version::new(1)), Expected::Exists];
+    let rows = [
+        Expected::NoStream,
+        Expected::Version(Version::NONE),
+        Expected::ActiveAt(Version::new(1)),
+        Expected::Exists,
+    ];
     for (n, expected) in rows.into_iter().enumerate() {
         let name = format!("order-{n}");
         let needs_one = matches!(expected, Expected::ActiveAt(_) | Expected::Exists);
         if needs_one {
-            store.append(Append::new(stream(&name), [event(0)])).await.unwrap();
+            store
+                .append(Append::new(stream(&name), [event(0)]))
+                .await
+                .unwrap();
         }
         let mut transaction = pool.begin().await.unwrap();
         order(&schema, &mut transaction, &name).await;
-        let append = to("audit-1", 1).expecting(stream(&name), expected).event(stream(&name), event(2));
+        let append = to("audit-1", 1)
+            .expecting(stream(&name), expected)
+            .event(stream(&name), event(2));
         let staged = store.append_in(&mut transaction, append).await.unwrap();
         // Somebody is faster.
         match expected {
             Expected::Exists => {
-                store.change_stream(&stream(&name), Expected::Any, StreamChange::Delete).await.unwrap();
+                store
+                    .change_stream(&stream(&name), Expected::Any, StreamChange::Delete)
+                    .await
+                    .unwrap();
             }
             _ => {
-                store.append(Append::new(stream(&name), [event(3)])).await.unwrap();
+                store
+                    .append(Append::new(stream(&name), [event(3)]))
+                    .await
+                    .unwrap();
             }
         }
         let before = log(&store).await;
         let error = store.commit(transaction, [staged]).await.unwrap_err();
-        let AppendError::Conflict(violations) = error else { panic!("{error:?}") };
-        let [Violation::Stream { index: 0, stream: of, expected: was, found }] = &violations[..] else {
+        let AppendError::Conflict(violations) = error else {
+            panic!("{error:?}")
+        };
+        let [
+            Violation::Stream {
+                index: 0,
+                stream: of,
+                expected: was,
+                found,
+            },
+        ] = &violations[..]
+        else {
             panic!("{violations:?}")
         };
         assert_eq!((of.as_str(), *was), (&*name, expected));
-        let there = if expected == Expected::Exists { Status::Deleted } else { Status::Active };
+        let there = if expected == Expected::Exists {
+            Status::Deleted
+        } else {
+            Status::Active
+        };
         assert_eq!(
             (found.status, found.version.get()),
-            (there, 1 + u64::from(matches!(expected, Expected::ActiveAt(_))))
+            (
+                there,
+                1 + u64::from(matches!(expected, Expected::ActiveAt(_)))
+            )
         );
         assert_eq!(log(&store).await, before);
     }
@@ -124,17 +199,34 @@ async fn what_is_expected_is_looked_at_when_the_transaction_commits() {
 async fn a_condition_is_looked_at_once_more_when_the_transaction_commits() {
     let (_schema, store, pool) = with_orders().await;
     let free = || Condition::none_matches(Query::tagged(["name:ada".parse().unwrap()]));
-    let named = || AppendStreams::default().event(stream("user-1"), event(1).tag("name:ada".parse().unwrap()));
-    let (mut one, mut two) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
+    let named = || {
+        AppendStreams::default().event(stream("user-1"), event(1).tag("name:ada".parse().unwrap()))
+    };
+    let mut one = pool.begin().await.unwrap();
+    let mut two = pool.begin().await.unwrap();
     let first = store.append_if_in(&mut one, named(), free()).await.unwrap();
     let second = store.append_if_in(&mut two, named(), free()).await.unwrap();
     store.commit(one, [first]).await.unwrap();
     let error = store.commit(two, [second]).await.unwrap_err();
-    let is_at_1 = |violation: &Violation| *violation == Violation::Condition { position: Position::new(1) };
-    assert!(matches!(&error, AppendError::Conflict(found) if found.iter().all(is_at_1)), "{error:?}");
+    let is_at_1 = |violation: &Violation| {
+        *violation
+            == Violation::Condition {
+                position: Position::new(1),
+            }
+    };
+    assert!(
+        matches!(&error, AppendError::Conflict(found) if found.iter().all(is_at_1)),
+        "{error:?}"
+    );
     let mut three = pool.begin().await.unwrap();
-    let error = store.append_if_in(&mut three, named(), free()).await.unwrap_err();
-    assert!(matches!(&error, AppendError::Conflict(found) if found.iter().all(is_at_1)), "{error:?}");
+    let error = store
+        .append_if_in(&mut three, named(), free())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, AppendError::Conflict(found) if found.iter().all(is_at_1)),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -142,7 +234,10 @@ async fn a_repetition_is_known_before_anything_is_staged() {
     let (_schema, store, pool) = with_orders().await;
     let append = to("order-1", 1);
     let mut transaction = pool.begin().await.unwrap();
-    let staged = store.append_in(&mut transaction, append.clone()).await.unwrap();
+    let staged = store
+        .append_in(&mut transaction, append.clone())
+        .await
+        .unwrap();
     assert!(staged.repeated().is_none());
     let first = store.commit(transaction, [staged]).await.unwrap();
     let mut transaction = pool.begin().await.unwrap();
@@ -158,10 +253,16 @@ async fn a_transaction_that_is_open_for_long_delays_nobody_and_is_numbered_at_it
     let (schema, store, pool) = with_orders().await;
     let mut transaction = pool.begin().await.unwrap();
     order(&schema, &mut transaction, "slow").await;
-    let staged = store.append_in(&mut transaction, to("order-slow", 1)).await.unwrap();
+    let staged = store
+        .append_in(&mut transaction, to("order-slow", 1))
+        .await
+        .unwrap();
     for n in 1..=20 {
         let appending = store.append(Append::new(stream("order-fast"), [event(n)]));
-        let appended = tokio::time::timeout(Duration::from_secs(30), appending).await.expect("nobody waits").unwrap();
+        let appended = tokio::time::timeout(Duration::from_secs(30), appending)
+            .await
+            .expect("nobody waits")
+            .unwrap();
         assert_eq!(appended.last().position.get(), u64::from(n));
     }
     let appended = store.commit(transaction, [staged]).await.unwrap();
@@ -184,7 +285,8 @@ async fn rows_of_inline_views_are_refused_where_they_would_be_left_out() {
     spec.inline = true;
     let generation = store.begin_generation(spec).await.unwrap().id;
     let carrying = || {
-        let mut append = to("order-1", 1).expecting(stream("order-1"), Expected::Version(Version::NONE));
+        let mut append =
+            to("order-1", 1).expecting(stream("order-1"), Expected::Version(Version::NONE));
         let mut row = PreparedRow::new(generation, stream("order-1"), "1", Version::NONE);
         row.value = Some("1".into());
         append.rows.push(row);
@@ -192,17 +294,38 @@ async fn rows_of_inline_views_are_refused_where_they_would_be_left_out() {
     };
     let mut transaction = pool.begin().await.unwrap();
     order(&schema, &mut transaction, "kept").await;
-    let error = store.append_in(&mut transaction, carrying()).await.unwrap_err();
+    let error = store
+        .append_in(&mut transaction, carrying())
+        .await
+        .unwrap_err();
     assert!(matches!(error, AppendError::Invalid(_)), "{error:?}");
     let free = Condition::none_matches(Query::tagged(["name:ada".parse().unwrap()]));
-    let error = store.append_if_in(&mut transaction, carrying(), free).await.unwrap_err();
+    let error = store
+        .append_if_in(&mut transaction, carrying(), free)
+        .await
+        .unwrap_err();
     assert!(matches!(error, AppendError::Invalid(_)), "{error:?}");
     // The transaction can go on as if nothing had been asked.
-    let staged = store.append_in(&mut transaction, to("order-1", 1)).await.unwrap();
+    let staged = store
+        .append_in(&mut transaction, to("order-1", 1))
+        .await
+        .unwrap();
     store.commit(transaction, [staged]).await.unwrap();
-    assert_eq!((orders(&schema).await, log(&store).await.len()), (vec!["kept".to_owned()], 1));
-    assert_eq!(store.read_standing(generation, &["1".into()]).await.unwrap(), []);
-    store.append_streams(carrying()).await.expect_err("the stream is at 1 by now");
+    assert_eq!(
+        (orders(&schema).await, log(&store).await.len()),
+        (vec!["kept".to_owned()], 1)
+    );
+    assert_eq!(
+        store
+            .read_standing(generation, &["1".into()])
+            .await
+            .unwrap(),
+        []
+    );
+    store
+        .append_streams(carrying())
+        .await
+        .expect_err("the stream is at 1 by now");
 }
 
 #[tokio::test]
@@ -211,9 +334,18 @@ async fn only_read_committed_transactions_are_accepted() {
     for isolation in ["repeatable read", "serializable"] {
         let mut transaction = pool.begin().await.unwrap();
         let set = format!("set transaction isolation level {isolation}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut *transaction).await.unwrap();
-        let error = store.append_in(&mut transaction, to("order-1", 1)).await.unwrap_err();
-        assert!(matches!(&error, AppendError::Store(error) if error.failure() == Failure::Invalid), "{error:?}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(set))
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        let error = store
+            .append_in(&mut transaction, to("order-1", 1))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, AppendError::Store(error) if error.failure() == Failure::Invalid),
+            "{error:?}"
+        );
         assert!(error.to_string().contains(isolation), "{error}");
     }
 }
@@ -223,11 +355,15 @@ async fn transactions_and_ordinary_appends_share_one_dense_order() {
     let (schema, store, pool) = with_orders().await;
     let mut tasks = Vec::new();
     for task in 0..6_u32 {
-        let (store, pool) = (schema.store().await, pool.clone());
+        let store = schema.store().await;
+        let pool = pool.clone();
         tasks.push(tokio::spawn(async move {
             for n in 0..20 {
                 if task % 2 == 0 {
-                    store.append(Append::new(stream("shared-1"), [event(n)])).await.unwrap();
+                    store
+                        .append(Append::new(stream("shared-1"), [event(n)]))
+                        .await
+                        .unwrap();
                     continue;
                 }
                 let mut transaction = pool.begin().await.unwrap();
@@ -241,7 +377,15 @@ async fn transactions_and_ordinary_appends_share_one_dense_order() {
         task.await.unwrap();
     }
     let all = log(&store).await;
-    assert_eq!(all.iter().map(|(position, ..)| *position).collect::<Vec<_>>(), (1..=180).collect::<Vec<_>>());
-    let shared = all.iter().filter(|(_, stream, _)| stream == "shared-1").map(|(.., version)| *version);
+    assert_eq!(
+        all.iter()
+            .map(|(position, ..)| *position)
+            .collect::<Vec<_>>(),
+        (1..=180).collect::<Vec<_>>()
+    );
+    let shared = all
+        .iter()
+        .filter(|(_, stream, _)| stream == "shared-1")
+        .map(|(.., version)| *version);
     assert_eq!(shared.collect::<Vec<_>>(), (1..=120).collect::<Vec<_>>());
 }

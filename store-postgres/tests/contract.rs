@@ -15,7 +15,11 @@ use async_trait::async_trait;
 #[async_trait]
 impl Fixture for server::Schema {
     async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
-        Arc::new(PostgresStore::connect_with(self.options().clock(clock)).await.unwrap())
+        Arc::new(
+            PostgresStore::connect_with(self.options().clock(clock))
+                .await
+                .unwrap(),
+        )
     }
 }
 

@@ -37,23 +37,39 @@ const FOR_EVER: Duration = Duration::from_secs(600);
 
 /// The trunk and the number of a process of the crowd; none for a person who runs all ignored tests.
 fn told() -> Option<(Kind, String, u64)> {
-    let kind = if std::env::var(KIND).ok()? == "naive" { Kind::Naive } else { Kind::Annals };
-    Some((kind, std::env::var(SCHEMA).ok()?, std::env::var(NUMBER).ok()?.parse().ok()?))
+    let kind = if std::env::var(KIND).ok()? == "naive" {
+        Kind::Naive
+    } else {
+        Kind::Annals
+    };
+    Some((
+        kind,
+        std::env::var(SCHEMA).ok()?,
+        std::env::var(NUMBER).ok()?.parse().ok()?,
+    ))
 }
 
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "\n{line}").and_then(|()| out.flush()).unwrap();
+    writeln!(out, "\n{line}")
+        .and_then(|()| out.flush())
+        .unwrap();
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 #[test]
 #[ignore = "it is a process that the other tests start and kill"]
 fn writes() {
-    let Some((kind, schema, run)) = told() else { return };
+    let Some((kind, schema, run)) = told() else {
+        return;
+    };
     runtime().block_on(async {
         let trunk = Trunk::open(kind, &schema).await;
         let mut tasks = tokio::task::JoinSet::new();
@@ -73,7 +89,9 @@ fn writes() {
 #[test]
 #[ignore = "it is a process that the other tests start and kill"]
 fn follows() {
-    let Some((kind, schema, mut at)) = told() else { return };
+    let Some((kind, schema, mut at)) = told() else {
+        return;
+    };
     runtime().block_on(async {
         let trunk = Trunk::open(kind, &schema).await;
         let mut hint = trunk.hint();
@@ -163,7 +181,14 @@ impl Crowd {
     fn start(&self, role: &'static str, slot: usize, number: u64) -> Member {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([role, "--exact", "--ignored", "--nocapture"])
-            .env(KIND, if self.kind == Kind::Naive { "naive" } else { "annals" })
+            .env(
+                KIND,
+                if self.kind == Kind::Naive {
+                    "naive"
+                } else {
+                    "annals"
+                },
+            )
             .env(SCHEMA, &self.schema)
             .env(NUMBER, number.to_string())
             .stdin(Stdio::null())
@@ -171,18 +196,29 @@ impl Crowd {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let (out, says) = (BufReader::new(child.stdout.take().unwrap()), self.says.clone());
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let says = self.says.clone();
         std::thread::spawn(move || {
             let mut out = out;
             let mut line = String::new();
             while out.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
                 // The last line may be cut off.
                 if let Some(whole) = line.strip_suffix('\n') {
-                    let _ = says.send(Said { role, slot, number, line: Some(whole.to_owned()) });
+                    let _ = says.send(Said {
+                        role,
+                        slot,
+                        number,
+                        line: Some(whole.to_owned()),
+                    });
                 }
                 line.clear();
             }
-            let _ = says.send(Said { role, slot, number, line: None });
+            let _ = says.send(Said {
+                role,
+                slot,
+                number,
+                line: None,
+            });
         });
         Member(child)
     }
@@ -190,9 +226,22 @@ impl Crowd {
     /// Takes in what is said until `until`. Answers with the process that ended, when one did before.
     fn listen(&mut self, until: Instant, trunk: &Trunk) -> Option<(&'static str, usize)> {
         loop {
-            match self.said.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Said { role, slot, line: None, .. }) => return Some((role, slot)),
-                Ok(Said { slot, number, line: Some(line), .. }) => self.hear(slot, number, &line, trunk),
+            match self
+                .said
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
+                Ok(Said {
+                    role,
+                    slot,
+                    line: None,
+                    ..
+                }) => return Some((role, slot)),
+                Ok(Said {
+                    slot,
+                    number,
+                    line: Some(line),
+                    ..
+                }) => self.hear(slot, number, &line, trunk),
                 Err(RecvTimeoutError::Timeout) => return None,
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
             }
@@ -200,12 +249,22 @@ impl Crowd {
     }
 
     fn hear(&mut self, slot: usize, number: u64, line: &str, trunk: &Trunk) {
-        if let Some((task, n)) = line.strip_prefix("acknowledged ").and_then(|numbers| numbers.split_once(' ')) {
-            let numbered = Numbered { run: number, task: task.parse().unwrap(), n: n.parse().unwrap() };
+        if let Some((task, n)) = line
+            .strip_prefix("acknowledged ")
+            .and_then(|numbers| numbers.split_once(' '))
+        {
+            let numbered = Numbered {
+                run: number,
+                task: task.parse().unwrap(),
+                n: n.parse().unwrap(),
+            };
             self.events += trunk.events_of(numbered);
             self.acknowledged.insert(numbered);
         } else if let Some(page) = Page::parse(line) {
-            assert_eq!(page.after, self.reached[slot], "subscriber {slot} went on somewhere else");
+            assert_eq!(
+                page.after, self.reached[slot],
+                "subscriber {slot} went on somewhere else"
+            );
             self.reached[slot] = page.last;
             self.pages.push(page);
         }
@@ -213,10 +272,18 @@ impl Crowd {
 
     /// Kills a process, takes in the rest of what it said, and starts its successor.
     fn kill(&mut self, role: &'static str, slot: usize, is_cold: bool, trunk: &Trunk) {
-        let members = if role == "writes" { &mut self.writers } else { &mut self.subscribers };
+        let members = if role == "writes" {
+            &mut self.writers
+        } else {
+            &mut self.subscribers
+        };
         members[slot].0.kill().unwrap();
         let ended = self.listen(Instant::now() + FOR_EVER, trunk);
-        assert_eq!(ended, Some((role, slot)), "a process ended that nobody killed");
+        assert_eq!(
+            ended,
+            Some((role, slot)),
+            "a process ended that nobody killed"
+        );
         if role == "writes" {
             self.writers[slot] = self.writer(slot);
         } else {
@@ -235,20 +302,32 @@ fn crowd(kind: Kind, events: u64) -> Wrong {
     let trunk = runtime.block_on(Trunk::open(kind, &schema.name));
     let began = Instant::now();
     let mut crowd = Crowd::gather(kind, &schema.name);
-    let (mut writers_killed, mut subscribers_killed, mut cold) = (0, 0, 0);
+    let mut writers_killed = 0;
+    let mut subscribers_killed = 0;
+    let mut cold = 0;
     while crowd.events < events {
         let writer = began + A_WRITER_IS_KILLED_EVERY * (writers_killed + 1);
         let subscriber = began + A_SUBSCRIBER_IS_KILLED_EVERY * (subscribers_killed + 1);
         let ended = crowd.listen(writer.min(subscriber), &trunk);
         assert_eq!(ended, None, "a process ended that nobody killed");
-        assert!(began.elapsed() < FOR_EVER, "only {} events in {:?}", crowd.events, began.elapsed());
+        assert!(
+            began.elapsed() < FOR_EVER,
+            "only {} events in {:?}",
+            crowd.events,
+            began.elapsed()
+        );
         if writer <= subscriber {
             crowd.kill("writes", writers_killed as usize % WRITERS, false, &trunk);
             writers_killed += 1;
         } else {
             // Every other one begins anew.
             let is_cold = subscribers_killed % 2 == 1;
-            crowd.kill("follows", subscribers_killed as usize % SUBSCRIBERS, is_cold, &trunk);
+            crowd.kill(
+                "follows",
+                subscribers_killed as usize % SUBSCRIBERS,
+                is_cold,
+                &trunk,
+            );
             subscribers_killed += 1;
             cold += u32::from(is_cold);
         }
@@ -266,13 +345,26 @@ fn crowd(kind: Kind, events: u64) -> Wrong {
     let end = truth.last().unwrap().position;
     while crowd.reached.iter().any(|&reached| reached < end) {
         crowd.listen(Instant::now() + Duration::from_millis(20), &trunk);
-        assert!(began.elapsed() < wrote + FOR_EVER, "subscribers reached {:?} of {end}", crowd.reached);
+        assert!(
+            began.elapsed() < wrote + FOR_EVER,
+            "subscribers reached {:?} of {end}",
+            crowd.reached
+        );
     }
     let wrong = judge(&truth, &crowd.pages);
 
-    let mut delays: Vec<i64> = crowd.pages.iter().flat_map(|page| &page.delays).copied().collect();
+    let mut delays: Vec<i64> = crowd
+        .pages
+        .iter()
+        .flat_map(|page| &page.delays)
+        .copied()
+        .collect();
     delays.sort_unstable();
-    let at = |share: usize| delays.get(delays.len() * share / 100).map_or(0.0, |&micros| micros as f64 / 1_000.0);
+    let at = |share: usize| {
+        delays
+            .get(delays.len() * share / 100)
+            .map_or(0.0, |&micros| micros as f64 / 1_000.0)
+    };
     println!(
         "{kind:?}: {} events acknowledged to {WRITERS} processes of {TASKS} tasks in {:.1} s, {} committed; {writers_killed} writers and \
          {subscribers_killed} of {SUBSCRIBERS} subscribers killed, {cold} of those began anew; {} pages delivered: {wrong:?}; from recorded to delivered, \
@@ -296,5 +388,8 @@ fn nothing_is_skipped_repeated_or_out_of_order_for_any_subscriber() {
 /// The same, with a head that everybody writes first.
 #[test]
 fn the_control_which_follows_the_highest_number_skips_events() {
-    assert!(crowd(Kind::Naive, 20_000).skipped > 0, "the test would not notice a skipped event");
+    assert!(
+        crowd(Kind::Naive, 20_000).skipped > 0,
+        "the test would not notice a skipped event"
+    );
 }

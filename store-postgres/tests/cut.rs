@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
 use annals_core::{
-    Acquired, AppendError, AtomicStreams, Checkpoint, Failure, GenerationSpec, Leases, Log, Partition, Position,
-    ReadRows, RowChange, RowsBy, ViewCommit, ViewStore,
+    Acquired, AppendError, AtomicStreams, Checkpoint, Failure, GenerationSpec, Leases, Log,
+    Partition, Position, ReadRows, RowChange, RowsBy, ViewCommit, ViewStore,
 };
 use annals_postgres::PostgresStore;
 use relay::Relay;
@@ -48,7 +48,9 @@ async fn appends(store: PostgresStore, task: u64, count: u64) -> Tried {
                     break;
                 }
                 Err(AppendError::Unknown(_)) => tried.unknown += 1,
-                Err(AppendError::Store(error)) if error.failure() == Failure::Unavailable => tried.refused += 1,
+                Err(AppendError::Store(error)) if error.failure() == Failure::Unavailable => {
+                    tried.refused += 1
+                }
                 Err(error) => panic!("{numbered:?}: {error:?}"),
             }
         }
@@ -67,7 +69,11 @@ async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
     let cuts = Arc::new(Cuts::one_in(CUT_EVERY));
     let mut opened = Vec::new();
     for _ in 0..stores {
-        opened.push(PostgresStore::connect_with(relay.options(&schema.name)).await.unwrap());
+        opened.push(
+            PostgresStore::connect_with(relay.options(&schema.name))
+                .await
+                .unwrap(),
+        );
     }
     let cutting = Arc::clone(&cuts);
     relay.choose(move || cutting.next());
@@ -86,7 +92,10 @@ async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
     }
 
     let found = check(&whole_log(&direct).await, &all.acknowledged);
-    assert_eq!(found, all.acknowledged, "something is there that was never acknowledged");
+    assert_eq!(
+        found, all.acknowledged,
+        "something is there that was never acknowledged"
+    );
     assert_eq!(found.len() as u64, count, "something was never resolved");
     let [before, meanwhile, after] = cuts.all();
     println!(
@@ -107,7 +116,10 @@ async fn nothing_is_lost_twice_or_unresolved_when_every_fifth_append_loses_its_c
     // Each store has one append at a time, so a request is an append.
     let cuts = cut(8, 1, 10_000).await;
     let [before, meanwhile, after] = cuts.all();
-    assert!(before + meanwhile + after >= 2_000 && before >= 1_000 && meanwhile >= 500 && after >= 500, "{cuts:?}");
+    assert!(
+        before + meanwhile + after >= 2_000 && before >= 1_000 && meanwhile >= 500 && after >= 500,
+        "{cuts:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,22 +129,40 @@ async fn appends_that_were_sent_together_are_resolved_apart_when_their_connectio
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_is_told_what_became_of_its_steps_and_leases_when_every_fifth_loses_its_connection() {
+async fn a_worker_is_told_what_became_of_its_steps_and_leases_when_every_fifth_loses_its_connection()
+ {
     let schema = Schema::new();
     drop(schema.store().await);
-    let relay =
-        Relay::start(|statement| [".take_step(", ".acquire_lease("].iter().any(|call| statement.contains(call))).await;
-    let store = PostgresStore::connect_with(relay.options(&schema.name)).await.unwrap();
-    let generation = store.begin_generation(GenerationSpec::new("cut", 1, store.id())).await.unwrap();
+    let relay = Relay::start(|statement| {
+        [".take_step(", ".acquire_lease("]
+            .iter()
+            .any(|call| statement.contains(call))
+    })
+    .await;
+    let store = PostgresStore::connect_with(relay.options(&schema.name))
+        .await
+        .unwrap();
+    let generation = store
+        .begin_generation(GenerationSpec::new("cut", 1, store.id()))
+        .await
+        .unwrap();
     let cuts = Arc::new(Cuts::one_in(CUT_EVERY));
     let cutting = Arc::clone(&cuts);
     relay.choose(move || cutting.next());
     let ttl = Duration::from_secs(3_600);
-    let change = |value: String| RowChange { key: "row".into(), value: Some(value.into()), indexed: Vec::new() };
+    let change = |value: String| RowChange {
+        key: "row".into(),
+        value: Some(value.into()),
+        indexed: Vec::new(),
+    };
     let mut told_twice = 0;
     for position in 1..=500_u64 {
         let lease = loop {
-            match store.acquire_lease(&generation.lease_name(0), "worker", ttl).await.unwrap() {
+            match store
+                .acquire_lease(&generation.lease_name(0), "worker", ttl)
+                .await
+                .unwrap()
+            {
                 Acquired::Granted(lease) => break lease,
                 // It was granted, and the answer was lost.
                 Acquired::Held(own) => {
@@ -142,16 +172,36 @@ async fn a_worker_is_told_what_became_of_its_steps_and_leases_when_every_fifth_l
                 }
             }
         };
-        let to = Checkpoint { position: Position::new(position), ..Checkpoint::start(0, Partition(0)) };
-        let mut step = ViewCommit::new(generation.id, lease.clone(), Position::new(position - 1), to);
+        let to = Checkpoint {
+            position: Position::new(position),
+            ..Checkpoint::start(0, Partition(0))
+        };
+        let mut step = ViewCommit::new(
+            generation.id,
+            lease.clone(),
+            Position::new(position - 1),
+            to,
+        );
         step.rows.push(change(position.to_string()));
         store.commit_view(step).await.unwrap();
         store.release_lease(&lease).await.unwrap();
     }
-    let page = store.read_rows(ReadRows::of(generation.id, RowsBy::Keys(vec!["row".into()]))).await.unwrap();
-    assert_eq!((page.rows[0].value.as_ref(), page.checkpoints[0].position), (&b"500"[..], Position::new(500)));
+    let page = store
+        .read_rows(ReadRows::of(
+            generation.id,
+            RowsBy::Keys(vec!["row".into()]),
+        ))
+        .await
+        .unwrap();
+    assert_eq!(
+        (page.rows[0].value.as_ref(), page.checkpoints[0].position),
+        (&b"500"[..], Position::new(500))
+    );
     let [before, meanwhile, after] = cuts.all();
-    assert!(before > 0 && meanwhile > 0 && after > 0 && told_twice > 0, "{cuts:?}, {told_twice} leases");
+    assert!(
+        before > 0 && meanwhile > 0 && after > 0 && told_twice > 0,
+        "{cuts:?}, {told_twice} leases"
+    );
     println!(
         "500 steps: cut before the server had them {before}, meanwhile {meanwhile}, with the answer on its way {after}"
     );

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use annals_core::conformance::drop_after;
 use annals_core::{
-    Acquired, Append, Checkpoint, CommitError, EventId, EventStore, Generation, GenerationSpec, Keeps, Lease, Leases,
-    Log, NewEvent, Partition, Position, ReadLog, ReadRows, ReadStream, RowChange, RowVersion, RowsBy, StreamId,
-    ViewCommit, ViewStore,
+    Acquired, Append, Checkpoint, CommitError, EventId, EventStore, Generation, GenerationSpec,
+    Keeps, Lease, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows, ReadStream,
+    RowChange, RowVersion, RowsBy, StreamId, ViewCommit, ViewStore,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
@@ -36,7 +36,13 @@ struct Worker {
 impl Worker {
     async fn on(store: &PostgresStore, generation: &Generation, slot: u16) -> Worker {
         let lease = acquire(store, &generation.lease_name(slot)).await;
-        Worker { store: store.clone(), generation: generation.clone(), slot, lease, told: Position::START }
+        Worker {
+            store: store.clone(),
+            generation: generation.clone(),
+            slot,
+            lease,
+            told: Position::START,
+        }
     }
 
     fn row(&self) -> String {
@@ -45,10 +51,18 @@ impl Worker {
 
     /// The step from one position to the next: the row says where it stands, and its past where it stood.
     fn step(&self, from: Position) -> ViewCommit {
-        let (position, value) = (from.next(), from.next().to_string());
-        let to = Checkpoint { position, ..Checkpoint::start(self.slot, Partition(0)) };
+        let position = from.next();
+        let value = from.next().to_string();
+        let to = Checkpoint {
+            position,
+            ..Checkpoint::start(self.slot, Partition(0))
+        };
         let mut step = ViewCommit::new(self.generation.id, self.lease.clone(), from, to);
-        step.rows.push(RowChange { key: self.row(), value: Some(value.into()), indexed: Vec::new() });
+        step.rows.push(RowChange {
+            key: self.row(),
+            value: Some(value.into()),
+            indexed: Vec::new(),
+        });
         if from > Position::START {
             step.versions.push(RowVersion {
                 key: self.row(),
@@ -63,13 +77,20 @@ impl Worker {
 
     async fn stands_at(&self) -> Position {
         let checkpoints = self.store.checkpoints(self.generation.id).await.unwrap();
-        checkpoints.iter().find(|of| of.slot == self.slot).map_or(Position::START, |of| of.position)
+        checkpoints
+            .iter()
+            .find(|of| of.slot == self.slot)
+            .map_or(Position::START, |of| of.position)
     }
 
     /// Takes a step and is cancelled; what became of it is found out by asking again. Says whether it was told itself.
     async fn cancelled_step(&mut self, polls: usize) -> bool {
         let from = self.stands_at().await;
-        assert!(from >= self.told, "it stands at {from} and was told {}", self.told);
+        assert!(
+            from >= self.told,
+            "it stands at {from} and was told {}",
+            self.told
+        );
         let told = drop_after(polls, self.store.commit_view(self.step(from))).await;
         if let Some(Ok(())) = told {
             self.told = from.next();
@@ -89,10 +110,18 @@ impl Worker {
     async fn cancelled_lease(&mut self, polls: usize, round: usize) -> bool {
         let name = self.generation.lease_name(self.slot);
         let is_answered = match round % 4 {
-            0 => drop_after(polls, self.store.renew_lease(&self.lease, TTL)).await.is_some(),
-            1 => drop_after(polls, self.store.leases("dropped")).await.is_some(),
-            2 => drop_after(polls, self.store.release_lease(&self.lease)).await.is_some(),
-            _ => drop_after(polls, self.store.acquire_lease(&name, "cancelled", TTL)).await.is_some(),
+            0 => drop_after(polls, self.store.renew_lease(&self.lease, TTL))
+                .await
+                .is_some(),
+            1 => drop_after(polls, self.store.leases("dropped"))
+                .await
+                .is_some(),
+            2 => drop_after(polls, self.store.release_lease(&self.lease))
+                .await
+                .is_some(),
+            _ => drop_after(polls, self.store.acquire_lease(&name, "cancelled", TTL))
+                .await
+                .is_some(),
         };
         // Whatever came of it: it can be had again.
         self.lease = acquire(&self.store, &name).await;
@@ -112,7 +141,8 @@ async fn acquire(store: &PostgresStore, name: &str) -> Lease {
 
 /// Follows the log from its beginning, as a subscriber does.
 async fn follow(store: &PostgresStore) {
-    let (mut hint, mut read) = (store.hint(), ReadLog::after(Position::START).limit(50));
+    let mut hint = store.hint();
+    let mut read = ReadLog::after(Position::START).limit(50);
     loop {
         hint.reset();
         let page = store.read(read.clone()).await.unwrap();
@@ -125,23 +155,32 @@ async fn follow(store: &PostgresStore) {
 
 /// What one task was told until enough of its calls were cancelled: the events that were acknowledged, and how many calls were answered.
 async fn cancelled(mut worker: Worker) -> (Vec<EventId>, usize) {
-    let (store, stream) = (worker.store.clone(), StreamId::new(format!("dropped-{}", worker.slot)).unwrap());
-    let (mut acknowledged, mut answered) = (Vec::new(), 0);
+    let store = worker.store.clone();
+    let stream = StreamId::new(format!("dropped-{}", worker.slot)).unwrap();
+    let mut acknowledged = Vec::new();
+    let mut answered = 0;
     for round in 0.. {
         if round - answered == CANCELLED {
             break;
         }
         let polls = 1 + round / 8 % AWAITS;
         answered += usize::from(match round % 8 {
-            0 => drop_after(polls, store.read(ReadLog::after(Position::START).limit(10))).await.is_some(),
-            1 => drop_after(polls, store.read_stream(ReadStream::of(stream.clone()))).await.is_some(),
-            2 => drop_after(polls, store.find(Partition(0), &[EventId::random()])).await.is_some(),
+            0 => drop_after(polls, store.read(ReadLog::after(Position::START).limit(10)))
+                .await
+                .is_some(),
+            1 => drop_after(polls, store.read_stream(ReadStream::of(stream.clone())))
+                .await
+                .is_some(),
+            2 => drop_after(polls, store.find(Partition(0), &[EventId::random()]))
+                .await
+                .is_some(),
             3 => drop_after(polls, follow(&store)).await.is_some(),
             4 => worker.cancelled_step(polls).await,
             5 => worker.cancelled_lease(polls, round / 8).await,
             _ => {
                 let event = NewEvent::json("thing.happened", b"{}".as_slice());
-                let append = drop_after(polls, store.append(Append::new(stream.clone(), [event]))).await;
+                let append =
+                    drop_after(polls, store.append(Append::new(stream.clone(), [event]))).await;
                 let known = append.map(|appended| appended.unwrap().last().id);
                 acknowledged.extend(known);
                 known.is_some()
@@ -157,13 +196,17 @@ async fn leave_nothing_open(readers: u32) {
     let (options, name) = schema.named(readers);
     let store = PostgresStore::connect_with(options).await.unwrap();
     let mut spec = GenerationSpec::new("dropped", 1, store.id());
-    (spec.slots, spec.keeps) = (TASKS, Keeps::History);
+    spec.slots = TASKS;
+    spec.keeps = Keeps::History;
     let generation = store.begin_generation(spec).await.unwrap();
     let mut tasks = Vec::new();
     for slot in 0..TASKS {
-        tasks.push(tokio::spawn(cancelled(Worker::on(&store, &generation, slot).await)));
+        tasks.push(tokio::spawn(cancelled(
+            Worker::on(&store, &generation, slot).await,
+        )));
     }
-    let (mut acknowledged, mut answered) = (Vec::new(), 0);
+    let mut acknowledged = Vec::new();
+    let mut answered = 0;
     for task in tasks {
         let (told, count) = task.await.unwrap();
         acknowledged.extend(told);
@@ -171,11 +214,19 @@ async fn leave_nothing_open(readers: u32) {
     }
     // Everything that was handed over comes before this one.
     let last = NewEvent::json("thing.happened", b"{}".as_slice());
-    let last = store.append(Append::new(StreamId::new("last-1").unwrap(), [last])).await.unwrap().last().position;
+    let last = store
+        .append(Append::new(StreamId::new("last-1").unwrap(), [last]))
+        .await
+        .unwrap()
+        .last()
+        .position;
     let mut observer = connection().await;
-    let open =
-        "select count(*) from pg_stat_activity where application_name = $1 and state like 'idle in transaction%'";
-    let open: i64 = sqlx::query_scalar(open).bind(&name).fetch_one(&mut observer).await.unwrap();
+    let open = "select count(*) from pg_stat_activity where application_name = $1 and state like 'idle in transaction%'";
+    let open: i64 = sqlx::query_scalar(open)
+        .bind(&name)
+        .fetch_one(&mut observer)
+        .await
+        .unwrap();
     assert_eq!(open, 0, "a connection was left in a transaction");
 
     let mut stored = Vec::new();
@@ -183,19 +234,34 @@ async fn leave_nothing_open(readers: u32) {
     while read.after < last {
         let page = store.read(read.clone()).await.unwrap();
         read.after = page.scanned;
-        stored.extend(page.events.into_iter().map(|event| (event.position.get(), event.id)));
+        stored.extend(
+            page.events
+                .into_iter()
+                .map(|event| (event.position.get(), event.id)),
+        );
     }
-    assert!(stored.iter().map(|(position, _)| *position).eq(1..=stored.len() as u64));
+    assert!(
+        stored
+            .iter()
+            .map(|(position, _)| *position)
+            .eq(1..=stored.len() as u64)
+    );
     let stored: HashSet<EventId> = stored.into_iter().map(|(_, id)| id).collect();
     assert!(!acknowledged.is_empty() && acknowledged.iter().all(|id| stored.contains(id)));
 
     let everything = RowsBy::KeyRange(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-    let page = store.read_rows(ReadRows::of(generation.id, everything)).await.unwrap();
+    let page = store
+        .read_rows(ReadRows::of(generation.id, everything))
+        .await
+        .unwrap();
     assert_eq!(page.rows.len(), usize::from(TASKS));
     for (row, at) in page.rows.iter().zip(&page.checkpoints) {
         assert_eq!(row.value, at.position.to_string(), "{}", row.key);
         let whole = (Position::START, at.position);
-        let versions = store.row_versions(generation.id, &row.key, whole, 10_000).await.unwrap();
+        let versions = store
+            .row_versions(generation.id, &row.key, whole, 10_000)
+            .await
+            .unwrap();
         assert_eq!(versions.len() as u64, at.position.get() - 1, "{}", row.key);
     }
     println!(

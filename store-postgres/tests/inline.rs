@@ -7,9 +7,9 @@ mod server;
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, Append, AppendError, Checkpoint, CommitError, EventStore, Expected, Generation, GenerationSpec,
-    InlineViews, Lease, Leases, Log, NewEvent, Partition, Position, PreparedRow, ReadRows, RowChange, RowStep, RowsBy,
-    StreamId, Version, ViewCommit, ViewStore,
+    Acquired, Append, AppendError, Checkpoint, CommitError, EventStore, Expected, Generation,
+    GenerationSpec, InlineViews, Lease, Leases, Log, NewEvent, Partition, Position, PreparedRow,
+    ReadRows, RowChange, RowStep, RowsBy, StreamId, Version, ViewCommit, ViewStore,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
@@ -21,7 +21,9 @@ const TTL: Duration = Duration::from_secs(3_600);
 
 /// What nobody and nothing may hold up.
 async fn soon<T>(answer: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENT, answer).await.expect("it waits for somebody else")
+    tokio::time::timeout(PATIENT, answer)
+        .await
+        .expect("it waits for somebody else")
 }
 
 /// A view, who works on it, and a connection that takes no part in it.
@@ -37,14 +39,27 @@ struct Ground {
 impl Ground {
     async fn of(inline: bool, indexes: &[&str]) -> Ground {
         let schema = Schema::new();
-        let store = PostgresStore::connect_with(schema.options().statement_timeout(PATIENT * 2)).await.unwrap();
+        let store = PostgresStore::connect_with(schema.options().statement_timeout(PATIENT * 2))
+            .await
+            .unwrap();
         let mut spec = GenerationSpec::new("balances", 1, store.id());
         spec.inline = inline;
         spec.indexes = indexes.iter().map(|name| (*name).to_owned()).collect();
         let generation = store.begin_generation(spec).await.unwrap();
-        let asked = store.acquire_lease(&generation.lease_name(0), "worker-a", TTL).await.unwrap();
-        let Acquired::Granted(lease) = asked else { panic!("{asked:?}") };
-        Ground { store, generation, lease, other: connection().await, schema }
+        let asked = store
+            .acquire_lease(&generation.lease_name(0), "worker-a", TTL)
+            .await
+            .unwrap();
+        let Acquired::Granted(lease) = asked else {
+            panic!("{asked:?}")
+        };
+        Ground {
+            store,
+            generation,
+            lease,
+            other: connection().await,
+            schema,
+        }
     }
 
     /// Appends an event behind a version of the stream of a key, with its row.
@@ -62,28 +77,46 @@ impl Ground {
 
     /// Takes the row of a key, and of an inline view from nothing to the first event of its stream, in a step from the start.
     fn step(&self, key: &str) -> JoinHandle<Result<(), CommitError>> {
-        let to = Checkpoint { position: Position::new(1), ..Checkpoint::start(0, Partition(0)) };
+        let to = Checkpoint {
+            position: Position::new(1),
+            ..Checkpoint::start(0, Partition(0))
+        };
         let mut step = ViewCommit::new(self.generation.id, self.lease.clone(), Position::START, to);
         let indexed = self.generation.spec.indexes.clone();
-        step.rows = vec![RowChange { key: key.into(), value: Some("by the step".into()), indexed }];
+        step.rows = vec![RowChange {
+            key: key.into(),
+            value: Some("by the step".into()),
+            indexed,
+        }];
         if self.generation.spec.inline {
-            step.stands = vec![RowStep { key: key.into(), from: Version::NONE, to: Version::FIRST }];
+            step.stands = vec![RowStep {
+                key: key.into(),
+                from: Version::NONE,
+                to: Version::FIRST,
+            }];
         }
         let store = self.store.clone();
         tokio::spawn(async move { store.commit_view(step).await })
     }
 
     async fn run(&mut self, statements: &str) {
-        sqlx::raw_sql(self.schema.sql(statements)).execute(&mut self.other).await.unwrap();
+        sqlx::raw_sql(self.schema.sql(statements))
+            .execute(&mut self.other)
+            .await
+            .unwrap();
     }
 
     async fn count(&self, select: &str) -> i64 {
-        sqlx::query_scalar(self.schema.sql(select)).fetch_one(&mut connection().await).await.unwrap()
+        sqlx::query_scalar(self.schema.sql(select))
+            .fetch_one(&mut connection().await)
+            .await
+            .unwrap()
     }
 
     /// Waits until it is so.
     async fn until(&self, question: &str) {
-        let (asked, mut observer) = (self.schema.sql(question).0, connection().await);
+        let asked = self.schema.sql(question).0;
+        let mut observer = connection().await;
         soon(async {
             while !sqlx::query_scalar::<_, bool>(sqlx::AssertSqlSafe(asked.clone()))
                 .fetch_one(&mut observer)
@@ -107,8 +140,16 @@ impl Ground {
 
     /// Where the row of a key stands, and its value.
     async fn standing(&self, key: &str) -> Option<(u64, String)> {
-        let found = self.store.read_standing(self.generation.id, &[key.to_owned()]).await.unwrap().pop()?;
-        Some((found.at.get(), String::from_utf8(found.value.unwrap().to_vec()).unwrap()))
+        let found = self
+            .store
+            .read_standing(self.generation.id, &[key.to_owned()])
+            .await
+            .unwrap()
+            .pop()?;
+        Some((
+            found.at.get(),
+            String::from_utf8(found.value.unwrap().to_vec()).unwrap(),
+        ))
     }
 }
 
@@ -117,7 +158,14 @@ async fn an_append_waits_for_no_step_that_has_hold_of_its_row_and_leaves_the_row
     let mut ground = Ground::of(true, &[]).await;
     ground.append("other", 0).await.unwrap().unwrap();
     let stream = StreamId::new("account-1").unwrap();
-    ground.store.append(Append::new(stream, [NewEvent::json("account.deposited", "0")])).await.unwrap();
+    ground
+        .store
+        .append(Append::new(
+            stream,
+            [NewEvent::json("account.deposited", "0")],
+        ))
+        .await
+        .unwrap();
     // The step has written everything, and does not come to the end of its commit.
     ground
         .run(
@@ -139,18 +187,35 @@ async fn an_append_waits_for_no_step_that_has_hold_of_its_row_and_leaves_the_row
     assert_eq!(soon(ground.append("other", 1)).await.unwrap().unwrap(), 4);
     assert_eq!(soon(ground.append("new", 0)).await.unwrap().unwrap(), 5);
     assert_eq!(ground.standing("1").await, None);
-    assert_eq!(ground.standing("other").await, Some((2, "by the append at 2".into())));
-    assert_eq!(ground.standing("new").await, Some((1, "by the append at 1".into())));
-    ground.run("select pg_advisory_unlock('annals.view_checkpoint'::regclass::oid::bigint)").await;
+    assert_eq!(
+        ground.standing("other").await,
+        Some((2, "by the append at 2".into()))
+    );
+    assert_eq!(
+        ground.standing("new").await,
+        Some((1, "by the append at 1".into()))
+    );
+    ground
+        .run("select pg_advisory_unlock('annals.view_checkpoint'::regclass::oid::bigint)")
+        .await;
     soon(step).await.unwrap().unwrap();
     assert_eq!(ground.standing("1").await, Some((1, "by the step".into())));
 }
 
 /// What is left of a generation that was dropped, when all is cleared away that is seen.
 async fn nothing_is_left(ground: &Ground) {
-    ground.until("select not exists (select from annals.view_generation)").await;
-    assert_eq!(ground.count("select count(*) from annals.view_stand").await, 0, "a place in a generation that is gone");
-    assert_eq!(ground.count("select count(*) from annals.view_row").await, 0);
+    ground
+        .until("select not exists (select from annals.view_generation)")
+        .await;
+    assert_eq!(
+        ground.count("select count(*) from annals.view_stand").await,
+        0,
+        "a place in a generation that is gone"
+    );
+    assert_eq!(
+        ground.count("select count(*) from annals.view_row").await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -162,7 +227,9 @@ async fn a_generation_that_is_dropped_while_places_are_made_in_it_leaves_none_be
     ] {
         let mut ground = Ground::of(true, &[]).await;
         let id = ground.generation.id;
-        let make = make.replace("ID", &id.to_string()).replace("LEASE", &ground.lease.name);
+        let make = make
+            .replace("ID", &id.to_string())
+            .replace("LEASE", &ground.lease.name);
         ground.run(&format!("begin; {make}")).await;
         let store = ground.store.clone();
         let dropping = tokio::spawn(async move { store.drop_generation(id).await });
@@ -181,18 +248,31 @@ async fn a_generation_that_is_dropped_while_places_are_made_in_it_leaves_none_be
 }
 
 #[tokio::test]
-async fn places_are_not_made_in_a_generation_that_is_being_dropped_and_appends_do_not_wait_for_that() {
+async fn places_are_not_made_in_a_generation_that_is_being_dropped_and_appends_do_not_wait_for_that()
+ {
     let mut ground = Ground::of(true, &[]).await;
-    let (id, name) = (ground.generation.id, ground.lease.name.clone());
-    ground.run(&format!("begin; select annals.drop_generation({id}, array[convert_to('{name}', 'utf8')])")).await;
+    let id = ground.generation.id;
+    let name = ground.lease.name.clone();
+    ground
+        .run(&format!(
+            "begin; select annals.drop_generation({id}, array[convert_to('{name}', 'utf8')])"
+        ))
+        .await;
     assert_eq!(soon(ground.append("1", 0)).await.unwrap().unwrap(), 1);
     let step = ground.step("2");
     ground.until_waits("make_stands_of_step").await;
     ground.run("commit").await;
     let gone = soon(step).await.unwrap().unwrap_err();
-    assert!(matches!(gone, CommitError::Gone(of) if of == id), "{gone:?}");
+    assert!(
+        matches!(gone, CommitError::Gone(of) if of == id),
+        "{gone:?}"
+    );
     // What wakes those who clear away in this process.
-    let other = ground.store.begin_generation(GenerationSpec::new("others", 1, ground.store.id())).await.unwrap();
+    let other = ground
+        .store
+        .begin_generation(GenerationSpec::new("others", 1, ground.store.id()))
+        .await
+        .unwrap();
     ground.store.drop_generation(other.id).await.unwrap();
     nothing_is_left(&ground).await;
 }
@@ -203,12 +283,18 @@ async fn a_step_whose_row_another_slot_writes_at_the_same_moment_is_taken_behind
         let mut ground = Ground::of(false, indexes).await;
         let id = ground.generation.id;
         let insert = "insert into annals.view_row (generation, key, value) values";
-        ground.run(&format!("begin; {insert} ({id}, 'row', 'first')")).await;
+        ground
+            .run(&format!("begin; {insert} ({id}, 'row', 'first')"))
+            .await;
         let step = ground.step("row");
         ground.until_waits("take_step").await;
         ground.run("commit").await;
         soon(step).await.unwrap().unwrap();
-        let page = ground.store.read_rows(ReadRows::of(id, RowsBy::Keys(vec!["row".into()]))).await.unwrap();
+        let page = ground
+            .store
+            .read_rows(ReadRows::of(id, RowsBy::Keys(vec!["row".into()])))
+            .await
+            .unwrap();
         assert_eq!(page.rows[0].value.as_ref(), b"by the step");
     }
 }

@@ -7,8 +7,8 @@ mod server;
 use std::time::Duration;
 
 use annals_core::{
-    Append, AppendError, EventId, EventStore, Failure, Log, NewEvent, Partition, Position, ReadLog, RecordedEvent,
-    StreamId,
+    Append, AppendError, EventId, EventStore, Failure, Log, NewEvent, Partition, Position, ReadLog,
+    RecordedEvent, StreamId,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
@@ -25,7 +25,8 @@ async fn append(store: &PostgresStore, stream: &str, n: usize) -> u64 {
 }
 
 async fn log(store: &PostgresStore) -> Vec<RecordedEvent> {
-    let (mut all, mut read) = (Vec::new(), ReadLog::after(Position::START));
+    let mut all = Vec::new();
+    let mut read = ReadLog::after(Position::START);
     loop {
         let page = store.read(read.clone()).await.unwrap();
         all.extend(page.events);
@@ -37,7 +38,11 @@ async fn log(store: &PostgresStore) -> Vec<RecordedEvent> {
 }
 
 async fn positions(store: &PostgresStore) -> Vec<u64> {
-    log(store).await.iter().map(|event| event.position.get()).collect()
+    log(store)
+        .await
+        .iter()
+        .map(|event| event.position.get())
+        .collect()
 }
 
 async fn head(store: &PostgresStore) -> u64 {
@@ -74,11 +79,18 @@ async fn waiting_for_their_turn(schema: &Schema, count: i64) {
     let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and classid = 1095650892
         and objid = 'annals.event'::regclass::oid";
     let reached = async {
-        while sqlx::query_scalar::<_, i64>(schema.sql(waiting)).fetch_one(&mut observer).await.unwrap() < count {
+        while sqlx::query_scalar::<_, i64>(schema.sql(waiting))
+            .fetch_one(&mut observer)
+            .await
+            .unwrap()
+            < count
+        {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), reached).await.expect("nobody waits");
+    tokio::time::timeout(Duration::from_secs(60), reached)
+        .await
+        .expect("nobody waits");
 }
 
 #[tokio::test]
@@ -100,7 +112,11 @@ async fn what_began_first_and_commits_last_is_not_passed_by() {
     run(&mut other, "commit").await;
     assert_eq!(appending.await.unwrap(), 3);
     assert_eq!(positions(&store).await, [1, 2, 3]);
-    let streams: Vec<_> = log(&store).await.into_iter().map(|event| event.stream.to_string()).collect();
+    let streams: Vec<_> = log(&store)
+        .await
+        .into_iter()
+        .map(|event| event.stream.to_string())
+        .collect();
     assert_eq!(streams, ["mine-1", "other-1", "mine-1"]);
 }
 
@@ -132,9 +148,15 @@ async fn a_commit_between_two_looks_of_a_reader_is_in_the_second_and_not_half_in
         );
         let () = committed;
         // Whenever it committed: the head of the page and its events are of one moment.
-        assert_eq!(reading.events.len() as u64, reading.head.visible.get() - before.scanned.get());
+        assert_eq!(
+            reading.events.len() as u64,
+            reading.head.visible.get() - before.scanned.get()
+        );
         let rest = store.read(ReadLog::after(reading.scanned)).await.unwrap();
-        assert_eq!(before.events.len() + reading.events.len() + rest.events.len(), round as usize);
+        assert_eq!(
+            before.events.len() + reading.events.len() + rest.events.len(),
+            round as usize
+        );
     }
 }
 
@@ -146,13 +168,19 @@ async fn an_unrelated_transaction_with_a_snapshot_delays_nobody() {
     let mut unrelated = connection().await;
     // It has a snapshot and a transaction id, and is older than everything that follows.
     run(&mut unrelated, "begin isolation level repeatable read").await;
-    sqlx::raw_sql(schema.sql("create table annals.unrelated (n integer); select count(*) from annals.event"))
-        .execute(&mut unrelated)
-        .await
-        .unwrap();
+    sqlx::raw_sql(
+        schema.sql("create table annals.unrelated (n integer); select count(*) from annals.event"),
+    )
+    .execute(&mut unrelated)
+    .await
+    .unwrap();
     for n in 1..50 {
         assert_eq!(append(&store, "mine-1", n).await, n as u64 + 1);
-        assert_eq!(head(&store).await, n as u64 + 1, "what is acknowledged is seen at once");
+        assert_eq!(
+            head(&store).await,
+            n as u64 + 1,
+            "what is acknowledged is seen at once"
+        );
     }
     assert_eq!(positions(&store).await, (1..=50).collect::<Vec<_>>());
     run(&mut unrelated, "rollback").await;
@@ -161,11 +189,16 @@ async fn an_unrelated_transaction_with_a_snapshot_delays_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn processes_that_append_at_once_share_one_dense_order_that_a_tail_sees_once() {
     let schema = Schema::new();
-    let stores = [schema.store().await, schema.store().await, schema.store().await];
+    let stores = [
+        schema.store().await,
+        schema.store().await,
+        schema.store().await,
+    ];
     let tail = {
         let store = schema.store().await;
         tokio::spawn(async move {
-            let (mut seen, mut hint) = (Vec::new(), store.hint());
+            let mut seen = Vec::new();
+            let mut hint = store.hint();
             let mut read = ReadLog::after(Position::START).limit(7);
             while seen.len() < 3 * 8 * 25 {
                 let page = store.read(read.clone()).await.unwrap();
@@ -173,7 +206,11 @@ async fn processes_that_append_at_once_share_one_dense_order_that_a_tail_sees_on
                 if page.events.is_empty() {
                     hint.wait(Duration::from_millis(50)).await;
                 }
-                seen.extend(page.events.into_iter().map(|event| (event.position.get(), event.id, event.recorded_at)));
+                seen.extend(
+                    page.events
+                        .into_iter()
+                        .map(|event| (event.position.get(), event.id, event.recorded_at)),
+                );
             }
             seen
         })
@@ -185,7 +222,11 @@ async fn processes_that_append_at_once_share_one_dense_order_that_a_tail_sees_on
             writers.push(tokio::spawn(async move {
                 for n in 0..25 {
                     // Every other one goes to a stream that all processes write to.
-                    let stream = if n % 2 == 0 { "shared-1".into() } else { format!("own-{process}-{task}") };
+                    let stream = if n % 2 == 0 {
+                        "shared-1".into()
+                    } else {
+                        format!("own-{process}-{task}")
+                    };
                     append(&store, &stream, n).await;
                 }
             }));
@@ -195,7 +236,12 @@ async fn processes_that_append_at_once_share_one_dense_order_that_a_tail_sees_on
         writer.await.unwrap();
     }
     let seen = tail.await.unwrap();
-    assert_eq!(seen.iter().map(|(position, ..)| *position).collect::<Vec<_>>(), (1..=600).collect::<Vec<_>>());
+    assert_eq!(
+        seen.iter()
+            .map(|(position, ..)| *position)
+            .collect::<Vec<_>>(),
+        (1..=600).collect::<Vec<_>>()
+    );
     assert!(seen.is_sorted_by_key(|(.., recorded_at)| *recorded_at));
     let mut ids: Vec<EventId> = seen.into_iter().map(|(_, id, _)| id).collect();
     ids.sort();
@@ -224,7 +270,8 @@ async fn connections_that_are_cut_off_lose_nothing_and_repeat_nothing() {
     let count = watch::Sender::new(0);
     let writers: Vec<_> = (0..16)
         .map(|writer| {
-            let (store, count) = (store.clone(), count.clone());
+            let store = store.clone();
+            let count = count.clone();
             tokio::spawn(async move {
                 let mut acknowledged = Vec::new();
                 for n in 0..40 {
@@ -239,14 +286,25 @@ async fn connections_that_are_cut_off_lose_nothing_and_repeat_nothing() {
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1";
     let mut counted = count.subscribe();
     for acknowledged in (0..16 * 40).step_by(8) {
-        counted.wait_for(|count| *count >= acknowledged).await.unwrap();
-        sqlx::query(cut).bind(&name).execute(&mut axe).await.unwrap();
+        counted
+            .wait_for(|count| *count >= acknowledged)
+            .await
+            .unwrap();
+        sqlx::query(cut)
+            .bind(&name)
+            .execute(&mut axe)
+            .await
+            .unwrap();
     }
     let mut acknowledged = Vec::new();
     for writer in writers {
         acknowledged.extend(writer.await.unwrap());
     }
-    let mut stored: Vec<EventId> = log(&schema.store().await).await.iter().map(|event| event.id).collect();
+    let mut stored: Vec<EventId> = log(&schema.store().await)
+        .await
+        .iter()
+        .map(|event| event.id)
+        .collect();
     acknowledged.sort();
     stored.sort();
     assert_eq!(acknowledged, stored);
@@ -259,7 +317,10 @@ async fn scans(schema: &Schema, rows: i64) -> i64 {
             (select n_tup_ins from pg_stat_user_tables where relid = 'annals.event'::regclass),
             (select sum(seq_scan)::bigint from pg_stat_user_tables where relid in ('annals.event'::regclass, 'annals.stream'::regclass))";
     loop {
-        let (inserted, scans): (i64, i64) = sqlx::query_as(schema.sql(counted)).fetch_one(&mut observer).await.unwrap();
+        let (inserted, scans): (i64, i64) = sqlx::query_as(schema.sql(counted))
+            .fetch_one(&mut observer)
+            .await
+            .unwrap();
         if inserted >= rows {
             return scans;
         }
@@ -273,7 +334,8 @@ async fn writers_that_begin_with_an_empty_log_never_look_through_all_of_it() {
     // The server counts what a connection did at the latest when it ends.
     append(&schema.store().await, "begun-1", 0).await;
     let before = scans(&schema, 1).await;
-    let (a, b) = (schema.store().await, schema.store().await);
+    let a = schema.store().await;
+    let b = schema.store().await;
     // More often than the server plans a statement anew before it keeps a plan.
     for n in 0..40 {
         for (store, name) in [(&a, "a-1"), (&b, "b-1"), (&a, "both-1"), (&b, "both-1")] {

@@ -11,13 +11,17 @@ use server::{Schema, connection};
 #[tokio::test]
 async fn a_schema_is_made_once_however_many_open_it_at_once() {
     let schema = Schema::new();
-    let opening: Vec<_> = (0..8).map(|_| tokio::spawn(PostgresStore::connect_with(schema.options()))).collect();
+    let opening: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(PostgresStore::connect_with(schema.options())))
+        .collect();
     for opened in opening {
         opened.await.unwrap().unwrap();
     }
     let mut connection = connection().await;
-    let logs: i64 =
-        sqlx::query_scalar(schema.sql("select count(*) from annals.log")).fetch_one(&mut connection).await.unwrap();
+    let logs: i64 = sqlx::query_scalar(schema.sql("select count(*) from annals.log"))
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
     assert_eq!(logs, 1);
 }
 
@@ -26,8 +30,13 @@ async fn tables_of_a_newer_program_are_refused() {
     let schema = Schema::new();
     schema.store().await;
     let newer = schema.sql("insert into annals.migration (version, applied_at) values (1000, 0)");
-    sqlx::raw_sql(newer).execute(&mut connection().await).await.unwrap();
-    let error = PostgresStore::connect_with(schema.options()).await.unwrap_err();
+    sqlx::raw_sql(newer)
+        .execute(&mut connection().await)
+        .await
+        .unwrap();
+    let error = PostgresStore::connect_with(schema.options())
+        .await
+        .unwrap_err();
     assert_eq!(error.failure(), Failure::Incompatible);
     assert!(error.to_string().contains("version 1000"), "{error}");
 }
@@ -35,12 +44,17 @@ async fn tables_of_a_newer_program_are_refused() {
 #[tokio::test]
 async fn tables_that_are_not_there_are_only_made_when_that_was_asked_for() {
     let schema = Schema::new();
-    for options in [schema.options().without_migration(), schema.options().read_only()] {
+    for options in [
+        schema.options().without_migration(),
+        schema.options().read_only(),
+    ] {
         let error = PostgresStore::connect_with(options).await.unwrap_err();
         assert_eq!(error.failure(), Failure::Incompatible);
     }
     PostgresStore::migrate(schema.options()).await.unwrap();
-    PostgresStore::connect_with(schema.options().without_migration()).await.unwrap();
+    PostgresStore::connect_with(schema.options().without_migration())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -50,19 +64,38 @@ async fn a_session_that_would_lose_acknowledged_events_is_refused_unless_that_wa
         let url = format!(
             "{}{}options[synchronous_commit]={weak}",
             server::url(),
-            if server::url().contains('?') { "&" } else { "?" }
+            if server::url().contains('?') {
+                "&"
+            } else {
+                "?"
+            }
         );
-        let options = url.parse::<annals_postgres::Options>().unwrap().schema(&schema.name).unwrap();
-        let error = PostgresStore::connect_with(options.clone()).await.unwrap_err();
+        let options = url
+            .parse::<annals_postgres::Options>()
+            .unwrap()
+            .schema(&schema.name)
+            .unwrap();
+        let error = PostgresStore::connect_with(options.clone())
+            .await
+            .unwrap_err();
         assert_eq!(error.failure(), Failure::Invalid);
-        assert!(error.to_string().contains(&format!("synchronous_commit={weak}")), "{error}");
-        PostgresStore::connect_with(options.relaxed_durability()).await.unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("synchronous_commit={weak}")),
+            "{error}"
+        );
+        PostgresStore::connect_with(options.relaxed_durability())
+            .await
+            .unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable_and_a_database_that_is_not_there_is_invalid() {
-    let error = PostgresStore::connect("postgres://nobody@127.0.0.1:1/nothing").await.unwrap_err();
+    let error = PostgresStore::connect("postgres://nobody@127.0.0.1:1/nothing")
+        .await
+        .unwrap_err();
     assert_eq!(error.failure(), Failure::Unavailable);
     let server: sqlx::postgres::PgConnectOptions = server::url().parse().unwrap();
     let elsewhere = annals_postgres::Options::new(server.database("annals_is_not_there"));

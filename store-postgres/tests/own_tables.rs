@@ -10,8 +10,8 @@ use std::time::Duration;
 use annals_core::chrono::TimeDelta;
 use annals_core::conformance::TablesFixture;
 use annals_core::{
-    Acquired, Checkpoint, Clock, CommitError, Failure, Generation, GenerationSpec, Lease, Leases, Log, ManualClock,
-    OwnTables, Partition, Position, StoreError, TableWork, ViewCommit, ViewStore,
+    Acquired, Checkpoint, Clock, CommitError, Failure, Generation, GenerationSpec, Lease, Leases,
+    Log, ManualClock, OwnTables, Partition, Position, StoreError, TableWork, ViewCommit, ViewStore,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use async_trait::async_trait;
@@ -25,17 +25,26 @@ impl TablesFixture for Schema {
     type Store = PostgresStore;
 
     async fn open(&self) -> PostgresStore {
-        PostgresStore::connect_with(server::options_within(&self.name)).await.unwrap()
+        PostgresStore::connect_with(server::options_within(&self.name))
+            .await
+            .unwrap()
     }
 
     async fn run(connection: &mut PgConnection, statements: &str) -> Result<(), String> {
         let statements = AssertSqlSafe(statements.to_owned());
-        sqlx::raw_sql(statements).execute(connection).await.map(drop).map_err(|error| error.to_string())
+        sqlx::raw_sql(statements)
+            .execute(connection)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 
     async fn rows(&self, _: &PostgresStore, table: &str) -> Option<i64> {
         let count = self.sql(&format!("select count(*) from annals.{table}"));
-        sqlx::query_scalar(count).fetch_one(&mut connection().await).await.ok()
+        sqlx::query_scalar(count)
+            .fetch_one(&mut connection().await)
+            .await
+            .ok()
     }
 }
 
@@ -51,21 +60,38 @@ struct Slow {
 #[async_trait]
 impl<S: Send + 'static> TableWork<PgConnection, S> for Slow {
     async fn run(&mut self, connection: &mut PgConnection, _: &mut S) -> Result<(), StoreError> {
-        sqlx::raw_sql(AssertSqlSafe(self.statements[0].clone())).execute(&mut *connection).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(self.statements[0].clone()))
+            .execute(&mut *connection)
+            .await
+            .unwrap();
         let _ = self.began.take().unwrap().send(());
         // It goes on, too, when nobody is there to tell it.
         let _ = self.goes_on.take().unwrap().await;
         // Whoever works where the connection was ended is told of it at the end.
-        let _ = sqlx::raw_sql(AssertSqlSafe(self.statements[1].clone())).execute(connection).await;
+        let _ = sqlx::raw_sql(AssertSqlSafe(self.statements[1].clone()))
+            .execute(connection)
+            .await;
         Ok(())
     }
 }
 
 /// Work of these statements, what tells that it began, and what lets it go on.
-fn slow(schema: &Schema, statements: [&str; 2]) -> (Box<Slow>, oneshot::Receiver<()>, oneshot::Sender<()>) {
-    let ((began, has_begun), (go_on, goes_on)) = (oneshot::channel(), oneshot::channel());
+fn slow(
+    schema: &Schema,
+    statements: [&str; 2],
+) -> (Box<Slow>, oneshot::Receiver<()>, oneshot::Sender<()>) {
+    let (began, has_begun) = oneshot::channel();
+    let (go_on, goes_on) = oneshot::channel();
     let statements = statements.map(|statement| schema.sql(statement).0);
-    (Box::new(Slow { statements, began: Some(began), goes_on: Some(goes_on) }), has_begun, go_on)
+    (
+        Box::new(Slow {
+            statements,
+            began: Some(began),
+            goes_on: Some(goes_on),
+        }),
+        has_begun,
+        go_on,
+    )
 }
 
 /// Work that need not be let go on.
@@ -83,17 +109,38 @@ struct Slot {
 
 impl Slot {
     async fn new(timeout: Duration) -> Slot {
-        let (schema, clock) = (Schema::new(), Arc::new(ManualClock::default()));
-        let options = schema.options().clock(Arc::clone(&clock) as Arc<dyn Clock>).statement_timeout(timeout);
+        let schema = Schema::new();
+        let clock = Arc::new(ManualClock::default());
+        let options = schema
+            .options()
+            .clock(Arc::clone(&clock) as Arc<dyn Clock>)
+            .statement_timeout(timeout);
         let store = PostgresStore::connect_with(options).await.unwrap();
-        let generation = store.begin_generation(GenerationSpec::new("totals", 1, store.id())).await.unwrap();
-        let create = schema.sql("create table annals.totals (n integer); insert into annals.totals values (0)");
-        sqlx::raw_sql(create).execute(&mut connection().await).await.unwrap();
-        Slot { schema, store, clock, generation }
+        let generation = store
+            .begin_generation(GenerationSpec::new("totals", 1, store.id()))
+            .await
+            .unwrap();
+        let create = schema
+            .sql("create table annals.totals (n integer); insert into annals.totals values (0)");
+        sqlx::raw_sql(create)
+            .execute(&mut connection().await)
+            .await
+            .unwrap();
+        Slot {
+            schema,
+            store,
+            clock,
+            generation,
+        }
     }
 
     async fn lease(&self, owner: &str) -> Lease {
-        match self.store.acquire_lease(&self.generation.lease_name(0), owner, TTL).await.unwrap() {
+        match self
+            .store
+            .acquire_lease(&self.generation.lease_name(0), owner, TTL)
+            .await
+            .unwrap()
+        {
             Acquired::Granted(lease) => lease,
             Acquired::Held(other) => panic!("{other:?}"),
         }
@@ -101,15 +148,21 @@ impl Slot {
 
     /// A step from the start to the first position, begun.
     fn step(&self, lease: &Lease, work: Box<Slow>) -> JoinHandle<Result<(), CommitError>> {
-        let to = Checkpoint { position: Position::new(1), ..Checkpoint::start(0, Partition(0)) };
-        let (store, step) =
-            (self.store.clone(), ViewCommit::new(self.generation.id, lease.clone(), Position::START, to));
+        let to = Checkpoint {
+            position: Position::new(1),
+            ..Checkpoint::start(0, Partition(0))
+        };
+        let store = self.store.clone();
+        let step = ViewCommit::new(self.generation.id, lease.clone(), Position::START, to);
         tokio::spawn(async move { store.commit_with(step, work).await })
     }
 
     /// The step of a first worker, whose work has counted and stands still.
-    async fn counts_and_stands_still(&self) -> (JoinHandle<Result<(), CommitError>>, oneshot::Sender<()>) {
-        let (lease, (work, began, go_on)) = (self.lease("worker-a").await, slow(&self.schema, [COUNT, "select"]));
+    async fn counts_and_stands_still(
+        &self,
+    ) -> (JoinHandle<Result<(), CommitError>>, oneshot::Sender<()>) {
+        let lease = self.lease("worker-a").await;
+        let (work, began, go_on) = slow(&self.schema, [COUNT, "select"]);
         let step = self.step(&lease, work);
         began.await.unwrap();
         (step, go_on)
@@ -123,7 +176,10 @@ impl Slot {
 
     async fn counted(&self) -> i32 {
         let select = self.schema.sql("select n from annals.totals");
-        sqlx::query_scalar(select).fetch_one(&mut connection().await).await.unwrap()
+        sqlx::query_scalar(select)
+            .fetch_one(&mut connection().await)
+            .await
+            .unwrap()
     }
 }
 
@@ -133,7 +189,9 @@ const COUNT: &str = "update annals.totals set n = n + 1";
 
 /// What must come to its end while other work stands still.
 async fn soon<T>(answer: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENT, answer).await.expect("it waits for work that stands still")
+    tokio::time::timeout(PATIENT, answer)
+        .await
+        .expect("it waits for work that stands still")
 }
 
 #[tokio::test]
@@ -146,8 +204,13 @@ async fn work_may_take_longer_than_the_lease_which_is_renewed_meanwhile() {
     for _ in 0..5 {
         slot.clock.advance(TimeDelta::seconds(5));
         assert!(soon(slot.store.renew_lease(&lease, TTL)).await.unwrap());
-        let asked = soon(slot.store.acquire_lease(&lease.name, "worker-b", TTL)).await.unwrap();
-        assert!(matches!(&asked, Acquired::Held(other) if other.lease == lease), "{asked:?}");
+        let asked = soon(slot.store.acquire_lease(&lease.name, "worker-b", TTL))
+            .await
+            .unwrap();
+        assert!(
+            matches!(&asked, Acquired::Held(other) if other.lease == lease),
+            "{asked:?}"
+        );
     }
     go_on.send(()).unwrap();
     step.await.unwrap().unwrap();
@@ -158,8 +221,12 @@ async fn work_may_take_longer_than_the_lease_which_is_renewed_meanwhile() {
 async fn work_under_a_lease_that_was_taken_meanwhile_is_undone() {
     let slot = Slot::new(PATIENT * 2).await;
     let (step, go_on) = slot.counts_and_stands_still().await;
-    let (second, other) = (slot.lease_of_the_next().await, "create table annals.others ()");
-    soon(slot.step(&second, quick(&slot.schema, other))).await.unwrap().unwrap();
+    let second = slot.lease_of_the_next().await;
+    let other = "create table annals.others ()";
+    soon(slot.step(&second, quick(&slot.schema, other)))
+        .await
+        .unwrap()
+        .unwrap();
     go_on.send(()).unwrap();
     let fenced = step.await.unwrap().unwrap_err();
     assert!(matches!(fenced, CommitError::Fenced { .. }), "{fenced:?}");
@@ -168,11 +235,16 @@ async fn work_under_a_lease_that_was_taken_meanwhile_is_undone() {
 
 /// Waits until a statement that calls this function of the schema waits for a lock.
 async fn waits_for_a_lock(schema: &Schema, function: &str) {
-    let waiting =
-        "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and strpos(query, $1) > 0)";
-    let (call, mut observer) = (format!("\"{}\".{function}(", schema.name), connection().await);
+    let waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and strpos(query, $1) > 0)";
+    let call = format!("\"{}\".{function}(", schema.name);
+    let mut observer = connection().await;
     soon(async {
-        while !sqlx::query_scalar::<_, bool>(waiting).bind(&call).fetch_one(&mut observer).await.unwrap() {
+        while !sqlx::query_scalar::<_, bool>(waiting)
+            .bind(&call)
+            .fetch_one(&mut observer)
+            .await
+            .unwrap()
+        {
             tokio::task::yield_now().await;
         }
     })
@@ -186,15 +258,23 @@ async fn a_generation_is_dropped_behind_the_work_that_runs_in_it() {
     let (work, began, go_on) = slow(&slot.schema, ["select", COUNT]);
     let step = slot.step(&lease, work);
     began.await.unwrap();
-    let (store, id, drop) = (slot.store.clone(), slot.generation.id, "drop table annals.totals");
+    let store = slot.store.clone();
+    let id = slot.generation.id;
+    let drop = "drop table annals.totals";
     let work = quick(&slot.schema, drop);
     let dropping = tokio::spawn(async move { store.drop_with(id, work).await });
     waits_for_a_lock(&slot.schema, "drop_generation").await;
     go_on.send(()).unwrap();
     soon(step).await.unwrap().unwrap();
     soon(dropping).await.unwrap().unwrap();
-    assert!(matches!(slot.store.checkpoints(id).await, Err(CommitError::Gone(_))));
-    assert_eq!(TablesFixture::rows(&slot.schema, &slot.store, "totals").await, None);
+    assert!(matches!(
+        slot.store.checkpoints(id).await,
+        Err(CommitError::Gone(_))
+    ));
+    assert_eq!(
+        TablesFixture::rows(&slot.schema, &slot.store, "totals").await,
+        None
+    );
 }
 
 #[tokio::test]
@@ -202,11 +282,17 @@ async fn work_that_stands_still_for_good_does_not_keep_the_next_worker_from_its_
     let slot = Slot::new(Duration::from_secs(2)).await;
     let (step, go_on) = slot.counts_and_stands_still().await;
     let second = slot.lease_of_the_next().await;
-    soon(slot.step(&second, quick(&slot.schema, COUNT))).await.unwrap().unwrap();
+    soon(slot.step(&second, quick(&slot.schema, COUNT)))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(slot.counted().await, 1);
     go_on.send(()).unwrap();
     let ended = step.await.unwrap().unwrap_err();
-    assert!(matches!(&ended, CommitError::Store(error) if error.failure() == Failure::Unavailable), "{ended:?}");
+    assert!(
+        matches!(&ended, CommitError::Store(error) if error.failure() == Failure::Unavailable),
+        "{ended:?}"
+    );
     assert_eq!(slot.counted().await, 1);
 }
 
@@ -217,13 +303,22 @@ async fn work_that_leaves_its_transaction_as_none_can_go_on_is_told_so() {
     for (last, says) in [
         ("nonsense", "a statement of the application's work failed"),
         ("rollback", "the application's work ended the transaction"),
-        ("rollback; begin", "the application's work ended the transaction"),
+        (
+            "rollback; begin",
+            "the application's work ended the transaction",
+        ),
     ] {
         let (work, _began, go_on) = slow(&slot.schema, [COUNT, last]);
         go_on.send(()).unwrap();
         let error = slot.step(&lease, work).await.unwrap().unwrap_err();
-        let CommitError::Store(error) = error else { panic!("{last}: {error:?}") };
-        assert_eq!(error.failure(), Failure::Invalid, "{last}: trying again would not help");
+        let CommitError::Store(error) = error else {
+            panic!("{last}: {error:?}")
+        };
+        assert_eq!(
+            error.failure(),
+            Failure::Invalid,
+            "{last}: trying again would not help"
+        );
         assert!(error.to_string().contains(says), "{last}: {error}");
         assert_eq!(slot.counted().await, 0);
     }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use annals_core::{Append, EventId, EventStore, Expected, Log, NewEvent, Position, ReadLog, StreamId, Version};
+use annals_core::{
+    Append, EventId, EventStore, Expected, Log, NewEvent, Position, ReadLog, StreamId, Version,
+};
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
 use sqlx::Row;
@@ -19,14 +21,21 @@ const PAYLOAD: &str = r#"{"cents":1250,"note":"a deposit like any other","by":"a
 
 /// One table as anyone would write it: the same columns and the same three indexes.
 async fn bare_table(schema: &Schema) {
-    let create = "create schema if not exists annals.x".replace("annals.x", &format!("\"{}\"", schema.name));
-    sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&mut connection().await).await.unwrap();
+    let create =
+        "create schema if not exists annals.x".replace("annals.x", &format!("\"{}\"", schema.name));
+    sqlx::raw_sql(sqlx::AssertSqlSafe(create))
+        .execute(&mut connection().await)
+        .await
+        .unwrap();
     let create = schema.sql(
         "create table annals.bare (
             position bigint generated always as identity primary key, stream bigint not null, version bigint not null, kind integer not null,
             occurred_at bigint not null, recorded_at bigint not null, id uuid not null unique, payload bytea not null, unique (stream, version))",
     );
-    sqlx::raw_sql(create).execute(&mut connection().await).await.unwrap();
+    sqlx::raw_sql(create)
+        .execute(&mut connection().await)
+        .await
+        .unwrap();
 }
 
 fn insert(schema: &Schema) -> sqlx::SqlStr {
@@ -40,7 +49,8 @@ async fn bare_inserts(schema: &Schema, clients: usize, lasting: Duration) -> f64
     let began = Instant::now();
     let mut tasks = Vec::new();
     for client in 0..clients {
-        let (statement, done) = (statement.clone(), Arc::clone(&done));
+        let statement = statement.clone();
+        let done = Arc::clone(&done);
         tasks.push(tokio::spawn(async move {
             let mut connection = connection().await;
             for version in 1.. {
@@ -48,8 +58,16 @@ async fn bare_inserts(schema: &Schema, clients: usize, lasting: Duration) -> f64
                     break;
                 }
                 let id = *EventId::random().as_uuid();
-                let insert = sqlx::query(statement.clone()).bind(client as i64).bind(version).bind(1_i64).bind(id);
-                insert.bind(PAYLOAD.as_bytes()).execute(&mut connection).await.unwrap();
+                let insert = sqlx::query(statement.clone())
+                    .bind(client as i64)
+                    .bind(version)
+                    .bind(1_i64)
+                    .bind(id);
+                insert
+                    .bind(PAYLOAD.as_bytes())
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
                 done.fetch_add(1, Ordering::Relaxed);
             }
         }));
@@ -65,16 +83,18 @@ async fn appends(store: &PostgresStore, tasks: usize, lasting: Duration) -> f64 
     let began = Instant::now();
     let running: Vec<_> = (0..tasks)
         .map(|task| {
-            let (store, done) = (store.clone(), Arc::clone(&done));
+            let store = store.clone();
+            let done = Arc::clone(&done);
             tokio::spawn(async move {
-                let stream = StreamId::new(format!("account-{task}-{}", EventId::random())).unwrap();
+                let stream =
+                    StreamId::new(format!("account-{task}-{}", EventId::random())).unwrap();
                 for version in 0.. {
                     if began.elapsed() >= lasting {
                         break;
                     }
                     let event = NewEvent::json("account.deposited", PAYLOAD.as_bytes());
-                    let append =
-                        Append::new(stream.clone(), [event]).expecting(Expected::Version(Version::new(version)));
+                    let append = Append::new(stream.clone(), [event])
+                        .expecting(Expected::Version(Version::new(version)));
                     store.append(append).await.unwrap();
                     done.fetch_add(1, Ordering::Relaxed);
                 }
@@ -97,11 +117,20 @@ async fn appending() {
     for round in 1..=2 {
         println!("round {round}");
         for clients in [1, 32] {
-            println!("  bare inserts, {clients} clients: {:.0}/s", bare_inserts(&schema, clients, lasting).await);
-            sqlx::raw_sql(schema.sql("truncate annals.bare")).execute(&mut connection().await).await.unwrap();
+            println!(
+                "  bare inserts, {clients} clients: {:.0}/s",
+                bare_inserts(&schema, clients, lasting).await
+            );
+            sqlx::raw_sql(schema.sql("truncate annals.bare"))
+                .execute(&mut connection().await)
+                .await
+                .unwrap();
         }
         for tasks in [1, 8, 32, 256, 1024] {
-            println!("  appends under a version, {tasks} tasks: {:.0}/s", appends(&store, tasks, lasting).await);
+            println!(
+                "  appends under a version, {tasks} tasks: {:.0}/s",
+                appends(&store, tasks, lasting).await
+            );
         }
     }
 }
@@ -113,24 +142,41 @@ async fn one_client_by_turns() {
     let schema = Schema::new();
     bare_table(&schema).await;
     let store = schema.store().await;
-    let (statement, mut connection) = (insert(&schema), connection().await);
+    let statement = insert(&schema);
+    let mut connection = connection().await;
     let stream = StreamId::new("account-1").unwrap();
-    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    let mut bare = Vec::new();
+    let mut ours = Vec::new();
     for version in 0..4_000_u32 {
         let began = Instant::now();
         let id = *EventId::random().as_uuid();
-        let insert = sqlx::query(statement.clone()).bind(1_i64).bind(i64::from(version)).bind(1_i64).bind(id);
-        insert.bind(PAYLOAD.as_bytes()).execute(&mut connection).await.unwrap();
+        let insert = sqlx::query(statement.clone())
+            .bind(1_i64)
+            .bind(i64::from(version))
+            .bind(1_i64)
+            .bind(id);
+        insert
+            .bind(PAYLOAD.as_bytes())
+            .execute(&mut connection)
+            .await
+            .unwrap();
         bare.push(began.elapsed());
         let began = Instant::now();
         let event = NewEvent::json("account.deposited", PAYLOAD.as_bytes());
         let expected = Expected::Version(Version::new(u64::from(version)));
-        store.append(Append::new(stream.clone(), [event]).expecting(expected)).await.unwrap();
+        store
+            .append(Append::new(stream.clone(), [event]).expecting(expected))
+            .await
+            .unwrap();
         ours.push(began.elapsed());
     }
     for (name, mut all) in [("bare insert", bare), ("append under a version", ours)] {
         all.sort();
-        println!("{name}: median {:?}, 90th of a hundred {:?}", all[all.len() / 2], all[all.len() * 9 / 10]);
+        println!(
+            "{name}: median {:?}, 90th of a hundred {:?}",
+            all[all.len() / 2],
+            all[all.len() * 9 / 10]
+        );
     }
 }
 
@@ -146,11 +192,18 @@ async fn appending_in_batches_and_reading() {
         let events = (0..1_000).map(|_| NewEvent::json("account.deposited", PAYLOAD.as_bytes()));
         store.append(Append::new(stream, events)).await.unwrap();
     }
-    println!("batches of 1,000: {:.0} events/s", f64::from(count) / began.elapsed().as_secs_f64());
-    sqlx::raw_sql(schema.sql("vacuum analyze annals.event")).execute(&mut connection().await).await.unwrap();
+    println!(
+        "batches of 1,000: {:.0} events/s",
+        f64::from(count) / began.elapsed().as_secs_f64()
+    );
+    sqlx::raw_sql(schema.sql("vacuum analyze annals.event"))
+        .execute(&mut connection().await)
+        .await
+        .unwrap();
     for _ in 0..3 {
         let began = Instant::now();
-        let (mut read, mut cents) = (0, 0);
+        let mut read = 0;
+        let mut cents = 0;
         let mut ask = ReadLog::after(Position::START).limit(1_000);
         loop {
             let page = store.read(ask.clone()).await.unwrap();
@@ -164,10 +217,14 @@ async fn appending_in_batches_and_reading() {
             }
             ask.after = page.scanned;
         }
-        println!("read and decoded: {:.0} events/s ({cents})", f64::from(read) / began.elapsed().as_secs_f64());
+        println!(
+            "read and decoded: {:.0} events/s ({cents})",
+            f64::from(read) / began.elapsed().as_secs_f64()
+        );
         let began = Instant::now();
         let mut connection = connection().await;
-        let (mut read, mut cents) = (0, 0);
+        let mut read = 0;
+        let mut cents = 0;
         let text = schema.sql("select position, stream, version, kind, occurred_at, recorded_at, id, payload from annals.event order by position");
         let mut rows = sqlx::query(text).fetch(&mut connection);
         while let Some(row) = next(&mut rows).await {
@@ -177,7 +234,10 @@ async fn appending_in_batches_and_reading() {
             cents += value.cents;
             read += 1;
         }
-        println!("bare cursor: {:.0} events/s ({cents})", f64::from(read) / began.elapsed().as_secs_f64());
+        println!(
+            "bare cursor: {:.0} events/s ({cents})",
+            f64::from(read) / began.elapsed().as_secs_f64()
+        );
     }
 }
 
@@ -193,5 +253,8 @@ async fn next<S>(rows: &mut S) -> Option<sqlx::postgres::PgRow>
 where
     S: futures_core::Stream<Item = Result<sqlx::postgres::PgRow, sqlx::Error>> + Unpin,
 {
-    std::future::poll_fn(|context| std::pin::Pin::new(&mut *rows).poll_next(context)).await.transpose().unwrap()
+    std::future::poll_fn(|context| std::pin::Pin::new(&mut *rows).poll_next(context))
+        .await
+        .transpose()
+        .unwrap()
 }

@@ -33,7 +33,10 @@ mod server_restarts {
              stop, kill or start; or leave it out with `-- --skip server_restarts::`",
         );
         let told = tokio::task::spawn_blocking(move || Command::new(control).arg(word).status());
-        assert!(told.await.unwrap().unwrap().success(), "the server was not told to {word}");
+        assert!(
+            told.await.unwrap().unwrap().success(),
+            "the server was not told to {word}"
+        );
     }
 
     fn is_passing(error: &StoreError) -> bool {
@@ -56,14 +59,17 @@ mod server_restarts {
 
         /// Waits until so many appends more were acknowledged, and the reader has followed.
         async fn more(&self, count: usize) {
-            let (wanted, followed) = (self.count() + count, self.followed.load(Ordering::Relaxed));
+            let wanted = self.count() + count;
+            let followed = self.followed.load(Ordering::Relaxed);
             let mut look = tokio::time::interval(Duration::from_millis(5));
             let waiting = async {
                 while self.count() < wanted || self.followed.load(Ordering::Relaxed) <= followed {
                     look.tick().await;
                 }
             };
-            tokio::time::timeout(FOR_EVER, waiting).await.expect("somebody did not recover");
+            tokio::time::timeout(FOR_EVER, waiting)
+                .await
+                .expect("somebody did not recover");
         }
     }
 
@@ -94,7 +100,8 @@ mod server_restarts {
 
     /// Follows the log by its hints, and takes nothing but an outage for a reason to ask again.
     async fn follows(store: PostgresStore, done: Arc<Done>) {
-        let (mut at, mut hint) = (Position::START, store.hint());
+        let mut at = Position::START;
+        let mut hint = store.hint();
         let mut again = tokio::time::interval(Duration::from_millis(5));
         loop {
             match store.read(ReadLog::after(at)).await {
@@ -130,7 +137,8 @@ mod server_restarts {
         for round in 0..ROUNDS {
             let word = if round % 2 == 0 { "stop" } else { "kill" };
             tell(word).await;
-            let (there, errors) = (done.count(), done.errors.load(Ordering::Relaxed));
+            let there = done.count();
+            let errors = done.errors.load(Ordering::Relaxed);
             tell("start").await;
             let back = Instant::now();
             done.more(200).await;
@@ -148,7 +156,10 @@ mod server_restarts {
         following.abort();
         let acknowledged = done.acknowledged.lock().unwrap().clone();
         let found = check(&whole_log(&store).await, &acknowledged);
-        println!("{} appends acknowledged over {ROUNDS} outages, 0 lost, 0 torn, 0 twice", acknowledged.len());
+        println!(
+            "{} appends acknowledged over {ROUNDS} outages, 0 lost, 0 torn, 0 twice",
+            acknowledged.len()
+        );
         assert!(found.len() <= acknowledged.len() + TASKS as usize);
     }
 }

@@ -7,9 +7,9 @@ mod server;
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, Append, AppendError, Checkpoint, EventStore, Failure, FoldId, GenerationSpec, Leases, Log, NewEvent,
-    Partition, Position, ReadLog, ReadRows, RowChange, RowsBy, Snapshot, SnapshotStore, StreamChange, StreamId,
-    ViewCommit, ViewStore,
+    Acquired, Append, AppendError, Checkpoint, EventStore, Failure, FoldId, GenerationSpec, Leases,
+    Log, NewEvent, Partition, Position, ReadLog, ReadRows, RowChange, RowsBy, Snapshot,
+    SnapshotStore, StreamChange, StreamId, ViewCommit, ViewStore,
 };
 use annals_postgres::{Options, PostgresStore, sqlx};
 use server::{Schema, connection, in_the_end};
@@ -21,17 +21,25 @@ impl Role {
     async fn with(schema: &Schema, rights: &[&str]) -> Role {
         let role = Role(format!("role_{}", schema.name));
         let create = format!("create role {0} login password '{0}'", role.0);
-        sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&mut connection().await).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(create))
+            .execute(&mut connection().await)
+            .await
+            .unwrap();
         for right in rights {
             let grant = format!("grant {right} schema \"{}\" to {}", schema.name, role.0);
-            sqlx::raw_sql(sqlx::AssertSqlSafe(grant)).execute(&mut connection().await).await.unwrap();
+            sqlx::raw_sql(sqlx::AssertSqlSafe(grant))
+                .execute(&mut connection().await)
+                .await
+                .unwrap();
         }
         role
     }
 
     fn options(&self, schema: &Schema) -> Options {
         let connect: sqlx::postgres::PgConnectOptions = server::url().parse().unwrap();
-        Options::new(connect.username(&self.0).password(&self.0)).schema(&schema.name).unwrap()
+        Options::new(connect.username(&self.0).password(&self.0))
+            .schema(&schema.name)
+            .unwrap()
     }
 }
 
@@ -39,7 +47,9 @@ impl Drop for Role {
     fn drop(&mut self) {
         let forget = format!("drop owned by {0}; drop role {0}", self.0);
         in_the_end("the role is left behind", async move {
-            sqlx::raw_sql(sqlx::AssertSqlSafe(forget)).execute(&mut connection().await).await?;
+            sqlx::raw_sql(sqlx::AssertSqlSafe(forget))
+                .execute(&mut connection().await)
+                .await?;
             Ok(())
         });
     }
@@ -51,15 +61,25 @@ fn stream() -> StreamId {
 
 async fn append(store: &PostgresStore) -> Result<Position, AppendError> {
     let event = NewEvent::json("thing.happened", b"{}".as_slice());
-    Ok(store.append(Append::new(stream(), [event])).await?.last().position)
+    Ok(store
+        .append(Append::new(stream(), [event]))
+        .await?
+        .last()
+        .position)
 }
 
 /// A role that may change rows and no tables, and the store as it sees it.
 async fn writer(schema: &Schema) -> (Role, PostgresStore) {
     PostgresStore::migrate(schema.options()).await.unwrap();
-    let rights = ["usage on", "select, insert, update, delete on all tables in", "usage on all sequences in"];
+    let rights = [
+        "usage on",
+        "select, insert, update, delete on all tables in",
+        "usage on all sequences in",
+    ];
     let role = Role::with(schema, &rights).await;
-    let store = PostgresStore::connect_with(role.options(schema).without_migration()).await.unwrap();
+    let store = PostgresStore::connect_with(role.options(schema).without_migration())
+        .await
+        .unwrap();
     (role, store)
 }
 
@@ -69,15 +89,27 @@ async fn a_store_that_may_only_read_follows_what_others_append_and_refuses_to_wr
     let store = schema.store().await;
     append(&store).await.unwrap();
     let role = Role::with(&schema, &["usage on", "select on all tables in"]).await;
-    let reader = PostgresStore::connect_with(role.options(&schema).read_only()).await.unwrap();
+    let reader = PostgresStore::connect_with(role.options(&schema).read_only())
+        .await
+        .unwrap();
     let mut hint = reader.hint();
     append(&store).await.unwrap();
     while reader.head(Partition(0)).await.unwrap().visible < Position::new(2) {
         hint.wait(Duration::from_secs(1)).await;
     }
-    assert_eq!(reader.read(ReadLog::after(Position::START)).await.unwrap().events.len(), 2);
+    assert_eq!(
+        reader
+            .read(ReadLog::after(Position::START))
+            .await
+            .unwrap()
+            .events
+            .len(),
+        2
+    );
     let refused = append(&reader).await;
-    assert!(matches!(refused, Err(AppendError::Store(error)) if error.failure() == Failure::ReadOnly));
+    assert!(
+        matches!(refused, Err(AppendError::Store(error)) if error.failure() == Failure::ReadOnly)
+    );
 }
 
 #[tokio::test]
@@ -89,30 +121,68 @@ async fn a_role_that_may_change_rows_and_no_tables_does_everything_but_migrate()
         .change_stream(
             &stream(),
             annals_core::Expected::Any,
-            StreamChange::Truncate { before: annals_core::Version::new(2) },
+            StreamChange::Truncate {
+                before: annals_core::Version::new(2),
+            },
         )
         .await
         .unwrap();
 
     let fold = FoldId::new("account", 1);
-    let snapshot = Snapshot::new(stream(), fold.clone(), annals_core::Version::new(1), "json", "{}");
+    let snapshot = Snapshot::new(
+        stream(),
+        fold.clone(),
+        annals_core::Version::new(1),
+        "json",
+        "{}",
+    );
     store.save_snapshot(snapshot).await.unwrap();
-    assert!(store.newest_snapshot(&stream(), &fold, annals_core::Version::new(1)).await.unwrap().is_some());
+    assert!(
+        store
+            .newest_snapshot(&stream(), &fold, annals_core::Version::new(1))
+            .await
+            .unwrap()
+            .is_some()
+    );
 
-    let generation = store.begin_generation(GenerationSpec::new("things", 1, store.id())).await.unwrap();
+    let generation = store
+        .begin_generation(GenerationSpec::new("things", 1, store.id()))
+        .await
+        .unwrap();
     let ttl = Duration::from_secs(60);
-    let acquired = store.acquire_lease(&generation.lease_name(0), "worker", ttl).await.unwrap();
-    let Acquired::Granted(lease) = acquired else { panic!("{acquired:?}") };
-    let to = Checkpoint { position: Position::new(1), ..Checkpoint::start(0, Partition(0)) };
+    let acquired = store
+        .acquire_lease(&generation.lease_name(0), "worker", ttl)
+        .await
+        .unwrap();
+    let Acquired::Granted(lease) = acquired else {
+        panic!("{acquired:?}")
+    };
+    let to = Checkpoint {
+        position: Position::new(1),
+        ..Checkpoint::start(0, Partition(0))
+    };
     let mut step = ViewCommit::new(generation.id, lease.clone(), Position::START, to);
-    step.rows.push(RowChange { key: "row".into(), value: Some("1".into()), indexed: Vec::new() });
+    step.rows.push(RowChange {
+        key: "row".into(),
+        value: Some("1".into()),
+        indexed: Vec::new(),
+    });
     store.commit_view(step).await.unwrap();
-    let page = store.read_rows(ReadRows::of(generation.id, RowsBy::Keys(vec!["row".into()]))).await.unwrap();
+    let page = store
+        .read_rows(ReadRows::of(
+            generation.id,
+            RowsBy::Keys(vec!["row".into()]),
+        ))
+        .await
+        .unwrap();
     assert_eq!(page.rows.len(), 1);
     assert!(store.renew_lease(&lease, ttl).await.unwrap());
     store.release_lease(&lease).await.unwrap();
     store.switch_to(generation.id).await.unwrap();
-    let other = store.begin_generation(GenerationSpec::new("things", 1, store.id())).await.unwrap();
+    let other = store
+        .begin_generation(GenerationSpec::new("things", 1, store.id()))
+        .await
+        .unwrap();
     store.drop_generation(other.id).await.unwrap();
 }
 
@@ -124,16 +194,35 @@ async fn settings_that_became_weak_are_noticed_when_the_connection_is_made_again
     let mut other = connection().await;
     let mut goes_on_with = async |setting: &str| {
         let alter = format!("alter role {} {setting}", role.0);
-        sqlx::raw_sql(sqlx::AssertSqlSafe(alter)).execute(&mut other).await.unwrap();
-        let cut = "select pg_terminate_backend(pid, 60000) from pg_stat_activity where usename = $1";
-        sqlx::query(cut).bind(&role.0).execute(&mut other).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(alter))
+            .execute(&mut other)
+            .await
+            .unwrap();
+        let cut =
+            "select pg_terminate_backend(pid, 60000) from pg_stat_activity where usename = $1";
+        sqlx::query(cut)
+            .bind(&role.0)
+            .execute(&mut other)
+            .await
+            .unwrap();
     };
     goes_on_with("set synchronous_commit = off").await;
-    let elsewhere = Append::new(StreamId::new("mine-2").unwrap(), [NewEvent::json("thing.happened", "{}")]);
+    let elsewhere = Append::new(
+        StreamId::new("mine-2").unwrap(),
+        [NewEvent::json("thing.happened", "{}")],
+    );
     let refused = store.append(elsewhere.clone()).await.unwrap_err();
-    let AppendError::Store(refused) = refused else { panic!("{refused:?}") };
+    let AppendError::Store(refused) = refused else {
+        panic!("{refused:?}")
+    };
     assert_eq!(refused.failure(), Failure::Invalid);
-    assert!(refused.to_string().contains("synchronous_commit=off"), "{refused}");
+    assert!(
+        refused.to_string().contains("synchronous_commit=off"),
+        "{refused}"
+    );
     goes_on_with("reset synchronous_commit").await;
-    assert_eq!(store.append(elsewhere).await.unwrap().last().position, Position::new(2));
+    assert_eq!(
+        store.append(elsewhere).await.unwrap().last().position,
+        Position::new(2)
+    );
 }

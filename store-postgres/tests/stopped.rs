@@ -27,12 +27,17 @@ async fn goes_on(store: &PostgresStore, run: u64, count: u64) -> Duration {
     let began = Instant::now();
     let going_on = async {
         for n in 0..count {
-            let appended = store.append_streams(Numbered { run, task: 0, n }.append()).await.unwrap();
+            let appended = store
+                .append_streams(Numbered { run, task: 0, n }.append())
+                .await
+                .unwrap();
             assert!(store.head(Partition(0)).await.unwrap().visible >= appended.last().position);
         }
         assert!(whole_log(store).await.len() as u64 >= count);
     };
-    tokio::time::timeout(FOR_EVER, going_on).await.expect("others wait for a client that stands still");
+    tokio::time::timeout(FOR_EVER, going_on)
+        .await
+        .expect("others wait for a client that stands still");
     began.elapsed()
 }
 
@@ -42,20 +47,39 @@ async fn stands_still_at(request: u64, arrives: Arrives) -> bool {
     let direct = schema.store().await;
     let relay = Relay::start(|_| true).await;
     // When the relay is gone, it soon gives up.
-    let options = relay.options(&schema.name).connect_timeout(Duration::from_secs(1));
+    let options = relay
+        .options(&schema.name)
+        .connect_timeout(Duration::from_secs(1));
     let stopped = PostgresStore::connect_with(options).await.unwrap();
     // What a client asks once, when it first appends, is asked.
-    stopped.append_streams(Numbered { run: 1, task: 0, n: 0 }.append()).await.unwrap();
+    stopped
+        .append_streams(
+            Numbered {
+                run: 1,
+                task: 0,
+                n: 0,
+            }
+            .append(),
+        )
+        .await
+        .unwrap();
 
-    let (requests, (stands_still, mut has_stopped)) = (AtomicU64::new(0), tokio::sync::mpsc::unbounded_channel());
-    relay.choose(move || match requests.fetch_add(1, Ordering::Relaxed) == request {
-        true => {
-            let _ = stands_still.send(());
-            Fate::StandsStill(arrives)
-        }
-        false => Fate::Passes,
-    });
-    let second = Numbered { run: 1, task: 0, n: 1 };
+    let requests = AtomicU64::new(0);
+    let (stands_still, mut has_stopped) = tokio::sync::mpsc::unbounded_channel();
+    relay.choose(
+        move || match requests.fetch_add(1, Ordering::Relaxed) == request {
+            true => {
+                let _ = stands_still.send(());
+                Fate::StandsStill(arrives)
+            }
+            false => Fate::Passes,
+        },
+    );
+    let second = Numbered {
+        run: 1,
+        task: 0,
+        n: 1,
+    };
     let mut appending = tokio::spawn(async move { stopped.append_streams(second.append()).await });
     tokio::select! {
         stopped = has_stopped.recv() => stopped.unwrap(),
@@ -92,19 +116,32 @@ async fn a_client_that_stands_still_between_any_two_of_its_messages_delays_nobod
 #[test]
 #[ignore = "it is the process that another test starts and stops"]
 fn appends_all_the_time() {
-    let Ok(schema) = std::env::var(SCHEMA) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let Ok(schema) = std::env::var(SCHEMA) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let options: Options = server::url().parse().unwrap();
-        let store = PostgresStore::connect_with(options.schema(schema).unwrap()).await.unwrap();
+        let store = PostgresStore::connect_with(options.schema(schema).unwrap())
+            .await
+            .unwrap();
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..4 {
             let store = store.clone();
             tasks.spawn(async move {
                 for n in 0.. {
-                    store.append_streams(Numbered { run: 1, task, n }.append()).await.unwrap();
+                    store
+                        .append_streams(Numbered { run: 1, task, n }.append())
+                        .await
+                        .unwrap();
                     let mut out = std::io::stdout().lock();
-                    writeln!(out, "\nacknowledged {task} {n}").and_then(|()| out.flush()).unwrap();
+                    writeln!(out, "\nacknowledged {task} {n}")
+                        .and_then(|()| out.flush())
+                        .unwrap();
                 }
             });
         }
@@ -130,7 +167,12 @@ async fn a_process_that_is_stopped_at_any_moment_delays_nobody() {
     let store = schema.store().await;
     let mut child = Killed(
         Command::new(std::env::current_exe().unwrap())
-            .args(["appends_all_the_time", "--exact", "--ignored", "--nocapture"])
+            .args([
+                "appends_all_the_time",
+                "--exact",
+                "--ignored",
+                "--nocapture",
+            ])
             .env(SCHEMA, &schema.name)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -140,12 +182,19 @@ async fn a_process_that_is_stopped_at_any_moment_delays_nobody() {
     let said = BufReader::new(child.0.stdout.take().unwrap());
     let (acknowledges, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        for line in said.lines().map_while(Result::ok).filter(|line| line.starts_with("acknowledged")) {
+        for line in said
+            .lines()
+            .map_while(Result::ok)
+            .filter(|line| line.starts_with("acknowledged"))
+        {
             let _ = acknowledges.send(line);
         }
     });
     let signal = |name: &str| {
-        let sent = Command::new("kill").args([name, &child.0.id().to_string()]).status().unwrap();
+        let sent = Command::new("kill")
+            .args([name, &child.0.id().to_string()])
+            .status()
+            .unwrap();
         assert!(sent.success());
     };
     let mut longest = Duration::ZERO;

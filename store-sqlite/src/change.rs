@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use annals_core::{AppendError, Clock, Expected, Position, StreamChange, StreamId, StreamState, Version, Violation};
+use annals_core::{
+    AppendError, Clock, Expected, Position, StreamChange, StreamId, StreamState, Version, Violation,
+};
 
 use crate::dictionary::tag_key;
 use crate::ledger::{Ledger, Refused, Stop};
@@ -21,15 +23,27 @@ pub(crate) struct Change {
 impl Ledger {
     /// Changes the stream when the expectation holds; the rules are those of [`StreamState::changed`].
     pub(crate) fn change(&mut self, wanted: &Change) -> Result<StreamState, Stop> {
-        let Change { stream, expected, change, clock } = wanted;
+        let Change {
+            stream,
+            expected,
+            change,
+            clock,
+        } = wanted;
         let (key, found) = streams::state(&self.connection, stream)?;
         if !expected.allows_writing(&found) {
-            let violation = Violation::Stream { index: 0, stream: stream.clone(), expected: *expected, found };
+            let violation = Violation::Stream {
+                index: 0,
+                stream: stream.clone(),
+                expected: *expected,
+                found,
+            };
             return Err(Stop::Refused(AppendError::Conflict(vec![violation])));
         }
         let recorded = self.recorded.max(clock.now().timestamp_micros());
         let head = Position::new(self.head);
-        let after = found.changed(stream, *change, head, streams::moment(recorded)?).map_err(Refused)?;
+        let after = found
+            .changed(stream, *change, head, streams::moment(recorded)?)
+            .map_err(Refused)?;
         if after == found {
             return Ok(after);
         }
@@ -59,11 +73,15 @@ impl Ledger {
         for (position, tags) in tagged {
             for tag in tags.split('\n') {
                 if let Some(tag) = tag_key(&self.connection, tag)? {
-                    self.connection.prepare_cached(sql::DELETE_EVENT_TAG)?.execute((tag, position))?;
+                    self.connection
+                        .prepare_cached(sql::DELETE_EVENT_TAG)?
+                        .execute((tag, position))?;
                 }
             }
         }
-        self.connection.prepare_cached(sql::ARCHIVE)?.execute(range)?;
+        self.connection
+            .prepare_cached(sql::ARCHIVE)?
+            .execute(range)?;
         self.connection.pragma_update(None, "secure_delete", "fast")
     }
 }

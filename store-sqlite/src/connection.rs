@@ -47,7 +47,10 @@ impl Opener {
     pub(crate) fn new(options: &Options) -> Opener {
         let place = match &options.path {
             Some(path) => Place::File(path.clone()),
-            None => Place::Memory(format!("file:/annals-{}?vfs=memdb", Uuid::now_v7().as_simple())),
+            None => Place::Memory(format!(
+                "file:/annals-{}?vfs=memdb",
+                Uuid::now_v7().as_simple()
+            )),
         };
         Opener {
             place,
@@ -75,7 +78,11 @@ impl Opener {
             return Err(StoreError::new(Failure::ReadOnly, context));
         }
         self.journal(&connection)?;
-        let synchronous = if self.relaxed_durability { "normal" } else { "full" };
+        let synchronous = if self.relaxed_durability {
+            "normal"
+        } else {
+            "full"
+        };
         // What moves from page to page leaves no copy behind that archiving would miss. The last two matter on platforms whose ordinary flush stops at the disk's own cache.
         let settings = format!(
             "pragma synchronous = {synchronous};
@@ -88,7 +95,9 @@ impl Opener {
         connection.execute_batch(&settings).map_err(opening)?;
         if let Some(bytes) = self.file_bytes_max {
             let pages = i64::try_from(bytes.div_ceil(4_096)).unwrap_or(i64::MAX);
-            connection.pragma_update(None, "max_page_count", pages).map_err(opening)?;
+            connection
+                .pragma_update(None, "max_page_count", pages)
+                .map_err(opening)?;
         }
         Ok(connection)
     }
@@ -110,7 +119,9 @@ impl Opener {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match &self.place {
             Place::File(path) => Connection::open_with_flags(path, flags)?,
-            Place::Memory(uri) => Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?,
+            Place::Memory(uri) => {
+                Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
+            }
         };
         connection.busy_timeout(self.busy_timeout)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -129,11 +140,16 @@ impl Opener {
         }
         let deadline = Instant::now() + self.busy_timeout;
         loop {
-            let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0));
+            let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| {
+                row.get::<_, String>(0)
+            });
             match mode {
                 Ok(mode) if mode == "wal" => return Ok(()),
                 Ok(mode) => {
-                    let context = format!("`{}` cannot have a write-ahead log, its journal is `{mode}`", self.name);
+                    let context = format!(
+                        "`{}` cannot have a write-ahead log, its journal is `{mode}`",
+                        self.name
+                    );
                     return Err(StoreError::new(Failure::Incompatible, context));
                 }
                 // Two processes that make the file at once: SQLite does not wait here, so this loop does.
@@ -155,7 +171,14 @@ pub(crate) fn check_library(version: i32) -> Result<(), StoreError> {
     if version >= LIBRARY_MIN {
         return Ok(());
     }
-    let dotted = |version: i32| format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000);
+    let dotted = |version: i32| {
+        format!(
+            "{}.{}.{}",
+            version / 1_000_000,
+            version / 1_000 % 1_000,
+            version % 1_000
+        )
+    };
     let context = format!(
         "the SQLite library is {}, older than {}, and may lose commits during a checkpoint; update the crate `libsqlite3-sys`",
         dotted(version),
@@ -171,19 +194,33 @@ mod tests {
     #[test]
     fn a_statement_is_planned_once_whatever_is_bound_to_it() {
         let connection = Opener::new(&Options::in_memory()).reader().unwrap();
-        let mut statement = connection.prepare("select name from sqlite_schema limit ?1").unwrap();
+        let mut statement = connection
+            .prepare("select name from sqlite_schema limit ?1")
+            .unwrap();
         for limit in [10, 20, 30] {
             assert!(!statement.exists([limit]).unwrap());
         }
-        assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0);
+        assert_eq!(
+            statement.get_status(rusqlite::StatementStatus::RePrepare),
+            0
+        );
     }
 
     #[test]
     fn a_library_that_may_lose_commits_is_refused() {
         for version in [3_007_000, 3_046_000, 3_051_002] {
-            assert_eq!(check_library(version).unwrap_err().failure(), Failure::Incompatible, "{version}");
+            assert_eq!(
+                check_library(version).unwrap_err().failure(),
+                Failure::Incompatible,
+                "{version}"
+            );
         }
-        assert!(check_library(3_051_002).unwrap_err().to_string().contains("3.51.2, older than 3.51.3"));
+        assert!(
+            check_library(3_051_002)
+                .unwrap_err()
+                .to_string()
+                .contains("3.51.2, older than 3.51.3")
+        );
         for version in [3_051_003, 3_053_002, rusqlite::version_number()] {
             assert!(check_library(version).is_ok(), "{version}");
         }

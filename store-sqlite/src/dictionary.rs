@@ -34,7 +34,8 @@ impl StreamEntry {
     /// As far as an expectation needs it.
     pub(crate) fn state(&self) -> StreamState {
         let mut state = StreamState::absent();
-        (state.status, state.version) = (self.status, Version::new(self.version));
+        state.status = self.status;
+        state.version = Version::new(self.version);
         state
     }
 }
@@ -77,23 +78,40 @@ impl Dictionary {
         stream: &StreamId,
     ) -> Result<&mut StreamEntry, rusqlite::Error> {
         if !self.streams.contains_key(stream) {
-            let entry =
-                streams::row(connection, stream)?
-                    .map_or(StreamEntry { key: None, version: 0, status: Status::Absent, append: 0 }, |row| {
-                        StreamEntry { key: Some(row.key), version: row.version, status: row.status(), append: 0 }
-                    });
+            let entry = streams::row(connection, stream)?.map_or(
+                StreamEntry {
+                    key: None,
+                    version: 0,
+                    status: Status::Absent,
+                    append: 0,
+                },
+                |row| StreamEntry {
+                    key: Some(row.key),
+                    version: row.version,
+                    status: row.status(),
+                    append: 0,
+                },
+            );
             self.streams.insert(stream.clone(), entry);
         }
-        self.streams.get_mut(stream).ok_or(rusqlite::Error::QueryReturnedNoRows)
+        self.streams
+            .get_mut(stream)
+            .ok_or(rusqlite::Error::QueryReturnedNoRows)
     }
 
     /// The stream's key; it is given one when it has none.
-    pub(crate) fn stream_key(&mut self, connection: &Connection, stream: &StreamId) -> Result<i64, rusqlite::Error> {
+    pub(crate) fn stream_key(
+        &mut self,
+        connection: &Connection,
+        stream: &StreamId,
+    ) -> Result<i64, rusqlite::Error> {
         if let Some(key) = self.stream(connection, stream)?.key {
             return Ok(key);
         }
         self.added = true;
-        let key = connection.prepare_cached(sql::INSERT_STREAM)?.insert([stream.as_str()])?;
+        let key = connection
+            .prepare_cached(sql::INSERT_STREAM)?
+            .insert([stream.as_str()])?;
         self.stream(connection, stream)?.key = Some(key);
         Ok(key)
     }
@@ -125,14 +143,22 @@ impl Dictionary {
         // No name holds a control character.
         self.wanted.clear();
         let category = stream.category();
-        let (version, codec) = (event.schema_version, &event.codec);
-        let _ = write!(self.wanted, "{category}\n{}\n{version}\n{codec}", event.event_type);
+        let version = event.schema_version;
+        let codec = &event.codec;
+        let _ = write!(
+            self.wanted,
+            "{category}\n{}\n{version}\n{codec}",
+            event.event_type
+        );
         if let Some(key) = self.kinds.get(self.wanted.as_str()) {
             return Ok(*key);
         }
         let category = self.category(connection, category)?;
         let row = (&*event.event_type, version, &**codec, category);
-        let found = connection.prepare_cached(sql::KIND)?.query_row(row, |row| row.get(0)).optional()?;
+        let found = connection
+            .prepare_cached(sql::KIND)?
+            .query_row(row, |row| row.get(0))
+            .optional()?;
         let key = match found {
             Some(key) => key,
             None => {
@@ -152,8 +178,14 @@ impl Dictionary {
             Some(key) => key,
             None => {
                 self.added = true;
-                let added = connection.prepare_cached(sql::INSERT_CATEGORY)?.execute((name, CATEGORIES_MAX))?;
-                if added == 0 { 0 } else { connection.last_insert_rowid() }
+                let added = connection
+                    .prepare_cached(sql::INSERT_CATEGORY)?
+                    .execute((name, CATEGORIES_MAX))?;
+                if added == 0 {
+                    0
+                } else {
+                    connection.last_insert_rowid()
+                }
             }
         };
         self.categories.insert(name.into(), key);
@@ -161,7 +193,11 @@ impl Dictionary {
     }
 
     /// The tag's key; it is given one when it has none.
-    pub(crate) fn tag(&mut self, connection: &Connection, tag: &Tag) -> Result<i64, rusqlite::Error> {
+    pub(crate) fn tag(
+        &mut self,
+        connection: &Connection,
+        tag: &Tag,
+    ) -> Result<i64, rusqlite::Error> {
         if let Some(key) = self.tags.get(tag) {
             return Ok(*key);
         }
@@ -169,7 +205,9 @@ impl Dictionary {
             Some(key) => key,
             None => {
                 self.added = true;
-                connection.prepare_cached(sql::INSERT_TAG)?.insert([tag.as_str()])?
+                connection
+                    .prepare_cached(sql::INSERT_TAG)?
+                    .insert([tag.as_str()])?
             }
         };
         self.tags.insert(tag.clone(), key);
@@ -179,10 +217,19 @@ impl Dictionary {
 
 /// The key of a tag that some event has had.
 pub(crate) fn tag_key(connection: &Connection, tag: &str) -> Result<Option<i64>, rusqlite::Error> {
-    connection.prepare_cached(sql::TAG)?.query_row([tag], |row| row.get(0)).optional()
+    connection
+        .prepare_cached(sql::TAG)?
+        .query_row([tag], |row| row.get(0))
+        .optional()
 }
 
 /// The key of a category that has kinds of its own.
-pub(crate) fn category_key(connection: &Connection, name: &str) -> Result<Option<i64>, rusqlite::Error> {
-    connection.prepare_cached(sql::CATEGORY)?.query_row([name], |row| row.get(0)).optional()
+pub(crate) fn category_key(
+    connection: &Connection,
+    name: &str,
+) -> Result<Option<i64>, rusqlite::Error> {
+    connection
+        .prepare_cached(sql::CATEGORY)?
+        .query_row([name], |row| row.get(0))
+        .optional()
 }

@@ -16,7 +16,11 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     pub(crate) fn new(failure: Failure, context: impl Into<String>) -> Trouble {
-        Trouble { failure, context: context.into(), cause: None }
+        Trouble {
+            failure,
+            context: context.into(),
+            cause: None,
+        }
     }
 
     /// What `error` means for whoever was `doing` something with the file called `name`.
@@ -24,13 +28,21 @@ impl Trouble {
         let failure = failure_of(error);
         let context = match failure {
             Failure::Full => format!("no room left while {doing} `{name}`"),
-            Failure::Corrupt if is_no_database(error) => format!("`{name}` is not a SQLite database"),
+            Failure::Corrupt if is_no_database(error) => {
+                format!("`{name}` is not a SQLite database")
+            }
             Failure::Corrupt => format!("`{name}` is damaged, noticed while {doing} it"),
             Failure::ReadOnly => format!("`{name}` may not be written"),
-            Failure::Unavailable if is_busy(error) => format!("`{name}` is busy, given up {doing} it"),
+            Failure::Unavailable if is_busy(error) => {
+                format!("`{name}` is busy, given up {doing} it")
+            }
             _ => format!("failed {doing} `{name}`"),
         };
-        Trouble { failure, context, cause: Some(error.to_string()) }
+        Trouble {
+            failure,
+            context,
+            cause: Some(error.to_string()),
+        }
     }
 
     pub(crate) fn error(&self) -> StoreError {
@@ -44,7 +56,8 @@ impl Trouble {
     /// The same trouble, from which the store does not come back by itself.
     pub(crate) fn closing(mut self) -> Trouble {
         self.failure = Failure::Closed;
-        self.context.push_str("; the store is closed, open it again");
+        self.context
+            .push_str("; the store is closed, open it again");
         self
     }
 }
@@ -70,7 +83,10 @@ pub(crate) fn is_medium(error: &rusqlite::Error) -> bool {
 }
 
 pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
 }
 
 fn is_no_database(error: &rusqlite::Error) -> bool {
@@ -84,7 +100,9 @@ fn failure_of(error: &rusqlite::Error) -> Failure {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Failure::Corrupt,
         Some(ErrorCode::TooBig) => Failure::Invalid,
         // A statement that was right when it was written fails: tables are missing or changed.
-        Some(ErrorCode::Unknown | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => Failure::Corrupt,
+        Some(ErrorCode::Unknown | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
+            Failure::Corrupt
+        }
         Some(_) => Failure::Unavailable,
         // A value that is not of the type that was written.
         None => Failure::Corrupt,

@@ -53,7 +53,16 @@ where
     F: FnMut(&mut Ledger) -> Result<R, Stop> + Send + 'static,
 {
     let (reply, outcome) = oneshot::channel();
-    (Box::new(Task { size, work, outcome: None, reply, _permit: permit }), outcome)
+    (
+        Box::new(Task {
+            size,
+            work,
+            outcome: None,
+            reply,
+            _permit: permit,
+        }),
+        outcome,
+    )
 }
 
 impl<R, F> Job for Task<R, F>
@@ -83,7 +92,11 @@ where
             (Fate::Unknown(trouble), _) => Err(AppendError::Unknown(trouble.error())),
             (Fate::RolledBack(trouble), _) => Err(AppendError::Store(trouble.error())),
             (Fate::Committed, None) => Err(AppendError::Store(
-                Trouble::new(annals_core::Failure::Unavailable, "the writer did not come to this").error(),
+                Trouble::new(
+                    annals_core::Failure::Unavailable,
+                    "the writer did not come to this",
+                )
+                .error(),
             )),
         };
         // Nobody waits any more: the caller dropped the future, and asking again with the same ids tells.

@@ -12,7 +12,10 @@ use crate::streams::number;
 pub(crate) const PARTITION: Partition = Partition(0);
 
 /// Where the event of this id stands, its append, and what its content is compared by.
-pub(crate) fn known(connection: &Connection, id: EventId) -> Result<Option<Known>, rusqlite::Error> {
+pub(crate) fn known(
+    connection: &Connection,
+    id: EventId,
+) -> Result<Option<Known>, rusqlite::Error> {
     connection
         .prepare_cached(sql::KNOWN_ID)?
         .query_row([id.as_uuid().as_bytes()], |row| {
@@ -24,26 +27,41 @@ pub(crate) fn known(connection: &Connection, id: EventId) -> Result<Option<Known
                 partition: PARTITION,
                 position: Position::new(position),
             };
-            let append_events = u32::try_from(number(row, 3)?).map_err(|_| corrupt("an append of too many events"))?;
+            let append_events = u32::try_from(number(row, 3)?)
+                .map_err(|_| corrupt("an append of too many events"))?;
             let append_first = Position::new(position.saturating_sub(number(row, 2)?));
-            Ok(Known { found: Found { placed, append_first, append_events }, digest: Digest(row.get(4)?) })
+            Ok(Known {
+                found: Found {
+                    placed,
+                    append_first,
+                    append_events,
+                },
+                digest: Digest(row.get(4)?),
+            })
         })
         .optional()
 }
 
 /// Where `events` events from position `first` on stand.
-pub(crate) fn places(connection: &Connection, first: Position, events: u32) -> Result<Vec<Placed>, rusqlite::Error> {
+pub(crate) fn places(
+    connection: &Connection,
+    first: Position,
+    events: u32,
+) -> Result<Vec<Placed>, rusqlite::Error> {
     let last = first.plus(u64::from(events)).minus(1);
     let mut statement = connection.prepare_cached(sql::PLACES)?;
-    let places = statement.query_map((first.get().cast_signed(), last.get().cast_signed()), |row| {
-        Ok(Placed {
-            id: EventId::from_uuid(Uuid::from_bytes(row.get(2)?)),
-            stream: stream_id(row, 3)?,
-            version: Version::new(number(row, 1)?),
-            partition: PARTITION,
-            position: Position::new(number(row, 0)?),
-        })
-    })?;
+    let places = statement.query_map(
+        (first.get().cast_signed(), last.get().cast_signed()),
+        |row| {
+            Ok(Placed {
+                id: EventId::from_uuid(Uuid::from_bytes(row.get(2)?)),
+                stream: stream_id(row, 3)?,
+                version: Version::new(number(row, 1)?),
+                partition: PARTITION,
+                position: Position::new(number(row, 0)?),
+            })
+        },
+    )?;
     places.collect()
 }
 

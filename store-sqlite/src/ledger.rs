@@ -4,8 +4,8 @@
 //! them refuses a row or an expectation does not hold.
 
 use annals_core::{
-    AppendError, Appended, Expected, LogId, NewEvent, Placed, Position, Recognised, Status, StreamId, Version,
-    Violation, recognise,
+    AppendError, Appended, Expected, LogId, NewEvent, Placed, Position, Recognised, Status,
+    StreamId, Version, Violation, recognise,
 };
 use rusqlite::Connection;
 use std::collections::HashSet;
@@ -79,14 +79,19 @@ impl Ledger {
 
     /// Begins a write transaction; everything cached is true in it.
     pub(crate) fn begin(&mut self) -> Result<(), rusqlite::Error> {
-        self.connection.prepare_cached("begin immediate")?.execute([])?;
+        self.connection
+            .prepare_cached("begin immediate")?
+            .execute([])?;
         let version = self.data_version()?;
         if self.cached_at == Some(version) {
             return Ok(());
         }
         self.dictionary.clear();
         let (head, recorded) = streams::head(&self.connection)?;
-        let deleted = self.connection.prepare_cached(sql::LAST_DELETION)?.query_row([], |row| row.get(0));
+        let deleted = self
+            .connection
+            .prepare_cached(sql::LAST_DELETION)?
+            .query_row([], |row| row.get(0));
         (self.head, self.recorded) = match deleted {
             Ok(deleted) => (head, recorded.max(deleted)),
             Err(rusqlite::Error::QueryReturnedNoRows) => (head, recorded),
@@ -99,15 +104,23 @@ impl Ledger {
     /// Whether another connection has committed since this was last asked.
     pub(crate) fn others_committed(&mut self) -> Result<bool, rusqlite::Error> {
         let version = self.data_version()?;
-        Ok(self.seen.replace(version).is_some_and(|seen| seen != version))
+        Ok(self
+            .seen
+            .replace(version)
+            .is_some_and(|seen| seen != version))
     }
 
     fn data_version(&self) -> Result<i64, rusqlite::Error> {
-        self.connection.prepare_cached("pragma data_version")?.query_row([], |row| row.get(0))
+        self.connection
+            .prepare_cached("pragma data_version")?
+            .query_row([], |row| row.get(0))
     }
 
     pub(crate) fn commit(&self) -> Result<(), rusqlite::Error> {
-        self.connection.prepare_cached("commit")?.execute([]).map(|_| ())
+        self.connection
+            .prepare_cached("commit")?
+            .execute([])
+            .map(|_| ())
     }
 
     /// Undoes the open transaction, when SQLite has not done so already.
@@ -128,13 +141,17 @@ impl Ledger {
             if let Some(appended) = self.recognised(request)? {
                 return Ok(appended);
             }
-            return Err(Stop::Refused(AppendError::Conflict(self.violations(request)?)));
+            return Err(Stop::Refused(AppendError::Conflict(
+                self.violations(request)?,
+            )));
         }
         let carried = views::carried(&self.connection, &request.append)?;
         // A single row is refused whole; only several need to be undone together.
         let several = request.append.events.len() > 1;
         if several {
-            self.connection.prepare_cached("savepoint annals_append")?.execute([])?;
+            self.connection
+                .prepare_cached("savepoint annals_append")?
+                .execute([])?;
         }
         let before = (self.head, self.recorded);
         let mut touched = Vec::new();
@@ -142,16 +159,24 @@ impl Ledger {
         match inserted {
             Ok(placed) => {
                 let recorded_at = streams::moment(self.recorded)?;
-                carried.iter().try_for_each(|row| row.write(&self.connection, &placed, recorded_at))?;
+                carried
+                    .iter()
+                    .try_for_each(|row| row.write(&self.connection, &placed, recorded_at))?;
                 if several {
-                    self.connection.prepare_cached("release annals_append")?.execute([])?;
+                    self.connection
+                        .prepare_cached("release annals_append")?
+                        .execute([])?;
                 }
                 Ok(Appended::new(self.log, placed, false))
             }
             Err(error) if is_duplicate(&error) => {
                 if several {
-                    self.connection.prepare_cached("rollback to annals_append")?.execute([])?;
-                    self.connection.prepare_cached("release annals_append")?.execute([])?;
+                    self.connection
+                        .prepare_cached("rollback to annals_append")?
+                        .execute([])?;
+                    self.connection
+                        .prepare_cached("release annals_append")?
+                        .execute([])?;
                 }
                 (self.head, self.recorded) = before;
                 self.dictionary.undo(touched);
@@ -168,8 +193,11 @@ impl Ledger {
         let written = Written::of(request);
         for (stream, expected) in &append.expectations {
             let state = self.dictionary.stream(&self.connection, stream)?.state();
-            let holds =
-                if written.holds(stream) { expected.allows_writing(&state) } else { expected.passes_check(&state) };
+            let holds = if written.holds(stream) {
+                expected.allows_writing(&state)
+            } else {
+                expected.passes_check(&state)
+            };
             if !holds {
                 return Ok(false);
             }
@@ -185,7 +213,9 @@ impl Ledger {
         }
         match &request.condition {
             None => Ok(true),
-            Some(condition) => Ok(plan::first_match(&self.connection, condition, self.head)?.is_none()),
+            Some(condition) => {
+                Ok(plan::first_match(&self.connection, condition, self.head)?.is_none())
+            }
         }
     }
 
@@ -201,7 +231,13 @@ impl Ledger {
         self.recorded = self.recorded.max(request.clock.now().timestamp_micros());
         // Of the event before: most appends are of one stream and few types.
         let mut last: Option<(&StreamId, &NewEvent, i64, i64)> = None;
-        for (index, ((stream, event), encoded)) in request.append.events.iter().zip(&request.events).enumerate() {
+        for (index, ((stream, event), encoded)) in request
+            .append
+            .events
+            .iter()
+            .zip(&request.events)
+            .enumerate()
+        {
             let same_stream = last.filter(|(of, ..)| *of == stream);
             let key = match same_stream {
                 Some((_, _, key, _)) => key,
@@ -221,7 +257,8 @@ impl Ledger {
             entry.status = Status::Active;
             entry.version += 1;
             self.head += 1;
-            let (version, position) = (entry.version, self.head);
+            let version = entry.version;
+            let position = self.head;
             insert.execute(rusqlite::params![
                 position.cast_signed(),
                 key,
@@ -239,11 +276,15 @@ impl Ledger {
             ])?;
             // After the row, which may be refused: a refused single event leaves nothing to undo.
             if revived {
-                connection.prepare_cached(sql::REVIVE_STREAM)?.execute([key])?;
+                connection
+                    .prepare_cached(sql::REVIVE_STREAM)?
+                    .execute([key])?;
             }
             for tag in event.sorted_tags().iter() {
                 let tag = self.dictionary.tag(connection, tag)?;
-                connection.prepare_cached(sql::INSERT_EVENT_TAG)?.execute((tag, position.cast_signed()))?;
+                connection
+                    .prepare_cached(sql::INSERT_EVENT_TAG)?
+                    .execute((tag, position.cast_signed()))?;
             }
             placed.push(Placed {
                 id: event.id,
@@ -259,11 +300,17 @@ impl Ledger {
     /// What an append with ids that are known was before; none when it is new.
     fn recognised(&self, request: &Request) -> Result<Option<Appended>, Stop> {
         let events = &request.append.events;
-        let known: Vec<_> =
-            events.iter().map(|(_, event)| known(&self.connection, event.id)).collect::<Result<_, _>>()?;
+        let known: Vec<_> = events
+            .iter()
+            .map(|(_, event)| known(&self.connection, event.id))
+            .collect::<Result<_, _>>()?;
         let placed = match recognise(events, &known).map_err(Refused)? {
             Recognised::New => return Ok(None),
-            Recognised::Repeated => known.into_iter().flatten().map(|known| known.found.placed).collect(),
+            Recognised::Repeated => known
+                .into_iter()
+                .flatten()
+                .map(|known| known.found.placed)
+                .collect(),
             Recognised::RequestDone { first, events } => places(&self.connection, first, events)?,
         };
         Ok(Some(Appended::new(self.log, placed, true)))
@@ -273,19 +320,39 @@ impl Ledger {
     fn violations(&self, request: &Request) -> Result<Vec<Violation>, rusqlite::Error> {
         let append = &request.append;
         let written = Written::of(request);
-        let mut said: HashSet<&StreamId> = append.expectations.iter().map(|(stream, _)| stream).collect();
+        let mut said: HashSet<&StreamId> = append
+            .expectations
+            .iter()
+            .map(|(stream, _)| stream)
+            .collect();
         // Each stream once, however many events it gets.
-        let unsaid = append.events.iter().map(|(stream, _)| stream).filter(|stream| said.insert(stream));
+        let unsaid = append
+            .events
+            .iter()
+            .map(|(stream, _)| stream)
+            .filter(|stream| said.insert(stream));
         let unsaid: Vec<_> = unsaid.map(|stream| (stream, Expected::Any)).collect();
         let mut violations = Vec::new();
-        for (index, (stream, expected)) in
-            append.expectations.iter().map(|(stream, expected)| (stream, *expected)).chain(unsaid).enumerate()
+        for (index, (stream, expected)) in append
+            .expectations
+            .iter()
+            .map(|(stream, expected)| (stream, *expected))
+            .chain(unsaid)
+            .enumerate()
         {
             let (_, found) = streams::state(&self.connection, stream)?;
-            let holds =
-                if written.holds(stream) { expected.allows_writing(&found) } else { expected.passes_check(&found) };
+            let holds = if written.holds(stream) {
+                expected.allows_writing(&found)
+            } else {
+                expected.passes_check(&found)
+            };
             if !holds {
-                violations.push(Violation::Stream { index, stream: stream.clone(), expected, found });
+                violations.push(Violation::Stream {
+                    index,
+                    stream: stream.clone(),
+                    expected,
+                    found,
+                });
             }
         }
         if let Some(condition) = &request.condition
@@ -312,7 +379,14 @@ impl<'a> Written<'a> {
         if request.append.expectations.len() <= 2 {
             return Written::Few(request);
         }
-        Written::Many(request.append.events.iter().map(|(stream, _)| stream).collect())
+        Written::Many(
+            request
+                .append
+                .events
+                .iter()
+                .map(|(stream, _)| stream)
+                .collect(),
+        )
     }
 
     fn holds(&self, stream: &StreamId) -> bool {

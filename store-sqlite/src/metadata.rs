@@ -25,8 +25,15 @@ struct Rest<'a> {
 
 /// None for metadata that says nothing.
 pub(crate) fn encode(metadata: &Metadata) -> Option<Vec<u8>> {
-    let ids = [(CORRELATION, metadata.correlation), (CAUSATION, metadata.causation.map(|id| *id.as_uuid()))];
-    let rest = Rest { actor: metadata.actor.as_deref(), tenant: metadata.tenant.as_deref(), keys: &metadata.keys };
+    let ids = [
+        (CORRELATION, metadata.correlation),
+        (CAUSATION, metadata.causation.map(|id| *id.as_uuid())),
+    ];
+    let rest = Rest {
+        actor: metadata.actor.as_deref(),
+        tenant: metadata.tenant.as_deref(),
+        keys: &metadata.keys,
+    };
     let is_more = rest.actor.is_some() || rest.tenant.is_some() || !rest.keys.is_empty();
     if !is_more && ids.iter().all(|(_, id)| id.is_none()) {
         return None;
@@ -39,7 +46,8 @@ pub(crate) fn encode(metadata: &Metadata) -> Option<Vec<u8>> {
         }
     }
     if is_more {
-        serde_json::to_writer(&mut bytes, &rest).expect("a map from text to text is JSON, and memory takes every byte");
+        serde_json::to_writer(&mut bytes, &rest)
+            .expect("a map from text to text is JSON, and memory takes every byte");
     }
     Some(bytes)
 }
@@ -56,12 +64,15 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Metadata, rusqlite::Error> {
         rest = behind;
         Ok(Some(Uuid::from_bytes(*id)))
     };
-    let (correlation, causation) = (id(CORRELATION)?, id(CAUSATION)?.map(EventId::from_uuid));
+    let correlation = id(CORRELATION)?;
+    let causation = id(CAUSATION)?.map(EventId::from_uuid);
     let mut metadata = match rest {
         [] => Metadata::default(),
-        json => serde_json::from_slice(json).map_err(|error| corrupt(format!("metadata that is not JSON: {error}")))?,
+        json => serde_json::from_slice(json)
+            .map_err(|error| corrupt(format!("metadata that is not JSON: {error}")))?,
     };
-    (metadata.correlation, metadata.causation) = (correlation, causation);
+    metadata.correlation = correlation;
+    metadata.causation = causation;
     Ok(metadata)
 }
 
@@ -71,7 +82,8 @@ mod tests {
 
     #[test]
     fn metadata_is_read_as_it_was_written() {
-        let (id, cause) = (Uuid::from_u128(7), EventId::from_uuid(Uuid::from_u128(9)));
+        let id = Uuid::from_u128(7);
+        let cause = EventId::from_uuid(Uuid::from_u128(9));
         let empty = Metadata::default;
         assert_eq!(encode(&empty()), None);
         for metadata in [
@@ -79,7 +91,12 @@ mod tests {
             empty().causation(cause),
             empty().correlation(id).causation(cause),
             empty().actor("ada"),
-            empty().correlation(id).causation(cause).actor("ada").tenant("north").key("ip", "::1"),
+            empty()
+                .correlation(id)
+                .causation(cause)
+                .actor("ada")
+                .tenant("north")
+                .key("ip", "::1"),
         ] {
             let bytes = encode(&metadata).unwrap();
             assert_eq!(decode(&bytes).unwrap(), metadata);
@@ -88,7 +105,13 @@ mod tests {
 
     #[test]
     fn damaged_metadata_is_an_error() {
-        for bytes in [&[][..], &[1, 2, 3], &[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], b"\0{", b"\0[1]"] {
+        for bytes in [
+            &[][..],
+            &[1, 2, 3],
+            &[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            b"\0{",
+            b"\0[1]",
+        ] {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
     }

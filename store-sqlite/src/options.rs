@@ -64,7 +64,9 @@ impl Options {
             relaxed_durability: false,
             busy_timeout: Duration::from_secs(10),
             poll_interval: Duration::from_millis(50),
-            readers: std::thread::available_parallelism().map_or(4, usize::from).clamp(2, 8),
+            readers: std::thread::available_parallelism()
+                .map_or(4, usize::from)
+                .clamp(2, 8),
             group_events_max: 8_192,
             group_bytes_max: 8 << 20,
             queue_bytes_max: 64 << 20,
@@ -164,7 +166,8 @@ impl Options {
     /// ```
     #[must_use]
     pub fn group_max(mut self, events: usize, bytes: usize) -> Options {
-        (self.group_events_max, self.group_bytes_max) = (events.max(1), bytes.max(1));
+        self.group_events_max = events.max(1);
+        self.group_bytes_max = bytes.max(1);
         self
     }
 
@@ -234,8 +237,12 @@ impl Options {
     }
 
     fn set(self, key: &str, value: &str) -> Result<Options, Invalid> {
-        let wrong =
-            || Invalid::new(format!("option `{key}={}` of a sqlite url is not understood", value.escape_debug()));
+        let wrong = || {
+            Invalid::new(format!(
+                "option `{key}={}` of a sqlite url is not understood",
+                value.escape_debug()
+            ))
+        };
         let number = || value.parse::<u64>().map_err(|_| wrong());
         Ok(match (key, value) {
             ("mode", "ro") => self.read_only().existing(),
@@ -245,7 +252,9 @@ impl Options {
             ("relaxed_durability", "false") => self,
             ("busy_timeout_ms", _) => self.busy_timeout(Duration::from_millis(number()?)),
             ("readers", _) => self.readers(usize::try_from(number()?).map_err(|_| wrong())?),
-            ("page_cache_bytes", _) => self.page_cache_bytes(usize::try_from(number()?).map_err(|_| wrong())?),
+            ("page_cache_bytes", _) => {
+                self.page_cache_bytes(usize::try_from(number()?).map_err(|_| wrong())?)
+            }
             _ => return Err(wrong()),
         })
     }
@@ -267,10 +276,13 @@ impl FromStr for Options {
             ":memory:" => Options::in_memory(),
             path => Options::file(path),
         };
-        settings.split('&').filter(|setting| !setting.is_empty()).try_fold(options, |options, setting| {
-            let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
-            options.set(key, value)
-        })
+        settings
+            .split('&')
+            .filter(|setting| !setting.is_empty())
+            .try_fold(options, |options, setting| {
+                let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
+                options.set(key, value)
+            })
     }
 }
 
@@ -284,15 +296,27 @@ mod tests {
             ("sqlite:bank.db", Some("bank.db")),
             ("sqlite://bank.db", Some("bank.db")),
             ("sqlite:///var/lib/bank.db", Some("/var/lib/bank.db")),
-            ("sqlite:/var/lib/b%20k.db?mode=rwc", Some("/var/lib/b%20k.db")),
+            (
+                "sqlite:/var/lib/b%20k.db?mode=rwc",
+                Some("/var/lib/b%20k.db"),
+            ),
             ("sqlite::memory:", None),
         ] {
-            assert_eq!(url.parse::<Options>().unwrap().path(), path.map(Path::new), "{url}");
+            assert_eq!(
+                url.parse::<Options>().unwrap().path(),
+                path.map(Path::new),
+                "{url}"
+            );
         }
         let options: Options =
-            "sqlite:x.db?mode=ro&busy_timeout_ms=5&readers=3&relaxed_durability=true".parse().unwrap();
+            "sqlite:x.db?mode=ro&busy_timeout_ms=5&readers=3&relaxed_durability=true"
+                .parse()
+                .unwrap();
         assert!(options.read_only && options.relaxed_durability && !options.create);
-        assert_eq!((options.busy_timeout, options.readers), (Duration::from_millis(5), 3));
+        assert_eq!(
+            (options.busy_timeout, options.readers),
+            (Duration::from_millis(5), 3)
+        );
     }
 
     #[test]

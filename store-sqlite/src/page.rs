@@ -1,8 +1,8 @@
 //! One page, from one read transaction: of a stream, of the log, of a query.
 
 use annals_core::{
-    Direction, Filter, Head, LogPage, Position, Query, ReadLog, ReadQuery, ReadStream, RecordedEvent, Shown,
-    StreamPage, Version,
+    Direction, Filter, Head, LogPage, Position, Query, ReadLog, ReadQuery, ReadStream,
+    RecordedEvent, Shown, StreamPage, Version,
 };
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension};
@@ -40,7 +40,12 @@ pub(crate) fn of_stream(
     let from = read.from.max(shown_from).max(Version::FIRST);
     let to = read.to.min(state.version);
     let Some(key) = key.filter(|_| from <= to) else {
-        return Ok(StreamPage { events: Vec::new(), next: None, state, head });
+        return Ok(StreamPage {
+            events: Vec::new(),
+            next: None,
+            state,
+            head,
+        });
     };
     let limit = read.limit.min(EVENTS_MAX);
     let (statement, first) = match read.direction {
@@ -50,7 +55,12 @@ pub(crate) fn of_stream(
     let expected = usize::try_from(to.get() - from.get() + 1).unwrap_or(usize::MAX);
     let mut page = Page::new(connection, names, limit.min(expected));
     let mut statement = connection.prepare_cached(statement)?;
-    let mut rows = statement.query((key, from.get().cast_signed(), to.get().cast_signed(), limit as i64))?;
+    let mut rows = statement.query((
+        key,
+        from.get().cast_signed(),
+        to.get().cast_signed(),
+        limit as i64,
+    ))?;
     while !page.is_full(limit) {
         let Some(row) = rows.next()? else { break };
         page.push(row)?;
@@ -61,14 +71,24 @@ pub(crate) fn of_stream(
         (Some(last), Direction::Forward) => (last < to).then(|| last.next()),
         (Some(last), Direction::Backward) => (last > from).then(|| Version::new(last.get() - 1)),
     };
-    Ok(StreamPage { next, events: page.finish(), state, head })
+    Ok(StreamPage {
+        next,
+        events: page.finish(),
+        state,
+        head,
+    })
 }
 
 /// A page of the log. The transaction is the caller's.
-pub(crate) fn of_log(connection: &Connection, names: &mut Names, read: &ReadLog) -> Result<LogPage, rusqlite::Error> {
+pub(crate) fn of_log(
+    connection: &Connection,
+    names: &mut Names,
+    read: &ReadLog,
+) -> Result<LogPage, rusqlite::Error> {
     let (head, _) = streams::head(connection)?;
     let range = Range::new(head, read.after, read.up_to, read.direction, read.limit);
-    let (filter, recorded) = (&read.filter, &read.filter.recorded);
+    let filter = &read.filter;
+    let recorded = &read.filter.recorded;
     // Recorded times never go backwards, so a span of them is a range of positions.
     let low = match recorded.0 {
         Bound::Unbounded => 0,
@@ -101,16 +121,26 @@ pub(crate) fn of_query(
         return Ok(range.looked_through(Vec::new()));
     }
     let plan = plan::for_query(connection, &read.query)?;
-    scanned(&range, range.read(connection, names, plan, Wanted::Query(&read.query))?)
+    scanned(
+        &range,
+        range.read(connection, names, plan, Wanted::Query(&read.query))?,
+    )
 }
 
 /// The last position that was recorded at or before a moment.
-pub(crate) fn at_moment(connection: &Connection, moment: DateTime<Utc>) -> Result<Position, rusqlite::Error> {
+pub(crate) fn at_moment(
+    connection: &Connection,
+    moment: DateTime<Utc>,
+) -> Result<Position, rusqlite::Error> {
     let (head, _) = streams::head(connection)?;
     position_at(connection, head, moment.timestamp_micros()).map(Position::new)
 }
 
-fn position_before(connection: &Connection, head: u64, micros: i64) -> Result<u64, rusqlite::Error> {
+fn position_before(
+    connection: &Connection,
+    head: u64,
+    micros: i64,
+) -> Result<u64, rusqlite::Error> {
     match micros.checked_sub(1) {
         Some(before) => position_at(connection, head, before),
         None => Ok(0),
@@ -119,12 +149,19 @@ fn position_before(connection: &Connection, head: u64, micros: i64) -> Result<u6
 
 fn position_at(connection: &Connection, head: u64, micros: i64) -> Result<u64, rusqlite::Error> {
     let mut statement = connection.prepare_cached(sql::RECORDED_AT)?;
-    let (mut known, mut above) = (0, head + 1);
+    let mut known = 0;
+    let mut above = head + 1;
     while known + 1 < above {
         let middle = known + (above - known) / 2;
-        let recorded: Option<i64> = statement.query_row([middle.cast_signed()], |row| row.get(0)).optional()?;
+        let recorded: Option<i64> = statement
+            .query_row([middle.cast_signed()], |row| row.get(0))
+            .optional()?;
         let recorded = recorded.ok_or_else(|| corrupt(format!("position {middle} is missing")))?;
-        if recorded <= micros { known = middle } else { above = middle }
+        if recorded <= micros {
+            known = middle
+        } else {
+            above = middle
+        }
     }
     Ok(known)
 }
@@ -164,7 +201,10 @@ impl Wanted<'_> {
                     && filter.stream_prefixes.is_empty()
                     && filter.occurred == unbounded
             }
-            Wanted::Query(query) => query.items().iter().any(|item| *item == annals_core::QueryItem::default()),
+            Wanted::Query(query) => query
+                .items()
+                .iter()
+                .any(|item| *item == annals_core::QueryItem::default()),
         }
     }
 }
@@ -179,20 +219,39 @@ fn scanned(range: &Range, (events, stopped): Found) -> Result<LogPage, rusqlite:
         Direction::Backward => range.after + 1,
     };
     Ok(match stopped {
-        Some(position) if position != end => {
-            LogPage { events, scanned: Position::new(position), end: false, head: range.head() }
-        }
+        Some(position) if position != end => LogPage {
+            events,
+            scanned: Position::new(position),
+            end: false,
+            head: range.head(),
+        },
         _ => range.looked_through(events),
     })
 }
 
 impl Range {
-    fn new(head: u64, after: Position, up_to: Position, direction: Direction, limit: usize) -> Range {
-        Range { after: after.get(), up_to: up_to.get().min(head), head, limit: limit.min(EVENTS_MAX), direction }
+    fn new(
+        head: u64,
+        after: Position,
+        up_to: Position,
+        direction: Direction,
+        limit: usize,
+    ) -> Range {
+        Range {
+            after: after.get(),
+            up_to: up_to.get().min(head),
+            head,
+            limit: limit.min(EVENTS_MAX),
+            direction,
+        }
     }
 
     fn narrowed(self, low: u64, high: u64) -> Range {
-        Range { after: self.after.max(low), up_to: self.up_to.min(high), ..self }
+        Range {
+            after: self.after.max(low),
+            up_to: self.up_to.min(high),
+            ..self
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -211,7 +270,12 @@ impl Range {
             Direction::Backward if self.is_empty() => self.up_to + 1,
             Direction::Backward => self.after + 1,
         };
-        LogPage { events, scanned: Position::new(scanned), end: true, head: self.head() }
+        LogPage {
+            events,
+            scanned: Position::new(scanned),
+            end: true,
+            head: self.head(),
+        }
     }
 
     /// Just before the first position.
@@ -223,7 +287,9 @@ impl Range {
     }
 
     fn looked_at_max(&self) -> usize {
-        self.limit.saturating_mul(LOOKED_AT_PER_EVENT).max(LOOKED_AT_MIN)
+        self.limit
+            .saturating_mul(LOOKED_AT_PER_EVENT)
+            .max(LOOKED_AT_MIN)
     }
 
     fn read(
@@ -239,7 +305,9 @@ impl Range {
         match plan {
             Plan::Nothing => Ok((Vec::new(), None)),
             Plan::Scan { kinds } => self.scan(connection, names, kinds.as_ref(), wanted),
-            Plan::Index { node, kinds } => self.walk(connection, names, node, kinds.as_ref(), wanted),
+            Plan::Index { node, kinds } => {
+                self.walk(connection, names, node, kinds.as_ref(), wanted)
+            }
         }
     }
 
@@ -260,9 +328,11 @@ impl Range {
         let rows_max = self.looked_at_max();
         let unconditional = wanted.is_kinds_alone();
         let mut statement = connection.prepare_cached(statement)?;
-        let (low, high) = (self.after.cast_signed() + 1, self.up_to.cast_signed());
+        let low = self.after.cast_signed() + 1;
+        let high = self.up_to.cast_signed();
         let mut rows = statement.query((low, high, rows_max as i64))?;
-        let (mut looked_at, mut last) = (0, self.before_first());
+        let mut looked_at = 0;
+        let mut last = self.before_first();
         while !page.is_full(self.limit) {
             let Some(row) = rows.next()? else {
                 let stopped = (looked_at == rows_max).then_some(last);
@@ -302,7 +372,9 @@ impl Range {
                     break;
                 }
             }
-            let span = ahead.last().map_or(u64::MAX, |last| last.abs_diff(self.before_first()));
+            let span = ahead
+                .last()
+                .map_or(u64::MAX, |last| last.abs_diff(self.before_first()));
             if ahead.len() == SAMPLE && span <= SAMPLE as u64 * DENSE {
                 return self.scan(connection, names, Some(kinds), wanted);
             }
@@ -310,7 +382,8 @@ impl Range {
         let mut page = Page::new(connection, names, self.limit.min(SAMPLE));
         let mut statement = connection.prepare_cached(sql::EVENT)?;
         let mut ahead = ahead.into_iter();
-        let (mut looked_at, mut last) = (0, self.before_first());
+        let mut looked_at = 0;
+        let mut last = self.before_first();
         loop {
             if page.is_full(self.limit) || looked_at >= self.looked_at_max() {
                 return Ok((page.finish(), Some(last)));
@@ -330,7 +403,9 @@ impl Range {
             last = position;
             let mut rows = statement.query([position.cast_signed()])?;
             let Some(row) = rows.next()? else {
-                return Err(corrupt(format!("position {position} is in an index and not in the log")));
+                return Err(corrupt(format!(
+                    "position {position} is in an index and not in the log"
+                )));
             };
             page.push(row)?;
             if page.last().is_some_and(|event| !wanted.matches(event)) {
@@ -340,7 +415,11 @@ impl Range {
     }
 }
 
-fn next(node: &mut Node, walk: &mut Walk<'_>, from: &mut Option<u64>) -> Result<Option<u64>, rusqlite::Error> {
+fn next(
+    node: &mut Node,
+    walk: &mut Walk<'_>,
+    from: &mut Option<u64>,
+) -> Result<Option<u64>, rusqlite::Error> {
     let Some(at) = *from else { return Ok(None) };
     let found = node.seek(walk, at)?;
     *from = found.and_then(|found| walk.behind(found));

@@ -35,7 +35,11 @@ pub(crate) struct Kinds {
 
 impl Kinds {
     fn new(keys: &BTreeSet<i64>) -> Kinds {
-        let mut wanted = vec![false; keys.last().map_or(0, |last| last.cast_unsigned() as usize + 1)];
+        let mut wanted = vec![
+            false;
+            keys.last()
+                .map_or(0, |last| last.cast_unsigned() as usize + 1)
+        ];
         for key in keys {
             wanted[key.cast_unsigned() as usize] = true;
         }
@@ -43,12 +47,18 @@ impl Kinds {
     }
 
     pub(crate) fn contains(&self, kind: i64) -> bool {
-        self.wanted.get(kind.cast_unsigned() as usize).copied().unwrap_or(false)
+        self.wanted
+            .get(kind.cast_unsigned() as usize)
+            .copied()
+            .unwrap_or(false)
     }
 }
 
 /// The plan for a filter. What it finds must still be [matched](Filter::matches), except for types.
-pub(crate) fn for_filter(connection: &Connection, filter: &Filter) -> Result<Plan, rusqlite::Error> {
+pub(crate) fn for_filter(
+    connection: &Connection,
+    filter: &Filter,
+) -> Result<Plan, rusqlite::Error> {
     let mut all = Vec::new();
     let kinds = kinds_of(connection, filter)?;
     if let Some(kinds) = &kinds {
@@ -59,7 +69,9 @@ pub(crate) fn for_filter(connection: &Connection, filter: &Filter) -> Result<Pla
     }
     let by_kinds_alone = filter.tags.is_empty() && filter.stream_prefixes.is_empty();
     for tag in &filter.tags {
-        let Some(node) = tagged(connection, tag)? else { return Ok(Plan::Nothing) };
+        let Some(node) = tagged(connection, tag)? else {
+            return Ok(Plan::Nothing);
+        };
         all.push(node);
     }
     if !filter.stream_prefixes.is_empty()
@@ -73,17 +85,27 @@ pub(crate) fn for_filter(connection: &Connection, filter: &Filter) -> Result<Pla
     let kinds = kinds.as_ref().map(Kinds::new);
     Ok(match all.pop() {
         None => Plan::Scan { kinds },
-        Some(only) if all.is_empty() => Plan::Index { node: only, kinds: kinds.filter(|_| by_kinds_alone) },
+        Some(only) if all.is_empty() => Plan::Index {
+            node: only,
+            kinds: kinds.filter(|_| by_kinds_alone),
+        },
         Some(last) => {
             all.push(last);
-            Plan::Index { node: Node::All(all), kinds: None }
+            Plan::Index {
+                node: Node::All(all),
+                kinds: None,
+            }
         }
     })
 }
 
 /// The plan for a query. What it finds must still be [matched](Query::matches).
 pub(crate) fn for_query(connection: &Connection, query: &Query) -> Result<Plan, rusqlite::Error> {
-    if query.items().iter().any(|item| *item == QueryItem::default()) {
+    if query
+        .items()
+        .iter()
+        .any(|item| *item == QueryItem::default())
+    {
         return Ok(Plan::Scan { kinds: None });
     }
     let mut items = Vec::new();
@@ -92,7 +114,10 @@ pub(crate) fn for_query(connection: &Connection, query: &Query) -> Result<Plan, 
     }
     Ok(match items.is_empty() {
         true => Plan::Nothing,
-        false => Plan::Index { node: any(items), kinds: None },
+        false => Plan::Index {
+            node: any(items),
+            kinds: None,
+        },
     })
 }
 
@@ -100,7 +125,9 @@ pub(crate) fn for_query(connection: &Connection, query: &Query) -> Result<Plan, 
 fn for_item(connection: &Connection, item: &QueryItem) -> Result<Option<Node>, rusqlite::Error> {
     let mut all = Vec::new();
     for tag in &item.tags {
-        let Some(node) = tagged(connection, tag)? else { return Ok(None) };
+        let Some(node) = tagged(connection, tag)? else {
+            return Ok(None);
+        };
         all.push(node);
     }
     if !item.streams.is_empty() {
@@ -123,7 +150,11 @@ fn for_item(connection: &Connection, item: &QueryItem) -> Result<Option<Node>, r
         }
         all.push(any_kind(&kinds));
     }
-    if all.len() > 1 { Ok(Some(Node::All(all))) } else { Ok(all.pop()) }
+    if all.len() > 1 {
+        Ok(Some(Node::All(all)))
+    } else {
+        Ok(all.pop())
+    }
 }
 
 /// The first position behind the condition's at which its query matches, up to `head`; all of the range is looked at.
@@ -147,7 +178,10 @@ pub(crate) fn first_match(
 }
 
 /// The kinds that the types and categories of a filter allow; none when it names neither.
-fn kinds_of(connection: &Connection, filter: &Filter) -> Result<Option<BTreeSet<i64>>, rusqlite::Error> {
+fn kinds_of(
+    connection: &Connection,
+    filter: &Filter,
+) -> Result<Option<BTreeSet<i64>>, rusqlite::Error> {
     let mut of_types = BTreeSet::new();
     for name in &filter.types {
         of_types.extend(keys(connection, sql::KINDS_OF_TYPE, name.as_str())?);
@@ -158,16 +192,25 @@ fn kinds_of(connection: &Connection, filter: &Filter) -> Result<Option<BTreeSet<
         let category = category_key(connection, name)?.unwrap_or(0);
         of_categories.extend(keys(connection, sql::KINDS_OF_CATEGORY, category)?);
     }
-    Ok(match (filter.types.is_empty(), filter.categories.is_empty()) {
-        (true, true) => None,
-        (false, true) => Some(of_types),
-        (true, false) => Some(of_categories),
-        (false, false) => Some(of_types.intersection(&of_categories).copied().collect()),
-    })
+    Ok(
+        match (filter.types.is_empty(), filter.categories.is_empty()) {
+            (true, true) => None,
+            (false, true) => Some(of_types),
+            (true, false) => Some(of_categories),
+            (false, false) => Some(of_types.intersection(&of_categories).copied().collect()),
+        },
+    )
 }
 
-fn keys(connection: &Connection, statement: &str, of: impl rusqlite::ToSql) -> Result<Vec<i64>, rusqlite::Error> {
-    connection.prepare_cached(statement)?.query_map([of], |row| row.get(0))?.collect()
+fn keys(
+    connection: &Connection,
+    statement: &str,
+    of: impl rusqlite::ToSql,
+) -> Result<Vec<i64>, rusqlite::Error> {
+    connection
+        .prepare_cached(statement)?
+        .query_map([of], |row| row.get(0))?
+        .collect()
 }
 
 fn tagged(connection: &Connection, tag: &Tag) -> Result<Option<Node>, rusqlite::Error> {
@@ -175,22 +218,39 @@ fn tagged(connection: &Connection, tag: &Tag) -> Result<Option<Node>, rusqlite::
 }
 
 /// None when the stream holds no event.
-fn stream_source(connection: &Connection, stream: &StreamId) -> Result<Option<Node>, rusqlite::Error> {
+fn stream_source(
+    connection: &Connection,
+    stream: &StreamId,
+) -> Result<Option<Node>, rusqlite::Error> {
     let row = streams::row(connection, stream)?.filter(|row| row.version > 0);
-    Ok(row.map(|row| Node::source(Source::Stream { key: row.key, versions: row.archived_before.max(1)..=row.version })))
+    Ok(row.map(|row| {
+        Node::source(Source::Stream {
+            key: row.key,
+            versions: row.archived_before.max(1)..=row.version,
+        })
+    }))
 }
 
 /// The streams behind the prefixes; none when there are too many to be walked one by one.
-fn streams_of(connection: &Connection, prefixes: &[String]) -> Result<Option<Vec<Node>>, rusqlite::Error> {
+fn streams_of(
+    connection: &Connection,
+    prefixes: &[String],
+) -> Result<Option<Vec<Node>>, rusqlite::Error> {
     let mut found = Vec::new();
     for prefix in prefixes {
-        let up_to = format!("{prefix}{}", LAST_CHARACTER.repeat(StreamId::BYTES_MAX / 4 + 1));
+        let up_to = format!(
+            "{prefix}{}",
+            LAST_CHARACTER.repeat(StreamId::BYTES_MAX / 4 + 1)
+        );
         let mut statement = connection.prepare_cached(sql::STREAMS_BY_PREFIX)?;
         let mut rows = statement.query((prefix, up_to, PREFIX_STREAMS_MAX as i64 + 1))?;
         while let Some(row) = rows.next()? {
             if let Some(version) = row.get::<_, Option<i64>>(2)? {
                 let versions = streams::number(row, 1)?.max(1)..=version.cast_unsigned();
-                found.push(Node::source(Source::Stream { key: row.get(0)?, versions }));
+                found.push(Node::source(Source::Stream {
+                    key: row.get(0)?,
+                    versions,
+                }));
             }
             if found.len() > PREFIX_STREAMS_MAX {
                 return Ok(None);
@@ -201,7 +261,10 @@ fn streams_of(connection: &Connection, prefixes: &[String]) -> Result<Option<Vec
 }
 
 fn any_kind(kinds: &BTreeSet<i64>) -> Node {
-    any(kinds.iter().map(|kind| Node::source(Source::Kind(*kind))).collect())
+    any(kinds
+        .iter()
+        .map(|kind| Node::source(Source::Kind(*kind)))
+        .collect())
 }
 
 fn any(mut nodes: Vec<Node>) -> Node {

@@ -49,8 +49,18 @@ pub(crate) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(connection: &'a Connection, direction: Direction, range: RangeInclusive<u64>) -> Walk<'a> {
-        Walk { connection, direction, range, steps_left: usize::MAX, paused_at: None }
+    pub(crate) fn new(
+        connection: &'a Connection,
+        direction: Direction,
+        range: RangeInclusive<u64>,
+    ) -> Walk<'a> {
+        Walk {
+            connection,
+            direction,
+            range,
+            steps_left: usize::MAX,
+            paused_at: None,
+        }
     }
 
     /// Where the walk begins.
@@ -81,11 +91,21 @@ impl<'a> Walk<'a> {
 
 impl Node {
     pub(crate) fn source(source: Source) -> Node {
-        Node::Source(Box::new(Cursor { source, ahead: Vec::new(), at: 0, chunk: CHUNK_MIN, done: false }))
+        Node::Source(Box::new(Cursor {
+            source,
+            ahead: Vec::new(),
+            at: 0,
+            chunk: CHUNK_MIN,
+            done: false,
+        }))
     }
 
     /// The first position at `from` or further along. Calls never go back.
-    pub(crate) fn seek(&mut self, walk: &mut Walk<'_>, from: u64) -> Result<Option<u64>, rusqlite::Error> {
+    pub(crate) fn seek(
+        &mut self,
+        walk: &mut Walk<'_>,
+        from: u64,
+    ) -> Result<Option<u64>, rusqlite::Error> {
         match self {
             Node::Source(cursor) => cursor.seek(walk, from),
             Node::Any(nodes) => {
@@ -98,7 +118,10 @@ impl Node {
                     }
                 }
                 // Where one of them paused, the others must not run ahead.
-                Ok(nearest.filter(|nearest| walk.paused_at.is_none_or(|paused| walk.reaches(paused, *nearest))))
+                Ok(nearest.filter(|nearest| {
+                    walk.paused_at
+                        .is_none_or(|paused| walk.reaches(paused, *nearest))
+                }))
             }
             Node::All(nodes) => all(nodes, walk, from),
         }
@@ -110,12 +133,17 @@ fn all(nodes: &mut [Node], walk: &mut Walk<'_>, from: u64) -> Result<Option<u64>
     let mut wanted = from;
     'again: loop {
         for node in &mut *nodes {
-            let Some(found) = node.seek(walk, wanted)? else { return Ok(None) };
+            let Some(found) = node.seek(walk, wanted)? else {
+                return Ok(None);
+            };
             if found != wanted {
                 wanted = found;
                 walk.steps_left = walk.steps_left.saturating_sub(1);
                 if walk.steps_left == 0 {
-                    let paused = walk.paused_at.filter(|paused| walk.reaches(wanted, *paused)).unwrap_or(wanted);
+                    let paused = walk
+                        .paused_at
+                        .filter(|paused| walk.reaches(wanted, *paused))
+                        .unwrap_or(wanted);
                     walk.paused_at = Some(paused);
                     return Ok(None);
                 }
@@ -143,7 +171,8 @@ impl Cursor {
             match self.ahead.get(self.at) {
                 Some(position) if walk.reaches(*position, from) => return Ok(Some(*position)),
                 Some(_) => {
-                    self.at += self.ahead[self.at..].partition_point(|position| !walk.reaches(*position, from));
+                    self.at += self.ahead[self.at..]
+                        .partition_point(|position| !walk.reaches(*position, from));
                     continue;
                 }
                 None => {}
@@ -160,27 +189,46 @@ impl Cursor {
             Direction::Forward => (from, *walk.range.end()),
             Direction::Backward => (*walk.range.start(), from),
         };
-        let (low, high, limit) = (low.cast_signed(), high.cast_signed(), self.chunk as i64);
+        let low = low.cast_signed();
+        let high = high.cast_signed();
+        let limit = self.chunk as i64;
         let forward = walk.direction == Direction::Forward;
         self.ahead.clear();
         self.at = 0;
         match &self.source {
             Source::Every => {
-                let statement = if forward { sql::EVERY_FORWARD } else { sql::EVERY_BACKWARD };
+                let statement = if forward {
+                    sql::EVERY_FORWARD
+                } else {
+                    sql::EVERY_BACKWARD
+                };
                 collect(walk, statement, (low, high, limit), &mut self.ahead)?;
             }
             Source::Kind(key) => {
-                let statement = if forward { sql::KIND_FORWARD } else { sql::KIND_BACKWARD };
+                let statement = if forward {
+                    sql::KIND_FORWARD
+                } else {
+                    sql::KIND_BACKWARD
+                };
                 collect(walk, statement, (*key, low, high, limit), &mut self.ahead)?;
             }
             Source::Tag(key) => {
-                let statement = if forward { sql::TAG_FORWARD } else { sql::TAG_BACKWARD };
+                let statement = if forward {
+                    sql::TAG_FORWARD
+                } else {
+                    sql::TAG_BACKWARD
+                };
                 collect(walk, statement, (*key, low, high, limit), &mut self.ahead)?;
             }
             Source::Stream { key, versions } => {
-                let statement = if forward { sql::VERSION_FORWARD } else { sql::VERSION_BACKWARD };
+                let statement = if forward {
+                    sql::VERSION_FORWARD
+                } else {
+                    sql::VERSION_BACKWARD
+                };
                 let versions = versions_at(walk, *key, versions.clone(), from)?;
-                let (first, last) = (versions.start().cast_signed(), versions.end().cast_signed());
+                let first = versions.start().cast_signed();
+                let last = versions.end().cast_signed();
                 collect(walk, statement, (*key, first, last, limit), &mut self.ahead)?;
             }
         }
@@ -216,14 +264,21 @@ fn versions_at(
 ) -> Result<RangeInclusive<u64>, rusqlite::Error> {
     let mut statement = walk.connection.prepare_cached(sql::VERSION_FORWARD)?;
     let (first, last) = versions.into_inner();
-    let (mut low, mut high) = (first, last + 1);
+    let mut low = first;
+    let mut high = last + 1;
     // The first version in low..high whose position is at `from` or behind it.
     while low < high {
         let middle = low + (high - low) / 2;
         let version = middle.cast_signed();
-        let position: Option<i64> = statement.query_row((stream, version, version, 1), |row| row.get(0)).optional()?;
+        let position: Option<i64> = statement
+            .query_row((stream, version, version, 1), |row| row.get(0))
+            .optional()?;
         let Some(position) = position else { break };
-        if position.cast_unsigned() >= from { high = middle } else { low = middle + 1 }
+        if position.cast_unsigned() >= from {
+            high = middle
+        } else {
+            low = middle + 1
+        }
     }
     match walk.direction {
         Direction::Forward => Ok(low..=last),

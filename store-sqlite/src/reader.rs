@@ -86,15 +86,24 @@ impl Readers {
                 return Err(closed(&self.pool.opener.name));
             }
             desk.waiting.push_back(Box::new(job));
-            let needs_a_worker = desk.working < self.pool.count && desk.waiting.len() > desk.resting;
+            let needs_a_worker =
+                desk.working < self.pool.count && desk.waiting.len() > desk.resting;
             desk.working += usize::from(needs_a_worker);
             needs_a_worker
         };
         if needs_a_worker {
-            let worker = Worker { pool: Arc::clone(&self.pool), signed_off: false };
+            let worker = Worker {
+                pool: Arc::clone(&self.pool),
+                signed_off: false,
+            };
             tokio::task::spawn_blocking(move || worker.work());
         }
-        let lost = |_| Err(StoreError::new(Failure::Unavailable, "a read did not come to an end"));
+        let lost = |_| {
+            Err(StoreError::new(
+                Failure::Unavailable,
+                "a read did not come to an end",
+            ))
+        };
         answered.await.unwrap_or_else(lost)
     }
 
@@ -106,9 +115,18 @@ impl Readers {
         desk.waiting.clear();
         desk.idle.clear();
         let at_work = |desk: &mut Desk| desk.working > 0;
-        let waited = self.pool.signed_off.wait_timeout_while(desk, READ_ENDS_MAX, at_work);
-        if waited.map_or_else(|poisoned| poisoned.into_inner().1, |(_, waited)| waited).timed_out() {
-            tracing::warn!(name = self.pool.opener.name, "a read goes on after the store was closed");
+        let waited = self
+            .pool
+            .signed_off
+            .wait_timeout_while(desk, READ_ENDS_MAX, at_work);
+        if waited
+            .map_or_else(|poisoned| poisoned.into_inner().1, |(_, waited)| waited)
+            .timed_out()
+        {
+            tracing::warn!(
+                name = self.pool.opener.name,
+                "a read goes on after the store was closed"
+            );
         }
     }
 }
@@ -127,15 +145,26 @@ impl Pool {
         reader: &mut Option<Reader>,
         work: impl FnOnce(&Connection, &mut Names) -> Result<R, rusqlite::Error>,
     ) -> Result<R, StoreError> {
-        let _turn = self.turns.as_ref().map(|turns| turns.read().unwrap_or_else(PoisonError::into_inner));
+        let _turn = self
+            .turns
+            .as_ref()
+            .map(|turns| turns.read().unwrap_or_else(PoisonError::into_inner));
         let mut used = match reader.take() {
             Some(reader) => reader,
             None => {
-                let connection = self.opener.reader().map_err(|error| self.opener.trouble(&error).error())?;
-                Reader { connection, names: Names::default() }
+                let connection = self
+                    .opener
+                    .reader()
+                    .map_err(|error| self.opener.trouble(&error).error())?;
+                Reader {
+                    connection,
+                    names: Names::default(),
+                }
             }
         };
-        let found = used.transaction(work).map_err(|error| reading(&error, &self.opener.name))?;
+        let found = used
+            .transaction(work)
+            .map_err(|error| reading(&error, &self.opener.name))?;
         // A connection that failed is not used again.
         *reader = Some(used);
         Ok(found)

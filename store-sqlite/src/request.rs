@@ -36,10 +36,25 @@ impl Request {
         if let Some(condition) = &condition {
             condition.query.check()?;
         }
-        let events = append.events.iter().map(|(_, event)| Encoded::of(event)).collect();
+        let events = append
+            .events
+            .iter()
+            .map(|(_, event)| Encoded::of(event))
+            .collect();
         let rows: usize = append.rows.iter().map(PreparedRow::size_bytes).sum();
-        let bytes = rows + append.events.iter().map(|(_, event)| event.size_bytes()).sum::<usize>();
-        Ok(Request { append, condition, events, bytes, clock })
+        let bytes = rows
+            + append
+                .events
+                .iter()
+                .map(|(_, event)| event.size_bytes())
+                .sum::<usize>();
+        Ok(Request {
+            append,
+            condition,
+            events,
+            bytes,
+            clock,
+        })
     }
 }
 
@@ -51,6 +66,10 @@ impl Encoded {
             // No tag holds a control character.
             names.join("\n")
         });
-        Encoded { digest: event.digest().0, tags, metadata: metadata::encode(&event.metadata) }
+        Encoded {
+            digest: event.digest().0,
+            tags,
+            metadata: metadata::encode(&event.metadata),
+        }
     }
 }

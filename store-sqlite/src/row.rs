@@ -57,7 +57,9 @@ impl Names {
         match place {
             Some((of, name)) if *of == key => Ok(name.clone()),
             _ => {
-                let name = connection.prepare_cached(sql::STREAM_NAME)?.query_row([key], |row| stream_id(row, 0))?;
+                let name = connection
+                    .prepare_cached(sql::STREAM_NAME)?
+                    .query_row([key], |row| stream_id(row, 0))?;
                 *place = Some((key, name.clone()));
                 Ok(name)
             }
@@ -67,26 +69,33 @@ impl Names {
     fn kind(&mut self, connection: &Connection, key: i64) -> Result<&Kind, rusqlite::Error> {
         let place = place_of(&mut self.kinds, key, KINDS);
         if !matches!(place, Some((of, _)) if *of == key) {
-            let found = connection.prepare_cached(sql::KIND_NAME)?.query_row([key], |row| {
-                Ok(Kind {
-                    event_type: row.get_ref(0)?.as_str()?.into(),
-                    schema_version: row.get(1)?,
-                    codec: row.get_ref(2)?.as_str()?.into(),
-                    page: self.pages,
-                })
-            })?;
+            let found = connection
+                .prepare_cached(sql::KIND_NAME)?
+                .query_row([key], |row| {
+                    Ok(Kind {
+                        event_type: row.get_ref(0)?.as_str()?.into(),
+                        schema_version: row.get(1)?,
+                        codec: row.get_ref(2)?.as_str()?.into(),
+                        page: self.pages,
+                    })
+                })?;
             *place = Some((key, found));
         }
         let (_, kind) = place.as_mut().ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         if kind.page != self.pages {
-            (kind.event_type, kind.codec) = (Arc::from(&*kind.event_type), Arc::from(&*kind.codec));
+            kind.event_type = Arc::from(&*kind.event_type);
+            kind.codec = Arc::from(&*kind.codec);
             kind.page = self.pages;
         }
         Ok(kind)
     }
 }
 
-fn place_of<T>(places: &mut Vec<Option<(i64, T)>>, key: i64, count: usize) -> &mut Option<(i64, T)> {
+fn place_of<T>(
+    places: &mut Vec<Option<(i64, T)>>,
+    key: i64,
+    count: usize,
+) -> &mut Option<(i64, T)> {
     // Keys ascend from 1, so the table grows no further than there are names.
     let index = key.cast_unsigned() as usize & (count - 1);
     if index >= places.len() {
@@ -104,11 +113,17 @@ struct Moment {
 }
 
 impl Moment {
-    const EPOCH: Moment = Moment { micros: 0, moment: DateTime::UNIX_EPOCH };
+    const EPOCH: Moment = Moment {
+        micros: 0,
+        moment: DateTime::UNIX_EPOCH,
+    };
 
     fn at(&mut self, micros: i64) -> Result<DateTime<Utc>, rusqlite::Error> {
         if self.micros != micros {
-            *self = Moment { micros, moment: moment(micros)? };
+            *self = Moment {
+                micros,
+                moment: moment(micros)?,
+            };
         }
         Ok(self.moment)
     }
@@ -133,7 +148,15 @@ impl<'a> Page<'a> {
         names.pages += 1;
         let payloads = BytesMut::with_capacity(events.saturating_mul(256).min(BUFFER_BYTES));
         let events = Vec::with_capacity(events.min(RESERVE_EVENTS_MAX));
-        Page { connection, names, events, payloads, bytes: 0, occurred: Moment::EPOCH, recorded: Moment::EPOCH }
+        Page {
+            connection,
+            names,
+            events,
+            payloads,
+            bytes: 0,
+            occurred: Moment::EPOCH,
+            recorded: Moment::EPOCH,
+        }
     }
 
     pub(crate) fn is_full(&self, limit: usize) -> bool {
@@ -161,8 +184,8 @@ impl<'a> Page<'a> {
             append_index: row.get(4)?,
             recorded_at: self.recorded.at(row.get(6)?)?,
         };
-        let id =
-            Uuid::from_slice(row.get_ref(7)?.as_blob()?).map_err(|_| corrupt("an id that is not 16 bytes long"))?;
+        let id = Uuid::from_slice(row.get_ref(7)?.as_blob()?)
+            .map_err(|_| corrupt("an id that is not 16 bytes long"))?;
         let payload = row.get_ref(10)?.as_blob()?;
         self.bytes += payload.len();
         self.payloads.extend_from_slice(payload);
@@ -177,14 +200,21 @@ impl<'a> Page<'a> {
             self.payloads.split().freeze(),
             self.occurred.at(row.get(5)?)?,
         ));
-        let (tags, metadata) = (row.get_ref(8)?, row.get_ref(9)?);
+        let tags = row.get_ref(8)?;
+        let metadata = row.get_ref(9)?;
         if (tags, metadata) == (ValueRef::Null, ValueRef::Null) {
             return Ok(());
         }
-        let event = self.events.last_mut().ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let event = self
+            .events
+            .last_mut()
+            .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         if let ValueRef::Text(text) = tags {
             let text = std::str::from_utf8(text).map_err(|_| corrupt("tags that are not UTF-8"))?;
-            let tags = text.split('\n').map(str::parse::<Tag>).collect::<Result<_, _>>();
+            let tags = text
+                .split('\n')
+                .map(str::parse::<Tag>)
+                .collect::<Result<_, _>>();
             event.tags = tags.map_err(|error| corrupt(error.to_string()))?;
         }
         if let ValueRef::Blob(bytes) = metadata {

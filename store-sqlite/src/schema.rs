@@ -20,7 +20,11 @@ const MIGRATIONS: &[&str] = &[
 ];
 
 /// Brings the file to the newest version, and gives a new log its id.
-pub(crate) fn upgrade(connection: &mut Connection, opener: &Opener, clock: &dyn Clock) -> Result<LogId, StoreError> {
+pub(crate) fn upgrade(
+    connection: &mut Connection,
+    opener: &Opener,
+    clock: &dyn Clock,
+) -> Result<LogId, StoreError> {
     let failed = |error: rusqlite::Error| opener.trouble(&error).error();
     let found = version(connection).map_err(failed)?;
     check(found, opener)?;
@@ -60,14 +64,22 @@ fn check(found: usize, opener: &Opener) -> Result<(), StoreError> {
 
 /// 0 for a file that Annals never opened.
 fn version(connection: &Connection) -> Result<usize, rusqlite::Error> {
-    if !connection.query_row(include_str!("sql/has_migrations.sql"), [], |row| row.get::<_, bool>(0))? {
+    if !connection.query_row(include_str!("sql/has_migrations.sql"), [], |row| {
+        row.get::<_, bool>(0)
+    })? {
         return Ok(0);
     }
-    let found: Option<i64> = connection.query_row(include_str!("sql/schema_version.sql"), [], |row| row.get(0))?;
+    let found: Option<i64> =
+        connection.query_row(include_str!("sql/schema_version.sql"), [], |row| row.get(0))?;
     usize::try_from(found.unwrap_or(0)).map_err(|_| corrupt("a negative version of the tables"))
 }
 
-fn migrate(connection: &mut Connection, target: usize, script: &str, clock: &dyn Clock) -> Result<(), rusqlite::Error> {
+fn migrate(
+    connection: &mut Connection,
+    target: usize,
+    script: &str,
+    clock: &dyn Clock,
+) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have done it while this one waited for its turn.
     if version(&transaction)? >= target {
@@ -76,11 +88,18 @@ fn migrate(connection: &mut Connection, target: usize, script: &str, clock: &dyn
     let now = clock.now().timestamp_micros();
     transaction.execute(include_str!("sql/create_migrations.sql"), [])?;
     transaction.execute_batch(script)?;
-    transaction.execute(include_str!("sql/insert_migration.sql"), (target as i64, now))?;
+    transaction.execute(
+        include_str!("sql/insert_migration.sql"),
+        (target as i64, now),
+    )?;
     if target == 1 {
         let id = LogId::random();
-        transaction.execute(include_str!("sql/insert_log.sql"), (id.as_uuid().as_bytes(), now))?;
-        if transaction.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))? == 0 {
+        transaction.execute(
+            include_str!("sql/insert_log.sql"),
+            (id.as_uuid().as_bytes(), now),
+        )?;
+        if transaction.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))? == 0
+        {
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         }
     }
@@ -88,6 +107,7 @@ fn migrate(connection: &mut Connection, target: usize, script: &str, clock: &dyn
 }
 
 fn log_id(connection: &Connection) -> Result<LogId, rusqlite::Error> {
-    let id: [u8; 16] = connection.query_row(include_str!("sql/log_id.sql"), [], |row| row.get(0))?;
+    let id: [u8; 16] =
+        connection.query_row(include_str!("sql/log_id.sql"), [], |row| row.get(0))?;
     Ok(LogId::from_uuid(Uuid::from_bytes(id)))
 }

@@ -9,15 +9,20 @@ use crate::statements as sql;
 use crate::streams::number;
 
 pub(crate) fn save(ledger: &mut Ledger, snapshot: &Snapshot) -> Result<(), Stop> {
-    let stream = ledger.dictionary.stream_key(&ledger.connection, &snapshot.stream)?;
-    ledger.connection.prepare_cached(sql::SAVE_SNAPSHOT)?.execute((
-        stream,
-        &snapshot.fold.name,
-        snapshot.fold.version,
-        snapshot.version.get().cast_signed(),
-        &snapshot.codec,
-        &*snapshot.payload,
-    ))?;
+    let stream = ledger
+        .dictionary
+        .stream_key(&ledger.connection, &snapshot.stream)?;
+    ledger
+        .connection
+        .prepare_cached(sql::SAVE_SNAPSHOT)?
+        .execute((
+            stream,
+            &snapshot.fold.name,
+            snapshot.fold.version,
+            snapshot.version.get().cast_signed(),
+            &snapshot.codec,
+            &*snapshot.payload,
+        ))?;
     Ok(())
 }
 
@@ -27,18 +32,48 @@ pub(crate) fn newest(
     fold: FoldId,
     at_most: Version,
 ) -> Result<Option<Snapshot>, rusqlite::Error> {
-    let wanted = (stream.as_str(), &fold.name, fold.version, at_most.get().cast_signed());
+    let wanted = (
+        stream.as_str(),
+        &fold.name,
+        fold.version,
+        at_most.get().cast_signed(),
+    );
     let found = connection
         .prepare_cached(sql::NEWEST_SNAPSHOT)?
-        .query_row(wanted, |row| Ok((number(row, 0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?)))
+        .query_row(wanted, |row| {
+            Ok((
+                number(row, 0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, Vec<u8>>(2)?,
+            ))
+        })
         .optional()?;
     Ok(found.map(|(version, codec, payload)| {
-        Snapshot::new(stream, fold, Version::new(version), codec, Bytes::from(payload))
+        Snapshot::new(
+            stream,
+            fold,
+            Version::new(version),
+            codec,
+            Bytes::from(payload),
+        )
     }))
 }
 
-pub(crate) fn delete(ledger: &mut Ledger, stream: &StreamId, fold: &FoldId, version: Version) -> Result<(), Stop> {
-    let row = (stream.as_str(), &fold.name, fold.version, version.get().cast_signed());
-    ledger.connection.prepare_cached(sql::DELETE_SNAPSHOT)?.execute(row)?;
+pub(crate) fn delete(
+    ledger: &mut Ledger,
+    stream: &StreamId,
+    fold: &FoldId,
+    version: Version,
+) -> Result<(), Stop> {
+    let row = (
+        stream.as_str(),
+        &fold.name,
+        fold.version,
+        version.get().cast_signed(),
+    );
+    ledger
+        .connection
+        .prepare_cached(sql::DELETE_SNAPSHOT)?
+        .execute(row)?;
     Ok(())
 }

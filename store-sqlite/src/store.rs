@@ -3,10 +3,10 @@
 use std::sync::{Arc, RwLock};
 
 use annals_core::{
-    Append, AppendError, AppendStreams, Appended, AtomicStreams, Clock, Condition, EventId, EventStore, Expected,
-    Failure, FoldId, Found, Head, Hint, InlineViews, Limits, Log, LogId, LogPage, Partition, Position, ReadLog,
-    ReadQuery, ReadStream, Snapshot, SnapshotStore, Store, StoreError, StreamChange, StreamId, StreamPage, StreamState,
-    TaggedStore, Version, ViewStore,
+    Append, AppendError, AppendStreams, Appended, AtomicStreams, Clock, Condition, EventId,
+    EventStore, Expected, Failure, FoldId, Found, Head, Hint, InlineViews, Limits, Log, LogId,
+    LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, Snapshot, SnapshotStore, Store,
+    StoreError, StreamChange, StreamId, StreamPage, StreamState, TaggedStore, Version, ViewStore,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -94,9 +94,14 @@ impl SqliteStore {
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     pub async fn open_with(options: Options) -> Result<SqliteStore, StoreError> {
-        tokio::task::spawn_blocking(move || open(&options)).await.unwrap_or_else(|panicked| {
-            Err(StoreError::new(Failure::Unavailable, "the store could not be opened").because(panicked))
-        })
+        tokio::task::spawn_blocking(move || open(&options))
+            .await
+            .unwrap_or_else(|panicked| {
+                Err(
+                    StoreError::new(Failure::Unavailable, "the store could not be opened")
+                        .because(panicked),
+                )
+            })
     }
 
     /// The same store; what this handle appends is recorded at the times that `clock` tells.
@@ -160,7 +165,8 @@ impl SqliteStore {
         R: Send + 'static,
         E: From<AppendError> + Send + 'static,
     {
-        let (limits, clock) = (self.shared.limits, Arc::clone(&self.clock));
+        let limits = self.shared.limits;
+        let clock = Arc::clone(&self.clock);
         let mut work = Some(work);
         let run = move |ledger: &mut Ledger| transaction::run(ledger, &limits, &clock, work.take());
         let writer = self.writer().map_err(AppendError::from)?;
@@ -191,17 +197,31 @@ impl SqliteStore {
         }
     }
 
-    async fn write(&self, append: AppendStreams, condition: Option<Condition>) -> Result<Appended, AppendError> {
-        let request = Request::new(append, condition, &self.shared.limits, Arc::clone(&self.clock))?;
+    async fn write(
+        &self,
+        append: AppendStreams,
+        condition: Option<Condition>,
+    ) -> Result<Appended, AppendError> {
+        let request = Request::new(
+            append,
+            condition,
+            &self.shared.limits,
+            Arc::clone(&self.clock),
+        )?;
         let size = (request.events.len(), request.bytes);
-        self.writer()?.run(size, move |ledger| ledger.append(&request)).await
+        self.writer()?
+            .run(size, move |ledger| ledger.append(&request))
+            .await
     }
 
     fn check_partition(partition: Partition) -> Result<(), StoreError> {
         if partition == PARTITION {
             return Ok(());
         }
-        Err(StoreError::new(Failure::Invalid, format!("there is no partition {partition}, the log has 1")))
+        Err(StoreError::new(
+            Failure::Invalid,
+            format!("there is no partition {partition}, the log has 1"),
+        ))
     }
 }
 
@@ -211,20 +231,45 @@ fn open(options: &Options) -> Result<SqliteStore, StoreError> {
     let turns = opener.is_memory().then(|| Arc::new(RwLock::new(())));
     let (moved, _) = watch::channel(0);
     let (log, access) = if options.read_only {
-        let connection = opener.reader().map_err(|error| opener.trouble(&error).error())?;
+        let connection = opener
+            .reader()
+            .map_err(|error| opener.trouble(&error).error())?;
         let log = schema::accept(&connection, &opener)?;
-        (log, Access::Read(Watcher::start(connection, options.poll_interval, moved.clone())?))
+        (
+            log,
+            Access::Read(Watcher::start(
+                connection,
+                options.poll_interval,
+                moved.clone(),
+            )?),
+        )
     } else {
         let mut connection = opener.writer()?;
         let log = schema::upgrade(&mut connection, &opener, &*options.clock)?;
         let ledger = Ledger::new(connection, log);
-        let writer = Writer::start(ledger, options, opener.name.clone(), turns.clone(), moved.clone())?;
+        let writer = Writer::start(
+            ledger,
+            options,
+            opener.name.clone(),
+            turns.clone(),
+            moved.clone(),
+        )?;
         (log, Access::Write(writer))
     };
     let name = opener.name.clone();
     let readers = Readers::new(opener, options.readers, turns);
-    let shared = Shared { log, limits: options.limits, name, moved, readers, access };
-    Ok(SqliteStore { shared: Arc::new(shared), clock: Arc::clone(&options.clock) })
+    let shared = Shared {
+        log,
+        limits: options.limits,
+        name,
+        moved,
+        readers,
+        access,
+    };
+    Ok(SqliteStore {
+        shared: Arc::new(shared),
+        clock: Arc::clone(&options.clock),
+    })
 }
 
 /// Readers go first, so that the writer's connection is the last one and takes the journal with it.
@@ -241,20 +286,31 @@ impl EventStore for SqliteStore {
     }
 
     async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {
-        self.readers()?.read(move |connection, names| page::of_stream(connection, names, &read)).await
+        self.readers()?
+            .read(move |connection, names| page::of_stream(connection, names, &read))
+            .await
     }
 
-    async fn find(&self, partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError> {
+    async fn find(
+        &self,
+        partition: Partition,
+        ids: &[EventId],
+    ) -> Result<Vec<Option<Found>>, StoreError> {
         SqliteStore::check_partition(partition)?;
         let ids = ids.to_vec();
-        let find =
-            move |connection: &rusqlite::Connection, id: EventId| Ok(known(connection, id)?.map(|known| known.found));
-        self.readers()?.read(move |connection, _| ids.into_iter().map(|id| find(connection, id)).collect()).await
+        let find = move |connection: &rusqlite::Connection, id: EventId| {
+            Ok(known(connection, id)?.map(|known| known.found))
+        };
+        self.readers()?
+            .read(move |connection, _| ids.into_iter().map(|id| find(connection, id)).collect())
+            .await
     }
 
     async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
         let stream = stream.clone();
-        self.readers()?.read(move |connection, _| Ok(streams::state(connection, &stream)?.1)).await
+        self.readers()?
+            .read(move |connection, _| Ok(streams::state(connection, &stream)?.1))
+            .await
     }
 
     async fn change_stream(
@@ -263,8 +319,15 @@ impl EventStore for SqliteStore {
         expected: Expected,
         change: StreamChange,
     ) -> Result<StreamState, AppendError> {
-        let wanted = Change { stream: stream.clone(), expected, change, clock: Arc::clone(&self.clock) };
-        self.writer()?.run((1, 0), move |ledger| ledger.change(&wanted)).await
+        let wanted = Change {
+            stream: stream.clone(),
+            expected,
+            change,
+            clock: Arc::clone(&self.clock),
+        };
+        self.writer()?
+            .run((1, 0), move |ledger| ledger.change(&wanted))
+            .await
     }
 
     fn limits(&self) -> Limits {
@@ -284,18 +347,30 @@ impl Log for SqliteStore {
 
     async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
         SqliteStore::check_partition(read.partition)?;
-        self.readers()?.read(move |connection, names| page::of_log(connection, names, &read)).await
+        self.readers()?
+            .read(move |connection, names| page::of_log(connection, names, &read))
+            .await
     }
 
     async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
         SqliteStore::check_partition(partition)?;
-        let head = self.readers()?.read(|connection, _| streams::head(connection)).await?.0;
+        let head = self
+            .readers()?
+            .read(|connection, _| streams::head(connection))
+            .await?
+            .0;
         Ok(Head::at(Position::new(head)))
     }
 
-    async fn position_at(&self, partition: Partition, moment: DateTime<Utc>) -> Result<Position, StoreError> {
+    async fn position_at(
+        &self,
+        partition: Partition,
+        moment: DateTime<Utc>,
+    ) -> Result<Position, StoreError> {
         SqliteStore::check_partition(partition)?;
-        self.readers()?.read(move |connection, _| page::at_moment(connection, moment)).await
+        self.readers()?
+            .read(move |connection, _| page::at_moment(connection, moment))
+            .await
     }
 
     fn hint(&self) -> Hint {
@@ -314,10 +389,16 @@ impl AtomicStreams for SqliteStore {
 impl TaggedStore for SqliteStore {
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
         read.query.check()?;
-        self.readers()?.read(move |connection, names| page::of_query(connection, names, &read)).await
+        self.readers()?
+            .read(move |connection, names| page::of_query(connection, names, &read))
+            .await
     }
 
-    async fn append_if(&self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError> {
+    async fn append_if(
+        &self,
+        append: AppendStreams,
+        condition: Condition,
+    ) -> Result<Appended, AppendError> {
         self.write(append, Some(condition)).await
     }
 }
@@ -326,7 +407,10 @@ impl TaggedStore for SqliteStore {
 impl SnapshotStore for SqliteStore {
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
         let size = (1, snapshot.payload.len());
-        let saved = self.writer()?.run(size, move |ledger| snapshot::save(ledger, &snapshot)).await;
+        let saved = self
+            .writer()?
+            .run(size, move |ledger| snapshot::save(ledger, &snapshot))
+            .await;
         saved.map_err(AppendError::into_store_error)
     }
 
@@ -336,13 +420,27 @@ impl SnapshotStore for SqliteStore {
         fold: &FoldId,
         at_most: Version,
     ) -> Result<Option<Snapshot>, StoreError> {
-        let (stream, fold) = (stream.clone(), fold.clone());
-        self.readers()?.read(move |connection, _| snapshot::newest(connection, stream, fold, at_most)).await
+        let stream = stream.clone();
+        let fold = fold.clone();
+        self.readers()?
+            .read(move |connection, _| snapshot::newest(connection, stream, fold, at_most))
+            .await
     }
 
-    async fn delete_snapshot(&self, stream: &StreamId, fold: &FoldId, version: Version) -> Result<(), StoreError> {
-        let (stream, fold) = (stream.clone(), fold.clone());
-        let deleted = self.writer()?.run((1, 0), move |ledger| snapshot::delete(ledger, &stream, &fold, version)).await;
+    async fn delete_snapshot(
+        &self,
+        stream: &StreamId,
+        fold: &FoldId,
+        version: Version,
+    ) -> Result<(), StoreError> {
+        let stream = stream.clone();
+        let fold = fold.clone();
+        let deleted = self
+            .writer()?
+            .run((1, 0), move |ledger| {
+                snapshot::delete(ledger, &stream, &fold, version)
+            })
+            .await;
         deleted.map_err(AppendError::into_store_error)
     }
 }

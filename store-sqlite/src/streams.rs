@@ -35,7 +35,10 @@ impl StreamRow {
 }
 
 /// The stream's row; none when it was never named.
-pub(crate) fn row(connection: &Connection, stream: &StreamId) -> Result<Option<StreamRow>, rusqlite::Error> {
+pub(crate) fn row(
+    connection: &Connection,
+    stream: &StreamId,
+) -> Result<Option<StreamRow>, rusqlite::Error> {
     connection
         .prepare_cached(sql::STREAM)?
         .query_row([stream.as_str()], |row| {
@@ -52,8 +55,13 @@ pub(crate) fn row(connection: &Connection, stream: &StreamId) -> Result<Option<S
 }
 
 /// The stream's key, when it has one, and all that is known of it.
-pub(crate) fn state(connection: &Connection, stream: &StreamId) -> Result<(Option<i64>, StreamState), rusqlite::Error> {
-    let Some(row) = row(connection, stream)? else { return Ok((None, StreamState::absent())) };
+pub(crate) fn state(
+    connection: &Connection,
+    stream: &StreamId,
+) -> Result<(Option<i64>, StreamState), rusqlite::Error> {
+    let Some(row) = row(connection, stream)? else {
+        return Ok((None, StreamState::absent()));
+    };
     let mut state = StreamState::absent();
     state.status = row.status();
     state.version = Version::new(row.version);
@@ -85,13 +93,27 @@ pub(crate) fn save(
         Status::Tombstoned => TOMBSTONED,
         _ => BY_ITS_EVENTS,
     };
-    let row =
-        (key, status, stored(state.truncated_before), stored(state.archived_before), state.deletions.len() as i64);
-    connection.prepare_cached(sql::UPDATE_STREAM)?.execute(row)?;
+    let row = (
+        key,
+        status,
+        stored(state.truncated_before),
+        stored(state.archived_before),
+        state.deletions.len() as i64,
+    );
+    connection
+        .prepare_cached(sql::UPDATE_STREAM)?
+        .execute(row)?;
     for deletion in &state.deletions[known..] {
         let position = deletion.position.get().cast_signed();
-        let row = (key, stored(deletion.version), position, deletion.recorded_at.timestamp_micros());
-        connection.prepare_cached(sql::INSERT_DELETION)?.execute(row)?;
+        let row = (
+            key,
+            stored(deletion.version),
+            position,
+            deletion.recorded_at.timestamp_micros(),
+        );
+        connection
+            .prepare_cached(sql::INSERT_DELETION)?
+            .execute(row)?;
     }
     Ok(())
 }
@@ -113,7 +135,9 @@ pub(crate) fn moment(micros: i64) -> Result<DateTime<Utc>, rusqlite::Error> {
 
 /// The last position of the log and when it was recorded.
 pub(crate) fn head(connection: &Connection) -> Result<(u64, i64), rusqlite::Error> {
-    let found =
-        connection.prepare_cached(sql::HEAD)?.query_row([], |row| Ok((number(row, 0)?, row.get(1)?))).optional()?;
+    let found = connection
+        .prepare_cached(sql::HEAD)?
+        .query_row([], |row| Ok((number(row, 0)?, row.get(1)?)))
+        .optional()?;
     Ok(found.unwrap_or((0, i64::MIN)))
 }

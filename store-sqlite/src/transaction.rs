@@ -5,7 +5,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use annals_core::{AppendError, AppendStreams, Appended, Clock, Condition, Failure, Limits, StoreError};
+use annals_core::{
+    AppendError, AppendStreams, Appended, Clock, Condition, Failure, Limits, StoreError,
+};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::ledger::{Ledger, Stop};
@@ -29,7 +31,9 @@ pub struct InTransaction<'a> {
 
 impl fmt::Debug for InTransaction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InTransaction").field("broken", &self.broken).finish_non_exhaustive()
+        f.debug_struct("InTransaction")
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,11 +86,19 @@ impl InTransaction<'_> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn append_if(&mut self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError> {
+    pub fn append_if(
+        &mut self,
+        append: AppendStreams,
+        condition: Condition,
+    ) -> Result<Appended, AppendError> {
         self.record(append, Some(condition))
     }
 
-    fn record(&mut self, append: AppendStreams, condition: Option<Condition>) -> Result<Appended, AppendError> {
+    fn record(
+        &mut self,
+        append: AppendStreams,
+        condition: Option<Condition>,
+    ) -> Result<Appended, AppendError> {
         if self.broken.is_some() {
             return Err(undone().into());
         }
@@ -103,7 +115,10 @@ impl InTransaction<'_> {
 }
 
 fn undone() -> StoreError {
-    StoreError::new(Failure::Unavailable, "the transaction failed and was undone")
+    StoreError::new(
+        Failure::Unavailable,
+        "the transaction failed and was undone",
+    )
 }
 
 /// How the application's function came to its end.
@@ -121,7 +136,14 @@ pub(crate) fn run<R, E>(
 ) -> Result<Ran<R, E>, Stop> {
     // It ran before, in a transaction that was undone through no fault of its own, and cannot run twice.
     let work = work.ok_or_else(|| Stop::Refused(undone().into()))?;
-    guarded(ledger, |ledger, broken| work(&mut InTransaction { ledger, limits, clock, broken }))
+    guarded(ledger, |ledger, broken| {
+        work(&mut InTransaction {
+            ledger,
+            limits,
+            clock,
+            broken,
+        })
+    })
 }
 
 /// Runs something of the application's inside a savepoint of the open transaction: it is whole, or undone when it fails or panics. What is
@@ -130,8 +152,12 @@ pub(crate) fn guarded<R, E>(
     ledger: &mut Ledger,
     work: impl FnOnce(&mut Ledger, &mut Option<rusqlite::Error>) -> Result<R, E>,
 ) -> Result<Ran<R, E>, Stop> {
-    ledger.connection.prepare_cached("savepoint annals_application")?.execute([])?;
-    let (head, recorded) = (ledger.head, ledger.recorded);
+    ledger
+        .connection
+        .prepare_cached("savepoint annals_application")?
+        .execute([])?;
+    let head = ledger.head;
+    let recorded = ledger.recorded;
     let mut broken = None;
     let ran = catch_unwind(AssertUnwindSafe(|| work(ledger, &mut broken)));
     if ledger.connection.is_autocommit() {
@@ -143,27 +169,52 @@ pub(crate) fn guarded<R, E>(
     }
     let failed = match ran {
         Ok(Ok(done)) => {
-            ledger.connection.prepare_cached("release annals_application")?.execute([])?;
+            ledger
+                .connection
+                .prepare_cached("release annals_application")?
+                .execute([])?;
             return Ok(Ran::Done(done));
         }
         Ok(Err(error)) => Ok(Ran::Failed(error)),
         Err(panic) => {
-            let context = format!("the application's part of a transaction panicked: {}", said(&*panic));
-            Err(Stop::Refused(StoreError::new(Failure::Invalid, context).into()))
+            let context = format!(
+                "the application's part of a transaction panicked: {}",
+                said(&*panic)
+            );
+            Err(Stop::Refused(
+                StoreError::new(Failure::Invalid, context).into(),
+            ))
         }
     };
-    ledger.connection.prepare_cached("rollback to annals_application")?.execute([])?;
-    ledger.connection.prepare_cached("release annals_application")?.execute([])?;
-    (ledger.head, ledger.recorded) = (head, recorded);
+    ledger
+        .connection
+        .prepare_cached("rollback to annals_application")?
+        .execute([])?;
+    ledger
+        .connection
+        .prepare_cached("release annals_application")?
+        .execute([])?;
+    ledger.head = head;
+    ledger.recorded = recorded;
     ledger.dictionary.clear();
     failed
 }
 
 fn said(panic: &(dyn Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("?")
 }
 
 fn ended() -> rusqlite::Error {
-    let error = rusqlite::ffi::Error { code: ErrorCode::OperationAborted, extended_code: rusqlite::ffi::SQLITE_ABORT };
-    rusqlite::Error::SqliteFailure(error, Some("the transaction was ended by the application's part of it".into()))
+    let error = rusqlite::ffi::Error {
+        code: ErrorCode::OperationAborted,
+        extended_code: rusqlite::ffi::SQLITE_ABORT,
+    };
+    rusqlite::Error::SqliteFailure(
+        error,
+        Some("the transaction was ended by the application's part of it".into()),
+    )
 }

@@ -17,9 +17,10 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, AppendError, Checkpoint, CommitError, Failure, Generation, GenerationId, GenerationSpec, InlineViews,
-    Invalid, Lease, LeaseState, Leases, Parked, Partition, PastRow, Position, ReadRows, RowVersion, RowsPage,
-    StandingRow, StoreError, Verdict, ViewCommit, ViewStore,
+    Acquired, AppendError, Checkpoint, CommitError, Failure, Generation, GenerationId,
+    GenerationSpec, InlineViews, Invalid, Lease, LeaseState, Leases, Parked, Partition, PastRow,
+    Position, ReadRows, RowVersion, RowsPage, StandingRow, StoreError, Verdict, ViewCommit,
+    ViewStore,
 };
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -69,7 +70,8 @@ fn outcome<R>(done: Result<R, Halt>) -> Result<Result<R, CommitError>, rusqlite:
 fn written(error: AppendError) -> StoreError {
     match error {
         AppendError::Unknown(source) => {
-            StoreError::new(Failure::Unavailable, "whether it was written is unknown").because(source)
+            StoreError::new(Failure::Unavailable, "whether it was written is unknown")
+                .because(source)
         }
         error => error.into_store_error(),
     }
@@ -81,7 +83,9 @@ impl SqliteStore {
         &self,
         work: impl FnOnce(&Connection) -> Result<R, Halt> + Send + 'static,
     ) -> Result<R, CommitError> {
-        self.readers()?.read(move |connection, _| outcome(work(connection))).await?
+        self.readers()?
+            .read(move |connection, _| outcome(work(connection)))
+            .await?
     }
 
     /// Reads what a generation that is not gone has.
@@ -90,7 +94,8 @@ impl SqliteStore {
         id: GenerationId,
         work: impl FnOnce(&Connection, &Generation) -> Result<R, Halt> + Send + 'static,
     ) -> Result<R, CommitError> {
-        self.read_views(move |connection| work(connection, &generation::by_id(connection, id)?)).await
+        self.read_views(move |connection| work(connection, &generation::by_id(connection, id)?))
+            .await
     }
 
     /// Changes something small; what refuses must do so before it writes.
@@ -106,31 +111,48 @@ impl SqliteStore {
         &self,
         mut work: impl FnMut(&Connection) -> Result<R, rusqlite::Error> + Send + 'static,
     ) -> Result<R, StoreError> {
-        self.writer()?.run((1, 0), move |ledger| Ok(work(&ledger.connection)?)).await.map_err(written)
+        self.writer()?
+            .run((1, 0), move |ledger| Ok(work(&ledger.connection)?))
+            .await
+            .map_err(written)
     }
 }
 
 #[async_trait]
 impl Leases for SqliteStore {
-    async fn acquire_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Acquired, StoreError> {
+    async fn acquire_lease(
+        &self,
+        name: &str,
+        owner: &str,
+        ttl: Duration,
+    ) -> Result<Acquired, StoreError> {
         // The time of asking, here and below: who waits for the writer has a lease that is shorter, and never longer than it thinks.
-        let (name, owner, now) = (name.to_owned(), owner.to_owned(), self.clock().now());
-        self.change_leases(move |connection| lease::acquire(connection, &name, &owner, now, ttl)).await
+        let name = name.to_owned();
+        let owner = owner.to_owned();
+        let now = self.clock().now();
+        self.change_leases(move |connection| lease::acquire(connection, &name, &owner, now, ttl))
+            .await
     }
 
     async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        let (lease, ends_at) = (lease.clone(), Lease::end(self.clock().now(), ttl));
-        self.change_leases(move |connection| lease::renew(connection, &lease, ends_at)).await
+        let lease = lease.clone();
+        let ends_at = Lease::end(self.clock().now(), ttl);
+        self.change_leases(move |connection| lease::renew(connection, &lease, ends_at))
+            .await
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
         let lease = lease.clone();
-        self.change_leases(move |connection| lease::release(connection, &lease)).await
+        self.change_leases(move |connection| lease::release(connection, &lease))
+            .await
     }
 
     async fn leases(&self, prefix: &str) -> Result<Vec<LeaseState>, StoreError> {
-        let (prefix, now) = (prefix.to_owned(), self.clock().now());
-        self.readers()?.read(move |connection, _| lease::with_prefix(connection, &prefix, now)).await
+        let prefix = prefix.to_owned();
+        let now = self.clock().now();
+        self.readers()?
+            .read(move |connection, _| lease::with_prefix(connection, &prefix, now))
+            .await
     }
 }
 
@@ -139,21 +161,27 @@ impl ViewStore for SqliteStore {
     async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError> {
         spec.check()?;
         let now = self.clock().now();
-        let begin = move |ledger: &mut Ledger| Ok(generation::begin(&ledger.connection, &spec, now)?);
+        let begin =
+            move |ledger: &mut Ledger| Ok(generation::begin(&ledger.connection, &spec, now)?);
         self.writer()?.run((1, 0), begin).await.map_err(written)
     }
 
     async fn generations(&self, view: &str) -> Result<Vec<Generation>, StoreError> {
         let view = view.to_owned();
-        self.readers()?.read(move |connection, _| generation::of_view(connection, &view)).await
+        self.readers()?
+            .read(move |connection, _| generation::of_view(connection, &view))
+            .await
     }
 
     async fn view_names(&self) -> Result<Vec<String>, StoreError> {
-        self.readers()?.read(|connection, _| generation::view_names(connection)).await
+        self.readers()?
+            .read(|connection, _| generation::view_names(connection))
+            .await
     }
 
     async fn switch_to(&self, generation: GenerationId) -> Result<(), CommitError> {
-        self.change_views(move |ledger| generation::switch_to(&ledger.connection, generation)).await
+        self.change_views(move |ledger| generation::switch_to(&ledger.connection, generation))
+            .await
     }
 
     async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError> {
@@ -166,21 +194,30 @@ impl ViewStore for SqliteStore {
     }
 
     async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, CommitError> {
-        self.read_generation(generation, |connection, generation| Ok(rows::checkpoints(connection, generation)?)).await
+        self.read_generation(generation, |connection, generation| {
+            Ok(rows::checkpoints(connection, generation)?)
+        })
+        .await
     }
 
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
         let writer = self.writer()?;
         // Beside the writer, so that it only looks and writes.
-        let step = self.read_views(move |connection| step::prepare(connection, commit)).await?;
+        let step = self
+            .read_views(move |connection| step::prepare(connection, commit))
+            .await?;
         let size = step.size();
-        let work = move |ledger: &mut Ledger| outcome(step::take(&ledger.connection, &step)).map_err(Stop::Broken);
+        let work = move |ledger: &mut Ledger| {
+            outcome(step::take(&ledger.connection, &step)).map_err(Stop::Broken)
+        };
         writer.run(size, work).await.map_err(written)?
     }
 
     async fn read_rows(&self, read: ReadRows) -> Result<RowsPage, CommitError> {
-        self.read_generation(read.generation, move |connection, generation| rows::page(connection, generation, &read))
-            .await
+        self.read_generation(read.generation, move |connection, generation| {
+            rows::page(connection, generation, &read)
+        })
+        .await
     }
 
     async fn read_past(
@@ -221,7 +258,9 @@ impl ViewStore for SqliteStore {
     ) -> Result<Vec<RowVersion>, CommitError> {
         let key = key.to_owned();
         self.read_generation(generation, move |connection, generation| {
-            Ok(past::versions(connection, generation, &key, between, limit)?)
+            Ok(past::versions(
+                connection, generation, &key, between, limit,
+            )?)
         })
         .await
     }
@@ -250,12 +289,22 @@ impl ViewStore for SqliteStore {
     ) -> Result<Vec<Position>, CommitError> {
         let key = key.to_owned();
         self.read_generation(generation, move |connection, generation| {
-            Ok(past::touched(connection, generation, &key, (after, up_to), limit)?)
+            Ok(past::touched(
+                connection,
+                generation,
+                &key,
+                (after, up_to),
+                limit,
+            )?)
         })
         .await
     }
 
-    async fn forget_history(&self, generation: GenerationId, since: Position) -> Result<(), CommitError> {
+    async fn forget_history(
+        &self,
+        generation: GenerationId,
+        since: Position,
+    ) -> Result<(), CommitError> {
         self.change_views(move |ledger| {
             generation::forget(&ledger.connection, generation, since)?;
             ledger.has_waste = true;
@@ -272,19 +321,27 @@ impl ViewStore for SqliteStore {
     ) -> Result<Vec<Parked>, CommitError> {
         let after = after.map(|(key, partition, position)| (key.to_owned(), partition, position));
         self.read_generation(generation, move |connection, generation| {
-            Ok(aside::parked(connection, generation, after.as_ref(), limit)?)
+            Ok(aside::parked(
+                connection,
+                generation,
+                after.as_ref(),
+                limit,
+            )?)
         })
         .await
     }
 
     async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
-        let keep = move |ledger: &mut Ledger| Ok(aside::keep_verdict(&ledger.connection, &verdict)?);
+        let keep =
+            move |ledger: &mut Ledger| Ok(aside::keep_verdict(&ledger.connection, &verdict)?);
         self.writer()?.run((1, 0), keep).await.map_err(written)
     }
 
     async fn verdicts(&self, view: &str) -> Result<Vec<Verdict>, StoreError> {
         let view = view.to_owned();
-        self.readers()?.read(move |connection, _| aside::verdicts(connection, &view)).await
+        self.readers()?
+            .read(move |connection, _| aside::verdicts(connection, &view))
+            .await
     }
 }
 
@@ -299,7 +356,11 @@ fn limited(limit: usize) -> i64 {
 
 #[async_trait]
 impl InlineViews for SqliteStore {
-    async fn read_standing(&self, generation: GenerationId, keys: &[String]) -> Result<Vec<StandingRow>, CommitError> {
+    async fn read_standing(
+        &self,
+        generation: GenerationId,
+        keys: &[String],
+    ) -> Result<Vec<StandingRow>, CommitError> {
         let mut keys = keys.to_vec();
         self.read_generation(generation, move |connection, generation| {
             keys.sort_unstable();

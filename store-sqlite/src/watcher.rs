@@ -24,20 +24,31 @@ impl Watcher {
         let (stop, stopped) = channel::<()>();
         let watch = move || {
             let mut seen: Option<i64> = None;
-            while matches!(stopped.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) {
+            while matches!(
+                stopped.recv_timeout(interval),
+                Err(RecvTimeoutError::Timeout)
+            ) {
                 // A failure to look will show when something is read.
-                let found = connection.pragma_query_value(None, "data_version", |row| row.get(0)).ok();
+                let found = connection
+                    .pragma_query_value(None, "data_version", |row| row.get(0))
+                    .ok();
                 if found != seen {
                     seen = found;
                     moved.send_modify(|count| *count = count.wrapping_add(1));
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("annals-sqlite-watcher".into()).spawn(watch);
+        let thread = std::thread::Builder::new()
+            .name("annals-sqlite-watcher".into())
+            .spawn(watch);
         let thread = thread.map_err(|error| {
-            StoreError::new(Failure::Unavailable, "the watcher thread cannot be started").because(error)
+            StoreError::new(Failure::Unavailable, "the watcher thread cannot be started")
+                .because(error)
         })?;
-        Ok(Watcher { stop: Some(stop), thread: Some(thread) })
+        Ok(Watcher {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 

@@ -59,13 +59,25 @@ impl Writer {
             groups: 0,
             name: name.clone(),
         };
-        let thread =
-            std::thread::Builder::new().name("annals-sqlite-writer".into()).spawn(move || desk.work()).map_err(
-                |error| StoreError::new(Failure::Unavailable, "the writer thread cannot be started").because(error),
-            )?;
-        let room_kibibytes = u32::try_from(options.queue_bytes_max >> 10).unwrap_or(u32::MAX).min(1 << 28);
+        let thread = std::thread::Builder::new()
+            .name("annals-sqlite-writer".into())
+            .spawn(move || desk.work())
+            .map_err(|error| {
+                StoreError::new(Failure::Unavailable, "the writer thread cannot be started")
+                    .because(error)
+            })?;
+        let room_kibibytes = u32::try_from(options.queue_bytes_max >> 10)
+            .unwrap_or(u32::MAX)
+            .min(1 << 28);
         let room = Arc::new(Semaphore::new(room_kibibytes as usize));
-        Ok(Writer { jobs: Some(jobs), room, room_kibibytes, thread: Some(thread), failed, name })
+        Ok(Writer {
+            jobs: Some(jobs),
+            room,
+            room_kibibytes,
+            thread: Some(thread),
+            failed,
+            name,
+        })
     }
 
     /// Hands over something to do inside a write transaction and waits for its outcome, which comes after the commit.
@@ -76,16 +88,25 @@ impl Writer {
         size: (usize, usize),
         work: impl FnMut(&mut Ledger) -> Result<R, Stop> + Send + 'static,
     ) -> Result<R, AppendError> {
-        let kibibytes = u32::try_from(size.1.div_ceil(1 << 10)).unwrap_or(u32::MAX).clamp(1, self.room_kibibytes);
-        let permit =
-            Arc::clone(&self.room).acquire_many_owned(kibibytes).await.map_err(|_| AppendError::Store(self.gone()))?;
+        let kibibytes = u32::try_from(size.1.div_ceil(1 << 10))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.room_kibibytes);
+        let permit = Arc::clone(&self.room)
+            .acquire_many_owned(kibibytes)
+            .await
+            .map_err(|_| AppendError::Store(self.gone()))?;
         let (job, outcome) = task(size, permit, work);
-        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        let sent = self
+            .jobs
+            .as_ref()
+            .is_some_and(|jobs| jobs.send(job).is_ok());
         if !sent {
             return Err(AppendError::Store(self.gone()));
         }
         // Without an answer the thread has ended in the middle of it.
-        outcome.await.unwrap_or_else(|_| Err(AppendError::Unknown(self.gone())))
+        outcome
+            .await
+            .unwrap_or_else(|_| Err(AppendError::Unknown(self.gone())))
     }
 
     /// Why nothing more can be asked of this store, when that is so.
@@ -94,7 +115,9 @@ impl Writer {
     }
 
     fn gone(&self) -> StoreError {
-        self.failed().unwrap_or_else(|| Trouble::new(Failure::Closed, format!("`{}` was closed", self.name)).error())
+        self.failed().unwrap_or_else(|| {
+            Trouble::new(Failure::Closed, format!("`{}` was closed", self.name)).error()
+        })
     }
 }
 
@@ -165,7 +188,9 @@ impl Desk {
                 Err(TryRecvError::Empty) => self.sweep(),
             }
         }
-        let Some(interval) = self.poll_interval else { return self.queue.recv().map(Some).map_err(|_| ()) };
+        let Some(interval) = self.poll_interval else {
+            return self.queue.recv().map(Some).map_err(|_| ());
+        };
         match self.queue.recv_timeout(interval) {
             Ok(job) => Ok(Some(job)),
             Err(RecvTimeoutError::Disconnected) => Err(()),
@@ -182,7 +207,9 @@ impl Desk {
     /// Clears away a little of what was dropped or forgotten. What fails here is tried again when the store is opened next.
     fn sweep(&mut self) {
         let turns = self.turns.clone();
-        let _turn = turns.as_ref().map(|turns| turns.write().unwrap_or_else(PoisonError::into_inner));
+        let _turn = turns
+            .as_ref()
+            .map(|turns| turns.write().unwrap_or_else(PoisonError::into_inner));
         let swept = views::has_waste(&self.ledger.connection).and_then(|has_waste| {
             self.ledger.has_waste = has_waste;
             if has_waste {
@@ -208,7 +235,8 @@ impl Desk {
             match self.queue.try_recv() {
                 Ok(job) => {
                     let (more_events, more_bytes) = job.size();
-                    (events, bytes) = (events + more_events, bytes + more_bytes);
+                    events = events + more_events;
+                    bytes = bytes + more_bytes;
                     if events > self.events_max || bytes > self.bytes_max {
                         return (group, Some(job));
                     }
@@ -216,7 +244,9 @@ impl Desk {
                 }
                 // Those who were answered just now are about to ask again; a flush for the first few of them would make all
                 // the others wait.
-                Err(TryRecvError::Empty) if group.len() < self.last_group / 2 && yields < YIELDS_MAX => {
+                Err(TryRecvError::Empty)
+                    if group.len() < self.last_group / 2 && yields < YIELDS_MAX =>
+                {
                     yields += 1;
                     std::thread::yield_now();
                 }
@@ -229,10 +259,16 @@ impl Desk {
     /// others.
     fn commit(&mut self, mut group: Group) {
         let turns = self.turns.clone();
-        let turn = turns.as_ref().map(|turns| turns.write().unwrap_or_else(PoisonError::into_inner));
+        let turn = turns
+            .as_ref()
+            .map(|turns| turns.write().unwrap_or_else(PoisonError::into_inner));
         let mut settled = Vec::with_capacity(group.len());
         match self.attempt(&mut group) {
-            Err(Broken { alone: true, trouble, .. }) if group.len() > 1 => {
+            Err(Broken {
+                alone: true,
+                trouble,
+                ..
+            }) if group.len() > 1 => {
                 tracing::debug!(?trouble, "a group of appends is tried one by one");
                 for job in group {
                     let mut alone = vec![job];
@@ -254,7 +290,11 @@ impl Desk {
 
     fn attempt(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), Broken> {
         if let Some(trouble) = self.failed.get() {
-            return Err(Broken { trouble: trouble.clone(), alone: false, unknown: false });
+            return Err(Broken {
+                trouble: trouble.clone(),
+                alone: false,
+                unknown: false,
+            });
         }
         if let Err(error) = self.ledger.begin() {
             return Err(self.broken(&error, false));
@@ -282,20 +322,34 @@ impl Desk {
             tracing::error!(%error, name = self.name, "the medium failed, the store is closed");
             let _ = self.failed.set(trouble.clone());
         }
-        Broken { alone: alone && !is_medium(error), trouble, unknown: false }
+        Broken {
+            alone: alone && !is_medium(error),
+            trouble,
+            unknown: false,
+        }
     }
 
     fn hint(&self) {
-        self.moved.send_modify(|count| *count = count.wrapping_add(1));
+        self.moved
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Copies the journal into the file, so that the file alone is the whole log.
     fn close(self) {
-        let Desk { ledger, turns, failed, .. } = self;
-        let _turn = turns.as_ref().map(|turns| turns.write().unwrap_or_else(PoisonError::into_inner));
+        let Desk {
+            ledger,
+            turns,
+            failed,
+            ..
+        } = self;
+        let _turn = turns
+            .as_ref()
+            .map(|turns| turns.write().unwrap_or_else(PoisonError::into_inner));
         if failed.get().is_none() && turns.is_none() {
             // Readers of another process may hold it back; then the last one to close does it.
-            let copied = ledger.connection.pragma_query(None, "wal_checkpoint(truncate)", |_| Ok(()));
+            let copied = ledger
+                .connection
+                .pragma_query(None, "wal_checkpoint(truncate)", |_| Ok(()));
             if let Err(error) = copied {
                 tracing::debug!(%error, "the journal was not copied into the file on closing");
             }
@@ -314,7 +368,11 @@ struct Broken {
 fn fate_of(outcome: Result<(), Broken>) -> Fate {
     match outcome {
         Ok(()) => Fate::Committed,
-        Err(Broken { trouble, unknown: true, .. }) => Fate::Unknown(trouble),
+        Err(Broken {
+            trouble,
+            unknown: true,
+            ..
+        }) => Fate::Unknown(trouble),
         Err(Broken { trouble, .. }) => Fate::RolledBack(trouble),
     }
 }

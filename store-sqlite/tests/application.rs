@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
 use annals_core::{
-    Append, AppendError, AppendStreams, Condition, EventStore, Expected, Failure, GenerationSpec, InlineViews, Log,
-    NewEvent, Partition, PreparedRow, Query, StreamId, Version, ViewStore,
+    Append, AppendError, AppendStreams, Condition, EventStore, Expected, Failure, GenerationSpec,
+    InlineViews, Log, NewEvent, Partition, PreparedRow, Query, StreamId, Version, ViewStore,
 };
 use annals_sqlite::{InTransaction, SqliteStore, rusqlite};
 
@@ -24,24 +24,35 @@ fn placed(n: u64) -> AppendStreams {
 }
 
 fn count(transaction: &InTransaction<'_>) -> Result<i64, rusqlite::Error> {
-    transaction.connection().query_row("select count(*) from my_orders", [], |row| row.get(0))
+    transaction
+        .connection()
+        .query_row("select count(*) from my_orders", [], |row| row.get(0))
 }
 
 fn insert(transaction: &InTransaction<'_>, n: u64) -> Result<usize, rusqlite::Error> {
-    transaction.connection().execute("insert into my_orders values (?1)", [n.cast_signed()])
+    transaction
+        .connection()
+        .execute("insert into my_orders values (?1)", [n.cast_signed()])
 }
 
 async fn store() -> SqliteStore {
     let store = SqliteStore::open("sqlite::memory:").await.unwrap();
     let make = |transaction: &mut InTransaction<'_>| {
-        Ok::<_, Failed>(transaction.connection().execute_batch("create table my_orders (n integer primary key)")?)
+        Ok::<_, Failed>(
+            transaction
+                .connection()
+                .execute_batch("create table my_orders (n integer primary key)")?,
+        )
     };
     store.append_in(make).await.unwrap();
     store
 }
 
 async fn found(store: &SqliteStore) -> (i64, u64) {
-    let rows = store.append_in(|transaction| Ok::<_, Failed>(count(transaction)?)).await.unwrap();
+    let rows = store
+        .append_in(|transaction| Ok::<_, Failed>(count(transaction)?))
+        .await
+        .unwrap();
     (rows, store.head(Partition(0)).await.unwrap().visible.get())
 }
 
@@ -51,7 +62,8 @@ async fn rows_and_events_are_committed_together() {
     let both = |transaction: &mut InTransaction<'_>| {
         insert(transaction, 1)?;
         let first = transaction.append(placed(1))?;
-        let second = transaction.append(placed(2).expecting(StreamId::new("order-1").unwrap(), Expected::Exists))?;
+        let second = transaction
+            .append(placed(2).expecting(StreamId::new("order-1").unwrap(), Expected::Exists))?;
         Ok::<_, Failed>((first.last().version.get(), second.last().version.get()))
     };
     assert_eq!(store.append_in(both).await.unwrap(), (1, 2));
@@ -69,9 +81,18 @@ async fn an_error_undoes_rows_and_events() {
     assert!(matches!(store.append_in(fails).await, Err(Failed::Mind)));
     assert_eq!(found(&store).await, (0, 0));
     // The stream and the position are as free as before.
-    let appended = store.append(Append::new(StreamId::new("order-1").unwrap(), [NewEvent::json("a", b"1".as_slice())]));
+    let appended = store.append(Append::new(
+        StreamId::new("order-1").unwrap(),
+        [NewEvent::json("a", b"1".as_slice())],
+    ));
     let appended = appended.await.unwrap();
-    assert_eq!((appended.last().version.get(), appended.last().position.get()), (1, 1));
+    assert_eq!(
+        (
+            appended.last().version.get(),
+            appended.last().position.get()
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -97,13 +118,23 @@ async fn what_is_refused_leaves_the_rest_as_it_is() {
     let goes_on = |transaction: &mut InTransaction<'_>| {
         insert(transaction, 1)?;
         transaction.append(placed(1))?;
-        let refused = transaction.append(placed(2).expecting(StreamId::new("order-1").unwrap(), Expected::NoStream));
-        assert!(matches!(refused, Err(AppendError::Conflict(_))), "{refused:?}");
+        let refused = transaction
+            .append(placed(2).expecting(StreamId::new("order-1").unwrap(), Expected::NoStream));
+        assert!(
+            matches!(refused, Err(AppendError::Conflict(_))),
+            "{refused:?}"
+        );
         let condition = Condition::none_matches(Query::types(["order.placed"]));
         let refused = transaction.append_if(placed(3), condition);
-        assert!(matches!(refused, Err(AppendError::Conflict(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(AppendError::Conflict(_))),
+            "{refused:?}"
+        );
         let refused = transaction.append(AppendStreams::default());
-        assert!(matches!(refused, Err(AppendError::Invalid(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(AppendError::Invalid(_))),
+            "{refused:?}"
+        );
         insert(transaction, 2)?;
         Ok::<_, Failed>(())
     };
@@ -135,7 +166,10 @@ async fn a_transaction_that_the_application_ended_is_an_error() {
         Ok::<_, Failed>(())
     };
     let error = store.append_in(ends).await.unwrap_err();
-    assert!(matches!(&error, Failed::Append(AppendError::Store(_))), "{error:?}");
+    assert!(
+        matches!(&error, Failed::Append(AppendError::Store(_))),
+        "{error:?}"
+    );
     assert_eq!(found(&store).await, (0, 0));
 }
 
@@ -149,7 +183,11 @@ async fn many_at_once_are_each_on_their_own() {
             let work = move |transaction: &mut InTransaction<'_>| {
                 insert(transaction, n)?;
                 transaction.append(placed(n))?;
-                if n.is_multiple_of(4) { Err(Failed::Mind) } else { Ok(()) }
+                if n.is_multiple_of(4) {
+                    Err(Failed::Mind)
+                } else {
+                    Ok(())
+                }
             };
             (n, store.append_in(work).await)
         });
@@ -178,8 +216,14 @@ async fn rows_of_inline_views_travel_with_an_append_and_are_undone_with_it() {
             if is_kept { Ok(()) } else { Err(Failed::Mind) }
         };
         assert_eq!(store.append_in(carrying).await.is_ok(), is_kept);
-        let found = store.read_standing(generation, &["1".into()]).await.unwrap();
+        let found = store
+            .read_standing(generation, &["1".into()])
+            .await
+            .unwrap();
         let expected = is_kept.then(|| (Version::FIRST, Some("one".into())));
-        assert_eq!(found.into_iter().map(|row| (row.at, row.value)).next(), expected);
+        assert_eq!(
+            found.into_iter().map(|row| (row.at, row.value)).next(),
+            expected
+        );
     }
 }

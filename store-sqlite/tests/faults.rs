@@ -11,8 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use annals_core::{
-    Append, AppendError, Appended, EventId, EventStore, Failure, Log, NewEvent, Partition, Position, ReadLog,
-    StoreError, StreamId,
+    Append, AppendError, Appended, EventId, EventStore, Failure, Log, NewEvent, Partition,
+    Position, ReadLog, StoreError, StreamId,
 };
 use annals_sqlite::{Options, SqliteStore, rusqlite};
 use tempfile::TempDir;
@@ -26,7 +26,9 @@ struct Place {
 
 impl Place {
     fn new() -> Place {
-        Place { directory: TempDir::new().unwrap() }
+        Place {
+            directory: TempDir::new().unwrap(),
+        }
     }
 
     fn file(&self) -> PathBuf {
@@ -55,7 +57,9 @@ impl Place {
 async fn append(store: &SqliteStore, n: u64, bytes: usize) -> Result<Appended, AppendError> {
     let id = EventId::from_uuid(format!("00000000-0000-7000-8000-{n:012}").parse().unwrap());
     let event = NewEvent::new("fault.tried", "bytes", vec![b'x'; bytes]).id(id);
-    store.append(Append::new(StreamId::new("fault-1").unwrap(), [event])).await
+    store
+        .append(Append::new(StreamId::new("fault-1").unwrap(), [event]))
+        .await
 }
 
 async fn head(store: &SqliteStore) -> u64 {
@@ -65,7 +69,12 @@ async fn head(store: &SqliteStore) -> u64 {
 #[track_caller]
 fn refused(opened: Result<SqliteStore, StoreError>, failure: Failure, said: &[&str]) {
     let error = opened.expect_err("it opened");
-    assert_eq!(error.failure(), failure, "{error}: {:?}", std::error::Error::source(&error));
+    assert_eq!(
+        error.failure(),
+        failure,
+        "{error}: {:?}",
+        std::error::Error::source(&error)
+    );
     for word in said {
         assert!(error.to_string().contains(word), "{error}");
     }
@@ -76,7 +85,11 @@ async fn what_is_no_database_is_refused_and_left_alone() {
     let place = Place::new();
     let text = "this is a letter to my aunt, and it is long enough to have a header ".repeat(4);
     std::fs::write(place.file(), &text).unwrap();
-    refused(place.open().await, Failure::Corrupt, &["log.db", "not a SQLite database"]);
+    refused(
+        place.open().await,
+        Failure::Corrupt,
+        &["log.db", "not a SQLite database"],
+    );
     assert_eq!(std::fs::read_to_string(place.file()).unwrap(), text);
 }
 
@@ -84,7 +97,8 @@ async fn what_is_no_database_is_refused_and_left_alone() {
 async fn a_file_that_was_cut_off_is_refused() {
     let place = Place::with_events(100).await;
     let file = OpenOptions::new().write(true).open(place.file()).unwrap();
-    file.set_len(file.metadata().unwrap().len() / 2 / 4_096 * 4_096).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2 / 4_096 * 4_096)
+        .unwrap();
     refused(place.open().await, Failure::Corrupt, &["log.db", "damaged"]);
 }
 
@@ -100,7 +114,10 @@ async fn a_damaged_page_is_noticed_by_whoever_reads_it() {
     }
     drop(file);
     let found = match place.open().await {
-        Ok(store) => store.read(ReadLog::after(Position::START)).await.map(|page| page.events.len()),
+        Ok(store) => store
+            .read(ReadLog::after(Position::START))
+            .await
+            .map(|page| page.events.len()),
         Err(error) => Err(error),
     };
     let error = found.expect_err("nothing was noticed");
@@ -112,28 +129,50 @@ async fn a_damaged_page_is_noticed_by_whoever_reads_it() {
 async fn tables_of_a_newer_annals_are_refused_and_left_alone() {
     let place = Place::with_events(1).await;
     let file = rusqlite::Connection::open(place.file()).unwrap();
-    file.execute("insert into annals_migrations (version, applied_at) values (99, 0)", []).unwrap();
+    file.execute(
+        "insert into annals_migrations (version, applied_at) values (99, 0)",
+        [],
+    )
+    .unwrap();
     drop(file);
-    refused(place.open().await, Failure::Incompatible, &["log.db", "version 99", "newer Annals"]);
-    refused(SqliteStore::open_with(place.options().read_only()).await, Failure::Incompatible, &["version 99"]);
+    refused(
+        place.open().await,
+        Failure::Incompatible,
+        &["log.db", "version 99", "newer Annals"],
+    );
+    refused(
+        SqliteStore::open_with(place.options().read_only()).await,
+        Failure::Incompatible,
+        &["version 99"],
+    );
 }
 
 #[tokio::test]
 async fn a_missing_file_is_made_unless_it_must_exist() {
     let place = Place::new();
     for options in [place.options().existing(), place.options().read_only()] {
-        refused(SqliteStore::open_with(options).await, Failure::Unavailable, &["log.db"]);
+        refused(
+            SqliteStore::open_with(options).await,
+            Failure::Unavailable,
+            &["log.db"],
+        );
     }
     assert!(!place.file().exists());
     let lost = Options::file(place.directory.path().join("no/such/directory/log.db"));
-    refused(SqliteStore::open_with(lost).await, Failure::Unavailable, &["no/such/directory/log.db"]);
+    refused(
+        SqliteStore::open_with(lost).await,
+        Failure::Unavailable,
+        &["no/such/directory/log.db"],
+    );
     assert!(place.open().await.is_ok());
 }
 
 #[tokio::test]
 async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
     let place = Place::new();
-    let store = SqliteStore::open_with(place.options().file_bytes_max(512 << 10)).await.unwrap();
+    let store = SqliteStore::open_with(place.options().file_bytes_max(512 << 10))
+        .await
+        .unwrap();
     let mut acknowledged = 0;
     let error = loop {
         match append(&store, acknowledged, 20_000).await {
@@ -142,32 +181,56 @@ async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
         }
     };
     assert!(acknowledged > 5, "{acknowledged}");
-    assert!(matches!(&error, AppendError::Store(error) if error.failure() == Failure::Full), "{error:?}");
+    assert!(
+        matches!(&error, AppendError::Store(error) if error.failure() == Failure::Full),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("log.db"), "{error}");
-    assert_eq!(head(&store).await, acknowledged, "nothing is lost, and nothing of the refused one is there");
+    assert_eq!(
+        head(&store).await,
+        acknowledged,
+        "nothing is lost, and nothing of the refused one is there"
+    );
     // Smaller ones may still fit, the same store is usable, and the position is the next one.
     let small = append(&store, acknowledged, 10).await.unwrap();
     assert_eq!(small.last().position.get(), acknowledged + 1);
     drop(store);
     let store = place.open().await.unwrap();
-    assert_eq!(append(&store, acknowledged + 1, 20_000).await.unwrap().last().position.get(), acknowledged + 2);
+    assert_eq!(
+        append(&store, acknowledged + 1, 20_000)
+            .await
+            .unwrap()
+            .last()
+            .position
+            .get(),
+        acknowledged + 2
+    );
 }
 
 #[tokio::test]
 async fn an_append_without_room_does_not_fail_its_neighbours() {
     let place = Place::new();
-    let store = SqliteStore::open_with(place.options().file_bytes_max(1 << 20)).await.unwrap();
+    let store = SqliteStore::open_with(place.options().file_bytes_max(1 << 20))
+        .await
+        .unwrap();
     let is_large = |n: u64| n.is_multiple_of(8);
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..64 {
         let store = store.clone();
-        tasks.spawn(async move { (n, append(&store, n, if is_large(n) { 2 << 20 } else { 100 }).await) });
+        tasks.spawn(async move {
+            (
+                n,
+                append(&store, n, if is_large(n) { 2 << 20 } else { 100 }).await,
+            )
+        });
     }
     let mut written = 0;
     while let Some(done) = tasks.join_next().await {
         match done.unwrap() {
             (n, Ok(_)) if !is_large(n) => written += 1,
-            (n, Err(AppendError::Store(error))) if is_large(n) => assert_eq!(error.failure(), Failure::Full),
+            (n, Err(AppendError::Store(error))) if is_large(n) => {
+                assert_eq!(error.failure(), Failure::Full)
+            }
             (n, other) => panic!("{n}: {other:?}"),
         }
     }
@@ -177,10 +240,15 @@ async fn an_append_without_room_does_not_fail_its_neighbours() {
 #[tokio::test]
 async fn a_store_opened_read_only_reads_and_refuses_to_write() {
     let place = Place::with_events(3).await;
-    let store = SqliteStore::open_with(place.options().read_only()).await.unwrap();
+    let store = SqliteStore::open_with(place.options().read_only())
+        .await
+        .unwrap();
     assert_eq!(head(&store).await, 3);
     let error = append(&store, 9, 10).await.unwrap_err();
-    assert!(matches!(&error, AppendError::Store(error) if error.failure() == Failure::ReadOnly), "{error:?}");
+    assert!(
+        matches!(&error, AppendError::Store(error) if error.failure() == Failure::ReadOnly),
+        "{error:?}"
+    );
     // What somebody else writes meanwhile is seen.
     let mut hint = store.hint();
     let writer = place.open().await.unwrap();
@@ -193,11 +261,21 @@ async fn a_store_opened_read_only_reads_and_refuses_to_write() {
 fn in_another_process(test: &str, file: &Path, prepare: impl FnOnce(&mut Command)) {
     let mut command = Command::new("sh");
     // A write beyond the limit fails instead of ending the process.
-    command.args(["-c", "trap '' XFSZ; ulimit -f ${FILE_BLOCKS:-unlimited}; exec \"$0\" \"$@\""]);
-    command.arg(std::env::current_exe().unwrap()).args([test, "--exact", "--ignored", "--nocapture"]).env(FILE, file);
+    command.args([
+        "-c",
+        "trap '' XFSZ; ulimit -f ${FILE_BLOCKS:-unlimited}; exec \"$0\" \"$@\"",
+    ]);
+    command
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .env(FILE, file);
     prepare(&mut command);
     let out = command.output().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
     assert!(out.status.success() && text.contains("1 passed"), "{text}");
 }
 
@@ -205,10 +283,15 @@ fn in_another_process(test: &str, file: &Path, prepare: impl FnOnce(&mut Command
 async fn a_file_without_permission_to_write_is_refused() {
     let place = Place::with_events(3).await;
     std::fs::set_permissions(place.file(), std::fs::Permissions::from_mode(0o444)).unwrap();
-    std::fs::set_permissions(place.directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(
+        place.directory.path(),
+        std::fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
     in_another_process("cannot_write_the_file", &place.file(), |command| {
         // To root every file can be written, so somebody else tries.
-        let nobody = std::fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me));
+        let nobody =
+            std::fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me));
         if nobody.is_ok_and(|uid| uid == 0) {
             command.uid(65_534);
         }
@@ -218,8 +301,14 @@ async fn a_file_without_permission_to_write_is_refused() {
 #[tokio::test]
 #[ignore = "it is the process that another test starts"]
 async fn cannot_write_the_file() {
-    let Ok(file) = std::env::var(FILE) else { return };
-    refused(SqliteStore::open(&format!("sqlite:{file}")).await, Failure::ReadOnly, &["log.db", "may not be written"]);
+    let Ok(file) = std::env::var(FILE) else {
+        return;
+    };
+    refused(
+        SqliteStore::open(&format!("sqlite:{file}")).await,
+        Failure::ReadOnly,
+        &["log.db", "may not be written"],
+    );
 }
 
 #[tokio::test]
@@ -231,10 +320,15 @@ async fn a_medium_that_fails_closes_the_store_and_loses_nothing() {
     });
     // What was acknowledged before is there; opened again, the store goes on.
     let store = place.open().await.unwrap();
-    let acknowledged: u64 =
-        std::fs::read_to_string(place.file().with_extension("acknowledged")).unwrap().parse().unwrap();
+    let acknowledged: u64 = std::fs::read_to_string(place.file().with_extension("acknowledged"))
+        .unwrap()
+        .parse()
+        .unwrap();
     let found = head(&store).await;
-    assert!(found == acknowledged || found == acknowledged + 1, "{acknowledged} acknowledged, {found} there");
+    assert!(
+        found == acknowledged || found == acknowledged + 1,
+        "{acknowledged} acknowledged, {found} there"
+    );
     let again = append(&store, acknowledged, 3_000).await.unwrap();
     assert_eq!(again.last().position.get(), acknowledged + 1);
     assert_eq!(again.was_repeated(), found == acknowledged + 1);
@@ -243,7 +337,9 @@ async fn a_medium_that_fails_closes_the_store_and_loses_nothing() {
 #[tokio::test]
 #[ignore = "it is the process that another test starts"]
 async fn meets_a_failing_medium() {
-    let Ok(file) = std::env::var(FILE) else { return };
+    let Ok(file) = std::env::var(FILE) else {
+        return;
+    };
     let store = SqliteStore::open(&format!("sqlite:{file}")).await.unwrap();
     let mut acknowledged = 3;
     let error = loop {
@@ -252,7 +348,11 @@ async fn meets_a_failing_medium() {
             Err(error) => break error,
         }
     };
-    std::fs::write(Path::new(&file).with_extension("acknowledged"), acknowledged.to_string()).unwrap();
+    std::fs::write(
+        Path::new(&file).with_extension("acknowledged"),
+        acknowledged.to_string(),
+    )
+    .unwrap();
     assert!(acknowledged > 10, "{acknowledged}");
     let cause = match &error {
         AppendError::Unknown(cause) | AppendError::Store(cause) => cause,
@@ -261,21 +361,35 @@ async fn meets_a_failing_medium() {
     assert_eq!(cause.failure(), Failure::Closed, "{error:?}");
     // Nothing more is taken, and nothing is read that may not be there.
     let refused = append(&store, 99, 1).await.unwrap_err();
-    assert!(matches!(&refused, AppendError::Store(error) if error.failure() == Failure::Closed), "{refused:?}");
-    assert_eq!(store.head(Partition(0)).await.unwrap_err().failure(), Failure::Closed);
+    assert!(
+        matches!(&refused, AppendError::Store(error) if error.failure() == Failure::Closed),
+        "{refused:?}"
+    );
+    assert_eq!(
+        store.head(Partition(0)).await.unwrap_err().failure(),
+        Failure::Closed
+    );
 }
 
 #[tokio::test]
 async fn a_file_that_another_process_holds_is_unavailable_after_the_timeout() {
     let place = Place::new();
-    let store = SqliteStore::open_with(place.options().busy_timeout(Duration::from_millis(20))).await.unwrap();
+    let store = SqliteStore::open_with(place.options().busy_timeout(Duration::from_millis(20)))
+        .await
+        .unwrap();
     let other = rusqlite::Connection::open(place.file()).unwrap();
     other.execute_batch("begin immediate").unwrap();
     let error = append(&store, 1, 10).await.unwrap_err();
-    assert!(matches!(&error, AppendError::Store(error) if error.failure() == Failure::Unavailable), "{error:?}");
+    assert!(
+        matches!(&error, AppendError::Store(error) if error.failure() == Failure::Unavailable),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("log.db"), "{error}");
     // Readers do not wait for it, and the writer goes on afterwards.
     assert_eq!(head(&store).await, 0);
     other.execute_batch("rollback").unwrap();
-    assert_eq!(append(&store, 1, 10).await.unwrap().last().position.get(), 1);
+    assert_eq!(
+        append(&store, 1, 10).await.unwrap().last().position.get(),
+        1
+    );
 }

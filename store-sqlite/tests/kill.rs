@@ -26,9 +26,15 @@ const TASKS: u64 = 6;
 #[test]
 #[ignore = "it is the process that the other tests start and kill"]
 fn appends_until_it_is_killed() {
-    let (Ok(file), Ok(run)) = (std::env::var(FILE), std::env::var(RUN)) else { return };
+    let (Ok(file), Ok(run)) = (std::env::var(FILE), std::env::var(RUN)) else {
+        return;
+    };
     let run: u64 = run.parse().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let store = SqliteStore::open(&format!("sqlite:{file}")).await.unwrap();
         let mut tasks = tokio::task::JoinSet::new();
@@ -39,7 +45,9 @@ fn appends_until_it_is_killed() {
                     let numbered = Numbered { run, task, n };
                     store.append_streams(numbered.append()).await.unwrap();
                     let mut out = std::io::stdout().lock();
-                    writeln!(out, "\nacknowledged {task} {n}").and_then(|()| out.flush()).unwrap();
+                    writeln!(out, "\nacknowledged {task} {n}")
+                        .and_then(|()| out.flush())
+                        .unwrap();
                 }
             });
         }
@@ -55,7 +63,12 @@ struct Writer {
 impl Writer {
     fn start(file: &Path, run: u64) -> Writer {
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["appends_until_it_is_killed", "--exact", "--ignored", "--nocapture"])
+            .args([
+                "appends_until_it_is_killed",
+                "--exact",
+                "--ignored",
+                "--nocapture",
+            ])
             .env(FILE, file)
             .env(RUN, run.to_string())
             .stdin(Stdio::null())
@@ -76,9 +89,16 @@ impl Writer {
             let mut line = String::new();
             while out.read_line(&mut line).unwrap() > 0 {
                 // The last line may be cut off.
-                if let Some(numbers) = line.strip_suffix('\n').and_then(|line| line.strip_prefix("acknowledged ")) {
+                if let Some(numbers) = line
+                    .strip_suffix('\n')
+                    .and_then(|line| line.strip_prefix("acknowledged "))
+                {
                     let (task, n) = numbers.split_once(' ').unwrap();
-                    acknowledged.push(Numbered { run, task: task.parse().unwrap(), n: n.parse().unwrap() });
+                    acknowledged.push(Numbered {
+                        run,
+                        task: task.parse().unwrap(),
+                        n: n.parse().unwrap(),
+                    });
                     let _ = begun.send(());
                 }
                 line.clear();
@@ -102,8 +122,13 @@ impl Writer {
 }
 
 /// Asks again for what was acknowledged and for what was not.
-async fn retry(store: &SqliteStore, acknowledged: &HashSet<Numbered>, found: &HashSet<Numbered>) -> (usize, usize) {
-    let (mut repeated, mut done) = (0, 0);
+async fn retry(
+    store: &SqliteStore,
+    acknowledged: &HashSet<Numbered>,
+    found: &HashSet<Numbered>,
+) -> (usize, usize) {
+    let mut repeated = 0;
+    let mut done = 0;
     let mut newest: BTreeMap<(u64, u64), u64> = BTreeMap::new();
     for numbered in acknowledged {
         let n = newest.entry((numbered.run, numbered.task)).or_default();
@@ -111,11 +136,26 @@ async fn retry(store: &SqliteStore, acknowledged: &HashSet<Numbered>, found: &Ha
     }
     // The last one that was acknowledged, and the one that was on its way.
     for ((run, task), n) in newest {
-        for numbered in [Numbered { run, task, n }, Numbered { run, task, n: n + 1 }] {
+        for numbered in [
+            Numbered { run, task, n },
+            Numbered {
+                run,
+                task,
+                n: n + 1,
+            },
+        ] {
             let appended = store.append_streams(numbered.append()).await.unwrap();
-            assert_eq!(appended.was_repeated(), found.contains(&numbered), "{numbered:?}");
+            assert_eq!(
+                appended.was_repeated(),
+                found.contains(&numbered),
+                "{numbered:?}"
+            );
             assert_eq!(appended.events().len() as u64, numbered.events());
-            if appended.was_repeated() { repeated += 1 } else { done += 1 }
+            if appended.was_repeated() {
+                repeated += 1
+            } else {
+                done += 1
+            }
         }
     }
     (repeated, done)
@@ -139,11 +179,15 @@ async fn kill(writers: usize, kills: u64, file: PathBuf) {
             killed += 1;
         }
         if killed.is_multiple_of(50) {
-            let store = SqliteStore::open(&format!("sqlite:{}", file.display())).await.unwrap();
+            let store = SqliteStore::open(&format!("sqlite:{}", file.display()))
+                .await
+                .unwrap();
             check(&whole_log(&store).await, &acknowledged);
         }
     }
-    let store = SqliteStore::open(&format!("sqlite:{}", file.display())).await.unwrap();
+    let store = SqliteStore::open(&format!("sqlite:{}", file.display()))
+        .await
+        .unwrap();
     let log = whole_log(&store).await;
     let found = check(&log, &acknowledged);
     let (repeated, done) = retry(&store, &acknowledged, &found).await;
@@ -157,7 +201,10 @@ async fn kill(writers: usize, kills: u64, file: PathBuf) {
         found.len() - acknowledged.len(),
         repeated + done,
     );
-    assert!(acknowledged.len() as u64 > kills, "too little happened to prove anything");
+    assert!(
+        acknowledged.len() as u64 > kills,
+        "too little happened to prove anything"
+    );
 }
 
 #[tokio::test]
@@ -167,7 +214,8 @@ async fn nothing_acknowledged_is_lost_torn_or_twice_when_the_writer_is_killed_20
 }
 
 #[tokio::test]
-async fn nothing_acknowledged_is_lost_torn_or_twice_when_two_writers_at_once_are_killed_200_times() {
+async fn nothing_acknowledged_is_lost_torn_or_twice_when_two_writers_at_once_are_killed_200_times()
+{
     let directory = TempDir::new().unwrap();
     kill(2, 200, directory.path().join("log.db")).await;
 }
@@ -177,14 +225,25 @@ async fn nothing_acknowledged_is_lost_torn_or_twice_when_two_writers_at_once_are
 async fn a_closed_store_leaves_one_file() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("log.db");
-    let store = SqliteStore::open(&format!("sqlite:{}", file.display())).await.unwrap();
+    let store = SqliteStore::open(&format!("sqlite:{}", file.display()))
+        .await
+        .unwrap();
     let event = NewEvent::json("noted", b"{}".as_slice());
-    store.append(Append::new(StreamId::new("note-1").unwrap(), [event])).await.unwrap();
+    store
+        .append(Append::new(StreamId::new("note-1").unwrap(), [event]))
+        .await
+        .unwrap();
     assert_eq!(whole_log(&store).await.len(), 1);
     drop(store);
-    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(left, ["log.db"]);
     let mut header = [0; 72];
-    std::fs::File::open(&file).unwrap().read_exact(&mut header).unwrap();
+    std::fs::File::open(&file)
+        .unwrap()
+        .read_exact(&mut header)
+        .unwrap();
     assert_eq!(&header[68..], b"ANNL", "the application id");
 }

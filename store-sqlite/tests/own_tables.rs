@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use annals_core::conformance::TablesFixture;
 use annals_core::{
-    Acquired, AppendError, Checkpoint, CommitError, GenerationSpec, Leases, Log, OwnTables, Partition, StoreError,
-    TableWork, ViewCommit, ViewStore,
+    Acquired, AppendError, Checkpoint, CommitError, GenerationSpec, Leases, Log, OwnTables,
+    Partition, StoreError, TableWork, ViewCommit, ViewStore,
 };
 use annals_sqlite::rusqlite::Connection;
 use annals_sqlite::{InTransaction, SqliteStore};
@@ -25,13 +25,20 @@ impl TablesFixture for InMemory {
     }
 
     async fn run(connection: &mut Connection, statements: &str) -> Result<(), String> {
-        connection.execute_batch(statements).map_err(|error| error.to_string())
+        connection
+            .execute_batch(statements)
+            .map_err(|error| error.to_string())
     }
 
     async fn rows(&self, store: &SqliteStore, table: &str) -> Option<i64> {
         let count = format!("select count(*) from {table}");
         let count = move |transaction: &mut InTransaction<'_>| {
-            Ok::<_, AppendError>(transaction.connection().query_row(&count, [], |row| row.get(0)).ok())
+            Ok::<_, AppendError>(
+                transaction
+                    .connection()
+                    .query_row(&count, [], |row| row.get(0))
+                    .ok(),
+            )
         };
         store.append_in(count).await.unwrap()
     }
@@ -43,8 +50,14 @@ struct Waits;
 
 #[async_trait]
 impl TableWork<Connection, ViewCommit> for Waits {
-    async fn run(&mut self, connection: &mut Connection, _: &mut ViewCommit) -> Result<(), StoreError> {
-        connection.execute_batch("create table totals (n integer)").unwrap();
+    async fn run(
+        &mut self,
+        connection: &mut Connection,
+        _: &mut ViewCommit,
+    ) -> Result<(), StoreError> {
+        connection
+            .execute_batch("create table totals (n integer)")
+            .unwrap();
         std::future::pending().await
     }
 }
@@ -52,12 +65,27 @@ impl TableWork<Connection, ViewCommit> for Waits {
 #[tokio::test]
 async fn work_that_waits_is_refused_because_everybody_would_wait_for_it() {
     let store = InMemory.open().await;
-    let generation = store.begin_generation(GenerationSpec::new("totals", 1, store.id())).await.unwrap();
-    let asked = store.acquire_lease(&generation.lease_name(0), "worker-a", Duration::from_secs(3600)).await.unwrap();
-    let Acquired::Granted(lease) = asked else { panic!("nobody else works here") };
+    let generation = store
+        .begin_generation(GenerationSpec::new("totals", 1, store.id()))
+        .await
+        .unwrap();
+    let asked = store
+        .acquire_lease(
+            &generation.lease_name(0),
+            "worker-a",
+            Duration::from_secs(3600),
+        )
+        .await
+        .unwrap();
+    let Acquired::Granted(lease) = asked else {
+        panic!("nobody else works here")
+    };
     let start = Checkpoint::start(0, Partition(0));
     let step = ViewCommit::new(generation.id, lease, start.position, start);
     let error = store.commit_with(step, Box::new(Waits)).await.unwrap_err();
-    assert!(matches!(&error, CommitError::Store(error) if error.to_string().contains("waited")), "{error}");
+    assert!(
+        matches!(&error, CommitError::Store(error) if error.to_string().contains("waited")),
+        "{error}"
+    );
     assert_eq!(InMemory.rows(&store, "totals").await, None);
 }

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use annals_core::conformance::Dice;
 use annals_core::{
-    Acquired, AppendStreams, AtomicStreams, Checkpoint, CommitError, Generation, GenerationSpec, Leases, Log, NewEvent,
-    Partition, Position, ReadLog, ReadRows, RowChange, RowsBy, StreamId, ViewCommit, ViewStore,
+    Acquired, AppendStreams, AtomicStreams, Checkpoint, CommitError, Generation, GenerationSpec,
+    Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows, RowChange, RowsBy, StreamId,
+    ViewCommit, ViewStore,
 };
 use annals_sqlite::SqliteStore;
 use tempfile::TempDir;
@@ -31,7 +32,9 @@ const TTL: Duration = Duration::from_millis(25);
 type Counted = BTreeMap<String, (u64, u64)>;
 
 async fn open(file: &Path) -> SqliteStore {
-    SqliteStore::open(&format!("sqlite:{}", file.display())).await.unwrap()
+    SqliteStore::open(&format!("sqlite:{}", file.display()))
+        .await
+        .unwrap()
 }
 
 fn counted(value: &[u8]) -> (u64, u64) {
@@ -51,7 +54,9 @@ struct Worker<'a> {
 impl Worker<'_> {
     async fn checkpoint(&self) -> Position {
         let checkpoints = self.views.checkpoints(self.generation.id).await.unwrap();
-        checkpoints.first().map_or(Position::START, |checkpoint| checkpoint.position)
+        checkpoints
+            .first()
+            .map_or(Position::START, |checkpoint| checkpoint.position)
     }
 
     /// Follows the log to this position, calling `committed` after each step.
@@ -59,31 +64,57 @@ impl Worker<'_> {
         let mut hint = self.log.hint();
         while self.checkpoint().await < to {
             let name = self.generation.lease_name(0);
-            let asked = self.views.acquire_lease(&name, &std::process::id().to_string(), TTL).await.unwrap();
+            let asked = self
+                .views
+                .acquire_lease(&name, &std::process::id().to_string(), TTL)
+                .await
+                .unwrap();
             let Acquired::Granted(lease) = asked else {
                 hint.wait(Duration::from_millis(2)).await;
                 continue;
             };
             let mut from = self.checkpoint().await;
             loop {
-                let page = self.log.read(ReadLog::after(from).up_to(to).limit(300)).await.unwrap();
+                let page = self
+                    .log
+                    .read(ReadLog::after(from).up_to(to).limit(300))
+                    .await
+                    .unwrap();
                 let Some(last) = page.events.last() else {
                     hint.wait(Duration::from_millis(2)).await;
                     break;
                 };
-                let changed: Vec<&str> = page.events.iter().map(|event| event.stream.as_str()).collect();
-                let mut rows = self.rows(RowsBy::Keys(changed.iter().map(|key| (*key).to_owned()).collect())).await;
+                let changed: Vec<&str> = page
+                    .events
+                    .iter()
+                    .map(|event| event.stream.as_str())
+                    .collect();
+                let mut rows = self
+                    .rows(RowsBy::Keys(
+                        changed.iter().map(|key| (*key).to_owned()).collect(),
+                    ))
+                    .await;
                 for (key, event) in changed.iter().zip(&page.events) {
                     let (count, sum) = rows.entry((*key).to_owned()).or_default();
                     *count += 1;
-                    *sum += std::str::from_utf8(&event.payload).unwrap().parse::<u64>().unwrap();
+                    *sum += std::str::from_utf8(&event.payload)
+                        .unwrap()
+                        .parse::<u64>()
+                        .unwrap();
                 }
-                let to =
-                    Checkpoint { position: page.scanned, event: Some(last.id), ..Checkpoint::start(0, Partition(0)) };
+                let to = Checkpoint {
+                    position: page.scanned,
+                    event: Some(last.id),
+                    ..Checkpoint::start(0, Partition(0))
+                };
                 let mut step = ViewCommit::new(self.generation.id, lease.clone(), from, to);
                 let row = |(key, (count, sum))| {
                     let value = Some(format!("{count} {sum}").into());
-                    RowChange { key, value, indexed: vec![format!("{sum:012}")] }
+                    RowChange {
+                        key,
+                        value,
+                        indexed: vec![format!("{sum:012}")],
+                    }
                 };
                 step.rows = rows.into_iter().map(row).collect();
                 match self.commit(step, &committed).await {
@@ -102,7 +133,10 @@ impl Worker<'_> {
             return self.views.commit_view(step).await;
         }
         let mut rows = step;
-        rows.to = Checkpoint { position: rows.from, ..rows.to };
+        rows.to = Checkpoint {
+            position: rows.from,
+            ..rows.to
+        };
         self.views.commit_view(rows).await?;
         // The checkpoint would come next. It stands still in this gap, which a kill would seldom meet by chance.
         committed();
@@ -110,9 +144,16 @@ impl Worker<'_> {
     }
 
     async fn rows(&self, by: RowsBy) -> Counted {
-        let page = self.views.read_rows(ReadRows::of(self.generation.id, by)).await.unwrap();
+        let page = self
+            .views
+            .read_rows(ReadRows::of(self.generation.id, by))
+            .await
+            .unwrap();
         assert!(page.next.is_none());
-        page.rows.into_iter().map(|row| (row.key, counted(&row.value))).collect()
+        page.rows
+            .into_iter()
+            .map(|row| (row.key, counted(&row.value)))
+            .collect()
     }
 }
 
@@ -120,16 +161,30 @@ impl Worker<'_> {
 #[test]
 #[ignore = "it is the process that the other tests start and kill"]
 fn follows_until_it_is_killed() {
-    let (Ok(log), Ok(views)) = (std::env::var(LOG), std::env::var(VIEWS)) else { return };
+    let (Ok(log), Ok(views)) = (std::env::var(LOG), std::env::var(VIEWS)) else {
+        return;
+    };
     let wrong = std::env::var(WRONG).is_ok();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        let (log, views) = (open(Path::new(&log)).await, open(Path::new(&views)).await);
+        let log = open(Path::new(&log)).await;
+        let views = open(Path::new(&views)).await;
         let generation = views.live_generation("counts", 1).await.unwrap().unwrap();
-        let worker = Worker { log: &log, views: &views, generation, wrong };
+        let worker = Worker {
+            log: &log,
+            views: &views,
+            generation,
+            wrong,
+        };
         let committed = || {
             let mut out = std::io::stdout().lock();
-            writeln!(out, "committed").and_then(|()| out.flush()).unwrap();
+            writeln!(out, "committed")
+                .and_then(|()| out.flush())
+                .unwrap();
         };
         worker.follow(Position::MAX, committed).await;
     });
@@ -143,12 +198,22 @@ struct Victim {
 impl Victim {
     fn start(log: &Path, views: &Path, wrong: bool) -> Victim {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["follows_until_it_is_killed", "--exact", "--ignored", "--nocapture"]);
+        command.args([
+            "follows_until_it_is_killed",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ]);
         command.env(LOG, log).env(VIEWS, views);
         if wrong {
             command.env(WRONG, "1");
         }
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Victim { child, out }
     }
@@ -188,13 +253,17 @@ async fn append(log: SqliteStore, mut stop: tokio::sync::oneshot::Receiver<()>) 
 }
 
 async fn replay(log: &SqliteStore) -> (Counted, Position) {
-    let (mut counted, mut after) = (Counted::new(), Position::START);
+    let mut counted = Counted::new();
+    let mut after = Position::START;
     loop {
         let page = log.read(ReadLog::after(after)).await.unwrap();
         for event in &page.events {
             let (count, sum) = counted.entry(event.stream.to_string()).or_default();
             *count += 1;
-            *sum += std::str::from_utf8(&event.payload).unwrap().parse::<u64>().unwrap();
+            *sum += std::str::from_utf8(&event.payload)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap();
         }
         after = page.scanned;
         if page.end {
@@ -213,7 +282,11 @@ struct Came {
 async fn kill(kills: u64, log: PathBuf, views: PathBuf, wrong: bool) -> Came {
     let began = Instant::now();
     let store = open(&log).await;
-    let view_store = if log == views { store.clone() } else { open(&views).await };
+    let view_store = if log == views {
+        store.clone()
+    } else {
+        open(&views).await
+    };
     let mut spec = GenerationSpec::new("counts", 1, store.id());
     spec.indexes = vec!["sum".into()];
     let generation = view_store.begin_generation(spec).await.unwrap();
@@ -239,13 +312,26 @@ async fn kill(kills: u64, log: PathBuf, views: PathBuf, wrong: bool) -> Came {
     stop.send(()).unwrap();
     appending.await.unwrap();
     let (expected, head) = replay(&store).await;
-    let worker = Worker { log: &store, views: &view_store, generation, wrong: false };
+    let worker = Worker {
+        log: &store,
+        views: &view_store,
+        generation,
+        wrong: false,
+    };
     worker.follow(head, || {}).await;
-    let found = worker.rows(RowsBy::KeyRange(Bound::Unbounded, Bound::Unbounded)).await;
+    let found = worker
+        .rows(RowsBy::KeyRange(Bound::Unbounded, Bound::Unbounded))
+        .await;
     let everything = (Bound::Unbounded, Bound::Unbounded);
-    let by_sum = worker.rows(RowsBy::Index { name: "sum".into(), range: everything }).await;
+    let by_sum = worker
+        .rows(RowsBy::Index {
+            name: "sum".into(),
+            range: everything,
+        })
+        .await;
     assert_eq!(by_sum, found, "the index and the rows differ");
-    let (mut twice, mut missing) = (0, 0);
+    let mut twice = 0;
+    let mut missing = 0;
     for (key, (count, _)) in &expected {
         let found = found.get(key).map_or(0, |(count, _)| *count);
         twice += found.saturating_sub(*count);
@@ -271,7 +357,13 @@ async fn a_view_in_the_file_of_the_log_equals_a_replay_when_its_workers_are_kill
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_in_a_file_of_its_own_equals_a_replay_when_its_workers_are_killed_100_times() {
     let directory = TempDir::new().unwrap();
-    let came = kill(100, directory.path().join("log.db"), directory.path().join("views.db"), false).await;
+    let came = kill(
+        100,
+        directory.path().join("log.db"),
+        directory.path().join("views.db"),
+        false,
+    )
+    .await;
     assert_eq!((came.twice, came.missing), (0, 0), "{came:?}");
 }
 

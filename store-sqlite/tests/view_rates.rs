@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    Acquired, AppendStreams, AtomicStreams, Checkpoint, GenerationSpec, Keeps, Leases, Log, LogPage, NewEvent,
-    Partition, Position, ReadLog, RowChange, RowVersion, StreamId, ViewCommit, ViewStore,
+    Acquired, AppendStreams, AtomicStreams, Checkpoint, GenerationSpec, Keeps, Leases, Log,
+    LogPage, NewEvent, Partition, Position, ReadLog, RowChange, RowVersion, StreamId, ViewCommit,
+    ViewStore,
 };
 use annals_sqlite::{SqliteStore, rusqlite};
 use tempfile::TempDir;
@@ -20,19 +21,29 @@ const STEP: usize = 20_000;
 
 /// Numbers that look random and are the same in every run.
 fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
 }
 
 async fn filled(directory: &TempDir) -> SqliteStore {
-    let store = SqliteStore::open(&format!("sqlite:{}", directory.path().join("log.db").display())).await.unwrap();
+    let store = SqliteStore::open(&format!(
+        "sqlite:{}",
+        directory.path().join("log.db").display()
+    ))
+    .await
+    .unwrap();
     let mut dice = 1;
     for _ in 0..EVENTS / 1_000 {
         let mut append = AppendStreams::default();
         for _ in 0..1_000 {
             let stream = StreamId::new(format!("account-{}", random(&mut dice) % KEYS)).unwrap();
             let payload = format!(r#"{{"cents":{}}}"#, random(&mut dice) % 100_000);
-            append = append.event(stream, NewEvent::json("account.deposited", payload.into_bytes()));
+            append = append.event(
+                stream,
+                NewEvent::json("account.deposited", payload.into_bytes()),
+            );
         }
         store.append_streams(append).await.unwrap();
     }
@@ -40,7 +51,10 @@ async fn filled(directory: &TempDir) -> SqliteStore {
 }
 
 fn cents(payload: &[u8]) -> u64 {
-    payload.iter().filter(|byte| byte.is_ascii_digit()).fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
+    payload
+        .iter()
+        .filter(|byte| byte.is_ascii_digit())
+        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
 }
 
 /// The rows as they are folded: sum, and the last event of the step that changes it.
@@ -68,42 +82,73 @@ impl Folded {
             if *at <= from {
                 self.changed.push(place);
             }
-            (*sum, *at) = (*sum + cents(&event.payload), event.position);
+            *sum = *sum + cents(&event.payload);
+            *at = event.position;
         }
     }
 }
 
 fn read(log: &SqliteStore, after: Position) -> tokio::task::JoinHandle<LogPage> {
     let log = log.clone();
-    tokio::spawn(async move { log.read(ReadLog::after(after).limit(STEP / 2)).await.unwrap() })
+    tokio::spawn(async move {
+        log.read(ReadLog::after(after).limit(STEP / 2))
+            .await
+            .unwrap()
+    })
 }
 
 /// Reads, folds and commits: a page is read and a step is written while another page is folded.
-async fn rebuild(log: &SqliteStore, views: &SqliteStore, spec: GenerationSpec) -> (Duration, Duration, usize) {
-    let (has_indexes, keeps) = (!spec.indexes.is_empty(), spec.keeps);
+async fn rebuild(
+    log: &SqliteStore,
+    views: &SqliteStore,
+    spec: GenerationSpec,
+) -> (Duration, Duration, usize) {
+    let has_indexes = !spec.indexes.is_empty();
+    let keeps = spec.keeps;
     let generation = views.begin_generation(spec).await.unwrap();
-    let asked = views.acquire_lease(&generation.lease_name(0), "w", Duration::from_secs(60)).await.unwrap();
-    let Acquired::Granted(lease) = asked else { panic!("it is free") };
+    let asked = views
+        .acquire_lease(&generation.lease_name(0), "w", Duration::from_secs(60))
+        .await
+        .unwrap();
+    let Acquired::Granted(lease) = asked else {
+        panic!("it is free")
+    };
     let began = Instant::now();
-    let (mut from, mut rows, mut folding) = (Position::START, 0, Duration::ZERO);
+    let mut from = Position::START;
+    let mut rows = 0;
+    let mut folding = Duration::ZERO;
     let mut folded = Folded::default();
     let mut reading = read(log, from);
     let mut writing: Option<tokio::task::JoinHandle<()>> = None;
     loop {
-        let (mut to, mut last, mut count, mut end) = (from, None, 0, false);
+        let mut to = from;
+        let mut last = None;
+        let mut count = 0;
+        let mut end = false;
         while count < STEP && !end {
             let page = reading.await.unwrap();
             reading = read(log, page.scanned);
             let folds = Instant::now();
             folded.fold(&page, from);
-            last = page.events.last().map(|event| (event.id, event.recorded_at)).or(last);
+            last = page
+                .events
+                .last()
+                .map(|event| (event.id, event.recorded_at))
+                .or(last);
             count += page.events.len();
             folding += folds.elapsed();
-            (to, end) = (page.scanned, page.end);
+            to = page.scanned;
+            end = page.end;
         }
-        let Some((event, recorded_at)) = last else { break };
+        let Some((event, recorded_at)) = last else {
+            break;
+        };
         let folds = Instant::now();
-        let checkpoint = Checkpoint { position: to, event: Some(event), ..Checkpoint::start(0, Partition(0)) };
+        let checkpoint = Checkpoint {
+            position: to,
+            event: Some(event),
+            ..Checkpoint::start(0, Partition(0))
+        };
         let mut step = ViewCommit::new(generation.id, lease.clone(), from, checkpoint);
         for place in folded.changed.drain(..) {
             let (key, sum, up_to) = &folded.rows[place];
@@ -111,11 +156,27 @@ async fn rebuild(log: &SqliteStore, views: &SqliteStore, spec: GenerationSpec) -
             write!(value, r#"{{"cents":{sum}}}"#).unwrap();
             let value = bytes::Bytes::from(value);
             if keeps != Keeps::Present {
-                let (key, up_to, value) = (key.clone(), *up_to, Some(value.clone()));
-                step.versions.push(RowVersion { key, after: from, up_to, recorded_at, value });
+                let key = key.clone();
+                let up_to = *up_to;
+                let value = Some(value.clone());
+                step.versions.push(RowVersion {
+                    key,
+                    after: from,
+                    up_to,
+                    recorded_at,
+                    value,
+                });
             }
-            let indexed = if has_indexes { vec![format!("{sum:012}")] } else { Vec::new() };
-            step.rows.push(RowChange { key: key.clone(), value: Some(value), indexed });
+            let indexed = if has_indexes {
+                vec![format!("{sum:012}")]
+            } else {
+                Vec::new()
+            };
+            step.rows.push(RowChange {
+                key: key.clone(),
+                value: Some(value),
+                indexed,
+            });
         }
         folding += folds.elapsed();
         rows += step.rows.len();
@@ -123,7 +184,9 @@ async fn rebuild(log: &SqliteStore, views: &SqliteStore, spec: GenerationSpec) -
             writing.await.unwrap();
         }
         let views = views.clone();
-        writing = Some(tokio::spawn(async move { views.commit_view(step).await.unwrap() }));
+        writing = Some(tokio::spawn(async move {
+            views.commit_view(step).await.unwrap()
+        }));
         from = to;
     }
     writing.unwrap().await.unwrap();
@@ -172,21 +235,39 @@ fn by_hand(directory: &TempDir) -> (Duration, usize) {
 async fn rebuild_rates() {
     let directory = TempDir::new().unwrap();
     let log = filled(&directory).await;
-    let elsewhere =
-        SqliteStore::open(&format!("sqlite:{}", directory.path().join("views.db").display())).await.unwrap();
+    let elsewhere = SqliteStore::open(&format!(
+        "sqlite:{}",
+        directory.path().join("views.db").display()
+    ))
+    .await
+    .unwrap();
     let rate = |count: f64, took: Duration| count / took.as_secs_f64() / 1_000.0;
     for round in 0..3 {
         let (took, rows) = by_hand(&directory);
         std::fs::remove_file(directory.path().join("hand.db")).unwrap();
-        println!("{round}: by hand, {rows} upserts only: {took:.2?}, {:.0} k rows/s", rate(rows as f64, took));
+        println!(
+            "{round}: by hand, {rows} upserts only: {took:.2?}, {:.0} k rows/s",
+            rate(rows as f64, took)
+        );
         let mut spec = GenerationSpec::new("balances", 1, log.id());
         for (name, views, keeps, indexes) in [
             ("present, in the log's file", &log, Keeps::Present, vec![]),
-            ("present, in a file of its own", &elsewhere, Keeps::Present, vec![]),
-            ("with an index", &elsewhere, Keeps::Present, vec!["cents".to_owned()]),
+            (
+                "present, in a file of its own",
+                &elsewhere,
+                Keeps::Present,
+                vec![],
+            ),
+            (
+                "with an index",
+                &elsewhere,
+                Keeps::Present,
+                vec!["cents".to_owned()],
+            ),
             ("with history", &elsewhere, Keeps::History, vec![]),
         ] {
-            (spec.keeps, spec.indexes) = (keeps, indexes);
+            spec.keeps = keeps;
+            spec.indexes = indexes;
             let (took, folding, rows) = rebuild(&log, views, spec.clone()).await;
             println!(
                 "{round}: {name}: {took:.2?} (of which folding {folding:.2?}), {:.0} k events/s, {:.0} k rows/s",

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    Acquired, Append, Checkpoint, CommitError, EventStore, Failure, GenerationId, GenerationSpec, Keeps, Lease, Leases,
-    Log, ManualClock, NewEvent, Parked, Partition, Position, ReadRows, RowChange, RowVersion, RowsBy, Store, StreamId,
-    ViewCommit, ViewStore,
+    Acquired, Append, Checkpoint, CommitError, EventStore, Failure, GenerationId, GenerationSpec,
+    Keeps, Lease, Leases, Log, ManualClock, NewEvent, Parked, Partition, Position, ReadRows,
+    RowChange, RowVersion, RowsBy, Store, StreamId, ViewCommit, ViewStore,
 };
 use annals_sqlite::{Options, SqliteStore, rusqlite};
 use tempfile::TempDir;
@@ -26,21 +26,41 @@ async fn open(file: &Path) -> SqliteStore {
 /// A generation that keeps everything, and the lease on its slot.
 async fn begun(store: &SqliteStore) -> (GenerationId, Lease) {
     let mut spec = GenerationSpec::new("a", 1, store.id());
-    (spec.keeps, spec.indexes) = (Keeps::Bitemporal, vec!["by".into()]);
+    spec.keeps = Keeps::Bitemporal;
+    spec.indexes = vec!["by".into()];
     let generation = store.begin_generation(spec).await.unwrap();
-    let asked = store.acquire_lease(&generation.lease_name(0), "w", Duration::from_secs(60)).await.unwrap();
-    let Acquired::Granted(lease) = asked else { panic!("it is free") };
+    let asked = store
+        .acquire_lease(&generation.lease_name(0), "w", Duration::from_secs(60))
+        .await
+        .unwrap();
+    let Acquired::Granted(lease) = asked else {
+        panic!("it is free")
+    };
     (generation.id, lease)
 }
 
 /// A step to this position with a row, a version and all the rest for each of the keys.
-fn step(id: GenerationId, lease: &Lease, from: u64, to: u64, keys: std::ops::Range<u64>) -> ViewCommit {
+fn step(
+    id: GenerationId,
+    lease: &Lease,
+    from: u64,
+    to: u64,
+    keys: std::ops::Range<u64>,
+) -> ViewCommit {
     let at = Position::new;
-    let to_there = Checkpoint { position: at(to), ..Checkpoint::start(0, Partition(0)) };
+    let to_there = Checkpoint {
+        position: at(to),
+        ..Checkpoint::start(0, Partition(0))
+    };
     let mut step = ViewCommit::new(id, lease.clone(), at(from), to_there);
     for n in keys {
-        let (key, value) = (format!("key-{n:06}"), bytes::Bytes::from(format!("{n} at {to}")));
-        step.rows.push(RowChange { key: key.clone(), value: Some(value.clone()), indexed: vec![format!("{}", n % 7)] });
+        let key = format!("key-{n:06}");
+        let value = bytes::Bytes::from(format!("{n} at {to}"));
+        step.rows.push(RowChange {
+            key: key.clone(),
+            value: Some(value.clone()),
+            indexed: vec![format!("{}", n % 7)],
+        });
         let recorded_at = annals_core::chrono::DateTime::UNIX_EPOCH;
         step.versions.push(RowVersion {
             key: key.clone(),
@@ -52,8 +72,18 @@ fn step(id: GenerationId, lease: &Lease, from: u64, to: u64, keys: std::ops::Ran
         step.touched.push((key.clone(), at(to)));
         if n.is_multiple_of(10) {
             let event = annals_core::EventId::random();
-            let (partition, position, parked_at) = (Partition(0), at(to), recorded_at);
-            step.park.push(Parked { key, partition, position, event, cause: None, attempts: 1, parked_at });
+            let partition = Partition(0);
+            let position = at(to);
+            let parked_at = recorded_at;
+            step.park.push(Parked {
+                key,
+                partition,
+                position,
+                event,
+                cause: None,
+                attempts: 1,
+                parked_at,
+            });
         }
     }
     step
@@ -66,14 +96,22 @@ fn every_row(id: GenerationId) -> ReadRows {
 fn count(file: &Path, what: &str) -> i64 {
     let connection = rusqlite::Connection::open(file).unwrap();
     connection.busy_timeout(Duration::from_secs(10)).unwrap();
-    connection.query_row(&format!("select count(*) from {what}"), [], |row| row.get(0)).unwrap()
+    connection
+        .query_row(&format!("select count(*) from {what}"), [], |row| {
+            row.get(0)
+        })
+        .unwrap()
 }
 
 /// Waits until so many rows are left.
 async fn wait_for(file: &Path, what: &str, left: i64) {
     let until = Instant::now() + Duration::from_secs(60);
     while count(file, what) != left {
-        assert!(Instant::now() < until, "{} instead of {left} are left of {what}", count(file, what));
+        assert!(
+            Instant::now() < until,
+            "{} instead of {left} are left of {what}",
+            count(file, what)
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -92,22 +130,44 @@ async fn a_large_generation_that_is_dropped_is_gone_at_once_and_holds_up_nobody(
     let directory = TempDir::new().unwrap();
     let file = file(&directory);
     let store = open(&file).await;
-    let ((large, lease), (small, other)) = (begun(&store).await, begun(&store).await);
+    let (large, lease) = begun(&store).await;
+    let (small, other) = begun(&store).await;
     for n in 0..10 {
-        store.commit_view(step(large, &lease, n, n + 1, n * 5_000..(n + 1) * 5_000)).await.unwrap();
+        store
+            .commit_view(step(large, &lease, n, n + 1, n * 5_000..(n + 1) * 5_000))
+            .await
+            .unwrap();
     }
-    store.commit_view(step(small, &other, 0, 1, 0..20)).await.unwrap();
+    store
+        .commit_view(step(small, &other, 0, 1, 0..20))
+        .await
+        .unwrap();
     store.drop_generation(large).await.unwrap();
-    assert!(matches!(store.read_rows(every_row(large)).await, Err(CommitError::Gone(_))));
+    assert!(matches!(
+        store.read_rows(every_row(large)).await,
+        Err(CommitError::Gone(_))
+    ));
     let mut appends = 0;
     while count(&file, "annals_view_generations") > 1 {
-        let append = Append::new(StreamId::new("note-1").unwrap(), [NewEvent::json("noted", b"{}".as_slice())]);
+        let append = Append::new(
+            StreamId::new("note-1").unwrap(),
+            [NewEvent::json("noted", b"{}".as_slice())],
+        );
         store.append(append).await.unwrap();
         appends += 1;
     }
-    assert!(appends >= 10, "it was cleared away between {appends} appends only");
-    assert_eq!(TABLES.map(|table| count(&file, table)), [20, 20, 20, 20, 2, 1]);
-    assert_eq!(store.read_rows(every_row(small)).await.unwrap().rows.len(), 20);
+    assert!(
+        appends >= 10,
+        "it was cleared away between {appends} appends only"
+    );
+    assert_eq!(
+        TABLES.map(|table| count(&file, table)),
+        [20, 20, 20, 20, 2, 1]
+    );
+    assert_eq!(
+        store.read_rows(every_row(small)).await.unwrap().rows.len(),
+        20
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,12 +176,19 @@ async fn what_was_dropped_when_the_store_was_closed_is_cleared_away_when_it_is_o
     let file = file(&directory);
     let store = open(&file).await;
     let (id, lease) = begun(&store).await;
-    store.commit_view(step(id, &lease, 0, 1, 0..20_000)).await.unwrap();
+    store
+        .commit_view(step(id, &lease, 0, 1, 0..20_000))
+        .await
+        .unwrap();
     drop(store);
     // As the drop leaves it, before anything is cleared away.
     let connection = rusqlite::Connection::open(&file).unwrap();
-    connection.execute("delete from annals_view_checkpoints", []).unwrap();
-    connection.execute("update annals_view_generations set phase = 3", []).unwrap();
+    connection
+        .execute("delete from annals_view_checkpoints", [])
+        .unwrap();
+    connection
+        .execute("update annals_view_generations set phase = 3", [])
+        .unwrap();
     drop(connection);
     let store = open(&file).await;
     wait_for(&file, "annals_view_generations", 0).await;
@@ -137,16 +204,25 @@ async fn a_forgotten_past_is_not_told_and_then_cleared_away() {
     let store = open(&file).await;
     let (id, lease) = begun(&store).await;
     for n in 0..20 {
-        store.commit_view(step(id, &lease, n, n + 1, 0..500)).await.unwrap();
+        store
+            .commit_view(step(id, &lease, n, n + 1, 0..500))
+            .await
+            .unwrap();
     }
     for (since, left) in [(0, 20), (7, 14), (7, 14), (15, 6)] {
-        store.forget_history(id, Position::new(since)).await.unwrap();
+        store
+            .forget_history(id, Position::new(since))
+            .await
+            .unwrap();
         let all = (Position::START, Position::MAX);
         // The newest that ends at or before it is what was true then.
         let told = store.row_versions(id, "key-000499", all, 99).await.unwrap();
         assert_eq!(told.len(), left, "since {since}");
         wait_for(&file, "annals_view_versions", left as i64 * 500).await;
-        assert_eq!(store.row_versions(id, "key-000499", all, 99).await.unwrap(), told);
+        assert_eq!(
+            store.row_versions(id, "key-000499", all, 99).await.unwrap(),
+            told
+        );
     }
     assert_eq!(count(&file, "annals_view_touched"), 10_000);
 }
@@ -162,15 +238,28 @@ async fn a_worker_that_was_paused_is_fenced_through_the_file() {
     let (id, lease) = begun(&one).await;
     one.commit_view(step(id, &lease, 0, 1, 0..5)).await.unwrap();
     clock.advance(annals_core::chrono::TimeDelta::seconds(61));
-    let Acquired::Granted(taken) = two.acquire_lease(&lease.name, "other", Duration::from_secs(60)).await.unwrap()
+    let Acquired::Granted(taken) = two
+        .acquire_lease(&lease.name, "other", Duration::from_secs(60))
+        .await
+        .unwrap()
     else {
         panic!("it has ended")
     };
-    let fenced = one.commit_view(step(id, &lease, 1, 2, 0..5)).await.unwrap_err();
+    let fenced = one
+        .commit_view(step(id, &lease, 1, 2, 0..5))
+        .await
+        .unwrap_err();
     assert!(matches!(fenced, CommitError::Fenced { .. }), "{fenced:?}");
-    assert!(!one.renew_lease(&lease, Duration::from_secs(60)).await.unwrap());
+    assert!(
+        !one.renew_lease(&lease, Duration::from_secs(60))
+            .await
+            .unwrap()
+    );
     two.commit_view(step(id, &taken, 1, 2, 0..5)).await.unwrap();
-    assert_eq!(one.checkpoints(id).await.unwrap()[0].position, Position::new(2));
+    assert_eq!(
+        one.checkpoints(id).await.unwrap()[0].position,
+        Position::new(2)
+    );
 }
 
 /// Steps, appends and refused steps that are committed together each have their own outcome.
@@ -178,7 +267,8 @@ async fn a_worker_that_was_paused_is_fenced_through_the_file() {
 async fn a_refused_step_leaves_those_that_are_committed_with_it_alone() {
     let directory = TempDir::new().unwrap();
     let store = open(&file(&directory)).await;
-    let (mut workers, mut tasks) = (Vec::new(), tokio::task::JoinSet::new());
+    let mut workers = Vec::new();
+    let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
         workers.push(begun(&store).await);
     }
@@ -186,14 +276,23 @@ async fn a_refused_step_leaves_those_that_are_committed_with_it_alone() {
         for (number, (id, lease)) in workers.clone().into_iter().enumerate() {
             let mut stale = lease.clone();
             stale.epoch += u64::from(number % 2 == 1);
-            let (store, append) = (store.clone(), store.clone());
+            let store = store.clone();
+            let append = store.clone();
             tasks.spawn(async move {
-                let taken = store.commit_view(step(id, &stale, round, round + 1, 0..50)).await;
+                let taken = store
+                    .commit_view(step(id, &stale, round, round + 1, 0..50))
+                    .await;
                 assert_eq!(taken.is_ok(), number % 2 == 0, "{taken:?}");
             });
             tasks.spawn(async move {
                 let stream = StreamId::new(format!("note-{number}")).unwrap();
-                append.append(Append::new(stream, [NewEvent::json("noted", b"{}".as_slice())])).await.unwrap();
+                append
+                    .append(Append::new(
+                        stream,
+                        [NewEvent::json("noted", b"{}".as_slice())],
+                    ))
+                    .await
+                    .unwrap();
             });
         }
         while let Some(done) = tasks.join_next().await {
@@ -205,7 +304,10 @@ async fn a_refused_step_leaves_those_that_are_committed_with_it_alone() {
         let expected = if number % 2 == 0 { (50, 1) } else { (0, 0) };
         assert_eq!((page.rows.len(), page.checkpoints.len()), expected);
     }
-    assert_eq!(store.head(Partition(0)).await.unwrap().visible, Position::new(80));
+    assert_eq!(
+        store.head(Partition(0)).await.unwrap().visible,
+        Position::new(80)
+    );
 }
 
 #[tokio::test]
@@ -214,17 +316,32 @@ async fn a_store_that_was_opened_read_only_shows_its_views_and_changes_none() {
     let file = file(&directory);
     let store = open(&file).await;
     let (id, lease) = begun(&store).await;
-    store.commit_view(step(id, &lease, 0, 1, 0..5)).await.unwrap();
+    store
+        .commit_view(step(id, &lease, 0, 1, 0..5))
+        .await
+        .unwrap();
     drop(store);
-    let reader = SqliteStore::open_with(Options::file(&file).read_only()).await.unwrap();
+    let reader = SqliteStore::open_with(Options::file(&file).read_only())
+        .await
+        .unwrap();
     assert!(reader.views().is_some());
     assert_eq!(reader.read_rows(every_row(id)).await.unwrap().rows.len(), 5);
-    let refused = reader.acquire_lease("x", "w", Duration::from_secs(1)).await.unwrap_err();
+    let refused = reader
+        .acquire_lease("x", "w", Duration::from_secs(1))
+        .await
+        .unwrap_err();
     assert_eq!(refused.failure(), Failure::ReadOnly);
-    let Err(CommitError::Store(refused)) = reader.commit_view(step(id, &lease, 1, 2, 0..5)).await else {
+    let Err(CommitError::Store(refused)) = reader.commit_view(step(id, &lease, 1, 2, 0..5)).await
+    else {
         panic!("it must not be written")
     };
     assert_eq!(refused.failure(), Failure::ReadOnly);
     let shown = |view: &str| count(&file, view);
-    assert_eq!((shown("annals_readable_views"), shown("annals_readable_rows")), (1, 0));
+    assert_eq!(
+        (
+            shown("annals_readable_views"),
+            shown("annals_readable_rows")
+        ),
+        (1, 0)
+    );
 }

@@ -2,7 +2,9 @@
 
 use annals::EventId;
 use annals::postgres::sqlx::postgres::PgConnectOptions;
-use annals::postgres::sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, query_scalar, raw_sql};
+use annals::postgres::sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, query_scalar, raw_sql,
+};
 use async_trait::async_trait;
 
 use crate::ground::{Ground, HeldCommit, Place};
@@ -17,7 +19,9 @@ pub(crate) struct Databases {
 
 impl Databases {
     pub(crate) async fn new() -> Databases {
-        Databases { begin: format!("test_{}", EventId::random().as_uuid().simple()) }
+        Databases {
+            begin: format!("test_{}", EventId::random().as_uuid().simple()),
+        }
     }
 
     fn name(&self, log: &str) -> String {
@@ -36,7 +40,10 @@ impl Databases {
 }
 
 async fn run(connection: &mut PgConnection, statements: &str) {
-    raw_sql(AssertSqlSafe(statements.to_owned())).execute(connection).await.unwrap();
+    raw_sql(AssertSqlSafe(statements.to_owned()))
+        .execute(connection)
+        .await
+        .unwrap();
 }
 
 #[async_trait]
@@ -46,11 +53,17 @@ impl Ground for Databases {
     }
 
     async fn place(&self, log: &str) -> Place {
-        let (name, mut server) = (self.name(log), server::connection().await);
+        let name = self.name(log);
+        let mut server = server::connection().await;
         let is_there =
-            query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)").bind(&name);
+            query_scalar::<_, bool>("select exists (select from pg_database where datname = $1)")
+                .bind(&name);
         if !is_there.fetch_one(&mut server).await.unwrap() {
-            run(&mut server, &format!("create database {name} template template0")).await;
+            run(
+                &mut server,
+                &format!("create database {name} template template0"),
+            )
+            .await;
         }
         Place(self.options(log).to_url_lossy().into())
     }
@@ -58,18 +71,27 @@ impl Ground for Databases {
     async fn copy(&self, from: &str, to: &str) {
         // Those who used it may not have said goodbye yet.
         self.cut_off(from).await;
-        let (from, to, mut server) = (self.name(from), self.name(to), server::connection().await);
-        for statement in
-            [format!("drop database if exists {to} with (force)"), format!("create database {to} template {from}")]
-        {
+        let from = self.name(from);
+        let to = self.name(to);
+        let mut server = server::connection().await;
+        for statement in [
+            format!("drop database if exists {to} with (force)"),
+            format!("create database {to} template {from}"),
+        ] {
             run(&mut server, &statement).await;
         }
     }
 
     async fn cut_off(&self, log: &str) -> usize {
         let cut_off = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
-        let (name, mut server) = (self.name(log), server::connection().await);
-        query_scalar::<_, bool>(cut_off).bind(name).fetch_all(&mut server).await.unwrap().len()
+        let name = self.name(log);
+        let mut server = server::connection().await;
+        query_scalar::<_, bool>(cut_off)
+            .bind(name)
+            .fetch_all(&mut server)
+            .await
+            .unwrap()
+            .len()
     }
 
     async fn hold_commits(&self, log: &str) -> Box<dyn HeldCommit> {
@@ -91,7 +113,10 @@ impl Databases {
              select pg_advisory_lock({LOCK})"
         );
         run(&mut connection, &hold).await;
-        HeldSession { connection, held: None }
+        HeldSession {
+            connection,
+            held: None,
+        }
     }
 
     /// A transaction that has nothing to do with the log and sees all of it as it is now, for as long as it is kept.
@@ -116,7 +141,11 @@ impl HeldSession {
     async fn waits_in_commit(&mut self) -> Option<i32> {
         let waiting = "select pid from pg_locks join pg_stat_activity using (pid)
             where locktype = 'advisory' and objid::bigint = $1 and not granted and datname = current_database()";
-        query_scalar(waiting).bind(LOCK).fetch_optional(&mut self.connection).await.unwrap()
+        query_scalar(waiting)
+            .bind(LOCK)
+            .fetch_optional(&mut self.connection)
+            .await
+            .unwrap()
     }
 
     /// Returns when somebody is held.
@@ -127,11 +156,16 @@ impl HeldSession {
     }
 
     pub(crate) async fn let_go(&mut self) {
-        run(&mut self.connection, &format!("select pg_advisory_unlock({LOCK})")).await;
+        run(
+            &mut self.connection,
+            &format!("select pg_advisory_unlock({LOCK})"),
+        )
+        .await;
     }
 
     async fn is_there(&mut self, process: i32) -> bool {
-        let is_there = query_scalar("select exists (select from pg_stat_activity where pid = $1)").bind(process);
+        let is_there = query_scalar("select exists (select from pg_stat_activity where pid = $1)")
+            .bind(process);
         is_there.fetch_one(&mut self.connection).await.unwrap()
     }
 }
@@ -147,7 +181,11 @@ impl HeldCommit for HeldSession {
         if wanted {
             self.let_go().await;
         } else {
-            run(&mut self.connection, &format!("select pg_terminate_backend({process})")).await;
+            run(
+                &mut self.connection,
+                &format!("select pg_terminate_backend({process})"),
+            )
+            .await;
         }
         while self.is_there(process).await {
             tokio::task::yield_now().await;
@@ -159,11 +197,19 @@ impl HeldCommit for HeldSession {
 
 impl Drop for Databases {
     fn drop(&mut self) {
-        let names = format!("select datname from pg_database where starts_with(datname, '{}')", self.begin);
+        let names = format!(
+            "select datname from pg_database where starts_with(datname, '{}')",
+            self.begin
+        );
         server::in_the_end("the databases are left behind", async move {
             let mut server = server::connection().await;
-            for name in query_scalar::<_, String>(AssertSqlSafe(names)).fetch_all(&mut server).await? {
-                raw_sql(AssertSqlSafe(format!("drop database {name} with (force)"))).execute(&mut server).await?;
+            for name in query_scalar::<_, String>(AssertSqlSafe(names))
+                .fetch_all(&mut server)
+                .await?
+            {
+                raw_sql(AssertSqlSafe(format!("drop database {name} with (force)")))
+                    .execute(&mut server)
+                    .await?;
             }
             Ok(())
         });

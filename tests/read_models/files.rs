@@ -37,7 +37,8 @@ impl Ground for Files {
     async fn copy(&self, from: &str, to: &str) {
         for end in ["", "-wal", "-shm"] {
             let with_end = |path: &Path| PathBuf::from(format!("{}{end}", path.display()));
-            let (from, to) = (with_end(&self.file(from)), with_end(&self.file(to)));
+            let from = with_end(&self.file(from));
+            let to = with_end(&self.file(to));
             if from.exists() {
                 std::fs::copy(from, to).unwrap();
             } else if to.exists() {
@@ -68,7 +69,10 @@ struct HeldFile(Connection);
 
 impl HeldFile {
     fn somebody_writes(&mut self) -> bool {
-        match self.0.transaction_with_behavior(TransactionBehavior::Immediate) {
+        match self
+            .0
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+        {
             Ok(_) => false,
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => true,
             Err(error) => panic!("{error}"),
@@ -87,7 +91,9 @@ impl HeldCommit for HeldFile {
             if !self.somebody_writes() {
                 writes_since = None;
             } else {
-                let Some(worked) = process.worked() else { return };
+                let Some(worked) = process.worked() else {
+                    return;
+                };
                 if worked >= *writes_since.get_or_insert(worked) + WRITTEN {
                     return;
                 }
@@ -98,7 +104,9 @@ impl HeldCommit for HeldFile {
 
     async fn end(self: Box<Self>, _: bool) -> bool {
         self.0.busy_timeout(Duration::from_secs(60)).unwrap();
-        self.0.execute_batch("drop trigger held; drop view endless").unwrap();
+        self.0
+            .execute_batch("drop trigger held; drop view endless")
+            .unwrap();
         false
     }
 }

@@ -18,9 +18,20 @@ async fn looked(db: &Program) -> [u64; 4] {
     let head = store.head(Partition(0)).await.unwrap().visible;
     let page = store.read(ReadLog::after(Position::START)).await.unwrap();
     let nothing = annals::Filter::default().category("nothing");
-    let filtered = store.read(ReadLog::after(Position::START).filter(nothing)).await.unwrap();
-    let present = store.position_at(Partition(0), db.clock().now()).await.unwrap();
-    [head.get(), page.events.len() as u64, filtered.scanned.get(), present.get()]
+    let filtered = store
+        .read(ReadLog::after(Position::START).filter(nothing))
+        .await
+        .unwrap();
+    let present = store
+        .position_at(Partition(0), db.clock().now())
+        .await
+        .unwrap();
+    [
+        head.get(),
+        page.events.len() as u64,
+        filtered.scanned.get(),
+        present.get(),
+    ]
 }
 
 /// Where each of the generations that can be read stands.
@@ -28,14 +39,27 @@ async fn generations(db: &Program) -> Vec<u64> {
     let views = db.store().views().unwrap();
     let mut stand = Vec::new();
     for generation in views.generations(Tally::NAME).await.unwrap() {
-        stand.push(views.checkpoints(generation.id).await.unwrap()[0].position.get());
+        stand.push(
+            views.checkpoints(generation.id).await.unwrap()[0]
+                .position
+                .get(),
+        );
     }
     stand
 }
 
 async fn as_of_now(db: &Program) -> Rows {
-    let page = db.view::<Tally>().rows().as_of(db.clock().now()).limit(1_000).await.unwrap();
-    page.rows.into_iter().map(|row| (row.key, row.value.count)).collect()
+    let page = db
+        .view::<Tally>()
+        .rows()
+        .as_of(db.clock().now())
+        .limit(1_000)
+        .await
+        .unwrap();
+    page.rows
+        .into_iter()
+        .map(|row| (row.key, row.value.count))
+        .collect()
 }
 
 pub(crate) async fn all_who_read_obey_one_head(ground: &Databases) {
@@ -54,11 +78,23 @@ pub(crate) async fn all_who_read_obey_one_head(ground: &Databases) {
     assert_eq!(looked(&db).await, [30; 4]);
     // Who waits for what is not there yet goes on waiting; who builds is done where the others are.
     let next = Token::new(store.id()).with(Partition(0), Position::new(31));
-    let early = db.view::<Tally>().wait_for(next, Duration::from_millis(300)).await;
+    let early = db
+        .view::<Tally>()
+        .wait_for(next, Duration::from_millis(300))
+        .await;
     assert!(early.is_err(), "it has seen what is not committed");
-    db.rebuild::<Tally>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    db.rebuild::<Tally>()
+        .begin()
+        .await
+        .unwrap()
+        .finished(|_| ())
+        .await
+        .unwrap();
     assert_eq!(generations(&db).await, [30, 30]);
-    assert_eq!((rows::<Tally>(&db, None).await, as_of_now(&db).await), (before.clone(), before));
+    assert_eq!(
+        (rows::<Tally>(&db, None).await, as_of_now(&db).await),
+        (before.clone(), before)
+    );
     assert!(!appending.is_finished());
 
     held.let_go().await;
@@ -66,6 +102,9 @@ pub(crate) async fn all_who_read_obey_one_head(ground: &Databases) {
     caught_up::<Tally>(&db).await;
     assert_eq!(looked(&db).await, [35; 4]);
     let after = replay(&history(&*store).await);
-    assert_eq!((rows::<Tally>(&db, None).await, as_of_now(&db).await), (after.clone(), after));
+    assert_eq!(
+        (rows::<Tally>(&db, None).await, as_of_now(&db).await),
+        (after.clone(), after)
+    );
     db.stop().await;
 }

@@ -16,15 +16,25 @@ use crate::victim::{Step, Victim, Work};
 const KEYS: u64 = 20;
 
 /// How many events the rows have twice, and how many are missing, after a worker was killed at this step again and again.
-async fn killed_at<V: Counted>(ground: &dyn Ground, step: Step, kills: u64, times_max: u64) -> (u64, u64) {
+async fn killed_at<V: Counted>(
+    ground: &dyn Ground,
+    step: Step,
+    kills: u64,
+    times_max: u64,
+) -> (u64, u64) {
     let began = Instant::now();
     let place = ground.place("log").await;
     let store = place.open().await;
     program::<V>(&store, options()).await.stop().await;
-    let work = if V::NAME == Tally::NAME { Work::Follow } else { Work::FollowForgetful };
+    let work = if V::NAME == Tally::NAME {
+        Work::Follow
+    } else {
+        Work::FollowForgetful
+    };
     let mut dice = Dice::new(kills + times_max);
     // Microseconds within which a process that writes is killed, and how many commits were broken off.
-    let (mut within, mut broken_off) = (1_000, 0);
+    let mut within = 1_000;
+    let mut broken_off = 0;
     for _ in 0..kills {
         append(&*store, &mut dice, KEYS, 30).await;
         let victim = Victim::start(&place, work, step, 1 + dice.roll(times_max));
@@ -39,12 +49,20 @@ async fn killed_at<V: Counted>(ground: &dyn Ground, step: Step, kills: u64, time
         if victim.killed().iter().any(|line| line == "took") {
             within -= within / 8;
         } else {
-            (within, broken_off) = (within + within / 8, broken_off + 1);
+            within = within + within / 8;
+            broken_off = broken_off + 1;
         }
     }
     let found = found::<V>(&store, &mut dice, step == Step::Torn).await;
-    let broken_off = if step == Step::InWrite { format!("; {broken_off} commits broken off") } else { String::new() };
-    println!("{kills} kills at {step}, {:.1} s: {found}{broken_off}", began.elapsed().as_secs_f64());
+    let broken_off = if step == Step::InWrite {
+        format!("; {broken_off} commits broken off")
+    } else {
+        String::new()
+    };
+    println!(
+        "{kills} kills at {step}, {:.1} s: {found}{broken_off}",
+        began.elapsed().as_secs_f64()
+    );
     (found.twice, found.missing)
 }
 
@@ -57,8 +75,15 @@ struct Found {
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Found { events, twice, missing } = self;
-        write!(f, "{events} events over {KEYS} keys, {twice} applied twice, {missing} missing")
+        let Found {
+            events,
+            twice,
+            missing,
+        } = self;
+        write!(
+            f,
+            "{events} events over {KEYS} keys, {twice} applied twice, {missing} missing"
+        )
     }
 }
 
@@ -69,9 +94,13 @@ async fn found<V: Counted>(store: &Arc<dyn Store>, dice: &mut Dice, may_differ: 
     let db = program::<V>(store, options().batch_events_max(5_000)).await;
     caught_up::<V>(&db).await;
     let history = history(&**store).await;
-    let (found, expected) = (rows::<V>(&db, None).await, replay(&history));
+    let found = rows::<V>(&db, None).await;
+    let expected = replay(&history);
     let (twice, missing) = differences(&found, &expected);
-    assert!(may_differ || found == expected, "the rows are not those of a replay: {twice} twice, {missing} missing");
+    assert!(
+        may_differ || found == expected,
+        "the rows are not those of a replay: {twice} twice, {missing} missing"
+    );
     if V::NAME == Tally::NAME {
         for _ in 0..20 {
             let moment = dice.roll(head.get() + 1);
@@ -80,11 +109,18 @@ async fn found<V: Counted>(store: &Arc<dyn Store>, dice: &mut Dice, may_differ: 
         }
     }
     db.stop().await;
-    Found { events: head.get(), twice, missing }
+    Found {
+        events: head.get(),
+        twice,
+        missing,
+    }
 }
 
 async fn survives(ground: &dyn Ground, step: Step, times_max: u64) {
-    assert_eq!(killed_at::<Tally>(ground, step, kills(ground), times_max).await, (0, 0));
+    assert_eq!(
+        killed_at::<Tally>(ground, step, kills(ground), times_max).await,
+        (0, 0)
+    );
 }
 
 pub(crate) async fn a_worker_that_is_killed_after_it_has_read_harms_nothing(ground: &dyn Ground) {
@@ -107,17 +143,23 @@ pub(crate) async fn a_worker_that_is_killed_after_a_commit_harms_nothing(ground:
     survives(ground, Step::AfterCommit, 3).await;
 }
 
-pub(crate) async fn a_worker_that_is_killed_before_it_renews_its_lease_harms_nothing(ground: &dyn Ground) {
+pub(crate) async fn a_worker_that_is_killed_before_it_renews_its_lease_harms_nothing(
+    ground: &dyn Ground,
+) {
     survives(ground, Step::BeforeRenewal, 1).await;
 }
 
 /// The step of a process that is killed there is rolled back as a whole, or a server still commits it as a whole.
-pub(crate) async fn a_worker_that_is_killed_between_its_write_and_the_commit_harms_nothing(ground: &dyn Ground) {
+pub(crate) async fn a_worker_that_is_killed_between_its_write_and_the_commit_harms_nothing(
+    ground: &dyn Ground,
+) {
     let began = Instant::now();
     let place = ground.place("log").await;
     let store = place.open().await;
     program::<Tally>(&store, options()).await.stop().await;
-    let (mut dice, kills, mut kept) = (Dice::new(6), kills(ground), 0);
+    let mut dice = Dice::new(6);
+    let kills = kills(ground);
+    let mut kept = 0;
     for kill in 0..kills {
         append(&*store, &mut dice, KEYS, 30).await;
         let mut victim = Victim::start(&place, Work::Follow, Step::Asks, 0);
@@ -132,27 +174,46 @@ pub(crate) async fn a_worker_that_is_killed_between_its_write_and_the_commit_har
         victim.goes_on();
         held.is_reached_by(&mut victim).await;
         let said = victim.killed();
-        assert!(!said.iter().any(|line| line.starts_with("came: ")), "it was not held: {said:?}");
-        assert_eq!(stands_at(&*store).await, before, "what is not committed is seen");
+        assert!(
+            !said.iter().any(|line| line.starts_with("came: ")),
+            "it was not held: {said:?}"
+        );
+        assert_eq!(
+            stands_at(&*store).await,
+            before,
+            "what is not committed is seen"
+        );
         let is_kept = held.end(kill % 2 == 0).await;
         assert_eq!(stands_at(&*store).await > before, is_kept);
         kept += u64::from(is_kept);
     }
     let found = found::<Tally>(&store, &mut dice, false).await;
-    print!("{kills} kills between write and COMMIT, {:.1} s: {found}", began.elapsed().as_secs_f64());
+    print!(
+        "{kills} kills between write and COMMIT, {:.1} s: {found}",
+        began.elapsed().as_secs_f64()
+    );
     println!("; {kept} commits of dead processes");
 }
 
 /// How far the view has come.
 async fn stands_at(store: &dyn Store) -> Position {
     let views = store.views().unwrap();
-    let live = views.live_generation(Tally::NAME, Tally::VERSION).await.unwrap().expect("none serves");
+    let live = views
+        .live_generation(Tally::NAME, Tally::VERSION)
+        .await
+        .unwrap()
+        .expect("none serves");
     let checkpoints = views.checkpoints(live.id).await.unwrap();
-    checkpoints.first().map_or(Position::START, |of| of.position)
+    checkpoints
+        .first()
+        .map_or(Position::START, |of| of.position)
 }
 
 /// The tests above can fail: with the checkpoint in a transaction of its own they do.
 pub(crate) async fn a_checkpoint_in_a_second_transaction_applies_events_twice(ground: &dyn Ground) {
     let (twice, missing) = killed_at::<Forgetful>(ground, Step::Torn, 10, 2).await;
-    assert!(twice > 0 && missing == 0, "{twice} twice, {missing} missing");
+    assert!(
+        twice > 0 && missing == 0,
+        "{twice} twice, {missing} missing"
+    );
 }

@@ -13,7 +13,11 @@ use crate::victim::{Step, Victim, Work};
 pub(crate) async fn stop(sleeper: &Victim, store: &dyn Store) {
     loop {
         sleeper.stops();
-        let writes = store.views().unwrap().acquire_lease("whether it can be written", "the test", Duration::ZERO);
+        let writes = store.views().unwrap().acquire_lease(
+            "whether it can be written",
+            "the test",
+            Duration::ZERO,
+        );
         match tokio::time::timeout(Duration::from_millis(500), writes).await {
             Ok(written) => return drop(written.unwrap()),
             Err(_) => sleeper.signal("CONT"),
@@ -21,8 +25,11 @@ pub(crate) async fn stop(sleeper: &Victim, store: &dyn Store) {
     }
 }
 
-pub(crate) async fn a_worker_that_is_paused_past_its_lease_is_refused_each_time(ground: &dyn Ground) {
-    let (began, pauses) = (Instant::now(), kills(ground) / 2);
+pub(crate) async fn a_worker_that_is_paused_past_its_lease_is_refused_each_time(
+    ground: &dyn Ground,
+) {
+    let began = Instant::now();
+    let pauses = kills(ground) / 2;
     let place = ground.place("log").await;
     let store = place.open().await;
     program::<Tally>(&store, options()).await.stop().await;
@@ -37,7 +44,11 @@ pub(crate) async fn a_worker_that_is_paused_past_its_lease_is_refused_each_time(
         sleeper.signal("CONT");
         sleeper.goes_on();
         assert_eq!(sleeper.says("came: "), "came: fenced", "pause {pause}");
-        assert_eq!(rows::<Tally>(&other, None).await, replay(&history(&*store).await), "pause {pause}");
+        assert_eq!(
+            rows::<Tally>(&other, None).await,
+            replay(&history(&*store).await),
+            "pause {pause}"
+        );
         other.stop().await;
         // It works again, on what comes next.
         append(&*store, &mut dice, 20, 5).await;
@@ -46,5 +57,8 @@ pub(crate) async fn a_worker_that_is_paused_past_its_lease_is_refused_each_time(
         assert_eq!(sleeper.says("came: "), "came: committed", "pause {pause}");
     }
     sleeper.killed();
-    println!("{pauses} pauses past the lease in {:.1} s: {pauses} commits refused", began.elapsed().as_secs_f64());
+    println!(
+        "{pauses} pauses past the lease in {:.1} s: {pauses} commits refused",
+        began.elapsed().as_secs_f64()
+    );
 }

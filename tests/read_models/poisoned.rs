@@ -10,7 +10,9 @@ use annals_core::conformance::Dice;
 use tokio::sync::Mutex;
 
 use crate::ground::Ground;
-use crate::tally::{Count, MENDED, PATIENCE, Rows, Tallied, Tally, caught_up, history, program, replay, rows};
+use crate::tally::{
+    Count, MENDED, PATIENCE, Rows, Tallied, Tally, caught_up, history, program, replay, rows,
+};
 
 const EVENTS: u64 = 100_000;
 const KEYS: u64 = 2_000;
@@ -29,22 +31,39 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
     MENDED.store(false, Ordering::SeqCst);
     let store = ground.place("log").await.open().await;
     // What there is before the first poison of each key, and the events that must wait.
-    let (mut before, mut waiting, mut dice) =
-        (Rows::new(), std::collections::BTreeMap::<String, u64>::new(), Dice::new(9));
+    let mut before = Rows::new();
+    let mut waiting = std::collections::BTreeMap::<String, u64>::new();
+    let mut dice = Dice::new(9);
     for _ in 0..EVENTS / 1_000 {
         let mut append = AppendStreams::default();
         let poison = dice.roll(1_000);
         for number in 0..1_000 {
-            let (key, amount) = (key(dice.roll(KEYS)), dice.roll(1_000));
-            let event = if number == poison { Tallied::Spoilt { amount } } else { Tallied::Added { amount } };
+            let key = key(dice.roll(KEYS));
+            let amount = dice.roll(1_000);
+            let event = if number == poison {
+                Tallied::Spoilt { amount }
+            } else {
+                Tallied::Added { amount }
+            };
             match waiting.get_mut(&key) {
                 Some(events) => *events += 1,
                 None if number == poison => _ = waiting.insert(key.clone(), 1),
-                None => before.entry(key.clone()).or_insert_with(Count::default).add(amount),
+                None => before
+                    .entry(key.clone())
+                    .or_insert_with(Count::default)
+                    .add(amount),
             }
-            append = append.event(StreamId::new(format!("tally-{key}")).unwrap(), NewEvent::of(&event).unwrap());
+            append = append.event(
+                StreamId::new(format!("tally-{key}")).unwrap(),
+                NewEvent::of(&event).unwrap(),
+            );
         }
-        store.atomic().unwrap().append_streams(append).await.unwrap();
+        store
+            .atomic()
+            .unwrap()
+            .append_streams(append)
+            .await
+            .unwrap();
     }
     let began = Instant::now();
     let db = program::<Tally>(&store, Options::default()).await;
@@ -52,28 +71,45 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
     let folded = began.elapsed();
     let view = db.view::<Tally>();
     let parked = view.parked(None, 1_000).await.unwrap();
-    let found: Vec<_> = parked.iter().map(|of| (of.key.clone(), of.behind + 1)).collect();
+    let found: Vec<_> = parked
+        .iter()
+        .map(|of| (of.key.clone(), of.behind + 1))
+        .collect();
     assert_eq!(found, waiting.clone().into_iter().collect::<Vec<_>>());
     assert_eq!(rows::<Tally>(&db, None).await, before);
 
     // Poison goes on coming, and the others are seen all the same.
-    let clean = (0..KEYS).map(key).find(|key| !waiting.contains_key(key)).unwrap();
-    let (bad, good) = (waiting.keys().next().unwrap().clone(), clean);
+    let clean = (0..KEYS)
+        .map(key)
+        .find(|key| !waiting.contains_key(key))
+        .unwrap();
+    let bad = waiting.keys().next().unwrap().clone();
+    let good = clean;
     let mut lag = std::time::Duration::ZERO;
     for amount in 0..20 {
         let event = |event: Tallied| [NewEvent::of(&event).unwrap()];
         let stream = |key: &str| StreamId::new(format!("tally-{key}")).unwrap();
-        store.append(Append::new(stream(&bad), event(Tallied::Spoilt { amount }))).await.unwrap();
-        let appended = store.append(Append::new(stream(&good), event(Tallied::Added { amount }))).await.unwrap();
+        store
+            .append(Append::new(stream(&bad), event(Tallied::Spoilt { amount })))
+            .await
+            .unwrap();
+        let appended = store
+            .append(Append::new(stream(&good), event(Tallied::Added { amount })))
+            .await
+            .unwrap();
         let began = Instant::now();
-        let token = Token::new(db.store().id()).with(appended.last().partition, appended.last().position);
+        let token =
+            Token::new(db.store().id()).with(appended.last().partition, appended.last().position);
         view.wait_for(token, PATIENCE).await.unwrap();
         lag = lag.max(began.elapsed());
     }
     MENDED.store(true, Ordering::SeqCst);
     let began = Instant::now();
     let settled = view.retry_all().await.unwrap();
-    assert_eq!((settled.events, settled.still), (waiting.values().sum::<u64>() + 20, None));
+    assert_eq!(
+        (settled.events, settled.still),
+        (waiting.values().sum::<u64>() + 20, None)
+    );
     println!(
         "{EVENTS} events with {} poisoned keys folded in {:.1} s; the others were at most {} ms behind; {} events that waited drained in {:.1} s",
         waiting.len(),
@@ -83,6 +119,9 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
         began.elapsed().as_secs_f64(),
     );
     assert_eq!(view.parked(None, 1_000).await.unwrap(), []);
-    assert_eq!(rows::<Tally>(&db, None).await, replay(&history(&*store).await));
+    assert_eq!(
+        rows::<Tally>(&db, None).await,
+        replay(&history(&*store).await)
+    );
     db.stop().await;
 }

@@ -12,7 +12,9 @@ use annals_core::conformance::Dice;
 use tokio::sync::Mutex;
 
 use crate::ground::{Ground, Place};
-use crate::tally::{PATIENCE, Rows, Tally, append, caught_up, counted, history, options, replay, rows};
+use crate::tally::{
+    PATIENCE, Rows, Tally, append, caught_up, counted, history, options, replay, rows,
+};
 use crate::victim::{Step, Victim, Work, say};
 
 const KEYS: u64 = 40;
@@ -51,7 +53,16 @@ pub(crate) async fn build(db: Program) -> Program {
     let under_way = rebuild.under_way().await.unwrap();
     let building = match under_way {
         Some(building) => building,
-        None if db.store().views().unwrap().generations(Tally::NAME).await.unwrap().len() > 1 => {
+        None if db
+            .store()
+            .views()
+            .unwrap()
+            .generations(Tally::NAME)
+            .await
+            .unwrap()
+            .len()
+            > 1 =>
+        {
             say("built");
             return db;
         }
@@ -70,15 +81,25 @@ async fn filled(place: &Place) -> Arc<dyn Store> {
         append(&*store, &mut dice, KEYS, 1_000).await;
     }
     let bells = (0..BELLS).map(|_| NewEvent::of(&BellEvent::Rung).unwrap());
-    store.append(Append::new(StreamId::new("bell-1").unwrap(), bells)).await.unwrap();
-    let bell = Reaction::of(Bell).from_the_beginning().lease(options().lease);
+    store
+        .append(Append::new(StreamId::new("bell-1").unwrap(), bells))
+        .await
+        .unwrap();
+    let bell = Reaction::of(Bell)
+        .from_the_beginning()
+        .lease(options().lease);
     let db = Annals::on(Arc::clone(&store));
-    let db = db.with(Projection::<Tally>::new().options(build_options().batch_events_max(5_000))).with(bell);
+    let db = db
+        .with(Projection::<Tally>::new().options(build_options().batch_events_max(5_000)))
+        .with(bell);
     let db = db.start().await.unwrap();
     caught_up::<Tally>(&db).await;
     let head = db.store().head(Partition(0)).await.unwrap().visible;
     let token = Token::new(db.store().id()).with(Partition(0), head);
-    db.reactor::<Bell>().wait_for(token, PATIENCE).await.unwrap();
+    db.reactor::<Bell>()
+        .wait_for(token, PATIENCE)
+        .await
+        .unwrap();
     db.stop().await;
     assert_eq!(RUNG.load(Ordering::SeqCst), BELLS);
     store
@@ -96,10 +117,19 @@ impl Replay {
     async fn at(&mut self, position: usize) -> &Rows {
         while self.history.len() < position {
             let read = ReadLog::after(Position::new(self.history.len() as u64));
-            self.history.extend(self.store.read(read).await.unwrap().events.iter().map(counted));
+            self.history.extend(
+                self.store
+                    .read(read)
+                    .await
+                    .unwrap()
+                    .events
+                    .iter()
+                    .map(counted),
+            );
         }
         if position < self.position {
-            (self.position, self.rows) = (0, Rows::new());
+            self.position = 0;
+            self.rows = Rows::new();
         }
         for (key, amount) in self.history[self.position..position].iter().flatten() {
             self.rows.entry(key.clone()).or_default().add(*amount);
@@ -113,17 +143,43 @@ impl Replay {
 async fn look(place: Place, over: Arc<AtomicBool>) -> u64 {
     let store = place.open().await;
     let views = store.views().unwrap();
-    let mut replay = Replay { store: Arc::clone(&store), history: Vec::new(), position: 0, rows: Rows::new() };
-    let (mut looks, mut pace) = (0, tokio::time::interval(Duration::from_millis(10)));
+    let mut replay = Replay {
+        store: Arc::clone(&store),
+        history: Vec::new(),
+        position: 0,
+        rows: Rows::new(),
+    };
+    let mut looks = 0;
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
     let everything = RowsBy::KeyRange(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
     while !over.load(Ordering::SeqCst) {
-        let serving = views.live_generation(Tally::NAME, Tally::VERSION).await.unwrap().expect("none serves");
-        let page = views.read_rows(ReadRows::of(serving.id, everything.clone())).await.unwrap();
-        let decoded = page.rows.iter().map(|row| serde_json::from_slice::<Tally>(&row.value).map(|value| value.count));
-        let found: Rows = page.rows.iter().map(|row| row.key.clone()).zip(decoded.map(Result::unwrap)).collect();
+        let serving = views
+            .live_generation(Tally::NAME, Tally::VERSION)
+            .await
+            .unwrap()
+            .expect("none serves");
+        let page = views
+            .read_rows(ReadRows::of(serving.id, everything.clone()))
+            .await
+            .unwrap();
+        let decoded = page
+            .rows
+            .iter()
+            .map(|row| serde_json::from_slice::<Tally>(&row.value).map(|value| value.count));
+        let found: Rows = page
+            .rows
+            .iter()
+            .map(|row| row.key.clone())
+            .zip(decoded.map(Result::unwrap))
+            .collect();
         let at = page.checkpoints[0].position.get();
         assert!(at >= EVENTS, "what serves stands at {at}");
-        assert_eq!(found, *replay.at(at as usize).await, "generation {} at {at}", serving.id);
+        assert_eq!(
+            found,
+            *replay.at(at as usize).await,
+            "generation {} at {at}",
+            serving.id
+        );
         looks += 1;
         pace.tick().await;
     }
@@ -133,13 +189,19 @@ async fn look(place: Place, over: Arc<AtomicBool>) -> u64 {
 /// Kills processes that build: at their commits, before they switch, and after that. Says what all of them said.
 fn kill_those_who_build(place: &Place) -> Vec<String> {
     let mut dice = Dice::new(20);
-    let mut steps: Vec<(Step, u64)> = (0..17).map(|_| (Step::AfterCommit, 1 + dice.roll(12))).collect();
+    let mut steps: Vec<(Step, u64)> = (0..17)
+        .map(|_| (Step::AfterCommit, 1 + dice.roll(12)))
+        .collect();
     for (index, step) in steps.iter_mut().enumerate() {
         step.0 = [Step::AfterCommit, Step::BeforeWrite, Step::AfterRead][index % 3];
     }
     // The first of them that changes a generation begins one.
     steps[0] = (Step::AfterSwitch, 1);
-    steps.extend([(Step::BeforeSwitch, 1), (Step::BeforeSwitch, 1), (Step::AfterSwitch, 1)]);
+    steps.extend([
+        (Step::BeforeSwitch, 1),
+        (Step::BeforeSwitch, 1),
+        (Step::AfterSwitch, 1),
+    ]);
     let mut said = Vec::new();
     for (step, times) in steps {
         let victim = Victim::start(place, Work::Build, step, times);
@@ -155,16 +217,20 @@ fn kill_those_who_build(place: &Place) -> Vec<String> {
 /// The calls of the reactor are counted in all of this process.
 static ONE_AFTER_ANOTHER: Mutex<()> = Mutex::const_new(());
 
-pub(crate) async fn readers_see_a_whole_view_while_those_who_build_it_anew_are_killed_20_times(ground: &dyn Ground) {
+pub(crate) async fn readers_see_a_whole_view_while_those_who_build_it_anew_are_killed_20_times(
+    ground: &dyn Ground,
+) {
     let _alone = ONE_AFTER_ANOTHER.lock().await;
     let began = Instant::now();
     let place = ground.place("log").await;
     let store = filled(&place).await;
     let over = Arc::new(AtomicBool::new(false));
     let reader = tokio::spawn(look(place.clone(), Arc::clone(&over)));
-    let (appending, stop) = (Arc::clone(&store), Arc::clone(&over));
+    let appending = Arc::clone(&store);
+    let stop = Arc::clone(&over);
     let writer = tokio::spawn(async move {
-        let (mut dice, mut pace) = (Dice::new(5), tokio::time::interval(Duration::from_millis(5)));
+        let mut dice = Dice::new(5);
+        let mut pace = tokio::time::interval(Duration::from_millis(5));
         while !stop.load(Ordering::SeqCst) {
             append(&*appending, &mut dice, KEYS, 5).await;
             pace.tick().await;
@@ -175,10 +241,22 @@ pub(crate) async fn readers_see_a_whole_view_while_those_who_build_it_anew_are_k
     over.store(true, Ordering::SeqCst);
     writer.await.unwrap();
     let looks = reader.await.unwrap();
-    let generations = store.views().unwrap().generations(Tally::NAME).await.unwrap();
-    assert_eq!(generations.iter().map(|of| of.phase).collect::<Vec<_>>(), [Phase::Kept, Phase::Live]);
+    let generations = store
+        .views()
+        .unwrap()
+        .generations(Tally::NAME)
+        .await
+        .unwrap();
+    assert_eq!(
+        generations.iter().map(|of| of.phase).collect::<Vec<_>>(),
+        [Phase::Kept, Phase::Live]
+    );
     let db = Annals::on(Arc::clone(&store));
-    let db = db.with(Projection::<Tally>::new().options(build_options())).start().await.unwrap();
+    let db = db
+        .with(Projection::<Tally>::new().options(build_options()))
+        .start()
+        .await
+        .unwrap();
     caught_up::<Tally>(&db).await;
     let history = history(&*store).await;
     assert_eq!(rows::<Tally>(&db, None).await, replay(&history));

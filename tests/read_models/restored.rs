@@ -46,16 +46,30 @@ impl Shop<'_> {
     async fn program(&self) -> Result<Program, StartError> {
         let views = Troubled::new(self.open("views").await, NoTrouble);
         let db = Annals::on(self.open("log").await);
-        db.with(Projection::<Tally>::new().options(options())).views_in(views).start().await
+        db.with(Projection::<Tally>::new().options(options()))
+            .views_in(views)
+            .start()
+            .await
     }
 
     /// Why the view does not go on.
     async fn stopped_by(&self) -> String {
         let db = self.program().await.unwrap();
         let before = rows::<Tally>(&db, None).await;
-        let head = db.store().head(annals::Partition(0)).await.unwrap().visible.next();
-        let beyond = Token::new(db.store().id()).with(annals::Partition(0), head.max(Position::new(1_000)));
-        let wait = db.view::<Tally>().get("000").at_least(beyond).within(Duration::from_millis(500));
+        let head = db
+            .store()
+            .head(annals::Partition(0))
+            .await
+            .unwrap()
+            .visible
+            .next();
+        let beyond =
+            Token::new(db.store().id()).with(annals::Partition(0), head.max(Position::new(1_000)));
+        let wait = db
+            .view::<Tally>()
+            .get("000")
+            .at_least(beyond)
+            .within(Duration::from_millis(500));
         let error = wait.await.unwrap_err().to_string();
         assert_eq!(rows::<Tally>(&db, None).await, before, "nothing is changed");
         db.stop().await;
@@ -65,40 +79,66 @@ impl Shop<'_> {
 
 const WHAT_TO_DO: &str = "rebuild the view `tally`; if not, open the right one";
 
-pub(crate) async fn a_log_that_was_restored_from_a_backup_stops_the_view_which_says_what_to_do(ground: &dyn Ground) {
+pub(crate) async fn a_log_that_was_restored_from_a_backup_stops_the_view_which_says_what_to_do(
+    ground: &dyn Ground,
+) {
     let shop = Shop::with_a_backup(ground).await;
     ground.copy("backup", "log").await;
     let error = shop.stopped_by().await;
-    assert!(error.contains("the log ends at 100 and the view has seen 150"), "{error}");
+    assert!(
+        error.contains("the log ends at 100 and the view has seen 150"),
+        "{error}"
+    );
     assert!(error.contains(WHAT_TO_DO), "{error}");
 }
 
-pub(crate) async fn a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_right_again(ground: &dyn Ground) {
+pub(crate) async fn a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_right_again(
+    ground: &dyn Ground,
+) {
     let shop = Shop::with_a_backup(ground).await;
     ground.copy("backup", "log").await;
     shop.happens(80, 3).await;
     let error = shop.stopped_by().await;
-    assert!(error.contains("the event at 150 is not the one that the view has seen there"), "{error}");
+    assert!(
+        error.contains("the event at 150 is not the one that the view has seen there"),
+        "{error}"
+    );
     assert!(error.contains(WHAT_TO_DO), "{error}");
 
     // What it says helps.
     let db = shop.program().await.unwrap();
-    db.rebuild::<Tally>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    db.rebuild::<Tally>()
+        .begin()
+        .await
+        .unwrap()
+        .finished(|_| ())
+        .await
+        .unwrap();
     caught_up::<Tally>(&db).await;
     let expected = replay(&history(&*shop.open("log").await).await);
     assert_eq!(rows::<Tally>(&db, None).await, expected);
     db.stop().await;
 }
 
-pub(crate) async fn another_log_in_the_place_of_the_one_that_was_folded_is_refused(ground: &dyn Ground) {
+pub(crate) async fn another_log_in_the_place_of_the_one_that_was_folded_is_refused(
+    ground: &dyn Ground,
+) {
     let shop = Shop::with_a_backup(ground).await;
     let other = shop.open("other").await;
     append(&*other, &mut Dice::new(4), 10, 200).await;
     drop(other);
     ground.copy("other", "log").await;
     let error = shop.program().await.unwrap_err();
-    assert!(matches!(error, StartError::OtherLog { view: "tally" }), "{error}");
-    assert!(error.to_string().contains("rebuild it, or open the log it belongs to"), "{error}");
+    assert!(
+        matches!(error, StartError::OtherLog { view: "tally" }),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("rebuild it, or open the log it belongs to"),
+        "{error}"
+    );
 }
 
 pub(crate) async fn a_view_that_was_restored_with_its_log_goes_on_from_there(ground: &dyn Ground) {
@@ -107,7 +147,10 @@ pub(crate) async fn a_view_that_was_restored_with_its_log_goes_on_from_there(gro
         append(&*store, &mut Dice::new(dice), 10, events).await;
         let db = program::<Tally>(&store, options()).await;
         caught_up::<Tally>(&db).await;
-        assert_eq!(rows::<Tally>(&db, None).await, replay(&history(&*store).await));
+        assert_eq!(
+            rows::<Tally>(&db, None).await,
+            replay(&history(&*store).await)
+        );
         db.stop().await;
         drop((db, store));
         match events {

@@ -35,17 +35,38 @@ struct Slots {
 
 impl Slots {
     async fn of(store: &Arc<dyn Store>) -> Slots {
-        let live =
-            store.views().unwrap().live_generation(Tally::NAME, Tally::VERSION).await.unwrap().expect("none serves");
-        Slots { store: Arc::clone(store), names: (0..SLOTS).map(|slot| live.lease_name(slot)).collect() }
+        let live = store
+            .views()
+            .unwrap()
+            .live_generation(Tally::NAME, Tally::VERSION)
+            .await
+            .unwrap()
+            .expect("none serves");
+        Slots {
+            store: Arc::clone(store),
+            names: (0..SLOTS).map(|slot| live.lease_name(slot)).collect(),
+        }
     }
 
     /// How many slots each process holds, by its number.
     async fn held(&self) -> BTreeMap<u32, usize> {
-        let leases = self.store.views().unwrap().leases(Tally::NAME).await.unwrap();
+        let leases = self
+            .store
+            .views()
+            .unwrap()
+            .leases(Tally::NAME)
+            .await
+            .unwrap();
         let mut held = BTreeMap::new();
-        for of in leases.iter().filter(|of| !of.expired && self.names.contains(&of.lease.name)) {
-            let (process, _) = of.lease.owner.split_once('-').expect("an owner begins with its process");
+        for of in leases
+            .iter()
+            .filter(|of| !of.expired && self.names.contains(&of.lease.name))
+        {
+            let (process, _) = of
+                .lease
+                .owner
+                .split_once('-')
+                .expect("an owner begins with its process");
             *held.entry(process.parse().unwrap()).or_default() += 1;
         }
         held
@@ -54,13 +75,16 @@ impl Slots {
     /// Waits until all slots are held by these processes, and none holds more of them than another one and one. Says how long it took until
     /// all were held by them at all.
     async fn are_shared_by(&self, processes: &[&Victim]) -> Duration {
-        let (began, mut pace) = (Instant::now(), tokio::time::interval(Duration::from_millis(5)));
+        let began = Instant::now();
+        let mut pace = tokio::time::interval(Duration::from_millis(5));
         let mut all_held = None;
         loop {
             pace.tick().await;
             let held = self.held().await;
-            let parts: Vec<_> =
-                processes.iter().map(|of| held.get(&of.process()).copied().unwrap_or_default()).collect();
+            let parts: Vec<_> = processes
+                .iter()
+                .map(|of| held.get(&of.process()).copied().unwrap_or_default())
+                .collect();
             if parts.iter().sum::<usize>() == usize::from(SLOTS) {
                 all_held.get_or_insert_with(|| began.elapsed());
                 if parts.iter().max().unwrap() - parts.iter().min().unwrap() <= 1 {
@@ -72,14 +96,18 @@ impl Slots {
     }
 }
 
-pub(crate) async fn processes_share_slots_fairly_whoever_comes_dies_stands_still_or_is_cut_off(ground: &dyn Ground) {
+pub(crate) async fn processes_share_slots_fairly_whoever_comes_dies_stands_still_or_is_cut_off(
+    ground: &dyn Ground,
+) {
     let place = ground.place("log").await;
     let store = place.open().await;
     program::<Tally>(&store, sharing()).await.stop().await;
     let over = Arc::new(AtomicBool::new(false));
-    let (appending, is_over) = (Arc::clone(&store), Arc::clone(&over));
+    let appending = Arc::clone(&store);
+    let is_over = Arc::clone(&over);
     let writer = tokio::spawn(async move {
-        let (mut dice, mut pace) = (Dice::new(8), tokio::time::interval(Duration::from_millis(5)));
+        let mut dice = Dice::new(8);
+        let mut pace = tokio::time::interval(Duration::from_millis(5));
         while !is_over.load(Ordering::SeqCst) {
             append(&*appending, &mut dice, 100, 5).await;
             pace.tick().await;
@@ -92,7 +120,8 @@ pub(crate) async fn processes_share_slots_fairly_whoever_comes_dies_stands_still
     slots.are_shared_by(&[&one]).await;
     let two = start();
     slots.are_shared_by(&[&one, &two]).await;
-    let (three, four) = (start(), start());
+    let three = start();
+    let four = start();
     slots.are_shared_by(&[&one, &two, &three, &four]).await;
 
     four.killed();

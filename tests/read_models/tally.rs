@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::{AppendError, AppendStreams, Failure, NewEvent, Partition, ReadLog, Recorded, RecordedEvent, Store};
+use annals::{
+    AppendError, AppendStreams, Failure, NewEvent, Partition, ReadLog, Recorded, RecordedEvent,
+    Store,
+};
 use annals_core::conformance::Dice;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -101,12 +104,18 @@ pub(crate) type Rows = BTreeMap<String, Count>;
 
 /// How the workers of these tests work: in small steps, under leases that end soon.
 pub(crate) fn options() -> Options {
-    Options::default().lease(Duration::from_millis(60)).batch_events_max(10).poll(Duration::from_millis(5))
+    Options::default()
+        .lease(Duration::from_millis(60))
+        .batch_events_max(10)
+        .poll(Duration::from_millis(5))
 }
 
 pub(crate) async fn program<V: View>(store: &Arc<dyn Store>, options: Options) -> Program {
     let db = Annals::on(Arc::clone(store));
-    db.with(Projection::<V>::new().options(options)).start().await.unwrap()
+    db.with(Projection::<V>::new().options(options))
+        .start()
+        .await
+        .unwrap()
 }
 
 /// Appends events of random keys at once.
@@ -114,7 +123,13 @@ pub(crate) async fn append(store: &dyn Store, dice: &mut Dice, keys: u64, events
     let mut append = AppendStreams::default();
     for _ in 0..events {
         let stream = StreamId::new(format!("tally-{:03}", dice.roll(keys))).unwrap();
-        append = append.event(stream, NewEvent::of(&Tallied::Added { amount: dice.roll(1_000) }).unwrap());
+        append = append.event(
+            stream,
+            NewEvent::of(&Tallied::Added {
+                amount: dice.roll(1_000),
+            })
+            .unwrap(),
+        );
     }
     loop {
         match store.atomic().unwrap().append_streams(append.clone()).await {
@@ -135,7 +150,8 @@ pub(crate) fn counted(record: &RecordedEvent) -> Option<(String, u64)> {
 
 /// The events of the log that count, from its beginning.
 pub(crate) async fn history(store: &dyn Store) -> Vec<(String, u64)> {
-    let (mut history, mut after) = (Vec::new(), Position::START);
+    let mut history = Vec::new();
+    let mut after = Position::START;
     loop {
         let page = store.read(ReadLog::after(after)).await.unwrap();
         history.extend(page.events.iter().filter_map(counted));
@@ -148,7 +164,9 @@ pub(crate) async fn history(store: &dyn Store) -> Vec<(String, u64)> {
 
 pub(crate) fn replay(history: &[(String, u64)]) -> Rows {
     let mut rows = Rows::new();
-    history.iter().for_each(|(key, amount)| rows.entry(key.clone()).or_default().add(*amount));
+    history
+        .iter()
+        .for_each(|(key, amount)| rows.entry(key.clone()).or_default().add(*amount));
     rows
 }
 
@@ -159,14 +177,19 @@ pub(crate) async fn caught_up<V: View>(db: &Program) {
 }
 
 pub(crate) async fn rows<V: Counted>(db: &Program, moment: Option<Position>) -> Rows {
-    let (mut rows, mut after) = (Rows::new(), None);
+    let mut rows = Rows::new();
+    let mut after = None;
     loop {
         let scan = db.view::<V>().rows().after(after);
         let page = match moment {
             Some(moment) => scan.as_of(moment).await.unwrap(),
             None => scan.await.unwrap(),
         };
-        rows.extend(page.rows.into_iter().map(|row| (row.key, row.value.count())));
+        rows.extend(
+            page.rows
+                .into_iter()
+                .map(|row| (row.key, row.value.count())),
+        );
         after = page.next;
         if after.is_none() {
             return rows;
@@ -176,7 +199,8 @@ pub(crate) async fn rows<V: Counted>(db: &Program, moment: Option<Position>) -> 
 
 /// How many events rows have too often, and how many not at all.
 pub(crate) fn differences(found: &Rows, expected: &Rows) -> (u64, u64) {
-    let (mut twice, mut missing) = (0, 0);
+    let mut twice = 0;
+    let mut missing = 0;
     for (key, count) in expected {
         let found = found.get(key).map_or(0, |count| count.events);
         twice += found.saturating_sub(count.events);

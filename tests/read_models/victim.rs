@@ -75,7 +75,10 @@ impl FromStr for Step {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Step, String> {
-        STEPS.into_iter().find(|step| step.to_string() == name).ok_or(format!("no step is called {name}"))
+        STEPS
+            .into_iter()
+            .find(|step| step.to_string() == name)
+            .ok_or(format!("no step is called {name}"))
     }
 }
 
@@ -91,7 +94,9 @@ pub(crate) enum Work {
 /// Says a line to the test. It begins one, because the harness may be in the middle of its own.
 pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "\n{line}").and_then(|()| out.flush()).unwrap();
+    writeln!(out, "\n{line}")
+        .and_then(|()| out.flush())
+        .unwrap();
 }
 
 /// How often the step is still passed before the process stands still at it.
@@ -124,7 +129,9 @@ struct StandsStill {
 
 impl fmt::Debug for StandsStill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StandsStill").field("step", &self.step).finish_non_exhaustive()
+        f.debug_struct("StandsStill")
+            .field("step", &self.step)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,7 +166,11 @@ impl Trouble for StandsStill {
         Ok(())
     }
 
-    async fn commit_view(&self, views: &dyn ViewStore, step: ViewCommit) -> Result<(), CommitError> {
+    async fn commit_view(
+        &self,
+        views: &dyn ViewStore,
+        step: ViewCommit,
+    ) -> Result<(), CommitError> {
         match self.step {
             Step::InWrite => {
                 if self.left.is_over() {
@@ -187,9 +198,18 @@ impl Trouble for StandsStill {
                 commit.await.unwrap()
             }
             Step::Torn => {
-                let moved = ViewCommit::new(step.generation, step.lease.clone(), step.from, step.to.clone());
+                let moved = ViewCommit::new(
+                    step.generation,
+                    step.lease.clone(),
+                    step.from,
+                    step.to.clone(),
+                );
                 let mut rows = step;
-                rows.to = Checkpoint { position: rows.from, event: None, ..rows.to };
+                rows.to = Checkpoint {
+                    position: rows.from,
+                    event: None,
+                    ..rows.to
+                };
                 views.commit_view(rows).await?;
                 self.at(Step::Torn).await;
                 views.commit_view(moved).await
@@ -203,29 +223,54 @@ impl Trouble for StandsStill {
 #[ignore = "it is the process that the other tests start"]
 fn works_until_it_is_killed() {
     let variable = |name| std::env::var(name);
-    let (Ok(place), Ok(work), Ok(step), Ok(times)) = (variable(PLACE), variable(WORK), variable(STEP), variable(TIMES))
-    else {
+    let (Ok(place), Ok(work), Ok(step), Ok(times)) = (
+        variable(PLACE),
+        variable(WORK),
+        variable(STEP),
+        variable(TIMES),
+    ) else {
         return;
     };
-    let (step, times): (Step, i64) = (step.parse().unwrap(), times.parse().unwrap());
+    let step: Step = step.parse().unwrap();
+    let times: i64 = times.parse().unwrap();
     if step == Step::InFold {
         let _ = FOLDS.set(Countdown(AtomicI64::new(times)));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(3)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let store = Place(place).open().await;
         let left = Countdown(AtomicI64::new(times));
-        let stands_still = StandsStill { step, left, store: Arc::clone(&store) };
+        let stands_still = StandsStill {
+            step,
+            left,
+            store: Arc::clone(&store),
+        };
         let db = Annals::on(Troubled::new(store, stands_still));
         let _program = if work == format!("{:?}", Work::Build) {
             let bell = Reaction::of(Bell).lease(options().lease);
-            let setup = db.with(Projection::<Tally>::new().options(options())).with(bell);
+            let setup = db
+                .with(Projection::<Tally>::new().options(options()))
+                .with(bell);
             build(setup.start().await.unwrap()).await
         } else if work == format!("{:?}", Work::FollowForgetful) {
-            db.with(Projection::<Forgetful>::new().options(options())).start().await.unwrap()
+            db.with(Projection::<Forgetful>::new().options(options()))
+                .start()
+                .await
+                .unwrap()
         } else {
-            let options = if work == format!("{:?}", Work::Share) { sharing() } else { options() };
-            db.with(Projection::<Tally>::new().options(options)).start().await.unwrap()
+            let options = if work == format!("{:?}", Work::Share) {
+                sharing()
+            } else {
+                options()
+            };
+            db.with(Projection::<Tally>::new().options(options))
+                .start()
+                .await
+                .unwrap()
         };
         std::future::pending::<()>().await;
     });
@@ -242,7 +287,12 @@ impl Victim {
     /// It stands still when it comes to the step for the `times`-th time.
     pub(crate) fn start(place: &Place, work: Work, step: Step, times: u64) -> Victim {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["victim::works_until_it_is_killed", "--exact", "--ignored", "--nocapture"])
+            .args([
+                "victim::works_until_it_is_killed",
+                "--exact",
+                "--ignored",
+                "--nocapture",
+            ])
             .env(PLACE, &place.0)
             .env(WORK, format!("{work:?}"))
             .env(STEP, step.to_string())
@@ -252,10 +302,15 @@ impl Victim {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let (word, out) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let word = child.stdin.take().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
         let (tell, said) = channel();
         std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok).filter(|line| !line.is_empty()) {
+            for line in out
+                .lines()
+                .map_while(Result::ok)
+                .filter(|line| !line.is_empty())
+            {
                 if tell.send(line).is_err() {
                     return;
                 }
@@ -269,7 +324,10 @@ impl Victim {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let line = self.said.recv_timeout(left).expect("the process neither stood still nor said a word");
+            let line = self
+                .said
+                .recv_timeout(left)
+                .expect("the process neither stood still nor said a word");
             if line.starts_with(begin) {
                 return line;
             }
@@ -288,7 +346,9 @@ impl Victim {
 
     /// `STOP`: it stands still, all of it, until `CONT`.
     pub(crate) fn signal(&self, signal: &str) {
-        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {}", self.child.id())]).status();
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{signal} {}", self.child.id())])
+            .status();
         assert!(sent.unwrap().success());
     }
 
@@ -298,21 +358,32 @@ impl Victim {
         let tasks = format!("/proc/{}/task", self.child.id());
         let stands = |task: std::fs::DirEntry| {
             let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+            stat.rsplit_once(") ")
+                .is_none_or(|(_, state)| state.starts_with('T'))
         };
         // Where there is no `/proc`, nobody can tell.
-        while std::fs::read_dir(&tasks).is_ok_and(|mut tasks| !tasks.all(|task| task.is_ok_and(stands))) {
+        while std::fs::read_dir(&tasks)
+            .is_ok_and(|mut tasks| !tasks.all(|task| task.is_ok_and(stands)))
+        {
             std::thread::yield_now();
         }
     }
 
     /// How long it has worked, in hundredths of a second of processor time. Where there is no `/proc`, nobody can tell.
     pub(crate) fn worked(&self) -> Option<u64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         // Behind the name, which may hold anything: the state is the first field, what it worked itself and in the kernel the twelfth and
         // the thirteenth.
         let (_, fields) = stat.rsplit_once(") ")?;
-        Some(fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum())
+        Some(
+            fields
+                .split(' ')
+                .skip(11)
+                .take(2)
+                .map(|ticks| ticks.parse::<u64>().unwrap())
+                .sum(),
+        )
     }
 
     /// Kills it with `SIGKILL`, and says what it had said before that was not listened to.

@@ -53,9 +53,17 @@ impl<G: Ground, const BY_ACCOUNT: bool> SqlProject for Totals<G, BY_ACCOUNT> {
         BY_ACCOUNT.then(|| event.record.stream.id().to_owned())
     }
 
-    async fn create(&self, connection: &mut ConnectionOf<Self>, tables: &Tables) -> Result<(), Poison> {
+    async fn create(
+        &self,
+        connection: &mut ConnectionOf<Self>,
+        tables: &Tables,
+    ) -> Result<(), Poison> {
         let columns = "account text primary key, cents bigint not null check (cents >= 0), events bigint not null";
-        run::<G, Self>(connection, format!("create table {} ({columns})", tables.name("totals"))).await
+        run::<G, Self>(
+            connection,
+            format!("create table {} ({columns})", tables.name("totals")),
+        )
+        .await
     }
 
     async fn on(
@@ -69,11 +77,14 @@ impl<G: Ground, const BY_ACCOUNT: bool> SqlProject for Totals<G, BY_ACCOUNT> {
             AccountEvent::Withdrawn { cents } => -cents,
             AccountEvent::Closed => 0,
         };
-        let (table, account) = (tables.name("totals"), event.record.stream.id());
-        let begin = format!("insert into {table} values ('{account}', 0, 0) on conflict do nothing");
+        let table = tables.name("totals");
+        let account = event.record.stream.id();
+        let begin =
+            format!("insert into {table} values ('{account}', 0, 0) on conflict do nothing");
         run::<G, Self>(connection, begin).await?;
-        let add =
-            format!("update {table} set cents = cents + {cents}, events = events + 1 where account = '{account}'");
+        let add = format!(
+            "update {table} set cents = cents + {cents}, events = events + 1 where account = '{account}'"
+        );
         run::<G, Self>(connection, add).await?;
         if self.trouble.commits.load(Ordering::SeqCst) {
             run::<G, Self>(connection, "commit".into()).await?;
@@ -84,18 +95,34 @@ impl<G: Ground, const BY_ACCOUNT: bool> SqlProject for Totals<G, BY_ACCOUNT> {
         Ok(())
     }
 
-    async fn publish(&self, connection: &mut ConnectionOf<Self>, tables: &Tables) -> Result<(), Poison> {
+    async fn publish(
+        &self,
+        connection: &mut ConnectionOf<Self>,
+        tables: &Tables,
+    ) -> Result<(), Poison> {
         run::<G, Self>(connection, published::<G>("totals", tables)).await
     }
 
-    async fn remove(&self, connection: &mut ConnectionOf<Self>, tables: &Tables) -> Result<(), Poison> {
-        run::<G, Self>(connection, format!("drop table if exists {}", tables.name("totals"))).await
+    async fn remove(
+        &self,
+        connection: &mut ConnectionOf<Self>,
+        tables: &Tables,
+    ) -> Result<(), Poison> {
+        run::<G, Self>(
+            connection,
+            format!("drop table if exists {}", tables.name("totals")),
+        )
+        .await
     }
 }
 
 /// What makes readers of a name see the tables of a generation.
 pub(crate) fn published<G: Ground>(name: &str, tables: &Tables) -> String {
-    format!("{} as select * from {}", G::REPLACE_VIEW.replace("NAME", name), tables.name(name))
+    format!(
+        "{} as select * from {}",
+        G::REPLACE_VIEW.replace("NAME", name),
+        tables.name(name)
+    )
 }
 
 /// A program that keeps the totals.
@@ -109,23 +136,40 @@ pub(crate) struct Bank<G: Ground, const BY_ACCOUNT: bool = false> {
 
 impl<G: Ground, const BY_ACCOUNT: bool> fmt::Debug for Bank<G, BY_ACCOUNT> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bank").field("db", &self.db).finish_non_exhaustive()
+        f.debug_struct("Bank")
+            .field("db", &self.db)
+            .finish_non_exhaustive()
     }
 }
 
 impl<G: Ground, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
     pub(crate) async fn open() -> Self {
         let ground = G::new().await;
-        let (store, trouble) = (G::open(&ground.place()).await, Arc::default());
+        let store = G::open(&ground.place()).await;
+        let trouble = Arc::default();
         let db = Self::start(&store, &trouble).await;
-        Bank { store, db, trouble, ground }
+        Bank {
+            store,
+            db,
+            trouble,
+            ground,
+        }
     }
 
     async fn start(store: &G::Store, trouble: &Arc<Trouble>) -> Program {
-        let totals = Totals::<G, BY_ACCOUNT> { trouble: Arc::clone(trouble), ground: std::marker::PhantomData };
-        let options = Options::default().batch_events_max(7).lease(Duration::from_secs(3600));
+        let totals = Totals::<G, BY_ACCOUNT> {
+            trouble: Arc::clone(trouble),
+            ground: std::marker::PhantomData,
+        };
+        let options = Options::default()
+            .batch_events_max(7)
+            .lease(Duration::from_secs(3600));
         let totals = SqlProjection::new(totals, store.clone()).options(options);
-        Annals::on(Arc::new(store.clone())).with(totals).start().await.unwrap()
+        Annals::on(Arc::new(store.clone()))
+            .with(totals)
+            .start()
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn start_again(&mut self) {
@@ -137,20 +181,28 @@ impl<G: Ground, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
     }
 
     pub(crate) async fn happens(&self, account: &str, event: AccountEvent) -> Done {
-        self.db.aggregate::<Account>(account).run(|_| Ok::<_, String>(event.clone())).await.unwrap()
+        self.db
+            .aggregate::<Account>(account)
+            .run(|_| Ok::<_, String>(event.clone()))
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn deposits(&self, account: &str, cents: i64) -> Done {
-        self.happens(account, AccountEvent::Deposited { cents }).await
+        self.happens(account, AccountEvent::Deposited { cents })
+            .await
     }
 
     pub(crate) async fn withdraws(&self, account: &str, cents: i64) -> Done {
-        self.happens(account, AccountEvent::Withdrawn { cents }).await
+        self.happens(account, AccountEvent::Withdrawn { cents })
+            .await
     }
 
     /// What a program that knows nothing of Annals reads.
     pub(crate) async fn totals(&self) -> Vec<(String, i64, i64)> {
-        self.ground.read("select account, cents, events from totals order by account").await
+        self.ground
+            .read("select account, cents, events from totals order by account")
+            .await
     }
 }
 

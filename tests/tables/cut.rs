@@ -20,23 +20,35 @@ const TASKS: u64 = 4;
 const COMMANDS: u64 = 60;
 
 /// What is committed by, and how an append and a step take hold of rows.
-const COMMITS: [&str; 6] =
-    [".append(", ".append_with_rows(", ".make_stands", ".take_inline_step(", ".take_step(", "COMMIT"];
+const COMMITS: [&str; 6] = [
+    ".append(",
+    ".append_with_rows(",
+    ".make_stands",
+    ".take_inline_step(",
+    ".take_step(",
+    "COMMIT",
+];
 
-pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_break_around_each_commit() {
+pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_break_around_each_commit()
+ {
     let ground = Databases::new().await;
     let direct = Databases::open(&ground.place()).await;
-    let relay = Relay::start(|statement| COMMITS.iter().any(|commit| statement.contains(commit))).await;
-    let store = PostgresStore::connect_with(relay.options(&ground.0.name)).await.unwrap();
+    let relay =
+        Relay::start(|statement| COMMITS.iter().any(|commit| statement.contains(commit))).await;
+    let store = PostgresStore::connect_with(relay.options(&ground.0.name))
+        .await
+        .unwrap();
     let db = start::<Databases>(&store).await;
     let cuts = Arc::new(Cuts::one_in(6));
     let cutting = Arc::clone(&cuts);
     relay.choose(move || cutting.next());
     // A program that knows nothing of read models appends too, and nobody cuts its connections.
-    let (foreign, over) = (Annals::on(Arc::new(direct.clone())), Arc::new(AtomicBool::new(false)));
+    let foreign = Annals::on(Arc::new(direct.clone()));
+    let over = Arc::new(AtomicBool::new(false));
     let ended = Arc::clone(&over);
     let foreign = tokio::spawn(async move {
-        let (mut dice, mut events_count) = (Dice::new(TASKS), 0);
+        let mut dice = Dice::new(TASKS);
+        let mut events_count = 0;
         while !ended.load(Ordering::SeqCst) {
             events_count += command(&foreign, 0, &mut dice).await;
             tokio::time::sleep(Duration::from_millis(dice.roll(50))).await;
@@ -47,9 +59,12 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_b
     for task in 0..TASKS {
         let db = db.clone();
         tasks.spawn(async move {
-            let (mut dice, mut asked, mut events_count) = (Dice::new(task), 0_u64, 0);
+            let mut dice = Dice::new(task);
+            let mut asked = 0_u64;
+            let mut events_count = 0;
             for n in 0..COMMANDS {
-                let ((account, events), key) = (some_events(&mut dice), format!("{task}-{n}"));
+                let (account, events) = some_events(&mut dice);
+                let key = format!("{task}-{n}");
                 events_count += events.len() as u64;
                 // Asked again under the same key it takes effect once, whatever became of it before.
                 loop {
@@ -65,11 +80,13 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_b
             (asked, events_count)
         });
     }
-    let (mut asked, mut events_count) = (0, 0);
+    let mut asked = 0;
+    let mut events_count = 0;
     let done = async {
         while let Some(task) = tasks.join_next().await {
             let (task_asked, task_events) = task.unwrap();
-            (asked, events_count) = (asked + task_asked, events_count + task_events);
+            asked = asked + task_asked;
+            events_count = events_count + task_events;
         }
     };
     tokio::time::timeout(WAIT * 5, done).await.unwrap();
@@ -77,7 +94,10 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_b
     events_count += foreign.await.unwrap();
     relay.choose(|| Fate::Passes);
     let head = equal_a_replay(&ground, &direct, &db).await;
-    assert_eq!(head, events_count, "a command took effect twice, or not at all");
+    assert_eq!(
+        head, events_count,
+        "a command took effect twice, or not at all"
+    );
     let [before, meanwhile, after] = cuts.all();
     println!(
         "{} commands asked {asked} times, {head} events; cut before the server had it {before}, while it worked {meanwhile}, with the answer \

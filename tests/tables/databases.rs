@@ -29,22 +29,39 @@ impl Ground for Databases {
     }
 
     async fn open(place: &str) -> PostgresStore {
-        PostgresStore::connect_with(server::options_within(place)).await.unwrap()
+        PostgresStore::connect_with(server::options_within(place))
+            .await
+            .unwrap()
     }
 
-    async fn run(connection: &mut <PostgresStore as OwnTables>::Connection, statements: &str) -> Result<(), Poison> {
-        sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(connection).await?;
+    async fn run(
+        connection: &mut <PostgresStore as OwnTables>::Connection,
+        statements: &str,
+    ) -> Result<(), Poison> {
+        sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
+            .execute(connection)
+            .await?;
         Ok(())
     }
 
     async fn read(&self, select: &str) -> Vec<(String, i64, i64)> {
-        let rows = sqlx::query(AssertSqlSafe(select.to_owned())).fetch_all(&mut self.connection().await).await.unwrap();
-        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+        let rows = sqlx::query(AssertSqlSafe(select.to_owned()))
+            .fetch_all(&mut self.connection().await)
+            .await
+            .unwrap();
+        rows.iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2)))
+            .collect()
     }
 
     async fn tables_like(&self, name: &str) -> i64 {
         let count = "select count(*) from information_schema.tables where table_schema = $1 and table_name like $2";
-        query_scalar(count).bind(&self.0.name).bind(name).fetch_one(&mut server::connection().await).await.unwrap()
+        query_scalar(count)
+            .bind(&self.0.name)
+            .bind(name)
+            .fetch_one(&mut server::connection().await)
+            .await
+            .unwrap()
     }
 }
 
@@ -52,7 +69,10 @@ impl Databases {
     async fn connection(&self) -> PgConnection {
         let mut connection = server::connection().await;
         let here = format!("set search_path to \"{}\"", self.0.name);
-        sqlx::raw_sql(AssertSqlSafe(here)).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(here))
+            .execute(&mut connection)
+            .await
+            .unwrap();
         connection
     }
 }

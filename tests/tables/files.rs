@@ -50,12 +50,17 @@ impl Ground for Files {
     async fn read(&self, select: &str) -> Vec<(String, i64, i64)> {
         let reader = self.reader();
         let mut select = reader.prepare(select).unwrap();
-        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        let rows = select
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap();
         rows.collect::<Result<_, _>>().unwrap()
     }
 
     async fn tables_like(&self, name: &str) -> i64 {
-        let count = "select count(*) from sqlite_schema where type = 'table' and name like ?1 escape '\\'";
-        self.reader().query_row(count, [name], |row| row.get(0)).unwrap()
+        let count =
+            "select count(*) from sqlite_schema where type = 'table' and name like ?1 escape '\\'";
+        self.reader()
+            .query_row(count, [name], |row| row.get(0))
+            .unwrap()
     }
 }

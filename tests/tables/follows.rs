@@ -11,22 +11,41 @@ use crate::ground::Ground;
 
 pub(crate) async fn tables_follow_the_log_and_go_on_where_the_last_program_stopped<G: Ground>() {
     let mut bank = Bank::<G>::open().await;
-    assert_eq!(bank.totals().await, [], "the tables are there before the first event");
+    assert_eq!(
+        bank.totals().await,
+        [],
+        "the tables are there before the first event"
+    );
     for number in 0..20 {
         bank.deposits("alice", number).await;
     }
     let done = bank.deposits("bob", 5).await;
     bank.tables().wait_for(&done, WAIT).await.unwrap();
-    assert_eq!(bank.totals().await, [total("alice", 190, 20), total("bob", 5, 1)]);
+    assert_eq!(
+        bank.totals().await,
+        [total("alice", 190, 20), total("bob", 5, 1)]
+    );
     bank.db.stop().await;
     let done = bank.withdraws("bob", 2).await;
     bank.start_again().await;
     bank.tables().wait_for(&done, WAIT).await.unwrap();
-    assert_eq!(bank.totals().await, [total("alice", 190, 20), total("bob", 3, 2)]);
-    assert!(bank.db.status().iter().any(|status| status.view == "totals"), "{:?}", bank.db.status());
+    assert_eq!(
+        bank.totals().await,
+        [total("alice", 190, 20), total("bob", 3, 2)]
+    );
+    assert!(
+        bank.db
+            .status()
+            .iter()
+            .any(|status| status.view == "totals"),
+        "{:?}",
+        bank.db.status()
+    );
 }
 
-pub(crate) async fn an_event_that_fails_undoes_itself_alone_and_stops_the_projection_until_it_is_left_out<G: Ground>() {
+pub(crate) async fn an_event_that_fails_undoes_itself_alone_and_stops_the_projection_until_it_is_left_out<
+    G: Ground,
+>() {
     let bank = Bank::<G>::open().await;
     for _ in 0..3 {
         bank.deposits("alice", 1).await;
@@ -38,16 +57,34 @@ pub(crate) async fn an_event_that_fails_undoes_itself_alone_and_stops_the_projec
         matches!(&error, ViewError::Stopped { reason } if reason.to_lowercase().contains("check constraint")),
         "{error}"
     );
-    assert_eq!(bank.totals().await, [total("alice", 3, 3)], "the account that was begun with it is gone too");
+    assert_eq!(
+        bank.totals().await,
+        [total("alice", 3, 3)],
+        "the account that was begun with it is gone too"
+    );
 
     let position = overdrawn.events()[0].position;
     let invalid = bank.tables().skip_event(position, "").await.unwrap_err();
     assert!(matches!(invalid, ViewError::Invalid(_)), "{invalid}");
-    bank.tables().skip_event(position, "booked by mistake").await.unwrap();
+    bank.tables()
+        .skip_event(position, "booked by mistake")
+        .await
+        .unwrap();
     bank.tables().wait_for(&last, WAIT).await.unwrap();
     assert_eq!(bank.totals().await, [total("alice", 4, 4)]);
-    bank.tables().rebuild().begin().await.unwrap().finished(|_| ()).await.unwrap();
-    assert_eq!(bank.totals().await, [total("alice", 4, 4)], "a rebuild leaves it out too");
+    bank.tables()
+        .rebuild()
+        .begin()
+        .await
+        .unwrap()
+        .finished(|_| ())
+        .await
+        .unwrap();
+    assert_eq!(
+        bank.totals().await,
+        [total("alice", 4, 4)],
+        "a rebuild leaves it out too"
+    );
 }
 
 pub(crate) async fn an_event_is_tried_again_when_its_trouble_has_passed<G: Ground>() {
@@ -68,7 +105,9 @@ pub(crate) async fn an_event_is_tried_again_when_its_trouble_has_passed<G: Groun
     assert_eq!(bank.totals().await, [total("alice", 1, 1)]);
 }
 
-pub(crate) async fn readers_see_whole_tables_while_new_ones_are_built_and_others_append<G: Ground>() {
+pub(crate) async fn readers_see_whole_tables_while_new_ones_are_built_and_others_append<
+    G: Ground,
+>() {
     let bank = Arc::new(Bank::<G>::open().await);
     for number in 0..200 {
         bank.deposits(&format!("{}", number % 10), 1).await;
@@ -76,18 +115,24 @@ pub(crate) async fn readers_see_whole_tables_while_new_ones_are_built_and_others
     let done = bank.deposits("0", 1).await;
     bank.tables().wait_for(&done, WAIT).await.unwrap();
     let over = Arc::new(AtomicBool::new(false));
-    let (reader, ended) = (Arc::clone(&bank), Arc::clone(&over));
+    let reader = Arc::clone(&bank);
+    let ended = Arc::clone(&over);
     let reading = tokio::spawn(async move {
         let mut looks = 0;
         while !ended.load(Ordering::SeqCst) || looks < 10 {
             let rows = reader.totals().await;
             let events: i64 = rows.iter().map(|(_, _, events)| events).sum();
             // A switch shows tables that are about as new, never ones that are half built.
-            assert!(rows.len() == 10 && events >= 201, "{} rows, {events} events", rows.len());
+            assert!(
+                rows.len() == 10 && events >= 201,
+                "{} rows, {events} events",
+                rows.len()
+            );
             looks += 1;
         }
     });
-    let (appends, ended) = (Arc::clone(&bank), Arc::clone(&over));
+    let appends = Arc::clone(&bank);
+    let ended = Arc::clone(&over);
     let appending = tokio::spawn(async move {
         while !ended.load(Ordering::SeqCst) {
             let done = appends.deposits("3", 1).await;
@@ -96,7 +141,14 @@ pub(crate) async fn readers_see_whole_tables_while_new_ones_are_built_and_others
     });
     let first = bank.tables().published().await.unwrap().unwrap();
     for _ in 0..3 {
-        bank.tables().rebuild().begin().await.unwrap().finished(|_| ()).await.unwrap();
+        bank.tables()
+            .rebuild()
+            .begin()
+            .await
+            .unwrap()
+            .finished(|_| ())
+            .await
+            .unwrap();
     }
     assert_ne!(bank.tables().published().await.unwrap().unwrap(), first);
     bank.tables().rebuild().roll_back().await.unwrap();
@@ -106,7 +158,14 @@ pub(crate) async fn readers_see_whole_tables_while_new_ones_are_built_and_others
     let done = bank.deposits("3", 1).await;
     bank.tables().wait_for(&done, WAIT).await.unwrap();
     let last = done.events()[0].position.get();
-    assert_eq!(bank.totals().await.iter().map(|(_, _, events)| *events).sum::<i64>(), last.cast_signed());
+    assert_eq!(
+        bank.totals()
+            .await
+            .iter()
+            .map(|(_, _, events)| *events)
+            .sum::<i64>(),
+        last.cast_signed()
+    );
     bank.tables().rebuild().drop_kept().await.unwrap();
     let left = bank.store.generations("totals").await.unwrap().len();
     assert_eq!((left, bank.ground.tables_like("totals\\_g%").await), (1, 1));
@@ -143,19 +202,42 @@ pub(crate) async fn an_event_with_a_key_delays_only_its_key_until_a_person_has_l
 
     let aside = bank.db.set_aside("totals").unwrap();
     let waiting = aside.keys(None, 10).await.unwrap();
-    assert_eq!((waiting.len(), &*waiting[0].key, waiting[0].behind), (1, "carol", 1));
-    assert!(waiting[0].cause.to_lowercase().contains("check constraint"), "{}", waiting[0].cause);
+    assert_eq!(
+        (waiting.len(), &*waiting[0].key, waiting[0].behind),
+        (1, "carol", 1)
+    );
+    assert!(
+        waiting[0].cause.to_lowercase().contains("check constraint"),
+        "{}",
+        waiting[0].cause
+    );
     let settled = aside.retry("carol").await.unwrap();
-    assert_eq!((settled.events, settled.still.map(|still| still.attempts)), (0, Some(2)));
+    assert_eq!(
+        (settled.events, settled.still.map(|still| still.attempts)),
+        (0, Some(2))
+    );
     let position = overdrawn.events()[0].position;
-    let settled = aside.skip("carol", position, "booked by mistake").await.unwrap();
+    let settled = aside
+        .skip("carol", position, "booked by mistake")
+        .await
+        .unwrap();
     assert_eq!((settled.events, settled.still), (2, None));
-    assert_eq!(bank.totals().await, [total("alice", 3, 2), total("carol", 20, 1)]);
+    assert_eq!(
+        bank.totals().await,
+        [total("alice", 3, 2), total("carol", 20, 1)]
+    );
     let last = bank.withdraws("carol", 5).await;
     tables.wait_for(&last, WAIT).await.unwrap();
     let expected = [total("alice", 3, 2), total("carol", 15, 2)];
     assert_eq!(bank.totals().await, expected);
-    tables.rebuild().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    tables
+        .rebuild()
+        .begin()
+        .await
+        .unwrap()
+        .finished(|_| ())
+        .await
+        .unwrap();
     assert_eq!(bank.totals().await, expected, "a rebuild leaves it out too");
 }
 
@@ -167,7 +249,10 @@ pub(crate) async fn work_that_ends_the_transaction_stops_the_projection_where_it
     let done = bank.deposits("alice", 1).await;
     let error = bank.tables().wait_for(&done, WAIT).await.unwrap_err();
     let says = "ended the transaction";
-    assert!(matches!(&error, ViewError::Stopped { reason } if reason.contains(says)), "{error}");
+    assert!(
+        matches!(&error, ViewError::Stopped { reason } if reason.contains(says)),
+        "{error}"
+    );
     let generation = bank.store.generations("totals").await.unwrap()[0].id;
     let stands = bank.store.checkpoints(generation).await.unwrap();
     assert!(stands.iter().all(|of| of.position.get() == 0), "{stands:?}");

@@ -23,7 +23,10 @@ pub(crate) trait Ground: Sized + Send + Sync + 'static {
     async fn open(place: &str) -> Self::Store;
 
     /// Runs statements of SQL inside a transaction of the store.
-    async fn run(connection: &mut <Self::Store as OwnTables>::Connection, statements: &str) -> Result<(), Poison>;
+    async fn run(
+        connection: &mut <Self::Store as OwnTables>::Connection,
+        statements: &str,
+    ) -> Result<(), Poison>;
 
     /// What a program that knows nothing of Annals reads: rows of a text and two numbers.
     async fn read(&self, select: &str) -> Vec<(String, i64, i64)>;
@@ -33,7 +36,10 @@ pub(crate) trait Ground: Sized + Send + Sync + 'static {
 }
 
 /// Runs a statement of a projection on this ground.
-pub(crate) async fn run<G: Ground, P>(connection: &mut ConnectionOf<P>, statements: String) -> Result<(), Poison>
+pub(crate) async fn run<G: Ground, P>(
+    connection: &mut ConnectionOf<P>,
+    statements: String,
+) -> Result<(), Poison>
 where
     P: SqlProject<Store = G::Store>,
 {

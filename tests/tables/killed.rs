@@ -17,13 +17,19 @@ const PLACE: &str = "ANNALS_KILLS_PLACE";
 
 /// Gives commands until it is killed.
 pub(crate) fn work<G: Ground>() {
-    let Ok(place) = std::env::var(PLACE) else { return };
+    let Ok(place) = std::env::var(PLACE) else {
+        return;
+    };
     // Nobody is there to kill it when the test has failed.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_line(&mut String::new());
         std::process::exit(1)
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let store = G::open(&place).await;
         let db = start::<G>(&store).await;
@@ -38,8 +44,15 @@ pub(crate) fn work<G: Ground>() {
 
 fn victim<G: Ground>(ground: &G) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([G::VICTIM, "--exact", "--ignored"]).env(PLACE, ground.place());
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command
+        .args([G::VICTIM, "--exact", "--ignored"])
+        .env(PLACE, ground.place());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 fn end(mut victim: Child) {
@@ -59,30 +72,46 @@ impl Working {
     async fn events_of(&mut self, log: &impl Log, process: u32) -> u64 {
         let page = log.read(self.read.clone()).await.unwrap();
         self.read.after = page.scanned;
-        for actor in page.events.iter().filter_map(|event| event.metadata.actor.as_deref()) {
+        for actor in page
+            .events
+            .iter()
+            .filter_map(|event| event.metadata.actor.as_deref())
+        {
             *self.events.entry(actor.to_owned()).or_default() += 1;
         }
-        self.events.get(&process.to_string()).copied().unwrap_or_default()
+        self.events
+            .get(&process.to_string())
+            .copied()
+            .unwrap_or_default()
     }
 }
 
 fn kills() -> u64 {
-    std::env::var("ANNALS_TEST_KILLS").map_or(60, |kills| kills.parse().expect("ANNALS_TEST_KILLS is no number"))
+    std::env::var("ANNALS_TEST_KILLS").map_or(60, |kills| {
+        kills.parse().expect("ANNALS_TEST_KILLS is no number")
+    })
 }
 
-pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_their_processes_are_killed<G: Ground>() {
-    let (ground, kills) = (G::new().await, kills());
+pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_their_processes_are_killed<
+    G: Ground,
+>() {
+    let ground = G::new().await;
+    let kills = kills();
     let store = G::open(&ground.place()).await;
     start::<G>(&store).await.stop().await;
     // A program that knows nothing of read models appends all the time, too.
     let foreign = Annals::on(Arc::new(store.clone()));
     let mut dice = Dice::new(kills);
-    let mut working = Working { read: ReadLog::after(Position::START), events: HashMap::new() };
+    let mut working = Working {
+        read: ReadLog::after(Position::START),
+        events: HashMap::new(),
+    };
     let mut one = victim(&ground);
     for _ in 0..kills {
         let other = victim(&ground);
         // It is killed in the middle of its work.
-        let (least, began) = (1 + dice.roll(40), working.events_of(&store, one.id()).await);
+        let least = 1 + dice.roll(40);
+        let began = working.events_of(&store, one.id()).await;
         let worked = async {
             while working.events_of(&store, one.id()).await < began + least {
                 command(&foreign, std::process::id(), &mut dice).await;

@@ -43,9 +43,17 @@ impl<G: Ground> SqlProject for Counted<G> {
     type Store = G::Store;
     type Event = AccountEvent;
 
-    async fn create(&self, connection: &mut ConnectionOf<Self>, tables: &Tables) -> Result<(), Poison> {
+    async fn create(
+        &self,
+        connection: &mut ConnectionOf<Self>,
+        tables: &Tables,
+    ) -> Result<(), Poison> {
         let columns = "account text primary key, events bigint, cents bigint";
-        run::<G, Self>(connection, format!("create table {} ({columns})", tables.name("counted"))).await
+        run::<G, Self>(
+            connection,
+            format!("create table {} ({columns})", tables.name("counted")),
+        )
+        .await
     }
 
     async fn on(
@@ -54,8 +62,13 @@ impl<G: Ground> SqlProject for Counted<G> {
         tables: &Tables,
         event: &Recorded<AccountEvent>,
     ) -> Result<(), Poison> {
-        let (table, account) = (tables.name("counted"), event.record.stream.id());
-        let cents = if let AccountEvent::Deposited { cents } = **event { cents } else { 0 };
+        let table = tables.name("counted");
+        let account = event.record.stream.id();
+        let cents = if let AccountEvent::Deposited { cents } = **event {
+            cents
+        } else {
+            0
+        };
         let add = format!(
             "insert into {table} as kept values ('{account}', 1, {cents})
              on conflict (account) do update set events = kept.events + 1, cents = kept.cents + {cents}"
@@ -63,29 +76,53 @@ impl<G: Ground> SqlProject for Counted<G> {
         run::<G, Self>(connection, add).await
     }
 
-    async fn publish(&self, connection: &mut ConnectionOf<Self>, tables: &Tables) -> Result<(), Poison> {
+    async fn publish(
+        &self,
+        connection: &mut ConnectionOf<Self>,
+        tables: &Tables,
+    ) -> Result<(), Poison> {
         run::<G, Self>(connection, published::<G>("counted", tables)).await
     }
 
-    async fn remove(&self, connection: &mut ConnectionOf<Self>, tables: &Tables) -> Result<(), Poison> {
-        run::<G, Self>(connection, format!("drop table if exists {}", tables.name("counted"))).await
+    async fn remove(
+        &self,
+        connection: &mut ConnectionOf<Self>,
+        tables: &Tables,
+    ) -> Result<(), Poison> {
+        run::<G, Self>(
+            connection,
+            format!("drop table if exists {}", tables.name("counted")),
+        )
+        .await
     }
 }
 
 /// A program that keeps both; whoever comes next need not wait long for the slots of one that was killed.
 pub(crate) async fn start<G: Ground>(store: &G::Store) -> Program {
-    let options =
-        Options::default().batch_events_max(20).lease(Duration::from_millis(50)).poll(Duration::from_millis(5));
-    let balances = Projection::<Balance>::new().inline().options(options.clone());
+    let options = Options::default()
+        .batch_events_max(20)
+        .lease(Duration::from_millis(50))
+        .poll(Duration::from_millis(5));
+    let balances = Projection::<Balance>::new()
+        .inline()
+        .options(options.clone());
     let counted = SqlProjection::new(Counted::<G>(PhantomData), store.clone()).options(options);
-    Annals::on(Arc::new(store.clone())).with(balances).with(counted).start().await.unwrap()
+    Annals::on(Arc::new(store.clone()))
+        .with(balances)
+        .with(counted)
+        .start()
+        .await
+        .unwrap()
 }
 
 /// An account, and some events that happen to it.
 pub(crate) fn some_events(dice: &mut Dice) -> (u64, Vec<AccountEvent>) {
     let account = dice.roll(ACCOUNTS);
-    let mut events: Vec<_> =
-        (0..=dice.roll(3)).map(|_| AccountEvent::Deposited { cents: dice.roll(100).cast_signed() }).collect();
+    let mut events: Vec<_> = (0..=dice.roll(3))
+        .map(|_| AccountEvent::Deposited {
+            cents: dice.roll(100).cast_signed(),
+        })
+        .collect();
     if dice.roll(12) == 0 {
         events.push(AccountEvent::Closed);
     }
@@ -96,7 +133,11 @@ pub(crate) fn some_events(dice: &mut Dice) -> (u64, Vec<AccountEvent>) {
 pub(crate) async fn command(db: &Annals, process: u32, dice: &mut Dice) -> u64 {
     let (account, events) = some_events(dice);
     let by = Metadata::default().actor(process.to_string());
-    let done = db.aggregate::<Account>(account).run(|_| Ok::<_, String>(events.clone())).metadata(by).await;
+    let done = db
+        .aggregate::<Account>(account)
+        .run(|_| Ok::<_, String>(events.clone()))
+        .metadata(by)
+        .await;
     // Others may get there first again and again; then it is left.
     done.map_or(0, |_| events.len() as u64)
 }
@@ -106,41 +147,67 @@ type Rows = BTreeMap<String, Balance>;
 /// Compares both read models with a replay: the rows at each position of the log and now, by their keys and by their index, and the table.
 /// Returns how many events there are.
 pub(crate) async fn equal_a_replay<G: Ground>(ground: &G, store: &G::Store, db: &Program) -> u64 {
-    let (mut rows, mut counted, mut read) = (Rows::new(), BTreeMap::new(), ReadLog::after(Position::START));
+    let mut rows = Rows::new();
+    let mut counted = BTreeMap::new();
+    let mut read = ReadLog::after(Position::START);
     let head = store.head(Partition(0)).await.unwrap().visible;
     let token = Token::new(store.id()).with(Partition(0), head);
     let view = db.view::<Balance>();
     view.wait_for(token.clone(), WAIT).await.unwrap();
-    db.tables::<Counted<G>>().wait_for(token, WAIT).await.unwrap();
+    db.tables::<Counted<G>>()
+        .wait_for(token, WAIT)
+        .await
+        .unwrap();
     loop {
         let page = store.read(read.clone()).await.unwrap();
         for record in page.events {
-            let (position, key) = (record.position, record.stream.id().to_owned());
+            let position = record.position;
+            let key = record.stream.id().to_owned();
             let of_account: &mut (i64, i64) = counted.entry(key.clone()).or_default();
             of_account.0 += 1;
             let row = rows.entry(key.clone()).or_default();
             row.events += 1;
-            match serde_json::from_slice::<serde_json::Value>(&record.payload).unwrap()["cents"].as_i64() {
-                Some(cents) => (of_account.1, row.cents) = (of_account.1 + cents, row.cents + cents),
+            match serde_json::from_slice::<serde_json::Value>(&record.payload).unwrap()["cents"]
+                .as_i64()
+            {
+                Some(cents) => {
+                    (of_account.1, row.cents) = (of_account.1 + cents, row.cents + cents)
+                }
                 None => _ = rows.remove(&key),
             }
             let past = view.rows().as_of(position).await.unwrap().rows;
-            assert_eq!(by_key(past), rows, "the rows as of {position} are not what a replay gives");
+            assert_eq!(
+                by_key(past),
+                rows,
+                "the rows as of {position} are not what a replay gives"
+            );
         }
         if page.end {
             break;
         }
         read.after = page.scanned;
     }
-    let table = ground.read("select account, events, cents from counted").await;
-    let table: BTreeMap<_, _> = table.into_iter().map(|(account, events, cents)| (account, (events, cents))).collect();
+    let table = ground
+        .read("select account, events, cents from counted")
+        .await;
+    let table: BTreeMap<_, _> = table
+        .into_iter()
+        .map(|(account, events, cents)| (account, (events, cents)))
+        .collect();
     assert_eq!(table, counted, "the table is not what a replay gives");
-    assert_eq!(by_key(view.rows().await.unwrap().rows), rows, "the rows are not what a replay gives");
+    assert_eq!(
+        by_key(view.rows().await.unwrap().rows),
+        rows,
+        "the rows are not what a replay gives"
+    );
     let indexed = view.rows().by_index::<i64>("cents", ..).await.unwrap().rows;
     assert_eq!(by_key(indexed), rows, "nor is the index");
     for account in 0..ACCOUNTS {
         let key = account.to_string();
-        assert_eq!(view.get(key.clone()).await.unwrap().as_ref(), rows.get(&key));
+        assert_eq!(
+            view.get(key.clone()).await.unwrap().as_ref(),
+            rows.get(&key)
+        );
     }
     head.get()
 }

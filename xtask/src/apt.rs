@@ -14,12 +14,24 @@ pub(crate) fn install(packages: &[&str]) -> bool {
         return false;
     }
     let apt_get = |arguments: &[&str]| {
-        let words = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"].iter().chain(arguments);
-        let mut command =
-            if is_root { program("env", words.skip(1)) } else { program("sudo", ["-n"].iter().chain(words)) };
+        let words = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
+            .iter()
+            .chain(arguments);
+        let mut command = if is_root {
+            program("env", words.skip(1))
+        } else {
+            program("sudo", ["-n"].iter().chain(words))
+        };
         run(command.stdin(Stdio::null())).is_ok()
     };
-    apt_get(&["update", "-q"]) && apt_get(&[&["install", "-q", "-y", "--no-install-recommends"], packages].concat())
+    apt_get(&["update", "-q"])
+        && apt_get(
+            &[
+                &["install", "-q", "-y", "--no-install-recommends"],
+                packages,
+            ]
+            .concat(),
+        )
 }
 
 fn user_id() -> Option<String> {
@@ -29,6 +41,9 @@ fn user_id() -> Option<String> {
 
 fn succeeds(name: &str, arguments: &[&str]) -> bool {
     let mut command = program(name, arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

@@ -7,7 +7,11 @@ use crate::{examples, lint, test};
 
 type Step = (&'static str, fn(&[String]) -> Result<(), Stop>);
 
-const STEPS: [Step; 3] = [("test", test::run), ("lint", lint::run), ("examples", examples::run)];
+const STEPS: [Step; 3] = [
+    ("test", test::run),
+    ("lint", lint::run),
+    ("examples", examples::run),
+];
 
 /// Runs every step, also after one that failed, and ends by saying which passed.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
@@ -16,7 +20,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
     let mut closing = Vec::new();
     let mut failed = Vec::new();
     for (name, step) in STEPS {
-        println!("\n=== cargo xtask {name}   ({} s since the start)\n", began.elapsed().as_secs());
+        println!(
+            "\n=== cargo xtask {name}   ({} s since the start)\n",
+            began.elapsed().as_secs()
+        );
         let step_began = Instant::now();
         let outcome = step(&[]);
         let seconds = step_began.elapsed().as_secs();
@@ -28,6 +35,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
             }
         }
     }
-    println!("\n=== after {} s\n{}", began.elapsed().as_secs(), closing.join("\n"));
-    if failed.is_empty() { Ok(()) } else { Err(Stop::failed(format!("{} failed", failed.join(" and ")))) }
+    println!(
+        "\n=== after {} s\n{}",
+        began.elapsed().as_secs(),
+        closing.join("\n")
+    );
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(Stop::failed(format!("{} failed", failed.join(" and "))))
+    }
 }

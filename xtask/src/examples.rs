@@ -11,15 +11,29 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
     let names = names_in(&root().join("examples"))?;
     for name in &names {
         let directory = empty_directory(name)?;
-        let mut command = cargo(["run", "--quiet", "--locked", "--example", name, "--manifest-path"]);
-        command.arg(root().join("Cargo.toml")).current_dir(&directory);
+        let mut command = cargo([
+            "run",
+            "--quiet",
+            "--locked",
+            "--example",
+            name,
+            "--manifest-path",
+        ]);
+        command
+            .arg(root().join("Cargo.toml"))
+            .current_dir(&directory);
         // A relative target directory means another place in there.
         command.env("CARGO_TARGET_DIR", target_directory());
-        run_program(&mut command)
-            .map_err(|stop| Stop::failed(format!("{stop}; its files are in {}", directory.display())))?;
+        run_program(&mut command).map_err(|stop| {
+            Stop::failed(format!("{stop}; its files are in {}", directory.display()))
+        })?;
         remove(&directory)?;
     }
-    println!("\n{} ran, each in an empty directory: {}", names.len(), names.join(", "));
+    println!(
+        "\n{} ran, each in an empty directory: {}",
+        names.len(),
+        names.join(", ")
+    );
     Ok(())
 }
 
@@ -32,7 +46,8 @@ fn names_in(examples: &Path) -> Result<Vec<String>, Stop> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(examples).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let is_example = path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
+        let is_example = path.extension().is_some_and(|extension| extension == "rs")
+            || path.join("main.rs").is_file();
         if let (true, Some(name)) = (is_example, path.file_stem()) {
             names.push(name.to_string_lossy().into_owned());
         }
@@ -42,10 +57,14 @@ fn names_in(examples: &Path) -> Result<Vec<String>, Stop> {
 }
 
 fn empty_directory(name: &str) -> Result<PathBuf, Stop> {
-    let directory = std::env::temp_dir().join(format!("annals-example-{name}-{}", std::process::id()));
+    let directory =
+        std::env::temp_dir().join(format!("annals-example-{name}-{}", std::process::id()));
     match std::fs::create_dir(&directory) {
         Ok(()) => Ok(directory),
-        Err(error) => Err(Stop::failed(format!("cannot make {}: {error}", directory.display()))),
+        Err(error) => Err(Stop::failed(format!(
+            "cannot make {}: {error}",
+            directory.display()
+        ))),
     }
 }
 

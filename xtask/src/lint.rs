@@ -40,15 +40,26 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
         let outcome = check();
         let seconds = began.elapsed().as_secs_f32();
         match outcome {
-            Ok(found) => println!("ok: {name}{}{found} ({seconds:.1} s)", if found.is_empty() { "" } else { ": " }),
+            Ok(found) => println!(
+                "ok: {name}{}{found} ({seconds:.1} s)",
+                if found.is_empty() { "" } else { ": " }
+            ),
             Err(stop) => {
                 println!("FAILED: {name}: {stop}");
                 failed.push(name);
             }
         }
     }
-    println!("\n{} of {} checks passed", CHECKS.len() - failed.len(), CHECKS.len());
-    if failed.is_empty() { Ok(()) } else { Err(Stop::failed(format!("not in order: {}", failed.join(", ")))) }
+    println!(
+        "\n{} of {} checks passed",
+        CHECKS.len() - failed.len(),
+        CHECKS.len()
+    );
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(Stop::failed(format!("not in order: {}", failed.join(", "))))
+    }
 }
 
 fn format() -> Result<String, Stop> {
@@ -56,17 +67,42 @@ fn format() -> Result<String, Stop> {
 }
 
 fn clippy() -> Result<String, Stop> {
-    let words = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"];
+    let words = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ];
     run_program(&mut cargo(words)).map(|()| String::new())
 }
 
 /// Features only add, so the facade compiles without any.
 fn no_features() -> Result<String, Stop> {
-    let words = ["clippy", "--package", "annals", "--lib", "--no-default-features", "--locked", "--", "-D", "warnings"];
+    let words = [
+        "clippy",
+        "--package",
+        "annals",
+        "--lib",
+        "--no-default-features",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ];
     run_program(&mut cargo(words)).map(|()| String::new())
 }
 
 fn rustdoc() -> Result<String, Stop> {
-    let words = ["doc", "--workspace", "--all-features", "--no-deps", "--locked"];
+    let words = [
+        "doc",
+        "--workspace",
+        "--all-features",
+        "--no-deps",
+        "--locked",
+    ];
     run_program(cargo(words).env("RUSTDOCFLAGS", "-D warnings")).map(|()| String::new())
 }

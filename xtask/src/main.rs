@@ -1,5 +1,9 @@
 //! What people and CI type: `cargo xtask <command>`.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to the person at the terminal is its work")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "talking to the person at the terminal is its work"
+)]
 
 mod apt;
 mod bench;
@@ -83,7 +87,10 @@ fn dispatch(name: &str, arguments: &[String]) -> Result<(), Stop> {
     }
     match TASKS.iter().find(|task| task.name == name) {
         Some(task) => (task.run)(arguments),
-        None => Err(Stop::misused(format!("no such command; there are {}", names().join(", ")))),
+        None => Err(Stop::misused(format!(
+            "no such command; there are {}",
+            names().join(", ")
+        ))),
     }
 }
 
@@ -96,7 +103,10 @@ fn help() -> String {
     for task in &TASKS {
         text += &format!("  {:<10}{}\n", task.name, task.says);
         if !task.arguments.is_empty() {
-            text += &format!("  {:<10}  cargo xtask {} {}\n", "", task.name, task.arguments);
+            text += &format!(
+                "  {:<10}  cargo xtask {} {}\n",
+                "", task.name, task.arguments
+            );
         }
     }
     text + "  help      this list\n"
@@ -110,14 +120,21 @@ mod tests {
     fn an_unknown_command_is_a_misuse_that_names_the_known_ones() {
         let stop = dispatch("tset", &[]).unwrap_err();
         assert_eq!(stop.exit_code(), 2);
-        assert_eq!(stop.to_string(), "no such command; there are test, lint, examples, postgres, bench, ci, help");
+        assert_eq!(
+            stop.to_string(),
+            "no such command; there are test, lint, examples, postgres, bench, ci, help"
+        );
     }
 
     #[test]
     fn help_has_a_line_for_every_command() {
         let help = help();
         for name in names() {
-            assert!(help.lines().any(|line| line.starts_with(&format!("  {name} "))), "{name} is missing in:\n{help}");
+            assert!(
+                help.lines()
+                    .any(|line| line.starts_with(&format!("  {name} "))),
+                "{name} is missing in:\n{help}"
+            );
         }
     }
 }

@@ -47,7 +47,11 @@ fn up() -> Result<(), Stop> {
     let ran = cluster.is_running();
     cluster.start(Port::Any)?;
     let state = if ran { "runs already" } else { "runs" };
-    println!("PostgreSQL {} {state}, in {}", binaries.version, cluster.directory().display());
+    println!(
+        "PostgreSQL {} {state}, in {}",
+        binaries.version,
+        cluster.directory().display()
+    );
     println!("{}", cluster.url()?);
     Ok(())
 }
@@ -56,11 +60,15 @@ fn up() -> Result<(), Stop> {
 fn down() -> Result<(), Stop> {
     let account = Account::for_server()?;
     let (directory, _turn) = developers(&account)?;
-    let cluster = Binaries::there(&account).map(|found| Cluster::at(directory, found.directory, account));
+    let cluster =
+        Binaries::there(&account).map(|found| Cluster::at(directory, found.directory, account));
     match cluster.filter(Cluster::is_running) {
         Some(cluster) => {
             cluster.stop(Shutdown::Fast)?;
-            println!("stopped; its data stays in {}", cluster.directory().display());
+            println!(
+                "stopped; its data stays in {}",
+                cluster.directory().display()
+            );
         }
         None => println!("no server of this clone runs"),
     }
@@ -72,7 +80,8 @@ fn developers(account: &Account) -> Result<(PathBuf, File), Stop> {
     let directory = place::directory(account)?.join("developers");
     let lock = directory.with_extension("lock");
     let file = File::create(&lock).and_then(|file| file.lock().map(|()| file));
-    let file = file.map_err(|error| Stop::failed(format!("cannot lock {}: {error}", lock.display())))?;
+    let file =
+        file.map_err(|error| Stop::failed(format!("cannot lock {}: {error}", lock.display())))?;
     Ok((directory, file))
 }
 
@@ -83,6 +92,8 @@ fn tell(directory: &str, binaries: &str, word: &str) -> Result<(), Stop> {
         "stop" => cluster.stop(Shutdown::Fast),
         "kill" => cluster.stop(Shutdown::Immediate),
         "start" => cluster.start(Port::Same),
-        _ => Err(Stop::misused(format!("a server can be told stop, kill or start, not {word}"))),
+        _ => Err(Stop::misused(format!(
+            "a server can be told stop, kill or start, not {word}"
+        ))),
     }
 }

@@ -12,7 +12,8 @@ use crate::stop::Stop;
 /// The directory of the workspace's `Cargo.toml`.
 pub(crate) fn root() -> PathBuf {
     // Asked at run time: a target directory can be shared by several checkouts.
-    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let here = PathBuf::from(here);
     here.parent().map(Path::to_owned).unwrap_or(here)
 }
@@ -31,7 +32,10 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> 
 }
 
 /// Any other program, in the workspace's directory.
-pub(crate) fn program<A: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = A>) -> Command {
+pub(crate) fn program<A: AsRef<OsStr>>(
+    name: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Command {
     let mut command = Command::new(name);
     command.args(arguments).current_dir(root());
     command
@@ -40,44 +44,78 @@ pub(crate) fn program<A: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<
 /// Runs to the end, with its output where ours goes.
 pub(crate) fn run(command: &mut Command) -> Result<(), Stop> {
     println!("$ {}", shown(command));
-    let status = command.status().map_err(|error| not_started(command, &error))?;
-    if status.success() { Ok(()) } else { Err(Stop::failed(format!("`{}` failed ({status})", shown(command)))) }
+    let status = command
+        .status()
+        .map_err(|error| not_started(command, &error))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Stop::failed(format!(
+            "`{}` failed ({status})",
+            shown(command)
+        )))
+    }
 }
 
 /// Runs to the end and returns what it printed; what it complained about is in the error.
 pub(crate) fn answer(command: &mut Command) -> Result<String, Stop> {
-    let output = command.stdin(Stdio::null()).output().map_err(|error| not_started(command, &error))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| not_started(command, &error))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(Stop::failed(format!("`{}` failed ({})\n{}", shown(command), output.status, complaint.trim_end())))
+    Err(Stop::failed(format!(
+        "`{}` failed ({})\n{}",
+        shown(command),
+        output.status,
+        complaint.trim_end()
+    )))
 }
 
 /// Runs to the end with its standard output where ours goes, and hands the same bytes to `watch` as they come.
 ///
 /// `Ok(false)` when the program said that it failed. A process that it left behind, still holding the output, is not waited for.
-pub(crate) fn run_watched(command: &mut Command, mut watch: impl FnMut(&[u8])) -> Result<bool, Stop> {
+pub(crate) fn run_watched(
+    command: &mut Command,
+    mut watch: impl FnMut(&[u8]),
+) -> Result<bool, Stop> {
     println!("$ {}", shown(command));
-    let lost = |command: &Command, error| Stop::failed(format!("lost sight of `{}`: {error}", shown(command)));
-    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| not_started(command, &error))?;
+    let lost = |command: &Command, error| {
+        Stop::failed(format!("lost sight of `{}`: {error}", shown(command)))
+    };
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| not_started(command, &error))?;
     let pieces = child.stdout.take().map(pieces);
     let mut ours = std::io::stdout();
     while let Some(pieces) = &pieces {
         match pieces.recv_timeout(Duration::from_millis(200)) {
             Ok(piece) => {
                 watch(&piece);
-                ours.write_all(&piece).and_then(|()| ours.flush()).map_err(|error| lost(command, error))?;
+                ours.write_all(&piece)
+                    .and_then(|()| ours.flush())
+                    .map_err(|error| lost(command, error))?;
             }
             Err(RecvTimeoutError::Timeout) => {
-                if child.try_wait().map_err(|error| lost(command, error))?.is_some() {
+                if child
+                    .try_wait()
+                    .map_err(|error| lost(command, error))?
+                    .is_some()
+                {
                     break;
                 }
             }
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    Ok(child.wait().map_err(|error| lost(command, error))?.success())
+    Ok(child
+        .wait()
+        .map_err(|error| lost(command, error))?
+        .success())
 }
 
 /// What comes out of a pipe, read on a thread of its own that ends with the pipe, or with this program.
@@ -96,13 +134,21 @@ fn pieces(mut pipe: ChildStdout) -> Receiver<Vec<u8>> {
 
 /// The command as a person would type it.
 pub(crate) fn shown(command: &Command) -> String {
-    let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let name = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or(command.get_program());
     let words = std::iter::once(name).chain(command.get_args());
-    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+    words
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn not_started(command: &Command, error: &std::io::Error) -> Stop {
-    Stop::failed(format!("`{}` could not be started: {error}", shown(command)))
+    Stop::failed(format!(
+        "`{}` could not be started: {error}",
+        shown(command)
+    ))
 }
 
 #[cfg(test)]
@@ -118,7 +164,10 @@ mod tests {
         let (first, last) = seen.trim().split_once('\n').unwrap();
         assert_eq!(first, "first");
         let left_behind = last.strip_prefix("last ").unwrap();
-        assert!(run(&mut program("kill", [left_behind])).is_ok(), "it should still have been there");
+        assert!(
+            run(&mut program("kill", [left_behind])).is_ok(),
+            "it should still have been there"
+        );
     }
 
     #[test]

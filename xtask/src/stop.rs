@@ -31,7 +31,9 @@ impl Stop {
     pub(crate) fn unless_empty(arguments: &[String]) -> Result<(), Self> {
         match arguments.first() {
             None => Ok(()),
-            Some(argument) => Err(Self::misused(format!("takes no arguments, got `{argument}`"))),
+            Some(argument) => Err(Self::misused(format!(
+                "takes no arguments, got `{argument}`"
+            ))),
         }
     }
 }

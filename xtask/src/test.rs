@@ -40,21 +40,36 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
     let mut failed = false;
     for words in plan::cargo_calls(arguments, lacks) {
         let mut call = cargo(&words);
-        call.envs(server.iter().flat_map(|server| server.environment.iter().cloned()));
+        call.envs(
+            server
+                .iter()
+                .flat_map(|server| server.environment.iter().cloned()),
+        );
         // Each call has its turn also after a failure, so that one run shows everything.
         let passed = run_watched(&mut call, |bytes| tally.watch(bytes))?;
-        ran.push(format!("{}cargo {}", if passed { "passed:    " } else { "FAILED:    " }, words.join(" ")));
+        ran.push(format!(
+            "{}cargo {}",
+            if passed { "passed:    " } else { "FAILED:    " },
+            words.join(" ")
+        ));
         failed |= !passed;
     }
 
     println!("\n{compiler}");
     server.iter().for_each(|server| println!("{}", server.need));
     ran.iter().for_each(|line| println!("{line}"));
-    println!("servers:   {}", server.as_ref().map_or("none needed".to_owned(), Server::shown));
+    println!(
+        "servers:   {}",
+        server
+            .as_ref()
+            .map_or("none needed".to_owned(), Server::shown)
+    );
     println!("{} in {} s", tally.programs(), began.elapsed().as_secs());
     println!("{}", tally.counts());
     // Last, so that nobody takes the rest for everything.
-    plan::left_out(lacks).iter().for_each(|what| println!("LEFT OUT:  {what}"));
+    plan::left_out(lacks)
+        .iter()
+        .for_each(|what| println!("LEFT OUT:  {what}"));
     match &server {
         _ if failed => Err(Stop::failed("a test failed, or did not compile")),
         Some(server) if lacks == Lacks::Everything && server.must_be_there() => {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use annals_core::{Append, EventStore, Expected, Log, NewEvent, Position, ReadLog, StreamId, Version};
+use annals_core::{
+    Append, EventStore, Expected, Log, NewEvent, Position, ReadLog, StreamId, Version,
+};
 use annals_postgres::PostgresStore;
 
 use crate::server::{Database, PAUSED};
@@ -25,8 +27,12 @@ impl Peer for Annals {
     }
 
     async fn append(&self, stream: &str, version: u64, cents: i64) -> Outcome<()> {
-        let event = NewEvent::json("account.deposited", format!("{{\"cents\":{cents}}}").into_bytes());
-        let append = Append::new(StreamId::new(stream)?, [event]).expecting(Expected::Version(Version::new(version)));
+        let event = NewEvent::json(
+            "account.deposited",
+            format!("{{\"cents\":{cents}}}").into_bytes(),
+        );
+        let append = Append::new(StreamId::new(stream)?, [event])
+            .expecting(Expected::Version(Version::new(version)));
         self.0.append(append).await?;
         Ok(())
     }
@@ -34,7 +40,8 @@ impl Peer for Annals {
     async fn follow(&self, delivered: Arc<AtomicU64>) -> Outcome<bool> {
         let store = self.0.clone();
         tokio::spawn(async move {
-            let (mut at, mut hint) = (Position::START, store.hint());
+            let mut at = Position::START;
+            let mut hint = store.hint();
             while let Ok(page) = store.read(ReadLog::after(at)).await {
                 delivered.fetch_add(page.events.len() as u64, Ordering::Relaxed);
                 at = page.scanned;

@@ -56,7 +56,10 @@ impl Peer for CqrsEs {
             sequence bigint check (sequence >= 0) not null, event_type text not null, event_version text not null,
             payload json not null, metadata json not null, primary key (aggregate_type, aggregate_id, sequence))";
         database.run(tables).await?;
-        let pool = PgPoolOptions::new().max_connections(clients).connect(&database.url()).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(clients)
+            .connect(&database.url())
+            .await?;
         Ok(CqrsEs(PostgresEventRepository::new(pool)))
     }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use eventcore::postgres::{MaxConnections, PostgresConfig, PostgresEventStore};
 use eventcore_types::{
-    BatchSize, Event, EventFilter, EventPage, EventReader, EventStore, StreamId, StreamVersion, StreamWrites,
+    BatchSize, Event, EventFilter, EventPage, EventReader, EventStore, StreamId, StreamVersion,
+    StreamWrites,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,10 @@ impl Peer for EventCore {
 
     async fn open(database: &Database, clients: u32) -> Outcome<EventCore> {
         let clients = MaxConnections::new(NonZeroU32::new(clients).ok_or("no clients")?);
-        let config = PostgresConfig { max_connections: clients, ..PostgresConfig::default() };
+        let config = PostgresConfig {
+            max_connections: clients,
+            ..PostgresConfig::default()
+        };
         let store = PostgresEventStore::with_config(database.url(), config).await?;
         store.migrate().await;
         Ok(EventCore(Arc::new(store)))
@@ -61,10 +65,15 @@ impl Peer for EventCore {
         let store = Arc::clone(&self.0);
         tokio::spawn(async move {
             let mut page = EventPage::first(BatchSize::new(1_000));
-            while let Ok(events) = store.read_events::<Deposited>(EventFilter::all(), page.clone()).await {
+            while let Ok(events) = store
+                .read_events::<Deposited>(EventFilter::all(), page.clone())
+                .await
+            {
                 delivered.fetch_add(events.len() as u64, Ordering::Relaxed);
                 match events.last() {
-                    Some((_, position)) => page = EventPage::after(*position, BatchSize::new(1_000)),
+                    Some((_, position)) => {
+                        page = EventPage::after(*position, BatchSize::new(1_000))
+                    }
                     None => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
             }

@@ -21,7 +21,10 @@ pub enum Account {
 static DELIVERED: AtomicU64 = AtomicU64::new(0);
 
 #[evento::subscription]
-async fn count<E: Executor>(_context: &Context<'_, E>, _event: Event<Deposited>) -> anyhow::Result<()> {
+async fn count<E: Executor>(
+    _context: &Context<'_, E>,
+    _event: Event<Deposited>,
+) -> anyhow::Result<()> {
     DELIVERED.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
@@ -33,7 +36,10 @@ impl Peer for Evento {
     const TABLE: &'static str = "event";
 
     async fn open(database: &Database, clients: u32) -> Outcome<Evento> {
-        let pool = PgPoolOptions::new().max_connections(clients).connect(&database.url()).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(clients)
+            .connect(&database.url())
+            .await?;
         let mut connection = pool.acquire().await?;
         let migrator = evento::sql_migrator::new::<annals_postgres::sqlx::Postgres>()?;
         migrator.run(&mut *connection, &Plan::apply_all()).await?;
@@ -46,13 +52,20 @@ impl Peer for Evento {
     }
 
     async fn append(&self, stream: &str, version: u64, cents: i64) -> Outcome<()> {
-        evento::append(stream).original_version(version as u16).event(&Deposited { cents }).commit(&self.0).await?;
+        evento::append(stream)
+            .original_version(version as u16)
+            .event(&Deposited { cents })
+            .commit(&self.0)
+            .await?;
         Ok(())
     }
 
     async fn follow(&self, delivered: Arc<AtomicU64>) -> Outcome<bool> {
         DELIVERED.store(0, Ordering::Relaxed);
-        let subscription = SubscriptionBuilder::new("count").handler(count()).start(&self.0).await;
+        let subscription = SubscriptionBuilder::new("count")
+            .handler(count())
+            .start(&self.0)
+            .await;
         let subscription = subscription.map_err(|error| error.to_string())?;
         tokio::spawn(async move {
             let mut look = tokio::time::interval(std::time::Duration::from_millis(20));

@@ -45,7 +45,12 @@ pub(crate) trait Peer: Send + Sync + Sized + 'static {
     fn is_paused() -> String;
 
     /// Appends an event to a stream that has had `version` events.
-    fn append(&self, stream: &str, version: u64, cents: i64) -> impl Future<Output = Outcome<()>> + Send;
+    fn append(
+        &self,
+        stream: &str,
+        version: u64,
+        cents: i64,
+    ) -> impl Future<Output = Outcome<()>> + Send;
 
     /// Counts what its tail delivers, from the beginning on; false when it has none.
     fn follow(&self, delivered: Arc<AtomicU64>) -> impl Future<Output = Outcome<bool>> + Send;
@@ -58,7 +63,11 @@ async fn main() -> Outcome<()> {
         && argument == processes::ARGUMENT
     {
         let database = Database::named(database)?;
-        let share = processes::Share { first: first.parse()?, tasks: tasks.parse()?, events: events.parse()? };
+        let share = processes::Share {
+            first: first.parse()?,
+            tasks: tasks.parse()?,
+            events: events.parse()?,
+        };
         return match name.as_str() {
             annals::Annals::NAME => share.append::<annals::Annals>(&database).await,
             cqrs_es::CqrsEs::NAME => share.append::<cqrs_es::CqrsEs>(&database).await,
@@ -69,7 +78,10 @@ async fn main() -> Outcome<()> {
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let (less, rounds) = if quick { (10, 1) } else { (1, ROUNDS) };
     let rounds = match arguments.iter().position(|argument| argument == "--rounds") {
-        Some(at) => arguments.get(at + 1).ok_or("`--rounds` needs a number")?.parse()?,
+        Some(at) => arguments
+            .get(at + 1)
+            .ok_or("`--rounds` needs a number")?
+            .parse()?,
         None => rounds,
     };
     let head = "annals | cqrs-es | evento | eventcore | cqrs-es / annals | evento / annals | eventcore / annals |";
@@ -83,7 +95,9 @@ async fn main() -> Outcome<()> {
         })
         .await?;
     }
-    println!("\n| processes of {TASKS} tasks in all | {head}\n|---|---:|---:|---:|---:|---:|---:|---:|");
+    println!(
+        "\n| processes of {TASKS} tasks in all | {head}\n|---|---:|---:|---:|---:|---:|---:|---:|"
+    );
     for (processes, events) in [(1, 20_000), (4, 20_000), (16, 20_000)] {
         compare(&processes.to_string(), rounds, async |of| match of {
             0 => processes::rate::<annals::Annals>(processes, TASKS, events / less).await,
@@ -102,7 +116,11 @@ async fn main() -> Outcome<()> {
 }
 
 /// Prints a line: the middle of the rounds of each store, and how many times as fast Annals is.
-async fn compare(name: &str, rounds: usize, rate: impl AsyncFn(usize) -> Outcome<f64>) -> Outcome<()> {
+async fn compare(
+    name: &str,
+    rounds: usize,
+    rate: impl AsyncFn(usize) -> Outcome<f64>,
+) -> Outcome<()> {
     let mut rates = [const { Vec::new() }; 4];
     for _ in 0..rounds {
         for (of, rates) in rates.iter_mut().enumerate() {
@@ -114,7 +132,9 @@ async fn compare(name: &str, rounds: usize, rate: impl AsyncFn(usize) -> Outcome
         rates[rates.len() / 2]
     });
     let figures = others.map(|other| format!("{other:.0}")).join(" | ");
-    let ratios = others.map(|other| format!("1 / {:.1}", ours / other)).join(" | ");
+    let ratios = others
+        .map(|other| format!("1 / {:.1}", ours / other))
+        .join(" | ");
     println!("| {name} | {ours:.0} | {figures} | {ratios} |");
     Ok(())
 }
@@ -133,10 +153,19 @@ async fn rate<P: Peer>(tasks: usize, events: usize) -> Outcome<f64> {
 }
 
 /// Appends from tasks with a stream each, behind these versions.
-async fn write_all<P: Peer>(peer: &Arc<P>, first: usize, tasks: usize, versions: Range<usize>) -> Outcome<()> {
+async fn write_all<P: Peer>(
+    peer: &Arc<P>,
+    first: usize,
+    tasks: usize,
+    versions: Range<usize>,
+) -> Outcome<()> {
     let mut writers = JoinSet::new();
     for task in first..first + tasks {
-        writers.spawn(write(Arc::clone(peer), format!("account-{task}"), versions.clone()));
+        writers.spawn(write(
+            Arc::clone(peer),
+            format!("account-{task}"),
+            versions.clone(),
+        ));
     }
     while let Some(written) = writers.join_next().await {
         written??;
@@ -180,7 +209,9 @@ async fn loss<P: Peer>() -> Outcome<()> {
     }
     let committed = database.count(P::TABLE).await?;
     // Enough for every reader to come to the end, if it ever does.
-    let (mut look, mut quiet, mut before) = (tokio::time::interval(Duration::from_millis(500)), 0, 0);
+    let mut look = tokio::time::interval(Duration::from_millis(500));
+    let mut quiet = 0;
+    let mut before = 0;
     while quiet < 10 && delivered.load(Ordering::Relaxed) < committed {
         look.tick().await;
         let now = delivered.load(Ordering::Relaxed);
@@ -188,7 +219,11 @@ async fn loss<P: Peer>() -> Outcome<()> {
         before = now;
     }
     let delivered = delivered.load(Ordering::Relaxed);
-    println!("| {} | {committed} | {delivered} | {} |", P::NAME, committed.saturating_sub(delivered));
+    println!(
+        "| {} | {committed} | {delivered} | {} |",
+        P::NAME,
+        committed.saturating_sub(delivered)
+    );
     drop(peer);
     database.drop().await
 }

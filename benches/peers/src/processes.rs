@@ -38,7 +38,8 @@ pub(crate) async fn rate<P: Peer>(processes: usize, tasks: usize, events: usize)
     let database = Database::make(P::NAME).await?;
     // Makes the tables, once for all.
     drop(P::open(&database, 1).await?);
-    let (tasks, events) = (tasks / processes, events / tasks);
+    let events = events / tasks;
+    let tasks = tasks / processes;
     let mut started = Vec::new();
     for process in 0..processes {
         let mut child = Command::new(std::env::current_exe()?)
@@ -56,7 +57,11 @@ pub(crate) async fn rate<P: Peer>(processes: usize, tasks: usize, events: usize)
     }
     let began = Instant::now();
     for (child, _) in &mut started {
-        child.stdin.take().ok_or("a process without input")?.write_all(b"go\n")?;
+        child
+            .stdin
+            .take()
+            .ok_or("a process without input")?
+            .write_all(b"go\n")?;
     }
     for (child, said) in &mut started {
         said.read_line(&mut line)?;

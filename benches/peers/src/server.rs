@@ -17,15 +17,21 @@ impl Database {
     pub(crate) async fn make(peer: &str) -> Outcome<Database> {
         let database = Database::named(&format!("peers_{peer}_{}", std::process::id()))?;
         database.drop().await?;
-        database.ask_admin(&format!("create database {}", database.name)).await?;
+        database
+            .ask_admin(&format!("create database {}", database.name))
+            .await?;
         Ok(database)
     }
 
     /// The one that another process made.
     pub(crate) fn named(name: &str) -> Outcome<Database> {
-        let admin = std::env::var("ANNALS_TEST_POSTGRES")
-            .map_err(|_| "name a server in ANNALS_TEST_POSTGRES; `cargo xtask postgres up` starts one")?;
-        Ok(Database { admin, name: name.to_owned() })
+        let admin = std::env::var("ANNALS_TEST_POSTGRES").map_err(
+            |_| "name a server in ANNALS_TEST_POSTGRES; `cargo xtask postgres up` starts one",
+        )?;
+        Ok(Database {
+            admin,
+            name: name.to_owned(),
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -35,20 +41,27 @@ impl Database {
     pub(crate) fn url(&self) -> String {
         let (base, settings) = self.admin.split_once('?').unwrap_or((&self.admin, ""));
         let (server, _) = base.rsplit_once('/').unwrap_or((base, ""));
-        format!("{server}/{}{}{settings}", self.name, if settings.is_empty() { "" } else { "?" })
+        format!(
+            "{server}/{}{}{settings}",
+            self.name,
+            if settings.is_empty() { "" } else { "?" }
+        )
     }
 
     /// A statement, or several.
     pub(crate) async fn run(&self, sql: &str) -> Outcome<()> {
         let mut connection = PgConnection::connect(&self.url()).await?;
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut connection)
+            .await?;
         Ok(())
     }
 
     /// How many rows the table has.
     pub(crate) async fn count(&self, table: &str) -> Outcome<u64> {
         let mut connection = PgConnection::connect(&self.url()).await?;
-        let count = sqlx::query_scalar::<_, i64>(AssertSqlSafe(format!("select count(*) from {table}")));
+        let count =
+            sqlx::query_scalar::<_, i64>(AssertSqlSafe(format!("select count(*) from {table}")));
         Ok(count.fetch_one(&mut connection).await?.cast_unsigned())
     }
 
@@ -64,13 +77,19 @@ impl Database {
     }
 
     pub(crate) async fn drop(&self) -> Outcome<()> {
-        self.ask_admin(&format!("drop database if exists {} with (force)", self.name)).await?;
+        self.ask_admin(&format!(
+            "drop database if exists {} with (force)",
+            self.name
+        ))
+        .await?;
         self.ask_admin("checkpoint").await
     }
 
     async fn ask_admin(&self, sql: &str) -> Outcome<()> {
         let mut connection = PgConnection::connect(&self.admin).await?;
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut connection)
+            .await?;
         Ok(())
     }
 }

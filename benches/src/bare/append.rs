@@ -29,14 +29,25 @@ impl Bare {
     pub fn append(&self, batches: Vec<(StreamId, Vec<NewEvent>)>) -> Outcome<Rate> {
         let count = batches.iter().map(|(_, events)| events.len()).sum();
         let ready = |events: Vec<NewEvent>| -> Vec<Ready> {
-            events.into_iter().map(|event| (event.digest(), event)).map(|(digest, event)| (event, digest)).collect()
+            events
+                .into_iter()
+                .map(|event| (event.digest(), event))
+                .map(|(digest, event)| (event, digest))
+                .collect()
         };
-        let batches: Vec<_> = batches.into_iter().map(|(stream, events)| (stream, ready(events))).collect();
+        let batches: Vec<_> = batches
+            .into_iter()
+            .map(|(stream, events)| (stream, ready(events)))
+            .collect();
         let mut known = Known::default();
         let watch = Watch::start();
-        let mut insert = self.connection.prepare_cached(include_str!("../sql/insert_event.sql"))?;
+        let mut insert = self
+            .connection
+            .prepare_cached(include_str!("../sql/insert_event.sql"))?;
         for (stream, events) in &batches {
-            self.connection.prepare_cached("begin immediate")?.execute([])?;
+            self.connection
+                .prepare_cached("begin immediate")?
+                .execute([])?;
             self.insert(&mut insert, &mut known, stream, events)?;
             self.connection.prepare_cached("commit")?.execute([])?;
         }
@@ -53,17 +64,26 @@ impl Bare {
     ) -> Outcome<()> {
         let count = events.len() as i64;
         if !known.streams.contains_key(stream) {
-            let mut insert = self.connection.prepare_cached(include_str!("../sql/insert_stream.sql"))?;
-            known.streams.insert(stream.clone(), (insert.insert([stream.as_str()])?, 0));
+            let mut insert = self
+                .connection
+                .prepare_cached(include_str!("../sql/insert_stream.sql"))?;
+            known
+                .streams
+                .insert(stream.clone(), (insert.insert([stream.as_str()])?, 0));
         }
-        let (key, version) = known.streams.get_mut(stream).ok_or("a stream without a key")?;
+        let (key, version) = known
+            .streams
+            .get_mut(stream)
+            .ok_or("a stream without a key")?;
         for (index, (event, digest)) in (0_i64..).zip(events) {
             known.position += 1;
             *version += 1;
             let kind = match known.kinds.get(&*event.event_type) {
                 Some(kind) => *kind,
                 None => {
-                    let mut insert = self.connection.prepare_cached(include_str!("../sql/insert_kind.sql"))?;
+                    let mut insert = self
+                        .connection
+                        .prepare_cached(include_str!("../sql/insert_kind.sql"))?;
                     let kind = insert.insert([&*event.event_type])?;
                     known.kinds.insert(event.event_type.to_string(), kind);
                     kind
@@ -83,7 +103,10 @@ impl Bare {
                 digest.0,
                 None::<&str>,
                 // Nothing, or as many bytes as Annals writes for a correlation.
-                event.metadata.correlation.map(|id| [&[1][..], id.as_bytes()].concat()),
+                event
+                    .metadata
+                    .correlation
+                    .map(|id| [&[1][..], id.as_bytes()].concat()),
                 &*event.payload,
             ])?;
         }

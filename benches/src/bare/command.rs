@@ -18,18 +18,29 @@ impl Bare {
     ///
     /// Those of SQLite and serde_json.
     pub fn deposits(&self, deposits: &Deposits, cached: usize) -> Outcome<Rate> {
-        let shares: Vec<_> = (0..deposits.tasks).map(|task| deposits.share(task)).collect();
+        let shares: Vec<_> = (0..deposits.tasks)
+            .map(|task| deposits.share(task))
+            .collect();
         let count = shares.iter().map(Vec::len).sum();
         let kinds = self.kinds()?;
         let mut states: HashMap<usize, Account> = HashMap::new();
         let watch = Watch::start();
-        let mut known = Known { kinds: self.kind_keys()?, ..Known::default() };
-        let mut head = self.connection.prepare_cached(include_str!("../sql/head.sql"))?;
+        let mut known = Known {
+            kinds: self.kind_keys()?,
+            ..Known::default()
+        };
+        let mut head = self
+            .connection
+            .prepare_cached(include_str!("../sql/head.sql"))?;
         known.position = head.query_row([], |row| row.get(0))?;
-        let mut insert = self.connection.prepare_cached(include_str!("../sql/insert_event.sql"))?;
+        let mut insert = self
+            .connection
+            .prepare_cached(include_str!("../sql/insert_event.sql"))?;
         for (number, cents) in shares.into_iter().flatten() {
             let stream = account::stream(number)?;
-            self.connection.prepare_cached("begin immediate")?.execute([])?;
+            self.connection
+                .prepare_cached("begin immediate")?
+                .execute([])?;
             let mut account = match states.remove(&number) {
                 Some(account) => account,
                 None => match self.stream_key(&stream)? {

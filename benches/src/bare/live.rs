@@ -29,16 +29,27 @@ impl Bare {
     /// Those of SQLite and serde_json.
     #[allow(clippy::disallowed_methods, reason = "the rate is part of the work")]
     pub fn live(self, live: &Live) -> Outcome<Latencies> {
-        let shares = (0..live.tasks).map(|task| live.share(task)).collect::<Outcome<Vec<_>>>()?;
-        let desk = Mutex::new(Desk { bare: self, known: Known::default(), rows: HashMap::new() });
-        let (laps, start) = (Laps::start(), Instant::now());
+        let shares = (0..live.tasks)
+            .map(|task| live.share(task))
+            .collect::<Outcome<Vec<_>>>()?;
+        let desk = Mutex::new(Desk {
+            bare: self,
+            known: Known::default(),
+            rows: HashMap::new(),
+        });
+        let laps = Laps::start();
+        let start = Instant::now();
         let work = |(task, share): (usize, Vec<Ready>)| -> Outcome<Vec<Duration>> {
             let mut each = Vec::with_capacity(share.len());
             for (index, ready) in share.into_iter().enumerate() {
-                std::thread::sleep((start + live.due(task, index)).saturating_duration_since(Instant::now()));
+                std::thread::sleep(
+                    (start + live.due(task, index)).saturating_duration_since(Instant::now()),
+                );
                 let digest = ready.new.digest();
                 let began = Instant::now();
-                desk.lock().map_err(|_| "a thread panicked")?.write_and_see(ready, digest)?;
+                desk.lock()
+                    .map_err(|_| "a thread panicked")?
+                    .write_and_see(ready, digest)?;
                 each.push(began.elapsed());
             }
             Ok(each)
@@ -67,21 +78,39 @@ impl Bare {
 impl Desk {
     fn write_and_see(&mut self, ready: Ready, digest: Digest) -> Outcome<()> {
         let Desk { bare, known, rows } = self;
-        let Ready { number, stream, event, new, events } = ready;
+        let Ready {
+            number,
+            stream,
+            event,
+            new,
+            events,
+        } = ready;
         let key = number.to_string();
-        bare.connection.prepare_cached("begin immediate")?.execute([])?;
+        bare.connection
+            .prepare_cached("begin immediate")?
+            .execute([])?;
         {
-            let mut insert = bare.connection.prepare_cached(include_str!("../sql/insert_event.sql"))?;
+            let mut insert = bare
+                .connection
+                .prepare_cached(include_str!("../sql/insert_event.sql"))?;
             bare.insert(&mut insert, known, &stream, &[(new, digest)])?;
             let row = rows.entry(number).or_default();
             fold(&mut row.cents, &mut row.events, &event);
-            let mut upsert = bare.connection.prepare_cached(include_str!("../sql/upsert_row.sql"))?;
+            let mut upsert = bare
+                .connection
+                .prepare_cached(include_str!("../sql/upsert_row.sql"))?;
             upsert.execute(params![key, serde_json::to_vec(row)?])?;
         }
         bare.connection.prepare_cached("commit")?.execute([])?;
-        let mut select = bare.connection.prepare_cached(include_str!("../sql/row.sql"))?;
+        let mut select = bare
+            .connection
+            .prepare_cached(include_str!("../sql/row.sql"))?;
         let value = select.query_row([key], |row| row.get::<_, Vec<u8>>(0))?;
         let row: Balance = serde_json::from_slice(&value)?;
-        if row.events == events { Ok(()) } else { Err(format!("the row of account {number} is {row:?}").into()) }
+        if row.events == events {
+            Ok(())
+        } else {
+            Err(format!("the row of account {number} is {row:?}").into())
+        }
     }
 }

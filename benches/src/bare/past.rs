@@ -16,17 +16,27 @@ impl Bare {
     ///
     /// Those of SQLite and serde_json.
     pub fn ask(&self, questions: &Questions) -> Outcome<Answers> {
-        let (mut laps, mut answers) = (Laps::start(), Answers::default());
+        let mut laps = Laps::start();
+        let mut answers = Answers::default();
         for (number, position) in questions.make() {
             let start = Instant::now();
-            let mut select = self.connection.prepare_cached(include_str!("../sql/version_at.sql"))?;
+            let mut select = self
+                .connection
+                .prepare_cached(include_str!("../sql/version_at.sql"))?;
             let value = select
-                .query_row((number.to_string(), position.get().cast_signed()), |row| row.get::<_, Vec<u8>>(0))
+                .query_row((number.to_string(), position.get().cast_signed()), |row| {
+                    row.get::<_, Vec<u8>>(0)
+                })
                 .optional()?;
-            let row = value.map(|value| serde_json::from_slice(&value)).transpose()?;
+            let row = value
+                .map(|value| serde_json::from_slice(&value))
+                .transpose()?;
             laps.took(start);
             answers.take(row.as_ref());
         }
-        Ok(Answers { latencies: laps.stop(), ..answers })
+        Ok(Answers {
+            latencies: laps.stop(),
+            ..answers
+        })
     }
 }

@@ -30,9 +30,15 @@ impl Content {
     /// The event of this kind that the payload holds.
     pub(crate) fn read(self, payload: &[u8]) -> Outcome<AccountEvent> {
         Ok(match self {
-            Content::Opened => AccountEvent::Opened { owner: serde_json::from_slice::<Owner>(payload)?.owner },
-            Content::Deposited => AccountEvent::Deposited { cents: serde_json::from_slice::<Cents>(payload)?.cents },
-            Content::Withdrawn => AccountEvent::Withdrawn { cents: serde_json::from_slice::<Cents>(payload)?.cents },
+            Content::Opened => AccountEvent::Opened {
+                owner: serde_json::from_slice::<Owner>(payload)?.owner,
+            },
+            Content::Deposited => AccountEvent::Deposited {
+                cents: serde_json::from_slice::<Cents>(payload)?.cents,
+            },
+            Content::Withdrawn => AccountEvent::Withdrawn {
+                cents: serde_json::from_slice::<Cents>(payload)?.cents,
+            },
             Content::Closed => AccountEvent::Closed,
             Content::Other => return Err("an event of another type".into()),
         })
@@ -67,7 +73,11 @@ pub(super) struct Read {
 pub(super) fn read(row: &Row<'_>, kinds: &Kinds) -> Outcome<Read> {
     let payload = row.get_ref(10)?.as_blob()?;
     let kind = usize::try_from(row.get::<_, i64>(3)?)?;
-    let event = kinds.get(kind).copied().unwrap_or(Content::Other).read(payload)?;
+    let event = kinds
+        .get(kind)
+        .copied()
+        .unwrap_or(Content::Other)
+        .read(payload)?;
     Ok(Read {
         position: row.get(0)?,
         stream: row.get(1)?,
@@ -106,8 +116,12 @@ impl Bare {
     }
 
     pub(super) fn stream_key(&self, stream: &StreamId) -> Outcome<Option<i64>> {
-        let mut key = self.connection.prepare_cached(include_str!("../sql/stream_key.sql"))?;
-        Ok(key.query_row([stream.as_str()], |row| row.get(0)).optional()?)
+        let mut key = self
+            .connection
+            .prepare_cached(include_str!("../sql/stream_key.sql"))?;
+        Ok(key
+            .query_row([stream.as_str()], |row| row.get(0))
+            .optional()?)
     }
 
     /// The whole log in one cursor; nothing is kept of an event but its sum.
@@ -118,14 +132,20 @@ impl Bare {
     pub fn replay(&self) -> Outcome<Replayed> {
         let watch = Watch::start();
         let kinds = self.kinds()?;
-        let (mut count, mut sum) = (0, 0);
-        let mut statement = self.connection.prepare_cached(include_str!("../sql/log.sql"))?;
+        let mut count = 0;
+        let mut sum = 0;
+        let mut statement = self
+            .connection
+            .prepare_cached(include_str!("../sql/log.sql"))?;
         let mut rows = statement.query([1, i64::MAX])?;
         while let Some(row) = rows.next()? {
             sum += cents(&read(row, &kinds)?.event);
             count += 1;
         }
-        Ok(Replayed { rate: watch.stop(count), cents: sum })
+        Ok(Replayed {
+            rate: watch.stop(count),
+            cents: sum,
+        })
     }
 
     /// Folds one stream again and again, from its newest snapshot or from its beginning.
@@ -142,9 +162,12 @@ impl Bare {
             let key = self.stream_key(&stream)?.ok_or("the stream is missing")?;
             let (version, _) = match with_snapshot {
                 true => {
-                    let mut snapshot = self.connection.prepare_cached(include_str!("../sql/snapshot.sql"))?;
-                    let (version, payload) =
-                        snapshot.query_row([key], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+                    let mut snapshot = self
+                        .connection
+                        .prepare_cached(include_str!("../sql/snapshot.sql"))?;
+                    let (version, payload) = snapshot.query_row([key], |row| {
+                        Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+                    })?;
                     self.fold(key, version, serde_json::from_slice(&payload)?, &kinds)?
                 }
                 false => self.fold(key, 0, Account::default(), &kinds)?,
@@ -167,7 +190,9 @@ impl Bare {
     ) -> Outcome<(i64, Account)> {
         use annals::Aggregate;
 
-        let mut statement = self.connection.prepare_cached(include_str!("../sql/stream.sql"))?;
+        let mut statement = self
+            .connection
+            .prepare_cached(include_str!("../sql/stream.sql"))?;
         let mut rows = statement.query([key, version + 1])?;
         while let Some(row) = rows.next()? {
             let read = read(row, kinds)?;

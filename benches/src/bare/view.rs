@@ -38,8 +38,12 @@ impl Bare {
     pub fn rebuild(&self, views: &mut Bare, with_history: bool) -> Outcome<Rate> {
         let watch = Watch::start();
         let kinds = self.kinds()?;
-        let mut names = self.connection.prepare(include_str!("../sql/streams.sql"))?;
-        let names = names.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+        let mut names = self
+            .connection
+            .prepare(include_str!("../sql/streams.sql"))?;
+        let names = names.query_map([], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+        })?;
         let names: HashMap<_, _> = names.collect::<Result<_, _>>()?;
         let mut rows: HashMap<i64, Balance> = HashMap::new();
         let mut batch = Batch::default();
@@ -52,8 +56,15 @@ impl Bare {
             fold(&mut balance.cents, &mut balance.events, &event.event);
             batch.changed.insert(event.stream);
             if with_history {
-                let (stream, position, recorded_at) = (event.stream, event.position, event.recorded_at);
-                batch.past.push(Version { stream, position, recorded_at, value: serde_json::to_vec(balance)? });
+                let stream = event.stream;
+                let position = event.position;
+                let recorded_at = event.recorded_at;
+                batch.past.push(Version {
+                    stream,
+                    position,
+                    recorded_at,
+                    value: serde_json::to_vec(balance)?,
+                });
             }
             count += 1;
             if count % BATCH_EVENTS == 0 {
@@ -64,17 +75,40 @@ impl Bare {
         Ok(watch.stop(count))
     }
 
-    fn write(&mut self, rows: &HashMap<i64, Balance>, names: &HashMap<i64, String>, batch: &mut Batch) -> Outcome<()> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    fn write(
+        &mut self,
+        rows: &HashMap<i64, Balance>,
+        names: &HashMap<i64, String>,
+        batch: &mut Batch,
+    ) -> Outcome<()> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let id = |stream: i64| names.get(&stream).and_then(|name| name.split_once('-')).map_or("", |(_, id)| id);
-            let mut insert = transaction.prepare_cached(include_str!("../sql/insert_version.sql"))?;
-            for Version { stream, position, recorded_at, value } in batch.past.drain(..) {
+            let id = |stream: i64| {
+                names
+                    .get(&stream)
+                    .and_then(|name| name.split_once('-'))
+                    .map_or("", |(_, id)| id)
+            };
+            let mut insert =
+                transaction.prepare_cached(include_str!("../sql/insert_version.sql"))?;
+            for Version {
+                stream,
+                position,
+                recorded_at,
+                value,
+            } in batch.past.drain(..)
+            {
                 insert.execute(params![id(stream), position, recorded_at, value])?;
             }
             let mut upsert = transaction.prepare_cached(include_str!("../sql/upsert_row.sql"))?;
             // In the order of the keys, as the table is.
-            let mut keys: Vec<_> = batch.changed.drain().map(|stream| (id(stream), stream)).collect();
+            let mut keys: Vec<_> = batch
+                .changed
+                .drain()
+                .map(|stream| (id(stream), stream))
+                .collect();
             keys.sort_unstable();
             for (key, stream) in keys {
                 upsert.execute(params![key, serde_json::to_vec(&rows[&stream])?])?;

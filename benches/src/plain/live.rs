@@ -29,10 +29,20 @@ struct Desk {
 pub async fn live(schema: &Schema, live: &Live) -> Outcome<Latencies> {
     let mut desks = Vec::new();
     for task in 0..live.tasks {
-        let (schema, connection) = (schema.clone(), schema.connection().await?);
-        desks.push((task, live.share(task)?, Desk { schema, connection, rows: HashMap::new() }));
+        let schema = schema.clone();
+        let connection = schema.connection().await?;
+        desks.push((
+            task,
+            live.share(task)?,
+            Desk {
+                schema,
+                connection,
+                rows: HashMap::new(),
+            },
+        ));
     }
-    let (laps, start) = (Laps::start(), Instant::now());
+    let laps = Laps::start();
+    let start = Instant::now();
     let mut tasks = JoinSet::new();
     for (task, share, mut desk) in desks {
         let live = *live;
@@ -54,10 +64,22 @@ pub async fn live(schema: &Schema, live: &Live) -> Outcome<Latencies> {
 
 impl Desk {
     async fn write_and_see(&mut self, ready: Ready) -> Outcome<Duration> {
-        let Desk { schema, connection, rows } = self;
-        let Ready { number, event, new, events, .. } = ready;
-        let (key, digest) = (number.to_string().into_bytes(), new.digest());
-        let (stream, version) = (i64::try_from(number)?, events.cast_signed());
+        let Desk {
+            schema,
+            connection,
+            rows,
+        } = self;
+        let Ready {
+            number,
+            event,
+            new,
+            events,
+            ..
+        } = ready;
+        let key = number.to_string().into_bytes();
+        let digest = new.digest();
+        let stream = i64::try_from(number)?;
+        let version = events.cast_signed();
         let began = Instant::now();
         let mut transaction = connection.begin().await?;
         insert(&mut transaction, schema, stream, version, &new, digest).await?;
@@ -69,7 +91,8 @@ impl Desk {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        let select = sqlx::query_scalar(schema.sql(include_str!("../sql/plain_row.sql"))).bind(&key);
+        let select =
+            sqlx::query_scalar(schema.sql(include_str!("../sql/plain_row.sql"))).bind(&key);
         let value: Vec<u8> = select.fetch_one(connection).await?;
         let row: Balance = serde_json::from_slice(&value)?;
         match row.events == events {

@@ -42,14 +42,27 @@ struct Past {
 /// Those of the server and serde_json.
 pub async fn rebuild(log: &Schema, views: &Schema, with_history: bool) -> Outcome<Rate> {
     let mut connection = log.connection().await?;
-    let (schema, written) = (views, views.connection().await?);
+    let schema = views;
+    let written = views.connection().await?;
     let watch = Watch::start();
-    let names = sqlx::query_as(log.sql(include_str!("../sql/plain_streams.sql"))).fetch_all(&mut connection).await?;
+    let names = sqlx::query_as(log.sql(include_str!("../sql/plain_streams.sql")))
+        .fetch_all(&mut connection)
+        .await?;
     let names = names.into_iter().collect();
-    let (rows, changed, past) = (HashMap::new(), HashSet::new(), Past::default());
-    let mut table = Table { schema, connection: written, names, rows, changed, past };
+    let rows = HashMap::new();
+    let changed = HashSet::new();
+    let past = Past::default();
+    let mut table = Table {
+        schema,
+        connection: written,
+        names,
+        rows,
+        changed,
+        past,
+    };
     let mut count = 0;
-    let mut events = sqlx::query(log.sql(include_str!("../sql/plain_log.sql"))).fetch(&mut connection);
+    let mut events =
+        sqlx::query(log.sql(include_str!("../sql/plain_log.sql"))).fetch(&mut connection);
     while let Some(row) = events.try_next().await? {
         table.fold(&Read::of(&row)?, with_history)?;
         count += 1;
@@ -76,27 +89,43 @@ impl Table<'_> {
     }
 
     fn key(&self, stream: i64) -> &str {
-        self.names.get(&stream).and_then(|name| name.split_once('-')).map_or("", |(_, id)| id)
+        self.names
+            .get(&stream)
+            .and_then(|name| name.split_once('-'))
+            .map_or("", |(_, id)| id)
     }
 
     async fn write(&mut self) -> Outcome<()> {
         let mut changed: Vec<i64> = self.changed.drain().collect();
         // In the order of the keys, as the index is.
         changed.sort_unstable_by(|one, other| self.key(*one).cmp(self.key(*other)));
-        let keys: Vec<&[u8]> = changed.iter().map(|stream| self.key(*stream).as_bytes()).collect();
-        let values = changed.iter().map(|stream| serde_json::to_vec(&self.rows[stream]));
-        let upsert = sqlx::query(self.schema.sql(include_str!("../sql/plain_upsert_rows.sql")));
-        let upsert = upsert.bind(keys).bind(values.collect::<Result<Vec<_>, _>>()?);
+        let keys: Vec<&[u8]> = changed
+            .iter()
+            .map(|stream| self.key(*stream).as_bytes())
+            .collect();
+        let values = changed
+            .iter()
+            .map(|stream| serde_json::to_vec(&self.rows[stream]));
+        let upsert = sqlx::query(
+            self.schema
+                .sql(include_str!("../sql/plain_upsert_rows.sql")),
+        );
+        let upsert = upsert
+            .bind(keys)
+            .bind(values.collect::<Result<Vec<_>, _>>()?);
         let past = std::mem::take(&mut self.past);
         let mut transaction = self.connection.begin().await?;
         if !past.keys.is_empty() {
-            sqlx::query(self.schema.sql(include_str!("../sql/plain_insert_versions.sql")))
-                .bind(past.keys)
-                .bind(past.positions)
-                .bind(past.recorded_at)
-                .bind(past.values)
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::query(
+                self.schema
+                    .sql(include_str!("../sql/plain_insert_versions.sql")),
+            )
+            .bind(past.keys)
+            .bind(past.positions)
+            .bind(past.recorded_at)
+            .bind(past.values)
+            .execute(&mut *transaction)
+            .await?;
         }
         upsert.execute(&mut *transaction).await?;
         Ok(transaction.commit().await?)

@@ -88,7 +88,9 @@ impl Backend for File {
     }
 
     async fn views(&self) -> Outcome<Arc<dyn ViewStore>> {
-        Ok(Arc::new(SqliteStore::open_with(Options::file(&self.0)).await?))
+        Ok(Arc::new(
+            SqliteStore::open_with(Options::file(&self.0)).await?,
+        ))
     }
 
     async fn fill(&self, fill: Fill) -> Outcome<()> {
@@ -100,7 +102,9 @@ impl Backend for File {
     }
 
     async fn rebuild_by_hand(&self, views: &File, with_history: bool) -> Outcome<Rate> {
-        Bare::open(&self.0).await?.rebuild(&mut Bare::open(&views.0).await?, with_history)
+        Bare::open(&self.0)
+            .await?
+            .rebuild(&mut Bare::open(&views.0).await?, with_history)
     }
 
     async fn ask_by_hand(&self, questions: &Questions) -> Outcome<Answers> {
@@ -128,7 +132,9 @@ impl Backend for Schema {
     }
 
     async fn views(&self) -> Outcome<Arc<dyn ViewStore>> {
-        Ok(Arc::new(PostgresStore::connect_with(self.options()?).await?))
+        Ok(Arc::new(
+            PostgresStore::connect_with(self.options()?).await?,
+        ))
     }
 
     async fn fill(&self, fill: Fill) -> Outcome<()> {

@@ -31,19 +31,27 @@ pub(super) fn rows(report: &mut Report, many: usize, few: usize) -> Outcome<()> 
         "",
         None,
     );
-    let what = format!("peak memory of a process that builds a view of 1,000 rows from {many} events");
+    let what =
+        format!("peak memory of a process that builds a view of 1,000 rows from {many} events");
     let of_rebuild = row("memory/rebuild/sqlite", &what, "MB", "", None);
     if !report.wants(&of_replay.name) && !report.wants(&of_rebuild.name) {
         return Ok(());
     }
-    let fill = |events| Fill { events, batch_events: 50, streams: 1_000 };
-    let (large, small) = (filled(report, fill(many))?, filled(report, fill(few))?);
-    let (large, small) = (file(large.path()), file(small.path()));
+    let fill = |events| Fill {
+        events,
+        batch_events: 50,
+        streams: 1_000,
+    };
+    let large = filled(report, fill(many))?;
+    let small = filled(report, fill(few))?;
+    let large = file(large.path());
+    let small = file(small.path());
     for (row, argument) in [(of_replay, REPLAY_PEAK), (of_rebuild, REBUILD_PEAK)] {
         if !report.wants(&row.name) {
             continue;
         }
-        let (of_many, of_few) = (measured(argument, &large, many)?, measured(argument, &small, few)?);
+        let of_many = measured(argument, &large, many)?;
+        let of_few = measured(argument, &small, few)?;
         let difference = of_many - of_few;
         report.state(
             row,
@@ -58,18 +66,30 @@ pub(super) fn rows(report: &mut Report, many: usize, few: usize) -> Outcome<()> 
 
 /// What a process of its own took, in megabytes.
 fn measured(argument: &str, path: &Path, events: usize) -> Outcome<f64> {
-    let answer = Command::new(std::env::current_exe()?).arg(argument).arg(path).arg(events.to_string()).output()?;
+    let answer = Command::new(std::env::current_exe()?)
+        .arg(argument)
+        .arg(path)
+        .arg(events.to_string())
+        .output()?;
     if !answer.status.success() {
         return Err(String::from_utf8_lossy(&answer.stderr).into_owned().into());
     }
-    Ok(String::from_utf8_lossy(&answer.stdout).trim().parse::<f64>()? / 1e6)
+    Ok(String::from_utf8_lossy(&answer.stdout)
+        .trim()
+        .parse::<f64>()?
+        / 1e6)
 }
 
 /// Replays a log of so many events and prints the most memory that took, in bytes.
 pub(crate) fn replay_peak(path: &str, events: &str) -> Outcome<()> {
     let events: u64 = events.parse()?;
-    let replayed = runtime()?
-        .block_on(async { replay::typed(&Annals::on(sqlite(Path::new(path)).await?), Position::new(events)).await })?;
+    let replayed = runtime()?.block_on(async {
+        replay::typed(
+            &Annals::on(sqlite(Path::new(path)).await?),
+            Position::new(events),
+        )
+        .await
+    })?;
     if replayed.rate.count as u64 != events {
         return Err(format!("replayed {} of {events} events", replayed.rate.count).into());
     }
@@ -78,7 +98,8 @@ pub(crate) fn replay_peak(path: &str, events: &str) -> Outcome<()> {
 
 /// Builds a view of a log of so many events, beside it, and prints the most memory that took, in bytes.
 pub(crate) fn rebuild_peak(path: &str, events: &str) -> Outcome<()> {
-    let (path, events) = (Path::new(path), events.parse()?);
+    let path = Path::new(path);
+    let events = events.parse()?;
     runtime()?.block_on(async {
         let views = SqliteStore::open_with(Options::file(path.with_file_name("views.db"))).await?;
         rebuild::<Balance>(&sqlite(path).await?, Arc::new(views), events, 1).await
@@ -91,6 +112,9 @@ fn runtime() -> Outcome<Runtime> {
 }
 
 fn print_peak() -> Outcome<()> {
-    println!("{}", machine::peak_memory_bytes().ok_or("this system does not tell how much memory was used")?);
+    println!(
+        "{}",
+        machine::peak_memory_bytes().ok_or("this system does not tell how much memory was used")?
+    );
     Ok(())
 }

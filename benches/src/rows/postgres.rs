@@ -51,24 +51,61 @@ fn singles(report: &mut Report, events: usize) -> Outcome<()> {
     // At most 1.3 times the latency is at least so much of the rate.
     let latency = Some(0.77);
     for (tasks, clients, beside, target) in [
-        (1, 1, "sqlx, an insert and its commit for each event, 1 client", latency),
-        (8, 8, "sqlx, an insert and its commit for each event, 8 clients", None),
-        (32, CLIENTS, "sqlx, an insert and its commit for each event, 32 clients", None),
-        (256, CLIENTS, "sqlx, an insert and its commit for each event, 32 clients", Some(5.0)),
-        (256, CLIENTS_MANY, "sqlx, an insert and its commit for each event, 128 clients", None),
+        (
+            1,
+            1,
+            "sqlx, an insert and its commit for each event, 1 client",
+            latency,
+        ),
+        (
+            8,
+            8,
+            "sqlx, an insert and its commit for each event, 8 clients",
+            None,
+        ),
+        (
+            32,
+            CLIENTS,
+            "sqlx, an insert and its commit for each event, 32 clients",
+            None,
+        ),
+        (
+            256,
+            CLIENTS,
+            "sqlx, an insert and its commit for each event, 32 clients",
+            Some(5.0),
+        ),
+        (
+            256,
+            CLIENTS_MANY,
+            "sqlx, an insert and its commit for each event, 128 clients",
+            None,
+        ),
     ] {
         let many = if clients == CLIENTS_MANY { "-many" } else { "" };
-        let work = Singles { events: events * tasks.min(64) / 8, tasks };
-        let by_hand = Singles { events: events * clients.min(16) / 8, tasks: clients };
+        let work = Singles {
+            events: events * tasks.min(64) / 8,
+            tasks,
+        };
+        let by_hand = Singles {
+            events: events * clients.min(16) / 8,
+            tasks: clients,
+        };
         report.compare(
             row(
                 &format!("append/singles/{tasks}/postgres{many}"),
-                &format!("append with an expected version, durable, single events from {tasks} tasks"),
+                &format!(
+                    "append with an expected version, durable, single events from {tasks} tasks"
+                ),
                 "events/s",
                 beside,
                 target,
             ),
-            |runtime, _| measured(runtime, async |schema| work.run(&schema.store().await?, work.make()?).await),
+            |runtime, _| {
+                measured(runtime, async |schema| {
+                    work.run(&schema.store().await?, work.make()?).await
+                })
+            },
             |runtime, _| {
                 measured(runtime, async |schema| {
                     schema.make_plain().await?;
@@ -82,7 +119,12 @@ fn singles(report: &mut Report, events: usize) -> Outcome<()> {
 
 fn batches(report: &mut Report, events: usize) -> Outcome<()> {
     for tasks in [1, 4] {
-        let work = Batches { events, batch_events: 1_000, streams: 100, tasks };
+        let work = Batches {
+            events,
+            batch_events: 1_000,
+            streams: 100,
+            tasks,
+        };
         report.compare(
             row(
                 &format!("append/batches/{tasks}/postgres"),
@@ -91,7 +133,11 @@ fn batches(report: &mut Report, events: usize) -> Outcome<()> {
                 "sqlx, one statement of 1,000 rows for each batch, one connection",
                 None,
             ),
-            |runtime, _| measured(runtime, async |schema| work.run(&schema.store().await?, work.make()?).await),
+            |runtime, _| {
+                measured(runtime, async |schema| {
+                    work.run(&schema.store().await?, work.make()?).await
+                })
+            },
             |runtime, _| {
                 measured(runtime, async |schema| {
                     schema.make_plain().await?;
@@ -109,7 +155,9 @@ fn processes(report: &mut Report, events: usize) -> Outcome<()> {
         report.compare(
             row(
                 &format!("append/processes/{processes}/postgres"),
-                &format!("append, durable, single events from {TASKS} tasks in {processes} processes"),
+                &format!(
+                    "append, durable, single events from {TASKS} tasks in {processes} processes"
+                ),
                 "events/s",
                 "sqlx, an insert and its commit for each event, 32 clients in as many processes",
                 None,
@@ -132,7 +180,13 @@ fn processes(report: &mut Report, events: usize) -> Outcome<()> {
 }
 
 /// Starts processes that append, lets them begin at once, and measures until the last has done.
-fn together(how: &str, schema: &Schema, processes: usize, tasks: usize, events: usize) -> Outcome<Rate> {
+fn together(
+    how: &str,
+    schema: &Schema,
+    processes: usize,
+    tasks: usize,
+    events: usize,
+) -> Outcome<Rate> {
     let mut started: Vec<(Child, BufReader<ChildStdout>)> = Vec::new();
     for process in 0..processes {
         let mut child = Command::new(std::env::current_exe()?)
@@ -150,7 +204,11 @@ fn together(how: &str, schema: &Schema, processes: usize, tasks: usize, events: 
     }
     let watch = Watch::start();
     for (child, _) in &mut started {
-        child.stdin.take().ok_or("a process without input")?.write_all(b"go\n")?;
+        child
+            .stdin
+            .take()
+            .ok_or("a process without input")?
+            .write_all(b"go\n")?;
     }
     for (child, said) in &mut started {
         said.read_line(&mut line)?;
@@ -162,9 +220,19 @@ fn together(how: &str, schema: &Schema, processes: usize, tasks: usize, events: 
 }
 
 /// What such a process does: gets ready, says so, waits for the word, appends, says so.
-pub(crate) fn append_in_process(how: &str, schema: &str, process: &str, tasks: &str, events: &str) -> Outcome<()> {
-    let (process, tasks): (usize, usize) = (process.parse()?, tasks.parse()?);
-    let work = Singles { events: events.parse()?, tasks };
+pub(crate) fn append_in_process(
+    how: &str,
+    schema: &str,
+    process: &str,
+    tasks: &str,
+    events: &str,
+) -> Outcome<()> {
+    let process: usize = process.parse()?;
+    let tasks: usize = tasks.parse()?;
+    let work = Singles {
+        events: events.parse()?,
+        tasks,
+    };
     let first = process * tasks;
     let mut made = work.make()?;
     for (number, (stream, _)) in (first..).zip(&mut made) {
@@ -173,7 +241,11 @@ pub(crate) fn append_in_process(how: &str, schema: &str, process: &str, tasks: &
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let schema = Schema::named(schema)?;
-        let store = if how == "annals" { Some(schema.store().await?) } else { None };
+        let store = if how == "annals" {
+            Some(schema.store().await?)
+        } else {
+            None
+        };
         let mut word = String::new();
         println!("ready");
         std::io::stdin().read_line(&mut word)?;
@@ -193,11 +265,18 @@ fn replays(report: &mut Report, events: usize) -> Outcome<()> {
     }
     let schema = Schema::new()?;
     let wanted = report.runtime.block_on(async {
-        Fill { events, batch_events: 10, streams: events / 100 }.run(&schema.store().await?).await?;
+        Fill {
+            events,
+            batch_events: 10,
+            streams: events / 100,
+        }
+        .run(&schema.store().await?)
+        .await?;
         schema.make_plain_copy().await?;
         Outcome::Ok(plain::replay(&schema).await?.cents)
     })?;
-    let same = |replayed: Replayed| match replayed.cents == wanted && replayed.rate.count == events {
+    let same = |replayed: Replayed| match replayed.cents == wanted && replayed.rate.count == events
+    {
         true => Outcome::Ok(replayed.rate),
         false => Err("two replays of one log differ".into()),
     };
@@ -207,7 +286,11 @@ fn replays(report: &mut Report, events: usize) -> Outcome<()> {
                 name,
                 &format!(
                     "replay of {events} events {}",
-                    if is_typed { "to typed events" } else { "as pages, then `decode`" }
+                    if is_typed {
+                        "to typed events"
+                    } else {
+                        "as pages, then `decode`"
+                    }
                 ),
                 "events/s",
                 "sqlx and serde_json, one cursor",
@@ -216,7 +299,11 @@ fn replays(report: &mut Report, events: usize) -> Outcome<()> {
             |runtime, _| {
                 runtime.block_on(async {
                     let db = Annals::on(schema.store().await?);
-                    same(if is_typed { replay::typed(&db, Position::MAX).await? } else { replay::pages(&db).await? })
+                    same(if is_typed {
+                        replay::typed(&db, Position::MAX).await?
+                    } else {
+                        replay::pages(&db).await?
+                    })
                 })
             },
             |runtime, _| same(runtime.block_on(plain::replay(&schema))?),

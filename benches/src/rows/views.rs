@@ -20,8 +20,24 @@ pub(super) fn rows<B: Backend>(report: &mut Report, events: usize, quick: bool) 
     live::<B>(report, if quick { 10 } else { 1 })?;
     rebuilds::<B>(report, events)?;
     // Of each account an event now and then, and of few accounts very many, so that most moments lie inside a run.
-    as_of::<B>(report, "spread", Questions { count: 5_000, accounts: events / 10, events })?;
-    as_of::<B>(report, "dense", Questions { count: 5_000, accounts: 100, events })
+    as_of::<B>(
+        report,
+        "spread",
+        Questions {
+            count: 5_000,
+            accounts: events / 10,
+            events,
+        },
+    )?;
+    as_of::<B>(
+        report,
+        "dense",
+        Questions {
+            count: 5_000,
+            accounts: 100,
+            events,
+        },
+    )
 }
 
 fn row(
@@ -31,52 +47,107 @@ fn row(
     beside: impl Into<String>,
     target: Option<Target>,
 ) -> Row {
-    Row { name: name.into(), work: work.into(), unit, beside: beside.into(), target }
+    Row {
+        name: name.into(),
+        work: work.into(),
+        unit,
+        beside: beside.into(),
+        target,
+    }
 }
 
 /// From an append to the row that shows it.
 fn live<B: Backend>(report: &mut Report, less: usize) -> Outcome<()> {
     let works = [
-        ("200", Live { appends: 600 / less, tasks: 1, per_second: Some(200) }),
-        ("2000", Live { appends: 6_000 / less, tasks: 20, per_second: Some(2_000) }),
-        ("full", Live { appends: 12_800 / less, tasks: 64, per_second: None }),
+        (
+            "200",
+            Live {
+                appends: 600 / less,
+                tasks: 1,
+                per_second: Some(200),
+            },
+        ),
+        (
+            "2000",
+            Live {
+                appends: 6_000 / less,
+                tasks: 20,
+                per_second: Some(2_000),
+            },
+        ),
+        (
+            "full",
+            Live {
+                appends: 12_800 / less,
+                tasks: 64,
+                per_second: None,
+            },
+        ),
     ];
     for (name, work) in works {
         let how = match work.per_second {
             Some(per_second) => format!("{per_second} a second from {} tasks", work.tasks),
-            None => format!("from {} tasks, each as soon as it has seen its last", work.tasks),
+            None => format!(
+                "from {} tasks, each as soon as it has seen its last",
+                work.tasks
+            ),
         };
         report.compare_latencies(
             row(
                 format!("view/live/{name}/{}", B::NAME),
                 format!("a durable append until it is seen in a view, single events, {how}"),
                 "ms",
-                format!("{}, insert and upsert in one commit, then a select", B::DRIVER),
+                format!(
+                    "{}, insert and upsert in one commit, then a select",
+                    B::DRIVER
+                ),
                 work.per_second.map(|_| Target::Within(B::SEEN_WITHIN)),
             ),
-            |runtime, directory| measured(runtime, directory, async |it: &B| work.run(&it.store().await?).await),
-            |runtime, directory| measured(runtime, directory, async |it: &B| it.live_by_hand(&work).await),
+            |runtime, directory| {
+                measured(runtime, directory, async |it: &B| {
+                    work.run(&it.store().await?).await
+                })
+            },
+            |runtime, directory| {
+                measured(runtime, directory, async |it: &B| {
+                    it.live_by_hand(&work).await
+                })
+            },
         )?;
     }
     Ok(())
 }
 
 fn rebuilds<B: Backend>(report: &mut Report, events: usize) -> Outcome<()> {
-    let names = ["rebuild", "rebuild-history", "rebuild/slots-2", "rebuild/slots-4"];
+    let names = [
+        "rebuild",
+        "rebuild-history",
+        "rebuild/slots-2",
+        "rebuild/slots-4",
+    ];
     let names = names.map(|name| format!("view/{name}/{}", B::NAME));
     if !names.iter().any(|name| report.wants(name)) {
         return Ok(());
     }
-    let fill = Fill { events, batch_events: 1, streams: events / 10 };
+    let fill = Fill {
+        events,
+        batch_events: 1,
+        streams: events / 10,
+    };
     let kept = report.directory()?;
     let log = filled::<B>(report, kept.path(), fill)?;
     let by_hand = |with_history: bool| {
         let log = &log;
         move |runtime: &Runtime, directory: &Path| {
-            measured(runtime, directory, async |views: &B| log.rebuild_by_hand(views, with_history).await)
+            measured(runtime, directory, async |views: &B| {
+                log.rebuild_by_hand(views, with_history).await
+            })
         }
     };
-    let what = format!("a keyed view built from {events} events over {} keys", fill.streams);
+    let what = format!(
+        "a keyed view built from {events} events over {} keys",
+        fill.streams
+    );
     report.compare(
         row(
             &*names[0],
@@ -101,7 +172,13 @@ fn rebuilds<B: Backend>(report: &mut Report, events: usize) -> Outcome<()> {
     )?;
     for (name, slots) in names[2..].iter().zip([2, 4]) {
         report.compare(
-            row(&**name, format!("{what}, in {slots} slots"), "events/s", "the same in one slot", None),
+            row(
+                &**name,
+                format!("{what}, in {slots} slots"),
+                "events/s",
+                "the same in one slot",
+                None,
+            ),
             ours::<B, Balance>(&log, events, slots),
             ours::<B, Balance>(&log, events, 1),
         )?;
@@ -135,12 +212,28 @@ fn as_of<B: Backend>(report: &mut Report, name: &str, questions: Questions) -> O
     if !names.iter().any(|name| report.wants(name)) {
         return Ok(());
     }
-    let Questions { accounts, events, .. } = questions;
-    let (kept, of_ours, of_theirs) = (report.directory()?, report.directory()?, report.directory()?);
-    let log: B = filled(report, kept.path(), Fill { events, batch_events: 1, streams: accounts })?;
-    let (ours, theirs) = (B::new(of_ours.path())?, B::new(of_theirs.path())?);
+    let Questions {
+        accounts, events, ..
+    } = questions;
+    let kept = report.directory()?;
+    let of_ours = report.directory()?;
+    let of_theirs = report.directory()?;
+    let log: B = filled(
+        report,
+        kept.path(),
+        Fill {
+            events,
+            batch_events: 1,
+            streams: accounts,
+        },
+    )?;
+    let ours = B::new(of_ours.path())?;
+    let theirs = B::new(of_theirs.path())?;
     report.runtime.block_on(async {
-        past::program(&log.store().await?, ours.views().await?).await?.stop().await;
+        past::program(&log.store().await?, ours.views().await?)
+            .await?
+            .stop()
+            .await;
         log.rebuild_by_hand(&theirs, true).await
     })?;
     let ask = |runtime: &Runtime, questions: &Questions| {
@@ -151,25 +244,50 @@ fn as_of<B: Backend>(report: &mut Report, name: &str, questions: Questions) -> O
             answers
         })
     };
-    let what = format!("a row as of a random moment, {accounts} keys, history over {events} events");
-    let same =
-        |answers: Answers, wanted: &Answers| match (answers.cents, answers.events) == (wanted.cents, wanted.events) {
-            true => Ok(answers.latencies),
-            false => Err("two answers about one moment differ".into()),
-        };
+    let what =
+        format!("a row as of a random moment, {accounts} keys, history over {events} events");
+    let same = |answers: Answers, wanted: &Answers| match (answers.cents, answers.events)
+        == (wanted.cents, wanted.events)
+    {
+        true => Ok(answers.latencies),
+        false => Err("two answers about one moment differ".into()),
+    };
     let by_hand = report.runtime.block_on(theirs.ask_by_hand(&questions))?;
     report.compare_latencies(
-        row(&*names[0], &what, "ms", format!("{}, one select from a row of the past for each event", B::DRIVER), None),
+        row(
+            &*names[0],
+            &what,
+            "ms",
+            format!(
+                "{}, one select from a row of the past for each event",
+                B::DRIVER
+            ),
+            None,
+        ),
         |runtime, _| same(ask(runtime, &questions)?, &by_hand),
         |runtime, _| same(runtime.block_on(theirs.ask_by_hand(&questions))?, &by_hand),
     )?;
     // A replay takes thousands of times as long.
-    let few = Questions { count: 5, ..questions };
+    let few = Questions {
+        count: 5,
+        ..questions
+    };
     let by_hand = report.runtime.block_on(theirs.ask_by_hand(&few))?;
     report.compare_latencies(
-        row(&*names[1], &what, "ms", "a replay of the log to that moment", None),
+        row(
+            &*names[1],
+            &what,
+            "ms",
+            "a replay of the log to that moment",
+            None,
+        ),
         |runtime, _| same(ask(runtime, &few)?, &by_hand),
-        |runtime, _| same(runtime.block_on(async { few.replay(&Annals::on(log.store().await?)).await })?, &by_hand),
+        |runtime, _| {
+            same(
+                runtime.block_on(async { few.replay(&Annals::on(log.store().await?)).await })?,
+                &by_hand,
+            )
+        },
     )?;
     report.runtime.block_on(async {
         for each in [log, ours, theirs] {

@@ -26,7 +26,10 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new(capacity: usize) -> Cache {
-        Cache { capacity, slots: Mutex::new(LruCache::new(capacity)) }
+        Cache {
+            capacity,
+            slots: Mutex::new(LruCache::new(capacity)),
+        }
     }
 
     /// A cache of the same size with nothing in it.
@@ -38,13 +41,17 @@ impl Cache {
     /// each other a conflict.
     pub(crate) async fn turn(&self, key: TurnKey) -> Turn {
         if self.capacity == 0 {
-            return Turn { slot: Arc::new(TurnMutex::new(None)).lock_owned().await };
+            return Turn {
+                slot: Arc::new(TurnMutex::new(None)).lock_owned().await,
+            };
         }
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(slots.entry(key).or_insert_with(Arc::default))
         };
-        Turn { slot: slot.lock_owned().await }
+        Turn {
+            slot: slot.lock_owned().await,
+        }
     }
 
     /// Waits for several turns, one after another in an order that is the same for everybody, so that nobody waits in a circle.

@@ -32,8 +32,14 @@ impl<A: Aggregate> AggregateRef<A> {
     /// # Errors
     ///
     /// [`AppendError::Invalid`] when it has not come so far or does not exist.
-    pub async fn truncate_before(&self, version: impl Into<Version> + Send) -> Result<StreamState, AppendError> {
-        self.change(StreamChange::Truncate { before: version.into() }).await
+    pub async fn truncate_before(
+        &self,
+        version: impl Into<Version> + Send,
+    ) -> Result<StreamState, AppendError> {
+        self.change(StreamChange::Truncate {
+            before: version.into(),
+        })
+        .await
     }
 
     /// Appends a summary, and removes everything before it for good.
@@ -57,17 +63,28 @@ impl<A: Aggregate> AggregateRef<A> {
         &self,
         mut summarise: impl FnMut(&A) -> Result<A::Event, E> + Send,
     ) -> Result<Done, CommandError<E>> {
-        let done = self.update(|state| summarise(state).map(IntoEvents::<A::Event>::into_events)).await?;
-        let before = self.stream().ok().and_then(|stream| done.version_of(stream)).unwrap_or(Version::FIRST);
+        let done = self
+            .update(|state| summarise(state).map(IntoEvents::<A::Event>::into_events))
+            .await?;
+        let before = self
+            .stream()
+            .ok()
+            .and_then(|stream| done.version_of(stream))
+            .unwrap_or(Version::FIRST);
         match self.change(StreamChange::Archive { before }).await {
             Ok(_) => Ok(done),
             // Nothing is expected of the stream, so only a tombstone is a conflict, and that is final.
-            Err(error) => Err(final_error(error).unwrap_or(CommandError::Contended { attempts: 1 })),
+            Err(error) => {
+                Err(final_error(error).unwrap_or(CommandError::Contended { attempts: 1 }))
+            }
         }
     }
 
     async fn change(&self, change: StreamChange) -> Result<StreamState, AppendError> {
         let stream = self.stream()?;
-        self.db().store().change_stream(stream, Expected::Any, change).await
+        self.db()
+            .store()
+            .change_stream(stream, Expected::Any, change)
+            .await
     }
 }

@@ -7,7 +7,9 @@ use chrono::{DateTime, Utc};
 
 use super::fold::LoadError;
 use crate::annals::Annals;
-use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Placed, Violation};
+use crate::append::{
+    Append, AppendError, AppendStreams, Appended, Condition, Expected, Placed, Violation,
+};
 use crate::error::{Invalid, StoreError};
 use crate::event::{EventId, Metadata, NewEvent};
 use crate::position::{Partition, Position, Token};
@@ -105,9 +107,16 @@ pub struct Done {
 impl Done {
     /// Nothing was to be done: what was decided on is the result.
     pub(crate) fn nothing(store: &dyn Store, seen: &[(Partition, Position)]) -> Done {
-        let token =
-            seen.iter().fold(Token::new(store.id()), |token, (partition, position)| token.with(*partition, *position));
-        Done { events: Vec::new(), token, repeated: false }
+        let token = seen
+            .iter()
+            .fold(Token::new(store.id()), |token, (partition, position)| {
+                token.with(*partition, *position)
+            });
+        Done {
+            events: Vec::new(),
+            token,
+            repeated: false,
+        }
     }
 
     /// Where each event stands; empty when the decision needed none.
@@ -117,7 +126,11 @@ impl Done {
 
     /// The version of `stream` after the command, if it got an event.
     pub fn version_of(&self, stream: &StreamId) -> Option<Version> {
-        self.events.iter().rev().find(|placed| placed.stream == *stream).map(|placed| placed.version)
+        self.events
+            .iter()
+            .rev()
+            .find(|placed| placed.stream == *stream)
+            .map(|placed| placed.version)
     }
 
     /// What a reader must have reached to see the effect.
@@ -159,7 +172,12 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// Gives events their ids (derived from `scope` and the idempotency key, when there is one), their time and metadata.
-    pub(crate) fn apply<'e>(&self, db: &Annals, scope: &StreamId, events: impl Iterator<Item = &'e mut NewEvent>) {
+    pub(crate) fn apply<'e>(
+        &self,
+        db: &Annals,
+        scope: &StreamId,
+        events: impl Iterator<Item = &'e mut NewEvent>,
+    ) {
         let metadata = db.metadata_for(self.metadata.clone());
         let occurred_at = self.occurred_at.unwrap_or_else(|| db.clock().now());
         let mut correlation = metadata.correlation;
@@ -182,11 +200,25 @@ impl Stamp {
         scope: &StreamId,
         partition: Partition,
     ) -> Result<Option<Done>, StoreError> {
-        let Some(key) = &self.idempotency_key else { return Ok(None) };
-        let first = store.find(partition, &[EventId::derived(scope, key, 0)]).await?;
-        let Some(Some(first)) = first.into_iter().next() else { return Ok(None) };
-        let ids: Vec<_> = (0..first.append_events).map(|index| EventId::derived(scope, key, index)).collect();
-        let places = store.find(partition, &ids).await?.into_iter().flatten().map(|found| found.placed).collect();
+        let Some(key) = &self.idempotency_key else {
+            return Ok(None);
+        };
+        let first = store
+            .find(partition, &[EventId::derived(scope, key, 0)])
+            .await?;
+        let Some(Some(first)) = first.into_iter().next() else {
+            return Ok(None);
+        };
+        let ids: Vec<_> = (0..first.append_events)
+            .map(|index| EventId::derived(scope, key, index))
+            .collect();
+        let places = store
+            .find(partition, &ids)
+            .await?
+            .into_iter()
+            .flatten()
+            .map(|found| found.placed)
+            .collect();
         Ok(Some(self.done(&Appended::new(store.id(), places, true))))
     }
 
@@ -203,7 +235,9 @@ impl Stamp {
     /// What cannot be a request.
     pub(crate) fn check(&self) -> Result<(), Invalid> {
         match self.idempotency_key.as_deref() {
-            Some("") => Err(Invalid::new("an idempotency key is empty: every request would be the same one")),
+            Some("") => Err(Invalid::new(
+                "an idempotency key is empty: every request would be the same one",
+            )),
             _ => Ok(()),
         }
     }
@@ -279,12 +313,16 @@ async fn append_once(
 
 /// The store's way to decide over queries.
 pub(crate) fn tagged(store: &dyn Store) -> Result<&dyn TaggedStore, Invalid> {
-    store.tagged().ok_or_else(|| lacks(store, "decide over a query"))
+    store
+        .tagged()
+        .ok_or_else(|| lacks(store, "decide over a query"))
 }
 
 /// The store's way to append to several streams at once.
 pub(crate) fn atomic(store: &dyn Store) -> Result<&dyn AtomicStreams, Invalid> {
-    store.atomic().ok_or_else(|| lacks(store, "decide over several streams at once"))
+    store
+        .atomic()
+        .ok_or_else(|| lacks(store, "decide over several streams at once"))
 }
 
 fn lacks(store: &dyn Store, what: &str) -> Invalid {
@@ -297,15 +335,21 @@ fn lacks(store: &dyn Store, what: &str) -> Invalid {
 
 /// The append as one of a single stream, where it is one: every store can do that.
 fn single(append: AppendStreams) -> Result<Append, AppendStreams> {
-    let Some((stream, _)) = append.events.first() else { return Err(append) };
+    let Some((stream, _)) = append.events.first() else {
+        return Err(append);
+    };
     let stream = stream.clone();
-    let alone =
-        append.events.iter().all(|(to, _)| *to == stream) && append.expectations.iter().all(|(of, _)| *of == stream);
+    let alone = append.events.iter().all(|(to, _)| *to == stream)
+        && append.expectations.iter().all(|(of, _)| *of == stream);
     if !alone {
         return Err(append);
     }
-    let expected = append.expectations.first().map_or(Expected::Any, |(_, expected)| *expected);
-    let mut single = Append::new(stream, append.events.into_iter().map(|(_, event)| event)).expecting(expected);
+    let expected = append
+        .expectations
+        .first()
+        .map_or(Expected::Any, |(_, expected)| *expected);
+    let mut single =
+        Append::new(stream, append.events.into_iter().map(|(_, event)| event)).expecting(expected);
     single.rows = append.rows;
     Ok(single)
 }
@@ -313,12 +357,18 @@ fn single(append: AppendStreams) -> Result<Append, AppendStreams> {
 /// What a failed append means for the command: decide again, or this.
 pub(crate) fn final_error<E>(error: AppendError) -> Option<CommandError<E>> {
     match error {
-        AppendError::Conflict(violations) => violations.into_iter().find_map(|violation| match violation {
-            Violation::Stream { stream, found, .. } if found.status == Status::Tombstoned => {
-                Some(CommandError::Tombstoned { stream })
-            }
-            _ => None,
-        }),
+        AppendError::Conflict(violations) => {
+            violations
+                .into_iter()
+                .find_map(|violation| match violation {
+                    Violation::Stream { stream, found, .. }
+                        if found.status == Status::Tombstoned =>
+                    {
+                        Some(CommandError::Tombstoned { stream })
+                    }
+                    _ => None,
+                })
+        }
         AppendError::Unknown(error) => Some(CommandError::Unknown(error)),
         AppendError::Invalid(invalid) => Some(CommandError::Invalid(invalid)),
         error => Some(CommandError::Append(error)),

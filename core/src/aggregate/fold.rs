@@ -69,8 +69,16 @@ impl<A: Aggregate> Held<A> {
 
     /// The state of a stream that was emptied at `version`: that of an absent one.
     pub(crate) fn emptied_at(version: Version) -> Held<A> {
-        let (partition, position) = (Partition(0), Position::START);
-        Held { state: A::default(), version, status: Status::Absent, partition, position, unsaved: 0 }
+        let partition = Partition(0);
+        let position = Position::START;
+        Held {
+            state: A::default(),
+            version,
+            status: Status::Absent,
+            partition,
+            position,
+            unsaved: 0,
+        }
     }
 
     /// What an append must find for a decision on this state to hold.
@@ -84,7 +92,8 @@ impl<A: Aggregate> Held<A> {
     /// Whether the events behind it in a stream of this state lead on from it. They do not when the stream never came so far
     /// (a snapshot of another log), or when events in between were archived: then the summary is where a fold starts.
     pub(crate) fn can_go_on_in(&self, state: &StreamState) -> bool {
-        self.version == Version::NONE || (state.archived_before..=state.version).contains(&self.version)
+        self.version == Version::NONE
+            || (state.archived_before..=state.version).contains(&self.version)
     }
 
     /// Takes in events of the stream, as far as `counts` says; answers how many did.
@@ -97,8 +106,8 @@ impl<A: Aggregate> Held<A> {
         for record in events {
             if counts(record) {
                 counted += 1;
-                let decoded =
-                    A::Event::decode(Stored::from(record)).map_err(|source| Undecodable::new(record, source))?;
+                let decoded = A::Event::decode(Stored::from(record))
+                    .map_err(|source| Undecodable::new(record, source))?;
                 for event in decoded {
                     self.state.apply(&event);
                 }
@@ -118,9 +127,13 @@ pub(crate) async fn catch_up<A: Aggregate>(
 ) -> Result<Held<A>, LoadError> {
     let mut held = match held {
         Some(held) => held,
-        None => from_snapshot(store, stream, Version::MAX).await.unwrap_or_else(Held::before_anything),
+        None => from_snapshot(store, stream, Version::MAX)
+            .await
+            .unwrap_or_else(Held::before_anything),
     };
-    let mut read = ReadStream::of(stream.clone()).from(held.version.next()).everything();
+    let mut read = ReadStream::of(stream.clone())
+        .from(held.version.next())
+        .everything();
     loop {
         let page = store.read_stream(read.clone()).await?;
         if !held.can_go_on_in(&page.state) {
@@ -132,7 +145,9 @@ pub(crate) async fn catch_up<A: Aggregate>(
         if emptied > Version::NONE && emptied >= held.version {
             held = Held::emptied_at(emptied);
         }
-        let behind = page.events.partition_point(|event| event.version <= emptied);
+        let behind = page
+            .events
+            .partition_point(|event| event.version <= emptied);
         held.apply(&page.events[behind..], |_| true)?;
         held.status = page.state.status;
         held.position = page.head;
@@ -153,8 +168,12 @@ pub(crate) async fn from_snapshot<A: Aggregate>(
     stream: &StreamId,
     at_most: Version,
 ) -> Option<Held<A>> {
-    let (policy, snapshots) = (A::snapshots()?, store.snapshots()?);
-    let found = match snapshots.newest_snapshot(stream, &policy.fold(), at_most).await {
+    let policy = A::snapshots()?;
+    let snapshots = store.snapshots()?;
+    let found = match snapshots
+        .newest_snapshot(stream, &policy.fold(), at_most)
+        .await
+    {
         Ok(found) => found?,
         Err(error) => {
             tracing::warn!(%stream, %error, "cannot read a snapshot; the stream is read instead");
@@ -162,7 +181,11 @@ pub(crate) async fn from_snapshot<A: Aggregate>(
         }
     };
     match (policy.read)(&found.payload) {
-        Ok(state) => Some(Held { state, version: found.version, ..Held::before_anything() }),
+        Ok(state) => Some(Held {
+            state,
+            version: found.version,
+            ..Held::before_anything()
+        }),
         Err(error) => {
             let version = found.version.get();
             tracing::warn!(%stream, version, %error, "a snapshot is unreadable; the stream is read instead");
@@ -172,14 +195,22 @@ pub(crate) async fn from_snapshot<A: Aggregate>(
 }
 
 /// Keeps a snapshot when the last one is old enough. Failing at it is no failure of the command.
-pub(crate) async fn save_snapshot<A: Aggregate>(store: &dyn Store, stream: &StreamId, held: &mut Held<A>) {
-    let (Some(policy), Some(snapshots)) = (A::snapshots(), store.snapshots()) else { return };
+pub(crate) async fn save_snapshot<A: Aggregate>(
+    store: &dyn Store,
+    stream: &StreamId,
+    held: &mut Held<A>,
+) {
+    let (Some(policy), Some(snapshots)) = (A::snapshots(), store.snapshots()) else {
+        return;
+    };
     if held.unsaved < policy.every {
         return;
     }
     let snapshot = match snapshot_of(&policy, stream, held) {
         Ok(snapshot) => snapshot,
-        Err(error) => return tracing::warn!(%stream, %error, "the state cannot be written as a snapshot"),
+        Err(error) => {
+            return tracing::warn!(%stream, %error, "the state cannot be written as a snapshot");
+        }
     };
     match snapshots.save_snapshot(snapshot).await {
         Ok(()) => held.unsaved = 0,
@@ -193,5 +224,11 @@ fn snapshot_of<A: Aggregate>(
     held: &Held<A>,
 ) -> Result<crate::Snapshot, crate::CodecError> {
     let payload = (policy.write)(&held.state)?;
-    Ok(crate::Snapshot::new(stream.clone(), policy.fold(), held.version, "json", payload))
+    Ok(crate::Snapshot::new(
+        stream.clone(),
+        policy.fold(),
+        held.version,
+        "json",
+        payload,
+    ))
 }

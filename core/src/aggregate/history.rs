@@ -55,7 +55,13 @@ pub struct HistoryEntry<E> {
 
 impl<'a, A: Aggregate> History<'a, A> {
     pub(super) fn new(of: &'a AggregateRef<A>) -> History<'a, A> {
-        History { of, from: Version::FIRST, to: Version::MAX, limit: crate::PAGE_EVENTS, backward: false }
+        History {
+            of,
+            from: Version::FIRST,
+            to: Version::MAX,
+            limit: crate::PAGE_EVENTS,
+            backward: false,
+        }
     }
 
     /// From this version on.
@@ -83,17 +89,25 @@ impl<'a, A: Aggregate> History<'a, A> {
     }
 
     async fn read(self) -> Result<HistoryPage<A::Event>, LoadError> {
-        let mut read =
-            ReadStream::of(self.of.stream()?.clone()).from(self.from).to(self.to).limit(self.limit).everything();
+        let mut read = ReadStream::of(self.of.stream()?.clone())
+            .from(self.from)
+            .to(self.to)
+            .limit(self.limit)
+            .everything();
         if self.backward {
             read = read.backward();
         }
         let page = self.of.db().store().read_stream(read).await?;
         let entries = page.events.into_iter().map(|record| {
-            let events = A::Event::decode(Stored::from(&record)).map(|decoded| decoded.into_iter().collect());
+            let events = A::Event::decode(Stored::from(&record))
+                .map(|decoded| decoded.into_iter().collect());
             HistoryEntry { record, events }
         });
-        Ok(HistoryPage { entries: entries.collect(), next: page.next, state: page.state })
+        Ok(HistoryPage {
+            entries: entries.collect(),
+            next: page.next,
+            state: page.state,
+        })
     }
 }
 

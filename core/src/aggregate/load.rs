@@ -100,7 +100,11 @@ enum Until {
 
 impl<'a, A: Aggregate> Load<'a, A> {
     pub(super) fn new(of: &'a AggregateRef<A>) -> Load<'a, A> {
-        Load { of, until: Until::Tail, valid_at: None }
+        Load {
+            of,
+            until: Until::Tail,
+            valid_at: None,
+        }
     }
 
     /// Just after its event `version`; 0 is before the first. An error when it has not come so far.
@@ -124,7 +128,8 @@ impl<'a, A: Aggregate> Load<'a, A> {
     }
 
     async fn load(self) -> Result<Loaded<A>, LoadError> {
-        let (store, stream) = (&**self.of.db().store(), self.of.stream()?);
+        let store = &**self.of.db().store();
+        let stream = self.of.stream()?;
         let valid_at = self.valid_at.map(|time| time.0).transpose()?;
         if let (Until::Tail, None) = (&self.until, valid_at) {
             let held = catch_up(store, stream, None).await?;
@@ -135,7 +140,8 @@ impl<'a, A: Aggregate> Load<'a, A> {
             let past = resolve(store, stream, partition, self.until.clone()).await?;
             // Nothing comes back when events were archived while they were read: then the question is put anew.
             if let Some(mut held) = fold_until(store, stream, &past, valid_at).await? {
-                (held.partition, held.position) = (partition, past.position);
+                held.partition = partition;
+                held.position = past.position;
                 return Ok(loaded(store, held));
             }
         }
@@ -147,7 +153,8 @@ pub(super) async fn query<A: Aggregate, T>(
     of: &AggregateRef<A>,
     look: impl FnOnce(&A) -> T + Send,
 ) -> Result<T, LoadError> {
-    let (db, stream) = (of.db(), of.stream()?);
+    let db = of.db();
+    let stream = of.stream()?;
     let mut turn = db.cache().turn(turn_of::<A>(stream)).await;
     let held = turn.take::<A>();
     let held = catch_up(&**db.store(), stream, held).await?;
@@ -159,7 +166,13 @@ pub(super) async fn query<A: Aggregate, T>(
 fn loaded<A: Aggregate>(store: &dyn Store, held: Held<A>) -> Loaded<A> {
     let token = Token::new(store.id()).with(held.partition, held.position);
     let exists = held.status == Status::Active;
-    Loaded { state: held.state, exists, version: held.version, position: held.position, token }
+    Loaded {
+        state: held.state,
+        exists,
+        version: held.version,
+        position: held.position,
+        token,
+    }
 }
 
 /// Where the past that was asked for ends.
@@ -173,10 +186,18 @@ struct Past {
     archived_before: Version,
 }
 
-async fn resolve(store: &dyn Store, stream: &StreamId, partition: Partition, until: Until) -> Result<Past, LoadError> {
+async fn resolve(
+    store: &dyn Store,
+    stream: &StreamId,
+    partition: Partition,
+    until: Until,
+) -> Result<Past, LoadError> {
     // One look, so that what the stream is and how far the log goes belong to one moment.
-    let now = store.read_stream(ReadStream::of(stream.clone()).to(Version::NONE)).await?;
-    let (state, head) = (now.state, now.head);
+    let now = store
+        .read_stream(ReadStream::of(stream.clone()).to(Version::NONE))
+        .await?;
+    let state = now.state;
+    let head = now.head;
     let archived_before = state.archived_before;
     let past = |version, position, counts: &dyn Fn(&Deletion) -> bool| Past {
         version,
@@ -186,9 +207,11 @@ async fn resolve(store: &dyn Store, stream: &StreamId, partition: Partition, unt
     };
     match until {
         Until::Tail => Ok(past(state.version, head, &|_| true)),
-        Until::Version(asked) if asked > state.version => {
-            Err(LoadError::VersionPastEnd { stream: stream.clone(), asked, version: state.version })
-        }
+        Until::Version(asked) if asked > state.version => Err(LoadError::VersionPastEnd {
+            stream: stream.clone(),
+            asked,
+            version: state.version,
+        }),
         // A deletion follows the last event that it hides.
         Until::Version(asked) => {
             let position = position_of(store, stream, asked).await?;
@@ -201,7 +224,8 @@ async fn resolve(store: &dyn Store, stream: &StreamId, partition: Partition, unt
                 When::Recorded(time) => store.position_at(partition, time).await?,
             };
             let position = position.min(head);
-            let version = last_version_by(store, stream, position, archived_before, state.version).await?;
+            let version =
+                last_version_by(store, stream, position, archived_before, state.version).await?;
             Ok(past(version, position, &|deletion| match when {
                 // It happened behind the position that the log had then, before whatever came next.
                 When::Position(asked) => deletion.position < asked,
@@ -212,9 +236,22 @@ async fn resolve(store: &dyn Store, stream: &StreamId, partition: Partition, unt
 }
 
 /// Where an event stands; before everything, when there is none.
-async fn position_of(store: &dyn Store, stream: &StreamId, version: Version) -> Result<Position, LoadError> {
-    let read = ReadStream::of(stream.clone()).from(version).to(version).everything().limit(1);
-    Ok(store.read_stream(read).await?.events.first().map_or(Position::START, |event| event.position))
+async fn position_of(
+    store: &dyn Store,
+    stream: &StreamId,
+    version: Version,
+) -> Result<Position, LoadError> {
+    let read = ReadStream::of(stream.clone())
+        .from(version)
+        .to(version)
+        .everything()
+        .limit(1);
+    Ok(store
+        .read_stream(read)
+        .await?
+        .events
+        .first()
+        .map_or(Position::START, |event| event.position))
 }
 
 /// The last version of the stream that stands at or before `position`. Positions ascend with versions: a binary search.
@@ -225,7 +262,8 @@ async fn last_version_by(
     archived_before: Version,
     version: Version,
 ) -> Result<Version, LoadError> {
-    let (mut known, mut above) = (archived_before.get().saturating_sub(1), version.get() + 1);
+    let mut known = archived_before.get().saturating_sub(1);
+    let mut above = version.get() + 1;
     // Most questions are about the present or a short stream; one look at the end answers the first kind.
     let mut middle = version.get();
     while known + 1 < above {
@@ -247,7 +285,10 @@ async fn fold_until<A: Aggregate>(
     past: &Past,
     valid_at: Option<DateTime<Utc>>,
 ) -> Result<Option<Held<A>>, LoadError> {
-    let archived = || LoadError::Archived { stream: stream.clone(), first: past.archived_before };
+    let archived = || LoadError::Archived {
+        stream: stream.clone(),
+        first: past.archived_before,
+    };
     // Whether the fold starts from a summary.
     let summarised = past.archived_before > past.emptied.next();
     if summarised && past.version > past.emptied && past.version < past.archived_before {
@@ -258,21 +299,32 @@ async fn fold_until<A: Aggregate>(
     let mut anything_happened = false;
     if valid_at.is_none() {
         let usable = past.emptied.next().max(past.archived_before);
-        if let Some(snapshot) = from_snapshot(store, stream, past.version).await.filter(|found| found.version >= usable)
+        if let Some(snapshot) = from_snapshot(store, stream, past.version)
+            .await
+            .filter(|found| found.version >= usable)
         {
             held = snapshot;
             anything_happened = true;
         }
     }
-    let mut read = ReadStream::of(stream.clone()).from(held.version.next()).to(past.version).everything();
+    let mut read = ReadStream::of(stream.clone())
+        .from(held.version.next())
+        .to(past.version)
+        .everything();
     while held.version < past.version {
         let page = store.read_stream(read.clone()).await?;
         if page.state.archived_before > past.archived_before {
             return Ok(None);
         }
         // A summary tells what had happened by the time of its making, and nothing about earlier times.
-        let at_summary = |event: &&RecordedEvent| summarised && event.version == past.archived_before;
-        if page.events.first().filter(at_summary).is_some_and(|summary| !counts(summary)) {
+        let at_summary =
+            |event: &&RecordedEvent| summarised && event.version == past.archived_before;
+        if page
+            .events
+            .first()
+            .filter(at_summary)
+            .is_some_and(|summary| !counts(summary))
+        {
             return Err(archived());
         }
         anything_happened |= held.apply(&page.events, counts)? > 0;
@@ -282,7 +334,11 @@ async fn fold_until<A: Aggregate>(
         }
     }
     held.version = past.version;
-    held.status = if anything_happened { Status::Active } else { Status::Absent };
+    held.status = if anything_happened {
+        Status::Active
+    } else {
+        Status::Absent
+    };
     Ok(Some(held))
 }
 

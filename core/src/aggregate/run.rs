@@ -43,7 +43,13 @@ enum Existence {
 
 impl<'a, A, F, D, E> Run<'a, A, F, D, E> {
     pub(super) fn new(on: &'a AggregateRef<A>, decide: F) -> Self {
-        Run { on, decide, existence: Existence::Either, stamp: Stamp::default(), returns: PhantomData }
+        Run {
+            on,
+            decide,
+            existence: Existence::Either,
+            stamp: Stamp::default(),
+            returns: PhantomData,
+        }
     }
 
     pub(super) fn when_absent(mut self) -> Self {
@@ -87,8 +93,10 @@ where
 {
     async fn run(mut self) -> Result<Done, CommandError<E>> {
         self.stamp.check()?;
-        let (on, existence) = (self.on, self.existence);
-        let (db, stream) = (on.db(), on.stream()?);
+        let on = self.on;
+        let existence = self.existence;
+        let db = on.db();
+        let stream = on.stream()?;
         let store = &**db.store();
         let partition = store.partition_of(stream);
         let mut turn = db.cache().turn(turn_of::<A>(stream)).await;
@@ -126,12 +134,18 @@ where
                 }
             };
             attempts += 1;
-            let mut drafts = decided.iter().map(NewEvent::of).collect::<Result<Vec<_>, _>>()?;
+            let mut drafts = decided
+                .iter()
+                .map(NewEvent::of)
+                .collect::<Result<Vec<_>, _>>()?;
             self.stamp.apply(db, stream, drafts.iter_mut());
             // The state takes in what will be read back, which need not be what was decided: a codec may leave things out.
             let stored = read_back::<A::Event>(&drafts)?;
             let mut request = AppendStreams::default().expecting(stream.clone(), state.expected());
-            request.events = drafts.into_iter().map(|event| (stream.clone(), event)).collect();
+            request.events = drafts
+                .into_iter()
+                .map(|event| (stream.clone(), event))
+                .collect();
             match append(db, request, None).await {
                 Ok(appended) => {
                     let done = self.stamp.done(&appended);
@@ -141,8 +155,10 @@ where
                             state.state.apply(event);
                         }
                         let last = appended.last();
-                        (state.version, state.status) = (last.version, Status::Active);
-                        (state.partition, state.position) = (last.partition, last.position);
+                        state.version = last.version;
+                        state.status = Status::Active;
+                        state.partition = last.partition;
+                        state.position = last.position;
                         state.unsaved += appended.events().len() as u64;
                         save_snapshot(store, stream, &mut state).await;
                     }
@@ -178,12 +194,18 @@ where
     D: IntoEvents<A::Event>,
 {
     match (existence, held.status) {
-        (_, Status::Tombstoned) => Err(CommandError::Tombstoned { stream: stream.clone() }),
-        (Existence::Absent, Status::Active) => Err(CommandError::AlreadyExists { stream: stream.clone() }),
-        (Existence::Present, Status::Absent | Status::Deleted) => {
-            Err(CommandError::NotFound { stream: stream.clone() })
-        }
-        _ => decide(&held.state).map(IntoEvents::into_events).map_err(CommandError::Refused),
+        (_, Status::Tombstoned) => Err(CommandError::Tombstoned {
+            stream: stream.clone(),
+        }),
+        (Existence::Absent, Status::Active) => Err(CommandError::AlreadyExists {
+            stream: stream.clone(),
+        }),
+        (Existence::Present, Status::Absent | Status::Deleted) => Err(CommandError::NotFound {
+            stream: stream.clone(),
+        }),
+        _ => decide(&held.state)
+            .map(IntoEvents::into_events)
+            .map_err(CommandError::Refused),
     }
 }
 
@@ -191,9 +213,16 @@ fn read_back<E: Event>(drafts: &[NewEvent]) -> Result<Vec<E>, EncodeError> {
     let mut events = Vec::with_capacity(drafts.len());
     for draft in drafts {
         let shape = (&*draft.event_type, draft.schema_version);
-        let stored =
-            Stored { event_type: shape.0, schema_version: shape.1, codec: &draft.codec, payload: &draft.payload };
-        let unreadable = |source| EncodeError::Unreadable { event_type: draft.event_type.to_string(), source };
+        let stored = Stored {
+            event_type: shape.0,
+            schema_version: shape.1,
+            codec: &draft.codec,
+            payload: &draft.payload,
+        };
+        let unreadable = |source| EncodeError::Unreadable {
+            event_type: draft.event_type.to_string(),
+            source,
+        };
         events.extend(E::decode(stored).map_err(unreadable)?);
     }
     Ok(events)
@@ -201,6 +230,9 @@ fn read_back<E: Event>(drafts: &[NewEvent]) -> Result<Vec<E>, EncodeError> {
 
 impl<A, F, D, E> fmt::Debug for Run<'_, A, F, D, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run").field("on", self.on).field("stamp", &self.stamp).finish_non_exhaustive()
+        f.debug_struct("Run")
+            .field("on", self.on)
+            .field("stamp", &self.stamp)
+            .finish_non_exhaustive()
     }
 }

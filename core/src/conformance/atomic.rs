@@ -14,7 +14,11 @@ use crate::stream::{StreamId, Version};
 use crate::stream_state::{Status, StreamChange};
 
 async fn append_streams(store: &dyn Store, append: AppendStreams) -> Result<Appended, AppendError> {
-    store.atomic().expect("the trait was declared").append_streams(append).await
+    store
+        .atomic()
+        .expect("the trait was declared")
+        .append_streams(append)
+        .await
 }
 
 /// For each expectation whether it holds for a stream that gets no event, in each of `STATES`.
@@ -26,16 +30,25 @@ fn checking() -> Vec<(Expected, [bool; 5])> {
         (version(2), [false, false, false, false, false]),
         (version(3), [false, true, true, false, false]),
         (version(4), [false, false, false, false, false]),
-        (Expected::ActiveAt(Version::new(3)), [false, true, false, false, false]),
-        (Expected::ActiveAt(Version::new(0)), [false, false, false, false, false]),
+        (
+            Expected::ActiveAt(Version::new(3)),
+            [false, true, false, false, false],
+        ),
+        (
+            Expected::ActiveAt(Version::new(0)),
+            [false, false, false, false, false],
+        ),
     ]
 }
 
 pub async fn checks_streams_that_get_no_event(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for (row, (expected, outcomes)) in checking().into_iter().enumerate() {
-        for (column, ((state, changes, has_events), holds)) in STATES.into_iter().zip(outcomes).enumerate() {
-            let (checked, written) = (stream(format!("cell-{row}-{column}")), stream(format!("to-{row}-{column}")));
+        for (column, ((state, changes, has_events), holds)) in
+            STATES.into_iter().zip(outcomes).enumerate()
+        {
+            let checked = stream(format!("cell-{row}-{column}"));
+            let written = stream(format!("to-{row}-{column}"));
             prepare(&*store, &checked, changes, has_events).await;
             let request = to_streams([(&written, event("1"))])
                 .expecting(checked.clone(), expected)
@@ -43,11 +56,18 @@ pub async fn checks_streams_that_get_no_event(fixture: &dyn Fixture) {
             if holds {
                 let attempt = append_streams(&*store, request);
                 let before = Picture::of(&*store, &[]).await;
-                let appended = attempt.await.unwrap_or_else(|error| panic!("{expected} × {state}: {error}"));
+                let appended = attempt
+                    .await
+                    .unwrap_or_else(|error| panic!("{expected} × {state}: {error}"));
                 assert_ne!(Picture::of(&*store, &[]).await, before);
                 assert_eq!(versions_of(&appended), [1]);
             } else {
-                let error = refused(&*store, &[&checked, &written], append_streams(&*store, request)).await;
+                let error = refused(
+                    &*store,
+                    &[&checked, &written],
+                    append_streams(&*store, request),
+                )
+                .await;
                 let found = store.stream_state(&checked).await.unwrap();
                 let found = [(0, found.status, found.version.get())];
                 assert_eq!(conflicts(&error), found, "{expected} × {state}");
@@ -58,7 +78,8 @@ pub async fn checks_streams_that_get_no_event(fixture: &dyn Fixture) {
 
 pub async fn leaves_a_stream_that_is_only_checked_as_it_was(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let (checked, written) = (stream("checked-1"), stream("written-1"));
+    let checked = stream("checked-1");
+    let written = stream("written-1");
     append(&*store, &checked, events(3)).await;
     let before = store.stream_state(&checked).await.unwrap();
     let request = to_streams([(&written, event("1"))]).expecting(checked.clone(), version(3));
@@ -67,7 +88,11 @@ pub async fn leaves_a_stream_that_is_only_checked_as_it_was(fixture: &dyn Fixtur
     let absent = stream("checked-2");
     let request = to_streams([(&written, event("1"))]).expecting(absent.clone(), version(0));
     append_streams(&*store, request).await.unwrap();
-    assert_eq!(store.stream_state(&absent).await.unwrap().status, Status::Absent, "a check creates nothing");
+    assert_eq!(
+        store.stream_state(&absent).await.unwrap().status,
+        Status::Absent,
+        "a check creates nothing"
+    );
 }
 
 pub async fn reports_every_violation_with_its_index_and_writes_nothing(fixture: &dyn Fixture) {
@@ -76,18 +101,36 @@ pub async fn reports_every_violation_with_its_index_and_writes_nothing(fixture: 
     append(&*store, &b, events(2)).await;
     append(&*store, &c, events(3)).await;
     append(&*store, &d, events(1)).await;
-    store.change_stream(&d, Expected::Any, StreamChange::Tombstone).await.unwrap();
-    let request = to_streams([(&a, event("1")), (&b, event("1")), (&d, event("1")), (&e, event("1"))])
-        .expecting(a.clone(), Expected::Exists)
-        .expecting(b.clone(), version(2))
-        .expecting(c.clone(), version(9))
-        .expecting(d.clone(), Expected::Any)
-        .expecting(e.clone(), Expected::NoStream);
-    let error = refused(&*store, &[&a, &b, &c, &d, &e], append_streams(&*store, request)).await;
-    let expected = [(0, Status::Absent, 0), (2, Status::Active, 3), (3, Status::Tombstoned, 1)];
+    store
+        .change_stream(&d, Expected::Any, StreamChange::Tombstone)
+        .await
+        .unwrap();
+    let request = to_streams([
+        (&a, event("1")),
+        (&b, event("1")),
+        (&d, event("1")),
+        (&e, event("1")),
+    ])
+    .expecting(a.clone(), Expected::Exists)
+    .expecting(b.clone(), version(2))
+    .expecting(c.clone(), version(9))
+    .expecting(d.clone(), Expected::Any)
+    .expecting(e.clone(), Expected::NoStream);
+    let error = refused(
+        &*store,
+        &[&a, &b, &c, &d, &e],
+        append_streams(&*store, request),
+    )
+    .await;
+    let expected = [
+        (0, Status::Absent, 0),
+        (2, Status::Active, 3),
+        (3, Status::Tombstoned, 1),
+    ];
     assert_eq!(conflicts(&error), expected);
     // One that nobody said anything about may be in any state but tombstoned; it is reported once, behind what was said.
-    let request = to_streams([(&a, event("1")), (&d, event("1")), (&d, event("2"))]).expecting(a.clone(), version(0));
+    let request = to_streams([(&a, event("1")), (&d, event("1")), (&d, event("2"))])
+        .expecting(a.clone(), version(0));
     let error = refused(&*store, &[&a, &d], append_streams(&*store, request)).await;
     assert_eq!(conflicts(&error), [(1, Status::Tombstoned, 1)]);
 }
@@ -100,22 +143,51 @@ pub async fn refuses_what_can_never_succeed(fixture: &dyn Fixture) {
     let large = NewEvent::json("large", vec![b'x'; store.limits().payload_bytes_max + 1]);
     let rows = [
         (AppendStreams::default(), "without events"),
-        (AppendStreams::default().expecting(a.clone(), Expected::NoStream), "without events"),
-        (to_streams([(&a, event("1"))]).expecting(b.clone(), Expected::Any), "b-1"),
-        (to_streams([(&a, event("1"))]).expecting(c.clone(), Expected::Any), "c-1"),
-        (to_streams([(&a, event("1"))]).expecting(a.clone(), Expected::Any).expecting(a.clone(), version(0)), "a-1"),
-        (to_streams([(&a, event("1"))]).expecting(b.clone(), version(1)).expecting(b.clone(), version(1)), "b-1"),
-        (to_streams([(&a, twice.clone()), (&b, twice.clone())]), &twice.id.to_string()),
-        (to_streams([(&a, event("1")), (&b, event("2")), (&a, large)]), "event 2"),
+        (
+            AppendStreams::default().expecting(a.clone(), Expected::NoStream),
+            "without events",
+        ),
+        (
+            to_streams([(&a, event("1"))]).expecting(b.clone(), Expected::Any),
+            "b-1",
+        ),
+        (
+            to_streams([(&a, event("1"))]).expecting(c.clone(), Expected::Any),
+            "c-1",
+        ),
+        (
+            to_streams([(&a, event("1"))])
+                .expecting(a.clone(), Expected::Any)
+                .expecting(a.clone(), version(0)),
+            "a-1",
+        ),
+        (
+            to_streams([(&a, event("1"))])
+                .expecting(b.clone(), version(1))
+                .expecting(b.clone(), version(1)),
+            "b-1",
+        ),
+        (
+            to_streams([(&a, twice.clone()), (&b, twice.clone())]),
+            &twice.id.to_string(),
+        ),
+        (
+            to_streams([(&a, event("1")), (&b, event("2")), (&a, large)]),
+            "event 2",
+        ),
     ];
     for (request, names) in rows {
-        assert_invalid(&refused(&*store, &[&a, &b, &c], append_streams(&*store, request)).await, names);
+        assert_invalid(
+            &refused(&*store, &[&a, &b, &c], append_streams(&*store, request)).await,
+            names,
+        );
     }
 }
 
 pub async fn keeps_the_order_of_the_request_over_its_streams(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let (a, b) = (stream("a-1"), stream("b-1"));
+    let a = stream("a-1");
+    let b = stream("b-1");
     append(&*store, &stream("before-1"), events(2)).await;
     let before = head(&*store, Partition(0)).await;
     let given = events(5);
@@ -124,63 +196,126 @@ pub async fn keeps_the_order_of_the_request_over_its_streams(fixture: &dyn Fixtu
         .expecting(a.clone(), Expected::NoStream);
     let appended = append_streams(&*store, request).await.unwrap();
     assert_eq!(versions_of(&appended), [1, 1, 2, 2, 3]);
-    let places: Vec<u64> = appended.events().iter().map(|placed| placed.position.get() - before.get()).collect();
+    let places: Vec<u64> = appended
+        .events()
+        .iter()
+        .map(|placed| placed.position.get() - before.get())
+        .collect();
     assert_eq!(places, [1, 2, 3, 4, 5]);
-    assert_recorded(&appended, &given, &read_log(&*store, ReadLog::after(before)).await);
-    assert_eq!((shown(&*store, &a).await, shown(&*store, &b).await), (vec![1, 2, 3], vec![1, 2]));
+    assert_recorded(
+        &appended,
+        &given,
+        &read_log(&*store, ReadLog::after(before)).await,
+    );
+    assert_eq!(
+        (shown(&*store, &a).await, shown(&*store, &b).await),
+        (vec![1, 2, 3], vec![1, 2])
+    );
     assert_eq!(appended.token().position(Partition(0)), before.plus(5));
 }
 
 pub async fn revives_a_deleted_stream_and_counts_on(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let (a, b) = (stream("a-1"), stream("b-1"));
+    let a = stream("a-1");
+    let b = stream("b-1");
     append(&*store, &a, events(2)).await;
-    store.change_stream(&a, Expected::Any, StreamChange::Delete).await.unwrap();
+    store
+        .change_stream(&a, Expected::Any, StreamChange::Delete)
+        .await
+        .unwrap();
     let request = to_streams([(&a, event("1")), (&b, event("2")), (&a, event("3"))])
         .expecting(a.clone(), Expected::NoStream)
         .expecting(b.clone(), version(0));
     append_streams(&*store, request).await.unwrap();
-    assert_eq!((shown(&*store, &a).await, shown(&*store, &b).await), (vec![3, 4], vec![1]));
+    assert_eq!(
+        (shown(&*store, &a).await, shown(&*store, &b).await),
+        (vec![3, 4], vec![1])
+    );
 }
 
 pub async fn is_recognised_when_it_is_repeated(fixture: &dyn Fixture) {
     let mut store = open(fixture).await;
-    let (a, b) = (stream("a-1"), stream("b-1"));
-    let (e1, e2, e3, new) = (event("1"), event("2"), event("3"), event("new"));
+    let a = stream("a-1");
+    let b = stream("b-1");
+    let e1 = event("1");
+    let e2 = event("2");
+    let e3 = event("3");
+    let new = event("new");
     let whole = || to_streams([(&a, e1.clone()), (&b, e2.clone()), (&a, e3.clone())]);
-    let first = append_streams(&*store, whole().expecting(a.clone(), Expected::NoStream)).await.unwrap();
-    let places = |indexes: &[usize]| indexes.iter().map(|index| first.events()[*index].clone()).collect::<Vec<_>>();
+    let first = append_streams(&*store, whole().expecting(a.clone(), Expected::NoStream))
+        .await
+        .unwrap();
+    let places = |indexes: &[usize]| {
+        indexes
+            .iter()
+            .map(|index| first.events()[*index].clone())
+            .collect::<Vec<_>>()
+    };
     for reopened in [false, true] {
         if reopened {
             append(&*store, &a, events(50)).await;
-            store.change_stream(&b, Expected::Any, StreamChange::Tombstone).await.unwrap();
+            store
+                .change_stream(&b, Expected::Any, StreamChange::Tombstone)
+                .await
+                .unwrap();
             store = reopen(fixture, store).await;
         }
         let known: [(AppendStreams, &[usize]); 5] = [
             (whole(), &[0, 1, 2]),
-            (whole().expecting(a.clone(), version(77)).expecting(b.clone(), Expected::NoStream), &[0, 1, 2]),
+            (
+                whole()
+                    .expecting(a.clone(), version(77))
+                    .expecting(b.clone(), Expected::NoStream),
+                &[0, 1, 2],
+            ),
             (to_streams([(&a, e1.clone())]), &[0]),
             (to_streams([(&b, e2.clone()), (&a, e3.clone())]), &[1, 2]),
             (to_streams([(&a, e1.clone()), (&a, e3.clone())]), &[0, 2]),
         ];
         for (request, indexes) in known {
-            let again = unchanged(&*store, &[&a, &b], append_streams(&*store, request)).await.unwrap();
-            assert_eq!((again.events(), again.was_repeated()), (&places(indexes)[..], true));
+            let again = unchanged(&*store, &[&a, &b], append_streams(&*store, request))
+                .await
+                .unwrap();
+            assert_eq!(
+                (again.events(), again.was_repeated()),
+                (&places(indexes)[..], true)
+            );
         }
-        let single = unchanged(&*store, &[&a], try_append(&*store, &a, version(9), [e1.clone(), e3.clone()])).await;
+        let single = unchanged(
+            &*store,
+            &[&a],
+            try_append(&*store, &a, version(9), [e1.clone(), e3.clone()]),
+        )
+        .await;
         assert_eq!(single.unwrap().events(), places(&[0, 2]));
 
         let clashes = [
-            (to_streams([(&a, e1.clone()), (&b, new.clone())]), IdClash::PartlyKnown { first_unknown: 1 }),
-            (to_streams([(&b, new.clone()), (&a, e1.clone())]), IdClash::PartlyKnown { first_unknown: 0 }),
-            (to_streams([(&b, e2.clone()), (&a, e1.clone())]), IdClash::OtherOrder),
+            (
+                to_streams([(&a, e1.clone()), (&b, new.clone())]),
+                IdClash::PartlyKnown { first_unknown: 1 },
+            ),
+            (
+                to_streams([(&b, new.clone()), (&a, e1.clone())]),
+                IdClash::PartlyKnown { first_unknown: 0 },
+            ),
+            (
+                to_streams([(&b, e2.clone()), (&a, e1.clone())]),
+                IdClash::OtherOrder,
+            ),
             (
                 to_streams([(&b, e1.clone()), (&b, e2.clone())]),
-                IdClash::OtherStream { index: 0, id: e1.id, stream: a.clone() },
+                IdClash::OtherStream {
+                    index: 0,
+                    id: e1.id,
+                    stream: a.clone(),
+                },
             ),
             (
                 to_streams([(&a, e1.clone()), (&b, event("other").id(e2.id))]),
-                IdClash::OtherContent { index: 1, id: e2.id },
+                IdClash::OtherContent {
+                    index: 1,
+                    id: e2.id,
+                },
             ),
         ];
         for (request, expected) in clashes {
@@ -196,16 +331,25 @@ pub async fn is_recognised_when_it_is_repeated(fixture: &dyn Fixture) {
 pub async fn lets_only_one_of_two_crosswise_decisions_through(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for round in 0..25 {
-        let pair = [stream(format!("left-{round}")), stream(format!("right-{round}"))];
+        let pair = [
+            stream(format!("left-{round}")),
+            stream(format!("right-{round}")),
+        ];
         let outcomes = at_once((0..2).map(|side| {
-            let (store, pair) = (Arc::clone(&store), pair.clone());
+            let store = Arc::clone(&store);
+            let pair = pair.clone();
             async move {
-                let request = to_streams([(&pair[side], event("1"))]).expecting(pair[1 - side].clone(), version(0));
+                let request = to_streams([(&pair[side], event("1"))])
+                    .expecting(pair[1 - side].clone(), version(0));
                 append_streams(&*store, request).await
             }
         }))
         .await;
-        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+        assert_eq!(
+            outcomes.iter().filter(|outcome| outcome.is_ok()).count(),
+            1,
+            "{outcomes:?}"
+        );
         for error in outcomes.into_iter().filter_map(Result::err) {
             assert_eq!(conflicts(&error), [(0, Status::Active, 1)]);
         }
@@ -217,13 +361,16 @@ pub async fn is_never_seen_in_part(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let names: Vec<StreamId> = (0..3).map(|n| stream(format!("account-{n}"))).collect();
     let racing = at_once((0..6_usize).map(|racer| {
-        let (store, names) = (Arc::clone(&store), names.clone());
+        let store = Arc::clone(&store);
+        let names = names.clone();
         async move {
             let mut won = 0;
             for n in 0..25 {
-                let (from, to) = (&names[(racer + n) % 3], &names[(racer + n + 1 + n % 2) % 3]);
+                let from = &names[(racer + n) % 3];
+                let to = &names[(racer + n + 1 + n % 2) % 3];
                 let at = async |of| store.stream_state(of).await.unwrap().version;
-                let (at_from, at_to) = (at(from).await, at(to).await);
+                let at_from = at(from).await;
+                let at_to = at(to).await;
                 let request = to_streams([(from, event("-1")), (to, event("+1"))])
                     .expecting(from.clone(), Expected::Version(at_from))
                     .expecting(to.clone(), Expected::Version(at_to));
@@ -232,7 +379,11 @@ pub async fn is_never_seen_in_part(fixture: &dyn Fixture) {
                     Err(AppendError::Conflict(_)) => {}
                     Err(error) => panic!("{error:?}"),
                 }
-                assert_eq!(head(&*store, Partition(0)).await.get() % 2, 0, "one leg is visible without the other");
+                assert_eq!(
+                    head(&*store, Partition(0)).await.get() % 2,
+                    0,
+                    "one leg is visible without the other"
+                );
             }
             won
         }
@@ -241,7 +392,10 @@ pub async fn is_never_seen_in_part(fixture: &dyn Fixture) {
     let all = whole_log(&*store, Partition(0)).await;
     assert_eq!(all.len(), won * 2);
     for legs in all.chunks(2) {
-        assert_eq!((&legs[0].payload[..], &legs[1].payload[..]), (&b"-1"[..], &b"+1"[..]));
+        assert_eq!(
+            (&legs[0].payload[..], &legs[1].payload[..]),
+            (&b"-1"[..], &b"+1"[..])
+        );
         assert_ne!(legs[0].stream, legs[1].stream);
     }
     for name in &names {
@@ -253,8 +407,10 @@ pub async fn is_never_seen_in_part(fixture: &dyn Fixture) {
 pub async fn is_whole_or_absent_wherever_its_future_is_dropped(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     drop_everywhere(&*store, async |round, given| {
-        let (a, b) = (stream(format!("a-{round}")), stream(format!("b-{round}")));
-        let request = to_streams([&a, &b, &a].into_iter().zip(given)).expecting(b.clone(), Expected::NoStream);
+        let a = stream(format!("a-{round}"));
+        let b = stream(format!("b-{round}"));
+        let request = to_streams([&a, &b, &a].into_iter().zip(given))
+            .expecting(b.clone(), Expected::NoStream);
         append_streams(&*store, request).await
     })
     .await;

@@ -16,15 +16,22 @@ use crate::stream_state::{Status, StreamChange};
 
 pub async fn an_outcome_that_is_unknown_is_resolved_by_asking_again(fixture: &dyn Fixture) {
     let store = Troubled::new(open(fixture).await, AnswerLost::next(0));
-    for (row, expected) in [Expected::Any, Expected::NoStream, version(0)].into_iter().enumerate() {
+    for (row, expected) in [Expected::Any, Expected::NoStream, version(0)]
+        .into_iter()
+        .enumerate()
+    {
         let to = stream(format!("lost-{row}"));
         let given = events(3);
         store.trouble().lose_next(2);
         for _ in 0..2 {
-            let error = try_append(&*store, &to, expected, given.clone()).await.unwrap_err();
+            let error = try_append(&*store, &to, expected, given.clone())
+                .await
+                .unwrap_err();
             assert!(matches!(error, AppendError::Unknown(_)), "{error:?}");
         }
-        let resolved = try_append(&*store, &to, expected, given.clone()).await.unwrap();
+        let resolved = try_append(&*store, &to, expected, given.clone())
+            .await
+            .unwrap();
         assert!(resolved.was_repeated());
         assert_recorded(&resolved, &given, &whole_stream(&*store, &to).await);
     }
@@ -36,9 +43,16 @@ pub async fn a_refusal_whose_answer_was_lost_is_refused_again(fixture: &dyn Fixt
     append(&*store, &to, events(1)).await;
     store.trouble().lose_next(1);
     let given = events(1);
-    let unknown = try_append(&*store, &to, Expected::NoStream, given.clone()).await.unwrap_err();
+    let unknown = try_append(&*store, &to, Expected::NoStream, given.clone())
+        .await
+        .unwrap_err();
     assert!(matches!(unknown, AppendError::Unknown(_)));
-    let error = refused(&*store, &[&to], try_append(&*store, &to, Expected::NoStream, given)).await;
+    let error = refused(
+        &*store,
+        &[&to],
+        try_append(&*store, &to, Expected::NoStream, given),
+    )
+    .await;
     assert_eq!(conflicts(&error), [(0, Status::Active, 1)]);
 }
 
@@ -46,9 +60,19 @@ pub async fn an_append_that_never_reached_the_store_is_made_by_asking_again(fixt
     let store = Troubled::new(open(fixture).await, FailsOnce::at([Call::Append]));
     let to = stream("failed-1");
     let given = events(3);
-    let error = refused(&*store, &[&to], try_append(&*store, &to, Expected::NoStream, given.clone())).await;
-    assert!(matches!(&error, AppendError::Store(error) if error.failure() == Failure::Unavailable), "{error:?}");
-    let appended = try_append(&*store, &to, Expected::NoStream, given.clone()).await.unwrap();
+    let error = refused(
+        &*store,
+        &[&to],
+        try_append(&*store, &to, Expected::NoStream, given.clone()),
+    )
+    .await;
+    assert!(
+        matches!(&error, AppendError::Store(error) if error.failure() == Failure::Unavailable),
+        "{error:?}"
+    );
+    let appended = try_append(&*store, &to, Expected::NoStream, given.clone())
+        .await
+        .unwrap();
     assert!(!appended.was_repeated());
     assert_recorded(&appended, &given, &whole_stream(&*store, &to).await);
 }
@@ -56,19 +80,37 @@ pub async fn an_append_that_never_reached_the_store_is_made_by_asking_again(fixt
 pub async fn an_append_is_whole_or_absent_wherever_its_future_is_dropped(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     drop_everywhere(&*store, async |round, given| {
-        try_append(&*store, &stream(format!("dropped-{round}")), Expected::NoStream, given).await
+        try_append(
+            &*store,
+            &stream(format!("dropped-{round}")),
+            Expected::NoStream,
+            given,
+        )
+        .await
     })
     .await;
 }
 
-pub async fn a_change_of_a_stream_is_made_or_not_wherever_its_future_is_dropped(fixture: &dyn Fixture) {
+pub async fn a_change_of_a_stream_is_made_or_not_wherever_its_future_is_dropped(
+    fixture: &dyn Fixture,
+) {
     let store = open(fixture).await;
     for polls in 0..1_000 {
         let of = stream(format!("dropped-{polls}"));
         append(&*store, &of, events(2)).await;
-        let done = drop_after(polls, store.change_stream(&of, Expected::Any, StreamChange::Delete)).await;
-        let state = store.change_stream(&of, Expected::Any, StreamChange::Delete).await.unwrap();
-        assert_eq!((state.status, state.version, state.deletions.len()), (Status::Deleted, Version::new(2), 1));
+        let done = drop_after(
+            polls,
+            store.change_stream(&of, Expected::Any, StreamChange::Delete),
+        )
+        .await;
+        let state = store
+            .change_stream(&of, Expected::Any, StreamChange::Delete)
+            .await
+            .unwrap();
+        assert_eq!(
+            (state.status, state.version, state.deletions.len()),
+            (Status::Deleted, Version::new(2), 1)
+        );
         assert!(shown(&*store, &of).await.is_empty());
         if done.is_some() {
             return;
@@ -81,18 +123,27 @@ pub async fn a_read_that_is_dropped_disturbs_nobody(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let of = stream("dropped-1");
     append(&*store, &of, events(50)).await;
-    let (partition, mut done) = (store.partition_of(&of), false);
+    let partition = store.partition_of(&of);
+    let mut done = false;
     for polls in 0..1_000 {
         let read = ReadLog::after(Position::START).partition(partition);
         // Many more than a pool of connections has, so that one that is leaked is missed.
         for _ in 0..20 {
-            done = drop_after(polls, store.read_stream(ReadStream::of(of.clone()))).await.is_some();
+            done = drop_after(polls, store.read_stream(ReadStream::of(of.clone())))
+                .await
+                .is_some();
             done &= drop_after(polls, store.read(read.clone())).await.is_some();
             done &= drop_after(polls, store.head(partition)).await.is_some();
             done &= drop_after(polls, store.stream_state(&of)).await.is_some();
-            done &= drop_after(polls, store.find(partition, &[crate::EventId::random()])).await.is_some();
-            done &=
-                drop_after(polls, store.position_at(partition, crate::chrono::DateTime::UNIX_EPOCH)).await.is_some();
+            done &= drop_after(polls, store.find(partition, &[crate::EventId::random()]))
+                .await
+                .is_some();
+            done &= drop_after(
+                polls,
+                store.position_at(partition, crate::chrono::DateTime::UNIX_EPOCH),
+            )
+            .await
+            .is_some();
         }
         assert_eq!(shown(&*store, &of).await.len(), 50);
         append(&*store, &stream("others-1"), events(1)).await;
@@ -109,10 +160,12 @@ pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: 
     let (told, mut tellings) = tokio::sync::mpsc::channel(64);
     let writers: Vec<_> = (0..8)
         .map(|writer| {
-            let (store, told) = (Arc::clone(&store), told.clone());
+            let store = Arc::clone(&store);
+            let told = told.clone();
             tokio::spawn(async move {
                 loop {
-                    let appended = append(&*store, &stream(format!("aborted-{writer}")), events(3)).await;
+                    let appended =
+                        append(&*store, &stream(format!("aborted-{writer}")), events(3)).await;
                     if told.send(appended).await.is_err() {
                         return;
                     }
@@ -131,7 +184,10 @@ pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: 
         writer.abort();
     }
     for writer in writers {
-        assert!(writer.await.is_err_and(|error| error.is_cancelled()), "a writer was refused");
+        assert!(
+            writer.await.is_err_and(|error| error.is_cancelled()),
+            "a writer was refused"
+        );
     }
     while let Some(appended) = tellings.recv().await {
         acknowledged.push(appended);
@@ -145,10 +201,17 @@ pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: 
         let of = stream(format!("aborted-{writer}"));
         let all = whole_stream(&*store, &of).await;
         assert_eq!(all.len() % 3, 0, "an append is there in part");
-        for appended in acknowledged.iter().filter(|appended| appended.last().stream == of) {
+        for appended in acknowledged
+            .iter()
+            .filter(|appended| appended.last().stream == of)
+        {
             for placed in appended.events() {
                 let found = &all[placed.version.get() as usize - 1];
-                assert_eq!((found.id, found.position), (placed.id, placed.position), "an acknowledged event is gone");
+                assert_eq!(
+                    (found.id, found.position),
+                    (placed.id, placed.position),
+                    "an acknowledged event is gone"
+                );
             }
         }
     }
@@ -163,11 +226,16 @@ pub async fn a_caller_that_stands_still_after_its_append_holds_up_nobody(fixture
     let slow = Troubled::new(Arc::clone(&inner), Slow::after([Call::Append]));
     let to = stream("slow-1");
     let appending = {
-        let (slow, to) = (Arc::clone(&slow), to.clone());
+        let slow = Arc::clone(&slow);
+        let to = to.clone();
         tokio::spawn(async move { append(&*slow, &to, events(2)).await })
     };
     slow.trouble().waiting(1).await;
-    assert_eq!(shown(&*inner, &to).await, [1, 2], "it is there before its caller knows");
+    assert_eq!(
+        shown(&*inner, &to).await,
+        [1, 2],
+        "it is there before its caller knows"
+    );
     assert_eq!(versions_of(&append(&*inner, &to, events(1)).await), [3]);
     slow.trouble().open();
     assert_eq!(versions_of(&appending.await.unwrap()), [1, 2]);
@@ -176,8 +244,18 @@ pub async fn a_caller_that_stands_still_after_its_append_holds_up_nobody(fixture
 pub async fn a_lost_hint_delays_a_reader_no_longer_than_until_it_looks(fixture: &dyn Fixture) {
     let store: Arc<dyn Store> = Troubled::new(open(fixture).await, HintLost);
     for partition in partitions(&*store) {
-        let waiting = tokio::spawn(next_after(Arc::clone(&store), store.hint(), partition, Position::START));
-        let appended = append(&*store, &stream_in(&*store, partition, "unheard"), events(1)).await;
+        let waiting = tokio::spawn(next_after(
+            Arc::clone(&store),
+            store.hint(),
+            partition,
+            Position::START,
+        ));
+        let appended = append(
+            &*store,
+            &stream_in(&*store, partition, "unheard"),
+            events(1),
+        )
+        .await;
         assert_eq!(ids(&waiting.await.unwrap()), [appended.last().id]);
     }
 }

@@ -87,7 +87,10 @@ pub trait TablesFixture: fmt::Debug + Send + Sync + 'static {
     async fn open(&self) -> Self::Store;
 
     /// Runs statements of SQL, with semicolons between them, inside a transaction of the store; else says what is wrong with one.
-    async fn run(connection: &mut <Self::Store as OwnTables>::Connection, statements: &str) -> Result<(), String>;
+    async fn run(
+        connection: &mut <Self::Store as OwnTables>::Connection,
+        statements: &str,
+    ) -> Result<(), String>;
 
     /// How many rows a table or view of the application has, as others see it; nothing when it is not there.
     async fn rows(&self, store: &Self::Store, table: &str) -> Option<i64>;
@@ -116,7 +119,9 @@ pub struct MemoryFixture {
 impl MemoryFixture {
     /// An empty memory store with `count` partitions.
     pub fn with_partitions(count: u32) -> MemoryFixture {
-        MemoryFixture { store: MemoryStore::with_partitions(count) }
+        MemoryFixture {
+            store: MemoryStore::with_partitions(count),
+        }
     }
 }
 

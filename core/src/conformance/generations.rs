@@ -12,65 +12,112 @@ use crate::error::Failure;
 use crate::event::EventId;
 use crate::position::{LogId, Partition, Position};
 use crate::{
-    CommitError, Generation, GenerationId, GenerationSpec, Keeps, Phase, ReadRows, VIEW_KEY_BYTES_MAX, VIEW_SLOTS_MAX,
-    Verdict, ViewStore,
+    CommitError, Generation, GenerationId, GenerationSpec, Keeps, Phase, ReadRows,
+    VIEW_KEY_BYTES_MAX, VIEW_SLOTS_MAX, Verdict, ViewStore,
 };
 
 async fn begin(views: &dyn ViewStore, view: &str, version: u32) -> Generation {
-    views.begin_generation(GenerationSpec::new(view, version, LogId::random())).await.unwrap()
+    views
+        .begin_generation(GenerationSpec::new(view, version, LogId::random()))
+        .await
+        .unwrap()
 }
 
 async fn live(views: &dyn ViewStore, view: &str, version: u32) -> Option<GenerationId> {
     let live = views.live_generation(view, version).await.unwrap()?;
-    assert_eq!((live.spec.view.as_str(), live.spec.version, live.phase), (view, version, Phase::Live));
+    assert_eq!(
+        (live.spec.view.as_str(), live.spec.version, live.phase),
+        (view, version, Phase::Live)
+    );
     Some(live.id)
 }
 
 async fn phases(views: &dyn ViewStore, view: &str) -> Vec<(GenerationId, Phase)> {
     let all = views.generations(view).await.unwrap();
-    all.into_iter().map(|generation| (generation.id, generation.phase)).collect()
+    all.into_iter()
+        .map(|generation| (generation.id, generation.phase))
+        .collect()
 }
 
 pub async fn begin_empty_and_come_back_as_they_were_begun(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::at(recorded(0)));
     let store = open_at(fixture, &clock).await;
     let mut wide = GenerationSpec::new("Größe 'x' \"y\"", u32::MAX, LogId::random());
-    wide.handles = vec!["account.opened".into(), "account.ä'".into(), "account.closed".into()];
+    wide.handles = vec![
+        "account.opened".into(),
+        "account.ä'".into(),
+        "account.closed".into(),
+    ];
     wide.partitions = 12;
     wide.slots = VIEW_SLOTS_MAX;
     wide.indexes = vec!["by owner".into(), "ä".into(), "A".into()];
     let mut past = GenerationSpec::new("past", 1, LogId::random());
     past.keeps = Keeps::History;
     let mut begun = Vec::new();
-    for (spec, since) in
-        [(wide, Position::MAX), (past, Position::START), (spec("touched", &["by owner"]), Position::START)]
-    {
+    for (spec, since) in [
+        (wide, Position::MAX),
+        (past, Position::START),
+        (spec("touched", &["by owner"]), Position::START),
+    ] {
         let generation = views(&*store).begin_generation(spec.clone()).await.unwrap();
-        assert_eq!((&generation.spec, generation.phase), (&spec, Phase::Building));
-        assert_eq!((generation.begun_at, generation.history_since), (clock.now(), since));
+        assert_eq!(
+            (&generation.spec, generation.phase),
+            (&spec, Phase::Building)
+        );
+        assert_eq!(
+            (generation.begun_at, generation.history_since),
+            (clock.now(), since)
+        );
         assert_eq!(views(&*store).checkpoints(generation.id).await.unwrap(), []);
-        assert!(read_rows(views(&*store), ReadRows::of(generation.id, every_key())).await.is_empty());
+        assert!(
+            read_rows(views(&*store), ReadRows::of(generation.id, every_key()))
+                .await
+                .is_empty()
+        );
         begun.push(generation);
     }
     let store = reopen(fixture, store).await;
     for generation in begun {
-        assert_eq!(views(&*store).generations(&generation.spec.view).await.unwrap(), [generation]);
+        assert_eq!(
+            views(&*store)
+                .generations(&generation.spec.view)
+                .await
+                .unwrap(),
+            [generation]
+        );
     }
     assert_eq!(views(&*store).generations("nobody").await.unwrap(), []);
 }
 
 pub async fn that_no_store_can_keep_are_refused(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let mut refused =
-        vec![spec("", &[]), spec("twice", &["a", "b", "a"]), spec(&"x".repeat(VIEW_KEY_BYTES_MAX + 1), &[])];
+    let mut refused = vec![
+        spec("", &[]),
+        spec("twice", &["a", "b", "a"]),
+        spec(&"x".repeat(VIEW_KEY_BYTES_MAX + 1), &[]),
+    ];
     for slots in [0, VIEW_SLOTS_MAX + 1] {
-        refused.push(GenerationSpec { slots, ..spec("slots", &[]) });
+        refused.push(GenerationSpec {
+            slots,
+            ..spec("slots", &[])
+        });
     }
-    for (partitions, keeps) in [(0, Keeps::Present), (2, Keeps::History), (2, Keeps::Bitemporal)] {
-        refused.push(GenerationSpec { partitions, keeps, ..spec("partitions", &[]) });
+    for (partitions, keeps) in [
+        (0, Keeps::Present),
+        (2, Keeps::History),
+        (2, Keeps::Bitemporal),
+    ] {
+        refused.push(GenerationSpec {
+            partitions,
+            keeps,
+            ..spec("partitions", &[])
+        });
     }
     for spec in refused {
-        let error = views(&*store).begin_generation(spec.clone()).await.unwrap_err();
+        let error = views(&*store)
+            .begin_generation(spec.clone())
+            .await
+            .unwrap_err();
         assert_eq!(error.failure(), Failure::Invalid, "{spec:?}: {error}");
     }
     assert!(views(&*store).view_names().await.unwrap().is_empty());
@@ -85,7 +132,11 @@ pub async fn have_ids_that_grow_and_never_return(fixture: &dyn Fixture) {
     for round in 0..4 {
         for view in ["a", "b"] {
             let generation = begin(views(&*store), view, 1).await;
-            assert!(generation.id > newest, "{} after {newest}, round {round}", generation.id);
+            assert!(
+                generation.id > newest,
+                "{} after {newest}, round {round}",
+                generation.id
+            );
             newest = generation.id;
         }
         for generation in views(&*store).generations("b").await.unwrap() {
@@ -104,40 +155,78 @@ pub async fn have_ids_that_grow_and_never_return(fixture: &dyn Fixture) {
     different.sort();
     different.dedup();
     assert_eq!(different.len(), 8, "{answers:?}");
-    let all: Vec<GenerationId> = phases(views(&*store), "a").await.into_iter().map(|(id, _)| id).collect();
-    assert!(all.len() == 12 && all.is_sorted() && different[0] > newest, "oldest first: {all:?}");
+    let all: Vec<GenerationId> = phases(views(&*store), "a")
+        .await
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    assert!(
+        all.len() == 12 && all.is_sorted() && different[0] > newest,
+        "oldest first: {all:?}"
+    );
 }
 
 pub async fn serve_the_readers_of_their_version_once_they_are_switched_to(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let views = views(&*store);
-    let (one, two) = (begin(views, "a", 1).await.id, begin(views, "a", 1).await.id);
-    let (next, other) = (begin(views, "a", 2).await.id, begin(views, "a2", 1).await.id);
-    assert_eq!((live(views, "a", 1).await, live(views, "a", 2).await, live(views, "a2", 1).await), (None, None, None));
+    let one = begin(views, "a", 1).await.id;
+    let two = begin(views, "a", 1).await.id;
+    let next = begin(views, "a", 2).await.id;
+    let other = begin(views, "a2", 1).await.id;
+    assert_eq!(
+        (
+            live(views, "a", 1).await,
+            live(views, "a", 2).await,
+            live(views, "a2", 1).await
+        ),
+        (None, None, None)
+    );
     views.switch_to(one).await.unwrap();
     views.switch_to(other).await.unwrap();
-    assert_eq!((live(views, "a", 1).await, live(views, "a", 2).await), (Some(one), None));
+    assert_eq!(
+        (live(views, "a", 1).await, live(views, "a", 2).await),
+        (Some(one), None)
+    );
     views.switch_to(two).await.unwrap();
-    assert_eq!(phases(views, "a").await, [(one, Phase::Kept), (two, Phase::Live), (next, Phase::Building)]);
+    assert_eq!(
+        phases(views, "a").await,
+        [
+            (one, Phase::Kept),
+            (two, Phase::Live),
+            (next, Phase::Building)
+        ]
+    );
     // Another version has readers of its own, and so has another view.
     views.switch_to(next).await.unwrap();
-    assert_eq!((live(views, "a", 1).await, live(views, "a", 2).await), (Some(two), Some(next)));
+    assert_eq!(
+        (live(views, "a", 1).await, live(views, "a", 2).await),
+        (Some(two), Some(next))
+    );
     assert_eq!(live(views, "a2", 1).await, Some(other));
     // Back to the one that was kept; once more changes nothing.
     for _ in 0..2 {
         views.switch_to(one).await.unwrap();
-        assert_eq!(phases(views, "a").await, [(one, Phase::Live), (two, Phase::Kept), (next, Phase::Live)]);
+        assert_eq!(
+            phases(views, "a").await,
+            [(one, Phase::Live), (two, Phase::Kept), (next, Phase::Live)]
+        );
     }
     let store = reopen(fixture, store).await;
     let views = super::view_words::views(&*store);
-    assert_eq!(phases(views, "a").await, [(one, Phase::Live), (two, Phase::Kept), (next, Phase::Live)]);
+    assert_eq!(
+        phases(views, "a").await,
+        [(one, Phase::Live), (two, Phase::Kept), (next, Phase::Live)]
+    );
 }
 
 /// A reader that asks all the time always finds exactly one.
 pub async fn are_switched_in_one_moment(fixture: &dyn Fixture) {
     let one = open(fixture).await;
     let two = another(fixture, &one).await;
-    let ids = [begin(views(&*one), "a", 1).await.id, begin(views(&*one), "a", 1).await.id];
+    let ids = [
+        begin(views(&*one), "a", 1).await.id,
+        begin(views(&*one), "a", 1).await.id,
+    ];
     views(&*one).switch_to(ids[0]).await.unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let reading = tokio::spawn({
@@ -146,7 +235,10 @@ pub async fn are_switched_in_one_moment(fixture: &dyn Fixture) {
             let mut asked = 0;
             while !done.load(Ordering::SeqCst) || asked < 10 {
                 let phases = phases(views(&*two), "a").await;
-                let live = phases.iter().filter(|(_, phase)| *phase == Phase::Live).count();
+                let live = phases
+                    .iter()
+                    .filter(|(_, phase)| *phase == Phase::Live)
+                    .count();
                 assert_eq!(live, 1, "{phases:?}");
                 asked += 1;
             }
@@ -177,7 +269,10 @@ pub async fn that_are_dropped_take_everything_along_and_say_so(fixture: &dyn Fix
     let views = views(&*store);
     // The names of leases on `a` and on `a/1` begin alike.
     let dropped = filled(views, "a").await;
-    let mut neighbours = vec![filled(views, "a").await, filled(views, &format!("a/{}", dropped.id())).await];
+    let mut neighbours = vec![
+        filled(views, "a").await,
+        filled(views, &format!("a/{}", dropped.id())).await,
+    ];
     neighbours.push(filled(views, "b").await);
     let verdict = Verdict {
         view: "a".into(),
@@ -198,7 +293,9 @@ pub async fn that_are_dropped_take_everything_along_and_say_so(fixture: &dyn Fix
     }
     let store = reopen(fixture, store).await;
     let views = super::view_words::views(&*store);
-    let (id, keys, all) = (dropped.id(), ["alice".to_owned()], (Bound::Unbounded, Bound::Unbounded));
+    let id = dropped.id();
+    let keys = ["alice".to_owned()];
+    let all = (Bound::Unbounded, Bound::Unbounded);
     let between = (Position::START, Position::MAX);
     assert_gone(views.checkpoints(id).await, id);
     assert_gone(views.read_rows(ReadRows::of(id, every_key())).await, id);
@@ -206,25 +303,35 @@ pub async fn that_are_dropped_take_everything_along_and_say_so(fixture: &dyn Fix
     assert_gone(views.past_keys(id, all, None, 9).await, id);
     assert_gone(views.row_versions(id, "alice", between, 9).await, id);
     assert_gone(views.keys_changed_between(id, between, None, 9).await, id);
-    assert_gone(views.touched(id, "alice", between.0, between.1, 9).await, id);
+    assert_gone(
+        views.touched(id, "alice", between.0, between.1, 9).await,
+        id,
+    );
     assert_gone(views.forget_history(id, at(1)).await, id);
     assert_gone(views.parked(id, None, 9).await, id);
     assert_gone(views.switch_to(id).await, id);
     assert_gone(views.commit_view(dropped.step(4)).await, id);
-    assert!(!views.renew_lease(&dropped.lease, TTL).await.unwrap(), "its leases are gone");
+    assert!(
+        !views.renew_lease(&dropped.lease, TTL).await.unwrap(),
+        "its leases are gone"
+    );
     for (worker, picture) in neighbours.iter_mut().zip(pictures) {
         assert_eq!(ViewPicture::of(views, &worker.generation).await, picture);
         let step = worker.step(4);
         worker.take(views, step).await;
     }
     assert_eq!(views.verdicts("a").await.unwrap(), [verdict]);
-    assert_eq!(phases(views, "a").await, [(neighbours[0].id(), Phase::Building)]);
+    assert_eq!(
+        phases(views, "a").await,
+        [(neighbours[0].id(), Phase::Building)]
+    );
 }
 
 pub async fn on_which_readers_depend_are_not_dropped(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let views = views(&*store);
-    let (one, two) = (filled(views, "a").await, filled(views, "a").await);
+    let one = filled(views, "a").await;
+    let two = filled(views, "a").await;
     let next = begin(views, "a", 2).await.id;
     let other = begin(views, "b", 1).await.id;
     views.switch_to(other).await.unwrap();
@@ -246,7 +353,16 @@ pub async fn on_which_readers_depend_are_not_dropped(fixture: &dyn Fixture) {
 pub async fn are_found_by_the_name_of_their_view(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let views = views(&*store);
-    let names = ["Balances", "balance", "balances", "balances ", "balances%", "balances2", "bälances", "ä"];
+    let names = [
+        "Balances",
+        "balance",
+        "balances",
+        "balances ",
+        "balances%",
+        "balances2",
+        "bälances",
+        "ä",
+    ];
     let mut begun = Vec::new();
     for name in names.into_iter().rev() {
         begun.push(begin(views, name, 1).await);
@@ -254,7 +370,10 @@ pub async fn are_found_by_the_name_of_their_view(fixture: &dyn Fixture) {
     begin(views, "balances", 1).await;
     assert_eq!(views.view_names().await.unwrap(), names);
     for generation in &begun {
-        assert_eq!(views.generations(&generation.spec.view).await.unwrap()[0], *generation);
+        assert_eq!(
+            views.generations(&generation.spec.view).await.unwrap()[0],
+            *generation
+        );
     }
     views.drop_generation(begun[0].id).await.unwrap();
     assert_eq!(views.view_names().await.unwrap(), names[..7]);

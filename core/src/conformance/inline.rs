@@ -21,7 +21,11 @@ fn inline(store: &dyn Store) -> &dyn InlineViews {
 }
 
 fn inline_spec(keeps: Keeps, indexes: &[&str]) -> GenerationSpec {
-    GenerationSpec { inline: true, keeps, ..spec("a", indexes) }
+    GenerationSpec {
+        inline: true,
+        keeps,
+        ..spec("a", indexes)
+    }
 }
 
 fn account() -> StreamId {
@@ -42,20 +46,36 @@ pub(super) fn row(generation: GenerationId, from: u64, value: impl Into<Bytes>) 
     row
 }
 
-pub(super) async fn carry(store: &dyn Store, mut append: Append, row: PreparedRow) -> Result<Appended, AppendError> {
+pub(super) async fn carry(
+    store: &dyn Store,
+    mut append: Append,
+    row: PreparedRow,
+) -> Result<Appended, AppendError> {
     append.rows.push(row);
     store.append(append).await
 }
 
 /// The row of the key `1`: its value, and where it stands.
-pub(super) async fn standing(store: &dyn Store, generation: GenerationId) -> Option<(Option<Bytes>, u64)> {
-    let mut found = inline(store).read_standing(generation, &["nobody".into(), "1".into()]).await.unwrap();
+pub(super) async fn standing(
+    store: &dyn Store,
+    generation: GenerationId,
+) -> Option<(Option<Bytes>, u64)> {
+    let mut found = inline(store)
+        .read_standing(generation, &["nobody".into(), "1".into()])
+        .await
+        .unwrap();
     assert!(found.len() <= 1, "{found:?}");
-    found.pop().map(|StandingRow { value, at, .. }| (value, at.get()))
+    found
+        .pop()
+        .map(|StandingRow { value, at, .. }| (value, at.get()))
 }
 
 async fn found(store: &dyn Store, generation: GenerationId, by: RowsBy) -> Vec<Bytes> {
-    read_rows(views(store), ReadRows::of(generation, by)).await.into_iter().map(|row| row.value).collect()
+    read_rows(views(store), ReadRows::of(generation, by))
+        .await
+        .into_iter()
+        .map(|row| row.value)
+        .collect()
 }
 
 pub(super) fn said(value: &str, at: u64) -> Option<(Option<Bytes>, u64)> {
@@ -65,77 +85,153 @@ pub(super) fn said(value: &str, at: u64) -> Option<(Option<Bytes>, u64)> {
 pub async fn rows_are_written_with_their_append_and_stand_behind_it(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let other = another(fixture, &store).await;
-    let generation = views(&*store).begin_generation(inline_spec(Keeps::Present, &["one"])).await.unwrap().id;
+    let generation = views(&*store)
+        .begin_generation(inline_spec(Keeps::Present, &["one"]))
+        .await
+        .unwrap()
+        .id;
     assert_eq!(standing(&*store, generation).await, None);
     for (version, value) in [(0, "two"), (2, "four")] {
         let mut row = row(generation, version, value);
         row.indexed = vec![value.into()];
         let appended = carry(&*store, behind(version, 2), row).await.unwrap();
         assert_eq!(appended.last().version.get(), version + 2);
-        assert_eq!(standing(&*other, generation).await, said(value, version + 2));
-        let range = (std::ops::Bound::Included(value.to_owned()), std::ops::Bound::Unbounded);
-        let by_index = RowsBy::Index { name: "one".into(), range };
+        assert_eq!(
+            standing(&*other, generation).await,
+            said(value, version + 2)
+        );
+        let range = (
+            std::ops::Bound::Included(value.to_owned()),
+            std::ops::Bound::Unbounded,
+        );
+        let by_index = RowsBy::Index {
+            name: "one".into(),
+            range,
+        };
         for by in [RowsBy::Keys(vec!["1".into()]), every_key(), by_index] {
             assert_eq!(found(&*other, generation, by).await, [value]);
         }
     }
-    assert_eq!(views(&*store).checkpoints(generation).await.unwrap(), [], "an append is no step of a worker");
+    assert_eq!(
+        views(&*store).checkpoints(generation).await.unwrap(),
+        [],
+        "an append is no step of a worker"
+    );
 }
 
 pub async fn rows_of_a_refused_append_are_not_written(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store).begin_generation(inline_spec(Keeps::Present, &[])).await.unwrap().id;
-    carry(&*store, behind(0, 1), row(generation, 0, "first")).await.unwrap();
-    let error = carry(&*store, behind(0, 1), row(generation, 1, "never")).await.unwrap_err();
-    assert!(matches!(error, AppendError::Invalid(_)), "a row that stands behind its append: {error:?}");
-    let error = carry(&*store, behind(5, 1), row(generation, 1, "never")).await.unwrap_err();
+    let generation = views(&*store)
+        .begin_generation(inline_spec(Keeps::Present, &[]))
+        .await
+        .unwrap()
+        .id;
+    carry(&*store, behind(0, 1), row(generation, 0, "first"))
+        .await
+        .unwrap();
+    let error = carry(&*store, behind(0, 1), row(generation, 1, "never"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, AppendError::Invalid(_)),
+        "a row that stands behind its append: {error:?}"
+    );
+    let error = carry(&*store, behind(5, 1), row(generation, 1, "never"))
+        .await
+        .unwrap_err();
     assert!(matches!(error, AppendError::Conflict(_)), "{error:?}");
     assert_eq!(standing(&*store, generation).await, said("first", 1));
 }
 
 pub async fn rows_of_a_repeated_append_are_not_written_again(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store).begin_generation(inline_spec(Keeps::Present, &[])).await.unwrap().id;
+    let generation = views(&*store)
+        .begin_generation(inline_spec(Keeps::Present, &[]))
+        .await
+        .unwrap()
+        .id;
     let first = behind(0, 1);
-    carry(&*store, first.clone(), row(generation, 0, "first")).await.unwrap();
-    carry(&*store, behind(1, 1), row(generation, 1, "second")).await.unwrap();
-    let again = carry(&*store, first, row(generation, 0, "never")).await.unwrap();
+    carry(&*store, first.clone(), row(generation, 0, "first"))
+        .await
+        .unwrap();
+    carry(&*store, behind(1, 1), row(generation, 1, "second"))
+        .await
+        .unwrap();
+    let again = carry(&*store, first, row(generation, 0, "never"))
+        .await
+        .unwrap();
     assert!(again.was_repeated());
     assert_eq!(standing(&*store, generation).await, said("second", 2));
 }
 
 pub async fn rows_that_stand_elsewhere_are_left_out_and_the_append_is_made(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store).begin_generation(inline_spec(Keeps::History, &[])).await.unwrap().id;
-    carry(&*store, behind(0, 2), row(generation, 0, "two")).await.unwrap();
+    let generation = views(&*store)
+        .begin_generation(inline_spec(Keeps::History, &[]))
+        .await
+        .unwrap()
+        .id;
+    carry(&*store, behind(0, 2), row(generation, 0, "two"))
+        .await
+        .unwrap();
     store.append(behind(2, 1)).await.unwrap();
     // Folded by somebody who thought that the row had the third event.
     let mut wrong = row(generation, 3, "never");
-    wrong.past = vec![PreparedVersion { event: 0, value: None }];
+    wrong.past = vec![PreparedVersion {
+        event: 0,
+        value: None,
+    }];
     let appended = carry(&*store, behind(3, 1), wrong).await.unwrap();
     assert_eq!(appended.last().version, Version::new(4));
     assert_eq!(standing(&*store, generation).await, said("two", 2));
-    let versions = views(&*store).row_versions(generation, "1", (Position::START, Position::MAX), 9).await.unwrap();
+    let versions = views(&*store)
+        .row_versions(generation, "1", (Position::START, Position::MAX), 9)
+        .await
+        .unwrap();
     assert_eq!(versions, []);
     // And by somebody who knows where it stands.
-    carry(&*store, behind(4, 1), row(generation, 2, "five")).await.unwrap();
+    carry(&*store, behind(4, 1), row(generation, 2, "five"))
+        .await
+        .unwrap();
     assert_eq!(standing(&*store, generation).await, said("five", 5));
 }
 
-pub async fn rows_of_a_generation_that_is_gone_are_left_out_and_the_append_is_made(fixture: &dyn Fixture) {
+pub async fn rows_of_a_generation_that_is_gone_are_left_out_and_the_append_is_made(
+    fixture: &dyn Fixture,
+) {
     let store = open(fixture).await;
-    let generation = views(&*store).begin_generation(inline_spec(Keeps::Present, &["one"])).await.unwrap().id;
+    let generation = views(&*store)
+        .begin_generation(inline_spec(Keeps::Present, &["one"]))
+        .await
+        .unwrap()
+        .id;
     views(&*store).drop_generation(generation).await.unwrap();
-    let appended = carry(&*store, behind(0, 1), row(generation, 0, "never")).await.unwrap();
+    let appended = carry(&*store, behind(0, 1), row(generation, 0, "never"))
+        .await
+        .unwrap();
     assert_eq!(appended.last().version, Version::FIRST);
-    let gone = inline(&*store).read_standing(generation, &["1".into()]).await.unwrap_err();
-    assert!(matches!(gone, CommitError::Gone(of) if of == generation), "{gone:?}");
+    let gone = inline(&*store)
+        .read_standing(generation, &["1".into()])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(gone, CommitError::Gone(of) if of == generation),
+        "{gone:?}"
+    );
 }
 
 pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store).begin_generation(inline_spec(Keeps::Present, &["one"])).await.unwrap().id;
-    let not_inline = views(&*store).begin_generation(spec("b", &[])).await.unwrap().id;
+    let generation = views(&*store)
+        .begin_generation(inline_spec(Keeps::Present, &["one"]))
+        .await
+        .unwrap()
+        .id;
+    let not_inline = views(&*store)
+        .begin_generation(spec("b", &[]))
+        .await
+        .unwrap()
+        .id;
     let with = |change: &dyn Fn(&mut Append)| {
         let mut good = row(generation, 0, "never");
         good.indexed = vec!["x".into()];
@@ -146,21 +242,57 @@ pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixtur
     };
     let past = |event| vec![PreparedVersion { event, value: None }];
     let bad: [(&str, Append); 11] = [
-        ("too few entries", with(&|append| append.rows[0].indexed.clear())),
-        ("entries of a row that there is not", with(&|append| append.rows[0].value = None)),
-        ("a view that is not inline", with(&|append| append.rows[0] = row(not_inline, 0, "never"))),
-        ("a past that is not kept", with(&|append| append.rows[0].past = past(0))),
-        ("the past of an event that is not there", with(&|append| append.rows[0].past = past(1))),
-        ("the past turned round", with(&|append| append.rows[0].past = [past(0), past(0)].concat())),
-        ("a row twice", with(&|append| append.rows.push(append.rows[0].clone()))),
-        ("another stream", with(&|append| append.rows[0].stream = stream("account-2"))),
-        ("no version is expected", with(&|append| append.expected = Expected::NoStream)),
-        ("a row from behind the append", with(&|append| append.rows[0].from = Version::FIRST)),
-        ("a long key", with(&|append| append.rows[0].key = "k".repeat(crate::VIEW_KEY_BYTES_MAX + 1))),
+        (
+            "too few entries",
+            with(&|append| append.rows[0].indexed.clear()),
+        ),
+        (
+            "entries of a row that there is not",
+            with(&|append| append.rows[0].value = None),
+        ),
+        (
+            "a view that is not inline",
+            with(&|append| append.rows[0] = row(not_inline, 0, "never")),
+        ),
+        (
+            "a past that is not kept",
+            with(&|append| append.rows[0].past = past(0)),
+        ),
+        (
+            "the past of an event that is not there",
+            with(&|append| append.rows[0].past = past(1)),
+        ),
+        (
+            "the past turned round",
+            with(&|append| append.rows[0].past = [past(0), past(0)].concat()),
+        ),
+        (
+            "a row twice",
+            with(&|append| append.rows.push(append.rows[0].clone())),
+        ),
+        (
+            "another stream",
+            with(&|append| append.rows[0].stream = stream("account-2")),
+        ),
+        (
+            "no version is expected",
+            with(&|append| append.expected = Expected::NoStream),
+        ),
+        (
+            "a row from behind the append",
+            with(&|append| append.rows[0].from = Version::FIRST),
+        ),
+        (
+            "a long key",
+            with(&|append| append.rows[0].key = "k".repeat(crate::VIEW_KEY_BYTES_MAX + 1)),
+        ),
     ];
     for (what, append) in bad {
         let error = store.append(append).await.expect_err(what);
-        assert!(matches!(error, AppendError::Invalid(_)), "{what}: {error:?}");
+        assert!(
+            matches!(error, AppendError::Invalid(_)),
+            "{what}: {error:?}"
+        );
     }
     assert_eq!(whole_stream(&*store, &account()).await.len(), 0);
     store.append(with(&|_| {})).await.unwrap();
@@ -169,15 +301,21 @@ pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixtur
 
 pub async fn rows_may_be_removed_and_stand_all_the_same(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store).begin_generation(inline_spec(Keeps::Present, &["one"])).await.unwrap().id;
+    let generation = views(&*store)
+        .begin_generation(inline_spec(Keeps::Present, &["one"]))
+        .await
+        .unwrap()
+        .id;
     let mut first = row(generation, 0, "first");
     first.indexed = vec!["x".into()];
     carry(&*store, behind(0, 1), first).await.unwrap();
     let gone = PreparedRow::new(generation, account(), "1", Version::FIRST);
     carry(&*store, behind(1, 2), gone).await.unwrap();
     assert_eq!(standing(&*store, generation).await, Some((None, 3)));
-    let by_index =
-        RowsBy::Index { name: "one".into(), range: (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded) };
+    let by_index = RowsBy::Index {
+        name: "one".into(),
+        range: (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded),
+    };
     for by in [every_key(), by_index] {
         assert_eq!(found(&*store, generation, by).await, [""; 0]);
     }
@@ -189,25 +327,61 @@ pub async fn rows_may_be_removed_and_stand_all_the_same(fixture: &dyn Fixture) {
 
 pub async fn what_rows_were_is_kept_at_the_places_of_the_events(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store).begin_generation(inline_spec(Keeps::Bitemporal, &[])).await.unwrap().id;
+    let generation = views(&*store)
+        .begin_generation(inline_spec(Keeps::Bitemporal, &[]))
+        .await
+        .unwrap()
+        .id;
     let mut travels = row(generation, 0, "c");
-    let was = |event, value: &'static str| PreparedVersion { event, value: Some(Bytes::from_static(value.as_bytes())) };
+    let was = |event, value: &'static str| PreparedVersion {
+        event,
+        value: Some(Bytes::from_static(value.as_bytes())),
+    };
     // The second event does not touch the row, the third removes it.
-    travels.past = vec![was(0, "a"), PreparedVersion { event: 2, value: None }, was(3, "c")];
+    travels.past = vec![
+        was(0, "a"),
+        PreparedVersion {
+            event: 2,
+            value: None,
+        },
+        was(3, "c"),
+    ];
     let placed = carry(&*store, behind(0, 4), travels).await.unwrap();
     let at = |index: usize| placed.events()[index].position;
     let recorded_at = whole_stream(&*store, &account()).await[0].recorded_at;
-    let versions = views(&*store).row_versions(generation, "1", (Position::START, Position::MAX), 9).await.unwrap();
-    let told: Vec<_> = versions.iter().map(|of| (of.after, of.up_to, of.recorded_at, of.value.as_deref())).collect();
+    let versions = views(&*store)
+        .row_versions(generation, "1", (Position::START, Position::MAX), 9)
+        .await
+        .unwrap();
+    let told: Vec<_> = versions
+        .iter()
+        .map(|of| (of.after, of.up_to, of.recorded_at, of.value.as_deref()))
+        .collect();
     let expected = [(0, Some(&b"a"[..])), (2, None), (3, Some(b"c"))];
-    assert_eq!(told, expected.map(|(index, value)| (at(index).minus(1), at(index), recorded_at, value)));
-    let touched = views(&*store).touched(generation, "1", Position::START, Position::MAX, 9).await.unwrap();
+    assert_eq!(
+        told,
+        expected.map(|(index, value)| (at(index).minus(1), at(index), recorded_at, value))
+    );
+    let touched = views(&*store)
+        .touched(generation, "1", Position::START, Position::MAX, 9)
+        .await
+        .unwrap();
     assert_eq!(touched, [at(0), at(2), at(3)]);
-    let moments = [(at(0), Some("a")), (at(1), Some("a")), (at(2), None), (at(3), Some("c"))];
+    let moments = [
+        (at(0), Some("a")),
+        (at(1), Some("a")),
+        (at(2), None),
+        (at(3), Some("c")),
+    ];
     for (moment, value) in moments {
-        let past = past(views(&*store), generation, "1", moment.get()).await.expect("something is known of it");
+        let past = past(views(&*store), generation, "1", moment.get())
+            .await
+            .expect("something is known of it");
         assert_eq!(
-            (past.base.and_then(|base| base.value).as_deref(), past.refold_after),
+            (
+                past.base.and_then(|base| base.value).as_deref(),
+                past.refold_after
+            ),
             (value.map(str::as_bytes), None)
         );
     }
@@ -219,7 +393,11 @@ pub(super) fn step_over(worker: &Worker, to: u64, versions: (u64, u64), value: &
     step.rows = vec![set("1", value.to_owned(), &[])];
     step.versions = vec![run("1", to - 1, to, Some(value))];
     step.touched = vec![("1".into(), at(to))];
-    step.stands = vec![RowStep { key: "1".into(), from: Version::new(versions.0), to: Version::new(versions.1) }];
+    step.stands = vec![RowStep {
+        key: "1".into(),
+        from: Version::new(versions.0),
+        to: Version::new(versions.1),
+    }];
     step
 }
 
@@ -231,28 +409,57 @@ pub async fn steps_leave_rows_as_appends_made_them(fixture: &dyn Fixture) {
     let first = step_over(&worker, 1, (0, 1), "one");
     worker.take(views(&*store), first).await;
     assert_eq!(standing(&*store, generation).await, said("one", 1));
-    carry(&*store, behind(1, 2), row(generation, 1, "three")).await.unwrap();
+    carry(&*store, behind(1, 2), row(generation, 1, "three"))
+        .await
+        .unwrap();
     // The worker read the row before that append, and the log behind it.
     let mut late = step_over(&worker, 3, (1, 2), "two");
     late.rows.push(set("2", "another", &[]));
-    late.stands.push(RowStep { key: "2".into(), from: Version::NONE, to: Version::FIRST });
+    late.stands.push(RowStep {
+        key: "2".into(),
+        from: Version::NONE,
+        to: Version::FIRST,
+    });
     worker.take(views(&*store), late).await;
     assert_eq!(standing(&*store, generation).await, said("three", 3));
-    assert_eq!(found(&*store, generation, RowsBy::Keys(vec!["2".into()])).await, ["another"]);
-    assert_eq!(views(&*store).touched(generation, "1", Position::START, Position::MAX, 9).await.unwrap(), [at(1)]);
-    let versions = views(&*store).row_versions(generation, "1", (Position::START, Position::MAX), 9).await.unwrap();
+    assert_eq!(
+        found(&*store, generation, RowsBy::Keys(vec!["2".into()])).await,
+        ["another"]
+    );
+    assert_eq!(
+        views(&*store)
+            .touched(generation, "1", Position::START, Position::MAX, 9)
+            .await
+            .unwrap(),
+        [at(1)]
+    );
+    let versions = views(&*store)
+        .row_versions(generation, "1", (Position::START, Position::MAX), 9)
+        .await
+        .unwrap();
     assert_eq!(versions.len(), 1);
-    assert_eq!(views(&*store).checkpoints(generation).await.unwrap()[0].position, at(3));
+    assert_eq!(
+        views(&*store).checkpoints(generation).await.unwrap()[0].position,
+        at(3)
+    );
 }
 
 pub async fn steps_over_rows_that_moved_elsewhere_are_fenced(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let worker = Worker::begin(views(&*store), inline_spec(Keeps::Bitemporal, &[])).await;
-    carry(&*store, behind(0, 1), row(worker.id(), 0, "one")).await.unwrap();
+    carry(&*store, behind(0, 1), row(worker.id(), 0, "one"))
+        .await
+        .unwrap();
     let step = step_over(&worker, 9, (0, 2), "never");
-    assert_fenced(&refused_step(views(&*store), &worker.generation, step).await, &worker);
+    assert_fenced(
+        &refused_step(views(&*store), &worker.generation, step).await,
+        &worker,
+    );
     let step = step_over(&worker, 9, (2, 3), "never");
-    assert_fenced(&refused_step(views(&*store), &worker.generation, step).await, &worker);
+    assert_fenced(
+        &refused_step(views(&*store), &worker.generation, step).await,
+        &worker,
+    );
     assert_eq!(standing(&*store, worker.id()).await, said("one", 1));
 }
 
@@ -269,12 +476,20 @@ pub async fn steps_that_do_not_say_how_far_they_take_a_row_are_refused(fixture: 
         with(&worker, &|step| step.stands.clear()),
         with(&worker, &|step| step.stands[0].to = Version::NONE),
         with(&worker, &|step| step.stands.push(step.stands[0].clone())),
-        with(&worker, &|step| (step.rows, step.touched, step.stands) = (vec![], vec![], vec![])),
-        with(&worker, &|step| (step.rows, step.versions, step.stands) = (vec![], vec![], vec![])),
+        with(&worker, &|step| {
+            (step.rows, step.touched, step.stands) = (vec![], vec![], vec![])
+        }),
+        with(&worker, &|step| {
+            (step.rows, step.versions, step.stands) = (vec![], vec![], vec![])
+        }),
         with(&other, &|_| {}),
     ];
     for step in bad {
-        let of = if step.generation == other.id() { &other } else { &worker };
+        let of = if step.generation == other.id() {
+            &other
+        } else {
+            &worker
+        };
         let error = refused_step(views(&*store), &of.generation, step).await;
         assert!(matches!(error, CommitError::Invalid(_)), "{error:?}");
     }
@@ -282,27 +497,52 @@ pub async fn steps_that_do_not_say_how_far_they_take_a_row_are_refused(fixture: 
 
 pub async fn rows_survive_reopening(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let begun = views(&*store).begin_generation(inline_spec(Keeps::History, &[])).await.unwrap();
-    carry(&*store, behind(0, 1), row(begun.id, 0, "one")).await.unwrap();
-    carry(&*store, behind(1, 1), PreparedRow::new(begun.id, account(), "1", Version::FIRST)).await.unwrap();
+    let begun = views(&*store)
+        .begin_generation(inline_spec(Keeps::History, &[]))
+        .await
+        .unwrap();
+    carry(&*store, behind(0, 1), row(begun.id, 0, "one"))
+        .await
+        .unwrap();
+    carry(
+        &*store,
+        behind(1, 1),
+        PreparedRow::new(begun.id, account(), "1", Version::FIRST),
+    )
+    .await
+    .unwrap();
     let store = reopen(fixture, store).await;
-    assert_eq!(views(&*store).generations("a").await.unwrap()[0], begun, "it is inline as before");
+    assert_eq!(
+        views(&*store).generations("a").await.unwrap()[0],
+        begun,
+        "it is inline as before"
+    );
     assert_eq!(standing(&*store, begun.id).await, Some((None, 2)));
-    carry(&*store, behind(2, 1), row(begun.id, 2, "three")).await.unwrap();
+    carry(&*store, behind(2, 1), row(begun.id, 2, "three"))
+        .await
+        .unwrap();
     assert_eq!(standing(&*store, begun.id).await, said("three", 3));
 }
 
 /// How many events were folded into the row, and where it stands.
 async fn count(store: &dyn Store, generation: GenerationId) -> (u64, u64) {
     let (value, at) = standing(store, generation).await.unwrap_or_default();
-    (value.map_or(0, |value| std::str::from_utf8(&value).unwrap().parse().unwrap()), at)
+    (
+        value.map_or(0, |value| {
+            std::str::from_utf8(&value).unwrap().parse().unwrap()
+        }),
+        at,
+    )
 }
 
 pub async fn appends_and_steps_at_once_fold_every_event_once(fixture: &dyn Fixture) {
     const APPENDS: u64 = 120;
     let store = open(fixture).await;
     let other = another(fixture, &store).await;
-    let spec = GenerationSpec { partitions: store.partitions(), ..inline_spec(Keeps::Present, &[]) };
+    let spec = GenerationSpec {
+        partitions: store.partitions(),
+        ..inline_spec(Keeps::Present, &[])
+    };
     let mut worker = Worker::begin(views(&*store), spec).await;
     worker.partition = store.partition_of(&account());
     let generation = worker.id();
@@ -313,7 +553,9 @@ pub async fn appends_and_steps_at_once_fold_every_event_once(fixture: &dyn Fixtu
             let mut append = behind(version, 1);
             let (folded, at) = count(&*appending, generation).await;
             if version % 3 != 1 && at == version {
-                append.rows.push(row(generation, at, (folded + 1).to_string()));
+                append
+                    .rows
+                    .push(row(generation, at, (folded + 1).to_string()));
             }
             appending.append(append).await.unwrap();
             tokio::task::yield_now().await;
@@ -329,16 +571,32 @@ pub async fn appends_and_steps_at_once_fold_every_event_once(fixture: &dyn Fixtu
 
 /// Folds what is new in the log onto the row.
 async fn step_once(store: &dyn Store, worker: &mut Worker) {
-    let Worker { partition, at: from, .. } = *worker;
+    let Worker {
+        partition,
+        at: from,
+        ..
+    } = *worker;
     let read = ReadLog::after(from).partition(partition);
     let page = store.read(read).await.unwrap();
     let (folded, at) = count(store, worker.id()).await;
-    let new: Vec<u64> = page.events.iter().map(|event| event.version.get()).filter(|version| *version > at).collect();
-    let to = Checkpoint { position: page.scanned, ..Checkpoint::start(0, partition) };
+    let new: Vec<u64> = page
+        .events
+        .iter()
+        .map(|event| event.version.get())
+        .filter(|version| *version > at)
+        .collect();
+    let to = Checkpoint {
+        position: page.scanned,
+        ..Checkpoint::start(0, partition)
+    };
     let mut step = ViewCommit::new(worker.id(), worker.lease.clone(), from, to);
     if let Some(last) = new.last() {
         step.rows = vec![set("1", (folded + new.len() as u64).to_string(), &[])];
-        step.stands = vec![RowStep { key: "1".into(), from: Version::new(at), to: Version::new(*last) }];
+        step.stands = vec![RowStep {
+            key: "1".into(),
+            from: Version::new(at),
+            to: Version::new(*last),
+        }];
     }
     // The row was read behind the log, so it cannot have moved to where the step would be fenced.
     worker.take(views(store), step).await;

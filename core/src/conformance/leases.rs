@@ -23,20 +23,57 @@ pub async fn are_held_by_one_until_they_end_by_the_clock_of_the_store(fixture: &
     let clock = Arc::new(ManualClock::default());
     let store = open_at(fixture, &clock).await;
     let leases = views(&*store);
-    let first = granted(leases.acquire_lease("a/1/0", "worker-a", TTL).await.unwrap());
-    assert_eq!((first.name.as_str(), first.owner.as_str()), ("a/1/0", "worker-a"));
+    let first = granted(
+        leases
+            .acquire_lease("a/1/0", "worker-a", TTL)
+            .await
+            .unwrap(),
+    );
+    assert_eq!(
+        (first.name.as_str(), first.owner.as_str()),
+        ("a/1/0", "worker-a")
+    );
     let end = clock.now() + TTL;
-    for moment in [clock.now(), clock.now() + TimeDelta::seconds(5), end - MICROSECOND] {
+    for moment in [
+        clock.now(),
+        clock.now() + TimeDelta::seconds(5),
+        end - MICROSECOND,
+    ] {
         clock.set(moment);
         for owner in ["worker-b", "worker-a"] {
-            let state = LeaseState { lease: first.clone(), until: end, expired: false };
-            assert_eq!(held(leases, "a/1/0", owner).await, state, "{owner} asks at {moment}");
+            let state = LeaseState {
+                lease: first.clone(),
+                until: end,
+                expired: false,
+            };
+            assert_eq!(
+                held(leases, "a/1/0", owner).await,
+                state,
+                "{owner} asks at {moment}"
+            );
         }
     }
-    granted(leases.acquire_lease("a/1/1", "worker-b", TTL).await.unwrap());
+    granted(
+        leases
+            .acquire_lease("a/1/1", "worker-b", TTL)
+            .await
+            .unwrap(),
+    );
     clock.set(end);
-    assert_eq!(leases.leases("a/1/0").await.unwrap(), [LeaseState { lease: first.clone(), until: end, expired: true }]);
-    let second = granted(leases.acquire_lease("a/1/0", "worker-b", TTL).await.unwrap());
+    assert_eq!(
+        leases.leases("a/1/0").await.unwrap(),
+        [LeaseState {
+            lease: first.clone(),
+            until: end,
+            expired: true
+        }]
+    );
+    let second = granted(
+        leases
+            .acquire_lease("a/1/0", "worker-b", TTL)
+            .await
+            .unwrap(),
+    );
     assert!(second.epoch > first.epoch, "{second:?} after {first:?}");
     assert_eq!(held(leases, "a/1/0", "worker-a").await.lease, second);
 }
@@ -49,7 +86,10 @@ pub async fn are_renewed_as_long_as_nobody_took_them(fixture: &dyn Fixture) {
     clock.advance(TimeDelta::seconds(6));
     assert!(leases.renew_lease(&first, TTL).await.unwrap());
     clock.advance(TimeDelta::seconds(6));
-    assert_eq!(held(leases, "a", "worker-b").await.until, clock.now() + TimeDelta::seconds(4));
+    assert_eq!(
+        held(leases, "a", "worker-b").await.until,
+        clock.now() + TimeDelta::seconds(4)
+    );
     // It has ended, and nobody took it.
     clock.advance(TimeDelta::seconds(60));
     assert!(leases.renew_lease(&first, TTL).await.unwrap());
@@ -61,9 +101,16 @@ pub async fn are_renewed_as_long_as_nobody_took_them(fixture: &dyn Fixture) {
     let end = clock.now() + TTL;
     clock.advance(TimeDelta::seconds(1));
     assert!(!leases.renew_lease(&first, TTL).await.unwrap());
-    assert_eq!(held(leases, "a", "worker-b").await.until, end, "the end of the newer one was moved");
+    assert_eq!(
+        held(leases, "a", "worker-b").await.until,
+        end,
+        "the end of the newer one was moved"
+    );
     assert!(leases.renew_lease(&second, TTL).await.unwrap());
-    let never = crate::lease::Lease { name: "b".into(), ..second };
+    let never = crate::lease::Lease {
+        name: "b".into(),
+        ..second
+    };
     assert!(!leases.renew_lease(&never, TTL).await.unwrap());
     assert!(leases.leases("b").await.unwrap().is_empty());
 }
@@ -76,11 +123,18 @@ pub async fn that_are_given_back_are_free_at_once(fixture: &dyn Fixture) {
     leases.release_lease(&first).await.unwrap();
     let states = leases.leases("a").await.unwrap();
     assert!(states.iter().all(|state| state.expired), "{states:?}");
-    assert!(!leases.renew_lease(&first, TTL).await.unwrap(), "what was given back is not renewed");
+    assert!(
+        !leases.renew_lease(&first, TTL).await.unwrap(),
+        "what was given back is not renewed"
+    );
     let second = granted(leases.acquire_lease("a", "worker-b", TTL).await.unwrap());
     assert!(second.epoch > first.epoch);
     leases.release_lease(&first).await.unwrap();
-    assert_eq!(held(leases, "a", "worker-c").await.lease, second, "the lease of another was given back");
+    assert_eq!(
+        held(leases, "a", "worker-c").await.lease,
+        second,
+        "the lease of another was given back"
+    );
     leases.release_lease(&second).await.unwrap();
     leases.release_lease(&second).await.unwrap();
     granted(leases.acquire_lease("a", "worker-c", TTL).await.unwrap());
@@ -91,8 +145,17 @@ pub async fn never_reuse_an_epoch(fixture: &dyn Fixture) {
     let mut store = open_at(fixture, &clock).await;
     let mut newest = 0;
     for round in 0..20 {
-        let lease = granted(views(&*store).acquire_lease("a", "worker-a", TTL).await.unwrap());
-        assert!(lease.epoch > newest, "epoch {} after {newest}, round {round}", lease.epoch);
+        let lease = granted(
+            views(&*store)
+                .acquire_lease("a", "worker-a", TTL)
+                .await
+                .unwrap(),
+        );
+        assert!(
+            lease.epoch > newest,
+            "epoch {} after {newest}, round {round}",
+            lease.epoch
+        );
         newest = lease.epoch;
         if round % 2 == 0 {
             views(&*store).release_lease(&lease).await.unwrap();
@@ -112,7 +175,12 @@ pub async fn asked_for_by_many_at_once_are_granted_to_exactly_one(fixture: &dyn 
         let answers = at_once((0..8).map(|task| {
             let store = Arc::clone(if task % 2 == 0 { &one } else { &two });
             let name = format!("a/{round}");
-            async move { views(&*store).acquire_lease(&name, &format!("worker-{task}"), TTL).await.unwrap() }
+            async move {
+                views(&*store)
+                    .acquire_lease(&name, &format!("worker-{task}"), TTL)
+                    .await
+                    .unwrap()
+            }
         }))
         .await;
         let winners = answers.iter().filter_map(|answer| match answer {
@@ -131,14 +199,40 @@ pub async fn asked_for_by_many_at_once_are_granted_to_exactly_one(fixture: &dyn 
 pub async fn are_listed_by_prefix_byte_by_byte(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let leases = views(&*store);
-    for name in ["a/1/0", "a_/1/0", "A/1/0", "a%/1/0", "a/10/0", "ab/1/0", "ä/1/0", "a/1/10", "a/1/2"] {
+    for name in [
+        "a/1/0", "a_/1/0", "A/1/0", "a%/1/0", "a/10/0", "ab/1/0", "ä/1/0", "a/1/10", "a/1/2",
+    ] {
         granted(leases.acquire_lease(name, "worker-a", TTL).await.unwrap());
     }
-    let all = ["A/1/0", "a%/1/0", "a/1/0", "a/1/10", "a/1/2", "a/10/0", "a_/1/0", "ab/1/0", "ä/1/0"];
-    for prefix in ["", "a", "A", "a/", "a/1", "a/1/", "a/1/0", "a_", "a%", "a__", "ä", "\u{10ffff}", "%", "b", "'"] {
+    let all = [
+        "A/1/0", "a%/1/0", "a/1/0", "a/1/10", "a/1/2", "a/10/0", "a_/1/0", "ab/1/0", "ä/1/0",
+    ];
+    for prefix in [
+        "",
+        "a",
+        "A",
+        "a/",
+        "a/1",
+        "a/1/",
+        "a/1/0",
+        "a_",
+        "a%",
+        "a__",
+        "ä",
+        "\u{10ffff}",
+        "%",
+        "b",
+        "'",
+    ] {
         let found = leases.leases(prefix).await.unwrap();
-        let found: Vec<&str> = found.iter().map(|state| state.lease.name.as_str()).collect();
-        let expected: Vec<&str> = all.into_iter().filter(|name| name.starts_with(prefix)).collect();
+        let found: Vec<&str> = found
+            .iter()
+            .map(|state| state.lease.name.as_str())
+            .collect();
+        let expected: Vec<&str> = all
+            .into_iter()
+            .filter(|name| name.starts_with(prefix))
+            .collect();
         assert_eq!(found, expected, "prefix `{prefix}`");
     }
 }
@@ -147,15 +241,37 @@ pub async fn survive_reopening(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::default());
     let store = open_at(fixture, &clock).await;
     clock.advance(MICROSECOND);
-    let lease = granted(views(&*store).acquire_lease("ä'\"/1/0", "wörker 'a'", TTL).await.unwrap());
+    let lease = granted(
+        views(&*store)
+            .acquire_lease("ä'\"/1/0", "wörker 'a'", TTL)
+            .await
+            .unwrap(),
+    );
     let end = clock.now() + TTL;
-    let for_ever = granted(views(&*store).acquire_lease("for ever", "worker-a", Duration::MAX).await.unwrap());
-    let released = granted(views(&*store).acquire_lease("released", "worker-a", TTL).await.unwrap());
+    let for_ever = granted(
+        views(&*store)
+            .acquire_lease("for ever", "worker-a", Duration::MAX)
+            .await
+            .unwrap(),
+    );
+    let released = granted(
+        views(&*store)
+            .acquire_lease("released", "worker-a", TTL)
+            .await
+            .unwrap(),
+    );
     views(&*store).release_lease(&released).await.unwrap();
     let store = reopen_at(fixture, &clock, store).await;
     let leases = views(&*store);
     let found = leases.leases("ä").await.unwrap();
-    assert_eq!(found, [LeaseState { lease: lease.clone(), until: end, expired: false }]);
+    assert_eq!(
+        found,
+        [LeaseState {
+            lease: lease.clone(),
+            until: end,
+            expired: false
+        }]
+    );
     assert!(!leases.renew_lease(&released, TTL).await.unwrap());
     assert!(leases.renew_lease(&lease, TTL).await.unwrap());
     clock.advance(TimeDelta::days(365 * 1_000));

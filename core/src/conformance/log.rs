@@ -27,14 +27,27 @@ const LOOKS_AFTER: Duration = Duration::from_millis(5);
 pub async fn that_is_empty_ends_where_it_starts(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for partition in partitions(&*store) {
-        assert_eq!(store.head(partition).await.unwrap(), Head::at(Position::START));
+        assert_eq!(
+            store.head(partition).await.unwrap(),
+            Head::at(Position::START)
+        );
         let read = ReadLog::after(Position::START).partition(partition);
-        for read in [read.clone(), read.clone().backward(), read.up_to(Position::new(7))] {
+        for read in [
+            read.clone(),
+            read.clone().backward(),
+            read.up_to(Position::new(7)),
+        ] {
             let page = store.read(read).await.unwrap();
             assert!(page.events.is_empty() && page.end);
             assert_eq!(page.head, Head::at(Position::START));
         }
-        assert_eq!(store.position_at(partition, DateTime::UNIX_EPOCH).await.unwrap(), Position::START);
+        assert_eq!(
+            store
+                .position_at(partition, DateTime::UNIX_EPOCH)
+                .await
+                .unwrap(),
+            Position::START
+        );
     }
 }
 
@@ -44,8 +57,14 @@ pub async fn has_only_its_partitions(fixture: &dyn Fixture) {
     let beyond = Partition(store.partitions());
     let errors = [
         store.head(beyond).await.unwrap_err(),
-        store.read(ReadLog::after(Position::START).partition(beyond)).await.unwrap_err(),
-        store.position_at(beyond, DateTime::UNIX_EPOCH).await.unwrap_err(),
+        store
+            .read(ReadLog::after(Position::START).partition(beyond))
+            .await
+            .unwrap_err(),
+        store
+            .position_at(beyond, DateTime::UNIX_EPOCH)
+            .await
+            .unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.failure(), Failure::Invalid, "{error}");
@@ -54,30 +73,57 @@ pub async fn has_only_its_partitions(fixture: &dyn Fixture) {
         let to = stream(format!("placed-{n}"));
         let partition = store.partition_of(&to);
         assert!(partition < beyond);
-        assert_eq!(append(&*store, &to, events(1)).await.last().partition, partition);
+        assert_eq!(
+            append(&*store, &to, events(1)).await.last().partition,
+            partition
+        );
     }
     for partition in partitions(&*store) {
         let all = whole_log(&*store, partition).await;
-        assert!(all.iter().all(|event| store.partition_of(&event.stream) == partition));
+        assert!(
+            all.iter()
+                .all(|event| store.partition_of(&event.stream) == partition)
+        );
     }
 }
 
 pub async fn is_dense_and_holds_every_append_in_the_order_of_commits(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for partition in partitions(&*store) {
-        let names: Vec<StreamId> = ["a", "b", "c"].map(|label| stream_in(&*store, partition, label)).into();
+        let names: Vec<StreamId> = ["a", "b", "c"]
+            .map(|label| stream_in(&*store, partition, label))
+            .into();
         let mut expected = Vec::new();
         for n in 0..30 {
             let appended = append(&*store, &names[n % 3], events(1 + n % 4)).await;
-            expected.extend(appended.events().iter().map(|placed| (placed.id, placed.position.get())));
+            expected.extend(
+                appended
+                    .events()
+                    .iter()
+                    .map(|placed| (placed.id, placed.position.get())),
+            );
         }
         let all = whole_log(&*store, partition).await;
-        let found: Vec<_> = all.iter().map(|event| (event.id, event.position.get())).collect();
+        let found: Vec<_> = all
+            .iter()
+            .map(|event| (event.id, event.position.get()))
+            .collect();
         assert_eq!(found, expected);
-        assert_eq!(positions(&all), (1..=all.len() as u64).collect::<Vec<u64>>());
+        assert_eq!(
+            positions(&all),
+            (1..=all.len() as u64).collect::<Vec<u64>>()
+        );
         for name in &names {
-            let of_stream: Vec<RecordedEvent> = all.iter().filter(|event| event.stream == *name).cloned().collect();
-            assert_eq!(whole_stream(&*store, name).await, of_stream, "a stream and the log tell the same");
+            let of_stream: Vec<RecordedEvent> = all
+                .iter()
+                .filter(|event| event.stream == *name)
+                .cloned()
+                .collect();
+            assert_eq!(
+                whole_stream(&*store, name).await,
+                of_stream,
+                "a stream and the log tell the same"
+            );
         }
     }
 }
@@ -100,18 +146,32 @@ pub async fn honours_range_limit_and_direction(fixture: &dyn Fixture) {
             (u64::MAX, u64::MAX, 9, &[]),
         ];
         for (after, up_to, limit, expected) in rows {
-            let read = ReadLog::after(Position::new(after)).up_to(Position::new(up_to)).partition(partition);
+            let read = ReadLog::after(Position::new(after))
+                .up_to(Position::new(up_to))
+                .partition(partition);
             for limit in [limit, 1, 2, 0] {
                 let first: Vec<u64> = expected.iter().copied().take(limit).collect();
                 let page = store.read(read.clone().limit(limit)).await.unwrap();
-                assert_eq!(positions(&page.events), first, "after {after} up to {up_to} limit {limit}");
+                assert_eq!(
+                    positions(&page.events),
+                    first,
+                    "after {after} up to {up_to} limit {limit}"
+                );
                 let first: Vec<u64> = expected.iter().rev().copied().take(limit).collect();
-                let page = store.read(read.clone().limit(limit).backward()).await.unwrap();
-                assert_eq!(positions(&page.events), first, "after {after} up to {up_to} limit {limit} backward");
+                let page = store
+                    .read(read.clone().limit(limit).backward())
+                    .await
+                    .unwrap();
+                assert_eq!(
+                    positions(&page.events),
+                    first,
+                    "after {after} up to {up_to} limit {limit} backward"
+                );
                 if limit > 0 {
                     let all = read_log(&*store, read.clone().limit(limit)).await;
                     assert_eq!(positions(&all), expected);
-                    let mut all = positions(&read_log(&*store, read.clone().limit(limit).backward()).await);
+                    let mut all =
+                        positions(&read_log(&*store, read.clone().limit(limit).backward()).await);
                     all.reverse();
                     assert_eq!(all, expected);
                 }
@@ -123,13 +183,24 @@ pub async fn honours_range_limit_and_direction(fixture: &dyn Fixture) {
 pub async fn loses_and_repeats_nothing_at_the_borders_of_pages(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for partition in partitions(&*store) {
-        append(&*store, &stream_in(&*store, partition, "pages"), events(101)).await;
+        append(
+            &*store,
+            &stream_in(&*store, partition, "pages"),
+            events(101),
+        )
+        .await;
         for limit in [1, 7, 99, 100, 101, 1_000] {
             for up_to in [1, 99, 100, 101] {
-                let read =
-                    ReadLog::after(Position::START).up_to(Position::new(up_to)).partition(partition).limit(limit);
+                let read = ReadLog::after(Position::START)
+                    .up_to(Position::new(up_to))
+                    .partition(partition)
+                    .limit(limit);
                 let forward: Vec<u64> = (1..=up_to).collect();
-                assert_eq!(positions(&read_log(&*store, read.clone()).await), forward, "{up_to} by {limit}");
+                assert_eq!(
+                    positions(&read_log(&*store, read.clone()).await),
+                    forward,
+                    "{up_to} by {limit}"
+                );
                 let mut backward = positions(&read_log(&*store, read.backward()).await);
                 backward.reverse();
                 assert_eq!(backward, forward, "{up_to} by {limit} backward");
@@ -140,7 +211,9 @@ pub async fn loses_and_repeats_nothing_at_the_borders_of_pages(fixture: &dyn Fix
 
 /// Events `[writer, number of its append, index in it, size of it]`.
 fn numbered(writer: usize, number: usize, size: usize) -> Vec<NewEvent> {
-    (0..size).map(|index| event(json!([writer, number, index, size]).to_string())).collect()
+    (0..size)
+        .map(|index| event(json!([writer, number, index, size]).to_string()))
+        .collect()
 }
 
 fn read_number(event: &RecordedEvent) -> [usize; 4] {
@@ -149,14 +222,26 @@ fn read_number(event: &RecordedEvent) -> [usize; 4] {
 
 /// Follows a partition from its start, and checks at every page that nothing is missed, repeated, torn or out of order. Ends
 /// when nothing is left after `done` was set.
-async fn follow(store: Arc<dyn Store>, partition: Partition, limit: usize, done: Arc<AtomicBool>) -> Vec<EventId> {
-    let (mut seen, mut at, mut last_head, mut hint) = (Vec::new(), Position::START, Position::START, store.hint());
+async fn follow(
+    store: Arc<dyn Store>,
+    partition: Partition,
+    limit: usize,
+    done: Arc<AtomicBool>,
+) -> Vec<EventId> {
+    let mut seen = Vec::new();
+    let mut at = Position::START;
+    let mut last_head = Position::START;
+    let mut hint = store.hint();
     loop {
         let last_look = done.load(Ordering::SeqCst);
         let read = ReadLog::after(at).partition(partition).limit(limit);
         let page = store.read(read.clone()).await.unwrap();
         check_page(&page, limit, at, read.up_to, read.direction);
-        assert!(page.head.visible >= last_head, "the head went back from {last_head} to {:?}", page.head);
+        assert!(
+            page.head.visible >= last_head,
+            "the head went back from {last_head} to {:?}",
+            page.head
+        );
         last_head = page.head.visible;
         for event in &page.events {
             assert_eq!(event.position, at.next(), "a hole, or an event twice");
@@ -183,12 +268,27 @@ async fn look_again(store: Arc<dyn Store>, partition: Partition, done: Arc<Atomi
     while !done.load(Ordering::SeqCst) {
         let up_to = head(&*store, partition).await;
         let after = Position::new(seen.len() as u64).minus(50).min(up_to);
-        let mut found =
-            read_log(&*store, ReadLog::after(after).up_to(up_to).partition(partition).backward().limit(40)).await;
+        let mut found = read_log(
+            &*store,
+            ReadLog::after(after)
+                .up_to(up_to)
+                .partition(partition)
+                .backward()
+                .limit(40),
+        )
+        .await;
         found.reverse();
-        assert_eq!(positions(&found), (after.next().get()..=up_to.get()).collect::<Vec<u64>>(), "all up to the head");
+        assert_eq!(
+            positions(&found),
+            (after.next().get()..=up_to.get()).collect::<Vec<u64>>(),
+            "all up to the head"
+        );
         let (known, new) = found.split_at((seen.len() as u64 - after.get()) as usize);
-        assert_eq!(ids(known), seen[after.get() as usize..], "what was seen once has changed");
+        assert_eq!(
+            ids(known),
+            seen[after.get() as usize..],
+            "what was seen once has changed"
+        );
         seen.extend(ids(new));
         tokio::task::yield_now().await;
     }
@@ -196,12 +296,24 @@ async fn look_again(store: Arc<dyn Store>, partition: Partition, done: Arc<Atomi
 
 pub async fn says_in_long_pages_what_it_says_in_short_ones(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let (quoted, foreign, rare) = (r"it's \ 100 % $1", "häufig, 事件", "thing.rare");
+    let quoted = r"it's \ 100 % $1";
+    let foreign = "häufig, 事件";
+    let rare = "thing.rare";
     for partition in partitions(&*store) {
-        let names: Vec<StreamId> = ["a", "b", "removed"].map(|label| stream_in(&*store, partition, label)).into();
+        let names: Vec<StreamId> = ["a", "b", "removed"]
+            .map(|label| stream_in(&*store, partition, label))
+            .into();
         let mut events = (0..1_500_u32).map(|n| {
-            let event_type = if n % 700 == 0 { rare } else { [quoted, foreign][n as usize % 2] };
-            let payload = if n == 900 { vec![b' '; 20_000] } else { n.to_string().into_bytes() };
+            let event_type = if n % 700 == 0 {
+                rare
+            } else {
+                [quoted, foreign][n as usize % 2]
+            };
+            let payload = if n == 900 {
+                vec![b' '; 20_000]
+            } else {
+                n.to_string().into_bytes()
+            };
             let event = NewEvent::json(event_type, payload);
             match n % 10 {
                 3 => event.tag(tag("of:three")).tag(tag("n:3")),
@@ -212,31 +324,73 @@ pub async fn says_in_long_pages_what_it_says_in_short_ones(fixture: &dyn Fixture
         for n in 0..15 {
             append(&*store, &names[n % 3], events.by_ref().take(100)).await;
         }
-        let archived = StreamChange::Archive { before: Version::new(401) };
-        store.change_stream(&names[2], Expected::Any, archived).await.unwrap();
-        for types in [&[][..], &[quoted, "no.such"], &[foreign, rare], &[rare], &["no.such"]] {
+        let archived = StreamChange::Archive {
+            before: Version::new(401),
+        };
+        store
+            .change_stream(&names[2], Expected::Any, archived)
+            .await
+            .unwrap();
+        for types in [
+            &[][..],
+            &[quoted, "no.such"],
+            &[foreign, rare],
+            &[rare],
+            &["no.such"],
+        ] {
             let read = ReadLog::after(Position::START)
                 .partition(partition)
                 .filter(Filter::default().types(types.iter().copied()));
             let expected = read_log(&*store, read.clone().limit(7)).await;
-            for (limit, after, up_to) in [(512, 0, 1_500), (1_000, 0, u64::MAX), (5_000, 250, 1_400), (5_000, 899, 950)]
-            {
+            for (limit, after, up_to) in [
+                (512, 0, 1_500),
+                (1_000, 0, u64::MAX),
+                (5_000, 250, 1_400),
+                (5_000, 899, 950),
+            ] {
                 let range = Position::new(after + 1)..=Position::new(up_to);
-                let expected: Vec<&RecordedEvent> =
-                    expected.iter().filter(|event| range.contains(&event.position)).collect();
+                let expected: Vec<&RecordedEvent> = expected
+                    .iter()
+                    .filter(|event| range.contains(&event.position))
+                    .collect();
                 let read = read.clone().limit(limit).up_to(Position::new(up_to));
-                let found = read_log(&*store, ReadLog { after: Position::new(after), ..read }).await;
-                assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{types:?}, {limit} in {range:?}");
+                let found = read_log(
+                    &*store,
+                    ReadLog {
+                        after: Position::new(after),
+                        ..read
+                    },
+                )
+                .await;
+                assert_eq!(
+                    found.iter().collect::<Vec<_>>(),
+                    expected,
+                    "{types:?}, {limit} in {range:?}"
+                );
             }
         }
-        assert_eq!(whole_log(&*store, partition).await.len(), 1_100, "what was archived is gone");
+        assert_eq!(
+            whole_log(&*store, partition).await.len(),
+            1_100,
+            "what was archived is gone"
+        );
         // At once, and under names that no page had to know before.
         let later = stream_in(&*store, partition, "later");
-        append(&*store, &later, (0..600).map(|n| NewEvent::json(rare, n.to_string().into_bytes()))).await;
-        let read = ReadLog::after(Position::START).partition(partition).filter(Filter::default().types([rare]));
+        append(
+            &*store,
+            &later,
+            (0..600).map(|n| NewEvent::json(rare, n.to_string().into_bytes())),
+        )
+        .await;
+        let read = ReadLog::after(Position::START)
+            .partition(partition)
+            .filter(Filter::default().types([rare]));
         let found = read_log(&*store, read.clone().limit(5_000)).await;
         assert_eq!(found, read_log(&*store, read.limit(7)).await);
-        assert_eq!(found.iter().filter(|event| event.stream == later).count(), 600);
+        assert_eq!(
+            found.iter().filter(|event| event.stream == later).count(),
+            600
+        );
     }
 }
 
@@ -249,12 +403,25 @@ pub async fn is_the_same_for_every_reader_while_ten_writers_append(fixture: &dyn
 /// The writers append through one handle, the readers read through the other.
 pub(super) async fn race(writing: &Arc<dyn Store>, reading: &Arc<dyn Store>) {
     let done = Arc::new(AtomicBool::new(false));
-    let (mut followers, mut lookers) = (Vec::new(), Vec::new());
+    let mut followers = Vec::new();
+    let mut lookers = Vec::new();
     for partition in partitions(&**reading) {
         for limit in [1, 7, 1_000] {
-            followers.push((partition, tokio::spawn(follow(Arc::clone(reading), partition, limit, Arc::clone(&done)))));
+            followers.push((
+                partition,
+                tokio::spawn(follow(
+                    Arc::clone(reading),
+                    partition,
+                    limit,
+                    Arc::clone(&done),
+                )),
+            ));
         }
-        lookers.push(tokio::spawn(look_again(Arc::clone(reading), partition, Arc::clone(&done))));
+        lookers.push(tokio::spawn(look_again(
+            Arc::clone(reading),
+            partition,
+            Arc::clone(&done),
+        )));
     }
     let counts = at_once((0..10).map(|writer| {
         let store = Arc::clone(writing);
@@ -263,10 +430,17 @@ pub(super) async fn race(writing: &Arc<dyn Store>, reading: &Arc<dyn Store>) {
             for number in 0..100 {
                 let partition = Partition((writer + number) as u32 % store.partitions());
                 let to = stream_in(&*store, partition, &format!("writer{writer}"));
-                let size = if number % 20 == 19 { 100 } else { 1 + (writer + number) % 3 };
+                let size = if number % 20 == 19 {
+                    100
+                } else {
+                    1 + (writer + number) % 3
+                };
                 let appended = append(&*store, &to, numbered(writer, number, size)).await;
                 let seen = head(&*store, partition).await;
-                assert!(seen >= appended.last().position, "an append has returned and is not visible");
+                assert!(
+                    seen >= appended.last().position,
+                    "an append has returned and is not visible"
+                );
                 count += size;
             }
             count
@@ -281,21 +455,36 @@ pub(super) async fn race(writing: &Arc<dyn Store>, reading: &Arc<dyn Store>) {
     for partition in partitions(&**reading) {
         logs.push(whole_log(&**reading, partition).await);
     }
-    assert_eq!(logs.iter().map(Vec::len).sum::<usize>(), counts.iter().sum::<usize>(), "every append is there once");
+    assert_eq!(
+        logs.iter().map(Vec::len).sum::<usize>(),
+        counts.iter().sum::<usize>(),
+        "every append is there once"
+    );
     for (partition, follower) in followers {
-        assert_eq!(follower.await.expect("the reader misses nothing"), ids(&logs[partition.0 as usize]));
+        assert_eq!(
+            follower.await.expect("the reader misses nothing"),
+            ids(&logs[partition.0 as usize])
+        );
     }
     for log in &logs {
         let mut next = [0; 10];
         for append in log.chunk_by(|_, event| event.append_index > 0) {
             let [writer, number, _, size] = read_number(&append[0]);
             let found: Vec<[usize; 4]> = append.iter().map(read_number).collect();
-            let expected: Vec<[usize; 4]> = (0..size).map(|index| [writer, number, index, size]).collect();
+            let expected: Vec<[usize; 4]> = (0..size)
+                .map(|index| [writer, number, index, size])
+                .collect();
             assert_eq!(found, expected, "an append is in one piece");
-            assert!(number >= next[writer], "the appends of one writer are in order");
+            assert!(
+                number >= next[writer],
+                "the appends of one writer are in order"
+            );
             next[writer] = number + 1;
         }
-        assert!(log.is_sorted_by(|a, b| a.recorded_at <= b.recorded_at), "recorded times go backwards");
+        assert!(
+            log.is_sorted_by(|a, b| a.recorded_at <= b.recorded_at),
+            "recorded times go backwards"
+        );
     }
 }
 
@@ -305,7 +494,8 @@ pub async fn has_one_head_for_all_who_ask(fixture: &dyn Fixture) {
     let partition = store.partition_of(&stream("asked-1"));
     let done = Arc::new(AtomicBool::new(false));
     let writer = {
-        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        let store = Arc::clone(&store);
+        let done = Arc::clone(&done);
         tokio::spawn(async move {
             while !done.load(Ordering::SeqCst) {
                 append(&*store, &stream("asked-1"), events(2)).await;
@@ -318,24 +508,49 @@ pub async fn has_one_head_for_all_who_ask(fixture: &dyn Fixture) {
     for _ in 0..50 {
         for way in ["live", "catch-up", "stream", "query", "as of"] {
             let answer = match way {
-                "live" => store.read(ReadLog::after(before).partition(partition)).await.unwrap().head.visible,
+                "live" => {
+                    store
+                        .read(ReadLog::after(before).partition(partition))
+                        .await
+                        .unwrap()
+                        .head
+                        .visible
+                }
                 "catch-up" => {
-                    let read = ReadLog::after(Position::START).partition(partition).backward().limit(1);
+                    let read = ReadLog::after(Position::START)
+                        .partition(partition)
+                        .backward()
+                        .limit(1);
                     let page = store.read(read).await.unwrap();
-                    assert!(page.events.iter().all(|newest| newest.position == page.head.visible));
+                    assert!(
+                        page.events
+                            .iter()
+                            .all(|newest| newest.position == page.head.visible)
+                    );
                     page.head.visible
                 }
                 "stream" => {
                     let read = ReadStream::of(stream("asked-1")).backward().limit(1);
                     let page = store.read_stream(read).await.unwrap();
-                    assert!(page.events.iter().all(|newest| newest.position == page.head), "events beyond the head");
+                    assert!(
+                        page.events
+                            .iter()
+                            .all(|newest| newest.position == page.head),
+                        "events beyond the head"
+                    );
                     page.head
                 }
                 "query" => match store.tagged() {
                     Some(tagged) => {
-                        let read = crate::ReadQuery::of(crate::Query::all()).backward().limit(1);
+                        let read = crate::ReadQuery::of(crate::Query::all())
+                            .backward()
+                            .limit(1);
                         let page = tagged.read_query(read).await.unwrap();
-                        assert!(page.events.iter().all(|newest| newest.position == page.head.visible));
+                        assert!(
+                            page.events
+                                .iter()
+                                .all(|newest| newest.position == page.head.visible)
+                        );
                         page.head.visible
                     }
                     None => continue,
@@ -343,7 +558,10 @@ pub async fn has_one_head_for_all_who_ask(fixture: &dyn Fixture) {
                 _ => store.position_at(partition, far).await.unwrap(),
             };
             let after = head(&*store, partition).await;
-            assert!(before <= answer && answer <= after, "{way}: {answer}, between the heads {before} and {after}");
+            assert!(
+                before <= answer && answer <= after,
+                "{way}: {answer}, between the heads {before} and {after}"
+            );
             assert_eq!(answer.get() % 2, 0, "{way}: a part of an append is visible");
             before = after;
         }
@@ -355,7 +573,12 @@ pub async fn has_one_head_for_all_who_ask(fixture: &dyn Fixture) {
 pub async fn wakes_who_waits_for_its_first_event(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for partition in partitions(&*store) {
-        let waiting = tokio::spawn(next_after(Arc::clone(&store), store.hint(), partition, Position::START));
+        let waiting = tokio::spawn(next_after(
+            Arc::clone(&store),
+            store.hint(),
+            partition,
+            Position::START,
+        ));
         let appended = append(&*store, &stream_in(&*store, partition, "first"), events(1)).await;
         assert_eq!(ids(&waiting.await.unwrap()), [appended.last().id]);
     }
@@ -367,7 +590,14 @@ pub async fn gives_who_starts_at_the_head_exactly_what_comes_later(fixture: &dyn
         let to = stream_in(&*store, partition, "later");
         append(&*store, &to, events(3)).await;
         let at = head(&*store, partition).await;
-        assert!(store.read(ReadLog::after(at).partition(partition)).await.unwrap().events.is_empty());
+        assert!(
+            store
+                .read(ReadLog::after(at).partition(partition))
+                .await
+                .unwrap()
+                .events
+                .is_empty()
+        );
         let waiting = tokio::spawn(next_after(Arc::clone(&store), store.hint(), partition, at));
         let given = events(2);
         append(&*store, &to, given.clone()).await;
@@ -383,7 +613,10 @@ pub(super) async fn next_after(
     after: Position,
 ) -> Vec<RecordedEvent> {
     loop {
-        let page = store.read(ReadLog::after(after).partition(partition)).await.unwrap();
+        let page = store
+            .read(ReadLog::after(after).partition(partition))
+            .await
+            .unwrap();
         if !page.events.is_empty() {
             return page.events;
         }
@@ -409,7 +642,10 @@ async fn population(store: &dyn Store, clock: &ManualClock) {
         "a\\b-1",
     ];
     for (n, name) in names.into_iter().enumerate() {
-        for (m, kind) in ["opened", "Opened", "opened.twice", "closed"].into_iter().enumerate() {
+        for (m, kind) in ["opened", "Opened", "opened.twice", "closed"]
+            .into_iter()
+            .enumerate()
+        {
             let happened = DateTime::UNIX_EPOCH + TimeDelta::microseconds((n * 4 + m) as i64 - 20);
             let mut event = NewEvent::json(kind, "1").at(happened);
             for (bit, text) in ["k:a", "k:ab", "k:b", "kk:a"].into_iter().enumerate() {
@@ -452,13 +688,33 @@ fn filters(begun: DateTime<Utc>) -> Vec<(Filter, usize)> {
         (all().tag(tag("k:none")), 0),
         (all().occurred(happened(-3)..happened(4)), 7),
         (all().occurred(happened(-3)..=happened(4)), 8),
-        (all().occurred((Bound::Excluded(happened(-3)), Bound::Unbounded)), 34),
+        (
+            all().occurred((Bound::Excluded(happened(-3)), Bound::Unbounded)),
+            34,
+        ),
         (all().occurred(..happened(0)), 20),
         (all().recorded(recorded(5)..recorded(9)), 4),
         (all().recorded(recorded(5)..=recorded(9)), 5),
-        (all().recorded((Bound::Excluded(recorded(5)), Bound::Included(recorded(5)))), 0),
-        (all().types(["opened"]).category("account").tag(tag("k:a")).occurred(happened(-20)..).recorded(begun..), 2),
-        (all().types(["opened"]).category("account").stream_prefix("account-1"), 2),
+        (
+            all().recorded((Bound::Excluded(recorded(5)), Bound::Included(recorded(5)))),
+            0,
+        ),
+        (
+            all()
+                .types(["opened"])
+                .category("account")
+                .tag(tag("k:a"))
+                .occurred(happened(-20)..)
+                .recorded(begun..),
+            2,
+        ),
+        (
+            all()
+                .types(["opened"])
+                .category("account")
+                .stream_prefix("account-1"),
+            2,
+        ),
         (all().category("account").stream_prefix("konto"), 0),
         (all(), 52),
     ]
@@ -472,21 +728,44 @@ pub async fn filters_by_type_category_prefix_tags_and_times(fixture: &dyn Fixtur
     for (filter, count) in filters(begun) {
         let mut found = 0;
         for partition in partitions(&*store) {
-            let read = ReadLog::after(Position::START).partition(partition).filter(filter.clone());
+            let read = ReadLog::after(Position::START)
+                .partition(partition)
+                .filter(filter.clone());
             let all = read_log(&*store, read.clone()).await;
             assert!(all.iter().all(|event| filter.matches(event)), "{filter:?}");
             found += all.len();
             let all = positions(&all);
             for limit in [1, 3] {
                 let read = read.clone().limit(limit);
-                assert_eq!(positions(&read_log(&*store, read.clone()).await), all, "{filter:?} by {limit}");
+                assert_eq!(
+                    positions(&read_log(&*store, read.clone()).await),
+                    all,
+                    "{filter:?} by {limit}"
+                );
                 let mut backward = positions(&read_log(&*store, read.clone().backward()).await);
                 backward.reverse();
                 assert_eq!(backward, all, "{filter:?} by {limit} backward");
-                let (after, up_to) = (Position::new(3), Position::new(11));
-                let part = read_log(&*store, ReadLog { after, up_to, ..read }).await;
-                let in_part: Vec<u64> = all.iter().copied().filter(|position| (4..=11).contains(position)).collect();
-                assert_eq!(positions(&part), in_part, "{filter:?} by {limit} in (3, 11]");
+                let after = Position::new(3);
+                let up_to = Position::new(11);
+                let part = read_log(
+                    &*store,
+                    ReadLog {
+                        after,
+                        up_to,
+                        ..read
+                    },
+                )
+                .await;
+                let in_part: Vec<u64> = all
+                    .iter()
+                    .copied()
+                    .filter(|position| (4..=11).contains(position))
+                    .collect();
+                assert_eq!(
+                    positions(&part),
+                    in_part,
+                    "{filter:?} by {limit} in (3, 11]"
+                );
             }
         }
         assert_eq!(found, count, "{filter:?}");
@@ -496,14 +775,25 @@ pub async fn filters_by_type_category_prefix_tags_and_times(fixture: &dyn Fixtur
 pub async fn tells_how_far_a_filtered_page_has_looked(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for partition in partitions(&*store) {
-        let (noise, wanted) = (stream_in(&*store, partition, "noise"), stream_in(&*store, partition, "wanted"));
-        let read = || ReadLog::after(Position::START).partition(partition).filter(Filter::default().category("wanted"));
+        let noise = stream_in(&*store, partition, "noise");
+        let wanted = stream_in(&*store, partition, "wanted");
+        let read = || {
+            ReadLog::after(Position::START)
+                .partition(partition)
+                .filter(Filter::default().category("wanted"))
+        };
         append(&*store, &noise, events(50)).await;
         let mut at = Position::START;
         for round in 0..3 {
             // Nothing matches: the reader comes to the head all the same, and keeps its checkpoint there.
             loop {
-                let page = store.read(ReadLog { after: at, ..read() }).await.unwrap();
+                let page = store
+                    .read(ReadLog {
+                        after: at,
+                        ..read()
+                    })
+                    .await
+                    .unwrap();
                 assert!(page.events.is_empty(), "round {round}");
                 assert!(page.scanned >= at);
                 at = page.scanned;
@@ -511,18 +801,42 @@ pub async fn tells_how_far_a_filtered_page_has_looked(fixture: &dyn Fixture) {
                     break;
                 }
             }
-            assert_eq!(at, head(&*store, partition).await, "everything was looked at");
+            assert_eq!(
+                at,
+                head(&*store, partition).await,
+                "everything was looked at"
+            );
             let given = events(2);
             append(&*store, &noise, events(7)).await;
             append(&*store, &wanted, given.clone()).await;
             append(&*store, &noise, events(7)).await;
             // What matches now stands behind the checkpoint; a page that is full has not looked further than its last event.
-            let page = store.read(ReadLog { after: at, ..read().limit(1) }).await.unwrap();
+            let page = store
+                .read(ReadLog {
+                    after: at,
+                    ..read().limit(1)
+                })
+                .await
+                .unwrap();
             if let [first] = &page.events[..] {
-                assert!(page.scanned >= first.position && page.scanned < first.position.next(), "{}", page.scanned);
+                assert!(
+                    page.scanned >= first.position && page.scanned < first.position.next(),
+                    "{}",
+                    page.scanned
+                );
                 assert!(!page.end);
             }
-            assert_eq!(ids(&read_log(&*store, ReadLog { after: at, ..read().limit(1) }).await), ids_of(&given));
+            assert_eq!(
+                ids(&read_log(
+                    &*store,
+                    ReadLog {
+                        after: at,
+                        ..read().limit(1)
+                    }
+                )
+                .await),
+                ids_of(&given)
+            );
             at = head(&*store, partition).await;
         }
     }
@@ -532,13 +846,19 @@ pub async fn is_filtered_without_missing_what_is_appended_meanwhile(fixture: &dy
     let store = open(fixture).await;
     let done = Arc::new(AtomicBool::new(false));
     let reader = |partition| {
-        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        let store = Arc::clone(&store);
+        let done = Arc::clone(&done);
         async move {
             let filter = Filter::default().types(["wanted"]);
-            let (mut seen, mut at, mut hint) = (Vec::new(), Position::START, store.hint());
+            let mut seen = Vec::new();
+            let mut at = Position::START;
+            let mut hint = store.hint();
             loop {
                 let last_look = done.load(Ordering::SeqCst);
-                let read = ReadLog::after(at).partition(partition).filter(filter.clone()).limit(3);
+                let read = ReadLog::after(at)
+                    .partition(partition)
+                    .filter(filter.clone())
+                    .limit(3);
                 let page = store.read(read.clone()).await.unwrap();
                 check_page(&page, 3, at, read.up_to, read.direction);
                 seen.extend(ids(&page.events));
@@ -552,15 +872,25 @@ pub async fn is_filtered_without_missing_what_is_appended_meanwhile(fixture: &dy
             }
         }
     };
-    let readers: Vec<_> = partitions(&*store).map(|partition| tokio::spawn(reader(partition))).collect();
+    let readers: Vec<_> = partitions(&*store)
+        .map(|partition| tokio::spawn(reader(partition)))
+        .collect();
     at_once((0..6).map(|writer| {
         let store = Arc::clone(&store);
         async move {
             for n in 0..60 {
                 let partition = Partition(n % store.partitions());
-                let kind = if (writer + n) % 7 == 0 { "wanted" } else { "other" };
-                append(&*store, &stream_in(&*store, partition, &format!("w{writer}")), [NewEvent::json(kind, "1")])
-                    .await;
+                let kind = if (writer + n) % 7 == 0 {
+                    "wanted"
+                } else {
+                    "other"
+                };
+                append(
+                    &*store,
+                    &stream_in(&*store, partition, &format!("w{writer}")),
+                    [NewEvent::json(kind, "1")],
+                )
+                .await;
             }
         }
     }))
@@ -568,7 +898,11 @@ pub async fn is_filtered_without_missing_what_is_appended_meanwhile(fixture: &dy
     done.store(true, Ordering::SeqCst);
     for (partition, reader) in partitions(&*store).zip(readers) {
         let wanted = |event: &RecordedEvent| &*event.event_type == "wanted";
-        let expected: Vec<_> = whole_log(&*store, partition).await.into_iter().filter(wanted).collect();
+        let expected: Vec<_> = whole_log(&*store, partition)
+            .await
+            .into_iter()
+            .filter(wanted)
+            .collect();
         assert_eq!(reader.await.unwrap(), ids(&expected));
     }
 }
@@ -586,20 +920,52 @@ pub async fn knows_its_position_at_every_moment(fixture: &dyn Fixture) {
             clock.set(at(micros));
             append(&*store, &to, events(count)).await;
         }
-        let rows = [(-1, 0), (0, 1), (1, 1), (9, 1), (10, 6), (11, 6), (19, 6), (20, 8), (29, 8), (30, 11), (31, 11)];
+        let rows = [
+            (-1, 0),
+            (0, 1),
+            (1, 1),
+            (9, 1),
+            (10, 6),
+            (11, 6),
+            (19, 6),
+            (20, 8),
+            (29, 8),
+            (30, 11),
+            (31, 11),
+        ];
         for (micros, position) in rows {
             let found = store.position_at(partition, at(micros)).await.unwrap();
             assert_eq!(found, Position::new(position), "at {micros}");
         }
         for moment in ["1900-01-01T00:00:00Z", "9999-01-01T00:00:00Z"] {
-            let found = store.position_at(partition, moment.parse().unwrap()).await.unwrap();
-            assert_eq!(found.get(), if moment.starts_with('1') { 0 } else { 11 }, "{moment}");
+            let found = store
+                .position_at(partition, moment.parse().unwrap())
+                .await
+                .unwrap();
+            assert_eq!(
+                found.get(),
+                if moment.starts_with('1') { 0 } else { 11 },
+                "{moment}"
+            );
         }
         // A moment between is not moved by what is removed for good far before it.
-        store.change_stream(&to, Expected::Any, StreamChange::Archive { before: Version::new(5) }).await.unwrap();
+        store
+            .change_stream(
+                &to,
+                Expected::Any,
+                StreamChange::Archive {
+                    before: Version::new(5),
+                },
+            )
+            .await
+            .unwrap();
         for (micros, position) in [(10, 6), (19, 6), (20, 8), (30, 11)] {
             let found = store.position_at(partition, at(micros)).await.unwrap();
-            assert_eq!(found, Position::new(position), "at {micros}, after archiving");
+            assert_eq!(
+                found,
+                Position::new(position),
+                "at {micros}, after archiving"
+            );
         }
     }
 }
@@ -608,8 +974,15 @@ pub async fn keeps_its_identity(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let names: Vec<StreamId> = (0..20).map(|n| stream(format!("placed-{n}"))).collect();
     let places: Vec<Partition> = names.iter().map(|name| store.partition_of(name)).collect();
-    let (id, count) = (store.id(), store.partitions());
+    let id = store.id();
+    let count = store.partitions();
     let store = reopen(fixture, store).await;
     assert_eq!((store.id(), store.partitions()), (id, count));
-    assert_eq!(names.iter().map(|name| store.partition_of(name)).collect::<Vec<_>>(), places);
+    assert_eq!(
+        names
+            .iter()
+            .map(|name| store.partition_of(name))
+            .collect::<Vec<_>>(),
+        places
+    );
 }

@@ -83,10 +83,15 @@ const CASE_TAKES_AT_MOST: Duration = Duration::from_secs(120);
 /// Runs one case on several threads, and fails it when it hangs.
 #[doc(hidden)]
 pub fn run(case: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
-    runtime
-        .expect("threads can be started")
-        .block_on(async { tokio::time::timeout(CASE_TAKES_AT_MOST, Box::pin(case)).await.expect("the case hangs") });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build();
+    runtime.expect("threads can be started").block_on(async {
+        tokio::time::timeout(CASE_TAKES_AT_MOST, Box::pin(case))
+            .await
+            .expect("the case hangs")
+    });
 }
 
 /// Fails when the traits that a backend declared are not those that its store offers.
@@ -102,7 +107,11 @@ pub async fn declared(fixture: &dyn Fixture, declared: &[&str]) {
         ("shared", fixture.is_shared()),
     ];
     for (name, offered) in offered {
-        assert_eq!(declared.contains(&name), offered, "`{name}`: declared (left) and offered (right) differ");
+        assert_eq!(
+            declared.contains(&name),
+            offered,
+            "`{name}`: declared (left) and offered (right) differ"
+        );
     }
 }
 
@@ -139,14 +148,23 @@ mod tests {
                 .filter_map(|line| line.strip_prefix("pub async fn "))
                 .map(|rest| rest.split(['(', '<']).next().unwrap())
                 .collect();
-            let listed: Vec<&str> = cases().into_iter().filter(|(of, _)| *of == module).map(|(_, case)| case).collect();
-            assert_eq!(written, listed, "the cases of `{module}`: written (left) and listed (right) differ");
+            let listed: Vec<&str> = cases()
+                .into_iter()
+                .filter(|(of, _)| *of == module)
+                .map(|(_, case)| case)
+                .collect();
+            assert_eq!(
+                written, listed,
+                "the cases of `{module}`: written (left) and listed (right) differ"
+            );
         }
     }
 
     #[test]
     fn every_file_of_cases_is_looked_at() {
-        let public = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("pub mod "));
+        let public = include_str!("mod.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("pub mod "));
         let modules: Vec<&str> = public
             .map(|rest| rest.trim_end_matches(';'))
             .filter(|name| !["numbered", "trouble"].contains(name))

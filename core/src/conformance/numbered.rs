@@ -48,16 +48,20 @@ impl Numbered {
 
     /// The id of its event at `index`.
     pub fn id(self, index: u64) -> EventId {
-        let number =
-            u128::from(self.run) << 80 | u128::from(self.task) << 64 | u128::from(self.n) << 16 | u128::from(index);
+        let number = u128::from(self.run) << 80
+            | u128::from(self.task) << 64
+            | u128::from(self.n) << 16
+            | u128::from(index);
         // The shape of a UUIDv7.
         EventId::from_uuid(Uuid::from_u128(number << 16 | 0x7000_8000_0000_0000_0000))
     }
 
     /// The append: always the same, expecting exactly what the task's earlier appends made.
     pub fn append(self) -> AppendStreams {
-        let (whole, part) = (self.n / 4, (self.n % 4) as usize);
-        let mut append = AppendStreams::default().expecting(self.stream(0), at(whole * BEFORE[4] + BEFORE[part]));
+        let whole = self.n / 4;
+        let part = (self.n % 4) as usize;
+        let mut append = AppendStreams::default()
+            .expecting(self.stream(0), at(whole * BEFORE[4] + BEFORE[part]));
         if part == 3 {
             append = append.expecting(self.stream(1), at(whole));
         }
@@ -76,10 +80,19 @@ impl Numbered {
     /// When it is not one of these, or has another's content.
     pub fn of(event: &RecordedEvent) -> (Numbered, u64) {
         let text = std::str::from_utf8(&event.payload).unwrap();
-        let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().unwrap()).collect();
-        let [run, task, n, index] = numbers[..] else { panic!("a torn payload: {text}") };
+        let numbers: Vec<u64> = text
+            .split(' ')
+            .map(|number| number.parse().unwrap())
+            .collect();
+        let [run, task, n, index] = numbers[..] else {
+            panic!("a torn payload: {text}")
+        };
         let numbered = Numbered { run, task, n };
-        assert_eq!(event.id, numbered.id(index), "an event with another's content");
+        assert_eq!(
+            event.id,
+            numbered.id(index),
+            "an event with another's content"
+        );
         (numbered, index)
     }
 
@@ -107,7 +120,8 @@ fn at(version: u64) -> Expected {
 ///
 /// When it cannot be read.
 pub async fn whole_log(log: &(impl Log + ?Sized)) -> Vec<RecordedEvent> {
-    let (mut all, mut after) = (Vec::new(), Position::START);
+    let mut all = Vec::new();
+    let mut after = Position::START;
     loop {
         let page = log.read(ReadLog::after(after)).await.unwrap();
         after = page.scanned;
@@ -142,22 +156,35 @@ pub async fn whole_log(log: &(impl Log + ?Sized)) -> Vec<RecordedEvent> {
 /// times go backwards.
 pub fn check(log: &[RecordedEvent], acknowledged: &HashSet<Numbered>) -> HashSet<Numbered> {
     let mut found: BTreeMap<Numbered, Vec<u64>> = BTreeMap::new();
-    let (mut ids, mut versions) = (HashSet::new(), BTreeMap::<&StreamId, u64>::new());
+    let mut ids = HashSet::new();
+    let mut versions = BTreeMap::<&StreamId, u64>::new();
     let mut recorded_at = None;
     for (place, event) in (1..).zip(log) {
         assert_eq!(event.position.get(), place, "positions have a hole");
         assert!(ids.insert(event.id), "{} is there twice", event.id);
         let version = versions.entry(&event.stream).or_default();
         *version += 1;
-        assert_eq!(event.version.get(), *version, "versions of {} have a hole", event.stream);
-        assert!(recorded_at <= Some(event.recorded_at), "recorded times go backwards");
+        assert_eq!(
+            event.version.get(),
+            *version,
+            "versions of {} have a hole",
+            event.stream
+        );
+        assert!(
+            recorded_at <= Some(event.recorded_at),
+            "recorded times go backwards"
+        );
         recorded_at = Some(event.recorded_at);
         let (numbered, index) = Numbered::of(event);
         assert_eq!(u64::from(event.append_index), index);
         found.entry(numbered).or_default().push(index);
     }
     for (numbered, indexes) in &found {
-        assert_eq!(*indexes, (0..numbered.events()).collect::<Vec<_>>(), "{numbered:?} is torn");
+        assert_eq!(
+            *indexes,
+            (0..numbered.events()).collect::<Vec<_>>(),
+            "{numbered:?} is torn"
+        );
     }
     let found: HashSet<Numbered> = found.into_keys().collect();
     let lost: Vec<_> = acknowledged.difference(&found).collect();

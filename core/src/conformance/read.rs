@@ -13,27 +13,58 @@ use crate::stream_state::{Status, StreamChange};
 
 pub async fn of_an_unknown_stream_is_empty(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let (unknown, known) = (stream("unknown-1"), stream("unknown-10"));
+    let unknown = stream("unknown-1");
+    let known = stream("unknown-10");
     append(&*store, &known, events(1)).await;
-    for read in [ReadStream::of(unknown.clone()), ReadStream::of(unknown.clone()).backward().everything()] {
+    for read in [
+        ReadStream::of(unknown.clone()),
+        ReadStream::of(unknown.clone()).backward().everything(),
+    ] {
         let page = store.read_stream(read).await.unwrap();
         assert!(page.events.is_empty() && page.next.is_none());
-        assert_eq!((page.state.status, page.state.version), (Status::Absent, Version::NONE));
+        assert_eq!(
+            (page.state.status, page.state.version),
+            (Status::Absent, Version::NONE)
+        );
     }
-    assert_eq!(store.stream_state(&unknown).await.unwrap().status, Status::Absent);
+    assert_eq!(
+        store.stream_state(&unknown).await.unwrap().status,
+        Status::Absent
+    );
 }
 
 pub async fn says_what_the_stream_is(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("state-1");
     append(&*store, &to, events(3)).await;
-    let changes = [StreamChange::Truncate { before: Version::new(2) }, StreamChange::Delete, StreamChange::Tombstone];
-    let read = || async { store.read_stream(ReadStream::of(to.clone()).limit(1)).await.unwrap() };
-    for (change, status) in changes.into_iter().zip([Status::Active, Status::Deleted, Status::Tombstoned]) {
-        let state = store.change_stream(&to, Expected::Any, change).await.unwrap();
+    let changes = [
+        StreamChange::Truncate {
+            before: Version::new(2),
+        },
+        StreamChange::Delete,
+        StreamChange::Tombstone,
+    ];
+    let read = || async {
+        store
+            .read_stream(ReadStream::of(to.clone()).limit(1))
+            .await
+            .unwrap()
+    };
+    for (change, status) in
+        changes
+            .into_iter()
+            .zip([Status::Active, Status::Deleted, Status::Tombstoned])
+    {
+        let state = store
+            .change_stream(&to, Expected::Any, change)
+            .await
+            .unwrap();
         let page = read().await;
         assert_eq!(page.state, state);
-        assert_eq!((page.state.status, page.state.version), (status, Version::new(3)));
+        assert_eq!(
+            (page.state.status, page.state.version),
+            (status, Version::new(3))
+        );
         assert_eq!(page.head, head(&*store, store.partition_of(&to)).await);
     }
 }
@@ -62,8 +93,14 @@ const RANGES: [(u64, u64, usize, bool, &[u64]); 20] = [
     (1, 99, 0, true, &[]),
 ];
 
-fn range(of: &StreamId, (from, to, limit, backward, _): (u64, u64, usize, bool, &[u64])) -> ReadStream {
-    let read = ReadStream::of(of.clone()).from(Version::new(from)).to(Version::new(to)).limit(limit);
+fn range(
+    of: &StreamId,
+    (from, to, limit, backward, _): (u64, u64, usize, bool, &[u64]),
+) -> ReadStream {
+    let read = ReadStream::of(of.clone())
+        .from(Version::new(from))
+        .to(Version::new(to))
+        .limit(limit);
     if backward { read.backward() } else { read }
 }
 
@@ -83,9 +120,20 @@ pub async fn shows_of_a_range_what_truncation_and_deletion_left(fixture: &dyn Fi
     let store = open(fixture).await;
     let journal = stream("journal");
     append(&*store, &journal, events(5)).await;
-    let changes = [(StreamChange::Truncate { before: Version::new(3) }, 3), (StreamChange::Delete, 6)];
+    let changes = [
+        (
+            StreamChange::Truncate {
+                before: Version::new(3),
+            },
+            3,
+        ),
+        (StreamChange::Delete, 6),
+    ];
     for (change, first) in changes {
-        store.change_stream(&journal, Expected::Any, change).await.unwrap();
+        store
+            .change_stream(&journal, Expected::Any, change)
+            .await
+            .unwrap();
         for row in RANGES {
             let (from, to, limit, backward, everything) = row;
             let mut visible: Vec<u64> = (from.max(first)..=to.min(5)).collect();
@@ -95,8 +143,15 @@ pub async fn shows_of_a_range_what_truncation_and_deletion_left(fixture: &dyn Fi
             visible.truncate(limit);
             let page = store.read_stream(range(&journal, row)).await.unwrap();
             assert_eq!(versions(&page.events), visible, "{row:?} after {change:?}");
-            assert_eq!(page.state.version, Version::new(5), "the highest version stays");
-            let page = store.read_stream(range(&journal, row).everything()).await.unwrap();
+            assert_eq!(
+                page.state.version,
+                Version::new(5),
+                "the highest version stays"
+            );
+            let page = store
+                .read_stream(range(&journal, row).everything())
+                .await
+                .unwrap();
             assert_eq!(versions(&page.events), everything, "{row:?} of everything");
         }
     }
@@ -111,31 +166,49 @@ pub async fn loses_and_repeats_nothing_at_the_borders_of_pages(fixture: &dyn Fix
         let backward: Vec<u64> = (1..=size).rev().collect();
         for limit in [1, 7, 99, 100, 101, 1_000] {
             let read = ReadStream::of(of.clone()).limit(limit);
-            assert_eq!(versions(&read_stream(&*store, read.clone()).await), forward, "{size} by {limit}");
-            assert_eq!(versions(&read_stream(&*store, read.backward()).await), backward, "{size} by {limit}");
+            assert_eq!(
+                versions(&read_stream(&*store, read.clone()).await),
+                forward,
+                "{size} by {limit}"
+            );
+            assert_eq!(
+                versions(&read_stream(&*store, read.backward()).await),
+                backward,
+                "{size} by {limit}"
+            );
         }
     }
 }
 
 pub async fn of_large_events_comes_in_pages_that_fit_into_memory(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let (of, label) = (stream("large-1"), "large.thing");
+    let of = stream("large-1");
+    let label = "large.thing";
     let partition = store.partition_of(&of);
     let payload = bytes::Bytes::from(vec![b'x'; 1 << 20]);
     let mut given = Vec::new();
     for _ in 0..5 {
-        let ten: Vec<NewEvent> =
-            (0..10).map(|_| NewEvent::json(label, payload.clone()).tag(tag("size:large"))).collect();
+        let ten: Vec<NewEvent> = (0..10)
+            .map(|_| NewEvent::json(label, payload.clone()).tag(tag("size:large")))
+            .collect();
         append(&*store, &of, ten.clone()).await;
         given.extend(ten);
     }
     // One that is larger than a page comes alone, and is not left out.
     let huge = vec![b'y'; store.limits().payload_bytes_max.min(PAGE_BYTES_MAX + 1)];
     let huge = NewEvent::json(label, huge).tag(tag("size:large"));
-    append(&*store, &of, [huge.clone(), huge.clone().id(crate::EventId::random())]).await;
+    append(
+        &*store,
+        &of,
+        [huge.clone(), huge.clone().id(crate::EventId::random())],
+    )
+    .await;
     let expected: Vec<u64> = (1..=52).collect();
     let first = store.read_stream(ReadStream::of(of.clone())).await.unwrap();
-    assert!(first.next.is_some() && !first.events.is_empty() && first.events.len() < 50, "several pages");
+    assert!(
+        first.next.is_some() && !first.events.is_empty() && first.events.len() < 50,
+        "several pages"
+    );
     assert_eq!(versions(&whole_stream(&*store, &of).await), expected);
     let mut backward = versions(&read_stream(&*store, ReadStream::of(of.clone()).backward()).await);
     backward.reverse();
@@ -157,31 +230,54 @@ pub async fn shows_one_moment(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let of = stream("moment-1");
     let writer = {
-        let (store, of) = (Arc::clone(&store), of.clone());
+        let store = Arc::clone(&store);
+        let of = of.clone();
         tokio::spawn(async move {
             for n in 0..60 {
                 append(&*store, &of, events(3)).await;
                 if n % 10 == 9 {
-                    store.change_stream(&of, Expected::Any, StreamChange::Delete).await.unwrap();
+                    store
+                        .change_stream(&of, Expected::Any, StreamChange::Delete)
+                        .await
+                        .unwrap();
                 }
             }
         })
     };
-    let (mut last_head, mut last_version) = (Position::START, Version::NONE);
+    let mut last_head = Position::START;
+    let mut last_version = Version::NONE;
     loop {
         let done = writer.is_finished();
-        let page = store.read_stream(ReadStream::of(of.clone()).everything()).await.unwrap();
+        let page = store
+            .read_stream(ReadStream::of(of.clone()).everything())
+            .await
+            .unwrap();
         let count = page.events.len() as u64;
         assert_eq!(page.next, None);
-        assert_eq!(page.state.version.get(), count, "the events and the state are of two moments");
+        assert_eq!(
+            page.state.version.get(),
+            count,
+            "the events and the state are of two moments"
+        );
         assert_eq!(count % 3, 0, "a part of an append is visible");
         assert!(
-            page.events.last().is_none_or(|event| event.position <= page.head),
+            page.events
+                .last()
+                .is_none_or(|event| event.position <= page.head),
             "the head is older than the events"
         );
-        assert!(page.state.deletions.iter().all(|deletion| deletion.version <= page.state.version));
-        assert!(page.head >= last_head && page.state.version >= last_version, "time runs backwards");
-        (last_head, last_version) = (page.head, page.state.version);
+        assert!(
+            page.state
+                .deletions
+                .iter()
+                .all(|deletion| deletion.version <= page.state.version)
+        );
+        assert!(
+            page.head >= last_head && page.state.version >= last_version,
+            "time runs backwards"
+        );
+        last_head = page.head;
+        last_version = page.state.version;
         if done {
             break;
         }

@@ -66,19 +66,33 @@ struct Stored {
 
 impl Stored {
     fn events(&self, digits: &str) -> Vec<NewEvent> {
-        digits.chars().map(|digit| self.events[&digit].clone()).collect()
+        digits
+            .chars()
+            .map(|digit| self.events[&digit].clone())
+            .collect()
     }
 }
 
 async fn store_rows(store: &dyn Store) -> Vec<Stored> {
     let mut all = Vec::new();
     for (row, (before, retry, _)) in ROWS.into_iter().enumerate() {
-        let digits = before.chars().chain(retry.chars()).filter(char::is_ascii_digit);
-        let events = digits.map(|digit| (digit, event(digit.to_string()))).collect();
-        let mut stored = Stored { to: stream(format!("row-{row}")), events, places: BTreeMap::new() };
+        let digits = before
+            .chars()
+            .chain(retry.chars())
+            .filter(char::is_ascii_digit);
+        let events = digits
+            .map(|digit| (digit, event(digit.to_string())))
+            .collect();
+        let mut stored = Stored {
+            to: stream(format!("row-{row}")),
+            events,
+            places: BTreeMap::new(),
+        };
         for digits in before.split(' ') {
             let appended = append(store, &stored.to, stored.events(digits)).await;
-            stored.places.extend(digits.chars().zip(appended.events().iter().cloned()));
+            stored
+                .places
+                .extend(digits.chars().zip(appended.events().iter().cloned()));
         }
         all.push(stored);
     }
@@ -92,11 +106,17 @@ async fn check_rows(store: &dyn Store, rows: &[Stored]) {
             let attempt = try_append(store, &stored.to, expected, stored.events(retry));
             match (unchanged(store, &[&stored.to], attempt).await, outcome) {
                 (Ok(again), Repeats) => {
-                    let places: Vec<Placed> = retry.chars().map(|digit| stored.places[&digit].clone()).collect();
+                    let places: Vec<Placed> = retry
+                        .chars()
+                        .map(|digit| stored.places[&digit].clone())
+                        .collect();
                     assert_eq!(again, Appended::new(store.id(), places, true), "{row}");
                     assert!(again.was_repeated(), "{row}");
                 }
-                (Err(AppendError::IdClash(IdClash::PartlyKnown { first_unknown })), PartlyKnown(index)) => {
+                (
+                    Err(AppendError::IdClash(IdClash::PartlyKnown { first_unknown })),
+                    PartlyKnown(index),
+                ) => {
                     assert_eq!(first_unknown, index, "{row}");
                 }
                 (Err(AppendError::IdClash(IdClash::OtherOrder)), OtherOrder) => {}
@@ -125,8 +145,16 @@ pub async fn is_recognised_after_many_other_appends(fixture: &dyn Fixture) {
     for n in 0..30 {
         for stored in &rows {
             // Also to other streams of the same partition.
-            append(&*store, &stream_in(&*store, store.partition_of(&stored.to), &format!("other{n}")), events(10))
-                .await;
+            append(
+                &*store,
+                &stream_in(
+                    &*store,
+                    store.partition_of(&stored.to),
+                    &format!("other{n}"),
+                ),
+                events(10),
+            )
+            .await;
         }
     }
     check_rows(&*store, &rows).await;
@@ -134,16 +162,31 @@ pub async fn is_recognised_after_many_other_appends(fixture: &dyn Fixture) {
 
 pub async fn by_eight_tasks_at_once_writes_once_and_answers_all_alike(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    for (row, expected) in [Expected::Any, Expected::NoStream, version(0)].into_iter().enumerate() {
+    for (row, expected) in [Expected::Any, Expected::NoStream, version(0)]
+        .into_iter()
+        .enumerate()
+    {
         let to = stream(format!("at-once-{row}"));
         let given = events(5);
         let answers = at_once((0..8).map(|_| {
-            let (store, to, given) = (Arc::clone(&store), to.clone(), given.clone());
+            let store = Arc::clone(&store);
+            let to = to.clone();
+            let given = given.clone();
             async move { try_append(&*store, &to, expected, given).await.unwrap() }
         }))
         .await;
-        assert_eq!(answers.iter().filter(|answer| !answer.was_repeated()).count(), 1, "one of them wrote");
-        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+        assert_eq!(
+            answers
+                .iter()
+                .filter(|answer| !answer.was_repeated())
+                .count(),
+            1,
+            "one of them wrote"
+        );
+        assert!(
+            answers.iter().all(|answer| *answer == answers[0]),
+            "{answers:?}"
+        );
         assert_recorded(&answers[0], &given, &whole_stream(&*store, &to).await);
     }
 }
@@ -171,7 +214,12 @@ pub async fn with_other_content_is_refused(fixture: &dyn Fixture) {
     ];
     for other in changed {
         for expected in EXPECTATIONS {
-            let error = refused(&*store, &[&to], try_append(&*store, &to, expected, [other.clone()])).await;
+            let error = refused(
+                &*store,
+                &[&to],
+                try_append(&*store, &to, expected, [other.clone()]),
+            )
+            .await;
             let AppendError::IdClash(IdClash::OtherContent { index: 0, id }) = error else {
                 panic!("{other:?} @ {expected}: {error:?}")
             };
@@ -183,7 +231,10 @@ pub async fn with_other_content_is_refused(fixture: &dyn Fixture) {
 pub async fn is_compared_by_its_content_and_the_first_metadata_stands(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("content-2");
-    let first = event("1").tag(tag("k:a")).tag(tag("k:b")).metadata(Metadata::default().actor("first"));
+    let first = event("1")
+        .tag(tag("k:a"))
+        .tag(tag("k:b"))
+        .metadata(Metadata::default().actor("first"));
     let appended = append(&*store, &to, [first.clone()]).await;
     let mut again = first.clone().metadata(Metadata::default().actor("second"));
     again.occurred_at = "2026-03-31T00:00:00Z".parse().unwrap();
@@ -201,21 +252,43 @@ pub async fn is_compared_by_the_callers_digest_where_one_was_given(fixture: &dyn
     let store = reopen(fixture, store).await;
     let mut again = first.clone();
     again.payload = "encrypted with another".into();
-    assert_eq!(unchanged(&*store, &[&to], append(&*store, &to, [again.clone()])).await, appended);
+    assert_eq!(
+        unchanged(&*store, &[&to], append(&*store, &to, [again.clone()])).await,
+        appended
+    );
     again.own_digest = Some(Digest([2; 16]));
-    let error = refused(&*store, &[&to], try_append(&*store, &to, Expected::Any, [again])).await;
-    assert!(matches!(error, AppendError::IdClash(IdClash::OtherContent { .. })), "{error:?}");
+    let error = refused(
+        &*store,
+        &[&to],
+        try_append(&*store, &to, Expected::Any, [again]),
+    )
+    .await;
+    assert!(
+        matches!(error, AppendError::IdClash(IdClash::OtherContent { .. })),
+        "{error:?}"
+    );
 }
 
 pub async fn in_another_stream_is_refused_and_names_the_one_that_has_it(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for partition in partitions(&*store) {
-        let (a, b) = (stream_in(&*store, partition, "owner"), stream_in(&*store, partition, "thief"));
+        let a = stream_in(&*store, partition, "owner");
+        let b = stream_in(&*store, partition, "thief");
         let known = event("1");
         append(&*store, &a, [known.clone()]).await;
         for expected in [Expected::Any, Expected::NoStream, Expected::Exists] {
-            let error = refused(&*store, &[&a, &b], try_append(&*store, &b, expected, [known.clone()])).await;
-            let AppendError::IdClash(IdClash::OtherStream { index: 0, id, stream }) = error else {
+            let error = refused(
+                &*store,
+                &[&a, &b],
+                try_append(&*store, &b, expected, [known.clone()]),
+            )
+            .await;
+            let AppendError::IdClash(IdClash::OtherStream {
+                index: 0,
+                id,
+                stream,
+            }) = error
+            else {
                 panic!("{error:?}")
             };
             assert_eq!((id, stream), (known.id, a.clone()));
@@ -227,8 +300,18 @@ pub async fn in_another_stream_is_refused_and_names_the_one_that_has_it(fixture:
 const FATES: [(&str, StreamChange); 4] = [
     ("deleted", StreamChange::Delete),
     ("tombstoned", StreamChange::Tombstone),
-    ("truncated", StreamChange::Truncate { before: Version::new(4) }),
-    ("archived", StreamChange::Archive { before: Version::new(3) }),
+    (
+        "truncated",
+        StreamChange::Truncate {
+            before: Version::new(4),
+        },
+    ),
+    (
+        "archived",
+        StreamChange::Archive {
+            before: Version::new(3),
+        },
+    ),
 ];
 
 pub async fn of_events_since_hidden_or_removed_gets_the_original_places(fixture: &dyn Fixture) {
@@ -238,7 +321,10 @@ pub async fn of_events_since_hidden_or_removed_gets_the_original_places(fixture:
         let to = stream(format!("{fate}-1"));
         let given = events(3);
         let appended = append(&*store, &to, given.clone()).await;
-        store.change_stream(&to, Expected::Any, change).await.unwrap();
+        store
+            .change_stream(&to, Expected::Any, change)
+            .await
+            .unwrap();
         rows.push((fate, to, given, appended));
     }
     for reopened in [false, true] {
@@ -248,23 +334,45 @@ pub async fn of_events_since_hidden_or_removed_gets_the_original_places(fixture:
         for (fate, to, given, appended) in &rows {
             for expected in EXPECTATIONS {
                 let again = try_append(&*store, to, expected, given.clone());
-                let again = unchanged(&*store, &[to], again).await.unwrap_or_else(|error| panic!("{fate}: {error}"));
-                assert_eq!((&again, again.was_repeated()), (appended, true), "{fate} @ {expected}");
+                let again = unchanged(&*store, &[to], again)
+                    .await
+                    .unwrap_or_else(|error| panic!("{fate}: {error}"));
+                assert_eq!(
+                    (&again, again.was_repeated()),
+                    (appended, true),
+                    "{fate} @ {expected}"
+                );
                 let first = try_append(&*store, to, expected, [given[0].clone()]);
-                let first = unchanged(&*store, &[to], first).await.unwrap_or_else(|error| panic!("{fate}: {error}"));
-                assert_eq!(first.events(), &appended.events()[..1], "{fate} @ {expected}");
+                let first = unchanged(&*store, &[to], first)
+                    .await
+                    .unwrap_or_else(|error| panic!("{fate}: {error}"));
+                assert_eq!(
+                    first.events(),
+                    &appended.events()[..1],
+                    "{fate} @ {expected}"
+                );
             }
             let mut other = given[0].clone();
             other.payload = "other".into();
-            let error = refused(&*store, &[to], try_append(&*store, to, Expected::Any, [other])).await;
-            assert!(matches!(error, AppendError::IdClash(IdClash::OtherContent { .. })), "{fate}: {error:?}");
+            let error = refused(
+                &*store,
+                &[to],
+                try_append(&*store, to, Expected::Any, [other]),
+            )
+            .await;
+            assert!(
+                matches!(error, AppendError::IdClash(IdClash::OtherContent { .. })),
+                "{fate}: {error:?}"
+            );
         }
     }
 }
 
 /// The events that a request decides, with ids derived from it.
 fn decided(to: &StreamId, key: &str, contents: &[&str]) -> Vec<NewEvent> {
-    let with_id = |(index, content): (u32, &&str)| event(content.to_string()).id(EventId::derived(to, key, index));
+    let with_id = |(index, content): (u32, &&str)| {
+        event(content.to_string()).id(EventId::derived(to, key, index))
+    };
     (0..).zip(contents).map(with_id).collect()
 }
 
@@ -275,46 +383,105 @@ pub async fn of_a_request_gets_the_first_result_whatever_is_decided_now(fixture:
     let first = append(&*store, &to, decided(&to, "req", &["a", "b"])).await;
     assert!(!first.was_repeated());
     append(&*store, &to, events(2)).await;
-    for (fate, change) in [("untouched", None)].into_iter().chain(FATES.map(|(fate, change)| (fate, Some(change)))) {
+    for (fate, change) in [("untouched", None)]
+        .into_iter()
+        .chain(FATES.map(|(fate, change)| (fate, Some(change))))
+    {
         // Archiving needs a stream that is active; the tombstone comes last.
         if let Some(change) = change.filter(|change| !matches!(change, StreamChange::Tombstone)) {
-            store.change_stream(&to, Expected::Any, change).await.unwrap();
+            store
+                .change_stream(&to, Expected::Any, change)
+                .await
+                .unwrap();
             append(&*store, &to, events(1)).await;
         }
         store = reopen(fixture, store).await;
-        for contents in [&["a", "b"][..], &["other", "b"], &["a"], &["a", "b", "c"], &["x", "y", "z", "u"]] {
+        for contents in [
+            &["a", "b"][..],
+            &["other", "b"],
+            &["a"],
+            &["a", "b", "c"],
+            &["x", "y", "z", "u"],
+        ] {
             for expected in EXPECTATIONS {
                 let again = try_append(&*store, &to, expected, decided(&to, "req", contents));
-                let again = unchanged(&*store, &[&to], again).await.unwrap_or_else(|error| panic!("{fate}: {error}"));
-                assert_eq!((&again, again.was_repeated()), (&first, true), "{fate}: {contents:?} @ {expected}");
+                let again = unchanged(&*store, &[&to], again)
+                    .await
+                    .unwrap_or_else(|error| panic!("{fate}: {error}"));
+                assert_eq!(
+                    (&again, again.was_repeated()),
+                    (&first, true),
+                    "{fate}: {contents:?} @ {expected}"
+                );
             }
         }
         // Partly new: only an event in the middle of the first append is known.
-        let partly = vec![decided(&to, "new", &["n"]).remove(0), decided(&to, "req", &["a", "b"]).remove(1)];
+        let partly = vec![
+            decided(&to, "new", &["n"]).remove(0),
+            decided(&to, "req", &["a", "b"]).remove(1),
+        ];
         let again = unchanged(&*store, &[&to], append(&*store, &to, partly)).await;
-        assert_eq!((&again, again.was_repeated()), (&first, true), "{fate}: partly new");
+        assert_eq!(
+            (&again, again.was_repeated()),
+            (&first, true),
+            "{fate}: partly new"
+        );
     }
-    store.change_stream(&to, Expected::Any, StreamChange::Tombstone).await.unwrap();
-    let again = unchanged(&*store, &[&to], append(&*store, &to, decided(&to, "req", &["z"]))).await;
+    store
+        .change_stream(&to, Expected::Any, StreamChange::Tombstone)
+        .await
+        .unwrap();
+    let again = unchanged(
+        &*store,
+        &[&to],
+        append(&*store, &to, decided(&to, "req", &["z"])),
+    )
+    .await;
     assert_eq!(again, first, "tombstoned");
     let new = try_append(&*store, &to, Expected::Any, decided(&to, "another", &["z"]));
-    assert!(matches!(refused(&*store, &[&to], new).await, AppendError::Conflict(_)));
+    assert!(matches!(
+        refused(&*store, &[&to], new).await,
+        AppendError::Conflict(_)
+    ));
 }
 
-pub async fn of_a_request_by_racers_that_decide_differently_lets_the_first_one_stand(fixture: &dyn Fixture) {
+pub async fn of_a_request_by_racers_that_decide_differently_lets_the_first_one_stand(
+    fixture: &dyn Fixture,
+) {
     let store = open(fixture).await;
     let to = stream("request-2");
     let answers = at_once((0..8_usize).map(|racer| {
-        let (store, to) = (Arc::clone(&store), to.clone());
+        let store = Arc::clone(&store);
+        let to = to.clone();
         async move {
             let contents = ["x", "y", "z", "u"].map(|content| format!("{content}{racer}"));
-            let contents: Vec<&str> = contents.iter().take(1 + racer % 4).map(String::as_str).collect();
-            try_append(&*store, &to, Expected::NoStream, decided(&to, "req", &contents)).await.unwrap()
+            let contents: Vec<&str> = contents
+                .iter()
+                .take(1 + racer % 4)
+                .map(String::as_str)
+                .collect();
+            try_append(
+                &*store,
+                &to,
+                Expected::NoStream,
+                decided(&to, "req", &contents),
+            )
+            .await
+            .unwrap()
         }
     }))
     .await;
-    assert_eq!(answers.iter().filter(|answer| !answer.was_repeated()).count(), 1);
-    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(
+        answers
+            .iter()
+            .filter(|answer| !answer.was_repeated())
+            .count(),
+        1
+    );
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:?}"
+    );
     let found: Vec<EventId> = answers[0].events().iter().map(|placed| placed.id).collect();
     assert_eq!(ids(&whole_stream(&*store, &to).await), found);
 }
@@ -341,7 +508,16 @@ pub async fn that_asks_first_is_told_what_became_of_each_id(fixture: &dyn Fixtur
         let first = append(&*store, &to, [one.clone()]).await;
         let second = append(&*store, &to, many.clone()).await;
         let unknown = EventId::random();
-        store.change_stream(&to, Expected::Any, StreamChange::Archive { before: Version::new(4) }).await.unwrap();
+        store
+            .change_stream(
+                &to,
+                Expected::Any,
+                StreamChange::Archive {
+                    before: Version::new(4),
+                },
+            )
+            .await
+            .unwrap();
         store = reopen(fixture, store).await;
         let asked = [many[2].id, unknown, one.id, many[0].id, many[2].id];
         let found = store.find(partition, &asked).await.unwrap();
@@ -356,7 +532,10 @@ pub async fn that_asks_first_is_told_what_became_of_each_id(fixture: &dyn Fixtur
         assert_eq!(found, [places(2), None, only, places(0), places(2)]);
     }
     let beyond = Partition(store.partitions());
-    assert!(store.find(beyond, &[EventId::random()]).await.is_err(), "there is no such partition");
+    assert!(
+        store.find(beyond, &[EventId::random()]).await.is_err(),
+        "there is no such partition"
+    );
 }
 
 pub async fn of_a_thousand_ids_is_found(fixture: &dyn Fixture) {
@@ -364,12 +543,33 @@ pub async fn of_a_thousand_ids_is_found(fixture: &dyn Fixture) {
     let to = stream("large-1");
     let given = events(1_000);
     let first = append(&*store, &to, given.clone()).await;
-    assert_eq!(unchanged(&*store, &[&to], append(&*store, &to, given.clone())).await, first);
+    assert_eq!(
+        unchanged(&*store, &[&to], append(&*store, &to, given.clone())).await,
+        first
+    );
     let mut longer = given.clone();
     longer.insert(777, event("new"));
-    let error = refused(&*store, &[&to], try_append(&*store, &to, Expected::Any, longer)).await;
-    assert!(matches!(error, AppendError::IdClash(IdClash::PartlyKnown { first_unknown: 777 })), "{error:?}");
-    let found = store.find(store.partition_of(&to), &ids_of(&given)).await.unwrap();
-    let found: Vec<Placed> = found.into_iter().flatten().map(|found| found.placed).collect();
+    let error = refused(
+        &*store,
+        &[&to],
+        try_append(&*store, &to, Expected::Any, longer),
+    )
+    .await;
+    assert!(
+        matches!(
+            error,
+            AppendError::IdClash(IdClash::PartlyKnown { first_unknown: 777 })
+        ),
+        "{error:?}"
+    );
+    let found = store
+        .find(store.partition_of(&to), &ids_of(&given))
+        .await
+        .unwrap();
+    let found: Vec<Placed> = found
+        .into_iter()
+        .flatten()
+        .map(|found| found.placed)
+        .collect();
     assert_eq!(found, first.events());
 }

@@ -10,24 +10,42 @@ use crate::stream::{StreamId, Version};
 use crate::stream_state::{Status, StreamChange, StreamState};
 
 fn truncate(before: u64) -> StreamChange {
-    StreamChange::Truncate { before: Version::new(before) }
+    StreamChange::Truncate {
+        before: Version::new(before),
+    }
 }
 
 fn archive(before: u64) -> StreamChange {
-    StreamChange::Archive { before: Version::new(before) }
+    StreamChange::Archive {
+        before: Version::new(before),
+    }
 }
 
 async fn change(store: &dyn Store, stream: &StreamId, change: StreamChange) -> StreamState {
-    let state = store.change_stream(stream, Expected::Any, change).await.unwrap();
-    assert_eq!(store.stream_state(stream).await.unwrap(), state, "the answer is what the stream is then");
+    let state = store
+        .change_stream(stream, Expected::Any, change)
+        .await
+        .unwrap();
+    assert_eq!(
+        store.stream_state(stream).await.unwrap(),
+        state,
+        "the answer is what the stream is then"
+    );
     state
 }
 
 pub async fn are_changed_exactly_when_the_expectation_holds(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let changes = [StreamChange::Delete, StreamChange::Tombstone, truncate(2), archive(2)];
+    let changes = [
+        StreamChange::Delete,
+        StreamChange::Tombstone,
+        truncate(2),
+        archive(2),
+    ];
     for (row, (expected, outcomes)) in writing().into_iter().enumerate() {
-        for (column, ((state, before, has_events), allowed)) in STATES.into_iter().zip(outcomes).enumerate() {
+        for (column, ((state, before, has_events), allowed)) in
+            STATES.into_iter().zip(outcomes).enumerate()
+        {
             for (way, wanted) in changes.into_iter().enumerate() {
                 let name = stream(format!("cell-{row}-{column}-{way}"));
                 prepare(&*store, &name, before, has_events).await;
@@ -36,11 +54,17 @@ pub async fn are_changed_exactly_when_the_expectation_holds(fixture: &dyn Fixtur
                 let cell = format!("{wanted:?} × {expected} × {state}");
                 if allowed.is_none() {
                     let error = refused(&*store, &[&name], attempt).await;
-                    assert_eq!(conflicts(&error), [(0, found.status, found.version.get())], "{cell}");
+                    assert_eq!(
+                        conflicts(&error),
+                        [(0, found.status, found.version.get())],
+                        "{cell}"
+                    );
                 } else if found.status != Status::Active && way > 1 {
                     assert_invalid(&refused(&*store, &[&name], attempt).await, name.as_str());
                 } else {
-                    let after = attempt.await.unwrap_or_else(|error| panic!("{cell}: {error}"));
+                    let after = attempt
+                        .await
+                        .unwrap_or_else(|error| panic!("{cell}: {error}"));
                     assert_eq!(store.stream_state(&name).await.unwrap(), after, "{cell}");
                     assert_eq!(after.version, found.version, "{cell}");
                     let status = match (wanted, found.status) {
@@ -61,34 +85,63 @@ pub async fn that_are_deleted_show_nothing_and_count_on_when_written_again(fixtu
     append(&*store, &name, events(3)).await;
     change(&*store, &name, truncate(2)).await;
     let deleted = change(&*store, &name, StreamChange::Delete).await;
-    assert_eq!((deleted.status, deleted.version), (Status::Deleted, Version::new(3)));
-    let [deletion] = deleted.deletions[..] else { panic!("{deleted:?}") };
+    assert_eq!(
+        (deleted.status, deleted.version),
+        (Status::Deleted, Version::new(3))
+    );
+    let [deletion] = deleted.deletions[..] else {
+        panic!("{deleted:?}")
+    };
     assert_eq!(
         (deletion.version, deletion.position),
-        (Version::new(3), head(&*store, store.partition_of(&name)).await)
+        (
+            Version::new(3),
+            head(&*store, store.partition_of(&name)).await
+        )
     );
     assert!(shown(&*store, &name).await.is_empty());
     assert_eq!(kept(&*store, &name).await, [1, 2, 3]);
-    let again = unchanged(&*store, &[&name], store.change_stream(&name, Expected::Any, StreamChange::Delete)).await;
+    let again = unchanged(
+        &*store,
+        &[&name],
+        store.change_stream(&name, Expected::Any, StreamChange::Delete),
+    )
+    .await;
     assert_eq!(again.unwrap(), deleted, "deleting twice is deleting once");
 
     store = reopen(fixture, store).await;
     assert_eq!(store.stream_state(&name).await.unwrap(), deleted);
-    let appended = try_append(&*store, &name, Expected::NoStream, events(2)).await.unwrap();
+    let appended = try_append(&*store, &name, Expected::NoStream, events(2))
+        .await
+        .unwrap();
     assert_eq!(versions_of(&appended), [4, 5]);
     assert_eq!(shown(&*store, &name).await, [4, 5]);
     assert_eq!(kept(&*store, &name).await, [1, 2, 3, 4, 5]);
     let state = store.stream_state(&name).await.unwrap();
-    assert_eq!((state.status, state.version), (Status::Active, Version::new(5)));
-    assert_eq!(state.truncated_before, Version::NONE, "the truncation mark does not survive");
+    assert_eq!(
+        (state.status, state.version),
+        (Status::Active, Version::new(5))
+    );
+    assert_eq!(
+        state.truncated_before,
+        Version::NONE,
+        "the truncation mark does not survive"
+    );
     assert_eq!(state.deletions, [deletion], "what was is not forgotten");
 
     let twice = change(&*store, &name, StreamChange::Delete).await;
-    let ends: Vec<u64> = twice.deletions.iter().map(|deletion| deletion.version.get()).collect();
+    let ends: Vec<u64> = twice
+        .deletions
+        .iter()
+        .map(|deletion| deletion.version.get())
+        .collect();
     assert_eq!(ends, [3, 5]);
     append(&*store, &name, events(1)).await;
     assert_eq!(shown(&*store, &name).await, [6]);
-    assert_eq!(change(&*store, &name, StreamChange::Tombstone).await.status, Status::Tombstoned);
+    assert_eq!(
+        change(&*store, &name, StreamChange::Tombstone).await.status,
+        Status::Tombstoned
+    );
 }
 
 pub async fn that_are_absent_stay_so_when_deleted(fixture: &dyn Fixture) {
@@ -96,14 +149,25 @@ pub async fn that_are_absent_stay_so_when_deleted(fixture: &dyn Fixture) {
     let name = stream("never-1");
     for expected in [Expected::Any, Expected::NoStream, version(0)] {
         let attempt = store.change_stream(&name, expected, StreamChange::Delete);
-        assert_eq!(unchanged(&*store, &[&name], attempt).await.unwrap(), StreamState::absent());
+        assert_eq!(
+            unchanged(&*store, &[&name], attempt).await.unwrap(),
+            StreamState::absent()
+        );
     }
-    assert_eq!(versions_of(&try_append(&*store, &name, version(0), events(1)).await.unwrap()), [1]);
+    assert_eq!(
+        versions_of(
+            &try_append(&*store, &name, version(0), events(1))
+                .await
+                .unwrap()
+        ),
+        [1]
+    );
 }
 
 pub async fn that_are_tombstoned_stay_so_for_ever(fixture: &dyn Fixture) {
     let mut store = open(fixture).await;
-    let (written, absent) = (stream("ended-1"), stream("ended-2"));
+    let written = stream("ended-1");
+    let absent = stream("ended-2");
     append(&*store, &written, events(2)).await;
     for name in [&written, &absent] {
         change(&*store, name, StreamChange::Tombstone).await;
@@ -114,14 +178,40 @@ pub async fn that_are_tombstoned_stay_so_for_ever(fixture: &dyn Fixture) {
         }
         for (name, version) in [(&written, 2), (&absent, 0)] {
             let state = store.stream_state(name).await.unwrap();
-            assert_eq!((state.status, state.version), (Status::Tombstoned, Version::new(version)));
+            assert_eq!(
+                (state.status, state.version),
+                (Status::Tombstoned, Version::new(version))
+            );
             for (expected, _) in writing() {
-                let error = refused(&*store, &[name], try_append(&*store, name, expected, events(1))).await;
-                assert_eq!(conflicts(&error), [(0, Status::Tombstoned, version)], "{expected}");
+                let error = refused(
+                    &*store,
+                    &[name],
+                    try_append(&*store, name, expected, events(1)),
+                )
+                .await;
+                assert_eq!(
+                    conflicts(&error),
+                    [(0, Status::Tombstoned, version)],
+                    "{expected}"
+                );
             }
-            for wanted in [StreamChange::Delete, StreamChange::Tombstone, truncate(1), archive(1)] {
-                let error = refused(&*store, &[name], store.change_stream(name, Expected::Any, wanted)).await;
-                assert_eq!(conflicts(&error), [(0, Status::Tombstoned, version)], "{wanted:?}");
+            for wanted in [
+                StreamChange::Delete,
+                StreamChange::Tombstone,
+                truncate(1),
+                archive(1),
+            ] {
+                let error = refused(
+                    &*store,
+                    &[name],
+                    store.change_stream(name, Expected::Any, wanted),
+                )
+                .await;
+                assert_eq!(
+                    conflicts(&error),
+                    [(0, Status::Tombstoned, version)],
+                    "{wanted:?}"
+                );
             }
             assert!(shown(&*store, name).await.is_empty());
         }
@@ -137,58 +227,118 @@ pub async fn that_are_truncated_hide_what_is_below_and_change_nothing_else(fixtu
     let log = whole_log(&*store, partition).await;
     for (before, visible) in [(1, &[1, 2, 3, 4, 5][..]), (3, &[3, 4, 5]), (6, &[])] {
         let state = change(&*store, &name, truncate(before)).await;
-        assert_eq!((state.status, state.version), (Status::Active, Version::new(5)));
+        assert_eq!(
+            (state.status, state.version),
+            (Status::Active, Version::new(5))
+        );
         assert_eq!(state.truncated_before, Version::new(before));
         assert_eq!(shown(&*store, &name).await, visible);
         assert_eq!(kept(&*store, &name).await, [1, 2, 3, 4, 5]);
-        assert_eq!(whole_log(&*store, partition).await, log, "the log is what it was");
+        assert_eq!(
+            whole_log(&*store, partition).await,
+            log,
+            "the log is what it was"
+        );
     }
     assert_invalid(
-        &refused(&*store, &[&name], store.change_stream(&name, Expected::Any, truncate(7))).await,
+        &refused(
+            &*store,
+            &[&name],
+            store.change_stream(&name, Expected::Any, truncate(7)),
+        )
+        .await,
         name.as_str(),
     );
     store = reopen(fixture, store).await;
     assert!(shown(&*store, &name).await.is_empty());
-    assert_eq!(versions_of(&try_append(&*store, &name, version(5), events(1)).await.unwrap()), [6]);
+    assert_eq!(
+        versions_of(
+            &try_append(&*store, &name, version(5), events(1))
+                .await
+                .unwrap()
+        ),
+        [6]
+    );
     assert_eq!(shown(&*store, &name).await, [6]);
     let backward = ReadStream::of(name.clone()).backward();
     assert_eq!(versions(&read_stream(&*store, backward.clone()).await), [6]);
-    assert_eq!(versions(&read_stream(&*store, backward.everything().limit(4)).await), [6, 5, 4, 3, 2, 1]);
+    assert_eq!(
+        versions(&read_stream(&*store, backward.everything().limit(4)).await),
+        [6, 5, 4, 3, 2, 1]
+    );
 }
 
 pub async fn that_are_archived_lose_events_for_good_and_no_position_returns(fixture: &dyn Fixture) {
     let mut store = open(fixture).await;
-    let (name, other) = (stream("archive-1"), stream("archive-2"));
+    let name = stream("archive-1");
+    let other = stream("archive-2");
     let partition = store.partition_of(&name);
     let other = stream_in(&*store, partition, other.as_str());
     append(&*store, &name, events(3)).await;
-    let between = append(&*store, &other, events(1)).await.last().position.get();
+    let between = append(&*store, &other, events(1))
+        .await
+        .last()
+        .position
+        .get();
     append(&*store, &name, events(2)).await;
     let end = head(&*store, partition).await;
     for wanted in [archive(0), archive(6)] {
-        let error = refused(&*store, &[&name], store.change_stream(&name, Expected::Any, wanted)).await;
+        let error = refused(
+            &*store,
+            &[&name],
+            store.change_stream(&name, Expected::Any, wanted),
+        )
+        .await;
         assert_invalid(&error, name.as_str());
     }
-    for (before, left) in [(1, &[1, 2, 3, 4, 5][..]), (3, &[3, 4, 5]), (2, &[3, 4, 5]), (5, &[5])] {
+    for (before, left) in [
+        (1, &[1, 2, 3, 4, 5][..]),
+        (3, &[3, 4, 5]),
+        (2, &[3, 4, 5]),
+        (5, &[5]),
+    ] {
         let state = change(&*store, &name, archive(before)).await;
-        assert_eq!((state.status, state.version), (Status::Active, Version::new(5)));
-        assert_eq!(state.archived_before.get(), left[0].max(1), "an archive is never put back");
+        assert_eq!(
+            (state.status, state.version),
+            (Status::Active, Version::new(5))
+        );
+        assert_eq!(
+            state.archived_before.get(),
+            left[0].max(1),
+            "an archive is never put back"
+        );
         for _ in 0..2 {
             assert_eq!(shown(&*store, &name).await, left);
             assert_eq!(kept(&*store, &name).await, left);
             // Versions 1 to 5 stand at these positions, the other stream's event between them.
-            let own = [1, 2, 3, 5, 6].into_iter().zip(1..).filter(|(_, version)| left.contains(version));
-            let mut expected: Vec<u64> = own.map(|(position, _)| position).chain([between]).collect();
+            let own = [1, 2, 3, 5, 6]
+                .into_iter()
+                .zip(1..)
+                .filter(|(_, version)| left.contains(version));
+            let mut expected: Vec<u64> =
+                own.map(|(position, _)| position).chain([between]).collect();
             expected.sort_unstable();
             assert_eq!(positions(&whole_log(&*store, partition).await), expected);
-            let backward = read_log(&*store, ReadLog::after(0.into()).partition(partition).backward().limit(2)).await;
+            let backward = read_log(
+                &*store,
+                ReadLog::after(0.into())
+                    .partition(partition)
+                    .backward()
+                    .limit(2),
+            )
+            .await;
             assert_eq!(backward.len(), expected.len());
             assert_eq!(head(&*store, partition).await, end, "the head stays");
             store = reopen(fixture, store).await;
         }
     }
-    let next = try_append(&*store, &name, version(5), events(1)).await.unwrap();
-    assert_eq!((next.last().version, next.last().position), (Version::new(6), end.next()));
+    let next = try_append(&*store, &name, version(5), events(1))
+        .await
+        .unwrap();
+    assert_eq!(
+        (next.last().version, next.last().position),
+        (Version::new(6), end.next())
+    );
 }
 
 pub async fn are_changed_without_a_trace_in_the_log(fixture: &dyn Fixture) {
@@ -204,19 +354,27 @@ pub async fn are_changed_without_a_trace_in_the_log(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn are_deleted_or_written_by_racers_but_not_both_under_one_version(fixture: &dyn Fixture) {
+pub async fn are_deleted_or_written_by_racers_but_not_both_under_one_version(
+    fixture: &dyn Fixture,
+) {
     let store = open(fixture).await;
     for round in 0..20 {
         let name = stream(format!("either-{round}"));
         append(&*store, &name, events(1)).await;
         let expected = Expected::ActiveAt(Version::FIRST);
         let outcomes = at_once((0..4).map(|racer| {
-            let (store, name) = (std::sync::Arc::clone(&store), name.clone());
+            let store = std::sync::Arc::clone(&store);
+            let name = name.clone();
             async move {
                 let outcome = if racer % 2 == 0 {
-                    store.change_stream(&name, expected, StreamChange::Delete).await.map(drop)
+                    store
+                        .change_stream(&name, expected, StreamChange::Delete)
+                        .await
+                        .map(drop)
                 } else {
-                    try_append(&*store, &name, expected, events(1)).await.map(drop)
+                    try_append(&*store, &name, expected, events(1))
+                        .await
+                        .map(drop)
                 };
                 match outcome {
                     Ok(()) => true,

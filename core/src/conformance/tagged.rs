@@ -7,7 +7,9 @@ use serde_json::json;
 
 use super::words::*;
 use super::{Dice, Fixture};
-use crate::append::{AppendError, AppendStreams, Appended, Condition, Expected, IdClash, Violation};
+use crate::append::{
+    AppendError, AppendStreams, Appended, Condition, Expected, IdClash, Violation,
+};
 use crate::error::Failure;
 use crate::event::{NewEvent, RecordedEvent};
 use crate::position::{Partition, Position};
@@ -17,12 +19,25 @@ use crate::store::Store;
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{Status, StreamChange};
 
-async fn append_if(store: &dyn Store, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError> {
-    store.tagged().expect("the trait was declared").append_if(append, condition).await
+async fn append_if(
+    store: &dyn Store,
+    append: AppendStreams,
+    condition: Condition,
+) -> Result<Appended, AppendError> {
+    store
+        .tagged()
+        .expect("the trait was declared")
+        .append_if(append, condition)
+        .await
 }
 
 async fn first_page(store: &dyn Store, read: ReadQuery) -> LogPage {
-    store.tagged().expect("the trait was declared").read_query(read).await.unwrap()
+    store
+        .tagged()
+        .expect("the trait was declared")
+        .read_query(read)
+        .await
+        .unwrap()
 }
 
 fn tagged(tags: &[&str]) -> Query {
@@ -30,7 +45,9 @@ fn tagged(tags: &[&str]) -> Query {
 }
 
 fn with_tags(kind: &'static str, tags: &[&str]) -> NewEvent {
-    tags.iter().fold(NewEvent::json(kind, "1"), |event, text| event.tag(tag(text)))
+    tags.iter().fold(NewEvent::json(kind, "1"), |event, text| {
+        event.tag(tag(text))
+    })
 }
 
 async fn matching(store: &dyn Store, query: &Query) -> Vec<u64> {
@@ -91,12 +108,30 @@ pub async fn queries_match_by_type_stream_and_all_of_the_tags(fixture: &dyn Fixt
         (Query::types(["unknown"]), &[]),
         (Query::types(["unknown", "T"]), &[4]),
         (QueryItem::types(["S"]).tag(tag("baz:foos")).into(), &[1, 5]),
-        (Query::types(["T"]).or(QueryItem::types(["S"]).tag(tag("baz:foos"))), &[1, 4, 5]),
-        (tagged(&["baz:foos"]).or(Query::types(["S"])), &[1, 3, 4, 5, 6]),
+        (
+            Query::types(["T"]).or(QueryItem::types(["S"]).tag(tag("baz:foos"))),
+            &[1, 4, 5],
+        ),
+        (
+            tagged(&["baz:foos"]).or(Query::types(["S"])),
+            &[1, 3, 4, 5, 6],
+        ),
         (Query::types(["unknown"]).or(Query::types(["O"])), &[2, 6]),
         (Query::stream(two.clone()), &[2, 3, 6]),
-        (QueryItem::types(["O"]).stream(two).tag(tag("baz:foos")).into(), &[6]),
-        (QueryItem::default().stream(one.clone()).stream(three).into(), &[1, 4, 5]),
+        (
+            QueryItem::types(["O"])
+                .stream(two)
+                .tag(tag("baz:foos"))
+                .into(),
+            &[6],
+        ),
+        (
+            QueryItem::default()
+                .stream(one.clone())
+                .stream(three)
+                .into(),
+            &[1, 4, 5],
+        ),
         (Query::stream(one).or(Query::types(["T"])), &[1, 4, 5]),
     ];
     for (query, expected) in rows {
@@ -108,25 +143,41 @@ pub async fn queries_match_the_same_whatever_the_range_limit_and_direction(fixtu
     let store = open(fixture).await;
     six(&*store).await;
     let all = whole_log(&*store, Partition(0)).await;
-    let queries =
-        [Query::all(), tagged(&["baz:foos"]), Query::types(["S", "O"]), Query::types(["T"]).or(tagged(&["baz:foos"]))];
+    let queries = [
+        Query::all(),
+        tagged(&["baz:foos"]),
+        Query::types(["S", "O"]),
+        Query::types(["T"]).or(tagged(&["baz:foos"])),
+    ];
     for query in queries {
         for (after, up_to) in [(0, 99), (3, 99), (123, 200), (0, 4), (3, 5), (4, 4), (5, 2)] {
-            let in_range = |event: &&RecordedEvent| event.position.get() > after && event.position.get() <= up_to;
+            let in_range = |event: &&RecordedEvent| {
+                event.position.get() > after && event.position.get() <= up_to
+            };
             let mut expected: Vec<u64> = all
                 .iter()
                 .filter(in_range)
                 .filter(|event| query.matches(event))
                 .map(|event| event.position.get())
                 .collect();
-            let read = ReadQuery::of(query.clone()).after(Position::new(after)).up_to(Position::new(up_to));
+            let read = ReadQuery::of(query.clone())
+                .after(Position::new(after))
+                .up_to(Position::new(up_to));
             for backward in [false, true] {
                 for limit in [1, 2, 3, 1_000] {
                     let read = read.clone().limit(limit);
                     let read = if backward { read.backward() } else { read };
                     let first: Vec<u64> = expected.iter().copied().take(limit).collect();
-                    assert_eq!(positions(&first_page(&*store, read.clone()).await.events), first, "{read:?}");
-                    assert_eq!(positions(&read_query(&*store, read.clone()).await), expected, "{read:?}");
+                    assert_eq!(
+                        positions(&first_page(&*store, read.clone()).await.events),
+                        first,
+                        "{read:?}"
+                    );
+                    assert_eq!(
+                        positions(&read_query(&*store, read.clone()).await),
+                        expected,
+                        "{read:?}"
+                    );
                     assert!(first_page(&*store, read.limit(0)).await.events.is_empty());
                 }
                 expected.reverse();
@@ -135,7 +186,9 @@ pub async fn queries_match_the_same_whatever_the_range_limit_and_direction(fixtu
     }
 }
 
-pub async fn tags_match_whole_and_several_values_of_a_key_stand_side_by_side(fixture: &dyn Fixture) {
+pub async fn tags_match_whole_and_several_values_of_a_key_stand_side_by_side(
+    fixture: &dyn Fixture,
+) {
     let store = open(fixture).await;
     let rows: [&[&str]; 8] = [
         &["fb:1"],
@@ -145,22 +198,53 @@ pub async fn tags_match_whole_and_several_values_of_a_key_stand_side_by_side(fix
         &["bfnot:1"],
         &["fb:1", "bnf:1"],
         &["bf:1", "fb:1", "x:1"],
-        &["fb:11", "bf:10", "fb1:1", "xfb:1", "FB:1", "fb:1 ", "fb_1:1"],
+        &[
+            "fb:11", "bf:10", "fb1:1", "xfb:1", "FB:1", "fb:1 ", "fb_1:1",
+        ],
     ];
     for (n, tags) in rows.into_iter().enumerate() {
-        append(&*store, &stream(format!("tags-{n}")), [with_tags("T", tags)]).await;
+        append(
+            &*store,
+            &stream(format!("tags-{n}")),
+            [with_tags("T", tags)],
+        )
+        .await;
     }
-    assert_eq!(matching(&*store, &tagged(&["fb:1"]).or(tagged(&["bf:1"]))).await, [1, 2, 3, 4, 6, 7]);
-    assert_eq!(matching(&*store, &tagged(&["fb:1", "bf:1"])).await, [2, 3, 7]);
-    assert_eq!(matching(&*store, &tagged(&["fb:1", "fb:1"])).await, [1, 2, 3, 6, 7]);
+    assert_eq!(
+        matching(&*store, &tagged(&["fb:1"]).or(tagged(&["bf:1"]))).await,
+        [1, 2, 3, 4, 6, 7]
+    );
+    assert_eq!(
+        matching(&*store, &tagged(&["fb:1", "bf:1"])).await,
+        [2, 3, 7]
+    );
+    assert_eq!(
+        matching(&*store, &tagged(&["fb:1", "fb:1"])).await,
+        [1, 2, 3, 6, 7]
+    );
     assert_eq!(matching(&*store, &tagged(&["fb:11"])).await, [8]);
     for wildcard in ["fb:%", "f_:1", "%:1", "fb:*"] {
-        assert!(matching(&*store, &tagged(&[wildcard])).await.is_empty(), "{wildcard}");
+        assert!(
+            matching(&*store, &tagged(&[wildcard])).await.is_empty(),
+            "{wildcard}"
+        );
     }
-    append(&*store, &stream("tags-9"), [with_tags("T", &["user:ada", "user:bob", "ü:\u{10ffff}", "u:http://x?a=b&c"])])
-        .await;
-    for tags in [&["user:ada"][..], &["user:bob"], &["user:bob", "user:ada"], &["ü:\u{10ffff}"], &["u:http://x?a=b&c"]]
-    {
+    append(
+        &*store,
+        &stream("tags-9"),
+        [with_tags(
+            "T",
+            &["user:ada", "user:bob", "ü:\u{10ffff}", "u:http://x?a=b&c"],
+        )],
+    )
+    .await;
+    for tags in [
+        &["user:ada"][..],
+        &["user:bob"],
+        &["user:bob", "user:ada"],
+        &["ü:\u{10ffff}"],
+        &["u:http://x?a=b&c"],
+    ] {
         assert_eq!(matching(&*store, &tagged(tags)).await, [9], "{tags:?}");
     }
 }
@@ -186,9 +270,15 @@ pub async fn a_condition_holds_when_nothing_newer_matches(fixture: &dyn Fixture)
         (none(Query::types(["T"])), Some(4)),
         (none(Query::types(["unknown"])), None),
         (none(tagged(&["baz:none"])), None),
-        (none(QueryItem::types(["T"]).tag(tag("none:1")).into()), None),
+        (
+            none(QueryItem::types(["T"]).tag(tag("none:1")).into()),
+            None,
+        ),
         (none(tagged(&["foo:bar", "none:1"])), None),
-        (after(Query::types(["T"]).or(Query::types(["S"])), 4), Some(5)),
+        (
+            after(Query::types(["T"]).or(Query::types(["S"])), 4),
+            Some(5),
+        ),
         (after(Query::stream(stream("two-1")), 6), None),
         (after(Query::stream(stream("two-1")), 4), Some(6)),
         (after(Query::types(["S", "O", "T"]), 6), None),
@@ -201,12 +291,20 @@ pub async fn a_condition_holds_when_nothing_newer_matches(fixture: &dyn Fixture)
                     .unwrap_or_else(|error| panic!("{condition:?}: {error}")),
             ),
             Some(position) => {
-                let error = refused(&*store, &[&to], append_if(&*store, request(), condition.clone())).await;
+                let error = refused(
+                    &*store,
+                    &[&to],
+                    append_if(&*store, request(), condition.clone()),
+                )
+                .await;
                 let found = stood_against(&error);
                 // Any match that is newer than the condition says it; which one is the store's choice.
                 let all = whole_log(&*store, Partition(0)).await;
                 assert!(found.get() >= position, "{condition:?}");
-                assert!(condition.query.matches(&all[found.get() as usize - 1]), "{condition:?}: {found}");
+                assert!(
+                    condition.query.matches(&all[found.get() as usize - 1]),
+                    "{condition:?}: {found}"
+                );
             }
         }
     }
@@ -218,26 +316,54 @@ pub async fn a_condition_sees_what_was_appended_under_the_last_one(fixture: &dyn
     let to = stream("claims-1");
     let claim = || to_streams([(&to, with_tags("claimed", &["name:ada"]))]);
     let unclaimed = || Condition::none_matches(tagged(&["name:ada"]));
-    let first = append_if(&*store, claim(), unclaimed()).await.unwrap().last().position;
+    let first = append_if(&*store, claim(), unclaimed())
+        .await
+        .unwrap()
+        .last()
+        .position;
     for reopened in [false, true] {
         if reopened {
             store = reopen(fixture, store).await;
         }
-        assert_eq!(stood_against(&refused(&*store, &[&to], append_if(&*store, claim(), unclaimed())).await), first);
+        assert_eq!(
+            stood_against(
+                &refused(&*store, &[&to], append_if(&*store, claim(), unclaimed())).await
+            ),
+            first
+        );
     }
-    let second = append_if(&*store, claim(), unclaimed().after(first)).await.unwrap().last().position;
-    let error = refused(&*store, &[&to], append_if(&*store, claim(), unclaimed().after(first))).await;
+    let second = append_if(&*store, claim(), unclaimed().after(first))
+        .await
+        .unwrap()
+        .last()
+        .position;
+    let error = refused(
+        &*store,
+        &[&to],
+        append_if(&*store, claim(), unclaimed().after(first)),
+    )
+    .await;
     assert_eq!(stood_against(&error), second);
 }
 
 pub async fn a_condition_sees_what_is_hidden_from_ordinary_reads(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let (hidden, to) = (stream("hidden-1"), stream("decided-1"));
+    let hidden = stream("hidden-1");
+    let to = stream("decided-1");
     append(&*store, &hidden, [with_tags("claimed", &["name:ada"])]).await;
-    store.change_stream(&hidden, Expected::Any, StreamChange::Delete).await.unwrap();
+    store
+        .change_stream(&hidden, Expected::Any, StreamChange::Delete)
+        .await
+        .unwrap();
     assert_eq!(matching(&*store, &tagged(&["name:ada"])).await, [1]);
     let request = to_streams([(&to, event("1"))]);
-    let error = append_if(&*store, request, Condition::none_matches(tagged(&["name:ada"]))).await.unwrap_err();
+    let error = append_if(
+        &*store,
+        request,
+        Condition::none_matches(tagged(&["name:ada"])),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(stood_against(&error), Position::new(1));
 }
 
@@ -246,10 +372,20 @@ pub async fn a_query_without_items_is_invalid(fixture: &dyn Fixture) {
     six(&*store).await;
     let to = stream("decided-1");
     let empty = Query::default();
-    let error = store.tagged().unwrap().read_query(ReadQuery::of(empty.clone())).await.unwrap_err();
+    let error = store
+        .tagged()
+        .unwrap()
+        .read_query(ReadQuery::of(empty.clone()))
+        .await
+        .unwrap_err();
     assert_eq!(error.failure(), Failure::Invalid);
     let request = to_streams([(&to, event("1"))]);
-    let error = refused(&*store, &[&to], append_if(&*store, request, Condition::none_matches(empty))).await;
+    let error = refused(
+        &*store,
+        &[&to],
+        append_if(&*store, request, Condition::none_matches(empty)),
+    )
+    .await;
     assert_invalid(&error, "query");
 }
 
@@ -261,16 +397,28 @@ pub async fn a_condition_and_expectations_must_hold_together(fixture: &dyn Fixtu
             .expecting(one.clone(), Expected::Version(Version::new(version)))
             .expecting(two.clone(), Expected::Exists)
     };
-    let condition = |after| Condition::none_matches(tagged(&["baz:foos"])).after(Position::new(after));
+    let condition =
+        |after| Condition::none_matches(tagged(&["baz:foos"])).after(Position::new(after));
     let attempt = |version, after| append_if(&*store, request(version), condition(after));
     let error = refused(&*store, &[&one, &two], attempt(1, 6)).await;
     assert_eq!(conflicts(&error), [(0, Status::Active, 2)]);
-    assert_eq!(stood_against(&refused(&*store, &[&one, &two], attempt(2, 5)).await), Position::new(6));
+    assert_eq!(
+        stood_against(&refused(&*store, &[&one, &two], attempt(2, 5)).await),
+        Position::new(6)
+    );
     let AppendError::Conflict(both) = refused(&*store, &[&one, &two], attempt(1, 5)).await else {
         panic!("a conflict")
     };
-    assert!(both.iter().any(|violation| matches!(violation, Violation::Stream { index: 0, .. })), "{both:?}");
-    assert!(both.iter().any(|violation| matches!(violation, Violation::Condition { .. })), "all are told: {both:?}");
+    assert!(
+        both.iter()
+            .any(|violation| matches!(violation, Violation::Stream { index: 0, .. })),
+        "{both:?}"
+    );
+    assert!(
+        both.iter()
+            .any(|violation| matches!(violation, Violation::Condition { .. })),
+        "all are told: {both:?}"
+    );
     assert_eq!(versions_of(&attempt(2, 6).await.unwrap()), [3]);
 }
 
@@ -282,16 +430,30 @@ pub async fn an_append_is_recognised_before_its_condition_is_looked_at(fixture: 
     let unclaimed = || Condition::none_matches(tagged(&["name:ada"]));
     let first = append_if(&*store, request(), unclaimed()).await.unwrap();
     let store = reopen(fixture, store).await;
-    let again = unchanged(&*store, &[&to], append_if(&*store, request(), unclaimed())).await.unwrap();
+    let again = unchanged(&*store, &[&to], append_if(&*store, request(), unclaimed()))
+        .await
+        .unwrap();
     assert_eq!((&again, again.was_repeated()), (&first, true));
     let mut other = claim.clone();
     other.tags = vec![tag("name:bob")];
     let request = to_streams([(&to, other)]);
     let error = refused(&*store, &[&to], append_if(&*store, request, unclaimed())).await;
-    assert!(matches!(error, AppendError::IdClash(IdClash::OtherContent { index: 0, .. })), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            AppendError::IdClash(IdClash::OtherContent { index: 0, .. })
+        ),
+        "{error:?}"
+    );
     let partly = to_streams([(&to, claim.clone()), (&to, event("new"))]);
     let error = refused(&*store, &[&to], append_if(&*store, partly, unclaimed())).await;
-    assert!(matches!(error, AppendError::IdClash(IdClash::PartlyKnown { first_unknown: 1 })), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            AppendError::IdClash(IdClash::PartlyKnown { first_unknown: 1 })
+        ),
+        "{error:?}"
+    );
 }
 
 pub async fn of_racers_for_one_tag_exactly_one_wins(fixture: &dyn Fixture) {
@@ -306,18 +468,32 @@ pub async fn of_racers_for_one_tag_exactly_one_wins(fixture: &dyn Fixture) {
                 condition = condition.after(before.last().position);
             }
             let outcomes = at_once((0..racers).map(|racer| {
-                let (store, seat, condition) = (Arc::clone(&store), seat.clone(), condition.clone());
+                let store = Arc::clone(&store);
+                let seat = seat.clone();
+                let condition = condition.clone();
                 async move {
                     let to = stream(format!("racer-{racer}"));
-                    append_if(&*store, to_streams([(&to, with_tags("T", &[&seat]))]), condition).await
+                    append_if(
+                        &*store,
+                        to_streams([(&to, with_tags("T", &[&seat]))]),
+                        condition,
+                    )
+                    .await
                 }
             }))
             .await;
-            let won: Vec<Position> =
-                outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).map(|won| won.last().position).collect();
+            let won: Vec<Position> = outcomes
+                .iter()
+                .filter_map(|outcome| outcome.as_ref().ok())
+                .map(|won| won.last().position)
+                .collect();
             assert_eq!(won.len(), 1, "{outcomes:?}");
             for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-                assert_eq!(stood_against(error), won[0], "a refusal names what stood against it");
+                assert_eq!(
+                    stood_against(error),
+                    won[0],
+                    "a refusal names what stood against it"
+                );
             }
         }
     }
@@ -329,14 +505,27 @@ pub async fn of_two_crosswise_decisions_at_most_one_goes_through(fixture: &dyn F
     for round in 0..25 {
         let tags = [format!("left:{round}"), format!("right:{round}")];
         let outcomes = at_once((0..2).map(|side| {
-            let (store, tags) = (Arc::clone(&store), tags.clone());
+            let store = Arc::clone(&store);
+            let tags = tags.clone();
             async move {
-                let request = to_streams([(&stream(format!("side-{side}")), with_tags("T", &[&tags[1 - side]]))]);
-                append_if(&*store, request, Condition::none_matches(tagged(&[&tags[side]]))).await
+                let request = to_streams([(
+                    &stream(format!("side-{side}")),
+                    with_tags("T", &[&tags[1 - side]]),
+                )]);
+                append_if(
+                    &*store,
+                    request,
+                    Condition::none_matches(tagged(&[&tags[side]])),
+                )
+                .await
             }
         }))
         .await;
-        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+        assert_eq!(
+            outcomes.iter().filter(|outcome| outcome.is_ok()).count(),
+            1,
+            "{outcomes:?}"
+        );
         for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
             stood_against(error);
         }
@@ -348,7 +537,8 @@ pub async fn decisions_that_have_nothing_in_common_never_conflict(fixture: &dyn 
     at_once((0..16).map(|task| {
         let store = Arc::clone(&store);
         async move {
-            let (to, own) = (stream(format!("own-{task}")), format!("own:{task}"));
+            let to = stream(format!("own-{task}"));
+            let own = format!("own:{task}");
             let mut last = None;
             for n in 0..15 {
                 let page = first_page(&*store, ReadQuery::of(tagged(&[&own]))).await;
@@ -358,10 +548,20 @@ pub async fn decisions_that_have_nothing_in_common_never_conflict(fixture: &dyn 
                 // Half of them guard by what they found, half by how far the log went.
                 let mut condition = Condition::none_matches(tagged(&[&own]));
                 if let Some(found) = found {
-                    condition = condition.after(if task % 2 == 0 { found } else { page.head.visible });
+                    condition = condition.after(if task % 2 == 0 {
+                        found
+                    } else {
+                        page.head.visible
+                    });
                 }
                 let request = to_streams([(&to, with_tags("T", &[&own]))]);
-                last = Some(append_if(&*store, request, condition).await.unwrap().last().position);
+                last = Some(
+                    append_if(&*store, request, condition)
+                        .await
+                        .unwrap()
+                        .last()
+                        .position,
+                );
             }
         }
     }))
@@ -370,11 +570,14 @@ pub async fn decisions_that_have_nothing_in_common_never_conflict(fixture: &dyn 
 }
 
 /// Pages with their heads, read while others append: whatever matches at or below the head of a page is in the page.
-pub async fn the_head_that_guards_a_decision_belongs_to_the_events_that_were_read(fixture: &dyn Fixture) {
+pub async fn the_head_that_guards_a_decision_belongs_to_the_events_that_were_read(
+    fixture: &dyn Fixture,
+) {
     let store = open(fixture).await;
     let done = Arc::new(AtomicBool::new(false));
     let reader = {
-        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        let store = Arc::clone(&store);
+        let done = Arc::clone(&done);
         tokio::spawn(async move {
             let mut pages = Vec::new();
             while !done.load(Ordering::SeqCst) {
@@ -391,7 +594,12 @@ pub async fn the_head_that_guards_a_decision_belongs_to_the_events_that_were_rea
         async move {
             for n in 0..50 {
                 let wanted = if n % 3 == 0 { "k:wanted" } else { "k:other" };
-                append(&*store, &stream(format!("writer-{writer}")), [with_tags("T", &[wanted])]).await;
+                append(
+                    &*store,
+                    &stream(format!("writer-{writer}")),
+                    [with_tags("T", &[wanted])],
+                )
+                .await;
             }
         }
     }))
@@ -399,8 +607,15 @@ pub async fn the_head_that_guards_a_decision_belongs_to_the_events_that_were_rea
     done.store(true, Ordering::SeqCst);
     let all = matching(&*store, &tagged(&["k:wanted"])).await;
     for (head, found) in reader.await.unwrap() {
-        let expected: Vec<u64> = all.iter().copied().filter(|position| *position <= head.get()).collect();
-        assert_eq!(found, expected, "the head {head} is of another moment than the events");
+        let expected: Vec<u64> = all
+            .iter()
+            .copied()
+            .filter(|position| *position <= head.get())
+            .collect();
+        assert_eq!(
+            found, expected,
+            "the head {head} is of another moment than the events"
+        );
     }
 }
 
@@ -409,16 +624,30 @@ pub async fn an_append_between_reading_and_deciding_is_noticed(fixture: &dyn Fix
     let to = stream("between-1");
     let query = tagged(&["k:wanted"]);
     let page = first_page(&*store, ReadQuery::of(query.clone())).await;
-    let between = append(&*store, &to, [with_tags("T", &["k:wanted"])]).await.last().position;
+    let between = append(&*store, &to, [with_tags("T", &["k:wanted"])])
+        .await
+        .last()
+        .position;
     let condition = Condition::none_matches(query.clone()).after(page.head.visible);
-    let error = refused(&*store, &[&to], append_if(&*store, to_streams([(&to, event("1"))]), condition)).await;
+    let error = refused(
+        &*store,
+        &[&to],
+        append_if(&*store, to_streams([(&to, event("1"))]), condition),
+    )
+    .await;
     assert_eq!(stood_against(&error), between);
     // The same boundary, loaded twice in one decision, does not conflict with itself.
-    let (one, two) =
-        (first_page(&*store, ReadQuery::of(query.clone())), first_page(&*store, ReadQuery::of(query.clone())));
+    let one = first_page(&*store, ReadQuery::of(query.clone()));
+    let two = first_page(&*store, ReadQuery::of(query.clone()));
     let guard = one.await.head.visible.min(two.await.head.visible);
     let condition = Condition::none_matches(query.clone().or(query)).after(guard);
-    append_if(&*store, to_streams([(&to, with_tags("T", &["k:wanted"]))]), condition).await.unwrap();
+    append_if(
+        &*store,
+        to_streams([(&to, with_tags("T", &["k:wanted"]))]),
+        condition,
+    )
+    .await
+    .unwrap();
 }
 
 const WORKERS: u64 = 40;
@@ -447,7 +676,9 @@ fn thought_up(dice: &mut Dice) -> Items {
 fn query_of(items: &[(Vec<u64>, Vec<u64>)]) -> Query {
     items.iter().fold(Query::default(), |query, (types, tags)| {
         let item = QueryItem::types(types.iter().map(|n| format!("type{n}")));
-        query.or(tags.iter().fold(item, |item, n| item.tag(tag(&format!("k:{n}")))))
+        query.or(tags
+            .iter()
+            .fold(item, |item, n| item.tag(tag(&format!("k:{n}")))))
     })
 }
 
@@ -471,24 +702,52 @@ pub async fn no_decision_misses_what_it_was_decided_on(fixture: &dyn Fixture) {
         let (items, saw): (Items, u64) = serde_json::from_slice(&event.payload).unwrap();
         let query = query_of(&items);
         let before = &all[..event.position.get() as usize - 1];
-        let newest = before.iter().rev().find(|event| query.matches(event)).map_or(0, |event| event.position.get());
-        assert_eq!(newest, saw, "the event at {} was decided on less than there was", event.position);
+        let newest = before
+            .iter()
+            .rev()
+            .find(|event| query.matches(event))
+            .map_or(0, |event| event.position.get());
+        assert_eq!(
+            newest, saw,
+            "the event at {} was decided on less than there was",
+            event.position
+        );
     }
 }
 
 async fn decide(store: &dyn Store, worker: u64, dice: &mut Dice) {
     let items = thought_up(dice);
     let query = query_of(&items);
-    let (kind, key) = (dice.roll(4), dice.roll(5));
+    let kind = dice.roll(4);
+    let key = dice.roll(5);
     loop {
         let page = first_page(store, ReadQuery::of(query.clone()).backward().limit(1)).await;
-        let saw = page.events.first().map_or(Position::START, |event| event.position);
-        let guard = if worker.is_multiple_of(2) { saw } else { page.head.visible };
+        let saw = page
+            .events
+            .first()
+            .map_or(Position::START, |event| event.position);
+        let guard = if worker.is_multiple_of(2) {
+            saw
+        } else {
+            page.head.visible
+        };
         let condition = Condition::none_matches(query.clone());
-        let condition = if guard == Position::START { condition } else { condition.after(guard) };
+        let condition = if guard == Position::START {
+            condition
+        } else {
+            condition.after(guard)
+        };
         let event = NewEvent::json(format!("type{kind}"), json!([items, saw.get()]).to_string());
-        let event = event.tag(tag(&format!("k:{key}"))).tag(tag(&format!("worker:{worker}")));
-        match append_if(store, to_streams([(&stream(format!("worker-{worker}")), event)]), condition).await {
+        let event = event
+            .tag(tag(&format!("k:{key}")))
+            .tag(tag(&format!("worker:{worker}")));
+        match append_if(
+            store,
+            to_streams([(&stream(format!("worker-{worker}")), event)]),
+            condition,
+        )
+        .await
+        {
             Ok(_) => return,
             Err(error) => {
                 let against = stood_against(&error);
@@ -498,12 +757,15 @@ async fn decide(store: &dyn Store, worker: u64, dice: &mut Dice) {
     }
 }
 
-pub async fn an_append_under_a_condition_is_whole_or_absent_wherever_its_future_is_dropped(fixture: &dyn Fixture) {
+pub async fn an_append_under_a_condition_is_whole_or_absent_wherever_its_future_is_dropped(
+    fixture: &dyn Fixture,
+) {
     let store = open(fixture).await;
     drop_everywhere(&*store, async |round, given| {
         let key = format!("round:{round}");
         let given = given.into_iter().map(|event| event.tag(tag(&key)));
-        let (a, b) = (stream(format!("a-{round}")), stream(format!("b-{round}")));
+        let a = stream(format!("a-{round}"));
+        let b = stream(format!("b-{round}"));
         let request = to_streams([&a, &b, &a].into_iter().zip(given));
         append_if(&*store, request, Condition::none_matches(tagged(&[&key]))).await
     })

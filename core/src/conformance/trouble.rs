@@ -37,12 +37,14 @@ use crate::lease::{Acquired, Lease, LeaseState, Leases};
 use crate::position::{Head, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
 use crate::snapshot::{FoldId, Snapshot};
-use crate::store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
+use crate::store::{
+    AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore,
+};
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{StreamChange, StreamState};
 use crate::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Parked, PastRow, ReadRows, RowVersion, RowsPage,
-    Verdict, ViewCommit, ViewStore,
+    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Parked, PastRow, ReadRows,
+    RowVersion, RowsPage, Verdict, ViewCommit, ViewStore,
 };
 
 /// What a store is asked for.
@@ -150,7 +152,11 @@ pub trait Trouble: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// As of [`ViewStore::commit_view`].
-    async fn commit_view(&self, views: &dyn ViewStore, step: ViewCommit) -> Result<(), CommitError> {
+    async fn commit_view(
+        &self,
+        views: &dyn ViewStore,
+        step: ViewCommit,
+    ) -> Result<(), CommitError> {
         views.commit_view(step).await
     }
 
@@ -206,7 +212,10 @@ impl<T: Trouble> Troubled<T> {
     ) -> Result<A, AppendError> {
         self.trouble.before(call).await?;
         let outcome = outcome.await;
-        self.trouble.after(call).await.map_err(AppendError::Unknown)?;
+        self.trouble
+            .after(call)
+            .await
+            .map_err(AppendError::Unknown)?;
         outcome
     }
 }
@@ -218,15 +227,21 @@ impl<T: Trouble> EventStore for Troubled<T> {
     }
 
     async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {
-        self.ask(Call::ReadStream, self.inner.read_stream(read)).await
+        self.ask(Call::ReadStream, self.inner.read_stream(read))
+            .await
     }
 
-    async fn find(&self, partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError> {
+    async fn find(
+        &self,
+        partition: Partition,
+        ids: &[EventId],
+    ) -> Result<Vec<Option<Found>>, StoreError> {
         self.ask(Call::Find, self.inner.find(partition, ids)).await
     }
 
     async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
-        self.ask(Call::StreamState, self.inner.stream_state(stream)).await
+        self.ask(Call::StreamState, self.inner.stream_state(stream))
+            .await
     }
 
     async fn change_stream(
@@ -235,7 +250,11 @@ impl<T: Trouble> EventStore for Troubled<T> {
         expected: Expected,
         change: StreamChange,
     ) -> Result<StreamState, AppendError> {
-        self.change(Call::ChangeStream, self.inner.change_stream(stream, expected, change)).await
+        self.change(
+            Call::ChangeStream,
+            self.inner.change_stream(stream, expected, change),
+        )
+        .await
     }
 
     fn limits(&self) -> Limits {
@@ -265,8 +284,13 @@ impl<T: Trouble> Log for Troubled<T> {
         self.ask(Call::Head, self.inner.head(partition)).await
     }
 
-    async fn position_at(&self, partition: Partition, moment: DateTime<Utc>) -> Result<Position, StoreError> {
-        self.ask(Call::PositionAt, self.inner.position_at(partition, moment)).await
+    async fn position_at(
+        &self,
+        partition: Partition,
+        moment: DateTime<Utc>,
+    ) -> Result<Position, StoreError> {
+        self.ask(Call::PositionAt, self.inner.position_at(partition, moment))
+            .await
     }
 
     fn hint(&self) -> Hint {
@@ -280,25 +304,48 @@ const ASKED: &str = "the store underneath has the trait";
 #[async_trait]
 impl<T: Trouble> AtomicStreams for Troubled<T> {
     async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError> {
-        self.change(Call::AppendStreams, self.inner.atomic().expect(ASKED).append_streams(append)).await
+        self.change(
+            Call::AppendStreams,
+            self.inner.atomic().expect(ASKED).append_streams(append),
+        )
+        .await
     }
 }
 
 #[async_trait]
 impl<T: Trouble> TaggedStore for Troubled<T> {
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
-        self.ask(Call::ReadQuery, self.inner.tagged().expect(ASKED).read_query(read)).await
+        self.ask(
+            Call::ReadQuery,
+            self.inner.tagged().expect(ASKED).read_query(read),
+        )
+        .await
     }
 
-    async fn append_if(&self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError> {
-        self.change(Call::AppendIf, self.inner.tagged().expect(ASKED).append_if(append, condition)).await
+    async fn append_if(
+        &self,
+        append: AppendStreams,
+        condition: Condition,
+    ) -> Result<Appended, AppendError> {
+        self.change(
+            Call::AppendIf,
+            self.inner
+                .tagged()
+                .expect(ASKED)
+                .append_if(append, condition),
+        )
+        .await
     }
 }
 
 #[async_trait]
 impl<T: Trouble> SnapshotStore for Troubled<T> {
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
-        self.ask(Call::SaveSnapshot, self.inner.snapshots().expect(ASKED).save_snapshot(snapshot)).await
+        self.ask(
+            Call::SaveSnapshot,
+            self.inner.snapshots().expect(ASKED).save_snapshot(snapshot),
+        )
+        .await
     }
 
     async fn newest_snapshot(
@@ -307,12 +354,25 @@ impl<T: Trouble> SnapshotStore for Troubled<T> {
         fold: &FoldId,
         at_most: Version,
     ) -> Result<Option<Snapshot>, StoreError> {
-        let answer = self.inner.snapshots().expect(ASKED).newest_snapshot(stream, fold, at_most);
+        let answer = self
+            .inner
+            .snapshots()
+            .expect(ASKED)
+            .newest_snapshot(stream, fold, at_most);
         self.ask(Call::NewestSnapshot, answer).await
     }
 
-    async fn delete_snapshot(&self, stream: &StreamId, fold: &FoldId, version: Version) -> Result<(), StoreError> {
-        let answer = self.inner.snapshots().expect(ASKED).delete_snapshot(stream, fold, version);
+    async fn delete_snapshot(
+        &self,
+        stream: &StreamId,
+        fold: &FoldId,
+        version: Version,
+    ) -> Result<(), StoreError> {
+        let answer = self
+            .inner
+            .snapshots()
+            .expect(ASKED)
+            .delete_snapshot(stream, fold, version);
         self.ask(Call::DeleteSnapshot, answer).await
     }
 }
@@ -325,16 +385,24 @@ impl<T: Trouble> Troubled<T> {
 
 #[async_trait]
 impl<T: Trouble> Leases for Troubled<T> {
-    async fn acquire_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Acquired, StoreError> {
-        self.ask(Call::Lease, self.models().acquire_lease(name, owner, ttl)).await
+    async fn acquire_lease(
+        &self,
+        name: &str,
+        owner: &str,
+        ttl: Duration,
+    ) -> Result<Acquired, StoreError> {
+        self.ask(Call::Lease, self.models().acquire_lease(name, owner, ttl))
+            .await
     }
 
     async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
-        self.ask(Call::RenewLease, self.models().renew_lease(lease, ttl)).await
+        self.ask(Call::RenewLease, self.models().renew_lease(lease, ttl))
+            .await
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.ask(Call::Lease, self.models().release_lease(lease)).await
+        self.ask(Call::Lease, self.models().release_lease(lease))
+            .await
     }
 
     async fn leases(&self, prefix: &str) -> Result<Vec<LeaseState>, StoreError> {
@@ -345,15 +413,22 @@ impl<T: Trouble> Leases for Troubled<T> {
 #[async_trait]
 impl<T: Trouble> ViewStore for Troubled<T> {
     async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError> {
-        self.ask(Call::ChangeView, self.models().begin_generation(spec)).await
+        self.ask(Call::ChangeView, self.models().begin_generation(spec))
+            .await
     }
 
     async fn generations(&self, view: &str) -> Result<Vec<Generation>, StoreError> {
-        self.ask(Call::ReadView, self.models().generations(view)).await
+        self.ask(Call::ReadView, self.models().generations(view))
+            .await
     }
 
-    async fn live_generation(&self, view: &str, version: u32) -> Result<Option<Generation>, StoreError> {
-        self.ask(Call::ReadView, self.models().live_generation(view, version)).await
+    async fn live_generation(
+        &self,
+        view: &str,
+        version: u32,
+    ) -> Result<Option<Generation>, StoreError> {
+        self.ask(Call::ReadView, self.models().live_generation(view, version))
+            .await
     }
 
     async fn view_names(&self) -> Result<Vec<String>, StoreError> {
@@ -361,23 +436,31 @@ impl<T: Trouble> ViewStore for Troubled<T> {
     }
 
     async fn switch_to(&self, generation: GenerationId) -> Result<(), CommitError> {
-        self.ask(Call::ChangeView, self.models().switch_to(generation)).await
+        self.ask(Call::ChangeView, self.models().switch_to(generation))
+            .await
     }
 
     async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError> {
-        self.ask(Call::ChangeView, self.models().drop_generation(generation)).await
+        self.ask(Call::ChangeView, self.models().drop_generation(generation))
+            .await
     }
 
     async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, CommitError> {
-        self.ask(Call::ReadView, self.models().checkpoints(generation)).await
+        self.ask(Call::ReadView, self.models().checkpoints(generation))
+            .await
     }
 
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
-        self.ask(Call::CommitView, self.trouble.commit_view(self.models(), commit)).await
+        self.ask(
+            Call::CommitView,
+            self.trouble.commit_view(self.models(), commit),
+        )
+        .await
     }
 
     async fn read_rows(&self, read: ReadRows) -> Result<RowsPage, CommitError> {
-        self.ask(Call::ReadView, self.models().read_rows(read)).await
+        self.ask(Call::ReadView, self.models().read_rows(read))
+            .await
     }
 
     async fn read_past(
@@ -386,7 +469,11 @@ impl<T: Trouble> ViewStore for Troubled<T> {
         keys: &[String],
         moment: Position,
     ) -> Result<Vec<PastRow>, CommitError> {
-        self.ask(Call::ReadView, self.models().read_past(generation, keys, moment)).await
+        self.ask(
+            Call::ReadView,
+            self.models().read_past(generation, keys, moment),
+        )
+        .await
     }
 
     async fn past_keys(
@@ -396,7 +483,11 @@ impl<T: Trouble> ViewStore for Troubled<T> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, CommitError> {
-        self.ask(Call::ReadView, self.models().past_keys(generation, range, after, limit)).await
+        self.ask(
+            Call::ReadView,
+            self.models().past_keys(generation, range, after, limit),
+        )
+        .await
     }
 
     async fn row_versions(
@@ -406,7 +497,11 @@ impl<T: Trouble> ViewStore for Troubled<T> {
         between: (Position, Position),
         limit: usize,
     ) -> Result<Vec<RowVersion>, CommitError> {
-        self.ask(Call::ReadView, self.models().row_versions(generation, key, between, limit)).await
+        self.ask(
+            Call::ReadView,
+            self.models().row_versions(generation, key, between, limit),
+        )
+        .await
     }
 
     async fn keys_changed_between(
@@ -416,7 +511,12 @@ impl<T: Trouble> ViewStore for Troubled<T> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, CommitError> {
-        self.ask(Call::ReadView, self.models().keys_changed_between(generation, between, after, limit)).await
+        self.ask(
+            Call::ReadView,
+            self.models()
+                .keys_changed_between(generation, between, after, limit),
+        )
+        .await
     }
 
     async fn touched(
@@ -427,11 +527,23 @@ impl<T: Trouble> ViewStore for Troubled<T> {
         up_to: Position,
         limit: usize,
     ) -> Result<Vec<Position>, CommitError> {
-        self.ask(Call::ReadView, self.models().touched(generation, key, after, up_to, limit)).await
+        self.ask(
+            Call::ReadView,
+            self.models().touched(generation, key, after, up_to, limit),
+        )
+        .await
     }
 
-    async fn forget_history(&self, generation: GenerationId, since: Position) -> Result<(), CommitError> {
-        self.ask(Call::ChangeView, self.models().forget_history(generation, since)).await
+    async fn forget_history(
+        &self,
+        generation: GenerationId,
+        since: Position,
+    ) -> Result<(), CommitError> {
+        self.ask(
+            Call::ChangeView,
+            self.models().forget_history(generation, since),
+        )
+        .await
     }
 
     async fn parked(
@@ -440,11 +552,16 @@ impl<T: Trouble> ViewStore for Troubled<T> {
         after: Option<(&str, Partition, Position)>,
         limit: usize,
     ) -> Result<Vec<Parked>, CommitError> {
-        self.ask(Call::ReadView, self.models().parked(generation, after, limit)).await
+        self.ask(
+            Call::ReadView,
+            self.models().parked(generation, after, limit),
+        )
+        .await
     }
 
     async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
-        self.ask(Call::ChangeView, self.models().keep_verdict(verdict)).await
+        self.ask(Call::ChangeView, self.models().keep_verdict(verdict))
+            .await
     }
 
     async fn verdicts(&self, view: &str) -> Result<Vec<Verdict>, StoreError> {
@@ -454,9 +571,14 @@ impl<T: Trouble> ViewStore for Troubled<T> {
 
 #[async_trait]
 impl<T: Trouble> InlineViews for Troubled<T> {
-    async fn read_standing(&self, generation: GenerationId, keys: &[String]) -> Result<Vec<StandingRow>, CommitError> {
+    async fn read_standing(
+        &self,
+        generation: GenerationId,
+        keys: &[String],
+    ) -> Result<Vec<StandingRow>, CommitError> {
         let inline = self.inner.inline_views().expect(ASKED);
-        self.ask(Call::ReadView, inline.read_standing(generation, keys)).await
+        self.ask(Call::ReadView, inline.read_standing(generation, keys))
+            .await
     }
 }
 
@@ -499,7 +621,9 @@ pub struct AnswerLost {
 impl AnswerLost {
     /// The answers to the next `appends` are lost.
     pub const fn next(appends: usize) -> AnswerLost {
-        AnswerLost { left: AtomicUsize::new(appends) }
+        AnswerLost {
+            left: AtomicUsize::new(appends),
+        }
     }
 
     /// The answers to so many appends more are lost.
@@ -517,9 +641,17 @@ impl AnswerLost {
 impl Trouble for AnswerLost {
     async fn after(&self, call: Call) -> Result<(), StoreError> {
         let lost = call.is_append()
-            && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            && self
+                .left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok();
         if lost {
-            Err(StoreError::new(Failure::Unavailable, "the connection was lost before the answer"))
+            Err(StoreError::new(
+                Failure::Unavailable,
+                "the connection was lost before the answer",
+            ))
         } else {
             Ok(())
         }
@@ -544,17 +676,25 @@ pub struct FailsOnce {
 impl FailsOnce {
     /// The next call of each of these kinds fails; one that is named twice fails twice.
     pub fn at(calls: impl IntoIterator<Item = Call>) -> FailsOnce {
-        FailsOnce { left: Mutex::new(calls.into_iter().collect()) }
+        FailsOnce {
+            left: Mutex::new(calls.into_iter().collect()),
+        }
     }
 
     /// One such call more fails.
     pub fn fail_next(&self, call: Call) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        self.left
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(call);
     }
 
     /// How many calls are still to fail.
     pub fn left(&self) -> usize {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.left
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 }
 
@@ -562,9 +702,14 @@ impl FailsOnce {
 impl Trouble for FailsOnce {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(index) = left.iter().position(|fails| *fails == call) else { return Ok(()) };
+        let Some(index) = left.iter().position(|fails| *fails == call) else {
+            return Ok(());
+        };
         left.swap_remove(index);
-        Err(StoreError::new(Failure::Unavailable, "the store does not answer"))
+        Err(StoreError::new(
+            Failure::Unavailable,
+            "the store does not answer",
+        ))
     }
 }
 
@@ -610,8 +755,14 @@ impl Slow {
     }
 
     fn gate(calls: impl IntoIterator<Item = Call>, holds_answers: bool) -> Slow {
-        let (open, waiting) = (watch::channel(false).0, watch::channel(0).0);
-        Slow { calls: calls.into_iter().collect(), holds_answers, open, waiting }
+        let open = watch::channel(false).0;
+        let waiting = watch::channel(0).0;
+        Slow {
+            calls: calls.into_iter().collect(),
+            holds_answers,
+            open,
+            waiting,
+        }
     }
 
     /// Lets everything pass that waits, and what comes later.
@@ -627,7 +778,11 @@ impl Slow {
     /// Returns when at least so many calls stand at the gate.
     pub async fn waiting(&self, calls: usize) {
         let enough = |waiting: &usize| *waiting >= calls;
-        self.waiting.subscribe().wait_for(enough).await.expect("the gate is here as long as `self`");
+        self.waiting
+            .subscribe()
+            .wait_for(enough)
+            .await
+            .expect("the gate is here as long as `self`");
     }
 
     async fn stand(&self, call: Call) {
@@ -635,7 +790,11 @@ impl Slow {
             return;
         }
         let _here = Standing::at(&self.waiting);
-        self.open.subscribe().wait_for(|open| *open).await.expect("the gate is here as long as `self`");
+        self.open
+            .subscribe()
+            .wait_for(|open| *open)
+            .await
+            .expect("the gate is here as long as `self`");
     }
 }
 
@@ -700,7 +859,10 @@ mod tests {
     use crate::query::Query;
 
     fn append() -> Append {
-        Append::new(StreamId::new("note-1").unwrap(), [NewEvent::json("noted", "1")])
+        Append::new(
+            StreamId::new("note-1").unwrap(),
+            [NewEvent::json("noted", "1")],
+        )
     }
 
     fn memory() -> Arc<dyn Store> {
@@ -714,11 +876,24 @@ mod tests {
     #[tokio::test]
     async fn an_append_whose_answer_is_lost_has_happened() {
         let store = Troubled::new(memory(), AnswerLost::next(3));
-        assert!(matches!(store.append(append()).await, Err(AppendError::Unknown(_))));
+        assert!(matches!(
+            store.append(append()).await,
+            Err(AppendError::Unknown(_))
+        ));
         let streams = || AppendStreams::from(append());
-        assert!(matches!(store.atomic().unwrap().append_streams(streams()).await, Err(AppendError::Unknown(_))));
+        assert!(matches!(
+            store.atomic().unwrap().append_streams(streams()).await,
+            Err(AppendError::Unknown(_))
+        ));
         let condition = Condition::none_matches(Query::types(["never"]));
-        assert!(matches!(store.tagged().unwrap().append_if(streams(), condition).await, Err(AppendError::Unknown(_))));
+        assert!(matches!(
+            store
+                .tagged()
+                .unwrap()
+                .append_if(streams(), condition)
+                .await,
+            Err(AppendError::Unknown(_))
+        ));
         assert_eq!(head(&*store).await, 3);
         assert!(store.append(append()).await.is_ok());
     }
@@ -727,7 +902,9 @@ mod tests {
     async fn a_call_that_fails_once_does_nothing_and_then_works() {
         let store = Troubled::new(memory(), FailsOnce::at([Call::Append, Call::Head]));
         let error = store.append(append()).await.unwrap_err();
-        assert!(matches!(error, AppendError::Store(error) if error.failure() == Failure::Unavailable));
+        assert!(
+            matches!(error, AppendError::Store(error) if error.failure() == Failure::Unavailable)
+        );
         assert!(store.head(Partition(0)).await.is_err());
         assert_eq!((head(&*store).await, store.trouble().left()), (0, 0));
         assert!(store.append(append()).await.is_ok());
@@ -735,7 +912,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_call_waits_before_or_after_it_is_done() {
-        for (trouble, done) in [(Slow::before(Call::APPENDS), 0), (Slow::after(Call::APPENDS), 1)] {
+        for (trouble, done) in [
+            (Slow::before(Call::APPENDS), 0),
+            (Slow::after(Call::APPENDS), 1),
+        ] {
             let store = Troubled::new(memory(), trouble);
             let slow = Arc::clone(&store);
             let appending = tokio::spawn(async move { slow.append(append()).await });

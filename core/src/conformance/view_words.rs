@@ -15,8 +15,8 @@ use crate::lease::{Acquired, Lease};
 use crate::position::{LogId, Partition, Position};
 use crate::store::Store;
 use crate::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow, ReadRows, RowChange,
-    RowVersion, RowsBy, ViewCommit, ViewRow, ViewStore,
+    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow,
+    ReadRows, RowChange, RowVersion, RowsBy, ViewCommit, ViewRow, ViewStore,
 };
 
 pub(super) const TTL: Duration = Duration::from_secs(10);
@@ -27,7 +27,11 @@ pub(super) fn views(store: &dyn Store) -> &dyn ViewStore {
 
 /// A second handle as another process would have it, or the same one for a store that only one process can open.
 pub(super) async fn another(fixture: &dyn Fixture, store: &Arc<dyn Store>) -> Arc<dyn Store> {
-    if fixture.is_shared() { open(fixture).await } else { Arc::clone(store) }
+    if fixture.is_shared() {
+        open(fixture).await
+    } else {
+        Arc::clone(store)
+    }
 }
 
 /// Drops the handle and opens the same data again, with the clock that the case holds.
@@ -46,7 +50,8 @@ pub(super) fn at(position: u64) -> Position {
 
 /// The moment at which the event at this position was recorded, to the microsecond.
 pub(super) fn recorded(position: u64) -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(1_767_225_600_123_457).unwrap() + TimeDelta::seconds(position as i64)
+    DateTime::from_timestamp_micros(1_767_225_600_123_457).unwrap()
+        + TimeDelta::seconds(position as i64)
 }
 
 /// A view that keeps everything that can be kept, with these indexes.
@@ -59,16 +64,30 @@ pub(super) fn spec(view: &str, indexes: &[&str]) -> GenerationSpec {
 
 pub(super) fn set(key: &str, value: impl Into<Bytes>, indexed: &[&str]) -> RowChange {
     let indexed = indexed.iter().map(|entry| (*entry).to_owned()).collect();
-    RowChange { key: key.into(), value: Some(value.into()), indexed }
+    RowChange {
+        key: key.into(),
+        value: Some(value.into()),
+        indexed,
+    }
 }
 
 pub(super) fn removed(key: &str) -> RowChange {
-    RowChange { key: key.into(), value: None, indexed: Vec::new() }
+    RowChange {
+        key: key.into(),
+        value: None,
+        indexed: Vec::new(),
+    }
 }
 
 pub(super) fn run(key: &str, after: u64, up_to: u64, value: Option<&str>) -> RowVersion {
     let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
-    RowVersion { key: key.into(), after: at(after), up_to: at(up_to), recorded_at: recorded(up_to), value }
+    RowVersion {
+        key: key.into(),
+        after: at(after),
+        up_to: at(up_to),
+        recorded_at: recorded(up_to),
+        value,
+    }
 }
 
 pub(super) fn parked(key: &str, position: u64, cause: Option<&str>, attempts: u32) -> Parked {
@@ -108,8 +127,19 @@ impl Worker {
     }
 
     pub(super) async fn on(views: &dyn ViewStore, generation: Generation, slot: u16) -> Worker {
-        let lease = granted(views.acquire_lease(&generation.lease_name(slot), "worker-a", TTL).await.unwrap());
-        Worker { generation, lease, slot, partition: Partition(0), at: Position::START }
+        let lease = granted(
+            views
+                .acquire_lease(&generation.lease_name(slot), "worker-a", TTL)
+                .await
+                .unwrap(),
+        );
+        Worker {
+            generation,
+            lease,
+            slot,
+            partition: Partition(0),
+            at: Position::START,
+        }
     }
 
     pub(super) fn id(&self) -> GenerationId {
@@ -118,8 +148,16 @@ impl Worker {
 
     /// A step to this position that changes nothing else yet.
     pub(super) fn step(&self, to: u64) -> ViewCommit {
-        let (slot, partition, position) = (self.slot, self.partition, at(to));
-        let to = Checkpoint { slot, partition, position, event: Some(EventId::random()), state: Bytes::new() };
+        let slot = self.slot;
+        let partition = self.partition;
+        let position = at(to);
+        let to = Checkpoint {
+            slot,
+            partition,
+            position,
+            event: Some(EventId::random()),
+            state: Bytes::new(),
+        };
         ViewCommit::new(self.generation.id, self.lease.clone(), self.at, to)
     }
 
@@ -130,7 +168,11 @@ impl Worker {
     }
 
     /// One step that changes these rows.
-    pub(super) async fn change(&mut self, views: &dyn ViewStore, rows: impl IntoIterator<Item = RowChange>) {
+    pub(super) async fn change(
+        &mut self,
+        views: &dyn ViewStore,
+        rows: impl IntoIterator<Item = RowChange>,
+    ) {
         let mut step = self.step(self.at.get() + 1);
         step.rows = rows.into_iter().collect();
         self.take(views, step).await;
@@ -150,11 +192,20 @@ pub(super) async fn read_rows(views: &dyn ViewStore, mut read: ReadRows) -> Vec<
     let mut all = Vec::new();
     loop {
         let page = views.read_rows(read.clone()).await.unwrap();
-        assert!(page.rows.len() <= read.limit, "{} rows, limit {}", page.rows.len(), read.limit);
+        assert!(
+            page.rows.len() <= read.limit,
+            "{} rows, limit {}",
+            page.rows.len(),
+            read.limit
+        );
         let last = page.rows.last().map(|row| row.key.clone());
         all.extend(page.rows);
         let Some(next) = page.next else { return all };
-        assert_eq!(Some(&next.key), last.as_ref(), "a page ends at its last row");
+        assert_eq!(
+            Some(&next.key),
+            last.as_ref(),
+            "a page ends at its last row"
+        );
         assert_ne!(Some(&next), read.after.as_ref(), "a page that gets nowhere");
         read.after = Some(next);
     }
@@ -174,10 +225,14 @@ pub(super) struct ViewPicture {
 
 impl ViewPicture {
     pub(super) async fn of(views: &dyn ViewStore, generation: &Generation) -> ViewPicture {
-        let (id, all) = (generation.id, (Bound::Unbounded, Bound::Unbounded));
+        let id = generation.id;
+        let all = (Bound::Unbounded, Bound::Unbounded);
         let known = views.generations(&generation.spec.view).await.unwrap();
         let mut picture = ViewPicture {
-            generation: known.into_iter().find(|known| known.id == id).expect("the generation is there"),
+            generation: known
+                .into_iter()
+                .find(|known| known.id == id)
+                .expect("the generation is there"),
             rows: read_rows(views, ReadRows::of(id, every_key())).await,
             by_index: Vec::new(),
             checkpoints: views.checkpoints(id).await.unwrap(),
@@ -186,29 +241,57 @@ impl ViewPicture {
             parked: views.parked(id, None, 10_000).await.unwrap(),
         };
         for name in &generation.spec.indexes {
-            let by = RowsBy::Index { name: name.clone(), range: all.clone() };
-            picture.by_index.push(read_rows(views, ReadRows::of(id, by)).await);
+            let by = RowsBy::Index {
+                name: name.clone(),
+                range: all.clone(),
+            };
+            picture
+                .by_index
+                .push(read_rows(views, ReadRows::of(id, by)).await);
         }
         for key in views.past_keys(id, all, None, 10_000).await.unwrap() {
             let between = (Position::START, Position::MAX);
-            picture.versions.push(views.row_versions(id, &key, between, 10_000).await.unwrap());
-            picture.touched.push(views.touched(id, &key, between.0, between.1, 10_000).await.unwrap());
+            picture
+                .versions
+                .push(views.row_versions(id, &key, between, 10_000).await.unwrap());
+            picture.touched.push(
+                views
+                    .touched(id, &key, between.0, between.1, 10_000)
+                    .await
+                    .unwrap(),
+            );
         }
         picture
     }
 }
 
 /// Takes a step that must be refused and change nothing.
-pub(super) async fn refused_step(views: &dyn ViewStore, generation: &Generation, step: ViewCommit) -> CommitError {
+pub(super) async fn refused_step(
+    views: &dyn ViewStore,
+    generation: &Generation,
+    step: ViewCommit,
+) -> CommitError {
     let before = ViewPicture::of(views, generation).await;
-    let error = views.commit_view(step).await.expect_err("it had to be refused");
-    assert_eq!(ViewPicture::of(views, generation).await, before, "a refusal changed something: {error}");
+    let error = views
+        .commit_view(step)
+        .await
+        .expect_err("it had to be refused");
+    assert_eq!(
+        ViewPicture::of(views, generation).await,
+        before,
+        "a refusal changed something: {error}"
+    );
     error
 }
 
 #[track_caller]
 pub(super) fn assert_fenced(error: &CommitError, of: &Worker) {
-    let CommitError::Fenced { generation, slot, .. } = error else { panic!("fenced, but it is {error:?}") };
+    let CommitError::Fenced {
+        generation, slot, ..
+    } = error
+    else {
+        panic!("fenced, but it is {error:?}")
+    };
     assert_eq!((*generation, *slot), (of.id(), of.slot));
 }
 
@@ -222,8 +305,19 @@ pub(super) fn assert_gone<T>(answer: Result<T, CommitError>, id: GenerationId) {
 }
 
 /// What is known of one key at a moment.
-pub(super) async fn past(views: &dyn ViewStore, id: GenerationId, key: &str, moment: u64) -> Option<PastRow> {
-    let mut found = views.read_past(id, &[key.to_owned()], at(moment)).await.unwrap();
-    assert!(found.len() <= 1 && found.iter().all(|row| row.key == key), "{found:?}");
+pub(super) async fn past(
+    views: &dyn ViewStore,
+    id: GenerationId,
+    key: &str,
+    moment: u64,
+) -> Option<PastRow> {
+    let mut found = views
+        .read_past(id, &[key.to_owned()], at(moment))
+        .await
+        .unwrap();
+    assert!(
+        found.len() <= 1 && found.iter().all(|row| row.key == key),
+        "{found:?}"
+    );
     found.pop()
 }

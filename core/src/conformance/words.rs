@@ -39,7 +39,10 @@ pub(super) fn stream(name: impl AsRef<str>) -> StreamId {
 
 /// The `count`-th stream called so that belongs to `partition`.
 pub(super) fn stream_in(store: &dyn Store, partition: Partition, label: &str) -> StreamId {
-    (0..).map(|n| stream(format!("{label}-{n}"))).find(|stream| store.partition_of(stream) == partition).unwrap()
+    (0..)
+        .map(|n| stream(format!("{label}-{n}")))
+        .find(|stream| store.partition_of(stream) == partition)
+        .unwrap()
 }
 
 pub(super) fn partitions(store: &dyn Store) -> impl Iterator<Item = Partition> + use<> {
@@ -63,7 +66,11 @@ pub(super) fn version(number: u64) -> Expected {
 }
 
 /// Appends whatever the stream is, which must succeed.
-pub(super) async fn append(store: &dyn Store, to: &StreamId, events: impl IntoIterator<Item = NewEvent>) -> Appended {
+pub(super) async fn append(
+    store: &dyn Store,
+    to: &StreamId,
+    events: impl IntoIterator<Item = NewEvent>,
+) -> Appended {
     try_append(store, to, Expected::Any, events).await.unwrap()
 }
 
@@ -73,7 +80,9 @@ pub(super) async fn try_append(
     expected: Expected,
     events: impl IntoIterator<Item = NewEvent>,
 ) -> Result<Appended, AppendError> {
-    store.append(Append::new(to.clone(), events).expecting(expected)).await
+    store
+        .append(Append::new(to.clone(), events).expecting(expected))
+        .await
 }
 
 pub(super) fn ids_of(events: &[NewEvent]) -> Vec<EventId> {
@@ -85,7 +94,11 @@ pub(super) fn ids(events: &[RecordedEvent]) -> Vec<EventId> {
 }
 
 pub(super) fn versions_of(appended: &Appended) -> Vec<u64> {
-    appended.events().iter().map(|placed| placed.version.get()).collect()
+    appended
+        .events()
+        .iter()
+        .map(|placed| placed.version.get())
+        .collect()
 }
 
 pub(super) fn versions(events: &[RecordedEvent]) -> Vec<u64> {
@@ -106,7 +119,12 @@ pub(super) async fn read_log(store: &dyn Store, mut read: ReadLog) -> Vec<Record
     loop {
         let page = store.read(read.clone()).await.unwrap();
         check_page(&page, read.limit, read.after, read.up_to, read.direction);
-        assert!(page.events.iter().all(|event| event.partition == read.partition), "an event of another partition");
+        assert!(
+            page.events
+                .iter()
+                .all(|event| event.partition == read.partition),
+            "an event of another partition"
+        );
         all.extend(page.events);
         if page.end {
             return all;
@@ -119,24 +137,57 @@ pub(super) async fn read_log(store: &dyn Store, mut read: ReadLog) -> Vec<Record
 }
 
 /// What every page of the log and of a query owes, whatever was asked.
-pub(super) fn check_page(page: &LogPage, limit: usize, after: Position, up_to: Position, direction: Direction) {
-    assert!(page.events.len() <= limit, "{} events, at most {limit} were asked for", page.events.len());
+pub(super) fn check_page(
+    page: &LogPage,
+    limit: usize,
+    after: Position,
+    up_to: Position,
+    direction: Direction,
+) {
+    assert!(
+        page.events.len() <= limit,
+        "{} events, at most {limit} were asked for",
+        page.events.len()
+    );
     check_bytes(&page.events);
     let places: Vec<Position> = page.events.iter().map(|event| event.position).collect();
     match direction {
         Direction::Forward => {
-            assert!(places.is_sorted_by(|a, b| a < b), "not in order: {places:?}");
-            assert!(places.iter().all(|place| *place <= page.scanned), "{places:?}, scanned to {}", page.scanned);
-            assert!(page.end || page.scanned > after || limit == 0, "a page that gets nowhere: {page:?}");
+            assert!(
+                places.is_sorted_by(|a, b| a < b),
+                "not in order: {places:?}"
+            );
+            assert!(
+                places.iter().all(|place| *place <= page.scanned),
+                "{places:?}, scanned to {}",
+                page.scanned
+            );
+            assert!(
+                page.end || page.scanned > after || limit == 0,
+                "a page that gets nowhere: {page:?}"
+            );
         }
         Direction::Backward => {
-            assert!(places.is_sorted_by(|a, b| a > b), "not in order: {places:?}");
-            assert!(places.iter().all(|place| *place >= page.scanned), "{places:?}, scanned to {}", page.scanned);
-            assert!(page.end || page.scanned <= up_to || limit == 0, "a page that gets nowhere: {page:?}");
+            assert!(
+                places.is_sorted_by(|a, b| a > b),
+                "not in order: {places:?}"
+            );
+            assert!(
+                places.iter().all(|place| *place >= page.scanned),
+                "{places:?}, scanned to {}",
+                page.scanned
+            );
+            assert!(
+                page.end || page.scanned <= up_to || limit == 0,
+                "a page that gets nowhere: {page:?}"
+            );
         }
     }
     let range = after.next()..=up_to.min(page.head.visible);
-    assert!(places.iter().all(|place| range.contains(place)), "{places:?}, asked for {range:?}");
+    assert!(
+        places.iter().all(|place| range.contains(place)),
+        "{places:?}, asked for {range:?}"
+    );
     assert!(page.head.durable <= page.head.visible, "{:?}", page.head);
 }
 
@@ -157,21 +208,36 @@ pub(super) async fn read_stream(store: &dyn Store, mut read: ReadStream) -> Vec<
     let mut all: Vec<RecordedEvent> = Vec::new();
     loop {
         let page = store.read_stream(read.clone()).await.unwrap();
-        assert!(page.events.len() <= read.limit, "{} events, limit {}", page.events.len(), read.limit);
+        assert!(
+            page.events.len() <= read.limit,
+            "{} events, limit {}",
+            page.events.len(),
+            read.limit
+        );
         check_bytes(&page.events);
-        assert!(page.events.iter().all(|event| event.stream == read.stream), "an event of another stream");
+        assert!(
+            page.events.iter().all(|event| event.stream == read.stream),
+            "an event of another stream"
+        );
         all.extend(page.events);
         let Some(next) = page.next else { break };
         let resumed = read.clone().resume(next);
-        assert!(resumed != read || read.limit == 0, "a page that gets nowhere");
+        assert!(
+            resumed != read || read.limit == 0,
+            "a page that gets nowhere"
+        );
         if read.limit == 0 {
             break;
         }
         read = resumed;
     }
     let in_order = match read.direction {
-        Direction::Forward => all.is_sorted_by(|a, b| a.version < b.version && a.position < b.position),
-        Direction::Backward => all.is_sorted_by(|a, b| a.version > b.version && a.position > b.position),
+        Direction::Forward => {
+            all.is_sorted_by(|a, b| a.version < b.version && a.position < b.position)
+        }
+        Direction::Backward => {
+            all.is_sorted_by(|a, b| a.version > b.version && a.position > b.position)
+        }
     };
     assert!(in_order, "not in order: {:?}", versions(&all));
     all
@@ -195,13 +261,22 @@ pub(super) struct Picture {
 
 impl Picture {
     pub(super) async fn of(store: &dyn Store, streams: &[&StreamId]) -> Picture {
-        let mut picture = Picture { heads: Vec::new(), streams: Vec::new() };
+        let mut picture = Picture {
+            heads: Vec::new(),
+            streams: Vec::new(),
+        };
         for partition in partitions(store) {
             picture.heads.push(head(store, partition).await);
         }
         for of in streams {
-            let read = ReadStream { shown: Shown::Everything, ..ReadStream::of((*of).clone()) };
-            picture.streams.push((store.stream_state(of).await.unwrap(), read_stream(store, read).await));
+            let read = ReadStream {
+                shown: Shown::Everything,
+                ..ReadStream::of((*of).clone())
+            };
+            picture.streams.push((
+                store.stream_state(of).await.unwrap(),
+                read_stream(store, read).await,
+            ));
         }
         picture
     }
@@ -215,14 +290,20 @@ pub(super) async fn refused<T: Debug>(
 ) -> AppendError {
     let before = Picture::of(store, streams).await;
     let error = attempt.await.expect_err("it had to be refused");
-    assert_eq!(Picture::of(store, streams).await, before, "a refusal wrote something: {error}");
+    assert_eq!(
+        Picture::of(store, streams).await,
+        before,
+        "a refusal wrote something: {error}"
+    );
     error
 }
 
 /// The streams of a conflict as (index, status, version).
 #[track_caller]
 pub(super) fn conflicts(error: &AppendError) -> Vec<(usize, Status, u64)> {
-    let AppendError::Conflict(violations) = error else { panic!("a conflict, but it is {error:?}") };
+    let AppendError::Conflict(violations) = error else {
+        panic!("a conflict, but it is {error:?}")
+    };
     let stream = |violation: &Violation| match violation {
         Violation::Stream { index, found, .. } => Some((*index, found.status, found.version.get())),
         Violation::Condition { .. } => None,
@@ -232,25 +313,63 @@ pub(super) fn conflicts(error: &AppendError) -> Vec<(usize, Status, u64)> {
 
 #[track_caller]
 pub(super) fn assert_invalid(error: &AppendError, names: &str) {
-    assert!(matches!(error, AppendError::Invalid(_)), "invalid, but it is {error:?}");
-    assert!(error.to_string().contains(names), "`{error}` does not name {names}");
+    assert!(
+        matches!(error, AppendError::Invalid(_)),
+        "invalid, but it is {error:?}"
+    );
+    assert!(
+        error.to_string().contains(names),
+        "`{error}` does not name {names}"
+    );
 }
 
 /// Checks that what was recorded is what was appended, to the last byte, at the place that the append named.
 pub(super) fn assert_recorded(appended: &Appended, given: &[NewEvent], found: &[RecordedEvent]) {
     assert_eq!(found.len(), given.len());
-    for (index, ((new, placed), found)) in given.iter().zip(appended.events()).zip(found).enumerate() {
+    for (index, ((new, placed), found)) in
+        given.iter().zip(appended.events()).zip(found).enumerate()
+    {
         assert_eq!(
-            (found.id, &found.stream, found.version, found.partition, found.position),
-            (placed.id, &placed.stream, placed.version, placed.partition, placed.position),
+            (
+                found.id,
+                &found.stream,
+                found.version,
+                found.partition,
+                found.position
+            ),
+            (
+                placed.id,
+                &placed.stream,
+                placed.version,
+                placed.partition,
+                placed.position
+            ),
             "event {index}"
         );
         assert_eq!(found.append_index as usize, index);
-        let content = (&*found.event_type, found.schema_version, &*found.codec, &found.tags, &found.metadata);
+        let content = (
+            &*found.event_type,
+            found.schema_version,
+            &*found.codec,
+            &found.tags,
+            &found.metadata,
+        );
         let tags = new.sorted_tags().into_owned();
-        assert_eq!(content, (&*new.event_type, new.schema_version, &*new.codec, &tags, &new.metadata));
+        assert_eq!(
+            content,
+            (
+                &*new.event_type,
+                new.schema_version,
+                &*new.codec,
+                &tags,
+                &new.metadata
+            )
+        );
         assert_eq!(found.occurred_at, new.occurred_at);
-        assert!(found.payload == new.payload, "event {index}: other bytes came back");
+        assert!(
+            found.payload == new.payload,
+            "event {index}: other bytes came back"
+        );
     }
 }
 
@@ -278,8 +397,14 @@ pub(super) async fn at_once<T: Send + 'static>(
 }
 
 /// An append to several streams: `("a-1", event)` in the order of the log.
-pub(super) fn to_streams<'a>(events: impl IntoIterator<Item = (&'a StreamId, NewEvent)>) -> AppendStreams {
-    events.into_iter().fold(AppendStreams::default(), |append, (to, event)| append.event(to.clone(), event))
+pub(super) fn to_streams<'a>(
+    events: impl IntoIterator<Item = (&'a StreamId, NewEvent)>,
+) -> AppendStreams {
+    events
+        .into_iter()
+        .fold(AppendStreams::default(), |append, (to, event)| {
+            append.event(to.clone(), event)
+        })
 }
 
 /// The versions that reads of the past show.
@@ -288,10 +413,18 @@ pub(super) async fn kept(store: &dyn Store, of: &StreamId) -> Vec<u64> {
 }
 
 /// Makes an attempt that must change nothing, whatever its answer.
-pub(super) async fn unchanged<T>(store: &dyn Store, streams: &[&StreamId], attempt: impl Future<Output = T>) -> T {
+pub(super) async fn unchanged<T>(
+    store: &dyn Store,
+    streams: &[&StreamId],
+    attempt: impl Future<Output = T>,
+) -> T {
     let before = Picture::of(store, streams).await;
     let answer = attempt.await;
-    assert_eq!(Picture::of(store, streams).await, before, "something was written");
+    assert_eq!(
+        Picture::of(store, streams).await,
+        before,
+        "something was written"
+    );
     answer
 }
 
@@ -310,10 +443,18 @@ pub(super) async fn drop_everywhere(
             found += known.iter().flatten().count();
             let log = ids(&whole_log(store, partition).await);
             let visible = given.iter().filter(|event| log.contains(&event.id)).count();
-            assert!(visible == 0 || visible == 3, "{visible} of 3 events are visible after {polls} polls");
+            assert!(
+                visible == 0 || visible == 3,
+                "{visible} of 3 events are visible after {polls} polls"
+            );
         }
-        assert!(found == 0 || found == 3, "{found} of 3 events are known after {polls} polls");
-        let resolved = attempt(polls, given.clone()).await.unwrap_or_else(|error| panic!("{polls} polls: {error}"));
+        assert!(
+            found == 0 || found == 3,
+            "{found} of 3 events are known after {polls} polls"
+        );
+        let resolved = attempt(polls, given.clone())
+            .await
+            .unwrap_or_else(|error| panic!("{polls} polls: {error}"));
         if let Some(first) = done {
             assert_eq!(first.unwrap(), resolved);
             return;
@@ -322,7 +463,11 @@ pub(super) async fn drop_everywhere(
         assert_eq!((&again, again.was_repeated()), (&resolved, true));
         let partition = resolved.last().partition;
         let log = ids(&whole_log(store, partition).await);
-        assert_eq!(log.iter().filter(|id| ids_of(&given).contains(id)).count(), 3, "once, after {polls} polls");
+        assert_eq!(
+            log.iter().filter(|id| ids_of(&given).contains(id)).count(),
+            3,
+            "once, after {polls} polls"
+        );
         append(store, &stream_in(store, partition, "others"), events(1)).await;
     }
     panic!("the append never ends");
@@ -332,7 +477,12 @@ pub(super) async fn drop_everywhere(
 pub(super) async fn read_query(store: &dyn Store, mut read: ReadQuery) -> Vec<RecordedEvent> {
     let mut all = Vec::new();
     loop {
-        let page = store.tagged().expect("the trait was declared").read_query(read.clone()).await.unwrap();
+        let page = store
+            .tagged()
+            .expect("the trait was declared")
+            .read_query(read.clone())
+            .await
+            .unwrap();
         check_page(&page, read.limit, read.after, read.up_to, read.direction);
         all.extend(page.events);
         if page.end {

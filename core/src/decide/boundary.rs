@@ -48,8 +48,15 @@ pub trait Fold: Default + Send + Sync + 'static {
 
     /// This fold over what `query` finds, as a part of a decision.
     fn over(query: Query) -> Over<Self> {
-        let types: Vec<&str> = Self::Event::shapes().iter().map(|shape| shape.event_type).collect();
-        Over { read: query.clone().only_types(&types), asked: query, fold: PhantomData }
+        let types: Vec<&str> = Self::Event::shapes()
+            .iter()
+            .map(|shape| shape.event_type)
+            .collect();
+        Over {
+            read: query.clone().only_types(&types),
+            asked: query,
+            fold: PhantomData,
+        }
     }
 }
 
@@ -94,7 +101,10 @@ pub trait Part: sealed::Sealed + Send + Sync {
 
     /// Loads the state, and says what must not change.
     #[doc(hidden)]
-    fn load(&self, guards: &mut Guards<'_>) -> impl Future<Output = Result<Self::State, LoadError>> + Send;
+    fn load(
+        &self,
+        guards: &mut Guards<'_>,
+    ) -> impl Future<Output = Result<Self::State, LoadError>> + Send;
 }
 
 /// Everything that a decision looks at: one fold over a query, or a tuple of up to six aggregates and folds. There are no others.
@@ -116,7 +126,10 @@ pub trait Boundary: sealed::Sealed + Send + Sync {
 
     /// Loads every part.
     #[doc(hidden)]
-    fn load(&self, guards: &mut Guards<'_>) -> impl Future<Output = Result<Self::State, LoadError>> + Send;
+    fn load(
+        &self,
+        guards: &mut Guards<'_>,
+    ) -> impl Future<Output = Result<Self::State, LoadError>> + Send;
 }
 
 mod sealed {
@@ -163,7 +176,11 @@ impl<F: Fold> Part for Over<F> {
 
     fn name(&self) -> String {
         // In the words of the caller: the types that the fold knows become more with the program.
-        let items = self.asked.items().iter().map(|item| serde_json::json!([item.types, item.streams, item.tags]));
+        let items = self
+            .asked
+            .items()
+            .iter()
+            .map(|item| serde_json::json!([item.types, item.streams, item.tags]));
         serde_json::Value::from_iter(items).to_string()
     }
 

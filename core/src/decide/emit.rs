@@ -30,13 +30,19 @@ impl Emit {
     /// An illegal name is an error when the decision is recorded.
     pub fn to<E: Event>(stream: impl Into<Cow<'static, str>>, events: impl IntoEvents<E>) -> Emit {
         let events = events.into_events().iter().map(NewEvent::of).collect();
-        Emit { stream: StreamId::new(stream.into()), events }
+        Emit {
+            stream: StreamId::new(stream.into()),
+            events,
+        }
     }
 
     /// `events` for the end of an aggregate's stream.
     pub fn to_aggregate<A: Aggregate>(at: &At<A>, events: impl IntoEvents<A::Event>) -> Emit {
         let events = events.into_events().iter().map(NewEvent::of).collect();
-        Emit { stream: at.stream().cloned(), events }
+        Emit {
+            stream: at.stream().cloned(),
+            events,
+        }
     }
 
     /// With one tag more on each of its events.
@@ -49,8 +55,12 @@ impl Emit {
     }
 
     fn into_events(self) -> Result<Vec<(StreamId, NewEvent)>, EmitError> {
-        let (stream, events) = (self.stream?, self.events?);
-        Ok(events.into_iter().map(|event| (stream.clone(), event)).collect())
+        let stream = self.stream?;
+        let events = self.events?;
+        Ok(events
+            .into_iter()
+            .map(|event| (stream.clone(), event))
+            .collect())
     }
 }
 

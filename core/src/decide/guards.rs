@@ -20,13 +20,21 @@ pub struct Guards<'a> {
 
 impl<'a> Guards<'a> {
     pub(super) fn on(store: &'a dyn Store) -> Guards<'a> {
-        Guards { store, streams: Vec::new(), queries: Vec::new(), seen: Vec::new() }
+        Guards {
+            store,
+            streams: Vec::new(),
+            queries: Vec::new(),
+            seen: Vec::new(),
+        }
     }
 
     /// The condition of all queries: nothing that matches one of them stands behind the earliest moment of a reading.
     pub(super) fn condition(&self) -> Option<Condition> {
         let after = self.queries.iter().map(|(_, after)| *after).min()?;
-        let query = self.queries.iter().fold(Query::default(), |all, (query, _)| all.or(query.clone()));
+        let query = self
+            .queries
+            .iter()
+            .fold(Query::default(), |all, (query, _)| all.or(query.clone()));
         Some(Condition::none_matches(query).after(after))
     }
 
@@ -38,7 +46,9 @@ impl<'a> Guards<'a> {
             }
         }
         for (query, after) in &self.queries {
-            let page = tagged(self.store)?.read_query(ReadQuery::of(query.clone()).after(*after).limit(1)).await?;
+            let page = tagged(self.store)?
+                .read_query(ReadQuery::of(query.clone()).after(*after).limit(1))
+                .await?;
             if !page.events.is_empty() {
                 return Ok(false);
             }

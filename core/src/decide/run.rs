@@ -35,7 +35,13 @@ pub struct Decide<'a, B, F, D, E> {
 
 impl<'a, B, F, D, E> Decide<'a, B, F, D, E> {
     pub(crate) fn new(db: &'a Annals, boundary: B, decide: F) -> Self {
-        Decide { db, boundary, decide, stamp: Stamp::default(), returns: PhantomData }
+        Decide {
+            db,
+            boundary,
+            decide,
+            stamp: Stamp::default(),
+            returns: PhantomData,
+        }
     }
 
     stamped! {
@@ -90,7 +96,9 @@ where
             attempts += 1;
             let mut guards = Guards::on(store);
             let state = self.boundary.load(&mut guards).await?;
-            let decided = match (self.decide)(&state).map(|decision| decision.into_decision(&self.boundary)) {
+            let decided = match (self.decide)(&state)
+                .map(|decision| decision.into_decision(&self.boundary))
+            {
                 Ok(Ok(events)) => Ok(events),
                 Ok(Err(EmitError::Invalid(invalid))) => return Err(invalid.into()),
                 Ok(Err(EmitError::Encode(error))) => return Err(error.into()),
@@ -98,10 +106,12 @@ where
             };
             match decided {
                 Ok(mut events) if !events.is_empty() => {
-                    self.stamp.apply(self.db, &scope, events.iter_mut().map(|(_, event)| event));
+                    self.stamp
+                        .apply(self.db, &scope, events.iter_mut().map(|(_, event)| event));
                     let condition = guards.condition();
                     let mut request = AppendStreams::default();
-                    (request.expectations, request.events) = (guards.streams, events);
+                    request.expectations = guards.streams;
+                    request.events = events;
                     match append(self.db, request, condition).await {
                         Ok(appended) => return Ok(self.stamp.done(&appended)),
                         Err(error) => {
@@ -115,7 +125,8 @@ where
                 nothing => {
                     if guards.still_hold().await? {
                         // The same request may have taken effect elsewhere after it was asked for: then it is seen already.
-                        if let Some(done) = self.stamp.done_before(store, &scope, partition).await? {
+                        if let Some(done) = self.stamp.done_before(store, &scope, partition).await?
+                        {
                             return Ok(done);
                         }
                         return nothing.map(|_| Done::nothing(store, &guards.seen));
@@ -138,6 +149,8 @@ where
 
 impl<B, F, D, E> fmt::Debug for Decide<'_, B, F, D, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decide").field("stamp", &self.stamp).finish_non_exhaustive()
+        f.debug_struct("Decide")
+            .field("stamp", &self.stamp)
+            .finish_non_exhaustive()
     }
 }

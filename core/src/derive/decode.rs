@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 
 use serde::de::value::U32Deserializer;
 use serde::de::{
-    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, VariantAccess, Visitor,
+    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer,
+    VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -45,11 +46,23 @@ pub fn decode_plain<C: Codec, T: DeserializeOwned>(stored: Stored<'_>) -> Result
 /// assert_eq!(decode_variant::<Json, Noted>(stored, 1)?, Noted::Text { words: 3 });
 /// # Ok::<_, annals_core::DecodeError>(())
 /// ```
-pub fn decode_variant<C: Codec, E: DeserializeOwned>(stored: Stored<'_>, index: u32) -> Result<E, DecodeError> {
-    decode::<C, _>(stored, Variant { index, event: PhantomData::<E> })
+pub fn decode_variant<C: Codec, E: DeserializeOwned>(
+    stored: Stored<'_>,
+    index: u32,
+) -> Result<E, DecodeError> {
+    decode::<C, _>(
+        stored,
+        Variant {
+            index,
+            event: PhantomData::<E>,
+        },
+    )
 }
 
-fn decode<'de, C: Codec, S: DeserializeSeed<'de>>(stored: Stored<'de>, seed: S) -> Result<S::Value, DecodeError> {
+fn decode<'de, C: Codec, S: DeserializeSeed<'de>>(
+    stored: Stored<'de>,
+    seed: S,
+) -> Result<S::Value, DecodeError> {
     let malformed = |source: CodecError| DecodeError::Malformed {
         event_type: stored.event_type.into(),
         schema_version: stored.schema_version,
@@ -60,7 +73,10 @@ fn decode<'de, C: Codec, S: DeserializeSeed<'de>>(stored: Stored<'de>, seed: S) 
     } else if stored.codec == Json::NAME {
         Json::decode(stored.payload, seed).map_err(malformed)
     } else {
-        Err(DecodeError::UnknownCodec { event_type: stored.event_type.into(), codec: stored.codec.into() })
+        Err(DecodeError::UnknownCodec {
+            event_type: stored.event_type.into(),
+            codec: stored.codec.into(),
+        })
     }
 }
 
@@ -73,7 +89,10 @@ impl<'de, E: Deserialize<'de>> DeserializeSeed<'de> for Variant<E> {
     type Value = E;
 
     fn deserialize<D: Deserializer<'de>>(self, content: D) -> Result<E, D::Error> {
-        E::deserialize(Tagged { index: self.index, content })
+        E::deserialize(Tagged {
+            index: self.index,
+            content,
+        })
     }
 }
 
@@ -96,7 +115,9 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Tagged<D> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, D::Error> {
-        Err(serde::de::Error::custom("an event type with variants must be an externally tagged enum"))
+        Err(serde::de::Error::custom(
+            "an event type with variants must be an externally tagged enum",
+        ))
     }
 
     fn is_human_readable(&self) -> bool {
@@ -113,7 +134,10 @@ impl<'de, D: Deserializer<'de>> EnumAccess<'de> for Tagged<D> {
     type Error = D::Error;
     type Variant = Content<D>;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Content<D>), D::Error> {
+    fn variant_seed<V: DeserializeSeed<'de>>(
+        self,
+        seed: V,
+    ) -> Result<(V::Value, Content<D>), D::Error> {
         let index: U32Deserializer<D::Error> = self.index.into_deserializer();
         Ok((seed.deserialize(index)?, Content(self.content)))
     }
@@ -160,7 +184,10 @@ impl<'de> Visitor<'de> for Nothing {
     }
 
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while map.next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?.is_some() {}
+        while map
+            .next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?
+            .is_some()
+        {}
         Ok(())
     }
 }
@@ -190,23 +217,56 @@ mod tests {
     fn every_kind_of_variant_comes_back_from_its_content() {
         let rows = [
             (0, Every::Unit, "null"),
-            (1, Every::New(i128::MAX), "170141183460469231731687303715884105727"),
-            (2, Every::Pair(u64::MAX, None), "[18446744073709551615,null]"),
-            (3, Every::Fields { exact: i64::MIN, nested: None }, r#"{"exact":-9223372036854775808}"#),
-            (3, Every::Fields { exact: 1, nested: Some(Box::new(Every::Unit)) }, r#"{"exact":1,"nested":"unit"}"#),
+            (
+                1,
+                Every::New(i128::MAX),
+                "170141183460469231731687303715884105727",
+            ),
+            (
+                2,
+                Every::Pair(u64::MAX, None),
+                "[18446744073709551615,null]",
+            ),
+            (
+                3,
+                Every::Fields {
+                    exact: i64::MIN,
+                    nested: None,
+                },
+                r#"{"exact":-9223372036854775808}"#,
+            ),
+            (
+                3,
+                Every::Fields {
+                    exact: 1,
+                    nested: Some(Box::new(Every::Unit)),
+                },
+                r#"{"exact":1,"nested":"unit"}"#,
+            ),
         ];
         for (index, event, text) in rows {
             let encoded = encode_variant::<Json, _>(&event).unwrap();
             assert_eq!(encoded.payload, text);
-            let stored = Stored { event_type: "t", schema_version: 1, codec: "json", payload: text.as_bytes() };
+            let stored = Stored {
+                event_type: "t",
+                schema_version: 1,
+                codec: "json",
+                payload: text.as_bytes(),
+            };
             assert_eq!(decode_variant::<Json, Every>(stored, index).unwrap(), event);
         }
     }
 
     #[test]
     fn what_does_not_fit_is_an_error_that_names_the_type() {
-        let stored = |codec, payload| Stored { event_type: "t", schema_version: 2, codec, payload };
-        let error = decode_variant::<Json, Every>(stored("json", br#"{"exact":"x"}"#), 3).unwrap_err();
+        let stored = |codec, payload| Stored {
+            event_type: "t",
+            schema_version: 2,
+            codec,
+            payload,
+        };
+        let error =
+            decode_variant::<Json, Every>(stored("json", br#"{"exact":"x"}"#), 3).unwrap_err();
         assert_eq!(error.to_string(), "malformed payload of event type `t` v2");
         let error = decode_variant::<Json, Every>(stored("json", b"null null"), 0).unwrap_err();
         assert!(matches!(error, DecodeError::Malformed { .. }));

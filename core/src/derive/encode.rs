@@ -1,7 +1,9 @@
 //! Writing the content of a variant: serde says which variant it is, and that is left out.
 
 use serde::Serialize;
-use serde::ser::{SerializeStruct, SerializeStructVariant, SerializeTuple, SerializeTupleVariant, Serializer};
+use serde::ser::{
+    SerializeStruct, SerializeStructVariant, SerializeTuple, SerializeTupleVariant, Serializer,
+};
 
 use crate::codec::{Codec, CodecError};
 use crate::typed::Encoded;
@@ -19,7 +21,10 @@ use crate::typed::Encoded;
 /// # Ok::<_, annals_core::CodecError>(())
 /// ```
 pub fn encode_plain<C: Codec, T: Serialize + ?Sized>(value: &T) -> Result<Encoded, CodecError> {
-    Ok(Encoded { codec: C::NAME, payload: C::encode(value)?.into() })
+    Ok(Encoded {
+        codec: C::NAME,
+        payload: C::encode(value)?.into(),
+    })
 }
 
 /// Writes the content of an externally tagged enum's value: the fields of its variant, `null` where it has none.
@@ -104,11 +109,20 @@ impl<S: Serializer> Serializer for Untagged<S> {
         self.0.serialize_some(value)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<S::Ok, S::Error> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
         self.0.serialize_newtype_struct(name, value)
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<S::Ok, S::Error> {
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+    ) -> Result<S::Ok, S::Error> {
         self.0.serialize_unit()
     }
 
@@ -170,7 +184,11 @@ impl<S: SerializeStruct> SerializeStructVariant for StructContent<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), S::Error> {
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), S::Error> {
         self.0.serialize_field(key, value)
     }
 

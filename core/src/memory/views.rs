@@ -18,8 +18,9 @@ use crate::position::{Partition, Position};
 use crate::read::{Direction, PAGE_BYTES_MAX};
 use crate::stream::Version;
 use crate::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow, Phase, ReadRows,
-    RowChange, RowPlace, RowVersion, RowsBy, RowsPage, Verdict, ViewCommit, ViewRow, ViewStore,
+    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow,
+    Phase, ReadRows, RowChange, RowPlace, RowVersion, RowsBy, RowsPage, Verdict, ViewCommit,
+    ViewRow, ViewStore,
 };
 
 /// The read models of a store, and the leases of those who work on them.
@@ -69,7 +70,11 @@ impl Kept {
     }
 
     fn state(&self, now: DateTime<Utc>) -> LeaseState {
-        LeaseState { lease: self.lease.clone(), until: self.until, expired: self.has_ended(now) }
+        LeaseState {
+            lease: self.lease.clone(),
+            until: self.until,
+            expired: self.has_ended(now),
+        }
     }
 }
 
@@ -84,19 +89,32 @@ impl Views {
 
     /// The lease with this name, if it is still this one: of this epoch and not given back.
     fn current(&mut self, lease: &Lease) -> Option<&mut Kept> {
-        self.leases.get_mut(&lease.name).filter(|kept| kept.lease == *lease && !kept.given_back)
+        self.leases
+            .get_mut(&lease.name)
+            .filter(|kept| kept.lease == *lease && !kept.given_back)
     }
 
     /// Refuses rows that can never travel with an append.
     pub(super) fn check_prepared(&self, append: &AppendStreams) -> Result<(), Invalid> {
-        let mut known = append.rows.iter().filter_map(|row| Some((row, self.built(row.generation).ok()?)));
+        let mut known = append
+            .rows
+            .iter()
+            .filter_map(|row| Some((row, self.built(row.generation).ok()?)));
         known.try_for_each(|(row, built)| row.check(&built.generation))
     }
 
     /// Writes the rows of an append that stand where they were found.
-    pub(super) fn take_prepared(&mut self, append: &AppendStreams, placed: &[Placed], recorded_at: DateTime<Utc>) {
+    pub(super) fn take_prepared(
+        &mut self,
+        append: &AppendStreams,
+        placed: &[Placed],
+        recorded_at: DateTime<Utc>,
+    ) {
         for row in &append.rows {
-            let (Ok(built), Some(to)) = (self.built_mut(row.generation), append.stands_after(&row.stream)) else {
+            let (Ok(built), Some(to)) = (
+                self.built_mut(row.generation),
+                append.stands_after(&row.stream),
+            ) else {
                 continue;
             };
             if built.stands_at(&row.key) == row.from {
@@ -108,19 +126,33 @@ impl Views {
     fn commit(&mut self, mut commit: ViewCommit) -> Result<(), CommitError> {
         let built = self.built(commit.generation)?;
         commit.check(&built.generation)?;
-        let (slot, partition) = (commit.to.slot, commit.to.partition);
-        let stands =
-            built.checkpoints.get(&(slot, partition)).map_or(Position::START, |checkpoint| checkpoint.position);
-        let fenced = |found| CommitError::Fenced { generation: commit.generation, slot, found };
+        let slot = commit.to.slot;
+        let partition = commit.to.partition;
+        let stands = built
+            .checkpoints
+            .get(&(slot, partition))
+            .map_or(Position::START, |checkpoint| checkpoint.position);
+        let fenced = |found| CommitError::Fenced {
+            generation: commit.generation,
+            slot,
+            found,
+        };
         if self.current(&commit.lease).is_none() {
             let found = match self.leases.get(&commit.lease.name) {
-                Some(Kept { lease, given_back: false, .. }) => format!("`{}` has epoch {}", lease.owner, lease.epoch),
+                Some(Kept {
+                    lease,
+                    given_back: false,
+                    ..
+                }) => format!("`{}` has epoch {}", lease.owner, lease.epoch),
                 _ => "the lease was given back".into(),
             };
             return Err(fenced(found));
         }
         if stands != commit.from {
-            return Err(fenced(format!("it stands at {stands}, the step goes from {}", commit.from)));
+            return Err(fenced(format!(
+                "it stands at {stands}, the step goes from {}",
+                commit.from
+            )));
         }
         // Behind the fence: who repeats a step that was taken is told so, and not that its versions are there already.
         let built = self.built_mut(commit.generation)?;
@@ -165,26 +197,51 @@ impl Built {
         Ok(known)
     }
 
-    fn take_prepared(&mut self, row: &PreparedRow, to: Version, placed: &[Placed], recorded_at: DateTime<Utc>) {
-        let PreparedRow { key, value, indexed, .. } = row.clone();
+    fn take_prepared(
+        &mut self,
+        row: &PreparedRow,
+        to: Version,
+        placed: &[Placed],
+        recorded_at: DateTime<Utc>,
+    ) {
+        let PreparedRow {
+            key,
+            value,
+            indexed,
+            ..
+        } = row.clone();
         if self.generation.spec.keeps == Keeps::Bitemporal {
-            self.touched.entry(key.clone()).or_default().extend(row.touched(placed));
+            self.touched
+                .entry(key.clone())
+                .or_default()
+                .extend(row.touched(placed));
         }
         for version in row.versions(placed, recorded_at) {
-            self.versions.entry(key.clone()).or_default().insert(version.up_to, version);
+            self.versions
+                .entry(key.clone())
+                .or_default()
+                .insert(version.up_to, version);
         }
         self.stands.insert(key.clone(), to);
-        self.change(RowChange { key, value, indexed });
+        self.change(RowChange {
+            key,
+            value,
+            indexed,
+        });
     }
 
     fn check_versions(&self, versions: &[RowVersion]) -> Result<(), Invalid> {
         let known = |version: &&RowVersion| {
-            self.versions.get(&version.key).is_some_and(|of_key| of_key.contains_key(&version.up_to))
+            self.versions
+                .get(&version.key)
+                .is_some_and(|of_key| of_key.contains_key(&version.up_to))
         };
         match versions.iter().find(known) {
             Some(RowVersion { key, up_to, .. }) => {
                 let key = key.escape_debug();
-                Err(Invalid::new(format!("key `{key}` has a version that ends at {up_to} already")))
+                Err(Invalid::new(format!(
+                    "key `{key}` has a version that ends at {up_to} already"
+                )))
             }
             None => Ok(()),
         }
@@ -193,12 +250,16 @@ impl Built {
     /// Takes a step that nothing stands against.
     fn take(&mut self, commit: ViewCommit) {
         let partition = commit.to.partition;
-        self.stands.extend(commit.stands.into_iter().map(|step| (step.key, step.to)));
+        self.stands
+            .extend(commit.stands.into_iter().map(|step| (step.key, step.to)));
         for row in commit.rows {
             self.change(row);
         }
         for version in commit.versions {
-            self.versions.entry(version.key.clone()).or_default().insert(version.up_to, version);
+            self.versions
+                .entry(version.key.clone())
+                .or_default()
+                .insert(version.up_to, version);
         }
         for (key, position) in commit.touched {
             self.touched.entry(key).or_default().insert(position);
@@ -207,13 +268,19 @@ impl Built {
             self.parked.remove(&(key, partition, position));
         }
         for parked in commit.park {
-            self.parked.insert((parked.key.clone(), partition, parked.position), parked);
+            self.parked
+                .insert((parked.key.clone(), partition, parked.position), parked);
         }
-        self.checkpoints.insert((commit.to.slot, partition), commit.to);
+        self.checkpoints
+            .insert((commit.to.slot, partition), commit.to);
     }
 
     fn change(&mut self, change: RowChange) {
-        let RowChange { key, value, indexed } = change;
+        let RowChange {
+            key,
+            value,
+            indexed,
+        } = change;
         if let Some(before) = self.rows.remove(&key) {
             for (index, entry) in self.indexes.iter_mut().zip(before.indexed) {
                 index.remove(&(entry, key.clone()));
@@ -228,30 +295,65 @@ impl Built {
     }
 
     /// The places of the rows that are asked for, in the order that is asked for.
-    fn places(&self, read: &ReadRows) -> Result<Box<dyn Iterator<Item = RowPlace> + '_>, CommitError> {
+    fn places(
+        &self,
+        read: &ReadRows,
+    ) -> Result<Box<dyn Iterator<Item = RowPlace> + '_>, CommitError> {
         let after_key = read.after.as_ref().map(|place| place.key.clone());
-        let by_key = |key: &String| RowPlace { entry: String::new(), key: key.clone() };
+        let by_key = |key: &String| RowPlace {
+            entry: String::new(),
+            key: key.clone(),
+        };
         Ok(match &read.by {
             RowsBy::Keys(keys) => {
-                let keys: BTreeSet<String> = keys.iter().filter(|key| self.rows.contains_key(*key)).cloned().collect();
-                let range = narrowed((Bound::Unbounded, Bound::Unbounded), after_key, read.direction);
-                let keys: Vec<RowPlace> = range.map_or_else(Vec::new, |range| keys.range(range).map(by_key).collect());
+                let keys: BTreeSet<String> = keys
+                    .iter()
+                    .filter(|key| self.rows.contains_key(*key))
+                    .cloned()
+                    .collect();
+                let range = narrowed(
+                    (Bound::Unbounded, Bound::Unbounded),
+                    after_key,
+                    read.direction,
+                );
+                let keys: Vec<RowPlace> =
+                    range.map_or_else(Vec::new, |range| keys.range(range).map(by_key).collect());
                 turned(keys.into_iter(), read.direction)
             }
-            RowsBy::KeyRange(from, to) => match narrowed((from.clone(), to.clone()), after_key, read.direction) {
-                Some(range) => turned(self.rows.range(range).map(move |(key, _)| by_key(key)), read.direction),
-                None => Box::new(std::iter::empty()),
-            },
-            RowsBy::Index { name, range: (from, to) } => {
-                let Some(index) = self.generation.spec.indexes.iter().position(|known| known == name) else {
-                    let (view, name) = (&self.generation.spec.view, name.escape_debug());
+            RowsBy::KeyRange(from, to) => {
+                match narrowed((from.clone(), to.clone()), after_key, read.direction) {
+                    Some(range) => turned(
+                        self.rows.range(range).map(move |(key, _)| by_key(key)),
+                        read.direction,
+                    ),
+                    None => Box::new(std::iter::empty()),
+                }
+            }
+            RowsBy::Index {
+                name,
+                range: (from, to),
+            } => {
+                let Some(index) = self
+                    .generation
+                    .spec
+                    .indexes
+                    .iter()
+                    .position(|known| known == name)
+                else {
+                    let view = &self.generation.spec.view;
+                    let name = name.escape_debug();
                     return Err(Invalid::new(format!("view `{view}` has no index `{name}`")).into());
                 };
-                let after = read.after.as_ref().map(|place| (place.entry.clone(), place.key.clone()));
+                let after = read
+                    .after
+                    .as_ref()
+                    .map(|place| (place.entry.clone(), place.key.clone()));
                 match narrowed(of_entries(from, to), after, read.direction) {
                     Some(range) => {
-                        let place =
-                            |(entry, key): &(String, String)| RowPlace { entry: entry.clone(), key: key.clone() };
+                        let place = |(entry, key): &(String, String)| RowPlace {
+                            entry: entry.clone(),
+                            key: key.clone(),
+                        };
                         turned(self.indexes[index].range(range).map(place), read.direction)
                     }
                     None => Box::new(std::iter::empty()),
@@ -261,30 +363,65 @@ impl Built {
     }
 
     fn page(&self, read: &ReadRows) -> Result<RowsPage, CommitError> {
-        let (mut rows, mut bytes, mut last) = (Vec::new(), 0, read.after.clone());
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        let mut last = read.after.clone();
         let checkpoints = self.checkpoints.values().cloned().collect();
         for place in self.places(read)? {
             if rows.len() >= read.limit || bytes >= PAGE_BYTES_MAX {
-                return Ok(RowsPage { rows, next: last, checkpoints });
+                return Ok(RowsPage {
+                    rows,
+                    next: last,
+                    checkpoints,
+                });
             }
             let value = self.rows[&place.key].value.clone();
             bytes += value.len();
-            rows.push(ViewRow { key: place.key.clone(), value });
+            rows.push(ViewRow {
+                key: place.key.clone(),
+                value,
+            });
             last = Some(place);
         }
-        Ok(RowsPage { rows, next: None, checkpoints })
+        Ok(RowsPage {
+            rows,
+            next: None,
+            checkpoints,
+        })
     }
 
     fn kept_at(&self, moment: Position) -> Result<(), CommitError> {
-        let Generation { id: generation, history_since: since, .. } = self.generation;
-        if moment < since { Err(CommitError::BeforeHistory { generation, moment, since }) } else { Ok(()) }
+        let Generation {
+            id: generation,
+            history_since: since,
+            ..
+        } = self.generation;
+        if moment < since {
+            Err(CommitError::BeforeHistory {
+                generation,
+                moment,
+                since,
+            })
+        } else {
+            Ok(())
+        }
     }
 
     fn past(&self, key: &String, moment: Position) -> Option<PastRow> {
         let versions = self.versions.get(key)?;
-        let base = versions.range(..=moment).next_back().map(|(_, version)| version.clone());
-        let next = versions.range(moment.next()..).next().map(|(_, version)| version.after);
-        Some(PastRow { key: key.clone(), base, refold_after: next.filter(|after| *after < moment) })
+        let base = versions
+            .range(..=moment)
+            .next_back()
+            .map(|(_, version)| version.clone());
+        let next = versions
+            .range(moment.next()..)
+            .next()
+            .map(|(_, version)| version.after);
+        Some(PastRow {
+            key: key.clone(),
+            base,
+            refold_after: next.filter(|after| *after < moment),
+        })
     }
 
     fn forget(&mut self, since: Position) {
@@ -294,7 +431,9 @@ impl Built {
         self.generation.history_since = since;
         self.versions.retain(|_, versions| {
             let later = versions.split_off(&since.next());
-            let base = versions.pop_last().filter(|(_, version)| version.value.is_some());
+            let base = versions
+                .pop_last()
+                .filter(|(_, version)| version.value.is_some());
             *versions = base.into_iter().chain(later).collect();
             !versions.is_empty()
         });
@@ -304,7 +443,11 @@ impl Built {
 type Range<T> = (Bound<T>, Bound<T>);
 
 /// What of a range lies behind `after`; nothing when there is nothing.
-fn narrowed<T: Ord>((mut from, mut to): Range<T>, after: Option<T>, direction: Direction) -> Option<Range<T>> {
+fn narrowed<T: Ord>(
+    (mut from, mut to): Range<T>,
+    after: Option<T>,
+    direction: Direction,
+) -> Option<Range<T>> {
     if let Some(after) = after {
         match (direction, &from, &to) {
             (Direction::Forward, Bound::Included(at) | Bound::Excluded(at), _) if after < *at => {}
@@ -315,7 +458,10 @@ fn narrowed<T: Ord>((mut from, mut to): Range<T>, after: Option<T>, direction: D
     }
     let holds_something = match (&from, &to) {
         (Bound::Included(from), Bound::Included(to)) => from <= to,
-        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => from < to,
+        (
+            Bound::Included(from) | Bound::Excluded(from),
+            Bound::Included(to) | Bound::Excluded(to),
+        ) => from < to,
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => true,
     };
     holds_something.then_some((from, to))
@@ -351,45 +497,80 @@ fn turned<'a, T>(
 
 /// Behind `after`, and from the start when there is none.
 fn behind<T: ?Sized>(after: Option<&T>) -> Range<&T> {
-    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+    (
+        after.map_or(Bound::Unbounded, Bound::Excluded),
+        Bound::Unbounded,
+    )
 }
 
 #[async_trait]
 impl InlineViews for MemoryStore {
-    async fn read_standing(&self, generation: GenerationId, keys: &[String]) -> Result<Vec<StandingRow>, CommitError> {
+    async fn read_standing(
+        &self,
+        generation: GenerationId,
+        keys: &[String],
+    ) -> Result<Vec<StandingRow>, CommitError> {
         let views = self.read_models();
         let built = views.built(generation)?;
         let keys: BTreeSet<&String> = keys.iter().collect();
-        let stands = keys.into_iter().filter_map(|key| Some((key, *built.stands.get(key)?)));
+        let stands = keys
+            .into_iter()
+            .filter_map(|key| Some((key, *built.stands.get(key)?)));
         let row = |key: &String| built.rows.get(key).map(|row| row.value.clone());
-        Ok(stands.map(|(key, at)| StandingRow { key: key.clone(), value: row(key), at }).collect())
+        Ok(stands
+            .map(|(key, at)| StandingRow {
+                key: key.clone(),
+                value: row(key),
+                at,
+            })
+            .collect())
     }
 }
 
 impl MemoryStore {
     pub(super) fn read_models(&self) -> MutexGuard<'_, Views> {
-        self.shared.views.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .views
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl Leases for MemoryStore {
-    async fn acquire_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Acquired, StoreError> {
+    async fn acquire_lease(
+        &self,
+        name: &str,
+        owner: &str,
+        ttl: Duration,
+    ) -> Result<Acquired, StoreError> {
         let now = self.clock.now();
         let mut views = self.read_models();
         if let Some(kept) = views.leases.get(name).filter(|kept| !kept.has_ended(now)) {
             return Ok(Acquired::Held(kept.state(now)));
         }
         views.last_epoch += 1;
-        let lease = Lease { name: name.into(), owner: owner.into(), epoch: views.last_epoch };
-        let kept = Kept { lease: lease.clone(), until: Lease::end(now, ttl), given_back: false };
+        let lease = Lease {
+            name: name.into(),
+            owner: owner.into(),
+            epoch: views.last_epoch,
+        };
+        let kept = Kept {
+            lease: lease.clone(),
+            until: Lease::end(now, ttl),
+            given_back: false,
+        };
         views.leases.insert(name.into(), kept);
         Ok(Acquired::Granted(lease))
     }
 
     async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
         let until = Lease::end(self.clock.now(), ttl);
-        Ok(self.read_models().current(lease).map(|kept| kept.until = until).is_some())
+        Ok(self
+            .read_models()
+            .current(lease)
+            .map(|kept| kept.until = until)
+            .is_some())
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
@@ -402,8 +583,13 @@ impl Leases for MemoryStore {
     async fn leases(&self, prefix: &str) -> Result<Vec<LeaseState>, StoreError> {
         let now = self.clock.now();
         let views = self.read_models();
-        let named = views.leases.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        Ok(named.take_while(|(name, _)| name.starts_with(prefix)).map(|(_, kept)| kept.state(now)).collect())
+        let named = views
+            .leases
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        Ok(named
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .map(|(_, kept)| kept.state(now))
+            .collect())
     }
 }
 
@@ -415,7 +601,11 @@ impl ViewStore for MemoryStore {
         let mut views = self.read_models();
         views.last_generation += 1;
         let id = GenerationId(views.last_generation);
-        let since = if spec.keeps == Keeps::Present { Position::MAX } else { Position::START };
+        let since = if spec.keeps == Keeps::Present {
+            Position::MAX
+        } else {
+            Position::START
+        };
         let generation = Generation::new(id, spec, Phase::Building, begun_at, since);
         views.generations.insert(id, Built::new(generation.clone()));
         Ok(generation)
@@ -423,23 +613,37 @@ impl ViewStore for MemoryStore {
 
     async fn generations(&self, view: &str) -> Result<Vec<Generation>, StoreError> {
         let views = self.read_models();
-        let of_view = views.generations.values().filter(|built| built.generation.spec.view == view);
+        let of_view = views
+            .generations
+            .values()
+            .filter(|built| built.generation.spec.view == view);
         Ok(of_view.map(|built| built.generation.clone()).collect())
     }
 
     async fn view_names(&self) -> Result<Vec<String>, StoreError> {
         let views = self.read_models();
-        let names: BTreeSet<&String> = views.generations.values().map(|built| &built.generation.spec.view).collect();
+        let names: BTreeSet<&String> = views
+            .generations
+            .values()
+            .map(|built| &built.generation.spec.view)
+            .collect();
         Ok(names.into_iter().cloned().collect())
     }
 
     async fn switch_to(&self, generation: GenerationId) -> Result<(), CommitError> {
         let mut views = self.read_models();
         let GenerationSpec { view, version, .. } = views.built(generation)?.generation.spec.clone();
-        for built in views.generations.values_mut().map(|built| &mut built.generation) {
+        for built in views
+            .generations
+            .values_mut()
+            .map(|built| &mut built.generation)
+        {
             if built.id == generation {
                 built.phase = Phase::Live;
-            } else if built.phase == Phase::Live && built.spec.view == view && built.spec.version == version {
+            } else if built.phase == Phase::Live
+                && built.spec.view == view
+                && built.spec.version == version
+            {
                 built.phase = Phase::Kept;
             }
         }
@@ -448,7 +652,13 @@ impl ViewStore for MemoryStore {
 
     async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError> {
         let mut views = self.read_models();
-        let Ok(Built { generation: dropped, .. }) = views.built(generation) else { return Ok(()) };
+        let Ok(Built {
+            generation: dropped,
+            ..
+        }) = views.built(generation)
+        else {
+            return Ok(());
+        };
         let all = views.generations.values().map(|built| &built.generation);
         dropped.check_drop(all.filter(|other| other.spec.view == dropped.spec.view))?;
         let leases: Vec<String> = dropped.lease_names().collect();
@@ -460,7 +670,13 @@ impl ViewStore for MemoryStore {
     }
 
     async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, CommitError> {
-        Ok(self.read_models().built(generation)?.checkpoints.values().cloned().collect())
+        Ok(self
+            .read_models()
+            .built(generation)?
+            .checkpoints
+            .values()
+            .cloned()
+            .collect())
     }
 
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
@@ -481,7 +697,10 @@ impl ViewStore for MemoryStore {
         let built = views.built(generation)?;
         built.kept_at(moment)?;
         let keys: BTreeSet<&String> = keys.iter().collect();
-        Ok(keys.into_iter().filter_map(|key| built.past(key, moment)).collect())
+        Ok(keys
+            .into_iter()
+            .filter_map(|key| built.past(key, moment))
+            .collect())
     }
 
     async fn past_keys(
@@ -493,8 +712,14 @@ impl ViewStore for MemoryStore {
     ) -> Result<Vec<String>, CommitError> {
         let views = self.read_models();
         let built = views.built(generation)?;
-        let Some(range) = narrowed(range, after.map(str::to_owned), Direction::Forward) else { return Ok(Vec::new()) };
-        let rows = built.rows.range(range.clone()).take(limit).map(|(key, _)| key);
+        let Some(range) = narrowed(range, after.map(str::to_owned), Direction::Forward) else {
+            return Ok(Vec::new());
+        };
+        let rows = built
+            .rows
+            .range(range.clone())
+            .take(limit)
+            .map(|(key, _)| key);
         let versions = built.versions.range(range).take(limit).map(|(key, _)| key);
         let keys: BTreeSet<&String> = rows.chain(versions).collect();
         Ok(keys.into_iter().take(limit).cloned().collect())
@@ -508,8 +733,14 @@ impl ViewStore for MemoryStore {
         limit: usize,
     ) -> Result<Vec<RowVersion>, CommitError> {
         let views = self.read_models();
-        let of_key = views.built(generation)?.versions.get(key).into_iter().flat_map(BTreeMap::values);
-        let ends_there = |version: &&RowVersion| between.0 < version.up_to && version.up_to <= between.1;
+        let of_key = views
+            .built(generation)?
+            .versions
+            .get(key)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let ends_there =
+            |version: &&RowVersion| between.0 < version.up_to && version.up_to <= between.1;
         Ok(of_key.filter(ends_there).take(limit).cloned().collect())
     }
 
@@ -538,11 +769,24 @@ impl ViewStore for MemoryStore {
         limit: usize,
     ) -> Result<Vec<Position>, CommitError> {
         let views = self.read_models();
-        let of_key = views.built(generation)?.touched.get(key).into_iter().flatten();
-        Ok(of_key.filter(|position| after < **position && **position <= up_to).take(limit).copied().collect())
+        let of_key = views
+            .built(generation)?
+            .touched
+            .get(key)
+            .into_iter()
+            .flatten();
+        Ok(of_key
+            .filter(|position| after < **position && **position <= up_to)
+            .take(limit)
+            .copied()
+            .collect())
     }
 
-    async fn forget_history(&self, generation: GenerationId, since: Position) -> Result<(), CommitError> {
+    async fn forget_history(
+        &self,
+        generation: GenerationId,
+        since: Position,
+    ) -> Result<(), CommitError> {
         self.read_models().built_mut(generation)?.forget(since);
         Ok(())
     }
@@ -555,18 +799,34 @@ impl ViewStore for MemoryStore {
     ) -> Result<Vec<Parked>, CommitError> {
         let after = after.map(|(key, partition, position)| (key.to_owned(), partition, position));
         let views = self.read_models();
-        let parked = views.built(generation)?.parked.range(behind(after.as_ref()));
-        Ok(parked.take(limit).map(|(_, parked)| parked.clone()).collect())
+        let parked = views
+            .built(generation)?
+            .parked
+            .range(behind(after.as_ref()));
+        Ok(parked
+            .take(limit)
+            .map(|(_, parked)| parked.clone())
+            .collect())
     }
 
     async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
-        let place = (verdict.view.clone(), verdict.partition, verdict.position, verdict.key.clone());
+        let place = (
+            verdict.view.clone(),
+            verdict.partition,
+            verdict.position,
+            verdict.key.clone(),
+        );
         self.read_models().verdicts.insert(place, verdict);
         Ok(())
     }
 
     async fn verdicts(&self, view: &str) -> Result<Vec<Verdict>, StoreError> {
         let views = self.read_models();
-        Ok(views.verdicts.values().filter(|verdict| verdict.view == view).cloned().collect())
+        Ok(views
+            .verdicts
+            .values()
+            .filter(|verdict| verdict.view == view)
+            .cloned()
+            .collect())
     }
 }

@@ -43,8 +43,9 @@ pub struct Bench {
 
 impl Bench {
     pub(super) fn of(store: Arc<dyn Store>, clock: Arc<ManualClock>) -> Bench {
-        let db =
-            Annals::on(store).with_clock(Arc::<ManualClock>::clone(&clock)).with_ids(Arc::new(CountedIds::default()));
+        let db = Annals::on(store)
+            .with_clock(Arc::<ManualClock>::clone(&clock))
+            .with_ids(Arc::new(CountedIds::default()));
         Bench { db, clock }
     }
 
@@ -80,6 +81,8 @@ impl Deref for Bench {
 
 impl fmt::Debug for Bench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bench").field("clock", &self.clock).finish_non_exhaustive()
+        f.debug_struct("Bench")
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
     }
 }

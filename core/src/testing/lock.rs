@@ -105,7 +105,12 @@ type StateOver = Box<dyn Fn(&[Sample]) -> Result<String, String>>;
 impl EventsLock {
     /// The file, best as `concat!(env!("CARGO_MANIFEST_DIR"), "/events.lock")`.
     pub fn at(path: impl Into<PathBuf>) -> EventsLock {
-        EventsLock { path: path.into(), types: Vec::new(), folds: Vec::new(), faults: Vec::new() }
+        EventsLock {
+            path: path.into(),
+            types: Vec::new(),
+            folds: Vec::new(),
+            faults: Vec::new(),
+        }
     }
 
     /// With an event type, and at least one sample of each of its variants. In their order they are the history that is folded.
@@ -120,7 +125,12 @@ impl EventsLock {
         let id = TypeId::of::<E>();
         match self.types.iter_mut().find(|known| known.id == id) {
             Some(known) => known.samples.extend(written),
-            None => self.types.push(Type { id, shapes: E::shapes(), samples: written, again: read_and_write::<E> }),
+            None => self.types.push(Type {
+                id,
+                shapes: E::shapes(),
+                samples: written,
+                again: read_and_write::<E>,
+            }),
         }
         self
     }
@@ -146,9 +156,18 @@ impl EventsLock {
             }
             let text = || format!("{:#?}", fold(&events));
             let state = text();
-            if state == text() { Ok(state) } else { Err("its state prints differently each time".to_owned()) }
+            if state == text() {
+                Ok(state)
+            } else {
+                Err("its state prints differently each time".to_owned())
+            }
         };
-        self.folds.push(Fold { name: name.into(), version, events: TypeId::of::<E>(), state: Box::new(state) });
+        self.folds.push(Fold {
+            name: name.into(),
+            version,
+            events: TypeId::of::<E>(),
+            state: Box::new(state),
+        });
         self
     }
 
@@ -175,7 +194,9 @@ impl EventsLock {
             Err(_) | Ok("" | "0") => Update::Nothing,
             Ok("1") => Update::New,
             Ok("force") => Update::Everything,
-            Ok(other) => panic!("ANNALS_UPDATE is `{other}`: it may be `1`, to add what is new, or `force`"),
+            Ok(other) => {
+                panic!("ANNALS_UPDATE is `{other}`: it may be `1`, to add what is new, or `force`")
+            }
         };
         if let Err(drift) = self.verify(update) {
             panic!("{drift}");
@@ -218,13 +239,16 @@ impl EventsLock {
 
 impl Debug for EventsLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventsLock").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("EventsLock")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
 /// The sample as a store would get it.
 fn write<E: Event>(event: &E) -> Result<Sample, String> {
-    let new = NewEvent::of(event).map_err(|error| format!("A sample cannot be written: {}.", explained(&error)))?;
+    let new = NewEvent::of(event)
+        .map_err(|error| format!("A sample cannot be written: {}.", explained(&error)))?;
     let sample = Sample {
         event_type: new.event_type.into_owned(),
         schema_version: new.schema_version,
@@ -235,7 +259,9 @@ fn write<E: Event>(event: &E) -> Result<Sample, String> {
     // They are words of a line in the file.
     for name in [&sample.event_type, &sample.codec] {
         if name.contains(char::is_whitespace) {
-            return Err(format!("The name `{name}` holds a space: it cannot be pinned."));
+            return Err(format!(
+                "The name `{name}` holds a space: it cannot be pinned."
+            ));
         }
     }
     Ok(sample)

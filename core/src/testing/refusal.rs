@@ -10,7 +10,10 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new<E: Display + Send + 'static>(error: E) -> Refusal {
-        Refusal { text: error.to_string(), error: Box::new(error) }
+        Refusal {
+            text: error.to_string(),
+            error: Box::new(error),
+        }
     }
 
     pub(super) fn text(&self) -> &str {

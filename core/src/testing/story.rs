@@ -119,7 +119,10 @@ where
     /// When an event cannot be read, naming it.
     #[must_use = "a story is printed, or asserted on"]
     #[track_caller]
-    pub fn and_given_stored<T, J>(mut self, events: impl IntoIterator<Item = (T, u32, J)>) -> Story<A>
+    pub fn and_given_stored<T, J>(
+        mut self,
+        events: impl IntoIterator<Item = (T, u32, J)>,
+    ) -> Story<A>
     where
         T: AsRef<str>,
         J: Display,
@@ -127,8 +130,12 @@ where
         let mut label = self.begin_given();
         for (event_type, schema_version, json) in events {
             let payload = json.to_string();
-            let event =
-                Stored { event_type: event_type.as_ref(), schema_version, codec: "json", payload: payload.as_bytes() };
+            let event = Stored {
+                event_type: event_type.as_ref(),
+                schema_version,
+                codec: "json",
+                payload: payload.as_bytes(),
+            };
             let read = self.read(event, "given");
             let text = stored(event) + &reads_as("", &read);
             self.take_in_given(label, &text, &read);
@@ -171,7 +178,11 @@ where
     /// ```
     #[must_use = "a story is printed, or asserted on"]
     #[track_caller]
-    pub fn step<D, E>(self, what: impl AsRef<str>, decide: impl FnOnce(&A) -> Result<D, E>) -> Story<A>
+    pub fn step<D, E>(
+        self,
+        what: impl AsRef<str>,
+        decide: impl FnOnce(&A) -> Result<D, E>,
+    ) -> Story<A>
     where
         D: IntoEvents<A::Event>,
         E: Display + Send + 'static,
@@ -218,8 +229,15 @@ where
     {
         let expected: Vec<_> = events.into_iter().collect();
         if self.refusal.is_some() || self.events != expected {
-            let expected = expected.iter().map(|event| format!("  {event:?}\n")).collect::<String>();
-            let expected = if expected.is_empty() { "  nothing\n" } else { &expected };
+            let expected = expected
+                .iter()
+                .map(|event| format!("  {event:?}\n"))
+                .collect::<String>();
+            let expected = if expected.is_empty() {
+                "  nothing\n"
+            } else {
+                &expected
+            };
             panic!("the last step should have decided\n{expected}\nbut this happened\n\n{self}\n");
         }
         self
@@ -243,7 +261,9 @@ where
     pub fn assert_refused(self, text: impl AsRef<str>) -> Story<A> {
         let text = text.as_ref();
         if self.refusal() != Some(text) {
-            panic!("the last step should have been refused\n  {text}\n\nbut this happened\n\n{self}\n");
+            panic!(
+                "the last step should have been refused\n  {text}\n\nbut this happened\n\n{self}\n"
+            );
         }
         self
     }
@@ -254,7 +274,8 @@ where
             return "";
         }
         self.script.begin();
-        (self.state_said, self.refusal) = (false, None);
+        self.state_said = false;
+        self.refusal = None;
         self.events.clear();
         "given"
     }
@@ -263,7 +284,11 @@ where
         let before = format!("{:?}", self.state);
         self.take_in(read);
         let idle = !read.is_empty() && before == format!("{:?}", self.state);
-        self.script.say_event(label, self.version, &format!("{text}{}", if idle { "  (changed nothing)" } else { "" }));
+        self.script.say_event(
+            label,
+            self.version,
+            &format!("{text}{}", if idle { "  (changed nothing)" } else { "" }),
+        );
     }
 
     fn end_given(&mut self, label: &str) {
@@ -289,7 +314,8 @@ where
         if let Some(what) = what {
             self.script.say("when", what);
         }
-        (self.refusal, self.state_said) = (None, true);
+        self.refusal = None;
+        self.state_said = true;
         self.events.clear();
         match decided {
             Err(error) => {
@@ -357,7 +383,9 @@ fn reads_as<E: Debug>(was: &str, read: &[E]) -> String {
     match read {
         [] => "\nreads as nothing".to_owned(),
         [only] if format!("{only:?}") == was => String::new(),
-        several => several.iter().fold(String::new(), |text, event| format!("{text}\nreads as {}", shown(event))),
+        several => several.iter().fold(String::new(), |text, event| {
+            format!("{text}\nreads as {}", shown(event))
+        }),
     }
 }
 

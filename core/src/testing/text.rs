@@ -42,7 +42,10 @@ impl Script {
 
     /// An event behind its number.
     pub(super) fn say_event(&mut self, label: &str, number: u64, what: &str) {
-        self.say(label, &format!("{number:2}  {}", what.replace('\n', "\n    ")));
+        self.say(
+            label,
+            &format!("{number:2}  {}", what.replace('\n', "\n    ")),
+        );
     }
 }
 
@@ -55,7 +58,11 @@ impl Display for Script {
 /// A value on one line where it fits.
 pub(super) fn shown(value: &impl Debug) -> String {
     let line = format!("{value:?}");
-    if line.chars().count() > LINE_CHARS_MAX { format!("{value:#?}") } else { line }
+    if line.chars().count() > LINE_CHARS_MAX {
+        format!("{value:#?}")
+    } else {
+        line
+    }
 }
 
 /// A stored event: its type, the version of its shape where it is not the first, and its content.

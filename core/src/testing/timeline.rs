@@ -48,7 +48,11 @@ const NOW: TimeDelta = TimeDelta::minutes(1);
 ///
 /// When awaited: the stream cannot have that name, or the store cannot answer.
 pub fn timeline(db: &Annals, stream: impl Into<String>) -> Timeline<'_> {
-    Timeline { db, stream: Some(stream.into()), times: false }
+    Timeline {
+        db,
+        stream: Some(stream.into()),
+        times: false,
+    }
 }
 
 /// The events of the whole log as text, as [`timeline`] prints those of a stream. Positions of a log with several partitions print as
@@ -64,7 +68,11 @@ pub fn timeline(db: &Annals, stream: impl Into<String>) -> Timeline<'_> {
 ///
 /// When awaited: the store cannot answer.
 pub fn timeline_of_log(db: &Annals) -> Timeline<'_> {
-    Timeline { db, stream: None, times: false }
+    Timeline {
+        db,
+        stream: None,
+        times: false,
+    }
 }
 
 /// A timeline about to be read; see [`timeline`]. It comes as a `String`.
@@ -93,7 +101,10 @@ impl Timeline<'_> {
         };
         match answer {
             Ok(text) => text,
-            Err(error) => panic!("the timeline cannot be read: {}", super::text::with_causes(&error)),
+            Err(error) => panic!(
+                "the timeline cannot be read: {}",
+                super::text::with_causes(&error)
+            ),
         }
     }
 
@@ -108,7 +119,9 @@ impl Timeline<'_> {
                 None => break page.state,
             }
         };
-        let mut text = self.lines(&events, |event| event.version < state.first_visible()).await?;
+        let mut text = self
+            .lines(&events, |event| event.version < state.first_visible())
+            .await?;
         text.extend(state_of(stream, &state));
         Ok(text.join("\n"))
     }
@@ -122,7 +135,11 @@ impl Timeline<'_> {
             }
         }
         let text = self.lines(&events, |_| false).await?;
-        Ok(if text.is_empty() { "nothing".to_owned() } else { text.join("\n") })
+        Ok(if text.is_empty() {
+            "nothing".to_owned()
+        } else {
+            text.join("\n")
+        })
     }
 
     async fn lines(
@@ -136,8 +153,16 @@ impl Timeline<'_> {
             true => format!("{}/{}", event.partition, event.position),
             false => event.position.to_string(),
         };
-        let position_width = events.iter().map(|event| position(event).len()).max().unwrap_or_default();
-        let place_width = events.iter().map(|event| place(event).chars().count()).max().unwrap_or_default();
+        let position_width = events
+            .iter()
+            .map(|event| position(event).len())
+            .max()
+            .unwrap_or_default();
+        let place_width = events
+            .iter()
+            .map(|event| place(event).chars().count())
+            .max()
+            .unwrap_or_default();
         let lines = events.iter().map(|event| {
             let mut line = format!(
                 "{:>position_width$}  {:place_width$}  {}",
@@ -184,7 +209,10 @@ fn place_of(stream: &StreamId, version: Version) -> String {
 fn state_of(stream: &StreamId, state: &StreamState) -> Vec<String> {
     let mut text = Vec::new();
     if state.archived_before > Version::FIRST {
-        text.push(format!("{stream} has no events before version {} any more", state.archived_before));
+        text.push(format!(
+            "{stream} has no events before version {} any more",
+            state.archived_before
+        ));
     }
     if state.status != Status::Active {
         text.push(format!("{stream} is {state}"));
@@ -202,17 +230,31 @@ struct Names {
 impl Names {
     /// Looks up which events are meant by correlations and causations.
     async fn of(store: &dyn Store, events: &[RecordedEvent]) -> Result<Names, StoreError> {
-        let mut known: HashMap<_, _> = events.iter().map(|event| (*event.id.as_uuid(), place(event))).collect();
+        let mut known: HashMap<_, _> = events
+            .iter()
+            .map(|event| (*event.id.as_uuid(), place(event)))
+            .collect();
         let meant = events.iter().flat_map(|event| {
             let causation = event.metadata.causation.map(|id| *id.as_uuid());
             event.metadata.correlation.into_iter().chain(causation)
         });
-        let elsewhere: Vec<_> = meant.filter(|id| !known.contains_key(id)).map(EventId::from_uuid).collect();
+        let elsewhere: Vec<_> = meant
+            .filter(|id| !known.contains_key(id))
+            .map(EventId::from_uuid)
+            .collect();
         if !elsewhere.is_empty() {
             for partition in (0..store.partitions()).map(Partition) {
-                for found in store.find(partition, &elsewhere).await?.into_iter().flatten() {
+                for found in store
+                    .find(partition, &elsewhere)
+                    .await?
+                    .into_iter()
+                    .flatten()
+                {
                     let placed = found.placed;
-                    known.insert(*placed.id.as_uuid(), place_of(&placed.stream, placed.version));
+                    known.insert(
+                        *placed.id.as_uuid(),
+                        place_of(&placed.stream, placed.version),
+                    );
                 }
             }
         }
@@ -230,7 +272,13 @@ impl Names {
 
     /// The metadata that says something: a correlation with itself does not.
     fn metadata(&mut self, event: &RecordedEvent) -> String {
-        let Metadata { correlation, causation, actor, tenant, keys } = &event.metadata;
+        let Metadata {
+            correlation,
+            causation,
+            actor,
+            tenant,
+            keys,
+        } = &event.metadata;
         let mut parts = Vec::new();
         parts.extend(actor.iter().map(|actor| format!("actor: {actor}")));
         parts.extend(tenant.iter().map(|tenant| format!("tenant: {tenant}")));
@@ -238,7 +286,11 @@ impl Names {
         parts.extend(correlation.map(|id| format!("correlation: {}", self.name(id))));
         parts.extend(causation.map(|id| format!("causation: {}", self.name(*id.as_uuid()))));
         parts.extend(keys.iter().map(|(key, value)| format!("{key}: {value}")));
-        if parts.is_empty() { String::new() } else { format!("  {{{}}}", parts.join(", ")) }
+        if parts.is_empty() {
+            String::new()
+        } else {
+            format!("  {{{}}}", parts.join(", "))
+        }
     }
 }
 
@@ -253,6 +305,9 @@ impl<'a> IntoFuture for Timeline<'a> {
 
 impl fmt::Debug for Timeline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timeline").field("stream", &self.stream).field("times", &self.times).finish_non_exhaustive()
+        f.debug_struct("Timeline")
+            .field("stream", &self.stream)
+            .field("times", &self.times)
+            .finish_non_exhaustive()
     }
 }

@@ -29,7 +29,11 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(store: MemoryStore) -> Watched {
-        Watched { store, watching: Arc::default(), read: Arc::default() }
+        Watched {
+            store,
+            watching: Arc::default(),
+            read: Arc::default(),
+        }
     }
 
     /// The result of a future that waits for nobody. What is read meanwhile is noted.
@@ -42,12 +46,16 @@ impl Watched {
 
     /// Where the events stand that were read while somebody watched.
     pub(super) fn positions_read(&self) -> BTreeSet<Position> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The events behind `position`.
     pub(super) fn log_behind(&self, position: Position) -> Result<Vec<RecordedEvent>, StoreError> {
-        let (mut events, mut read) = (Vec::new(), ReadLog::after(position));
+        let mut events = Vec::new();
+        let mut read = ReadLog::after(position);
         loop {
             let page = at_once(self.store.read(read.clone()))?;
             events.extend(page.events);
@@ -93,7 +101,11 @@ impl EventStore for Watched {
         Ok(page)
     }
 
-    async fn find(&self, partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError> {
+    async fn find(
+        &self,
+        partition: Partition,
+        ids: &[EventId],
+    ) -> Result<Vec<Option<Found>>, StoreError> {
         self.store.find(partition, ids).await
     }
 
@@ -153,7 +165,11 @@ impl TaggedStore for Watched {
         Ok(page)
     }
 
-    async fn append_if(&self, append: AppendStreams, condition: Condition) -> Result<Appended, AppendError> {
+    async fn append_if(
+        &self,
+        append: AppendStreams,
+        condition: Condition,
+    ) -> Result<Appended, AppendError> {
         self.store.append_if(append, condition).await
     }
 }

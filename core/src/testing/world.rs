@@ -100,7 +100,12 @@ pub struct World {
 enum Told {
     At(DateTime<Utc>),
     Given(Vec<RecordedEvent>),
-    Step { when: Option<String>, saw: Option<String>, came: Came, state: Option<String> },
+    Step {
+        when: Option<String>,
+        saw: Option<String>,
+        came: Came,
+        state: Option<String>,
+    },
 }
 
 enum Came {
@@ -147,7 +152,11 @@ impl World {
     /// When an event cannot be written or read back, or the stream cannot have that name.
     #[must_use = "a story is printed, or asserted on"]
     #[track_caller]
-    pub fn given<E: Event>(self, stream: impl AsRef<str>, events: impl IntoIterator<Item = E>) -> World {
+    pub fn given<E: Event>(
+        self,
+        stream: impl AsRef<str>,
+        events: impl IntoIterator<Item = E>,
+    ) -> World {
         self.given_tagged(stream, events, [])
     }
 
@@ -179,12 +188,18 @@ impl World {
         for event in events {
             let mut new = match NewEvent::of(&event) {
                 Ok(new) => new,
-                Err(error) => panic!("what was given in `{stream}` {}\n\n{self}\n", with_causes(&error)),
+                Err(error) => panic!(
+                    "what was given in `{stream}` {}\n\n{self}\n",
+                    with_causes(&error)
+                ),
             };
             new.tags.extend_from_slice(&tags);
             if let Err(error) = E::decode(stored_form(&new)) {
                 let event = stored(stored_form(&new));
-                panic!("what was given in `{stream}`, `{event}`, cannot be read: {}\n\n{self}\n", with_causes(&error));
+                panic!(
+                    "what was given in `{stream}`, `{event}`, cannot be read: {}\n\n{self}\n",
+                    with_causes(&error)
+                );
             }
             drafts.push(new);
         }
@@ -205,14 +220,20 @@ impl World {
     /// ```
     #[must_use = "a story is printed, or asserted on"]
     #[track_caller]
-    pub fn given_stored<T, J>(self, stream: impl AsRef<str>, events: impl IntoIterator<Item = (T, u32, J)>) -> World
+    pub fn given_stored<T, J>(
+        self,
+        stream: impl AsRef<str>,
+        events: impl IntoIterator<Item = (T, u32, J)>,
+    ) -> World
     where
         T: Into<String>,
         J: Display,
     {
-        let drafts = events.into_iter().map(|(event_type, schema_version, json)| {
-            NewEvent::json(event_type.into(), json.to_string()).schema_version(schema_version)
-        });
+        let drafts = events
+            .into_iter()
+            .map(|(event_type, schema_version, json)| {
+                NewEvent::json(event_type.into(), json.to_string()).schema_version(schema_version)
+            });
         self.append(stream.as_ref(), drafts.collect())
     }
 
@@ -243,7 +264,9 @@ impl World {
             saw = Some(shown(state));
             decide(state)
         };
-        let done = self.store.watch(self.bench.decide(boundary, watched).into_future());
+        let done = self
+            .store
+            .watch(self.bench.decide(boundary, watched).into_future());
         self.step(done, saw, || None)
     }
 
@@ -271,7 +294,11 @@ impl World {
     {
         let aggregate = AggregateRef::new(Annals::clone(&self.bench), at);
         let done = self.store.watch(aggregate.run(decide).into_future());
-        self.step(done, None, || at_once(aggregate.load().into_future()).ok().map(|state| shown(&*state)))
+        self.step(done, None, || {
+            at_once(aggregate.load().into_future())
+                .ok()
+                .map(|state| shown(&*state))
+        })
     }
 
     /// Gives one aggregate a command that is a message, and is told by its `Debug` unless [`when`](World::when) said otherwise.
@@ -290,7 +317,11 @@ impl World {
         self.when = Some(self.when.unwrap_or_else(|| shown(&command)));
         let aggregate = AggregateRef::new(Annals::clone(&self.bench), at);
         let done = self.store.watch(aggregate.execute(command).into_future());
-        self.step(done, None, || at_once(aggregate.load().into_future()).ok().map(|state| shown(&*state)))
+        self.step(done, None, || {
+            at_once(aggregate.load().into_future())
+                .ok()
+                .map(|state| shown(&*state))
+        })
     }
 
     /// What the last step appended; nothing when it refused.
@@ -339,24 +370,45 @@ impl World {
     ///
     /// When it did not, with the whole story.
     #[track_caller]
-    pub fn assert_appended<E>(self, stream: impl AsRef<str>, events: impl IntoIterator<Item = E>) -> World
+    pub fn assert_appended<E>(
+        self,
+        stream: impl AsRef<str>,
+        events: impl IntoIterator<Item = E>,
+    ) -> World
     where
         E: Event + Debug + PartialEq,
     {
         let stream = stream.as_ref();
         let expected: Vec<E> = events.into_iter().collect();
-        let appended = self.appended.iter().filter(|event| event.stream.as_str() == stream);
-        let read = appended.map(|event| E::decode(Stored::from(event))).collect::<Result<Vec<_>, _>>();
+        let appended = self
+            .appended
+            .iter()
+            .filter(|event| event.stream.as_str() == stream);
+        let read = appended
+            .map(|event| E::decode(Stored::from(event)))
+            .collect::<Result<Vec<_>, _>>();
         let found = match read {
             Ok(read) => read.into_iter().flatten().collect::<Vec<_>>(),
             Err(error) => {
-                panic!("what was appended to `{stream}` is something else: {}\n\n{self}\n", with_causes(&error))
+                panic!(
+                    "what was appended to `{stream}` is something else: {}\n\n{self}\n",
+                    with_causes(&error)
+                )
             }
         };
         if found != expected {
-            let expected = expected.iter().map(|event| format!("  {event:?}\n")).collect::<String>();
-            let expected = if expected.is_empty() { "  nothing\n" } else { &expected };
-            panic!("the last step should have appended to `{stream}`\n{expected}\nbut this happened\n\n{self}\n");
+            let expected = expected
+                .iter()
+                .map(|event| format!("  {event:?}\n"))
+                .collect::<String>();
+            let expected = if expected.is_empty() {
+                "  nothing\n"
+            } else {
+                &expected
+            };
+            panic!(
+                "the last step should have appended to `{stream}`\n{expected}\nbut this happened\n\n{self}\n"
+            );
         }
         self
     }
@@ -370,7 +422,9 @@ impl World {
     pub fn assert_refused(self, text: impl AsRef<str>) -> World {
         let text = text.as_ref();
         if self.refusal() != Some(text) {
-            panic!("the last step should have been refused\n  {text}\n\nbut this happened\n\n{self}\n");
+            panic!(
+                "the last step should have been refused\n  {text}\n\nbut this happened\n\n{self}\n"
+            );
         }
         self
     }
@@ -381,13 +435,21 @@ impl World {
             Ok(stream) => stream,
             Err(invalid) => panic!("{invalid}"),
         };
-        (self.refusal, self.appended) = (None, Vec::new());
+        self.refusal = None;
+        self.appended = Vec::new();
         let mut given = Vec::new();
         if !drafts.is_empty() {
             let before = self.head();
             Stamp::default().apply(&self.bench, &stream, drafts.iter_mut());
-            if let Err(error) = at_once(self.bench.store().append(Append::new(stream.clone(), drafts))) {
-                panic!("what was given in `{stream}` cannot be appended: {}\n\n{self}\n", with_causes(&error));
+            if let Err(error) = at_once(
+                self.bench
+                    .store()
+                    .append(Append::new(stream.clone(), drafts)),
+            ) {
+                panic!(
+                    "what was given in `{stream}` cannot be appended: {}\n\n{self}\n",
+                    with_causes(&error)
+                );
             }
             given = self.behind(before);
         }
@@ -408,7 +470,9 @@ impl World {
     where
         E: Display + Send + 'static,
     {
-        (self.refusal, self.appended, self.decided) = (None, Vec::new(), true);
+        self.refusal = None;
+        self.appended = Vec::new();
+        self.decided = true;
         let impossible = |why: String| -> ! { panic!("{why}\n\n{self}\n") };
         let refusal = match done {
             Ok(done) => {
@@ -428,13 +492,20 @@ impl World {
             Some(refusal) => Came::Refused(refusal.text().to_owned()),
             None => Came::Appended(self.appended.clone()),
         };
-        self.told.push(Told::Step { when: self.when.take(), saw, came, state: state() });
+        self.told.push(Told::Step {
+            when: self.when.take(),
+            saw,
+            came,
+            state: state(),
+        });
         self.refusal = refusal;
         self
     }
 
     fn head(&self) -> Position {
-        self.everything().last().map_or(Position::START, |event| event.position)
+        self.everything()
+            .last()
+            .map_or(Position::START, |event| event.position)
     }
 
     fn everything(&self) -> Vec<RecordedEvent> {
@@ -449,9 +520,14 @@ impl World {
 impl Display for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let streams = self.everything();
-        let width = streams.iter().map(|event| event.stream.as_str().chars().count()).max().unwrap_or_default();
+        let width = streams
+            .iter()
+            .map(|event| event.stream.as_str().chars().count())
+            .max()
+            .unwrap_or_default();
         let read = self.store.positions_read();
-        let (mut script, mut within) = (Script::default(), false);
+        let mut script = Script::default();
+        let mut within = false;
         for told in &self.told {
             // A moment heads the block of what happens then.
             if !within || matches!(told, Told::At(_)) {
@@ -460,8 +536,19 @@ impl Display for World {
             within = matches!(told, Told::At(_));
             match told {
                 Told::At(moment) => script.say("at", &time(*moment)),
-                Told::Given(events) => say_events(&mut script, "given", events, width, self.decided.then_some(&read)),
-                Told::Step { when, saw, came, state } => {
+                Told::Given(events) => say_events(
+                    &mut script,
+                    "given",
+                    events,
+                    width,
+                    self.decided.then_some(&read),
+                ),
+                Told::Step {
+                    when,
+                    saw,
+                    came,
+                    state,
+                } => {
                     for (label, text) in [("when", when), ("saw", saw)] {
                         if let Some(text) = text {
                             script.say(label, text);
@@ -469,7 +556,9 @@ impl Display for World {
                     }
                     match came {
                         Came::Refused(text) => script.say("refused", text),
-                        Came::Appended(events) => say_events(&mut script, "then", events, width, None),
+                        Came::Appended(events) => {
+                            say_events(&mut script, "then", events, width, None)
+                        }
                     }
                     if let Some(state) = state {
                         script.say("state", state);
@@ -493,7 +582,11 @@ fn say_events(
         script.say(label, "nothing");
     }
     for (index, event) in events.iter().enumerate() {
-        let mut text = format!("{:width$}  {}", event.stream.as_str(), stored(Stored::from(event)));
+        let mut text = format!(
+            "{:width$}  {}",
+            event.stream.as_str(),
+            stored(Stored::from(event))
+        );
         if !event.tags.is_empty() {
             let tags: Vec<_> = event.tags.iter().map(Tag::as_str).collect();
             let _ = write!(text, "  [{}]", tags.join(", "));
@@ -501,7 +594,11 @@ fn say_events(
         if read.is_some_and(|read| !read.contains(&event.position)) {
             text.push_str("  (not selected)");
         }
-        script.say_event(if index == 0 { label } else { "" }, event.position.get(), &text);
+        script.say_event(
+            if index == 0 { label } else { "" },
+            event.position.get(),
+            &text,
+        );
     }
 }
 

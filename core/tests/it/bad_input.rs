@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use annals_core::{
-    Aggregate, Annals, Append, AppendError, CommandError, EncodeError, LoadError, Metadata, NewEvent, StreamId,
+    Aggregate, Annals, Append, AppendError, CommandError, EncodeError, LoadError, Metadata,
+    NewEvent, StreamId,
 };
 use annals_macros::Event;
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,11 @@ impl Aggregate for Thing {
 }
 
 async fn refused(db: &Annals, id: &str, events: Vec<ThingEvent>) -> CommandError<String> {
-    let error = db.aggregate::<Thing>(id).run(|_| Ok::<_, String>(events.clone())).await.unwrap_err();
+    let error = db
+        .aggregate::<Thing>(id)
+        .run(|_| Ok::<_, String>(events.clone()))
+        .await
+        .unwrap_err();
     assert_eq!(head(db).await, 0, "{error}");
     error
 }
@@ -68,10 +73,17 @@ async fn an_id_that_is_no_legal_name() {
         told(&thing.query(|_| ()).await.unwrap_err());
         told(&thing.delete().await.unwrap_err());
         told(&thing.stream().unwrap_err());
-        let decided = db.decide((Thing::at(&id),), |_| Ok::<_, String>((named("n"),))).await;
+        let decided = db
+            .decide((Thing::at(&id),), |_| Ok::<_, String>((named("n"),)))
+            .await;
         told(&decided.unwrap_err());
     }
-    assert!(db.aggregate::<Thing>("x".repeat(249)).run(|_| Ok::<_, String>(named("n"))).await.is_ok());
+    assert!(
+        db.aggregate::<Thing>("x".repeat(249))
+            .run(|_| Ok::<_, String>(named("n")))
+            .await
+            .is_ok()
+    );
 }
 
 /// Of a category that is reserved.
@@ -82,10 +94,18 @@ struct Happened;
 #[tokio::test]
 async fn a_reserved_name_and_an_empty_one() {
     let [db] = processes();
-    for (stream, said) in [("$secret-1", "reserved"), ("", "empty"), ("a\u{0}", "control character")] {
-        let emit = |_: &(Account,)| Ok::<_, String>(annals_core::Emit::to(stream.to_owned(), Happened));
+    for (stream, said) in [
+        ("$secret-1", "reserved"),
+        ("", "empty"),
+        ("a\u{0}", "control character"),
+    ] {
+        let emit =
+            |_: &(Account,)| Ok::<_, String>(annals_core::Emit::to(stream.to_owned(), Happened));
         let error = db.decide((Account::at("alice"),), emit).await.unwrap_err();
-        assert!(matches!(error, CommandError::Invalid(_)) && error.to_string().contains(said), "{error}");
+        assert!(
+            matches!(error, CommandError::Invalid(_)) && error.to_string().contains(said),
+            "{error}"
+        );
     }
     assert_eq!(head(&db).await, 0);
 }
@@ -95,9 +115,18 @@ async fn an_event_that_cannot_be_written() {
     let [db] = processes();
     let map = ThingEvent::Mapped([((1, 2), 3)].into());
     for (event, said) in [
-        (map.clone(), "cannot write event `thing.mapped`: key must be a string"),
-        (named(""), "cannot write event `thing.named`: tag `name:` has an empty key or value"),
-        (named("a\tb"), "cannot write event `thing.named`: tag `name:a\\tb` holds a control character"),
+        (
+            map.clone(),
+            "cannot write event `thing.mapped`: key must be a string",
+        ),
+        (
+            named(""),
+            "cannot write event `thing.named`: tag `name:` has an empty key or value",
+        ),
+        (
+            named("a\tb"),
+            "cannot write event `thing.named`: tag `name:a\\tb` holds a control character",
+        ),
         (
             ThingEvent::Changeling("x".into()),
             "event `thing.changeling` cannot be read back as it is written: \
@@ -109,12 +138,20 @@ async fn an_event_that_cannot_be_written() {
         assert!(matches!(error, CommandError::Encode(_)));
         assert_eq!(told(&error), said);
         if !matches!(event, ThingEvent::Changeling(_)) {
-            let decided = db.decide((Thing::at(1), Thing::at(2)), |_| Ok::<_, String>((named("fine"), event.clone())));
-            assert_eq!((told(&decided.await.unwrap_err()), head(&db).await), (said.into(), 0));
+            let decided = db.decide((Thing::at(1), Thing::at(2)), |_| {
+                Ok::<_, String>((named("fine"), event.clone()))
+            });
+            assert_eq!(
+                (told(&decided.await.unwrap_err()), head(&db).await),
+                (said.into(), 0)
+            );
         }
     }
     let tagged = NewEvent::of(&named(&"x".repeat(300))).unwrap_err();
-    assert!(matches!(tagged, EncodeError::Invalid { .. }) && told(&tagged).contains("longer than 255 bytes"));
+    assert!(
+        matches!(tagged, EncodeError::Invalid { .. })
+            && told(&tagged).contains("longer than 255 bytes")
+    );
 }
 
 #[tokio::test]
@@ -126,9 +163,17 @@ async fn too_much_of_something() {
         "event 0 (`thing.filled`) has 20971521 bytes of payload, at most 16777216 are allowed"
     );
     let error = refused(&db, "1", vec![named("n"); 10_001]).await;
-    assert_eq!(error.to_string(), "an append of 10001 events, at most 10000 are allowed");
+    assert_eq!(
+        error.to_string(),
+        "an append of 10001 events, at most 10000 are allowed"
+    );
     let metadata = Metadata::default().key("k", "x".repeat(70_000));
-    let large = db.aggregate::<Thing>(1).run(|_| Ok::<_, String>(named("n"))).metadata(metadata).await.unwrap_err();
+    let large = db
+        .aggregate::<Thing>(1)
+        .run(|_| Ok::<_, String>(named("n")))
+        .metadata(metadata)
+        .await
+        .unwrap_err();
     assert!(large.to_string().contains("bytes of metadata"), "{large}");
     assert_eq!(head(&db).await, 0);
 }
@@ -136,12 +181,18 @@ async fn too_much_of_something() {
 #[tokio::test]
 async fn a_stream_that_holds_what_cannot_be_read() {
     for (event, said) in [
-        (NewEvent::json("account.frozen", "{}"), "unknown event type `account.frozen`"),
+        (
+            NewEvent::json("account.frozen", "{}"),
+            "unknown event type `account.frozen`",
+        ),
         (
             NewEvent::json("account.deposited", "{}").schema_version(2),
             "unknown schema version 2 of event type `account.deposited`",
         ),
-        (NewEvent::new("account.deposited", "cbor", "x"), "unknown codec `cbor` of event type `account.deposited`"),
+        (
+            NewEvent::new("account.deposited", "cbor", "x"),
+            "unknown codec `cbor` of event type `account.deposited`",
+        ),
         (
             NewEvent::json("account.deposited", "{\"cents\":1} and more"),
             "malformed payload of event type `account.deposited` v1: trailing characters at line 1 column 13",
@@ -152,8 +203,13 @@ async fn a_stream_that_holds_what_cannot_be_read() {
         alice.run(|a| a.deposit(5)).await.unwrap();
         let stream = StreamId::new("account-alice").unwrap();
         let id = event.id;
-        db.store().append(Append::new(stream, [event])).await.unwrap();
-        let whole = format!("cannot read version 2 of stream `account-alice` (position 2, id {id}): {said}");
+        db.store()
+            .append(Append::new(stream, [event]))
+            .await
+            .unwrap();
+        let whole = format!(
+            "cannot read version 2 of stream `account-alice` (position 2, id {id}): {said}"
+        );
         let error = alice.load().await.unwrap_err();
         assert!(matches!(error, LoadError::Undecodable(_)));
         assert_eq!(told(&error), whole);
@@ -161,7 +217,14 @@ async fn a_stream_that_holds_what_cannot_be_read() {
         assert_eq!(told(&alice.run(|a| a.deposit(1)).await.unwrap_err()), whole);
         assert_eq!(told(&alice.query(|a| a.cents).await.unwrap_err()), whole);
         let both = (Account::at("alice"), Account::at("bob"));
-        assert_eq!(told(&db.decide(both, |(a, b)| transfer(a, b, 1)).await.unwrap_err()), whole);
+        assert_eq!(
+            told(
+                &db.decide(both, |(a, b)| transfer(a, b, 1))
+                    .await
+                    .unwrap_err()
+            ),
+            whole
+        );
         assert_eq!(head(&db).await, 2);
         // What was before it can be asked for.
         assert_eq!(alice.load().at_version(1).await.unwrap().cents, 5);
@@ -171,10 +234,25 @@ async fn a_stream_that_holds_what_cannot_be_read() {
 #[tokio::test]
 async fn the_same_aggregate_twice_in_one_decision() {
     let [db] = processes();
-    db.aggregate::<Account>("alice").run(|a| a.deposit(5)).await.unwrap();
-    let twice = (Account::at("alice"), Account::at("bob"), Account::at("alice"));
-    let error = db.decide(twice, |(a, b, _)| transfer(a, b, 1).map(|(a, b)| (a, b, ()))).await.unwrap_err();
-    assert_eq!(error.to_string(), "`account-alice` stands twice in one decision");
+    db.aggregate::<Account>("alice")
+        .run(|a| a.deposit(5))
+        .await
+        .unwrap();
+    let twice = (
+        Account::at("alice"),
+        Account::at("bob"),
+        Account::at("alice"),
+    );
+    let error = db
+        .decide(twice, |(a, b, _)| {
+            transfer(a, b, 1).map(|(a, b)| (a, b, ()))
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`account-alice` stands twice in one decision"
+    );
     assert!(matches!(error, CommandError::Invalid(_)));
     assert_eq!(head(&db).await, 1);
 }
@@ -182,6 +260,13 @@ async fn the_same_aggregate_twice_in_one_decision() {
 #[tokio::test]
 async fn what_a_store_says_no_to_is_told_in_its_words() {
     let [db] = processes();
-    let error = db.store().append(Append::new(StreamId::new("a-1").unwrap(), [])).await.unwrap_err();
-    assert!(matches!(&error, AppendError::Invalid(_)) && error.to_string() == "an append without events");
+    let error = db
+        .store()
+        .append(Append::new(StreamId::new("a-1").unwrap(), []))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, AppendError::Invalid(_))
+            && error.to_string() == "an append without events"
+    );
 }

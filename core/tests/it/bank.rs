@@ -57,7 +57,11 @@ pub(crate) enum Refusal {
 
 impl Account {
     pub(crate) fn deposit(&self, cents: i64) -> Result<AccountEvent, Refusal> {
-        if self.closed { Err(Refusal::Closed) } else { Ok(deposited(cents)) }
+        if self.closed {
+            Err(Refusal::Closed)
+        } else {
+            Ok(deposited(cents))
+        }
     }
 
     pub(crate) fn withdraw(&self, cents: i64) -> Result<AccountEvent, Refusal> {
@@ -69,7 +73,11 @@ impl Account {
     }
 }
 
-pub(crate) fn transfer(from: &Account, to: &Account, cents: i64) -> Result<(AccountEvent, AccountEvent), Refusal> {
+pub(crate) fn transfer(
+    from: &Account,
+    to: &Account,
+    cents: i64,
+) -> Result<(AccountEvent, AccountEvent), Refusal> {
     Ok((from.withdraw(cents)?, to.deposit(cents)?))
 }
 
@@ -82,13 +90,27 @@ pub(crate) struct Withdraw {
 impl Handle<Withdraw> for Account {
     type Error = Refusal;
 
-    fn handle(&self, command: &Withdraw) -> Result<impl annals_core::IntoEvents<AccountEvent>, Refusal> {
+    fn handle(
+        &self,
+        command: &Withdraw,
+    ) -> Result<impl annals_core::IntoEvents<AccountEvent>, Refusal> {
         self.withdraw(command.cents)
     }
 }
 
 #[test]
 fn the_bank_is_stored_under_these_names() {
-    let names: Vec<_> = AccountEvent::shapes().iter().map(|shape| shape.event_type).collect();
-    assert_eq!(names, ["account.deposited", "account.withdrawn", "account.closed", "account.brought_forward"]);
+    let names: Vec<_> = AccountEvent::shapes()
+        .iter()
+        .map(|shape| shape.event_type)
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "account.deposited",
+            "account.withdrawn",
+            "account.closed",
+            "account.brought_forward"
+        ]
+    );
 }

@@ -4,7 +4,9 @@ use annals_core::conformance::trouble::Call;
 use annals_core::{Annals, CommandError};
 
 use crate::bank::{Account, Refusal};
-use crate::store::{Counted, Hesitant, Meanwhile, alice, dropped_after, head, impatient, processes, troubled};
+use crate::store::{
+    Counted, Hesitant, Meanwhile, alice, dropped_after, head, impatient, processes, troubled,
+};
 
 #[tokio::test]
 async fn a_busy_aggregate_is_not_read_again() {
@@ -13,7 +15,13 @@ async fn a_busy_aggregate_is_not_read_again() {
     for _ in 0..10 {
         alice(&db).run(|a| a.deposit(1)).await.unwrap();
     }
-    assert_eq!((store.trouble().calls(Call::ReadStream), store.trouble().calls(Call::Append)), (1, 10));
+    assert_eq!(
+        (
+            store.trouble().calls(Call::ReadStream),
+            store.trouble().calls(Call::Append)
+        ),
+        (1, 10)
+    );
 }
 
 #[tokio::test]
@@ -29,7 +37,10 @@ async fn a_state_is_kept_only_after_its_events_were_committed() {
     let db = troubled(&other, trouble).0.with_retries(impatient(2));
     let error = alice(&db).run(|a| a.deposit(1_000)).await.unwrap_err();
     assert!(matches!(error, CommandError::Contended { .. }));
-    assert_eq!(alice(&db).query(Account::clone).await.unwrap(), *alice(&other).load().await.unwrap());
+    assert_eq!(
+        alice(&db).query(Account::clone).await.unwrap(),
+        *alice(&other).load().await.unwrap()
+    );
 }
 
 #[tokio::test]
@@ -37,7 +48,12 @@ async fn as_many_states_are_kept_as_there_is_room_for() {
     let [plain] = processes();
     let (db, store) = troubled(&plain, Counted::default());
     let db = db.with_cached_states(3);
-    let deposit = async |id: u64| db.aggregate::<Account>(id).run(|a| a.deposit(1)).await.unwrap();
+    let deposit = async |id: u64| {
+        db.aggregate::<Account>(id)
+            .run(|a| a.deposit(1))
+            .await
+            .unwrap()
+    };
     for id in 1..=4 {
         deposit(id).await;
     }
@@ -56,7 +72,10 @@ async fn as_many_states_are_kept_as_there_is_room_for() {
     deposit(2).await;
     assert_eq!(reads(), 6);
     for (id, cents) in [(1, 2), (2, 3), (3, 3), (4, 2)] {
-        assert_eq!(db.aggregate::<Account>(id).load().await.unwrap().cents, cents);
+        assert_eq!(
+            db.aggregate::<Account>(id).load().await.unwrap().cents,
+            cents
+        );
     }
 }
 
@@ -88,7 +107,10 @@ async fn a_handle_with_other_settings_starts_with_an_empty_cache() {
     alice(&db).run(|a| a.deposit(1)).await.unwrap();
     alice(&db.clone()).run(|a| a.deposit(1)).await.unwrap();
     assert_eq!(store.trouble().calls(Call::ReadStream), 1);
-    alice(&db.with_retries(impatient(1))).run(|a| a.deposit(1)).await.unwrap();
+    alice(&db.with_retries(impatient(1)))
+        .run(|a| a.deposit(1))
+        .await
+        .unwrap();
     assert_eq!(store.trouble().calls(Call::ReadStream), 2);
 }
 
@@ -106,11 +128,19 @@ async fn a_question_sees_what_other_processes_wrote() {
 
 #[tokio::test]
 async fn a_command_dropped_at_any_await_leaves_everything_right() {
-    for (key, cached, awaits) in [(None, true, 2), (None, false, 4), (Some("req"), true, 4), (Some("req"), false, 6)] {
+    for (key, cached, awaits) in [
+        (None, true, 2),
+        (None, false, 4),
+        (Some("req"), true, 4),
+        (Some("req"), false, 6),
+    ] {
         for polls in 0.. {
             let [plain] = processes();
             let (db, _) = troubled(&plain, Hesitant);
-            alice(if cached { &db } else { &plain }).run(|a| a.deposit(10)).await.unwrap();
+            alice(if cached { &db } else { &plain })
+                .run(|a| a.deposit(10))
+                .await
+                .unwrap();
             let handle = alice(&db);
             let mut command = handle.run(|a| a.deposit(1));
             if let Some(key) = key {
@@ -119,15 +149,34 @@ async fn a_command_dropped_at_any_await_leaves_everything_right() {
             let finished = dropped_after(polls, command.into_future()).is_some();
             // It happened or it did not; asked again under its key it happens once.
             let happened = head(&plain).await - 1;
-            assert!(happened <= 1 && (!finished || happened == 1), "after {polls} polls");
+            assert!(
+                happened <= 1 && (!finished || happened == 1),
+                "after {polls} polls"
+            );
             if let Some(key) = key {
-                let again = alice(&db).run(|a| a.deposit(1)).idempotency_key(key).await.unwrap();
-                assert_eq!((again.was_repeated(), head(&plain).await), (happened == 1, 2), "after {polls} polls");
+                let again = alice(&db)
+                    .run(|a| a.deposit(1))
+                    .idempotency_key(key)
+                    .await
+                    .unwrap();
+                assert_eq!(
+                    (again.was_repeated(), head(&plain).await),
+                    (happened == 1, 2),
+                    "after {polls} polls"
+                );
             }
             let after = alice(&plain).load().await.unwrap().into_state();
-            assert_eq!(alice(&db).query(Account::clone).await.unwrap(), after, "after {polls} polls");
+            assert_eq!(
+                alice(&db).query(Account::clone).await.unwrap(),
+                after,
+                "after {polls} polls"
+            );
             alice(&db).run(|a| a.withdraw(a.cents)).await.unwrap();
-            assert_eq!(alice(&plain).load().await.unwrap().cents, 0, "after {polls} polls");
+            assert_eq!(
+                alice(&plain).load().await.unwrap().cents,
+                0,
+                "after {polls} polls"
+            );
             if finished {
                 assert_eq!(polls, awaits + 1, "dropped at each of its awaits");
                 break;
@@ -140,7 +189,9 @@ async fn a_command_dropped_at_any_await_leaves_everything_right() {
 async fn who_waits_for_a_turn_may_leave() {
     let [plain] = processes();
     let (db, _) = troubled(&plain, Hesitant);
-    let (first, second, third) = (alice(&db), alice(&db), alice(&db));
+    let first = alice(&db);
+    let second = alice(&db);
+    let third = alice(&db);
     let mut running = Box::pin(first.run(|a| a.deposit(1)).into_future());
     assert!(dropped_after(2, running.as_mut()).is_none());
     assert!(dropped_after(2, second.run(|a| a.deposit(100)).into_future()).is_none());
@@ -163,6 +214,15 @@ async fn two_kinds_of_aggregate_on_one_stream_do_not_share_a_state() {
     let db = Annals::in_memory();
     alice(&db).run(|a| a.deposit(7)).await.unwrap();
     let moves = db.aggregate::<Moves>("alice");
-    moves.run(|moves| Ok::<_, Refusal>(crate::bank::deposited(moves.0 as i64))).await.unwrap();
-    assert_eq!((alice(&db).query(|a| a.cents).await.unwrap(), moves.query(|m| m.0).await.unwrap()), (8, 2));
+    moves
+        .run(|moves| Ok::<_, Refusal>(crate::bank::deposited(moves.0 as i64)))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            alice(&db).query(|a| a.cents).await.unwrap(),
+            moves.query(|m| m.0).await.unwrap()
+        ),
+        (8, 2)
+    );
 }

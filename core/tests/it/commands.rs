@@ -16,10 +16,19 @@ use crate::store::{Counted, Meanwhile, alice, head, impatient, processes, since,
 async fn a_command_loads_decides_and_appends() {
     let [db] = processes();
     let done = alice(&db).run(|a| a.deposit(1_250)).await.unwrap();
-    assert_eq!((done.to_string(), done.was_repeated()), ("account-alice is at 1".into(), false));
-    assert_eq!(done.version_of(alice(&db).stream().unwrap()), Some(1.into()));
+    assert_eq!(
+        (done.to_string(), done.was_repeated()),
+        ("account-alice is at 1".into(), false)
+    );
+    assert_eq!(
+        done.version_of(alice(&db).stream().unwrap()),
+        Some(1.into())
+    );
     let account = alice(&db).load().await.unwrap();
-    assert_eq!((account.cents, account.exists(), account.version()), (1_250, true, 1.into()));
+    assert_eq!(
+        (account.cents, account.exists(), account.version()),
+        (1_250, true, 1.into())
+    );
     assert_eq!(account.token(), done.token());
 }
 
@@ -55,8 +64,14 @@ async fn who_is_always_overtaken_gives_up_and_has_written_nothing() {
         a.deposit(1_000)
     };
     let error = alice(&db).run(deposit).await.unwrap_err();
-    assert!(matches!(error, CommandError::Contended { attempts: 3 }), "{error}");
-    assert_eq!((decisions, alice(&other).load().await.unwrap().cents), (3, 3));
+    assert!(
+        matches!(error, CommandError::Contended { attempts: 3 }),
+        "{error}"
+    );
+    assert_eq!(
+        (decisions, alice(&other).load().await.unwrap().cents),
+        (3, 3)
+    );
 }
 
 #[tokio::test]
@@ -79,23 +94,45 @@ async fn a_refusal_on_the_real_tail_is_final_and_leaves_no_trace() {
         decisions += 1;
         a.withdraw(11)
     };
-    let error = alice(&db).run(withdraw).idempotency_key("w").await.unwrap_err();
-    assert!(matches!(error, CommandError::Refused(Refusal::Overdrawn)), "{error}");
+    let error = alice(&db)
+        .run(withdraw)
+        .idempotency_key("w")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, CommandError::Refused(Refusal::Overdrawn)),
+        "{error}"
+    );
     // Once on what was held, once on what was read.
     assert_eq!((decisions, head(&db).await), (2, 1));
-    assert!(matches!(alice(&db).execute(Withdraw { cents: 11 }).await, Err(CommandError::Refused(Refusal::Overdrawn))));
+    assert!(matches!(
+        alice(&db).execute(Withdraw { cents: 11 }).await,
+        Err(CommandError::Refused(Refusal::Overdrawn))
+    ));
 }
 
 #[tokio::test]
 async fn a_decision_for_nothing_is_looked_at_again() {
     let [here, there] = processes();
-    let close_when_rich = |a: &Account| Ok::<_, Refusal>((a.cents >= 100).then_some(AccountEvent::Closed));
+    let close_when_rich =
+        |a: &Account| Ok::<_, Refusal>((a.cents >= 100).then_some(AccountEvent::Closed));
     alice(&here).run(|a| a.deposit(10)).await.unwrap();
     let nothing = alice(&here).run(close_when_rich).await.unwrap();
-    assert_eq!((nothing.events().len(), nothing.to_string()), (0, "nothing to do".into()));
+    assert_eq!(
+        (nothing.events().len(), nothing.to_string()),
+        (0, "nothing to do".into())
+    );
     assert_eq!(nothing.token(), alice(&here).load().await.unwrap().token());
     alice(&there).run(|a| a.deposit(100)).await.unwrap();
-    assert_eq!(alice(&here).run(close_when_rich).await.unwrap().events().len(), 1);
+    assert_eq!(
+        alice(&here)
+            .run(close_when_rich)
+            .await
+            .unwrap()
+            .events()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -105,7 +142,8 @@ async fn commands_on_a_hot_aggregate_take_turns_and_never_conflict() {
     let decisions = Arc::new(AtomicUsize::new(0));
     let tasks: Vec<_> = (0..64)
         .map(|_| {
-            let (alice, decisions) = (alice(&db), Arc::clone(&decisions));
+            let alice = alice(&db);
+            let decisions = Arc::clone(&decisions);
             tokio::spawn(async move {
                 let deposit = |a: &Account| {
                     decisions.fetch_add(1, Ordering::SeqCst);
@@ -119,7 +157,13 @@ async fn commands_on_a_hot_aggregate_take_turns_and_never_conflict() {
         task.await.unwrap();
     }
     assert_eq!(alice(&db).load().await.unwrap().cents, 64);
-    assert_eq!((decisions.load(Ordering::SeqCst), store.trouble().calls(Call::Append)), (64, 64));
+    assert_eq!(
+        (
+            decisions.load(Ordering::SeqCst),
+            store.trouble().calls(Call::Append)
+        ),
+        (64, 64)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -177,7 +221,11 @@ async fn create_wants_nothing_there_and_update_something() {
                     Err(error) => (error.to_string(), 0),
                 };
                 assert_eq!(found, expected, "{how} on {state}, cached: {cached}");
-                assert_eq!(head(&db).await, before + written, "{how} on {state}, cached: {cached}");
+                assert_eq!(
+                    head(&db).await,
+                    before + written,
+                    "{how} on {state}, cached: {cached}"
+                );
             }
         }
     }
@@ -190,7 +238,10 @@ async fn a_cached_state_does_not_hide_that_the_aggregate_was_deleted() {
     alice(&there).delete().await.unwrap();
     // Decided on the old state it would succeed.
     let error = alice(&here).run(|a| a.withdraw(60)).await.unwrap_err();
-    assert!(matches!(error, CommandError::Refused(Refusal::Overdrawn)), "{error}");
+    assert!(
+        matches!(error, CommandError::Refused(Refusal::Overdrawn)),
+        "{error}"
+    );
     alice(&here).create(|a| a.deposit(7)).await.unwrap();
     assert_eq!(alice(&there).load().await.unwrap().cents, 7);
 }
@@ -199,13 +250,22 @@ async fn a_cached_state_does_not_hide_that_the_aggregate_was_deleted() {
 async fn a_decision_returns_events_in_the_form_that_suits_it() {
     async fn events<D: IntoEvents<AccountEvent>>(decision: fn() -> D) -> usize {
         let [db] = processes();
-        let done = alice(&db).run(|_| Ok::<_, Refusal>(decision())).await.unwrap();
-        assert_eq!(since::<AccountEvent>(&db, 0).await, decision().into_events());
+        let done = alice(&db)
+            .run(|_| Ok::<_, Refusal>(decision()))
+            .await
+            .unwrap();
+        assert_eq!(
+            since::<AccountEvent>(&db, 0).await,
+            decision().into_events()
+        );
         done.events().len()
     }
     assert_eq!(events(|| deposited(1)).await, 1);
     assert_eq!(events(|| [deposited(1), withdrawn(1)]).await, 2);
-    assert_eq!(events(|| vec![deposited(1), deposited(2), AccountEvent::Closed]).await, 3);
+    assert_eq!(
+        events(|| vec![deposited(1), deposited(2), AccountEvent::Closed]).await,
+        3
+    );
     assert_eq!(events(|| Some(deposited(1))).await, 1);
     assert_eq!(events(|| None::<AccountEvent>).await, 0);
     assert_eq!(events(|| ()).await, 0);
@@ -217,18 +277,37 @@ async fn outcomes_travel_with_a_question_mark() {
         let [db] = processes();
         alice(&db).run(|a| a.deposit(10)).await?;
         alice(&db).load().as_of(text).await?;
-        alice(&db).run(|_| Err::<(), _>(String::from("no refusal type at all"))).await?;
+        alice(&db)
+            .run(|_| Err::<(), _>(String::from("no refusal type at all")))
+            .await?;
         Ok(())
     }
-    assert!(handler("yesterday").await.unwrap_err().to_string().contains("no RFC 3339 time"));
-    assert_eq!(handler("2026-01-01T00:00:00Z").await.unwrap_err().to_string(), "no refusal type at all");
+    assert!(
+        handler("yesterday")
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("no RFC 3339 time")
+    );
+    assert_eq!(
+        handler("2026-01-01T00:00:00Z")
+            .await
+            .unwrap_err()
+            .to_string(),
+        "no refusal type at all"
+    );
 }
 
 #[tokio::test]
 async fn a_command_can_be_spawned_and_borrows_what_it_decides_with() {
     let [db] = processes();
     let amounts = [1, 2, 3];
-    let deposits = |a: &Account| amounts.iter().map(|cents| a.deposit(*cents)).collect::<Result<Vec<_>, _>>();
+    let deposits = |a: &Account| {
+        amounts
+            .iter()
+            .map(|cents| a.deposit(*cents))
+            .collect::<Result<Vec<_>, _>>()
+    };
     assert_eq!(alice(&db).run(deposits).await.unwrap().events().len(), 3);
     let spawned = tokio::spawn(async move { alice(&db).run(|a| a.withdraw(6)).await.map(|_| ()) });
     assert!(spawned.await.unwrap().is_ok());
@@ -239,7 +318,9 @@ async fn a_store_that_cannot_be_reached_is_an_error_and_the_next_command_works()
     let [plain] = processes();
     let (db, store) = troubled(&plain, FailsOnce::at([Call::ReadStream, Call::Append]));
     let load = alice(&db).run(|a| a.deposit(1)).await.unwrap_err();
-    let CommandError::Load(LoadError::Store(error)) = &load else { panic!("{load}") };
+    let CommandError::Load(LoadError::Store(error)) = &load else {
+        panic!("{load}")
+    };
     assert_eq!(error.failure(), Failure::Unavailable);
     let append = alice(&db).run(|a| a.deposit(1)).await.unwrap_err();
     assert!(matches!(append, CommandError::Append(_)), "{append}");
@@ -253,7 +334,9 @@ async fn a_decision_that_panics_leaves_the_aggregate_usable() {
     alice(&db).run(|a| a.deposit(5)).await.unwrap();
     let panicking = alice(&db);
     let task = tokio::spawn(async move {
-        let _ = panicking.run(|_| -> Result<(), Refusal> { panic!("a bug in the domain") }).await;
+        let _ = panicking
+            .run(|_| -> Result<(), Refusal> { panic!("a bug in the domain") })
+            .await;
     });
     assert!(task.await.unwrap_err().is_panic());
     alice(&db).run(|a| a.withdraw(5)).await.unwrap();
@@ -288,8 +371,13 @@ impl Aggregate for Note {
 async fn after_a_command_the_state_is_what_a_reload_gives() {
     let [db] = processes();
     let note = db.aggregate::<Note>("1");
-    let written = NoteEvent::Written { text: "a".into(), author: "ada".into() };
-    note.run(|_| Ok::<_, Refusal>(written.clone())).await.unwrap();
+    let written = NoteEvent::Written {
+        text: "a".into(),
+        author: "ada".into(),
+    };
+    note.run(|_| Ok::<_, Refusal>(written.clone()))
+        .await
+        .unwrap();
     let held = note.query(Note::clone).await.unwrap();
     assert_eq!(held.texts, [("a".into(), String::new())]);
     assert_eq!(&held, &*note.load().await.unwrap());

@@ -30,15 +30,24 @@ enum CourseEvent {
 use CourseEvent::{CapacityChanged, Defined, Subscribed};
 
 fn defined(course: &str, capacity: usize) -> CourseEvent {
-    Defined { course: course.into(), capacity }
+    Defined {
+        course: course.into(),
+        capacity,
+    }
 }
 
 fn capacity_changed(course: &str, capacity: usize) -> CourseEvent {
-    CapacityChanged { course: course.into(), capacity }
+    CapacityChanged {
+        course: course.into(),
+        capacity,
+    }
 }
 
 fn subscribed(course: &str, student: &str) -> CourseEvent {
-    Subscribed { course: course.into(), student: student.into() }
+    Subscribed {
+        course: course.into(),
+        student: student.into(),
+    }
 }
 
 #[derive(Debug, Default)]
@@ -87,22 +96,40 @@ async fn decide(db: &Annals, command: &CourseEvent) -> Result<(), CommandError<S
     let refuse = |why: String| Err(why);
     match command {
         Defined { course: id, .. } => {
-            let define = |found: &Course| if found.exists { refuse(format!("{id} exists")) } else { emit(id) };
+            let define = |found: &Course| {
+                if found.exists {
+                    refuse(format!("{id} exists"))
+                } else {
+                    emit(id)
+                }
+            };
             db.decide(course(id), define).await?;
         }
-        CapacityChanged { course: id, capacity } => {
+        CapacityChanged {
+            course: id,
+            capacity,
+        } => {
             let change = |found: &Course| match found {
                 Course { exists: false, .. } => refuse(format!("{id} does not exist")),
-                Course { capacity: now, .. } if now == capacity => refuse(format!("{id} has {capacity} already")),
+                Course { capacity: now, .. } if now == capacity => {
+                    refuse(format!("{id} has {capacity} already"))
+                }
                 _ => emit(id),
             };
             db.decide(course(id), change).await?;
         }
-        Subscribed { course: id, student: who } => {
+        Subscribed {
+            course: id,
+            student: who,
+        } => {
             let subscribe = |(course, student): &(Course, Student)| match course {
                 Course { exists: false, .. } => refuse(format!("{id} does not exist")),
-                Course { students, .. } if students.contains(who) => refuse(format!("{who} is in {id} already")),
-                Course { capacity, students, .. } if students.len() >= *capacity => refuse(format!("{id} is full")),
+                Course { students, .. } if students.contains(who) => {
+                    refuse(format!("{who} is in {id} already"))
+                }
+                Course {
+                    capacity, students, ..
+                } if students.len() >= *capacity => refuse(format!("{id} is full")),
                 _ if student.courses >= 5 => refuse(format!("{who} is in 5 courses")),
                 _ => emit(id),
             };
@@ -116,10 +143,23 @@ async fn check(history: &[CourseEvent], command: CourseEvent, expected: Result<(
     let [db] = processes();
     given(&db, "course-given", history.iter().cloned()).await;
     let before = head(&db).await;
-    let outcome = decide(&db, &command).await.map_err(|error| error.to_string());
-    assert_eq!(outcome, expected.map_err(str::to_owned), "{command:?} after {history:?}");
+    let outcome = decide(&db, &command)
+        .await
+        .map_err(|error| error.to_string());
+    assert_eq!(
+        outcome,
+        expected.map_err(str::to_owned),
+        "{command:?} after {history:?}"
+    );
     let then: Vec<CourseEvent> = since(&db, before).await;
-    assert_eq!(then, if expected.is_ok() { vec![command] } else { vec![] });
+    assert_eq!(
+        then,
+        if expected.is_ok() {
+            vec![command]
+        } else {
+            vec![]
+        }
+    );
 }
 
 #[tokio::test]
@@ -132,20 +172,37 @@ async fn a_course_is_defined_once() {
 #[tokio::test]
 async fn the_capacity_of_a_known_course_can_be_changed() {
     check(&[], capacity_changed("c0", 15), Err("c0 does not exist")).await;
-    check(&[defined("c1", 12)], capacity_changed("c1", 12), Err("c1 has 12 already")).await;
+    check(
+        &[defined("c1", 12)],
+        capacity_changed("c1", 12),
+        Err("c1 has 12 already"),
+    )
+    .await;
     check(&[defined("c1", 12)], capacity_changed("c1", 15), Ok(())).await;
 }
 
 #[tokio::test]
 async fn a_student_subscribes_while_there_is_room_in_the_course_and_in_the_week() {
     check(&[], subscribed("c0", "s1"), Err("c0 does not exist")).await;
-    let full = [defined("c1", 3), subscribed("c1", "s1"), subscribed("c1", "s2"), subscribed("c1", "s3")];
+    let full = [
+        defined("c1", 3),
+        subscribed("c1", "s1"),
+        subscribed("c1", "s2"),
+        subscribed("c1", "s3"),
+    ];
     check(&full, subscribed("c1", "s4"), Err("c1 is full")).await;
     check(&full[..3], subscribed("c1", "s4"), Ok(())).await;
-    check(&[&full[..], &[capacity_changed("c1", 4)]].concat(), subscribed("c1", "s4"), Ok(())).await;
+    check(
+        &[&full[..], &[capacity_changed("c1", 4)]].concat(),
+        subscribed("c1", "s4"),
+        Ok(()),
+    )
+    .await;
     let twice = [defined("c1", 10), subscribed("c1", "s1")];
     check(&twice, subscribed("c1", "s1"), Err("s1 is in c1 already")).await;
-    let mut busy: Vec<_> = (1..=6).map(|course| defined(&format!("c{course}"), 10)).collect();
+    let mut busy: Vec<_> = (1..=6)
+        .map(|course| defined(&format!("c{course}"), 10))
+        .collect();
     busy.extend((1..=4).map(|course| subscribed(&format!("c{course}"), "s1")));
     check(&busy, subscribed("c6", "s1"), Ok(())).await;
     busy.push(subscribed("c5", "s1"));

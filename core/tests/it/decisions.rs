@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use annals_core::conformance::trouble::Call;
 use annals_core::{
-    Aggregate, Annals, CommandError, Emit, Fold, MemoryStore, Partition, Position, Query, QueryItem, ReadLog, Tag,
+    Aggregate, Annals, CommandError, Emit, Fold, MemoryStore, Partition, Position, Query,
+    QueryItem, ReadLog, Tag,
 };
 
 use crate::bank::{Account, AccountEvent, Refusal, deposited, transfer, withdrawn};
 use crate::queries::{Total, total};
-use crate::store::{Counted, Hesitant, Meanwhile, alice, given, head, impatient, processes, since, troubled};
+use crate::store::{
+    Counted, Hesitant, Meanwhile, alice, given, head, impatient, processes, since, troubled,
+};
 
 async fn cents(db: &Annals, id: impl std::fmt::Display) -> i64 {
     db.aggregate::<Account>(id).load().await.unwrap().cents
@@ -21,12 +24,34 @@ async fn a_transfer_moves_both_accounts_or_none() {
     let [db] = processes();
     given(&db, "account-alice", [deposited(100)]).await;
     let both = || (Account::at("alice"), Account::at("bob"));
-    let done = db.decide(both(), |(a, b)| transfer(a, b, 70)).await.unwrap();
-    assert_eq!(since::<AccountEvent>(&db, 1).await, [withdrawn(70), deposited(70)]);
-    assert_eq!((done.events().len(), done.token().position(Partition(0))), (2, Position::new(3)));
-    let error = db.decide(both(), |(a, b)| transfer(a, b, 70)).await.unwrap_err();
-    assert!(matches!(error, CommandError::Refused(Refusal::Overdrawn)), "{error}");
-    assert_eq!((cents(&db, "alice").await, cents(&db, "bob").await, head(&db).await), (30, 70, 3));
+    let done = db
+        .decide(both(), |(a, b)| transfer(a, b, 70))
+        .await
+        .unwrap();
+    assert_eq!(
+        since::<AccountEvent>(&db, 1).await,
+        [withdrawn(70), deposited(70)]
+    );
+    assert_eq!(
+        (done.events().len(), done.token().position(Partition(0))),
+        (2, Position::new(3))
+    );
+    let error = db
+        .decide(both(), |(a, b)| transfer(a, b, 70))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, CommandError::Refused(Refusal::Overdrawn)),
+        "{error}"
+    );
+    assert_eq!(
+        (
+            cents(&db, "alice").await,
+            cents(&db, "bob").await,
+            head(&db).await
+        ),
+        (30, 70, 3)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -38,13 +63,19 @@ async fn racing_transfers_never_overdraw_and_lose_nothing() {
     let tasks: Vec<_> = (0..64_usize)
         .map(|task| {
             let db = handles[task % 2].clone();
-            let (from, to) = (task % 4, (task + 1 + task / 4 % 3) % 4);
+            let from = task % 4;
+            let to = (task + 1 + task / 4 % 3) % 4;
             tokio::spawn(async move {
-                db.decide((Account::at(from), Account::at(to)), |(a, b)| transfer(a, b, 30)).await.map(|_| ())
+                db.decide((Account::at(from), Account::at(to)), |(a, b)| {
+                    transfer(a, b, 30)
+                })
+                .await
+                .map(|_| ())
             })
         })
         .collect();
-    let (mut moved, mut refused) = (0, 0);
+    let mut moved = 0;
+    let mut refused = 0;
     for task in tasks {
         match task.await.unwrap() {
             Ok(()) => moved += 1,
@@ -54,14 +85,29 @@ async fn racing_transfers_never_overdraw_and_lose_nothing() {
     }
     let mut sum = 0;
     for id in 0..4 {
-        for version in 0..=handles[0].aggregate::<Account>(id).load().await.unwrap().version().get() {
-            let then = handles[0].aggregate::<Account>(id).load().at_version(version).await.unwrap();
+        for version in 0..=handles[0]
+            .aggregate::<Account>(id)
+            .load()
+            .await
+            .unwrap()
+            .version()
+            .get()
+        {
+            let then = handles[0]
+                .aggregate::<Account>(id)
+                .load()
+                .at_version(version)
+                .await
+                .unwrap();
             assert!(then.cents >= 0, "account {id} at version {version}");
         }
         sum += cents(&handles[0], id).await;
     }
     assert_eq!((sum, head(&handles[0]).await), (400, 4 + 2 * moved));
-    assert!(moved >= 12 && moved + refused == 64, "{moved} moved, {refused} refused");
+    assert!(
+        moved >= 12 && moved + refused == 64,
+        "{moved} moved, {refused} refused"
+    );
 }
 
 #[tokio::test]
@@ -75,9 +121,24 @@ async fn an_aggregate_that_is_only_looked_at_still_guards() {
     });
     let (db, _) = troubled(&other, trouble);
     // Bob gets a bonus as long as alice is a customer.
-    let bonus = |(a, b): &(Account, Account)| Ok(((), if a.closed { Err(Refusal::Closed) } else { b.deposit(5) }?));
-    let error = db.decide((Account::at("alice"), Account::at("bob")), bonus).await.unwrap_err();
-    assert!(matches!(error, CommandError::Refused(Refusal::Closed)), "{error}");
+    let bonus = |(a, b): &(Account, Account)| {
+        Ok((
+            (),
+            if a.closed {
+                Err(Refusal::Closed)
+            } else {
+                b.deposit(5)
+            }?,
+        ))
+    };
+    let error = db
+        .decide((Account::at("alice"), Account::at("bob")), bonus)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, CommandError::Refused(Refusal::Closed)),
+        "{error}"
+    );
     assert_eq!(cents(&other, "bob").await, 0);
 }
 
@@ -92,10 +153,16 @@ async fn a_refusal_from_parts_that_belong_to_different_moments_is_not_final() {
             let moving = moving.clone();
             async move {
                 let both = (Account::at("alice"), Account::at("bob"));
-                moving.decide(both, |(a, b)| transfer(a, b, 100)).await.unwrap();
+                moving
+                    .decide(both, |(a, b)| transfer(a, b, 100))
+                    .await
+                    .unwrap();
             }
         });
-        let (db, store) = troubled(&other, trouble.skipping(usize::from(call == Call::ReadStream)));
+        let (db, store) = troubled(
+            &other,
+            trouble.skipping(usize::from(call == Call::ReadStream)),
+        );
         let mut decisions = 0;
         let rich = |there: i64| {
             decisions += 1;
@@ -105,11 +172,15 @@ async fn a_refusal_from_parts_that_belong_to_different_moments_is_not_final() {
             Call::ReadStream => {
                 let mut rich = rich;
                 let both = (Account::at("bob"), Account::at("alice"));
-                db.decide(both, |(b, a)| rich(a.cents + b.cents).map(|()| ((), ()))).await
+                db.decide(both, |(b, a)| rich(a.cents + b.cents).map(|()| ((), ())))
+                    .await
             }
             _ => {
                 let mut rich = rich;
-                db.decide((Account::at("bob"), total()), |(b, t)| rich(t.cents - b.cents).map(|()| ((), ()))).await
+                db.decide((Account::at("bob"), total()), |(b, t)| {
+                    rich(t.cents - b.cents).map(|()| ((), ()))
+                })
+                .await
             }
         };
         // By then it holds (all of it is bob's), or is refused for what it is.
@@ -126,8 +197,16 @@ async fn a_refusal_from_parts_that_belong_to_different_moments_is_not_final() {
 async fn a_decision_for_nothing_says_what_it_looked_at() {
     let [db] = processes();
     given(&db, "account-alice", [deposited(100)]).await;
-    let done = db.decide((Account::at("alice"), total()), |_| Ok::<_, Refusal>(((), ()))).await.unwrap();
-    assert_eq!((done.events().len(), done.token().position(Partition(0))), (0, Position::new(1)));
+    let done = db
+        .decide((Account::at("alice"), total()), |_| {
+            Ok::<_, Refusal>(((), ()))
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        (done.events().len(), done.token().position(Partition(0))),
+        (0, Position::new(1))
+    );
     let done = db.decide(total(), |_| Ok::<_, Refusal>(())).await.unwrap();
     assert_eq!(done.token().position(Partition(0)), Position::new(1));
 }
@@ -139,13 +218,24 @@ async fn an_aggregate_and_a_query_in_one_decision() {
     given(&db, "account-bob", [deposited(100)]).await;
     // The bank lends no more than it has.
     let lend = |(a, all): &(Account, Total)| {
-        if all.cents < 500 { Ok((a.deposit(all.cents)?, ())) } else { Err(Refusal::Overdrawn) }
+        if all.cents < 500 {
+            Ok((a.deposit(all.cents)?, ()))
+        } else {
+            Err(Refusal::Overdrawn)
+        }
     };
     let mut outcomes = Vec::new();
     for _ in 0..3 {
-        outcomes.push(db.decide((Account::at("alice"), total()), lend).await.is_ok());
+        outcomes.push(
+            db.decide((Account::at("alice"), total()), lend)
+                .await
+                .is_ok(),
+        );
     }
-    assert_eq!((outcomes, cents(&db, "alice").await), (vec![true, true, false], 700));
+    assert_eq!(
+        (outcomes, cents(&db, "alice").await),
+        (vec![true, true, false], 700)
+    );
 }
 
 #[tokio::test]
@@ -154,22 +244,45 @@ async fn an_explicit_list_says_where_each_event_goes_and_what_marks_it() {
     let tag: Tag = "campaign:spring".parse().unwrap();
     let gifts = |_: &(Account,)| {
         Ok::<_, Refusal>(vec![
-            Emit::to_aggregate(&Account::at("bob"), deposited(5)).tagged("campaign:spring".parse().unwrap()),
+            Emit::to_aggregate(&Account::at("bob"), deposited(5))
+                .tagged("campaign:spring".parse().unwrap()),
             Emit::to("account-carol", [deposited(6), AccountEvent::Closed]),
         ])
     };
     let done = db.decide((Account::at("alice"),), gifts).await.unwrap();
-    let streams: Vec<_> = done.events().iter().map(|placed| placed.to_stream()).collect();
-    assert_eq!(streams, ["account-bob@1", "account-carol@1", "account-carol@2"]);
-    let events = db.store().read(ReadLog::after(Position::START)).await.unwrap().events;
-    assert_eq!(events.iter().map(|event| event.tags.contains(&tag)).collect::<Vec<_>>(), [true, false, false]);
+    let streams: Vec<_> = done
+        .events()
+        .iter()
+        .map(|placed| placed.to_stream())
+        .collect();
+    assert_eq!(
+        streams,
+        ["account-bob@1", "account-carol@1", "account-carol@2"]
+    );
+    let events = db
+        .store()
+        .read(ReadLog::after(Position::START))
+        .await
+        .unwrap()
+        .events;
+    assert_eq!(
+        events
+            .iter()
+            .map(|event| event.tags.contains(&tag))
+            .collect::<Vec<_>>(),
+        [true, false, false]
+    );
     // One, an array, an option.
     let one = |_: &Total| Ok::<_, Refusal>(Emit::to("account-dan", deposited(1)));
     assert_eq!(db.decide(total(), one).await.unwrap().events().len(), 1);
     let none = |_: &Total| Ok::<_, Refusal>(None::<Emit>);
     assert_eq!(db.decide(total(), none).await.unwrap().events().len(), 0);
-    let array =
-        |_: &Total| Ok::<_, Refusal>([Emit::to("account-dan", deposited(1)), Emit::to("account-eve", deposited(1))]);
+    let array = |_: &Total| {
+        Ok::<_, Refusal>([
+            Emit::to("account-dan", deposited(1)),
+            Emit::to("account-eve", deposited(1)),
+        ])
+    };
     assert_eq!(db.decide(total(), array).await.unwrap().events().len(), 2);
 }
 
@@ -225,10 +338,15 @@ async fn crosswise_decisions_let_at_most_one_through_and_none_deadlocks() {
                 db.decide(total_of(looks_at), decide).await
             })
         };
-        let (one, other) = (cross(&handles[0], 1, 2), cross(&handles[1], 2, 1));
+        let one = cross(&handles[0], 1, 2);
+        let other = cross(&handles[1], 2, 1);
         let outcomes = [one.await.unwrap(), other.await.unwrap()];
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
-        assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(CommandError::Refused(_)))));
+        assert!(
+            outcomes
+                .iter()
+                .all(|outcome| matches!(outcome, Ok(_) | Err(CommandError::Refused(_))))
+        );
     }
 }
 
@@ -239,15 +357,22 @@ async fn disjoint_decisions_never_conflict() {
     let tasks: Vec<_> = (0..16_usize)
         .flat_map(|task| [(task, true), (task, false)])
         .map(|(task, by_query)| {
-            let (db, decisions) = (db.clone(), Arc::clone(&decisions));
+            let db = db.clone();
+            let decisions = Arc::clone(&decisions);
             tokio::spawn(async move {
                 let count = || decisions.fetch_add(1, Ordering::SeqCst);
                 if by_query {
-                    let emit =
-                        |_: &Total| Ok::<_, Refusal>((count(), Emit::to(format!("account-{task}"), deposited(1))).1);
+                    let emit = |_: &Total| {
+                        Ok::<_, Refusal>(
+                            (count(), Emit::to(format!("account-{task}"), deposited(1))).1,
+                        )
+                    };
                     db.decide(total_of(task), emit).await.unwrap();
                 } else {
-                    let pair = (Account::at(format!("a{task}")), Account::at(format!("b{task}")));
+                    let pair = (
+                        Account::at(format!("a{task}")),
+                        Account::at(format!("b{task}")),
+                    );
                     let both = |(a, b): &(Account, Account)| (count(), transfer(a, b, 0)).1;
                     db.decide(pair, both).await.unwrap();
                 }
@@ -257,7 +382,10 @@ async fn disjoint_decisions_never_conflict() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!((decisions.load(Ordering::SeqCst), head(&db).await), (32, 16 + 32));
+    assert_eq!(
+        (decisions.load(Ordering::SeqCst), head(&db).await),
+        (32, 16 + 32)
+    );
 }
 
 #[tokio::test]
@@ -286,7 +414,11 @@ async fn an_event_between_two_queries_of_one_decision_is_noticed() {
         let mut seen = Vec::new();
         let decide = |(one, _): &(Total, Total)| {
             seen.push(one.events);
-            if refuses { Err(one.events) } else { Ok(Emit::to("account-3", deposited(1))) }
+            if refuses {
+                Err(one.events)
+            } else {
+                Ok(Emit::to("account-3", deposited(1)))
+            }
         };
         let outcome = db.decide((total_of(1), total_of(2)), decide).await;
         match outcome {
@@ -298,14 +430,19 @@ async fn an_event_between_two_queries_of_one_decision_is_noticed() {
 }
 
 /// Sixteen at once, none of which is ever ready at the first look: in step, each round lets one through.
-async fn in_step(db: &Annals, pair: fn(usize) -> (annals_core::At<Account>, annals_core::At<Account>)) -> usize {
+async fn in_step(
+    db: &Annals,
+    pair: fn(usize) -> (annals_core::At<Account>, annals_core::At<Account>),
+) -> usize {
     let decisions = Arc::new(AtomicUsize::new(0));
     let tasks: Vec<_> = (0..16)
         .map(|task| {
-            let (db, decisions) = (db.clone(), Arc::clone(&decisions));
+            let db = db.clone();
+            let decisions = Arc::clone(&decisions);
             tokio::spawn(async move {
-                let both =
-                    |(a, b): &(Account, Account)| (decisions.fetch_add(1, Ordering::SeqCst), transfer(a, b, 0)).1;
+                let both = |(a, b): &(Account, Account)| {
+                    (decisions.fetch_add(1, Ordering::SeqCst), transfer(a, b, 0)).1
+                };
                 db.decide(pair(task), both).await.unwrap();
             })
         })
@@ -325,8 +462,13 @@ async fn decisions_that_were_overtaken_line_up() {
     assert!(decisions <= 3 * 16, "{decisions} decisions");
     // … also with partners in another order: nobody waits in a circle.
     let crossed = |task: usize| {
-        let (a, b) = (Account::at("alice"), Account::at("bob"));
-        if task.is_multiple_of(2) { (a, b) } else { (b, a) }
+        let a = Account::at("alice");
+        let b = Account::at("bob");
+        if task.is_multiple_of(2) {
+            (a, b)
+        } else {
+            (b, a)
+        }
     };
     let decisions = in_step(&db, crossed).await;
     assert!(decisions <= 3 * 16, "{decisions} decisions");
@@ -361,8 +503,16 @@ async fn who_is_always_overtaken_gives_up() {
         async move { given(&faster, "account-alice", [deposited(1)]).await }
     });
     let db = troubled(&other, trouble).0.with_retries(impatient(3));
-    let error = db.decide((Account::at("alice"), Account::at("bob")), |(a, b)| transfer(a, b, 0)).await.unwrap_err();
-    assert!(matches!(error, CommandError::Contended { attempts: 3 }), "{error}");
+    let error = db
+        .decide((Account::at("alice"), Account::at("bob")), |(a, b)| {
+            transfer(a, b, 0)
+        })
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, CommandError::Contended { attempts: 3 }),
+        "{error}"
+    );
     assert_eq!((cents(&other, "alice").await, head(&other).await), (3, 3));
 }
 
@@ -372,7 +522,9 @@ async fn decisions_share_what_they_only_look_at_without_waiting() {
     let (db, store) = troubled(&plain, Counted::default());
     for id in 0..4 {
         let boundary = (Account::at("settings"), Account::at(id));
-        db.decide(boundary, |(_, a)| Ok::<_, Refusal>(((), a.deposit(1)?))).await.unwrap();
+        db.decide(boundary, |(_, a)| Ok::<_, Refusal>(((), a.deposit(1)?)))
+            .await
+            .unwrap();
     }
     assert_eq!(store.trouble().calls(Call::AppendStreams), 4);
 }
@@ -383,34 +535,65 @@ async fn a_tombstoned_aggregate_is_absent_to_look_at_and_refuses_events() {
     given(&db, "account-alice", [deposited(100)]).await;
     alice(&db).tombstone().await.unwrap();
     let both = || (Account::at("alice"), Account::at("bob"));
-    let error = db.decide(both(), |(a, b)| transfer(a, b, 1)).await.unwrap_err();
-    assert!(matches!(error, CommandError::Refused(Refusal::Overdrawn)), "{error}");
-    let error = db.decide(both(), |(a, b)| Ok::<_, Refusal>((a.deposit(1)?, b.deposit(1)?))).await.unwrap_err();
+    let error = db
+        .decide(both(), |(a, b)| transfer(a, b, 1))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, CommandError::Refused(Refusal::Overdrawn)),
+        "{error}"
+    );
+    let error = db
+        .decide(both(), |(a, b)| {
+            Ok::<_, Refusal>((a.deposit(1)?, b.deposit(1)?))
+        })
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "`account-alice` was deleted for ever");
     assert!(matches!(error, CommandError::Tombstoned { .. }));
-    db.decide(both(), |(_, b)| Ok::<_, Refusal>(((), b.deposit(1)?))).await.unwrap();
+    db.decide(both(), |(_, b)| Ok::<_, Refusal>(((), b.deposit(1)?)))
+        .await
+        .unwrap();
     assert_eq!(head(&db).await, 2);
 }
 
 #[tokio::test]
 async fn a_log_without_one_order_cannot_decide_over_several_things_and_says_so() {
     let db = Annals::on(Arc::new(MemoryStore::with_partitions(3)));
-    let never = |_: &(Account, Account)| -> Result<((), ()), Refusal> { panic!("decided all the same") };
-    let several = db.decide((Account::at("alice"), Account::at("bob")), never).await.unwrap_err();
-    let query = db.decide(total(), |_| Ok::<_, Refusal>(())).await.unwrap_err();
-    let emits =
-        |_: &(Account,)| Ok::<_, Refusal>([Emit::to("account-x", deposited(1)), Emit::to("account-y", deposited(1))]);
+    let never =
+        |_: &(Account, Account)| -> Result<((), ()), Refusal> { panic!("decided all the same") };
+    let several = db
+        .decide((Account::at("alice"), Account::at("bob")), never)
+        .await
+        .unwrap_err();
+    let query = db
+        .decide(total(), |_| Ok::<_, Refusal>(()))
+        .await
+        .unwrap_err();
+    let emits = |_: &(Account,)| {
+        Ok::<_, Refusal>([
+            Emit::to("account-x", deposited(1)),
+            Emit::to("account-y", deposited(1)),
+        ])
+    };
     let emitted = db.decide((Account::at("alice"),), emits).await.unwrap_err();
-    for (error, what) in
-        [(several, "several streams at once"), (query, "a query"), (emitted, "several streams at once")]
-    {
-        let expected =
-            format!("this store cannot decide over {what}: its log has 3 partitions, and no order across them");
+    for (error, what) in [
+        (several, "several streams at once"),
+        (query, "a query"),
+        (emitted, "several streams at once"),
+    ] {
+        let expected = format!(
+            "this store cannot decide over {what}: its log has 3 partitions, and no order across them"
+        );
         assert_eq!(error.to_string(), expected);
         assert!(matches!(error, CommandError::Invalid(_)), "{what}");
     }
     // One aggregate is an append to one stream, on any store.
-    db.decide((Account::at("alice"),), |(a,)| Ok::<_, Refusal>((a.deposit(1)?,))).await.unwrap();
+    db.decide((Account::at("alice"),), |(a,)| {
+        Ok::<_, Refusal>((a.deposit(1)?,))
+    })
+    .await
+    .unwrap();
     assert_eq!(cents(&db, "alice").await, 1);
 }
 
@@ -426,7 +609,11 @@ async fn a_key_outlives_a_fold_that_learned_new_types() {
         }
     }
     #[derive(annals_macros::Event, serde::Serialize, serde::Deserialize)]
-    #[event(category = "account", name = "account.deposited", crate = "annals_core")]
+    #[event(
+        category = "account",
+        name = "account.deposited",
+        crate = "annals_core"
+    )]
     struct OldDeposited {
         cents: i64,
     }
@@ -439,12 +626,22 @@ async fn a_key_outlives_a_fold_that_learned_new_types() {
         }
     }
     let [before, after] = processes();
-    let query = || Query::tagged(["a:1".parse().unwrap()]).or(QueryItem::types(["account.deposited"]));
+    let query =
+        || Query::tagged(["a:1".parse().unwrap()]).or(QueryItem::types(["account.deposited"]));
     let emit = || Emit::to("account-1", deposited(1));
-    let first = before.decide(OldDeposits::over(query()), |old| Ok::<_, i64>((old.0, emit()).1));
+    let first = before.decide(OldDeposits::over(query()), |old| {
+        Ok::<_, i64>((old.0, emit()).1)
+    });
     let first = first.idempotency_key("k").await.unwrap();
-    let again = after.decide(Deposits::over(query()), |new| Err::<Emit, _>(new.0)).idempotency_key("k").await.unwrap();
+    let again = after
+        .decide(Deposits::over(query()), |new| Err::<Emit, _>(new.0))
+        .idempotency_key("k")
+        .await
+        .unwrap();
     assert_eq!(first.events(), again.events());
-    let other = after.decide(Deposits::over(query().or(QueryItem::types(["account.closed"]))), |_| Ok::<_, ()>(emit()));
+    let other = after.decide(
+        Deposits::over(query().or(QueryItem::types(["account.closed"]))),
+        |_| Ok::<_, ()>(emit()),
+    );
     assert!(!other.idempotency_key("k").await.unwrap().was_repeated());
 }

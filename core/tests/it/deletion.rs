@@ -17,19 +17,54 @@ async fn a_deleted_aggregate_is_absent_from_then_on_and_was_there_before() {
     let before = clock.now_text();
     clock.advance(TimeDelta::hours(1));
     let state = alice(&db).delete().await.unwrap();
-    assert_eq!((state.status, state.version), (Status::Deleted, Version::new(1)));
+    assert_eq!(
+        (state.status, state.version),
+        (Status::Deleted, Version::new(1))
+    );
     let now = alice(&db).load().await.unwrap();
-    assert_eq!((&*now, now.exists(), now.version()), (&Account::default(), false, Version::new(1)));
+    assert_eq!(
+        (&*now, now.exists(), now.version()),
+        (&Account::default(), false, Version::new(1))
+    );
     // By time, by version, by the positions up to where the log went.
     assert_eq!(alice(&db).load().as_of(&*before).await.unwrap().cents, 5);
-    assert!(!alice(&db).load().as_of(&*clock.now_text()).await.unwrap().exists());
+    assert!(
+        !alice(&db)
+            .load()
+            .as_of(&*clock.now_text())
+            .await
+            .unwrap()
+            .exists()
+    );
     assert_eq!(alice(&db).load().at_version(1).await.unwrap().cents, 5);
-    assert_eq!(alice(&db).load().as_of(Position::new(2)).await.unwrap().cents, 5);
+    assert_eq!(
+        alice(&db)
+            .load()
+            .as_of(Position::new(2))
+            .await
+            .unwrap()
+            .cents,
+        5
+    );
     given(&db, "account-bob", [deposited(1)]).await;
-    assert!(!alice(&db).load().as_of(Position::new(3)).await.unwrap().exists());
+    assert!(
+        !alice(&db)
+            .load()
+            .as_of(Position::new(3))
+            .await
+            .unwrap()
+            .exists()
+    );
     // Deleting again, and deleting what was never there, changes nothing.
     assert_eq!(alice(&db).delete().await.unwrap(), state);
-    assert_eq!(db.aggregate::<Account>("nobody").delete().await.unwrap().status, Status::Absent);
+    assert_eq!(
+        db.aggregate::<Account>("nobody")
+            .delete()
+            .await
+            .unwrap()
+            .status,
+        Status::Absent
+    );
 }
 
 trait NowText {
@@ -49,11 +84,18 @@ async fn what_is_created_anew_starts_from_nothing_and_goes_on_counting() {
         alice(&db).create(|a| a.deposit(round)).await.unwrap();
         alice(&other).run(|a| a.deposit(10)).await.unwrap();
         let now = alice(&db).load().await.unwrap();
-        assert_eq!((now.cents, now.moves, now.version()), (10 + round, 2, Version::new(2 * round as u64)));
+        assert_eq!(
+            (now.cents, now.moves, now.version()),
+            (10 + round, 2, Version::new(2 * round as u64))
+        );
         alice(&other).delete().await.unwrap();
     }
     for (version, cents) in [(1, 1), (2, 11), (3, 2), (4, 12), (5, 3), (6, 13)] {
-        assert_eq!(alice(&db).load().at_version(version).await.unwrap().cents, cents, "{version}");
+        assert_eq!(
+            alice(&db).load().at_version(version).await.unwrap().cents,
+            cents,
+            "{version}"
+        );
     }
 }
 
@@ -67,7 +109,10 @@ async fn truncating_changes_no_fold() {
     assert_eq!(alice(&db).load().at_version(2).await.unwrap().cents, 3);
     assert_eq!(alice(&db).query(|a| a.cents).await.unwrap(), 15);
     let error = alice(&db).truncate_before(7).await.unwrap_err();
-    assert_eq!(error.to_string(), "stream `account-alice` is at 5, it cannot be truncated before version 7");
+    assert_eq!(
+        error.to_string(),
+        "stream `account-alice` is at 5, it cannot be truncated before version 7"
+    );
 }
 
 #[tokio::test]
@@ -100,13 +145,32 @@ async fn an_archive_leaves_the_state_and_takes_the_versions_before_its_summary()
     clock.advance(TimeDelta::days(1));
     let before = alice(&db).load().await.unwrap().into_state();
     let done = alice(&db).archive(summary).await.unwrap();
-    assert_eq!(done.version_of(alice(&db).stream().unwrap()), Some(Version::new(5)));
+    assert_eq!(
+        done.version_of(alice(&db).stream().unwrap()),
+        Some(Version::new(5))
+    );
     let now = alice(&db).load().await.unwrap();
     assert_eq!((&*now, now.version()), (&before, Version::new(5)));
     assert_eq!(alice(&db).load().at_version(0).await.unwrap().cents, 0);
     assert_eq!(alice(&db).load().at_version(5).await.unwrap().cents, 10);
-    assert_eq!(alice(&db).load().as_of(&*clock.now_text()).await.unwrap().cents, 10);
-    assert_eq!(alice(&db).load().valid_at(&*clock.now_text()).await.unwrap().cents, 10);
+    assert_eq!(
+        alice(&db)
+            .load()
+            .as_of(&*clock.now_text())
+            .await
+            .unwrap()
+            .cents,
+        10
+    );
+    assert_eq!(
+        alice(&db)
+            .load()
+            .valid_at(&*clock.now_text())
+            .await
+            .unwrap()
+            .cents,
+        10
+    );
     let handle = alice(&db);
     for gone in [
         handle.load().at_version(4),
@@ -118,12 +182,22 @@ async fn an_archive_leaves_the_state_and_takes_the_versions_before_its_summary()
     ] {
         let error = gone.await.unwrap_err();
         assert!(matches!(error, LoadError::Archived { .. }), "{error}");
-        assert_eq!(error.to_string(), "the events of stream `account-alice` before version 5 were archived");
+        assert_eq!(
+            error.to_string(),
+            "the events of stream `account-alice` before version 5 were archived"
+        );
     }
     alice(&db).run(|a| a.deposit(1)).await.unwrap();
     assert_eq!(alice(&db).load().at_version(6).await.unwrap().cents, 11);
-    let nothing = db.aggregate::<Account>("nobody").archive(summary).await.unwrap_err();
-    assert!(matches!(nothing, CommandError::NotFound { .. }), "{nothing}");
+    let nothing = db
+        .aggregate::<Account>("nobody")
+        .archive(summary)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(nothing, CommandError::NotFound { .. }),
+        "{nothing}"
+    );
 }
 
 #[tokio::test]
@@ -133,7 +207,10 @@ async fn who_holds_a_state_from_before_an_archive_is_right_all_the_same() {
         for more in [0, 2] {
             let [here, there] = processes();
             for _ in 0..seen {
-                here.aggregate::<Snapped>("alice").run(|_| Ok::<_, Refusal>(deposited(1))).await.unwrap();
+                here.aggregate::<Snapped>("alice")
+                    .run(|_| Ok::<_, Refusal>(deposited(1)))
+                    .await
+                    .unwrap();
             }
             alice(&here).query(|a| a.cents).await.unwrap();
             for _ in seen..4 {
@@ -144,12 +221,26 @@ async fn who_holds_a_state_from_before_an_archive_is_right_all_the_same() {
                 alice(&there).run(|a| a.deposit(1)).await.unwrap();
             }
             let cents = 4 + more;
-            assert_eq!(alice(&here).query(|a| a.cents).await.unwrap(), cents, "{seen} {more}");
+            assert_eq!(
+                alice(&here).query(|a| a.cents).await.unwrap(),
+                cents,
+                "{seen} {more}"
+            );
             let snapped = here.aggregate::<Snapped>("alice");
-            assert_eq!(snapped.load().await.unwrap().account.cents, cents, "{seen} {more}");
+            assert_eq!(
+                snapped.load().await.unwrap().account.cents,
+                cents,
+                "{seen} {more}"
+            );
             alice(&here).run(|a| a.withdraw(cents)).await.unwrap();
-            assert_eq!(alice(&there).query(Account::clone).await.unwrap(), *alice(&here).load().await.unwrap());
-            assert_eq!(snapped.query(|s| s.account.clone()).await.unwrap(), *alice(&here).load().await.unwrap());
+            assert_eq!(
+                alice(&there).query(Account::clone).await.unwrap(),
+                *alice(&here).load().await.unwrap()
+            );
+            assert_eq!(
+                snapped.query(|s| s.account.clone()).await.unwrap(),
+                *alice(&here).load().await.unwrap()
+            );
         }
     }
 }
@@ -158,14 +249,24 @@ async fn who_holds_a_state_from_before_an_archive_is_right_all_the_same() {
 async fn a_fold_that_has_missed_something_starts_from_the_summary() {
     let [here, there] = processes();
     let snapped = here.aggregate::<Snapped>("alice");
-    snapped.run(|_| Ok::<_, Refusal>([deposited(1), deposited(1)])).await.unwrap();
+    snapped
+        .run(|_| Ok::<_, Refusal>([deposited(1), deposited(1)]))
+        .await
+        .unwrap();
     for _ in 0..2 {
         alice(&there).run(|a| a.deposit(1)).await.unwrap();
     }
     alice(&there).archive(summary).await.unwrap();
     alice(&there).run(|a| a.deposit(1)).await.unwrap();
-    let seen = snapped.query(|s| (s.account.cents, s.folded)).await.unwrap();
-    assert_eq!(seen, (5, 2), "the summary and what came after it, nothing on top of what was held");
+    let seen = snapped
+        .query(|s| (s.account.cents, s.folded))
+        .await
+        .unwrap();
+    assert_eq!(
+        seen,
+        (5, 2),
+        "the summary and what came after it, nothing on top of what was held"
+    );
 }
 
 #[tokio::test]
@@ -185,7 +286,10 @@ async fn an_archive_in_the_middle_of_an_answer_leaves_no_hole_in_it() {
         let (db, _) = troubled(&other, trouble());
         match alice(&db).load().at_version(3).await {
             Ok(then) => assert_eq!(then.cents, 6, "{skip}"),
-            Err(error) => assert!(matches!(error, LoadError::Archived { .. }), "{skip}: {error}"),
+            Err(error) => assert!(
+                matches!(error, LoadError::Archived { .. }),
+                "{skip}: {error}"
+            ),
         }
     }
 }
@@ -213,5 +317,11 @@ async fn an_archive_whose_answer_is_lost_has_its_summary_once() {
     let (db, _) = troubled(&plain, AnswerLost::next(1));
     given(&plain, "account-alice", (1..=3).map(deposited)).await;
     alice(&db).archive(summary).await.unwrap();
-    assert_eq!((alice(&plain).load().await.unwrap().cents, head(&plain).await), (6, 4));
+    assert_eq!(
+        (
+            alice(&plain).load().await.unwrap().cents,
+            head(&plain).await
+        ),
+        (6, 4)
+    );
 }

@@ -11,19 +11,56 @@ async fn it_comes_in_pages_from_either_end() {
     given(&db, "account-alice", (1..=5).map(deposited)).await;
     let alice = alice(&db);
     let page = alice.history().limit(2).await.unwrap();
-    assert_eq!(page.entries.iter().map(|entry| entry.record.version.get()).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        page.entries
+            .iter()
+            .map(|entry| entry.record.version.get())
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
     let next = page.next.unwrap();
     let page = alice.history().from(next).await.unwrap();
-    assert_eq!(page.entries.iter().map(|entry| entry.record.version.get()).collect::<Vec<_>>(), [3, 4, 5]);
+    assert_eq!(
+        page.entries
+            .iter()
+            .map(|entry| entry.record.version.get())
+            .collect::<Vec<_>>(),
+        [3, 4, 5]
+    );
     assert_eq!((page.next, page.state.version), (None, Version::new(5)));
     let page = alice.history().newest_first().limit(2).await.unwrap();
-    assert_eq!(page.entries.iter().map(|entry| entry.record.version.get()).collect::<Vec<_>>(), [5, 4]);
-    let page = alice.history().newest_first().to(page.next.unwrap()).limit(9).await.unwrap();
-    assert_eq!(page.entries.iter().map(|entry| entry.record.version.get()).collect::<Vec<_>>(), [3, 2, 1]);
+    assert_eq!(
+        page.entries
+            .iter()
+            .map(|entry| entry.record.version.get())
+            .collect::<Vec<_>>(),
+        [5, 4]
+    );
+    let page = alice
+        .history()
+        .newest_first()
+        .to(page.next.unwrap())
+        .limit(9)
+        .await
+        .unwrap();
+    assert_eq!(
+        page.entries
+            .iter()
+            .map(|entry| entry.record.version.get())
+            .collect::<Vec<_>>(),
+        [3, 2, 1]
+    );
     assert_eq!(page.entries[0].events.as_ref().unwrap(), &[deposited(3)]);
     let page = alice.history().from(2).to(3).await.unwrap();
     assert_eq!(page.entries.len(), 2);
-    assert!(db.aggregate::<crate::bank::Account>("nobody").history().await.unwrap().entries.is_empty());
+    assert!(
+        db.aggregate::<crate::bank::Account>("nobody")
+            .history()
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -38,7 +75,10 @@ async fn it_shows_what_is_hidden_and_what_cannot_be_read() {
         NewEvent::new("account.deposited", "cbor", "x"),
         NewEvent::json("account.deposited", "{\"cents\":\"many\"}"),
     ];
-    db.store().append(Append::new(stream, strange)).await.unwrap();
+    db.store()
+        .append(Append::new(stream, strange))
+        .await
+        .unwrap();
     alice.delete().await.unwrap();
     given(&db, "account-alice", [AccountEvent::Closed]).await;
     alice.truncate_before(6).await.unwrap();
@@ -60,9 +100,24 @@ async fn it_shows_what_is_hidden_and_what_cannot_be_read() {
     malformed payload of event type `account.deposited` v1
     [Closed]
     ");
-    assert!(matches!(page.entries[1].events, Err(DecodeError::UnknownType { .. })));
-    assert_eq!((page.state.deletions.len(), page.state.truncated_before), (1, Version::new(6)));
+    assert!(matches!(
+        page.entries[1].events,
+        Err(DecodeError::UnknownType { .. })
+    ));
+    assert_eq!(
+        (page.state.deletions.len(), page.state.truncated_before),
+        (1, Version::new(6))
+    );
     // Behind the deletion the unreadable ones are in nobody's way.
     assert!(alice.load().await.unwrap().closed);
-    assert!(alice.run(|a| if a.closed { Err(Refusal::Closed) } else { Ok(()) }).await.is_err());
+    assert!(
+        alice
+            .run(|a| if a.closed {
+                Err(Refusal::Closed)
+            } else {
+                Ok(())
+            })
+            .await
+            .is_err()
+    );
 }

@@ -57,6 +57,10 @@ async fn racers_get_numbers_without_duplicates_and_holes() {
     for task in tasks {
         task.await.unwrap();
     }
-    let numbers: Vec<_> = since::<Created>(&handles[0], 0).await.into_iter().map(|created| created.number).collect();
+    let numbers: Vec<_> = since::<Created>(&handles[0], 0)
+        .await
+        .into_iter()
+        .map(|created| created.number)
+        .collect();
     assert_eq!(numbers, (1..=48).collect::<Vec<_>>());
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
-use annals_core::{Aggregate, Annals, Clock, Deletion, LoadError, ManualClock, Position, StreamId, Version};
+use annals_core::{
+    Aggregate, Annals, Clock, Deletion, LoadError, ManualClock, Position, StreamId, Version,
+};
 use proptest::prelude::*;
 
 use crate::bank::{Account, Refusal, deposited};
@@ -29,14 +31,41 @@ async fn every_version_can_be_asked_for_and_none_past_the_end() {
     let (db, _) = three_days().await;
     for (version, cents, exists) in [(0, 0, false), (1, 1, true), (2, 11, true), (3, 111, true)] {
         let then = alice(&db).load().at_version(version).await.unwrap();
-        assert_eq!((then.cents, then.exists(), then.version()), (cents, exists, version.into()));
+        assert_eq!(
+            (then.cents, then.exists(), then.version()),
+            (cents, exists, version.into())
+        );
         assert_eq!(then.position(), Position::new(version));
     }
     let error = alice(&db).load().at_version(4).await.unwrap_err();
-    assert_eq!(error.to_string(), "stream `account-alice` is at 3, version 4 was asked for");
-    let error = db.aggregate::<Account>("nobody").load().at_version(1).await.unwrap_err();
-    assert!(matches!(error, LoadError::VersionPastEnd { version: Version::NONE, .. }), "{error}");
-    assert!(!db.aggregate::<Account>("nobody").load().at_version(0).await.unwrap().exists());
+    assert_eq!(
+        error.to_string(),
+        "stream `account-alice` is at 3, version 4 was asked for"
+    );
+    let error = db
+        .aggregate::<Account>("nobody")
+        .load()
+        .at_version(1)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            LoadError::VersionPastEnd {
+                version: Version::NONE,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(
+        !db.aggregate::<Account>("nobody")
+            .load()
+            .at_version(0)
+            .await
+            .unwrap()
+            .exists()
+    );
 }
 
 #[tokio::test]
@@ -50,17 +79,48 @@ async fn a_moment_is_a_position_a_time_or_a_text() {
         ("2026-01-03T12:00:00-01:00", 11),
         ("2099-01-01T00:00:00Z", 111),
     ] {
-        assert_eq!(alice(&db).load().as_of(text).await.unwrap().cents, cents, "{text}");
-        assert_eq!(alice(&db).load().as_of(time(text)).await.unwrap().cents, cents, "{text}");
+        assert_eq!(
+            alice(&db).load().as_of(text).await.unwrap().cents,
+            cents,
+            "{text}"
+        );
+        assert_eq!(
+            alice(&db).load().as_of(time(text)).await.unwrap().cents,
+            cents,
+            "{text}"
+        );
     }
-    for (position, cents, resolved) in [(0, 0, 0), (1, 1, 1), (2, 11, 2), (3, 111, 3), (1_000, 111, 3)] {
-        let then = alice(&db).load().as_of(Position::new(position)).await.unwrap();
-        assert_eq!((then.cents, then.position()), (cents, Position::new(resolved)), "{position}");
+    for (position, cents, resolved) in [
+        (0, 0, 0),
+        (1, 1, 1),
+        (2, 11, 2),
+        (3, 111, 3),
+        (1_000, 111, 3),
+    ] {
+        let then = alice(&db)
+            .load()
+            .as_of(Position::new(position))
+            .await
+            .unwrap();
+        assert_eq!(
+            (then.cents, then.position()),
+            (cents, Position::new(resolved)),
+            "{position}"
+        );
     }
     for bad in ["", "yesterday", "2026-01-03", "2026-13-01T00:00:00Z"] {
         let error = alice(&db).load().as_of(bad).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("`{bad}` is no RFC 3339 time such as 2026-03-31T00:00:00Z"));
-        assert!(matches!(alice(&db).load().valid_at(bad).await, Err(LoadError::Invalid(_))), "{bad}");
+        assert_eq!(
+            error.to_string(),
+            format!("`{bad}` is no RFC 3339 time such as 2026-03-31T00:00:00Z")
+        );
+        assert!(
+            matches!(
+                alice(&db).load().valid_at(bad).await,
+                Err(LoadError::Invalid(_))
+            ),
+            "{bad}"
+        );
     }
 }
 
@@ -82,10 +142,24 @@ async fn before_the_first_event_there_is_nothing() {
     given(&db, "other-1", [deposited(1)]).await;
     alice(&db).run(|a| a.deposit(1)).await.unwrap();
     let then = alice(&db).load().as_of(Position::new(1)).await.unwrap();
-    assert_eq!((then.exists(), then.version(), then.position()), (false, Version::NONE, Position::new(1)));
-    let then = alice(&db).load().as_of("2026-02-28T00:00:00Z").await.unwrap();
-    assert_eq!((then.exists(), &*then, then.position()), (false, &Account::default(), Position::START));
-    let then = alice(&db).load().valid_at("2026-02-28T00:00:00Z").await.unwrap();
+    assert_eq!(
+        (then.exists(), then.version(), then.position()),
+        (false, Version::NONE, Position::new(1))
+    );
+    let then = alice(&db)
+        .load()
+        .as_of("2026-02-28T00:00:00Z")
+        .await
+        .unwrap();
+    assert_eq!(
+        (then.exists(), &*then, then.position()),
+        (false, &Account::default(), Position::START)
+    );
+    let then = alice(&db)
+        .load()
+        .valid_at("2026-02-28T00:00:00Z")
+        .await
+        .unwrap();
     assert_eq!((then.exists(), &*then), (false, &Account::default()));
 }
 
@@ -99,7 +173,11 @@ async fn what_had_happened_does_not_depend_on_when_it_was_recorded() {
         ("2026-03-04T09:00:00Z", "2026-03-04T08:00:00Z", 1),
     ] {
         clock.set(time(recorded));
-        alice(&db).run(|a| a.deposit(cents)).occurred_at(time(occurred)).await.unwrap();
+        alice(&db)
+            .run(|a| a.deposit(cents))
+            .occurred_at(time(occurred))
+            .await
+            .unwrap();
     }
     let load = || alice(&db);
     for (valid_at, cents) in [
@@ -108,7 +186,11 @@ async fn what_had_happened_does_not_depend_on_when_it_was_recorded() {
         ("2026-03-02T08:00:00Z", 110),
         ("2026-03-04T08:00:00Z", 111),
     ] {
-        assert_eq!(load().load().valid_at(valid_at).await.unwrap().cents, cents, "{valid_at}");
+        assert_eq!(
+            load().load().valid_at(valid_at).await.unwrap().cents,
+            cents,
+            "{valid_at}"
+        );
     }
     // What did we believe on Monday, and on Tuesday, about Sunday and about Monday?
     for (as_of, valid_at, cents) in [
@@ -119,27 +201,56 @@ async fn what_had_happened_does_not_depend_on_when_it_was_recorded() {
     ] {
         let then = load().load().as_of(as_of).valid_at(valid_at).await.unwrap();
         assert_eq!(then.cents, cents, "as of {as_of} about {valid_at}");
-        assert_eq!(load().load().valid_at(valid_at).as_of(as_of).await.unwrap(), then);
+        assert_eq!(
+            load().load().valid_at(valid_at).as_of(as_of).await.unwrap(),
+            then
+        );
         assert_eq!(then.exists(), cents > 0);
     }
-    assert_eq!(load().load().at_version(2).valid_at("2026-03-01T23:00:00Z").await.unwrap().cents, 10);
+    assert_eq!(
+        load()
+            .load()
+            .at_version(2)
+            .valid_at("2026-03-01T23:00:00Z")
+            .await
+            .unwrap()
+            .cents,
+        10
+    );
 }
 
 #[tokio::test]
 async fn a_stream_of_several_pages_is_read_whole() {
     let [db] = processes();
     for page in 0..3 {
-        given(&db, "account-alice", (1..=900).map(|n| deposited(page * 1_000 + n))).await;
+        given(
+            &db,
+            "account-alice",
+            (1..=900).map(|n| deposited(page * 1_000 + n)),
+        )
+        .await;
         given(&db, "account-bob", [deposited(1)]).await;
     }
-    let sum = |count: i64| (0..count).map(|n| n / 900 * 1_000 + n % 900 + 1).sum::<i64>();
+    let sum = |count: i64| {
+        (0..count)
+            .map(|n| n / 900 * 1_000 + n % 900 + 1)
+            .sum::<i64>()
+    };
     assert_eq!(alice(&db).load().await.unwrap().cents, sum(2_700));
     assert_eq!(alice(&db).query(|a| a.moves).await.unwrap(), 2_700);
     for version in [1, 999, 1_000, 1_001, 2_000, 2_001, 2_699, 2_700] {
         let then = alice(&db).load().at_version(version).await.unwrap();
-        assert_eq!((then.cents, then.moves), (sum(version as i64), version), "{version}");
+        assert_eq!(
+            (then.cents, then.moves),
+            (sum(version as i64), version),
+            "{version}"
+        );
         let same = alice(&db).load().as_of(then.position()).await.unwrap();
-        assert_eq!((&*same, same.version(), same.position()), (&*then, then.version(), then.position()), "{version}");
+        assert_eq!(
+            (&*same, same.version(), same.position()),
+            (&*then, then.version(), then.position()),
+            "{version}"
+        );
     }
 }
 
@@ -149,7 +260,12 @@ async fn a_question_about_now_is_answered_with_the_state_that_its_position_says(
     use annals_core::conformance::trouble::Call;
 
     use crate::store::{Meanwhile, troubled};
-    for call in [Call::ReadStream, Call::StreamState, Call::Head, Call::PositionAt] {
+    for call in [
+        Call::ReadStream,
+        Call::StreamState,
+        Call::Head,
+        Call::PositionAt,
+    ] {
         for skip in 0..3 {
             let (other, clock) = three_days().await;
             let faster = other.clone();
@@ -167,17 +283,27 @@ async fn a_question_about_now_is_answered_with_the_state_that_its_position_says(
             };
             let then = question.await.unwrap();
             let expected = alice(&other).load().as_of(then.position()).await.unwrap();
-            assert_eq!((then.cents, then.version()), (expected.cents, expected.version()), "{call:?} {skip}");
+            assert_eq!(
+                (then.cents, then.version()),
+                (expected.cents, expected.version()),
+                "{call:?} {skip}"
+            );
         }
     }
 }
 
 #[derive(Clone, Debug)]
 enum Op {
-    Deposit { alice: bool, cents: i64, occurred_hours_ago: i64 },
+    Deposit {
+        alice: bool,
+        cents: i64,
+        occurred_hours_ago: i64,
+    },
     Delete,
     Truncate,
-    Wait { minutes: i64 },
+    Wait {
+        minutes: i64,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -193,13 +319,20 @@ fn op() -> impl Strategy<Value = Op> {
 /// What happened to alice, in order, as a simple mind keeps it.
 #[derive(Clone, Debug)]
 enum Fact {
-    Deposited { version: u64, position: u64, recorded: DateTime<Utc>, occurred: DateTime<Utc>, cents: i64 },
+    Deposited {
+        version: u64,
+        position: u64,
+        recorded: DateTime<Utc>,
+        occurred: DateTime<Utc>,
+        cents: i64,
+    },
     Deleted(Deletion),
 }
 
 /// Folds the facts that count, one after another.
 fn replay<'a>(facts: impl Iterator<Item = &'a Fact>) -> (Account, bool) {
-    let (mut account, mut exists) = (Account::default(), false);
+    let mut account = Account::default();
+    let mut exists = false;
     for fact in facts {
         match fact {
             Fact::Deposited { cents, .. } => {
@@ -214,27 +347,51 @@ fn replay<'a>(facts: impl Iterator<Item = &'a Fact>) -> (Account, bool) {
 
 async fn lived(ops: &[Op]) -> (Annals, Vec<Fact>, u64, DateTime<Utc>) {
     let (db, clock) = at_a_held_clock();
-    let (mut facts, mut head) = (Vec::new(), 0);
+    let mut facts = Vec::new();
+    let mut head = 0;
     for op in ops {
         match op {
-            Op::Deposit { alice: false, cents, .. } => {
+            Op::Deposit {
+                alice: false,
+                cents,
+                ..
+            } => {
                 given(&db, "account-bob", [deposited(*cents)]).await;
                 head += 1;
             }
-            Op::Deposit { cents, occurred_hours_ago, .. } => {
+            Op::Deposit {
+                cents,
+                occurred_hours_ago,
+                ..
+            } => {
                 let occurred = clock.now() - TimeDelta::hours(*occurred_hours_ago);
                 // The one with snapshots, so that there are some.
                 let snapped = db.aggregate::<Snapped>("alice");
-                let done = snapped.run(|_| Ok::<_, Refusal>(deposited(*cents))).occurred_at(occurred).await.unwrap();
+                let done = snapped
+                    .run(|_| Ok::<_, Refusal>(deposited(*cents)))
+                    .occurred_at(occurred)
+                    .await
+                    .unwrap();
                 head += 1;
                 let placed = &done.events()[0];
                 assert_eq!(placed.position.get(), head);
-                let (version, position, recorded) = (placed.version.get(), head, clock.now());
-                facts.push(Fact::Deposited { version, position, recorded, occurred, cents: *cents });
+                let version = placed.version.get();
+                let position = head;
+                let recorded = clock.now();
+                facts.push(Fact::Deposited {
+                    version,
+                    position,
+                    recorded,
+                    occurred,
+                    cents: *cents,
+                });
             }
             Op::Delete => {
                 let state = alice(&db).delete().await.unwrap();
-                let known = facts.iter().filter(|fact| matches!(fact, Fact::Deleted(_))).count();
+                let known = facts
+                    .iter()
+                    .filter(|fact| matches!(fact, Fact::Deleted(_)))
+                    .count();
                 facts.extend(state.deletions.into_iter().skip(known).map(Fact::Deleted));
             }
             Op::Truncate => {
@@ -251,15 +408,26 @@ async fn lived(ops: &[Op]) -> (Annals, Vec<Fact>, u64, DateTime<Utc>) {
 
 async fn check(ops: &[Op]) {
     let (db, facts, head, now) = lived(ops).await;
-    let asked =
-        |what: &str, counts: &dyn Fn(&Fact) -> bool| (replay(facts.iter().filter(|f| counts(f))), what.to_owned());
-    let answers = async |load: annals_core::Load<'_, Account>, snapped: annals_core::Load<'_, Snapped>| {
-        let (plain, snapped) = (load.await.unwrap(), snapped.await.unwrap());
-        assert_eq!((&snapped.account, snapped.exists()), (&*plain, plain.exists()), "with snapshots and without");
-        assert_eq!((snapped.version(), snapped.position()), (plain.version(), plain.position()));
+    let asked = |what: &str, counts: &dyn Fn(&Fact) -> bool| {
+        (replay(facts.iter().filter(|f| counts(f))), what.to_owned())
+    };
+    let answers = async |load: annals_core::Load<'_, Account>,
+                         snapped: annals_core::Load<'_, Snapped>| {
+        let plain = load.await.unwrap();
+        let snapped = snapped.await.unwrap();
+        assert_eq!(
+            (&snapped.account, snapped.exists()),
+            (&*plain, plain.exists()),
+            "with snapshots and without"
+        );
+        assert_eq!(
+            (snapped.version(), snapped.position()),
+            (plain.version(), plain.position())
+        );
         (plain.exists(), plain.into_state())
     };
-    let (alice, snapped) = (alice(&db), db.aggregate::<Snapped>("alice"));
+    let alice = alice(&db);
+    let snapped = db.aggregate::<Snapped>("alice");
 
     let ((state, exists), _) = asked("now", &|_| true);
     assert_eq!(answers(alice.load(), snapped.load()).await, (exists, state));
@@ -272,13 +440,21 @@ async fn check(ops: &[Op]) {
         let found = answers(alice.load().as_of(position), snapped.load().as_of(position)).await;
         assert_eq!(found, (exists, state), "{what}");
     }
-    let last = facts.iter().filter(|fact| matches!(fact, Fact::Deposited { .. })).count() as u64;
+    let last = facts
+        .iter()
+        .filter(|fact| matches!(fact, Fact::Deposited { .. }))
+        .count() as u64;
     for asked_version in 0..=last {
-        let ((state, exists), what) = asked(&format!("at version {asked_version}"), &|fact| match fact {
-            Fact::Deposited { version, .. } => *version <= asked_version,
-            Fact::Deleted(deletion) => deletion.version.get() < asked_version,
-        });
-        let found = answers(alice.load().at_version(asked_version), snapped.load().at_version(asked_version)).await;
+        let ((state, exists), what) =
+            asked(&format!("at version {asked_version}"), &|fact| match fact {
+                Fact::Deposited { version, .. } => *version <= asked_version,
+                Fact::Deleted(deletion) => deletion.version.get() < asked_version,
+            });
+        let found = answers(
+            alice.load().at_version(asked_version),
+            snapped.load().at_version(asked_version),
+        )
+        .await;
         assert_eq!(found, (exists, state), "{what}");
     }
     let recorded_by = |fact: &Fact, time| match fact {
@@ -287,8 +463,13 @@ async fn check(ops: &[Op]) {
     };
     for minutes in (0..=(now - ManualClock::default().now()).num_minutes() + 30).step_by(30) {
         let known = ManualClock::default().now() + TimeDelta::minutes(minutes);
-        let ((state, exists), what) = asked(&format!("as of {known}"), &|fact| recorded_by(fact, known));
-        assert_eq!(answers(alice.load().as_of(known), snapped.load().as_of(known)).await, (exists, state), "{what}");
+        let ((state, exists), what) =
+            asked(&format!("as of {known}"), &|fact| recorded_by(fact, known));
+        assert_eq!(
+            answers(alice.load().as_of(known), snapped.load().as_of(known)).await,
+            (exists, state),
+            "{what}"
+        );
         let valid = known - TimeDelta::hours(1);
         let ((state, exists), what) = asked(&format!("as of {known} about {valid}"), &|fact| {
             recorded_by(fact, known)
@@ -297,8 +478,13 @@ async fn check(ops: &[Op]) {
                     Fact::Deleted(_) => true,
                 }
         });
-        let (load, with) = (alice.load().as_of(known), snapped.load().as_of(known));
-        assert_eq!(answers(load.valid_at(valid), with.valid_at(valid)).await, (exists, state), "{what}");
+        let load = alice.load().as_of(known);
+        let with = snapped.load().as_of(known);
+        assert_eq!(
+            answers(load.valid_at(valid), with.valid_at(valid)).await,
+            (exists, state),
+            "{what}"
+        );
     }
 }
 

@@ -38,7 +38,10 @@ impl Fold for Prices {
 
     fn apply(&mut self, event: &Recorded<ProductEvent>) {
         if let Defined { product, price } | PriceChanged { product, price } = &**event {
-            self.0.entry(product.clone()).or_default().push((*price, event.record.occurred_at));
+            self.0
+                .entry(product.clone())
+                .or_default()
+                .push((*price, event.record.occurred_at));
         }
     }
 }
@@ -49,34 +52,51 @@ impl Prices {
     /// The present price, or one that ended within the grace period.
     fn accepts(&self, product: &str, shown: u64, now: DateTime<Utc>) -> bool {
         let prices = self.0.get(product).map_or(&[][..], |prices| prices);
-        let ended = prices.iter().skip(1).map(|(_, since)| Some(*since)).chain([None]);
-        prices
+        let ended = prices
             .iter()
-            .zip(ended)
-            .any(|((price, _), ended)| *price == shown && ended.is_none_or(|end| now - end <= GRACE))
+            .skip(1)
+            .map(|(_, since)| Some(*since))
+            .chain([None]);
+        prices.iter().zip(ended).any(|((price, _), ended)| {
+            *price == shown && ended.is_none_or(|end| now - end <= GRACE)
+        })
     }
 }
 
 async fn order(db: &Annals, items: &[(&str, u64)]) -> Result<(), CommandError<String>> {
     let now = db.clock().now();
     let item = |product: &str| Query::tagged([Tag::new("product", product).unwrap()]);
-    let query = items.iter().fold(Query::default(), |query, (product, _)| query.or(item(product)));
+    let query = items.iter().fold(Query::default(), |query, (product, _)| {
+        query.or(item(product))
+    });
     let decide = |prices: &Prices| {
-        if let Some((product, shown)) = items.iter().find(|(product, shown)| !prices.accepts(product, *shown, now)) {
+        if let Some((product, shown)) = items
+            .iter()
+            .find(|(product, shown)| !prices.accepts(product, *shown, now))
+        {
             return Err(format!("{product} does not cost {shown}"));
         }
-        let items = items.iter().map(|(product, price)| ((*product).to_owned(), *price)).collect();
+        let items = items
+            .iter()
+            .map(|(product, price)| ((*product).to_owned(), *price))
+            .collect();
         Ok(Emit::to("product-orders", Ordered { items }))
     };
     db.decide(Prices::over(query), decide).await.map(|_| ())
 }
 
 fn defined(product: &str, price: u64) -> ProductEvent {
-    Defined { product: product.into(), price }
+    Defined {
+        product: product.into(),
+        price,
+    }
 }
 
 fn changed(product: &str, price: u64) -> ProductEvent {
-    PriceChanged { product: product.into(), price }
+    PriceChanged {
+        product: product.into(),
+        price,
+    }
 }
 
 /// What happened, how many minutes ago; then an order.
@@ -91,8 +111,15 @@ async fn check(history: &[(i64, ProductEvent)], items: &[(&str, u64)], expected:
     clock.advance(TimeDelta::minutes(ago));
     let before = head(&db).await;
     let outcome = order(&db, items).await.map_err(|error| error.to_string());
-    assert_eq!(outcome, expected.map_err(str::to_owned), "{items:?} after {history:?}");
-    assert_eq!(since::<ProductEvent>(&db, before).await.len(), usize::from(expected.is_ok()));
+    assert_eq!(
+        outcome,
+        expected.map_err(str::to_owned),
+        "{items:?} after {history:?}"
+    );
+    assert_eq!(
+        since::<ProductEvent>(&db, before).await.len(),
+        usize::from(expected.is_ok())
+    );
 }
 
 #[tokio::test]
@@ -112,8 +139,18 @@ async fn a_shown_price_is_honoured_for_ten_minutes_after_it_changed() {
 
 #[tokio::test]
 async fn an_order_of_several_products_is_one_decision() {
-    let both = [(40, defined("p1", 123)), (30, defined("p2", 321)), (9, changed("p1", 124)), (8, changed("p2", 333))];
+    let both = [
+        (40, defined("p1", 123)),
+        (30, defined("p2", 321)),
+        (9, changed("p1", 124)),
+        (8, changed("p2", 333)),
+    ];
     check(&both, &[("p1", 123), ("p2", 333)], Ok(())).await;
     check(&both, &[("p1", 124), ("p2", 321)], Ok(())).await;
-    check(&both, &[("p1", 123), ("p2", 300)], Err("p2 does not cost 300")).await;
+    check(
+        &both,
+        &[("p1", 123), ("p2", 300)],
+        Err("p2 does not cost 300"),
+    )
+    .await;
 }

@@ -38,23 +38,44 @@ fn stream() -> StreamId {
 
 async fn deposit(db: &Annals, times: u64) {
     for _ in 0..times {
-        db.aggregate::<Snapped>("alice").run(|_| Ok::<_, Refusal>(deposited(1))).await.unwrap();
+        db.aggregate::<Snapped>("alice")
+            .run(|_| Ok::<_, Refusal>(deposited(1)))
+            .await
+            .unwrap();
     }
 }
 
 async fn newest(db: &Annals) -> Option<u64> {
     let store = db.store().snapshots().unwrap();
-    store.newest_snapshot(&stream(), &fold(2), Version::MAX).await.unwrap().map(|found| found.version.get())
+    store
+        .newest_snapshot(&stream(), &fold(2), Version::MAX)
+        .await
+        .unwrap()
+        .map(|found| found.version.get())
 }
 
 async fn keep(db: &Annals, fold: FoldId, version: u64, payload: impl Into<Vec<u8>>) {
-    let snapshot = Snapshot::new(stream(), fold, Version::new(version), "json", payload.into());
-    db.store().snapshots().unwrap().save_snapshot(snapshot).await.unwrap();
+    let snapshot = Snapshot::new(
+        stream(),
+        fold,
+        Version::new(version),
+        "json",
+        payload.into(),
+    );
+    db.store()
+        .snapshots()
+        .unwrap()
+        .save_snapshot(snapshot)
+        .await
+        .unwrap();
 }
 
 /// A state that no history has, as a snapshot holds it.
 fn forged(cents: i64) -> Vec<u8> {
-    let account = Account { cents, ..Account::default() };
+    let account = Account {
+        cents,
+        ..Account::default()
+    };
     Json::encode(&Snapped { account, folded: 0 }).unwrap()
 }
 
@@ -66,7 +87,10 @@ async fn one_is_kept_whenever_the_last_one_is_old_enough() {
         deposit(&db, 1).await;
         kept.push(newest(&db).await);
     }
-    assert_eq!(kept, [None, None, Some(3), Some(3), Some(3), Some(6), Some(6)]);
+    assert_eq!(
+        kept,
+        [None, None, Some(3), Some(3), Some(3), Some(6), Some(6)]
+    );
     // A process that starts later counts on from the one that it found.
     deposit(&later, 1).await;
     assert_eq!(newest(&db).await, Some(6));
@@ -87,12 +111,20 @@ async fn a_load_folds_only_what_came_after_the_snapshot() {
     assert_eq!((now.account.cents, now.folded), (8, 2));
     for (version, folded) in [(2, 2), (3, 0), (5, 2), (6, 0), (7, 1)] {
         let then = snapped.load().at_version(version).await.unwrap();
-        assert_eq!((then.account.cents, then.folded), (version as i64, folded), "{version}");
+        assert_eq!(
+            (then.account.cents, then.folded),
+            (version as i64, folded),
+            "{version}"
+        );
     }
     let then = snapped.load().as_of("2099-01-01T00:00:00Z").await.unwrap();
     assert_eq!(then.folded, 2);
     // What had happened by a time cannot start from what was known at another.
-    let then = snapped.load().valid_at("2099-01-01T00:00:00Z").await.unwrap();
+    let then = snapped
+        .load()
+        .valid_at("2099-01-01T00:00:00Z")
+        .await
+        .unwrap();
     assert_eq!((then.account.cents, then.folded), (8, 8));
 }
 
@@ -110,15 +142,34 @@ async fn one_of_another_fold_an_unreadable_one_and_one_from_the_future_are_passe
         keep(&db, of, version, payload).await;
         let snapped = db.aggregate::<Snapped>("alice");
         assert_eq!(snapped.load().await.unwrap().account.cents, 3, "{what}");
-        assert_eq!(snapped.load().at_version(2).await.unwrap().account.cents, 3, "{what}");
+        assert_eq!(
+            snapped.load().at_version(2).await.unwrap().account.cents,
+            3,
+            "{what}"
+        );
         deposit(&db, 1).await;
-        assert_eq!(db.aggregate::<Snapped>("alice").query(|s| s.account.cents).await.unwrap(), 4, "{what}");
+        assert_eq!(
+            db.aggregate::<Snapped>("alice")
+                .query(|s| s.account.cents)
+                .await
+                .unwrap(),
+            4,
+            "{what}"
+        );
     }
     // A good one of that kind is used: the rows above would show it.
     let [db] = processes();
     given(&db, "account-alice", [deposited(1), deposited(2)]).await;
     keep(&db, fold(2), 2, forged(1_000)).await;
-    assert_eq!(db.aggregate::<Snapped>("alice").load().await.unwrap().account.cents, 1_000);
+    assert_eq!(
+        db.aggregate::<Snapped>("alice")
+            .load()
+            .await
+            .unwrap()
+            .account
+            .cents,
+        1_000
+    );
 }
 
 #[tokio::test]
@@ -129,21 +180,37 @@ async fn a_deletion_makes_older_ones_unusable() {
     let snapped = other.aggregate::<Snapped>("alice");
     assert_eq!(snapped.load().await.unwrap().account, Account::default());
     deposit(&other, 1).await;
-    assert_eq!((snapped.load().await.unwrap().account.cents, newest(&db).await), (1, Some(3)));
+    assert_eq!(
+        (
+            snapped.load().await.unwrap().account.cents,
+            newest(&db).await
+        ),
+        (1, Some(3))
+    );
     assert_eq!(snapped.load().at_version(3).await.unwrap().account.cents, 3);
     assert_eq!(snapped.load().at_version(4).await.unwrap().account.cents, 1);
     deposit(&other, 2).await;
-    assert_eq!((newest(&db).await, snapped.load().await.unwrap().folded), (Some(6), 0));
+    assert_eq!(
+        (newest(&db).await, snapped.load().await.unwrap().folded),
+        (Some(6), 0)
+    );
 }
 
 #[tokio::test]
 async fn a_place_for_them_that_fails_does_not_fail_the_command_or_the_question() {
     let [plain] = processes();
-    let (db, store) = troubled(&plain, FailsOnce::at([Call::NewestSnapshot, Call::SaveSnapshot]));
+    let (db, store) = troubled(
+        &plain,
+        FailsOnce::at([Call::NewestSnapshot, Call::SaveSnapshot]),
+    );
     deposit(&db, 3).await;
     assert_eq!((store.trouble().left(), newest(&plain).await), (0, None));
     deposit(&db, 1).await;
-    assert_eq!(newest(&plain).await, Some(4), "the next commit makes up for it");
+    assert_eq!(
+        newest(&plain).await,
+        Some(4),
+        "the next commit makes up for it"
+    );
     store.trouble().fail_next(Call::NewestSnapshot);
     let state = db.aggregate::<Snapped>("alice").load().await.unwrap();
     assert_eq!((state.account.cents, state.folded), (4, 4));

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use annals_core::conformance::trouble::{Call, Trouble, Troubled};
 use annals_core::{
-    AggregateRef, Annals, AppendStreams, Event, ManualClock, MemoryStore, NewEvent, Partition, Position, ReadLog,
-    Recorded, Retries, Store, StoreError, StreamId,
+    AggregateRef, Annals, AppendStreams, Event, ManualClock, MemoryStore, NewEvent, Partition,
+    Position, ReadLog, Recorded, Retries, Store, StoreError, StreamId,
 };
 use async_trait::async_trait;
 
@@ -28,7 +28,10 @@ pub(crate) fn processes<const N: usize>() -> [Annals; N] {
 pub(crate) fn at_a_held_clock() -> (Annals, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::default());
     let store = MemoryStore::with_clock(Arc::clone(&clock) as _);
-    (Annals::on(Arc::new(store)).with_clock(Arc::clone(&clock) as _), clock)
+    (
+        Annals::on(Arc::new(store)).with_clock(Arc::clone(&clock) as _),
+        clock,
+    )
 }
 
 /// A handle on `inner`'s store with trouble on the way, and the trouble.
@@ -43,7 +46,11 @@ pub(crate) fn alice(db: &Annals) -> AggregateRef<Account> {
 
 /// `attempts` of them, at once.
 pub(crate) fn impatient(attempts: u32) -> Retries {
-    Retries { attempts_max: attempts, first_wait: Duration::ZERO, longest_wait: Duration::ZERO }
+    Retries {
+        attempts_max: attempts,
+        first_wait: Duration::ZERO,
+        longest_wait: Duration::ZERO,
+    }
 }
 
 pub(crate) async fn head(db: &Annals) -> u64 {
@@ -51,20 +58,40 @@ pub(crate) async fn head(db: &Annals) -> u64 {
 }
 
 /// Records events as they are, past every decision.
-pub(crate) async fn given<E: Event>(db: &Annals, stream: &str, events: impl IntoIterator<Item = E>) {
+pub(crate) async fn given<E: Event>(
+    db: &Annals,
+    stream: &str,
+    events: impl IntoIterator<Item = E>,
+) {
     let stream = StreamId::new(stream).unwrap();
     let now = db.clock().now();
     let mut append = AppendStreams::default();
-    append.events = events.into_iter().map(|event| (stream.clone(), NewEvent::of(&event).unwrap().at(now))).collect();
+    append.events = events
+        .into_iter()
+        .map(|event| (stream.clone(), NewEvent::of(&event).unwrap().at(now)))
+        .collect();
     if !append.events.is_empty() {
-        db.store().atomic().unwrap().append_streams(append).await.unwrap();
+        db.store()
+            .atomic()
+            .unwrap()
+            .append_streams(append)
+            .await
+            .unwrap();
     }
 }
 
 /// The events after a position, whatever stream they are in.
 pub(crate) async fn since<E: Event>(db: &Annals, position: u64) -> Vec<E> {
-    let page = db.store().read(ReadLog::after(Position::new(position))).await.unwrap();
-    page.events.into_iter().flat_map(|record| Recorded::decode(record).unwrap()).map(|event| event.event).collect()
+    let page = db
+        .store()
+        .read(ReadLog::after(Position::new(position)))
+        .await
+        .unwrap();
+    page.events
+        .into_iter()
+        .flat_map(|record| Recorded::decode(record).unwrap())
+        .map(|event| event.event)
+        .collect()
 }
 
 /// Counts what a store is asked for.
@@ -73,7 +100,12 @@ pub(crate) struct Counted(Mutex<HashMap<Call, usize>>);
 
 impl Counted {
     pub(crate) fn calls(&self, call: Call) -> usize {
-        self.0.lock().unwrap().get(&call).copied().unwrap_or_default()
+        self.0
+            .lock()
+            .unwrap()
+            .get(&call)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -106,7 +138,10 @@ impl Trouble for Hesitant {
 pub(crate) fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     for _ in 0..polls {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        if let Poll::Ready(output) = future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
             return Some(output);
         }
     }
@@ -125,12 +160,21 @@ pub(crate) struct Meanwhile {
 
 impl Meanwhile {
     /// Before every such call.
-    pub(crate) fn always<F>(call: Call, happens: impl Fn() -> F + Send + Sync + 'static) -> Meanwhile
+    pub(crate) fn always<F>(
+        call: Call,
+        happens: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Meanwhile
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (skip, times) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
-        Meanwhile { call, skip, times, happens: Box::new(move || Box::pin(happens())) }
+        let skip = AtomicUsize::new(0);
+        let times = AtomicUsize::new(usize::MAX);
+        Meanwhile {
+            call,
+            skip,
+            times,
+            happens: Box::new(move || Box::pin(happens())),
+        }
     }
 
     /// Before one such call.
@@ -138,7 +182,10 @@ impl Meanwhile {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Meanwhile { times: AtomicUsize::new(1), ..Meanwhile::always(call, happens) }
+        Meanwhile {
+            times: AtomicUsize::new(1),
+            ..Meanwhile::always(call, happens)
+        }
     }
 
     /// … not before so many others.
@@ -150,12 +197,18 @@ impl Meanwhile {
 
 impl fmt::Debug for Meanwhile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Meanwhile").field("call", &self.call).finish_non_exhaustive()
+        f.debug_struct("Meanwhile")
+            .field("call", &self.call)
+            .finish_non_exhaustive()
     }
 }
 
 fn one_less(count: &AtomicUsize) -> bool {
-    count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1)).is_ok()
+    count
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
+            count.checked_sub(1)
+        })
+        .is_ok()
 }
 
 #[async_trait]

@@ -18,12 +18,18 @@ async fn deposit(db: &Annals, how: &str) -> Result<Done, CommandError<Refusal>> 
         }
         _ => {
             let query = (Account::at("alice"), total());
-            db.decide(query, |(a, Total { .. })| Ok((a.deposit(10)?, ()))).await
+            db.decide(query, |(a, Total { .. })| Ok((a.deposit(10)?, ())))
+                .await
         }
     }
 }
 
-const WAYS: [&str; 4] = ["run", "run with a key", "decide over aggregates", "decide over a query"];
+const WAYS: [&str; 4] = [
+    "run",
+    "run with a key",
+    "decide over aggregates",
+    "decide over a query",
+];
 
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_and_the_command_takes_effect_once() {
@@ -32,14 +38,26 @@ async fn a_lost_answer_is_asked_for_again_and_the_command_takes_effect_once() {
         let (db, store) = troubled(&plain, AnswerLost::next(3));
         let db = db.with_retries(impatient(5));
         let done = deposit(&db, how).await.unwrap();
-        assert_eq!((head(&plain).await, store.trouble().left()), (done.events().len() as u64, 0), "{how}");
+        assert_eq!(
+            (head(&plain).await, store.trouble().left()),
+            (done.events().len() as u64, 0),
+            "{how}"
+        );
         // What nobody else can have done was done now; of a request nobody can tell.
         assert_eq!(done.was_repeated(), how == "run with a key", "{how}");
         // The state that is held is right.
-        assert_eq!(alice(&db).query(Account::clone).await.unwrap(), *alice(&plain).load().await.unwrap(), "{how}");
+        assert_eq!(
+            alice(&db).query(Account::clone).await.unwrap(),
+            *alice(&plain).load().await.unwrap(),
+            "{how}"
+        );
         store.trouble().lose_next(1);
         alice(&db).run(|a| a.deposit(5)).await.unwrap();
-        assert_eq!(alice(&db).query(Account::clone).await.unwrap(), *alice(&plain).load().await.unwrap(), "{how}");
+        assert_eq!(
+            alice(&db).query(Account::clone).await.unwrap(),
+            *alice(&plain).load().await.unwrap(),
+            "{how}"
+        );
     }
 }
 
@@ -63,7 +81,11 @@ struct GoneForGood(std::sync::atomic::AtomicBool);
 impl Trouble for GoneForGood {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         let gone = self.0.load(std::sync::atomic::Ordering::SeqCst) && call.is_append();
-        if gone { Err(StoreError::new(Failure::Unavailable, "connection refused")) } else { Ok(()) }
+        if gone {
+            Err(StoreError::new(Failure::Unavailable, "connection refused"))
+        } else {
+            Ok(())
+        }
     }
 
     async fn after(&self, call: Call) -> Result<(), StoreError> {
@@ -79,9 +101,13 @@ impl Trouble for GoneForGood {
 async fn a_store_that_is_gone_after_a_lost_answer_does_not_make_it_a_failure() {
     for how in WAYS {
         let [plain] = processes();
-        let db = troubled(&plain, GoneForGood::default()).0.with_retries(impatient(3));
+        let db = troubled(&plain, GoneForGood::default())
+            .0
+            .with_retries(impatient(3));
         let error = deposit(&db, how).await.unwrap_err();
-        let CommandError::Unknown(lost) = &error else { panic!("{how}: {error}") };
+        let CommandError::Unknown(lost) = &error else {
+            panic!("{how}: {error}")
+        };
         assert_eq!(lost.to_string(), "connection reset", "{how}");
         assert!(head(&plain).await > 0, "{how}: it did take effect");
     }

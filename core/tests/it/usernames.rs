@@ -29,15 +29,22 @@ enum UserEvent {
 use UserEvent::{Closed, Registered, Renamed};
 
 fn registered(name: &str) -> UserEvent {
-    Registered { username: name.into() }
+    Registered {
+        username: name.into(),
+    }
 }
 
 fn closed(name: &str) -> UserEvent {
-    Closed { username: name.into() }
+    Closed {
+        username: name.into(),
+    }
 }
 
 fn renamed(from: &str, to: &str) -> UserEvent {
-    Renamed { from: from.into(), to: to.into() }
+    Renamed {
+        from: from.into(),
+        to: to.into(),
+    }
 }
 
 /// Who held which of the names that were asked about, and since when they are free again.
@@ -51,9 +58,9 @@ impl Names {
     }
 
     fn is_claimed(&self, name: &str, now: DateTime<Utc>, retention: TimeDelta) -> bool {
-        self.0
-            .iter()
-            .any(|(other, free_since)| other == name && free_since.is_none_or(|since| now - since <= retention))
+        self.0.iter().any(|(other, free_since)| {
+            other == name && free_since.is_none_or(|since| now - since <= retention)
+        })
     }
 }
 
@@ -73,7 +80,11 @@ impl Fold for Names {
     }
 }
 
-async fn register(db: &Annals, name: &str, retention: TimeDelta) -> Result<(), CommandError<String>> {
+async fn register(
+    db: &Annals,
+    name: &str,
+    retention: TimeDelta,
+) -> Result<(), CommandError<String>> {
     let now = db.clock().now();
     let claim = |names: &Names| match names.is_claimed(name, now, retention) {
         true => Err(format!("{name} is claimed")),
@@ -83,16 +94,35 @@ async fn register(db: &Annals, name: &str, retention: TimeDelta) -> Result<(), C
     db.decide(names, claim).await.map(|_| ())
 }
 
-async fn check(history: &[UserEvent], days_since: i64, retention_days: i64, name: &str, expected: Result<(), &str>) {
+async fn check(
+    history: &[UserEvent],
+    days_since: i64,
+    retention_days: i64,
+    name: &str,
+    expected: Result<(), &str>,
+) {
     // A day starts a moment after the event, so that "three days ago" has begun and is not over.
     let (db, clock) = at_a_held_clock();
     given(&db, "user-given", history.iter().cloned()).await;
     let before = history.len() as u64;
     clock.advance(TimeDelta::days(days_since));
-    let outcome = register(&db, name, TimeDelta::days(retention_days)).await.map_err(|error| error.to_string());
-    assert_eq!(outcome, expected.map_err(str::to_owned), "{name} after {history:?}, {days_since} days ago");
+    let outcome = register(&db, name, TimeDelta::days(retention_days))
+        .await
+        .map_err(|error| error.to_string());
+    assert_eq!(
+        outcome,
+        expected.map_err(str::to_owned),
+        "{name} after {history:?}, {days_since} days ago"
+    );
     let then: Vec<UserEvent> = since(&db, before).await;
-    assert_eq!(then, if expected.is_ok() { vec![registered(name)] } else { vec![] });
+    assert_eq!(
+        then,
+        if expected.is_ok() {
+            vec![registered(name)]
+        } else {
+            vec![]
+        }
+    );
 }
 
 #[tokio::test]
@@ -103,17 +133,46 @@ async fn a_name_is_claimed_by_one_account_at_a_time() {
     check(&[registered("u2")], 0, -1, "u1", Ok(())).await;
     check(&[], 0, -1, "u1", Ok(())).await;
     check(&[registered("u1"), closed("u1")], 0, -1, "u1", Ok(())).await;
-    check(&[registered("u1"), renamed("u1", "u1changed")], 0, -1, "u1", Ok(())).await;
-    check(&[registered("u2"), renamed("u2", "u1")], 0, -1, "u1", claimed).await;
-    check(&[registered("u2"), renamed("u2", "u1"), renamed("u1", "u3")], 0, -1, "u1", Ok(())).await;
-    check(&[registered("u1"), closed("u1"), registered("u1")], 0, -1, "u1", claimed).await;
+    check(
+        &[registered("u1"), renamed("u1", "u1changed")],
+        0,
+        -1,
+        "u1",
+        Ok(()),
+    )
+    .await;
+    check(
+        &[registered("u2"), renamed("u2", "u1")],
+        0,
+        -1,
+        "u1",
+        claimed,
+    )
+    .await;
+    check(
+        &[registered("u2"), renamed("u2", "u1"), renamed("u1", "u3")],
+        0,
+        -1,
+        "u1",
+        Ok(()),
+    )
+    .await;
+    check(
+        &[registered("u1"), closed("u1"), registered("u1")],
+        0,
+        -1,
+        "u1",
+        claimed,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_name_stays_claimed_for_three_days_after_its_account_closed() {
-    for (history, name) in
-        [(vec![registered("u1"), closed("u1")], "u1"), (vec![registered("u1"), renamed("u1", "u2")], "u1")]
-    {
+    for (history, name) in [
+        (vec![registered("u1"), closed("u1")], "u1"),
+        (vec![registered("u1"), renamed("u1", "u2")], "u1"),
+    ] {
         check(&history, 3, 3, name, Err("u1 is claimed")).await;
         check(&history, 4, 3, name, Ok(())).await;
     }
@@ -132,5 +191,8 @@ async fn of_those_who_want_a_name_at_once_one_gets_it() {
     for task in tasks {
         got += usize::from(task.await.unwrap());
     }
-    assert_eq!((got, since::<UserEvent>(&handles[0], 0).await), (1, vec![registered("u1")]));
+    assert_eq!(
+        (got, since::<UserEvent>(&handles[0], 0).await),
+        (1, vec![registered("u1")])
+    );
 }

@@ -40,15 +40,21 @@ fn day(text: &str) -> Day {
 
 /// The balances in one pass over the log.
 async fn folded(db: &Annals, AsOf { happened, known }: AsOf) -> Balances {
-    let happened = happened.and_then(Day::next).map_or(Bound::Unbounded, |next| Bound::Excluded(next.start()));
+    let happened = happened
+        .and_then(Day::next)
+        .map_or(Bound::Unbounded, |next| Bound::Excluded(next.start()));
     let known = known.map_or(Bound::Unbounded, Bound::Included);
-    let by_then = Filter::default().occurred((Bound::Unbounded, happened)).recorded((Bound::Unbounded, known));
+    let by_then = Filter::default()
+        .occurred((Bound::Unbounded, happened))
+        .recorded((Bound::Unbounded, known));
     let mut pages = db.events().filter(by_then).typed::<AccountEvent>();
     let mut balances = Balances::new();
     while let Some(page) = pages.next().await.unwrap() {
         for event in page {
             if let Some(change) = event.change() {
-                *balances.entry(AccountName::new(event.record.stream.id())).or_default() += change;
+                *balances
+                    .entry(AccountName::new(event.record.stream.id()))
+                    .or_default() += change;
             }
         }
     }
@@ -70,12 +76,24 @@ async fn balances_are_those_of_one_pass_over_the_log_for_every_month_end_and_wha
     let bank = fresh().await;
     bank.import(EXCERPT).await;
     let times = recorded_times(&bank.db).await;
-    let some: Vec<_> = times.iter().step_by(times.len().div_ceil(12)).chain(times.last()).collect();
+    let some: Vec<_> = times
+        .iter()
+        .step_by(times.len().div_ceil(12))
+        .chain(times.last())
+        .collect();
     let known = some.into_iter().map(|time| Some(*time)).chain([None]);
     for known in known {
-        for happened in MONTH_ENDS.map(|end| Some(day(end))).into_iter().chain([None]) {
+        for happened in MONTH_ENDS
+            .map(|end| Some(day(end)))
+            .into_iter()
+            .chain([None])
+        {
             let as_of = AsOf { happened, known };
-            assert_eq!(balances(&bank.db, as_of).await.unwrap(), folded(&bank.db, as_of).await, "{as_of:?}");
+            assert_eq!(
+                balances(&bank.db, as_of).await.unwrap(),
+                folded(&bank.db, as_of).await,
+                "{as_of:?}"
+            );
         }
     }
 }
@@ -86,17 +104,34 @@ async fn what_was_recorded_while_nobody_followed_is_folded_before_a_question_is_
     let url = format!("sqlite:{}", directory.path().join("bank.db").display());
     let alice = |db: &Annals| db.aggregate::<Account>("alice");
     let db = Annals::open(&url).await.unwrap();
-    alice(&db).create(|account| account.open("Alice")).await.unwrap();
-    alice(&db).run(|account| account.deposit(Money::crowns(5))).await.unwrap();
+    alice(&db)
+        .create(|account| account.open("Alice"))
+        .await
+        .unwrap();
+    alice(&db)
+        .run(|account| account.deposit(Money::crowns(5)))
+        .await
+        .unwrap();
     drop(db);
     for crowns in [5, 12] {
-        let db = views::up(store::open_existing(&url).await.unwrap(), &ProgressBar::hidden()).await.unwrap();
+        let db = views::up(
+            store::open_existing(&url).await.unwrap(),
+            &ProgressBar::hidden(),
+        )
+        .await
+        .unwrap();
         let found = balances(&db, AsOf::NOW).await.unwrap();
-        assert_eq!(found, BTreeMap::from([(AccountName::new("alice"), Money::crowns(crowns))]));
+        assert_eq!(
+            found,
+            BTreeMap::from([(AccountName::new("alice"), Money::crowns(crowns))])
+        );
         db.stop().await;
         drop(db);
         let db = Annals::open(&url).await.unwrap();
-        alice(&db).run(|account| account.deposit(Money::crowns(7))).await.unwrap();
+        alice(&db)
+            .run(|account| account.deposit(Money::crowns(7)))
+            .await
+            .unwrap();
     }
 }
 
@@ -107,7 +142,11 @@ fn moved<K: Ord>(by: impl Fn(&str, &str) -> K) -> BTreeMap<K, (Money, Money, u64
         let fields: Vec<&str> = row.split(';').collect();
         let amount: Money = fields[5].parse().unwrap();
         let (credits, debits, transactions) = moved.entry(by(fields[1], fields[2])).or_default();
-        *(if fields[3] == "\"PRIJEM\"" { credits } else { debits }) += amount;
+        *(if fields[3] == "\"PRIJEM\"" {
+            credits
+        } else {
+            debits
+        }) += amount;
         *transactions += 1;
     }
     moved
@@ -117,24 +156,56 @@ fn moved<K: Ord>(by: impl Fn(&str, &str) -> K) -> BTreeMap<K, (Money, Money, u64
 async fn statements_are_the_sums_of_the_rows_and_each_opens_as_the_last_one_closed() {
     let bank = fresh().await;
     bank.import(EXCERPT).await;
-    let rows = moved(|account, date| (account.to_owned(), format!("19{}-{}", &date[..2], &date[2..4])));
+    let rows = moved(|account, date| {
+        (
+            account.to_owned(),
+            format!("19{}-{}", &date[..2], &date[2..4]),
+        )
+    });
     let mut found = BTreeMap::new();
     for account in ["47", "576", "704", "5442", "8564", "9188"] {
         let mut balance = Money::ZERO;
         for of_month in statements(&bank.db, account).await.unwrap() {
-            let MonthlyStatement { credits, debits, transactions } = of_month.moved;
+            let MonthlyStatement {
+                credits,
+                debits,
+                transactions,
+            } = of_month.moved;
             assert_eq!(of_month.opening, balance);
             balance += credits;
             balance += -debits;
             assert_eq!(of_month.closing, balance);
-            assert_eq!(statement(&bank.db, account, of_month.month).await.unwrap(), Some(of_month.clone()));
-            found.insert((account.to_owned(), of_month.month.to_string()), (credits, debits, transactions));
+            assert_eq!(
+                statement(&bank.db, account, of_month.month).await.unwrap(),
+                Some(of_month.clone())
+            );
+            found.insert(
+                (account.to_owned(), of_month.month.to_string()),
+                (credits, debits, transactions),
+            );
         }
-        assert_eq!(balances(&bank.db, AsOf::NOW).await.unwrap()[&AccountName::new(account)], balance);
+        assert_eq!(
+            balances(&bank.db, AsOf::NOW).await.unwrap()[&AccountName::new(account)],
+            balance
+        );
         for end in MONTH_ENDS {
-            let closing = statement(&bank.db, account, day(end).month()).await.unwrap();
-            let then = balances(&bank.db, AsOf { happened: Some(day(end)), known: None }).await.unwrap();
-            assert_eq!(closing.map(|of| of.closing).as_ref(), then.get(&AccountName::new(account)), "{account} {end}");
+            let closing = statement(&bank.db, account, day(end).month())
+                .await
+                .unwrap();
+            let then = balances(
+                &bank.db,
+                AsOf {
+                    happened: Some(day(end)),
+                    known: None,
+                },
+            )
+            .await
+            .unwrap();
+            assert_eq!(
+                closing.map(|of| of.closing).as_ref(),
+                then.get(&AccountName::new(account)),
+                "{account} {end}"
+            );
         }
     }
     assert_eq!(found, rows);
@@ -145,16 +216,35 @@ async fn volumes_are_the_sums_of_the_rows_of_each_day() {
     let bank = fresh().await;
     bank.import(EXCERPT).await;
     let rows = moved(|_, date| day(&format!("19{}-{}-{}", &date[..2], &date[2..4], &date[4..])));
-    for (from, to) in
-        [(None, None), (Some("1993-02-28"), None), (None, Some("1993-02-28")), (Some("1993-05-01"), Some("1993-05-31"))]
-    {
-        let (from, to) = (from.map(day), to.map(day));
-        let found: BTreeMap<_, _> = volumes(&bank.db, from, to).await.unwrap().into_iter().collect();
+    for (from, to) in [
+        (None, None),
+        (Some("1993-02-28"), None),
+        (None, Some("1993-02-28")),
+        (Some("1993-05-01"), Some("1993-05-31")),
+    ] {
+        let from = from.map(day);
+        let to = to.map(day);
+        let found: BTreeMap<_, _> = volumes(&bank.db, from, to)
+            .await
+            .unwrap()
+            .into_iter()
+            .collect();
         let mut expected = rows.clone();
-        expected.retain(|day, _| from.is_none_or(|from| from <= *day) && to.is_none_or(|to| *day <= to));
+        expected.retain(|day, _| {
+            from.is_none_or(|from| from <= *day) && to.is_none_or(|to| *day <= to)
+        });
         let found: BTreeMap<_, _> = found
             .into_iter()
-            .map(|(day, DailyVolume { transactions, credits, debits })| (day, (credits, debits, transactions)))
+            .map(
+                |(
+                    day,
+                    DailyVolume {
+                        transactions,
+                        credits,
+                        debits,
+                    },
+                )| (day, (credits, debits, transactions)),
+            )
             .collect();
         assert_eq!(found, expected);
     }
@@ -166,13 +256,21 @@ async fn read_models_built_anew_have_the_same_rows() {
     bank.import(EXCERPT).await;
     let before = rows(&bank.db).await;
     let mut said = Vec::new();
-    views::rebuild(&bank.db, &ProgressBar::hidden(), &mut said).await.unwrap();
+    views::rebuild(&bank.db, &ProgressBar::hidden(), &mut said)
+        .await
+        .unwrap();
     assert_eq!(rows(&bank.db).await, before);
     let said = String::from_utf8(said).unwrap();
     // How long it took is another in every run.
     let said: Vec<_> = said
         .lines()
-        .map(|line| format!("{} … {}", line.split_once(" in ").unwrap().0, line.split_once("). ").unwrap().1))
+        .map(|line| {
+            format!(
+                "{} … {}",
+                line.split_once(" in ").unwrap().0,
+                line.split_once("). ").unwrap().1
+            )
+        })
         .collect();
     insta::assert_snapshot!(said.join("\n"));
 }
@@ -183,20 +281,31 @@ async fn rows(db: &Program) -> Vec<String> {
     let mut lines = Vec::new();
     let changes = || db.view::<BalanceChange>().rows().at_least(head.clone());
     views::each_row(changes, |row| {
-        lines.push(format!("balances            {} {:5}     {:?}", row.key.0, row.key.1, row.value));
+        lines.push(format!(
+            "balances            {} {:5}     {:?}",
+            row.key.0, row.key.1, row.value
+        ));
     })
     .await
     .unwrap();
     let months = || db.view::<MonthlyStatement>().rows().at_least(head.clone());
     views::each_row(months, |row| {
-        lines.push(format!("monthly-statements  {:5} {}     {:?}", row.key.0, row.key.1, row.value));
+        lines.push(format!(
+            "monthly-statements  {:5} {}     {:?}",
+            row.key.0, row.key.1, row.value
+        ));
     })
     .await
     .unwrap();
     let days = || db.view::<DailyVolume>().rows().at_least(head.clone());
-    views::each_row(days, |row| lines.push(format!("daily-volumes       {}        {:?}", row.key, row.value)))
-        .await
-        .unwrap();
+    views::each_row(days, |row| {
+        lines.push(format!(
+            "daily-volumes       {}        {:?}",
+            row.key, row.value
+        ))
+    })
+    .await
+    .unwrap();
     lines
 }
 
@@ -221,18 +330,40 @@ impl Told {
 
 #[tokio::test]
 async fn a_transaction_changes_its_day_and_month_and_so_does_one_that_turns_up_late() {
-    let db = views::up(testing::annals().clone(), &ProgressBar::hidden()).await.unwrap();
-    let (alice, bob) = (db.aggregate::<Account>("alice"), db.aggregate::<Account>("bob"));
+    let db = views::up(testing::annals().clone(), &ProgressBar::hidden())
+        .await
+        .unwrap();
+    let alice = db.aggregate::<Account>("alice");
+    let bob = db.aggregate::<Account>("bob");
     let at = |text: &str| day(text).start();
-    let mut told = Told { db: db.clone(), rows: Vec::new(), text: String::new() };
+    let mut told = Told {
+        db: db.clone(),
+        rows: Vec::new(),
+        text: String::new(),
+    };
 
-    alice.create(|account| account.open("Alice")).occurred_at(at("2026-01-05")).await.unwrap();
+    alice
+        .create(|account| account.open("Alice"))
+        .occurred_at(at("2026-01-05"))
+        .await
+        .unwrap();
     told.happened("5 January: Alice opens an account").await;
-    bob.create(|account| account.open("Bob")).occurred_at(at("2026-01-05")).await.unwrap();
+    bob.create(|account| account.open("Bob"))
+        .occurred_at(at("2026-01-05"))
+        .await
+        .unwrap();
     told.happened("5 January: Bob opens an account").await;
-    alice.run(|account| account.deposit(Money::crowns(1_200))).occurred_at(at("2026-01-09")).await.unwrap();
+    alice
+        .run(|account| account.deposit(Money::crowns(1_200)))
+        .occurred_at(at("2026-01-09"))
+        .await
+        .unwrap();
     told.happened("9 January: Alice deposits 1200").await;
-    alice.run(|account| account.withdraw(Money::halers(19_950))).occurred_at(at("2026-01-09")).await.unwrap();
+    alice
+        .run(|account| account.withdraw(Money::halers(19_950)))
+        .occurred_at(at("2026-01-09"))
+        .await
+        .unwrap();
     told.happened("9 January: Alice withdraws 199.50").await;
     db.decide((Account::at("alice"), Account::at("bob")), |(from, to)| {
         transfer(("alice", from), ("bob", to), Money::crowns(450))
@@ -241,10 +372,19 @@ async fn a_transaction_changes_its_day_and_month_and_so_does_one_that_turns_up_l
     .await
     .unwrap();
     told.happened("3 February: Alice sends Bob 450").await;
-    let refused = bob.run(|account| account.withdraw(Money::crowns(800))).occurred_at(at("2026-02-10")).await;
+    let refused = bob
+        .run(|account| account.withdraw(Money::crowns(800)))
+        .occurred_at(at("2026-02-10"))
+        .await;
     assert!(refused.is_err());
-    told.happened("10 February: Bob asks for 800 and is refused").await;
-    alice.run(|account| account.deposit(Money::halers(5_050))).occurred_at(at("2026-01-28")).await.unwrap();
-    told.happened("28 January, recorded after all that: Alice deposited 50.50").await;
+    told.happened("10 February: Bob asks for 800 and is refused")
+        .await;
+    alice
+        .run(|account| account.deposit(Money::halers(5_050)))
+        .occurred_at(at("2026-01-28"))
+        .await
+        .unwrap();
+    told.happened("28 January, recorded after all that: Alice deposited 50.50")
+        .await;
     insta::assert_snapshot!(told.text);
 }

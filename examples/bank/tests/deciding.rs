@@ -3,15 +3,22 @@
 use annals::prelude::*;
 use annals::testing;
 
-use crate::account::{Account, AccountError, AccountEvent, Direction, Slip, TransferError, transfer};
+use crate::account::{
+    Account, AccountError, AccountEvent, Direction, Slip, TransferError, transfer,
+};
 use crate::money::Money;
 
 fn opened(owner: &str) -> AccountEvent {
-    AccountEvent::Opened { owner: owner.to_owned() }
+    AccountEvent::Opened {
+        owner: owner.to_owned(),
+    }
 }
 
 fn deposited(crowns: i64) -> AccountEvent {
-    AccountEvent::Deposited { amount: Money::crowns(crowns), slip: None }
+    AccountEvent::Deposited {
+        amount: Money::crowns(crowns),
+        slip: None,
+    }
 }
 
 #[test]
@@ -58,14 +65,19 @@ fn what_a_bank_recorded_is_not_refused() {
         account: String::new(),
     };
     let story = Account::given([deposited(50), AccountEvent::Closed])
-        .step("record 80 out", |account| account.record(Direction::Out, Money::crowns(80), slip));
+        .step("record 80 out", |account| {
+            account.record(Direction::Out, Money::crowns(80), slip)
+        });
     insta::assert_snapshot!(story);
 }
 
 #[test]
 fn a_transfer_is_one_decision_over_two_accounts() {
-    let moves =
-        |crowns| move |(from, to): &(Account, Account)| transfer(("alice", from), ("bob", to), Money::crowns(crowns));
+    let moves = |crowns| {
+        move |(from, to): &(Account, Account)| {
+            transfer(("alice", from), ("bob", to), Money::crowns(crowns))
+        }
+    };
     let story = testing::world()
         .given("account-alice", [opened("Alice"), deposited(100)])
         .given("account-bob", [opened("Bob")])
@@ -78,5 +90,8 @@ fn a_transfer_is_one_decision_over_two_accounts() {
         .when("alice sends 10 to an account that is not there")
         .decide((Account::at("alice"), Account::at("nobody")), moves(10));
     insta::assert_snapshot!(story);
-    assert_eq!(story.refusal_as(), Some(&TransferError::Recipient(AccountError::Unopened)));
+    assert_eq!(
+        story.refusal_as(),
+        Some(&TransferError::Recipient(AccountError::Unopened))
+    );
 }

@@ -15,7 +15,10 @@ use crate::import::{ImportError, Report, import};
 use crate::money::Money;
 use crate::views;
 
-pub(super) const EXCERPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/berka-excerpt.asc");
+pub(super) const EXCERPT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/examples/data/berka-excerpt.asc"
+);
 
 /// A store of its own, in a directory that goes with it.
 pub(super) struct Fresh {
@@ -26,14 +29,18 @@ pub(super) struct Fresh {
 pub(super) async fn fresh() -> Fresh {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bank.db");
-    let db = Annals::open(&format!("sqlite:{}", file.display())).await.unwrap();
+    let db = Annals::open(&format!("sqlite:{}", file.display()))
+        .await
+        .unwrap();
     let db = views::up(db, &ProgressBar::hidden()).await.unwrap();
     Fresh { directory, db }
 }
 
 impl Fresh {
     pub(super) async fn import(&self, path: impl AsRef<Path>) -> Report {
-        import(&self.db, path.as_ref(), &ProgressBar::hidden()).await.unwrap()
+        import(&self.db, path.as_ref(), &ProgressBar::hidden())
+            .await
+            .unwrap()
     }
 
     async fn import_text(&self, text: impl AsRef<[u8]>) -> Result<Report, ImportError> {
@@ -48,7 +55,11 @@ impl Fresh {
 }
 
 fn as_of(question: &str) -> AsOf {
-    match arguments::parse(format!("balances {question}").split_whitespace().map(str::to_owned)) {
+    match arguments::parse(
+        format!("balances {question}")
+            .split_whitespace()
+            .map(str::to_owned),
+    ) {
         Ok(Command::Balances { as_of, .. }) => as_of,
         other => panic!("`{question}` is a question about balances, but: {other:?}"),
     }
@@ -56,7 +67,11 @@ fn as_of(question: &str) -> AsOf {
 
 #[track_caller]
 fn check(report: &Report, imported: u64, already_there: u64, bad: u64) {
-    assert_eq!((report.imported, report.already_there, report.bad), (imported, already_there, bad), "{report:?}");
+    assert_eq!(
+        (report.imported, report.already_there, report.bad),
+        (imported, already_there, bad),
+        "{report:?}"
+    );
 }
 
 /// The sum of every account's rows up to a day (YYMMDD), in halers, straight from the text.
@@ -66,7 +81,11 @@ fn sums(up_to: &str) -> BTreeMap<AccountName, Money> {
         let fields: Vec<&str> = row.split(';').collect();
         if fields[2] <= up_to {
             let halers: i64 = fields[5].replace('.', "").parse().unwrap();
-            let signed = if fields[3] == "\"PRIJEM\"" { halers } else { -halers };
+            let signed = if fields[3] == "\"PRIJEM\"" {
+                halers
+            } else {
+                -halers
+            };
             *sums.entry(AccountName::new(fields[1])).or_default() += Money::halers(signed);
         }
     }
@@ -78,14 +97,29 @@ async fn every_row_is_recorded_once() {
     let bank = fresh().await;
     check(&bank.import(EXCERPT).await, 297, 0, 0);
     check(&bank.import(EXCERPT).await, 0, 297, 0);
-    assert_eq!(bank.db.events().pages().next().await.unwrap().unwrap().events.len(), 297);
+    assert_eq!(
+        bank.db
+            .events()
+            .pages()
+            .next()
+            .await
+            .unwrap()
+            .unwrap()
+            .events
+            .len(),
+        297
+    );
 }
 
 #[tokio::test]
 async fn an_import_goes_on_where_another_one_stopped() {
     let bank = fresh().await;
     let text = std::fs::read_to_string(EXCERPT).unwrap();
-    let half: String = text.lines().take(101).map(|line| format!("{line}\n")).collect();
+    let half: String = text
+        .lines()
+        .take(101)
+        .map(|line| format!("{line}\n"))
+        .collect();
     check(&bank.import_text(half).await.unwrap(), 100, 0, 0);
     check(&bank.import(EXCERPT).await, 197, 100, 0);
     assert_eq!(bank.balances("").await, sums("991231"));
@@ -105,7 +139,11 @@ async fn balances_are_the_sums_of_the_rows_on_every_day() {
         ("1993-12-30", "931230"),
         ("1993-12-31", "931231"),
     ] {
-        assert_eq!(bank.balances(&format!("--as-of {asked}")).await, sums(day), "{asked}");
+        assert_eq!(
+            bank.balances(&format!("--as-of {asked}")).await,
+            sums(day),
+            "{asked}"
+        );
     }
 }
 
@@ -113,7 +151,11 @@ async fn balances_are_the_sums_of_the_rows_on_every_day() {
 async fn what_was_not_known_yet_does_not_count() {
     let bank = fresh().await;
     let text = std::fs::read_to_string(EXCERPT).unwrap();
-    let half: String = text.lines().take(101).map(|line| format!("{line}\n")).collect();
+    let half: String = text
+        .lines()
+        .take(101)
+        .map(|line| format!("{line}\n"))
+        .collect();
     bank.import_text(half).await.unwrap();
     let known_then = bank.balances("").await;
     let moment = last_recorded(&bank.db).await;
@@ -123,10 +165,18 @@ async fn what_was_not_known_yet_does_not_count() {
     }
     bank.import(EXCERPT).await;
     let moment = moment.to_rfc3339();
-    assert_eq!(bank.balances(&format!("--known-at {moment}")).await, known_then);
+    assert_eq!(
+        bank.balances(&format!("--known-at {moment}")).await,
+        known_then
+    );
     assert!(bank.balances("--known-at 1993-12-31").await.is_empty());
-    let both = bank.balances(&format!("--as-of 1993-01-31 --known-at {moment}")).await;
-    assert!(both.len() < bank.balances("--as-of 1993-03-31").await.len(), "{both:?}");
+    let both = bank
+        .balances(&format!("--as-of 1993-01-31 --known-at {moment}"))
+        .await;
+    assert!(
+        both.len() < bank.balances("--as-of 1993-03-31").await.len(),
+        "{both:?}"
+    );
 }
 
 async fn last_recorded(db: &Annals) -> DateTime<Utc> {
@@ -166,21 +216,41 @@ trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account
 #[tokio::test]
 async fn of_many_bad_rows_the_first_are_listed_and_all_counted() {
     let bank = fresh().await;
-    let header = std::fs::read_to_string(EXCERPT).unwrap().lines().next().unwrap().to_owned();
-    let report = bank.import_text(header + &"\n?".repeat(1_000)).await.unwrap();
+    let header = std::fs::read_to_string(EXCERPT)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap()
+        .to_owned();
+    let report = bank
+        .import_text(header + &"\n?".repeat(1_000))
+        .await
+        .unwrap();
     check(&report, 0, 0, 1_000);
     let lines: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
-    assert_eq!((lines.len(), &*lines[0]), (20, "line 2: it has 1 fields instead of 10"));
+    assert_eq!(
+        (lines.len(), &*lines[0]),
+        (20, "line 2: it has 1 fields instead of 10")
+    );
 }
 
 #[tokio::test]
 async fn a_file_of_something_else_is_refused() {
     let bank = fresh().await;
-    for text in ["", "a;b;c\n1;2;3\n", "1;7;930101;PRIJEM;VKLAD;700.00;700.00;;;\n"] {
+    for text in [
+        "",
+        "a;b;c\n1;2;3\n",
+        "1;7;930101;PRIJEM;VKLAD;700.00;700.00;;;\n",
+    ] {
         let error = bank.import_text(text).await.unwrap_err();
         assert!(matches!(error, ImportError::Header(_)), "{error}");
     }
-    let missing = import(&bank.db, &bank.directory.path().join("missing.asc"), &ProgressBar::hidden()).await;
+    let missing = import(
+        &bank.db,
+        &bank.directory.path().join("missing.asc"),
+        &ProgressBar::hidden(),
+    )
+    .await;
     assert!(matches!(missing, Err(ImportError::File { .. })));
     assert!(bank.balances("").await.is_empty());
 }
@@ -212,7 +282,10 @@ async fn balances_print_as_csv_and_as_a_table() {
 #[test]
 fn accounts_stand_in_the_order_that_people_expect() {
     let names = ["bob", "10", "9", "alice", "010", "a,\"b\""];
-    let balances = names.into_iter().map(|name| (AccountName::new(name), Money::ZERO)).collect();
+    let balances = names
+        .into_iter()
+        .map(|name| (AccountName::new(name), Money::ZERO))
+        .collect();
     insta::assert_snapshot!(printed(&balances, Format::Csv), @r#"
     account,balance
     9,0.00
@@ -240,10 +313,17 @@ async fn an_imported_account_has_a_history_in_the_banks_words() {
     let bank = fresh().await;
     bank.import(EXCERPT).await;
     let mut printed = Vec::new();
-    assert!(history::print(&bank.db, "8564", "8564", &mut printed).await.unwrap());
+    assert!(
+        history::print(&bank.db, "8564", "8564", &mut printed)
+            .await
+            .unwrap()
+    );
     let printed = String::from_utf8(printed).unwrap();
     // When it was recorded is another moment in every run.
-    let lines = printed.lines().map(|line| line.rsplit_once("  ").map_or(line, |(before, _)| before.trim_end()));
+    let lines = printed.lines().map(|line| {
+        line.rsplit_once("  ")
+            .map_or(line, |(before, _)| before.trim_end())
+    });
     insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
 }
 

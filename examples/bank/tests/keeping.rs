@@ -17,16 +17,33 @@ fn stored_accounts_stay_readable() {
         account: "62457513".to_owned(),
     };
     let amount = Money::crowns(5_123);
-    EventsLock::at(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bank/events.lock"))
-        .events([
-            AccountEvent::Opened { owner: "Alice".to_owned() },
-            AccountEvent::Deposited { amount, slip: None },
-            AccountEvent::Deposited { amount, slip: Some(slip.clone()) },
-            AccountEvent::Withdrawn { amount: Money::halers(7), slip: Some(slip) },
-            AccountEvent::Sent { to: "bob".to_owned(), amount },
-            AccountEvent::Received { from: "bob".to_owned(), amount: Money::halers(7) },
-            AccountEvent::Closed,
-        ])
-        .aggregate::<Account>("account")
-        .check();
+    EventsLock::at(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/examples/bank/events.lock"
+    ))
+    .events([
+        AccountEvent::Opened {
+            owner: "Alice".to_owned(),
+        },
+        AccountEvent::Deposited { amount, slip: None },
+        AccountEvent::Deposited {
+            amount,
+            slip: Some(slip.clone()),
+        },
+        AccountEvent::Withdrawn {
+            amount: Money::halers(7),
+            slip: Some(slip),
+        },
+        AccountEvent::Sent {
+            to: "bob".to_owned(),
+            amount,
+        },
+        AccountEvent::Received {
+            from: "bob".to_owned(),
+            amount: Money::halers(7),
+        },
+        AccountEvent::Closed,
+    ])
+    .aggregate::<Account>("account")
+    .check();
 }

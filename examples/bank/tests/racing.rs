@@ -13,18 +13,26 @@ async fn money_that_moves_in_circles_is_neither_made_nor_lost() {
     for name in names {
         let account = db.aggregate::<Account>(name);
         account.create(|account| account.open(name)).await.unwrap();
-        account.run(|account| account.deposit(Money::crowns(100))).await.unwrap();
+        account
+            .run(|account| account.deposit(Money::crowns(100)))
+            .await
+            .unwrap();
     }
     let mut movers = tokio::task::JoinSet::new();
     for mover in 0..12 {
         let db = db.clone();
         movers.spawn(async move {
-            let (from, to) = (names[mover % 3], names[(mover + 1) % 3]);
-            let moved = db.decide((Account::at(from), Account::at(to)), |(sender, recipient)| {
-                transfer((from, sender), (to, recipient), Money::crowns(70))
-            });
+            let from = names[mover % 3];
+            let to = names[(mover + 1) % 3];
+            let moved = db.decide(
+                (Account::at(from), Account::at(to)),
+                |(sender, recipient)| transfer((from, sender), (to, recipient), Money::crowns(70)),
+            );
             match moved.await {
-                Ok(_) | Err(CommandError::Refused(TransferError::Sender(AccountError::Overdraft { .. }))) => {}
+                Ok(_)
+                | Err(CommandError::Refused(TransferError::Sender(AccountError::Overdraft {
+                    ..
+                }))) => {}
                 Err(error) => panic!("{error:?}"),
             }
         });

@@ -18,11 +18,21 @@ async fn an_account_has_a_history() {
     let db = bank().await;
     story::tell(&db, &mut Vec::new()).await.unwrap();
     let mut printed = Vec::new();
-    assert!(history::print(&db, "alice", "Alice", &mut printed).await.unwrap());
+    assert!(
+        history::print(&db, "alice", "Alice", &mut printed)
+            .await
+            .unwrap()
+    );
     insta::assert_snapshot!(String::from_utf8(printed).unwrap());
-    assert!(!history::print(&db, "carol", "Carol", &mut Vec::new()).await.unwrap());
+    assert!(
+        !history::print(&db, "carol", "Carol", &mut Vec::new())
+            .await
+            .unwrap()
+    );
 }
 
 async fn bank() -> Program {
-    views::up(testing::annals().clone(), &ProgressBar::hidden()).await.unwrap()
+    views::up(testing::annals().clone(), &ProgressBar::hidden())
+        .await
+        .unwrap()
 }

@@ -8,7 +8,11 @@ use crate::coupon::{Coupon, CouponUse};
 use crate::price::Price;
 
 fn added(sku: &str, quantity: u32, price: Price) -> CartEvent {
-    CartEvent::Added { sku: sku.to_owned(), quantity, price }
+    CartEvent::Added {
+        sku: sku.to_owned(),
+        quantity,
+        price,
+    }
 }
 
 #[test]
@@ -19,7 +23,9 @@ fn a_cart_is_filled_changed_and_checked_out() {
         .step("add 1 pot", |cart| cart.add("pot", 1, Price::euros(24, 0)))
         .step("5 tea instead", |cart| cart.change_quantity("tea", 5))
         .step("5 tea again", |cart| cart.change_quantity("tea", 5))
-        .step("tea costs 4.90", |cart| cart.change_price("tea", Price::euros(4, 90)))
+        .step("tea costs 4.90", |cart| {
+            cart.change_price("tea", Price::euros(4, 90))
+        })
         .step("remove pot", |cart| cart.remove("pot"))
         .step("remove pot again", |cart| cart.remove("pot"))
         .step("check out", Cart::check_out)
@@ -29,27 +35,44 @@ fn a_cart_is_filled_changed_and_checked_out() {
 
 #[test]
 fn a_used_coupon_is_refused() {
-    let spring = Coupon { code: "SPRING".to_owned(), percent: 10 };
+    let spring = Coupon {
+        code: "SPRING".to_owned(),
+        percent: 10,
+    };
     let story = Cart::given([added("tea", 1, Price::euros(4, 50))])
-        .step("SPRING, used elsewhere", |cart| cart.apply_coupon(&spring, &CouponUse { used: true }))
-        .step("SPRING", |cart| cart.apply_coupon(&spring, &CouponUse::default()))
-        .step("SPRING again", |cart| cart.apply_coupon(&spring, &CouponUse { used: true }));
+        .step("SPRING, used elsewhere", |cart| {
+            cart.apply_coupon(&spring, &CouponUse { used: true })
+        })
+        .step("SPRING", |cart| {
+            cart.apply_coupon(&spring, &CouponUse::default())
+        })
+        .step("SPRING again", |cart| {
+            cart.apply_coupon(&spring, &CouponUse { used: true })
+        });
     insta::assert_snapshot!(story);
 }
 
 #[test]
 fn a_coupon_that_another_cart_used_is_refused() {
-    let spring = Coupon { code: "SPRING".to_owned(), percent: 10 };
+    let spring = Coupon {
+        code: "SPRING".to_owned(),
+        percent: 10,
+    };
     let mut story = testing::world()
         .given("cart-ada", [added("tea", 1, Price::euros(4, 50))])
         .given("cart-ben", [added("kettle", 1, Price::euros(39, 90))])
-        .given("cart-cleo", [CartEvent::CouponApplied { code: "SUMMER".to_owned(), percent: 5 }]);
+        .given(
+            "cart-cleo",
+            [CartEvent::CouponApplied {
+                code: "SUMMER".to_owned(),
+                percent: 5,
+            }],
+        );
     for cart in ["ada", "ben"] {
-        story = story
-            .when(format!("{cart} applies SPRING"))
-            .decide((Cart::at(cart), CouponUse::of(&spring).unwrap()), |(cart, uses)| {
-                cart.apply_coupon(&spring, uses).map(|event| (event, ()))
-            });
+        story = story.when(format!("{cart} applies SPRING")).decide(
+            (Cart::at(cart), CouponUse::of(&spring).unwrap()),
+            |(cart, uses)| cart.apply_coupon(&spring, uses).map(|event| (event, ())),
+        );
     }
     insta::assert_snapshot!(story);
 }
@@ -63,7 +86,10 @@ fn a_cart_of_last_year_reads_with_a_currency() {
 
 #[test]
 fn quantities_and_currencies_have_limits() {
-    let dollars = Price { cents: 100, currency: "USD".to_owned() };
+    let dollars = Price {
+        cents: 100,
+        currency: "USD".to_owned(),
+    };
     Cart::given([added("tea", 999, Price::euros(1, 0))])
         .when(|cart| cart.add("pot", 0, Price::euros(1, 0)))
         .assert_refused("nothing can be added zero times; remove it instead")

@@ -10,17 +10,39 @@ use crate::price::Price;
 /// The file also has version 1 of `cart.added`, from when it was written so: it is read through its upcaster in every run.
 #[test]
 fn stored_carts_stay_readable() {
-    let (tea, pot, price) = (|| "tea".to_owned(), || "pot".to_owned(), || Price::euros(4, 50));
-    EventsLock::at(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/cart/events.lock"))
-        .events([
-            CartEvent::Added { sku: tea(), quantity: 2, price: price() },
-            CartEvent::Added { sku: pot(), quantity: 1, price: price() },
-            CartEvent::Removed { sku: pot() },
-            CartEvent::QuantityChanged { sku: tea(), quantity: 3 },
-            CartEvent::PriceChanged { sku: tea(), price: price() },
-            CartEvent::CouponApplied { code: "SPRING".to_owned(), percent: 10 },
-            CartEvent::CheckedOut { total: price() },
-        ])
-        .aggregate::<Cart>("cart")
-        .check();
+    let tea = || "tea".to_owned();
+    let pot = || "pot".to_owned();
+    let price = || Price::euros(4, 50);
+    EventsLock::at(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/examples/cart/events.lock"
+    ))
+    .events([
+        CartEvent::Added {
+            sku: tea(),
+            quantity: 2,
+            price: price(),
+        },
+        CartEvent::Added {
+            sku: pot(),
+            quantity: 1,
+            price: price(),
+        },
+        CartEvent::Removed { sku: pot() },
+        CartEvent::QuantityChanged {
+            sku: tea(),
+            quantity: 3,
+        },
+        CartEvent::PriceChanged {
+            sku: tea(),
+            price: price(),
+        },
+        CartEvent::CouponApplied {
+            code: "SPRING".to_owned(),
+            percent: 10,
+        },
+        CartEvent::CheckedOut { total: price() },
+    ])
+    .aggregate::<Cart>("cart")
+    .check();
 }

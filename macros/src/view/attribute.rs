@@ -31,14 +31,21 @@ pub(super) struct Attributes {
 impl Attributes {
     pub(super) fn read(attributes: &[Attribute]) -> Result<Attributes> {
         let mut read = Attributes::default();
-        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("view")) {
+        for attribute in attributes
+            .iter()
+            .filter(|attribute| attribute.path().is_ident("view"))
+        {
             attribute.parse_nested_meta(|meta| read.take(&meta))?;
         }
         Ok(read)
     }
 
     fn take(&mut self, meta: &ParseNestedMeta<'_>) -> Result<()> {
-        let key = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
+        let key = meta
+            .path
+            .get_ident()
+            .map(Ident::to_string)
+            .unwrap_or_default();
         match key.as_str() {
             "name" => once(&mut self.name, meta, |meta| meta.value()?.parse()),
             "version" => once(&mut self.version, meta, |meta| meta.value()?.parse()),
@@ -57,17 +64,24 @@ impl Attributes {
 
 fn events(meta: &ParseNestedMeta<'_>) -> Result<Vec<Type>> {
     if !meta.input.peek(syn::token::Paren) {
-        return Err(meta.error("the types of events stand in parentheses: `events(AccountEvent, TransferEvent)`"));
+        return Err(meta.error(
+            "the types of events stand in parentheses: `events(AccountEvent, TransferEvent)`",
+        ));
     }
     let content;
     parenthesized!(content in meta.input);
-    Ok(Punctuated::<Type, Token![,]>::parse_terminated(&content)?.into_iter().collect())
+    Ok(Punctuated::<Type, Token![,]>::parse_terminated(&content)?
+        .into_iter()
+        .collect())
 }
 
 /// The version of a view.
 pub(super) fn counted(literal: &LitInt) -> Result<u32> {
     match literal.base10_parse() {
-        Ok(0) => Err(Error::new(literal.span(), "the versions of a view count from 1")),
+        Ok(0) => Err(Error::new(
+            literal.span(),
+            "the versions of a view count from 1",
+        )),
         parsed => parsed,
     }
 }
@@ -81,7 +95,10 @@ fn history(meta: &ParseNestedMeta<'_>) -> Result<Keeps> {
     parenthesized!(content in meta.input);
     let said: Ident = content.parse()?;
     if said != "bitemporal" || !content.is_empty() {
-        return Err(Error::new(said.span(), "`history` knows `bitemporal`: `history(bitemporal)`"));
+        return Err(Error::new(
+            said.span(),
+            "`history` knows `bitemporal`: `history(bitemporal)`",
+        ));
     }
     Ok(Keeps::Bitemporal)
 }
@@ -89,11 +106,20 @@ fn history(meta: &ParseNestedMeta<'_>) -> Result<Keeps> {
 /// Where `#[view(index)]` stands among the attributes of a field, if it does.
 pub(super) fn is_index(attributes: &[Attribute]) -> Result<Option<Span>> {
     let mut index = None;
-    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("view")) {
+    for attribute in attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("view"))
+    {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("index") {
-                let key = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
-                return Err(meta.error(format!("unknown attribute `{key}`; a field of a view knows `index`")));
+                let key = meta
+                    .path
+                    .get_ident()
+                    .map(Ident::to_string)
+                    .unwrap_or_default();
+                return Err(meta.error(format!(
+                    "unknown attribute `{key}`; a field of a view knows `index`"
+                )));
             }
             once(&mut index, &meta, |meta| Ok(meta.path.span()))
         })?;

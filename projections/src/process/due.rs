@@ -23,10 +23,26 @@ struct Waiting {
 
 /// What becomes of the row of a deadline: it waits, or it does not any more.
 pub(super) fn row_of(id: &str, deadline: &Deadline, waits: bool) -> RowChange {
-    let key = (deadline.at.timestamp_micros(), id.to_owned(), deadline.number).to_key();
-    let waiting = Waiting { id: id.into(), deadline: deadline.clone() };
-    let value = waits.then(|| serde_json::to_vec(&waiting).expect("texts and numbers can be written").into());
-    RowChange { key, value, indexed: Vec::new() }
+    let key = (
+        deadline.at.timestamp_micros(),
+        id.to_owned(),
+        deadline.number,
+    )
+        .to_key();
+    let waiting = Waiting {
+        id: id.into(),
+        deadline: deadline.clone(),
+    };
+    let value = waits.then(|| {
+        serde_json::to_vec(&waiting)
+            .expect("texts and numbers can be written")
+            .into()
+    });
+    RowChange {
+        key,
+        value,
+        indexed: Vec::new(),
+    }
 }
 
 /// Records every deadline that was reached by `now` in the stream of its process, once. `told` are those whose rows are still there.
@@ -45,7 +61,10 @@ pub(super) async fn tell<P: Process>(
         let page = views.read_rows(read.clone()).await;
         let page = page.map_err(|error: CommitError| WorkError::Again(error).into_store())?;
         for row in page.rows {
-            let known = told.lock().unwrap_or_else(PoisonError::into_inner).contains(&row.key);
+            let known = told
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&row.key);
             if known || tell_one::<P>(db, &row.value).await {
                 still.insert(row.key);
             }
@@ -61,7 +80,9 @@ pub(super) async fn tell<P: Process>(
 
 /// `false`: it is to be tried again.
 async fn tell_one<P: Process>(db: &Annals, row: &[u8]) -> bool {
-    let Ok(Waiting { id, deadline }) = serde_json::from_slice(row) else { return true };
+    let Ok(Waiting { id, deadline }) = serde_json::from_slice(row) else {
+        return true;
+    };
     let key = format!("{}:{id}:deadline:{}", P::NAME, deadline.number);
     let process = db.aggregate::<Instance<P>>(&id);
     let reached = process.run(|instance: &Instance<P>| {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Annals, CommandError, Event, Filter, Generation, LoadError, RecordedEvent, RowChange, StoreError, Stored,
-    Undecodable,
+    Annals, CommandError, Event, Filter, Generation, LoadError, RecordedEvent, RowChange,
+    StoreError, Stored, Undecodable,
 };
 
 use super::due::{self, row_of};
@@ -37,7 +37,11 @@ pub(super) struct Handles<P: Process> {
 
 impl<P: Process> Handles<P> {
     pub(super) fn new(db: Annals) -> Handles<P> {
-        Handles { db, listens: P::listens(), told: Mutex::default() }
+        Handles {
+            db,
+            listens: P::listens(),
+            told: Mutex::default(),
+        }
     }
 
     /// What a note in the stream of a process means, when it is one of these processes.
@@ -50,11 +54,14 @@ impl<P: Process> Handles<P> {
             Some(Err(source)) => return Err(Undecodable::new(&record, source).into()),
             None => return Ok(None),
         };
-        let (id, record) = (record.stream.id().to_owned(), Arc::new(record));
+        let id = record.stream.id().to_owned();
+        let record = Arc::new(record);
         let (deadline, is_set) = match noted {
             Noted::DeadlineSet(deadline) => (deadline, true),
             Noted::DeadlineCancelled(deadline) => (deadline, false),
-            Noted::DeadlineReached(deadline) => return Ok(Some(self.reached(id, record, deadline))),
+            Noted::DeadlineReached(deadline) => {
+                return Ok(Some(self.reached(id, record, deadline)));
+            }
             Noted::Handled(_) | Noted::Finished => return Ok(None),
         };
         let row = row_of(&id, &deadline, is_set);
@@ -62,7 +69,11 @@ impl<P: Process> Handles<P> {
             let row = row.clone();
             Box::pin(async move { Ok(vec![row]) })
         };
-        Ok(Some(Call { key: id, record, make: Arc::new(make) }))
+        Ok(Some(Call {
+            key: id,
+            record,
+            make: Arc::new(make),
+        }))
     }
 
     fn reached(&self, id: String, record: Arc<RecordedEvent>, deadline: Deadline) -> Call {
@@ -72,26 +83,47 @@ impl<P: Process> Handles<P> {
             true => instance.process.reached(&of, &deadline.name),
             false => Vec::new(),
         };
-        self.call(Trigger { id, record, decide: Arc::new(decide) }, Some(row))
+        self.call(
+            Trigger {
+                id,
+                record,
+                decide: Arc::new(decide),
+            },
+            Some(row),
+        )
     }
 
     fn call(&self, trigger: Trigger<P>, row: Option<RowChange>) -> Call {
-        let (db, key, record) = (self.db.clone(), trigger.id.clone(), Arc::clone(&trigger.record));
+        let db = self.db.clone();
+        let key = trigger.id.clone();
+        let record = Arc::clone(&trigger.record);
         let trigger = Arc::new(trigger);
         let make = move |_| -> BoxFuture<'static, _> {
-            let (db, trigger, row) = (db.clone(), Arc::clone(&trigger), row.clone());
+            let db = db.clone();
+            let trigger = Arc::clone(&trigger);
+            let row = row.clone();
             Box::pin(async move {
                 react(&db, &trigger).await?;
                 Ok(row.into_iter().collect())
             })
         };
-        Call { key, record, make: Arc::new(make) }
+        Call {
+            key,
+            record,
+            make: Arc::new(make),
+        }
     }
 }
 
 impl<P: Process> Handler for Handles<P> {
     fn filter(&self) -> Filter {
-        Filter::default().types(self.listens.by_type.keys().copied().chain([SET, CANCELLED, REACHED]))
+        Filter::default().types(
+            self.listens
+                .by_type
+                .keys()
+                .copied()
+                .chain([SET, CANCELLED, REACHED]),
+        )
     }
 
     fn prepare(&self, record: RecordedEvent) -> Result<Option<Call>, StepError> {
@@ -116,10 +148,14 @@ impl<P: Process> Handler for Handles<P> {
 /// Commands come first and the note that they were given last: as long as that is not there, the state is the same, and so are the
 /// commands, which are recognised by their keys.
 async fn react<P: Process>(db: &Annals, trigger: &Trigger<P>) -> Result<(), ReactError> {
-    let (id, record) = (&trigger.id, &trigger.record);
-    let (partition, position) = (record.partition, record.position);
+    let id = &trigger.id;
+    let record = &trigger.record;
+    let partition = record.partition;
+    let position = record.position;
     let process = db.aggregate::<Instance<P>>(id);
-    let is_over = move |instance: &Instance<P>| instance.finished || instance.has_handled(partition, position);
+    let is_over = move |instance: &Instance<P>| {
+        instance.finished || instance.has_handled(partition, position)
+    };
     let steps = process.query(|instance| match is_over(instance) {
         true => Vec::new(),
         false => (trigger.decide)(instance),
@@ -139,7 +175,9 @@ async fn react<P: Process>(db: &Annals, trigger: &Trigger<P>) -> Result<(), Reac
             (Ok(()), _) => {}
             (Err(NotSent::Refused(_)), Some(event)) => wanted.push(Wanted::Emit(Arc::new(event))),
             (Err(NotSent::Refused(said)), None) => {
-                return Err(ReactError::Permanent(format!("a command was refused: {said}")));
+                return Err(ReactError::Permanent(format!(
+                    "a command was refused: {said}"
+                )));
             }
             (Err(NotSent::Permanent(said)), _) => return Err(ReactError::Permanent(said)),
             (Err(NotSent::Passing(said)), _) => return Err(ReactError::Retry(said)),
@@ -148,15 +186,24 @@ async fn react<P: Process>(db: &Annals, trigger: &Trigger<P>) -> Result<(), Reac
     let recorded = process.run(|instance: &Instance<P>| {
         Ok::<_, std::convert::Infallible>(match is_over(instance) {
             true => Vec::new(),
-            false => events_of(instance, &wanted, Noted::Handled(Place { partition, position })),
+            false => events_of(
+                instance,
+                &wanted,
+                Noted::Handled(Place {
+                    partition,
+                    position,
+                }),
+            ),
         })
     });
     match recorded.idempotency_key(key).await {
         Ok(_) => Ok(()),
         Err(CommandError::Load(error)) => Err(unread(error)),
-        Err(error @ (CommandError::Tombstoned { .. } | CommandError::Invalid(_) | CommandError::Encode(_))) => {
-            Err(ReactError::permanent(error))
-        }
+        Err(
+            error @ (CommandError::Tombstoned { .. }
+            | CommandError::Invalid(_)
+            | CommandError::Encode(_)),
+        ) => Err(ReactError::permanent(error)),
         Err(error) => Err(ReactError::retry(error)),
     }
 }
@@ -182,27 +229,43 @@ impl<P: Process> Wanted<P> {
 }
 
 /// The events that record a reaction.
-fn events_of<P: Process>(instance: &Instance<P>, wanted: &[Wanted<P>], handled: Noted) -> Vec<ProcessEvent<P>> {
+fn events_of<P: Process>(
+    instance: &Instance<P>,
+    wanted: &[Wanted<P>],
+    handled: Noted,
+) -> Vec<ProcessEvent<P>> {
     let mut events = vec![ProcessEvent::Noted(handled)];
-    let mut set: BTreeMap<&str, Deadline> =
-        instance.deadlines().map(|deadline| (&*deadline.name, deadline.clone())).collect();
+    let mut set: BTreeMap<&str, Deadline> = instance
+        .deadlines()
+        .map(|deadline| (&*deadline.name, deadline.clone()))
+        .collect();
     let mut number = instance.numbers();
     let mut note = |noted| events.push(ProcessEvent::Noted(noted));
     for wanted in wanted {
         match wanted {
             Wanted::Emit(_) => {}
             Wanted::Deadline { name, at } => {
-                set.remove(&**name).into_iter().for_each(|before| note(Noted::DeadlineCancelled(before)));
+                set.remove(&**name)
+                    .into_iter()
+                    .for_each(|before| note(Noted::DeadlineCancelled(before)));
                 number += 1;
-                let deadline = Deadline { name: name.clone(), at: *at, number };
+                let deadline = Deadline {
+                    name: name.clone(),
+                    at: *at,
+                    number,
+                };
                 note(Noted::DeadlineSet(deadline.clone()));
                 set.insert(name, deadline);
             }
             Wanted::Cancel { name } => {
-                set.remove(&**name).into_iter().for_each(|before| note(Noted::DeadlineCancelled(before)));
+                set.remove(&**name)
+                    .into_iter()
+                    .for_each(|before| note(Noted::DeadlineCancelled(before)));
             }
             Wanted::Finish => {
-                std::mem::take(&mut set).into_values().for_each(|before| note(Noted::DeadlineCancelled(before)));
+                std::mem::take(&mut set)
+                    .into_values()
+                    .for_each(|before| note(Noted::DeadlineCancelled(before)));
                 note(Noted::Finished);
             }
         }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Aggregate, Codec, CodecError, DecodeError, Decoded, Encoded, Event, Invalid, Json, Partition, Position, Shape,
-    Stored, Tag,
+    Aggregate, Codec, CodecError, DecodeError, Decoded, Encoded, Event, Invalid, Json, Partition,
+    Position, Shape, Stored, Tag,
 };
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +66,12 @@ static NOTED: [Shape; 5] = [
 ];
 
 const fn noted(event_type: &'static str, fields: &'static str) -> Shape {
-    Shape { event_type, schema_version: 1, current: true, fields }
+    Shape {
+        event_type,
+        schema_version: 1,
+        current: true,
+        fields,
+    }
 }
 
 impl Noted {
@@ -83,16 +88,17 @@ impl Noted {
     fn encode(&self) -> Result<Vec<u8>, CodecError> {
         match self {
             Noted::Handled(place) => Json::encode(place),
-            Noted::DeadlineSet(deadline) | Noted::DeadlineCancelled(deadline) | Noted::DeadlineReached(deadline) => {
-                Json::encode(deadline)
-            }
+            Noted::DeadlineSet(deadline)
+            | Noted::DeadlineCancelled(deadline)
+            | Noted::DeadlineReached(deadline) => Json::encode(deadline),
             Noted::Finished => Json::encode(&()),
         }
     }
 
     /// What is noted, when the event is a note.
     pub(super) fn decode(stored: &Stored<'_>) -> Option<Result<Noted, DecodeError>> {
-        let deadline = |note: fn(Deadline) -> Noted| Json::decode(stored.payload, PhantomData).map(note);
+        let deadline =
+            |note: fn(Deadline) -> Noted| Json::decode(stored.payload, PhantomData).map(note);
         let read = match stored.event_type {
             HANDLED => Json::decode(stored.payload, PhantomData).map(Noted::Handled),
             SET => deadline(Noted::DeadlineSet),
@@ -119,7 +125,14 @@ impl<P: Process> Event for ProcessEvent<P> {
         known
             .get_or_insert_with(HashMap::new)
             .entry(TypeId::of::<P>())
-            .or_insert_with(|| P::Event::shapes().iter().chain(&NOTED).copied().collect::<Vec<_>>().leak())
+            .or_insert_with(|| {
+                P::Event::shapes()
+                    .iter()
+                    .chain(&NOTED)
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .leak()
+            })
     }
 
     fn shape(&self) -> &'static Shape {
@@ -139,7 +152,10 @@ impl<P: Process> Event for ProcessEvent<P> {
     fn encode(&self) -> Result<Encoded, CodecError> {
         match self {
             ProcessEvent::Own(event) => event.encode(),
-            ProcessEvent::Noted(noted) => Ok(Encoded { codec: Json::NAME, payload: noted.encode()?.into() }),
+            ProcessEvent::Noted(noted) => Ok(Encoded {
+                codec: Json::NAME,
+                payload: noted.encode()?.into(),
+            }),
         }
     }
 
@@ -149,7 +165,9 @@ impl<P: Process> Event for ProcessEvent<P> {
         }
         Ok(match P::Event::decode(stored)? {
             Decoded::One(event) => Decoded::One(ProcessEvent::own(event)),
-            Decoded::Several(events) => Decoded::Several(events.into_iter().map(ProcessEvent::own).collect()),
+            Decoded::Several(events) => {
+                Decoded::Several(events.into_iter().map(ProcessEvent::own).collect())
+            }
         })
     }
 }
@@ -188,10 +206,15 @@ impl<P: Process> Aggregate for Instance<P> {
             Noted::Handled(place) => _ = self.handled.insert(place.partition, place.position),
             Noted::DeadlineSet(deadline) => {
                 self.numbers = deadline.number;
-                self.deadlines.insert(deadline.name.clone(), (deadline.clone(), false));
+                self.deadlines
+                    .insert(deadline.name.clone(), (deadline.clone(), false));
             }
             Noted::DeadlineCancelled(deadline) => {
-                if self.deadlines.get(&deadline.name).is_some_and(|(of, _)| of.number == deadline.number) {
+                if self
+                    .deadlines
+                    .get(&deadline.name)
+                    .is_some_and(|(of, _)| of.number == deadline.number)
+                {
                     self.deadlines.remove(&deadline.name);
                 }
             }
@@ -210,22 +233,32 @@ impl<P: Process> Aggregate for Instance<P> {
 impl<P: Process> Instance<P> {
     /// Whether it has reacted to the event at this place.
     pub(super) fn has_handled(&self, partition: Partition, position: Position) -> bool {
-        self.handled.get(&partition).is_some_and(|handled| *handled >= position)
+        self.handled
+            .get(&partition)
+            .is_some_and(|handled| *handled >= position)
     }
 
     /// Whether it waits for this deadline.
     pub(super) fn waits_for(&self, deadline: &Deadline) -> bool {
-        !self.finished && self.deadlines.get(&deadline.name).is_some_and(|(of, reached)| of == deadline && !reached)
+        !self.finished
+            && self
+                .deadlines
+                .get(&deadline.name)
+                .is_some_and(|(of, reached)| of == deadline && !reached)
     }
 
     /// Whether this deadline was reached, and is still meant.
     pub(super) fn has_reached(&self, deadline: &Deadline) -> bool {
-        self.deadlines.get(&deadline.name).is_some_and(|(of, reached)| of == deadline && *reached)
+        self.deadlines
+            .get(&deadline.name)
+            .is_some_and(|(of, reached)| of == deadline && *reached)
     }
 
     pub(super) fn waiting(&self) -> BTreeMap<String, DateTime<Utc>> {
         let waiting = self.deadlines.iter().filter(|(_, (_, reached))| !reached);
-        waiting.map(|(name, (deadline, _))| (name.clone(), deadline.at)).collect()
+        waiting
+            .map(|(name, (deadline, _))| (name.clone(), deadline.at))
+            .collect()
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = &Deadline> {

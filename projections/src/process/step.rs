@@ -15,14 +15,23 @@ use crate::place::BoxFuture;
 pub struct Step<P: Process>(pub(super) Kind<P>);
 
 pub(super) enum Kind<P: Process> {
-    Send { send: Send, refused: Option<P::Event> },
+    Send {
+        send: Send,
+        refused: Option<P::Event>,
+    },
     Emit(P::Event),
-    Deadline { name: String, at: DateTime<Utc> },
-    Cancel { name: String },
+    Deadline {
+        name: String,
+        at: DateTime<Utc>,
+    },
+    Cancel {
+        name: String,
+    },
     Finish,
 }
 
-pub(super) type Send = Box<dyn FnOnce(Annals, String) -> BoxFuture<'static, Result<(), NotSent>> + std::marker::Send>;
+pub(super) type Send =
+    Box<dyn FnOnce(Annals, String) -> BoxFuture<'static, Result<(), NotSent>> + std::marker::Send>;
 
 /// Why a command took no effect.
 #[derive(Debug)]
@@ -51,7 +60,10 @@ impl<P: Process> Step<P> {
                 }
             })
         };
-        Step(Kind::Send { send: Box::new(send), refused: None })
+        Step(Kind::Send {
+            send: Box::new(send),
+            refused: None,
+        })
     }
 
     /// Records this in the process's stream when the command is refused. Other steps are left as they are.
@@ -71,7 +83,10 @@ impl<P: Process> Step<P> {
     /// Sets a deadline; one of the same name is set anew. It is reached when the clock of the program says so, also when no program ran at
     /// that moment.
     pub fn deadline(name: impl Into<String>, at: DateTime<Utc>) -> Step<P> {
-        Step(Kind::Deadline { name: name.into(), at: to_microseconds(at) })
+        Step(Kind::Deadline {
+            name: name.into(),
+            at: to_microseconds(at),
+        })
     }
 
     /// Cancels a deadline, if it is set.
@@ -89,12 +104,12 @@ impl NotSent {
     fn of<E: fmt::Display>(error: CommandError<E>) -> NotSent {
         let said = error.to_string();
         match error {
-            CommandError::Refused(_) | CommandError::AlreadyExists { .. } | CommandError::NotFound { .. } => {
-                NotSent::Refused(said)
-            }
-            CommandError::Tombstoned { .. } | CommandError::Invalid(_) | CommandError::Encode(_) => {
-                NotSent::Permanent(said)
-            }
+            CommandError::Refused(_)
+            | CommandError::AlreadyExists { .. }
+            | CommandError::NotFound { .. } => NotSent::Refused(said),
+            CommandError::Tombstoned { .. }
+            | CommandError::Invalid(_)
+            | CommandError::Encode(_) => NotSent::Permanent(said),
             _ => NotSent::Passing(said),
         }
     }

@@ -28,10 +28,16 @@ impl<V: View> Views<V> {
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    pub async fn parked(&self, after: Option<V::Key>, limit: usize) -> Result<Vec<ParkedKey<V::Key>>, ViewError> {
+    pub async fn parked(
+        &self,
+        after: Option<V::Key>,
+        limit: usize,
+    ) -> Result<Vec<ParkedKey<V::Key>>, ViewError> {
         let after = after.map(|key| key.to_key());
         let keys = self.set_aside().keys(after.as_deref(), limit).await?;
-        keys.into_iter().map(|key| typed_key::<V>(&key.key).map(|typed| key.with_key(typed))).collect()
+        keys.into_iter()
+            .map(|key| typed_key::<V>(&key.key).map(|typed| key.with_key(typed)))
+            .collect()
     }
 
     /// The events that wait for a key, in their order, behind `after`, at most `limit`.
@@ -101,7 +107,11 @@ impl<V: View> Views<V> {
     /// # Errors
     ///
     /// [`ViewError::Invalid`] without a reason.
-    pub async fn discard(&self, key: impl Into<V::Key>, reason: impl Into<String>) -> Result<Settled, ViewError> {
+    pub async fn discard(
+        &self,
+        key: impl Into<V::Key>,
+        reason: impl Into<String>,
+    ) -> Result<Settled, ViewError> {
         let key = self.key(&key.into())?;
         self.set_aside().discard(&key, reason).await
     }
@@ -111,7 +121,11 @@ impl<V: View> Views<V> {
     /// # Errors
     ///
     /// As [`SetAside::skip_event`].
-    pub async fn skip_event(&self, position: impl Into<Position>, reason: impl Into<String>) -> Result<(), ViewError> {
+    pub async fn skip_event(
+        &self,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
         self.set_aside().skip_event(position, reason).await
     }
 }

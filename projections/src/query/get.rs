@@ -34,7 +34,14 @@ pub struct Get<V: View> {
 
 impl<V: View> Get<V> {
     pub(super) fn new(views: Views<V>, key: V::Key) -> Get<V> {
-        Get { views, key, at_least: None, wait: Views::<V>::WAIT, as_of: None, valid_at: None }
+        Get {
+            views,
+            key,
+            at_least: None,
+            wait: Views::<V>::WAIT,
+            as_of: None,
+            valid_at: None,
+        }
     }
 
     /// Waits until the view has come as far as this: what a command returned, or a token that came with a request.
@@ -65,20 +72,33 @@ impl<V: View> Get<V> {
     async fn get(self) -> Result<Option<V>, ViewError> {
         let views = &self.views;
         if views.is_live() {
-            self.at_least.iter().try_for_each(|token| views.check_token(token))?;
+            self.at_least
+                .iter()
+                .try_for_each(|token| views.check_token(token))?;
             let valid_at = self.valid_at.map(|instant| instant.time()).transpose()?;
             let asked = views.asked(self.as_of, valid_at).await?;
-            return Ok(views.values_on_demand(&[self.key], &asked).await?.pop().flatten());
+            return Ok(views
+                .values_on_demand(&[self.key], &asked)
+                .await?
+                .pop()
+                .flatten());
         }
-        if views.site.lifecycle == Lifecycle::Inline && self.valid_at.is_none() && self.as_of.is_none() {
+        if views.site.lifecycle == Lifecycle::Inline
+            && self.valid_at.is_none()
+            && self.as_of.is_none()
+        {
             let live = views.live().await?;
             if live.spec.inline {
                 // Everything that is in the stream is in the answer.
-                self.at_least.iter().try_for_each(|token| views.check_token(token))?;
+                self.at_least
+                    .iter()
+                    .try_for_each(|token| views.check_token(token))?;
                 return views.standing_value(&live, &self.key).await;
             }
         }
-        let live = views.live_at_least(self.at_least.as_ref(), self.wait).await?;
+        let live = views
+            .live_at_least(self.at_least.as_ref(), self.wait)
+            .await?;
         let key = views.key(&self.key)?;
         let valid_at = self.valid_at.map(|instant| instant.time()).transpose()?;
         let Some(moment) = self.as_of else {
@@ -86,7 +106,14 @@ impl<V: View> Get<V> {
                 return views.valid_value(&live, &key, time, Position::MAX).await;
             }
             let read = ReadRows::of(live.id, RowsBy::Keys(vec![key.clone()])).limit(1);
-            let row = views.site.views.read_rows(read).await?.rows.into_iter().next();
+            let row = views
+                .site
+                .views
+                .read_rows(read)
+                .await?
+                .rows
+                .into_iter()
+                .next();
             return Ok(decoded(&key, row.map(|row| row.value).as_ref())?);
         };
         let (generation, position) = views.at_moment(live, moment, self.wait).await?;

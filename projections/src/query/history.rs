@@ -106,24 +106,51 @@ pub struct RowDiff<V: View> {
 impl<V: View> Views<V> {
     /// The past of one row: what it was, from when to when. Independent of how events were batched.
     pub fn history(&self, key: impl Into<V::Key>) -> HistoryOf<V> {
-        HistoryOf { views: self.clone(), key: key.into(), after: Position::START, limit: 100 }
+        HistoryOf {
+            views: self.clone(),
+            key: key.into(),
+            after: Position::START,
+            limit: 100,
+        }
     }
 
     /// Rows that are not the same at two moments, each a position of the log or a recorded time.
-    pub fn changed_between(&self, from: impl Into<Moment>, to: impl Into<Moment>) -> ChangedBetween<V> {
-        ChangedBetween { views: self.clone(), from: from.into(), to: to.into(), after: None, limit: 1_000 }
+    pub fn changed_between(
+        &self,
+        from: impl Into<Moment>,
+        to: impl Into<Moment>,
+    ) -> ChangedBetween<V> {
+        ChangedBetween {
+            views: self.clone(),
+            from: from.into(),
+            to: to.into(),
+            after: None,
+            limit: 1_000,
+        }
     }
 
     /// The versions that a stored run consists of.
-    async fn versions_of(&self, key: &str, base: Option<&Bytes>, run: &RowVersion) -> Result<Vec<Was>, ViewError> {
-        let whole = Was { from: run.up_to, recorded_at: run.recorded_at, value: run.value.clone() };
+    async fn versions_of(
+        &self,
+        key: &str,
+        base: Option<&Bytes>,
+        run: &RowVersion,
+    ) -> Result<Vec<Was>, ViewError> {
+        let whole = Was {
+            from: run.up_to,
+            recorded_at: run.recorded_at,
+            value: run.value.clone(),
+        };
         if run.after.next() == run.up_to {
             return Ok(vec![whole]);
         }
         let steps = self.steps_between(run.after, run.up_to).await?;
         let (mut versions, _) = versions::<V>(key, base, &steps)?;
         // What was kept is what was told to readers.
-        if versions.last().is_some_and(|last| last.value != whole.value) {
+        if versions
+            .last()
+            .is_some_and(|last| last.value != whole.value)
+        {
             versions.push(whole);
         }
         Ok(versions)
@@ -152,11 +179,21 @@ impl<V: View> HistoryOf<V> {
         let next = (found.len() > self.limit).then(|| found[self.limit - 1].from);
         let ends = found.split_off(found.len().min(self.limit));
         let mut versions: Vec<VersionOf<V>> = Vec::with_capacity(found.len());
-        for Was { from, recorded_at, value } in found {
+        for Was {
+            from,
+            recorded_at,
+            value,
+        } in found
+        {
             if let Some(before) = versions.last_mut() {
                 before.until = Some((from, recorded_at));
             }
-            versions.push(VersionOf { value: decoded(&key, value.as_ref())?, from, recorded_at, until: None });
+            versions.push(VersionOf {
+                value: decoded(&key, value.as_ref())?,
+                from,
+                recorded_at,
+                until: None,
+            });
         }
         if let (Some(last), Some(end)) = (versions.last_mut(), ends.first()) {
             last.until = Some((end.from, end.recorded_at));
@@ -166,26 +203,49 @@ impl<V: View> HistoryOf<V> {
 
     /// One version more than the limit, when there is one.
     async fn found(&self, generation: &Generation, key: &str) -> Result<Vec<Was>, ViewError> {
-        let (store, mut at) = (&self.views.site.views, self.after);
+        let store = &self.views.site.views;
+        let mut at = self.after;
         let mut found: Vec<Was> = Vec::new();
         // What the row was before; nothing while that is not known.
         let mut before: Option<Option<Bytes>> = None;
         loop {
-            let runs = store.row_versions(generation.id, key, (at, Position::MAX), self.limit.min(1_000) + 1).await?;
-            let Some(last) = runs.last() else { return Ok(found) };
+            let runs = store
+                .row_versions(
+                    generation.id,
+                    key,
+                    (at, Position::MAX),
+                    self.limit.min(1_000) + 1,
+                )
+                .await?;
+            let Some(last) = runs.last() else {
+                return Ok(found);
+            };
             at = last.up_to;
             for run in &runs {
                 let since = generation.history_since;
                 let versions = if before.is_none() && run.up_to <= since {
                     // How it became what it was then is forgotten.
                     before = Some(None);
-                    vec![Was { from: run.up_to, recorded_at: run.recorded_at, value: run.value.clone() }]
+                    vec![Was {
+                        from: run.up_to,
+                        recorded_at: run.recorded_at,
+                        value: run.value.clone(),
+                    }]
                 } else {
                     if before.is_none() {
-                        let past = store.read_past(generation.id, &[key.to_owned()], run.after.max(since)).await?;
-                        before = Some(past.into_iter().next().and_then(|row| row.base).and_then(|base| base.value));
+                        let past = store
+                            .read_past(generation.id, &[key.to_owned()], run.after.max(since))
+                            .await?;
+                        before = Some(
+                            past.into_iter()
+                                .next()
+                                .and_then(|row| row.base)
+                                .and_then(|base| base.value),
+                        );
                     }
-                    self.views.versions_of(key, before.as_ref().and_then(Option::as_ref), run).await?
+                    self.views
+                        .versions_of(key, before.as_ref().and_then(Option::as_ref), run)
+                        .await?
                 };
                 for version in versions {
                     if before.as_ref() != Some(&version.value) && version.from > self.after {
@@ -216,7 +276,9 @@ impl<V: View> ChangedBetween<V> {
 
     async fn read(self) -> Result<Changed<V>, ViewError> {
         let views = &self.views;
-        let (live, from) = views.at_moment(views.live().await?, self.from, Views::<V>::WAIT).await?;
+        let (live, from) = views
+            .at_moment(views.live().await?, self.from, Views::<V>::WAIT)
+            .await?;
         let (generation, to) = views.at_moment(live, self.to, Views::<V>::WAIT).await?;
         if from > to {
             return Err(Invalid::new(format!("a change from position {from} back to {to}")).into());
@@ -224,25 +286,45 @@ impl<V: View> ChangedBetween<V> {
         // Runs that reach over the second moment end here at the latest.
         let range = (from, run_end(to));
         let after = self.after.as_ref().map(ViewKey::to_key);
-        let keys = views.site.views.keys_changed_between(generation.id, range, after.as_deref(), self.limit).await?;
-        let next = keys.last().filter(|_| keys.len() == self.limit).map(|key| typed_key::<V>(key)).transpose()?;
+        let keys = views
+            .site
+            .views
+            .keys_changed_between(generation.id, range, after.as_deref(), self.limit)
+            .await?;
+        let next = keys
+            .last()
+            .filter(|_| keys.len() == self.limit)
+            .map(|key| typed_key::<V>(key))
+            .transpose()?;
         let before = views.past_values(&generation, &keys, from).await?;
         let after = views.past_values(&generation, &keys, to).await?;
         let mut changes = Vec::new();
         for ((key, before), after) in keys.iter().zip(before).zip(after) {
-            let bytes = |value: &Option<V>| value.as_ref().map(|value| encode(key, value)).transpose();
+            let bytes =
+                |value: &Option<V>| value.as_ref().map(|value| encode(key, value)).transpose();
             if bytes(&before)? != bytes(&after)? {
-                changes.push(RowDiff { key: typed_key::<V>(key)?, before, after });
+                changes.push(RowDiff {
+                    key: typed_key::<V>(key)?,
+                    before,
+                    after,
+                });
             }
         }
-        Ok(Changed { changes, next, between: (from, to) })
+        Ok(Changed {
+            changes,
+            next,
+            between: (from, to),
+        })
     }
 }
 
 /// The generation, if it keeps the past.
 pub(super) fn keeping_the_past<V: View>(generation: Generation) -> Result<Generation, ViewError> {
     if generation.spec.keeps == Keeps::Present {
-        let what = format!("view `{}` keeps no past; declare it with `history`", V::NAME);
+        let what = format!(
+            "view `{}` keeps no past; declare it with `history`",
+            V::NAME
+        );
         return Err(Invalid::new(what).into());
     }
     Ok(generation)
@@ -268,13 +350,20 @@ impl<V: View> IntoFuture for ChangedBetween<V> {
 
 impl<V: View> fmt::Debug for HistoryOf<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HistoryOf").field("view", &V::NAME).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("HistoryOf")
+            .field("view", &V::NAME)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 
 impl<V: View> fmt::Debug for ChangedBetween<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("ChangedBetween");
-        debug.field("view", &V::NAME).field("from", &self.from).field("to", &self.to).finish_non_exhaustive()
+        debug
+            .field("view", &V::NAME)
+            .field("from", &self.from)
+            .field("to", &self.to)
+            .finish_non_exhaustive()
     }
 }

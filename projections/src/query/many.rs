@@ -39,7 +39,13 @@ impl<V: View> Views<V> {
     /// Several rows of one moment, in the order of the keys.
     pub fn many(&self, keys: impl IntoIterator<Item = impl Into<V::Key>>) -> Many<V> {
         let keys = keys.into_iter().map(Into::into).collect();
-        Many { views: self.clone(), keys, at_least: None, wait: Views::<V>::WAIT, as_of: None }
+        Many {
+            views: self.clone(),
+            keys,
+            at_least: None,
+            wait: Views::<V>::WAIT,
+            as_of: None,
+        }
     }
 }
 
@@ -65,18 +71,28 @@ impl<V: View> Many<V> {
     async fn read(self) -> Result<Vec<Option<V>>, ViewError> {
         let views = &self.views;
         if views.is_live() {
-            self.at_least.iter().try_for_each(|token| views.check_token(token))?;
+            self.at_least
+                .iter()
+                .try_for_each(|token| views.check_token(token))?;
             let asked = views.asked(self.as_of, None).await?;
             return views.values_on_demand(&self.keys, &asked).await;
         }
-        let live = views.live_at_least(self.at_least.as_ref(), self.wait).await?;
-        let keys = self.keys.iter().map(|key| views.key(key)).collect::<Result<Vec<_>, _>>()?;
+        let live = views
+            .live_at_least(self.at_least.as_ref(), self.wait)
+            .await?;
+        let keys = self
+            .keys
+            .iter()
+            .map(|key| views.key(key))
+            .collect::<Result<Vec<_>, _>>()?;
         if let Some(moment) = self.as_of {
             let (generation, position) = views.at_moment(live, moment, self.wait).await?;
             return views.past_values(&generation, &keys, position).await;
         }
         let found = views.rows_of_one_moment(live, &keys).await?;
-        keys.iter().map(|key| Ok(decoded(key, found.get(key))?)).collect()
+        keys.iter()
+            .map(|key| Ok(decoded(key, found.get(key))?))
+            .collect()
     }
 }
 
@@ -93,10 +109,15 @@ impl<V: View> Views<V> {
             if live.spec.inline {
                 // Appends change rows without a checkpoint that tells.
                 let rows = self.standing(&live, keys).await?;
-                return Ok(rows.into_iter().filter_map(|row| Some((row.key, row.value?))).collect());
+                return Ok(rows
+                    .into_iter()
+                    .filter_map(|row| Some((row.key, row.value?)))
+                    .collect());
             }
-            let mut read = ReadRows::of(live.id, RowsBy::Keys(keys.to_vec())).limit(keys.len().max(1));
-            let (mut found, mut stood) = (HashMap::new(), None);
+            let mut read =
+                ReadRows::of(live.id, RowsBy::Keys(keys.to_vec())).limit(keys.len().max(1));
+            let mut found = HashMap::new();
+            let mut stood = None;
             loop {
                 let page = match self.site.views.read_rows(read.clone()).await {
                     Ok(page) => page,
@@ -114,7 +135,11 @@ impl<V: View> Views<V> {
                 }
             }
         }
-        let what = format!("{} rows of view `{}` change faster than they are read: ask for fewer", keys.len(), V::NAME);
+        let what = format!(
+            "{} rows of view `{}` change faster than they are read: ask for fewer",
+            keys.len(),
+            V::NAME
+        );
         Err(StoreError::new(Failure::Unavailable, what).into())
     }
 }
@@ -130,6 +155,9 @@ impl<V: View> IntoFuture for Many<V> {
 
 impl<V: View> fmt::Debug for Many<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Many").field("view", &V::NAME).field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Many")
+            .field("view", &V::NAME)
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,8 @@ use std::ops::Bound;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Direction, Invalid, Moment, Partition, Position, ReadLog, ReadStream, RecordedEvent, RowPlace, RowsBy,
+    Direction, Invalid, Moment, Partition, Position, ReadLog, ReadStream, RecordedEvent, RowPlace,
+    RowsBy,
 };
 
 use super::standing::own_stream;
@@ -42,15 +43,24 @@ impl<V: View> Views<V> {
             ends.push((partition, store.head(partition).await?.visible));
         }
         if let Some(moment) = as_of {
-            let [(partition, end)] = &mut *ends else { return Err(no_one_position()) };
+            let [(partition, end)] = &mut *ends else {
+                return Err(no_one_position());
+            };
             *end = moment.resolve(&**store, *partition).await?;
         }
         Ok(Asked { ends, valid_at })
     }
 
     /// Rows of these keys, in their order, nothing for those that there are not.
-    pub(super) async fn values_on_demand(&self, keys: &[V::Key], asked: &Asked) -> Result<Vec<Option<V>>, ViewError> {
-        let texts = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
+    pub(super) async fn values_on_demand(
+        &self,
+        keys: &[V::Key],
+        asked: &Asked,
+    ) -> Result<Vec<Option<V>>, ViewError> {
+        let texts = keys
+            .iter()
+            .map(|key| self.key(key))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut found: HashMap<String, V> = HashMap::new();
         if self.site.lifecycle == Lifecycle::LiveByStream {
             for (key, text) in keys.iter().zip(&texts) {
@@ -58,7 +68,11 @@ impl<V: View> Views<V> {
             }
         } else {
             let wanted: HashSet<&String> = texts.iter().collect();
-            found.extend(self.replayed(asked, |key| wanted.contains(key)).await?.into_rows());
+            found.extend(
+                self.replayed(asked, |key| wanted.contains(key))
+                    .await?
+                    .into_rows(),
+            );
         }
         Ok(texts.iter().map(|key| found.remove(key)).collect())
     }
@@ -85,7 +99,9 @@ impl<V: View> Views<V> {
         };
         let mut rows: BTreeMap<(String, String), V> = BTreeMap::new();
         for (key, value) in self.replayed(asked, wanted).await?.into_rows() {
-            let entry = index.and_then(|index| value.indexed().into_iter().nth(index)).unwrap_or_default();
+            let entry = index
+                .and_then(|index| value.indexed().into_iter().nth(index))
+                .unwrap_or_default();
             if !matches!(by, RowsBy::Index { range, .. } if !holds(range, &entry)) {
                 rows.insert((entry, key), value);
             }
@@ -95,25 +111,51 @@ impl<V: View> Views<V> {
             (Some(after), Direction::Forward) => (&place.0, &place.1) > (&after.entry, &after.key),
             (Some(after), Direction::Backward) => (&place.0, &place.1) < (&after.entry, &after.key),
         };
-        let mut rows: Vec<_> = rows.into_iter().filter(|(place, _)| behind(place)).collect();
+        let mut rows: Vec<_> = rows
+            .into_iter()
+            .filter(|(place, _)| behind(place))
+            .collect();
         if direction == Direction::Backward {
             rows.reverse();
         }
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let last = rows.last().map(|((entry, key), _)| RowPlace { entry: entry.clone(), key: key.clone() });
-        let typed = |((_, key), value): ((String, String), V)| Ok(RowEntry { key: typed_key::<V>(&key)?, value });
-        let rows = rows.into_iter().map(typed).collect::<Result<Vec<_>, ViewError>>()?;
-        Ok(RowsFound { rows, next: last.filter(|_| more).or_else(|| after.cloned().filter(|_| more)) })
+        let last = rows.last().map(|((entry, key), _)| RowPlace {
+            entry: entry.clone(),
+            key: key.clone(),
+        });
+        let typed = |((_, key), value): ((String, String), V)| {
+            Ok(RowEntry {
+                key: typed_key::<V>(&key)?,
+                value,
+            })
+        };
+        let rows = rows
+            .into_iter()
+            .map(typed)
+            .collect::<Result<Vec<_>, ViewError>>()?;
+        Ok(RowsFound {
+            rows,
+            next: last
+                .filter(|_| more)
+                .or_else(|| after.cloned().filter(|_| more)),
+        })
     }
 
     /// Folds the rows that are wanted from the log.
-    async fn replayed(&self, asked: &Asked, wanted: impl Fn(&String) -> bool) -> Result<Replay<V>, ViewError> {
+    async fn replayed(
+        &self,
+        asked: &Asked,
+        wanted: impl Fn(&String) -> bool,
+    ) -> Result<Replay<V>, ViewError> {
         let handlers = V::handlers();
         let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
         let mut replay = Replay::new();
         for (partition, end) in &asked.ends {
-            let mut read = ReadLog::after(Position::START).up_to(*end).partition(*partition).filter(handlers.filter());
+            let mut read = ReadLog::after(Position::START)
+                .up_to(*end)
+                .partition(*partition)
+                .filter(handlers.filter());
             while read.after < *end {
                 let page = self.site.db.store().read(read.clone()).await?;
                 let mut steps = asked.steps(&handlers, &left_out, page.events)?;
@@ -131,13 +173,25 @@ impl<V: View> Views<V> {
     }
 
     /// Folds a row from its stream.
-    async fn replayed_stream(&self, key: &V::Key, text: &str, asked: &Asked) -> Result<Replay<V>, ViewError> {
-        let (handlers, store) = (V::handlers(), self.site.db.store());
+    async fn replayed_stream(
+        &self,
+        key: &V::Key,
+        text: &str,
+        asked: &Asked,
+    ) -> Result<Replay<V>, ViewError> {
+        let handlers = V::handlers();
+        let store = self.site.db.store();
         let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
         let mut replay = Replay::from(text, None)?;
-        let Some(stream) = own_stream(&handlers, key) else { return Ok(replay) };
+        let Some(stream) = own_stream(&handlers, key) else {
+            return Ok(replay);
+        };
         let partition = store.partition_of(&stream);
-        let end = asked.ends.iter().find(|(of, _)| *of == partition).map_or(Position::MAX, |(_, end)| *end);
+        let end = asked
+            .ends
+            .iter()
+            .find(|(of, _)| *of == partition)
+            .map_or(Position::MAX, |(_, end)| *end);
         let mut read = ReadStream::of(stream).everything();
         loop {
             let mut page = store.read_stream(read.clone()).await?;
@@ -146,7 +200,9 @@ impl<V: View> Views<V> {
             page.events.truncate(counted);
             let steps = asked.steps(&handlers, &left_out, page.events)?;
             for step in &steps {
-                handlers.check_own_stream(step).map_err(ViewError::unreadable)?;
+                handlers
+                    .check_own_stream(step)
+                    .map_err(ViewError::unreadable)?;
             }
             replay.take(&steps)?;
             match page.next.filter(|_| !past_the_end) {
@@ -168,7 +224,11 @@ impl Asked {
         let mut steps = Vec::with_capacity(records.len());
         for record in records {
             if self.valid_at.is_none_or(|time| record.occurred_at <= time) {
-                steps.extend(left_out.prepare(handlers, record).map_err(ViewError::unreadable)?);
+                steps.extend(
+                    left_out
+                        .prepare(handlers, record)
+                        .map_err(ViewError::unreadable)?,
+                );
             }
         }
         Ok(steps)
@@ -176,7 +236,8 @@ impl Asked {
 }
 
 fn index_of<V: View>(name: &str) -> Result<usize, Invalid> {
-    let (view, named) = (V::NAME, name.escape_debug());
+    let view = V::NAME;
+    let named = name.escape_debug();
     let index = V::INDEXES.iter().position(|known| *known == name);
     index.ok_or_else(|| Invalid::new(format!("view `{view}` has no index `{named}`")))
 }

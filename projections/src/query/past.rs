@@ -25,12 +25,19 @@ impl<V: View> Views<V> {
         if self.site.db.store().partitions() > 1 {
             return Err(no_one_position());
         }
-        let position = moment.resolve(&**self.site.db.store(), Partition(0)).await?;
+        let position = moment
+            .resolve(&**self.site.db.store(), Partition(0))
+            .await?;
         if position < generation.history_since {
-            return Err(ViewError::BeforeHistory { since: generation.history_since });
+            return Err(ViewError::BeforeHistory {
+                since: generation.history_since,
+            });
         }
         let token = Token::new(self.site.db.store().id()).with(Partition(0), position);
-        Ok((self.reach(Some(generation), &token, at_most).await?, position))
+        Ok((
+            self.reach(Some(generation), &token, at_most).await?,
+            position,
+        ))
     }
 
     /// What rows were just after `moment`: one entry for each of `keys`, in their order.
@@ -40,22 +47,33 @@ impl<V: View> Views<V> {
         keys: &[String],
         moment: Position,
     ) -> Result<Vec<Option<V>>, ViewError> {
-        let past = self.site.views.read_past(generation.id, keys, moment).await?;
+        let past = self
+            .site
+            .views
+            .read_past(generation.id, keys, moment)
+            .await?;
         let steps = self.steps_inside(&past, moment).await?;
         let mut values = Vec::with_capacity(keys.len());
         for key in keys {
             let found = past.iter().find(|row| row.key == *key);
-            let stored: Option<&Bytes> = found.and_then(|row| row.base.as_ref()).and_then(|base| base.value.as_ref());
+            let stored: Option<&Bytes> = found
+                .and_then(|row| row.base.as_ref())
+                .and_then(|base| base.value.as_ref());
             let refold_after = found.and_then(|row| row.refold_after);
-            let from =
-                refold_after.map_or(steps.len(), |after| steps.partition_point(|step| step.record().position <= after));
+            let from = refold_after.map_or(steps.len(), |after| {
+                steps.partition_point(|step| step.record().position <= after)
+            });
             values.push(refold(key, stored, &steps[from..])?);
         }
         Ok(values)
     }
 
     /// The events of the batches that the moment lies inside, up to the moment.
-    async fn steps_inside(&self, past: &[PastRow], moment: Position) -> Result<Vec<Step<V>>, ViewError> {
+    async fn steps_inside(
+        &self,
+        past: &[PastRow],
+        moment: Position,
+    ) -> Result<Vec<Step<V>>, ViewError> {
         match past.iter().filter_map(|row| row.refold_after).min() {
             Some(after) => self.steps_between(after, moment).await,
             None => Ok(Vec::new()),
@@ -63,7 +81,11 @@ impl<V: View> Views<V> {
     }
 
     /// What the events behind `after` do, up to and with `up_to`.
-    pub(super) async fn steps_between(&self, after: Position, up_to: Position) -> Result<Vec<Step<V>>, ViewError> {
+    pub(super) async fn steps_between(
+        &self,
+        after: Position,
+        up_to: Position,
+    ) -> Result<Vec<Step<V>>, ViewError> {
         let handlers = V::handlers();
         let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
         let mut steps = Vec::new();

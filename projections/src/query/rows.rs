@@ -61,8 +61,18 @@ pub struct RowEntry<V: View> {
 impl<V: View> RowsOf<V> {
     pub(super) fn new(views: Views<V>) -> RowsOf<V> {
         let by = RowsBy::KeyRange(Bound::Unbounded, Bound::Unbounded);
-        let (limit, direction) = (annals_core::PAGE_EVENTS, Direction::Forward);
-        RowsOf { views, by, after: None, limit, direction, at_least: None, wait: Views::<V>::WAIT, as_of: None }
+        let limit = annals_core::PAGE_EVENTS;
+        let direction = Direction::Forward;
+        RowsOf {
+            views,
+            by,
+            after: None,
+            limit,
+            direction,
+            at_least: None,
+            wait: Views::<V>::WAIT,
+            as_of: None,
+        }
     }
 
     /// Only keys in this range.
@@ -82,7 +92,10 @@ impl<V: View> RowsOf<V> {
     pub fn by_index<K: ViewKey>(mut self, name: &str, range: impl RangeBounds<K>) -> RowsOf<V> {
         let text = |bound: Bound<&K>| bound.map(K::to_key);
         let range = (text(range.start_bound()), text(range.end_bound()));
-        self.by = RowsBy::Index { name: name.into(), range };
+        self.by = RowsBy::Index {
+            name: name.into(),
+            range,
+        };
         self
     }
 
@@ -124,12 +137,20 @@ impl<V: View> RowsOf<V> {
 
     async fn read(self) -> Result<RowsFound<V>, ViewError> {
         if self.views.is_live() {
-            self.at_least.iter().try_for_each(|token| self.views.check_token(token))?;
+            self.at_least
+                .iter()
+                .try_for_each(|token| self.views.check_token(token))?;
             let asked = self.views.asked(self.as_of, None).await?;
             let page = (self.limit, self.direction);
-            return self.views.page_on_demand(&self.by, self.after.as_ref(), page, &asked).await;
+            return self
+                .views
+                .page_on_demand(&self.by, self.after.as_ref(), page, &asked)
+                .await;
         }
-        let live = self.views.live_at_least(self.at_least.as_ref(), self.wait).await?;
+        let live = self
+            .views
+            .live_at_least(self.at_least.as_ref(), self.wait)
+            .await?;
         match self.as_of.clone() {
             Some(moment) => self.read_past(live, moment).await,
             None => self.read_now(live).await,
@@ -137,16 +158,24 @@ impl<V: View> RowsOf<V> {
     }
 
     async fn read_now(self, live: Generation) -> Result<RowsFound<V>, ViewError> {
-        let mut read = ReadRows::of(live.id, self.by).after(self.after).limit(self.limit);
+        let mut read = ReadRows::of(live.id, self.by)
+            .after(self.after)
+            .limit(self.limit);
         read.direction = self.direction;
         let page = self.views.site.views.read_rows(read).await?;
         let mut rows = Vec::with_capacity(page.rows.len());
         for row in page.rows {
             if let Some(value) = decoded(&row.key, Some(&row.value))? {
-                rows.push(RowEntry { key: typed_key::<V>(&row.key)?, value });
+                rows.push(RowEntry {
+                    key: typed_key::<V>(&row.key)?,
+                    value,
+                });
             }
         }
-        Ok(RowsFound { rows, next: page.next })
+        Ok(RowsFound {
+            rows,
+            next: page.next,
+        })
     }
 
     async fn read_past(self, live: Generation, moment: Moment) -> Result<RowsFound<V>, ViewError> {
@@ -162,17 +191,30 @@ impl<V: View> RowsOf<V> {
                     views
                         .site
                         .views
-                        .past_keys(generation.id, (from.clone(), to.clone()), after.as_deref(), wanted)
+                        .past_keys(
+                            generation.id,
+                            (from.clone(), to.clone()),
+                            after.as_deref(),
+                            wanted,
+                        )
                         .await?
                 }
-                _ => return Err(annals_core::Invalid::new("the past is read by keys, oldest key first").into()),
+                _ => {
+                    return Err(annals_core::Invalid::new(
+                        "the past is read by keys, oldest key first",
+                    )
+                    .into());
+                }
             };
             let values = views.past_values(&generation, &keys, position).await?;
             let last = keys.last().cloned();
             let found = keys.len();
             for (key, value) in keys.into_iter().zip(values) {
                 if let Some(value) = value {
-                    rows.push(RowEntry { key: typed_key::<V>(&key)?, value });
+                    rows.push(RowEntry {
+                        key: typed_key::<V>(&key)?,
+                        value,
+                    });
                 }
             }
             if matches!(self.by, RowsBy::Keys(_)) || found < wanted {
@@ -180,7 +222,13 @@ impl<V: View> RowsOf<V> {
             }
             after = last;
             if rows.len() >= self.limit {
-                return Ok(RowsFound { rows, next: after.map(|key| RowPlace { entry: String::new(), key }) });
+                return Ok(RowsFound {
+                    rows,
+                    next: after.map(|key| RowPlace {
+                        entry: String::new(),
+                        key,
+                    }),
+                });
             }
         }
     }

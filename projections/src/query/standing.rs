@@ -12,12 +12,21 @@ use crate::view::View;
 
 impl<V: View> Views<V> {
     /// A row of an inline view with everything that was appended to its stream, by this program or another.
-    pub(super) async fn standing_value(&self, generation: &Generation, key: &V::Key) -> Result<Option<V>, ViewError> {
+    pub(super) async fn standing_value(
+        &self,
+        generation: &Generation,
+        key: &V::Key,
+    ) -> Result<Option<V>, ViewError> {
         let text = self.key(key)?;
-        let row = self.standing(generation, std::slice::from_ref(&text)).await?.pop();
+        let row = self
+            .standing(generation, std::slice::from_ref(&text))
+            .await?
+            .pop();
         let (value, at) = row.map_or((None, Version::NONE), |row| (row.value, row.at));
         let handlers = V::handlers();
-        let Some(stream) = own_stream(&handlers, key) else { return Ok(decoded(&text, value.as_ref())?) };
+        let Some(stream) = own_stream(&handlers, key) else {
+            return Ok(decoded(&text, value.as_ref())?);
+        };
         let mut read = ReadStream::of(stream).from(at.next()).everything();
         let mut page = self.site.db.store().read_stream(read.clone()).await?;
         if page.events.is_empty() {
@@ -28,11 +37,18 @@ impl<V: View> Views<V> {
         loop {
             let mut steps = Vec::with_capacity(page.events.len());
             for record in page.events {
-                steps.extend(left_out.prepare(&handlers, record).map_err(ViewError::unreadable)?);
+                steps.extend(
+                    left_out
+                        .prepare(&handlers, record)
+                        .map_err(ViewError::unreadable)?,
+                );
             }
             replay.take(&steps)?;
             let Some(next) = page.next else {
-                return Ok(replay.into_rows().find(|(key, _)| *key == text).map(|(_, row)| row));
+                return Ok(replay
+                    .into_rows()
+                    .find(|(key, _)| *key == text)
+                    .map(|(_, row)| row));
             };
             read = read.resume(next);
             page = self.site.db.store().read_stream(read.clone()).await?;
@@ -47,9 +63,11 @@ impl<V: View> Views<V> {
     ) -> Result<Vec<StandingRow>, ViewError> {
         match self.site.db.store().inline_views() {
             Some(inline) => Ok(inline.read_standing(generation.id, keys).await?),
-            None => {
-                Err(Invalid::new(format!("view `{}` is inline, and this store keeps no inline views", V::NAME)).into())
-            }
+            None => Err(Invalid::new(format!(
+                "view `{}` is inline, and this store keeps no inline views",
+                V::NAME
+            ))
+            .into()),
         }
     }
 

@@ -25,22 +25,32 @@ impl<V: View> Views<V> {
             );
             return Err(Invalid::new(what).into());
         }
-        let (handlers, store) = (V::handlers(), &self.site.views);
+        let handlers = V::handlers();
+        let store = &self.site.views;
         let left_out = LeftOut::of(store.verdicts(V::NAME).await?);
-        let (mut after, mut value) = (Position::START, None);
+        let mut after = Position::START;
+        let mut value = None;
         loop {
-            let touched = store.touched(generation.id, key, after, moment, PAGE_EVENTS).await?;
-            let Some(last) = touched.last() else { return Ok(decoded(key, value.as_ref())?) };
+            let touched = store
+                .touched(generation.id, key, after, moment, PAGE_EVENTS)
+                .await?;
+            let Some(last) = touched.last() else {
+                return Ok(decoded(key, value.as_ref())?);
+            };
             after = *last;
             let mut steps = Vec::new();
             for record in records_at(&**self.site.db.store(), Partition(0), &touched).await? {
                 if record.occurred_at <= time {
                     let prepared = left_out.prepare(&handlers, record);
-                    steps.extend(prepared.map_err(|error| ViewError::Unreadable(crate::worker::chain(&error)))?);
+                    steps
+                        .extend(prepared.map_err(|error| {
+                            ViewError::Unreadable(crate::worker::chain(&error))
+                        })?);
                 }
             }
             value = folded::<V>(key, value, &steps)?.map_err(|(position, poison)| {
-                let (view, why) = (V::NAME, poison.reason());
+                let view = V::NAME;
+                let why = poison.reason();
                 ViewError::Unreadable(format!(
                     "row `{}` of view `{view}` cannot be told as of {time}: without what occurred later, the event at {position} makes no sense: {why}",
                     key.escape_debug()

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use annals_core::{GenerationId, Invalid, Partition, Phase, Position, ReadRows, RowChange, RowsBy, Token};
+use annals_core::{
+    GenerationId, Invalid, Partition, Phase, Position, ReadRows, RowChange, RowsBy, Token,
+};
 use bytes::Bytes;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
@@ -99,7 +101,13 @@ impl<V: View> Views<V> {
     /// ```
     pub fn watch(&self, key: impl Into<V::Key>) -> Watch<V> {
         let key = crate::key::checked(&key.into());
-        Watch { feed: Feed::of(self), key, told: None, read: BTreeMap::new(), look: false }
+        Watch {
+            feed: Feed::of(self),
+            key,
+            told: None,
+            read: BTreeMap::new(),
+            look: false,
+        }
     }
 
     /// Watches all rows: their changes from now on.
@@ -120,7 +128,11 @@ impl<V: View> Views<V> {
     /// # }
     /// ```
     pub fn watch_all(&self) -> WatchAll<V> {
-        WatchAll { feed: Feed::of(self), step: VecDeque::new(), token: Token::new(self.site.db.store().id()) }
+        WatchAll {
+            feed: Feed::of(self),
+            step: VecDeque::new(),
+            token: Token::new(self.site.db.store().id()),
+        }
     }
 }
 
@@ -145,8 +157,17 @@ impl<V: View> Watch<V> {
                 None => return Ok(None),
                 Some(News::LookAgain) => self.look = true,
                 Some(News::Step(token, partition, position, rows)) => {
-                    let overtaken = self.read.get(&partition).is_some_and(|read| position < *read);
-                    let Some(row) = rows.iter().find(|row| row.key == key).filter(|_| !overtaken) else { continue };
+                    let overtaken = self
+                        .read
+                        .get(&partition)
+                        .is_some_and(|read| position < *read);
+                    let Some(row) = rows
+                        .iter()
+                        .find(|row| row.key == key)
+                        .filter(|_| !overtaken)
+                    else {
+                        continue;
+                    };
                     if let Some(change) = self.tell(&key, row.value.clone(), token)? {
                         return Ok(Some(change));
                     }
@@ -155,13 +176,22 @@ impl<V: View> Watch<V> {
         }
     }
 
-    fn tell(&mut self, key: &str, row: Option<Bytes>, token: Token) -> Result<Option<Change<V>>, ViewError> {
+    fn tell(
+        &mut self,
+        key: &str,
+        row: Option<Bytes>,
+        token: Token,
+    ) -> Result<Option<Change<V>>, ViewError> {
         if self.told.as_ref() == Some(&row) {
             return Ok(None);
         }
         let value = decoded(key, row.as_ref())?;
         self.told = Some(row);
-        Ok(Some(Change { key: typed_key::<V>(key)?, value, token }))
+        Ok(Some(Change {
+            key: typed_key::<V>(key)?,
+            value,
+            token,
+        }))
     }
 }
 
@@ -175,7 +205,11 @@ impl<V: View> WatchAll<V> {
         loop {
             if let Some(RowChange { key, value, .. }) = self.step.pop_front() {
                 let value = decoded(&key, value.as_ref())?;
-                let change = Change { key: typed_key::<V>(&key)?, value, token: self.token.clone() };
+                let change = Change {
+                    key: typed_key::<V>(&key)?,
+                    value,
+                    token: self.token.clone(),
+                };
                 return Ok(Some(Update::Changed(change)));
             }
             match self.feed.next().await? {
@@ -193,7 +227,8 @@ impl<V: View> WatchAll<V> {
 impl<V: View> Feed<V> {
     fn of(views: &Views<V>) -> Feed<V> {
         let following = &views.following;
-        let (changes, committed) = (following.changes(), following.committed());
+        let changes = following.changes();
+        let committed = following.committed();
         let mut feed = Feed {
             views: views.clone(),
             committed,
@@ -207,7 +242,10 @@ impl<V: View> Feed<V> {
     }
 
     fn live_here(&self) -> Option<GenerationId> {
-        let live = self.views.following.each(|of| (of.generation.phase == Phase::Live).then_some(of.generation.id));
+        let live = self
+            .views
+            .following
+            .each(|of| (of.generation.phase == Phase::Live).then_some(of.generation.id));
         live.into_iter().flatten().next()
     }
 
@@ -224,8 +262,14 @@ impl<V: View> Feed<V> {
             };
             let news = match woken {
                 Woken::Step(Ok(step)) if Some(step.generation) != self.live => None,
-                Woken::Step(Ok(Committed { partition, position, rows: Some(rows), .. })) => {
-                    let token = Token::new(self.views.site.db.store().id()).with(partition, position);
+                Woken::Step(Ok(Committed {
+                    partition,
+                    position,
+                    rows: Some(rows),
+                    ..
+                })) => {
+                    let token =
+                        Token::new(self.views.site.db.store().id()).with(partition, position);
                     return Ok(Some(News::Step(token, partition, position, rows)));
                 }
                 Woken::Step(Ok(_) | Err(RecvError::Lagged(_))) => Some(News::LookAgain),
@@ -248,14 +292,21 @@ impl<V: View> Feed<V> {
 
     /// Whether a slot has moved on which another process works.
     async fn moved_elsewhere(&mut self) -> Result<bool, ViewError> {
-        let Some(live) = self.live else { return Ok(false) };
-        let works_here = |state: &SlotState| {
-            !matches!(state, SlotState::Starting | SlotState::Elsewhere { .. } | SlotState::Waiting { .. })
+        let Some(live) = self.live else {
+            return Ok(false);
         };
-        let here = self
-            .views
-            .following
-            .of(live, |of| of.slots.iter().map(|slot| works_here(&slot.borrow().state)).collect::<Vec<_>>());
+        let works_here = |state: &SlotState| {
+            !matches!(
+                state,
+                SlotState::Starting | SlotState::Elsewhere { .. } | SlotState::Waiting { .. }
+            )
+        };
+        let here = self.views.following.of(live, |of| {
+            of.slots
+                .iter()
+                .map(|slot| works_here(&slot.borrow().state))
+                .collect::<Vec<_>>()
+        });
         let here = here.unwrap_or_default();
         if here.iter().all(|here| *here) {
             self.elsewhere.clear();
@@ -264,7 +315,8 @@ impl<V: View> Feed<V> {
         let mut moved = false;
         for of in self.views.site.views.checkpoints(live).await? {
             if here.get(usize::from(of.slot)) == Some(&false) {
-                moved |= self.elsewhere.insert((of.slot, of.partition), of.position) != Some(of.position);
+                moved |= self.elsewhere.insert((of.slot, of.partition), of.position)
+                    != Some(of.position);
             }
         }
         Ok(moved)
@@ -285,12 +337,17 @@ impl<V: View> Feed<V> {
 
 impl<V: View> fmt::Debug for Watch<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("view", &V::NAME).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("view", &V::NAME)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 
 impl<V: View> fmt::Debug for WatchAll<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WatchAll").field("view", &V::NAME).finish_non_exhaustive()
+        f.debug_struct("WatchAll")
+            .field("view", &V::NAME)
+            .finish_non_exhaustive()
     }
 }

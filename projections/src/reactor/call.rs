@@ -22,7 +22,12 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn prepare(&self, record: RecordedEvent) -> Result<Option<Call>, StepError>;
 
     /// What is to be done about a moment. Called now and then under the lease, and again when it failed.
-    fn due<'a>(&'a self, _: &'a Place, _: &'a Generation, _: DateTime<Utc>) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn due<'a>(
+        &'a self,
+        _: &'a Place,
+        _: &'a Generation,
+        _: DateTime<Utc>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Invalid, Moment, PAGE_EVENTS, Parked, Partition, Phase, Position, ReadLog, Token, Verdict};
+use annals_core::{
+    Invalid, Moment, PAGE_EVENTS, Parked, Partition, Phase, Position, ReadLog, Token, Verdict,
+};
 
 use super::worker::{Kept, Work, first_aside, has_reached, standing};
 use crate::query::ViewError;
@@ -32,15 +34,30 @@ pub struct Reactions {
 
 impl Reactions {
     pub(super) fn of(name: &'static str, work: Work) -> Reactions {
-        Reactions { name, work: Arc::new(work) }
+        Reactions {
+            name,
+            work: Arc::new(work),
+        }
     }
 
     pub(crate) fn status(&self) -> Status {
-        let Work { kind, generation, progress, clock, .. } = &*self.work;
+        let Work {
+            kind,
+            generation,
+            progress,
+            clock,
+            ..
+        } = &*self.work;
         // It is begun and switched to in one go, and never built beside another one.
         let mut generation = generation.clone();
         generation.phase = Phase::Live;
-        Status::new(*kind, &generation, None, vec![progress.watch().borrow().clone()], clock.now())
+        Status::new(
+            *kind,
+            &generation,
+            None,
+            vec![progress.watch().borrow().clone()],
+            clock.now(),
+        )
     }
 
     /// Returns when everything up to a token is settled: done, left out, or set aside.
@@ -48,7 +65,11 @@ impl Reactions {
     /// # Errors
     ///
     /// [`ViewError::NotYet`] after `at_most`, with what holds it; [`ViewError::Stopped`] at once when it will not come so far.
-    pub async fn wait_for(&self, token: impl Into<Token>, at_most: Duration) -> Result<(), ViewError> {
+    pub async fn wait_for(
+        &self,
+        token: impl Into<Token>,
+        at_most: Duration,
+    ) -> Result<(), ViewError> {
         let token = token.into();
         let mut progress = self.work.progress.watch();
         let reached = async {
@@ -66,7 +87,11 @@ impl Reactions {
         };
         match tokio::time::timeout(at_most, reached).await {
             Ok(reached) => reached,
-            Err(_) => Err(ViewError::NotYet { token, waited: at_most, held: self.status().to_string() }),
+            Err(_) => Err(ViewError::NotYet {
+                token,
+                waited: at_most,
+                held: self.status().to_string(),
+            }),
         }
     }
 
@@ -75,7 +100,11 @@ impl Reactions {
         let work = &*self.work;
         let decided = *work.anew.borrow();
         let reason = match &*work.progress.watch().borrow() {
-            SlotProgress { state: SlotState::Stopped { reason }, knows, .. } if *knows >= decided => reason.clone(),
+            SlotProgress {
+                state: SlotState::Stopped { reason },
+                knows,
+                ..
+            } if *knows >= decided => reason.clone(),
             _ => return Ok(None),
         };
         let elsewhere = work.post().is_worked_on_by_another().await?;
@@ -88,9 +117,17 @@ impl Reactions {
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    pub async fn parked(&self, after: Option<&Parked>, limit: usize) -> Result<Vec<Parked>, ViewError> {
+    pub async fn parked(
+        &self,
+        after: Option<&Parked>,
+        limit: usize,
+    ) -> Result<Vec<Parked>, ViewError> {
         let after = after.map(|parked| (parked.key.as_str(), parked.partition, parked.position));
-        Ok(self.work.views.parked(self.work.generation.id, after, limit).await?)
+        Ok(self
+            .work
+            .views
+            .parked(self.work.generation.id, after, limit)
+            .await?)
     }
 
     /// Tries a key again, from the event on which it waits; those behind it follow in their order. Returns before that has happened.
@@ -107,10 +144,18 @@ impl Reactions {
     }
 
     async fn try_again(&self, held: &Held, key: &str) -> Result<(), ViewError> {
-        let first = first_aside(&self.work, key).await?.ok_or_else(|| self.nothing(key))?;
+        let first = first_aside(&self.work, key)
+            .await?
+            .ok_or_else(|| self.nothing(key))?;
         // The worker tries again what nothing is said against.
-        let again = Parked { cause: None, ..first.clone() };
-        let commit = standing(&self.work, held, first.partition, |commit| commit.park.push(again)).await?;
+        let again = Parked {
+            cause: None,
+            ..first.clone()
+        };
+        let commit = standing(&self.work, held, first.partition, |commit| {
+            commit.park.push(again)
+        })
+        .await?;
         Ok(self.work.views.commit_view(commit).await?)
     }
 
@@ -141,25 +186,55 @@ impl Reactions {
         left
     }
 
-    async fn leave_out_under(&self, held: &Held, key: &str, events: usize, reason: String) -> Result<(), ViewError> {
+    async fn leave_out_under(
+        &self,
+        held: &Held,
+        key: &str,
+        events: usize,
+        reason: String,
+    ) -> Result<(), ViewError> {
         let mut left = 0;
         while left < events {
             let behind = Some((key, Partition(0), Position::START));
             let limit = PAGE_EVENTS.min(events - left);
-            let mut page = self.work.views.parked(self.work.generation.id, behind, limit).await?;
+            let mut page = self
+                .work
+                .views
+                .parked(self.work.generation.id, behind, limit)
+                .await?;
             page.retain(|parked| parked.key == key);
-            let Some(partition) = page.first().map(|first| first.partition) else { break };
+            let Some(partition) = page.first().map(|first| first.partition) else {
+                break;
+            };
             page.retain(|parked| parked.partition == partition);
             left += page.len();
             for parked in &page {
-                let verdict = self.verdict(parked.partition, parked.position, parked.event, reason.clone());
-                self.work.views.keep_verdict(Verdict { key: Some(key.into()), ..verdict }).await?;
+                let verdict = self.verdict(
+                    parked.partition,
+                    parked.position,
+                    parked.event,
+                    reason.clone(),
+                );
+                self.work
+                    .views
+                    .keep_verdict(Verdict {
+                        key: Some(key.into()),
+                        ..verdict
+                    })
+                    .await?;
             }
             let settled = page.into_iter().map(|parked| (parked.key, parked.position));
-            let commit = standing(&self.work, held, partition, |commit| commit.unpark.extend(settled)).await?;
+            let commit = standing(&self.work, held, partition, |commit| {
+                commit.unpark.extend(settled)
+            })
+            .await?;
             self.work.views.commit_view(commit).await?;
         }
-        if left == 0 { Err(self.nothing(key)) } else { Ok(()) }
+        if left == 0 {
+            Err(self.nothing(key))
+        } else {
+            Ok(())
+        }
     }
 
     /// Leaves out an event that stops the reactor because its key cannot be told.
@@ -173,13 +248,20 @@ impl Reactions {
         position: impl Into<Position>,
         reason: impl Into<String>,
     ) -> Result<(), ViewError> {
-        let (position, reason) = (position.into(), given(reason.into())?);
-        let read = ReadLog::after(position.minus(1)).up_to(position).partition(partition).limit(1);
+        let position = position.into();
+        let reason = given(reason.into())?;
+        let read = ReadLog::after(position.minus(1))
+            .up_to(position)
+            .partition(partition)
+            .limit(1);
         let found = self.work.log.read(read).await?.events.into_iter().next();
         let Some(event) = found else {
             return Err(Invalid::new(format!("there is no event at position {position}")).into());
         };
-        self.work.views.keep_verdict(self.verdict(partition, position, event.id, reason)).await?;
+        self.work
+            .views
+            .keep_verdict(self.verdict(partition, position, event.id, reason))
+            .await?;
         self.work.anew.send_modify(|count| *count += 1);
         Ok(())
     }
@@ -202,7 +284,8 @@ impl Reactions {
     /// # }
     /// ```
     pub async fn repeat_from(&self, moment: impl Into<Moment>) -> Result<Token, ViewError> {
-        self.move_to(moment.into(), |low, moment| low.min(moment)).await
+        self.move_to(moment.into(), |low, moment| low.min(moment))
+            .await
     }
 
     /// Calls for nothing up to a moment that was not called for yet, and answers with where it goes on. What waits for a person goes
@@ -213,7 +296,8 @@ impl Reactions {
     ///
     /// As [`repeat_from`](Reactions::repeat_from).
     pub async fn skip_to(&self, moment: impl Into<Moment>) -> Result<Token, ViewError> {
-        self.move_to(moment.into(), |low, moment| low.max(moment)).await
+        self.move_to(moment.into(), |low, moment| low.max(moment))
+            .await
     }
 
     /// Moves the place up to which all is settled to one of what it is and the moment.
@@ -244,7 +328,8 @@ impl Reactions {
         let mut moved = Token::new(work.log.id());
         for (partition, moment) in to.positions() {
             let mut commit = standing(work, held, partition, |_| {}).await?;
-            let (before, mut settled) = (settled_to(&commit.to), Kept::of(&commit.to)?.settled);
+            let before = settled_to(&commit.to);
+            let mut settled = Kept::of(&commit.to)?.settled;
             let low = place(before, moment);
             if low < before {
                 // Beyond it nothing counts as settled, neither what was done nor what was set aside.
@@ -253,7 +338,8 @@ impl Reactions {
             }
             settled.retain(|position| *position > low);
             if low > commit.to.position {
-                (commit.to.position, commit.to.event) = (low, event_at(&*work.log, partition, low).await?);
+                commit.to.position = low;
+                commit.to.event = event_at(&*work.log, partition, low).await?;
             }
             commit.to.state = Kept::to_state(settled, low, commit.to.position);
             work.views.commit_view(commit).await?;
@@ -268,12 +354,17 @@ impl Reactions {
         partition: Partition,
         position: Position,
     ) -> Result<Vec<(String, Position)>, ViewError> {
-        let (mut aside, mut after) = (Vec::new(), None::<Parked>);
+        let mut aside = Vec::new();
+        let mut after = None::<Parked>;
         loop {
             let page = self.parked(after.as_ref(), PAGE_EVENTS).await?;
-            let Some(last) = page.last() else { return Ok(aside) };
+            let Some(last) = page.last() else {
+                return Ok(aside);
+            };
             after = Some(last.clone());
-            let behind = page.into_iter().filter(|of| of.partition == partition && of.position > position);
+            let behind = page
+                .into_iter()
+                .filter(|of| of.partition == partition && of.position > position);
             aside.extend(behind.map(|of| (of.key, of.position)));
         }
     }
@@ -285,24 +376,42 @@ impl Reactions {
         event: annals_core::EventId,
         reason: String,
     ) -> Verdict {
-        let (view, decided_at) = (self.work.generation.spec.view.clone(), self.work.clock.now());
-        Verdict { view, partition, position, event, key: None, reason, decided_at }
+        let view = self.work.generation.spec.view.clone();
+        let decided_at = self.work.clock.now();
+        Verdict {
+            view,
+            partition,
+            position,
+            event,
+            key: None,
+            reason,
+            decided_at,
+        }
     }
 
     fn nothing(&self, key: &str) -> ViewError {
-        Invalid::new(format!("nothing waits for key `{}` of reactor `{}`", key.escape_debug(), self.name)).into()
+        Invalid::new(format!(
+            "nothing waits for key `{}` of reactor `{}`",
+            key.escape_debug(),
+            self.name
+        ))
+        .into()
     }
 }
 
 fn given(reason: String) -> Result<String, Invalid> {
     if reason.trim().is_empty() {
-        return Err(Invalid::new("leaving an event out needs a reason, which is kept"));
+        return Err(Invalid::new(
+            "leaving an event out needs a reason, which is kept",
+        ));
     }
     Ok(reason)
 }
 
 impl fmt::Debug for Reactions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reactions").field("reactor", &self.name).finish_non_exhaustive()
+        f.debug_struct("Reactions")
+            .field("reactor", &self.name)
+            .finish_non_exhaustive()
     }
 }

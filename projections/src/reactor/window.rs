@@ -16,9 +16,19 @@ pub(super) struct Window {
 
 impl Window {
     /// From a checkpoint on, above which these are settled already.
-    pub(super) fn begin(checkpoint: Position, settled: impl IntoIterator<Item = Position>) -> Window {
-        let ahead = settled.into_iter().filter(|position| *position > checkpoint).collect();
-        Window { scanned: checkpoint, open: BTreeMap::new(), ahead }
+    pub(super) fn begin(
+        checkpoint: Position,
+        settled: impl IntoIterator<Item = Position>,
+    ) -> Window {
+        let ahead = settled
+            .into_iter()
+            .filter(|position| *position > checkpoint)
+            .collect();
+        Window {
+            scanned: checkpoint,
+            open: BTreeMap::new(),
+            ahead,
+        }
     }
 
     /// Takes in an event that was read. `false`: it was settled before.
@@ -57,7 +67,11 @@ impl Window {
 
     /// Up to where everything is settled. What lies below is forgotten.
     pub(super) fn low(&mut self) -> Position {
-        let unsettled = self.open.iter().find(|(_, settled)| !**settled).map(|(position, _)| *position);
+        let unsettled = self
+            .open
+            .iter()
+            .find(|(_, settled)| !**settled)
+            .map(|(position, _)| *position);
         let low = unsettled.map_or(self.scanned, |position| position.minus(1));
         self.open = self.open.split_off(&low.next());
         low
@@ -65,7 +79,11 @@ impl Window {
 
     /// What is settled above [`low`](Window::low).
     pub(super) fn settled_above(&self) -> impl Iterator<Item = Position> + '_ {
-        let read = self.open.iter().filter(|(_, settled)| **settled).map(|(position, _)| *position);
+        let read = self
+            .open
+            .iter()
+            .filter(|(_, settled)| **settled)
+            .map(|(position, _)| *position);
         read.chain(self.ahead.iter().copied())
     }
 }
@@ -80,13 +98,22 @@ mod tests {
     fn the_checkpoint_stands_below_the_lowest_unsettled_event() {
         let at = Position::new;
         let mut window = Window::begin(at(10), [at(12)]);
-        assert_eq!([11, 12, 15].map(|position| window.take(at(position))), [true, false, true]);
+        assert_eq!(
+            [11, 12, 15].map(|position| window.take(at(position))),
+            [true, false, true]
+        );
         window.scanned_to(at(20));
         assert_eq!(window.low(), at(10));
         window.settle(at(15));
-        assert_eq!((window.low(), window.settled_above().collect::<Vec<_>>()), (at(10), vec![at(12), at(15)]));
+        assert_eq!(
+            (window.low(), window.settled_above().collect::<Vec<_>>()),
+            (at(10), vec![at(12), at(15)])
+        );
         window.settle(at(11));
-        assert_eq!((window.low(), window.settled_above().count(), window.len()), (at(20), 0, 0));
+        assert_eq!(
+            (window.low(), window.settled_above().count(), window.len()),
+            (at(20), 0, 0)
+        );
     }
 
     proptest! {

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Checkpoint, Clock, CommitError, EventId, Generation, Metadata, PAGE_EVENTS, Parked, Partition, Position, ReadLog,
-    RecordedEvent, RowChange, Store, ViewCommit, with_metadata,
+    Checkpoint, Clock, CommitError, EventId, Generation, Metadata, PAGE_EVENTS, Parked, Partition,
+    Position, ReadLog, RecordedEvent, RowChange, Store, ViewCommit, with_metadata,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,9 @@ use super::{Patience, ReactError};
 use crate::options::Options;
 use crate::place::Place;
 use crate::status::Kind;
-use crate::worker::{Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen, settled_to};
+use crate::worker::{
+    Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen, settled_to,
+};
 
 /// What a reactor's worker works on and with.
 pub(crate) struct Work {
@@ -43,8 +45,18 @@ pub(crate) struct Work {
 
 impl Work {
     pub(crate) fn post(&self) -> Post<'_> {
-        let (views, generation, owner) = (&self.views, &self.generation, &self.owner);
-        Post { views, generation, slot: 0, owner, lease: self.patience.lease, clock: &*self.clock, share: None }
+        let views = &self.views;
+        let generation = &self.generation;
+        let owner = &self.owner;
+        Post {
+            views,
+            generation,
+            slot: 0,
+            owner,
+            lease: self.patience.lease,
+            clock: &*self.clock,
+            share: None,
+        }
     }
 
     fn name(&self) -> &str {
@@ -57,7 +69,9 @@ impl Work {
         let mut anew = self.anew.subscribe();
         while !*stop.borrow() {
             let settled = self.progress.settled();
-            let Some(ended) = self.hold_and_work(&mut stop, &mut anew).await else { break };
+            let Some(ended) = self.hold_and_work(&mut stop, &mut anew).await else {
+                break;
+            };
             let reason = match ended {
                 WorkError::Anew => continue,
                 WorkError::Stopped(reason) => {
@@ -74,7 +88,11 @@ impl Work {
             // Something was settled in between: the trouble is a new one. One that stopped looks now and then whether a person
             // has mended it.
             let longest = Options::BACK_OFF_MAX;
-            wait = if self.progress.settled() == settled { (wait * 2).min(longest) } else { self.patience.poll };
+            wait = if self.progress.settled() == settled {
+                (wait * 2).min(longest)
+            } else {
+                self.patience.poll
+            };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 _ = anew.changed() => {}
@@ -122,7 +140,13 @@ impl Work {
 
     /// How far the place has come on which somebody else works.
     async fn look(&self) -> Result<(), WorkError> {
-        let seen = seen(&*self.log, &self.post(), self.handler.filter(), &self.progress).await;
+        let seen = seen(
+            &*self.log,
+            &self.post(),
+            self.handler.filter(),
+            &self.progress,
+        )
+        .await;
         self.progress.publish();
         seen
     }
@@ -153,11 +177,16 @@ impl Kept {
 
     /// Of a checkpoint at `position` below which these are settled: those above `low`, and all up to it.
     pub(super) fn to_state(settled: Vec<Position>, low: Position, position: Position) -> Bytes {
-        let kept = Kept { settled, low: Some(low).filter(|low| *low < position) };
+        let kept = Kept {
+            settled,
+            low: Some(low).filter(|low| *low < position),
+        };
         if kept.settled.is_empty() && kept.low.is_none() {
             return Bytes::new();
         }
-        serde_json::to_vec(&kept).expect("numbers can be written").into()
+        serde_json::to_vec(&kept)
+            .expect("numbers can be written")
+            .into()
     }
 }
 
@@ -196,7 +225,10 @@ struct Feed {
 impl Feed {
     /// When the first event behind a position was recorded, of those that are held.
     fn oldest_behind(&self, position: Position) -> Option<DateTime<Utc>> {
-        self.recorded.range(position.next()..).next().map(|(_, recorded_at)| *recorded_at)
+        self.recorded
+            .range(position.next()..)
+            .next()
+            .map(|(_, recorded_at)| *recorded_at)
     }
 }
 
@@ -219,7 +251,9 @@ impl<'a> Shift<'a> {
         let mut feeds = Vec::new();
         let checkpoints = work.views.checkpoints(work.generation.id).await?;
         for partition in (0..work.log.partitions()).map(Partition) {
-            let found = checkpoints.iter().find(|checkpoint| checkpoint.partition == partition);
+            let found = checkpoints
+                .iter()
+                .find(|checkpoint| checkpoint.partition == partition);
             let start = Checkpoint::start(0, partition);
             let checkpoint = found.unwrap_or(&start);
             same_log(&*work.log, &work.generation, checkpoint).await?;
@@ -258,8 +292,13 @@ impl<'a> Shift<'a> {
         let work = self.work;
         let mut after: Option<(String, Partition, Position)> = None;
         loop {
-            let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
-            let page = work.views.parked(work.generation.id, place, PAGE_EVENTS).await?;
+            let place = after
+                .as_ref()
+                .map(|(key, partition, position)| (key.as_str(), *partition, *position));
+            let page = work
+                .views
+                .parked(work.generation.id, place, PAGE_EVENTS)
+                .await?;
             let Some(last) = page.last() else { break };
             after = Some((last.key.clone(), last.partition, last.position));
             for parked in page {
@@ -270,7 +309,8 @@ impl<'a> Shift<'a> {
             }
         }
         for verdict in work.views.verdicts(work.name()).await? {
-            self.left_out.insert((verdict.partition, verdict.position), verdict.event);
+            self.left_out
+                .insert((verdict.partition, verdict.position), verdict.event);
         }
         work.progress.parked_keys(self.parked.len() as u64);
         Ok(())
@@ -281,7 +321,9 @@ impl<'a> Shift<'a> {
         let mut hint = work.log.hint();
         loop {
             hint.reset();
-            work.handler.due(&work.views, &work.generation, work.clock.now()).await?;
+            work.handler
+                .due(&work.views, &work.generation, work.clock.now())
+                .await?;
             self.retry().await?;
             let mut moved = false;
             for index in 0..self.feeds.len() {
@@ -319,7 +361,12 @@ impl<'a> Shift<'a> {
     /// Tells those who look what is being done.
     fn tell(&self) {
         let progress = &self.work.progress;
-        progress.calls(self.busy.values().min().map(|began| (self.busy.len(), *began)));
+        progress.calls(
+            self.busy
+                .values()
+                .min()
+                .map(|began| (self.busy.len(), *began)),
+        );
         progress.publish();
     }
 
@@ -344,17 +391,30 @@ impl<'a> Shift<'a> {
     async fn read(&mut self, index: usize) -> Result<bool, WorkError> {
         let work = self.work;
         let feed = &self.feeds[index];
-        let room = work.patience.window_events_max.saturating_sub(feed.window.len());
+        let room = work
+            .patience
+            .window_events_max
+            .saturating_sub(feed.window.len());
         if room == 0 {
             return Ok(false);
         }
-        let (partition, from) = (feed.partition, feed.window.scanned());
-        let read = ReadLog::after(from).partition(partition).filter(work.handler.filter()).limit(room.min(PAGE_EVENTS));
+        let partition = feed.partition;
+        let from = feed.window.scanned();
+        let read = ReadLog::after(from)
+            .partition(partition)
+            .filter(work.handler.filter())
+            .limit(room.min(PAGE_EVENTS));
         let page = work.log.read(read).await?;
         for record in &page.events {
-            self.feeds[index].recorded.insert(record.position, record.recorded_at);
+            self.feeds[index]
+                .recorded
+                .insert(record.position, record.recorded_at);
         }
-        work.progress.head(partition, page.head.visible, self.feeds[index].oldest_behind(from));
+        work.progress.head(
+            partition,
+            page.head.visible,
+            self.feeds[index].oldest_behind(from),
+        );
         self.feeds[index].end = page.end;
         if page.scanned <= from && page.events.is_empty() {
             return Ok(false);
@@ -372,7 +432,8 @@ impl<'a> Shift<'a> {
     fn take(&mut self, index: usize, record: RecordedEvent) -> Result<(), WorkError> {
         let work = self.work;
         let feed = &mut self.feeds[index];
-        let (position, id) = (record.position, record.id);
+        let position = record.position;
+        let id = record.id;
         if !feed.window.take(position) {
             return Ok(());
         }
@@ -418,8 +479,12 @@ impl<'a> Shift<'a> {
     async fn start(&mut self) -> Result<(), WorkError> {
         let mut starting = Vec::new();
         while self.calls.len() + starting.len() < self.work.patience.calls_max {
-            let Some(key) = self.ready.pop_front() else { break };
-            let Some((index, call)) = self.lanes.get_mut(&key).and_then(VecDeque::pop_front) else { continue };
+            let Some(key) = self.ready.pop_front() else {
+                break;
+            };
+            let Some((index, call)) = self.lanes.get_mut(&key).and_then(VecDeque::pop_front) else {
+                continue;
+            };
             self.busy.insert(key, Instant::now());
             starting.push((index, call));
         }
@@ -437,25 +502,42 @@ impl<'a> Shift<'a> {
     }
 
     fn call(&mut self, from: From, call: Call, attempts: u32) {
-        let (patience, progress) = (self.work.patience.clone(), self.work.progress.clone());
-        self.calls.spawn(make(patience, progress, from, call, attempts));
+        let patience = self.work.patience.clone();
+        let progress = self.work.progress.clone();
+        self.calls
+            .spawn(make(patience, progress, from, call, attempts));
     }
 
     fn settled(&mut self, index: usize, position: Position, rows: Vec<RowChange>) {
         let feed = &mut self.feeds[index];
         feed.window.settle(position);
-        feed.rows.extend(rows.into_iter().map(|row| (row.key.clone(), row)));
+        feed.rows
+            .extend(rows.into_iter().map(|row| (row.key.clone(), row)));
         feed.settled_events += 1;
         feed.dirty = true;
     }
 
-    async fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) -> Result<(), WorkError> {
-        let Ended { from, call, attempts, outcome } = match ended {
+    async fn ended(
+        &mut self,
+        ended: Result<Ended, tokio::task::JoinError>,
+    ) -> Result<(), WorkError> {
+        let Ended {
+            from,
+            call,
+            attempts,
+            outcome,
+        } = match ended {
             Ok(ended) => ended,
             // What is done about an event is contained, so only the end of the runtime ends up here.
-            Err(error) => return Err(WorkError::Stopped(format!("a call was broken off: {error}"))),
+            Err(error) => {
+                return Err(WorkError::Stopped(format!(
+                    "a call was broken off: {error}"
+                )));
+            }
         };
-        let (work, key, position) = (self.work, call.key.clone(), call.record.position);
+        let work = self.work;
+        let key = call.key.clone();
+        let position = call.record.position;
         if let Err(error) = &outcome {
             tracing::warn!(reactor = work.name(), key, %position, attempts, error, "a call failed");
         }
@@ -496,19 +578,34 @@ impl<'a> Shift<'a> {
         for feed in self.feeds.iter_mut().filter(|feed| feed.dirty) {
             let low = feed.window.low();
             let later = feed.aside.split_off(&low.next());
-            let park: Vec<_> = feed.aside.values().map(|(parked, _)| parked.clone()).collect();
+            let park: Vec<_> = feed
+                .aside
+                .values()
+                .map(|(parked, _)| parked.clone())
+                .collect();
             // What is set aside above the checkpoint is not written yet, so it is not settled for those who come after.
-            let above = feed.window.settled_above().filter(|position| !later.contains_key(position));
+            let above = feed
+                .window
+                .settled_above()
+                .filter(|position| !later.contains_key(position));
             let above = above.collect();
             // A checkpoint never goes back; what is done once more stands below it.
             let position = low.max(feed.checkpoint);
             let event = event_at(&*work.log, feed.partition, position).await?;
             let state = Kept::to_state(above, low, position);
-            let to = Checkpoint { slot: 0, partition: feed.partition, position, event, state };
-            let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), feed.checkpoint, to);
+            let to = Checkpoint {
+                slot: 0,
+                partition: feed.partition,
+                position,
+                event,
+                state,
+            };
+            let mut commit =
+                ViewCommit::new(work.generation.id, self.held.lease(), feed.checkpoint, to);
             commit.park = park;
             commit.rows = feed.rows.values().cloned().collect();
-            let (rows, from) = (commit.rows.len(), feed.checkpoint.get());
+            let rows = commit.rows.len();
+            let from = feed.checkpoint.get();
             let span = tracing::debug_span!(
                 "commit",
                 projection = work.name(),
@@ -525,8 +622,18 @@ impl<'a> Shift<'a> {
             feed.rows.clear();
             feed.dirty = false;
             feed.recorded = feed.recorded.split_off(&low.next());
-            let (events, oldest) = (std::mem::take(&mut feed.settled_events), feed.oldest_behind(low));
-            work.progress.settled_to(feed.partition, low, Taken { events, rows, took, oldest });
+            let events = std::mem::take(&mut feed.settled_events);
+            let oldest = feed.oldest_behind(low);
+            work.progress.settled_to(
+                feed.partition,
+                low,
+                Taken {
+                    events,
+                    rows,
+                    took,
+                    oldest,
+                },
+            );
         }
         Ok(())
     }
@@ -534,7 +641,9 @@ impl<'a> Shift<'a> {
     /// Begins with the first event of each key that is tried again.
     async fn retry(&mut self) -> Result<(), WorkError> {
         while self.calls.len() < self.work.patience.calls_max {
-            let Some(key) = self.retried.pop_front() else { break };
+            let Some(key) = self.retried.pop_front() else {
+                break;
+            };
             self.retry_next(key).await?;
         }
         Ok(())
@@ -548,9 +657,18 @@ impl<'a> Shift<'a> {
         loop {
             let first = first_aside(work, &key).await?;
             let Some(parked) = first else { break };
-            let left_out = self.left_out.get(&(parked.partition, parked.position)) == Some(&parked.event);
-            let read = ReadLog::after(parked.position.minus(1)).up_to(parked.position).partition(parked.partition);
-            let record = work.log.read(read.limit(1)).await?.events.into_iter().next();
+            let left_out =
+                self.left_out.get(&(parked.partition, parked.position)) == Some(&parked.event);
+            let read = ReadLog::after(parked.position.minus(1))
+                .up_to(parked.position)
+                .partition(parked.partition);
+            let record = work
+                .log
+                .read(read.limit(1))
+                .await?
+                .events
+                .into_iter()
+                .next();
             let prepared = match record {
                 Some(record) if !left_out => work.handler.prepare(record),
                 _ => Ok(None),
@@ -569,7 +687,9 @@ impl<'a> Shift<'a> {
         self.parked.remove(&key);
         for index in 0..self.feeds.len() {
             let feed = &mut self.feeds[index];
-            let (of_key, others) = std::mem::take(&mut feed.aside).into_iter().partition(|(_, (of, _))| of.key == key);
+            let (of_key, others) = std::mem::take(&mut feed.aside)
+                .into_iter()
+                .partition(|(_, (of, _))| of.key == key);
             let of_key: BTreeMap<Position, (Parked, Call)> = of_key;
             feed.aside = others;
             for (position, (_, call)) in of_key {
@@ -596,7 +716,11 @@ impl<'a> Shift<'a> {
             Err(cause) => {
                 let attempts = parked.attempts + attempts;
                 self.change_aside(parked.partition, |commit| {
-                    commit.park.push(Parked { cause: Some(cause), attempts, ..parked });
+                    commit.park.push(Parked {
+                        cause: Some(cause),
+                        attempts,
+                        ..parked
+                    });
                 })
                 .await
             }
@@ -642,7 +766,12 @@ pub(super) async fn standing(
 /// The first event that is set aside for a key.
 pub(super) async fn first_aside(work: &Work, key: &str) -> Result<Option<Parked>, CommitError> {
     let behind = Some((key, Partition(0), Position::START));
-    let first = work.views.parked(work.generation.id, behind, 1).await?.into_iter().next();
+    let first = work
+        .views
+        .parked(work.generation.id, behind, 1)
+        .await?
+        .into_iter()
+        .next();
     Ok(first.filter(|parked| parked.key == key))
 }
 
@@ -660,13 +789,20 @@ fn set_aside(work: &Work, call: &Call, cause: Option<String>, attempts: u32) -> 
 }
 
 /// Makes a call until it succeeds or there is no use in trying again.
-async fn make(patience: Patience, progress: Progress, from: From, call: Call, before: u32) -> Ended {
+async fn make(
+    patience: Patience,
+    progress: Progress,
+    from: From,
+    call: Call,
+    before: u32,
+) -> Ended {
     let mut attempts = before;
     let mut wait = patience.back_off;
     let metadata = Metadata::caused_by(&call.record);
     let outcome = loop {
         attempts += 1;
-        let (record, begun) = (&call.record, Instant::now());
+        let record = &call.record;
+        let begun = Instant::now();
         let span = tracing::debug_span!(
             "call",
             reactor = progress.name(),
@@ -677,7 +813,9 @@ async fn make(patience: Patience, progress: Progress, from: From, call: Call, be
         );
         let made = contained(async { (call.make)(attempts).await });
         let made = with_metadata(metadata.clone(), made).instrument(span).await;
-        progress.meter().called(matches!(made, Ok(Ok(_))), begun.elapsed());
+        progress
+            .meter()
+            .called(matches!(made, Ok(Ok(_))), begun.elapsed());
         let cause = match made {
             Ok(Ok(rows)) => break Ok(rows),
             Ok(Err(ReactError::Permanent(cause))) | Err(cause) => break Err(cause),
@@ -689,15 +827,26 @@ async fn make(patience: Patience, progress: Progress, from: From, call: Call, be
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Patience::BACK_OFF_MAX);
     };
-    Ended { from, call, attempts, outcome }
+    Ended {
+        from,
+        call,
+        attempts,
+        outcome,
+    }
 }
 
 /// Where everything stands that this position is compared with, in each partition that matters.
-pub(super) async fn has_reached(work: &Work, token: &annals_core::Token) -> Result<bool, CommitError> {
+pub(super) async fn has_reached(
+    work: &Work,
+    token: &annals_core::Token,
+) -> Result<bool, CommitError> {
     let checkpoints = work.views.checkpoints(work.generation.id).await?;
-    let stands: HashMap<_, _> = checkpoints.iter().map(|of| (of.partition, settled_to(of))).collect();
+    let stands: HashMap<_, _> = checkpoints
+        .iter()
+        .map(|of| (of.partition, settled_to(of)))
+        .collect();
     let asked: BTreeSet<_> = token.positions().collect();
-    Ok(asked
-        .into_iter()
-        .all(|(partition, position)| stands.get(&partition).copied().unwrap_or(Position::START) >= position))
+    Ok(asked.into_iter().all(|(partition, position)| {
+        stands.get(&partition).copied().unwrap_or(Position::START) >= position
+    }))
 }

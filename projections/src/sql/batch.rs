@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    CommitError, Event, EventId, OwnTables, Parked, Partition, Position, Recorded, RecordedEvent, StoreError,
-    TableWork, Undecodable, ViewCommit,
+    CommitError, Event, EventId, OwnTables, Parked, Partition, Position, Recorded, RecordedEvent,
+    StoreError, TableWork, Undecodable, ViewCommit,
 };
 use async_trait::async_trait;
 
@@ -26,8 +26,13 @@ pub(super) struct Part<E> {
 
 impl<E: Event> Part<E> {
     pub(super) fn of(record: RecordedEvent) -> Result<Part<E>, Undecodable> {
-        let (position, id) = (record.position, record.id);
-        Ok(Part { position, id, events: Recorded::decode(record)?.into_iter().collect() })
+        let position = record.position;
+        let id = record.id;
+        Ok(Part {
+            position,
+            id,
+            events: Recorded::decode(record)?.into_iter().collect(),
+        })
     }
 }
 
@@ -82,7 +87,9 @@ pub(super) async fn take<P: SqlProject>(
 impl<P: SqlProject> Batch<P> {
     /// The key of an event, if it has one.
     fn key(part: &Part<P::Event>) -> Result<Option<String>, Poison> {
-        let Some(event) = part.events.first() else { return Ok(None) };
+        let Some(event) = part.events.first() else {
+            return Ok(None);
+        };
         step::contained(|| Ok(P::key(event).map(|key| checked(&key)).transpose()?))
     }
 
@@ -91,9 +98,26 @@ impl<P: SqlProject> Batch<P> {
         matches!(Self::key(part), Ok(Some(key)) if keys.contains(&key))
     }
 
-    fn aside(&self, key: String, part: &Part<P::Event>, cause: Option<String>, attempts: u32) -> Parked {
-        let (partition, position, event, parked_at) = (self.partition, part.position, part.id, self.now);
-        Parked { key, partition, position, event, cause, attempts, parked_at }
+    fn aside(
+        &self,
+        key: String,
+        part: &Part<P::Event>,
+        cause: Option<String>,
+        attempts: u32,
+    ) -> Parked {
+        let partition = self.partition;
+        let position = part.position;
+        let event = part.id;
+        let parked_at = self.now;
+        Parked {
+            key,
+            partition,
+            position,
+            event,
+            cause,
+            attempts,
+            parked_at,
+        }
     }
 
     /// Hands an event over, or sets it aside; a reason to end before it.
@@ -108,7 +132,9 @@ impl<P: SqlProject> Batch<P> {
             Ok(key) => key,
             Err(poison) => return Ok(Err(poison.reason().into())),
         };
-        let waits = |key: &String| self.parked.contains(key) || aside.iter().any(|parked| parked.key == *key);
+        let waits = |key: &String| {
+            self.parked.contains(key) || aside.iter().any(|parked| parked.key == *key)
+        };
         let parked = if let Some(key) = key.clone().filter(waits) {
             self.aside(key, part, None, 0)
         } else {
@@ -125,7 +151,9 @@ impl<P: SqlProject> Batch<P> {
             }
         };
         if aside.len() == self.room {
-            return Ok(Err("more events would be set aside than `parked_max` allows".into()));
+            return Ok(Err(
+                "more events would be set aside than `parked_max` allows".into(),
+            ));
         }
         aside.push(parked);
         Ok(Ok(()))
@@ -134,15 +162,22 @@ impl<P: SqlProject> Batch<P> {
 
 #[async_trait]
 impl<P: SqlProject> TableWork<ConnectionOf<P>, ViewCommit> for Batch<P> {
-    async fn run(&mut self, connection: &mut ConnectionOf<P>, step: &mut ViewCommit) -> Result<(), StoreError> {
-        let (mut stuck, mut aside) = (None, Vec::new());
+    async fn run(
+        &mut self,
+        connection: &mut ConnectionOf<P>,
+        step: &mut ViewCommit,
+    ) -> Result<(), StoreError> {
+        let mut stuck = None;
+        let mut aside = Vec::new();
         for index in 0..self.parts.len() {
             let position = self.parts[index].position;
             if let Err(reason) = self.settle(connection, index, &mut aside).await? {
                 // What stands before it is settled all the same.
                 step.to.position = position.minus(1);
                 let before = index.checked_sub(1).map(|before| &self.parts[before]);
-                step.to.event = before.filter(|part| part.position == step.to.position).map(|part| part.id);
+                step.to.event = before
+                    .filter(|part| part.position == step.to.position)
+                    .map(|part| part.id);
                 stuck = Some(Stuck { position, reason });
                 break;
             }

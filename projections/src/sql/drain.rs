@@ -30,14 +30,22 @@ impl<P: SqlProject> TableWorker<P> {
         settled.map(|()| all)
     }
 
-    async fn empty(&self, held: &Held, key: &str, left_out: &LeftOut, all: &mut Emptied) -> Result<(), WorkError> {
+    async fn empty(
+        &self,
+        held: &Held,
+        key: &str,
+        left_out: &LeftOut,
+        all: &mut Emptied,
+    ) -> Result<(), WorkError> {
         for partition in (0..self.site.db.store().partitions()).map(Partition) {
             loop {
                 let waiting = queue(&self.site.views, self.generation.id, key, partition).await?;
                 if waiting.is_empty() {
                     break;
                 }
-                let (settled, still) = self.settle_some(held, key, partition, waiting, left_out).await?;
+                let (settled, still) = self
+                    .settle_some(held, key, partition, waiting, left_out)
+                    .await?;
                 all.settled += settled;
                 if still.is_some() {
                     all.still = all.still.take().or(still);
@@ -58,7 +66,10 @@ impl<P: SqlProject> TableWorker<P> {
     ) -> Result<(u64, Option<Parked>), WorkError> {
         let at = self.checkpoint(partition).await?;
         let positions: Vec<Position> = queue.iter().map(|parked| parked.position).collect();
-        let mut records = records_at(&**self.site.db.store(), partition, &positions).await?.into_iter().peekable();
+        let mut records = records_at(&**self.site.db.store(), partition, &positions)
+            .await?
+            .into_iter()
+            .peekable();
         let mut waiting = Vec::with_capacity(queue.len());
         for parked in queue {
             let record = records.next_if(|record| record.position == parked.position);
@@ -70,17 +81,30 @@ impl<P: SqlProject> TableWorker<P> {
             waiting.push((parked, part));
         }
         let came = Arc::new(Mutex::new((0, None)));
-        let (project, tables) = (Arc::clone(&self.subject.project), Tables::of(self.generation.id));
-        let work = Drain::<P> { project, tables, waiting, came: Arc::clone(&came) };
+        let project = Arc::clone(&self.subject.project);
+        let tables = Tables::of(self.generation.id);
+        let work = Drain::<P> {
+            project,
+            tables,
+            waiting,
+            came: Arc::clone(&came),
+        };
         let step = ViewCommit::new(self.generation.id, held.lease(), at.position, at);
-        self.subject.store.commit_with(step, Box::new(work)).await.map_err(ended)?;
+        self.subject
+            .store
+            .commit_with(step, Box::new(work))
+            .await
+            .map_err(ended)?;
         let mut came = came.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((came.0, came.1.take()))
     }
 }
 
 /// An event of a queue; nothing when it is left out, a reason when it cannot be read.
-type Waiting<P> = (Parked, Result<Option<Part<<P as SqlProject>::Event>>, String>);
+type Waiting<P> = (
+    Parked,
+    Result<Option<Part<<P as SqlProject>::Event>>, String>,
+);
 
 /// The queue of a key, handed over inside a transaction.
 struct Drain<P: SqlProject> {
@@ -93,8 +117,13 @@ struct Drain<P: SqlProject> {
 
 #[async_trait]
 impl<P: SqlProject> TableWork<ConnectionOf<P>, ViewCommit> for Drain<P> {
-    async fn run(&mut self, connection: &mut ConnectionOf<P>, step: &mut ViewCommit) -> Result<(), StoreError> {
-        let (mut settled, mut still) = (0, None);
+    async fn run(
+        &mut self,
+        connection: &mut ConnectionOf<P>,
+        step: &mut ViewCommit,
+    ) -> Result<(), StoreError> {
+        let mut settled = 0;
+        let mut still = None;
         for (parked, part) in &self.waiting {
             P::Store::mark(connection).await?;
             let taken = match part {
@@ -106,8 +135,13 @@ impl<P: SqlProject> TableWork<ConnectionOf<P>, ViewCommit> for Drain<P> {
                 Ok(()) => P::Store::keep(connection).await?,
                 Err(reason) => {
                     P::Store::undo(connection).await?;
-                    let (cause, attempts) = (Some(reason), parked.attempts + 1);
-                    still = Some(Parked { cause, attempts, ..parked.clone() });
+                    let cause = Some(reason);
+                    let attempts = parked.attempts + 1;
+                    still = Some(Parked {
+                        cause,
+                        attempts,
+                        ..parked.clone()
+                    });
                     break;
                 }
             }

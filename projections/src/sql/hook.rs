@@ -17,7 +17,10 @@ pub(crate) struct Subject<P: SqlProject> {
 
 impl<P: SqlProject> Clone for Subject<P> {
     fn clone(&self) -> Subject<P> {
-        Subject { project: Arc::clone(&self.project), store: Arc::clone(&self.store) }
+        Subject {
+            project: Arc::clone(&self.project),
+            store: Arc::clone(&self.store),
+        }
     }
 }
 
@@ -41,36 +44,51 @@ impl<P: SqlProject> Subject<P> {
     }
 
     fn hook(&self, generation: GenerationId, does: Does) -> Box<Hook<P>> {
-        Box::new(Hook { project: Arc::clone(&self.project), tables: Tables::of(generation), does })
+        Box::new(Hook {
+            project: Arc::clone(&self.project),
+            tables: Tables::of(generation),
+            does,
+        })
     }
 }
 
 #[async_trait]
 impl<P: SqlProject, S: Send> TableWork<ConnectionOf<P>, S> for Hook<P> {
     async fn run(&mut self, connection: &mut ConnectionOf<P>, _: &mut S) -> Result<(), StoreError> {
-        let (project, tables) = (&*self.project, &self.tables);
+        let project = &*self.project;
+        let tables = &self.tables;
         let (did, done) = match self.does {
             Does::Create => ("made", contained(project.create(connection, tables)).await),
-            Does::Publish => ("published", contained(project.publish(connection, tables)).await),
-            Does::Remove => ("dropped", contained(project.remove(connection, tables)).await),
+            Does::Publish => (
+                "published",
+                contained(project.publish(connection, tables)).await,
+            ),
+            Does::Remove => (
+                "dropped",
+                contained(project.remove(connection, tables)).await,
+            ),
         };
         let reason = match done {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(poison)) => poison.reason().to_owned(),
             Err(panic) => panic,
         };
-        let (name, generation) = (P::NAME, tables.generation());
-        let what = format!("the tables of generation {generation} of `{name}` cannot be {did}: {reason}");
+        let name = P::NAME;
+        let generation = tables.generation();
+        let what =
+            format!("the tables of generation {generation} of `{name}` cannot be {did}: {reason}");
         Err(StoreError::new(Failure::Invalid, what))
     }
 }
 
 impl<P: SqlProject> Generations for Subject<P> {
     fn switch(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
-        self.store.switch_with(generation, self.hook(generation, Does::Publish))
+        self.store
+            .switch_with(generation, self.hook(generation, Does::Publish))
     }
 
     fn remove(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
-        self.store.drop_with(generation, self.hook(generation, Does::Remove))
+        self.store
+            .drop_with(generation, self.hook(generation, Does::Remove))
     }
 }

@@ -37,8 +37,14 @@ pub struct SqlProjection<P: SqlProject> {
 impl<P: SqlProject> SqlProjection<P> {
     /// With the default options; there is one slot, whatever they say. `store` is a handle to the database of the tables.
     pub fn new(project: P, store: P::Store) -> SqlProjection<P> {
-        let subject = Subject { project: Arc::new(project), store: Arc::new(store) };
-        SqlProjection { subject, options: Options::default() }
+        let subject = Subject {
+            project: Arc::new(project),
+            store: Arc::new(store),
+        };
+        SqlProjection {
+            subject,
+            options: Options::default(),
+        }
     }
 
     /// With these options.
@@ -51,7 +57,10 @@ impl<P: SqlProject> SqlProjection<P> {
 
 impl<P: SqlProject> fmt::Debug for SqlProjection<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlProjection").field("name", &P::NAME).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("SqlProjection")
+            .field("name", &P::NAME)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +96,11 @@ pub(crate) struct RunningTables {
 impl RunningTables {
     /// For those who wait for them.
     pub(crate) fn reach(&self) -> Reach<'_> {
-        Reach { site: &self.site, following: &self.following, version: self.version }
+        Reach {
+            site: &self.site,
+            following: &self.following,
+            version: self.version,
+        }
     }
 }
 
@@ -108,8 +121,13 @@ impl<P: SqlProject> RegisteredTables for SqlProjection<P> {
             find_or_begin(&site, P::NAME, &spec_of::<P>(&site)).await?;
             let following = Following::new(P::NAME);
             let tables = SqlTables::new(site.clone(), following.clone(), subject.clone());
-            let (set_aside, handle) = (tables.set_aside(), Box::new(tables));
-            let supervisor = TableSupervisor { site: site.clone(), following: following.clone(), subject };
+            let set_aside = tables.set_aside();
+            let handle = Box::new(tables);
+            let supervisor = TableSupervisor {
+                site: site.clone(),
+                following: following.clone(),
+                subject,
+            };
             let supervisor = Some(tokio::spawn(supervisor.run(stop)));
             Ok(RunningTables {
                 of: TypeId::of::<P>(),

@@ -30,7 +30,11 @@ impl<P: SqlProject> TableSupervisor<P> {
                 Ok(building) => building,
                 Err(error) => {
                     let error = chain(&error);
-                    tracing::warn!(projection = P::NAME, error, "the generations of tables cannot be looked at");
+                    tracing::warn!(
+                        projection = P::NAME,
+                        error,
+                        "the generations of tables cannot be looked at"
+                    );
                     false
                 }
             };
@@ -46,14 +50,27 @@ impl<P: SqlProject> TableSupervisor<P> {
     /// Follows what is there. Answers whether something is being built.
     async fn look(&self, spec: &GenerationSpec) -> Result<bool, StoreError> {
         let generations = self.site.views.generations(P::NAME).await?;
-        let ours: Vec<_> = generations.into_iter().filter(|generation| is_ours(generation, spec)).collect();
-        self.following.follow_only(&ours, |generation| self.follow(generation)).await;
+        let ours: Vec<_> = generations
+            .into_iter()
+            .filter(|generation| is_ours(generation, spec))
+            .collect();
+        self.following
+            .follow_only(&ours, |generation| self.follow(generation))
+            .await;
         self.following.publish(&self.site).await?;
         let mut building = false;
-        for generation in ours.iter().filter(|generation| generation.phase == Phase::Building) {
+        for generation in ours
+            .iter()
+            .filter(|generation| generation.phase == Phase::Building)
+        {
             building = true;
             // On an empty log a generation is at the head before its tables are made, which its first step does.
-            let begun = self.site.views.checkpoints(generation.id).await.is_ok_and(|stands| !stands.is_empty());
+            let begun = self
+                .site
+                .views
+                .checkpoints(generation.id)
+                .await
+                .is_ok_and(|stands| !stands.is_empty());
             if begun && is_at_head(&self.site, &self.following, generation).await? {
                 self.switch(generation).await?;
             }
@@ -65,16 +82,32 @@ impl<P: SqlProject> TableSupervisor<P> {
         let progress = Progress::of(Kind::View, generation, 0, self.site.db.clock());
         let (stop, stopped) = watch::channel(false);
         let all = vec![progress.clone()];
-        let (site, following, subject) = (self.site.clone(), self.following.clone(), self.subject.clone());
-        let worker = TableWorker { site, following, subject, generation: generation.clone(), progress };
-        Followed::new(generation.clone(), all, stop, vec![tokio::spawn(worker.run(stopped))])
+        let site = self.site.clone();
+        let following = self.following.clone();
+        let subject = self.subject.clone();
+        let worker = TableWorker {
+            site,
+            following,
+            subject,
+            generation: generation.clone(),
+            progress,
+        };
+        Followed::new(
+            generation.clone(),
+            all,
+            stop,
+            vec![tokio::spawn(worker.run(stopped))],
+        )
     }
 
     async fn switch(&self, generation: &Generation) -> Result<(), StoreError> {
         let gate = gate(&self.site, P::NAME).await?;
         let switched = async {
             let generations = self.site.views.generations(P::NAME).await?;
-            let phase = generations.into_iter().find(|of| of.id == generation.id).map(|of| of.phase);
+            let phase = generations
+                .into_iter()
+                .find(|of| of.id == generation.id)
+                .map(|of| of.phase);
             if phase == Some(Phase::Building) {
                 self.subject.switch(generation.id).await?;
             }

@@ -38,7 +38,11 @@ pub struct SqlTables<P: SqlProject> {
 
 impl<P: SqlProject> SqlTables<P> {
     pub(super) fn new(site: Site, following: Following, subject: Subject<P>) -> SqlTables<P> {
-        SqlTables { site, following, subject }
+        SqlTables {
+            site,
+            following,
+            subject,
+        }
     }
 
     /// The tables that readers use; nothing while the first ones are being filled.
@@ -59,7 +63,11 @@ impl<P: SqlProject> SqlTables<P> {
     /// # Errors
     ///
     /// [`ViewError::NotYet`], which says what holds them, and [`ViewError::Stopped`] at once when an event makes no sense.
-    pub async fn wait_for(&self, token: impl Into<Token>, at_most: Duration) -> Result<(), ViewError> {
+    pub async fn wait_for(
+        &self,
+        token: impl Into<Token>,
+        at_most: Duration,
+    ) -> Result<(), ViewError> {
         let token = token.into();
         if token.log() != self.site.db.store().id() {
             return Err(Invalid::new(format!("the token {token} is of another log")).into());
@@ -68,30 +76,56 @@ impl<P: SqlProject> SqlTables<P> {
     }
 
     fn reach(&self) -> Reach<'_> {
-        Reach { site: &self.site, following: &self.following, version: P::VERSION }
+        Reach {
+            site: &self.site,
+            following: &self.following,
+            version: P::VERSION,
+        }
     }
 
     /// Builds new tables from the log, beside those that serve, and switches to them when they are complete; goes back; drops old ones.
     pub fn rebuild(&self) -> Rebuild<P> {
         let spec = spec_of::<P>(&self.site);
         let generations = Arc::new(self.subject.clone());
-        Rebuild::of(self.site.clone(), self.following.clone(), P::NAME, spec, generations)
+        Rebuild::of(
+            self.site.clone(),
+            self.following.clone(),
+            P::NAME,
+            spec,
+            generations,
+        )
     }
 
     /// What waits for a person, by the [keys](SqlProject::key) of the events: listed, tried again, skipped or discarded with a reason, in
     /// the transaction of a step of every generation of the tables.
     pub fn set_aside(&self) -> SetAside {
-        let (site, following, subject) = (self.site.clone(), self.following.clone(), self.subject.clone());
+        let site = self.site.clone();
+        let following = self.following.clone();
+        let subject = self.subject.clone();
         let settle = move |generation: Generation, slot: u16, keys: Vec<String>| {
             let progress = Progress::of(Kind::View, &generation, slot, site.db.clock());
-            let (mut site, following, subject) = (site.clone(), following.clone(), subject.clone());
+            let mut site = site.clone();
+            let following = following.clone();
+            let subject = subject.clone();
             site.owner = format!("{}-settles", site.owner);
-            let worker = TableWorker { site, following, subject, generation, progress };
-            let settled: BoxFuture<'static, _> = Box::pin(async move { worker.settle(&keys).await });
+            let worker = TableWorker {
+                site,
+                following,
+                subject,
+                generation,
+                progress,
+            };
+            let settled: BoxFuture<'static, _> =
+                Box::pin(async move { worker.settle(&keys).await });
             settled
         };
         let spec = spec_of::<P>(&self.site);
-        SetAside::settling(self.site.clone(), self.following.clone(), spec, Arc::new(settle))
+        SetAside::settling(
+            self.site.clone(),
+            self.following.clone(),
+            spec,
+            Arc::new(settle),
+        )
     }
 
     /// Leaves an event out that stops the projection, as [`SetAside::skip_event`] does.
@@ -99,19 +133,30 @@ impl<P: SqlProject> SqlTables<P> {
     /// # Errors
     ///
     /// As [`SetAside::skip_event`].
-    pub async fn skip_event(&self, position: impl Into<Position>, reason: impl Into<String>) -> Result<(), ViewError> {
+    pub async fn skip_event(
+        &self,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
         self.set_aside().skip_event(position, reason).await
     }
 }
 
 impl<P: SqlProject> Clone for SqlTables<P> {
     fn clone(&self) -> SqlTables<P> {
-        SqlTables::new(self.site.clone(), self.following.clone(), self.subject.clone())
+        SqlTables::new(
+            self.site.clone(),
+            self.following.clone(),
+            self.subject.clone(),
+        )
     }
 }
 
 impl<P: SqlProject> fmt::Debug for SqlTables<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlTables").field("name", &P::NAME).field("following", &self.following).finish_non_exhaustive()
+        f.debug_struct("SqlTables")
+            .field("name", &P::NAME)
+            .field("following", &self.following)
+            .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,10 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use annals_core::{Checkpoint, Event, Filter, Generation, Keeps, OwnTables, Partition, Position, ReadLog, ViewCommit};
+use annals_core::{
+    Checkpoint, Event, Filter, Generation, Keeps, OwnTables, Partition, Position, ReadLog,
+    ViewCommit,
+};
 use tokio::sync::watch;
 
 use super::batch::{Batch, Came, Part, Stuck, ended};
@@ -14,7 +17,9 @@ use super::{SqlProject, Tables};
 use crate::left_out::LeftOut;
 use crate::options::Options;
 use crate::supervisor::{Following, Site};
-use crate::worker::{Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen};
+use crate::worker::{
+    Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen,
+};
 
 /// Events in one transaction: where it is open, others wait, and an event may take some statements.
 const STEP_EVENTS: usize = 1_000;
@@ -55,7 +60,11 @@ impl<P: SqlProject> TableWorker<P> {
                 Some(ended) => ended,
             };
             let most = Options::BACK_OFF_MAX;
-            wait = if self.progress.settled() == settled { (wait * 2).min(most) } else { self.site.options.back_off };
+            wait = if self.progress.settled() == settled {
+                (wait * 2).min(most)
+            } else {
+                self.site.options.back_off
+            };
             let pause = match ended {
                 WorkError::Stopped(reason) => {
                     tracing::error!(projection = P::NAME, reason, "the projection stopped");
@@ -92,7 +101,14 @@ impl<P: SqlProject> TableWorker<P> {
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         };
-        let look = || seen(&**self.site.db.store(), &post, filter::<P>(), &self.progress);
+        let look = || {
+            seen(
+                &**self.site.db.store(),
+                &post,
+                filter::<P>(),
+                &self.progress,
+            )
+        };
         let held = match Held::acquire(&post, &self.progress, look, over).await {
             Ok(Some(held)) => held,
             Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
@@ -111,9 +127,20 @@ impl<P: SqlProject> TableWorker<P> {
     }
 
     pub(super) fn post(&self) -> Post<'_> {
-        let (views, generation, owner) = (&self.site.views, &self.generation, &*self.site.owner);
-        let (lease, clock) = (self.site.options.lease, &**self.site.db.clock());
-        Post { views, generation, slot: 0, owner, lease, clock, share: None }
+        let views = &self.site.views;
+        let generation = &self.generation;
+        let owner = &*self.site.owner;
+        let lease = self.site.options.lease;
+        let clock = &**self.site.db.clock();
+        Post {
+            views,
+            generation,
+            slot: 0,
+            owner,
+            lease,
+            clock,
+            share: None,
+        }
     }
 
     async fn work(&self, held: &Held) -> Result<Infallible, WorkError> {
@@ -144,35 +171,61 @@ impl<P: SqlProject> TableWorker<P> {
         let generation = self.generation.id;
         let checkpoints = self.site.views.checkpoints(generation).await?;
         if checkpoints.is_empty() {
-            let step = ViewCommit::new(generation, held.lease(), Position::START, Checkpoint::start(0, Partition(0)));
-            let made = self.subject.store.commit_with(step, self.subject.create(generation)).await;
+            let step = ViewCommit::new(
+                generation,
+                held.lease(),
+                Position::START,
+                Checkpoint::start(0, Partition(0)),
+            );
+            let made = self
+                .subject
+                .store
+                .commit_with(step, self.subject.create(generation))
+                .await;
             made.map_err(ended)?;
         }
         let mut feeds = Vec::new();
         for partition in (0..self.site.db.store().partitions()).map(Partition) {
-            let checkpoint = checkpoints.iter().find(|of| of.partition == partition).cloned();
+            let checkpoint = checkpoints
+                .iter()
+                .find(|of| of.partition == partition)
+                .cloned();
             let checkpoint = checkpoint.unwrap_or_else(|| Checkpoint::start(0, partition));
             same_log(&**self.site.db.store(), &self.generation, &checkpoint).await?;
             self.progress.reached(partition, checkpoint.position);
-            feeds.push(Feed { partition, position: checkpoint.position, attempts: 0 });
+            feeds.push(Feed {
+                partition,
+                position: checkpoint.position,
+                attempts: 0,
+            });
         }
         Ok(feeds)
     }
 
     /// What was set aside.
     async fn aside(&self) -> Result<Aside, WorkError> {
-        let (mut keys, mut events) = (HashSet::new(), 0);
+        let mut keys = HashSet::new();
+        let mut events = 0;
         let mut after: Option<(String, Partition, Position)> = None;
         loop {
-            let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
-            let page = self.site.views.parked(self.generation.id, place, annals_core::PAGE_EVENTS).await?;
+            let place = after
+                .as_ref()
+                .map(|(key, partition, position)| (key.as_str(), *partition, *position));
+            let page = self
+                .site
+                .views
+                .parked(self.generation.id, place, annals_core::PAGE_EVENTS)
+                .await?;
             let Some(last) = page.last() else { break };
             after = Some((last.key.clone(), last.partition, last.position));
             events += page.len();
             keys.extend(page.into_iter().map(|parked| parked.key));
         }
         self.progress.parked_keys(keys.len() as u64);
-        Ok(Aside { keys: Arc::new(keys), events })
+        Ok(Aside {
+            keys: Arc::new(keys),
+            events,
+        })
     }
 
     pub(super) async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, WorkError> {
@@ -191,9 +244,16 @@ impl<P: SqlProject> TableWorker<P> {
     ) -> Result<Option<Stuck>, WorkError> {
         let log = self.site.db.store();
         let limit = self.site.options.batch_events_max.min(STEP_EVENTS);
-        let read = ReadLog::after(feed.position).partition(feed.partition).filter(filter::<P>()).limit(limit);
+        let read = ReadLog::after(feed.position)
+            .partition(feed.partition)
+            .filter(filter::<P>())
+            .limit(limit);
         let page = log.read(read).await?;
-        self.progress.head(feed.partition, page.head.visible, page.events.first().map(|record| record.recorded_at));
+        self.progress.head(
+            feed.partition,
+            page.head.visible,
+            page.events.first().map(|record| record.recorded_at),
+        );
         if page.scanned <= feed.position && page.events.is_empty() {
             return Ok(None);
         }
@@ -201,30 +261,42 @@ impl<P: SqlProject> TableWorker<P> {
             self.progress.state(SlotState::CatchingUp);
         }
         let last = page.events.last().map(|last| (last.position, last.id));
-        let (mut parts, mut unreadable) = (Vec::with_capacity(page.events.len()), None);
+        let mut parts = Vec::with_capacity(page.events.len());
+        let mut unreadable = None;
         for record in page.events {
             if left_out.is_whole(&record) {
                 continue;
             }
-            let (position, keys) = (record.position, left_out.keys(&record).cloned());
+            let position = record.position;
+            let keys = left_out.keys(&record).cloned();
             match Part::of(record) {
                 // One that was left out for its key is left out again.
                 Ok(part) if keys.is_some_and(|keys| Batch::<P>::is_about(&part, &keys)) => {}
                 Ok(part) => parts.push(part),
                 Err(error) => {
-                    unreadable = Some(Stuck { position, reason: chain(&error) });
+                    unreadable = Some(Stuck {
+                        position,
+                        reason: chain(&error),
+                    });
                     break;
                 }
             }
         }
-        let up_to = unreadable.as_ref().map_or(page.scanned, |stuck| stuck.position.minus(1));
+        let up_to = unreadable
+            .as_ref()
+            .map_or(page.scanned, |stuck| stuck.position.minus(1));
         let event = match last.filter(|(at, _)| *at == up_to) {
             Some((_, id)) => Some(id),
             None => event_at(&**log, feed.partition, up_to).await?,
         };
-        let to = Checkpoint { position: up_to, event, ..Checkpoint::start(0, feed.partition) };
+        let to = Checkpoint {
+            position: up_to,
+            event,
+            ..Checkpoint::start(0, feed.partition)
+        };
         let step = ViewCommit::new(self.generation.id, held.lease(), feed.position, to);
-        let (events, came) = (parts.len() as u64, Arc::new(Mutex::new(Came::default())));
+        let events = parts.len() as u64;
+        let came = Arc::new(Mutex::new(Came::default()));
         let work = Batch::<P> {
             project: Arc::clone(&self.subject.project),
             tables: Tables::of(self.generation.id),
@@ -237,20 +309,34 @@ impl<P: SqlProject> TableWorker<P> {
             came: Arc::clone(&came),
         };
         let begun = Instant::now();
-        self.subject.store.commit_with(step, Box::new(work)).await.map_err(ended)?;
-        let Came { stuck, parked } = std::mem::take(&mut *came.lock().unwrap_or_else(PoisonError::into_inner));
+        self.subject
+            .store
+            .commit_with(step, Box::new(work))
+            .await
+            .map_err(ended)?;
+        let Came { stuck, parked } =
+            std::mem::take(&mut *came.lock().unwrap_or_else(PoisonError::into_inner));
         if !parked.is_empty() {
             aside.events += parked.len();
             Arc::make_mut(&mut aside.keys).extend(parked);
             self.progress.parked_keys(aside.keys.len() as u64);
         }
         let stuck = stuck.or(unreadable);
-        let reached = stuck.as_ref().map_or(up_to, |stuck: &Stuck| stuck.position.minus(1));
+        let reached = stuck
+            .as_ref()
+            .map_or(up_to, |stuck: &Stuck| stuck.position.minus(1));
         if reached > feed.position {
-            (feed.position, feed.attempts) = (reached, 0);
-            let taken = Taken { events, rows: 0, took: begun.elapsed(), oldest: None };
+            feed.position = reached;
+            feed.attempts = 0;
+            let taken = Taken {
+                events,
+                rows: 0,
+                took: begun.elapsed(),
+                oldest: None,
+            };
             self.progress.settled_to(feed.partition, reached, taken);
-            self.following.tell(&self.generation, feed.partition, reached, None);
+            self.following
+                .tell(&self.generation, feed.partition, reached, None);
         }
         Ok(stuck)
     }
@@ -260,11 +346,15 @@ impl<P: SqlProject> TableWorker<P> {
         feed.attempts += 1;
         let options = &self.site.options;
         if feed.attempts < options.attempts {
-            let wait = options.retry_after.saturating_mul(1 << (feed.attempts - 1).min(16));
+            let wait = options
+                .retry_after
+                .saturating_mul(1 << (feed.attempts - 1).min(16));
             tokio::time::sleep(wait.min(Options::RETRY_AFTER_MAX)).await;
             return Ok(());
         }
-        let (name, position, reason) = (P::NAME, stuck.position, stuck.reason);
+        let name = P::NAME;
+        let position = stuck.position;
+        let reason = stuck.reason;
         Err(WorkError::Stopped(format!(
             "the event at position {position} of partition {} makes no sense to `{name}`: {reason}. Nothing behind it is taken in, because nobody \
              knows what the tables would miss. Mend the projection or its tables, or leave the event out with `skip_event`",
@@ -282,7 +372,10 @@ fn filter<P: SqlProject>() -> Filter {
 pub(super) fn spec_of<P: SqlProject>(site: &Site) -> annals_core::GenerationSpec {
     let store = site.db.store();
     let mut spec = annals_core::GenerationSpec::new(P::NAME, P::VERSION, store.id());
-    spec.handles = P::Event::shapes().iter().map(|shape| shape.event_type.to_owned()).collect();
+    spec.handles = P::Event::shapes()
+        .iter()
+        .map(|shape| shape.event_type.to_owned())
+        .collect();
     spec.handles.sort_unstable();
     spec.handles.dedup();
     spec.partitions = store.partitions();

@@ -45,13 +45,21 @@ fn held(status: &Status) -> String {
     }
     // The slowest one is what readers wait for.
     let slowest = slots.iter().max_by_key(|of| (of.lag_events, of.lag));
-    let reason = slowest.and_then(reason).map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = slowest
+        .and_then(reason)
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
     let lag = status.lag_events;
-    let rest = slowest.and_then(|of| of.rest).map(|rest| format!(", {} to go", Span(rest))).unwrap_or_default();
+    let rest = slowest
+        .and_then(|of| of.rest)
+        .map(|rest| format!(", {} to go", Span(rest)))
+        .unwrap_or_default();
     match (status.phase, lag) {
         (Phase::Building, lag) => format!("being built, {lag} events to go{rest}{reason}"),
         (_, 0) => "up to date".into(),
-        (_, lag) if status.lag >= LONG => format!("{lag} events behind, {}{rest}{reason}", Span(status.lag)),
+        (_, lag) if status.lag >= LONG => {
+            format!("{lag} events behind, {}{rest}{reason}", Span(status.lag))
+        }
         (_, lag) => format!("{lag} events behind{rest}{reason}"),
     }
 }
@@ -60,13 +68,20 @@ fn held(status: &Status) -> String {
 fn reason(of: &SlotStatus) -> Option<String> {
     if let SlotState::Elsewhere { owner, until } = &of.state {
         let until = until.format("%Y-%m-%dT%H:%M:%S%.3fZ");
-        return Some(format!("slot {} is worked on by {owner} until {until}", of.slot));
+        return Some(format!(
+            "slot {} is worked on by {owner} until {until}",
+            of.slot
+        ));
     }
     if of.lag_events == 0 {
         return None;
     }
     if let Some(calls) = of.calls.filter(|calls| calls.longest >= LONG) {
-        return Some(format!("{} calls are being made, one for {}", calls.count, Span(calls.longest)));
+        return Some(format!(
+            "{} calls are being made, one for {}",
+            calls.count,
+            Span(calls.longest)
+        ));
     }
     if let Some(busy) = of.busy.filter(|busy| busy.since >= LONG) {
         let what = match busy.with {
@@ -82,8 +97,11 @@ fn reason(of: &SlotStatus) -> Option<String> {
         (of.shares.reading, "reading the log"),
     ];
     let (share, what) = shares.into_iter().max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    let each =
-        of.commits.filter(|_| what == "commits").map(|of| format!(", {} each", Span(of.p50))).unwrap_or_default();
+    let each = of
+        .commits
+        .filter(|_| what == "commits")
+        .map(|of| format!(", {} each", Span(of.p50)))
+        .unwrap_or_default();
     (share >= MOST).then(|| format!("{:.0} % of the time goes into {what}{each}", share * 100.0))
 }
 
@@ -97,7 +115,9 @@ impl Display for Status {
                 _ => "kept",
             };
             write!(f, "\n  generation {}, {phase}", self.generation)?;
-            self.slots.iter().try_for_each(|slot| write!(f, "\n  {slot}"))?;
+            self.slots
+                .iter()
+                .try_for_each(|slot| write!(f, "\n  {slot}"))?;
         }
         Ok(())
     }
@@ -115,9 +135,18 @@ impl Display for SlotStatus {
             SlotState::Stopped { .. } => "stopped",
         };
         let sum = |positions: &std::collections::BTreeMap<_, annals_core::Position>| {
-            positions.values().map(|position| position.get()).sum::<u64>()
+            positions
+                .values()
+                .map(|position| position.get())
+                .sum::<u64>()
         };
-        write!(f, "slot {}: {state}, at {} of {}", self.slot, sum(&self.reached), sum(&self.head))?;
+        write!(
+            f,
+            "slot {}: {state}, at {} of {}",
+            self.slot,
+            sum(&self.reached),
+            sum(&self.head)
+        )?;
         if self.lag_events > 0 {
             write!(f, ", {} events behind", self.lag_events)?;
         }
@@ -128,10 +157,20 @@ impl Display for SlotStatus {
         if let Some(rest) = self.rest {
             write!(f, ", {} to go", Span(rest))?;
         }
-        write!(f, "; {} rows at hand, {} bytes", self.rows_at_hand, self.bytes_at_hand)?;
+        write!(
+            f,
+            "; {} rows at hand, {} bytes",
+            self.rows_at_hand, self.bytes_at_hand
+        )?;
         if let Some(times) = self.commits {
-            let (last, p50, p99) = (Span(times.last), Span(times.p50), Span(times.p99));
-            write!(f, "; {} commits, the last {last}, p50 {p50}, p99 {p99}", times.count)?;
+            let last = Span(times.last);
+            let p50 = Span(times.p50);
+            let p99 = Span(times.p99);
+            write!(
+                f,
+                "; {} commits, the last {last}, p50 {p50}, p99 {p99}",
+                times.count
+            )?;
         }
         if self.parked_keys > 0 {
             write!(f, "; {} keys parked", self.parked_keys)?;
@@ -140,7 +179,12 @@ impl Display for SlotStatus {
             write!(f, "; held by {owner}")?;
         }
         match &self.last_error {
-            Some(last) => write!(f, "; last error at {}: {}", last.at.format("%Y-%m-%dT%H:%M:%SZ"), last.error),
+            Some(last) => write!(
+                f,
+                "; last error at {}: {}",
+                last.at.format("%Y-%m-%dT%H:%M:%SZ"),
+                last.error
+            ),
             None => Ok(()),
         }
     }
@@ -152,7 +196,8 @@ pub(crate) struct Span(pub(crate) Duration);
 
 impl Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, micros) = (self.0.as_secs(), self.0.as_micros());
+        let seconds = self.0.as_secs();
+        let micros = self.0.as_micros();
         match seconds {
             0 if micros < 1_000 => write!(f, "{micros} µs"),
             0 if micros < 10_000 => write!(f, "{:.1} ms", micros as f64 / 1e3),

@@ -1,7 +1,8 @@
 //! The queue of a key: events that were set aside are folded in their order, as far as it goes.
 
 use annals_core::{
-    Checkpoint, GenerationId, Lease, Parked, Partition, Position, ReadRows, RowsBy, Version, ViewCommit,
+    Checkpoint, GenerationId, Lease, Parked, Partition, Position, ReadRows, RowsBy, Version,
+    ViewCommit,
 };
 use bytes::Bytes;
 
@@ -60,7 +61,12 @@ impl<V: View> Work<V> {
     }
 
     /// Settles the queue of a key as far as it goes, under the lease of its slot.
-    pub(super) async fn empty(&self, lease: Lease, key: &str, left_out: &LeftOut) -> Result<Emptied, WorkError> {
+    pub(super) async fn empty(
+        &self,
+        lease: Lease,
+        key: &str,
+        left_out: &LeftOut,
+    ) -> Result<Emptied, WorkError> {
         let mut emptied = Emptied::default();
         for partition in (0..self.log.partitions()).map(Partition) {
             loop {
@@ -69,7 +75,9 @@ impl<V: View> Work<V> {
                     break;
                 }
                 let whole = queue.len() < CHUNK_EVENTS;
-                let settled = self.settle_chunk(lease.clone(), key, partition, queue, left_out).await?;
+                let settled = self
+                    .settle_chunk(lease.clone(), key, partition, queue, left_out)
+                    .await?;
                 emptied.settled += settled.settled;
                 if settled.still.is_some() {
                     emptied.still = settled.still;
@@ -94,10 +102,19 @@ impl<V: View> Work<V> {
         let at = self.checkpoint(partition).await?;
         let waiting = self.prepared(key, partition, queue, left_out).await?;
         let (stored, stands) = self.row(key).await?;
-        let Drained { changes, unpark, still } = drained::<V>(key, stored, stands, waiting)?;
+        let Drained {
+            changes,
+            unpark,
+            still,
+        } = drained::<V>(key, stored, stands, waiting)?;
         let mut commit = ViewCommit::new(self.generation.id, lease, at.position, at.clone());
-        let emptied = Emptied { settled: unpark.len() as u64, still };
-        (commit.rows, commit.versions, commit.touched) = (changes.rows, changes.versions, changes.touched);
+        let emptied = Emptied {
+            settled: unpark.len() as u64,
+            still,
+        };
+        commit.rows = changes.rows;
+        commit.versions = changes.versions;
+        commit.touched = changes.touched;
         commit.stands = changes.stands;
         commit.unpark = unpark;
         commit.park = emptied.still.iter().cloned().collect();
@@ -114,12 +131,23 @@ impl<V: View> Work<V> {
             return Ok(row.map_or((None, Some(Version::NONE)), |row| (row.value, Some(row.at))));
         }
         let read = ReadRows::of(self.generation.id, RowsBy::Keys(vec![key.into()])).limit(1);
-        Ok((self.views.read_rows(read).await?.rows.into_iter().next().map(|row| row.value), None))
+        Ok((
+            self.views
+                .read_rows(read)
+                .await?
+                .rows
+                .into_iter()
+                .next()
+                .map(|row| row.value),
+            None,
+        ))
     }
 
     pub(super) async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, WorkError> {
         let checkpoints = self.views.checkpoints(self.generation.id).await?;
-        let found = checkpoints.into_iter().find(|of| of.slot == self.slot && of.partition == partition);
+        let found = checkpoints
+            .into_iter()
+            .find(|of| of.slot == self.slot && of.partition == partition);
         Ok(found.unwrap_or_else(|| Checkpoint::start(self.slot, partition)))
     }
 
@@ -133,10 +161,15 @@ impl<V: View> Work<V> {
     ) -> Result<Vec<Waiting<V>>, WorkError> {
         let mut waiting = Vec::with_capacity(queue.len());
         let positions: Vec<Position> = queue.iter().map(|parked| parked.position).collect();
-        let mut records = records_at(&*self.log, partition, &positions).await?.into_iter().peekable();
+        let mut records = records_at(&*self.log, partition, &positions)
+            .await?
+            .into_iter()
+            .peekable();
         for parked in queue {
             let steps = match records.next_if(|record| record.position == parked.position) {
-                None => Err(Poison::new("the event is not in the log any more; skip it, or rebuild the view")),
+                None => Err(Poison::new(
+                    "the event is not in the log any more; skip it, or rebuild the view",
+                )),
                 Some(record) => match self.prepare(left_out, record) {
                     Ok(mut steps) => {
                         steps.retain(|step| step.keys.iter().any(|of| of == key));

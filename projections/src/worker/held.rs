@@ -52,7 +52,8 @@ impl Post<'_> {
     async fn other(&self) -> Result<Option<LeaseState>, StoreError> {
         let name = self.generation.lease_name(self.slot);
         let leases = self.views.leases(&name).await?;
-        let by_another = |of: &LeaseState| of.lease.name == name && !of.expired && of.lease.owner != self.owner;
+        let by_another =
+            |of: &LeaseState| of.lease.name == name && !of.expired && of.lease.owner != self.owner;
         Ok(leases.into_iter().find(by_another))
     }
 
@@ -81,7 +82,10 @@ impl Held {
             if let (Some(changes), None) = (&mut changes, &seat) {
                 // This process works on its share already.
                 if let Some(other) = post.other().await? {
-                    progress.state(SlotState::Elsewhere { owner: other.lease.owner, until: other.until });
+                    progress.state(SlotState::Elsewhere {
+                        owner: other.lease.owner,
+                        until: other.until,
+                    });
                 }
                 look().await?;
                 tokio::select! {
@@ -92,17 +96,30 @@ impl Held {
                 continue;
             }
             // Not raced with `over`: a lease that was granted to somebody who does not wait any more would hold up the next one.
-            let until = match post.views.acquire_lease(&name, post.owner, post.lease).await? {
+            let until = match post
+                .views
+                .acquire_lease(&name, post.owner, post.lease)
+                .await?
+            {
                 Acquired::Granted(lease) => return Ok(Some(Held::renewing(post, lease, seat))),
                 // Nobody works under it any more, and its epoch sees to it that nobody ever will: the process has ended, or it is this one,
                 // which was not told that it has it.
-                Acquired::Held(other) if other.lease.owner == post.owner || owner::has_ended(&other.lease.owner) => {
-                    tracing::info!(lease = name, owner = other.lease.owner, "nobody works here any more");
+                Acquired::Held(other)
+                    if other.lease.owner == post.owner || owner::has_ended(&other.lease.owner) =>
+                {
+                    tracing::info!(
+                        lease = name,
+                        owner = other.lease.owner,
+                        "nobody works here any more"
+                    );
                     post.views.release_lease(&other.lease).await?;
                     continue;
                 }
                 Acquired::Held(other) => {
-                    progress.state(SlotState::Elsewhere { owner: other.lease.owner, until: other.until });
+                    progress.state(SlotState::Elsewhere {
+                        owner: other.lease.owner,
+                        until: other.until,
+                    });
                     other.until
                 }
             };
@@ -126,20 +143,35 @@ impl Held {
     pub(crate) async fn take_over(post: &Post<'_>) -> Result<Held, WorkError> {
         let name = post.generation.lease_name(post.slot);
         for _ in 0..TAKE_OVER_ATTEMPTS {
-            match post.views.acquire_lease(&name, post.owner, post.lease).await? {
+            match post
+                .views
+                .acquire_lease(&name, post.owner, post.lease)
+                .await?
+            {
                 Acquired::Granted(lease) => return Ok(Held::renewing(post, lease, None)),
                 Acquired::Held(other) => post.views.release_lease(&other.lease).await?,
             }
         }
-        let (generation, slot) = (post.generation.id, post.slot);
+        let generation = post.generation.id;
+        let slot = post.slot;
         let found = "others take it again and again".into();
-        Err(WorkError::Again(CommitError::Fenced { generation, slot, found }))
+        Err(WorkError::Again(CommitError::Fenced {
+            generation,
+            slot,
+            found,
+        }))
     }
 
     fn renewing(post: &Post<'_>, lease: Lease, seat: Option<Seat>) -> Held {
         let (tell, lost) = watch::channel(false);
         let renewal = tokio::spawn(renew(post.views.clone(), lease.clone(), post.lease, tell));
-        Held { views: post.views.clone(), lease, lost, renewal, seat }
+        Held {
+            views: post.views.clone(),
+            lease,
+            lost,
+            renewal,
+            seat,
+        }
     }
 
     pub(crate) fn lease(&self) -> Lease {

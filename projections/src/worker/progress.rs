@@ -58,7 +58,8 @@ pub enum Activity {
 }
 
 impl Activity {
-    pub(crate) const ALL: [Activity; 3] = [Activity::Reading, Activity::Handling, Activity::Committing];
+    pub(crate) const ALL: [Activity; 3] =
+        [Activity::Reading, Activity::Handling, Activity::Committing];
 }
 
 /// The last thing that went wrong.
@@ -150,12 +151,17 @@ impl SlotProgress {
 
     /// Whether everything up to a token is settled.
     pub(crate) fn has_reached(&self, token: &Token) -> bool {
-        token.positions().all(|(partition, position)| self.reached_in(partition) >= position)
+        token
+            .positions()
+            .all(|(partition, position)| self.reached_in(partition) >= position)
     }
 
     /// Events between what is settled and the head, over all partitions.
     pub(crate) fn lag_events(&self) -> u64 {
-        self.head.iter().map(|(partition, head)| head.get().saturating_sub(self.reached_in(*partition).get())).sum()
+        self.head
+            .iter()
+            .map(|(partition, head)| head.get().saturating_sub(self.reached_in(*partition).get()))
+            .sum()
     }
 
     /// Events of the log that are passed in a second, over all partitions.
@@ -167,7 +173,11 @@ impl SlotProgress {
     pub(crate) fn shares(&self) -> [f64; Activity::ALL.len()] {
         let mut busy = self.busy.clone();
         busy.turn(None, self.since);
-        busy.spent.map(|spent| spent.per_second(self.since.elapsed()).map_or(0.0, |micros| micros / 1e6))
+        busy.spent.map(|spent| {
+            spent
+                .per_second(self.since.elapsed())
+                .map_or(0.0, |micros| micros / 1e6)
+        })
     }
 }
 
@@ -177,7 +187,8 @@ impl Busy {
         if let Some((activity, began)) = self.now.take() {
             let spent = &mut self.spent[activity as usize];
             spent.begin(began.saturating_duration_since(since));
-            let micros = u64::try_from(now.saturating_duration_since(began).as_micros()).unwrap_or(u64::MAX);
+            let micros =
+                u64::try_from(now.saturating_duration_since(began).as_micros()).unwrap_or(u64::MAX);
             spent.add(now.saturating_duration_since(since), micros);
         }
         self.now = to.map(|activity| (activity, now));
@@ -215,7 +226,12 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn of(kind: Kind, generation: &Generation, slot: u16, clock: &Arc<dyn Clock>) -> Progress {
+    pub(crate) fn of(
+        kind: Kind,
+        generation: &Generation,
+        slot: u16,
+        clock: &Arc<dyn Clock>,
+    ) -> Progress {
         Progress {
             told: Arc::new(watch::Sender::new(SlotProgress::new())),
             name: kind.name_of(&generation.spec.view).into(),
@@ -250,7 +266,9 @@ impl Progress {
         let lag_events = progress.lag_events();
         let oldest = progress.unsettled.values().min().filter(|_| lag_events > 0);
         self.meter.lag_events.set(lag_events as f64);
-        self.meter.lag_seconds.set(oldest.map_or(0.0, |oldest| age(*oldest, self.clock.now()).as_secs_f64()));
+        self.meter
+            .lag_seconds
+            .set(oldest.map_or(0.0, |oldest| age(*oldest, self.clock.now()).as_secs_f64()));
         self.meter.parked_keys.set(progress.parked_keys as f64);
     }
 
@@ -271,7 +289,11 @@ impl Progress {
         let progress = self.told.borrow();
         let head = progress.head.values().map(|at| at.get()).sum::<u64>();
         let done = head.saturating_sub(progress.lag_events());
-        self.meter.rebuild_progress.set(if head == 0 { 1.0 } else { done as f64 / head as f64 });
+        self.meter.rebuild_progress.set(if head == 0 {
+            1.0
+        } else {
+            done as f64 / head as f64
+        });
     }
 
     /// Tells a recorder of metrics that the generation is built.
@@ -282,7 +304,10 @@ impl Progress {
     /// Something went wrong: the worker stops, or waits before it tries again.
     pub(crate) fn failed(&self, state: SlotState) {
         if let SlotState::Stopped { reason } | SlotState::Waiting { reason } = &state {
-            let error = LastError { at: self.clock.now(), error: reason.clone() };
+            let error = LastError {
+                at: self.clock.now(),
+                error: reason.clone(),
+            };
             self.told.send_if_modified(|progress| {
                 progress.last_error = Some(error);
                 false
@@ -296,7 +321,8 @@ impl Progress {
     pub(crate) fn held_by(&self, owner: Option<&str>, knows: u64) {
         self.told.send_modify(|progress| {
             // What stopped it stands until it is known to be mended.
-            let still = matches!(progress.state, SlotState::Stopped { .. }) && progress.knows == knows;
+            let still =
+                matches!(progress.state, SlotState::Stopped { .. }) && progress.knows == knows;
             if owner.is_some() {
                 progress.rate.begin(progress.since.elapsed());
                 if !still && progress.state != SlotState::Live {
@@ -332,7 +358,12 @@ impl Progress {
     }
 
     /// How far the log goes, and when the oldest event was recorded that was read and is not settled.
-    pub(crate) fn head(&self, partition: Partition, position: Position, oldest: Option<DateTime<Utc>>) {
+    pub(crate) fn head(
+        &self,
+        partition: Partition,
+        position: Position,
+        oldest: Option<DateTime<Utc>>,
+    ) {
         self.told.send_if_modified(|progress| {
             if let Some(oldest) = oldest {
                 progress.unsettled.entry(partition).or_insert(oldest);
@@ -359,12 +390,18 @@ impl Progress {
         meter.commits.increment(1);
         meter.commit_seconds.record(taken.took);
         self.told.send_modify(|progress| {
-            let before = progress.reached.insert(partition, position).unwrap_or_default();
+            let before = progress
+                .reached
+                .insert(partition, position)
+                .unwrap_or_default();
             match taken.oldest {
                 Some(oldest) => _ = progress.unsettled.insert(partition, oldest),
                 None => _ = progress.unsettled.remove(&partition),
             }
-            progress.rate.add(progress.since.elapsed(), position.get().saturating_sub(before.get()));
+            progress.rate.add(
+                progress.since.elapsed(),
+                position.get().saturating_sub(before.get()),
+            );
             progress.settled_events += taken.events;
             progress.commits.add(taken.took);
         });
@@ -373,7 +410,8 @@ impl Progress {
     /// What the worker keeps in memory.
     pub(crate) fn at_hand(&self, rows: usize, bytes: u64) {
         self.told.send_if_modified(|progress| {
-            (progress.rows_at_hand, progress.bytes_at_hand) = (rows as u64, bytes);
+            progress.rows_at_hand = rows as u64;
+            progress.bytes_at_hand = bytes;
             false
         });
     }

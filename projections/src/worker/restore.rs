@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 
 use annals_core::{
-    Checkpoint, CommitError, GenerationId, Keeps, PAGE_EVENTS, Parked, Partition, PastRow, Position, RowChange,
-    ViewCommit,
+    Checkpoint, CommitError, GenerationId, Keeps, PAGE_EVENTS, Parked, Partition, PastRow,
+    Position, RowChange, ViewCommit,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,12 @@ pub(crate) struct Restoring {
 
 impl Restoring {
     pub(crate) fn from(generation: GenerationId) -> Restoring {
-        Restoring { from: generation.0, aside: false, behind: None, inside: None }
+        Restoring {
+            from: generation.0,
+            aside: false,
+            behind: None,
+            inside: None,
+        }
     }
 
     /// What a checkpoint says of it; nothing when the rows are there.
@@ -46,11 +51,14 @@ impl Restoring {
             return Ok(None);
         }
         let read = serde_json::from_slice(&checkpoint.state);
-        read.map(Some).map_err(|error| WorkError::Stopped(format!("the checkpoint cannot be read: {error}")))
+        read.map(Some)
+            .map_err(|error| WorkError::Stopped(format!("the checkpoint cannot be read: {error}")))
     }
 
     pub(crate) fn to_state(&self) -> Bytes {
-        serde_json::to_vec(self).expect("a number and a text can be written").into()
+        serde_json::to_vec(self)
+            .expect("a number and a text can be written")
+            .into()
     }
 }
 
@@ -74,20 +82,40 @@ impl<V: View> Work<V> {
         Ok(())
     }
 
-    async fn restore_next(&self, held: &Held, at: Checkpoint, was: Restoring) -> Result<Checkpoint, WorkError> {
-        let (earlier, moment) = (GenerationId(was.from), at.position);
+    async fn restore_next(
+        &self,
+        held: &Held,
+        at: Checkpoint,
+        was: Restoring,
+    ) -> Result<Checkpoint, WorkError> {
+        let earlier = GenerationId(was.from);
+        let moment = at.position;
         let mut commit = ViewCommit::new(self.generation.id, held.lease(), moment, at);
         if !was.aside {
             // First, so that a queue that is emptied meanwhile is noticed at the end.
             commit.park = self.aside(&self.views, earlier, moment).await?;
-            return self.restored(commit, Some(Restoring { aside: true, ..was })).await;
+            return self
+                .restored(commit, Some(Restoring { aside: true, ..was }))
+                .await;
         }
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let mut keys = self.views.past_keys(earlier, all, was.behind.as_deref(), PAGE_EVENTS).await?;
+        let mut keys = self
+            .views
+            .past_keys(earlier, all, was.behind.as_deref(), PAGE_EVENTS)
+            .await?;
         let Some(last) = keys.last().cloned() else {
-            let waits: HashSet<_> = self.aside(&self.views, earlier, moment).await?.into_iter().map(place).collect();
+            let waits: HashSet<_> = self
+                .aside(&self.views, earlier, moment)
+                .await?
+                .into_iter()
+                .map(place)
+                .collect();
             let taken_over = self.aside(&self.views, self.generation.id, moment).await?;
-            if !taken_over.into_iter().map(place).all(|place| waits.contains(&place)) {
+            if !taken_over
+                .into_iter()
+                .map(place)
+                .all(|place| waits.contains(&place))
+            {
                 return Err(self.cannot_restore(earlier, "had a queue settled meanwhile"));
             }
             return self.restored(commit, None).await;
@@ -97,15 +125,30 @@ impl<V: View> Work<V> {
         let mut past: HashMap<_, _> = past.into_iter().map(|row| (row.key.clone(), row)).collect();
         let mut behind = was.behind;
         for key in keys {
-            let begun = was.inside.as_ref().filter(|(inside, _)| *inside == key).map(|(_, position)| *position);
+            let begun = was
+                .inside
+                .as_ref()
+                .filter(|(inside, _)| *inside == key)
+                .map(|(_, position)| *position);
             match past.remove(&key) {
-                Some(PastRow { refold_after: Some(_), .. }) => {
+                Some(PastRow {
+                    refold_after: Some(_),
+                    ..
+                }) => {
                     return Err(self.cannot_restore(earlier, "does not keep what they were then"));
                 }
-                Some(PastRow { base: Some(base), .. }) if begun.is_none() && base.value.is_some() => {
-                    let indexed =
-                        decoded::<V>(&key, base.value.as_ref())?.as_ref().map(View::indexed).unwrap_or_default();
-                    commit.rows.push(RowChange { key: key.clone(), value: base.value.clone(), indexed });
+                Some(PastRow {
+                    base: Some(base), ..
+                }) if begun.is_none() && base.value.is_some() => {
+                    let indexed = decoded::<V>(&key, base.value.as_ref())?
+                        .as_ref()
+                        .map(View::indexed)
+                        .unwrap_or_default();
+                    commit.rows.push(RowChange {
+                        key: key.clone(),
+                        value: base.value.clone(),
+                        indexed,
+                    });
                     commit.versions.push(base);
                 }
                 _ => {}
@@ -114,16 +157,35 @@ impl<V: View> Work<V> {
                 let after = begun.unwrap_or(Position::START);
                 if let Some(inside) = self.touched(&mut commit, earlier, &key, after).await? {
                     let inside = Some((key, inside));
-                    return self.restored(commit, Some(Restoring { aside: true, behind, inside, ..was })).await;
+                    return self
+                        .restored(
+                            commit,
+                            Some(Restoring {
+                                aside: true,
+                                behind,
+                                inside,
+                                ..was
+                            }),
+                        )
+                        .await;
                 }
             }
             behind = Some(key);
         }
-        let next = Restoring { from: was.from, aside: true, behind: Some(last), inside: None };
+        let next = Restoring {
+            from: was.from,
+            aside: true,
+            behind: Some(last),
+            inside: None,
+        };
         self.restored(commit, Some(next)).await
     }
 
-    async fn restored(&self, mut commit: ViewCommit, next: Option<Restoring>) -> Result<Checkpoint, WorkError> {
+    async fn restored(
+        &self,
+        mut commit: ViewCommit,
+        next: Option<Restoring>,
+    ) -> Result<Checkpoint, WorkError> {
         commit.to.state = next.map(|next| next.to_state()).unwrap_or_default();
         let at = commit.to.clone();
         self.views.commit_view(commit).await?;
@@ -140,12 +202,20 @@ impl<V: View> Work<V> {
         let mut aside: Vec<Parked> = Vec::new();
         let mut after: Option<(String, Partition, Position)> = None;
         loop {
-            let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
+            let place = after
+                .as_ref()
+                .map(|(key, partition, position)| (key.as_str(), *partition, *position));
             let page = views.parked(generation, place, PAGE_EVENTS).await?;
-            let Some(last) = page.last() else { return Ok(aside) };
+            let Some(last) = page.last() else {
+                return Ok(aside);
+            };
             after = Some((last.key.clone(), last.partition, last.position));
-            let of_slot = |parked: &Parked| slot_of(&parked.key, self.generation.spec.slots) == self.slot;
-            aside.extend(page.into_iter().filter(|parked| parked.position <= moment && of_slot(parked)));
+            let of_slot =
+                |parked: &Parked| slot_of(&parked.key, self.generation.spec.slots) == self.slot;
+            aside.extend(
+                page.into_iter()
+                    .filter(|parked| parked.position <= moment && of_slot(parked)),
+            );
         }
     }
 
@@ -161,15 +231,23 @@ impl<V: View> Work<V> {
             if commit.touched.len() >= TOUCHED_MAX {
                 return Ok(Some(after));
             }
-            let page = self.views.touched(generation, key, after, commit.to.position, PAGE_EVENTS).await?;
-            let Some(last) = page.last() else { return Ok(None) };
+            let page = self
+                .views
+                .touched(generation, key, after, commit.to.position, PAGE_EVENTS)
+                .await?;
+            let Some(last) = page.last() else {
+                return Ok(None);
+            };
             after = *last;
-            commit.touched.extend(page.into_iter().map(|position| (key.to_owned(), position)));
+            commit
+                .touched
+                .extend(page.into_iter().map(|position| (key.to_owned(), position)));
         }
     }
 
     fn cannot_restore(&self, earlier: GenerationId, why: &str) -> WorkError {
-        let (view, id) = (V::NAME, self.generation.id);
+        let view = V::NAME;
+        let id = self.generation.id;
         WorkError::Stopped(format!(
             "generation {id} of view `{view}` begins with the rows of generation {earlier}, which {why}; call the build off, and \
              reset the view again or build it from the log"

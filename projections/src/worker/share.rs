@@ -35,7 +35,10 @@ struct Seats {
 impl Share {
     /// Nothing, until it is known who else is there.
     pub(crate) fn unknown() -> Share {
-        Share(Arc::new(Shared { seats: Mutex::default(), changed: watch::Sender::default() }))
+        Share(Arc::new(Shared {
+            seats: Mutex::default(),
+            changed: watch::Sender::default(),
+        }))
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -65,7 +68,10 @@ impl Share {
         let mut seats = self.seats();
         let is_free = seats.taken < seats.most;
         seats.taken += usize::from(is_free);
-        is_free.then(|| Seat { share: self.clone(), is_leaving: AtomicBool::new(false) })
+        is_free.then(|| Seat {
+            share: self.clone(),
+            is_leaving: AtomicBool::new(false),
+        })
     }
 }
 
@@ -153,21 +159,33 @@ impl Attendance {
         if !keeps {
             *own = self.take_a_place().await?;
         }
-        let others = self.views.leases(&self.generation.process_lease_prefix()).await?;
-        let is_there =
-            |of: &&LeaseState| !of.expired && of.lease.owner != self.owner && !owner::has_ended(&of.lease.owner);
+        let others = self
+            .views
+            .leases(&self.generation.process_lease_prefix())
+            .await?;
+        let is_there = |of: &&LeaseState| {
+            !of.expired && of.lease.owner != self.owner && !owner::has_ended(&of.lease.owner)
+        };
         Ok(1 + others.iter().filter(is_there).count())
     }
 
     async fn take_a_place(&self) -> Result<Option<Lease>, StoreError> {
         for place in 0..self.generation.spec.slots {
             let name = self.generation.process_lease_name(place);
-            match self.views.acquire_lease(&name, &self.owner, self.lease).await? {
+            match self
+                .views
+                .acquire_lease(&name, &self.owner, self.lease)
+                .await?
+            {
                 Acquired::Granted(lease) => return Ok(Some(lease)),
                 // Whoever is first makes use of it.
                 Acquired::Held(other) if owner::has_ended(&other.lease.owner) => {
                     self.views.release_lease(&other.lease).await?;
-                    if let Acquired::Granted(lease) = self.views.acquire_lease(&name, &self.owner, self.lease).await? {
+                    if let Acquired::Granted(lease) = self
+                        .views
+                        .acquire_lease(&name, &self.owner, self.lease)
+                        .await?
+                    {
                         return Ok(Some(lease));
                     }
                 }
@@ -185,20 +203,36 @@ mod tests {
     #[tokio::test]
     async fn a_process_takes_its_share_and_gives_up_what_is_more() {
         let share = Share::unknown();
-        assert!(share.seat().is_none(), "nothing before it is known who else is there");
+        assert!(
+            share.seat().is_none(),
+            "nothing before it is known who else is there"
+        );
         share.divide(8, 2);
         let mut seats: Vec<_> = std::iter::from_fn(|| share.seat()).collect();
         assert_eq!(seats.len(), 4);
         share.divide(8, 3);
         let asked = seats.pop().unwrap();
         asked.is_asked_for().await;
-        assert!(tokio::time::timeout(Duration::ZERO, seats[0].is_asked_for()).await.is_err(), "one is enough");
+        assert!(
+            tokio::time::timeout(Duration::ZERO, seats[0].is_asked_for())
+                .await
+                .is_err(),
+            "one is enough"
+        );
         assert!(share.seat().is_none());
         drop(asked);
         assert!(share.seat().is_none(), "three are taken");
         seats.clear();
-        assert_eq!(std::iter::from_fn(|| share.seat()).collect::<Vec<_>>().len(), 3);
+        assert_eq!(
+            std::iter::from_fn(|| share.seat())
+                .collect::<Vec<_>>()
+                .len(),
+            3
+        );
         share.divide(8, 100);
-        assert!(share.seat().is_some(), "a spare process takes what nobody else does");
+        assert!(
+            share.seat().is_some(),
+            "a spare process takes what nobody else does"
+        );
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
-    Checkpoint, CommitError, EventId, Failure, Keeps, LogPage, Parked, Partition, Position, ReadLog, ReadRows,
-    RecordedEvent, RowChange, RowsBy, StandingRow, StoreError, ViewCommit,
+    Checkpoint, CommitError, EventId, Failure, Keeps, LogPage, Parked, Partition, Position,
+    ReadLog, ReadRows, RecordedEvent, RowChange, RowsBy, StandingRow, StoreError, ViewCommit,
 };
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument;
@@ -84,13 +84,18 @@ struct Committing {
 }
 
 impl<'a, V: View> Shift<'a, V> {
-    pub(super) async fn begin(work: &'a Work<V>, held: &'a Held) -> Result<Shift<'a, V>, WorkError> {
+    pub(super) async fn begin(
+        work: &'a Work<V>,
+        held: &'a Held,
+    ) -> Result<Shift<'a, V>, WorkError> {
         work.restore(held).await?;
-        let (mut feeds, mut is_new) = (Vec::new(), true);
+        let mut feeds = Vec::new();
+        let mut is_new = true;
         let checkpoints = work.views.checkpoints(work.generation.id).await?;
         for partition in (0..work.log.partitions()).map(Partition) {
-            let found =
-                checkpoints.iter().find(|checkpoint| checkpoint.slot == work.slot && checkpoint.partition == partition);
+            let found = checkpoints.iter().find(|checkpoint| {
+                checkpoint.slot == work.slot && checkpoint.partition == partition
+            });
             is_new &= found.is_none();
             let start = Checkpoint::start(work.slot, partition);
             let checkpoint = found.unwrap_or(&start);
@@ -111,7 +116,9 @@ impl<'a, V: View> Shift<'a, V> {
             work,
             held,
             feeds,
-            rows: Rows::keeping(work.options.rows_kept_max).inline(inline).all(is_new && !inline),
+            rows: Rows::keeping(work.options.rows_kept_max)
+                .inline(inline)
+                .all(is_new && !inline),
             committing: JoinSet::new(),
             parked: HashSet::new(),
             parked_events: 0,
@@ -129,11 +136,19 @@ impl<'a, V: View> Shift<'a, V> {
         let slots = work.generation.spec.slots;
         let mut after: Option<(String, Partition, Position)> = None;
         loop {
-            let place = after.as_ref().map(|(key, partition, position)| (key.as_str(), *partition, *position));
-            let page = work.views.parked(work.generation.id, place, annals_core::PAGE_EVENTS).await?;
+            let place = after
+                .as_ref()
+                .map(|(key, partition, position)| (key.as_str(), *partition, *position));
+            let page = work
+                .views
+                .parked(work.generation.id, place, annals_core::PAGE_EVENTS)
+                .await?;
             let Some(last) = page.last() else { break };
             after = Some((last.key.clone(), last.partition, last.position));
-            for parked in page.into_iter().filter(|parked| slot_of(&parked.key, slots) == work.slot) {
+            for parked in page
+                .into_iter()
+                .filter(|parked| slot_of(&parked.key, slots) == work.slot)
+            {
                 self.parked_events += 1;
                 self.retry_later(&parked);
                 self.parked.insert(parked.key);
@@ -152,8 +167,11 @@ impl<'a, V: View> Shift<'a, V> {
             let feed = &mut self.feeds[index];
             work.progress.turns_to(Activity::Reading);
             let page = feed.next_page(work).await?;
-            feed.oldest = feed.oldest.or_else(|| page.events.first().map(|record| record.recorded_at));
-            work.progress.head(feed.partition, page.head.visible, feed.oldest);
+            feed.oldest = feed
+                .oldest
+                .or_else(|| page.events.first().map(|record| record.recorded_at));
+            work.progress
+                .head(feed.partition, page.head.visible, feed.oldest);
             let more = !page.end;
             if feed.position >= page.scanned && page.events.is_empty() {
                 break true;
@@ -202,19 +220,30 @@ impl<'a, V: View> Shift<'a, V> {
     }
 
     /// Folds a page of the log onto the rows. Of an event that cannot be given to a key, and of what is behind it, nothing is taken.
-    async fn take(&mut self, index: usize, records: Vec<RecordedEvent>, batch: &mut Batch) -> Result<(), WorkError> {
-        let (work, inline) = (self.work, self.work.generation.spec.inline);
+    async fn take(
+        &mut self,
+        index: usize,
+        records: Vec<RecordedEvent>,
+        batch: &mut Batch,
+    ) -> Result<(), WorkError> {
+        let work = self.work;
+        let inline = self.work.generation.spec.inline;
         work.progress.turns_to(Activity::Handling);
         let mut steps = Vec::with_capacity(records.len());
         for record in records {
             batch.bytes += record.payload.len();
-            let (position, recorded_at) = (record.position, record.recorded_at);
+            let position = record.position;
+            let recorded_at = record.recorded_at;
             match work.prepare(&self.left_out, record) {
-                Ok(prepared) => steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots)),
+                Ok(prepared) => {
+                    steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots))
+                }
                 Err(error) => {
                     // What stands before it is settled all the same.
                     let feed = &mut self.feeds[index];
-                    (feed.position, feed.event, feed.ahead) = (position.minus(1), None, None);
+                    feed.position = position.minus(1);
+                    feed.event = None;
+                    feed.ahead = None;
                     batch.stuck = Some((error, recorded_at));
                     break;
                 }
@@ -228,7 +257,12 @@ impl<'a, V: View> Shift<'a, V> {
             self.rows.forget_all();
         }
         self.fetch(&steps).await?;
-        self.rows.fold(&mut batch.changes, &steps, &mut self.parked, work.clock.now())?;
+        self.rows.fold(
+            &mut batch.changes,
+            &steps,
+            &mut self.parked,
+            work.clock.now(),
+        )?;
         if inline && work.following.wants(steps.len()) {
             batch.told = Some(self.rows.told(&steps));
         }
@@ -238,8 +272,13 @@ impl<'a, V: View> Shift<'a, V> {
     /// Why an event that cannot be given to a key stops the projection, and what to do.
     fn stuck(&self, index: usize, error: &StepError) -> String {
         let feed = &self.feeds[index];
-        let (view, at) = (V::NAME, feed.position.next());
-        let partition = if self.feeds.len() > 1 { format!(" of partition {}", feed.partition) } else { String::new() };
+        let view = V::NAME;
+        let at = feed.position.next();
+        let partition = if self.feeds.len() > 1 {
+            format!(" of partition {}", feed.partition)
+        } else {
+            String::new()
+        };
         format!(
             "{}; nobody knows which rows it changes, so nothing behind it is folded. Mend the program that reads it, or leave \
              the event at {at}{partition} out of view `{view}` with `skip_event`",
@@ -249,25 +288,59 @@ impl<'a, V: View> Shift<'a, V> {
 
     /// Hands a batch over when the one before was taken.
     async fn commit(&mut self, index: usize, batch: Batch) -> Result<(), WorkError> {
-        let (work, inline) = (self.work, self.work.generation.spec.inline);
+        let work = self.work;
+        let inline = self.work.generation.spec.inline;
         work.progress.turns_to(Activity::Committing);
         let feed = &mut self.feeds[index];
-        let (partition, up_to) = (feed.partition, feed.position);
+        let partition = feed.partition;
+        let up_to = feed.position;
         if feed.event.is_none() {
             feed.event = event_at(&*work.log, partition, up_to).await?;
         }
-        let to =
-            Checkpoint { slot: work.slot, partition, position: up_to, event: feed.event, state: bytes::Bytes::new() };
+        let to = Checkpoint {
+            slot: work.slot,
+            partition,
+            position: up_to,
+            event: feed.event,
+            state: bytes::Bytes::new(),
+        };
         feed.oldest = None;
         self.settle().await?;
-        let Batch { begun, events, changes, told, .. } = batch;
-        let Changes { rows, versions, touched, park, stands, .. } = changes;
+        let Batch {
+            begun,
+            events,
+            changes,
+            told,
+            ..
+        } = batch;
+        let Changes {
+            rows,
+            versions,
+            touched,
+            park,
+            stands,
+            ..
+        } = changes;
         self.room_for(park.len())?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
-        let told = told.or_else(|| (!inline && work.following.wants(rows.len())).then(|| rows.clone()));
-        let taken = Taken { events: events as u64, rows: rows.len(), ..Taken::default() };
-        let committing = Committing { partition, up_to, taken, rows: told, park: park.clone() };
-        (commit.rows, commit.versions, commit.touched, commit.park) = (rows, versions, touched, park);
+        let told =
+            told.or_else(|| (!inline && work.following.wants(rows.len())).then(|| rows.clone()));
+        let taken = Taken {
+            events: events as u64,
+            rows: rows.len(),
+            ..Taken::default()
+        };
+        let committing = Committing {
+            partition,
+            up_to,
+            taken,
+            rows: told,
+            park: park.clone(),
+        };
+        commit.rows = rows;
+        commit.versions = versions;
+        commit.touched = touched;
+        commit.park = park;
         commit.stands = stands;
         let views = work.views.clone();
         let span = tracing::debug_span!(
@@ -281,8 +354,14 @@ impl<'a, V: View> Shift<'a, V> {
         let committed = async move {
             let begun = Instant::now();
             views.commit_view(commit).await?;
-            let taken = Taken { took: begun.elapsed(), ..committing.taken };
-            Ok(Committing { taken, ..committing })
+            let taken = Taken {
+                took: begun.elapsed(),
+                ..committing.taken
+            };
+            Ok(Committing {
+                taken,
+                ..committing
+            })
         };
         self.committing.spawn(committed.instrument(span));
         self.rows.trim();
@@ -294,25 +373,41 @@ impl<'a, V: View> Shift<'a, V> {
     /// Waits until the batch on its way was taken, if there is one.
     pub(super) async fn settle(&mut self) -> Result<(), WorkError> {
         let work = self.work;
-        let Some(ended) = self.committing.join_next().await else { return Ok(()) };
-        let Committing { partition, up_to, taken, rows, park } = ended
-            .map_err(|error| StoreError::new(Failure::Unavailable, "a commit was broken off").because(error))??;
+        let Some(ended) = self.committing.join_next().await else {
+            return Ok(());
+        };
+        let Committing {
+            partition,
+            up_to,
+            taken,
+            rows,
+            park,
+        } = ended.map_err(|error| {
+            StoreError::new(Failure::Unavailable, "a commit was broken off").because(error)
+        })??;
         self.parked_events += park.len();
         park.iter().for_each(|parked| self.retry_later(parked));
         work.tell(partition, up_to, rows);
-        let oldest = self.feeds.iter().find(|feed| feed.partition == partition).and_then(|feed| feed.oldest);
-        work.progress.settled_to(partition, up_to, Taken { oldest, ..taken });
+        let oldest = self
+            .feeds
+            .iter()
+            .find(|feed| feed.partition == partition)
+            .and_then(|feed| feed.oldest);
+        work.progress
+            .settled_to(partition, up_to, Taken { oldest, ..taken });
         work.progress.parked_keys(self.parked.len() as u64);
         Ok(())
     }
 
     /// Refuses to set aside more than can be looked after.
     fn room_for(&self, events: usize) -> Result<(), WorkError> {
-        let (aside, most) = (self.parked_events + events, self.work.options.parked_max);
+        let aside = self.parked_events + events;
+        let most = self.work.options.parked_max;
         if aside <= most {
             return Ok(());
         }
-        let (view, slot) = (V::NAME, self.work.slot);
+        let view = V::NAME;
+        let slot = self.work.slot;
         Err(WorkError::Stopped(format!(
             "{aside} events of view `{view}` would be set aside in slot {slot}, at most {most} are allowed; nothing was changed. Mend the fold \
              and retry the keys that wait, skip or discard what they wait for, or raise `parked_max`"
@@ -325,9 +420,13 @@ impl<'a, V: View> Shift<'a, V> {
         if parked.cause.is_none() || parked.attempts >= options.attempts {
             return;
         }
-        let wait = options.retry_after.saturating_mul(1 << parked.attempts.saturating_sub(1).min(16));
-        let wait = TimeDelta::from_std(wait.min(Options::RETRY_AFTER_MAX)).unwrap_or(TimeDelta::hours(1));
-        self.retries.insert(parked.key.clone(), self.work.clock.now() + wait);
+        let wait = options
+            .retry_after
+            .saturating_mul(1 << parked.attempts.saturating_sub(1).min(16));
+        let wait =
+            TimeDelta::from_std(wait.min(Options::RETRY_AFTER_MAX)).unwrap_or(TimeDelta::hours(1));
+        self.retries
+            .insert(parked.key.clone(), self.work.clock.now() + wait);
     }
 
     /// What is done now and then.
@@ -338,15 +437,28 @@ impl<'a, V: View> Shift<'a, V> {
 
     /// Forgets the past that is older than is kept. One slot does so for all.
     async fn forget_old(&mut self) -> Result<(), WorkError> {
-        let (work, now) = (self.work, self.work.clock.now());
-        let Some(age) = work.options.history_for.filter(|_| V::KEEPS != Keeps::Present && work.slot == 0) else {
+        let work = self.work;
+        let now = self.work.clock.now();
+        let Some(age) = work
+            .options
+            .history_for
+            .filter(|_| V::KEEPS != Keeps::Present && work.slot == 0)
+        else {
             return Ok(());
         };
-        let (Ok(age), true) = (TimeDelta::from_std(age), now >= self.forget_at) else { return Ok(()) };
+        let (Ok(age), true) = (TimeDelta::from_std(age), now >= self.forget_at) else {
+            return Ok(());
+        };
         self.forget_at = now + (age / 16).clamp(TimeDelta::seconds(1), TimeDelta::hours(1));
         let partition = self.feeds[0].partition;
-        let Some(oldest) = now.checked_sub_signed(age) else { return Ok(()) };
-        let since = work.log.position_at(partition, oldest).await?.min(self.feeds[0].position);
+        let Some(oldest) = now.checked_sub_signed(age) else {
+            return Ok(());
+        };
+        let since = work
+            .log
+            .position_at(partition, oldest)
+            .await?
+            .min(self.feeds[0].position);
         if since > Position::START {
             self.settle().await?;
             work.views.forget_history(work.generation.id, since).await?;
@@ -359,9 +471,14 @@ impl<'a, V: View> Shift<'a, V> {
         if self.retries.is_empty() {
             return Ok(());
         }
-        let (work, now) = (self.work, self.work.clock.now());
-        let due: Vec<String> =
-            self.retries.iter().filter(|(_, due)| **due <= now).map(|(key, _)| key.clone()).collect();
+        let work = self.work;
+        let now = self.work.clock.now();
+        let due: Vec<String> = self
+            .retries
+            .iter()
+            .filter(|(_, due)| **due <= now)
+            .map(|(key, _)| key.clone())
+            .collect();
         if due.is_empty() {
             return Ok(());
         }
@@ -384,7 +501,9 @@ impl<'a, V: View> Shift<'a, V> {
     async fn fetch(&mut self, steps: &[Step<V>]) -> Result<(), WorkError> {
         let missing = self.rows.missing(steps);
         if self.rows.are_all() {
-            return Ok(missing.into_iter().try_for_each(|key| self.rows.learn(key, None))?);
+            return Ok(missing
+                .into_iter()
+                .try_for_each(|key| self.rows.learn(key, None))?);
         }
         for keys in missing.chunks(LOOKUP_KEYS) {
             if self.work.generation.spec.inline {
@@ -393,9 +512,14 @@ impl<'a, V: View> Shift<'a, V> {
                 }
                 continue;
             }
-            let read = ReadRows::of(self.work.generation.id, RowsBy::Keys(keys.to_vec())).limit(keys.len());
+            let read = ReadRows::of(self.work.generation.id, RowsBy::Keys(keys.to_vec()))
+                .limit(keys.len());
             let page = self.work.views.read_rows(read).await?;
-            let mut found: HashMap<_, _> = page.rows.into_iter().map(|row| (row.key, row.value)).collect();
+            let mut found: HashMap<_, _> = page
+                .rows
+                .into_iter()
+                .map(|row| (row.key, row.value))
+                .collect();
             for key in keys {
                 self.rows.learn(key.clone(), found.remove(key))?;
             }
@@ -406,7 +530,16 @@ impl<'a, V: View> Shift<'a, V> {
 
 impl Batch {
     fn begin(begun: Position, building: bool, changes: Changes) -> Batch {
-        Batch { begun, since: Instant::now(), building, events: 0, bytes: 0, changes, told: None, stuck: None }
+        Batch {
+            begun,
+            since: Instant::now(),
+            building,
+            events: 0,
+            bytes: 0,
+            changes,
+            told: None,
+            stuck: None,
+        }
     }
 
     /// Whether it is handed over as it is. Rows of an inline view are read again for each page.
@@ -421,7 +554,8 @@ impl Batch {
                 true => {
                     self.events >= options.build_events_max
                         || self.since.elapsed() >= BUILD_BATCH
-                        || self.changes.rows.len() >= options.rows_kept_max.max(options.batch_events_max)
+                        || self.changes.rows.len()
+                            >= options.rows_kept_max.max(options.batch_events_max)
                         || self.changes.past() >= options.batch_events_max
                 }
             }
@@ -431,11 +565,15 @@ impl Batch {
 impl Feed {
     fn request<V: View>(&self, work: &Work<V>) -> ReadLog {
         let limit = work.options.batch_events_max.min(PAGE_EVENTS);
-        ReadLog::after(self.position).partition(self.partition).filter(work.handlers.filter()).limit(limit)
+        ReadLog::after(self.position)
+            .partition(self.partition)
+            .filter(work.handlers.filter())
+            .limit(limit)
     }
 
     fn read_ahead<V: View>(&mut self, work: &Work<V>) {
-        let (log, read) = (Arc::clone(&work.log), self.request(work));
+        let log = Arc::clone(&work.log);
+        let read = self.request(work);
         self.ahead = Some(tokio::spawn(async move { log.read(read).await }));
     }
 
@@ -443,7 +581,10 @@ impl Feed {
         match self.ahead.take() {
             None => work.log.read(self.request(work)).await,
             Some(ahead) => ahead.await.unwrap_or_else(|error| {
-                Err(StoreError::new(Failure::Unavailable, "a read of the log was broken off").because(error))
+                Err(
+                    StoreError::new(Failure::Unavailable, "a read of the log was broken off")
+                        .because(error),
+                )
             }),
         }
     }

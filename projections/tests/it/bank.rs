@@ -41,7 +41,13 @@ pub(crate) fn mended() -> bool {
 
 /// The balance of each account, and what is folded into it. A note `poison` cannot be folded; `panic` panics.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(name = "balances", version = 1, events(AccountEvent), history, crate = "annals_projections")]
+#[view(
+    name = "balances",
+    version = 1,
+    events(AccountEvent),
+    history,
+    crate = "annals_projections"
+)]
 pub(crate) struct Balance {
     #[view(index)]
     pub(crate) cents: i64,
@@ -76,11 +82,17 @@ pub(crate) async fn program(store: &Place) -> Program {
 
 pub(crate) async fn program_with(store: &Place, options: Options) -> Program {
     let db = Annals::on(store.handle());
-    db.with(Balance::projection().options(options)).start().await.unwrap()
+    db.with(Balance::projection().options(options))
+        .start()
+        .await
+        .unwrap()
 }
 
 pub(crate) async fn happens(db: &Annals, account: &str, event: AccountEvent) -> Done {
-    db.aggregate::<Account>(account).run(|_| Ok::<_, String>(event.clone())).await.unwrap()
+    db.aggregate::<Account>(account)
+        .run(|_| Ok::<_, String>(event.clone()))
+        .await
+        .unwrap()
 }
 
 pub(crate) fn deposited(cents: i64) -> AccountEvent {
@@ -92,8 +104,11 @@ pub(crate) fn noted(text: &str) -> AccountEvent {
 }
 
 /// What a replay of the history of some accounts gives: a row whose event makes no sense stays as it was.
-pub(crate) fn replayed<'a>(history: impl Iterator<Item = (u8, &'a AccountEvent)>) -> BTreeMap<String, Balance> {
-    let (mut rows, mut ended) = (BTreeMap::<String, Balance>::new(), HashSet::new());
+pub(crate) fn replayed<'a>(
+    history: impl Iterator<Item = (u8, &'a AccountEvent)>,
+) -> BTreeMap<String, Balance> {
+    let mut rows = BTreeMap::<String, Balance>::new();
+    let mut ended = HashSet::new();
     for (account, event) in history {
         let key = account.to_string();
         match event {

@@ -13,15 +13,42 @@ async fn a_worker_that_lost_its_slot_changes_nothing() {
     let store = store().await;
     let db = program(&store).await;
     let done = happens(&db, "alice", deposited(5)).await;
-    db.view::<Balance>().wait_for(&done, Duration::from_secs(30)).await.unwrap();
+    db.view::<Balance>()
+        .wait_for(&done, Duration::from_secs(30))
+        .await
+        .unwrap();
 
-    let generation = store.views().generations("balances").await.unwrap().remove(0);
-    let zombie = Lease { name: generation.lease_name(0), owner: "zombie".into(), epoch: 0 };
-    let to = Checkpoint { position: Position::new(2), ..Checkpoint::start(0, annals_core::Partition(0)) };
-    let refused = store.views().commit_view(ViewCommit::new(generation.id, zombie, Position::new(1), to)).await;
-    assert!(matches!(refused, Err(CommitError::Fenced { .. })), "{refused:?}");
+    let generation = store
+        .views()
+        .generations("balances")
+        .await
+        .unwrap()
+        .remove(0);
+    let zombie = Lease {
+        name: generation.lease_name(0),
+        owner: "zombie".into(),
+        epoch: 0,
+    };
+    let to = Checkpoint {
+        position: Position::new(2),
+        ..Checkpoint::start(0, annals_core::Partition(0))
+    };
+    let refused = store
+        .views()
+        .commit_view(ViewCommit::new(generation.id, zombie, Position::new(1), to))
+        .await;
+    assert!(
+        matches!(refused, Err(CommitError::Fenced { .. })),
+        "{refused:?}"
+    );
     let row = db.view::<Balance>().get("alice").await.unwrap();
-    assert_eq!(row, Some(Balance { cents: 5, events: 1 }));
+    assert_eq!(
+        row,
+        Some(Balance {
+            cents: 5,
+            events: 1
+        })
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,9 +59,17 @@ async fn workers_that_keep_taking_over_from_each_other_apply_every_event_once() 
     let mut programs = Vec::new();
     for _ in 0..3 {
         let db = Annals::on(store.another_handle().await);
-        let options =
-            options().slots(3).lease(Duration::from_millis(40)).batch_events_max(5).poll(Duration::from_millis(5));
-        programs.push(db.with(Balance::projection().options(options)).start_in_background().await.unwrap());
+        let options = options()
+            .slots(3)
+            .lease(Duration::from_millis(40))
+            .batch_events_max(5)
+            .poll(Duration::from_millis(5));
+        programs.push(
+            db.with(Balance::projection().options(options))
+                .start_in_background()
+                .await
+                .unwrap(),
+        );
     }
     let robbed = store.clone();
     let robber = tokio::spawn(async move {
@@ -52,9 +87,14 @@ async fn workers_that_keep_taking_over_from_each_other_apply_every_event_once() 
     }
     robber.abort();
     let view = programs[0].view::<Balance>();
-    view.wait_for(&last.unwrap(), Duration::from_secs(60)).await.unwrap();
+    view.wait_for(&last.unwrap(), Duration::from_secs(60))
+        .await
+        .unwrap();
     let rows = view.rows().await.unwrap().rows;
-    let counts: Vec<_> = rows.iter().map(|row| (row.value.events, row.value.cents)).collect();
+    let counts: Vec<_> = rows
+        .iter()
+        .map(|row| (row.value.events, row.value.cents))
+        .collect();
     assert_eq!(counts, [(60, 60); 10]);
     for program in programs {
         program.stop().await;

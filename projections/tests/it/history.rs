@@ -31,7 +31,8 @@ fn replayed(history: &[(u8, AccountEvent)]) -> Vec<Rows> {
         match event {
             AccountEvent::Deposited { cents } => {
                 let row = rows.entry(account.to_string()).or_default();
-                (row.cents, row.events) = (row.cents + cents, row.events + 1);
+                row.cents = row.cents + cents;
+                row.events = row.events + 1;
             }
             _ => _ = rows.remove(&account.to_string()),
         }
@@ -64,7 +65,8 @@ proptest! {
                 let done = happens(&writer, &account.to_string(), event.clone()).await;
                 db.view::<Balance>().wait_for(&done, Duration::from_secs(30)).await.unwrap();
             }
-            let (view, moments) = (db.view::<Balance>(), replayed(&history));
+            let view = db.view::<Balance>();
+            let moments = replayed(&history);
             for account in 0..3 {
                 let key = account.to_string();
                 let mut expected: Vec<(u64, Option<&Balance>)> = Vec::new();
@@ -75,7 +77,8 @@ proptest! {
                         expected.push((position as u64, last));
                     }
                 }
-                let (mut found, mut after) = (Vec::new(), Some(Position::START));
+                let mut found = Vec::new();
+                let mut after = Some(Position::START);
                 while let Some(place) = after {
                     let page = view.history(key.clone()).after(place).limit(limit).await.unwrap();
                     assert!(page.versions.len() <= limit);
@@ -88,8 +91,10 @@ proptest! {
                 let ends: Vec<_> = found.iter().skip(1).map(|of| Some(of.from)).chain([None]).take(found.len()).collect();
                 assert_eq!(untils, ends, "{key}");
             }
-            let (from, to) = (ends.0.min(ends.1).min(history.len()), ends.0.max(ends.1).min(history.len()));
-            let (mut found, mut after) = (BTreeMap::new(), None);
+            let from = ends.0.min(ends.1).min(history.len());
+            let to = ends.0.max(ends.1).min(history.len());
+            let mut found = BTreeMap::new();
+            let mut after = None;
             loop {
                 let between = (Position::new(from as u64), Position::new(to as u64));
                 let page = view.changed_between(between.0, between.1).after(after).limit(limit).await.unwrap();
@@ -102,7 +107,8 @@ proptest! {
             }
             let mut expected = BTreeMap::new();
             for key in ["0", "1", "2"].map(str::to_owned) {
-                let (before, after) = (moments[from].get(&key).cloned(), moments[to].get(&key).cloned());
+                let before = moments[from].get(&key).cloned();
+                let after = moments[to].get(&key).cloned();
                 if before != after {
                     expected.insert(key, (before, after));
                 }
@@ -134,13 +140,22 @@ async fn several_rows_are_read_as_of_one_moment() {
     while !writing.is_finished() {
         let rows = view.many(["a", "b"]).await.unwrap();
         let [a, b] = [0, 1].map(|index| rows[index].as_ref().map_or(0, |row: &Balance| row.cents));
-        assert!(a == b || a == b + 1, "{a} and {b} were never there together");
+        assert!(
+            a == b || a == b + 1,
+            "{a} and {b} were never there together"
+        );
     }
 }
 
 /// What was paid, by what is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(name = "paid", version = 1, events(AccountEvent), history(bitemporal), crate = "annals_projections")]
+#[view(
+    name = "paid",
+    version = 1,
+    events(AccountEvent),
+    history(bitemporal),
+    crate = "annals_projections"
+)]
 struct Paid {
     cents: i64,
 }
@@ -149,7 +164,9 @@ impl Project<AccountEvent> for Paid {
     fn on(paid: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
         match event.event {
             AccountEvent::Deposited { cents } => paid.cents += cents,
-            AccountEvent::Withdrawn { cents } if cents > paid.cents => return Err(Poison::new("more than there is")),
+            AccountEvent::Withdrawn { cents } if cents > paid.cents => {
+                return Err(Poison::new("more than there is"));
+            }
             AccountEvent::Withdrawn { cents } => paid.cents -= cents,
             _ => {}
         }
@@ -164,39 +181,80 @@ fn day(day: u32) -> DateTime<Utc> {
 #[tokio::test]
 async fn what_was_valid_at_a_time_is_folded_from_what_had_occurred_by_then() {
     let store = store().await;
-    let db = Annals::on(store.handle()).with(Paid::projection().options(options())).start().await.unwrap();
+    let db = Annals::on(store.handle())
+        .with(Paid::projection().options(options()))
+        .start()
+        .await
+        .unwrap();
     let alice = db.aggregate::<Account>("alice");
     let mut last = None;
     // Told in this order, occurred on these days.
     for (cents, on) in [(1, 5), (10, 3), (100, 7), (1_000, 1)] {
-        last = Some(alice.run(|_| Ok::<_, String>(deposited(cents))).occurred_at(day(on)).await.unwrap());
+        last = Some(
+            alice
+                .run(|_| Ok::<_, String>(deposited(cents)))
+                .occurred_at(day(on))
+                .await
+                .unwrap(),
+        );
     }
     let view = db.view::<Paid>();
-    view.wait_for(&last.unwrap(), Duration::from_secs(30)).await.unwrap();
+    view.wait_for(&last.unwrap(), Duration::from_secs(30))
+        .await
+        .unwrap();
     for known in 1..=4_u64 {
         for on in 1..=8 {
             let told = &[(1, 5), (10, 3), (100, 7), (1_000, 1)][..known as usize];
-            let expected: i64 = told.iter().filter(|(_, day)| *day <= on).map(|(cents, _)| cents).sum();
-            let row = view.get("alice").as_of(Position::new(known)).valid_at(day(on)).await.unwrap();
-            assert_eq!(row.map_or(0, |row| row.cents), expected, "day {on}, by what was known at {known}");
+            let expected: i64 = told
+                .iter()
+                .filter(|(_, day)| *day <= on)
+                .map(|(cents, _)| cents)
+                .sum();
+            let row = view
+                .get("alice")
+                .as_of(Position::new(known))
+                .valid_at(day(on))
+                .await
+                .unwrap();
+            assert_eq!(
+                row.map_or(0, |row| row.cents),
+                expected,
+                "day {on}, by what was known at {known}"
+            );
             if known == 4 {
                 let row = view.get("alice").valid_at(day(on)).await.unwrap();
                 assert_eq!(row.map_or(0, |row| row.cents), expected, "day {on}");
             }
         }
     }
-    assert_eq!(view.get("nobody").valid_at("2026-03-08T00:00:00Z").await.unwrap(), None);
+    assert_eq!(
+        view.get("nobody")
+            .valid_at("2026-03-08T00:00:00Z")
+            .await
+            .unwrap(),
+        None
+    );
     let error = view.get("alice").valid_at("monday").await.unwrap_err();
-    assert!(error.to_string().contains("`monday` is no RFC 3339 time"), "{error}");
+    assert!(
+        error.to_string().contains("`monday` is no RFC 3339 time"),
+        "{error}"
+    );
     let done = alice
         .run(|_| Ok::<_, String>(AccountEvent::Withdrawn { cents: 500 }))
         .occurred_at(day(1) - TimeDelta::days(1))
         .await
         .unwrap();
     view.wait_for(&done, Duration::from_secs(30)).await.unwrap();
-    let error = view.get("alice").valid_at(day(1) - TimeDelta::hours(1)).await.unwrap_err().to_string();
+    let error = view
+        .get("alice")
+        .valid_at(day(1) - TimeDelta::hours(1))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
-        error.contains("without what occurred later, the event at 5 makes no sense: more than there is"),
+        error.contains(
+            "without what occurred later, the event at 5 makes no sense: more than there is"
+        ),
         "{error}"
     );
 }
@@ -205,10 +263,23 @@ async fn what_was_valid_at_a_time_is_folded_from_what_had_occurred_by_then() {
 async fn a_view_that_does_not_keep_what_is_asked_for_says_so() {
     let store = store().await;
     let db = program_with(&store, options()).await;
-    let error = db.view::<Balance>().get("alice").valid_at(day(1)).await.unwrap_err();
-    assert!(matches!(&error, ViewError::Invalid(_)) && error.to_string().contains("history(bitemporal)"), "{error}");
+    let error = db
+        .view::<Balance>()
+        .get("alice")
+        .valid_at(day(1))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, ViewError::Invalid(_))
+            && error.to_string().contains("history(bitemporal)"),
+        "{error}"
+    );
     happens(&db, "alice", deposited(1)).await;
-    let error = db.view::<Balance>().changed_between(Position::new(1), Position::START).await.unwrap_err();
+    let error = db
+        .view::<Balance>()
+        .changed_between(Position::new(1), Position::START)
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "a change from position 1 back to 0");
 }
 
@@ -217,8 +288,14 @@ async fn what_is_older_than_is_kept_is_forgotten_and_says_so() {
     let clock = Arc::new(ManualClock::default());
     let store = store_on(Arc::clone(&clock) as _).await;
     let db = Annals::on(store.handle()).with_clock(Arc::clone(&clock) as _);
-    let options = options().history_for(Duration::from_secs(86_400 * 10)).poll(Duration::from_millis(5));
-    let db = db.with(Balance::projection().options(options)).start().await.unwrap();
+    let options = options()
+        .history_for(Duration::from_secs(86_400 * 10))
+        .poll(Duration::from_millis(5));
+    let db = db
+        .with(Balance::projection().options(options))
+        .start()
+        .await
+        .unwrap();
     let view = db.view::<Balance>();
     for cents in [1, 10, 100, 1_000] {
         let done = happens(&db, "alice", deposited(cents)).await;
@@ -234,14 +311,26 @@ async fn what_is_older_than_is_kept_is_forgotten_and_says_so() {
             }
         }
     };
-    let since = tokio::time::timeout(Duration::from_secs(30), forgotten).await.unwrap();
+    let since = tokio::time::timeout(Duration::from_secs(30), forgotten)
+        .await
+        .unwrap();
     assert_eq!(since, Position::new(2));
     for (position, cents) in [(2, 11), (3, 111), (4, 1_111)] {
-        let row = view.get("alice").as_of(Position::new(position)).await.unwrap();
+        let row = view
+            .get("alice")
+            .as_of(Position::new(position))
+            .await
+            .unwrap();
         assert_eq!(row.map(|row| row.cents), Some(cents));
     }
     let versions = view.history("alice").await.unwrap().versions;
-    assert_eq!(versions.iter().map(|of| of.from.get()).collect::<Vec<_>>(), [2, 3, 4]);
-    let error = view.changed_between(Position::START, Position::new(4)).await.unwrap_err();
+    assert_eq!(
+        versions.iter().map(|of| of.from.get()).collect::<Vec<_>>(),
+        [2, 3, 4]
+    );
+    let error = view
+        .changed_between(Position::START, Position::new(4))
+        .await
+        .unwrap_err();
     assert!(matches!(error, ViewError::BeforeHistory { .. }), "{error}");
 }

@@ -14,20 +14,44 @@ const WAIT: Duration = Duration::from_secs(30);
 
 async fn inline(store: &Place) -> Program {
     let db = Annals::on(store.handle());
-    db.with(Projection::<Balance>::new().inline().options(options())).start().await.unwrap()
+    db.with(Projection::<Balance>::new().inline().options(options()))
+        .start()
+        .await
+        .unwrap()
 }
 
 /// A program whose worker does nothing, because another one has the slot.
 async fn without_worker(store: &Place) -> Program {
     inline(store).await.stop().await;
-    let generation = store.views().live_generation("balances", 1).await.unwrap().unwrap();
-    store.views().acquire_lease(&generation.lease_name(0), "another", Duration::from_secs(3600)).await.unwrap();
+    let generation = store
+        .views()
+        .live_generation("balances", 1)
+        .await
+        .unwrap()
+        .unwrap();
+    store
+        .views()
+        .acquire_lease(
+            &generation.lease_name(0),
+            "another",
+            Duration::from_secs(3600),
+        )
+        .await
+        .unwrap();
     inline(store).await
 }
 
 async fn by_cents(db: &Program) -> Vec<(String, i64)> {
-    let rows = db.view::<Balance>().rows().by_index::<i64>("cents", ..).await.unwrap().rows;
-    rows.into_iter().map(|row| (row.key, row.value.cents)).collect()
+    let rows = db
+        .view::<Balance>()
+        .rows()
+        .by_index::<i64>("cents", ..)
+        .await
+        .unwrap()
+        .rows;
+    rows.into_iter()
+        .map(|row| (row.key, row.value.cents))
+        .collect()
 }
 
 fn row(cents: i64, events: u64) -> Option<Balance> {
@@ -43,8 +67,14 @@ async fn a_command_is_seen_at_once_by_whoever_asks_for_its_row_for_several_or_by
     happens(&db, "alice", AccountEvent::Withdrawn { cents: 45 }).await;
     let view = db.view::<Balance>();
     assert_eq!(view.get("alice").await.unwrap(), row(5, 2));
-    assert_eq!(view.many(["bob", "alice", "nobody"]).await.unwrap(), [row(20, 1), row(5, 2), None]);
-    assert_eq!(by_cents(&db).await, [("alice".to_owned(), 5), ("bob".to_owned(), 20)]);
+    assert_eq!(
+        view.many(["bob", "alice", "nobody"]).await.unwrap(),
+        [row(20, 1), row(5, 2), None]
+    );
+    assert_eq!(
+        by_cents(&db).await,
+        [("alice".to_owned(), 5), ("bob".to_owned(), 20)]
+    );
     happens(&db, "alice", AccountEvent::Closed).await;
     assert_eq!(view.get("alice").await.unwrap(), None);
     assert_eq!(by_cents(&db).await, [("bob".to_owned(), 20)]);
@@ -60,10 +90,18 @@ async fn a_decision_over_several_takes_all_rows_along() {
     let db = without_worker(&store).await;
     happens(&db, "alice", deposited(50)).await;
     let transfer = |(_, _): &(Account, Account)| {
-        Ok::<_, String>((AccountEvent::Withdrawn { cents: 30 }, [deposited(10), deposited(20)]))
+        Ok::<_, String>((
+            AccountEvent::Withdrawn { cents: 30 },
+            [deposited(10), deposited(20)],
+        ))
     };
-    db.decide((Account::at("alice"), Account::at("bob")), transfer).await.unwrap();
-    assert_eq!(by_cents(&db).await, [("alice".to_owned(), 20), ("bob".to_owned(), 30)]);
+    db.decide((Account::at("alice"), Account::at("bob")), transfer)
+        .await
+        .unwrap();
+    assert_eq!(
+        by_cents(&db).await,
+        [("alice".to_owned(), 20), ("bob".to_owned(), 30)]
+    );
 }
 
 #[tokio::test]
@@ -72,7 +110,11 @@ async fn a_request_that_is_repeated_counts_once() {
     let db = without_worker(&store).await;
     for _ in 0..3 {
         let alice = db.aggregate::<Account>("alice");
-        alice.run(|_| Ok::<_, String>(deposited(7))).idempotency_key("req-1").await.unwrap();
+        alice
+            .run(|_| Ok::<_, String>(deposited(7)))
+            .idempotency_key("req-1")
+            .await
+            .unwrap();
     }
     assert_eq!(by_cents(&db).await, [("alice".to_owned(), 7)]);
 }
@@ -94,8 +136,15 @@ async fn commands_on_one_row_at_once_are_each_in_it_once() {
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
     }
-    assert_eq!(db.view::<Balance>().get("alice").await.unwrap(), row(30, 30));
-    assert_eq!(by_cents(&db).await, [("alice".to_owned(), 30)], "every row travelled");
+    assert_eq!(
+        db.view::<Balance>().get("alice").await.unwrap(),
+        row(30, 30)
+    );
+    assert_eq!(
+        by_cents(&db).await,
+        [("alice".to_owned(), 30)],
+        "every row travelled"
+    );
 }
 
 #[tokio::test]
@@ -107,20 +156,39 @@ async fn what_another_program_appends_is_in_the_answer_of_get_and_then_brought_u
     happens(&foreign, "alice", deposited(10)).await;
     let view = db.view::<Balance>();
     assert_eq!(view.get("alice").await.unwrap(), row(11, 2));
-    assert_eq!(by_cents(&db).await, [("alice".to_owned(), 1)], "nobody brought it up");
+    assert_eq!(
+        by_cents(&db).await,
+        [("alice".to_owned(), 1)],
+        "nobody brought it up"
+    );
     // The row is behind, so it does not travel: what it was in between must be kept too.
     let done = happens(&db, "alice", deposited(100)).await;
     assert_eq!(view.get("alice").await.unwrap(), row(111, 3));
     db.stop().await;
-    let generation = store.views().live_generation("balances", 1).await.unwrap().unwrap();
-    for lease in store.views().leases(&generation.lease_name(0)).await.unwrap() {
+    let generation = store
+        .views()
+        .live_generation("balances", 1)
+        .await
+        .unwrap()
+        .unwrap();
+    for lease in store
+        .views()
+        .leases(&generation.lease_name(0))
+        .await
+        .unwrap()
+    {
         store.views().release_lease(&lease.lease).await.unwrap();
     }
     let db = inline(&store).await;
     db.view::<Balance>().wait_for(&done, WAIT).await.unwrap();
     assert_eq!(by_cents(&db).await, [("alice".to_owned(), 111)]);
     for (position, cents) in [(1, 1), (2, 11), (3, 111)] {
-        let row = db.view::<Balance>().get("alice").as_of(Position::new(position)).await.unwrap();
+        let row = db
+            .view::<Balance>()
+            .get("alice")
+            .as_of(Position::new(position))
+            .await
+            .unwrap();
         assert_eq!(row.map(|row| row.cents), Some(cents), "as of {position}");
     }
 }
@@ -137,12 +205,22 @@ async fn an_event_that_makes_no_sense_does_not_keep_its_command_from_being_done(
     assert_eq!(view.get("alice").await.unwrap(), row(1, 1));
     let parked = view.parked(None, 9).await.unwrap();
     assert_eq!((parked.len(), parked[0].behind), (1, 1));
-    view.skip("alice", parked[0].position, "a test").await.unwrap();
+    view.skip("alice", parked[0].position, "a test")
+        .await
+        .unwrap();
     assert_eq!(view.get("alice").await.unwrap(), row(2, 2));
     let done = happens(&db, "alice", deposited(5)).await;
-    assert_eq!(by_cents(&db).await, [("alice".to_owned(), 7)], "it travels again");
+    assert_eq!(
+        by_cents(&db).await,
+        [("alice".to_owned(), 7)],
+        "it travels again"
+    );
     view.wait_for(&done, WAIT).await.unwrap();
-    assert_eq!(by_cents(&db).await, [("alice".to_owned(), 7)], "and is not folded twice");
+    assert_eq!(
+        by_cents(&db).await,
+        [("alice".to_owned(), 7)],
+        "and is not folded twice"
+    );
 }
 
 #[tokio::test]
@@ -152,7 +230,11 @@ async fn a_watcher_is_told_of_rows_that_appends_wrote() {
     let mut alice = db.view::<Balance>().watch("alice");
     happens(&db, "alice", deposited(5)).await;
     loop {
-        let change = tokio::time::timeout(WAIT, alice.next()).await.unwrap().unwrap().unwrap();
+        let change = tokio::time::timeout(WAIT, alice.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         if change.value == row(5, 1) {
             break;
         }
@@ -167,21 +249,42 @@ async fn a_view_that_becomes_inline_is_built_anew_and_one_that_was_rebuilt_takes
     db.stop().await;
     let db = inline(&store).await;
     let generations = store.views().generations("balances").await.unwrap();
-    assert_eq!(generations.iter().map(|of| of.spec.inline).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(
+        generations
+            .iter()
+            .map(|of| of.spec.inline)
+            .collect::<Vec<_>>(),
+        [false, true]
+    );
     happens(&db, "alice", deposited(2)).await;
-    db.rebuild::<Balance>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    db.rebuild::<Balance>()
+        .begin()
+        .await
+        .unwrap()
+        .finished(|_| ())
+        .await
+        .unwrap();
     let done = happens(&db, "alice", deposited(4)).await;
     assert_eq!(db.view::<Balance>().get("alice").await.unwrap(), row(7, 3));
     db.view::<Balance>().wait_for(&done, WAIT).await.unwrap();
     assert_eq!(by_cents(&db).await, [("alice".to_owned(), 7)]);
     db.rebuild::<Balance>().roll_back().await.unwrap();
     db.view::<Balance>().wait_for(&done, WAIT).await.unwrap();
-    assert_eq!(by_cents(&db).await, [("alice".to_owned(), 7)], "what is kept is followed");
+    assert_eq!(
+        by_cents(&db).await,
+        [("alice".to_owned(), 7)],
+        "what is kept is followed"
+    );
 }
 
 /// Looks at what is known only once an event is recorded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(name = "places", version = 1, events(AccountEvent), crate = "annals_projections")]
+#[view(
+    name = "places",
+    version = 1,
+    events(AccountEvent),
+    crate = "annals_projections"
+)]
 struct LastPlace {
     position: u64,
     events: u64,
@@ -199,21 +302,44 @@ impl Project<AccountEvent> for LastPlace {
 async fn a_fold_that_looks_at_the_place_of_an_event_is_right_all_the_same() {
     let store = store().await;
     let db = Annals::on(store.handle());
-    let db = db.with(Projection::<LastPlace>::new().inline().options(options())).start().await.unwrap();
+    let db = db
+        .with(Projection::<LastPlace>::new().inline().options(options()))
+        .start()
+        .await
+        .unwrap();
     for number in 1..=3 {
         let done = happens(&db, "alice", deposited(1)).await;
-        let expected = Some(LastPlace { position: number, events: number });
+        let expected = Some(LastPlace {
+            position: number,
+            events: number,
+        });
         assert_eq!(db.view::<LastPlace>().get("alice").await.unwrap(), expected);
         db.view::<LastPlace>().wait_for(&done, WAIT).await.unwrap();
-        assert_eq!(db.view::<LastPlace>().many(["alice"]).await.unwrap(), [expected]);
+        assert_eq!(
+            db.view::<LastPlace>().many(["alice"]).await.unwrap(),
+            [expected]
+        );
     }
-    let error = db.view::<LastPlace>().get("alice").as_of(Position::START).await.unwrap_err();
-    assert!(matches!(error, ViewError::Invalid(_)), "it keeps no past: {error}");
+    let error = db
+        .view::<LastPlace>()
+        .get("alice")
+        .as_of(Position::START)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ViewError::Invalid(_)),
+        "it keeps no past: {error}"
+    );
 }
 
 /// Changes other rows than that of the event's stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(name = "sums", version = 1, events(AccountEvent), crate = "annals_projections")]
+#[view(
+    name = "sums",
+    version = 1,
+    events(AccountEvent),
+    crate = "annals_projections"
+)]
 struct Sum {
     events: u64,
 }
@@ -251,12 +377,22 @@ async fn a_view_that_cannot_be_inline_is_refused_when_the_program_starts() {
     };
     let store = store().await;
     let db = || Annals::on(store.handle());
-    for projection in [Projection::<One>::new().inline(), Projection::new().live_by_stream()] {
+    for projection in [
+        Projection::<One>::new().inline(),
+        Projection::new().live_by_stream(),
+    ] {
         let reason = refused(db().with(projection).start().await);
-        assert!(reason.contains("its key is not the id of a stream"), "{reason}");
+        assert!(
+            reason.contains("its key is not the id of a stream"),
+            "{reason}"
+        );
     }
     let elsewhere = std::sync::Arc::new(annals_core::MemoryStore::new());
-    let elsewhere = db().with(Projection::<Balance>::new().inline()).views_in(elsewhere).start().await;
+    let elsewhere = db()
+        .with(Projection::<Balance>::new().inline())
+        .views_in(elsewhere)
+        .start()
+        .await;
     let reason = refused(elsewhere);
     assert!(reason.contains("kept in the store of the log"), "{reason}");
 }
@@ -266,6 +402,14 @@ async fn an_event_that_changes_the_row_of_another_stream_stops_the_view_and_says
     let store = store().await;
     let writer = Annals::on(store.handle());
     happens(&writer, "alice", deposited(1)).await;
-    let error = writer.with(Projection::<Sum>::new().inline()).start().await.unwrap_err().to_string();
-    assert!(error.contains(r#"changes rows ["all"] of inline view `sums`"#), "{error}");
+    let error = writer
+        .with(Projection::<Sum>::new().inline())
+        .start()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(r#"changes rows ["all"] of inline view `sums`"#),
+        "{error}"
+    );
 }

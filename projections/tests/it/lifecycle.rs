@@ -14,8 +14,19 @@ async fn a_command_is_seen_by_whoever_waits_for_it() {
     let store = store().await;
     let db = program(&store).await;
     let done = happens(&db, "alice", deposited(50)).await;
-    let row = db.view::<Balance>().get("alice").at_least(&done).await.unwrap();
-    assert_eq!(row, Some(Balance { cents: 50, events: 1 }));
+    let row = db
+        .view::<Balance>()
+        .get("alice")
+        .at_least(&done)
+        .await
+        .unwrap();
+    assert_eq!(
+        row,
+        Some(Balance {
+            cents: 50,
+            events: 1
+        })
+    );
     assert_eq!(db.view::<Balance>().get("bob").await.unwrap(), None);
 }
 
@@ -24,14 +35,34 @@ async fn a_program_goes_on_where_the_last_one_stopped() {
     let store = store().await;
     let first = program(&store).await;
     let done = happens(&first, "alice", deposited(1)).await;
-    first.view::<Balance>().get("alice").at_least(&done).await.unwrap();
+    first
+        .view::<Balance>()
+        .get("alice")
+        .at_least(&done)
+        .await
+        .unwrap();
     first.stop().await;
     let done = happens(&first, "alice", deposited(2)).await;
 
     let second = program(&store).await;
-    let row = second.view::<Balance>().get("alice").at_least(&done).await.unwrap();
-    assert_eq!(row, Some(Balance { cents: 3, events: 2 }));
-    assert_eq!(store.views().generations("balances").await.unwrap().len(), 1, "one generation for both programs");
+    let row = second
+        .view::<Balance>()
+        .get("alice")
+        .at_least(&done)
+        .await
+        .unwrap();
+    assert_eq!(
+        row,
+        Some(Balance {
+            cents: 3,
+            events: 2
+        })
+    );
+    assert_eq!(
+        store.views().generations("balances").await.unwrap().len(),
+        1,
+        "one generation for both programs"
+    );
 }
 
 #[tokio::test]
@@ -46,7 +77,9 @@ async fn starting_waits_for_everything_that_is_in_the_log() {
         let rows = db.view::<Balance>().rows().await.unwrap().rows;
         assert_eq!(rows.iter().map(|row| row.value.events).sum::<u64>(), events);
         assert!(
-            db.status().iter().all(|status| status.phase == Phase::Live && status.lag_events() == 0),
+            db.status()
+                .iter()
+                .all(|status| status.phase == Phase::Live && status.lag_events() == 0),
             "{:?}",
             db.status()
         );
@@ -61,9 +94,15 @@ async fn slots_divide_the_keys_and_lose_none() {
     for number in 0..200 {
         last = Some(happens(&db, &number.to_string(), deposited(number)).await);
     }
-    db.view::<Balance>().wait_for(&last.unwrap(), Duration::from_secs(30)).await.unwrap();
+    db.view::<Balance>()
+        .wait_for(&last.unwrap(), Duration::from_secs(30))
+        .await
+        .unwrap();
     let rows = db.view::<Balance>().rows().await.unwrap().rows;
-    assert_eq!(rows.iter().map(|row| row.value.cents).sum::<i64>(), (0..200).sum::<i64>());
+    assert_eq!(
+        rows.iter().map(|row| row.value.cents).sum::<i64>(),
+        (0..200).sum::<i64>()
+    );
     assert_eq!(rows.len(), 200);
 }
 
@@ -79,44 +118,88 @@ async fn a_view_that_is_being_built_says_so_and_shows_nothing() {
     spec.indexes = vec!["cents".into()];
     let generation = store.views().begin_generation(spec).await.unwrap();
     let name = generation.lease_name(0);
-    store.views().acquire_lease(&name, "another", Duration::from_secs(3600)).await.unwrap();
+    store
+        .views()
+        .acquire_lease(&name, "another", Duration::from_secs(3600))
+        .await
+        .unwrap();
 
-    let program = db.with(Balance::projection()).start_in_background().await.unwrap();
+    let program = db
+        .with(Balance::projection())
+        .start_in_background()
+        .await
+        .unwrap();
     let error = program.view::<Balance>().get("alice").await.unwrap_err();
-    assert!(matches!(error, ViewError::Building { done: 0, .. }), "{error}");
-    assert_eq!(store.views().generations("balances").await.unwrap()[0].phase, Phase::Building);
+    assert!(
+        matches!(error, ViewError::Building { done: 0, .. }),
+        "{error}"
+    );
+    assert_eq!(
+        store.views().generations("balances").await.unwrap()[0].phase,
+        Phase::Building
+    );
 }
 
 #[tokio::test]
 async fn a_slot_of_a_program_that_died_is_taken_over_when_its_lease_ends() {
     let store = store().await;
     program(&store).await.stop().await;
-    let generation = store.views().generations("balances").await.unwrap().remove(0);
+    let generation = store
+        .views()
+        .generations("balances")
+        .await
+        .unwrap()
+        .remove(0);
     // Left behind by a program with shorter leases than the next one has.
     let name = generation.lease_name(0);
-    store.views().acquire_lease(&name, "dead", Duration::from_millis(200)).await.unwrap();
+    store
+        .views()
+        .acquire_lease(&name, "dead", Duration::from_millis(200))
+        .await
+        .unwrap();
     let db = program_with(&store, options().lease(Duration::from_secs(86_400))).await;
     let done = happens(&db, "alice", deposited(1)).await;
-    db.view::<Balance>().wait_for(&done, Duration::from_secs(60)).await.unwrap();
+    db.view::<Balance>()
+        .wait_for(&done, Duration::from_secs(60))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn two_projections_of_one_name_are_an_error() {
     let db = Annals::in_memory();
     let twice = db.with(Balance::projection()).with(Balance::projection());
-    assert!(matches!(twice.start().await, Err(StartError::Twice("balances"))));
+    assert!(matches!(
+        twice.start().await,
+        Err(StartError::Twice("balances"))
+    ));
 }
 
 #[tokio::test]
 async fn another_log_is_noticed_and_stops_the_projection() {
-    let (log, views) = (store().await, Arc::new(MemoryStore::new()));
+    let log = store().await;
+    let views = Arc::new(MemoryStore::new());
     let db = Annals::on(log.handle());
-    let program = db.with(Balance::projection()).views_in(Arc::clone(&views) as _).start().await.unwrap();
+    let program = db
+        .with(Balance::projection())
+        .views_in(Arc::clone(&views) as _)
+        .start()
+        .await
+        .unwrap();
     happens(&program, "alice", deposited(1)).await;
     program.stop().await;
 
     let another = store().await;
     let other = Annals::on(another.handle());
-    let error = other.with(Balance::projection()).views_in(views as _).start().await.unwrap_err().to_string();
-    assert!(error.starts_with("view `balances` was folded from another log than this; rebuild it"), "{error}");
+    let error = other
+        .with(Balance::projection())
+        .views_in(views as _)
+        .start()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("view `balances` was folded from another log than this; rebuild it"),
+        "{error}"
+    );
 }

@@ -31,17 +31,23 @@ fn history() -> impl Strategy<Value = Vec<Appended>> {
         1 => Just(noted("poison")),
     ];
     let events = prop::collection::vec(event, 1..4);
-    let appended = (0..4_u8, events, prop::bool::weighted(0.3)).prop_map(|(account, events, foreign)| Appended {
-        account,
-        events,
-        foreign,
-    });
+    let appended =
+        (0..4_u8, events, prop::bool::weighted(0.3)).prop_map(|(account, events, foreign)| {
+            Appended {
+                account,
+                events,
+                foreign,
+            }
+        });
     prop::collection::vec(appended, 0..20)
 }
 
 async fn append(db: &Annals, appended: &Appended) {
     let account = db.aggregate::<Account>(appended.account);
-    account.run(|_| Ok::<_, String>(appended.events.clone())).await.unwrap();
+    account
+        .run(|_| Ok::<_, String>(appended.events.clone()))
+        .await
+        .unwrap();
 }
 
 async fn rows_of(db: &Program, as_of: Option<u64>) -> Rows {
@@ -50,13 +56,21 @@ async fn rows_of(db: &Program, as_of: Option<u64>) -> Rows {
         Some(position) => rows.as_of(Position::new(position)).await,
         None => rows.await,
     };
-    rows.unwrap().rows.into_iter().map(|row| (row.key, row.value)).collect()
+    rows.unwrap()
+        .rows
+        .into_iter()
+        .map(|row| (row.key, row.value))
+        .collect()
 }
 
 /// A program whose read models are beside the log, or where no other program has its own.
 async fn start(store: &Place, projection: Projection<Balance>, beside: bool) -> Program {
     let setup = Annals::on(store.handle()).with(projection.options(options().batch_events_max(5)));
-    let setup = if beside { setup } else { setup.views_in(Arc::new(MemoryStore::new())) };
+    let setup = if beside {
+        setup
+    } else {
+        setup.views_in(Arc::new(MemoryStore::new()))
+    };
     setup.start().await.unwrap()
 }
 
@@ -120,13 +134,19 @@ async fn a_live_view_orders_and_pages_as_a_kept_one_does() {
     let kept = start(&store, Projection::new(), false).await;
     let live = start(&store, Projection::new().live(), false).await;
     for number in 0..30_i64 {
-        let done = happens(&kept, &format!("{number:02}"), deposited(number * 7 % 30 - 10)).await;
+        let done = happens(
+            &kept,
+            &format!("{number:02}"),
+            deposited(number * 7 % 30 - 10),
+        )
+        .await;
         kept.view::<Balance>().wait_for(&done, WAIT).await.unwrap();
     }
     for (backward, by_index) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut found = Vec::new();
         for db in [&kept, &live] {
-            let (mut pages, mut after) = (Vec::new(), None);
+            let mut pages = Vec::new();
+            let mut after = None;
             loop {
                 let rows = db.view::<Balance>().rows().limit(4).after(after);
                 let rows = if backward { rows.backward() } else { rows };
@@ -135,7 +155,12 @@ async fn a_live_view_orders_and_pages_as_a_kept_one_does() {
                     false => rows.keys("03".to_owned().."21".to_owned()),
                 };
                 let page = rows.await.unwrap();
-                pages.push(page.rows.into_iter().map(|row| (row.key, row.value)).collect::<Vec<_>>());
+                pages.push(
+                    page.rows
+                        .into_iter()
+                        .map(|row| (row.key, row.value))
+                        .collect::<Vec<_>>(),
+                );
                 after = page.next;
                 if after.is_none() {
                     break;
@@ -143,7 +168,10 @@ async fn a_live_view_orders_and_pages_as_a_kept_one_does() {
             }
             found.push(pages.concat());
         }
-        assert_eq!(found[0], found[1], "backward {backward}, by index {by_index}");
+        assert_eq!(
+            found[0], found[1],
+            "backward {backward}, by index {by_index}"
+        );
         assert_eq!(found[0].len(), 18);
     }
 }
@@ -154,16 +182,31 @@ async fn a_live_view_keeps_nothing_and_says_what_it_cannot_answer() {
     let live = start(&store, Projection::new().live(), true).await;
     let done = happens(&live, "alice", deposited(5)).await;
     let view = live.view::<Balance>();
-    assert_eq!(view.get("alice").at_least(&done).await.unwrap(), Some(Balance { cents: 5, events: 1 }));
-    assert_eq!(store.views().view_names().await.unwrap(), [""; 0], "nothing is kept");
+    assert_eq!(
+        view.get("alice").at_least(&done).await.unwrap(),
+        Some(Balance {
+            cents: 5,
+            events: 1
+        })
+    );
+    assert_eq!(
+        store.views().view_names().await.unwrap(),
+        [""; 0],
+        "nothing is kept"
+    );
     let errors = [
         view.watch("alice").next().await.unwrap_err(),
         view.watch_all().next().await.unwrap_err(),
         view.history("alice").await.unwrap_err(),
-        view.changed_between(Position::START, Position::new(1)).await.unwrap_err(),
+        view.changed_between(Position::START, Position::new(1))
+            .await
+            .unwrap_err(),
     ];
     for error in errors {
-        assert!(matches!(&error, ViewError::Invalid(_)) && error.to_string().contains("is live"), "{error}");
+        assert!(
+            matches!(&error, ViewError::Invalid(_)) && error.to_string().contains("is live"),
+            "{error}"
+        );
     }
 }
 
@@ -174,13 +217,30 @@ async fn a_live_view_answers_for_what_had_occurred_by_a_time() {
     let alice = live.aggregate::<Account>("alice");
     for (day, cents) in [(3, 1), (1, 10), (2, 100)] {
         let occurred = format!("2026-01-0{day}T00:00:00Z").parse().unwrap();
-        alice.run(|_| Ok::<_, String>(deposited(cents))).occurred_at(occurred).await.unwrap();
+        alice
+            .run(|_| Ok::<_, String>(deposited(cents)))
+            .occurred_at(occurred)
+            .await
+            .unwrap();
     }
     let view = live.view::<Balance>();
     for (day, cents) in [(1, 10), (2, 110), (3, 111)] {
-        let row = view.get("alice").valid_at(format!("2026-01-0{day}T00:00:00Z").as_str()).await.unwrap();
+        let row = view
+            .get("alice")
+            .valid_at(format!("2026-01-0{day}T00:00:00Z").as_str())
+            .await
+            .unwrap();
         assert_eq!(row.map(|row| row.cents), Some(cents));
     }
-    let then = view.get("alice").valid_at("2026-01-02T00:00:00Z").as_of(Position::new(2)).await.unwrap();
-    assert_eq!(then.map(|row| row.cents), Some(10), "what was known of the second day after two events");
+    let then = view
+        .get("alice")
+        .valid_at("2026-01-02T00:00:00Z")
+        .as_of(Position::new(2))
+        .await
+        .unwrap();
+    assert_eq!(
+        then.map(|row| row.cents),
+        Some(10),
+        "what was known of the second day after two events"
+    );
 }

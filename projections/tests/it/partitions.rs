@@ -22,9 +22,19 @@ impl Reactor for Payments {
     const NAME: &'static str = "payments";
     type Event = AccountEvent;
 
-    async fn react(&self, event: &Recorded<AccountEvent>, request: &Request) -> Result<(), ReactError> {
-        let AccountEvent::Deposited { cents } = **event else { return Ok(()) };
-        let call = (event.record.stream.id().to_owned(), cents, request.idempotency_key());
+    async fn react(
+        &self,
+        event: &Recorded<AccountEvent>,
+        request: &Request,
+    ) -> Result<(), ReactError> {
+        let AccountEvent::Deposited { cents } = **event else {
+            return Ok(());
+        };
+        let call = (
+            event.record.stream.id().to_owned(),
+            cents,
+            request.idempotency_key(),
+        );
         tokio::task::yield_now().await;
         self.0.send_modify(|calls| calls.push(call));
         tokio::task::yield_now().await;
@@ -33,30 +43,60 @@ impl Reactor for Payments {
 }
 
 async fn program(store: &Arc<MemoryStore>, calls: &Arc<watch::Sender<Vec<Call>>>) -> Program {
-    let reaction = Reaction::of(Payments(Arc::clone(calls))).from_the_beginning().lease(Duration::from_secs(3600));
-    Annals::on(Arc::clone(store) as _).with(reaction).start().await.unwrap()
+    let reaction = Reaction::of(Payments(Arc::clone(calls)))
+        .from_the_beginning()
+        .lease(Duration::from_secs(3600));
+    Annals::on(Arc::clone(store) as _)
+        .with(reaction)
+        .start()
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reactor_on_three_partitions_that_is_killed_misses_nothing_and_keeps_the_order_of_each_key() {
+async fn a_reactor_on_three_partitions_that_is_killed_misses_nothing_and_keeps_the_order_of_each_key()
+ {
     let store = Arc::new(MemoryStore::with_partitions(3));
     let calls: Arc<watch::Sender<Vec<Call>>> = Arc::default();
     let writer = Annals::on(Arc::clone(&store) as _);
     for number in 0..EVENTS {
-        happens(&writer, &format!("a{}", number % ACCOUNTS), deposited(number)).await;
+        happens(
+            &writer,
+            &format!("a{}", number % ACCOUNTS),
+            deposited(number),
+        )
+        .await;
     }
-    let partition_of = |account: i64| store.partition_of(&StreamId::new(format!("account-a{account}")).unwrap());
-    assert_eq!((0..ACCOUNTS).map(partition_of).collect::<BTreeSet<_>>().len(), 3, "all partitions are in use");
+    let partition_of =
+        |account: i64| store.partition_of(&StreamId::new(format!("account-a{account}")).unwrap());
+    assert_eq!(
+        (0..ACCOUNTS)
+            .map(partition_of)
+            .collect::<BTreeSet<_>>()
+            .len(),
+        3,
+        "all partitions are in use"
+    );
     for kill in 0..30 {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (in_program, told, mut made) = (Arc::clone(&store), Arc::clone(&calls), calls.subscribe());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let in_program = Arc::clone(&store);
+        let told = Arc::clone(&calls);
+        let mut made = calls.subscribe();
         let until = made.borrow_and_update().len() + kill % 11;
         runtime.spawn(async move {
             let _program = program(&in_program, &told).await;
             std::future::pending::<()>().await;
         });
         // Killed after some calls more, wherever it stands then; in the end there is nothing left to call for.
-        let _ = tokio::time::timeout(Duration::from_millis(50), made.wait_for(|calls| calls.len() > until)).await;
+        let _ = tokio::time::timeout(
+            Duration::from_millis(50),
+            made.wait_for(|calls| calls.len() > until),
+        )
+        .await;
         runtime.shutdown_background();
         for state in store.leases("$reactor/").await.unwrap() {
             store.release_lease(&state.lease).await.unwrap();
@@ -67,17 +107,31 @@ async fn a_reactor_on_three_partitions_that_is_killed_misses_nothing_and_keeps_t
     for partition in (0..3).map(Partition) {
         everything = everything.with(partition, store.head(partition).await.unwrap().visible);
     }
-    db.reactor::<Payments>().wait_for(everything, Duration::from_secs(60)).await.unwrap();
+    db.reactor::<Payments>()
+        .wait_for(everything, Duration::from_secs(60))
+        .await
+        .unwrap();
     db.stop().await;
 
     let calls = calls.borrow().clone();
     let mut keys: BTreeMap<i64, BTreeSet<&str>> = BTreeMap::new();
-    calls.iter().for_each(|(_, cents, key)| _ = keys.entry(*cents).or_default().insert(key));
-    assert!(keys.keys().copied().eq(0..EVENTS), "every event was called for");
-    assert!(keys.values().all(|keys| keys.len() == 1), "the key of an event is always the same");
+    calls
+        .iter()
+        .for_each(|(_, cents, key)| _ = keys.entry(*cents).or_default().insert(key));
+    assert!(
+        keys.keys().copied().eq(0..EVENTS),
+        "every event was called for"
+    );
+    assert!(
+        keys.values().all(|keys| keys.len() == 1),
+        "the key of an event is always the same"
+    );
     for account in (0..ACCOUNTS).map(|account| format!("a{account}")) {
         let mut seen = BTreeSet::new();
-        let of_account = calls.iter().filter(|(to, ..)| *to == account).map(|(_, cents, _)| *cents);
+        let of_account = calls
+            .iter()
+            .filter(|(to, ..)| *to == account)
+            .map(|(_, cents, _)| *cents);
         let first_times: Vec<_> = of_account.filter(|cents| seen.insert(*cents)).collect();
         assert!(first_times.is_sorted(), "{account}: {first_times:?}");
     }

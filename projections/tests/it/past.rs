@@ -69,9 +69,17 @@ async fn a_moment_that_is_no_time_is_an_error_that_names_it() {
     let store = store().await;
     let db = program_with(&store, options()).await;
     happens(&db, "alice", deposited(5)).await;
-    let error = db.view::<Balance>().get("alice").as_of("yesterday").await.unwrap_err();
+    let error = db
+        .view::<Balance>()
+        .get("alice")
+        .as_of("yesterday")
+        .await
+        .unwrap_err();
     assert!(
-        matches!(&error, ViewError::Store(_)) && error.to_string().contains("`yesterday` is no RFC 3339 time"),
+        matches!(&error, ViewError::Store(_))
+            && error
+                .to_string()
+                .contains("`yesterday` is no RFC 3339 time"),
         "{error}"
     );
 }

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::chrono::TimeDelta;
-use annals_core::{Annals, Append, ManualClock, NewEvent, Partition, Position, Recorded, StreamId, Token};
+use annals_core::{
+    Annals, Append, ManualClock, NewEvent, Partition, Position, Recorded, StreamId, Token,
+};
 use annals_macros::{Event, View};
 use annals_projections::{Poison, Program, Project, Row, Settled, View, Views, With};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bank::{AccountEvent, Balance, deposited, happens, mend, mended, noted, options, program, program_with};
+use super::bank::{
+    AccountEvent, Balance, deposited, happens, mend, mended, noted, options, program, program_with,
+};
 use super::place::{Place, store, store_on};
 
 #[tokio::test]
@@ -26,15 +30,39 @@ async fn a_poison_event_delays_only_its_own_key() {
 
         let view = db.view::<Balance>();
         view.wait_for(&done, Duration::from_secs(30)).await.unwrap();
-        assert_eq!(view.get("bob").await.unwrap(), Some(Balance { cents: 1, events: 1 }));
-        assert_eq!(view.get("alice").await.unwrap(), Some(Balance { cents: 5, events: 1 }), "as before the poison");
+        assert_eq!(
+            view.get("bob").await.unwrap(),
+            Some(Balance {
+                cents: 1,
+                events: 1
+            })
+        );
+        assert_eq!(
+            view.get("alice").await.unwrap(),
+            Some(Balance {
+                cents: 5,
+                events: 1
+            }),
+            "as before the poison"
+        );
 
         let generation = store.views().generations("balances").await.unwrap()[0].id;
         let parked = store.views().parked(generation, None, 10).await.unwrap();
-        let found: Vec<_> =
-            parked.iter().map(|parked| (parked.position, parked.cause.is_some(), &*parked.key)).collect();
-        assert_eq!(found, [(bad.events()[0].position, true, "alice"), (behind.events()[0].position, false, "alice")]);
-        assert_eq!(db.status()[0].to_string(), "balances v1: up to date; 1 key waits for a person");
+        let found: Vec<_> = parked
+            .iter()
+            .map(|parked| (parked.position, parked.cause.is_some(), &*parked.key))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (bad.events()[0].position, true, "alice"),
+                (behind.events()[0].position, false, "alice")
+            ]
+        );
+        assert_eq!(
+            db.status()[0].to_string(),
+            "balances v1: up to date; 1 key waits for a person"
+        );
         db.stop().await;
     }
 }
@@ -44,12 +72,20 @@ async fn a_key_that_waits_still_waits_after_a_restart() {
     let store = store().await;
     let first = program(&store).await;
     let done = happens(&first, "alice", noted("poison")).await;
-    first.view::<Balance>().wait_for(&done, Duration::from_secs(30)).await.unwrap();
+    first
+        .view::<Balance>()
+        .wait_for(&done, Duration::from_secs(30))
+        .await
+        .unwrap();
     first.stop().await;
 
     let second = program(&store).await;
     let done = happens(&second, "alice", deposited(7)).await;
-    second.view::<Balance>().wait_for(&done, Duration::from_secs(30)).await.unwrap();
+    second
+        .view::<Balance>()
+        .wait_for(&done, Duration::from_secs(30))
+        .await
+        .unwrap();
     assert_eq!(second.view::<Balance>().get("alice").await.unwrap(), None);
 }
 
@@ -84,18 +120,34 @@ fn replayed(history: &[(u8, AccountEvent)]) -> Vec<BTreeMap<String, Balance>> {
 }
 
 async fn contents(view: &Views<Balance>) -> BTreeMap<String, Balance> {
-    view.rows().await.unwrap().rows.into_iter().map(|row| (row.key, row.value)).collect()
+    view.rows()
+        .await
+        .unwrap()
+        .rows
+        .into_iter()
+        .map(|row| (row.key, row.value))
+        .collect()
 }
 
 async fn contents_at(view: &Views<Balance>, position: usize) -> BTreeMap<String, Balance> {
-    let page = view.rows().as_of(Position::new(position as u64)).await.unwrap();
-    page.rows.into_iter().map(|row| (row.key, row.value)).collect()
+    let page = view
+        .rows()
+        .as_of(Position::new(position as u64))
+        .await
+        .unwrap();
+    page.rows
+        .into_iter()
+        .map(|row| (row.key, row.value))
+        .collect()
 }
 
 async fn all_of(db: &Program, store: &Place) {
     let head = store.head(Partition(0)).await.unwrap().visible;
     let token = Token::new(store.id()).with(Partition(0), head);
-    db.view::<Balance>().wait_for(token, Duration::from_secs(30)).await.unwrap();
+    db.view::<Balance>()
+        .wait_for(token, Duration::from_secs(30))
+        .await
+        .unwrap();
 }
 
 proptest! {
@@ -167,23 +219,57 @@ async fn what_is_skipped_is_left_out_by_a_rebuild_too() {
     let settled = view.skip("alice", bad, "entered twice").await.unwrap();
     // The next poison holds the key again, and what stood before it is folded.
     let still = settled.still.unwrap();
-    assert_eq!((settled.events, still.position, still.attempts), (2, worse, 1));
-    assert_eq!(view.get("alice").await.unwrap(), Some(Balance { cents: 12, events: 2 }));
+    assert_eq!(
+        (settled.events, still.position, still.attempts),
+        (2, worse, 1)
+    );
+    assert_eq!(
+        view.get("alice").await.unwrap(),
+        Some(Balance {
+            cents: 12,
+            events: 2
+        })
+    );
     let settled = view.skip("alice", worse, "entered twice").await.unwrap();
     assert_eq!((settled.events, settled.still), (2, None));
     let served = contents(&view).await;
-    assert_eq!(served["alice"], Balance { cents: 13, events: 3 });
+    assert_eq!(
+        served["alice"],
+        Balance {
+            cents: 13,
+            events: 3
+        }
+    );
 
-    db.rebuild::<Balance>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    db.rebuild::<Balance>()
+        .begin()
+        .await
+        .unwrap()
+        .finished(|_| ())
+        .await
+        .unwrap();
     assert_eq!(contents(&view).await, served);
     let moments = [0, 5, 5, 12, 12, 13, 13];
     for (position, cents) in moments.into_iter().enumerate() {
-        let row = view.get("alice").as_of(Position::new(position as u64)).await.unwrap();
+        let row = view
+            .get("alice")
+            .as_of(Position::new(position as u64))
+            .await
+            .unwrap();
         assert_eq!(row.map_or(0, |row| row.cents), cents, "as of {position}");
     }
     let verdicts = view.set_aside().verdicts().await.unwrap();
-    let kept: Vec<_> = verdicts.iter().map(|of| (of.position, of.key.as_deref(), &*of.reason)).collect();
-    assert_eq!(kept, [(bad, Some("alice"), "entered twice"), (worse, Some("alice"), "entered twice")]);
+    let kept: Vec<_> = verdicts
+        .iter()
+        .map(|of| (of.position, of.key.as_deref(), &*of.reason))
+        .collect();
+    assert_eq!(
+        kept,
+        [
+            (bad, Some("alice"), "entered twice"),
+            (worse, Some("alice"), "entered twice")
+        ]
+    );
 }
 
 #[tokio::test]
@@ -203,9 +289,27 @@ async fn what_is_discarded_is_gone_for_its_key_alone() {
     happens(&db, "alice", deposited(9)).await;
     all_of(&db, &store).await;
     let served = contents(&db.view::<Balance>()).await;
-    assert_eq!(served["alice"], Balance { cents: 9, events: 1 });
-    assert_eq!(served["bob"], Balance { cents: 6, events: 3 });
-    db.rebuild::<Balance>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+    assert_eq!(
+        served["alice"],
+        Balance {
+            cents: 9,
+            events: 1
+        }
+    );
+    assert_eq!(
+        served["bob"],
+        Balance {
+            cents: 6,
+            events: 3
+        }
+    );
+    db.rebuild::<Balance>()
+        .begin()
+        .await
+        .unwrap()
+        .finished(|_| ())
+        .await
+        .unwrap();
     assert_eq!(contents(&db.view::<Balance>()).await, served);
 }
 
@@ -218,18 +322,46 @@ async fn nothing_is_left_out_without_a_reason_or_by_mistake() {
     all_of(&db, &store).await;
     let view = db.view::<Balance>();
     let no_reason = "leaving an event out needs a reason: it is kept, and every rebuild repeats it";
-    for refused in [view.skip("alice", bad, " ").await, view.discard("alice", "").await] {
+    for refused in [
+        view.skip("alice", bad, " ").await,
+        view.discard("alice", "").await,
+    ] {
         assert_eq!(refused.unwrap_err().to_string(), no_reason);
     }
-    assert_eq!(view.skip_event(bad, "").await.unwrap_err().to_string(), no_reason);
-    let other = view.skip("alice", fine, "a mistake").await.unwrap_err().to_string();
-    assert_eq!(other, "no event at position 2 waits for key `alice` of view `balances`");
-    let folded = view.skip_event(fine, "a mistake").await.unwrap_err().to_string();
-    assert!(folded.starts_with("view `balances` has come behind position 2 already"), "{folded}");
-    let none = view.skip_event(Position::new(9), "a mistake").await.unwrap_err().to_string();
+    assert_eq!(
+        view.skip_event(bad, "").await.unwrap_err().to_string(),
+        no_reason
+    );
+    let other = view
+        .skip("alice", fine, "a mistake")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        other,
+        "no event at position 2 waits for key `alice` of view `balances`"
+    );
+    let folded = view
+        .skip_event(fine, "a mistake")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        folded.starts_with("view `balances` has come behind position 2 already"),
+        "{folded}"
+    );
+    let none = view
+        .skip_event(Position::new(9), "a mistake")
+        .await
+        .unwrap_err()
+        .to_string();
     assert_eq!(none, "view `balances` handles no event at position 9");
     assert_eq!(view.set_aside().verdicts().await.unwrap(), []);
-    assert_eq!(view.retry("bob").await.unwrap(), Settled::default(), "nothing waits for it");
+    assert_eq!(
+        view.retry("bob").await.unwrap(),
+        Settled::default(),
+        "nothing waits for it"
+    );
     assert!(db.set_aside("nothing").is_none());
 }
 
@@ -240,22 +372,56 @@ async fn an_event_that_no_key_can_be_told_of_stops_the_projection_until_it_is_le
     happens(&db, "alice", deposited(1)).await;
     let stream = StreamId::new("account-alice").unwrap();
     let unreadable = NewEvent::json("account.deposited", r#"{"cents":"many"}"#);
-    let bad = store.append(Append::new(stream, [unreadable])).await.unwrap().last().position;
+    let bad = store
+        .append(Append::new(stream, [unreadable]))
+        .await
+        .unwrap()
+        .last()
+        .position;
     let done = happens(&db, "bob", deposited(2)).await;
 
     let view = db.view::<Balance>();
-    let error = view.get("bob").at_least(&done).within(Duration::from_millis(200)).await.unwrap_err().to_string();
-    assert!(error.contains("cannot read version 2 of stream `account-alice` (position 2"), "{error}");
-    assert!(error.contains("leave the event at 2 out of view `balances` with `skip_event`"), "{error}");
+    let error = view
+        .get("bob")
+        .at_least(&done)
+        .within(Duration::from_millis(200))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("cannot read version 2 of stream `account-alice` (position 2"),
+        "{error}"
+    );
+    assert!(
+        error.contains("leave the event at 2 out of view `balances` with `skip_event`"),
+        "{error}"
+    );
     assert_eq!(
         view.get("alice").await.unwrap(),
-        Some(Balance { cents: 1, events: 1 }),
+        Some(Balance {
+            cents: 1,
+            events: 1
+        }),
         "what stands before it is folded"
     );
 
-    view.skip_event(bad, "sent by a broken client").await.unwrap();
-    assert_eq!(view.get("bob").at_least(&done).await.unwrap(), Some(Balance { cents: 2, events: 1 }));
-    assert_eq!(view.get("alice").as_of(bad).await.unwrap(), Some(Balance { cents: 1, events: 1 }));
+    view.skip_event(bad, "sent by a broken client")
+        .await
+        .unwrap();
+    assert_eq!(
+        view.get("bob").at_least(&done).await.unwrap(),
+        Some(Balance {
+            cents: 2,
+            events: 1
+        })
+    );
+    assert_eq!(
+        view.get("alice").as_of(bad).await.unwrap(),
+        Some(Balance {
+            cents: 1,
+            events: 1
+        })
+    );
 }
 
 #[tokio::test]
@@ -268,13 +434,27 @@ async fn more_than_may_be_set_aside_stops_the_projection_until_somebody_has_look
     all_of(&db, &store).await;
     let done = happens(&db, "alice", deposited(1)).await;
     let view = db.view::<Balance>();
-    let error = view.get("alice").at_least(&done).within(Duration::from_millis(200)).await.unwrap_err().to_string();
+    let error = view
+        .get("alice")
+        .at_least(&done)
+        .within(Duration::from_millis(200))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
-        error.contains("4 events of view `balances` would be set aside in slot 0, at most 3 are allowed"),
+        error.contains(
+            "4 events of view `balances` would be set aside in slot 0, at most 3 are allowed"
+        ),
         "{error}"
     );
     assert_eq!(view.discard("alice", "a test").await.unwrap().events, 3);
-    assert_eq!(view.get("alice").at_least(&done).await.unwrap(), Some(Balance { cents: 1, events: 1 }));
+    assert_eq!(
+        view.get("alice").at_least(&done).await.unwrap(),
+        Some(Balance {
+            cents: 1,
+            events: 1
+        })
+    );
 }
 
 #[tokio::test]
@@ -282,14 +462,27 @@ async fn a_fold_that_is_given_several_attempts_is_tried_again_by_itself() {
     let clock = Arc::new(ManualClock::default());
     let store = store_on(Arc::clone(&clock) as _).await;
     let db = Annals::on(store.handle()).with_clock(Arc::clone(&clock) as _);
-    let options = options().attempts(3, Duration::from_secs(60)).poll(Duration::from_millis(5));
-    let db = db.with(Balance::projection().options(options)).start().await.unwrap();
+    let options = options()
+        .attempts(3, Duration::from_secs(60))
+        .poll(Duration::from_millis(5));
+    let db = db
+        .with(Balance::projection().options(options))
+        .start()
+        .await
+        .unwrap();
     happens(&db, "alice", noted("poison")).await;
     happens(&db, "alice", deposited(5)).await;
     all_of(&db, &store).await;
     let view = db.view::<Balance>();
     let attempts = async |wanted| {
-        while view.parked(None, 1).await.unwrap().first().map(|key| key.attempts) != wanted {
+        while view
+            .parked(None, 1)
+            .await
+            .unwrap()
+            .first()
+            .map(|key| key.attempts)
+            != wanted
+        {
             tokio::task::yield_now().await;
         }
     };
@@ -299,9 +492,21 @@ async fn a_fold_that_is_given_several_attempts_is_tried_again_by_itself() {
     mend();
     clock.advance(TimeDelta::seconds(120));
     attempts(None).await;
-    assert_eq!(view.get("alice").await.unwrap(), Some(Balance { cents: 5, events: 2 }));
+    assert_eq!(
+        view.get("alice").await.unwrap(),
+        Some(Balance {
+            cents: 5,
+            events: 2
+        })
+    );
     let done = happens(&db, "alice", deposited(5)).await;
-    assert_eq!(view.get("alice").at_least(&done).await.unwrap(), Some(Balance { cents: 10, events: 3 }));
+    assert_eq!(
+        view.get("alice").at_least(&done).await.unwrap(),
+        Some(Balance {
+            cents: 10,
+            events: 3
+        })
+    );
 }
 
 #[tokio::test]
@@ -312,20 +517,42 @@ async fn poison_among_many_events_delays_its_keys_and_no_other() {
     let stream = |key: usize| StreamId::new(format!("account-{key}")).unwrap();
     let is_poison = |number: usize| number.is_multiple_of(1_000) || number % 1_000 == 999;
     for number in 0..EVENTS {
-        let event = if is_poison(number) { noted("poison") } else { deposited(1) };
+        let event = if is_poison(number) {
+            noted("poison")
+        } else {
+            deposited(1)
+        };
         let event = NewEvent::of(&event).unwrap();
-        store.append(Append::new(stream(number % 601), [event])).await.unwrap();
+        store
+            .append(Append::new(stream(number % 601), [event]))
+            .await
+            .unwrap();
     }
-    let poisoned: BTreeSet<String> =
-        (0..EVENTS).filter(|number| is_poison(*number)).map(|number| (number % 601).to_string()).collect();
+    let poisoned: BTreeSet<String> = (0..EVENTS)
+        .filter(|number| is_poison(*number))
+        .map(|number| (number % 601).to_string())
+        .collect();
     let db = program_with(&store, options().batch_events_max(1_000).slots(2)).await;
     let view = db.view::<Balance>();
-    let parked: BTreeSet<String> = view.parked(None, 1_000).await.unwrap().into_iter().map(|key| key.key).collect();
+    let parked: BTreeSet<String> = view
+        .parked(None, 1_000)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|key| key.key)
+        .collect();
     assert_eq!(parked, poisoned);
     assert_eq!(db.status()[0].parked_keys(), poisoned.len() as u64);
     let expected = |key: usize| (key..EVENTS).step_by(601).count() as u64;
     for key in (0..601).filter(|key| !poisoned.contains(&key.to_string())) {
-        assert_eq!(view.get(key.to_string()).await.unwrap().map(|row| row.events), Some(expected(key)), "{key}");
+        assert_eq!(
+            view.get(key.to_string())
+                .await
+                .unwrap()
+                .map(|row| row.events),
+            Some(expected(key)),
+            "{key}"
+        );
     }
     mend();
     view.retry_all().await.unwrap();
@@ -335,7 +562,12 @@ async fn poison_among_many_events_delays_its_keys_and_no_other() {
 
 /// A move between two accounts, which makes no sense for one of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(name = "moved", version = 1, events(AccountEvent), crate = "annals_projections")]
+#[view(
+    name = "moved",
+    version = 1,
+    events(AccountEvent),
+    crate = "annals_projections"
+)]
 struct Moved {
     events: u64,
 }
@@ -357,7 +589,11 @@ impl Project<AccountEvent> for Moved {
 #[tokio::test]
 async fn an_event_that_is_left_out_for_one_key_stays_in_for_the_others() {
     let store = store().await;
-    let db = Annals::on(store.handle()).with(Moved::projection().options(options())).start().await.unwrap();
+    let db = Annals::on(store.handle())
+        .with(Moved::projection().options(options()))
+        .start()
+        .await
+        .unwrap();
     let bad = happens(&db, "alice", noted("poison")).await.events()[0].position;
     let done = happens(&db, "alice", deposited(1)).await;
     let view = db.view::<Moved>();
@@ -366,7 +602,13 @@ async fn an_event_that_is_left_out_for_one_key_stays_in_for_the_others() {
     for _ in 0..2 {
         assert_eq!(view.get("alice").await.unwrap(), Some(Moved { events: 1 }));
         assert_eq!(view.get("all").await.unwrap(), Some(Moved { events: 2 }));
-        db.rebuild::<Moved>().begin().await.unwrap().finished(|_| ()).await.unwrap();
+        db.rebuild::<Moved>()
+            .begin()
+            .await
+            .unwrap()
+            .finished(|_| ())
+            .await
+            .unwrap();
     }
 }
 
@@ -378,11 +620,20 @@ enum Single {
 }
 
 fn apart(cents: Vec<i64>) -> Vec<Single> {
-    cents.into_iter().map(|cents| Single::Added { cents }).collect()
+    cents
+        .into_iter()
+        .map(|cents| Single::Added { cents })
+        .collect()
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(name = "sums", version = 1, events(Single), history, crate = "annals_projections")]
+#[view(
+    name = "sums",
+    version = 1,
+    events(Single),
+    history,
+    crate = "annals_projections"
+)]
 struct Sum {
     cents: i64,
 }
@@ -403,12 +654,27 @@ async fn an_event_that_reads_as_several_is_folded_as_a_whole_or_set_aside_as_a_w
     let store = store().await;
     let stream = StreamId::new("account-alice").unwrap();
     for payload in ["[1]", "[2, -10, 3]", "[4]"] {
-        store.append(Append::new(stream.clone(), [NewEvent::json("account.batched", payload)])).await.unwrap();
+        store
+            .append(Append::new(
+                stream.clone(),
+                [NewEvent::json("account.batched", payload)],
+            ))
+            .await
+            .unwrap();
     }
-    let db = Annals::on(store.handle()).with(Sum::projection().options(options())).start().await.unwrap();
+    let db = Annals::on(store.handle())
+        .with(Sum::projection().options(options()))
+        .start()
+        .await
+        .unwrap();
     let view = db.view::<Sum>();
-    let at =
-        async |position| view.get("alice").as_of(Position::new(position)).await.unwrap().map_or(0, |row| row.cents);
+    let at = async |position| {
+        view.get("alice")
+            .as_of(Position::new(position))
+            .await
+            .unwrap()
+            .map_or(0, |row| row.cents)
+    };
     assert_eq!(view.get("alice").await.unwrap(), Some(Sum { cents: 1 }));
     assert_eq!(view.waiting("alice", None, 100).await.unwrap().len(), 2);
     assert_eq!((at(1).await, at(2).await, at(3).await), (1, 1, 1));
@@ -430,7 +696,11 @@ async fn settling_while_events_come_in_loses_none_and_folds_none_twice() {
     let writing = tokio::spawn(async move {
         for number in 0..300 {
             let key = (number % 5).to_string();
-            let event = if number % 29 == 0 { noted("poison") } else { deposited(1) };
+            let event = if number % 29 == 0 {
+                noted("poison")
+            } else {
+                deposited(1)
+            };
             happens(&writer, &key, event).await;
         }
     });
@@ -451,7 +721,12 @@ async fn settling_while_events_come_in_loses_none_and_folds_none_twice() {
         tokio::task::yield_now().await;
     }
     let rows = contents(&view).await;
-    let expected = |key: usize| (key..300).step_by(5).filter(|number| number % 29 != 0).count() as u64;
+    let expected = |key: usize| {
+        (key..300)
+            .step_by(5)
+            .filter(|number| number % 29 != 0)
+            .count() as u64
+    };
     for key in 0..5 {
         assert_eq!(rows[&key.to_string()].events, expected(key), "{key}");
     }

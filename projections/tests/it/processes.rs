@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use annals_core::chrono::TimeDelta;
 use annals_core::{
-    Aggregate, Annals, Append, AppendError, Appended, EventId, EventStore, Expected, Found, Handle, Head, Hint,
-    IntoEvents, Log, LogId, LogPage, ManualClock, Partition, ReadLog, ReadStream, Recorded, Store, StoreError,
-    StreamChange, StreamId, StreamPage, StreamState, ViewStore,
+    Aggregate, Annals, Append, AppendError, Appended, EventId, EventStore, Expected, Found, Handle,
+    Head, Hint, IntoEvents, Log, LogId, LogPage, ManualClock, Partition, ReadLog, ReadStream,
+    Recorded, Store, StoreError, StreamChange, StreamId, StreamPage, StreamState, ViewStore,
 };
 use annals_macros::Event;
 use annals_projections::{Listens, On, Process, ProcessManager, Program, Step, With};
@@ -48,7 +48,11 @@ impl Handle<Ship> for Order {
     type Error = String;
 
     fn handle(&self, _: &Ship) -> Result<impl IntoEvents<OrderEvent>, String> {
-        if self.over { Err("the order is over".into()) } else { Ok(OrderEvent::Shipped) }
+        if self.over {
+            Err("the order is over".into())
+        } else {
+            Ok(OrderEvent::Shipped)
+        }
     }
 }
 
@@ -56,7 +60,11 @@ impl Handle<Cancel> for Order {
     type Error = String;
 
     fn handle(&self, _: &Cancel) -> Result<impl IntoEvents<OrderEvent>, String> {
-        if self.over { Err("the order is over".into()) } else { Ok(OrderEvent::Cancelled) }
+        if self.over {
+            Err("the order is over".into())
+        } else {
+            Ok(OrderEvent::Cancelled)
+        }
     }
 }
 
@@ -77,7 +85,11 @@ impl Aggregate for Stock {
     type Event = StockEvent;
 
     fn apply(&mut self, event: &StockEvent) {
-        self.left += if *event == StockEvent::Reserved { -1 } else { 1 };
+        self.left += if *event == StockEvent::Reserved {
+            -1
+        } else {
+            1
+        };
     }
 }
 
@@ -88,7 +100,11 @@ impl Handle<Reserve> for Stock {
     type Error = String;
 
     fn handle(&self, _: &Reserve) -> Result<impl IntoEvents<StockEvent>, String> {
-        if self.left == 0 { Err("nothing is left".into()) } else { Ok(StockEvent::Reserved) }
+        if self.left == 0 {
+            Err("nothing is left".into())
+        } else {
+            Ok(StockEvent::Reserved)
+        }
     }
 }
 
@@ -134,7 +150,10 @@ impl Process for Fulfilment {
     type Event = FulfilmentEvent;
 
     fn listens() -> Listens<Fulfilment> {
-        Listens::new().to::<OrderEvent>().to::<PaymentEvent>().to::<FulfilmentEvent>()
+        Listens::new()
+            .to::<OrderEvent>()
+            .to::<PaymentEvent>()
+            .to::<FulfilmentEvent>()
     }
 
     fn apply(&mut self, event: &FulfilmentEvent) {
@@ -176,7 +195,11 @@ impl On<PaymentEvent> for Fulfilment {
 
     fn on(&self, event: &Recorded<PaymentEvent>) -> Vec<Step<Fulfilment>> {
         let PaymentEvent::Received { order } = &**event;
-        vec![Step::send::<Order, _>(order, Ship), Step::emit(FulfilmentEvent::Paid), Step::finish()]
+        vec![
+            Step::send::<Order, _>(order, Ship),
+            Step::emit(FulfilmentEvent::Paid),
+            Step::finish(),
+        ]
     }
 }
 
@@ -184,7 +207,10 @@ impl On<FulfilmentEvent> for Fulfilment {
     fn on(&self, event: &Recorded<FulfilmentEvent>) -> Vec<Step<Fulfilment>> {
         match &**event {
             FulfilmentEvent::OutOfStock => {
-                vec![Step::send::<Order, _>(event.record.stream.id(), Cancel), Step::finish()]
+                vec![
+                    Step::send::<Order, _>(event.record.stream.id(), Cancel),
+                    Step::finish(),
+                ]
             }
             _ => vec![],
         }
@@ -202,7 +228,11 @@ fn fulfilments() -> ProcessManager<Fulfilment> {
     let poll = Duration::from_millis(5);
     // Longer than the clock is advanced.
     let lease = Duration::from_secs(30 * 86_400);
-    ProcessManager::new().from_the_beginning().lease(lease).poll(poll).attempts(2, poll)
+    ProcessManager::new()
+        .from_the_beginning()
+        .lease(lease)
+        .poll(poll)
+        .attempts(2, poll)
 }
 
 impl Shop {
@@ -226,15 +256,26 @@ impl Shop {
     where
         A::Event: Clone,
     {
-        self.db.aggregate::<A>(id).run(|_| Ok::<_, String>(event.clone())).await.unwrap();
+        self.db
+            .aggregate::<A>(id)
+            .run(|_| Ok::<_, String>(event.clone()))
+            .await
+            .unwrap();
     }
 
     async fn placed(&self, order: &str) {
-        self.happens::<Order>(order, OrderEvent::Placed { sku: "tea".into() }).await;
+        self.happens::<Order>(order, OrderEvent::Placed { sku: "tea".into() })
+            .await;
     }
 
     async fn paid(&self, order: &str) {
-        self.happens::<Payment>("1", PaymentEvent::Received { order: order.into() }).await;
+        self.happens::<Payment>(
+            "1",
+            PaymentEvent::Received {
+                order: order.into(),
+            },
+        )
+        .await;
     }
 
     /// The types of the events whose stream begins so, in order.
@@ -242,14 +283,21 @@ impl Shop {
         let page = self.db.events().pages().next().await.unwrap();
         let events = page.into_iter().flat_map(|page| page.events);
         let of_stream = events.filter(|event| event.stream.as_str().starts_with(stream));
-        of_stream.map(|event| event.event_type.to_string()).collect()
+        of_stream
+            .map(|event| event.event_type.to_string())
+            .collect()
     }
 
     /// Waits until an event of this type stands in a stream.
     async fn until(&self, stream: &str, event_type: &str) {
         let seen = async {
             let mut hint = self.store.hint();
-            while !self.told(stream).await.iter().any(|told| told == event_type) {
+            while !self
+                .told(stream)
+                .await
+                .iter()
+                .any(|told| told == event_type)
+            {
                 hint.wait(Duration::from_millis(20)).await;
             }
         };
@@ -260,7 +308,11 @@ impl Shop {
 
     async fn release_leases(&self) {
         for state in self.store.views().leases("").await.unwrap() {
-            self.store.views().release_lease(&state.lease).await.unwrap();
+            self.store
+                .views()
+                .release_lease(&state.lease)
+                .await
+                .unwrap();
         }
     }
 }
@@ -273,7 +325,13 @@ async fn an_order_that_is_paid_is_shipped_and_nobody_waits_any_more() {
     shop.placed("7").await;
     shop.until("fulfilment-7", "fulfilment.started").await;
     let processes = db.process::<Fulfilment>();
-    assert_eq!(processes.query("7", |process| process.sku.clone()).await.unwrap(), "tea");
+    assert_eq!(
+        processes
+            .query("7", |process| process.sku.clone())
+            .await
+            .unwrap(),
+        "tea"
+    );
     assert_eq!(processes.deadlines("7").await.unwrap().len(), 1);
     shop.paid("7").await;
     shop.until("fulfilment-7", "$process.finished").await;
@@ -282,8 +340,14 @@ async fn an_order_that_is_paid_is_shipped_and_nobody_waits_any_more() {
     shop.clock.advance(TimeDelta::hours(1));
     shop.placed("8").await;
     shop.until("fulfilment-8", "fulfilment.out_of_stock").await;
-    assert_eq!(shop.told("order-7").await, ["order.placed", "order.shipped"]);
-    assert_eq!(shop.told("stock").await, ["stock.delivered", "stock.reserved"]);
+    assert_eq!(
+        shop.told("order-7").await,
+        ["order.placed", "order.shipped"]
+    );
+    assert_eq!(
+        shop.told("stock").await,
+        ["stock.delivered", "stock.reserved"]
+    );
     db.stop().await;
 }
 
@@ -297,18 +361,30 @@ async fn a_deadline_is_reached_once_when_the_clock_says_so() {
     // Set anew, it is reached later.
     shop.clock.advance(TimeDelta::minutes(20));
     shop.happens::<Order>("7", OrderEvent::Extended).await;
-    shop.until("fulfilment-7", "$process.deadline_cancelled").await;
+    shop.until("fulfilment-7", "$process.deadline_cancelled")
+        .await;
     shop.clock.advance(TimeDelta::minutes(29));
     shop.placed("8").await;
     shop.until("fulfilment-8", "$process.finished").await;
-    assert_eq!(shop.told("order-7").await, ["order.placed", "order.extended"]);
+    assert_eq!(
+        shop.told("order-7").await,
+        ["order.placed", "order.extended"]
+    );
     shop.clock.advance(TimeDelta::minutes(1));
     shop.until("fulfilment-7", "$process.finished").await;
     shop.clock.advance(TimeDelta::days(1));
     shop.placed("9").await;
     shop.until("fulfilment-9", "fulfilment.started").await;
-    assert_eq!(shop.told("order-7").await, ["order.placed", "order.extended", "order.cancelled"]);
-    let reached = shop.told("fulfilment-7").await.iter().filter(|told| *told == "$process.deadline_reached").count();
+    assert_eq!(
+        shop.told("order-7").await,
+        ["order.placed", "order.extended", "order.cancelled"]
+    );
+    let reached = shop
+        .told("fulfilment-7")
+        .await
+        .iter()
+        .filter(|told| *told == "$process.deadline_reached")
+        .count();
     assert_eq!(reached, 1);
     db.stop().await;
 }
@@ -324,8 +400,14 @@ async fn a_deadline_that_passed_while_no_program_ran_is_reached_after_the_restar
     shop.clock.advance(TimeDelta::hours(1));
     let second = shop.program().await;
     shop.until("fulfilment-7", "$process.finished").await;
-    assert_eq!(shop.told("order-7").await, ["order.placed", "order.cancelled"]);
-    assert_eq!(shop.told("stock").await, ["stock.delivered", "stock.reserved", "stock.released"]);
+    assert_eq!(
+        shop.told("order-7").await,
+        ["order.placed", "order.cancelled"]
+    );
+    assert_eq!(
+        shop.told("stock").await,
+        ["stock.delivered", "stock.reserved", "stock.released"]
+    );
     second.stop().await;
 }
 
@@ -335,7 +417,10 @@ async fn a_command_that_is_refused_means_what_the_process_says() {
     let db = shop.program().await;
     shop.placed("7").await;
     shop.until("fulfilment-7", "$process.finished").await;
-    assert_eq!(shop.told("order-7").await, ["order.placed", "order.cancelled"]);
+    assert_eq!(
+        shop.told("order-7").await,
+        ["order.placed", "order.cancelled"]
+    );
 
     // Where it says nothing, the process waits for a person.
     shop.happens::<Stock>("tea", StockEvent::Delivered).await;
@@ -348,7 +433,10 @@ async fn a_command_that_is_refused_means_what_the_process_says() {
     let processes = db.process::<Fulfilment>();
     processes.wait_for(token, PATIENCE).await.unwrap();
     let parked = processes.parked(None, 10).await.unwrap();
-    assert_eq!((&*parked[0].key, parked[0].cause.as_deref()), ("8", Some("a command was refused: the order is over")));
+    assert_eq!(
+        (&*parked[0].key, parked[0].cause.as_deref()),
+        ("8", Some("a command was refused: the order is over"))
+    );
     db.stop().await;
 }
 
@@ -359,14 +447,45 @@ async fn what_a_process_does_is_caused_by_the_event() {
     shop.happens::<Stock>("tea", StockEvent::Delivered).await;
     shop.placed("7").await;
     shop.until("fulfilment-7", "fulfilment.started").await;
-    let events = shop.db.events().pages().next().await.unwrap().unwrap().events;
-    let of = |event_type: &str| events.iter().find(|event| &*event.event_type == event_type).unwrap();
-    for effect in ["stock.reserved", "fulfilment.started", "$process.deadline_set"] {
-        assert_eq!(of(effect).metadata.causation, Some(of("order.placed").id), "{effect}");
-        assert_eq!(of(effect).metadata.correlation, of("order.placed").metadata.correlation, "{effect}");
+    let events = shop
+        .db
+        .events()
+        .pages()
+        .next()
+        .await
+        .unwrap()
+        .unwrap()
+        .events;
+    let of = |event_type: &str| {
+        events
+            .iter()
+            .find(|event| &*event.event_type == event_type)
+            .unwrap()
+    };
+    for effect in [
+        "stock.reserved",
+        "fulfilment.started",
+        "$process.deadline_set",
+    ] {
+        assert_eq!(
+            of(effect).metadata.causation,
+            Some(of("order.placed").id),
+            "{effect}"
+        );
+        assert_eq!(
+            of(effect).metadata.correlation,
+            of("order.placed").metadata.correlation,
+            "{effect}"
+        );
     }
     let handled = of("$process.handled");
-    assert_eq!(handled.payload, format!("{{\"partition\":0,\"position\":{}}}", of("order.placed").position));
+    assert_eq!(
+        handled.payload,
+        format!(
+            "{{\"partition\":0,\"position\":{}}}",
+            of("order.placed").position
+        )
+    );
     db.stop().await;
 }
 
@@ -404,7 +523,11 @@ impl EventStore for Stops {
         self.around(self.store.read_stream(read)).await
     }
 
-    async fn find(&self, partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError> {
+    async fn find(
+        &self,
+        partition: Partition,
+        ids: &[EventId],
+    ) -> Result<Vec<Option<Found>>, StoreError> {
         self.around(self.store.find(partition, ids)).await
     }
 
@@ -418,7 +541,8 @@ impl EventStore for Stops {
         expected: Expected,
         change: StreamChange,
     ) -> Result<StreamState, AppendError> {
-        self.around(self.store.change_stream(stream, expected, change)).await
+        self.around(self.store.change_stream(stream, expected, change))
+            .await
     }
 }
 
@@ -464,13 +588,27 @@ async fn a_process_that_is_dropped_at_any_call_gives_every_command_once() {
             } else {
                 shop.clock.advance(TimeDelta::hours(1));
             }
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
             // Whatever its connections do ends with the program.
             let opens = Arc::clone(&shop);
-            let opened = async move { opens.store.another_handle_on(Arc::clone(&opens.clock) as _).await };
+            let opened = async move {
+                opens
+                    .store
+                    .another_handle_on(Arc::clone(&opens.clock) as _)
+                    .await
+            };
             let store = runtime.spawn(opened).await.unwrap();
-            let stops = Arc::new(Stops { store, left: AtomicI64::new(calls), stopped: watch::Sender::new(false) });
-            let (in_program, on) = (Arc::clone(&shop), Arc::clone(&stops));
+            let stops = Arc::new(Stops {
+                store,
+                left: AtomicI64::new(calls),
+                stopped: watch::Sender::new(false),
+            });
+            let in_program = Arc::clone(&shop);
+            let on = Arc::clone(&stops);
             runtime.spawn(async move {
                 let _program = in_program.program_on(on).await;
                 std::future::pending::<()>().await;
@@ -487,13 +625,30 @@ async fn a_process_that_is_dropped_at_any_call_gives_every_command_once() {
             let db = shop.program().await;
             shop.until("fulfilment-7", "$process.finished").await;
             db.stop().await;
-            let (order, stock) = (shop.told("order").await, shop.told("stock").await);
+            let order = shop.told("order").await;
+            let stock = shop.told("stock").await;
             if paid {
-                assert_eq!(order, ["order.placed", "order.shipped"], "stopped at {calls}");
-                assert_eq!(stock, ["stock.delivered", "stock.reserved"], "stopped at {calls}");
+                assert_eq!(
+                    order,
+                    ["order.placed", "order.shipped"],
+                    "stopped at {calls}"
+                );
+                assert_eq!(
+                    stock,
+                    ["stock.delivered", "stock.reserved"],
+                    "stopped at {calls}"
+                );
             } else {
-                assert_eq!(order, ["order.placed", "order.cancelled"], "stopped at {calls}");
-                assert_eq!(stock, ["stock.delivered", "stock.reserved", "stock.released"], "stopped at {calls}");
+                assert_eq!(
+                    order,
+                    ["order.placed", "order.cancelled"],
+                    "stopped at {calls}"
+                );
+                assert_eq!(
+                    stock,
+                    ["stock.delivered", "stock.reserved", "stock.released"],
+                    "stopped at {calls}"
+                );
             }
             let process = shop.told("fulfilment").await;
             let expected = match paid {
@@ -526,7 +681,11 @@ async fn many_processes_survive_a_program_that_is_killed_again_and_again() {
     shop.clock.advance(TimeDelta::hours(1));
     let mut events = shop.store.head(Partition(0)).await.unwrap().visible.get();
     for kill in 0..30 {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let in_program = Arc::clone(&shop);
         runtime.spawn(async move {
             let _program = in_program.program().await;
@@ -547,16 +706,35 @@ async fn many_processes_survive_a_program_that_is_killed_again_and_again() {
     }
     let db = shop.program().await;
     for order in &orders {
-        shop.until(&format!("fulfilment-{order}"), "$process.finished").await;
+        shop.until(&format!("fulfilment-{order}"), "$process.finished")
+            .await;
     }
     for order in &orders {
-        let history = db.aggregate::<Order>(order).history().await.unwrap().entries;
-        let end = if **order < *"10" { "order.shipped" } else { "order.cancelled" };
-        let told: Vec<_> = history.iter().map(|entry| &*entry.record.event_type).collect();
+        let history = db
+            .aggregate::<Order>(order)
+            .history()
+            .await
+            .unwrap()
+            .entries;
+        let end = if **order < *"10" {
+            "order.shipped"
+        } else {
+            "order.cancelled"
+        };
+        let told: Vec<_> = history
+            .iter()
+            .map(|entry| &*entry.record.event_type)
+            .collect();
         assert_eq!(told, ["order.placed", end], "{order}");
     }
     let count = |told: &[String], wanted: &str| told.iter().filter(|of| *of == wanted).count();
     let stock = shop.told("stock").await;
-    assert_eq!((count(&stock, "stock.reserved"), count(&stock, "stock.released")), (40, 30));
+    assert_eq!(
+        (
+            count(&stock, "stock.reserved"),
+            count(&stock, "stock.released")
+        ),
+        (40, 30)
+    );
     db.stop().await;
 }

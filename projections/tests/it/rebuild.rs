@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use annals_core::{Annals, Phase, Recorded};
 use annals_projections::{
-    Handlers, Poison, Program, Project, Projection, RebuildError, Row, StartError, View, ViewError, With,
+    Handlers, Poison, Program, Project, Projection, RebuildError, Row, StartError, View, ViewError,
+    With,
 };
 use serde::{Deserialize, Serialize};
 
@@ -47,11 +48,25 @@ async fn filled(store: &Place, events: i64) {
 }
 
 async fn contents(db: &Program) -> BTreeMap<String, Balance> {
-    db.view::<Balance>().rows().await.unwrap().rows.into_iter().map(|row| (row.key, row.value)).collect()
+    db.view::<Balance>()
+        .rows()
+        .await
+        .unwrap()
+        .rows
+        .into_iter()
+        .map(|row| (row.key, row.value))
+        .collect()
 }
 
 async fn phases(store: &Place) -> Vec<(u32, Phase)> {
-    store.views().generations("balances").await.unwrap().iter().map(|of| (of.spec.version, of.phase)).collect()
+    store
+        .views()
+        .generations("balances")
+        .await
+        .unwrap()
+        .iter()
+        .map(|of| (of.spec.version, of.phase))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,14 +77,24 @@ async fn readers_see_a_complete_view_at_any_time_of_a_rebuild() {
     let building = db.rebuild::<Balance>().begin().await.unwrap();
 
     let over = Arc::new(AtomicBool::new(false));
-    let (reader, seen_over) = (db.clone(), Arc::clone(&over));
+    let reader = db.clone();
+    let seen_over = Arc::clone(&over);
     let reader = tokio::spawn(async move {
-        let (mut reads, mut last) = (0, 0);
+        let mut reads = 0;
+        let mut last = 0;
         while !seen_over.load(Ordering::SeqCst) {
             let rows = contents(&reader).await;
             let events = rows.values().map(|row| row.events).sum::<u64>();
-            assert!(rows.len() == 10 && events >= last, "{} rows, {events} events after {last}", rows.len());
-            assert!(rows.values().all(|row| row.cents == row.events as i64 * 100), "a mixed view: {rows:?}");
+            assert!(
+                rows.len() == 10 && events >= last,
+                "{} rows, {events} events after {last}",
+                rows.len()
+            );
+            assert!(
+                rows.values()
+                    .all(|row| row.cents == row.events as i64 * 100),
+                "a mixed view: {rows:?}"
+            );
             // A new generation may be a step behind the one that it follows; it is never behind the beginning of the build.
             last = 500;
             reads += 1;
@@ -81,7 +106,10 @@ async fn readers_see_a_complete_view_at_any_time_of_a_rebuild() {
     let (finished, ()) = tokio::join!(building.finished(|_| ()), writing);
     finished.unwrap();
     let last = happens(&db, "0", deposited(100)).await;
-    db.view::<Balance>().wait_for(&last, Duration::from_secs(30)).await.unwrap();
+    db.view::<Balance>()
+        .wait_for(&last, Duration::from_secs(30))
+        .await
+        .unwrap();
     over.store(true, Ordering::SeqCst);
     assert!(reader.await.unwrap() > 0);
     let rows = contents(&db).await;
@@ -97,15 +125,32 @@ async fn a_build_goes_on_where_the_last_program_died() {
     // Each program lives for a few steps only.
     for _ in 0..20 {
         let db = Annals::on(store.handle());
-        let options = options().batch_events_max(9).lease(Duration::from_millis(20));
-        let started = db.with(Projection::<Balance>::new().options(options)).start_in_background().await.unwrap();
+        let options = options()
+            .batch_events_max(9)
+            .lease(Duration::from_millis(20));
+        let started = db
+            .with(Projection::<Balance>::new().options(options))
+            .start_in_background()
+            .await
+            .unwrap();
         tokio::task::yield_now().await;
         builds.push(store.views().generations("balances").await.unwrap().len());
         drop(started);
     }
     let db = program(&store).await;
-    assert_eq!(contents(&db).await.values().map(|row| row.events).sum::<u64>(), 400);
-    assert_eq!((builds, phases(&store).await), (vec![1; 20], vec![(1, Phase::Live)]), "one generation for all of them");
+    assert_eq!(
+        contents(&db)
+            .await
+            .values()
+            .map(|row| row.events)
+            .sum::<u64>(),
+        400
+    );
+    assert_eq!(
+        (builds, phases(&store).await),
+        (vec![1; 20], vec![(1, Phase::Live)]),
+        "one generation for all of them"
+    );
 }
 
 #[tokio::test]
@@ -115,15 +160,30 @@ async fn a_build_writes_a_row_seldom_that_changes_often() {
     let mut options = options().batch_events_max(7);
     options.build_events_max = 500_000;
     let projection = Projection::<BalanceV2>::new().options(options);
-    let db = Annals::on(store.handle()).with(projection).start().await.unwrap();
-    let euros =
-        async || db.view::<BalanceV2>().rows().await.unwrap().rows.iter().map(|row| row.value.euros).sum::<i64>();
+    let db = Annals::on(store.handle())
+        .with(projection)
+        .start()
+        .await
+        .unwrap();
+    let euros = async || {
+        db.view::<BalanceV2>()
+            .rows()
+            .await
+            .unwrap()
+            .rows
+            .iter()
+            .map(|row| row.value.euros)
+            .sum::<i64>()
+    };
     assert_eq!(euros().await, 500);
     // Each of them may take a second.
     let commits = db.status()[0].slots[0].commits.as_ref().unwrap().count;
     assert!(commits < 500 / 7, "{commits} commits");
     let done = happens(&db, "0", deposited(100)).await;
-    db.view::<BalanceV2>().wait_for(&done, Duration::from_secs(30)).await.unwrap();
+    db.view::<BalanceV2>()
+        .wait_for(&done, Duration::from_secs(30))
+        .await
+        .unwrap();
     assert_eq!(euros().await, 501);
 }
 
@@ -132,9 +192,16 @@ async fn a_build_finds_the_rows_that_it_has_no_room_for_at_hand() {
     let store = store().await;
     filled(&store, 300).await;
     let db = program_with(&store, options().batch_events_max(7).rows_kept_max(3)).await;
-    assert_eq!(db.status()[0].slots[0].rows_at_hand, 6, "those of the last batch");
+    assert_eq!(
+        db.status()[0].slots[0].rows_at_hand,
+        6,
+        "those of the last batch"
+    );
     let rows = contents(&db).await;
-    assert!(rows.len() == 10 && rows.values().all(|row| row.events == 30), "{rows:?}");
+    assert!(
+        rows.len() == 10 && rows.values().all(|row| row.events == 30),
+        "{rows:?}"
+    );
 }
 
 #[tokio::test]
@@ -159,14 +226,29 @@ async fn going_back_is_not_stale_and_what_is_kept_can_be_dropped() {
     filled(&store, 50).await;
     let db = program(&store).await;
     let rebuild = db.rebuild::<Balance>();
-    assert!(matches!(rebuild.roll_back().await, Err(RebuildError::NothingKept("balances"))));
-    rebuild.begin().await.unwrap().finished(|_| ()).await.unwrap();
+    assert!(matches!(
+        rebuild.roll_back().await,
+        Err(RebuildError::NothingKept("balances"))
+    ));
+    rebuild
+        .begin()
+        .await
+        .unwrap()
+        .finished(|_| ())
+        .await
+        .unwrap();
     let done = happens(&db, "0", deposited(1)).await;
 
     rebuild.roll_back().await.unwrap();
     assert_eq!(phases(&store).await, [(1, Phase::Live), (1, Phase::Kept)]);
     let row = db.view::<Balance>().get("0").at_least(&done).await.unwrap();
-    assert_eq!(row, Some(Balance { cents: 501, events: 6 }));
+    assert_eq!(
+        row,
+        Some(Balance {
+            cents: 501,
+            events: 6
+        })
+    );
     rebuild.drop_kept().await.unwrap();
     assert_eq!(phases(&store).await, [(1, Phase::Live)]);
 }
@@ -178,12 +260,28 @@ async fn a_new_version_is_built_while_the_old_one_serves_its_readers() {
     program(&store).await.stop().await;
 
     let db = Annals::on(store.handle());
-    let setup = db.with(Projection::<BalanceV2>::new().options(options())).previously::<Balance>();
+    let setup = db
+        .with(Projection::<BalanceV2>::new().options(options()))
+        .previously::<Balance>();
     let db = setup.start().await.unwrap();
     let done = happens(&db, "0", deposited(100)).await;
-    let new = db.view::<BalanceV2>().get("0").at_least(&done).await.unwrap();
+    let new = db
+        .view::<BalanceV2>()
+        .get("0")
+        .at_least(&done)
+        .await
+        .unwrap();
     let old = db.view::<Balance>().get("0").at_least(&done).await.unwrap();
-    assert_eq!((new, old), (Some(BalanceV2 { euros: 6 }), Some(Balance { cents: 600, events: 6 })));
+    assert_eq!(
+        (new, old),
+        (
+            Some(BalanceV2 { euros: 6 }),
+            Some(Balance {
+                cents: 600,
+                events: 6
+            })
+        )
+    );
     assert_eq!(phases(&store).await, [(1, Phase::Live), (2, Phase::Live)]);
 }
 
@@ -191,8 +289,16 @@ async fn a_new_version_is_built_while_the_old_one_serves_its_readers() {
 async fn an_old_version_that_never_was_says_that_it_is_not_there() {
     let store = store().await;
     let db = Annals::on(store.handle());
-    let db = db.with(Projection::<BalanceV2>::new()).previously::<Balance>().start().await.unwrap();
-    assert!(matches!(db.view::<Balance>().get("0").await, Err(ViewError::Building { .. })));
+    let db = db
+        .with(Projection::<BalanceV2>::new())
+        .previously::<Balance>()
+        .start()
+        .await
+        .unwrap();
+    assert!(matches!(
+        db.view::<Balance>().get("0").await,
+        Err(ViewError::Building { .. })
+    ));
     assert_eq!(phases(&store).await, [(2, Phase::Live)], "none was begun");
 }
 
@@ -224,8 +330,20 @@ impl Project<AccountEvent> for Moody {
 async fn a_generation_that_differs_from_a_replay_is_never_switched_to() {
     let store = store().await;
     filled(&store, 20).await;
-    let error = Annals::on(store.handle()).with(Projection::<Moody>::new()).start().await.unwrap_err();
-    let StartError::Stopped { reason, .. } = error else { panic!("{error}") };
-    assert!(reason.contains("differs from a replay of its events"), "{reason}");
-    assert_eq!(store.views().generations("moody").await.unwrap()[0].phase, Phase::Building);
+    let error = Annals::on(store.handle())
+        .with(Projection::<Moody>::new())
+        .start()
+        .await
+        .unwrap_err();
+    let StartError::Stopped { reason, .. } = error else {
+        panic!("{error}")
+    };
+    assert!(
+        reason.contains("differs from a replay of its events"),
+        "{reason}"
+    );
+    assert_eq!(
+        store.views().generations("moody").await.unwrap()[0].phase,
+        Phase::Building
+    );
 }

@@ -1,7 +1,8 @@
 //! What a program is made of, for tools that do not know its types.
 
 use annals_core::{
-    Aggregate, Annals, Append, Decoded, Event, NewEvent, Position, ReadLog, ShowError, Stored, StreamId, Version,
+    Aggregate, Annals, Append, Decoded, Event, NewEvent, Position, ReadLog, ShowError, Stored,
+    StreamId, Version,
 };
 use annals_macros::Event;
 use annals_projections::{Kind, ReactError, Reaction, Reactor, Registry, Request, View, With};
@@ -41,7 +42,9 @@ struct BuiltV1 {
 }
 
 fn from_rows(old: BuiltV1) -> HallEvent {
-    HallEvent::Built { seats: old.rows * 10 }
+    HallEvent::Built {
+        seats: old.rows * 10,
+    }
 }
 
 struct Watches;
@@ -50,39 +53,74 @@ impl Reactor for Watches {
     const NAME: &'static str = "watches";
     type Event = HallEvent;
 
-    async fn react(&self, _: &annals_core::Recorded<HallEvent>, _: &Request) -> Result<(), ReactError> {
+    async fn react(
+        &self,
+        _: &annals_core::Recorded<HallEvent>,
+        _: &Request,
+    ) -> Result<(), ReactError> {
         Ok(())
     }
 }
 
 async fn all(store: &Place) -> Vec<annals_core::RecordedEvent> {
-    store.read(ReadLog::after(Position::START)).await.unwrap().events
+    store
+        .read(ReadLog::after(Position::START))
+        .await
+        .unwrap()
+        .events
 }
 
 #[tokio::test]
 async fn a_running_program_lists_what_it_is_made_of() {
     let store = store().await;
     let db = Annals::on(store.handle());
-    let setup = db.with(Balance::projection()).with(Reaction::of(Watches)).knows::<Account>();
+    let setup = db
+        .with(Balance::projection())
+        .with(Reaction::of(Watches))
+        .knows::<Account>();
     let listed = format!("{:?}", setup.registry());
     let db = setup.start().await.unwrap();
     let registry = db.registry();
     assert_eq!(format!("{registry:?}"), listed, "the same before it runs");
 
     let events: Vec<_> = registry.event_types().map(|(name, _)| name).collect();
-    let of_account = ["account.closed", "account.deposited", "account.noted", "account.withdrawn"];
+    let of_account = [
+        "account.closed",
+        "account.deposited",
+        "account.noted",
+        "account.withdrawn",
+    ];
     assert_eq!(events, [&of_account[..], &["hall.built"]].concat());
     let (_, built) = registry.event_types().last().unwrap();
-    assert_eq!(built.shapes().iter().map(ToString::to_string).collect::<Vec<_>>(), ["hall.built v2", "hall.built v1"]);
-    assert_eq!(registry.aggregates().map(|kind| kind.category()).collect::<Vec<_>>(), ["account"]);
+    assert_eq!(
+        built
+            .shapes()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["hall.built v2", "hall.built v1"]
+    );
+    assert_eq!(
+        registry
+            .aggregates()
+            .map(|kind| kind.category())
+            .collect::<Vec<_>>(),
+        ["account"]
+    );
     let view = serde_json::to_value(registry.view_called("balances").unwrap()).unwrap();
     let expected = json!({
         "name": "balances", "version": 1, "keeps": "history", "key": "alloc::string::String", "indexes": ["cents"],
         "handles": of_account,
     });
     assert_eq!(view, expected);
-    let reactors: Vec<_> = registry.reactors().map(|of| (of.kind, of.name, of.handles.clone())).collect();
-    assert_eq!(reactors, [(Kind::Reactor, "watches", vec!["hall.built".to_owned()])]);
+    let reactors: Vec<_> = registry
+        .reactors()
+        .map(|of| (of.kind, of.name, of.handles.clone()))
+        .collect();
+    assert_eq!(
+        reactors,
+        [(Kind::Reactor, "watches", vec!["hall.built".to_owned()])]
+    );
     db.stop().await;
 }
 
@@ -93,7 +131,10 @@ async fn stored_events_are_shown_as_the_program_reads_them_today() {
     let old = NewEvent::json("hall.built", r#"{"rows":12}"#);
     let other = NewEvent::json("hall.burnt", "null");
     let broken = NewEvent::json("hall.built", "[]");
-    store.append(Append::new(hall, [old, other, broken])).await.unwrap();
+    store
+        .append(Append::new(hall, [old, other, broken]))
+        .await
+        .unwrap();
     let registry = Registry::new().events::<HallEvent>();
     let events = all(&store).await;
     let shown = registry.show(&events[0]).unwrap();
@@ -104,10 +145,24 @@ async fn stored_events_are_shown_as_the_program_reads_them_today() {
         }])
     );
     let unknown = registry.show(&events[1]).unwrap_err();
-    assert_eq!(unknown.to_string(), "no event type called `hall.burnt` is registered");
-    assert!(matches!(registry.show(&events[2]), Err(ShowError::Undecodable(_))));
-    let stored = Stored { event_type: "hall.built", schema_version: 1, codec: "json", payload: br#"{"rows":1}"# };
-    assert_eq!(HallEvent::decode(stored).unwrap(), Decoded::One(HallEvent::Built { seats: 10 }));
+    assert_eq!(
+        unknown.to_string(),
+        "no event type called `hall.burnt` is registered"
+    );
+    assert!(matches!(
+        registry.show(&events[2]),
+        Err(ShowError::Undecodable(_))
+    ));
+    let stored = Stored {
+        event_type: "hall.built",
+        schema_version: 1,
+        codec: "json",
+        payload: br#"{"rows":1}"#,
+    };
+    assert_eq!(
+        HallEvent::decode(stored).unwrap(),
+        Decoded::One(HallEvent::Built { seats: 10 })
+    );
 }
 
 #[tokio::test]
@@ -121,21 +176,37 @@ async fn states_are_shown_at_any_version() {
     let alice = StreamId::new("account-alice").unwrap();
     let mut states = Vec::new();
     for version in [None, Some(2), Some(1), Some(0)] {
-        let shown = registry.state(&db, &alice, version.map(Version::from)).await.unwrap();
+        let shown = registry
+            .state(&db, &alice, version.map(Version::from))
+            .await
+            .unwrap();
         states.push((shown.version, shown.state));
     }
     let at = |version: u64, cents: i64| (Version::from(version), json!({ "cents": cents }));
     assert_eq!(states, [at(2, 12), at(2, 12), at(1, 5), at(0, 0)]);
-    assert!(matches!(registry.state(&db, &alice, Some(3.into())).await, Err(ShowError::Load(_))));
-    let nothing = registry.state(&db, &StreamId::new("hall-1").unwrap(), None).await.unwrap_err();
-    assert_eq!(nothing.to_string(), "no aggregate called `hall` is registered");
+    assert!(matches!(
+        registry.state(&db, &alice, Some(3.into())).await,
+        Err(ShowError::Load(_))
+    ));
+    let nothing = registry
+        .state(&db, &StreamId::new("hall-1").unwrap(), None)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        nothing.to_string(),
+        "no aggregate called `hall` is registered"
+    );
 }
 
 #[tokio::test]
 async fn rows_are_folded_without_their_type() {
     let store = store().await;
     let db = Annals::on(store.handle());
-    for (account, event) in [("alice", deposited(5)), ("bob", deposited(9)), ("alice", deposited(2))] {
+    for (account, event) in [
+        ("alice", deposited(5)),
+        ("bob", deposited(9)),
+        ("alice", deposited(2)),
+    ] {
         happens(&db, account, event).await;
     }
     happens(&db, "alice", noted("poison")).await;
@@ -149,8 +220,18 @@ async fn rows_are_folded_without_their_type() {
     assert_eq!(first, Some(json!({ "cents": 5, "events": 1 })));
     let next: Option<Value> = view.fold("alice", first.as_ref(), &events[1..3]).unwrap();
     assert_eq!(next, Some(json!({ "cents": 7, "events": 2 })));
-    assert_eq!(view.fold("bob", None, &events).unwrap(), None, "it was removed");
+    assert_eq!(
+        view.fold("bob", None, &events).unwrap(),
+        None,
+        "it was removed"
+    );
     let poisoned = view.fold("alice", next.as_ref(), &events[3..]).unwrap_err();
-    assert_eq!(poisoned.to_string(), "cannot be shown: the event at 4 makes no sense: a poisoned note");
-    assert!(matches!(view.fold("alice", Some(&json!("no row")), &[]), Err(ShowError::Unshowable(_))));
+    assert_eq!(
+        poisoned.to_string(),
+        "cannot be shown: the event at 4 makes no sense: a poisoned note"
+    );
+    assert!(matches!(
+        view.fold("alice", Some(&json!("no row")), &[]),
+        Err(ShowError::Unshowable(_))
+    ));
 }

@@ -36,18 +36,37 @@ async fn a_status_says_what_was_done_and_what_is_at_hand() {
         happens(&db, "alice", deposited(cents)).await;
     }
     let done = happens(&db, "bob", noted("poison")).await;
-    db.view::<Balance>().wait_for(&done, PATIENCE).await.unwrap();
+    db.view::<Balance>()
+        .wait_for(&done, PATIENCE)
+        .await
+        .unwrap();
 
     let status = status(&db, |status| status.slots[0].state == SlotState::Live).await;
-    assert_eq!((status.kind, &*status.view, status.version), (Kind::View, "balances", 1));
+    assert_eq!(
+        (status.kind, &*status.view, status.version),
+        (Kind::View, "balances", 1)
+    );
     assert_eq!(status.why(), "up to date; 1 key waits for a person");
-    assert_eq!((status.lag_events(), status.lag(), status.parked_keys()), (0, Duration::ZERO, 1));
+    assert_eq!(
+        (status.lag_events(), status.lag(), status.parked_keys()),
+        (0, Duration::ZERO, 1)
+    );
     let slot = &status.slots[0];
     let stored = br#"{"cents":6,"events":3}"#.len() as u64;
     // Also a row that does not exist is known.
-    assert_eq!((slot.settled_events, slot.rows_at_hand, slot.bytes_at_hand), (4, 2, stored));
-    assert!(slot.commits.is_some_and(|commits| commits.count > 0 && commits.p50 <= commits.p99), "{slot:?}");
-    assert!(slot.owner.is_some() && slot.last_error.is_none() && slot.rest.is_none(), "{slot:?}");
+    assert_eq!(
+        (slot.settled_events, slot.rows_at_hand, slot.bytes_at_hand),
+        (4, 2, stored)
+    );
+    assert!(
+        slot.commits
+            .is_some_and(|commits| commits.count > 0 && commits.p50 <= commits.p99),
+        "{slot:?}"
+    );
+    assert!(
+        slot.owner.is_some() && slot.last_error.is_none() && slot.rest.is_none(),
+        "{slot:?}"
+    );
     db.stop().await;
 }
 
@@ -55,20 +74,48 @@ async fn a_status_says_what_was_done_and_what_is_at_hand() {
 async fn a_slot_that_another_process_holds_is_told_with_its_owner_and_how_far_behind_it_is() {
     let store = store().await;
     program(&store).await.stop().await;
-    let generation = store.views().generations("balances").await.unwrap().remove(0);
-    let asked = store.views().acquire_lease(&generation.lease_name(0), "another", PATIENCE).await.unwrap();
+    let generation = store
+        .views()
+        .generations("balances")
+        .await
+        .unwrap()
+        .remove(0);
+    let asked = store
+        .views()
+        .acquire_lease(&generation.lease_name(0), "another", PATIENCE)
+        .await
+        .unwrap();
     assert!(matches!(asked, Acquired::Granted(_)));
     let writer = Annals::on(store.handle());
     happens(&writer, "alice", deposited(1)).await;
-    let recorded = store.read(ReadLog::after(Position::START)).await.unwrap().events[0].recorded_at;
+    let recorded = store
+        .read(ReadLog::after(Position::START))
+        .await
+        .unwrap()
+        .events[0]
+        .recorded_at;
 
     let clock = Arc::new(ManualClock::at(recorded + TimeDelta::seconds(75)));
-    let db = writer.with_clock(clock).with(Balance::projection()).start().await.unwrap();
+    let db = writer
+        .with_clock(clock)
+        .with(Balance::projection())
+        .start()
+        .await
+        .unwrap();
     let status = status(&db, |status| status.lag_events() == 1).await;
-    assert!(matches!(&status.slots[0].state, SlotState::Elsewhere { owner, .. } if owner == "another"), "{status:?}");
-    assert_eq!((status.lag(), status.slots[0].owner.as_deref()), (Duration::from_secs(75), Some("another")));
+    assert!(
+        matches!(&status.slots[0].state, SlotState::Elsewhere { owner, .. } if owner == "another"),
+        "{status:?}"
+    );
+    assert_eq!(
+        (status.lag(), status.slots[0].owner.as_deref()),
+        (Duration::from_secs(75), Some("another"))
+    );
     let why = status.why();
-    assert!(why.starts_with("1 events behind, 1 min 15 s: slot 0 is worked on by another until "), "{why}");
+    assert!(
+        why.starts_with("1 events behind, 1 min 15 s: slot 0 is worked on by another until "),
+        "{why}"
+    );
     db.stop().await;
 }
 
@@ -78,22 +125,49 @@ async fn who_waits_for_a_projection_that_stopped_is_told_at_once_and_why() {
     let db = program(&store).await;
     let stream = StreamId::new("account-alice").unwrap();
     let unreadable = NewEvent::json("account.deposited", r#"{"cents":"many"}"#);
-    let bad = store.append(Append::new(stream, [unreadable])).await.unwrap().last().position;
+    let bad = store
+        .append(Append::new(stream, [unreadable]))
+        .await
+        .unwrap()
+        .last()
+        .position;
     let done = happens(&db, "bob", deposited(2)).await;
 
     let view = db.view::<Balance>();
     let forever = Duration::from_secs(1 << 40);
     let error = view.wait_for(&done, forever).await.unwrap_err();
-    assert!(matches!(&error, ViewError::Stopped { reason } if reason.contains("`skip_event`")), "{error}");
+    assert!(
+        matches!(&error, ViewError::Stopped { reason } if reason.contains("`skip_event`")),
+        "{error}"
+    );
     // What came behind it is seen although its worker stands still.
-    let status = status(&db, |status| status.slots[0].last_error.is_some() && status.lag_events() == 2).await;
-    assert!(status.why().starts_with("slot 0 stopped: cannot read version 1"), "{status}");
+    let status = status(&db, |status| {
+        status.slots[0].last_error.is_some() && status.lag_events() == 2
+    })
+    .await;
+    assert!(
+        status
+            .why()
+            .starts_with("slot 0 stopped: cannot read version 1"),
+        "{status}"
+    );
 
     // What was said before does not hold up who waits after a person has looked.
-    view.skip_event(bad, "sent by a broken client").await.unwrap();
+    view.skip_event(bad, "sent by a broken client")
+        .await
+        .unwrap();
     view.wait_for(&done, forever).await.unwrap();
-    assert_eq!(view.get("bob").await.unwrap(), Some(Balance { cents: 2, events: 1 }));
-    assert!(db.status()[0].slots[0].last_error.is_some(), "it is kept for those who look later");
+    assert_eq!(
+        view.get("bob").await.unwrap(),
+        Some(Balance {
+            cents: 2,
+            events: 1
+        })
+    );
+    assert!(
+        db.status()[0].slots[0].last_error.is_some(),
+        "it is kept for those who look later"
+    );
     db.stop().await;
 }
 
@@ -107,15 +181,23 @@ async fn a_program_that_starts_tells_how_far_it_has_come_until_all_is_there() {
     }
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let tell = Arc::clone(&told);
-    let projection = annals_projections::Projection::<Balance>::new().options(options().batch_events_max(7));
+    let projection =
+        annals_projections::Projection::<Balance>::new().options(options().batch_events_max(7));
     let db = writer
         .with(projection)
         .caught_up()
-        .on_progress(move |all| tell.lock().unwrap().extend(all.iter().map(ToString::to_string)))
+        .on_progress(move |all| {
+            tell.lock()
+                .unwrap()
+                .extend(all.iter().map(ToString::to_string))
+        })
         .start()
         .await
         .unwrap();
-    assert_eq!(told.lock().unwrap().last().unwrap(), "balances v1: up to date");
+    assert_eq!(
+        told.lock().unwrap().last().unwrap(),
+        "balances v1: up to date"
+    );
     assert_eq!(db.view::<Balance>().rows().await.unwrap().rows.len(), 50);
     db.stop().await;
 }
@@ -125,10 +207,36 @@ async fn a_program_whose_view_cannot_catch_up_does_not_start_when_it_was_asked_t
     let store = store().await;
     program(&store).await.stop().await;
     let stream = StreamId::new("account-alice").unwrap();
-    store.append(Append::new(stream, [NewEvent::json("account.deposited", "1")])).await.unwrap();
+    store
+        .append(Append::new(
+            stream,
+            [NewEvent::json("account.deposited", "1")],
+        ))
+        .await
+        .unwrap();
     let db = Annals::on(store.handle());
-    let error = db.clone().with(Balance::projection()).caught_up().start().await.unwrap_err();
-    assert!(matches!(&error, StartError::Stopped { view: "balances", .. }), "{error}");
+    let error = db
+        .clone()
+        .with(Balance::projection())
+        .caught_up()
+        .start()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            StartError::Stopped {
+                view: "balances",
+                ..
+            }
+        ),
+        "{error}"
+    );
     // Its slot was given back, and who only wants what there is gets it.
-    db.with(Balance::projection()).start().await.unwrap().stop().await;
+    db.with(Balance::projection())
+        .start()
+        .await
+        .unwrap()
+        .stop()
+        .await;
 }

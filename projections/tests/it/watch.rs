@@ -5,11 +5,15 @@ use std::time::Duration;
 use annals_core::Annals;
 use annals_projections::{Change, Update, Views};
 
-use super::bank::{AccountEvent, Balance, deposited, happens, mend, noted, options, program, program_with};
+use super::bank::{
+    AccountEvent, Balance, deposited, happens, mend, noted, options, program, program_with,
+};
 use super::place::store;
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future).await.unwrap()
+    tokio::time::timeout(Duration::from_secs(30), future)
+        .await
+        .unwrap()
 }
 
 /// The next change of any row; looking again brings nothing new here.
@@ -40,7 +44,10 @@ async fn a_watcher_is_told_every_change_of_its_row_and_of_no_other() {
             let change = within(alice.next()).await.unwrap().unwrap();
             assert_eq!(change.key, "alice");
             if change.token.position(done.events()[0].partition) >= done.events()[0].position {
-                assert_eq!(change.value.map(|row| row.cents), Some(shown(&view, "alice").await));
+                assert_eq!(
+                    change.value.map(|row| row.cents),
+                    Some(shown(&view, "alice").await)
+                );
                 break;
             }
         }
@@ -48,7 +55,11 @@ async fn a_watcher_is_told_every_change_of_its_row_and_of_no_other() {
     happens(&db, "alice", AccountEvent::Closed).await;
     assert_eq!(within(alice.next()).await.unwrap().unwrap().value, None);
     db.stop().await;
-    assert_eq!(within(alice.next()).await.unwrap(), None, "the program has stopped");
+    assert_eq!(
+        within(alice.next()).await.unwrap(),
+        None,
+        "the program has stopped"
+    );
 }
 
 #[tokio::test]
@@ -60,9 +71,15 @@ async fn a_watcher_of_all_rows_is_told_what_becomes_of_each_of_them() {
         let key = (number % 3).to_string();
         let done = happens(&db, &key, deposited(1)).await;
         let change = changed(&mut all).await;
-        assert_eq!((change.key, change.value.map(|row| row.events)), (key, Some(number as u64 / 3 + 1)));
+        assert_eq!(
+            (change.key, change.value.map(|row| row.events)),
+            (key, Some(number as u64 / 3 + 1))
+        );
         // What is read at the token of a change has seen it.
-        assert_eq!(change.token.position(done.events()[0].partition), done.events()[0].position);
+        assert_eq!(
+            change.token.position(done.events()[0].partition),
+            done.events()[0].position
+        );
     }
 }
 
@@ -78,7 +95,13 @@ async fn what_is_settled_late_is_told_too() {
     mend();
     view.retry("alice").await.unwrap();
     let change = within(alice.next()).await.unwrap().unwrap();
-    assert_eq!(change.value, Some(Balance { cents: 5, events: 2 }));
+    assert_eq!(
+        change.value,
+        Some(Balance {
+            cents: 5,
+            events: 2
+        })
+    );
 }
 
 #[tokio::test]
@@ -86,21 +109,43 @@ async fn a_slow_watcher_is_told_to_look_again_and_sees_the_newest_row() {
     let store = store().await;
     let db = program(&store).await;
     let view = db.view::<Balance>();
-    let (mut alice, mut all) = (view.watch("alice"), view.watch_all());
+    let mut alice = view.watch("alice");
+    let mut all = view.watch_all();
     let mut last = None;
     for _ in 0..200 {
         let done = happens(&db, "alice", deposited(1)).await;
         view.wait_for(&done, Duration::from_secs(30)).await.unwrap();
         last = Some(done);
     }
-    assert!(matches!(within(all.next()).await.unwrap(), Some(Update::LookAgain)));
+    assert!(matches!(
+        within(all.next()).await.unwrap(),
+        Some(Update::LookAgain)
+    ));
     let change = within(alice.next()).await.unwrap().unwrap();
-    assert_eq!(change.value, Some(Balance { cents: 200, events: 200 }));
+    assert_eq!(
+        change.value,
+        Some(Balance {
+            cents: 200,
+            events: 200
+        })
+    );
     let last = last.unwrap();
-    assert_eq!(change.token.position(last.events()[0].partition), last.events()[0].position);
+    assert_eq!(
+        change.token.position(last.events()[0].partition),
+        last.events()[0].position
+    );
     // What comes next follows on that.
     happens(&db, "alice", deposited(1)).await;
-    assert_eq!(within(alice.next()).await.unwrap().unwrap().value.unwrap().cents, 201);
+    assert_eq!(
+        within(alice.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .value
+            .unwrap()
+            .cents,
+        201
+    );
     assert_eq!(changed(&mut all).await.value.unwrap().cents, 201);
 }
 
@@ -110,10 +155,24 @@ async fn a_switch_to_another_generation_tells_watchers_to_look_again() {
     let db = program(&store).await;
     happens(&db, "alice", deposited(1)).await;
     let mut all = db.view::<Balance>().watch_all();
-    db.rebuild::<Balance>().begin().await.unwrap().finished(|_| ()).await.unwrap();
-    while !matches!(within(all.next()).await.unwrap().unwrap(), Update::LookAgain) {}
+    db.rebuild::<Balance>()
+        .begin()
+        .await
+        .unwrap()
+        .finished(|_| ())
+        .await
+        .unwrap();
+    while !matches!(
+        within(all.next()).await.unwrap().unwrap(),
+        Update::LookAgain
+    ) {}
     happens(&db, "alice", deposited(1)).await;
-    while changed(&mut all).await.value != Some(Balance { cents: 2, events: 2 }) {}
+    while changed(&mut all).await.value
+        != Some(Balance {
+            cents: 2,
+            events: 2,
+        })
+    {}
 }
 
 #[tokio::test]
@@ -121,8 +180,12 @@ async fn what_another_process_folds_is_noticed() {
     let store = store().await;
     let working = program(&store).await;
     let watching = program_with(&store, options().poll(Duration::from_millis(5))).await;
-    assert_eq!(store.views().generations("balances").await.unwrap().len(), 1);
-    let (mut alice, mut all) = (watching.view::<Balance>().watch("alice"), watching.view::<Balance>().watch_all());
+    assert_eq!(
+        store.views().generations("balances").await.unwrap().len(),
+        1
+    );
+    let mut alice = watching.view::<Balance>().watch("alice");
+    let mut all = watching.view::<Balance>().watch_all();
     let writer = Annals::on(store.another_handle().await);
     happens(&writer, "alice", deposited(3)).await;
     loop {
@@ -131,6 +194,9 @@ async fn what_another_process_folds_is_noticed() {
             break;
         }
     }
-    assert!(matches!(within(all.next()).await.unwrap(), Some(Update::LookAgain)));
+    assert!(matches!(
+        within(all.next()).await.unwrap(),
+        Some(Update::LookAgain)
+    ));
     working.stop().await;
 }

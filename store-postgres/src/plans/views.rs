@@ -35,8 +35,13 @@ const PAGES_MAX: u64 = 2_000;
 /// The pages that a plan has read, where it was carried out: those of the functions in it are among them.
 fn pages(plan: &str) -> u64 {
     // The first line about buffers is that of the whole: `Buffers: shared hit=12 read=3 dirtied=1`.
-    let line = plan.lines().find(|line| line.trim_start().starts_with("Buffers: shared")).expect("no page was read");
-    let counted = line.split_whitespace().filter_map(|word| word.strip_prefix("hit=").or(word.strip_prefix("read=")));
+    let line = plan
+        .lines()
+        .find(|line| line.trim_start().starts_with("Buffers: shared"))
+        .expect("no page was read");
+    let counted = line
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("hit=").or(word.strip_prefix("read=")));
     counted.map(|count| count.parse::<u64>().unwrap()).sum()
 }
 
@@ -44,30 +49,89 @@ fn pages(plan: &str) -> u64 {
 async fn rows_and_their_past_are_found_without_looking_through_a_million_versions() {
     let mut large = Large::with(MANY).await;
     let list = |of: fn(u32) -> String| (1..=100).map(of).collect::<Vec<_>>().join(", ");
-    let hundred = format!("array[{}]::bytea[]", list(|n| format!("'key-{:06}'", n * 997)));
+    let hundred = format!(
+        "array[{}]::bytea[]",
+        list(|n| format!("'key-{:06}'", n * 997))
+    );
     let positions = format!("array[{}]", list(|n| n.to_string()));
-    let (key, from, end) = ("'key-050000'::bytea", "'key-050000'::bytea", "'\\xff'::bytea");
+    let key = "'key-050000'::bytea";
+    let from = "'key-050000'::bytea";
+    let end = "'\\xff'::bytea";
     let cases: Vec<(&str, &str, String)> = vec![
-        ("rows by key", sql::CHOSEN_FORWARD, format!("1, {hundred}, 101, 4194304")),
-        ("rows by key, from the end", sql::CHOSEN_BACKWARD, format!("1, {hundred}, 101, 4194304")),
-        ("a range", sql::ROWS_FORWARD, format!("1, {from}, {end}, 100, 4194304")),
-        ("a range, from its end", sql::ROWS_BACKWARD, format!("1, '', {from}, 100, 4194304")),
-        ("an index", sql::INDEXED_FORWARD, format!("1, {key}, '', 100, 4194304, 0, '0500'::bytea, '0700'::bytea")),
-        ("an index, from its end", sql::INDEXED_BACKWARD, format!("1, '', {key}, 100, 4194304, 0, '0500', '0700'")),
+        (
+            "rows by key",
+            sql::CHOSEN_FORWARD,
+            format!("1, {hundred}, 101, 4194304"),
+        ),
+        (
+            "rows by key, from the end",
+            sql::CHOSEN_BACKWARD,
+            format!("1, {hundred}, 101, 4194304"),
+        ),
+        (
+            "a range",
+            sql::ROWS_FORWARD,
+            format!("1, {from}, {end}, 100, 4194304"),
+        ),
+        (
+            "a range, from its end",
+            sql::ROWS_BACKWARD,
+            format!("1, '', {from}, 100, 4194304"),
+        ),
+        (
+            "an index",
+            sql::INDEXED_FORWARD,
+            format!("1, {key}, '', 100, 4194304, 0, '0500'::bytea, '0700'::bytea"),
+        ),
+        (
+            "an index, from its end",
+            sql::INDEXED_BACKWARD,
+            format!("1, '', {key}, 100, 4194304, 0, '0500', '0700'"),
+        ),
         ("rows as of", sql::PAST, format!("1, {hundred}, 700000")),
-        ("keys as of", sql::PAST_KEYS, format!("1, {from}, {end}, 100")),
-        ("the history of a key", sql::ROW_VERSIONS, format!("1, {key}, 0, 2000000, 100")),
-        ("a part of a history", sql::ROW_VERSIONS, format!("1, {key}, 900000, 1100000, 100")),
-        ("what changed lately", sql::KEYS_CHANGED, format!("1, 1999900, 2000000, {from}, 100")),
-        ("what touched a key", sql::TOUCHED, format!("1, {key}, 0, 2000000, 100")),
-        ("what is set aside", sql::PARKED, "1, 'key-000500', 0, 0, 100".into()),
+        (
+            "keys as of",
+            sql::PAST_KEYS,
+            format!("1, {from}, {end}, 100"),
+        ),
+        (
+            "the history of a key",
+            sql::ROW_VERSIONS,
+            format!("1, {key}, 0, 2000000, 100"),
+        ),
+        (
+            "a part of a history",
+            sql::ROW_VERSIONS,
+            format!("1, {key}, 900000, 1100000, 100"),
+        ),
+        (
+            "what changed lately",
+            sql::KEYS_CHANGED,
+            format!("1, 1999900, 2000000, {from}, 100"),
+        ),
+        (
+            "what touched a key",
+            sql::TOUCHED,
+            format!("1, {key}, 0, 2000000, 100"),
+        ),
+        (
+            "what is set aside",
+            sql::PARKED,
+            "1, 'key-000500', 0, 0, 100".into(),
+        ),
         ("how far it has come", sql::VIEW_STATE, "1".into()),
-        ("a version that is taken", sql::TAKEN_VERSION, format!("1, {hundred}, {positions}")),
+        (
+            "a version that is taken",
+            sql::TAKEN_VERSION,
+            format!("1, {hundred}, {positions}"),
+        ),
     ];
     let mut wrong = Vec::new();
     for (name, text, parameters) in &cases {
         for mode in MODES {
-            let plan = large.plan(mode, "explain (analyze, buffers)", text, parameters).await;
+            let plan = large
+                .plan(mode, "explain (analyze, buffers)", text, parameters)
+                .await;
             let pages = pages(&plan);
             if pages > PAGES_MAX {
                 wrong.push(format!("{name} ({mode}) read {pages} pages:\n{plan}"));
@@ -82,7 +146,14 @@ async fn rows_are_found_key_by_key_by_plans_that_were_made_while_there_were_none
     let mut empty = Large::with("select 1").await;
     let mut wrong = Vec::new();
     for text in [sql::CHOSEN_FORWARD, sql::CHOSEN_BACKWARD] {
-        let plan = empty.plan("force_generic_plan", "explain", text, "1, array['a', 'b']::bytea[], 101, 4194304").await;
+        let plan = empty
+            .plan(
+                "force_generic_plan",
+                "explain",
+                text,
+                "1, array['a', 'b']::bytea[], 101, 4194304",
+            )
+            .await;
         if !plan.contains("Index Cond: ((generation = $1) AND (key = wanted.key))") {
             wrong.push(plan);
         }

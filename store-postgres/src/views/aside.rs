@@ -19,8 +19,9 @@ pub(super) async fn parked(
     limit: usize,
 ) -> Result<Result<Vec<Parked>, CommitError>, Error> {
     // Before the first key, and before the first partition of it.
-    let (key, partition, position) =
-        after.map_or(("", -1, 0), |(key, partition, position)| (key, i64::from(partition.0), stored(position.get())));
+    let (key, partition, position) = after.map_or(("", -1, 0), |(key, partition, position)| {
+        (key, i64::from(partition.0), stored(position.get()))
+    });
     let found = query(database.text(sql::PARKED))
         .bind(stored(generation.0))
         .bind(key.as_bytes())
@@ -59,13 +60,20 @@ pub(super) async fn keep_verdict(database: &Database, verdict: &Verdict) -> Resu
 }
 
 pub(super) async fn verdicts(database: &Database, view: &str) -> Result<Vec<Verdict>, Error> {
-    let found = query(database.text(sql::VERDICTS)).bind(view.as_bytes()).fetch_all(&database.pool).await?;
+    let found = query(database.text(sql::VERDICTS))
+        .bind(view.as_bytes())
+        .fetch_all(&database.pool)
+        .await?;
     let verdict = |row: &PgRow| {
         Ok(Verdict {
             view: view.to_owned(),
             partition: Partition(small(row, 0)?),
             position: Position::new(number(row, 1)?),
-            key: if row.try_get(2)? { Some(owned_text(row, 3)?) } else { None },
+            key: if row.try_get(2)? {
+                Some(owned_text(row, 3)?)
+            } else {
+                None
+            },
             event: event(row, 4)?,
             decided_at: moment(int8(row, 5)?)?,
             reason: owned_text(row, 6)?,

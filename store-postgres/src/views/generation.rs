@@ -1,7 +1,8 @@
 //! Generations: what they are made of and what they are for.
 
 use annals_core::{
-    CommitError, Generation, GenerationId, GenerationSpec, Invalid, Keeps, LogId, Phase, Position, to_microseconds,
+    CommitError, Generation, GenerationId, GenerationSpec, Invalid, Keeps, LogId, Phase, Position,
+    to_microseconds,
 };
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -15,7 +16,11 @@ use crate::row::{int8, moment, number, sixteen, text};
 use crate::statements as sql;
 
 /// Begins a generation of a specification that was checked.
-pub(super) async fn begin(database: &Database, spec: GenerationSpec, now: DateTime<Utc>) -> Result<Generation, Error> {
+pub(super) async fn begin(
+    database: &Database,
+    spec: GenerationSpec,
+    now: DateTime<Utc>,
+) -> Result<Generation, Error> {
     let (keeps, history_since) = match spec.keeps {
         Keeps::Present => (0_i64, Position::MAX),
         Keeps::History => (1, Position::START),
@@ -37,22 +42,39 @@ pub(super) async fn begin(database: &Database, spec: GenerationSpec, now: DateTi
         .bind(as_json(&spec.indexes))
         .fetch_one(&database.pool)
         .await?;
-    Ok(Generation::new(GenerationId(id.cast_unsigned()), spec, Phase::Building, begun_at, history_since))
+    Ok(Generation::new(
+        GenerationId(id.cast_unsigned()),
+        spec,
+        Phase::Building,
+        begun_at,
+        history_since,
+    ))
 }
 
 /// The generation, when it is not gone.
-pub(super) async fn by_id(database: &Database, id: GenerationId) -> Result<Option<Generation>, Error> {
-    let found = query(database.text(sql::GENERATION)).bind(stored(id.0)).fetch_optional(&database.pool).await?;
+pub(super) async fn by_id(
+    database: &Database,
+    id: GenerationId,
+) -> Result<Option<Generation>, Error> {
+    let found = query(database.text(sql::GENERATION))
+        .bind(stored(id.0))
+        .fetch_optional(&database.pool)
+        .await?;
     found.as_ref().map(generation).transpose()
 }
 
 pub(super) async fn of_view(database: &Database, view: &str) -> Result<Vec<Generation>, Error> {
-    let found = query(database.text(sql::GENERATIONS_OF_VIEW)).bind(view.as_bytes()).fetch_all(&database.pool).await?;
+    let found = query(database.text(sql::GENERATIONS_OF_VIEW))
+        .bind(view.as_bytes())
+        .fetch_all(&database.pool)
+        .await?;
     found.iter().map(generation).collect()
 }
 
 pub(super) async fn view_names(database: &Database) -> Result<Vec<String>, Error> {
-    let found = query(database.text(sql::VIEW_NAMES)).fetch_all(&database.pool).await?;
+    let found = query(database.text(sql::VIEW_NAMES))
+        .fetch_all(&database.pool)
+        .await?;
     found.iter().map(|row| owned_text(row, 0)).collect()
 }
 
@@ -62,7 +84,11 @@ pub(super) async fn switch_to(
     id: GenerationId,
 ) -> Result<Result<(), CommitError>, Error> {
     let switch = query_scalar(database.text(sql::SWITCH_GENERATION)).bind(stored(id.0));
-    Ok(if switch.fetch_one(connection).await? { Ok(()) } else { Err(CommitError::Gone(id)) })
+    Ok(if switch.fetch_one(connection).await? {
+        Ok(())
+    } else {
+        Err(CommitError::Gone(id))
+    })
 }
 
 /// Puts a generation out of sight; what it holds is cleared away later. `false`: it was gone already.
@@ -72,14 +98,18 @@ pub(super) async fn drop(
     dropped: &Generation,
 ) -> Result<Result<bool, CommitError>, Error> {
     let leases: Vec<Vec<u8>> = dropped.lease_names().map(String::into_bytes).collect();
-    let drop = query_scalar(database.text(sql::DROP_GENERATION)).bind(stored(dropped.id.0)).bind(leases);
+    let drop = query_scalar(database.text(sql::DROP_GENERATION))
+        .bind(stored(dropped.id.0))
+        .bind(leases);
     Ok(match drop.fetch_one(connection).await? {
         0_i64 => Ok(true),
         1 => Ok(false),
         _ => {
             let mut live = dropped.clone();
             live.phase = Phase::Live;
-            live.check_drop([&live]).map(|()| false).map_err(CommitError::from)
+            live.check_drop([&live])
+                .map(|()| false)
+                .map_err(CommitError::from)
         }
     })
 }
@@ -91,19 +121,36 @@ fn generation(row: &PgRow) -> Result<Generation, Error> {
         0 => Keeps::Present,
         1 => Keeps::History,
         2 => Keeps::Bitemporal,
-        other => return Err(corrupt(format!("a generation keeps {other}, which has no meaning"))),
+        other => {
+            return Err(corrupt(format!(
+                "a generation keeps {other}, which has no meaning"
+            )));
+        }
     };
     spec.inline = row.try_get(5)?;
-    (spec.partitions, spec.slots) = (small(row, 6)?, small(row, 7)?);
-    (spec.handles, spec.indexes) = (from_json(text(row, 11)?)?, from_json(text(row, 12)?)?);
+    spec.partitions = small(row, 6)?;
+    spec.slots = small(row, 7)?;
+    spec.handles = from_json(text(row, 11)?)?;
+    spec.indexes = from_json(text(row, 12)?)?;
     let phase = match int8(row, 3)? {
         0 => Phase::Building,
         1 => Phase::Live,
         2 => Phase::Kept,
-        other => return Err(corrupt(format!("a generation is in phase {other}, which has no meaning"))),
+        other => {
+            return Err(corrupt(format!(
+                "a generation is in phase {other}, which has no meaning"
+            )));
+        }
     };
-    let (id, since) = (GenerationId(number(row, 0)?), Position::new(number(row, 10)?));
-    Ok(Generation::new(id, spec, phase, moment(int8(row, 9)?)?, since))
+    let id = GenerationId(number(row, 0)?);
+    let since = Position::new(number(row, 10)?);
+    Ok(Generation::new(
+        id,
+        spec,
+        phase,
+        moment(int8(row, 9)?)?,
+        since,
+    ))
 }
 
 /// A number of a type that is smaller than the column.
@@ -117,7 +164,13 @@ pub(super) fn index_of(spec: &GenerationSpec, name: &str) -> Result<i64, Invalid
     let place = spec.indexes.iter().position(|known| known == name);
     place
         .and_then(|place| i64::try_from(place).ok())
-        .ok_or_else(|| Invalid::new(format!("view `{}` has no index `{}`", spec.view, name.escape_debug())))
+        .ok_or_else(|| {
+            Invalid::new(format!(
+                "view `{}` has no index `{}`",
+                spec.view,
+                name.escape_debug()
+            ))
+        })
 }
 
 fn as_json(names: &[String]) -> String {
@@ -125,5 +178,6 @@ fn as_json(names: &[String]) -> String {
 }
 
 fn from_json(text: &str) -> Result<Vec<String>, Error> {
-    serde_json::from_str(text).map_err(|error| corrupt(format!("names of a generation that are no JSON: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| corrupt(format!("names of a generation that are no JSON: {error}")))
 }

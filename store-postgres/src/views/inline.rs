@@ -1,7 +1,8 @@
 //! Rows that travel with appends: what is checked of them beforehand, and how they are read.
 
 use annals_core::{
-    AppendError, CommitError, GenerationId, InlineViews, Invalid, Keeps, PreparedRow, StandingRow, Version,
+    AppendError, CommitError, GenerationId, InlineViews, Invalid, Keeps, PreparedRow, StandingRow,
+    Version,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,10 +40,18 @@ impl PostgresStore {
             Err(_) => return Ok(None),
         };
         row.check(&generation)?;
-        let to = to.ok_or_else(|| Invalid::new("a row travels where no version of its stream is expected"))?;
+        let to = to.ok_or_else(|| {
+            Invalid::new("a row travels where no version of its stream is expected")
+        })?;
         let spec = &generation.spec;
-        let (has_indexes, is_bitemporal) = (!spec.indexes.is_empty(), spec.keeps == Keeps::Bitemporal);
-        Ok(Some(Carried { row: place, to, has_indexes, is_bitemporal }))
+        let has_indexes = !spec.indexes.is_empty();
+        let is_bitemporal = spec.keeps == Keeps::Bitemporal;
+        Ok(Some(Carried {
+            row: place,
+            to,
+            has_indexes,
+            is_bitemporal,
+        }))
     }
 }
 
@@ -53,12 +62,21 @@ pub(crate) async fn make_stands<'c>(
     generations: Vec<i64>,
     keys: Vec<&[u8]>,
 ) -> Result<(), Error> {
-    query(database.text(sql::MAKE_STANDS)).bind(generations).bind(keys).execute(executor).await.map(drop)
+    query(database.text(sql::MAKE_STANDS))
+        .bind(generations)
+        .bind(keys)
+        .execute(executor)
+        .await
+        .map(drop)
 }
 
 #[async_trait]
 impl InlineViews for PostgresStore {
-    async fn read_standing(&self, generation: GenerationId, keys: &[String]) -> Result<Vec<StandingRow>, CommitError> {
+    async fn read_standing(
+        &self,
+        generation: GenerationId,
+        keys: &[String],
+    ) -> Result<Vec<StandingRow>, CommitError> {
         let database = self.database();
         let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
         ask!(database, standing(database, generation, &keys))?
@@ -70,9 +88,19 @@ async fn standing(
     generation: GenerationId,
     keys: &[&[u8]],
 ) -> Result<Result<Vec<StandingRow>, CommitError>, Error> {
-    let statement = query(database.text(sql::STANDING)).bind(stored(generation.0)).bind(keys);
-    listed(generation, &statement.fetch_all(&database.pool).await?, |row| {
-        let value = bytes(row, 3)?.map(Bytes::copy_from_slice);
-        Ok(StandingRow { key: owned_text(row, 1)?, value, at: Version::new(number(row, 2)?) })
-    })
+    let statement = query(database.text(sql::STANDING))
+        .bind(stored(generation.0))
+        .bind(keys);
+    listed(
+        generation,
+        &statement.fetch_all(&database.pool).await?,
+        |row| {
+            let value = bytes(row, 3)?.map(Bytes::copy_from_slice);
+            Ok(StandingRow {
+                key: owned_text(row, 1)?,
+                value,
+                at: Version::new(number(row, 2)?),
+            })
+        },
+    )
 }

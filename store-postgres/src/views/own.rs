@@ -2,7 +2,9 @@
 //!
 //! The work runs in a task that is not dropped, on a pooled connection whose transaction it is given; what fails leaves nothing behind.
 
-use annals_core::{CommitError, Failure, Generation, GenerationId, OwnTables, StoreError, TableWork, ViewCommit};
+use annals_core::{
+    CommitError, Failure, Generation, GenerationId, OwnTables, StoreError, TableWork, ViewCommit,
+};
 use async_trait::async_trait;
 use sqlx::{Error, PgConnection, Postgres, Transaction, query_scalar, raw_sql};
 
@@ -19,11 +21,17 @@ type Work<S> = Box<dyn TableWork<PgConnection, S>>;
 impl OwnTables for PostgresStore {
     type Connection = PgConnection;
 
-    async fn commit_with(&self, commit: ViewCommit, mut work: Work<ViewCommit>) -> Result<(), CommitError> {
-        let (database, made_of) = (self.writable()?, self.made_of(commit.generation).await?);
+    async fn commit_with(
+        &self,
+        commit: ViewCommit,
+        mut work: Work<ViewCommit>,
+    ) -> Result<(), CommitError> {
+        let database = self.writable()?;
+        let made_of = self.made_of(commit.generation).await?;
         to_its_end(async move {
             let mut transaction = begun(&database).await?;
-            let step = match worked(&database, &mut transaction, commit, &made_of, &mut work).await {
+            let step = match worked(&database, &mut transaction, commit, &made_of, &mut work).await
+            {
                 Ok(step) => step,
                 refused => return ended(&database, transaction, refused.map(drop)).await,
             };
@@ -85,7 +93,11 @@ impl OwnTables for PostgresStore {
     }
 
     async fn undo(connection: &mut PgConnection) -> Result<(), StoreError> {
-        part(connection, "rollback to savepoint annals_part; release savepoint annals_part").await
+        part(
+            connection,
+            "rollback to savepoint annals_part; release savepoint annals_part",
+        )
+        .await
     }
 }
 
@@ -108,7 +120,10 @@ async fn ended(
     done: Result<(), CommitError>,
 ) -> Result<(), CommitError> {
     match done {
-        Ok(()) => transaction.commit().await.map_err(|error| database.writing(&error).into()),
+        Ok(()) => transaction
+            .commit()
+            .await
+            .map_err(|error| database.writing(&error).into()),
         Err(refused) => {
             undone(transaction).await;
             Err(refused)
@@ -132,7 +147,9 @@ async fn worked(
     made_of: &Generation,
     work: &mut Work<ViewCommit>,
 ) -> Result<Step, CommitError> {
-    step::look(database, connection, &commit).await.map_err(|error| database.writing(&error))??;
+    step::look(database, connection, &commit)
+        .await
+        .map_err(|error| database.writing(&error))??;
     run(database, connection, work, &mut commit).await?;
     Ok(Step::prepare(commit, made_of)?)
 }
@@ -152,8 +169,13 @@ async fn run<S: Send + 'static>(
     Ok(())
 }
 
-async fn transaction_of(database: &Database, connection: &mut PgConnection) -> Result<String, StoreError> {
-    let asked = query_scalar(database.text(sql::TRANSACTION)).fetch_one(connection).await;
+async fn transaction_of(
+    database: &Database,
+    connection: &mut PgConnection,
+) -> Result<String, StoreError> {
+    let asked = query_scalar(database.text(sql::TRANSACTION))
+        .fetch_one(connection)
+        .await;
     asked.map_err(|error| misused(&error).unwrap_or_else(|| database.writing(&error)))
 }
 

@@ -16,8 +16,19 @@ type Answer<T> = Result<Result<T, CommitError>, Error>;
 
 /// Refuses a question about a moment before what is kept; the first column says since when that is.
 fn kept_at(found: &[PgRow], generation: GenerationId, moment: Position) -> Answer<()> {
-    let since = found.first().map_or(Ok(0), |row| number(row, 0)).map(Position::new)?;
-    Ok(if moment < since { Err(CommitError::BeforeHistory { generation, moment, since }) } else { Ok(()) })
+    let since = found
+        .first()
+        .map_or(Ok(0), |row| number(row, 0))
+        .map(Position::new)?;
+    Ok(if moment < since {
+        Err(CommitError::BeforeHistory {
+            generation,
+            moment,
+            since,
+        })
+    } else {
+        Ok(())
+    })
 }
 
 /// What is known of these keys just after `moment`.
@@ -38,9 +49,17 @@ pub(super) async fn at(
     }
     listed(generation, &found, |row| {
         let key = owned_text(row, 1)?;
-        let base = if optional_int8(row, 2)?.is_some() { Some(version(row, 2, &key)?) } else { None };
+        let base = if optional_int8(row, 2)?.is_some() {
+            Some(version(row, 2, &key)?)
+        } else {
+            None
+        };
         let next = optional_int8(row, 6)?.map(|after| Position::new(after.cast_unsigned()));
-        Ok(PastRow { key, base, refold_after: next.filter(|after| *after < moment) })
+        Ok(PastRow {
+            key,
+            base,
+            refold_after: next.filter(|after| *after < moment),
+        })
     })
 }
 

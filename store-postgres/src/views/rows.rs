@@ -3,8 +3,8 @@
 use std::ops::Bound;
 
 use annals_core::{
-    Checkpoint, CommitError, Direction, Generation, GenerationId, Invalid, PAGE_BYTES_MAX, Partition, Position,
-    ReadRows, RowPlace, RowsBy, RowsPage, ViewRow,
+    Checkpoint, CommitError, Direction, Generation, GenerationId, Invalid, PAGE_BYTES_MAX,
+    Partition, Position, ReadRows, RowPlace, RowsBy, RowsPage, ViewRow,
 };
 use bytes::Bytes;
 use sqlx::postgres::PgRow;
@@ -33,7 +33,10 @@ fn next(text: &str) -> Vec<u8> {
 
 impl Keys {
     pub(super) fn all() -> Keys {
-        Keys { from: Vec::new(), to: END.to_vec() }
+        Keys {
+            from: Vec::new(),
+            to: END.to_vec(),
+        }
     }
 
     pub(super) fn of((from, to): &(Bound<String>, Bound<String>)) -> Keys {
@@ -76,7 +79,10 @@ pub(super) async fn checkpoints(
     database: &Database,
     generation: GenerationId,
 ) -> Result<Result<Vec<Checkpoint>, CommitError>, Error> {
-    let found = query(database.text(sql::VIEW_STATE)).bind(stored(generation.0)).fetch_all(&database.pool).await?;
+    let found = query(database.text(sql::VIEW_STATE))
+        .bind(stored(generation.0))
+        .fetch_all(&database.pool)
+        .await?;
     let page = page_of(generation, &found, usize::MAX)?;
     Ok(page.map(|page| page.checkpoints))
 }
@@ -88,22 +94,45 @@ pub(super) async fn page(
     read: &ReadRows,
 ) -> Result<Result<RowsPage, CommitError>, Error> {
     let id = stored(generation.id.0);
-    let (most, bytes_most) = (limited(read.limit.saturating_add(1)), limited(PAGE_BYTES_MAX));
+    let most = limited(read.limit.saturating_add(1));
+    let bytes_most = limited(PAGE_BYTES_MAX);
     let after = read.after.as_ref().map(|place| place.key.as_str());
     let is_forward = read.direction == Direction::Forward;
     let found = match &read.by {
         RowsBy::Keys(keys) => {
             let range = Keys::all().turned(read.direction, after);
-            let mut keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).filter(|key| range.holds(key)).collect();
+            let mut keys: Vec<&[u8]> = keys
+                .iter()
+                .map(String::as_bytes)
+                .filter(|key| range.holds(key))
+                .collect();
             keys.sort_unstable();
             keys.dedup();
-            let statement = if is_forward { sql::CHOSEN_FORWARD } else { sql::CHOSEN_BACKWARD };
-            query(database.text(statement)).bind(id).bind(keys).bind(most).bind(bytes_most)
+            let statement = if is_forward {
+                sql::CHOSEN_FORWARD
+            } else {
+                sql::CHOSEN_BACKWARD
+            };
+            query(database.text(statement))
+                .bind(id)
+                .bind(keys)
+                .bind(most)
+                .bind(bytes_most)
         }
         RowsBy::KeyRange(from, to) => {
-            let Keys { from, to } = Keys::of(&(from.clone(), to.clone())).turned(read.direction, after);
-            let statement = if is_forward { sql::ROWS_FORWARD } else { sql::ROWS_BACKWARD };
-            query(database.text(statement)).bind(id).bind(from).bind(to).bind(most).bind(bytes_most)
+            let Keys { from, to } =
+                Keys::of(&(from.clone(), to.clone())).turned(read.direction, after);
+            let statement = if is_forward {
+                sql::ROWS_FORWARD
+            } else {
+                sql::ROWS_BACKWARD
+            };
+            query(database.text(statement))
+                .bind(id)
+                .bind(from)
+                .bind(to)
+                .bind(most)
+                .bind(bytes_most)
         }
         RowsBy::Index { name, range } => {
             let index = match index_of(&generation.spec, name) {
@@ -112,7 +141,8 @@ pub(super) async fn page(
             };
             let entries = Keys::of(range);
             // Entry and key together, the empty key being the first of each entry.
-            let (mut from, mut to) = ((entries.from, Vec::new()), (entries.to, Vec::new()));
+            let mut from = (entries.from, Vec::new());
+            let mut to = (entries.to, Vec::new());
             if let Some(RowPlace { entry, key }) = &read.after {
                 let entry = entry.as_bytes().to_vec();
                 match read.direction {
@@ -120,22 +150,51 @@ pub(super) async fn page(
                     _ => from = from.max((entry, next(key))),
                 }
             }
-            let statement = if is_forward { sql::INDEXED_FORWARD } else { sql::INDEXED_BACKWARD };
-            let query = query(database.text(statement)).bind(id).bind(from.1).bind(to.1).bind(most).bind(bytes_most);
+            let statement = if is_forward {
+                sql::INDEXED_FORWARD
+            } else {
+                sql::INDEXED_BACKWARD
+            };
+            let query = query(database.text(statement))
+                .bind(id)
+                .bind(from.1)
+                .bind(to.1)
+                .bind(most)
+                .bind(bytes_most);
             query.bind(index).bind(from.0).bind(to.0)
         }
-        by => return Ok(Err(Invalid::new(format!("rows cannot be read by {by:?} here")).into())),
+        by => {
+            return Ok(Err(Invalid::new(format!(
+                "rows cannot be read by {by:?} here"
+            ))
+            .into()));
+        }
     };
-    page_of(generation.id, &found.fetch_all(&database.pool).await?, read.limit)
+    page_of(
+        generation.id,
+        &found.fetch_all(&database.pool).await?,
+        read.limit,
+    )
 }
 
 /// A page from the generation, its checkpoints, and rows, of which there may be one more than fit.
-fn page_of(id: GenerationId, found: &[PgRow], limit: usize) -> Result<Result<RowsPage, CommitError>, Error> {
+fn page_of(
+    id: GenerationId,
+    found: &[PgRow],
+    limit: usize,
+) -> Result<Result<RowsPage, CommitError>, Error> {
     if found.is_empty() {
         return Ok(Err(CommitError::Gone(id)));
     }
-    let mut page = RowsPage { rows: Vec::new(), next: None, checkpoints: Vec::new() };
-    let (mut is_there, mut is_over, mut size, mut last) = (false, false, 0, None);
+    let mut page = RowsPage {
+        rows: Vec::new(),
+        next: None,
+        checkpoints: Vec::new(),
+    };
+    let mut is_there = false;
+    let mut is_over = false;
+    let mut size = 0;
+    let mut last = None;
     for row in found {
         match int8(row, 0)? {
             0 => is_there = true,
@@ -145,7 +204,10 @@ fn page_of(id: GenerationId, found: &[PgRow], limit: usize) -> Result<Result<Row
                 let value = bytes(row, 2)?.unwrap_or_default();
                 size += value.len();
                 last = Some(row);
-                page.rows.push(ViewRow { key: owned_text(row, 1)?, value: Bytes::copy_from_slice(value) });
+                page.rows.push(ViewRow {
+                    key: owned_text(row, 1)?,
+                    value: Bytes::copy_from_slice(value),
+                });
             }
         }
     }
@@ -153,7 +215,10 @@ fn page_of(id: GenerationId, found: &[PgRow], limit: usize) -> Result<Result<Row
         return Ok(Err(CommitError::Gone(id)));
     }
     if let Some(row) = last.filter(|_| is_over || size >= PAGE_BYTES_MAX) {
-        page.next = Some(RowPlace { entry: owned_text(row, 3)?, key: owned_text(row, 1)? });
+        page.next = Some(RowPlace {
+            entry: owned_text(row, 3)?,
+            key: owned_text(row, 1)?,
+        });
     }
     Ok(Ok(page))
 }
@@ -163,7 +228,11 @@ fn checkpoint(row: &PgRow) -> Result<Checkpoint, Error> {
         slot: small(row, 4)?,
         partition: Partition(small(row, 5)?),
         position: Position::new(number(row, 6)?),
-        event: if bytes(row, 7)?.is_some() { Some(aside::event(row, 7)?) } else { None },
+        event: if bytes(row, 7)?.is_some() {
+            Some(aside::event(row, 7)?)
+        } else {
+            None
+        },
         state: Bytes::from(owned_bytes(row, 2)?),
     })
 }

@@ -1,7 +1,8 @@
 //! A step of a worker: looked at, then written, in one call of the server.
 
 use annals_core::{
-    CommitError, Failure, Generation, GenerationId, Invalid, RowChange, RowVersion, StoreError, Version, ViewCommit,
+    CommitError, Failure, Generation, GenerationId, Invalid, RowChange, RowVersion, StoreError,
+    Version, ViewCommit,
 };
 use sqlx::postgres::{PgArguments, PgExecutor, PgRow};
 use sqlx::query::Query;
@@ -28,22 +29,41 @@ pub(super) struct Step {
 
 impl Step {
     /// Refuses what can never succeed, and sorts what is to be written: neighbours share a page, and two steps lock in one order.
-    pub(super) fn prepare(mut commit: ViewCommit, generation: &Generation) -> Result<Step, Invalid> {
+    pub(super) fn prepare(
+        mut commit: ViewCommit,
+        generation: &Generation,
+    ) -> Result<Step, Invalid> {
         commit.check(generation)?;
-        commit.rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-        commit.versions.sort_by(|one, other| one.key.cmp(&other.key));
+        commit
+            .rows
+            .sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        commit
+            .versions
+            .sort_by(|one, other| one.key.cmp(&other.key));
         commit.touched.sort_unstable();
-        commit.park.sort_unstable_by(|one, other| (&one.key, one.position).cmp(&(&other.key, other.position)));
-        let (has_indexes, is_inline) = (!generation.spec.indexes.is_empty(), generation.spec.inline);
-        Ok(Step { commit, has_indexes, is_inline })
+        commit.park.sort_unstable_by(|one, other| {
+            (&one.key, one.position).cmp(&(&other.key, other.position))
+        });
+        let has_indexes = !generation.spec.indexes.is_empty();
+        let is_inline = generation.spec.inline;
+        Ok(Step {
+            commit,
+            has_indexes,
+            is_inline,
+        })
     }
 
     /// Takes the step; when it is refused nothing was changed. One that moves its slot is asked for again when the connection was lost.
     pub(super) async fn take(&self, database: &Database) -> Result<(), CommitError> {
-        let (moves, mut lost, mut raced) = (self.commit.to.position > self.commit.from, 0, 0);
+        let moves = self.commit.to.position > self.commit.from;
+        let mut lost = 0;
+        let mut raced = 0;
         loop {
             match self.call(database).await {
-                Ok(row) => return verdict(&row, &self.commit, lost > 0).map_err(|error| database.writing(&error))?,
+                Ok(row) => {
+                    return verdict(&row, &self.commit, lost > 0)
+                        .map_err(|error| database.writing(&error))?;
+                }
                 Err(error) if moves && database.asks_again(&error, &mut lost) => {}
                 // Nothing was written, and now it is there for all to see.
                 Err(error) if is_raced(&error) && raced < RACES_MAX => raced += 1,
@@ -64,23 +84,44 @@ impl Step {
         connection: &mut PgConnection,
     ) -> Result<Result<(), CommitError>, Error> {
         self.make_stands(database, &mut *connection).await?;
-        verdict(&self.whole(database).fetch_one(connection).await?, &self.commit, false)
+        verdict(
+            &self.whole(database).fetch_one(connection).await?,
+            &self.commit,
+            false,
+        )
     }
 
     /// Of an inline view: sees to it that there is a place for where each of the rows stands.
-    async fn make_stands<'c>(&self, database: &Database, executor: impl PgExecutor<'c>) -> Result<(), Error> {
-        let ViewCommit { generation, lease, stands, .. } = &self.commit;
+    async fn make_stands<'c>(
+        &self,
+        database: &Database,
+        executor: impl PgExecutor<'c>,
+    ) -> Result<(), Error> {
+        let ViewCommit {
+            generation,
+            lease,
+            stands,
+            ..
+        } = &self.commit;
         if stands.is_empty() {
             return Ok(());
         }
-        let make =
-            query(database.text(sql::MAKE_STANDS_OF_STEP)).bind(stored(generation.0)).bind(lease.name.as_bytes());
-        make.bind(list(stands, |step| step.key.as_bytes())).execute(executor).await.map(drop)
+        let make = query(database.text(sql::MAKE_STANDS_OF_STEP))
+            .bind(stored(generation.0))
+            .bind(lease.name.as_bytes());
+        make.bind(list(stands, |step| step.key.as_bytes()))
+            .execute(executor)
+            .await
+            .map(drop)
     }
 
     /// The one call: looks, and writes what nothing stands against.
     fn whole(&self, database: &Database) -> Statement<'_> {
-        let text = if self.is_inline { sql::TAKE_INLINE_STEP } else { sql::TAKE_STEP };
+        let text = if self.is_inline {
+            sql::TAKE_INLINE_STEP
+        } else {
+            sql::TAKE_STEP
+        };
         let statement = self.written(looked(query(database.text(text)), &self.commit));
         if !self.is_inline {
             return statement;
@@ -94,8 +135,22 @@ impl Step {
 
     /// Everything that is written, behind the place.
     fn written<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
-        let ViewCommit { to, rows, versions, touched, park, unpark, .. } = &self.commit;
-        let entries = || rows.iter().flat_map(|row| (0_i64..).zip(&row.indexed).map(|at| (row.key.as_bytes(), at)));
+        let ViewCommit {
+            to,
+            rows,
+            versions,
+            touched,
+            park,
+            unpark,
+            ..
+        } = &self.commit;
+        let entries = || {
+            rows.iter().flat_map(|row| {
+                (0_i64..)
+                    .zip(&row.indexed)
+                    .map(|at| (row.key.as_bytes(), at))
+            })
+        };
         statement
             .bind(stored(to.position.get()))
             .bind(to.event.as_ref().map(annals_core::EventId::as_uuid))
@@ -105,12 +160,20 @@ impl Step {
             .bind(self.has_indexes)
             .bind(entries().map(|(key, _)| key).collect::<Vec<_>>())
             .bind(entries().map(|(_, (index, _))| index).collect::<Vec<_>>())
-            .bind(entries().map(|(_, (_, entry))| entry.as_bytes()).collect::<Vec<_>>())
+            .bind(
+                entries()
+                    .map(|(_, (_, entry))| entry.as_bytes())
+                    .collect::<Vec<_>>(),
+            )
             .bind(list(versions, |version| version.key.as_bytes()))
             .bind(list(versions, |version| stored(version.after.get())))
             .bind(list(versions, |version| stored(version.up_to.get())))
-            .bind(list(versions, |version| version.recorded_at.timestamp_micros()))
-            .bind(list(versions, |version: &RowVersion| version.value.as_deref()))
+            .bind(list(versions, |version| {
+                version.recorded_at.timestamp_micros()
+            }))
+            .bind(list(versions, |version: &RowVersion| {
+                version.value.as_deref()
+            }))
             .bind(list(touched, |(key, _)| key.as_bytes()))
             .bind(list(touched, |(_, position)| stored(position.get())))
             .bind(list(unpark, |(key, _)| key.as_bytes()))
@@ -120,14 +183,18 @@ impl Step {
             .bind(list(park, |parked| parked.event.as_uuid()))
             .bind(list(park, |parked| i64::from(parked.attempts)))
             .bind(list(park, |parked| parked.parked_at.timestamp_micros()))
-            .bind(list(park, |parked: &annals_core::Parked| parked.cause.as_deref().map(str::as_bytes)))
+            .bind(list(park, |parked: &annals_core::Parked| {
+                parked.cause.as_deref().map(str::as_bytes)
+            }))
     }
 
     /// What a failure of the step means, now that its transaction is over.
     pub(super) async fn failed(&self, database: &Database, error: Error) -> CommitError {
         if is_raced(&error) {
             let what = "somebody else wrote the same row at the same moment";
-            return StoreError::new(Failure::Unavailable, what).because(error).into();
+            return StoreError::new(Failure::Unavailable, what)
+                .because(error)
+                .into();
         }
         // The name of a constraint comes only with a violation of it.
         if refused(&error).and_then(|refused| refused.constraint()) == Some("view_version_by_key") {
@@ -150,14 +217,19 @@ impl Step {
             .fetch_optional(&database.pool)
             .await?;
         let Some(row) = taken else { return Ok(None) };
-        let (key, up_to) = (text(&row, 0)?.escape_debug(), number(&row, 1)?);
-        Ok(Some(Invalid::new(format!("key `{key}` has a version that ends at {up_to} already"))))
+        let key = text(&row, 0)?.escape_debug();
+        let up_to = number(&row, 1)?;
+        Ok(Some(Invalid::new(format!(
+            "key `{key}` has a version that ends at {up_to} already"
+        ))))
     }
 }
 
 /// Whether a row that was not there when the step looked for it was written meanwhile, by a step of another slot.
 fn is_raced(error: &Error) -> bool {
-    refused(error).is_some_and(|refused| (refused.code(), refused.constraint()) == ("23505", Some("view_row_pkey")))
+    refused(error).is_some_and(|refused| {
+        (refused.code(), refused.constraint()) == ("23505", Some("view_row_pkey"))
+    })
 }
 
 /// What stands against a step before anything is done for it. Until the transaction ends its generation is not dropped; who has the lease is
@@ -167,7 +239,9 @@ pub(super) async fn look(
     connection: &mut PgConnection,
     commit: &ViewCommit,
 ) -> Result<Result<(), CommitError>, Error> {
-    let row = looked(query(database.text(sql::LOOK_AT_STEP)), commit).fetch_one(connection).await?;
+    let row = looked(query(database.text(sql::LOOK_AT_STEP)), commit)
+        .fetch_one(connection)
+        .await?;
     verdict(&row, commit, false)
 }
 
@@ -177,7 +251,9 @@ fn list<'a, T, C>(all: &'a [T], column: impl Fn(&'a T) -> C) -> Vec<C> {
 
 /// The slot and the partition.
 fn place<'q>(statement: Statement<'q>, commit: &ViewCommit) -> Statement<'q> {
-    statement.bind(i64::from(commit.to.slot)).bind(i64::from(commit.to.partition.0))
+    statement
+        .bind(i64::from(commit.to.slot))
+        .bind(i64::from(commit.to.partition.0))
 }
 
 /// What is looked at.
@@ -190,8 +266,13 @@ fn looked<'q>(statement: Statement<'q>, commit: &ViewCommit) -> Statement<'q> {
     place(statement, commit).bind(stored(commit.from.get()))
 }
 
-fn verdict(row: &PgRow, commit: &ViewCommit, asked_again: bool) -> Result<Result<(), CommitError>, Error> {
-    let (generation, slot): (GenerationId, u16) = (commit.generation, commit.to.slot);
+fn verdict(
+    row: &PgRow,
+    commit: &ViewCommit,
+    asked_again: bool,
+) -> Result<Result<(), CommitError>, Error> {
+    let generation: GenerationId = commit.generation;
+    let slot: u16 = commit.to.slot;
     let found = match int8(row, 0)? {
         0 => return Ok(Ok(())),
         1 => return Ok(Err(CommitError::Gone(generation))),
@@ -199,17 +280,31 @@ fn verdict(row: &PgRow, commit: &ViewCommit, asked_again: bool) -> Result<Result
         3 => "the lease was given back".to_owned(),
         4 => {
             let owner: Vec<u8> = row.try_get(1)?;
-            format!("`{}` has epoch {}", String::from_utf8_lossy(&owner), int8(row, 2)?)
+            format!(
+                "`{}` has epoch {}",
+                String::from_utf8_lossy(&owner),
+                int8(row, 2)?
+            )
         }
         6 => {
-            let (key, stands) = (text(row, 1)?, Version::new(number(row, 2)?));
+            let key = text(row, 1)?;
+            let stands = Version::new(number(row, 2)?);
             let moved = commit.stands.iter().find(|step| step.key == key);
-            let moved = moved.ok_or_else(|| corrupt("a row stands against a step that does not change it"))?;
+            let moved = moved
+                .ok_or_else(|| corrupt("a row stands against a step that does not change it"))?;
             return Ok(Err(commit.row_moved(moved, stands)));
         }
         // Under the same lease nobody else moves the slot: the step was taken, and its answer was lost.
         _ if asked_again && number(row, 2)? == commit.to.position.get() => return Ok(Ok(())),
-        _ => format!("it stands at {}, the step goes from {}", int8(row, 2)?, commit.from),
+        _ => format!(
+            "it stands at {}, the step goes from {}",
+            int8(row, 2)?,
+            commit.from
+        ),
     };
-    Ok(Err(CommitError::Fenced { generation, slot, found }))
+    Ok(Err(CommitError::Fenced {
+        generation,
+        slot,
+        found,
+    }))
 }

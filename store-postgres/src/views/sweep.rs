@@ -61,11 +61,18 @@ async fn clear_away(database: &Database) -> Result<(), Error> {
     let dropped = |behind: i64| query_scalar(database.text(sql::DROPPED_GENERATION)).bind(behind);
     while let Some(generation) = dropped(behind).fetch_optional(&database.pool).await? {
         if clear_generation(database, generation).await? {
-            query(database.text(sql::CLEAR_GENERATION)).bind(generation).execute(&database.pool).await?;
+            query(database.text(sql::CLEAR_GENERATION))
+                .bind(generation)
+                .execute(&database.pool)
+                .await?;
         }
         behind = generation;
     }
-    while query_scalar(database.text(sql::CLEAR_HISTORY)).bind(ROWS).fetch_one(&database.pool).await? {}
+    while query_scalar(database.text(sql::CLEAR_HISTORY))
+        .bind(ROWS)
+        .fetch_one(&database.pool)
+        .await?
+    {}
     Ok(())
 }
 
@@ -86,9 +93,18 @@ async fn clear_generation(database: &Database, generation: i64) -> Result<bool, 
         let mut place = (-1_i64, Vec::new(), Vec::new());
         loop {
             let (number, entry, key) = &place;
-            let clear = query(database.text(table)).bind(generation).bind(number).bind(entry).bind(key).bind(ROWS);
-            let Some(row) = clear.fetch_optional(&database.pool).await? else { return Ok(false) };
-            let Some(number) = optional_int8(&row, 0)? else { break };
+            let clear = query(database.text(table))
+                .bind(generation)
+                .bind(number)
+                .bind(entry)
+                .bind(key)
+                .bind(ROWS);
+            let Some(row) = clear.fetch_optional(&database.pool).await? else {
+                return Ok(false);
+            };
+            let Some(number) = optional_int8(&row, 0)? else {
+                break;
+            };
             place = (number, owned_bytes(&row, 1)?, owned_bytes(&row, 2)?);
         }
     }

@@ -17,13 +17,24 @@ pub(crate) struct Event {
 
 impl Event {
     pub(crate) fn new(position: u64, of: Numbered, index: u64, recorded_at_micros: i64) -> Event {
-        let mark = [position, of.run, of.task, of.n, index].into_iter().fold(1, mixed);
-        Event { position, mark, recorded_at_micros }
+        let mark = [position, of.run, of.task, of.n, index]
+            .into_iter()
+            .fold(1, mixed);
+        Event {
+            position,
+            mark,
+            recorded_at_micros,
+        }
     }
 
     pub(crate) fn of(event: &RecordedEvent) -> Event {
         let (numbered, index) = Numbered::of(event);
-        Event::new(event.position.get(), numbered, index, event.recorded_at.timestamp_micros())
+        Event::new(
+            event.position.get(),
+            numbered,
+            index,
+            event.recorded_at.timestamp_micros(),
+        )
     }
 }
 
@@ -51,13 +62,19 @@ impl Page {
             last,
             count: events.len() as u64,
             sum: events.iter().fold(0, |sum, event| mixed(sum, event.mark)),
-            delays: events.iter().map(|event| now - event.recorded_at_micros).collect(),
+            delays: events
+                .iter()
+                .map(|event| now - event.recorded_at_micros)
+                .collect(),
         }
     }
 
     /// As a line of a process's output.
     pub(crate) fn line(&self) -> String {
-        let mut line = format!("page {} {} {} {}", self.after, self.last, self.count, self.sum);
+        let mut line = format!(
+            "page {} {} {} {}",
+            self.after, self.last, self.count, self.sum
+        );
         for delay in &self.delays {
             line += &format!(" {delay}");
         }
@@ -68,9 +85,20 @@ impl Page {
     pub(crate) fn parse(line: &str) -> Option<Page> {
         let mut numbers = line.strip_prefix("page ")?.split(' ');
         let mut next = || numbers.next()?.parse::<u64>().ok();
-        let (after, last, count, sum) = (next()?, next()?, next()?, next()?);
-        let delays = numbers.map(|delay| delay.parse().ok()).collect::<Option<_>>()?;
-        Some(Page { after, last, count, sum, delays })
+        let after = next()?;
+        let last = next()?;
+        let count = next()?;
+        let sum = next()?;
+        let delays = numbers
+            .map(|delay| delay.parse().ok())
+            .collect::<Option<_>>()?;
+        Some(Page {
+            after,
+            last,
+            count,
+            sum,
+            delays,
+        })
     }
 }
 
@@ -94,7 +122,8 @@ pub(crate) fn judge<'a>(truth: &[Event], pages: impl IntoIterator<Item = &'a Pag
     let up_to = |position| truth.partition_point(|event| event.position <= position);
     let mut wrong = Wrong::default();
     for page in pages {
-        let (from, to) = (up_to(page.after), up_to(page.last));
+        let from = up_to(page.after);
+        let to = up_to(page.last);
         let count = (to - from) as u64;
         let sum = sums[to].wrapping_sub(sums[from].wrapping_mul(steps[to - from]));
         wrong.skipped += count.saturating_sub(page.count);
@@ -107,12 +136,20 @@ pub(crate) fn judge<'a>(truth: &[Event], pages: impl IntoIterator<Item = &'a Pag
 #[test]
 fn the_judge_knows_what_was_skipped_given_twice_and_out_of_order() {
     let event = |position, n| Event::new(position, Numbered { run: 1, task: 2, n }, 0, 0);
-    let truth: Vec<Event> = [1, 2, 4, 5].map(|position| event(position, position)).to_vec();
+    let truth: Vec<Event> = [1, 2, 4, 5]
+        .map(|position| event(position, position))
+        .to_vec();
     let verdict = |after, last, events: &[Event]| {
-        let Wrong { skipped, duplicated, out_of_order } = judge(&truth, [&Page::new(after, last, events)]);
+        let Wrong {
+            skipped,
+            duplicated,
+            out_of_order,
+        } = judge(&truth, [&Page::new(after, last, events)]);
         [skipped, duplicated, out_of_order]
     };
-    let [one, two, four, five] = truth[..] else { unreachable!() };
+    let [one, two, four, five] = truth[..] else {
+        unreachable!()
+    };
     assert_eq!(verdict(0, 5, &truth), [0, 0, 0]);
     assert_eq!(verdict(2, 5, &[four, five]), [0, 0, 0]);
     assert_eq!(verdict(0, 5, &[one, four, five]), [1, 0, 0]);

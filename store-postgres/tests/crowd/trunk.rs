@@ -32,11 +32,19 @@ impl Trunk {
     pub(crate) async fn open(kind: Kind, schema: &str) -> Trunk {
         match kind {
             Kind::Annals => {
-                let options = server::url().parse::<Options>().unwrap().schema(schema).unwrap();
+                let options = server::url()
+                    .parse::<Options>()
+                    .unwrap()
+                    .schema(schema)
+                    .unwrap();
                 Trunk::Annals(PostgresStore::connect_with(options).await.unwrap())
             }
             Kind::Naive => {
-                let pool = PgPoolOptions::new().max_connections(4).connect(&server::url()).await.unwrap();
+                let pool = PgPoolOptions::new()
+                    .max_connections(4)
+                    .connect(&server::url())
+                    .await
+                    .unwrap();
                 let table = format!("\"{schema}\".naive");
                 let make = format!(
                     "create schema if not exists \"{schema}\"; create table if not exists {table} (id bigserial primary key, \
@@ -56,8 +64,14 @@ impl Trunk {
             Trunk::Naive { pool, table } => {
                 let mut transaction = pool.begin().await.unwrap();
                 let insert = format!("insert into {table} (run, task, n) values ($1, $2, $3)");
-                let insert = sqlx::query(AssertSqlSafe(insert)).bind(numbered.run as i64).bind(numbered.task as i64);
-                insert.bind(numbered.n as i64).execute(&mut *transaction).await.unwrap();
+                let insert = sqlx::query(AssertSqlSafe(insert))
+                    .bind(numbered.run as i64)
+                    .bind(numbered.task as i64);
+                insert
+                    .bind(numbered.n as i64)
+                    .execute(&mut *transaction)
+                    .await
+                    .unwrap();
                 transaction.commit().await.unwrap();
             }
         }
@@ -82,28 +96,46 @@ impl Trunk {
     pub(crate) async fn read(&self, after: u64) -> (Page, bool) {
         match self {
             Trunk::Annals(store) => {
-                let page = store.read(ReadLog::after(Position::new(after))).await.unwrap();
+                let page = store
+                    .read(ReadLog::after(Position::new(after)))
+                    .await
+                    .unwrap();
                 let events: Vec<Event> = page.events.iter().map(Event::of).collect();
                 (Page::new(after, page.scanned.get(), &events), page.end)
             }
             Trunk::Naive { .. } => {
                 let events = self.naive(after, PAGE_EVENTS).await;
                 let last = events.last().map_or(after, |event| event.position);
-                (Page::new(after, last, &events), (events.len() as i64) < PAGE_EVENTS)
+                (
+                    Page::new(after, last, &events),
+                    (events.len() as i64) < PAGE_EVENTS,
+                )
             }
         }
     }
 
     async fn naive(&self, after: u64, limit: i64) -> Vec<Event> {
-        let Trunk::Naive { pool, table } = self else { return Vec::new() };
+        let Trunk::Naive { pool, table } = self else {
+            return Vec::new();
+        };
         let select = format!(
             "select id, run, task, n, (extract(epoch from recorded_at) * 1000000)::bigint from {table} where id > $1 order by id limit $2"
         );
-        let select =
-            sqlx::query_as::<_, (i64, i64, i64, i64, i64)>(AssertSqlSafe(select)).bind(after as i64).bind(limit);
+        let select = sqlx::query_as::<_, (i64, i64, i64, i64, i64)>(AssertSqlSafe(select))
+            .bind(after as i64)
+            .bind(limit);
         let rows = select.fetch_all(pool).await.unwrap();
         let event = |(id, run, task, n, recorded_at): (i64, i64, i64, i64, i64)| {
-            Event::new(id as u64, Numbered { run: run as u64, task: task as u64, n: n as u64 }, 0, recorded_at)
+            Event::new(
+                id as u64,
+                Numbered {
+                    run: run as u64,
+                    task: task as u64,
+                    n: n as u64,
+                },
+                0,
+                recorded_at,
+            )
         };
         rows.into_iter().map(event).collect()
     }

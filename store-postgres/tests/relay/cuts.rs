@@ -17,7 +17,13 @@ pub(crate) struct Cuts {
 impl Cuts {
     pub(crate) fn one_in(every: u64) -> Cuts {
         let [requests, before, meanwhile, after] = [0; 4].map(AtomicU64::new);
-        Cuts { every, requests, before, meanwhile, after }
+        Cuts {
+            every,
+            requests,
+            before,
+            meanwhile,
+            after,
+        }
     }
 
     /// Half of the cuts before the server has the request, half after.

@@ -15,13 +15,23 @@ pub(crate) struct Frame {
 impl Frame {
     /// The two texts that end with a zero at the start of `Parse` (name, statement), `Bind` (portal, name) and `Query` (statement).
     pub(crate) fn two_texts(&self) -> (&[u8], &[u8]) {
-        let mut texts = self.bytes.get(5..).unwrap_or_default().splitn(3, |&byte| byte == 0);
-        (texts.next().unwrap_or_default(), texts.next().unwrap_or_default())
+        let mut texts = self
+            .bytes
+            .get(5..)
+            .unwrap_or_default()
+            .splitn(3, |&byte| byte == 0);
+        (
+            texts.next().unwrap_or_default(),
+            texts.next().unwrap_or_default(),
+        )
     }
 
     /// A client's question that is answered by one byte.
     pub(crate) fn asks_for_encryption(&self) -> bool {
-        self.tag.is_none() && ENCRYPTION.iter().any(|number| self.bytes[4..] == number.to_be_bytes())
+        self.tag.is_none()
+            && ENCRYPTION
+                .iter()
+                .any(|number| self.bytes[4..] == number.to_be_bytes())
     }
 
     /// The server's word that a request is done.
@@ -40,11 +50,19 @@ pub(crate) struct Frames {
 
 impl Frames {
     pub(crate) fn of_a_client() -> Frames {
-        Frames { bytes: Vec::new(), has_tags: false, is_one_byte: false }
+        Frames {
+            bytes: Vec::new(),
+            has_tags: false,
+            is_one_byte: false,
+        }
     }
 
     pub(crate) fn of_a_server() -> Frames {
-        Frames { bytes: Vec::new(), has_tags: true, is_one_byte: false }
+        Frames {
+            bytes: Vec::new(),
+            has_tags: true,
+            is_one_byte: false,
+        }
     }
 
     /// The next thing said is a single byte.
@@ -69,7 +87,10 @@ impl Frames {
         self.is_one_byte = false;
         let rest = self.bytes.split_off(length);
         let bytes = std::mem::replace(&mut self.bytes, rest);
-        let frame = Frame { tag: self.has_tags.then(|| bytes[0]), bytes };
+        let frame = Frame {
+            tag: self.has_tags.then(|| bytes[0]),
+            bytes,
+        };
         // A client begins with what has no tag: questions about encryption, and then its version and name.
         self.has_tags |= !frame.asks_for_encryption();
         Some(frame)
@@ -89,7 +110,10 @@ fn messages_are_found_however_they_come() {
             frames.push(piece);
             found.extend(std::iter::from_fn(|| frames.next()));
         }
-        assert_eq!(found.iter().map(|frame| frame.tag).collect::<Vec<_>>(), [None, None, Some(b'P')]);
+        assert_eq!(
+            found.iter().map(|frame| frame.tag).collect::<Vec<_>>(),
+            [None, None, Some(b'P')]
+        );
         assert!(found[0].asks_for_encryption() && !found[1].asks_for_encryption());
         assert_eq!(found[2].two_texts(), (&b"s1"[..], &b"select"[..]));
     }

@@ -55,7 +55,9 @@ pub(crate) struct Relay {
 
 impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relay").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Relay")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,23 +75,34 @@ impl Relay {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
-                let (server, choosing) = (server.clone(), Arc::clone(&choosing));
+                let server = server.clone();
+                let choosing = Arc::clone(&choosing);
                 connections.spawn(async move {
                     // Whoever breaks off first ends the other side too.
                     if let Ok(server) = TcpStream::connect(server).await {
-                        let _ = Connection::new(client, server, is_chosen, choosing).run().await;
+                        let _ = Connection::new(client, server, is_chosen, choosing)
+                            .run()
+                            .await;
                     }
                 });
             }
         });
-        Relay { address, chooses, task }
+        Relay {
+            address,
+            chooses,
+            task,
+        }
     }
 
     /// How a store reaches the server through it.
     pub(crate) fn options(&self, schema: &str) -> Options {
         let server: PgConnectOptions = server::url().parse().unwrap();
-        let through = server.host(&self.address.ip().to_string()).port(self.address.port());
-        Options::new(through.options([("search_path", schema)])).schema(schema).unwrap()
+        let through = server
+            .host(&self.address.ip().to_string())
+            .port(self.address.port());
+        Options::new(through.options([("search_path", schema)]))
+            .schema(schema)
+            .unwrap()
     }
 
     /// From now on the fate of each chosen request is what this answers.
@@ -122,16 +135,33 @@ struct Connection {
 struct Cut;
 
 impl Connection {
-    fn new(client: TcpStream, server: TcpStream, is_chosen: fn(&str) -> bool, chooses: Arc<Mutex<Chooses>>) -> Self {
+    fn new(
+        client: TcpStream,
+        server: TcpStream,
+        is_chosen: fn(&str) -> bool,
+        chooses: Arc<Mutex<Chooses>>,
+    ) -> Self {
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
-        let (statements, request) = (HashMap::new(), Vec::new());
-        Self { client, server, is_chosen, chooses, statements, request, is_chosen_request: false, owed: 0 }
+        let statements = HashMap::new();
+        let request = Vec::new();
+        Self {
+            client,
+            server,
+            is_chosen,
+            chooses,
+            statements,
+            request,
+            is_chosen_request: false,
+            owed: 0,
+        }
     }
 
     async fn run(mut self) -> Result<(), Cut> {
-        let (mut from_client, mut from_server) = (Frames::of_a_client(), Frames::of_a_server());
-        let (mut asked, mut answered) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+        let mut from_client = Frames::of_a_client();
+        let mut from_server = Frames::of_a_server();
+        let mut asked = vec![0; 16 * 1024];
+        let mut answered = vec![0; 16 * 1024];
         loop {
             tokio::select! {
                 read = self.client.read(&mut asked) => {
@@ -170,7 +200,8 @@ impl Connection {
                 self.is_chosen_request |= self.statements.get(name).copied().unwrap_or(false);
             }
             Some(b'Q') => {
-                self.is_chosen_request |= (self.is_chosen)(&String::from_utf8_lossy(frame.two_texts().0));
+                self.is_chosen_request |=
+                    (self.is_chosen)(&String::from_utf8_lossy(frame.two_texts().0));
             }
             _ => {}
         }
@@ -193,12 +224,17 @@ impl Connection {
                     Arrives::Half => request.len() / 2,
                     Arrives::All => request.len(),
                 };
-                self.server.write_all(&request[..bytes]).await.map_err(|_| Cut)?;
+                self.server
+                    .write_all(&request[..bytes])
+                    .await
+                    .map_err(|_| Cut)?;
                 return std::future::pending().await;
             }
             Fate::Passes | Fate::CutWhileItRuns | Fate::AnswerLost => {}
         }
-        self.owed += u64::from(matches!(request.first(), Some(b'Q')) || request.ends_with(&[b'S', 0, 0, 0, 4]));
+        self.owed += u64::from(
+            matches!(request.first(), Some(b'Q')) || request.ends_with(&[b'S', 0, 0, 0, 4]),
+        );
         self.server.write_all(&request).await.map_err(|_| Cut)?;
         match fate {
             Fate::Passes => Ok(()),
@@ -208,7 +244,9 @@ impl Connection {
                     let bytes = some(self.server.read(&mut answered).await)?;
                     from_server.push(&answered[..bytes]);
                     while let Some(frame) = from_server.next() {
-                        self.owed = self.owed.saturating_sub(u64::from(frame.is_ready_for_query()));
+                        self.owed = self
+                            .owed
+                            .saturating_sub(u64::from(frame.is_ready_for_query()));
                     }
                 }
                 Err(Cut)

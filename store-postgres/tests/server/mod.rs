@@ -22,7 +22,9 @@ pub(crate) async fn connection() -> PgConnection {
 /// Options of a store in a schema whose connections find tables of the schema by their names alone.
 pub(crate) fn options_within(schema: &str) -> Options {
     let connect: sqlx::postgres::PgConnectOptions = url().parse().unwrap();
-    Options::new(connect.options([("search_path", schema)])).schema(schema).unwrap()
+    Options::new(connect.options([("search_path", schema)]))
+        .schema(schema)
+        .unwrap()
 }
 
 /// A schema with a name that nobody else has, dropped with everything in it at the end.
@@ -34,11 +36,17 @@ pub(crate) struct Schema {
 impl Schema {
     pub(crate) fn new() -> Schema {
         let random = EventId::random().as_uuid().simple().to_string();
-        Schema { name: format!("test_{random}") }
+        Schema {
+            name: format!("test_{random}"),
+        }
     }
 
     pub(crate) fn options(&self) -> Options {
-        url().parse::<Options>().unwrap().schema(&self.name).unwrap()
+        url()
+            .parse::<Options>()
+            .unwrap()
+            .schema(&self.name)
+            .unwrap()
     }
 
     pub(crate) async fn store(&self) -> PostgresStore {
@@ -49,7 +57,10 @@ impl Schema {
     pub(crate) fn named(&self, readers: u32) -> (Options, String) {
         let name = format!("annals {}", self.name);
         let connect: sqlx::postgres::PgConnectOptions = url().parse().unwrap();
-        let options = Options::new(connect.application_name(&name)).schema(&self.name).unwrap().readers(readers);
+        let options = Options::new(connect.application_name(&name))
+            .schema(&self.name)
+            .unwrap()
+            .readers(readers);
         (options, name)
     }
 
@@ -63,19 +74,30 @@ impl Drop for Schema {
     fn drop(&mut self) {
         let drop = format!("drop schema if exists \"{}\" cascade", self.name);
         in_the_end("the schema is left behind", async move {
-            sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection().await).await?;
+            sqlx::raw_sql(AssertSqlSafe(drop))
+                .execute(&mut connection().await)
+                .await?;
             Ok(())
         });
     }
 }
 
 /// Does something when a value is dropped; fails the test with `left_behind` when it could not be done.
-pub(crate) fn in_the_end(left_behind: &str, work: impl Future<Output = sqlx::Result<()>> + Send + 'static) {
+pub(crate) fn in_the_end(
+    left_behind: &str,
+    work: impl Future<Output = sqlx::Result<()>> + Send + 'static,
+) {
     let working = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(work)
     });
     let worked = working.join();
     // A test that failed already says why.
-    assert!(std::thread::panicking() || worked.is_ok_and(|worked| worked.is_ok()), "{left_behind}");
+    assert!(
+        std::thread::panicking() || worked.is_ok_and(|worked| worked.is_ok()),
+        "{left_behind}"
+    );
 }

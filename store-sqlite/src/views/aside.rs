@@ -15,10 +15,17 @@ pub(super) fn parked(
     limit: usize,
 ) -> Result<Vec<Parked>, rusqlite::Error> {
     // Before the first key, and before the first partition of it.
-    let (key, partition, position) =
-        after.map_or(("", -1, 0), |(key, partition, position)| (key, i64::from(partition.0), stored(position.get())));
+    let (key, partition, position) = after.map_or(("", -1, 0), |(key, partition, position)| {
+        (key, i64::from(partition.0), stored(position.get()))
+    });
     let mut statement = connection.prepare_cached(sql::PARKED)?;
-    let wanted = (stored(generation.id.0), key, partition, position, limited(limit));
+    let wanted = (
+        stored(generation.id.0),
+        key,
+        partition,
+        position,
+        limited(limit),
+    );
     let parked = statement.query_map(wanted, |row| {
         Ok(Parked {
             key: row.get(0)?,
@@ -33,7 +40,10 @@ pub(super) fn parked(
     parked.collect()
 }
 
-pub(super) fn keep_verdict(connection: &Connection, verdict: &Verdict) -> Result<(), rusqlite::Error> {
+pub(super) fn keep_verdict(
+    connection: &Connection,
+    verdict: &Verdict,
+) -> Result<(), rusqlite::Error> {
     let row = (
         &verdict.view,
         verdict.partition.0,
@@ -44,10 +54,16 @@ pub(super) fn keep_verdict(connection: &Connection, verdict: &Verdict) -> Result
         verdict.decided_at.timestamp_micros(),
         &verdict.reason,
     );
-    connection.prepare_cached(sql::SAVE_VERDICT)?.execute(row).map(|_| ())
+    connection
+        .prepare_cached(sql::SAVE_VERDICT)?
+        .execute(row)
+        .map(|_| ())
 }
 
-pub(super) fn verdicts(connection: &Connection, view: &str) -> Result<Vec<Verdict>, rusqlite::Error> {
+pub(super) fn verdicts(
+    connection: &Connection,
+    view: &str,
+) -> Result<Vec<Verdict>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(sql::VERDICTS)?;
     let verdicts = statement.query_map([view], |row| {
         Ok(Verdict {

@@ -1,7 +1,8 @@
 //! Generations: what they are made of and what they are for.
 
 use annals_core::{
-    CommitError, Generation, GenerationId, GenerationSpec, Invalid, Keeps, LogId, Phase, Position, to_microseconds,
+    CommitError, Generation, GenerationId, GenerationSpec, Invalid, Keeps, LogId, Phase, Position,
+    to_microseconds,
 };
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -21,7 +22,9 @@ pub(super) fn begin(
     spec: &GenerationSpec,
     now: DateTime<Utc>,
 ) -> Result<Generation, rusqlite::Error> {
-    let id = connection.prepare_cached(sql::NEXT_GENERATION)?.query_row([], |row| number(row, 0))?;
+    let id = connection
+        .prepare_cached(sql::NEXT_GENERATION)?
+        .query_row([], |row| number(row, 0))?;
     let (keeps, history_since) = match spec.keeps {
         Keeps::Present => (0, Position::MAX),
         Keeps::History => (1, Position::START),
@@ -29,41 +32,65 @@ pub(super) fn begin(
         _ => (2, Position::START),
     };
     let begun_at = to_microseconds(now);
-    connection.prepare_cached(sql::INSERT_GENERATION)?.execute((
-        stored(id),
-        &spec.view,
-        spec.version,
-        keeps,
-        spec.partitions,
-        spec.slots,
-        spec.log.as_uuid().as_bytes(),
-        begun_at.timestamp_micros(),
-        stored(history_since.get()),
-        as_json(&spec.handles),
-        as_json(&spec.indexes),
-        spec.inline,
-    ))?;
-    Ok(Generation::new(GenerationId(id), spec.clone(), Phase::Building, begun_at, history_since))
+    connection
+        .prepare_cached(sql::INSERT_GENERATION)?
+        .execute((
+            stored(id),
+            &spec.view,
+            spec.version,
+            keeps,
+            spec.partitions,
+            spec.slots,
+            spec.log.as_uuid().as_bytes(),
+            begun_at.timestamp_micros(),
+            stored(history_since.get()),
+            as_json(&spec.handles),
+            as_json(&spec.indexes),
+            spec.inline,
+        ))?;
+    Ok(Generation::new(
+        GenerationId(id),
+        spec.clone(),
+        Phase::Building,
+        begun_at,
+        history_since,
+    ))
 }
 
 /// The generation, when it is not gone.
 pub(super) fn by_id(connection: &Connection, id: GenerationId) -> Result<Generation, Halt> {
-    let found = connection.prepare_cached(sql::GENERATION)?.query_row([stored(id.0)], generation).optional()?;
+    let found = connection
+        .prepare_cached(sql::GENERATION)?
+        .query_row([stored(id.0)], generation)
+        .optional()?;
     found.ok_or(Halt::Refused(CommitError::Gone(id)))
 }
 
-pub(super) fn of_view(connection: &Connection, view: &str) -> Result<Vec<Generation>, rusqlite::Error> {
-    connection.prepare_cached(sql::GENERATIONS_OF_VIEW)?.query_map([view], generation)?.collect()
+pub(super) fn of_view(
+    connection: &Connection,
+    view: &str,
+) -> Result<Vec<Generation>, rusqlite::Error> {
+    connection
+        .prepare_cached(sql::GENERATIONS_OF_VIEW)?
+        .query_map([view], generation)?
+        .collect()
 }
 
 pub(super) fn view_names(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
-    connection.prepare_cached(sql::VIEW_NAMES)?.query_map([], |row| row.get(0))?.collect()
+    connection
+        .prepare_cached(sql::VIEW_NAMES)?
+        .query_map([], |row| row.get(0))?
+        .collect()
 }
 
 pub(super) fn switch_to(connection: &Connection, id: GenerationId) -> Result<(), Halt> {
     let GenerationSpec { view, version, .. } = by_id(connection, id)?.spec;
-    connection.prepare_cached(sql::RETIRE_LIVE)?.execute((view, version))?;
-    connection.prepare_cached(sql::SET_PHASE)?.execute((stored(id.0), LIVE))?;
+    connection
+        .prepare_cached(sql::RETIRE_LIVE)?
+        .execute((view, version))?;
+    connection
+        .prepare_cached(sql::SET_PHASE)?
+        .execute((stored(id.0), LIVE))?;
     Ok(())
 }
 
@@ -78,15 +105,25 @@ pub(super) fn drop(connection: &Connection, id: GenerationId) -> Result<(), Halt
     for lease in dropped.lease_names() {
         delete.execute([lease])?;
     }
-    connection.prepare_cached(sql::DELETE_VIEW_CHECKPOINTS)?.execute([stored(id.0)])?;
-    connection.prepare_cached(sql::SET_PHASE)?.execute((stored(id.0), DROPPED))?;
+    connection
+        .prepare_cached(sql::DELETE_VIEW_CHECKPOINTS)?
+        .execute([stored(id.0)])?;
+    connection
+        .prepare_cached(sql::SET_PHASE)?
+        .execute((stored(id.0), DROPPED))?;
     Ok(())
 }
 
 /// Puts the past before `since` out of sight; it is cleared away later.
-pub(super) fn forget(connection: &Connection, id: GenerationId, since: Position) -> Result<(), Halt> {
+pub(super) fn forget(
+    connection: &Connection,
+    id: GenerationId,
+    since: Position,
+) -> Result<(), Halt> {
     by_id(connection, id)?;
-    connection.prepare_cached(sql::FORGET_HISTORY)?.execute((stored(id.0), stored(since.get())))?;
+    connection
+        .prepare_cached(sql::FORGET_HISTORY)?
+        .execute((stored(id.0), stored(since.get())))?;
     Ok(())
 }
 
@@ -97,7 +134,11 @@ fn generation(row: &Row<'_>) -> Result<Generation, rusqlite::Error> {
         0 => Keeps::Present,
         1 => Keeps::History,
         2 => Keeps::Bitemporal,
-        other => return Err(corrupt(format!("a generation keeps {other}, which has no meaning"))),
+        other => {
+            return Err(corrupt(format!(
+                "a generation keeps {other}, which has no meaning"
+            )));
+        }
     };
     spec.partitions = row.get(5)?;
     spec.slots = row.get(6)?;
@@ -108,18 +149,39 @@ fn generation(row: &Row<'_>) -> Result<Generation, rusqlite::Error> {
         0 => Phase::Building,
         LIVE => Phase::Live,
         2 => Phase::Kept,
-        other => return Err(corrupt(format!("a generation is in phase {other}, which has no meaning"))),
+        other => {
+            return Err(corrupt(format!(
+                "a generation is in phase {other}, which has no meaning"
+            )));
+        }
     };
-    let (id, since) = (GenerationId(number(row, 0)?), Position::new(number(row, 9)?));
-    Ok(Generation::new(id, spec, phase, moment(row.get(8)?)?, since))
+    let id = GenerationId(number(row, 0)?);
+    let since = Position::new(number(row, 9)?);
+    Ok(Generation::new(
+        id,
+        spec,
+        phase,
+        moment(row.get(8)?)?,
+        since,
+    ))
 }
 
 /// The place of an index among those of the generation.
 pub(super) fn index_of(generation: &Generation, name: &str) -> Result<i64, Invalid> {
-    let place = generation.spec.indexes.iter().position(|known| known == name);
+    let place = generation
+        .spec
+        .indexes
+        .iter()
+        .position(|known| known == name);
     place
         .and_then(|place| i64::try_from(place).ok())
-        .ok_or_else(|| Invalid::new(format!("view `{}` has no index `{}`", generation.spec.view, name.escape_debug())))
+        .ok_or_else(|| {
+            Invalid::new(format!(
+                "view `{}` has no index `{}`",
+                generation.spec.view,
+                name.escape_debug()
+            ))
+        })
 }
 
 fn as_json(names: &[String]) -> String {
@@ -127,5 +189,6 @@ fn as_json(names: &[String]) -> String {
 }
 
 fn from_json(text: &str) -> Result<Vec<String>, rusqlite::Error> {
-    serde_json::from_str(text).map_err(|error| corrupt(format!("names of a generation that are no JSON: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| corrupt(format!("names of a generation that are no JSON: {error}")))
 }

@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use annals_core::{AppendStreams, Keeps, Placed, PreparedRow, RowChange, StandingRow, StepMeets, Version, ViewCommit};
+use annals_core::{
+    AppendStreams, Keeps, Placed, PreparedRow, RowChange, StandingRow, StepMeets, Version,
+    ViewCommit,
+};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension};
@@ -22,7 +25,10 @@ pub(crate) struct Carried<'a> {
 }
 
 /// The rows of an append that are to be written with it: those that stand where they were found.
-pub(crate) fn carried<'a>(connection: &Connection, append: &'a AppendStreams) -> Result<Vec<Carried<'a>>, Stop> {
+pub(crate) fn carried<'a>(
+    connection: &Connection,
+    append: &'a AppendStreams,
+) -> Result<Vec<Carried<'a>>, Stop> {
     let mut carried = Vec::with_capacity(append.rows.len());
     for row in &append.rows {
         let generation = match generation::by_id(connection, row.generation) {
@@ -31,10 +37,18 @@ pub(crate) fn carried<'a>(connection: &Connection, append: &'a AppendStreams) ->
             Err(Halt::Broken(error)) => return Err(error.into()),
         };
         row.check(&generation).map_err(Refused)?;
-        let Some(to) = append.stands_after(&row.stream) else { continue };
+        let Some(to) = append.stands_after(&row.stream) else {
+            continue;
+        };
         if stands_at(connection, stored(row.generation.0), &row.key)? == row.from {
-            let (has_indexes, keeps) = (!generation.spec.indexes.is_empty(), generation.spec.keeps);
-            carried.push(Carried { row, to, has_indexes, keeps });
+            let has_indexes = !generation.spec.indexes.is_empty();
+            let keeps = generation.spec.keeps;
+            carried.push(Carried {
+                row,
+                to,
+                has_indexes,
+                keeps,
+            });
         }
     }
     Ok(carried)
@@ -48,21 +62,49 @@ impl Carried<'_> {
         placed: &[Placed],
         recorded_at: DateTime<Utc>,
     ) -> Result<(), rusqlite::Error> {
-        let Carried { row, to, has_indexes, keeps } = self;
+        let Carried {
+            row,
+            to,
+            has_indexes,
+            keeps,
+        } = self;
         let generation = stored(row.generation.0);
-        let PreparedRow { key, value, indexed, .. } = (*row).clone();
-        let touched = row.touched(placed).into_iter().filter(|_| *keeps == Keeps::Bitemporal);
-        touch(connection, generation, touched.map(|position| (key.as_str(), position)))?;
+        let PreparedRow {
+            key,
+            value,
+            indexed,
+            ..
+        } = (*row).clone();
+        let touched = row
+            .touched(placed)
+            .into_iter()
+            .filter(|_| *keeps == Keeps::Bitemporal);
+        touch(
+            connection,
+            generation,
+            touched.map(|position| (key.as_str(), position)),
+        )?;
         keep_versions(connection, generation, &row.versions(placed, recorded_at))?;
         save_stand(connection, generation, &key, *to)?;
-        let change = [RowChange { key, value, indexed }];
-        let write = if *has_indexes { change_indexed_rows } else { change_rows };
+        let change = [RowChange {
+            key,
+            value,
+            indexed,
+        }];
+        let write = if *has_indexes {
+            change_indexed_rows
+        } else {
+            change_rows
+        };
         write(connection, generation, &change)
     }
 }
 
 /// The rows of an inline view that appends brought as far as a step would.
-pub(super) fn known_already(connection: &Connection, commit: &ViewCommit) -> Result<HashSet<String>, Halt> {
+pub(super) fn known_already(
+    connection: &Connection,
+    commit: &ViewCommit,
+) -> Result<HashSet<String>, Halt> {
     let mut known = HashSet::new();
     for step in &commit.stands {
         let stands = stands_at(connection, stored(commit.generation.0), &step.key)?;
@@ -75,9 +117,15 @@ pub(super) fn known_already(connection: &Connection, commit: &ViewCommit) -> Res
     Ok(known)
 }
 
-fn stands_at(connection: &Connection, generation: i64, key: &str) -> Result<Version, rusqlite::Error> {
+fn stands_at(
+    connection: &Connection,
+    generation: i64,
+    key: &str,
+) -> Result<Version, rusqlite::Error> {
     let mut statement = connection.prepare_cached(sql::STAND)?;
-    let stands = statement.query_row((generation, key), |row| number(row, 0)).optional()?;
+    let stands = statement
+        .query_row((generation, key), |row| number(row, 0))
+        .optional()?;
     Ok(stands.map_or(Version::NONE, Version::new))
 }
 
@@ -87,7 +135,10 @@ pub(super) fn save_stand(
     key: &str,
     at: Version,
 ) -> Result<(), rusqlite::Error> {
-    connection.prepare_cached(sql::SAVE_STAND)?.execute((generation, key, stored(at.get()))).map(|_| ())
+    connection
+        .prepare_cached(sql::SAVE_STAND)?
+        .execute((generation, key, stored(at.get())))
+        .map(|_| ())
 }
 
 /// Rows of these keys, which are sorted, and where they stand.
@@ -100,7 +151,10 @@ pub(super) fn standing(
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
         let row = statement.query_row((generation, &key), |row| {
-            Ok((Version::new(number(row, 0)?), row.get::<_, Option<Vec<u8>>>(1)?.map(Bytes::from)))
+            Ok((
+                Version::new(number(row, 0)?),
+                row.get::<_, Option<Vec<u8>>>(1)?.map(Bytes::from),
+            ))
         });
         if let Some((at, value)) = row.optional()? {
             found.push(StandingRow { key, value, at });

@@ -20,8 +20,16 @@ pub(super) struct Kept {
 
 impl Kept {
     fn of(row: &Row<'_>) -> Result<Kept, rusqlite::Error> {
-        let lease = Lease { name: row.get(0)?, owner: row.get(1)?, epoch: number(row, 2)? };
-        Ok(Kept { lease, ends_at: moment(row.get(3)?)?, given_back: row.get(4)? })
+        let lease = Lease {
+            name: row.get(0)?,
+            owner: row.get(1)?,
+            epoch: number(row, 2)?,
+        };
+        Ok(Kept {
+            lease,
+            ends_at: moment(row.get(3)?)?,
+            given_back: row.get(4)?,
+        })
     }
 
     fn has_ended(&self, now: DateTime<Utc>) -> bool {
@@ -30,12 +38,19 @@ impl Kept {
 
     fn state(self, now: DateTime<Utc>) -> LeaseState {
         let expired = self.has_ended(now);
-        LeaseState { lease: self.lease, until: self.ends_at, expired }
+        LeaseState {
+            lease: self.lease,
+            until: self.ends_at,
+            expired,
+        }
     }
 }
 
 pub(super) fn find(connection: &Connection, name: &str) -> Result<Option<Kept>, rusqlite::Error> {
-    connection.prepare_cached(sql::LEASE)?.query_row([name], Kept::of).optional()
+    connection
+        .prepare_cached(sql::LEASE)?
+        .query_row([name], Kept::of)
+        .optional()
 }
 
 pub(super) fn acquire(
@@ -48,20 +63,40 @@ pub(super) fn acquire(
     if let Some(kept) = find(connection, name)?.filter(|kept| !kept.has_ended(now)) {
         return Ok(Acquired::Held(kept.state(now)));
     }
-    let epoch = connection.prepare_cached(sql::NEXT_EPOCH)?.query_row([], |row| number(row, 0))?;
+    let epoch = connection
+        .prepare_cached(sql::NEXT_EPOCH)?
+        .query_row([], |row| number(row, 0))?;
     let ends_at = Lease::end(now, ttl).timestamp_micros();
-    connection.prepare_cached(sql::SAVE_LEASE)?.execute((name, owner, stored(epoch), ends_at))?;
-    Ok(Acquired::Granted(Lease { name: name.into(), owner: owner.into(), epoch }))
+    connection
+        .prepare_cached(sql::SAVE_LEASE)?
+        .execute((name, owner, stored(epoch), ends_at))?;
+    Ok(Acquired::Granted(Lease {
+        name: name.into(),
+        owner: owner.into(),
+        epoch,
+    }))
 }
 
-pub(super) fn renew(connection: &Connection, lease: &Lease, ends_at: DateTime<Utc>) -> Result<bool, rusqlite::Error> {
-    let row = (&lease.name, &lease.owner, stored(lease.epoch), ends_at.timestamp_micros());
+pub(super) fn renew(
+    connection: &Connection,
+    lease: &Lease,
+    ends_at: DateTime<Utc>,
+) -> Result<bool, rusqlite::Error> {
+    let row = (
+        &lease.name,
+        &lease.owner,
+        stored(lease.epoch),
+        ends_at.timestamp_micros(),
+    );
     Ok(connection.prepare_cached(sql::RENEW_LEASE)?.execute(row)? > 0)
 }
 
 pub(super) fn release(connection: &Connection, lease: &Lease) -> Result<(), rusqlite::Error> {
     let row = (&lease.name, &lease.owner, stored(lease.epoch));
-    connection.prepare_cached(sql::RELEASE_LEASE)?.execute(row).map(|_| ())
+    connection
+        .prepare_cached(sql::RELEASE_LEASE)?
+        .execute(row)
+        .map(|_| ())
 }
 
 pub(super) fn with_prefix(
@@ -72,5 +107,11 @@ pub(super) fn with_prefix(
     let mut statement = connection.prepare_cached(sql::LEASES_FROM)?;
     let leases = statement.query_map([prefix], |row| Ok(Kept::of(row)?.state(now)))?;
     // Those with the prefix stand together, from the prefix itself on.
-    leases.take_while(|state| state.as_ref().map_or(true, |state| state.lease.name.starts_with(prefix))).collect()
+    leases
+        .take_while(|state| {
+            state
+                .as_ref()
+                .map_or(true, |state| state.lease.name.starts_with(prefix))
+        })
+        .collect()
 }

@@ -5,7 +5,9 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use annals_core::{AppendError, CommitError, Failure, GenerationId, OwnTables, StoreError, TableWork, ViewCommit};
+use annals_core::{
+    AppendError, CommitError, Failure, GenerationId, OwnTables, StoreError, TableWork, ViewCommit,
+};
 use async_trait::async_trait;
 use rusqlite::Connection;
 
@@ -18,13 +20,20 @@ use crate::transaction::{Ran, guarded};
 type Work<S> = Box<dyn TableWork<Connection, S>>;
 
 /// Runs the work; it has the thread to itself, and nothing to wait for.
-fn run<S: 'static>(work: &mut Work<S>, connection: &mut Connection, about: &mut S) -> Result<(), Halt> {
+fn run<S: 'static>(
+    work: &mut Work<S>,
+    connection: &mut Connection,
+    about: &mut S,
+) -> Result<(), Halt> {
     let ran = pin!(work.run(connection, about)).poll(&mut Context::from_waker(Waker::noop()));
     match ran {
         Poll::Ready(done) => done.map_err(|error| Halt::Refused(error.into())),
         Poll::Pending => {
-            let what = "something waited inside a transaction of SQLite, where everybody waits for it";
-            Err(Halt::Refused(StoreError::new(Failure::Invalid, what).into()))
+            let what =
+                "something waited inside a transaction of SQLite, where everybody waits for it";
+            Err(Halt::Refused(
+                StoreError::new(Failure::Invalid, what).into(),
+            ))
         }
     }
 }
@@ -47,7 +56,11 @@ fn refused_by_panic(error: AppendError) -> CommitError {
 impl OwnTables for SqliteStore {
     type Connection = Connection;
 
-    async fn commit_with(&self, commit: ViewCommit, mut work: Work<ViewCommit>) -> Result<(), CommitError> {
+    async fn commit_with(
+        &self,
+        commit: ViewCommit,
+        mut work: Work<ViewCommit>,
+    ) -> Result<(), CommitError> {
         let take = move |ledger: &mut Ledger| {
             inside(ledger, |connection| {
                 step::look(connection, &commit)?;
@@ -56,7 +69,10 @@ impl OwnTables for SqliteStore {
                 step::write(connection, &step::prepare(connection, commit)?)
             })
         };
-        self.writer()?.run((1, 0), take).await.map_err(refused_by_panic)?
+        self.writer()?
+            .run((1, 0), take)
+            .await
+            .map_err(refused_by_panic)?
     }
 
     async fn switch_with(&self, id: GenerationId, mut work: Work<()>) -> Result<(), CommitError> {
@@ -66,7 +82,10 @@ impl OwnTables for SqliteStore {
                 run(&mut work, connection, &mut ())
             })
         };
-        self.writer()?.run((1, 0), switch).await.map_err(refused_by_panic)?
+        self.writer()?
+            .run((1, 0), switch)
+            .await
+            .map_err(refused_by_panic)?
     }
 
     async fn drop_with(&self, id: GenerationId, mut work: Work<()>) -> Result<(), CommitError> {
@@ -82,7 +101,10 @@ impl OwnTables for SqliteStore {
             ledger.has_waste = true;
             dropped
         };
-        self.writer()?.run((1, 0), drop).await.map_err(refused_by_panic)?
+        self.writer()?
+            .run((1, 0), drop)
+            .await
+            .map_err(refused_by_panic)?
     }
 
     async fn mark(connection: &mut Connection) -> Result<(), StoreError> {
@@ -100,6 +122,9 @@ impl OwnTables for SqliteStore {
 }
 
 fn part(connection: &Connection, statement: &str) -> Result<(), StoreError> {
-    let done = connection.prepare_cached(statement).and_then(|mut statement| statement.execute([]));
-    done.map(|_| ()).map_err(|error| Trouble::of(&error, "changing tables", "the application's tables").error())
+    let done = connection
+        .prepare_cached(statement)
+        .and_then(|mut statement| statement.execute([]));
+    done.map(|_| ())
+        .map_err(|error| Trouble::of(&error, "changing tables", "the application's tables").error())
 }

@@ -15,8 +15,17 @@ use crate::streams::{moment, number};
 const LOOKED_AT: usize = 16_384;
 
 fn kept_at(generation: &Generation, moment: Position) -> Result<(), CommitError> {
-    let (id, since) = (generation.id, generation.history_since);
-    if moment < since { Err(CommitError::BeforeHistory { generation: id, moment, since }) } else { Ok(()) }
+    let id = generation.id;
+    let since = generation.history_since;
+    if moment < since {
+        Err(CommitError::BeforeHistory {
+            generation: id,
+            moment,
+            since,
+        })
+    } else {
+        Ok(())
+    }
 }
 
 /// What is known of these keys, which are sorted, just after `moment`.
@@ -32,9 +41,16 @@ pub(super) fn at(
     for key in keys {
         let base = newest(connection, generation, &key, moment)?;
         let place = (stored(generation.id.0), &key, stored(moment.get()));
-        let next = next.query_row(place, |row| number(row, 0)).optional()?.map(Position::new);
+        let next = next
+            .query_row(place, |row| number(row, 0))
+            .optional()?
+            .map(Position::new);
         if base.is_some() || next.is_some() {
-            found.push(PastRow { key, base, refold_after: next.filter(|after| *after < moment) });
+            found.push(PastRow {
+                key,
+                base,
+                refold_after: next.filter(|after| *after < moment),
+            });
         }
     }
     Ok(found)
@@ -49,9 +65,12 @@ fn newest(
 ) -> Result<Option<RowVersion>, rusqlite::Error> {
     let place = (stored(generation.id.0), key, stored(moment.get()));
     let mut statement = connection.prepare_cached(sql::NEWEST_VERSION_OF_ROW)?;
-    let newest = statement.query_row(place, |row| version(row, key)).optional()?;
+    let newest = statement
+        .query_row(place, |row| version(row, key))
+        .optional()?;
     // A key that had been removed by the time from which on the past is kept is forgotten.
-    let is_told = |version: &RowVersion| version.value.is_some() || version.up_to > generation.history_since;
+    let is_told =
+        |version: &RowVersion| version.value.is_some() || version.up_to > generation.history_since;
     Ok(newest.filter(is_told))
 }
 
@@ -77,7 +96,9 @@ pub(super) fn keys(
         let row = next_key(connection, sql::NEXT_ROW, generation, &range)?;
         let remembered = next_key(connection, sql::NEXT_REMEMBERED, generation, &range)?;
         let has_row = row.is_some() && (remembered.is_none() || row <= remembered);
-        let Some(key) = (if has_row { row } else { remembered }) else { break };
+        let Some(key) = (if has_row { row } else { remembered }) else {
+            break;
+        };
         range.from = next_text(&key);
         if has_row || is_remembered(connection, generation, &key)? {
             found.push(key);
@@ -93,16 +114,25 @@ fn next_key(
     range: &Keys,
 ) -> Result<Option<String>, rusqlite::Error> {
     let place = (stored(generation.id.0), &range.from, &range.to);
-    connection.prepare_cached(statement)?.query_row(place, |row| row.get(0)).optional()
+    connection
+        .prepare_cached(statement)?
+        .query_row(place, |row| row.get(0))
+        .optional()
 }
 
 /// Whether something that is told is known of a key that has a version.
-fn is_remembered(connection: &Connection, generation: &Generation, key: &str) -> Result<bool, rusqlite::Error> {
+fn is_remembered(
+    connection: &Connection,
+    generation: &Generation,
+    key: &str,
+) -> Result<bool, rusqlite::Error> {
     let since = generation.history_since;
     if since == Position::START || newest(connection, generation, key, since)?.is_some() {
         return Ok(true);
     }
-    connection.prepare_cached(sql::NEXT_VERSION_OF_ROW)?.exists((stored(generation.id.0), key, stored(since.get())))
+    connection
+        .prepare_cached(sql::NEXT_VERSION_OF_ROW)?
+        .exists((stored(generation.id.0), key, stored(since.get())))
 }
 
 /// The versions of a key that end behind the first position, up to and with the second.
@@ -120,8 +150,17 @@ pub(super) fn versions(
         None => since,
     };
     let after = between.0.max(told_after);
-    let wanted = (stored(generation.id.0), key, stored(after.get()), stored(between.1.get()), limited(limit));
-    connection.prepare_cached(sql::VERSIONS_OF_ROW)?.query_map(wanted, |row| version(row, key))?.collect()
+    let wanted = (
+        stored(generation.id.0),
+        key,
+        stored(after.get()),
+        stored(between.1.get()),
+        limited(limit),
+    );
+    connection
+        .prepare_cached(sql::VERSIONS_OF_ROW)?
+        .query_map(wanted, |row| version(row, key))?
+        .collect()
 }
 
 /// Keys of the range with a version that ends behind the first position, up to and with the second, in order.
@@ -133,12 +172,16 @@ pub(super) fn keys_changed(
     limit: usize,
 ) -> Result<Vec<String>, Halt> {
     kept_at(generation, between.0)?;
-    let (id, after, up_to) = (stored(generation.id.0), stored(between.0.get()), stored(between.1.get()));
+    let id = stored(generation.id.0);
+    let after = stored(between.0.get());
+    let up_to = stored(between.1.get());
     let mut statement = connection.prepare_cached(sql::VERSIONS_ENDING)?;
     let mut ending = statement.query((id, after, up_to))?;
     let mut changed = BTreeSet::new();
     for _ in 0..LOOKED_AT {
-        let Some(row) = ending.next()? else { return Ok(changed.into_iter().take(limit).collect()) };
+        let Some(row) = ending.next()? else {
+            return Ok(changed.into_iter().take(limit).collect());
+        };
         let key = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         if range.holds(key) && !changed.contains(key) {
             changed.insert(key.to_owned());
@@ -148,7 +191,9 @@ pub(super) fn keys_changed(
     let mut ends_there = connection.prepare_cached(sql::VERSIONS_OF_ROW)?;
     let mut found = Vec::new();
     while found.len() < limit {
-        let Some(key) = next_key(connection, sql::NEXT_REMEMBERED, generation, &range)? else { break };
+        let Some(key) = next_key(connection, sql::NEXT_REMEMBERED, generation, &range)? else {
+            break;
+        };
         range.from = next_text(&key);
         if ends_there.exists((id, &key, after, up_to, 1))? {
             found.push(key);
@@ -165,7 +210,15 @@ pub(super) fn touched(
     between: (Position, Position),
     limit: usize,
 ) -> Result<Vec<Position>, rusqlite::Error> {
-    let wanted = (stored(generation.id.0), key, stored(between.0.get()), stored(between.1.get()), limited(limit));
+    let wanted = (
+        stored(generation.id.0),
+        key,
+        stored(between.0.get()),
+        stored(between.1.get()),
+        limited(limit),
+    );
     let mut statement = connection.prepare_cached(sql::TOUCHED)?;
-    statement.query_map(wanted, |row| Ok(Position::new(number(row, 0)?)))?.collect()
+    statement
+        .query_map(wanted, |row| Ok(Position::new(number(row, 0)?)))?
+        .collect()
 }

@@ -3,8 +3,8 @@
 use std::ops::Bound;
 
 use annals_core::{
-    Checkpoint, Direction, EventId, Generation, Invalid, PAGE_BYTES_MAX, Partition, Position, ReadRows, RowPlace,
-    RowsBy, RowsPage, ViewRow,
+    Checkpoint, Direction, EventId, Generation, Invalid, PAGE_BYTES_MAX, Partition, Position,
+    ReadRows, RowPlace, RowsBy, RowsPage, ViewRow,
 };
 use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -46,7 +46,10 @@ pub(super) fn next_text(text: &str) -> String {
 
 impl Keys {
     pub(super) fn all() -> Keys {
-        Keys { from: String::new(), to: End::Never }
+        Keys {
+            from: String::new(),
+            to: End::Never,
+        }
     }
 
     pub(super) fn of((from, to): (Bound<String>, Bound<String>)) -> Keys {
@@ -101,7 +104,9 @@ pub(super) fn checkpoints(
             slot: row.get(0)?,
             partition: Partition(row.get(1)?),
             position: Position::new(number(row, 2)?),
-            event: row.get::<_, Option<[u8; 16]>>(3)?.map(|id| EventId::from_uuid(Uuid::from_bytes(id))),
+            event: row
+                .get::<_, Option<[u8; 16]>>(3)?
+                .map(|id| EventId::from_uuid(Uuid::from_bytes(id))),
             state: Bytes::from(row.get::<_, Vec<u8>>(4)?),
         })
     })?;
@@ -131,7 +136,10 @@ impl Page<'_> {
         }
         let place = place()?;
         self.bytes += value.len();
-        self.rows.push(ViewRow { key: place.key.clone(), value: Bytes::copy_from_slice(value) });
+        self.rows.push(ViewRow {
+            key: place.key.clone(),
+            value: Bytes::copy_from_slice(value),
+        });
         self.last = Some(place);
         Ok(true)
     }
@@ -140,8 +148,15 @@ impl Page<'_> {
     fn take(&mut self, mut rows: Rows<'_>, with_entry: bool) -> Result<(), rusqlite::Error> {
         while let Some(row) = rows.next()? {
             let place = || {
-                let entry = if with_entry { row.get(2)? } else { String::new() };
-                Ok(RowPlace { entry, key: row.get(0)? })
+                let entry = if with_entry {
+                    row.get(2)?
+                } else {
+                    String::new()
+                };
+                Ok(RowPlace {
+                    entry,
+                    key: row.get(0)?,
+                })
             };
             if !self.push(place, row.get_ref(1)?.as_blob()?)? {
                 break;
@@ -152,8 +167,18 @@ impl Page<'_> {
 }
 
 /// A page of rows, and how far the generation had come then.
-pub(super) fn page(connection: &Connection, generation: &Generation, read: &ReadRows) -> Result<RowsPage, Halt> {
-    let mut page = Page { read, rows: Vec::new(), bytes: 0, last: read.after.clone(), is_over: false };
+pub(super) fn page(
+    connection: &Connection,
+    generation: &Generation,
+    read: &ReadRows,
+) -> Result<RowsPage, Halt> {
+    let mut page = Page {
+        read,
+        rows: Vec::new(),
+        bytes: 0,
+        last: read.after.clone(),
+        is_over: false,
+    };
     let id = stored(generation.id.0);
     let after = read.after.as_ref().map(|place| place.key.as_str());
     match &read.by {
@@ -171,26 +196,37 @@ pub(super) fn page(connection: &Connection, generation: &Generation, read: &Read
             let index = generation::index_of(generation, name)?;
             let entries = Keys::of(range.clone());
             // Entry and key together, the empty key being the first of each entry.
-            let (mut from, mut to) = ((entries.from, String::new()), (entries.to, String::new()));
+            let mut from = (entries.from, String::new());
+            let mut to = (entries.to, String::new());
             let place = read.after.as_ref().map(|place| (&place.entry, &place.key));
             let statement = match read.direction {
                 Direction::Forward => {
-                    from =
-                        from.max(place.map_or_else(Default::default, |(entry, key)| (entry.clone(), next_text(key))));
+                    from = from.max(place.map_or_else(Default::default, |(entry, key)| {
+                        (entry.clone(), next_text(key))
+                    }));
                     sql::INDEXED_FORWARD
                 }
                 Direction::Backward => {
-                    to = place.map_or(to.clone(), |(entry, key)| to.min((End::Before(entry.clone()), key.clone())));
+                    to = place.map_or(to.clone(), |(entry, key)| {
+                        to.min((End::Before(entry.clone()), key.clone()))
+                    });
                     sql::INDEXED_BACKWARD
                 }
             };
             let mut statement = connection.prepare_cached(statement)?;
-            page.take(statement.query((id, index, &from.0, &from.1, &to.0, &to.1))?, true)?;
+            page.take(
+                statement.query((id, index, &from.0, &from.1, &to.0, &to.1))?,
+                true,
+            )?;
         }
         by => return Err(Invalid::new(format!("rows cannot be read by {by:?} here")).into()),
     }
     let next = if page.is_over { page.last } else { None };
-    Ok(RowsPage { rows: page.rows, next, checkpoints: checkpoints(connection, generation)? })
+    Ok(RowsPage {
+        rows: page.rows,
+        next,
+        checkpoints: checkpoints(connection, generation)?,
+    })
 }
 
 fn by_keys(
@@ -201,7 +237,11 @@ fn by_keys(
 ) -> Result<(), rusqlite::Error> {
     let after = page.read.after.as_ref().map(|place| place.key.as_str());
     let range = Keys::all().turned(page.read.direction, after);
-    let mut keys: Vec<&str> = keys.iter().map(String::as_str).filter(|key| range.holds(key)).collect();
+    let mut keys: Vec<&str> = keys
+        .iter()
+        .map(String::as_str)
+        .filter(|key| range.holds(key))
+        .collect();
     keys.sort_unstable();
     keys.dedup();
     if page.read.direction == Direction::Backward {
@@ -211,7 +251,12 @@ fn by_keys(
     for key in keys {
         let mut rows = statement.query((generation, key))?;
         let Some(row) = rows.next()? else { continue };
-        let place = || Ok(RowPlace { entry: String::new(), key: key.to_owned() });
+        let place = || {
+            Ok(RowPlace {
+                entry: String::new(),
+                key: key.to_owned(),
+            })
+        };
         if !page.push(place, row.get_ref(0)?.as_blob()?)? {
             break;
         }

@@ -21,25 +21,54 @@ pub(super) struct Step {
 impl Step {
     /// Rows and bytes that it writes.
     pub(super) fn size(&self) -> (usize, usize) {
-        let ViewCommit { rows, versions, touched, park, unpark, stands, .. } = &self.commit;
-        (1 + rows.len() + versions.len() + touched.len() + park.len() + unpark.len() + stands.len(), self.bytes)
+        let ViewCommit {
+            rows,
+            versions,
+            touched,
+            park,
+            unpark,
+            stands,
+            ..
+        } = &self.commit;
+        (
+            1 + rows.len()
+                + versions.len()
+                + touched.len()
+                + park.len()
+                + unpark.len()
+                + stands.len(),
+            self.bytes,
+        )
     }
 }
 
 /// Refuses what can never succeed, and sorts what is to be written: neighbours share a page of the file.
 pub(super) fn prepare(connection: &Connection, mut commit: ViewCommit) -> Result<Step, Halt> {
     let generation = generation::by_id(connection, commit.generation)?;
-    commit.rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    commit
+        .rows
+        .sort_unstable_by(|one, other| one.key.cmp(&other.key));
     commit.check(&generation)?;
-    commit.versions.sort_by(|one, other| one.key.cmp(&other.key));
+    commit
+        .versions
+        .sort_by(|one, other| one.key.cmp(&other.key));
     commit.touched.sort_unstable();
     let of_value = |value: &Option<bytes::Bytes>| value.as_ref().map_or(0, bytes::Bytes::len);
-    let of_row =
-        |row: &RowChange| row.key.len() + of_value(&row.value) + row.indexed.iter().map(String::len).sum::<usize>();
+    let of_row = |row: &RowChange| {
+        row.key.len() + of_value(&row.value) + row.indexed.iter().map(String::len).sum::<usize>()
+    };
     let rows: usize = commit.rows.iter().map(of_row).sum();
-    let versions: usize = commit.versions.iter().map(|version| version.key.len() + of_value(&version.value)).sum();
+    let versions: usize = commit
+        .versions
+        .iter()
+        .map(|version| version.key.len() + of_value(&version.value))
+        .sum();
     let bytes = rows + versions + commit.to.state.len();
-    Ok(Step { commit, has_indexes: !generation.spec.indexes.is_empty(), bytes })
+    Ok(Step {
+        commit,
+        has_indexes: !generation.spec.indexes.is_empty(),
+        bytes,
+    })
 }
 
 /// Takes the step; when it is refused nothing was changed.
@@ -64,20 +93,29 @@ pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Halt> {
     } else {
         change_rows(connection, generation, &commit.rows)?;
     }
-    touch(connection, generation, commit.touched.iter().map(|(key, position)| (key.as_str(), *position)))?;
+    touch(
+        connection,
+        generation,
+        commit
+            .touched
+            .iter()
+            .map(|(key, position)| (key.as_str(), *position)),
+    )?;
     for stands in &commit.stands {
         inline::save_stand(connection, generation, &stands.key, stands.to)?;
     }
     settle(connection, commit)?;
     let to = &commit.to;
-    connection.prepare_cached(sql::SAVE_VIEW_CHECKPOINT)?.execute((
-        generation,
-        to.slot,
-        to.partition.0,
-        stored(to.position.get()),
-        to.event.as_ref().map(|event| event.as_uuid().as_bytes()),
-        &*to.state,
-    ))?;
+    connection
+        .prepare_cached(sql::SAVE_VIEW_CHECKPOINT)?
+        .execute((
+            generation,
+            to.slot,
+            to.partition.0,
+            stored(to.position.get()),
+            to.event.as_ref().map(|event| event.as_uuid().as_bytes()),
+            &*to.state,
+        ))?;
     Ok(())
 }
 
@@ -85,19 +123,39 @@ pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Halt> {
 pub(super) fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), Halt> {
     // It may have been dropped since the step was prepared.
     generation::by_id(connection, commit.generation)?;
-    let (generation, slot, partition) = (commit.generation, commit.to.slot, commit.to.partition.0);
-    let fenced = |found: String| Err(CommitError::Fenced { generation, slot, found }.into());
+    let generation = commit.generation;
+    let slot = commit.to.slot;
+    let partition = commit.to.partition.0;
+    let fenced = |found: String| {
+        Err(CommitError::Fenced {
+            generation,
+            slot,
+            found,
+        }
+        .into())
+    };
     match lease::find(connection, &commit.lease.name)? {
         Some(kept) if kept.given_back => return fenced("the lease was given back".into()),
         Some(kept) if kept.lease == commit.lease => {}
-        Some(kept) => return fenced(format!("`{}` has epoch {}", kept.lease.owner, kept.lease.epoch)),
+        Some(kept) => {
+            return fenced(format!(
+                "`{}` has epoch {}",
+                kept.lease.owner, kept.lease.epoch
+            ));
+        }
         None => return fenced("the lease is gone".into()),
     }
     let place = (stored(generation.0), slot, partition);
-    let stands = connection.prepare_cached(sql::VIEW_CHECKPOINT)?.query_row(place, |row| number(row, 0)).optional()?;
+    let stands = connection
+        .prepare_cached(sql::VIEW_CHECKPOINT)?
+        .query_row(place, |row| number(row, 0))
+        .optional()?;
     let stands = stands.map_or(Position::START, Position::new);
     if stands != commit.from {
-        return fenced(format!("it stands at {stands}, the step goes from {}", commit.from));
+        return fenced(format!(
+            "it stands at {stands}, the step goes from {}",
+            commit.from
+        ));
     }
     Ok(())
 }
@@ -118,7 +176,11 @@ fn save_versions(connection: &Connection, commit: &ViewCommit) -> Result<(), Hal
         delete.execute((generation, stored(up_to.get()), key))?;
     }
     let RowVersion { key, up_to, .. } = &commit.versions[count];
-    Err(Invalid::new(format!("key `{}` has a version that ends at {up_to} already", key.escape_debug())).into())
+    Err(Invalid::new(format!(
+        "key `{}` has a version that ends at {up_to} already",
+        key.escape_debug()
+    ))
+    .into())
 }
 
 /// Keeps what rows were; none of the versions is there already.
@@ -139,9 +201,17 @@ fn insert_versions(
     if versions.is_empty() {
         return Ok(());
     }
-    let mut insert = connection.prepare_cached(sql::INSERT_VERSION_OF_ROW).map_err(|error| (error, 0))?;
+    let mut insert = connection
+        .prepare_cached(sql::INSERT_VERSION_OF_ROW)
+        .map_err(|error| (error, 0))?;
     for (count, version) in versions.iter().enumerate() {
-        let RowVersion { key, after, up_to, recorded_at, value } = version;
+        let RowVersion {
+            key,
+            after,
+            up_to,
+            recorded_at,
+            value,
+        } = version;
         let row = params![
             generation,
             key,
@@ -166,10 +236,18 @@ pub(super) fn touch<'a>(
         return Ok(());
     }
     let mut insert = connection.prepare_cached(sql::INSERT_TOUCHED)?;
-    touched.try_for_each(|(key, position)| insert.execute((generation, key, stored(position.get()))).map(|_| ()))
+    touched.try_for_each(|(key, position)| {
+        insert
+            .execute((generation, key, stored(position.get())))
+            .map(|_| ())
+    })
 }
 
-pub(super) fn change_rows(connection: &Connection, generation: i64, rows: &[RowChange]) -> Result<(), rusqlite::Error> {
+pub(super) fn change_rows(
+    connection: &Connection,
+    generation: i64,
+    rows: &[RowChange],
+) -> Result<(), rusqlite::Error> {
     let mut save = connection.prepare_cached(sql::SAVE_VIEW_ROW)?;
     let mut delete = connection.prepare_cached(sql::DELETE_VIEW_ROW)?;
     for RowChange { key, value, .. } in rows {
@@ -192,8 +270,14 @@ pub(super) fn change_indexed_rows(
     let mut entries = connection.prepare_cached(sql::VIEW_ROW_ENTRIES)?;
     let mut insert_entry = connection.prepare_cached(sql::INSERT_VIEW_ENTRY)?;
     let mut delete_entry = connection.prepare_cached(sql::DELETE_VIEW_ENTRY)?;
-    let (mut before, mut after) = (Vec::new(), Vec::new());
-    for RowChange { key, value, indexed } in rows {
+    let mut before = Vec::new();
+    let mut after = Vec::new();
+    for RowChange {
+        key,
+        value,
+        indexed,
+    } in rows
+    {
         before.clear();
         let mut found = entries.query((generation, key))?;
         if let Some(row) = found.next()? {
@@ -206,7 +290,8 @@ pub(super) fn change_indexed_rows(
             let mut indexed = indexed.iter();
             let mut known = Packed(&before);
             for index in 0_i64.. {
-                let (old, new) = (known.next().transpose()?, indexed.next().map(String::as_str));
+                let old = known.next().transpose()?;
+                let new = indexed.next().map(String::as_str);
                 if old.is_none() && new.is_none() {
                     break;
                 }
@@ -257,22 +342,27 @@ impl<'a> Iterator for Packed<'a> {
 
 /// Settles what was set aside, and sets aside what is to be.
 fn settle(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::Error> {
-    let (generation, partition) = (stored(commit.generation.0), commit.to.partition.0);
+    let generation = stored(commit.generation.0);
+    let partition = commit.to.partition.0;
     for (key, position) in &commit.unpark {
         let place = (generation, key, partition, stored(position.get()));
-        connection.prepare_cached(sql::DELETE_PARKED)?.execute(place)?;
+        connection
+            .prepare_cached(sql::DELETE_PARKED)?
+            .execute(place)?;
     }
     for parked in &commit.park {
-        connection.prepare_cached(sql::SAVE_PARKED)?.execute(params![
-            generation,
-            parked.key,
-            partition,
-            stored(parked.position.get()),
-            parked.event.as_uuid().as_bytes(),
-            parked.attempts,
-            parked.parked_at.timestamp_micros(),
-            parked.cause,
-        ])?;
+        connection
+            .prepare_cached(sql::SAVE_PARKED)?
+            .execute(params![
+                generation,
+                parked.key,
+                partition,
+                stored(parked.position.get()),
+                parked.event.as_uuid().as_bytes(),
+                parked.attempts,
+                parked.parked_at.timestamp_micros(),
+                parked.cause,
+            ])?;
     }
     Ok(())
 }

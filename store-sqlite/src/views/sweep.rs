@@ -14,19 +14,35 @@ const ROWS: i64 = 128;
 
 /// Whether something was dropped or forgotten that is not cleared away yet.
 pub(crate) fn has_waste(connection: &Connection) -> Result<bool, rusqlite::Error> {
-    let dropped = connection.prepare_cached(sql::DROPPED_GENERATION)?.exists([])?;
-    Ok(dropped || connection.prepare_cached(sql::FORGOTTEN_HISTORY)?.exists([])?)
+    let dropped = connection
+        .prepare_cached(sql::DROPPED_GENERATION)?
+        .exists([])?;
+    Ok(dropped
+        || connection
+            .prepare_cached(sql::FORGOTTEN_HISTORY)?
+            .exists([])?)
 }
 
 /// Clears away a little, in the transaction that is open.
 pub(crate) fn sweep(connection: &Connection) -> Result<(), rusqlite::Error> {
     let until = Instant::now() + AT_MOST;
-    if let Some(id) = connection.prepare_cached(sql::DROPPED_GENERATION)?.query_row([], |row| row.get(0)).optional()? {
+    if let Some(id) = connection
+        .prepare_cached(sql::DROPPED_GENERATION)?
+        .query_row([], |row| row.get(0))
+        .optional()?
+    {
         return clear(connection, id, until);
     }
     let forgotten = connection
         .prepare_cached(sql::FORGOTTEN_HISTORY)?
-        .query_row([], |row| Ok(Forgotten { id: row.get(0)?, to: row.get(1)?, key: row.get(2)?, since: row.get(3)? }))
+        .query_row([], |row| {
+            Ok(Forgotten {
+                id: row.get(0)?,
+                to: row.get(1)?,
+                key: row.get(2)?,
+                since: row.get(3)?,
+            })
+        })
         .optional()?;
     forgotten.map_or(Ok(()), |forgotten| forgotten.clear(connection, until))
 }
@@ -49,7 +65,10 @@ fn clear(connection: &Connection, id: i64, until: Instant) -> Result<(), rusqlit
             }
         }
     }
-    connection.prepare_cached(sql::DELETE_GENERATION)?.execute([id]).map(|_| ())
+    connection
+        .prepare_cached(sql::DELETE_GENERATION)?
+        .execute([id])
+        .map(|_| ())
 }
 
 /// A forgotten past, and how far it is cleared away.
@@ -65,21 +84,28 @@ impl Forgotten {
         while Instant::now() < until && self.to < self.since {
             self.clear_some(connection)?;
         }
-        connection.prepare_cached(sql::SET_CLEARED)?.execute((self.id, self.to, self.key)).map(|_| ())
+        connection
+            .prepare_cached(sql::SET_CLEARED)?
+            .execute((self.id, self.to, self.key))
+            .map(|_| ())
     }
 
     /// Of each key the newest version that ends before the past that is kept stays, unless it says that there was no row.
     fn clear_some(&mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
         let versions: Vec<(i64, String)> = connection
             .prepare_cached(sql::VERSIONS_TO_CLEAR)?
-            .query_map((self.id, self.to, &self.key, self.since, ROWS), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map((self.id, self.to, &self.key, self.since, ROWS), |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
             .collect::<Result<_, _>>()?;
         let mut newest = connection.prepare_cached(sql::NEWEST_VERSION_OF_ROW)?;
         let mut delete_before = connection.prepare_cached(sql::DELETE_VERSIONS_BEFORE)?;
         let mut delete_removal = connection.prepare_cached(sql::DELETE_REMOVAL)?;
         for (up_to, key) in &versions {
             delete_before.execute((self.id, key, up_to))?;
-            let newest = newest.query_row((self.id, key, self.since), |row| row.get::<_, i64>(0)).optional()?;
+            let newest = newest
+                .query_row((self.id, key, self.since), |row| row.get::<_, i64>(0))
+                .optional()?;
             if newest == Some(*up_to) {
                 delete_removal.execute((self.id, key, up_to))?;
             }

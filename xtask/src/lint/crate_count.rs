@@ -11,7 +11,16 @@ const LIMIT: usize = 60;
 /// Counts every crate that a default build of the facade compiles on this platform: ours and others', build scripts'
 /// and macros' included, two versions of one crate as two.
 pub(crate) fn check() -> Result<String, Stop> {
-    let words = ["tree", "--package", "annals", "--locked", "--edges", "normal,build", "--prefix", "none"];
+    let words = [
+        "tree",
+        "--package",
+        "annals",
+        "--locked",
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+    ];
     let crates = distinct(&answer(cargo(words).args(["--format", "{p}"]))?);
     if crates.len() < LIMIT {
         return Ok(format!(
@@ -30,7 +39,14 @@ pub(crate) fn check() -> Result<String, Stop> {
 // `serde v1.0.229 (*)` is a crate that was listed before.
 fn distinct(tree: &str) -> BTreeSet<String> {
     let lines = tree.lines().filter(|line| !line.is_empty());
-    lines.map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect()
+    lines
+        .map(|line| {
+            line.split_whitespace()
+                .take(2)
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -39,10 +55,16 @@ mod tests {
 
     #[test]
     fn a_crate_counts_once_and_its_versions_count_each() {
-        let tree = "annals v0.1.0 (/a/b)\nserde v1.0.229\nsyn v2.0.1\nsyn v3.0.9\nserde v1.0.229 (*)\n\n";
+        let tree =
+            "annals v0.1.0 (/a/b)\nserde v1.0.229\nsyn v2.0.1\nsyn v3.0.9\nserde v1.0.229 (*)\n\n";
         assert_eq!(
             distinct(tree).into_iter().collect::<Vec<_>>(),
-            ["annals v0.1.0", "serde v1.0.229", "syn v2.0.1", "syn v3.0.9",]
+            [
+                "annals v0.1.0",
+                "serde v1.0.229",
+                "syn v2.0.1",
+                "syn v3.0.9",
+            ]
         );
     }
 }

@@ -5,12 +5,26 @@ use crate::stop::Stop;
 
 /// Fails when the lock file is not committed, or when it would have to change.
 pub(crate) fn check() -> Result<String, Stop> {
-    answer(&mut program("git", ["ls-files", "--error-unmatch", "Cargo.lock"]))
-        .map_err(|_| Stop::failed("Cargo.lock is not in git: `git add Cargo.lock`"))?;
-    answer(&mut cargo(["tree", "--workspace", "--locked", "--depth", "0"]))?;
-    let changed = answer(&mut program("git", ["status", "--porcelain", "--", "Cargo.lock", "*Cargo.toml"]))?;
+    answer(&mut program(
+        "git",
+        ["ls-files", "--error-unmatch", "Cargo.lock"],
+    ))
+    .map_err(|_| Stop::failed("Cargo.lock is not in git: `git add Cargo.lock`"))?;
+    answer(&mut cargo([
+        "tree",
+        "--workspace",
+        "--locked",
+        "--depth",
+        "0",
+    ]))?;
+    let changed = answer(&mut program(
+        "git",
+        ["status", "--porcelain", "--", "Cargo.lock", "*Cargo.toml"],
+    ))?;
     if was_out_of_date(&changed) {
-        return Err(Stop::failed("Cargo.lock changed and no Cargo.toml did: it was committed out of date"));
+        return Err(Stop::failed(
+            "Cargo.lock changed and no Cargo.toml did: it was committed out of date",
+        ));
     }
     Ok("committed and up to date".to_owned())
 }

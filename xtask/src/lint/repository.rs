@@ -26,7 +26,16 @@ const REGISTRY_HOSTS: [(&str, &str); 8] = [
 
 /// Looks at every file that is in git, or would be with `git add`.
 pub(crate) fn check() -> Result<String, Stop> {
-    let files = answer(&mut program("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
+    let files = answer(&mut program(
+        "git",
+        [
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ],
+    ))?;
     let mut found = Vec::new();
     let mut looked_at = 0;
     for name in files.split('\0').filter(|name| !name.is_empty()) {
@@ -38,30 +47,49 @@ pub(crate) fn check() -> Result<String, Stop> {
         looked_at += 1;
         found.extend(look_at(name, &path)?);
     }
-    if found.is_empty() { Ok(format!("{looked_at} files")) } else { Err(Stop::failed(found.join("\n"))) }
+    if found.is_empty() {
+        Ok(format!("{looked_at} files"))
+    } else {
+        Err(Stop::failed(found.join("\n")))
+    }
 }
 
 fn look_at(name: &str, path: &Path) -> Result<Vec<String>, Stop> {
     let unreadable = |error| Stop::failed(format!("cannot read {name}: {error}"));
     let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
     if bytes > FILE_BYTES_MAX {
-        return Ok(vec![format!("{name} has {bytes} bytes, more than {FILE_BYTES_MAX}")]);
+        return Ok(vec![format!(
+            "{name} has {bytes} bytes, more than {FILE_BYTES_MAX}"
+        )]);
     }
     let content = std::fs::read(path).map_err(unreadable)?;
     let text = String::from_utf8_lossy(&content);
     let lines = text.lines().enumerate();
     // The lock file names its registry in every entry, and cargo wants it so.
-    let lines = lines.filter(|(_, line)| !(name.ends_with("Cargo.lock") && line.starts_with("source = ")));
+    let lines =
+        lines.filter(|(_, line)| !(name.ends_with("Cargo.lock") && line.starts_with("source = ")));
     Ok(lines
-        .flat_map(|(at, line)| faults(line).into_iter().map(move |fault| format!("{name}:{}: {fault}", at + 1)))
+        .flat_map(|(at, line)| {
+            faults(line)
+                .into_iter()
+                .map(move |fault| format!("{name}:{}: {fault}", at + 1))
+        })
         .collect())
 }
 
 fn faults(line: &str) -> Vec<String> {
-    let hosts = REGISTRY_HOSTS.iter().map(|(name, domain)| format!("{name}.{domain}"));
-    let hosts = hosts.filter(|host| has(line, host)).map(|host| format!("names the registry host `{host}`"));
-    let paths = MACHINE_DIRECTORIES.iter().map(|directory| format!("/{directory}/"));
-    let paths = paths.filter(|path| has(line, path)).map(|path| format!("names a path of one machine, below `{path}`"));
+    let hosts = REGISTRY_HOSTS
+        .iter()
+        .map(|(name, domain)| format!("{name}.{domain}"));
+    let hosts = hosts
+        .filter(|host| has(line, host))
+        .map(|host| format!("names the registry host `{host}`"));
+    let paths = MACHINE_DIRECTORIES
+        .iter()
+        .map(|directory| format!("/{directory}/"));
+    let paths = paths
+        .filter(|path| has(line, path))
+        .map(|path| format!("names a path of one machine, below `{path}`"));
     hosts.chain(paths).collect()
 }
 
@@ -71,7 +99,9 @@ fn has(line: &str, word: &str) -> bool {
         let before = line[..at].chars().next_back();
         let is_path = word.starts_with('/');
         !before.is_some_and(|c| {
-            c.is_alphanumeric() || matches!(c, '_' | '-') || (is_path && matches!(c, '.' | '}' | ')' | '*'))
+            c.is_alphanumeric()
+                || matches!(c, '_' | '-')
+                || (is_path && matches!(c, '.' | '}' | ')' | '*'))
         })
     })
 }
@@ -82,7 +112,13 @@ mod tests {
 
     #[test]
     fn a_machines_own_path_is_a_fault_wherever_a_path_can_begin() {
-        for (around, faulty) in [("see @", true), ("`@`", true), ("file:@", true), ("..@", false), ("src@", false)] {
+        for (around, faulty) in [
+            ("see @", true),
+            ("`@`", true),
+            ("file:@", true),
+            ("..@", false),
+            ("src@", false),
+        ] {
             let line = around.replace('@', &format!("/{}/annals/x.rs", "work"));
             assert_eq!(!faults(&line).is_empty(), faulty, "{line}");
         }
@@ -91,7 +127,10 @@ mod tests {
     #[test]
     fn a_registrys_host_is_a_fault_and_a_name_that_contains_it_is_not() {
         let host = ["crates", "io"].join(".");
-        assert_eq!(faults(&format!("https://{host}/annals")), [format!("names the registry host `{host}`")]);
+        assert_eq!(
+            faults(&format!("https://{host}/annals")),
+            [format!("names the registry host `{host}`")]
+        );
         assert_eq!(faults(&format!("https://static.{host}/annals")).len(), 1);
         assert!(faults(&format!("my{host}")).is_empty());
         assert!(faults("https://docs.rs/annals").is_empty());

@@ -15,23 +15,45 @@ pub(crate) struct Member {
 
 /// Every crate of the workspace with its direct dependencies along `edges` ("normal,build", "dev"), all features on.
 pub(crate) fn members(edges: &str) -> Result<Vec<Member>, Stop> {
-    let words = ["tree", "--workspace", "--all-features", "--locked", "--no-dedupe", "--depth", "1"];
+    let words = [
+        "tree",
+        "--workspace",
+        "--all-features",
+        "--locked",
+        "--no-dedupe",
+        "--depth",
+        "1",
+    ];
     let shape = ["--prefix", "depth", "--format", "{p}", "--edges", edges];
     parse(&answer(&mut cargo(words.into_iter().chain(shape)))?)
 }
 
 // `0annals-core v0.1.0 (/somewhere/core)` is a member, the `1serde v1.0.229` below it a dependency.
 fn parse(tree: &str) -> Result<Vec<Member>, Stop> {
-    let surprising = |line: &str| Stop::failed(format!("cargo tree printed a line that makes no sense here: `{line}`"));
+    let surprising = |line: &str| {
+        Stop::failed(format!(
+            "cargo tree printed a line that makes no sense here: `{line}`"
+        ))
+    };
     let mut members: Vec<Member> = Vec::new();
     for line in tree.lines().filter(|line| !line.is_empty()) {
         let (depth, package) = line.split_at(1);
-        let name = package.split_whitespace().next().ok_or_else(|| surprising(line))?.to_owned();
+        let name = package
+            .split_whitespace()
+            .next()
+            .ok_or_else(|| surprising(line))?
+            .to_owned();
         match (depth, members.last_mut()) {
             ("0", _) => {
-                let directory = package.rsplit_once('(').and_then(|(_, path)| path.strip_suffix(')'));
+                let directory = package
+                    .rsplit_once('(')
+                    .and_then(|(_, path)| path.strip_suffix(')'));
                 let directory = directory.ok_or_else(|| surprising(line))?.into();
-                members.push(Member { name, directory, dependencies: Vec::new() });
+                members.push(Member {
+                    name,
+                    directory,
+                    dependencies: Vec::new(),
+                });
             }
             ("1", Some(member)) => member.dependencies.push(name),
             _ => return Err(surprising(line)),

@@ -14,17 +14,35 @@ const WALLS: [(&str, &[&str]); 8] = [
     ("annals-postgres", &["annals-core"]),
     ("annals-sqlite", &["annals-core"]),
     ("annals-projections", &["annals-core"]),
-    ("annals", &["annals-core", "annals-macros", "annals-postgres", "annals-projections", "annals-sqlite"]),
+    (
+        "annals",
+        &[
+            "annals-core",
+            "annals-macros",
+            "annals-postgres",
+            "annals-projections",
+            "annals-sqlite",
+        ],
+    ),
     (
         "annals-benches",
-        &["annals", "annals-core", "annals-macros", "annals-postgres", "annals-projections", "annals-sqlite"],
+        &[
+            "annals",
+            "annals-core",
+            "annals-macros",
+            "annals-postgres",
+            "annals-projections",
+            "annals-sqlite",
+        ],
     ),
     ("xtask", &[]),
 ];
 
 /// Database drivers, and who may speak to them: a backend, and the benches that set it beside its bare driver.
-const DRIVERS: [(&str, &[&str]); 2] =
-    [("rusqlite", &["annals-sqlite", "annals-benches"]), ("sqlx", &["annals-postgres", "annals-benches"])];
+const DRIVERS: [(&str, &[&str]); 2] = [
+    ("rusqlite", &["annals-sqlite", "annals-benches"]),
+    ("sqlx", &["annals-postgres", "annals-benches"]),
+];
 
 /// No crate crosses a wall, and nothing turns on a feature that would change other people's programs.
 pub(crate) fn check() -> Result<String, Stop> {
@@ -40,18 +58,27 @@ pub(crate) fn check() -> Result<String, Stop> {
 
 fn crossings(member: &Member) -> Vec<String> {
     let Some((name, allowed)) = WALLS.iter().find(|(name, _)| *name == member.name) else {
-        return vec![format!("`{}` has no line in xtask/src/lint/walls.rs: say what it may depend on", member.name)];
+        return vec![format!(
+            "`{}` has no line in xtask/src/lint/walls.rs: say what it may depend on",
+            member.name
+        )];
     };
     let mut crossings = Vec::new();
     for dependency in &member.dependencies {
-        let ours = dependency == "xtask" || dependency == "annals" || dependency.starts_with("annals-");
+        let ours =
+            dependency == "xtask" || dependency == "annals" || dependency.starts_with("annals-");
         if ours && !allowed.contains(&dependency.as_str()) {
-            crossings.push(format!("`{name}` depends on `{dependency}`, and may only on [{}]", allowed.join(", ")));
+            crossings.push(format!(
+                "`{name}` depends on `{dependency}`, and may only on [{}]",
+                allowed.join(", ")
+            ));
         }
         for (driver, speakers) in DRIVERS {
             if dependency == driver && !speakers.contains(name) {
-                crossings
-                    .push(format!("`{name}` names the driver `{driver}`, which belongs to {}", speakers.join(" and ")));
+                crossings.push(format!(
+                    "`{name}` names the driver `{driver}`, which belongs to {}",
+                    speakers.join(" and ")
+                ));
             }
         }
     }
@@ -60,10 +87,24 @@ fn crossings(member: &Member) -> Vec<String> {
 
 /// Features unify over a user's whole program: this one of serde_json would change how their numbers are read.
 fn exact_numbers_kept() -> Result<Option<String>, Stop> {
-    let words = ["tree", "--workspace", "--all-features", "--locked", "--edges", "features", "--prefix", "none"];
+    let words = [
+        "tree",
+        "--workspace",
+        "--all-features",
+        "--locked",
+        "--edges",
+        "features",
+        "--prefix",
+        "none",
+    ];
     let tree = answer(&mut cargo(words))?;
-    let on = tree.lines().any(|line| line.starts_with("serde_json feature \"arbitrary_precision\""));
-    Ok(on.then(|| "serde_json's `arbitrary_precision` is on; carry exact numbers as RawValue or strings".to_owned()))
+    let on = tree
+        .lines()
+        .any(|line| line.starts_with("serde_json feature \"arbitrary_precision\""));
+    Ok(on.then(|| {
+        "serde_json's `arbitrary_precision` is on; carry exact numbers as RawValue or strings"
+            .to_owned()
+    }))
 }
 
 #[cfg(test)]
@@ -73,15 +114,27 @@ mod tests {
     #[track_caller]
     fn check(name: &str, dependencies: &[&str], crossings_expected: &[&str]) {
         let dependencies = dependencies.iter().map(|&name| name.to_owned()).collect();
-        let member = Member { name: name.to_owned(), directory: "anywhere".into(), dependencies };
+        let member = Member {
+            name: name.to_owned(),
+            directory: "anywhere".into(),
+            dependencies,
+        };
         assert_eq!(crossings(&member), crossings_expected);
     }
 
     #[test]
     fn arrows_point_to_core() {
         check("annals-sqlite", &["annals-core", "rusqlite", "serde"], &[]);
-        check("annals-core", &["annals-macros"], &["`annals-core` depends on `annals-macros`, and may only on []"]);
-        check("annals-sqlite", &["annals"], &["`annals-sqlite` depends on `annals`, and may only on [annals-core]"]);
+        check(
+            "annals-core",
+            &["annals-macros"],
+            &["`annals-core` depends on `annals-macros`, and may only on []"],
+        );
+        check(
+            "annals-sqlite",
+            &["annals"],
+            &["`annals-sqlite` depends on `annals`, and may only on [annals-core]"],
+        );
     }
 
     #[test]
@@ -90,12 +143,18 @@ mod tests {
         check(
             "annals-core",
             &["rusqlite"],
-            &["`annals-core` names the driver `rusqlite`, which belongs to annals-sqlite and annals-benches"],
+            &[
+                "`annals-core` names the driver `rusqlite`, which belongs to annals-sqlite and annals-benches",
+            ],
         );
     }
 
     #[test]
     fn a_new_crate_must_say_what_it_may_depend_on() {
-        check("annals-news", &[], &["`annals-news` has no line in xtask/src/lint/walls.rs: say what it may depend on"]);
+        check(
+            "annals-news",
+            &[],
+            &["`annals-news` has no line in xtask/src/lint/walls.rs: say what it may depend on"],
+        );
     }
 }

@@ -28,8 +28,12 @@ impl Account {
         if id(&["-u"]) != Some(0) {
             return Ok(Self { other: None });
         }
-        let stand_in =
-            STAND_INS.iter().find_map(|name| Some(Ids { user: id(&["-u", name])?, group: id(&["-g", name])? }));
+        let stand_in = STAND_INS.iter().find_map(|name| {
+            Some(Ids {
+                user: id(&["-u", name])?,
+                group: id(&["-g", name])?,
+            })
+        });
         match stand_in {
             Some(ids) => Ok(Self { other: Some(ids) }),
             None => Err(Stop::failed(format!(
@@ -51,19 +55,32 @@ impl Account {
     /// Whether this user can reach what is in the directory.
     pub(crate) fn can_enter(&self, directory: &Path) -> bool {
         let mut test = self.command("test");
-        test.arg("-x").arg(directory).current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+        test.arg("-x")
+            .arg(directory)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         self.other.is_none() || test.status().is_ok_and(|status| status.success())
     }
 
     /// Makes the file or directory this user's own.
     pub(crate) fn give(&self, path: &Path) -> Result<(), Stop> {
         let given = self.other.map_or(Ok(()), |ids| change_owner(path, ids));
-        given.map_err(|error| Stop::failed(format!("cannot give {} to the server's user: {error}", path.display())))
+        given.map_err(|error| {
+            Stop::failed(format!(
+                "cannot give {} to the server's user: {error}",
+                path.display()
+            ))
+        })
     }
 }
 
 fn id(arguments: &[&str]) -> Option<u32> {
-    answer(Command::new("id").args(arguments)).ok()?.trim().parse().ok()
+    answer(Command::new("id").args(arguments))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 #[cfg(unix)]

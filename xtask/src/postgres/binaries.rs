@@ -53,7 +53,8 @@ impl Binaries {
         }
         let seen = match too_old {
             Some(old) => format!("{} in {} is too old", old.version, old.directory.display()),
-            None => "no `initdb`, `pg_ctl` and `postgres` on the PATH or where packagers put them".to_owned(),
+            None => "no `initdb`, `pg_ctl` and `postgres` on the PATH or where packagers put them"
+                .to_owned(),
         };
         Search::Missing(format!(
             "{seen}; install PostgreSQL {MAJOR_MIN} or newer (Debian and Ubuntu: `apt-get install {}`; macOS: \
@@ -72,17 +73,25 @@ impl Binaries {
 fn best(account: &Account, too_old: &mut Option<Binaries>) -> Option<Binaries> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let configured = answer(&mut program("pg_config", ["--bindir"])).ok();
-    let chosen = std::env::split_paths(&path).chain(configured.map(|line| PathBuf::from(line.trim())));
-    let (mut newest, mut newest_major) = (None, 0);
-    let packaged = PLACES.iter().flat_map(|pattern| matching(pattern)).map(|directory| (directory, false));
+    let chosen =
+        std::env::split_paths(&path).chain(configured.map(|line| PathBuf::from(line.trim())));
+    let mut newest = None;
+    let mut newest_major = 0;
+    let packaged = PLACES
+        .iter()
+        .flat_map(|pattern| matching(pattern))
+        .map(|directory| (directory, false));
     for (directory, is_chosen) in chosen.map(|directory| (directory, true)).chain(packaged) {
-        let Some((major, binaries)) = look_at(&directory, account) else { continue };
+        let Some((major, binaries)) = look_at(&directory, account) else {
+            continue;
+        };
         if major < MAJOR_MIN {
             *too_old = Some(binaries);
         } else if is_chosen {
             return Some(binaries);
         } else if major > newest_major {
-            (newest, newest_major) = (Some(binaries), major);
+            newest = Some(binaries);
+            newest_major = major;
         }
     }
     newest
@@ -93,25 +102,49 @@ fn look_at(directory: &Path, account: &Account) -> Option<(u32, Binaries)> {
     if !["initdb", "pg_ctl", "postgres"].into_iter().all(is_there) {
         return None;
     }
-    let line = answer(account.command(directory.join("postgres")).arg("--version").current_dir("/")).ok()?;
+    let line = answer(
+        account
+            .command(directory.join("postgres"))
+            .arg("--version")
+            .current_dir("/"),
+    )
+    .ok()?;
     let (major, version) = version_in(&line)?;
-    Some((major, Binaries { directory: directory.to_owned(), version }))
+    Some((
+        major,
+        Binaries {
+            directory: directory.to_owned(),
+            version,
+        },
+    ))
 }
 
 // `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, or `… 18beta1`.
 fn version_in(line: &str) -> Option<(u32, String)> {
-    let version = line.split_once("(PostgreSQL) ")?.1.split_whitespace().next()?;
-    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    let version = line
+        .split_once("(PostgreSQL) ")?
+        .1
+        .split_whitespace()
+        .next()?;
+    let digits = version
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(version.len());
     Some((version[..digits].parse().ok()?, version.to_owned()))
 }
 
 /// The directories that a pattern with one `*` in one of its parts names.
 fn matching(pattern: &str) -> Vec<PathBuf> {
-    let Some((before, after)) = pattern.split_once('*') else { return vec![PathBuf::from(pattern)] };
-    let Some((parent, start)) = before.rsplit_once('/') else { return Vec::new() };
+    let Some((before, after)) = pattern.split_once('*') else {
+        return vec![PathBuf::from(pattern)];
+    };
+    let Some((parent, start)) = before.rsplit_once('/') else {
+        return Vec::new();
+    };
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
     let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(start));
-    named.map(|entry| entry.path().join(after.trim_start_matches('/'))).collect()
+    named
+        .map(|entry| entry.path().join(after.trim_start_matches('/')))
+        .collect()
 }
 
 #[cfg(test)]
@@ -121,20 +154,30 @@ mod tests {
     #[test]
     fn the_version_is_read_from_what_the_server_says() {
         let version = |line| version_in(line).map(|(major, version)| format!("{major} {version}"));
-        assert_eq!(version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").as_deref(), Some("15 15.18"));
-        assert_eq!(version("postgres (PostgreSQL) 18beta1\n").as_deref(), Some("18 18beta1"));
+        assert_eq!(
+            version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").as_deref(),
+            Some("15 15.18")
+        );
+        assert_eq!(
+            version("postgres (PostgreSQL) 18beta1\n").as_deref(),
+            Some("18 18beta1")
+        );
         assert_eq!(version("postgres (PostgreSQL) devel\n"), None);
     }
 
     #[test]
     fn a_pattern_finds_the_directories_of_all_versions() {
-        let directory = std::env::temp_dir().join(format!("annals-binaries-{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("annals-binaries-{}", std::process::id()));
         for name in ["postgresql@15", "postgresql@16", "other@1"] {
             std::fs::create_dir_all(directory.join(name)).unwrap();
         }
         let mut found = matching(&format!("{}/postgresql@*/bin", directory.display()));
         found.sort();
-        assert_eq!(found, ["postgresql@15/bin", "postgresql@16/bin"].map(|name| directory.join(name)));
+        assert_eq!(
+            found,
+            ["postgresql@15/bin", "postgresql@16/bin"].map(|name| directory.join(name))
+        );
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -60,11 +60,19 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// The server in a directory where [`Cluster::create`] made one, or will.
     pub(crate) fn at(directory: PathBuf, binaries: PathBuf, account: Account) -> Self {
-        Self { directory, binaries, account }
+        Self {
+            directory,
+            binaries,
+            account,
+        }
     }
 
     /// Makes the server's files, all or none: an attempt that was interrupted is begun again.
-    pub(crate) fn create(directory: PathBuf, binaries: &Binaries, account: &Account) -> Result<Self, Stop> {
+    pub(crate) fn create(
+        directory: PathBuf,
+        binaries: &Binaries,
+        account: &Account,
+    ) -> Result<Self, Stop> {
         let cluster = Self::at(directory, binaries.directory.clone(), account.clone());
         if cluster.data().exists() {
             return cluster.is_made_by(&binaries.version).map(|()| cluster);
@@ -79,12 +87,24 @@ impl Cluster {
 
         let mut initdb = cluster.command("initdb");
         // It is not worth waiting for the disk: an interrupted attempt is thrown away.
-        initdb.args(["--no-sync", "--no-locale", "--encoding=UTF8", "--auth=password", "--username", USER, "--pwfile"]);
-        initdb.arg(cluster.directory.join("password")).arg("--pgdata").arg(&half_made);
+        initdb.args([
+            "--no-sync",
+            "--no-locale",
+            "--encoding=UTF8",
+            "--auth=password",
+            "--username",
+            USER,
+            "--pwfile",
+        ]);
+        initdb
+            .arg(cluster.directory.join("password"))
+            .arg("--pgdata")
+            .arg(&half_made);
         answer(&mut initdb)?;
         let settings = half_made.join("postgresql.conf");
         let defaults = std::fs::read_to_string(&settings).map_err(cannot("read", &settings))?;
-        std::fs::write(&settings, format!("{defaults}\n{SETTINGS}")).map_err(cannot("write", &settings))?;
+        std::fs::write(&settings, format!("{defaults}\n{SETTINGS}"))
+            .map_err(cannot("write", &settings))?;
         std::fs::rename(&half_made, cluster.data()).map_err(cannot("make", &cluster.data()))?;
         Ok(cluster)
     }
@@ -103,9 +123,16 @@ impl Cluster {
             };
             self.keep("port", &chosen.to_string())?;
             let mut start = self.pg_ctl(["-w", "-t", START_SECONDS, "-o"]);
-            start.arg(format!("-p {chosen}")).arg("-l").arg(self.directory.join("log")).arg("start");
+            start
+                .arg(format!("-p {chosen}"))
+                .arg("-l")
+                .arg(self.directory.join("log"))
+                .arg("start");
             // Answered through no pipe: the server would inherit it and keep it open.
-            start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            start
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             if start.status().is_ok_and(|status| status.success()) {
                 return Ok(());
             }
@@ -114,7 +141,10 @@ impl Cluster {
                 let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
                 let end: Vec<&str> = log.lines().rev().take(10).collect();
                 let end = end.into_iter().rev().collect::<Vec<_>>().join("\n");
-                return Err(Stop::failed(format!("`{}` failed; the server's last words:\n{end}", shown(&start))));
+                return Err(Stop::failed(format!(
+                    "`{}` failed; the server's last words:\n{end}",
+                    shown(&start)
+                )));
             }
             pause();
         }
@@ -125,10 +155,21 @@ impl Cluster {
         if !self.is_running() {
             return Ok(());
         }
-        let mode = if how == Shutdown::Fast { "fast" } else { "immediate" };
-        let stopped = answer(self.pg_ctl(["-w", "-t", STOP_SECONDS, "-m", mode]).arg("stop"));
+        let mode = if how == Shutdown::Fast {
+            "fast"
+        } else {
+            "immediate"
+        };
+        let stopped = answer(
+            self.pg_ctl(["-w", "-t", STOP_SECONDS, "-m", mode])
+                .arg("stop"),
+        );
         // It may have ended by itself meanwhile.
-        if self.is_running() { stopped.map(drop) } else { Ok(()) }
+        if self.is_running() {
+            stopped.map(drop)
+        } else {
+            Ok(())
+        }
     }
 
     /// Stops it and removes its files.
@@ -147,7 +188,10 @@ impl Cluster {
 
     pub(crate) fn is_running(&self) -> bool {
         let mut status = self.pg_ctl(["status"]);
-        status.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        status
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         self.data().exists() && status.status().is_ok_and(|status| status.success())
     }
 
@@ -155,8 +199,13 @@ impl Cluster {
     pub(crate) fn url(&self) -> Result<String, Stop> {
         let password = self.kept("password");
         match (password, self.port()) {
-            (Some(password), Some(port)) => Ok(format!("postgres://{USER}:{password}@127.0.0.1:{port}/postgres")),
-            _ => Err(Stop::failed(format!("{} is no server of ours: remove it", self.directory.display()))),
+            (Some(password), Some(port)) => Ok(format!(
+                "postgres://{USER}:{password}@127.0.0.1:{port}/postgres"
+            )),
+            _ => Err(Stop::failed(format!(
+                "{} is no server of ours: remove it",
+                self.directory.display()
+            ))),
         }
     }
 
@@ -189,7 +238,12 @@ impl Cluster {
     }
 
     fn kept(&self, name: &str) -> Option<String> {
-        Some(std::fs::read_to_string(self.directory.join(name)).ok()?.trim().to_owned())
+        Some(
+            std::fs::read_to_string(self.directory.join(name))
+                .ok()?
+                .trim()
+                .to_owned(),
+        )
     }
 
     /// Keeps a word in a file of the directory, which only the server's user reads.
@@ -214,7 +268,9 @@ impl Cluster {
         let mut command = self.account.command(self.binaries.join(name));
         command.current_dir(&self.directory).env("LC_ALL", "C");
         // PGPORT, PGDATA and their like speak of another server.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG"))
+        {
             command.env_remove(name);
         }
         command
@@ -222,7 +278,10 @@ impl Cluster {
 }
 
 /// Between two looks at what other processes do, of which nothing tells us.
-#[expect(clippy::disallowed_methods, reason = "there is nothing to wait for but time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "there is nothing to wait for but time"
+)]
 fn pause() {
     std::thread::sleep(Duration::from_millis(100));
 }
@@ -233,7 +292,9 @@ fn is_free(port: u16) -> bool {
 
 fn free_port() -> Result<u16, Stop> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let port = listener.and_then(|listener| listener.local_addr()).map(|address| address.port());
+    let port = listener
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port());
     port.map_err(|error| Stop::failed(format!("no free port on 127.0.0.1: {error}")))
 }
 
@@ -258,7 +319,8 @@ mod tests {
 
     #[test]
     fn no_two_servers_have_the_same_password() {
-        let (one, other) = (random_word(), random_word());
+        let one = random_word();
+        let other = random_word();
         assert_eq!(one.len(), 32);
         assert_ne!(one, other);
         assert_ne!(one[..16], one[16..]);

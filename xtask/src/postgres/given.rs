@@ -58,9 +58,14 @@ fn address(url: &str) -> Option<(String, u16)> {
     }
     let place = rest.split(['/', '?']).next()?;
     let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
-    let (host, port) = match place.strip_prefix('[').and_then(|place| place.split_once(']')) {
+    let (host, port) = match place
+        .strip_prefix('[')
+        .and_then(|place| place.split_once(']'))
+    {
         Some((host, port)) => (host, port.strip_prefix(':')),
-        None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+        None => place
+            .split_once(':')
+            .map_or((place, None), |(host, port)| (host, Some(port))),
     };
     let port = port.map_or(Ok(5432), str::parse).ok()?;
     Some((host.to_owned(), port))
@@ -75,25 +80,47 @@ mod tests {
     #[test]
     fn a_url_names_a_host_and_a_port_or_leaves_them_out() {
         let address = |url| address(url).map(|(host, port)| format!("{host} {port}"));
-        assert_eq!(address("postgres://me:pass@db.example:6432/x?sslmode=require").as_deref(), Some("db.example 6432"));
-        assert_eq!(address("postgresql://localhost/x").as_deref(), Some("localhost 5432"));
-        assert_eq!(address("postgres://me@[::1]:6432").as_deref(), Some("::1 6432"));
-        assert_eq!(address("postgres:///x?host=/run/postgresql").as_deref(), Some(" 5432"));
+        assert_eq!(
+            address("postgres://me:pass@db.example:6432/x?sslmode=require").as_deref(),
+            Some("db.example 6432")
+        );
+        assert_eq!(
+            address("postgresql://localhost/x").as_deref(),
+            Some("localhost 5432")
+        );
+        assert_eq!(
+            address("postgres://me@[::1]:6432").as_deref(),
+            Some("::1 6432")
+        );
+        assert_eq!(
+            address("postgres:///x?host=/run/postgresql").as_deref(),
+            Some(" 5432")
+        );
         assert_eq!(address("sqlite:x.db"), None);
         assert_eq!(address("postgres://localhost:x/"), None);
     }
 
     #[test]
     fn a_password_is_shown_to_nobody() {
-        assert_eq!(shown("postgres://me:secret@db.example/x?password=secret"), "db.example:5432");
-        assert_eq!(shown("postgres://me:secret@/x?host=/run/postgresql"), "the URL in ANNALS_TEST_POSTGRES");
+        assert_eq!(
+            shown("postgres://me:secret@db.example/x?password=secret"),
+            "db.example:5432"
+        );
+        assert_eq!(
+            shown("postgres://me:secret@/x?host=/run/postgresql"),
+            "the URL in ANNALS_TEST_POSTGRES"
+        );
     }
 
     #[test]
     fn what_is_silent_or_gone_is_no_server() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("postgres://me@127.0.0.1:{}/x", listener.local_addr().unwrap().port());
-        let impostor = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"?").unwrap());
+        let url = format!(
+            "postgres://me@127.0.0.1:{}/x",
+            listener.local_addr().unwrap().port()
+        );
+        let impostor =
+            std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"?").unwrap());
         assert!(answers(&url).is_err());
         impostor.join().unwrap();
         assert!(answers(&url).is_err(), "nobody listens any more");

@@ -46,14 +46,21 @@ impl Lent {
         let lock = lock(&directory)?;
         let guard = guard(&directory, &binaries.directory)?;
         let cluster = Cluster::create(directory, binaries, account)?;
-        let lent = Self { cluster, guard, _lock: lock };
+        let lent = Self {
+            cluster,
+            guard,
+            _lock: lock,
+        };
         lent.cluster.start(Port::Any)?;
         Ok(lent)
     }
 
     /// Where it is, for people.
     pub(crate) fn shown(&self) -> String {
-        format!("private, fsync on, in {}", self.cluster.directory().display())
+        format!(
+            "private, fsync on, in {}",
+            self.cluster.directory().display()
+        )
     }
 
     /// What tests must know of it: its URL, and on Unix a program that stops, kills and starts it.
@@ -68,11 +75,16 @@ impl Lent {
     /// Writes the program, which takes one word.
     fn control(&self) -> Result<String, Stop> {
         let path = self.cluster.directory().join("control");
-        let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
-        let (ourselves, directory) = (ourselves()?, self.cluster.directory());
+        let quoted =
+            |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+        let ourselves = ourselves()?;
+        let directory = self.cluster.directory();
         let words = [&*ourselves, directory, self.cluster.binaries()].map(quoted);
         let [ourselves, directory, binaries] = words;
-        let script = format!("#!/bin/sh\nexec {ourselves} postgres {} {directory} {binaries} \"$1\"\n", super::TELL);
+        let script = format!(
+            "#!/bin/sh\nexec {ourselves} postgres {} {directory} {binaries} \"$1\"\n",
+            super::TELL
+        );
         std::fs::write(&path, script).map_err(|error| failed(&path, &error))?;
         #[cfg(unix)]
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
@@ -86,7 +98,10 @@ impl Drop for Lent {
         // The pipe's end is the guard's signal; its complaints are on our standard error.
         drop(self.guard.stdin.take());
         if !self.guard.wait().is_ok_and(|status| status.success()) {
-            eprintln!("the server in {} was not stopped", self.cluster.directory().display());
+            eprintln!(
+                "the server in {} was not stopped",
+                self.cluster.directory().display()
+            );
         }
     }
 }
@@ -94,10 +109,17 @@ impl Drop for Lent {
 /// Starts a guard, which lives on when the terminal interrupts everything else.
 fn guard(directory: &Path, binaries: &Path) -> Result<Child, Stop> {
     let mut guard = Command::new(ourselves()?);
-    guard.args(["postgres", GUARD]).arg(directory).arg(binaries).stdin(Stdio::piped()).stdout(Stdio::null());
+    guard
+        .args(["postgres", GUARD])
+        .arg(directory)
+        .arg(binaries)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut guard, 0);
-    guard.spawn().map_err(|error| Stop::failed(format!("cannot start a guard for the server: {error}")))
+    guard
+        .spawn()
+        .map_err(|error| Stop::failed(format!("cannot start a guard for the server: {error}")))
 }
 
 /// The guard's work: waits for the pipe to end, then stops the server and removes it.
@@ -111,7 +133,8 @@ pub(crate) fn stand_guard(directory: &str, binaries: &str) -> Result<(), Stop> {
 
 fn lock(directory: &Path) -> Result<File, Stop> {
     let file = File::create(directory.join(LOCK)).map_err(|error| failed(directory, &error))?;
-    file.lock_shared().map_err(|error| failed(directory, &error))?;
+    file.lock_shared()
+        .map_err(|error| failed(directory, &error))?;
     Ok(file)
 }
 
@@ -120,12 +143,17 @@ fn remove_abandoned(place: &Path, binaries: &Binaries, account: &Account) {
     let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
         let directory = entry.path();
-        let Ok(file) = File::create(directory.join(LOCK)) else { continue };
+        let Ok(file) = File::create(directory.join(LOCK)) else {
+            continue;
+        };
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(_)) | Ok(()) => {}
         }
-        println!("an earlier run left a server behind: removing {}", directory.display());
+        println!(
+            "an earlier run left a server behind: removing {}",
+            directory.display()
+        );
         let abandoned = Cluster::at(directory, binaries.directory.clone(), account.clone());
         if let Err(stop) = abandoned.remove() {
             println!("{stop}");
@@ -134,7 +162,8 @@ fn remove_abandoned(place: &Path, binaries: &Binaries, account: &Account) {
 }
 
 fn ourselves() -> Result<PathBuf, Stop> {
-    std::env::current_exe().map_err(|error| Stop::failed(format!("cannot find this program: {error}")))
+    std::env::current_exe()
+        .map_err(|error| Stop::failed(format!("cannot find this program: {error}")))
 }
 
 fn failed(directory: &Path, error: &std::io::Error) -> Stop {

@@ -28,7 +28,11 @@ pub(crate) fn directory(account: &Account) -> Result<PathBuf, Stop> {
             fallback.display()
         )));
     }
-    println!("the server's user cannot enter {}: its files are in {}", target.display(), fallback.display());
+    println!(
+        "the server's user cannot enter {}: its files are in {}",
+        target.display(),
+        fallback.display()
+    );
     Ok(fallback)
 }
 

@@ -13,7 +13,10 @@ const PACKAGES: [&str; 2] = ["gcc", "libc6-dev"];
 pub(crate) fn need() -> Need {
     let name = "C compiler";
     if let Some(version) = working() {
-        return Need { name, state: State::Found(version) };
+        return Need {
+            name,
+            state: State::Found(version),
+        };
     }
     let advice = format!(
         "SQLite is compiled from source and `{}` cannot compile a C program; install a C compiler \
@@ -43,16 +46,30 @@ fn working() -> Option<String> {
     let name = words.next()?;
     let command = |arguments: &[&str]| {
         let mut command = Command::new(name);
-        command.args(words.clone()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(words.clone())
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         command
     };
 
-    let mut child = command(&["-x", "c", "-fsyntax-only", "-"]).stdin(Stdio::piped()).spawn().ok()?;
-    child.stdin.take()?.write_all(b"#include <stdio.h>\nint main(void) { return 0; }\n").ok()?;
+    let mut child = command(&["-x", "c", "-fsyntax-only", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .ok()?;
+    child
+        .stdin
+        .take()?
+        .write_all(b"#include <stdio.h>\nint main(void) { return 0; }\n")
+        .ok()?;
     if !child.wait().ok()?.success() {
         return None;
     }
 
     let version = command(&["--version"]).stdin(Stdio::null()).output().ok()?;
-    String::from_utf8_lossy(&version.stdout).lines().next().map(str::to_owned)
+    String::from_utf8_lossy(&version.stdout)
+        .lines()
+        .next()
+        .map(str::to_owned)
 }

@@ -43,7 +43,10 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_loudly() {
-        let need = Need { name: "C compiler", state: State::Missing("install one".to_owned()) };
+        let need = Need {
+            name: "C compiler",
+            state: State::Missing("install one".to_owned()),
+        };
         assert!(need.is_missing());
         assert_eq!(need.to_string(), "MISSING:   C compiler: install one");
     }

@@ -31,7 +31,10 @@ const RESTARTS_MODULE: &str = "server_restarts::";
 /// Whether a test that these arguments choose may need a server.
 pub(crate) fn wants_server(arguments: &[String]) -> bool {
     let chosen = packages(for_cargo(arguments));
-    chosen.is_empty() && !for_cargo(arguments).iter().any(|argument| is_one_of(argument, &["--manifest-path"]))
+    chosen.is_empty()
+        && !for_cargo(arguments)
+            .iter()
+            .any(|argument| is_one_of(argument, &["--manifest-path"]))
         || chosen.iter().any(|name| SERVER_PACKAGES.contains(name))
 }
 
@@ -44,10 +47,12 @@ pub(crate) fn is_nothing_without_server(arguments: &[String]) -> bool {
 pub(crate) fn left_out(lacks: Lacks) -> Option<String> {
     match lacks {
         Lacks::Nothing => None,
-        Lacks::Restarts => Some(format!("the tests in `{RESTARTS_MODULE}`: the server is not ours to stop")),
-        Lacks::Everything => {
-            Some(format!("all of the package {SERVER_PACKAGE}, and the tests in `{SERVER_MODULE}`: no PostgreSQL"))
-        }
+        Lacks::Restarts => Some(format!(
+            "the tests in `{RESTARTS_MODULE}`: the server is not ours to stop"
+        )),
+        Lacks::Everything => Some(format!(
+            "all of the package {SERVER_PACKAGE}, and the tests in `{SERVER_MODULE}`: no PostgreSQL"
+        )),
     }
 }
 
@@ -79,26 +84,39 @@ pub(crate) fn cargo_calls(arguments: &[String], lacks: Lacks) -> Vec<Vec<String>
     }
     let call = |targets: &[&str]| {
         let ours = base.iter().chain(targets).map(|&word| word.to_owned());
-        ours.chain(for_cargo.iter().cloned()).chain(for_tests.iter().cloned()).collect()
+        ours.chain(for_cargo.iter().cloned())
+            .chain(for_tests.iter().cloned())
+            .collect()
     };
 
     if chosen(&PACKAGES) || chosen(&TARGETS) {
         vec![call(&[])]
     } else {
         // Benches are left out: they are measured by `cargo xtask bench`, and compiled by `lint`.
-        vec![call(&["--lib", "--bins", "--tests", "--examples"]), call(&["--doc"])]
+        vec![
+            call(&["--lib", "--bins", "--tests", "--examples"]),
+            call(&["--doc"]),
+        ]
     }
 }
 
 /// What comes before `--`.
 fn for_cargo(arguments: &[String]) -> &[String] {
-    arguments.split(|argument| argument == "--").next().unwrap_or_default()
+    arguments
+        .split(|argument| argument == "--")
+        .next()
+        .unwrap_or_default()
 }
 
 /// The packages that are named.
 fn packages(for_cargo: &[String]) -> Vec<&str> {
-    let apart = for_cargo.windows(2).filter(|pair| matches!(&*pair[0], "-p" | "--package")).map(|pair| &*pair[1]);
-    let together = for_cargo.iter().filter_map(|argument| argument.strip_prefix("--package="));
+    let apart = for_cargo
+        .windows(2)
+        .filter(|pair| matches!(&*pair[0], "-p" | "--package"))
+        .map(|pair| &*pair[1]);
+    let together = for_cargo
+        .iter()
+        .filter_map(|argument| argument.strip_prefix("--package="));
     apart.chain(together).collect()
 }
 
@@ -114,7 +132,10 @@ mod tests {
     #[track_caller]
     fn check(typed: &str, calls: &[&str]) {
         let typed = words(typed);
-        let got: Vec<String> = cargo_calls(&typed, Lacks::Nothing).iter().map(|call| call.join(" ")).collect();
+        let got: Vec<String> = cargo_calls(&typed, Lacks::Nothing)
+            .iter()
+            .map(|call| call.join(" "))
+            .collect();
         assert_eq!(got, calls);
     }
 
@@ -146,10 +167,22 @@ mod tests {
 
     #[test]
     fn a_chosen_package_or_target_is_tested_alone() {
-        check("-p annals-core append", &["test --all-features --no-fail-fast -p annals-core append"]);
-        check("--package=annals-core", &["test --all-features --no-fail-fast --package=annals-core"]);
-        check("--test kill", &["test --workspace --all-features --no-fail-fast --test kill"]);
-        check("--doc", &["test --workspace --all-features --no-fail-fast --doc"]);
+        check(
+            "-p annals-core append",
+            &["test --all-features --no-fail-fast -p annals-core append"],
+        );
+        check(
+            "--package=annals-core",
+            &["test --all-features --no-fail-fast --package=annals-core"],
+        );
+        check(
+            "--test kill",
+            &["test --workspace --all-features --no-fail-fast --test kill"],
+        );
+        check(
+            "--doc",
+            &["test --workspace --all-features --no-fail-fast --doc"],
+        );
     }
 
     #[test]

@@ -30,13 +30,23 @@ impl Server {
             Ok(()) => State::Found(format!("{shown}, named in {URL}")),
             Err(why) => State::Missing(format!("{shown}, named in {URL}: {why}")),
         };
-        Self { lent: None, environment: Vec::new(), was_named: true, need: need(state) }
+        Self {
+            lent: None,
+            environment: Vec::new(),
+            was_named: true,
+            need: need(state),
+        }
     }
 
     fn private() -> Self {
         start().unwrap_or_else(|stop| {
             let need = need(State::Missing(stop.to_string()));
-            Self { need, lent: None, environment: Vec::new(), was_named: false }
+            Self {
+                need,
+                lent: None,
+                environment: Vec::new(),
+                was_named: false,
+            }
         })
     }
 
@@ -85,10 +95,22 @@ fn start() -> Result<Server, Stop> {
     };
     let lent = Lent::start(&binaries, &account)?;
     let environment = lent.environment()?;
-    let need = need(state(format!("{} in {}", binaries.version, binaries.directory.display())));
-    Ok(Server { need, environment, lent: Some(lent), was_named: false })
+    let need = need(state(format!(
+        "{} in {}",
+        binaries.version,
+        binaries.directory.display()
+    )));
+    Ok(Server {
+        need,
+        environment,
+        lent: Some(lent),
+        was_named: false,
+    })
 }
 
 fn need(state: State) -> Need {
-    Need { name: "PostgreSQL", state }
+    Need {
+        name: "PostgreSQL",
+        state,
+    }
 }

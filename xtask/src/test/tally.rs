@@ -25,26 +25,39 @@ impl Tally {
 
     /// How many test programs were heard of.
     pub(crate) fn programs(&self) -> String {
-        format!("{} test program{}", self.programs, if self.programs == 1 { "" } else { "s" })
+        format!(
+            "{} test program{}",
+            self.programs,
+            if self.programs == 1 { "" } else { "s" }
+        )
     }
 
     /// The sums, in the words that test runners use.
     pub(crate) fn counts(&self) -> String {
-        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.ignored)
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.ignored
+        )
     }
 
     // `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s`
     fn count(&mut self, line: &str) {
         // A test that writes without a newline leaves its words in front.
-        let Some((_, summary)) = line.split_once("test result: ") else { return };
-        let Some((_, counts)) = summary.split_once(". ") else { return };
+        let Some((_, summary)) = line.split_once("test result: ") else {
+            return;
+        };
+        let Some((_, counts)) = summary.split_once(". ") else {
+            return;
+        };
         let count_of = |what: &str| {
             let part = counts.split("; ").find_map(|part| part.strip_suffix(what));
             part.and_then(|number| number.trim().parse::<u64>().ok())
         };
-        if let (Some(passed), Some(failed), Some(ignored)) =
-            (count_of(" passed"), count_of(" failed"), count_of(" ignored"))
-        {
+        if let (Some(passed), Some(failed), Some(ignored)) = (
+            count_of(" passed"),
+            count_of(" failed"),
+            count_of(" ignored"),
+        ) {
             self.passed += passed;
             self.failed += failed;
             self.ignored += ignored;
@@ -71,7 +84,10 @@ the test result: unclear
     fn summaries_add_up_however_the_output_is_cut() {
         for size in [1, 7, OUTPUT.len()] {
             let mut tally = Tally::default();
-            OUTPUT.as_bytes().chunks(size).for_each(|piece| tally.watch(piece));
+            OUTPUT
+                .as_bytes()
+                .chunks(size)
+                .for_each(|piece| tally.watch(piece));
             assert_eq!(tally.counts(), "7 passed, 1 failed, 1 skipped");
             assert_eq!(tally.programs(), "2 test programs");
         }

@@ -23,14 +23,19 @@ pub struct Drift {
 
 impl Drift {
     pub(super) fn new(path: &Path, differences: Vec<String>) -> Drift {
-        Drift { path: path.to_owned(), differences }
+        Drift {
+            path: path.to_owned(),
+            differences,
+        }
     }
 }
 
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "what is stored is not what {} says", self.path.display())?;
-        self.differences.iter().try_for_each(|difference| write!(f, "\n\n{difference}"))
+        self.differences
+            .iter()
+            .try_for_each(|difference| write!(f, "\n\n{difference}"))
     }
 }
 
@@ -90,7 +95,9 @@ pub(super) fn grown(event_type: &str, version: u32, was: &str, is: &str) -> Stri
 
 /// A sample that is not in the file.
 pub(super) fn new_sample(event_type: &str, version: u32, content: &str) -> String {
-    format!("`{event_type}` v{version} has a new sample:\n    {content}\nTo add it: ANNALS_UPDATE=1 cargo test.")
+    format!(
+        "`{event_type}` v{version} has a new sample:\n    {content}\nTo add it: ANNALS_UPDATE=1 cargo test."
+    )
 }
 
 /// A current shape without a sample.
@@ -139,17 +146,34 @@ pub(super) fn new_fold(name: &str, version: u32) -> String {
 
 /// A fold whose history lacks samples.
 pub(super) fn longer_fold(name: &str, version: u32) -> String {
-    format!("The fold `{name}` v{version} has new samples to go over. To add them: ANNALS_UPDATE=1 cargo test.")
+    format!(
+        "The fold `{name}` v{version} has new samples to go over. To add them: ANNALS_UPDATE=1 cargo test."
+    )
 }
 
 /// Old and new, the lines that they begin and end with in common left out but for one.
 fn line_by_line(was: &str, is: &str) -> String {
-    let (was, is): (Vec<_>, Vec<_>) = (was.lines().collect(), is.lines().collect());
-    let before = was.iter().zip(&is).take_while(|(was, is)| was == is).count();
+    let was: Vec<_> = was.lines().collect();
+    let is: Vec<_> = is.lines().collect();
+    let before = was
+        .iter()
+        .zip(&is)
+        .take_while(|(was, is)| was == is)
+        .count();
     let shorter = was.len().min(is.len()) - before;
-    let after = was.iter().rev().zip(is.iter().rev()).take(shorter).take_while(|(was, is)| was == is).count();
-    let of =
-        |lines: &[&str], mark: &str| -> String { lines.iter().map(|line| format!("    {mark} {line}\n")).collect() };
+    let after = was
+        .iter()
+        .rev()
+        .zip(is.iter().rev())
+        .take(shorter)
+        .take_while(|(was, is)| was == is)
+        .count();
+    let of = |lines: &[&str], mark: &str| -> String {
+        lines
+            .iter()
+            .map(|line| format!("    {mark} {line}\n"))
+            .collect()
+    };
     let context = of(&was[before.saturating_sub(1)..before], " ");
     context + &of(&was[before..was.len() - after], "-") + &of(&is[before..is.len() - after], "+")
 }

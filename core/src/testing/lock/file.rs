@@ -78,21 +78,27 @@ impl Sample {
 
     /// Without what folds do not see.
     pub(super) fn untagged(&self) -> Sample {
-        Sample { tags: Vec::new(), ..self.clone() }
+        Sample {
+            tags: Vec::new(),
+            ..self.clone()
+        }
     }
 
     /// As it stands in the file, and is shown to people.
     pub(super) fn content(&self) -> String {
         let text = std::str::from_utf8(&self.payload).ok().filter(|text| {
             // Editors take spaces from the end of lines, and the parser from their beginning.
-            let is_whole = !text.is_empty() && text.trim() == *text && !text.chars().any(char::is_control);
+            let is_whole =
+                !text.is_empty() && text.trim() == *text && !text.chars().any(char::is_control);
             is_whole && !text.starts_with("hex:")
         });
         let bytes = || {
-            self.payload.iter().fold("hex:".to_owned(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            })
+            self.payload
+                .iter()
+                .fold("hex:".to_owned(), |mut hex, byte| {
+                    let _ = write!(hex, "{byte:02x}");
+                    hex
+                })
         };
         text.map_or_else(bytes, str::to_owned)
     }
@@ -103,10 +109,16 @@ impl fmt::Display for Lock {
         f.write_str(HEADER)?;
         for ((event_type, version), shape) in &self.events {
             writeln!(f, "\nevent {event_type} v{version}")?;
-            shape.fields.iter().try_for_each(|fields| writeln!(f, "    fields {fields}"))?;
+            shape
+                .fields
+                .iter()
+                .try_for_each(|fields| writeln!(f, "    fields {fields}"))?;
             for sample in &shape.samples {
                 writeln!(f, "    sample {} {}", sample.codec, sample.content())?;
-                sample.tags.iter().try_for_each(|tag| writeln!(f, "    tag {tag}"))?;
+                sample
+                    .tags
+                    .iter()
+                    .try_for_each(|tag| writeln!(f, "    tag {tag}"))?;
             }
         }
         for (name, fold) in &self.folds {
@@ -122,7 +134,9 @@ impl fmt::Display for Lock {
                 )?;
             }
             writeln!(f, "    state")?;
-            fold.state.lines().try_for_each(|line| writeln!(f, "{}", format!("        | {line}").trim_end()))?;
+            fold.state
+                .lines()
+                .try_for_each(|line| writeln!(f, "{}", format!("        | {line}").trim_end()))?;
         }
         Ok(())
     }
@@ -163,7 +177,17 @@ impl Lock {
             }
             ("fold", _) => {
                 let (name, version) = versioned(rest).ok_or(NOT_A_LINE)?;
-                if self.folds.insert(name.clone(), Fold { version, ..Fold::default() }).is_some() {
+                if self
+                    .folds
+                    .insert(
+                        name.clone(),
+                        Fold {
+                            version,
+                            ..Fold::default()
+                        },
+                    )
+                    .is_some()
+                {
                     return Err(TWICE);
                 }
                 *entry = Entry::Fold(name);
@@ -172,8 +196,15 @@ impl Lock {
                 let shape = self.events.entry(key.clone()).or_default();
                 match word {
                     "fields" => shape.fields.push(rest.to_owned()),
-                    "sample" => shape.samples.push(sample(key.clone(), rest).ok_or(NOT_A_LINE)?),
-                    "tag" => shape.samples.last_mut().ok_or(NOT_A_LINE)?.tags.push(rest.to_owned()),
+                    "sample" => shape
+                        .samples
+                        .push(sample(key.clone(), rest).ok_or(NOT_A_LINE)?),
+                    "tag" => shape
+                        .samples
+                        .last_mut()
+                        .ok_or(NOT_A_LINE)?
+                        .tags
+                        .push(rest.to_owned()),
                     _ => return Err(NOT_A_LINE),
                 }
             }
@@ -183,7 +214,8 @@ impl Lock {
                     "over" => {
                         let (event_type, rest) = rest.split_once(' ').ok_or(NOT_A_LINE)?;
                         let (version, rest) = rest.split_once(' ').ok_or(NOT_A_LINE)?;
-                        let key = versioned(&format!("{event_type} {version}")).ok_or(NOT_A_LINE)?;
+                        let key =
+                            versioned(&format!("{event_type} {version}")).ok_or(NOT_A_LINE)?;
                         fold.over.push(sample(key, rest).ok_or(NOT_A_LINE)?);
                     }
                     "state" => {}
@@ -214,12 +246,23 @@ fn sample((event_type, schema_version): (String, u32), text: &str) -> Option<Sam
     let payload = match content.strip_prefix("hex:") {
         None => content.as_bytes().to_vec(),
         Some(hex) => {
-            let digits =
-                hex.as_bytes().chunks(2).map(|byte| std::str::from_utf8(byte).ok().filter(|byte| byte.len() == 2));
-            digits.map(|byte| u8::from_str_radix(byte?, 16).ok()).collect::<Option<_>>()?
+            let digits = hex.as_bytes().chunks(2).map(|byte| {
+                std::str::from_utf8(byte)
+                    .ok()
+                    .filter(|byte| byte.len() == 2)
+            });
+            digits
+                .map(|byte| u8::from_str_radix(byte?, 16).ok())
+                .collect::<Option<_>>()?
         }
     };
-    Some(Sample { event_type, schema_version, codec: codec.to_owned(), payload, tags: Vec::new() })
+    Some(Sample {
+        event_type,
+        schema_version,
+        codec: codec.to_owned(),
+        payload,
+        tags: Vec::new(),
+    })
 }
 
 #[cfg(test)]
@@ -236,14 +279,36 @@ mod tests {
         };
         let mut lock = Lock::default();
         let odd = [&b"\xff\x00"[..], b"", b" x ", b"a\nb", b"hex:00"];
-        let samples = vec![sample("a.b", b"{\"c\": 5}", &["k:v w", "l:m"]), sample("a.b", b"null", &[])];
-        let shape = Shape { fields: vec!["{ c: u8 }".into()], samples };
+        let samples = vec![
+            sample("a.b", b"{\"c\": 5}", &["k:v w", "l:m"]),
+            sample("a.b", b"null", &[]),
+        ];
+        let shape = Shape {
+            fields: vec!["{ c: u8 }".into()],
+            samples,
+        };
         lock.events.insert(("a.b".into(), 1), shape);
-        let samples: Vec<_> = odd.iter().map(|payload| sample("a.odd", payload, &[])).collect();
+        let samples: Vec<_> = odd
+            .iter()
+            .map(|payload| sample("a.odd", payload, &[]))
+            .collect();
         let over = samples.clone();
-        lock.events.insert(("a.odd".into(), 1), Shape { fields: vec![], samples });
+        lock.events.insert(
+            ("a.odd".into(), 1),
+            Shape {
+                fields: vec![],
+                samples,
+            },
+        );
         let state = "State {\n    a: 1,\n\n    | b\n}".to_owned();
-        lock.folds.insert("of a".into(), Fold { version: 3, over, state });
+        lock.folds.insert(
+            "of a".into(),
+            Fold {
+                version: 3,
+                over,
+                state,
+            },
+        );
         lock
     }
 
@@ -262,9 +327,15 @@ mod tests {
     #[test]
     fn what_is_no_such_file_is_told_by_its_line() {
         let error = Lock::parse("# x\n\nevent a v1\n<<<<<<< ours\n").unwrap_err();
-        assert_eq!(error, "Line 4 is `<<<<<<< ours`: this is no line of such a file. Was a merge left unfinished?");
+        assert_eq!(
+            error,
+            "Line 4 is `<<<<<<< ours`: this is no line of such a file. Was a merge left unfinished?"
+        );
         let error = Lock::parse("event a v1\nevent a v1\n").unwrap_err();
-        assert!(error.starts_with("Line 2 is `event a v1`: it stands there twice."), "{error}");
+        assert!(
+            error.starts_with("Line 2 is `event a v1`: it stands there twice."),
+            "{error}"
+        );
         for text in [
             "x",
             "event a",
