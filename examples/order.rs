@@ -1,6 +1,8 @@
-//! Orders that are shipped when they are paid for, and cancelled when nobody pays within half an hour: a process.
+//! Orders that are shipped when they are paid for, and cancelled when nobody pays within half an
+//! hour: a process.
 //!
-//! `cargo run --example order` tells a short story in memory. The clock is held by hand, so that half an hour takes no time.
+//! `cargo run --example order` tells a short story in memory. The clock is held by hand, so that
+//! half an hour takes no time.
 
 #![allow(
     clippy::print_stderr,
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals::prelude::*;
-use annals::projections::Processes;
+use annals::projections::ProcessHandle;
 use annals::{ManualClock, chrono::TimeDelta};
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,7 +158,7 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(ManualClock::default());
     let db = db.with_clock(Arc::clone(&clock) as _);
     let db = db
-        .with(ProcessManager::<Fulfilment>::new().poll(Duration::from_millis(5)))
+        .with(ProcessSetup::<Fulfilment>::new().poll(Duration::from_millis(5)))
         .start()
         .await?;
     let processes = db.process::<Fulfilment>();
@@ -191,7 +193,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn pay(
     db: &Program,
-    processes: &Processes<Fulfilment>,
+    processes: &ProcessHandle<Fulfilment>,
     order: &str,
     cents: i64,
 ) -> Result<(), Box<dyn Error>> {
@@ -210,7 +212,7 @@ async fn pay(
 /// Returns when nothing is left to be done for an order.
 async fn finished(
     db: &Program,
-    processes: &Processes<Fulfilment>,
+    processes: &ProcessHandle<Fulfilment>,
     order: &str,
 ) -> Result<(), Box<dyn Error>> {
     let mut hint = db.store().hint();

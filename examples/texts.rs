@@ -1,6 +1,7 @@
 //! A text message for every large withdrawal: a side effect that follows the log.
 //!
-//! `cargo run --example texts` tells a short story in memory: what is sent, what is not, and what happens when the gateway is down.
+//! `cargo run --example texts` tells a short story in memory: what is sent, what is not, and what
+//! happens when the gateway is down.
 
 #![allow(
     clippy::print_stderr,
@@ -120,7 +121,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let gateway = Arc::new(Gateway::default());
-    let texts = Reaction::of(LargeWithdrawals {
+    let texts = ReactorSetup::of(LargeWithdrawals {
         gateway: Arc::clone(&gateway),
     })
     .attempts(2, Duration::from_millis(1));
@@ -139,7 +140,7 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     gateway.down.store(true, Ordering::SeqCst);
     let done = alice.run(|account| account.withdraw(100_000)).await?;
     texts.wait_for(&done, PATIENCE).await?;
-    for waiting in texts.parked(None, 10).await? {
+    for waiting in texts.dead_letter_keys(None, 10).await? {
         writeln!(
             out,
             "{} waits: {}",
@@ -150,7 +151,7 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
 
     gateway.down.store(false, Ordering::SeqCst);
     texts.retry("account-alice").await?;
-    while !texts.parked(None, 1).await?.is_empty() {
+    while !texts.dead_letter_keys(None, 1).await?.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     writeln!(out, "sent: {:?}", gateway.sent())?;

@@ -1,4 +1,5 @@
-//! Event sourcing and CQRS: aggregates decide, an append-only log keeps what happened, and read models can be asked about the past.
+//! Event sourcing and CQRS: aggregates decide, an append-only log keeps what happened, and read
+//! models can be asked about the past.
 //!
 //! Start with the [`prelude`] and [`Annals::open`](Open::open).
 
@@ -23,8 +24,9 @@ pub use open::Open;
 
 /// What a program with events needs in scope: `use annals::prelude::*;`.
 ///
-/// `Serialize` and `Deserialize` are serde's; their derives name the crate `serde`, which a program depends on itself. With the feature
-/// `testing`, on by default, tests can also say `Account::given([..])`: see `annals::testing`.
+/// `Serialize` and `Deserialize` are serde's; their derives name the crate `serde`, which a program
+/// depends on itself. With the feature `testing`, on by default, tests can also say
+/// `Account::given([..])`: see `annals::testing`.
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
@@ -32,13 +34,14 @@ pub mod prelude {
     pub use crate::View;
     #[cfg(feature = "projections")]
     pub use crate::projections::{
-        Listens, On, Poison, Process, ProcessManager, Program, Project, Projection, ReactError,
-        Reaction, Reactor, Request, Row, SqlProject, SqlProjection, Step, Tables, View, With as _,
+        Listens, On, Poison, Process, ProcessSetup, Program, Project, ReactError, Reactor,
+        ReactorSetup, Request, Row, SqlProjection, SqlProjectionSetup, Step, Tables, View,
+        ViewSetup, With as _,
     };
     #[cfg(feature = "testing")]
     pub use crate::testing::Given as _;
     pub use crate::{
-        Aggregate, AggregateRef, Annals, At, CommandError, Decoded, Done, Emit, Event, Fold,
+        Aggregate, AggregateRef, Annals, At, CommandError, Committed, Decoded, Emit, Event, Fold,
         Handle, IntoEvents, Moment, Open, Position, Query, Recorded, StreamId, Tag, Token, Version,
     };
 }

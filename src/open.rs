@@ -4,7 +4,8 @@ use std::future::Future;
 
 use annals_core::{Annals, Failure, StoreError};
 
-/// Opens a store by its URL. In the [`prelude`](crate::prelude), so that `Annals::open(url)` reads as one.
+/// Opens a store by its URL. In the [`prelude`](crate::prelude), so that `Annals::open(url)` reads
+/// as one.
 pub trait Open: Sized {
     /// Opens the store that `url` names; makes it when it is not there yet.
     ///
@@ -17,7 +18,8 @@ pub trait Open: Sized {
     ///
     /// # Errors
     ///
-    /// [`Failure::Invalid`] for a URL that names no store of this build; else what the store says, with the path.
+    /// [`Failure::Invalid`] for a URL that names no store of this build; else what the store says,
+    /// with the path.
     ///
     /// ```
     /// use annals::prelude::*;
@@ -45,7 +47,8 @@ impl Open for Annals {
             ))),
             #[cfg(not(feature = "postgres"))]
             Some(("postgres" | "postgresql", _)) => {
-                let why = "is for the feature `postgres` of `annals`, which is off in this build: `cargo … --features postgres`";
+                let why = "is for the feature `postgres` of `annals`, which is off in this build: \
+                    `cargo … --features postgres`";
                 Err(StoreError::new(
                     Failure::Invalid,
                     format!("`{}` {why}", shown(url)),

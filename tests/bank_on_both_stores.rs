@@ -25,7 +25,8 @@ mod on_postgres {
         &["rebuild"],
     ];
 
-    /// Everything that the bank prints, with what differs from run to run taken out: the store's own name, times, rates.
+    /// Everything that the bank prints, with what differs from run to run taken out: the store's
+    /// own name, times, rates.
     fn said(question: &[&str], store: &str, shown: &str) -> String {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
         let output = Command::new(cargo)
@@ -75,7 +76,8 @@ mod on_postgres {
     impl Schema {
         async fn new() -> (Schema, String) {
             let url = std::env::var("ANNALS_TEST_POSTGRES").expect(
-                "this test needs a PostgreSQL server: `cargo xtask test` makes one, or set ANNALS_TEST_POSTGRES",
+                "this test needs a PostgreSQL server: `cargo xtask test` makes one, or set \
+                 ANNALS_TEST_POSTGRES",
             );
             let name = format!("bank_{}", EventId::random().as_uuid().simple());
             let store = format!(

@@ -1,4 +1,5 @@
-//! `events.lock`: a changed shape, name or fold fails with the reason, and what is new is added on request.
+//! `events.lock`: a changed shape, name or fold fails with the reason, and what is new is added on
+//! request.
 
 #![cfg(feature = "testing")]
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -146,7 +147,8 @@ fn a_sample_more_is_added_and_folded_after_the_others() {
     let life = Life::begin(first::program);
     insta::assert_snapshot!(life.differences(more, Update::Nothing));
     life.released(more);
-    // Its fold goes on from what was pinned, so a sample that the test has lost stays in the history.
+    // Its fold goes on from what was pinned, so a sample that the test has lost stays in the
+    // history.
     first::program(life.file()).verify(Update::Nothing).unwrap();
     assert!(
         life.text()
@@ -584,9 +586,10 @@ fn a_state_that_prints_differently_each_time_is_told() {
         directory: TempDir::new().unwrap(),
     };
     let told = life.differences(unstable, Update::New);
-    assert!(
-        told.contains("The fold `count` v1 has no stable state over the stored events: its state prints differently")
-    );
+    assert!(told.contains(
+        "The fold `count` v1 has no stable state over the stored events: its state \
+            prints differently"
+    ));
 }
 
 #[test]

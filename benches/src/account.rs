@@ -93,8 +93,8 @@ pub fn event(seed: &mut Seed, index: usize) -> AccountEvent {
     }
 }
 
-/// `count` events of one account, from its `first` (counted from 0) on, as they are appended: all happened at one moment, as the
-/// events of one command do.
+/// `count` events of one account, from its `first` (counted from 0) on, as they are appended: all
+/// happened at one moment, as the events of one command do.
 ///
 /// # Errors
 ///

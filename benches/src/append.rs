@@ -86,7 +86,8 @@ impl Batches {
     }
 }
 
-/// Appends single events, each task to a stream of its own whose version it expects, one after another in each task.
+/// Appends single events, each task to a stream of its own whose version it expects, one after
+/// another in each task.
 ///
 /// ```no_run
 /// # async fn example(store: std::sync::Arc<dyn annals::Store>) -> annals_benches::Outcome<()> {
@@ -142,7 +143,8 @@ impl Singles {
             let store = Arc::clone(store);
             tasks.spawn(async move {
                 for (version, event) in (0..).zip(events) {
-                    // Made when it is needed, as programs do: ids that ascend with time are cheap to index.
+                    // Made when it is needed, as programs do: ids that ascend with time are cheap
+                    // to index.
                     let event = event.id(EventId::random());
                     let expected = Expected::Version(Version::new(version));
                     store

@@ -1,5 +1,6 @@
-//! The same work by hand: rusqlite with prepared statements, on a file that Annals made, with the same tables, indexes, columns
-//! and settings. What Annals computes on the way (digests, checks) was computed before the clock starts.
+//! The same work by hand: rusqlite with prepared statements, on a file that Annals made, with the
+//! same tables, indexes, columns and settings. What Annals computes on the way (digests, checks)
+//! was computed before the clock starts.
 
 mod append;
 mod command;
@@ -24,7 +25,8 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Opens the file, which Annals makes first when it is not there, with the settings that Annals itself uses.
+    /// Opens the file, which Annals makes first when it is not there, with the settings that Annals
+    /// itself uses.
     ///
     /// # Errors
     ///

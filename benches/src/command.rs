@@ -1,4 +1,5 @@
-//! Commands: load, decide, append, on few busy aggregates or on many that nobody has looked at for a while.
+//! Commands: load, decide, append, on few busy aggregates or on many that nobody has looked at for
+//! a while.
 
 use annals::Annals;
 use tokio::task::JoinSet;

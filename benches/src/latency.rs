@@ -21,7 +21,8 @@ use crate::machine;
 pub struct Latencies {
     /// How long each one took, in any order.
     pub each: Vec<Duration>,
-    /// How long all threads of the process together were on a core meanwhile; zero where the system does not tell.
+    /// How long all threads of the process together were on a core meanwhile; zero where the system
+    /// does not tell.
     pub cpu: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! Workloads that run against any store, so that two rows of a report differ only in the store, and the same work by hand with
-//! a bare driver, to set beside them.
+//! Workloads that run against any store, so that two rows of a report differ only in the store, and
+//! the same work by hand with a bare driver, to set beside them.
 //!
 //! Everything is made from fixed seeds; only event ids differ from run to run.
 

@@ -13,7 +13,8 @@ use crate::latency::{Laps, Latencies};
 use crate::seed::Seed;
 use crate::view::Balance;
 
-/// Appends single events, each task to accounts of its own, and then looks at the row that shows the event.
+/// Appends single events, each task to accounts of its own, and then looks at the row that shows
+/// the event.
 ///
 /// ```no_run
 /// # async fn example(store: std::sync::Arc<dyn annals::Store>) -> annals_benches::Outcome<()> {
@@ -31,7 +32,8 @@ pub struct Live {
     pub appends: usize,
     /// Tasks that append and look.
     pub tasks: usize,
-    /// How many all of them together append in a second; none: each goes on as soon as it has seen the last one.
+    /// How many all of them together append in a second; none: each goes on as soon as it has seen
+    /// the last one.
     pub per_second: Option<u32>,
 }
 
@@ -76,7 +78,8 @@ impl Live {
         })
     }
 
-    /// Runs it, with the view beside the log. The time of each is from the call of the append to the row in hand.
+    /// Runs it, with the view beside the log. The time of each is from the call of the append to
+    /// the row in hand.
     ///
     /// # Errors
     ///

@@ -13,7 +13,8 @@ pub fn describe() -> Vec<(&'static str, String)> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let sqlite = format!(
-        "{}, journal_mode=wal, synchronous=full (one fsync a commit), wal_autocheckpoint=2048 pages",
+        "{}, journal_mode=wal, synchronous=full (one fsync a commit), wal_autocheckpoint=2048 \
+         pages",
         rusqlite::version()
     );
     vec![
@@ -78,10 +79,12 @@ fn commit() -> String {
     }
 }
 
-/// How long all threads of this process together were on a core so far; zero where the system does not tell.
+/// How long all threads of this process together were on a core so far; zero where the system does
+/// not tell.
 pub fn cpu_time() -> Duration {
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the name, which may hold anything, and 11 more fields: the time in the program and that in the kernel.
+    // Behind the name, which may hold anything, and 11 more fields: the time in the program and
+    // that in the kernel.
     let fields = text
         .rsplit_once(')')
         .map_or("", |(_, fields)| fields)
@@ -94,7 +97,8 @@ pub fn cpu_time() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// The most memory that this process has used at once so far, in bytes; none where the system does not tell.
+/// The most memory that this process has used at once so far, in bytes; none where the system does
+/// not tell.
 pub fn peak_memory_bytes() -> Option<u64> {
     let text = line_of("/proc/self/status", "VmHWM")?;
     Some(text.split(' ').next()?.parse::<u64>().ok()? << 10)

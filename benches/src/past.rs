@@ -89,7 +89,8 @@ impl Questions {
         })
     }
 
-    /// Answers them without a view: by reading all typed events up to the moment, and folding those of the account.
+    /// Answers them without a view: by reading all typed events up to the moment, and folding those
+    /// of the account.
     ///
     /// # Errors
     ///
@@ -117,7 +118,8 @@ impl Questions {
     }
 }
 
-/// A program with the view with history of the log of `store`, in `views`; built first when it is not there.
+/// A program with the view with history of the log of `store`, in `views`; built first when it is
+/// not there.
 ///
 /// # Errors
 ///

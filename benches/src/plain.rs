@@ -1,5 +1,6 @@
-//! The same work on PostgreSQL by hand: sqlx with prepared statements, and a table with the columns and indexes of Annals' own.
-//! What Annals computes on the way (digests, checks) was computed before the clock starts.
+//! The same work on PostgreSQL by hand: sqlx with prepared statements, and a table with the columns
+//! and indexes of Annals' own. What Annals computes on the way (digests, checks) was computed
+//! before the clock starts.
 
 mod live;
 mod past;
@@ -36,8 +37,9 @@ type Made = Vec<(StreamId, Vec<NewEvent>)>;
 /// The key of a stream, and its events with their digests.
 type Ready = (i64, Vec<(NewEvent, Digest)>);
 
-/// Each client inserts the events of its streams, a transaction for each event, on a connection of its own. That an event is the
-/// next of its stream is seen to by a unique index. The first stream has the key `first`.
+/// Each client inserts the events of its streams, a transaction for each event, on a connection of
+/// its own. That an event is the next of its stream is seen to by a unique index. The first stream
+/// has the key `first`.
 ///
 /// # Errors
 ///
@@ -100,7 +102,8 @@ async fn insert(
     Ok(())
 }
 
-/// One connection inserts one batch after another, each by one statement in a transaction of its own.
+/// One connection inserts one batch after another, each by one statement in a transaction of its
+/// own.
 ///
 /// # Errors
 ///

@@ -22,8 +22,8 @@ pub struct Rate {
     pub count: usize,
     /// How long.
     pub took: Duration,
-    /// How long all threads of the process together were on a core, in steps of 10 milliseconds; zero where the system does not
-    /// tell.
+    /// How long all threads of the process together were on a core, in steps of 10 milliseconds;
+    /// zero where the system does not tell.
     pub cpu: Duration,
 }
 

@@ -133,8 +133,9 @@ impl Report {
         Ok(())
     }
 
-    /// Compares how long single things took: what is told is the percentiles of all rounds together, and the median of the ratios of
-    /// each round's middle. As with rates, more than 1 is faster than the other.
+    /// Compares how long single things took: what is told is the percentiles of all rounds
+    /// together, and the median of the ratios of each round's middle. As with rates, more than 1 is
+    /// faster than the other.
     pub(crate) fn compare_latencies(
         &mut self,
         row: Row,
@@ -192,7 +193,8 @@ impl Report {
                 }
                 Ok(())
             };
-            // Who goes first changes, so that neither always finds the caches warm or the disk busy.
+            // Who goes first changes, so that neither always finds the caches warm or the disk
+            // busy.
             let ours_first = round % 2 == 0;
             measure(ours_first)?;
             measure(!ours_first)?;

@@ -1,4 +1,5 @@
-//! The PostgreSQL server of the rows that need one, and schemas on it that are gone when they have been measured.
+//! The PostgreSQL server of the rows that need one, and schemas on it that are gone when they have
+//! been measured.
 
 use std::sync::Arc;
 
@@ -134,7 +135,8 @@ impl Schema {
         Ok(())
     }
 
-    /// Drops it, and lets the server write down what it has not, so that the next to be measured does not pay for it.
+    /// Drops it, and lets the server write down what it has not, so that the next to be measured
+    /// does not pay for it.
     ///
     /// # Errors
     ///

@@ -54,7 +54,8 @@ impl Project<AccountEvent> for BalanceThen {
     }
 }
 
-/// Folds the whole log of `store` into a view of `slots` slots in `views`, where there is none yet, until readers see it.
+/// Folds the whole log of `store` into a view of `slots` slots in `views`, where there is none yet,
+/// until readers see it.
 ///
 /// # Errors
 ///

@@ -14,9 +14,9 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use commit::{CommandError, Done};
+pub use commit::{CommandError, Committed};
 pub use fold::LoadError;
-pub use history::{History, HistoryEntry, HistoryPage};
+pub use history::{HistoryEntry, HistoryPage, LoadHistory};
 pub use load::{Load, Loaded};
 pub use run::Run;
 
@@ -49,7 +49,8 @@ pub trait Aggregate: Default + Send + Sync + 'static {
     /// What happens to it.
     type Event: Event;
 
-    /// Takes in what happened. Never fails and never looks at anything but its arguments: the same events give the same state.
+    /// Takes in what happened. Never fails and never looks at anything but its arguments: the same
+    /// events give the same state.
     fn apply(&mut self, event: &Self::Event);
 
     /// Whether and how snapshots of it are kept. Default: none.
@@ -81,7 +82,8 @@ pub trait Aggregate: Default + Send + Sync + 'static {
     }
 }
 
-/// Commands as messages, for queues, HTTP and processes: [`AggregateRef::execute`] takes them through the same loop as closures.
+/// Commands as messages, for queues, HTTP and processes: [`AggregateRef::execute`] takes them
+/// through the same loop as closures.
 pub trait Handle<C>: Aggregate {
     /// A refusal.
     type Error: Send;
@@ -94,7 +96,8 @@ pub trait Handle<C>: Aggregate {
     fn handle(&self, command: &C) -> Result<impl IntoEvents<Self::Event>, Self::Error>;
 }
 
-/// How snapshots of an aggregate are kept. They only save time: an old, missing or unreadable one is passed over.
+/// How snapshots of an aggregate are kept. They only save time: an old, missing or unreadable one
+/// is passed over.
 ///
 /// ```
 /// use annals_core::Snapshots;
@@ -121,8 +124,8 @@ impl<A: Serialize + DeserializeOwned> Snapshots<A> {
 }
 
 impl<A> Snapshots<A> {
-    /// The version of the fold, 1 until said otherwise: raise it whenever `apply` or the state's shape changes, and older
-    /// snapshots are passed over.
+    /// The version of the fold, 1 until said otherwise: raise it whenever `apply` or the state's
+    /// shape changes, and older snapshots are passed over.
     #[must_use]
     pub fn fold_version(mut self, version: u32) -> Snapshots<A> {
         self.fold_version = version;
@@ -212,9 +215,11 @@ impl<A: Aggregate> AggregateRef<A> {
         self.at.stream()
     }
 
-    /// Loads the state, decides, and appends what was decided; when others got there first, decides again on the newer state.
+    /// Loads the state, decides, and appends what was decided; when others got there first, decides
+    /// again on the newer state.
     ///
-    /// The closure may be called several times. A refusal is final only when it was decided on the real tail of the stream.
+    /// The closure may be called several times. A refusal is final only when it was decided on the
+    /// real tail of the stream.
     pub fn run<F, D, E>(&self, decide: F) -> Run<'_, A, F, D, E>
     where
         F: FnMut(&A) -> Result<D, E> + Send,
@@ -224,7 +229,8 @@ impl<A: Aggregate> AggregateRef<A> {
         Run::new(self, decide)
     }
 
-    /// As [`run`](AggregateRef::run), when the aggregate does not exist yet (or was deleted): else [`CommandError::AlreadyExists`].
+    /// As [`run`](AggregateRef::run), when the aggregate does not exist yet (or was deleted): else
+    /// [`CommandError::AlreadyExists`].
     pub fn create<F, D, E>(&self, decide: F) -> Run<'_, A, F, D, E>
     where
         F: FnMut(&A) -> Result<D, E> + Send,
@@ -270,7 +276,8 @@ impl<A: Aggregate> AggregateRef<A> {
         Load::new(self)
     }
 
-    /// Looks at the present state without copying it, through the cache: cheap for a busy aggregate, whatever its length.
+    /// Looks at the present state without copying it, through the cache: cheap for a busy
+    /// aggregate, whatever its length.
     ///
     /// # Errors
     ///
@@ -280,8 +287,8 @@ impl<A: Aggregate> AggregateRef<A> {
     }
 
     /// Its events, for display: also those that a deletion hides, and those that cannot be read.
-    pub fn history(&self) -> History<'_, A> {
-        History::new(self)
+    pub fn history(&self) -> LoadHistory<'_, A> {
+        LoadHistory::new(self)
     }
 }
 

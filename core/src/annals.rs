@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::aggregate::cache::Cache;
 use crate::aggregate::{Aggregate, AggregateRef};
 use crate::clock::{Clock, IdSource, RandomIds, SystemClock};
-use crate::companion::Companion;
 use crate::context::ambient;
 use crate::decide::{Boundary, Decide, IntoDecision};
 use crate::error::Invalid;
 use crate::event::{Metadata, RecordedEvent};
+use crate::inline_projector::InlineProjector;
 use crate::memory::MemoryStore;
 use crate::replay::Events;
 use crate::retry::Retries;
@@ -36,7 +36,7 @@ struct Shared {
     ids: Arc<dyn IdSource>,
     retries: Retries,
     cache: Cache,
-    companions: Vec<Arc<dyn Companion>>,
+    companions: Vec<Arc<dyn InlineProjector>>,
 }
 
 impl Annals {
@@ -64,8 +64,9 @@ impl Annals {
         Annals::on(Arc::new(MemoryStore::new()))
     }
 
-    /// The same store with another clock: it says when events happened unless the command does. What it recorded is told by the
-    /// store's own clock. Say it before the handle is cloned, as with the other settings: the cache starts empty.
+    /// The same store with another clock: it says when events happened unless the command does.
+    /// What it recorded is told by the store's own clock. Say it before the handle is cloned, as
+    /// with the other settings: the cache starts empty.
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Annals {
         self.with(|shared| shared.clock = clock)
@@ -83,18 +84,21 @@ impl Annals {
         self.with(|shared| shared.retries = retries)
     }
 
-    /// The same store with room for the states of `count` aggregates; the one that was not used for longest makes way.
+    /// The same store with room for the states of `count` aggregates; the one that was not used for
+    /// longest makes way.
     ///
-    /// Default: [`Annals::CACHED_STATES`]. With 0 nothing is kept, and every command reads its stream.
+    /// Default: [`Annals::CACHED_STATES`]. With 0 nothing is kept, and every command reads its
+    /// stream.
     #[must_use]
     pub fn with_cached_states(self, count: usize) -> Annals {
         self.with(|shared| shared.cache = Cache::new(count))
     }
 
-    /// The same store with a companion more: it prepares rows that travel with what commands and decisions append.
+    /// The same store with a inline_projector more: it prepares rows that travel with what commands
+    /// and decisions append.
     #[must_use]
-    pub fn with_companion(self, companion: Arc<dyn Companion>) -> Annals {
-        self.with(|shared| shared.companions.push(companion))
+    pub fn with_companion(self, inline_projector: Arc<dyn InlineProjector>) -> Annals {
+        self.with(|shared| shared.companions.push(inline_projector))
     }
 
     fn with(self, change: impl FnOnce(&mut Shared)) -> Annals {
@@ -180,7 +184,7 @@ impl Annals {
         &*self.shared.ids
     }
 
-    pub(crate) fn companions(&self) -> &[Arc<dyn Companion>] {
+    pub(crate) fn companions(&self) -> &[Arc<dyn InlineProjector>] {
         &self.shared.companions
     }
 
@@ -192,7 +196,8 @@ impl Annals {
         &self.shared.cache
     }
 
-    /// What a command carries: what it says itself, then what the handle says, then what the task says.
+    /// What a command carries: what it says itself, then what the handle says, then what the task
+    /// says.
     pub(crate) fn metadata_for(&self, own: Metadata) -> Metadata {
         own.within(&self.metadata).within(&ambient())
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::error::{Failure, Invalid, StoreError};
 use crate::event::{EventId, NewEvent};
-use crate::inline::PreparedRow;
+use crate::inline::InlineRow;
 use crate::position::{Partition, Position, Token};
 use crate::query::Query;
 use crate::stream::{StreamId, Version};
@@ -29,10 +29,11 @@ pub enum Expected {
     NoStream,
     /// The stream is active.
     Exists,
-    /// The stream has had exactly so many events, also when it was deleted since. `Version(0)`: it never had one.
+    /// The stream has had exactly so many events, also when it was deleted since. `Version(0)`: it
+    /// never had one.
     Version(Version),
-    /// The stream is active and has had exactly so many events: what a decision on its state relies on, because a deletion
-    /// changes the state and not the version.
+    /// The stream is active and has had exactly so many events: what a decision on its state relies
+    /// on, because a deletion changes the state and not the version.
     ActiveAt(Version),
 }
 
@@ -42,8 +43,8 @@ impl Expected {
         state.status != Status::Tombstoned && self.holds(state)
     }
 
-    /// Whether a stream in `state` passes a check without being written to. [`Expected::Any`] checks nothing, so an append
-    /// that asks it of a stream that gets no event is invalid.
+    /// Whether a stream in `state` passes a check without being written to. [`Expected::Any`]
+    /// checks nothing, so an append that asks it of a stream that gets no event is invalid.
     pub fn passes_check(self, state: &StreamState) -> bool {
         match self {
             Expected::NoStream => state.status != Status::Active,
@@ -96,7 +97,7 @@ pub struct Append {
     /// The events, oldest first.
     pub events: Vec<NewEvent>,
     /// Rows of inline views that are written with them.
-    pub rows: Vec<PreparedRow>,
+    pub rows: Vec<InlineRow>,
 }
 
 impl Append {
@@ -118,10 +119,11 @@ impl Append {
     }
 }
 
-/// Events for several streams at once, and what must be true of streams, also of ones that get no event.
+/// Events for several streams at once, and what must be true of streams, also of ones that get no
+/// event.
 ///
-/// Positions follow the order of the events here. A stream that gets events and is not in `expectations` may be in any
-/// state but tombstoned.
+/// Positions follow the order of the events here. A stream that gets events and is not in
+/// `expectations` may be in any state but tombstoned.
 ///
 /// ```
 /// use annals_core::{AppendStreams, Expected, NewEvent, StreamId, Version};
@@ -142,9 +144,10 @@ pub struct AppendStreams {
     pub expectations: Vec<(StreamId, Expected)>,
     /// The events, in the order of the log.
     pub events: Vec<(StreamId, NewEvent)>,
-    /// Rows of inline views that are written with them, in their transaction and only when they are. Each is folded from a stream that
-    /// gets events and of which [`Expected::Version`] or [`Expected::ActiveAt`] is expected. See [`InlineViews`](crate::InlineViews).
-    pub rows: Vec<PreparedRow>,
+    /// Rows of inline views that are written with them, in their transaction and only when they
+    /// are. Each is folded from a stream that gets events and of which [`Expected::Version`] or
+    /// [`Expected::ActiveAt`] is expected. See [`InlineViews`](crate::InlineViews).
+    pub rows: Vec<InlineRow>,
 }
 
 impl AppendStreams {
@@ -162,8 +165,9 @@ impl AppendStreams {
         self
     }
 
-    /// The version at which the row of a stream stands once this is written; nothing when no version of the stream is expected.
-    pub fn stands_after(&self, stream: &StreamId) -> Option<Version> {
+    /// The version at which the row of a stream stands once this is written; nothing when no
+    /// version of the stream is expected.
+    pub fn version_after(&self, stream: &StreamId) -> Option<Version> {
         let found = self.expectations.iter().find(|(of, _)| of == stream);
         let (Expected::Version(version) | Expected::ActiveAt(version)) = found?.1 else {
             return None;
@@ -172,7 +176,8 @@ impl AppendStreams {
         Some(Version::new(version.get() + events as u64))
     }
 
-    /// Refuses rows that travel with the append: for stores without [`InlineViews`](crate::InlineViews).
+    /// Refuses rows that travel with the append: for stores without
+    /// [`InlineViews`](crate::InlineViews).
     ///
     /// # Errors
     ///
@@ -216,11 +221,12 @@ impl AppendStreams {
                 )));
             }
             let gets_events = self.events.iter().any(|(to, _)| to == stream);
-            match self.stands_after(stream) {
+            match self.version_after(stream) {
                 Some(after) if gets_events && row.from < after => {}
                 _ => {
                     return Err(Invalid::new(format!(
-                        "the row `{key}` travels with events of stream `{stream}`, of which there are none or no version is expected"
+                        "the row `{key}` travels with events of stream `{stream}`, of which there \
+                         are none or no version is expected"
                     )));
                 }
             }
@@ -234,8 +240,8 @@ impl AppendStreams {
         Ok(())
     }
 
-    /// What no store may accept: nothing to write, one id or one expectation twice, too much at once, names out of bounds, rows
-    /// that belong to none of its streams.
+    /// What no store may accept: nothing to write, one id or one expectation twice, too much at
+    /// once, names out of bounds, rows that belong to none of its streams.
     ///
     /// Every store calls it before it touches anything.
     ///
@@ -268,7 +274,8 @@ impl AppendStreams {
         for (stream, expected) in &self.expectations {
             if *expected == Expected::Any && !self.events.iter().any(|(to, _)| to == stream) {
                 return Err(Invalid::new(format!(
-                    "stream `{stream}` is checked for nothing: it gets no event and anything is expected of it"
+                    "stream `{stream}` is checked for nothing: it gets no event and anything is \
+                     expected of it"
                 )));
             }
         }
@@ -343,7 +350,8 @@ impl Limits {
             {
                 let start: String = name.chars().take(32).collect();
                 return Err(Invalid::new(format!(
-                    "event {index} has the {what} `{}`: 1 to 255 bytes without control characters are allowed",
+                    "event {index} has the {what} `{}`: 1 to 255 bytes without control characters \
+                     are allowed",
                     start.escape_debug()
                 )));
             }
@@ -531,8 +539,8 @@ impl From<&Appended> for Token {
 pub enum Violation {
     /// A stream is not where the append thought.
     Stream {
-        /// Which expectation, counted from 0 in the order of the request. Streams that get events without one come behind, in the
-        /// order of their first events.
+        /// Which expectation, counted from 0 in the order of the request. Streams that get events
+        /// without one come behind, in the order of their first events.
         index: usize,
         /// The stream.
         stream: StreamId,
@@ -624,21 +632,25 @@ pub enum IdClash {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// What was expected does not hold; every violation is listed. Read the new events, decide again.
+    /// What was expected does not hold; every violation is listed. Read the new events, decide
+    /// again.
     #[error("{}", first_of(.0))]
     Conflict(Vec<Violation>),
-    /// The ids are known, and this is not a repetition of the append that brought them. A bug of the caller.
+    /// The ids are known, and this is not a repetition of the append that brought them. A bug of
+    /// the caller.
     #[error(transparent)]
     IdClash(IdClash),
     /// The request can never succeed as written.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The connection was lost during the commit: the events are stored, or they are not. Appending again with the same ids
-    /// tells, and does what is missing.
+    /// The connection was lost during the commit: the events are stored, or they are not. Appending
+    /// again with the same ids tells, and does what is missing.
     #[error("the outcome of the append is unknown")]
     Unknown(#[source] StoreError),
-    /// This process does not own the partition of the stream. Send the command to the one that does.
-    #[error("another process owns the stream's partition{}", .owner.as_deref().map(|owner| format!(": {owner}")).unwrap_or_default())]
+    /// This process does not own the partition of the stream. Send the command to the one that
+    /// does.
+    #[error("another process owns the stream's \
+        partition{}", .owner.as_deref().map(|owner| format!(": {owner}")).unwrap_or_default())]
     NotOwner {
         /// The owner's name, where it is known.
         owner: Option<String>,

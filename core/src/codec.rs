@@ -7,8 +7,8 @@ use serde::de::DeserializeSeed;
 
 /// A way to write values as bytes.
 ///
-/// A user's own codec is a type that implements this, named in `#[event(codec = "…")]`. Its name is stored beside every payload
-/// and must never change.
+/// A user's own codec is a type that implements this, named in `#[event(codec = "…")]`. Its name is
+/// stored beside every payload and must never change.
 ///
 /// ```
 /// use annals_core::{Codec, Json};

@@ -8,10 +8,11 @@ tokio::task_local! {
     static AMBIENT: Metadata;
 }
 
-/// Runs `future`; every command inside it, in the same task, carries `metadata` where it does not say otherwise.
+/// Runs `future`; every command inside it, in the same task, carries `metadata` where it does not
+/// say otherwise.
 ///
-/// Reactors and processes run their handlers so, with the metadata of the event that they handle; a web service does it once
-/// for each request. A task that is spawned inside starts without it.
+/// Reactors and processes run their handlers so, with the metadata of the event that they handle; a
+/// web service does it once for each request. A task that is spawned inside starts without it.
 ///
 /// ```
 /// use annals_core::{Metadata, with_metadata};

@@ -1,5 +1,5 @@
-//! Decisions over several things: aggregates (expectations on their streams) and folds of queries (a condition), consistent as
-//! a whole.
+//! Decisions over several things: aggregates (expectations on their streams) and folds of queries
+//! (a condition), consistent as a whole.
 
 mod boundary;
 mod emit;

@@ -12,7 +12,8 @@ use crate::error::Invalid;
 use crate::tag::Tag;
 use crate::typed::{DecodeError, Decoded, Event, Stored};
 
-/// What an upcaster makes of an old value: one of the next shape, or an `Option`, an array or a `Vec` of it.
+/// What an upcaster makes of an old value: one of the next shape, or an `Option`, an array or a
+/// `Vec` of it.
 ///
 /// ```
 /// use annals_core::{Decoded, derive::Upcasted};

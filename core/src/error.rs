@@ -1,4 +1,5 @@
-//! What goes wrong outside the domain: a request that can never succeed, and a store that could not do what was asked.
+//! What goes wrong outside the domain: a request that can never succeed, and a store that could not
+//! do what was asked.
 
 use std::borrow::Cow;
 use std::error::Error;

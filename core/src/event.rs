@@ -19,7 +19,8 @@ use crate::tag::Tag;
 
 /// Names an event for ever; an append is recognised by the ids of its events.
 ///
-/// A UUIDv7, or [derived](EventId::derived) from a request (a UUIDv8). Any UUIDv8 is taken as derived.
+/// A UUIDv7, or [derived](EventId::derived) from a request (a UUIDv8). Any UUIDv8 is taken as
+/// derived.
 ///
 /// ```
 /// use annals_core::{EventId, StreamId};
@@ -40,7 +41,8 @@ impl EventId {
         EventId(Uuid::now_v7())
     }
 
-    /// The id of the `index`-th event that the request `key` appends to `stream`: the same for every try.
+    /// The id of the `index`-th event that the request `key` appends to `stream`: the same for
+    /// every try.
     pub fn derived(stream: &StreamId, key: &str, index: u32) -> EventId {
         let mut hash = Sha256::new();
         for part in [
@@ -64,7 +66,8 @@ impl EventId {
         &self.0
     }
 
-    /// Whether the id stands for a request: whoever appends it gets what the first one with that id got.
+    /// Whether the id stands for a request: whoever appends it gets what the first one with that id
+    /// got.
     pub fn is_derived(&self) -> bool {
         self.0.get_version_num() == 8
     }
@@ -86,7 +89,8 @@ impl FromStr for EventId {
     }
 }
 
-/// What makes two appends with one id the same: the first half of a SHA-256 over type, schema version, codec, payload and tags.
+/// What makes two appends with one id the same: the first half of a SHA-256 over type, schema
+/// version, codec, payload and tags.
 ///
 /// ```
 /// use annals_core::NewEvent;
@@ -126,8 +130,8 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// The metadata of what follows from `cause`: its correlation (or its id, when it began the conversation), itself as
-    /// the causation, and its tenant.
+    /// The metadata of what follows from `cause`: its correlation (or its id, when it began the
+    /// conversation), itself as the causation, and its tenant.
     ///
     /// ```
     /// # use annals_core::{Metadata, RecordedEvent};
@@ -246,8 +250,8 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// An event of a type, a codec and a payload, with a new id, schema version 1, happened at the epoch until
-    /// [`at`](NewEvent::at) says otherwise.
+    /// An event of a type, a codec and a payload, with a new id, schema version 1, happened at the
+    /// epoch until [`at`](NewEvent::at) says otherwise.
     pub fn new(
         event_type: impl Into<Cow<'static, str>>,
         codec: impl Into<Cow<'static, str>>,
@@ -306,15 +310,16 @@ impl NewEvent {
         self
     }
 
-    /// With a digest of the caller's instead of one over the stored bytes: for payloads whose bytes change between honest
-    /// retries (encryption with a nonce, maps without an order).
+    /// With a digest of the caller's instead of one over the stored bytes: for payloads whose bytes
+    /// change between honest retries (encryption with a nonce, maps without an order).
     #[must_use]
     pub fn own_digest(mut self, digest: Digest) -> NewEvent {
         self.own_digest = Some(digest);
         self
     }
 
-    /// What its content is compared by when its id is known already. The order of the tags does not matter.
+    /// What its content is compared by when its id is known already. The order of the tags does not
+    /// matter.
     pub fn digest(&self) -> Digest {
         if let Some(digest) = self.own_digest {
             return digest;
@@ -381,7 +386,8 @@ pub struct RecordedEvent {
     pub partition: Partition,
     /// Its place in the partition, from 1.
     pub position: Position,
-    /// Its place in the append that brought it, from 0: a run 0, 1, 2 … at consecutive positions is one append.
+    /// Its place in the append that brought it, from 0: a run 0, 1, 2 … at consecutive positions is
+    /// one append.
     pub append_index: u32,
     /// The name of its type.
     pub event_type: Arc<str>,
@@ -402,7 +408,8 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
-    /// What a store reads back: an event at its place, without tags and metadata, which are set where it has some.
+    /// What a store reads back: an event at its place, without tags and metadata, which are set
+    /// where it has some.
     ///
     /// Names are shared, so that a page of events of few types holds each name once.
     ///

@@ -9,10 +9,12 @@ use crate::error::Invalid;
 use crate::position::{LogId, Position};
 use crate::view_commit::VIEW_KEY_BYTES_MAX;
 
-/// The slots that a generation may have: as many as there are virtual nodes to which keys are hashed.
+/// The slots that a generation may have: as many as there are virtual nodes to which keys are
+/// hashed.
 pub const VIEW_SLOTS_MAX: u16 = 256;
 
-/// One build of a view: filled beside the one that serves, then switched to, then followed until it is dropped.
+/// One build of a view: filled beside the one that serves, then switched to, then followed until it
+/// is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GenerationId(pub u64);
 
@@ -39,12 +41,12 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Keeps {
+pub enum History {
     /// Only the present rows.
     #[default]
-    Present,
+    None,
     /// Also, for each key, what it was after each commit.
-    History,
+    Versions,
     /// Also which events touched a key, so that questions about event time can be answered.
     Bitemporal,
 }
@@ -61,12 +63,13 @@ pub struct GenerationSpec {
     pub handles: Vec<String>,
     /// The log that it is folded from.
     pub log: LogId,
-    /// How many partitions that log has; exactly one when the past is kept, because a moment is one position.
+    /// How many partitions that log has; exactly one when the past is kept, because a moment is one
+    /// position.
     pub partitions: u32,
     /// Into how many slots its keys are divided.
     pub slots: u16,
     /// How much of the past it keeps.
-    pub keeps: Keeps,
+    pub history: History,
     /// The names of its indexed columns.
     pub indexes: Vec<String>,
     /// Whether its rows travel with appends: each row then stands at a version of its stream.
@@ -90,7 +93,7 @@ impl GenerationSpec {
             log,
             partitions: 1,
             slots: 1,
-            keeps: Keeps::Present,
+            history: History::None,
             indexes: Vec::new(),
             inline: false,
         }
@@ -100,8 +103,9 @@ impl GenerationSpec {
     ///
     /// # Errors
     ///
-    /// A view without a name or with one that is too long, no slots or partitions or too many slots, an index that is named twice,
-    /// a view that keeps its past and is folded from several partitions.
+    /// A view without a name or with one that is too long, no slots or partitions or too many
+    /// slots, an index that is named twice, a view that keeps its past and is folded from several
+    /// partitions.
     ///
     /// ```
     /// use annals_core::{GenerationSpec, LogId};
@@ -132,10 +136,11 @@ impl GenerationSpec {
                 "view `{view}` is folded from a log without partitions"
             )));
         }
-        if self.partitions > 1 && self.keeps != Keeps::Present {
+        if self.partitions > 1 && self.history != History::None {
             let partitions = self.partitions;
             return Err(Invalid::new(format!(
-                "view `{view}` keeps its past, which needs a log of one partition, and this one has {partitions}"
+                "view `{view}` keeps its past, which needs a log of one partition, and this one \
+                 has {partitions}"
             )));
         }
         let mut named = HashSet::new();
@@ -160,8 +165,9 @@ pub struct Generation {
     pub phase: Phase,
     /// When it was begun.
     pub begun_at: DateTime<Utc>,
-    /// Questions about moments before this position cannot be answered any more: the start when a generation that keeps its past
-    /// is begun, [`Position::MAX`] for one that keeps only the present.
+    /// Questions about moments before this position cannot be answered any more: the start when a
+    /// generation that keeps its past is begun, [`Position::MAX`] for one that keeps only the
+    /// present.
     pub history_since: Position,
 }
 
@@ -185,12 +191,13 @@ impl Generation {
 
     /// The name of the lease on one of its slots: no two slots of any generations share one.
     pub fn lease_name(&self, slot: u16) -> String {
-        // The last two parts are numbers, so a view whose name has slashes is not taken for another.
+        // The last two parts are numbers, so a view whose name has slashes is not taken for
+        // another.
         format!("{}/{}/{slot}", self.spec.view, self.id)
     }
 
-    /// The name of a lease by which one of the processes that share its slots says that it is there, by a number from 0. No generations
-    /// share one, and no slot is called so.
+    /// The name of a lease by which one of the processes that share its slots says that it is
+    /// there, by a number from 0. No generations share one, and no slot is called so.
     ///
     /// ```
     /// # use annals_core::{Clock, Generation, GenerationId, GenerationSpec, LogId, Phase, Position, SystemClock};
@@ -222,7 +229,8 @@ impl Generation {
     ///
     /// # Errors
     ///
-    /// When it is the only live one. One that is live for its version may go once another version is live.
+    /// When it is the only live one. One that is live for its version may go once another version
+    /// is live.
     ///
     /// ```
     /// use annals_core::{Generation, GenerationId, GenerationSpec, LogId, Phase, Position, SystemClock, Clock};

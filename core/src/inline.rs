@@ -1,8 +1,8 @@
 //! Inline read models: rows that travel with an append and are written in its transaction.
 //!
-//! A row of an inline view is folded from one stream and **stands** at a version of it: everything up to there is in the row. That
-//! is what keeps appends, which bring rows along, and workers, which bring up the rows of whoever appended without them, from
-//! folding an event twice.
+//! A row of an inline view is folded from one stream and **stands** at a version of it: everything
+//! up to there is in the row. That is what keeps appends, which bring rows along, and workers,
+//! which bring up the rows of whoever appended without them, from folding an event twice.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,67 +10,70 @@ use chrono::{DateTime, Utc};
 
 use crate::append::Placed;
 use crate::error::Invalid;
-use crate::generation::{Generation, GenerationId, Keeps};
+use crate::generation::{Generation, GenerationId, History};
 use crate::position::Position;
 use crate::stream::{StreamId, Version};
 use crate::view_commit::{CommitError, RowVersion, short_enough};
 use crate::view_store::ViewStore;
 
-/// A row of an inline view, folded from everything in its stream with the events of the append that it travels with.
+/// A row of an inline view, folded from everything in its stream with the events of the append that
+/// it travels with.
 ///
 /// ```
-/// use annals_core::{Append, Expected, GenerationId, NewEvent, PreparedRow, StreamId, Version};
+/// use annals_core::{Append, Expected, GenerationId, NewEvent, InlineRow, StreamId, Version};
 ///
 /// let stream = StreamId::new("account-alice")?;
 /// let mut append = Append::new(stream.clone(), [NewEvent::json("account.deposited", "5")]);
 /// append.expected = Expected::ActiveAt(Version::new(3));
-/// let mut row = PreparedRow::new(GenerationId(1), stream, "alice", Version::new(3));
+/// let mut row = InlineRow::new(GenerationId(1), stream, "alice", Version::new(3));
 /// row.value = Some("12".into());
 /// append.rows.push(row);
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PreparedRow {
+pub struct InlineRow {
     /// The generation.
     pub generation: GenerationId,
     /// The stream that it is folded from.
     pub stream: StreamId,
     /// Its key.
     pub key: String,
-    /// Where the row stood before. When it stands elsewhere by the time of the append, the row is left out.
+    /// Where the row stood before. When it stands elsewhere by the time of the append, the row is
+    /// left out.
     pub from: Version,
     /// Its value, or nothing when there is no row.
     pub value: Option<Bytes>,
     /// One entry for each of the generation's indexes, in their order; none when there is no row.
     pub indexed: Vec<String>,
-    /// What the row was after each event that touched it, in the order of the append. Empty when the generation keeps only the
-    /// present.
-    pub past: Vec<PreparedVersion>,
+    /// What the row was after each event that touched it, in the order of the append. Empty when
+    /// the generation keeps only the present.
+    pub past: Vec<InlineRowVersion>,
 }
 
-/// What a row is after an event of the append that it travels with. Where that event stands is known once it is written.
+/// What a row is after an event of the append that it travels with. Where that event stands is
+/// known once it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
-pub struct PreparedVersion {
+pub struct InlineRowVersion {
     /// The index of the event in the append.
     pub event: usize,
     /// The value, or nothing when there is no row.
     pub value: Option<Bytes>,
 }
 
-impl PreparedRow {
+impl InlineRow {
     /// A row that there is not, and that stood at `from`.
     pub fn new(
         generation: GenerationId,
         stream: StreamId,
         key: impl Into<String>,
         from: Version,
-    ) -> PreparedRow {
+    ) -> InlineRow {
         let key = key.into();
         let indexed = Vec::new();
         let past = Vec::new();
-        PreparedRow {
+        InlineRow {
             generation,
             stream,
             key,
@@ -89,12 +92,12 @@ impl PreparedRow {
     ///
     /// ```
     /// use annals_core::{
-    ///     Clock, Generation, GenerationId, GenerationSpec, LogId, Phase, Position, PreparedRow, StreamId, SystemClock, Version,
+    ///     Clock, Generation, GenerationId, GenerationSpec, LogId, Phase, Position, InlineRow, StreamId, SystemClock, Version,
     /// };
     ///
     /// let spec = GenerationSpec::new("balances", 1, LogId::random());
     /// let generation = Generation::new(GenerationId(1), spec, Phase::Live, SystemClock.now(), Position::MAX);
-    /// let row = PreparedRow::new(generation.id, StreamId::new("account-alice")?, "alice", Version::NONE);
+    /// let row = InlineRow::new(generation.id, StreamId::new("account-alice")?, "alice", Version::NONE);
     /// assert_eq!(row.check(&generation).unwrap_err().to_string(), "view `balances` is not inline, so no row travels with an append");
     /// # Ok::<_, annals_core::Invalid>(())
     /// ```
@@ -118,7 +121,7 @@ impl PreparedRow {
                 "key `{key}` has {found} entries for indexes, it needs {wanted}"
             )));
         }
-        if spec.keeps == Keeps::Present && !self.past.is_empty() {
+        if spec.history == History::None && !self.past.is_empty() {
             return Err(Invalid::new(format!(
                 "view `{}` keeps no history",
                 spec.view
@@ -137,7 +140,7 @@ impl PreparedRow {
 
     /// What is kept of the past, now that it is known where the events of the append stand.
     pub fn versions(&self, placed: &[Placed], recorded_at: DateTime<Utc>) -> Vec<RowVersion> {
-        let version = |past: &PreparedVersion| {
+        let version = |past: &InlineRowVersion| {
             let up_to = placed.get(past.event)?.position;
             let key = self.key.clone();
             let value = past.value.clone();
@@ -175,7 +178,7 @@ impl PreparedRow {
 /// How far a step of a worker takes a row of an inline view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
-pub struct RowStep {
+pub struct RowAdvance {
     /// The key.
     pub key: String,
     /// Where the row stood when it was read.
@@ -184,22 +187,22 @@ pub struct RowStep {
     pub to: Version,
 }
 
-impl RowStep {
+impl RowAdvance {
     /// What becomes of the step's changes of the row, given where it stands now.
     ///
     /// ```
-    /// use annals_core::{RowStep, StepMeets, Version};
+    /// use annals_core::{RowAdvance, RowOutcome, Version};
     ///
-    /// let step = RowStep { key: "alice".into(), from: Version::new(2), to: Version::new(4) };
-    /// assert_eq!(step.meets(Version::new(2)), StepMeets::Writes);
-    /// assert_eq!(step.meets(Version::new(5)), StepMeets::LeavesOut);
-    /// assert_eq!(step.meets(Version::new(3)), StepMeets::Fenced);
+    /// let step = RowAdvance { key: "alice".into(), from: Version::new(2), to: Version::new(4) };
+    /// assert_eq!(step.against(Version::new(2)), RowOutcome::Apply);
+    /// assert_eq!(step.against(Version::new(5)), RowOutcome::AlreadyApplied);
+    /// assert_eq!(step.against(Version::new(3)), RowOutcome::Fenced);
     /// ```
-    pub fn meets(&self, stands: Version) -> StepMeets {
+    pub fn against(&self, stands: Version) -> RowOutcome {
         match stands {
-            stands if stands == self.from => StepMeets::Writes,
-            stands if stands >= self.to => StepMeets::LeavesOut,
-            _ => StepMeets::Fenced,
+            stands if stands == self.from => RowOutcome::Apply,
+            stands if stands >= self.to => RowOutcome::AlreadyApplied,
+            _ => RowOutcome::Fenced,
         }
     }
 }
@@ -207,11 +210,12 @@ impl RowStep {
 /// What becomes of what a step of a worker does to a row of an inline view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
-pub enum StepMeets {
+pub enum RowOutcome {
     /// The row stands where it stood: it is written.
-    Writes,
-    /// Appends brought the row so far or farther: the step says nothing of it that is not there already.
-    LeavesOut,
+    Apply,
+    /// Appends brought the row so far or farther: the step says nothing of it that is not there
+    /// already.
+    AlreadyApplied,
     /// The row moved, but not so far: the whole step is refused.
     Fenced,
 }
@@ -219,7 +223,7 @@ pub enum StepMeets {
 /// A row of an inline view, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
-pub struct StandingRow {
+pub struct VersionedRow {
     /// The key.
     pub key: String,
     /// The value, or nothing when there is no row.
@@ -230,24 +234,26 @@ pub struct StandingRow {
 
 /// A view store that is in the database of the log, so that rows travel with appends.
 ///
-/// - **Together.** The [rows of an append](crate::AppendStreams::rows) are written in its transaction, or not at all: a refused append and a
-///   repeated one write none.
-/// - **In order.** A row is written only when it stands where the one who folded it found it; else it is left out, and the append is made
-///   all the same. Rows of a generation that is gone are left out too. What was left out is brought up by the worker of the view.
-/// - **Once.** A worker's step over an event that a row has already leaves that row [as it is](RowStep::meets).
+/// - **Together.** The [rows of an append](crate::AppendStreams::rows) are written in its
+///   transaction, or not at all: a refused append and a repeated one write none.
+/// - **In order.** A row is written only when it stands where the one who folded it found it; else
+///   it is left out, and the append is made all the same. Rows of a generation that is gone are
+///   left out too. What was left out is brought up by the worker of the view.
+/// - **Once.** A worker's step over an event that a row has already leaves that row [as it
+///   is](RowAdvance::against).
 ///
 /// A store without this trait refuses appends that carry rows.
 #[async_trait]
 pub trait InlineViews: ViewStore {
-    /// Rows of these keys and where they stand, in the order of the keys, each once, all of one moment. Keys that were never written
-    /// are left out: they stand at version 0.
+    /// Rows of these keys and where they stand, in the order of the keys, each once, all of one
+    /// moment. Keys that were never written are left out: they stand at version 0.
     ///
     /// # Errors
     ///
     /// [`CommitError::Gone`]
-    async fn read_standing(
+    async fn read_versioned(
         &self,
         generation: GenerationId,
         keys: &[String],
-    ) -> Result<Vec<StandingRow>, CommitError>;
+    ) -> Result<Vec<VersionedRow>, CommitError>;
 }

@@ -1,4 +1,5 @@
-//! Events and aggregates of a program for tools that do not know its types: read, brought up to date, and shown as JSON.
+//! Events and aggregates of a program for tools that do not know its types: read, brought up to
+//! date, and shown as JSON.
 
 use std::fmt;
 use std::future::Future;
@@ -73,7 +74,8 @@ pub enum ShowError {
         /// The codec.
         codec: &'static str,
     },
-    /// It has no JSON form, such as a map whose keys are no texts; or the handler of a view refused it.
+    /// It has no JSON form, such as a map whose keys are no texts; or the handler of a view refused
+    /// it.
     #[error("cannot be shown: {0}")]
     Unshowable(String),
 }
@@ -102,7 +104,8 @@ impl EventKind {
     ///
     /// # Errors
     ///
-    /// [`ShowError::Undecodable`], and [`ShowError::NotJson`] for an event whose type is written in another codec.
+    /// [`ShowError::Undecodable`], and [`ShowError::NotJson`] for an event whose type is written in
+    /// another codec.
     pub fn show(&self, record: &RecordedEvent) -> Result<Vec<ShownEvent>, ShowError> {
         (self.show)(record)
     }

@@ -1,4 +1,5 @@
-//! Leases: who may work on what, for how long, and an epoch that keeps a worker that lost its lease from doing harm.
+//! Leases: who may work on what, for how long, and an epoch that keeps a worker that lost its lease
+//! from doing harm.
 
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::error::StoreError;
 use crate::event::to_microseconds;
 
-/// The right to work on something until it expires or is taken by another. What is written under it carries its epoch, and a
-/// store refuses what carries an older one: a worker that was paused for too long can do no harm.
+/// The right to work on something until it expires or is taken by another. What is written under it
+/// carries its epoch, and a store refuses what carries an older one: a worker that was paused for
+/// too long can do no harm.
 ///
 /// ```
 /// use annals_core::Lease;
@@ -29,7 +31,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// When a lease that is granted `now` for `ttl` ends: at that moment it is free. Never later than the year 9999.
+    /// When a lease that is granted `now` for `ttl` ends: at that moment it is free. Never later
+    /// than the year 9999.
     ///
     /// ```
     /// use std::time::Duration;
@@ -72,11 +75,13 @@ pub enum Acquired {
     Held(LeaseState),
 }
 
-/// A keeper of leases. Its own clock decides when they end, so that the clocks of workers need not agree.
+/// A keeper of leases. Its own clock decides when they end, so that the clocks of workers need not
+/// agree.
 #[async_trait]
 pub trait Leases: std::fmt::Debug + Send + Sync + 'static {
-    /// Takes the lease for `owner` until `ttl` from now, when it is free or has ended. Every grant raises the epoch, also one to
-    /// the same owner. Who has it already renews it; asking again is answered as anybody's asking is.
+    /// Takes the lease for `owner` until `ttl` from now, when it is free or has ended. Every grant
+    /// raises the epoch, also one to the same owner. Who has it already renews it; asking again is
+    /// answered as anybody's asking is.
     ///
     /// # Errors
     ///
@@ -88,7 +93,8 @@ pub trait Leases: std::fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<Acquired, StoreError>;
 
-    /// Moves the end of a lease to `ttl` from now. `false`: it is another's by now, or was released; stop working.
+    /// Moves the end of a lease to `ttl` from now. `false`: it is another's by now, or was
+    /// released; stop working.
     ///
     /// A lease that has ended and was taken by nobody can be renewed.
     ///
@@ -97,14 +103,16 @@ pub trait Leases: std::fmt::Debug + Send + Sync + 'static {
     /// Only those of a store that cannot answer.
     async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError>;
 
-    /// Gives a lease back, so that the next one need not wait for its end. One that is another's by now is left alone.
+    /// Gives a lease back, so that the next one need not wait for its end. One that is another's by
+    /// now is left alone.
     ///
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// Every lease whose name starts with `prefix`, byte by byte, in the order of the names; also those that have ended.
+    /// Every lease whose name starts with `prefix`, byte by byte, in the order of the names; also
+    /// those that have ended.
     ///
     /// # Errors
     ///

@@ -1,8 +1,9 @@
 //! An event store in memory.
 //!
-//! It has two readers. Tests use it because it is fast and forgets everything. Authors of backends read it first: it is the
-//! shortest code that keeps every promise of [`Store`], with nothing clever in it. When a backend and this file disagree, one
-//! of them has a bug, and the contract suite should say which.
+//! It has two readers. Tests use it because it is fast and forgets everything. Authors of backends
+//! read it first: it is the shortest code that keeps every promise of [`Store`], with nothing
+//! clever in it. When a backend and this file disagree, one of them has a bug, and the contract
+//! suite should say which.
 
 mod views;
 
@@ -17,6 +18,7 @@ use crate::append::{
     Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits, Placed, Violation,
 };
 use crate::clock::{Clock, SystemClock};
+use crate::deduplicate::{Duplicate, StoredId, deduplicate};
 use crate::error::{Failure, StoreError};
 use crate::event::{EventId, Place, RecordedEvent};
 use crate::inline::InlineViews;
@@ -24,7 +26,6 @@ use crate::position::{Head, LogId, Partition, Position};
 use crate::read::{
     Direction, LogPage, PAGE_BYTES_MAX, ReadLog, ReadQuery, ReadStream, Shown, StreamPage,
 };
-use crate::recognise::{Known, Recognised, recognise};
 use crate::snapshot::{FoldId, Snapshot};
 use crate::store::{
     AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore,
@@ -35,8 +36,9 @@ use crate::view_store::ViewStore;
 
 /// A store that forgets everything when the last handle to it is gone.
 ///
-/// With one partition it can do everything that a SQL store can. With several it is a log without a total order, as Kafka is:
-/// no append over several streams, no decisions over queries. It is also a place for read models, of its own log or of another.
+/// With one partition it can do everything that a SQL store can. With several it is a log without a
+/// total order, as Kafka is: no append over several streams, no decisions over queries. It is also
+/// a place for read models, of its own log or of another.
 ///
 /// ```
 /// use annals_core::{Append, EventStore, MemoryStore, NewEvent, StreamId};
@@ -71,7 +73,7 @@ struct PartitionLog {
     // At `position - 1`; nothing where an event was removed for good.
     events: Vec<Option<RecordedEvent>>,
     streams: HashMap<StreamId, Stream>,
-    ids: HashMap<EventId, Known>,
+    ids: HashMap<EventId, StoredId>,
     last_recorded: DateTime<Utc>,
 }
 
@@ -111,8 +113,8 @@ impl MemoryStore {
         MemoryStore::new().on_clock(clock)
     }
 
-    /// The same store with the same events; what this handle appends is recorded at the times that `clock` tells, and what it
-    /// asks of leases is decided by it.
+    /// The same store with the same events; what this handle appends is recorded at the times that
+    /// `clock` tells, and what it asks of leases is decided by it.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -156,16 +158,16 @@ impl MemoryStore {
             .iter()
             .map(|(_, event)| log.ids.get(&event.id).cloned())
             .collect();
-        let places = match recognise(&append.events, &known)? {
-            Recognised::Repeated => Some(
+        let places = match deduplicate(&append.events, &known)? {
+            Duplicate::Repeated => Some(
                 known
                     .into_iter()
                     .flatten()
                     .map(|known| known.found.placed)
                     .collect(),
             ),
-            Recognised::RequestDone { first, events } => Some(log.places(first, events)),
-            Recognised::New => None,
+            Duplicate::RequestDone { first, events } => Some(log.places(first, events)),
+            Duplicate::New => None,
         };
         if let Some(places) = places {
             return Ok(Appended::new(self.shared.id, places, true));
@@ -311,7 +313,7 @@ impl PartitionLog {
             };
             self.ids.insert(
                 event.id,
-                Known {
+                StoredId {
                     found,
                     digest: event.digest(),
                 },

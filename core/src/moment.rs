@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::aggregate::Done;
+use crate::aggregate::Committed;
 use crate::append::Appended;
 use crate::error::{Invalid, StoreError};
 use crate::event::to_microseconds;
@@ -29,7 +29,8 @@ pub(crate) enum When {
 }
 
 impl Moment {
-    /// The position of a partition that it means: the position itself, at most the head, or the last one recorded by the time.
+    /// The position of a partition that it means: the position itself, at most the head, or the
+    /// last one recorded by the time.
     ///
     /// # Errors
     ///
@@ -80,8 +81,8 @@ impl From<&Appended> for Moment {
 }
 
 /// Just after the command; when it had nothing to do, as of what it looked at.
-impl From<&Done> for Moment {
-    fn from(done: &Done) -> Moment {
+impl From<&Committed> for Moment {
+    fn from(done: &Committed) -> Moment {
         done.token()
             .positions()
             .map(|(_, position)| position)

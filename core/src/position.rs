@@ -10,7 +10,8 @@ use crate::error::Invalid;
 
 /// The place of an event in its partition of the log: 1, 2, 3 … in commit order.
 ///
-/// Nothing ever appears at or behind a position that a reader has seen. [`Position::START`] stands before the first event.
+/// Nothing ever appears at or behind a position that a reader has seen. [`Position::START`] stands
+/// before the first event.
 ///
 /// ```
 /// use annals_core::Position;
@@ -99,7 +100,8 @@ impl Partition {
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        // The low bits of FNV-1a over similar names are even enough; the high half is folded in all the same.
+        // The low bits of FNV-1a over similar names are even enough; the high half is folded in all
+        // the same.
         Partition(((hash ^ (hash >> 32)) % u64::from(count.max(1))) as u32)
     }
 }
@@ -171,7 +173,8 @@ impl Head {
 
 /// What a reader must have reached: a log, and a position in each partition that matters.
 ///
-/// It prints as `<log>:<partition>@<position>[,…]` and parses back, so that it can travel in an HTTP header.
+/// It prints as `<log>:<partition>@<position>[,…]` and parses back, so that it can travel in an
+/// HTTP header.
 ///
 /// ```
 /// use annals_core::{LogId, Partition, Position, Token};

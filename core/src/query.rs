@@ -23,8 +23,8 @@ pub struct Query {
     items: Vec<QueryItem>,
 }
 
-/// An event matches when its type is among the types (none given: any), its stream among the streams (none given: any), and it
-/// has all of the tags.
+/// An event matches when its type is among the types (none given: any), its stream among the
+/// streams (none given: any), and it has all of the tags.
 ///
 /// ```
 /// use annals_core::QueryItem;
@@ -154,7 +154,8 @@ impl QueryItem {
 /// A span of time, both ends included; open where nothing is said.
 type Span = (Bound<DateTime<Utc>>, Bound<DateTime<Utc>>);
 
-/// Which events a reader of the log wants. Everything that is given must hold; a list means one of its entries, tags mean all.
+/// Which events a reader of the log wants. Everything that is given must hold; a list means one of
+/// its entries, tags mean all.
 ///
 /// ```
 /// use annals_core::Filter;

@@ -31,8 +31,8 @@ pub enum Shown {
 /// Events asked for at once when nobody says otherwise.
 pub const PAGE_EVENTS: usize = 1_000;
 
-/// Bytes of payload after which a store ends a page before its limit, so that memory stays bounded. The first event is always
-/// given.
+/// Bytes of payload after which a store ends a page before its limit, so that memory stays bounded.
+/// The first event is always given.
 pub const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// A range of one stream, both ends included.
@@ -214,8 +214,9 @@ impl ReadLog {
 pub struct LogPage {
     /// The events that match, in the order that was asked for.
     pub events: Vec<RecordedEvent>,
-    /// How far the range was looked through. Forward: nothing that matches stands between `after` and here but what is in the
-    /// page; go on with `after` set to it. Backward: the lowest position looked at; go on with `up_to` just below it.
+    /// How far the range was looked through. Forward: nothing that matches stands between `after`
+    /// and here but what is in the page; go on with `after` set to it. Backward: the lowest
+    /// position looked at; go on with `up_to` just below it.
     pub scanned: Position,
     /// Whether the whole range up to the head was looked through.
     pub end: bool,

@@ -1,4 +1,5 @@
-//! Catch up, then follow: the log from a position onward, page by page, the next ones being read while this one is used.
+//! Catch up, then follow: the log from a position onward, page by page, the next ones being read
+//! while this one is used.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,7 +17,8 @@ use crate::read::{LogPage, ReadLog};
 use crate::store::{Hint, Store};
 use crate::typed::{Event, Recorded, Undecodable};
 
-/// The events of one partition of the log, about to be read. Without more: all that there are now, oldest first.
+/// The events of one partition of the log, about to be read. Without more: all that there are now,
+/// oldest first.
 ///
 /// ```
 /// use annals_core::{Annals, Filter, Position};
@@ -40,10 +42,12 @@ pub struct Events {
 }
 
 impl Events {
-    /// How long a follower waits for a hint before it looks by itself: a hint that was lost costs no more than this.
+    /// How long a follower waits for a hint before it looks by itself: a hint that was lost costs
+    /// no more than this.
     pub const POLL: Duration = Duration::from_millis(250);
 
-    /// Events in a page when nobody says otherwise: enough that handing a page from thread to thread costs next to nothing.
+    /// Events in a page when nobody says otherwise: enough that handing a page from thread to
+    /// thread costs next to nothing.
     pub const PAGE_EVENTS: usize = 2_048;
 
     pub(crate) fn of(store: Arc<dyn Store>) -> Events {
@@ -84,7 +88,8 @@ impl Events {
         self
     }
 
-    /// Goes on at the head: waits for what comes, and never ends by itself (but at [`up_to`](Events::up_to), if it was given).
+    /// Goes on at the head: waits for what comes, and never ends by itself (but at
+    /// [`up_to`](Events::up_to), if it was given).
     pub fn follow(self) -> Events {
         self.follow_polling(Events::POLL)
     }
@@ -136,7 +141,8 @@ impl Events {
     }
 }
 
-/// Pages of the log, oldest first. Dropping it ends the reading; dropping the future of [`next`](Pages::next) loses nothing.
+/// Pages of the log, oldest first. Dropping it ends the reading; dropping the future of
+/// [`next`](Pages::next) loses nothing.
 #[derive(Debug)]
 pub struct Pages {
     store: Arc<dyn Store>,
@@ -148,14 +154,16 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// The next page; `None` at the end. A page may hold no event and only say how far the log was looked through.
+    /// The next page; `None` at the end. A page may hold no event and only say how far the log was
+    /// looked through.
     ///
     /// # Errors
     ///
     /// Only those of a store that cannot answer; asking again goes on where it was.
     pub async fn next(&mut self) -> Result<Option<LogPage>, StoreError> {
         while !self.ended {
-            // Forgotten before the read: a hint that comes during it may be about what it did not see.
+            // Forgotten before the read: a hint that comes during it may be about what it did not
+            // see.
             self.hint.reset();
             let page = self.read_ahead().await?;
             let moved = page.scanned > self.read.after;
@@ -205,7 +213,8 @@ fn is_more(read: &ReadLog, page: &LogPage) -> bool {
     !page.end && page.scanned < read.up_to
 }
 
-/// A task that reads ahead of those who use the pages, up to where the log ends: one page waits for them, the next ones are being read.
+/// A task that reads ahead of those who use the pages, up to where the log ends: one page waits for
+/// them, the next ones are being read.
 #[derive(Debug)]
 struct Ahead {
     pages: mpsc::Receiver<Result<LogPage, StoreError>>,
@@ -227,8 +236,9 @@ impl Ahead {
     }
 }
 
-/// One page after the other. Where the log holds little but what is wanted, it is known where the next page begins before this one is
-/// there, so two are asked for at once: a store on a server works while an answer of it is read.
+/// One page after the other. Where the log holds little but what is wanted, it is known where the
+/// next page begins before this one is there, so two are asked for at once: a store on a server
+/// works while an answer of it is read.
 #[derive(Debug)]
 struct Reading {
     store: Arc<dyn Store>,
@@ -255,7 +265,8 @@ impl Reading {
             Some(mut window) => {
                 let page = window.page().await?;
                 if page.scanned < window.up_to {
-                    // It was cut, because its payloads are large: what is asked for behind it comes too early.
+                    // It was cut, because its payloads are large: what is asked for behind it comes
+                    // too early.
                     self.windows.clear();
                 }
                 page
@@ -338,7 +349,8 @@ impl<E: Event> TypedPages<E> {
     ///
     /// # Errors
     ///
-    /// [`ReplayError::Undecodable`] for an event that the type cannot read. Nothing of its page is given.
+    /// [`ReplayError::Undecodable`] for an event that the type cannot read. Nothing of its page is
+    /// given.
     pub async fn next(&mut self) -> Result<Option<Vec<Recorded<E>>>, ReplayError> {
         let Some(page) = self.pages.next().await? else {
             return Ok(None);

@@ -1,11 +1,13 @@
-//! How often a command is decided again when others got there first, and how long it waits in between.
+//! How often a command is decided again when others got there first, and how long it waits in
+//! between.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 /// How often and how patiently to try again.
 ///
-/// The waits double from `first_wait` up to `longest_wait`, each cut by a random half so that racers part.
+/// The waits double from `first_wait` up to `longest_wait`, each cut by a random half so that
+/// racers part.
 ///
 /// ```
 /// let retries = annals_core::Retries::default();

@@ -1,4 +1,5 @@
-//! Snapshots: a state at a version, kept beside the log so that the long replay can be skipped. Never needed for correctness.
+//! Snapshots: a state at a version, kept beside the log so that the long replay can be skipped.
+//! Never needed for correctness.
 
 use bytes::Bytes;
 

@@ -22,25 +22,29 @@ use crate::view_store::ViewStore;
 
 /// A place where events are recorded, in order, for good.
 ///
-/// Every store keeps these promises; the contract suite (feature `conformance`) holds the test of each.
+/// Every store keeps these promises; the contract suite (feature `conformance`) holds the test of
+/// each.
 ///
 /// - **All or nothing.** An append writes all of its events or none.
-/// - **No surprise.** An append whose [`Expected`] no longer holds writes nothing and says what it found.
+/// - **No surprise.** An append whose [`Expected`] no longer holds writes nothing and says what it
+///   found.
 /// - **Durable on return.** When an append returns `Ok`, its events survive a power cut.
-/// - **Once.** Repeating an append with the same ids changes nothing and returns what the first one returned, for every
-///   expectation, for ever, across restarts. The ids decide before the expectation does.
-/// - **Cancel at will.** Dropping a future loses nothing acknowledged; what was dropped may still happen, and asking again with
-///   the same ids tells.
+/// - **Once.** Repeating an append with the same ids changes nothing and returns what the first one
+///   returned, for every expectation, for ever, across restarts. The ids decide before the
+///   expectation does.
+/// - **Cancel at will.** Dropping a future loses nothing acknowledged; what was dropped may still
+///   happen, and asking again with the same ids tells.
 ///
-/// Payloads are bytes here. Types, schemas and upcasting live one floor up, in [`Event`](crate::Event).
+/// Payloads are bytes here. Types, schemas and upcasting live one floor up, in
+/// [`Event`](crate::Event).
 #[async_trait]
 pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// Records the events at the end of the stream.
     ///
     /// # Errors
     ///
-    /// [`AppendError::Conflict`] when the stream is not what the caller thought: read, decide again.
-    /// [`AppendError::Unknown`] when the answer was lost: append again with the same ids.
+    /// [`AppendError::Conflict`] when the stream is not what the caller thought: read, decide
+    /// again. [`AppendError::Unknown`] when the answer was lost: append again with the same ids.
     async fn append(&self, append: Append) -> Result<Appended, AppendError>;
 
     /// A page of one stream. A stream that does not exist is empty.
@@ -50,7 +54,8 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// Only those of a store that cannot answer.
     async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError>;
 
-    /// What became of these ids in `partition`: for each its place, or nothing when it is unknown there.
+    /// What became of these ids in `partition`: for each its place, or nothing when it is unknown
+    /// there.
     ///
     /// # Errors
     ///
@@ -68,12 +73,13 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// Only those of a store that cannot answer.
     async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError>;
 
-    /// Deletes, tombstones, truncates or archives the stream, when `expected` holds as it would for an append. Answers with
-    /// what the stream is then.
+    /// Deletes, tombstones, truncates or archives the stream, when `expected` holds as it would for
+    /// an append. Answers with what the stream is then.
     ///
     /// # Errors
     ///
-    /// As [`EventStore::append`]; [`AppendError::Invalid`] when the change names a version that the stream does not have.
+    /// As [`EventStore::append`]; [`AppendError::Invalid`] when the change names a version that the
+    /// stream does not have.
     async fn change_stream(
         &self,
         stream: &StreamId,
@@ -108,8 +114,9 @@ pub struct Found {
 /// The log of a store: every event, in partitions, each with an order of its own.
 ///
 /// - **Dense.** Positions in a partition are 1, 2, 3 … in commit order.
-/// - **Nothing appears behind you.** At or below a position that some reader has seen no event will appear later. What readers
-///   see goes up to [`Log::head`], and everything that reads, waits or rebuilds uses that one head.
+/// - **Nothing appears behind you.** At or below a position that some reader has seen no event will
+///   appear later. What readers see goes up to [`Log::head`], and everything that reads, waits or
+///   rebuilds uses that one head.
 #[async_trait]
 pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Which log this is.
@@ -147,7 +154,8 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         partition: Partition,
         moment: DateTime<Utc>,
     ) -> Result<Position, StoreError> {
-        // Recorded times never go backwards with the position, so a binary search finds it in some thirty small reads.
+        // Recorded times never go backwards with the position, so a binary search finds it in some
+        // thirty small reads.
         let mut known = Position::START;
         let mut above = self.head(partition).await?.visible.next();
         while known.next() < above {
@@ -195,7 +203,8 @@ impl Hint {
         Hint { moved }
     }
 
-    /// Forgets what came until now, so that the next [`wait`](Hint::wait) ends only for something newer.
+    /// Forgets what came until now, so that the next [`wait`](Hint::wait) ends only for something
+    /// newer.
     pub fn reset(&mut self) {
         self.moved.mark_unchanged();
     }
@@ -215,7 +224,8 @@ impl Hint {
 /// A store that can append to several streams at once.
 #[async_trait]
 pub trait AtomicStreams: fmt::Debug + Send + Sync + 'static {
-    /// Records the events when all expectations hold, also those of streams that get no event. All of it or nothing.
+    /// Records the events when all expectations hold, also those of streams that get no event. All
+    /// of it or nothing.
     ///
     /// # Errors
     ///
@@ -228,7 +238,8 @@ pub trait AtomicStreams: fmt::Debug + Send + Sync + 'static {
 /// It has one partition.
 #[async_trait]
 pub trait TaggedStore: fmt::Debug + Send + Sync + 'static {
-    /// A page of what the query matches. Its head belongs to the same moment as its events, so it can guard a decision.
+    /// A page of what the query matches. Its head belongs to the same moment as its events, so it
+    /// can guard a decision.
     ///
     /// # Errors
     ///
@@ -250,14 +261,15 @@ pub trait TaggedStore: fmt::Debug + Send + Sync + 'static {
 /// A place for snapshots, beside the log.
 #[async_trait]
 pub trait SnapshotStore: fmt::Debug + Send + Sync + 'static {
-    /// Keeps the snapshot; one of the same stream, fold and version is replaced.
+    /// History the snapshot; one of the same stream, fold and version is replaced.
     ///
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError>;
 
-    /// The newest snapshot of the stream by this fold, in this fold's version, at or below `at_most`.
+    /// The newest snapshot of the stream by this fold, in this fold's version, at or below
+    /// `at_most`.
     ///
     /// # Errors
     ///

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Invalid;
 
-/// How many events a stream has had: the first event is version 1, an absent stream is at version 0.
+/// How many events a stream has had: the first event is version 1, an absent stream is at version
+/// 0.
 ///
 /// ```
 /// use annals_core::Version;
@@ -71,8 +72,8 @@ impl From<u64> for Version {
 
 /// The name of a stream: `category-id`, at most 255 bytes, no control characters.
 ///
-/// The category is what stands before the first `-`; the rest is the id and may hold more dashes. A name without a dash is
-/// all category. Names that start with `$` are reserved for Annals itself.
+/// The category is what stands before the first `-`; the rest is the id and may hold more dashes. A
+/// name without a dash is all category. Names that start with `$` are reserved for Annals itself.
 ///
 /// ```
 /// use annals_core::StreamId;
@@ -95,7 +96,8 @@ impl StreamId {
     ///
     /// # Errors
     ///
-    /// [`Invalid`] when the name is empty, longer than 255 bytes, holds a control character, or starts with `$`.
+    /// [`Invalid`] when the name is empty, longer than 255 bytes, holds a control character, or
+    /// starts with `$`.
     pub fn new(name: impl AsRef<str>) -> Result<StreamId, Invalid> {
         let name = name.as_ref();
         if name.starts_with('$') {
@@ -127,7 +129,8 @@ impl StreamId {
         StreamId::new(format!("{category}-{id}"))
     }
 
-    /// Any legal name, also a reserved one: for stores, which read back what they have, and for Annals' own streams.
+    /// Any legal name, also a reserved one: for stores, which read back what they have, and for
+    /// Annals' own streams.
     ///
     /// # Errors
     ///

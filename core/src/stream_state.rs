@@ -24,7 +24,8 @@ pub enum Status {
     Tombstoned,
 }
 
-/// One deletion of a stream: from here on its state is that of an absent one, until new events come.
+/// One deletion of a stream: from here on its state is that of an absent one, until new events
+/// come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Deletion {
@@ -107,7 +108,8 @@ impl fmt::Display for StreamState {
     }
 }
 
-/// What can be done to a stream besides appending to it. None of it changes a version or a position.
+/// What can be done to a stream besides appending to it. None of it changes a version or a
+/// position.
 ///
 /// ```
 /// use annals_core::{StreamChange, Version};
@@ -118,18 +120,19 @@ impl fmt::Display for StreamState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamChange {
-    /// Hides every event from ordinary reads and empties its state; appending makes it active again. Deleting an absent or a
-    /// deleted stream changes nothing.
+    /// Hides every event from ordinary reads and empties its state; appending makes it active
+    /// again. Deleting an absent or a deleted stream changes nothing.
     Delete,
-    /// As [`StreamChange::Delete`], and for ever: no append is accepted any more. Also an absent stream can be tombstoned.
+    /// As [`StreamChange::Delete`], and for ever: no append is accepted any more. Also an absent
+    /// stream can be tombstoned.
     Tombstone,
     /// Hides events below `before` from ordinary reads. At most one more than the stream's version.
     Truncate {
         /// The first version that stays visible.
         before: Version,
     },
-    /// Removes events below `before` for good. Their ids stay known, their positions stay empty. The event at `before` must be
-    /// one from which folds can start: a summary of what is removed.
+    /// Removes events below `before` for good. Their ids stay known, their positions stay empty.
+    /// The event at `before` must be one from which folds can start: a summary of what is removed.
     Archive {
         /// The first version that stays.
         before: Version,
@@ -170,7 +173,8 @@ impl StreamState {
                 if self.status != Status::Active =>
             {
                 return Err(Invalid::new(format!(
-                    "stream `{stream}` is {self}, nothing before version {before} can be hidden or removed"
+                    "stream `{stream}` is {self}, nothing before version {before} can be hidden or \
+                     removed"
                 )));
             }
             StreamChange::Truncate { before } if before > version.next() => {

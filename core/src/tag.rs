@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Invalid;
 
-/// A `key:value` on an event. The key holds no `:`; both are non-empty, without control characters, together at most 255 bytes.
+/// A `key:value` on an event. The key holds no `:`; both are non-empty, without control characters,
+/// together at most 255 bytes.
 ///
 /// ```
 /// use annals_core::Tag;

@@ -1,12 +1,16 @@
-//! The test kit: what was given, what was decided and what came of it, as text that is the same in every run.
+//! The test kit: what was given, what was decided and what came of it, as text that is the same in
+//! every run.
 //!
-//! Nothing here names a snapshot library: stories and timelines implement [`Display`](std::fmt::Display), which is what
-//! `insta::assert_snapshot!` takes.
+//! Nothing here names a snapshot library: stories and timelines implement
+//! [`Display`](std::fmt::Display), which is what `insta::assert_snapshot!` takes.
 //!
-//! - [`EventsLock`] pins the stored shapes and what folds make of them, so that neither changes unnoticed.
-//! - [`Given`] begins a [`Story`] about one aggregate: what had happened, what is tried, and what comes of it.
+//! - [`EventsLock`] pins the stored shapes and what folds make of them, so that neither changes
+//!   unnoticed.
+//! - [`Given`] begins a [`Story`] about one aggregate: what had happened, what is tried, and what
+//!   comes of it.
 //! - [`world`] begins one about several streams, for decisions that cross them.
-//! - [`annals`] is a handle with a clock that stands still and ids that count, for tests of whole programs.
+//! - [`annals`] is a handle with a clock that stands still and ids that count, for tests of whole
+//!   programs.
 //! - [`timeline`] prints what a store has of a stream, [`timeline_of_log`] of everything.
 //!
 //! ```
@@ -67,7 +71,8 @@
 //! "#.trim());
 //! ```
 //!
-//! Text is stable as far as the types' own `Debug` is: a `HashMap` prints in another order in every run, a `BTreeMap` does not.
+//! Text is stable as far as the types' own `Debug` is: a `HashMap` prints in another order in every
+//! run, a `BTreeMap` does not.
 
 mod bench;
 mod given;

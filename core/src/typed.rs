@@ -1,4 +1,5 @@
-//! Typed events: the names and shapes under which a Rust type is stored, and the way back, through old shapes too.
+//! Typed events: the names and shapes under which a Rust type is stored, and the way back, through
+//! old shapes too.
 
 use std::fmt;
 use std::ops::Deref;
@@ -12,14 +13,17 @@ use crate::position::Position;
 use crate::stream::{StreamId, Version};
 use crate::tag::Tag;
 
-/// A type whose values are stored as events: usually an enum with `#[derive(Event)]`, one variant an event type.
+/// A type whose values are stored as events: usually an enum with `#[derive(Event)]`, one variant
+/// an event type.
 ///
-/// The name of the type stands beside the payload, and the payload is only the content of the variant.
+/// The name of the type stands beside the payload, and the payload is only the content of the
+/// variant.
 pub trait Event: Sized + Send + Sync + 'static {
     /// The category of the streams that hold it, and the first part of its type names.
     const CATEGORY: &'static str;
 
-    /// Every stored shape that can be read: the ones written today, and the older ones that upcasters bring up to date.
+    /// Every stored shape that can be read: the ones written today, and the older ones that
+    /// upcasters bring up to date.
     fn shapes() -> &'static [Shape];
 
     /// The shape in which this value is written.
@@ -66,7 +70,8 @@ pub struct Shape {
     pub schema_version: u32,
     /// Whether events are written in it today.
     pub current: bool,
-    /// Its fields as they stand in the source, for people and for `events.lock`; for an old shape the upcaster that reads it.
+    /// Its fields as they stand in the source, for people and for `events.lock`; for an old shape
+    /// the upcaster that reads it.
     pub fields: &'static str,
 }
 
@@ -165,14 +170,15 @@ impl<E> IntoIterator for Decoded<E> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The type has no event of this name: it was written by another type, a newer program, or was renamed without keeping its
-    /// name (`#[event(name = "…")]`).
+    /// The type has no event of this name: it was written by another type, a newer program, or was
+    /// renamed without keeping its name (`#[event(name = "…")]`).
     #[error("unknown event type `{event_type}`")]
     UnknownType {
         /// The stored name.
         event_type: String,
     },
-    /// The name is known, this version of its shape is not: it was written by a newer program, or an upcaster is missing.
+    /// The name is known, this version of its shape is not: it was written by a newer program, or
+    /// an upcaster is missing.
     #[error("unknown schema version {schema_version} of event type `{event_type}`")]
     UnknownVersion {
         /// The stored name.
@@ -236,7 +242,8 @@ impl Undecodable {
     }
 }
 
-/// A typed event with its record: where it stands, when it happened and was recorded, and its metadata.
+/// A typed event with its record: where it stands, when it happened and was recorded, and its
+/// metadata.
 ///
 /// It derefs to the event.
 ///
@@ -279,7 +286,8 @@ impl<E: Event> Recorded<E> {
         }
     }
 
-    /// As [`decode`](Recorded::decode), behind what is there already. A record is large, and here it is moved only once.
+    /// As [`decode`](Recorded::decode), behind what is there already. A record is large, and here
+    /// it is moved only once.
     #[inline]
     pub(crate) fn decode_onto(
         record: RecordedEvent,
@@ -327,7 +335,8 @@ pub enum EncodeError {
         /// What is wrong.
         source: Invalid,
     },
-    /// What was written cannot be read back: the codec loses something, or reads another shape than it writes.
+    /// What was written cannot be read back: the codec loses something, or reads another shape than
+    /// it writes.
     #[error("event `{event_type}` cannot be read back as it is written")]
     Unreadable {
         /// The name of its type.
@@ -338,8 +347,8 @@ pub enum EncodeError {
 }
 
 impl NewEvent {
-    /// The event to append for a typed value, with a new id, and happened at the epoch until [`at`](NewEvent::at) says
-    /// otherwise.
+    /// The event to append for a typed value, with a new id, and happened at the epoch until
+    /// [`at`](NewEvent::at) says otherwise.
     ///
     /// # Errors
     ///

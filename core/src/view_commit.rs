@@ -1,4 +1,5 @@
-//! One step of a worker: rows, their past, what was set aside and the checkpoint, which change together or not at all.
+//! One step of a worker: rows, their past, what was set aside and the checkpoint, which change
+//! together or not at all.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,16 +8,18 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Invalid, StoreError};
 use crate::event::EventId;
-use crate::generation::{Generation, GenerationId, GenerationSpec, Keeps};
-use crate::inline::RowStep;
+use crate::generation::{Generation, GenerationId, GenerationSpec, History};
+use crate::inline::RowAdvance;
 use crate::lease::Lease;
 use crate::position::{Partition, Position};
 use crate::stream::Version;
 
-/// The bytes that a key, an entry of an index, or the name of a view may have: what every database can keep in an index.
+/// The bytes that a key, an entry of an index, or the name of a view may have: what every database
+/// can keep in an index.
 pub const VIEW_KEY_BYTES_MAX: usize = 1_024;
 
-/// How far a slot of a generation has come in one partition of the log: everything at or below is settled.
+/// How far a slot of a generation has come in one partition of the log: everything at or below is
+/// settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Checkpoint {
@@ -26,7 +29,8 @@ pub struct Checkpoint {
     pub partition: Partition,
     /// The position.
     pub position: Position,
-    /// The event at that position, or none at the start: a log that has another one there is not the log that was read.
+    /// The event at that position, or none at the start: a log that has another one there is not
+    /// the log that was read.
     pub event: Option<EventId>,
     /// What the projection keeps for itself, such as windows that are open.
     pub state: Bytes,
@@ -45,8 +49,8 @@ impl Checkpoint {
     }
 }
 
-/// A row: its key, in an encoding whose order is the order of the keys, and its value. Keys are compared byte by byte and may hold
-/// any character.
+/// A row: its key, in an encoding whose order is the order of the keys, and its value. Keys are
+/// compared byte by byte and may hold any character.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct ViewRow {
@@ -64,11 +68,13 @@ pub struct RowChange {
     pub key: String,
     /// Its value, or nothing when it is removed.
     pub value: Option<Bytes>,
-    /// One entry for each of the generation's indexes, in their order (an entry may be empty text); none when the row is removed.
+    /// One entry for each of the generation's indexes, in their order (an entry may be empty text);
+    /// none when the row is removed.
     pub indexed: Vec<String>,
 }
 
-/// What a row was after a run of events: the fold of everything up to `up_to`. Nothing is said of the moments in between.
+/// What a row was after a run of events: the fold of everything up to `up_to`. Nothing is said of
+/// the moments in between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct RowVersion {
@@ -76,7 +82,8 @@ pub struct RowVersion {
     pub key: String,
     /// The run begins behind this position.
     pub after: Position,
-    /// The run ends at this position, from which on the value holds until the next version of the key.
+    /// The run ends at this position, from which on the value holds until the next version of the
+    /// key.
     pub up_to: Position,
     /// When the event at that position was recorded.
     pub recorded_at: DateTime<Utc>,
@@ -90,8 +97,8 @@ pub struct RowVersion {
 pub struct ViewCommit {
     /// The generation.
     pub generation: GenerationId,
-    /// The lease on the slot under which the worker works: its epoch must be the newest. That it has ended is no matter as long as
-    /// nobody took it and it was not given back.
+    /// The lease on the slot under which the worker works: its epoch must be the newest. That it
+    /// has ended is no matter as long as nobody took it and it was not given back.
     pub lease: Lease,
     /// Where the slot stood before: it must still stand there.
     pub from: Position,
@@ -99,17 +106,20 @@ pub struct ViewCommit {
     pub to: Checkpoint,
     /// Rows that change, each key at most once.
     pub rows: Vec<RowChange>,
-    /// What is kept of the past, oldest first; the runs of a key follow one another. They may lie before `from`: those of events
-    /// that were set aside and are settled now.
+    /// What is kept of the past, oldest first; the runs of a key follow one another. They may lie
+    /// before `from`: those of events that were set aside and are settled now.
     pub versions: Vec<RowVersion>,
     /// Which events touched which key; one that is known already stays.
     pub touched: Vec<(String, Position)>,
-    /// Events of the same partition that are set aside; one that is already (it was tried again) is replaced.
-    pub park: Vec<Parked>,
-    /// Events of the same partition that were set aside and are settled now; others are left out of account.
+    /// Events of the same partition that are set aside; one that is already (it was tried again) is
+    /// replaced.
+    pub park: Vec<DeadLetter>,
+    /// Events of the same partition that were set aside and are settled now; others are left out of
+    /// account.
     pub unpark: Vec<(String, Position)>,
-    /// Of an inline view: how far each row is taken that something is said of here. Of other views: nothing.
-    pub stands: Vec<RowStep>,
+    /// Of an inline view: how far each row is taken that something is said of here. Of other views:
+    /// nothing.
+    pub stands: Vec<RowAdvance>,
 }
 
 impl ViewCommit {
@@ -138,9 +148,10 @@ impl ViewCommit {
     ///
     /// # Errors
     ///
-    /// A slot or partition that it does not have, the lease of another slot, a step backwards, a key twice, a key or entry that is
-    /// too long, a wrong number of entries, a past that it does not keep, runs of a key that overlap, something beyond the
-    /// place to which the step goes, an event that is set aside twice or is both set aside and settled, a row of an inline view of
+    /// A slot or partition that it does not have, the lease of another slot, a step backwards, a
+    /// key twice, a key or entry that is too long, a wrong number of entries, a past that it does
+    /// not keep, runs of a key that overlap, something beyond the place to which the step goes, an
+    /// event that is set aside twice or is both set aside and settled, a row of an inline view of
     /// which it is not said how far it is taken, or one of another view of which it is.
     ///
     /// ```
@@ -221,25 +232,25 @@ impl ViewCommit {
         }
         let versions = self.versions.iter().map(|version| &version.key);
         let touched = self.touched.iter().map(|(key, _)| key);
-        let parked = self.park.iter().map(|parked| &parked.key);
+        let dead_letters = self.park.iter().map(|dead_letters| &dead_letters.key);
         let mut keys = self
             .rows
             .iter()
             .map(|row| &row.key)
             .chain(versions)
             .chain(touched)
-            .chain(parked);
+            .chain(dead_letters);
         keys.try_for_each(|key| short_enough("key", key))
     }
 
     fn check_past(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
-        if spec.keeps == Keeps::Present && !self.versions.is_empty() {
+        if spec.history == History::None && !self.versions.is_empty() {
             return Err(Invalid::new(format!(
                 "view `{}` keeps no history",
                 spec.view
             )));
         }
-        if spec.keeps != Keeps::Bitemporal && !self.touched.is_empty() {
+        if spec.history != History::Bitemporal && !self.touched.is_empty() {
             return Err(Invalid::new(format!(
                 "view `{}` does not keep which events touched a key",
                 spec.view
@@ -287,7 +298,7 @@ impl ViewCommit {
             )));
         }
         let mut told = HashSet::new();
-        for RowStep { key, from, to } in &self.stands {
+        for RowAdvance { key, from, to } in &self.stands {
             if !told.insert(key) || to <= from {
                 let key = key.escape_debug();
                 return Err(Invalid::new(format!(
@@ -312,8 +323,8 @@ impl ViewCommit {
         }
     }
 
-    /// The refusal of a step whose row [stands elsewhere](crate::RowStep::meets).
-    pub fn row_moved(&self, step: &RowStep, stands: Version) -> CommitError {
+    /// The refusal of a step whose row [stands elsewhere](crate::RowAdvance::against).
+    pub fn row_moved(&self, step: &RowAdvance, stands: Version) -> CommitError {
         let key = step.key.escape_debug();
         let from = step.from;
         let to = step.to;
@@ -344,7 +355,7 @@ impl ViewCommit {
             .iter()
             .map(|(key, at)| (key.as_str(), *at))
             .collect();
-        let mut parked = HashSet::new();
+        let mut dead_letters = HashSet::new();
         for event in &self.park {
             let key = event.key.as_str();
             let position = event.position;
@@ -356,7 +367,7 @@ impl ViewCommit {
                     "{place} is not in partition {partition} up to {to}"
                 )));
             }
-            if !parked.insert((key, position)) || settled.contains(&(key, position)) {
+            if !dead_letters.insert((key, position)) || settled.contains(&(key, position)) {
                 return Err(Invalid::new(format!(
                     "{place} is set aside twice or also settled"
                 )));
@@ -378,10 +389,11 @@ pub(crate) fn short_enough(what: &str, text: &str) -> Result<(), Invalid> {
     )))
 }
 
-/// An event that was set aside: one that could not be folded, or one that waits behind it because it has the same key.
+/// An event that was set aside: one that could not be folded, or one that waits behind it because
+/// it has the same key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
-pub struct Parked {
+pub struct DeadLetter {
     /// The key.
     pub key: String,
     /// The partition of the event.
@@ -395,13 +407,14 @@ pub struct Parked {
     /// How often it was tried.
     pub attempts: u32,
     /// When it was set aside.
-    pub parked_at: DateTime<Utc>,
+    pub dead_since: DateTime<Utc>,
 }
 
-/// What a person decided about an event that could not be folded. Kept for the view, so that a rebuild repeats it.
+/// What a person decided about an event that could not be folded. Kept for the view, so that a
+/// rebuild repeats it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
-pub struct Verdict {
+pub struct SkipDecision {
     /// The view.
     pub view: String,
     /// The partition of the event.
@@ -422,7 +435,8 @@ pub struct Verdict {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// The lease is another's by now, or the slot has moved: somebody else works on it. Stop, and ask for the lease again.
+    /// The lease is another's by now, or the slot has moved: somebody else works on it. Stop, and
+    /// ask for the lease again.
     #[error("slot {slot} of generation {generation} is worked on by somebody else: {found}")]
     Fenced {
         /// The generation.
@@ -450,8 +464,8 @@ pub enum CommitError {
     /// The request can never succeed as written.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The store could not do it. When it was [`Unavailable`](crate::Failure::Unavailable) a step may have been taken all the same:
-    /// ask where the slot stands.
+    /// The store could not do it. When it was [`Unavailable`](crate::Failure::Unavailable) a step
+    /// may have been taken all the same: ask where the slot stands.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,6 +1,8 @@
-//! Where read models live: keyed rows in generations, their history, and checkpoints, all changed in one transaction.
+//! Where read models live: keyed rows in generations, their history, and checkpoints, all changed
+//! in one transaction.
 //!
-//! Rows are bytes here; what they mean is the business of the projections. A view store may be in another database than the log.
+//! Rows are bytes here; what they mean is the business of the projections. A view store may be in
+//! another database than the log.
 
 use std::ops::Bound;
 
@@ -12,7 +14,7 @@ use crate::lease::Leases;
 use crate::position::{Partition, Position};
 use crate::read::Direction;
 use crate::view_commit::{
-    Checkpoint, CommitError, Parked, RowVersion, Verdict, ViewCommit, ViewRow,
+    Checkpoint, CommitError, DeadLetter, RowVersion, SkipDecision, ViewCommit, ViewRow,
 };
 
 /// Which rows of a generation.
@@ -23,7 +25,8 @@ pub enum RowsBy {
     Keys(Vec<String>),
     /// Keys in this range, in their order.
     KeyRange(Bound<String>, Bound<String>),
-    /// Rows whose entry in this index is in the range, in the order of the entry and then of the key.
+    /// Rows whose entry in this index is in the range, in the order of the entry and then of the
+    /// key.
     Index {
         /// The name of the index.
         name: String,
@@ -110,21 +113,26 @@ pub struct RowsPage {
 pub struct PastRow {
     /// The key.
     pub key: String,
-    /// The newest version that ends at or before the moment; nothing when there is none: there was no row.
+    /// The newest version that ends at or before the moment; nothing when there is none: there was
+    /// no row.
     pub base: Option<RowVersion>,
-    /// When the moment lies inside the run of the next version: where that run begins. What lies between there and the moment
-    /// must be folded onto the base.
+    /// When the moment lies inside the run of the next version: where that run begins. What lies
+    /// between there and the moment must be folded onto the base.
     pub refold_after: Option<Position>,
 }
 
 /// A place for read models.
 ///
-/// - **One transaction.** Rows, history, what is set aside and the checkpoint change together, or not at all.
-/// - **Fenced.** A commit under an old epoch, or from a place where the slot no longer stands, changes nothing.
-/// - **Complete.** Readers see a generation only once it was switched to ([`live_generation`](ViewStore::live_generation)). One that is
-///   dropped under their hands says so, and never looks empty.
+/// - **One transaction.** Rows, history, what is set aside and the checkpoint change together, or
+///   not at all.
+/// - **Fenced.** A commit under an old epoch, or from a place where the slot no longer stands,
+///   changes nothing.
+/// - **Complete.** Readers see a generation only once it was switched to
+///   ([`live_generation`](ViewStore::live_generation)). One that is dropped under their hands says
+///   so, and never looks empty.
 /// - **Bytewise.** Keys, entries and names are any text, compared byte by byte.
-/// - **Bounded.** A page of rows ends at its limit or behind [`PAGE_BYTES_MAX`](crate::PAGE_BYTES_MAX) bytes of values.
+/// - **Bounded.** A page of rows ends at its limit or behind
+///   [`PAGE_BYTES_MAX`](crate::PAGE_BYTES_MAX) bytes of values.
 ///
 /// ```
 /// use std::time::Duration;
@@ -157,7 +165,8 @@ pub trait ViewStore: Leases {
     ///
     /// # Errors
     ///
-    /// [`Failure::Invalid`](crate::Failure) for a specification that [no store may begin](GenerationSpec::check).
+    /// [`Failure::Invalid`](crate::Failure) for a specification that [no store may
+    /// begin](GenerationSpec::check).
     async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError>;
 
     /// The generations of a view, oldest first.
@@ -190,23 +199,24 @@ pub trait ViewStore: Leases {
     /// Only those of a store that cannot answer.
     async fn view_names(&self) -> Result<Vec<String>, StoreError>;
 
-    /// Makes a generation the one that readers of its version see; the one before is kept. Both at once. Going back is switching to
-    /// one that was kept.
+    /// Makes a generation the one that readers of its version see; the one before is kept. Both at
+    /// once. Going back is switching to one that was kept.
     ///
     /// # Errors
     ///
     /// [`CommitError::Gone`] when it was dropped.
     async fn switch_to(&self, generation: GenerationId) -> Result<(), CommitError>;
 
-    /// Drops a generation and everything in it, also the leases on its slots. Dropping one that is gone changes nothing. Verdicts
-    /// are about the view, and stay.
+    /// Drops a generation and everything in it, also the leases on its slots. Dropping one that is
+    /// gone changes nothing. Verdicts are about the view, and stay.
     ///
     /// # Errors
     ///
     /// [`CommitError::Invalid`] for [the one on which readers depend](Generation::check_drop).
     async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError>;
 
-    /// Where the slots of a generation stand, in the order of slot and partition; slots that never committed are left out.
+    /// Where the slots of a generation stand, in the order of slot and partition; slots that never
+    /// committed are left out.
     ///
     /// # Errors
     ///
@@ -215,25 +225,28 @@ pub trait ViewStore: Leases {
 
     /// Takes a step.
     ///
-    /// What fences is the epoch alone: a step under a lease that has ended, and that nobody took since, is taken.
+    /// What fences is the epoch alone: a step under a lease that has ended, and that nobody took
+    /// since, is taken.
     ///
     /// # Errors
     ///
-    /// [`CommitError::Fenced`] when somebody else works on the slot or the lease was given back, [`CommitError::Gone`],
-    /// [`CommitError::Invalid`] for [what can never succeed](ViewCommit::check) and, when nothing else stands against it, for a
-    /// version of a key that ends where one ends already. Nothing was changed. A step that is asked for again after it was taken
-    /// is fenced, unless it went nowhere.
+    /// [`CommitError::Fenced`] when somebody else works on the slot or the lease was given back,
+    /// [`CommitError::Gone`], [`CommitError::Invalid`] for [what can never
+    /// succeed](ViewCommit::check) and, when nothing else stands against it, for a version of a key
+    /// that ends where one ends already. Nothing was changed. A step that is asked for again after
+    /// it was taken is fenced, unless it went nowhere.
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError>;
 
     /// A page of rows as they are.
     ///
     /// # Errors
     ///
-    /// [`CommitError::Gone`], and [`CommitError::Invalid`] for an index that the generation does not have.
+    /// [`CommitError::Gone`], and [`CommitError::Invalid`] for an index that the generation does
+    /// not have.
     async fn read_rows(&self, read: ReadRows) -> Result<RowsPage, CommitError>;
 
-    /// What is known of these keys just after `moment`, in the order of the keys, each once; nothing for keys that no version speaks
-    /// of.
+    /// What is known of these keys just after `moment`, in the order of the keys, each once;
+    /// nothing for keys that no version speaks of.
     ///
     /// Only moments that every slot has passed have an answer that lasts.
     ///
@@ -260,8 +273,8 @@ pub trait ViewStore: Leases {
         limit: usize,
     ) -> Result<Vec<String>, CommitError>;
 
-    /// The versions of a key that end in the range of positions (behind the first, up to and with the second), oldest first; of
-    /// what was forgotten nothing is told.
+    /// The versions of a key that end in the range of positions (behind the first, up to and with
+    /// the second), oldest first; of what was forgotten nothing is told.
     ///
     /// # Errors
     ///
@@ -274,12 +287,13 @@ pub trait ViewStore: Leases {
         limit: usize,
     ) -> Result<Vec<RowVersion>, CommitError>;
 
-    /// Keys with a version that ends in the range of positions (behind the first, up to and with the second), in order; at most
-    /// `limit`, behind `after`.
+    /// Keys with a version that ends in the range of positions (behind the first, up to and with
+    /// the second), in order; at most `limit`, behind `after`.
     ///
     /// # Errors
     ///
-    /// [`CommitError::Gone`], and [`CommitError::BeforeHistory`] when the range begins before what is kept.
+    /// [`CommitError::Gone`], and [`CommitError::BeforeHistory`] when the range begins before what
+    /// is kept.
     async fn keys_changed_between(
         &self,
         generation: GenerationId,
@@ -288,7 +302,8 @@ pub trait ViewStore: Leases {
         limit: usize,
     ) -> Result<Vec<String>, CommitError>;
 
-    /// The positions of the events that touched a key, in order: up to and with `up_to`, behind `after`, at most `limit`.
+    /// The positions of the events that touched a key, in order: up to and with `up_to`, behind
+    /// `after`, at most `limit`.
     ///
     /// # Errors
     ///
@@ -302,9 +317,10 @@ pub trait ViewStore: Leases {
         limit: usize,
     ) -> Result<Vec<Position>, CommitError>;
 
-    /// Forgets the past before `since`: what is needed to answer for `since` itself and later stays, and
-    /// [`Generation::history_since`] says so. A key that had been removed by then, and has not come back, is forgotten. Which events
-    /// touched a key stays: a question about event time folds them from the first one on.
+    /// Forgets the past before `since`: what is needed to answer for `since` itself and later
+    /// stays, and [`Generation::history_since`] says so. A key that had been removed by then, and
+    /// has not come back, is forgotten. Which events touched a key stays: a question about event
+    /// time folds them from the first one on.
     ///
     /// Forgetting less than before changes nothing.
     ///
@@ -317,29 +333,31 @@ pub trait ViewStore: Leases {
         since: Position,
     ) -> Result<(), CommitError>;
 
-    /// What is set aside in a generation, in the order of key, partition and position, behind `after`, at most `limit`.
+    /// What is set aside in a generation, in the order of key, partition and position, behind
+    /// `after`, at most `limit`.
     ///
     /// # Errors
     ///
     /// [`CommitError::Gone`]
-    async fn parked(
+    async fn dead_letters(
         &self,
         generation: GenerationId,
         after: Option<(&str, Partition, Position)>,
         limit: usize,
-    ) -> Result<Vec<Parked>, CommitError>;
+    ) -> Result<Vec<DeadLetter>, CommitError>;
 
-    /// Keeps a verdict; one about the same place in the log and the same key is replaced.
+    /// History a skip_decision; one about the same place in the log and the same key is replaced.
     ///
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError>;
+    async fn save_skip_decision(&self, skip_decision: SkipDecision) -> Result<(), StoreError>;
 
-    /// The verdicts about a view, in the order of partition, position and key; the one for all keys comes first.
+    /// The skip_decisions about a view, in the order of partition, position and key; the one for
+    /// all keys comes first.
     ///
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    async fn verdicts(&self, view: &str) -> Result<Vec<Verdict>, StoreError>;
+    async fn skip_decisions(&self, view: &str) -> Result<Vec<SkipDecision>, StoreError>;
 }

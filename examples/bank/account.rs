@@ -4,7 +4,8 @@ use annals::prelude::*;
 
 use crate::money::Money;
 
-/// What happens to an account. Each variant is stored as an event type of its own: `account.opened`, `account.deposited`, …
+/// What happens to an account. Each variant is stored as an event type of its own:
+/// `account.opened`, `account.deposited`, …
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "account")]
 pub(crate) enum AccountEvent {
@@ -128,7 +129,8 @@ pub(crate) enum AccountError {
     NotEmpty(Money),
 }
 
-/// A command is a plain method: it looks at the state and returns what happens, or a refusal. No clock and no store in here.
+/// A command is a plain method: it looks at the state and returns what happens, or a refusal. No
+/// clock and no store in here.
 impl Account {
     pub(crate) fn open(&self, owner: &str) -> Result<AccountEvent, AccountError> {
         match self.standing {
@@ -158,7 +160,8 @@ impl Account {
         }
     }
 
-    /// Records what another bank says has happened. It is a fact already: whether the account was open or had enough is not asked.
+    /// Records what another bank says has happened. It is a fact already: whether the account was
+    /// open or had enough is not asked.
     pub(crate) fn record(
         &self,
         direction: Direction,
@@ -234,7 +237,8 @@ pub(crate) enum TransferError {
 /// An account and the name by which the other side knows it.
 pub(crate) type Side<'a> = (&'a str, &'a Account);
 
-/// Moves money from one account to another: one decision over both, which returns what happens to each.
+/// Moves money from one account to another: one decision over both, which returns what happens to
+/// each.
 pub(crate) fn transfer(
     (sender, from): Side<'_>,
     (recipient, to): Side<'_>,

@@ -16,9 +16,10 @@ use crate::views;
 
 /// By how much the balance of an account changed in a month, day by day.
 ///
-/// A balance is the sum of what changed up to the day that is asked for, and the row's history knows what had been recorded by when.
-/// So a slip that turns up late changes the row of its own month, and no later one has to change. A row holds at most 31 days,
-/// and a question reads a row a month instead of an event a transaction.
+/// A balance is the sum of what changed up to the day that is asked for, and the row's history
+/// knows what had been recorded by when. So a slip that turns up late changes the row of its own
+/// month, and no later one has to change. A row holds at most 31 days, and a question reads a row a
+/// month instead of an event a transaction.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
 #[view(name = "balances", version = 1, key = (Month, String), events(AccountEvent), history)]
 pub(crate) struct BalanceChange {
@@ -48,7 +49,8 @@ impl Project<AccountEvent> for BalanceChange {
     }
 }
 
-/// The moments that a question is about: what happened, and was recorded, no later than that. Without them, it is about now.
+/// The moments that a question is about: what happened, and was recorded, no later than that.
+/// Without them, it is about now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AsOf {
     /// In the world, by the bank's dates: up to and including that day.
@@ -64,7 +66,8 @@ impl AsOf {
     };
 }
 
-/// An account's name, in the order in which people expect it: numbers by their size, then the rest by the alphabet.
+/// An account's name, in the order in which people expect it: numbers by their size, then the rest
+/// by the alphabet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AccountName {
     Number(u64, String),
@@ -90,8 +93,8 @@ pub(crate) type Balances = BTreeMap<AccountName, Money>;
 
 /// The balance of every account that had a transaction by then.
 ///
-/// All of it is as of one position of the log, however many pages are read and whatever is recorded meanwhile. Memory grows with the
-/// accounts, never with their months.
+/// All of it is as of one position of the log, however many pages are read and whatever is recorded
+/// meanwhile. Memory grows with the accounts, never with their months.
 pub(crate) async fn balances(db: &Program, as_of: AsOf) -> Result<Balances, ViewError> {
     let known = match as_of.known {
         Some(time) => {

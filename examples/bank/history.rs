@@ -7,8 +7,8 @@ use annals::prelude::*;
 use crate::account::{Account, AccountEvent, Slip};
 use crate::money::Money;
 
-/// Prints what happened to the account, oldest first, with the balance after each event. Answers whether anything has, and
-/// prints nothing when not.
+/// Prints what happened to the account, oldest first, with the balance after each event. Answers
+/// whether anything has, and prints nothing when not.
 pub(crate) async fn print(
     db: &Annals,
     account: &str,
@@ -44,7 +44,8 @@ pub(crate) async fn print(
                         let what = describe(&event);
                         writeln!(
                             out,
-                            "{version:>7}  {date}  {what:32}  {amount:>14}  {balance:>14}  {recorded_at}"
+                            "{version:>7}  {date}  {what:32}  {amount:>14}  {balance:>14}  \
+                             {recorded_at}"
                         )?;
                     }
                 }

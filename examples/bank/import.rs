@@ -1,8 +1,10 @@
-//! From a file to the log: one command a row, several accounts at once, the rows of an account in their order.
+//! From a file to the log: one command a row, several accounts at once, the rows of an account in
+//! their order.
 //!
-//! A reader deals the rows to lanes, all rows of an account to the same one; every lane runs one command after the other. The store
-//! commits what many lanes hand in at the same time together, which is what makes single durable commands fast. Queues are bounded:
-//! when the lanes are busy, the reader waits.
+//! A reader deals the rows to lanes, all rows of an account to the same one; every lane runs one
+//! command after the other. The store commits what many lanes hand in at the same time together,
+//! which is what makes single durable commands fast. Queues are bounded: when the lanes are busy,
+//! the reader waits.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -17,7 +19,8 @@ use tokio::task::JoinSet;
 use crate::account::{Account, AccountError};
 use crate::transaction::{self, BadRow, HEADER, Transaction};
 
-/// How many commands are under way at once: the more, the more rows share a commit, and with it a wait for the disk.
+/// How many commands are under way at once: the more, the more rows share a commit, and with it a
+/// wait for the disk.
 const LANES: u64 = 1024;
 /// How many rows may wait in a lane; all lanes together, what the import needs of memory.
 const LANE_ROWS: usize = 16;
@@ -78,7 +81,8 @@ enum Reason {
 pub(crate) enum ImportError {
     #[error("cannot read `{}`", path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("`{}` is no file of transactions: its first line is not `{}`", .0.display(), HEADER.join(";"))]
+    #[error("`{}` is no file of transactions: its first line is not \
+        `{}`", .0.display(), HEADER.join(";"))]
     Header(PathBuf),
     #[error("cannot record line {line}")]
     Store {
@@ -206,7 +210,8 @@ async fn record(
         } = transaction;
         let account = db.aggregate::<Account>(account_id);
         let key = slip.trans_id.to_string();
-        // The key makes the row the same request whenever it is sent: it takes effect once, also when the import is killed and run again.
+        // The key makes the row the same request whenever it is sent: it takes effect once, also
+        // when the import is killed and run again.
         let command = account.run(|account| account.record(direction, amount, slip.clone()));
         match command.idempotency_key(key).occurred_at(occurred_at).await {
             Ok(done) if done.was_repeated() => report.already_there += 1,

@@ -1,4 +1,5 @@
-//! A bank: accounts that decide, a log that keeps what happened, and read models that can be asked for any day.
+//! A bank: accounts that decide, a log that keeps what happened, and read models that can be asked
+//! for any day.
 //!
 //! `cargo run --example bank` tells a short story on a fresh file. It is also a tool for real data:
 //!
@@ -9,9 +10,11 @@
 //! cargo run --release --example bank -- history 576
 //! ```
 //!
-//! With `--features postgres` it does the same on a PostgreSQL server: `--store postgres://app@localhost/bank`.
+//! With `--features postgres` it does the same on a PostgreSQL server:
+//! `--store postgres://app@localhost/bank`.
 //!
-//! Start reading in `account.rs`, then `story.rs`; `balances.rs` is a read model and the question that it answers.
+//! Start reading in `account.rs`, then `story.rs`; `balances.rs` is a read model and the question
+//! that it answers.
 
 #![allow(
     clippy::print_stderr,

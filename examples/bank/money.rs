@@ -14,7 +14,8 @@ pub(crate) struct Money(i64);
 
 impl Money {
     pub(crate) const ZERO: Money = Money(0);
-    /// The most that one transaction may move. Far above any real one, and so far below `i64::MAX` that no sum over a log overflows.
+    /// The most that one transaction may move. Far above any real one, and so far below `i64::MAX`
+    /// that no sum over a log overflows.
     pub(crate) const TRANSACTION_MAX: Money = Money::crowns(1_000_000_000_000);
 
     pub(crate) const fn halers(halers: i64) -> Money {
@@ -81,7 +82,8 @@ pub(crate) struct NoAmount(String);
 impl FromStr for Money {
     type Err = NoAmount;
 
-    /// Decimal crowns: `700`, `700.5`, `-14.60`. More digits than halers are accepted as long as they are zeros.
+    /// Decimal crowns: `700`, `700.5`, `-14.60`. More digits than halers are accepted as long as
+    /// they are zeros.
     fn from_str(text: &str) -> Result<Money, NoAmount> {
         let no_amount = || NoAmount(text.to_owned());
         let (negative, digits) = match text.strip_prefix('-') {

@@ -13,8 +13,9 @@ use crate::views;
 
 /// What moved on an account in a month, without what was there before.
 ///
-/// Opening and closing balances are not kept: a slip that turns up late would have to change every month after its own. They are
-/// summed up when a statement is asked for, over at most a row a month.
+/// Opening and closing balances are not kept: a slip that turns up late would have to change every
+/// month after its own. They are summed up when a statement is asked for, over at most a row a
+/// month.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
 #[view(name = "monthly-statements", version = 1, key = (String, Month), events(AccountEvent))]
 pub(crate) struct MonthlyStatement {
@@ -135,7 +136,8 @@ pub(crate) fn print(statements: &[Statement], out: &mut impl Write) -> io::Resul
         let month = month.to_string();
         writeln!(
             out,
-            "{month:7}  {opening:>14}  {credits:>14}  {debits:>14}  {closing:>14}  {transactions:>12}"
+            "{month:7}  {opening:>14}  {credits:>14}  {debits:>14}  {closing:>14}  \
+             {transactions:>12}"
         )?;
     }
     Ok(())

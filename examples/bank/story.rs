@@ -18,8 +18,8 @@ pub(crate) async fn tell(db: &Program, out: &mut impl Write) -> Result<(), Box<d
     let bob = db.aggregate::<Account>("bob");
 
     writeln!(out, "In January, Alice and Bob open accounts.\n")?;
-    // A command looks at the account and returns what happens. It is recorded under the version that was looked at, so
-    // whatever else happens meanwhile, the decision was right.
+    // A command looks at the account and returns what happens. It is recorded under the version
+    // that was looked at, so whatever else happens meanwhile, the decision was right.
     alice
         .create(|account| account.open("Alice"))
         .occurred_at(day(1, 5))
@@ -57,7 +57,8 @@ pub(crate) async fn tell(db: &Program, out: &mut impl Write) -> Result<(), Box<d
         .run(|account| account.withdraw(Money::crowns(800)))
         .occurred_at(day(2, 10))
         .await;
-    // A refusal is the domain's own type, apart from what can go wrong with a store. It leaves no trace.
+    // A refusal is the domain's own type, apart from what can go wrong with a store. It leaves no
+    // trace.
     match refused {
         Err(CommandError::Refused(AccountError::Overdraft { balance, amount })) => {
             writeln!(
@@ -102,7 +103,8 @@ pub(crate) async fn tell(db: &Program, out: &mut impl Write) -> Result<(), Box<d
             "  2 March     Alice closes her account              refused: {refused}"
         )?;
     }
-    // The amount is decided inside too: all that there is when the transfer is recorded, not what there was a moment before.
+    // The amount is decided inside too: all that there is when the transfer is recorded, not what
+    // there was a moment before.
     db.decide((Account::at("alice"), Account::at("bob")), |(from, to)| {
         transfer(("alice", from), ("bob", to), from.balance)
     })
@@ -143,7 +145,7 @@ fn in_order<'a>(mut amounts: impl Iterator<Item = &'a Money>) -> [Money; 2] {
     std::array::from_fn(|_| amounts.next().copied().unwrap_or_default())
 }
 
-fn position(done: &Done) -> Position {
+fn position(done: &Committed) -> Position {
     done.events()
         .last()
         .map_or(Position::START, |event| event.position)

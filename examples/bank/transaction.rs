@@ -1,6 +1,7 @@
 //! A file of bank transactions, as published for the PKDD'99 Discovery Challenge: one row, exactly.
 //!
-//! Fields are separated by semicolons, each quoted or not; dates are YYMMDD of the twentieth century; amounts are decimal crowns.
+//! Fields are separated by semicolons, each quoted or not; dates are YYMMDD of the twentieth
+//! century; amounts are decimal crowns.
 
 use std::borrow::Cow;
 

@@ -16,10 +16,11 @@ use crate::balances::BalanceChange;
 use crate::statements::MonthlyStatement;
 use crate::volume::DailyVolume;
 
-/// Starts the read models and waits until they have seen everything that is in the log now. The first time on a file they are
-/// built; later only what was recorded since is folded.
+/// Starts the read models and waits until they have seen everything that is in the log now. The
+/// first time on a file they are built; later only what was recorded since is folded.
 ///
-/// Whoever gets a program stops it in the end: then the next one need not wait until its leases run out.
+/// Whoever gets a program stops it in the end: then the next one need not wait until its leases run
+/// out.
 pub(crate) async fn up(db: Annals, bar: &ProgressBar) -> Result<Program, StartError> {
     let bar = bar.clone();
     db.with(BalanceChange::projection())
@@ -76,7 +77,8 @@ pub(crate) async fn rebuild(
     rebuild_one::<DailyVolume>(db, bar, out).await
 }
 
-/// The one that serves goes on serving until the new one is complete. Then the rows of both are compared, and the old one goes.
+/// The one that serves goes on serving until the new one is complete. Then the rows of both are
+/// compared, and the old one goes.
 async fn rebuild_one<V: View>(
     db: &Program,
     bar: &ProgressBar,

@@ -37,7 +37,8 @@ impl Project<AccountEvent> for DailyVolume {
     }
 }
 
-/// The days of a span on which something moved, oldest first. Both ends count; without an end it is open.
+/// The days of a span on which something moved, oldest first. Both ends count; without an end it is
+/// open.
 pub(crate) async fn volumes(
     db: &Program,
     from: Option<Day>,

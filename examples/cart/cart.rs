@@ -12,7 +12,8 @@ use crate::price::Price;
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "cart")]
 pub(crate) enum CartEvent {
-    /// Its shape has changed once: events of version 1 are still in the log, and read through `with_currency`.
+    /// Its shape has changed once: events of version 1 are still in the log, and read through
+    /// `with_currency`.
     #[event(version = 2, upcast(1 = with_currency))]
     Added {
         sku: String,

@@ -12,7 +12,8 @@ pub(crate) struct Coupon {
     pub(crate) percent: u8,
 }
 
-/// What all carts together have done with one coupon. No stream holds this: it is folded from whatever carries the coupon's tag.
+/// What all carts together have done with one coupon. No stream holds this: it is folded from
+/// whatever carries the coupon's tag.
 #[derive(Debug, Default)]
 pub(crate) struct CouponUse {
     pub(crate) used: bool,
@@ -27,7 +28,8 @@ impl Fold for CouponUse {
 }
 
 impl CouponUse {
-    /// The uses of this coupon, as a part of a decision: two carts that try it at the same time cannot both be first.
+    /// The uses of this coupon, as a part of a decision: two carts that try it at the same time
+    /// cannot both be first.
     pub(crate) fn of(coupon: &Coupon) -> Result<Over<CouponUse>, Invalid> {
         Ok(CouponUse::over(Query::tagged([Tag::new(
             "coupon",

@@ -1,7 +1,9 @@
-//! A shopping cart: decisions on one cart, a coupon that works once across all of them, and events that outlived their shape.
+//! A shopping cart: decisions on one cart, a coupon that works once across all of them, and events
+//! that outlived their shape.
 //!
-//! `cargo run --example cart` tells a short story in memory. Start reading in `cart.rs`; `coupon.rs` is the decision that crosses
-//! carts, `past.rs` is how old events are read, `sold.rs` a read model that is there at once.
+//! `cargo run --example cart` tells a short story in memory. Start reading in `cart.rs`;
+//! `coupon.rs` is the decision that crosses carts, `past.rs` is how old events are read, `sold.rs`
+//! a read model that is there at once.
 
 #![allow(
     clippy::print_stderr,

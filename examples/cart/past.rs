@@ -5,7 +5,8 @@ use annals::prelude::*;
 use crate::cart::CartEvent;
 use crate::price::Price;
 
-/// `cart.added` v1, from when the shop sold in one country: a bare number of cents, and always one piece. Leave it as it is.
+/// `cart.added` v1, from when the shop sold in one country: a bare number of cents, and always one
+/// piece. Leave it as it is.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct AddedV1 {
     pub(crate) sku: String,

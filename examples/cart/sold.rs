@@ -1,5 +1,5 @@
-//! Which carts were sold, and for how much: a read model that is written with the event, so it is there as soon as the cart is
-//! checked out.
+//! Which carts were sold, and for how much: a read model that is written with the event, so it is
+//! there as soon as the cart is checked out.
 
 use annals::prelude::*;
 

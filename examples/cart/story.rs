@@ -15,7 +15,7 @@ use crate::sold::Sold;
 pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let db = &db
         .clone()
-        .with(Projection::<Sold>::new().inline())
+        .with(ViewSetup::<Sold>::new().inline())
         .start()
         .await?;
     let ada = db.aggregate::<Cart>("ada");
@@ -29,7 +29,8 @@ pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dy
     show_stored(db, out).await?;
     writeln!(
         out,
-        "\nIt reads as one piece at 4.50 EUR today, through an upcaster. Nothing stored was changed.\n"
+        "\nIt reads as one piece at 4.50 EUR today, through an upcaster. Nothing stored was \
+         changed.\n"
     )?;
     show("Ada", &ada.load().await?, out)?;
 
@@ -58,8 +59,8 @@ pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dy
         percent: 10,
     };
     for (name, id) in [("Ada", "ada"), ("Ben", "ben")] {
-        // One decision over a cart and over what all carts have done with the coupon. When either changes before it is
-        // recorded, it is taken again.
+        // One decision over a cart and over what all carts have done with the coupon. When either
+        // changes before it is recorded, it is taken again.
         let boundary = (Cart::at(id), CouponUse::of(&spring)?);
         let applied = db.decide(boundary, |(cart, uses)| {
             cart.apply_coupon(&spring, uses).map(|event| (event, ()))

@@ -156,7 +156,8 @@ fn retired(meta: &ParseNestedMeta<'_>) -> Result<Retired> {
         Some("version") => once(&mut version, &meta, |meta| number(&meta.value()?.parse()?)),
         Some("upcast") => once(&mut upcaster, &meta, |meta| meta.value()?.parse()),
         _ => Err(meta.error(
-            "`retired` knows `version` and `upcast`: retired(\"cart.coupon_clicked\", version = 1, upcast = to_event)",
+            "`retired` knows `version` and `upcast`: retired(\"cart.coupon_clicked\", version = 1, \
+             upcast = to_event)",
         )),
     }
     });

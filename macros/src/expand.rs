@@ -29,7 +29,8 @@ struct Type<'a> {
 impl<'a> Type<'a> {
     fn read(input: &'a DeriveInput) -> Result<Type<'a>> {
         if !input.generics.params.is_empty() {
-            let why = "an event type has no generic parameters: what is stored under its names must be one shape";
+            let why = "an event type has no generic parameters: what is stored under its names \
+                must be one shape";
             return Err(Error::new_spanned(&input.generics, why));
         }
         let place = match &input.data {
@@ -44,7 +45,8 @@ impl<'a> Type<'a> {
         };
         let mut said = Attributes::read(&input.attrs, place)?;
         let category = said.category.as_ref().ok_or_else(|| {
-            let why = "an event type needs a category, the first part of its streams' names: `#[event(category = \"account\")]`";
+            let why = "an event type needs a category, the first part of its streams' names: \
+                `#[event(category = \"account\")]`";
             Error::new_spanned(&input.ident, why)
         })?;
         let category = name::category(category)?;
@@ -321,7 +323,8 @@ fn shape(annals: &Path, name: &str, version: u32, current: bool, fields: &str) -
     }
 }
 
-/// A span that the compiler points at, and that sees what derived code sees, also inside a macro of the user.
+/// A span that the compiler points at, and that sees what derived code sees, also inside a macro of
+/// the user.
 pub(crate) fn seen_at(span: Span) -> Span {
     Span::call_site().located_at(span)
 }

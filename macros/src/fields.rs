@@ -11,7 +11,8 @@ use crate::attribute::{Attributes, Place};
 use crate::expand::seen_at;
 use crate::{serde_form, text};
 
-/// The fields as they stand in the source, with what serde is told about them: `{ owner: String, cents: i64 }`.
+/// The fields as they stand in the source, with what serde is told about them:
+/// `{ owner: String, cents: i64 }`.
 pub(crate) fn as_text(fields: &Fields, around: &[String]) -> Result<String> {
     let told = fields
         .iter()

@@ -1,4 +1,5 @@
-//! `#[derive(Event)]` and `#[derive(View)]` for Annals. Programs use it through the facade, the crate `annals`.
+//! `#[derive(Event)]` and `#[derive(View)]` for Annals. Programs use it through the facade, the
+//! crate `annals`.
 
 mod attribute;
 mod expand;
@@ -15,8 +16,8 @@ use syn::{DeriveInput, parse_macro_input};
 
 /// Makes an enum, or a struct, something that is stored as events.
 ///
-/// Each variant is one event type. It is stored under the name `category.variant_in_snake_case`, and its payload is only the
-/// variant's content, written with serde.
+/// Each variant is one event type. It is stored under the name `category.variant_in_snake_case`,
+/// and its payload is only the variant's content, written with serde.
 ///
 /// ```
 /// use annals::prelude::*;
@@ -60,8 +61,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `tag` | the event carries the tag `field_name:value` |
 /// | `tag = "key"` | the same under another key |
 ///
-/// A value is written with `Display`. An `Option` is a tag when it is `Some`, a `Vec` is one for each of its elements; both are known
-/// by these names as they are written in the source.
+/// A value is written with `Display`. An `Option` is a tag when it is `Some`, a `Vec` is one for
+/// each of its elements; both are known by these names as they are written in the source.
 ///
 /// ```
 /// use annals::prelude::*;
@@ -100,14 +101,16 @@ use syn::{DeriveInput, parse_macro_input};
 /// assert_eq!(names, ["account.opened", "account.paid_in", "account.deposited"]);
 /// ```
 ///
-/// Projections and filters that ask for a type by name ask for all of them. Older programs do not know the new name: `name` is what a
-/// rolling deployment wants.
+/// Projections and filters that ask for a type by name ask for all of them. Older programs do not
+/// know the new name: `name` is what a rolling deployment wants.
 ///
 /// # When a shape changes
 ///
-/// A field that has a default (`#[serde(default)]`) or is an `Option` can be added as it is. Any other change is a new `version`, and the old versions
-/// are read through functions, each from one version to the next, the last one to the event type itself. Each may also return an
-/// `Option`, an array or a `Vec` of it, when one old event is none or several now. An old shape is a type that serde can read; give it a name and leave it as it is.
+/// A field that has a default (`#[serde(default)]`) or is an `Option` can be added as it is. Any
+/// other change is a new `version`, and the old versions are read through functions, each from one
+/// version to the next, the last one to the event type itself. Each may also return an `Option`, an
+/// array or a `Vec` of it, when one old event is none or several now. An old shape is a type that
+/// serde can read; give it a name and leave it as it is.
 ///
 /// ```
 /// use annals::prelude::*;
@@ -149,9 +152,10 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// # What it refuses
 ///
-/// Two variants with one stored name and version; a version without an upcaster; generic parameters; and the attributes of serde that
-/// would put the type's name into the payload (`tag`, `content`, `untagged`), take a variant out of it (`skip`, `other`), or hide the enum from
-/// serde (`from`, `into`, `transparent`, `remote`).
+/// Two variants with one stored name and version; a version without an upcaster; generic
+/// parameters; and the attributes of serde that would put the type's name into the payload (`tag`,
+/// `content`, `untagged`), take a variant out of it (`skip`, `other`), or hide the enum from serde
+/// (`from`, `into`, `transparent`, `remote`).
 #[proc_macro_derive(Event, attributes(event))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -162,8 +166,8 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 
 /// Makes a type the rows of a read model.
 ///
-/// The rows are what the type is, written with serde; how events change them is said by one `impl Project<…>` for each type of
-/// events.
+/// The rows are what the type is, written with serde; how events change them is said by one
+/// `impl Project<…>` for each type of events.
 ///
 /// ```
 /// use annals::prelude::*;
@@ -221,13 +225,14 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 ///
 /// # On a field
 ///
-/// `#[view(index)]`: rows can be found by this field and read in its order. The field is a `ViewKey` or an `Option` of one; nothing
-/// stands before everything else.
+/// `#[view(index)]`: rows can be found by this field and read in its order. The field is a
+/// `ViewKey` or an `Option` of one; nothing stands before everything else.
 ///
 /// # What it refuses
 ///
-/// Generic parameters; fields with a `HashMap` or a `HashSet` in them, whose order changes from one moment to the next, so that equal rows
-/// would be different bytes; and fields that serde does not write (`skip`), which would be lost between two batches.
+/// Generic parameters; fields with a `HashMap` or a `HashSet` in them, whose order changes from one
+/// moment to the next, so that equal rows would be different bytes; and fields that serde does not
+/// write (`skip`), which would be lost between two batches.
 #[proc_macro_derive(View, attributes(view))]
 pub fn derive_view(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

@@ -1,4 +1,5 @@
-//! What serde's attributes do to the stored form: some are written down, some would break it and are refused.
+//! What serde's attributes do to the stored form: some are written down, some would break it and
+//! are refused.
 
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Error, Meta, Result, Token};
@@ -35,9 +36,12 @@ const OF_STRUCTS: &[&str] = &[
     "into",
 ];
 
-const NAME_STANDS_BESIDE: &str = "the type's name is stored beside the payload, so serde must not write it into the payload: leave this out";
-const NOT_AN_ENUM: &str = "events are read and written variant by variant, and this makes serde see another type: leave this out";
-const NOT_WRITTEN: &str = "every variant is an event type that must be written and read: leave this out, and take a variant that is no longer \
+const NAME_STANDS_BESIDE: &str = "the type's name is stored beside the payload, so serde must not \
+    write it into the payload: leave this out";
+const NOT_AN_ENUM: &str = "events are read and written variant by variant, and this makes serde \
+    see another type: leave this out";
+const NOT_WRITTEN: &str = "every variant is an event type that must be written and read: leave \
+    this out, and take a variant that is no longer \
      wanted out of the enum with `#[event(retired(…))]`";
 const REMOTE: &str =
     "this implements serde's traits for another type and not for this one: leave this out";
@@ -66,7 +70,8 @@ const REFUSED_ON_VARIANTS: &[(&str, &str)] = &[
     ("skip_deserializing", NOT_WRITTEN),
     (
         "other",
-        "a name that no variant has is an error, so that no event is taken for another: leave this out",
+        "a name that no variant has is an error, so that no event is taken for another: leave this \
+         out",
     ),
     (
         "untagged",

@@ -1,4 +1,5 @@
-//! `upcast(1 = from_1_to_2, 2 = from_2_to_now)`: one function for each version below the current one.
+//! `upcast(1 = from_1_to_2, 2 = from_2_to_now)`: one function for each version below the current
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -44,11 +45,13 @@ impl Upcasters {
         Ok(upcasters)
     }
 
-    /// The functions in the order of their versions, when there is one for each version below `current`.
+    /// The functions in the order of their versions, when there is one for each version below
+    /// `current`.
     pub(crate) fn below(self, current: u32, at: Span) -> Result<Vec<ExprPath>> {
         if let Some((_, (span, _))) = self.steps.range(current..).next() {
             let why = format!(
-                "only versions below the current one are brought up to date, and that is `version = {current}`"
+                "only versions below the current one are brought up to date, and that is `version \
+                 = {current}`"
             );
             return Err(Error::new(*span, why));
         }

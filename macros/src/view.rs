@@ -10,14 +10,16 @@ use syn::{Data, DeriveInput, Error, Field, Ident, Path, Result, Type, parse_quot
 use crate::expand::seen_at;
 use crate::fields::inner;
 use crate::name;
-use attribute::{Attributes, Keeps, counted, is_index};
+use attribute::{Attributes, Retained, counted, is_index};
 
 const NEEDS_NAME: &str =
     "a view needs the name under which it is stored, for good: `#[view(name = \"balances\", …)]`";
 const NEEDS_EVENTS: &str =
     "a view is folded from events, name their types: `#[view(…, events(AccountEvent))]`";
-const NO_ORDER: &str = "its entries have no order, so equal rows would be stored as different bytes: use a `BTreeMap` or a `BTreeSet`";
-const NOT_STORED: &str = "a row is read back from what is stored, and what is left out would be lost then: leave this out";
+const NO_ORDER: &str = "its entries have no order, so equal rows would be stored as different \
+    bytes: use a `BTreeMap` or a `BTreeSet`";
+const NOT_STORED: &str = "a row is read back from what is stored, and what is left out would be \
+    lost then: leave this out";
 
 /// The `impl View` of a type, or what is wrong with it.
 pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
@@ -42,10 +44,10 @@ pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
     let indexes = indexes(&input.data)?;
     let ident = &input.ident;
     let events = &said.events;
-    let keeps = match said.keeps {
-        None => quote!(Present),
-        Some(Keeps::History) => quote!(History),
-        Some(Keeps::Bitemporal) => quote!(Bitemporal),
+    let history = match said.history {
+        None => quote!(None),
+        Some(Retained::Versions) => quote!(Versions),
+        Some(Retained::Bitemporal) => quote!(Bitemporal),
     };
     let key = said
         .key
@@ -62,7 +64,7 @@ pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
         impl #annals::View for #ident {
             const NAME: &'static str = #name;
             const VERSION: u32 = #version;
-            const KEEPS: #annals::Keeps = #annals::Keeps::#keeps;
+            const HISTORY: #annals::History = #annals::History::#history;
             const INDEXES: &'static [&'static str] = &[#(#names),*];
 
             type Key = #key;

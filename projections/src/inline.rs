@@ -1,25 +1,26 @@
 //! Inline views: rows are folded before the append of a command, and written with it.
 //!
-//! A row travels only when it is certain to be what the worker would make of it: when the row stands at what the command was decided on,
-//! when the fold looks at nothing that is known only once the events are recorded, and when no event makes no sense. Whatever does not
-//! travel is brought up by the worker of the view, which follows the log as that of any other view does.
+//! A row travels only when it is certain to be what the worker would make of it: when the row
+//! stands at what the command was decided on, when the fold looks at nothing that is known only
+//! once the events are recorded, and when no event makes no sense. Whatever does not travel is
+//! brought up by the worker of the view, which follows the log as that of any other view does.
 
 use std::fmt;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    AppendStreams, Companion, GenerationId, Keeps, NewEvent, Phase, Place, Position, PreparedRow,
-    PreparedVersion, ReadStream, StandingRow, StreamId, Version,
+    AppendStreams, GenerationId, History, InlineProjector, InlineRow, InlineRowVersion, NewEvent,
+    Phase, Place, Position, ReadStream, StreamId, Version, VersionedRow,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::key::ViewKey;
-use crate::left_out::LeftOut;
-use crate::place;
-use crate::rows::{Was, decoded, folded, versions};
+use crate::location;
+use crate::rows::{RowVersionBefore, decoded, folded, versions};
+use crate::skips::Skips;
 use crate::step::{Handlers, Step};
-use crate::supervisor::{Following, Site};
+use crate::supervisor::{GenerationWorkers, WorkerContext};
 use crate::view::View;
 use crate::worker::WorkError;
 
@@ -30,14 +31,14 @@ const BEHIND_EVENTS: usize = 256;
 const TRAVELS_BYTES: usize = 1 << 20;
 
 /// Why a view cannot be inline in this program, if that is so.
-pub(crate) fn check<V: View>(site: &Site) -> Result<(), String> {
-    if !matches!(site.views, place::Place::Beside(_)) {
+pub(crate) fn check<V: View>(context: &WorkerContext) -> Result<(), String> {
+    if !matches!(context.views, location::ViewLocation::Beside(_)) {
         return Err(
             "its rows travel with appends, so it is kept in the store of the log and in no other"
                 .into(),
         );
     }
-    if site.db.store().inline_views().is_none() {
+    if context.db.store().inline_views().is_none() {
         return Err("the store of the log cannot write rows with appends".into());
     }
     check_keys::<V>()
@@ -48,7 +49,8 @@ pub(crate) fn check_keys<V: View>() -> Result<(), String> {
     let handlers = V::handlers();
     if handlers.category().is_none() {
         return Err(format!(
-            "its events are of several categories of streams, which would share its rows ({handlers:?})"
+            "its events are of several categories of streams, which would share its rows \
+             ({handlers:?})"
         ));
     }
     // A key that stands for the id `1` says for which stream it stands.
@@ -62,8 +64,8 @@ pub(crate) fn check_keys<V: View>() -> Result<(), String> {
 
 /// Folds the rows of one view that travel with appends.
 pub(crate) struct InlineFold<V: View> {
-    site: Site,
-    following: Following,
+    context: WorkerContext,
+    following: GenerationWorkers,
     handlers: Handlers<V>,
 }
 
@@ -76,9 +78,9 @@ struct Wanted<'a> {
 }
 
 impl<V: View> InlineFold<V> {
-    pub(crate) fn new(site: Site, following: Following) -> InlineFold<V> {
+    pub(crate) fn new(context: WorkerContext, following: GenerationWorkers) -> InlineFold<V> {
         InlineFold {
-            site,
+            context,
             following,
             handlers: V::handlers(),
         }
@@ -96,7 +98,7 @@ impl<V: View> InlineFold<V> {
         let mut wanted = Vec::new();
         for (stream, _) in &append.expectations {
             let (Some(key), Some(after)) =
-                (self.handlers.own_key(stream), append.stands_after(stream))
+                (self.handlers.own_key(stream), append.version_after(stream))
             else {
                 continue;
             };
@@ -123,20 +125,20 @@ impl<V: View> InlineFold<V> {
         wanted
     }
 
-    async fn rows(&self, append: &AppendStreams) -> Result<Vec<PreparedRow>, WorkError> {
+    async fn rows(&self, append: &AppendStreams) -> Result<Vec<InlineRow>, WorkError> {
         let wanted = self.wanted(append);
         let (Some(generation), false) = (self.generation(), wanted.is_empty()) else {
             return Ok(Vec::new());
         };
-        let Some(inline) = self.site.db.store().inline_views() else {
+        let Some(inline) = self.context.db.store().inline_views() else {
             return Ok(Vec::new());
         };
         let keys: Vec<String> = wanted.iter().map(|row| row.key.clone()).collect();
-        let found = inline.read_standing(generation, &keys).await?;
+        let found = inline.read_versioned(generation, &keys).await?;
         let mut rows = Vec::with_capacity(wanted.len());
         for row in &wanted {
             let standing = found.iter().find(|found| found.key == row.key).cloned();
-            let standing = standing.unwrap_or_else(|| StandingRow {
+            let standing = standing.unwrap_or_else(|| VersionedRow {
                 key: row.key.clone(),
                 value: None,
                 at: Version::NONE,
@@ -151,36 +153,38 @@ impl<V: View> InlineFold<V> {
         &self,
         generation: GenerationId,
         wanted: &Wanted<'_>,
-        standing: StandingRow,
-    ) -> Result<Option<PreparedRow>, WorkError> {
+        standing: VersionedRow,
+    ) -> Result<Option<InlineRow>, WorkError> {
         let from = standing.at;
         let Some(base) = self.caught_up(wanted, standing).await? else {
             return Ok(None);
         };
-        // Nobody knows yet where and when the events will be recorded. What does not depend on it is the same anywhere.
+        // Nobody knows yet where and when the events will be recorded. What does not depend on it
+        // is the same anywhere.
         let Some(past) = self.fold_at(wanted, base.as_ref(), &MADE_UP[0])? else {
             return Ok(None);
         };
         if self.fold_at(wanted, base.as_ref(), &MADE_UP[1])?.as_ref() != Some(&past) {
             return Ok(None);
         }
-        let mut row = PreparedRow::new(generation, wanted.stream.clone(), wanted.key.clone(), from);
+        let mut row = InlineRow::new(generation, wanted.stream.clone(), wanted.key.clone(), from);
         row.value = past.last().map_or(base, |last| last.value.clone());
         let value: Option<V> = decoded(&wanted.key, row.value.as_ref())?;
         row.indexed = value.as_ref().map(View::indexed).unwrap_or_default();
-        if V::KEEPS != Keeps::Present {
+        if V::HISTORY != History::None {
             row.past = past;
         }
         Ok(Some(row).filter(|row| row.size_bytes() <= TRAVELS_BYTES))
     }
 
-    /// The row at the version that the append expects of its stream; nothing, when the worker has to bring it there.
+    /// The row at the version that the append expects of its stream; nothing, when the worker has
+    /// to bring it there.
     async fn caught_up(
         &self,
         wanted: &Wanted<'_>,
-        standing: StandingRow,
+        standing: VersionedRow,
     ) -> Result<Option<Option<Bytes>>, WorkError> {
-        let StandingRow { key, value, at } = standing;
+        let VersionedRow { key, value, at } = standing;
         if at >= wanted.version {
             return Ok((at == wanted.version).then_some(value));
         }
@@ -189,7 +193,7 @@ impl<V: View> InlineFold<V> {
             .to(wanted.version)
             .everything();
         let page = self
-            .site
+            .context
             .db
             .store()
             .read_stream(read.limit(BEHIND_EVENTS))
@@ -197,10 +201,10 @@ impl<V: View> InlineFold<V> {
         if page.next.is_some() {
             return Ok(None);
         }
-        let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
+        let skips = Skips::of(self.context.views.skip_decisions(V::NAME).await?);
         let mut steps = Vec::new();
         for record in page.events {
-            steps.extend(left_out.prepare(&self.handlers, record)?);
+            steps.extend(skips.prepare(&self.handlers, record)?);
         }
         if steps
             .iter()
@@ -208,21 +212,22 @@ impl<V: View> InlineFold<V> {
         {
             return Ok(None);
         }
-        if !steps.is_empty() && V::KEEPS != Keeps::Present {
+        if !steps.is_empty() && V::HISTORY != History::None {
             // What the row was in between is kept too, which only a worker does.
             return Ok(None);
         }
         Ok(folded(&key, value, &steps)?.ok())
     }
 
-    /// What the row is after each of the events that touches it, were they recorded there; nothing, when one makes no sense.
+    /// What the row is after each of the events that touches it, were they recorded there; nothing,
+    /// when one makes no sense.
     fn fold_at(
         &self,
         wanted: &Wanted<'_>,
         base: Option<&Bytes>,
         made_up: &MadeUp,
-    ) -> Result<Option<Vec<PreparedVersion>>, WorkError> {
-        let partition = self.site.db.store().partition_of(wanted.stream);
+    ) -> Result<Option<Vec<InlineRowVersion>>, WorkError> {
+        let partition = self.context.db.store().partition_of(wanted.stream);
         let mut steps: Vec<Step<V>> = Vec::new();
         for (number, (index, event)) in (1..).zip(&wanted.events) {
             let place = Place {
@@ -242,7 +247,7 @@ impl<V: View> InlineFold<V> {
             return Ok(None);
         }
         let (versions, poison) = versions(&wanted.key, base, &steps)?;
-        let past = |was: Was| PreparedVersion {
+        let past = |was: RowVersionBefore| InlineRowVersion {
             event: (was.from.get() - made_up.position) as usize,
             value: was.value,
         };
@@ -277,8 +282,8 @@ impl MadeUp {
 }
 
 #[async_trait]
-impl<V: View> Companion for InlineFold<V> {
-    async fn prepare(&self, append: &AppendStreams) -> Vec<PreparedRow> {
+impl<V: View> InlineProjector for InlineFold<V> {
+    async fn prepare(&self, append: &AppendStreams) -> Vec<InlineRow> {
         self.rows(append).await.unwrap_or_else(|error| {
             tracing::debug!(
                 view = V::NAME,

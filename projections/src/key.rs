@@ -1,4 +1,5 @@
-//! Keys of rows: typed for people, texts for the store, in an encoding whose byte order is the order of the keys.
+//! Keys of rows: typed for operator, texts for the store, in an encoding whose byte order is the
+//! order of the keys.
 
 use std::fmt;
 
@@ -7,7 +8,8 @@ use annals_core::chrono::{Datelike, NaiveDate};
 
 /// What a view's rows are known by.
 ///
-/// The text of a key orders as the key does, so that ranges mean what they say; it may be at most 255 bytes.
+/// The text of a key orders as the key does, so that ranges mean what they say; it may be at most
+/// 255 bytes.
 ///
 /// ```
 /// use annals_projections::ViewKey;
@@ -23,12 +25,13 @@ pub trait ViewKey: Sized + Clone + Send + Sync + fmt::Debug + 'static {
     /// The key that has this text, if one has.
     fn from_key(text: &str) -> Option<Self>;
 
-    /// The key that the id of a stream stands for (`alice` in `account-alice`), if it stands for one: the key of an event when a
-    /// view says nothing else.
+    /// The key that the id of a stream stands for (`alice` in `account-alice`), if it stands for
+    /// one: the key of an event when a view says nothing else.
     fn from_stream_id(id: &str) -> Option<Self>;
 
-    /// The id of the one stream that the key stands for: what [`from_stream_id`](ViewKey::from_stream_id) makes this key of. Nothing, unless
-    /// said otherwise: then views with this key cannot be [inline](crate::Projection::inline).
+    /// The id of the one stream that the key stands for: what
+    /// [`from_stream_id`](ViewKey::from_stream_id) makes this key of. Nothing, unless said
+    /// otherwise: then views with this key cannot be [inline](crate::ViewSetup::inline).
     ///
     /// ```
     /// use annals_projections::ViewKey;
@@ -112,7 +115,8 @@ macro_rules! unsigned {
 
 unsigned! { u16: "5", u32: "10", u64: "20" }
 
-/// Negative numbers stand before the others: `-`, then the distance from the smallest; the others begin with `=`.
+/// Negative numbers stand before the others: `-`, then the distance from the smallest; the others
+/// begin with `=`.
 macro_rules! signed {
     ($($type:ty as $unsigned:ty),+) => {$(
         impl ViewKey for $type {
@@ -145,8 +149,8 @@ macro_rules! signed {
 
 signed! { i32 as u32, i64 as u64 }
 
-/// As people write it, `2026-03-31`. Years that do not have four digits keep their place in the order: before them stands `-`, and behind the
-/// year 9999 `~`.
+/// As operator write it, `2026-03-31`. Years that do not have four digits keep their place in the
+/// order: before them stands `-`, and behind the year 9999 `~`.
 impl ViewKey for NaiveDate {
     fn to_key(&self) -> String {
         let year = self.year();
@@ -216,7 +220,8 @@ tuples! {
     (A.0, B.1, C.2, D.3)
 }
 
-/// The virtual nodes that keys are spread over; slots divide them, so that keys can move between slots without being hashed anew.
+/// The virtual nodes that keys are spread over; slots divide them, so that keys can move between
+/// slots without being hashed anew.
 pub(crate) const NODES: u64 = 256;
 
 /// The slot of `slots` that a key belongs to.

@@ -1,26 +1,27 @@
-//! Read models: kept up to date exactly once, rebuilt while the old one serves, and asked about the past. And side effects: reactors
-//! that follow the log, and processes that decide over a long time.
+//! Read models: kept up to date exactly once, rebuilt while the old one serves, and asked about the
+//! past. And side effects: reactors that follow the log, and processes that decide over a long
+//! time.
 
+mod catch_up;
+mod dead_letters;
 mod inline;
 mod key;
-mod left_out;
 mod lifecycle;
+mod location;
 mod log;
 mod meter;
 mod options;
 mod owner;
-mod place;
 mod process;
 mod program;
 mod query;
 mod rate;
-mod reach;
 mod reactor;
 mod rebuild;
 mod registry;
 mod replay;
 mod rows;
-mod set_aside;
+mod skips;
 mod sql;
 mod status;
 mod step;
@@ -30,21 +31,21 @@ mod view;
 mod worker;
 
 /// How much of the past a view keeps.
-pub use annals_core::Keeps;
+pub use annals_core::History;
+pub use dead_letters::{DeadLetterKey, DeadLetters, Settled};
 pub use key::ViewKey;
 pub use options::Options;
-pub use process::{Listens, On, Process, ProcessManager, Processes, Step};
-pub use program::{Part, Program, Projection, Setup, StartError, With};
+pub use process::{Listens, On, Process, ProcessHandle, ProcessSetup, Step};
+pub use program::{Part, Program, Setup, StartError, ViewSetup, With};
 pub use query::{
     Change, Changed, ChangedBetween, Get, HistoryOf, Many, RowDiff, RowEntry, RowHistory,
-    RowsFound, RowsOf, Update, VersionOf, ViewError, Views, Watch, WatchAll,
+    RowsFound, RowsOf, Update, VersionOf, ViewError, ViewHandle, Watch, WatchAll,
 };
-pub use reactor::{ReactError, Reaction, Reactions, Reactor, Request};
+pub use reactor::{ReactError, Reactor, ReactorHandle, ReactorSetup, Request};
 pub use rebuild::{BuildProgress, Building, Rebuild, RebuildError};
 pub use registry::{ReactorKind, Registry, ViewKind};
-pub use set_aside::{ParkedKey, SetAside, Settled};
-pub use sql::{ConnectionOf, SqlProject, SqlProjection, SqlTables, Tables};
-pub use status::{Busy, Calls, CommitTimes, Kind, Shares, SlotStatus, Status};
+pub use sql::{ConnectionOf, SqlProjection, SqlProjectionHandle, SqlProjectionSetup, Tables};
+pub use status::{Busy, Calls, CommitTimes, Kind, QuotaStatus, SlotStatus, Status};
 pub use step::Handlers;
 pub use view::{Poison, Project, Row, View};
 pub use worker::{Activity, LastError, SlotState};

@@ -5,8 +5,8 @@ use annals_core::{Partition, Position, ReadLog, RecordedEvent, Store, StoreError
 /// Events that are read along rather than read again: how far apart those of one read may stand.
 const GAP_EVENTS: u64 = 32;
 
-/// The events at these positions, which are in order; those that were removed are left out. Those that stand near each other are
-/// read at once.
+/// The events at these positions, which are in order; those that were removed are left out. Those
+/// that stand near each other are read at once.
 pub(crate) async fn records_at(
     log: &dyn Store,
     partition: Partition,

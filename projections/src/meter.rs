@@ -1,4 +1,5 @@
-//! What is told to a recorder of metrics, when the program has one: the names are promises, and stand in `docs/operating`.
+//! What is told to a recorder of metrics, when the program has one: the names are promises, and
+//! stand in `docs/operating`.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ const EVENTS: &str = "annals_projection_events_total";
 const COMMITS: &str = "annals_projection_commits_total";
 const COMMIT_SECONDS: &str = "annals_projection_commit_seconds";
 const ROWS: &str = "annals_projection_rows_written_total";
-const PARKED: &str = "annals_projection_parked_keys";
+const DEAD_LETTER_KEYS: &str = "annals_projection_dead_letter_keys";
 const RETRIES: &str = "annals_projection_retries_total";
 const LOST: &str = "annals_projection_leases_lost_total";
 const PROGRESS: &str = "annals_projection_rebuild_progress_ratio";
@@ -48,7 +49,11 @@ pub(crate) fn describe() {
         "How long a transaction of a worker took."
     );
     describe_counter!(ROWS, Unit::Count, "Rows that were written or removed.");
-    describe_gauge!(PARKED, Unit::Count, "Keys that wait for a person.");
+    describe_gauge!(
+        DEAD_LETTER_KEYS,
+        Unit::Count,
+        "Keys that wait for a person."
+    );
     describe_counter!(
         RETRIES,
         Unit::Count,
@@ -85,7 +90,7 @@ pub(crate) struct Meter {
     pub(crate) commits: Counter,
     pub(crate) commit_seconds: Histogram,
     pub(crate) rows: Counter,
-    pub(crate) parked_keys: Gauge,
+    pub(crate) dead_letter_keys: Gauge,
     pub(crate) retries: Counter,
     pub(crate) leases_lost: Counter,
     pub(crate) rebuild_progress: Gauge,
@@ -120,7 +125,7 @@ impl Meter {
             commits: counter!(COMMITS, &labels),
             commit_seconds: histogram!(COMMIT_SECONDS, &labels),
             rows: counter!(ROWS, &labels),
-            parked_keys: gauge!(PARKED, &labels),
+            dead_letter_keys: gauge!(DEAD_LETTER_KEYS, &labels),
             retries: counter!(RETRIES, &labels),
             leases_lost: counter!(LOST, &labels),
             rebuild_progress: gauge!(PROGRESS, &labels),

@@ -13,39 +13,43 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Into how many slots the keys are divided; each is worked on by one worker at a time, in any process, and processes that follow
-    /// the same view share them evenly. At most 256.
-    /// Default: 1. A change takes effect with the next generation.
+    /// Into how many slots the keys are divided; each is worked on by one worker at a time, in any
+    /// process, and processes that follow the same view share them evenly. At most 256. Default: 1.
+    /// A change takes effect with the next generation.
     pub slots: u16,
-    /// Events folded into one transaction while catching up. Default: 20,000. More is faster and takes more memory.
+    /// Events folded into one transaction while catching up. Default: 20,000. More is faster and
+    /// takes more memory.
     pub batch_events_max: usize,
-    /// Events folded into one transaction while a generation is built that nobody reads yet, so that a row that changes often is
-    /// written seldom. Such a transaction also ends after a second, or when it changes as many rows as are kept at hand. Default: 500,000.
+    /// Events folded into one transaction while a generation is built that nobody reads yet, so
+    /// that a row that changes often is written seldom. Such a transaction also ends after a
+    /// second, or when it changes as many rows as are kept at hand. Default: 500,000.
     pub build_events_max: usize,
     /// Bytes of payload folded into one transaction. Default: 32 MiB.
     pub batch_bytes_max: usize,
     /// Rows kept at hand by each worker. Default: 200,000.
     pub rows_kept_max: usize,
-    /// Rows of a new generation that are folded again from the log and compared, before it is switched to. Default: 8; it costs
-    /// one more reading of the log. With 0 nothing is compared.
+    /// Rows of a new generation that are folded again from the log and compared, before it is
+    /// switched to. Default: 8; it costs one more reading of the log. With 0 nothing is compared.
     pub verified_keys: usize,
-    /// How long a worker that says nothing keeps its slot. Default: 10 s. Shorter takes over sooner and bears shorter pauses.
+    /// How long a worker that says nothing keeps its slot. Default: 10 s. Shorter takes over sooner
+    /// and bears shorter pauses.
     pub lease: Duration,
     /// How long a worker waits for a hint before it looks by itself. Default: 100 ms.
     pub poll: Duration,
     /// The first wait after a failure of a store; it doubles up to 5 s. Default: 50 ms.
     pub back_off: Duration,
-    /// How often an event that makes no sense is tried before its key waits for a person. Default: 1, because a fold that looks at
-    /// nothing but the row and the event fails again the same way; more is for folds that look at something else all the same.
-    /// Other keys go on in between.
+    /// How often an event that makes no sense is tried before its key waits for a person. Default:
+    /// 1, because a fold that looks at nothing but the row and the event fails again the same way;
+    /// more is for folds that look at something else all the same. Other keys go on in between.
     pub attempts: u32,
     /// How long after the first attempt comes the second; it doubles up to an hour. Default: 1 s.
     pub retry_after: Duration,
-    /// Events that may be set aside in a slot. Beyond it the projection stops, because what nobody looks at would fill the store.
-    /// Default: 100,000.
-    pub parked_max: usize,
-    /// For how long a view with history keeps its past, counted from when events were recorded; older questions are answered with
-    /// [`BeforeHistory`](crate::ViewError::BeforeHistory). Default: for ever.
+    /// Events that may be set aside in a slot. Beyond it the projection stops, because what nobody
+    /// looks at would fill the store. Default: 100,000.
+    pub dead_letters_max: usize,
+    /// For how long a view with history keeps its past, counted from when events were recorded;
+    /// older questions are answered with [`BeforeHistory`](crate::ViewError::BeforeHistory).
+    /// Default: for ever.
     pub history_for: Option<Duration>,
 }
 
@@ -63,7 +67,7 @@ impl Default for Options {
             back_off: Duration::from_millis(50),
             attempts: 1,
             retry_after: Duration::from_secs(1),
-            parked_max: 100_000,
+            dead_letters_max: 100_000,
             history_for: None,
         }
     }
@@ -122,8 +126,8 @@ impl Options {
 
     /// With at most so many events set aside in a slot.
     #[must_use]
-    pub fn parked_max(mut self, events: usize) -> Options {
-        self.parked_max = events;
+    pub fn dead_letters_max(mut self, events: usize) -> Options {
+        self.dead_letters_max = events;
         self
     }
 

@@ -1,16 +1,20 @@
-//! Who holds a lease: a name that tells another process of the same machine whether its owner can still be alive.
+//! Who holds a lease: a name that tells another process of the same machine whether its owner can
+//! still be alive.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// A process that works on slots. Its name says which process on which machine, as far as the operating system tells.
+/// A process that works on slots. Its name says which process on which machine, as far as the
+/// operating system tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Owner {
     process: u32,
-    /// When the process began, in ticks since the machine was started: a number that is used again belongs to another one.
+    /// When the process began, in ticks since the machine was started: a number that is used again
+    /// belongs to another one.
     began: u64,
-    /// This start of the machine, and the space in which its processes are numbered (containers have their own).
+    /// This start of the machine, and the space in which its processes are numbered (containers
+    /// have their own).
     machine: String,
 }
 
@@ -23,8 +27,8 @@ pub(crate) fn name() -> String {
     }
 }
 
-/// Whether a process of this name has certainly ended: one of this machine, which runs no such process any more. Who is elsewhere, or
-/// cannot be told, may be alive.
+/// Whether a process of this name has certainly ended: one of this machine, which runs no such
+/// process any more. Who is elsewhere, or cannot be told, may be alive.
 pub(crate) fn has_ended(name: &str) -> bool {
     let (Some(owner), Some(here)) = (Owner::parse(name), Owner::of_this_process()) else {
         return false;
@@ -67,8 +71,9 @@ impl fmt::Display for Owner {
 /// When a process began; nothing when there is none of this number, or nobody tells.
 fn began(process: u32) -> Option<u64> {
     let told = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name of the program stands in brackets and may hold anything; behind it the state is the first field, the beginning the
-    // twentieth. A process that has ended and that nobody has asked about yet is listed as a zombie.
+    // The name of the program stands in brackets and may hold anything; behind it the state is the
+    // first field, the beginning the twentieth. A process that has ended and that nobody has asked
+    // about yet is listed as a zombie.
     let mut fields = told.rsplit_once(')')?.1.split_whitespace();
     if matches!(fields.next()?, "Z" | "X") {
         return None;
@@ -151,13 +156,13 @@ mod tests {
             panic!()
         };
 
-        let place = crate::place::Place::Own(std::sync::Arc::clone(&store) as _);
+        let place = crate::location::ViewLocation::Own(std::sync::Arc::clone(&store) as _);
         let system: std::sync::Arc<dyn annals_core::Clock> =
             std::sync::Arc::new(annals_core::SystemClock);
         let views = &place;
         let generation = &generation;
         let clock = &*system;
-        let post = crate::worker::Post {
+        let post = crate::worker::SlotClaim {
             views,
             generation,
             slot: 0,
@@ -168,7 +173,8 @@ mod tests {
         };
         let progress = crate::worker::Progress::of(crate::Kind::View, generation, 0, &system);
         let look = || async { Ok(()) };
-        let acquire = crate::worker::Held::acquire(&post, &progress, look, std::future::pending());
+        let acquire =
+            crate::worker::HeldLease::acquire(&post, &progress, look, std::future::pending());
         let held = tokio::time::timeout(std::time::Duration::from_secs(60), acquire)
             .await
             .expect("it is waited for");

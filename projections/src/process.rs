@@ -1,4 +1,5 @@
-//! Processes: long-running decisions that react to events by issuing commands and setting deadlines.
+//! ProcessHandle: long-running decisions that react to events by issuing commands and setting
+//! deadlines.
 
 mod due;
 mod handle;
@@ -21,16 +22,17 @@ pub use step::Step;
 use self::handle::{Handles, Trigger};
 use self::instance::{Instance, ProcessEvent};
 use crate::program::{Part, Setup};
-use crate::reactor::{Patience, Reactions, Registered, key_of};
+use crate::reactor::{ReactorHandle, ReactorOptions, Registered, key_of};
 use crate::registry::Registry;
 use crate::status::Kind;
 use crate::step::StepError;
 
-/// A long-running decision: it reacts to what happens to aggregates by giving commands to others, and remembers what it needs in a
-/// stream of its own.
+/// A long-running decision: it reacts to what happens to aggregates by giving commands to others,
+/// and remembers what it needs in a stream of its own.
 ///
-/// Each process has an id; its stream is `category-id` of its own events, where its deadlines stand too. Whatever dies when, every
-/// command takes effect once, because its idempotency key follows from the process, the event and its place among the steps.
+/// Each process has an id; its stream is `category-id` of its own events, where its deadlines stand
+/// too. Whatever dies when, every command takes effect once, because its idempotency key follows
+/// from the process, the event and its place among the steps.
 ///
 /// ```
 /// use annals_core::chrono::TimeDelta;
@@ -96,8 +98,8 @@ pub trait Process: Default + Send + Sync + 'static {
     /// Takes in what it remembers. Never fails and never looks at anything but its arguments.
     fn apply(&mut self, event: &Self::Event);
 
-    /// What is to be done when a deadline is reached. One that was cancelled, set anew, or belongs to a process that has finished, is not.
-    /// Default: nothing.
+    /// What is to be done when a deadline is reached. One that was cancelled, set anew, or belongs
+    /// to a process that has finished, is not. Default: nothing.
     fn reached(&self, id: &str, deadline: &str) -> Vec<Step<Self>> {
         let _ = (id, deadline);
         Vec::new()
@@ -106,13 +108,14 @@ pub trait Process: Default + Send + Sync + 'static {
 
 /// How a process reacts to an event type.
 pub trait On<E: Event>: Process {
-    /// The process whose business it is, if it is one's. Default: the id of the stream (`42` in `order-42`). It looks at nothing but the
-    /// event.
+    /// The process whose business it is, if it is one's. Default: the id of the stream (`42` in
+    /// `order-42`). It looks at nothing but the event.
     fn id(event: &Recorded<E>) -> Option<String> {
         Some(event.record.stream.id().into())
     }
 
-    /// What is to be done. The same state and event give the same steps: it may be asked again after a crash.
+    /// What is to be done. The same state and event give the same steps: it may be asked again
+    /// after a crash.
     fn on(&self, event: &Recorded<E>) -> Vec<Step<Self>>;
 }
 
@@ -195,78 +198,80 @@ impl<P: Process> fmt::Debug for Listens<P> {
     }
 }
 
-/// The processes of a kind, and how they are run: what a program is started [`with`](crate::With::with).
+/// The processes of a kind, and how they are run: what a program is started
+/// [`with`](crate::With::with).
 ///
 /// ```
 /// # use annals_core::Annals;
-/// # use annals_projections::{Process, ProcessManager, Program, StartError, With};
+/// # use annals_projections::{Process, ProcessSetup, Program, StartError, With};
 /// # async fn example<Payment: Process>(db: Annals) -> Result<Program, StartError> {
-/// db.with(ProcessManager::<Payment>::new()).start().await
+/// db.with(ProcessSetup::<Payment>::new()).start().await
 /// # }
 /// ```
 #[must_use = "it is not run until a program is started with it"]
-pub struct ProcessManager<P> {
-    patience: Patience,
+pub struct ProcessSetup<P> {
+    patience: ReactorOptions,
     process: PhantomData<fn() -> P>,
 }
 
-impl<P: Process> ProcessManager<P> {
+impl<P: Process> ProcessSetup<P> {
     /// Reacts to events that are recorded from now on, when it is started for the first time.
-    pub fn new() -> ProcessManager<P> {
-        ProcessManager {
-            patience: Patience::default(),
+    pub fn new() -> ProcessSetup<P> {
+        ProcessSetup {
+            patience: ReactorOptions::default(),
             process: PhantomData,
         }
     }
 
     /// Also to what was recorded before it is started for the first time.
-    pub fn from_the_beginning(mut self) -> ProcessManager<P> {
+    pub fn from_the_beginning(mut self) -> ProcessSetup<P> {
         self.patience.from_the_beginning = true;
         self
     }
 
     /// With steps of so many processes at once (at least 1). Default: 16.
-    pub fn calls_max(mut self, calls: usize) -> ProcessManager<P> {
+    pub fn calls_max(mut self, calls: usize) -> ProcessSetup<P> {
         self.patience.calls_max = calls.max(1);
         self
     }
 
-    /// Trying what may pass so often (at least once), the second time after `wait`, which doubles up to 30 s. Default: 8 times, 100 ms.
-    pub fn attempts(mut self, attempts: u32, wait: Duration) -> ProcessManager<P> {
+    /// Trying what may pass so often (at least once), the second time after `wait`, which doubles
+    /// up to 30 s. Default: 8 times, 100 ms.
+    pub fn attempts(mut self, attempts: u32, wait: Duration) -> ProcessSetup<P> {
         self.patience.attempts = attempts.max(1);
         self.patience.back_off = wait;
         self
     }
 
     /// How long a worker that says nothing keeps its place. Default: 10 s.
-    pub fn lease(mut self, lease: Duration) -> ProcessManager<P> {
+    pub fn lease(mut self, lease: Duration) -> ProcessSetup<P> {
         self.patience.lease = lease;
         self
     }
 
     /// How long a worker waits before it looks at the log and the clock by itself. Default: 100 ms.
-    pub fn poll(mut self, poll: Duration) -> ProcessManager<P> {
+    pub fn poll(mut self, poll: Duration) -> ProcessSetup<P> {
         self.patience.poll = poll;
         self
     }
 }
 
-impl<P: Process> Default for ProcessManager<P> {
-    fn default() -> ProcessManager<P> {
-        ProcessManager::new()
+impl<P: Process> Default for ProcessSetup<P> {
+    fn default() -> ProcessSetup<P> {
+        ProcessSetup::new()
     }
 }
 
-impl<P: Process> fmt::Debug for ProcessManager<P> {
+impl<P: Process> fmt::Debug for ProcessSetup<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProcessManager")
+        f.debug_struct("ProcessSetup")
             .field("process", &P::NAME)
             .field("patience", &self.patience)
             .finish()
     }
 }
 
-impl<P: Process> Part for ProcessManager<P> {
+impl<P: Process> Part for ProcessSetup<P> {
     fn add_to(self, mut setup: Setup) -> Setup {
         setup.reactors.push(Registered {
             of: TypeId::of::<P>(),
@@ -274,15 +279,15 @@ impl<P: Process> Part for ProcessManager<P> {
             name: P::NAME,
             place: Kind::Process.place(P::NAME),
             register: Registry::process::<P>,
-            make: Box::new(|site| Arc::new(Handles::<P>::new(site.db.clone()))),
+            make: Box::new(|context| Arc::new(Handles::<P>::new(context.db.clone()))),
             patience: self.patience,
         });
         setup
     }
 }
 
-/// The processes of a kind in a running program. It derefs to [`Reactions`]: what waits for a person is listed and settled there, by the
-/// id of the process.
+/// The processes of a kind in a running program. It derefs to [`ReactorHandle`]: what waits for a
+/// person is listed and settled there, by the id of the process.
 ///
 /// ```
 /// # use annals_core::LoadError;
@@ -294,15 +299,15 @@ impl<P: Process> Part for ProcessManager<P> {
 /// # Ok(())
 /// # }
 /// ```
-pub struct Processes<P> {
+pub struct ProcessHandle<P> {
     db: Annals,
-    reactions: Reactions,
+    reactions: ReactorHandle,
     process: PhantomData<fn() -> P>,
 }
 
-impl<P: Process> Processes<P> {
-    pub(crate) fn new(db: Annals, reactions: Reactions) -> Processes<P> {
-        Processes {
+impl<P: Process> ProcessHandle<P> {
+    pub(crate) fn new(db: Annals, reactions: ReactorHandle) -> ProcessHandle<P> {
+        ProcessHandle {
             db,
             reactions,
             process: PhantomData,
@@ -350,17 +355,17 @@ impl<P: Process> Processes<P> {
     }
 }
 
-impl<P> Deref for Processes<P> {
-    type Target = Reactions;
+impl<P> Deref for ProcessHandle<P> {
+    type Target = ReactorHandle;
 
-    fn deref(&self) -> &Reactions {
+    fn deref(&self) -> &ReactorHandle {
         &self.reactions
     }
 }
 
-impl<P: Process> fmt::Debug for Processes<P> {
+impl<P: Process> fmt::Debug for ProcessHandle<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Processes")
+        f.debug_struct("ProcessHandle")
             .field("process", &P::NAME)
             .finish_non_exhaustive()
     }

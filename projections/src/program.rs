@@ -8,130 +8,139 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use annals_core::{
-    Aggregate, Annals, Companion, Failure, GenerationSpec, Partition, Phase, StoreError, Token,
-    ViewStore,
+    Aggregate, Annals, Failure, GenerationSpec, InlineProjector, Partition, Phase, StoreError,
+    Token, ViewStore,
 };
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::catch_up::CatchUp;
+use crate::dead_letters::DeadLetters;
 use crate::inline::{self, InlineFold};
 use crate::lifecycle::Lifecycle;
+use crate::location::{BoxFuture, ViewLocation};
 use crate::options::Options;
-use crate::place::{BoxFuture, Place};
-use crate::process::{Process, Processes};
-use crate::query::{ViewError, Views};
-use crate::reach::Reach;
-use crate::reactor::{Reactions, Reactor, Registered};
+use crate::process::{Process, ProcessHandle};
+use crate::query::{ViewError, ViewHandle};
+use crate::reactor::{Reactor, ReactorHandle, Registered};
 use crate::rebuild::Rebuild;
 use crate::registry::Registry;
-use crate::set_aside::SetAside;
-use crate::sql::{RegisteredTables, RunningTables, SqlProject, SqlTables};
+use crate::sql::{RegisteredTables, RunningTables, SqlProjection, SqlProjectionHandle};
 use crate::status::Status;
 use crate::step::Handlers;
-use crate::supervisor::{Following, Site, Supervisor, gate, is_ours, spec_of};
+use crate::supervisor::{GenerationWorkers, Supervisor, WorkerContext, gate, is_ours, spec_of};
 use crate::view::View;
 
 /// What keeps a view up to date: the view, and how its workers work.
 ///
 /// ```
-/// # use annals_projections::{Options, Projection, View};
-/// # fn example<Balance: View>() -> Projection<Balance> {
-/// Projection::<Balance>::new().options(Options::default().slots(4))
+/// # use annals_projections::{Options, ViewSetup, View};
+/// # fn example<Balance: View>() -> ViewSetup<Balance> {
+/// ViewSetup::<Balance>::new().options(Options::default().slots(4))
 /// # }
 /// ```
-pub struct Projection<V: View> {
+pub struct ViewSetup<V: View> {
     handlers: Handlers<V>,
     options: Options,
     lifecycle: Lifecycle,
 }
 
-impl<V: View> Projection<V> {
+impl<V: View> ViewSetup<V> {
     /// With the default options.
-    pub fn new() -> Projection<V> {
-        Projection {
+    pub fn new() -> ViewSetup<V> {
+        ViewSetup {
             handlers: V::handlers(),
             options: Options::default(),
             lifecycle: Lifecycle::Async,
         }
     }
 
-    /// Folded before the append of a command, and written in its transaction: who reads behind a command sees it, without waiting.
+    /// Folded before the append of a command, and written in its transaction: who reads behind a
+    /// command sees it, without waiting.
     ///
-    /// For views keyed by the id of one category of streams, kept in the store of the log. A row travels with what this program's commands
-    /// and decisions append. Whatever else appends to the stream is followed by a worker as ever, and [`get`](crate::Views::get) folds what a
-    /// row lacks when it reads it; who looks for other programs' writes among several rows waits with `at_least`. A fold that looks at the position or the recorded time of an event does not travel: nobody knows them before the append.
+    /// For views keyed by the id of one category of streams, kept in the store of the log. A row
+    /// travels with what this program's commands and decisions append. Whatever else appends to the
+    /// stream is followed by a worker as ever, and [`get`](crate::ViewHandle::get) folds what a row
+    /// lacks when it reads it; who looks for other programs' writes among several rows waits with
+    /// `at_least`. A fold that looks at the position or the recorded time of an event does not
+    /// travel: nobody knows them before the append.
     ///
-    /// Each command reads the row and writes it. Changing between this and the default builds a new generation when the program starts.
+    /// Each command reads the row and writes it. Changing between this and the default builds a new
+    /// generation when the program starts.
     ///
     /// ```
-    /// # use annals_projections::{Projection, View};
-    /// # fn example<Balance: View>() -> Projection<Balance> {
-    /// Projection::<Balance>::new().inline()
+    /// # use annals_projections::{ViewSetup, View};
+    /// # fn example<Balance: View>() -> ViewSetup<Balance> {
+    /// ViewSetup::<Balance>::new().inline()
     /// # }
     /// ```
     #[must_use]
-    pub fn inline(mut self) -> Projection<V> {
+    pub fn inline(mut self) -> ViewSetup<V> {
         self.lifecycle = Lifecycle::Inline;
         self
     }
 
-    /// Folded from the log when it is asked, and kept nowhere: for views that are seldom asked, and for trying out a fold.
+    /// Folded from the log when it is asked, and kept nowhere: for views that are seldom asked, and
+    /// for trying out a fold.
     ///
-    /// Every question reads all events of the view's types up to its moment, whatever it asks for, and keeps in memory the rows that it asks
-    /// for. Nothing can be watched, and there is no [`history`](crate::Views::history) of a row.
+    /// Every question reads all events of the view's types up to its moment, whatever it asks for,
+    /// and keeps in memory the rows that it asks for. Nothing can be watched, and there is no
+    /// [`history`](crate::ViewHandle::history) of a row.
     ///
     /// ```
-    /// # use annals_projections::{Projection, View};
-    /// # fn example<Balance: View>() -> Projection<Balance> {
-    /// Projection::<Balance>::new().live()
+    /// # use annals_projections::{ViewSetup, View};
+    /// # fn example<Balance: View>() -> ViewSetup<Balance> {
+    /// ViewSetup::<Balance>::new().live()
     /// # }
     /// ```
     #[must_use]
-    pub fn live(mut self) -> Projection<V> {
+    pub fn live(mut self) -> ViewSetup<V> {
         self.lifecycle = Lifecycle::Live;
         self
     }
 
-    /// As [`live`](Projection::live), for views whose every event changes the row of its own stream and no other: rows that are asked for by
-    /// their keys are each folded from one stream. An event that changes another row is an error of the question.
+    /// As [`live`](ViewSetup::live), for views whose every event changes the row of its own stream
+    /// and no other: rows that are asked for by their keys are each folded from one stream. An
+    /// event that changes another row is an error of the question.
     ///
     /// ```
-    /// # use annals_projections::{Projection, View};
-    /// # fn example<Balance: View>() -> Projection<Balance> {
-    /// Projection::<Balance>::new().live_by_stream()
+    /// # use annals_projections::{ViewSetup, View};
+    /// # fn example<Balance: View>() -> ViewSetup<Balance> {
+    /// ViewSetup::<Balance>::new().live_by_stream()
     /// # }
     /// ```
     #[must_use]
-    pub fn live_by_stream(mut self) -> Projection<V> {
+    pub fn live_by_stream(mut self) -> ViewSetup<V> {
         self.lifecycle = Lifecycle::LiveByStream;
         self
     }
 
     /// With these options.
     #[must_use]
-    pub fn options(mut self, options: Options) -> Projection<V> {
+    pub fn options(mut self, options: Options) -> ViewSetup<V> {
         self.options = options;
         self
     }
 }
 
-impl<V: View> Default for Projection<V> {
-    fn default() -> Projection<V> {
-        Projection::new()
+impl<V: View> Default for ViewSetup<V> {
+    fn default() -> ViewSetup<V> {
+        ViewSetup::new()
     }
 }
 
-impl<V: View> fmt::Debug for Projection<V> {
+impl<V: View> fmt::Debug for ViewSetup<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Projection")
+        f.debug_struct("ViewSetup")
             .field("view", &V::NAME)
             .field("handlers", &self.handlers)
             .finish_non_exhaustive()
     }
 }
 
-/// Adds projections to a store's handle: in the prelude, so that `Annals::open(url).await?.with(…)` reads as one.
+/// Adds projections to a store's handle: in the prelude, so that `Annals::open(url).await?.with(…)`
+/// reads as one.
 pub trait With {
     /// With a projection, or with what else follows the log.
     fn with(self, part: impl Part) -> Setup;
@@ -153,10 +162,11 @@ impl With for Annals {
     }
 }
 
-/// What a program is put together from: [`Projection`], [`Reaction`](crate::Reaction), [`ProcessManager`](crate::ProcessManager), and what programs make of several of them.
+/// What a program is put together from: [`ViewSetup`], [`ReactorSetup`](crate::ReactorSetup),
+/// [`ProcessSetup`](crate::ProcessSetup), and what programs make of several of them.
 ///
 /// ```
-/// use annals_projections::{Part, Projection, Setup, View};
+/// use annals_projections::{Part, ViewSetup, Setup, View};
 /// # use std::marker::PhantomData;
 ///
 /// /// Two read models that always go together.
@@ -164,7 +174,7 @@ impl With for Annals {
 ///
 /// impl<A: View, B: View> Part for Both<A, B> {
 ///     fn add_to(self, setup: Setup) -> Setup {
-///         setup.with(Projection::<A>::new()).with(Projection::<B>::new())
+///         setup.with(ViewSetup::<A>::new()).with(ViewSetup::<B>::new())
 ///     }
 /// }
 /// ```
@@ -173,7 +183,7 @@ pub trait Part {
     fn add_to(self, setup: Setup) -> Setup;
 }
 
-impl<V: View> Part for Projection<V> {
+impl<V: View> Part for ViewSetup<V> {
     fn add_to(self, mut setup: Setup) -> Setup {
         setup.entries.push(Box::new(self));
         setup
@@ -184,7 +194,7 @@ impl<V: View> Part for Projection<V> {
 #[must_use = "nothing runs until it is started"]
 pub struct Setup {
     db: Annals,
-    views: Option<Place>,
+    views: Option<ViewLocation>,
     entries: Vec<Box<dyn Entry>>,
     pub(crate) reactors: Vec<Registered>,
     pub(crate) tables: Vec<Box<dyn RegisteredTables>>,
@@ -205,7 +215,7 @@ trait Entry: Send + Sync {
     fn register(&self, registry: Registry) -> Registry;
     fn start(
         &self,
-        site: Site,
+        context: WorkerContext,
         stop: watch::Receiver<bool>,
     ) -> BoxFuture<'_, Result<Started, StartError>>;
 }
@@ -214,15 +224,15 @@ struct Started {
     running: Running,
     supervisor: Option<JoinHandle<()>>,
     // Goes along with the appends of the program.
-    companion: Option<Arc<dyn Companion>>,
+    inline_projector: Option<Arc<dyn InlineProjector>>,
 }
 
 /// A view of a running program.
 #[derive(Clone, Debug)]
 struct Running {
-    following: Following,
-    site: Site,
-    set_aside: SetAside,
+    following: GenerationWorkers,
+    context: WorkerContext,
+    dead_letters: DeadLetters,
     version: u32,
     // Whether a program that starts waits for it: one of an older version may never have been.
     awaited: bool,
@@ -243,7 +253,8 @@ pub enum StartError {
     TwiceReactor(&'static str),
     /// The view was built from another log.
     #[error(
-        "view `{view}` was folded from another log than this; rebuild it, or open the log it belongs to"
+        "view `{view}` was folded from another log than this; rebuild it, or open the log it \
+         belongs to"
     )]
     OtherLog {
         /// The view.
@@ -280,26 +291,28 @@ impl Setup {
 
     /// Read models are kept here, instead of beside the log.
     pub fn views_in(mut self, views: Arc<dyn ViewStore>) -> Setup {
-        self.views = Some(Place::Own(views));
+        self.views = Some(ViewLocation::Own(views));
         self
     }
 
-    /// With the projection of an older version of a view that is registered too: it is followed and answers as long as one of its
-    /// generations is there, and none is begun. So readers of the old version are served while the new one is built.
+    /// With the projection of an older version of a view that is registered too: it is followed and
+    /// answers as long as one of its generations is there, and none is begun. So readers of the old
+    /// version are served while the new one is built.
     pub fn previously<V: View>(mut self) -> Setup {
         self.entries
-            .push(Box::new(Previously(Projection::<V>::new())));
+            .push(Box::new(Previously(ViewSetup::<V>::new())));
         self
     }
 
-    /// Tools that are given the program's [`registry`](Setup::registry) know this aggregate. Commands need no such word.
+    /// Tools that are given the program's [`registry`](Setup::registry) know this aggregate.
+    /// Commands need no such word.
     pub fn knows<A: Aggregate + Serialize>(mut self) -> Setup {
         self.known = self.known.aggregate::<A>();
         self
     }
 
-    /// What it is made of, for tools: its views, reactors and processes with their events, and the aggregates that it
-    /// [knows](Setup::knows).
+    /// What it is made of, for tools: its views, reactors and processes with their events, and the
+    /// aggregates that it [knows](Setup::knows).
     pub fn registry(&self) -> Registry {
         let views = self
             .entries
@@ -312,15 +325,17 @@ impl Setup {
             .fold(views, |registry, reactor| (reactor.register)(registry))
     }
 
-    /// Starting also waits until every view has seen everything that was in the log at that moment. Without it a view that was complete once
-    /// is there at once, and catches up with what was recorded since.
+    /// Starting also waits until every view has seen everything that was in the log at that moment.
+    /// Without it a view that was complete once is there at once, and catches up with what was
+    /// recorded since.
     pub fn caught_up(mut self) -> Setup {
         self.caught_up = true;
         self
     }
 
-    /// While [`start`](Setup::start) waits, it tells some ten times a second how far everything has come, and once at the end. Never called
-    /// by [`start_in_background`](Setup::start_in_background).
+    /// While [`start`](Setup::start) waits, it tells some ten times a second how far everything has
+    /// come, and once at the end. Never called by
+    /// [`start_in_background`](Setup::start_in_background).
     ///
     /// ```
     /// # use annals_core::Annals;
@@ -338,7 +353,8 @@ impl Setup {
     ///
     /// # Errors
     ///
-    /// [`StartError::Stopped`] when a projection met an event that stops it before its view was there. The workers are stopped then.
+    /// [`StartError::Stopped`] when a projection met an event that stops it before its view was
+    /// there. The workers are stopped then.
     pub async fn start(mut self) -> Result<Program, StartError> {
         let mut tell = self.on_progress.take();
         let caught_up = self.caught_up;
@@ -352,7 +368,8 @@ impl Setup {
         }
     }
 
-    /// Starts the workers and returns at once; a view that is being built answers [`Building`](crate::ViewError::Building).
+    /// Starts the workers and returns at once; a view that is being built answers
+    /// [`Building`](crate::ViewError::Building).
     ///
     /// # Errors
     ///
@@ -361,12 +378,12 @@ impl Setup {
         let views = self
             .views
             .clone()
-            .or_else(|| Place::beside(self.db.store()));
+            .or_else(|| ViewLocation::beside(self.db.store()));
         // What is folded when it is asked needs no place.
         let keeps_nothing = self.reactors.is_empty()
             && self.entries.iter().all(|entry| entry.lifecycle().is_live());
         let views = views
-            .or_else(|| keeps_nothing.then(Place::empty))
+            .or_else(|| keeps_nothing.then(ViewLocation::empty))
             .ok_or(StartError::NoViews)?;
         let (tell, stop) = watch::channel(false);
         let registry = self.registry();
@@ -393,25 +410,25 @@ impl Setup {
             }
         }
         for entry in &self.entries {
-            let site = Site::new(&self.db, &views, &owner, entry.lifecycle());
-            let started = entry.start(site, stop.clone()).await?;
+            let context = WorkerContext::new(&self.db, &views, &owner, entry.lifecycle());
+            let started = entry.start(context, stop.clone()).await?;
             running.insert(entry.view().2, started.running);
             supervisors.extend(started.supervisor);
-            companions.extend(started.companion);
+            companions.extend(started.inline_projector);
         }
         let db = companions.into_iter().fold(self.db, Annals::with_companion);
         let mut reactors = HashMap::new();
         for registered in self.reactors {
-            let site = Site::new(&db, &views, &owner, Lifecycle::Async);
+            let context = WorkerContext::new(&db, &views, &owner, Lifecycle::Async);
             let of = registered.of;
-            let (reactions, worker) = registered.start(site, stop.clone()).await?;
+            let (reactions, worker) = registered.start(context, stop.clone()).await?;
             reactors.insert(of, reactions);
             supervisors.push(worker);
         }
         let mut tables = HashMap::new();
         for registered in self.tables {
-            let site = Site::new(&db, &views, &owner, Lifecycle::Async);
-            let mut running = registered.start(site, stop.clone()).await?;
+            let context = WorkerContext::new(&db, &views, &owner, Lifecycle::Async);
+            let mut running = registered.start(context, stop.clone()).await?;
             supervisors.extend(running.supervisor.take());
             tables.insert(running.of, running);
         }
@@ -450,7 +467,7 @@ impl fmt::Debug for Setup {
     }
 }
 
-impl<V: View> Entry for Projection<V> {
+impl<V: View> Entry for ViewSetup<V> {
     fn view(&self) -> (&'static str, u32, TypeId) {
         (V::NAME, V::VERSION, TypeId::of::<V>())
     }
@@ -465,13 +482,15 @@ impl<V: View> Entry for Projection<V> {
 
     fn start(
         &self,
-        mut site: Site,
+        mut context: WorkerContext,
         stop: watch::Receiver<bool>,
     ) -> BoxFuture<'_, Result<Started, StartError>> {
         Box::pin(async move {
-            site.options = self.options.clone();
+            context.options = self.options.clone();
             let checked = match self.lifecycle {
-                Lifecycle::Inline => inline::check::<V>(&site).map_err(|reason| ("inline", reason)),
+                Lifecycle::Inline => {
+                    inline::check::<V>(&context).map_err(|reason| ("inline", reason))
+                }
                 Lifecycle::LiveByStream => {
                     inline::check_keys::<V>().map_err(|reason| ("live by stream", reason))
                 }
@@ -483,21 +502,21 @@ impl<V: View> Entry for Projection<V> {
                 reason,
             })?;
             if self.lifecycle.is_live() {
-                let running = Running::of::<V>(site, false);
+                let running = Running::of::<V>(context, false);
                 return Ok(Started {
                     running,
                     supervisor: None,
-                    companion: None,
+                    inline_projector: None,
                 });
             }
-            find_or_begin(&site, V::NAME, &spec_of::<V>(&site)).await?;
-            Ok(supervise::<V>(site, stop, true))
+            find_or_begin(&context, V::NAME, &spec_of::<V>(&context)).await?;
+            Ok(supervise::<V>(context, stop, true))
         })
     }
 }
 
 /// A projection that is followed where it is, and never begun.
-struct Previously<V: View>(Projection<V>);
+struct Previously<V: View>(ViewSetup<V>);
 
 impl<V: View> Entry for Previously<V> {
     fn view(&self) -> (&'static str, u32, TypeId) {
@@ -514,51 +533,57 @@ impl<V: View> Entry for Previously<V> {
 
     fn start(
         &self,
-        mut site: Site,
+        mut context: WorkerContext,
         stop: watch::Receiver<bool>,
     ) -> BoxFuture<'_, Result<Started, StartError>> {
         Box::pin(async move {
-            let generations = site.views.generations(V::NAME).await?;
+            let generations = context.views.generations(V::NAME).await?;
             let live = generations
                 .iter()
                 .find(|of| of.spec.version == V::VERSION && of.phase == Phase::Live);
             if live.is_some_and(|of| of.spec.inline) {
-                site.lifecycle = Lifecycle::Inline;
+                context.lifecycle = Lifecycle::Inline;
             }
-            Ok(supervise::<V>(site, stop, false))
+            Ok(supervise::<V>(context, stop, false))
         })
     }
 }
 
-fn supervise<V: View>(site: Site, stop: watch::Receiver<bool>, awaited: bool) -> Started {
-    let running = Running::of::<V>(site.clone(), awaited);
+fn supervise<V: View>(
+    context: WorkerContext,
+    stop: watch::Receiver<bool>,
+    awaited: bool,
+) -> Started {
+    let running = Running::of::<V>(context.clone(), awaited);
     let following = running.following.clone();
-    let companion = (site.lifecycle == Lifecycle::Inline).then(|| {
-        Arc::new(InlineFold::<V>::new(site.clone(), following.clone())) as Arc<dyn Companion>
+    let inline_projector = (context.lifecycle == Lifecycle::Inline).then(|| {
+        Arc::new(InlineFold::<V>::new(context.clone(), following.clone()))
+            as Arc<dyn InlineProjector>
     });
     let supervisor = Supervisor::<V> {
-        site,
+        context,
         following,
         handlers: Arc::new(V::handlers()),
     };
     Started {
         running,
         supervisor: Some(tokio::spawn(supervisor.run(stop))),
-        companion,
+        inline_projector,
     }
 }
 
-/// Makes sure that there is a generation of this version and of these event types: the live one, one that is being built, or a
-/// new one. A changed version, or another set of types, so begins to build when a program starts.
+/// Makes sure that there is a generation of this version and of these event types: the live one,
+/// one that is being built, or a new one. A changed version, or another set of types, so begins to
+/// build when a program starts.
 pub(crate) async fn find_or_begin(
-    site: &Site,
+    context: &WorkerContext,
     view: &'static str,
     spec: &GenerationSpec,
 ) -> Result<(), StartError> {
     // One process at a time looks and begins, so that two that start together build one generation.
-    let gate = gate(site, view).await?;
+    let gate = gate(context, view).await?;
     let begun = async {
-        let generations = site.views.generations(view).await?;
+        let generations = context.views.generations(view).await?;
         let mut ours = generations
             .iter()
             .filter(|generation| is_ours(generation, spec) && generation.phase != Phase::Kept);
@@ -567,7 +592,7 @@ pub(crate) async fn find_or_begin(
                 Err(StartError::OtherLog { view })
             }
             Some(_) => Ok(()),
-            None => Ok(site
+            None => Ok(context
                 .views
                 .begin_generation(spec.clone())
                 .await
@@ -575,28 +600,29 @@ pub(crate) async fn find_or_begin(
         }
     };
     let begun = begun.await;
-    site.views.release_lease(&gate).await?;
+    context.views.release_lease(&gate).await?;
     begun
 }
 
 impl Running {
-    fn of<V: View>(site: Site, awaited: bool) -> Running {
-        let following = Following::new(V::NAME);
-        let set_aside = SetAside::of::<V>(&site, &following);
+    fn of<V: View>(context: WorkerContext, awaited: bool) -> Running {
+        let following = GenerationWorkers::new(V::NAME);
+        let dead_letters = DeadLetters::of::<V>(&context, &following);
         Running {
             following,
-            site,
-            set_aside,
+            context,
+            dead_letters,
             version: V::VERSION,
             awaited,
         }
     }
 
-    /// Returns when a generation of the view is live that this program folds, and has seen as much as `seen` asks.
+    /// Returns when a generation of the view is live that this program folds, and has seen as much
+    /// as `seen` asks.
     async fn is_there(&self, seen: &Token) -> Result<(), StartError> {
         is_there(
-            &Reach {
-                site: &self.site,
+            &CatchUp {
+                context: &self.context,
                 following: &self.following,
                 version: self.version,
             },
@@ -606,8 +632,9 @@ impl Running {
     }
 }
 
-/// Returns when a generation is live that this program follows, and has seen as much as `seen` asks.
-async fn is_there(readers: &Reach<'_>, seen: &Token) -> Result<(), StartError> {
+/// Returns when a generation is live that this program follows, and has seen as much as `seen`
+/// asks.
+async fn is_there(readers: &CatchUp<'_>, seen: &Token) -> Result<(), StartError> {
     let there = async {
         readers.built().await?;
         readers.reach(None, seen, Duration::MAX).await
@@ -626,8 +653,8 @@ async fn is_there(readers: &Reach<'_>, seen: &Token) -> Result<(), StartError> {
     }
 }
 
-/// A running program: a handle to its store, whose views can be asked. Cheap to clone. When the last handle is dropped, the
-/// workers stop where they are; [`stop`](Program::stop) waits for them.
+/// A running program: a handle to its store, whose views can be asked. Cheap to clone. When the
+/// last handle is dropped, the workers stop where they are; [`stop`](Program::stop) waits for them.
 #[derive(Clone)]
 pub struct Program {
     shared: Arc<Shared>,
@@ -636,7 +663,7 @@ pub struct Program {
 struct Shared {
     db: Annals,
     running: HashMap<TypeId, Running>,
-    reactors: HashMap<TypeId, Reactions>,
+    reactors: HashMap<TypeId, ReactorHandle>,
     tables: HashMap<TypeId, RunningTables>,
     registry: Registry,
     stop: watch::Sender<bool>,
@@ -644,7 +671,8 @@ struct Shared {
 }
 
 impl Program {
-    /// Returns when every view that is waited for is there, telling meanwhile how far they have come.
+    /// Returns when every view that is waited for is there, telling meanwhile how far they have
+    /// come.
     async fn is_there(
         &self,
         caught_up: bool,
@@ -688,12 +716,13 @@ impl Program {
     ///
     /// When the program has no projection of this view: it was not registered with [`With::with`].
     #[track_caller]
-    pub fn view<V: View>(&self) -> Views<V> {
+    pub fn view<V: View>(&self) -> ViewHandle<V> {
         let running = self.running::<V>();
-        Views::new(running.site.clone(), running.following.clone())
+        ViewHandle::new(running.context.clone(), running.following.clone())
     }
 
-    /// Builds a new generation of a view from the log, beside the one that serves, and switches to it when it is complete.
+    /// Builds a new generation of a view from the log, beside the one that serves, and switches to
+    /// it when it is complete.
     ///
     /// # Panics
     ///
@@ -701,15 +730,16 @@ impl Program {
     #[track_caller]
     pub fn rebuild<V: View>(&self) -> Rebuild<V> {
         let Running {
-            site, following, ..
+            context, following, ..
         } = self.running::<V>().clone();
-        let spec = spec_of::<V>(&site);
-        let generations = Arc::new(site.views.clone());
-        Rebuild::of(site, following, V::NAME, spec, generations)
+        let spec = spec_of::<V>(&context);
+        let generations = Arc::new(context.views.clone());
+        Rebuild::of(context, following, V::NAME, spec, generations)
     }
 
-    /// What waits for a person in the view of this name; nothing when the program has no projection of it.
-    pub fn set_aside(&self, view: &str) -> Option<SetAside> {
+    /// What waits for a person in the view of this name; nothing when the program has no projection
+    /// of it.
+    pub fn dead_letters(&self, view: &str) -> Option<DeadLetters> {
         let mut named = self
             .shared
             .running
@@ -722,14 +752,14 @@ impl Program {
                 .tables
                 .values()
                 .find(|tables| tables.following.view() == view)?;
-            return Some(tables.set_aside.clone());
+            return Some(tables.dead_letters.clone());
         };
         let wanted = if first.awaited {
             first
         } else {
             named.find(|other| other.awaited).unwrap_or(first)
         };
-        Some(wanted.set_aside.clone())
+        Some(wanted.dead_letters.clone())
     }
 
     #[track_caller]
@@ -744,9 +774,10 @@ impl Program {
     ///
     /// When the program has no such projection: it was not registered with [`With::with`].
     #[track_caller]
-    pub fn tables<P: SqlProject>(&self) -> SqlTables<P> {
+    pub fn tables<P: SqlProjection>(&self) -> SqlProjectionHandle<P> {
         let tables = self.shared.tables.get(&TypeId::of::<P>());
-        let tables = tables.and_then(|tables| tables.handle.downcast_ref::<SqlTables<P>>());
+        let tables =
+            tables.and_then(|tables| tables.handle.downcast_ref::<SqlProjectionHandle<P>>());
         tables
             .unwrap_or_else(|| panic!("the program has no projection into tables `{}`", P::NAME))
             .clone()
@@ -758,7 +789,7 @@ impl Program {
     ///
     /// When the program has no such reactor: it was not registered with [`With::with`].
     #[track_caller]
-    pub fn reactor<R: Reactor>(&self) -> Reactions {
+    pub fn reactor<R: Reactor>(&self) -> ReactorHandle {
         let reactions = self.shared.reactors.get(&TypeId::of::<R>());
         reactions
             .unwrap_or_else(|| panic!("the program has no reactor `{}`", R::NAME))
@@ -771,12 +802,12 @@ impl Program {
     ///
     /// When the program has no such processes: they were not registered with [`With::with`].
     #[track_caller]
-    pub fn process<P: Process>(&self) -> Processes<P> {
+    pub fn process<P: Process>(&self) -> ProcessHandle<P> {
         let reactions = self.shared.reactors.get(&TypeId::of::<P>());
         let reactions = reactions
             .unwrap_or_else(|| panic!("the program has no process `{}`", P::NAME))
             .clone();
-        Processes::new(self.shared.db.clone(), reactions)
+        ProcessHandle::new(self.shared.db.clone(), reactions)
     }
 
     /// What the program is made of, for tools that do not know its types.
@@ -784,7 +815,8 @@ impl Program {
         &self.shared.registry
     }
 
-    /// What every projection, reactor and process does, and how far it has come: an entry for each generation that is followed here.
+    /// What every projection, reactor and process does, and how far it has come: an entry for each
+    /// generation that is followed here.
     pub fn status(&self) -> Vec<Status> {
         let now = self.shared.db.clock().now();
         let mut status: Vec<_> = self
@@ -799,7 +831,7 @@ impl Program {
                 .values()
                 .flat_map(|tables| tables.following.each(|of| Status::of(of, now))),
         );
-        status.extend(self.shared.reactors.values().map(Reactions::status));
+        status.extend(self.shared.reactors.values().map(ReactorHandle::status));
         status.sort_by(|a, b| (&a.view, a.generation).cmp(&(&b.view, b.generation)));
         status
     }

@@ -1,6 +1,6 @@
 //! Asking a view: now, after a write of one's own, as of a moment, in pages.
 
-mod aside;
+mod dead_letters;
 mod get;
 mod history;
 mod many;
@@ -23,10 +23,10 @@ pub use many::Many;
 pub use rows::{RowEntry, RowsFound, RowsOf};
 pub use watch::{Change, Update, Watch, WatchAll};
 
+use crate::catch_up::CatchUp;
 use crate::key::ViewKey;
-use crate::reach::Reach;
 use crate::rows::Unwritable;
-use crate::supervisor::{Following, Site};
+use crate::supervisor::{GenerationWorkers, WorkerContext};
 use crate::view::View;
 use crate::worker::WorkError;
 
@@ -40,9 +40,9 @@ use crate::worker::WorkError;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Views<V: View> {
-    site: Site,
-    following: Following,
+pub struct ViewHandle<V: View> {
+    context: WorkerContext,
+    following: GenerationWorkers,
     view: PhantomData<fn() -> V>,
 }
 
@@ -50,7 +50,8 @@ pub struct Views<V: View> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ViewError {
-    /// It is being built for the first time in this version; nothing of it is shown before it is complete.
+    /// It is being built for the first time in this version; nothing of it is shown before it is
+    /// complete.
     #[error("the view is being built: {done} of {total} events")]
     Building {
         /// Events looked through.
@@ -68,7 +69,8 @@ pub enum ViewError {
         /// What holds it.
         held: String,
     },
-    /// A worker stopped and will not come so far before a person has looked: waiting longer is of no use.
+    /// A worker stopped and will not come so far before a person has looked: waiting longer is of
+    /// no use.
     #[error("the view does not go on: {reason}")]
     Stopped {
         /// Why, and what to do.
@@ -125,13 +127,13 @@ impl From<Unwritable> for ViewError {
     }
 }
 
-impl<V: View> Views<V> {
+impl<V: View> ViewHandle<V> {
     /// How long a question waits for what it was told to see, when it says nothing else.
     pub const WAIT: Duration = Duration::from_secs(10);
 
-    pub(crate) fn new(site: Site, following: Following) -> Views<V> {
-        Views {
-            site,
+    pub(crate) fn new(context: WorkerContext, following: GenerationWorkers) -> ViewHandle<V> {
+        ViewHandle {
+            context,
             following,
             view: PhantomData,
         }
@@ -151,7 +153,8 @@ impl<V: View> Views<V> {
     ///
     /// # Errors
     ///
-    /// [`ViewError::NotYet`], which says what holds the view; [`ViewError::Stopped`] at once when it will not come so far.
+    /// [`ViewError::NotYet`], which says what holds the view; [`ViewError::Stopped`] at once when
+    /// it will not come so far.
     pub async fn wait_for(
         &self,
         token: impl Into<Token>,
@@ -177,7 +180,8 @@ impl<V: View> Views<V> {
         }
     }
 
-    /// Waits until a generation that readers see has come so far: the `live` one, or whichever it is by then.
+    /// Waits until a generation that readers see has come so far: the `live` one, or whichever it
+    /// is by then.
     async fn reach(
         &self,
         live: Option<Generation>,
@@ -194,9 +198,9 @@ impl<V: View> Views<V> {
         self.readers().live().await
     }
 
-    fn readers(&self) -> Reach<'_> {
-        Reach {
-            site: &self.site,
+    fn readers(&self) -> CatchUp<'_> {
+        CatchUp {
+            context: &self.context,
             following: &self.following,
             version: V::VERSION,
         }
@@ -209,7 +213,8 @@ impl<V: View> Views<V> {
         }
         let view = V::NAME;
         let what = format!(
-            "view `{view}` is live: nothing of it is kept, so it can be asked for rows, and for nothing else"
+            "view `{view}` is live: nothing of it is kept, so it can be asked for rows, and for \
+             nothing else"
         );
         Err(annals_core::Invalid::new(what).into())
     }
@@ -219,19 +224,19 @@ impl<V: View> Views<V> {
     }
 }
 
-impl<V: View> Clone for Views<V> {
-    fn clone(&self) -> Views<V> {
-        Views {
-            site: self.site.clone(),
+impl<V: View> Clone for ViewHandle<V> {
+    fn clone(&self) -> ViewHandle<V> {
+        ViewHandle {
+            context: self.context.clone(),
             following: self.following.clone(),
             view: PhantomData,
         }
     }
 }
 
-impl<V: View> fmt::Debug for Views<V> {
+impl<V: View> fmt::Debug for ViewHandle<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Views")
+        f.debug_struct("ViewHandle")
             .field("view", &V::NAME)
             .field("following", &self.following)
             .finish_non_exhaustive()

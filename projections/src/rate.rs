@@ -5,7 +5,8 @@ use std::time::Duration;
 /// What lies this long ago counts about a third.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// A rate that follows changes within seconds and does not jump with every batch. Times are told by the caller, counted from one moment.
+/// A rate that follows changes within seconds and does not jump with every batch. Times are told by
+/// the caller, counted from one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rate {
     begun: Option<Duration>,
@@ -35,7 +36,8 @@ impl Rate {
         let passed = now
             .checked_sub(self.begun?)
             .filter(|passed| *passed > Duration::ZERO)?;
-        // As many seconds as the weights stand for: all that passed at first, MEMORY in the long run.
+        // As many seconds as the weights stand for: all that passed at first, MEMORY in the long
+        // run.
         let seconds =
             MEMORY.as_secs_f64() * -(-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp_m1();
         Some(self.weight_at(now) / seconds)

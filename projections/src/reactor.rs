@@ -1,7 +1,7 @@
 //! Reactors: code with side effects that follows the log at least once, with an idempotency key.
 
 mod call;
-mod people;
+mod operator;
 mod window;
 mod worker;
 
@@ -19,25 +19,27 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) use call::{Call, Handler, contained};
-pub use people::Reactions;
+pub use operator::ReactorHandle;
 pub(crate) use worker::Work;
 
-use crate::place::BoxFuture;
+use crate::location::BoxFuture;
 use crate::program::{Part, Setup, StartError};
 use crate::registry::Registry;
 use crate::status::Kind;
 use crate::step::{self, StepError};
-use crate::supervisor::{Site, gate};
+use crate::supervisor::{WorkerContext, gate};
 use crate::view::Poison;
-use crate::worker::{Held, Post, Progress, WorkError};
+use crate::worker::{HeldLease, Progress, SlotClaim, WorkError};
 
 /// Code with side effects that follows the log: mails, payments, calls of other services.
 ///
-/// It is called at least once for every event: a program that dies between a call and its note makes the call again, with the same
-/// [idempotency key](Request::idempotency_key), which is what whoever is called recognises it by. Events of one key are handled one
-/// after another in their order, several keys at once. Rebuilding a view calls no reactor.
+/// It is called at least once for every event: a program that dies between a call and its note
+/// makes the call again, with the same [idempotency key](Request::idempotency_key), which is what
+/// whoever is called recognises it by. Events of one key are handled one after another in their
+/// order, several keys at once. Rebuilding a view calls no reactor.
 ///
-/// What it appends itself is [caused by](annals_core::Metadata::caused_by) the event without being asked.
+/// What it appends itself is [caused by](annals_core::Metadata::caused_by) the event without being
+/// asked.
 ///
 /// ```
 /// # use annals_core::{Event, Recorded};
@@ -70,7 +72,8 @@ pub trait Reactor: Send + Sync + 'static {
     /// What it reacts to.
     type Event: Event;
 
-    /// Events of one key are handled one after another. Default: the stream. At most 255 bytes; it looks at nothing but the event.
+    /// Events of one key are handled one after another. Default: the stream. At most 255 bytes; it
+    /// looks at nothing but the event.
     fn key(event: &Recorded<Self::Event>) -> String {
         event.record.stream.as_str().into()
     }
@@ -79,8 +82,9 @@ pub trait Reactor: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ReactError::Retry`] is tried again after a while, some times; [`ReactError::Permanent`] is not, and neither is a panic. Then
-    /// the key waits for a person, and with it its later events, while others go on.
+    /// [`ReactError::Retry`] is tried again after a while, some times; [`ReactError::Permanent`] is
+    /// not, and neither is a panic. Then the key waits for a person, and with it its later events,
+    /// while others go on.
     fn react(
         &self,
         event: &Recorded<Self::Event>,
@@ -133,7 +137,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// The same for every attempt at this event, in every process and for ever, and another one for every other event and reactor.
+    /// The same for every attempt at this event, in every process and for ever, and another one for
+    /// every other event and reactor.
     pub fn idempotency_key(&self) -> String {
         match self.index {
             0 => format!("{}:{}", self.reactor, self.event),
@@ -144,7 +149,7 @@ impl Request {
 
 /// How a reactor's worker works.
 #[derive(Clone, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct ReactorOptions {
     pub(crate) at_most_once: bool,
     pub(crate) from_the_beginning: bool,
     pub(crate) calls_max: usize,
@@ -156,13 +161,13 @@ pub(crate) struct Patience {
     pub(crate) poll: Duration,
 }
 
-impl Patience {
+impl ReactorOptions {
     const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 }
 
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience {
+impl Default for ReactorOptions {
+    fn default() -> ReactorOptions {
+        ReactorOptions {
             at_most_once: false,
             from_the_beginning: false,
             calls_max: 16,
@@ -180,89 +185,93 @@ impl Default for Patience {
 ///
 /// ```
 /// # use annals_core::Annals;
-/// # use annals_projections::{Program, Reaction, Reactor, StartError, With};
+/// # use annals_projections::{Program, ReactorSetup, Reactor, StartError, With};
 /// # async fn example<R: Reactor>(db: Annals, text_messages: R) -> Result<Program, StartError> {
-/// db.with(Reaction::of(text_messages).calls_max(4)).start().await
+/// db.with(ReactorSetup::of(text_messages).calls_max(4)).start().await
 /// # }
 /// ```
 #[must_use = "it is not called until a program is started with it"]
-pub struct Reaction<R> {
+pub struct ReactorSetup<R> {
     reactor: R,
-    patience: Patience,
+    patience: ReactorOptions,
 }
 
-impl<R: Reactor> Reaction<R> {
-    /// This reactor. Events that are recorded from now on, when it is started for the first time, are its business.
-    pub fn of(reactor: R) -> Reaction<R> {
-        Reaction {
+impl<R: Reactor> ReactorSetup<R> {
+    /// This reactor. Events that are recorded from now on, when it is started for the first time,
+    /// are its business.
+    pub fn of(reactor: R) -> ReactorSetup<R> {
+        ReactorSetup {
             reactor,
-            patience: Patience::default(),
+            patience: ReactorOptions::default(),
         }
     }
 
     /// Also what was recorded before it is started for the first time.
-    pub fn from_the_beginning(mut self) -> Reaction<R> {
+    pub fn from_the_beginning(mut self) -> ReactorSetup<R> {
         self.patience.from_the_beginning = true;
         self
     }
 
-    /// Called at most once for an event: that it was is written before the call. A call that fails, or dies with its program, is not made
-    /// again; it is logged, and the next event of its key goes on.
-    pub fn at_most_once(mut self) -> Reaction<R> {
+    /// Called at most once for an event: that it was is written before the call. A call that fails,
+    /// or dies with its program, is not made again; it is logged, and the next event of its key
+    /// goes on.
+    pub fn at_most_once(mut self) -> ReactorSetup<R> {
         self.patience.at_most_once = true;
         self
     }
 
     /// Called for so many keys at once (at least 1). Default: 16.
-    pub fn calls_max(mut self, calls: usize) -> Reaction<R> {
+    pub fn calls_max(mut self, calls: usize) -> ReactorSetup<R> {
         self.patience.calls_max = calls.max(1);
         self
     }
 
-    /// Holding so many events at once (at least 1), counted from the oldest that is not done. Default: 1,000. A call that takes long does
-    /// not hold up other keys until they are so far ahead of it.
-    pub fn window_events_max(mut self, events: usize) -> Reaction<R> {
+    /// Holding so many events at once (at least 1), counted from the oldest that is not done.
+    /// Default: 1,000. A call that takes long does not hold up other keys until they are so far
+    /// ahead of it.
+    pub fn window_events_max(mut self, events: usize) -> ReactorSetup<R> {
         self.patience.window_events_max = events.max(1);
         self
     }
 
-    /// Tried so often (at least once), the second time after `wait`, which doubles up to 30 s. Default: 8 times, 100 ms.
-    pub fn attempts(mut self, attempts: u32, wait: Duration) -> Reaction<R> {
+    /// Tried so often (at least once), the second time after `wait`, which doubles up to 30 s.
+    /// Default: 8 times, 100 ms.
+    pub fn attempts(mut self, attempts: u32, wait: Duration) -> ReactorSetup<R> {
         self.patience.attempts = attempts.max(1);
         self.patience.back_off = wait;
         self
     }
 
-    /// How long a program that stops waits for calls that are being made. Default: 5 s. One that takes longer is broken off, and made again
-    /// by the next worker.
-    pub fn grace(mut self, grace: Duration) -> Reaction<R> {
+    /// How long a program that stops waits for calls that are being made. Default: 5 s. One that
+    /// takes longer is broken off, and made again by the next worker.
+    pub fn grace(mut self, grace: Duration) -> ReactorSetup<R> {
         self.patience.grace = grace;
         self
     }
 
     /// How long a worker that says nothing keeps its place. Default: 10 s.
-    pub fn lease(mut self, lease: Duration) -> Reaction<R> {
+    pub fn lease(mut self, lease: Duration) -> ReactorSetup<R> {
         self.patience.lease = lease;
         self
     }
 
     /// How long a worker waits for a hint before it looks by itself. Default: 100 ms.
-    pub fn poll(mut self, poll: Duration) -> Reaction<R> {
+    pub fn poll(mut self, poll: Duration) -> ReactorSetup<R> {
         self.patience.poll = poll;
         self
     }
 }
 
-impl<R: Reactor> fmt::Debug for Reaction<R> {
+impl<R: Reactor> fmt::Debug for ReactorSetup<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reaction")
+        f.debug_struct("ReactorSetup")
             .field("reactor", &R::NAME)
             .field("patience", &self.patience)
             .finish_non_exhaustive()
     }
 }
 
-impl<R: Reactor> Part for Reaction<R> {
+impl<R: Reactor> Part for ReactorSetup<R> {
     fn add_to(self, mut setup: Setup) -> Setup {
         let handler = Arc::new(Reacts(Arc::new(self.reactor)));
         let kind = Kind::Reactor;
@@ -338,7 +347,7 @@ pub(crate) fn key_of(
     })
 }
 
-type MakeHandler = Box<dyn FnOnce(&Site) -> Arc<dyn Handler> + Send + Sync>;
+type MakeHandler = Box<dyn FnOnce(&WorkerContext) -> Arc<dyn Handler> + Send + Sync>;
 
 /// What a program starts beside its projections.
 pub(crate) struct Registered {
@@ -349,37 +358,37 @@ pub(crate) struct Registered {
     /// The name under which the view store keeps where it stands.
     pub(crate) place: String,
     pub(crate) make: MakeHandler,
-    pub(crate) patience: Patience,
+    pub(crate) patience: ReactorOptions,
 }
 
 impl Registered {
     pub(crate) async fn start(
         self,
-        mut site: Site,
+        mut context: WorkerContext,
         stop: watch::Receiver<bool>,
-    ) -> Result<(Reactions, JoinHandle<()>), StartError> {
-        site.options.lease = self.patience.lease;
-        site.options.poll = self.patience.poll;
-        let gate = gate(&site, &self.place).await?;
-        let found = find_or_begin(&site, self.name, &self.place, &self.patience).await;
-        site.views.release_lease(&gate).await?;
+    ) -> Result<(ReactorHandle, JoinHandle<()>), StartError> {
+        context.options.lease = self.patience.lease;
+        context.options.poll = self.patience.poll;
+        let gate = gate(&context, &self.place).await?;
+        let found = find_or_begin(&context, self.name, &self.place, &self.patience).await;
+        context.views.release_lease(&gate).await?;
         let anew = Arc::new(watch::Sender::default());
         let work = |generation: Generation, handler, progress| Work {
             kind: self.kind,
-            log: Arc::clone(site.db.store()),
-            views: site.views.clone(),
-            clock: Arc::clone(site.db.clock()),
+            log: Arc::clone(context.db.store()),
+            views: context.views.clone(),
+            clock: Arc::clone(context.db.clock()),
             generation,
-            owner: site.owner.clone(),
+            owner: context.owner.clone(),
             handler,
             patience: self.patience.clone(),
             progress,
             anew: Arc::clone(&anew),
         };
         let generation = found?;
-        let handler = (self.make)(&site);
-        let progress = Progress::of(self.kind, &generation, 0, site.db.clock());
-        let reactions = Reactions::of(
+        let handler = (self.make)(&context);
+        let progress = Progress::of(self.kind, &generation, 0, context.db.clock());
+        let reactions = ReactorHandle::of(
             self.name,
             work(generation.clone(), Arc::clone(&handler), progress.clone()),
         );
@@ -390,15 +399,16 @@ impl Registered {
     }
 }
 
-/// Where the reactor stands in the log is kept as a view's place is, in a generation that has no rows of anybody.
+/// Where the reactor stands in the log is kept as a view's place is, in a generation that has no
+/// rows of anybody.
 async fn find_or_begin(
-    site: &Site,
+    context: &WorkerContext,
     name: &'static str,
     place: &str,
-    patience: &Patience,
+    patience: &ReactorOptions,
 ) -> Result<Generation, StartError> {
-    let log = site.db.store();
-    let found = site.views.generations(place).await?.into_iter().next();
+    let log = context.db.store();
+    let found = context.views.generations(place).await?.into_iter().next();
     let generation = match found {
         Some(generation) if generation.spec.log != log.id() => {
             return Err(StartError::OtherLog { view: name });
@@ -408,25 +418,25 @@ async fn find_or_begin(
         None => {
             let mut spec = GenerationSpec::new(place, 1, log.id());
             spec.partitions = log.partitions();
-            site.views.begin_generation(spec).await?
+            context.views.begin_generation(spec).await?
         }
     };
     if !patience.from_the_beginning {
-        begin_at_head(site, &generation)
+        begin_at_head(context, &generation)
             .await
             .map_err(|error| StartError::Store(error.into_store()))?;
     }
-    let switched = site.views.switch_to(generation.id).await;
+    let switched = context.views.switch_to(generation.id).await;
     switched.map_err(|error| StartError::Store(WorkError::Again(error).into_store()))?;
     Ok(generation)
 }
 
-async fn begin_at_head(site: &Site, generation: &Generation) -> Result<(), WorkError> {
-    let views = &site.views;
-    let owner = &*site.owner;
-    let lease = site.options.lease;
-    let clock = &**site.db.clock();
-    let held = Held::take_over(&Post {
+async fn begin_at_head(context: &WorkerContext, generation: &Generation) -> Result<(), WorkError> {
+    let views = &context.views;
+    let owner = &*context.owner;
+    let lease = context.options.lease;
+    let clock = &**context.db.clock();
+    let held = HeldLease::steal(&SlotClaim {
         views,
         generation,
         slot: 0,
@@ -441,8 +451,8 @@ async fn begin_at_head(site: &Site, generation: &Generation) -> Result<(), WorkE
         if known.iter().any(|of| of.partition == partition) {
             continue;
         }
-        let position = site.db.store().head(partition).await?.visible;
-        let event = crate::worker::event_at(&**site.db.store(), partition, position).await?;
+        let position = context.db.store().head(partition).await?.visible;
+        let event = crate::worker::event_at(&**context.db.store(), partition, position).await?;
         let to = Checkpoint {
             position,
             event,

@@ -1,4 +1,5 @@
-//! Building a view anew beside the one that serves: begun by command, watched, called off, gone back from.
+//! Building a view anew beside the one that serves: begun by command, watched, called off, gone
+//! back from.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,14 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Moment, Partition,
+    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, History, Moment, Partition,
     Phase, Position, StoreError, ViewCommit,
 };
 
-use crate::place::Generations;
+use crate::location::Generations;
 use crate::rows::between_runs;
-use crate::supervisor::{Following, Site, gate, is_ours};
-use crate::worker::{Held, Post, Restoring, WorkError, event_at};
+use crate::supervisor::{GenerationWorkers, WorkerContext, gate, is_ours};
+use crate::worker::{HeldLease, Restoring, SlotClaim, WorkError, event_at};
 
 /// What can be done with the generations of a view.
 ///
@@ -26,8 +27,8 @@ use crate::worker::{Held, Post, Restoring, WorkError, event_at};
 /// # }
 /// ```
 pub struct Rebuild<V> {
-    site: Site,
-    following: Following,
+    context: WorkerContext,
+    following: GenerationWorkers,
     view: &'static str,
     spec: GenerationSpec,
     generations: Arc<dyn Generations>,
@@ -46,7 +47,8 @@ pub enum RebuildError {
     CalledOff(&'static str),
     /// There are no earlier rows to begin with.
     #[error(
-        "view `{view}` cannot be reset to position {to}: {reason}. Build it from the log with `begin`, which gives the same rows"
+        "view `{view}` cannot be reset to position {to}: {reason}. Build it from the log with \
+         `begin`, which gives the same rows"
     )]
     CannotReset {
         /// The view.
@@ -77,14 +79,14 @@ pub enum RebuildError {
 
 impl<V> Rebuild<V> {
     pub(crate) fn of(
-        site: Site,
-        following: Following,
+        context: WorkerContext,
+        following: GenerationWorkers,
         view: &'static str,
         spec: GenerationSpec,
         generations: Arc<dyn Generations>,
     ) -> Rebuild<V> {
         Rebuild {
-            site,
+            context,
             following,
             view,
             spec,
@@ -93,8 +95,9 @@ impl<V> Rebuild<V> {
         }
     }
 
-    /// Begins a new generation of this version. The workers of all programs that have this view build it together, slot by slot;
-    /// it goes on after a crash, and is switched to as soon as it is complete.
+    /// Begins a new generation of this version. The workers of all programs that have this view
+    /// build it together, slot by slot; it goes on after a crash, and is switched to as soon as it
+    /// is complete.
     ///
     /// # Errors
     ///
@@ -103,21 +106,23 @@ impl<V> Rebuild<V> {
         self.begin_at(Position::START).await
     }
 
-    /// Begins a new generation with the rows as they were at a moment, and folds what came after it once more: a rebuild that need not
-    /// read the whole log, for instance after a fold was mended that went wrong from some moment on. All else is as with
-    /// [`begin`](Rebuild::begin): readers see the one before until the new one is complete, a crash only interrupts it, and
-    /// what people left out stays left out.
+    /// Begins a new generation with the rows as they were at a moment, and folds what came after it
+    /// once more: a rebuild that need not read the whole log, for instance after a fold was mended
+    /// that went wrong from some moment on. All else is as with [`begin`](Rebuild::begin): readers
+    /// see the one before until the new one is complete, a crash only interrupts it, and what
+    /// operator left out stays left out.
     ///
-    /// A position behind the head means the head. It begins at most 1,023 positions before the moment, where the view keeps what
-    /// all rows were ([`Building::begins_at`] says where); from there on its past can be asked about. What waited for a person at that
-    /// moment waits again. What is checked before the switch is checked from that position on: the rows at it are taken as they were.
-    /// After a crash in the middle of this call some slots may begin at the start of the log instead, which gives the same rows as
-    /// long as the fold gives what it gave.
+    /// A position behind the head means the head. It begins at most 1,023 positions before the
+    /// moment, where the view keeps what all rows were ([`Building::begins_at`] says where); from
+    /// there on its past can be asked about. What waited for a person at that moment waits again.
+    /// What is checked before the switch is checked from that position on: the rows at it are taken
+    /// as they were. After a crash in the middle of this call some slots may begin at the start of
+    /// the log instead, which gives the same rows as long as the fold gives what it gave.
     ///
     /// # Errors
     ///
-    /// [`RebuildError::CannotReset`] for a view that keeps no history, or not from so early on, that is inline, or that has not come so far;
-    /// else as [`begin`](Rebuild::begin).
+    /// [`RebuildError::CannotReset`] for a view that keeps no history, or not from so early on,
+    /// that is inline, or that has not come so far; else as [`begin`](Rebuild::begin).
     ///
     /// ```
     /// # use annals_projections::{Program, RebuildError, View};
@@ -131,15 +136,15 @@ impl<V> Rebuild<V> {
     pub async fn reset_to(&self, moment: impl Into<Moment>) -> Result<Building, RebuildError> {
         let moment = moment
             .into()
-            .resolve(&**self.site.db.store(), Partition(0))
+            .resolve(&**self.context.db.store(), Partition(0))
             .await?;
         self.begin_at(between_runs(moment)).await
     }
 
     async fn begin_at(&self, start: Position) -> Result<Building, RebuildError> {
-        let gate = gate(&self.site, self.view).await?;
+        let gate = gate(&self.context, self.view).await?;
         let begun = async {
-            let generations = self.site.views.generations(self.view).await?;
+            let generations = self.context.views.generations(self.view).await?;
             if generations
                 .iter()
                 .any(|of| of.phase == Phase::Building && is_ours(of, &self.spec))
@@ -147,21 +152,32 @@ impl<V> Rebuild<V> {
                 return Err(RebuildError::AlreadyBuilding(self.view));
             }
             if start == Position::START {
-                return Ok(self.site.views.begin_generation(self.spec.clone()).await?);
+                return Ok(self
+                    .context
+                    .views
+                    .begin_generation(self.spec.clone())
+                    .await?);
             }
             let serves = generations
                 .iter()
                 .find(|of| of.phase == Phase::Live && is_ours(of, &self.spec));
             let earlier = self.can_begin_with(serves, start).await?;
-            let generation = self.site.views.begin_generation(self.spec.clone()).await?;
-            self.site.views.forget_history(generation.id, start).await?;
+            let generation = self
+                .context
+                .views
+                .begin_generation(self.spec.clone())
+                .await?;
+            self.context
+                .views
+                .forget_history(generation.id, start)
+                .await?;
             for slot in 0..self.spec.slots {
                 self.note_start(&generation, slot, earlier, start).await?;
             }
             Ok(generation)
         };
         let begun = begun.await;
-        self.site.views.release_lease(&gate).await?;
+        self.context.views.release_lease(&gate).await?;
         self.following.look();
         Ok(Building {
             begins_at: start,
@@ -182,7 +198,7 @@ impl<V> Rebuild<V> {
                 reason,
             })
         };
-        if self.spec.keeps == Keeps::Present {
+        if self.spec.history == History::None {
             return cannot("it keeps no history, so nobody knows what its rows were then".into());
         }
         if self.spec.inline {
@@ -199,12 +215,13 @@ impl<V> Rebuild<V> {
                 "what its rows were before position {since} was forgotten"
             ));
         }
-        if self.spec.keeps == Keeps::Bitemporal && since > Position::START {
+        if self.spec.history == History::Bitemporal && since > Position::START {
             return cannot(format!(
-                "rows that were removed before position {since} are forgotten, and with them what had happened to them"
+                "rows that were removed before position {since} are forgotten, and with them what \
+                 had happened to them"
             ));
         }
-        let reached = self.site.views.checkpoints(serves.id).await?;
+        let reached = self.context.views.checkpoints(serves.id).await?;
         let level = (0..serves.spec.slots)
             .map(|slot| {
                 reached
@@ -220,8 +237,8 @@ impl<V> Rebuild<V> {
         Ok(serves.id)
     }
 
-    /// Notes where a slot begins, and with which rows. A slot in which somebody works already begins with none, at the start of the log:
-    /// the rows are the same in the end.
+    /// Notes where a slot begins, and with which rows. A slot in which somebody works already
+    /// begins with none, at the start of the log: the rows are the same in the end.
     async fn note_start(
         &self,
         generation: &Generation,
@@ -229,16 +246,16 @@ impl<V> Rebuild<V> {
         earlier: GenerationId,
         start: Position,
     ) -> Result<(), RebuildError> {
-        let Site {
+        let WorkerContext {
             db,
             views,
             owner,
             options,
             ..
-        } = &self.site;
+        } = &self.context;
         let owner = format!("{owner}-resets");
         let clock = &**db.clock();
-        let post = Post {
+        let post = SlotClaim {
             views,
             generation,
             slot,
@@ -247,7 +264,7 @@ impl<V> Rebuild<V> {
             clock,
             share: None,
         };
-        let held = Held::take_over(&post)
+        let held = HeldLease::steal(&post)
             .await
             .map_err(WorkError::into_store)?;
         let noted = async {
@@ -278,21 +295,21 @@ impl<V> Rebuild<V> {
     ///
     /// Only those of a store that cannot answer.
     pub async fn under_way(&self) -> Result<Option<Building>, RebuildError> {
-        let generations = self.site.views.generations(self.view).await?;
+        let generations = self.context.views.generations(self.view).await?;
         let building = generations
             .into_iter()
             .find(|of| of.phase == Phase::Building && is_ours(of, &self.spec));
         Ok(building.map(|generation| self.building(generation)))
     }
 
-    /// Goes back to the newest generation that served before. It was followed meanwhile, so nothing is lost, and what served until
-    /// now is kept in turn.
+    /// Goes back to the newest generation that served before. It was followed meanwhile, so nothing
+    /// is lost, and what served until now is kept in turn.
     ///
     /// # Errors
     ///
     /// [`RebuildError::NothingKept`] when there is none of this version.
     pub async fn roll_back(&self) -> Result<(), RebuildError> {
-        let gate = gate(&self.site, self.view).await?;
+        let gate = gate(&self.context, self.view).await?;
         let back = async {
             match self.kept().await?.last() {
                 Some(kept) => Ok(self.generations.switch(kept.id).await?),
@@ -300,12 +317,13 @@ impl<V> Rebuild<V> {
             }
         };
         let back = back.await;
-        self.site.views.release_lease(&gate).await?;
+        self.context.views.release_lease(&gate).await?;
         self.following.look();
         back
     }
 
-    /// Drops the generations of this version that served before. Going back to them is not possible any more.
+    /// Drops the generations of this version that served before. Going back to them is not possible
+    /// any more.
     ///
     /// # Errors
     ///
@@ -319,20 +337,20 @@ impl<V> Rebuild<V> {
     }
 
     async fn kept(&self) -> Result<Vec<Generation>, RebuildError> {
-        let mut kept = self.site.views.generations(self.view).await?;
+        let mut kept = self.context.views.generations(self.view).await?;
         kept.retain(|of| of.phase == Phase::Kept && of.spec.version == self.spec.version);
         Ok(kept)
     }
 
     fn building(&self, generation: Generation) -> Building {
-        let site = self.site.clone();
+        let context = self.context.clone();
         let following = self.following.clone();
         let generations = Arc::clone(&self.generations);
         let begins_at = Position::START;
         let begun = Instant::now();
         Building {
             view: self.view,
-            site,
+            context,
             following,
             generation,
             generations,
@@ -353,8 +371,8 @@ impl<V> fmt::Debug for Rebuild<V> {
 /// A generation that is being built. Dropping this stops nothing.
 pub struct Building {
     view: &'static str,
-    site: Site,
-    following: Following,
+    context: WorkerContext,
+    following: GenerationWorkers,
     generation: Generation,
     generations: Arc<dyn Generations>,
     begins_at: Position,
@@ -389,7 +407,8 @@ impl Building {
         self.generation.id
     }
 
-    /// Behind which position it folds the log: the start, but for a [reset](Rebuild::reset_to) that this value was given for.
+    /// Behind which position it folds the log: the start, but for a [reset](Rebuild::reset_to) that
+    /// this value was given for.
     pub const fn begins_at(&self) -> Position {
         self.begins_at
     }
@@ -400,14 +419,14 @@ impl Building {
     ///
     /// [`RebuildError::CalledOff`] when its generation is gone.
     pub async fn progress(&self) -> Result<BuildProgress, RebuildError> {
-        let checkpoints = match self.site.views.checkpoints(self.generation.id).await {
+        let checkpoints = match self.context.views.checkpoints(self.generation.id).await {
             Ok(checkpoints) => checkpoints,
             Err(CommitError::Gone(_)) => return Err(RebuildError::CalledOff(self.view)),
             Err(error) => return Err(error.into()),
         };
         let mut total = 0;
-        for partition in (0..self.site.db.store().partitions()).map(annals_core::Partition) {
-            total += self.site.db.store().head(partition).await?.visible.get();
+        for partition in (0..self.context.db.store().partitions()).map(annals_core::Partition) {
+            total += self.context.db.store().head(partition).await?.visible.get();
         }
         let done = (0..self.generation.spec.slots)
             .map(|slot| {
@@ -434,15 +453,15 @@ impl Building {
     ///
     /// # Errors
     ///
-    /// [`RebuildError::Stopped`] when it cannot become complete, or differs from a replay; the one before serves on.
-    /// [`RebuildError::CalledOff`] when somebody called it off.
+    /// [`RebuildError::Stopped`] when it cannot become complete, or differs from a replay; the one
+    /// before serves on. [`RebuildError::CalledOff`] when somebody called it off.
     pub async fn finished(
         self,
         mut tell: impl FnMut(BuildProgress) + Send,
     ) -> Result<(), RebuildError> {
         let mut changes = self.following.changes();
         loop {
-            let generations = self.site.views.generations(self.view).await?;
+            let generations = self.context.views.generations(self.view).await?;
             match generations
                 .iter()
                 .find(|of| of.id == self.generation.id)

@@ -1,11 +1,12 @@
-//! What a program is made of, as a value: tools can read its events, show its states and fold its rows without knowing its types.
+//! What a program is made of, as a value: tools can read its events, show its states and fold its
+//! rows without knowing its types.
 
 use std::any::type_name;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use annals_core::{
-    Aggregate, AggregateKind, Annals, Event, EventKind, Keeps, RecordedEvent, ShowError,
+    Aggregate, AggregateKind, Annals, Event, EventKind, History, RecordedEvent, ShowError,
     ShownEvent, ShownState, StreamId, Version,
 };
 use serde::Serialize;
@@ -18,8 +19,8 @@ use crate::status::Kind;
 use crate::view::View;
 use crate::worker::chain;
 
-/// The events, aggregates, views, reactors and processes of a program. A program that runs [has one](crate::Program::registry), and one can be
-/// made without a store.
+/// The events, aggregates, views, reactors and processes of a program. A program that runs [has
+/// one](crate::Program::registry), and one can be made without a store.
 ///
 /// ```
 /// # use annals_core::{Aggregate, Annals, RecordedEvent, ShowError};
@@ -55,7 +56,7 @@ pub struct ViewKind {
     /// The version of its fold.
     pub version: u32,
     /// How much of the past it keeps.
-    pub keeps: Keeps,
+    pub history: History,
     /// The Rust type of its keys.
     pub key: &'static str,
     /// The names of its indexes.
@@ -95,7 +96,8 @@ impl Registry {
         self.events::<A::Event>()
     }
 
-    /// With the events of a type, through all their shapes. A stored name that is known already keeps its meaning.
+    /// With the events of a type, through all their shapes. A stored name that is known already
+    /// keeps its meaning.
     pub fn events<E: Event>(self) -> Registry {
         self.with_events(&EventKind::of::<E>())
     }
@@ -106,7 +108,7 @@ impl Registry {
         let view = ViewKind {
             name: V::NAME,
             version: V::VERSION,
-            keeps: V::KEEPS,
+            history: V::HISTORY,
             key: type_name::<V::Key>(),
             indexes: V::INDEXES,
             handles: handlers.types(),
@@ -162,7 +164,8 @@ impl Registry {
         self
     }
 
-    /// The event types by their stored names, in order; a type may have several shapes ([`EventKind::shapes`]).
+    /// The event types by their stored names, in order; a type may have several shapes
+    /// ([`EventKind::shapes`]).
     pub fn event_types(&self) -> impl Iterator<Item = (&'static str, &EventKind)> {
         self.events.iter().map(|(name, kind)| (*name, kind))
     }
@@ -191,7 +194,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`ShowError::Unknown`] for an event type that was not registered; else as [`EventKind::show`].
+    /// [`ShowError::Unknown`] for an event type that was not registered; else as
+    /// [`EventKind::show`].
     pub fn show(&self, record: &RecordedEvent) -> Result<Vec<ShownEvent>, ShowError> {
         match self.events.get(&*record.event_type) {
             Some(kind) => kind.show(record),
@@ -203,7 +207,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`ShowError::Unknown`] for a stream whose category belongs to no registered aggregate; else as [`AggregateKind::state`].
+    /// [`ShowError::Unknown`] for a stream whose category belongs to no registered aggregate; else
+    /// as [`AggregateKind::state`].
     pub async fn state(
         &self,
         db: &Annals,
@@ -225,7 +230,8 @@ fn unknown(what: &'static str, name: &str) -> ShowError {
 }
 
 impl ViewKind {
-    /// The texts of the keys of the rows that an event changes; none when the view does not handle its type.
+    /// The texts of the keys of the rows that an event changes; none when the view does not handle
+    /// its type.
     ///
     /// # Errors
     ///
@@ -234,11 +240,13 @@ impl ViewKind {
         (self.keys)(record)
     }
 
-    /// What becomes of a row (nothing: there is none) with these events, in their order; those of other keys are left out of account.
+    /// What becomes of a row (nothing: there is none) with these events, in their order; those of
+    /// other keys are left out of account.
     ///
     /// # Errors
     ///
-    /// [`ShowError::Unshowable`] when the row or an event cannot be read, or an event makes no sense for the row.
+    /// [`ShowError::Unshowable`] when the row or an event cannot be read, or an event makes no
+    /// sense for the row.
     pub fn fold(
         &self,
         key: &str,

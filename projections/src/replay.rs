@@ -9,7 +9,8 @@ use crate::rows::{Rows, Unwritable};
 use crate::step::Step;
 use crate::view::View;
 
-/// Rows, and what has happened to them so far. A row whose event makes no sense stays as it was before it.
+/// Rows, and what has happened to them so far. A row whose event makes no sense stays as it was
+/// before it.
 pub(crate) struct Replay<V: View> {
     rows: Rows<V>,
     ended: HashSet<String>,

@@ -1,10 +1,11 @@
-//! The rows that a worker has at hand, and the fold of a batch onto them. Pure: what is missing is fetched before, what has
-//! changed is written after.
+//! The rows that a worker has at hand, and the fold of a batch onto them. Pure: what is missing is
+//! fetched before, what has changed is written after.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use annals_core::{
-    Keeps, Parked, Position, RecordedEvent, RowChange, RowStep, RowVersion, Version, chrono,
+    DeadLetter, History, Position, RecordedEvent, RowAdvance, RowChange, RowVersion, Version,
+    chrono,
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -13,8 +14,9 @@ use hashlink::LruCache;
 use crate::step::Step;
 use crate::view::{Poison, Row, View};
 
-/// A view with history keeps what its rows are at least once in so many positions, also inside a larger batch: the most of the log
-/// that a question about a moment reads again. Runs do not reach over a multiple of it.
+/// A view with history keeps what its rows are at least once in so many positions, also inside a
+/// larger batch: the most of the log that a question about a moment reads again. Runs do not reach
+/// over a multiple of it.
 const RUN_POSITIONS: u64 = 1_024;
 
 /// The last position that a run can end at in which `position` lies.
@@ -46,17 +48,18 @@ struct Cached<V> {
     value: Option<V>,
     // As the store has it: what a poisoned row goes back to, and what tells that nothing changed.
     stored: Option<Bytes>,
-    // Of an inline view: where the row stood in its stream as the store has it, and where it stands with what was folded since.
+    // Of an inline view: where the row stood in its stream as the store has it, and where it stands
+    // with what was folded since.
     stood: Version,
     stands: Version,
     // The fold that changed it last, and its place among the changes of a batch.
     folded: u64,
-    changed: Place,
+    changed: RowAt,
 }
 
 /// A place among the changed rows of a batch; batches count from 1.
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct RowAt {
     batch: u64,
     index: usize,
 }
@@ -68,8 +71,8 @@ pub(crate) struct Changes {
     pub(crate) rows: Vec<RowChange>,
     pub(crate) versions: Vec<RowVersion>,
     pub(crate) touched: Vec<(String, Position)>,
-    pub(crate) park: Vec<Parked>,
-    pub(crate) stands: Vec<RowStep>,
+    pub(crate) park: Vec<DeadLetter>,
+    pub(crate) stands: Vec<RowAdvance>,
 }
 
 /// A row that cannot be written.
@@ -96,7 +99,8 @@ impl<V: View> Rows<V> {
         }
     }
 
-    /// The same for a view whose rows travel with appends: what a row has already is not folded onto it again.
+    /// The same for a view whose rows travel with appends: what a row has already is not folded
+    /// onto it again.
     pub(crate) fn inline(mut self, inline: bool) -> Rows<V> {
         self.inline = inline;
         self
@@ -113,7 +117,8 @@ impl<V: View> Rows<V> {
         self.all
     }
 
-    /// Lets go of the rows that were not used for longest, but not of those of the last batch, which the store may not have yet.
+    /// Lets go of the rows that were not used for longest, but not of those of the last batch,
+    /// which the store may not have yet.
     pub(crate) fn trim(&mut self) {
         while self.cached.len() > self.kept_max.max(self.of_batch) {
             self.all = false;
@@ -122,7 +127,8 @@ impl<V: View> Rows<V> {
         }
     }
 
-    /// How many rows are at hand, those included that do not exist, and how many bytes they are as stored.
+    /// How many rows are at hand, those included that do not exist, and how many bytes they are as
+    /// stored.
     pub(crate) fn at_hand(&self) -> (usize, u64) {
         (self.cached.len(), self.bytes)
     }
@@ -158,7 +164,7 @@ impl<V: View> Rows<V> {
             stood: stands,
             stands,
             folded: 0,
-            changed: Place::default(),
+            changed: RowAt::default(),
         };
         let before = self.cached.insert(key, cached);
         self.bytes -= before.map_or(0, |before| size(before.stored.as_ref()));
@@ -219,13 +225,13 @@ impl<V: View> Rows<V> {
         }
     }
 
-    /// Folds the next events of a batch, whose keys are all at hand, so that nothing of them is needed any more. `parked` are the keys
-    /// that wait for a person; it grows.
+    /// Folds the next events of a batch, whose keys are all at hand, so that nothing of them is
+    /// needed any more. `dead_letters` are the keys that wait for a person; it grows.
     pub(crate) fn fold(
         &mut self,
         changes: &mut Changes,
         steps: &[Step<V>],
-        parked: &mut HashSet<String>,
+        dead_letters: &mut HashSet<String>,
         now: DateTime<Utc>,
     ) -> Result<(), Unwritable> {
         self.folds += 1;
@@ -241,7 +247,7 @@ impl<V: View> Rows<V> {
                 if self.has_already(key, record.version) {
                     continue;
                 }
-                let poison = if parked.contains(key) {
+                let poison = if dead_letters.contains(key) {
                     None
                 } else if let Err(poison) = self
                     .apply(key, step)
@@ -253,18 +259,18 @@ impl<V: View> Rows<V> {
                     changes
                         .touched
                         .retain(|(of, at)| of != key || *at != record.position);
-                    parked.insert(key.clone());
+                    dead_letters.insert(key.clone());
                     Some(poison)
                 } else {
-                    if V::KEEPS != Keeps::Present {
+                    if V::HISTORY != History::None {
                         run.touch(key, record);
                     }
-                    if V::KEEPS == Keeps::Bitemporal {
+                    if V::HISTORY == History::Bitemporal {
                         changes.touched.push((key.clone(), record.position));
                     }
                     continue;
                 };
-                changes.set_aside(key, record, poison, now);
+                changes.dead_letters(key, record, poison, now);
             }
         }
         self.keep_versions(&mut run, changes)?;
@@ -305,7 +311,8 @@ impl<V: View> Rows<V> {
         Ok(std::mem::replace(&mut cached.folded, self.folds) != self.folds)
     }
 
-    /// Undoes what the event at `position` began: the row as stored, and the events of this batch before it once more.
+    /// Undoes what the event at `position` began: the row as stored, and the events of this batch
+    /// before it once more.
     fn go_back(
         &mut self,
         key: &str,
@@ -369,7 +376,7 @@ impl<V: View> Rows<V> {
             return Ok(());
         };
         if self.inline && cached.stands > cached.stood {
-            changes.stands.push(RowStep {
+            changes.stands.push(RowAdvance {
                 key: key.into(),
                 from: cached.stood,
                 to: cached.stands,
@@ -410,11 +417,11 @@ impl<V: View> Rows<V> {
     }
 }
 
-impl Place {
+impl RowAt {
     /// The change of the batch that stands here; else the end of `changes` becomes the place.
     fn of<'a>(&mut self, changes: &'a mut Changes) -> Option<&'a mut RowChange> {
         if self.batch != changes.batch {
-            *self = Place {
+            *self = RowAt {
                 batch: changes.batch,
                 index: changes.rows.len(),
             };
@@ -510,7 +517,7 @@ impl Changes {
     }
 
     /// An event is set aside once for a key, also when it reads as several.
-    fn set_aside(
+    fn dead_letters(
         &mut self,
         key: &str,
         record: &RecordedEvent,
@@ -521,55 +528,59 @@ impl Changes {
             .park
             .iter()
             .rev()
-            .take_while(|parked| parked.position == record.position);
-        if of_event.any(|parked| parked.key == key) {
+            .take_while(|dead_letters| dead_letters.position == record.position);
+        if of_event.any(|dead_letters| dead_letters.key == key) {
             return;
         }
-        self.park.push(Parked {
+        self.park.push(DeadLetter {
             key: key.into(),
             partition: record.partition,
             position: record.position,
             event: record.id,
             attempts: u32::from(poison.is_some()),
             cause: poison.map(|poison| poison.reason().into()),
-            parked_at: now,
+            dead_since: now,
         });
     }
 }
 
 /// An event of a key's queue, and what it does to the row; why not, when it still makes no sense.
 pub(crate) struct Waiting<V: View> {
-    pub(crate) parked: Parked,
+    pub(crate) dead_letters: DeadLetter,
     pub(crate) steps: Result<Vec<Step<V>>, Poison>,
 }
 
 /// What settling a queue changes.
 #[derive(Debug)]
-pub(crate) struct Drained {
+pub(crate) struct DrainedKey {
     pub(crate) changes: Changes,
     pub(crate) unpark: Vec<(String, Position)>,
     /// The event on which the key waits now.
-    pub(crate) still: Option<Parked>,
+    pub(crate) still: Option<DeadLetter>,
 }
 
-/// Folds the queue of a key onto its row, in order, up to the first event that makes no sense. What is kept of the past is at the
-/// places of the events themselves.
+/// Folds the queue of a key onto its row, in order, up to the first event that makes no sense. What
+/// is kept of the past is at the places of the events themselves.
 pub(crate) fn drained<V: View>(
     key: &str,
     stored: Option<Bytes>,
     stands: Option<Version>,
     queue: Vec<Waiting<V>>,
-) -> Result<Drained, Unwritable> {
+) -> Result<DrainedKey, Unwritable> {
     let mut rows = Rows::<V>::keeping(1).inline(stands.is_some());
     let mut before = stored.clone();
     rows.learn_standing(key.into(), stored, stands.unwrap_or(Version::NONE))?;
     let mut stood = rows.stands_at(key);
-    let mut drained = Drained {
+    let mut drained = DrainedKey {
         changes: rows.batch(),
         unpark: Vec::new(),
         still: None,
     };
-    for Waiting { parked, steps } in queue {
+    for Waiting {
+        dead_letters,
+        steps,
+    } in queue
+    {
         let folded = steps.and_then(|mut steps| {
             steps.retain(|step| !rows.has_already(key, step.record().version));
             steps
@@ -582,9 +593,9 @@ pub(crate) fn drained<V: View>(
                 if let Some(recorded_at) = recorded_at {
                     before = rows.encoded(key)?;
                     stood = rows.stands_at(key);
-                    let at = parked.position;
+                    let at = dead_letters.position;
                     let value = before.clone();
-                    if V::KEEPS != Keeps::Present {
+                    if V::HISTORY != History::None {
                         let version = RowVersion {
                             key: key.into(),
                             after: at.minus(1),
@@ -594,20 +605,22 @@ pub(crate) fn drained<V: View>(
                         };
                         drained.changes.versions.push(version);
                     }
-                    if V::KEEPS == Keeps::Bitemporal {
+                    if V::HISTORY == History::Bitemporal {
                         drained.changes.touched.push((key.into(), at));
                     }
                 }
-                drained.unpark.push((parked.key, parked.position));
+                drained
+                    .unpark
+                    .push((dead_letters.key, dead_letters.position));
             }
             Err(poison) => {
                 rows.set(key, before.as_ref(), stood)?;
                 let cause = Some(poison.reason().into());
-                let attempts = parked.attempts + 1;
-                drained.still = Some(Parked {
+                let attempts = dead_letters.attempts + 1;
+                drained.still = Some(DeadLetter {
                     cause,
                     attempts,
-                    ..parked
+                    ..dead_letters
                 });
                 break;
             }
@@ -617,7 +630,8 @@ pub(crate) fn drained<V: View>(
     Ok(drained)
 }
 
-/// Folds more events onto one row, for questions about the past. A poisoned event ends it, as it did when it was set aside.
+/// Folds more events onto one row, for questions about the past. A poisoned event ends it, as it
+/// did when it was set aside.
 pub(crate) fn refold<V: View>(
     key: &str,
     stored: Option<&Bytes>,
@@ -640,21 +654,22 @@ pub(crate) fn refold<V: View>(
 
 /// What a row was from an event on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Was {
+pub(crate) struct RowVersionBefore {
     pub(crate) from: Position,
     pub(crate) recorded_at: DateTime<Utc>,
     pub(crate) value: Option<Bytes>,
 }
 
-/// What a row was after each event that is about it, up to one that makes no sense; and that one's reason.
+/// What a row was after each event that is about it, up to one that makes no sense; and that one's
+/// reason.
 pub(crate) fn versions<V: View>(
     key: &str,
     base: Option<&Bytes>,
     steps: &[Step<V>],
-) -> Result<(Vec<Was>, Option<Poison>), Unwritable> {
+) -> Result<(Vec<RowVersionBefore>, Option<Poison>), Unwritable> {
     let mut rows = Rows::keeping(1);
     rows.learn(key.into(), base.cloned())?;
-    let mut versions: Vec<Was> = Vec::new();
+    let mut versions: Vec<RowVersionBefore> = Vec::new();
     for step in steps.iter().filter(|step| step.is_about(key)) {
         if let Err(poison) = rows.apply(key, step) {
             return Ok((versions, Some(poison)));
@@ -666,7 +681,7 @@ pub(crate) fn versions<V: View>(
         if versions.last().is_some_and(|last| last.from == from) {
             versions.pop();
         }
-        versions.push(Was {
+        versions.push(RowVersionBefore {
             from,
             recorded_at,
             value,

@@ -10,38 +10,41 @@ mod worker;
 
 use std::future::Future;
 
-use annals_core::{Event, GenerationId, OwnTables, Recorded};
+use annals_core::{CustomTables, Event, GenerationId, Recorded};
 
-pub use program::SqlProjection;
+pub use program::SqlProjectionSetup;
 pub(crate) use program::{RegisteredTables, RunningTables};
-pub use tables::SqlTables;
+pub use tables::SqlProjectionHandle;
 
 use crate::view::Poison;
 
 /// The connection that a projection into tables of one's own gets.
-pub type ConnectionOf<P> = <<P as SqlProject>::Store as OwnTables>::Connection;
+pub type ConnectionOf<P> = <<P as SqlProjection>::Store as CustomTables>::Connection;
 
 /// A read model in tables of one's own.
 ///
-/// Events are handed over in the order of the log, each exactly once: what is done with the connection is committed together with how far
-/// the projection has come, under the fence of its lease. What fails is undone for that event alone. The past is not kept.
+/// Events are handed over in the order of the log, each exactly once: what is done with the
+/// connection is committed together with how far the projection has come, under the fence of its
+/// lease. What fails is undone for that event alone. The past is not kept.
 ///
-/// Tables are built in generations, as views are: a raised [`VERSION`](SqlProject::VERSION), another set of event types, or a rebuild fills
-/// new ones beside those that serve. So tables are named by [`Tables::name`], and what readers use is made in
-/// [`publish`](SqlProject::publish), which runs in the transaction of the switch.
+/// Tables are built in generations, as views are: a raised [`VERSION`](SqlProjection::VERSION),
+/// another set of event types, or a rebuild fills new ones beside those that serve. So tables are
+/// named by [`Tables::name`], and what readers use is made in [`publish`](SqlProjection::publish),
+/// which runs in the transaction of the switch.
 ///
-/// On SQLite everything else that is written waits for the transaction: nothing may be awaited in it, and an event takes little time.
+/// On SQLite everything else that is written waits for the transaction: nothing may be awaited in
+/// it, and an event takes little time.
 ///
 /// ```
-/// # use annals_core::{OwnTables, Recorded};
-/// # use annals_projections::{ConnectionOf, Poison, SqlProject, Tables};
+/// # use annals_core::{CustomTables, Recorded};
+/// # use annals_projections::{ConnectionOf, Poison, SqlProjection, Tables};
 /// # #[derive(annals_macros::Event, serde::Serialize, serde::Deserialize)]
 /// # #[event(category = "account", crate = "annals_core")]
 /// # enum AccountEvent { Deposited { cents: i64 } }
-/// # trait Database: OwnTables { fn run(connection: &mut Self::Connection, statement: String) -> Result<(), std::fmt::Error>; }
+/// # trait Database: CustomTables { fn run(connection: &mut Self::Connection, statement: String) -> Result<(), std::fmt::Error>; }
 /// struct DailyTotals<S>(std::marker::PhantomData<fn() -> S>);
 ///
-/// impl<S: Database> SqlProject for DailyTotals<S> {
+/// impl<S: Database> SqlProjection for DailyTotals<S> {
 ///     const NAME: &'static str = "daily-totals";
 ///     type Store = S;
 ///     type Event = AccountEvent;
@@ -73,21 +76,23 @@ pub type ConnectionOf<P> = <<P as SqlProject>::Store as OwnTables>::Connection;
 ///     }
 /// }
 /// ```
-pub trait SqlProject: Send + Sync + 'static {
+pub trait SqlProjection: Send + Sync + 'static {
     /// The name under which its place in the log is kept. Must never change, and is no view's.
     const NAME: &'static str;
 
-    /// The version of what it does: raise it whenever tables or handlers change, and new tables are built.
+    /// The version of what it does: raise it whenever tables or handlers change, and new tables are
+    /// built.
     const VERSION: u32 = 1;
 
     /// The store in whose database the tables are: that of the log, or another one.
-    type Store: OwnTables;
+    type Store: CustomTables;
 
     /// The events that it follows.
     type Event: Event;
 
-    /// What an event is about: when one makes no sense, it and the later ones of its key are set aside in order until a person has looked,
-    /// and all others go on. So events of one key must not need what those of another did. At most 255 bytes; it looks at nothing but the event.
+    /// What an event is about: when one makes no sense, it and the later ones of its key are set
+    /// aside in order until a person has looked, and all others go on. So events of one key must
+    /// not need what those of another did. At most 255 bytes; it looks at nothing but the event.
     ///
     /// Default: nothing, and an event that makes no sense stops the projection.
     fn key(_: &Recorded<Self::Event>) -> Option<String> {
@@ -109,9 +114,11 @@ pub trait SqlProject: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Poison`] when the event makes no sense, or a statement failed: what it did is undone. It is
-    /// [tried again](crate::Options::attempts). Then it is set aside with its [`key`](SqlProject::key). Without one it stops the projection,
-    /// because nobody knows what else its tables would miss, until it succeeds or is left out with [`SqlTables::skip_event`].
+    /// [`Poison`] when the event makes no sense, or a statement failed: what it did is undone. It
+    /// is [tried again](crate::Options::attempts). Then it is set aside with its
+    /// [`key`](SqlProjection::key). Without one it stops the projection, because nobody knows what
+    /// else its tables would miss, until it succeeds or is left out with
+    /// [`SqlProjectionHandle::skip_event`].
     fn on(
         &self,
         connection: &mut ConnectionOf<Self>,
@@ -119,8 +126,8 @@ pub trait SqlProject: Send + Sync + 'static {
         event: &Recorded<Self::Event>,
     ) -> impl Future<Output = Result<(), Poison>> + Send;
 
-    /// Makes the tables of a generation the ones that readers use: a view with a name of its own, usually. Runs in the transaction of the
-    /// switch, also when a rebuild is gone back from.
+    /// Makes the tables of a generation the ones that readers use: a view with a name of its own,
+    /// usually. Runs in the transaction of the switch, also when a rebuild is gone back from.
     ///
     /// # Errors
     ///
@@ -131,7 +138,8 @@ pub trait SqlProject: Send + Sync + 'static {
         tables: &Tables,
     ) -> impl Future<Output = Result<(), Poison>> + Send;
 
-    /// Drops the tables of a generation, also of one whose tables were never made. Runs in the transaction in which it is dropped.
+    /// Drops the tables of a generation, also of one whose tables were never made. Runs in the
+    /// transaction in which it is dropped.
     ///
     /// # Errors
     ///
@@ -154,7 +162,8 @@ impl Tables {
         Tables { generation }
     }
 
-    /// What a table (or an index) is called in this generation: `daily_totals` becomes `daily_totals_g3`.
+    /// What a table (or an index) is called in this generation: `daily_totals` becomes
+    /// `daily_totals_g3`.
     pub fn name(&self, table: &str) -> String {
         format!("{table}_g{}", self.generation)
     }

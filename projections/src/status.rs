@@ -1,4 +1,5 @@
-//! What a projection does, how far it has come, and what holds it: values for machines, one line or a few for people.
+//! What a projection does, how far it has come, and what holds it: values for machines, one line or
+//! a few for operator.
 
 mod text;
 
@@ -9,7 +10,7 @@ use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{Generation, Partition, Phase, Position};
 use serde::{Serialize, Serializer};
 
-use crate::supervisor::Followed;
+use crate::supervisor::RunningGeneration;
 use crate::worker::{Activity, LastError, SlotProgress, SlotState};
 
 /// What follows the log.
@@ -42,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// What people call it, of such a place.
+    /// What operator call it, of such a place.
     pub(crate) fn name_of(self, place: &str) -> &str {
         place.strip_prefix(&self.place("")).unwrap_or(place)
     }
@@ -50,8 +51,10 @@ impl Kind {
 
 /// What a projection does, and how far it has come, as this process knows it.
 ///
-/// It is known without asking a store. Of a slot that another process works on it is told what was seen in the store, a second ago at most. Serialises for machines (times in seconds, ending in `_seconds`), with
-/// [`why`](Status::why) among it; prints as one line that says what holds it, and with `{:#}` as several with everything.
+/// It is known without asking a store. Of a slot that another process works on it is told what was
+/// seen in the store, a second ago at most. Serialises for machines (times in seconds, ending in
+/// `_seconds`), with [`why`](Status::why) among it; prints as one line that says what holds it, and
+/// with `{:#}` as several with everything.
 ///
 /// ```
 /// # fn example(program: &annals_projections::Program) {
@@ -78,7 +81,7 @@ pub struct Status {
     lag_events: u64,
     #[serde(rename = "lag_seconds", serialize_with = "seconds")]
     lag: Duration,
-    parked_keys: u64,
+    dead_letter_keys: u64,
     why: String,
     /// Its slots, in order.
     pub slots: Vec<SlotStatus>,
@@ -98,20 +101,23 @@ pub struct SlotStatus {
     pub reached: BTreeMap<Partition, Position>,
     /// How far the log went when it was last read, by partition.
     pub head: BTreeMap<Partition, Position>,
-    /// Events of the log between what is settled and the head, over all partitions, whether they concern it or not.
+    /// Events of the log between what is settled and the head, over all partitions, whether they
+    /// concern it or not.
     pub lag_events: u64,
-    /// How old the oldest event is that concerns it and is not settled: the program's clock against when it was recorded. What was set aside
-    /// counts as settled.
+    /// How old the oldest event is that concerns it and is not settled: the program's clock against
+    /// when it was recorded. What was set aside counts as settled.
     #[serde(rename = "lag_seconds", serialize_with = "seconds")]
     pub lag: Duration,
-    /// Events of the log that are passed in a second, over the last ten seconds or so; none while another process works on it.
+    /// Events of the log that are passed in a second, over the last ten seconds or so; none while
+    /// another process works on it.
     pub events_per_second: f64,
     /// How long the rest takes at that rate; nothing when nothing is left or nothing moves.
     #[serde(rename = "rest_seconds", serialize_with = "some_seconds")]
     pub rest: Option<Duration>,
     /// Events settled since this process began.
     pub settled_events: u64,
-    /// Rows that its worker keeps in memory. How many the table has is not counted here: that would be a scan.
+    /// Rows that its worker keeps in memory. How many the table has is not counted here: that would
+    /// be a scan.
     pub rows_at_hand: u64,
     /// The bytes of these rows, as they are stored.
     pub bytes_at_hand: u64,
@@ -120,16 +126,17 @@ pub struct SlotStatus {
     /// What its worker is busy with, and for how long.
     pub busy: Option<Busy>,
     /// What the last seconds went into.
-    pub shares: Shares,
+    pub shares: QuotaStatus,
     /// Calls of a reactor that are being made.
     pub calls: Option<Calls>,
     /// What went wrong last, also when it goes on by now.
     pub last_error: Option<LastError>,
     /// Keys that wait for a person.
-    pub parked_keys: u64,
+    pub dead_letter_keys: u64,
 }
 
-/// How long the last 128 transactions of a slot took, each with everything that is changed together.
+/// How long the last 128 transactions of a slot took, each with everything that is changed
+/// together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CommitTimes {
@@ -160,7 +167,7 @@ pub struct Busy {
 /// The part of the last seconds, from 0 to 1, that a worker spent with each of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Shares {
+pub struct QuotaStatus {
     /// Waiting for events of the log.
     pub reading: f64,
     /// In the code of the view.
@@ -181,7 +188,7 @@ pub struct Calls {
 }
 
 impl Status {
-    pub(crate) fn of(followed: &Followed, now: DateTime<Utc>) -> Status {
+    pub(crate) fn of(followed: &RunningGeneration, now: DateTime<Utc>) -> Status {
         let slots = followed
             .slots
             .iter()
@@ -229,7 +236,7 @@ impl Status {
                 .max()
                 .unwrap_or_default(),
             lag: slots.iter().map(|slot| slot.lag).max().unwrap_or_default(),
-            parked_keys: slots.iter().map(|slot| slot.parked_keys).sum(),
+            dead_letter_keys: slots.iter().map(|slot| slot.dead_letter_keys).sum(),
             why: String::new(),
             slots,
         };
@@ -248,12 +255,13 @@ impl Status {
     }
 
     /// Keys that wait for a person.
-    pub fn parked_keys(&self) -> u64 {
-        self.parked_keys
+    pub fn dead_letter_keys(&self) -> u64 {
+        self.dead_letter_keys
     }
 
-    /// One line for people: that it is up to date, or why it is behind. A worker that stopped comes first, then one that waits before it
-    /// tries again, a lease that somebody else holds, and what takes the time.
+    /// One line for operator: that it is up to date, or why it is behind. A worker that stopped
+    /// comes first, then one that waits before it tries again, a lease that somebody else holds,
+    /// and what takes the time.
     pub fn why(&self) -> &str {
         &self.why
     }
@@ -292,7 +300,7 @@ impl SlotStatus {
                 with,
                 since: began.elapsed(),
             }),
-            shares: Shares {
+            shares: QuotaStatus {
                 reading,
                 handling,
                 committing,
@@ -302,7 +310,7 @@ impl SlotStatus {
                 longest: began.elapsed(),
             }),
             last_error: progress.last_error.clone(),
-            parked_keys: progress.parked_keys,
+            dead_letter_keys: progress.dead_letter_keys,
         }
     }
 }
@@ -389,7 +397,7 @@ mod tests {
                 p50: ms(40),
                 p99: ms(210),
             }),
-            shares: Shares {
+            shares: QuotaStatus {
                 reading: 0.1,
                 handling: 0.05,
                 committing: 0.83,
@@ -398,7 +406,7 @@ mod tests {
                 at: now(),
                 error: "the disk was full".into(),
             }),
-            parked_keys: 2,
+            dead_letter_keys: 2,
             ..slot(0, 10_000, 100_000)
         }
     }
@@ -421,7 +429,7 @@ mod tests {
         assert_snapshot!(format!("{:#}", status(Phase::Live, vec![busy_slot(), other_slot()])), @r#"
         balances v2: 90000 events behind, 1 min 35 s, 7.5 s to go: 83 % of the time goes into commits, 40 ms each; 2 keys wait for a person
           generation 7, live
-          slot 0: catching up, at 10000 of 100000, 90000 events behind, the oldest 1 min 35 s old; 12000 events/s, 7.5 s to go; 300 rows at hand, 15000 bytes; 12 commits, the last 43 ms, p50 40 ms, p99 210 ms; 2 keys parked; held by 4711-here; last error at 2026-01-01T00:00:00Z: the disk was full
+          slot 0: catching up, at 10000 of 100000, 90000 events behind, the oldest 1 min 35 s old; 12000 events/s, 7.5 s to go; 300 rows at hand, 15000 bytes; 12 commits, the last 43 ms, p50 40 ms, p99 210 ms; 2 keys dead_letters; held by 4711-here; last error at 2026-01-01T00:00:00Z: the disk was full
           slot 1: elsewhere, at 99990 of 100000, 10 events behind; 0 events/s; 0 rows at hand, 0 bytes; held by 17-there
         "#);
     }
@@ -439,7 +447,7 @@ mod tests {
           "refused": null,
           "lag_events": 90000,
           "lag_seconds": 95.0,
-          "parked_keys": 2,
+          "dead_letter_keys": 2,
           "why": "90000 events behind, 1 min 35 s, 7.5 s to go: 83 % of the time goes into commits, 40 ms each; 2 keys wait for a person",
           "slots": [
             {
@@ -478,7 +486,7 @@ mod tests {
                 "at": "2026-01-01T00:00:00Z",
                 "error": "the disk was full"
               },
-              "parked_keys": 2
+              "dead_letter_keys": 2
             }
           ]
         }
@@ -494,14 +502,14 @@ mod tests {
     fn one_line_says_why_it_is_behind() {
         let seconds = Duration::from_secs;
         let quiet = || SlotStatus {
-            shares: Shares::default(),
-            parked_keys: 0,
+            shares: QuotaStatus::default(),
+            dead_letter_keys: 0,
             ..busy_slot()
         };
         check(slot(0, 5, 5), "up to date");
         check(
             SlotStatus {
-                parked_keys: 1,
+                dead_letter_keys: 1,
                 ..slot(0, 5, 5)
             },
             "up to date; 1 key waits for a person",
@@ -531,9 +539,9 @@ mod tests {
             other_slot(),
             "10 events behind: slot 1 is worked on by 17-there until 2026-01-01T00:00:10.000Z",
         );
-        let shares = Shares {
+        let shares = QuotaStatus {
             handling: 0.9,
-            ..Shares::default()
+            ..QuotaStatus::default()
         };
         check(
             SlotStatus { shares, ..quiet() },
@@ -570,7 +578,8 @@ mod tests {
         let building = status(Phase::Building, vec![busy_slot()]);
         assert_eq!(
             building.to_string(),
-            "balances v2: being built, 90000 events to go, 7.5 s to go: 83 % of the time goes into commits, 40 ms each; 2 keys wait for a person"
+            "balances v2: being built, 90000 events to go, 7.5 s to go: 83 % of the time goes into \
+             commits, 40 ms each; 2 keys wait for a person"
         );
     }
 }

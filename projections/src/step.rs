@@ -64,7 +64,8 @@ pub(crate) enum StepError {
         reason: String,
     },
     #[error(
-        "the event at position {position} changes rows {keys:?} of inline view `{view}`, and not only that of its stream `{stream}`"
+        "the event at position {position} changes rows {keys:?} of inline view `{view}`, and not \
+         only that of its stream `{stream}`"
     )]
     OtherKey {
         view: &'static str,
@@ -212,7 +213,8 @@ impl<V: View> Step<V> {
 }
 
 pub(crate) fn contained<T>(run: impl FnOnce() -> Result<T, Poison>) -> Result<T, Poison> {
-    // What was touched before the panic is thrown away by the caller, so nothing half-changed is seen again.
+    // What was touched before the panic is thrown away by the caller, so nothing half-changed is
+    // seen again.
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Poison::new(panicked(&*panic))))
 }
 

@@ -1,6 +1,6 @@
-//! Follows every generation of a view that this program can fold: the live one, the one that is being built, and those that
-//! served before. Whichever process sees first that a generation has come to the head checks it and switches to it, so a build
-//! survives the process that began it.
+//! Follows every generation of a view that this program can fold: the live one, the one that is
+//! being built, and those that served before. Whichever process sees first that a generation has
+//! come to the head checks it and switches to it, so a build survives the process that began it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,31 +15,36 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::lifecycle::Lifecycle;
+use crate::location::ViewLocation;
 use crate::options::Options;
 use crate::owner;
-use crate::place::Place;
 use crate::status::Kind;
 use crate::step::Handlers;
 use crate::verify::{self, Verified};
 use crate::view::View;
-use crate::worker::{Attendance, Progress, Share, SlotProgress, SlotState, Work, WorkError, chain};
+use crate::worker::{Membership, Progress, Quota, SlotProgress, SlotState, Work, WorkError, chain};
 
 /// How often it looks whether generations came or went, when nothing tells it.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What every projection of a program works with.
 #[derive(Clone, Debug)]
-pub(crate) struct Site {
+pub(crate) struct WorkerContext {
     pub(crate) db: Annals,
-    pub(crate) views: Place,
+    pub(crate) views: ViewLocation,
     pub(crate) owner: String,
     pub(crate) options: Options,
     pub(crate) lifecycle: Lifecycle,
 }
 
-impl Site {
-    pub(crate) fn new(db: &Annals, views: &Place, owner: &str, lifecycle: Lifecycle) -> Site {
-        Site {
+impl WorkerContext {
+    pub(crate) fn new(
+        db: &Annals,
+        views: &ViewLocation,
+        owner: &str,
+        lifecycle: Lifecycle,
+    ) -> WorkerContext {
+        WorkerContext {
             db: db.clone(),
             views: views.clone(),
             owner: owner.into(),
@@ -51,18 +56,18 @@ impl Site {
 
 /// The generations that this process works on, for those who ask and wait.
 #[derive(Clone, Debug)]
-pub(crate) struct Following {
+pub(crate) struct GenerationWorkers {
     view: &'static str,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    followed: Mutex<BTreeMap<GenerationId, Followed>>,
+    followed: Mutex<BTreeMap<GenerationId, RunningGeneration>>,
     // Counts up whenever a generation comes, goes, or changes its phase.
     changed: watch::Sender<u64>,
     look: Notify,
-    // Counts up whenever people decided something that workers must know.
+    // Counts up whenever operator decided something that workers must know.
     anew: watch::Sender<u64>,
     committed: broadcast::Sender<Committed>,
     ended: watch::Sender<bool>,
@@ -86,7 +91,7 @@ const WATCH_ROWS: usize = 1_000;
 
 /// A generation with its workers in this process.
 #[derive(Debug)]
-pub(crate) struct Followed {
+pub(crate) struct RunningGeneration {
     pub(crate) generation: Generation,
     pub(crate) slots: Vec<watch::Receiver<SlotProgress>>,
     progress: Vec<Progress>,
@@ -96,8 +101,8 @@ pub(crate) struct Followed {
     workers: Vec<JoinHandle<()>>,
 }
 
-impl Following {
-    pub(crate) fn new(view: &'static str) -> Following {
+impl GenerationWorkers {
+    pub(crate) fn new(view: &'static str) -> GenerationWorkers {
         let shared = Shared {
             followed: Mutex::default(),
             changed: watch::Sender::default(),
@@ -106,7 +111,7 @@ impl Following {
             committed: broadcast::Sender::new(WATCH_STEPS),
             ended: watch::Sender::default(),
         };
-        Following {
+        GenerationWorkers {
             view,
             shared: Arc::new(shared),
         }
@@ -116,7 +121,7 @@ impl Following {
         self.view
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<GenerationId, Followed>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GenerationId, RunningGeneration>> {
         self.shared
             .followed
             .lock()
@@ -127,13 +132,13 @@ impl Following {
     pub(crate) fn of<T>(
         &self,
         generation: GenerationId,
-        look: impl FnOnce(&Followed) -> T,
+        look: impl FnOnce(&RunningGeneration) -> T,
     ) -> Option<T> {
         self.lock().get(&generation).map(look)
     }
 
     /// What is known of every generation, oldest first.
-    pub(crate) fn each<T>(&self, look: impl FnMut(&Followed) -> T) -> Vec<T> {
+    pub(crate) fn each<T>(&self, look: impl FnMut(&RunningGeneration) -> T) -> Vec<T> {
         self.lock().values().map(look).collect()
     }
 
@@ -201,7 +206,7 @@ impl Following {
     pub(crate) async fn follow_only(
         &self,
         ours: &[Generation],
-        mut begin: impl FnMut(&Generation) -> Followed,
+        mut begin: impl FnMut(&Generation) -> RunningGeneration,
     ) {
         let gone: Vec<_> = {
             let mut followed = self.lock();
@@ -249,10 +254,10 @@ impl Following {
     }
 
     /// Tells how far behind every slot is, also where a worker stands still.
-    pub(crate) async fn publish(&self, site: &Site) -> Result<(), StoreError> {
+    pub(crate) async fn publish(&self, context: &WorkerContext) -> Result<(), StoreError> {
         let mut heads = Vec::new();
-        for partition in (0..site.db.store().partitions()).map(Partition) {
-            heads.push((partition, site.db.store().head(partition).await?.visible));
+        for partition in (0..context.db.store().partitions()).map(Partition) {
+            heads.push((partition, context.db.store().head(partition).await?.visible));
         }
         for followed in self.lock().values() {
             for progress in &followed.progress {
@@ -281,8 +286,9 @@ impl Following {
         self.shared.changed.send_modify(|count| *count += 1);
     }
 
-    /// Why a generation does not go on until a person has looked, and in which slot. What people have decided since may have mended it,
-    /// so that is nothing as long as its worker has not seen it.
+    /// Why a generation does not go on until a person has looked, and in which slot. What operator
+    /// have decided since may have mended it, so that is nothing as long as its worker has not seen
+    /// it.
     pub(crate) fn stopped(&self, generation: GenerationId) -> Option<(Option<u16>, String)> {
         let decided = *self.shared.anew.borrow();
         self.of(generation, |followed| {
@@ -311,7 +317,8 @@ impl Following {
         all.unwrap_or(false)
     }
 
-    /// Returns when the workers of this process have taken every slot of a generation so far; never when there are none.
+    /// Returns when the workers of this process have taken every slot of a generation so far; never
+    /// when there are none.
     pub(crate) async fn reached(&self, generation: GenerationId, token: &Token) {
         let Some(slots) = self.of(generation, |followed| followed.slots.clone()) else {
             return std::future::pending().await;
@@ -328,7 +335,7 @@ impl Following {
     }
 }
 
-impl Followed {
+impl RunningGeneration {
     /// Events of the log that the slowest slot has seen.
     pub(crate) fn reached(&self) -> u64 {
         let reached = |slot: &watch::Receiver<SlotProgress>| {
@@ -347,44 +354,49 @@ impl Followed {
 }
 
 /// What a generation of this view must be made of for this program to fold it.
-pub(crate) fn spec_of<V: View>(site: &Site) -> GenerationSpec {
-    let mut spec = GenerationSpec::new(V::NAME, V::VERSION, site.db.store().id());
+pub(crate) fn spec_of<V: View>(context: &WorkerContext) -> GenerationSpec {
+    let mut spec = GenerationSpec::new(V::NAME, V::VERSION, context.db.store().id());
     spec.handles = V::handlers().types();
-    spec.partitions = site.db.store().partitions();
-    spec.slots = site.options.slots;
-    spec.keeps = V::KEEPS;
-    spec.inline = site.lifecycle == Lifecycle::Inline;
+    spec.partitions = context.db.store().partitions();
+    spec.slots = context.options.slots;
+    spec.history = V::HISTORY;
+    spec.inline = context.lifecycle == Lifecycle::Inline;
     spec.indexes = V::INDEXES.iter().map(|name| (*name).into()).collect();
     spec
 }
 
-/// Whether this program folds a generation as it was meant: slots may differ, what is folded may not.
+/// Whether this program folds a generation as it was meant: slots may differ, what is folded may
+/// not.
 pub(crate) fn is_ours(generation: &Generation, spec: &GenerationSpec) -> bool {
     let of = &generation.spec;
-    let kept = |of: &GenerationSpec| (of.version, of.keeps, of.inline);
+    let kept = |of: &GenerationSpec| (of.version, of.history, of.inline);
     (kept(of), &of.handles, &of.indexes) == (kept(spec), &spec.handles, &spec.indexes)
 }
 
 /// One process at a time begins, checks and switches generations of a view.
-pub(crate) async fn gate(site: &Site, view: &str) -> Result<Lease, StoreError> {
+pub(crate) async fn gate(context: &WorkerContext, view: &str) -> Result<Lease, StoreError> {
     loop {
-        match gate_if_free(site, view).await? {
+        match gate_if_free(context, view).await? {
             Some(lease) => return Ok(lease),
-            None => tokio::time::sleep(site.options.poll).await,
+            None => tokio::time::sleep(context.options.poll).await,
         }
     }
 }
 
-async fn gate_if_free(site: &Site, view: &str) -> Result<Option<Lease>, StoreError> {
-    match site
+async fn gate_if_free(context: &WorkerContext, view: &str) -> Result<Option<Lease>, StoreError> {
+    match context
         .views
-        .acquire_lease(&format!("{view}/gate"), &site.owner, site.options.lease)
+        .acquire_lease(
+            &format!("{view}/gate"),
+            &context.owner,
+            context.options.lease,
+        )
         .await?
     {
         Acquired::Granted(lease) => Ok(Some(lease)),
         Acquired::Held(other) => {
             if owner::has_ended(&other.lease.owner) {
-                site.views.release_lease(&other.lease).await?;
+                context.views.release_lease(&other.lease).await?;
             }
             Ok(None)
         }
@@ -393,16 +405,17 @@ async fn gate_if_free(site: &Site, view: &str) -> Result<Option<Lease>, StoreErr
 
 /// Looks after one view until it is told to stop.
 pub(crate) struct Supervisor<V: View> {
-    pub(crate) site: Site,
-    pub(crate) following: Following,
+    pub(crate) context: WorkerContext,
+    pub(crate) following: GenerationWorkers,
     pub(crate) handlers: Arc<Handlers<V>>,
 }
 
 impl<V: View> Supervisor<V> {
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let spec = spec_of::<V>(&self.site);
+        let spec = spec_of::<V>(&self.context);
         while !*stop.borrow() {
-            // Not raced with `stop`: a gate that is dropped while it is held would stay shut until its lease ends.
+            // Not raced with `stop`: a gate that is dropped while it is held would stay shut until
+            // its lease ends.
             if let Err(error) = self.look(&spec, &stop).await {
                 tracing::warn!(
                     view = V::NAME,
@@ -433,7 +446,7 @@ impl<V: View> Supervisor<V> {
         spec: &GenerationSpec,
         stop: &watch::Receiver<bool>,
     ) -> Result<(), StoreError> {
-        let generations = self.site.views.generations(V::NAME).await?;
+        let generations = self.context.views.generations(V::NAME).await?;
         let ours: Vec<_> = generations
             .into_iter()
             .filter(|generation| is_ours(generation, spec))
@@ -441,12 +454,12 @@ impl<V: View> Supervisor<V> {
         self.following
             .follow_only(&ours, |generation| self.follow(generation))
             .await;
-        self.following.publish(&self.site).await?;
+        self.following.publish(&self.context).await?;
         for generation in ours
             .iter()
             .filter(|generation| generation.phase == Phase::Building)
         {
-            if is_at_head(&self.site, &self.following, generation).await?
+            if is_at_head(&self.context, &self.following, generation).await?
                 && self.following.of(generation.id, |of| of.refused.is_none()) == Some(true)
             {
                 self.switch(generation, stop.clone()).await?;
@@ -455,43 +468,43 @@ impl<V: View> Supervisor<V> {
         Ok(())
     }
 
-    fn follow(&self, generation: &Generation) -> Followed {
+    fn follow(&self, generation: &Generation) -> RunningGeneration {
         let (stop, stopped) = watch::channel(false);
         let mut all = Vec::new();
         let mut workers = Vec::new();
-        let share = (generation.spec.slots > 1).then(Share::unknown);
+        let share = (generation.spec.slots > 1).then(Quota::unknown);
         if let Some(share) = share.clone() {
-            let views = self.site.views.clone();
-            let owner = self.site.owner.clone();
-            let lease = self.site.options.lease;
-            let attendance = Attendance {
+            let views = self.context.views.clone();
+            let owner = self.context.owner.clone();
+            let lease = self.context.options.lease;
+            let membership = Membership {
                 views,
                 generation: generation.clone(),
                 owner,
                 lease,
                 share,
             };
-            workers.push(tokio::spawn(attendance.run(stopped.clone())));
+            workers.push(tokio::spawn(membership.run(stopped.clone())));
         }
         for slot in 0..generation.spec.slots {
-            let progress = Progress::of(Kind::View, generation, slot, self.site.db.clock());
+            let progress = Progress::of(Kind::View, generation, slot, self.context.db.clock());
             all.push(progress.clone());
             let work = Work::<V> {
-                log: Arc::clone(self.site.db.store()),
-                views: self.site.views.clone(),
-                clock: Arc::clone(self.site.db.clock()),
+                log: Arc::clone(self.context.db.store()),
+                views: self.context.views.clone(),
+                clock: Arc::clone(self.context.db.clock()),
                 generation: generation.clone(),
                 slot,
-                owner: self.site.owner.clone(),
+                owner: self.context.owner.clone(),
                 handlers: Arc::clone(&self.handlers),
-                options: self.site.options.clone(),
+                options: self.context.options.clone(),
                 progress,
                 following: self.following.clone(),
                 share: share.clone(),
             };
             workers.push(tokio::spawn(work.run(stopped.clone())));
         }
-        Followed::new(generation.clone(), all, stop, workers)
+        RunningGeneration::new(generation.clone(), all, stop, workers)
     }
 
     /// Checks a generation that has come to the head, and makes it the live one.
@@ -502,7 +515,7 @@ impl<V: View> Supervisor<V> {
     ) -> Result<(), StoreError> {
         let to = self
             .following
-            .of(generation.id, Followed::reached)
+            .of(generation.id, RunningGeneration::reached)
             .unwrap_or_default();
         let span = tracing::info_span!(
             "rebuild",
@@ -522,21 +535,21 @@ impl<V: View> Supervisor<V> {
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), StoreError> {
         // Whoever has it is at the same; what came of that is seen at the next look.
-        let Some(gate) = gate_if_free(&self.site, V::NAME).await? else {
+        let Some(gate) = gate_if_free(&self.context, V::NAME).await? else {
             return Ok(());
         };
-        let generations = self.site.views.generations(V::NAME).await?;
+        let generations = self.context.views.generations(V::NAME).await?;
         let building = generations
             .iter()
             .find(|of| of.id == generation.id && of.phase == Phase::Building);
         let mut refused = None;
         if let Some(generation) = building {
             let verified = tokio::select! {
-                verified = verify::sampled::<V>(&self.site, generation) => verified,
+                verified = verify::sampled::<V>(&self.context, generation) => verified,
                 _ = stop.wait_for(|stop| *stop) => Err(WorkError::Anew),
             };
             match verified {
-                Ok(Verified::Equal) => match self.site.views.switch_to(generation.id).await {
+                Ok(Verified::Equal) => match self.context.views.switch_to(generation.id).await {
                     Ok(()) => tracing::info!(
                         view = V::NAME,
                         generation = generation.id.0,
@@ -552,8 +565,10 @@ impl<V: View> Supervisor<V> {
                 },
                 Ok(Verified::Differs { key, .. }) => {
                     refused = Some(format!(
-                        "the row `{key}` differs from a replay of its events: the fold of view `{}` does not give the same rows for the same events. \
-                         Nothing was switched; mend the fold, raise its version, and build it again",
+                        "the row `{key}` differs from a replay of its events: the fold of view \
+                         `{}` does not give the same rows for the same events. \
+                         Nothing was switched; mend the fold, raise its version, and build it \
+                         again",
                         V::NAME
                     ));
                 }
@@ -568,7 +583,7 @@ impl<V: View> Supervisor<V> {
                 }
             }
         }
-        self.site.views.release_lease(&gate).await?;
+        self.context.views.release_lease(&gate).await?;
         self.following.refused(generation.id, refused);
         self.following.look();
         Ok(())
@@ -577,16 +592,17 @@ impl<V: View> Supervisor<V> {
 
 /// Whether every slot stands at the head, or as near to it as the live one does.
 pub(crate) async fn is_at_head(
-    site: &Site,
-    following: &Following,
+    context: &WorkerContext,
+    following: &GenerationWorkers,
     generation: &Generation,
 ) -> Result<bool, StoreError> {
-    let Ok(checkpoints) = site.views.checkpoints(generation.id).await else {
+    let Ok(checkpoints) = context.views.checkpoints(generation.id).await else {
         return Ok(false);
     };
-    for partition in (0..site.db.store().partitions()).map(Partition) {
-        let head = site.db.store().head(partition).await?.visible;
-        // What came since the last look is folded in a moment; waiting for it would be waiting for ever on a busy log.
+    for partition in (0..context.db.store().partitions()).map(Partition) {
+        let head = context.db.store().head(partition).await?.visible;
+        // What came since the last look is folded in a moment; waiting for it would be waiting for
+        // ever on a busy log.
         let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
         for slot in 0..generation.spec.slots {
             let mut of = checkpoints
@@ -608,18 +624,19 @@ pub(crate) async fn is_at_head(
     Ok(true)
 }
 
-/// Events behind the head that do not keep a generation from being switched to, once it has been at the head.
+/// Events behind the head that do not keep a generation from being switched to, once it has been at
+/// the head.
 const NEAR_EVENTS: u64 = 10_000;
 
-impl Followed {
+impl RunningGeneration {
     pub(crate) fn new(
         generation: Generation,
         progress: Vec<Progress>,
         stop: watch::Sender<bool>,
         workers: Vec<JoinHandle<()>>,
-    ) -> Followed {
+    ) -> RunningGeneration {
         let slots = progress.iter().map(Progress::watch).collect();
-        Followed {
+        RunningGeneration {
             generation,
             slots,
             progress,

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use annals_core::{Generation, Keeps, Partition, Position, ReadLog, ReadRows, RowsBy};
+use annals_core::{Generation, History, Partition, Position, ReadLog, ReadRows, RowsBy};
 use bytes::Bytes;
 
-use crate::left_out::LeftOut;
 use crate::rows::{encode, refold};
+use crate::skips::Skips;
 use crate::step::Step;
-use crate::supervisor::Site;
+use crate::supervisor::WorkerContext;
 use crate::view::View;
 use crate::worker::WorkError;
 
@@ -25,29 +25,35 @@ pub(crate) enum Verified {
     },
 }
 
-/// Folds a sample of rows again, from where the past of the generation begins, and compares them with what it has. Keys that wait for a person are left out, and so
-/// is a view over a log of several partitions, whose interleaving nobody recorded.
+/// Folds a sample of rows again, from where the past of the generation begins, and compares them
+/// with what it has. Keys that wait for a person are left out, and so is a view over a log of
+/// several partitions, whose interleaving nobody recorded.
 pub(crate) async fn sampled<V: View>(
-    site: &Site,
+    context: &WorkerContext,
     generation: &Generation,
 ) -> Result<Verified, WorkError> {
-    let wanted = site.options.verified_keys;
-    if wanted == 0 || site.db.store().partitions() > 1 {
+    let wanted = context.options.verified_keys;
+    if wanted == 0 || context.db.store().partitions() > 1 {
         return Ok(Verified::Equal);
     }
-    let sample = sample(site, generation, wanted).await?;
+    let sample = sample(context, generation, wanted).await?;
     if sample.is_empty() {
         return Ok(Verified::Equal);
     }
     let keys: Vec<_> = sample.keys().cloned().collect();
-    // The slots go on while the log is read, so the rows are taken last, and what came in between is folded too.
+    // The slots go on while the log is read, so the rows are taken last, and what came in between
+    // is folded too.
     let mut replayed: BTreeMap<String, Option<Bytes>> =
         keys.iter().map(|key| (key.clone(), None)).collect();
     let mut position = Position::START;
-    // What the rows were where the past of the generation begins is what it was given, or what a person chose to forget.
-    if generation.spec.keeps != Keeps::Present && generation.history_since > Position::START {
+    // What the rows were where the past of the generation begins is what it was given, or what a
+    // person chose to forget.
+    if generation.spec.history != History::None && generation.history_since > Position::START {
         position = generation.history_since;
-        let past = site.views.read_past(generation.id, &keys, position).await?;
+        let past = context
+            .views
+            .read_past(generation.id, &keys, position)
+            .await?;
         replayed.extend(
             past.into_iter()
                 .map(|row| (row.key, row.base.and_then(|base| base.value))),
@@ -56,9 +62,9 @@ pub(crate) async fn sampled<V: View>(
     for round in 0..ROUNDS {
         let read = ReadRows::of(generation.id, RowsBy::Keys(keys.clone())).limit(keys.len());
         let (rows, up_to) = if round == 0 {
-            (None, site.db.store().head(Partition(0)).await?.visible)
+            (None, context.db.store().head(Partition(0)).await?.visible)
         } else {
-            let page = site.views.read_rows(read).await?;
+            let page = context.views.read_rows(read).await?;
             let reached = page
                 .checkpoints
                 .iter()
@@ -68,7 +74,7 @@ pub(crate) async fn sampled<V: View>(
             let level = page.checkpoints.iter().all(|of| of.position == reached);
             (level.then_some(page.rows), reached)
         };
-        fold_to::<V>(site, &mut replayed, &mut position, up_to).await?;
+        fold_to::<V>(context, &mut replayed, &mut position, up_to).await?;
         let Some(rows) = rows.filter(|_| position == up_to) else {
             continue;
         };
@@ -94,7 +100,7 @@ const ROUNDS: usize = 50;
 
 /// Keys from all over the view, at most so many, without those that are set aside.
 async fn sample(
-    site: &Site,
+    context: &WorkerContext,
     generation: &Generation,
     wanted: usize,
 ) -> Result<BTreeMap<String, Bytes>, WorkError> {
@@ -102,8 +108,11 @@ async fn sample(
     let range = RowsBy::KeyRange(Bound::Unbounded, Bound::Unbounded);
     let read = ReadRows::of(generation.id, range);
     for page in [
-        site.views.read_rows(read.clone().limit(wanted)).await?,
-        site.views.read_rows(read.backward().limit(wanted)).await?,
+        context.views.read_rows(read.clone().limit(wanted)).await?,
+        context
+            .views
+            .read_rows(read.backward().limit(wanted))
+            .await?,
     ] {
         let half = wanted.div_ceil(2);
         sample.extend(
@@ -118,30 +127,30 @@ async fn sample(
         let place = after
             .as_ref()
             .map(|(key, partition, position)| (key.as_str(), *partition, *position));
-        let page = site
+        let page = context
             .views
-            .parked(generation.id, place, annals_core::PAGE_EVENTS)
+            .dead_letters(generation.id, place, annals_core::PAGE_EVENTS)
             .await?;
         let Some(last) = page.last() else {
             return Ok(sample);
         };
         after = Some((last.key.clone(), last.partition, last.position));
-        for parked in page {
-            sample.remove(&parked.key);
+        for dead_letters in page {
+            sample.remove(&dead_letters.key);
         }
     }
 }
 
 async fn fold_to<V: View>(
-    site: &Site,
+    context: &WorkerContext,
     replayed: &mut BTreeMap<String, Option<Bytes>>,
     position: &mut Position,
     up_to: Position,
 ) -> Result<(), WorkError> {
     let handlers = V::handlers();
-    let left_out = LeftOut::of(site.views.verdicts(V::NAME).await?);
+    let skips = Skips::of(context.views.skip_decisions(V::NAME).await?);
     while *position < up_to {
-        let page = site
+        let page = context
             .db
             .store()
             .read(
@@ -152,7 +161,7 @@ async fn fold_to<V: View>(
             .await?;
         let mut steps: Vec<Step<V>> = Vec::new();
         for record in page.events {
-            steps.extend(left_out.prepare(&handlers, record)?);
+            steps.extend(skips.prepare(&handlers, record)?);
         }
         steps.retain(|step| step.keys.iter().any(|key| replayed.contains_key(key)));
         if !steps.is_empty() {

@@ -1,28 +1,32 @@
-//! What people write: a row, how events change it, and what to do with an event that makes no sense.
+//! What operator write: a row, how events change it, and what to do with an event that makes no
+//! sense.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use annals_core::{Event, Keeps, Recorded};
+use annals_core::{Event, History, Recorded};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::key::ViewKey;
-use crate::program::Projection;
+use crate::program::ViewSetup;
 use crate::step::Handlers;
 
-/// A read model: rows of this type, one for each key, folded from events. Usually `#[derive(View)]`.
+/// A read model: rows of this type, one for each key, folded from events. Usually
+/// `#[derive(View)]`.
 ///
-/// A row that no event has touched does not exist; the first event that touches it finds the default.
+/// A row that no event has touched does not exist; the first event that touches it finds the
+/// default.
 pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The name under which it is stored. Must never change.
     const NAME: &'static str;
 
-    /// The version of the fold: raise it whenever `on`, the keys or the fields change, and a new generation is built.
+    /// The version of the fold: raise it whenever `on`, the keys or the fields change, and a new
+    /// generation is built.
     const VERSION: u32 = 1;
 
     /// How much of the past is kept.
-    const KEEPS: Keeps = Keeps::Present;
+    const HISTORY: History = History::None;
 
     /// The names of its indexed columns.
     const INDEXES: &'static [&'static str] = &[];
@@ -39,8 +43,8 @@ pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     }
 
     /// What keeps it up to date, with the default options: for [`With::with`](crate::With::with).
-    fn projection() -> Projection<Self> {
-        Projection::new()
+    fn projection() -> ViewSetup<Self> {
+        ViewSetup::new()
     }
 }
 
@@ -82,11 +86,13 @@ pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     note = "write `impl Project<{E}> for {Self}`, or take it out of `events(…)`"
 )]
 pub trait Project<E: Event>: View {
-    /// The keys of the rows that an event changes: none, one or several. Default: the id of its stream.
+    /// The keys of the rows that an event changes: none, one or several. Default: the id of its
+    /// stream.
     ///
     /// # Errors
     ///
-    /// [`Poison`] when no key can be told. Such an event stops the projection, because nobody knows what it would delay.
+    /// [`Poison`] when no key can be told. Such an event stops the projection, because nobody knows
+    /// what it would delay.
     fn keys(event: &Recorded<E>) -> Result<Vec<Self::Key>, Poison> {
         let id = event.record.stream.id();
         match Self::Key::from_stream_id(id) {
@@ -98,11 +104,13 @@ pub trait Project<E: Event>: View {
         }
     }
 
-    /// Takes in what happened. The same rows and events give the same rows: nothing else is looked at.
+    /// Takes in what happened. The same rows and events give the same rows: nothing else is looked
+    /// at.
     ///
     /// # Errors
     ///
-    /// [`Poison`] when the event makes no sense for the row. The row stays as it was, and this key waits for a person.
+    /// [`Poison`] when the event makes no sense for the row. The row stays as it was, and this key
+    /// waits for a person.
     fn on(row: &mut Row<'_, Self>, event: &Recorded<E>) -> Result<(), Poison>;
 }
 
@@ -167,7 +175,8 @@ impl<V: View + fmt::Debug> fmt::Debug for Row<'_, V> {
     }
 }
 
-/// Why an event cannot be folded: it, and all later ones of its key, are set aside in order until a person has looked.
+/// Why an event cannot be folded: it, and all later ones of its key, are set aside in order until a
+/// person has looked.
 ///
 /// Any error becomes one with `?`.
 ///
@@ -182,7 +191,7 @@ impl<V: View + fmt::Debug> fmt::Debug for Row<'_, V> {
 pub struct Poison(String);
 
 impl Poison {
-    /// With a reason for people.
+    /// With a reason for operator.
     pub fn new(reason: impl Into<String>) -> Poison {
         Poison(reason.into())
     }

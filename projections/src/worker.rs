@@ -1,39 +1,39 @@
 //! The one loop that keeps a slot of a generation up to date: read, fold, commit, and again.
 //!
-//! Rows, history, what is set aside and the checkpoint change in one transaction, under the epoch of the slot's lease. So the
-//! effect is exactly once, whatever dies when: a worker that was paused for too long is refused, and the next one goes on at the
-//! checkpoint.
+//! Rows, history, what is set aside and the checkpoint change in one transaction, under the epoch
+//! of the slot's lease. So the effect is exactly once, whatever dies when: a worker that was paused
+//! for too long is refused, and the next one goes on at the checkpoint.
 
 mod drain;
 mod held;
 mod progress;
+mod quota;
 mod restore;
-mod share;
-mod shift;
+mod session;
 
 use std::sync::Arc;
 
 use annals_core::{
     Checkpoint, CommitError, EventId, Failure, Filter, Generation, Partition, Phase, Position,
-    ReadLog, RecordedEvent, RowChange, StandingRow, Store, StoreError, Version,
+    ReadLog, RecordedEvent, RowChange, Store, StoreError, Version, VersionedRow,
 };
 use tokio::sync::watch;
 
-pub(crate) use drain::{Emptied, queue};
-pub(crate) use held::{Held, Post};
+pub(crate) use drain::{DrainResult, queue};
+pub(crate) use held::{HeldLease, SlotClaim};
 pub(crate) use progress::Progress;
 pub use progress::{Activity, LastError, SlotState};
 pub(crate) use progress::{SlotProgress, Taken};
+pub(crate) use quota::{Membership, Quota};
 pub(crate) use restore::Restoring;
-pub(crate) use share::{Attendance, Share};
 
-use self::shift::Shift;
-use crate::left_out::LeftOut;
+use self::session::LeaseSession;
+use crate::location::ViewLocation;
 use crate::options::Options;
-use crate::place::Place;
 use crate::rows::Unwritable;
+use crate::skips::Skips;
 use crate::step::{Handlers, Step, StepError};
-use crate::supervisor::Following;
+use crate::supervisor::GenerationWorkers;
 use crate::view::View;
 
 /// Why a worker does not go on.
@@ -43,7 +43,7 @@ pub(crate) enum WorkError {
     #[error(transparent)]
     Again(#[from] CommitError),
     /// What it knows may not hold any more: begin anew, at once.
-    #[error("people have decided something")]
+    #[error("operator have decided something")]
     Anew,
     /// A person must look.
     #[error("{0}")]
@@ -95,7 +95,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// What a worker works on and with.
 pub(crate) struct Work<V: View> {
     pub(crate) log: Arc<dyn Store>,
-    pub(crate) views: Place,
+    pub(crate) views: ViewLocation,
     pub(crate) clock: Arc<dyn annals_core::Clock>,
     pub(crate) generation: Generation,
     pub(crate) slot: u16,
@@ -103,13 +103,14 @@ pub(crate) struct Work<V: View> {
     pub(crate) handlers: Arc<Handlers<V>>,
     pub(crate) options: Options,
     pub(crate) progress: Progress,
-    pub(crate) following: Following,
+    pub(crate) following: GenerationWorkers,
     /// Where slots are shared by processes: the part of this one.
-    pub(crate) share: Option<Share>,
+    pub(crate) share: Option<Quota>,
 }
 
 impl<V: View> Work<V> {
-    /// Works until it is told to stop. Begins anew after a failure that may pass, and stops by itself when a person must look.
+    /// Works until it is told to stop. Begins anew after a failure that may pass, and stops by
+    /// itself when a person must look.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut wait = self.options.back_off;
         let mut anew = self.following.anew();
@@ -133,7 +134,8 @@ impl<V: View> Work<V> {
                         reason: reason.clone(),
                     });
                     said = Some(reason);
-                    // What stopped it may be mended from another process, which nobody here is told of.
+                    // What stopped it may be mended from another process, which nobody here is told
+                    // of.
                     tokio::select! {
                         () = tokio::time::sleep(Options::BACK_OFF_MAX) => {}
                         _ = anew.changed() => {}
@@ -166,8 +168,8 @@ impl<V: View> Work<V> {
         }
     }
 
-    /// Works under the lease of the slot until something ends it; nothing when it was told to stop. What was begun is dropped
-    /// then: it is done as a whole or not at all.
+    /// Works under the lease of the slot until something ends it; nothing when it was told to stop.
+    /// What was begun is dropped then: it is done as a whole or not at all.
     async fn hold_and_work(
         &self,
         stop: &mut watch::Receiver<bool>,
@@ -182,7 +184,7 @@ impl<V: View> Work<V> {
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         };
-        let held = match Held::acquire(&post, &self.progress, || self.look(), over).await {
+        let held = match HeldLease::acquire(&post, &self.progress, || self.look(), over).await {
             Ok(Some(held)) => held,
             Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
             Err(error) => return Some(error),
@@ -214,13 +216,9 @@ impl<V: View> Work<V> {
         .await
     }
 
-    /// What a stored event does in this view, without what people left out.
-    fn prepare(
-        &self,
-        left_out: &LeftOut,
-        record: RecordedEvent,
-    ) -> Result<Vec<Step<V>>, StepError> {
-        let steps = left_out.prepare(&self.handlers, record)?;
+    /// What a stored event does in this view, without what operator left out.
+    fn prepare(&self, skips: &Skips, record: RecordedEvent) -> Result<Vec<Step<V>>, StepError> {
+        let steps = skips.prepare(&self.handlers, record)?;
         if self.generation.spec.inline {
             steps
                 .iter()
@@ -230,7 +228,7 @@ impl<V: View> Work<V> {
     }
 
     /// Rows of an inline view and where they stand, one for each of these keys.
-    async fn standing(&self, keys: &[String]) -> Result<Vec<StandingRow>, WorkError> {
+    async fn standing(&self, keys: &[String]) -> Result<Vec<VersionedRow>, WorkError> {
         let inline = self.log.inline_views().ok_or_else(|| {
             WorkError::Stopped(format!(
                 "view `{}` is inline, and the store of this log keeps no inline views",
@@ -238,14 +236,14 @@ impl<V: View> Work<V> {
             ))
         })?;
         let mut found = inline
-            .read_standing(self.generation.id, keys)
+            .read_versioned(self.generation.id, keys)
             .await?
             .into_iter()
             .peekable();
         let mut keys = keys.to_vec();
         keys.sort_unstable();
         let row = |key: String| {
-            let nothing = |key| StandingRow {
+            let nothing = |key| VersionedRow {
                 key,
                 value: None,
                 at: Version::NONE,
@@ -268,13 +266,13 @@ impl<V: View> Work<V> {
         self.generation.phase == Phase::Building && !self.progress.was_live()
     }
 
-    fn post(&self) -> Post<'_> {
+    fn post(&self) -> SlotClaim<'_> {
         let views = &self.views;
         let generation = &self.generation;
         let owner = &self.owner;
         let slot = self.slot;
         let share = self.share.as_ref();
-        Post {
+        SlotClaim {
             views,
             generation,
             slot,
@@ -294,20 +292,20 @@ impl<V: View> Work<V> {
     }
 
     /// Follows the log until something is wrong.
-    async fn work(&self, held: &Held) -> WorkError {
-        let mut shift = match Shift::begin(self, held).await {
-            Ok(shift) => shift,
+    async fn work(&self, held: &HeldLease) -> WorkError {
+        let mut session = match LeaseSession::begin(self, held).await {
+            Ok(session) => session,
             Err(error) => return error,
         };
         let mut hint = self.log.hint();
         loop {
             hint.reset();
-            if let Err(error) = shift.look_after().await {
+            if let Err(error) = session.look_after().await {
                 return error;
             }
             let mut more = false;
-            for index in 0..shift.feeds.len() {
-                match shift.step(index).await {
+            for index in 0..session.readers.len() {
+                match session.step(index).await {
                     Ok(stepped) => more |= stepped,
                     Err(error) => return error,
                 }
@@ -315,8 +313,9 @@ impl<V: View> Work<V> {
             if more {
                 continue;
             }
-            // What comes meanwhile goes into one batch: folded as it comes, all but the first of it would wait for two commits.
-            if let Err(error) = shift.settle().await {
+            // What comes meanwhile goes into one batch: folded as it comes, all but the first of it
+            // would wait for two commits.
+            if let Err(error) = session.settle().await {
                 return error;
             }
             self.progress.state(SlotState::Live);
@@ -328,7 +327,7 @@ impl<V: View> Work<V> {
 /// Takes in how far a slot has come on which somebody else works.
 pub(crate) async fn seen(
     log: &dyn Store,
-    post: &Post<'_>,
+    post: &SlotClaim<'_>,
     filter: Filter,
     progress: &Progress,
 ) -> Result<(), WorkError> {
@@ -356,7 +355,8 @@ pub(crate) async fn seen(
     Ok(())
 }
 
-/// Up to where everything is settled: where the checkpoint stands, or below it, where what was settled is done once more.
+/// Up to where everything is settled: where the checkpoint stands, or below it, where what was
+/// settled is done once more.
 pub(crate) fn settled_to(checkpoint: &Checkpoint) -> Position {
     #[derive(serde::Deserialize)]
     struct State {
@@ -384,7 +384,8 @@ pub(crate) async fn event_at(
     Ok(log.read(read).await?.events.first().map(|event| event.id))
 }
 
-/// Whether the log is the one that the checkpoint speaks of: a restored, swapped or rewound one is noticed here.
+/// Whether the log is the one that the checkpoint speaks of: a restored, swapped or rewound one is
+/// noticed here.
 pub(crate) async fn same_log(
     log: &dyn Store,
     generation: &Generation,
@@ -394,7 +395,8 @@ pub(crate) async fn same_log(
     let spec = &generation.spec;
     let stop = |what: String| {
         Err(WorkError::Stopped(format!(
-            "{what}; nothing was changed. If this is the log that is meant to be read, rebuild the view `{view}`; if not, open the right one"
+            "{what}; nothing was changed. If this is the log that is meant to be read, rebuild the \
+             view `{view}`; if not, open the right one"
         )))
     };
     if spec.log != log.id() {
@@ -410,13 +412,15 @@ pub(crate) async fn same_log(
     let head = log.head(partition).await?.visible;
     if head < position {
         return stop(format!(
-            "the log ends at {head} and the view has seen {position}: the log was restored or rewound"
+            "the log ends at {head} and the view has seen {position}: the log was restored or \
+             rewound"
         ));
     }
     let found = event_at(log, partition, position).await?;
     if checkpoint.event.is_some() && found.is_some() && found != checkpoint.event {
         return stop(format!(
-            "the event at {position} is not the one that the view has seen there: the log was restored and went on"
+            "the event at {position} is not the one that the view has seen there: the log was \
+             restored and went on"
         ));
     }
     Ok(())

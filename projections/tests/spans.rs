@@ -1,5 +1,5 @@
-//! What a subscriber of `tracing` is told: the spans that the documentation promises, with their fields. In a process of its own: what
-//! one subscriber wants is remembered for all threads.
+//! What a subscriber of `tracing` is told: the spans that the documentation promises, with their
+//! fields. In a process of its own: what one subscriber wants is remembered for all threads.
 
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use annals_core::Annals;
 use annals_core::conformance::{Fixture, MemoryFixture};
-use annals_projections::{ReactError, Reaction, Reactor, Request, View, With};
+use annals_projections::{ReactError, Reactor, ReactorSetup, Request, View, With};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
@@ -26,7 +26,7 @@ async fn fixture() -> Arc<dyn Fixture> {
 
 type Spans = BTreeMap<String, BTreeSet<String>>;
 
-/// Keeps the names of spans with those of their fields.
+/// History the names of spans with those of their fields.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Spans>>);
 
@@ -84,7 +84,7 @@ fn batches_commits_calls_and_rebuilds_are_spans_with_what_they_are_about() {
         runtime.block_on(async {
             let db = Annals::in_memory()
                 .with(Balance::projection())
-                .with(Reaction::of(Quiet))
+                .with(ReactorSetup::of(Quiet))
                 .start()
                 .await
                 .unwrap();

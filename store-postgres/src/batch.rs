@@ -1,19 +1,21 @@
-//! A batch in the making: which appends go into it, in the words of the function that appends them. Pure.
+//! A batch in the making: which appends go into it, in the words of the function that appends them.
+//! Pure.
 //!
-//! What is decided here is checked once more by the server, against what others committed meanwhile.
+//! What is decided here is checked once more by the server, against what others committed
+//! meanwhile.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_core::{EventId, Placed, Position, PreparedRow, Status, Version};
+use annals_core::{EventId, InlineRow, Placed, Position, Status, Version};
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, Error};
 use uuid::Uuid;
 
 use crate::known::PARTITION;
-use crate::places::{Places, Standing, Versions};
 use crate::recent::{self, Recent};
 use crate::request::Request;
+use crate::stream_cache::{Places, StreamPlace, Versions};
 use crate::views::inline::Carried;
 use crate::views::stored;
 
@@ -29,7 +31,8 @@ pub(crate) enum Admission {
     Later,
     /// It names an id of one that is in: it is looked at freshly once that is committed.
     AfterCommit,
-    /// As far as is known it would be refused: it is looked at freshly, because more may be known elsewhere.
+    /// As far as is known it would be refused: it is looked at freshly, because more may be known
+    /// elsewhere.
     Doubtful,
 }
 
@@ -78,7 +81,7 @@ pub(crate) struct Written {
     /// Where streams stood that others had moved.
     pub(crate) moved: Versions,
     /// The appends that were left out, by their place in the batch.
-    pub(crate) left_out: HashSet<usize>,
+    pub(crate) skips: HashSet<usize>,
 }
 
 impl Batch {
@@ -101,8 +104,8 @@ impl Batch {
             .map(|(_, event)| event.id)
     }
 
-    /// Takes the append in, if it may happen behind those that are in. `checked_to` is the position up to which its condition is known
-    /// to hold; everything else is known up to `head`.
+    /// Takes the append in, if it may happen behind those that are in. `checked_to` is the position
+    /// up to which its condition is known to hold; everything else is known up to `head`.
     pub(crate) fn admit(
         &mut self,
         request: &Arc<Request>,
@@ -162,7 +165,8 @@ impl Batch {
         Admission::Taken
     }
 
-    /// What stands against the append's condition, if anything does; else it is handed over to be checked against what is newer.
+    /// What stands against the append's condition, if anything does; else it is handed over to be
+    /// checked against what is newer.
     fn admit_condition(
         &mut self,
         request: &Request,
@@ -202,7 +206,7 @@ impl Batch {
         &mut self,
         request: &Arc<Request>,
         append: i32,
-        streams: &[(i64, Standing)],
+        streams: &[(i64, StreamPlace)],
         kinds: &[i32],
     ) {
         let columns = &mut self.columns;
@@ -283,7 +287,8 @@ impl Batch {
         Ok(arguments)
     }
 
-    /// The parameters of `sql/append_one.sql`; none when it is more than one event that nothing newer than `head` can stand against.
+    /// The parameters of `sql/append_one.sql`; none when it is more than one event that nothing
+    /// newer than `head` can stand against.
     pub(crate) fn arguments_of_one(
         &self,
         head: u64,
@@ -327,8 +332,9 @@ impl Batch {
         self.taken.iter().any(|request| !request.rows.is_empty())
     }
 
-    /// The rows that travel, each with the place of its append and how many events of the batch stand before those of that append.
-    fn rows(&self) -> Vec<(i32, i32, &Carried, &PreparedRow)> {
+    /// The rows that travel, each with the place of its append and how many events of the batch
+    /// stand before those of that append.
+    fn rows(&self) -> Vec<(i32, i32, &Carried, &InlineRow)> {
         let mut rows = Vec::new();
         let mut before = 0;
         for (append, request) in (0..).zip(&self.taken) {
@@ -425,8 +431,8 @@ impl Batch {
         Ok(arguments)
     }
 
-    /// Where the events of each append stand now, by its place in the batch; nothing for those that were left out. What is known of the
-    /// streams, and of the newest events, is brought up.
+    /// Where the events of each append stand now, by its place in the batch; nothing for those that
+    /// were left out. What is known of the streams, and of the newest events, is brought up.
     pub(crate) fn settle(
         self,
         written: &Written,
@@ -446,7 +452,7 @@ impl Batch {
         }
         let mut position = written.first;
         let settle = |(append, (request, keys)): (usize, (Arc<Request>, Vec<i64>))| {
-            if written.left_out.contains(&append) {
+            if written.skips.contains(&append) {
                 return None;
             }
             let first = position;

@@ -1,4 +1,5 @@
-//! Long pages of the log, as the server copies them out: a copied row costs the client's driver less than a row of a statement.
+//! Long pages of the log, as the server copies them out: a copied row costs the client's driver
+//! less than a row of a statement.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -65,7 +66,8 @@ impl Horizon {
     }
 }
 
-/// What is copied: at most `limit` events behind `after`, up to and with `up_to`, the payloads of at most `payload_bytes`.
+/// What is copied: at most `limit` events behind `after`, up to and with `up_to`, the payloads of
+/// at most `payload_bytes`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Copied<'a> {
     pub(crate) after: u64,
@@ -111,8 +113,8 @@ impl Copied<'_> {
         let text = database.named(&text);
         let pool = database.pool.clone();
         let mut decoding = Decoding::begin(database, 0, self.limit);
-        // In a task that is never dropped, and on a connection that is given up when something is wrong: the rest of a copy would be
-        // left in it for the next one.
+        // In a task that is never dropped, and on a connection that is given up when something is
+        // wrong: the rest of a copy would be left in it for the next one.
         let copying = tokio::spawn(async move {
             let mut connection = pool.acquire().await?;
             let copied = copy(&mut connection, text.as_str(), &mut decoding).await;

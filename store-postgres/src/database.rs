@@ -1,4 +1,5 @@
-//! The database as the rest of the crate sees it: connections, the schema's name in every statement, and how messages call it.
+//! The database as the rest of the crate sees it: connections, the schema's name in every
+//! statement, and how messages call it.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -12,7 +13,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Error, SqlStr};
 use tokio::task::JoinError;
 
 use crate::copied::Horizon;
-use crate::error::{Trouble, may_have_happened};
+use crate::error::{StoreFault, may_have_happened};
 use crate::events::AllNames;
 use crate::options::Options;
 use crate::settings;
@@ -23,8 +24,9 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 /// One database, and the schema in it that holds the tables.
 #[derive(Debug)]
 pub(crate) struct Database {
-    /// Connections for everything but appending and listening. Statements on them stand alone; whoever needs a transaction runs it in
-    /// a task that cannot be dropped ([`to_its_end`]), because a dropped `begin` would leave it open in the pool.
+    /// Connections for everything but appending and listening. Statements on them stand alone;
+    /// whoever needs a transaction runs it in a task that cannot be dropped ([`to_its_end`]),
+    /// because a dropped `begin` would leave it open in the pool.
     pub(crate) pool: PgPool,
     /// How messages call the database.
     pub(crate) name: String,
@@ -58,7 +60,8 @@ impl Database {
             .clone()
             .options([
                 ("statement_timeout", timeout.as_str()),
-                // Whoever stands still in a transaction holds up the next one no longer than whoever runs a statement.
+                // Whoever stands still in a transaction holds up the next one no longer than
+                // whoever runs a statement.
                 ("idle_in_transaction_session_timeout", timeout.as_str()),
                 ("default_transaction_isolation", "read committed"),
             ])
@@ -99,13 +102,15 @@ impl Database {
         self.connect.clone()
     }
 
-    /// Whether what was asked should be asked once more: the connection was lost, and others in the pool may be alive. Counts in `tries`.
+    /// Whether what was asked should be asked once more: the connection was lost, and others in the
+    /// pool may be alive. Counts in `tries`.
     pub(crate) fn asks_again(&self, error: &Error, tries: &mut u32) -> bool {
         *tries += 1;
         may_have_happened(error) && *tries <= self.tries
     }
 
-    /// A connection of one's own, outside the pool, to append on: the server may have been started with other settings since the last one.
+    /// A connection of one's own, outside the pool, to append on: the server may have been started
+    /// with other settings since the last one.
     pub(crate) async fn connection(&self) -> Result<PgConnection, Error> {
         let mut connection = self.unchecked_connection().await?;
         if self.is_durable {
@@ -139,7 +144,8 @@ impl Database {
         text
     }
 
-    /// As [`Database::text`], for a text that is made when it is needed. Nothing of a user's may be in it but the schema's name.
+    /// As [`Database::text`], for a text that is made when it is needed. Nothing of a user's may be
+    /// in it but the schema's name.
     pub(crate) fn named(&self, statement: &str) -> SqlStr {
         let text: Arc<str> = statement
             .replace("annals.", &format!("{}.", self.quoted))
@@ -149,16 +155,17 @@ impl Database {
 
     /// The error of a reader.
     pub(crate) fn reading(&self, error: &Error) -> StoreError {
-        Trouble::of(error, "reading", &self.name).error()
+        StoreFault::of(error, "reading", &self.name).error()
     }
 
     /// The error of one who changes something beside the log.
     pub(crate) fn writing(&self, error: &Error) -> StoreError {
-        Trouble::of(error, "writing", &self.name).error()
+        StoreFault::of(error, "writing", &self.name).error()
     }
 }
 
-/// Runs `work` to its end, also when the caller is dropped: what was begun is committed or rolled back, never left open.
+/// Runs `work` to its end, also when the caller is dropped: what was begun is committed or rolled
+/// back, never left open.
 pub(crate) async fn to_its_end<T, E>(
     work: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E>
@@ -171,7 +178,8 @@ where
         .unwrap_or_else(|lost| Err(cut_short(lost).into()))
 }
 
-/// Why a task did not come to its end. What it had begun is rolled back when its connection comes back to the pool.
+/// Why a task did not come to its end. What it had begun is rolled back when its connection comes
+/// back to the pool.
 fn cut_short(lost: JoinError) -> StoreError {
     match lost.try_into_panic() {
         Ok(panic) => {
@@ -191,8 +199,8 @@ fn cut_short(lost: JoinError) -> StoreError {
     }
 }
 
-/// Asks something of a pooled connection, and again when that one turns out to be dead: a server that was restarted leaves a pool full of
-/// them. For reads, which may be repeated.
+/// Asks something of a pooled connection, and again when that one turns out to be dead: a server
+/// that was restarted leaves a pool full of them. For reads, which may be repeated.
 macro_rules! ask {
     ($database:expr, $question:expr) => {{
         let database: &$crate::database::Database = $database;

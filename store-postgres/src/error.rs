@@ -1,4 +1,5 @@
-//! What the server and the driver say, in the words of the contract: what the caller can do about it, and which database it is about.
+//! What the server and the driver say, in the words of the contract: what the caller can do about
+//! it, and which database it is about.
 
 use annals_core::{Failure, StoreError};
 use sqlx::Error;
@@ -6,21 +7,22 @@ use sqlx::postgres::PgDatabaseError;
 
 /// What failed, as often as it must be told.
 #[derive(Clone, Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct StoreFault {
     pub(crate) failure: Failure,
     context: String,
     cause: Option<String>,
 }
 
-impl Trouble {
+impl StoreFault {
     /// What `error` means for whoever was `doing` something with the database called `name`.
-    pub(crate) fn of(error: &Error, doing: &str, name: &str) -> Trouble {
+    pub(crate) fn of(error: &Error, doing: &str, name: &str) -> StoreFault {
         let failure = failure_of(error);
         let context = match failure {
             Failure::Full => format!("no room left on the server while {doing} `{name}`"),
             Failure::ReadOnly => format!("`{name}` may not be written by this role"),
             _ if lost_its_statements(error) => format!(
-                "what stands between this program and `{name}` does not keep prepared statements: a pooler in transaction mode must know \
+                "what stands between this program and `{name}` does not keep prepared statements: \
+                 a pooler in transaction mode must know \
                  them"
             ),
             _ if let Error::Configuration(what) = error => {
@@ -32,7 +34,7 @@ impl Trouble {
             _ => format!("failed {doing} `{name}`"),
         };
         let is_told = matches!(error, Error::Configuration(_));
-        Trouble {
+        StoreFault {
             failure,
             context,
             cause: (!is_told).then(|| error.to_string()),
@@ -48,8 +50,8 @@ impl Trouble {
     }
 }
 
-/// Whether the server does not know what was prepared a moment ago on this connection, or knows it from somebody else: there are several
-/// servers' sessions behind it.
+/// Whether the server does not know what was prepared a moment ago on this connection, or knows it
+/// from somebody else: there are several servers' sessions behind it.
 fn lost_its_statements(error: &Error) -> bool {
     refused(error).is_some_and(|refused| matches!(refused.code(), "26000" | "42P05"))
 }
@@ -67,10 +69,12 @@ pub(crate) fn refused(error: &Error) -> Option<&PgDatabaseError> {
     }
 }
 
-/// Whether the server may have done what was asked although it did not say so: the connection ended, or was ended, in the middle.
+/// Whether the server may have done what was asked although it did not say so: the connection
+/// ended, or was ended, in the middle.
 pub(crate) fn may_have_happened(error: &Error) -> bool {
     match refused(error) {
-        // Class 08: connection exceptions. 57P0x: the server is shutting down or crashed; it says so also after a commit.
+        // Class 08: connection exceptions. 57P0x: the server is shutting down or crashed; it says
+        // so also after a commit.
         Some(refused) => refused.code().starts_with("08") || refused.code().starts_with("57P0"),
         None => matches!(
             error,
@@ -100,7 +104,8 @@ fn failure_of(error: &Error) -> Failure {
         (_, "42501" | "25006") => Failure::ReadOnly,
         // Who we say we are, and which database: nothing that trying again would change.
         ("28" | "3D" | "54", _) => Failure::Invalid,
-        // Statements that were right when they were written fail: tables are missing or changed, or a page is damaged.
+        // Statements that were right when they were written fail: tables are missing or changed, or
+        // a page is damaged.
         ("22" | "23" | "3F" | "42", _) | (_, "XX001" | "XX002") => Failure::Corrupt,
         (_, "0A000") => Failure::Incompatible,
         _ => Failure::Unavailable,

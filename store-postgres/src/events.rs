@@ -1,4 +1,5 @@
-//! Rows become events as they come: names from a cache, and the payloads of a page in buffers that they share.
+//! Rows become events as they come: names from a cache, and the payloads of a page in buffers that
+//! they share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +25,8 @@ use crate::statements as sql;
 
 /// Streams that a reader knows by name: some megabytes.
 const STREAMS: usize = 32_768;
-/// Payloads share buffers of about this size: large enough to be cheap, small enough that keeping one event keeps little else.
+/// Payloads share buffers of about this size: large enough to be cheap, small enough that keeping
+/// one event keeps little else.
 const BUFFER_BYTES: usize = 64 << 10;
 const BUFFER_BYTES_MIN: usize = 256;
 
@@ -36,7 +38,8 @@ struct Kind {
     codec: Arc<str>,
 }
 
-/// The names behind keys, as one reader at a time knows them. A key's name never changes, so nothing in here is ever wrong.
+/// The names behind keys, as one reader at a time knows them. A key's name never changes, so
+/// nothing in here is ever wrong.
 #[derive(Debug)]
 pub(crate) struct Names {
     streams: LruCache<i64, StreamId>,
@@ -50,7 +53,7 @@ pub(crate) struct AllNames {
 }
 
 impl AllNames {
-    fn lend(self: &Arc<AllNames>) -> Lent {
+    fn lend(self: &Arc<AllNames>) -> NameLoan {
         let known = self
             .idle
             .lock()
@@ -60,7 +63,7 @@ impl AllNames {
             streams: LruCache::new(STREAMS),
             kinds: HashMap::new(),
         });
-        Lent {
+        NameLoan {
             names,
             of: Arc::clone(self),
         }
@@ -69,12 +72,12 @@ impl AllNames {
 
 /// Names that go back when they are needed no more, also when whoever read was dropped or failed.
 #[derive(Debug)]
-struct Lent {
+struct NameLoan {
     names: Names,
     of: Arc<AllNames>,
 }
 
-impl Drop for Lent {
+impl Drop for NameLoan {
     fn drop(&mut self) {
         let nothing = Names {
             streams: LruCache::new(0),
@@ -146,8 +149,9 @@ pub(crate) struct Read<T> {
     pub(crate) events: Vec<RecordedEvent>,
 }
 
-/// The events of a statement that gives the columns of [`COLUMNS`](crate::row::COLUMNS) from column `first` on, read while the
-/// server goes on; `see` reads what else is in the first row, of which there always is one.
+/// The events of a statement that gives the columns of [`COLUMNS`](crate::row::COLUMNS) from column
+/// `first` on, read while the server goes on; `see` reads what else is in the first row, of which
+/// there always is one.
 pub(crate) async fn read<T>(
     database: &Database,
     query: Query<'_, Postgres, PgArguments>,
@@ -165,7 +169,8 @@ pub(crate) async fn read<T>(
             }
             decoding.take(row)?;
         }
-        // The connection goes back before names are asked for, which may need the only one there is.
+        // The connection goes back before names are asked for, which may need the only one there
+        // is.
     }
     let (found, events) = decoding.finish(database).await?;
     Ok(Read {
@@ -177,10 +182,11 @@ pub(crate) async fn read<T>(
 
 /// Rows on their way to being the events of a page.
 ///
-/// A page ends with the event that fills it, and before one whose payload was left out, whatever follows.
+/// A page ends with the event that fills it, and before one whose payload was left out, whatever
+/// follows.
 #[derive(Debug)]
 pub(crate) struct Decoding<R> {
-    lent: Lent,
+    lent: NameLoan,
     first: usize,
     found: usize,
     events: Vec<RecordedEvent>,
@@ -189,8 +195,8 @@ pub(crate) struct Decoding<R> {
     is_full: bool,
     /// The name of the last row's stream: those of one append follow each other.
     stream: Option<(i64, StreamId)>,
-    /// Each page has its own copies of these names, because counting references to one name from the thread that reads and from
-    /// those that use what was read costs more than all the rest.
+    /// Each page has its own copies of these names, because counting references to one name from
+    /// the thread that reads and from those that use what was read costs more than all the rest.
     kinds: Vec<(i32, Kind)>,
     /// From the first row on whose names are not known.
     waiting: Vec<R>,

@@ -1,4 +1,5 @@
-//! What the writer is given to do: an append or a change of a stream, and someone who waits for its outcome.
+//! What the writer is given to do: an append or a change of a stream, and someone who waits for its
+//! outcome.
 
 use std::sync::Arc;
 
@@ -11,9 +12,9 @@ use crate::request::Request;
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// It was written, and is on the disk.
-    Done(Vec<Placed>),
-    /// It was not written by this attempt, or nobody knows: what became of its ids, and where its streams stand, must be looked at freshly.
-    /// What is seen then is the truth.
+    Committed(Vec<Placed>),
+    /// It was not written by this attempt, or nobody knows: what became of its ids, and where its
+    /// streams stand, must be looked at freshly. What is seen then is the truth.
     Doubtful,
     /// It did not happen, or (for an unknown outcome) may not have.
     Failed(AppendError),

@@ -1,6 +1,6 @@
 //! What became of ids, for ever: also of events that were removed for good.
 
-use annals_core::{Digest, EventId, Found, Known, Partition, Placed, Position, Version};
+use annals_core::{Digest, EventId, Found, Partition, Placed, Position, StoredId, Version};
 use sqlx::Error;
 use sqlx::postgres::PgExecutor;
 use uuid::Uuid;
@@ -18,7 +18,7 @@ pub(crate) async fn known(
     database: &Database,
     on: impl PgExecutor<'_>,
     ids: &[EventId],
-) -> Result<Vec<Option<Known>>, Error> {
+) -> Result<Vec<Option<StoredId>>, Error> {
     let mut known = vec![None; ids.len()];
     if ids.is_empty() {
         return Ok(known);
@@ -50,7 +50,7 @@ pub(crate) async fn known(
             append_first,
             append_events: count(4)?,
         };
-        known[place] = Some(Known {
+        known[place] = Some(StoredId {
             found,
             digest: Digest(sixteen(&row, 5)?),
         });

@@ -1,4 +1,5 @@
-//! Leases: one row each, which stays when it is given back. They end by the clock of the server, unless the store was given another.
+//! Leases: one row each, which stays when it is given back. They end by the clock of the server,
+//! unless the store was given another.
 
 use std::time::Duration;
 
@@ -59,7 +60,8 @@ impl Leases for PostgresStore {
         let now = self.lease_moment();
         let database = self.writable()?;
         to_its_end(async move {
-            // When the answer is lost and it was granted, the asker is told that it holds the lease itself.
+            // When the answer is lost and it was granted, the asker is told that it holds the lease
+            // itself.
             let row = ask!(
                 &database,
                 query(database.text(sql::ACQUIRE_LEASE))

@@ -42,8 +42,8 @@ impl Options {
     /// The longest name of a schema, in bytes: what PostgreSQL keeps of a name.
     const SCHEMA_BYTES_MAX: usize = 63;
 
-    /// A store in the database that sqlx would connect to with these options: for what a URL cannot say, such as certificates
-    /// in memory.
+    /// A store in the database that sqlx would connect to with these options: for what a URL cannot
+    /// say, such as certificates in memory.
     ///
     /// ```
     /// use annals_postgres::{Options, sqlx::postgres::PgConnectOptions};
@@ -83,12 +83,13 @@ impl Options {
         &self.schema
     }
 
-    /// Keeps everything in this schema, which is made when it is not there. Two stores in two schemas of one database know nothing
-    /// of each other. Default: `annals`. In a URL: `schema`.
+    /// History everything in this schema, which is made when it is not there. Two stores in two
+    /// schemas of one database know nothing of each other. Default: `annals`. In a URL: `schema`.
     ///
     /// # Errors
     ///
-    /// [`Invalid`] for an empty name, one of more than 63 bytes, one with a control character or a quote, and one that begins with `pg_`.
+    /// [`Invalid`] for an empty name, one of more than 63 bytes, one with a control character or a
+    /// quote, and one that begins with `pg_`.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://localhost/bank".parse()?;
@@ -113,9 +114,9 @@ impl Options {
         Ok(self)
     }
 
-    /// Refuses every write with [`Failure::ReadOnly`](annals_core::Failure), and does not upgrade older tables but refuses them. The
-    /// role needs `usage` on the schema and `select` on its tables, no more. Others may go on writing. Default: off. In a URL:
-    /// `mode=ro`.
+    /// Refuses every write with [`Failure::ReadOnly`](annals_core::Failure), and does not upgrade
+    /// older tables but refuses them. The role needs `usage` on the schema and `select` on its
+    /// tables, no more. Others may go on writing. Default: off. In a URL: `mode=ro`.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://reporting@localhost/bank".parse()?;
@@ -128,9 +129,10 @@ impl Options {
         self
     }
 
-    /// Does not make or upgrade tables when it opens, but refuses older ones: for programs whose role may not do so, and for those who
-    /// want to say when. [`PostgresStore::migrate`](crate::PostgresStore::migrate) does it then. Default: makes and upgrades. In a
-    /// URL: `migrate=false`.
+    /// Does not make or upgrade tables when it opens, but refuses older ones: for programs whose
+    /// role may not do so, and for those who want to say when.
+    /// [`PostgresStore::migrate`](crate::PostgresStore::migrate) does it then. Default: makes and
+    /// upgrades. In a URL: `migrate=false`.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://app@localhost/bank".parse()?;
@@ -143,10 +145,11 @@ impl Options {
         self
     }
 
-    /// Answers appends before the server has them on its disk (`synchronous_commit=off`), and takes a server with `fsync=off` or
-    /// `full_page_writes=off`: the last appends before a crash of the server may be gone although they were acknowledged; with the
-    /// latter two the whole database may. Default: off, an acknowledged append survives a power cut, and such a server is refused.
-    /// In a URL: `relaxed_durability=true`.
+    /// Answers appends before the server has them on its disk (`synchronous_commit=off`), and takes
+    /// a server with `fsync=off` or `full_page_writes=off`: the last appends before a crash of the
+    /// server may be gone although they were acknowledged; with the latter two the whole database
+    /// may. Default: off, an acknowledged append survives a power cut, and such a server is
+    /// refused. In a URL: `relaxed_durability=true`.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://localhost/scratch".parse()?;
@@ -159,8 +162,9 @@ impl Options {
         self
     }
 
-    /// Does not `listen` for what other processes commit, but looks every [`poll_interval`](Options::poll_interval): for a pooler in
-    /// transaction mode, through which nothing can be listened to. Default: listens, and looks as well. In a URL: `listen=false`.
+    /// Does not `listen` for what other processes commit, but looks every
+    /// [`poll_interval`](Options::poll_interval): for a pooler in transaction mode, through which
+    /// nothing can be listened to. Default: listens, and looks as well. In a URL: `listen=false`.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://pooler:6432/bank".parse()?;
@@ -173,9 +177,10 @@ impl Options {
         self
     }
 
-    /// How long one statement may take, waiting for other writers included; after that the server gives it up, with
-    /// [`Failure::Unavailable`](annals_core::Failure). Also how long an application's work on its own tables may leave its transaction
-    /// idle. Default: 30 seconds. In a URL: `statement_timeout_ms`.
+    /// How long one statement may take, waiting for other writers included; after that the server
+    /// gives it up, with [`Failure::Unavailable`](annals_core::Failure). Also how long an
+    /// application's work on its own tables may leave its transaction idle. Default: 30 seconds. In
+    /// a URL: `statement_timeout_ms`.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://localhost/bank".parse()?;
@@ -188,8 +193,9 @@ impl Options {
         self
     }
 
-    /// How long to wait for a connection; after that a call fails with [`Failure::Unavailable`](annals_core::Failure). Default: 10
-    /// seconds. In a URL: `connect_timeout_ms`.
+    /// How long to wait for a connection; after that a call fails with
+    /// [`Failure::Unavailable`](annals_core::Failure). Default: 10 seconds. In a URL:
+    /// `connect_timeout_ms`.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://localhost/bank".parse()?;
@@ -202,8 +208,9 @@ impl Options {
         self
     }
 
-    /// How often a store that cannot listen looks whether another process has written: the hint of the log comes at most so much later
-    /// than the commit. One that listens looks twenty times less often. Default: 50 milliseconds.
+    /// How often a store that cannot listen looks whether another process has written: the hint of
+    /// the log comes at most so much later than the commit. One that listens looks twenty times
+    /// less often. Default: 50 milliseconds.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://localhost/bank".parse()?;
@@ -216,8 +223,8 @@ impl Options {
         self
     }
 
-    /// How many connections are kept for everything but appending and listening, which have one each (at least 1). Default: 8. In a
-    /// URL: `readers`.
+    /// How many connections are kept for everything but appending and listening, which have one
+    /// each (at least 1). Default: 8. In a URL: `readers`.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://localhost/bank".parse()?;
@@ -230,8 +237,9 @@ impl Options {
         self
     }
 
-    /// How many events and how many bytes are committed together at most; a single larger append is committed alone. Larger groups
-    /// make better use of each flush and are answered later. Default: 4,096 events, 4 MiB.
+    /// How many events and how many bytes are committed together at most; a single larger append is
+    /// committed alone. Larger groups make better use of each flush and are answered later.
+    /// Default: 4,096 events, 4 MiB.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://localhost/bank".parse()?;
@@ -245,8 +253,8 @@ impl Options {
         self
     }
 
-    /// How many bytes of appends may wait for the writer (each counts as at least 1 KiB); when it is full, further appends wait before
-    /// they are handed over. Default: 64 MiB.
+    /// How many bytes of appends may wait for the writer (each counts as at least 1 KiB); when it
+    /// is full, further appends wait before they are handed over. Default: 64 MiB.
     ///
     /// ```
     /// let options: annals_postgres::Options = "postgres://localhost/bank".parse()?;
@@ -259,8 +267,9 @@ impl Options {
         self
     }
 
-    /// Where recorded times come from, and by what leases end. Default: recorded times are those of this machine, and leases end by the
-    /// clock of the server, so that the clocks of workers need not agree.
+    /// Where recorded times come from, and by what leases end. Default: recorded times are those of
+    /// this machine, and leases end by the clock of the server, so that the clocks of workers need
+    /// not agree.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -322,8 +331,9 @@ impl Options {
     }
 }
 
-/// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, or with `postgresql:`. Behind a `?` stand our own options and those of sqlx
-/// (`sslmode`, `sslrootcert`, `application_name`, `host` for a socket, …).
+/// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, or with `postgresql:`. Behind a `?` stand our own
+/// options and those of sqlx (`sslmode`, `sslrootcert`, `application_name`, `host` for a socket,
+/// …).
 impl FromStr for Options {
     type Err = Invalid;
 

@@ -13,8 +13,8 @@ use sqlx::{Error, query, query_with};
 use crate::copied::Copied;
 use crate::database::Database;
 use crate::events::{self, Read};
+use crate::query_plan::{self, Search, Statement, Wanted};
 use crate::row::{number, optional_int8};
-use crate::search::{self, Search, Statement, Wanted};
 use crate::statements as sql;
 use crate::streams;
 
@@ -28,10 +28,12 @@ const SMALL_EVENTS_MAX: usize = 4_096;
 /// Types of which there is one event in so many of the log, or more, are read along with it.
 const AMONG: u64 = 4;
 
-/// Events from which on a page is long: the server plans each copy anew, which must not be much of the work.
+/// Events from which on a page is long: the server plans each copy anew, which must not be much of
+/// the work.
 const LONG: usize = 512;
 
-/// Positions that one page looks through at most when no index gives exactly what is wanted; some tens of milliseconds.
+/// Positions that one page looks through at most when no index gives exactly what is wanted; some
+/// tens of milliseconds.
 const WINDOW: u64 = 65_536;
 
 /// A page of one stream, its state and the head.
@@ -139,17 +141,19 @@ pub(crate) async fn position_at(database: &Database, micros: i64) -> Result<(u64
     Ok((number(&row, 0)?, number(&row, 1)?))
 }
 
-/// A span of recorded times as positions: behind `low`, up to and with `high`, in a log that goes to `head`.
+/// A span of recorded times as positions: behind `low`, up to and with `high`, in a log that goes
+/// to `head`.
 struct Span {
     low: u64,
     high: u64,
     head: u64,
 }
 
-/// Recorded times never go backwards, so a span of them is a range of positions. None when the filter names none.
+/// Recorded times never go backwards, so a span of them is a range of positions. None when the
+/// filter names none.
 async fn recorded_in(database: &Database, filter: &Filter) -> Result<Option<Span>, Error> {
-    let low = search::behind(filter.recorded.0);
-    let high = search::up_to(filter.recorded.1);
+    let low = query_plan::behind(filter.recorded.0);
+    let high = query_plan::up_to(filter.recorded.1);
     if (low, high) == (None, None) {
         return Ok(None);
     }
@@ -217,7 +221,8 @@ impl Range {
     ) -> Result<LogPage, Error> {
         let limit = limit.min(EVENTS_MAX);
         let is_direct = wanted.iter().all(|wanted| wanted.is_direct());
-        // Whoever begins at the end must know it beforehand; what is appended meanwhile is not in the page, nor is it below its head.
+        // Whoever begins at the end must know it beforehand; what is appended meanwhile is not in
+        // the page, nor is it below its head.
         let mut moment = u64::MAX;
         if limit == 0
             || (!is_direct && self.direction == Direction::Backward)
@@ -240,7 +245,7 @@ impl Range {
             }
         }
         let looked_through = if is_direct { inner } else { inner.window() };
-        let Looked {
+        let ScanEnd {
             events,
             is_cut,
             head,
@@ -276,7 +281,7 @@ impl Range {
 }
 
 /// What was seen of a range in one moment.
-struct Looked {
+struct ScanEnd {
     events: Vec<RecordedEvent>,
     /// Whether there may be more behind the last one.
     is_cut: bool,
@@ -289,7 +294,7 @@ async fn look(
     range: Range,
     wanted: &[Wanted<'_>],
     limit: usize,
-) -> Result<Looked, Error> {
+) -> Result<ScanEnd, Error> {
     let range = Range {
         up_to: range.up_to.min(Position::MAX.get()),
         ..range
@@ -304,7 +309,7 @@ async fn look_at(
     range: Range,
     wanted: &[Wanted<'_>],
     limit: usize,
-) -> Result<Looked, Error> {
+) -> Result<ScanEnd, Error> {
     let Range {
         after,
         up_to,
@@ -313,7 +318,8 @@ async fn look_at(
     let Read {
         seen: head, events, ..
     } = if wanted.iter().any(Wanted::is_anything) {
-        // To add up sizes costs the server more than everything else, so it only does so where payloads are large.
+        // To add up sizes costs the server more than everything else, so it only does so where
+        // payloads are large.
         if !database.reads_large_payloads.load(Ordering::Relaxed) {
             let small = look_for_small(database, range, limit).await?;
             if small.is_cut && small.events.is_empty() {
@@ -359,7 +365,7 @@ async fn look_at(
             .reads_large_payloads
             .store(false, Ordering::Relaxed);
     }
-    Ok(Looked {
+    Ok(ScanEnd {
         is_cut: size >= PAGE_BYTES_MAX,
         events,
         head,
@@ -370,14 +376,15 @@ fn head_of(row: &PgRow) -> Result<u64, Error> {
     number(row, 0)
 }
 
-/// As [`look`], for events of some types that are a good part of the log: read in its order, without an index of kinds, each
-/// event of which would have to be found by itself. Nothing when they are rarer than that, or payloads are large.
+/// As [`look`], for events of some types that are a good part of the log: read in its order,
+/// without an index of kinds, each event of which would have to be found by itself. Nothing when
+/// they are rarer than that, or payloads are large.
 async fn look_among_all(
     database: &Database,
     range: Range,
     types: &[String],
     limit: usize,
-) -> Result<Option<Looked>, Error> {
+) -> Result<Option<ScanEnd>, Error> {
     let mut hasher = DefaultHasher::new();
     types.hash(&mut hasher);
     let those = hasher.finish();
@@ -414,7 +421,7 @@ async fn look_among_all(
         return Ok(None);
     }
     let is_cut = events.len() < found || found == limit;
-    Ok((!is_cut || !events.is_empty()).then_some(Looked {
+    Ok((!is_cut || !events.is_empty()).then_some(ScanEnd {
         is_cut,
         events,
         head,
@@ -422,7 +429,7 @@ async fn look_among_all(
 }
 
 /// As [`look`], for any event: ends before the first large payload.
-async fn look_for_small(database: &Database, range: Range, limit: usize) -> Result<Looked, Error> {
+async fn look_for_small(database: &Database, range: Range, limit: usize) -> Result<ScanEnd, Error> {
     let statement = match range.direction {
         Direction::Forward => sql::LOG_FORWARD_SMALL,
         Direction::Backward => sql::LOG_BACKWARD_SMALL,
@@ -443,7 +450,7 @@ async fn look_for_small(database: &Database, range: Range, limit: usize) -> Resu
             events::read(database, query, 1, head_of).await?
         }
     };
-    Ok(Looked {
+    Ok(ScanEnd {
         is_cut: events.len() < found || found == limit,
         events,
         head,

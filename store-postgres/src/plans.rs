@@ -1,5 +1,5 @@
-//! Nothing that an index finds scans the log: how the server plans the statements of readers on a million events, for the parameters given
-//! and for any.
+//! Nothing that an index finds scans the log: how the server plans the statements of readers on a
+//! million events, for the parameters given and for any.
 
 mod views;
 
@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, query_scalar, raw_sql};
 
 use crate::copied::Copied;
 use crate::database::Database;
-use crate::search::{Search, Wanted, hash};
+use crate::query_plan::{Search, Wanted, hash};
 use crate::store::PostgresStore;
 use crate::{Options, statements as sql};
 
@@ -46,7 +46,8 @@ impl Large {
     /// With what these statements put there.
     async fn with(fill: &str) -> Large {
         let url = std::env::var("ANNALS_TEST_POSTGRES").expect(
-            "this test needs a PostgreSQL server: `cargo xtask test` makes one, or set ANNALS_TEST_POSTGRES to the URL of a database \
+            "this test needs a PostgreSQL server: `cargo xtask test` makes one, or set \
+             ANNALS_TEST_POSTGRES to the URL of a database \
              in which it may make and drop schemas",
         );
         let schema = format!("test_{}", uuid::Uuid::now_v7().simple());

@@ -1,5 +1,5 @@
-//! The newest events in memory, as far as conditions ask for them: so that a decision that was taken a moment ago is checked without
-//! asking the server.
+//! The newest events in memory, as far as conditions ask for them: so that a decision that was
+//! taken a moment ago is checked without asking the server.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! An append as the writer gets it: checked, and with everything computed that does not need the database.
+//! An append as the writer gets it: checked, and with everything computed that does not need the
+//! database.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use annals_core::{
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::search::hash;
+use crate::query_plan::hash;
 use crate::views::inline::Carried;
 
 /// What is to be appended, and under which condition.
@@ -19,8 +20,9 @@ use crate::views::inline::Carried;
 pub(crate) struct Request {
     pub(crate) append: AppendStreams,
     pub(crate) condition: Option<Conditional>,
-    /// The streams that it says something of, each once: those with expectations first, in the order of the request; behind them those
-    /// that get events without one, in the order of their first events.
+    /// The streams that it says something of, each once: those with expectations first, in the
+    /// order of the request; behind them those that get events without one, in the order of their
+    /// first events.
     pub(crate) streams: Vec<Touched>,
     /// The kinds of its events, each once.
     pub(crate) kinds: Vec<KindName>,
@@ -93,7 +95,7 @@ impl Request {
         let of_rows: usize = append
             .rows
             .iter()
-            .map(annals_core::PreparedRow::size_bytes)
+            .map(annals_core::InlineRow::size_bytes)
             .sum();
         let bytes = of_rows
             + append
@@ -115,7 +117,8 @@ impl Request {
 }
 
 impl Touched {
-    /// Every stream of the append, in the order in which violations are counted; and of each event the place of its stream among them.
+    /// Every stream of the append, in the order in which violations are counted; and of each event
+    /// the place of its stream among them.
     fn all(append: &AppendStreams) -> (Vec<Touched>, Vec<usize>) {
         let mut places: HashMap<&StreamId, usize> = HashMap::new();
         let mut all: Vec<Touched> = Vec::with_capacity(append.expectations.len().max(1));
@@ -152,8 +155,9 @@ impl Touched {
         }
     }
 
-    /// Whether it must still stand at the version at which this was looked at. Whether a stream is active does not change without a trace
-    /// among the changes of streams, so who relies on no more relies on no version.
+    /// Whether it must still stand at the version at which this was looked at. Whether a stream is
+    /// active does not change without a trace among the changes of streams, so who relies on no
+    /// more relies on no version.
     pub(crate) fn relies_on_version(&self) -> bool {
         !matches!(self.expected, Expected::Any | Expected::Exists)
     }

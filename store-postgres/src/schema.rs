@@ -120,7 +120,8 @@ async fn migrate(
         .bind(&options.schema)
         .fetch_one(&mut *transaction)
         .await?;
-    // Only when it is not there: asking for it needs a right that the owner of a schema may not have.
+    // Only when it is not there: asking for it needs a right that the owner of a schema may not
+    // have.
     if !found.try_get::<bool, _>(0)? {
         let create = format!("create schema \"{}\"", options.schema);
         sqlx::raw_sql(sqlx::AssertSqlSafe(create))

@@ -15,7 +15,8 @@ pub(crate) async fn check(database: &Database, connection: &mut PgConnection) ->
         None => Ok(()),
         Some(setting) => {
             let what = format!(
-                "it has `{setting}`, so an acknowledged append could be lost with the power; change that, or ask for \
+                "it has `{setting}`, so an acknowledged append could be lost with the power; \
+                 change that, or ask for \
                  `relaxed_durability`"
             );
             Err(Error::Configuration(what.into()))

@@ -1,4 +1,5 @@
-//! Every statement that stands alone, each in a file under `sql/`, where its first line says what it guarantees.
+//! Every statement that stands alone, each in a file under `sql/`, where its first line says what
+//! it guarantees.
 
 macro_rules! statements {
     ($($name:ident = $file:literal;)*) => {
@@ -55,7 +56,7 @@ statements! {
     CLEAR_ENTRIES = "views/clear_entries";
     CLEAR_GENERATION = "views/clear_generation";
     CLEAR_HISTORY = "views/clear_history";
-    CLEAR_PARKED = "views/clear_parked";
+    CLEAR_DEAD_LETTERS = "views/clear_dead_letters";
     CLEAR_ROWS = "views/clear_rows";
     CLEAR_STANDS = "views/clear_stands";
     CLEAR_TOUCHED = "views/clear_touched";
@@ -68,14 +69,14 @@ statements! {
     GENERATIONS_OF_VIEW = "views/generations_of_view";
     INDEXED_BACKWARD = "views/indexed_backward";
     INDEXED_FORWARD = "views/indexed_forward";
-    KEEP_VERDICT = "views/keep_verdict";
+    SAVE_SKIP_DECISION = "views/save_skip_decision";
     KEYS_CHANGED = "views/keys_changed";
     LEASES = "views/leases";
     LOOK_AT_STEP = "views/look_at_step";
     MAKE_STANDS = "views/make_stands";
     MAKE_STANDS_OF_STEP = "views/make_stands_of_step";
     NEWEST_SNAPSHOT = "views/newest_snapshot";
-    PARKED = "views/parked";
+    DEAD_LETTERS = "views/dead_letters";
     PAST = "views/past";
     PAST_KEYS = "views/past_keys";
     RELEASE_LEASE = "views/release_lease";
@@ -91,7 +92,7 @@ statements! {
     TAKEN_VERSION = "views/taken_version";
     TOUCHED = "views/touched";
     TRANSACTION = "views/transaction";
-    VERDICTS = "views/verdicts";
+    SKIP_DECISIONS = "views/skip_decisions";
     VIEW_NAMES = "views/view_names";
     VIEW_STATE = "views/view_state";
 }

@@ -12,15 +12,15 @@ use annals_core::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use crate::append_in::Kinds;
+use crate::append_session::{AppendSession, busy};
 use crate::batch::BEHIND_MAX;
 use crate::database::{Database, ask, to_its_end};
 use crate::job::{Answer, ChangeJob};
-use crate::judge::{Verdict, judge};
 use crate::known::{PARTITION, known};
 use crate::options::Options;
+use crate::recheck::{Recheck, recheck};
 use crate::request::Request;
-use crate::section::{Section, busy};
-use crate::staged::Kinds;
 use crate::views::Views;
 use crate::watcher::{Moves, Watcher};
 use crate::writer::Writer;
@@ -31,8 +31,8 @@ const TRIES_MAX: usize = 64;
 
 /// A store in one schema of a PostgreSQL database.
 ///
-/// It needs a Tokio runtime with its clock and its I/O. Handles are cheap to clone. Any number of processes may have the schema open at
-/// once, and write.
+/// It needs a Tokio runtime with its clock and its I/O. Handles are cheap to clone. Any number of
+/// processes may have the schema open at once, and write.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), annals_core::StoreError> {
@@ -62,13 +62,14 @@ struct Shared {
 }
 
 impl PostgresStore {
-    /// Opens the store at `url`: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with options after a `?`. Makes the schema and its
-    /// tables when they are not there, and upgrades older ones.
+    /// Opens the store at `url`: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with options after
+    /// a `?`. Makes the schema and its tables when they are not there, and upgrades older ones.
     ///
     /// # Errors
     ///
-    /// [`Failure::Invalid`](annals_core::Failure) for another url, a database or a role that is not there, and a server whose settings
-    /// would lose acknowledged appends; [`Failure::Incompatible`](annals_core::Failure) for tables made by a newer Annals;
+    /// [`Failure::Invalid`](annals_core::Failure) for another url, a database or a role that is not
+    /// there, and a server whose settings would lose acknowledged appends;
+    /// [`Failure::Incompatible`](annals_core::Failure) for tables made by a newer Annals;
     /// [`Failure::ReadOnly`](annals_core::Failure) when the role may not make tables;
     /// [`Failure::Unavailable`](annals_core::Failure) when the server does not answer.
     pub async fn connect(url: &str) -> Result<PostgresStore, StoreError> {
@@ -101,8 +102,8 @@ impl PostgresStore {
         })
     }
 
-    /// Makes or upgrades the tables, and does nothing else: for a deployment that does so by a role of its own before its programs
-    /// start with [`Options::without_migration`].
+    /// Makes or upgrades the tables, and does nothing else: for a deployment that does so by a role
+    /// of its own before its programs start with [`Options::without_migration`].
     ///
     /// # Errors
     ///
@@ -126,7 +127,8 @@ impl PostgresStore {
         migrated.await
     }
 
-    /// The same store; what this handle appends is recorded at the times that `clock` tells, and by it leases end.
+    /// The same store; what this handle appends is recorded at the times that `clock` tells, and by
+    /// it leases end.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -217,7 +219,7 @@ impl PostgresStore {
         let mut request = self.request(append, condition)?;
         for (place, row) in request.append.rows.iter().enumerate() {
             request.rows.extend(
-                self.carried(place, row, request.append.stands_after(&row.stream))
+                self.carried(place, row, request.append.version_after(&row.stream))
                     .await?,
             );
         }
@@ -227,7 +229,8 @@ impl PostgresStore {
         let mut is_doubtful = false;
         if let Some(conditional) = &request.condition {
             checked_to = conditional.after().get();
-            // What is far behind is looked through here, so that the writer has little left to look at.
+            // What is far behind is looked through here, so that the writer has little left to look
+            // at.
             if writer.head().saturating_sub(checked_to) > BEHIND_MAX {
                 let after = conditional.after();
                 let (found, head) = ask!(
@@ -241,17 +244,17 @@ impl PostgresStore {
         for _ in 0..TRIES_MAX {
             if !is_doubtful {
                 match writer.append(&request, checked_to, is_fresh).await {
-                    Answer::Done(placed) => {
+                    Answer::Committed(placed) => {
                         return Ok(Appended::new(self.shared.log, placed, false));
                     }
                     Answer::Failed(error) => return Err(error),
                     Answer::Doubtful => {}
                 }
             }
-            match ask!(database, judge(database, self.shared.log, &request))? {
-                Verdict::Repeated(appended) => return Ok(appended),
-                Verdict::Refused(error) => return Err(error),
-                Verdict::Clear(checked) => {
+            match ask!(database, recheck(database, self.shared.log, &request))? {
+                Recheck::Repeated(appended) => return Ok(appended),
+                Recheck::Refused(error) => return Err(error),
+                Recheck::Clear(checked) => {
                     (checked_to, is_fresh, is_doubtful) = (checked, true, false)
                 }
             }
@@ -284,7 +287,7 @@ impl Shared {
             let log = schema::accept(&database, &mut connection, &options).await?;
             let moves = Moves::new();
             let writer = (!options.read_only).then(|| {
-                let section = Section::new(
+                let section = AppendSession::new(
                     Arc::clone(&database),
                     connection,
                     options.listen,

@@ -1,10 +1,11 @@
 //! Read models in the database of the log, or in one of their own.
 //!
-//! A step of a worker is one call of the server: it is looked at, and written, while the lease under which it is taken is held in place,
-//! so that nobody takes the lease, moves the slot or drops the generation in between. A page of rows is one statement, and so of one
-//! moment. What was dropped or forgotten is out of sight at once and cleared away later, a little at a time.
+//! A step of a worker is one call of the server: it is looked at, and written, while the lease
+//! under which it is taken is held in place, so that nobody takes the lease, moves the slot or
+//! drops the generation in between. A page of rows is one statement, and so of one moment. What was
+//! dropped or forgotten is out of sight at once and cleared away later, a little at a time.
 
-mod aside;
+mod dead_letters;
 mod generation;
 pub(crate) mod inline;
 mod own;
@@ -17,8 +18,9 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Parked, Partition, PastRow,
-    Position, ReadRows, RowVersion, RowsPage, StoreError, Verdict, ViewCommit, ViewStore,
+    Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, Partition,
+    PastRow, Position, ReadRows, RowVersion, RowsPage, SkipDecision, StoreError, ViewCommit,
+    ViewStore,
 };
 use async_trait::async_trait;
 use hashlink::LruCache;
@@ -39,7 +41,8 @@ const KNOWN: usize = 1_024;
 /// What a store keeps for its read models.
 #[derive(Debug)]
 pub(crate) struct Views {
-    /// What generations are made of, which never changes. Their phase, and whether they are gone, is not to be had from here.
+    /// What generations are made of, which never changes. Their phase, and whether they are gone,
+    /// is not to be had from here.
     known: Mutex<LruCache<GenerationId, Arc<Generation>>>,
     /// None when the store was opened read-only.
     sweeper: Option<Sweeper>,
@@ -102,7 +105,8 @@ impl PostgresStore {
         }
     }
 
-    /// A refusal of something that is looked at by what a generation is made of: that it is gone comes first.
+    /// A refusal of something that is looked at by what a generation is made of: that it is gone
+    /// comes first.
     async fn unless_gone<T>(
         &self,
         id: GenerationId,
@@ -282,25 +286,34 @@ impl ViewStore for PostgresStore {
         }
     }
 
-    async fn parked(
+    async fn dead_letters(
         &self,
         generation: GenerationId,
         after: Option<(&str, Partition, Position)>,
         limit: usize,
-    ) -> Result<Vec<Parked>, CommitError> {
+    ) -> Result<Vec<DeadLetter>, CommitError> {
         ask!(
             self.database(),
-            aside::parked(self.database(), generation, after, limit)
+            dead_letters::dead_letters(self.database(), generation, after, limit)
         )?
     }
 
-    async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
+    async fn save_skip_decision(&self, skip_decision: SkipDecision) -> Result<(), StoreError> {
         let database = self.writable()?;
-        to_its_end(async move { ask!(&database, aside::keep_verdict(&database, &verdict)) }).await
+        to_its_end(async move {
+            ask!(
+                &database,
+                dead_letters::save_skip_decision(&database, &skip_decision)
+            )
+        })
+        .await
     }
 
-    async fn verdicts(&self, view: &str) -> Result<Vec<Verdict>, StoreError> {
-        ask!(self.database(), aside::verdicts(self.database(), view))
+    async fn skip_decisions(&self, view: &str) -> Result<Vec<SkipDecision>, StoreError> {
+        ask!(
+            self.database(),
+            dead_letters::skip_decisions(self.database(), view)
+        )
     }
 }
 
@@ -332,8 +345,8 @@ fn optional_text(row: &PgRow, column: usize) -> Result<Option<String>, Error> {
     Ok(Some(text.to_owned()))
 }
 
-/// What was found in a generation: nothing when it is gone, and one row of which the second column is null when there is nothing in
-/// it.
+/// What was found in a generation: nothing when it is gone, and one row of which the second column
+/// is null when there is nothing in it.
 fn listed<T>(
     generation: GenerationId,
     found: &[PgRow],

@@ -1,4 +1,5 @@
-//! Hearing of what other processes commit, and telling them: `listen` and `notify` as a hint, and a look at the head every so often.
+//! Hearing of what other processes commit, and telling them: `listen` and `notify` as a hint, and a
+//! look at the head every so often.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,13 +21,15 @@ const LISTENING: u32 = 20;
 /// How long to wait before listening again after the connection was lost, at most.
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// At least so long between two times that somebody tells: while much is appended, to tell of each commit costs more than it is worth.
+/// At least so long between two times that somebody tells: while much is appended, to tell of each
+/// commit costs more than it is worth.
 const TELL_EVERY: Duration = Duration::from_millis(3);
 
 /// How often one waits for others who tell before one tells oneself.
 const WAITS_MAX: u32 = 3;
 
-/// What others tell is believed up to so far beyond what is known, so that a lie can cost them no more than some hints.
+/// What others tell is believed up to so far beyond what is known, so that a lie can cost them no
+/// more than some hints.
 const BELIEVED: u64 = 10_000;
 
 /// How far the log is known to go, for those who wait for it to move.
@@ -118,7 +121,8 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Watches the log whose channel is `channel`; what is heard goes into `moves`, and what this process appends is told from it.
+    /// Watches the log whose channel is `channel`; what is heard goes into `moves`, and what this
+    /// process appends is told from it.
     pub(crate) fn start(
         database: &Arc<Database>,
         options: &Options,
@@ -154,8 +158,9 @@ impl Drop for Watcher {
     }
 }
 
-/// Tells the others, once for everything that was appended since the last time, on a connection that appends nothing. What another
-/// process tells meanwhile is not told again: with many that append, each of which would wake all, little else were done.
+/// Tells the others, once for everything that was appended since the last time, on a connection
+/// that appends nothing. What another process tells meanwhile is not told again: with many that
+/// append, each of which would wake all, little else were done.
 async fn tell(
     database: Arc<Database>,
     channel: String,
@@ -220,7 +225,8 @@ impl Watching {
         }
     }
 
-    /// Listens until the connection is lost. A look through the same connection, every so often, notices when it is.
+    /// Listens until the connection is lost. A look through the same connection, every so often,
+    /// notices when it is.
     async fn listen(&self) -> Result<(), Error> {
         let pool = PgPoolOptions::new()
             .max_connections(1)

@@ -1,6 +1,8 @@
-//! The writer: one task that owns a connection and commits together whatever waits, each append with its own outcome.
+//! The writer: one task that owns a connection and commits together whatever waits, each append
+//! with its own outcome.
 //!
-//! While one batch is being flushed to the server's disk the next one gathers, so the more is going on, the better each flush is used.
+//! While one batch is being flushed to the server's disk the next one gathers, so the more is going
+//! on, the better each flush is used.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,16 +12,17 @@ use annals_core::{AppendError, Failure, StoreError, StreamState};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::append_session::{AppendSession, Ended};
 use crate::batch::{Admission, Batch};
 use crate::database::Database;
-use crate::error::Trouble;
+use crate::error::StoreFault;
 use crate::job::{Answer, AppendJob, ChangeJob, Job};
 use crate::options::Options;
 use crate::request::Request;
-use crate::section::{Ended, Section};
 use crate::watcher::Moves;
 
-/// How many times the writer gives way to those whose appends it has just answered, before it commits a much smaller batch.
+/// How many times the writer gives way to those whose appends it has just answered, before it
+/// commits a much smaller batch.
 const YIELDS_MAX: usize = 32;
 
 /// How many batches an append may be in that do not come to pass, before it is looked at freshly.
@@ -37,16 +40,17 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the task, which ends when the writer is dropped and everything that was handed over is done.
+    /// Starts the task, which ends when the writer is dropped and everything that was handed over
+    /// is done.
     pub(crate) fn start(
-        section: Section,
+        section: AppendSession,
         database: &Database,
         options: &Options,
         moves: Moves,
     ) -> Writer {
         let (jobs, queue) = mpsc::unbounded_channel();
         let head = Arc::new(AtomicU64::new(0));
-        let desk = Desk {
+        let desk = WriterLoop {
             section,
             queue,
             moves,
@@ -75,7 +79,8 @@ impl Writer {
         self.head.load(Ordering::Relaxed)
     }
 
-    /// Hands over an append and waits for what the writer says. Once it is handed over it may happen, whether or not somebody still waits.
+    /// Hands over an append and waits for what the writer says. Once it is handed over it may
+    /// happen, whether or not somebody still waits.
     pub(crate) async fn append(
         &self,
         request: &Arc<Request>,
@@ -130,8 +135,8 @@ impl Writer {
 }
 
 /// The task's own side.
-struct Desk {
-    section: Section,
+struct WriterLoop {
+    section: AppendSession,
     queue: mpsc::UnboundedReceiver<Job>,
     moves: Moves,
     /// What was taken from the queue and must wait for a later batch.
@@ -142,7 +147,7 @@ struct Desk {
     last_batch: usize,
 }
 
-impl Desk {
+impl WriterLoop {
     async fn work(mut self) {
         while let Some(first) = self.next().await {
             match first {
@@ -194,8 +199,8 @@ impl Desk {
                     self.waiting.push_front(change);
                     return batch;
                 }
-                // Those who were answered just now are about to ask again; a flush for the first few of them would make all the others
-                // wait.
+                // Those who were answered just now are about to ask again; a flush for the first
+                // few of them would make all the others wait.
                 Err(TryRecvError::Empty)
                     if batch.len() < self.last_batch / 2 && yields < YIELDS_MAX =>
                 {
@@ -207,7 +212,8 @@ impl Desk {
         }
     }
 
-    /// Commits the batch together, and answers each. What has to wait for another batch comes first in the next one.
+    /// Commits the batch together, and answers each. What has to wait for another batch comes first
+    /// in the next one.
     async fn commit(&mut self, jobs: Vec<AppendJob>) {
         if let Err(trouble) = self.section.prepare(&jobs).await {
             for job in jobs {
@@ -231,11 +237,11 @@ impl Desk {
             match self.section.append(batch).await {
                 Ended::Written(settled) => {
                     for (job, placed) in taken.into_iter().zip(settled) {
-                        job.answer(placed.map_or(Answer::Doubtful, Answer::Done));
+                        job.answer(placed.map_or(Answer::Doubtful, Answer::Committed));
                     }
                 }
                 Ended::Again => again(taken, &mut later),
-                Ended::Known(known) => {
+                Ended::StoredId(known) => {
                     // Those with known ids are repetitions, or clash; the others are innocent.
                     let is_known = |job: &AppendJob| {
                         job.request
@@ -265,8 +271,9 @@ impl Desk {
         }
     }
 
-    /// A batch failed for a reason of the server's: each is tried alone, so that one does not fail the others.
-    async fn alone(&mut self, taken: Vec<AppendJob>, trouble: &Trouble) {
+    /// A batch failed for a reason of the server's: each is tried alone, so that one does not fail
+    /// the others.
+    async fn alone(&mut self, taken: Vec<AppendJob>, trouble: &StoreFault) {
         let is_only = taken.len() == 1;
         tracing::debug!(?trouble, appends = taken.len(), "a batch of appends failed");
         for job in taken {
@@ -284,8 +291,8 @@ impl Desk {
                     .into_iter()
                     .next()
                     .flatten()
-                    .map_or(Answer::Doubtful, Answer::Done),
-                Ended::Again | Ended::Known(_) | Ended::Lost(true, _) => Answer::Doubtful,
+                    .map_or(Answer::Doubtful, Answer::Committed),
+                Ended::Again | Ended::StoredId(_) | Ended::Lost(true, _) => Answer::Doubtful,
                 Ended::Failed(trouble) => Answer::Failed(trouble.error().into()),
                 Ended::Lost(false, trouble) => {
                     Answer::Failed(AppendError::Unknown(trouble.error()))

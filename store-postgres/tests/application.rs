@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use annals_core::{
     Append, AppendError, AppendStreams, AtomicStreams, Condition, EventStore, Expected, Failure,
-    GenerationSpec, InlineViews, Log, NewEvent, Position, PreparedRow, Query, ReadLog, Status,
+    GenerationSpec, InlineRow, InlineViews, Log, NewEvent, Position, Query, ReadLog, Status,
     StreamChange, StreamId, Version, ViewStore, Violation,
 };
 use annals_postgres::{PostgresStore, sqlx};
@@ -287,7 +287,7 @@ async fn rows_of_inline_views_are_refused_where_they_would_be_left_out() {
     let carrying = || {
         let mut append =
             to("order-1", 1).expecting(stream("order-1"), Expected::Version(Version::NONE));
-        let mut row = PreparedRow::new(generation, stream("order-1"), "1", Version::NONE);
+        let mut row = InlineRow::new(generation, stream("order-1"), "1", Version::NONE);
         row.value = Some("1".into());
         append.rows.push(row);
         append
@@ -317,7 +317,7 @@ async fn rows_of_inline_views_are_refused_where_they_would_be_left_out() {
     );
     assert_eq!(
         store
-            .read_standing(generation, &["1".into()])
+            .read_versioned(generation, &["1".into()])
             .await
             .unwrap(),
         []

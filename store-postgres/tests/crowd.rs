@@ -1,6 +1,8 @@
-//! Many processes at once, killed all the time: whoever follows the log is given everything that was committed, once and in order.
+//! Many processes at once, killed all the time: whoever follows the log is given everything that
+//! was committed, once and in order.
 //!
-//! The test starts itself as its writers and subscribers, and learns from what they print what was acknowledged and delivered.
+//! The test starts itself as its writers and subscribers, and learns from what they print what was
+//! acknowledged and delivered.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
 
@@ -17,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use annals_core::conformance::numbered::Numbered;
-use record::{Page, Wrong, judge};
+use record::{Page, Wrong, recheck};
 use server::Schema;
 use trunk::{Kind, Trunk};
 
@@ -35,7 +37,8 @@ const A_SUBSCRIBER_IS_KILLED_EVERY: Duration = Duration::from_millis(500);
 /// Whatever has not happened by then never will.
 const FOR_EVER: Duration = Duration::from_secs(600);
 
-/// The trunk and the number of a process of the crowd; none for a person who runs all ignored tests.
+/// The trunk and the number of a process of the crowd; none for a person who runs all ignored
+/// tests.
 fn told() -> Option<(Kind, String, u64)> {
     let kind = if std::env::var(KIND).ok()? == "naive" {
         Kind::Naive
@@ -223,7 +226,8 @@ impl Crowd {
         Member(child)
     }
 
-    /// Takes in what is said until `until`. Answers with the process that ended, when one did before.
+    /// Takes in what is said until `until`. Answers with the process that ended, when one did
+    /// before.
     fn listen(&mut self, until: Instant, trunk: &Trunk) -> Option<(&'static str, usize)> {
         loop {
             match self
@@ -295,7 +299,8 @@ impl Crowd {
     }
 }
 
-/// Lets the crowd write until so many events are acknowledged and all subscribers have reached the end. Answers with what was wrong.
+/// Lets the crowd write until so many events are acknowledged and all subscribers have reached the
+/// end. Answers with what was wrong.
 fn crowd(kind: Kind, events: u64) -> Wrong {
     let schema = Schema::new();
     let runtime = runtime();
@@ -351,7 +356,7 @@ fn crowd(kind: Kind, events: u64) -> Wrong {
             crowd.reached
         );
     }
-    let wrong = judge(&truth, &crowd.pages);
+    let wrong = recheck(&truth, &crowd.pages);
 
     let mut delays: Vec<i64> = crowd
         .pages
@@ -366,8 +371,10 @@ fn crowd(kind: Kind, events: u64) -> Wrong {
             .map_or(0.0, |&micros| micros as f64 / 1_000.0)
     };
     println!(
-        "{kind:?}: {} events acknowledged to {WRITERS} processes of {TASKS} tasks in {:.1} s, {} committed; {writers_killed} writers and \
-         {subscribers_killed} of {SUBSCRIBERS} subscribers killed, {cold} of those began anew; {} pages delivered: {wrong:?}; from recorded to delivered, \
+        "{kind:?}: {} events acknowledged to {WRITERS} processes of {TASKS} tasks in {:.1} s, {} \
+         committed; {writers_killed} writers and \
+         {subscribers_killed} of {SUBSCRIBERS} subscribers killed, {cold} of those began anew; {} \
+         pages delivered: {wrong:?}; from recorded to delivered, \
          for {} live deliveries: median {:.1} ms, p99 {:.1} ms",
         crowd.events,
         wrote.as_secs_f64(),

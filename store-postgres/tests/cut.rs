@@ -1,5 +1,5 @@
-//! Connections that break around a commit: nothing acknowledged is lost, nothing is there twice, and asking again resolves what was
-//! unknown.
+//! Connections that break around a commit: nothing acknowledged is lost, nothing is there twice,
+//! and asking again resolves what was unknown.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
 
@@ -99,8 +99,10 @@ async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
     assert_eq!(found.len() as u64, count, "something was never resolved");
     let [before, meanwhile, after] = cuts.all();
     println!(
-        "{count} appends by {stores} stores of {tasks} tasks in {:.1} s: {} requests cut (before the server had it {before}, while it worked \
-         {meanwhile}, with its answer on the way {after}); callers heard {} times that the outcome is unknown and {} times that the store is \
+        "{count} appends by {stores} stores of {tasks} tasks in {:.1} s: {} requests cut (before \
+         the server had it {before}, while it worked \
+         {meanwhile}, with its answer on the way {after}); callers heard {} times that the outcome \
+         is unknown and {} times that the store is \
          unavailable, {} were found done when asked again; 0 lost, 0 twice, 0 unresolved",
         began.elapsed().as_secs_f64(),
         before + meanwhile + after,
@@ -203,6 +205,7 @@ async fn a_worker_is_told_what_became_of_its_steps_and_leases_when_every_fifth_l
         "{cuts:?}, {told_twice} leases"
     );
     println!(
-        "500 steps: cut before the server had them {before}, meanwhile {meanwhile}, with the answer on its way {after}"
+        "500 steps: cut before the server had them {before}, meanwhile {meanwhile}, with the \
+         answer on its way {after}"
     );
 }

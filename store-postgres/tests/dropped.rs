@@ -1,4 +1,5 @@
-//! Callers that are cancelled at any of their awaits: 10,000 of them, with a pool of one connection and with a pool of four.
+//! Callers that are cancelled at any of their awaits: 10,000 of them, with a pool of one connection
+//! and with a pool of four.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
 
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use annals_core::conformance::drop_after;
 use annals_core::{
     Acquired, Append, Checkpoint, CommitError, EventId, EventStore, Generation, GenerationSpec,
-    Keeps, Lease, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows, ReadStream,
+    History, Lease, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows, ReadStream,
     RowChange, RowVersion, RowsBy, StreamId, ViewCommit, ViewStore,
 };
 use annals_postgres::{PostgresStore, sqlx};
@@ -49,7 +50,8 @@ impl Worker {
         format!("row-{:02}", self.slot)
     }
 
-    /// The step from one position to the next: the row says where it stands, and its past where it stood.
+    /// The step from one position to the next: the row says where it stands, and its past where it
+    /// stood.
     fn step(&self, from: Position) -> ViewCommit {
         let position = from.next();
         let value = from.next().to_string();
@@ -83,7 +85,8 @@ impl Worker {
             .map_or(Position::START, |of| of.position)
     }
 
-    /// Takes a step and is cancelled; what became of it is found out by asking again. Says whether it was told itself.
+    /// Takes a step and is cancelled; what became of it is found out by asking again. Says whether
+    /// it was told itself.
     async fn cancelled_step(&mut self, polls: usize) -> bool {
         let from = self.stands_at().await;
         assert!(
@@ -153,7 +156,8 @@ async fn follow(store: &PostgresStore) {
     }
 }
 
-/// What one task was told until enough of its calls were cancelled: the events that were acknowledged, and how many calls were answered.
+/// What one task was told until enough of its calls were cancelled: the events that were
+/// acknowledged, and how many calls were answered.
 async fn cancelled(mut worker: Worker) -> (Vec<EventId>, usize) {
     let store = worker.store.clone();
     let stream = StreamId::new(format!("dropped-{}", worker.slot)).unwrap();
@@ -197,7 +201,7 @@ async fn leave_nothing_open(readers: u32) {
     let store = PostgresStore::connect_with(options).await.unwrap();
     let mut spec = GenerationSpec::new("dropped", 1, store.id());
     spec.slots = TASKS;
-    spec.keeps = Keeps::History;
+    spec.history = History::Versions;
     let generation = store.begin_generation(spec).await.unwrap();
     let mut tasks = Vec::new();
     for slot in 0..TASKS {
@@ -221,7 +225,8 @@ async fn leave_nothing_open(readers: u32) {
         .last()
         .position;
     let mut observer = connection().await;
-    let open = "select count(*) from pg_stat_activity where application_name = $1 and state like 'idle in transaction%'";
+    let open = "select count(*) from pg_stat_activity where application_name = $1 and state like \
+        'idle in transaction%'";
     let open: i64 = sqlx::query_scalar(open)
         .bind(&name)
         .fetch_one(&mut observer)

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use annals_core::{
     Acquired, Append, AppendError, Checkpoint, CommitError, EventStore, Expected, Generation,
-    GenerationSpec, InlineViews, Lease, Leases, Log, NewEvent, Partition, Position, PreparedRow,
-    ReadRows, RowChange, RowStep, RowsBy, StreamId, Version, ViewCommit, ViewStore,
+    GenerationSpec, InlineRow, InlineViews, Lease, Leases, Log, NewEvent, Partition, Position,
+    ReadRows, RowAdvance, RowChange, RowsBy, StreamId, Version, ViewCommit, ViewStore,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
@@ -68,14 +68,15 @@ impl Ground {
         let event = NewEvent::json("account.deposited", version.to_string().into_bytes());
         let mut append = Append::new(stream.clone(), [event]);
         append.expected = Expected::Version(Version::new(version));
-        let mut row = PreparedRow::new(self.generation.id, stream, key, Version::new(version));
+        let mut row = InlineRow::new(self.generation.id, stream, key, Version::new(version));
         row.value = Some(format!("by the append at {}", version + 1).into());
         append.rows.push(row);
         let store = self.store.clone();
         tokio::spawn(async move { Ok(store.append(append).await?.last().position.get()) })
     }
 
-    /// Takes the row of a key, and of an inline view from nothing to the first event of its stream, in a step from the start.
+    /// Takes the row of a key, and of an inline view from nothing to the first event of its stream,
+    /// in a step from the start.
     fn step(&self, key: &str) -> JoinHandle<Result<(), CommitError>> {
         let to = Checkpoint {
             position: Position::new(1),
@@ -89,7 +90,7 @@ impl Ground {
             indexed,
         }];
         if self.generation.spec.inline {
-            step.stands = vec![RowStep {
+            step.stands = vec![RowAdvance {
                 key: key.into(),
                 from: Version::NONE,
                 to: Version::FIRST,
@@ -133,7 +134,8 @@ impl Ground {
     async fn until_waits(&self, function: &str) {
         let call = format!("\"{}\".{function}(", self.schema.name);
         self.until(&format!(
-            "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and strpos(query, '{call}') > 0)"
+            "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and \
+             strpos(query, '{call}') > 0)"
         ))
         .await;
     }
@@ -142,7 +144,7 @@ impl Ground {
     async fn standing(&self, key: &str) -> Option<(u64, String)> {
         let found = self
             .store
-            .read_standing(self.generation.id, &[key.to_owned()])
+            .read_versioned(self.generation.id, &[key.to_owned()])
             .await
             .unwrap()
             .pop()?;
@@ -208,7 +210,9 @@ async fn nothing_is_left(ground: &Ground) {
         .until("select not exists (select from annals.view_generation)")
         .await;
     assert_eq!(
-        ground.count("select count(*) from annals.view_stand").await,
+        ground
+            .count("select count(*) from annals.view_version")
+            .await,
         0,
         "a place in a generation that is gone"
     );

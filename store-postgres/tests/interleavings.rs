@@ -1,4 +1,5 @@
-//! Appends that overlap, made to do so one step at a time: what commits last, rolls back, stands still, or is cut off.
+//! Appends that overlap, made to do so one step at a time: what commits last, rolls back, stands
+//! still, or is cut off.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
@@ -49,7 +50,8 @@ async fn head(store: &PostgresStore) -> u64 {
     store.head(Partition(0)).await.unwrap().visible.get()
 }
 
-/// Another writer, one statement at a time: it appends an event to `other-1` in a transaction that stays open.
+/// Another writer, one statement at a time: it appends an event to `other-1` in a transaction that
+/// stays open.
 async fn open_append(schema: &Schema) -> PgConnection {
     let mut other = connection().await;
     for statement in [
@@ -76,7 +78,8 @@ async fn run(connection: &mut PgConnection, statement: &'static str) {
 /// Waits until so many wait for their turn to give positions.
 async fn waiting_for_their_turn(schema: &Schema, count: i64) {
     let mut observer = connection().await;
-    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and classid = 1095650892
+    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and \
+        classid = 1095650892
         and objid = 'annals.event'::regclass::oid";
     let reached = async {
         while sqlx::query_scalar::<_, i64>(schema.sql(waiting))
@@ -310,7 +313,8 @@ async fn connections_that_are_cut_off_lose_nothing_and_repeat_nothing() {
     assert_eq!(acknowledged, stored);
 }
 
-/// How often the server looked through all of a table, once it has counted so many new rows of the log.
+/// How often the server looked through all of a table, once it has counted so many new rows of the
+/// log.
 async fn scans(schema: &Schema, rows: i64) -> i64 {
     let mut observer = connection().await;
     let counted = "select

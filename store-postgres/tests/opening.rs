@@ -1,4 +1,5 @@
-//! Opening: the schema is made once, settings that would lose events and tables of a newer program are refused.
+//! Opening: the schema is made once, settings that would lose events and tables of a newer program
+//! are refused.
 
 #![allow(clippy::unwrap_used)]
 

@@ -39,7 +39,10 @@ async fn bare_table(schema: &Schema) {
 }
 
 fn insert(schema: &Schema) -> sqlx::SqlStr {
-    let text = schema.sql("insert into annals.bare (stream, version, kind, occurred_at, recorded_at, id, payload) values ($1, $2, 1, $3, $3, $4, $5)");
+    let text = schema.sql(
+        "insert into annals.bare (stream, version, kind, occurred_at, \
+        recorded_at, id, payload) values ($1, $2, 1, $3, $3, $4, $5)",
+    );
     sqlx::SqlSafeStr::into_sql_str(sqlx::AssertSqlSafe(Arc::<str>::from(text.0)))
 }
 
@@ -135,7 +138,8 @@ async fn appending() {
     }
 }
 
-/// One client that does the one and the other by turns, so that whatever else the machine does weighs on both.
+/// One client that does the one and the other by turns, so that whatever else the machine does
+/// weighs on both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures: see the top of this file"]
 async fn one_client_by_turns() {
@@ -225,7 +229,10 @@ async fn appending_in_batches_and_reading() {
         let mut connection = connection().await;
         let mut read = 0;
         let mut cents = 0;
-        let text = schema.sql("select position, stream, version, kind, occurred_at, recorded_at, id, payload from annals.event order by position");
+        let text = schema.sql(
+            "select position, stream, version, kind, occurred_at, recorded_at, \
+            id, payload from annals.event order by position",
+        );
         let mut rows = sqlx::query(text).fetch(&mut connection);
         while let Some(row) = next(&mut rows).await {
             let _: (i64, i64, i64, i32) = (row.get(0), row.get(1), row.get(2), row.get(3));

@@ -1,4 +1,5 @@
-//! The server stops, crashes and comes back while programs use it: they recover by themselves, and nothing acknowledged is lost.
+//! The server stops, crashes and comes back while programs use it: they recover by themselves, and
+//! nothing acknowledged is lost.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
 
@@ -29,7 +30,8 @@ mod server_restarts {
     /// Tells the server's keeper one word, and waits until it is done.
     async fn tell(word: &'static str) {
         let control = std::env::var("ANNALS_TEST_POSTGRES_CONTROL").expect(
-            "this test stops and starts the server: `cargo xtask test` allows it, or set ANNALS_TEST_POSTGRES_CONTROL to a program that takes \
+            "this test stops and starts the server: `cargo xtask test` allows it, or set \
+             ANNALS_TEST_POSTGRES_CONTROL to a program that takes \
              stop, kill or start; or leave it out with `-- --skip server_restarts::`",
         );
         let told = tokio::task::spawn_blocking(move || Command::new(control).arg(word).status());
@@ -45,14 +47,14 @@ mod server_restarts {
 
     /// What the tasks have done, for the test to look at while they go on.
     #[derive(Debug, Default)]
-    struct Done {
+    struct Committed {
         acknowledged: Mutex<HashSet<Numbered>>,
         errors: AtomicU64,
         followed: AtomicU64,
         stop: AtomicBool,
     }
 
-    impl Done {
+    impl Committed {
         fn count(&self) -> usize {
             self.acknowledged.lock().unwrap().len()
         }
@@ -73,7 +75,7 @@ mod server_restarts {
         }
     }
 
-    async fn appends(store: PostgresStore, task: u64, done: Arc<Done>) {
+    async fn appends(store: PostgresStore, task: u64, done: Arc<Committed>) {
         let mut n = 0;
         // The server is not asked faster than this while it is away.
         let mut again = tokio::time::interval(Duration::from_millis(5));
@@ -99,7 +101,7 @@ mod server_restarts {
     }
 
     /// Follows the log by its hints, and takes nothing but an outage for a reason to ask again.
-    async fn follows(store: PostgresStore, done: Arc<Done>) {
+    async fn follows(store: PostgresStore, done: Arc<Committed>) {
         let mut at = Position::START;
         let mut hint = store.hint();
         let mut again = tokio::time::interval(Duration::from_millis(5));
@@ -127,7 +129,7 @@ mod server_restarts {
     async fn programs_recover_and_nothing_acknowledged_is_lost() {
         let schema = Schema::new();
         let store = schema.store().await;
-        let done = Arc::new(Done::default());
+        let done = Arc::new(Committed::default());
         let mut writers = tokio::task::JoinSet::new();
         for task in 0..TASKS {
             writers.spawn(appends(store.clone(), task, Arc::clone(&done)));
@@ -143,7 +145,8 @@ mod server_restarts {
             let back = Instant::now();
             done.more(200).await;
             println!(
-                "after `{word}` with {there} appends acknowledged: {} callers heard of it, 200 more appends {:?} after the server was back",
+                "after `{word}` with {there} appends acknowledged: {} callers heard of it, 200 \
+                 more appends {:?} after the server was back",
                 done.errors.load(Ordering::Relaxed) - errors,
                 back.elapsed(),
             );

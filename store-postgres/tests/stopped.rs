@@ -1,4 +1,5 @@
-//! A client that stops at any point of an append, and keeps its connection open, delays nobody else.
+//! A client that stops at any point of an append, and keeps its connection open, delays nobody
+//! else.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
 
@@ -22,7 +23,8 @@ const FOR_EVER: Duration = Duration::from_secs(20);
 
 const SCHEMA: &str = "ANNALS_STOPPED_SCHEMA";
 
-/// Makes `count` appends and reads the log to its end, which must not depend on anybody who stands still.
+/// Makes `count` appends and reads the log to its end, which must not depend on anybody who stands
+/// still.
 async fn goes_on(store: &PostgresStore, run: u64, count: u64) -> Duration {
     let began = Instant::now();
     let going_on = async {
@@ -41,7 +43,8 @@ async fn goes_on(store: &PostgresStore, run: u64, count: u64) -> Duration {
     began.elapsed()
 }
 
-/// Stops a client at its request number `request`, counted from the start of its append. Whether it made so many.
+/// Stops a client at its request number `request`, counted from the start of its append. Whether it
+/// made so many.
 async fn stands_still_at(request: u64, arrives: Arrives) -> bool {
     let schema = Schema::new();
     let direct = schema.store().await;
@@ -211,6 +214,7 @@ async fn a_process_that_is_stopped_at_any_moment_delays_nobody() {
     drop(child);
     check(&whole_log(&store).await, &HashSet::new());
     println!(
-        "a process was stopped {STOPS} times while it appended; 5 appends and a read of others took at most {longest:?}"
+        "a process was stopped {STOPS} times while it appended; 5 appends and a read of others \
+         took at most {longest:?}"
     );
 }

@@ -1,5 +1,6 @@
-//! What was dropped is cleared away, also while somebody keeps an old snapshot of it: then the server cannot forget a row that is gone, and
-//! whoever looks for the next one from the beginning meets all of those again.
+//! What was dropped is cleared away, also while somebody keeps an old snapshot of it: then the
+//! server cannot forget a row that is gone, and whoever looks for the next one from the beginning
+//! against all of those again.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
@@ -41,7 +42,7 @@ const TABLES: [(&str, &str, &str); 6] = [
         "select id, key, 0, n, gen_random_uuid(), 1, 0, null from annals.view_generation, keys",
     ),
     (
-        "view_stand",
+        "view_version",
         "view_stand_pkey",
         "select id, key, n from annals.view_generation, keys",
     ),
@@ -58,7 +59,8 @@ async fn clearing_away_reads_what_it_clears_and_little_more_while_an_old_snapsho
         .unwrap();
     for (table, _, select) in TABLES {
         let fill = format!(
-            "with keys as (select n, convert_to('key-' || n, 'utf8') as key from generate_series(1, {ROWS}) as n)
+            "with keys as (select n, convert_to('key-' || n, 'utf8') as key from \
+             generate_series(1, {ROWS}) as n)
              insert into annals.{table} {select};
              analyze annals.{table}"
         );
@@ -114,7 +116,8 @@ async fn clearing_away_reads_what_it_clears_and_little_more_while_an_old_snapsho
         while counted().fetch_one(&mut observer).await.unwrap() < ROWS {
             pace.tick().await;
         }
-        let read = "select idx_tup_read from pg_stat_user_indexes where schemaname = $1 and indexrelname = $2";
+        let read = "select idx_tup_read from pg_stat_user_indexes where schemaname = $1 and \
+            indexrelname = $2";
         let read = sqlx::query_scalar::<_, i64>(read)
             .bind(&schema.name)
             .bind(index);

@@ -6,10 +6,10 @@ use annals_core::{
     AppendError, Clock, Expected, Position, StreamChange, StreamId, StreamState, Version, Violation,
 };
 
-use crate::dictionary::tag_key;
-use crate::ledger::{Ledger, Refused, Stop};
 use crate::statements as sql;
+use crate::stream_cache::tag_key;
 use crate::streams;
+use crate::write_tx::{Refused, Stop, WriteTx};
 
 /// What is to be done to a stream.
 #[derive(Debug)]
@@ -20,8 +20,9 @@ pub(crate) struct Change {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-impl Ledger {
-    /// Changes the stream when the expectation holds; the rules are those of [`StreamState::changed`].
+impl WriteTx {
+    /// Changes the stream when the expectation holds; the rules are those of
+    /// [`StreamState::changed`].
     pub(crate) fn change(&mut self, wanted: &Change) -> Result<StreamState, Stop> {
         let Change {
             stream,
@@ -60,7 +61,8 @@ impl Ledger {
         Ok(after)
     }
 
-    /// Removes what events held below `before`. Their rows stay, so that no id and no position is ever free again.
+    /// Removes what events held below `before`. Their rows stay, so that no id and no position is
+    /// ever free again.
     fn archive(&self, stream: i64, before: Version) -> Result<(), rusqlite::Error> {
         let range = (stream, before.get().cast_signed());
         // What is removed for good is also overwritten where it filled pages of its own.

@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
-use crate::error::{Trouble, is_busy, name_of};
+use crate::error::{StoreFault, is_busy, name_of};
 use crate::options::Options;
 
 /// The first SQLite without the bug by which a checkpoint could lose a commit.
@@ -26,7 +26,7 @@ const JOURNAL_BYTES: u32 = 64 << 20;
 /// How every connection of a store is opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Opener {
-    place: Place,
+    place: Location,
     create: bool,
     relaxed_durability: bool,
     busy_timeout: Duration,
@@ -37,7 +37,7 @@ pub(crate) struct Opener {
 }
 
 #[derive(Clone, Debug)]
-enum Place {
+enum Location {
     File(PathBuf),
     /// A name that the connections of one store share and no other does.
     Memory(String),
@@ -46,8 +46,8 @@ enum Place {
 impl Opener {
     pub(crate) fn new(options: &Options) -> Opener {
         let place = match &options.path {
-            Some(path) => Place::File(path.clone()),
-            None => Place::Memory(format!(
+            Some(path) => Location::File(path.clone()),
+            None => Location::Memory(format!(
                 "file:/annals-{}?vfs=memdb",
                 Uuid::now_v7().as_simple()
             )),
@@ -64,7 +64,7 @@ impl Opener {
     }
 
     pub(crate) fn is_memory(&self) -> bool {
-        matches!(self.place, Place::Memory(_))
+        matches!(self.place, Location::Memory(_))
     }
 
     /// The connection that writes; makes the file when it may.
@@ -83,7 +83,8 @@ impl Opener {
         } else {
             "full"
         };
-        // What moves from page to page leaves no copy behind that archiving would miss. The last two matter on platforms whose ordinary flush stops at the disk's own cache.
+        // What moves from page to page leaves no copy behind that archiving would miss. The last
+        // two matter on platforms whose ordinary flush stops at the disk's own cache.
         let settings = format!(
             "pragma synchronous = {synchronous};
              pragma wal_autocheckpoint = {CHECKPOINT_PAGES};
@@ -105,11 +106,14 @@ impl Opener {
     /// A connection that only reads; never makes a file.
     pub(crate) fn reader(&self) -> Result<Connection, rusqlite::Error> {
         let flags = match self.place {
-            Place::File(_) => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Location::File(_) => OpenFlags::SQLITE_OPEN_READ_ONLY,
             // The one that made it is writable, and so all are.
-            Place::Memory(_) => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+            Location::Memory(_) => {
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+            }
         };
-        // An eighth of what the writer keeps: it looks up ids and versions all over the file, readers mostly go along it.
+        // An eighth of what the writer keeps: it looks up ids and versions all over the file,
+        // readers mostly go along it.
         let connection = self.open(flags, self.page_cache_bytes / 8)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
@@ -118,14 +122,15 @@ impl Opener {
     fn open(&self, flags: OpenFlags, cache_bytes: usize) -> Result<Connection, rusqlite::Error> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match &self.place {
-            Place::File(path) => Connection::open_with_flags(path, flags)?,
-            Place::Memory(uri) => {
+            Location::File(path) => Connection::open_with_flags(path, flags)?,
+            Location::Memory(uri) => {
                 Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
             }
         };
         connection.busy_timeout(self.busy_timeout)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        // A statement keeps its plan. Else SQLite plans anew whenever another number is bound to a `limit`: with every page.
+        // A statement keeps its plan. Else SQLite plans anew whenever another number is bound to a
+        // `limit`: with every page.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let kibibytes = i64::try_from(cache_bytes >> 10).unwrap_or(i64::MAX);
         connection.pragma_update(None, "cache_size", -kibibytes)?;
@@ -133,7 +138,8 @@ impl Opener {
         Ok(connection)
     }
 
-    /// Readers and the writer do not wait for each other with a write-ahead log; a store in memory has none.
+    /// Readers and the writer do not wait for each other with a write-ahead log; a store in memory
+    /// has none.
     fn journal(&self, connection: &Connection) -> Result<(), StoreError> {
         if self.is_memory() {
             return Ok(());
@@ -152,7 +158,8 @@ impl Opener {
                     );
                     return Err(StoreError::new(Failure::Incompatible, context));
                 }
-                // Two processes that make the file at once: SQLite does not wait here, so this loop does.
+                // Two processes that make the file at once: SQLite does not wait here, so this loop
+                // does.
                 Err(error) if is_busy(&error) && Instant::now() < deadline => {
                     std::thread::park_timeout(Duration::from_millis(2));
                 }
@@ -161,8 +168,8 @@ impl Opener {
         }
     }
 
-    pub(crate) fn trouble(&self, error: &rusqlite::Error) -> Trouble {
-        Trouble::of(error, "opening", &self.name)
+    pub(crate) fn trouble(&self, error: &rusqlite::Error) -> StoreFault {
+        StoreFault::of(error, "opening", &self.name)
     }
 }
 
@@ -180,7 +187,8 @@ pub(crate) fn check_library(version: i32) -> Result<(), StoreError> {
         )
     };
     let context = format!(
-        "the SQLite library is {}, older than {}, and may lose commits during a checkpoint; update the crate `libsqlite3-sys`",
+        "the SQLite library is {}, older than {}, and may lose commits during a checkpoint; update \
+         the crate `libsqlite3-sys`",
         dotted(version),
         dotted(LIBRARY_MIN)
     );

@@ -1,4 +1,5 @@
-//! What SQLite says, in the words of the contract: what the caller can do about it, and which file it is about.
+//! What SQLite says, in the words of the contract: what the caller can do about it, and which file
+//! it is about.
 
 use std::path::Path;
 
@@ -8,15 +9,15 @@ use rusqlite::ffi;
 
 /// What failed, as often as it must be told.
 #[derive(Clone, Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct StoreFault {
     pub(crate) failure: Failure,
     context: String,
     cause: Option<String>,
 }
 
-impl Trouble {
-    pub(crate) fn new(failure: Failure, context: impl Into<String>) -> Trouble {
-        Trouble {
+impl StoreFault {
+    pub(crate) fn new(failure: Failure, context: impl Into<String>) -> StoreFault {
+        StoreFault {
             failure,
             context: context.into(),
             cause: None,
@@ -24,7 +25,7 @@ impl Trouble {
     }
 
     /// What `error` means for whoever was `doing` something with the file called `name`.
-    pub(crate) fn of(error: &rusqlite::Error, doing: &str, name: &str) -> Trouble {
+    pub(crate) fn of(error: &rusqlite::Error, doing: &str, name: &str) -> StoreFault {
         let failure = failure_of(error);
         let context = match failure {
             Failure::Full => format!("no room left while {doing} `{name}`"),
@@ -38,7 +39,7 @@ impl Trouble {
             }
             _ => format!("failed {doing} `{name}`"),
         };
-        Trouble {
+        StoreFault {
             failure,
             context,
             cause: Some(error.to_string()),
@@ -54,7 +55,7 @@ impl Trouble {
     }
 
     /// The same trouble, from which the store does not come back by itself.
-    pub(crate) fn closing(mut self) -> Trouble {
+    pub(crate) fn closing(mut self) -> StoreFault {
         self.failure = Failure::Closed;
         self.context
             .push_str("; the store is closed, open it again");
@@ -64,7 +65,7 @@ impl Trouble {
 
 /// The error of a reader.
 pub(crate) fn reading(error: &rusqlite::Error, name: &str) -> StoreError {
-    Trouble::of(error, "reading", name).error()
+    StoreFault::of(error, "reading", name).error()
 }
 
 /// Something in the file is not what this program wrote.

@@ -1,19 +1,20 @@
-//! What the writer thread is given to do: something inside a write transaction, and someone who waits for its outcome.
+//! What the writer thread is given to do: something inside a write transaction, and someone who
+//! waits for its outcome.
 
 use annals_core::AppendError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::error::Trouble;
-use crate::ledger::{Ledger, Stop};
+use crate::error::StoreFault;
+use crate::write_tx::{Stop, WriteTx};
 
 /// What became of the transaction that a job was done in.
 #[derive(Clone, Debug)]
-pub(crate) enum Fate {
+pub(crate) enum TxOutcome {
     Committed,
     /// Nothing of it was written.
-    RolledBack(Trouble),
+    RolledBack(StoreFault),
     /// It was written, or it was not.
-    Unknown(Trouble),
+    Unknown(StoreFault),
 }
 
 /// Something to do inside a write transaction.
@@ -26,10 +27,10 @@ pub(crate) trait Job: Send {
     /// # Errors
     ///
     /// When the transaction cannot go on; what was asked for and refused is kept as the outcome.
-    fn run(&mut self, ledger: &mut Ledger) -> Result<(), rusqlite::Error>;
+    fn run(&mut self, write_tx: &mut WriteTx) -> Result<(), rusqlite::Error>;
 
     /// Tells the outcome, now that it is known what became of the transaction.
-    fn settle(self: Box<Self>, fate: &Fate);
+    fn settle(self: Box<Self>, fate: &TxOutcome);
 }
 
 /// A job made of a function.
@@ -50,7 +51,7 @@ pub(crate) fn task<R, F>(
 ) -> (Box<dyn Job>, oneshot::Receiver<Result<R, AppendError>>)
 where
     R: Send + 'static,
-    F: FnMut(&mut Ledger) -> Result<R, Stop> + Send + 'static,
+    F: FnMut(&mut WriteTx) -> Result<R, Stop> + Send + 'static,
 {
     let (reply, outcome) = oneshot::channel();
     (
@@ -68,15 +69,15 @@ where
 impl<R, F> Job for Task<R, F>
 where
     R: Send + 'static,
-    F: FnMut(&mut Ledger) -> Result<R, Stop> + Send + 'static,
+    F: FnMut(&mut WriteTx) -> Result<R, Stop> + Send + 'static,
 {
     fn size(&self) -> (usize, usize) {
         self.size
     }
 
-    fn run(&mut self, ledger: &mut Ledger) -> Result<(), rusqlite::Error> {
+    fn run(&mut self, write_tx: &mut WriteTx) -> Result<(), rusqlite::Error> {
         self.outcome = None;
-        let outcome = match (self.work)(ledger) {
+        let outcome = match (self.work)(write_tx) {
             Ok(done) => Ok(done),
             Err(Stop::Refused(refused)) => Err(refused),
             Err(Stop::Broken(error)) => return Err(error),
@@ -85,21 +86,23 @@ where
         Ok(())
     }
 
-    fn settle(self: Box<Self>, fate: &Fate) {
+    fn settle(self: Box<Self>, fate: &TxOutcome) {
         let outcome = match (fate, self.outcome) {
-            (Fate::Committed, Some(outcome)) => outcome,
-            // What was refused is refused whatever became of the others; but it may have been judged by what was undone.
-            (Fate::Unknown(trouble), _) => Err(AppendError::Unknown(trouble.error())),
-            (Fate::RolledBack(trouble), _) => Err(AppendError::Store(trouble.error())),
-            (Fate::Committed, None) => Err(AppendError::Store(
-                Trouble::new(
+            (TxOutcome::Committed, Some(outcome)) => outcome,
+            // What was refused is refused whatever became of the others; but it may have been
+            // judged by what was undone.
+            (TxOutcome::Unknown(trouble), _) => Err(AppendError::Unknown(trouble.error())),
+            (TxOutcome::RolledBack(trouble), _) => Err(AppendError::Store(trouble.error())),
+            (TxOutcome::Committed, None) => Err(AppendError::Store(
+                StoreFault::new(
                     annals_core::Failure::Unavailable,
                     "the writer did not come to this",
                 )
                 .error(),
             )),
         };
-        // Nobody waits any more: the caller dropped the future, and asking again with the same ids tells.
+        // Nobody waits any more: the caller dropped the future, and asking again with the same ids
+        // tells.
         let _ = self.reply.send(outcome);
     }
 }

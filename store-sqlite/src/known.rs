@@ -1,6 +1,8 @@
 //! What became of ids, for ever: also of events that were removed for good.
 
-use annals_core::{Digest, EventId, Found, Known, Partition, Placed, Position, StreamId, Version};
+use annals_core::{
+    Digest, EventId, Found, Partition, Placed, Position, StoredId, StreamId, Version,
+};
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
@@ -15,7 +17,7 @@ pub(crate) const PARTITION: Partition = Partition(0);
 pub(crate) fn known(
     connection: &Connection,
     id: EventId,
-) -> Result<Option<Known>, rusqlite::Error> {
+) -> Result<Option<StoredId>, rusqlite::Error> {
     connection
         .prepare_cached(sql::KNOWN_ID)?
         .query_row([id.as_uuid().as_bytes()], |row| {
@@ -30,7 +32,7 @@ pub(crate) fn known(
             let append_events = u32::try_from(number(row, 3)?)
                 .map_err(|_| corrupt("an append of too many events"))?;
             let append_first = Position::new(position.saturating_sub(number(row, 2)?));
-            Ok(Known {
+            Ok(StoredId {
                 found: Found {
                     placed,
                     append_first,

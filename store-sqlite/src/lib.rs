@@ -1,8 +1,9 @@
 //! The embedded store of Annals: one SQLite file, no server.
 //!
-//! [`SqliteStore`] keeps every promise of [`annals_core::Store`], with one partition: one total order. Appends are committed in
-//! groups by one writer thread and are on the disk when they are answered; reads come in pages from a small pool of connections
-//! and neither block the runtime nor wait for the writer.
+//! [`SqliteStore`] keeps every promise of [`annals_core::Store`], with one partition: one total
+//! order. Appends are committed in groups by one writer thread and are on the disk when they are
+//! answered; reads come in pages from a small pool of connections and neither block the runtime nor
+//! wait for the writer.
 //!
 //! ```
 //! use annals_core::{Append, EventStore, Log, NewEvent, ReadLog, Position, StreamId};
@@ -20,21 +21,21 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! With the `sqlite3` shell, `select * from annals_readable_events` shows the log, and `annals_readable_streams` the streams.
-//! All names in the file begin with `annals_`, so an application can keep its own tables beside them.
+//! With the `sqlite3` shell, `select * from annals_readable_events` shows the log, and
+//! `annals_readable_streams` the streams. All names in the file begin with `annals_`, so an
+//! application can keep its own tables beside them.
 
+mod append_in;
 mod change;
 mod connection;
-mod dictionary;
 mod error;
 mod job;
 mod known;
-mod ledger;
 mod metadata;
 mod options;
 mod page;
-mod plan;
 mod positions;
+mod query_plan;
 mod reader;
 mod request;
 mod row;
@@ -42,13 +43,14 @@ mod schema;
 mod snapshot;
 mod statements;
 mod store;
+mod stream_cache;
 mod streams;
-mod transaction;
 mod views;
 mod watcher;
+mod write_tx;
 mod writer;
 
+pub use append_in::InTransaction;
 pub use options::Options;
 pub use rusqlite;
 pub use store::SqliteStore;
-pub use transaction::InTransaction;

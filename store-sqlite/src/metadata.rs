@@ -1,4 +1,5 @@
-//! Metadata as a column: the two ids in place, the rest as JSON, nothing at all when there is nothing.
+//! Metadata as a column: the two ids in place, the rest as JSON, nothing at all when there is
+//! nothing.
 
 use std::collections::BTreeMap;
 

@@ -36,8 +36,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// A store in the file at `path`, which is made when it is not there. A `-wal` and a `-shm` file stand beside it while it is
-    /// open; they belong to it.
+    /// A store in the file at `path`, which is made when it is not there. A `-wal` and a `-shm`
+    /// file stand beside it while it is open; they belong to it.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("data/bank.db");
@@ -86,8 +86,8 @@ impl Options {
         self.path.as_deref()
     }
 
-    /// Refuses every write with [`Failure::ReadOnly`](annals_core::Failure), and does not upgrade an older file but refuses it.
-    /// Others may go on writing. Default: off. In a URL: `mode=ro`.
+    /// Refuses every write with [`Failure::ReadOnly`](annals_core::Failure), and does not upgrade
+    /// an older file but refuses it. Others may go on writing. Default: off. In a URL: `mode=ro`.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").read_only();
@@ -109,9 +109,10 @@ impl Options {
         self
     }
 
-    /// Answers appends before they are on the disk (`synchronous=NORMAL`): the last ones before a power cut may be gone although
-    /// they were acknowledged; a killed process loses nothing. Several times faster for single appends. Default: off, an
-    /// acknowledged append survives a power cut. In a URL: `relaxed_durability=true`.
+    /// Answers appends before they are on the disk (`synchronous=NORMAL`): the last ones before a
+    /// power cut may be gone although they were acknowledged; a killed process loses nothing.
+    /// Several times faster for single appends. Default: off, an acknowledged append survives a
+    /// power cut. In a URL: `relaxed_durability=true`.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("cache.db").relaxed_durability();
@@ -123,7 +124,8 @@ impl Options {
     }
 
     /// How long a write waits for another process that is writing; after that it fails with
-    /// [`Failure::Unavailable`](annals_core::Failure) and nothing was written. Default: 10 seconds. In a URL: `busy_timeout_ms`.
+    /// [`Failure::Unavailable`](annals_core::Failure) and nothing was written. Default: 10 seconds.
+    /// In a URL: `busy_timeout_ms`.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").busy_timeout(std::time::Duration::from_secs(1));
@@ -134,8 +136,9 @@ impl Options {
         self
     }
 
-    /// How often an idle store looks whether another process has written; the hint of the log comes at most so much later than
-    /// the commit. Each look costs some microseconds. Default: 50 milliseconds.
+    /// How often an idle store looks whether another process has written; the hint of the log comes
+    /// at most so much later than the commit. Each look costs some microseconds. Default: 50
+    /// milliseconds.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").poll_interval(std::time::Duration::from_millis(10));
@@ -146,8 +149,9 @@ impl Options {
         self
     }
 
-    /// How many reads may go on at once (at least 1); further ones wait. Each has a connection with a page cache of its own, made
-    /// when it is first needed. Default: one for each core, 2 to 8. In a URL: `readers`.
+    /// How many reads may go on at once (at least 1); further ones wait. Each has a connection with
+    /// a page cache of its own, made when it is first needed. Default: one for each core, 2 to 8.
+    /// In a URL: `readers`.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").readers(2);
@@ -158,8 +162,9 @@ impl Options {
         self
     }
 
-    /// How many events and how many bytes are committed together at most; a single larger append is committed alone. Larger
-    /// groups make better use of each disk flush and are answered later. Default: 8,192 events, 8 MiB.
+    /// How many events and how many bytes are committed together at most; a single larger append is
+    /// committed alone. Larger groups make better use of each disk flush and are answered later.
+    /// Default: 8,192 events, 8 MiB.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").group_max(1_000, 1 << 20);
@@ -171,8 +176,8 @@ impl Options {
         self
     }
 
-    /// How many bytes of appends may wait for the writer (each counts as at least 1 KiB); when it is full, further appends wait
-    /// before they are handed over. Default: 64 MiB.
+    /// How many bytes of appends may wait for the writer (each counts as at least 1 KiB); when it
+    /// is full, further appends wait before they are handed over. Default: 64 MiB.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").queue_bytes_max(8 << 20);
@@ -183,10 +188,11 @@ impl Options {
         self
     }
 
-    /// How many bytes of the file the connection that writes keeps in memory; each that reads keeps an eighth of it. Default: 8 MiB.
+    /// How many bytes of the file the connection that writes keeps in memory; each that reads keeps
+    /// an eighth of it. Default: 8 MiB.
     ///
-    /// The SQLite that is built in counts the pages of all connections of a process together: what one does not use another one
-    /// may, up to the sum.
+    /// The SQLite that is built in counts the pages of all connections of a process together: what
+    /// one does not use another one may, up to the sum.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").page_cache_bytes(64 << 20);
@@ -197,9 +203,9 @@ impl Options {
         self
     }
 
-    /// How large the file may grow, in bytes, rounded up to whole pages of 4 KiB; beyond that an append fails with
-    /// [`Failure::Full`](annals_core::Failure) and nothing is lost. Opening with a larger value makes room. Default: what SQLite
-    /// allows.
+    /// How large the file may grow, in bytes, rounded up to whole pages of 4 KiB; beyond that an
+    /// append fails with [`Failure::Full`](annals_core::Failure) and nothing is lost. Opening with
+    /// a larger value makes room. Default: what SQLite allows.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").file_bytes_max(10 << 30);
@@ -260,7 +266,8 @@ impl Options {
     }
 }
 
-/// `sqlite:PATH`, `sqlite://PATH` or `sqlite::memory:`, with options after a `?`. The path is taken as it stands.
+/// `sqlite:PATH`, `sqlite://PATH` or `sqlite::memory:`, with options after a `?`. The path is taken
+/// as it stands.
 impl FromStr for Options {
     type Err = Invalid;
 

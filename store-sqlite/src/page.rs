@@ -9,8 +9,8 @@ use rusqlite::{Connection, OptionalExtension};
 use std::ops::Bound;
 
 use crate::error::corrupt;
-use crate::plan::{self, Kinds, Plan};
 use crate::positions::{Node, Walk};
+use crate::query_plan::{self, Kinds, Plan};
 use crate::row::{KIND, Names, POSITION, Page, REMOVED};
 use crate::statements as sql;
 use crate::streams;
@@ -20,7 +20,8 @@ const EVENTS_MAX: usize = 16_384;
 /// Rows and index steps that one page looks at, at least and for each event that was asked for.
 const LOOKED_AT_MIN: usize = 8_192;
 const LOOKED_AT_PER_EVENT: usize = 8;
-/// When so many events in a row of a filter by type stand in so many times as many positions, a scan is cheaper than the index.
+/// When so many events in a row of a filter by type stand in so many times as many positions, a
+/// scan is cheaper than the index.
 const SAMPLE: usize = 64;
 const DENSE: u64 = 4;
 
@@ -104,7 +105,7 @@ pub(crate) fn of_log(
     if inner.is_empty() {
         return Ok(range.looked_through(Vec::new()));
     }
-    let plan = plan::for_filter(connection, filter)?;
+    let plan = query_plan::for_filter(connection, filter)?;
     let wanted = Wanted::Filter(filter);
     scanned(&range, inner.read(connection, names, plan, wanted)?)
 }
@@ -120,7 +121,7 @@ pub(crate) fn of_query(
     if range.is_empty() {
         return Ok(range.looked_through(Vec::new()));
     }
-    let plan = plan::for_query(connection, &read.query)?;
+    let plan = query_plan::for_query(connection, &read.query)?;
     scanned(
         &range,
         range.read(connection, names, plan, Wanted::Query(&read.query))?,

@@ -1,7 +1,8 @@
-//! Positions in order, straight from the indexes: of a kind, of a tag, of a stream, and what they have in common.
+//! Positions in order, straight from the indexes: of a kind, of a tag, of a stream, and what they
+//! have in common.
 //!
-//! Each source can be asked for its next position from some place on, so an intersection leaps over everything that one of its
-//! sources does not have, and a union reads no further than it is asked.
+//! Each source can be asked for its next position from some place on, so an intersection leaps over
+//! everything that one of its sources does not have, and a union reads no further than it is asked.
 
 use std::ops::RangeInclusive;
 
@@ -254,8 +255,8 @@ fn collect(
     Ok(())
 }
 
-/// The versions of a stream whose positions are at `from` or further along. Positions ascend with versions, so a binary search
-/// finds the border.
+/// The versions of a stream whose positions are at `from` or further along. Positions ascend with
+/// versions, so a binary search finds the border.
 fn versions_at(
     walk: &Walk<'_>,
     stream: i64,

@@ -1,4 +1,5 @@
-//! Reading without blocking the runtime: a small pool of connections, used on blocking threads, each read one transaction.
+//! Reading without blocking the runtime: a small pool of connections, used on blocking threads,
+//! each read one transaction.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,10 +12,11 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::connection::Opener;
-use crate::error::{Trouble, reading};
+use crate::error::{StoreFault, reading};
 use crate::row::Names;
 
-/// Connections for reading, opened when they are first needed; the one used last is used next, because it knows the most.
+/// Connections for reading, opened when they are first needed; the one used last is used next,
+/// because it knows the most.
 #[derive(Clone, Debug)]
 pub(crate) struct Readers {
     pool: Arc<Pool>,
@@ -24,23 +26,26 @@ pub(crate) struct Readers {
 struct Pool {
     opener: Opener,
     count: usize,
-    desk: Mutex<Desk>,
+    desk: Mutex<ReaderQueue>,
     /// Tells when a worker has signed off.
     signed_off: Condvar,
-    /// A store in memory has no journal beside which one could read; then reading and writing take turns.
+    /// A store in memory has no journal beside which one could read; then reading and writing take
+    /// turns.
     turns: Option<Arc<RwLock<()>>>,
 }
 
 /// How long closing waits for a read that has begun; a page takes some milliseconds.
 const READ_ENDS_MAX: Duration = Duration::from_secs(5);
 
-/// How long a worker without work gives way before it signs off: whoever was answered often asks again at once, and then finds
-/// it awake and its connection warm. About as long as waking a thread takes.
+/// How long a worker without work gives way before it signs off: whoever was answered often asks
+/// again at once, and then finds it awake and its connection warm. About as long as waking a thread
+/// takes.
 const REST: Duration = Duration::from_micros(50);
 
-/// Reads that wait, and who is at work. A worker goes on while something waits: waking a thread costs more than most reads.
+/// Reads that wait, and who is at work. A worker goes on while something waits: waking a thread
+/// costs more than most reads.
 #[derive(Default)]
-struct Desk {
+struct ReaderQueue {
     waiting: VecDeque<Job>,
     working: usize,
     /// Of those at work, the ones that are about to look for something to do.
@@ -70,7 +75,8 @@ impl Readers {
         }
     }
 
-    /// Runs `work` in a read transaction. Dropping the future gives the connection back all the same, when the work is done.
+    /// Runs `work` in a read transaction. Dropping the future gives the connection back all the
+    /// same, when the work is done.
     pub(crate) async fn read<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection, &mut Names) -> Result<R, rusqlite::Error> + Send + 'static,
@@ -107,14 +113,14 @@ impl Readers {
         answered.await.unwrap_or_else(lost)
     }
 
-    /// Closes the connections; no further read begins. Waits for those that have begun, because the writer, which closes last,
-    /// leaves one file only when nobody else has it open.
+    /// Closes the connections; no further read begins. Waits for those that have begun, because the
+    /// writer, which closes last, leaves one file only when nobody else has it open.
     pub(crate) fn close(&self) {
         let mut desk = self.pool.desk();
         desk.closed = true;
         desk.waiting.clear();
         desk.idle.clear();
-        let at_work = |desk: &mut Desk| desk.working > 0;
+        let at_work = |desk: &mut ReaderQueue| desk.working > 0;
         let waited = self
             .pool
             .signed_off
@@ -132,11 +138,11 @@ impl Readers {
 }
 
 fn closed(name: &str) -> StoreError {
-    Trouble::new(Failure::Closed, format!("`{name}` was closed")).error()
+    StoreFault::new(Failure::Closed, format!("`{name}` was closed")).error()
 }
 
 impl Pool {
-    fn desk(&self) -> MutexGuard<'_, Desk> {
+    fn desk(&self) -> MutexGuard<'_, ReaderQueue> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -189,7 +195,8 @@ impl Worker {
         }
     }
 
-    /// The next read. When there is none, signs off in the same breath, so that whoever comes then asks for another worker.
+    /// The next read. When there is none, signs off in the same breath, so that whoever comes then
+    /// asks for another worker.
     fn next(&mut self, reader: &mut Option<Reader>) -> Option<Job> {
         let mut desk = self.pool.desk();
         let began = Instant::now();
@@ -219,7 +226,8 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// A runtime that shuts down may drop a worker that never began. When no other is left, what waits is told so.
+    /// A runtime that shuts down may drop a worker that never began. When no other is left, what
+    /// waits is told so.
     fn drop(&mut self) {
         if self.signed_off {
             return;
@@ -233,9 +241,9 @@ impl Drop for Worker {
     }
 }
 
-impl fmt::Debug for Desk {
+impl fmt::Debug for ReaderQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk")
+        f.debug_struct("ReaderQueue")
             .field("waiting", &self.waiting.len())
             .field("working", &self.working)
             .field("resting", &self.resting)

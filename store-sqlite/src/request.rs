@@ -1,8 +1,9 @@
-//! An append as the writer gets it: checked, and with everything computed that does not need the file.
+//! An append as the writer gets it: checked, and with everything computed that does not need the
+//! file.
 
 use std::sync::Arc;
 
-use annals_core::{AppendError, AppendStreams, Clock, Condition, Limits, NewEvent, PreparedRow};
+use annals_core::{AppendError, AppendStreams, Clock, Condition, InlineRow, Limits, NewEvent};
 
 use crate::metadata;
 
@@ -41,7 +42,7 @@ impl Request {
             .iter()
             .map(|(_, event)| Encoded::of(event))
             .collect();
-        let rows: usize = append.rows.iter().map(PreparedRow::size_bytes).sum();
+        let rows: usize = append.rows.iter().map(InlineRow::size_bytes).sum();
         let bytes = rows
             + append
                 .events

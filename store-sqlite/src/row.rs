@@ -24,10 +24,12 @@ pub(crate) const KIND: usize = 3;
 /// How many streams a connection knows by name: a power of two; some megabytes.
 const STREAMS: usize = 1 << 15;
 const KINDS: usize = 1 << 10;
-/// Payloads share buffers of about this size: large enough to be cheap, small enough that keeping one event keeps little else.
+/// Payloads share buffers of about this size: large enough to be cheap, small enough that keeping
+/// one event keeps little else.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Events that room is made for before they are read: a page of a replay. More come rarely, and then it grows.
+/// Events that room is made for before they are read: a page of a replay. More come rarely, and
+/// then it grows.
 const RESERVE_EVENTS_MAX: usize = 2_048;
 
 /// Type, schema version and codec of a kind.
@@ -36,14 +38,16 @@ struct Kind {
     event_type: Arc<str>,
     schema_version: u32,
     codec: Arc<str>,
-    /// The page that shares these names. Each has its own, because counting references to one name from the thread that reads
-    /// and from those that use what was read costs more than all the rest.
+    /// The page that shares these names. Each has its own, because counting references to one name
+    /// from the thread that reads and from those that use what was read costs more than all the
+    /// rest.
     page: u64,
 }
 
 /// The names behind keys. A key's name never changes, so nothing in here is ever wrong.
 ///
-/// Each key has one place, which it shares with those that are `STREAMS` away: as good as a cache that keeps track, and cheaper.
+/// Each key has one place, which it shares with those that are `STREAMS` away: as good as a cache
+/// that keeps track, and cheaper.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     streams: Vec<Option<(i64, StreamId)>>,
@@ -105,7 +109,8 @@ fn place_of<T>(
     &mut places[index]
 }
 
-/// A stored time, and what it is for everyone else: telling the year from microseconds is dearer than comparing two numbers.
+/// A stored time, and what it is for everyone else: telling the year from microseconds is dearer
+/// than comparing two numbers.
 #[derive(Debug)]
 struct Moment {
     micros: i64,

@@ -7,7 +7,8 @@ use uuid::Uuid;
 use crate::connection::Opener;
 use crate::error::corrupt;
 
-/// `ANNL`: what `file` and other tools see in the header of the file, unless the application wrote its own there first.
+/// `ANNL`: what `file` and other tools see in the header of the file, unless the application wrote
+/// its own there first.
 const APPLICATION_ID: i32 = 0x414e_4e4c;
 
 /// Every migration, in order; the first makes version 1.
@@ -41,7 +42,8 @@ pub(crate) fn accept(connection: &Connection, opener: &Opener) -> Result<LogId, 
     check(found, opener)?;
     if found < MIGRATIONS.len() {
         let context = format!(
-            "`{}` has version {found} of the tables, this program reads {}; open it once for writing to upgrade it",
+            "`{}` has version {found} of the tables, this program reads {}; open it once for \
+             writing to upgrade it",
             opener.name,
             MIGRATIONS.len()
         );

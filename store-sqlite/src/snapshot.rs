@@ -4,15 +4,15 @@ use annals_core::{FoldId, Snapshot, StreamId, Version};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::ledger::{Ledger, Stop};
 use crate::statements as sql;
 use crate::streams::number;
+use crate::write_tx::{Stop, WriteTx};
 
-pub(crate) fn save(ledger: &mut Ledger, snapshot: &Snapshot) -> Result<(), Stop> {
-    let stream = ledger
+pub(crate) fn save(write_tx: &mut WriteTx, snapshot: &Snapshot) -> Result<(), Stop> {
+    let stream = write_tx
         .dictionary
-        .stream_key(&ledger.connection, &snapshot.stream)?;
-    ledger
+        .stream_key(&write_tx.connection, &snapshot.stream)?;
+    write_tx
         .connection
         .prepare_cached(sql::SAVE_SNAPSHOT)?
         .execute((
@@ -60,7 +60,7 @@ pub(crate) fn newest(
 }
 
 pub(crate) fn delete(
-    ledger: &mut Ledger,
+    write_tx: &mut WriteTx,
     stream: &StreamId,
     fold: &FoldId,
     version: Version,
@@ -71,7 +71,7 @@ pub(crate) fn delete(
         fold.version,
         version.get().cast_signed(),
     );
-    ledger
+    write_tx
         .connection
         .prepare_cached(sql::DELETE_SNAPSHOT)?
         .execute(row)?;

@@ -1,4 +1,5 @@
-//! Every statement that runs more than once, each in a file of its own under `sql/`, where its first line says what it guarantees.
+//! Every statement that runs more than once, each in a file of its own under `sql/`, where its
+//! first line says what it guarantees.
 
 macro_rules! statements {
     ($($name:ident = $file:literal;)*) => {
@@ -11,7 +12,7 @@ statements! {
     ARCHIVED_TAGS = "archived_tags";
     CATEGORY = "category";
     CLEAR_ENTRIES = "clear_entries";
-    CLEAR_PARKED = "clear_parked";
+    CLEAR_DEAD_LETTERS = "clear_dead_letters";
     CLEAR_ROWS = "clear_rows";
     CLEAR_STANDS = "clear_stands";
     CLEAR_TOUCHED = "clear_touched";
@@ -19,7 +20,7 @@ statements! {
     DELETE_EVENT_TAG = "delete_event_tag";
     DELETE_GENERATION = "delete_generation";
     DELETE_LEASE = "delete_lease";
-    DELETE_PARKED = "delete_parked";
+    DELETE_DEAD_LETTERS = "delete_dead_letters";
     DELETE_REMOVAL = "delete_removal";
     DELETE_SNAPSHOT = "delete_snapshot";
     DELETE_VERSIONS_BEFORE = "delete_versions_before";
@@ -68,7 +69,7 @@ statements! {
     NEXT_REMEMBERED = "next_remembered";
     NEXT_ROW = "next_row";
     NEXT_VERSION_OF_ROW = "next_version_of_row";
-    PARKED = "parked";
+    DEAD_LETTERS = "dead_letters";
     PLACES = "places";
     RECORDED_AT = "recorded_at";
     RELEASE_LEASE = "release_lease";
@@ -78,10 +79,10 @@ statements! {
     ROWS_BACKWARD = "rows_backward";
     ROWS_FORWARD = "rows_forward";
     SAVE_LEASE = "save_lease";
-    SAVE_PARKED = "save_parked";
+    SAVE_DEAD_LETTER = "save_dead_letters";
     SAVE_SNAPSHOT = "save_snapshot";
     SAVE_STAND = "save_stand";
-    SAVE_VERDICT = "save_verdict";
+    SAVE_SKIP_DECISION = "save_skip_decision";
     SAVE_VIEW_CHECKPOINT = "save_view_checkpoint";
     SAVE_VIEW_ROW = "save_view_row";
     SET_CLEARED = "set_cleared";
@@ -99,7 +100,7 @@ statements! {
     TAG_FORWARD = "tag_forward";
     TOUCHED = "touched";
     UPDATE_STREAM = "update_stream";
-    VERDICTS = "verdicts";
+    SKIP_DECISIONS = "skip_decisions";
     VERSIONS_ENDING = "versions_ending";
     VERSIONS_OF_ROW = "versions_of_row";
     VERSIONS_TO_CLEAR = "versions_to_clear";

@@ -12,23 +12,23 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
+use crate::append_in::{self, InTransaction, Ran};
 use crate::change::Change;
 use crate::connection::{Opener, check_library};
 use crate::known::{PARTITION, known};
-use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::reader::Readers;
 use crate::request::Request;
-use crate::transaction::{self, InTransaction, Ran};
 use crate::watcher::Watcher;
+use crate::write_tx::WriteTx;
 use crate::writer::Writer;
 use crate::{page, schema, snapshot, streams};
 
 /// A store in one SQLite file.
 ///
-/// It needs a Tokio runtime. Handles are cheap to clone; when the last one is dropped, what was handed over is finished, the
-/// journal is copied into the file, and the file is closed. Several processes, or several stores in one process, may have the
-/// file open at once.
+/// It needs a Tokio runtime. Handles are cheap to clone; when the last one is dropped, what was
+/// handed over is finished, the journal is copied into the file, and the file is closed. Several
+/// processes, or several stores in one process, may have the file open at once.
 ///
 /// ```
 /// use annals_core::{Append, EventStore, NewEvent, StreamId};
@@ -67,13 +67,14 @@ enum Access {
 }
 
 impl SqliteStore {
-    /// Opens the store at `url`: `sqlite:PATH`, `sqlite://PATH` or `sqlite::memory:`, with options after a `?`.
+    /// Opens the store at `url`: `sqlite:PATH`, `sqlite://PATH` or `sqlite::memory:`, with options
+    /// after a `?`.
     ///
     /// # Errors
     ///
-    /// [`Failure::Invalid`] for another url, [`Failure::Incompatible`] for a file made by a newer Annals,
-    /// [`Failure::Corrupt`] for something that is not a database, [`Failure::ReadOnly`] for a file that may not be written and
-    /// was not opened with `?mode=ro`.
+    /// [`Failure::Invalid`] for another url, [`Failure::Incompatible`] for a file made by a newer
+    /// Annals, [`Failure::Corrupt`] for something that is not a database, [`Failure::ReadOnly`] for
+    /// a file that may not be written and was not opened with `?mode=ro`.
     pub async fn open(url: &str) -> Result<SqliteStore, StoreError> {
         SqliteStore::open_with(url.parse()?).await
     }
@@ -119,16 +120,18 @@ impl SqliteStore {
         self
     }
 
-    /// Runs `work` in one transaction with the application's own tables in the same file: what it writes there and what it
-    /// appends is committed together, durable when this returns `Ok`, or not at all.
+    /// Runs `work` in one transaction with the application's own tables in the same file: what it
+    /// writes there and what it appends is committed together, durable when this returns `Ok`, or
+    /// not at all.
     ///
-    /// It runs on the writer thread, so every other append waits for it: keep it short, and do not wait for anything in it.
-    /// When it returns an error or panics, all that it did is undone. It must not end the transaction itself.
+    /// It runs on the writer thread, so every other append waits for it: keep it short, and do not
+    /// wait for anything in it. When it returns an error or panics, all that it did is undone. It
+    /// must not end the transaction itself.
     ///
     /// # Errors
     ///
-    /// What `work` returns, and what the store has to say ([`AppendError::Unknown`] when the outcome is not known: what was
-    /// appended tells, by [`find`](EventStore::find)).
+    /// What `work` returns, and what the store has to say ([`AppendError::Unknown`] when the
+    /// outcome is not known: what was appended tells, by [`find`](EventStore::find)).
     ///
     /// ```
     /// use annals_core::{AppendError, AppendStreams, NewEvent, StreamId};
@@ -168,10 +171,11 @@ impl SqliteStore {
         let limits = self.shared.limits;
         let clock = Arc::clone(&self.clock);
         let mut work = Some(work);
-        let run = move |ledger: &mut Ledger| transaction::run(ledger, &limits, &clock, work.take());
+        let run =
+            move |write_tx: &mut WriteTx| append_in::run(write_tx, &limits, &clock, work.take());
         let writer = self.writer().map_err(AppendError::from)?;
         match writer.run((1, 0), run).await? {
-            Ran::Done(done) => Ok(done),
+            Ran::Committed(done) => Ok(done),
             Ran::Failed(error) => Err(error),
         }
     }
@@ -210,7 +214,7 @@ impl SqliteStore {
         )?;
         let size = (request.events.len(), request.bytes);
         self.writer()?
-            .run(size, move |ledger| ledger.append(&request))
+            .run(size, move |write_tx| write_tx.append(&request))
             .await
     }
 
@@ -246,9 +250,9 @@ fn open(options: &Options) -> Result<SqliteStore, StoreError> {
     } else {
         let mut connection = opener.writer()?;
         let log = schema::upgrade(&mut connection, &opener, &*options.clock)?;
-        let ledger = Ledger::new(connection, log);
+        let write_tx = WriteTx::new(connection, log);
         let writer = Writer::start(
-            ledger,
+            write_tx,
             options,
             opener.name.clone(),
             turns.clone(),
@@ -326,7 +330,7 @@ impl EventStore for SqliteStore {
             clock: Arc::clone(&self.clock),
         };
         self.writer()?
-            .run((1, 0), move |ledger| ledger.change(&wanted))
+            .run((1, 0), move |write_tx| write_tx.change(&wanted))
             .await
     }
 
@@ -409,7 +413,7 @@ impl SnapshotStore for SqliteStore {
         let size = (1, snapshot.payload.len());
         let saved = self
             .writer()?
-            .run(size, move |ledger| snapshot::save(ledger, &snapshot))
+            .run(size, move |write_tx| snapshot::save(write_tx, &snapshot))
             .await;
         saved.map_err(AppendError::into_store_error)
     }
@@ -437,8 +441,8 @@ impl SnapshotStore for SqliteStore {
         let fold = fold.clone();
         let deleted = self
             .writer()?
-            .run((1, 0), move |ledger| {
-                snapshot::delete(ledger, &stream, &fold, version)
+            .run((1, 0), move |write_tx| {
+                snapshot::delete(write_tx, &stream, &fold, version)
             })
             .await;
         deleted.map_err(AppendError::into_store_error)

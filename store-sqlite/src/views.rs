@@ -1,9 +1,10 @@
 //! Read models in the file of the log, or in one of their own.
 //!
-//! A step of a worker is one job of the writer: it shares the flush with whatever else is committed then, and is looked at before
-//! anything is written. What was dropped or forgotten is out of sight at once and cleared away later, a little at a time.
+//! A step of a worker is one job of the writer: it shares the flush with whatever else is committed
+//! then, and is looked at before anything is written. What was dropped or forgotten is out of sight
+//! at once and cleared away later, a little at a time.
 
-mod aside;
+mod dead_letters;
 mod generation;
 mod inline;
 mod lease;
@@ -17,52 +18,51 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, AppendError, Checkpoint, CommitError, Failure, Generation, GenerationId,
-    GenerationSpec, InlineViews, Invalid, Lease, LeaseState, Leases, Parked, Partition, PastRow,
-    Position, ReadRows, RowVersion, RowsPage, StandingRow, StoreError, Verdict, ViewCommit,
-    ViewStore,
+    Acquired, AppendError, Checkpoint, CommitError, DeadLetter, Failure, Generation, GenerationId,
+    GenerationSpec, InlineViews, Invalid, Lease, LeaseState, Leases, Partition, PastRow, Position,
+    ReadRows, RowVersion, RowsPage, SkipDecision, StoreError, VersionedRow, ViewCommit, ViewStore,
 };
 use async_trait::async_trait;
 use rusqlite::Connection;
 
-use crate::ledger::{Ledger, Stop};
 use crate::store::SqliteStore;
+use crate::write_tx::{Stop, WriteTx};
 
 pub(crate) use inline::carried;
 pub(crate) use sweep::{has_waste, sweep};
 
 /// Why something was not done or found.
 #[derive(Debug)]
-enum Halt {
+enum Abort {
     /// An outcome for the one who asked.
     Refused(CommitError),
     /// The file does not answer.
     Broken(rusqlite::Error),
 }
 
-impl From<rusqlite::Error> for Halt {
-    fn from(error: rusqlite::Error) -> Halt {
-        Halt::Broken(error)
+impl From<rusqlite::Error> for Abort {
+    fn from(error: rusqlite::Error) -> Abort {
+        Abort::Broken(error)
     }
 }
 
-impl From<CommitError> for Halt {
-    fn from(refused: CommitError) -> Halt {
-        Halt::Refused(refused)
+impl From<CommitError> for Abort {
+    fn from(refused: CommitError) -> Abort {
+        Abort::Refused(refused)
     }
 }
 
-impl From<Invalid> for Halt {
-    fn from(invalid: Invalid) -> Halt {
-        Halt::Refused(invalid.into())
+impl From<Invalid> for Abort {
+    fn from(invalid: Invalid) -> Abort {
+        Abort::Refused(invalid.into())
     }
 }
 
-fn outcome<R>(done: Result<R, Halt>) -> Result<Result<R, CommitError>, rusqlite::Error> {
+fn outcome<R>(done: Result<R, Abort>) -> Result<Result<R, CommitError>, rusqlite::Error> {
     match done {
         Ok(done) => Ok(Ok(done)),
-        Err(Halt::Refused(refused)) => Ok(Err(refused)),
-        Err(Halt::Broken(error)) => Err(error),
+        Err(Abort::Refused(refused)) => Ok(Err(refused)),
+        Err(Abort::Broken(error)) => Err(error),
     }
 }
 
@@ -81,7 +81,7 @@ impl SqliteStore {
     /// Reads from one moment.
     async fn read_views<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<R, Halt> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<R, Abort> + Send + 'static,
     ) -> Result<R, CommitError> {
         self.readers()?
             .read(move |connection, _| outcome(work(connection)))
@@ -92,7 +92,7 @@ impl SqliteStore {
     async fn read_generation<R: Send + 'static>(
         &self,
         id: GenerationId,
-        work: impl FnOnce(&Connection, &Generation) -> Result<R, Halt> + Send + 'static,
+        work: impl FnOnce(&Connection, &Generation) -> Result<R, Abort> + Send + 'static,
     ) -> Result<R, CommitError> {
         self.read_views(move |connection| work(connection, &generation::by_id(connection, id)?))
             .await
@@ -101,9 +101,9 @@ impl SqliteStore {
     /// Changes something small; what refuses must do so before it writes.
     async fn change_views<R: Send + 'static>(
         &self,
-        mut work: impl FnMut(&mut Ledger) -> Result<R, Halt> + Send + 'static,
+        mut work: impl FnMut(&mut WriteTx) -> Result<R, Abort> + Send + 'static,
     ) -> Result<R, CommitError> {
-        let work = move |ledger: &mut Ledger| outcome(work(ledger)).map_err(Stop::Broken);
+        let work = move |write_tx: &mut WriteTx| outcome(work(write_tx)).map_err(Stop::Broken);
         self.writer()?.run((1, 0), work).await.map_err(written)?
     }
 
@@ -112,7 +112,7 @@ impl SqliteStore {
         mut work: impl FnMut(&Connection) -> Result<R, rusqlite::Error> + Send + 'static,
     ) -> Result<R, StoreError> {
         self.writer()?
-            .run((1, 0), move |ledger| Ok(work(&ledger.connection)?))
+            .run((1, 0), move |write_tx| Ok(work(&write_tx.connection)?))
             .await
             .map_err(written)
     }
@@ -126,7 +126,8 @@ impl Leases for SqliteStore {
         owner: &str,
         ttl: Duration,
     ) -> Result<Acquired, StoreError> {
-        // The time of asking, here and below: who waits for the writer has a lease that is shorter, and never longer than it thinks.
+        // The time of asking, here and below: who waits for the writer has a lease that is shorter,
+        // and never longer than it thinks.
         let name = name.to_owned();
         let owner = owner.to_owned();
         let now = self.clock().now();
@@ -162,7 +163,7 @@ impl ViewStore for SqliteStore {
         spec.check()?;
         let now = self.clock().now();
         let begin =
-            move |ledger: &mut Ledger| Ok(generation::begin(&ledger.connection, &spec, now)?);
+            move |write_tx: &mut WriteTx| Ok(generation::begin(&write_tx.connection, &spec, now)?);
         self.writer()?.run((1, 0), begin).await.map_err(written)
     }
 
@@ -180,14 +181,14 @@ impl ViewStore for SqliteStore {
     }
 
     async fn switch_to(&self, generation: GenerationId) -> Result<(), CommitError> {
-        self.change_views(move |ledger| generation::switch_to(&ledger.connection, generation))
+        self.change_views(move |write_tx| generation::switch_to(&write_tx.connection, generation))
             .await
     }
 
     async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError> {
-        self.change_views(move |ledger| {
-            generation::drop(&ledger.connection, generation)?;
-            ledger.has_waste = true;
+        self.change_views(move |write_tx| {
+            generation::drop(&write_tx.connection, generation)?;
+            write_tx.has_waste = true;
             Ok(())
         })
         .await
@@ -207,8 +208,8 @@ impl ViewStore for SqliteStore {
             .read_views(move |connection| step::prepare(connection, commit))
             .await?;
         let size = step.size();
-        let work = move |ledger: &mut Ledger| {
-            outcome(step::take(&ledger.connection, &step)).map_err(Stop::Broken)
+        let work = move |write_tx: &mut WriteTx| {
+            outcome(step::take(&write_tx.connection, &step)).map_err(Stop::Broken)
         };
         writer.run(size, work).await.map_err(written)?
     }
@@ -305,23 +306,23 @@ impl ViewStore for SqliteStore {
         generation: GenerationId,
         since: Position,
     ) -> Result<(), CommitError> {
-        self.change_views(move |ledger| {
-            generation::forget(&ledger.connection, generation, since)?;
-            ledger.has_waste = true;
+        self.change_views(move |write_tx| {
+            generation::forget(&write_tx.connection, generation, since)?;
+            write_tx.has_waste = true;
             Ok(())
         })
         .await
     }
 
-    async fn parked(
+    async fn dead_letters(
         &self,
         generation: GenerationId,
         after: Option<(&str, Partition, Position)>,
         limit: usize,
-    ) -> Result<Vec<Parked>, CommitError> {
+    ) -> Result<Vec<DeadLetter>, CommitError> {
         let after = after.map(|(key, partition, position)| (key.to_owned(), partition, position));
         self.read_generation(generation, move |connection, generation| {
-            Ok(aside::parked(
+            Ok(dead_letters::dead_letters(
                 connection,
                 generation,
                 after.as_ref(),
@@ -331,16 +332,20 @@ impl ViewStore for SqliteStore {
         .await
     }
 
-    async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
-        let keep =
-            move |ledger: &mut Ledger| Ok(aside::keep_verdict(&ledger.connection, &verdict)?);
+    async fn save_skip_decision(&self, skip_decision: SkipDecision) -> Result<(), StoreError> {
+        let keep = move |write_tx: &mut WriteTx| {
+            Ok(dead_letters::save_skip_decision(
+                &write_tx.connection,
+                &skip_decision,
+            )?)
+        };
         self.writer()?.run((1, 0), keep).await.map_err(written)
     }
 
-    async fn verdicts(&self, view: &str) -> Result<Vec<Verdict>, StoreError> {
+    async fn skip_decisions(&self, view: &str) -> Result<Vec<SkipDecision>, StoreError> {
         let view = view.to_owned();
         self.readers()?
-            .read(move |connection, _| aside::verdicts(connection, &view))
+            .read(move |connection, _| dead_letters::skip_decisions(connection, &view))
             .await
     }
 }
@@ -356,11 +361,11 @@ fn limited(limit: usize) -> i64 {
 
 #[async_trait]
 impl InlineViews for SqliteStore {
-    async fn read_standing(
+    async fn read_versioned(
         &self,
         generation: GenerationId,
         keys: &[String],
-    ) -> Result<Vec<StandingRow>, CommitError> {
+    ) -> Result<Vec<VersionedRow>, CommitError> {
         let mut keys = keys.to_vec();
         self.read_generation(generation, move |connection, generation| {
             keys.sort_unstable();

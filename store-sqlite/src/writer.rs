@@ -1,6 +1,7 @@
 //! The writer thread: whatever waits is committed together, each with its own outcome.
 //!
-//! While one group is being flushed to the disk the next one gathers, so the more is going on, the better each flush is used.
+//! While one group is being flushed to the disk the next one gathers, so the more is going on, the
+//! better each flush is used.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -10,13 +11,14 @@ use std::time::Duration;
 use annals_core::{AppendError, Failure, StoreError};
 use tokio::sync::{Semaphore, watch};
 
-use crate::error::{Trouble, is_medium};
-use crate::job::{Fate, Job, task};
-use crate::ledger::{Ledger, Stop};
+use crate::error::{StoreFault, is_medium};
+use crate::job::{Job, TxOutcome, task};
 use crate::options::Options;
 use crate::views;
+use crate::write_tx::{Stop, WriteTx};
 
-/// How many times the writer gives way to those whose appends it has just answered, before it commits a much smaller group.
+/// How many times the writer gives way to those whose appends it has just answered, before it
+/// commits a much smaller group.
 const YIELDS_MAX: usize = 32;
 
 /// After so many groups something is cleared away although more is waiting.
@@ -30,14 +32,14 @@ pub(crate) struct Writer {
     room: Arc<Semaphore>,
     room_kibibytes: u32,
     thread: Option<JoinHandle<()>>,
-    failed: Arc<OnceLock<Trouble>>,
+    failed: Arc<OnceLock<StoreFault>>,
     name: String,
 }
 
 impl Writer {
-    /// Starts the thread, which owns the ledger until the writer is dropped.
+    /// Starts the thread, which owns the write_tx until the writer is dropped.
     pub(crate) fn start(
-        ledger: Ledger,
+        write_tx: WriteTx,
         options: &Options,
         name: String,
         turns: Option<Arc<RwLock<()>>>,
@@ -45,8 +47,8 @@ impl Writer {
     ) -> Result<Writer, StoreError> {
         let (jobs, queue) = channel();
         let failed = Arc::new(OnceLock::new());
-        let desk = Desk {
-            ledger,
+        let desk = WriterLoop {
+            write_tx,
             queue,
             turns,
             moved,
@@ -80,13 +82,14 @@ impl Writer {
         })
     }
 
-    /// Hands over something to do inside a write transaction and waits for its outcome, which comes after the commit.
+    /// Hands over something to do inside a write transaction and waits for its outcome, which comes
+    /// after the commit.
     ///
     /// Once it is handed over it is done, whether or not somebody still waits.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
         size: (usize, usize),
-        work: impl FnMut(&mut Ledger) -> Result<R, Stop> + Send + 'static,
+        work: impl FnMut(&mut WriteTx) -> Result<R, Stop> + Send + 'static,
     ) -> Result<R, AppendError> {
         let kibibytes = u32::try_from(size.1.div_ceil(1 << 10))
             .unwrap_or(u32::MAX)
@@ -111,12 +114,12 @@ impl Writer {
 
     /// Why nothing more can be asked of this store, when that is so.
     pub(crate) fn failed(&self) -> Option<StoreError> {
-        self.failed.get().map(Trouble::error)
+        self.failed.get().map(StoreFault::error)
     }
 
     fn gone(&self) -> StoreError {
         self.failed().unwrap_or_else(|| {
-            Trouble::new(Failure::Closed, format!("`{}` was closed", self.name)).error()
+            StoreFault::new(Failure::Closed, format!("`{}` was closed", self.name)).error()
         })
     }
 }
@@ -139,12 +142,12 @@ impl Drop for Writer {
 type Group = Vec<Box<dyn Job>>;
 
 /// The thread's own side.
-struct Desk {
-    ledger: Ledger,
+struct WriterLoop {
+    write_tx: WriteTx,
     queue: Receiver<Box<dyn Job>>,
     turns: Option<Arc<RwLock<()>>>,
     moved: watch::Sender<u64>,
-    failed: Arc<OnceLock<Trouble>>,
+    failed: Arc<OnceLock<StoreFault>>,
     events_max: usize,
     bytes_max: usize,
     poll_interval: Option<Duration>,
@@ -153,10 +156,10 @@ struct Desk {
     name: String,
 }
 
-impl Desk {
+impl WriterLoop {
     fn work(mut self) {
         // From here on what others commit is noticed.
-        let _ = self.ledger.others_committed();
+        let _ = self.write_tx.others_committed();
         let mut put_back = None;
         loop {
             let first = match put_back.take() {
@@ -176,9 +179,10 @@ impl Desk {
         self.close();
     }
 
-    /// The next job; none after looking whether others have written, an error when there will be no more.
+    /// The next job; none after looking whether others have written, an error when there will be no
+    /// more.
     fn next(&mut self) -> Result<Option<Box<dyn Job>>, ()> {
-        while self.ledger.has_waste {
+        while self.write_tx.has_waste {
             if self.groups.is_multiple_of(GROUPS_PER_SWEEP) {
                 self.sweep();
             }
@@ -196,7 +200,7 @@ impl Desk {
             Err(RecvTimeoutError::Disconnected) => Err(()),
             Err(RecvTimeoutError::Timeout) => {
                 // A failure to look will show when something is asked for.
-                if self.ledger.others_committed().unwrap_or(false) {
+                if self.write_tx.others_committed().unwrap_or(false) {
                     self.hint();
                 }
                 Ok(None)
@@ -204,25 +208,27 @@ impl Desk {
         }
     }
 
-    /// Clears away a little of what was dropped or forgotten. What fails here is tried again when the store is opened next.
+    /// Clears away a little of what was dropped or forgotten. What fails here is tried again when
+    /// the store is opened next.
     fn sweep(&mut self) {
         let turns = self.turns.clone();
         let _turn = turns
             .as_ref()
             .map(|turns| turns.write().unwrap_or_else(PoisonError::into_inner));
-        let swept = views::has_waste(&self.ledger.connection).and_then(|has_waste| {
-            self.ledger.has_waste = has_waste;
+        let swept = views::has_waste(&self.write_tx.connection).and_then(|has_waste| {
+            self.write_tx.has_waste = has_waste;
             if has_waste {
-                self.ledger.begin()?;
-                views::sweep(&self.ledger.connection)?;
-                self.ledger.commit()?;
+                self.write_tx.begin()?;
+                views::sweep(&self.write_tx.connection)?;
+                self.write_tx.commit()?;
             }
             Ok(())
         });
         if let Err(error) = swept {
-            self.ledger.has_waste = false;
+            self.write_tx.has_waste = false;
             let broken = self.broken(&error, false);
-            tracing::warn!(trouble = ?broken.trouble, "what was dropped or forgotten could not be cleared away");
+            tracing::warn!(trouble = ?broken.trouble, "what was dropped or forgotten could not be \
+                cleared away");
         }
     }
 
@@ -242,8 +248,8 @@ impl Desk {
                     }
                     group.push(job);
                 }
-                // Those who were answered just now are about to ask again; a flush for the first few of them would make all
-                // the others wait.
+                // Those who were answered just now are about to ask again; a flush for the first
+                // few of them would make all the others wait.
                 Err(TryRecvError::Empty)
                     if group.len() < self.last_group / 2 && yields < YIELDS_MAX =>
                 {
@@ -255,8 +261,8 @@ impl Desk {
         }
     }
 
-    /// Commits the group together. When something unexpected happens in it, each is tried alone, so that one does not fail the
-    /// others.
+    /// Commits the group together. When something unexpected happens in it, each is tried alone, so
+    /// that one does not fail the others.
     fn commit(&mut self, mut group: Group) {
         let turns = self.turns.clone();
         let turn = turns
@@ -296,18 +302,19 @@ impl Desk {
                 unknown: false,
             });
         }
-        if let Err(error) = self.ledger.begin() {
+        if let Err(error) = self.write_tx.begin() {
             return Err(self.broken(&error, false));
         }
         for job in group {
-            if let Err(error) = job.run(&mut self.ledger) {
+            if let Err(error) = job.run(&mut self.write_tx) {
                 return Err(self.broken(&error, true));
             }
         }
-        let committed = self.ledger.commit();
+        let committed = self.write_tx.commit();
         committed.map_err(|error| {
             let mut broken = self.broken(&error, true);
-            // The last flush failed: what the disk holds now is not known, and asking again would be told a lie.
+            // The last flush failed: what the disk holds now is not known, and asking again would
+            // be told a lie.
             broken.unknown = is_medium(&error);
             broken
         })
@@ -315,8 +322,8 @@ impl Desk {
 
     /// Undoes the transaction and says what that means.
     fn broken(&mut self, error: &rusqlite::Error, alone: bool) -> Broken {
-        self.ledger.rollback();
-        let mut trouble = Trouble::of(error, "writing", &self.name);
+        self.write_tx.rollback();
+        let mut trouble = StoreFault::of(error, "writing", &self.name);
         if is_medium(error) {
             trouble = trouble.closing();
             tracing::error!(%error, name = self.name, "the medium failed, the store is closed");
@@ -336,8 +343,8 @@ impl Desk {
 
     /// Copies the journal into the file, so that the file alone is the whole log.
     fn close(self) {
-        let Desk {
-            ledger,
+        let WriterLoop {
+            write_tx,
             turns,
             failed,
             ..
@@ -347,7 +354,7 @@ impl Desk {
             .map(|turns| turns.write().unwrap_or_else(PoisonError::into_inner));
         if failed.get().is_none() && turns.is_none() {
             // Readers of another process may hold it back; then the last one to close does it.
-            let copied = ledger
+            let copied = write_tx
                 .connection
                 .pragma_query(None, "wal_checkpoint(truncate)", |_| Ok(()));
             if let Err(error) = copied {
@@ -359,20 +366,20 @@ impl Desk {
 
 /// Why a transaction did not happen, or may not have.
 struct Broken {
-    trouble: Trouble,
+    trouble: StoreFault,
     /// Whether trying its parts alone may help.
     alone: bool,
     unknown: bool,
 }
 
-fn fate_of(outcome: Result<(), Broken>) -> Fate {
+fn fate_of(outcome: Result<(), Broken>) -> TxOutcome {
     match outcome {
-        Ok(()) => Fate::Committed,
+        Ok(()) => TxOutcome::Committed,
         Err(Broken {
             trouble,
             unknown: true,
             ..
-        }) => Fate::Unknown(trouble),
-        Err(Broken { trouble, .. }) => Fate::RolledBack(trouble),
+        }) => TxOutcome::Unknown(trouble),
+        Err(Broken { trouble, .. }) => TxOutcome::RolledBack(trouble),
     }
 }

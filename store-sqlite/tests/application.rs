@@ -4,7 +4,7 @@
 
 use annals_core::{
     Append, AppendError, AppendStreams, Condition, EventStore, Expected, Failure, GenerationSpec,
-    InlineViews, Log, NewEvent, Partition, PreparedRow, Query, StreamId, Version, ViewStore,
+    InlineRow, InlineViews, Log, NewEvent, Partition, Query, StreamId, Version, ViewStore,
 };
 use annals_sqlite::{InTransaction, SqliteStore, rusqlite};
 
@@ -209,7 +209,7 @@ async fn rows_of_inline_views_travel_with_an_append_and_are_undone_with_it() {
         let carrying = move |transaction: &mut InTransaction<'_>| {
             let stream = StreamId::new("order-1").unwrap();
             let mut append = placed(1).expecting(stream.clone(), Expected::Version(Version::NONE));
-            let mut row = PreparedRow::new(generation, stream, "1", Version::NONE);
+            let mut row = InlineRow::new(generation, stream, "1", Version::NONE);
             row.value = Some("one".into());
             append.rows.push(row);
             transaction.append(append)?;
@@ -217,7 +217,7 @@ async fn rows_of_inline_views_travel_with_an_append_and_are_undone_with_it() {
         };
         assert_eq!(store.append_in(carrying).await.is_ok(), is_kept);
         let found = store
-            .read_standing(generation, &["1".into()])
+            .read_versioned(generation, &["1".into()])
             .await
             .unwrap();
         let expected = is_kept.then(|| (Version::FIRST, Some("one".into())));

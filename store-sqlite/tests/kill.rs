@@ -1,7 +1,8 @@
-//! A process that appends is killed at any moment: what was acknowledged is there, whole and once, and what was not can be asked
-//! again.
+//! A process that appends is killed at any moment: what was acknowledged is there, whole and once,
+//! and what was not can be asked again.
 //!
-//! The test starts itself as the process that will be killed, and reads from its output what was acknowledged.
+//! The test starts itself as the process that will be killed, and reads from its output what was
+//! acknowledged.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
 
@@ -193,8 +194,10 @@ async fn kill(writers: usize, kills: u64, file: PathBuf) {
     let (repeated, done) = retry(&store, &acknowledged, &found).await;
     check(&whole_log(&store).await, &acknowledged);
     println!(
-        "{killed} kills with {writers} writing at once in {:.1} s: {} events, {} appends acknowledged, 0 lost, 0 torn, 0 twice; \
-         {} were there without an acknowledgement; of {} asked again {repeated} were repetitions and {done} were done now",
+        "{killed} kills with {writers} writing at once in {:.1} s: {} events, {} appends \
+         acknowledged, 0 lost, 0 torn, 0 twice; \
+         {} were there without an acknowledgement; of {} asked again {repeated} were repetitions \
+         and {done} were done now",
         began.elapsed().as_secs_f64(),
         log.len(),
         acknowledged.len(),

@@ -12,7 +12,8 @@ use annals_core::{
 use annals_sqlite::{Options, SqliteStore, rusqlite};
 use tempfile::TempDir;
 
-/// Version 1 as it was: the first migration, and a log of five events in two streams, one of them deleted.
+/// Version 1 as it was: the first migration, and a log of five events in two streams, one of them
+/// deleted.
 fn make_version_1(file: &Path) {
     let connection = rusqlite::Connection::open(file).unwrap();
     connection
@@ -211,7 +212,8 @@ async fn the_file_may_already_be_the_applications() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("app.db");
     let connection = rusqlite::Connection::open(&file).unwrap();
-    let script = "pragma application_id = 7; pragma user_version = 12; create table events (mine text); insert into events values ('x')";
+    let script = "pragma application_id = 7; pragma user_version = 12; create table events (mine \
+        text); insert into events values ('x')";
     connection.execute_batch(script).unwrap();
     drop(connection);
     let store = open(&file).await;

@@ -1,4 +1,5 @@
-//! Nothing that is found by an index scans the log: every statement against the tables of events says how it is planned.
+//! Nothing that is found by an index scans the log: every statement against the tables of events
+//! says how it is planned.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
@@ -188,7 +189,7 @@ async fn no_statement_scans_or_sorts_a_large_table() {
             "PRIMARY KEY (generation=? AND key=? AND position>? AND position<?)",
         ),
         (
-            "parked",
+            "dead_letters",
             "PRIMARY KEY (generation=? AND (key,partition,position)>(?,?,?))",
         ),
         ("clear_rows", "PRIMARY KEY (generation=? AND key<?)"),
@@ -367,7 +368,8 @@ async fn every_query_finds_what_looking_at_everything_finds() {
             end = page.end;
         }
         assert_eq!(found, expected, "{query:?}");
-        // The first that stands against a condition is the first that matches, wherever one looks from.
+        // The first that stands against a condition is the first that matches, wherever one looks
+        // from.
         for after in [0, 5_000, 19_990] {
             let first = expected.iter().find(|position| position.get() > after);
             let condition = Condition::none_matches(query.clone()).after(Position::new(after));
@@ -390,7 +392,8 @@ async fn every_query_finds_what_looking_at_everything_finds() {
     }
 }
 
-/// Streams without a real category do not make the dictionary of kinds grow for ever, and are still found by it.
+/// Streams without a real category do not make the dictionary of kinds grow for ever, and are still
+/// found by it.
 #[tokio::test]
 async fn thousands_of_categories_are_told_apart() {
     let store = SqliteStore::open("sqlite::memory:").await.unwrap();

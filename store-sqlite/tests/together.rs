@@ -36,7 +36,8 @@ async fn head(store: &SqliteStore) -> u64 {
 /// How many transactions stand in the journal.
 fn commits(file: &Path) -> usize {
     let journal = std::fs::read(file.with_extension("db-wal")).unwrap();
-    // A header of 32 bytes, then a header of 24 for each page; the last page of a transaction names the size of the file.
+    // A header of 32 bytes, then a header of 24 for each page; the last page of a transaction names
+    // the size of the file.
     journal[32..]
         .chunks_exact(24 + 4_096)
         .filter(|frame| frame[4..8] != [0; 4])
@@ -48,7 +49,8 @@ async fn appends_that_come_together_are_flushed_together_and_answered_apart() {
     let (_directory, options) = place();
     let store = SqliteStore::open_with(options.clone()).await.unwrap();
     let before = commits(options.path().unwrap());
-    // Two tasks for each of 100 streams expect it to be new: one of each pair is right. Each right one comes twice.
+    // Two tasks for each of 100 streams expect it to be new: one of each pair is right. Each right
+    // one comes twice.
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..100 {
         for racer in 0..2_u64 {
@@ -100,7 +102,8 @@ async fn two_handles_to_one_file_see_each_other() {
             (&two, &one)
         };
         let mut hint = other.hint();
-        // Each writes on top of what the other did, so what either remembers is out of date every time.
+        // Each writes on top of what the other did, so what either remembers is out of date every
+        // time.
         let append =
             Append::new(stream(1), [event("1")]).expecting(Expected::Version(Version::new(n)));
         assert_eq!(
@@ -290,7 +293,8 @@ async fn people_can_read_the_file() {
         .unwrap();
     let connection = rusqlite::Connection::open(options.path().unwrap()).unwrap();
     let line = |position: i64| -> String {
-        let columns = "stream, version, type, payload, tags, occurred_at, recorded_at, correlation, causation, metadata";
+        let columns = "stream, version, type, payload, tags, occurred_at, recorded_at, \
+            correlation, causation, metadata";
         let shown = format!("select {columns} from annals_readable_events where position = ?1");
         connection
             .query_row(&shown, [position], |row| {
@@ -309,12 +313,14 @@ async fn people_can_read_the_file() {
     };
     assert_eq!(
         line(1),
-        "thing-1 | 1 | thing.happened | {\"n\":1} | a:1 b:2 | 1969-12-31T23:59:59.500000Z | 2026-01-01T00:00:00.000000Z | \
+        "thing-1 | 1 | thing.happened | {\"n\":1} | a:1 b:2 | 1969-12-31T23:59:59.500000Z | \
+         2026-01-01T00:00:00.000000Z | \
          00000000000000000000000000000001 | 00000000000000000000000000000002 | {\"actor\":\"ada\"}"
     );
     assert_eq!(
         line(2),
-        "thing-1 | 2 | raw | bytes:00FF | - | 1970-01-01T00:00:00.000000Z | 2026-01-01T00:00:00.000000Z | - | - | -"
+        "thing-1 | 2 | raw | bytes:00FF | - | 1970-01-01T00:00:00.000000Z | \
+         2026-01-01T00:00:00.000000Z | - | - | -"
     );
     let streams = "select stream || ' ' || version || ' ' || status from annals_readable_streams";
     assert_eq!(

@@ -1,8 +1,9 @@
-//! A process that keeps a read model is killed at any moment, while another one appends: at the end the read model is what a replay
-//! from the first event gives. No event is missing and none was applied twice.
+//! A process that keeps a read model is killed at any moment, while another one appends: at the end
+//! the read model is what a replay from the first event gives. No event is missing and none was
+//! applied twice.
 //!
-//! The test starts itself as the processes that will be killed. Two of them work at a time under leases that they never renew, so
-//! that they also take the slot from each other all the time.
+//! The test starts itself as the processes that will be killed. Two of them work at a time under
+//! leases that they never renew, so that they also take the slot from each other all the time.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
 
@@ -138,7 +139,8 @@ impl Worker<'_> {
             ..rows.to
         };
         self.views.commit_view(rows).await?;
-        // The checkpoint would come next. It stands still in this gap, which a kill would seldom meet by chance.
+        // The checkpoint would come next. It stands still in this gap, which a kill would seldom
+        // meet by chance.
         committed();
         std::future::pending().await
     }
@@ -338,7 +340,8 @@ async fn kill(kills: u64, log: PathBuf, views: PathBuf, wrong: bool) -> Came {
         missing += count.saturating_sub(found);
     }
     println!(
-        "{kills} kills in {:.1} s: {head} events over {KEYS} keys, {twice} applied twice, {missing} missing",
+        "{kills} kills in {:.1} s: {head} events over {KEYS} keys, {twice} applied twice, \
+         {missing} missing",
         began.elapsed().as_secs_f64(),
     );
     assert!(head.get() > kills, "too little happened to prove anything");

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    Acquired, AppendStreams, AtomicStreams, Checkpoint, GenerationSpec, Keeps, Leases, Log,
+    Acquired, AppendStreams, AtomicStreams, Checkpoint, GenerationSpec, History, Leases, Log,
     LogPage, NewEvent, Partition, Position, ReadLog, RowChange, RowVersion, StreamId, ViewCommit,
     ViewStore,
 };
@@ -104,7 +104,7 @@ async fn rebuild(
     spec: GenerationSpec,
 ) -> (Duration, Duration, usize) {
     let has_indexes = !spec.indexes.is_empty();
-    let keeps = spec.keeps;
+    let keeps = spec.history;
     let generation = views.begin_generation(spec).await.unwrap();
     let asked = views
         .acquire_lease(&generation.lease_name(0), "w", Duration::from_secs(60))
@@ -155,7 +155,7 @@ async fn rebuild(
             let mut value = String::with_capacity(32);
             write!(value, r#"{{"cents":{sum}}}"#).unwrap();
             let value = bytes::Bytes::from(value);
-            if keeps != Keeps::Present {
+            if keeps != History::None {
                 let key = key.clone();
                 let up_to = *up_to;
                 let value = Some(value.clone());
@@ -219,7 +219,8 @@ fn by_hand(directory: &TempDir) -> (Duration, usize) {
         connection.execute_batch("begin immediate").unwrap();
         let mut upsert = connection
             .prepare_cached(
-                "insert into balances values (?1, ?2) on conflict (key) do update set value = excluded.value",
+                "insert into balances values (?1, ?2) on conflict (key) do update set value = \
+                 excluded.value",
             )
             .unwrap();
         for (key, value) in &step {
@@ -251,26 +252,27 @@ async fn rebuild_rates() {
         );
         let mut spec = GenerationSpec::new("balances", 1, log.id());
         for (name, views, keeps, indexes) in [
-            ("present, in the log's file", &log, Keeps::Present, vec![]),
+            ("present, in the log's file", &log, History::None, vec![]),
             (
                 "present, in a file of its own",
                 &elsewhere,
-                Keeps::Present,
+                History::None,
                 vec![],
             ),
             (
                 "with an index",
                 &elsewhere,
-                Keeps::Present,
+                History::None,
                 vec!["cents".to_owned()],
             ),
-            ("with history", &elsewhere, Keeps::History, vec![]),
+            ("with history", &elsewhere, History::Versions, vec![]),
         ] {
-            spec.keeps = keeps;
+            spec.history = keeps;
             spec.indexes = indexes;
             let (took, folding, rows) = rebuild(&log, views, spec.clone()).await;
             println!(
-                "{round}: {name}: {took:.2?} (of which folding {folding:.2?}), {:.0} k events/s, {:.0} k rows/s",
+                "{round}: {name}: {took:.2?} (of which folding {folding:.2?}), {:.0} k events/s, \
+                 {:.0} k rows/s",
                 rate(EVENTS as f64, took),
                 rate(rows as f64, took)
             );

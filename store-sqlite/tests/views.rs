@@ -1,4 +1,5 @@
-//! Read models in a file: what is dropped or forgotten is out of sight at once and cleared away later, whoever has the file open.
+//! Read models in a file: what is dropped or forgotten is out of sight at once and cleared away
+//! later, whoever has the file open.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
@@ -8,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    Acquired, Append, Checkpoint, CommitError, EventStore, Failure, GenerationId, GenerationSpec,
-    Keeps, Lease, Leases, Log, ManualClock, NewEvent, Parked, Partition, Position, ReadRows,
-    RowChange, RowVersion, RowsBy, Store, StreamId, ViewCommit, ViewStore,
+    Acquired, Append, Checkpoint, CommitError, DeadLetter, EventStore, Failure, GenerationId,
+    GenerationSpec, History, Lease, Leases, Log, ManualClock, NewEvent, Partition, Position,
+    ReadRows, RowChange, RowVersion, RowsBy, Store, StreamId, ViewCommit, ViewStore,
 };
 use annals_sqlite::{Options, SqliteStore, rusqlite};
 use tempfile::TempDir;
@@ -26,7 +27,7 @@ async fn open(file: &Path) -> SqliteStore {
 /// A generation that keeps everything, and the lease on its slot.
 async fn begun(store: &SqliteStore) -> (GenerationId, Lease) {
     let mut spec = GenerationSpec::new("a", 1, store.id());
-    spec.keeps = Keeps::Bitemporal;
+    spec.history = History::Bitemporal;
     spec.indexes = vec!["by".into()];
     let generation = store.begin_generation(spec).await.unwrap();
     let asked = store
@@ -74,15 +75,15 @@ fn step(
             let event = annals_core::EventId::random();
             let partition = Partition(0);
             let position = at(to);
-            let parked_at = recorded_at;
-            step.park.push(Parked {
+            let dead_since = recorded_at;
+            step.park.push(DeadLetter {
                 key,
                 partition,
                 position,
                 event,
                 cause: None,
                 attempts: 1,
-                parked_at,
+                dead_since,
             });
         }
     }

@@ -103,7 +103,8 @@ impl Databases {
     /// From now on no transaction that wrote to this table comes to the end of its COMMIT.
     pub(crate) async fn hold(&self, log: &str, table: &str) -> HeldSession {
         let mut connection = self.connection(log).await;
-        // A trigger that is put off runs inside of COMMIT, when everything was written. It waits for whoever holds the lock.
+        // A trigger that is put off runs inside of COMMIT, when everything was written. It waits
+        // for whoever holds the lock.
         let hold = format!(
             "create or replace function annals.wait_in_commit() returns trigger language plpgsql as
                  $$ begin perform pg_advisory_xact_lock_shared({LOCK}); return null; end $$;
@@ -119,10 +120,12 @@ impl Databases {
         }
     }
 
-    /// A transaction that has nothing to do with the log and sees all of it as it is now, for as long as it is kept.
+    /// A transaction that has nothing to do with the log and sees all of it as it is now, for as
+    /// long as it is kept.
     pub(crate) async fn old_snapshot(&self, log: &str) -> PgConnection {
         let mut connection = self.connection(log).await;
-        let begin = "begin isolation level repeatable read; create table unrelated (n integer); select count(*) from annals.event";
+        let begin = "begin isolation level repeatable read; create table unrelated (n integer); \
+            select count(*) from annals.event";
         run(&mut connection, begin).await;
         connection
     }

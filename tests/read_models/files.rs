@@ -54,7 +54,8 @@ impl Ground for Files {
     async fn hold_commits(&self, log: &str) -> Box<dyn HeldCommit> {
         let connection = Connection::open(self.file(log)).unwrap();
         connection.busy_timeout(Duration::from_secs(60)).unwrap();
-        // The last that a step writes is its checkpoint. What follows it never ends, and the COMMIT would come next.
+        // The last that a step writes is its checkpoint. What follows it never ends, and the COMMIT
+        // would come next.
         let hold = "
             create view endless as with recursive endless(n) as (select 1 union all select n + 1 from endless) select n from endless;
             create trigger held after insert on annals_view_checkpoints begin select count(*) from endless; end;
@@ -80,7 +81,8 @@ impl HeldFile {
     }
 }
 
-/// A transaction in which a process has worked for so long (in hundredths of a second of processor time) has written its few rows.
+/// A transaction in which a process has worked for so long (in hundredths of a second of processor
+/// time) has written its few rows.
 const WRITTEN: u64 = 5;
 
 #[async_trait]

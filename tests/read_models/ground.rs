@@ -1,4 +1,5 @@
-//! What the tests of this directory stand on: logs in files or in databases of a server, which other processes open too.
+//! What the tests of this directory stand on: logs in files or in databases of a server, which
+//! other processes open too.
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ pub(crate) trait Ground: fmt::Debug + Send + Sync {
     /// Ends all connections to a log, and says how many: none where there are none.
     async fn cut_off(&self, log: &str) -> usize;
 
-    /// From now on a step of a worker is written in this log, and its COMMIT does not come to its end.
+    /// From now on a step of a worker is written in this log, and its COMMIT does not come to its
+    /// end.
     async fn hold_commits(&self, log: &str) -> Box<dyn HeldCommit>;
 }
 
@@ -43,8 +45,8 @@ pub(crate) trait HeldCommit: Send {
     /// Returns when a step of this process is held there.
     async fn is_reached_by(&mut self, process: &mut Victim);
 
-    /// Ends it, when the process is dead: returns whether it was committed all the same. It is if it was `wanted`, where a server has it in
-    /// its hands.
+    /// Ends it, when the process is dead: returns whether it was committed all the same. It is if
+    /// it was `wanted`, where a server has it in its hands.
     async fn end(self: Box<Self>, wanted: bool) -> bool;
 }
 

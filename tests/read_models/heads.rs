@@ -1,5 +1,6 @@
-//! Whoever reads, by whichever way, sees as far as the head and no further: while an append stands in its COMMIT with its positions given,
-//! and an unrelated transaction keeps an old snapshot of everything.
+//! Whoever reads, by whichever way, sees as far as the head and no further: while an append stands
+//! in its COMMIT with its positions given, and an unrelated transaction keeps an old snapshot of
+//! everything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::databases::Databases;
 use crate::ground::Ground;
 use crate::tally::{Rows, Tally, append, caught_up, history, options, program, replay, rows};
 
-/// How far each way sees: the head, a reader of the log, the end of a filtered page, the present as a position.
+/// How far each way sees: the head, a reader of the log, the end of a filtered page, the present as
+/// a position.
 async fn looked(db: &Program) -> [u64; 4] {
     let store = db.store();
     let head = store.head(Partition(0)).await.unwrap().visible;

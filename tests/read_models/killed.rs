@@ -15,7 +15,8 @@ use crate::victim::{Step, Victim, Work};
 
 const KEYS: u64 = 20;
 
-/// How many events the rows have twice, and how many are missing, after a worker was killed at this step again and again.
+/// How many events the rows have twice, and how many are missing, after a worker was killed at this
+/// step again and again.
 async fn killed_at<V: Counted>(
     ground: &dyn Ground,
     step: Step,
@@ -32,7 +33,8 @@ async fn killed_at<V: Counted>(
         Work::FollowForgetful
     };
     let mut dice = Dice::new(kills + times_max);
-    // Microseconds within which a process that writes is killed, and how many commits were broken off.
+    // Microseconds within which a process that writes is killed, and how many commits were broken
+    // off.
     let mut within = 1_000;
     let mut broken_off = 0;
     for _ in 0..kills {
@@ -45,7 +47,8 @@ async fn killed_at<V: Counted>(
                 std::hint::spin_loop();
             }
         }
-        // The time that it is given follows on how long commits take, so that about half of them are broken off.
+        // The time that it is given follows on how long commits take, so that about half of them
+        // are broken off.
         if victim.killed().iter().any(|line| line == "took") {
             within -= within / 8;
         } else {
@@ -87,8 +90,8 @@ impl fmt::Display for Found {
     }
 }
 
-/// Brings the view to the head and compares it with a replay, and 20 moments of its past when it has one. They are equal unless they may
-/// differ.
+/// Brings the view to the head and compares it with a replay, and 20 moments of its past when it
+/// has one. They are equal unless they may differ.
 async fn found<V: Counted>(store: &Arc<dyn Store>, dice: &mut Dice, may_differ: bool) -> Found {
     let head = store.head(Partition(0)).await.unwrap().visible;
     let db = program::<V>(store, options().batch_events_max(5_000)).await;
@@ -149,7 +152,8 @@ pub(crate) async fn a_worker_that_is_killed_before_it_renews_its_lease_harms_not
     survives(ground, Step::BeforeRenewal, 1).await;
 }
 
-/// The step of a process that is killed there is rolled back as a whole, or a server still commits it as a whole.
+/// The step of a process that is killed there is rolled back as a whole, or a server still commits
+/// it as a whole.
 pub(crate) async fn a_worker_that_is_killed_between_its_write_and_the_commit_harms_nothing(
     ground: &dyn Ground,
 ) {

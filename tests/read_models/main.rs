@@ -1,7 +1,9 @@
-//! Read models with the workers that programs have: killed at every step, paused past their leases, killed while they build anew, given
-//! what they cannot fold, and put before a log that was restored. At the end the rows are those of a replay, each time, on every store.
+//! Read models with the workers that programs have: killed at every step, paused past their leases,
+//! killed while they build anew, given what they cannot fold, and put before a log that was
+//! restored. At the end the rows are those of a replay, each time, on every store.
 //!
-//! The tests start themselves as the processes that are killed and paused. `ANNALS_TEST_KILLS` says how often they are killed at each step.
+//! The tests start themselves as the processes that are killed and paused. `ANNALS_TEST_KILLS` says
+//! how often they are killed at each step.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
 

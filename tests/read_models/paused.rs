@@ -1,4 +1,5 @@
-//! A worker that is paused for longer than its lease, with a commit on its lips: what it says when it wakes up changes nothing.
+//! A worker that is paused for longer than its lease, with a commit on its lips: what it says when
+//! it wakes up changes nothing.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use crate::ground::{Ground, kills};
 use crate::tally::{Tally, append, caught_up, history, options, program, replay, rows};
 use crate::victim::{Step, Victim, Work};
 
-/// Stops it at a moment at which it does not write: whoever is stopped in the middle of that keeps a file from everybody else.
+/// Stops it at a moment at which it does not write: whoever is stopped in the middle of that keeps
+/// a file from everybody else.
 pub(crate) async fn stop(sleeper: &Victim, store: &dyn Store) {
     loop {
         sleeper.stops();

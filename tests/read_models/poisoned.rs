@@ -1,4 +1,5 @@
-//! A poison event among a thousand others, a hundred times: its key waits, the others go on, and after the fix nothing is missing.
+//! A poison event among a thousand others, a hundred times: its key waits, the others go on, and
+//! after the fix nothing is missing.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -70,8 +71,8 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
     caught_up::<Tally>(&db).await;
     let folded = began.elapsed();
     let view = db.view::<Tally>();
-    let parked = view.parked(None, 1_000).await.unwrap();
-    let found: Vec<_> = parked
+    let dead_letters = view.dead_letter_keys(None, 1_000).await.unwrap();
+    let found: Vec<_> = dead_letters
         .iter()
         .map(|of| (of.key.clone(), of.behind + 1))
         .collect();
@@ -111,14 +112,15 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
         (waiting.values().sum::<u64>() + 20, None)
     );
     println!(
-        "{EVENTS} events with {} poisoned keys folded in {:.1} s; the others were at most {} ms behind; {} events that waited drained in {:.1} s",
+        "{EVENTS} events with {} poisoned keys folded in {:.1} s; the others were at most {} ms \
+         behind; {} events that waited drained in {:.1} s",
         waiting.len(),
         folded.as_secs_f64(),
         lag.as_millis(),
         settled.events,
         began.elapsed().as_secs_f64(),
     );
-    assert_eq!(view.parked(None, 1_000).await.unwrap(), []);
+    assert_eq!(view.dead_letter_keys(None, 1_000).await.unwrap(), []);
     assert_eq!(
         rows::<Tally>(&db, None).await,
         replay(&history(&*store).await)

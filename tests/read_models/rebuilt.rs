@@ -1,5 +1,5 @@
-//! A view is built anew by processes that are killed, while events are appended and a reader looks: it sees whole rows of one moment,
-//! always.
+//! A view is built anew by processes that are killed, while events are appended and a reader looks:
+//! it sees whole rows of one moment, always.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -85,12 +85,12 @@ async fn filled(place: &Place) -> Arc<dyn Store> {
         .append(Append::new(StreamId::new("bell-1").unwrap(), bells))
         .await
         .unwrap();
-    let bell = Reaction::of(Bell)
+    let bell = ReactorSetup::of(Bell)
         .from_the_beginning()
         .lease(options().lease);
     let db = Annals::on(Arc::clone(&store));
     let db = db
-        .with(Projection::<Tally>::new().options(build_options().batch_events_max(5_000)))
+        .with(ViewSetup::<Tally>::new().options(build_options().batch_events_max(5_000)))
         .with(bell);
     let db = db.start().await.unwrap();
     caught_up::<Tally>(&db).await;
@@ -139,7 +139,8 @@ impl Replay {
     }
 }
 
-/// Looks every ten milliseconds, and finds the rows of a replay each time. Says how often it looked.
+/// Looks every ten milliseconds, and finds the rows of a replay each time. Says how often it
+/// looked.
 async fn look(place: Place, over: Arc<AtomicBool>) -> u64 {
     let store = place.open().await;
     let views = store.views().unwrap();
@@ -186,7 +187,8 @@ async fn look(place: Place, over: Arc<AtomicBool>) -> u64 {
     looks
 }
 
-/// Kills processes that build: at their commits, before they switch, and after that. Says what all of them said.
+/// Kills processes that build: at their commits, before they switch, and after that. Says what all
+/// of them said.
 fn kill_those_who_build(place: &Place) -> Vec<String> {
     let mut dice = Dice::new(20);
     let mut steps: Vec<(Step, u64)> = (0..17)
@@ -253,7 +255,7 @@ pub(crate) async fn readers_see_a_whole_view_while_those_who_build_it_anew_are_k
     );
     let db = Annals::on(Arc::clone(&store));
     let db = db
-        .with(Projection::<Tally>::new().options(build_options()))
+        .with(ViewSetup::<Tally>::new().options(build_options()))
         .start()
         .await
         .unwrap();
@@ -263,7 +265,8 @@ pub(crate) async fn readers_see_a_whole_view_while_those_who_build_it_anew_are_k
     db.stop().await;
     let rung = said.iter().filter(|line| *line == "rung").count();
     println!(
-        "20 kills of those who build in {:.1} s: {looks} looks, {} events appended meanwhile, {rung} calls of the reactor",
+        "20 kills of those who build in {:.1} s: {looks} looks, {} events appended meanwhile, \
+         {rung} calls of the reactor",
         began.elapsed().as_secs_f64(),
         history.len() as u64 - EVENTS,
     );

@@ -1,5 +1,5 @@
-//! A log that is not the one that a view has seen: it was restored from a backup, or it is another one. The view stops, and says what to
-//! do; its rows stay as they were.
+//! A log that is not the one that a view has seen: it was restored from a backup, or it is another
+//! one. The view stops, and says what to do; its rows stay as they were.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use annals::Store;
 use annals::prelude::*;
 use annals::projections::StartError;
 use annals_core::conformance::Dice;
-use annals_core::conformance::trouble::{Trouble, Troubled};
+use annals_core::conformance::faulty::{Trouble, Troubled};
 
 use crate::ground::Ground;
 use crate::tally::{Tally, append, caught_up, history, options, program, replay, rows};
@@ -46,7 +46,7 @@ impl Shop<'_> {
     async fn program(&self) -> Result<Program, StartError> {
         let views = Troubled::new(self.open("views").await, NoTrouble);
         let db = Annals::on(self.open("log").await);
-        db.with(Projection::<Tally>::new().options(options()))
+        db.with(ViewSetup::<Tally>::new().options(options()))
             .views_in(views)
             .start()
             .await

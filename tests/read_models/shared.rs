@@ -1,5 +1,5 @@
-//! Slots that several processes share: each works on as many as the others, and what a process that died or stands still has worked on goes
-//! to the others.
+//! Slots that several processes share: each works on as many as the others, and what a process that
+//! died or stands still has worked on goes to the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,8 +72,8 @@ impl Slots {
         held
     }
 
-    /// Waits until all slots are held by these processes, and none holds more of them than another one and one. Says how long it took until
-    /// all were held by them at all.
+    /// Waits until all slots are held by these processes, and none holds more of them than another
+    /// one and one. Says how long it took until all were held by them at all.
     async fn are_shared_by(&self, processes: &[&Victim]) -> Duration {
         let began = Instant::now();
         let mut pace = tokio::time::interval(Duration::from_millis(5));
@@ -148,7 +148,8 @@ pub(crate) async fn processes_share_slots_fairly_whoever_comes_dies_stands_still
         process.killed();
     }
     println!(
-        "{SLOTS} slots, leases of {} ms: all were worked on again {} ms after a process was killed, {} ms after one stood still; \
+        "{SLOTS} slots, leases of {} ms: all were worked on again {} ms after a process was \
+         killed, {} ms after one stood still; \
          {cut_off} connections cut off; {} events",
         sharing().lease.as_millis(),
         after_kill.as_millis(),

@@ -1,4 +1,5 @@
-//! What is counted: a read model in which an event that is missing, comes twice or in another order leaves its mark, and a replay.
+//! What is counted: a read model in which an event that is missing, comes twice or in another order
+//! leaves its mark, and a replay.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -112,7 +113,7 @@ pub(crate) fn options() -> Options {
 
 pub(crate) async fn program<V: View>(store: &Arc<dyn Store>, options: Options) -> Program {
     let db = Annals::on(Arc::clone(store));
-    db.with(Projection::<V>::new().options(options))
+    db.with(ViewSetup::<V>::new().options(options))
         .start()
         .await
         .unwrap()

@@ -1,4 +1,5 @@
-//! The process that the tests start, kill and pause, and the steps at which it stands still for that.
+//! The process that the tests start, kill and pause, and the steps at which it stands still for
+//! that.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 use annals::prelude::*;
 use annals::{Checkpoint, CommitError, Store, StoreError, ViewCommit, ViewStore};
-use annals_core::conformance::trouble::{Call, Trouble, Troubled};
+use annals_core::conformance::faulty::{Call, Trouble, Troubled};
 use async_trait::async_trait;
 
 use crate::ground::Place;
@@ -41,7 +42,8 @@ pub(crate) enum Step {
     BeforeRenewal,
     /// It waits for a word before each commit, and says what came of it.
     Asks,
-    /// The rows are written in one transaction and the checkpoint in another one, and it stands still in between.
+    /// The rows are written in one transaction and the checkpoint in another one, and it stands
+    /// still in between.
     Torn,
     /// A generation is begun, or switched to.
     BeforeSwitch,
@@ -182,7 +184,8 @@ impl Trouble for StandsStill {
             }
             Step::Asks => {
                 say("here");
-                // The thread waits: whoever gives up the task in the meantime does not keep the commit from being made.
+                // The thread waits: whoever gives up the task in the meantime does not keep the
+                // commit from being made.
                 let mut word = String::new();
                 std::io::stdin().read_line(&mut word).unwrap();
                 let store = Arc::clone(&self.store);
@@ -251,13 +254,13 @@ fn works_until_it_is_killed() {
         };
         let db = Annals::on(Troubled::new(store, stands_still));
         let _program = if work == format!("{:?}", Work::Build) {
-            let bell = Reaction::of(Bell).lease(options().lease);
+            let bell = ReactorSetup::of(Bell).lease(options().lease);
             let setup = db
-                .with(Projection::<Tally>::new().options(options()))
+                .with(ViewSetup::<Tally>::new().options(options()))
                 .with(bell);
             build(setup.start().await.unwrap()).await
         } else if work == format!("{:?}", Work::FollowForgetful) {
-            db.with(Projection::<Forgetful>::new().options(options()))
+            db.with(ViewSetup::<Forgetful>::new().options(options()))
                 .start()
                 .await
                 .unwrap()
@@ -267,7 +270,7 @@ fn works_until_it_is_killed() {
             } else {
                 options()
             };
-            db.with(Projection::<Tally>::new().options(options))
+            db.with(ViewSetup::<Tally>::new().options(options))
                 .start()
                 .await
                 .unwrap()
@@ -352,7 +355,8 @@ impl Victim {
         assert!(sent.unwrap().success());
     }
 
-    /// Stops all of it, and returns when all of it stands still: on a busy machine some threads run on for a while.
+    /// Stops all of it, and returns when all of it stands still: on a busy machine some threads run
+    /// on for a while.
     pub(crate) fn stops(&self) {
         self.signal("STOP");
         let tasks = format!("/proc/{}/task", self.child.id());
@@ -369,12 +373,13 @@ impl Victim {
         }
     }
 
-    /// How long it has worked, in hundredths of a second of processor time. Where there is no `/proc`, nobody can tell.
+    /// How long it has worked, in hundredths of a second of processor time. Where there is no
+    /// `/proc`, nobody can tell.
     pub(crate) fn worked(&self) -> Option<u64> {
         let stat =
             std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // Behind the name, which may hold anything: the state is the first field, what it worked itself and in the kernel the twelfth and
-        // the thirteenth.
+        // Behind the name, which may hold anything: the state is the first field, what it worked
+        // itself and in the kernel the twelfth and the thirteenth.
         let (_, fields) = stat.rsplit_once(") ")?;
         Some(
             fields

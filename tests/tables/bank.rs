@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals::prelude::*;
-use annals::projections::{ConnectionOf, Options, SqlTables};
+use annals::projections::{ConnectionOf, Options, SqlProjectionHandle};
 
 use crate::ground::{Ground, run};
 
@@ -38,13 +38,14 @@ pub(crate) struct Trouble {
     pub(crate) commits: AtomicBool,
 }
 
-/// What each account has, in a table that refuses to be overdrawn. It says which account an event is about, or nothing.
+/// What each account has, in a table that refuses to be overdrawn. It says which account an event
+/// is about, or nothing.
 pub(crate) struct Totals<G, const BY_ACCOUNT: bool = false> {
     trouble: Arc<Trouble>,
     ground: std::marker::PhantomData<fn(G)>,
 }
 
-impl<G: Ground, const BY_ACCOUNT: bool> SqlProject for Totals<G, BY_ACCOUNT> {
+impl<G: Ground, const BY_ACCOUNT: bool> SqlProjection for Totals<G, BY_ACCOUNT> {
     const NAME: &'static str = "totals";
     type Store = G::Store;
     type Event = AccountEvent;
@@ -58,7 +59,8 @@ impl<G: Ground, const BY_ACCOUNT: bool> SqlProject for Totals<G, BY_ACCOUNT> {
         connection: &mut ConnectionOf<Self>,
         tables: &Tables,
     ) -> Result<(), Poison> {
-        let columns = "account text primary key, cents bigint not null check (cents >= 0), events bigint not null";
+        let columns = "account text primary key, cents bigint not null check (cents >= 0), events \
+            bigint not null";
         run::<G, Self>(
             connection,
             format!("create table {} ({columns})", tables.name("totals")),
@@ -83,7 +85,8 @@ impl<G: Ground, const BY_ACCOUNT: bool> SqlProject for Totals<G, BY_ACCOUNT> {
             format!("insert into {table} values ('{account}', 0, 0) on conflict do nothing");
         run::<G, Self>(connection, begin).await?;
         let add = format!(
-            "update {table} set cents = cents + {cents}, events = events + 1 where account = '{account}'"
+            "update {table} set cents = cents + {cents}, events = events + 1 where account = \
+             '{account}'"
         );
         run::<G, Self>(connection, add).await?;
         if self.trouble.commits.load(Ordering::SeqCst) {
@@ -164,7 +167,7 @@ impl<G: Ground, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
         let options = Options::default()
             .batch_events_max(7)
             .lease(Duration::from_secs(3600));
-        let totals = SqlProjection::new(totals, store.clone()).options(options);
+        let totals = SqlProjectionSetup::new(totals, store.clone()).options(options);
         Annals::on(Arc::new(store.clone()))
             .with(totals)
             .start()
@@ -176,11 +179,11 @@ impl<G: Ground, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
         self.db = Self::start(&self.store, &self.trouble).await;
     }
 
-    pub(crate) fn tables(&self) -> SqlTables<Totals<G, BY_ACCOUNT>> {
+    pub(crate) fn tables(&self) -> SqlProjectionHandle<Totals<G, BY_ACCOUNT>> {
         self.db.tables::<Totals<G, BY_ACCOUNT>>()
     }
 
-    pub(crate) async fn happens(&self, account: &str, event: AccountEvent) -> Done {
+    pub(crate) async fn happens(&self, account: &str, event: AccountEvent) -> Committed {
         self.db
             .aggregate::<Account>(account)
             .run(|_| Ok::<_, String>(event.clone()))
@@ -188,12 +191,12 @@ impl<G: Ground, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
             .unwrap()
     }
 
-    pub(crate) async fn deposits(&self, account: &str, cents: i64) -> Done {
+    pub(crate) async fn deposits(&self, account: &str, cents: i64) -> Committed {
         self.happens(account, AccountEvent::Deposited { cents })
             .await
     }
 
-    pub(crate) async fn withdraws(&self, account: &str, cents: i64) -> Done {
+    pub(crate) async fn withdraws(&self, account: &str, cents: i64) -> Committed {
         self.happens(account, AccountEvent::Withdrawn { cents })
             .await
     }

@@ -1,5 +1,5 @@
-//! Connections of a program that keeps read models break around each commit: before the server has it, while it works, and with the answer
-//! on its way.
+//! Connections of a program that keeps read models break around each commit: before the server has
+//! it, while it works, and with the answer on its way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,7 +66,8 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_b
                 let (account, events) = some_events(&mut dice);
                 let key = format!("{task}-{n}");
                 events_count += events.len() as u64;
-                // Asked again under the same key it takes effect once, whatever became of it before.
+                // Asked again under the same key it takes effect once, whatever became of it
+                // before.
                 loop {
                     asked += 1;
                     let of_account = db.aggregate::<Account>(account);
@@ -100,7 +101,8 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_b
     );
     let [before, meanwhile, after] = cuts.all();
     println!(
-        "{} commands asked {asked} times, {head} events; cut before the server had it {before}, while it worked {meanwhile}, with the answer \
+        "{} commands asked {asked} times, {head} events; cut before the server had it {before}, \
+         while it worked {meanwhile}, with the answer \
          on its way {after}",
         TASKS * COMMANDS
     );

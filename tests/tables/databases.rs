@@ -1,6 +1,6 @@
 //! Logs in schemas of the test server.
 
-use annals::OwnTables;
+use annals::CustomTables;
 use annals::postgres::PostgresStore;
 use annals::postgres::sqlx::{self, AssertSqlSafe, PgConnection, Row as _, query_scalar};
 use annals::projections::Poison;
@@ -35,7 +35,7 @@ impl Ground for Databases {
     }
 
     async fn run(
-        connection: &mut <PostgresStore as OwnTables>::Connection,
+        connection: &mut <PostgresStore as CustomTables>::Connection,
         statements: &str,
     ) -> Result<(), Poison> {
         sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
@@ -55,7 +55,8 @@ impl Ground for Databases {
     }
 
     async fn tables_like(&self, name: &str) -> i64 {
-        let count = "select count(*) from information_schema.tables where table_schema = $1 and table_name like $2";
+        let count = "select count(*) from information_schema.tables where table_schema = $1 and \
+            table_name like $2";
         query_scalar(count)
             .bind(&self.0.name)
             .bind(name)

@@ -200,7 +200,7 @@ pub(crate) async fn an_event_with_a_key_delays_only_its_key_until_a_person_has_l
     tables.wait_for(&last, WAIT).await.unwrap();
     assert_eq!(bank.totals().await, [total("alice", 3, 2)]);
 
-    let aside = bank.db.set_aside("totals").unwrap();
+    let aside = bank.db.dead_letters("totals").unwrap();
     let waiting = aside.keys(None, 10).await.unwrap();
     assert_eq!(
         (waiting.len(), &*waiting[0].key, waiting[0].behind),

@@ -1,13 +1,14 @@
-//! What the tests of this directory stand on: a log with tables beside it, which other processes open too.
+//! What the tests of this directory stand on: a log with tables beside it, which other processes
+//! open too.
 
-use annals::projections::{ConnectionOf, Poison, SqlProject};
-use annals::{OwnTables, Store};
+use annals::projections::{ConnectionOf, Poison, SqlProjection};
+use annals::{CustomTables, Store};
 use async_trait::async_trait;
 
 /// A log that nobody else has, gone when this is dropped.
 #[async_trait]
 pub(crate) trait Ground: Sized + Send + Sync + 'static {
-    type Store: OwnTables + Store + Clone;
+    type Store: CustomTables + Store + Clone;
 
     /// A view takes the place of another one of the same columns.
     const REPLACE_VIEW: &str;
@@ -24,7 +25,7 @@ pub(crate) trait Ground: Sized + Send + Sync + 'static {
 
     /// Runs statements of SQL inside a transaction of the store.
     async fn run(
-        connection: &mut <Self::Store as OwnTables>::Connection,
+        connection: &mut <Self::Store as CustomTables>::Connection,
         statements: &str,
     ) -> Result<(), Poison>;
 
@@ -41,7 +42,7 @@ pub(crate) async fn run<G: Ground, P>(
     statements: String,
 ) -> Result<(), Poison>
 where
-    P: SqlProject<Store = G::Store>,
+    P: SqlProjection<Store = G::Store>,
 {
     G::run(connection, &statements).await
 }

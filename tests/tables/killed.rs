@@ -1,4 +1,4 @@
-//! Processes that keep read models are killed at any moment.
+//! ProcessHandle that keep read models are killed at any moment.
 
 use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
@@ -125,7 +125,8 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_their_process
     let db = start::<G>(&store).await;
     let head = equal_a_replay(&ground, &store, &db).await;
     println!(
-        "{kills} kills: {head} events of {ACCOUNTS} accounts, each in its row and in the table once, at every position"
+        "{kills} kills: {head} events of {ACCOUNTS} accounts, each in its row and in the table \
+         once, at every position"
     );
     db.stop().await;
 }

@@ -1,4 +1,5 @@
-//! Two read models of the same accounts, one of rows that travel with appends and one of tables of one's own, and what a replay says of both.
+//! Two read models of the same accounts, one of rows that travel with appends and one of tables of
+//! one's own, and what a replay says of both.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -38,7 +39,7 @@ impl Project<AccountEvent> for Balance {
 /// How many events there were, and of what sum, for each account.
 pub(crate) struct Counted<G>(PhantomData<fn(G)>);
 
-impl<G: Ground> SqlProject for Counted<G> {
+impl<G: Ground> SqlProjection for Counted<G> {
     const NAME: &'static str = "counted";
     type Store = G::Store;
     type Event = AccountEvent;
@@ -97,16 +98,18 @@ impl<G: Ground> SqlProject for Counted<G> {
     }
 }
 
-/// A program that keeps both; whoever comes next need not wait long for the slots of one that was killed.
+/// A program that keeps both; whoever comes next need not wait long for the slots of one that was
+/// killed.
 pub(crate) async fn start<G: Ground>(store: &G::Store) -> Program {
     let options = Options::default()
         .batch_events_max(20)
         .lease(Duration::from_millis(50))
         .poll(Duration::from_millis(5));
-    let balances = Projection::<Balance>::new()
+    let balances = ViewSetup::<Balance>::new()
         .inline()
         .options(options.clone());
-    let counted = SqlProjection::new(Counted::<G>(PhantomData), store.clone()).options(options);
+    let counted =
+        SqlProjectionSetup::new(Counted::<G>(PhantomData), store.clone()).options(options);
     Annals::on(Arc::new(store.clone()))
         .with(balances)
         .with(counted)
@@ -144,8 +147,8 @@ pub(crate) async fn command(db: &Annals, process: u32, dice: &mut Dice) -> u64 {
 
 type Rows = BTreeMap<String, Balance>;
 
-/// Compares both read models with a replay: the rows at each position of the log and now, by their keys and by their index, and the table.
-/// Returns how many events there are.
+/// Compares both read models with a replay: the rows at each position of the log and now, by their
+/// keys and by their index, and the table. Returns how many events there are.
 pub(crate) async fn equal_a_replay<G: Ground>(ground: &G, store: &G::Store, db: &Program) -> u64 {
     let mut rows = Rows::new();
     let mut counted = BTreeMap::new();

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::program::{cargo, root, run as run_program, target_directory};
 use crate::stop::Stop;
 
-/// Runs each example without arguments, as the README does, in a directory of its own that is removed when it passed.
+/// Runs each example without arguments, as the README does, in a directory of its own that is
+/// removed when it passed.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
     Stop::unless_empty(arguments)?;
     let names = names_in(&root().join("examples"))?;

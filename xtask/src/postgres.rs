@@ -1,6 +1,8 @@
-//! A private PostgreSQL: for the tests of one run, and with `cargo xtask postgres up` for a developer's afternoon.
+//! A private PostgreSQL: for the tests of one run, and with `cargo xtask postgres up` for a
+//! developer's afternoon.
 //!
-//! Everything is below `target/postgres`; no other server, and none that a package started, is ever touched.
+//! Everything is below `target/postgres`; no other server, and none that a package started, is ever
+//! touched.
 
 mod account;
 mod binaries;

@@ -75,9 +75,11 @@ pub(crate) fn answer(command: &mut Command) -> Result<String, Stop> {
     )))
 }
 
-/// Runs to the end with its standard output where ours goes, and hands the same bytes to `watch` as they come.
+/// Runs to the end with its standard output where ours goes, and hands the same bytes to `watch` as
+/// they come.
 ///
-/// `Ok(false)` when the program said that it failed. A process that it left behind, still holding the output, is not waited for.
+/// `Ok(false)` when the program said that it failed. A process that it left behind, still holding
+/// the output, is not waited for.
 pub(crate) fn run_watched(
     command: &mut Command,
     mut watch: impl FnMut(&[u8]),
@@ -118,7 +120,8 @@ pub(crate) fn run_watched(
         .success())
 }
 
-/// What comes out of a pipe, read on a thread of its own that ends with the pipe, or with this program.
+/// What comes out of a pipe, read on a thread of its own that ends with the pipe, or with this
+/// program.
 fn pieces(mut pipe: ChildStdout) -> Receiver<Vec<u8>> {
     let (sender, receiver) = sync_channel(16);
     std::thread::spawn(move || {

@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
     println!("{} in {} s", tally.programs(), began.elapsed().as_secs());
     println!("{}", tally.counts());
     // Last, so that nobody takes the rest for everything.
-    plan::left_out(lacks)
+    plan::skips(lacks)
         .iter()
         .for_each(|what| println!("LEFT OUT:  {what}"));
     match &server {

@@ -1,4 +1,5 @@
-//! cqrs-es with postgres-es: the repository below its framework, which is the fastest way in. It has no tail.
+//! cqrs-es with postgres-es: the repository below its framework, which is the fastest way in. It
+//! has no tail.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -52,7 +53,8 @@ impl Peer for CqrsEs {
     const TABLE: &'static str = "events";
 
     async fn open(database: &Database, clients: u32) -> Outcome<CqrsEs> {
-        let tables = "create table if not exists events (aggregate_type text not null, aggregate_id text not null,
+        let tables = "create table if not exists events (aggregate_type text not null, \
+            aggregate_id text not null,
             sequence bigint check (sequence >= 0) not null, event_type text not null, event_version text not null,
             payload json not null, metadata json not null, primary key (aggregate_type, aggregate_id, sequence))";
         database.run(tables).await?;

@@ -1,4 +1,5 @@
-//! eventcore: its store below the command loop, and its reader, which goes by ids that are made in the clients.
+//! eventcore: its store below the command loop, and its reader, which goes by ids that are made in
+//! the clients.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

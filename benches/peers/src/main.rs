@@ -1,8 +1,8 @@
-//! Annals and other event stores for Rust on PostgreSQL: the same appends side by side, and whether a tail is given everything while
-//! one writer stands still in the middle of its transaction.
+//! Annals and other event stores for Rust on PostgreSQL: the same appends side by side, and whether
+//! a tail is given everything while one writer stands still in the middle of its transaction.
 //!
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml`, with a server in ANNALS_TEST_POSTGRES
-//! (`cargo xtask postgres up` starts one and prints its URL).
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml`, with a server in
+//! ANNALS_TEST_POSTGRES (`cargo xtask postgres up` starts one and prints its URL).
 
 mod annals;
 mod cqrs_es;
@@ -30,7 +30,8 @@ const ROUNDS: usize = 3;
 /// How many tasks processes have together.
 const TASKS: usize = 64;
 
-/// Events that each task appends before the clock starts, so that connections are open and names are known.
+/// Events that each task appends before the clock starts, so that connections are open and names
+/// are known.
 const WARM: usize = 2;
 
 /// A store that appends one event behind a version of a stream, and may have a tail.
@@ -84,7 +85,8 @@ async fn main() -> Outcome<()> {
             .parse()?,
         None => rounds,
     };
-    let head = "annals | cqrs-es | evento | eventcore | cqrs-es / annals | evento / annals | eventcore / annals |";
+    let head = "annals | cqrs-es | evento | eventcore | cqrs-es / annals | evento / annals | \
+        eventcore / annals |";
     println!("| tasks | {head}\n|---|---:|---:|---:|---:|---:|---:|---:|");
     for (tasks, events) in [(1, 2_000), (8, 10_000), (32, 20_000), (256, 40_000)] {
         compare(&tasks.to_string(), rounds, async |of| match of {
@@ -180,7 +182,8 @@ async fn write<P: Peer>(peer: Arc<P>, stream: String, versions: Range<usize>) ->
     Ok(())
 }
 
-/// Compares what was committed with what a tail was given, when one transaction was open for three seconds while others committed.
+/// Compares what was committed with what a tail was given, when one transaction was open for three
+/// seconds while others committed.
 async fn loss<P: Peer>() -> Outcome<()> {
     let database = Database::make(P::NAME).await?;
     let peer = Arc::new(P::open(&database, CLIENTS).await?);
@@ -195,7 +198,8 @@ async fn loss<P: Peer>() -> Outcome<()> {
     for task in 0..8 {
         let peer = Arc::clone(&peer);
         writers.spawn(async move {
-            // Going on for longer than the pause, and for longer than the margins that some readers keep.
+            // Going on for longer than the pause, and for longer than the margins that some readers
+            // keep.
             let mut turn = tokio::time::interval(Duration::from_millis(20));
             for version in 0..300 {
                 turn.tick().await;

@@ -1,4 +1,5 @@
-//! A database for each measurement, dropped afterwards, and a pause in the middle of one writer's transaction.
+//! A database for each measurement, dropped afterwards, and a pause in the middle of one writer's
+//! transaction.
 
 use annals_postgres::sqlx::{self, AssertSqlSafe, Connection, PgConnection};
 
@@ -65,7 +66,8 @@ impl Database {
         Ok(count.fetch_one(&mut connection).await?.cast_unsigned())
     }
 
-    /// Whoever inserts a row for which the condition holds stands still for three seconds with everything done but the commit.
+    /// Whoever inserts a row for which the condition holds stands still for three seconds with
+    /// everything done but the commit.
     pub(crate) async fn pause(&self, table: &str, condition: &str) -> Outcome<()> {
         self.run(&format!(
             "create function pause() returns trigger language plpgsql as

@@ -12,7 +12,8 @@ use crate::command::Deposits;
 use crate::rate::{Rate, Watch};
 
 impl Bare {
-    /// Each command folds the account, unless it is one of `cached` that were used before, decides, inserts and commits.
+    /// Each command folds the account, unless it is one of `cached` that were used before, decides,
+    /// inserts and commits.
     ///
     /// # Errors
     ///

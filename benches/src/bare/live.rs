@@ -22,7 +22,8 @@ struct Desk {
 }
 
 impl Bare {
-    /// Each task is a thread, and they take turns at one connection: an insert, an upsert and a commit, then a select.
+    /// Each task is a thread, and they take turns at one connection: an insert, an upsert and a
+    /// commit, then a select.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Folding the log into a table by hand: one cursor over the log, a map of rows, and upserts of what changed; with history, a row
-//! of the past for each event, too.
+//! Folding the log into a table by hand: one cursor over the log, a map of rows, and upserts of
+//! what changed; with history, a row of the past for each event, too.
 
 use std::collections::{HashMap, HashSet};
 

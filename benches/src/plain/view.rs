@@ -1,5 +1,5 @@
-//! Folding the log into a table by hand: one cursor over the log, a map of rows, and upserts of what changed; with history, a row
-//! of the past for each event, too.
+//! Folding the log into a table by hand: one cursor over the log, a map of rows, and upserts of
+//! what changed; with history, a row of the past for each event, too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,7 +35,8 @@ struct Past {
     values: Vec<Vec<u8>>,
 }
 
-/// Folds the log of `log`, of which [`make_plain_copy`](Schema::make_plain_copy) made a copy, into the table of rows of `views`.
+/// Folds the log of `log`, of which [`make_plain_copy`](Schema::make_plain_copy) made a copy, into
+/// the table of rows of `views`.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! The rows of memory: how much more a long log takes than a short one, each in a process of its own.
+//! The rows of memory: how much more a long log takes than a short one, each in a process of its
+//! own.
 
 use std::path::Path;
 use std::process::Command;
@@ -96,7 +97,8 @@ pub(crate) fn replay_peak(path: &str, events: &str) -> Outcome<()> {
     print_peak()
 }
 
-/// Builds a view of a log of so many events, beside it, and prints the most memory that took, in bytes.
+/// Builds a view of a log of so many events, beside it, and prints the most memory that took, in
+/// bytes.
 pub(crate) fn rebuild_peak(path: &str, events: &str) -> Outcome<()> {
     let path = Path::new(path);
     let events = events.parse()?;

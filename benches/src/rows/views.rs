@@ -19,7 +19,8 @@ use crate::report::{Report, Row, Target};
 pub(super) fn rows<B: Backend>(report: &mut Report, events: usize, quick: bool) -> Outcome<()> {
     live::<B>(report, if quick { 10 } else { 1 })?;
     rebuilds::<B>(report, events)?;
-    // Of each account an event now and then, and of few accounts very many, so that most moments lie inside a run.
+    // Of each account an event now and then, and of few accounts very many, so that most moments
+    // lie inside a run.
     as_of::<B>(
         report,
         "spread",

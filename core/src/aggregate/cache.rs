@@ -1,7 +1,8 @@
-//! States of busy aggregates, and turns: within one process, commands on one aggregate follow one another.
+//! States of busy aggregates, and turns: within one process, commands on one aggregate follow one
+//! another.
 //!
-//! A state is put in only after its events were committed. It may be behind what other processes wrote; then the append
-//! conflicts and the rest of the stream is read.
+//! A state is put in only after its events were committed. It may be behind what other processes
+//! wrote; then the append conflicts and the rest of the stream is read.
 
 use std::any::{Any, TypeId};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,7 @@ use hashlink::LruCache;
 use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard};
 
 use super::Aggregate;
-use super::fold::Held;
+use super::fold::CachedState;
 use crate::stream::StreamId;
 
 type Slot = Option<Box<dyn Any + Send>>;
@@ -37,8 +38,8 @@ impl Cache {
         Cache::new(self.capacity)
     }
 
-    /// Waits for this process's turn. Two holders at once are possible when the slot was evicted in between; they only cost
-    /// each other a conflict.
+    /// Waits for this process's turn. Two holders at once are possible when the slot was evicted in
+    /// between; they only cost each other a conflict.
     pub(crate) async fn turn(&self, key: TurnKey) -> Turn {
         if self.capacity == 0 {
             return Turn {
@@ -54,7 +55,8 @@ impl Cache {
         }
     }
 
-    /// Waits for several turns, one after another in an order that is the same for everybody, so that nobody waits in a circle.
+    /// Waits for several turns, one after another in an order that is the same for everybody, so
+    /// that nobody waits in a circle.
     pub(crate) async fn turns(&self, mut keys: Vec<TurnKey>) -> Vec<Turn> {
         keys.sort();
         keys.dedup();
@@ -66,18 +68,20 @@ impl Cache {
     }
 }
 
-/// The right to use an aggregate's slot. Dropping it, also in the middle of a command, passes it on.
+/// The right to use an aggregate's slot. Dropping it, also in the middle of a command, passes it
+/// on.
 pub(crate) struct Turn {
     slot: OwnedMutexGuard<Slot>,
 }
 
 impl Turn {
-    /// The state, out of the slot: whoever fails to put it back leaves the slot empty, and the next one reads the stream.
-    pub(crate) fn take<A: Aggregate>(&mut self) -> Option<Held<A>> {
+    /// The state, out of the slot: whoever fails to put it back leaves the slot empty, and the next
+    /// one reads the stream.
+    pub(crate) fn take<A: Aggregate>(&mut self) -> Option<CachedState<A>> {
         self.slot.take()?.downcast().ok().map(|held| *held)
     }
 
-    pub(crate) fn put<A: Aggregate>(&mut self, held: Held<A>) {
+    pub(crate) fn put<A: Aggregate>(&mut self, held: CachedState<A>) {
         *self.slot = Some(Box::new(held));
     }
 }

@@ -1,6 +1,6 @@
 //! Deleting, truncating and archiving an aggregate's stream.
 
-use super::commit::{CommandError, Done, final_error};
+use super::commit::{CommandError, Committed, final_error};
 use super::{Aggregate, AggregateRef};
 use crate::append::{AppendError, Expected};
 use crate::stream::Version;
@@ -8,8 +8,9 @@ use crate::stream_state::{StreamChange, StreamState};
 use crate::typed::IntoEvents;
 
 impl<A: Aggregate> AggregateRef<A> {
-    /// Deletes the aggregate: it does not exist any more, until a command creates it anew. Its events stay in the log, and the
-    /// past can be asked as before. Deleting what does not exist changes nothing.
+    /// Deletes the aggregate: it does not exist any more, until a command creates it anew. Its
+    /// events stay in the log, and the past can be asked as before. Deleting what does not exist
+    /// changes nothing.
     ///
     /// # Errors
     ///
@@ -44,9 +45,10 @@ impl<A: Aggregate> AggregateRef<A> {
 
     /// Appends a summary, and removes everything before it for good.
     ///
-    /// The summary says all that the state holds: applied to any state, `A::default()` and the present one among them, it gives
-    /// the present one. The ids of what is removed stay known, their positions stay empty. States of versions before the summary
-    /// can no longer be asked for.
+    /// The summary says all that the state holds: applied to any state, `A::default()` and the
+    /// present one among them, it gives the present one. The ids of what is removed stay known,
+    /// their positions stay empty. States of versions before the summary can no longer be asked
+    /// for.
     ///
     /// # Errors
     ///
@@ -62,7 +64,7 @@ impl<A: Aggregate> AggregateRef<A> {
     pub async fn archive<E: Send>(
         &self,
         mut summarise: impl FnMut(&A) -> Result<A::Event, E> + Send,
-    ) -> Result<Done, CommandError<E>> {
+    ) -> Result<Committed, CommandError<E>> {
         let done = self
             .update(|state| summarise(state).map(IntoEvents::<A::Event>::into_events))
             .await?;
@@ -73,7 +75,8 @@ impl<A: Aggregate> AggregateRef<A> {
             .unwrap_or(Version::FIRST);
         match self.change(StreamChange::Archive { before }).await {
             Ok(_) => Ok(done),
-            // Nothing is expected of the stream, so only a tombstone is a conflict, and that is final.
+            // Nothing is expected of the stream, so only a tombstone is a conflict, and that is
+            // final.
             Err(error) => {
                 Err(final_error(error).unwrap_or(CommandError::Contended { attempts: 1 }))
             }

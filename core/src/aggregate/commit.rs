@@ -1,5 +1,5 @@
-//! What commands on one aggregate and decisions over several share: stamping events, appending until the outcome is known,
-//! recognising a request that was done before, and what comes of it.
+//! What commands on one aggregate and decisions over several share: stamping events, appending
+//! until the outcome is known, recognising a request that was done before, and what comes of it.
 
 use std::fmt;
 
@@ -29,8 +29,8 @@ use crate::typed::EncodeError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError<E> {
-    /// The domain said no, looking at the real tail of what it decides on. The same command gets the same answer until
-    /// something else happens.
+    /// The domain said no, looking at the real tail of what it decides on. The same command gets
+    /// the same answer until something else happens.
     #[error("{0}")]
     Refused(E),
     /// `create` on an aggregate that exists.
@@ -57,8 +57,8 @@ pub enum CommandError<E> {
         /// How often it was decided.
         attempts: u32,
     },
-    /// The connection was lost during the commit and did not come back in time. Running the command again with the same
-    /// idempotency key tells; without a key, look at the state.
+    /// The connection was lost during the commit and did not come back in time. Running the command
+    /// again with the same idempotency key tells; without a key, look at the state.
     #[error("the outcome of the command is unknown")]
     Unknown(#[source] StoreError),
     /// The command can never succeed as written.
@@ -93,26 +93,26 @@ impl<E> From<StoreError> for CommandError<E> {
 /// What came of a command.
 ///
 /// ```
-/// # fn example(done: &annals_core::Done) {
+/// # fn example(done: &annals_core::Committed) {
 /// println!("{} events; wait for {}", done.events().len(), done.token());
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct Done {
+pub struct Committed {
     events: Vec<Placed>,
     token: Token,
     repeated: bool,
 }
 
-impl Done {
+impl Committed {
     /// Nothing was to be done: what was decided on is the result.
-    pub(crate) fn nothing(store: &dyn Store, seen: &[(Partition, Position)]) -> Done {
+    pub(crate) fn nothing(store: &dyn Store, seen: &[(Partition, Position)]) -> Committed {
         let token = seen
             .iter()
             .fold(Token::new(store.id()), |token, (partition, position)| {
                 token.with(*partition, *position)
             });
-        Done {
+        Committed {
             events: Vec::new(),
             token,
             repeated: false,
@@ -138,7 +138,8 @@ impl Done {
         &self.token
     }
 
-    /// Whether the request (by its idempotency key) had taken effect before: this is its first result, and nothing was written now.
+    /// Whether the request (by its idempotency key) had taken effect before: this is its first
+    /// result, and nothing was written now.
     ///
     /// Also so when the answer to this very command was lost on the way and asked for again.
     pub const fn was_repeated(&self) -> bool {
@@ -146,13 +147,13 @@ impl Done {
     }
 }
 
-impl From<&Done> for Token {
-    fn from(done: &Done) -> Token {
+impl From<&Committed> for Token {
+    fn from(done: &Committed) -> Token {
         done.token.clone()
     }
 }
 
-impl fmt::Display for Done {
+impl fmt::Display for Committed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.events {
             [] => f.write_str("nothing to do"),
@@ -171,7 +172,8 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Gives events their ids (derived from `scope` and the idempotency key, when there is one), their time and metadata.
+    /// Gives events their ids (derived from `scope` and the idempotency key, when there is one),
+    /// their time and metadata.
     pub(crate) fn apply<'e>(
         &self,
         db: &Annals,
@@ -188,7 +190,8 @@ impl Stamp {
             };
             event.occurred_at = crate::to_microseconds(occurred_at);
             event.metadata = metadata.clone();
-            // A command that follows from nothing begins a conversation, which is known by its first event.
+            // A command that follows from nothing begins a conversation, which is known by its
+            // first event.
             event.metadata.correlation = Some(*correlation.get_or_insert(*event.id.as_uuid()));
         }
     }
@@ -199,7 +202,7 @@ impl Stamp {
         store: &dyn Store,
         scope: &StreamId,
         partition: Partition,
-    ) -> Result<Option<Done>, StoreError> {
+    ) -> Result<Option<Committed>, StoreError> {
         let Some(key) = &self.idempotency_key else {
             return Ok(None);
         };
@@ -223,11 +226,12 @@ impl Stamp {
     }
 
     /// What came of an append of events that were stamped so.
-    pub(crate) fn done(&self, appended: &Appended) -> Done {
-        Done {
+    pub(crate) fn done(&self, appended: &Appended) -> Committed {
+        Committed {
             events: appended.events().to_vec(),
             token: appended.token().clone(),
-            // Ids of one attempt are known only to that attempt: what was repeated then is the question, not the command.
+            // Ids of one attempt are known only to that attempt: what was repeated then is the
+            // question, not the command.
             repeated: appended.was_repeated() && self.idempotency_key.is_some(),
         }
     }
@@ -243,7 +247,8 @@ impl Stamp {
     }
 }
 
-/// What is said of the events of a command or a decision; how requests are recognised is said by each in its own words.
+/// What is said of the events of a command or a decision; how requests are recognised is said by
+/// each in its own words.
 macro_rules! stamped {
     ($(#[$recognised:meta])*) => {
         $(#[$recognised])*
@@ -252,7 +257,8 @@ macro_rules! stamped {
             self
         }
 
-        /// What the events carry beside their content; what is not said here comes from the handle and the task.
+        /// What the events carry beside their content; what is not said here comes from the handle
+        /// and the task.
         pub fn metadata(mut self, metadata: $crate::event::Metadata) -> Self {
             self.stamp.metadata = metadata;
             self
@@ -267,14 +273,15 @@ macro_rules! stamped {
 }
 pub(crate) use stamped;
 
-/// Appends until the outcome is known: an answer that was lost is asked for again with the same ids. Rows of inline views go along.
+/// Appends until the outcome is known: an answer that was lost is asked for again with the same
+/// ids. Rows of inline views go along.
 pub(crate) async fn append(
     db: &Annals,
     mut append: AppendStreams,
     condition: Option<Condition>,
 ) -> Result<Appended, AppendError> {
-    for companion in db.companions() {
-        append.rows.extend(companion.prepare(&append).await);
+    for inline_projector in db.companions() {
+        append.rows.extend(inline_projector.prepare(&append).await);
     }
     let retries = db.retries();
     let mut lost = None;
@@ -284,14 +291,16 @@ pub(crate) async fn append(
         let answer = append_once(&**db.store(), append.clone(), condition.clone()).await;
         let unknown = match (answer, lost) {
             (Err(AppendError::Unknown(error)), first) => first.unwrap_or(error),
-            // The store cannot be asked now, which says nothing about the answer that was lost before.
+            // The store cannot be asked now, which says nothing about the answer that was lost
+            // before.
             (Err(AppendError::Store(_) | AppendError::NotOwner { .. }), Some(first)) => first,
             (answer, _) => return answer,
         };
         if attempts >= retries.attempts_max {
             return Err(AppendError::Unknown(unknown));
         }
-        tracing::debug!(attempts, error = %unknown, "the answer of an append was lost; asking again");
+        tracing::debug!(attempts, error = %unknown, "the answer of an append was lost; asking \
+            again");
         lost = Some(unknown);
         retries.pause(attempts).await;
     }

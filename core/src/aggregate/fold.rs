@@ -51,7 +51,7 @@ pub enum LoadError {
 }
 
 /// A state, and where in its stream it stands.
-pub(crate) struct Held<A> {
+pub(crate) struct CachedState<A> {
     pub(crate) state: A,
     pub(crate) version: Version,
     pub(crate) status: Status,
@@ -62,16 +62,16 @@ pub(crate) struct Held<A> {
     pub(crate) unsaved: u64,
 }
 
-impl<A: Aggregate> Held<A> {
-    fn before_anything() -> Held<A> {
-        Held::emptied_at(Version::NONE)
+impl<A: Aggregate> CachedState<A> {
+    fn before_anything() -> CachedState<A> {
+        CachedState::emptied_at(Version::NONE)
     }
 
     /// The state of a stream that was emptied at `version`: that of an absent one.
-    pub(crate) fn emptied_at(version: Version) -> Held<A> {
+    pub(crate) fn emptied_at(version: Version) -> CachedState<A> {
         let partition = Partition(0);
         let position = Position::START;
-        Held {
+        CachedState {
             state: A::default(),
             version,
             status: Status::Absent,
@@ -89,8 +89,9 @@ impl<A: Aggregate> Held<A> {
         }
     }
 
-    /// Whether the events behind it in a stream of this state lead on from it. They do not when the stream never came so far
-    /// (a snapshot of another log), or when events in between were archived: then the summary is where a fold starts.
+    /// Whether the events behind it in a stream of this state lead on from it. They do not when the
+    /// stream never came so far (a snapshot of another log), or when events in between were
+    /// archived: then the summary is where a fold starts.
     pub(crate) fn can_go_on_in(&self, state: &StreamState) -> bool {
         self.version == Version::NONE
             || (state.archived_before..=state.version).contains(&self.version)
@@ -123,13 +124,13 @@ impl<A: Aggregate> Held<A> {
 pub(crate) async fn catch_up<A: Aggregate>(
     store: &dyn Store,
     stream: &StreamId,
-    held: Option<Held<A>>,
-) -> Result<Held<A>, LoadError> {
+    held: Option<CachedState<A>>,
+) -> Result<CachedState<A>, LoadError> {
     let mut held = match held {
         Some(held) => held,
         None => from_snapshot(store, stream, Version::MAX)
             .await
-            .unwrap_or_else(Held::before_anything),
+            .unwrap_or_else(CachedState::before_anything),
     };
     let mut read = ReadStream::of(stream.clone())
         .from(held.version.next())
@@ -137,13 +138,13 @@ pub(crate) async fn catch_up<A: Aggregate>(
     loop {
         let page = store.read_stream(read.clone()).await?;
         if !held.can_go_on_in(&page.state) {
-            held = Held::before_anything();
+            held = CachedState::before_anything();
             read = read.from(Version::FIRST);
             continue;
         }
         let emptied = page.state.emptied_at(|_| true);
         if emptied > Version::NONE && emptied >= held.version {
-            held = Held::emptied_at(emptied);
+            held = CachedState::emptied_at(emptied);
         }
         let behind = page
             .events
@@ -167,7 +168,7 @@ pub(crate) async fn from_snapshot<A: Aggregate>(
     store: &dyn Store,
     stream: &StreamId,
     at_most: Version,
-) -> Option<Held<A>> {
+) -> Option<CachedState<A>> {
     let policy = A::snapshots()?;
     let snapshots = store.snapshots()?;
     let found = match snapshots
@@ -181,24 +182,25 @@ pub(crate) async fn from_snapshot<A: Aggregate>(
         }
     };
     match (policy.read)(&found.payload) {
-        Ok(state) => Some(Held {
+        Ok(state) => Some(CachedState {
             state,
             version: found.version,
-            ..Held::before_anything()
+            ..CachedState::before_anything()
         }),
         Err(error) => {
             let version = found.version.get();
-            tracing::warn!(%stream, version, %error, "a snapshot is unreadable; the stream is read instead");
+            tracing::warn!(%stream, version, %error, "a snapshot is unreadable; the stream is read \
+                instead");
             None
         }
     }
 }
 
-/// Keeps a snapshot when the last one is old enough. Failing at it is no failure of the command.
+/// History a snapshot when the last one is old enough. Failing at it is no failure of the command.
 pub(crate) async fn save_snapshot<A: Aggregate>(
     store: &dyn Store,
     stream: &StreamId,
-    held: &mut Held<A>,
+    held: &mut CachedState<A>,
 ) {
     let (Some(policy), Some(snapshots)) = (A::snapshots(), store.snapshots()) else {
         return;
@@ -221,7 +223,7 @@ pub(crate) async fn save_snapshot<A: Aggregate>(
 fn snapshot_of<A: Aggregate>(
     policy: &Snapshots<A>,
     stream: &StreamId,
-    held: &Held<A>,
+    held: &CachedState<A>,
 ) -> Result<crate::Snapshot, crate::CodecError> {
     let payload = (policy.write)(&held.state)?;
     Ok(crate::Snapshot::new(

@@ -1,4 +1,5 @@
-//! The events of one aggregate for display: in pages, from either end, and never stopped by one that cannot be read.
+//! The events of one aggregate for display: in pages, from either end, and never stopped by one
+//! that cannot be read.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -11,7 +12,8 @@ use crate::stream::Version;
 use crate::stream_state::StreamState;
 use crate::typed::{DecodeError, Event, Stored};
 
-/// A page of an aggregate's events about to be read: the oldest first, everything that a deletion or truncation hides included.
+/// A page of an aggregate's events about to be read: the oldest first, everything that a deletion
+/// or truncation hides included.
 ///
 /// ```
 /// # use annals_core::{Aggregate, AggregateRef, LoadError};
@@ -23,7 +25,7 @@ use crate::typed::{DecodeError, Event, Stored};
 /// # }
 /// ```
 #[must_use = "nothing happens until it is awaited"]
-pub struct History<'a, A> {
+pub struct LoadHistory<'a, A> {
     of: &'a AggregateRef<A>,
     from: Version,
     to: Version,
@@ -53,9 +55,9 @@ pub struct HistoryEntry<E> {
     pub events: Result<Vec<E>, DecodeError>,
 }
 
-impl<'a, A: Aggregate> History<'a, A> {
-    pub(super) fn new(of: &'a AggregateRef<A>) -> History<'a, A> {
-        History {
+impl<'a, A: Aggregate> LoadHistory<'a, A> {
+    pub(super) fn new(of: &'a AggregateRef<A>) -> LoadHistory<'a, A> {
+        LoadHistory {
             of,
             from: Version::FIRST,
             to: Version::MAX,
@@ -65,25 +67,25 @@ impl<'a, A: Aggregate> History<'a, A> {
     }
 
     /// From this version on.
-    pub fn from(mut self, version: impl Into<Version>) -> History<'a, A> {
+    pub fn from(mut self, version: impl Into<Version>) -> LoadHistory<'a, A> {
         self.from = version.into();
         self
     }
 
     /// Up to this version.
-    pub fn to(mut self, version: impl Into<Version>) -> History<'a, A> {
+    pub fn to(mut self, version: impl Into<Version>) -> LoadHistory<'a, A> {
         self.to = version.into();
         self
     }
 
     /// At most so many events.
-    pub fn limit(mut self, events: usize) -> History<'a, A> {
+    pub fn limit(mut self, events: usize) -> LoadHistory<'a, A> {
         self.limit = events;
         self
     }
 
     /// The newest first.
-    pub fn newest_first(mut self) -> History<'a, A> {
+    pub fn newest_first(mut self) -> LoadHistory<'a, A> {
         self.backward = true;
         self
     }
@@ -111,7 +113,7 @@ impl<'a, A: Aggregate> History<'a, A> {
     }
 }
 
-impl<'a, A: Aggregate> IntoFuture for History<'a, A> {
+impl<'a, A: Aggregate> IntoFuture for LoadHistory<'a, A> {
     type Output = Result<HistoryPage<A::Event>, LoadError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
@@ -120,9 +122,9 @@ impl<'a, A: Aggregate> IntoFuture for History<'a, A> {
     }
 }
 
-impl<A> fmt::Debug for History<'_, A> {
+impl<A> fmt::Debug for LoadHistory<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("History")
+        f.debug_struct("LoadHistory")
             .field("of", self.of)
             .field("from", &self.from)
             .field("to", &self.to)

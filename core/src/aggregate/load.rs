@@ -8,7 +8,7 @@ use std::pin::Pin;
 use chrono::{DateTime, Utc};
 
 use super::cache::turn_of;
-use super::fold::{Held, LoadError, catch_up, from_snapshot};
+use super::fold::{CachedState, LoadError, catch_up, from_snapshot};
 use super::{Aggregate, AggregateRef};
 use crate::event::RecordedEvent;
 use crate::moment::{Instant, Moment, When};
@@ -48,7 +48,8 @@ impl<A> Loaded<A> {
         self.version
     }
 
-    /// The position of the partition's log that this is the state as of: what a moment resolved to, or the head.
+    /// The position of the partition's log that this is the state as of: what a moment resolved to,
+    /// or the head.
     pub const fn position(&self) -> Position {
         self.position
     }
@@ -121,7 +122,8 @@ impl<'a, A: Aggregate> Load<'a, A> {
 
     /// Only what had happened by a time of the world (`occurred_at`), the time itself included.
     ///
-    /// Together with [`as_of`](Load::as_of) it answers "what did we believe on Tuesday about Monday".
+    /// Together with [`as_of`](Load::as_of) it answers "what did we believe on Tuesday about
+    /// Monday".
     pub fn valid_at(mut self, time: impl Into<Instant>) -> Load<'a, A> {
         self.valid_at = Some(time.into());
         self
@@ -138,7 +140,8 @@ impl<'a, A: Aggregate> Load<'a, A> {
         let partition = store.partition_of(stream);
         loop {
             let past = resolve(store, stream, partition, self.until.clone()).await?;
-            // Nothing comes back when events were archived while they were read: then the question is put anew.
+            // Nothing comes back when events were archived while they were read: then the question
+            // is put anew.
             if let Some(mut held) = fold_until(store, stream, &past, valid_at).await? {
                 held.partition = partition;
                 held.position = past.position;
@@ -163,7 +166,7 @@ pub(super) async fn query<A: Aggregate, T>(
     Ok(answer)
 }
 
-fn loaded<A: Aggregate>(store: &dyn Store, held: Held<A>) -> Loaded<A> {
+fn loaded<A: Aggregate>(store: &dyn Store, held: CachedState<A>) -> Loaded<A> {
     let token = Token::new(store.id()).with(held.partition, held.position);
     let exists = held.status == Status::Active;
     Loaded {
@@ -254,7 +257,8 @@ async fn position_of(
         .map_or(Position::START, |event| event.position))
 }
 
-/// The last version of the stream that stands at or before `position`. Positions ascend with versions: a binary search.
+/// The last version of the stream that stands at or before `position`. Positions ascend with
+/// versions: a binary search.
 async fn last_version_by(
     store: &dyn Store,
     stream: &StreamId,
@@ -264,7 +268,8 @@ async fn last_version_by(
 ) -> Result<Version, LoadError> {
     let mut known = archived_before.get().saturating_sub(1);
     let mut above = version.get() + 1;
-    // Most questions are about the present or a short stream; one look at the end answers the first kind.
+    // Most questions are about the present or a short stream; one look at the end answers the first
+    // kind.
     let mut middle = version.get();
     while known + 1 < above {
         let found = position_of(store, stream, Version::new(middle)).await?;
@@ -284,7 +289,7 @@ async fn fold_until<A: Aggregate>(
     stream: &StreamId,
     past: &Past,
     valid_at: Option<DateTime<Utc>>,
-) -> Result<Option<Held<A>>, LoadError> {
+) -> Result<Option<CachedState<A>>, LoadError> {
     let archived = || LoadError::Archived {
         stream: stream.clone(),
         first: past.archived_before,
@@ -295,7 +300,7 @@ async fn fold_until<A: Aggregate>(
         return Err(archived());
     }
     let counts = |event: &RecordedEvent| valid_at.is_none_or(|time| event.occurred_at <= time);
-    let mut held = Held::emptied_at(past.emptied);
+    let mut held = CachedState::emptied_at(past.emptied);
     let mut anything_happened = false;
     if valid_at.is_none() {
         let usable = past.emptied.next().max(past.archived_before);
@@ -316,7 +321,8 @@ async fn fold_until<A: Aggregate>(
         if page.state.archived_before > past.archived_before {
             return Ok(None);
         }
-        // A summary tells what had happened by the time of its making, and nothing about earlier times.
+        // A summary tells what had happened by the time of its making, and nothing about earlier
+        // times.
         let at_summary =
             |event: &&RecordedEvent| summarised && event.version == past.archived_before;
         if page

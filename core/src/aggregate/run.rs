@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use super::cache::turn_of;
-use super::commit::{CommandError, Done, Stamp, append, final_error, stamped};
-use super::fold::{Held, catch_up, save_snapshot};
+use super::commit::{CommandError, Committed, Stamp, append, final_error, stamped};
+use super::fold::{CachedState, catch_up, save_snapshot};
 use super::{Aggregate, AggregateRef};
 use crate::append::AppendStreams;
 use crate::event::NewEvent;
@@ -63,8 +63,9 @@ impl<'a, A, F, D, E> Run<'a, A, F, D, E> {
     }
 
     stamped! {
-        /// Names the request: run again with the same key on the same aggregate, also after a restart, it returns the first result
-        /// without deciding. A command that was refused or decided nothing leaves no trace and may be sent again. An empty key is
+        /// Names the request: run again with the same key on the same aggregate, also after a
+        /// restart, it returns the first result without deciding. A command that was refused or
+        /// decided nothing leaves no trace and may be sent again. An empty key is
         /// [`CommandError::Invalid`].
     }
 }
@@ -76,7 +77,7 @@ where
     D: IntoEvents<A::Event> + 'a,
     E: Send + 'a,
 {
-    type Output = Result<Done, CommandError<E>>;
+    type Output = Result<Committed, CommandError<E>>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
@@ -91,7 +92,7 @@ where
     D: IntoEvents<A::Event>,
     E: Send,
 {
-    async fn run(mut self) -> Result<Done, CommandError<E>> {
+    async fn run(mut self) -> Result<Committed, CommandError<E>> {
         self.stamp.check()?;
         let on = self.on;
         let existence = self.existence;
@@ -104,7 +105,8 @@ where
             return Ok(done);
         }
         let mut held = turn.take::<A>();
-        // Whether what is held was just read up to the tail. What follows from a state that was not is decided again.
+        // Whether what is held was just read up to the tail. What follows from a state that was not
+        // is decided again.
         let mut fresh = false;
         let mut attempts = 0;
         loop {
@@ -125,12 +127,12 @@ where
                 nothing => {
                     let seen = [(state.partition, state.position)];
                     turn.put(state);
-                    // The same request may have taken effect elsewhere after it was asked for: then the state that was decided
-                    // on shows it already, and its result is the answer.
+                    // The same request may have taken effect elsewhere after it was asked for: then
+                    // the state that was decided on shows it already, and its result is the answer.
                     if let Some(done) = self.stamp.done_before(store, stream, partition).await? {
                         return Ok(done);
                     }
-                    return nothing.map(|_| Done::nothing(store, &seen));
+                    return nothing.map(|_| Committed::nothing(store, &seen));
                 }
             };
             attempts += 1;
@@ -139,7 +141,8 @@ where
                 .map(NewEvent::of)
                 .collect::<Result<Vec<_>, _>>()?;
             self.stamp.apply(db, stream, drafts.iter_mut());
-            // The state takes in what will be read back, which need not be what was decided: a codec may leave things out.
+            // The state takes in what will be read back, which need not be what was decided: a
+            // codec may leave things out.
             let stored = read_back::<A::Event>(&drafts)?;
             let mut request = AppendStreams::default().expecting(stream.clone(), state.expected());
             request.events = drafts
@@ -149,7 +152,8 @@ where
             match append(db, request, None).await {
                 Ok(appended) => {
                     let done = self.stamp.done(&appended);
-                    // What was repeated may be somebody else's: its events are behind the state that is held here.
+                    // What was repeated may be somebody else's: its events are behind the state
+                    // that is held here.
                     if !done.was_repeated() {
                         for event in &stored {
                             state.state.apply(event);
@@ -187,7 +191,7 @@ fn decide<A, D, E>(
     decide: &mut impl FnMut(&A) -> Result<D, E>,
     existence: Existence,
     stream: &StreamId,
-    held: &Held<A>,
+    held: &CachedState<A>,
 ) -> Result<Vec<A::Event>, CommandError<E>>
 where
     A: Aggregate,

@@ -12,7 +12,7 @@ use crate::chrono::{DateTime, TimeDelta, Utc};
 use crate::clock::{Clock, ManualClock};
 use crate::event::{EventId, Metadata, NewEvent};
 use crate::generation::GenerationId;
-use crate::inline::PreparedRow;
+use crate::inline::InlineRow;
 use crate::position::Position;
 use crate::read::{ReadLog, ReadStream};
 use crate::store::Store;
@@ -29,7 +29,8 @@ pub(super) const STATES: [(&str, &[StreamChange], bool); 5] = [
 ];
 const CURRENT: u64 = 3;
 
-/// For each expectation the version of the first event that is written, or nothing where it is refused, in each of `STATES`.
+/// For each expectation the version of the first event that is written, or nothing where it is
+/// refused, in each of `STATES`.
 pub(super) fn writing() -> Vec<(Expected, [Option<u64>; 5])> {
     let first = Some(1);
     let next = Some(CURRENT + 1);
@@ -788,7 +789,7 @@ pub async fn that_carries_rows_is_refused_by_a_store_that_keeps_no_inline_views(
     let store = open(fixture).await;
     let to = stream("account-1");
     let mut append = Append::new(to.clone(), events(1)).expecting(Expected::Version(Version::NONE));
-    append.rows.push(PreparedRow::new(
+    append.rows.push(InlineRow::new(
         GenerationId(u64::MAX >> 1),
         to.clone(),
         "1",

@@ -128,7 +128,8 @@ pub async fn reports_every_violation_with_its_index_and_writes_nothing(fixture: 
         (3, Status::Tombstoned, 1),
     ];
     assert_eq!(conflicts(&error), expected);
-    // One that nobody said anything about may be in any state but tombstoned; it is reported once, behind what was said.
+    // One that nobody said anything about may be in any state but tombstoned; it is reported once,
+    // behind what was said.
     let request = to_streams([(&a, event("1")), (&d, event("1")), (&d, event("2"))])
         .expecting(a.clone(), version(0));
     let error = refused(&*store, &[&a, &d], append_streams(&*store, request)).await;
@@ -327,7 +328,8 @@ pub async fn is_recognised_when_it_is_repeated(fixture: &dyn Fixture) {
     }
 }
 
-/// A checks `b` and writes `a`, B checks `a` and writes `b`: what each relied on would be gone if both went through.
+/// A checks `b` and writes `a`, B checks `a` and writes `b`: what each relied on would be gone if
+/// both went through.
 pub async fn lets_only_one_of_two_crosswise_decisions_through(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for round in 0..25 {
@@ -356,7 +358,8 @@ pub async fn lets_only_one_of_two_crosswise_decisions_through(fixture: &dyn Fixt
     }
 }
 
-/// Transfers between two accounts by racers, and readers that look at the log: one leg is never there without the other.
+/// Transfers between two accounts by racers, and readers that look at the log: one leg is never
+/// there without the other.
 pub async fn is_never_seen_in_part(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let names: Vec<StreamId> = (0..3).map(|n| stream(format!("account-{n}"))).collect();

@@ -3,8 +3,8 @@
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 
-/// Polls the future `polls` times, each time when it asks for it, and drops it: what a caller does who is cancelled there. Its answer, if it
-/// had one by then.
+/// Polls the future `polls` times, each time when it asks for it, and drops it: what a caller does
+/// who is cancelled there. Its answer, if it had one by then.
 ///
 /// ```
 /// use annals_core::conformance::drop_after;

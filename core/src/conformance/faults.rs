@@ -1,9 +1,10 @@
-//! When things go wrong on the way: lost answers, calls that fail, futures that are dropped, hints that never come.
+//! When things go wrong on the way: lost answers, calls that fail, futures that are dropped, hints
+//! that never come.
 
 use std::sync::Arc;
 
+use super::faulty::{AnswerLost, Call, FailsOnce, HintLost, Slow, Troubled};
 use super::log::next_after;
-use super::trouble::{AnswerLost, Call, FailsOnce, HintLost, Slow, Troubled};
 use super::words::*;
 use super::{Fixture, drop_after};
 use crate::append::{AppendError, Expected};
@@ -154,7 +155,8 @@ pub async fn a_read_that_is_dropped_disturbs_nobody(fixture: &dyn Fixture) {
     panic!("the reads never end");
 }
 
-/// Writers that are aborted in the middle of what they do: what they were told is there, and nothing is there in part.
+/// Writers that are aborted in the middle of what they do: what they were told is there, and
+/// nothing is there in part.
 pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let (told, mut tellings) = tokio::sync::mpsc::channel(64);
@@ -192,7 +194,8 @@ pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: 
     while let Some(appended) = tellings.recv().await {
         acknowledged.push(appended);
     }
-    // What was dropped may still happen: an append behind it, to each stream, and all of it is settled.
+    // What was dropped may still happen: an append behind it, to each stream, and all of it is
+    // settled.
     for writer in 0..8 {
         append(&*store, &stream(format!("aborted-{writer}")), events(3)).await;
     }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::clock::Clock;
+use crate::custom_tables::CustomTables;
 use crate::memory::MemoryStore;
-use crate::own_tables::OwnTables;
 use crate::store::Store;
 
-/// One place where a store keeps its data: a fresh directory, a fresh database, a fresh set of topics.
+/// One place where a store keeps its data: a fresh directory, a fresh database, a fresh set of
+/// topics.
 ///
 /// Every test makes one, opens it, perhaps drops what it opened and opens it again, and drops it.
 ///
@@ -34,9 +35,9 @@ use crate::store::Store;
 pub trait Fixture: fmt::Debug + Send + Sync {
     /// Opens the store; its recorded times come from `clock`.
     ///
-    /// The first time it is empty. After every earlier handle was dropped it is opened again, with the same data. Where
-    /// [`is_shared`](Fixture::is_shared) says so it is also opened while another handle is in use, as another process would.
-    /// Panics when it cannot be opened.
+    /// The first time it is empty. After every earlier handle was dropped it is opened again, with
+    /// the same data. Where [`is_shared`](Fixture::is_shared) says so it is also opened while
+    /// another handle is in use, as another process would. Panics when it cannot be opened.
     async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store>;
 
     /// Whether several handles may be open at once, and append at once.
@@ -45,15 +46,15 @@ pub trait Fixture: fmt::Debug + Send + Sync {
     }
 }
 
-/// As [`Fixture`], of a store that lets applications change tables of their own in its transactions: for
-/// [`conformance_of_own_tables!`](crate::conformance_of_own_tables).
+/// As [`Fixture`], of a store that lets applications change tables of their own in its
+/// transactions: for [`conformance_of_custom_tables!`](crate::conformance_of_custom_tables).
 ///
 /// ```
 /// use annals_core::conformance::TablesFixture;
-/// use annals_core::{OwnTables, Store};
+/// use annals_core::{CustomTables, Store};
 ///
 /// /// What a store of SQL statements would have to say.
-/// trait Sql: OwnTables + Store + Clone {
+/// trait Sql: CustomTables + Store + Clone {
 ///     fn run(connection: &mut Self::Connection, statements: &str) -> Result<(), String>;
 ///     fn count(&self, table: &str) -> Option<i64>;
 /// }
@@ -81,18 +82,20 @@ pub trait Fixture: fmt::Debug + Send + Sync {
 #[async_trait]
 pub trait TablesFixture: fmt::Debug + Send + Sync + 'static {
     /// The store.
-    type Store: OwnTables + Store;
+    type Store: CustomTables + Store;
 
     /// Opens the store, which is empty the first time.
     async fn open(&self) -> Self::Store;
 
-    /// Runs statements of SQL, with semicolons between them, inside a transaction of the store; else says what is wrong with one.
+    /// Runs statements of SQL, with semicolons between them, inside a transaction of the store;
+    /// else says what is wrong with one.
     async fn run(
-        connection: &mut <Self::Store as OwnTables>::Connection,
+        connection: &mut <Self::Store as CustomTables>::Connection,
         statements: &str,
     ) -> Result<(), String>;
 
-    /// How many rows a table or view of the application has, as others see it; nothing when it is not there.
+    /// How many rows a table or view of the application has, as others see it; nothing when it is
+    /// not there.
     async fn rows(&self, store: &Self::Store, table: &str) -> Option<i64>;
 }
 

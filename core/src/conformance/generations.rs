@@ -12,8 +12,8 @@ use crate::error::Failure;
 use crate::event::EventId;
 use crate::position::{LogId, Partition, Position};
 use crate::{
-    CommitError, Generation, GenerationId, GenerationSpec, Keeps, Phase, ReadRows,
-    VIEW_KEY_BYTES_MAX, VIEW_SLOTS_MAX, Verdict, ViewStore,
+    CommitError, Generation, GenerationId, GenerationSpec, History, Phase, ReadRows, SkipDecision,
+    VIEW_KEY_BYTES_MAX, VIEW_SLOTS_MAX, ViewStore,
 };
 
 async fn begin(views: &dyn ViewStore, view: &str, version: u32) -> Generation {
@@ -52,7 +52,7 @@ pub async fn begin_empty_and_come_back_as_they_were_begun(fixture: &dyn Fixture)
     wide.slots = VIEW_SLOTS_MAX;
     wide.indexes = vec!["by owner".into(), "ä".into(), "A".into()];
     let mut past = GenerationSpec::new("past", 1, LogId::random());
-    past.keeps = Keeps::History;
+    past.history = History::Versions;
     let mut begun = Vec::new();
     for (spec, since) in [
         (wide, Position::MAX),
@@ -102,14 +102,14 @@ pub async fn that_no_store_can_keep_are_refused(fixture: &dyn Fixture) {
             ..spec("slots", &[])
         });
     }
-    for (partitions, keeps) in [
-        (0, Keeps::Present),
-        (2, Keeps::History),
-        (2, Keeps::Bitemporal),
+    for (partitions, history) in [
+        (0, History::None),
+        (2, History::Versions),
+        (2, History::Bitemporal),
     ] {
         refused.push(GenerationSpec {
             partitions,
-            keeps,
+            history,
             ..spec("partitions", &[])
         });
     }
@@ -259,7 +259,7 @@ async fn filled(views: &dyn ViewStore, view: &str) -> Worker {
     step.rows = vec![set("alice", "1", &["x"])];
     step.versions = vec![run("alice", 0, 3, Some("1"))];
     step.touched = vec![("alice".into(), at(3))];
-    step.park = vec![parked("bob", 2, Some("no"), 1)];
+    step.park = vec![dead_letters("bob", 2, Some("no"), 1)];
     worker.take(views, step).await;
     worker
 }
@@ -274,7 +274,7 @@ pub async fn that_are_dropped_take_everything_along_and_say_so(fixture: &dyn Fix
         filled(views, &format!("a/{}", dropped.id())).await,
     ];
     neighbours.push(filled(views, "b").await);
-    let verdict = Verdict {
+    let skip_decision = SkipDecision {
         view: "a".into(),
         partition: Partition(0),
         position: at(2),
@@ -283,7 +283,10 @@ pub async fn that_are_dropped_take_everything_along_and_say_so(fixture: &dyn Fix
         reason: "a test".into(),
         decided_at: recorded(2),
     };
-    views.keep_verdict(verdict.clone()).await.unwrap();
+    views
+        .save_skip_decision(skip_decision.clone())
+        .await
+        .unwrap();
     let mut pictures = Vec::new();
     for worker in &neighbours {
         pictures.push(ViewPicture::of(views, &worker.generation).await);
@@ -308,7 +311,7 @@ pub async fn that_are_dropped_take_everything_along_and_say_so(fixture: &dyn Fix
         id,
     );
     assert_gone(views.forget_history(id, at(1)).await, id);
-    assert_gone(views.parked(id, None, 9).await, id);
+    assert_gone(views.dead_letters(id, None, 9).await, id);
     assert_gone(views.switch_to(id).await, id);
     assert_gone(views.commit_view(dropped.step(4)).await, id);
     assert!(
@@ -320,7 +323,7 @@ pub async fn that_are_dropped_take_everything_along_and_say_so(fixture: &dyn Fix
         let step = worker.step(4);
         worker.take(views, step).await;
     }
-    assert_eq!(views.verdicts("a").await.unwrap(), [verdict]);
+    assert_eq!(views.skip_decisions("a").await.unwrap(), [skip_decision]);
     assert_eq!(
         phases(views, "a").await,
         [(neighbours[0].id(), Phase::Building)]

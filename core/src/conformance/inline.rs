@@ -8,8 +8,8 @@ use super::Fixture;
 use super::view_words::*;
 use super::words::*;
 use crate::append::{Append, AppendError, Appended, Expected};
-use crate::generation::Keeps;
-use crate::inline::{InlineViews, PreparedRow, PreparedVersion, RowStep, StandingRow};
+use crate::generation::History;
+use crate::inline::{InlineRow, InlineRowVersion, InlineViews, RowAdvance, VersionedRow};
 use crate::position::Position;
 use crate::read::ReadLog;
 use crate::store::Store;
@@ -20,10 +20,10 @@ fn inline(store: &dyn Store) -> &dyn InlineViews {
     store.inline_views().expect("the trait was declared")
 }
 
-fn inline_spec(keeps: Keeps, indexes: &[&str]) -> GenerationSpec {
+fn inline_spec(history: History, indexes: &[&str]) -> GenerationSpec {
     GenerationSpec {
         inline: true,
-        keeps,
+        history,
         ..spec("a", indexes)
     }
 }
@@ -40,8 +40,8 @@ pub(super) fn behind(version: u64, events_count: usize) -> Append {
 }
 
 /// The row of the key `1`, from a version of its stream.
-pub(super) fn row(generation: GenerationId, from: u64, value: impl Into<Bytes>) -> PreparedRow {
-    let mut row = PreparedRow::new(generation, account(), "1", Version::new(from));
+pub(super) fn row(generation: GenerationId, from: u64, value: impl Into<Bytes>) -> InlineRow {
+    let mut row = InlineRow::new(generation, account(), "1", Version::new(from));
     row.value = Some(value.into());
     row
 }
@@ -49,7 +49,7 @@ pub(super) fn row(generation: GenerationId, from: u64, value: impl Into<Bytes>) 
 pub(super) async fn carry(
     store: &dyn Store,
     mut append: Append,
-    row: PreparedRow,
+    row: InlineRow,
 ) -> Result<Appended, AppendError> {
     append.rows.push(row);
     store.append(append).await
@@ -61,13 +61,13 @@ pub(super) async fn standing(
     generation: GenerationId,
 ) -> Option<(Option<Bytes>, u64)> {
     let mut found = inline(store)
-        .read_standing(generation, &["nobody".into(), "1".into()])
+        .read_versioned(generation, &["nobody".into(), "1".into()])
         .await
         .unwrap();
     assert!(found.len() <= 1, "{found:?}");
     found
         .pop()
-        .map(|StandingRow { value, at, .. }| (value, at.get()))
+        .map(|VersionedRow { value, at, .. }| (value, at.get()))
 }
 
 async fn found(store: &dyn Store, generation: GenerationId, by: RowsBy) -> Vec<Bytes> {
@@ -86,7 +86,7 @@ pub async fn rows_are_written_with_their_append_and_stand_behind_it(fixture: &dy
     let store = open(fixture).await;
     let other = another(fixture, &store).await;
     let generation = views(&*store)
-        .begin_generation(inline_spec(Keeps::Present, &["one"]))
+        .begin_generation(inline_spec(History::None, &["one"]))
         .await
         .unwrap()
         .id;
@@ -122,7 +122,7 @@ pub async fn rows_are_written_with_their_append_and_stand_behind_it(fixture: &dy
 pub async fn rows_of_a_refused_append_are_not_written(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
-        .begin_generation(inline_spec(Keeps::Present, &[]))
+        .begin_generation(inline_spec(History::None, &[]))
         .await
         .unwrap()
         .id;
@@ -146,7 +146,7 @@ pub async fn rows_of_a_refused_append_are_not_written(fixture: &dyn Fixture) {
 pub async fn rows_of_a_repeated_append_are_not_written_again(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
-        .begin_generation(inline_spec(Keeps::Present, &[]))
+        .begin_generation(inline_spec(History::None, &[]))
         .await
         .unwrap()
         .id;
@@ -167,7 +167,7 @@ pub async fn rows_of_a_repeated_append_are_not_written_again(fixture: &dyn Fixtu
 pub async fn rows_that_stand_elsewhere_are_left_out_and_the_append_is_made(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
-        .begin_generation(inline_spec(Keeps::History, &[]))
+        .begin_generation(inline_spec(History::Versions, &[]))
         .await
         .unwrap()
         .id;
@@ -177,7 +177,7 @@ pub async fn rows_that_stand_elsewhere_are_left_out_and_the_append_is_made(fixtu
     store.append(behind(2, 1)).await.unwrap();
     // Folded by somebody who thought that the row had the third event.
     let mut wrong = row(generation, 3, "never");
-    wrong.past = vec![PreparedVersion {
+    wrong.past = vec![InlineRowVersion {
         event: 0,
         value: None,
     }];
@@ -201,7 +201,7 @@ pub async fn rows_of_a_generation_that_is_gone_are_left_out_and_the_append_is_ma
 ) {
     let store = open(fixture).await;
     let generation = views(&*store)
-        .begin_generation(inline_spec(Keeps::Present, &["one"]))
+        .begin_generation(inline_spec(History::None, &["one"]))
         .await
         .unwrap()
         .id;
@@ -211,7 +211,7 @@ pub async fn rows_of_a_generation_that_is_gone_are_left_out_and_the_append_is_ma
         .unwrap();
     assert_eq!(appended.last().version, Version::FIRST);
     let gone = inline(&*store)
-        .read_standing(generation, &["1".into()])
+        .read_versioned(generation, &["1".into()])
         .await
         .unwrap_err();
     assert!(
@@ -223,7 +223,7 @@ pub async fn rows_of_a_generation_that_is_gone_are_left_out_and_the_append_is_ma
 pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
-        .begin_generation(inline_spec(Keeps::Present, &["one"]))
+        .begin_generation(inline_spec(History::None, &["one"]))
         .await
         .unwrap()
         .id;
@@ -240,7 +240,7 @@ pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixtur
         change(&mut append);
         append
     };
-    let past = |event| vec![PreparedVersion { event, value: None }];
+    let past = |event| vec![InlineRowVersion { event, value: None }];
     let bad: [(&str, Append); 11] = [
         (
             "too few entries",
@@ -302,14 +302,14 @@ pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixtur
 pub async fn rows_may_be_removed_and_stand_all_the_same(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
-        .begin_generation(inline_spec(Keeps::Present, &["one"]))
+        .begin_generation(inline_spec(History::None, &["one"]))
         .await
         .unwrap()
         .id;
     let mut first = row(generation, 0, "first");
     first.indexed = vec!["x".into()];
     carry(&*store, behind(0, 1), first).await.unwrap();
-    let gone = PreparedRow::new(generation, account(), "1", Version::FIRST);
+    let gone = InlineRow::new(generation, account(), "1", Version::FIRST);
     carry(&*store, behind(1, 2), gone).await.unwrap();
     assert_eq!(standing(&*store, generation).await, Some((None, 3)));
     let by_index = RowsBy::Index {
@@ -328,19 +328,19 @@ pub async fn rows_may_be_removed_and_stand_all_the_same(fixture: &dyn Fixture) {
 pub async fn what_rows_were_is_kept_at_the_places_of_the_events(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
-        .begin_generation(inline_spec(Keeps::Bitemporal, &[]))
+        .begin_generation(inline_spec(History::Bitemporal, &[]))
         .await
         .unwrap()
         .id;
     let mut travels = row(generation, 0, "c");
-    let was = |event, value: &'static str| PreparedVersion {
+    let was = |event, value: &'static str| InlineRowVersion {
         event,
         value: Some(Bytes::from_static(value.as_bytes())),
     };
     // The second event does not touch the row, the third removes it.
     travels.past = vec![
         was(0, "a"),
-        PreparedVersion {
+        InlineRowVersion {
             event: 2,
             value: None,
         },
@@ -393,7 +393,7 @@ pub(super) fn step_over(worker: &Worker, to: u64, versions: (u64, u64), value: &
     step.rows = vec![set("1", value.to_owned(), &[])];
     step.versions = vec![run("1", to - 1, to, Some(value))];
     step.touched = vec![("1".into(), at(to))];
-    step.stands = vec![RowStep {
+    step.stands = vec![RowAdvance {
         key: "1".into(),
         from: Version::new(versions.0),
         to: Version::new(versions.1),
@@ -403,7 +403,7 @@ pub(super) fn step_over(worker: &Worker, to: u64, versions: (u64, u64), value: &
 
 pub async fn steps_leave_rows_as_appends_made_them(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let mut worker = Worker::begin(views(&*store), inline_spec(Keeps::Bitemporal, &[])).await;
+    let mut worker = Worker::begin(views(&*store), inline_spec(History::Bitemporal, &[])).await;
     let generation = worker.id();
     store.append(behind(0, 1)).await.unwrap();
     let first = step_over(&worker, 1, (0, 1), "one");
@@ -415,7 +415,7 @@ pub async fn steps_leave_rows_as_appends_made_them(fixture: &dyn Fixture) {
     // The worker read the row before that append, and the log behind it.
     let mut late = step_over(&worker, 3, (1, 2), "two");
     late.rows.push(set("2", "another", &[]));
-    late.stands.push(RowStep {
+    late.stands.push(RowAdvance {
         key: "2".into(),
         from: Version::NONE,
         to: Version::FIRST,
@@ -446,7 +446,7 @@ pub async fn steps_leave_rows_as_appends_made_them(fixture: &dyn Fixture) {
 
 pub async fn steps_over_rows_that_moved_elsewhere_are_fenced(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let worker = Worker::begin(views(&*store), inline_spec(Keeps::Bitemporal, &[])).await;
+    let worker = Worker::begin(views(&*store), inline_spec(History::Bitemporal, &[])).await;
     carry(&*store, behind(0, 1), row(worker.id(), 0, "one"))
         .await
         .unwrap();
@@ -465,7 +465,7 @@ pub async fn steps_over_rows_that_moved_elsewhere_are_fenced(fixture: &dyn Fixtu
 
 pub async fn steps_that_do_not_say_how_far_they_take_a_row_are_refused(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let worker = Worker::begin(views(&*store), inline_spec(Keeps::Bitemporal, &[])).await;
+    let worker = Worker::begin(views(&*store), inline_spec(History::Bitemporal, &[])).await;
     let other = Worker::begin(views(&*store), spec("b", &[])).await;
     let with = |worker: &Worker, change: &dyn Fn(&mut ViewCommit)| {
         let mut step = step_over(worker, 1, (0, 1), "never");
@@ -498,7 +498,7 @@ pub async fn steps_that_do_not_say_how_far_they_take_a_row_are_refused(fixture: 
 pub async fn rows_survive_reopening(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let begun = views(&*store)
-        .begin_generation(inline_spec(Keeps::History, &[]))
+        .begin_generation(inline_spec(History::Versions, &[]))
         .await
         .unwrap();
     carry(&*store, behind(0, 1), row(begun.id, 0, "one"))
@@ -507,7 +507,7 @@ pub async fn rows_survive_reopening(fixture: &dyn Fixture) {
     carry(
         &*store,
         behind(1, 1),
-        PreparedRow::new(begun.id, account(), "1", Version::FIRST),
+        InlineRow::new(begun.id, account(), "1", Version::FIRST),
     )
     .await
     .unwrap();
@@ -541,7 +541,7 @@ pub async fn appends_and_steps_at_once_fold_every_event_once(fixture: &dyn Fixtu
     let other = another(fixture, &store).await;
     let spec = GenerationSpec {
         partitions: store.partitions(),
-        ..inline_spec(Keeps::Present, &[])
+        ..inline_spec(History::None, &[])
     };
     let mut worker = Worker::begin(views(&*store), spec).await;
     worker.partition = store.partition_of(&account());
@@ -592,7 +592,7 @@ async fn step_once(store: &dyn Store, worker: &mut Worker) {
     let mut step = ViewCommit::new(worker.id(), worker.lease.clone(), from, to);
     if let Some(last) = new.last() {
         step.rows = vec![set("1", (folded + new.len() as u64).to_string(), &[])];
-        step.stands = vec![RowStep {
+        step.stands = vec![RowAdvance {
             key: "1".into(),
             from: Version::new(at),
             to: Version::new(*last),

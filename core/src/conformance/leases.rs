@@ -94,7 +94,8 @@ pub async fn are_renewed_as_long_as_nobody_took_them(fixture: &dyn Fixture) {
     clock.advance(TimeDelta::seconds(60));
     assert!(leases.renew_lease(&first, TTL).await.unwrap());
     assert_eq!(held(leases, "a", "worker-b").await.lease, first);
-    // The same owner loses it to itself: another process with its name, or itself before it was restarted.
+    // The same owner loses it to itself: another process with its name, or itself before it was
+    // restarted.
     clock.advance(TimeDelta::seconds(10));
     let second = granted(leases.acquire_lease("a", "worker-a", TTL).await.unwrap());
     assert!(second.epoch > first.epoch);

@@ -2,11 +2,13 @@
 
 /// Runs the contract suite against a backend: one test per promise.
 ///
-/// `fixture` makes a fresh, empty [`Fixture`](crate::conformance::Fixture) for every test (it may `.await`). `traits` names what
-/// the store can do: `atomic` ([`AtomicStreams`](crate::AtomicStreams)), `tagged` ([`TaggedStore`](crate::TaggedStore)),
-/// `snapshots` ([`SnapshotStore`](crate::SnapshotStore)), `views` ([`ViewStore`](crate::ViewStore)), `inline`
-/// ([`InlineViews`](crate::InlineViews)), and `shared` when several handles may have it open at once.
-/// A test compares that with what the opened store says.
+/// `fixture` makes a fresh, empty [`Fixture`](crate::conformance::Fixture) for every test (it may
+/// `.await`). `traits` names what the store can do: `atomic`
+/// ([`AtomicStreams`](crate::AtomicStreams)), `tagged` ([`TaggedStore`](crate::TaggedStore)),
+/// `snapshots` ([`SnapshotStore`](crate::SnapshotStore)), `views`
+/// ([`ViewStore`](crate::ViewStore)), `inline` ([`InlineViews`](crate::InlineViews)), and `shared`
+/// when several handles may have it open at once. A test compares that with what the opened store
+/// says.
 ///
 /// The whole test file of a backend:
 ///
@@ -38,18 +40,19 @@ macro_rules! conformance {
     };
 }
 
-/// Runs what the contract says of [`OwnTables`](crate::OwnTables) against a backend: one test per promise, in a module or a file of its own.
+/// Runs what the contract says of [`CustomTables`](crate::CustomTables) against a backend: one test
+/// per promise, in a module or a file of its own.
 ///
-/// `fixture` makes a fresh, empty [`TablesFixture`](crate::conformance::TablesFixture) for every test (it may `.await`).
-/// `store-sqlite/tests/own_tables.rs` is a file to copy.
+/// `fixture` makes a fresh, empty [`TablesFixture`](crate::conformance::TablesFixture) for every
+/// test (it may `.await`). `store-sqlite/tests/custom_tables.rs` is a file to copy.
 #[macro_export]
-macro_rules! conformance_of_own_tables {
+macro_rules! conformance_of_custom_tables {
     (fixture: $fixture:expr $(,)?) => {
         async fn conformance_fixture() -> impl $crate::conformance::TablesFixture {
             $fixture
         }
 
-        $crate::__conformance_cases! { [$crate::__conformance_tests] {} own_tables }
+        $crate::__conformance_cases! { [$crate::__conformance_tests] {} custom_tables }
     };
 }
 
@@ -277,9 +280,9 @@ macro_rules! __conformance_cases {
             }
         }
     };
-    ([$($make:tt)*] { $($with:tt)* } own_tables) => {
+    ([$($make:tt)*] { $($with:tt)* } custom_tables) => {
         $($make)*! { { $($with)* }
-            own_tables {
+            custom_tables {
                 and_the_checkpoint_change_together,
                 lose_a_part_that_fails_and_keep_the_others,
                 do_not_change_by_work_that_fails_or_panics,
@@ -335,5 +338,5 @@ pub(super) fn cases() -> Vec<(&'static str, &'static str)> {
     macro_rules! all {
         ($($part:ident)*) => { [$(crate::__conformance_cases! { [names] {} $part }),*].concat() };
     }
-    all! { always atomic tagged snapshots views inline own_tables shared }
+    all! { always atomic tagged snapshots views inline custom_tables shared }
 }

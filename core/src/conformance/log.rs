@@ -21,7 +21,8 @@ use crate::store::{Hint, Store};
 use crate::stream::{StreamId, Version};
 use crate::stream_state::StreamChange;
 
-/// How long a reader of the cases waits for a hint before it looks: whether one comes must not matter.
+/// How long a reader of the cases waits for a hint before it looks: whether one comes must not
+/// matter.
 const LOOKS_AFTER: Duration = Duration::from_millis(5);
 
 pub async fn that_is_empty_ends_where_it_starts(fixture: &dyn Fixture) {
@@ -220,8 +221,8 @@ fn read_number(event: &RecordedEvent) -> [usize; 4] {
     serde_json::from_slice(&event.payload).unwrap()
 }
 
-/// Follows a partition from its start, and checks at every page that nothing is missed, repeated, torn or out of order. Ends
-/// when nothing is left after `done` was set.
+/// Follows a partition from its start, and checks at every page that nothing is missed, repeated,
+/// torn or out of order. Ends when nothing is left after `done` was set.
 async fn follow(
     store: Arc<dyn Store>,
     partition: Partition,
@@ -262,7 +263,8 @@ async fn follow(
     }
 }
 
-/// Reads the newest part of the partition again and again, and checks that what was seen once stays as it was.
+/// Reads the newest part of the partition again and again, and checks that what was seen once stays
+/// as it was.
 async fn look_again(store: Arc<dyn Store>, partition: Partition, done: Arc<AtomicBool>) {
     let mut seen: Vec<EventId> = Vec::new();
     while !done.load(Ordering::SeqCst) {
@@ -394,7 +396,8 @@ pub async fn says_in_long_pages_what_it_says_in_short_ones(fixture: &dyn Fixture
     }
 }
 
-/// Ten writers, a hundred appends each, of one to a hundred events, over all partitions; and readers of every kind meanwhile.
+/// Ten writers, a hundred appends each, of one to a hundred events, over all partitions; and
+/// readers of every kind meanwhile.
 pub async fn is_the_same_for_every_reader_while_ten_writers_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     race(&store, &store).await;
@@ -488,7 +491,8 @@ pub(super) async fn race(writing: &Arc<dyn Store>, reading: &Arc<dyn Store>) {
     }
 }
 
-/// Every way to learn how far the log goes: asked between two heads, each answers with something between them.
+/// Every way to learn how far the log goes: asked between two heads, each answers with something
+/// between them.
 pub async fn has_one_head_for_all_who_ask(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let partition = store.partition_of(&stream("asked-1"));
@@ -785,7 +789,8 @@ pub async fn tells_how_far_a_filtered_page_has_looked(fixture: &dyn Fixture) {
         append(&*store, &noise, events(50)).await;
         let mut at = Position::START;
         for round in 0..3 {
-            // Nothing matches: the reader comes to the head all the same, and keeps its checkpoint there.
+            // Nothing matches: the reader comes to the head all the same, and keeps its checkpoint
+            // there.
             loop {
                 let page = store
                     .read(ReadLog {
@@ -810,7 +815,8 @@ pub async fn tells_how_far_a_filtered_page_has_looked(fixture: &dyn Fixture) {
             append(&*store, &noise, events(7)).await;
             append(&*store, &wanted, given.clone()).await;
             append(&*store, &noise, events(7)).await;
-            // What matches now stands behind the checkpoint; a page that is full has not looked further than its last event.
+            // What matches now stands behind the checkpoint; a page that is full has not looked
+            // further than its last event.
             let page = store
                 .read(ReadLog {
                     after: at,
@@ -915,7 +921,8 @@ pub async fn knows_its_position_at_every_moment(fixture: &dyn Fixture) {
     for partition in partitions(&*store) {
         clock.set(begun);
         let to = stream_in(&*store, partition, "timed");
-        // Recorded at 0: one; at 10: five, in two appends; at 20: one; at 20 by a clock that went back: one; at 30: three.
+        // Recorded at 0: one; at 10: five, in two appends; at 20: one; at 20 by a clock that went
+        // back: one; at 30: three.
         for (micros, count) in [(0, 1), (10, 2), (10, 3), (20, 1), (5, 1), (30, 3)] {
             clock.set(at(micros));
             append(&*store, &to, events(count)).await;

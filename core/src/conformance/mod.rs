@@ -1,7 +1,7 @@
 //! The contract suite: what every backend owes, once, as one named test per promise.
 //!
-//! A backend says how its store is opened ([`Fixture`]) and which traits it has, and runs all of it with
-//! [`conformance!`](macro@crate::conformance):
+//! A backend says how its store is opened ([`Fixture`]) and which traits it has, and runs all of it
+//! with [`conformance!`](macro@crate::conformance):
 //!
 //! ```
 //! use annals_core::conformance::MemoryFixture;
@@ -13,25 +13,29 @@
 //! # fn main() {}
 //! ```
 //!
-//! There is no list of cases to pick from. What a backend cannot do is a trait that it does not have; a test of its own asks
-//! the opened store whether what was declared is what it offers, so nothing is left out silently.
+//! There is no list of cases to pick from. What a backend cannot do is a trait that it does not
+//! have; a test of its own asks the opened store whether what was declared is what it offers, so
+//! nothing is left out silently.
 //!
-//! The cases are plain functions over a [`Fixture`], in a module per subject: `append`, `retry`, `streams`, `read`, `log` and
-//! `faults` for everybody; `atomic`, `tagged` and `snapshots` for those who have the trait; `leases`, `generations`, `steps`, `rows`
-//! and `past` for those who keep read models; `inline` for those whose rows travel with appends; `shared` for stores that several handles (several processes) may have open at once;
-//! `own_tables` for those who have tables of the application's own in their transactions, by
-//! [`conformance_of_own_tables!`](macro@crate::conformance_of_own_tables). Stores that misbehave on purpose are in
-//! [`trouble`], and for tests that kill a process and count what is left there is [`numbered`].
+//! The cases are plain functions over a [`Fixture`], in a module per subject: `append`, `retry`,
+//! `streams`, `read`, `log` and `faults` for everybody; `atomic`, `tagged` and `snapshots` for
+//! those who have the trait; `leases`, `generations`, `steps`, `rows` and `past` for those who keep
+//! read models; `inline` for those whose rows travel with appends; `shared` for stores that several
+//! handles (several processes) may have open at once; `custom_tables` for those who have tables of
+//! the application's own in their transactions, by
+//! [`conformance_of_custom_tables!`](macro@crate::conformance_of_custom_tables). Stores that
+//! misbehave on purpose are in [`trouble`], and for tests that kill a process and count what is
+//! left there is [`numbered`].
 
 // A case is a test: what must not fail is unwrapped, and its name is its documentation.
 #![allow(clippy::unwrap_used)]
 
 mod dice;
 mod dropped;
+pub mod faulty;
 mod fixture;
 mod list;
 pub mod numbered;
-pub mod trouble;
 mod view_words;
 mod words;
 
@@ -39,6 +43,8 @@ mod words;
 pub mod append;
 #[doc(hidden)]
 pub mod atomic;
+#[doc(hidden)]
+pub mod custom_tables;
 #[doc(hidden)]
 pub mod faults;
 #[doc(hidden)]
@@ -49,8 +55,6 @@ pub mod inline;
 pub mod leases;
 #[doc(hidden)]
 pub mod log;
-#[doc(hidden)]
-pub mod own_tables;
 #[doc(hidden)]
 pub mod past;
 #[doc(hidden)]
@@ -77,7 +81,8 @@ pub use fixture::{Fixture, MemoryFixture, TablesFixture};
 use std::future::Future;
 use std::time::Duration;
 
-/// A case that takes longer than this hangs: it waits for something that the store owes and never does.
+/// A case that takes longer than this hangs: it waits for something that the store owes and never
+/// does.
 const CASE_TAKES_AT_MOST: Duration = Duration::from_secs(120);
 
 /// Runs one case on several threads, and fails it when it hangs.
@@ -128,7 +133,7 @@ mod tests {
         ("inline", include_str!("inline.rs")),
         ("leases", include_str!("leases.rs")),
         ("log", include_str!("log.rs")),
-        ("own_tables", include_str!("own_tables.rs")),
+        ("custom_tables", include_str!("custom_tables.rs")),
         ("past", include_str!("past.rs")),
         ("read", include_str!("read.rs")),
         ("retry", include_str!("retry.rs")),

@@ -1,5 +1,6 @@
-//! Appends that are known by a number, for tests that kill a process and count: what is stored can be checked against what was
-//! acknowledged, because everything in an append follows from who made it and when.
+//! Appends that are known by a number, for tests that kill a process and count: what is stored can
+//! be checked against what was acknowledged, because everything in an append follows from who made
+//! it and when.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -152,8 +153,8 @@ pub async fn whole_log(log: &(impl Log + ?Sized)) -> Vec<RecordedEvent> {
 ///
 /// # Panics
 ///
-/// When something that was acknowledged is not there, or is there in part or twice; when positions or versions have a hole, or recorded
-/// times go backwards.
+/// When something that was acknowledged is not there, or is there in part or twice; when positions
+/// or versions have a hole, or recorded times go backwards.
 pub fn check(log: &[RecordedEvent], acknowledged: &HashSet<Numbered>) -> HashSet<Numbered> {
     let mut found: BTreeMap<Numbered, Vec<u64>> = BTreeMap::new();
     let mut ids = HashSet::new();

@@ -9,7 +9,7 @@ use super::words::*;
 use super::{Dice, Fixture};
 use crate::position::Position;
 use crate::store::Store;
-use crate::{CommitError, GenerationId, Keeps, PastRow, RowVersion, ViewStore};
+use crate::{CommitError, GenerationId, History, PastRow, RowVersion, ViewStore};
 
 const ALL: (Position, Position) = (Position::START, Position::MAX);
 
@@ -478,7 +478,7 @@ pub async fn of_a_view_that_keeps_none_is_never_answered(fixture: &dyn Fixture) 
     let store = open(fixture).await;
     let views = views(&*store);
     let present = crate::GenerationSpec {
-        keeps: Keeps::Present,
+        history: History::None,
         ..spec("a", &[])
     };
     let mut worker = Worker::begin(views, present).await;
@@ -499,7 +499,8 @@ pub async fn of_a_view_that_keeps_none_is_never_answered(fixture: &dyn Fixture) 
     );
 }
 
-/// What happened, and what must be found: the value of a key is the list of the positions that touched it since it was removed.
+/// What happened, and what must be found: the value of a key is the list of the positions that
+/// touched it since it was removed.
 #[derive(Debug, Default)]
 struct Model {
     // At `position - 1`: the key, and whether the event removed the row.
@@ -593,7 +594,8 @@ pub async fn equals_a_replay_at_every_position_of_a_random_history(fixture: &dyn
                         .as_ref()
                         .map_or_else(|| removed(key), |value| set(key, value.clone(), &[value])),
                 );
-                // A run may begin anywhere between the step's begin and the first event, and end anywhere behind the last.
+                // A run may begin anywhere between the step's begin and the first event, and end
+                // anywhere behind the last.
                 let begins = after + dice.roll(first - after);
                 let ends = last + dice.roll(end - last + 1);
                 step.versions.push(run(key, begins, ends, value.as_deref()));

@@ -23,8 +23,8 @@ enum Outcome {
 
 use Outcome::{OtherOrder, PartlyKnown, Repeats};
 
-/// What was stored before (`12 3`: events 1 and 2 in one append, then 3), what is sent now, and what comes of it, whatever is
-/// expected of the stream.
+/// What was stored before (`12 3`: events 1 and 2 in one append, then 3), what is sent now, and
+/// what comes of it, whatever is expected of the stream.
 const ROWS: [(&str, &str, Outcome); 16] = [
     ("1 2 3 4 5 6", "1", Repeats),
     ("1 2 3 4 5 6", "6", Repeats),

@@ -127,7 +127,8 @@ pub async fn by_an_index_are_in_the_order_of_the_entry_and_then_of_the_key(fixtu
     let store = open(fixture).await;
     let views = views(&*store);
     let mut worker = Worker::begin(views, spec("a", &["one", "two", "One"])).await;
-    // Each entry with three keys; the second index turns them round, the third has one entry for all.
+    // Each entry with three keys; the second index turns them round, the third has one entry for
+    // all.
     let mut places: Vec<(String, String)> = Vec::new();
     for (number, entry) in TEXTS.into_iter().enumerate() {
         places.extend(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::trouble::{Call, FailsOnce, Trouble, Troubled};
+use super::faulty::{Call, FailsOnce, Faulty, Troubled};
 use super::view_words::*;
 use super::words::*;
 use super::{Dice, Fixture, drop_after};
@@ -15,8 +15,8 @@ use crate::event::EventId;
 use crate::position::{Partition, Position};
 use crate::store::Store;
 use crate::{
-    Checkpoint, CommitError, GenerationSpec, Keeps, Parked, ReadRows, VIEW_KEY_BYTES_MAX, Verdict,
-    ViewCommit, ViewStore,
+    Checkpoint, CommitError, DeadLetter, GenerationSpec, History, ReadRows, SkipDecision,
+    VIEW_KEY_BYTES_MAX, ViewCommit, ViewStore,
 };
 
 /// A step to this position that changes something everywhere.
@@ -34,8 +34,8 @@ fn full(worker: &Worker, to: u64) -> ViewCommit {
     ];
     step.touched = vec![("alice".into(), at(to))];
     step.park = vec![
-        parked("bob", to, Some("a cause"), 1),
-        parked("bob", to - 1, None, 0),
+        dead_letters("bob", to, Some("a cause"), 1),
+        dead_letters("bob", to - 1, None, 0),
     ];
     step
 }
@@ -62,8 +62,8 @@ pub async fn change_everything_together(fixture: &dyn Fixture) {
         };
         assert_eq!(picture.versions, [versions(0), versions(1), vec![]]);
         assert_eq!(
-            picture.parked,
-            [&first.park[0], &second.park[1], &second.park[0]].map(Parked::clone)
+            picture.dead_letters,
+            [&first.park[0], &second.park[1], &second.park[0]].map(DeadLetter::clone)
         );
         let touched = views(&*store)
             .touched(worker.id(), "alice", Position::START, Position::MAX, 9)
@@ -156,10 +156,10 @@ pub async fn that_can_never_succeed_change_nothing(fixture: &dyn Fixture) {
             step.touched.push(("c".into(), at(21)))
         }),
         ("set aside twice", |step| {
-            step.park.push(parked("bob", 20, None, 0))
+            step.park.push(dead_letters("bob", 20, None, 0))
         }),
         ("set aside beyond the step", |step| {
-            step.park.push(parked("bob", 21, None, 0))
+            step.park.push(dead_letters("bob", 21, None, 0))
         }),
         ("set aside and settled", |step| {
             step.unpark.push(("bob".into(), at(20)))
@@ -181,7 +181,7 @@ pub async fn that_can_never_succeed_change_nothing(fixture: &dyn Fixture) {
     let mut step = full(&worker, 20);
     step.rows.push(set(&longest, "1", &[&longest, &longest]));
     step.versions.push(run(&longest, 10, 20, None));
-    step.park.push(parked(&longest, 20, None, 0));
+    step.park.push(dead_letters(&longest, 20, None, 0));
     worker.take(views, step).await;
     let store = reopen(fixture, store).await;
     assert_eq!(
@@ -196,33 +196,41 @@ pub async fn that_can_never_succeed_change_nothing(fixture: &dyn Fixture) {
 pub async fn keep_of_the_past_what_the_view_keeps(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let views = views(&*store);
-    for (keeps, versions, touched) in [
-        (Keeps::Present, false, false),
-        (Keeps::History, true, false),
-        (Keeps::Bitemporal, true, true),
+    for (history, versions, touched) in [
+        (History::None, false, false),
+        (History::Versions, true, false),
+        (History::Bitemporal, true, true),
     ] {
         let worker = Worker::begin(
             views,
             GenerationSpec {
-                keeps,
+                history,
                 ..spec("a", &[])
             },
         )
         .await;
         let mut step = worker.step(1);
         step.versions = vec![run("c", 0, 1, None)];
-        assert_eq!(views.commit_view(step).await.is_ok(), versions, "{keeps:?}");
+        assert_eq!(
+            views.commit_view(step).await.is_ok(),
+            versions,
+            "{history:?}"
+        );
         let worker = Worker::begin(
             views,
             GenerationSpec {
-                keeps,
+                history,
                 ..spec("a", &[])
             },
         )
         .await;
         let mut step = worker.step(1);
         step.touched = vec![("c".into(), at(1))];
-        assert_eq!(views.commit_view(step).await.is_ok(), touched, "{keeps:?}");
+        assert_eq!(
+            views.commit_view(step).await.is_ok(),
+            touched,
+            "{history:?}"
+        );
     }
 }
 
@@ -294,7 +302,8 @@ pub async fn under_a_lease_that_was_given_back_are_fenced(fixture: &dyn Fixture)
     );
 }
 
-/// The end of a lease fences nobody, so that a worker on a busy machine is not thrown back; the epoch does.
+/// The end of a lease fences nobody, so that a worker on a busy machine is not thrown back; the
+/// epoch does.
 pub async fn under_a_lease_that_has_ended_and_was_not_taken_are_taken(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::default());
     let store = open_at(fixture, &clock).await;
@@ -325,7 +334,8 @@ pub async fn from_where_the_slot_does_not_stand_are_fenced(fixture: &dyn Fixture
     );
     let first = full(&worker, 10);
     worker.take(views, first.clone()).await;
-    // Repeated after it was taken: the slot stands elsewhere, and that is what the worker must hear.
+    // Repeated after it was taken: the slot stands elsewhere, and that is what the worker must
+    // hear.
     assert_fenced(
         &refused_step(views, &worker.generation, first).await,
         &worker,
@@ -345,7 +355,14 @@ pub async fn from_where_the_slot_does_not_stand_are_fenced(fixture: &dyn Fixture
     step.unpark = vec![("bob".into(), at(10))];
     step.versions = vec![run("bob", 4, 5, Some("settled"))];
     worker.take(views, step).await;
-    assert_eq!(views.parked(worker.id(), None, 9).await.unwrap().len(), 1);
+    assert_eq!(
+        views
+            .dead_letters(worker.id(), None, 9)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 pub async fn from_one_place_by_many_at_once_are_taken_once(fixture: &dyn Fixture) {
@@ -389,7 +406,7 @@ pub async fn of_other_slots_partitions_and_views_are_independent(fixture: &dyn F
     let mut wide = GenerationSpec {
         partitions: 3,
         slots: 2,
-        keeps: Keeps::Present,
+        history: History::None,
         ..spec("a", &["one"])
     };
     let mut workers = Vec::new();
@@ -412,9 +429,9 @@ pub async fn of_other_slots_partitions_and_views_are_independent(fixture: &dyn F
             number.to_string(),
             &["x"],
         )];
-        step.park = vec![Parked {
+        step.park = vec![DeadLetter {
             partition: worker.partition,
-            ..parked("same", 1, None, worker.partition.0)
+            ..dead_letters("same", 1, None, worker.partition.0)
         }];
         step.to.state = format!("state {number}").into();
         expected.push((worker.generation.spec.view.clone(), step.to.clone()));
@@ -436,9 +453,9 @@ pub async fn of_other_slots_partitions_and_views_are_independent(fixture: &dyn F
         );
         assert_eq!(
             picture
-                .parked
+                .dead_letters
                 .iter()
-                .map(|parked| parked.partition.0)
+                .map(|dead_letters| dead_letters.partition.0)
                 .collect::<Vec<_>>(),
             [0, 1, 2]
         );
@@ -451,7 +468,8 @@ pub async fn of_other_slots_partitions_and_views_are_independent(fixture: &dyn F
             picture.checkpoints
         );
     }
-    // Who loses one slot keeps the other; an event that is settled in one partition stays set aside in the others.
+    // Who loses one slot keeps the other; an event that is settled in one partition stays set aside
+    // in the others.
     clock.advance(TimeDelta::seconds(10));
     granted(
         views
@@ -468,7 +486,14 @@ pub async fn of_other_slots_partitions_and_views_are_independent(fixture: &dyn F
             worker.take(views, step).await;
         }
         if number == 3 {
-            assert_eq!(views.parked(worker.id(), None, 9).await.unwrap().len(), 2);
+            assert_eq!(
+                views
+                    .dead_letters(worker.id(), None, 9)
+                    .await
+                    .unwrap()
+                    .len(),
+                2
+            );
         }
     }
 }
@@ -496,24 +521,24 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
     let mut worker = Worker::begin(views, spec("a", &[])).await;
     let mut step = worker.step(300);
     let mut all = vec![
-        parked("B", 7, Some("ä 'cause'\nwith lines"), 1),
-        parked("a", 2, Some(""), u32::MAX),
-        parked("a", 9, None, 0),
-        parked("a", 10, None, 0),
-        parked("a", 256, None, 0),
-        parked("ab", 1, None, 0),
-        parked("ä", 3, None, 0),
+        dead_letters("B", 7, Some("ä 'cause'\nwith lines"), 1),
+        dead_letters("a", 2, Some(""), u32::MAX),
+        dead_letters("a", 9, None, 0),
+        dead_letters("a", 10, None, 0),
+        dead_letters("a", 256, None, 0),
+        dead_letters("ab", 1, None, 0),
+        dead_letters("ä", 3, None, 0),
     ];
     step.park = all.iter().rev().cloned().collect();
     worker.take(views, step).await;
     for limit in [1, 2, 3, 7, 100] {
         let mut found = Vec::new();
-        let mut after = None::<Parked>;
+        let mut after = None::<DeadLetter>;
         loop {
             let place = after
                 .as_ref()
                 .map(|last| (last.key.as_str(), last.partition, last.position));
-            let page = views.parked(worker.id(), place, limit).await.unwrap();
+            let page = views.dead_letters(worker.id(), place, limit).await.unwrap();
             assert!(page.len() <= limit);
             let Some(last) = page.last() else { break };
             assert_ne!(Some(last), after.as_ref(), "a page that gets nowhere");
@@ -523,10 +548,10 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
         assert_eq!(found, all, "by {limit}");
     }
     // Tried again in vain, settled, and never set aside.
-    all[1] = Parked {
+    all[1] = DeadLetter {
         cause: Some("another".into()),
         attempts: 2,
-        parked_at: recorded(5),
+        dead_since: recorded(5),
         ..all[1].clone()
     };
     let mut step = worker.step(300);
@@ -542,7 +567,7 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
     let store = reopen(fixture, store).await;
     assert_eq!(
         super::view_words::views(&*store)
-            .parked(worker.id(), None, 100)
+            .dead_letters(worker.id(), None, 100)
             .await
             .unwrap(),
         all
@@ -551,15 +576,16 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
 
 pub async fn find_what_people_decided(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let verdict = |view: &str, partition, position, key: Option<&str>, reason: &str| Verdict {
-        view: view.into(),
-        partition: Partition(partition),
-        position: at(position),
-        event: EventId::random(),
-        key: key.map(Into::into),
-        reason: reason.into(),
-        decided_at: recorded(position),
-    };
+    let skip_decision =
+        |view: &str, partition, position, key: Option<&str>, reason: &str| SkipDecision {
+            view: view.into(),
+            partition: Partition(partition),
+            position: at(position),
+            event: EventId::random(),
+            key: key.map(Into::into),
+            reason: reason.into(),
+            decided_at: recorded(position),
+        };
     // One event may be left out for some of its keys, or for all; the empty text is a key.
     let places = [
         (0, 9, None),
@@ -569,24 +595,31 @@ pub async fn find_what_people_decided(fixture: &dyn Fixture) {
         (0, 256, Some("")),
         (1, 1, None),
     ];
-    let mut kept = places.map(|(of, position, key)| verdict("a", of, position, key, "ä 'reason'"));
+    let mut kept =
+        places.map(|(of, position, key)| skip_decision("a", of, position, key, "ä 'reason'"));
     let others = [
-        verdict("A", 0, 9, None, "other"),
-        verdict("a2", 0, 9, None, "other"),
+        skip_decision("A", 0, 9, None, "other"),
+        skip_decision("a2", 0, 9, None, "other"),
     ];
-    for verdict in kept.iter().rev().chain(&others) {
-        views(&*store).keep_verdict(verdict.clone()).await.unwrap();
+    for skip_decision in kept.iter().rev().chain(&others) {
+        views(&*store)
+            .save_skip_decision(skip_decision.clone())
+            .await
+            .unwrap();
     }
-    assert_eq!(views(&*store).verdicts("a").await.unwrap(), kept);
-    kept[1] = Verdict {
+    assert_eq!(views(&*store).skip_decisions("a").await.unwrap(), kept);
+    kept[1] = SkipDecision {
         decided_at: recorded(99),
-        ..verdict("a", 0, 10, Some(""), "decided again")
+        ..skip_decision("a", 0, 10, Some(""), "decided again")
     };
-    views(&*store).keep_verdict(kept[1].clone()).await.unwrap();
+    views(&*store)
+        .save_skip_decision(kept[1].clone())
+        .await
+        .unwrap();
     let store = reopen(fixture, store).await;
-    assert_eq!(views(&*store).verdicts("a").await.unwrap(), kept);
-    assert_eq!(views(&*store).verdicts("a2").await.unwrap().len(), 1);
-    assert_eq!(views(&*store).verdicts("nobody").await.unwrap(), []);
+    assert_eq!(views(&*store).skip_decisions("a").await.unwrap(), kept);
+    assert_eq!(views(&*store).skip_decisions("a2").await.unwrap().len(), 1);
+    assert_eq!(views(&*store).skip_decisions("nobody").await.unwrap(), []);
 }
 
 pub async fn whose_answer_was_lost_are_told_apart_by_where_the_slot_stands(fixture: &dyn Fixture) {
@@ -628,7 +661,7 @@ pub async fn whose_answer_was_lost_are_told_apart_by_where_the_slot_stands(fixtu
 struct LosesAnswers;
 
 #[async_trait]
-impl Trouble for LosesAnswers {
+impl Faulty for LosesAnswers {
     async fn after(&self, call: Call) -> Result<(), StoreError> {
         match call {
             Call::CommitView => Err(StoreError::new(
@@ -681,7 +714,7 @@ pub async fn are_whole_or_absent_wherever_their_future_is_dropped(fixture: &dyn 
             (
                 picture.rows.len(),
                 picture.versions[0].len(),
-                picture.parked.len()
+                picture.dead_letters.len()
             ),
             (steps + 1, steps, steps * 2)
         );
@@ -692,7 +725,8 @@ pub async fn are_whole_or_absent_wherever_their_future_is_dropped(fixture: &dyn 
     panic!("the step never ends");
 }
 
-/// A worker that is cancelled while it asks for its lease, begins, switches or drops leaves nothing half done.
+/// A worker that is cancelled while it asks for its lease, begins, switches or drops leaves nothing
+/// half done.
 pub async fn and_all_else_disturb_nobody_when_their_future_is_dropped(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::default());
     let store = open_at(fixture, &clock).await;
@@ -709,7 +743,9 @@ pub async fn and_all_else_disturb_nobody_when_their_future_is_dropped(fixture: &
                 .await
                 .is_some();
             done &= drop_after(polls, views.checkpoints(id)).await.is_some();
-            done &= drop_after(polls, views.parked(id, None, 9)).await.is_some();
+            done &= drop_after(polls, views.dead_letters(id, None, 9))
+                .await
+                .is_some();
             done &= drop_after(polls, views.read_past(id, &["a".into()], at(1)))
                 .await
                 .is_some();

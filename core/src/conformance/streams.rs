@@ -1,4 +1,5 @@
-//! Deleting, tombstoning, truncating and archiving: what is hidden, what is removed, and what stays as it was.
+//! Deleting, tombstoning, truncating and archiving: what is hidden, what is removed, and what stays
+//! as it was.
 
 use super::Fixture;
 use super::append::{STATES, prepare, writing};

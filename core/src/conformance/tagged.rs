@@ -298,7 +298,8 @@ pub async fn a_condition_holds_when_nothing_newer_matches(fixture: &dyn Fixture)
                 )
                 .await;
                 let found = stood_against(&error);
-                // Any match that is newer than the condition says it; which one is the store's choice.
+                // Any match that is newer than the condition says it; which one is the store's
+                // choice.
                 let all = whole_log(&*store, Partition(0)).await;
                 assert!(found.get() >= position, "{condition:?}");
                 assert!(
@@ -569,7 +570,8 @@ pub async fn decisions_that_have_nothing_in_common_never_conflict(fixture: &dyn 
     assert_eq!(head(&*store, Partition(0)).await, Position::new(16 * 15));
 }
 
-/// Pages with their heads, read while others append: whatever matches at or below the head of a page is in the page.
+/// Pages with their heads, read while others append: whatever matches at or below the head of a
+/// page is in the page.
 pub async fn the_head_that_guards_a_decision_belongs_to_the_events_that_were_read(
     fixture: &dyn Fixture,
 ) {
@@ -682,8 +684,8 @@ fn query_of(items: &[(Vec<u64>, Vec<u64>)]) -> Query {
     })
 }
 
-/// Forty workers decide ten times each over queries of their own. Every event keeps its query and the highest match that its
-/// writer saw; in the end no match may stand between that and the event.
+/// Forty workers decide ten times each over queries of their own. Every event keeps its query and
+/// the highest match that its writer saw; in the end no match may stand between that and the event.
 pub async fn no_decision_misses_what_it_was_decided_on(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     at_once((0..WORKERS).map(|worker| {

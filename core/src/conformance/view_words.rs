@@ -15,8 +15,8 @@ use crate::lease::{Acquired, Lease};
 use crate::position::{LogId, Partition, Position};
 use crate::store::Store;
 use crate::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow,
-    ReadRows, RowChange, RowVersion, RowsBy, ViewCommit, ViewRow, ViewStore,
+    Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, History,
+    PastRow, ReadRows, RowChange, RowVersion, RowsBy, ViewCommit, ViewRow, ViewStore,
 };
 
 pub(super) const TTL: Duration = Duration::from_secs(10);
@@ -25,7 +25,8 @@ pub(super) fn views(store: &dyn Store) -> &dyn ViewStore {
     store.views().expect("the trait was declared")
 }
 
-/// A second handle as another process would have it, or the same one for a store that only one process can open.
+/// A second handle as another process would have it, or the same one for a store that only one
+/// process can open.
 pub(super) async fn another(fixture: &dyn Fixture, store: &Arc<dyn Store>) -> Arc<dyn Store> {
     if fixture.is_shared() {
         open(fixture).await
@@ -57,7 +58,7 @@ pub(super) fn recorded(position: u64) -> DateTime<Utc> {
 /// A view that keeps everything that can be kept, with these indexes.
 pub(super) fn spec(view: &str, indexes: &[&str]) -> GenerationSpec {
     let mut spec = GenerationSpec::new(view, 1, LogId::random());
-    spec.keeps = Keeps::Bitemporal;
+    spec.history = History::Bitemporal;
     spec.indexes = indexes.iter().map(|name| (*name).to_owned()).collect();
     spec
 }
@@ -90,15 +91,20 @@ pub(super) fn run(key: &str, after: u64, up_to: u64, value: Option<&str>) -> Row
     }
 }
 
-pub(super) fn parked(key: &str, position: u64, cause: Option<&str>, attempts: u32) -> Parked {
-    Parked {
+pub(super) fn dead_letters(
+    key: &str,
+    position: u64,
+    cause: Option<&str>,
+    attempts: u32,
+) -> DeadLetter {
+    DeadLetter {
         key: key.into(),
         partition: Partition(0),
         position: at(position),
         event: EventId::random(),
         cause: cause.map(str::to_owned),
         attempts,
-        parked_at: recorded(position),
+        dead_since: recorded(position),
     }
 }
 
@@ -220,7 +226,7 @@ pub(super) struct ViewPicture {
     pub(super) checkpoints: Vec<Checkpoint>,
     pub(super) versions: Vec<Vec<RowVersion>>,
     touched: Vec<Vec<Position>>,
-    pub(super) parked: Vec<Parked>,
+    pub(super) dead_letters: Vec<DeadLetter>,
 }
 
 impl ViewPicture {
@@ -238,7 +244,7 @@ impl ViewPicture {
             checkpoints: views.checkpoints(id).await.unwrap(),
             versions: Vec::new(),
             touched: Vec::new(),
-            parked: views.parked(id, None, 10_000).await.unwrap(),
+            dead_letters: views.dead_letters(id, None, 10_000).await.unwrap(),
         };
         for name in &generation.spec.indexes {
             let by = RowsBy::Index {

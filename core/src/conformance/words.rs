@@ -252,7 +252,8 @@ pub(super) async fn shown(store: &dyn Store, of: &StreamId) -> Vec<u64> {
     versions(&whole_stream(store, of).await)
 }
 
-/// All that can be seen of a store and of some streams: equal pictures mean that nothing was written between them.
+/// All that can be seen of a store and of some streams: equal pictures mean that nothing was
+/// written between them.
 #[derive(Debug, PartialEq)]
 pub(super) struct Picture {
     heads: Vec<Position>,
@@ -323,7 +324,8 @@ pub(super) fn assert_invalid(error: &AppendError, names: &str) {
     );
 }
 
-/// Checks that what was recorded is what was appended, to the last byte, at the place that the append named.
+/// Checks that what was recorded is what was appended, to the last byte, at the place that the
+/// append named.
 pub(super) fn assert_recorded(appended: &Appended, given: &[NewEvent], found: &[RecordedEvent]) {
     assert_eq!(found.len(), given.len());
     for (index, ((new, placed), found)) in
@@ -428,8 +430,9 @@ pub(super) async fn unchanged<T>(
     answer
 }
 
-/// Drops the future of an append at each of its awaits, and checks each time that the append is there whole or not at all, that
-/// the same ids resolve it, and that the store goes on. `attempt` gets the number of the try and three events.
+/// Drops the future of an append at each of its awaits, and checks each time that the append is
+/// there whole or not at all, that the same ids resolve it, and that the store goes on. `attempt`
+/// gets the number of the try and three events.
 pub(super) async fn drop_everywhere(
     store: &dyn Store,
     attempt: impl AsyncFn(usize, Vec<NewEvent>) -> Result<Appended, AppendError>,

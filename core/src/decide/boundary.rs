@@ -1,4 +1,5 @@
-//! What a decision looks at: each part loads its state and says what must not change until the decision is recorded.
+//! What a decision looks at: each part loads its state and says what must not change until the
+//! decision is recorded.
 
 use std::any::TypeId;
 use std::fmt;
@@ -20,7 +21,8 @@ use crate::stream::StreamId;
 use crate::stream_state::Status;
 use crate::typed::{Event, Recorded};
 
-/// A state folded from whatever a query finds: what a decision that crosses streams needs to know, and no more.
+/// A state folded from whatever a query finds: what a decision that crosses streams needs to know,
+/// and no more.
 ///
 /// ```
 /// use annals_core::{Event, Fold, Query, Recorded};
@@ -60,7 +62,8 @@ pub trait Fold: Default + Send + Sync + 'static {
     }
 }
 
-/// A fold over a query: a part of a decision. An append that adds to what the query finds makes the decision be taken again.
+/// A fold over a query: a part of a decision. An append that adds to what the query finds makes the
+/// decision be taken again.
 ///
 /// ```
 /// # use annals_core::{Fold, Query};
@@ -82,7 +85,8 @@ impl<F> fmt::Debug for Over<F> {
     }
 }
 
-/// One thing that a decision looks at: [`At`] an aggregate, or a fold [`Over`] a query. There are no others.
+/// One thing that a decision looks at: [`At`] an aggregate, or a fold [`Over`] a query. There are
+/// no others.
 pub trait Part: sealed::Sealed + Send + Sync {
     /// What is loaded of it.
     type State: Send + Sync;
@@ -107,7 +111,8 @@ pub trait Part: sealed::Sealed + Send + Sync {
     ) -> impl Future<Output = Result<Self::State, LoadError>> + Send;
 }
 
-/// Everything that a decision looks at: one fold over a query, or a tuple of up to six aggregates and folds. There are no others.
+/// Everything that a decision looks at: one fold over a query, or a tuple of up to six aggregates
+/// and folds. There are no others.
 pub trait Boundary: sealed::Sealed + Send + Sync {
     /// The states, in the same shape.
     type State: Send + Sync;
@@ -156,7 +161,8 @@ impl<A: Aggregate> Part for At<A> {
     async fn load(&self, guards: &mut Guards<'_>) -> Result<A, LoadError> {
         let stream = At::stream(self)?;
         let held = catch_up::<A>(guards.store, stream, None).await?;
-        // A tombstone is for ever, so there is nothing to guard, and the store refuses what is decided for it.
+        // A tombstone is for ever, so there is nothing to guard, and the store refuses what is
+        // decided for it.
         if held.status != Status::Tombstoned {
             guards.streams.push((stream.clone(), held.expected()));
         }
@@ -234,7 +240,8 @@ impl<F: Fold> Boundary for Over<F> {
     }
 }
 
-/// The stream name that stands for these parts: ids of their requests are derived from it, nothing is stored under it.
+/// The stream name that stands for these parts: ids of their requests are derived from it, nothing
+/// is stored under it.
 pub(super) fn scope_of(names: &[String]) -> Result<StreamId, Invalid> {
     let hash = Sha256::digest(names.join("\n").as_bytes());
     let half: [u8; 16] = std::array::from_fn(|index| hash[index]);

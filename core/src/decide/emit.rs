@@ -1,4 +1,5 @@
-//! What a decision over several things returns: a tuple in the shape of what it looked at, or an explicit list.
+//! What a decision over several things returns: a tuple in the shape of what it looked at, or an
+//! explicit list.
 
 use std::borrow::Cow;
 
@@ -86,7 +87,8 @@ pub enum EmitError {
 /// What one part of a decision gets: an aggregate its events, a fold over a query `()`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is nothing that this part of the decision can get",
-    note = "an aggregate gets its events (one, an array, a `Vec`, an `Option`, or `()`), a fold over a query gets `()`; events for other streams are returned as `Emit`"
+    note = "an aggregate gets its events (one, an array, a `Vec`, an `Option`, or `()`), a fold \
+        over a query gets `()`; events for other streams are returned as `Emit`"
 )]
 pub trait Emits<P: Part>: Send {
     /// The events, and where they go.
@@ -109,8 +111,8 @@ impl<F: Fold> Emits<Over<F>> for () {
     }
 }
 
-/// What a decision over a boundary may return: a tuple of the same shape, or [`Emit`] (one, an `Option`, an array, a `Vec`), or
-/// `()`.
+/// What a decision over a boundary may return: a tuple of the same shape, or [`Emit`] (one, an
+/// `Option`, an array, a `Vec`), or `()`.
 #[diagnostic::on_unimplemented(
     message = "a decision over `{B}` cannot return `{Self}`",
     note = "return a tuple of the same shape, `()`, or `Emit`: one, an `Option`, an array, a `Vec`"

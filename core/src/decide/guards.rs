@@ -1,4 +1,5 @@
-//! What must still be true when a decision is recorded: collected while its parts load, checked when it is refused.
+//! What must still be true when a decision is recorded: collected while its parts load, checked
+//! when it is refused.
 
 use crate::aggregate::commit::tagged;
 use crate::append::{Condition, Expected};
@@ -28,7 +29,8 @@ impl<'a> Guards<'a> {
         }
     }
 
-    /// The condition of all queries: nothing that matches one of them stands behind the earliest moment of a reading.
+    /// The condition of all queries: nothing that matches one of them stands behind the earliest
+    /// moment of a reading.
     pub(super) fn condition(&self) -> Option<Condition> {
         let after = self.queries.iter().map(|(_, after)| *after).min()?;
         let query = self

@@ -9,7 +9,9 @@ use std::pin::Pin;
 use super::boundary::{Boundary, scope_of};
 use super::emit::{EmitError, IntoDecision};
 use super::guards::Guards;
-use crate::aggregate::commit::{CommandError, Done, Stamp, append, atomic, final_error, stamped};
+use crate::aggregate::commit::{
+    CommandError, Committed, Stamp, append, atomic, final_error, stamped,
+};
 use crate::annals::{Annals, duplicate};
 use crate::append::AppendStreams;
 use crate::position::Partition;
@@ -45,9 +47,10 @@ impl<'a, B, F, D, E> Decide<'a, B, F, D, E> {
     }
 
     stamped! {
-        /// Names the request: decided again with the same key over the same boundary, also after a restart, it returns the first
-        /// result without deciding. The parts are the same boundary only in the same order. A decision that was refused or decided
-        /// nothing leaves no trace and may be sent again. An empty key is [`CommandError::Invalid`].
+        /// Names the request: decided again with the same key over the same boundary, also after a
+        /// restart, it returns the first result without deciding. The parts are the same boundary
+        /// only in the same order. A decision that was refused or decided nothing leaves no trace
+        /// and may be sent again. An empty key is [`CommandError::Invalid`].
     }
 }
 
@@ -58,7 +61,7 @@ where
     D: IntoDecision<B> + 'a,
     E: Send + 'a,
 {
-    type Output = Result<Done, CommandError<E>>;
+    type Output = Result<Committed, CommandError<E>>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
@@ -73,7 +76,7 @@ where
     D: IntoDecision<B>,
     E: Send,
 {
-    async fn run(mut self) -> Result<Done, CommandError<E>> {
+    async fn run(mut self) -> Result<Committed, CommandError<E>> {
         self.stamp.check()?;
         let store = &**self.db.store();
         let streams = self.boundary.streams()?;
@@ -121,15 +124,17 @@ where
                         }
                     }
                 }
-                // The parts were read one after another: nothing and a refusal count when they still are what they were.
+                // The parts were read one after another: nothing and a refusal count when they
+                // still are what they were.
                 nothing => {
                     if guards.still_hold().await? {
-                        // The same request may have taken effect elsewhere after it was asked for: then it is seen already.
+                        // The same request may have taken effect elsewhere after it was asked for:
+                        // then it is seen already.
                         if let Some(done) = self.stamp.done_before(store, &scope, partition).await?
                         {
                             return Ok(done);
                         }
-                        return nothing.map(|_| Done::nothing(store, &guards.seen));
+                        return nothing.map(|_| Committed::nothing(store, &guards.seen));
                     }
                 }
             }
@@ -137,8 +142,9 @@ where
                 return Err(CommandError::Contended { attempts });
             }
             if turns.is_empty() {
-                // Who was overtaken once lines up with the others in this process. Not from the start: decisions that share what
-                // none of them writes need not wait for each other.
+                // Who was overtaken once lines up with the others in this process. Not from the
+                // start: decisions that share what none of them writes need not wait for each
+                // other.
                 turns = self.db.cache().turns(self.boundary.turns()?).await;
             } else {
                 self.db.retries().pause(attempts).await;

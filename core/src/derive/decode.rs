@@ -30,7 +30,8 @@ pub fn decode_plain<C: Codec, T: DeserializeOwned>(stored: Stored<'_>) -> Result
     decode::<C, _>(stored, PhantomData)
 }
 
-/// Reads the variant `index` (counted from 0 in the order of the source) of an externally tagged enum from its content.
+/// Reads the variant `index` (counted from 0 in the order of the source) of an externally tagged
+/// enum from its content.
 ///
 /// # Errors
 ///
@@ -169,7 +170,8 @@ impl<'de, D: Deserializer<'de>> VariantAccess<'de> for Content<D> {
     }
 }
 
-/// The content of a variant without fields: `null`. An object is let through as well, so that a variant may lose its fields.
+/// The content of a variant without fields: `null`. An object is let through as well, so that a
+/// variant may lose its fields.
 struct Nothing;
 
 impl<'de> Visitor<'de> for Nothing {

@@ -27,7 +27,8 @@ pub fn encode_plain<C: Codec, T: Serialize + ?Sized>(value: &T) -> Result<Encode
     })
 }
 
-/// Writes the content of an externally tagged enum's value: the fields of its variant, `null` where it has none.
+/// Writes the content of an externally tagged enum's value: the fields of its variant, `null` where
+/// it has none.
 ///
 /// # Errors
 ///

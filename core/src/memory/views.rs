@@ -1,4 +1,5 @@
-//! Read models in memory: every change is made under one lock, after everything that could refuse it was looked at.
+//! Read models in memory: every change is made under one lock, after everything that could refuse
+//! it was looked at.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
@@ -12,15 +13,15 @@ use chrono::{DateTime, Utc};
 use super::MemoryStore;
 use crate::append::{AppendStreams, Placed};
 use crate::error::{Invalid, StoreError};
-use crate::inline::{InlineViews, PreparedRow, StandingRow, StepMeets};
+use crate::inline::{InlineRow, InlineViews, RowOutcome, VersionedRow};
 use crate::lease::{Acquired, Lease, LeaseState, Leases};
 use crate::position::{Partition, Position};
 use crate::read::{Direction, PAGE_BYTES_MAX};
 use crate::stream::Version;
 use crate::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Keeps, Parked, PastRow,
-    Phase, ReadRows, RowChange, RowPlace, RowVersion, RowsBy, RowsPage, Verdict, ViewCommit,
-    ViewRow, ViewStore,
+    Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, History,
+    PastRow, Phase, ReadRows, RowChange, RowPlace, RowVersion, RowsBy, RowsPage, SkipDecision,
+    ViewCommit, ViewRow, ViewStore,
 };
 
 /// The read models of a store, and the leases of those who work on them.
@@ -31,7 +32,7 @@ pub(super) struct Views {
     last_generation: u64,
     last_epoch: u64,
     leases: BTreeMap<String, Kept>,
-    verdicts: BTreeMap<(String, Partition, Position, Option<String>), Verdict>,
+    skip_decisions: BTreeMap<(String, Partition, Position, Option<String>), SkipDecision>,
 }
 
 /// A lease and when it ends; one that was given back is remembered, so that it can be told.
@@ -53,8 +54,9 @@ struct Built {
     // By key, and then by where the version ends.
     versions: BTreeMap<String, BTreeMap<Position, RowVersion>>,
     touched: BTreeMap<String, BTreeSet<Position>>,
-    parked: BTreeMap<(String, Partition, Position), Parked>,
-    // Of an inline view: the version of its stream at which each row stands, also where there is no row any more.
+    dead_letters: BTreeMap<(String, Partition, Position), DeadLetter>,
+    // Of an inline view: the version of its stream at which each row stands, also where there is no
+    // row any more.
     stands: BTreeMap<String, Version>,
 }
 
@@ -113,7 +115,7 @@ impl Views {
         for row in &append.rows {
             let (Ok(built), Some(to)) = (
                 self.built_mut(row.generation),
-                append.stands_after(&row.stream),
+                append.version_after(&row.stream),
             ) else {
                 continue;
             };
@@ -154,7 +156,8 @@ impl Views {
                 commit.from
             )));
         }
-        // Behind the fence: who repeats a step that was taken is told so, and not that its versions are there already.
+        // Behind the fence: who repeats a step that was taken is told so, and not that its versions
+        // are there already.
         let built = self.built_mut(commit.generation)?;
         let known = built.known_already(&commit)?;
         commit.leave_out(&known);
@@ -174,7 +177,7 @@ impl Built {
             indexes,
             versions: BTreeMap::new(),
             touched: BTreeMap::new(),
-            parked: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
             stands: BTreeMap::new(),
         }
     }
@@ -188,10 +191,10 @@ impl Built {
         let mut known = HashSet::new();
         for step in &commit.stands {
             let stands = self.stands_at(&step.key);
-            match step.meets(stands) {
-                StepMeets::Writes => {}
-                StepMeets::LeavesOut => _ = known.insert(step.key.clone()),
-                StepMeets::Fenced => return Err(commit.row_moved(step, stands)),
+            match step.against(stands) {
+                RowOutcome::Apply => {}
+                RowOutcome::AlreadyApplied => _ = known.insert(step.key.clone()),
+                RowOutcome::Fenced => return Err(commit.row_moved(step, stands)),
             }
         }
         Ok(known)
@@ -199,18 +202,18 @@ impl Built {
 
     fn take_prepared(
         &mut self,
-        row: &PreparedRow,
+        row: &InlineRow,
         to: Version,
         placed: &[Placed],
         recorded_at: DateTime<Utc>,
     ) {
-        let PreparedRow {
+        let InlineRow {
             key,
             value,
             indexed,
             ..
         } = row.clone();
-        if self.generation.spec.keeps == Keeps::Bitemporal {
+        if self.generation.spec.history == History::Bitemporal {
             self.touched
                 .entry(key.clone())
                 .or_default()
@@ -265,11 +268,13 @@ impl Built {
             self.touched.entry(key).or_default().insert(position);
         }
         for (key, position) in commit.unpark {
-            self.parked.remove(&(key, partition, position));
+            self.dead_letters.remove(&(key, partition, position));
         }
-        for parked in commit.park {
-            self.parked
-                .insert((parked.key.clone(), partition, parked.position), parked);
+        for dead_letters in commit.park {
+            self.dead_letters.insert(
+                (dead_letters.key.clone(), partition, dead_letters.position),
+                dead_letters,
+            );
         }
         self.checkpoints
             .insert((commit.to.slot, partition), commit.to);
@@ -505,11 +510,11 @@ fn behind<T: ?Sized>(after: Option<&T>) -> Range<&T> {
 
 #[async_trait]
 impl InlineViews for MemoryStore {
-    async fn read_standing(
+    async fn read_versioned(
         &self,
         generation: GenerationId,
         keys: &[String],
-    ) -> Result<Vec<StandingRow>, CommitError> {
+    ) -> Result<Vec<VersionedRow>, CommitError> {
         let views = self.read_models();
         let built = views.built(generation)?;
         let keys: BTreeSet<&String> = keys.iter().collect();
@@ -518,7 +523,7 @@ impl InlineViews for MemoryStore {
             .filter_map(|key| Some((key, *built.stands.get(key)?)));
         let row = |key: &String| built.rows.get(key).map(|row| row.value.clone());
         Ok(stands
-            .map(|(key, at)| StandingRow {
+            .map(|(key, at)| VersionedRow {
                 key: key.clone(),
                 value: row(key),
                 at,
@@ -601,7 +606,7 @@ impl ViewStore for MemoryStore {
         let mut views = self.read_models();
         views.last_generation += 1;
         let id = GenerationId(views.last_generation);
-        let since = if spec.keeps == Keeps::Present {
+        let since = if spec.history == History::None {
             Position::MAX
         } else {
             Position::START
@@ -791,41 +796,43 @@ impl ViewStore for MemoryStore {
         Ok(())
     }
 
-    async fn parked(
+    async fn dead_letters(
         &self,
         generation: GenerationId,
         after: Option<(&str, Partition, Position)>,
         limit: usize,
-    ) -> Result<Vec<Parked>, CommitError> {
+    ) -> Result<Vec<DeadLetter>, CommitError> {
         let after = after.map(|(key, partition, position)| (key.to_owned(), partition, position));
         let views = self.read_models();
-        let parked = views
+        let dead_letters = views
             .built(generation)?
-            .parked
+            .dead_letters
             .range(behind(after.as_ref()));
-        Ok(parked
+        Ok(dead_letters
             .take(limit)
-            .map(|(_, parked)| parked.clone())
+            .map(|(_, dead_letters)| dead_letters.clone())
             .collect())
     }
 
-    async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
+    async fn save_skip_decision(&self, skip_decision: SkipDecision) -> Result<(), StoreError> {
         let place = (
-            verdict.view.clone(),
-            verdict.partition,
-            verdict.position,
-            verdict.key.clone(),
+            skip_decision.view.clone(),
+            skip_decision.partition,
+            skip_decision.position,
+            skip_decision.key.clone(),
         );
-        self.read_models().verdicts.insert(place, verdict);
+        self.read_models()
+            .skip_decisions
+            .insert(place, skip_decision);
         Ok(())
     }
 
-    async fn verdicts(&self, view: &str) -> Result<Vec<Verdict>, StoreError> {
+    async fn skip_decisions(&self, view: &str) -> Result<Vec<SkipDecision>, StoreError> {
         let views = self.read_models();
         Ok(views
-            .verdicts
+            .skip_decisions
             .values()
-            .filter(|verdict| verdict.view == view)
+            .filter(|skip_decision| skip_decision.view == view)
             .cloned()
             .collect())
     }

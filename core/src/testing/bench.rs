@@ -10,7 +10,8 @@ use crate::clock::{CountedIds, ManualClock};
 use crate::memory::MemoryStore;
 use crate::store::Store;
 
-/// A fresh [`Annals`] for one test: in memory, with a clock that only the test moves and ids that count from 1.
+/// A fresh [`Annals`] for one test: in memory, with a clock that only the test moves and ids that
+/// count from 1.
 ///
 /// ```
 /// use annals_core::chrono::TimeDelta;

@@ -31,7 +31,8 @@ pub trait Given: Aggregate {
     #[track_caller]
     fn given(events: impl IntoIterator<Item = Self::Event>) -> Story<Self>;
 
-    /// What was stored before, as (type, schema version, JSON): old shapes come through their upcasters.
+    /// What was stored before, as (type, schema version, JSON): old shapes come through their
+    /// upcasters.
     ///
     /// # Panics
     ///

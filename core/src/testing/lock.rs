@@ -1,4 +1,5 @@
-//! `events.lock`: what is stored, pinned in a file, so that changing it by accident fails a test with the reason.
+//! `events.lock`: what is stored, pinned in a file, so that changing it by accident fails a test
+//! with the reason.
 
 mod compare;
 mod drift;
@@ -17,7 +18,8 @@ pub use self::drift::Drift;
 use self::drift::explained;
 use self::file::{Lock, Sample};
 
-/// Pins the shape of every event, and the result of every fold, in a file that is read in review and kept for ever.
+/// Pins the shape of every event, and the result of every fold, in a file that is read in review
+/// and kept for ever.
 ///
 /// ```no_run
 /// use annals_core::testing::EventsLock;
@@ -44,17 +46,21 @@ use self::file::{Lock, Sample};
 ///
 /// The test fails
 ///
-/// - when a current shape has other fields, or writes a sample in other bytes or with other tags: it needs a new version,
+/// - when a current shape has other fields, or writes a sample in other bytes or with other tags:
+///   it needs a new version,
 /// - when a stored sample cannot be read any more, or nothing reads its event type,
 /// - when a fold gives another state over the same stored events: it needs a new version too,
-/// - when something is not in the file yet: `ANNALS_UPDATE=1 cargo test` adds it, and never changes what is there.
+/// - when something is not in the file yet: `ANNALS_UPDATE=1 cargo test` adds it, and never changes
+///   what is there.
 ///
-/// A shape that has only grown, by fields that have a default (`#[serde(default)]`) or are an `Option`, is such a new thing: what is stored reads as
-/// it did. Entries of old versions stay, and their bytes go through the upcasters in every run. What was never stored outside of tests may change:
-/// `ANNALS_UPDATE=force cargo test` writes the file anew, and the review of its diff is the last word.
+/// A shape that has only grown, by fields that have a default (`#[serde(default)]`) or are an
+/// `Option`, is such a new thing: what is stored reads as it did. Entries of old versions stay, and
+/// their bytes go through the upcasters in every run. What was never stored outside of tests may
+/// change: `ANNALS_UPDATE=force cargo test` writes the file anew, and the review of its diff is the
+/// last word.
 ///
-/// One file belongs to one test, which names every event type of the program. Samples and states must print the same in every run:
-/// take a `BTreeMap` where a `HashMap` would do, and no clock.
+/// One file belongs to one test, which names every event type of the program. Samples and states
+/// must print the same in every run: take a `BTreeMap` where a `HashMap` would do, and no clock.
 #[must_use = "nothing is compared until `check`"]
 pub struct EventsLock {
     path: PathBuf,
@@ -113,7 +119,8 @@ impl EventsLock {
         }
     }
 
-    /// With an event type, and at least one sample of each of its variants. In their order they are the history that is folded.
+    /// With an event type, and at least one sample of each of its variants. In their order they are
+    /// the history that is folded.
     pub fn events<E: Event>(mut self, samples: impl IntoIterator<Item = E>) -> EventsLock {
         let mut written = Vec::new();
         for sample in samples {
@@ -135,7 +142,8 @@ impl EventsLock {
         self
     }
 
-    /// With a fold over the stored samples of an event type, and the version that is raised whenever its result changes.
+    /// With a fold over the stored samples of an event type, and the version that is raised
+    /// whenever its result changes.
     ///
     /// ```no_run
     /// # use annals_core::{Event, testing::EventsLock};
@@ -171,7 +179,8 @@ impl EventsLock {
         self
     }
 
-    /// With the fold of an aggregate, under the version that its snapshots have (1 when it has none).
+    /// With the fold of an aggregate, under the version that its snapshots have (1 when it has
+    /// none).
     pub fn aggregate<A: Aggregate + Debug>(self, name: impl Into<String>) -> EventsLock {
         let version = A::snapshots().map_or(1, |snapshots: Snapshots<A>| snapshots.fold().version);
         self.fold(name, version, |events: &[A::Event]| {
@@ -183,7 +192,8 @@ impl EventsLock {
         })
     }
 
-    /// Compares the program with the file; the environment variable `ANNALS_UPDATE` (`1` or `force`) updates it.
+    /// Compares the program with the file; the environment variable `ANNALS_UPDATE` (`1` or
+    /// `force`) updates it.
     ///
     /// # Panics
     ///
@@ -207,7 +217,8 @@ impl EventsLock {
     ///
     /// # Errors
     ///
-    /// [`Drift`], when program and file differ and the update does not settle it. Nothing was written.
+    /// [`Drift`], when program and file differ and the update does not settle it. Nothing was
+    /// written.
     pub fn verify(self, update: Update) -> Result<(), Drift> {
         let wrong = |wrong: String| Drift::new(&self.path, vec![wrong]);
         let text = match std::fs::read_to_string(&self.path) {

@@ -1,7 +1,8 @@
-//! A story about one aggregate: what was given, then step by step what was decided and what the state was.
+//! A story about one aggregate: what was given, then step by step what was decided and what the
+//! state was.
 //!
-//! Nothing is applied as it was decided or given. Everything goes through the codec first, so that a story goes wrong where a
-//! program would.
+//! Nothing is applied as it was decided or given. Everything goes through the codec first, so that
+//! a story goes wrong where a program would.
 
 use std::fmt::{self, Debug, Display};
 
@@ -11,7 +12,8 @@ use crate::aggregate::{Aggregate, Handle};
 use crate::event::NewEvent;
 use crate::typed::{Event, IntoEvents, Stored};
 
-/// A story about one aggregate; [`Given`](super::Given) begins it. It prints as text for a snapshot:
+/// A story about one aggregate; [`Given`](super::Given) begins it. It prints as text for a
+/// snapshot:
 ///
 /// ```text
 /// given     1  Opened { owner: "Alice" }
@@ -23,9 +25,10 @@ use crate::typed::{Event, IntoEvents, Stored};
 /// state    Account { open: true, cents: 50 }
 /// ```
 ///
-/// Each event is numbered by the version that it has in its stream. `(changed nothing)` marks what was given and left the state as it
-/// was: the test may not need it, or the fold forgot it. An event that does not come back from the codec as it was, or was upcasted, says
-/// what it `reads as`.
+/// Each event is numbered by the version that it has in its stream. `(changed nothing)` marks what
+/// was given and left the state as it was: the test may not need it, or the fold forgot it. An
+/// event that does not come back from the codec as it was, or was upcasted, says what it
+/// `reads as`.
 ///
 /// ```
 /// # use annals_core::testing::Given;
@@ -39,7 +42,8 @@ pub struct Story<A: Aggregate> {
     state: A,
     version: u64,
     script: Script,
-    /// Whether the script says what the state is; it does after a step, and does not after what was given.
+    /// Whether the script says what the state is; it does after a step, and does not after what was
+    /// given.
     state_said: bool,
     events: Vec<A::Event>,
     refusal: Option<Refusal>,
@@ -145,7 +149,8 @@ where
         self
     }
 
-    /// Decides on the state so far. What is decided is written, read back, and taken in; a refusal leaves the state as it was.
+    /// Decides on the state so far. What is decided is written, read back, and taken in; a refusal
+    /// leaves the state as it was.
     ///
     /// # Panics
     ///

@@ -1,4 +1,5 @@
-//! The events of a stream, or of a whole log, as text for a snapshot: a line for each, without what differs from run to run.
+//! The events of a stream, or of a whole log, as text for a snapshot: a line for each, without what
+//! differs from run to run.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -20,10 +21,12 @@ use crate::stream_state::{Status, StreamState};
 use crate::tag::Tag;
 use crate::typed::Stored;
 
-/// An event that happened longer before it was recorded, or after, was told when: by the test, and so it prints.
+/// An event that happened longer before it was recorded, or after, was told when: by the test, and
+/// so it prints.
 const NOW: TimeDelta = TimeDelta::minutes(1);
 
-/// The events of a stream as text: position, stream and version, type, content, tags, times, metadata.
+/// The events of a stream as text: position, stream and version, type, content, tags, times,
+/// metadata.
 ///
 /// ```text
 /// 1  account-alice@1  account.opened {"owner":"Alice"}  {actor: ada}
@@ -31,9 +34,10 @@ const NOW: TimeDelta = TimeDelta::minutes(1);
 /// 4  account-alice@3  account.withdrawn {"cents":20}  {correlation: account-bob@1, causation: account-bob@1}
 /// ```
 ///
-/// It says the same in every run, also with random ids and the system's clock: ids are told as the events that they name, others as
-/// `#1`, `#2` in the order in which they come; a time prints when somebody said it, which is to say that an event occurred more than a minute
-/// from when it was recorded. What a deletion or truncation hides is there and marked `(hidden)`.
+/// It says the same in every run, also with random ids and the system's clock: ids are told as the
+/// events that they name, others as `#1`, `#2` in the order in which they come; a time prints when
+/// somebody said it, which is to say that an event occurred more than a minute from when it was
+/// recorded. What a deletion or truncation hides is there and marked `(hidden)`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -55,8 +59,8 @@ pub fn timeline(db: &Annals, stream: impl Into<String>) -> Timeline<'_> {
     }
 }
 
-/// The events of the whole log as text, as [`timeline`] prints those of a stream. Positions of a log with several partitions print as
-/// `partition/position`.
+/// The events of the whole log as text, as [`timeline`] prints those of a stream. Positions of a
+/// log with several partitions print as `partition/position`.
 ///
 /// ```
 /// # async fn example(db: annals_core::Annals) {
@@ -84,8 +88,9 @@ pub struct Timeline<'a> {
 }
 
 impl Timeline<'_> {
-    /// Prints when everything occurred, and when it was recorded where that is another time: for handles and stores whose clock the test
-    /// holds. [`Bench::timeline`](super::Bench::timeline) does this.
+    /// Prints when everything occurred, and when it was recorded where that is another time: for
+    /// handles and stores whose clock the test holds. [`Bench::timeline`](super::Bench::timeline)
+    /// does this.
     pub fn with_times(mut self) -> Self {
         self.times = true;
         self

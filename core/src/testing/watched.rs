@@ -75,7 +75,8 @@ impl Watched {
     }
 }
 
-/// The result of a future that waits for nobody: nothing but the memory store is behind it, and only one task uses that.
+/// The result of a future that waits for nobody: nothing but the memory store is behind it, and
+/// only one task uses that.
 ///
 /// # Panics
 ///

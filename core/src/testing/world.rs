@@ -1,6 +1,8 @@
-//! A story about several streams: what was given in each, what was decided over them, and what was appended to which.
+//! A story about several streams: what was given in each, what was decided over them, and what was
+//! appended to which.
 //!
-//! It is played on a store in memory through the loops that programs use. Nothing in it waits, so it needs no runtime.
+//! It is played on a store in memory through the loops that programs use. Nothing in it waits, so
+//! it needs no runtime.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Display, Write};
@@ -13,7 +15,7 @@ use super::refusal::Refusal;
 use super::story::stored_form;
 use super::text::{Script, shown, stored, time, with_causes};
 use super::watched::{Watched, at_once};
-use crate::aggregate::commit::{CommandError, Done, Stamp};
+use crate::aggregate::commit::{CommandError, Committed, Stamp};
 use crate::aggregate::{Aggregate, AggregateRef, At, Handle};
 use crate::annals::Annals;
 use crate::append::Append;
@@ -69,8 +71,9 @@ pub fn world() -> World {
 ///           6  account-bob    account.deposited {"cents":20}
 /// ```
 ///
-/// Events are numbered by their position in the log, and print as they are stored, with their tags. `saw` is what a decision was taken on.
-/// `(not selected)` marks what was given and no step looked at: the test may not need it, or a query misses it.
+/// Events are numbered by their position in the log, and print as they are stored, with their tags.
+/// `saw` is what a decision was taken on. `(not selected)` marks what was given and no step looked
+/// at: the test may not need it, or a query misses it.
 ///
 /// ```
 /// # use annals_core::{Aggregate, Fold, Query, Tag, IntoDecision, Over, testing};
@@ -114,7 +117,8 @@ enum Came {
 }
 
 impl World {
-    /// Moves the clock to this moment; what is told next happens then. A story begins at 2026-01-01T00:00:00Z.
+    /// Moves the clock to this moment; what is told next happens then. A story begins at
+    /// 2026-01-01T00:00:00Z.
     ///
     /// # Panics
     ///
@@ -160,8 +164,8 @@ impl World {
         self.given_tagged(stream, events, [])
     }
 
-    /// What happened in a stream, with tags beside those that the events carry themselves: as [`Emit::tagged`](crate::Emit::tagged) adds
-    /// them.
+    /// What happened in a stream, with tags beside those that the events carry themselves: as
+    /// [`Emit::tagged`](crate::Emit::tagged) adds them.
     ///
     /// # Panics
     ///
@@ -206,7 +210,8 @@ impl World {
         self.append(stream, drafts)
     }
 
-    /// What was stored in a stream, as (type, schema version, JSON), in old shapes too. Those who look at it read it.
+    /// What was stored in a stream, as (type, schema version, JSON), in old shapes too. Those who
+    /// look at it read it.
     ///
     /// # Panics
     ///
@@ -244,7 +249,8 @@ impl World {
         self
     }
 
-    /// Decides over several aggregates and queries, as [`Annals::decide`] does. The text says what the decision saw.
+    /// Decides over several aggregates and queries, as [`Annals::decide`] does. The text says what
+    /// the decision saw.
     ///
     /// # Panics
     ///
@@ -270,7 +276,8 @@ impl World {
         self.step(done, saw, || None)
     }
 
-    /// Runs a command on one aggregate, as [`AggregateRef::run`] does. The text says what the state was afterwards.
+    /// Runs a command on one aggregate, as [`AggregateRef::run`] does. The text says what the state
+    /// was afterwards.
     ///
     /// # Panics
     ///
@@ -301,7 +308,8 @@ impl World {
         })
     }
 
-    /// Gives one aggregate a command that is a message, and is told by its `Debug` unless [`when`](World::when) said otherwise.
+    /// Gives one aggregate a command that is a message, and is told by its `Debug` unless
+    /// [`when`](World::when) said otherwise.
     ///
     /// # Panics
     ///
@@ -407,7 +415,8 @@ impl World {
                 &expected
             };
             panic!(
-                "the last step should have appended to `{stream}`\n{expected}\nbut this happened\n\n{self}\n"
+                "the last step should have appended to `{stream}`\n{expected}\nbut this \
+                 happened\n\n{self}\n"
             );
         }
         self
@@ -463,7 +472,7 @@ impl World {
     #[track_caller]
     fn step<E>(
         mut self,
-        done: Result<Done, CommandError<E>>,
+        done: Result<Committed, CommandError<E>>,
         saw: Option<String>,
         state: impl FnOnce() -> Option<String>,
     ) -> World
@@ -485,7 +494,8 @@ impl World {
             Err(CommandError::Load(error)) => impossible(with_causes(&error)),
             Err(CommandError::Encode(error)) => impossible(with_causes(&error)),
             Err(CommandError::Append(error)) => impossible(with_causes(&error)),
-            // No error of the domain, and yet an answer: the same aggregate twice, or one that is gone for ever.
+            // No error of the domain, and yet an answer: the same aggregate twice, or one that is
+            // gone for ever.
             Err(error) => Some(Refusal::new(error)),
         };
         let came = match &refusal {

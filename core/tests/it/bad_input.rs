@@ -130,7 +130,8 @@ async fn an_event_that_cannot_be_written() {
         (
             ThingEvent::Changeling("x".into()),
             "event `thing.changeling` cannot be read back as it is written: \
-             malformed payload of event type `thing.changeling` v1: invalid type: integer `7`, expected a string at line 1 column 1",
+             malformed payload of event type `thing.changeling` v1: invalid type: integer `7`, \
+             expected a string at line 1 column 1",
         ),
     ] {
         // The last of several: the ones before it are not written either.
@@ -195,7 +196,8 @@ async fn a_stream_that_holds_what_cannot_be_read() {
         ),
         (
             NewEvent::json("account.deposited", "{\"cents\":1} and more"),
-            "malformed payload of event type `account.deposited` v1: trailing characters at line 1 column 13",
+            "malformed payload of event type `account.deposited` v1: trailing characters at line 1 \
+             column 13",
         ),
     ] {
         let [db] = processes();
@@ -213,7 +215,8 @@ async fn a_stream_that_holds_what_cannot_be_read() {
         let error = alice.load().await.unwrap_err();
         assert!(matches!(error, LoadError::Undecodable(_)));
         assert_eq!(told(&error), whole);
-        // Also to the command whose state was cached, and to decisions: nothing is decided without it.
+        // Also to the command whose state was cached, and to decisions: nothing is decided without
+        // it.
         assert_eq!(told(&alice.run(|a| a.deposit(1)).await.unwrap_err()), whole);
         assert_eq!(told(&alice.query(|a| a.cents).await.unwrap_err()), whole);
         let both = (Account::at("alice"), Account::at("bob"));

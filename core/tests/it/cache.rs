@@ -1,6 +1,6 @@
 //! States of busy aggregates: filled after commit, bounded, and never the last word.
 
-use annals_core::conformance::trouble::Call;
+use annals_core::conformance::faulty::Call;
 use annals_core::{Annals, CommandError};
 
 use crate::bank::{Account, Refusal};

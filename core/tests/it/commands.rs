@@ -1,10 +1,11 @@
-//! `run`, `create`, `update`, `execute`: load, decide, append, and again when others got there first.
+//! `run`, `create`, `update`, `execute`: load, decide, append, and again when others got there
+//! first.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use annals_core::conformance::trouble::{Call, FailsOnce};
+use annals_core::conformance::faulty::{Call, FailsOnce};
 use annals_core::{Aggregate, CommandError, Failure, IntoEvents, LoadError, Store};
 use annals_macros::Event;
 use serde::{Deserialize, Serialize};
@@ -196,7 +197,8 @@ async fn create_wants_nothing_there_and_update_something() {
         ),
     ] {
         for (how, expected) in [("create", creates), ("update", updates), ("run", runs)] {
-            // Once from the tail, once from a cached state that does not know what the other process did.
+            // Once from the tail, once from a cached state that does not know what the other
+            // process did.
             for cached in [false, true] {
                 let [db, other] = processes();
                 if cached {

@@ -1,4 +1,5 @@
-//! Course subscriptions: capacity belongs to the course, the limit of five to the student, and one decision keeps both.
+//! Course subscriptions: capacity belongs to the course, the limit of five to the student, and one
+//! decision keeps both.
 
 use annals_core::{Annals, CommandError, Emit, Fold, Over, Query, Recorded, Tag};
 use annals_macros::Event;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use annals_core::conformance::trouble::Call;
+use annals_core::conformance::faulty::Call;
 use annals_core::{
     Aggregate, Annals, CommandError, Emit, Fold, MemoryStore, Partition, Position, Query,
     QueryItem, ReadLog, Tag,
@@ -144,7 +144,8 @@ async fn an_aggregate_that_is_only_looked_at_still_guards() {
 
 #[tokio::test]
 async fn a_refusal_from_parts_that_belong_to_different_moments_is_not_final() {
-    // Between the loading of alice and of bob all her money moves to him: together they never had less than 100.
+    // Between the loading of alice and of bob all her money moves to him: together they never had
+    // less than 100.
     for call in [Call::ReadStream, Call::ReadQuery] {
         let [other] = processes();
         given(&other, "account-alice", [deposited(100)]).await;
@@ -429,7 +430,8 @@ async fn an_event_between_two_queries_of_one_decision_is_noticed() {
     }
 }
 
-/// Sixteen at once, none of which is ever ready at the first look: in step, each round lets one through.
+/// Sixteen at once, none of which is ever ready at the first look: in step, each round lets one
+/// through.
 async fn in_step(
     db: &Annals,
     pair: fn(usize) -> (annals_core::At<Account>, annals_core::At<Account>),
@@ -583,7 +585,8 @@ async fn a_log_without_one_order_cannot_decide_over_several_things_and_says_so()
         (emitted, "several streams at once"),
     ] {
         let expected = format!(
-            "this store cannot decide over {what}: its log has 3 partitions, and no order across them"
+            "this store cannot decide over {what}: its log has 3 partitions, and no order across \
+             them"
         );
         assert_eq!(error.to_string(), expected);
         assert!(matches!(error, CommandError::Invalid(_)), "{what}");

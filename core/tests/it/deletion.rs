@@ -1,7 +1,7 @@
 //! Deleting, truncating, archiving: what folds see, now and in the past.
 
 use annals_core::chrono::TimeDelta;
-use annals_core::conformance::trouble::{AnswerLost, Call};
+use annals_core::conformance::faulty::{AnswerLost, Call};
 use annals_core::{AppendError, CommandError, LoadError, Position, Status, Version};
 
 use crate::bank::{Account, AccountEvent, Refusal, deposited};
@@ -202,7 +202,8 @@ async fn an_archive_leaves_the_state_and_takes_the_versions_before_its_summary()
 
 #[tokio::test]
 async fn who_holds_a_state_from_before_an_archive_is_right_all_the_same() {
-    // The other process archives when this one has seen 2 of 4, all but the summary, or a snapshot at 3.
+    // The other process archives when this one has seen 2 of 4, all but the summary, or a snapshot
+    // at 3.
     for seen in [2, 4] {
         for more in [0, 2] {
             let [here, there] = processes();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use annals_core::conformance::trouble::Call;
-use annals_core::{Aggregate, Annals, CommandError, Done, MemoryStore, Store};
+use annals_core::conformance::faulty::Call;
+use annals_core::{Aggregate, Annals, CommandError, Committed, MemoryStore, Store};
 
 use crate::bank::{Account, AccountEvent, Refusal, deposited, transfer};
 use crate::store::{Meanwhile, alice, head, processes, troubled};
@@ -150,7 +150,7 @@ async fn an_empty_key_is_no_key() {
 
 /// All the same result, and only one of them made it.
 #[track_caller]
-fn one_effect(outcomes: &[Done]) {
+fn one_effect(outcomes: &[Committed]) {
     assert!(
         outcomes
             .iter()
@@ -170,7 +170,8 @@ async fn racers_with_one_key_that_decide_differently_all_get_the_first_result() 
             .map(|task| {
                 let alice = alice(&handles[task % 2]);
                 tokio::spawn(async move {
-                    // Another amount, another number of events; and whoever comes second would be refused.
+                    // Another amount, another number of events; and whoever comes second would be
+                    // refused.
                     let decide = move |a: &Account| match a.cents {
                         0 => Ok(vec![deposited(task as i64 + 1); task % 3 + 1]),
                         _ => Err(Refusal::Closed),
@@ -219,7 +220,7 @@ async fn a_request_that_took_effect_elsewhere_meanwhile_is_not_refused_for_it() 
         );
     }
 
-    async fn send(db: &Annals, how: &str) -> Result<Done, CommandError<Refusal>> {
+    async fn send(db: &Annals, how: &str) -> Result<Committed, CommandError<Refusal>> {
         let once = |a: &Account| {
             if a.moves > 0 {
                 Err(Refusal::Overdrawn)

@@ -1,4 +1,5 @@
-//! What the decision loop promises: commands on aggregates, decisions over several things, and questions about the past.
+//! What the decision loop promises: commands on aggregates, decisions over several things, and
+//! questions about the past.
 
 // Helpers of tests are tests: what must not fail is unwrapped.
 #![allow(clippy::unwrap_used)]

@@ -1,4 +1,5 @@
-//! Questions about the past: at a version, as known at a moment, as it had happened by a time, and both.
+//! Questions about the past: at a version, as known at a moment, as it had happened by a time, and
+//! both.
 
 use std::sync::Arc;
 
@@ -256,8 +257,9 @@ async fn a_stream_of_several_pages_is_read_whole() {
 
 #[tokio::test]
 async fn a_question_about_now_is_answered_with_the_state_that_its_position_says() {
-    // Whatever is appended while the question is answered is either in the state and in the position, or in neither.
-    use annals_core::conformance::trouble::Call;
+    // Whatever is appended while the question is answered is either in the state and in the
+    // position, or in neither.
+    use annals_core::conformance::faulty::Call;
 
     use crate::store::{Meanwhile, troubled};
     for call in [

@@ -1,13 +1,14 @@
 //! Snapshots save time and nothing else.
 
-use annals_core::conformance::trouble::{Call, FailsOnce};
+use annals_core::conformance::faulty::{Call, FailsOnce};
 use annals_core::{Aggregate, Annals, Codec, FoldId, Json, Snapshot, Snapshots, StreamId, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::bank::{Account, AccountEvent, Refusal, deposited};
 use crate::store::{alice, given, processes, troubled};
 
-/// An account of which a snapshot is kept every three events; it counts what it was folded from since the last one.
+/// An account of which a snapshot is kept every three events; it counts what it was folded from
+/// since the last one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Snapped {
     pub(crate) account: Account,

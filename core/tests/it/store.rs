@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use annals_core::conformance::trouble::{Call, Trouble, Troubled};
+use annals_core::conformance::faulty::{Call, Faulty, Troubled};
 use annals_core::{
     AggregateRef, Annals, AppendStreams, Event, ManualClock, MemoryStore, NewEvent, Partition,
     Position, ReadLog, Recorded, Retries, Store, StoreError, StreamId,
@@ -18,7 +18,8 @@ use async_trait::async_trait;
 
 use crate::bank::Account;
 
-/// As many handles over one store as there are names for: each is a process with a cache of its own.
+/// As many handles over one store as there are names for: each is a process with a cache of its
+/// own.
 pub(crate) fn processes<const N: usize>() -> [Annals; N] {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     std::array::from_fn(|_| Annals::on(Arc::clone(&store)))
@@ -35,7 +36,7 @@ pub(crate) fn at_a_held_clock() -> (Annals, Arc<ManualClock>) {
 }
 
 /// A handle on `inner`'s store with trouble on the way, and the trouble.
-pub(crate) fn troubled<T: Trouble>(inner: &Annals, trouble: T) -> (Annals, Arc<Troubled<T>>) {
+pub(crate) fn troubled<T: Faulty>(inner: &Annals, trouble: T) -> (Annals, Arc<Troubled<T>>) {
     let store = Troubled::new(Arc::clone(inner.store()), trouble);
     (Annals::on(Arc::clone(&store) as _), store)
 }
@@ -110,7 +111,7 @@ impl Counted {
 }
 
 #[async_trait]
-impl Trouble for Counted {
+impl Faulty for Counted {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         *self.0.lock().unwrap().entry(call).or_default() += 1;
         Ok(())
@@ -122,7 +123,7 @@ impl Trouble for Counted {
 pub(crate) struct Hesitant;
 
 #[async_trait]
-impl Trouble for Hesitant {
+impl Faulty for Hesitant {
     async fn before(&self, _: Call) -> Result<(), StoreError> {
         tokio::task::yield_now().await;
         Ok(())
@@ -212,7 +213,7 @@ fn one_less(count: &AtomicUsize) -> bool {
 }
 
 #[async_trait]
-impl Trouble for Meanwhile {
+impl Faulty for Meanwhile {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         if call == self.call && !one_less(&self.skip) && one_less(&self.times) {
             (self.happens)().await;

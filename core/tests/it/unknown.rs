@@ -1,14 +1,15 @@
-//! The answer was lost: asked again with the same ids until it is known, and nothing else is claimed.
+//! The answer was lost: asked again with the same ids until it is known, and nothing else is
+//! claimed.
 
-use annals_core::conformance::trouble::{AnswerLost, Call, Trouble};
-use annals_core::{Aggregate, Annals, CommandError, Done, Failure, StoreError};
+use annals_core::conformance::faulty::{AnswerLost, Call, Faulty};
+use annals_core::{Aggregate, Annals, CommandError, Committed, Failure, StoreError};
 use async_trait::async_trait;
 
 use crate::bank::{Account, Refusal, transfer};
 use crate::queries::{Total, total};
 use crate::store::{alice, head, impatient, processes, troubled};
 
-async fn deposit(db: &Annals, how: &str) -> Result<Done, CommandError<Refusal>> {
+async fn deposit(db: &Annals, how: &str) -> Result<Committed, CommandError<Refusal>> {
     match how {
         "run" => alice(db).run(|a| a.deposit(10)).await,
         "run with a key" => alice(db).run(|a| a.deposit(10)).idempotency_key("k").await,
@@ -78,7 +79,7 @@ async fn an_answer_that_never_comes_is_an_unknown_outcome() {
 struct GoneForGood(std::sync::atomic::AtomicBool);
 
 #[async_trait]
-impl Trouble for GoneForGood {
+impl Faulty for GoneForGood {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         let gone = self.0.load(std::sync::atomic::Ordering::SeqCst) && call.is_append();
         if gone {

@@ -1,4 +1,5 @@
-//! Unique usernames, without a table: claimed by a registration, free again when the account closes or is renamed.
+//! Unique usernames, without a table: claimed by a registration, free again when the account closes
+//! or is renamed.
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{Annals, CommandError, Emit, Fold, Query, Recorded, Tag};

@@ -135,7 +135,8 @@ async fn what_was_recorded_while_nobody_followed_is_folded_before_a_question_is_
     }
 }
 
-/// Credits, debits and number of the rows of the excerpt, by what `by` makes of a row's account and date (YYMMDD).
+/// Credits, debits and number of the rows of the excerpt, by what `by` makes of a row's account and
+/// date (YYMMDD).
 fn moved<K: Ord>(by: impl Fn(&str, &str) -> K) -> BTreeMap<K, (Money, Money, u64)> {
     let mut moved: BTreeMap<K, (Money, Money, u64)> = BTreeMap::new();
     for row in std::fs::read_to_string(EXCERPT).unwrap().lines().skip(1) {

@@ -7,7 +7,11 @@ use crate::cart::{Cart, CartError};
 use crate::coupon::{Coupon, CouponUse};
 use crate::price::Price;
 
-async fn apply(db: Annals, cart: String, coupon: Coupon) -> Result<Done, CommandError<CartError>> {
+async fn apply(
+    db: Annals,
+    cart: String,
+    coupon: Coupon,
+) -> Result<Committed, CommandError<CartError>> {
     let boundary = (Cart::at(cart), CouponUse::of(&coupon)?);
     db.decide(boundary, |(cart, uses)| {
         cart.apply_coupon(&coupon, uses).map(|event| (event, ()))

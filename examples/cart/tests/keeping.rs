@@ -5,9 +5,11 @@ use annals::testing::EventsLock;
 use crate::cart::{Cart, CartEvent};
 use crate::price::Price;
 
-/// When this fails, somebody's log would no longer be read as it was written: give the event a new version and an upcaster.
+/// When this fails, somebody's log would no longer be read as it was written: give the event a new
+/// version and an upcaster.
 ///
-/// The file also has version 1 of `cart.added`, from when it was written so: it is read through its upcaster in every run.
+/// The file also has version 1 of `cart.added`, from when it was written so: it is read through its
+/// upcaster in every run.
 #[test]
 fn stored_carts_stay_readable() {
     let tea = || "tea".to_owned();

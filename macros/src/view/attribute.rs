@@ -12,8 +12,8 @@ const KNOWN: &str = "`name`, `version`, `events`, `key`, `history`, `crate`";
 
 /// How much of the past is kept.
 #[derive(Clone, Copy)]
-pub(super) enum Keeps {
-    History,
+pub(super) enum Retained {
+    Versions,
     Bitemporal,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Attributes {
     pub(super) version: Option<LitInt>,
     pub(super) events: Vec<Type>,
     pub(super) key: Option<Type>,
-    pub(super) keeps: Option<Keeps>,
+    pub(super) history: Option<Retained>,
     pub(super) annals: Option<Path>,
 }
 
@@ -51,7 +51,7 @@ impl Attributes {
             "version" => once(&mut self.version, meta, |meta| meta.value()?.parse()),
             "key" => once(&mut self.key, meta, |meta| meta.value()?.parse()),
             "crate" => once(&mut self.annals, meta, path),
-            "history" => once(&mut self.keeps, meta, history),
+            "history" => once(&mut self.history, meta, history),
             "events" => {
                 self.events.extend(events(meta)?);
                 Ok(())
@@ -87,9 +87,9 @@ pub(super) fn counted(literal: &LitInt) -> Result<u32> {
 }
 
 /// `history` or `history(bitemporal)`.
-fn history(meta: &ParseNestedMeta<'_>) -> Result<Keeps> {
+fn history(meta: &ParseNestedMeta<'_>) -> Result<Retained> {
     if !meta.input.peek(syn::token::Paren) {
-        return Ok(Keeps::History);
+        return Ok(Retained::Versions);
     }
     let content;
     parenthesized!(content in meta.input);
@@ -100,7 +100,7 @@ fn history(meta: &ParseNestedMeta<'_>) -> Result<Keeps> {
             "`history` knows `bitemporal`: `history(bitemporal)`",
         ));
     }
-    Ok(Keeps::Bitemporal)
+    Ok(Retained::Bitemporal)
 }
 
 /// Where `#[view(index)]` stands among the attributes of a field, if it does.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Process;
 use super::instance::{Deadline, Instance, Noted, ProcessEvent};
 use crate::key::ViewKey;
-use crate::place::Place;
+use crate::location::ViewLocation;
 use crate::worker::{WorkError, chain};
 
 #[derive(Serialize, Deserialize)]
@@ -45,10 +45,11 @@ pub(super) fn row_of(id: &str, deadline: &Deadline, waits: bool) -> RowChange {
     }
 }
 
-/// Records every deadline that was reached by `now` in the stream of its process, once. `told` are those whose rows are still there.
+/// Records every deadline that was reached by `now` in the stream of its process, once. `told` are
+/// those whose rows are still there.
 pub(super) async fn tell<P: Process>(
     db: &Annals,
-    views: &Place,
+    views: &ViewLocation,
     generation: &Generation,
     now: DateTime<Utc>,
     told: &Mutex<HashSet<String>>,

@@ -1,4 +1,5 @@
-//! What is done about an event: the process is asked, commands are given, and then it is recorded that it reacted.
+//! What is done about an event: the process is asked, commands are given, and then it is recorded
+//! that it reacted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -10,11 +11,11 @@ use annals_core::{
 };
 
 use super::due::{self, row_of};
-use super::instance::{CANCELLED, Deadline, Instance, Noted, Place, ProcessEvent, REACHED, SET};
+use super::instance::{CANCELLED, Deadline, Instance, Noted, ProcessEvent, REACHED, Reached, SET};
 use super::step::{Kind, NotSent};
 use super::{Listens, Process, Step};
-use crate::place::BoxFuture;
-use crate::place::Place as Where;
+use crate::location::BoxFuture;
+use crate::location::ViewLocation as Where;
 use crate::reactor::{Call, Handler, ReactError};
 use crate::step::StepError;
 
@@ -145,8 +146,8 @@ impl<P: Process> Handler for Handles<P> {
 
 /// Asks the process and does what it says.
 ///
-/// Commands come first and the note that they were given last: as long as that is not there, the state is the same, and so are the
-/// commands, which are recognised by their keys.
+/// Commands come first and the note that they were given last: as long as that is not there, the
+/// state is the same, and so are the commands, which are recognised by their keys.
 async fn react<P: Process>(db: &Annals, trigger: &Trigger<P>) -> Result<(), ReactError> {
     let id = &trigger.id;
     let record = &trigger.record;
@@ -189,7 +190,7 @@ async fn react<P: Process>(db: &Annals, trigger: &Trigger<P>) -> Result<(), Reac
             false => events_of(
                 instance,
                 &wanted,
-                Noted::Handled(Place {
+                Noted::Handled(Reached {
                     partition,
                     position,
                 }),

@@ -30,7 +30,7 @@ impl<P: Process> ProcessEvent<P> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Noted {
     /// Everything up to here was reacted to.
-    Handled(Place),
+    Handled(Reached),
     DeadlineSet(Deadline),
     DeadlineCancelled(Deadline),
     DeadlineReached(Deadline),
@@ -38,7 +38,7 @@ pub(super) enum Noted {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Place {
+pub(super) struct Reached {
     pub(super) partition: Partition,
     pub(super) position: Position,
 }

@@ -6,12 +6,13 @@ use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Aggregate, Annals, CommandError, Handle, to_microseconds};
 
 use super::Process;
-use crate::place::BoxFuture;
+use crate::location::BoxFuture;
 
 /// Something that a process wants to be done.
 ///
-/// Commands are given first, in their order; then what it emits, its deadlines and its end are recorded in its stream, all of it or
-/// nothing. After a crash in between it is asked again, with the same state, and what was done is not done again.
+/// Commands are given first, in their order; then what it emits, its deadlines and its end are
+/// recorded in its stream, all of it or nothing. After a crash in between it is asked again, with
+/// the same state, and what was done is not done again.
 pub struct Step<P: Process>(pub(super) Kind<P>);
 
 pub(super) enum Kind<P: Process> {
@@ -42,8 +43,8 @@ pub(super) enum NotSent {
 }
 
 impl<P: Process> Step<P> {
-    /// Gives a command to the aggregate of this id, once. A refusal makes the process wait for a person, unless
-    /// [`if_refused`](Step::if_refused) says what it means.
+    /// Gives a command to the aggregate of this id, once. A refusal makes the process wait for a
+    /// person, unless [`if_refused`](Step::if_refused) says what it means.
     pub fn send<A, C>(id: impl fmt::Display, command: C) -> Step<P>
     where
         A: Aggregate + Handle<C>,
@@ -66,7 +67,8 @@ impl<P: Process> Step<P> {
         })
     }
 
-    /// Records this in the process's stream when the command is refused. Other steps are left as they are.
+    /// Records this in the process's stream when the command is refused. Other steps are left as
+    /// they are.
     #[must_use]
     pub fn if_refused(mut self, event: P::Event) -> Step<P> {
         if let Kind::Send { refused, .. } = &mut self.0 {
@@ -80,8 +82,8 @@ impl<P: Process> Step<P> {
         Step(Kind::Emit(event))
     }
 
-    /// Sets a deadline; one of the same name is set anew. It is reached when the clock of the program says so, also when no program ran at
-    /// that moment.
+    /// Sets a deadline; one of the same name is set anew. It is reached when the clock of the
+    /// program says so, also when no program ran at that moment.
     pub fn deadline(name: impl Into<String>, at: DateTime<Utc>) -> Step<P> {
         Step(Kind::Deadline {
             name: name.into(),

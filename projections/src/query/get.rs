@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use annals_core::{Instant, Moment, Position, ReadRows, RowsBy, Token};
 
-use super::{ViewError, Views};
+use super::{ViewError, ViewHandle};
 use crate::lifecycle::Lifecycle;
 use crate::rows::decoded;
 use crate::view::View;
@@ -15,16 +15,16 @@ use crate::view::View;
 /// A row about to be read. Answers with the row, or nothing when there is none.
 ///
 /// ```
-/// # use annals_core::Done;
+/// # use annals_core::Committed;
 /// # use annals_projections::{Program, View, ViewError};
-/// # async fn example<Balance: View<Key = String>>(db: Program, done: Done) -> Result<(), ViewError> {
+/// # async fn example<Balance: View<Key = String>>(db: Program, done: Committed) -> Result<(), ViewError> {
 /// let mine = db.view::<Balance>().get("alice").at_least(&done).await?;
 /// # Ok(())
 /// # }
 /// ```
 #[must_use = "nothing is read until it is awaited"]
 pub struct Get<V: View> {
-    views: Views<V>,
+    views: ViewHandle<V>,
     key: V::Key,
     at_least: Option<Token>,
     wait: Duration,
@@ -33,24 +33,25 @@ pub struct Get<V: View> {
 }
 
 impl<V: View> Get<V> {
-    pub(super) fn new(views: Views<V>, key: V::Key) -> Get<V> {
+    pub(super) fn new(views: ViewHandle<V>, key: V::Key) -> Get<V> {
         Get {
             views,
             key,
             at_least: None,
-            wait: Views::<V>::WAIT,
+            wait: ViewHandle::<V>::WAIT,
             as_of: None,
             valid_at: None,
         }
     }
 
-    /// Waits until the view has come as far as this: what a command returned, or a token that came with a request.
+    /// Waits until the view has come as far as this: what a command returned, or a token that came
+    /// with a request.
     pub fn at_least(mut self, token: impl Into<Token>) -> Get<V> {
         self.at_least = Some(token.into());
         self
     }
 
-    /// Waits at most so long. Default: [`Views::WAIT`].
+    /// Waits at most so long. Default: [`ViewHandle::WAIT`].
     pub fn within(mut self, wait: Duration) -> Get<V> {
         self.wait = wait;
         self
@@ -62,8 +63,9 @@ impl<V: View> Get<V> {
         self
     }
 
-    /// As it was in the world at a time, by when events occurred: what occurred later is left out. Together with
-    /// [`as_of`](Get::as_of): by what was known then. Only of views with `history(bitemporal)`; it folds all events that touched the row.
+    /// As it was in the world at a time, by when events occurred: what occurred later is left out.
+    /// Together with [`as_of`](Get::as_of): by what was known then. Only of views with
+    /// `history(bitemporal)`; it folds all events that touched the row.
     pub fn valid_at(mut self, time: impl Into<Instant>) -> Get<V> {
         self.valid_at = Some(time.into());
         self
@@ -83,7 +85,7 @@ impl<V: View> Get<V> {
                 .pop()
                 .flatten());
         }
-        if views.site.lifecycle == Lifecycle::Inline
+        if views.context.lifecycle == Lifecycle::Inline
             && self.valid_at.is_none()
             && self.as_of.is_none()
         {
@@ -107,7 +109,7 @@ impl<V: View> Get<V> {
             }
             let read = ReadRows::of(live.id, RowsBy::Keys(vec![key.clone()])).limit(1);
             let row = views
-                .site
+                .context
                 .views
                 .read_rows(read)
                 .await?

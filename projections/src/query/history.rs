@@ -5,12 +5,12 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Generation, Invalid, Keeps, Moment, Position, RowVersion};
+use annals_core::{Generation, History, Invalid, Moment, Position, RowVersion};
 use bytes::Bytes;
 
-use super::{ViewError, Views, typed_key};
+use super::{ViewError, ViewHandle, typed_key};
 use crate::key::ViewKey;
-use crate::rows::{Was, decoded, encode, run_end, versions};
+use crate::rows::{RowVersionBefore, decoded, encode, run_end, versions};
 use crate::view::View;
 
 /// The past of one row about to be read. Without more: its first hundred versions.
@@ -28,7 +28,7 @@ use crate::view::View;
 /// ```
 #[must_use = "nothing is read until it is awaited"]
 pub struct HistoryOf<V: View> {
-    views: Views<V>,
+    views: ViewHandle<V>,
     key: V::Key,
     after: Position,
     limit: usize,
@@ -54,11 +54,13 @@ pub struct VersionOf<V: View> {
     pub from: Position,
     /// When that event was recorded.
     pub recorded_at: DateTime<Utc>,
-    /// The position of the event that ended it, and when that one was recorded; nothing for what the row is now.
+    /// The position of the event that ended it, and when that one was recorded; nothing for what
+    /// the row is now.
     pub until: Option<(Position, DateTime<Utc>)>,
 }
 
-/// What changed between two moments, about to be read. Without more: the first thousand keys that were touched.
+/// What changed between two moments, about to be read. Without more: the first thousand keys that
+/// were touched.
 ///
 /// ```
 /// # use annals_projections::{Program, View, ViewError};
@@ -72,7 +74,7 @@ pub struct VersionOf<V: View> {
 /// ```
 #[must_use = "nothing is read until it is awaited"]
 pub struct ChangedBetween<V: View> {
-    views: Views<V>,
+    views: ViewHandle<V>,
     from: Moment,
     to: Moment,
     after: Option<V::Key>,
@@ -83,7 +85,8 @@ pub struct ChangedBetween<V: View> {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Changed<V: View> {
-    /// Rows that are not the same at both moments, in the order of their keys. A page may have none and still go on.
+    /// Rows that are not the same at both moments, in the order of their keys. A page may have none
+    /// and still go on.
     pub changes: Vec<RowDiff<V>>,
     /// Where to go on, when there may be more: for [`ChangedBetween::after`].
     pub next: Option<V::Key>,
@@ -103,7 +106,7 @@ pub struct RowDiff<V: View> {
     pub after: Option<V>,
 }
 
-impl<V: View> Views<V> {
+impl<V: View> ViewHandle<V> {
     /// The past of one row: what it was, from when to when. Independent of how events were batched.
     pub fn history(&self, key: impl Into<V::Key>) -> HistoryOf<V> {
         HistoryOf {
@@ -135,8 +138,8 @@ impl<V: View> Views<V> {
         key: &str,
         base: Option<&Bytes>,
         run: &RowVersion,
-    ) -> Result<Vec<Was>, ViewError> {
-        let whole = Was {
+    ) -> Result<Vec<RowVersionBefore>, ViewError> {
+        let whole = RowVersionBefore {
             from: run.up_to,
             recorded_at: run.recorded_at,
             value: run.value.clone(),
@@ -179,7 +182,7 @@ impl<V: View> HistoryOf<V> {
         let next = (found.len() > self.limit).then(|| found[self.limit - 1].from);
         let ends = found.split_off(found.len().min(self.limit));
         let mut versions: Vec<VersionOf<V>> = Vec::with_capacity(found.len());
-        for Was {
+        for RowVersionBefore {
             from,
             recorded_at,
             value,
@@ -202,10 +205,14 @@ impl<V: View> HistoryOf<V> {
     }
 
     /// One version more than the limit, when there is one.
-    async fn found(&self, generation: &Generation, key: &str) -> Result<Vec<Was>, ViewError> {
-        let store = &self.views.site.views;
+    async fn found(
+        &self,
+        generation: &Generation,
+        key: &str,
+    ) -> Result<Vec<RowVersionBefore>, ViewError> {
+        let store = &self.views.context.views;
         let mut at = self.after;
-        let mut found: Vec<Was> = Vec::new();
+        let mut found: Vec<RowVersionBefore> = Vec::new();
         // What the row was before; nothing while that is not known.
         let mut before: Option<Option<Bytes>> = None;
         loop {
@@ -226,7 +233,7 @@ impl<V: View> HistoryOf<V> {
                 let versions = if before.is_none() && run.up_to <= since {
                     // How it became what it was then is forgotten.
                     before = Some(None);
-                    vec![Was {
+                    vec![RowVersionBefore {
                         from: run.up_to,
                         recorded_at: run.recorded_at,
                         value: run.value.clone(),
@@ -277,9 +284,11 @@ impl<V: View> ChangedBetween<V> {
     async fn read(self) -> Result<Changed<V>, ViewError> {
         let views = &self.views;
         let (live, from) = views
-            .at_moment(views.live().await?, self.from, Views::<V>::WAIT)
+            .at_moment(views.live().await?, self.from, ViewHandle::<V>::WAIT)
             .await?;
-        let (generation, to) = views.at_moment(live, self.to, Views::<V>::WAIT).await?;
+        let (generation, to) = views
+            .at_moment(live, self.to, ViewHandle::<V>::WAIT)
+            .await?;
         if from > to {
             return Err(Invalid::new(format!("a change from position {from} back to {to}")).into());
         }
@@ -287,7 +296,7 @@ impl<V: View> ChangedBetween<V> {
         let range = (from, run_end(to));
         let after = self.after.as_ref().map(ViewKey::to_key);
         let keys = views
-            .site
+            .context
             .views
             .keys_changed_between(generation.id, range, after.as_deref(), self.limit)
             .await?;
@@ -320,7 +329,7 @@ impl<V: View> ChangedBetween<V> {
 
 /// The generation, if it keeps the past.
 pub(super) fn keeping_the_past<V: View>(generation: Generation) -> Result<Generation, ViewError> {
-    if generation.spec.keeps == Keeps::Present {
+    if generation.spec.history == History::None {
         let what = format!(
             "view `{}` keeps no past; declare it with `history`",
             V::NAME

@@ -9,14 +9,15 @@ use std::time::Duration;
 use annals_core::{CommitError, Failure, Generation, Moment, ReadRows, RowsBy, StoreError, Token};
 use bytes::Bytes;
 
-use super::{ViewError, Views};
+use super::{ViewError, ViewHandle};
 use crate::rows::decoded;
 use crate::view::View;
 
 /// How often rows that do not fit into one page are read until nothing moved in between.
 const ATTEMPTS: usize = 20;
 
-/// Several rows about to be read, all of one moment. Answers in the order of the keys, with nothing for those without a row.
+/// Several rows about to be read, all of one moment. Answers in the order of the keys, with nothing
+/// for those without a row.
 ///
 /// ```
 /// # use annals_projections::{Program, View, ViewError};
@@ -28,14 +29,14 @@ const ATTEMPTS: usize = 20;
 /// ```
 #[must_use = "nothing is read until it is awaited"]
 pub struct Many<V: View> {
-    views: Views<V>,
+    views: ViewHandle<V>,
     keys: Vec<V::Key>,
     at_least: Option<Token>,
     wait: Duration,
     as_of: Option<Moment>,
 }
 
-impl<V: View> Views<V> {
+impl<V: View> ViewHandle<V> {
     /// Several rows of one moment, in the order of the keys.
     pub fn many(&self, keys: impl IntoIterator<Item = impl Into<V::Key>>) -> Many<V> {
         let keys = keys.into_iter().map(Into::into).collect();
@@ -43,7 +44,7 @@ impl<V: View> Views<V> {
             views: self.clone(),
             keys,
             at_least: None,
-            wait: Views::<V>::WAIT,
+            wait: ViewHandle::<V>::WAIT,
             as_of: None,
         }
     }
@@ -56,7 +57,7 @@ impl<V: View> Many<V> {
         self
     }
 
-    /// Waits at most so long. Default: [`Views::WAIT`].
+    /// Waits at most so long. Default: [`ViewHandle::WAIT`].
     pub fn within(mut self, wait: Duration) -> Many<V> {
         self.wait = wait;
         self
@@ -96,7 +97,7 @@ impl<V: View> Many<V> {
     }
 }
 
-impl<V: View> Views<V> {
+impl<V: View> ViewHandle<V> {
     async fn rows_of_one_moment(
         &self,
         mut live: Generation,
@@ -119,7 +120,7 @@ impl<V: View> Views<V> {
             let mut found = HashMap::new();
             let mut stood = None;
             loop {
-                let page = match self.site.views.read_rows(read.clone()).await {
+                let page = match self.context.views.read_rows(read.clone()).await {
                     Ok(page) => page,
                     // Another generation serves by now.
                     Err(CommitError::Gone(_)) => break,

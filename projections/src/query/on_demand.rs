@@ -10,10 +10,10 @@ use annals_core::{
 };
 
 use super::standing::own_stream;
-use super::{RowEntry, RowsFound, ViewError, Views, typed_key};
-use crate::left_out::LeftOut;
+use super::{RowEntry, RowsFound, ViewError, ViewHandle, typed_key};
 use crate::lifecycle::Lifecycle;
 use crate::replay::Replay;
+use crate::skips::Skips;
 use crate::step::{Handlers, Step};
 use crate::view::View;
 
@@ -25,10 +25,10 @@ pub(super) struct Asked {
     valid_at: Option<DateTime<Utc>>,
 }
 
-impl<V: View> Views<V> {
+impl<V: View> ViewHandle<V> {
     /// Whether nothing is kept of the view.
     pub(super) fn is_live(&self) -> bool {
-        self.site.lifecycle.is_live()
+        self.context.lifecycle.is_live()
     }
 
     /// Up to where the log is folded for a question.
@@ -37,7 +37,7 @@ impl<V: View> Views<V> {
         as_of: Option<Moment>,
         valid_at: Option<DateTime<Utc>>,
     ) -> Result<Asked, ViewError> {
-        let store = self.site.db.store();
+        let store = self.context.db.store();
         let mut ends = Vec::new();
         for partition in (0..store.partitions()).map(Partition) {
             ends.push((partition, store.head(partition).await?.visible));
@@ -62,7 +62,7 @@ impl<V: View> Views<V> {
             .map(|key| self.key(key))
             .collect::<Result<Vec<_>, _>>()?;
         let mut found: HashMap<String, V> = HashMap::new();
-        if self.site.lifecycle == Lifecycle::LiveByStream {
+        if self.context.lifecycle == Lifecycle::LiveByStream {
             for (key, text) in keys.iter().zip(&texts) {
                 found.extend(self.replayed_stream(key, text, asked).await?.into_rows());
             }
@@ -149,7 +149,7 @@ impl<V: View> Views<V> {
         wanted: impl Fn(&String) -> bool,
     ) -> Result<Replay<V>, ViewError> {
         let handlers = V::handlers();
-        let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
+        let skips = Skips::of(self.context.views.skip_decisions(V::NAME).await?);
         let mut replay = Replay::new();
         for (partition, end) in &asked.ends {
             let mut read = ReadLog::after(Position::START)
@@ -157,8 +157,8 @@ impl<V: View> Views<V> {
                 .partition(*partition)
                 .filter(handlers.filter());
             while read.after < *end {
-                let page = self.site.db.store().read(read.clone()).await?;
-                let mut steps = asked.steps(&handlers, &left_out, page.events)?;
+                let page = self.context.db.store().read(read.clone()).await?;
+                let mut steps = asked.steps(&handlers, &skips, page.events)?;
                 for step in &mut steps {
                     step.keys.retain(&wanted);
                 }
@@ -180,8 +180,8 @@ impl<V: View> Views<V> {
         asked: &Asked,
     ) -> Result<Replay<V>, ViewError> {
         let handlers = V::handlers();
-        let store = self.site.db.store();
-        let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
+        let store = self.context.db.store();
+        let skips = Skips::of(self.context.views.skip_decisions(V::NAME).await?);
         let mut replay = Replay::from(text, None)?;
         let Some(stream) = own_stream(&handlers, key) else {
             return Ok(replay);
@@ -198,7 +198,7 @@ impl<V: View> Views<V> {
             let counted = page.events.partition_point(|event| event.position <= end);
             let past_the_end = counted < page.events.len();
             page.events.truncate(counted);
-            let steps = asked.steps(&handlers, &left_out, page.events)?;
+            let steps = asked.steps(&handlers, &skips, page.events)?;
             for step in &steps {
                 handlers
                     .check_own_stream(step)
@@ -218,14 +218,14 @@ impl Asked {
     fn steps<V: View>(
         &self,
         handlers: &Handlers<V>,
-        left_out: &LeftOut,
+        skips: &Skips,
         records: Vec<RecordedEvent>,
     ) -> Result<Vec<Step<V>>, ViewError> {
         let mut steps = Vec::with_capacity(records.len());
         for record in records {
             if self.valid_at.is_none_or(|time| record.occurred_at <= time) {
                 steps.extend(
-                    left_out
+                    skips
                         .prepare(handlers, record)
                         .map_err(ViewError::unreadable)?,
                 );

@@ -1,4 +1,5 @@
-//! The past of a view: the version that held, and where a moment lies inside a batch, that batch's events once more.
+//! The past of a view: the version that held, and where a moment lies inside a batch, that batch's
+//! events once more.
 
 use std::time::Duration;
 
@@ -7,14 +8,15 @@ use bytes::Bytes;
 
 use super::history::keeping_the_past;
 use super::on_demand::no_one_position;
-use super::{ViewError, Views};
-use crate::left_out::LeftOut;
+use super::{ViewError, ViewHandle};
 use crate::rows::refold;
+use crate::skips::Skips;
 use crate::step::Step;
 use crate::view::View;
 
-impl<V: View> Views<V> {
-    /// The position that a moment means, and the generation that can answer for it: the live one, once it has come so far.
+impl<V: View> ViewHandle<V> {
+    /// The position that a moment means, and the generation that can answer for it: the live one,
+    /// once it has come so far.
     pub(super) async fn at_moment(
         &self,
         live: Generation,
@@ -22,18 +24,18 @@ impl<V: View> Views<V> {
         at_most: Duration,
     ) -> Result<(Generation, Position), ViewError> {
         let generation = keeping_the_past::<V>(live)?;
-        if self.site.db.store().partitions() > 1 {
+        if self.context.db.store().partitions() > 1 {
             return Err(no_one_position());
         }
         let position = moment
-            .resolve(&**self.site.db.store(), Partition(0))
+            .resolve(&**self.context.db.store(), Partition(0))
             .await?;
         if position < generation.history_since {
             return Err(ViewError::BeforeHistory {
                 since: generation.history_since,
             });
         }
-        let token = Token::new(self.site.db.store().id()).with(Partition(0), position);
+        let token = Token::new(self.context.db.store().id()).with(Partition(0), position);
         Ok((
             self.reach(Some(generation), &token, at_most).await?,
             position,
@@ -48,7 +50,7 @@ impl<V: View> Views<V> {
         moment: Position,
     ) -> Result<Vec<Option<V>>, ViewError> {
         let past = self
-            .site
+            .context
             .views
             .read_past(generation.id, keys, moment)
             .await?;
@@ -87,13 +89,13 @@ impl<V: View> Views<V> {
         up_to: Position,
     ) -> Result<Vec<Step<V>>, ViewError> {
         let handlers = V::handlers();
-        let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
+        let skips = Skips::of(self.context.views.skip_decisions(V::NAME).await?);
         let mut steps = Vec::new();
         let mut read = ReadLog::after(after).up_to(up_to).filter(handlers.filter());
         loop {
-            let page = self.site.db.store().read(read.clone()).await?;
+            let page = self.context.db.store().read(read.clone()).await?;
             for record in page.events {
-                match left_out.prepare(&handlers, record) {
+                match skips.prepare(&handlers, record) {
                     Ok(prepared) => steps.extend(prepared),
                     Err(error) => return Err(ViewError::Unreadable(crate::worker::chain(&error))),
                 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use annals_core::{Direction, Generation, Moment, ReadRows, RowPlace, RowsBy, Token};
 
-use super::{ViewError, Views, typed_key};
+use super::{ViewError, ViewHandle, typed_key};
 use crate::key::ViewKey;
 use crate::rows::decoded;
 use crate::view::View;
@@ -28,7 +28,7 @@ use crate::view::View;
 /// ```
 #[must_use = "nothing is read until it is awaited"]
 pub struct RowsOf<V: View> {
-    views: Views<V>,
+    views: ViewHandle<V>,
     by: RowsBy,
     after: Option<RowPlace>,
     limit: usize,
@@ -59,7 +59,7 @@ pub struct RowEntry<V: View> {
 }
 
 impl<V: View> RowsOf<V> {
-    pub(super) fn new(views: Views<V>) -> RowsOf<V> {
+    pub(super) fn new(views: ViewHandle<V>) -> RowsOf<V> {
         let by = RowsBy::KeyRange(Bound::Unbounded, Bound::Unbounded);
         let limit = annals_core::PAGE_EVENTS;
         let direction = Direction::Forward;
@@ -70,7 +70,7 @@ impl<V: View> RowsOf<V> {
             limit,
             direction,
             at_least: None,
-            wait: Views::<V>::WAIT,
+            wait: ViewHandle::<V>::WAIT,
             as_of: None,
         }
     }
@@ -88,7 +88,8 @@ impl<V: View> RowsOf<V> {
         self
     }
 
-    /// Only rows whose entry in the index `name` is in the range, in the order of the entries. An entry is ordered as a key is.
+    /// Only rows whose entry in the index `name` is in the range, in the order of the entries. An
+    /// entry is ordered as a key is.
     pub fn by_index<K: ViewKey>(mut self, name: &str, range: impl RangeBounds<K>) -> RowsOf<V> {
         let text = |bound: Bound<&K>| bound.map(K::to_key);
         let range = (text(range.start_bound()), text(range.end_bound()));
@@ -123,7 +124,7 @@ impl<V: View> RowsOf<V> {
         self
     }
 
-    /// Waits at most so long. Default: [`Views::WAIT`].
+    /// Waits at most so long. Default: [`ViewHandle::WAIT`].
     pub fn within(mut self, wait: Duration) -> RowsOf<V> {
         self.wait = wait;
         self
@@ -162,7 +163,7 @@ impl<V: View> RowsOf<V> {
             .after(self.after)
             .limit(self.limit);
         read.direction = self.direction;
-        let page = self.views.site.views.read_rows(read).await?;
+        let page = self.views.context.views.read_rows(read).await?;
         let mut rows = Vec::with_capacity(page.rows.len());
         for row in page.rows {
             if let Some(value) = decoded(&row.key, Some(&row.value))? {
@@ -189,7 +190,7 @@ impl<V: View> RowsOf<V> {
                 RowsBy::Keys(keys) => keys.clone(),
                 RowsBy::KeyRange(from, to) if self.direction == Direction::Forward => {
                     views
-                        .site
+                        .context
                         .views
                         .past_keys(
                             generation.id,

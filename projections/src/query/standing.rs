@@ -1,17 +1,18 @@
 //! Rows of inline views: as they are kept, with what their streams have had since.
 
-use annals_core::{Generation, Invalid, ReadStream, StandingRow, StreamId, Token, Version};
+use annals_core::{Generation, Invalid, ReadStream, StreamId, Token, Version, VersionedRow};
 
-use super::{ViewError, Views};
+use super::{ViewError, ViewHandle};
 use crate::key::ViewKey;
-use crate::left_out::LeftOut;
 use crate::replay::Replay;
 use crate::rows::decoded;
+use crate::skips::Skips;
 use crate::step::Handlers;
 use crate::view::View;
 
-impl<V: View> Views<V> {
-    /// A row of an inline view with everything that was appended to its stream, by this program or another.
+impl<V: View> ViewHandle<V> {
+    /// A row of an inline view with everything that was appended to its stream, by this program or
+    /// another.
     pub(super) async fn standing_value(
         &self,
         generation: &Generation,
@@ -28,17 +29,17 @@ impl<V: View> Views<V> {
             return Ok(decoded(&text, value.as_ref())?);
         };
         let mut read = ReadStream::of(stream).from(at.next()).everything();
-        let mut page = self.site.db.store().read_stream(read.clone()).await?;
+        let mut page = self.context.db.store().read_stream(read.clone()).await?;
         if page.events.is_empty() {
             return Ok(decoded(&text, value.as_ref())?);
         }
-        let left_out = LeftOut::of(self.site.views.verdicts(V::NAME).await?);
+        let skips = Skips::of(self.context.views.skip_decisions(V::NAME).await?);
         let mut replay = Replay::from(&text, value)?;
         loop {
             let mut steps = Vec::with_capacity(page.events.len());
             for record in page.events {
                 steps.extend(
-                    left_out
+                    skips
                         .prepare(&handlers, record)
                         .map_err(ViewError::unreadable)?,
                 );
@@ -51,7 +52,7 @@ impl<V: View> Views<V> {
                     .map(|(_, row)| row));
             };
             read = read.resume(next);
-            page = self.site.db.store().read_stream(read.clone()).await?;
+            page = self.context.db.store().read_stream(read.clone()).await?;
         }
     }
 
@@ -60,9 +61,9 @@ impl<V: View> Views<V> {
         &self,
         generation: &Generation,
         keys: &[String],
-    ) -> Result<Vec<StandingRow>, ViewError> {
-        match self.site.db.store().inline_views() {
-            Some(inline) => Ok(inline.read_standing(generation.id, keys).await?),
+    ) -> Result<Vec<VersionedRow>, ViewError> {
+        match self.context.db.store().inline_views() {
+            Some(inline) => Ok(inline.read_versioned(generation.id, keys).await?),
             None => Err(Invalid::new(format!(
                 "view `{}` is inline, and this store keeps no inline views",
                 V::NAME
@@ -73,7 +74,7 @@ impl<V: View> Views<V> {
 
     /// Whether a token is one that this log can have given.
     pub(super) fn check_token(&self, token: &Token) -> Result<(), ViewError> {
-        if token.log() == self.site.db.store().id() {
+        if token.log() == self.context.db.store().id() {
             return Ok(());
         }
         Err(Invalid::new(format!("the token {token} is of another log")).into())

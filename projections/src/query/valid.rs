@@ -1,15 +1,16 @@
-//! What had happened by a time of the world: the events that touched a row, those of them that had occurred, folded anew.
+//! What had happened by a time of the world: the events that touched a row, those of them that had
+//! occurred, folded anew.
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Generation, Invalid, Keeps, PAGE_EVENTS, Partition, Position};
+use annals_core::{Generation, History, Invalid, PAGE_EVENTS, Partition, Position};
 
-use super::{ViewError, Views};
-use crate::left_out::LeftOut;
+use super::{ViewError, ViewHandle};
 use crate::log::records_at;
 use crate::rows::{decoded, folded};
+use crate::skips::Skips;
 use crate::view::View;
 
-impl<V: View> Views<V> {
+impl<V: View> ViewHandle<V> {
     /// One row as it was valid at `time`, by what was known just after `moment`.
     pub(super) async fn valid_value(
         &self,
@@ -18,16 +19,17 @@ impl<V: View> Views<V> {
         time: DateTime<Utc>,
         moment: Position,
     ) -> Result<Option<V>, ViewError> {
-        if generation.spec.keeps != Keeps::Bitemporal {
+        if generation.spec.history != History::Bitemporal {
             let what = format!(
-                "view `{}` does not keep which events touched a row; declare it with `history(bitemporal)`",
+                "view `{}` does not keep which events touched a row; declare it with \
+                 `history(bitemporal)`",
                 V::NAME
             );
             return Err(Invalid::new(what).into());
         }
         let handlers = V::handlers();
-        let store = &self.site.views;
-        let left_out = LeftOut::of(store.verdicts(V::NAME).await?);
+        let store = &self.context.views;
+        let skips = Skips::of(store.skip_decisions(V::NAME).await?);
         let mut after = Position::START;
         let mut value = None;
         loop {
@@ -39,9 +41,9 @@ impl<V: View> Views<V> {
             };
             after = *last;
             let mut steps = Vec::new();
-            for record in records_at(&**self.site.db.store(), Partition(0), &touched).await? {
+            for record in records_at(&**self.context.db.store(), Partition(0), &touched).await? {
                 if record.occurred_at <= time {
-                    let prepared = left_out.prepare(&handlers, record);
+                    let prepared = skips.prepare(&handlers, record);
                     steps
                         .extend(prepared.map_err(|error| {
                             ViewError::Unreadable(crate::worker::chain(&error))
@@ -52,7 +54,8 @@ impl<V: View> Views<V> {
                 let view = V::NAME;
                 let why = poison.reason();
                 ViewError::Unreadable(format!(
-                    "row `{}` of view `{view}` cannot be told as of {time}: without what occurred later, the event at {position} makes no sense: {why}",
+                    "row `{}` of view `{view}` cannot be told as of {time}: without what occurred \
+                     later, the event at {position} makes no sense: {why}",
                     key.escape_debug()
                 ))
             })?;

@@ -1,4 +1,5 @@
-//! Pages that update themselves: what becomes of a row, or of all rows, from the moment of the call.
+//! Pages that update themselves: what becomes of a row, or of all rows, from the moment of the
+//! call.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
-use super::{ViewError, Views, typed_key};
+use super::{ViewError, ViewHandle, typed_key};
 use crate::key::slot_of;
 use crate::rows::decoded;
 use crate::supervisor::Committed;
@@ -26,7 +27,8 @@ pub struct Change<V: View> {
     pub key: V::Key,
     /// The row, or nothing when it was removed.
     pub value: Option<V>,
-    /// How far its slot had come: what is read [`at_least`](super::Get::at_least) at it has seen this change.
+    /// How far its slot had come: what is read [`at_least`](super::Get::at_least) at it has seen
+    /// this change.
     pub token: Token,
 }
 
@@ -36,14 +38,16 @@ pub struct Change<V: View> {
 pub enum Update<V: View> {
     /// A row changed.
     Changed(Change<V>),
-    /// More changed than can be told: the watcher was too slow, a step changed very many rows, another generation serves now, or
-    /// another process works on the view. Read again what is shown; what comes next follows on that.
+    /// More changed than can be told: the watcher was too slow, a step changed very many rows,
+    /// another generation serves now, or another process works on the view. Read again what is
+    /// shown; what comes next follows on that.
     LookAgain,
 }
 
-/// One row, watched. Dropping it ends the watching; dropping the future of [`next`](Watch::next) loses nothing.
+/// One row, watched. Dropping it ends the watching; dropping the future of [`next`](Watch::next)
+/// loses nothing.
 pub struct Watch<V: View> {
-    feed: Feed<V>,
+    reader: PartitionReader<V>,
     key: Result<String, Invalid>,
     /// The row as it was told last, if it was.
     told: Option<Option<Bytes>>,
@@ -52,16 +56,17 @@ pub struct Watch<V: View> {
     look: bool,
 }
 
-/// All rows, watched. Dropping it ends the watching; dropping the future of [`next`](WatchAll::next) loses nothing.
+/// All rows, watched. Dropping it ends the watching; dropping the future of
+/// [`next`](WatchAll::next) loses nothing.
 pub struct WatchAll<V: View> {
-    feed: Feed<V>,
+    reader: PartitionReader<V>,
     step: VecDeque<RowChange>,
     token: Token,
 }
 
 /// What the steps of the live generation tell.
-struct Feed<V: View> {
-    views: Views<V>,
+struct PartitionReader<V: View> {
+    views: ViewHandle<V>,
     committed: broadcast::Receiver<Committed>,
     changes: watch::Receiver<u64>,
     ended: watch::Receiver<bool>,
@@ -82,8 +87,9 @@ enum News {
     LookAgain,
 }
 
-impl<V: View> Views<V> {
-    /// Watches one row: its changes from now on. To show a row and keep it up to date, watch first and read then.
+impl<V: View> ViewHandle<V> {
+    /// Watches one row: its changes from now on. To show a row and keep it up to date, watch first
+    /// and read then.
     ///
     /// A watcher that is slow misses what is overtaken, and always gets the newest row.
     ///
@@ -102,7 +108,7 @@ impl<V: View> Views<V> {
     pub fn watch(&self, key: impl Into<V::Key>) -> Watch<V> {
         let key = crate::key::checked(&key.into());
         Watch {
-            feed: Feed::of(self),
+            reader: PartitionReader::of(self),
             key,
             told: None,
             read: BTreeMap::new(),
@@ -112,7 +118,8 @@ impl<V: View> Views<V> {
 
     /// Watches all rows: their changes from now on.
     ///
-    /// What waits for a watcher is bounded: one that is too slow is told to [look again](Update::LookAgain).
+    /// What waits for a watcher is bounded: one that is too slow is told to [look
+    /// again](Update::LookAgain).
     ///
     /// ```
     /// # use annals_projections::{Program, Update, View, ViewError};
@@ -129,9 +136,9 @@ impl<V: View> Views<V> {
     /// ```
     pub fn watch_all(&self) -> WatchAll<V> {
         WatchAll {
-            feed: Feed::of(self),
+            reader: PartitionReader::of(self),
             step: VecDeque::new(),
-            token: Token::new(self.site.db.store().id()),
+            token: Token::new(self.context.db.store().id()),
         }
     }
 }
@@ -141,19 +148,20 @@ impl<V: View> Watch<V> {
     ///
     /// # Errors
     ///
-    /// A key that no row can have, and those of a store that cannot answer; asking again goes on where it was.
+    /// A key that no row can have, and those of a store that cannot answer; asking again goes on
+    /// where it was.
     pub async fn next(&mut self) -> Result<Option<Change<V>>, ViewError> {
         let key = self.key.clone()?;
         loop {
             if self.look {
-                let (row, token) = self.feed.row(&key).await?;
+                let (row, token) = self.reader.row(&key).await?;
                 self.read = token.positions().collect();
                 self.look = false;
                 if let Some(change) = self.tell(&key, row, token)? {
                     return Ok(Some(change));
                 }
             }
-            match self.feed.next().await? {
+            match self.reader.next().await? {
                 None => return Ok(None),
                 Some(News::LookAgain) => self.look = true,
                 Some(News::Step(token, partition, position, rows)) => {
@@ -212,7 +220,7 @@ impl<V: View> WatchAll<V> {
                 };
                 return Ok(Some(Update::Changed(change)));
             }
-            match self.feed.next().await? {
+            match self.reader.next().await? {
                 None => return Ok(None),
                 Some(News::LookAgain) => return Ok(Some(Update::LookAgain)),
                 Some(News::Step(token, _, _, rows)) => {
@@ -224,12 +232,12 @@ impl<V: View> WatchAll<V> {
     }
 }
 
-impl<V: View> Feed<V> {
-    fn of(views: &Views<V>) -> Feed<V> {
+impl<V: View> PartitionReader<V> {
+    fn of(views: &ViewHandle<V>) -> PartitionReader<V> {
         let following = &views.following;
         let changes = following.changes();
         let committed = following.committed();
-        let mut feed = Feed {
+        let mut reader = PartitionReader {
             views: views.clone(),
             committed,
             changes,
@@ -237,8 +245,8 @@ impl<V: View> Feed<V> {
             live: None,
             elsewhere: BTreeMap::new(),
         };
-        feed.live = feed.live_here();
-        feed
+        reader.live = reader.live_here();
+        reader
     }
 
     fn live_here(&self) -> Option<GenerationId> {
@@ -252,7 +260,7 @@ impl<V: View> Feed<V> {
     async fn next(&mut self) -> Result<Option<News>, ViewError> {
         self.views.check_kept()?;
         loop {
-            let poll = self.views.site.options.poll;
+            let poll = self.views.context.options.poll;
             let woken = tokio::select! {
                 biased;
                 committed = self.committed.recv() => Woken::Step(committed),
@@ -269,7 +277,7 @@ impl<V: View> Feed<V> {
                     ..
                 })) => {
                     let token =
-                        Token::new(self.views.site.db.store().id()).with(partition, position);
+                        Token::new(self.views.context.db.store().id()).with(partition, position);
                     return Ok(Some(News::Step(token, partition, position, rows)));
                 }
                 Woken::Step(Ok(_) | Err(RecvError::Lagged(_))) => Some(News::LookAgain),
@@ -313,7 +321,7 @@ impl<V: View> Feed<V> {
             return Ok(false);
         }
         let mut moved = false;
-        for of in self.views.site.views.checkpoints(live).await? {
+        for of in self.views.context.views.checkpoints(live).await? {
             if here.get(usize::from(of.slot)) == Some(&false) {
                 moved |= self.elsewhere.insert((of.slot, of.partition), of.position)
                     != Some(of.position);
@@ -326,10 +334,10 @@ impl<V: View> Feed<V> {
     async fn row(&self, key: &str) -> Result<(Option<Bytes>, Token), ViewError> {
         let generation = self.views.live().await?;
         let read = ReadRows::of(generation.id, RowsBy::Keys(vec![key.into()])).limit(1);
-        let page = self.views.site.views.read_rows(read).await?;
+        let page = self.views.context.views.read_rows(read).await?;
         let slot = slot_of(key, generation.spec.slots);
         let of_slot = page.checkpoints.iter().filter(|of| of.slot == slot);
-        let nothing = Token::new(self.views.site.db.store().id());
+        let nothing = Token::new(self.views.context.db.store().id());
         let token = of_slot.fold(nothing, |token, of| token.with(of.partition, of.position));
         Ok((page.rows.into_iter().next().map(|row| row.value), token))
     }

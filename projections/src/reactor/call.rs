@@ -10,7 +10,7 @@ use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Filter, Generation, RecordedEvent, RowChange, StoreError};
 
 use super::ReactError;
-use crate::place::{BoxFuture, Place};
+use crate::location::{BoxFuture, ViewLocation};
 use crate::step::{StepError, panicked};
 
 /// Reads events, and knows what to do about them.
@@ -21,10 +21,11 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// What is to be done about an event; nothing when it is none of this handler's.
     fn prepare(&self, record: RecordedEvent) -> Result<Option<Call>, StepError>;
 
-    /// What is to be done about a moment. Called now and then under the lease, and again when it failed.
+    /// What is to be done about a moment. Called now and then under the lease, and again when it
+    /// failed.
     fn due<'a>(
         &'a self,
-        _: &'a Place,
+        _: &'a ViewLocation,
         _: &'a Generation,
         _: DateTime<Utc>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -39,7 +40,8 @@ type Make = dyn Fn(u32) -> BoxFuture<'static, Result<Vec<RowChange>, ReactError>
 pub(crate) struct Call {
     pub(crate) key: String,
     pub(crate) record: Arc<RecordedEvent>,
-    /// Does it; it is told which attempt this is. What it answers with is written together with the checkpoint.
+    /// Does it; it is told which attempt this is. What it answers with is written together with the
+    /// checkpoint.
     pub(crate) make: Arc<Make>,
 }
 

@@ -1,4 +1,5 @@
-//! Which events of a partition are settled and which are not: the checkpoint stands just below the lowest that is not.
+//! Which events of a partition are settled and which are not: the checkpoint stands just below the
+//! lowest that is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,8 @@
 //! The one loop that makes the calls of a reactor: read, call, commit, and again.
 //!
-//! Calls of one key follow one another, those of several keys go on at once, and each is settled on its own. What is settled is
-//! written under the epoch of the lease; a call that was made and not written is made again with the same idempotency key.
+//! Calls of one key follow one another, those of several keys go on at once, and each is settled on
+//! its own. What is settled is written under the epoch of the lease; a call that was made and not
+//! written is made again with the same idempotency key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use std::time::Instant;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Checkpoint, Clock, CommitError, EventId, Generation, Metadata, PAGE_EVENTS, Parked, Partition,
-    Position, ReadLog, RecordedEvent, RowChange, Store, ViewCommit, with_metadata,
+    Checkpoint, Clock, CommitError, DeadLetter, EventId, Generation, Metadata, PAGE_EVENTS,
+    Partition, Position, ReadLog, RecordedEvent, RowChange, Store, ViewCommit, with_metadata,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,35 +21,36 @@ use tracing::Instrument;
 
 use super::call::{Call, Handler, contained};
 use super::window::Window;
-use super::{Patience, ReactError};
+use super::{ReactError, ReactorOptions};
+use crate::location::ViewLocation;
 use crate::options::Options;
-use crate::place::Place;
 use crate::status::Kind;
 use crate::worker::{
-    Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen, settled_to,
+    HeldLease, Progress, SlotClaim, SlotState, Taken, WorkError, chain, event_at, same_log, seen,
+    settled_to,
 };
 
 /// What a reactor's worker works on and with.
 pub(crate) struct Work {
     pub(crate) kind: Kind,
     pub(crate) log: Arc<dyn Store>,
-    pub(crate) views: Place,
+    pub(crate) views: ViewLocation,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) generation: Generation,
     pub(crate) owner: String,
     pub(crate) handler: Arc<dyn Handler>,
-    pub(crate) patience: Patience,
+    pub(crate) patience: ReactorOptions,
     pub(crate) progress: Progress,
     /// Somebody decided something that the worker must know.
     pub(crate) anew: Arc<watch::Sender<u64>>,
 }
 
 impl Work {
-    pub(crate) fn post(&self) -> Post<'_> {
+    pub(crate) fn post(&self) -> SlotClaim<'_> {
         let views = &self.views;
         let generation = &self.generation;
         let owner = &self.owner;
-        Post {
+        SlotClaim {
             views,
             generation,
             slot: 0,
@@ -63,7 +65,8 @@ impl Work {
         &self.generation.spec.view
     }
 
-    /// Works until it is told to stop. Begins anew after a failure that may pass, and stops by itself when a person must look.
+    /// Works until it is told to stop. Begins anew after a failure that may pass, and stops by
+    /// itself when a person must look.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut wait = self.patience.poll;
         let mut anew = self.anew.subscribe();
@@ -85,8 +88,8 @@ impl Work {
                 tracing::info!(reactor = self.name(), reason, "the reactor begins anew");
                 self.progress.failed(SlotState::Waiting { reason });
             }
-            // Something was settled in between: the trouble is a new one. One that stopped looks now and then whether a person
-            // has mended it.
+            // Something was settled in between: the trouble is a new one. One that stopped looks
+            // now and then whether a person has mended it.
             let longest = Options::BACK_OFF_MAX;
             wait = if self.progress.settled() == settled {
                 (wait * 2).min(longest)
@@ -115,7 +118,7 @@ impl Work {
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         };
-        let held = match Held::acquire(&post, &self.progress, || self.look(), over).await {
+        let held = match HeldLease::acquire(&post, &self.progress, || self.look(), over).await {
             Ok(Some(held)) => held,
             Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
             Err(error) => return Some(error),
@@ -151,14 +154,14 @@ impl Work {
         seen
     }
 
-    async fn work(&self, held: &Held, stop: watch::Receiver<bool>) -> Result<(), WorkError> {
-        Shift::begin(self, held).await?.run(stop).await
+    async fn work(&self, held: &HeldLease, stop: watch::Receiver<bool>) -> Result<(), WorkError> {
+        ReactorSession::begin(self, held).await?.run(stop).await
     }
 }
 
 /// What a checkpoint keeps beside its position.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct ReactorNote {
     /// The events that are settled above the place up to which all are.
     pub(super) settled: Vec<Position>,
     /// That place, when it is below the position because events are reacted to once more.
@@ -166,18 +169,19 @@ pub(super) struct Kept {
     pub(super) low: Option<Position>,
 }
 
-impl Kept {
-    pub(super) fn of(checkpoint: &Checkpoint) -> Result<Kept, WorkError> {
+impl ReactorNote {
+    pub(super) fn of(checkpoint: &Checkpoint) -> Result<ReactorNote, WorkError> {
         if checkpoint.state.is_empty() {
-            return Ok(Kept::default());
+            return Ok(ReactorNote::default());
         }
         serde_json::from_slice(&checkpoint.state)
             .map_err(|error| WorkError::Stopped(format!("the checkpoint cannot be read: {error}")))
     }
 
-    /// Of a checkpoint at `position` below which these are settled: those above `low`, and all up to it.
+    /// Of a checkpoint at `position` below which these are settled: those above `low`, and all up
+    /// to it.
     pub(super) fn to_state(settled: Vec<Position>, low: Position, position: Position) -> Bytes {
-        let kept = Kept {
+        let kept = ReactorNote {
             settled,
             low: Some(low).filter(|low| *low < position),
         };
@@ -191,24 +195,24 @@ impl Kept {
 }
 
 /// From the taking of the lease to its loss.
-struct Shift<'a> {
+struct ReactorSession<'a> {
     work: &'a Work,
-    held: &'a Held,
-    feeds: Vec<Feed>,
+    held: &'a HeldLease,
+    readers: Vec<PartitionReader>,
     // Calls that wait for their turn, by key. The first one of a key that is busy is being made.
     lanes: HashMap<String, VecDeque<(usize, Call)>>,
     busy: HashMap<String, Instant>,
     // Keys whose first call waits for room.
     ready: VecDeque<String>,
     // Keys that wait for a person, and those of them that are tried again.
-    parked: HashSet<String>,
+    dead_letters: HashSet<String>,
     retried: VecDeque<String>,
-    left_out: HashMap<(Partition, Position), EventId>,
-    calls: JoinSet<Ended>,
+    skips: HashMap<(Partition, Position), EventId>,
+    calls: JoinSet<CallOutcome>,
 }
 
 /// One partition, and where the worker stands in it.
-struct Feed {
+struct PartitionReader {
     partition: Partition,
     checkpoint: Position,
     window: Window,
@@ -219,10 +223,10 @@ struct Feed {
     settled_events: u64,
     rows: BTreeMap<String, RowChange>,
     // Set aside, and written as soon as the checkpoint comes there.
-    aside: BTreeMap<Position, (Parked, Call)>,
+    aside: BTreeMap<Position, (DeadLetter, Call)>,
 }
 
-impl Feed {
+impl PartitionReader {
     /// When the first event behind a position was recorded, of those that are held.
     fn oldest_behind(&self, position: Position) -> Option<DateTime<Utc>> {
         self.recorded
@@ -234,21 +238,21 @@ impl Feed {
 
 /// Where a call comes from.
 enum From {
-    Feed(usize),
-    Aside(Parked),
+    PartitionReader(usize),
+    Aside(DeadLetter),
 }
 
 /// A call that has ended.
-struct Ended {
+struct CallOutcome {
     from: From,
     call: Call,
     attempts: u32,
     outcome: Result<Vec<RowChange>, String>,
 }
 
-impl<'a> Shift<'a> {
-    async fn begin(work: &'a Work, held: &'a Held) -> Result<Shift<'a>, WorkError> {
-        let mut feeds = Vec::new();
+impl<'a> ReactorSession<'a> {
+    async fn begin(work: &'a Work, held: &'a HeldLease) -> Result<ReactorSession<'a>, WorkError> {
+        let mut readers = Vec::new();
         let checkpoints = work.views.checkpoints(work.generation.id).await?;
         for partition in (0..work.log.partitions()).map(Partition) {
             let found = checkpoints
@@ -259,10 +263,10 @@ impl<'a> Shift<'a> {
             same_log(&*work.log, &work.generation, checkpoint).await?;
             let low = settled_to(checkpoint);
             work.progress.reached(partition, low);
-            feeds.push(Feed {
+            readers.push(PartitionReader {
                 partition,
                 checkpoint: checkpoint.position,
-                window: Window::begin(low, Kept::of(checkpoint)?.settled),
+                window: Window::begin(low, ReactorNote::of(checkpoint)?.settled),
                 end: false,
                 dirty: false,
                 recorded: BTreeMap::new(),
@@ -271,23 +275,23 @@ impl<'a> Shift<'a> {
                 aside: BTreeMap::new(),
             });
         }
-        let mut shift = Shift {
+        let mut session = ReactorSession {
             work,
             held,
-            feeds,
+            readers,
             lanes: HashMap::new(),
             busy: HashMap::new(),
             ready: VecDeque::new(),
-            parked: HashSet::new(),
+            dead_letters: HashSet::new(),
             retried: VecDeque::new(),
-            left_out: HashMap::new(),
+            skips: HashMap::new(),
             calls: JoinSet::new(),
         };
-        shift.read_people().await?;
-        Ok(shift)
+        session.read_people().await?;
+        Ok(session)
     }
 
-    /// What was set aside, and what people said about it.
+    /// What was set aside, and what operator said about it.
     async fn read_people(&mut self) -> Result<(), WorkError> {
         let work = self.work;
         let mut after: Option<(String, Partition, Position)> = None;
@@ -297,22 +301,27 @@ impl<'a> Shift<'a> {
                 .map(|(key, partition, position)| (key.as_str(), *partition, *position));
             let page = work
                 .views
-                .parked(work.generation.id, place, PAGE_EVENTS)
+                .dead_letters(work.generation.id, place, PAGE_EVENTS)
                 .await?;
             let Some(last) = page.last() else { break };
             after = Some((last.key.clone(), last.partition, last.position));
-            for parked in page {
+            for dead_letters in page {
                 // The first event of a key that nobody says anything against is tried again.
-                if self.parked.insert(parked.key.clone()) && parked.cause.is_none() {
-                    self.retried.push_back(parked.key);
+                if self.dead_letters.insert(dead_letters.key.clone())
+                    && dead_letters.cause.is_none()
+                {
+                    self.retried.push_back(dead_letters.key);
                 }
             }
         }
-        for verdict in work.views.verdicts(work.name()).await? {
-            self.left_out
-                .insert((verdict.partition, verdict.position), verdict.event);
+        for skip_decision in work.views.skip_decisions(work.name()).await? {
+            self.skips.insert(
+                (skip_decision.partition, skip_decision.position),
+                skip_decision.event,
+            );
         }
-        work.progress.parked_keys(self.parked.len() as u64);
+        work.progress
+            .dead_letter_keys(self.dead_letters.len() as u64);
         Ok(())
     }
 
@@ -326,7 +335,7 @@ impl<'a> Shift<'a> {
                 .await?;
             self.retry().await?;
             let mut moved = false;
-            for index in 0..self.feeds.len() {
+            for index in 0..self.readers.len() {
                 moved |= self.read(index).await?;
             }
             self.start().await?;
@@ -343,7 +352,7 @@ impl<'a> Shift<'a> {
                 tokio::task::yield_now().await;
                 continue;
             }
-            if self.lanes.is_empty() && self.feeds.iter().all(|feed| feed.end) {
+            if self.lanes.is_empty() && self.readers.iter().all(|reader| reader.end) {
                 work.progress.state(SlotState::Live);
             }
             self.tell();
@@ -370,7 +379,8 @@ impl<'a> Shift<'a> {
         progress.publish();
     }
 
-    /// Waits for the calls that are being made, but not for ever: those that do not end are made again by the next worker.
+    /// Waits for the calls that are being made, but not for ever: those that do not end are made
+    /// again by the next worker.
     async fn finish(mut self) -> Result<(), WorkError> {
         let grace = tokio::time::sleep(self.work.patience.grace);
         tokio::pin!(grace);
@@ -390,60 +400,61 @@ impl<'a> Shift<'a> {
     /// Reads as much of a partition as there is room for. `false`: there was nothing new.
     async fn read(&mut self, index: usize) -> Result<bool, WorkError> {
         let work = self.work;
-        let feed = &self.feeds[index];
+        let reader = &self.readers[index];
         let room = work
             .patience
             .window_events_max
-            .saturating_sub(feed.window.len());
+            .saturating_sub(reader.window.len());
         if room == 0 {
             return Ok(false);
         }
-        let partition = feed.partition;
-        let from = feed.window.scanned();
+        let partition = reader.partition;
+        let from = reader.window.scanned();
         let read = ReadLog::after(from)
             .partition(partition)
             .filter(work.handler.filter())
             .limit(room.min(PAGE_EVENTS));
         let page = work.log.read(read).await?;
         for record in &page.events {
-            self.feeds[index]
+            self.readers[index]
                 .recorded
                 .insert(record.position, record.recorded_at);
         }
         work.progress.head(
             partition,
             page.head.visible,
-            self.feeds[index].oldest_behind(from),
+            self.readers[index].oldest_behind(from),
         );
-        self.feeds[index].end = page.end;
+        self.readers[index].end = page.end;
         if page.scanned <= from && page.events.is_empty() {
             return Ok(false);
         }
         for record in page.events {
             self.take(index, record)?;
         }
-        let feed = &mut self.feeds[index];
-        feed.window.scanned_to(page.scanned);
-        feed.dirty = true;
+        let reader = &mut self.readers[index];
+        reader.window.scanned_to(page.scanned);
+        reader.dirty = true;
         Ok(true)
     }
 
     /// Gives an event to its lane.
     fn take(&mut self, index: usize, record: RecordedEvent) -> Result<(), WorkError> {
         let work = self.work;
-        let feed = &mut self.feeds[index];
+        let reader = &mut self.readers[index];
         let position = record.position;
         let id = record.id;
-        if !feed.window.take(position) {
+        if !reader.window.take(position) {
             return Ok(());
         }
-        if self.left_out.get(&(feed.partition, position)) == Some(&id) {
-            feed.window.settle(position);
+        if self.skips.get(&(reader.partition, position)) == Some(&id) {
+            reader.window.settle(position);
             return Ok(());
         }
         let prepared = work.handler.prepare(record).map_err(|error| {
             WorkError::Stopped(format!(
-                "{}; nobody knows its key, so nothing behind it is called for. Mend the program that reads it, or leave the \
+                "{}; nobody knows its key, so nothing behind it is called for. Mend the program \
+                 that reads it, or leave the \
                  event at {position} out with `skip_event`",
                 chain(&error)
             ))
@@ -451,15 +462,15 @@ impl<'a> Shift<'a> {
         let call = match prepared {
             Ok(Some(call)) => call,
             Ok(None) => {
-                feed.window.settle(position);
+                reader.window.settle(position);
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        if self.parked.contains(&call.key) {
-            let parked = set_aside(work, &call, None, 0);
-            feed.window.settle(position);
-            feed.aside.insert(position, (parked, call));
+        if self.dead_letters.contains(&call.key) {
+            let letter = dead_letter(work, &call, None, 0);
+            reader.window.settle(position);
+            reader.aside.insert(position, (letter, call));
             return Ok(());
         }
         self.queue(index, call);
@@ -496,7 +507,7 @@ impl<'a> Shift<'a> {
             self.commit().await?;
         }
         for (index, call) in starting {
-            self.call(From::Feed(index), call, 0);
+            self.call(From::PartitionReader(index), call, 0);
         }
         Ok(())
     }
@@ -509,26 +520,28 @@ impl<'a> Shift<'a> {
     }
 
     fn settled(&mut self, index: usize, position: Position, rows: Vec<RowChange>) {
-        let feed = &mut self.feeds[index];
-        feed.window.settle(position);
-        feed.rows
+        let reader = &mut self.readers[index];
+        reader.window.settle(position);
+        reader
+            .rows
             .extend(rows.into_iter().map(|row| (row.key.clone(), row)));
-        feed.settled_events += 1;
-        feed.dirty = true;
+        reader.settled_events += 1;
+        reader.dirty = true;
     }
 
     async fn ended(
         &mut self,
-        ended: Result<Ended, tokio::task::JoinError>,
+        ended: Result<CallOutcome, tokio::task::JoinError>,
     ) -> Result<(), WorkError> {
-        let Ended {
+        let CallOutcome {
             from,
             call,
             attempts,
             outcome,
         } = match ended {
             Ok(ended) => ended,
-            // What is done about an event is contained, so only the end of the runtime ends up here.
+            // What is done about an event is contained, so only the end of the runtime ends up
+            // here.
             Err(error) => {
                 return Err(WorkError::Stopped(format!(
                     "a call was broken off: {error}"
@@ -542,8 +555,10 @@ impl<'a> Shift<'a> {
             tracing::warn!(reactor = work.name(), key, %position, attempts, error, "a call failed");
         }
         let index = match from {
-            From::Feed(index) => index,
-            From::Aside(parked) => return self.aside_ended(parked, attempts, outcome).await,
+            From::PartitionReader(index) => index,
+            From::Aside(dead_letters) => {
+                return self.aside_ended(dead_letters, attempts, outcome).await;
+            }
         };
         self.busy.remove(&key);
         match outcome {
@@ -551,17 +566,18 @@ impl<'a> Shift<'a> {
             _ if work.patience.at_most_once => {}
             Ok(rows) => self.settled(index, position, rows),
             Err(cause) => {
-                let parked = set_aside(work, &call, Some(cause), attempts);
-                self.feeds[index].aside.insert(position, (parked, call));
+                let letter = dead_letter(work, &call, Some(cause), attempts);
+                self.readers[index].aside.insert(position, (letter, call));
                 self.settled(index, position, Vec::new());
-                self.parked.insert(key.clone());
+                self.dead_letters.insert(key.clone());
                 for (index, call) in self.lanes.remove(&key).unwrap_or_default() {
                     let position = call.record.position;
-                    let parked = set_aside(work, &call, None, 0);
-                    self.feeds[index].aside.insert(position, (parked, call));
+                    let letter = dead_letter(work, &call, None, 0);
+                    self.readers[index].aside.insert(position, (letter, call));
                     self.settled(index, position, Vec::new());
                 }
-                work.progress.parked_keys(self.parked.len() as u64);
+                work.progress
+                    .dead_letter_keys(self.dead_letters.len() as u64);
             }
         }
         match self.lanes.get(&key).map(VecDeque::is_empty) {
@@ -575,57 +591,58 @@ impl<'a> Shift<'a> {
     /// Writes what is settled. A partition in which nothing moved is left alone.
     async fn commit(&mut self) -> Result<(), WorkError> {
         let work = self.work;
-        for feed in self.feeds.iter_mut().filter(|feed| feed.dirty) {
-            let low = feed.window.low();
-            let later = feed.aside.split_off(&low.next());
-            let park: Vec<_> = feed
+        for reader in self.readers.iter_mut().filter(|reader| reader.dirty) {
+            let low = reader.window.low();
+            let later = reader.aside.split_off(&low.next());
+            let park: Vec<_> = reader
                 .aside
                 .values()
-                .map(|(parked, _)| parked.clone())
+                .map(|(dead_letters, _)| dead_letters.clone())
                 .collect();
-            // What is set aside above the checkpoint is not written yet, so it is not settled for those who come after.
-            let above = feed
+            // What is set aside above the checkpoint is not written yet, so it is not settled for
+            // those who come after.
+            let above = reader
                 .window
                 .settled_above()
                 .filter(|position| !later.contains_key(position));
             let above = above.collect();
             // A checkpoint never goes back; what is done once more stands below it.
-            let position = low.max(feed.checkpoint);
-            let event = event_at(&*work.log, feed.partition, position).await?;
-            let state = Kept::to_state(above, low, position);
+            let position = low.max(reader.checkpoint);
+            let event = event_at(&*work.log, reader.partition, position).await?;
+            let state = ReactorNote::to_state(above, low, position);
             let to = Checkpoint {
                 slot: 0,
-                partition: feed.partition,
+                partition: reader.partition,
                 position,
                 event,
                 state,
             };
             let mut commit =
-                ViewCommit::new(work.generation.id, self.held.lease(), feed.checkpoint, to);
+                ViewCommit::new(work.generation.id, self.held.lease(), reader.checkpoint, to);
             commit.park = park;
-            commit.rows = feed.rows.values().cloned().collect();
+            commit.rows = reader.rows.values().cloned().collect();
             let rows = commit.rows.len();
-            let from = feed.checkpoint.get();
+            let from = reader.checkpoint.get();
             let span = tracing::debug_span!(
                 "commit",
                 projection = work.name(),
                 slot = 0,
-                partition = feed.partition.0,
+                partition = reader.partition.0,
                 from,
                 to = low.get()
             );
             let begun = Instant::now();
             work.views.commit_view(commit).instrument(span).await?;
             let took = begun.elapsed();
-            feed.checkpoint = position;
-            feed.aside = later;
-            feed.rows.clear();
-            feed.dirty = false;
-            feed.recorded = feed.recorded.split_off(&low.next());
-            let events = std::mem::take(&mut feed.settled_events);
-            let oldest = feed.oldest_behind(low);
+            reader.checkpoint = position;
+            reader.aside = later;
+            reader.rows.clear();
+            reader.dirty = false;
+            reader.recorded = reader.recorded.split_off(&low.next());
+            let events = std::mem::take(&mut reader.settled_events);
+            let oldest = reader.oldest_behind(low);
             work.progress.settled_to(
-                feed.partition,
+                reader.partition,
                 low,
                 Taken {
                     events,
@@ -649,19 +666,23 @@ impl<'a> Shift<'a> {
         Ok(())
     }
 
-    /// Tries the next event of a key that was set aside. When none is left the key goes on as the others do.
+    /// Tries the next event of a key that was set aside. When none is left the key goes on as the
+    /// others do.
     async fn retry_next(&mut self, key: String) -> Result<(), WorkError> {
         let work = self.work;
-        // What is still to be written as set aside is written first, where the checkpoint is there already.
+        // What is still to be written as set aside is written first, where the checkpoint is there
+        // already.
         self.commit().await?;
         loop {
             let first = first_aside(work, &key).await?;
-            let Some(parked) = first else { break };
-            let left_out =
-                self.left_out.get(&(parked.partition, parked.position)) == Some(&parked.event);
-            let read = ReadLog::after(parked.position.minus(1))
-                .up_to(parked.position)
-                .partition(parked.partition);
+            let Some(dead_letters) = first else { break };
+            let skips = self
+                .skips
+                .get(&(dead_letters.partition, dead_letters.position))
+                == Some(&dead_letters.event);
+            let read = ReadLog::after(dead_letters.position.minus(1))
+                .up_to(dead_letters.position)
+                .partition(dead_letters.partition);
             let record = work
                 .log
                 .read(read.limit(1))
@@ -670,56 +691,57 @@ impl<'a> Shift<'a> {
                 .into_iter()
                 .next();
             let prepared = match record {
-                Some(record) if !left_out => work.handler.prepare(record),
+                Some(record) if !skips => work.handler.prepare(record),
                 _ => Ok(None),
             };
             match prepared {
                 Ok(Some(call)) => {
-                    self.call(From::Aside(parked), call, 0);
+                    self.call(From::Aside(dead_letters), call, 0);
                     return Ok(());
                 }
                 // It is not there any more, or means nothing.
-                Ok(None) => self.unpark(parked, Vec::new()).await?,
-                Err(error) => return self.aside_ended(parked, 1, Err(chain(&error))).await,
+                Ok(None) => self.unpark(dead_letters, Vec::new()).await?,
+                Err(error) => return self.aside_ended(dead_letters, 1, Err(chain(&error))).await,
             }
         }
         // Nothing of it is written as set aside, and what would be is called for now.
-        self.parked.remove(&key);
-        for index in 0..self.feeds.len() {
-            let feed = &mut self.feeds[index];
-            let (of_key, others) = std::mem::take(&mut feed.aside)
+        self.dead_letters.remove(&key);
+        for index in 0..self.readers.len() {
+            let reader = &mut self.readers[index];
+            let (of_key, others) = std::mem::take(&mut reader.aside)
                 .into_iter()
                 .partition(|(_, (of, _))| of.key == key);
-            let of_key: BTreeMap<Position, (Parked, Call)> = of_key;
-            feed.aside = others;
+            let of_key: BTreeMap<Position, (DeadLetter, Call)> = of_key;
+            reader.aside = others;
             for (position, (_, call)) in of_key {
-                self.feeds[index].window.unsettle(position);
-                self.feeds[index].dirty = true;
+                self.readers[index].window.unsettle(position);
+                self.readers[index].dirty = true;
                 self.queue(index, call);
             }
         }
-        work.progress.parked_keys(self.parked.len() as u64);
+        work.progress
+            .dead_letter_keys(self.dead_letters.len() as u64);
         Ok(())
     }
 
     async fn aside_ended(
         &mut self,
-        parked: Parked,
+        dead_letters: DeadLetter,
         attempts: u32,
         outcome: Result<Vec<RowChange>, String>,
     ) -> Result<(), WorkError> {
         match outcome {
             Ok(rows) => {
-                self.retried.push_front(parked.key.clone());
-                self.unpark(parked, rows).await
+                self.retried.push_front(dead_letters.key.clone());
+                self.unpark(dead_letters, rows).await
             }
             Err(cause) => {
-                let attempts = parked.attempts + attempts;
-                self.change_aside(parked.partition, |commit| {
-                    commit.park.push(Parked {
+                let attempts = dead_letters.attempts + attempts;
+                self.change_aside(dead_letters.partition, |commit| {
+                    commit.park.push(DeadLetter {
                         cause: Some(cause),
                         attempts,
-                        ..parked
+                        ..dead_letters
                     });
                 })
                 .await
@@ -727,9 +749,15 @@ impl<'a> Shift<'a> {
         }
     }
 
-    async fn unpark(&mut self, parked: Parked, rows: Vec<RowChange>) -> Result<(), WorkError> {
-        self.change_aside(parked.partition, |commit| {
-            commit.unpark.push((parked.key, parked.position));
+    async fn unpark(
+        &mut self,
+        dead_letters: DeadLetter,
+        rows: Vec<RowChange>,
+    ) -> Result<(), WorkError> {
+        self.change_aside(dead_letters.partition, |commit| {
+            commit
+                .unpark
+                .push((dead_letters.key, dead_letters.position));
             commit.rows = rows;
         })
         .await
@@ -751,7 +779,7 @@ impl<'a> Shift<'a> {
 /// A commit that leaves the checkpoint of a partition where it is.
 pub(super) async fn standing(
     work: &Work,
-    held: &Held,
+    held: &HeldLease,
     partition: Partition,
     change: impl FnOnce(&mut ViewCommit) + Send,
 ) -> Result<ViewCommit, WorkError> {
@@ -764,38 +792,38 @@ pub(super) async fn standing(
 }
 
 /// The first event that is set aside for a key.
-pub(super) async fn first_aside(work: &Work, key: &str) -> Result<Option<Parked>, CommitError> {
+pub(super) async fn first_aside(work: &Work, key: &str) -> Result<Option<DeadLetter>, CommitError> {
     let behind = Some((key, Partition(0), Position::START));
     let first = work
         .views
-        .parked(work.generation.id, behind, 1)
+        .dead_letters(work.generation.id, behind, 1)
         .await?
         .into_iter()
         .next();
-    Ok(first.filter(|parked| parked.key == key))
+    Ok(first.filter(|dead_letters| dead_letters.key == key))
 }
 
-fn set_aside(work: &Work, call: &Call, cause: Option<String>, attempts: u32) -> Parked {
+fn dead_letter(work: &Work, call: &Call, cause: Option<String>, attempts: u32) -> DeadLetter {
     let record = &call.record;
-    Parked {
+    DeadLetter {
         key: call.key.clone(),
         partition: record.partition,
         position: record.position,
         event: record.id,
         cause,
         attempts,
-        parked_at: work.clock.now(),
+        dead_since: work.clock.now(),
     }
 }
 
 /// Makes a call until it succeeds or there is no use in trying again.
 async fn make(
-    patience: Patience,
+    patience: ReactorOptions,
     progress: Progress,
     from: From,
     call: Call,
     before: u32,
-) -> Ended {
+) -> CallOutcome {
     let mut attempts = before;
     let mut wait = patience.back_off;
     let metadata = Metadata::caused_by(&call.record);
@@ -825,9 +853,9 @@ async fn make(
             break Err(cause);
         }
         tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Patience::BACK_OFF_MAX);
+        wait = (wait * 2).min(ReactorOptions::BACK_OFF_MAX);
     };
-    Ended {
+    CallOutcome {
         from,
         call,
         attempts,

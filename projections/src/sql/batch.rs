@@ -1,16 +1,17 @@
-//! The events of a step, handed over inside its transaction, each undone alone when it makes no sense.
+//! The events of a step, handed over inside its transaction, each undone alone when it makes no
+//! sense.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    CommitError, Event, EventId, OwnTables, Parked, Partition, Position, Recorded, RecordedEvent,
-    StoreError, TableWork, Undecodable, ViewCommit,
+    CommitError, CustomTables, DeadLetter, Event, EventId, InTransaction, Partition, Position,
+    Recorded, RecordedEvent, StoreError, Undecodable, ViewCommit,
 };
 use async_trait::async_trait;
 
-use super::{ConnectionOf, SqlProject, Tables};
+use super::{ConnectionOf, SqlProjection, Tables};
 use crate::key::checked;
 use crate::reactor::contained;
 use crate::step;
@@ -48,11 +49,11 @@ pub(super) struct Stuck {
 pub(super) struct Came {
     pub(super) stuck: Option<Stuck>,
     /// Keys of the events that were set aside, one for each.
-    pub(super) parked: Vec<String>,
+    pub(super) dead_letters: Vec<String>,
 }
 
 /// The events of a step.
-pub(super) struct Batch<P: SqlProject> {
+pub(super) struct Batch<P: SqlProjection> {
     pub(super) project: Arc<P>,
     pub(super) tables: Tables,
     pub(super) partition: Partition,
@@ -60,7 +61,7 @@ pub(super) struct Batch<P: SqlProject> {
     /// How often the first of them was tried before, and how often an event is tried.
     pub(super) tried: (u32, u32),
     /// Keys that wait for a person.
-    pub(super) parked: Arc<HashSet<String>>,
+    pub(super) dead_letters: Arc<HashSet<String>>,
     /// Events that may be set aside.
     pub(super) room: usize,
     pub(super) now: DateTime<Utc>,
@@ -68,7 +69,7 @@ pub(super) struct Batch<P: SqlProject> {
 }
 
 /// Hands one event over; why not, when it makes no sense.
-pub(super) async fn take<P: SqlProject>(
+pub(super) async fn take<P: SqlProjection>(
     project: &P,
     connection: &mut ConnectionOf<P>,
     tables: &Tables,
@@ -84,7 +85,7 @@ pub(super) async fn take<P: SqlProject>(
     Ok(())
 }
 
-impl<P: SqlProject> Batch<P> {
+impl<P: SqlProjection> Batch<P> {
     /// The key of an event, if it has one.
     fn key(part: &Part<P::Event>) -> Result<Option<String>, Poison> {
         let Some(event) = part.events.first() else {
@@ -104,19 +105,19 @@ impl<P: SqlProject> Batch<P> {
         part: &Part<P::Event>,
         cause: Option<String>,
         attempts: u32,
-    ) -> Parked {
+    ) -> DeadLetter {
         let partition = self.partition;
         let position = part.position;
         let event = part.id;
-        let parked_at = self.now;
-        Parked {
+        let dead_since = self.now;
+        DeadLetter {
             key,
             partition,
             position,
             event,
             cause,
             attempts,
-            parked_at,
+            dead_since,
         }
     }
 
@@ -125,7 +126,7 @@ impl<P: SqlProject> Batch<P> {
         &self,
         connection: &mut ConnectionOf<P>,
         index: usize,
-        aside: &mut Vec<Parked>,
+        aside: &mut Vec<DeadLetter>,
     ) -> Result<Result<(), String>, StoreError> {
         let part = &self.parts[index];
         let key = match Self::key(part) {
@@ -133,9 +134,10 @@ impl<P: SqlProject> Batch<P> {
             Err(poison) => return Ok(Err(poison.reason().into())),
         };
         let waits = |key: &String| {
-            self.parked.contains(key) || aside.iter().any(|parked| parked.key == *key)
+            self.dead_letters.contains(key)
+                || aside.iter().any(|dead_letters| dead_letters.key == *key)
         };
-        let parked = if let Some(key) = key.clone().filter(waits) {
+        let dead_letters = if let Some(key) = key.clone().filter(waits) {
             self.aside(key, part, None, 0)
         } else {
             P::Store::mark(connection).await?;
@@ -152,16 +154,16 @@ impl<P: SqlProject> Batch<P> {
         };
         if aside.len() == self.room {
             return Ok(Err(
-                "more events would be set aside than `parked_max` allows".into(),
+                "more events would be set aside than `dead_letters_max` allows".into(),
             ));
         }
-        aside.push(parked);
+        aside.push(dead_letters);
         Ok(Ok(()))
     }
 }
 
 #[async_trait]
-impl<P: SqlProject> TableWork<ConnectionOf<P>, ViewCommit> for Batch<P> {
+impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for Batch<P> {
     async fn run(
         &mut self,
         connection: &mut ConnectionOf<P>,
@@ -182,9 +184,15 @@ impl<P: SqlProject> TableWork<ConnectionOf<P>, ViewCommit> for Batch<P> {
                 break;
             }
         }
-        let parked = aside.iter().map(|parked| parked.key.clone()).collect();
+        let dead_letters = aside
+            .iter()
+            .map(|dead_letters| dead_letters.key.clone())
+            .collect();
         step.park.extend(aside);
-        *self.came.lock().unwrap_or_else(PoisonError::into_inner) = Came { stuck, parked };
+        *self.came.lock().unwrap_or_else(PoisonError::into_inner) = Came {
+            stuck,
+            dead_letters,
+        };
         Ok(())
     }
 }

@@ -1,27 +1,30 @@
-//! The queue of a key: events that were set aside are handed over in their order, as far as it goes.
+//! The queue of a key: events that were set aside are handed over in their order, as far as it
+//! goes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{OwnTables, Parked, Partition, Position, StoreError, TableWork, ViewCommit};
+use annals_core::{
+    CustomTables, DeadLetter, InTransaction, Partition, Position, StoreError, ViewCommit,
+};
 use async_trait::async_trait;
 
 use super::batch::{Part, ended, take};
 use super::worker::TableWorker;
-use super::{ConnectionOf, SqlProject, Tables};
-use crate::left_out::LeftOut;
+use super::{ConnectionOf, SqlProjection, Tables};
 use crate::log::records_at;
-use crate::worker::{Emptied, Held, WorkError, chain, queue};
+use crate::skips::Skips;
+use crate::worker::{DrainResult, HeldLease, WorkError, chain, queue};
 
-impl<P: SqlProject> TableWorker<P> {
-    /// Takes the slot, from whoever has it, and settles the queues of these keys. The one before is refused when it commits, and
-    /// begins anew behind this.
-    pub(super) async fn settle(&self, keys: &[String]) -> Result<Emptied, WorkError> {
-        let left_out = LeftOut::of(self.site.views.verdicts(P::NAME).await?);
-        let held = Held::take_over(&self.post()).await?;
-        let mut all = Emptied::default();
+impl<P: SqlProjection> TableWorker<P> {
+    /// Takes the slot, from whoever has it, and settles the queues of these keys. The one before is
+    /// refused when it commits, and begins anew behind this.
+    pub(super) async fn settle(&self, keys: &[String]) -> Result<DrainResult, WorkError> {
+        let skips = Skips::of(self.context.views.skip_decisions(P::NAME).await?);
+        let held = HeldLease::steal(&self.post()).await?;
+        let mut all = DrainResult::default();
         let mut settled = Ok(());
         for key in keys {
-            settled = self.empty(&held, key, &left_out, &mut all).await;
+            settled = self.empty(&held, key, &skips, &mut all).await;
             if settled.is_err() {
                 break;
             }
@@ -32,19 +35,20 @@ impl<P: SqlProject> TableWorker<P> {
 
     async fn empty(
         &self,
-        held: &Held,
+        held: &HeldLease,
         key: &str,
-        left_out: &LeftOut,
-        all: &mut Emptied,
+        skips: &Skips,
+        all: &mut DrainResult,
     ) -> Result<(), WorkError> {
-        for partition in (0..self.site.db.store().partitions()).map(Partition) {
+        for partition in (0..self.context.db.store().partitions()).map(Partition) {
             loop {
-                let waiting = queue(&self.site.views, self.generation.id, key, partition).await?;
+                let waiting =
+                    queue(&self.context.views, self.generation.id, key, partition).await?;
                 if waiting.is_empty() {
                     break;
                 }
                 let (settled, still) = self
-                    .settle_some(held, key, partition, waiting, left_out)
+                    .settle_some(held, key, partition, waiting, skips)
                     .await?;
                 all.settled += settled;
                 if still.is_some() {
@@ -58,27 +62,30 @@ impl<P: SqlProject> TableWorker<P> {
 
     async fn settle_some(
         &self,
-        held: &Held,
+        held: &HeldLease,
         key: &str,
         partition: Partition,
-        queue: Vec<Parked>,
-        left_out: &LeftOut,
-    ) -> Result<(u64, Option<Parked>), WorkError> {
+        queue: Vec<DeadLetter>,
+        skips: &Skips,
+    ) -> Result<(u64, Option<DeadLetter>), WorkError> {
         let at = self.checkpoint(partition).await?;
-        let positions: Vec<Position> = queue.iter().map(|parked| parked.position).collect();
-        let mut records = records_at(&**self.site.db.store(), partition, &positions)
+        let positions: Vec<Position> = queue
+            .iter()
+            .map(|dead_letters| dead_letters.position)
+            .collect();
+        let mut records = records_at(&**self.context.db.store(), partition, &positions)
             .await?
             .into_iter()
             .peekable();
         let mut waiting = Vec::with_capacity(queue.len());
-        for parked in queue {
-            let record = records.next_if(|record| record.position == parked.position);
+        for dead_letters in queue {
+            let record = records.next_if(|record| record.position == dead_letters.position);
             let part = match record {
                 None => Err("the event is not in the log any more; skip it".into()),
-                Some(record) if left_out.is_left(&record, key) => Ok(None),
+                Some(record) if skips.is_left(&record, key) => Ok(None),
                 Some(record) => Part::of(record).map(Some).map_err(|error| chain(&error)),
             };
-            waiting.push((parked, part));
+            waiting.push((dead_letters, part));
         }
         let came = Arc::new(Mutex::new((0, None)));
         let project = Arc::clone(&self.subject.project);
@@ -102,21 +109,21 @@ impl<P: SqlProject> TableWorker<P> {
 
 /// An event of a queue; nothing when it is left out, a reason when it cannot be read.
 type Waiting<P> = (
-    Parked,
-    Result<Option<Part<<P as SqlProject>::Event>>, String>,
+    DeadLetter,
+    Result<Option<Part<<P as SqlProjection>::Event>>, String>,
 );
 
 /// The queue of a key, handed over inside a transaction.
-struct Drain<P: SqlProject> {
+struct Drain<P: SqlProjection> {
     project: Arc<P>,
     tables: Tables,
     waiting: Vec<Waiting<P>>,
     /// How many were settled, and the one on which the key waits now.
-    came: Arc<Mutex<(u64, Option<Parked>)>>,
+    came: Arc<Mutex<(u64, Option<DeadLetter>)>>,
 }
 
 #[async_trait]
-impl<P: SqlProject> TableWork<ConnectionOf<P>, ViewCommit> for Drain<P> {
+impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for Drain<P> {
     async fn run(
         &mut self,
         connection: &mut ConnectionOf<P>,
@@ -124,7 +131,7 @@ impl<P: SqlProject> TableWork<ConnectionOf<P>, ViewCommit> for Drain<P> {
     ) -> Result<(), StoreError> {
         let mut settled = 0;
         let mut still = None;
-        for (parked, part) in &self.waiting {
+        for (dead_letters, part) in &self.waiting {
             P::Store::mark(connection).await?;
             let taken = match part {
                 Ok(Some(part)) => take(&*self.project, connection, &self.tables, part).await,
@@ -136,16 +143,17 @@ impl<P: SqlProject> TableWork<ConnectionOf<P>, ViewCommit> for Drain<P> {
                 Err(reason) => {
                     P::Store::undo(connection).await?;
                     let cause = Some(reason);
-                    let attempts = parked.attempts + 1;
-                    still = Some(Parked {
+                    let attempts = dead_letters.attempts + 1;
+                    still = Some(DeadLetter {
                         cause,
                         attempts,
-                        ..parked.clone()
+                        ..dead_letters.clone()
                     });
                     break;
                 }
             }
-            step.unpark.push((parked.key.clone(), parked.position));
+            step.unpark
+                .push((dead_letters.key.clone(), dead_letters.position));
             settled += 1;
         }
         step.park.extend(still.clone());

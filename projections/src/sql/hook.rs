@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use annals_core::{CommitError, Failure, GenerationId, OwnTables, StoreError, TableWork};
+use annals_core::{CommitError, CustomTables, Failure, GenerationId, InTransaction, StoreError};
 use async_trait::async_trait;
 
-use super::{ConnectionOf, SqlProject, Tables};
-use crate::place::{BoxFuture, Generations};
+use super::{ConnectionOf, SqlProjection, Tables};
+use crate::location::{BoxFuture, Generations};
 use crate::reactor::contained;
 
 /// A projection and the store that its tables are in.
-pub(crate) struct Subject<P: SqlProject> {
+pub(crate) struct Subject<P: SqlProjection> {
     pub(super) project: Arc<P>,
     pub(super) store: Arc<P::Store>,
 }
 
-impl<P: SqlProject> Clone for Subject<P> {
+impl<P: SqlProjection> Clone for Subject<P> {
     fn clone(&self) -> Subject<P> {
         Subject {
             project: Arc::clone(&self.project),
@@ -32,13 +32,13 @@ enum Does {
 }
 
 /// One of the things that are done to all tables of a generation.
-pub(super) struct Hook<P: SqlProject> {
+pub(super) struct Hook<P: SqlProjection> {
     project: Arc<P>,
     tables: Tables,
     does: Does,
 }
 
-impl<P: SqlProject> Subject<P> {
+impl<P: SqlProjection> Subject<P> {
     pub(super) fn create(&self, generation: GenerationId) -> Box<Hook<P>> {
         self.hook(generation, Does::Create)
     }
@@ -53,7 +53,7 @@ impl<P: SqlProject> Subject<P> {
 }
 
 #[async_trait]
-impl<P: SqlProject, S: Send> TableWork<ConnectionOf<P>, S> for Hook<P> {
+impl<P: SqlProjection, S: Send> InTransaction<ConnectionOf<P>, S> for Hook<P> {
     async fn run(&mut self, connection: &mut ConnectionOf<P>, _: &mut S) -> Result<(), StoreError> {
         let project = &*self.project;
         let tables = &self.tables;
@@ -81,7 +81,7 @@ impl<P: SqlProject, S: Send> TableWork<ConnectionOf<P>, S> for Hook<P> {
     }
 }
 
-impl<P: SqlProject> Generations for Subject<P> {
+impl<P: SqlProjection> Generations for Subject<P> {
     fn switch(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
         self.store
             .switch_with(generation, self.hook(generation, Does::Publish))

@@ -8,40 +8,42 @@ use annals_core::ViewStore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::SqlProject;
+use super::SqlProjection;
 use super::hook::Subject;
 use super::supervisor::TableSupervisor;
-use super::tables::SqlTables;
+use super::tables::SqlProjectionHandle;
 use super::worker::spec_of;
+use crate::catch_up::CatchUp;
+use crate::dead_letters::DeadLetters;
+use crate::location::{BoxFuture, ViewLocation};
 use crate::options::Options;
-use crate::place::{BoxFuture, Place};
 use crate::program::{Part, Setup, StartError, find_or_begin};
-use crate::reach::Reach;
-use crate::set_aside::SetAside;
-use crate::supervisor::{Following, Site};
+use crate::supervisor::{GenerationWorkers, WorkerContext};
 
-/// What keeps tables of one's own up to date: the projection, the store that they are in, and how its worker works.
+/// What keeps tables of one's own up to date: the projection, the store that they are in, and how
+/// its worker works.
 ///
 /// ```
 /// # use annals_core::Annals;
-/// # use annals_projections::{Program, SqlProject, SqlProjection, StartError, With};
-/// # async fn example<P: SqlProject>(db: Annals, daily_totals: P, store: P::Store) -> Result<Program, StartError> {
-/// db.with(SqlProjection::new(daily_totals, store)).start().await
+/// # use annals_projections::{Program, SqlProjection, SqlProjectionSetup, StartError, With};
+/// # async fn example<P: SqlProjection>(db: Annals, daily_totals: P, store: P::Store) -> Result<Program, StartError> {
+/// db.with(SqlProjectionSetup::new(daily_totals, store)).start().await
 /// # }
 /// ```
-pub struct SqlProjection<P: SqlProject> {
+pub struct SqlProjectionSetup<P: SqlProjection> {
     subject: Subject<P>,
     options: Options,
 }
 
-impl<P: SqlProject> SqlProjection<P> {
-    /// With the default options; there is one slot, whatever they say. `store` is a handle to the database of the tables.
-    pub fn new(project: P, store: P::Store) -> SqlProjection<P> {
+impl<P: SqlProjection> SqlProjectionSetup<P> {
+    /// With the default options; there is one slot, whatever they say. `store` is a handle to the
+    /// database of the tables.
+    pub fn new(project: P, store: P::Store) -> SqlProjectionSetup<P> {
         let subject = Subject {
             project: Arc::new(project),
             store: Arc::new(store),
         };
-        SqlProjection {
+        SqlProjectionSetup {
             subject,
             options: Options::default(),
         }
@@ -49,22 +51,22 @@ impl<P: SqlProject> SqlProjection<P> {
 
     /// With these options.
     #[must_use]
-    pub fn options(mut self, options: Options) -> SqlProjection<P> {
+    pub fn options(mut self, options: Options) -> SqlProjectionSetup<P> {
         self.options = options;
         self
     }
 }
 
-impl<P: SqlProject> fmt::Debug for SqlProjection<P> {
+impl<P: SqlProjection> fmt::Debug for SqlProjectionSetup<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlProjection")
+        f.debug_struct("SqlProjectionSetup")
             .field("name", &P::NAME)
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
 
-impl<P: SqlProject> Part for SqlProjection<P> {
+impl<P: SqlProjection> Part for SqlProjectionSetup<P> {
     fn add_to(self, mut setup: Setup) -> Setup {
         setup.tables.push(Box::new(self));
         setup
@@ -76,7 +78,7 @@ pub(crate) trait RegisteredTables: Send + Sync {
     fn name(&self) -> (&'static str, u32);
     fn start(
         self: Box<Self>,
-        site: Site,
+        context: WorkerContext,
         stop: watch::Receiver<bool>,
     ) -> BoxFuture<'static, Result<RunningTables, StartError>>;
 }
@@ -84,47 +86,48 @@ pub(crate) trait RegisteredTables: Send + Sync {
 /// One that runs.
 pub(crate) struct RunningTables {
     pub(crate) of: TypeId,
-    /// The [`SqlTables`] of that type.
+    /// The [`SqlProjectionHandle`] of that type.
     pub(crate) handle: Box<dyn Any + Send + Sync>,
-    pub(crate) following: Following,
-    pub(crate) set_aside: SetAside,
-    site: Site,
+    pub(crate) following: GenerationWorkers,
+    pub(crate) dead_letters: DeadLetters,
+    context: WorkerContext,
     version: u32,
     pub(crate) supervisor: Option<JoinHandle<()>>,
 }
 
 impl RunningTables {
     /// For those who wait for them.
-    pub(crate) fn reach(&self) -> Reach<'_> {
-        Reach {
-            site: &self.site,
+    pub(crate) fn reach(&self) -> CatchUp<'_> {
+        CatchUp {
+            context: &self.context,
             following: &self.following,
             version: self.version,
         }
     }
 }
 
-impl<P: SqlProject> RegisteredTables for SqlProjection<P> {
+impl<P: SqlProjection> RegisteredTables for SqlProjectionSetup<P> {
     fn name(&self) -> (&'static str, u32) {
         (P::NAME, P::VERSION)
     }
 
     fn start(
         self: Box<Self>,
-        mut site: Site,
+        mut context: WorkerContext,
         stop: watch::Receiver<bool>,
     ) -> BoxFuture<'static, Result<RunningTables, StartError>> {
         Box::pin(async move {
-            let SqlProjection { subject, options } = *self;
-            site.views = Place::Own(Arc::clone(&subject.store) as Arc<dyn ViewStore>);
-            site.options = options.slots(1);
-            find_or_begin(&site, P::NAME, &spec_of::<P>(&site)).await?;
-            let following = Following::new(P::NAME);
-            let tables = SqlTables::new(site.clone(), following.clone(), subject.clone());
-            let set_aside = tables.set_aside();
+            let SqlProjectionSetup { subject, options } = *self;
+            context.views = ViewLocation::Own(Arc::clone(&subject.store) as Arc<dyn ViewStore>);
+            context.options = options.slots(1);
+            find_or_begin(&context, P::NAME, &spec_of::<P>(&context)).await?;
+            let following = GenerationWorkers::new(P::NAME);
+            let tables =
+                SqlProjectionHandle::new(context.clone(), following.clone(), subject.clone());
+            let dead_letters = tables.dead_letters();
             let handle = Box::new(tables);
             let supervisor = TableSupervisor {
-                site: site.clone(),
+                context: context.clone(),
                 following: following.clone(),
                 subject,
             };
@@ -133,8 +136,8 @@ impl<P: SqlProject> RegisteredTables for SqlProjection<P> {
                 of: TypeId::of::<P>(),
                 handle,
                 following,
-                set_aside,
-                site,
+                dead_letters,
+                context,
                 version: P::VERSION,
                 supervisor,
             })

@@ -1,30 +1,33 @@
-//! Follows every generation of the tables that this program can fill, and switches to one that has come to the head.
+//! Follows every generation of the tables that this program can fill, and switches to one that has
+//! come to the head.
 
 use std::time::Duration;
 
 use annals_core::{Generation, GenerationSpec, Phase, StoreError};
 use tokio::sync::watch;
 
-use super::SqlProject;
+use super::SqlProjection;
 use super::hook::Subject;
 use super::worker::{TableWorker, spec_of};
-use crate::place::Generations;
+use crate::location::Generations;
 use crate::status::Kind;
-use crate::supervisor::{Followed, Following, Site, gate, is_at_head, is_ours};
+use crate::supervisor::{
+    GenerationWorkers, RunningGeneration, WorkerContext, gate, is_at_head, is_ours,
+};
 use crate::worker::{Progress, chain};
 
 /// How often it looks whether generations came or went, when nothing tells it.
 const LOOK: Duration = Duration::from_millis(500);
 
-pub(super) struct TableSupervisor<P: SqlProject> {
-    pub(super) site: Site,
-    pub(super) following: Following,
+pub(super) struct TableSupervisor<P: SqlProjection> {
+    pub(super) context: WorkerContext,
+    pub(super) following: GenerationWorkers,
     pub(super) subject: Subject<P>,
 }
 
-impl<P: SqlProject> TableSupervisor<P> {
+impl<P: SqlProjection> TableSupervisor<P> {
     pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let spec = spec_of::<P>(&self.site);
+        let spec = spec_of::<P>(&self.context);
         while !*stop.borrow() {
             let building = match self.look(&spec).await {
                 Ok(building) => building,
@@ -49,7 +52,7 @@ impl<P: SqlProject> TableSupervisor<P> {
 
     /// Follows what is there. Answers whether something is being built.
     async fn look(&self, spec: &GenerationSpec) -> Result<bool, StoreError> {
-        let generations = self.site.views.generations(P::NAME).await?;
+        let generations = self.context.views.generations(P::NAME).await?;
         let ours: Vec<_> = generations
             .into_iter()
             .filter(|generation| is_ours(generation, spec))
@@ -57,42 +60,43 @@ impl<P: SqlProject> TableSupervisor<P> {
         self.following
             .follow_only(&ours, |generation| self.follow(generation))
             .await;
-        self.following.publish(&self.site).await?;
+        self.following.publish(&self.context).await?;
         let mut building = false;
         for generation in ours
             .iter()
             .filter(|generation| generation.phase == Phase::Building)
         {
             building = true;
-            // On an empty log a generation is at the head before its tables are made, which its first step does.
+            // On an empty log a generation is at the head before its tables are made, which its
+            // first step does.
             let begun = self
-                .site
+                .context
                 .views
                 .checkpoints(generation.id)
                 .await
                 .is_ok_and(|stands| !stands.is_empty());
-            if begun && is_at_head(&self.site, &self.following, generation).await? {
+            if begun && is_at_head(&self.context, &self.following, generation).await? {
                 self.switch(generation).await?;
             }
         }
         Ok(building)
     }
 
-    fn follow(&self, generation: &Generation) -> Followed {
-        let progress = Progress::of(Kind::View, generation, 0, self.site.db.clock());
+    fn follow(&self, generation: &Generation) -> RunningGeneration {
+        let progress = Progress::of(Kind::View, generation, 0, self.context.db.clock());
         let (stop, stopped) = watch::channel(false);
         let all = vec![progress.clone()];
-        let site = self.site.clone();
+        let context = self.context.clone();
         let following = self.following.clone();
         let subject = self.subject.clone();
         let worker = TableWorker {
-            site,
+            context,
             following,
             subject,
             generation: generation.clone(),
             progress,
         };
-        Followed::new(
+        RunningGeneration::new(
             generation.clone(),
             all,
             stop,
@@ -101,9 +105,9 @@ impl<P: SqlProject> TableSupervisor<P> {
     }
 
     async fn switch(&self, generation: &Generation) -> Result<(), StoreError> {
-        let gate = gate(&self.site, P::NAME).await?;
+        let gate = gate(&self.context, P::NAME).await?;
         let switched = async {
-            let generations = self.site.views.generations(P::NAME).await?;
+            let generations = self.context.views.generations(P::NAME).await?;
             let phase = generations
                 .into_iter()
                 .find(|of| of.id == generation.id)
@@ -114,7 +118,7 @@ impl<P: SqlProject> TableSupervisor<P> {
             Ok::<_, annals_core::CommitError>(())
         };
         let refused = switched.await.err().map(|error| chain(&error));
-        self.site.views.release_lease(&gate).await?;
+        self.context.views.release_lease(&gate).await?;
         if let Some(refused) = &refused {
             tracing::warn!(projection = P::NAME, refused, "cannot switch to new tables");
         }

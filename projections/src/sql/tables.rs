@@ -1,4 +1,5 @@
-//! The tables of a running program: waited for, built anew, helped over an event that makes no sense.
+//! The tables of a running program: waited for, built anew, helped over an event that makes no
+//! sense.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,38 +9,43 @@ use annals_core::{Generation, Invalid, Position, Token};
 
 use super::hook::Subject;
 use super::worker::{TableWorker, spec_of};
-use super::{SqlProject, Tables};
-use crate::place::BoxFuture;
+use super::{SqlProjection, Tables};
+use crate::catch_up::CatchUp;
+use crate::dead_letters::DeadLetters;
+use crate::location::BoxFuture;
 use crate::query::ViewError;
-use crate::reach::Reach;
 use crate::rebuild::Rebuild;
-use crate::set_aside::SetAside;
 use crate::status::Kind;
-use crate::supervisor::{Following, Site};
+use crate::supervisor::{GenerationWorkers, WorkerContext};
 use crate::worker::Progress;
 
-/// Tables of one's own that a program keeps up to date. Reading them is the application's own business.
+/// Tables of one's own that a program keeps up to date. Reading them is the application's own
+/// business.
 ///
 /// ```
 /// # use std::time::Duration;
-/// # use annals_core::Done;
-/// # use annals_projections::{Program, SqlProject, ViewError};
-/// # async fn example<DailyTotals: SqlProject>(db: Program, done: Done) -> Result<(), ViewError> {
+/// # use annals_core::Committed;
+/// # use annals_projections::{Program, SqlProjection, ViewError};
+/// # async fn example<DailyTotals: SqlProjection>(db: Program, done: Committed) -> Result<(), ViewError> {
 /// db.tables::<DailyTotals>().wait_for(&done, Duration::from_secs(5)).await?;
 /// // … and now select what it did.
 /// # Ok(())
 /// # }
 /// ```
-pub struct SqlTables<P: SqlProject> {
-    site: Site,
-    following: Following,
+pub struct SqlProjectionHandle<P: SqlProjection> {
+    context: WorkerContext,
+    following: GenerationWorkers,
     subject: Subject<P>,
 }
 
-impl<P: SqlProject> SqlTables<P> {
-    pub(super) fn new(site: Site, following: Following, subject: Subject<P>) -> SqlTables<P> {
-        SqlTables {
-            site,
+impl<P: SqlProjection> SqlProjectionHandle<P> {
+    pub(super) fn new(
+        context: WorkerContext,
+        following: GenerationWorkers,
+        subject: Subject<P>,
+    ) -> SqlProjectionHandle<P> {
+        SqlProjectionHandle {
+            context,
             following,
             subject,
         }
@@ -62,33 +68,35 @@ impl<P: SqlProject> SqlTables<P> {
     ///
     /// # Errors
     ///
-    /// [`ViewError::NotYet`], which says what holds them, and [`ViewError::Stopped`] at once when an event makes no sense.
+    /// [`ViewError::NotYet`], which says what holds them, and [`ViewError::Stopped`] at once when
+    /// an event makes no sense.
     pub async fn wait_for(
         &self,
         token: impl Into<Token>,
         at_most: Duration,
     ) -> Result<(), ViewError> {
         let token = token.into();
-        if token.log() != self.site.db.store().id() {
+        if token.log() != self.context.db.store().id() {
             return Err(Invalid::new(format!("the token {token} is of another log")).into());
         }
         self.reach().reach(None, &token, at_most).await.map(|_| ())
     }
 
-    fn reach(&self) -> Reach<'_> {
-        Reach {
-            site: &self.site,
+    fn reach(&self) -> CatchUp<'_> {
+        CatchUp {
+            context: &self.context,
             following: &self.following,
             version: P::VERSION,
         }
     }
 
-    /// Builds new tables from the log, beside those that serve, and switches to them when they are complete; goes back; drops old ones.
+    /// Builds new tables from the log, beside those that serve, and switches to them when they are
+    /// complete; goes back; drops old ones.
     pub fn rebuild(&self) -> Rebuild<P> {
-        let spec = spec_of::<P>(&self.site);
+        let spec = spec_of::<P>(&self.context);
         let generations = Arc::new(self.subject.clone());
         Rebuild::of(
-            self.site.clone(),
+            self.context.clone(),
             self.following.clone(),
             P::NAME,
             spec,
@@ -96,20 +104,21 @@ impl<P: SqlProject> SqlTables<P> {
         )
     }
 
-    /// What waits for a person, by the [keys](SqlProject::key) of the events: listed, tried again, skipped or discarded with a reason, in
-    /// the transaction of a step of every generation of the tables.
-    pub fn set_aside(&self) -> SetAside {
-        let site = self.site.clone();
+    /// What waits for a person, by the [keys](SqlProjection::key) of the events: listed, tried
+    /// again, skipped or discarded with a reason, in the transaction of a step of every generation
+    /// of the tables.
+    pub fn dead_letters(&self) -> DeadLetters {
+        let context = self.context.clone();
         let following = self.following.clone();
         let subject = self.subject.clone();
         let settle = move |generation: Generation, slot: u16, keys: Vec<String>| {
-            let progress = Progress::of(Kind::View, &generation, slot, site.db.clock());
-            let mut site = site.clone();
+            let progress = Progress::of(Kind::View, &generation, slot, context.db.clock());
+            let mut context = context.clone();
             let following = following.clone();
             let subject = subject.clone();
-            site.owner = format!("{}-settles", site.owner);
+            context.owner = format!("{}-settles", context.owner);
             let worker = TableWorker {
-                site,
+                context,
                 following,
                 subject,
                 generation,
@@ -119,42 +128,42 @@ impl<P: SqlProject> SqlTables<P> {
                 Box::pin(async move { worker.settle(&keys).await });
             settled
         };
-        let spec = spec_of::<P>(&self.site);
-        SetAside::settling(
-            self.site.clone(),
+        let spec = spec_of::<P>(&self.context);
+        DeadLetters::settling(
+            self.context.clone(),
             self.following.clone(),
             spec,
             Arc::new(settle),
         )
     }
 
-    /// Leaves an event out that stops the projection, as [`SetAside::skip_event`] does.
+    /// Leaves an event out that stops the projection, as [`DeadLetters::skip_event`] does.
     ///
     /// # Errors
     ///
-    /// As [`SetAside::skip_event`].
+    /// As [`DeadLetters::skip_event`].
     pub async fn skip_event(
         &self,
         position: impl Into<Position>,
         reason: impl Into<String>,
     ) -> Result<(), ViewError> {
-        self.set_aside().skip_event(position, reason).await
+        self.dead_letters().skip_event(position, reason).await
     }
 }
 
-impl<P: SqlProject> Clone for SqlTables<P> {
-    fn clone(&self) -> SqlTables<P> {
-        SqlTables::new(
-            self.site.clone(),
+impl<P: SqlProjection> Clone for SqlProjectionHandle<P> {
+    fn clone(&self) -> SqlProjectionHandle<P> {
+        SqlProjectionHandle::new(
+            self.context.clone(),
             self.following.clone(),
             self.subject.clone(),
         )
     }
 }
 
-impl<P: SqlProject> fmt::Debug for SqlTables<P> {
+impl<P: SqlProjection> fmt::Debug for SqlProjectionHandle<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlTables")
+        f.debug_struct("SqlProjectionHandle")
             .field("name", &P::NAME)
             .field("following", &self.following)
             .finish_non_exhaustive()

@@ -6,35 +6,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use annals_core::{
-    Checkpoint, Event, Filter, Generation, Keeps, OwnTables, Partition, Position, ReadLog,
+    Checkpoint, CustomTables, Event, Filter, Generation, History, Partition, Position, ReadLog,
     ViewCommit,
 };
 use tokio::sync::watch;
 
 use super::batch::{Batch, Came, Part, Stuck, ended};
 use super::hook::Subject;
-use super::{SqlProject, Tables};
-use crate::left_out::LeftOut;
+use super::{SqlProjection, Tables};
 use crate::options::Options;
-use crate::supervisor::{Following, Site};
+use crate::skips::Skips;
+use crate::supervisor::{GenerationWorkers, WorkerContext};
 use crate::worker::{
-    Held, Post, Progress, SlotState, Taken, WorkError, chain, event_at, same_log, seen,
+    HeldLease, Progress, SlotClaim, SlotState, Taken, WorkError, chain, event_at, same_log, seen,
 };
 
 /// Events in one transaction: where it is open, others wait, and an event may take some statements.
 const STEP_EVENTS: usize = 1_000;
 
 /// Works on the tables of one generation.
-pub(super) struct TableWorker<P: SqlProject> {
-    pub(super) site: Site,
-    pub(super) following: Following,
+pub(super) struct TableWorker<P: SqlProjection> {
+    pub(super) context: WorkerContext,
+    pub(super) following: GenerationWorkers,
     pub(super) subject: Subject<P>,
     pub(super) generation: Generation,
     pub(super) progress: Progress,
 }
 
 /// A partition, where the tables stand in it, and how often the event behind that was tried.
-struct Feed {
+struct PartitionReader {
     partition: Partition,
     position: Position,
     attempts: u32,
@@ -47,11 +47,11 @@ struct Aside {
     events: usize,
 }
 
-impl<P: SqlProject> TableWorker<P> {
+impl<P: SqlProjection> TableWorker<P> {
     /// Works until it is told to stop, beginning anew after failures that may pass.
     pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut anew = self.following.anew();
-        let mut wait = self.site.options.back_off;
+        let mut wait = self.context.options.back_off;
         while !*stop.borrow() {
             let settled = self.progress.settled();
             let ended = match self.hold_and_work(&mut stop, &mut anew).await {
@@ -63,13 +63,14 @@ impl<P: SqlProject> TableWorker<P> {
             wait = if self.progress.settled() == settled {
                 (wait * 2).min(most)
             } else {
-                self.site.options.back_off
+                self.context.options.back_off
             };
             let pause = match ended {
                 WorkError::Stopped(reason) => {
                     tracing::error!(projection = P::NAME, reason, "the projection stopped");
                     self.progress.failed(SlotState::Stopped { reason });
-                    // What stopped it may be mended from another process, which nobody here is told of.
+                    // What stopped it may be mended from another process, which nobody here is told
+                    // of.
                     most
                 }
                 error => {
@@ -103,13 +104,13 @@ impl<P: SqlProject> TableWorker<P> {
         };
         let look = || {
             seen(
-                &**self.site.db.store(),
+                &**self.context.db.store(),
                 &post,
                 filter::<P>(),
                 &self.progress,
             )
         };
-        let held = match Held::acquire(&post, &self.progress, look, over).await {
+        let held = match HeldLease::acquire(&post, &self.progress, look, over).await {
             Ok(Some(held)) => held,
             Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
             Err(error) => return Some(error),
@@ -126,13 +127,13 @@ impl<P: SqlProject> TableWorker<P> {
         ended
     }
 
-    pub(super) fn post(&self) -> Post<'_> {
-        let views = &self.site.views;
+    pub(super) fn post(&self) -> SlotClaim<'_> {
+        let views = &self.context.views;
         let generation = &self.generation;
-        let owner = &*self.site.owner;
-        let lease = self.site.options.lease;
-        let clock = &**self.site.db.clock();
-        Post {
+        let owner = &*self.context.owner;
+        let lease = self.context.options.lease;
+        let clock = &**self.context.db.clock();
+        SlotClaim {
             views,
             generation,
             slot: 0,
@@ -143,33 +144,33 @@ impl<P: SqlProject> TableWorker<P> {
         }
     }
 
-    async fn work(&self, held: &Held) -> Result<Infallible, WorkError> {
-        let mut feeds = self.begin(held).await?;
-        let left_out = LeftOut::of(self.site.views.verdicts(P::NAME).await?);
+    async fn work(&self, held: &HeldLease) -> Result<Infallible, WorkError> {
+        let mut readers = self.begin(held).await?;
+        let skips = Skips::of(self.context.views.skip_decisions(P::NAME).await?);
         let mut aside = self.aside().await?;
-        let mut hint = self.site.db.store().hint();
+        let mut hint = self.context.db.store().hint();
         loop {
             hint.reset();
             let mut moved = false;
-            for feed in &mut feeds {
-                let before = feed.position;
-                let stuck = self.step(held, feed, &left_out, &mut aside).await?;
-                moved |= feed.position > before || stuck.is_some();
+            for reader in &mut readers {
+                let before = reader.position;
+                let stuck = self.step(held, reader, &skips, &mut aside).await?;
+                moved |= reader.position > before || stuck.is_some();
                 if let Some(stuck) = stuck {
-                    self.try_later(feed, stuck).await?;
+                    self.try_later(reader, stuck).await?;
                 }
             }
             if !moved {
                 self.progress.state(SlotState::Live);
-                hint.wait(self.site.options.poll).await;
+                hint.wait(self.context.options.poll).await;
             }
         }
     }
 
     /// Where the tables stand. They are made first, when nobody did so yet.
-    async fn begin(&self, held: &Held) -> Result<Vec<Feed>, WorkError> {
+    async fn begin(&self, held: &HeldLease) -> Result<Vec<PartitionReader>, WorkError> {
         let generation = self.generation.id;
-        let checkpoints = self.site.views.checkpoints(generation).await?;
+        let checkpoints = self.context.views.checkpoints(generation).await?;
         if checkpoints.is_empty() {
             let step = ViewCommit::new(
                 generation,
@@ -184,22 +185,22 @@ impl<P: SqlProject> TableWorker<P> {
                 .await;
             made.map_err(ended)?;
         }
-        let mut feeds = Vec::new();
-        for partition in (0..self.site.db.store().partitions()).map(Partition) {
+        let mut readers = Vec::new();
+        for partition in (0..self.context.db.store().partitions()).map(Partition) {
             let checkpoint = checkpoints
                 .iter()
                 .find(|of| of.partition == partition)
                 .cloned();
             let checkpoint = checkpoint.unwrap_or_else(|| Checkpoint::start(0, partition));
-            same_log(&**self.site.db.store(), &self.generation, &checkpoint).await?;
+            same_log(&**self.context.db.store(), &self.generation, &checkpoint).await?;
             self.progress.reached(partition, checkpoint.position);
-            feeds.push(Feed {
+            readers.push(PartitionReader {
                 partition,
                 position: checkpoint.position,
                 attempts: 0,
             });
         }
-        Ok(feeds)
+        Ok(readers)
     }
 
     /// What was set aside.
@@ -212,16 +213,16 @@ impl<P: SqlProject> TableWorker<P> {
                 .as_ref()
                 .map(|(key, partition, position)| (key.as_str(), *partition, *position));
             let page = self
-                .site
+                .context
                 .views
-                .parked(self.generation.id, place, annals_core::PAGE_EVENTS)
+                .dead_letters(self.generation.id, place, annals_core::PAGE_EVENTS)
                 .await?;
             let Some(last) = page.last() else { break };
             after = Some((last.key.clone(), last.partition, last.position));
             events += page.len();
-            keys.extend(page.into_iter().map(|parked| parked.key));
+            keys.extend(page.into_iter().map(|dead_letters| dead_letters.key));
         }
-        self.progress.parked_keys(keys.len() as u64);
+        self.progress.dead_letter_keys(keys.len() as u64);
         Ok(Aside {
             keys: Arc::new(keys),
             events,
@@ -229,7 +230,7 @@ impl<P: SqlProject> TableWorker<P> {
     }
 
     pub(super) async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, WorkError> {
-        let checkpoints = self.site.views.checkpoints(self.generation.id).await?;
+        let checkpoints = self.context.views.checkpoints(self.generation.id).await?;
         let found = checkpoints.into_iter().find(|of| of.partition == partition);
         Ok(found.unwrap_or_else(|| Checkpoint::start(0, partition)))
     }
@@ -237,24 +238,24 @@ impl<P: SqlProject> TableWorker<P> {
     /// Takes a partition further, up to the first event that makes no sense.
     async fn step(
         &self,
-        held: &Held,
-        feed: &mut Feed,
-        left_out: &LeftOut,
+        held: &HeldLease,
+        reader: &mut PartitionReader,
+        skips: &Skips,
         aside: &mut Aside,
     ) -> Result<Option<Stuck>, WorkError> {
-        let log = self.site.db.store();
-        let limit = self.site.options.batch_events_max.min(STEP_EVENTS);
-        let read = ReadLog::after(feed.position)
-            .partition(feed.partition)
+        let log = self.context.db.store();
+        let limit = self.context.options.batch_events_max.min(STEP_EVENTS);
+        let read = ReadLog::after(reader.position)
+            .partition(reader.partition)
             .filter(filter::<P>())
             .limit(limit);
         let page = log.read(read).await?;
         self.progress.head(
-            feed.partition,
+            reader.partition,
             page.head.visible,
             page.events.first().map(|record| record.recorded_at),
         );
-        if page.scanned <= feed.position && page.events.is_empty() {
+        if page.scanned <= reader.position && page.events.is_empty() {
             return Ok(None);
         }
         if !page.end {
@@ -264,11 +265,11 @@ impl<P: SqlProject> TableWorker<P> {
         let mut parts = Vec::with_capacity(page.events.len());
         let mut unreadable = None;
         for record in page.events {
-            if left_out.is_whole(&record) {
+            if skips.is_whole(&record) {
                 continue;
             }
             let position = record.position;
-            let keys = left_out.keys(&record).cloned();
+            let keys = skips.keys(&record).cloned();
             match Part::of(record) {
                 // One that was left out for its key is left out again.
                 Ok(part) if keys.is_some_and(|keys| Batch::<P>::is_about(&part, &keys)) => {}
@@ -287,25 +288,29 @@ impl<P: SqlProject> TableWorker<P> {
             .map_or(page.scanned, |stuck| stuck.position.minus(1));
         let event = match last.filter(|(at, _)| *at == up_to) {
             Some((_, id)) => Some(id),
-            None => event_at(&**log, feed.partition, up_to).await?,
+            None => event_at(&**log, reader.partition, up_to).await?,
         };
         let to = Checkpoint {
             position: up_to,
             event,
-            ..Checkpoint::start(0, feed.partition)
+            ..Checkpoint::start(0, reader.partition)
         };
-        let step = ViewCommit::new(self.generation.id, held.lease(), feed.position, to);
+        let step = ViewCommit::new(self.generation.id, held.lease(), reader.position, to);
         let events = parts.len() as u64;
         let came = Arc::new(Mutex::new(Came::default()));
         let work = Batch::<P> {
             project: Arc::clone(&self.subject.project),
             tables: Tables::of(self.generation.id),
-            partition: feed.partition,
+            partition: reader.partition,
             parts,
-            tried: (feed.attempts, self.site.options.attempts),
-            parked: Arc::clone(&aside.keys),
-            room: self.site.options.parked_max.saturating_sub(aside.events),
-            now: self.site.db.clock().now(),
+            tried: (reader.attempts, self.context.options.attempts),
+            dead_letters: Arc::clone(&aside.keys),
+            room: self
+                .context
+                .options
+                .dead_letters_max
+                .saturating_sub(aside.events),
+            now: self.context.db.clock().now(),
             came: Arc::clone(&came),
         };
         let begun = Instant::now();
@@ -314,41 +319,43 @@ impl<P: SqlProject> TableWorker<P> {
             .commit_with(step, Box::new(work))
             .await
             .map_err(ended)?;
-        let Came { stuck, parked } =
-            std::mem::take(&mut *came.lock().unwrap_or_else(PoisonError::into_inner));
-        if !parked.is_empty() {
-            aside.events += parked.len();
-            Arc::make_mut(&mut aside.keys).extend(parked);
-            self.progress.parked_keys(aside.keys.len() as u64);
+        let Came {
+            stuck,
+            dead_letters,
+        } = std::mem::take(&mut *came.lock().unwrap_or_else(PoisonError::into_inner));
+        if !dead_letters.is_empty() {
+            aside.events += dead_letters.len();
+            Arc::make_mut(&mut aside.keys).extend(dead_letters);
+            self.progress.dead_letter_keys(aside.keys.len() as u64);
         }
         let stuck = stuck.or(unreadable);
         let reached = stuck
             .as_ref()
             .map_or(up_to, |stuck: &Stuck| stuck.position.minus(1));
-        if reached > feed.position {
-            feed.position = reached;
-            feed.attempts = 0;
+        if reached > reader.position {
+            reader.position = reached;
+            reader.attempts = 0;
             let taken = Taken {
                 events,
                 rows: 0,
                 took: begun.elapsed(),
                 oldest: None,
             };
-            self.progress.settled_to(feed.partition, reached, taken);
+            self.progress.settled_to(reader.partition, reached, taken);
             self.following
-                .tell(&self.generation, feed.partition, reached, None);
+                .tell(&self.generation, reader.partition, reached, None);
         }
         Ok(stuck)
     }
 
     /// Waits before an event is tried again, or stops at it when it was tried often enough.
-    async fn try_later(&self, feed: &mut Feed, stuck: Stuck) -> Result<(), WorkError> {
-        feed.attempts += 1;
-        let options = &self.site.options;
-        if feed.attempts < options.attempts {
+    async fn try_later(&self, reader: &mut PartitionReader, stuck: Stuck) -> Result<(), WorkError> {
+        reader.attempts += 1;
+        let options = &self.context.options;
+        if reader.attempts < options.attempts {
             let wait = options
                 .retry_after
-                .saturating_mul(1 << (feed.attempts - 1).min(16));
+                .saturating_mul(1 << (reader.attempts - 1).min(16));
             tokio::time::sleep(wait.min(Options::RETRY_AFTER_MAX)).await;
             return Ok(());
         }
@@ -356,21 +363,23 @@ impl<P: SqlProject> TableWorker<P> {
         let position = stuck.position;
         let reason = stuck.reason;
         Err(WorkError::Stopped(format!(
-            "the event at position {position} of partition {} makes no sense to `{name}`: {reason}. Nothing behind it is taken in, because nobody \
-             knows what the tables would miss. Mend the projection or its tables, or leave the event out with `skip_event`",
-            feed.partition
+            "the event at position {position} of partition {} makes no sense to `{name}`: \
+             {reason}. Nothing behind it is taken in, because nobody \
+             knows what the tables would miss. Mend the projection or its tables, or leave the \
+             event out with `skip_event`",
+            reader.partition
         )))
     }
 }
 
 /// What the log is read through.
-fn filter<P: SqlProject>() -> Filter {
+fn filter<P: SqlProjection>() -> Filter {
     Filter::default().types(P::Event::shapes().iter().map(|shape| shape.event_type))
 }
 
 /// What a generation of these tables is made of.
-pub(super) fn spec_of<P: SqlProject>(site: &Site) -> annals_core::GenerationSpec {
-    let store = site.db.store();
+pub(super) fn spec_of<P: SqlProjection>(context: &WorkerContext) -> annals_core::GenerationSpec {
+    let store = context.db.store();
     let mut spec = annals_core::GenerationSpec::new(P::NAME, P::VERSION, store.id());
     spec.handles = P::Event::shapes()
         .iter()
@@ -379,6 +388,6 @@ pub(super) fn spec_of<P: SqlProject>(site: &Site) -> annals_core::GenerationSpec
     spec.handles.sort_unstable();
     spec.handles.dedup();
     spec.partitions = store.partitions();
-    spec.keeps = Keeps::Present;
+    spec.history = History::None;
     spec
 }

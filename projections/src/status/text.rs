@@ -20,7 +20,7 @@ pub(super) fn why(status: &Status) -> String {
     if status.phase == Phase::Kept {
         why.push_str("; kept to go back to");
     }
-    match status.parked_keys {
+    match status.dead_letter_keys {
         0 => {}
         1 => why.push_str("; 1 key waits for a person"),
         keys => why.push_str(&format!("; {keys} keys wait for a person")),
@@ -172,8 +172,8 @@ impl Display for SlotStatus {
                 times.count
             )?;
         }
-        if self.parked_keys > 0 {
-            write!(f, "; {} keys parked", self.parked_keys)?;
+        if self.dead_letter_keys > 0 {
+            write!(f, "; {} keys dead_letters", self.dead_letter_keys)?;
         }
         if let Some(owner) = &self.owner {
             write!(f, "; held by {owner}")?;

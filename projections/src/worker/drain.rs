@@ -1,16 +1,16 @@
 //! The queue of a key: events that were set aside are folded in their order, as far as it goes.
 
 use annals_core::{
-    Checkpoint, GenerationId, Lease, Parked, Partition, Position, ReadRows, RowsBy, Version,
+    Checkpoint, DeadLetter, GenerationId, Lease, Partition, Position, ReadRows, RowsBy, Version,
     ViewCommit,
 };
 use bytes::Bytes;
 
-use super::{Held, Work, WorkError};
-use crate::left_out::LeftOut;
+use super::{HeldLease, Work, WorkError};
+use crate::location::ViewLocation;
 use crate::log::records_at;
-use crate::place::Place;
-use crate::rows::{Drained, Waiting, drained};
+use crate::rows::{DrainedKey, Waiting, drained};
+use crate::skips::Skips;
 use crate::view::{Poison, View};
 
 /// Events of a queue that are settled in one transaction.
@@ -18,42 +18,46 @@ const CHUNK_EVENTS: usize = 1_000;
 
 /// What came of a queue.
 #[derive(Debug, Default)]
-pub(crate) struct Emptied {
+pub(crate) struct DrainResult {
     /// Events that were folded or left out.
     pub(crate) settled: u64,
     /// The event on which the key waits now.
-    pub(crate) still: Option<Parked>,
+    pub(crate) still: Option<DeadLetter>,
 }
 
 /// The first events of the queue of a key in a partition.
 pub(crate) async fn queue(
-    views: &Place,
+    views: &ViewLocation,
     generation: GenerationId,
     key: &str,
     partition: Partition,
-) -> Result<Vec<Parked>, WorkError> {
+) -> Result<Vec<DeadLetter>, WorkError> {
     let behind = Some((key, partition, Position::START));
-    let mut queue = views.parked(generation, behind, CHUNK_EVENTS).await?;
-    queue.retain(|parked| parked.key == key && parked.partition == partition);
+    let mut queue = views.dead_letters(generation, behind, CHUNK_EVENTS).await?;
+    queue.retain(|dead_letters| dead_letters.key == key && dead_letters.partition == partition);
     Ok(queue)
 }
 
 impl<V: View> Work<V> {
-    /// Takes the slot, from whoever has it, and settles the queues of these keys. The one before is refused when it commits, and
-    /// begins anew behind this.
-    pub(crate) async fn settle(&self, keys: &[String]) -> Result<Emptied, WorkError> {
-        let held = Held::take_over(&self.post()).await?;
+    /// Takes the slot, from whoever has it, and settles the queues of these keys. The one before is
+    /// refused when it commits, and begins anew behind this.
+    pub(crate) async fn settle(&self, keys: &[String]) -> Result<DrainResult, WorkError> {
+        let held = HeldLease::steal(&self.post()).await?;
         let settled = self.settle_under(&held, keys).await;
         held.release().await;
         settled
     }
 
-    async fn settle_under(&self, held: &Held, keys: &[String]) -> Result<Emptied, WorkError> {
+    async fn settle_under(
+        &self,
+        held: &HeldLease,
+        keys: &[String],
+    ) -> Result<DrainResult, WorkError> {
         self.restore(held).await?;
-        let left_out = LeftOut::of(self.views.verdicts(V::NAME).await?);
-        let mut all = Emptied::default();
+        let skips = Skips::of(self.views.skip_decisions(V::NAME).await?);
+        let mut all = DrainResult::default();
         for key in keys {
-            let one = self.empty(held.lease(), key, &left_out).await?;
+            let one = self.empty(held.lease(), key, &skips).await?;
             all.settled += one.settled;
             all.still = all.still.or(one.still);
         }
@@ -65,9 +69,9 @@ impl<V: View> Work<V> {
         &self,
         lease: Lease,
         key: &str,
-        left_out: &LeftOut,
-    ) -> Result<Emptied, WorkError> {
-        let mut emptied = Emptied::default();
+        skips: &Skips,
+    ) -> Result<DrainResult, WorkError> {
+        let mut emptied = DrainResult::default();
         for partition in (0..self.log.partitions()).map(Partition) {
             loop {
                 let queue = queue(&self.views, self.generation.id, key, partition).await?;
@@ -76,7 +80,7 @@ impl<V: View> Work<V> {
                 }
                 let whole = queue.len() < CHUNK_EVENTS;
                 let settled = self
-                    .settle_chunk(lease.clone(), key, partition, queue, left_out)
+                    .settle_chunk(lease.clone(), key, partition, queue, skips)
                     .await?;
                 emptied.settled += settled.settled;
                 if settled.still.is_some() {
@@ -96,19 +100,19 @@ impl<V: View> Work<V> {
         lease: Lease,
         key: &str,
         partition: Partition,
-        queue: Vec<Parked>,
-        left_out: &LeftOut,
-    ) -> Result<Emptied, WorkError> {
+        queue: Vec<DeadLetter>,
+        skips: &Skips,
+    ) -> Result<DrainResult, WorkError> {
         let at = self.checkpoint(partition).await?;
-        let waiting = self.prepared(key, partition, queue, left_out).await?;
+        let waiting = self.prepared(key, partition, queue, skips).await?;
         let (stored, stands) = self.row(key).await?;
-        let Drained {
+        let DrainedKey {
             changes,
             unpark,
             still,
         } = drained::<V>(key, stored, stands, waiting)?;
         let mut commit = ViewCommit::new(self.generation.id, lease, at.position, at.clone());
-        let emptied = Emptied {
+        let emptied = DrainResult {
             settled: unpark.len() as u64,
             still,
         };
@@ -156,21 +160,24 @@ impl<V: View> Work<V> {
         &self,
         key: &str,
         partition: Partition,
-        queue: Vec<Parked>,
-        left_out: &LeftOut,
+        queue: Vec<DeadLetter>,
+        skips: &Skips,
     ) -> Result<Vec<Waiting<V>>, WorkError> {
         let mut waiting = Vec::with_capacity(queue.len());
-        let positions: Vec<Position> = queue.iter().map(|parked| parked.position).collect();
+        let positions: Vec<Position> = queue
+            .iter()
+            .map(|dead_letters| dead_letters.position)
+            .collect();
         let mut records = records_at(&*self.log, partition, &positions)
             .await?
             .into_iter()
             .peekable();
-        for parked in queue {
-            let steps = match records.next_if(|record| record.position == parked.position) {
+        for dead_letters in queue {
+            let steps = match records.next_if(|record| record.position == dead_letters.position) {
                 None => Err(Poison::new(
                     "the event is not in the log any more; skip it, or rebuild the view",
                 )),
-                Some(record) => match self.prepare(left_out, record) {
+                Some(record) => match self.prepare(skips, record) {
                     Ok(mut steps) => {
                         steps.retain(|step| step.keys.iter().any(|of| of == key));
                         Ok(steps)
@@ -178,7 +185,10 @@ impl<V: View> Work<V> {
                     Err(error) => Err(Poison::new(super::chain(&error))),
                 },
             };
-            waiting.push(Waiting { parked, steps });
+            waiting.push(Waiting {
+                dead_letters,
+                steps,
+            });
         }
         Ok(waiting)
     }

@@ -1,4 +1,5 @@
-//! Holding a slot: the lease is taken, and renewed on a timer of its own, so that a long fold does not lose it.
+//! Holding a slot: the lease is taken, and renewed on a timer of its own, so that a long fold does
+//! not lose it.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -7,10 +8,10 @@ use annals_core::{Acquired, Clock, CommitError, Generation, Lease, LeaseState, S
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::share::{Seat, Share};
+use super::quota::{Quota, SlotPermit};
 use super::{Progress, SlotState, WorkError};
+use crate::location::ViewLocation;
 use crate::owner;
-use crate::place::Place;
 
 /// How often a slot is taken from others before that is given up.
 const TAKE_OVER_ATTEMPTS: usize = 64;
@@ -22,27 +23,27 @@ const ASK_AGAIN_MIN: Duration = Duration::from_millis(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A lease that is being renewed until this is dropped.
-pub(crate) struct Held {
-    views: Place,
+pub(crate) struct HeldLease {
+    views: ViewLocation,
     lease: Lease,
     lost: watch::Receiver<bool>,
     renewal: JoinHandle<()>,
-    seat: Option<Seat>,
+    seat: Option<SlotPermit>,
 }
 
 /// A slot that can be held, and who would hold it.
-pub(crate) struct Post<'a> {
-    pub(crate) views: &'a Place,
+pub(crate) struct SlotClaim<'a> {
+    pub(crate) views: &'a ViewLocation,
     pub(crate) generation: &'a Generation,
     pub(crate) slot: u16,
     pub(crate) owner: &'a str,
     pub(crate) lease: Duration,
     pub(crate) clock: &'a dyn Clock,
     /// Where slots are shared by processes: the part of this one.
-    pub(crate) share: Option<&'a Share>,
+    pub(crate) share: Option<&'a Quota>,
 }
 
-impl Post<'_> {
+impl SlotClaim<'_> {
     /// Whether somebody else works here now.
     pub(crate) async fn is_worked_on_by_another(&self) -> Result<bool, StoreError> {
         Ok(self.other().await?.is_some())
@@ -63,22 +64,23 @@ impl Post<'_> {
     }
 }
 
-impl Held {
-    /// Waits until the slot is free, or until `over` is: then nothing is held. Meanwhile it looks now and then how far the slot has come.
+impl HeldLease {
+    /// Waits until the slot is free, or until `over` is: then nothing is held. Meanwhile it looks
+    /// now and then how far the slot has come.
     pub(crate) async fn acquire<L>(
-        post: &Post<'_>,
+        post: &SlotClaim<'_>,
         progress: &Progress,
         mut look: impl FnMut() -> L,
         over: impl Future<Output = ()>,
-    ) -> Result<Option<Held>, WorkError>
+    ) -> Result<Option<HeldLease>, WorkError>
     where
         L: Future<Output = Result<(), WorkError>>,
     {
         let name = post.generation.lease_name(post.slot);
         let mut over = pin!(over);
         loop {
-            let mut changes = post.share.map(Share::changes);
-            let seat = post.share.and_then(Share::seat);
+            let mut changes = post.share.map(Quota::changes);
+            let seat = post.share.and_then(Quota::seat);
             if let (Some(changes), None) = (&mut changes, &seat) {
                 // This process works on its share already.
                 if let Some(other) = post.other().await? {
@@ -95,15 +97,18 @@ impl Held {
                 }
                 continue;
             }
-            // Not raced with `over`: a lease that was granted to somebody who does not wait any more would hold up the next one.
+            // Not raced with `over`: a lease that was granted to somebody who does not wait any
+            // more would hold up the next one.
             let until = match post
                 .views
                 .acquire_lease(&name, post.owner, post.lease)
                 .await?
             {
-                Acquired::Granted(lease) => return Ok(Some(Held::renewing(post, lease, seat))),
-                // Nobody works under it any more, and its epoch sees to it that nobody ever will: the process has ended, or it is this one,
-                // which was not told that it has it.
+                Acquired::Granted(lease) => {
+                    return Ok(Some(HeldLease::renewing(post, lease, seat)));
+                }
+                // Nobody works under it any more, and its epoch sees to it that nobody ever will:
+                // the process has ended, or it is this one, which was not told that it has it.
                 Acquired::Held(other)
                     if other.lease.owner == post.owner || owner::has_ended(&other.lease.owner) =>
                 {
@@ -140,7 +145,7 @@ impl Held {
     }
 
     /// Takes the slot from whoever has it. Who had it is refused when it commits, and begins anew.
-    pub(crate) async fn take_over(post: &Post<'_>) -> Result<Held, WorkError> {
+    pub(crate) async fn steal(post: &SlotClaim<'_>) -> Result<HeldLease, WorkError> {
         let name = post.generation.lease_name(post.slot);
         for _ in 0..TAKE_OVER_ATTEMPTS {
             match post
@@ -148,7 +153,7 @@ impl Held {
                 .acquire_lease(&name, post.owner, post.lease)
                 .await?
             {
-                Acquired::Granted(lease) => return Ok(Held::renewing(post, lease, None)),
+                Acquired::Granted(lease) => return Ok(HeldLease::renewing(post, lease, None)),
                 Acquired::Held(other) => post.views.release_lease(&other.lease).await?,
             }
         }
@@ -162,10 +167,10 @@ impl Held {
         }))
     }
 
-    fn renewing(post: &Post<'_>, lease: Lease, seat: Option<Seat>) -> Held {
+    fn renewing(post: &SlotClaim<'_>, lease: Lease, seat: Option<SlotPermit>) -> HeldLease {
         let (tell, lost) = watch::channel(false);
         let renewal = tokio::spawn(renew(post.views.clone(), lease.clone(), post.lease, tell));
-        Held {
+        HeldLease {
             views: post.views.clone(),
             lease,
             lost,
@@ -198,18 +203,19 @@ impl Held {
     pub(crate) async fn release(self) {
         self.renewal.abort();
         if let Err(error) = self.views.release_lease(&self.lease).await {
-            tracing::debug!(lease = self.lease.name, %error, "a lease was not given back; it ends by itself");
+            tracing::debug!(lease = self.lease.name, %error, "a lease was not given back; it ends \
+                by itself");
         }
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldLease {
     fn drop(&mut self) {
         self.renewal.abort();
     }
 }
 
-async fn renew(views: Place, lease: Lease, ttl: Duration, tell: watch::Sender<bool>) {
+async fn renew(views: ViewLocation, lease: Lease, ttl: Duration, tell: watch::Sender<bool>) {
     loop {
         tokio::time::sleep(ttl / 3).await;
         match views.renew_lease(&lease, ttl).await {

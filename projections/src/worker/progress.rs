@@ -87,7 +87,7 @@ pub(crate) struct SlotProgress {
     /// Events settled since the worker started.
     pub(crate) settled_events: u64,
     /// Keys that wait for a person.
-    pub(crate) parked_keys: u64,
+    pub(crate) dead_letter_keys: u64,
     pub(crate) rows_at_hand: u64,
     pub(crate) bytes_at_hand: u64,
     pub(crate) commits: Commits,
@@ -98,7 +98,7 @@ pub(crate) struct SlotProgress {
     pub(crate) last_error: Option<LastError>,
     /// Whether it was at the head once.
     pub(crate) was_live: bool,
-    /// How often people had decided something when the worker began last.
+    /// How often operator had decided something when the worker began last.
     pub(crate) knows: u64,
     /// What times are counted from.
     since: Instant,
@@ -130,7 +130,7 @@ impl SlotProgress {
             head: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             settled_events: 0,
-            parked_keys: 0,
+            dead_letter_keys: 0,
             rows_at_hand: 0,
             bytes_at_hand: 0,
             commits: Commits::default(),
@@ -269,7 +269,9 @@ impl Progress {
         self.meter
             .lag_seconds
             .set(oldest.map_or(0.0, |oldest| age(*oldest, self.clock.now()).as_secs_f64()));
-        self.meter.parked_keys.set(progress.parked_keys as f64);
+        self.meter
+            .dead_letter_keys
+            .set(progress.dead_letter_keys as f64);
     }
 
     pub(crate) fn state(&self, state: SlotState) {
@@ -317,7 +319,8 @@ impl Progress {
         self.state(state);
     }
 
-    /// A worker of this process has the slot, under this name, or gives it back. It knows what people had decided by then.
+    /// A worker of this process has the slot, under this name, or gives it back. It knows what
+    /// operator had decided by then.
     pub(crate) fn held_by(&self, owner: Option<&str>, knows: u64) {
         self.told.send_modify(|progress| {
             // What stopped it stands until it is known to be mended.
@@ -357,7 +360,8 @@ impl Progress {
         });
     }
 
-    /// How far the log goes, and when the oldest event was recorded that was read and is not settled.
+    /// How far the log goes, and when the oldest event was recorded that was read and is not
+    /// settled.
     pub(crate) fn head(
         &self,
         partition: Partition,
@@ -416,10 +420,10 @@ impl Progress {
         });
     }
 
-    pub(crate) fn parked_keys(&self, keys: u64) {
+    pub(crate) fn dead_letter_keys(&self, keys: u64) {
         self.told.send_if_modified(|progress| {
-            let changed = progress.parked_keys != keys;
-            progress.parked_keys = keys;
+            let changed = progress.dead_letter_keys != keys;
+            progress.dead_letter_keys = keys;
             changed
         });
     }

@@ -1,21 +1,23 @@
-//! A slot that begins with the rows of an earlier generation as they were at a moment, instead of with none.
+//! A slot that begins with the rows of an earlier generation as they were at a moment, instead of
+//! with none.
 //!
-//! Where it begins is noted when its generation is begun: the checkpoint stands at the moment already, and its state says from which
-//! generation the rows come and how far that has gone. Whoever works on the slot finishes this first.
+//! Where it begins is noted when its generation is begun: the checkpoint stands at the moment
+//! already, and its state says from which generation the rows come and how far that has gone.
+//! Whoever works on the slot finishes this first.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 
 use annals_core::{
-    Checkpoint, CommitError, GenerationId, Keeps, PAGE_EVENTS, Parked, Partition, PastRow,
+    Checkpoint, CommitError, DeadLetter, GenerationId, History, PAGE_EVENTS, Partition, PastRow,
     Position, RowChange, ViewCommit,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Held, Work, WorkError};
+use super::{HeldLease, Work, WorkError};
 use crate::key::slot_of;
-use crate::place::Place;
+use crate::location::ViewLocation;
 use crate::rows::decoded;
 use crate::view::View;
 
@@ -31,7 +33,8 @@ pub(crate) struct Restoring {
     aside: bool,
     /// The key up to which rows were taken over.
     behind: Option<String>,
-    /// The key behind that one whose row was taken over, but of the events that touched it only those up to a position.
+    /// The key behind that one whose row was taken over, but of the events that touched it only
+    /// those up to a position.
     inside: Option<(String, Position)>,
 }
 
@@ -64,7 +67,7 @@ impl Restoring {
 
 impl<V: View> Work<V> {
     /// Takes over what is still missing, if the slot begins with rows of an earlier generation.
-    pub(super) async fn restore(&self, held: &Held) -> Result<(), WorkError> {
+    pub(super) async fn restore(&self, held: &HeldLease) -> Result<(), WorkError> {
         // Only views that keep their past have such rows, and their logs have one partition.
         let mut at = self.checkpoint(Partition(0)).await?;
         while let Some(restoring) = Restoring::of(&at)? {
@@ -84,7 +87,7 @@ impl<V: View> Work<V> {
 
     async fn restore_next(
         &self,
-        held: &Held,
+        held: &HeldLease,
         at: Checkpoint,
         was: Restoring,
     ) -> Result<Checkpoint, WorkError> {
@@ -153,7 +156,7 @@ impl<V: View> Work<V> {
                 }
                 _ => {}
             }
-            if V::KEEPS == Keeps::Bitemporal {
+            if V::HISTORY == History::Bitemporal {
                 let after = begun.unwrap_or(Position::START);
                 if let Some(inside) = self.touched(&mut commit, earlier, &key, after).await? {
                     let inside = Some((key, inside));
@@ -195,31 +198,34 @@ impl<V: View> Work<V> {
     /// What is set aside for keys of this slot, up to and with the moment.
     async fn aside(
         &self,
-        views: &Place,
+        views: &ViewLocation,
         generation: GenerationId,
         moment: Position,
-    ) -> Result<Vec<Parked>, CommitError> {
-        let mut aside: Vec<Parked> = Vec::new();
+    ) -> Result<Vec<DeadLetter>, CommitError> {
+        let mut aside: Vec<DeadLetter> = Vec::new();
         let mut after: Option<(String, Partition, Position)> = None;
         loop {
             let place = after
                 .as_ref()
                 .map(|(key, partition, position)| (key.as_str(), *partition, *position));
-            let page = views.parked(generation, place, PAGE_EVENTS).await?;
+            let page = views.dead_letters(generation, place, PAGE_EVENTS).await?;
             let Some(last) = page.last() else {
                 return Ok(aside);
             };
             after = Some((last.key.clone(), last.partition, last.position));
-            let of_slot =
-                |parked: &Parked| slot_of(&parked.key, self.generation.spec.slots) == self.slot;
+            let of_slot = |dead_letters: &DeadLetter| {
+                slot_of(&dead_letters.key, self.generation.spec.slots) == self.slot
+            };
             aside.extend(
-                page.into_iter()
-                    .filter(|parked| parked.position <= moment && of_slot(parked)),
+                page.into_iter().filter(|dead_letters| {
+                    dead_letters.position <= moment && of_slot(dead_letters)
+                }),
             );
         }
     }
 
-    /// Notes which events touched a key, up to the moment; the position at which that stops because there are enough for one step.
+    /// Notes which events touched a key, up to the moment; the position at which that stops because
+    /// there are enough for one step.
     async fn touched(
         &self,
         commit: &mut ViewCommit,
@@ -249,12 +255,13 @@ impl<V: View> Work<V> {
         let view = V::NAME;
         let id = self.generation.id;
         WorkError::Stopped(format!(
-            "generation {id} of view `{view}` begins with the rows of generation {earlier}, which {why}; call the build off, and \
+            "generation {id} of view `{view}` begins with the rows of generation {earlier}, which \
+             {why}; call the build off, and \
              reset the view again or build it from the log"
         ))
     }
 }
 
-fn place(parked: Parked) -> (String, Position) {
-    (parked.key, parked.position)
+fn place(dead_letters: DeadLetter) -> (String, Position) {
+    (dead_letters.key, dead_letters.position)
 }

@@ -1,6 +1,6 @@
 //! A bank and its read models, shared by the tests.
 
-use annals_core::{Aggregate, Annals, Done, Recorded};
+use annals_core::{Aggregate, Annals, Committed, Recorded};
 use annals_macros::{Event, View};
 use annals_projections::{Options, Poison, Program, Project, Row, View, With};
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,8 @@ thread_local! {
     static MENDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// From now on a note `poison` can be folded. Only of use where the workers run in the thread of the test.
+/// From now on a note `poison` can be folded. Only of use where the workers run in the thread of
+/// the test.
 pub(crate) fn mend() {
     MENDED.set(true);
 }
@@ -39,7 +40,8 @@ pub(crate) fn mended() -> bool {
     MENDED.get()
 }
 
-/// The balance of each account, and what is folded into it. A note `poison` cannot be folded; `panic` panics.
+/// The balance of each account, and what is folded into it. A note `poison` cannot be folded;
+/// `panic` panics.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
 #[view(
     name = "balances",
@@ -88,7 +90,7 @@ pub(crate) async fn program_with(store: &Place, options: Options) -> Program {
         .unwrap()
 }
 
-pub(crate) async fn happens(db: &Annals, account: &str, event: AccountEvent) -> Done {
+pub(crate) async fn happens(db: &Annals, account: &str, event: AccountEvent) -> Committed {
     db.aggregate::<Account>(account)
         .run(|_| Ok::<_, String>(event.clone()))
         .await
@@ -103,7 +105,8 @@ pub(crate) fn noted(text: &str) -> AccountEvent {
     AccountEvent::Noted { text: text.into() }
 }
 
-/// What a replay of the history of some accounts gives: a row whose event makes no sense stays as it was.
+/// What a replay of the history of some accounts gives: a row whose event makes no sense stays as
+/// it was.
 pub(crate) fn replayed<'a>(
     history: impl Iterator<Item = (u8, &'a AccountEvent)>,
 ) -> BTreeMap<String, Balance> {

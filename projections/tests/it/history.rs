@@ -302,7 +302,8 @@ async fn what_is_older_than_is_kept_is_forgotten_and_says_so() {
         view.wait_for(&done, Duration::from_secs(30)).await.unwrap();
         clock.advance(TimeDelta::days(4));
     }
-    // It is the 17th day: what was recorded on the first and the fifth is older than ten days, and the second of them still held then.
+    // It is the 17th day: what was recorded on the first and the fifth is older than ten days, and
+    // the second of them still held then.
     let forgotten = async {
         loop {
             match view.get("alice").as_of(Position::new(1)).await {

@@ -1,10 +1,10 @@
-//! Views whose rows are written with the appends of commands.
+//! ViewHandle whose rows are written with the appends of commands.
 
 use std::time::Duration;
 
 use annals_core::{Annals, Position, Recorded};
 use annals_macros::View;
-use annals_projections::{Poison, Program, Project, Projection, Row, StartError, ViewError, With};
+use annals_projections::{Poison, Program, Project, Row, StartError, ViewError, ViewSetup, With};
 use serde::{Deserialize, Serialize};
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options, program};
@@ -14,7 +14,7 @@ const WAIT: Duration = Duration::from_secs(30);
 
 async fn inline(store: &Place) -> Program {
     let db = Annals::on(store.handle());
-    db.with(Projection::<Balance>::new().inline().options(options()))
+    db.with(ViewSetup::<Balance>::new().inline().options(options()))
         .start()
         .await
         .unwrap()
@@ -203,9 +203,9 @@ async fn an_event_that_makes_no_sense_does_not_keep_its_command_from_being_done(
     let view = db.view::<Balance>();
     view.wait_for(&done, WAIT).await.unwrap();
     assert_eq!(view.get("alice").await.unwrap(), row(1, 1));
-    let parked = view.parked(None, 9).await.unwrap();
-    assert_eq!((parked.len(), parked[0].behind), (1, 1));
-    view.skip("alice", parked[0].position, "a test")
+    let dead_letters = view.dead_letter_keys(None, 9).await.unwrap();
+    assert_eq!((dead_letters.len(), dead_letters[0].behind), (1, 1));
+    view.skip("alice", dead_letters[0].position, "a test")
         .await
         .unwrap();
     assert_eq!(view.get("alice").await.unwrap(), row(2, 2));
@@ -303,7 +303,7 @@ async fn a_fold_that_looks_at_the_place_of_an_event_is_right_all_the_same() {
     let store = store().await;
     let db = Annals::on(store.handle());
     let db = db
-        .with(Projection::<LastPlace>::new().inline().options(options()))
+        .with(ViewSetup::<LastPlace>::new().inline().options(options()))
         .start()
         .await
         .unwrap();
@@ -378,8 +378,8 @@ async fn a_view_that_cannot_be_inline_is_refused_when_the_program_starts() {
     let store = store().await;
     let db = || Annals::on(store.handle());
     for projection in [
-        Projection::<One>::new().inline(),
-        Projection::new().live_by_stream(),
+        ViewSetup::<One>::new().inline(),
+        ViewSetup::new().live_by_stream(),
     ] {
         let reason = refused(db().with(projection).start().await);
         assert!(
@@ -389,7 +389,7 @@ async fn a_view_that_cannot_be_inline_is_refused_when_the_program_starts() {
     }
     let elsewhere = std::sync::Arc::new(annals_core::MemoryStore::new());
     let elsewhere = db()
-        .with(Projection::<Balance>::new().inline())
+        .with(ViewSetup::<Balance>::new().inline())
         .views_in(elsewhere)
         .start()
         .await;
@@ -403,7 +403,7 @@ async fn an_event_that_changes_the_row_of_another_stream_stops_the_view_and_says
     let writer = Annals::on(store.handle());
     happens(&writer, "alice", deposited(1)).await;
     let error = writer
-        .with(Projection::<Sum>::new().inline())
+        .with(ViewSetup::<Sum>::new().inline())
         .start()
         .await
         .unwrap_err()

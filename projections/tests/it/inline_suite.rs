@@ -1,4 +1,5 @@
-//! What holds where rows travel with appends: on every backend that keeps inline views. Stands beside `suite`.
+//! What holds where rows travel with appends: on every backend that keeps inline views. Stands
+//! beside `suite`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

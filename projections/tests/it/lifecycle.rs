@@ -114,7 +114,7 @@ async fn a_view_that_is_being_built_says_so_and_shows_nothing() {
     // Somebody else holds the slot, so that nothing is built.
     let mut spec = GenerationSpec::new("balances", 1, store.id());
     spec.handles = Balance::handlers().types();
-    spec.keeps = annals_core::Keeps::History;
+    spec.history = annals_core::History::Versions;
     spec.indexes = vec!["cents".into()];
     let generation = store.views().begin_generation(spec).await.unwrap();
     let name = generation.lease_name(0);

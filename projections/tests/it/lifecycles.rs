@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Annals, MemoryStore, Partition, Position, Token};
-use annals_projections::{Program, Projection, ViewError, With};
+use annals_projections::{Program, ViewError, ViewSetup, With};
 use proptest::prelude::*;
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options, replayed};
@@ -64,7 +64,7 @@ async fn rows_of(db: &Program, as_of: Option<u64>) -> Rows {
 }
 
 /// A program whose read models are beside the log, or where no other program has its own.
-async fn start(store: &Place, projection: Projection<Balance>, beside: bool) -> Program {
+async fn start(store: &Place, projection: ViewSetup<Balance>, beside: bool) -> Program {
     let setup = Annals::on(store.handle()).with(projection.options(options().batch_events_max(5)));
     let setup = if beside {
         setup
@@ -87,11 +87,11 @@ proptest! {
             for appended in &history[..before] {
                 append(&foreign, appended).await;
             }
-            let inline = start(&store, Projection::new().inline(), true).await;
+            let inline = start(&store, ViewSetup::new().inline(), true).await;
             let others = [
-                start(&store, Projection::new(), false).await,
-                start(&store, Projection::new().live(), false).await,
-                start(&store, Projection::new().live_by_stream(), false).await,
+                start(&store, ViewSetup::new(), false).await,
+                start(&store, ViewSetup::new().live(), false).await,
+                start(&store, ViewSetup::new().live_by_stream(), false).await,
             ];
             let told = |to: usize| history[..to].iter().flat_map(|of| of.events.iter().map(|event| (of.account, event)));
             for (index, appended) in history.iter().enumerate().skip(before) {
@@ -113,7 +113,8 @@ proptest! {
                     let found = rows_of(db, Some(position as u64)).await;
                     assert_eq!(found, expected, "program {which} as of {position}");
                     let row = db.view::<Balance>().get("0").as_of(Position::new(position as u64)).await.unwrap();
-                    assert_eq!(row.as_ref(), expected.get("0"), "program {which}, one row as of {position}");
+                    assert_eq!(row.as_ref(), expected.get("0"), "program {which}, one row as of \
+                        {position}");
                 }
             }
             let expected = replayed(events.iter().copied());
@@ -131,8 +132,8 @@ proptest! {
 #[tokio::test]
 async fn a_live_view_orders_and_pages_as_a_kept_one_does() {
     let store = store().await;
-    let kept = start(&store, Projection::new(), false).await;
-    let live = start(&store, Projection::new().live(), false).await;
+    let kept = start(&store, ViewSetup::new(), false).await;
+    let live = start(&store, ViewSetup::new().live(), false).await;
     for number in 0..30_i64 {
         let done = happens(
             &kept,
@@ -179,7 +180,7 @@ async fn a_live_view_orders_and_pages_as_a_kept_one_does() {
 #[tokio::test]
 async fn a_live_view_keeps_nothing_and_says_what_it_cannot_answer() {
     let store = store().await;
-    let live = start(&store, Projection::new().live(), true).await;
+    let live = start(&store, ViewSetup::new().live(), true).await;
     let done = happens(&live, "alice", deposited(5)).await;
     let view = live.view::<Balance>();
     assert_eq!(
@@ -213,7 +214,7 @@ async fn a_live_view_keeps_nothing_and_says_what_it_cannot_answer() {
 #[tokio::test]
 async fn a_live_view_answers_for_what_had_occurred_by_a_time() {
     let store = store().await;
-    let live = start(&store, Projection::new().live_by_stream(), true).await;
+    let live = start(&store, ViewSetup::new().live_by_stream(), true).await;
     let alice = live.aggregate::<Account>("alice");
     for (day, cents) in [(3, 1), (1, 10), (2, 100)] {
         let occurred = format!("2026-01-0{day}T00:00:00Z").parse().unwrap();

@@ -1,4 +1,5 @@
-//! Read models through the public door, on the memory store. The same tests run on every backend: see `tests/` of the package `annals`.
+//! Read models through the public door, on the memory store. The same tests run on every backend:
+//! see `tests/` of the package `annals`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_core::Annals;
-use annals_projections::{ReactError, Reaction, Reactor, Request, View, With};
+use annals_projections::{ReactError, Reactor, ReactorSetup, Request, View, With};
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit, with_local_recorder,
@@ -14,7 +14,7 @@ use metrics::{
 
 use crate::suite::bank::{AccountEvent, Balance, deposited, happens, noted};
 
-/// Keeps the last value of everything, and how often a histogram was told one.
+/// History the last value of everything, and how often a histogram was told one.
 #[derive(Clone, Debug, Default)]
 struct Kept(Arc<Mutex<Inner>>);
 
@@ -119,7 +119,7 @@ fn a_recorder_is_told_what_the_documentation_promises() {
         runtime.block_on(async {
             let db = Annals::in_memory()
                 .with(Balance::projection())
-                .with(Reaction::of(Refuses));
+                .with(ReactorSetup::of(Refuses));
             let db = db.start().await.unwrap();
             for cents in 1..=3 {
                 happens(&db, "alice", deposited(cents)).await;
@@ -135,8 +135,9 @@ fn a_recorder_is_told_what_the_documentation_promises() {
                 .await
                 .unwrap();
             // How far behind it is, is told now and then.
-            let parked = "annals_projection_parked_keys{kind=view,projection=balances,slot=0}";
-            while kept.level(parked) != 1.0 {
+            let dead_letters =
+                "annals_projection_dead_letter_keys{kind=view,projection=balances,slot=0}";
+            while kept.level(dead_letters) != 1.0 {
                 tokio::task::yield_now().await;
             }
             db.stop().await;
@@ -221,7 +222,8 @@ fn a_lost_slot_and_the_progress_of_a_rebuild_are_told() {
                 .await
                 .unwrap();
             assert_eq!(kept.count(&of("leases_lost_total")), 0);
-            // Somebody else takes the slot and gives it back: who had it is refused, and begins anew.
+            // Somebody else takes the slot and gives it back: who had it is refused, and begins
+            // anew.
             let views = db.store().views().unwrap();
             let generation = views.generations("balances").await.unwrap().remove(0);
             for state in views.leases(&generation.lease_name(0)).await.unwrap() {

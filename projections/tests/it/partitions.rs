@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Annals, Leases, Log, MemoryStore, Partition, Recorded, StreamId, Token};
-use annals_projections::{Program, ReactError, Reaction, Reactor, Request, With};
+use annals_projections::{Program, ReactError, Reactor, ReactorSetup, Request, With};
 use tokio::sync::watch;
 
 use crate::suite::bank::{AccountEvent, deposited, happens};
@@ -43,7 +43,7 @@ impl Reactor for Payments {
 }
 
 async fn program(store: &Arc<MemoryStore>, calls: &Arc<watch::Sender<Vec<Call>>>) -> Program {
-    let reaction = Reaction::of(Payments(Arc::clone(calls)))
+    let reaction = ReactorSetup::of(Payments(Arc::clone(calls)))
         .from_the_beginning()
         .lease(Duration::from_secs(3600));
     Annals::on(Arc::clone(store) as _)
@@ -91,7 +91,8 @@ async fn a_reactor_on_three_partitions_that_is_killed_misses_nothing_and_keeps_t
             let _program = program(&in_program, &told).await;
             std::future::pending::<()>().await;
         });
-        // Killed after some calls more, wherever it stands then; in the end there is nothing left to call for.
+        // Killed after some calls more, wherever it stands then; in the end there is nothing left
+        // to call for.
         let _ = tokio::time::timeout(
             Duration::from_millis(50),
             made.wait_for(|calls| calls.len() > until),

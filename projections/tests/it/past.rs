@@ -54,7 +54,8 @@ proptest! {
                 assert_eq!(found, expected, "as of {position}");
                 for account in 0..4 {
                     let row = view.get(account.to_string()).as_of(Position::new(position as u64)).await.unwrap();
-                    assert_eq!(row.as_ref(), expected.get(&account.to_string()), "{account} as of {position}");
+                    assert_eq!(row.as_ref(), expected.get(&account.to_string()), "{account} as of \
+                        {position}");
                 }
             }
             let now: BTreeMap<_, _> = view.rows().await.unwrap().rows.into_iter().map(|row| (row.key, row.value)).collect();

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use annals_core::conformance::Fixture;
 use annals_core::{Clock, Store, SystemClock, ViewStore};
 
-/// A store with its data, which stay as long as this does. It has one partition, and a place for read models.
+/// A store with its data, which stay as long as this does. It has one partition, and a place for
+/// read models.
 #[derive(Clone)]
 pub(crate) struct Place {
     store: Arc<dyn Store>,

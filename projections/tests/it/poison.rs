@@ -9,7 +9,7 @@ use annals_core::{
     Annals, Append, ManualClock, NewEvent, Partition, Position, Recorded, StreamId, Token,
 };
 use annals_macros::{Event, View};
-use annals_projections::{Poison, Program, Project, Row, Settled, View, Views, With};
+use annals_projections::{Poison, Program, Project, Row, Settled, View, ViewHandle, With};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -47,10 +47,20 @@ async fn a_poison_event_delays_only_its_own_key() {
         );
 
         let generation = store.views().generations("balances").await.unwrap()[0].id;
-        let parked = store.views().parked(generation, None, 10).await.unwrap();
-        let found: Vec<_> = parked
+        let dead_letters = store
+            .views()
+            .dead_letters(generation, None, 10)
+            .await
+            .unwrap();
+        let found: Vec<_> = dead_letters
             .iter()
-            .map(|parked| (parked.position, parked.cause.is_some(), &*parked.key))
+            .map(|dead_letters| {
+                (
+                    dead_letters.position,
+                    dead_letters.cause.is_some(),
+                    &*dead_letters.key,
+                )
+            })
             .collect();
         assert_eq!(
             found,
@@ -119,7 +129,7 @@ fn replayed(history: &[(u8, AccountEvent)]) -> Vec<BTreeMap<String, Balance>> {
     after
 }
 
-async fn contents(view: &Views<Balance>) -> BTreeMap<String, Balance> {
+async fn contents(view: &ViewHandle<Balance>) -> BTreeMap<String, Balance> {
     view.rows()
         .await
         .unwrap()
@@ -129,7 +139,7 @@ async fn contents(view: &Views<Balance>) -> BTreeMap<String, Balance> {
         .collect()
 }
 
-async fn contents_at(view: &Views<Balance>, position: usize) -> BTreeMap<String, Balance> {
+async fn contents_at(view: &ViewHandle<Balance>, position: usize) -> BTreeMap<String, Balance> {
     let page = view
         .rows()
         .as_of(Position::new(position as u64))
@@ -172,22 +182,22 @@ proptest! {
             let view = db.view::<Balance>();
             let poisoned: BTreeSet<String> =
                 history.iter().filter(|(_, event)| *event == noted("poison")).map(|(of, _)| of.to_string()).collect();
-            let parked = view.parked(None, 100).await.unwrap();
-            assert_eq!(parked.iter().map(|key| key.key.clone()).collect::<BTreeSet<_>>(), poisoned);
-            assert!(parked.iter().all(|key| key.cause == "a poisoned note" && key.attempts == 1));
+            let dead_letters = view.dead_letter_keys(None, 100).await.unwrap();
+            assert_eq!(dead_letters.iter().map(|key| key.key.clone()).collect::<BTreeSet<_>>(), poisoned);
+            assert!(dead_letters.iter().all(|key| key.cause == "a poisoned note" && key.attempts == 1));
 
             // In vain, and nothing changes but the number of attempts.
             let rows = contents(&view).await;
             view.retry_all().await.unwrap();
             assert_eq!(contents(&view).await, rows);
-            let again = view.parked(None, 100).await.unwrap();
-            assert!(again.iter().zip(&parked).all(|(again, before)| again.attempts == 2 && again.position == before.position));
+            let again = view.dead_letter_keys(None, 100).await.unwrap();
+            assert!(again.iter().zip(&dead_letters).all(|(again, before)| again.attempts == 2 && again.position == before.position));
 
             mend();
-            let waited: u64 = parked.iter().map(|key| key.behind + 1).sum();
+            let waited: u64 = dead_letters.iter().map(|key| key.behind + 1).sum();
             let settled = view.retry_all().await.unwrap();
             assert_eq!((settled.events, settled.still), (waited, None));
-            assert_eq!(view.parked(None, 100).await.unwrap(), []);
+            assert_eq!(view.dead_letter_keys(None, 100).await.unwrap(), []);
             let moments = replayed(&history);
             assert_eq!(contents(&view).await, moments[history.len()]);
             for (position, expected) in moments.iter().enumerate() {
@@ -258,8 +268,8 @@ async fn what_is_skipped_is_left_out_by_a_rebuild_too() {
             .unwrap();
         assert_eq!(row.map_or(0, |row| row.cents), cents, "as of {position}");
     }
-    let verdicts = view.set_aside().verdicts().await.unwrap();
-    let kept: Vec<_> = verdicts
+    let skip_decisions = view.dead_letters().skip_decisions().await.unwrap();
+    let kept: Vec<_> = skip_decisions
         .iter()
         .map(|of| (of.position, of.key.as_deref(), &*of.reason))
         .collect();
@@ -282,7 +292,7 @@ async fn what_is_discarded_is_gone_for_its_key_alone() {
         happens(&db, "bob", deposited(cents)).await;
     }
     all_of(&db, &store).await;
-    let tools = db.set_aside("balances").unwrap();
+    let tools = db.dead_letters("balances").unwrap();
     assert_eq!(tools.events("alice", None, 100).await.unwrap().len(), 4);
     let settled = tools.discard("alice", "a test account").await.unwrap();
     assert_eq!((settled.events, settled.still), (4, None));
@@ -356,13 +366,13 @@ async fn nothing_is_left_out_without_a_reason_or_by_mistake() {
         .unwrap_err()
         .to_string();
     assert_eq!(none, "view `balances` handles no event at position 9");
-    assert_eq!(view.set_aside().verdicts().await.unwrap(), []);
+    assert_eq!(view.dead_letters().skip_decisions().await.unwrap(), []);
     assert_eq!(
         view.retry("bob").await.unwrap(),
         Settled::default(),
         "nothing waits for it"
     );
-    assert!(db.set_aside("nothing").is_none());
+    assert!(db.dead_letters("nothing").is_none());
 }
 
 #[tokio::test]
@@ -427,7 +437,7 @@ async fn an_event_that_no_key_can_be_told_of_stops_the_projection_until_it_is_le
 #[tokio::test]
 async fn more_than_may_be_set_aside_stops_the_projection_until_somebody_has_looked() {
     let store = store().await;
-    let db = program_with(&store, options().parked_max(3)).await;
+    let db = program_with(&store, options().dead_letters_max(3)).await;
     for _ in 0..3 {
         happens(&db, "alice", noted("poison")).await;
     }
@@ -476,7 +486,7 @@ async fn a_fold_that_is_given_several_attempts_is_tried_again_by_itself() {
     let view = db.view::<Balance>();
     let attempts = async |wanted| {
         while view
-            .parked(None, 1)
+            .dead_letter_keys(None, 1)
             .await
             .unwrap()
             .first()
@@ -534,15 +544,15 @@ async fn poison_among_many_events_delays_its_keys_and_no_other() {
         .collect();
     let db = program_with(&store, options().batch_events_max(1_000).slots(2)).await;
     let view = db.view::<Balance>();
-    let parked: BTreeSet<String> = view
-        .parked(None, 1_000)
+    let dead_letters: BTreeSet<String> = view
+        .dead_letter_keys(None, 1_000)
         .await
         .unwrap()
         .into_iter()
         .map(|key| key.key)
         .collect();
-    assert_eq!(parked, poisoned);
-    assert_eq!(db.status()[0].parked_keys(), poisoned.len() as u64);
+    assert_eq!(dead_letters, poisoned);
+    assert_eq!(db.status()[0].dead_letter_keys(), poisoned.len() as u64);
     let expected = |key: usize| (key..EVENTS).step_by(601).count() as u64;
     for key in (0..601).filter(|key| !poisoned.contains(&key.to_string())) {
         assert_eq!(
@@ -612,7 +622,8 @@ async fn an_event_that_is_left_out_for_one_key_stays_in_for_the_others() {
     }
 }
 
-/// One stored event that reads as several, as an upcaster makes it; the second of them may be a poison.
+/// One stored event that reads as several, as an upcaster makes it; the second of them may be a
+/// poison.
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "account", crate = "annals_core", retired("account.batched", version = 1, upcast = apart))]
 enum Single {
@@ -710,11 +721,11 @@ async fn settling_while_events_come_in_loses_none_and_folds_none_twice() {
         if over {
             all_of(&programs[1], &store).await;
         }
-        let parked = view.parked(None, 100).await.unwrap();
-        if over && parked.is_empty() {
+        let dead_letters = view.dead_letter_keys(None, 100).await.unwrap();
+        if over && dead_letters.is_empty() {
             break;
         }
-        for key in parked {
+        for key in dead_letters {
             // Another look may have come first.
             let _ = view.skip(key.key, key.position, "a test").await;
         }

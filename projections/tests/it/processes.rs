@@ -1,4 +1,4 @@
-//! Processes: every command takes effect once, and deadlines are told when the clock says so.
+//! ProcessHandle: every command takes effect once, and deadlines are told when the clock says so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,7 +11,7 @@ use annals_core::{
     Recorded, Store, StoreError, StreamChange, StreamId, StreamPage, StreamState, ViewStore,
 };
 use annals_macros::Event;
-use annals_projections::{Listens, On, Process, ProcessManager, Program, Step, With};
+use annals_projections::{Listens, On, Process, ProcessSetup, Program, Step, With};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -224,11 +224,11 @@ struct Shop {
     db: Annals,
 }
 
-fn fulfilments() -> ProcessManager<Fulfilment> {
+fn fulfilments() -> ProcessSetup<Fulfilment> {
     let poll = Duration::from_millis(5);
     // Longer than the clock is advanced.
     let lease = Duration::from_secs(30 * 86_400);
-    ProcessManager::new()
+    ProcessSetup::new()
         .from_the_beginning()
         .lease(lease)
         .poll(poll)
@@ -432,9 +432,9 @@ async fn a_command_that_is_refused_means_what_the_process_says() {
     let token = annals_core::Token::new(shop.store.id()).with(Partition(0), head);
     let processes = db.process::<Fulfilment>();
     processes.wait_for(token, PATIENCE).await.unwrap();
-    let parked = processes.parked(None, 10).await.unwrap();
+    let dead_letters = processes.dead_letters(None, 10).await.unwrap();
     assert_eq!(
-        (&*parked[0].key, parked[0].cause.as_deref()),
+        (&*dead_letters[0].key, dead_letters[0].cause.as_deref()),
         ("8", Some("a command was refused: the order is over"))
     );
     db.stop().await;

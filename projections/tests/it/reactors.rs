@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_core::{Annals, Done, Partition, Position, Recorded};
-use annals_projections::{Program, ReactError, Reaction, Reactor, Request, View, With};
+use annals_core::{Annals, Committed, Partition, Position, Recorded};
+use annals_projections::{Program, ReactError, Reactor, ReactorSetup, Request, View, With};
 use tokio::sync::{Semaphore, watch};
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options};
@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What came out of the program: the account, the cents, and the idempotency key.
 type Message = (String, i64, String);
 
-/// A gateway that remembers what it was given. It holds back deposits of the account `slow` until it is let go, and refuses those of
-/// the accounts that it refuses.
+/// A gateway that remembers what it was given. It holds back deposits of the account `slow` until
+/// it is let go, and refuses those of the accounts that it refuses.
 #[derive(Clone, Debug)]
 struct Gateway {
     sent: Arc<watch::Sender<Vec<Message>>>,
@@ -107,13 +107,13 @@ impl Reactor for Texts {
     }
 }
 
-fn texts(gateway: &Gateway) -> Reaction<Texts> {
-    Reaction::of(Texts(gateway.clone()))
+fn texts(gateway: &Gateway) -> ReactorSetup<Texts> {
+    ReactorSetup::of(Texts(gateway.clone()))
         .lease(Duration::from_secs(3600))
         .attempts(3, Duration::from_millis(1))
 }
 
-async fn reacting(store: &Place, reaction: Reaction<Texts>) -> Program {
+async fn reacting(store: &Place, reaction: ReactorSetup<Texts>) -> Program {
     Annals::on(store.handle())
         .with(reaction)
         .start()
@@ -121,7 +121,7 @@ async fn reacting(store: &Place, reaction: Reaction<Texts>) -> Program {
         .unwrap()
 }
 
-async fn settled(db: &Program, done: &Done) {
+async fn settled(db: &Program, done: &Committed) {
     db.reactor::<Texts>()
         .wait_for(done, PATIENCE)
         .await
@@ -204,7 +204,8 @@ async fn no_more_events_are_held_than_the_window_allows() {
     assert_eq!(gateway.sent().len(), 51);
 }
 
-/// Kills a program again and again, by dropping everything it does wherever it stands, while events are appended.
+/// Kills a program again and again, by dropping everything it does wherever it stands, while events
+/// are appended.
 async fn killed_again_and_again(gateway: &Gateway, at_most_once: bool) -> Vec<Message> {
     const ACCOUNTS: i64 = 7;
     const EVENTS: i64 = 400;
@@ -354,8 +355,8 @@ async fn a_key_that_fails_waits_and_goes_on_in_order_when_it_is_tried_again() {
     let done = happens(&db, "bob", deposited(9)).await;
     settled(&db, &done).await;
     let reactor = db.reactor::<Texts>();
-    let parked = reactor.parked(None, 10).await.unwrap();
-    let found: Vec<_> = parked
+    let dead_letters = reactor.dead_letters(None, 10).await.unwrap();
+    let found: Vec<_> = dead_letters
         .iter()
         .map(|of| {
             (
@@ -402,14 +403,14 @@ async fn an_event_is_left_out_with_a_reason_and_those_behind_it_go_on() {
     let done = happens(&db, "alice", deposited(2)).await;
     settled(&db, &done).await;
     let reactor = db.reactor::<Texts>();
-    let parked = reactor.parked(None, 10).await.unwrap();
+    let dead_letters = reactor.dead_letters(None, 10).await.unwrap();
     assert!(
-        parked[0]
+        dead_letters[0]
             .cause
             .as_ref()
             .unwrap()
             .contains("a note that panics"),
-        "{parked:?}"
+        "{dead_letters:?}"
     );
     assert!(
         reactor.skip("account-alice", " ").await.is_err(),
@@ -422,7 +423,12 @@ async fn an_event_is_left_out_with_a_reason_and_those_behind_it_go_on() {
     gateway.sends(1).await;
     assert_eq!(gateway.sent_to("alice"), [2]);
     assert_eq!(
-        store.views().verdicts("$reactor/texts").await.unwrap()[0].reason,
+        store
+            .views()
+            .skip_decisions("$reactor/texts")
+            .await
+            .unwrap()[0]
+            .reason,
         "there is nothing to say"
     );
 
@@ -438,7 +444,7 @@ async fn an_event_is_left_out_with_a_reason_and_those_behind_it_go_on() {
     let done = happens(&db, "bob", deposited(3)).await;
     settled(&db, &done).await;
     assert_eq!(gateway.sent_to("bob"), [3]);
-    assert_eq!(reactor.parked(None, 10).await.unwrap(), []);
+    assert_eq!(reactor.dead_letters(None, 10).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -524,7 +530,7 @@ async fn what_a_reactor_appends_is_caused_by_the_event() {
     let db = Annals::on(store.handle());
     let db = db
         .clone()
-        .with(Reaction::of(Notes(db)))
+        .with(ReactorSetup::of(Notes(db)))
         .start()
         .await
         .unwrap();
@@ -556,7 +562,7 @@ async fn what_came_after_a_moment_is_done_once_more_with_the_same_keys() {
     gateway.accept("bob");
     let reactor = db.reactor::<Texts>();
     let first = gateway.sent();
-    assert_eq!(reactor.parked(None, 100).await.unwrap().len(), 6);
+    assert_eq!(reactor.dead_letters(None, 100).await.unwrap().len(), 6);
 
     let from = reactor.repeat_from(Position::new(4)).await.unwrap();
     assert_eq!(
@@ -582,7 +588,7 @@ async fn what_came_after_a_moment_is_done_once_more_with_the_same_keys() {
     );
     // Bob's first two wait in front of the moment, and what is behind it waits behind them again.
     assert!(of(&again, "bob").is_empty());
-    assert_eq!(reactor.parked(None, 100).await.unwrap().len(), 6);
+    assert_eq!(reactor.dead_letters(None, 100).await.unwrap().len(), 6);
     reactor.retry("account-bob").await.unwrap();
     let sent = gateway.sends(7 + again.len() + 6).await;
     assert_eq!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use annals_core::{Annals, Phase, Recorded};
 use annals_projections::{
-    Handlers, Poison, Program, Project, Projection, RebuildError, Row, StartError, View, ViewError,
+    Handlers, Poison, Program, Project, RebuildError, Row, StartError, View, ViewError, ViewSetup,
     With,
 };
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,8 @@ async fn readers_see_a_complete_view_at_any_time_of_a_rebuild() {
                     .all(|row| row.cents == row.events as i64 * 100),
                 "a mixed view: {rows:?}"
             );
-            // A new generation may be a step behind the one that it follows; it is never behind the beginning of the build.
+            // A new generation may be a step behind the one that it follows; it is never behind the
+            // beginning of the build.
             last = 500;
             reads += 1;
             tokio::task::yield_now().await;
@@ -129,7 +130,7 @@ async fn a_build_goes_on_where_the_last_program_died() {
             .batch_events_max(9)
             .lease(Duration::from_millis(20));
         let started = db
-            .with(Projection::<Balance>::new().options(options))
+            .with(ViewSetup::<Balance>::new().options(options))
             .start_in_background()
             .await
             .unwrap();
@@ -159,7 +160,7 @@ async fn a_build_writes_a_row_seldom_that_changes_often() {
     filled(&store, 500).await;
     let mut options = options().batch_events_max(7);
     options.build_events_max = 500_000;
-    let projection = Projection::<BalanceV2>::new().options(options);
+    let projection = ViewSetup::<BalanceV2>::new().options(options);
     let db = Annals::on(store.handle())
         .with(projection)
         .start()
@@ -261,7 +262,7 @@ async fn a_new_version_is_built_while_the_old_one_serves_its_readers() {
 
     let db = Annals::on(store.handle());
     let setup = db
-        .with(Projection::<BalanceV2>::new().options(options()))
+        .with(ViewSetup::<BalanceV2>::new().options(options()))
         .previously::<Balance>();
     let db = setup.start().await.unwrap();
     let done = happens(&db, "0", deposited(100)).await;
@@ -290,7 +291,7 @@ async fn an_old_version_that_never_was_says_that_it_is_not_there() {
     let store = store().await;
     let db = Annals::on(store.handle());
     let db = db
-        .with(Projection::<BalanceV2>::new())
+        .with(ViewSetup::<BalanceV2>::new())
         .previously::<Balance>()
         .start()
         .await
@@ -331,7 +332,7 @@ async fn a_generation_that_differs_from_a_replay_is_never_switched_to() {
     let store = store().await;
     filled(&store, 20).await;
     let error = Annals::on(store.handle())
-        .with(Projection::<Moody>::new())
+        .with(ViewSetup::<Moody>::new())
         .start()
         .await
         .unwrap_err();

@@ -5,7 +5,7 @@ use annals_core::{
     StreamId, Version,
 };
 use annals_macros::Event;
-use annals_projections::{Kind, ReactError, Reaction, Reactor, Registry, Request, View, With};
+use annals_projections::{Kind, ReactError, Reactor, ReactorSetup, Registry, Request, View, With};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -76,7 +76,7 @@ async fn a_running_program_lists_what_it_is_made_of() {
     let db = Annals::on(store.handle());
     let setup = db
         .with(Balance::projection())
-        .with(Reaction::of(Watches))
+        .with(ReactorSetup::of(Watches))
         .knows::<Account>();
     let listed = format!("{:?}", setup.registry());
     let db = setup.start().await.unwrap();

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use annals_core::{Annals, Done, Moment, Phase, Position, Recorded};
+use annals_core::{Annals, Committed, Moment, Phase, Position, Recorded};
 use annals_macros::View;
 use annals_projections::{
-    Options, Poison, Program, Project, Projection, RebuildError, Row, View, ViewError, With,
+    Options, Poison, Program, Project, RebuildError, Row, View, ViewError, ViewSetup, With,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Events in the log of these tests: two stretches of the past, and a part of a third.
 const EVENTS: u64 = 2_100;
 
-/// Deposits of some accounts in turn, with an event that makes no sense as the first and as the last one of account `0`.
-async fn filled(store: &Place) -> Done {
+/// Deposits of some accounts in turn, with an event that makes no sense as the first and as the
+/// last one of account `0`.
+async fn filled(store: &Place) -> Committed {
     let writer = Annals::on(store.handle());
     happens(&writer, "0", noted("poison")).await;
     let mut written = 1;
@@ -67,8 +68,8 @@ async fn then(db: &Program, moment: u64) -> BTreeMap<String, Balance> {
 
 /// The queue of each key that waits.
 async fn waiting(db: &Program) -> Vec<(String, u64, u64)> {
-    let set_aside = db.set_aside("balances").unwrap();
-    let keys = set_aside.keys(None, 100).await.unwrap();
+    let dead_letters = db.dead_letters("balances").unwrap();
+    let keys = dead_letters.keys(None, 100).await.unwrap();
     keys.into_iter()
         .map(|of| (of.key, of.position.get(), of.behind))
         .collect()
@@ -221,7 +222,7 @@ async fn a_reset_goes_on_where_the_last_program_died() {
     db.stop().await;
     // Nobody works while it is begun, so all of it is done by programs that live for a moment each.
     let begun =
-        Annals::on(store.handle()).with(Projection::<Balance>::new().options(batches_of(500, 1)));
+        Annals::on(store.handle()).with(ViewSetup::<Balance>::new().options(batches_of(500, 1)));
     let begun = begun.start().await.unwrap();
     let rebuild = begun.rebuild::<Balance>();
     begun.stop().await;
@@ -230,7 +231,7 @@ async fn a_reset_goes_on_where_the_last_program_died() {
     let mut stands = Vec::new();
     for _ in 0..400 {
         let options = batches_of(500, 1).lease(Duration::from_millis(20));
-        let db = Annals::on(store.handle()).with(Projection::<Balance>::new().options(options));
+        let db = Annals::on(store.handle()).with(ViewSetup::<Balance>::new().options(options));
         let started = db.start_in_background().await.unwrap();
         for _ in 0..stands.len() % 13 {
             tokio::task::yield_now().await;
@@ -378,7 +379,8 @@ async fn a_view_without_its_past_says_how_to_build_it_instead() {
     ));
     assert_eq!(
         error.to_string(),
-        "view `counts` cannot be reset to position 1024: it keeps no history, so nobody knows what its rows were then. Build it from \
+        "view `counts` cannot be reset to position 1024: it keeps no history, so nobody knows what \
+         its rows were then. Build it from \
          the log with `begin`, which gives the same rows"
     );
     let phases = store

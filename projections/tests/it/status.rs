@@ -48,7 +48,7 @@ async fn a_status_says_what_was_done_and_what_is_at_hand() {
     );
     assert_eq!(status.why(), "up to date; 1 key waits for a person");
     assert_eq!(
-        (status.lag_events(), status.lag(), status.parked_keys()),
+        (status.lag_events(), status.lag(), status.dead_letter_keys()),
         (0, Duration::ZERO, 1)
     );
     let slot = &status.slots[0];
@@ -182,7 +182,7 @@ async fn a_program_that_starts_tells_how_far_it_has_come_until_all_is_there() {
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let tell = Arc::clone(&told);
     let projection =
-        annals_projections::Projection::<Balance>::new().options(options().batch_events_max(7));
+        annals_projections::ViewSetup::<Balance>::new().options(options().batch_events_max(7));
     let db = writer
         .with(projection)
         .caught_up()

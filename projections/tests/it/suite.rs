@@ -1,4 +1,5 @@
-//! What holds for read models on every backend. The crate that includes this file says in `crate::fixture` which one it runs on.
+//! What holds for read models on every backend. The crate that includes this file says in
+//! `crate::fixture` which one it runs on.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use annals_core::Annals;
-use annals_projections::{Change, Update, Views};
+use annals_projections::{Change, Update, ViewHandle};
 
 use super::bank::{
     AccountEvent, Balance, deposited, happens, mend, noted, options, program, program_with,
@@ -25,7 +25,7 @@ async fn changed(watch: &mut annals_projections::WatchAll<Balance>) -> Change<Ba
     }
 }
 
-async fn shown(view: &Views<Balance>, key: &str) -> i64 {
+async fn shown(view: &ViewHandle<Balance>, key: &str) -> i64 {
     view.get(key).await.unwrap().map_or(0, |row| row.cents)
 }
 

@@ -1,9 +1,11 @@
-//! Read models of a million versions: whoever asks for a page of rows, or for the past, reads little more than that.
+//! Read models of a million versions: whoever asks for a page of rows, or for the past, reads
+//! little more than that.
 
 use super::{Large, MODES};
 use crate::statements as sql;
 
-/// Two generations of a view with 100,000 keys that changed ten times each, the second in the way of the first.
+/// Two generations of a view with 100,000 keys that changed ten times each, the second in the way
+/// of the first.
 const MANY: &str = "
     insert into annals.view_generation
         (id, view, version, phase, keeps, inline, partitions, slots, log, begun_at, history_since, handles, indexes)
@@ -29,10 +31,12 @@ const MANY: &str = "
     analyze annals.view_parked; analyze annals.view_generation; analyze annals.view_checkpoint;
 ";
 
-/// Pages that are read for one answer of at most a hundred rows, at most: ten for each. Each of these tables has more.
+/// Pages that are read for one answer of at most a hundred rows, at most: ten for each. Each of
+/// these tables has more.
 const PAGES_MAX: u64 = 2_000;
 
-/// The pages that a plan has read, where it was carried out: those of the functions in it are among them.
+/// The pages that a plan has read, where it was carried out: those of the functions in it are among
+/// them.
 fn pages(plan: &str) -> u64 {
     // The first line about buffers is that of the whole: `Buffers: shared hit=12 read=3 dirtied=1`.
     let line = plan
@@ -116,7 +120,7 @@ async fn rows_and_their_past_are_found_without_looking_through_a_million_version
         ),
         (
             "what is set aside",
-            sql::PARKED,
+            sql::DEAD_LETTERS,
             "1, 'key-000500', 0, 0, 100".into(),
         ),
         ("how far it has come", sql::VIEW_STATE, "1".into()),

@@ -1,8 +1,8 @@
 //! Generations: what they are made of and what they are for.
 
 use annals_core::{
-    CommitError, Generation, GenerationId, GenerationSpec, Invalid, Keeps, LogId, Phase, Position,
-    to_microseconds,
+    CommitError, Generation, GenerationId, GenerationSpec, History, Invalid, LogId, Phase,
+    Position, to_microseconds,
 };
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -21,10 +21,11 @@ pub(super) async fn begin(
     spec: GenerationSpec,
     now: DateTime<Utc>,
 ) -> Result<Generation, Error> {
-    let (keeps, history_since) = match spec.keeps {
-        Keeps::Present => (0_i64, Position::MAX),
-        Keeps::History => (1, Position::START),
-        // A way of keeping more of the past than this store knows of cannot come from a core of the same version.
+    let (keeps, history_since) = match spec.history {
+        History::None => (0_i64, Position::MAX),
+        History::Versions => (1, Position::START),
+        // A way of keeping more of the past than this store knows of cannot come from a core of the
+        // same version.
         _ => (2, Position::START),
     };
     let begun_at = to_microseconds(now);
@@ -91,7 +92,8 @@ pub(super) async fn switch_to(
     })
 }
 
-/// Puts a generation out of sight; what it holds is cleared away later. `false`: it was gone already.
+/// Puts a generation out of sight; what it holds is cleared away later. `false`: it was gone
+/// already.
 pub(super) async fn drop(
     database: &Database,
     connection: &mut PgConnection,
@@ -117,10 +119,10 @@ pub(super) async fn drop(
 fn generation(row: &PgRow) -> Result<Generation, Error> {
     let log = LogId::from_uuid(Uuid::from_bytes(sixteen(row, 8)?));
     let mut spec = GenerationSpec::new(owned_text(row, 1)?, small(row, 2)?, log);
-    spec.keeps = match int8(row, 4)? {
-        0 => Keeps::Present,
-        1 => Keeps::History,
-        2 => Keeps::Bitemporal,
+    spec.history = match int8(row, 4)? {
+        0 => History::None,
+        1 => History::Versions,
+        2 => History::Bitemporal,
         other => {
             return Err(corrupt(format!(
                 "a generation keeps {other}, which has no meaning"

@@ -1,8 +1,8 @@
 //! Rows that travel with appends: what is checked of them beforehand, and how they are read.
 
 use annals_core::{
-    AppendError, CommitError, GenerationId, InlineViews, Invalid, Keeps, PreparedRow, StandingRow,
-    Version,
+    AppendError, CommitError, GenerationId, History, InlineRow, InlineViews, Invalid, Version,
+    VersionedRow,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,7 +31,7 @@ impl PostgresStore {
     pub(crate) async fn carried(
         &self,
         place: usize,
-        row: &PreparedRow,
+        row: &InlineRow,
         to: Option<Version>,
     ) -> Result<Option<Carried>, AppendError> {
         let generation = match self.made_of(row.generation).await {
@@ -45,7 +45,7 @@ impl PostgresStore {
         })?;
         let spec = &generation.spec;
         let has_indexes = !spec.indexes.is_empty();
-        let is_bitemporal = spec.keeps == Keeps::Bitemporal;
+        let is_bitemporal = spec.history == History::Bitemporal;
         Ok(Some(Carried {
             row: place,
             to,
@@ -55,7 +55,8 @@ impl PostgresStore {
     }
 }
 
-/// Sees to it that there is a place for where each of these rows stands, before somebody takes hold of it.
+/// Sees to it that there is a place for where each of these rows stands, before somebody takes hold
+/// of it.
 pub(crate) async fn make_stands<'c>(
     database: &Database,
     executor: impl PgExecutor<'c>,
@@ -72,11 +73,11 @@ pub(crate) async fn make_stands<'c>(
 
 #[async_trait]
 impl InlineViews for PostgresStore {
-    async fn read_standing(
+    async fn read_versioned(
         &self,
         generation: GenerationId,
         keys: &[String],
-    ) -> Result<Vec<StandingRow>, CommitError> {
+    ) -> Result<Vec<VersionedRow>, CommitError> {
         let database = self.database();
         let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
         ask!(database, standing(database, generation, &keys))?
@@ -87,7 +88,7 @@ async fn standing(
     database: &Database,
     generation: GenerationId,
     keys: &[&[u8]],
-) -> Result<Result<Vec<StandingRow>, CommitError>, Error> {
+) -> Result<Result<Vec<VersionedRow>, CommitError>, Error> {
     let statement = query(database.text(sql::STANDING))
         .bind(stored(generation.0))
         .bind(keys);
@@ -96,7 +97,7 @@ async fn standing(
         &statement.fetch_all(&database.pool).await?,
         |row| {
             let value = bytes(row, 3)?.map(Bytes::copy_from_slice);
-            Ok(StandingRow {
+            Ok(VersionedRow {
                 key: owned_text(row, 1)?,
                 value,
                 at: Version::new(number(row, 2)?),

@@ -1,9 +1,11 @@
 //! The application's own tables, in the transactions of its read models.
 //!
-//! The work runs in a task that is not dropped, on a pooled connection whose transaction it is given; what fails leaves nothing behind.
+//! The work runs in a task that is not dropped, on a pooled connection whose transaction it is
+//! given; what fails leaves nothing behind.
 
 use annals_core::{
-    CommitError, Failure, Generation, GenerationId, OwnTables, StoreError, TableWork, ViewCommit,
+    CommitError, CustomTables, Failure, Generation, GenerationId, InTransaction, StoreError,
+    ViewCommit,
 };
 use async_trait::async_trait;
 use sqlx::{Error, PgConnection, Postgres, Transaction, query_scalar, raw_sql};
@@ -11,14 +13,14 @@ use sqlx::{Error, PgConnection, Postgres, Transaction, query_scalar, raw_sql};
 use super::generation;
 use super::step::{self, Step};
 use crate::database::{Database, to_its_end};
-use crate::error::{Trouble, refused};
+use crate::error::{StoreFault, refused};
 use crate::statements as sql;
 use crate::store::PostgresStore;
 
-type Work<S> = Box<dyn TableWork<PgConnection, S>>;
+type Work<S> = Box<dyn InTransaction<PgConnection, S>>;
 
 #[async_trait]
-impl OwnTables for PostgresStore {
+impl CustomTables for PostgresStore {
     type Connection = PgConnection;
 
     async fn commit_with(
@@ -101,7 +103,8 @@ impl OwnTables for PostgresStore {
     }
 }
 
-/// A transaction on a connection that is alive: a server that was restarted leaves a pool full of dead ones.
+/// A transaction on a connection that is alive: a server that was restarted leaves a pool full of
+/// dead ones.
 async fn begun(database: &Database) -> Result<Transaction<'static, Postgres>, StoreError> {
     let mut tries = 0;
     loop {
@@ -139,7 +142,8 @@ async fn undone(transaction: Transaction<'static, Postgres>) {
 
 /// Runs the work of a step that nothing stands against so far: the step as the work has left it.
 ///
-/// Nothing is locked meanwhile that a renewal of the lease needs, so work may take longer than the lease lasts.
+/// Nothing is locked meanwhile that a renewal of the lease needs, so work may take longer than the
+/// lease lasts.
 async fn worked(
     database: &Database,
     connection: &mut PgConnection,
@@ -183,7 +187,8 @@ async fn transaction_of(
 async fn part(connection: &mut PgConnection, statement: &'static str) -> Result<(), StoreError> {
     let done = raw_sql(statement).execute(connection).await;
     let failed = |error: Error| {
-        let other = || Trouble::of(&error, "changing tables", "the application's tables").error();
+        let other =
+            || StoreFault::of(&error, "changing tables", "the application's tables").error();
         misused(&error).unwrap_or_else(other)
     };
     done.map(drop).map_err(failed)
@@ -191,13 +196,15 @@ async fn part(connection: &mut PgConnection, statement: &'static str) -> Result<
 
 const ENDED: &str = "the application's work ended the transaction that it was given";
 
-/// What the application's work did to the transaction that cannot go on with it: trying again would not help.
+/// What the application's work did to the transaction that cannot go on with it: trying again would
+/// not help.
 fn misused(error: &Error) -> Option<StoreError> {
     let what = match refused(error)?.code() {
         // There is no transaction, or another one, which does not know the mark.
         "25P01" | "3B001" => ENDED,
         "25P02" => {
-            "a statement of the application's work failed, and the work went on in the transaction as if it had not"
+            "a statement of the application's work failed, and the work went on in the transaction \
+             as if it had not"
         }
         _ => return None,
     };

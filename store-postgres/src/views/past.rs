@@ -103,7 +103,8 @@ pub(super) async fn versions(
     listed(generation, &found, |row| version(row, 1, key))
 }
 
-/// Keys behind another with a version that ends behind the first position, up to and with the second, in order.
+/// Keys behind another with a version that ends behind the first position, up to and with the
+/// second, in order.
 pub(super) async fn keys_changed(
     database: &Database,
     generation: GenerationId,
@@ -125,7 +126,8 @@ pub(super) async fn keys_changed(
     listed(generation, &found, |row| owned_text(row, 1))
 }
 
-/// The positions of the events that touched a key behind the first position, up to and with the second.
+/// The positions of the events that touched a key behind the first position, up to and with the
+/// second.
 pub(super) async fn touched(
     database: &Database,
     generation: GenerationId,

@@ -11,7 +11,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Error, query};
 
 use super::generation::{index_of, small};
-use super::{aside, limited, owned_bytes, owned_text, stored};
+use super::{dead_letters, limited, owned_bytes, owned_text, stored};
 use crate::database::Database;
 use crate::row::{bytes, int8, number};
 use crate::statements as sql;
@@ -19,8 +19,8 @@ use crate::statements as sql;
 /// Behind every text.
 const END: &[u8] = &[u8::MAX];
 
-/// Keys from one on, up to but without another: every range is one of these, because the text that comes next after another one
-/// is that one and a zero.
+/// Keys from one on, up to but without another: every range is one of these, because the text that
+/// comes next after another one is that one and a zero.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     pub(super) from: Vec<u8>,
@@ -229,7 +229,7 @@ fn checkpoint(row: &PgRow) -> Result<Checkpoint, Error> {
         partition: Partition(small(row, 5)?),
         position: Position::new(number(row, 6)?),
         event: if bytes(row, 7)?.is_some() {
-            Some(aside::event(row, 7)?)
+            Some(dead_letters::event(row, 7)?)
         } else {
             None
         },

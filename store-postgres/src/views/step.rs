@@ -28,7 +28,8 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// Refuses what can never succeed, and sorts what is to be written: neighbours share a page, and two steps lock in one order.
+    /// Refuses what can never succeed, and sorts what is to be written: neighbours share a page,
+    /// and two steps lock in one order.
     pub(super) fn prepare(
         mut commit: ViewCommit,
         generation: &Generation,
@@ -53,7 +54,8 @@ impl Step {
         })
     }
 
-    /// Takes the step; when it is refused nothing was changed. One that moves its slot is asked for again when the connection was lost.
+    /// Takes the step; when it is refused nothing was changed. One that moves its slot is asked for
+    /// again when the connection was lost.
     pub(super) async fn take(&self, database: &Database) -> Result<(), CommitError> {
         let moves = self.commit.to.position > self.commit.from;
         let mut lost = 0;
@@ -61,7 +63,7 @@ impl Step {
         loop {
             match self.call(database).await {
                 Ok(row) => {
-                    return verdict(&row, &self.commit, lost > 0)
+                    return skip_decision(&row, &self.commit, lost > 0)
                         .map_err(|error| database.writing(&error))?;
                 }
                 Err(error) if moves && database.asks_again(&error, &mut lost) => {}
@@ -84,7 +86,7 @@ impl Step {
         connection: &mut PgConnection,
     ) -> Result<Result<(), CommitError>, Error> {
         self.make_stands(database, &mut *connection).await?;
-        verdict(
+        skip_decision(
             &self.whole(database).fetch_one(connection).await?,
             &self.commit,
             false,
@@ -178,13 +180,17 @@ impl Step {
             .bind(list(touched, |(_, position)| stored(position.get())))
             .bind(list(unpark, |(key, _)| key.as_bytes()))
             .bind(list(unpark, |(_, position)| stored(position.get())))
-            .bind(list(park, |parked| parked.key.as_bytes()))
-            .bind(list(park, |parked| stored(parked.position.get())))
-            .bind(list(park, |parked| parked.event.as_uuid()))
-            .bind(list(park, |parked| i64::from(parked.attempts)))
-            .bind(list(park, |parked| parked.parked_at.timestamp_micros()))
-            .bind(list(park, |parked: &annals_core::Parked| {
-                parked.cause.as_deref().map(str::as_bytes)
+            .bind(list(park, |dead_letters| dead_letters.key.as_bytes()))
+            .bind(list(park, |dead_letters| {
+                stored(dead_letters.position.get())
+            }))
+            .bind(list(park, |dead_letters| dead_letters.event.as_uuid()))
+            .bind(list(park, |dead_letters| i64::from(dead_letters.attempts)))
+            .bind(list(park, |dead_letters| {
+                dead_letters.dead_since.timestamp_micros()
+            }))
+            .bind(list(park, |dead_letters: &annals_core::DeadLetter| {
+                dead_letters.cause.as_deref().map(str::as_bytes)
             }))
     }
 
@@ -225,15 +231,16 @@ impl Step {
     }
 }
 
-/// Whether a row that was not there when the step looked for it was written meanwhile, by a step of another slot.
+/// Whether a row that was not there when the step looked for it was written meanwhile, by a step of
+/// another slot.
 fn is_raced(error: &Error) -> bool {
     refused(error).is_some_and(|refused| {
         (refused.code(), refused.constraint()) == ("23505", Some("view_row_pkey"))
     })
 }
 
-/// What stands against a step before anything is done for it. Until the transaction ends its generation is not dropped; who has the lease is
-/// looked at once more at the end of the step.
+/// What stands against a step before anything is done for it. Until the transaction ends its
+/// generation is not dropped; who has the lease is looked at once more at the end of the step.
 pub(super) async fn look(
     database: &Database,
     connection: &mut PgConnection,
@@ -242,7 +249,7 @@ pub(super) async fn look(
     let row = looked(query(database.text(sql::LOOK_AT_STEP)), commit)
         .fetch_one(connection)
         .await?;
-    verdict(&row, commit, false)
+    skip_decision(&row, commit, false)
 }
 
 fn list<'a, T, C>(all: &'a [T], column: impl Fn(&'a T) -> C) -> Vec<C> {
@@ -266,7 +273,7 @@ fn looked<'q>(statement: Statement<'q>, commit: &ViewCommit) -> Statement<'q> {
     place(statement, commit).bind(stored(commit.from.get()))
 }
 
-fn verdict(
+fn skip_decision(
     row: &PgRow,
     commit: &ViewCommit,
     asked_again: bool,
@@ -294,7 +301,8 @@ fn verdict(
                 .ok_or_else(|| corrupt("a row stands against a step that does not change it"))?;
             return Ok(Err(commit.row_moved(moved, stands)));
         }
-        // Under the same lease nobody else moves the slot: the step was taken, and its answer was lost.
+        // Under the same lease nobody else moves the slot: the step was taken, and its answer was
+        // lost.
         _ if asked_again && number(row, 2)? == commit.to.position.get() => return Ok(Ok(())),
         _ => format!(
             "it stands at {}, the step goes from {}",

@@ -1,4 +1,5 @@
-//! Clearing away what was dropped or forgotten, a little at a time, so that nobody waits long for it.
+//! Clearing away what was dropped or forgotten, a little at a time, so that nobody waits long for
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ const ROWS: i32 = 2_000;
 /// How long to wait when the server does not answer.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// A task that clears away, and ends when this is dropped. Two of them, in two processes, leave each other's work alone.
+/// A task that clears away, and ends when this is dropped. Two of them, in two processes, leave
+/// each other's work alone.
 #[derive(Debug)]
 pub(super) struct Sweeper {
     task: JoinHandle<()>,
@@ -82,12 +84,13 @@ const TABLES: [&str; 6] = [
     sql::CLEAR_ENTRIES,
     sql::CLEAR_VERSIONS,
     sql::CLEAR_TOUCHED,
-    sql::CLEAR_PARKED,
+    sql::CLEAR_DEAD_LETTERS,
     sql::CLEAR_STANDS,
 ];
 
-/// Clears away what a generation holds; `false` when another does it. Each time it goes on where it was: rows that are gone stay in the way of
-/// whoever looks for the next ones from the beginning, as long as anybody keeps an old snapshot.
+/// Clears away what a generation holds; `false` when another does it. Each time it goes on where it
+/// was: rows that are gone stay in the way of whoever looks for the next ones from the beginning,
+/// as long as anybody keeps an old snapshot.
 async fn clear_generation(database: &Database, generation: i64) -> Result<bool, Error> {
     for table in TABLES {
         let mut place = (-1_i64, Vec::new(), Vec::new());

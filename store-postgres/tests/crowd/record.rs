@@ -50,7 +50,8 @@ pub(crate) struct Page {
     pub(crate) last: u64,
     count: u64,
     sum: u64,
-    /// How long after it was recorded each event was given, in microseconds; empty while the reader catches up.
+    /// How long after it was recorded each event was given, in microseconds; empty while the reader
+    /// catches up.
     pub(crate) delays: Vec<i64>,
 }
 
@@ -112,7 +113,7 @@ pub(crate) struct Wrong {
 }
 
 /// Compares pages with all events there are.
-pub(crate) fn judge<'a>(truth: &[Event], pages: impl IntoIterator<Item = &'a Page>) -> Wrong {
+pub(crate) fn recheck<'a>(truth: &[Event], pages: impl IntoIterator<Item = &'a Page>) -> Wrong {
     let mut sums = vec![0];
     let mut steps = vec![1_u64];
     for (at, event) in truth.iter().enumerate() {
@@ -139,23 +140,23 @@ fn the_judge_knows_what_was_skipped_given_twice_and_out_of_order() {
     let truth: Vec<Event> = [1, 2, 4, 5]
         .map(|position| event(position, position))
         .to_vec();
-    let verdict = |after, last, events: &[Event]| {
+    let skip_decision = |after, last, events: &[Event]| {
         let Wrong {
             skipped,
             duplicated,
             out_of_order,
-        } = judge(&truth, [&Page::new(after, last, events)]);
+        } = recheck(&truth, [&Page::new(after, last, events)]);
         [skipped, duplicated, out_of_order]
     };
     let [one, two, four, five] = truth[..] else {
         unreachable!()
     };
-    assert_eq!(verdict(0, 5, &truth), [0, 0, 0]);
-    assert_eq!(verdict(2, 5, &[four, five]), [0, 0, 0]);
-    assert_eq!(verdict(0, 5, &[one, four, five]), [1, 0, 0]);
-    assert_eq!(verdict(0, 2, &[one, two, two]), [0, 1, 0]);
-    assert_eq!(verdict(0, 2, &[two, one]), [0, 0, 1]);
-    assert_eq!(verdict(0, 2, &[one, event(2, 3)]), [0, 0, 1]);
+    assert_eq!(skip_decision(0, 5, &truth), [0, 0, 0]);
+    assert_eq!(skip_decision(2, 5, &[four, five]), [0, 0, 0]);
+    assert_eq!(skip_decision(0, 5, &[one, four, five]), [1, 0, 0]);
+    assert_eq!(skip_decision(0, 2, &[one, two, two]), [0, 1, 0]);
+    assert_eq!(skip_decision(0, 2, &[two, one]), [0, 0, 1]);
+    assert_eq!(skip_decision(0, 2, &[one, event(2, 3)]), [0, 0, 1]);
     let page = Page::new(0, 5, &truth);
     assert_eq!(Page::parse(&page.line()).unwrap().line(), page.line());
     assert!(Page::parse("page 1 2 3").is_none());

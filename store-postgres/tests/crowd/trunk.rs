@@ -1,4 +1,5 @@
-//! What the crowd writes to and reads from: Annals, or the control, which is what people write by hand.
+//! What the crowd writes to and reads from: Annals, or the control, which is what people write by
+//! hand.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,7 +19,8 @@ const PAGE_EVENTS: i64 = 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Annals,
-    /// A table with a sequence, written by plain transactions; a reader goes on behind the highest number that it has seen.
+    /// A table with a sequence, written by plain transactions; a reader goes on behind the highest
+    /// number that it has seen.
     Naive,
 }
 
@@ -47,8 +49,10 @@ impl Trunk {
                     .unwrap();
                 let table = format!("\"{schema}\".naive");
                 let make = format!(
-                    "create schema if not exists \"{schema}\"; create table if not exists {table} (id bigserial primary key, \
-                     run bigint not null, task bigint not null, n bigint not null, recorded_at timestamptz not null default clock_timestamp())"
+                    "create schema if not exists \"{schema}\"; create table if not exists {table} \
+                     (id bigserial primary key, \
+                     run bigint not null, task bigint not null, n bigint not null, recorded_at \
+                     timestamptz not null default clock_timestamp())"
                 );
                 // Several may make it at once, and only one can.
                 let _ = sqlx::raw_sql(AssertSqlSafe(make)).execute(&pool).await;
@@ -119,7 +123,8 @@ impl Trunk {
             return Vec::new();
         };
         let select = format!(
-            "select id, run, task, n, (extract(epoch from recorded_at) * 1000000)::bigint from {table} where id > $1 order by id limit $2"
+            "select id, run, task, n, (extract(epoch from recorded_at) * 1000000)::bigint from \
+             {table} where id > $1 order by id limit $2"
         );
         let select = sqlx::query_as::<_, (i64, i64, i64, i64, i64)>(AssertSqlSafe(select))
             .bind(after as i64)
@@ -140,7 +145,8 @@ impl Trunk {
         rows.into_iter().map(event).collect()
     }
 
-    /// Everything that is there when nobody writes any more, with all that was acknowledged among it.
+    /// Everything that is there when nobody writes any more, with all that was acknowledged among
+    /// it.
     pub(crate) async fn truth(&self, acknowledged: &HashSet<Numbered>) -> Vec<Event> {
         match self {
             Trunk::Annals(store) => {

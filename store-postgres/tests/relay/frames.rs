@@ -1,6 +1,7 @@
 //! Where the messages of the protocol end, however their bytes are cut into packets.
 
-/// The numbers that stand in place of a protocol version when a client asks for encryption: TLS, and GSSAPI.
+/// The numbers that stand in place of a protocol version when a client asks for encryption: TLS,
+/// and GSSAPI.
 const ENCRYPTION: [u32; 2] = [80_877_103, 80_877_104];
 
 /// A message, whole.
@@ -13,7 +14,8 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The two texts that end with a zero at the start of `Parse` (name, statement), `Bind` (portal, name) and `Query` (statement).
+    /// The two texts that end with a zero at the start of `Parse` (name, statement), `Bind`
+    /// (portal, name) and `Query` (statement).
     pub(crate) fn two_texts(&self) -> (&[u8], &[u8]) {
         let mut texts = self
             .bytes
@@ -91,7 +93,8 @@ impl Frames {
             tag: self.has_tags.then(|| bytes[0]),
             bytes,
         };
-        // A client begins with what has no tag: questions about encryption, and then its version and name.
+        // A client begins with what has no tag: questions about encryption, and then its version
+        // and name.
         self.has_tags |= !frame.asks_for_encryption();
         Some(frame)
     }

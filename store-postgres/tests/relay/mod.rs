@@ -1,6 +1,8 @@
-//! A relay between a client and the test server that cuts their connection, or lets it stand still, around chosen requests.
+//! A relay between a client and the test server that cuts their connection, or lets it stand still,
+//! around chosen requests.
 //!
-//! It follows the wire protocol as far as it must: where a message ends, which statement a message runs, when the server has answered.
+//! It follows the wire protocol as far as it must: where a message ends, which statement a message
+//! runs, when the server has answered.
 
 #![allow(dead_code)] // Each test uses some of this.
 
@@ -20,19 +22,21 @@ use tokio::task::JoinHandle;
 use crate::server;
 use frames::{Frame, Frames};
 
-/// What becomes of a request, which is everything up to the point from which the client waits for an answer.
+/// What becomes of a request, which is everything up to the point from which the client waits for
+/// an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It and its answer pass.
     Passes,
     /// The connection is cut before the server has any of it.
     NeverArrives,
-    /// The server gets all of it, and at that moment the connection is cut: it may notice while it works.
+    /// The server gets all of it, and at that moment the connection is cut: it may notice while it
+    /// works.
     CutWhileItRuns,
     /// The server has done it and said so, and the connection is cut before the client hears it.
     AnswerLost,
-    /// As when the client stops at that point: so much of the request arrives, and nothing more is said in either direction while
-    /// the connection stays open.
+    /// As when the client stops at that point: so much of the request arrives, and nothing more is
+    /// said in either direction while the connection stays open.
     StandsStill(Arrives),
 }
 
@@ -62,7 +66,8 @@ impl fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// Listens for clients. A request that runs a statement for which `is_chosen` holds is one whose fate is chosen.
+    /// Listens for clients. A request that runs a statement for which `is_chosen` holds is one
+    /// whose fate is chosen.
     pub(crate) async fn start(is_chosen: fn(&str) -> bool) -> Relay {
         let server: PgConnectOptions = server::url().parse().unwrap();
         let server = (server.get_host().to_owned(), server.get_port());

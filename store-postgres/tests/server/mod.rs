@@ -9,7 +9,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 /// The URL of the test server.
 pub(crate) fn url() -> String {
     std::env::var("ANNALS_TEST_POSTGRES").expect(
-        "these tests need a PostgreSQL server: `cargo xtask test` makes one, or set ANNALS_TEST_POSTGRES to the URL of a database \
+        "these tests need a PostgreSQL server: `cargo xtask test` makes one, or set \
+         ANNALS_TEST_POSTGRES to the URL of a database \
          in which they may make and drop schemas",
     )
 }
@@ -82,7 +83,8 @@ impl Drop for Schema {
     }
 }
 
-/// Does something when a value is dropped; fails the test with `left_behind` when it could not be done.
+/// Does something when a value is dropped; fails the test with `left_behind` when it could not be
+/// done.
 pub(crate) fn in_the_end(
     left_behind: &str,
     work: impl Future<Output = sqlx::Result<()>> + Send + 'static,

@@ -1,14 +1,14 @@
 //! Generations: what they are made of and what they are for.
 
 use annals_core::{
-    CommitError, Generation, GenerationId, GenerationSpec, Invalid, Keeps, LogId, Phase, Position,
-    to_microseconds,
+    CommitError, Generation, GenerationId, GenerationSpec, History, Invalid, LogId, Phase,
+    Position, to_microseconds,
 };
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
-use super::{Halt, stored};
+use super::{Abort, stored};
 use crate::error::corrupt;
 use crate::statements as sql;
 use crate::streams::{moment, number};
@@ -25,10 +25,11 @@ pub(super) fn begin(
     let id = connection
         .prepare_cached(sql::NEXT_GENERATION)?
         .query_row([], |row| number(row, 0))?;
-    let (keeps, history_since) = match spec.keeps {
-        Keeps::Present => (0, Position::MAX),
-        Keeps::History => (1, Position::START),
-        // A way of keeping more of the past than this store knows of cannot come from a core of the same version.
+    let (keeps, history_since) = match spec.history {
+        History::None => (0, Position::MAX),
+        History::Versions => (1, Position::START),
+        // A way of keeping more of the past than this store knows of cannot come from a core of the
+        // same version.
         _ => (2, Position::START),
     };
     let begun_at = to_microseconds(now);
@@ -58,12 +59,12 @@ pub(super) fn begin(
 }
 
 /// The generation, when it is not gone.
-pub(super) fn by_id(connection: &Connection, id: GenerationId) -> Result<Generation, Halt> {
+pub(super) fn by_id(connection: &Connection, id: GenerationId) -> Result<Generation, Abort> {
     let found = connection
         .prepare_cached(sql::GENERATION)?
         .query_row([stored(id.0)], generation)
         .optional()?;
-    found.ok_or(Halt::Refused(CommitError::Gone(id)))
+    found.ok_or(Abort::Refused(CommitError::Gone(id)))
 }
 
 pub(super) fn of_view(
@@ -83,7 +84,7 @@ pub(super) fn view_names(connection: &Connection) -> Result<Vec<String>, rusqlit
         .collect()
 }
 
-pub(super) fn switch_to(connection: &Connection, id: GenerationId) -> Result<(), Halt> {
+pub(super) fn switch_to(connection: &Connection, id: GenerationId) -> Result<(), Abort> {
     let GenerationSpec { view, version, .. } = by_id(connection, id)?.spec;
     connection
         .prepare_cached(sql::RETIRE_LIVE)?
@@ -95,9 +96,9 @@ pub(super) fn switch_to(connection: &Connection, id: GenerationId) -> Result<(),
 }
 
 /// Puts the generation out of sight; what it holds is cleared away later.
-pub(super) fn drop(connection: &Connection, id: GenerationId) -> Result<(), Halt> {
+pub(super) fn drop(connection: &Connection, id: GenerationId) -> Result<(), Abort> {
     let dropped = match by_id(connection, id) {
-        Err(Halt::Refused(CommitError::Gone(_))) => return Ok(()),
+        Err(Abort::Refused(CommitError::Gone(_))) => return Ok(()),
         found => found?,
     };
     dropped.check_drop(&of_view(connection, &dropped.spec.view)?)?;
@@ -119,7 +120,7 @@ pub(super) fn forget(
     connection: &Connection,
     id: GenerationId,
     since: Position,
-) -> Result<(), Halt> {
+) -> Result<(), Abort> {
     by_id(connection, id)?;
     connection
         .prepare_cached(sql::FORGET_HISTORY)?
@@ -130,10 +131,10 @@ pub(super) fn forget(
 fn generation(row: &Row<'_>) -> Result<Generation, rusqlite::Error> {
     let log = LogId::from_uuid(Uuid::from_bytes(row.get(7)?));
     let mut spec = GenerationSpec::new(row.get::<_, String>(1)?, row.get(2)?, log);
-    spec.keeps = match row.get(4)? {
-        0 => Keeps::Present,
-        1 => Keeps::History,
-        2 => Keeps::Bitemporal,
+    spec.history = match row.get(4)? {
+        0 => History::None,
+        1 => History::Versions,
+        2 => History::Bitemporal,
         other => {
             return Err(corrupt(format!(
                 "a generation keeps {other}, which has no meaning"

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use annals_core::{
-    AppendStreams, Keeps, Placed, PreparedRow, RowChange, StandingRow, StepMeets, Version,
+    AppendStreams, History, InlineRow, Placed, RowChange, RowOutcome, Version, VersionedRow,
     ViewCommit,
 };
 use bytes::Bytes;
@@ -11,17 +11,17 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::step::{change_indexed_rows, change_rows, keep_versions, touch};
-use super::{Halt, generation, stored};
-use crate::ledger::{Refused, Stop};
+use super::{Abort, generation, stored};
 use crate::statements as sql;
 use crate::streams::number;
+use crate::write_tx::{Refused, Stop};
 
 /// A row that travels, and what is needed to write it.
 pub(crate) struct Carried<'a> {
-    row: &'a PreparedRow,
+    row: &'a InlineRow,
     to: Version,
     has_indexes: bool,
-    keeps: Keeps,
+    keeps: History,
 }
 
 /// The rows of an append that are to be written with it: those that stand where they were found.
@@ -33,16 +33,16 @@ pub(crate) fn carried<'a>(
     for row in &append.rows {
         let generation = match generation::by_id(connection, row.generation) {
             Ok(generation) => generation,
-            Err(Halt::Refused(_)) => continue,
-            Err(Halt::Broken(error)) => return Err(error.into()),
+            Err(Abort::Refused(_)) => continue,
+            Err(Abort::Broken(error)) => return Err(error.into()),
         };
         row.check(&generation).map_err(Refused)?;
-        let Some(to) = append.stands_after(&row.stream) else {
+        let Some(to) = append.version_after(&row.stream) else {
             continue;
         };
         if stands_at(connection, stored(row.generation.0), &row.key)? == row.from {
             let has_indexes = !generation.spec.indexes.is_empty();
-            let keeps = generation.spec.keeps;
+            let keeps = generation.spec.history;
             carried.push(Carried {
                 row,
                 to,
@@ -69,7 +69,7 @@ impl Carried<'_> {
             keeps,
         } = self;
         let generation = stored(row.generation.0);
-        let PreparedRow {
+        let InlineRow {
             key,
             value,
             indexed,
@@ -78,7 +78,7 @@ impl Carried<'_> {
         let touched = row
             .touched(placed)
             .into_iter()
-            .filter(|_| *keeps == Keeps::Bitemporal);
+            .filter(|_| *keeps == History::Bitemporal);
         touch(
             connection,
             generation,
@@ -104,14 +104,14 @@ impl Carried<'_> {
 pub(super) fn known_already(
     connection: &Connection,
     commit: &ViewCommit,
-) -> Result<HashSet<String>, Halt> {
+) -> Result<HashSet<String>, Abort> {
     let mut known = HashSet::new();
     for step in &commit.stands {
         let stands = stands_at(connection, stored(commit.generation.0), &step.key)?;
-        match step.meets(stands) {
-            StepMeets::Writes => {}
-            StepMeets::LeavesOut => _ = known.insert(step.key.clone()),
-            StepMeets::Fenced => return Err(commit.row_moved(step, stands).into()),
+        match step.against(stands) {
+            RowOutcome::Apply => {}
+            RowOutcome::AlreadyApplied => _ = known.insert(step.key.clone()),
+            RowOutcome::Fenced => return Err(commit.row_moved(step, stands).into()),
         }
     }
     Ok(known)
@@ -146,7 +146,7 @@ pub(super) fn standing(
     connection: &Connection,
     generation: i64,
     keys: Vec<String>,
-) -> Result<Vec<StandingRow>, rusqlite::Error> {
+) -> Result<Vec<VersionedRow>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(sql::STANDING_ROW)?;
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
@@ -157,7 +157,7 @@ pub(super) fn standing(
             ))
         });
         if let Some((at, value)) = row.optional()? {
-            found.push(StandingRow { key, value, at });
+            found.push(VersionedRow { key, value, at });
         }
     }
     Ok(found)

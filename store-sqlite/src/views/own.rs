@@ -1,37 +1,39 @@
 //! The application's own tables, in the transactions of its read models.
 //!
-//! The work runs on the writer thread, inside a savepoint: what fails leaves nothing behind and disturbs nobody else's commit.
+//! The work runs on the writer thread, inside a savepoint: what fails leaves nothing behind and
+//! disturbs nobody else's commit.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use annals_core::{
-    AppendError, CommitError, Failure, GenerationId, OwnTables, StoreError, TableWork, ViewCommit,
+    AppendError, CommitError, CustomTables, Failure, GenerationId, InTransaction, StoreError,
+    ViewCommit,
 };
 use async_trait::async_trait;
 use rusqlite::Connection;
 
-use super::{Halt, generation, outcome, step, written};
-use crate::error::Trouble;
-use crate::ledger::{Ledger, Stop};
+use super::{Abort, generation, outcome, step, written};
+use crate::append_in::{Ran, guarded};
+use crate::error::StoreFault;
 use crate::store::SqliteStore;
-use crate::transaction::{Ran, guarded};
+use crate::write_tx::{Stop, WriteTx};
 
-type Work<S> = Box<dyn TableWork<Connection, S>>;
+type Work<S> = Box<dyn InTransaction<Connection, S>>;
 
 /// Runs the work; it has the thread to itself, and nothing to wait for.
 fn run<S: 'static>(
     work: &mut Work<S>,
     connection: &mut Connection,
     about: &mut S,
-) -> Result<(), Halt> {
+) -> Result<(), Abort> {
     let ran = pin!(work.run(connection, about)).poll(&mut Context::from_waker(Waker::noop()));
     match ran {
-        Poll::Ready(done) => done.map_err(|error| Halt::Refused(error.into())),
+        Poll::Ready(done) => done.map_err(|error| Abort::Refused(error.into())),
         Poll::Pending => {
             let what =
                 "something waited inside a transaction of SQLite, where everybody waits for it";
-            Err(Halt::Refused(
+            Err(Abort::Refused(
                 StoreError::new(Failure::Invalid, what).into(),
             ))
         }
@@ -39,11 +41,11 @@ fn run<S: 'static>(
 }
 
 fn inside<R>(
-    ledger: &mut Ledger,
-    work: impl FnOnce(&mut Connection) -> Result<R, Halt>,
+    write_tx: &mut WriteTx,
+    work: impl FnOnce(&mut Connection) -> Result<R, Abort>,
 ) -> Result<Result<R, CommitError>, Stop> {
-    match guarded(ledger, |ledger, _| work(&mut ledger.connection))? {
-        Ran::Done(done) => Ok(Ok(done)),
+    match guarded(write_tx, |write_tx, _| work(&mut write_tx.connection))? {
+        Ran::Committed(done) => Ok(Ok(done)),
         Ran::Failed(halt) => outcome(Err(halt)).map_err(Stop::Broken),
     }
 }
@@ -53,7 +55,7 @@ fn refused_by_panic(error: AppendError) -> CommitError {
 }
 
 #[async_trait]
-impl OwnTables for SqliteStore {
+impl CustomTables for SqliteStore {
     type Connection = Connection;
 
     async fn commit_with(
@@ -61,8 +63,8 @@ impl OwnTables for SqliteStore {
         commit: ViewCommit,
         mut work: Work<ViewCommit>,
     ) -> Result<(), CommitError> {
-        let take = move |ledger: &mut Ledger| {
-            inside(ledger, |connection| {
+        let take = move |write_tx: &mut WriteTx| {
+            inside(write_tx, |connection| {
                 step::look(connection, &commit)?;
                 let mut commit = commit.clone();
                 run(&mut work, connection, &mut commit)?;
@@ -76,8 +78,8 @@ impl OwnTables for SqliteStore {
     }
 
     async fn switch_with(&self, id: GenerationId, mut work: Work<()>) -> Result<(), CommitError> {
-        let switch = move |ledger: &mut Ledger| {
-            inside(ledger, |connection| {
+        let switch = move |write_tx: &mut WriteTx| {
+            inside(write_tx, |connection| {
                 generation::switch_to(connection, id)?;
                 run(&mut work, connection, &mut ())
             })
@@ -89,16 +91,16 @@ impl OwnTables for SqliteStore {
     }
 
     async fn drop_with(&self, id: GenerationId, mut work: Work<()>) -> Result<(), CommitError> {
-        let drop = move |ledger: &mut Ledger| {
-            let dropped = inside(ledger, |connection| {
+        let drop = move |write_tx: &mut WriteTx| {
+            let dropped = inside(write_tx, |connection| {
                 match generation::by_id(connection, id) {
-                    Err(Halt::Refused(CommitError::Gone(_))) => return Ok(()),
+                    Err(Abort::Refused(CommitError::Gone(_))) => return Ok(()),
                     found => found?,
                 };
                 generation::drop(connection, id)?;
                 run(&mut work, connection, &mut ())
             });
-            ledger.has_waste = true;
+            write_tx.has_waste = true;
             dropped
         };
         self.writer()?
@@ -125,6 +127,7 @@ fn part(connection: &Connection, statement: &str) -> Result<(), StoreError> {
     let done = connection
         .prepare_cached(statement)
         .and_then(|mut statement| statement.execute([]));
-    done.map(|_| ())
-        .map_err(|error| Trouble::of(&error, "changing tables", "the application's tables").error())
+    done.map(|_| ()).map_err(|error| {
+        StoreFault::of(&error, "changing tables", "the application's tables").error()
+    })
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::rows::{Keys, next_text};
-use super::{Halt, limited, stored};
+use super::{Abort, limited, stored};
 use crate::statements as sql;
 use crate::streams::{moment, number};
 
@@ -34,7 +34,7 @@ pub(super) fn at(
     generation: &Generation,
     keys: Vec<String>,
     moment: Position,
-) -> Result<Vec<PastRow>, Halt> {
+) -> Result<Vec<PastRow>, Abort> {
     kept_at(generation, moment)?;
     let mut next = connection.prepare_cached(sql::NEXT_VERSION_OF_ROW)?;
     let mut found = Vec::new();
@@ -163,14 +163,15 @@ pub(super) fn versions(
         .collect()
 }
 
-/// Keys of the range with a version that ends behind the first position, up to and with the second, in order.
+/// Keys of the range with a version that ends behind the first position, up to and with the second,
+/// in order.
 pub(super) fn keys_changed(
     connection: &Connection,
     generation: &Generation,
     between: (Position, Position),
     mut range: Keys,
     limit: usize,
-) -> Result<Vec<String>, Halt> {
+) -> Result<Vec<String>, Abort> {
     kept_at(generation, between.0)?;
     let id = stored(generation.id.0);
     let after = stored(between.0.get());
@@ -202,7 +203,8 @@ pub(super) fn keys_changed(
     Ok(found)
 }
 
-/// The positions of the events that touched a key behind the first position, up to and with the second.
+/// The positions of the events that touched a key behind the first position, up to and with the
+/// second.
 pub(super) fn touched(
     connection: &Connection,
     generation: &Generation,

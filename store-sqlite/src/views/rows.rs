@@ -11,12 +11,12 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Rows, ToSql};
 use uuid::Uuid;
 
-use super::{Halt, generation, stored};
+use super::{Abort, generation, stored};
 use crate::statements as sql;
 use crate::streams::number;
 
-/// Keys from one on, up to but without another: every range is one of these, because the text that comes next after another one
-/// is that one and a zero.
+/// Keys from one on, up to but without another: every range is one of these, because the text that
+/// comes next after another one is that one and a zero.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     pub(super) from: String,
@@ -171,7 +171,7 @@ pub(super) fn page(
     connection: &Connection,
     generation: &Generation,
     read: &ReadRows,
-) -> Result<RowsPage, Halt> {
+) -> Result<RowsPage, Abort> {
     let mut page = Page {
         read,
         rows: Vec::new(),

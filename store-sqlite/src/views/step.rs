@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use annals_core::{CommitError, Invalid, Position, RowChange, RowVersion, ViewCommit};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Halt, generation, inline, lease, stored};
+use super::{Abort, generation, inline, lease, stored};
 use crate::error::{corrupt, is_duplicate};
 use crate::statements as sql;
 use crate::streams::number;
@@ -42,8 +42,9 @@ impl Step {
     }
 }
 
-/// Refuses what can never succeed, and sorts what is to be written: neighbours share a page of the file.
-pub(super) fn prepare(connection: &Connection, mut commit: ViewCommit) -> Result<Step, Halt> {
+/// Refuses what can never succeed, and sorts what is to be written: neighbours share a page of the
+/// file.
+pub(super) fn prepare(connection: &Connection, mut commit: ViewCommit) -> Result<Step, Abort> {
     let generation = generation::by_id(connection, commit.generation)?;
     commit
         .rows
@@ -72,13 +73,13 @@ pub(super) fn prepare(connection: &Connection, mut commit: ViewCommit) -> Result
 }
 
 /// Takes the step; when it is refused nothing was changed.
-pub(super) fn take(connection: &Connection, step: &Step) -> Result<(), Halt> {
+pub(super) fn take(connection: &Connection, step: &Step) -> Result<(), Abort> {
     look(connection, &step.commit)?;
     write(connection, step)
 }
 
 /// Writes a step that nothing stands against, but for its rows and versions.
-pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Halt> {
+pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Abort> {
     let mut commit = Cow::Borrowed(&step.commit);
     let known = inline::known_already(connection, &commit)?;
     if !known.is_empty() {
@@ -120,7 +121,7 @@ pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Halt> {
 }
 
 /// Refuses the step of somebody who should not work here any more, or who is elsewhere.
-pub(super) fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), Halt> {
+pub(super) fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), Abort> {
     // It may have been dropped since the step was prepared.
     generation::by_id(connection, commit.generation)?;
     let generation = commit.generation;
@@ -160,8 +161,8 @@ pub(super) fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), H
     Ok(())
 }
 
-/// Keeps what rows were, or nothing of it when one of the versions is there already.
-fn save_versions(connection: &Connection, commit: &ViewCommit) -> Result<(), Halt> {
+/// History what rows were, or nothing of it when one of the versions is there already.
+fn save_versions(connection: &Connection, commit: &ViewCommit) -> Result<(), Abort> {
     let generation = stored(commit.generation.0);
     let (error, count) = match insert_versions(connection, generation, &commit.versions) {
         Ok(()) => return Ok(()),
@@ -183,7 +184,7 @@ fn save_versions(connection: &Connection, commit: &ViewCommit) -> Result<(), Hal
     .into())
 }
 
-/// Keeps what rows were; none of the versions is there already.
+/// History what rows were; none of the versions is there already.
 pub(super) fn keep_versions(
     connection: &Connection,
     generation: i64,
@@ -225,7 +226,7 @@ fn insert_versions(
     Ok(())
 }
 
-/// Keeps which events touched which key.
+/// History which events touched which key.
 pub(super) fn touch<'a>(
     connection: &Connection,
     generation: i64,
@@ -259,7 +260,8 @@ pub(super) fn change_rows(
     Ok(())
 }
 
-/// As [`change_rows`], with the entries by which the rows are found: only those that differ are touched.
+/// As [`change_rows`], with the entries by which the rows are found: only those that differ are
+/// touched.
 pub(super) fn change_indexed_rows(
     connection: &Connection,
     generation: i64,
@@ -347,21 +349,21 @@ fn settle(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::
     for (key, position) in &commit.unpark {
         let place = (generation, key, partition, stored(position.get()));
         connection
-            .prepare_cached(sql::DELETE_PARKED)?
+            .prepare_cached(sql::DELETE_DEAD_LETTERS)?
             .execute(place)?;
     }
-    for parked in &commit.park {
+    for dead_letters in &commit.park {
         connection
-            .prepare_cached(sql::SAVE_PARKED)?
+            .prepare_cached(sql::SAVE_DEAD_LETTER)?
             .execute(params![
                 generation,
-                parked.key,
+                dead_letters.key,
                 partition,
-                stored(parked.position.get()),
-                parked.event.as_uuid().as_bytes(),
-                parked.attempts,
-                parked.parked_at.timestamp_micros(),
-                parked.cause,
+                stored(dead_letters.position.get()),
+                dead_letters.event.as_uuid().as_bytes(),
+                dead_letters.attempts,
+                dead_letters.dead_since.timestamp_micros(),
+                dead_letters.cause,
             ])?;
     }
     Ok(())

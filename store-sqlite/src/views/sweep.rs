@@ -1,4 +1,5 @@
-//! Clearing away what was dropped or forgotten, a little at a time, so that no append waits long for it.
+//! Clearing away what was dropped or forgotten, a little at a time, so that no append waits long
+//! for it.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ fn clear(connection: &Connection, id: i64, until: Instant) -> Result<(), rusqlit
         sql::CLEAR_ENTRIES,
         sql::CLEAR_VERSIONS,
         sql::CLEAR_TOUCHED,
-        sql::CLEAR_PARKED,
+        sql::CLEAR_DEAD_LETTERS,
         sql::CLEAR_STANDS,
     ];
     for table in tables {
@@ -90,7 +91,8 @@ impl Forgotten {
             .map(|_| ())
     }
 
-    /// Of each key the newest version that ends before the past that is kept stays, unless it says that there was no row.
+    /// Of each key the newest version that ends before the past that is kept stays, unless it says
+    /// that there was no row.
     fn clear_some(&mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
         let versions: Vec<(i64, String)> = connection
             .prepare_cached(sql::VERSIONS_TO_CLEAR)?

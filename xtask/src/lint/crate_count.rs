@@ -8,8 +8,8 @@ use crate::stop::Stop;
 /// The default build stays below this many crates.
 const LIMIT: usize = 60;
 
-/// Counts every crate that a default build of the facade compiles on this platform: ours and others', build scripts'
-/// and macros' included, two versions of one crate as two.
+/// Counts every crate that a default build of the facade compiles on this platform: ours and
+/// others', build scripts' and macros' included, two versions of one crate as two.
 pub(crate) fn check() -> Result<String, Stop> {
     let words = [
         "tree",

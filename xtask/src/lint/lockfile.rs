@@ -29,7 +29,8 @@ pub(crate) fn check() -> Result<String, Stop> {
     Ok("committed and up to date".to_owned())
 }
 
-/// Cargo brings the file up to date before this program starts, so a stale one shows as the only change.
+/// Cargo brings the file up to date before this program starts, so a stale one shows as the only
+/// change.
 fn was_out_of_date(changed: &str) -> bool {
     let changes = |file: &str| changed.lines().any(|line| line.ends_with(file));
     changes("Cargo.lock") && !changes("Cargo.toml")

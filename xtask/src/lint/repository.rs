@@ -1,4 +1,5 @@
-//! A clone means the same everywhere: nothing in it names one machine or one registry's host, and nothing in it is huge.
+//! A clone means the same everywhere: nothing in it names one machine or one registry's host, and
+//! nothing in it is huge.
 
 use std::path::Path;
 
@@ -8,11 +9,12 @@ use crate::stop::Stop;
 /// The largest file that a clone should have to carry.
 const FILE_BYTES_MAX: u64 = 5 * 1024 * 1024;
 
-/// Directories at the top of a disk whose contents are of one machine: a file that names them works nowhere else.
+/// Directories at the top of a disk whose contents are of one machine: a file that names them works
+/// nowhere else.
 const MACHINE_DIRECTORIES: [&str; 5] = ["home", "root", "tmp", "work", "Users"];
 
-/// Hosts of package registries, in two halves so that this file does not name them. People use mirrors;
-/// a package's name is enough.
+/// Hosts of package registries, in two halves so that this file does not name them. People use
+/// mirrors; a package's name is enough.
 const REGISTRY_HOSTS: [(&str, &str); 8] = [
     ("crates", "io"),
     ("pypi", "org"),
@@ -93,7 +95,8 @@ fn faults(line: &str) -> Vec<String> {
     hosts.chain(paths).collect()
 }
 
-/// Whether the line has the word where a host or an absolute path can begin: not inside a longer name.
+/// Whether the line has the word where a host or an absolute path can begin: not inside a longer
+/// name.
 fn has(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();

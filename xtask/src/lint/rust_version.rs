@@ -6,7 +6,8 @@ use crate::stop::Stop;
 /// Major and minor: what `rust-version` means.
 type Minor = (u32, u32);
 
-/// Fails when the running compiler is older than stated; builds on the stated one when it is installed and is not running already.
+/// Fails when the running compiler is older than stated; builds on the stated one when it is
+/// installed and is not running already.
 pub(crate) fn check() -> Result<String, Stop> {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml"))
         .map_err(|error| Stop::failed(format!("cannot read Cargo.toml: {error}")))?;
@@ -56,7 +57,8 @@ fn stated_in(manifest: &str) -> Option<Minor> {
     minor(line.trim().trim_matches('"'))
 }
 
-// `stable-x86_64-unknown-linux-gnu (active, default)` has no number; `1.95.0-x86_64-unknown-linux-gnu` has.
+// `stable-x86_64-unknown-linux-gnu (active, default)` has no number;
+// `1.95.0-x86_64-unknown-linux-gnu` has.
 fn toolchain_for(stated: Minor, installed: &str) -> Option<&str> {
     let names = installed
         .lines()

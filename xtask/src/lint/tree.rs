@@ -13,7 +13,8 @@ pub(crate) struct Member {
     pub(crate) dependencies: Vec<String>,
 }
 
-/// Every crate of the workspace with its direct dependencies along `edges` ("normal,build", "dev"), all features on.
+/// Every crate of the workspace with its direct dependencies along `edges` ("normal,build", "dev"),
+/// all features on.
 pub(crate) fn members(edges: &str) -> Result<Vec<Member>, Stop> {
     let words = [
         "tree",
@@ -68,7 +69,8 @@ mod tests {
 
     #[test]
     fn members_are_read_with_their_directories_and_direct_dependencies() {
-        let tree = "0annals v0.1.0 (/a b/annals)\n1annals-macros v0.1.0 (proc-macro) (/a b/annals/macros)\n\
+        let tree = "0annals v0.1.0 (/a b/annals)\n1annals-macros v0.1.0 (proc-macro) (/a \
+            b/annals/macros)\n\
                     1serde v1.0.229\n\n0annals-macros v0.1.0 (proc-macro) (/a b/annals/macros)\n";
         let members = parse(tree).unwrap();
         assert_eq!(members.len(), 2);

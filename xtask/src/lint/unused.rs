@@ -5,7 +5,8 @@ use std::path::Path;
 use super::tree::members;
 use crate::stop::Stop;
 
-/// Looks for each direct dependency in the crate's own source: in `src/` and `build.rs` for what ships, in tests, examples and benches too for the rest.
+/// Looks for each direct dependency in the crate's own source: in `src/` and `build.rs` for what
+/// ships, in tests, examples and benches too for the rest.
 pub(crate) fn check() -> Result<String, Stop> {
     let mut unused = Vec::new();
     let mut looked_at = 0;
@@ -36,7 +37,8 @@ pub(crate) fn check() -> Result<String, Stop> {
     }
 }
 
-/// All Rust below a path, or nothing when there is no such path; a directory with a `Cargo.toml` is another crate.
+/// All Rust below a path, or nothing when there is no such path; a directory with a `Cargo.toml` is
+/// another crate.
 fn source_of(path: &Path) -> Result<String, Stop> {
     let unreadable =
         |error: std::io::Error| Stop::failed(format!("cannot read {}: {error}", path.display()));

@@ -1,7 +1,7 @@
 //! The walls of the house: which of our crates may name which.
 //!
-//! Arrows point to `annals-core`; backends know neither each other nor what is built on top of them.
-//! What tests need (`dev-dependencies`) may cross a wall, what ships may not.
+//! Arrows point to `annals-core`; backends know neither each other nor what is built on top of
+//! them. What tests need (`dev-dependencies`) may cross a wall, what ships may not.
 
 use super::tree::{Member, members};
 use crate::program::{answer, cargo};
@@ -38,13 +38,15 @@ const WALLS: [(&str, &[&str]); 8] = [
     ("xtask", &[]),
 ];
 
-/// Database drivers, and who may speak to them: a backend, and the benches that set it beside its bare driver.
+/// Database drivers, and who may speak to them: a backend, and the benches that set it beside its
+/// bare driver.
 const DRIVERS: [(&str, &[&str]); 2] = [
     ("rusqlite", &["annals-sqlite", "annals-benches"]),
     ("sqlx", &["annals-postgres", "annals-benches"]),
 ];
 
-/// No crate crosses a wall, and nothing turns on a feature that would change other people's programs.
+/// No crate crosses a wall, and nothing turns on a feature that would change other people's
+/// programs.
 pub(crate) fn check() -> Result<String, Stop> {
     let members = members("normal,build")?;
     let mut broken: Vec<String> = members.iter().flat_map(crossings).collect();
@@ -85,7 +87,8 @@ fn crossings(member: &Member) -> Vec<String> {
     crossings
 }
 
-/// Features unify over a user's whole program: this one of serde_json would change how their numbers are read.
+/// Features unify over a user's whole program: this one of serde_json would change how their
+/// numbers are read.
 fn exact_numbers_kept() -> Result<Option<String>, Stop> {
     let words = [
         "tree",
@@ -144,7 +147,8 @@ mod tests {
             "annals-core",
             &["rusqlite"],
             &[
-                "`annals-core` names the driver `rusqlite`, which belongs to annals-sqlite and annals-benches",
+                "`annals-core` names the driver `rusqlite`, which belongs to annals-sqlite and \
+                 annals-benches",
             ],
         );
     }

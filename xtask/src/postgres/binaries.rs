@@ -57,13 +57,16 @@ impl Binaries {
                 .to_owned(),
         };
         Search::Missing(format!(
-            "{seen}; install PostgreSQL {MAJOR_MIN} or newer (Debian and Ubuntu: `apt-get install {}`; macOS: \
-             `brew install postgresql@17`), put its programs on the PATH, or name a server in ANNALS_TEST_POSTGRES",
+            "{seen}; install PostgreSQL {MAJOR_MIN} or newer (Debian and Ubuntu: `apt-get install \
+             {}`; macOS: \
+             `brew install postgresql@17`), put its programs on the PATH, or name a server in \
+             ANNALS_TEST_POSTGRES",
             PACKAGES.join(" "),
         ))
     }
 
-    /// Those that are there: on the PATH before others, because somebody put them there; then the newest.
+    /// Those that are there: on the PATH before others, because somebody put them there; then the
+    /// newest.
     pub(crate) fn there(account: &Account) -> Option<Self> {
         best(account, &mut None)
     }

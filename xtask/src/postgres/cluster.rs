@@ -136,7 +136,8 @@ impl Cluster {
             if start.status().is_ok_and(|status| status.success()) {
                 return Ok(());
             }
-            // Somebody was quicker on the port, or what is left of a killed server still holds its memory.
+            // Somebody was quicker on the port, or what is left of a killed server still holds its
+            // memory.
             if began.elapsed() > Duration::from_secs(20) {
                 let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
                 let end: Vec<&str> = log.lines().rev().take(10).collect();
@@ -246,7 +247,7 @@ impl Cluster {
         )
     }
 
-    /// Keeps a word in a file of the directory, which only the server's user reads.
+    /// History a word in a file of the directory, which only the server's user reads.
     fn keep(&self, name: &str, word: &str) -> Result<(), Stop> {
         let path = self.directory.join(name);
         let mut options = std::fs::OpenOptions::new();

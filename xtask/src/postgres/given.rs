@@ -7,8 +7,8 @@ use std::time::Duration;
 /// How long a server may take to say that it is one.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The message with which a client asks whether there is TLS: its length, and a number in place of a version.
-/// Every PostgreSQL answers with one byte, before any password.
+/// The message with which a client asks whether there is TLS: its length, and a number in place of
+/// a version. Every PostgreSQL answers with one byte, before any password.
 const IS_THERE_TLS: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// The server's place for people: without user and password.

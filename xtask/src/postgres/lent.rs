@@ -1,8 +1,10 @@
-//! A private server for as long as this program runs: it and its files are gone afterwards, however the program ends.
+//! A private server for as long as this program runs: it and its files are gone afterwards, however
+//! the program ends.
 //!
-//! A second process, the guard, reads from a pipe that only this program holds open. When the pipe ends, by a normal end, Ctrl-C or
-//! `kill -9`, the guard stops the server and removes it. Should the guard be killed too, the next run does its work: a file that both
-//! keep locked tells it that nobody is left.
+//! A second process, the guard, reads from a pipe that only this program holds open. When the pipe
+//! ends, by a normal end, Ctrl-C or `kill -9`, the guard stops the server and removes it. Should
+//! the guard be killed too, the next run does its work: a file that both keep locked tells it that
+//! nobody is left.
 
 use std::fs::{File, TryLockError};
 use std::io::Read;

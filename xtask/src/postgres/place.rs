@@ -7,8 +7,8 @@ use super::account::Account;
 use crate::program::target_directory;
 use crate::stop::Stop;
 
-/// The directory of all private servers of this clone: `target/postgres`, or one of the system's temporary files
-/// when the server's user cannot enter the first, as in a clone below root's home.
+/// The directory of all private servers of this clone: `target/postgres`, or one of the system's
+/// temporary files when the server's user cannot enter the first, as in a clone below root's home.
 pub(crate) fn directory(account: &Account) -> Result<PathBuf, Stop> {
     let target = target_directory();
     let usual = target.join("postgres");
@@ -41,7 +41,8 @@ fn make(directory: &Path) -> Result<(), Stop> {
         .map_err(|error| Stop::failed(format!("cannot make {}: {error}", directory.display())))
 }
 
-/// Whether root made it, who alone needs a fallback: names of temporary files can be guessed by others.
+/// Whether root made it, who alone needs a fallback: names of temporary files can be guessed by
+/// others.
 #[cfg(unix)]
 fn is_ours(directory: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

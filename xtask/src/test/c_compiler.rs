@@ -9,7 +9,8 @@ use crate::apt;
 /// Debian's names for what compiles and links a C program.
 const PACKAGES: [&str; 2] = ["gcc", "libc6-dev"];
 
-/// Finds a C compiler, or installs one where this user may install things without being asked for a password.
+/// Finds a C compiler, or installs one where this user may install things without being asked for a
+/// password.
 pub(crate) fn need() -> Need {
     let name = "C compiler";
     if let Some(version) = working() {
@@ -20,7 +21,8 @@ pub(crate) fn need() -> Need {
     }
     let advice = format!(
         "SQLite is compiled from source and `{}` cannot compile a C program; install a C compiler \
-         (Debian and Ubuntu: `apt-get install {}`; macOS: `xcode-select --install`) or name one in CC",
+         (Debian and Ubuntu: `apt-get install {}`; macOS: `xcode-select --install`) or name one in \
+         CC",
         compiler(),
         PACKAGES.join(" "),
     );

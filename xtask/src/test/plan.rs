@@ -24,7 +24,8 @@ const TARGETS: [&str; 11] = [
 const SERVER_PACKAGE: &str = "annals-postgres";
 const SERVER_PACKAGES: [&str; 3] = [SERVER_PACKAGE, "annals", "annals-benches"];
 
-/// The modules that tests are in when they need a server outside of its package, or one that can be stopped and started.
+/// The modules that tests are in when they need a server outside of its package, or one that can be
+/// stopped and started.
 const SERVER_MODULE: &str = "on_postgres::";
 const RESTARTS_MODULE: &str = "server_restarts::";
 
@@ -44,7 +45,7 @@ pub(crate) fn is_nothing_without_server(arguments: &[String]) -> bool {
 }
 
 /// What does not run, in words; nothing when all does.
-pub(crate) fn left_out(lacks: Lacks) -> Option<String> {
+pub(crate) fn skips(lacks: Lacks) -> Option<String> {
     match lacks {
         Lacks::Nothing => None,
         Lacks::Restarts => Some(format!(
@@ -56,8 +57,9 @@ pub(crate) fn left_out(lacks: Lacks) -> Option<String> {
     }
 }
 
-/// Without a choice of packages or targets: all of them, which takes two calls, because cargo runs the
-/// documentation's tests only when asked for nothing else. With a choice: one call, with that choice.
+/// Without a choice of packages or targets: all of them, which takes two calls, because cargo runs
+/// the documentation's tests only when asked for nothing else. With a choice: one call, with that
+/// choice.
 pub(crate) fn cargo_calls(arguments: &[String], lacks: Lacks) -> Vec<Vec<String>> {
     let for_cargo = for_cargo(arguments);
     let mut for_tests = arguments[for_cargo.len()..].to_vec();
@@ -159,7 +161,8 @@ mod tests {
         check(
             "--release -- --ignored --lib",
             &[
-                "test --workspace --all-features --no-fail-fast --lib --bins --tests --examples --release -- --ignored --lib",
+                "test --workspace --all-features --no-fail-fast --lib --bins --tests --examples \
+                 --release -- --ignored --lib",
                 "test --workspace --all-features --no-fail-fast --doc --release -- --ignored --lib",
             ],
         );
@@ -190,7 +193,8 @@ mod tests {
         let call = |typed, lacks| cargo_calls(&words(typed), lacks)[0].join(" ");
         assert_eq!(
             call("--doc -- --nocapture", Lacks::Everything),
-            "test --workspace --exclude annals-postgres --all-features --no-fail-fast --doc -- --nocapture --skip on_postgres::"
+            "test --workspace --exclude annals-postgres --all-features --no-fail-fast --doc -- \
+             --nocapture --skip on_postgres::"
         );
         assert_eq!(
             call("-p annals", Lacks::Everything),

@@ -61,7 +61,8 @@ impl Server {
         }
     }
 
-    /// Whether a run without it has failed: where nobody reads closing lines, and where a certain server was wanted.
+    /// Whether a run without it has failed: where nobody reads closing lines, and where a certain
+    /// server was wanted.
     pub(crate) fn must_be_there(&self) -> bool {
         self.was_named || std::env::var("CI").is_ok_and(|ci| ci == "true")
     }

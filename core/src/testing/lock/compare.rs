@@ -46,7 +46,8 @@ impl EventsLock {
             compared.add_shape(known, shape, anew);
         }
         if !events_hold {
-            // Changed shapes write other samples and fold to other states: that follows, and would only bury the reason.
+            // Changed shapes write other samples and fold to other states: that follows, and would
+            // only bury the reason.
             compared.missing.clear();
             return compared;
         }

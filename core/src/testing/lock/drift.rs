@@ -56,7 +56,8 @@ pub(super) fn shape(event_type: &str, version: u32, what: &str, was: &str, is: &
     let next = version.saturating_add(1);
     format!(
         "`{event_type}` v{version} {what}:\n    was {was}\n    is  {is}\n\
-         Events of v{version} may be stored as they were. Keep the shape, or make it a new one that reads them: \
+         Events of v{version} may be stored as they were. Keep the shape, or make it a new one \
+         that reads them: \
          `#[event(version = {next}, upcast({version} = …))]`,\n\
          with a function from a type that has the old fields. {UNRELEASED}"
     )
@@ -74,9 +75,11 @@ pub(super) fn unreadable(event_type: &str, version: u32, content: &str, why: &st
 pub(super) fn unread(event_type: &str, version: u32) -> String {
     format!(
         "`{event_type}` v{version} is in the file, and nothing reads it.\n\
-         Events of it may be stored. If it was renamed, keep its name: `#[event(name = \"{event_type}\")]`; if its variant is gone, say what \
+         Events of it may be stored. If it was renamed, keep its name: `#[event(name = \
+         \"{event_type}\")]`; if its variant is gone, say what \
          became of it:\n\
-         `#[event(retired(\"{event_type}\", version = {version}, upcast = …))]`, with a function that may return `None`. {UNRELEASED}"
+         `#[event(retired(\"{event_type}\", version = {version}, upcast = …))]`, with a function \
+         that may return `None`. {UNRELEASED}"
     )
 }
 
@@ -88,7 +91,8 @@ pub(super) fn new_shape(event_type: &str, version: u32) -> String {
 /// A current shape that has only grown.
 pub(super) fn grown(event_type: &str, version: u32, was: &str, is: &str) -> String {
     format!(
-        "`{event_type}` v{version} has grown, and reads what is stored:\n    was {was}\n    is  {is}\n\
+        "`{event_type}` v{version} has grown, and reads what is stored:\n    was {was}\n    is  \
+         {is}\n\
          To add it: ANNALS_UPDATE=1 cargo test."
     )
 }
@@ -96,14 +100,16 @@ pub(super) fn grown(event_type: &str, version: u32, was: &str, is: &str) -> Stri
 /// A sample that is not in the file.
 pub(super) fn new_sample(event_type: &str, version: u32, content: &str) -> String {
     format!(
-        "`{event_type}` v{version} has a new sample:\n    {content}\nTo add it: ANNALS_UPDATE=1 cargo test."
+        "`{event_type}` v{version} has a new sample:\n    {content}\nTo add it: ANNALS_UPDATE=1 \
+         cargo test."
     )
 }
 
 /// A current shape without a sample.
 pub(super) fn no_sample(event_type: &str, version: u32) -> String {
     format!(
-        "`{event_type}` v{version} has no sample. Give one to `EventsLock::events`, so that its bytes can be pinned."
+        "`{event_type}` v{version} has no sample. Give one to `EventsLock::events`, so that its \
+         bytes can be pinned."
     )
 }
 
@@ -112,9 +118,11 @@ pub(super) fn fold(name: &str, version: u32, was: &str, is: &str) -> String {
     let next = version.saturating_add(1);
     format!(
         "The fold `{name}` v{version} gives another state over the same stored events:\n{}\
-         What was kept of it (snapshots, read models) is not what it would be now. Take the change back, or make it v{next}: \
+         What was kept of it (snapshots, read models) is not what it would be now. Take the change \
+         back, or make it v{next}: \
          `Snapshots::fold_version({next})`,\n\
-         or the number given to `EventsLock::fold`. If nothing was ever kept outside of tests: ANNALS_UPDATE=force.",
+         or the number given to `EventsLock::fold`. If nothing was ever kept outside of tests: \
+         ANNALS_UPDATE=force.",
         line_by_line(was, is)
     )
 }
@@ -122,7 +130,8 @@ pub(super) fn fold(name: &str, version: u32, was: &str, is: &str) -> String {
 /// A fold that has gone back.
 pub(super) fn older_fold(name: &str, version: u32, pinned: u32) -> String {
     format!(
-        "The fold `{name}` is v{version}, and the file has seen v{pinned}. Versions only rise: make it v{}.",
+        "The fold `{name}` is v{version}, and the file has seen v{pinned}. Versions only rise: \
+         make it v{}.",
         pinned.saturating_add(1)
     )
 }
@@ -135,7 +144,8 @@ pub(super) fn broken_fold(name: &str, version: u32, why: &str) -> String {
 /// A fold in the file that the test does not name.
 pub(super) fn lost_fold(name: &str, version: u32) -> String {
     format!(
-        "The fold `{name}` v{version} is in the file and not in the test. When it is gone for good, take its entry out of the file."
+        "The fold `{name}` v{version} is in the file and not in the test. When it is gone for \
+         good, take its entry out of the file."
     )
 }
 
@@ -147,7 +157,8 @@ pub(super) fn new_fold(name: &str, version: u32) -> String {
 /// A fold whose history lacks samples.
 pub(super) fn longer_fold(name: &str, version: u32) -> String {
     format!(
-        "The fold `{name}` v{version} has new samples to go over. To add them: ANNALS_UPDATE=1 cargo test."
+        "The fold `{name}` v{version} has new samples to go over. To add them: ANNALS_UPDATE=1 \
+         cargo test."
     )
 }
 

@@ -1,4 +1,5 @@
-//! The text of the file: sorted, one fact a line, so that two branches merge and a reviewer sees what is new.
+//! The text of the file: sorted, one fact a line, so that two branches merge and a reviewer sees
+//! what is new.
 //!
 //! ```text
 //! event account.deposited v1
@@ -18,7 +19,8 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 const HEADER: &str = "\
-# What is stored, pinned. A test compares it with the program; `ANNALS_UPDATE=1 cargo test` adds what is new.
+# What is stored, pinned. A test compares it with the program; `ANNALS_UPDATE=1 cargo test` adds \
+what is new.
 # What stands here may be stored somewhere, and stays: a changed shape or fold gets a new version.
 ";
 
@@ -164,7 +166,8 @@ impl Lock {
     }
 
     fn take(&mut self, line: &str, entry: &mut Entry) -> Result<(), &'static str> {
-        const TWICE: &str = "it stands there twice. When two branches each made this version, one of them becomes the version after it.";
+        const TWICE: &str = "it stands there twice. When two branches each made this version, one \
+            of them becomes the version after it.";
         const NOT_A_LINE: &str = "this is no line of such a file. Was a merge left unfinished?";
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match (word, &mut *entry) {

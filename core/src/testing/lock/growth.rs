@@ -1,8 +1,10 @@
-//! A shape that has only grown: what was stored reads as it did, and new events hold at least what old ones hold.
+//! A shape that has only grown: what was stored reads as it did, and new events hold at least what
+//! old ones hold.
 
 use serde_json::Value;
 
-/// Whether `is` has all fields of `was`, and each one more may be absent: it has a default, or is an `Option`.
+/// Whether `is` has all fields of `was`, and each one more may be absent: it has a default, or is
+/// an `Option`.
 pub(super) fn has_grown(was: &str, is: &str) -> bool {
     let (Some((was_around, was)), Some((is_around, is))) = (named_fields(was), named_fields(is))
     else {

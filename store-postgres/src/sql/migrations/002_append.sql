@@ -105,7 +105,7 @@ $$;
 -- that it is `behind`, the least of which is least_behind.
 --
 -- is_done is false when the writer has fallen too far behind: nothing was written, and it looks again. first is the position of the first
--- event. what others appended since known_head is in moved_…, and the appends that do not hold because of it are in left_out: nothing of
+-- event. what others appended since known_head is in moved_…, and the appends that do not hold because of it are in skips: nothing of
 -- them was written. all of the answer is small, so that a client that does not read it keeps nobody waiting.
 create function annals.append(
     known_head bigint,
@@ -136,7 +136,7 @@ create function annals.append(
     out changes bigint,
     out moved_streams bigint[],
     out moved_versions bigint[],
-    out left_out integer[]
+    out skips integer[]
 )
 language plpgsql volatile as $$
 #variable_conflict use_column
@@ -182,7 +182,7 @@ begin
                 return;
             end if;
         end if;
-        select array_agg(distinct refused.append) into left_out
+        select array_agg(distinct refused.append) into skips
         from (
             select relying.append
             from unnest(relying_appends, relying_streams, relying_versions) as relying(append, stream, version)
@@ -194,8 +194,8 @@ begin
             where (condition.wanted -> 'behind')::bigint < head
                 and annals.first_match(condition.wanted -> 'items', (condition.wanted -> 'behind')::bigint, head) is not null
         ) as refused;
-        if cardinality(left_out) > 1000 then
-            left_out := null;
+        if cardinality(skips) > 1000 then
+            skips := null;
             return;
         end if;
         with numbered as materialized (
@@ -213,7 +213,7 @@ begin
                 row_number() over (partition by numbered.stream order by numbered.place) as stream_place
             from numbered
             left join unnest(moved_streams, moved_versions) as moved(stream, version) on moved.stream = numbered.stream
-            where left_out is null or numbered.append <> all (left_out)
+            where skips is null or numbered.append <> all (skips)
         ), written as (
             insert into annals.event (
                 position, stream, version, kind, append_index, append_events, occurred_at, recorded_at, id, digest, tags, metadata, payload

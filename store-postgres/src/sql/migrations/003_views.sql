@@ -108,7 +108,7 @@ create table annals.view_verdict (
 );
 
 -- rows of inline views: the version of its stream at which each stands, also where there is no row any more. 0: not written yet.
-create table annals.view_stand (
+create table annals.view_version (
     generation bigint not null,
     key bytea not null,
     version bigint not null,
@@ -392,9 +392,9 @@ create function annals.write_step(
     touched_positions bigint[],
     settled_keys bytea[],
     settled_positions bigint[],
-    parked_keys bytea[],
+    dead_letter_keys bytea[],
     parked_positions bigint[],
-    parked_events uuid[],
+    dead_letter_events uuid[],
     parked_attempts bigint[],
     parked_moments bigint[],
     parked_causes bytea[]
@@ -422,11 +422,11 @@ begin
         where view_parked.generation = of_generation and view_parked.key = given.key
             and view_parked.partition = of_partition and view_parked.position = given.position;
     end if;
-    if cardinality(parked_keys) > 0 then
+    if cardinality(dead_letter_keys) > 0 then
         insert into annals.view_parked (generation, key, partition, position, event, attempts, parked_at, cause)
         select of_generation, given.key, of_partition, given.position, given.event, given.attempts, given.parked_at, given.cause
         from unnest(
-            parked_keys, parked_positions, parked_events, parked_attempts, parked_moments, parked_causes
+            dead_letter_keys, parked_positions, dead_letter_events, parked_attempts, parked_moments, parked_causes
         ) as given(key, position, event, attempts, parked_at, cause)
         on conflict (generation, key, partition, position) do update
         set event = excluded.event, attempts = excluded.attempts, parked_at = excluded.parked_at, cause = excluded.cause;
@@ -465,9 +465,9 @@ create function annals.take_step(
     touched_positions bigint[],
     settled_keys bytea[],
     settled_positions bigint[],
-    parked_keys bytea[],
+    dead_letter_keys bytea[],
     parked_positions bigint[],
-    parked_events uuid[],
+    dead_letter_events uuid[],
     parked_attempts bigint[],
     parked_moments bigint[],
     parked_causes bytea[],
@@ -485,7 +485,7 @@ begin
         perform annals.write_step(
             of_generation, of_slot, of_partition, to_position, to_event, to_state, row_keys, row_values, has_indexes, entry_keys,
             entry_indexes, entries, version_keys, version_afters, version_up_tos, version_recorded, version_values, touched_keys,
-            touched_positions, settled_keys, settled_positions, parked_keys, parked_positions, parked_events, parked_attempts,
+            touched_positions, settled_keys, settled_positions, dead_letter_keys, parked_positions, dead_letter_events, parked_attempts,
             parked_moments, parked_causes
         );
     end if;
@@ -657,8 +657,8 @@ begin
     if found then
         return true;
     end if;
-    delete from annals.view_stand
-    where ctid = any (array(select ctid from annals.view_stand where generation = dropped limit most));
+    delete from annals.view_version
+    where ctid = any (array(select ctid from annals.view_version where generation = dropped limit most));
     if found then
         return true;
     end if;
@@ -675,7 +675,7 @@ select
     generation.version,
     case generation.phase when 0 then 'building' when 1 then 'live' else 'kept' end as phase,
     (select min(position) from annals.view_checkpoint where view_checkpoint.generation = generation.id) as position,
-    (select count(*) from annals.view_parked where view_parked.generation = generation.id) as parked
+    (select count(*) from annals.view_parked where view_parked.generation = generation.id) as dead_letters
 from annals.view_generation as generation
 where generation.phase <> 3;
 

@@ -4,7 +4,7 @@
 -- somebody else's insert
 create function annals.make_stands(generations bigint[], keys bytea[]) returns void
 language sql volatile as $$
-    insert into annals.view_stand (generation, key, version)
+    insert into annals.view_version (generation, key, version)
     select given.generation, given.key, 0
     from unnest(generations, keys) as given(generation, key)
     join annals.view_generation as kept on kept.id = given.generation and kept.phase <> 3
@@ -58,7 +58,7 @@ create function annals.append_with_rows(
     out changes bigint,
     out moved_streams bigint[],
     out moved_versions bigint[],
-    out left_out integer[]
+    out skips integer[]
 )
 language plpgsql volatile as $$
 #variable_conflict use_variable
@@ -67,8 +67,8 @@ declare
     travels record;
     stands bigint;
 begin
-    select written.is_done, written.first, written.changes, written.moved_streams, written.moved_versions, written.left_out
-    into is_done, first, changes, moved_streams, moved_versions, left_out
+    select written.is_done, written.first, written.changes, written.moved_streams, written.moved_versions, written.skips
+    into is_done, first, changes, moved_streams, moved_versions, skips
     from annals.append(
         known_head, known_changes, appends, streams, versions, kinds, indexes, counts, occurred, recorded, ids, digests, tags, metadata,
         payloads, tag_hashes, tag_events, revived, relying_appends, relying_streams, relying_versions, conditions, least_behind
@@ -79,7 +79,7 @@ begin
     -- where the events stand, by their places in the batch; those that were left out take up no place
     select array_agg(first - 1 + counted.kept_place order by counted.place) into positions
     from (
-        select given.place, count(*) filter (where left_out is null or given.append <> all (left_out)) over (order by given.place) as kept_place
+        select given.place, count(*) filter (where skips is null or given.append <> all (skips)) over (order by given.place) as kept_place
         from unnest(appends) with ordinality as given(append, place)
     ) as counted;
     for travels in
@@ -87,14 +87,14 @@ begin
         from unnest(
             row_appends, row_generations, row_keys, row_froms, row_tos, row_values, rows_have_indexes, rows_are_bitemporal
         ) with ordinality as given(append, generation, key, goes_from, goes_to, value, has_indexes, is_bitemporal, place)
-        where left_out is null or given.append <> all (left_out)
+        where skips is null or given.append <> all (skips)
     loop
         perform from annals.view_generation as kept
         where kept.id = travels.generation and kept.phase <> 3
         for share skip locked;
         continue when not found;
         select kept.version into stands
-        from annals.view_stand as kept
+        from annals.view_version as kept
         where kept.generation = travels.generation and kept.key = travels.key
         for update skip locked;
         continue when not found or stands <> travels.goes_from;
@@ -122,7 +122,7 @@ begin
             where given.of_row = travels.place
             on conflict do nothing;
         end if;
-        update annals.view_stand as kept set version = travels.goes_to
+        update annals.view_version as kept set version = travels.goes_to
         where kept.generation = travels.generation and kept.key = travels.key;
     end loop;
 end
@@ -156,9 +156,9 @@ create function annals.take_inline_step(
     touched_positions bigint[],
     settled_keys bytea[],
     settled_positions bigint[],
-    parked_keys bytea[],
+    dead_letter_keys bytea[],
     parked_positions bigint[],
-    parked_events uuid[],
+    dead_letter_events uuid[],
     parked_attempts bigint[],
     parked_moments bigint[],
     parked_causes bytea[],
@@ -189,7 +189,7 @@ begin
         order by given.key
     loop
         select kept.version into stands
-        from annals.view_stand as kept
+        from annals.view_version as kept
         where kept.generation = of_generation and kept.key = goes.key
         for update;
         stands := coalesce(stands, 0);
@@ -202,7 +202,7 @@ begin
             return;
         end if;
     end loop;
-    update annals.view_stand as kept set version = given.goes_to
+    update annals.view_version as kept set version = given.goes_to
     from unnest(stand_keys, stand_tos) as given(key, goes_to)
     where kept.generation = of_generation and kept.key = given.key and given.key <> all (known);
     if cardinality(known) > 0 then
@@ -228,7 +228,7 @@ begin
     perform annals.write_step(
         of_generation, of_slot, of_partition, to_position, to_event, to_state, row_keys, row_values, has_indexes, entry_keys,
         entry_indexes, entries, version_keys, version_afters, version_up_tos, version_recorded, version_values, touched_keys,
-        touched_positions, settled_keys, settled_positions, parked_keys, parked_positions, parked_events, parked_attempts,
+        touched_positions, settled_keys, settled_positions, dead_letter_keys, parked_positions, dead_letter_events, parked_attempts,
         parked_moments, parked_causes
     );
 end

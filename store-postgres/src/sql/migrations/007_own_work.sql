@@ -68,7 +68,7 @@ begin
     if not exists (
         select from unnest(generations, keys) as given(generation, key)
         where not exists (
-            select from annals.view_stand as kept where kept.generation = given.generation and kept.key = given.key
+            select from annals.view_version as kept where kept.generation = given.generation and kept.key = given.key
         )
     ) then
         return;
@@ -77,7 +77,7 @@ begin
     with held as materialized (
         select id from annals.view_generation where id = any (generations) and phase <> 3 order by id for share skip locked
     )
-    insert into annals.view_stand (generation, key, version)
+    insert into annals.view_version (generation, key, version)
     select given.generation, given.key, 0
     from unnest(generations, keys) as given(generation, key)
     join held on held.id = given.generation
@@ -93,7 +93,7 @@ language plpgsql volatile as $$
 begin
     if not exists (
         select from unnest(keys) as given(key)
-        where not exists (select from annals.view_stand as kept where kept.generation = of_generation and kept.key = given.key)
+        where not exists (select from annals.view_version as kept where kept.generation = of_generation and kept.key = given.key)
     ) then
         return;
     end if;
@@ -102,7 +102,7 @@ begin
         return;
     end if;
     -- a statement of its own, behind the lock: it sees whether the generation was dropped before the lock was given
-    insert into annals.view_stand (generation, key, version)
+    insert into annals.view_version (generation, key, version)
     select of_generation, given.key, 0
     from unnest(keys) as given(key)
     where exists (select from annals.view_generation where id = of_generation and phase <> 3)

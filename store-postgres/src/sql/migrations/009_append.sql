@@ -47,7 +47,7 @@ create or replace function annals.append(
     out changes bigint,
     out moved_streams bigint[],
     out moved_versions bigint[],
-    out left_out integer[]
+    out skips integer[]
 )
 language plpgsql volatile set enable_seqscan = off as $$
 #variable_conflict use_column
@@ -93,7 +93,7 @@ begin
             select given.hash, head + given.event from unnest(tag_hashes, tag_events) as given(hash, event);
         end if;
     else
-        select array_agg(distinct refused.append) into left_out
+        select array_agg(distinct refused.append) into skips
         from (
             select relying.append
             from unnest(relying_appends, relying_streams, relying_versions) as relying(append, stream, version)
@@ -105,8 +105,8 @@ begin
             where (condition.wanted -> 'behind')::bigint < head
                 and annals.first_match(condition.wanted -> 'items', (condition.wanted -> 'behind')::bigint, head) is not null
         ) as refused;
-        if cardinality(left_out) > 1000 then
-            left_out := null;
+        if cardinality(skips) > 1000 then
+            skips := null;
             return;
         end if;
         with numbered as materialized (
@@ -124,7 +124,7 @@ begin
                 row_number() over (partition by numbered.stream order by numbered.place) as stream_place
             from numbered
             left join unnest(moved_streams, moved_versions) as moved(stream, version) on moved.stream = numbered.stream
-            where left_out is null or numbered.append <> all (left_out)
+            where skips is null or numbered.append <> all (skips)
         ), written as (
             insert into annals.event (
                 position, stream, version, kind, append_index, append_events, occurred_at, recorded_at, id, digest, tags, metadata, payload

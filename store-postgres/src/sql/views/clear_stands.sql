@@ -3,12 +3,12 @@
 with dropped as (select id from annals.view_generation where id = $1 and phase = 3 for update skip locked),
 doomed as materialized (
     select ctid, key
-    from annals.view_stand
+    from annals.view_version
     where generation = (select id from dropped) and key >= $4
     order by key
     limit $5
 ),
-gone as (delete from annals.view_stand where ctid = any (array(select ctid from doomed)))
+gone as (delete from annals.view_version where ctid = any (array(select ctid from doomed)))
 select last.number, last.entry, last.next_key
 from dropped
 left join lateral (

@@ -4,7 +4,7 @@ select generation.history_since, found.key, found.version, found.value
 from annals.view_generation as generation
 left join lateral (
     select stand.key, stand.version, kept.value
-    from annals.view_stand as stand
+    from annals.view_version as stand
     left join annals.view_row as kept on kept.generation = stand.generation and kept.key = stand.key
     where stand.generation = $1 and stand.key = any ($2) and stand.version > 0
 ) as found on true

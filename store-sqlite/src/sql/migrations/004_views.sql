@@ -120,7 +120,7 @@ select
     version,
     case phase when 0 then 'building' when 1 then 'live' else 'kept' end as phase,
     (select min(position) from annals_view_checkpoints where generation = generations.id) as position,
-    (select count(*) from annals_view_parked where generation = generations.id) as parked
+    (select count(*) from annals_view_parked where generation = generations.id) as dead_letters
 from annals_view_generations as generations
 where phase <> 3;
 

@@ -7,22 +7,23 @@ use annals_core::{Generation, Phase, Position, Token};
 
 use crate::query::ViewError;
 use crate::status::Status;
-use crate::supervisor::{Following, Site};
-use crate::worker::Post;
+use crate::supervisor::{GenerationWorkers, WorkerContext};
+use crate::worker::SlotClaim;
 
-/// How often it looks by itself whether a view has come far enough, when no worker of this process tells.
+/// How often it looks by itself whether a view has come far enough, when no worker of this process
+/// tells.
 const LOOK: Duration = Duration::from_millis(25);
 
 /// One version of a view, whose readers wait for it.
-pub(crate) struct Reach<'a> {
-    pub(crate) site: &'a Site,
-    pub(crate) following: &'a Following,
+pub(crate) struct CatchUp<'a> {
+    pub(crate) context: &'a WorkerContext,
+    pub(crate) following: &'a GenerationWorkers,
     pub(crate) version: u32,
 }
 
-impl Reach<'_> {
-    /// Waits until a generation that readers see has come so far: the `live` one, or whichever it is by then. A worker that stopped ends the
-    /// waiting at once.
+impl CatchUp<'_> {
+    /// Waits until a generation that readers see has come so far: the `live` one, or whichever it
+    /// is by then. A worker that stopped ends the waiting at once.
     pub(crate) async fn reach(
         &self,
         live: Option<Generation>,
@@ -32,7 +33,7 @@ impl Reach<'_> {
         match tokio::time::timeout(at_most, self.there(live, token)).await {
             Ok(done) => done,
             Err(_) => {
-                let now = self.site.db.clock().now();
+                let now = self.context.db.clock().now();
                 let held = self
                     .following
                     .each(|of| Status::of(of, now).to_string())
@@ -70,8 +71,9 @@ impl Reach<'_> {
         }
     }
 
-    /// Whether a generation comes so far within a little while: its workers in this process tell at once, those elsewhere are seen
-    /// in the store; it is not looked there, unless told to, when there are none elsewhere.
+    /// Whether a generation comes so far within a little while: its workers in this process tell at
+    /// once, those elsewhere are seen in the store; it is not looked there, unless told to, when
+    /// there are none elsewhere.
     async fn comes_to(
         &self,
         generation: &Generation,
@@ -89,7 +91,8 @@ impl Reach<'_> {
         Ok(tokio::time::timeout(LOOK, told).await.is_ok())
     }
 
-    /// Returns when a generation that this program folds is live. A worker that stopped ends the waiting at once.
+    /// Returns when a generation that this program folds is live. A worker that stopped ends the
+    /// waiting at once.
     pub(crate) async fn built(&self) -> Result<(), ViewError> {
         loop {
             let generations = self.following.each(|of| of.generation.clone());
@@ -103,23 +106,24 @@ impl Reach<'_> {
         }
     }
 
-    /// An error when a slot does not go on until a person has looked, neither here nor in another process.
+    /// An error when a slot does not go on until a person has looked, neither here nor in another
+    /// process.
     async fn is_at_work(&self, generation: &Generation) -> Result<(), ViewError> {
         let Some((slot, reason)) = self.following.stopped(generation.id) else {
             return Ok(());
         };
         if let Some(slot) = slot {
             // A newer program may be able to do what this one cannot.
-            let Site {
+            let WorkerContext {
                 db,
                 views,
                 owner,
                 options,
                 ..
-            } = self.site;
+            } = self.context;
             let lease = options.lease;
             let clock = &**db.clock();
-            let post = Post {
+            let post = SlotClaim {
                 views,
                 generation,
                 slot,
@@ -137,7 +141,7 @@ impl Reach<'_> {
 
     /// Whether every slot has come so far, also those that another process works on.
     async fn has_reached(&self, generation: &Generation, token: &Token) -> Result<bool, ViewError> {
-        let checkpoints = self.site.views.checkpoints(generation.id).await?;
+        let checkpoints = self.context.views.checkpoints(generation.id).await?;
         Ok((0..generation.spec.slots).all(|slot| {
             token.positions().all(|(partition, position)| {
                 let mut of = checkpoints
@@ -150,7 +154,11 @@ impl Reach<'_> {
 
     /// The generation that readers of this version see now.
     pub(crate) async fn live(&self) -> Result<Generation, ViewError> {
-        let generations = self.site.views.generations(self.following.view()).await?;
+        let generations = self
+            .context
+            .views
+            .generations(self.following.view())
+            .await?;
         let mut ours = generations
             .into_iter()
             .filter(|of| of.spec.version == self.version);

@@ -1,7 +1,8 @@
-//! A fair share of the slots: where several processes work on a generation, each takes as many as there are for every one of them.
+//! A fair share of the slots: where several processes work on a generation, each takes as many as
+//! there are for every one of them.
 //!
-//! Processes tell each other by leases that they are there. So one that was killed counts until its lease ends, no longer, and what it worked
-//! on is shared out anew.
+//! ProcessHandle tell each other by leases that they are there. So one that was killed counts until
+//! its lease ends, no longer, and what it worked on is shared out anew.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,42 +11,42 @@ use std::time::Duration;
 use annals_core::{Acquired, Generation, Lease, LeaseState, StoreError};
 use tokio::sync::watch;
 
+use crate::location::ViewLocation;
 use crate::owner;
-use crate::place::Place;
 
 /// How many slots of a generation this process may work on, and on how many it does.
 #[derive(Clone, Debug)]
-pub(crate) struct Share(Arc<Shared>);
+pub(crate) struct Quota(Arc<QuotaState>);
 
 #[derive(Debug)]
-struct Shared {
-    seats: Mutex<Seats>,
+struct QuotaState {
+    seats: Mutex<PermitCount>,
     /// Counts up whenever there may be a seat where there was none, or one too few.
     changed: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Seats {
+struct PermitCount {
     most: usize,
     taken: usize,
     /// Of those that are taken: how many were asked to be given up.
     leaving: usize,
 }
 
-impl Share {
+impl Quota {
     /// Nothing, until it is known who else is there.
-    pub(crate) fn unknown() -> Share {
-        Share(Arc::new(Shared {
+    pub(crate) fn unknown() -> Quota {
+        Quota(Arc::new(QuotaState {
             seats: Mutex::default(),
             changed: watch::Sender::default(),
         }))
     }
 
-    fn seats(&self) -> MutexGuard<'_, Seats> {
+    fn seats(&self) -> MutexGuard<'_, PermitCount> {
         self.0.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Seats)) {
+    fn change(&self, change: impl FnOnce(&mut PermitCount)) {
         change(&mut self.seats());
         self.0.changed.send_modify(|count| *count += 1);
     }
@@ -64,11 +65,11 @@ impl Share {
     }
 
     /// The right to work on one slot more, if there is one.
-    pub(super) fn seat(&self) -> Option<Seat> {
+    pub(super) fn seat(&self) -> Option<SlotPermit> {
         let mut seats = self.seats();
         let is_free = seats.taken < seats.most;
         seats.taken += usize::from(is_free);
-        is_free.then(|| Seat {
+        is_free.then(|| SlotPermit {
             share: self.clone(),
             is_leaving: AtomicBool::new(false),
         })
@@ -77,13 +78,14 @@ impl Share {
 
 /// The right to work on one slot, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
-    share: Share,
+pub(super) struct SlotPermit {
+    share: Quota,
     is_leaving: AtomicBool,
 }
 
-impl Seat {
-    /// Returns when this process works on more slots than its share, and this is the one to give up.
+impl SlotPermit {
+    /// Returns when this process works on more slots than its share, and this is the one to give
+    /// up.
     pub(super) async fn is_asked_for(&self) {
         let mut changes = self.share.changes();
         loop {
@@ -103,7 +105,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for SlotPermit {
     fn drop(&mut self) {
         self.share.change(|seats| {
             seats.taken -= 1;
@@ -112,17 +114,18 @@ impl Drop for Seat {
     }
 }
 
-/// A process among those that work on a generation: it says that it is there, and counts who else is.
-pub(crate) struct Attendance {
-    pub(crate) views: Place,
+/// A process among those that work on a generation: it says that it is there, and counts who else
+/// is.
+pub(crate) struct Membership {
+    pub(crate) views: ViewLocation,
     pub(crate) generation: Generation,
     pub(crate) owner: String,
     pub(crate) lease: Duration,
-    pub(crate) share: Share,
+    pub(crate) share: Quota,
 }
 
-impl Attendance {
-    /// Keeps the share up to date until it is told to stop.
+impl Membership {
+    /// History the share up to date until it is told to stop.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let slots = usize::from(self.generation.spec.slots);
         let mut own = None;
@@ -146,11 +149,13 @@ impl Attendance {
         if let Some(lease) = own
             && let Err(error) = self.views.release_lease(&lease).await
         {
-            tracing::debug!(lease = lease.name, %error, "a lease was not given back; it ends by itself");
+            tracing::debug!(lease = lease.name, %error, "a lease was not given back; it ends by \
+                itself");
         }
     }
 
-    /// How many processes are there, with this one. One that finds no place, because there is a process for every slot already, is a spare.
+    /// How many processes are there, with this one. One that finds no place, because there is a
+    /// process for every slot already, is a spare.
     async fn look(&self, own: &mut Option<Lease>) -> Result<usize, StoreError> {
         let keeps = match &*own {
             Some(lease) => self.views.renew_lease(lease, self.lease).await?,
@@ -202,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_takes_its_share_and_gives_up_what_is_more() {
-        let share = Share::unknown();
+        let share = Quota::unknown();
         assert!(
             share.seat().is_none(),
             "nothing before it is known who else is there"

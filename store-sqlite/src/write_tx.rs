@@ -1,24 +1,25 @@
 //! The write side of the file: what happens inside a write transaction.
 //!
-//! The normal append only inserts. The unique indexes are the check, and what is known of an id is looked up only when one of
-//! them refuses a row or an expectation does not hold.
+//! The normal append only inserts. The unique indexes are the check, and what is known of an id is
+//! looked up only when one of them refuses a row or an expectation does not hold.
 
 use annals_core::{
-    AppendError, Appended, Expected, LogId, NewEvent, Placed, Position, Recognised, Status,
-    StreamId, Version, Violation, recognise,
+    AppendError, Appended, Duplicate, Expected, LogId, NewEvent, Placed, Position, Status,
+    StreamId, Version, Violation, deduplicate,
 };
 use rusqlite::Connection;
 use std::collections::HashSet;
 
-use crate::dictionary::{Dictionary, StreamEntry};
 use crate::error::is_duplicate;
 use crate::known::{PARTITION, known, places};
-use crate::plan;
+use crate::query_plan;
 use crate::request::Request;
 use crate::statements as sql;
+use crate::stream_cache::{Dictionary, StreamEntry};
 use crate::{streams, views};
 
-/// Why something was not done: an outcome for the one who asked, or the end of the whole transaction.
+/// Why something was not done: an outcome for the one who asked, or the end of the whole
+/// transaction.
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// Nothing of it is in the transaction, which goes on.
@@ -44,7 +45,7 @@ pub(crate) struct Refused<E>(pub(crate) E);
 
 /// The connection that writes, and what is known of the file while its transaction is open.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct WriteTx {
     pub(crate) connection: Connection,
     pub(crate) log: LogId,
     pub(crate) dictionary: Dictionary,
@@ -56,15 +57,16 @@ pub(crate) struct Ledger {
     appends: u64,
     /// Something may have been dropped or forgotten that is not cleared away yet.
     pub(crate) has_waste: bool,
-    /// What SQLite counts up when another connection commits, as it was when everything cached was true; none when nothing is.
+    /// What SQLite counts up when another connection commits, as it was when everything cached was
+    /// true; none when nothing is.
     cached_at: Option<i64>,
     /// The same, as it was when this was last looked at.
     seen: Option<i64>,
 }
 
-impl Ledger {
-    pub(crate) fn new(connection: Connection, log: LogId) -> Ledger {
-        Ledger {
+impl WriteTx {
+    pub(crate) fn new(connection: Connection, log: LogId) -> WriteTx {
+        WriteTx {
             connection,
             log,
             dictionary: Dictionary::new(),
@@ -180,14 +182,16 @@ impl Ledger {
                 }
                 (self.head, self.recorded) = before;
                 self.dictionary.undo(touched);
-                // Not one of the ids: then the version or position was taken, which no writer of ours does.
+                // Not one of the ids: then the version or position was taken, which no writer of
+                // ours does.
                 self.recognised(request)?.ok_or(Stop::Broken(error))
             }
             Err(error) => Err(Stop::Broken(error)),
         }
     }
 
-    /// Whether the expectations and the condition hold. Says no more than that; a refusal is worked out separately.
+    /// Whether the expectations and the condition hold. Says no more than that; a refusal is worked
+    /// out separately.
     fn may_happen(&mut self, request: &Request) -> Result<bool, rusqlite::Error> {
         let append = &request.append;
         let written = Written::of(request);
@@ -214,7 +218,7 @@ impl Ledger {
         match &request.condition {
             None => Ok(true),
             Some(condition) => {
-                Ok(plan::first_match(&self.connection, condition, self.head)?.is_none())
+                Ok(query_plan::first_match(&self.connection, condition, self.head)?.is_none())
             }
         }
     }
@@ -304,14 +308,14 @@ impl Ledger {
             .iter()
             .map(|(_, event)| known(&self.connection, event.id))
             .collect::<Result<_, _>>()?;
-        let placed = match recognise(events, &known).map_err(Refused)? {
-            Recognised::New => return Ok(None),
-            Recognised::Repeated => known
+        let placed = match deduplicate(events, &known).map_err(Refused)? {
+            Duplicate::New => return Ok(None),
+            Duplicate::Repeated => known
                 .into_iter()
                 .flatten()
                 .map(|known| known.found.placed)
                 .collect(),
-            Recognised::RequestDone { first, events } => places(&self.connection, first, events)?,
+            Duplicate::RequestDone { first, events } => places(&self.connection, first, events)?,
         };
         Ok(Some(Appended::new(self.log, placed, true)))
     }
@@ -356,7 +360,7 @@ impl Ledger {
             }
         }
         if let Some(condition) = &request.condition
-            && let Some(position) = plan::first_match(&self.connection, condition, self.head)?
+            && let Some(position) = query_plan::first_match(&self.connection, condition, self.head)?
         {
             violations.push(Violation::Condition { position });
         }

@@ -1,24 +1,25 @@
 //! What waits for a person, by typed keys.
 
-use annals_core::{Parked, Position};
+use annals_core::{DeadLetter, Position};
 
-use super::{ViewError, Views, typed_key};
+use super::{ViewError, ViewHandle, typed_key};
+use crate::dead_letters::{DeadLetterKey, DeadLetters, Settled};
 use crate::key::ViewKey;
-use crate::set_aside::{ParkedKey, SetAside, Settled};
 use crate::view::View;
 
-impl<V: View> Views<V> {
+impl<V: View> ViewHandle<V> {
     /// What is set aside, by the texts of the keys.
-    pub fn set_aside(&self) -> SetAside {
-        SetAside::of::<V>(&self.site, &self.following)
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::of::<V>(&self.context, &self.following)
     }
 
-    /// Keys that wait for a person, in their order, behind `after`, at most `limit`: none at the end.
+    /// Keys that wait for a person, in their order, behind `after`, at most `limit`: none at the
+    /// end.
     ///
     /// ```
     /// # use annals_projections::{Program, View, ViewError};
     /// # async fn example<Balance: View<Key = String>>(db: Program) -> Result<(), ViewError> {
-    /// for key in db.view::<Balance>().parked(None, 100).await? {
+    /// for key in db.view::<Balance>().dead_letter_keys(None, 100).await? {
     ///     println!("{} waits at {}: {} ({} events behind it)", key.key, key.position, key.cause, key.behind);
     /// }
     /// # Ok(())
@@ -28,13 +29,13 @@ impl<V: View> Views<V> {
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    pub async fn parked(
+    pub async fn dead_letter_keys(
         &self,
         after: Option<V::Key>,
         limit: usize,
-    ) -> Result<Vec<ParkedKey<V::Key>>, ViewError> {
+    ) -> Result<Vec<DeadLetterKey<V::Key>>, ViewError> {
         let after = after.map(|key| key.to_key());
-        let keys = self.set_aside().keys(after.as_deref(), limit).await?;
+        let keys = self.dead_letters().keys(after.as_deref(), limit).await?;
         keys.into_iter()
             .map(|key| typed_key::<V>(&key.key).map(|typed| key.with_key(typed)))
             .collect()
@@ -48,14 +49,14 @@ impl<V: View> Views<V> {
     pub async fn waiting(
         &self,
         key: impl Into<V::Key>,
-        after: Option<&Parked>,
+        after: Option<&DeadLetter>,
         limit: usize,
-    ) -> Result<Vec<Parked>, ViewError> {
+    ) -> Result<Vec<DeadLetter>, ViewError> {
         let key = self.key(&key.into())?;
-        self.set_aside().events(&key, after, limit).await
+        self.dead_letters().events(&key, after, limit).await
     }
 
-    /// Folds what waits for a key, as [`SetAside::retry`] does.
+    /// Folds what waits for a key, as [`DeadLetters::retry`] does.
     ///
     /// ```
     /// # use annals_projections::{Program, View, ViewError};
@@ -75,19 +76,19 @@ impl<V: View> Views<V> {
     /// Only those of a store that cannot answer.
     pub async fn retry(&self, key: impl Into<V::Key>) -> Result<Settled, ViewError> {
         let key = self.key(&key.into())?;
-        self.set_aside().retry(&key).await
+        self.dead_letters().retry(&key).await
     }
 
-    /// [`retry`](Views::retry) for every key that waits.
+    /// [`retry`](ViewHandle::retry) for every key that waits.
     ///
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
     pub async fn retry_all(&self) -> Result<Settled, ViewError> {
-        self.set_aside().retry_all().await
+        self.dead_letters().retry_all().await
     }
 
-    /// Leaves an event that waits out for this key, as [`SetAside::skip`] does.
+    /// Leaves an event that waits out for this key, as [`DeadLetters::skip`] does.
     ///
     /// # Errors
     ///
@@ -99,10 +100,10 @@ impl<V: View> Views<V> {
         reason: impl Into<String>,
     ) -> Result<Settled, ViewError> {
         let key = self.key(&key.into())?;
-        self.set_aside().skip(&key, position, reason).await
+        self.dead_letters().skip(&key, position, reason).await
     }
 
-    /// Leaves everything out that waits for this key, as [`SetAside::discard`] does.
+    /// Leaves everything out that waits for this key, as [`DeadLetters::discard`] does.
     ///
     /// # Errors
     ///
@@ -113,19 +114,19 @@ impl<V: View> Views<V> {
         reason: impl Into<String>,
     ) -> Result<Settled, ViewError> {
         let key = self.key(&key.into())?;
-        self.set_aside().discard(&key, reason).await
+        self.dead_letters().discard(&key, reason).await
     }
 
-    /// Leaves an event out that stops the projection, as [`SetAside::skip_event`] does.
+    /// Leaves an event out that stops the projection, as [`DeadLetters::skip_event`] does.
     ///
     /// # Errors
     ///
-    /// As [`SetAside::skip_event`].
+    /// As [`DeadLetters::skip_event`].
     pub async fn skip_event(
         &self,
         position: impl Into<Position>,
         reason: impl Into<String>,
     ) -> Result<(), ViewError> {
-        self.set_aside().skip_event(position, reason).await
+        self.dead_letters().skip_event(position, reason).await
     }
 }

@@ -1,11 +1,12 @@
 //! Stores that misbehave on purpose: any store, wrapped in one kind of trouble.
 //!
-//! They are stores and not mocks: what is underneath commits, refuses and reads as ever, only the way there and back is bad.
+//! They are stores and not mocks: what is underneath commits, refuses and reads as ever, only the
+//! way there and back is bad.
 //!
 //! ```
 //! use std::sync::Arc;
 //!
-//! use annals_core::conformance::trouble::{AnswerLost, Troubled};
+//! use annals_core::conformance::faulty::{AnswerLost, Troubled};
 //! use annals_core::{Append, AppendError, EventStore, MemoryStore, NewEvent, StreamId};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -32,7 +33,7 @@ use tokio::sync::watch;
 use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits};
 use crate::error::{Failure, StoreError};
 use crate::event::EventId;
-use crate::inline::{InlineViews, StandingRow};
+use crate::inline::{InlineViews, VersionedRow};
 use crate::lease::{Acquired, Lease, LeaseState, Leases};
 use crate::position::{Head, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
@@ -43,14 +44,14 @@ use crate::store::{
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{StreamChange, StreamState};
 use crate::{
-    Checkpoint, CommitError, Generation, GenerationId, GenerationSpec, Parked, PastRow, ReadRows,
-    RowVersion, RowsPage, Verdict, ViewCommit, ViewStore,
+    Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, PastRow,
+    ReadRows, RowVersion, RowsPage, SkipDecision, ViewCommit, ViewStore,
 };
 
 /// What a store is asked for.
 ///
 /// ```
-/// use annals_core::conformance::trouble::Call;
+/// use annals_core::conformance::faulty::Call;
 ///
 /// assert!(Call::AppendIf.is_append());
 /// assert!(!Call::ReadStream.is_append());
@@ -90,7 +91,8 @@ pub enum Call {
     CommitView,
     /// Everything of a [`ViewStore`] that only reads
     ReadView,
-    /// Everything else of a [`ViewStore`]: generations are begun, switched to, dropped, forget; verdicts are kept
+    /// Everything else of a [`ViewStore`]: generations are begun, switched to, dropped, forget;
+    /// skip_decisions are kept
     ChangeView,
     /// [`Leases::renew_lease`]
     RenewLease,
@@ -111,7 +113,7 @@ impl Call {
 /// One kind of trouble: what happens on the way to a store and back.
 ///
 /// ```
-/// use annals_core::conformance::trouble::{Call, Trouble};
+/// use annals_core::conformance::faulty::{Call, Faulty};
 /// use annals_core::{Failure, StoreError};
 ///
 /// /// A store that only reads.
@@ -119,14 +121,14 @@ impl Call {
 /// struct NeverWrites;
 ///
 /// #[async_trait::async_trait]
-/// impl Trouble for NeverWrites {
+/// impl Faulty for NeverWrites {
 ///     async fn before(&self, call: Call) -> Result<(), StoreError> {
 ///         if call.is_append() { Err(StoreError::new(Failure::ReadOnly, "a replica")) } else { Ok(()) }
 ///     }
 /// }
 /// ```
 #[async_trait]
-pub trait Trouble: fmt::Debug + Send + Sync + 'static {
+pub trait Faulty: fmt::Debug + Send + Sync + 'static {
     /// Before the store is asked.
     ///
     /// # Errors
@@ -141,7 +143,8 @@ pub trait Trouble: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The answer is lost: who appended or changed a stream gets [`AppendError::Unknown`], everybody else gets the error.
+    /// The answer is lost: who appended or changed a stream gets [`AppendError::Unknown`],
+    /// everybody else gets the error.
     async fn after(&self, call: Call) -> Result<(), StoreError> {
         let _ = call;
         Ok(())
@@ -171,7 +174,7 @@ pub trait Trouble: fmt::Debug + Send + Sync + 'static {
 /// ```
 /// use std::sync::Arc;
 ///
-/// use annals_core::conformance::trouble::{HintLost, Troubled};
+/// use annals_core::conformance::faulty::{HintLost, Troubled};
 /// use annals_core::{MemoryStore, Store};
 ///
 /// let store = Troubled::new(Arc::new(MemoryStore::with_partitions(3)), HintLost);
@@ -183,7 +186,7 @@ pub struct Troubled<T> {
     trouble: T,
 }
 
-impl<T: Trouble> Troubled<T> {
+impl<T: Faulty> Troubled<T> {
     /// `inner` with `trouble` on the way.
     pub fn new(inner: Arc<dyn Store>, trouble: T) -> Arc<Troubled<T>> {
         Arc::new(Troubled { inner, trouble })
@@ -221,7 +224,7 @@ impl<T: Trouble> Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Trouble> EventStore for Troubled<T> {
+impl<T: Faulty> EventStore for Troubled<T> {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         self.change(Call::Append, self.inner.append(append)).await
     }
@@ -263,7 +266,7 @@ impl<T: Trouble> EventStore for Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Trouble> Log for Troubled<T> {
+impl<T: Faulty> Log for Troubled<T> {
     fn id(&self) -> LogId {
         self.inner.id()
     }
@@ -302,7 +305,7 @@ impl<T: Trouble> Log for Troubled<T> {
 const ASKED: &str = "the store underneath has the trait";
 
 #[async_trait]
-impl<T: Trouble> AtomicStreams for Troubled<T> {
+impl<T: Faulty> AtomicStreams for Troubled<T> {
     async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError> {
         self.change(
             Call::AppendStreams,
@@ -313,7 +316,7 @@ impl<T: Trouble> AtomicStreams for Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Trouble> TaggedStore for Troubled<T> {
+impl<T: Faulty> TaggedStore for Troubled<T> {
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
         self.ask(
             Call::ReadQuery,
@@ -339,7 +342,7 @@ impl<T: Trouble> TaggedStore for Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Trouble> SnapshotStore for Troubled<T> {
+impl<T: Faulty> SnapshotStore for Troubled<T> {
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
         self.ask(
             Call::SaveSnapshot,
@@ -377,14 +380,14 @@ impl<T: Trouble> SnapshotStore for Troubled<T> {
     }
 }
 
-impl<T: Trouble> Troubled<T> {
+impl<T: Faulty> Troubled<T> {
     fn models(&self) -> &dyn ViewStore {
         self.inner.views().expect(ASKED)
     }
 }
 
 #[async_trait]
-impl<T: Trouble> Leases for Troubled<T> {
+impl<T: Faulty> Leases for Troubled<T> {
     async fn acquire_lease(
         &self,
         name: &str,
@@ -411,7 +414,7 @@ impl<T: Trouble> Leases for Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Trouble> ViewStore for Troubled<T> {
+impl<T: Faulty> ViewStore for Troubled<T> {
     async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError> {
         self.ask(Call::ChangeView, self.models().begin_generation(spec))
             .await
@@ -546,43 +549,47 @@ impl<T: Trouble> ViewStore for Troubled<T> {
         .await
     }
 
-    async fn parked(
+    async fn dead_letters(
         &self,
         generation: GenerationId,
         after: Option<(&str, Partition, Position)>,
         limit: usize,
-    ) -> Result<Vec<Parked>, CommitError> {
+    ) -> Result<Vec<DeadLetter>, CommitError> {
         self.ask(
             Call::ReadView,
-            self.models().parked(generation, after, limit),
+            self.models().dead_letters(generation, after, limit),
         )
         .await
     }
 
-    async fn keep_verdict(&self, verdict: Verdict) -> Result<(), StoreError> {
-        self.ask(Call::ChangeView, self.models().keep_verdict(verdict))
-            .await
+    async fn save_skip_decision(&self, skip_decision: SkipDecision) -> Result<(), StoreError> {
+        self.ask(
+            Call::ChangeView,
+            self.models().save_skip_decision(skip_decision),
+        )
+        .await
     }
 
-    async fn verdicts(&self, view: &str) -> Result<Vec<Verdict>, StoreError> {
-        self.ask(Call::ReadView, self.models().verdicts(view)).await
+    async fn skip_decisions(&self, view: &str) -> Result<Vec<SkipDecision>, StoreError> {
+        self.ask(Call::ReadView, self.models().skip_decisions(view))
+            .await
     }
 }
 
 #[async_trait]
-impl<T: Trouble> InlineViews for Troubled<T> {
-    async fn read_standing(
+impl<T: Faulty> InlineViews for Troubled<T> {
+    async fn read_versioned(
         &self,
         generation: GenerationId,
         keys: &[String],
-    ) -> Result<Vec<StandingRow>, CommitError> {
+    ) -> Result<Vec<VersionedRow>, CommitError> {
         let inline = self.inner.inline_views().expect(ASKED);
-        self.ask(Call::ReadView, inline.read_standing(generation, keys))
+        self.ask(Call::ReadView, inline.read_versioned(generation, keys))
             .await
     }
 }
 
-impl<T: Trouble> Store for Troubled<T> {
+impl<T: Faulty> Store for Troubled<T> {
     fn atomic(&self) -> Option<&dyn AtomicStreams> {
         self.inner.atomic().map(|_| self as &dyn AtomicStreams)
     }
@@ -604,10 +611,11 @@ impl<T: Trouble> Store for Troubled<T> {
     }
 }
 
-/// The connection drops after the commit and before the answer: the writer cannot know whether it won.
+/// The connection drops after the commit and before the answer: the writer cannot know whether it
+/// won.
 ///
 /// ```
-/// use annals_core::conformance::trouble::AnswerLost;
+/// use annals_core::conformance::faulty::AnswerLost;
 ///
 /// let trouble = AnswerLost::next(2);
 /// trouble.lose_next(1);
@@ -638,7 +646,7 @@ impl AnswerLost {
 }
 
 #[async_trait]
-impl Trouble for AnswerLost {
+impl Faulty for AnswerLost {
     async fn after(&self, call: Call) -> Result<(), StoreError> {
         let lost = call.is_append()
             && self
@@ -658,10 +666,11 @@ impl Trouble for AnswerLost {
     }
 }
 
-/// The store cannot be reached: each of some calls fails once, as [`Failure::Unavailable`], before anything happens.
+/// The store cannot be reached: each of some calls fails once, as [`Failure::Unavailable`], before
+/// anything happens.
 ///
 /// ```
-/// use annals_core::conformance::trouble::{Call, FailsOnce};
+/// use annals_core::conformance::faulty::{Call, FailsOnce};
 ///
 /// let trouble = FailsOnce::at([Call::ReadStream]);
 /// trouble.fail_next(Call::Append);
@@ -699,7 +708,7 @@ impl FailsOnce {
 }
 
 #[async_trait]
-impl Trouble for FailsOnce {
+impl Faulty for FailsOnce {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(index) = left.iter().position(|fails| *fails == call) else {
@@ -718,7 +727,7 @@ impl Trouble for FailsOnce {
 /// ```
 /// use std::sync::Arc;
 ///
-/// use annals_core::conformance::trouble::{Call, Slow, Troubled};
+/// use annals_core::conformance::faulty::{Call, Slow, Troubled};
 /// use annals_core::{Log, MemoryStore, Partition};
 ///
 /// # tokio::runtime::Builder::new_multi_thread().build()?.block_on(async {
@@ -815,7 +824,7 @@ impl Drop for Standing<'_> {
 }
 
 #[async_trait]
-impl Trouble for Slow {
+impl Faulty for Slow {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         if !self.holds_answers {
             self.stand(call).await;
@@ -836,7 +845,7 @@ impl Trouble for Slow {
 /// ```
 /// use std::sync::Arc;
 ///
-/// use annals_core::conformance::trouble::{HintLost, Troubled};
+/// use annals_core::conformance::faulty::{HintLost, Troubled};
 /// use annals_core::{Log, MemoryStore};
 ///
 /// let store = Troubled::new(Arc::new(MemoryStore::new()), HintLost);
@@ -845,7 +854,7 @@ impl Trouble for Slow {
 #[derive(Clone, Copy, Debug)]
 pub struct HintLost;
 
-impl Trouble for HintLost {
+impl Faulty for HintLost {
     fn hint(&self, _: Hint) -> Hint {
         Hint::new(watch::channel(0).1)
     }

@@ -14,12 +14,12 @@ const KINDS: usize = 16_384;
 
 /// Where a stream stands.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct StreamPlace {
     pub(crate) version: u64,
     pub(crate) status: Status,
 }
 
-impl Standing {
+impl StreamPlace {
     /// As far as an expectation needs it.
     pub(crate) fn state(&self) -> StreamState {
         let mut state = StreamState::absent();
@@ -29,11 +29,12 @@ impl Standing {
     }
 }
 
-/// What the writer knows. Keys are for good; where a stream stands is forgotten when others may have moved it.
+/// What the writer knows. Keys are for good; where a stream stands is forgotten when others may
+/// have moved it.
 #[derive(Debug)]
 pub(crate) struct Places {
     keys: LruCache<StreamId, i64>,
-    standings: LruCache<i64, Standing>,
+    standings: LruCache<i64, StreamPlace>,
     kinds: LruCache<KindName, i32>,
 }
 
@@ -47,12 +48,12 @@ impl Places {
     }
 
     /// The key of a stream, and where it stands; none when that is not known.
-    pub(crate) fn stream(&mut self, stream: &StreamId) -> Option<(i64, Standing)> {
+    pub(crate) fn stream(&mut self, stream: &StreamId) -> Option<(i64, StreamPlace)> {
         let key = *self.keys.get(stream)?;
         Some((key, *self.standings.get(&key)?))
     }
 
-    pub(crate) fn learn(&mut self, stream: StreamId, key: i64, standing: Standing) {
+    pub(crate) fn learn(&mut self, stream: StreamId, key: i64, standing: StreamPlace) {
         self.keys.insert(stream, key);
         self.standings.insert(key, standing);
     }
@@ -60,7 +61,7 @@ impl Places {
     /// A stream that is known was written to, and so is active.
     pub(crate) fn written(&mut self, key: i64, version: u64) {
         if let Some(standing) = self.standings.get_mut(&key) {
-            *standing = Standing {
+            *standing = StreamPlace {
                 version: version.max(standing.version),
                 status: Status::Active,
             };

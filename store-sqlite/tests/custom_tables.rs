@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use annals_core::conformance::TablesFixture;
 use annals_core::{
-    Acquired, AppendError, Checkpoint, CommitError, GenerationSpec, Leases, Log, OwnTables,
-    Partition, StoreError, TableWork, ViewCommit, ViewStore,
+    Acquired, AppendError, Checkpoint, CommitError, CustomTables, GenerationSpec, InTransaction,
+    Leases, Log, Partition, StoreError, ViewCommit, ViewStore,
 };
 use annals_sqlite::rusqlite::Connection;
 use annals_sqlite::{InTransaction, SqliteStore};
@@ -44,12 +44,12 @@ impl TablesFixture for InMemory {
     }
 }
 
-annals_core::conformance_of_own_tables! { fixture: crate::InMemory }
+annals_core::conformance_of_custom_tables! { fixture: crate::InMemory }
 
 struct Waits;
 
 #[async_trait]
-impl TableWork<Connection, ViewCommit> for Waits {
+impl InTransaction<Connection, ViewCommit> for Waits {
     async fn run(
         &mut self,
         connection: &mut Connection,

@@ -1,4 +1,4 @@
--- keeps a verdict in the place of the one about the same event and key
+-- keeps a skip_decision in the place of the one about the same event and key
 insert into annals.view_verdict (view, partition, position, has_key, key, event, decided_at, reason)
 values ($1, $2, $3, $4, $5, $6, $7, $8)
 on conflict (view, partition, position, has_key, key) do update

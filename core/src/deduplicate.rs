@@ -1,4 +1,5 @@
-//! Recognising a retry: what an append means whose ids the store knows already. Pure; every store asks it.
+//! Recognising a retry: what an append means whose ids the store knows already. Pure; every store
+//! asks it.
 
 use crate::append::IdClash;
 use crate::event::{Digest, NewEvent};
@@ -9,7 +10,7 @@ use crate::stream::StreamId;
 /// A known id with the digest of its content.
 #[derive(Clone, Debug)]
 #[allow(clippy::exhaustive_structs)]
-pub struct Known {
+pub struct StoredId {
     /// Where the event stands, and its append.
     pub found: Found,
     /// What its content is compared by.
@@ -19,13 +20,13 @@ pub struct Known {
 /// What an append is, seen from its ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
-pub enum Recognised {
+pub enum Duplicate {
     /// No id is known: it is new.
     New,
     /// All ids are known: it was done before, and the answer is where these events stand.
     Repeated,
-    /// A derived id is known: the request was done before, and the answer is the whole append that did it, `events` events from
-    /// position `first` on, whatever is asked for now.
+    /// A derived id is known: the request was done before, and the answer is the whole append that
+    /// did it, `events` events from position `first` on, whatever is asked for now.
     RequestDone {
         /// The position of its first event.
         first: Position,
@@ -41,24 +42,24 @@ pub enum Recognised {
 /// [`IdClash`] when it is neither new nor a repetition.
 ///
 /// ```
-/// use annals_core::{NewEvent, Recognised, StreamId, recognise};
+/// use annals_core::{NewEvent, Duplicate, StreamId, deduplicate};
 ///
 /// let event = (StreamId::new("note-1")?, NewEvent::json("noted", b"{}".as_slice()));
-/// assert_eq!(recognise(&[event], &[None]), Ok(Recognised::New));
+/// assert_eq!(deduplicate(&[event], &[None]), Ok(Duplicate::New));
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```
-pub fn recognise(
+pub fn deduplicate(
     events: &[(StreamId, NewEvent)],
-    known: &[Option<Known>],
-) -> Result<Recognised, IdClash> {
+    known: &[Option<StoredId>],
+) -> Result<Duplicate, IdClash> {
     let pairs = || events.iter().zip(known);
     if pairs().all(|(_, known)| known.is_none()) {
-        return Ok(Recognised::New);
+        return Ok(Duplicate::New);
     }
     if let Some(done) =
         pairs().find_map(|((_, event), known)| known.as_ref().filter(|_| event.id.is_derived()))
     {
-        return Ok(Recognised::RequestDone {
+        return Ok(Duplicate::RequestDone {
             first: done.found.append_first,
             events: done.found.append_events,
         });
@@ -83,14 +84,14 @@ pub fn recognise(
         }
     }
     if in_order(known) {
-        Ok(Recognised::Repeated)
+        Ok(Duplicate::Repeated)
     } else {
         Err(IdClash::OtherOrder)
     }
 }
 
 /// Positions ascend, and the versions of each stream follow one another without a hole.
-fn in_order(known: &[Option<Known>]) -> bool {
+fn in_order(known: &[Option<StoredId>]) -> bool {
     let places: Vec<_> = known
         .iter()
         .flatten()
@@ -119,7 +120,11 @@ mod tests {
     use crate::position::Partition;
     use crate::stream::Version;
 
-    fn stored(stream: &str, version: u64, position: u64) -> ((StreamId, NewEvent), Option<Known>) {
+    fn stored(
+        stream: &str,
+        version: u64,
+        position: u64,
+    ) -> ((StreamId, NewEvent), Option<StoredId>) {
         let stream = StreamId::new(stream).unwrap();
         let event = NewEvent::json("t", position.to_string().into_bytes());
         let placed = Placed {
@@ -129,7 +134,7 @@ mod tests {
             partition: Partition(0),
             position: Position::new(position),
         };
-        let known = Known {
+        let known = StoredId {
             digest: event.digest(),
             found: Found {
                 append_first: placed.position,
@@ -141,9 +146,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(rows: Vec<((StreamId, NewEvent), Option<Known>)>, expected: &str) {
+    fn check(rows: Vec<((StreamId, NewEvent), Option<StoredId>)>, expected: &str) {
         let (events, known): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-        let found = match recognise(&events, &known) {
+        let found = match deduplicate(&events, &known) {
             Ok(recognised) => format!("{recognised:?}"),
             Err(clash) => format!("{clash:?}"),
         };

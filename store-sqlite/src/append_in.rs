@@ -10,8 +10,8 @@ use annals_core::{
 };
 use rusqlite::{Connection, ErrorCode};
 
-use crate::ledger::{Ledger, Stop};
 use crate::request::Request;
+use crate::write_tx::{Stop, WriteTx};
 
 /// The open transaction, as [`SqliteStore::append_in`](crate::SqliteStore::append_in) hands it out.
 ///
@@ -22,7 +22,7 @@ use crate::request::Request;
 /// # }
 /// ```
 pub struct InTransaction<'a> {
-    ledger: &'a mut Ledger,
+    write_tx: &'a mut WriteTx,
     limits: &'a Limits,
     clock: &'a Arc<dyn Clock>,
     /// Set when the transaction cannot go on, whatever the application makes of it.
@@ -38,8 +38,8 @@ impl fmt::Debug for InTransaction<'_> {
 }
 
 impl InTransaction<'_> {
-    /// The connection that writes, for the application's own tables. Tables whose names begin with `annals_` are not among them,
-    /// and the transaction is not to be ended here.
+    /// The connection that writes, for the application's own tables. Tables whose names begin with
+    /// `annals_` are not among them, and the transaction is not to be ended here.
     ///
     /// ```
     /// # fn example(transaction: &mut annals_sqlite::InTransaction<'_>) -> annals_sqlite::rusqlite::Result<()> {
@@ -48,10 +48,11 @@ impl InTransaction<'_> {
     /// # }
     /// ```
     pub fn connection(&self) -> &Connection {
-        &self.ledger.connection
+        &self.write_tx.connection
     }
 
-    /// Appends, when the expectations hold; what was refused leaves the rest of the transaction as it is.
+    /// Appends, when the expectations hold; what was refused leaves the rest of the transaction as
+    /// it is.
     ///
     /// # Errors
     ///
@@ -103,7 +104,7 @@ impl InTransaction<'_> {
             return Err(undone().into());
         }
         let request = Request::new(append, condition, self.limits, Arc::clone(self.clock))?;
-        match self.ledger.append(&request) {
+        match self.write_tx.append(&request) {
             Ok(appended) => Ok(appended),
             Err(Stop::Refused(refused)) => Err(refused),
             Err(Stop::Broken(error)) => {
@@ -123,22 +124,23 @@ fn undone() -> StoreError {
 
 /// How the application's function came to its end.
 pub(crate) enum Ran<R, E> {
-    Done(R),
+    Committed(R),
     Failed(E),
 }
 
 /// Runs the application's function inside a savepoint of the open transaction.
 pub(crate) fn run<R, E>(
-    ledger: &mut Ledger,
+    write_tx: &mut WriteTx,
     limits: &Limits,
     clock: &Arc<dyn Clock>,
     work: Option<impl FnOnce(&mut InTransaction<'_>) -> Result<R, E>>,
 ) -> Result<Ran<R, E>, Stop> {
-    // It ran before, in a transaction that was undone through no fault of its own, and cannot run twice.
+    // It ran before, in a transaction that was undone through no fault of its own, and cannot run
+    // twice.
     let work = work.ok_or_else(|| Stop::Refused(undone().into()))?;
-    guarded(ledger, |ledger, broken| {
+    guarded(write_tx, |write_tx, broken| {
         work(&mut InTransaction {
-            ledger,
+            write_tx,
             limits,
             clock,
             broken,
@@ -146,21 +148,21 @@ pub(crate) fn run<R, E>(
     })
 }
 
-/// Runs something of the application's inside a savepoint of the open transaction: it is whole, or undone when it fails or panics. What is
-/// told to be broken ends the whole transaction.
+/// Runs something of the application's inside a savepoint of the open transaction: it is whole, or
+/// undone when it fails or panics. What is told to be broken ends the whole transaction.
 pub(crate) fn guarded<R, E>(
-    ledger: &mut Ledger,
-    work: impl FnOnce(&mut Ledger, &mut Option<rusqlite::Error>) -> Result<R, E>,
+    write_tx: &mut WriteTx,
+    work: impl FnOnce(&mut WriteTx, &mut Option<rusqlite::Error>) -> Result<R, E>,
 ) -> Result<Ran<R, E>, Stop> {
-    ledger
+    write_tx
         .connection
         .prepare_cached("savepoint annals_application")?
         .execute([])?;
-    let head = ledger.head;
-    let recorded = ledger.recorded;
+    let head = write_tx.head;
+    let recorded = write_tx.recorded;
     let mut broken = None;
-    let ran = catch_unwind(AssertUnwindSafe(|| work(ledger, &mut broken)));
-    if ledger.connection.is_autocommit() {
+    let ran = catch_unwind(AssertUnwindSafe(|| work(write_tx, &mut broken)));
+    if write_tx.connection.is_autocommit() {
         // SQLite undid everything (there was no room), or the application ended the transaction.
         return Err(Stop::Broken(broken.unwrap_or_else(ended)));
     }
@@ -169,11 +171,11 @@ pub(crate) fn guarded<R, E>(
     }
     let failed = match ran {
         Ok(Ok(done)) => {
-            ledger
+            write_tx
                 .connection
                 .prepare_cached("release annals_application")?
                 .execute([])?;
-            return Ok(Ran::Done(done));
+            return Ok(Ran::Committed(done));
         }
         Ok(Err(error)) => Ok(Ran::Failed(error)),
         Err(panic) => {
@@ -186,17 +188,17 @@ pub(crate) fn guarded<R, E>(
             ))
         }
     };
-    ledger
+    write_tx
         .connection
         .prepare_cached("rollback to annals_application")?
         .execute([])?;
-    ledger
+    write_tx
         .connection
         .prepare_cached("release annals_application")?
         .execute([])?;
-    ledger.head = head;
-    ledger.recorded = recorded;
-    ledger.dictionary.clear();
+    write_tx.head = head;
+    write_tx.recorded = recorded;
+    write_tx.dictionary.clear();
     failed
 }
 

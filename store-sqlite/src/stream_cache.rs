@@ -1,7 +1,8 @@
-//! Names as small integers, as the writer knows them: streams with where they stand, kinds, categories, tags.
+//! Names as small integers, as the writer knows them: streams with where they stand, kinds,
+//! categories, tags.
 //!
-//! What is cached here is true inside the write transaction that is open, and is forgotten when another process has written or
-//! when a transaction was rolled back.
+//! What is cached here is true inside the write transaction that is open, and is forgotten when
+//! another process has written or when a transaction was rolled back.
 
 use std::fmt::Write as _;
 
@@ -16,7 +17,8 @@ use crate::streams;
 const STREAMS: usize = 65_536;
 /// Kinds, categories and tags kept at hand.
 const NAMES: usize = 16_384;
-/// Categories that have kinds of their own; events of any further one share those of category 0, and readers look at their names.
+/// Categories that have kinds of their own; events of any further one share those of category 0,
+/// and readers look at their names.
 pub(crate) const CATEGORIES_MAX: i64 = 256;
 
 /// Where a stream stands.
@@ -116,7 +118,8 @@ impl Dictionary {
         Ok(key)
     }
 
-    /// Puts back where the streams stood before an append that did not happen, the last one touched at the end.
+    /// Puts back where the streams stood before an append that did not happen, the last one touched
+    /// at the end.
     pub(crate) fn undo(&mut self, touched: Vec<(StreamId, StreamEntry)>) {
         // Names that it had added went with it.
         if std::mem::take(&mut self.added) {

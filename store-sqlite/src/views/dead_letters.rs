@@ -1,6 +1,6 @@
 //! What is set aside, and what people decided about it.
 
-use annals_core::{EventId, Generation, Parked, Partition, Position, Verdict};
+use annals_core::{DeadLetter, EventId, Generation, Partition, Position, SkipDecision};
 use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
@@ -8,17 +8,17 @@ use super::{limited, stored};
 use crate::statements as sql;
 use crate::streams::{moment, number};
 
-pub(super) fn parked(
+pub(super) fn dead_letters(
     connection: &Connection,
     generation: &Generation,
     after: Option<&(String, Partition, Position)>,
     limit: usize,
-) -> Result<Vec<Parked>, rusqlite::Error> {
+) -> Result<Vec<DeadLetter>, rusqlite::Error> {
     // Before the first key, and before the first partition of it.
     let (key, partition, position) = after.map_or(("", -1, 0), |(key, partition, position)| {
         (key, i64::from(partition.0), stored(position.get()))
     });
-    let mut statement = connection.prepare_cached(sql::PARKED)?;
+    let mut statement = connection.prepare_cached(sql::DEAD_LETTERS)?;
     let wanted = (
         stored(generation.id.0),
         key,
@@ -26,47 +26,47 @@ pub(super) fn parked(
         position,
         limited(limit),
     );
-    let parked = statement.query_map(wanted, |row| {
-        Ok(Parked {
+    let dead_letters = statement.query_map(wanted, |row| {
+        Ok(DeadLetter {
             key: row.get(0)?,
             partition: Partition(row.get(1)?),
             position: Position::new(number(row, 2)?),
             event: event(row, 3)?,
             attempts: row.get(4)?,
-            parked_at: moment(row.get(5)?)?,
+            dead_since: moment(row.get(5)?)?,
             cause: row.get(6)?,
         })
     })?;
-    parked.collect()
+    dead_letters.collect()
 }
 
-pub(super) fn keep_verdict(
+pub(super) fn save_skip_decision(
     connection: &Connection,
-    verdict: &Verdict,
+    skip_decision: &SkipDecision,
 ) -> Result<(), rusqlite::Error> {
     let row = (
-        &verdict.view,
-        verdict.partition.0,
-        stored(verdict.position.get()),
-        verdict.key.is_some(),
-        verdict.key.as_deref().unwrap_or_default(),
-        verdict.event.as_uuid().as_bytes(),
-        verdict.decided_at.timestamp_micros(),
-        &verdict.reason,
+        &skip_decision.view,
+        skip_decision.partition.0,
+        stored(skip_decision.position.get()),
+        skip_decision.key.is_some(),
+        skip_decision.key.as_deref().unwrap_or_default(),
+        skip_decision.event.as_uuid().as_bytes(),
+        skip_decision.decided_at.timestamp_micros(),
+        &skip_decision.reason,
     );
     connection
-        .prepare_cached(sql::SAVE_VERDICT)?
+        .prepare_cached(sql::SAVE_SKIP_DECISION)?
         .execute(row)
         .map(|_| ())
 }
 
-pub(super) fn verdicts(
+pub(super) fn skip_decisions(
     connection: &Connection,
     view: &str,
-) -> Result<Vec<Verdict>, rusqlite::Error> {
-    let mut statement = connection.prepare_cached(sql::VERDICTS)?;
-    let verdicts = statement.query_map([view], |row| {
-        Ok(Verdict {
+) -> Result<Vec<SkipDecision>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(sql::SKIP_DECISIONS)?;
+    let skip_decisions = statement.query_map([view], |row| {
+        Ok(SkipDecision {
             view: view.to_owned(),
             partition: Partition(row.get(0)?),
             position: Position::new(number(row, 1)?),
@@ -76,7 +76,7 @@ pub(super) fn verdicts(
             reason: row.get(6)?,
         })
     })?;
-    verdicts.collect()
+    skip_decisions.collect()
 }
 
 /// The id of an event.

@@ -1,43 +1,44 @@
-//! What people decided to leave out of a view: honoured by every fold, now and in every rebuild.
+//! What operator decided to leave out of a view: honoured by every fold, now and in every rebuild.
 
 use std::collections::{HashMap, HashSet};
 
-use annals_core::{EventId, Partition, Position, RecordedEvent, Verdict};
+use annals_core::{EventId, Partition, Position, RecordedEvent, SkipDecision};
 
 use crate::step::{Handlers, Step, StepError};
 use crate::view::View;
 
-/// The verdicts about a view.
+/// The skip_decisions about a view.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LeftOut {
+pub(crate) struct Skips {
     events: HashMap<(Partition, Position), Left>,
 }
 
 #[derive(Clone, Debug)]
 struct Left {
-    // A verdict is about this event, and not about another one that stands there in a log that was restored.
+    // A skip_decision is about this event, and not about another one that stands there in a log
+    // that was restored.
     event: EventId,
     whole: bool,
     keys: HashSet<String>,
 }
 
-impl LeftOut {
-    pub(crate) fn of(verdicts: Vec<Verdict>) -> LeftOut {
-        let mut left_out = LeftOut::default();
-        for verdict in verdicts {
-            let place = (verdict.partition, verdict.position);
+impl Skips {
+    pub(crate) fn of(skip_decisions: Vec<SkipDecision>) -> Skips {
+        let mut skips = Skips::default();
+        for skip_decision in skip_decisions {
+            let place = (skip_decision.partition, skip_decision.position);
             let nothing = Left {
-                event: verdict.event,
+                event: skip_decision.event,
                 whole: false,
                 keys: HashSet::new(),
             };
-            let left = left_out.events.entry(place).or_insert(nothing);
-            match verdict.key {
+            let left = skips.events.entry(place).or_insert(nothing);
+            match skip_decision.key {
                 Some(key) => _ = left.keys.insert(key),
                 None => left.whole = true,
             }
         }
-        left_out
+        skips
     }
 
     fn left(&self, record: &RecordedEvent) -> Option<&Left> {

@@ -7,11 +7,12 @@ use crate::generation::GenerationId;
 use crate::view_commit::{CommitError, ViewCommit};
 use crate::view_store::ViewStore;
 
-/// Something to do inside a transaction of a store, on its connection `C`; `S` is what else the transaction is about.
+/// Something to do inside a transaction of a store, on its connection `C`; `S` is what else the
+/// transaction is about.
 ///
 /// It may be run again, when what it did was undone through no fault of its own.
 #[async_trait]
-pub trait TableWork<C, S = ()>: Send + 'static {
+pub trait InTransaction<C, S = ()>: Send + 'static {
     /// Does it. It does not end the transaction.
     ///
     /// # Errors
@@ -22,24 +23,26 @@ pub trait TableWork<C, S = ()>: Send + 'static {
 
 /// A view store that lets applications change tables of their own in its transactions.
 ///
-/// What a worker did with the application's tables and where it stands then are committed together: exactly once, whatever dies when.
+/// What a worker did with the application's tables and where it stands then are committed together:
+/// exactly once, whatever dies when.
 #[async_trait]
-pub trait OwnTables: ViewStore {
+pub trait CustomTables: ViewStore {
     /// What statements are run on.
     type Connection: Send + 'static;
 
-    /// Takes a step, as [`ViewStore::commit_view`] does, with `work` in its transaction. The work comes after the fence was looked at, and
-    /// may change the step: how far it goes, what is set aside. The step is checked behind it, and the fence is looked at until the end:
-    /// what was done under a lease that somebody else took meanwhile is undone.
+    /// Takes a step, as [`ViewStore::commit_view`] does, with `work` in its transaction. The work
+    /// comes after the fence was looked at, and may change the step: how far it goes, what is set
+    /// aside. The step is checked behind it, and the fence is looked at until the end: what was
+    /// done under a lease that somebody else took meanwhile is undone.
     ///
     /// # Errors
     ///
-    /// As [`ViewStore::commit_view`], and that of the work. Nothing was changed. Work that panics is
-    /// [`Failure::Invalid`](crate::Failure).
+    /// As [`ViewStore::commit_view`], and that of the work. Nothing was changed. Work that panics
+    /// is [`Failure::Invalid`](crate::Failure).
     async fn commit_with(
         &self,
         commit: ViewCommit,
-        work: Box<dyn TableWork<Self::Connection, ViewCommit>>,
+        work: Box<dyn InTransaction<Self::Connection, ViewCommit>>,
     ) -> Result<(), CommitError>;
 
     /// Switches to a generation, as [`ViewStore::switch_to`] does, with `work` in the transaction.
@@ -50,11 +53,11 @@ pub trait OwnTables: ViewStore {
     async fn switch_with(
         &self,
         generation: GenerationId,
-        work: Box<dyn TableWork<Self::Connection>>,
+        work: Box<dyn InTransaction<Self::Connection>>,
     ) -> Result<(), CommitError>;
 
-    /// Drops a generation, as [`ViewStore::drop_generation`] does, with `work` in the transaction. The work is not run for a generation
-    /// that is gone.
+    /// Drops a generation, as [`ViewStore::drop_generation`] does, with `work` in the transaction.
+    /// The work is not run for a generation that is gone.
     ///
     /// # Errors
     ///
@@ -62,7 +65,7 @@ pub trait OwnTables: ViewStore {
     async fn drop_with(
         &self,
         generation: GenerationId,
-        work: Box<dyn TableWork<Self::Connection>>,
+        work: Box<dyn InTransaction<Self::Connection>>,
     ) -> Result<(), CommitError>;
 
     /// Marks a place in the open transaction to which it can be undone.
@@ -72,14 +75,15 @@ pub trait OwnTables: ViewStore {
     /// Those of the connection.
     async fn mark(connection: &mut Self::Connection) -> Result<(), StoreError>;
 
-    /// Keeps what was done since the last mark, and forgets the mark.
+    /// History what was done since the last mark, and forgets the mark.
     ///
     /// # Errors
     ///
     /// Those of the connection.
     async fn keep(connection: &mut Self::Connection) -> Result<(), StoreError>;
 
-    /// Undoes what was done since the last mark, also when a statement failed in between, and forgets the mark.
+    /// Undoes what was done since the last mark, also when a statement failed in between, and
+    /// forgets the mark.
     ///
     /// # Errors
     ///

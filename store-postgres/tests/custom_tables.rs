@@ -10,8 +10,9 @@ use std::time::Duration;
 use annals_core::chrono::TimeDelta;
 use annals_core::conformance::TablesFixture;
 use annals_core::{
-    Acquired, Checkpoint, Clock, CommitError, Failure, Generation, GenerationSpec, Lease, Leases,
-    Log, ManualClock, OwnTables, Partition, Position, StoreError, TableWork, ViewCommit, ViewStore,
+    Acquired, Checkpoint, Clock, CommitError, CustomTables, Failure, Generation, GenerationSpec,
+    InTransaction, Lease, Leases, Log, ManualClock, Partition, Position, StoreError, ViewCommit,
+    ViewStore,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use async_trait::async_trait;
@@ -48,7 +49,7 @@ impl TablesFixture for Schema {
     }
 }
 
-annals_core::conformance_of_own_tables! { fixture: crate::Schema::new() }
+annals_core::conformance_of_custom_tables! { fixture: crate::Schema::new() }
 
 /// Runs its first statements, says so, waits until it is told to go on, and runs its last ones.
 struct Slow {
@@ -58,7 +59,7 @@ struct Slow {
 }
 
 #[async_trait]
-impl<S: Send + 'static> TableWork<PgConnection, S> for Slow {
+impl<S: Send + 'static> InTransaction<PgConnection, S> for Slow {
     async fn run(&mut self, connection: &mut PgConnection, _: &mut S) -> Result<(), StoreError> {
         sqlx::raw_sql(AssertSqlSafe(self.statements[0].clone()))
             .execute(&mut *connection)
@@ -235,7 +236,8 @@ async fn work_under_a_lease_that_was_taken_meanwhile_is_undone() {
 
 /// Waits until a statement that calls this function of the schema waits for a lock.
 async fn waits_for_a_lock(schema: &Schema, function: &str) {
-    let waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and strpos(query, $1) > 0)";
+    let waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and \
+        strpos(query, $1) > 0)";
     let call = format!("\"{}\".{function}(", schema.name);
     let mut observer = connection().await;
     soon(async {

@@ -1,4 +1,4 @@
--- the verdicts about a view, in the order of partition, position and key, those about all keys first
+-- the skip_decisions about a view, in the order of partition, position and key, those about all keys first
 select partition, position, has_key, key, event, decided_at, reason
 from annals.view_verdict
 where view = $1

@@ -1,25 +1,27 @@
-//! What people ask of a reactor: how far it is, what waits, and what is to become of it.
+//! What operator ask of a reactor: how far it is, what waits, and what is to become of it.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    Invalid, Moment, PAGE_EVENTS, Parked, Partition, Phase, Position, ReadLog, Token, Verdict,
+    DeadLetter, Invalid, Moment, PAGE_EVENTS, Partition, Phase, Position, ReadLog, SkipDecision,
+    Token,
 };
 
-use super::worker::{Kept, Work, first_aside, has_reached, standing};
+use super::worker::{ReactorNote, Work, first_aside, has_reached, standing};
 use crate::query::ViewError;
 use crate::status::Status;
-use crate::worker::{Held, SlotProgress, SlotState, event_at, settled_to};
+use crate::worker::{HeldLease, SlotProgress, SlotState, event_at, settled_to};
 
-/// A reactor of a running program: how far it has come, and what waits for a person. Cheap to clone.
+/// A reactor of a running program: how far it has come, and what waits for a person. Cheap to
+/// clone.
 ///
 /// ```
 /// # use annals_projections::{Program, Reactor, ViewError};
 /// # async fn example<TextMessages: Reactor>(db: Program) -> Result<(), ViewError> {
 /// let texts = db.reactor::<TextMessages>();
-/// for waiting in texts.parked(None, 100).await?.into_iter().filter(|event| event.cause.is_some()) {
+/// for waiting in texts.dead_letter_keys(None, 100).await?.into_iter().filter(|event| event.cause.is_some()) {
 ///     println!("{}: {}", waiting.key, waiting.cause.as_deref().unwrap_or_default());
 ///     texts.retry(&waiting.key).await?;
 /// }
@@ -27,14 +29,14 @@ use crate::worker::{Held, SlotProgress, SlotState, event_at, settled_to};
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Reactions {
+pub struct ReactorHandle {
     name: &'static str,
     work: Arc<Work>,
 }
 
-impl Reactions {
-    pub(super) fn of(name: &'static str, work: Work) -> Reactions {
-        Reactions {
+impl ReactorHandle {
+    pub(super) fn of(name: &'static str, work: Work) -> ReactorHandle {
+        ReactorHandle {
             name,
             work: Arc::new(work),
         }
@@ -64,7 +66,8 @@ impl Reactions {
     ///
     /// # Errors
     ///
-    /// [`ViewError::NotYet`] after `at_most`, with what holds it; [`ViewError::Stopped`] at once when it will not come so far.
+    /// [`ViewError::NotYet`] after `at_most`, with what holds it; [`ViewError::Stopped`] at once
+    /// when it will not come so far.
     pub async fn wait_for(
         &self,
         token: impl Into<Token>,
@@ -111,44 +114,51 @@ impl Reactions {
         Ok((!elsewhere).then_some(reason))
     }
 
-    /// What is set aside, in the order of key and position, behind `after`, at most `limit`. The event of a key that has a cause is the
-    /// one on which the others wait.
+    /// What is set aside, in the order of key and position, behind `after`, at most `limit`. The
+    /// event of a key that has a cause is the one on which the others wait.
     ///
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    pub async fn parked(
+    pub async fn dead_letters(
         &self,
-        after: Option<&Parked>,
+        after: Option<&DeadLetter>,
         limit: usize,
-    ) -> Result<Vec<Parked>, ViewError> {
-        let after = after.map(|parked| (parked.key.as_str(), parked.partition, parked.position));
+    ) -> Result<Vec<DeadLetter>, ViewError> {
+        let after = after.map(|dead_letters| {
+            (
+                dead_letters.key.as_str(),
+                dead_letters.partition,
+                dead_letters.position,
+            )
+        });
         Ok(self
             .work
             .views
-            .parked(self.work.generation.id, after, limit)
+            .dead_letters(self.work.generation.id, after, limit)
             .await?)
     }
 
-    /// Tries a key again, from the event on which it waits; those behind it follow in their order. Returns before that has happened.
+    /// Tries a key again, from the event on which it waits; those behind it follow in their order.
+    /// Returns before that has happened.
     ///
     /// # Errors
     ///
     /// [`ViewError::Invalid`] when nothing waits under this key.
     pub async fn retry(&self, key: &str) -> Result<(), ViewError> {
-        let held = Held::take_over(&self.work.post()).await?;
+        let held = HeldLease::steal(&self.work.post()).await?;
         let retried = self.try_again(&held, key).await;
         held.release().await;
         self.work.anew.send_modify(|count| *count += 1);
         retried
     }
 
-    async fn try_again(&self, held: &Held, key: &str) -> Result<(), ViewError> {
+    async fn try_again(&self, held: &HeldLease, key: &str) -> Result<(), ViewError> {
         let first = first_aside(&self.work, key)
             .await?
             .ok_or_else(|| self.nothing(key))?;
         // The worker tries again what nothing is said against.
-        let again = Parked {
+        let again = DeadLetter {
             cause: None,
             ..first.clone()
         };
@@ -172,14 +182,14 @@ impl Reactions {
     ///
     /// # Errors
     ///
-    /// As [`skip`](Reactions::skip).
+    /// As [`skip`](ReactorHandle::skip).
     pub async fn discard(&self, key: &str, reason: impl Into<String>) -> Result<(), ViewError> {
         self.leave_out(key, usize::MAX, reason.into()).await
     }
 
     async fn leave_out(&self, key: &str, events: usize, reason: String) -> Result<(), ViewError> {
         let reason = given(reason)?;
-        let held = Held::take_over(&self.work.post()).await?;
+        let held = HeldLease::steal(&self.work.post()).await?;
         let left = self.leave_out_under(&held, key, events, reason).await;
         held.release().await;
         self.work.anew.send_modify(|count| *count += 1);
@@ -188,7 +198,7 @@ impl Reactions {
 
     async fn leave_out_under(
         &self,
-        held: &Held,
+        held: &HeldLease,
         key: &str,
         events: usize,
         reason: String,
@@ -200,30 +210,32 @@ impl Reactions {
             let mut page = self
                 .work
                 .views
-                .parked(self.work.generation.id, behind, limit)
+                .dead_letters(self.work.generation.id, behind, limit)
                 .await?;
-            page.retain(|parked| parked.key == key);
+            page.retain(|dead_letters| dead_letters.key == key);
             let Some(partition) = page.first().map(|first| first.partition) else {
                 break;
             };
-            page.retain(|parked| parked.partition == partition);
+            page.retain(|dead_letters| dead_letters.partition == partition);
             left += page.len();
-            for parked in &page {
-                let verdict = self.verdict(
-                    parked.partition,
-                    parked.position,
-                    parked.event,
+            for dead_letters in &page {
+                let skip_decision = self.skip_decision(
+                    dead_letters.partition,
+                    dead_letters.position,
+                    dead_letters.event,
                     reason.clone(),
                 );
                 self.work
                     .views
-                    .keep_verdict(Verdict {
+                    .save_skip_decision(SkipDecision {
                         key: Some(key.into()),
-                        ..verdict
+                        ..skip_decision
                     })
                     .await?;
             }
-            let settled = page.into_iter().map(|parked| (parked.key, parked.position));
+            let settled = page
+                .into_iter()
+                .map(|dead_letters| (dead_letters.key, dead_letters.position));
             let commit = standing(&self.work, held, partition, |commit| {
                 commit.unpark.extend(settled)
             })
@@ -260,16 +272,17 @@ impl Reactions {
         };
         self.work
             .views
-            .keep_verdict(self.verdict(partition, position, event.id, reason))
+            .save_skip_decision(self.skip_decision(partition, position, event.id, reason))
             .await?;
         self.work.anew.send_modify(|count| *count += 1);
         Ok(())
     }
 
-    /// Calls once more for everything behind a moment, with the same idempotency keys as before, and answers with where that begins.
-    /// Somebody who asks [`wait_for`](Reactions::wait_for) waits for it. What waits for a person behind the moment is called for too;
-    /// what people left out stays left out. A moment that was not reached yet repeats nothing. A position counts in every
-    /// partition, a recorded time is looked up in each.
+    /// Calls once more for everything behind a moment, with the same idempotency keys as before,
+    /// and answers with where that begins. Somebody who asks [`wait_for`](ReactorHandle::wait_for)
+    /// waits for it. What waits for a person behind the moment is called for too; what operator
+    /// left out stays left out. A moment that was not reached yet repeats nothing. A position
+    /// counts in every partition, a recorded time is looked up in each.
     ///
     /// # Errors
     ///
@@ -288,13 +301,13 @@ impl Reactions {
             .await
     }
 
-    /// Calls for nothing up to a moment that was not called for yet, and answers with where it goes on. What waits for a person goes
-    /// on waiting, and of calls that are being made nobody knows whether they had an effect. A moment that was reached
-    /// already changes nothing.
+    /// Calls for nothing up to a moment that was not called for yet, and answers with where it goes
+    /// on. What waits for a person goes on waiting, and of calls that are being made nobody knows
+    /// whether they had an effect. A moment that was reached already changes nothing.
     ///
     /// # Errors
     ///
-    /// As [`repeat_from`](Reactions::repeat_from).
+    /// As [`repeat_from`](ReactorHandle::repeat_from).
     pub async fn skip_to(&self, moment: impl Into<Moment>) -> Result<Token, ViewError> {
         self.move_to(moment.into(), |low, moment| low.max(moment))
             .await
@@ -311,7 +324,7 @@ impl Reactions {
         for partition in (0..log.partitions()).map(Partition) {
             token = token.with(partition, moment.resolve(&**log, partition).await?);
         }
-        let held = Held::take_over(&self.work.post()).await?;
+        let held = HeldLease::steal(&self.work.post()).await?;
         let moved = self.move_under(&held, &token, place).await;
         held.release().await;
         self.work.anew.send_modify(|count| *count += 1);
@@ -320,7 +333,7 @@ impl Reactions {
 
     async fn move_under(
         &self,
-        held: &Held,
+        held: &HeldLease,
         to: &Token,
         place: impl Fn(Position, Position) -> Position,
     ) -> Result<Token, ViewError> {
@@ -329,10 +342,11 @@ impl Reactions {
         for (partition, moment) in to.positions() {
             let mut commit = standing(work, held, partition, |_| {}).await?;
             let before = settled_to(&commit.to);
-            let mut settled = Kept::of(&commit.to)?.settled;
+            let mut settled = ReactorNote::of(&commit.to)?.settled;
             let low = place(before, moment);
             if low < before {
-                // Beyond it nothing counts as settled, neither what was done nor what was set aside.
+                // Beyond it nothing counts as settled, neither what was done nor what was set
+                // aside.
                 settled.clear();
                 commit.unpark = self.aside_behind(partition, low).await?;
             }
@@ -341,7 +355,7 @@ impl Reactions {
                 commit.to.position = low;
                 commit.to.event = event_at(&*work.log, partition, low).await?;
             }
-            commit.to.state = Kept::to_state(settled, low, commit.to.position);
+            commit.to.state = ReactorNote::to_state(settled, low, commit.to.position);
             work.views.commit_view(commit).await?;
             moved = moved.with(partition, low);
         }
@@ -355,9 +369,9 @@ impl Reactions {
         position: Position,
     ) -> Result<Vec<(String, Position)>, ViewError> {
         let mut aside = Vec::new();
-        let mut after = None::<Parked>;
+        let mut after = None::<DeadLetter>;
         loop {
-            let page = self.parked(after.as_ref(), PAGE_EVENTS).await?;
+            let page = self.dead_letters(after.as_ref(), PAGE_EVENTS).await?;
             let Some(last) = page.last() else {
                 return Ok(aside);
             };
@@ -369,16 +383,16 @@ impl Reactions {
         }
     }
 
-    fn verdict(
+    fn skip_decision(
         &self,
         partition: Partition,
         position: Position,
         event: annals_core::EventId,
         reason: String,
-    ) -> Verdict {
+    ) -> SkipDecision {
         let view = self.work.generation.spec.view.clone();
         let decided_at = self.work.clock.now();
-        Verdict {
+        SkipDecision {
             view,
             partition,
             position,
@@ -408,9 +422,9 @@ fn given(reason: String) -> Result<String, Invalid> {
     Ok(reason)
 }
 
-impl fmt::Debug for Reactions {
+impl fmt::Debug for ReactorHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reactions")
+        f.debug_struct("ReactorHandle")
             .field("reactor", &self.name)
             .finish_non_exhaustive()
     }

@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use annals_core::{Condition, Direction, Filter, Position, Query, QueryItem, StreamId, Tag};
 use rusqlite::Connection;
 
-use crate::dictionary::{category_key, tag_key};
 use crate::positions::{Node, Source, Walk};
 use crate::statements as sql;
+use crate::stream_cache::{category_key, tag_key};
 use crate::streams;
 
-/// More streams than this behind a prefix are not walked one by one; then the names are looked at instead.
+/// More streams than this behind a prefix are not walked one by one; then the names are looked at
+/// instead.
 const PREFIX_STREAMS_MAX: usize = 256;
 
-/// Names that sort behind every name that starts with a prefix start with the prefix and this, many times.
+/// Names that sort behind every name that starts with a prefix start with the prefix and this, many
+/// times.
 const LAST_CHARACTER: &str = "\u{10ffff}";
 
 /// How to find what is wanted.
@@ -23,7 +25,8 @@ pub(crate) enum Plan {
     Nothing,
     /// Looking at every event, in order; of these kinds only, when some are named.
     Scan { kinds: Option<Kinds> },
-    /// By positions from the indexes. The kinds are there when nothing else narrows it, so that a scan would do as well.
+    /// By positions from the indexes. The kinds are there when nothing else narrows it, so that a
+    /// scan would do as well.
     Index { node: Node, kinds: Option<Kinds> },
 }
 
@@ -157,7 +160,8 @@ fn for_item(connection: &Connection, item: &QueryItem) -> Result<Option<Node>, r
     }
 }
 
-/// The first position behind the condition's at which its query matches, up to `head`; all of the range is looked at.
+/// The first position behind the condition's at which its query matches, up to `head`; all of the
+/// range is looked at.
 pub(crate) fn first_match(
     connection: &Connection,
     condition: &Condition,
@@ -188,7 +192,8 @@ fn kinds_of(
     }
     let mut of_categories = BTreeSet::new();
     for name in &filter.categories {
-        // A category without kinds of its own is among the others, whose events are told apart by their names.
+        // A category without kinds of its own is among the others, whose events are told apart by
+        // their names.
         let category = category_key(connection, name)?.unwrap_or(0);
         of_categories.extend(keys(connection, sql::KINDS_OF_CATEGORY, category)?);
     }

@@ -1,4 +1,5 @@
-//! Tables of the application's own: they change with the steps of a worker, the switch and the end of a generation, or not at all.
+//! Tables of the application's own: they change with the steps of a worker, the switch and the end
+//! of a generation, or not at all.
 
 use std::marker::PhantomData;
 
@@ -7,14 +8,14 @@ use async_trait::async_trait;
 use super::fixture::TablesFixture;
 use super::inline::{behind, carry, row, said, standing, step_over};
 use super::view_words::*;
+use crate::custom_tables::{CustomTables, InTransaction};
 use crate::error::{Failure, StoreError};
 use crate::generation::GenerationSpec;
 use crate::lease::Leases;
-use crate::own_tables::{OwnTables, TableWork};
 use crate::store::{EventStore, Store};
-use crate::{CommitError, Phase, Position, RowStep, Version, ViewCommit, ViewStore};
+use crate::{CommitError, Phase, Position, RowAdvance, Version, ViewCommit, ViewStore};
 
-type ConnectionOf<F> = <<F as TablesFixture>::Store as OwnTables>::Connection;
+type ConnectionOf<F> = <<F as TablesFixture>::Store as CustomTables>::Connection;
 
 /// Runs these statements as one part each; a part whose statement fails is undone.
 struct Parts<F> {
@@ -60,7 +61,7 @@ impl<F: TablesFixture> Parts<F> {
 }
 
 #[async_trait]
-impl<F: TablesFixture> TableWork<ConnectionOf<F>, ViewCommit> for Parts<F> {
+impl<F: TablesFixture> InTransaction<ConnectionOf<F>, ViewCommit> for Parts<F> {
     async fn run(
         &mut self,
         connection: &mut ConnectionOf<F>,
@@ -70,7 +71,7 @@ impl<F: TablesFixture> TableWork<ConnectionOf<F>, ViewCommit> for Parts<F> {
             Then::StopAt(position) => step.to.position = at(position),
             Then::Takes(key) => {
                 step.rows.push(set(key, "by the work", &[]));
-                step.stands.push(RowStep {
+                step.stands.push(RowAdvance {
                     key: key.into(),
                     from: Version::NONE,
                     to: Version::FIRST,
@@ -83,7 +84,7 @@ impl<F: TablesFixture> TableWork<ConnectionOf<F>, ViewCommit> for Parts<F> {
 }
 
 #[async_trait]
-impl<F: TablesFixture> TableWork<ConnectionOf<F>> for Parts<F> {
+impl<F: TablesFixture> InTransaction<ConnectionOf<F>> for Parts<F> {
     async fn run(
         &mut self,
         connection: &mut ConnectionOf<F>,
@@ -292,7 +293,7 @@ pub async fn leave_rows_of_inline_views_as_appends_made_them<F: TablesFixture>(f
     assert_eq!(standing(&bench.store, generation).await, said("three", 3));
     let inline = Store::inline_views(&bench.store).expect("rows travel with appends");
     let added = inline
-        .read_standing(generation, &["2".into()])
+        .read_versioned(generation, &["2".into()])
         .await
         .unwrap();
     assert_eq!(

@@ -1,4 +1,5 @@
-//! What waits for a person: events that made no sense, and what stands behind them. Looked at, tried again, left out with a reason.
+//! What waits for a person: events that made no sense, and what stands behind them. Looked at,
+//! tried again, left out with a reason.
 
 use std::fmt;
 use std::future::Future;
@@ -7,47 +8,49 @@ use std::sync::Arc;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    CommitError, EventId, Generation, GenerationSpec, Invalid, Parked, Partition, Phase, Position,
-    ReadLog, Verdict,
+    CommitError, DeadLetter, EventId, Generation, GenerationSpec, Invalid, Partition, Phase,
+    Position, ReadLog, SkipDecision,
 };
 
 use crate::key::slot_of;
 use crate::query::ViewError;
 use crate::status::Kind;
-use crate::supervisor::{Following, Site, is_ours, spec_of};
+use crate::supervisor::{GenerationWorkers, WorkerContext, is_ours, spec_of};
 use crate::view::View;
-use crate::worker::{Emptied, Progress, Work, WorkError};
+use crate::worker::{DrainResult, Progress, Work, WorkError};
 
 pub(crate) type Settle = dyn Fn(
         Generation,
         u16,
         Vec<String>,
-    ) -> Pin<Box<dyn Future<Output = Result<Emptied, WorkError>> + Send>>
+    ) -> Pin<Box<dyn Future<Output = Result<DrainResult, WorkError>> + Send>>
     + Send
     + Sync;
 
 /// What is set aside in a view, for tools that know it by its name: keys are texts here (what
-/// [`ViewKey::to_key`](crate::ViewKey::to_key) gives). Programs that know its type use the same of [`Views`](crate::Views).
+/// [`ViewKey::to_key`](crate::ViewKey::to_key) gives). Programs that know its type use the same of
+/// [`ViewHandle`](crate::ViewHandle).
 ///
-/// Whatever changes something does so in every generation of the view that this program can fold. It takes the slot of the key from
-/// whichever worker has it, in whichever process; that worker goes on behind it.
+/// Whatever changes something does so in every generation of the view that this program can fold.
+/// It takes the slot of the key from whichever worker has it, in whichever process; that worker
+/// goes on behind it.
 ///
 /// ```
 /// # use annals_projections::{Program, ViewError};
 /// # async fn example(db: Program) -> Result<(), ViewError> {
-/// if let Some(set_aside) = db.set_aside("balances") {
-///     for key in set_aside.keys(None, 100).await? {
-///         println!("{} waits since {}: {}", key.key, key.parked_at, key.cause);
-///         set_aside.retry(&key.key).await?;
+/// if let Some(dead_letters) = db.dead_letters("balances") {
+///     for key in dead_letters.keys(None, 100).await? {
+///         println!("{} waits since {}: {}", key.key, key.dead_since, key.cause);
+///         dead_letters.retry(&key.key).await?;
 ///     }
 /// }
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct SetAside {
-    site: Site,
-    following: Following,
+pub struct DeadLetters {
+    context: WorkerContext,
+    following: GenerationWorkers,
     spec: GenerationSpec,
     settle: Arc<Settle>,
 }
@@ -55,7 +58,7 @@ pub struct SetAside {
 /// A key that waits for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ParkedKey<K = String> {
+pub struct DeadLetterKey<K = String> {
     /// The key.
     pub key: K,
     /// Why the event on which it waits could not be folded.
@@ -69,7 +72,7 @@ pub struct ParkedKey<K = String> {
     /// How often it was tried.
     pub attempts: u32,
     /// When it was set aside.
-    pub parked_at: DateTime<Utc>,
+    pub dead_since: DateTime<Utc>,
     /// How many events wait behind it.
     pub behind: u64,
 }
@@ -81,13 +84,16 @@ pub struct Settled {
     /// Events that were folded or left out.
     pub events: u64,
     /// The event on which a key waits now; nothing when all is well.
-    pub still: Option<Parked>,
+    pub still: Option<DeadLetter>,
 }
 
-impl SetAside {
-    pub(crate) fn of<V: View>(site: &Site, following: &Following) -> SetAside {
+impl DeadLetters {
+    pub(crate) fn of<V: View>(
+        context: &WorkerContext,
+        following: &GenerationWorkers,
+    ) -> DeadLetters {
         let handlers = Arc::new(V::handlers());
-        let on = site.clone();
+        let on = context.clone();
         let told = following.clone();
         let settle = move |generation: Generation, slot, keys: Vec<String>| {
             let progress = Progress::of(Kind::View, &generation, slot, on.db.clock());
@@ -108,23 +114,23 @@ impl SetAside {
                 Box::pin(async move { work.settle(&keys).await });
             settled
         };
-        SetAside::settling(
-            site.clone(),
+        DeadLetters::settling(
+            context.clone(),
             following.clone(),
-            spec_of::<V>(site),
+            spec_of::<V>(context),
             Arc::new(settle),
         )
     }
 
     /// With another way to settle the queues of some keys of a slot.
     pub(crate) fn settling(
-        site: Site,
-        following: Following,
+        context: WorkerContext,
+        following: GenerationWorkers,
         spec: GenerationSpec,
         settle: Arc<Settle>,
-    ) -> SetAside {
-        SetAside {
-            site,
+    ) -> DeadLetters {
+        DeadLetters {
+            context,
             following,
             spec,
             settle,
@@ -140,11 +146,11 @@ impl SetAside {
         &self,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<ParkedKey>, ViewError> {
+    ) -> Result<Vec<DeadLetterKey>, ViewError> {
         let Some(generation) = self.serving().await? else {
             return Ok(Vec::new());
         };
-        let mut keys: Vec<ParkedKey> = Vec::new();
+        let mut keys: Vec<DeadLetterKey> = Vec::new();
         // Behind everything that is set aside for a key.
         let mut place = after.map(|key| (key.to_owned(), Partition(u32::MAX), Position::MAX));
         loop {
@@ -152,20 +158,20 @@ impl SetAside {
                 .as_ref()
                 .map(|(key, partition, position)| (key.as_str(), *partition, *position));
             let page = self
-                .site
+                .context
                 .views
-                .parked(generation.id, behind, annals_core::PAGE_EVENTS)
+                .dead_letters(generation.id, behind, annals_core::PAGE_EVENTS)
                 .await?;
             let Some(last) = page.last() else {
                 return Ok(keys);
             };
             place = Some((last.key.clone(), last.partition, last.position));
-            for parked in page {
+            for dead_letters in page {
                 let full = keys.len() == limit;
                 match keys.last_mut() {
-                    Some(key) if key.key == parked.key => key.next(parked),
+                    Some(key) if key.key == dead_letters.key => key.next(dead_letters),
                     _ if full => return Ok(keys),
-                    _ => keys.push(ParkedKey::first(parked)),
+                    _ => keys.push(DeadLetterKey::first(dead_letters)),
                 }
             }
         }
@@ -179,26 +185,26 @@ impl SetAside {
     pub async fn events(
         &self,
         key: &str,
-        after: Option<&Parked>,
+        after: Option<&DeadLetter>,
         limit: usize,
-    ) -> Result<Vec<Parked>, ViewError> {
+    ) -> Result<Vec<DeadLetter>, ViewError> {
         let Some(generation) = self.serving().await? else {
             return Ok(Vec::new());
         };
-        let (partition, position) = after.map_or((Partition(0), Position::START), |parked| {
-            (parked.partition, parked.position)
+        let (partition, position) = after.map_or((Partition(0), Position::START), |dead_letters| {
+            (dead_letters.partition, dead_letters.position)
         });
         let mut events = self
-            .site
+            .context
             .views
-            .parked(generation.id, Some((key, partition, position)), limit)
+            .dead_letters(generation.id, Some((key, partition, position)), limit)
             .await?;
-        events.retain(|parked| parked.key == key);
+        events.retain(|dead_letters| dead_letters.key == key);
         Ok(events)
     }
 
-    /// Folds what waits for a key, in order and onto the row as it is, with today's fold. When an event still makes no sense, it and
-    /// what stands behind it go on waiting.
+    /// Folds what waits for a key, in order and onto the row as it is, with today's fold. When an
+    /// event still makes no sense, it and what stands behind it go on waiting.
     ///
     /// # Errors
     ///
@@ -207,12 +213,12 @@ impl SetAside {
         self.settle(key).await
     }
 
-    /// [`retry`](SetAside::retry) for every key that waits. Answers with all that was settled, and the first event on which a key still
-    /// waits.
+    /// [`retry`](DeadLetters::retry) for every key that waits. Answers with all that was settled,
+    /// and the first event on which a key still waits.
     ///
     /// # Errors
     ///
-    /// As [`retry`](SetAside::retry). Keys that were settled before stay so.
+    /// As [`retry`](DeadLetters::retry). Keys that were settled before stay so.
     pub async fn retry_all(&self) -> Result<Settled, ViewError> {
         let mut all = Settled::default();
         let serving = self.serving().await?.map(|generation| generation.id);
@@ -223,9 +229,9 @@ impl SetAside {
                     .as_ref()
                     .map(|(key, partition, position)| (key.as_str(), *partition, *position));
                 let page = match self
-                    .site
+                    .context
                     .views
-                    .parked(generation.id, behind, annals_core::PAGE_EVENTS)
+                    .dead_letters(generation.id, behind, annals_core::PAGE_EVENTS)
                     .await
                 {
                     Err(CommitError::Gone(_)) => break,
@@ -233,7 +239,10 @@ impl SetAside {
                 };
                 let Some(last) = page.last() else { break };
                 after = Some((last.key.clone(), Partition(u32::MAX), Position::MAX));
-                let mut keys: Vec<_> = page.into_iter().map(|parked| parked.key).collect();
+                let mut keys: Vec<_> = page
+                    .into_iter()
+                    .map(|dead_letters| dead_letters.key)
+                    .collect();
                 keys.dedup();
                 for slot in 0..generation.spec.slots {
                     let of_slot = |key: &&String| slot_of(key, generation.spec.slots) == slot;
@@ -256,8 +265,8 @@ impl SetAside {
         Ok(all)
     }
 
-    /// Leaves an event that waits out for this key, and folds what stood behind it. The reason is kept, and every rebuild leaves the
-    /// event out too.
+    /// Leaves an event that waits out for this key, and folds what stood behind it. The reason is
+    /// kept, and every rebuild leaves the event out too.
     ///
     /// # Errors
     ///
@@ -273,28 +282,32 @@ impl SetAside {
         let Some(generation) = self.serving().await? else {
             return Err(self.not_aside(key, position));
         };
-        for partition in (0..self.site.db.store().partitions()).map(Partition) {
+        for partition in (0..self.context.db.store().partitions()).map(Partition) {
             let behind = Some((key, partition, position.minus(1)));
             let found = self
-                .site
+                .context
                 .views
-                .parked(generation.id, behind, 1)
+                .dead_letters(generation.id, behind, 1)
                 .await?
                 .into_iter()
                 .next();
-            let is_it = |parked: &Parked| {
-                (parked.key.as_str(), parked.partition, parked.position)
-                    == (key, partition, position)
+            let is_it = |dead_letters: &DeadLetter| {
+                (
+                    dead_letters.key.as_str(),
+                    dead_letters.partition,
+                    dead_letters.position,
+                ) == (key, partition, position)
             };
-            if let Some(parked) = found.filter(is_it) {
-                self.keep(&parked, reason).await?;
+            if let Some(dead_letters) = found.filter(is_it) {
+                self.keep(&dead_letters, reason).await?;
                 return self.settle(key).await;
             }
         }
         Err(self.not_aside(key, position))
     }
 
-    /// Leaves everything out that waits for this key. The reason is kept with each event, and every rebuild leaves them out too.
+    /// Leaves everything out that waits for this key. The reason is kept with each event, and every
+    /// rebuild leaves them out too.
     ///
     /// # Errors
     ///
@@ -310,8 +323,8 @@ impl SetAside {
             let events = self
                 .events(key, after.as_ref(), annals_core::PAGE_EVENTS)
                 .await?;
-            for parked in &events {
-                self.keep(parked, reason.clone()).await?;
+            for dead_letters in &events {
+                self.keep(dead_letters, reason.clone()).await?;
             }
             match events.into_iter().last() {
                 Some(last) => after = Some(last),
@@ -320,19 +333,20 @@ impl SetAside {
         }
     }
 
-    /// Leaves an event out for all keys: one that stops the projection, because it cannot be read or no key can be told. The reason
-    /// is kept, and every rebuild leaves the event out too.
+    /// Leaves an event out for all keys: one that stops the projection, because it cannot be read
+    /// or no key can be told. The reason is kept, and every rebuild leaves the event out too.
     ///
     /// # Errors
     ///
-    /// [`ViewError::Invalid`] without a reason, for a position without an event that the view handles, for one behind which the view
-    /// has come already, or when the log has several partitions: then [`skip_event_in`](SetAside::skip_event_in) one.
+    /// [`ViewError::Invalid`] without a reason, for a position without an event that the view
+    /// handles, for one behind which the view has come already, or when the log has several
+    /// partitions: then [`skip_event_in`](DeadLetters::skip_event_in) one.
     pub async fn skip_event(
         &self,
         position: impl Into<Position>,
         reason: impl Into<String>,
     ) -> Result<(), ViewError> {
-        if self.site.db.store().partitions() > 1 {
+        if self.context.db.store().partitions() > 1 {
             return Err(Invalid::new(
                 "a log of several partitions has several events at a position: say which",
             )
@@ -341,11 +355,11 @@ impl SetAside {
         self.skip_event_in(Partition(0), position, reason).await
     }
 
-    /// [`skip_event`](SetAside::skip_event) of this partition.
+    /// [`skip_event`](DeadLetters::skip_event) of this partition.
     ///
     /// # Errors
     ///
-    /// As [`skip_event`](SetAside::skip_event).
+    /// As [`skip_event`](DeadLetters::skip_event).
     pub async fn skip_event_in(
         &self,
         partition: Partition,
@@ -356,13 +370,14 @@ impl SetAside {
         let reason = given(reason)?;
         let view = &self.spec.view;
         if let Some(generation) = self.serving().await? {
-            let checkpoints = self.site.views.checkpoints(generation.id).await?;
+            let checkpoints = self.context.views.checkpoints(generation.id).await?;
             if checkpoints
                 .iter()
                 .any(|of| of.partition == partition && of.position >= position)
             {
                 return Err(Invalid::new(format!(
-                    "view `{view}` has come behind position {position} already: what is folded is not taken back; skip it for a key that waits, \
+                    "view `{view}` has come behind position {position} already: what is folded is \
+                     not taken back; skip it for a key that waits, \
                      or rebuild the view with another fold"
                 ))
                 .into());
@@ -373,7 +388,7 @@ impl SetAside {
             .partition(partition)
             .limit(1);
         let found = self
-            .site
+            .context
             .db
             .store()
             .read(read)
@@ -393,40 +408,40 @@ impl SetAside {
             ))
             .into());
         };
-        let verdict = Verdict {
+        let skip_decision = SkipDecision {
             view: view.clone(),
             partition,
             position,
             event: event.id,
             key: None,
             reason,
-            decided_at: self.site.db.clock().now(),
+            decided_at: self.context.db.clock().now(),
         };
-        self.site.views.keep_verdict(verdict).await?;
+        self.context.views.save_skip_decision(skip_decision).await?;
         self.following.begin_anew();
         Ok(())
     }
 
-    /// What people decided about this view until now.
+    /// What operator decided about this view until now.
     ///
     /// # Errors
     ///
     /// Only those of a store that cannot answer.
-    pub async fn verdicts(&self) -> Result<Vec<Verdict>, ViewError> {
-        Ok(self.site.views.verdicts(&self.spec.view).await?)
+    pub async fn skip_decisions(&self) -> Result<Vec<SkipDecision>, ViewError> {
+        Ok(self.context.views.skip_decisions(&self.spec.view).await?)
     }
 
-    async fn keep(&self, parked: &Parked, reason: String) -> Result<(), ViewError> {
-        let Parked {
+    async fn keep(&self, dead_letters: &DeadLetter, reason: String) -> Result<(), ViewError> {
+        let DeadLetter {
             key,
             partition,
             position,
             event,
             ..
-        } = parked.clone();
+        } = dead_letters.clone();
         let view = self.spec.view.clone();
-        let decided_at = self.site.db.clock().now();
-        let verdict = Verdict {
+        let decided_at = self.context.db.clock().now();
+        let skip_decision = SkipDecision {
             view,
             partition,
             position,
@@ -435,7 +450,7 @@ impl SetAside {
             reason,
             decided_at,
         };
-        Ok(self.site.views.keep_verdict(verdict).await?)
+        Ok(self.context.views.save_skip_decision(skip_decision).await?)
     }
 
     /// Settles the queue of a key in every generation; answers for the one that serves.
@@ -462,7 +477,7 @@ impl SetAside {
 
     /// The generations that this program can fold.
     async fn generations(&self) -> Result<Vec<Generation>, ViewError> {
-        let mut generations = self.site.views.generations(&self.spec.view).await?;
+        let mut generations = self.context.views.generations(&self.spec.view).await?;
         generations.retain(|generation| is_ours(generation, &self.spec));
         Ok(generations)
     }
@@ -498,67 +513,68 @@ fn given(reason: impl Into<String>) -> Result<String, Invalid> {
     Ok(reason)
 }
 
-impl ParkedKey {
-    fn first(parked: Parked) -> ParkedKey {
-        let Parked {
+impl DeadLetterKey {
+    fn first(dead_letters: DeadLetter) -> DeadLetterKey {
+        let DeadLetter {
             key,
             partition,
             position,
             event,
             cause,
             attempts,
-            parked_at,
-        } = parked;
-        ParkedKey {
+            dead_since,
+        } = dead_letters;
+        DeadLetterKey {
             key,
             cause: cause.unwrap_or_default(),
             partition,
             position,
             event,
             attempts,
-            parked_at,
+            dead_since,
             behind: 0,
         }
     }
 
-    /// Takes in the next event of the queue. The one on which the key waits need not be in the first partition.
-    fn next(&mut self, parked: Parked) {
+    /// Takes in the next event of the queue. The one on which the key waits need not be in the
+    /// first partition.
+    fn next(&mut self, dead_letters: DeadLetter) {
         let behind = self.behind + 1;
-        if self.cause.is_empty() && parked.cause.is_some() {
-            *self = ParkedKey::first(parked);
+        if self.cause.is_empty() && dead_letters.cause.is_some() {
+            *self = DeadLetterKey::first(dead_letters);
         }
         self.behind = behind;
     }
 }
 
-impl<K> ParkedKey<K> {
-    pub(crate) fn with_key<L>(self, key: L) -> ParkedKey<L> {
-        let ParkedKey {
+impl<K> DeadLetterKey<K> {
+    pub(crate) fn with_key<L>(self, key: L) -> DeadLetterKey<L> {
+        let DeadLetterKey {
             cause,
             partition,
             position,
             event,
             attempts,
-            parked_at,
+            dead_since,
             behind,
             ..
         } = self;
-        ParkedKey {
+        DeadLetterKey {
             key,
             cause,
             partition,
             position,
             event,
             attempts,
-            parked_at,
+            dead_since,
             behind,
         }
     }
 }
 
-impl fmt::Debug for SetAside {
+impl fmt::Debug for DeadLetters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SetAside")
+        f.debug_struct("DeadLetters")
             .field("view", &self.spec.view)
             .finish_non_exhaustive()
     }

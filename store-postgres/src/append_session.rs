@@ -1,4 +1,5 @@
-//! The writer's connection, and what it knows of the database: names are resolved before the section, which is one call.
+//! The writer's connection, and what it knows of the database: names are resolved before the
+//! section, which is one call.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,16 +15,16 @@ use tokio::time::Instant;
 
 use crate::batch::{Admission, Batch, Written};
 use crate::database::Database;
-use crate::error::{Trouble, corrupt, may_have_happened, refused};
+use crate::error::{StoreFault, corrupt, may_have_happened, refused};
 use crate::events::tags_of;
 use crate::job::{AppendJob, ChangeJob};
 use crate::known::known;
-use crate::places::{Places, Standing};
+use crate::query_plan::hash;
 use crate::recent::Recent;
 use crate::request::KindName;
 use crate::row::{bytes, int8, moment, number, stream_id, text};
-use crate::search::hash;
 use crate::statements as sql;
+use crate::stream_cache::{Places, StreamPlace};
 use crate::streams::{self, see};
 use crate::views::inline::make_stands;
 
@@ -41,16 +42,16 @@ pub(crate) enum Ended {
     /// Nothing was written, because more had changed than was known. It may go better now.
     Again,
     /// Nothing was written, because these ids are known.
-    Known(HashSet<EventId>),
+    StoredId(HashSet<EventId>),
     /// Nothing was written.
-    Failed(Trouble),
+    Failed(StoreFault),
     /// The connection was lost; whether what is seen from now on is the last word.
-    Lost(bool, Trouble),
+    Lost(bool, StoreFault),
 }
 
 /// A connection that is only used by the writer, and everything that it has learnt.
 #[derive(Debug)]
-pub(crate) struct Section {
+pub(crate) struct AppendSession {
     database: Arc<Database>,
     connection: Option<PgConnection>,
     /// Which of the server's processes the connection speaks to, and since when.
@@ -68,14 +69,14 @@ pub(crate) struct Section {
     is_undisturbed: bool,
 }
 
-impl Section {
+impl AppendSession {
     pub(crate) fn new(
         database: Arc<Database>,
         connection: PgConnection,
         is_direct: bool,
         patience: Duration,
-    ) -> Section {
-        Section {
+    ) -> AppendSession {
+        AppendSession {
             database,
             connection: Some(connection),
             backend: None,
@@ -103,7 +104,7 @@ impl Section {
     }
 
     /// Learns what a batch of these appends needs to know. Nothing is written by it but names.
-    pub(crate) async fn prepare(&mut self, jobs: &[AppendJob]) -> Result<(), Trouble> {
+    pub(crate) async fn prepare(&mut self, jobs: &[AppendJob]) -> Result<(), StoreFault> {
         let deadline = Instant::now() + self.patience;
         loop {
             match self.learn(jobs).await {
@@ -176,7 +177,8 @@ impl Section {
         Ended::Written(settled)
     }
 
-    /// The position of the batch's only event; nothing, and nothing is written, when it is not such a batch, or others appended.
+    /// The position of the batch's only event; nothing, and nothing is written, when it is not such
+    /// a batch, or others appended.
     async fn call_one(&mut self, batch: &Batch) -> Result<Option<u64>, Error> {
         let Some(arguments) = batch.arguments_of_one(self.head, self.changes)? else {
             return Ok(None);
@@ -227,8 +229,8 @@ impl Section {
             written.moved.insert(stream, version.cast_unsigned());
             self.places.written(stream, version.cast_unsigned());
         }
-        let left_out: Option<Vec<i32>> = row.try_get(5)?;
-        written.left_out = left_out
+        let skips: Option<Vec<i32>> = row.try_get(5)?;
+        written.skips = skips
             .into_iter()
             .flatten()
             .map(|append| append.cast_unsigned() as usize)
@@ -257,7 +259,7 @@ impl Section {
                     Err(error) => Err(error),
                 };
                 match found {
-                    Ok(found) => Ended::Known(
+                    Ok(found) => Ended::StoredId(
                         found
                             .into_iter()
                             .flatten()
@@ -278,7 +280,8 @@ impl Section {
         }
     }
 
-    /// Changes a stream when the expectation holds; the rules are those of [`StreamState::changed`].
+    /// Changes a stream when the expectation holds; the rules are those of
+    /// [`StreamState::changed`].
     pub(crate) async fn change(&mut self, job: &ChangeJob) -> Result<StreamState, AppendError> {
         for _ in 0..TRIES_MAX {
             match self.try_change(job).await {
@@ -471,7 +474,8 @@ impl Section {
         }
     }
 
-    /// After the connection was lost: whether what was asked on it has come to its end, so that what is seen now is the last word.
+    /// After the connection was lost: whether what was asked on it has come to its end, so that
+    /// what is seen now is the last word.
     async fn is_over(&mut self) -> bool {
         let Some((process, since)) = self.backend.take() else {
             return false;
@@ -499,8 +503,8 @@ impl Section {
         false
     }
 
-    fn trouble(&self, error: &Error) -> Trouble {
-        Trouble::of(error, "writing", &self.database.name)
+    fn trouble(&self, error: &Error) -> StoreFault {
+        StoreFault::of(error, "writing", &self.database.name)
     }
 }
 
@@ -512,13 +516,14 @@ pub(crate) fn busy(stream: &StreamId) -> annals_core::StoreError {
     )
 }
 
-/// The keys of streams and where they stand; those that have none are given one when that is asked for.
+/// The keys of streams and where they stand; those that have none are given one when that is asked
+/// for.
 pub(crate) async fn resolve(
     database: &Database,
     on: impl PgExecutor<'_>,
     names: &[StreamId],
     make: bool,
-) -> Result<Vec<(StreamId, i64, Standing)>, Error> {
+) -> Result<Vec<(StreamId, i64, StreamPlace)>, Error> {
     let names: Vec<&str> = names.iter().map(StreamId::as_str).collect();
     let rows = query(database.text(sql::RESOLVE_STREAMS))
         .bind(names)
@@ -530,7 +535,7 @@ pub(crate) async fn resolve(
         Ok((
             stream_id(row, 0)?,
             int8(row, 1)?,
-            Standing {
+            StreamPlace {
                 version,
                 status: streams::status(row.try_get(3)?, version),
             },

@@ -1,4 +1,5 @@
-//! An application's own rows and its events in one transaction: staged there, numbered and checked at its commit.
+//! An application's own rows and its events in one transaction: staged there, numbered and checked
+//! at its commit.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,13 +12,13 @@ use sqlx::postgres::{PgConnection, Postgres};
 use sqlx::{Error, Transaction, query, query_scalar};
 use uuid::Uuid;
 
+use crate::append_session::{make_kind, resolve};
 use crate::database::{Database, ask};
-use crate::error::{Trouble, may_have_happened, refused};
-use crate::judge::{Verdict, judge};
+use crate::error::{StoreFault, may_have_happened, refused};
 use crate::known::known;
 use crate::page::first_match;
+use crate::recheck::{Recheck, recheck};
 use crate::request::{KindName, Request};
-use crate::section::{make_kind, resolve};
 use crate::statements as sql;
 use crate::store::PostgresStore;
 use crate::streams;
@@ -60,7 +61,8 @@ impl Kinds {
     }
 }
 
-/// An append that waits for the commit of the transaction that it was staged in; [`PostgresStore::commit`] tells what came of it.
+/// An append that waits for the commit of the transaction that it was staged in;
+/// [`PostgresStore::commit`] tells what came of it.
 ///
 /// ```
 /// # fn example(staged: &annals_postgres::Staged) {
@@ -77,25 +79,29 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// The places that the events have already, when their ids were known: this is a repetition, nothing was staged, and what the
-    /// application wrote with them the first time is there as well.
+    /// The places that the events have already, when their ids were known: this is a repetition,
+    /// nothing was staged, and what the application wrote with them the first time is there as
+    /// well.
     pub const fn repeated(&self) -> Option<&Appended> {
         self.repeated.as_ref()
     }
 }
 
 impl PostgresStore {
-    /// Stages an append in a transaction of the application's own, in the database of this store: it happens when that transaction
-    /// commits, with everything else that the transaction writes, or not at all.
+    /// Stages an append in a transaction of the application's own, in the database of this store:
+    /// it happens when that transaction commits, with everything else that the transaction writes,
+    /// or not at all.
     ///
-    /// The transaction must be READ COMMITTED, and its role must have the rights to append. Until its commit nobody waits for it, however
-    /// long it takes; the positions are given, and the expectations checked, at the commit. End it with
-    /// [`PostgresStore::commit`]. Do not `set constraints all immediate` in it: from there to its end every other append would wait.
+    /// The transaction must be READ COMMITTED, and its role must have the rights to append. Until
+    /// its commit nobody waits for it, however long it takes; the positions are given, and the
+    /// expectations checked, at the commit. End it with [`PostgresStore::commit`]. Do not
+    /// `set constraints all immediate` in it: from there to its end every other append would wait.
     ///
     /// # Errors
     ///
-    /// [`AppendError::Invalid`] for what can never succeed, and for an append that carries rows of inline views: nothing would write them.
-    /// [`AppendError::IdClash`] when the ids belong to something else; else what the store has to say. A conflict is found out at the commit.
+    /// [`AppendError::Invalid`] for what can never succeed, and for an append that carries rows of
+    /// inline views: nothing would write them. [`AppendError::IdClash`] when the ids belong to
+    /// something else; else what the store has to say. A conflict is found out at the commit.
     ///
     /// ```no_run
     /// use annals_core::{AppendStreams, NewEvent, StreamId};
@@ -120,11 +126,13 @@ impl PostgresStore {
         self.stage(transaction, append, None).await
     }
 
-    /// As [`PostgresStore::append_in`], under a condition, which is checked here and once more at the commit.
+    /// As [`PostgresStore::append_in`], under a condition, which is checked here and once more at
+    /// the commit.
     ///
     /// # Errors
     ///
-    /// As [`PostgresStore::append_in`]; [`AppendError::Conflict`] when the condition does not hold already.
+    /// As [`PostgresStore::append_in`]; [`AppendError::Conflict`] when the condition does not hold
+    /// already.
     ///
     /// ```no_run
     /// use annals_core::{AppendStreams, Condition, NewEvent, Query, StreamId};
@@ -149,15 +157,17 @@ impl PostgresStore {
         self.stage(transaction, append, Some(condition)).await
     }
 
-    /// Commits the transaction in which these were staged, and tells where their events stand, in the order in which they are given.
+    /// Commits the transaction in which these were staged, and tells where their events stand, in
+    /// the order in which they are given.
     ///
     /// # Errors
     ///
-    /// [`AppendError::Conflict`] when something that one of them expects does not hold (with the violations of the first that does not):
-    /// nothing of the transaction was written. [`AppendError::Unknown`] when the connection was lost on the way: all of it is written
-    /// or nothing, and staging the same ids again tells ([`Staged::repeated`]). [`AppendError::Store`] for what else
-    /// the server has to say, the application's own constraints included; nothing was written, and with `Failure::Unavailable` trying the
-    /// whole transaction again may help.
+    /// [`AppendError::Conflict`] when something that one of them expects does not hold (with the
+    /// violations of the first that does not): nothing of the transaction was written.
+    /// [`AppendError::Unknown`] when the connection was lost on the way: all of it is written or
+    /// nothing, and staging the same ids again tells ([`Staged::repeated`]). [`AppendError::Store`]
+    /// for what else the server has to say, the application's own constraints included; nothing was
+    /// written, and with `Failure::Unavailable` trying the whole transaction again may help.
     pub async fn commit(
         &self,
         transaction: Transaction<'_, Postgres>,
@@ -222,20 +232,22 @@ impl PostgresStore {
             .map_err(failed)?;
         if isolation != "read committed" {
             let context = format!(
-                "events cannot be staged in a transaction that is {isolation}, only in READ COMMITTED"
+                "events cannot be staged in a transaction that is {isolation}, only in READ \
+                 COMMITTED"
             );
             return Err(StoreError::new(Failure::Invalid, context).into());
         }
-        // What is expected is looked at when it matters, at the commit; only a repetition is known for good.
-        match ask!(database, judge(database, self.log_id(), &request))? {
-            Verdict::Repeated(appended) => {
+        // What is expected is looked at when it matters, at the commit; only a repetition is known
+        // for good.
+        match ask!(database, recheck(database, self.log_id(), &request))? {
+            Recheck::Repeated(appended) => {
                 return Ok(Staged {
                     request,
                     repeated: Some(appended),
                 });
             }
-            Verdict::Refused(AppendError::Conflict(_)) | Verdict::Clear(_) => {}
-            Verdict::Refused(error) => return Err(error),
+            Recheck::Refused(AppendError::Conflict(_)) | Recheck::Clear(_) => {}
+            Recheck::Refused(error) => return Err(error),
         }
         let mut behind = 0;
         if let Some(conditional) = &request.condition {
@@ -263,7 +275,8 @@ impl PostgresStore {
         })
     }
 
-    /// The keys of the request's streams, made outside of the application's transaction, so that nobody waits for it.
+    /// The keys of the request's streams, made outside of the application's transaction, so that
+    /// nobody waits for it.
     async fn keys(&self, request: &Request) -> Result<Vec<i64>, Error> {
         let database = self.database();
         let names: Vec<_> = request
@@ -385,8 +398,8 @@ fn code(expected: Expected) -> (i16, i64) {
     }
 }
 
-/// What the trigger found, in its own words: the id of the append's first event; of each stream that is not as expected its place, status
-/// and version; and where the condition is matched.
+/// What the trigger found, in its own words: the id of the append's first event; of each stream
+/// that is not as expected its place, status and version; and where the condition is matched.
 type Found = (Uuid, Vec<(usize, i16, u64)>, Option<u64>);
 
 /// The conflict that the trigger speaks of.
@@ -430,6 +443,6 @@ fn refusal(error: Error, name: &str) -> StoreError {
             "the transaction was refused at its commit",
         )
         .because(error),
-        _ => Trouble::of(&error, "writing", name).error(),
+        _ => StoreFault::of(&error, "writing", name).error(),
     }
 }

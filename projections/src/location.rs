@@ -16,7 +16,7 @@ pub(crate) trait Generations: Send + Sync {
     fn remove(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>>;
 }
 
-impl Generations for Place {
+impl Generations for ViewLocation {
     fn switch(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
         self.switch_to(generation)
     }
@@ -28,40 +28,40 @@ impl Generations for Place {
 
 /// A view store that is kept alive.
 #[derive(Clone)]
-pub(crate) enum Place {
+pub(crate) enum ViewLocation {
     Beside(Arc<dyn Store>),
     Own(Arc<dyn ViewStore>),
 }
 
-impl Place {
+impl ViewLocation {
     /// One that keeps nothing of use: for programs whose views are all folded when they are asked.
-    pub(crate) fn empty() -> Place {
-        Place::Own(Arc::new(MemoryStore::new()))
+    pub(crate) fn empty() -> ViewLocation {
+        ViewLocation::Own(Arc::new(MemoryStore::new()))
     }
 
     /// Beside the log, if the store has room there.
-    pub(crate) fn beside(store: &Arc<dyn Store>) -> Option<Place> {
+    pub(crate) fn beside(store: &Arc<dyn Store>) -> Option<ViewLocation> {
         store
             .views()
             .is_some()
-            .then(|| Place::Beside(Arc::clone(store)))
+            .then(|| ViewLocation::Beside(Arc::clone(store)))
     }
 }
 
-impl Deref for Place {
+impl Deref for ViewLocation {
     type Target = dyn ViewStore;
 
     fn deref(&self) -> &dyn ViewStore {
         match self {
-            Place::Beside(store) => store
+            ViewLocation::Beside(store) => store
                 .views()
                 .expect("what a store can do is answered once and for good"),
-            Place::Own(views) => &**views,
+            ViewLocation::Own(views) => &**views,
         }
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for ViewLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }

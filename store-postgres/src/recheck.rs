@@ -1,6 +1,7 @@
-//! Looking at an append freshly: what became of its ids, and if nothing did, why it would be refused.
+//! Looking at an append freshly: what became of its ids, and if nothing did, why it would be
+//! refused.
 
-use annals_core::{AppendError, Appended, LogId, Recognised, Violation, recognise};
+use annals_core::{AppendError, Appended, Duplicate, LogId, Violation, deduplicate};
 use sqlx::Error;
 
 use crate::database::Database;
@@ -11,7 +12,7 @@ use crate::streams::see;
 
 /// What an append is, freshly looked at.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum Recheck {
     /// It was done before.
     Repeated(Appended),
     /// It is refused.
@@ -20,12 +21,13 @@ pub(crate) enum Verdict {
     Clear(u64),
 }
 
-/// Looks at the append. Its ids come last: whoever did it before also made everything else look as it does.
-pub(crate) async fn judge(
+/// Looks at the append. Its ids come last: whoever did it before also made everything else look as
+/// it does.
+pub(crate) async fn recheck(
     database: &Database,
     log: LogId,
     request: &Request,
-) -> Result<Verdict, Error> {
+) -> Result<Recheck, Error> {
     let mut violations = Vec::new();
     for (index, touched) in request.streams.iter().enumerate() {
         let found = see(database, &database.pool, &touched.stream).await?.state;
@@ -54,16 +56,16 @@ pub(crate) async fn judge(
         .map(|(_, event)| event.id)
         .collect();
     let known = known(database, &database.pool, &ids).await?;
-    let placed = match recognise(&request.append.events, &known) {
-        Ok(Recognised::New) if violations.is_empty() => return Ok(Verdict::Clear(checked_to)),
-        Ok(Recognised::New) => return Ok(Verdict::Refused(AppendError::Conflict(violations))),
-        Ok(Recognised::Repeated) => known
+    let placed = match deduplicate(&request.append.events, &known) {
+        Ok(Duplicate::New) if violations.is_empty() => return Ok(Recheck::Clear(checked_to)),
+        Ok(Duplicate::New) => return Ok(Recheck::Refused(AppendError::Conflict(violations))),
+        Ok(Duplicate::Repeated) => known
             .into_iter()
             .flatten()
             .map(|known| known.found.placed)
             .collect(),
-        Ok(Recognised::RequestDone { first, events }) => places(database, first, events).await?,
-        Err(clash) => return Ok(Verdict::Refused(clash.into())),
+        Ok(Duplicate::RequestDone { first, events }) => places(database, first, events).await?,
+        Err(clash) => return Ok(Recheck::Refused(clash.into())),
     };
-    Ok(Verdict::Repeated(Appended::new(log, placed, true)))
+    Ok(Recheck::Repeated(Appended::new(log, placed, true)))
 }

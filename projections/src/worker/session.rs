@@ -1,7 +1,8 @@
-//! A worker from the taking of a lease to its loss: what it has at hand, and how it goes from batch to batch.
+//! A worker from the taking of a lease to its loss: what it has at hand, and how it goes from batch
+//! to batch.
 //!
-//! While one batch is being committed the next one is read and folded; it is handed over only once the one before was taken. When
-//! that was refused, everything at hand is thrown away with it.
+//! While one batch is being committed the next one is read and folded; it is handed over only once
+//! the one before was taken. When that was refused, everything at hand is thrown away with it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,48 +10,50 @@ use std::time::{Duration, Instant};
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
-    Checkpoint, CommitError, EventId, Failure, Keeps, LogPage, Parked, Partition, Position,
-    ReadLog, ReadRows, RecordedEvent, RowChange, RowsBy, StandingRow, StoreError, ViewCommit,
+    Checkpoint, CommitError, DeadLetter, EventId, Failure, History, LogPage, Partition, Position,
+    ReadLog, ReadRows, RecordedEvent, RowChange, RowsBy, StoreError, VersionedRow, ViewCommit,
 };
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument;
 
-use super::{Activity, Held, SlotState, Taken, Work, WorkError, chain, event_at, same_log};
+use super::{Activity, HeldLease, SlotState, Taken, Work, WorkError, chain, event_at, same_log};
 use crate::key::slot_of;
-use crate::left_out::LeftOut;
 use crate::options::Options;
 use crate::rows::{Changes, Rows, of_slot};
+use crate::skips::Skips;
 use crate::step::{Step, StepError};
 use crate::view::View;
 
 /// Keys looked up at once.
 const LOOKUP_KEYS: usize = 5_000;
 
-/// Events read at once, and folded before the next ones are: all that is in memory of a batch besides what it changes.
+/// Events read at once, and folded before the next ones are: all that is in memory of a batch
+/// besides what it changes.
 const PAGE_EVENTS: usize = 2_048;
 
-/// How long a batch goes on of what nobody reads: what is folded again at most, when the worker dies.
+/// How long a batch goes on of what nobody reads: what is folded again at most, when the worker
+/// dies.
 const BUILD_BATCH: Duration = Duration::from_secs(1);
 
 /// From the taking of a lease to its loss.
-pub(super) struct Shift<'a, V: View> {
+pub(super) struct LeaseSession<'a, V: View> {
     work: &'a Work<V>,
-    held: &'a Held,
-    pub(super) feeds: Vec<Feed>,
+    held: &'a HeldLease,
+    pub(super) readers: Vec<PartitionReader>,
     rows: Rows<V>,
     /// The batch that is being committed, at most one. Its rows are at hand as they will be.
     committing: JoinSet<Result<Committing, CommitError>>,
-    parked: HashSet<String>,
-    parked_events: usize,
+    dead_letters: HashSet<String>,
+    dead_letter_events: usize,
     /// Keys that are tried again by themselves, and when.
     retries: BTreeMap<String, DateTime<Utc>>,
     /// When the past is forgotten next.
     forget_at: DateTime<Utc>,
-    left_out: LeftOut,
+    skips: Skips,
 }
 
 /// One partition, and where the slot stands in it.
-pub(super) struct Feed {
+pub(super) struct PartitionReader {
     partition: Partition,
     position: Position,
     event: Option<EventId>,
@@ -80,16 +83,16 @@ struct Committing {
     up_to: Position,
     taken: Taken,
     rows: Option<Vec<RowChange>>,
-    park: Vec<Parked>,
+    park: Vec<DeadLetter>,
 }
 
-impl<'a, V: View> Shift<'a, V> {
+impl<'a, V: View> LeaseSession<'a, V> {
     pub(super) async fn begin(
         work: &'a Work<V>,
-        held: &'a Held,
-    ) -> Result<Shift<'a, V>, WorkError> {
+        held: &'a HeldLease,
+    ) -> Result<LeaseSession<'a, V>, WorkError> {
         work.restore(held).await?;
-        let mut feeds = Vec::new();
+        let mut readers = Vec::new();
         let mut is_new = true;
         let checkpoints = work.views.checkpoints(work.generation.id).await?;
         for partition in (0..work.log.partitions()).map(Partition) {
@@ -103,7 +106,7 @@ impl<'a, V: View> Shift<'a, V> {
             work.progress.reached(partition, checkpoint.position);
             // Somebody else may have changed rows since this process worked here last.
             work.tell(partition, checkpoint.position, None);
-            feeds.push(Feed {
+            readers.push(PartitionReader {
                 partition,
                 position: checkpoint.position,
                 event: checkpoint.event,
@@ -112,26 +115,26 @@ impl<'a, V: View> Shift<'a, V> {
             });
         }
         let inline = work.generation.spec.inline;
-        let mut shift = Shift {
+        let mut session = LeaseSession {
             work,
             held,
-            feeds,
+            readers,
             rows: Rows::keeping(work.options.rows_kept_max)
                 .inline(inline)
                 .all(is_new && !inline),
             committing: JoinSet::new(),
-            parked: HashSet::new(),
-            parked_events: 0,
+            dead_letters: HashSet::new(),
+            dead_letter_events: 0,
             retries: BTreeMap::new(),
             forget_at: work.clock.now(),
-            left_out: LeftOut::of(work.views.verdicts(V::NAME).await?),
+            skips: Skips::of(work.views.skip_decisions(V::NAME).await?),
         };
-        shift.read_parked().await?;
-        Ok(shift)
+        session.read_dead_letters().await?;
+        Ok(session)
     }
 
     /// What was set aside.
-    async fn read_parked(&mut self) -> Result<(), WorkError> {
+    async fn read_dead_letters(&mut self) -> Result<(), WorkError> {
         let work = self.work;
         let slots = work.generation.spec.slots;
         let mut after: Option<(String, Partition, Position)> = None;
@@ -141,49 +144,51 @@ impl<'a, V: View> Shift<'a, V> {
                 .map(|(key, partition, position)| (key.as_str(), *partition, *position));
             let page = work
                 .views
-                .parked(work.generation.id, place, annals_core::PAGE_EVENTS)
+                .dead_letters(work.generation.id, place, annals_core::PAGE_EVENTS)
                 .await?;
             let Some(last) = page.last() else { break };
             after = Some((last.key.clone(), last.partition, last.position));
-            for parked in page
+            for dead_letters in page
                 .into_iter()
-                .filter(|parked| slot_of(&parked.key, slots) == work.slot)
+                .filter(|dead_letters| slot_of(&dead_letters.key, slots) == work.slot)
             {
-                self.parked_events += 1;
-                self.retry_later(&parked);
-                self.parked.insert(parked.key);
+                self.dead_letter_events += 1;
+                self.retry_later(&dead_letters);
+                self.dead_letters.insert(dead_letters.key);
             }
         }
-        work.progress.parked_keys(self.parked.len() as u64);
+        work.progress
+            .dead_letter_keys(self.dead_letters.len() as u64);
         Ok(())
     }
 
-    /// Takes one partition a batch further. `false`: that was all there is, and the last of it may still be on its way.
+    /// Takes one partition a batch further. `false`: that was all there is, and the last of it may
+    /// still be on its way.
     pub(super) async fn step(&mut self, index: usize) -> Result<bool, WorkError> {
         let work = self.work;
-        let begun = self.feeds[index].position;
+        let begun = self.readers[index].position;
         let mut batch = Batch::begin(begun, work.is_building(), self.rows.batch());
         let at_end = loop {
-            let feed = &mut self.feeds[index];
+            let reader = &mut self.readers[index];
             work.progress.turns_to(Activity::Reading);
-            let page = feed.next_page(work).await?;
-            feed.oldest = feed
+            let page = reader.next_page(work).await?;
+            reader.oldest = reader
                 .oldest
                 .or_else(|| page.events.first().map(|record| record.recorded_at));
             work.progress
-                .head(feed.partition, page.head.visible, feed.oldest);
+                .head(reader.partition, page.head.visible, reader.oldest);
             let more = !page.end;
-            if feed.position >= page.scanned && page.events.is_empty() {
+            if reader.position >= page.scanned && page.events.is_empty() {
                 break true;
             }
-            feed.position = page.scanned;
-            feed.event = match page.events.last() {
+            reader.position = page.scanned;
+            reader.event = match page.events.last() {
                 Some(last) if last.position == page.scanned => Some(last.id),
                 // The last one was filtered out; it is looked up before the commit.
                 _ => None,
             };
             if more {
-                feed.read_ahead(work);
+                reader.read_ahead(work);
             }
             self.take(index, page.events, &mut batch).await?;
             if !more || batch.is_full(work) {
@@ -191,24 +196,24 @@ impl<'a, V: View> Shift<'a, V> {
             }
             work.progress.state(SlotState::CatchingUp);
         };
-        let moved = self.feeds[index].position > begun;
+        let moved = self.readers[index].position > begun;
         let stuck = batch.stuck.take();
         if moved {
-            let feed = &self.feeds[index];
+            let reader = &self.readers[index];
             let span = tracing::debug_span!(
                 "batch",
                 projection = V::NAME,
                 generation = work.generation.id.0,
                 slot = work.slot,
-                partition = feed.partition.0,
+                partition = reader.partition.0,
                 from = begun.get(),
-                to = feed.position.get(),
+                to = reader.position.get(),
                 events = batch.events
             );
             self.commit(index, batch).instrument(span).await?;
         }
         if let Some((_, recorded_at)) = &stuck {
-            self.feeds[index].oldest = Some(*recorded_at);
+            self.readers[index].oldest = Some(*recorded_at);
         }
         match stuck {
             Some((error, _)) => {
@@ -219,7 +224,8 @@ impl<'a, V: View> Shift<'a, V> {
         }
     }
 
-    /// Folds a page of the log onto the rows. Of an event that cannot be given to a key, and of what is behind it, nothing is taken.
+    /// Folds a page of the log onto the rows. Of an event that cannot be given to a key, and of
+    /// what is behind it, nothing is taken.
     async fn take(
         &mut self,
         index: usize,
@@ -234,16 +240,16 @@ impl<'a, V: View> Shift<'a, V> {
             batch.bytes += record.payload.len();
             let position = record.position;
             let recorded_at = record.recorded_at;
-            match work.prepare(&self.left_out, record) {
+            match work.prepare(&self.skips, record) {
                 Ok(prepared) => {
                     steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots))
                 }
                 Err(error) => {
                     // What stands before it is settled all the same.
-                    let feed = &mut self.feeds[index];
-                    feed.position = position.minus(1);
-                    feed.event = None;
-                    feed.ahead = None;
+                    let reader = &mut self.readers[index];
+                    reader.position = position.minus(1);
+                    reader.event = None;
+                    reader.ahead = None;
                     batch.stuck = Some((error, recorded_at));
                     break;
                 }
@@ -251,8 +257,8 @@ impl<'a, V: View> Shift<'a, V> {
         }
         batch.events += steps.len();
         if inline {
-            // Appends write rows too. What is read behind the log and behind all that was handed over has the events up to there, or
-            // is moved on only by appends that have them.
+            // Appends write rows too. What is read behind the log and behind all that was handed
+            // over has the events up to there, or is moved on only by appends that have them.
             self.settle().await?;
             self.rows.forget_all();
         }
@@ -260,7 +266,7 @@ impl<'a, V: View> Shift<'a, V> {
         self.rows.fold(
             &mut batch.changes,
             &steps,
-            &mut self.parked,
+            &mut self.dead_letters,
             work.clock.now(),
         )?;
         if inline && work.following.wants(steps.len()) {
@@ -271,16 +277,17 @@ impl<'a, V: View> Shift<'a, V> {
 
     /// Why an event that cannot be given to a key stops the projection, and what to do.
     fn stuck(&self, index: usize, error: &StepError) -> String {
-        let feed = &self.feeds[index];
+        let reader = &self.readers[index];
         let view = V::NAME;
-        let at = feed.position.next();
-        let partition = if self.feeds.len() > 1 {
-            format!(" of partition {}", feed.partition)
+        let at = reader.position.next();
+        let partition = if self.readers.len() > 1 {
+            format!(" of partition {}", reader.partition)
         } else {
             String::new()
         };
         format!(
-            "{}; nobody knows which rows it changes, so nothing behind it is folded. Mend the program that reads it, or leave \
+            "{}; nobody knows which rows it changes, so nothing behind it is folded. Mend the \
+             program that reads it, or leave \
              the event at {at}{partition} out of view `{view}` with `skip_event`",
             chain(error)
         )
@@ -291,20 +298,20 @@ impl<'a, V: View> Shift<'a, V> {
         let work = self.work;
         let inline = self.work.generation.spec.inline;
         work.progress.turns_to(Activity::Committing);
-        let feed = &mut self.feeds[index];
-        let partition = feed.partition;
-        let up_to = feed.position;
-        if feed.event.is_none() {
-            feed.event = event_at(&*work.log, partition, up_to).await?;
+        let reader = &mut self.readers[index];
+        let partition = reader.partition;
+        let up_to = reader.position;
+        if reader.event.is_none() {
+            reader.event = event_at(&*work.log, partition, up_to).await?;
         }
         let to = Checkpoint {
             slot: work.slot,
             partition,
             position: up_to,
-            event: feed.event,
+            event: reader.event,
             state: bytes::Bytes::new(),
         };
-        feed.oldest = None;
+        reader.oldest = None;
         self.settle().await?;
         let Batch {
             begun,
@@ -385,48 +392,52 @@ impl<'a, V: View> Shift<'a, V> {
         } = ended.map_err(|error| {
             StoreError::new(Failure::Unavailable, "a commit was broken off").because(error)
         })??;
-        self.parked_events += park.len();
-        park.iter().for_each(|parked| self.retry_later(parked));
+        self.dead_letter_events += park.len();
+        park.iter()
+            .for_each(|dead_letters| self.retry_later(dead_letters));
         work.tell(partition, up_to, rows);
         let oldest = self
-            .feeds
+            .readers
             .iter()
-            .find(|feed| feed.partition == partition)
-            .and_then(|feed| feed.oldest);
+            .find(|reader| reader.partition == partition)
+            .and_then(|reader| reader.oldest);
         work.progress
             .settled_to(partition, up_to, Taken { oldest, ..taken });
-        work.progress.parked_keys(self.parked.len() as u64);
+        work.progress
+            .dead_letter_keys(self.dead_letters.len() as u64);
         Ok(())
     }
 
     /// Refuses to set aside more than can be looked after.
     fn room_for(&self, events: usize) -> Result<(), WorkError> {
-        let aside = self.parked_events + events;
-        let most = self.work.options.parked_max;
+        let aside = self.dead_letter_events + events;
+        let most = self.work.options.dead_letters_max;
         if aside <= most {
             return Ok(());
         }
         let view = V::NAME;
         let slot = self.work.slot;
         Err(WorkError::Stopped(format!(
-            "{aside} events of view `{view}` would be set aside in slot {slot}, at most {most} are allowed; nothing was changed. Mend the fold \
-             and retry the keys that wait, skip or discard what they wait for, or raise `parked_max`"
+            "{aside} events of view `{view}` would be set aside in slot {slot}, at most {most} are \
+             allowed; nothing was changed. Mend the fold \
+             and retry the keys that wait, skip or discard what they wait for, or raise \
+             `dead_letters_max`"
         )))
     }
 
     /// Notes when a key that waits is tried again by itself, if it is.
-    fn retry_later(&mut self, parked: &Parked) {
+    fn retry_later(&mut self, dead_letters: &DeadLetter) {
         let options = &self.work.options;
-        if parked.cause.is_none() || parked.attempts >= options.attempts {
+        if dead_letters.cause.is_none() || dead_letters.attempts >= options.attempts {
             return;
         }
         let wait = options
             .retry_after
-            .saturating_mul(1 << parked.attempts.saturating_sub(1).min(16));
+            .saturating_mul(1 << dead_letters.attempts.saturating_sub(1).min(16));
         let wait =
             TimeDelta::from_std(wait.min(Options::RETRY_AFTER_MAX)).unwrap_or(TimeDelta::hours(1));
         self.retries
-            .insert(parked.key.clone(), self.work.clock.now() + wait);
+            .insert(dead_letters.key.clone(), self.work.clock.now() + wait);
     }
 
     /// What is done now and then.
@@ -442,7 +453,7 @@ impl<'a, V: View> Shift<'a, V> {
         let Some(age) = work
             .options
             .history_for
-            .filter(|_| V::KEEPS != Keeps::Present && work.slot == 0)
+            .filter(|_| V::HISTORY != History::None && work.slot == 0)
         else {
             return Ok(());
         };
@@ -450,7 +461,7 @@ impl<'a, V: View> Shift<'a, V> {
             return Ok(());
         };
         self.forget_at = now + (age / 16).clamp(TimeDelta::seconds(1), TimeDelta::hours(1));
-        let partition = self.feeds[0].partition;
+        let partition = self.readers[0].partition;
         let Some(oldest) = now.checked_sub_signed(age) else {
             return Ok(());
         };
@@ -458,7 +469,7 @@ impl<'a, V: View> Shift<'a, V> {
             .log
             .position_at(partition, oldest)
             .await?
-            .min(self.feeds[0].position);
+            .min(self.readers[0].position);
         if since > Position::START {
             self.settle().await?;
             work.views.forget_history(work.generation.id, since).await?;
@@ -486,14 +497,17 @@ impl<'a, V: View> Shift<'a, V> {
         for key in due {
             self.retries.remove(&key);
             self.rows.forget(&key);
-            let emptied = work.empty(self.held.lease(), &key, &self.left_out).await?;
-            self.parked_events = self.parked_events.saturating_sub(emptied.settled as usize);
+            let emptied = work.empty(self.held.lease(), &key, &self.skips).await?;
+            self.dead_letter_events = self
+                .dead_letter_events
+                .saturating_sub(emptied.settled as usize);
             match emptied.still {
                 Some(still) => self.retry_later(&still),
-                None => _ = self.parked.remove(&key),
+                None => _ = self.dead_letters.remove(&key),
             }
         }
-        work.progress.parked_keys(self.parked.len() as u64);
+        work.progress
+            .dead_letter_keys(self.dead_letters.len() as u64);
         Ok(())
     }
 
@@ -507,7 +521,7 @@ impl<'a, V: View> Shift<'a, V> {
         }
         for keys in missing.chunks(LOOKUP_KEYS) {
             if self.work.generation.spec.inline {
-                for StandingRow { key, value, at } in self.work.standing(keys).await? {
+                for VersionedRow { key, value, at } in self.work.standing(keys).await? {
                     self.rows.learn_standing(key, value, at)?;
                 }
                 continue;
@@ -550,7 +564,8 @@ impl Batch {
             || self.bytes >= options.batch_bytes_max
             || match self.building {
                 false => self.events >= options.batch_events_max,
-                // A row that changes again and again is written once; what is kept of its past is not, and larger batches gain nothing.
+                // A row that changes again and again is written once; what is kept of its past is
+                // not, and larger batches gain nothing.
                 true => {
                     self.events >= options.build_events_max
                         || self.since.elapsed() >= BUILD_BATCH
@@ -562,7 +577,7 @@ impl Batch {
     }
 }
 
-impl Feed {
+impl PartitionReader {
     fn request<V: View>(&self, work: &Work<V>) -> ReadLog {
         let limit = work.options.batch_events_max.min(PAGE_EVENTS);
         ReadLog::after(self.position)

@@ -1,4 +1,5 @@
-//! Filters and queries as SQL: positions from the indexes, in order, with everything that an event must be besides.
+//! Filters and queries as SQL: positions from the indexes, in order, with everything that an event
+//! must be besides.
 //!
 //! Nothing that a user says stands in the text of a statement: it travels as a parameter.
 
@@ -12,7 +13,8 @@ use sqlx::{Arguments, Encode, Error, Postgres, Type};
 
 use crate::row::COLUMNS;
 
-/// What one event must be; nothing given means anything. Tags mean all of them, other lists one of their entries.
+/// What one event must be; nothing given means anything. Tags mean all of them, other lists one of
+/// their entries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
     types: &'a [String],
@@ -74,7 +76,8 @@ impl<'a> Wanted<'a> {
         (!self.types.is_empty() && of_any_type.is_anything()).then_some(self.types)
     }
 
-    /// Whether an index gives exactly what is wanted, so that no page looks at much more than it gives.
+    /// Whether an index gives exactly what is wanted, so that no page looks at much more than it
+    /// gives.
     pub(crate) fn is_direct(&self) -> bool {
         let sources = [
             !self.tags.is_empty(),
@@ -92,7 +95,8 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// A statement in the making. Its first two parameters are the range of positions: behind the one, up to and with the other.
+/// A statement in the making. Its first two parameters are the range of positions: behind the one,
+/// up to and with the other.
 #[derive(Debug)]
 pub(crate) struct Search {
     arguments: PgArguments,
@@ -101,7 +105,8 @@ pub(crate) struct Search {
     limit: usize,
 }
 
-/// The name of an event's stream, looked up for each event: there are far more streams than events on a page.
+/// The name of an event's stream, looked up for each event: there are far more streams than events
+/// on a page.
 const NAME: &str = "(select stream.name from annals.stream where stream.key = event.stream)";
 
 /// The text of a statement, and its parameters.
@@ -130,7 +135,8 @@ impl Search {
         Ok(search)
     }
 
-    /// The head, and a page of the events that are one of `wanted`: a row without an event when there is none.
+    /// The head, and a page of the events that are one of `wanted`: a row without an event when
+    /// there is none.
     pub(crate) fn page(
         mut self,
         wanted: &[Wanted<'_>],
@@ -192,7 +198,8 @@ impl Search {
         let all: Vec<String> = parts.into_iter().map(|part| format!("({part})")).collect();
         let all = all.join(" union ");
         Ok(format!(
-            "select either.position from ({all}) as either order by either.position{order} limit {limit}"
+            "select either.position from ({all}) as either order by either.position{order} limit \
+             {limit}"
         ))
     }
 
@@ -216,12 +223,14 @@ impl Search {
             let names = self.give(names)?;
             let _ = write!(
                 conditions,
-                " and event.stream = any (array(select stream.key from annals.stream where stream.name = any ({names})))"
+                " and event.stream = any (array(select stream.key from annals.stream where \
+                 stream.name = any ({names})))"
             );
         }
         self.also(&mut conditions, wanted)?;
         Ok(format!(
-            "select event.position from annals.event where {conditions} order by event.position{order} limit {limit}"
+            "select event.position from annals.event where {conditions} order by \
+             event.position{order} limit {limit}"
         ))
     }
 
@@ -263,7 +272,8 @@ impl Search {
         }
         self.also(&mut conditions, wanted)?;
         Ok(format!(
-            "select tag0.position from annals.event_tag as tag0{joins} join annals.event on event.position = tag0.position
+            "select tag0.position from annals.event_tag as tag0{joins} join annals.event on \
+             event.position = tag0.position
             where {conditions} order by tag0.position{order} limit {limit}"
         ))
     }
@@ -300,13 +310,15 @@ impl Search {
             let names = self.give(wanted.categories.to_vec())?;
             let _ = write!(
                 kinds,
-                " and (kind.category = 0 or kind.category in (select category.key from annals.category where category.name = any ({names})))"
+                " and (kind.category = 0 or kind.category in (select category.key from \
+                 annals.category where category.name = any ({names})))"
             );
         }
         Ok(kinds)
     }
 
-    /// A category without kinds of its own is among the others, whose events are told apart by the names of their streams.
+    /// A category without kinds of its own is among the others, whose events are told apart by the
+    /// names of their streams.
     fn of_category_without_a_key(
         &mut self,
         conditions: &mut String,

@@ -1,0 +1,33 @@
+//! What goes along with the appends of a program.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::append::AppendStreams;
+use crate::inline::InlineRow;
+
+/// Prepares rows that travel with an append. Asked for every append of a [decision](crate::Annals),
+/// before it is made; when the decision is taken again it is asked again.
+///
+/// It never keeps an append from being made: what it cannot prepare it leaves out, and a worker
+/// brings it up.
+///
+/// ```
+/// use annals_core::{AppendStreams, InlineProjector, InlineRow};
+///
+/// #[derive(Debug)]
+/// struct Nothing;
+///
+/// #[async_trait::async_trait]
+/// impl InlineProjector for Nothing {
+///     async fn prepare(&self, _: &AppendStreams) -> Vec<InlineRow> {
+///         Vec::new()
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait InlineProjector: fmt::Debug + Send + Sync + 'static {
+    /// The rows that travel with this append.
+    async fn prepare(&self, append: &AppendStreams) -> Vec<InlineRow>;
+}
