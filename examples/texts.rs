@@ -140,7 +140,7 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     gateway.down.store(true, Ordering::SeqCst);
     let done = alice.run(|account| account.withdraw(100_000)).await?;
     texts.wait_for(&done, PATIENCE).await?;
-    for waiting in texts.dead_letter_keys(None, 10).await? {
+    for waiting in texts.dead_letters(None, 10).await? {
         writeln!(
             out,
             "{} waits: {}",
@@ -151,7 +151,7 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
 
     gateway.down.store(false, Ordering::SeqCst);
     texts.retry("account-alice").await?;
-    while !texts.dead_letter_keys(None, 1).await?.is_empty() {
+    while !texts.dead_letters(None, 1).await?.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     writeln!(out, "sent: {:?}", gateway.sent())?;
