@@ -16,12 +16,12 @@ use crate::write_tx::{Stop, WriteTx};
 /// The open transaction, as [`SqliteStore::append_in`](crate::SqliteStore::append_in) hands it out.
 ///
 /// ```
-/// # fn example(transaction: &mut annals_sqlite::InTransaction<'_>) -> annals_sqlite::rusqlite::Result<()> {
+/// # fn example(transaction: &mut annals_sqlite::AppendTransaction<'_>) -> annals_sqlite::rusqlite::Result<()> {
 /// transaction.connection().execute("update my_stock set left = left - 1 where item = ?1", ["lamp"])?;
 /// # Ok(())
 /// # }
 /// ```
-pub struct InTransaction<'a> {
+pub struct AppendTransaction<'a> {
     write_tx: &'a mut WriteTx,
     limits: &'a Limits,
     clock: &'a Arc<dyn Clock>,
@@ -29,20 +29,20 @@ pub struct InTransaction<'a> {
     broken: &'a mut Option<rusqlite::Error>,
 }
 
-impl fmt::Debug for InTransaction<'_> {
+impl fmt::Debug for AppendTransaction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InTransaction")
+        f.debug_struct("AppendTransaction")
             .field("broken", &self.broken)
             .finish_non_exhaustive()
     }
 }
 
-impl InTransaction<'_> {
+impl AppendTransaction<'_> {
     /// The connection that writes, for the application's own tables. Tables whose names begin with
     /// `annals_` are not among them, and the transaction is not to be ended here.
     ///
     /// ```
-    /// # fn example(transaction: &mut annals_sqlite::InTransaction<'_>) -> annals_sqlite::rusqlite::Result<()> {
+    /// # fn example(transaction: &mut annals_sqlite::AppendTransaction<'_>) -> annals_sqlite::rusqlite::Result<()> {
     /// transaction.connection().execute_batch("create table if not exists my_stock (item text, left integer)")?;
     /// # Ok(())
     /// # }
@@ -61,7 +61,7 @@ impl InTransaction<'_> {
     /// ```
     /// use annals_core::{AppendError, AppendStreams, NewEvent, StreamId};
     ///
-    /// # fn example(transaction: &mut annals_sqlite::InTransaction<'_>) -> Result<(), AppendError> {
+    /// # fn example(transaction: &mut annals_sqlite::AppendTransaction<'_>) -> Result<(), AppendError> {
     /// let event = NewEvent::json("order.placed", b"{}".as_slice());
     /// transaction.append(AppendStreams::default().event(StreamId::new("order-7")?, event))?;
     /// # Ok(())
@@ -80,7 +80,7 @@ impl InTransaction<'_> {
     /// ```
     /// use annals_core::{AppendError, AppendStreams, Condition, NewEvent, Query, StreamId};
     ///
-    /// # fn example(transaction: &mut annals_sqlite::InTransaction<'_>) -> Result<(), AppendError> {
+    /// # fn example(transaction: &mut annals_sqlite::AppendTransaction<'_>) -> Result<(), AppendError> {
     /// let first = Condition::none_matches(Query::types(["order.placed"]));
     /// let event = NewEvent::json("order.placed", b"{}".as_slice());
     /// transaction.append_if(AppendStreams::default().event(StreamId::new("order-7")?, event), first)?;
@@ -133,13 +133,13 @@ pub(crate) fn run<R, E>(
     write_tx: &mut WriteTx,
     limits: &Limits,
     clock: &Arc<dyn Clock>,
-    work: Option<impl FnOnce(&mut InTransaction<'_>) -> Result<R, E>>,
+    work: Option<impl FnOnce(&mut AppendTransaction<'_>) -> Result<R, E>>,
 ) -> Result<Ran<R, E>, Stop> {
     // It ran before, in a transaction that was undone through no fault of its own, and cannot run
     // twice.
     let work = work.ok_or_else(|| Stop::Refused(undone().into()))?;
     guarded(write_tx, |write_tx, broken| {
-        work(&mut InTransaction {
+        work(&mut AppendTransaction {
             write_tx,
             limits,
             clock,

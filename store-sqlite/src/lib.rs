@@ -50,7 +50,7 @@ mod watcher;
 mod write_tx;
 mod writer;
 
-pub use append_in::InTransaction;
+pub use append_in::AppendTransaction;
 pub use options::Options;
 pub use rusqlite;
 pub use store::SqliteStore;

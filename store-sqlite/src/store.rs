@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::append_in::{self, InTransaction, Ran};
+use crate::append_in::{self, AppendTransaction, Ran};
 use crate::change::Change;
 use crate::connection::{Opener, check_library};
 use crate::known::{PARTITION, known};
@@ -162,7 +162,7 @@ impl SqliteStore {
     /// ```
     pub async fn append_in<R, E>(
         &self,
-        work: impl FnOnce(&mut InTransaction<'_>) -> Result<R, E> + Send + 'static,
+        work: impl FnOnce(&mut AppendTransaction<'_>) -> Result<R, E> + Send + 'static,
     ) -> Result<R, E>
     where
         R: Send + 'static,

@@ -6,7 +6,7 @@ use annals_core::{
     Append, AppendError, AppendStreams, Condition, EventStore, Expected, Failure, GenerationSpec,
     InlineRow, InlineViews, Log, NewEvent, Partition, Query, StreamId, Version, ViewStore,
 };
-use annals_sqlite::{InTransaction, SqliteStore, rusqlite};
+use annals_sqlite::{AppendTransaction, SqliteStore, rusqlite};
 
 #[derive(Debug, thiserror::Error)]
 enum Failed {
@@ -23,13 +23,13 @@ fn placed(n: u64) -> AppendStreams {
     AppendStreams::default().event(StreamId::new("order-1").unwrap(), event)
 }
 
-fn count(transaction: &InTransaction<'_>) -> Result<i64, rusqlite::Error> {
+fn count(transaction: &AppendTransaction<'_>) -> Result<i64, rusqlite::Error> {
     transaction
         .connection()
         .query_row("select count(*) from my_orders", [], |row| row.get(0))
 }
 
-fn insert(transaction: &InTransaction<'_>, n: u64) -> Result<usize, rusqlite::Error> {
+fn insert(transaction: &AppendTransaction<'_>, n: u64) -> Result<usize, rusqlite::Error> {
     transaction
         .connection()
         .execute("insert into my_orders values (?1)", [n.cast_signed()])
@@ -37,7 +37,7 @@ fn insert(transaction: &InTransaction<'_>, n: u64) -> Result<usize, rusqlite::Er
 
 async fn store() -> SqliteStore {
     let store = SqliteStore::open("sqlite::memory:").await.unwrap();
-    let make = |transaction: &mut InTransaction<'_>| {
+    let make = |transaction: &mut AppendTransaction<'_>| {
         Ok::<_, Failed>(
             transaction
                 .connection()
@@ -59,7 +59,7 @@ async fn found(store: &SqliteStore) -> (i64, u64) {
 #[tokio::test]
 async fn rows_and_events_are_committed_together() {
     let store = store().await;
-    let both = |transaction: &mut InTransaction<'_>| {
+    let both = |transaction: &mut AppendTransaction<'_>| {
         insert(transaction, 1)?;
         let first = transaction.append(placed(1))?;
         let second = transaction
@@ -73,7 +73,7 @@ async fn rows_and_events_are_committed_together() {
 #[tokio::test]
 async fn an_error_undoes_rows_and_events() {
     let store = store().await;
-    let fails = |transaction: &mut InTransaction<'_>| {
+    let fails = |transaction: &mut AppendTransaction<'_>| {
         insert(transaction, 1)?;
         transaction.append(placed(1))?;
         Err::<(), _>(Failed::Mind)
@@ -98,7 +98,7 @@ async fn an_error_undoes_rows_and_events() {
 #[tokio::test]
 async fn a_panic_undoes_rows_and_events_and_harms_nobody_else() {
     let store = store().await;
-    let panics = |transaction: &mut InTransaction<'_>| -> Result<(), Failed> {
+    let panics = |transaction: &mut AppendTransaction<'_>| -> Result<(), Failed> {
         insert(transaction, 1)?;
         transaction.append(placed(1))?;
         panic!("out of lamps")
@@ -115,7 +115,7 @@ async fn a_panic_undoes_rows_and_events_and_harms_nobody_else() {
 #[tokio::test]
 async fn what_is_refused_leaves_the_rest_as_it_is() {
     let store = store().await;
-    let goes_on = |transaction: &mut InTransaction<'_>| {
+    let goes_on = |transaction: &mut AppendTransaction<'_>| {
         insert(transaction, 1)?;
         transaction.append(placed(1))?;
         let refused = transaction
@@ -145,7 +145,7 @@ async fn what_is_refused_leaves_the_rest_as_it_is() {
 #[tokio::test]
 async fn a_failed_statement_of_the_application_is_its_own() {
     let store = store().await;
-    let twice = |transaction: &mut InTransaction<'_>| {
+    let twice = |transaction: &mut AppendTransaction<'_>| {
         insert(transaction, 1)?;
         let again = insert(transaction, 1);
         assert!(again.is_err());
@@ -159,7 +159,7 @@ async fn a_failed_statement_of_the_application_is_its_own() {
 #[tokio::test]
 async fn a_transaction_that_the_application_ended_is_an_error() {
     let store = store().await;
-    let ends = |transaction: &mut InTransaction<'_>| {
+    let ends = |transaction: &mut AppendTransaction<'_>| {
         insert(transaction, 1)?;
         transaction.append(placed(1))?;
         transaction.connection().execute_batch("rollback")?;
@@ -180,7 +180,7 @@ async fn many_at_once_are_each_on_their_own() {
     for n in 0..100 {
         let store = store.clone();
         tasks.spawn(async move {
-            let work = move |transaction: &mut InTransaction<'_>| {
+            let work = move |transaction: &mut AppendTransaction<'_>| {
                 insert(transaction, n)?;
                 transaction.append(placed(n))?;
                 if n.is_multiple_of(4) {
@@ -206,7 +206,7 @@ async fn rows_of_inline_views_travel_with_an_append_and_are_undone_with_it() {
     spec.inline = true;
     let generation = store.begin_generation(spec).await.unwrap().id;
     for is_kept in [false, true] {
-        let carrying = move |transaction: &mut InTransaction<'_>| {
+        let carrying = move |transaction: &mut AppendTransaction<'_>| {
             let stream = StreamId::new("order-1").unwrap();
             let mut append = placed(1).expecting(stream.clone(), Expected::Version(Version::NONE));
             let mut row = InlineRow::new(generation, stream, "1", Version::NONE);

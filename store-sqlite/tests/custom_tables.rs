@@ -10,7 +10,7 @@ use annals_core::{
     Leases, Log, Partition, StoreError, ViewCommit, ViewStore,
 };
 use annals_sqlite::rusqlite::Connection;
-use annals_sqlite::{InTransaction, SqliteStore};
+use annals_sqlite::{AppendTransaction, SqliteStore};
 use async_trait::async_trait;
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl TablesFixture for InMemory {
 
     async fn rows(&self, store: &SqliteStore, table: &str) -> Option<i64> {
         let count = format!("select count(*) from {table}");
-        let count = move |transaction: &mut InTransaction<'_>| {
+        let count = move |transaction: &mut AppendTransaction<'_>| {
             Ok::<_, AppendError>(
                 transaction
                     .connection()

@@ -8,7 +8,7 @@ use annals::Store;
 use annals::prelude::*;
 use annals::projections::StartError;
 use annals_core::conformance::Dice;
-use annals_core::conformance::faulty::{Trouble, Troubled};
+use annals_core::conformance::faulty::{Faulty, FaultyStore};
 
 use crate::ground::Ground;
 use crate::tally::{Tally, append, caught_up, history, options, program, replay, rows};
@@ -17,7 +17,7 @@ use crate::tally::{Tally, append, caught_up, history, options, program, replay, 
 #[derive(Debug)]
 struct NoTrouble;
 
-impl Trouble for NoTrouble {}
+impl Faulty for NoTrouble {}
 
 /// A log, and a view of it in a place of its own, that have seen the same.
 struct Shop<'a>(&'a dyn Ground);
@@ -44,7 +44,7 @@ impl Shop<'_> {
     }
 
     async fn program(&self) -> Result<Program, StartError> {
-        let views = Troubled::new(self.open("views").await, NoTrouble);
+        let views = FaultyStore::new(self.open("views").await, NoTrouble);
         let db = Annals::on(self.open("log").await);
         db.with(ViewSetup::<Tally>::new().options(options()))
             .views_in(views)

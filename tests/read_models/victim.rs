@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use annals::prelude::*;
 use annals::{Checkpoint, CommitError, Store, StoreError, ViewCommit, ViewStore};
-use annals_core::conformance::faulty::{Call, Trouble, Troubled};
+use annals_core::conformance::faulty::{Call, Faulty, FaultyStore};
 use async_trait::async_trait;
 
 use crate::ground::Place;
@@ -147,7 +147,7 @@ impl StandsStill {
 }
 
 #[async_trait]
-impl Trouble for StandsStill {
+impl Faulty for StandsStill {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         match call {
             Call::CommitView => self.at(Step::BeforeWrite).await,
@@ -252,7 +252,7 @@ fn works_until_it_is_killed() {
             left,
             store: Arc::clone(&store),
         };
-        let db = Annals::on(Troubled::new(store, stands_still));
+        let db = Annals::on(FaultyStore::new(store, stands_still));
         let _program = if work == format!("{:?}", Work::Build) {
             let bell = ReactorSetup::of(Bell).lease(options().lease);
             let setup = db

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::faulty::{AnswerLost, Call, FailsOnce, HintLost, Slow, Troubled};
+use super::faulty::{AnswerLost, Call, FailsOnce, FaultyStore, HintLost, Slow};
 use super::log::next_after;
 use super::words::*;
 use super::{Fixture, drop_after};
@@ -16,7 +16,7 @@ use crate::stream::Version;
 use crate::stream_state::{Status, StreamChange};
 
 pub async fn an_outcome_that_is_unknown_is_resolved_by_asking_again(fixture: &dyn Fixture) {
-    let store = Troubled::new(open(fixture).await, AnswerLost::next(0));
+    let store = FaultyStore::new(open(fixture).await, AnswerLost::next(0));
     for (row, expected) in [Expected::Any, Expected::NoStream, version(0)]
         .into_iter()
         .enumerate()
@@ -39,7 +39,7 @@ pub async fn an_outcome_that_is_unknown_is_resolved_by_asking_again(fixture: &dy
 }
 
 pub async fn a_refusal_whose_answer_was_lost_is_refused_again(fixture: &dyn Fixture) {
-    let store = Troubled::new(open(fixture).await, AnswerLost::next(0));
+    let store = FaultyStore::new(open(fixture).await, AnswerLost::next(0));
     let to = stream("lost-1");
     append(&*store, &to, events(1)).await;
     store.trouble().lose_next(1);
@@ -58,7 +58,7 @@ pub async fn a_refusal_whose_answer_was_lost_is_refused_again(fixture: &dyn Fixt
 }
 
 pub async fn an_append_that_never_reached_the_store_is_made_by_asking_again(fixture: &dyn Fixture) {
-    let store = Troubled::new(open(fixture).await, FailsOnce::at([Call::Append]));
+    let store = FaultyStore::new(open(fixture).await, FailsOnce::at([Call::Append]));
     let to = stream("failed-1");
     let given = events(3);
     let error = refused(
@@ -226,7 +226,7 @@ pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: 
 
 pub async fn a_caller_that_stands_still_after_its_append_holds_up_nobody(fixture: &dyn Fixture) {
     let inner = open(fixture).await;
-    let slow = Troubled::new(Arc::clone(&inner), Slow::after([Call::Append]));
+    let slow = FaultyStore::new(Arc::clone(&inner), Slow::after([Call::Append]));
     let to = stream("slow-1");
     let appending = {
         let slow = Arc::clone(&slow);
@@ -245,7 +245,7 @@ pub async fn a_caller_that_stands_still_after_its_append_holds_up_nobody(fixture
 }
 
 pub async fn a_lost_hint_delays_a_reader_no_longer_than_until_it_looks(fixture: &dyn Fixture) {
-    let store: Arc<dyn Store> = Troubled::new(open(fixture).await, HintLost);
+    let store: Arc<dyn Store> = FaultyStore::new(open(fixture).await, HintLost);
     for partition in partitions(&*store) {
         let waiting = tokio::spawn(next_after(
             Arc::clone(&store),

@@ -6,11 +6,11 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use annals_core::conformance::faulty::{AnswerLost, Troubled};
+//! use annals_core::conformance::faulty::{AnswerLost, FaultyStore};
 //! use annals_core::{Append, AppendError, EventStore, MemoryStore, NewEvent, StreamId};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-//! let store = Troubled::new(Arc::new(MemoryStore::new()), AnswerLost::next(1));
+//! let store = FaultyStore::new(Arc::new(MemoryStore::new()), AnswerLost::next(1));
 //! let append = Append::new(StreamId::new("note-1")?, [NewEvent::json("noted", b"{}".as_slice())]);
 //! assert!(matches!(store.append(append.clone()).await, Err(AppendError::Unknown(_))));
 //! assert!(store.append(append).await?.was_repeated());
@@ -174,22 +174,22 @@ pub trait Faulty: fmt::Debug + Send + Sync + 'static {
 /// ```
 /// use std::sync::Arc;
 ///
-/// use annals_core::conformance::faulty::{HintLost, Troubled};
+/// use annals_core::conformance::faulty::{HintLost, FaultyStore};
 /// use annals_core::{MemoryStore, Store};
 ///
-/// let store = Troubled::new(Arc::new(MemoryStore::with_partitions(3)), HintLost);
+/// let store = FaultyStore::new(Arc::new(MemoryStore::with_partitions(3)), HintLost);
 /// assert!(store.atomic().is_none() && store.snapshots().is_some());
 /// ```
 #[derive(Debug)]
-pub struct Troubled<T> {
+pub struct FaultyStore<T> {
     inner: Arc<dyn Store>,
     trouble: T,
 }
 
-impl<T: Faulty> Troubled<T> {
+impl<T: Faulty> FaultyStore<T> {
     /// `inner` with `trouble` on the way.
-    pub fn new(inner: Arc<dyn Store>, trouble: T) -> Arc<Troubled<T>> {
-        Arc::new(Troubled { inner, trouble })
+    pub fn new(inner: Arc<dyn Store>, trouble: T) -> Arc<FaultyStore<T>> {
+        Arc::new(FaultyStore { inner, trouble })
     }
 
     /// The trouble, to make more or less of it.
@@ -224,7 +224,7 @@ impl<T: Faulty> Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Faulty> EventStore for Troubled<T> {
+impl<T: Faulty> EventStore for FaultyStore<T> {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         self.change(Call::Append, self.inner.append(append)).await
     }
@@ -266,7 +266,7 @@ impl<T: Faulty> EventStore for Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Faulty> Log for Troubled<T> {
+impl<T: Faulty> Log for FaultyStore<T> {
     fn id(&self) -> LogId {
         self.inner.id()
     }
@@ -305,7 +305,7 @@ impl<T: Faulty> Log for Troubled<T> {
 const ASKED: &str = "the store underneath has the trait";
 
 #[async_trait]
-impl<T: Faulty> AtomicStreams for Troubled<T> {
+impl<T: Faulty> AtomicStreams for FaultyStore<T> {
     async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError> {
         self.change(
             Call::AppendStreams,
@@ -316,7 +316,7 @@ impl<T: Faulty> AtomicStreams for Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Faulty> TaggedStore for Troubled<T> {
+impl<T: Faulty> TaggedStore for FaultyStore<T> {
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
         self.ask(
             Call::ReadQuery,
@@ -342,7 +342,7 @@ impl<T: Faulty> TaggedStore for Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Faulty> SnapshotStore for Troubled<T> {
+impl<T: Faulty> SnapshotStore for FaultyStore<T> {
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
         self.ask(
             Call::SaveSnapshot,
@@ -380,14 +380,14 @@ impl<T: Faulty> SnapshotStore for Troubled<T> {
     }
 }
 
-impl<T: Faulty> Troubled<T> {
+impl<T: Faulty> FaultyStore<T> {
     fn models(&self) -> &dyn ViewStore {
         self.inner.views().expect(ASKED)
     }
 }
 
 #[async_trait]
-impl<T: Faulty> Leases for Troubled<T> {
+impl<T: Faulty> Leases for FaultyStore<T> {
     async fn acquire_lease(
         &self,
         name: &str,
@@ -414,7 +414,7 @@ impl<T: Faulty> Leases for Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Faulty> ViewStore for Troubled<T> {
+impl<T: Faulty> ViewStore for FaultyStore<T> {
     async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError> {
         self.ask(Call::ChangeView, self.models().begin_generation(spec))
             .await
@@ -577,7 +577,7 @@ impl<T: Faulty> ViewStore for Troubled<T> {
 }
 
 #[async_trait]
-impl<T: Faulty> InlineViews for Troubled<T> {
+impl<T: Faulty> InlineViews for FaultyStore<T> {
     async fn read_versioned(
         &self,
         generation: GenerationId,
@@ -589,7 +589,7 @@ impl<T: Faulty> InlineViews for Troubled<T> {
     }
 }
 
-impl<T: Faulty> Store for Troubled<T> {
+impl<T: Faulty> Store for FaultyStore<T> {
     fn atomic(&self) -> Option<&dyn AtomicStreams> {
         self.inner.atomic().map(|_| self as &dyn AtomicStreams)
     }
@@ -727,11 +727,11 @@ impl Faulty for FailsOnce {
 /// ```
 /// use std::sync::Arc;
 ///
-/// use annals_core::conformance::faulty::{Call, Slow, Troubled};
+/// use annals_core::conformance::faulty::{Call, Slow, FaultyStore};
 /// use annals_core::{Log, MemoryStore, Partition};
 ///
 /// # tokio::runtime::Builder::new_multi_thread().build()?.block_on(async {
-/// let store = Troubled::new(Arc::new(MemoryStore::new()), Slow::before([Call::Head]));
+/// let store = FaultyStore::new(Arc::new(MemoryStore::new()), Slow::before([Call::Head]));
 /// let asking = tokio::spawn({
 ///     let store = Arc::clone(&store);
 ///     async move { store.head(Partition(0)).await }
@@ -845,10 +845,10 @@ impl Faulty for Slow {
 /// ```
 /// use std::sync::Arc;
 ///
-/// use annals_core::conformance::faulty::{HintLost, Troubled};
+/// use annals_core::conformance::faulty::{HintLost, FaultyStore};
 /// use annals_core::{Log, MemoryStore};
 ///
-/// let store = Troubled::new(Arc::new(MemoryStore::new()), HintLost);
+/// let store = FaultyStore::new(Arc::new(MemoryStore::new()), HintLost);
 /// let mut never = store.hint();
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -884,7 +884,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_append_whose_answer_is_lost_has_happened() {
-        let store = Troubled::new(memory(), AnswerLost::next(3));
+        let store = FaultyStore::new(memory(), AnswerLost::next(3));
         assert!(matches!(
             store.append(append()).await,
             Err(AppendError::Unknown(_))
@@ -909,7 +909,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_fails_once_does_nothing_and_then_works() {
-        let store = Troubled::new(memory(), FailsOnce::at([Call::Append, Call::Head]));
+        let store = FaultyStore::new(memory(), FailsOnce::at([Call::Append, Call::Head]));
         let error = store.append(append()).await.unwrap_err();
         assert!(
             matches!(error, AppendError::Store(error) if error.failure() == Failure::Unavailable)
@@ -925,7 +925,7 @@ mod tests {
             (Slow::before(Call::APPENDS), 0),
             (Slow::after(Call::APPENDS), 1),
         ] {
-            let store = Troubled::new(memory(), trouble);
+            let store = FaultyStore::new(memory(), trouble);
             let slow = Arc::clone(&store);
             let appending = tokio::spawn(async move { slow.append(append()).await });
             store.trouble().waiting(1).await;
@@ -938,7 +938,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_dropped_at_the_gate_is_gone() {
-        let store = Troubled::new(memory(), Slow::before([Call::Append]));
+        let store = FaultyStore::new(memory(), Slow::before([Call::Append]));
         let slow = Arc::clone(&store);
         let appending = tokio::spawn(async move { slow.append(append()).await });
         store.trouble().waiting(1).await;
@@ -951,7 +951,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_hint_never_comes() {
-        let store = Troubled::new(memory(), HintLost);
+        let store = FaultyStore::new(memory(), HintLost);
         let mut hint = store.hint();
         store.append(append()).await.unwrap();
         let waiting = tokio::spawn(async move { hint.wait(std::time::Duration::MAX).await });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::faulty::{Call, FailsOnce, Faulty, Troubled};
+use super::faulty::{Call, FailsOnce, Faulty, FaultyStore};
 use super::view_words::*;
 use super::words::*;
 use super::{Dice, Fixture, drop_after};
@@ -627,8 +627,8 @@ pub async fn whose_answer_was_lost_are_told_apart_by_where_the_slot_stands(fixtu
     let mut worker = Worker::begin(views(&*store), spec("a", &["one", "two"])).await;
     // Before the step was taken, and after.
     let troubles: [Arc<dyn Store>; 2] = [
-        Troubled::new(Arc::clone(&store), FailsOnce::at([Call::CommitView])),
-        Troubled::new(Arc::clone(&store), LosesAnswers),
+        FaultyStore::new(Arc::clone(&store), FailsOnce::at([Call::CommitView])),
+        FaultyStore::new(Arc::clone(&store), LosesAnswers),
     ];
     for (round, troubled) in troubles.iter().enumerate() {
         let to = (round as u64 + 1) * 10;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use annals_core::conformance::faulty::{Call, Faulty, Troubled};
+use annals_core::conformance::faulty::{Call, Faulty, FaultyStore};
 use annals_core::{
     AggregateRef, Annals, AppendStreams, Event, ManualClock, MemoryStore, NewEvent, Partition,
     Position, ReadLog, Recorded, Retries, Store, StoreError, StreamId,
@@ -36,8 +36,8 @@ pub(crate) fn at_a_held_clock() -> (Annals, Arc<ManualClock>) {
 }
 
 /// A handle on `inner`'s store with trouble on the way, and the trouble.
-pub(crate) fn troubled<T: Faulty>(inner: &Annals, trouble: T) -> (Annals, Arc<Troubled<T>>) {
-    let store = Troubled::new(Arc::clone(inner.store()), trouble);
+pub(crate) fn troubled<T: Faulty>(inner: &Annals, trouble: T) -> (Annals, Arc<FaultyStore<T>>) {
+    let store = FaultyStore::new(Arc::clone(inner.store()), trouble);
     (Annals::on(Arc::clone(&store) as _), store)
 }
 
