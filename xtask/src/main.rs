@@ -9,6 +9,7 @@ mod apt;
 mod bench;
 mod ci;
 mod examples;
+mod kafka;
 mod lint;
 mod postgres;
 mod program;
@@ -28,7 +29,7 @@ struct Task {
 }
 
 /// Every task, in the order that `help` lists them.
-const TASKS: [Task; 6] = [
+const TASKS: [Task; 7] = [
     Task {
         name: "test",
         arguments: "[cargo test arguments] [-- test arguments]",
@@ -52,6 +53,12 @@ const TASKS: [Task; 6] = [
         arguments: "up | down",
         says: "a PostgreSQL for this clone: starts it and prints its URL, or stops it",
         run: postgres::run,
+    },
+    Task {
+        name: "kafka",
+        arguments: "up [--nodes 3] | down",
+        says: "an Apache Kafka for this clone: starts it and prints its URL, or stops it",
+        run: kafka::run,
     },
     Task {
         name: "bench",
@@ -122,7 +129,7 @@ mod tests {
         assert_eq!(stop.exit_code(), 2);
         assert_eq!(
             stop.to_string(),
-            "no such command; there are test, lint, examples, postgres, bench, ci, help"
+            "no such command; there are test, lint, examples, postgres, kafka, bench, ci, help"
         );
     }
 

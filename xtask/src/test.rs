@@ -11,8 +11,10 @@ mod tally;
 
 use std::time::Instant;
 
+use crate::kafka;
 use crate::program::{cargo, run_watched};
 use crate::stop::Stop;
+pub(crate) use need::{Need, State};
 use server::Lacks;
 pub(crate) use server::Server;
 use tally::Tally;
@@ -35,11 +37,22 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
         return Err(Stop::failed("no test ran: there is no PostgreSQL"));
     }
 
+    let kafka = kafka::is_wanted_by(&plan::packages(arguments)).then(kafka::Tested::find);
+    let no_kafka = kafka.as_ref().and_then(kafka::Tested::skipped);
+
     let mut tally = Tally::default();
     let mut ran = Vec::new();
     let mut failed = false;
-    for words in plan::cargo_calls(arguments, lacks) {
+    for mut words in plan::cargo_calls(arguments, lacks) {
+        if let Some(module) = no_kafka {
+            plan::skip(&mut words, module);
+        }
         let mut call = cargo(&words);
+        call.envs(
+            kafka
+                .iter()
+                .flat_map(|kafka| kafka.environment.iter().cloned()),
+        );
         call.envs(
             server
                 .iter()
@@ -57,6 +70,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
 
     println!("\n{compiler}");
     server.iter().for_each(|server| println!("{}", server.need));
+    kafka.iter().for_each(|kafka| println!("{}", kafka.need));
     ran.iter().for_each(|line| println!("{line}"));
     println!(
         "servers:   {}",
@@ -64,16 +78,28 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
             .as_ref()
             .map_or("none needed".to_owned(), Server::shown)
     );
+    kafka
+        .iter()
+        .for_each(|kafka| println!("           {}", kafka.shown()));
     println!("{} in {} s", tally.programs(), began.elapsed().as_secs());
     println!("{}", tally.counts());
     // Last, so that nobody takes the rest for everything.
     plan::skips(lacks)
         .iter()
         .for_each(|what| println!("LEFT OUT:  {what}"));
+    if let Some(module) = no_kafka {
+        println!("LEFT OUT:  the tests in `{module}`");
+    }
     match &server {
         _ if failed => Err(Stop::failed("a test failed, or did not compile")),
         Some(server) if lacks == Lacks::Everything && server.must_be_there() => {
             Err(Stop::failed("the tests that need PostgreSQL did not run"))
+        }
+        _ if kafka
+            .as_ref()
+            .is_some_and(|kafka| kafka.need.is_missing() && kafka.must_be_there()) =>
+        {
+            Err(Stop::failed("the tests that need Apache Kafka did not run"))
         }
         _ => Ok(()),
     }

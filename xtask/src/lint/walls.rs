@@ -8,9 +8,10 @@ use crate::program::{answer, cargo};
 use crate::stop::Stop;
 
 /// A crate, and those of ours that it may depend on. A new crate gets its line here.
-const WALLS: [(&str, &[&str]); 8] = [
+const WALLS: [(&str, &[&str]); 9] = [
     ("annals-core", &[]),
     ("annals-macros", &[]),
+    ("annals-kafka", &["annals-core"]),
     ("annals-postgres", &["annals-core"]),
     ("annals-sqlite", &["annals-core"]),
     ("annals-projections", &["annals-core"]),
@@ -18,6 +19,7 @@ const WALLS: [(&str, &[&str]); 8] = [
         "annals",
         &[
             "annals-core",
+            "annals-kafka",
             "annals-macros",
             "annals-postgres",
             "annals-projections",
@@ -29,6 +31,7 @@ const WALLS: [(&str, &[&str]); 8] = [
         &[
             "annals",
             "annals-core",
+            "annals-kafka",
             "annals-macros",
             "annals-postgres",
             "annals-projections",
@@ -40,7 +43,8 @@ const WALLS: [(&str, &[&str]); 8] = [
 
 /// Database drivers, and who may speak to them: a backend, and the benches that set it beside its
 /// bare driver.
-const DRIVERS: [(&str, &[&str]); 2] = [
+const DRIVERS: [(&str, &[&str]); 3] = [
+    ("rdkafka", &["annals-kafka", "annals-benches"]),
     ("rusqlite", &["annals-sqlite", "annals-benches"]),
     ("sqlx", &["annals-postgres", "annals-benches"]),
 ];

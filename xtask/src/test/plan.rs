@@ -31,7 +31,7 @@ const RESTARTS_MODULE: &str = "server_restarts::";
 
 /// Whether a test that these arguments choose may need a server.
 pub(crate) fn wants_server(arguments: &[String]) -> bool {
-    let chosen = packages(for_cargo(arguments));
+    let chosen = packages(arguments);
     chosen.is_empty()
         && !for_cargo(arguments)
             .iter()
@@ -41,7 +41,7 @@ pub(crate) fn wants_server(arguments: &[String]) -> bool {
 
 /// Whether nothing can be run without a server.
 pub(crate) fn is_nothing_without_server(arguments: &[String]) -> bool {
-    packages(for_cargo(arguments)).contains(&SERVER_PACKAGE)
+    packages(arguments).contains(&SERVER_PACKAGE)
 }
 
 /// What does not run, in words; nothing when all does.
@@ -102,6 +102,14 @@ pub(crate) fn cargo_calls(arguments: &[String], lacks: Lacks) -> Vec<Vec<String>
     }
 }
 
+/// Adds a module whose tests do not run to the words of a call.
+pub(crate) fn skip(words: &mut Vec<String>, module: &str) {
+    if !words.iter().any(|word| word == "--") {
+        words.push("--".to_owned());
+    }
+    words.extend(["--skip", module].map(str::to_owned));
+}
+
 /// What comes before `--`.
 fn for_cargo(arguments: &[String]) -> &[String] {
     arguments
@@ -111,7 +119,8 @@ fn for_cargo(arguments: &[String]) -> &[String] {
 }
 
 /// The packages that are named.
-fn packages(for_cargo: &[String]) -> Vec<&str> {
+pub(crate) fn packages(arguments: &[String]) -> Vec<&str> {
+    let for_cargo = for_cargo(arguments);
     let apart = for_cargo
         .windows(2)
         .filter(|pair| matches!(&*pair[0], "-p" | "--package"))
