@@ -12,9 +12,10 @@ use crate::error::Invalid;
 use crate::event::{Metadata, RecordedEvent};
 use crate::inline_projector::InlineProjector;
 use crate::memory::MemoryStore;
+use crate::read_only::ReadOnly;
 use crate::replay::Events;
 use crate::retry::Retries;
-use crate::store::Store;
+use crate::store::{Log, Store};
 
 /// A store, and everything that decides on it. Cheap to clone; has no generic parameter.
 ///
@@ -57,6 +58,12 @@ impl Annals {
             shared: Arc::new(shared),
             metadata: Arc::default(),
         }
+    }
+
+    /// On a log that somebody else writes: read models follow it, and every append is refused with
+    /// [`Failure::ReadOnly`](crate::Failure).
+    pub fn following(log: Arc<dyn Log>) -> Annals {
+        Annals::on(Arc::new(ReadOnly::new(log)))
     }
 
     /// On a fresh [`MemoryStore`].

@@ -24,9 +24,11 @@ mod kinds;
 mod lease;
 mod memory;
 mod moment;
+mod outlet;
 mod position;
 mod query;
 mod read;
+mod read_only;
 mod replay;
 mod retry;
 mod snapshot;
@@ -65,6 +67,7 @@ pub use kinds::{AggregateKind, EventKind, ShowError, ShownEvent, ShownState};
 pub use lease::{Acquired, Lease, LeaseState, Leases};
 pub use memory::MemoryStore;
 pub use moment::{Instant, Moment};
+pub use outlet::{Outgoing, Outlet, OutletError, OutletMark};
 pub use position::{Head, LogId, Partition, Position, Token};
 pub use query::{Filter, Query, QueryItem};
 pub use read::{
@@ -74,7 +77,9 @@ pub use read::{
 pub use replay::{Events, Pages, ReplayError, TypedPages};
 pub use retry::Retries;
 pub use snapshot::{FoldId, Snapshot};
-pub use store::{AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
+pub use store::{
+    Assignment, AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore,
+};
 pub use stream::{StreamId, Version};
 pub use stream_state::{Deletion, Status, StreamChange, StreamState};
 pub use tag::Tag;

@@ -1,5 +1,6 @@
 //! What a backend owes: the traits of a store, in bytes, and nothing about what an event means.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -180,8 +181,54 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
         Ok(known)
     }
 
-    /// Tells when some head may have moved.
+    /// Where a partition begins: what was at or before this position cannot be read any more.
+    ///
+    /// Logs that keep everything begin at [`Position::START`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Invalid`](crate::Failure) when there is no such partition.
+    async fn begins_after(&self, _partition: Partition) -> Result<Position, StoreError> {
+        Ok(Position::START)
+    }
+
+    /// Signals that some head may have moved.
     fn hint(&self) -> Hint;
+
+    /// The partitions that this process is asked to work on, where somebody assigns them; nothing
+    /// where a process works on whichever it can get.
+    ///
+    /// It is a hint and protects nothing: leases and checkpoints do.
+    fn assignment(&self) -> Option<watch::Receiver<Assignment>> {
+        None
+    }
+}
+
+/// The partitions of a log that were assigned to this process, for example by a consumer group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Assignment {
+    /// The partitions.
+    pub partitions: BTreeSet<Partition>,
+    /// Counts the changes of the assignment that this process saw.
+    pub generation: u64,
+}
+
+impl Assignment {
+    /// These partitions, after so many changes.
+    ///
+    /// ```
+    /// use annals_core::{Assignment, Partition};
+    ///
+    /// let all = Assignment::new([Partition(0), Partition(1)], 1);
+    /// assert_eq!(all.partitions.len(), 2);
+    /// ```
+    pub fn new(partitions: impl IntoIterator<Item = Partition>, generation: u64) -> Assignment {
+        Assignment {
+            partitions: partitions.into_iter().collect(),
+            generation,
+        }
+    }
 }
 
 /// A wake-up that may come too often or not at all: whoever waits on it also looks after a while.

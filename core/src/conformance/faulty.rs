@@ -39,7 +39,7 @@ use crate::position::{Head, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
 use crate::snapshot::{FoldId, Snapshot};
 use crate::store::{
-    AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore,
+    Assignment, AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore,
 };
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{StreamChange, StreamState};
@@ -296,8 +296,16 @@ impl<T: Faulty> Log for FaultyStore<T> {
             .await
     }
 
+    async fn begins_after(&self, partition: Partition) -> Result<Position, StoreError> {
+        self.inner.begins_after(partition).await
+    }
+
     fn hint(&self) -> Hint {
         self.trouble.hint(self.inner.hint())
+    }
+
+    fn assignment(&self) -> Option<watch::Receiver<Assignment>> {
+        self.inner.assignment()
     }
 }
 

@@ -1,0 +1,98 @@
+//! Where events go that leave the log, and how far they have come there.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::error::StoreError;
+use crate::event::EventId;
+use crate::position::{LogId, Partition, Position};
+
+/// How far one partition of a log was taken. An outlet keeps it together with what it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct OutletMark {
+    /// The log that was read.
+    pub log: LogId,
+    /// The partition of that log.
+    pub partition: Partition,
+    /// Everything at or before this position was taken.
+    pub position: Position,
+    /// The event at that position, when there is one: tells a restored log from the one that was
+    /// read.
+    pub event: Option<EventId>,
+    /// What the owner of the outlet keeps beside it.
+    pub note: Bytes,
+}
+
+/// One thing that leaves a log, in bytes: an event, a row of a view, a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Outgoing {
+    /// Where it goes: the name of a topic or of a stream.
+    pub to: Arc<str>,
+    /// What has the same key keeps its order.
+    pub key: Bytes,
+    /// The content; nothing says that what had this key is gone.
+    pub payload: Option<Bytes>,
+    /// What is said about it, names in the order in which they are written.
+    pub headers: Vec<(Cow<'static, str>, Bytes)>,
+    /// When it happened.
+    pub occurred_at: DateTime<Utc>,
+}
+
+/// Takes batches, each together with a mark, all of a batch or nothing.
+///
+/// This is what makes publishing exact: the mark is in the same transaction as the batch, so what
+/// was published is exactly what lies at or before the last mark. Whoever opens the outlet again
+/// shuts out its earlier owner first, reads the mark, and continues after it.
+///
+/// ```
+/// use annals_core::{Outgoing, Outlet, OutletError, OutletMark};
+///
+/// async fn publish(outlet: &mut dyn Outlet, batch: Vec<Outgoing>, mark: OutletMark) {
+///     match outlet.take(batch, mark).await {
+///         Ok(()) => println!("published"),
+///         // Whether it was published is in the marks.
+///         Err(OutletError::Undecided(_)) => drop(outlet.open().await),
+///         Err(error) => eprintln!("{error}"),
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Outlet: fmt::Debug + Send {
+    /// Shuts out whoever had this outlet before, then returns the last mark of each partition.
+    ///
+    /// # Errors
+    ///
+    /// [`OutletError::Store`] when what is on the other side does not answer.
+    async fn open(&mut self) -> Result<Vec<OutletMark>, OutletError>;
+
+    /// Takes the batch and the mark together or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`OutletError::Undecided`] when the answer was lost: [`open`](Outlet::open) again, and
+    /// continue after the mark that it returns. [`OutletError::Refused`] when the batch can never
+    /// be taken as it is.
+    async fn take(&mut self, batch: Vec<Outgoing>, mark: OutletMark) -> Result<(), OutletError>;
+}
+
+/// Why an outlet did not take something.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutletError {
+    /// It may have been taken or not; opening the outlet again decides it.
+    #[error("it is unknown whether the batch was taken")]
+    Undecided(#[source] StoreError),
+    /// It was not taken, and never will be as it is.
+    #[error("{0}")]
+    Refused(String),
+    /// The other side could not do what was asked; nothing was taken.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
