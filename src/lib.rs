@@ -62,9 +62,21 @@ mod guide {
     struct Decisions;
     #[doc = include_str!("../docs/guide/the-past.md")]
     struct ThePast;
+    #[cfg(all(feature = "macros", feature = "projections"))]
+    #[doc = include_str!("../docs/guide/your-first-view.md")]
+    struct YourFirstView;
+    #[cfg(all(feature = "macros", feature = "projections"))]
+    #[doc = include_str!("../docs/guide/asking-about-the-past.md")]
+    struct AskingAboutThePast;
     #[cfg(all(feature = "macros", feature = "projections", feature = "sqlite"))]
-    #[doc = include_str!("../docs/guide/read-models.md")]
-    struct ReadModels;
+    #[doc = include_str!("../docs/guide/rebuilding.md")]
+    struct Rebuilding;
+    #[cfg(all(feature = "macros", feature = "projections"))]
+    #[doc = include_str!("../docs/guide/dead-letters.md")]
+    struct DeadLetters;
+    #[cfg(all(feature = "macros", feature = "projections", feature = "sqlite"))]
+    #[doc = include_str!("../docs/guide/custom-tables.md")]
+    struct CustomTables;
     #[cfg(all(feature = "macros", feature = "projections"))]
     #[doc = include_str!("../docs/guide/reactors-and-processes.md")]
     struct ReactorsAndProcesses;
