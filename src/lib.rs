@@ -6,13 +6,13 @@
 mod open;
 
 pub use annals_core::*;
+/// Apache Kafka: topics as logs that read models follow, and logs as topics.
+#[cfg(feature = "kafka")]
+pub use annals_kafka as kafka;
 #[cfg(feature = "macros")]
 pub use annals_macros::Event;
 #[cfg(all(feature = "macros", feature = "projections"))]
 pub use annals_macros::View;
-/// Apache Kafka: topics as logs that read models follow, and logs as topics.
-#[cfg(feature = "kafka")]
-pub use annals_kafka as kafka;
 /// The store on a PostgreSQL server, for programs that set its options.
 #[cfg(feature = "postgres")]
 pub use annals_postgres as postgres;

@@ -1,0 +1,9 @@
+//! Clients of librdkafka, each on a thread of its own: creating, polling and dropping them may block.
+
+mod config;
+mod context;
+mod thread;
+
+pub(crate) use config::{Config, TRANSACTION_TIMEOUT_MS};
+pub(crate) use context::Context;
+pub(crate) use thread::ClientThread;

@@ -1,0 +1,67 @@
+//! What librdkafka says, as failures that callers can act on.
+
+use annals_core::{Failure, StoreError};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// A failure of the client, with what was being done.
+pub(crate) fn failed(doing: impl Into<String>, error: KafkaError) -> StoreError {
+    StoreError::new(failure(&error), doing.into()).because(error)
+}
+
+/// A request that cannot succeed as it is.
+pub(crate) fn invalid(what: impl Into<String>) -> StoreError {
+    StoreError::new(Failure::Invalid, what.into())
+}
+
+/// The brokers do not answer, or a client thread is gone.
+pub(crate) fn unavailable(what: impl Into<String>) -> StoreError {
+    StoreError::new(Failure::Unavailable, what.into())
+}
+
+fn failure(error: &KafkaError) -> Failure {
+    use RDKafkaErrorCode as Code;
+    if matches!(
+        error,
+        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_)
+    ) {
+        return Failure::Invalid;
+    }
+    match error.rdkafka_error_code() {
+        Some(
+            Code::UnknownTopic
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownPartition
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::InvalidConfig
+            | Code::InvalidTopic
+            | Code::InvalidArgument
+            | Code::MessageSizeTooLarge,
+        ) => Failure::Invalid,
+        _ => Failure::Unavailable,
+    }
+}
+
+/// Whether the topic or partition is not there (any more).
+pub(crate) fn is_unknown_topic(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
+}
+
+/// Whether the offset that was asked for was removed, or never was.
+pub(crate) fn is_out_of_range(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    )
+}

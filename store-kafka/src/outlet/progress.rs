@@ -1,0 +1,108 @@
+//! Reading the marks of an outlet, after its fence.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use annals_core::{OutletMark, Partition, StoreError};
+use rdkafka::Message as _;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::mark;
+use crate::client::{Config, Context};
+use crate::error::{failed, unavailable};
+
+/// How long open transactions of other outlets in the same partition may hold up the reading of
+/// marks: longer than the broker lets a transaction be open.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The last committed marks of an outlet in a partition of the progress topic.
+///
+/// The end is asked for with a client that sees open transactions. The last *stable* offset is not
+/// enough: partitions are shared, and an open transaction of another outlet holds it back before the
+/// last mark of this one, which would then be published again. So reading goes on until what was
+/// the end, transactions included, was passed.
+pub(crate) fn read(
+    config: &Config,
+    outlet: &str,
+    partition: u32,
+) -> Result<Vec<OutletMark>, StoreError> {
+    let doing = || format!("the marks of outlet `{outlet}` cannot be read");
+    let open = |config: &rdkafka::ClientConfig| {
+        BaseConsumer::from_config_and_context(config, Context::default())
+            .map_err(|error| failed(doing(), error))
+    };
+    let index = partition as i32;
+    let (_, end) = open(&config.uncommitted_reader())?
+        .fetch_watermarks(mark::TOPIC, index, ANSWER)
+        .map_err(|error| failed(doing(), error))?;
+    let consumer = open(&config.reader())?;
+    let stable_end = |consumer: &BaseConsumer<Context>| {
+        let found = consumer.fetch_watermarks(mark::TOPIC, index, ANSWER);
+        found
+            .map(|(_, end)| end)
+            .map_err(|error| failed(doing(), error))
+    };
+    let mut stable = stable_end(&consumer)?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(mark::TOPIC, index, Offset::Beginning)
+        .and_then(|()| consumer.assign(&list))
+        .map_err(|error| failed(doing(), error))?;
+    let mut marks: BTreeMap<Partition, OutletMark> = BTreeMap::new();
+    let began = Instant::now();
+    let mut next = 0;
+    while next < end {
+        if began.elapsed() > WAIT {
+            return Err(unavailable(format!(
+                "{}: the partition ends at {end} and could be read up to {next} for {} s, a \
+                 transaction is open",
+                doing(),
+                WAIT.as_secs()
+            )));
+        }
+        match consumer.poll(Duration::from_millis(50)) {
+            Some(Ok(message)) => {
+                next = message.offset() + 1;
+                let key = message.key().unwrap_or_default();
+                if !mark::is_of(key, outlet) {
+                    continue;
+                }
+                let found = message
+                    .payload()
+                    .and_then(|value| mark::read(value, note(&message)));
+                if let Some(found) = found {
+                    marks.insert(found.partition, found);
+                }
+            }
+            // Its position passes markers and aborted records, which have offsets too. Until a record
+            // was seen there is none: then it came at least as far as was stable before.
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                let position = consumer.position().ok().and_then(|list| {
+                    match list.find_partition(mark::TOPIC, index)?.offset() {
+                        Offset::Offset(offset) => Some(offset),
+                        _ => None,
+                    }
+                });
+                next = next.max(position.unwrap_or(stable));
+                stable = stable_end(&consumer)?;
+            }
+            Some(Err(error)) if began.elapsed() > ANSWER => return Err(failed(doing(), error)),
+            Some(Err(_)) | None => {}
+        }
+    }
+    Ok(marks.into_values().collect())
+}
+
+fn note<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
+    let found = message
+        .headers()?
+        .iter()
+        .find(|header| header.key == mark::NOTE);
+    found.and_then(|header| header.value)
+}

@@ -1,0 +1,332 @@
+//! The fenced writer: every transaction holds a batch and its mark.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use annals_core::{Failure, Outgoing, Outlet, OutletError, OutletMark, StoreError};
+use async_trait::async_trait;
+use rdkafka::ClientContext;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig,
+};
+use rdkafka::util::Timeout;
+
+use super::{mark, progress};
+use crate::client::{ClientThread, Config, Context, TRANSACTION_TIMEOUT_MS};
+use crate::error::{failed, invalid, unavailable};
+use crate::kafka::{ANSWER, Kafka};
+use crate::murmur2::murmur2_partition;
+use crate::topic::TopicSpec;
+
+/// How long a fence may take: the broker first ends what the earlier owner left open.
+const FENCE: Duration = Duration::from_secs(30);
+
+/// How long a poll of the deliveries waits. The commit would wait in slices of 100 ms for what is
+/// left to deliver.
+const DRAIN: Duration = Duration::from_micros(500);
+
+/// An [`Outlet`] whose batches are Kafka transactions.
+///
+/// What was published is exactly what lies at or before its last mark, **for readers that read what
+/// was committed** (`isolation.level=read_committed`); others see the records of transactions that
+/// were aborted. Order per key is kept: there is one writer at a time, and a key has one partition.
+///
+/// A transaction takes some 5 ms with one replica and 50 ms with three, whatever its size: batches
+/// make it fast.
+#[derive(Debug)]
+pub struct KafkaOutlet {
+    name: String,
+    kafka: Kafka,
+    thread: ClientThread<Writer>,
+}
+
+impl KafkaOutlet {
+    /// The outlet of this name. Of two with one name, the one that was opened last publishes.
+    ///
+    /// # Errors
+    ///
+    /// When no thread can be started.
+    pub fn named(kafka: &Kafka, name: impl Into<String>) -> Result<KafkaOutlet, StoreError> {
+        let name = name.into();
+        let writer = Writer {
+            name: name.clone(),
+            config: kafka.config().clone(),
+            producer: None,
+            partitions: HashMap::new(),
+            marks_in: 0,
+        };
+        Ok(KafkaOutlet {
+            thread: ClientThread::start(format!("kafka-outlet-{name}"), move || writer)?,
+            kafka: kafka.clone(),
+            name,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+#[async_trait]
+impl Outlet for KafkaOutlet {
+    async fn open(&mut self) -> Result<Vec<OutletMark>, OutletError> {
+        // It may be there with other settings, which are somebody's choice.
+        let marks_in = match self.kafka.partitions_of(mark::TOPIC).await {
+            Ok(partitions) => partitions,
+            Err(error) if error.failure() == Failure::Invalid => {
+                let marks = TopicSpec::named(mark::TOPIC)
+                    .partitions(mark::PARTITIONS)
+                    .setting("segment.bytes", (16 << 20).to_string())
+                    .compacted();
+                self.kafka.ensure([marks]).await?;
+                self.kafka.partitions_of(mark::TOPIC).await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let opened = self.thread.call(move |writer| writer.open(marks_in));
+        opened.await?
+    }
+
+    async fn take(&mut self, batch: Vec<Outgoing>, mark: OutletMark) -> Result<(), OutletError> {
+        let taken = self.thread.call(move |writer| writer.take(&batch, &mark));
+        match taken.await {
+            Ok(taken) => taken,
+            // The thread may have ended after the commit.
+            Err(error) => Err(OutletError::Undecided(error)),
+        }
+    }
+}
+
+/// What became of records that were sent.
+#[derive(Debug, Default)]
+struct Deliveries {
+    context: Context,
+    failure: Mutex<Option<KafkaError>>,
+}
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert(error.clone());
+        }
+    }
+}
+
+type Producer = BaseProducer<Deliveries, NoCustomPartitioner>;
+
+/// Lives on the outlet's thread.
+struct Writer {
+    name: String,
+    config: Config,
+    /// Nothing until it was opened, and after anything that left the outcome open.
+    producer: Option<Producer>,
+    partitions: HashMap<Arc<str>, u32>,
+    marks_in: u32,
+}
+
+impl Writer {
+    /// Fences first and reads marks afterwards, never the other way round: an earlier owner could
+    /// still commit in between.
+    fn open(&mut self, marks_in: u32) -> Result<Vec<OutletMark>, OutletError> {
+        self.producer = None;
+        self.partitions.clear();
+        self.marks_in = marks_in;
+        let name = &self.name;
+        let doing = || format!("outlet `{name}` was not opened");
+        let config = self.config.transactional(&format!("annals.outlet.{name}"));
+        let producer = Producer::from_config_and_context(&config, Deliveries::default())
+            .map_err(|error| failed(doing(), error))?;
+        producer
+            .init_transactions(FENCE)
+            .map_err(|error| failed(doing(), error))?;
+        let partition = murmur2_partition(name.as_bytes(), marks_in);
+        let marks = progress::read(&self.config, name, partition)?;
+        self.producer = Some(producer);
+        Ok(marks)
+    }
+
+    fn take(&mut self, batch: &[Outgoing], mark: &OutletMark) -> Result<(), OutletError> {
+        let name = self.name.clone();
+        // Taken out: after any failure it is dropped, and opening again decides what happened.
+        let Some(producer) = self.producer.take() else {
+            return Err(invalid(format!("outlet `{name}` is not open")).into());
+        };
+        let doing = || format!("outlet `{name}` did not finish a transaction");
+        match self.transact(&producer, batch, mark) {
+            Ok(()) => {
+                self.producer = Some(producer);
+                Ok(())
+            }
+            Err(Broken::Refused(why)) => {
+                abort(&producer).map_err(|error| OutletError::Undecided(failed(doing(), error)))?;
+                self.producer = Some(producer);
+                Err(OutletError::Refused(why))
+            }
+            Err(Broken::Client(error)) => Err(OutletError::Undecided(failed(doing(), error))),
+            Err(Broken::Slow) => Err(OutletError::Undecided(unavailable(format!(
+                "{}: not everything was delivered in {} s",
+                doing(),
+                TRANSACTION_TIMEOUT_MS / 1_000
+            )))),
+        }
+    }
+
+    fn transact(
+        &mut self,
+        producer: &Producer,
+        batch: &[Outgoing],
+        mark: &OutletMark,
+    ) -> Result<(), Broken> {
+        producer.begin_transaction()?;
+        for outgoing in batch {
+            let partitions = self.partitions_of(producer, &outgoing.to)?;
+            let partition = murmur2_partition(&outgoing.key, partitions);
+            send(producer, outgoing, partition)?;
+        }
+        let written = mark::write(mark);
+        let key = mark::key(&self.name, mark.partition);
+        let partition = murmur2_partition(self.name.as_bytes(), self.marks_in);
+        let record = BaseRecord::to(mark::TOPIC)
+            .key(key.as_bytes())
+            .payload(written.as_bytes())
+            .partition(partition as i32)
+            .headers(OwnedHeaders::new().insert(Header {
+                key: mark::NOTE,
+                value: Some(&mark.note[..]),
+            }));
+        queue(producer, record)?;
+        drain(producer)?;
+        // Without a timeout of its own it takes what is left of the transaction's.
+        producer.commit_transaction(Timeout::Never)?;
+        Ok(())
+    }
+
+    fn partitions_of(&mut self, producer: &Producer, topic: &Arc<str>) -> Result<u32, Broken> {
+        if let Some(known) = self.partitions.get(topic) {
+            return Ok(*known);
+        }
+        let metadata = producer.client().fetch_metadata(Some(topic), ANSWER)?;
+        let found = metadata
+            .topics()
+            .iter()
+            .find(|found| found.name() == &**topic);
+        let count = found.map_or(0, |found| found.partitions().len() as u32);
+        if count == 0 {
+            return Err(Broken::Refused(format!("there is no topic `{topic}`")));
+        }
+        self.partitions.insert(Arc::clone(topic), count);
+        Ok(count)
+    }
+}
+
+/// Why a transaction did not come to its end.
+enum Broken {
+    /// The batch can never be taken as it is.
+    Refused(String),
+    /// Deliveries took longer than a transaction may.
+    Slow,
+    Client(KafkaError),
+}
+
+impl From<KafkaError> for Broken {
+    fn from(error: KafkaError) -> Broken {
+        Broken::Client(error)
+    }
+}
+
+fn send(producer: &Producer, outgoing: &Outgoing, partition: u32) -> Result<(), Broken> {
+    let headers = OwnedHeaders::new_with_capacity(outgoing.headers.len());
+    let headers = outgoing
+        .headers
+        .iter()
+        .fold(headers, |headers, (name, value)| {
+            headers.insert(Header {
+                key: name,
+                value: Some(&value[..]),
+            })
+        });
+    let mut record = BaseRecord::to(&outgoing.to)
+        .key(&outgoing.key[..])
+        .partition(partition as i32)
+        .timestamp(outgoing.occurred_at.timestamp_millis())
+        .headers(headers);
+    if let Some(payload) = &outgoing.payload {
+        record = record.payload(&payload[..]);
+    }
+    queue(producer, record).map_err(|broken| match broken {
+        Broken::Client(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
+            Broken::Refused(format!(
+                "a record of {} bytes for topic `{}` is larger than a client may send \
+                 (`message.max.bytes`)",
+                outgoing.payload.as_ref().map_or(0, |payload| payload.len()),
+                outgoing.to
+            ))
+        }
+        broken => broken,
+    })
+}
+
+/// Puts a record into the queue, and waits while that is full.
+fn queue(producer: &Producer, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), Broken> {
+    let began = Instant::now();
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), full)) => {
+                if began.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
+                    return Err(Broken::Slow);
+                }
+                record = full;
+                producer.poll(DRAIN);
+            }
+            Err((error, _)) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits until everything was delivered.
+fn drain(producer: &Producer) -> Result<(), Broken> {
+    let began = Instant::now();
+    while producer.in_flight_count() > 0 {
+        if began.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
+            return Err(Broken::Slow);
+        }
+        producer.poll(DRAIN);
+    }
+    let deliveries = producer.context();
+    let failure = deliveries
+        .failure
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    failure.map_or(Ok(()), |error| match error {
+        KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => {
+            Err(Broken::Refused(
+                "a record is larger than its topic takes (`max.message.bytes`)".to_owned(),
+            ))
+        }
+        error => Err(error.into()),
+    })
+}
+
+/// Takes back what was sent. Unsent records would hold up the abort until its timeout.
+fn abort(producer: &Producer) -> Result<(), KafkaError> {
+    producer.purge(PurgeConfig::default().queue().inflight());
+    // What the purge reports is expected.
+    let _ = drain(producer);
+    producer.abort_transaction(Timeout::Never)
+}

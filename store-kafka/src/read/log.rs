@@ -1,0 +1,665 @@
+//! A topic as a log: position is offset + 1, and positions may have holes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{
+    Assignment, Direction, Failure, Head, Hint, Log, LogId, LogPage, Partition, Position, ReadLog,
+    StoreError, StreamId,
+};
+use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::cursor::{Cursor, Ended, Found, Source};
+use super::gaps::stopped;
+use super::mapping::{Mapper, position_of};
+use super::page::Page;
+use super::side::SideReader;
+use super::topic::{Begins, Topic};
+use crate::client::ClientThread;
+use crate::error::{invalid, unavailable};
+use crate::group::Group;
+use crate::kafka::{ANSWER, Kafka};
+
+/// Readers of one partition at different places that have a consumer each.
+const CURSORS_MAX: usize = 4;
+
+/// Ranges up to this length are read beside those who follow.
+const SIDE_POSITIONS: u64 = 64;
+
+/// How long a known end of a partition is believed.
+const HEAD_KNOWN: Duration = Duration::from_millis(250);
+
+/// How often the count of partitions is looked at.
+const GROWTH: Duration = Duration::from_secs(60);
+
+/// Partitions that a topic may have at most: as many as an event's id can tell apart.
+const PARTITIONS_MAX: u32 = 1_024;
+
+/// A topic that is followed like the log of a store.
+///
+/// Records that were aborted, and those of open transactions, are never seen. What was removed
+/// before it was read stops whoever follows, with the range and what to do. A topic that was deleted
+/// and made again is noticed by the ids of its events.
+///
+/// Reading is bounded: each partition that is followed keeps at most eight pages of 1 MiB.
+#[derive(Clone, Debug)]
+pub struct TopicLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    kafka: Kafka,
+    topic: Topic,
+    id: LogId,
+    /// Where each partition begins by choice; empty when it is the first record.
+    begins: BTreeMap<Partition, Position>,
+    partitions: Vec<Reading>,
+    growth: Mutex<Instant>,
+    side: ClientThread<Result<SideReader, StoreError>>,
+    moved: watch::Sender<u64>,
+    group: Option<Group>,
+}
+
+/// What is at hand of one partition.
+#[derive(Debug)]
+struct Reading {
+    cursors: Mutex<Vec<Arc<Cursor>>>,
+    head: Mutex<(Position, Option<Instant>)>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopicLog")
+            .field("topic", &self.topic)
+            .field("id", &self.id)
+            .field("partitions", &self.partitions.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for reading in &self.partitions {
+            let cursors = reading
+                .cursors
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            cursors.iter().for_each(|cursor| cursor.close());
+        }
+    }
+}
+
+impl TopicLog {
+    pub(crate) async fn open(kafka: &Kafka, topic: Topic) -> Result<TopicLog, StoreError> {
+        let name = topic.name.clone();
+        let count = kafka.partitions_of(&name).await?;
+        if count > PARTITIONS_MAX {
+            return Err(invalid(format!(
+                "topic `{name}` has {count} partitions, at most {PARTITIONS_MAX} can be followed"
+            )));
+        }
+        if let Some(had) = topic.grown_from.filter(|had| *had > count) {
+            return Err(invalid(format!(
+                "topic `{name}` has {count} partitions and is said to have had {had} before it grew"
+            )));
+        }
+        let id = log_id(kafka.cluster(), &name);
+        let begins = begins(kafka, &topic, count).await?;
+        let mapper = Mapper::new(id, topic.mapping.clone());
+        let (config, side_topic) = (kafka.config().clone(), name.clone());
+        let side = ClientThread::start(format!("kafka-side-{name}"), move || {
+            SideReader::open(&config, &side_topic, mapper)
+        })?;
+        let group = match &topic.group {
+            Some(group) => Some(Group::join(kafka, group, &name, topic.instance.as_deref())?),
+            None => None,
+        };
+        let reading = || Reading {
+            cursors: Mutex::default(),
+            head: Mutex::new((Position::START, None)),
+        };
+        Ok(TopicLog {
+            shared: Arc::new(Shared {
+                kafka: kafka.clone(),
+                topic,
+                id,
+                begins,
+                partitions: (0..count).map(|_| reading()).collect(),
+                growth: Mutex::new(Instant::now()),
+                side,
+                moved: watch::Sender::new(0),
+                group,
+            }),
+        })
+    }
+
+    /// The name of the topic.
+    pub fn topic(&self) -> &str {
+        &self.shared.topic.name
+    }
+
+    /// The membership of the topic's group, where it was told to join one.
+    pub fn group(&self) -> Option<&Group> {
+        self.shared.group.as_ref()
+    }
+
+    /// How many positions of a partition are held back by open transactions: written, and not to be
+    /// seen yet.
+    ///
+    /// # Errors
+    ///
+    /// When the brokers do not answer.
+    pub async fn held_back(&self, partition: Partition) -> Result<u64, StoreError> {
+        let name = &self.shared.topic.name;
+        let committed = self.shared.kafka.bounds(name, partition).await?;
+        let all = self
+            .shared
+            .kafka
+            .uncommitted_bounds(name, partition)
+            .await?;
+        Ok(all.high.saturating_sub(committed.high).max(0) as u64)
+    }
+
+    fn reading(&self, partition: Partition) -> Result<&Reading, StoreError> {
+        let found = self.shared.partitions.get(partition.0 as usize);
+        found.ok_or_else(|| {
+            invalid(format!(
+                "topic `{}` has {} partitions, there is no {partition}",
+                self.shared.topic.name,
+                self.shared.partitions.len()
+            ))
+        })
+    }
+
+    /// Stops when the topic has more partitions than when it was opened.
+    async fn check_growth(&self) -> Result<(), StoreError> {
+        {
+            let mut looked = self
+                .shared
+                .growth
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if looked.elapsed() < GROWTH {
+                return Ok(());
+            }
+            *looked = Instant::now();
+        }
+        let name = &self.shared.topic.name;
+        let had = self.shared.partitions.len();
+        let has = self.shared.kafka.partitions_of(name).await? as usize;
+        if has == had {
+            return Ok(());
+        }
+        // The next read looks again at once: nothing continues past this.
+        let mut looked = self
+            .shared
+            .growth
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *looked = Instant::now()
+            .checked_sub(GROWTH)
+            .unwrap_or_else(Instant::now);
+        Err(invalid(format!(
+            "topic `{name}` had {had} partitions when it was opened and has {has}: keys have moved, \
+             so their order is lost before the change. Rebuild the views that follow it, or open it \
+             with `Topic::accept_more_partitions({had})`"
+        )))
+    }
+
+    /// Where a read begins: later than asked for where the log begins later, or where a gap was
+    /// accepted.
+    async fn start_of(
+        &self,
+        partition: Partition,
+        after: Position,
+    ) -> Result<Position, StoreError> {
+        let shared = &self.shared;
+        let chosen = shared.begins.get(&partition).copied();
+        let after = after.max(chosen.unwrap_or(Position::START));
+        let bounds = shared.kafka.bounds(&shared.topic.name, partition).await?;
+        self.note_head(partition, Position::new(bounds.high.max(0) as u64))?;
+        let begins_after = Position::new(bounds.low.max(0) as u64);
+        if after >= begins_after {
+            return Ok(after);
+        }
+        let is_beginning = after == Position::START;
+        if is_beginning && shared.topic.begins == Begins::WhatIsLeft {
+            return Ok(begins_after);
+        }
+        if let Some(reason) = shared.topic.gaps.reason(partition, begins_after) {
+            tracing::warn!(
+                topic = shared.topic.name,
+                partition = partition.0,
+                after = after.get(),
+                up_to = begins_after.get(),
+                reason,
+                "records that were removed before they were read are passed over"
+            );
+            return Ok(begins_after);
+        }
+        let retention = self.retention().await;
+        let name = &shared.topic.name;
+        Err(stopped(
+            name,
+            partition,
+            after,
+            begins_after,
+            retention.as_deref(),
+        ))
+    }
+
+    /// The setting that removed records, for an error text.
+    async fn retention(&self) -> Option<String> {
+        let settings = self
+            .shared
+            .kafka
+            .settings_of(&self.shared.topic.name)
+            .await
+            .ok()?;
+        let set = |key: &str| {
+            let found = settings
+                .iter()
+                .find(|(known, value)| known == key && value != "-1");
+            found.map(|(key, value)| format!("`{key}={value}`"))
+        };
+        set("retention.ms").or_else(|| set("retention.bytes"))
+    }
+
+    /// Learns an end of a partition; ends never go backwards.
+    fn note_head(&self, partition: Partition, found: Position) -> Result<Position, StoreError> {
+        let mut head = self
+            .reading(partition)?
+            .head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        head.0 = head.0.max(found);
+        head.1 = Some(Instant::now());
+        Ok(head.0)
+    }
+
+    fn known_head(&self, partition: Partition) -> Result<Position, StoreError> {
+        let head = self.reading(partition)?.head.lock();
+        Ok(head.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// A cursor that reads after this position: one that is there, or a new one.
+    async fn cursor(
+        &self,
+        partition: Partition,
+        after: Position,
+    ) -> Result<(Arc<Cursor>, Position), StoreError> {
+        let reading = self.reading(partition)?;
+        {
+            let cursors = reading
+                .cursors
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let found = cursors.iter().find(|cursor| {
+                matches!(
+                    cursor.find(after),
+                    Found::Page(_) | Found::AtEnd | Found::Later
+                )
+            });
+            if let Some(cursor) = found {
+                return Ok((Arc::clone(cursor), after));
+            }
+        }
+        let start = self.start_of(partition, after).await?;
+        let shared = &self.shared;
+        let source = Source {
+            config: shared.kafka.config().clone(),
+            topic: shared.topic.name.clone(),
+            partition,
+            ends: self.known_head(partition)?,
+            mapper: Mapper::new(shared.id, shared.topic.mapping.clone()),
+        };
+        let cursor = Cursor::start(source, start, shared.moved.clone())?;
+        let mut cursors = reading
+            .cursors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        cursors.retain(|cursor| !matches!(cursor.find(Position::MAX), Found::Ended(_)));
+        if cursors.len() >= CURSORS_MAX {
+            let oldest = cursors
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, cursor)| cursor.used());
+            if let Some((index, _)) = oldest {
+                cursors.swap_remove(index).close();
+            }
+        }
+        cursors.push(Arc::clone(&cursor));
+        Ok((cursor, start))
+    }
+
+    /// A page that covers what comes after a position, or nothing when there is nothing more.
+    async fn next_page(
+        &self,
+        partition: Partition,
+        after: Position,
+    ) -> Result<(Option<Arc<Page>>, Position), StoreError> {
+        let (cursor, start) = self.cursor(partition, after).await?;
+        let mut moved = cursor.moved();
+        let deadline = tokio::time::Instant::now() + ANSWER;
+        loop {
+            moved.mark_unchanged();
+            match cursor.find(start) {
+                Found::Page(page) => return Ok((Some(page), start)),
+                Found::AtEnd => {
+                    self.note_head(partition, start)?;
+                    return Ok((None, start));
+                }
+                Found::Later => {}
+                // Somebody else moved it on between two looks; the caller asks again.
+                Found::Elsewhere | Found::Ended(Ended::OutOfRange | Ended::Closed) => {
+                    return Err(unavailable("the reader of the partition was moved"));
+                }
+                Found::Ended(Ended::Failed(failure, why)) => {
+                    return Err(StoreError::new(failure, why));
+                }
+            }
+            if tokio::time::timeout_at(deadline, moved.changed())
+                .await
+                .is_err()
+            {
+                return Err(unavailable(format!(
+                    "partition {partition} of topic `{}` has given nothing for {} s",
+                    self.shared.topic.name,
+                    ANSWER.as_secs()
+                )));
+            }
+        }
+    }
+
+    async fn read_forward(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        let partition = read.partition;
+        let mut tries = 0;
+        let (page, start) = loop {
+            match self.next_page(partition, read.after).await {
+                Err(error) if error.failure() == Failure::Unavailable && tries < 3 => tries += 1,
+                found => break found?,
+            }
+        };
+        let Some(page) = page else {
+            let head = self.known_head(partition)?;
+            return Ok(LogPage {
+                events: Vec::new(),
+                scanned: start.min(read.up_to).max(read.after),
+                end: true,
+                head: Head::at(head),
+            });
+        };
+        let head = self.note_seen(partition, page.scanned)?;
+        let first = page.events.partition_point(|event| event.position <= start);
+        let mut events = Vec::new();
+        let mut scanned = page.scanned;
+        for event in &page.events[first..] {
+            if event.position > read.up_to {
+                break;
+            }
+            if read.filter.matches(event) {
+                events.push(event.clone());
+                if events.len() >= read.limit {
+                    scanned = event.position;
+                    break;
+                }
+            }
+        }
+        let scanned = scanned.min(read.up_to);
+        Ok(LogPage {
+            events,
+            scanned,
+            end: scanned >= head.min(read.up_to),
+            head: Head::at(head),
+        })
+    }
+
+    /// What was read is there, whatever was asked last about the end.
+    fn note_seen(&self, partition: Partition, seen: Position) -> Result<Position, StoreError> {
+        let mut head = self
+            .reading(partition)?
+            .head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        head.0 = head.0.max(seen);
+        Ok(head.0)
+    }
+
+    /// A few events at a known place.
+    async fn read_range(
+        &self,
+        partition: Partition,
+        after: Position,
+        up_to: Position,
+    ) -> Result<(Vec<annals_core::RecordedEvent>, Position), StoreError> {
+        {
+            let cursors = self.reading(partition)?.cursors.lock();
+            let cursors = cursors.unwrap_or_else(PoisonError::into_inner);
+            let page = cursors
+                .iter()
+                .find_map(|cursor| cursor.covering(after, up_to));
+            if let Some(page) = page {
+                let inside = |event: &&annals_core::RecordedEvent| {
+                    event.position > after && event.position <= up_to
+                };
+                return Ok((page.events.iter().filter(inside).cloned().collect(), up_to));
+            }
+        }
+        let shared = &self.shared;
+        let bounds = shared.kafka.bounds(&shared.topic.name, partition).await?;
+        let low = Position::new(bounds.low.max(0) as u64);
+        let high = Position::new(bounds.high.max(0) as u64);
+        self.note_head(partition, high)?;
+        let from = after.max(low);
+        let to = up_to.min(high);
+        if from >= to {
+            return Ok((Vec::new(), up_to));
+        }
+        let read = shared.side.call(move |side| match side {
+            Ok(side) => side.read(partition, from, to),
+            Err(error) => Err(StoreError::new(error.failure(), error.to_string())),
+        });
+        let (events, scanned) = read.await??;
+        Ok((events, if scanned >= to { up_to } else { scanned }))
+    }
+
+    async fn read_beside(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        let partition = read.partition;
+        let (mut events, mut scanned) = self.read_range(partition, read.after, read.up_to).await?;
+        events.retain(|event| read.filter.matches(event));
+        if events.len() > read.limit {
+            events.truncate(read.limit);
+            scanned = events.last().map_or(scanned, |event| event.position);
+        }
+        let head = self.known_head(partition)?;
+        // The rest of the range is past the end, or holds nothing that can be seen.
+        let end = scanned >= read.up_to.min(head) || events.is_empty();
+        Ok(LogPage {
+            events,
+            scanned: if end {
+                read.up_to.min(head.max(read.after))
+            } else {
+                scanned
+            },
+            end,
+            head: Head::at(head),
+        })
+    }
+
+    async fn read_backward(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        let partition = read.partition;
+        let head = self.head(partition).await?;
+        let begins = self.begins_after(partition).await?;
+        let lowest = read.after.max(begins);
+        let mut above = read.up_to.min(head.visible);
+        let mut events = Vec::new();
+        while above > lowest && events.len() < read.limit {
+            let below = above.minus(SIDE_POSITIONS).max(lowest);
+            let mut after = below;
+            let mut window = Vec::new();
+            while after < above {
+                let (found, scanned) = self.read_range(partition, after, above).await?;
+                if scanned <= after {
+                    break;
+                }
+                window.extend(found);
+                after = scanned;
+            }
+            above = below;
+            for event in window
+                .into_iter()
+                .rev()
+                .filter(|event| read.filter.matches(event))
+            {
+                if events.len() == read.limit {
+                    break;
+                }
+                above = event.position.minus(1);
+                events.push(event);
+            }
+            if events.len() < read.limit {
+                above = below;
+            }
+        }
+        Ok(LogPage {
+            events,
+            scanned: above.next(),
+            end: above <= lowest,
+            head,
+        })
+    }
+}
+
+#[async_trait]
+impl Log for TopicLog {
+    fn id(&self) -> LogId {
+        self.shared.id
+    }
+
+    fn partitions(&self) -> u32 {
+        self.shared.partitions.len() as u32
+    }
+
+    fn partition_of(&self, stream: &StreamId) -> Partition {
+        let count = self.partitions();
+        let found = self
+            .shared
+            .topic
+            .partition_of_key(stream.id().as_bytes(), count);
+        found.unwrap_or_else(|| Partition::of(stream.as_str(), count))
+    }
+
+    async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        self.reading(read.partition)?;
+        self.check_growth().await?;
+        if read.direction == Direction::Backward {
+            return self.read_backward(read).await;
+        }
+        let length = read.up_to.get().saturating_sub(read.after.get());
+        if length <= SIDE_POSITIONS {
+            return self.read_beside(read).await;
+        }
+        self.read_forward(read).await
+    }
+
+    async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
+        let known = *self
+            .reading(partition)?
+            .head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if known.1.is_some_and(|asked| asked.elapsed() < HEAD_KNOWN) {
+            return Ok(Head::at(known.0));
+        }
+        let bounds = self
+            .shared
+            .kafka
+            .bounds(&self.shared.topic.name, partition)
+            .await?;
+        let found = Position::new(bounds.high.max(0) as u64);
+        // A topic that was made again may end earlier than it did: that is for `same_log` to see.
+        if found < known.0 {
+            self.reading(partition)?;
+            return Ok(Head::at(found));
+        }
+        Ok(Head::at(self.note_head(partition, found)?))
+    }
+
+    async fn position_at(
+        &self,
+        partition: Partition,
+        moment: DateTime<Utc>,
+    ) -> Result<Position, StoreError> {
+        let name = &self.shared.topic.name;
+        self.reading(partition)?;
+        // The first record that is later; everything before it was recorded by then.
+        let later = moment.timestamp_millis().saturating_add(1);
+        match self.shared.kafka.offset_at(name, partition, later).await? {
+            Some(offset) => Ok(position_of(offset).minus(1)),
+            None => Ok(self.head(partition).await?.visible),
+        }
+    }
+
+    async fn begins_after(&self, partition: Partition) -> Result<Position, StoreError> {
+        self.reading(partition)?;
+        let shared = &self.shared;
+        let bounds = shared.kafka.bounds(&shared.topic.name, partition).await?;
+        let left = Position::new(bounds.low.max(0) as u64);
+        let chosen = shared.begins.get(&partition).copied();
+        Ok(left.max(chosen.unwrap_or(Position::START)))
+    }
+
+    fn hint(&self) -> Hint {
+        Hint::new(self.shared.moved.subscribe())
+    }
+
+    fn assignment(&self) -> Option<watch::Receiver<Assignment>> {
+        self.shared.group.as_ref().map(Group::assignment)
+    }
+}
+
+/// The id of the log of a topic: another cluster or another name is another log.
+fn log_id(cluster: &str, topic: &str) -> LogId {
+    let mut hash = Sha256::new();
+    for part in [cluster.as_bytes(), topic.as_bytes()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let whole: [u8; 32] = hash.finalize().into();
+    let mut half = [0; 16];
+    half.copy_from_slice(&whole[..16]);
+    LogId::from_uuid(Uuid::new_v8(half))
+}
+
+/// Where each partition begins by choice.
+async fn begins(
+    kafka: &Kafka,
+    topic: &Topic,
+    partitions: u32,
+) -> Result<BTreeMap<Partition, Position>, StoreError> {
+    match &topic.begins {
+        Begins::First | Begins::WhatIsLeft => Ok(BTreeMap::new()),
+        Begins::After(positions) => Ok(positions.clone()),
+        Begins::Time(time) => {
+            let mut begins = BTreeMap::new();
+            for partition in (0..partitions).map(Partition) {
+                let time_ms = time.timestamp_millis();
+                let position = match kafka.offset_at(&topic.name, partition, time_ms).await? {
+                    Some(offset) => position_of(offset).minus(1),
+                    None => {
+                        let bounds = kafka.bounds(&topic.name, partition).await?;
+                        Position::new(bounds.high.max(0) as u64)
+                    }
+                };
+                begins.insert(partition, position);
+            }
+            Ok(begins)
+        }
+    }
+}

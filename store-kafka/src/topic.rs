@@ -1,0 +1,10 @@
+//! Topics: what is made or demanded of one, and records that are sent to one.
+
+pub(crate) mod ensure;
+mod publisher;
+mod record;
+mod spec;
+
+pub use publisher::{Publisher, Sent};
+pub use record::{NewRecord, Record};
+pub use spec::TopicSpec;

@@ -1,0 +1,221 @@
+//! `kafka://` URLs: where brokers are and how to speak to them.
+
+use std::fmt;
+
+use annals_core::StoreError;
+
+use crate::error::invalid;
+
+/// The port of a broker whose URL names none.
+const PORT: u16 = 9092;
+
+/// What a URL says.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Url {
+    /// `host:port`, separated by commas.
+    pub(crate) bootstrap: String,
+    user: Option<(String, String)>,
+    /// What follows the hosts: the name of a store.
+    pub(crate) name: Option<String>,
+    tls: bool,
+    sasl: Option<String>,
+    ca: Option<String>,
+    pub(crate) client_id: Option<String>,
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl Url {
+    /// Reads `kafka://[USER:PASSWORD@]HOST[:PORT][,HOST…][/NAME][?tls=true&sasl=…&ca=…&client_id=…]`.
+    pub(crate) fn parse(url: &str) -> Result<Url, StoreError> {
+        let Some(rest) = url.strip_prefix("kafka://") else {
+            return Err(invalid("a Kafka URL begins with `kafka://`"));
+        };
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (rest, name) = match rest.split_once('/') {
+            Some((rest, name)) => (rest, Some(name).filter(|name| !name.is_empty())),
+            None => (rest, None),
+        };
+        let (user, hosts) = match rest.rsplit_once('@') {
+            Some((user, hosts)) => (Some(user), hosts),
+            None => (None, rest),
+        };
+        let user = user
+            .map(|user| {
+                let (name, password) = user.split_once(':').unwrap_or((user, ""));
+                Ok::<_, StoreError>((decoded(name)?, decoded(password)?))
+            })
+            .transpose()?;
+        let bootstrap: Vec<String> = hosts
+            .split(',')
+            .filter(|host| !host.is_empty())
+            .map(|host| match host.rsplit_once(':') {
+                Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
+                _ => format!("{host}:{PORT}"),
+            })
+            .collect();
+        if bootstrap.is_empty() {
+            return Err(invalid(
+                "a Kafka URL names at least one broker: `kafka://HOST:PORT`",
+            ));
+        }
+        let mut parsed = Url {
+            bootstrap: bootstrap.join(","),
+            user,
+            name: name.map(decoded).transpose()?,
+            tls: false,
+            sasl: None,
+            ca: None,
+            client_id: None,
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decoded(value)?;
+            match (key, value.as_str()) {
+                ("tls", "true") => parsed.tls = true,
+                ("tls", "false") => parsed.tls = false,
+                ("sasl", "plain" | "scram-sha-256" | "scram-sha-512") => parsed.sasl = Some(value),
+                ("ca", _) => parsed.ca = Some(value),
+                ("client_id", _) => parsed.client_id = Some(value),
+                _ => {
+                    return Err(invalid(format!(
+                        "`{key}={value}` is no setting of a Kafka URL; there are tls=true, \
+                         sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and client_id=NAME, and \
+                         `Kafka::connect_with` takes every setting of librdkafka"
+                    )));
+                }
+            }
+        }
+        if parsed.user.is_some() && parsed.sasl.is_none() {
+            parsed.sasl = Some("scram-sha-512".to_owned());
+        }
+        Ok(parsed)
+    }
+
+    /// The settings of librdkafka that it stands for.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let mut settings = vec![("bootstrap.servers", self.bootstrap.clone())];
+        let protocol = match (self.tls, &self.sasl) {
+            (false, None) => "plaintext",
+            (true, None) => "ssl",
+            (false, Some(_)) => "sasl_plaintext",
+            (true, Some(_)) => "sasl_ssl",
+        };
+        settings.push(("security.protocol", protocol.to_owned()));
+        if let Some(mechanism) = &self.sasl {
+            settings.push(("sasl.mechanisms", mechanism.to_uppercase()));
+        }
+        if let Some((user, password)) = &self.user {
+            settings.push(("sasl.username", user.clone()));
+            settings.push(("sasl.password", password.clone()));
+        }
+        if let Some(ca) = &self.ca {
+            settings.push(("ssl.ca.location", ca.clone()));
+        }
+        let client_id = self.client_id.as_deref().unwrap_or("annals");
+        settings.push(("client.id", client_id.to_owned()));
+        settings
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect()
+    }
+
+    /// The URL without user and password, for messages.
+    pub(crate) fn shown(&self) -> String {
+        match &self.user {
+            Some(_) => format!("kafka://…@{}", self.bootstrap),
+            None => format!("kafka://{}", self.bootstrap),
+        }
+    }
+}
+
+/// `%41` is `A`.
+fn decoded(text: &str) -> Result<String, StoreError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        match (digit(rest.next()), digit(rest.next())) {
+            (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
+            _ => {
+                return Err(invalid(
+                    "a `%` in a Kafka URL is followed by two hex digits",
+                ));
+            }
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| invalid("a part of a Kafka URL is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(url: &str, expected: &[(&str, &str)]) {
+        let settings = Url::parse(url).unwrap().settings();
+        for (key, value) in expected {
+            let found = settings.iter().find(|(found, _)| found == key);
+            assert_eq!(
+                found.map(|(_, value)| value.as_str()),
+                Some(*value),
+                "{url}: {key}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_url_becomes_the_settings_of_the_client() {
+        check(
+            "kafka://a",
+            &[
+                ("bootstrap.servers", "a:9092"),
+                ("security.protocol", "plaintext"),
+            ],
+        );
+        check("kafka://a:1,b:2/bank", &[("bootstrap.servers", "a:1,b:2")]);
+        check(
+            "kafka://me:p%40ss@a:1?tls=true&ca=/etc/ca.pem&client_id=shop",
+            &[
+                ("security.protocol", "sasl_ssl"),
+                ("sasl.mechanisms", "SCRAM-SHA-512"),
+                ("sasl.username", "me"),
+                ("sasl.password", "p@ss"),
+                ("ssl.ca.location", "/etc/ca.pem"),
+                ("client.id", "shop"),
+            ],
+        );
+        check("kafka://a?tls=true", &[("security.protocol", "ssl")]);
+        assert_eq!(
+            Url::parse("kafka://a/bank").unwrap().name.as_deref(),
+            Some("bank")
+        );
+    }
+
+    #[test]
+    fn a_url_that_says_nothing_useful_is_refused() {
+        for (url, said) in [
+            ("http://a", "begins with"),
+            ("kafka://", "at least one broker"),
+            ("kafka://a?tsl=true", "`tsl=true` is no setting"),
+            ("kafka://u:%4@a", "two hex digits"),
+        ] {
+            let error = Url::parse(url).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let url = Url::parse("kafka://me:secret@a:1").unwrap();
+        assert!(!format!("{url:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,8 @@
+//! What the crate promises, on a real broker: `cargo xtask test -p annals-kafka` brings one.
+
+mod broker;
+mod on_kafka {
+    mod following;
+    mod gaps;
+    mod topics;
+}
