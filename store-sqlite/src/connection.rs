@@ -69,7 +69,7 @@ impl Opener {
 
     /// The connection that writes; makes the file when it may.
     pub(crate) fn writer(&self) -> Result<Connection, StoreError> {
-        let opening = |error: rusqlite::Error| self.trouble(&error).error();
+        let opening = |error: rusqlite::Error| self.fault(&error).error();
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         flags.set(OpenFlags::SQLITE_OPEN_CREATE, self.create);
         let connection = self.open(flags, self.page_cache_bytes).map_err(opening)?;
@@ -163,12 +163,12 @@ impl Opener {
                 Err(error) if is_busy(&error) && Instant::now() < deadline => {
                     std::thread::park_timeout(Duration::from_millis(2));
                 }
-                Err(error) => return Err(self.trouble(&error).error()),
+                Err(error) => return Err(self.fault(&error).error()),
             }
         }
     }
 
-    pub(crate) fn trouble(&self, error: &rusqlite::Error) -> StoreFault {
+    pub(crate) fn fault(&self, error: &rusqlite::Error) -> StoreFault {
         StoreFault::of(error, "opening", &self.name)
     }
 }

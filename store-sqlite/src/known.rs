@@ -51,7 +51,7 @@ pub(crate) fn places(
     events: u32,
 ) -> Result<Vec<Placed>, rusqlite::Error> {
     let last = first.plus(u64::from(events)).minus(1);
-    let mut statement = connection.prepare_cached(sql::PLACES)?;
+    let mut statement = connection.prepare_cached(sql::PLACED_BETWEEN)?;
     let places = statement.query_map(
         (first.get().cast_signed(), last.get().cast_signed()),
         |row| {

@@ -31,7 +31,6 @@ mod connection;
 mod error;
 mod job;
 mod known;
-mod metadata;
 mod options;
 mod page;
 mod positions;

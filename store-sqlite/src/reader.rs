@@ -161,7 +161,7 @@ impl Pool {
                 let connection = self
                     .opener
                     .reader()
-                    .map_err(|error| self.opener.trouble(&error).error())?;
+                    .map_err(|error| self.opener.fault(&error).error())?;
                 Reader {
                     connection,
                     names: Names::default(),

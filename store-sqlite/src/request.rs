@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use annals_core::{AppendError, AppendStreams, Clock, Condition, InlineRow, Limits, NewEvent};
-
-use crate::metadata;
+use annals_core::{
+    AppendError, AppendStreams, Clock, Condition, InlineRow, Limits, Metadata, NewEvent,
+};
 
 /// What is to be appended, and under which condition.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Request {
 pub(crate) struct Encoded {
     pub(crate) digest: [u8; 16],
     pub(crate) tags: Option<String>,
-    pub(crate) metadata: Option<Vec<u8>>,
+    pub(crate) metadata: Option<String>,
 }
 
 impl Request {
@@ -67,10 +67,13 @@ impl Encoded {
             // No tag holds a control character.
             names.join("\n")
         });
+        let metadata = (event.metadata != Metadata::default()).then(|| {
+            serde_json::to_string(&event.metadata).expect("ids, texts and a map of texts are JSON")
+        });
         Encoded {
             digest: event.digest().0,
             tags,
-            metadata: metadata::encode(&event.metadata),
+            metadata,
         }
     }
 }

@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use crate::error::corrupt;
 use crate::known::{PARTITION, stream_id};
-use crate::metadata;
 use crate::statements as sql;
 use crate::streams::{moment, number};
 
@@ -222,8 +221,9 @@ impl<'a> Page<'a> {
                 .collect::<Result<_, _>>();
             event.tags = tags.map_err(|error| corrupt(error.to_string()))?;
         }
-        if let ValueRef::Blob(bytes) = metadata {
-            event.metadata = metadata::decode(bytes)?;
+        if let ValueRef::Text(text) = metadata {
+            event.metadata = serde_json::from_slice(text)
+                .map_err(|error| corrupt(format!("metadata that is not JSON: {error}")))?;
         }
         Ok(())
     }

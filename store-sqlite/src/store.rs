@@ -237,7 +237,7 @@ fn open(options: &Options) -> Result<SqliteStore, StoreError> {
     let (log, access) = if options.read_only {
         let connection = opener
             .reader()
-            .map_err(|error| opener.trouble(&error).error())?;
+            .map_err(|error| opener.fault(&error).error())?;
         let log = schema::accept(&connection, &opener)?;
         (
             log,

@@ -126,28 +126,6 @@ async fn a_damaged_page_is_noticed_by_whoever_reads_it() {
 }
 
 #[tokio::test]
-async fn tables_of_a_newer_annals_are_refused_and_left_alone() {
-    let place = Place::with_events(1).await;
-    let file = rusqlite::Connection::open(place.file()).unwrap();
-    file.execute(
-        "insert into annals_migrations (version, applied_at) values (99, 0)",
-        [],
-    )
-    .unwrap();
-    drop(file);
-    refused(
-        place.open().await,
-        Failure::Incompatible,
-        &["log.db", "version 99", "newer Annals"],
-    );
-    refused(
-        SqliteStore::open_with(place.options().read_only()).await,
-        Failure::Incompatible,
-        &["version 99"],
-    );
-}
-
-#[tokio::test]
 async fn a_missing_file_is_made_unless_it_must_exist() {
     let place = Place::new();
     for options in [place.options().existing(), place.options().read_only()] {

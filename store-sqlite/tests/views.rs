@@ -122,7 +122,7 @@ const TABLES: [&str; 6] = [
     "annals_view_entries",
     "annals_view_versions",
     "annals_view_touched",
-    "annals_view_parked",
+    "annals_view_dead_letters",
     "annals_view_checkpoints",
 ];
 

@@ -1,2 +1,2 @@
--- the key of a category; no row when it is one of the others
+-- the key of a category; no row for one without kinds of its own
 select key from annals_categories where name = ?1 and key > 0

@@ -1,2 +1,2 @@
--- nothing of this generation is left
+-- removes a generation that was purged
 delete from annals_view_generations where id = ?1

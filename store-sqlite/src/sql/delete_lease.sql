@@ -1,2 +1,2 @@
--- there is no such lease any more
+-- removes a lease
 delete from annals_leases where name = ?1

@@ -1,2 +1,2 @@
--- no slot of this generation stands anywhere any more
+-- removes the checkpoints of a generation
 delete from annals_view_checkpoints where generation = ?1

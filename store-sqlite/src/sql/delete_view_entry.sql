@@ -1,2 +1,2 @@
--- a row is not found by this entry of an index any more
+-- removes an entry of an index
 delete from annals_view_entries where generation = ?1 and "index" = ?2 and entry = ?3 and key = ?4

@@ -1,2 +1,2 @@
--- there is no such row from now on
+-- removes a row
 delete from annals_view_rows where generation = ?1 and key = ?2

@@ -1,2 +1,2 @@
--- questions are about this position and later ones from now on
+-- moves the start of a generation's history forward
 update annals_view_generations set history_since = ?2 where id = ?1 and history_since < ?2

@@ -1,4 +1,4 @@
--- rows from an entry of an index and a key on, up to but without others, from the end
+-- rows of an index in [entry and key, entry and key), descending
 select entries.key, rows.value, entries.entry
 from annals_view_entries as entries
 cross join annals_view_rows as rows on rows.generation = entries.generation and rows.key = entries.key

@@ -1,4 +1,4 @@
--- records an event; the unique indexes refuse an id that is known and a version that is taken
+-- records an event; the unique indexes refuse a known id and a taken version
 insert into annals_events (
     position, stream, version, kind, append_index, append_events, occurred_at, recorded_at,
     id, digest, tags, metadata, payload

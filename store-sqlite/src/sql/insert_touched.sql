@@ -1,2 +1,2 @@
--- an event touched a key; one that is known already stays
+-- keeps that an event touched a key; idempotent
 insert or ignore into annals_view_touched (generation, key, position) values (?1, ?2, ?3)

@@ -1,4 +1,4 @@
--- where the event of an id stands, or stood; for ever
+-- version, position and append of the event of an id; also of an archived one
 select
     events.position, events.version, events.append_index, events.append_events, events.digest, streams.name
 from annals_events as events

@@ -1,2 +1,2 @@
--- a lease, also one that has ended
-select name, owner, epoch, ends_at, given_back from annals_leases where name = ?1
+-- a lease, also one that has expired
+select name, owner, epoch, expires_at, released from annals_leases where name = ?1

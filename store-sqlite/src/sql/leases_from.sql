@@ -1,2 +1,2 @@
 -- the leases from a name on, in the order of the names
-select name, owner, epoch, ends_at, given_back from annals_leases where name >= ?1 order by name
+select name, owner, epoch, expires_at, released from annals_leases where name >= ?1 order by name

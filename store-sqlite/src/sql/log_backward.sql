@@ -1,4 +1,4 @@
--- the log up to a position, newest first
+-- events in [position, position], newest first
 select
     position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata, payload
 from annals_events

@@ -1,4 +1,4 @@
--- the log behind a position, oldest first
+-- events in [position, position], oldest first
 select
     position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata, payload
 from annals_events

@@ -1,2 +1,2 @@
 -- the epoch of a new grant, larger than all before
-update annals_numbers set epoch = epoch + 1 returning epoch
+update annals_counters set epoch = epoch + 1 returning epoch

@@ -1,2 +1,2 @@
--- when the event at a position was recorded; positions have no holes
+-- when the event at a position was recorded; positions are dense
 select recorded_at from annals_events where position = ?1

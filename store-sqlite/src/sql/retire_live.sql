@@ -1,2 +1,2 @@
--- what readers of this version of a view saw until now is kept
+-- the live generation of a view's version becomes a kept one
 update annals_view_generations set phase = 2 where view = ?1 and version = ?2 and phase = 1

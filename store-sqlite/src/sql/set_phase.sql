@@ -1,2 +1,2 @@
--- what a generation is for from now on
+-- moves a generation to another phase
 update annals_view_generations set phase = ?2 where id = ?1

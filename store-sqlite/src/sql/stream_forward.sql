@@ -1,4 +1,4 @@
--- versions of one stream, oldest first
+-- events of a stream in [version, version], oldest first
 select
     position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata, payload
 from annals_events

@@ -1,4 +1,4 @@
--- the positions of the events that touched a key behind a position, up to and with another, in order
+-- the positions in (position, position] of the events that touched a key, ascending
 select position
 from annals_view_touched
 where generation = ?1 and key = ?2 and position > ?3 and position <= ?4

@@ -1,4 +1,4 @@
--- what became of a stream besides its events
+-- keeps the state of a stream
 update annals_streams
 set status = ?2, truncated_before = ?3, archived_before = ?4, deletions = ?5
 where key = ?1

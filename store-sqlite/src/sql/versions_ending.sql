@@ -1,4 +1,4 @@
--- the keys of the versions that end behind a position, up to and with another, in the order of the ends
+-- the keys of the versions that end in (position, position], in the order of the ends
 select key
 from annals_view_versions
 where generation = ?1 and up_to > ?2 and up_to <= ?3

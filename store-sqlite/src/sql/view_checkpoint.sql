@@ -1,2 +1,2 @@
--- where a slot of a generation stands in a partition
+-- the checkpoint of a slot and partition
 select position from annals_view_checkpoints where generation = ?1 and slot = ?2 and partition = ?3

@@ -1,2 +1,2 @@
--- what the indexes say of a row
+-- the index entries of a row
 select entries from annals_view_rows where generation = ?1 and key = ?2

@@ -122,7 +122,7 @@ fn stands_at(
     generation: i64,
     key: &str,
 ) -> Result<Version, rusqlite::Error> {
-    let mut statement = connection.prepare_cached(sql::STAND)?;
+    let mut statement = connection.prepare_cached(sql::ROW_STREAM_VERSION)?;
     let stands = statement
         .query_row((generation, key), |row| number(row, 0))
         .optional()?;
@@ -136,7 +136,7 @@ pub(super) fn save_stand(
     at: Version,
 ) -> Result<(), rusqlite::Error> {
     connection
-        .prepare_cached(sql::SAVE_STAND)?
+        .prepare_cached(sql::SAVE_ROW_STREAM_VERSION)?
         .execute((generation, key, stored(at.get())))
         .map(|_| ())
 }
@@ -147,7 +147,7 @@ pub(super) fn standing(
     generation: i64,
     keys: Vec<String>,
 ) -> Result<Vec<VersionedRow>, rusqlite::Error> {
-    let mut statement = connection.prepare_cached(sql::STANDING_ROW)?;
+    let mut statement = connection.prepare_cached(sql::VERSIONED_ROW)?;
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
         let row = statement.query_row((generation, &key), |row| {

@@ -94,7 +94,7 @@ pub(super) fn keys(
     let mut found = Vec::new();
     while found.len() < limit {
         let row = next_key(connection, sql::NEXT_ROW, generation, &range)?;
-        let remembered = next_key(connection, sql::NEXT_REMEMBERED, generation, &range)?;
+        let remembered = next_key(connection, sql::NEXT_KEY_WITH_HISTORY, generation, &range)?;
         let has_row = row.is_some() && (remembered.is_none() || row <= remembered);
         let Some(key) = (if has_row { row } else { remembered }) else {
             break;
@@ -192,7 +192,8 @@ pub(super) fn keys_changed(
     let mut ends_there = connection.prepare_cached(sql::VERSIONS_OF_ROW)?;
     let mut found = Vec::new();
     while found.len() < limit {
-        let Some(key) = next_key(connection, sql::NEXT_REMEMBERED, generation, &range)? else {
+        let Some(key) = next_key(connection, sql::NEXT_KEY_WITH_HISTORY, generation, &range)?
+        else {
             break;
         };
         range.from = next_text(&key);

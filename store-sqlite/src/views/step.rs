@@ -349,7 +349,7 @@ fn settle(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::
     for (key, position) in &commit.unpark {
         let place = (generation, key, partition, stored(position.get()));
         connection
-            .prepare_cached(sql::DELETE_DEAD_LETTERS)?
+            .prepare_cached(sql::DELETE_DEAD_LETTER)?
             .execute(place)?;
     }
     for dead_letters in &commit.park {

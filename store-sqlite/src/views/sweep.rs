@@ -51,12 +51,12 @@ pub(crate) fn sweep(connection: &Connection) -> Result<(), rusqlite::Error> {
 /// Clears away what a dropped generation holds, and at last the generation.
 fn clear(connection: &Connection, id: i64, until: Instant) -> Result<(), rusqlite::Error> {
     let tables = [
-        sql::CLEAR_ROWS,
-        sql::CLEAR_ENTRIES,
-        sql::CLEAR_VERSIONS,
-        sql::CLEAR_TOUCHED,
-        sql::CLEAR_DEAD_LETTERS,
-        sql::CLEAR_STANDS,
+        sql::PURGE_ROWS,
+        sql::PURGE_ENTRIES,
+        sql::PURGE_VERSIONS,
+        sql::PURGE_TOUCHED,
+        sql::PURGE_DEAD_LETTERS,
+        sql::PURGE_STREAM_VERSIONS,
     ];
     for table in tables {
         let mut clear = connection.prepare_cached(table)?;
@@ -86,7 +86,7 @@ impl Forgotten {
             self.clear_some(connection)?;
         }
         connection
-            .prepare_cached(sql::SET_CLEARED)?
+            .prepare_cached(sql::SET_PURGED)?
             .execute((self.id, self.to, self.key))
             .map(|_| ())
     }
@@ -95,7 +95,7 @@ impl Forgotten {
     /// that there was no row.
     fn clear_some(&mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
         let versions: Vec<(i64, String)> = connection
-            .prepare_cached(sql::VERSIONS_TO_CLEAR)?
+            .prepare_cached(sql::VERSIONS_TO_PURGE)?
             .query_map((self.id, self.to, &self.key, self.since, ROWS), |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })?

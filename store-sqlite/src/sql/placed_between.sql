@@ -1,4 +1,4 @@
--- where the events between two positions stand, also those removed for good
+-- the events in [position, position], also archived ones
 select events.position, events.version, events.id, streams.name
 from annals_events as events
 join annals_streams as streams on streams.key = events.stream

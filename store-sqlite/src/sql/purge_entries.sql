@@ -1,4 +1,4 @@
--- clears away the first so many entries of the indexes of a dropped generation
+-- removes the first ?2 index entries of a dropped generation
 delete from annals_view_entries
 where generation = ?1
     and ("index", entry, key) < (

@@ -1,4 +1,4 @@
--- clears away the first so many versions of the rows of a dropped generation
+-- removes the first ?2 versions of the rows of a dropped generation
 delete from annals_view_versions
 where generation = ?1
     and (up_to, key) < (

@@ -1,4 +1,4 @@
--- clears away the first so many touches of the keys of a dropped generation
+-- removes the first ?2 touched keys of a dropped generation
 delete from annals_view_touched
 where generation = ?1
     and (key, position) < (
