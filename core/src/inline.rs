@@ -24,7 +24,7 @@ use crate::view_store::ViewStore;
 ///
 /// let stream = StreamId::new("account-alice")?;
 /// let mut append = Append::new(stream.clone(), [NewEvent::json("account.deposited", "5")]);
-/// append.expected = Expected::ActiveAt(Version::new(3));
+/// append.expectations[0].1 = Expected::ActiveAt(Version::new(3));
 /// let mut row = InlineRow::new(GenerationId(1), stream, "alice", Version::new(3));
 /// row.value = Some("12".into());
 /// append.rows.push(row);
@@ -234,7 +234,7 @@ pub struct VersionedRow {
 
 /// A view store that is in the database of the log, so that rows travel with appends.
 ///
-/// - **Together.** The [rows of an append](crate::AppendStreams::rows) are written in its
+/// - **Together.** The [rows of an append](crate::Append::rows) are written in its
 ///   transaction, or not at all: a refused append and a repeated one write none.
 /// - **In order.** A row is written only when it stands where the one who folded it found it; else
 ///   it is left out, and the append is made all the same. Rows of a generation that is gone are

@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::append::AppendStreams;
+use crate::append::Append;
 use crate::inline::InlineRow;
 
 /// Prepares rows that travel with an append. Asked for every append of a [decision](crate::Annals),
@@ -14,14 +14,14 @@ use crate::inline::InlineRow;
 /// brings it up.
 ///
 /// ```
-/// use annals_core::{AppendStreams, InlineProjector, InlineRow};
+/// use annals_core::{Append, InlineProjector, InlineRow};
 ///
 /// #[derive(Debug)]
 /// struct Nothing;
 ///
 /// #[async_trait::async_trait]
 /// impl InlineProjector for Nothing {
-///     async fn prepare(&self, _: &AppendStreams) -> Vec<InlineRow> {
+///     async fn prepare(&self, _: &Append) -> Vec<InlineRow> {
 ///         Vec::new()
 ///     }
 /// }
@@ -29,5 +29,5 @@ use crate::inline::InlineRow;
 #[async_trait]
 pub trait InlineProjector: fmt::Debug + Send + Sync + 'static {
     /// The rows that travel with this append.
-    async fn prepare(&self, append: &AppendStreams) -> Vec<InlineRow>;
+    async fn prepare(&self, append: &Append) -> Vec<InlineRow>;
 }

@@ -48,8 +48,7 @@ pub use aggregate::{
 };
 pub use annals::Annals;
 pub use append::{
-    Append, AppendError, AppendStreams, Appended, Condition, Expected, IdClash, Limits, Placed,
-    Violation,
+    Append, AppendError, Appended, Condition, Expected, IdClash, Limits, Placed, Violation,
 };
 pub use chrono;
 pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock};
@@ -68,7 +67,7 @@ pub use lease::{Acquired, Lease, LeaseState, Leases};
 pub use memory::MemoryStore;
 pub use moment::{Instant, Moment};
 pub use outlet::{Outgoing, Outlet, OutletError, OutletMark};
-pub use position::{Head, LogId, Partition, Position, Token};
+pub use position::{Head, Incarnation, LogId, Partition, Position, Token};
 pub use query::{Filter, Query, QueryItem};
 pub use read::{
     Direction, LogPage, PAGE_BYTES_MAX, PAGE_EVENTS, ReadLog, ReadQuery, ReadStream, Shown,
@@ -77,11 +76,9 @@ pub use read::{
 pub use replay::{Events, Pages, ReplayError, TypedPages};
 pub use retry::Retries;
 pub use snapshot::{FoldId, Snapshot};
-pub use store::{
-    Assignment, AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore,
-};
+pub use store::{Assignment, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
 pub use stream::{StreamId, Version};
-pub use stream_state::{Deletion, Status, StreamChange, StreamState};
+pub use stream_state::{ChangeStream, Deletion, Status, StreamChange, StreamState};
 pub use tag::Tag;
 pub use typed::{
     DecodeError, Decoded, EncodeError, Encoded, Event, IntoEvents, Recorded, Shape, Stored,

@@ -14,9 +14,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::append::{
-    Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits, Placed, Violation,
-};
+use crate::append::{Append, AppendError, Appended, Expected, Limits, Placed, Violation};
 use crate::clock::{Clock, SystemClock};
 use crate::deduplicate::{Duplicate, StoredId, deduplicate};
 use crate::error::{Failure, StoreError};
@@ -27,11 +25,9 @@ use crate::read::{
     Direction, LogPage, PAGE_BYTES_MAX, ReadLog, ReadQuery, ReadStream, Shown, StreamPage,
 };
 use crate::snapshot::{FoldId, Snapshot};
-use crate::store::{
-    AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore,
-};
+use crate::store::{EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
 use crate::stream::{StreamId, Version};
-use crate::stream_state::{Status, StreamChange, StreamState};
+use crate::stream_state::{ChangeStream, Status, StreamChange, StreamState};
 use crate::view_store::ViewStore;
 
 /// A store that forgets everything when the last handle to it is gone.
@@ -74,6 +70,7 @@ struct PartitionLog {
     events: Vec<Option<RecordedEvent>>,
     streams: HashMap<StreamId, Stream>,
     ids: HashMap<EventId, StoredId>,
+    changes: HashMap<EventId, ChangeStream>,
     last_recorded: DateTime<Utc>,
 }
 
@@ -145,13 +142,7 @@ impl MemoryStore {
         Ok(log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn append_to(
-        &self,
-        partition: Partition,
-        append: &AppendStreams,
-        condition: Option<&Condition>,
-    ) -> Result<Appended, AppendError> {
-        append.check(&self.shared.limits)?;
+    fn append_to(&self, partition: Partition, append: &Append) -> Result<Appended, AppendError> {
         let mut log = self.partition(partition)?;
         let known: Vec<_> = append
             .events
@@ -172,7 +163,7 @@ impl MemoryStore {
         if let Some(places) = places {
             return Ok(Appended::new(self.shared.id, places, true));
         }
-        let violations = log.violations(append, condition);
+        let violations = log.violations(append);
         if !violations.is_empty() {
             return Err(AppendError::Conflict(violations));
         }
@@ -224,7 +215,7 @@ impl PartitionLog {
         places
     }
 
-    fn violations(&self, append: &AppendStreams, condition: Option<&Condition>) -> Vec<Violation> {
+    fn violations(&self, append: &Append) -> Vec<Violation> {
         // Streams that get events and of which nothing was said come behind, each once.
         let mut told: HashSet<&StreamId> = append
             .expectations
@@ -258,7 +249,7 @@ impl PartitionLog {
                     found,
                 })
             });
-        let matching = condition.and_then(|condition| {
+        let matching = append.condition.as_ref().and_then(|condition| {
             let after = condition.after.unwrap_or(Position::START);
             self.events
                 .iter()
@@ -272,12 +263,7 @@ impl PartitionLog {
             .collect()
     }
 
-    fn record(
-        &mut self,
-        partition: Partition,
-        append: &AppendStreams,
-        now: DateTime<Utc>,
-    ) -> Vec<Placed> {
+    fn record(&mut self, partition: Partition, append: &Append, now: DateTime<Utc>) -> Vec<Placed> {
         let recorded_at = self.moment(now);
         let append_first = self.head().next();
         let append_events = append.events.len() as u32;
@@ -326,12 +312,20 @@ impl PartitionLog {
 
     fn change(
         &mut self,
-        stream_id: &StreamId,
-        expected: Expected,
-        change: StreamChange,
+        asked: ChangeStream,
         now: DateTime<Utc>,
     ) -> Result<StreamState, AppendError> {
+        let ChangeStream {
+            id,
+            stream: ref stream_id,
+            expected,
+            change,
+        } = asked;
         let found = self.state(stream_id);
+        if let Some(done) = self.changes.get(&id) {
+            asked.check_repeats(done)?;
+            return Ok(found);
+        }
         if !expected.allows_writing(&found) {
             let violation = Violation::Stream {
                 index: 0,
@@ -355,6 +349,7 @@ impl PartitionLog {
             self.moment(now);
             self.streams.entry(stream_id.clone()).or_default().state = after.clone();
         }
+        self.changes.insert(id, asked);
         Ok(after)
     }
 
@@ -410,8 +405,13 @@ struct Range {
 #[async_trait]
 impl EventStore for MemoryStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        let partition = self.partition_of(&append.stream);
-        self.append_to(partition, &append.into(), None)
+        append.check(&self.shared.limits)?;
+        let partition = if self.partitions() == 1 {
+            Partition(0)
+        } else {
+            self.partition_of(append.check_one_stream()?)
+        };
+        self.append_to(partition, &append)
     }
 
     async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {
@@ -469,18 +469,9 @@ impl EventStore for MemoryStore {
         Ok(self.partition(self.partition_of(stream))?.state(stream))
     }
 
-    async fn change_stream(
-        &self,
-        stream: &StreamId,
-        expected: Expected,
-        change: StreamChange,
-    ) -> Result<StreamState, AppendError> {
-        self.partition(self.partition_of(stream))?.change(
-            stream,
-            expected,
-            change,
-            self.clock.now(),
-        )
+    async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
+        let mut log = self.partition(self.partition_of(&change.stream))?;
+        log.change(change, self.clock.now())
     }
 
     fn limits(&self) -> Limits {
@@ -520,13 +511,6 @@ impl Log for MemoryStore {
 }
 
 #[async_trait]
-impl AtomicStreams for MemoryStore {
-    async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError> {
-        self.append_to(Partition(0), &append, None)
-    }
-}
-
-#[async_trait]
 impl TaggedStore for MemoryStore {
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
         read.query.check()?;
@@ -539,15 +523,6 @@ impl TaggedStore for MemoryStore {
         Ok(self
             .partition(Partition(0))?
             .page(&range, |event| read.query.matches(event)))
-    }
-
-    async fn append_if(
-        &self,
-        append: AppendStreams,
-        condition: Condition,
-    ) -> Result<Appended, AppendError> {
-        condition.query.check()?;
-        self.append_to(Partition(0), &append, Some(&condition))
     }
 }
 
@@ -603,8 +578,8 @@ impl SnapshotStore for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn atomic(&self) -> Option<&dyn AtomicStreams> {
-        (self.partitions() == 1).then_some(self)
+    fn atomic(&self) -> bool {
+        self.partitions() == 1
     }
 
     fn tagged(&self) -> Option<&dyn TaggedStore> {

@@ -144,6 +144,47 @@ impl fmt::Display for LogId {
     }
 }
 
+/// One history of a log, as far as this process has noticed: what is remembered of one is worth
+/// nothing in the next.
+///
+/// A log goes on in a new incarnation when it was restored, failed over to a server that lacks
+/// events, or swapped: the id can be the same, and what follows a position is not. A store compares
+/// an event that it knows with the log wherever it looks again (on a new connection, where it
+/// writes), and counts.
+///
+/// ```
+/// use annals_core::{Incarnation, LogId};
+///
+/// let first = Incarnation::first(LogId::random());
+/// assert_ne!(first, first.next(first.log()));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Incarnation {
+    log: LogId,
+    number: u64,
+}
+
+impl Incarnation {
+    /// The one that a store finds when it opens.
+    pub const fn first(log: LogId) -> Incarnation {
+        Incarnation { log, number: 0 }
+    }
+
+    /// The one that follows, in which the log has this id.
+    #[must_use]
+    pub const fn next(self, log: LogId) -> Incarnation {
+        Incarnation {
+            log,
+            number: self.number + 1,
+        }
+    }
+
+    /// The id of the log.
+    pub const fn log(self) -> LogId {
+        self.log
+    }
+}
+
 /// How far a partition of the log goes.
 ///
 /// ```

@@ -6,14 +6,14 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::append::{Append, AppendError, Appended, Expected};
+use crate::append::{Append, AppendError, Appended};
 use crate::error::{Failure, StoreError};
 use crate::event::EventId;
-use crate::position::{Head, LogId, Partition, Position};
+use crate::position::{Head, Incarnation, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadStream, StreamPage};
 use crate::store::{Assignment, EventStore, Found, Hint, Log, Store};
 use crate::stream::StreamId;
-use crate::stream_state::{StreamChange, StreamState};
+use crate::stream_state::{ChangeStream, StreamState};
 
 /// Somebody else's log, with the methods of a store that it does not have refused.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ fn no_streams() -> StoreError {
 
 #[async_trait]
 impl EventStore for ReadOnly {
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        Err(refused(&format!("nothing is appended to `{}`", append.stream)).into())
+    async fn append(&self, _: Append) -> Result<Appended, AppendError> {
+        Err(refused("nothing is appended").into())
     }
 
     async fn read_stream(&self, _: ReadStream) -> Result<StreamPage, StoreError> {
@@ -56,13 +56,8 @@ impl EventStore for ReadOnly {
         Err(no_streams())
     }
 
-    async fn change_stream(
-        &self,
-        stream: &StreamId,
-        _: Expected,
-        _: StreamChange,
-    ) -> Result<StreamState, AppendError> {
-        Err(refused(&format!("stream `{stream}` is not changed")).into())
+    async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
+        Err(refused(&format!("stream `{}` is not changed", change.stream)).into())
     }
 }
 
@@ -70,6 +65,10 @@ impl EventStore for ReadOnly {
 impl Log for ReadOnly {
     fn id(&self) -> LogId {
         self.log.id()
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        self.log.incarnation()
     }
 
     fn partitions(&self) -> u32 {

@@ -8,17 +8,15 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::append::{
-    Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits, Placed,
-};
+use crate::append::{Append, AppendError, Appended, Limits, Placed};
 use crate::error::StoreError;
 use crate::event::EventId;
 use crate::inline::InlineViews;
-use crate::position::{Head, LogId, Partition, Position};
+use crate::position::{Head, Incarnation, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
 use crate::snapshot::{FoldId, Snapshot};
 use crate::stream::{StreamId, Version};
-use crate::stream_state::{StreamChange, StreamState};
+use crate::stream_state::{ChangeStream, StreamState};
 use crate::view_store::ViewStore;
 
 /// A place where events are recorded, in order, for good.
@@ -40,12 +38,15 @@ use crate::view_store::ViewStore;
 /// [`Event`](crate::Event).
 #[async_trait]
 pub trait EventStore: fmt::Debug + Send + Sync + 'static {
-    /// Records the events at the end of the stream.
+    /// Records the events at the ends of their streams when everything that is expected holds,
+    /// also of streams that get no event. All of it or nothing.
     ///
     /// # Errors
     ///
-    /// [`AppendError::Conflict`] when the stream is not what the caller thought: read, decide
-    /// again. [`AppendError::Unknown`] when the answer was lost: append again with the same ids.
+    /// [`AppendError::Conflict`] when something is not what the caller thought, with every
+    /// violation: read, decide again. [`AppendError::Unknown`] when the answer was lost: append
+    /// again with the same ids. [`AppendError::Invalid`] for what can never be appended, and for
+    /// what this store [cannot do](Store).
     async fn append(&self, append: Append) -> Result<Appended, AppendError>;
 
     /// A page of one stream. A stream that does not exist is empty.
@@ -74,19 +75,17 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// Only those of a store that cannot answer.
     async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError>;
 
-    /// Deletes, tombstones, truncates or archives the stream, when `expected` holds as it would for
-    /// an append. Answers with what the stream is then.
+    /// Deletes, tombstones, truncates or archives a stream, when what is expected of it holds as
+    /// it would for an append. Answers with what the stream is then.
+    ///
+    /// A change has an id, as an event has: the same one again changes nothing, whatever is
+    /// expected, and answers with what the stream is now.
     ///
     /// # Errors
     ///
     /// As [`EventStore::append`]; [`AppendError::Invalid`] when the change names a version that the
-    /// stream does not have.
-    async fn change_stream(
-        &self,
-        stream: &StreamId,
-        expected: Expected,
-        change: StreamChange,
-    ) -> Result<StreamState, AppendError>;
+    /// stream does not have, [`AppendError::IdClash`] when the id belongs to another change.
+    async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError>;
 
     /// How much one append may hold.
     fn limits(&self) -> Limits {
@@ -122,6 +121,13 @@ pub struct Found {
 pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Which log this is.
     fn id(&self) -> LogId;
+
+    /// Which of its histories this process sees. It changes when the store notices that the log
+    /// was restored, swapped or failed over to one that lacks events: whoever remembers anything
+    /// of the log compares this first.
+    fn incarnation(&self) -> Incarnation {
+        Incarnation::first(self.id())
+    }
 
     /// How many partitions it has; they are numbered from 0.
     fn partitions(&self) -> u32;
@@ -268,21 +274,10 @@ impl Hint {
     }
 }
 
-/// A store that can append to several streams at once.
-#[async_trait]
-pub trait AtomicStreams: fmt::Debug + Send + Sync + 'static {
-    /// Records the events when all expectations hold, also those of streams that get no event. All
-    /// of it or nothing.
-    ///
-    /// # Errors
-    ///
-    /// As [`EventStore::append`]; a conflict lists every violation with its index.
-    async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError>;
-}
-
 /// A store that can decide over any query: a dynamic consistency boundary (dcb.events).
 ///
-/// It has one partition.
+/// It has one partition, and its [`append`](EventStore::append) takes
+/// [conditions](crate::Append::condition).
 #[async_trait]
 pub trait TaggedStore: fmt::Debug + Send + Sync + 'static {
     /// A page of what the query matches. Its head belongs to the same moment as its events, so it
@@ -292,17 +287,6 @@ pub trait TaggedStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`Failure::Invalid`](crate::Failure) for a query without items.
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError>;
-
-    /// Records the events when all expectations and the condition hold.
-    ///
-    /// # Errors
-    ///
-    /// As [`AtomicStreams::append_streams`]; [`AppendError::Invalid`] for a query without items.
-    async fn append_if(
-        &self,
-        append: AppendStreams,
-        condition: Condition,
-    ) -> Result<Appended, AppendError>;
 }
 
 /// A place for snapshots, beside the log.
@@ -348,13 +332,13 @@ pub trait SnapshotStore: fmt::Debug + Send + Sync + 'static {
 /// ```
 /// use annals_core::{MemoryStore, Store};
 ///
-/// assert!(MemoryStore::new().atomic().is_some());
-/// assert!(MemoryStore::with_partitions(3).atomic().is_none());
+/// assert!(MemoryStore::new().atomic());
+/// assert!(!MemoryStore::with_partitions(3).atomic());
 /// ```
 pub trait Store: EventStore + Log {
-    /// One append over several streams.
-    fn atomic(&self) -> Option<&dyn AtomicStreams> {
-        None
+    /// Whether one append may name several streams.
+    fn atomic(&self) -> bool {
+        false
     }
 
     /// Decisions over queries.
@@ -385,9 +369,11 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
+
     use crate::clock::{Clock, ManualClock};
     use crate::event::NewEvent;
     use crate::memory::MemoryStore;
+    use crate::stream_state::StreamChange;
 
     /// A log that looks at one position a page.
     #[derive(Debug)]
@@ -436,7 +422,7 @@ mod tests {
         }
         let before = Version::new(8);
         store
-            .change_stream(&stream, Expected::Any, StreamChange::Archive { before })
+            .change_stream(ChangeStream::new(&stream, StreamChange::Archive { before }))
             .await
             .unwrap();
         let moment = clock.now() - TimeDelta::seconds(1);

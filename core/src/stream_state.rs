@@ -5,7 +5,9 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::append::{Expected, IdClash};
 use crate::error::Invalid;
+use crate::event::EventId;
 use crate::position::Position;
 use crate::stream::{StreamId, Version};
 
@@ -137,6 +139,77 @@ pub enum StreamChange {
         /// The first version that stays.
         before: Version,
     },
+}
+
+/// A change of a stream that is asked for.
+///
+/// ```
+/// use annals_core::{ChangeStream, Expected, StreamChange, StreamId};
+///
+/// let account = StreamId::new("account-7")?;
+/// let close = ChangeStream::new(&account, StreamChange::Delete).expecting(Expected::Exists);
+/// assert_eq!(close.clone().id, close.id);
+/// # Ok::<_, annals_core::Invalid>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChangeStream {
+    /// What makes a repetition known as one; unique among the changes of the stream's partition.
+    pub id: EventId,
+    /// The stream.
+    pub stream: StreamId,
+    /// What must be true of it.
+    pub expected: Expected,
+    /// What to do.
+    pub change: StreamChange,
+}
+
+impl ChangeStream {
+    /// A new request, whatever the state of the stream.
+    pub fn new(stream: &StreamId, change: StreamChange) -> ChangeStream {
+        ChangeStream {
+            id: EventId::random(),
+            stream: stream.clone(),
+            expected: Expected::Any,
+            change,
+        }
+    }
+
+    /// The same, only if `expected` holds.
+    #[must_use]
+    pub fn expecting(mut self, expected: Expected) -> ChangeStream {
+        self.expected = expected;
+        self
+    }
+
+    /// Compares it with the change that has its id: what a store asks before it repeats one.
+    ///
+    /// # Errors
+    ///
+    /// [`IdClash`] when that one changed another stream, or something else of it.
+    pub fn check_repeats(&self, done: &ChangeStream) -> Result<(), IdClash> {
+        if done.stream != self.stream {
+            return Err(IdClash::OtherStream {
+                index: 0,
+                id: self.id,
+                stream: done.stream.clone(),
+            });
+        }
+        if done.change != self.change {
+            return Err(IdClash::OtherContent {
+                index: 0,
+                id: self.id,
+            });
+        }
+        Ok(())
+    }
+
+    /// The request of this id.
+    #[must_use]
+    pub fn id(mut self, id: EventId) -> ChangeStream {
+        self.id = id;
+        self
+    }
 }
 
 impl StreamState {

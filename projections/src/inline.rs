@@ -9,8 +9,8 @@ use std::fmt;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    AppendStreams, GenerationId, History, InlineProjector, InlineRow, InlineRowVersion, NewEvent,
-    Phase, Place, Position, ReadStream, StreamId, Version, VersionedRow,
+    Append, GenerationId, History, InlineProjector, InlineRow, InlineRowVersion, NewEvent, Phase,
+    Place, Position, ReadStream, StreamId, Version, VersionedRow,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -94,7 +94,7 @@ impl<V: View> InlineFold<V> {
         live.into_iter().flatten().next_back()
     }
 
-    fn wanted<'a>(&self, append: &'a AppendStreams) -> Vec<Wanted<'a>> {
+    fn wanted<'a>(&self, append: &'a Append) -> Vec<Wanted<'a>> {
         let mut wanted = Vec::new();
         for (stream, _) in &append.expectations {
             let (Some(key), Some(after)) =
@@ -125,7 +125,7 @@ impl<V: View> InlineFold<V> {
         wanted
     }
 
-    async fn rows(&self, append: &AppendStreams) -> Result<Vec<InlineRow>, WorkError> {
+    async fn rows(&self, append: &Append) -> Result<Vec<InlineRow>, WorkError> {
         let wanted = self.wanted(append);
         let (Some(generation), false) = (self.generation(), wanted.is_empty()) else {
             return Ok(Vec::new());
@@ -283,7 +283,7 @@ impl MadeUp {
 
 #[async_trait]
 impl<V: View> InlineProjector for InlineFold<V> {
-    async fn prepare(&self, append: &AppendStreams) -> Vec<InlineRow> {
+    async fn prepare(&self, append: &Append) -> Vec<InlineRow> {
         self.rows(append).await.unwrap_or_else(|error| {
             tracing::debug!(
                 view = V::NAME,

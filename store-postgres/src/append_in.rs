@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{
-    AppendError, AppendStreams, Appended, Condition, Expected, Failure, Placed, Position,
-    StoreError, StreamState, Version, Violation,
+    Append, AppendError, Appended, Expected, Failure, Placed, Position, StoreError, StreamState,
+    Version, Violation,
 };
 use hashlink::LruCache;
 use sqlx::postgres::{PgConnection, Postgres};
@@ -101,17 +101,19 @@ impl PostgresStore {
     ///
     /// [`AppendError::Invalid`] for what can never succeed, and for an append that carries rows of
     /// inline views: nothing would write them. [`AppendError::IdClash`] when the ids belong to
-    /// something else; else what the store has to say. A conflict is found out at the commit.
+    /// something else, [`AppendError::Conflict`] when its condition does not hold already (which is
+    /// checked here and once more at the commit); else what the store has to say. Conflicts with
+    /// expectations are found out at the commit.
     ///
     /// ```no_run
-    /// use annals_core::{AppendStreams, NewEvent, StreamId};
+    /// use annals_core::{Append, NewEvent, StreamId};
     /// use annals_postgres::{PostgresStore, sqlx};
     ///
     /// # async fn example(store: PostgresStore, pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
     /// let mut transaction = pool.begin().await?;
     /// sqlx::query("insert into my_orders (name) values ('order-7')").execute(&mut *transaction).await?;
     /// let event = NewEvent::json("order.placed", b"{}".as_slice());
-    /// let append = AppendStreams::default().event(StreamId::new("order-7")?, event);
+    /// let append = Append::default().event(StreamId::new("order-7")?, event);
     /// let staged = store.append_in(&mut transaction, append).await?;
     /// let appended = store.commit(transaction, [staged]).await?;
     /// println!("the order is at {}", appended[0].last().position);
@@ -121,40 +123,9 @@ impl PostgresStore {
     pub async fn append_in(
         &self,
         transaction: &mut PgConnection,
-        append: AppendStreams,
+        append: Append,
     ) -> Result<Staged, AppendError> {
-        self.stage(transaction, append, None).await
-    }
-
-    /// As [`PostgresStore::append_in`], under a condition, which is checked here and once more at
-    /// the commit.
-    ///
-    /// # Errors
-    ///
-    /// As [`PostgresStore::append_in`]; [`AppendError::Conflict`] when the condition does not hold
-    /// already.
-    ///
-    /// ```no_run
-    /// use annals_core::{AppendStreams, Condition, NewEvent, Query, StreamId};
-    /// use annals_postgres::{PostgresStore, sqlx};
-    ///
-    /// # async fn example(store: PostgresStore, pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut transaction = pool.begin().await?;
-    /// let free = Condition::none_matches(Query::tagged(["username:ada".parse()?]));
-    /// let event = NewEvent::json("user.registered", b"{}".as_slice()).tag("username:ada".parse()?);
-    /// let append = AppendStreams::default().event(StreamId::new("user-1")?, event);
-    /// let staged = store.append_if_in(&mut transaction, append, free).await?;
-    /// store.commit(transaction, [staged]).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn append_if_in(
-        &self,
-        transaction: &mut PgConnection,
-        append: AppendStreams,
-        condition: Condition,
-    ) -> Result<Staged, AppendError> {
-        self.stage(transaction, append, Some(condition)).await
+        self.stage(transaction, append).await
     }
 
     /// Commits the transaction in which these were staged, and tells where their events stand, in
@@ -219,12 +190,11 @@ impl PostgresStore {
     async fn stage(
         &self,
         transaction: &mut PgConnection,
-        append: AppendStreams,
-        condition: Option<Condition>,
+        append: Append,
     ) -> Result<Staged, AppendError> {
         let database = &**self.database();
         append.check_carries_no_rows()?;
-        let request = Arc::new(self.request(append, condition)?);
+        let request = Arc::new(self.request(append)?);
         let failed = |error: Error| database.writing(&error);
         let isolation: String = query_scalar(database.text(sql::ISOLATION))
             .fetch_one(&mut *transaction)

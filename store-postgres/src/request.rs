@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use annals_core::{
-    AppendError, AppendStreams, Clock, Condition, Expected, Limits, NewEvent, Position, StreamId,
+    Append, AppendError, Clock, Condition, Expected, Limits, NewEvent, Position, StreamId,
     StreamState, to_microseconds,
 };
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::views::inline::Carried;
 /// What is to be appended, and under which condition.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) append: AppendStreams,
+    pub(crate) append: Append,
     pub(crate) condition: Option<Conditional>,
     /// The streams that it says something of, each once: those with expectations first, in the
     /// order of the request; behind them those that get events without one, in the order of their
@@ -75,13 +75,12 @@ pub(crate) struct Encoded {
 impl Request {
     /// Checks the append and encodes it; runs in the caller's task, not in the writer's.
     pub(crate) fn new(
-        append: AppendStreams,
-        condition: Option<Condition>,
+        append: Append,
         limits: &Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Request, AppendError> {
         append.check(limits)?;
-        let condition = condition.map(Conditional::new).transpose()?;
+        let condition = append.condition.clone().map(Conditional::new);
         let mut kinds: Vec<KindName> = Vec::new();
         let (streams, places) = Touched::all(&append);
         let encode = |((to, event), place)| Encoded::of(to, event, place, &mut kinds);
@@ -92,17 +91,7 @@ impl Request {
             .zip(places)
             .map(encode)
             .collect();
-        let of_rows: usize = append
-            .rows
-            .iter()
-            .map(annals_core::InlineRow::size_bytes)
-            .sum();
-        let bytes = of_rows
-            + append
-                .events
-                .iter()
-                .map(|(_, event)| event.size_bytes())
-                .sum::<usize>();
+        let bytes = append.size_bytes();
         Ok(Request {
             append,
             condition,
@@ -119,7 +108,7 @@ impl Request {
 impl Touched {
     /// Every stream of the append, in the order in which violations are counted; and of each event
     /// the place of its stream among them.
-    fn all(append: &AppendStreams) -> (Vec<Touched>, Vec<usize>) {
+    fn all(append: &Append) -> (Vec<Touched>, Vec<usize>) {
         let mut places: HashMap<&StreamId, usize> = HashMap::new();
         let mut all: Vec<Touched> = Vec::with_capacity(append.expectations.len().max(1));
         for (stream, expected) in &append.expectations {
@@ -169,8 +158,7 @@ impl Touched {
 }
 
 impl Conditional {
-    fn new(condition: Condition) -> Result<Conditional, AppendError> {
-        condition.query.check()?;
+    fn new(condition: Condition) -> Conditional {
         let items: Vec<Item<'_>> = condition
             .query
             .items()
@@ -182,7 +170,7 @@ impl Conditional {
             })
             .collect();
         let items = serde_json::to_string(&items).expect("lists of texts are JSON");
-        Ok(Conditional { condition, items })
+        Conditional { condition, items }
     }
 
     /// Behind which position nothing may match.

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use annals_core::{Append, AppendError, AppendStreams, Appended};
+use annals_core::{Append, AppendError, Appended};
 use annals_core::{
-    AtomicStreams, Clock, Condition, EventId, EventStore, Expected, Failure, Found, Head, Hint,
-    InlineViews, Limits, Log, LogId, LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream,
-    SnapshotStore, Store, StoreError, StreamChange, StreamId, StreamPage, StreamState, TaggedStore,
-    ViewStore,
+    ChangeStream, Clock, EventId, EventStore, Failure, Found, Head, Hint, InlineViews, Limits, Log,
+    LogId, LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, SnapshotStore, Store,
+    StoreError, StreamId, StreamPage, StreamState, TaggedStore, ViewStore,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -195,28 +194,15 @@ impl PostgresStore {
     }
 
     /// An append, checked and encoded; refused when this store may only read.
-    pub(crate) fn request(
-        &self,
-        append: AppendStreams,
-        condition: Option<Condition>,
-    ) -> Result<Request, AppendError> {
+    pub(crate) fn request(&self, append: Append) -> Result<Request, AppendError> {
         self.writer()?;
-        Request::new(
-            append,
-            condition,
-            &self.shared.limits,
-            Arc::clone(&self.clock),
-        )
+        Request::new(append, &self.shared.limits, Arc::clone(&self.clock))
     }
 
-    async fn write(
-        &self,
-        append: AppendStreams,
-        condition: Option<Condition>,
-    ) -> Result<Appended, AppendError> {
+    async fn write(&self, append: Append) -> Result<Appended, AppendError> {
         let database = &**self.database();
         let writer = self.writer()?;
-        let mut request = self.request(append, condition)?;
+        let mut request = self.request(append)?;
         for (place, row) in request.append.rows.iter().enumerate() {
             request.rows.extend(
                 self.carried(place, row, request.append.version_after(&row.stream))
@@ -317,7 +303,7 @@ impl Shared {
 #[async_trait]
 impl EventStore for PostgresStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.write(append.into(), None).await
+        self.write(append).await
     }
 
     async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {
@@ -343,13 +329,13 @@ impl EventStore for PostgresStore {
         Ok(ask!(database, streams::see(database, &database.pool, stream))?.state)
     }
 
-    async fn change_stream(
-        &self,
-        stream: &StreamId,
-        expected: Expected,
-        change: StreamChange,
-    ) -> Result<StreamState, AppendError> {
-        let stream = stream.clone();
+    async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
+        let ChangeStream {
+            stream,
+            expected,
+            change,
+            ..
+        } = change;
         let clock = Arc::clone(&self.clock);
         self.writer()?
             .change(|reply| ChangeJob {
@@ -407,31 +393,16 @@ impl Log for PostgresStore {
 }
 
 #[async_trait]
-impl AtomicStreams for PostgresStore {
-    async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError> {
-        self.write(append, None).await
-    }
-}
-
-#[async_trait]
 impl TaggedStore for PostgresStore {
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
         read.query.check()?;
         ask!(self.database(), page::of_query(self.database(), &read))
     }
-
-    async fn append_if(
-        &self,
-        append: AppendStreams,
-        condition: Condition,
-    ) -> Result<Appended, AppendError> {
-        self.write(append, Some(condition)).await
-    }
 }
 
 impl Store for PostgresStore {
-    fn atomic(&self) -> Option<&dyn AtomicStreams> {
-        Some(self)
+    fn atomic(&self) -> bool {
+        true
     }
 
     fn tagged(&self) -> Option<&dyn TaggedStore> {

@@ -7,9 +7,9 @@ mod server;
 use std::time::Duration;
 
 use annals_core::{
-    Append, AppendError, AppendStreams, AtomicStreams, Condition, EventStore, Expected, Failure,
-    GenerationSpec, InlineRow, InlineViews, Log, NewEvent, Position, Query, ReadLog, Status,
-    StreamChange, StreamId, Version, ViewStore, Violation,
+    Append, AppendError, ChangeStream, Condition, EventStore, Expected, Failure, GenerationSpec,
+    InlineRow, InlineViews, Log, NewEvent, Position, Query, ReadLog, Status, StreamChange,
+    StreamId, Version, ViewStore, Violation,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
@@ -23,8 +23,8 @@ fn event(n: u32) -> NewEvent {
     NewEvent::json("order.placed", n.to_string().into_bytes())
 }
 
-fn to(name: &str, n: u32) -> AppendStreams {
-    AppendStreams::default().event(stream(name), event(n))
+fn to(name: &str, n: u32) -> Append {
+    Append::default().event(stream(name), event(n))
 }
 
 async fn with_orders() -> (Schema, PostgresStore, PgPool) {
@@ -143,14 +143,14 @@ async fn what_is_expected_is_looked_at_when_the_transaction_commits() {
         let mut transaction = pool.begin().await.unwrap();
         order(&schema, &mut transaction, &name).await;
         let append = to("audit-1", 1)
-            .expecting(stream(&name), expected)
+            .requiring(stream(&name), expected)
             .event(stream(&name), event(2));
         let staged = store.append_in(&mut transaction, append).await.unwrap();
         // Somebody is faster.
         match expected {
             Expected::Exists => {
                 store
-                    .change_stream(&stream(&name), Expected::Any, StreamChange::Delete)
+                    .change_stream(ChangeStream::new(&stream(&name), StreamChange::Delete))
                     .await
                     .unwrap();
             }
@@ -199,13 +199,18 @@ async fn what_is_expected_is_looked_at_when_the_transaction_commits() {
 async fn a_condition_is_looked_at_once_more_when_the_transaction_commits() {
     let (_schema, store, pool) = with_orders().await;
     let free = || Condition::none_matches(Query::tagged(["name:ada".parse().unwrap()]));
-    let named = || {
-        AppendStreams::default().event(stream("user-1"), event(1).tag("name:ada".parse().unwrap()))
-    };
+    let named =
+        || Append::default().event(stream("user-1"), event(1).tag("name:ada".parse().unwrap()));
     let mut one = pool.begin().await.unwrap();
     let mut two = pool.begin().await.unwrap();
-    let first = store.append_if_in(&mut one, named(), free()).await.unwrap();
-    let second = store.append_if_in(&mut two, named(), free()).await.unwrap();
+    let first = store
+        .append_in(&mut one, named().under(free()))
+        .await
+        .unwrap();
+    let second = store
+        .append_in(&mut two, named().under(free()))
+        .await
+        .unwrap();
     store.commit(one, [first]).await.unwrap();
     let error = store.commit(two, [second]).await.unwrap_err();
     let is_at_1 = |violation: &Violation| {
@@ -220,7 +225,7 @@ async fn a_condition_is_looked_at_once_more_when_the_transaction_commits() {
     );
     let mut three = pool.begin().await.unwrap();
     let error = store
-        .append_if_in(&mut three, named(), free())
+        .append_in(&mut three, named().under(free()))
         .await
         .unwrap_err();
     assert!(
@@ -286,7 +291,7 @@ async fn rows_of_inline_views_are_refused_where_they_would_be_left_out() {
     let generation = store.begin_generation(spec).await.unwrap().id;
     let carrying = || {
         let mut append =
-            to("order-1", 1).expecting(stream("order-1"), Expected::Version(Version::NONE));
+            to("order-1", 1).requiring(stream("order-1"), Expected::Version(Version::NONE));
         let mut row = InlineRow::new(generation, stream("order-1"), "1", Version::NONE);
         row.value = Some("1".into());
         append.rows.push(row);
@@ -301,7 +306,7 @@ async fn rows_of_inline_views_are_refused_where_they_would_be_left_out() {
     assert!(matches!(error, AppendError::Invalid(_)), "{error:?}");
     let free = Condition::none_matches(Query::tagged(["name:ada".parse().unwrap()]));
     let error = store
-        .append_if_in(&mut transaction, carrying(), free)
+        .append_in(&mut transaction, carrying().under(free))
         .await
         .unwrap_err();
     assert!(matches!(error, AppendError::Invalid(_)), "{error:?}");
@@ -323,7 +328,7 @@ async fn rows_of_inline_views_are_refused_where_they_would_be_left_out() {
         []
     );
     store
-        .append_streams(carrying())
+        .append(carrying())
         .await
         .expect_err("the stream is at 1 by now");
 }

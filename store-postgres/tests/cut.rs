@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
 use annals_core::{
-    Acquired, AppendError, AtomicStreams, Checkpoint, Failure, GenerationSpec, Leases, Log,
-    Partition, Position, ReadRows, RowChange, RowsBy, ViewCommit, ViewStore,
+    Acquired, AppendError, Checkpoint, EventStore, Failure, GenerationSpec, Leases, Log, Partition,
+    Position, ReadRows, RowChange, RowsBy, ViewCommit, ViewStore,
 };
 use annals_postgres::PostgresStore;
 use relay::Relay;
@@ -40,7 +40,7 @@ async fn appends(store: PostgresStore, task: u64, count: u64) -> Tried {
     for n in 0..count {
         let numbered = Numbered { run: 1, task, n };
         loop {
-            match store.append_streams(numbered.append()).await {
+            match store.append(numbered.append()).await {
                 Ok(appended) => {
                     assert_eq!(appended.events().len() as u64, numbered.events());
                     tried.repeated += u64::from(appended.was_repeated());

@@ -67,7 +67,7 @@ impl Ground {
         let stream = StreamId::new(format!("account-{key}")).unwrap();
         let event = NewEvent::json("account.deposited", version.to_string().into_bytes());
         let mut append = Append::new(stream.clone(), [event]);
-        append.expected = Expected::Version(Version::new(version));
+        append.expectations[0].1 = Expected::Version(Version::new(version));
         let mut row = InlineRow::new(self.generation.id, stream, key, Version::new(version));
         row.value = Some(format!("by the append at {}", version + 1).into());
         append.rows.push(row);

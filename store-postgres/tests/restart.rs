@@ -14,7 +14,7 @@ mod server_restarts {
     use std::time::{Duration, Instant};
 
     use annals_core::conformance::numbered::{Numbered, check, whole_log};
-    use annals_core::{AppendError, AtomicStreams, Failure, Log, Position, ReadLog, StoreError};
+    use annals_core::{AppendError, EventStore, Failure, Log, Position, ReadLog, StoreError};
     use annals_postgres::PostgresStore;
 
     use crate::server::Schema;
@@ -81,7 +81,7 @@ mod server_restarts {
         let mut again = tokio::time::interval(Duration::from_millis(5));
         while !done.stop.load(Ordering::Relaxed) {
             let numbered = Numbered { run: 1, task, n };
-            match store.append_streams(numbered.append()).await {
+            match store.append(numbered.append()).await {
                 Ok(_) => {
                     done.acknowledged.lock().unwrap().insert(numbered);
                     n += 1;

@@ -7,9 +7,9 @@ mod server;
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, Append, AppendError, Checkpoint, EventStore, Failure, FoldId, GenerationSpec, Leases,
-    Log, NewEvent, Partition, Position, ReadLog, ReadRows, RowChange, RowsBy, Snapshot,
-    SnapshotStore, StreamChange, StreamId, ViewCommit, ViewStore,
+    Acquired, Append, AppendError, ChangeStream, Checkpoint, EventStore, Failure, FoldId,
+    GenerationSpec, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows, RowChange,
+    RowsBy, Snapshot, SnapshotStore, StreamChange, StreamId, ViewCommit, ViewStore,
 };
 use annals_postgres::{Options, PostgresStore, sqlx};
 use server::{Schema, connection, in_the_end};
@@ -119,11 +119,13 @@ async fn a_role_that_may_change_rows_and_no_tables_does_everything_but_migrate()
     assert_eq!(append(&store).await.unwrap(), Position::new(1));
     store
         .change_stream(
-            &stream(),
-            annals_core::Expected::Any,
-            StreamChange::Truncate {
-                before: annals_core::Version::new(2),
-            },
+            ChangeStream::new(
+                &stream(),
+                StreamChange::Truncate {
+                    before: annals_core::Version::new(2),
+                },
+            )
+            .expecting(annals_core::Expected::Any),
         )
         .await
         .unwrap();

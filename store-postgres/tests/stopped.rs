@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
-use annals_core::{AtomicStreams, Log, Partition};
+use annals_core::{EventStore, Log, Partition};
 use annals_postgres::{Options, PostgresStore};
 use relay::{Arrives, Fate, Relay};
 use server::Schema;
@@ -30,7 +30,7 @@ async fn goes_on(store: &PostgresStore, run: u64, count: u64) -> Duration {
     let going_on = async {
         for n in 0..count {
             let appended = store
-                .append_streams(Numbered { run, task: 0, n }.append())
+                .append(Numbered { run, task: 0, n }.append())
                 .await
                 .unwrap();
             assert!(store.head(Partition(0)).await.unwrap().visible >= appended.last().position);
@@ -56,7 +56,7 @@ async fn stands_still_at(request: u64, arrives: Arrives) -> bool {
     let stopped = PostgresStore::connect_with(options).await.unwrap();
     // What a client asks once, when it first appends, is asked.
     stopped
-        .append_streams(
+        .append(
             Numbered {
                 run: 1,
                 task: 0,
@@ -83,7 +83,7 @@ async fn stands_still_at(request: u64, arrives: Arrives) -> bool {
         task: 0,
         n: 1,
     };
-    let mut appending = tokio::spawn(async move { stopped.append_streams(second.append()).await });
+    let mut appending = tokio::spawn(async move { stopped.append(second.append()).await });
     tokio::select! {
         stopped = has_stopped.recv() => stopped.unwrap(),
         appended = &mut appending => {
@@ -96,7 +96,7 @@ async fn stands_still_at(request: u64, arrives: Arrives) -> bool {
     // The client is gone. What it wanted is resolved by whoever asks again.
     drop(relay);
     let _ = appending.await.unwrap();
-    direct.append_streams(second.append()).await.unwrap();
+    direct.append(second.append()).await.unwrap();
     check(&whole_log(&direct).await, &HashSet::from([second]));
     true
 }
@@ -138,7 +138,7 @@ fn appends_all_the_time() {
             tasks.spawn(async move {
                 for n in 0.. {
                     store
-                        .append_streams(Numbered { run: 1, task, n }.append())
+                        .append(Numbered { run: 1, task, n }.append())
                         .await
                         .unwrap();
                     let mut out = std::io::stdout().lock();

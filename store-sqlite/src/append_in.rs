@@ -5,9 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use annals_core::{
-    AppendError, AppendStreams, Appended, Clock, Condition, Failure, Limits, StoreError,
-};
+use annals_core::{Append, AppendError, Appended, Clock, Failure, Limits, StoreError};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::request::Request;
@@ -51,59 +49,27 @@ impl AppendTransaction<'_> {
         &self.write_tx.connection
     }
 
-    /// Appends, when the expectations hold; what was refused leaves the rest of the transaction as
+    /// Appends, when the expectations and the condition hold; what was refused leaves the rest of the transaction as
     /// it is.
     ///
     /// # Errors
     ///
-    /// As [`AtomicStreams::append_streams`](annals_core::AtomicStreams::append_streams).
+    /// As [`EventStore::append`](annals_core::EventStore::append).
     ///
     /// ```
-    /// use annals_core::{AppendError, AppendStreams, NewEvent, StreamId};
+    /// use annals_core::{Append, AppendError, NewEvent, StreamId};
     ///
     /// # fn example(transaction: &mut annals_sqlite::AppendTransaction<'_>) -> Result<(), AppendError> {
     /// let event = NewEvent::json("order.placed", b"{}".as_slice());
-    /// transaction.append(AppendStreams::default().event(StreamId::new("order-7")?, event))?;
+    /// transaction.append(Append::new(StreamId::new("order-7")?, [event]))?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn append(&mut self, append: AppendStreams) -> Result<Appended, AppendError> {
-        self.record(append, None)
-    }
-
-    /// Appends, when the expectations and the condition hold.
-    ///
-    /// # Errors
-    ///
-    /// As [`TaggedStore::append_if`](annals_core::TaggedStore::append_if).
-    ///
-    /// ```
-    /// use annals_core::{AppendError, AppendStreams, Condition, NewEvent, Query, StreamId};
-    ///
-    /// # fn example(transaction: &mut annals_sqlite::AppendTransaction<'_>) -> Result<(), AppendError> {
-    /// let first = Condition::none_matches(Query::types(["order.placed"]));
-    /// let event = NewEvent::json("order.placed", b"{}".as_slice());
-    /// transaction.append_if(AppendStreams::default().event(StreamId::new("order-7")?, event), first)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn append_if(
-        &mut self,
-        append: AppendStreams,
-        condition: Condition,
-    ) -> Result<Appended, AppendError> {
-        self.record(append, Some(condition))
-    }
-
-    fn record(
-        &mut self,
-        append: AppendStreams,
-        condition: Option<Condition>,
-    ) -> Result<Appended, AppendError> {
+    pub fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
         if self.broken.is_some() {
             return Err(undone().into());
         }
-        let request = Request::new(append, condition, self.limits, Arc::clone(self.clock))?;
+        let request = Request::new(append, self.limits, Arc::clone(self.clock))?;
         match self.write_tx.append(&request) {
             Ok(appended) => Ok(appended),
             Err(Stop::Refused(refused)) => Err(refused),

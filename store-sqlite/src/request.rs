@@ -3,15 +3,12 @@
 
 use std::sync::Arc;
 
-use annals_core::{
-    AppendError, AppendStreams, Clock, Condition, InlineRow, Limits, Metadata, NewEvent,
-};
+use annals_core::{Append, AppendError, Clock, Limits, Metadata, NewEvent};
 
-/// What is to be appended, and under which condition.
+/// What is to be appended.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) append: AppendStreams,
-    pub(crate) condition: Option<Condition>,
+    pub(crate) append: Append,
     pub(crate) events: Vec<Encoded>,
     pub(crate) bytes: usize,
     pub(crate) clock: Arc<dyn Clock>,
@@ -28,30 +25,19 @@ pub(crate) struct Encoded {
 impl Request {
     /// Checks the append and encodes it; runs in the caller's task, not on the writer thread.
     pub(crate) fn new(
-        append: AppendStreams,
-        condition: Option<Condition>,
+        append: Append,
         limits: &Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Request, AppendError> {
         append.check(limits)?;
-        if let Some(condition) = &condition {
-            condition.query.check()?;
-        }
         let events = append
             .events
             .iter()
             .map(|(_, event)| Encoded::of(event))
             .collect();
-        let rows: usize = append.rows.iter().map(InlineRow::size_bytes).sum();
-        let bytes = rows
-            + append
-                .events
-                .iter()
-                .map(|(_, event)| event.size_bytes())
-                .sum::<usize>();
+        let bytes = append.size_bytes();
         Ok(Request {
             append,
-            condition,
             events,
             bytes,
             clock,

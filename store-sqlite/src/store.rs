@@ -3,10 +3,10 @@
 use std::sync::{Arc, RwLock};
 
 use annals_core::{
-    Append, AppendError, AppendStreams, Appended, AtomicStreams, Clock, Condition, EventId,
-    EventStore, Expected, Failure, FoldId, Found, Head, Hint, InlineViews, Limits, Log, LogId,
-    LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, Snapshot, SnapshotStore, Store,
-    StoreError, StreamChange, StreamId, StreamPage, StreamState, TaggedStore, Version, ViewStore,
+    Append, AppendError, Appended, ChangeStream, Clock, EventId, EventStore, Failure, FoldId,
+    Found, Head, Hint, InlineViews, Limits, Log, LogId, LogPage, Partition, Position, ReadLog,
+    ReadQuery, ReadStream, Snapshot, SnapshotStore, Store, StoreError, StreamId, StreamPage,
+    StreamState, TaggedStore, Version, ViewStore,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -134,7 +134,7 @@ impl SqliteStore {
     /// outcome is not known: what was appended tells, by [`find`](EventStore::find)).
     ///
     /// ```
-    /// use annals_core::{AppendError, AppendStreams, NewEvent, StreamId};
+    /// use annals_core::{AppendError, Append, NewEvent, StreamId};
     /// use annals_sqlite::SqliteStore;
     ///
     /// # #[derive(Debug, thiserror::Error)]
@@ -152,7 +152,7 @@ impl SqliteStore {
     ///         transaction.connection().execute("create table if not exists my_orders (name text)", [])?;
     ///         transaction.connection().execute("insert into my_orders values ('order-7')", [])?;
     ///         let event = NewEvent::json("order.placed", b"{}".as_slice());
-    ///         Ok::<_, Failed>(transaction.append(AppendStreams::default().event(stream, event))?)
+    ///         Ok::<_, Failed>(transaction.append(Append::default().event(stream, event))?)
     ///     })
     ///     .await?;
     /// assert_eq!(appended.last().version.get(), 1);
@@ -201,17 +201,8 @@ impl SqliteStore {
         }
     }
 
-    async fn write(
-        &self,
-        append: AppendStreams,
-        condition: Option<Condition>,
-    ) -> Result<Appended, AppendError> {
-        let request = Request::new(
-            append,
-            condition,
-            &self.shared.limits,
-            Arc::clone(&self.clock),
-        )?;
+    async fn write(&self, append: Append) -> Result<Appended, AppendError> {
+        let request = Request::new(append, &self.shared.limits, Arc::clone(&self.clock))?;
         let size = (request.events.len(), request.bytes);
         self.writer()?
             .run(size, move |write_tx| write_tx.append(&request))
@@ -286,7 +277,7 @@ impl Drop for Shared {
 #[async_trait]
 impl EventStore for SqliteStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.write(append.into(), None).await
+        self.write(append).await
     }
 
     async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {
@@ -317,16 +308,11 @@ impl EventStore for SqliteStore {
             .await
     }
 
-    async fn change_stream(
-        &self,
-        stream: &StreamId,
-        expected: Expected,
-        change: StreamChange,
-    ) -> Result<StreamState, AppendError> {
+    async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
         let wanted = Change {
-            stream: stream.clone(),
-            expected,
-            change,
+            stream: change.stream,
+            expected: change.expected,
+            change: change.change,
             clock: Arc::clone(&self.clock),
         };
         self.writer()?
@@ -383,27 +369,12 @@ impl Log for SqliteStore {
 }
 
 #[async_trait]
-impl AtomicStreams for SqliteStore {
-    async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError> {
-        self.write(append, None).await
-    }
-}
-
-#[async_trait]
 impl TaggedStore for SqliteStore {
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
         read.query.check()?;
         self.readers()?
             .read(move |connection, names| page::of_query(connection, names, &read))
             .await
-    }
-
-    async fn append_if(
-        &self,
-        append: AppendStreams,
-        condition: Condition,
-    ) -> Result<Appended, AppendError> {
-        self.write(append, Some(condition)).await
     }
 }
 
@@ -450,8 +421,8 @@ impl SnapshotStore for SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn atomic(&self) -> Option<&dyn AtomicStreams> {
-        Some(self)
+    fn atomic(&self) -> bool {
+        true
     }
 
     fn tagged(&self) -> Option<&dyn TaggedStore> {

@@ -215,7 +215,7 @@ impl WriteTx {
                 last = Some(stream);
             }
         }
-        match &request.condition {
+        match &request.append.condition {
             None => Ok(true),
             Some(condition) => {
                 Ok(query_plan::first_match(&self.connection, condition, self.head)?.is_none())
@@ -359,7 +359,7 @@ impl WriteTx {
                 });
             }
         }
-        if let Some(condition) = &request.condition
+        if let Some(condition) = &request.append.condition
             && let Some(position) = query_plan::first_match(&self.connection, condition, self.head)?
         {
             violations.push(Violation::Condition { position });

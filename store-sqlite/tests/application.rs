@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
 use annals_core::{
-    Append, AppendError, AppendStreams, Condition, EventStore, Expected, Failure, GenerationSpec,
-    InlineRow, InlineViews, Log, NewEvent, Partition, Query, StreamId, Version, ViewStore,
+    Append, AppendError, Condition, EventStore, Expected, Failure, GenerationSpec, InlineRow,
+    InlineViews, Log, NewEvent, Partition, Query, StreamId, Version, ViewStore,
 };
 use annals_sqlite::{AppendTransaction, SqliteStore, rusqlite};
 
@@ -18,9 +18,9 @@ enum Failed {
     Mind,
 }
 
-fn placed(n: u64) -> AppendStreams {
+fn placed(n: u64) -> Append {
     let event = NewEvent::json("order.placed", n.to_string().into_bytes());
-    AppendStreams::default().event(StreamId::new("order-1").unwrap(), event)
+    Append::default().event(StreamId::new("order-1").unwrap(), event)
 }
 
 fn count(transaction: &AppendTransaction<'_>) -> Result<i64, rusqlite::Error> {
@@ -63,7 +63,7 @@ async fn rows_and_events_are_committed_together() {
         insert(transaction, 1)?;
         let first = transaction.append(placed(1))?;
         let second = transaction
-            .append(placed(2).expecting(StreamId::new("order-1").unwrap(), Expected::Exists))?;
+            .append(placed(2).requiring(StreamId::new("order-1").unwrap(), Expected::Exists))?;
         Ok::<_, Failed>((first.last().version.get(), second.last().version.get()))
     };
     assert_eq!(store.append_in(both).await.unwrap(), (1, 2));
@@ -119,18 +119,18 @@ async fn what_is_refused_leaves_the_rest_as_it_is() {
         insert(transaction, 1)?;
         transaction.append(placed(1))?;
         let refused = transaction
-            .append(placed(2).expecting(StreamId::new("order-1").unwrap(), Expected::NoStream));
+            .append(placed(2).requiring(StreamId::new("order-1").unwrap(), Expected::NoStream));
         assert!(
             matches!(refused, Err(AppendError::Conflict(_))),
             "{refused:?}"
         );
         let condition = Condition::none_matches(Query::types(["order.placed"]));
-        let refused = transaction.append_if(placed(3), condition);
+        let refused = transaction.append(placed(3).under(condition));
         assert!(
             matches!(refused, Err(AppendError::Conflict(_))),
             "{refused:?}"
         );
-        let refused = transaction.append(AppendStreams::default());
+        let refused = transaction.append(Append::default());
         assert!(
             matches!(refused, Err(AppendError::Invalid(_))),
             "{refused:?}"
@@ -208,7 +208,7 @@ async fn rows_of_inline_views_travel_with_an_append_and_are_undone_with_it() {
     for is_kept in [false, true] {
         let carrying = move |transaction: &mut AppendTransaction<'_>| {
             let stream = StreamId::new("order-1").unwrap();
-            let mut append = placed(1).expecting(stream.clone(), Expected::Version(Version::NONE));
+            let mut append = placed(1).requiring(stream.clone(), Expected::Version(Version::NONE));
             let mut row = InlineRow::new(generation, stream, "1", Version::NONE);
             row.value = Some("one".into());
             append.rows.push(row);

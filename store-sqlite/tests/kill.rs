@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use annals_core::conformance::Dice;
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
-use annals_core::{Append, AtomicStreams, EventStore, NewEvent, StreamId};
+use annals_core::{Append, EventStore, NewEvent, StreamId};
 use annals_sqlite::SqliteStore;
 use tempfile::TempDir;
 
@@ -44,7 +44,7 @@ fn appends_until_it_is_killed() {
             tasks.spawn(async move {
                 for n in 0.. {
                     let numbered = Numbered { run, task, n };
-                    store.append_streams(numbered.append()).await.unwrap();
+                    store.append(numbered.append()).await.unwrap();
                     let mut out = std::io::stdout().lock();
                     writeln!(out, "\nacknowledged {task} {n}")
                         .and_then(|()| out.flush())
@@ -145,7 +145,7 @@ async fn retry(
                 n: n + 1,
             },
         ] {
-            let appended = store.append_streams(numbered.append()).await.unwrap();
+            let appended = store.append(numbered.append()).await.unwrap();
             assert_eq!(
                 appended.was_repeated(),
                 found.contains(&numbered),

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
 use annals_core::{
-    Append, AppendStreams, Condition, Direction, EventStore, Filter, Log, LogPage, NewEvent,
-    Position, Query, QueryItem, ReadLog, ReadQuery, RecordedEvent, StreamId, Tag, TaggedStore,
+    Append, Condition, Direction, EventStore, Filter, Log, LogPage, NewEvent, Position, Query,
+    QueryItem, ReadLog, ReadQuery, RecordedEvent, StreamId, Tag, TaggedStore,
 };
 use annals_sqlite::{Options, SqliteStore, rusqlite};
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ async fn log() -> (TempDir, SqliteStore) {
         .unwrap();
     let mut dice = 1_u64;
     for _ in 0..20 {
-        let mut append = AppendStreams::default();
+        let mut append = Append::default();
         for _ in 0..1_000 {
             dice = dice
                 .wrapping_mul(6_364_136_223_846_793_005)
@@ -45,7 +45,7 @@ async fn log() -> (TempDir, SqliteStore) {
             append = append.event(stream, event);
         }
         store
-            .append_if(append, Condition::none_matches(Query::types(["never"])))
+            .append(append.under(Condition::none_matches(Query::types(["never"]))))
             .await
             .unwrap();
     }
@@ -372,11 +372,11 @@ async fn every_query_finds_what_looking_at_everything_finds() {
         for after in [0, 5_000, 19_990] {
             let first = expected.iter().find(|position| position.get() > after);
             let condition = Condition::none_matches(query.clone()).after(Position::new(after));
-            let append = AppendStreams::default().event(
+            let append = Append::default().event(
                 stream("probe-1"),
                 NewEvent::json("probed", b"{}".as_slice()),
             );
-            let refused = match store.append_if(append, condition).await {
+            let refused = match store.append(append.under(condition)).await {
                 Err(annals_core::AppendError::Conflict(found)) => Some(format!("{found:?}")),
                 Ok(_) => None,
                 Err(error) => panic!("{error:?}"),

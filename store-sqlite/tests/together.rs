@@ -9,8 +9,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use annals_core::{
-    Append, AppendError, EventId, EventStore, Expected, Log, Metadata, NewEvent, PAGE_BYTES_MAX,
-    Partition, Position, ReadLog, ReadStream, StreamChange, StreamId, Version,
+    Append, AppendError, ChangeStream, EventId, EventStore, Expected, Log, Metadata, NewEvent,
+    PAGE_BYTES_MAX, Partition, Position, ReadLog, ReadStream, StreamChange, StreamId, Version,
 };
 use annals_sqlite::{Options, SqliteStore, rusqlite};
 use tempfile::TempDir;
@@ -114,7 +114,7 @@ async fn two_handles_to_one_file_see_each_other() {
         assert_eq!(head(other).await, n + 1);
     }
     // What one deletes is deleted for the other.
-    one.change_stream(&stream(1), Expected::Any, StreamChange::Tombstone)
+    one.change_stream(ChangeStream::new(&stream(1), StreamChange::Tombstone))
         .await
         .unwrap();
     let refused = two
@@ -189,7 +189,8 @@ async fn a_dropped_future_loses_nothing_and_leaks_nothing() {
         let append = Append::new(stream(n), [event("1")]);
         touch(store.append(append.clone())).await;
         touch(store.read(ReadLog::after(Position::START))).await;
-        touch(store.change_stream(&stream(n + 10_000), Expected::Any, StreamChange::Delete)).await;
+        touch(store.change_stream(ChangeStream::new(&stream(n + 10_000), StreamChange::Delete)))
+            .await;
         dropped.push(append);
     }
     for append in &dropped {
@@ -351,7 +352,7 @@ async fn what_was_removed_for_good_is_not_in_the_file_and_still_known() {
         before: Version::new(51),
     };
     store
-        .change_stream(&stream(1), Expected::Exists, archive)
+        .change_stream(ChangeStream::new(&stream(1), archive).expecting(Expected::Exists))
         .await
         .unwrap();
     assert_eq!(

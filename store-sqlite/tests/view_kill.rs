@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use annals_core::conformance::Dice;
 use annals_core::{
-    Acquired, AppendStreams, AtomicStreams, Checkpoint, CommitError, Generation, GenerationSpec,
-    Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows, RowChange, RowsBy, StreamId,
-    ViewCommit, ViewStore,
+    Acquired, Append, Checkpoint, CommitError, EventStore, Generation, GenerationSpec, Leases, Log,
+    NewEvent, Partition, Position, ReadLog, ReadRows, RowChange, RowsBy, StreamId, ViewCommit,
+    ViewStore,
 };
 use annals_sqlite::SqliteStore;
 use tempfile::TempDir;
@@ -243,13 +243,13 @@ async fn append(log: SqliteStore, mut stop: tokio::sync::oneshot::Receiver<()>) 
     let mut dice = Dice::new(7);
     let mut pace = tokio::time::interval(Duration::from_millis(1));
     while stop.try_recv().is_err() {
-        let mut append = AppendStreams::default();
+        let mut append = Append::default();
         for _ in 0..=dice.roll(12) {
             let stream = StreamId::new(format!("key-{}", dice.roll(KEYS))).unwrap();
             let payload = dice.roll(1_000).to_string();
             append = append.event(stream, NewEvent::json("added", payload.into_bytes()));
         }
-        log.append_streams(append).await.unwrap();
+        log.append(append).await.unwrap();
         pace.tick().await;
     }
 }

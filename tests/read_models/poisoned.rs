@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::{Append, AppendStreams, NewEvent};
+use annals::{Append, NewEvent};
 use annals_core::conformance::Dice;
 use tokio::sync::Mutex;
 
@@ -36,7 +36,7 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
     let mut waiting = std::collections::BTreeMap::<String, u64>::new();
     let mut dice = Dice::new(9);
     for _ in 0..EVENTS / 1_000 {
-        let mut append = AppendStreams::default();
+        let mut append = Append::default();
         let poison = dice.roll(1_000);
         for number in 0..1_000 {
             let key = key(dice.roll(KEYS));
@@ -59,12 +59,7 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
                 NewEvent::of(&event).unwrap(),
             );
         }
-        store
-            .atomic()
-            .unwrap()
-            .append_streams(append)
-            .await
-            .unwrap();
+        store.append(append).await.unwrap();
     }
     let began = Instant::now();
     let db = program::<Tally>(&store, Options::default()).await;

@@ -9,8 +9,7 @@ use std::time::Duration;
 use annals::prelude::*;
 use annals::projections::Options;
 use annals::{
-    AppendError, AppendStreams, Failure, NewEvent, Partition, ReadLog, Recorded, RecordedEvent,
-    Store,
+    Append, AppendError, Failure, NewEvent, Partition, ReadLog, Recorded, RecordedEvent, Store,
 };
 use annals_core::conformance::Dice;
 
@@ -121,7 +120,7 @@ pub(crate) async fn program<V: View>(store: &Arc<dyn Store>, options: Options) -
 
 /// Appends events of random keys at once.
 pub(crate) async fn append(store: &dyn Store, dice: &mut Dice, keys: u64, events: u64) {
-    let mut append = AppendStreams::default();
+    let mut append = Append::default();
     for _ in 0..events {
         let stream = StreamId::new(format!("tally-{:03}", dice.roll(keys))).unwrap();
         append = append.event(
@@ -133,7 +132,7 @@ pub(crate) async fn append(store: &dyn Store, dice: &mut Dice, keys: u64, events
         );
     }
     loop {
-        match store.atomic().unwrap().append_streams(append.clone()).await {
+        match store.append(append.clone()).await {
             Ok(_) => return,
             // Asking again with the same ids tells.
             Err(AppendError::Unknown(_)) => {}

@@ -2,9 +2,9 @@
 
 use super::commit::{CommandError, Committed, final_error};
 use super::{Aggregate, AggregateRef};
-use crate::append::{AppendError, Expected};
+use crate::append::AppendError;
 use crate::stream::Version;
-use crate::stream_state::{StreamChange, StreamState};
+use crate::stream_state::{ChangeStream, StreamChange, StreamState};
 use crate::typed::IntoEvents;
 
 impl<A: Aggregate> AggregateRef<A> {
@@ -87,7 +87,7 @@ impl<A: Aggregate> AggregateRef<A> {
         let stream = self.stream()?;
         self.db()
             .store()
-            .change_stream(stream, Expected::Any, change)
+            .change_stream(ChangeStream::new(stream, change))
             .await
     }
 }

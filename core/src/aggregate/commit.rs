@@ -7,13 +7,11 @@ use chrono::{DateTime, Utc};
 
 use super::fold::LoadError;
 use crate::annals::Annals;
-use crate::append::{
-    Append, AppendError, AppendStreams, Appended, Condition, Expected, Placed, Violation,
-};
+use crate::append::{Append, AppendError, Appended, Placed, Violation};
 use crate::error::{Invalid, StoreError};
 use crate::event::{EventId, Metadata, NewEvent};
 use crate::position::{Partition, Position, Token};
-use crate::store::{AtomicStreams, Store, TaggedStore};
+use crate::store::{Store, TaggedStore};
 use crate::stream::{StreamId, Version};
 use crate::stream_state::Status;
 use crate::typed::EncodeError;
@@ -275,20 +273,23 @@ pub(crate) use stamped;
 
 /// Appends until the outcome is known: an answer that was lost is asked for again with the same
 /// ids. Rows of inline views go along.
-pub(crate) async fn append(
-    db: &Annals,
-    mut append: AppendStreams,
-    condition: Option<Condition>,
-) -> Result<Appended, AppendError> {
+pub(crate) async fn append(db: &Annals, mut append: Append) -> Result<Appended, AppendError> {
     for inline_projector in db.companions() {
         append.rows.extend(inline_projector.prepare(&append).await);
+    }
+    let store = &**db.store();
+    if append.condition.is_some() {
+        tagged(store)?;
+    }
+    if append.only_stream().is_none() {
+        check_atomic(store)?;
     }
     let retries = db.retries();
     let mut lost = None;
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let answer = append_once(&**db.store(), append.clone(), condition.clone()).await;
+        let answer = store.append(append.clone()).await;
         let unknown = match (answer, lost) {
             (Err(AppendError::Unknown(error)), first) => first.unwrap_or(error),
             // The store cannot be asked now, which says nothing about the answer that was lost
@@ -306,20 +307,6 @@ pub(crate) async fn append(
     }
 }
 
-async fn append_once(
-    store: &dyn Store,
-    append: AppendStreams,
-    condition: Option<Condition>,
-) -> Result<Appended, AppendError> {
-    if let Some(condition) = condition {
-        return tagged(store)?.append_if(append, condition).await;
-    }
-    match single(append) {
-        Ok(append) => store.append(append).await,
-        Err(append) => atomic(store)?.append_streams(append).await,
-    }
-}
-
 /// The store's way to decide over queries.
 pub(crate) fn tagged(store: &dyn Store) -> Result<&dyn TaggedStore, Invalid> {
     store
@@ -327,11 +314,13 @@ pub(crate) fn tagged(store: &dyn Store) -> Result<&dyn TaggedStore, Invalid> {
         .ok_or_else(|| lacks(store, "decide over a query"))
 }
 
-/// The store's way to append to several streams at once.
-pub(crate) fn atomic(store: &dyn Store) -> Result<&dyn AtomicStreams, Invalid> {
-    store
-        .atomic()
-        .ok_or_else(|| lacks(store, "decide over several streams at once"))
+/// Refuses several streams at once where the store cannot append to them.
+pub(crate) fn check_atomic(store: &dyn Store) -> Result<(), Invalid> {
+    if store.atomic() {
+        Ok(())
+    } else {
+        Err(lacks(store, "decide over several streams at once"))
+    }
 }
 
 fn lacks(store: &dyn Store, what: &str) -> Invalid {
@@ -340,27 +329,6 @@ fn lacks(store: &dyn Store, what: &str) -> Invalid {
         count => format!(": its log has {count} partitions, and no order across them"),
     };
     Invalid::new(format!("this store cannot {what}{partitions}"))
-}
-
-/// The append as one of a single stream, where it is one: every store can do that.
-fn single(append: AppendStreams) -> Result<Append, AppendStreams> {
-    let Some((stream, _)) = append.events.first() else {
-        return Err(append);
-    };
-    let stream = stream.clone();
-    let alone = append.events.iter().all(|(to, _)| *to == stream)
-        && append.expectations.iter().all(|(of, _)| *of == stream);
-    if !alone {
-        return Err(append);
-    }
-    let expected = append
-        .expectations
-        .first()
-        .map_or(Expected::Any, |(_, expected)| *expected);
-    let mut single =
-        Append::new(stream, append.events.into_iter().map(|(_, event)| event)).expecting(expected);
-    single.rows = append.rows;
-    Ok(single)
 }
 
 /// What a failed append means for the command: decide again, or this.

@@ -9,7 +9,7 @@ use super::cache::turn_of;
 use super::commit::{CommandError, Committed, Stamp, append, final_error, stamped};
 use super::fold::{CachedState, catch_up, save_snapshot};
 use super::{Aggregate, AggregateRef};
-use crate::append::AppendStreams;
+use crate::append::Append;
 use crate::event::NewEvent;
 use crate::stream::StreamId;
 use crate::stream_state::Status;
@@ -144,12 +144,8 @@ where
             // The state takes in what will be read back, which need not be what was decided: a
             // codec may leave things out.
             let stored = read_back::<A::Event>(&drafts)?;
-            let mut request = AppendStreams::default().expecting(stream.clone(), state.expected());
-            request.events = drafts
-                .into_iter()
-                .map(|event| (stream.clone(), event))
-                .collect();
-            match append(db, request, None).await {
+            let request = Append::new(stream.clone(), drafts).expecting(state.expected());
+            match append(db, request).await {
                 Ok(appended) => {
                     let done = self.stamp.done(&appended);
                     // What was repeated may be somebody else's: its events are behind the state

@@ -17,7 +17,7 @@ use crate::position::Position;
 use crate::read::{ReadLog, ReadStream};
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
-use crate::stream_state::{Status, StreamChange};
+use crate::stream_state::{ChangeStream, Status, StreamChange};
 
 /// A stream before it is written to: each has had `CURRENT` events but the absent one and the last.
 pub(super) const STATES: [(&str, &[StreamChange], bool); 5] = [
@@ -63,7 +63,7 @@ pub(super) async fn prepare(
     }
     for change in changes {
         store
-            .change_stream(stream, Expected::Any, *change)
+            .change_stream(ChangeStream::new(stream, *change))
             .await
             .unwrap();
     }
@@ -578,7 +578,7 @@ pub async fn is_recorded_at_the_moment_that_the_clock_tells(fixture: &dyn Fixtur
             .collect();
         assert_eq!(found, [first, first, clock.now()]);
         let state = store
-            .change_stream(&to, Expected::Any, StreamChange::Delete)
+            .change_stream(ChangeStream::new(&to, StreamChange::Delete))
             .await
             .unwrap();
         assert_eq!(state.deletions[0].recorded_at, clock.now());
@@ -616,7 +616,7 @@ pub async fn never_records_an_earlier_time_than_before_also_when_the_clock_runs_
             append(&*store, to, events(2)).await;
             append(&*store, gone, events(1)).await;
             store
-                .change_stream(gone, Expected::Any, StreamChange::Delete)
+                .change_stream(ChangeStream::new(gone, StreamChange::Delete))
                 .await
                 .unwrap();
         }

@@ -5,20 +5,16 @@ use std::sync::Arc;
 use super::Fixture;
 use super::append::{STATES, prepare};
 use super::words::*;
-use crate::append::{AppendError, AppendStreams, Appended, Expected, IdClash};
+use crate::append::{Append, AppendError, Appended, Expected, IdClash};
 use crate::event::NewEvent;
 use crate::position::Partition;
 use crate::read::ReadLog;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
-use crate::stream_state::{Status, StreamChange};
+use crate::stream_state::{ChangeStream, Status, StreamChange};
 
-async fn append_streams(store: &dyn Store, append: AppendStreams) -> Result<Appended, AppendError> {
-    store
-        .atomic()
-        .expect("the trait was declared")
-        .append_streams(append)
-        .await
+async fn append_streams(store: &dyn Store, append: Append) -> Result<Appended, AppendError> {
+    store.append(append).await
 }
 
 /// For each expectation whether it holds for a stream that gets no event, in each of `STATES`.
@@ -51,8 +47,8 @@ pub async fn checks_streams_that_get_no_event(fixture: &dyn Fixture) {
             let written = stream(format!("to-{row}-{column}"));
             prepare(&*store, &checked, changes, has_events).await;
             let request = to_streams([(&written, event("1"))])
-                .expecting(checked.clone(), expected)
-                .expecting(written.clone(), Expected::NoStream);
+                .requiring(checked.clone(), expected)
+                .requiring(written.clone(), Expected::NoStream);
             if holds {
                 let attempt = append_streams(&*store, request);
                 let before = Picture::of(&*store, &[]).await;
@@ -82,11 +78,11 @@ pub async fn leaves_a_stream_that_is_only_checked_as_it_was(fixture: &dyn Fixtur
     let written = stream("written-1");
     append(&*store, &checked, events(3)).await;
     let before = store.stream_state(&checked).await.unwrap();
-    let request = to_streams([(&written, event("1"))]).expecting(checked.clone(), version(3));
+    let request = to_streams([(&written, event("1"))]).requiring(checked.clone(), version(3));
     append_streams(&*store, request).await.unwrap();
     assert_eq!(store.stream_state(&checked).await.unwrap(), before);
     let absent = stream("checked-2");
-    let request = to_streams([(&written, event("1"))]).expecting(absent.clone(), version(0));
+    let request = to_streams([(&written, event("1"))]).requiring(absent.clone(), version(0));
     append_streams(&*store, request).await.unwrap();
     assert_eq!(
         store.stream_state(&absent).await.unwrap().status,
@@ -102,7 +98,7 @@ pub async fn reports_every_violation_with_its_index_and_writes_nothing(fixture: 
     append(&*store, &c, events(3)).await;
     append(&*store, &d, events(1)).await;
     store
-        .change_stream(&d, Expected::Any, StreamChange::Tombstone)
+        .change_stream(ChangeStream::new(&d, StreamChange::Tombstone))
         .await
         .unwrap();
     let request = to_streams([
@@ -111,11 +107,11 @@ pub async fn reports_every_violation_with_its_index_and_writes_nothing(fixture: 
         (&d, event("1")),
         (&e, event("1")),
     ])
-    .expecting(a.clone(), Expected::Exists)
-    .expecting(b.clone(), version(2))
-    .expecting(c.clone(), version(9))
-    .expecting(d.clone(), Expected::Any)
-    .expecting(e.clone(), Expected::NoStream);
+    .requiring(a.clone(), Expected::Exists)
+    .requiring(b.clone(), version(2))
+    .requiring(c.clone(), version(9))
+    .requiring(d.clone(), Expected::Any)
+    .requiring(e.clone(), Expected::NoStream);
     let error = refused(
         &*store,
         &[&a, &b, &c, &d, &e],
@@ -131,7 +127,7 @@ pub async fn reports_every_violation_with_its_index_and_writes_nothing(fixture: 
     // One that nobody said anything about may be in any state but tombstoned; it is reported once,
     // behind what was said.
     let request = to_streams([(&a, event("1")), (&d, event("1")), (&d, event("2"))])
-        .expecting(a.clone(), version(0));
+        .requiring(a.clone(), version(0));
     let error = refused(&*store, &[&a, &d], append_streams(&*store, request)).await;
     assert_eq!(conflicts(&error), [(1, Status::Tombstoned, 1)]);
 }
@@ -143,29 +139,29 @@ pub async fn refuses_what_can_never_succeed(fixture: &dyn Fixture) {
     let twice = event("twice");
     let large = NewEvent::json("large", vec![b'x'; store.limits().payload_bytes_max + 1]);
     let rows = [
-        (AppendStreams::default(), "without events"),
+        (Append::default(), "without events"),
         (
-            AppendStreams::default().expecting(a.clone(), Expected::NoStream),
+            Append::default().requiring(a.clone(), Expected::NoStream),
             "without events",
         ),
         (
-            to_streams([(&a, event("1"))]).expecting(b.clone(), Expected::Any),
+            to_streams([(&a, event("1"))]).requiring(b.clone(), Expected::Any),
             "b-1",
         ),
         (
-            to_streams([(&a, event("1"))]).expecting(c.clone(), Expected::Any),
+            to_streams([(&a, event("1"))]).requiring(c.clone(), Expected::Any),
             "c-1",
         ),
         (
             to_streams([(&a, event("1"))])
-                .expecting(a.clone(), Expected::Any)
-                .expecting(a.clone(), version(0)),
+                .requiring(a.clone(), Expected::Any)
+                .requiring(a.clone(), version(0)),
             "a-1",
         ),
         (
             to_streams([(&a, event("1"))])
-                .expecting(b.clone(), version(1))
-                .expecting(b.clone(), version(1)),
+                .requiring(b.clone(), version(1))
+                .requiring(b.clone(), version(1)),
             "b-1",
         ),
         (
@@ -193,8 +189,8 @@ pub async fn keeps_the_order_of_the_request_over_its_streams(fixture: &dyn Fixtu
     let before = head(&*store, Partition(0)).await;
     let given = events(5);
     let request = to_streams([&a, &b, &a, &b, &a].into_iter().zip(given.clone()))
-        .expecting(b.clone(), Expected::NoStream)
-        .expecting(a.clone(), Expected::NoStream);
+        .requiring(b.clone(), Expected::NoStream)
+        .requiring(a.clone(), Expected::NoStream);
     let appended = append_streams(&*store, request).await.unwrap();
     assert_eq!(versions_of(&appended), [1, 1, 2, 2, 3]);
     let places: Vec<u64> = appended
@@ -221,12 +217,12 @@ pub async fn revives_a_deleted_stream_and_counts_on(fixture: &dyn Fixture) {
     let b = stream("b-1");
     append(&*store, &a, events(2)).await;
     store
-        .change_stream(&a, Expected::Any, StreamChange::Delete)
+        .change_stream(ChangeStream::new(&a, StreamChange::Delete))
         .await
         .unwrap();
     let request = to_streams([(&a, event("1")), (&b, event("2")), (&a, event("3"))])
-        .expecting(a.clone(), Expected::NoStream)
-        .expecting(b.clone(), version(0));
+        .requiring(a.clone(), Expected::NoStream)
+        .requiring(b.clone(), version(0));
     append_streams(&*store, request).await.unwrap();
     assert_eq!(
         (shown(&*store, &a).await, shown(&*store, &b).await),
@@ -243,7 +239,7 @@ pub async fn is_recognised_when_it_is_repeated(fixture: &dyn Fixture) {
     let e3 = event("3");
     let new = event("new");
     let whole = || to_streams([(&a, e1.clone()), (&b, e2.clone()), (&a, e3.clone())]);
-    let first = append_streams(&*store, whole().expecting(a.clone(), Expected::NoStream))
+    let first = append_streams(&*store, whole().requiring(a.clone(), Expected::NoStream))
         .await
         .unwrap();
     let places = |indexes: &[usize]| {
@@ -256,17 +252,17 @@ pub async fn is_recognised_when_it_is_repeated(fixture: &dyn Fixture) {
         if reopened {
             append(&*store, &a, events(50)).await;
             store
-                .change_stream(&b, Expected::Any, StreamChange::Tombstone)
+                .change_stream(ChangeStream::new(&b, StreamChange::Tombstone))
                 .await
                 .unwrap();
             store = reopen(fixture, store).await;
         }
-        let known: [(AppendStreams, &[usize]); 5] = [
+        let known: [(Append, &[usize]); 5] = [
             (whole(), &[0, 1, 2]),
             (
                 whole()
-                    .expecting(a.clone(), version(77))
-                    .expecting(b.clone(), Expected::NoStream),
+                    .requiring(a.clone(), version(77))
+                    .requiring(b.clone(), Expected::NoStream),
                 &[0, 1, 2],
             ),
             (to_streams([(&a, e1.clone())]), &[0]),
@@ -342,7 +338,7 @@ pub async fn lets_only_one_of_two_crosswise_decisions_through(fixture: &dyn Fixt
             let pair = pair.clone();
             async move {
                 let request = to_streams([(&pair[side], event("1"))])
-                    .expecting(pair[1 - side].clone(), version(0));
+                    .requiring(pair[1 - side].clone(), version(0));
                 append_streams(&*store, request).await
             }
         }))
@@ -375,8 +371,8 @@ pub async fn is_never_seen_in_part(fixture: &dyn Fixture) {
                 let at_from = at(from).await;
                 let at_to = at(to).await;
                 let request = to_streams([(from, event("-1")), (to, event("+1"))])
-                    .expecting(from.clone(), Expected::Version(at_from))
-                    .expecting(to.clone(), Expected::Version(at_to));
+                    .requiring(from.clone(), Expected::Version(at_from))
+                    .requiring(to.clone(), Expected::Version(at_to));
                 match append_streams(&*store, request).await {
                     Ok(_) => won += 1,
                     Err(AppendError::Conflict(_)) => {}
@@ -413,7 +409,7 @@ pub async fn is_whole_or_absent_wherever_its_future_is_dropped(fixture: &dyn Fix
         let a = stream(format!("a-{round}"));
         let b = stream(format!("b-{round}"));
         let request = to_streams([&a, &b, &a].into_iter().zip(given))
-            .expecting(b.clone(), Expected::NoStream);
+            .requiring(b.clone(), Expected::NoStream);
         append_streams(&*store, request).await
     })
     .await;

@@ -13,7 +13,7 @@ use crate::position::Position;
 use crate::read::{ReadLog, ReadStream};
 use crate::store::Store;
 use crate::stream::Version;
-use crate::stream_state::{Status, StreamChange};
+use crate::stream_state::{ChangeStream, Status, StreamChange};
 
 pub async fn an_outcome_that_is_unknown_is_resolved_by_asking_again(fixture: &dyn Fixture) {
     let store = FaultyStore::new(open(fixture).await, AnswerLost::next(0));
@@ -101,11 +101,11 @@ pub async fn a_change_of_a_stream_is_made_or_not_wherever_its_future_is_dropped(
         append(&*store, &of, events(2)).await;
         let done = drop_after(
             polls,
-            store.change_stream(&of, Expected::Any, StreamChange::Delete),
+            store.change_stream(ChangeStream::new(&of, StreamChange::Delete)),
         )
         .await;
         let state = store
-            .change_stream(&of, Expected::Any, StreamChange::Delete)
+            .change_stream(ChangeStream::new(&of, StreamChange::Delete))
             .await
             .unwrap();
         assert_eq!(

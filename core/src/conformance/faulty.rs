@@ -30,19 +30,17 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits};
+use crate::append::{Append, AppendError, Appended, Limits};
 use crate::error::{Failure, StoreError};
 use crate::event::EventId;
 use crate::inline::{InlineViews, VersionedRow};
 use crate::lease::{Acquired, Lease, LeaseState, Leases};
-use crate::position::{Head, LogId, Partition, Position};
+use crate::position::{Head, Incarnation, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
 use crate::snapshot::{FoldId, Snapshot};
-use crate::store::{
-    Assignment, AtomicStreams, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore,
-};
+use crate::store::{Assignment, EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
 use crate::stream::{StreamId, Version};
-use crate::stream_state::{StreamChange, StreamState};
+use crate::stream_state::{ChangeStream, StreamState};
 use crate::{
     Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, PastRow,
     ReadRows, RowVersion, RowsPage, SkipDecision, ViewCommit, ViewStore,
@@ -53,18 +51,13 @@ use crate::{
 /// ```
 /// use annals_core::conformance::faulty::Call;
 ///
-/// assert!(Call::AppendIf.is_append());
-/// assert!(!Call::ReadStream.is_append());
+/// assert_ne!(Call::Append, Call::ChangeStream);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
     /// [`EventStore::append`]
     Append,
-    /// [`AtomicStreams::append_streams`]
-    AppendStreams,
-    /// [`TaggedStore::append_if`]
-    AppendIf,
     /// [`EventStore::change_stream`]
     ChangeStream,
     /// [`EventStore::read_stream`]
@@ -100,16 +93,6 @@ pub enum Call {
     Lease,
 }
 
-impl Call {
-    /// Every way to append.
-    pub const APPENDS: [Call; 3] = [Call::Append, Call::AppendStreams, Call::AppendIf];
-
-    /// Whether it appends.
-    pub fn is_append(self) -> bool {
-        Call::APPENDS.contains(&self)
-    }
-}
-
 /// One kind of trouble: what happens on the way to a store and back.
 ///
 /// ```
@@ -123,7 +106,7 @@ impl Call {
 /// #[async_trait::async_trait]
 /// impl Faulty for NeverWrites {
 ///     async fn before(&self, call: Call) -> Result<(), StoreError> {
-///         if call.is_append() { Err(StoreError::new(Failure::ReadOnly, "a replica")) } else { Ok(()) }
+///         if call == Call::Append { Err(StoreError::new(Failure::ReadOnly, "a replica")) } else { Ok(()) }
 ///     }
 /// }
 /// ```
@@ -178,7 +161,7 @@ pub trait Faulty: fmt::Debug + Send + Sync + 'static {
 /// use annals_core::{MemoryStore, Store};
 ///
 /// let store = FaultyStore::new(Arc::new(MemoryStore::with_partitions(3)), HintLost);
-/// assert!(store.atomic().is_none() && store.snapshots().is_some());
+/// assert!(!store.atomic() && store.snapshots().is_some());
 /// ```
 #[derive(Debug)]
 pub struct FaultyStore<T> {
@@ -247,17 +230,9 @@ impl<T: Faulty> EventStore for FaultyStore<T> {
             .await
     }
 
-    async fn change_stream(
-        &self,
-        stream: &StreamId,
-        expected: Expected,
-        change: StreamChange,
-    ) -> Result<StreamState, AppendError> {
-        self.change(
-            Call::ChangeStream,
-            self.inner.change_stream(stream, expected, change),
-        )
-        .await
+    async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
+        self.change(Call::ChangeStream, self.inner.change_stream(change))
+            .await
     }
 
     fn limits(&self) -> Limits {
@@ -300,6 +275,10 @@ impl<T: Faulty> Log for FaultyStore<T> {
         self.inner.begins_after(partition).await
     }
 
+    fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation()
+    }
+
     fn hint(&self) -> Hint {
         self.trouble.hint(self.inner.hint())
     }
@@ -313,37 +292,11 @@ impl<T: Faulty> Log for FaultyStore<T> {
 const ASKED: &str = "the store underneath has the trait";
 
 #[async_trait]
-impl<T: Faulty> AtomicStreams for FaultyStore<T> {
-    async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError> {
-        self.change(
-            Call::AppendStreams,
-            self.inner.atomic().expect(ASKED).append_streams(append),
-        )
-        .await
-    }
-}
-
-#[async_trait]
 impl<T: Faulty> TaggedStore for FaultyStore<T> {
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
         self.ask(
             Call::ReadQuery,
             self.inner.tagged().expect(ASKED).read_query(read),
-        )
-        .await
-    }
-
-    async fn append_if(
-        &self,
-        append: AppendStreams,
-        condition: Condition,
-    ) -> Result<Appended, AppendError> {
-        self.change(
-            Call::AppendIf,
-            self.inner
-                .tagged()
-                .expect(ASKED)
-                .append_if(append, condition),
         )
         .await
     }
@@ -598,8 +551,8 @@ impl<T: Faulty> InlineViews for FaultyStore<T> {
 }
 
 impl<T: Faulty> Store for FaultyStore<T> {
-    fn atomic(&self) -> Option<&dyn AtomicStreams> {
-        self.inner.atomic().map(|_| self as &dyn AtomicStreams)
+    fn atomic(&self) -> bool {
+        self.inner.atomic()
     }
 
     fn tagged(&self) -> Option<&dyn TaggedStore> {
@@ -656,7 +609,7 @@ impl AnswerLost {
 #[async_trait]
 impl Faulty for AnswerLost {
     async fn after(&self, call: Call) -> Result<(), StoreError> {
-        let lost = call.is_append()
+        let lost = call == Call::Append
             && self
                 .left
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
@@ -897,18 +850,14 @@ mod tests {
             store.append(append()).await,
             Err(AppendError::Unknown(_))
         ));
-        let streams = || AppendStreams::from(append());
+        let streams = || Append::from(append());
         assert!(matches!(
-            store.atomic().unwrap().append_streams(streams()).await,
+            store.append(streams()).await,
             Err(AppendError::Unknown(_))
         ));
-        let condition = Condition::none_matches(Query::types(["never"]));
+        let condition = crate::Condition::none_matches(Query::types(["never"]));
         assert!(matches!(
-            store
-                .tagged()
-                .unwrap()
-                .append_if(streams(), condition)
-                .await,
+            store.append(streams().under(condition)).await,
             Err(AppendError::Unknown(_))
         ));
         assert_eq!(head(&*store).await, 3);
@@ -930,8 +879,8 @@ mod tests {
     #[tokio::test]
     async fn a_slow_call_waits_before_or_after_it_is_done() {
         for (trouble, done) in [
-            (Slow::before(Call::APPENDS), 0),
-            (Slow::after(Call::APPENDS), 1),
+            (Slow::before([Call::Append]), 0),
+            (Slow::after([Call::Append]), 1),
         ] {
             let store = FaultyStore::new(memory(), trouble);
             let slow = Arc::clone(&store);

@@ -35,7 +35,7 @@ fn account() -> StreamId {
 /// An append of so many events behind a version of the stream, without rows.
 pub(super) fn behind(version: u64, events_count: usize) -> Append {
     let mut append = Append::new(account(), events(events_count));
-    append.expected = Expected::Version(Version::new(version));
+    append.expectations[0].1 = Expected::Version(Version::new(version));
     append
 }
 
@@ -276,7 +276,7 @@ pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixtur
         ),
         (
             "no version is expected",
-            with(&|append| append.expected = Expected::NoStream),
+            with(&|append| append.expectations[0].1 = Expected::NoStream),
         ),
         (
             "a row from behind the append",

@@ -4,7 +4,7 @@
 ///
 /// `fixture` makes a fresh, empty [`Fixture`](crate::conformance::Fixture) for every test (it may
 /// `.await`). `traits` names what the store can do: `atomic`
-/// ([`AtomicStreams`](crate::AtomicStreams)), `tagged` ([`TaggedStore`](crate::TaggedStore)),
+/// ([over streams](crate::Store::atomic)), `tagged` ([`TaggedStore`](crate::TaggedStore)),
 /// `snapshots` ([`SnapshotStore`](crate::SnapshotStore)), `views`
 /// ([`ViewStore`](crate::ViewStore)), `inline` ([`InlineViews`](crate::InlineViews)), and `shared`
 /// when several handles may have it open at once. A test compares that with what the opened store

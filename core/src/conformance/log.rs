@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::Fixture;
 use super::words::*;
-use crate::append::Expected;
 use crate::chrono::{DateTime, TimeDelta, Utc};
 use crate::clock::{Clock, ManualClock};
 use crate::error::Failure;
@@ -19,7 +18,7 @@ use crate::query::Filter;
 use crate::read::{ReadLog, ReadStream};
 use crate::store::{Hint, Store};
 use crate::stream::{StreamId, Version};
-use crate::stream_state::StreamChange;
+use crate::stream_state::{ChangeStream, StreamChange};
 
 /// How long a reader of the cases waits for a hint before it looks: whether one comes must not
 /// matter.
@@ -330,7 +329,7 @@ pub async fn says_in_long_pages_what_it_says_in_short_ones(fixture: &dyn Fixture
             before: Version::new(401),
         };
         store
-            .change_stream(&names[2], Expected::Any, archived)
+            .change_stream(ChangeStream::new(&names[2], archived))
             .await
             .unwrap();
         for types in [
@@ -957,13 +956,12 @@ pub async fn knows_its_position_at_every_moment(fixture: &dyn Fixture) {
         }
         // A moment between is not moved by what is removed for good far before it.
         store
-            .change_stream(
+            .change_stream(ChangeStream::new(
                 &to,
-                Expected::Any,
                 StreamChange::Archive {
                     before: Version::new(5),
                 },
-            )
+            ))
             .await
             .unwrap();
         for (micros, position) in [(10, 6), (19, 6), (20, 8), (30, 11)] {

@@ -24,7 +24,7 @@
 //! handles (several processes) may have open at once; `custom_tables` for those who have tables of
 //! the application's own in their transactions, by
 //! [`conformance_of_custom_tables!`](macro@crate::conformance_of_custom_tables). Stores that
-//! misbehave on purpose are in [`trouble`], and for tests that kill a process and count what is
+//! misbehave on purpose are in [`faulty`], and for tests that kill a process and count what is
 //! left there is [`numbered`].
 
 // A case is a test: what must not fail is unwrapped, and its name is its documentation.
@@ -104,7 +104,7 @@ pub fn run(case: impl Future<Output = ()>) {
 pub async fn declared(fixture: &dyn Fixture, declared: &[&str]) {
     let store = words::open(fixture).await;
     let offered = [
-        ("atomic", store.atomic().is_some()),
+        ("atomic", store.atomic()),
         ("tagged", store.tagged().is_some()),
         ("snapshots", store.snapshots().is_some()),
         ("views", store.views().is_some()),
@@ -128,12 +128,12 @@ mod tests {
     const FILES: [(&str, &str); 17] = [
         ("append", include_str!("append.rs")),
         ("atomic", include_str!("atomic.rs")),
+        ("custom_tables", include_str!("custom_tables.rs")),
         ("faults", include_str!("faults.rs")),
         ("generations", include_str!("generations.rs")),
         ("inline", include_str!("inline.rs")),
         ("leases", include_str!("leases.rs")),
         ("log", include_str!("log.rs")),
-        ("custom_tables", include_str!("custom_tables.rs")),
         ("past", include_str!("past.rs")),
         ("read", include_str!("read.rs")),
         ("retry", include_str!("retry.rs")),
@@ -172,7 +172,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix("pub mod "));
         let modules: Vec<&str> = public
             .map(|rest| rest.trim_end_matches(';'))
-            .filter(|name| !["numbered", "trouble"].contains(name))
+            .filter(|name| !["numbered", "faulty"].contains(name))
             .collect();
         assert_eq!(modules, FILES.map(|(file, _)| file));
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use uuid::Uuid;
 
-use crate::append::{AppendStreams, Expected};
+use crate::append::{Append, Expected};
 use crate::event::{EventId, NewEvent, RecordedEvent};
 use crate::position::Position;
 use crate::read::ReadLog;
@@ -58,13 +58,13 @@ impl Numbered {
     }
 
     /// The append: always the same, expecting exactly what the task's earlier appends made.
-    pub fn append(self) -> AppendStreams {
+    pub fn append(self) -> Append {
         let whole = self.n / 4;
         let part = (self.n % 4) as usize;
-        let mut append = AppendStreams::default()
-            .expecting(self.stream(0), at(whole * BEFORE[4] + BEFORE[part]));
+        let mut append =
+            Append::default().requiring(self.stream(0), at(whole * BEFORE[4] + BEFORE[part]));
         if part == 3 {
-            append = append.expecting(self.stream(1), at(whole));
+            append = append.requiring(self.stream(1), at(whole));
         }
         for index in 0..self.events() {
             let payload = format!("{} {} {} {index}", self.run, self.task, self.n);
@@ -140,10 +140,10 @@ pub async fn whole_log(log: &(impl Log + ?Sized)) -> Vec<RecordedEvent> {
 /// use std::collections::HashSet;
 ///
 /// use annals_core::conformance::numbered::{Numbered, check, whole_log};
-/// use annals_core::{AtomicStreams, MemoryStore};
+/// use annals_core::{EventStore, MemoryStore};
 ///
 /// let (store, first) = (MemoryStore::new(), Numbered { run: 1, task: 0, n: 0 });
-/// store.append_streams(first.append()).await?;
+/// store.append(first.append()).await?;
 /// let there = check(&whole_log(&store).await, &HashSet::from([first]));
 /// assert_eq!(there, HashSet::from([first]));
 /// # Ok::<_, Box<dyn std::error::Error>>(())

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use super::Fixture;
 use super::words::*;
-use crate::append::Expected;
 use crate::event::NewEvent;
 use crate::position::Position;
 use crate::read::{PAGE_BYTES_MAX, ReadLog, ReadStream};
 use crate::stream::{StreamId, Version};
-use crate::stream_state::{Status, StreamChange};
+use crate::stream_state::{ChangeStream, Status, StreamChange};
 
 pub async fn of_an_unknown_stream_is_empty(fixture: &dyn Fixture) {
     let store = open(fixture).await;
@@ -56,7 +55,7 @@ pub async fn says_what_the_stream_is(fixture: &dyn Fixture) {
             .zip([Status::Active, Status::Deleted, Status::Tombstoned])
     {
         let state = store
-            .change_stream(&to, Expected::Any, change)
+            .change_stream(ChangeStream::new(&to, change))
             .await
             .unwrap();
         let page = read().await;
@@ -131,7 +130,7 @@ pub async fn shows_of_a_range_what_truncation_and_deletion_left(fixture: &dyn Fi
     ];
     for (change, first) in changes {
         store
-            .change_stream(&journal, Expected::Any, change)
+            .change_stream(ChangeStream::new(&journal, change))
             .await
             .unwrap();
         for row in RANGES {
@@ -237,7 +236,7 @@ pub async fn shows_one_moment(fixture: &dyn Fixture) {
                 append(&*store, &of, events(3)).await;
                 if n % 10 == 9 {
                     store
-                        .change_stream(&of, Expected::Any, StreamChange::Delete)
+                        .change_stream(ChangeStream::new(&of, StreamChange::Delete))
                         .await
                         .unwrap();
                 }

@@ -11,7 +11,7 @@ use crate::event::{Digest, EventId, Metadata, NewEvent};
 use crate::position::Partition;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
-use crate::stream_state::StreamChange;
+use crate::stream_state::{ChangeStream, StreamChange};
 
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
@@ -322,7 +322,7 @@ pub async fn of_events_since_hidden_or_removed_gets_the_original_places(fixture:
         let given = events(3);
         let appended = append(&*store, &to, given.clone()).await;
         store
-            .change_stream(&to, Expected::Any, change)
+            .change_stream(ChangeStream::new(&to, change))
             .await
             .unwrap();
         rows.push((fate, to, given, appended));
@@ -390,7 +390,7 @@ pub async fn of_a_request_gets_the_first_result_whatever_is_decided_now(fixture:
         // Archiving needs a stream that is active; the tombstone comes last.
         if let Some(change) = change.filter(|change| !matches!(change, StreamChange::Tombstone)) {
             store
-                .change_stream(&to, Expected::Any, change)
+                .change_stream(ChangeStream::new(&to, change))
                 .await
                 .unwrap();
             append(&*store, &to, events(1)).await;
@@ -428,7 +428,7 @@ pub async fn of_a_request_gets_the_first_result_whatever_is_decided_now(fixture:
         );
     }
     store
-        .change_stream(&to, Expected::Any, StreamChange::Tombstone)
+        .change_stream(ChangeStream::new(&to, StreamChange::Tombstone))
         .await
         .unwrap();
     let again = unchanged(
@@ -509,13 +509,12 @@ pub async fn that_asks_first_is_told_what_became_of_each_id(fixture: &dyn Fixtur
         let second = append(&*store, &to, many.clone()).await;
         let unknown = EventId::random();
         store
-            .change_stream(
+            .change_stream(ChangeStream::new(
                 &to,
-                Expected::Any,
                 StreamChange::Archive {
                     before: Version::new(4),
                 },
-            )
+            ))
             .await
             .unwrap();
         store = reopen(fixture, store).await;

@@ -8,7 +8,7 @@ use crate::append::Expected;
 use crate::chrono::TimeDelta;
 use crate::clock::{Clock, ManualClock};
 use crate::position::Position;
-use crate::stream_state::{Status, StreamChange};
+use crate::stream_state::{ChangeStream, Status, StreamChange};
 
 pub async fn handles_see_each_others_commits(fixture: &dyn Fixture) {
     let one = open(fixture).await;
@@ -28,7 +28,7 @@ pub async fn handles_see_each_others_commits(fixture: &dyn Fixture) {
             assert_eq!(head(&**reading, partition).await, appended.last().position);
             assert_eq!(shown(&**reading, &to).await.len() as u64, round * 2 + 2);
         }
-        one.change_stream(&to, Expected::Any, StreamChange::Delete)
+        one.change_stream(ChangeStream::new(&to, StreamChange::Delete))
             .await
             .unwrap();
         assert_eq!(two.stream_state(&to).await.unwrap().status, Status::Deleted);
@@ -44,7 +44,7 @@ pub async fn handles_refuse_what_the_other_made_stale(fixture: &dyn Fixture) {
     append(&*two, &to, events(1)).await;
     let error = refused(&*one, &[&to], try_append(&*one, &to, version(1), events(1))).await;
     assert_eq!(conflicts(&error), [(0, Status::Active, 2)]);
-    two.change_stream(&to, Expected::Any, StreamChange::Tombstone)
+    two.change_stream(ChangeStream::new(&to, StreamChange::Tombstone))
         .await
         .unwrap();
     let error = refused(

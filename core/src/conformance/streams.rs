@@ -8,7 +8,7 @@ use crate::append::{AppendError, Expected};
 use crate::read::{ReadLog, ReadStream};
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
-use crate::stream_state::{Status, StreamChange, StreamState};
+use crate::stream_state::{ChangeStream, Status, StreamChange, StreamState};
 
 fn truncate(before: u64) -> StreamChange {
     StreamChange::Truncate {
@@ -24,7 +24,7 @@ fn archive(before: u64) -> StreamChange {
 
 async fn change(store: &dyn Store, stream: &StreamId, change: StreamChange) -> StreamState {
     let state = store
-        .change_stream(stream, Expected::Any, change)
+        .change_stream(ChangeStream::new(stream, change))
         .await
         .unwrap();
     assert_eq!(
@@ -51,7 +51,8 @@ pub async fn are_changed_exactly_when_the_expectation_holds(fixture: &dyn Fixtur
                 let name = stream(format!("cell-{row}-{column}-{way}"));
                 prepare(&*store, &name, before, has_events).await;
                 let found = store.stream_state(&name).await.unwrap();
-                let attempt = store.change_stream(&name, expected, wanted);
+                let attempt =
+                    store.change_stream(ChangeStream::new(&name, wanted).expecting(expected));
                 let cell = format!("{wanted:?} × {expected} × {state}");
                 if allowed.is_none() {
                     let error = refused(&*store, &[&name], attempt).await;
@@ -105,7 +106,7 @@ pub async fn that_are_deleted_show_nothing_and_count_on_when_written_again(fixtu
     let again = unchanged(
         &*store,
         &[&name],
-        store.change_stream(&name, Expected::Any, StreamChange::Delete),
+        store.change_stream(ChangeStream::new(&name, StreamChange::Delete)),
     )
     .await;
     assert_eq!(again.unwrap(), deleted, "deleting twice is deleting once");
@@ -149,7 +150,8 @@ pub async fn that_are_absent_stay_so_when_deleted(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let name = stream("never-1");
     for expected in [Expected::Any, Expected::NoStream, version(0)] {
-        let attempt = store.change_stream(&name, expected, StreamChange::Delete);
+        let attempt =
+            store.change_stream(ChangeStream::new(&name, StreamChange::Delete).expecting(expected));
         assert_eq!(
             unchanged(&*store, &[&name], attempt).await.unwrap(),
             StreamState::absent()
@@ -205,7 +207,7 @@ pub async fn that_are_tombstoned_stay_so_for_ever(fixture: &dyn Fixture) {
                 let error = refused(
                     &*store,
                     &[name],
-                    store.change_stream(name, Expected::Any, wanted),
+                    store.change_stream(ChangeStream::new(name, wanted)),
                 )
                 .await;
                 assert_eq!(
@@ -245,7 +247,7 @@ pub async fn that_are_truncated_hide_what_is_below_and_change_nothing_else(fixtu
         &refused(
             &*store,
             &[&name],
-            store.change_stream(&name, Expected::Any, truncate(7)),
+            store.change_stream(ChangeStream::new(&name, truncate(7))),
         )
         .await,
         name.as_str(),
@@ -287,7 +289,7 @@ pub async fn that_are_archived_lose_events_for_good_and_no_position_returns(fixt
         let error = refused(
             &*store,
             &[&name],
-            store.change_stream(&name, Expected::Any, wanted),
+            store.change_stream(ChangeStream::new(&name, wanted)),
         )
         .await;
         assert_invalid(&error, name.as_str());
@@ -369,7 +371,9 @@ pub async fn are_deleted_or_written_by_racers_but_not_both_under_one_version(
             async move {
                 let outcome = if racer % 2 == 0 {
                     store
-                        .change_stream(&name, expected, StreamChange::Delete)
+                        .change_stream(
+                            ChangeStream::new(&name, StreamChange::Delete).expecting(expected),
+                        )
                         .await
                         .map(drop)
                 } else {

@@ -7,9 +7,7 @@ use serde_json::json;
 
 use super::words::*;
 use super::{Dice, Fixture};
-use crate::append::{
-    AppendError, AppendStreams, Appended, Condition, Expected, IdClash, Violation,
-};
+use crate::append::{Append, AppendError, Appended, Condition, Expected, IdClash, Violation};
 use crate::error::Failure;
 use crate::event::{NewEvent, RecordedEvent};
 use crate::position::{Partition, Position};
@@ -17,18 +15,14 @@ use crate::query::{Query, QueryItem};
 use crate::read::{LogPage, ReadQuery};
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
-use crate::stream_state::{Status, StreamChange};
+use crate::stream_state::{ChangeStream, Status, StreamChange};
 
 async fn append_if(
     store: &dyn Store,
-    append: AppendStreams,
+    append: Append,
     condition: Condition,
 ) -> Result<Appended, AppendError> {
-    store
-        .tagged()
-        .expect("the trait was declared")
-        .append_if(append, condition)
-        .await
+    store.append(append.under(condition)).await
 }
 
 async fn first_page(store: &dyn Store, read: ReadQuery) -> LogPage {
@@ -353,7 +347,7 @@ pub async fn a_condition_sees_what_is_hidden_from_ordinary_reads(fixture: &dyn F
     let to = stream("decided-1");
     append(&*store, &hidden, [with_tags("claimed", &["name:ada"])]).await;
     store
-        .change_stream(&hidden, Expected::Any, StreamChange::Delete)
+        .change_stream(ChangeStream::new(&hidden, StreamChange::Delete))
         .await
         .unwrap();
     assert_eq!(matching(&*store, &tagged(&["name:ada"])).await, [1]);
@@ -395,8 +389,8 @@ pub async fn a_condition_and_expectations_must_hold_together(fixture: &dyn Fixtu
     let [one, two, _] = six(&*store).await;
     let request = |version| {
         to_streams([(&one, event("1"))])
-            .expecting(one.clone(), Expected::Version(Version::new(version)))
-            .expecting(two.clone(), Expected::Exists)
+            .requiring(one.clone(), Expected::Version(Version::new(version)))
+            .requiring(two.clone(), Expected::Exists)
     };
     let condition =
         |after| Condition::none_matches(tagged(&["baz:foos"])).after(Position::new(after));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::Barrier;
 
 use super::{Fixture, drop_after};
-use crate::append::{Append, AppendError, AppendStreams, Appended, Expected, Violation};
+use crate::append::{Append, AppendError, Appended, Expected, Violation};
 use crate::clock::{ManualClock, SystemClock};
 use crate::event::{EventId, NewEvent, RecordedEvent};
 use crate::position::{Partition, Position};
@@ -307,7 +307,7 @@ pub(super) fn conflicts(error: &AppendError) -> Vec<(usize, Status, u64)> {
     };
     let stream = |violation: &Violation| match violation {
         Violation::Stream { index, found, .. } => Some((*index, found.status, found.version.get())),
-        Violation::Condition { .. } => None,
+        _ => None,
     };
     violations.iter().filter_map(stream).collect()
 }
@@ -399,12 +399,10 @@ pub(super) async fn at_once<T: Send + 'static>(
 }
 
 /// An append to several streams: `("a-1", event)` in the order of the log.
-pub(super) fn to_streams<'a>(
-    events: impl IntoIterator<Item = (&'a StreamId, NewEvent)>,
-) -> AppendStreams {
+pub(super) fn to_streams<'a>(events: impl IntoIterator<Item = (&'a StreamId, NewEvent)>) -> Append {
     events
         .into_iter()
-        .fold(AppendStreams::default(), |append, (to, event)| {
+        .fold(Append::default(), |append, (to, event)| {
             append.event(to.clone(), event)
         })
 }

@@ -10,10 +10,10 @@ use super::boundary::{Boundary, scope_of};
 use super::emit::{EmitError, IntoDecision};
 use super::guards::Guards;
 use crate::aggregate::commit::{
-    CommandError, Committed, Stamp, append, atomic, final_error, stamped,
+    CommandError, Committed, Stamp, append, check_atomic, final_error, stamped,
 };
 use crate::annals::{Annals, duplicate};
-use crate::append::AppendStreams;
+use crate::append::Append;
 use crate::position::Partition;
 
 /// A decision on its way. Nothing happens until it is awaited.
@@ -87,7 +87,7 @@ where
         let partition = match &*streams {
             [only] => store.partition_of(only),
             [] => Partition(0),
-            [..] => atomic(store).map(|_| Partition(0))?,
+            [..] => check_atomic(store).map(|()| Partition(0))?,
         };
         let scope = scope_of(&self.boundary.names())?;
         if let Some(done) = self.stamp.done_before(store, &scope, partition).await? {
@@ -111,11 +111,11 @@ where
                 Ok(mut events) if !events.is_empty() => {
                     self.stamp
                         .apply(self.db, &scope, events.iter_mut().map(|(_, event)| event));
-                    let condition = guards.condition();
-                    let mut request = AppendStreams::default();
+                    let mut request = Append::default();
+                    request.condition = guards.condition();
                     request.expectations = guards.streams;
                     request.events = events;
-                    match append(self.db, request, condition).await {
+                    match append(self.db, request).await {
                         Ok(appended) => return Ok(self.stamp.done(&appended)),
                         Err(error) => {
                             if let Some(error) = final_error(error) {

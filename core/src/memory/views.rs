@@ -11,7 +11,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::MemoryStore;
-use crate::append::{AppendStreams, Placed};
+use crate::append::{Append, Placed};
 use crate::error::{Invalid, StoreError};
 use crate::inline::{InlineRow, InlineViews, RowOutcome, VersionedRow};
 use crate::lease::{Acquired, Lease, LeaseState, Leases};
@@ -97,7 +97,7 @@ impl Views {
     }
 
     /// Refuses rows that can never travel with an append.
-    pub(super) fn check_prepared(&self, append: &AppendStreams) -> Result<(), Invalid> {
+    pub(super) fn check_prepared(&self, append: &Append) -> Result<(), Invalid> {
         let mut known = append
             .rows
             .iter()
@@ -108,7 +108,7 @@ impl Views {
     /// Writes the rows of an append that stand where they were found.
     pub(super) fn take_prepared(
         &mut self,
-        append: &AppendStreams,
+        append: &Append,
         placed: &[Placed],
         recorded_at: DateTime<Utc>,
     ) {

@@ -9,15 +9,15 @@ use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 
-use crate::append::{Append, AppendError, AppendStreams, Appended, Condition, Expected, Limits};
+use crate::append::{Append, AppendError, Appended, Limits};
 use crate::error::StoreError;
 use crate::event::{EventId, RecordedEvent};
 use crate::memory::MemoryStore;
 use crate::position::{Head, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
-use crate::store::{AtomicStreams, EventStore, Found, Hint, Log, Store, TaggedStore};
+use crate::store::{EventStore, Found, Hint, Log, Store, TaggedStore};
 use crate::stream::StreamId;
-use crate::stream_state::{StreamChange, StreamState};
+use crate::stream_state::{ChangeStream, StreamState};
 
 /// Offers no place for snapshots: a decision on one would not read the events below it.
 #[derive(Clone, Debug)]
@@ -114,13 +114,8 @@ impl EventStore for Watched {
         self.store.stream_state(stream).await
     }
 
-    async fn change_stream(
-        &self,
-        stream: &StreamId,
-        expected: Expected,
-        change: StreamChange,
-    ) -> Result<StreamState, AppendError> {
-        self.store.change_stream(stream, expected, change).await
+    async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
+        self.store.change_stream(change).await
     }
 
     fn limits(&self) -> Limits {
@@ -152,32 +147,17 @@ impl Log for Watched {
 }
 
 #[async_trait]
-impl AtomicStreams for Watched {
-    async fn append_streams(&self, append: AppendStreams) -> Result<Appended, AppendError> {
-        self.store.append_streams(append).await
-    }
-}
-
-#[async_trait]
 impl TaggedStore for Watched {
     async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
         let page = self.store.read_query(read).await?;
         self.note(&page.events);
         Ok(page)
     }
-
-    async fn append_if(
-        &self,
-        append: AppendStreams,
-        condition: Condition,
-    ) -> Result<Appended, AppendError> {
-        self.store.append_if(append, condition).await
-    }
 }
 
 impl Store for Watched {
-    fn atomic(&self) -> Option<&dyn AtomicStreams> {
-        Some(self)
+    fn atomic(&self) -> bool {
+        true
     }
 
     fn tagged(&self) -> Option<&dyn TaggedStore> {

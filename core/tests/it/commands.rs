@@ -389,5 +389,5 @@ async fn after_a_command_the_state_is_what_a_reload_gives() {
 fn a_handle_says_which_store_it_is_on() {
     let [db] = processes();
     let store: &dyn Store = &**db.store();
-    assert!(store.atomic().is_some() && format!("{db:?}").contains("MemoryStore"));
+    assert!(store.atomic() && format!("{db:?}").contains("MemoryStore"));
 }

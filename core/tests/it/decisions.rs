@@ -115,7 +115,7 @@ async fn an_aggregate_that_is_only_looked_at_still_guards() {
     let [other] = processes();
     given(&other, "account-alice", [deposited(100)]).await;
     let closing = other.clone();
-    let trouble = Meanwhile::once(Call::AppendStreams, move || {
+    let trouble = Meanwhile::once(Call::Append, move || {
         let closing = closing.clone();
         async move { given(&closing, "account-alice", [AccountEvent::Closed]).await }
     });
@@ -500,7 +500,7 @@ async fn an_event_between_two_pages_of_a_query_is_noticed() {
 async fn who_is_always_overtaken_gives_up() {
     let [other] = processes();
     let faster = other.clone();
-    let trouble = Meanwhile::always(Call::AppendStreams, move || {
+    let trouble = Meanwhile::always(Call::Append, move || {
         let faster = faster.clone();
         async move { given(&faster, "account-alice", [deposited(1)]).await }
     });
@@ -528,7 +528,7 @@ async fn decisions_share_what_they_only_look_at_without_waiting() {
             .await
             .unwrap();
     }
-    assert_eq!(store.trouble().calls(Call::AppendStreams), 4);
+    assert_eq!(store.trouble().calls(Call::Append), 4);
 }
 
 #[tokio::test]

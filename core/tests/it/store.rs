@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use annals_core::conformance::faulty::{Call, Faulty, FaultyStore};
 use annals_core::{
-    AggregateRef, Annals, AppendStreams, Event, ManualClock, MemoryStore, NewEvent, Partition,
-    Position, ReadLog, Recorded, Retries, Store, StoreError, StreamId,
+    AggregateRef, Annals, Append, Event, ManualClock, MemoryStore, NewEvent, Partition, Position,
+    ReadLog, Recorded, Retries, Store, StoreError, StreamId,
 };
 use async_trait::async_trait;
 
@@ -66,18 +66,13 @@ pub(crate) async fn given<E: Event>(
 ) {
     let stream = StreamId::new(stream).unwrap();
     let now = db.clock().now();
-    let mut append = AppendStreams::default();
+    let mut append = Append::default();
     append.events = events
         .into_iter()
         .map(|event| (stream.clone(), NewEvent::of(&event).unwrap().at(now)))
         .collect();
     if !append.events.is_empty() {
-        db.store()
-            .atomic()
-            .unwrap()
-            .append_streams(append)
-            .await
-            .unwrap();
+        db.store().append(append).await.unwrap();
     }
 }
 

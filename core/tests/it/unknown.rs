@@ -81,7 +81,7 @@ struct GoneForGood(std::sync::atomic::AtomicBool);
 #[async_trait]
 impl Faulty for GoneForGood {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
-        let gone = self.0.load(std::sync::atomic::Ordering::SeqCst) && call.is_append();
+        let gone = self.0.load(std::sync::atomic::Ordering::SeqCst) && (call == Call::Append);
         if gone {
             Err(StoreError::new(Failure::Unavailable, "connection refused"))
         } else {
@@ -90,7 +90,7 @@ impl Faulty for GoneForGood {
     }
 
     async fn after(&self, call: Call) -> Result<(), StoreError> {
-        if !call.is_append() {
+        if !(call == Call::Append) {
             return Ok(());
         }
         self.0.store(true, std::sync::atomic::Ordering::SeqCst);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use annals_core::chrono::TimeDelta;
 use annals_core::{
-    Aggregate, Annals, Append, AppendError, Appended, EventId, EventStore, Expected, Found, Handle,
-    Head, Hint, IntoEvents, Log, LogId, LogPage, ManualClock, Partition, ReadLog, ReadStream,
-    Recorded, Store, StoreError, StreamChange, StreamId, StreamPage, StreamState, ViewStore,
+    Aggregate, Annals, Append, AppendError, Appended, ChangeStream, EventId, EventStore, Found,
+    Handle, Head, Hint, IntoEvents, Log, LogId, LogPage, ManualClock, Partition, ReadLog,
+    ReadStream, Recorded, Store, StoreError, StreamId, StreamPage, StreamState, ViewStore,
 };
 use annals_macros::Event;
 use annals_projections::{Listens, On, Process, ProcessSetup, Program, Step, With};
@@ -535,14 +535,8 @@ impl EventStore for Stops {
         self.around(self.store.stream_state(stream)).await
     }
 
-    async fn change_stream(
-        &self,
-        stream: &StreamId,
-        expected: Expected,
-        change: StreamChange,
-    ) -> Result<StreamState, AppendError> {
-        self.around(self.store.change_stream(stream, expected, change))
-            .await
+    async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
+        self.around(self.store.change_stream(change)).await
     }
 }
 

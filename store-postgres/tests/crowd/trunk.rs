@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
-use annals_core::{AtomicStreams, Hint, Log, Position, ReadLog};
+use annals_core::{EventStore, Hint, Log, Position, ReadLog};
 use annals_postgres::sqlx::postgres::{PgPool, PgPoolOptions};
 use annals_postgres::{Options, PostgresStore, sqlx};
 use sqlx::AssertSqlSafe;
@@ -64,7 +64,7 @@ impl Trunk {
     /// Makes an append, which is acknowledged when this returns.
     pub(crate) async fn append(&self, numbered: Numbered) {
         match self {
-            Trunk::Annals(store) => drop(store.append_streams(numbered.append()).await.unwrap()),
+            Trunk::Annals(store) => drop(store.append(numbered.append()).await.unwrap()),
             Trunk::Naive { pool, table } => {
                 let mut transaction = pool.begin().await.unwrap();
                 let insert = format!("insert into {table} (run, task, n) values ($1, $2, $3)");

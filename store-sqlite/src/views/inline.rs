@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 
 use annals_core::{
-    AppendStreams, History, InlineRow, Placed, RowChange, RowOutcome, Version, VersionedRow,
-    ViewCommit,
+    Append, History, InlineRow, Placed, RowChange, RowOutcome, Version, VersionedRow, ViewCommit,
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -27,7 +26,7 @@ pub(crate) struct Carried<'a> {
 /// The rows of an append that are to be written with it: those that stand where they were found.
 pub(crate) fn carried<'a>(
     connection: &Connection,
-    append: &'a AppendStreams,
+    append: &'a Append,
 ) -> Result<Vec<Carried<'a>>, Stop> {
     let mut carried = Vec::with_capacity(append.rows.len());
     for row in &append.rows {
