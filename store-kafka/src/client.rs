@@ -3,6 +3,7 @@
 mod config;
 mod context;
 mod thread;
+pub(crate) mod transaction;
 
 pub(crate) use config::{Config, TRANSACTION_TIMEOUT_MS};
 pub(crate) use context::Context;

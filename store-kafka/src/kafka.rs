@@ -11,6 +11,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::client::{ClientThread, Config, Context};
+use crate::dead_letters::DeadLetters;
 use crate::error::{failed, invalid, unavailable};
 use crate::read::{Topic, TopicLog};
 use crate::topic::{Publisher, TopicSpec, ensure};
@@ -173,6 +174,11 @@ impl Kafka {
     /// [`Failure::Invalid`](annals_core::Failure) for settings that librdkafka refuses.
     pub fn publisher(&self) -> Result<Publisher, StoreError> {
         Publisher::open(self.config())
+    }
+
+    /// The dead letters that processors wrote to a topic.
+    pub fn dead_letters(&self, topic: &str) -> DeadLetters {
+        DeadLetters::of(self, topic)
     }
 
     /// Removes a topic and everything in it.

@@ -3,9 +3,11 @@
 //! - [`Kafka::read`] makes a topic that anybody writes a log. Views over it are exact: their rows
 //!   and their position change in one transaction of the view store, so nothing is counted twice,
 //!   whatever dies when. The group only says who should work; it never decides.
-//! - [`KafkaOutlet`] takes batches of events out, each in one transaction with a record of how far
+//! - [`Relay`] publishes a log through a [`KafkaOutlet`]: each batch in one transaction with a record of how far
 //!   the log was taken: published exactly once, for readers that read what was committed
 //!   (`isolation.level=read_committed`, the default of librdkafka but not of Java).
+//! - [`Processor`] reads a topic and writes what a function makes of each record, in Kafka
+//!   transactions; [`DeadLetters`] are what it could not process.
 //! - [`Publisher`], [`TopicSpec`] and [`NewRecord`] are for everything that is no event.
 //!
 //! Clients run on threads of their own behind bounded channels. No type of `rdkafka` appears in this
@@ -13,20 +15,24 @@
 
 mod client;
 mod cloud_events;
+mod dead_letters;
 mod error;
 mod group;
 mod kafka;
 mod murmur2;
 mod outlet;
+mod processor;
 mod read;
 mod relay;
 mod topic;
 mod url;
 
+pub use dead_letters::DeadLetters;
 pub use group::{Group, GroupOffset};
 pub use kafka::Kafka;
 pub use murmur2::murmur2_partition;
 pub use outlet::KafkaOutlet;
+pub use processor::{Out, Processor};
 pub use read::{Partitioner, TimeUnit, Topic, TopicLog};
 pub use relay::Relay;
 pub use topic::{NewRecord, Publisher, Record, Sent, TopicSpec};

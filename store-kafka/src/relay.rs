@@ -53,6 +53,7 @@ pub struct Relay {
     route: Arc<Route>,
     key: Arc<KeyOf>,
     topics: Vec<TopicSpec>,
+    batch_events_max: usize,
 }
 
 impl fmt::Debug for Relay {
@@ -74,7 +75,14 @@ impl Relay {
             route: Arc::new(|_| None),
             key: Arc::new(|event| event.stream.to_string()),
             topics: Vec::new(),
+            batch_events_max: BATCH_EVENTS_MAX,
         }
+    }
+
+    /// So many events in a transaction at most: 5,000 unless said otherwise.
+    pub fn batch_events_max(mut self, events: usize) -> Relay {
+        self.batch_events_max = events.max(1);
+        self
     }
 
     /// Only events of this type; said several times, of these types.
@@ -305,7 +313,7 @@ impl Relay {
         let durable = log.head(partition).await?.durable;
         let mut bytes = 0;
         while batch.up_to < durable {
-            let left = BATCH_EVENTS_MAX - batch.events.len();
+            let left = self.batch_events_max - batch.events.len();
             let read = ReadLog::after(batch.up_to)
                 .up_to(durable)
                 .partition(partition)
@@ -327,7 +335,7 @@ impl Relay {
                 .map(|event| event.payload.len())
                 .sum::<usize>();
             batch.events.extend(page.events);
-            if batch.events.len() >= BATCH_EVENTS_MAX || bytes >= BATCH_BYTES_MAX {
+            if batch.events.len() >= self.batch_events_max || bytes >= BATCH_BYTES_MAX {
                 batch.at_end = batch.up_to >= durable;
                 break;
             }

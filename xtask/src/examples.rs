@@ -16,6 +16,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
             "run",
             "--quiet",
             "--locked",
+            "--all-features",
             "--example",
             name,
             "--manifest-path",

@@ -22,7 +22,7 @@ use crate::stop::Stop;
 use cluster::Cluster;
 use jars::Jars;
 use java::Java;
-use lent::{BOOTSTRAP, CONTROL, Lent};
+use lent::{BOOTSTRAP, CONTROL, JARS, Lent};
 use node::Shutdown;
 
 /// The word with which a test has a broker that was lent to it stopped and started.

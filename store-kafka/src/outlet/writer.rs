@@ -1,33 +1,22 @@
 //! The fenced writer: every transaction holds a batch and its mark.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use annals_core::{Failure, Outgoing, Outlet, OutletError, OutletMark, StoreError};
 use async_trait::async_trait;
-use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{
-    BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig,
-};
-use rdkafka::util::Timeout;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _};
 
 use super::{mark, progress};
-use crate::client::{ClientThread, Config, Context, TRANSACTION_TIMEOUT_MS};
+use crate::client::transaction::{self, Broken, Deliveries, FENCE, Producer, drain, queue};
+use crate::client::{ClientThread, Config, TRANSACTION_TIMEOUT_MS};
 use crate::error::{failed, invalid, unavailable};
 use crate::kafka::{ANSWER, Kafka};
 use crate::murmur2::murmur2_partition;
 use crate::topic::TopicSpec;
-
-/// How long a fence may take: the broker first ends what the earlier owner left open.
-const FENCE: Duration = Duration::from_secs(30);
-
-/// How long a poll of the deliveries waits. The commit would wait in slices of 100 ms for what is
-/// left to deliver.
-const DRAIN: Duration = Duration::from_micros(500);
 
 /// An [`Outlet`] whose batches are Kafka transactions.
 ///
@@ -102,32 +91,6 @@ impl Outlet for KafkaOutlet {
     }
 }
 
-/// What became of records that were sent.
-#[derive(Debug, Default)]
-struct Deliveries {
-    context: Context,
-    failure: Mutex<Option<KafkaError>>,
-}
-
-impl ClientContext for Deliveries {
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.context.error(error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            failure.get_or_insert(error.clone());
-        }
-    }
-}
-
-type Producer = BaseProducer<Deliveries, NoCustomPartitioner>;
-
 /// Lives on the outlet's thread.
 struct Writer {
     name: String,
@@ -172,7 +135,8 @@ impl Writer {
                 Ok(())
             }
             Err(Broken::Refused(why)) => {
-                abort(&producer).map_err(|error| OutletError::Undecided(failed(doing(), error)))?;
+                transaction::abort(&producer)
+                    .map_err(|error| OutletError::Undecided(failed(doing(), error)))?;
                 self.producer = Some(producer);
                 Err(OutletError::Refused(why))
             }
@@ -210,9 +174,7 @@ impl Writer {
             }));
         queue(producer, record)?;
         drain(producer)?;
-        // Without a timeout of its own it takes what is left of the transaction's.
-        producer.commit_transaction(Timeout::Never)?;
-        Ok(())
+        transaction::commit(producer)
     }
 
     fn partitions_of(&mut self, producer: &Producer, topic: &Arc<str>) -> Result<u32, Broken> {
@@ -230,21 +192,6 @@ impl Writer {
         }
         self.partitions.insert(Arc::clone(topic), count);
         Ok(count)
-    }
-}
-
-/// Why a transaction did not come to its end.
-enum Broken {
-    /// The batch can never be taken as it is.
-    Refused(String),
-    /// Deliveries took longer than a transaction may.
-    Slow,
-    Client(KafkaError),
-}
-
-impl From<KafkaError> for Broken {
-    fn from(error: KafkaError) -> Broken {
-        Broken::Client(error)
     }
 }
 
@@ -278,55 +225,4 @@ fn send(producer: &Producer, outgoing: &Outgoing, partition: u32) -> Result<(), 
         }
         broken => broken,
     })
-}
-
-/// Puts a record into the queue, and waits while that is full.
-fn queue(producer: &Producer, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), Broken> {
-    let began = Instant::now();
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), full)) => {
-                if began.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
-                    return Err(Broken::Slow);
-                }
-                record = full;
-                producer.poll(DRAIN);
-            }
-            Err((error, _)) => return Err(error.into()),
-        }
-    }
-}
-
-/// Waits until everything was delivered.
-fn drain(producer: &Producer) -> Result<(), Broken> {
-    let began = Instant::now();
-    while producer.in_flight_count() > 0 {
-        if began.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
-            return Err(Broken::Slow);
-        }
-        producer.poll(DRAIN);
-    }
-    let deliveries = producer.context();
-    let failure = deliveries
-        .failure
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    failure.map_or(Ok(()), |error| match error {
-        KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => {
-            Err(Broken::Refused(
-                "a record is larger than its topic takes (`max.message.bytes`)".to_owned(),
-            ))
-        }
-        error => Err(error.into()),
-    })
-}
-
-/// Takes back what was sent. Unsent records would hold up the abort until its timeout.
-fn abort(producer: &Producer) -> Result<(), KafkaError> {
-    producer.purge(PurgeConfig::default().queue().inflight());
-    // What the purge reports is expected.
-    let _ = drain(producer);
-    producer.abort_transaction(Timeout::Never)
 }

@@ -46,3 +46,8 @@ pub(crate) async fn send(kafka: &Kafka, topic: &str, records: &[(&str, &str)]) {
     }
     publisher.flush().await.unwrap();
 }
+
+/// Whether the long forms of tests run.
+pub(crate) fn is_long() -> bool {
+    std::env::var("ANNALS_TEST_LONG").is_ok_and(|long| long == "1")
+}

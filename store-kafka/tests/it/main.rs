@@ -4,5 +4,11 @@ mod broker;
 mod on_kafka {
     mod following;
     mod gaps;
+    mod java;
+    mod outlets;
+    mod processors;
+    mod read_models;
+    mod relays;
+    mod rows;
     mod topics;
 }

@@ -19,6 +19,7 @@ pub(crate) const GUARD: &str = "guard";
 /// The environment variables that tests read.
 pub(crate) const BOOTSTRAP: &str = "ANNALS_TEST_KAFKA";
 pub(crate) const CONTROL: &str = "ANNALS_TEST_KAFKA_CONTROL";
+pub(crate) const JARS: &str = "ANNALS_TEST_KAFKA_JARS";
 
 /// What the names of lent clusters' directories begin with.
 const PREFIX: &str = "lent-";

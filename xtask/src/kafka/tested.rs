@@ -3,7 +3,7 @@
 use std::net::ToSocketAddrs;
 
 use super::ready::brokers;
-use super::{BOOTSTRAP, CONTROL, Jars, Java, Lent};
+use super::{BOOTSTRAP, CONTROL, JARS, Jars, Java, Lent};
 use crate::stop::Stop;
 use crate::test::{Need, State};
 
@@ -57,8 +57,11 @@ impl Tested {
             .flatten()
             .any(|address| brokers(address).is_some());
         let named = format!("{bootstrap}, named in {BOOTSTRAP}");
+        // A client that is not ours is run from them; the broker is somebody else's.
+        let jars = Java::find().and_then(|java| Jars::find(&java));
         Self {
             was_named: true,
+            environment: jars.iter().map(environment_of).collect(),
             ..Self::of(match answers {
                 true => State::Found(named),
                 false => State::Missing(format!("{named}: no broker answers there")),
@@ -75,8 +78,10 @@ impl Tested {
             true => State::Installed(found),
             false => State::Found(found),
         };
+        let mut environment = lent.environment()?;
+        environment.push(environment_of(&jars));
         Ok(Self {
-            environment: lent.environment()?,
+            environment,
             lent: Some(lent),
             ..Self::of(state)
         })
@@ -105,4 +110,9 @@ impl Tested {
             (None, true) => "no Apache Kafka".to_owned(),
         }
     }
+}
+
+/// Where tests find the jars of a Java client.
+fn environment_of(jars: &Jars) -> (&'static str, String) {
+    (JARS, jars.directory.display().to_string())
 }

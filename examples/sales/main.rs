@@ -1,0 +1,208 @@
+//! Counts and revenue per product, kept exactly from a topic of plain JSON that somebody else
+//! writes.
+//!
+//! `cargo xtask kafka up` starts a broker and prints its URL; then
+//!
+//! ```text
+//! cargo run --example sales --features kafka -- kafka://127.0.0.1:PORT
+//! ```
+//!
+//! sends some orders, follows the topic into `sales.db`, and prints the table. Kill it at any moment
+//! and run it again: nothing is counted twice, and nothing is missing. The last lines show the
+//! checkpoints of the view, which decide, beside the offsets of the consumer group, which are for
+//! other people's tools.
+
+#![allow(
+    clippy::print_stderr,
+    reason = "this is a program, and what went wrong goes to its user"
+)]
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals::kafka::{Kafka, NewRecord, Topic, TopicLog, TopicSpec};
+use annals::prelude::*;
+use annals::sqlite::SqliteStore;
+use annals::{Failure, Log, Partition, ViewStore};
+
+const TOPIC: &str = "orders";
+const GROUP: &str = "sales";
+const DATABASE: &str = "sqlite:sales.db";
+
+/// Where a broker is expected when the command line and `ANNALS_KAFKA` name none.
+const URL: &str = "kafka://127.0.0.1:9092";
+
+/// How long the view may take to catch up.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a record of the topic says: the value is the event's content as it is.
+#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "orders")]
+enum OrderEvent {
+    Placed {
+        product: String,
+        pieces: u32,
+        cents: i64,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "sales", version = 1, events(OrderEvent))]
+struct Sales {
+    orders: u64,
+    pieces: u64,
+    cents: i64,
+}
+
+impl Project<OrderEvent> for Sales {
+    fn keys(event: &Recorded<OrderEvent>) -> Result<Vec<String>, Poison> {
+        let OrderEvent::Placed { product, .. } = &**event;
+        Ok(vec![product.clone()])
+    }
+
+    fn on(sales: &mut Row<'_, Self>, event: &Recorded<OrderEvent>) -> Result<(), Poison> {
+        let OrderEvent::Placed { pieces, cents, .. } = &**event;
+        sales.orders += 1;
+        sales.pieces += u64::from(*pieces);
+        sales.cents += cents;
+        Ok(())
+    }
+}
+
+/// Sends orders as another team's program would: JSON without anything of Annals in it.
+async fn place_orders(kafka: &Kafka, orders: usize) -> Result<(), Box<dyn Error>> {
+    let spec = TopicSpec::named(TOPIC).partitions(3);
+    kafka.ensure([spec]).await?;
+    let publisher = kafka.publisher()?;
+    for number in 0..orders {
+        let product = ["tea", "coffee", "cocoa"][number % 3];
+        let pieces = number % 5 + 1;
+        let cents = pieces * 250;
+        let order = format!(r#"{{"product":"{product}","pieces":{pieces},"cents":{cents}}}"#);
+        let record = NewRecord::to(TOPIC).key(format!("order-{number}"));
+        publisher.queue(&record.value(order)).await?;
+    }
+    publisher.flush().await?;
+    Ok(())
+}
+
+/// Where the log ends now.
+async fn now(log: &TopicLog) -> Result<Token, Box<dyn Error>> {
+    let mut token = Token::new(log.id());
+    for partition in (0..log.partitions()).map(Partition) {
+        token = token.with(partition, log.head(partition).await?.visible);
+    }
+    Ok(token)
+}
+
+async fn follow(kafka: &Kafka, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let orders = Topic::named(TOPIC)
+        .every_record_is("orders.placed")
+        .group(GROUP);
+    let log = kafka.log(orders).await?;
+    let views = Arc::new(SqliteStore::open(DATABASE).await?);
+    let db = Annals::following(Arc::new(log.clone()))
+        .with(Sales::projection())
+        .views_in(views.clone())
+        .start()
+        .await?;
+    let token = now(&log).await?;
+    let rows = db
+        .view::<Sales>()
+        .rows()
+        .at_least(token.clone())
+        .within(TIMEOUT);
+    writeln!(
+        out,
+        "{:<10}{:>10}{:>10}{:>14}",
+        "product", "orders", "pieces", "cents"
+    )?;
+    for row in rows.await?.rows {
+        let sales = row.value;
+        let (orders, pieces, cents) = (sales.orders, sales.pieces, sales.cents);
+        writeln!(out, "{:<10}{orders:>10}{pieces:>10}{cents:>14}", row.key)?;
+    }
+    show_offsets(&log, &*views, &token, out).await?;
+    db.stop().await;
+    Ok(())
+}
+
+/// Tells the group how far the view has come, and shows both.
+async fn show_offsets(
+    log: &TopicLog,
+    views: &dyn ViewStore,
+    reached: &Token,
+    out: &mut impl Write,
+) -> Result<(), Box<dyn Error>> {
+    let Some(group) = log.group() else {
+        return Ok(());
+    };
+    let all = log.partitions() as usize;
+    let mut assigned = group.assignment();
+    let joined = assigned.wait_for(|assignment| assignment.partitions.len() == all);
+    if tokio::time::timeout(TIMEOUT, joined).await.is_err() {
+        writeln!(
+            out,
+            "another program of the group `{GROUP}` has the partitions"
+        )?;
+        return Ok(());
+    }
+    let partitions = (0..log.partitions()).map(Partition);
+    let positions = partitions.map(|partition| (partition, reached.position(partition)));
+    group.commit(positions).await?;
+    let committed = group.committed(log.partitions()).await?;
+    let generations = views.generations("sales").await?;
+    for generation in generations {
+        for checkpoint in views.checkpoints(generation.id).await? {
+            let partition = checkpoint.partition;
+            let of_group = committed.iter().find(|of| of.partition == partition);
+            let of_group = of_group.and_then(|of| of.position).unwrap_or_default();
+            let head = reached.position(partition);
+            let position = checkpoint.position;
+            writeln!(
+                out,
+                "partition {partition}: checkpoint {position}, offset of group `{GROUP}` \
+                 {of_group}, end {head}"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+async fn run(url: &str) -> Result<(), Box<dyn Error>> {
+    let mut out = io::stdout().lock();
+    let kafka = match Kafka::connect(url).await {
+        Err(error) if error.failure() == Failure::Unavailable => {
+            writeln!(
+                out,
+                "no broker at {url}: start one with `cargo xtask kafka up`, which prints its URL, \
+                 and give that as an argument"
+            )?;
+            return Ok(());
+        }
+        connected => connected?,
+    };
+    place_orders(&kafka, 30_000).await?;
+    follow(&kafka, &mut out).await
+}
+
+fn main() -> ExitCode {
+    let url = std::env::args()
+        .nth(1)
+        .or_else(|| std::env::var("ANNALS_KAFKA").ok())
+        .unwrap_or_else(|| URL.to_owned());
+    let runtime = tokio::runtime::Runtime::new();
+    let done = runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(run(&url)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sales: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

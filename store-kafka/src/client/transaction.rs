@@ -1,0 +1,124 @@
+//! A transactional producer: records are queued, delivered and committed together.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig,
+};
+use rdkafka::util::Timeout;
+
+use super::{Context, TRANSACTION_TIMEOUT_MS};
+
+/// How long a fence may take: the broker first ends what the earlier owner left open.
+pub(crate) const FENCE: Duration = Duration::from_secs(30);
+
+/// How long a poll of the deliveries waits. The commit would wait in slices of 100 ms for what is
+/// left to deliver.
+const DRAIN: Duration = Duration::from_micros(500);
+
+/// What became of records that were sent.
+#[derive(Debug, Default)]
+pub(crate) struct Deliveries {
+    context: Context,
+    failure: Mutex<Option<KafkaError>>,
+}
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert(error.clone());
+        }
+    }
+}
+
+pub(crate) type Producer = BaseProducer<Deliveries, NoCustomPartitioner>;
+
+/// Why a transaction did not come to its end.
+pub(crate) enum Broken {
+    /// The batch can never be taken as it is.
+    Refused(String),
+    /// Deliveries took longer than a transaction may.
+    Slow,
+    Client(KafkaError),
+}
+
+impl From<KafkaError> for Broken {
+    fn from(error: KafkaError) -> Broken {
+        Broken::Client(error)
+    }
+}
+
+/// Puts a record into the queue, and waits while that is full.
+pub(crate) fn queue(
+    producer: &Producer,
+    mut record: BaseRecord<'_, [u8], [u8]>,
+) -> Result<(), Broken> {
+    let began = Instant::now();
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), full)) => {
+                if began.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
+                    return Err(Broken::Slow);
+                }
+                record = full;
+                producer.poll(DRAIN);
+            }
+            Err((error, _)) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits until everything was delivered.
+pub(crate) fn drain(producer: &Producer) -> Result<(), Broken> {
+    let began = Instant::now();
+    while producer.in_flight_count() > 0 {
+        if began.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
+            return Err(Broken::Slow);
+        }
+        producer.poll(DRAIN);
+    }
+    let deliveries = producer.context();
+    let failure = deliveries
+        .failure
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    failure.map_or(Ok(()), |error| match error {
+        KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => {
+            Err(Broken::Refused(
+                "a record is larger than its topic takes (`max.message.bytes`)".to_owned(),
+            ))
+        }
+        error => Err(error.into()),
+    })
+}
+
+/// Takes back what was sent. Unsent records would hold up the abort until its timeout.
+pub(crate) fn abort(producer: &Producer) -> Result<(), KafkaError> {
+    producer.purge(PurgeConfig::default().queue().inflight());
+    // What the purge reports is expected.
+    let _ = drain(producer);
+    producer.abort_transaction(Timeout::Never)
+}
+
+/// Commits what was drained. Without a timeout of its own it takes what is left of the
+/// transaction's.
+pub(crate) fn commit(producer: &Producer) -> Result<(), Broken> {
+    producer
+        .commit_transaction(Timeout::Never)
+        .map_err(Broken::from)
+}

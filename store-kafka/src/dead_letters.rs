@@ -1,0 +1,212 @@
+//! Dead letters of processors: looking at them, and sending them back to where they came from.
+
+use std::time::{Duration, Instant};
+
+use annals_core::{Partition, StoreError};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::producer::Producer as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::client::transaction::{self, Broken, Deliveries, FENCE, Producer, drain};
+use crate::client::{ClientThread, Config, Context, TRANSACTION_TIMEOUT_MS};
+use crate::error::{failed, invalid, unavailable};
+use crate::kafka::{ANSWER, Kafka};
+use crate::processor::{ERROR, REPLAYED, send};
+use crate::topic::{NewRecord, Record};
+
+/// Letters of one transaction at most.
+const BATCH: usize = 500;
+
+/// A topic of dead letters.
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    kafka: Kafka,
+    topic: String,
+}
+
+impl DeadLetters {
+    pub(crate) fn of(kafka: &Kafka, topic: &str) -> DeadLetters {
+        DeadLetters {
+            kafka: kafka.clone(),
+            topic: topic.to_owned(),
+        }
+    }
+
+    /// Sends every letter that was not sent back yet to the topic that it came from, with its bytes
+    /// and headers as they were and `annals.replayed` counted up. The letters and the offsets up to
+    /// which they were read are in one transaction: each is sent back once.
+    ///
+    /// Returns how many were sent back.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Invalid`](annals_core::Failure) when there is no such topic.
+    pub async fn replay(&self) -> Result<u64, StoreError> {
+        self.replay_where(|_| true).await
+    }
+
+    /// Sends back the letters for which the function says yes. The others are passed over: a later
+    /// replay does not see them again.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeadLetters::replay`].
+    pub async fn replay_where(
+        &self,
+        chosen: impl Fn(&Record<'_>) -> bool + Send + 'static,
+    ) -> Result<u64, StoreError> {
+        let partitions = self.kafka.partitions_of(&self.topic).await?;
+        let mut ends = Vec::new();
+        for partition in (0..partitions).map(Partition) {
+            ends.push(self.kafka.bounds(&self.topic, partition).await?.high);
+        }
+        let config = self.kafka.config().clone();
+        let topic = self.topic.clone();
+        let thread = ClientThread::start(format!("kafka-replay-{topic}"), || ())?;
+        thread
+            .call(move |()| replay(&config, &topic, &ends, &chosen))
+            .await?
+    }
+}
+
+fn replay(
+    config: &Config,
+    topic: &str,
+    ends: &[i64],
+    chosen: &dyn Fn(&Record<'_>) -> bool,
+) -> Result<u64, StoreError> {
+    let name = format!("annals.replay.{topic}");
+    let doing = || format!("the dead letters of topic `{topic}` were not sent back");
+    let error = |error| failed(doing(), error);
+    let producer =
+        Producer::from_config_and_context(&config.transactional(&name), Deliveries::default())
+            .map_err(error)?;
+    // Whoever replays at the same time is shut out, and offsets are read after that.
+    producer.init_transactions(FENCE).map_err(error)?;
+    let consumer: BaseConsumer<Context> =
+        BaseConsumer::from_config_and_context(&config.member(&name, None), Context::default())
+            .map_err(error)?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(topic, 0, ends.len().saturating_sub(1) as i32);
+    let committed = consumer.committed_offsets(list, ANSWER).map_err(error)?;
+    let mut starts = TopicPartitionList::new();
+    for element in committed.elements() {
+        let offset = match element.offset() {
+            Offset::Offset(offset) if offset >= 0 => Offset::Offset(offset),
+            _ => Offset::Beginning,
+        };
+        starts
+            .add_partition_offset(topic, element.partition(), offset)
+            .map_err(error)?;
+    }
+    consumer.assign(&starts).map_err(error)?;
+    let mut open = ends.iter().filter(|end| **end > 0).count();
+    let mut at_end = vec![false; ends.len()];
+    let mut sent = 0;
+    let mut batch = Vec::new();
+    let mut offsets = std::collections::BTreeMap::new();
+    let mut heard = Instant::now();
+    while open > 0 {
+        let index = match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                heard = Instant::now();
+                let index = message.partition() as usize;
+                let headers: Vec<(String, Option<bytes::Bytes>)> =
+                    message.headers().map_or_else(Vec::new, |headers| {
+                        headers
+                            .iter()
+                            .map(|header| {
+                                let value = header.value.map(bytes::Bytes::copy_from_slice);
+                                (header.key.to_owned(), value)
+                            })
+                            .collect()
+                    });
+                let record = Record {
+                    partition: message.partition() as u32,
+                    offset: message.offset(),
+                    time_ms: message.timestamp().to_millis().unwrap_or(0),
+                    key: message.key(),
+                    value: message.payload(),
+                    headers: &headers,
+                };
+                if message.offset() < ends[index] {
+                    offsets.insert(message.partition(), message.offset() + 1);
+                    if chosen(&record) {
+                        batch.push(sent_back(&record).ok_or_else(|| {
+                            invalid(format!(
+                                "the record at offset {} of partition {} of topic `{topic}` does \
+                                 not say where it came from: it is no dead letter",
+                                record.offset(),
+                                record.partition()
+                            ))
+                        })?);
+                    }
+                }
+                (message.offset() + 1 >= ends[index]).then_some(index)
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => Some(partition as usize),
+            Some(Err(problem)) if heard.elapsed() > ANSWER => return Err(error(problem)),
+            None if heard.elapsed() > ANSWER => return Err(unavailable(doing())),
+            Some(Err(_)) | None => None,
+        };
+        if let Some(index) = index.filter(|index| !at_end[*index]) {
+            at_end[index] = true;
+            open -= usize::from(ends[index] > 0);
+        }
+        if batch.len() >= BATCH || open == 0 && !offsets.is_empty() {
+            transact(&producer, &consumer, topic, &batch, &offsets).map_err(
+                |broken| match broken {
+                    Broken::Refused(why) => invalid(format!("{}: {why}", doing())),
+                    Broken::Slow => unavailable(doing()),
+                    Broken::Client(problem) => error(problem),
+                },
+            )?;
+            sent += batch.len() as u64;
+            batch.clear();
+            offsets.clear();
+        }
+    }
+    Ok(sent)
+}
+
+fn transact(
+    producer: &Producer,
+    consumer: &BaseConsumer<Context>,
+    topic: &str,
+    batch: &[NewRecord],
+    offsets: &std::collections::BTreeMap<i32, i64>,
+) -> Result<(), Broken> {
+    producer.begin_transaction()?;
+    batch.iter().try_for_each(|record| send(producer, record))?;
+    drain(producer)?;
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+    }
+    if let Some(group) = consumer.group_metadata() {
+        let timeout = Duration::from_millis(TRANSACTION_TIMEOUT_MS);
+        producer.send_offsets_to_transaction(&list, &group, timeout)?;
+    }
+    transaction::commit(producer)
+}
+
+/// A letter as it was before it was one; nothing when it does not say where it came from.
+fn sent_back(letter: &Record<'_>) -> Option<NewRecord> {
+    let text = |name: &str| std::str::from_utf8(letter.header(name)?).ok();
+    let mut record = NewRecord::to(text(&format!("{ERROR}topic"))?);
+    record.key = letter.key().map(bytes::Bytes::copy_from_slice);
+    record.value = letter.value().map(bytes::Bytes::copy_from_slice);
+    let times = text(REPLAYED)
+        .and_then(|times| times.parse::<u64>().ok())
+        .unwrap_or(0);
+    record.headers = letter
+        .headers
+        .iter()
+        .filter(|(name, _)| !name.starts_with(ERROR) && name != REPLAYED)
+        .map(|(name, value)| (name.clone().into(), value.clone()))
+        .collect();
+    Some(record.header(REPLAYED, (times + 1).to_string()))
+}

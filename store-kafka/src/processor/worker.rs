@@ -1,0 +1,392 @@
+//! The loop of a processor, on its own thread: poll, process, send, commit, and again.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use annals_core::{Failure, Partition, StoreError};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::Processor;
+use super::out::{Failed, Kind, Out, dead_letter};
+use crate::client::transaction::{self, Broken, Deliveries, FENCE, Producer, drain, queue};
+use crate::client::{Config, Context, TRANSACTION_TIMEOUT_MS};
+use crate::error::{failed, invalid};
+use crate::topic::{NewRecord, Record};
+
+/// Records of one transaction at most, and how long one is collected.
+const BATCH_RECORDS_MAX: usize = 1_000;
+const BATCH_BYTES_MAX: usize = 4 << 20;
+const COLLECT: Duration = Duration::from_millis(20);
+
+/// What a client sends at most where nobody set `message.max.bytes`, and what a record takes beside
+/// its content.
+const MESSAGE_BYTES_MAX: usize = 1_000_000;
+const RECORD_OVERHEAD: usize = 256;
+
+/// How long one poll waits.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The first wait before a record is tried again; a batch does not wait longer than a third of what
+/// a transaction may take.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Waits between tries to begin again.
+const BACK_OFF: Duration = Duration::from_millis(200);
+const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+
+/// A record that was read, in its own bytes.
+struct Read {
+    partition: i32,
+    offset: i64,
+    time_ms: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(String, Option<bytes::Bytes>)>,
+}
+
+/// Why a batch was not committed.
+enum Ended {
+    /// The clients are made again, and reading begins where the group was.
+    Again(StoreError),
+    /// Needs an operator.
+    Stopped(StoreError),
+}
+
+/// Works until it is stopped.
+pub(super) fn run(
+    processor: &Processor,
+    topic: &str,
+    config: &Config,
+    stop: &AtomicBool,
+) -> Result<(), StoreError> {
+    let mut wait = BACK_OFF;
+    while !stop.load(Ordering::Acquire) {
+        let mut progressed = false;
+        match work(processor, topic, config, stop, &mut progressed) {
+            Ok(()) => break,
+            Err(Ended::Stopped(error)) => return Err(error),
+            Err(Ended::Again(error)) => {
+                tracing::warn!(processor = processor.name, %error, "the processor begins again");
+            }
+        }
+        wait = if progressed {
+            BACK_OFF
+        } else {
+            (wait * 2).min(BACK_OFF_MAX)
+        };
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !stop.load(Ordering::Acquire) {
+            std::thread::park_timeout(POLL);
+        }
+    }
+    Ok(())
+}
+
+/// From the making of the clients to what ends them.
+fn work(
+    processor: &Processor,
+    topic: &str,
+    config: &Config,
+    stop: &AtomicBool,
+    progressed: &mut bool,
+) -> Result<(), Ended> {
+    let name = &processor.name;
+    let ended = |error: KafkaError| {
+        let error = failed(format!("processor `{name}` does not work"), error);
+        match error.failure() {
+            Failure::Invalid => Ended::Stopped(error),
+            _ => Ended::Again(error),
+        }
+    };
+    let producer = if processor.transactional {
+        // One id for each process: the group's generation shuts out who lost a partition.
+        let id = match &processor.instance {
+            Some(instance) => format!("annals.processor.{name}.{instance}"),
+            None => format!("annals.processor.{name}.{}", annals_core::EventId::random()),
+        };
+        let config = config.transactional(&id);
+        let producer =
+            Producer::from_config_and_context(&config, Deliveries::default()).map_err(ended)?;
+        producer.init_transactions(FENCE).map_err(ended)?;
+        producer
+    } else {
+        Producer::from_config_and_context(&config.publisher(), Deliveries::default())
+            .map_err(ended)?
+    };
+    let largest = config
+        .publisher()
+        .get("message.max.bytes")
+        .and_then(|size| size.parse().ok());
+    let largest = largest.unwrap_or(MESSAGE_BYTES_MAX);
+    let mut member = config.member(name, processor.instance.as_deref());
+    member.set("enable.partition.eof", "false");
+    let consumer: BaseConsumer<Context> =
+        BaseConsumer::from_config_and_context(&member, Context::default()).map_err(ended)?;
+    consumer.subscribe(&[topic]).map_err(ended)?;
+    while !stop.load(Ordering::Acquire) {
+        let batch = collect(&consumer).map_err(ended)?;
+        if batch.is_empty() {
+            continue;
+        }
+        let offsets = next_offsets(&batch);
+        let made = process(processor, topic, &batch, largest).map_err(Ended::Stopped)?;
+        commit(processor, topic, &producer, &consumer, &made, &offsets)?;
+        *progressed = true;
+        if let Some(told) = &processor.on_commit {
+            let offsets: Vec<(Partition, i64)> = offsets
+                .iter()
+                .map(|(partition, offset)| (Partition(*partition as u32), *offset))
+                .collect();
+            told(&offsets);
+        }
+    }
+    Ok(())
+}
+
+/// What is there, up to the bounds of a batch.
+fn collect(consumer: &BaseConsumer<Context>) -> Result<Vec<Read>, KafkaError> {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    let mut began = Instant::now();
+    while batch.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
+        let wait = if batch.is_empty() {
+            POLL
+        } else {
+            Duration::ZERO
+        };
+        match consumer.poll(wait) {
+            Some(Ok(message)) => {
+                if batch.is_empty() {
+                    began = Instant::now();
+                }
+                bytes += message.payload_len();
+                batch.push(Read {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    time_ms: message.timestamp().to_millis().unwrap_or(0),
+                    key: message.key().map(<[u8]>::to_vec),
+                    value: message.payload().map(<[u8]>::to_vec),
+                    headers: message.headers().map_or_else(Vec::new, |headers| {
+                        let owned = |header: Header<'_, &[u8]>| {
+                            let value = header.value.map(bytes::Bytes::copy_from_slice);
+                            (header.key.to_owned(), value)
+                        };
+                        headers.iter().map(owned).collect()
+                    }),
+                });
+            }
+            Some(Err(error)) => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                    return Err(error);
+                }
+                // The client mends it, or goes on complaining.
+                _ => tracing::debug!(%error, "a read failed"),
+            },
+            None if batch.is_empty() => break,
+            None if began.elapsed() > COLLECT => break,
+            None => std::thread::yield_now(),
+        }
+    }
+    Ok(batch)
+}
+
+fn next_offsets(batch: &[Read]) -> BTreeMap<i32, i64> {
+    batch
+        .iter()
+        .map(|read| (read.partition, read.offset + 1))
+        .collect()
+}
+
+/// What becomes of a batch, dead letters included.
+fn process(
+    processor: &Processor,
+    topic: &str,
+    batch: &[Read],
+    largest: usize,
+) -> Result<Vec<NewRecord>, StoreError> {
+    let name = &processor.name;
+    let mut made = Vec::new();
+    let budget = Duration::from_millis(TRANSACTION_TIMEOUT_MS / 3);
+    let began = Instant::now();
+    for read in batch {
+        let record = read.record();
+        let mut attempts = 0;
+        let outcome = loop {
+            attempts += 1;
+            let outcome = try_once(processor, &record).and_then(|out| sendable(out, largest));
+            let again = matches!(&outcome, Err(failed) if failed.kind == Kind::Refused);
+            let wait = RETRY * 2_u32.pow(attempts.min(8) - 1);
+            if !again || attempts >= processor.attempts || began.elapsed() + wait > budget {
+                break outcome;
+            }
+            std::thread::park_timeout(wait);
+        };
+        match outcome {
+            Ok(out) => made.extend(out.records),
+            Err(failed) => {
+                let Some(dead) = &processor.dead_letters else {
+                    return Err(invalid(format!(
+                        "processor `{name}` cannot process the record at offset {} of partition \
+                         {} of topic `{topic}` ({}: {}); nothing of its batch was written. Name a \
+                         topic with `dead_letters`, or mend the function",
+                        read.offset,
+                        read.partition,
+                        failed.kind.name(),
+                        failed.cause
+                    )));
+                };
+                let letter = dead_letter(dead, topic, name, &record, &failed, attempts);
+                made.push(letter);
+            }
+        }
+    }
+    Ok(made)
+}
+
+fn try_once(processor: &Processor, record: &Record<'_>) -> Result<Out, Failed> {
+    let mut out = Out::default();
+    let each = processor
+        .each
+        .as_ref()
+        .expect("`run` has checked that there is a function");
+    match catch_unwind(AssertUnwindSafe(|| each(record, &mut out))) {
+        Ok(result) => result.map(|()| out),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "without a text".to_owned());
+            Err(Failed::of(Kind::Panicked, text))
+        }
+    }
+}
+
+/// Refuses what the client would refuse to send: it is the record's failure, not the batch's.
+fn sendable(out: Out, largest: usize) -> Result<Out, Failed> {
+    let size = |record: &NewRecord| {
+        let bytes = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, |bytes| bytes.len());
+        let headers = record.headers.iter();
+        let headers: usize = headers.map(|(name, value)| name.len() + bytes(value)).sum();
+        bytes(&record.key) + bytes(&record.value) + headers + RECORD_OVERHEAD
+    };
+    match out.records.iter().find(|record| size(record) > largest) {
+        Some(record) => Err(Failed::of(
+            Kind::TooLarge,
+            format!(
+                "a record of {} bytes for topic `{}`, at most {largest} are sent",
+                size(record),
+                record.topic
+            ),
+        )),
+        None => Ok(out),
+    }
+}
+
+impl Read {
+    fn record(&self) -> Record<'_> {
+        Record {
+            partition: self.partition as u32,
+            offset: self.offset,
+            time_ms: self.time_ms,
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers: &self.headers,
+        }
+    }
+}
+
+/// Writes what was made, and the offsets with it.
+fn commit(
+    processor: &Processor,
+    topic: &str,
+    producer: &Producer,
+    consumer: &BaseConsumer<Context>,
+    made: &[NewRecord],
+    offsets: &BTreeMap<i32, i64>,
+) -> Result<(), Ended> {
+    let name = &processor.name;
+    let mut list = TopicPartitionList::new();
+    let added = offsets.iter().try_for_each(|(partition, offset)| {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
+    });
+    let transact = || -> Result<(), Broken> {
+        added?;
+        if processor.transactional {
+            producer.begin_transaction()?;
+        }
+        made.iter().try_for_each(|record| send(producer, record))?;
+        drain(producer)?;
+        if !processor.transactional {
+            consumer.commit(&list, CommitMode::Sync)?;
+            return Ok(());
+        }
+        // The group's generation is asked for each time: who lost a partition is refused.
+        if let Some(group) = consumer.group_metadata() {
+            let timeout = Duration::from_millis(TRANSACTION_TIMEOUT_MS);
+            producer.send_offsets_to_transaction(&list, &group, timeout)?;
+        }
+        transaction::commit(producer)
+    };
+    let doing = format!("processor `{name}` did not finish a batch");
+    let broken = match transact() {
+        Ok(()) => return Ok(()),
+        Err(broken) => broken,
+    };
+    if processor.transactional {
+        // Clients are made again: what was read since the last commit is read again.
+        let _ = transaction::abort(producer);
+    }
+    Err(match broken {
+        Broken::Refused(why) => Ended::Stopped(invalid(format!("processor `{name}`: {why}"))),
+        Broken::Slow => Ended::Again(StoreError::new(Failure::Unavailable, doing)),
+        Broken::Client(error) => Ended::Again(failed(doing, error)),
+    })
+}
+
+/// Puts a record into the queue.
+pub(crate) fn send(producer: &Producer, record: &NewRecord) -> Result<(), Broken> {
+    let mut base = BaseRecord::to(&record.topic);
+    if let Some(key) = &record.key {
+        base = base.key(&key[..]);
+    }
+    if let Some(value) = &record.value {
+        base = base.payload(&value[..]);
+    }
+    if let Some(partition) = record.partition {
+        base = base.partition(partition as i32);
+    }
+    if let Some(time) = record.time {
+        base = base.timestamp(time.timestamp_millis());
+    }
+    if !record.headers.is_empty() {
+        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        base = base.headers(
+            record
+                .headers
+                .iter()
+                .fold(headers, |headers, (name, value)| {
+                    headers.insert(Header {
+                        key: name,
+                        value: value.as_deref(),
+                    })
+                }),
+        );
+    }
+    match queue(producer, base) {
+        Err(Broken::Client(KafkaError::MessageProduction(
+            RDKafkaErrorCode::MessageSizeTooLarge,
+        ))) => Err(Broken::Refused(format!(
+            "a record for topic `{}` is larger than a client may send",
+            record.topic
+        ))),
+        sent => sent,
+    }
+}

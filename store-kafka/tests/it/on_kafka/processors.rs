@@ -1,0 +1,292 @@
+//! Consume, transform, produce: exact, with dead letters that come back.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use annals_core::{Failure, Invalid, Log, Partition, Position, ReadLog, RecordedEvent};
+use annals_kafka::{Kafka, NewRecord, Processor, Topic, TopicSpec};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::broker::{TIMEOUT, fresh, is_long, kafka, send, topic};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Paid {
+    cents: i64,
+}
+
+fn screening(name: &str) -> Processor {
+    Processor::named(name)
+        .reads(format!("{name}-in"))
+        .writes(TopicSpec::named(format!("{name}-out")).partitions(3))
+        .dead_letters(TopicSpec::named(format!("{name}-dead")).partitions(1))
+}
+
+async fn all(kafka: &Kafka, topic: &str) -> Vec<RecordedEvent> {
+    let log = kafka.log(Topic::named(topic)).await.unwrap();
+    let mut events = Vec::new();
+    for partition in (0..log.partitions()).map(Partition) {
+        let mut after = Position::START;
+        loop {
+            let page = log
+                .read(ReadLog::after(after).partition(partition))
+                .await
+                .unwrap();
+            events.extend(page.events);
+            after = page.scanned;
+            if page.end {
+                break;
+            }
+        }
+    }
+    events
+}
+
+async fn until(kafka: &Kafka, topic: &str, count: usize) -> Vec<RecordedEvent> {
+    let waits = async {
+        loop {
+            let found = match kafka.partitions_of(topic).await {
+                Ok(_) => all(kafka, topic).await,
+                Err(_) => Vec::new(),
+            };
+            if found.len() >= count {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, waits).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_cannot_be_processed_is_a_dead_letter_and_delays_nothing() {
+    let kafka = kafka().await;
+    let name = fresh("screening");
+    let reads = format!("{name}-in");
+    kafka
+        .ensure([TopicSpec::named(&reads).partitions(1)])
+        .await
+        .unwrap();
+    let publisher = kafka.publisher().unwrap();
+    let records = [
+        NewRecord::to(&reads).key("a").value(r#"{"cents":1}"#),
+        NewRecord::to(&reads)
+            .key(vec![0xff])
+            .value("not json")
+            .header("trace", "7"),
+        NewRecord::to(&reads).value(r#"{"cents":-1}"#),
+        NewRecord::to(&reads).key("b").value(r#"{"cents":13}"#),
+        NewRecord::to(&reads).key("c").tombstone(),
+        NewRecord::to(&reads).key("d").value(r#"{"cents":5}"#),
+        NewRecord::to(&reads).key("e").value(r#"{"cents":2}"#),
+    ];
+    for record in &records {
+        publisher.queue(record).await.unwrap();
+    }
+    publisher.flush().await.unwrap();
+    let writes = format!("{name}-out");
+    let out_topic = writes.clone();
+    let processor = screening(&name).each(move |paid: Paid, out| {
+        match paid.cents {
+            -1 => return Err(Invalid::new("nobody pays less than nothing")),
+            13 => panic!("thirteen"),
+            5 => out.record(NewRecord::to(&out_topic).value(vec![b'x'; 2 << 20])),
+            _ => out.send(&out_topic, "k", &paid)?,
+        }
+        Ok(())
+    });
+    let (stop, stopped) = oneshot::channel::<()>();
+    let run_kafka = kafka.clone();
+    let runs = tokio::spawn(async move {
+        processor
+            .run(&run_kafka, async { drop(stopped.await) })
+            .await
+    });
+    let dead = until(&kafka, &format!("{name}-dead"), 4).await;
+    let written = until(&kafka, &writes, 2).await;
+    stop.send(()).unwrap();
+    runs.await.unwrap().unwrap();
+    let payloads: Vec<&[u8]> = written.iter().map(|event| &event.payload[..]).collect();
+    assert_eq!(payloads, [br#"{"cents":1}"#, br#"{"cents":2}"#]);
+    let said = |event: &RecordedEvent, name: &str| {
+        event.metadata.keys[&format!("kafka.header.annals.error.{name}")].clone()
+    };
+    let kinds: Vec<String> = dead.iter().map(|event| said(event, "kind")).collect();
+    assert_eq!(kinds, ["undecodable", "refused", "panicked", "too_large"]);
+    assert_eq!(&dead[0].payload[..], b"not json");
+    assert_eq!(dead[0].metadata.keys["kafka.header.trace"], "7");
+    assert_eq!(
+        (said(&dead[0], "offset"), said(&dead[1], "attempts")),
+        ("1".into(), "3".into())
+    );
+
+    // Sent back once each, to where they came from.
+    let letters = kafka.dead_letters(&format!("{name}-dead"));
+    let chosen = letters
+        .replay_where(|letter| letter.value() == Some(b"not json"))
+        .await;
+    assert_eq!(chosen.unwrap(), 1);
+    assert_eq!(letters.replay().await.unwrap(), 0);
+    let back = until(&kafka, &reads, records.len() + 1).await;
+    let back = back.last().unwrap();
+    assert_eq!(&back.payload[..], b"not json");
+    assert_eq!(back.metadata.keys["kafka.header.annals.replayed"], "1");
+    assert_eq!(back.metadata.keys["kafka.key64"], "/w==");
+    assert!(
+        !back
+            .metadata
+            .keys
+            .contains_key("kafka.header.annals.error.kind")
+    );
+}
+
+#[tokio::test]
+async fn without_a_topic_for_dead_letters_a_failure_stops_the_processor() {
+    let kafka = kafka().await;
+    let reads = topic(&kafka, "stops", 1).await;
+    send(&kafka, &reads, &[("a", "broken")]).await;
+    let processor = Processor::named(&reads)
+        .reads(&reads)
+        .each(|_: Paid, _| Ok::<_, Invalid>(()));
+    let error = processor
+        .run(&kafka, std::future::pending())
+        .await
+        .unwrap_err();
+    assert_eq!(error.failure(), Failure::Invalid);
+    let said = error.to_string();
+    assert!(
+        said.contains("the record at offset 0 of partition 0"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn at_least_once_commits_after_its_results_and_says_so() {
+    let kafka = kafka().await;
+    let reads = topic(&kafka, "least", 1).await;
+    let writes = topic(&kafka, "most", 1).await;
+    send(
+        &kafka,
+        &reads,
+        &[("a", r#"{"cents":1}"#), ("a", r#"{"cents":2}"#)],
+    )
+    .await;
+    let committed = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&committed);
+    let out_topic = writes.clone();
+    let processor = Processor::named(&reads)
+        .reads(&reads)
+        .at_least_once()
+        .on_commit(move |offsets| told.lock().unwrap().extend_from_slice(offsets))
+        .each(move |paid: Paid, out| out.send(&out_topic, "k", &paid));
+    let until_two = async {
+        let last = || committed.lock().unwrap().last().copied();
+        while last() != Some((Partition(0), 2)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    processor.run(&kafka, until_two).await.unwrap();
+    assert_eq!(all(&kafka, &writes).await.len(), 2);
+}
+
+const VICTIM: &str = "on_kafka::processors::victim";
+const PLACE: &str = "ANNALS_KAFKA_PROCESSOR_PLACE";
+
+/// Copies until it is killed; does nothing when nobody asked for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn victim() {
+    let Ok(name) = std::env::var(PLACE) else {
+        return;
+    };
+    let writes = format!("{name}-out");
+    let processor = Processor::named(&name)
+        .reads(format!("{name}-in"))
+        .writes(TopicSpec::existing(&writes))
+        .each_bytes(move |record, out| {
+            let mut copy = NewRecord::to(&writes).value(record.value().unwrap_or_default());
+            copy = copy.key(record.key().unwrap_or_default());
+            out.record(copy);
+            Ok::<_, Invalid>(())
+        });
+    processor
+        .run(&kafka().await, std::future::pending())
+        .await
+        .unwrap();
+}
+
+fn start(name: &str) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", VICTIM])
+        .env(PLACE, name)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copiers_that_are_killed_copy_each_record_once() {
+    let (count, kills) = if is_long() {
+        (100_000, 10)
+    } else {
+        (10_000, 3)
+    };
+    let kafka = kafka().await;
+    let name = fresh("copier");
+    let reads = format!("{name}-in");
+    let writes = format!("{name}-out");
+    let specs = [&reads, &writes].map(|name| TopicSpec::named(name).partitions(4));
+    kafka.ensure(specs).await.unwrap();
+    let mut victims = vec![start(&name), start(&name)];
+    let publisher = kafka.publisher().unwrap();
+    for kill in 0..kills {
+        for number in count * kill / kills..count * (kill + 1) / kills {
+            let record = NewRecord::to(&reads).key(format!("k{}", number % 29));
+            publisher
+                .queue(&record.value(number.to_string()))
+                .await
+                .unwrap();
+        }
+        publisher.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(900 + 200 * kill as u64)).await;
+        let mut victim = victims.remove(0);
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        victims.push(start(&name));
+    }
+    let waits = async {
+        while all(&kafka, &writes).await.len() < count {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    // The group waits for members that died, and the broker for their transactions.
+    tokio::time::timeout(Duration::from_secs(150), waits)
+        .await
+        .unwrap();
+    for mut victim in victims {
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+    }
+    let mut copied: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for event in all(&kafka, &writes).await {
+        let number = std::str::from_utf8(&event.payload)
+            .unwrap()
+            .parse()
+            .unwrap();
+        copied
+            .entry(event.stream.id().to_owned())
+            .or_default()
+            .push(number);
+    }
+    let mut expected: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for number in 0..count {
+        expected
+            .entry(format!("k{}", number % 29))
+            .or_default()
+            .push(number);
+    }
+    // Nothing twice, nothing missing, in order per key.
+    assert_eq!(copied, expected);
+}

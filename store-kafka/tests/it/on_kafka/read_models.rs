@@ -1,0 +1,232 @@
+//! Views over topics: exact after kills, and stopped where going on would be wrong.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals::prelude::*;
+use annals::projections::{Options, StartError, ViewError};
+use annals::sqlite::SqliteStore;
+use annals_core::{Partition, ViewStore};
+use annals_kafka::{Kafka, NewRecord, Topic, TopicSpec};
+
+use super::rows::{Sum, now};
+use crate::broker::{TIMEOUT, is_long, kafka, send, topic};
+
+const KEYS: usize = 50;
+
+async fn views(path: &Path) -> Arc<dyn ViewStore> {
+    Arc::new(
+        SqliteStore::open(&format!("sqlite:{}", path.display()))
+            .await
+            .unwrap(),
+    )
+}
+
+fn sums(topic: &str) -> Topic {
+    Topic::named(topic)
+        .every_record_is("account.counted")
+        .category("account")
+}
+
+async fn follow(kafka: &Kafka, read: Topic, path: &Path) -> Result<Program, StartError> {
+    let lease = Duration::from_secs(2);
+    let options = Options::default()
+        .slots(2)
+        .batch_events_max(100)
+        .lease(lease);
+    let db = kafka.read(read).await.unwrap();
+    db.with(Sum::projection().options(options))
+        .views_in(views(path).await)
+        .start_in_background()
+        .await
+}
+
+/// The row of a key once everything that is in the topic was folded.
+async fn row(db: &Program, key: &str) -> Option<Sum> {
+    let token = now(db).await;
+    let reads = async {
+        loop {
+            let read = db.view::<Sum>().get(key).at_least(token.clone());
+            match read.within(TIMEOUT).await {
+                Err(ViewError::Building { .. }) => tokio::task::yield_now().await,
+                found => return found.unwrap(),
+            }
+        }
+    };
+    tokio::time::timeout(TIMEOUT, reads).await.unwrap()
+}
+
+async fn produce(kafka: &Kafka, topic: &str, from: usize, to: usize) {
+    let publisher = kafka.publisher().unwrap();
+    for number in from..to {
+        let record = NewRecord::to(topic)
+            .key(format!("k{}", number % KEYS))
+            .value(format!(r#"{{"cents":{number}}}"#));
+        publisher.queue(&record).await.unwrap();
+    }
+    publisher.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_becomes_rows_and_goes_on_where_it_stopped() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "rows", 3).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sums.db");
+    for round in 1..=2 {
+        produce(&kafka, &topic, (round - 1) * 1_000, round * 1_000).await;
+        let db = follow(&kafka, sums(&topic), &path).await.unwrap();
+        let found = row(&db, "k7").await.unwrap();
+        assert_eq!((found.records, found.out_of_order), (20 * round as u64, 0));
+        db.stop().await;
+    }
+}
+
+const VICTIM: &str = "on_kafka::read_models::victim";
+const PLACE: &str = "ANNALS_KAFKA_VIEW_PLACE";
+
+/// Follows until it is killed; does nothing when nobody asked for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn victim() {
+    let Ok(place) = std::env::var(PLACE) else {
+        return;
+    };
+    let (topic, path) = place.split_once(' ').unwrap();
+    let read = sums(topic).group(topic);
+    let db = follow(&kafka().await, read, Path::new(path)).await.unwrap();
+    std::future::pending::<()>().await;
+    drop(db);
+}
+
+fn start(topic: &str, path: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", VICTIM])
+        .env(PLACE, format!("{topic} {}", path.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_exact_after_kills_and_rebalances() {
+    let (events, kills) = if is_long() {
+        (100_000, 10)
+    } else {
+        (20_000, 4)
+    };
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "exact", 6).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sums.db");
+    // Made first: those that follow open it at the same time.
+    views(&path).await;
+    let mut victims = vec![start(&topic, &path), start(&topic, &path)];
+    for kill in 0..kills {
+        let from = events * kill / kills;
+        produce(&kafka, &topic, from, events * (kill + 1) / kills).await;
+        // Killed in the middle of what it folds: each death is also a change of the group.
+        let while_it_folds = Duration::from_millis(400 + 130 * (kill % 5) as u64);
+        tokio::time::sleep(while_it_folds).await;
+        let mut victim = victims.remove(0);
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        victims.push(start(&topic, &path));
+    }
+    let db = follow(&kafka, sums(&topic), &path).await.unwrap();
+    for key in 0..KEYS {
+        let numbers = (0..events).filter(|number| number % KEYS == key);
+        let cents = numbers.clone().map(|number| number as i64).sum::<i64>();
+        let found = row(&db, &format!("k{key}")).await.unwrap();
+        let expected = (numbers.count() as u64, cents, 0);
+        assert_eq!(
+            (found.records, found.cents, found.out_of_order),
+            expected,
+            "k{key}"
+        );
+    }
+    for mut victim in victims {
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+    }
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn records_removed_before_they_were_folded_stop_the_view() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "retention", 1).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sums.db");
+    send(
+        &kafka,
+        &topic,
+        &[("a", r#"{"cents":1}"#), ("a", r#"{"cents":2}"#)],
+    )
+    .await;
+    let db = follow(&kafka, sums(&topic), &path).await.unwrap();
+    assert_eq!(row(&db, "a").await.unwrap().cents, 3);
+    db.stop().await;
+    send(
+        &kafka,
+        &topic,
+        &[("a", r#"{"cents":4}"#), ("a", r#"{"cents":8}"#)],
+    )
+    .await;
+    kafka.delete_records(&topic, Partition(0), 3).await.unwrap();
+
+    let db = follow(&kafka, sums(&topic), &path).await.unwrap();
+    let why = stopped(&db).await;
+    assert!(why.contains("positions 3 to 3 of partition 0"), "{why}");
+    db.stop().await;
+
+    let accepted = sums(&topic).accept_gap(Partition(0), Position::new(3), "a test");
+    let db = follow(&kafka, accepted, &path).await.unwrap();
+    assert_eq!(row(&db, "a").await.unwrap().cents, 11);
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_made_again_stops_the_view() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "anew", 1).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sums.db");
+    produce(&kafka, &topic, 0, 100).await;
+    let db = follow(&kafka, sums(&topic), &path).await.unwrap();
+    assert_eq!(row(&db, "k7").await.unwrap().records, 2);
+    db.stop().await;
+    kafka.delete_topic(&topic).await.unwrap();
+    while kafka.partitions_of(&topic).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    kafka
+        .ensure([TopicSpec::named(&topic).partitions(1)])
+        .await
+        .unwrap();
+    // Longer than before: only the ids of the events give it away.
+    produce(&kafka, &topic, 0, 500).await;
+    let db = follow(&kafka, sums(&topic), &path).await.unwrap();
+    let why = stopped(&db).await;
+    assert!(
+        why.contains("is not the one that the view has seen there"),
+        "{why}"
+    );
+    db.stop().await;
+}
+
+/// Why a view stopped.
+async fn stopped(db: &Program) -> String {
+    let waits = async {
+        loop {
+            let said = db.status().iter().map(ToString::to_string);
+            if let Some(said) = said.into_iter().find(|said| said.contains("stopped")) {
+                return said;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, waits).await.unwrap()
+}
