@@ -80,6 +80,14 @@ mod guide {
     #[cfg(all(feature = "macros", feature = "projections"))]
     #[doc = include_str!("../docs/guide/reactors-and-processes.md")]
     struct ReactorsAndProcesses;
+    #[cfg(all(
+        feature = "kafka",
+        feature = "macros",
+        feature = "projections",
+        feature = "sqlite"
+    ))]
+    #[doc = include_str!("../docs/guide/kafka.md")]
+    struct Kafka;
     #[doc = include_str!("../docs/guide/testing.md")]
     struct Testing;
     #[doc = include_str!("../docs/guide/stores.md")]

@@ -42,13 +42,14 @@ type KeyOf = dyn Fn(&RecordedEvent) -> String + Send + Sync;
 /// use annals_kafka::{Kafka, Relay, TopicSpec};
 ///
 /// # async fn example(db: Annals, kafka: Kafka) -> Result<(), annals_core::StoreError> {
-/// let relay = Relay::named("bank").to(TopicSpec::named("bank-events").partitions(12));
-/// relay.run(&db, &kafka, std::future::pending()).await
+/// let topic = TopicSpec::named("bank-events").partitions(12);
+/// Relay::named("bank").to(&kafka, topic).run(&db, std::future::pending()).await
 /// # }
 /// ```
 #[must_use = "nothing is published before it runs"]
 pub struct Relay {
-    name: String,
+    name: &'static str,
+    kafka: Option<Kafka>,
     types: Vec<String>,
     route: Arc<Route>,
     key: Arc<KeyOf>,
@@ -68,9 +69,10 @@ impl fmt::Debug for Relay {
 
 impl Relay {
     /// The relay of this name. The name keeps its place: one with another name begins again.
-    pub fn named(name: impl Into<String>) -> Relay {
+    pub fn named(name: &'static str) -> Relay {
         Relay {
-            name: name.into(),
+            name,
+            kafka: None,
             types: Vec::new(),
             route: Arc::new(|_| None),
             key: Arc::new(|event| event.stream.to_string()),
@@ -94,7 +96,8 @@ impl Relay {
     }
 
     /// All events into one topic, which is made when it is missing.
-    pub fn to(mut self, topic: TopicSpec) -> Relay {
+    pub fn to(mut self, kafka: &Kafka, topic: TopicSpec) -> Relay {
+        self.kafka = Some(kafka.clone());
         let name = topic.name().to_owned();
         self.topics.push(topic);
         self.route = Arc::new(move |_| Some(name.clone()));
@@ -104,8 +107,10 @@ impl Relay {
     /// Each event into the topic that the function names, or into none.
     pub fn to_topics(
         mut self,
+        kafka: &Kafka,
         route: impl Fn(&RecordedEvent) -> Option<String> + Send + Sync + 'static,
     ) -> Relay {
+        self.kafka = Some(kafka.clone());
         self.route = Arc::new(route);
         self
     }
@@ -146,11 +151,15 @@ impl Relay {
     pub async fn run(
         &self,
         db: &Annals,
-        kafka: &Kafka,
         until: impl Future<Output = ()> + Send,
     ) -> Result<(), StoreError> {
+        let Some(kafka) = &self.kafka else {
+            return Err(invalid(
+                self.said("it publishes nowhere: say `to` or `to_topics`"),
+            ));
+        };
         kafka.ensure(self.topics.clone()).await?;
-        let mut outlet = KafkaOutlet::named(kafka, &self.name)?;
+        let mut outlet = KafkaOutlet::named(kafka, self.name)?;
         self.follow(db.store().as_ref(), &mut outlet, until).await
     }
 

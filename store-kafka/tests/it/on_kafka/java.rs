@@ -73,9 +73,9 @@ async fn java_puts_ten_thousand_keys_where_annals_expects_them() {
 #[tokio::test]
 async fn java_reads_what_a_relay_publishes() {
     let kafka = kafka().await;
-    let name = fresh("to-java");
+    let name: &'static str = fresh("to-java").leak();
     kafka
-        .ensure([TopicSpec::named(&name).partitions(3)])
+        .ensure([TopicSpec::named(name).partitions(3)])
         .await
         .unwrap();
     let store = Arc::new(MemoryStore::new());
@@ -86,11 +86,10 @@ async fn java_reads_what_a_relay_publishes() {
         let append = Append::new(stream, [NewEvent::json("account.counted", payload)]);
         db.store().append(append).await.unwrap();
     }
-    let relay = Relay::named(&name).to(TopicSpec::existing(&name));
-    let topic = name.clone();
-    let reads = tokio::task::spawn_blocking(move || java("consume", &topic, 20));
+    let relay = Relay::named(name).to(&kafka, TopicSpec::existing(name));
+    let reads = tokio::task::spawn_blocking(move || java("consume", name, 20));
     let lines = tokio::select! {
-        ended = relay.run(&db, &kafka, std::future::pending()) => panic!("{ended:?}"),
+        ended = relay.run(&db, std::future::pending()) => panic!("{ended:?}"),
         lines = reads => lines.unwrap(),
     };
     assert_eq!(lines.len(), 20);

@@ -221,8 +221,9 @@ async fn a_topic_made_again_stops_the_view() {
 async fn stopped(db: &Program) -> String {
     let waits = async {
         loop {
-            let said = db.status().iter().map(ToString::to_string);
-            if let Some(said) = said.into_iter().find(|said| said.contains("stopped")) {
+            let status = db.status();
+            let mut said = status.iter().map(ToString::to_string);
+            if let Some(said) = said.find(|said| said.contains("stopped")) {
                 return said;
             }
             tokio::task::yield_now().await;

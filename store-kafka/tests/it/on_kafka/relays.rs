@@ -69,22 +69,18 @@ async fn until_published(kafka: &Kafka, topic: &str, count: usize) -> Vec<Record
 #[tokio::test]
 async fn what_was_published_comes_back_equal() {
     let kafka = kafka().await;
-    let name = fresh("equal");
+    let name = fresh("equal").leak() as &str;
     let store = Arc::new(MemoryStore::new());
     append(&*store, "account-a", 3).await;
     append(&*store, "account-b", 2).await;
     let db = Annals::on(store.clone());
-    let relay = Relay::named(&name).to(TopicSpec::named(&name).partitions(4));
+    let relay = Relay::named(name).to(&kafka, TopicSpec::named(name).partitions(4));
     let (stop, stopped) = oneshot::channel::<()>();
-    let (run_db, run_kafka) = (db.clone(), kafka.clone());
-    let runs = tokio::spawn(async move {
-        relay
-            .run(&run_db, &run_kafka, async { drop(stopped.await) })
-            .await
-    });
-    until_published(&kafka, &name, 5).await;
+    let run_db = db.clone();
+    let runs = tokio::spawn(async move { relay.run(&run_db, async { drop(stopped.await) }).await });
+    until_published(&kafka, name, 5).await;
     append(&*store, "account-a", 1).await;
-    let mut events = until_published(&kafka, &name, 6).await;
+    let mut events = until_published(&kafka, name, 6).await;
     stop.send(()).unwrap();
     runs.await.unwrap().unwrap();
     let mut expected = store
@@ -109,20 +105,20 @@ async fn what_was_published_comes_back_equal() {
 #[tokio::test]
 async fn another_log_is_not_published_under_the_same_name() {
     let kafka = kafka().await;
-    let name = fresh("other");
-    let relay = || Relay::named(&name).to(TopicSpec::named(&name).partitions(1));
+    let name = fresh("other").leak() as &str;
+    let relay = || Relay::named(name).to(&kafka, TopicSpec::named(name).partitions(1));
     let store = Arc::new(MemoryStore::new());
     append(&*store, "account-a", 1).await;
     let db = Annals::on(store);
     let first = relay();
     tokio::select! {
-        ended = first.run(&db, &kafka, std::future::pending()) => panic!("{ended:?}"),
-        _ = until_published(&kafka, &name, 1) => {}
+        ended = first.run(&db, std::future::pending()) => panic!("{ended:?}"),
+        _ = until_published(&kafka, name, 1) => {}
     }
     let other = Arc::new(MemoryStore::new());
     append(&*other, "account-a", 1).await;
     let error = relay()
-        .run(&Annals::on(other), &kafka, std::future::pending())
+        .run(&Annals::on(other), std::future::pending())
         .await
         .unwrap_err();
     assert_eq!(error.failure(), Failure::Invalid);
@@ -130,7 +126,7 @@ async fn another_log_is_not_published_under_the_same_name() {
         error.to_string().contains("it has published the log"),
         "{error}"
     );
-    assert_eq!(published(&kafka, &name).await.len(), 1);
+    assert_eq!(published(&kafka, name).await.len(), 1);
 }
 
 const VICTIM: &str = "on_kafka::relays::victim";
@@ -144,14 +140,12 @@ async fn victim() {
     };
     let (name, path) = place.split_once(' ').unwrap();
     let store = SqliteStore::open(&format!("sqlite:{path}")).await.unwrap();
+    let name: &'static str = name.to_owned().leak();
     let relay = Relay::named(name)
         .batch_events_max(200)
-        .to(TopicSpec::existing(name));
+        .to(&kafka().await, TopicSpec::existing(name));
     let db = Annals::on(Arc::new(store));
-    relay
-        .run(&db, &kafka().await, std::future::pending())
-        .await
-        .unwrap();
+    relay.run(&db, std::future::pending()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
