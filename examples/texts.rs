@@ -140,18 +140,13 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     gateway.down.store(true, Ordering::SeqCst);
     let done = alice.run(|account| account.withdraw(100_000)).await?;
     texts.wait_for(&done, PATIENCE).await?;
-    for waiting in texts.dead_letters(None, 10).await? {
-        writeln!(
-            out,
-            "{} waits: {}",
-            waiting.key,
-            waiting.cause.unwrap_or_default()
-        )?;
+    for failed in texts.dead_letters().keys(None, 10).await? {
+        writeln!(out, "{} waits: {}", failed.key, failed.cause)?;
     }
 
     gateway.down.store(false, Ordering::SeqCst);
     texts.retry("account-alice").await?;
-    while !texts.dead_letters(None, 1).await?.is_empty() {
+    while !texts.dead_letters().keys(None, 1).await?.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     writeln!(out, "sent: {:?}", gateway.sent())?;

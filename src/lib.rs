@@ -19,6 +19,9 @@ pub use annals_postgres as postgres;
 /// Read models.
 #[cfg(feature = "projections")]
 pub use annals_projections as projections;
+/// What follows a log: for crates that add parts to programs.
+#[cfg(feature = "projections")]
+pub use annals_runner as runner;
 /// The embedded store, for programs that set its options.
 #[cfg(feature = "sqlite")]
 pub use annals_sqlite as sqlite;
@@ -38,8 +41,8 @@ pub mod prelude {
     #[cfg(feature = "projections")]
     pub use crate::projections::{
         Listens, On, Poison, Process, ProcessSetup, Program, Project, ReactError, Reactor,
-        ReactorSetup, Request, Row, SqlProjection, SqlProjectionSetup, Step, Tables, View,
-        ViewSetup, With as _,
+        ReactorSetup, ReadModels as _, Request, Row, SqlProjection, SqlProjectionSetup, Step,
+        Tables, View, ViewSetup, With as _,
     };
     #[cfg(feature = "testing")]
     pub use crate::testing::Given as _;

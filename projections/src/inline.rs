@@ -9,20 +9,20 @@ use std::fmt;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Append, GenerationId, History, InlineProjector, InlineRow, InlineRowVersion, NewEvent, Phase,
+    Append, GenerationId, History, InlineProjector, InlineRow, InlineRowVersion, NewEvent,
     Place, Position, ReadStream, StreamId, Version, VersionedRow,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::context::ViewContext;
 use crate::key::ViewKey;
-use crate::location;
 use crate::rows::{RowVersionBefore, decoded, folded, versions};
-use crate::skips::Skips;
 use crate::step::{Handlers, Step};
-use crate::supervisor::{GenerationWorkers, WorkerContext};
 use crate::view::View;
-use crate::worker::WorkError;
+use annals_runner::Skips;
+use annals_runner::WorkError;
+use annals_runner::{GenerationWorkers, ViewLocation};
 
 /// Events that a row may be behind and still travel: more are left to the worker.
 const BEHIND_EVENTS: usize = 256;
@@ -31,8 +31,8 @@ const BEHIND_EVENTS: usize = 256;
 const TRAVELS_BYTES: usize = 1 << 20;
 
 /// Why a view cannot be inline in this program, if that is so.
-pub(crate) fn check<V: View>(context: &WorkerContext) -> Result<(), String> {
-    if !matches!(context.views, location::ViewLocation::Beside(_)) {
+pub(crate) fn check<V: View>(context: &ViewContext) -> Result<(), String> {
+    if !matches!(context.views, ViewLocation::Beside(_)) {
         return Err(
             "its rows travel with appends, so it is kept in the store of the log and in no other"
                 .into(),
@@ -64,8 +64,8 @@ pub(crate) fn check_keys<V: View>() -> Result<(), String> {
 
 /// Folds the rows of one view that travel with appends.
 pub(crate) struct InlineFold<V: View> {
-    context: WorkerContext,
-    following: GenerationWorkers,
+    context: ViewContext,
+    workers: GenerationWorkers,
     handlers: Handlers<V>,
 }
 
@@ -78,20 +78,17 @@ struct Wanted<'a> {
 }
 
 impl<V: View> InlineFold<V> {
-    pub(crate) fn new(context: WorkerContext, following: GenerationWorkers) -> InlineFold<V> {
+    pub(crate) fn new(context: ViewContext, workers: GenerationWorkers) -> InlineFold<V> {
         InlineFold {
             context,
-            following,
+            workers,
             handlers: V::handlers(),
         }
     }
 
     /// The generation whose rows travel: the one that readers see, if this program folds it.
     fn generation(&self) -> Option<GenerationId> {
-        let live = self
-            .following
-            .each(|of| (of.generation.phase == Phase::Live).then_some(of.generation.id));
-        live.into_iter().flatten().next_back()
+        self.workers.serving().map(|of| of.id)
     }
 
     fn wanted<'a>(&self, append: &'a Append) -> Vec<Wanted<'a>> {
@@ -204,7 +201,7 @@ impl<V: View> InlineFold<V> {
         let skips = Skips::of(self.context.views.skip_decisions(V::NAME).await?);
         let mut steps = Vec::new();
         for record in page.events {
-            steps.extend(skips.prepare(&self.handlers, record)?);
+            steps.extend(self.handlers.prepare_except(&skips, record)?);
         }
         if steps
             .iter()
@@ -287,7 +284,7 @@ impl<V: View> InlineProjector for InlineFold<V> {
         self.rows(append).await.unwrap_or_else(|error| {
             tracing::debug!(
                 view = V::NAME,
-                error = crate::worker::chain(&error),
+                error = annals_runner::chain(&error),
                 "rows are left to the worker"
             );
             Vec::new()

@@ -21,11 +21,12 @@ pub use step::Step;
 
 use self::handle::{Handles, Trigger};
 use self::instance::{Instance, ProcessEvent};
-use crate::program::{Part, Setup};
 use crate::reactor::{ReactorHandle, ReactorOptions, Registered, key_of};
-use crate::registry::Registry;
-use crate::status::Kind;
+use crate::registry::Register;
 use crate::step::StepError;
+use annals_runner::Kind;
+use annals_runner::Registry;
+use annals_runner::{Part, Setup};
 
 /// A long-running decision: it reacts to what happens to aggregates by giving commands to others,
 /// and remembers what it needs in a stream of its own.
@@ -210,7 +211,7 @@ impl<P: Process> fmt::Debug for Listens<P> {
 /// ```
 #[must_use = "it is not run until a program is started with it"]
 pub struct ProcessSetup<P> {
-    patience: ReactorOptions,
+    options: ReactorOptions,
     process: PhantomData<fn() -> P>,
 }
 
@@ -218,40 +219,40 @@ impl<P: Process> ProcessSetup<P> {
     /// Reacts to events that are recorded from now on, when it is started for the first time.
     pub fn new() -> ProcessSetup<P> {
         ProcessSetup {
-            patience: ReactorOptions::default(),
+            options: ReactorOptions::default(),
             process: PhantomData,
         }
     }
 
     /// Also to what was recorded before it is started for the first time.
     pub fn from_the_beginning(mut self) -> ProcessSetup<P> {
-        self.patience.from_the_beginning = true;
+        self.options.from_the_beginning = true;
         self
     }
 
     /// With steps of so many processes at once (at least 1). Default: 16.
     pub fn calls_max(mut self, calls: usize) -> ProcessSetup<P> {
-        self.patience.calls_max = calls.max(1);
+        self.options.calls_max = calls.max(1);
         self
     }
 
     /// Trying what may pass so often (at least once), the second time after `wait`, which doubles
     /// up to 30 s. Default: 8 times, 100 ms.
     pub fn attempts(mut self, attempts: u32, wait: Duration) -> ProcessSetup<P> {
-        self.patience.attempts = attempts.max(1);
-        self.patience.back_off = wait;
+        self.options.attempts = attempts.max(1);
+        self.options.back_off = wait;
         self
     }
 
     /// How long a worker that says nothing keeps its place. Default: 10 s.
     pub fn lease(mut self, lease: Duration) -> ProcessSetup<P> {
-        self.patience.lease = lease;
+        self.options.lease = lease;
         self
     }
 
     /// How long a worker waits before it looks at the log and the clock by itself. Default: 100 ms.
     pub fn poll(mut self, poll: Duration) -> ProcessSetup<P> {
-        self.patience.poll = poll;
+        self.options.poll = poll;
         self
     }
 }
@@ -266,23 +267,21 @@ impl<P: Process> fmt::Debug for ProcessSetup<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProcessSetup")
             .field("process", &P::NAME)
-            .field("patience", &self.patience)
+            .field("options", &self.options)
             .finish()
     }
 }
 
 impl<P: Process> Part for ProcessSetup<P> {
-    fn add_to(self, mut setup: Setup) -> Setup {
-        setup.reactors.push(Registered {
+    fn add_to(self, setup: Setup) -> Setup {
+        setup.with_follower(Registered {
             of: TypeId::of::<P>(),
             kind: Kind::Process,
             name: P::NAME,
-            place: Kind::Process.place(P::NAME),
-            register: Registry::process::<P>,
+            register: <Registry as Register>::process::<P>,
             make: Box::new(|context| Arc::new(Handles::<P>::new(context.db.clone()))),
-            patience: self.patience,
-        });
-        setup
+            options: self.options,
+        })
     }
 }
 

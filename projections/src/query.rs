@@ -15,7 +15,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use annals_core::{CommitError, Failure, Generation, Position, StoreError, Token};
+use annals_core::{Generation, Invalid, Token};
+use annals_runner::{CatchUp, GenerationWorkers, ViewError};
 
 pub use get::Get;
 pub use history::{Changed, ChangedBetween, HistoryOf, RowDiff, RowHistory, VersionOf};
@@ -23,12 +24,11 @@ pub use many::Many;
 pub use rows::{RowEntry, RowsFound, RowsOf};
 pub use watch::{Change, Update, Watch, WatchAll};
 
-use crate::catch_up::CatchUp;
+use crate::context::ViewContext;
 use crate::key::ViewKey;
-use crate::rows::Unwritable;
-use crate::supervisor::{GenerationWorkers, WorkerContext};
+use crate::rebuild::Rebuild;
+use crate::setup;
 use crate::view::View;
-use crate::worker::WorkError;
 
 /// The rows of a view.
 ///
@@ -41,100 +41,19 @@ use crate::worker::WorkError;
 /// # }
 /// ```
 pub struct ViewHandle<V: View> {
-    context: WorkerContext,
-    following: GenerationWorkers,
+    context: ViewContext,
+    workers: GenerationWorkers,
     view: PhantomData<fn() -> V>,
-}
-
-/// Why a view did not answer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ViewError {
-    /// It is being built for the first time in this version; nothing of it is shown before it is
-    /// complete.
-    #[error("the view is being built: {done} of {total} events")]
-    Building {
-        /// Events looked through.
-        done: u64,
-        /// Events there are.
-        total: u64,
-    },
-    /// It has not come as far as was asked for in time.
-    #[error("the view has not reached {token} within {waited:?}: {held}")]
-    NotYet {
-        /// What was asked for.
-        token: Token,
-        /// How long was waited.
-        waited: Duration,
-        /// What holds it.
-        held: String,
-    },
-    /// A worker stopped and will not come so far before a person has looked: waiting longer is of
-    /// no use.
-    #[error("the view does not go on: {reason}")]
-    Stopped {
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// The question is older than what is kept.
-    #[error("the view keeps its past since position {since}")]
-    BeforeHistory {
-        /// The first position that can be asked for.
-        since: Position,
-    },
-    /// The question can never be answered as put.
-    #[error(transparent)]
-    Invalid(#[from] annals_core::Invalid),
-    /// A row, or an event that has to be folded again, cannot be read.
-    #[error("{0}")]
-    Unreadable(String),
-    /// The store could not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<CommitError> for ViewError {
-    fn from(error: CommitError) -> ViewError {
-        match error {
-            CommitError::Store(error) => ViewError::Store(error),
-            CommitError::Invalid(invalid) => ViewError::Invalid(invalid),
-            CommitError::BeforeHistory { since, .. } => ViewError::BeforeHistory { since },
-            // It passes: another generation serves by now, or the next one who asks gets the slot.
-            error => ViewError::Store(StoreError::new(Failure::Unavailable, error.to_string())),
-        }
-    }
-}
-
-impl From<WorkError> for ViewError {
-    fn from(error: WorkError) -> ViewError {
-        match error {
-            WorkError::Again(error) => error.into(),
-            error => ViewError::Unreadable(crate::worker::chain(&error)),
-        }
-    }
-}
-
-impl ViewError {
-    /// An event or a row that cannot be read.
-    fn unreadable(error: impl std::error::Error) -> ViewError {
-        ViewError::Unreadable(crate::worker::chain(&error))
-    }
-}
-
-impl From<Unwritable> for ViewError {
-    fn from(error: Unwritable) -> ViewError {
-        ViewError::Unreadable(crate::worker::chain(&error))
-    }
 }
 
 impl<V: View> ViewHandle<V> {
     /// How long a question waits for what it was told to see, when it says nothing else.
     pub const WAIT: Duration = Duration::from_secs(10);
 
-    pub(crate) fn new(context: WorkerContext, following: GenerationWorkers) -> ViewHandle<V> {
+    pub(crate) fn new(context: ViewContext, workers: GenerationWorkers) -> ViewHandle<V> {
         ViewHandle {
             context,
-            following,
+            workers,
             view: PhantomData,
         }
     }
@@ -162,7 +81,7 @@ impl<V: View> ViewHandle<V> {
     ) -> Result<(), ViewError> {
         let token = token.into();
         if self.is_live() {
-            return self.check_token(&token);
+            return self.readers().check_token(&token);
         }
         self.reach(None, &token, at_most).await.map(|_| ())
     }
@@ -188,8 +107,7 @@ impl<V: View> ViewHandle<V> {
         token: &Token,
         at_most: Duration,
     ) -> Result<Generation, ViewError> {
-        self.check_token(token)?;
-        self.readers().reach(live, token, at_most).await
+        self.readers().caught_up_with(live, token, at_most).await
     }
 
     /// The generation that readers of this version see now.
@@ -198,12 +116,19 @@ impl<V: View> ViewHandle<V> {
         self.readers().live().await
     }
 
-    fn readers(&self) -> CatchUp<'_> {
-        CatchUp {
-            context: &self.context,
-            following: &self.following,
-            version: V::VERSION,
-        }
+    fn readers(&self) -> CatchUp {
+        CatchUp::new(&self.context, &self.workers)
+    }
+
+    /// Whether a token is one that this log can have given.
+    fn check_token(&self, token: &Token) -> Result<(), ViewError> {
+        self.readers().check_token(token)
+    }
+
+    /// Builds a new generation from the log, beside the one that serves.
+    pub(crate) fn rebuild(&self) -> Rebuild<V> {
+        let subject = setup::subject::<V>(&self.context);
+        Rebuild::of(&self.context, &self.workers, V::NAME, subject)
     }
 
     /// Refuses what is asked of kept rows when there are none.
@@ -216,7 +141,7 @@ impl<V: View> ViewHandle<V> {
             "view `{view}` is live: nothing of it is kept, so it can be asked for rows, and for \
              nothing else"
         );
-        Err(annals_core::Invalid::new(what).into())
+        Err(Invalid::new(what).into())
     }
 
     fn key(&self, key: &V::Key) -> Result<String, ViewError> {
@@ -228,7 +153,7 @@ impl<V: View> Clone for ViewHandle<V> {
     fn clone(&self) -> ViewHandle<V> {
         ViewHandle {
             context: self.context.clone(),
-            following: self.following.clone(),
+            workers: self.workers.clone(),
             view: PhantomData,
         }
     }
@@ -238,7 +163,7 @@ impl<V: View> fmt::Debug for ViewHandle<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ViewHandle")
             .field("view", &V::NAME)
-            .field("following", &self.following)
+            .field("workers", &self.workers)
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,9 @@
 //! Reactors: code with side effects that follows the log at least once, with an idempotency key.
 
 mod call;
-mod operator;
+mod drain;
+mod handle;
+mod setup;
 mod window;
 mod worker;
 
@@ -11,25 +13,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{
-    Checkpoint, Event, EventId, Filter, Generation, GenerationSpec, Partition, Phase, Position,
-    Recorded, RecordedEvent, ViewCommit,
-};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use annals_core::{Event, EventId, Filter, Recorded, RecordedEvent};
+use annals_runner::{BoxFuture, Kind, Part, Registry, Setup, WorkerContext};
 
-pub(crate) use call::{Call, Handler, contained};
-pub use operator::ReactorHandle;
-pub(crate) use worker::Work;
+pub(crate) use call::{Call, Handler};
+pub use handle::ReactorHandle;
 
-use crate::location::BoxFuture;
-use crate::program::{Part, Setup, StartError};
-use crate::registry::Registry;
-use crate::status::Kind;
+use crate::registry::Register;
 use crate::step::{self, StepError};
-use crate::supervisor::{WorkerContext, gate};
 use crate::view::Poison;
-use crate::worker::{HeldLease, Progress, SlotClaim, WorkError};
 
 /// Code with side effects that follows the log: mails, payments, calls of other services.
 ///
@@ -193,7 +185,7 @@ impl Default for ReactorOptions {
 #[must_use = "it is not called until a program is started with it"]
 pub struct ReactorSetup<R> {
     reactor: R,
-    patience: ReactorOptions,
+    options: ReactorOptions,
 }
 
 impl<R: Reactor> ReactorSetup<R> {
@@ -202,13 +194,13 @@ impl<R: Reactor> ReactorSetup<R> {
     pub fn of(reactor: R) -> ReactorSetup<R> {
         ReactorSetup {
             reactor,
-            patience: ReactorOptions::default(),
+            options: ReactorOptions::default(),
         }
     }
 
     /// Also what was recorded before it is started for the first time.
     pub fn from_the_beginning(mut self) -> ReactorSetup<R> {
-        self.patience.from_the_beginning = true;
+        self.options.from_the_beginning = true;
         self
     }
 
@@ -216,13 +208,13 @@ impl<R: Reactor> ReactorSetup<R> {
     /// or dies with its program, is not made again; it is logged, and the next event of its key
     /// goes on.
     pub fn at_most_once(mut self) -> ReactorSetup<R> {
-        self.patience.at_most_once = true;
+        self.options.at_most_once = true;
         self
     }
 
     /// Called for so many keys at once (at least 1). Default: 16.
     pub fn calls_max(mut self, calls: usize) -> ReactorSetup<R> {
-        self.patience.calls_max = calls.max(1);
+        self.options.calls_max = calls.max(1);
         self
     }
 
@@ -230,34 +222,34 @@ impl<R: Reactor> ReactorSetup<R> {
     /// Default: 1,000. A call that takes long does not hold up other keys until they are so far
     /// ahead of it.
     pub fn window_events_max(mut self, events: usize) -> ReactorSetup<R> {
-        self.patience.window_events_max = events.max(1);
+        self.options.window_events_max = events.max(1);
         self
     }
 
     /// Tried so often (at least once), the second time after `wait`, which doubles up to 30 s.
     /// Default: 8 times, 100 ms.
     pub fn attempts(mut self, attempts: u32, wait: Duration) -> ReactorSetup<R> {
-        self.patience.attempts = attempts.max(1);
-        self.patience.back_off = wait;
+        self.options.attempts = attempts.max(1);
+        self.options.back_off = wait;
         self
     }
 
     /// How long a program that stops waits for calls that are being made. Default: 5 s. One that
     /// takes longer is broken off, and made again by the next worker.
     pub fn grace(mut self, grace: Duration) -> ReactorSetup<R> {
-        self.patience.grace = grace;
+        self.options.grace = grace;
         self
     }
 
     /// How long a worker that says nothing keeps its place. Default: 10 s.
     pub fn lease(mut self, lease: Duration) -> ReactorSetup<R> {
-        self.patience.lease = lease;
+        self.options.lease = lease;
         self
     }
 
     /// How long a worker waits for a hint before it looks by itself. Default: 100 ms.
     pub fn poll(mut self, poll: Duration) -> ReactorSetup<R> {
-        self.patience.poll = poll;
+        self.options.poll = poll;
         self
     }
 }
@@ -266,28 +258,25 @@ impl<R: Reactor> fmt::Debug for ReactorSetup<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReactorSetup")
             .field("reactor", &R::NAME)
-            .field("patience", &self.patience)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
 
 impl<R: Reactor> Part for ReactorSetup<R> {
-    fn add_to(self, mut setup: Setup) -> Setup {
+    fn add_to(self, setup: Setup) -> Setup {
         let handler = Arc::new(Reacts(Arc::new(self.reactor)));
         let kind = Kind::Reactor;
-        let place = Kind::Reactor.place(R::NAME);
         let of = TypeId::of::<R>();
-        let patience = self.patience;
-        setup.reactors.push(Registered {
+        let options = self.options;
+        setup.with_follower(Registered {
             of,
             kind,
-            register: Registry::reactor::<R>,
+            register: <Registry as Register>::reactor::<R>,
             name: R::NAME,
-            place,
             make: Box::new(|_| handler),
-            patience,
-        });
-        setup
+            options,
+        })
     }
 }
 
@@ -349,124 +338,12 @@ pub(crate) fn key_of(
 
 type MakeHandler = Box<dyn FnOnce(&WorkerContext) -> Arc<dyn Handler> + Send + Sync>;
 
-/// What a program starts beside its projections.
+/// A reactor or the processes of a kind, their types erased.
 pub(crate) struct Registered {
     pub(crate) of: TypeId,
     pub(crate) kind: Kind,
     pub(crate) register: fn(Registry) -> Registry,
     pub(crate) name: &'static str,
-    /// The name under which the view store keeps where it stands.
-    pub(crate) place: String,
     pub(crate) make: MakeHandler,
-    pub(crate) patience: ReactorOptions,
-}
-
-impl Registered {
-    pub(crate) async fn start(
-        self,
-        mut context: WorkerContext,
-        stop: watch::Receiver<bool>,
-    ) -> Result<(ReactorHandle, JoinHandle<()>), StartError> {
-        context.options.lease = self.patience.lease;
-        context.options.poll = self.patience.poll;
-        let gate = gate(&context, &self.place).await?;
-        let found = find_or_begin(&context, self.name, &self.place, &self.patience).await;
-        context.views.release_lease(&gate).await?;
-        let anew = Arc::new(watch::Sender::default());
-        let work = |generation: Generation, handler, progress| Work {
-            kind: self.kind,
-            log: Arc::clone(context.db.store()),
-            views: context.views.clone(),
-            clock: Arc::clone(context.db.clock()),
-            generation,
-            owner: context.owner.clone(),
-            handler,
-            patience: self.patience.clone(),
-            progress,
-            anew: Arc::clone(&anew),
-        };
-        let generation = found?;
-        let handler = (self.make)(&context);
-        let progress = Progress::of(self.kind, &generation, 0, context.db.clock());
-        let reactions = ReactorHandle::of(
-            self.name,
-            work(generation.clone(), Arc::clone(&handler), progress.clone()),
-        );
-        Ok((
-            reactions,
-            tokio::spawn(work(generation, handler, progress).run(stop)),
-        ))
-    }
-}
-
-/// Where the reactor stands in the log is kept as a view's place is, in a generation that has no
-/// rows of anybody.
-async fn find_or_begin(
-    context: &WorkerContext,
-    name: &'static str,
-    place: &str,
-    patience: &ReactorOptions,
-) -> Result<Generation, StartError> {
-    let log = context.db.store();
-    let found = context.views.generations(place).await?.into_iter().next();
-    let generation = match found {
-        Some(generation) if generation.spec.log != log.id() => {
-            return Err(StartError::OtherLog { view: name });
-        }
-        Some(generation) if generation.phase == Phase::Live => return Ok(generation),
-        Some(begun) => begun,
-        None => {
-            let mut spec = GenerationSpec::new(place, 1, log.id());
-            spec.partitions = log.partitions();
-            context.views.begin_generation(spec).await?
-        }
-    };
-    if !patience.from_the_beginning {
-        begin_at_head(context, &generation)
-            .await
-            .map_err(|error| StartError::Store(error.into_store()))?;
-    }
-    let switched = context.views.switch_to(generation.id).await;
-    switched.map_err(|error| StartError::Store(WorkError::Again(error).into_store()))?;
-    Ok(generation)
-}
-
-async fn begin_at_head(context: &WorkerContext, generation: &Generation) -> Result<(), WorkError> {
-    let views = &context.views;
-    let owner = &*context.owner;
-    let lease = context.options.lease;
-    let clock = &**context.db.clock();
-    let held = HeldLease::steal(&SlotClaim {
-        views,
-        generation,
-        slot: 0,
-        owner,
-        lease,
-        clock,
-        share: None,
-    })
-    .await?;
-    let known = views.checkpoints(generation.id).await?;
-    for partition in (0..generation.spec.partitions).map(Partition) {
-        if known.iter().any(|of| of.partition == partition) {
-            continue;
-        }
-        let position = context.db.store().head(partition).await?.visible;
-        let event = crate::worker::event_at(&**context.db.store(), partition, position).await?;
-        let to = Checkpoint {
-            position,
-            event,
-            ..Checkpoint::start(0, partition)
-        };
-        views
-            .commit_view(ViewCommit::new(
-                generation.id,
-                held.lease(),
-                Position::START,
-                to,
-            ))
-            .await?;
-    }
-    held.release().await;
-    Ok(())
+    pub(crate) options: ReactorOptions,
 }

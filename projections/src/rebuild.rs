@@ -11,10 +11,12 @@ use annals_core::{
     Phase, Position, StoreError, ViewCommit,
 };
 
-use crate::location::Generations;
+use annals_runner::{
+    Coordination, GenerationWorkers, HeldLease, Note, Restoring, SlotClaim, Subject, WorkError,
+    WorkerContext, event_at, is_ours, serving,
+};
+
 use crate::rows::between_runs;
-use crate::supervisor::{GenerationWorkers, WorkerContext, gate, is_ours};
-use crate::worker::{HeldLease, Restoring, SlotClaim, WorkError, event_at};
 
 /// What can be done with the generations of a view.
 ///
@@ -28,10 +30,10 @@ use crate::worker::{HeldLease, Restoring, SlotClaim, WorkError, event_at};
 /// ```
 pub struct Rebuild<V> {
     context: WorkerContext,
-    following: GenerationWorkers,
+    workers: GenerationWorkers,
     view: &'static str,
     spec: GenerationSpec,
-    generations: Arc<dyn Generations>,
+    subject: Arc<dyn Subject>,
     of: PhantomData<fn() -> V>,
 }
 
@@ -79,18 +81,17 @@ pub enum RebuildError {
 
 impl<V> Rebuild<V> {
     pub(crate) fn of(
-        context: WorkerContext,
-        following: GenerationWorkers,
+        context: &WorkerContext,
+        workers: &GenerationWorkers,
         view: &'static str,
-        spec: GenerationSpec,
-        generations: Arc<dyn Generations>,
+        subject: Arc<dyn Subject>,
     ) -> Rebuild<V> {
         Rebuild {
-            context,
-            following,
+            context: context.clone(),
+            workers: workers.clone(),
             view,
-            spec,
-            generations,
+            spec: workers.spec().clone(),
+            subject,
             of: PhantomData,
         }
     }
@@ -142,7 +143,7 @@ impl<V> Rebuild<V> {
     }
 
     async fn begin_at(&self, start: Position) -> Result<Building, RebuildError> {
-        let gate = gate(&self.context, self.view).await?;
+        let coordination = Coordination::take(&self.context, self.view).await?;
         let begun = async {
             let generations = self.context.views.generations(self.view).await?;
             if generations
@@ -177,8 +178,8 @@ impl<V> Rebuild<V> {
             Ok(generation)
         };
         let begun = begun.await;
-        self.context.views.release_lease(&gate).await?;
-        self.following.look();
+        coordination.release().await;
+        self.workers.poll_now();
         Ok(Building {
             begins_at: start,
             ..self.building(begun?)
@@ -246,25 +247,9 @@ impl<V> Rebuild<V> {
         earlier: GenerationId,
         start: Position,
     ) -> Result<(), RebuildError> {
-        let WorkerContext {
-            db,
-            views,
-            owner,
-            options,
-            ..
-        } = &self.context;
-        let owner = format!("{owner}-resets");
-        let clock = &**db.clock();
-        let post = SlotClaim {
-            views,
-            generation,
-            slot,
-            owner: &owner,
-            lease: options.lease,
-            clock,
-            share: None,
-        };
-        let held = HeldLease::steal(&post)
+        let views = &self.context.views;
+        let claim = SlotClaim::of_operator(&self.context, generation, slot);
+        let held = HeldLease::steal(&claim)
             .await
             .map_err(WorkError::into_store)?;
         let noted = async {
@@ -272,8 +257,8 @@ impl<V> Rebuild<V> {
             if checkpoints.iter().any(|of| of.slot == slot) {
                 return Ok(());
             }
-            let event = event_at(&**db.store(), Partition(0), start).await?;
-            let state = Restoring::from(earlier).to_state();
+            let event = event_at(&**self.context.log(), Partition(0), start).await?;
+            let state = Note::Restoring(Restoring::from(earlier)).to_state();
             let to = Checkpoint {
                 slot,
                 partition: Partition(0),
@@ -309,16 +294,16 @@ impl<V> Rebuild<V> {
     ///
     /// [`RebuildError::NothingKept`] when there is none of this version.
     pub async fn roll_back(&self) -> Result<(), RebuildError> {
-        let gate = gate(&self.context, self.view).await?;
+        let coordination = Coordination::take(&self.context, self.view).await?;
         let back = async {
             match self.kept().await?.last() {
-                Some(kept) => Ok(self.generations.switch(kept.id).await?),
+                Some(kept) => Ok(self.subject.switch_to(kept.id).await?),
                 None => Err(RebuildError::NothingKept(self.view)),
             }
         };
         let back = back.await;
-        self.context.views.release_lease(&gate).await?;
-        self.following.look();
+        coordination.release().await;
+        self.workers.poll_now();
         back
     }
 
@@ -330,30 +315,35 @@ impl<V> Rebuild<V> {
     /// Only those of a store that cannot answer.
     pub async fn drop_kept(&self) -> Result<(), RebuildError> {
         for kept in self.kept().await? {
-            self.generations.remove(kept.id).await?;
+            self.subject.drop_generation(kept.id).await?;
         }
-        self.following.look();
+        self.workers.poll_now();
         Ok(())
     }
 
     async fn kept(&self) -> Result<Vec<Generation>, RebuildError> {
-        let mut kept = self.context.views.generations(self.view).await?;
-        kept.retain(|of| of.phase == Phase::Kept && of.spec.version == self.spec.version);
+        let all = self.context.views.generations(self.view).await?;
+        let serving = serving(&all, &self.spec).map(|of| of.id);
+        let kept = all
+            .into_iter()
+            .filter(|of| of.phase == Phase::Kept && is_ours(of, &self.spec))
+            .filter(|of| Some(of.id) != serving)
+            .collect();
         Ok(kept)
     }
 
     fn building(&self, generation: Generation) -> Building {
         let context = self.context.clone();
-        let following = self.following.clone();
-        let generations = Arc::clone(&self.generations);
+        let workers = self.workers.clone();
+        let subject = Arc::clone(&self.subject);
         let begins_at = Position::START;
         let begun = Instant::now();
         Building {
             view: self.view,
             context,
-            following,
+            workers,
             generation,
-            generations,
+            subject,
             begins_at,
             begun,
         }
@@ -372,9 +362,9 @@ impl<V> fmt::Debug for Rebuild<V> {
 pub struct Building {
     view: &'static str,
     context: WorkerContext,
-    following: GenerationWorkers,
+    workers: GenerationWorkers,
     generation: Generation,
-    generations: Arc<dyn Generations>,
+    subject: Arc<dyn Subject>,
     begins_at: Position,
     begun: Instant,
 }
@@ -459,7 +449,7 @@ impl Building {
         self,
         mut tell: impl FnMut(BuildProgress) + Send,
     ) -> Result<(), RebuildError> {
-        let mut changes = self.following.changes();
+        let mut changes = self.workers.changes();
         loop {
             let generations = self.context.views.generations(self.view).await?;
             match generations
@@ -472,7 +462,7 @@ impl Building {
                 None => return Err(RebuildError::CalledOff(self.view)),
             }
             if let Some(reason) = self
-                .following
+                .workers
                 .stopped(self.generation.id)
                 .map(|(_, reason)| reason)
             {
@@ -492,8 +482,8 @@ impl Building {
     ///
     /// [`RebuildError::Refused`] when it is live already.
     pub async fn call_off(self) -> Result<(), RebuildError> {
-        self.generations.remove(self.generation.id).await?;
-        self.following.look();
+        self.subject.drop_generation(self.generation.id).await?;
+        self.workers.poll_now();
         Ok(())
     }
 }

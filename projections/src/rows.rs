@@ -7,6 +7,7 @@ use annals_core::{
     DeadLetter, History, Position, RecordedEvent, RowAdvance, RowChange, RowVersion, Version,
     chrono,
 };
+use annals_runner::{ViewError, WorkError, chain};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use hashlink::LruCache;
@@ -82,6 +83,18 @@ pub(crate) struct Unwritable {
     view: &'static str,
     key: String,
     source: serde_json::Error,
+}
+
+impl From<Unwritable> for WorkError {
+    fn from(error: Unwritable) -> WorkError {
+        WorkError::Stopped(chain(&error))
+    }
+}
+
+impl From<Unwritable> for ViewError {
+    fn from(error: Unwritable) -> ViewError {
+        ViewError::unreadable(error)
+    }
 }
 
 impl<V: View> Rows<V> {
@@ -715,7 +728,7 @@ pub(crate) fn of_slot<V: View>(
     steps.into_iter().filter_map(move |mut step| {
         if slots > 1 {
             step.keys
-                .retain(|key| crate::key::slot_of(key, slots) == slot);
+                .retain(|key| annals_runner::slot_of(key, slots) == slot);
         }
         (!step.keys.is_empty()).then_some(step)
     })

@@ -4,7 +4,6 @@ mod batch;
 mod drain;
 mod hook;
 mod program;
-mod supervisor;
 mod tables;
 mod worker;
 
@@ -13,7 +12,6 @@ use std::future::Future;
 use annals_core::{CustomTables, Event, GenerationId, Recorded};
 
 pub use program::SqlProjectionSetup;
-pub(crate) use program::{RegisteredTables, RunningTables};
 pub use tables::SqlProjectionHandle;
 
 use crate::view::Poison;

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use annals_core::{
     Event, EventKind, Filter, Position, Recorded, RecordedEvent, StreamId, Undecodable,
 };
+use annals_runner::{Skips, WorkError, chain};
 
 use crate::key::{ViewKey, checked};
 use crate::view::{Poison, Project, Row, View};
@@ -73,6 +73,12 @@ pub(crate) enum StepError {
         stream: StreamId,
         keys: Vec<String>,
     },
+}
+
+impl From<StepError> for WorkError {
+    fn from(error: StepError) -> WorkError {
+        WorkError::Stopped(chain(&error))
+    }
 }
 
 impl<V: View> Handlers<V> {
@@ -158,6 +164,28 @@ impl<V: View> Handlers<V> {
     }
 }
 
+impl<V: View> Handlers<V> {
+    /// What a stored event does, without the keys for which operators skipped it.
+    pub(crate) fn prepare_except(
+        &self,
+        skips: &Skips,
+        record: RecordedEvent,
+    ) -> Result<Vec<Step<V>>, StepError> {
+        if skips.for_all_keys(&record) {
+            return Ok(Vec::new());
+        }
+        let Some(skipped) = skips.keys(&record) else {
+            return self.prepare(record);
+        };
+        let mut steps = self.prepare(record)?;
+        for step in &mut steps {
+            step.keys.retain(|key| !skipped.contains(key));
+        }
+        steps.retain(|step| !step.keys.is_empty());
+        Ok(steps)
+    }
+}
+
 impl<V: View> Default for Handlers<V> {
     fn default() -> Handlers<V> {
         Handlers::new()
@@ -212,20 +240,7 @@ impl<V: View> Step<V> {
     }
 }
 
+/// Runs a user's code; a panic of it is a poison.
 pub(crate) fn contained<T>(run: impl FnOnce() -> Result<T, Poison>) -> Result<T, Poison> {
-    // What was touched before the panic is thrown away by the caller, so nothing half-changed is
-    // seen again.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Poison::new(panicked(&*panic))))
-}
-
-/// What a handler said when it panicked.
-pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
-    let said = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!(
-        "the handler panicked: {}",
-        said.unwrap_or("it did not say why")
-    )
+    annals_runner::contained(run).unwrap_or_else(|panic| Err(Poison::new(panic)))
 }

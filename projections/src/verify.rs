@@ -6,30 +6,17 @@ use std::ops::Bound;
 use annals_core::{Generation, History, Partition, Position, ReadLog, ReadRows, RowsBy};
 use bytes::Bytes;
 
+use crate::context::ViewContext;
 use crate::rows::{encode, refold};
-use crate::skips::Skips;
 use crate::step::Step;
-use crate::supervisor::WorkerContext;
 use crate::view::View;
-use crate::worker::WorkError;
-
-/// What a check found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verified {
-    /// All of them are what a replay gives.
-    Equal,
-    /// One is not.
-    Differs {
-        /// Which.
-        key: String,
-    },
-}
+use annals_runner::{DeadLetterPages, Skips, Verified, WorkError};
 
 /// Folds a sample of rows again, from where the past of the generation begins, and compares them
 /// with what it has. Keys that wait for a person are left out, and so is a view over a log of
 /// several partitions, whose interleaving nobody recorded.
 pub(crate) async fn sampled<V: View>(
-    context: &WorkerContext,
+    context: &ViewContext,
     generation: &Generation,
 ) -> Result<Verified, WorkError> {
     let wanted = context.options.verified_keys;
@@ -83,7 +70,9 @@ pub(crate) async fn sampled<V: View>(
             .iter()
             .find(|(key, value)| found.remove(*key) != **value);
         return Ok(match differs {
-            Some((key, _)) => Verified::Differs { key: key.clone() },
+            Some((key, _)) => Verified::Differs {
+                what: format!("the row `{key}` differs from a replay of its events"),
+            },
             None => Verified::Equal,
         });
     }
@@ -100,7 +89,7 @@ const ROUNDS: usize = 50;
 
 /// Keys from all over the view, at most so many, without those that are set aside.
 async fn sample(
-    context: &WorkerContext,
+    context: &ViewContext,
     generation: &Generation,
     wanted: usize,
 ) -> Result<BTreeMap<String, Bytes>, WorkError> {
@@ -122,19 +111,12 @@ async fn sample(
                 .map(|row| (row.key, row.value)),
         );
     }
-    let mut after: Option<(String, Partition, Position)> = None;
+    let mut pages = DeadLetterPages::of(&*context.views, generation.id);
     loop {
-        let place = after
-            .as_ref()
-            .map(|(key, partition, position)| (key.as_str(), *partition, *position));
-        let page = context
-            .views
-            .dead_letters(generation.id, place, annals_core::PAGE_EVENTS)
-            .await?;
-        let Some(last) = page.last() else {
+        let page = pages.next().await?;
+        if page.is_empty() {
             return Ok(sample);
-        };
-        after = Some((last.key.clone(), last.partition, last.position));
+        }
         for dead_letters in page {
             sample.remove(&dead_letters.key);
         }
@@ -142,7 +124,7 @@ async fn sample(
 }
 
 async fn fold_to<V: View>(
-    context: &WorkerContext,
+    context: &ViewContext,
     replayed: &mut BTreeMap<String, Option<Bytes>>,
     position: &mut Position,
     up_to: Position,
@@ -161,7 +143,7 @@ async fn fold_to<V: View>(
             .await?;
         let mut steps: Vec<Step<V>> = Vec::new();
         for record in page.events {
-            steps.extend(skips.prepare(&handlers, record)?);
+            steps.extend(handlers.prepare_except(&skips, record)?);
         }
         steps.retain(|step| step.keys.iter().any(|key| replayed.contains_key(key)));
         if !steps.is_empty() {

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::key::ViewKey;
-use crate::program::ViewSetup;
 use crate::step::Handlers;
+use crate::view_setup::ViewSetup;
 
 /// A read model: rows of this type, one for each key, folded from events. Usually
 /// `#[derive(View)]`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use annals_core::Annals;
 use annals_core::conformance::{Fixture, MemoryFixture};
-use annals_projections::{ReactError, Reactor, ReactorSetup, Request, View, With};
+use annals_projections::{ReactError, Reactor, ReactorSetup, ReadModels, Request, View, With};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::Process;
 use super::instance::{Deadline, Instance, Noted, ProcessEvent};
 use crate::key::ViewKey;
-use crate::location::ViewLocation;
-use crate::worker::{WorkError, chain};
+use annals_runner::ViewLocation;
+use annals_runner::{WorkError, chain};
 
 #[derive(Serialize, Deserialize)]
 struct Waiting {
@@ -60,7 +60,7 @@ pub(super) async fn tell<P: Process>(
     let mut still = HashSet::new();
     loop {
         let page = views.read_rows(read.clone()).await;
-        let page = page.map_err(|error: CommitError| WorkError::Again(error).into_store())?;
+        let page = page.map_err(|error: CommitError| WorkError::Retry(error).into_store())?;
         for row in page.rows {
             let known = told
                 .lock()

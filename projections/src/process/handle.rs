@@ -14,10 +14,10 @@ use super::due::{self, row_of};
 use super::instance::{CANCELLED, Deadline, Instance, Noted, ProcessEvent, REACHED, Reached, SET};
 use super::step::{Kind, NotSent};
 use super::{Listens, Process, Step};
-use crate::location::BoxFuture;
-use crate::location::ViewLocation as Where;
 use crate::reactor::{Call, Handler, ReactError};
 use crate::step::StepError;
+use annals_runner::BoxFuture;
+use annals_runner::ViewLocation as Where;
 
 /// An event that concerns a process, and what the process says about it.
 pub(super) struct Trigger<P: Process> {
@@ -283,6 +283,6 @@ fn events_of<P: Process>(
 pub(super) fn unread(error: LoadError) -> ReactError {
     match error {
         LoadError::Store(error) => ReactError::retry(error),
-        error => ReactError::permanent(crate::worker::chain(&error)),
+        error => ReactError::permanent(annals_runner::chain(&error)),
     }
 }

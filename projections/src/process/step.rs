@@ -6,7 +6,7 @@ use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Aggregate, Annals, CommandError, Handle, to_microseconds};
 
 use super::Process;
-use crate::location::BoxFuture;
+use annals_runner::BoxFuture;
 
 /// Something that a process wants to be done.
 ///

@@ -2,15 +2,18 @@
 
 use annals_core::{DeadLetter, Position};
 
-use super::{ViewError, ViewHandle, typed_key};
-use crate::dead_letters::{DeadLetterKey, DeadLetters, Settled};
+use annals_runner::ViewError;
+
+use super::{ViewHandle, typed_key};
 use crate::key::ViewKey;
+use crate::setup;
 use crate::view::View;
+use annals_runner::{DeadLetterKey, DeadLetters, Settled};
 
 impl<V: View> ViewHandle<V> {
     /// What is set aside, by the texts of the keys.
     pub fn dead_letters(&self) -> DeadLetters {
-        DeadLetters::of::<V>(&self.context, &self.following)
+        setup::dead_letters::<V>(&self.context, &self.workers)
     }
 
     /// Keys that wait for a person, in their order, behind `after`, at most `limit`: none at the
@@ -20,7 +23,7 @@ impl<V: View> ViewHandle<V> {
     /// # use annals_projections::{Program, View, ViewError};
     /// # async fn example<Balance: View<Key = String>>(db: Program) -> Result<(), ViewError> {
     /// for key in db.view::<Balance>().dead_letter_keys(None, 100).await? {
-    ///     println!("{} waits at {}: {} ({} events behind it)", key.key, key.position, key.cause, key.behind);
+    ///     println!("{} waits at {}: {} ({} events after it)", key.key, key.position, key.cause, key.queued);
     /// }
     /// # Ok(())
     /// # }

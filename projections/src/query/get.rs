@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use annals_core::{Instant, Moment, Position, ReadRows, RowsBy, Token};
 
-use super::{ViewError, ViewHandle};
+use annals_runner::ViewError;
+
+use super::ViewHandle;
 use crate::lifecycle::Lifecycle;
 use crate::rows::decoded;
 use crate::view::View;

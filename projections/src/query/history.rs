@@ -8,7 +8,9 @@ use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Generation, History, Invalid, Moment, Position, RowVersion};
 use bytes::Bytes;
 
-use super::{ViewError, ViewHandle, typed_key};
+use annals_runner::ViewError;
+
+use super::{ViewHandle, typed_key};
 use crate::key::ViewKey;
 use crate::rows::{RowVersionBefore, decoded, encode, run_end, versions};
 use crate::view::View;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use annals_core::{CommitError, Failure, Generation, Moment, ReadRows, RowsBy, StoreError, Token};
 use bytes::Bytes;
 
-use super::{ViewError, ViewHandle};
+use annals_runner::ViewError;
+
+use super::ViewHandle;
 use crate::rows::decoded;
 use crate::view::View;
 

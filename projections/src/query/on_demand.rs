@@ -13,9 +13,9 @@ use super::standing::own_stream;
 use super::{RowEntry, RowsFound, ViewError, ViewHandle, typed_key};
 use crate::lifecycle::Lifecycle;
 use crate::replay::Replay;
-use crate::skips::Skips;
 use crate::step::{Handlers, Step};
 use crate::view::View;
+use annals_runner::Skips;
 
 /// What is asked of the log.
 pub(super) struct Asked {
@@ -225,8 +225,8 @@ impl Asked {
         for record in records {
             if self.valid_at.is_none_or(|time| record.occurred_at <= time) {
                 steps.extend(
-                    skips
-                        .prepare(handlers, record)
+                    handlers
+                        .prepare_except(skips, record)
                         .map_err(ViewError::unreadable)?,
                 );
             }

@@ -8,11 +8,13 @@ use bytes::Bytes;
 
 use super::history::keeping_the_past;
 use super::on_demand::no_one_position;
-use super::{ViewError, ViewHandle};
+use annals_runner::ViewError;
+
+use super::ViewHandle;
 use crate::rows::refold;
-use crate::skips::Skips;
 use crate::step::Step;
 use crate::view::View;
+use annals_runner::Skips;
 
 impl<V: View> ViewHandle<V> {
     /// The position that a moment means, and the generation that can answer for it: the live one,
@@ -95,9 +97,9 @@ impl<V: View> ViewHandle<V> {
         loop {
             let page = self.context.db.store().read(read.clone()).await?;
             for record in page.events {
-                match skips.prepare(&handlers, record) {
+                match handlers.prepare_except(&skips, record) {
                     Ok(prepared) => steps.extend(prepared),
-                    Err(error) => return Err(ViewError::Unreadable(crate::worker::chain(&error))),
+                    Err(error) => return Err(ViewError::Unreadable(annals_runner::chain(&error))),
                 }
             }
             if page.end || page.scanned >= up_to {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use annals_core::{Direction, Generation, Moment, ReadRows, RowPlace, RowsBy, Token};
 
-use super::{ViewError, ViewHandle, typed_key};
+use annals_runner::ViewError;
+
+use super::{ViewHandle, typed_key};
 use crate::key::ViewKey;
 use crate::rows::decoded;
 use crate::view::View;

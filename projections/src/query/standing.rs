@@ -1,14 +1,16 @@
 //! Rows of inline views: as they are kept, with what their streams have had since.
 
-use annals_core::{Generation, Invalid, ReadStream, StreamId, Token, Version, VersionedRow};
+use annals_core::{Generation, Invalid, ReadStream, StreamId, Version, VersionedRow};
 
-use super::{ViewError, ViewHandle};
+use annals_runner::ViewError;
+
+use super::ViewHandle;
 use crate::key::ViewKey;
 use crate::replay::Replay;
 use crate::rows::decoded;
-use crate::skips::Skips;
 use crate::step::Handlers;
 use crate::view::View;
+use annals_runner::Skips;
 
 impl<V: View> ViewHandle<V> {
     /// A row of an inline view with everything that was appended to its stream, by this program or
@@ -39,8 +41,8 @@ impl<V: View> ViewHandle<V> {
             let mut steps = Vec::with_capacity(page.events.len());
             for record in page.events {
                 steps.extend(
-                    skips
-                        .prepare(&handlers, record)
+                    handlers
+                        .prepare_except(&skips, record)
                         .map_err(ViewError::unreadable)?,
                 );
             }
@@ -70,14 +72,6 @@ impl<V: View> ViewHandle<V> {
             ))
             .into()),
         }
-    }
-
-    /// Whether a token is one that this log can have given.
-    pub(super) fn check_token(&self, token: &Token) -> Result<(), ViewError> {
-        if token.log() == self.context.db.store().id() {
-            return Ok(());
-        }
-        Err(Invalid::new(format!("the token {token} is of another log")).into())
     }
 }
 

@@ -4,11 +4,13 @@
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Generation, History, Invalid, PAGE_EVENTS, Partition, Position};
 
-use super::{ViewError, ViewHandle};
-use crate::log::records_at;
+use annals_runner::ViewError;
+
+use super::ViewHandle;
 use crate::rows::{decoded, folded};
-use crate::skips::Skips;
 use crate::view::View;
+use annals_runner::Skips;
+use annals_runner::records_at;
 
 impl<V: View> ViewHandle<V> {
     /// One row as it was valid at `time`, by what was known just after `moment`.
@@ -43,10 +45,10 @@ impl<V: View> ViewHandle<V> {
             let mut steps = Vec::new();
             for record in records_at(&**self.context.db.store(), Partition(0), &touched).await? {
                 if record.occurred_at <= time {
-                    let prepared = skips.prepare(&handlers, record);
+                    let prepared = handlers.prepare_except(&skips, record);
                     steps
                         .extend(prepared.map_err(|error| {
-                            ViewError::Unreadable(crate::worker::chain(&error))
+                            ViewError::Unreadable(annals_runner::chain(&error))
                         })?);
                 }
             }

@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use annals_core::{
-    GenerationId, Invalid, Partition, Phase, Position, ReadRows, RowChange, RowsBy, Token,
-};
+use annals_core::{GenerationId, Invalid, Partition, Position, ReadRows, RowChange, RowsBy, Token};
 use bytes::Bytes;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
-use super::{ViewError, ViewHandle, typed_key};
-use crate::key::slot_of;
+use annals_runner::ViewError;
+
+use super::{ViewHandle, typed_key};
 use crate::rows::decoded;
-use crate::supervisor::Committed;
 use crate::view::View;
-use crate::worker::SlotState;
+use annals_runner::PublishedStep;
+use annals_runner::SlotState;
+use annals_runner::slot_of;
 
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +67,7 @@ pub struct WatchAll<V: View> {
 /// What the steps of the live generation tell.
 struct PartitionReader<V: View> {
     views: ViewHandle<V>,
-    committed: broadcast::Receiver<Committed>,
+    committed: broadcast::Receiver<PublishedStep>,
     changes: watch::Receiver<u64>,
     ended: watch::Receiver<bool>,
     live: Option<GenerationId>,
@@ -76,7 +76,7 @@ struct PartitionReader<V: View> {
 }
 
 enum Woken {
-    Step(Result<Committed, RecvError>),
+    Step(Result<PublishedStep, RecvError>),
     Generations,
     Ended,
     Idle,
@@ -234,14 +234,14 @@ impl<V: View> WatchAll<V> {
 
 impl<V: View> PartitionReader<V> {
     fn of(views: &ViewHandle<V>) -> PartitionReader<V> {
-        let following = &views.following;
-        let changes = following.changes();
-        let committed = following.committed();
+        let workers = &views.workers;
+        let changes = workers.changes();
+        let committed = workers.steps();
         let mut reader = PartitionReader {
             views: views.clone(),
             committed,
             changes,
-            ended: following.ended(),
+            ended: workers.ended(),
             live: None,
             elsewhere: BTreeMap::new(),
         };
@@ -250,11 +250,7 @@ impl<V: View> PartitionReader<V> {
     }
 
     fn live_here(&self) -> Option<GenerationId> {
-        let live = self
-            .views
-            .following
-            .each(|of| (of.generation.phase == Phase::Live).then_some(of.generation.id));
-        live.into_iter().flatten().next()
+        self.views.workers.serving().map(|of| of.id)
     }
 
     async fn next(&mut self) -> Result<Option<News>, ViewError> {
@@ -270,7 +266,7 @@ impl<V: View> PartitionReader<V> {
             };
             let news = match woken {
                 Woken::Step(Ok(step)) if Some(step.generation) != self.live => None,
-                Woken::Step(Ok(Committed {
+                Woken::Step(Ok(PublishedStep {
                     partition,
                     position,
                     rows: Some(rows),
@@ -292,7 +288,7 @@ impl<V: View> PartitionReader<V> {
             };
             if let Some(news) = news {
                 // What is read from now on has seen every step until now.
-                self.committed = self.views.following.committed();
+                self.committed = self.views.workers.steps();
                 return Ok(Some(news));
             }
         }
@@ -309,7 +305,7 @@ impl<V: View> PartitionReader<V> {
                 SlotState::Starting | SlotState::Elsewhere { .. } | SlotState::Waiting { .. }
             )
         };
-        let here = self.views.following.of(live, |of| {
+        let here = self.views.workers.of(live, |of| {
             of.slots
                 .iter()
                 .map(|slot| works_here(&slot.borrow().state))

@@ -1,17 +1,13 @@
 //! What a worker of a reactor calls, with the types forgotten.
 
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Filter, Generation, RecordedEvent, RowChange, StoreError};
 
 use super::ReactError;
-use crate::location::{BoxFuture, ViewLocation};
-use crate::step::{StepError, panicked};
+use crate::step::StepError;
+use annals_runner::{BoxFuture, ViewLocation};
 
 /// Reads events, and knows what to do about them.
 pub(crate) trait Handler: Send + Sync + 'static {
@@ -43,18 +39,4 @@ pub(crate) struct Call {
     /// Does it; it is told which attempt this is. What it answers with is written together with the
     /// checkpoint.
     pub(crate) make: Arc<Make>,
-}
-
-/// What a future gives, or what it said when it panicked.
-pub(crate) async fn contained<F: Future>(future: F) -> Result<F::Output, String> {
-    let mut future = pin!(future);
-    poll_fn(move |context| {
-        // A future that panicked is not polled again, so nothing half-changed is seen.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(panic) => Poll::Ready(Err(panicked(&*panic))),
-        }
-    })
-    .await
 }

@@ -4,154 +4,68 @@
 //! its own. What is settled is written under the epoch of the lease; a call that was made and not
 //! written is made again with the same idempotency key.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Checkpoint, Clock, CommitError, DeadLetter, EventId, Generation, Metadata, PAGE_EVENTS,
-    Partition, Position, ReadLog, RecordedEvent, RowChange, Store, ViewCommit, with_metadata,
+    Checkpoint, CommitError, DeadLetter, EventId, Filter, Metadata, PAGE_EVENTS, Partition,
+    Position, ReadLog, RecordedEvent, RowChange, ViewCommit, with_metadata,
 };
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use annals_runner::{
+    Backoff, CommittedStep, DeadLetterPages, HeldLease, Note, Progress, Slot, SlotState,
+    WindowNote, Work, WorkError, chain, contained_async, event_at, same_log, settled_to,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::call::{Call, Handler, contained};
+use super::call::{Call, Handler};
 use super::window::Window;
 use super::{ReactError, ReactorOptions};
-use crate::location::ViewLocation;
-use crate::options::Options;
-use crate::status::Kind;
-use crate::worker::{
-    HeldLease, Progress, SlotClaim, SlotState, Taken, WorkError, chain, event_at, same_log, seen,
-    settled_to,
-};
 
-/// What a reactor's worker works on and with.
-pub(crate) struct Work {
-    pub(crate) kind: Kind,
-    pub(crate) log: Arc<dyn Store>,
-    pub(crate) views: ViewLocation,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) generation: Generation,
-    pub(crate) owner: String,
-    pub(crate) handler: Arc<dyn Handler>,
-    pub(crate) patience: ReactorOptions,
-    pub(crate) progress: Progress,
-    /// Somebody decided something that the worker must know.
-    pub(crate) anew: Arc<watch::Sender<u64>>,
+/// Makes the calls of a reactor.
+pub(crate) struct React {
+    slot: Slot,
+    handler: Arc<dyn Handler>,
+    options: ReactorOptions,
 }
 
-impl Work {
-    pub(crate) fn post(&self) -> SlotClaim<'_> {
-        let views = &self.views;
-        let generation = &self.generation;
-        let owner = &self.owner;
-        SlotClaim {
-            views,
-            generation,
-            slot: 0,
-            owner,
-            lease: self.patience.lease,
-            clock: &*self.clock,
-            share: None,
+impl Deref for React {
+    type Target = Slot;
+
+    fn deref(&self) -> &Slot {
+        &self.slot
+    }
+}
+
+impl React {
+    pub(crate) fn new(slot: Slot, handler: Arc<dyn Handler>, options: ReactorOptions) -> React {
+        React {
+            slot,
+            handler,
+            options,
         }
     }
 
     fn name(&self) -> &str {
-        &self.generation.spec.view
+        self.progress.name()
+    }
+}
+
+impl Work for React {
+    fn slot(&self) -> &Slot {
+        &self.slot
     }
 
-    /// Works until it is told to stop. Begins anew after a failure that may pass, and stops by
-    /// itself when a person must look.
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let mut wait = self.patience.poll;
-        let mut anew = self.anew.subscribe();
-        while !*stop.borrow() {
-            let settled = self.progress.settled();
-            let Some(ended) = self.hold_and_work(&mut stop, &mut anew).await else {
-                break;
-            };
-            let reason = match ended {
-                WorkError::Anew => continue,
-                WorkError::Stopped(reason) => {
-                    tracing::error!(reactor = self.name(), reason, "the reactor stopped");
-                    self.progress.failed(SlotState::Stopped { reason });
-                    None
-                }
-                error => Some(chain(&error)),
-            };
-            if let Some(reason) = reason {
-                tracing::info!(reactor = self.name(), reason, "the reactor begins anew");
-                self.progress.failed(SlotState::Waiting { reason });
-            }
-            // Something was settled in between: the trouble is a new one. One that stopped looks
-            // now and then whether a person has mended it.
-            let longest = Options::BACK_OFF_MAX;
-            wait = if self.progress.settled() == settled {
-                (wait * 2).min(longest)
-            } else {
-                self.patience.poll
-            };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                _ = anew.changed() => {}
-                _ = stop.wait_for(|stop| *stop) => break,
-            }
-        }
+    fn filter(&self) -> Filter {
+        self.handler.filter()
     }
 
-    async fn hold_and_work(
-        &self,
-        stop: &mut watch::Receiver<bool>,
-        anew: &mut watch::Receiver<u64>,
-    ) -> Option<WorkError> {
-        let post = self.post();
-        let knows = *anew.borrow();
-        let over = async {
-            tokio::select! {
-                // Somebody had the place for a moment and gave it back.
-                _ = anew.changed() => {}
-                _ = stop.wait_for(|stop| *stop) => {}
-            }
-        };
-        let held = match HeldLease::acquire(&post, &self.progress, || self.look(), over).await {
-            Ok(Some(held)) => held,
-            Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
-            Err(error) => return Some(error),
-        };
-        self.progress.held_by(Some(&self.owner), knows);
-        let ended = tokio::select! {
-            ended = self.work(&held, stop.clone()) => ended.err(),
-            _ = anew.changed() => Some(WorkError::Anew),
-            () = held.lost() => Some(WorkError::Again(CommitError::Fenced {
-                generation: self.generation.id,
-                slot: 0,
-                found: "the lease was lost".into(),
-            })),
-        };
-        if matches!(ended, Some(WorkError::Again(CommitError::Fenced { .. }))) {
-            self.progress.meter().leases_lost.increment(1);
-        }
-        self.progress.held_by(None, knows);
-        held.release().await;
-        ended
-    }
-
-    /// How far the place has come on which somebody else works.
-    async fn look(&self) -> Result<(), WorkError> {
-        let seen = seen(
-            &*self.log,
-            &self.post(),
-            self.handler.filter(),
-            &self.progress,
-        )
-        .await;
-        self.progress.publish();
-        seen
+    fn ends_itself(&self) -> bool {
+        true
     }
 
     async fn work(&self, held: &HeldLease, stop: watch::Receiver<bool>) -> Result<(), WorkError> {
@@ -159,44 +73,9 @@ impl Work {
     }
 }
 
-/// What a checkpoint keeps beside its position.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct ReactorNote {
-    /// The events that are settled above the place up to which all are.
-    pub(super) settled: Vec<Position>,
-    /// That place, when it is below the position because events are reacted to once more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) low: Option<Position>,
-}
-
-impl ReactorNote {
-    pub(super) fn of(checkpoint: &Checkpoint) -> Result<ReactorNote, WorkError> {
-        if checkpoint.state.is_empty() {
-            return Ok(ReactorNote::default());
-        }
-        serde_json::from_slice(&checkpoint.state)
-            .map_err(|error| WorkError::Stopped(format!("the checkpoint cannot be read: {error}")))
-    }
-
-    /// Of a checkpoint at `position` below which these are settled: those above `low`, and all up
-    /// to it.
-    pub(super) fn to_state(settled: Vec<Position>, low: Position, position: Position) -> Bytes {
-        let kept = ReactorNote {
-            settled,
-            low: Some(low).filter(|low| *low < position),
-        };
-        if kept.settled.is_empty() && kept.low.is_none() {
-            return Bytes::new();
-        }
-        serde_json::to_vec(&kept)
-            .expect("numbers can be written")
-            .into()
-    }
-}
-
 /// From the taking of the lease to its loss.
 struct ReactorSession<'a> {
-    work: &'a Work,
+    work: &'a React,
     held: &'a HeldLease,
     readers: Vec<PartitionReader>,
     // Calls that wait for their turn, by key. The first one of a key that is busy is being made.
@@ -251,22 +130,22 @@ struct CallOutcome {
 }
 
 impl<'a> ReactorSession<'a> {
-    async fn begin(work: &'a Work, held: &'a HeldLease) -> Result<ReactorSession<'a>, WorkError> {
+    async fn begin(work: &'a React, held: &'a HeldLease) -> Result<ReactorSession<'a>, WorkError> {
         let mut readers = Vec::new();
-        let checkpoints = work.views.checkpoints(work.generation.id).await?;
-        for partition in (0..work.log.partitions()).map(Partition) {
+        let checkpoints = work.context.views.checkpoints(work.generation.id).await?;
+        for partition in (0..work.context.log().partitions()).map(Partition) {
             let found = checkpoints
                 .iter()
                 .find(|checkpoint| checkpoint.partition == partition);
             let start = Checkpoint::start(0, partition);
             let checkpoint = found.unwrap_or(&start);
-            same_log(&*work.log, &work.generation, checkpoint).await?;
+            same_log(&**work.context.log(), &work.generation, checkpoint).await?;
             let low = settled_to(checkpoint);
             work.progress.reached(partition, low);
             readers.push(PartitionReader {
                 partition,
                 checkpoint: checkpoint.position,
-                window: Window::begin(low, ReactorNote::of(checkpoint)?.settled),
+                window: Window::begin(low, Note::of(checkpoint)?.into_window().settled),
                 end: false,
                 dirty: false,
                 recorded: BTreeMap::new(),
@@ -287,24 +166,19 @@ impl<'a> ReactorSession<'a> {
             skips: HashMap::new(),
             calls: JoinSet::new(),
         };
-        session.read_people().await?;
+        session.read_decisions().await?;
         Ok(session)
     }
 
     /// What was set aside, and what operator said about it.
-    async fn read_people(&mut self) -> Result<(), WorkError> {
+    async fn read_decisions(&mut self) -> Result<(), WorkError> {
         let work = self.work;
-        let mut after: Option<(String, Partition, Position)> = None;
+        let mut pages = DeadLetterPages::of(&*work.context.views, work.generation.id);
         loop {
-            let place = after
-                .as_ref()
-                .map(|(key, partition, position)| (key.as_str(), *partition, *position));
-            let page = work
-                .views
-                .dead_letters(work.generation.id, place, PAGE_EVENTS)
-                .await?;
-            let Some(last) = page.last() else { break };
-            after = Some((last.key.clone(), last.partition, last.position));
+            let page = pages.next().await?;
+            if page.is_empty() {
+                break;
+            }
             for dead_letters in page {
                 // The first event of a key that nobody says anything against is tried again.
                 if self.dead_letters.insert(dead_letters.key.clone())
@@ -314,7 +188,12 @@ impl<'a> ReactorSession<'a> {
                 }
             }
         }
-        for skip_decision in work.views.skip_decisions(work.name()).await? {
+        for skip_decision in work
+            .context
+            .views
+            .skip_decisions(work.workers.stored_name())
+            .await?
+        {
             self.skips.insert(
                 (skip_decision.partition, skip_decision.position),
                 skip_decision.event,
@@ -327,11 +206,15 @@ impl<'a> ReactorSession<'a> {
 
     async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), WorkError> {
         let work = self.work;
-        let mut hint = work.log.hint();
+        let mut hint = work.context.log().hint();
         loop {
             hint.reset();
             work.handler
-                .due(&work.views, &work.generation, work.clock.now())
+                .due(
+                    &work.context.views,
+                    &work.generation,
+                    work.context.clock().now(),
+                )
                 .await?;
             self.retry().await?;
             let mut moved = false;
@@ -358,7 +241,7 @@ impl<'a> ReactorSession<'a> {
             self.tell();
             let ended = tokio::select! {
                 Some(ended) = self.calls.join_next() => Some(ended),
-                () = hint.wait(work.patience.poll) => None,
+                () = hint.wait(work.options.poll) => None,
                 _ = stop.wait_for(|stop| *stop) => None,
             };
             if let Some(ended) = ended {
@@ -382,7 +265,7 @@ impl<'a> ReactorSession<'a> {
     /// Waits for the calls that are being made, but not for ever: those that do not end are made
     /// again by the next worker.
     async fn finish(mut self) -> Result<(), WorkError> {
-        let grace = tokio::time::sleep(self.work.patience.grace);
+        let grace = tokio::time::sleep(self.work.options.grace);
         tokio::pin!(grace);
         loop {
             let ended = tokio::select! {
@@ -402,7 +285,7 @@ impl<'a> ReactorSession<'a> {
         let work = self.work;
         let reader = &self.readers[index];
         let room = work
-            .patience
+            .options
             .window_events_max
             .saturating_sub(reader.window.len());
         if room == 0 {
@@ -414,7 +297,7 @@ impl<'a> ReactorSession<'a> {
             .partition(partition)
             .filter(work.handler.filter())
             .limit(room.min(PAGE_EVENTS));
-        let page = work.log.read(read).await?;
+        let page = work.context.log().read(read).await?;
         for record in &page.events {
             self.readers[index]
                 .recorded
@@ -489,7 +372,7 @@ impl<'a> ReactorSession<'a> {
     /// Begins calls, as many as there is room for.
     async fn start(&mut self) -> Result<(), WorkError> {
         let mut starting = Vec::new();
-        while self.calls.len() + starting.len() < self.work.patience.calls_max {
+        while self.calls.len() + starting.len() < self.work.options.calls_max {
             let Some(key) = self.ready.pop_front() else {
                 break;
             };
@@ -499,7 +382,7 @@ impl<'a> ReactorSession<'a> {
             self.busy.insert(key, Instant::now());
             starting.push((index, call));
         }
-        if self.work.patience.at_most_once && !starting.is_empty() {
+        if self.work.options.at_most_once && !starting.is_empty() {
             // Written before it is done: whatever dies from here on, nobody does it again.
             for (index, call) in &starting {
                 self.settled(*index, call.record.position, Vec::new());
@@ -513,10 +396,10 @@ impl<'a> ReactorSession<'a> {
     }
 
     fn call(&mut self, from: From, call: Call, attempts: u32) {
-        let patience = self.work.patience.clone();
+        let options = self.work.options.clone();
         let progress = self.work.progress.clone();
         self.calls
-            .spawn(make(patience, progress, from, call, attempts));
+            .spawn(make(options, progress, from, call, attempts));
     }
 
     fn settled(&mut self, index: usize, position: Position, rows: Vec<RowChange>) {
@@ -563,7 +446,7 @@ impl<'a> ReactorSession<'a> {
         self.busy.remove(&key);
         match outcome {
             // It was settled before it was made.
-            _ if work.patience.at_most_once => {}
+            _ if work.options.at_most_once => {}
             Ok(rows) => self.settled(index, position, rows),
             Err(cause) => {
                 let letter = dead_letter(work, &call, Some(cause), attempts);
@@ -608,8 +491,8 @@ impl<'a> ReactorSession<'a> {
             let above = above.collect();
             // A checkpoint never goes back; what is done once more stands below it.
             let position = low.max(reader.checkpoint);
-            let event = event_at(&*work.log, reader.partition, position).await?;
-            let state = ReactorNote::to_state(above, low, position);
+            let event = event_at(&**work.context.log(), reader.partition, position).await?;
+            let state = Note::from(WindowNote::of(above, low, position)).to_state();
             let to = Checkpoint {
                 slot: 0,
                 partition: reader.partition,
@@ -632,7 +515,11 @@ impl<'a> ReactorSession<'a> {
                 to = low.get()
             );
             let begun = Instant::now();
-            work.views.commit_view(commit).instrument(span).await?;
+            work.context
+                .views
+                .commit_view(commit)
+                .instrument(span)
+                .await?;
             let took = begun.elapsed();
             reader.checkpoint = position;
             reader.aside = later;
@@ -644,7 +531,7 @@ impl<'a> ReactorSession<'a> {
             work.progress.settled_to(
                 reader.partition,
                 low,
-                Taken {
+                CommittedStep {
                     events,
                     rows,
                     took,
@@ -657,7 +544,7 @@ impl<'a> ReactorSession<'a> {
 
     /// Begins with the first event of each key that is tried again.
     async fn retry(&mut self) -> Result<(), WorkError> {
-        while self.calls.len() < self.work.patience.calls_max {
+        while self.calls.len() < self.work.options.calls_max {
             let Some(key) = self.retried.pop_front() else {
                 break;
             };
@@ -674,7 +561,7 @@ impl<'a> ReactorSession<'a> {
         // already.
         self.commit().await?;
         loop {
-            let first = first_aside(work, &key).await?;
+            let first = first_dead_letter(work, &key).await?;
             let Some(dead_letters) = first else { break };
             let skips = self
                 .skips
@@ -684,7 +571,8 @@ impl<'a> ReactorSession<'a> {
                 .up_to(dead_letters.position)
                 .partition(dead_letters.partition);
             let record = work
-                .log
+                .context
+                .log()
                 .read(read.limit(1))
                 .await?
                 .events
@@ -771,39 +659,38 @@ impl<'a> ReactorSession<'a> {
     ) -> Result<(), WorkError> {
         self.commit().await?;
         let work = self.work;
-        let commit = standing(work, self.held, partition, change).await?;
-        Ok(work.views.commit_view(commit).await?)
+        let commit = unmoved(work, self.held, partition, change).await?;
+        Ok(work.context.views.commit_view(commit).await?)
     }
 }
 
 /// A commit that leaves the checkpoint of a partition where it is.
-pub(super) async fn standing(
-    work: &Work,
+pub(super) async fn unmoved(
+    slot: &Slot,
     held: &HeldLease,
     partition: Partition,
     change: impl FnOnce(&mut ViewCommit) + Send,
 ) -> Result<ViewCommit, WorkError> {
-    let checkpoints = work.views.checkpoints(work.generation.id).await?;
-    let at = checkpoints.into_iter().find(|of| of.partition == partition);
-    let at = at.unwrap_or_else(|| Checkpoint::start(0, partition));
-    let mut commit = ViewCommit::new(work.generation.id, held.lease(), at.position, at);
+    let at = slot.checkpoint(partition).await?;
+    let mut commit = ViewCommit::new(slot.generation.id, held.lease(), at.position, at);
     change(&mut commit);
     Ok(commit)
 }
 
-/// The first event that is set aside for a key.
-pub(super) async fn first_aside(work: &Work, key: &str) -> Result<Option<DeadLetter>, CommitError> {
-    let behind = Some((key, Partition(0), Position::START));
-    let first = work
-        .views
-        .dead_letters(work.generation.id, behind, 1)
-        .await?
-        .into_iter()
-        .next();
-    Ok(first.filter(|dead_letters| dead_letters.key == key))
+/// The first dead letter of a key.
+pub(super) async fn first_dead_letter(
+    slot: &Slot,
+    key: &str,
+) -> Result<Option<DeadLetter>, CommitError> {
+    let page = DeadLetterPages::of(&*slot.context.views, slot.generation.id)
+        .from(key, Partition(0))
+        .limit(1)
+        .next()
+        .await?;
+    Ok(page.into_iter().next().filter(|letter| letter.key == key))
 }
 
-fn dead_letter(work: &Work, call: &Call, cause: Option<String>, attempts: u32) -> DeadLetter {
+fn dead_letter(work: &React, call: &Call, cause: Option<String>, attempts: u32) -> DeadLetter {
     let record = &call.record;
     DeadLetter {
         key: call.key.clone(),
@@ -812,20 +699,20 @@ fn dead_letter(work: &Work, call: &Call, cause: Option<String>, attempts: u32) -
         event: record.id,
         cause,
         attempts,
-        dead_since: work.clock.now(),
+        dead_since: work.context.clock().now(),
     }
 }
 
 /// Makes a call until it succeeds or there is no use in trying again.
 async fn make(
-    patience: ReactorOptions,
+    options: ReactorOptions,
     progress: Progress,
     from: From,
     call: Call,
     before: u32,
 ) -> CallOutcome {
     let mut attempts = before;
-    let mut wait = patience.back_off;
+    let mut backoff = Backoff::new(options.back_off, ReactorOptions::BACK_OFF_MAX);
     let metadata = Metadata::caused_by(&call.record);
     let outcome = loop {
         attempts += 1;
@@ -839,21 +726,18 @@ async fn make(
             position = record.position.get(),
             attempt = attempts
         );
-        let made = contained(async { (call.make)(attempts).await });
+        let made = contained_async(async { (call.make)(attempts).await });
         let made = with_metadata(metadata.clone(), made).instrument(span).await;
-        progress
-            .meter()
-            .called(matches!(made, Ok(Ok(_))), begun.elapsed());
+        progress.called(matches!(made, Ok(Ok(_))), begun.elapsed());
         let cause = match made {
             Ok(Ok(rows)) => break Ok(rows),
             Ok(Err(ReactError::Permanent(cause))) | Err(cause) => break Err(cause),
             Ok(Err(ReactError::Retry(cause))) => cause,
         };
-        if patience.at_most_once || attempts >= patience.attempts {
+        if options.at_most_once || attempts >= options.attempts {
             break Err(cause);
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(ReactorOptions::BACK_OFF_MAX);
+        tokio::time::sleep(backoff.next_wait()).await;
     };
     CallOutcome {
         from,
@@ -861,20 +745,4 @@ async fn make(
         attempts,
         outcome,
     }
-}
-
-/// Where everything stands that this position is compared with, in each partition that matters.
-pub(super) async fn has_reached(
-    work: &Work,
-    token: &annals_core::Token,
-) -> Result<bool, CommitError> {
-    let checkpoints = work.views.checkpoints(work.generation.id).await?;
-    let stands: HashMap<_, _> = checkpoints
-        .iter()
-        .map(|of| (of.partition, settled_to(of)))
-        .collect();
-    let asked: BTreeSet<_> = token.positions().collect();
-    Ok(asked.into_iter().all(|(partition, position)| {
-        stands.get(&partition).copied().unwrap_or(Position::START) >= position
-    }))
 }

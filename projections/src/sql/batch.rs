@@ -13,10 +13,9 @@ use async_trait::async_trait;
 
 use super::{ConnectionOf, SqlProjection, Tables};
 use crate::key::checked;
-use crate::reactor::contained;
 use crate::step;
 use crate::view::Poison;
-use crate::worker::WorkError;
+use annals_runner::{WorkError, contained_async};
 
 /// An event of the log, read as one or several.
 pub(super) struct Part<E> {
@@ -76,7 +75,7 @@ pub(super) async fn take<P: SqlProjection>(
     part: &Part<P::Event>,
 ) -> Result<(), String> {
     for event in &part.events {
-        match contained(project.on(connection, tables, event)).await {
+        match contained_async(project.on(connection, tables, event)).await {
             Ok(Ok(())) => {}
             Ok(Err(poison)) => return Err(poison.reason().into()),
             Err(panic) => return Err(panic),
@@ -201,6 +200,6 @@ impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for Batch<P> {
 pub(super) fn ended(error: CommitError) -> WorkError {
     match error {
         CommitError::Store(error) => error.into(),
-        error => WorkError::Again(error),
+        error => error.into(),
     }
 }

@@ -4,46 +4,78 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{
-    CustomTables, DeadLetter, InTransaction, Partition, Position, StoreError, ViewCommit,
+    CustomTables, DeadLetter, Generation, InTransaction, Partition, Position, StoreError,
+    ViewCommit,
+};
+use annals_runner::{
+    BoxFuture, Drain, DrainResult, GenerationWorkers, HeldLease, Skips, Slot, SlotClaim, WorkError,
+    chain, queue, records_at,
 };
 use async_trait::async_trait;
 
 use super::batch::{Part, ended, take};
-use super::worker::TableWorker;
+use super::hook::Tabled;
+use super::worker::FillTables;
 use super::{ConnectionOf, SqlProjection, Tables};
-use crate::log::records_at;
-use crate::skips::Skips;
-use crate::worker::{DrainResult, HeldLease, WorkError, chain, queue};
+use crate::context::ViewContext;
 
-impl<P: SqlProjection> TableWorker<P> {
-    /// Takes the slot, from whoever has it, and settles the queues of these keys. The one before is
-    /// refused when it commits, and begins anew behind this.
-    pub(super) async fn settle(&self, keys: &[String]) -> Result<DrainResult, WorkError> {
+/// Events of a queue that are settled in one transaction.
+const CHUNK_EVENTS: usize = 1_000;
+
+/// Drains queues of dead letters for operators, under a lease of its own.
+pub(super) struct DrainTables<P: SqlProjection> {
+    pub(super) context: ViewContext,
+    pub(super) workers: GenerationWorkers,
+    pub(super) tables: Tabled<P>,
+}
+
+impl<P: SqlProjection> Drain for DrainTables<P> {
+    fn drain(
+        &self,
+        generation: Generation,
+        slot: u16,
+        keys: Vec<String>,
+    ) -> BoxFuture<'_, Result<DrainResult, WorkError>> {
+        Box::pin(async move {
+            let claim = SlotClaim::of_operator(&self.context, &generation, slot);
+            let slot = Slot::of_operator(&self.context, &generation, slot, &self.workers);
+            let options = self.context.options.clone();
+            let worker = FillTables::new(slot, self.tables.clone(), options);
+            let held = HeldLease::steal(&claim).await?;
+            let drained = worker.drain_all(&held, &keys).await;
+            held.release().await;
+            drained
+        })
+    }
+}
+
+impl<P: SqlProjection> FillTables<P> {
+    async fn drain_all(&self, held: &HeldLease, keys: &[String]) -> Result<DrainResult, WorkError> {
         let skips = Skips::of(self.context.views.skip_decisions(P::NAME).await?);
-        let held = HeldLease::steal(&self.post()).await?;
         let mut all = DrainResult::default();
-        let mut settled = Ok(());
         for key in keys {
-            settled = self.empty(&held, key, &skips, &mut all).await;
-            if settled.is_err() {
-                break;
-            }
+            self.drain_key(held, key, &skips, &mut all).await?;
         }
-        held.release().await;
-        settled.map(|()| all)
+        Ok(all)
     }
 
-    async fn empty(
+    async fn drain_key(
         &self,
         held: &HeldLease,
         key: &str,
         skips: &Skips,
         all: &mut DrainResult,
     ) -> Result<(), WorkError> {
-        for partition in (0..self.context.db.store().partitions()).map(Partition) {
+        for partition in (0..self.context.log().partitions()).map(Partition) {
             loop {
-                let waiting =
-                    queue(&self.context.views, self.generation.id, key, partition).await?;
+                let waiting = queue(
+                    &*self.context.views,
+                    self.generation.id,
+                    key,
+                    partition,
+                    CHUNK_EVENTS,
+                )
+                .await?;
                 if waiting.is_empty() {
                     break;
                 }
@@ -73,7 +105,7 @@ impl<P: SqlProjection> TableWorker<P> {
             .iter()
             .map(|dead_letters| dead_letters.position)
             .collect();
-        let mut records = records_at(&**self.context.db.store(), partition, &positions)
+        let mut records = records_at(&**self.context.log(), partition, &positions)
             .await?
             .into_iter()
             .peekable();
@@ -82,22 +114,22 @@ impl<P: SqlProjection> TableWorker<P> {
             let record = records.next_if(|record| record.position == dead_letters.position);
             let part = match record {
                 None => Err("the event is not in the log any more; skip it".into()),
-                Some(record) if skips.is_left(&record, key) => Ok(None),
+                Some(record) if skips.for_key(&record, key) => Ok(None),
                 Some(record) => Part::of(record).map(Some).map_err(|error| chain(&error)),
             };
             waiting.push((dead_letters, part));
         }
         let came = Arc::new(Mutex::new((0, None)));
-        let project = Arc::clone(&self.subject.project);
+        let project = Arc::clone(&self.tables.project);
         let tables = Tables::of(self.generation.id);
-        let work = Drain::<P> {
+        let work = DrainQueue::<P> {
             project,
             tables,
             waiting,
             came: Arc::clone(&came),
         };
         let step = ViewCommit::new(self.generation.id, held.lease(), at.position, at);
-        self.subject
+        self.tables
             .store
             .commit_with(step, Box::new(work))
             .await
@@ -114,7 +146,7 @@ type Waiting<P> = (
 );
 
 /// The queue of a key, handed over inside a transaction.
-struct Drain<P: SqlProjection> {
+struct DrainQueue<P: SqlProjection> {
     project: Arc<P>,
     tables: Tables,
     waiting: Vec<Waiting<P>>,
@@ -123,7 +155,7 @@ struct Drain<P: SqlProjection> {
 }
 
 #[async_trait]
-impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for Drain<P> {
+impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for DrainQueue<P> {
     async fn run(
         &mut self,
         connection: &mut ConnectionOf<P>,

@@ -6,18 +6,17 @@ use annals_core::{CommitError, CustomTables, Failure, GenerationId, InTransactio
 use async_trait::async_trait;
 
 use super::{ConnectionOf, SqlProjection, Tables};
-use crate::location::{BoxFuture, Generations};
-use crate::reactor::contained;
+use annals_runner::{BoxFuture, contained_async};
 
 /// A projection and the store that its tables are in.
-pub(crate) struct Subject<P: SqlProjection> {
+pub(crate) struct Tabled<P: SqlProjection> {
     pub(super) project: Arc<P>,
     pub(super) store: Arc<P::Store>,
 }
 
-impl<P: SqlProjection> Clone for Subject<P> {
-    fn clone(&self) -> Subject<P> {
-        Subject {
+impl<P: SqlProjection> Clone for Tabled<P> {
+    fn clone(&self) -> Tabled<P> {
+        Tabled {
             project: Arc::clone(&self.project),
             store: Arc::clone(&self.store),
         }
@@ -38,7 +37,7 @@ pub(super) struct Hook<P: SqlProjection> {
     does: Does,
 }
 
-impl<P: SqlProjection> Subject<P> {
+impl<P: SqlProjection> Tabled<P> {
     pub(super) fn create(&self, generation: GenerationId) -> Box<Hook<P>> {
         self.hook(generation, Does::Create)
     }
@@ -58,14 +57,17 @@ impl<P: SqlProjection, S: Send> InTransaction<ConnectionOf<P>, S> for Hook<P> {
         let project = &*self.project;
         let tables = &self.tables;
         let (did, done) = match self.does {
-            Does::Create => ("made", contained(project.create(connection, tables)).await),
+            Does::Create => (
+                "made",
+                contained_async(project.create(connection, tables)).await,
+            ),
             Does::Publish => (
                 "published",
-                contained(project.publish(connection, tables)).await,
+                contained_async(project.publish(connection, tables)).await,
             ),
             Does::Remove => (
                 "dropped",
-                contained(project.remove(connection, tables)).await,
+                contained_async(project.remove(connection, tables)).await,
             ),
         };
         let reason = match done {
@@ -81,13 +83,19 @@ impl<P: SqlProjection, S: Send> InTransaction<ConnectionOf<P>, S> for Hook<P> {
     }
 }
 
-impl<P: SqlProjection> Generations for Subject<P> {
-    fn switch(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+impl<P: SqlProjection> Tabled<P> {
+    pub(super) fn switch_to(
+        &self,
+        generation: GenerationId,
+    ) -> BoxFuture<'_, Result<(), CommitError>> {
         self.store
             .switch_with(generation, self.hook(generation, Does::Publish))
     }
 
-    fn remove(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+    pub(super) fn drop_generation(
+        &self,
+        generation: GenerationId,
+    ) -> BoxFuture<'_, Result<(), CommitError>> {
         self.store
             .drop_with(generation, self.hook(generation, Does::Remove))
     }

@@ -1,26 +1,24 @@
 //! Projections into tables of one's own as parts of a program.
 
-use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
-use annals_core::ViewStore;
+use annals_core::{CommitError, GenerationId, ViewStore};
+use annals_runner::{
+    BoxFuture, Follower, GenerationWorkers, Kind, Part, Registry, RunningPart, Setup, Slot,
+    StartError, Subject, Supervisor, ViewLocation, WorkerContext, find_or_begin, run,
+};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::SqlProjection;
-use super::hook::Subject;
-use super::supervisor::TableSupervisor;
+use super::hook::Tabled;
 use super::tables::SqlProjectionHandle;
-use super::worker::spec_of;
-use crate::catch_up::CatchUp;
-use crate::dead_letters::DeadLetters;
-use crate::location::{BoxFuture, ViewLocation};
+use super::worker::{FillTables, spec_of};
+use crate::context::ViewContext;
+use crate::lifecycle::Lifecycle;
 use crate::options::Options;
-use crate::program::{Part, Setup, StartError, find_or_begin};
-use crate::supervisor::{GenerationWorkers, WorkerContext};
 
-/// What keeps tables of one's own up to date: the projection, the store that they are in, and how
+/// What keeps custom tables up to date: the projection, the store that they are in, and how
 /// its worker works.
 ///
 /// ```
@@ -31,7 +29,7 @@ use crate::supervisor::{GenerationWorkers, WorkerContext};
 /// # }
 /// ```
 pub struct SqlProjectionSetup<P: SqlProjection> {
-    subject: Subject<P>,
+    tables: Tabled<P>,
     options: Options,
 }
 
@@ -39,12 +37,12 @@ impl<P: SqlProjection> SqlProjectionSetup<P> {
     /// With the default options; there is one slot, whatever they say. `store` is a handle to the
     /// database of the tables.
     pub fn new(project: P, store: P::Store) -> SqlProjectionSetup<P> {
-        let subject = Subject {
+        let tables = Tabled {
             project: Arc::new(project),
             store: Arc::new(store),
         };
         SqlProjectionSetup {
-            subject,
+            tables,
             options: Options::default(),
         }
     }
@@ -67,80 +65,71 @@ impl<P: SqlProjection> fmt::Debug for SqlProjectionSetup<P> {
 }
 
 impl<P: SqlProjection> Part for SqlProjectionSetup<P> {
-    fn add_to(self, mut setup: Setup) -> Setup {
-        setup.tables.push(Box::new(self));
-        setup
+    fn add_to(self, setup: Setup) -> Setup {
+        setup.with_follower(self)
     }
 }
 
-/// A projection into tables whose type is forgotten.
-pub(crate) trait RegisteredTables: Send + Sync {
-    fn name(&self) -> (&'static str, u32);
-    fn start(
-        self: Box<Self>,
-        context: WorkerContext,
-        stop: watch::Receiver<bool>,
-    ) -> BoxFuture<'static, Result<RunningTables, StartError>>;
-}
-
-/// One that runs.
-pub(crate) struct RunningTables {
-    pub(crate) of: TypeId,
-    /// The [`SqlProjectionHandle`] of that type.
-    pub(crate) handle: Box<dyn Any + Send + Sync>,
-    pub(crate) following: GenerationWorkers,
-    pub(crate) dead_letters: DeadLetters,
-    context: WorkerContext,
-    version: u32,
-    pub(crate) supervisor: Option<JoinHandle<()>>,
-}
-
-impl RunningTables {
-    /// For those who wait for them.
-    pub(crate) fn reach(&self) -> CatchUp<'_> {
-        CatchUp {
-            context: &self.context,
-            following: &self.following,
-            version: self.version,
-        }
+impl<P: SqlProjection> Follower for SqlProjectionSetup<P> {
+    fn kind(&self) -> Kind {
+        Kind::View
     }
-}
 
-impl<P: SqlProjection> RegisteredTables for SqlProjectionSetup<P> {
     fn name(&self) -> (&'static str, u32) {
         (P::NAME, P::VERSION)
+    }
+
+    fn register(&self, registry: Registry) -> Registry {
+        registry
     }
 
     fn start(
         self: Box<Self>,
         mut context: WorkerContext,
         stop: watch::Receiver<bool>,
-    ) -> BoxFuture<'static, Result<RunningTables, StartError>> {
+    ) -> BoxFuture<'static, Result<RunningPart, StartError>> {
         Box::pin(async move {
-            let SqlProjectionSetup { subject, options } = *self;
-            context.views = ViewLocation::Own(Arc::clone(&subject.store) as Arc<dyn ViewStore>);
-            context.options = options.slots(1);
-            find_or_begin(&context, P::NAME, &spec_of::<P>(&context)).await?;
-            let following = GenerationWorkers::new(P::NAME);
-            let tables =
-                SqlProjectionHandle::new(context.clone(), following.clone(), subject.clone());
-            let dead_letters = tables.dead_letters();
-            let handle = Box::new(tables);
-            let supervisor = TableSupervisor {
-                context: context.clone(),
-                following: following.clone(),
-                subject,
-            };
-            let supervisor = Some(tokio::spawn(supervisor.run(stop)));
-            Ok(RunningTables {
-                of: TypeId::of::<P>(),
-                handle,
-                following,
-                dead_letters,
-                context,
-                version: P::VERSION,
-                supervisor,
-            })
+            let SqlProjectionSetup { tables, options } = *self;
+            context.views = ViewLocation::Own(Arc::clone(&tables.store) as Arc<dyn ViewStore>);
+            let options = options.slots(1);
+            let context = ViewContext::new(context, options.clone(), Lifecycle::Async);
+            let workers = GenerationWorkers::new(Kind::View, spec_of::<P>(&context));
+            if find_or_begin(&context, workers.spec()).await?.is_none() {
+                return Err(StartError::OtherLog { name: P::NAME });
+            }
+            let handle = SqlProjectionHandle::new(context.clone(), workers.clone(), tables.clone());
+            let dead_letters = handle.dead_letters();
+            let subject = Arc::new(TablesSubject { tables, options });
+            let supervisor = Supervisor::new(context.program.clone(), workers.clone(), subject);
+            Ok(RunningPart::of::<P>(handle)
+                .followed_by(&context, &workers, dead_letters)
+                .supervised_by(tokio::spawn(supervisor.run(stop)))
+                .awaited())
         })
+    }
+}
+
+/// Tables, as their supervisor knows them.
+pub(super) struct TablesSubject<P: SqlProjection> {
+    pub(super) tables: Tabled<P>,
+    pub(super) options: Options,
+}
+
+impl<P: SqlProjection> Subject for TablesSubject<P> {
+    fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+        let worker = FillTables::new(slot, self.tables.clone(), self.options.clone());
+        Box::pin(run(worker, stop))
+    }
+
+    fn begins_with_a_step(&self) -> bool {
+        true
+    }
+
+    fn switch_to(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.tables.switch_to(generation)
+    }
+
+    fn drop_generation(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.tables.drop_generation(generation)
     }
 }

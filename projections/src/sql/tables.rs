@@ -1,31 +1,27 @@
-//! The tables of a running program: waited for, built anew, helped over an event that makes no
-//! sense.
+//! The tables of a running program: waited for, rebuilt, helped over an event that cannot be
+//! handled.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Generation, Invalid, Position, Token};
+use annals_core::{Position, Token};
+use annals_runner::{CatchUp, DeadLetters, GenerationWorkers, ViewError};
 
-use super::hook::Subject;
-use super::worker::{TableWorker, spec_of};
+use super::drain::DrainTables;
+use super::hook::Tabled;
+use super::program::TablesSubject;
 use super::{SqlProjection, Tables};
-use crate::catch_up::CatchUp;
-use crate::dead_letters::DeadLetters;
-use crate::location::BoxFuture;
-use crate::query::ViewError;
+use crate::context::ViewContext;
 use crate::rebuild::Rebuild;
-use crate::status::Kind;
-use crate::supervisor::{GenerationWorkers, WorkerContext};
-use crate::worker::Progress;
 
-/// Tables of one's own that a program keeps up to date. Reading them is the application's own
+/// Custom tables that a program keeps up to date. Reading them is the application's own
 /// business.
 ///
 /// ```
 /// # use std::time::Duration;
 /// # use annals_core::Committed;
-/// # use annals_projections::{Program, SqlProjection, ViewError};
+/// # use annals_projections::{Program, ReadModels, SqlProjection, ViewError};
 /// # async fn example<DailyTotals: SqlProjection>(db: Program, done: Committed) -> Result<(), ViewError> {
 /// db.tables::<DailyTotals>().wait_for(&done, Duration::from_secs(5)).await?;
 /// // … and now select what it did.
@@ -33,21 +29,21 @@ use crate::worker::Progress;
 /// # }
 /// ```
 pub struct SqlProjectionHandle<P: SqlProjection> {
-    context: WorkerContext,
-    following: GenerationWorkers,
-    subject: Subject<P>,
+    context: ViewContext,
+    workers: GenerationWorkers,
+    tables: Tabled<P>,
 }
 
 impl<P: SqlProjection> SqlProjectionHandle<P> {
     pub(super) fn new(
-        context: WorkerContext,
-        following: GenerationWorkers,
-        subject: Subject<P>,
+        context: ViewContext,
+        workers: GenerationWorkers,
+        tables: Tabled<P>,
     ) -> SqlProjectionHandle<P> {
         SqlProjectionHandle {
             context,
-            following,
-            subject,
+            workers,
+            tables,
         }
     }
 
@@ -57,7 +53,7 @@ impl<P: SqlProjection> SqlProjectionHandle<P> {
     ///
     /// Only those of a store that cannot answer.
     pub async fn published(&self) -> Result<Option<Tables>, ViewError> {
-        match self.reach().live().await {
+        match self.readers().live().await {
             Ok(live) => Ok(Some(Tables::of(live.id))),
             Err(ViewError::Building { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -76,68 +72,40 @@ impl<P: SqlProjection> SqlProjectionHandle<P> {
         at_most: Duration,
     ) -> Result<(), ViewError> {
         let token = token.into();
-        if token.log() != self.context.db.store().id() {
-            return Err(Invalid::new(format!("the token {token} is of another log")).into());
-        }
-        self.reach().reach(None, &token, at_most).await.map(|_| ())
+        let readers = self.readers();
+        readers
+            .caught_up_with(None, &token, at_most)
+            .await
+            .map(|_| ())
     }
 
-    fn reach(&self) -> CatchUp<'_> {
-        CatchUp {
-            context: &self.context,
-            following: &self.following,
-            version: P::VERSION,
-        }
+    fn readers(&self) -> CatchUp {
+        CatchUp::new(&self.context, &self.workers)
     }
 
     /// Builds new tables from the log, beside those that serve, and switches to them when they are
     /// complete; goes back; drops old ones.
     pub fn rebuild(&self) -> Rebuild<P> {
-        let spec = spec_of::<P>(&self.context);
-        let generations = Arc::new(self.subject.clone());
-        Rebuild::of(
-            self.context.clone(),
-            self.following.clone(),
-            P::NAME,
-            spec,
-            generations,
-        )
+        let subject = Arc::new(TablesSubject {
+            options: self.context.options.clone(),
+            tables: self.tables.clone(),
+        });
+        Rebuild::of(&self.context, &self.workers, P::NAME, subject)
     }
 
-    /// What waits for a person, by the [keys](SqlProjection::key) of the events: listed, tried
-    /// again, skipped or discarded with a reason, in the transaction of a step of every generation
-    /// of the tables.
+    /// Its dead letters, by the [keys](SqlProjection::key) of the events: listed, tried again,
+    /// skipped or discarded with a reason, in the transaction of a step of every generation of the
+    /// tables.
     pub fn dead_letters(&self) -> DeadLetters {
-        let context = self.context.clone();
-        let following = self.following.clone();
-        let subject = self.subject.clone();
-        let settle = move |generation: Generation, slot: u16, keys: Vec<String>| {
-            let progress = Progress::of(Kind::View, &generation, slot, context.db.clock());
-            let mut context = context.clone();
-            let following = following.clone();
-            let subject = subject.clone();
-            context.owner = format!("{}-settles", context.owner);
-            let worker = TableWorker {
-                context,
-                following,
-                subject,
-                generation,
-                progress,
-            };
-            let settled: BoxFuture<'static, _> =
-                Box::pin(async move { worker.settle(&keys).await });
-            settled
-        };
-        let spec = spec_of::<P>(&self.context);
-        DeadLetters::settling(
-            self.context.clone(),
-            self.following.clone(),
-            spec,
-            Arc::new(settle),
-        )
+        let drain = Arc::new(DrainTables {
+            context: self.context.clone(),
+            workers: self.workers.clone(),
+            tables: self.tables.clone(),
+        });
+        DeadLetters::new(&self.context, &self.workers, drain)
     }
 
-    /// Leaves an event out that stops the projection, as [`DeadLetters::skip_event`] does.
+    /// Skips an event that stops the projection, as [`DeadLetters::skip_event`] does.
     ///
     /// # Errors
     ///
@@ -155,8 +123,8 @@ impl<P: SqlProjection> Clone for SqlProjectionHandle<P> {
     fn clone(&self) -> SqlProjectionHandle<P> {
         SqlProjectionHandle::new(
             self.context.clone(),
-            self.following.clone(),
-            self.subject.clone(),
+            self.workers.clone(),
+            self.tables.clone(),
         )
     }
 }
@@ -165,7 +133,7 @@ impl<P: SqlProjection> fmt::Debug for SqlProjectionHandle<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlProjectionHandle")
             .field("name", &P::NAME)
-            .field("following", &self.following)
+            .field("workers", &self.workers)
             .finish_non_exhaustive()
     }
 }

@@ -1,36 +1,55 @@
 //! The loop that keeps the tables of a generation up to date: read, hand over, commit, and again.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use annals_core::{
-    Checkpoint, CustomTables, Event, Filter, Generation, History, Partition, Position, ReadLog,
+    Checkpoint, CustomTables, Event, Filter, GenerationSpec, History, Partition, Position, ReadLog,
     ViewCommit,
+};
+use annals_runner::{
+    Backoff, CommittedStep, DeadLetterPages, HeldLease, Skips, Slot, SlotState, Work, WorkError,
+    WorkerContext, chain, event_at, same_log,
 };
 use tokio::sync::watch;
 
 use super::batch::{Batch, Came, Part, Stuck, ended};
-use super::hook::Subject;
+use super::hook::Tabled;
 use super::{SqlProjection, Tables};
 use crate::options::Options;
-use crate::skips::Skips;
-use crate::supervisor::{GenerationWorkers, WorkerContext};
-use crate::worker::{
-    HeldLease, Progress, SlotClaim, SlotState, Taken, WorkError, chain, event_at, same_log, seen,
-};
 
 /// Events in one transaction: where it is open, others wait, and an event may take some statements.
 const STEP_EVENTS: usize = 1_000;
 
-/// Works on the tables of one generation.
-pub(super) struct TableWorker<P: SqlProjection> {
-    pub(super) context: WorkerContext,
-    pub(super) following: GenerationWorkers,
-    pub(super) subject: Subject<P>,
-    pub(super) generation: Generation,
-    pub(super) progress: Progress,
+/// Fills the tables of one generation.
+pub(super) struct FillTables<P: SqlProjection> {
+    slot: Slot,
+    pub(super) tables: Tabled<P>,
+    options: Options,
+}
+
+impl<P: SqlProjection> Deref for FillTables<P> {
+    type Target = Slot;
+
+    fn deref(&self) -> &Slot {
+        &self.slot
+    }
+}
+
+impl<P: SqlProjection> Work for FillTables<P> {
+    fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    fn filter(&self) -> Filter {
+        filter::<P>()
+    }
+
+    async fn work(&self, held: &HeldLease, _: watch::Receiver<bool>) -> Result<(), WorkError> {
+        self.follow(held).await
+    }
 }
 
 /// A partition, where the tables stand in it, and how often the event behind that was tried.
@@ -47,108 +66,20 @@ struct Aside {
     events: usize,
 }
 
-impl<P: SqlProjection> TableWorker<P> {
-    /// Works until it is told to stop, beginning anew after failures that may pass.
-    pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let mut anew = self.following.anew();
-        let mut wait = self.context.options.back_off;
-        while !*stop.borrow() {
-            let settled = self.progress.settled();
-            let ended = match self.hold_and_work(&mut stop, &mut anew).await {
-                None => break,
-                Some(WorkError::Anew) => continue,
-                Some(ended) => ended,
-            };
-            let most = Options::BACK_OFF_MAX;
-            wait = if self.progress.settled() == settled {
-                (wait * 2).min(most)
-            } else {
-                self.context.options.back_off
-            };
-            let pause = match ended {
-                WorkError::Stopped(reason) => {
-                    tracing::error!(projection = P::NAME, reason, "the projection stopped");
-                    self.progress.failed(SlotState::Stopped { reason });
-                    // What stopped it may be mended from another process, which nobody here is told
-                    // of.
-                    most
-                }
-                error => {
-                    let reason = chain(&error);
-                    tracing::warn!(projection = P::NAME, reason, "the projection begins anew");
-                    self.progress.failed(SlotState::Waiting { reason });
-                    wait
-                }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = anew.changed() => {}
-                _ = stop.wait_for(|stop| *stop) => break,
-            }
+impl<P: SqlProjection> FillTables<P> {
+    pub(super) fn new(slot: Slot, tables: Tabled<P>, options: Options) -> FillTables<P> {
+        FillTables {
+            slot,
+            tables,
+            options,
         }
     }
 
-    /// Works under the lease until something ends it; nothing when it was told to stop.
-    async fn hold_and_work(
-        &self,
-        stop: &mut watch::Receiver<bool>,
-        anew: &mut watch::Receiver<u64>,
-    ) -> Option<WorkError> {
-        let post = self.post();
-        let knows = *anew.borrow();
-        let over = async {
-            tokio::select! {
-                _ = anew.changed() => {}
-                _ = stop.wait_for(|stop| *stop) => {}
-            }
-        };
-        let look = || {
-            seen(
-                &**self.context.db.store(),
-                &post,
-                filter::<P>(),
-                &self.progress,
-            )
-        };
-        let held = match HeldLease::acquire(&post, &self.progress, look, over).await {
-            Ok(Some(held)) => held,
-            Ok(None) => return (!*stop.borrow()).then_some(WorkError::Anew),
-            Err(error) => return Some(error),
-        };
-        self.progress.held_by(Some(post.owner), knows);
-        let ended = tokio::select! {
-            Err(error) = self.work(&held) => Some(error),
-            _ = anew.changed() => Some(WorkError::Anew),
-            () = held.lost() => Some(WorkError::Anew),
-            _ = stop.wait_for(|stop| *stop) => None,
-        };
-        self.progress.held_by(None, knows);
-        held.release().await;
-        ended
-    }
-
-    pub(super) fn post(&self) -> SlotClaim<'_> {
-        let views = &self.context.views;
-        let generation = &self.generation;
-        let owner = &*self.context.owner;
-        let lease = self.context.options.lease;
-        let clock = &**self.context.db.clock();
-        SlotClaim {
-            views,
-            generation,
-            slot: 0,
-            owner,
-            lease,
-            clock,
-            share: None,
-        }
-    }
-
-    async fn work(&self, held: &HeldLease) -> Result<Infallible, WorkError> {
+    async fn follow(&self, held: &HeldLease) -> Result<(), WorkError> {
         let mut readers = self.begin(held).await?;
         let skips = Skips::of(self.context.views.skip_decisions(P::NAME).await?);
         let mut aside = self.aside().await?;
-        let mut hint = self.context.db.store().hint();
+        let mut hint = self.context.log().hint();
         loop {
             hint.reset();
             let mut moved = false;
@@ -162,7 +93,7 @@ impl<P: SqlProjection> TableWorker<P> {
             }
             if !moved {
                 self.progress.state(SlotState::Live);
-                hint.wait(self.context.options.poll).await;
+                hint.wait(self.options.poll).await;
             }
         }
     }
@@ -179,20 +110,20 @@ impl<P: SqlProjection> TableWorker<P> {
                 Checkpoint::start(0, Partition(0)),
             );
             let made = self
-                .subject
+                .tables
                 .store
-                .commit_with(step, self.subject.create(generation))
+                .commit_with(step, self.tables.create(generation))
                 .await;
             made.map_err(ended)?;
         }
         let mut readers = Vec::new();
-        for partition in (0..self.context.db.store().partitions()).map(Partition) {
+        for partition in (0..self.context.log().partitions()).map(Partition) {
             let checkpoint = checkpoints
                 .iter()
                 .find(|of| of.partition == partition)
                 .cloned();
             let checkpoint = checkpoint.unwrap_or_else(|| Checkpoint::start(0, partition));
-            same_log(&**self.context.db.store(), &self.generation, &checkpoint).await?;
+            same_log(&**self.context.log(), &self.generation, &checkpoint).await?;
             self.progress.reached(partition, checkpoint.position);
             readers.push(PartitionReader {
                 partition,
@@ -207,18 +138,12 @@ impl<P: SqlProjection> TableWorker<P> {
     async fn aside(&self) -> Result<Aside, WorkError> {
         let mut keys = HashSet::new();
         let mut events = 0;
-        let mut after: Option<(String, Partition, Position)> = None;
+        let mut pages = DeadLetterPages::of(&*self.context.views, self.generation.id);
         loop {
-            let place = after
-                .as_ref()
-                .map(|(key, partition, position)| (key.as_str(), *partition, *position));
-            let page = self
-                .context
-                .views
-                .dead_letters(self.generation.id, place, annals_core::PAGE_EVENTS)
-                .await?;
-            let Some(last) = page.last() else { break };
-            after = Some((last.key.clone(), last.partition, last.position));
+            let page = pages.next().await?;
+            if page.is_empty() {
+                break;
+            }
             events += page.len();
             keys.extend(page.into_iter().map(|dead_letters| dead_letters.key));
         }
@@ -229,12 +154,6 @@ impl<P: SqlProjection> TableWorker<P> {
         })
     }
 
-    pub(super) async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, WorkError> {
-        let checkpoints = self.context.views.checkpoints(self.generation.id).await?;
-        let found = checkpoints.into_iter().find(|of| of.partition == partition);
-        Ok(found.unwrap_or_else(|| Checkpoint::start(0, partition)))
-    }
-
     /// Takes a partition further, up to the first event that makes no sense.
     async fn step(
         &self,
@@ -243,8 +162,8 @@ impl<P: SqlProjection> TableWorker<P> {
         skips: &Skips,
         aside: &mut Aside,
     ) -> Result<Option<Stuck>, WorkError> {
-        let log = self.context.db.store();
-        let limit = self.context.options.batch_events_max.min(STEP_EVENTS);
+        let log = self.context.log();
+        let limit = self.options.batch_events_max.min(STEP_EVENTS);
         let read = ReadLog::after(reader.position)
             .partition(reader.partition)
             .filter(filter::<P>())
@@ -265,7 +184,7 @@ impl<P: SqlProjection> TableWorker<P> {
         let mut parts = Vec::with_capacity(page.events.len());
         let mut unreadable = None;
         for record in page.events {
-            if skips.is_whole(&record) {
+            if skips.for_all_keys(&record) {
                 continue;
             }
             let position = record.position;
@@ -299,22 +218,18 @@ impl<P: SqlProjection> TableWorker<P> {
         let events = parts.len() as u64;
         let came = Arc::new(Mutex::new(Came::default()));
         let work = Batch::<P> {
-            project: Arc::clone(&self.subject.project),
+            project: Arc::clone(&self.tables.project),
             tables: Tables::of(self.generation.id),
             partition: reader.partition,
             parts,
-            tried: (reader.attempts, self.context.options.attempts),
+            tried: (reader.attempts, self.options.attempts),
             dead_letters: Arc::clone(&aside.keys),
-            room: self
-                .context
-                .options
-                .dead_letters_max
-                .saturating_sub(aside.events),
-            now: self.context.db.clock().now(),
+            room: self.options.dead_letters_max.saturating_sub(aside.events),
+            now: self.context.clock().now(),
             came: Arc::clone(&came),
         };
         let begun = Instant::now();
-        self.subject
+        self.tables
             .store
             .commit_with(step, Box::new(work))
             .await
@@ -335,15 +250,15 @@ impl<P: SqlProjection> TableWorker<P> {
         if reached > reader.position {
             reader.position = reached;
             reader.attempts = 0;
-            let taken = Taken {
+            let taken = CommittedStep {
                 events,
                 rows: 0,
                 took: begun.elapsed(),
                 oldest: None,
             };
             self.progress.settled_to(reader.partition, reached, taken);
-            self.following
-                .tell(&self.generation, reader.partition, reached, None);
+            self.workers
+                .publish_step(self.generation.id, reader.partition, reached, None);
         }
         Ok(stuck)
     }
@@ -351,12 +266,10 @@ impl<P: SqlProjection> TableWorker<P> {
     /// Waits before an event is tried again, or stops at it when it was tried often enough.
     async fn try_later(&self, reader: &mut PartitionReader, stuck: Stuck) -> Result<(), WorkError> {
         reader.attempts += 1;
-        let options = &self.context.options;
+        let options = &self.options;
         if reader.attempts < options.attempts {
-            let wait = options
-                .retry_after
-                .saturating_mul(1 << (reader.attempts - 1).min(16));
-            tokio::time::sleep(wait.min(Options::RETRY_AFTER_MAX)).await;
+            let backoff = Backoff::new(options.retry_after, Options::RETRY_AFTER_MAX);
+            tokio::time::sleep(backoff.wait_after(reader.attempts)).await;
             return Ok(());
         }
         let name = P::NAME;
@@ -378,9 +291,9 @@ fn filter<P: SqlProjection>() -> Filter {
 }
 
 /// What a generation of these tables is made of.
-pub(super) fn spec_of<P: SqlProjection>(context: &WorkerContext) -> annals_core::GenerationSpec {
-    let store = context.db.store();
-    let mut spec = annals_core::GenerationSpec::new(P::NAME, P::VERSION, store.id());
+pub(super) fn spec_of<P: SqlProjection>(context: &WorkerContext) -> GenerationSpec {
+    let store = context.log();
+    let mut spec = GenerationSpec::new(P::NAME, P::VERSION, store.id());
     spec.handles = P::Event::shapes()
         .iter()
         .map(|shape| shape.event_type.to_owned())

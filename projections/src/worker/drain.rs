@@ -1,63 +1,69 @@
 //! The queue of a key: events that were set aside are folded in their order, as far as it goes.
 
+use std::sync::Arc;
+
 use annals_core::{
-    Checkpoint, DeadLetter, GenerationId, Lease, Partition, Position, ReadRows, RowsBy, Version,
-    ViewCommit,
+    DeadLetter, Generation, Lease, Partition, Position, ReadRows, RowsBy, Version, ViewCommit,
+};
+use annals_runner::{
+    BoxFuture, Drain, DrainResult, GenerationWorkers, HeldLease, Skips, Slot, SlotClaim, WorkError,
+    chain, queue, records_at,
 };
 use bytes::Bytes;
 
-use super::{HeldLease, Work, WorkError};
-use crate::location::ViewLocation;
-use crate::log::records_at;
+use super::FoldView;
+use crate::context::ViewContext;
 use crate::rows::{DrainedKey, Waiting, drained};
-use crate::skips::Skips;
+use crate::step::Handlers;
 use crate::view::{Poison, View};
 
 /// Events of a queue that are settled in one transaction.
 const CHUNK_EVENTS: usize = 1_000;
 
-/// What came of a queue.
-#[derive(Debug, Default)]
-pub(crate) struct DrainResult {
-    /// Events that were folded or left out.
-    pub(crate) settled: u64,
-    /// The event on which the key waits now.
-    pub(crate) still: Option<DeadLetter>,
+/// Drains queues of dead letters for operators, under a lease of its own.
+pub(crate) struct DrainView<V: View> {
+    context: ViewContext,
+    workers: GenerationWorkers,
+    handlers: Arc<Handlers<V>>,
 }
 
-/// The first events of the queue of a key in a partition.
-pub(crate) async fn queue(
-    views: &ViewLocation,
-    generation: GenerationId,
-    key: &str,
-    partition: Partition,
-) -> Result<Vec<DeadLetter>, WorkError> {
-    let behind = Some((key, partition, Position::START));
-    let mut queue = views.dead_letters(generation, behind, CHUNK_EVENTS).await?;
-    queue.retain(|dead_letters| dead_letters.key == key && dead_letters.partition == partition);
-    Ok(queue)
-}
-
-impl<V: View> Work<V> {
-    /// Takes the slot, from whoever has it, and settles the queues of these keys. The one before is
-    /// refused when it commits, and begins anew behind this.
-    pub(crate) async fn settle(&self, keys: &[String]) -> Result<DrainResult, WorkError> {
-        let held = HeldLease::steal(&self.post()).await?;
-        let settled = self.settle_under(&held, keys).await;
-        held.release().await;
-        settled
+impl<V: View> DrainView<V> {
+    pub(crate) fn new(context: ViewContext, workers: GenerationWorkers) -> DrainView<V> {
+        DrainView {
+            context,
+            workers,
+            handlers: Arc::new(V::handlers()),
+        }
     }
+}
 
-    async fn settle_under(
+impl<V: View> Drain for DrainView<V> {
+    fn drain(
         &self,
-        held: &HeldLease,
-        keys: &[String],
-    ) -> Result<DrainResult, WorkError> {
+        generation: Generation,
+        slot: u16,
+        keys: Vec<String>,
+    ) -> BoxFuture<'_, Result<DrainResult, WorkError>> {
+        Box::pin(async move {
+            let claim = SlotClaim::of_operator(&self.context, &generation, slot);
+            let slot = Slot::of_operator(&self.context, &generation, slot, &self.workers);
+            let handlers = Arc::clone(&self.handlers);
+            let work = FoldView::new(slot, handlers, self.context.options.clone());
+            let held = HeldLease::steal(&claim).await?;
+            let drained = work.drain_all(&held, &keys).await;
+            held.release().await;
+            drained
+        })
+    }
+}
+
+impl<V: View> FoldView<V> {
+    async fn drain_all(&self, held: &HeldLease, keys: &[String]) -> Result<DrainResult, WorkError> {
         self.restore(held).await?;
-        let skips = Skips::of(self.views.skip_decisions(V::NAME).await?);
+        let skips = Skips::of(self.context.views.skip_decisions(V::NAME).await?);
         let mut all = DrainResult::default();
         for key in keys {
-            let one = self.empty(held.lease(), key, &skips).await?;
+            let one = self.drain(held.lease(), key, &skips).await?;
             all.settled += one.settled;
             all.still = all.still.or(one.still);
         }
@@ -65,16 +71,23 @@ impl<V: View> Work<V> {
     }
 
     /// Settles the queue of a key as far as it goes, under the lease of its slot.
-    pub(super) async fn empty(
+    pub(super) async fn drain(
         &self,
         lease: Lease,
         key: &str,
         skips: &Skips,
     ) -> Result<DrainResult, WorkError> {
-        let mut emptied = DrainResult::default();
-        for partition in (0..self.log.partitions()).map(Partition) {
+        let mut drained = DrainResult::default();
+        for partition in (0..self.context.log().partitions()).map(Partition) {
             loop {
-                let queue = queue(&self.views, self.generation.id, key, partition).await?;
+                let queue = queue(
+                    &*self.context.views,
+                    self.generation.id,
+                    key,
+                    partition,
+                    CHUNK_EVENTS,
+                )
+                .await?;
                 if queue.is_empty() {
                     break;
                 }
@@ -82,17 +95,17 @@ impl<V: View> Work<V> {
                 let settled = self
                     .settle_chunk(lease.clone(), key, partition, queue, skips)
                     .await?;
-                emptied.settled += settled.settled;
+                drained.settled += settled.settled;
                 if settled.still.is_some() {
-                    emptied.still = settled.still;
-                    return Ok(emptied);
+                    drained.still = settled.still;
+                    return Ok(drained);
                 }
                 if whole {
                     break;
                 }
             }
         }
-        Ok(emptied)
+        Ok(drained)
     }
 
     async fn settle_chunk(
@@ -112,7 +125,7 @@ impl<V: View> Work<V> {
             still,
         } = drained::<V>(key, stored, stands, waiting)?;
         let mut commit = ViewCommit::new(self.generation.id, lease, at.position, at.clone());
-        let emptied = DrainResult {
+        let drained = DrainResult {
             settled: unpark.len() as u64,
             still,
         };
@@ -121,22 +134,23 @@ impl<V: View> Work<V> {
         commit.touched = changes.touched;
         commit.stands = changes.stands;
         commit.unpark = unpark;
-        commit.park = emptied.still.iter().cloned().collect();
+        commit.park = drained.still.iter().cloned().collect();
         let rows = commit.rows.clone();
-        self.views.commit_view(commit).await?;
-        self.tell(at.partition, at.position, Some(rows));
-        Ok(emptied)
+        self.context.views.commit_view(commit).await?;
+        self.publish(at.partition, at.position, Some(rows));
+        Ok(drained)
     }
 
     /// A row as it is, and where it stands when the view is inline.
     async fn row(&self, key: &str) -> Result<(Option<Bytes>, Option<Version>), WorkError> {
         if self.generation.spec.inline {
-            let row = self.standing(&[key.to_owned()]).await?.pop();
+            let row = self.versioned(&[key.to_owned()]).await?.pop();
             return Ok(row.map_or((None, Some(Version::NONE)), |row| (row.value, Some(row.at))));
         }
         let read = ReadRows::of(self.generation.id, RowsBy::Keys(vec![key.into()])).limit(1);
         Ok((
-            self.views
+            self.context
+                .views
                 .read_rows(read)
                 .await?
                 .rows
@@ -145,14 +159,6 @@ impl<V: View> Work<V> {
                 .map(|row| row.value),
             None,
         ))
-    }
-
-    pub(super) async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, WorkError> {
-        let checkpoints = self.views.checkpoints(self.generation.id).await?;
-        let found = checkpoints
-            .into_iter()
-            .find(|of| of.slot == self.slot && of.partition == partition);
-        Ok(found.unwrap_or_else(|| Checkpoint::start(self.slot, partition)))
     }
 
     /// What each event of a queue does to the row, or why it still makes no sense.
@@ -168,7 +174,7 @@ impl<V: View> Work<V> {
             .iter()
             .map(|dead_letters| dead_letters.position)
             .collect();
-        let mut records = records_at(&*self.log, partition, &positions)
+        let mut records = records_at(&**self.context.log(), partition, &positions)
             .await?
             .into_iter()
             .peekable();
@@ -182,7 +188,7 @@ impl<V: View> Work<V> {
                         steps.retain(|step| step.keys.iter().any(|of| of == key));
                         Ok(steps)
                     }
-                    Err(error) => Err(Poison::new(super::chain(&error))),
+                    Err(error) => Err(Poison::new(chain(&error))),
                 },
             };
             waiting.push(Waiting {

@@ -12,71 +12,27 @@ use annals_core::{
     Checkpoint, CommitError, DeadLetter, GenerationId, History, PAGE_EVENTS, Partition, PastRow,
     Position, RowChange, ViewCommit,
 };
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use annals_runner::{DeadLetterPages, HeldLease, Note, Restoring, WorkError, slot_of};
 
-use super::{HeldLease, Work, WorkError};
-use crate::key::slot_of;
-use crate::location::ViewLocation;
+use super::FoldView;
 use crate::rows::decoded;
 use crate::view::View;
 
 /// Events noted in one step as having touched keys.
 const TOUCHED_MAX: usize = 10_000;
 
-/// What the checkpoint of a slot keeps until its rows are there.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Restoring {
-    /// The generation whose rows are taken over.
-    from: u64,
-    /// Whether what is set aside was taken over. It comes first.
-    aside: bool,
-    /// The key up to which rows were taken over.
-    behind: Option<String>,
-    /// The key behind that one whose row was taken over, but of the events that touched it only
-    /// those up to a position.
-    inside: Option<(String, Position)>,
-}
-
-impl Restoring {
-    pub(crate) fn from(generation: GenerationId) -> Restoring {
-        Restoring {
-            from: generation.0,
-            aside: false,
-            behind: None,
-            inside: None,
-        }
-    }
-
-    /// What a checkpoint says of it; nothing when the rows are there.
-    fn of(checkpoint: &Checkpoint) -> Result<Option<Restoring>, WorkError> {
-        if checkpoint.state.is_empty() {
-            return Ok(None);
-        }
-        let read = serde_json::from_slice(&checkpoint.state);
-        read.map(Some)
-            .map_err(|error| WorkError::Stopped(format!("the checkpoint cannot be read: {error}")))
-    }
-
-    pub(crate) fn to_state(&self) -> Bytes {
-        serde_json::to_vec(self)
-            .expect("a number and a text can be written")
-            .into()
-    }
-}
-
-impl<V: View> Work<V> {
+impl<V: View> FoldView<V> {
     /// Takes over what is still missing, if the slot begins with rows of an earlier generation.
     pub(super) async fn restore(&self, held: &HeldLease) -> Result<(), WorkError> {
         // Only views that keep their past have such rows, and their logs have one partition.
         let mut at = self.checkpoint(Partition(0)).await?;
-        while let Some(restoring) = Restoring::of(&at)? {
+        while let Note::Restoring(restoring) = Note::of(&at)? {
             let earlier = GenerationId(restoring.from);
             at = match self.restore_next(held, at, restoring).await {
-                Err(WorkError::Again(CommitError::Gone(gone))) if gone == earlier => {
+                Err(WorkError::Retry(CommitError::Gone(gone))) if gone == earlier => {
                     return Err(self.cannot_restore(earlier, "was dropped"));
                 }
-                Err(WorkError::Again(CommitError::BeforeHistory { .. })) => {
+                Err(WorkError::Retry(CommitError::BeforeHistory { .. })) => {
                     return Err(self.cannot_restore(earlier, "has forgotten what they were"));
                 }
                 next => next?,
@@ -94,26 +50,33 @@ impl<V: View> Work<V> {
         let earlier = GenerationId(was.from);
         let moment = at.position;
         let mut commit = ViewCommit::new(self.generation.id, held.lease(), moment, at);
-        if !was.aside {
+        if !was.dead_letters_copied {
             // First, so that a queue that is emptied meanwhile is noticed at the end.
-            commit.park = self.aside(&self.views, earlier, moment).await?;
+            commit.park = self.dead_letters_of(earlier, moment).await?;
             return self
-                .restored(commit, Some(Restoring { aside: true, ..was }))
+                .restored(
+                    commit,
+                    Some(Restoring {
+                        dead_letters_copied: true,
+                        ..was
+                    }),
+                )
                 .await;
         }
         let all = (Bound::Unbounded, Bound::Unbounded);
         let mut keys = self
+            .context
             .views
-            .past_keys(earlier, all, was.behind.as_deref(), PAGE_EVENTS)
+            .past_keys(earlier, all, was.after.as_deref(), PAGE_EVENTS)
             .await?;
         let Some(last) = keys.last().cloned() else {
             let waits: HashSet<_> = self
-                .aside(&self.views, earlier, moment)
+                .dead_letters_of(earlier, moment)
                 .await?
                 .into_iter()
                 .map(place)
                 .collect();
-            let taken_over = self.aside(&self.views, self.generation.id, moment).await?;
+            let taken_over = self.dead_letters_of(self.generation.id, moment).await?;
             if !taken_over
                 .into_iter()
                 .map(place)
@@ -123,10 +86,10 @@ impl<V: View> Work<V> {
             }
             return self.restored(commit, None).await;
         };
-        keys.retain(|key| slot_of(key, self.generation.spec.slots) == self.slot);
-        let past = self.views.read_past(earlier, &keys, moment).await?;
+        keys.retain(|key| slot_of(key, self.generation.spec.slots) == self.number);
+        let past = self.context.views.read_past(earlier, &keys, moment).await?;
         let mut past: HashMap<_, _> = past.into_iter().map(|row| (row.key.clone(), row)).collect();
-        let mut behind = was.behind;
+        let mut after_key = was.after;
         for key in keys {
             let begun = was
                 .inside
@@ -164,8 +127,8 @@ impl<V: View> Work<V> {
                         .restored(
                             commit,
                             Some(Restoring {
-                                aside: true,
-                                behind,
+                                dead_letters_copied: true,
+                                after: after_key,
                                 inside,
                                 ..was
                             }),
@@ -173,12 +136,12 @@ impl<V: View> Work<V> {
                         .await;
                 }
             }
-            behind = Some(key);
+            after_key = Some(key);
         }
         let next = Restoring {
             from: was.from,
-            aside: true,
-            behind: Some(last),
+            dead_letters_copied: true,
+            after: Some(last),
             inside: None,
         };
         self.restored(commit, Some(next)).await
@@ -189,34 +152,29 @@ impl<V: View> Work<V> {
         mut commit: ViewCommit,
         next: Option<Restoring>,
     ) -> Result<Checkpoint, WorkError> {
-        commit.to.state = next.map(|next| next.to_state()).unwrap_or_default();
+        commit.to.state = next.map_or(Note::None, Note::Restoring).to_state();
         let at = commit.to.clone();
-        self.views.commit_view(commit).await?;
+        self.context.views.commit_view(commit).await?;
         Ok(at)
     }
 
     /// What is set aside for keys of this slot, up to and with the moment.
-    async fn aside(
+    async fn dead_letters_of(
         &self,
-        views: &ViewLocation,
         generation: GenerationId,
         moment: Position,
     ) -> Result<Vec<DeadLetter>, CommitError> {
-        let mut aside: Vec<DeadLetter> = Vec::new();
-        let mut after: Option<(String, Partition, Position)> = None;
+        let mut letters: Vec<DeadLetter> = Vec::new();
+        let mut pages = DeadLetterPages::of(&*self.context.views, generation);
         loop {
-            let place = after
-                .as_ref()
-                .map(|(key, partition, position)| (key.as_str(), *partition, *position));
-            let page = views.dead_letters(generation, place, PAGE_EVENTS).await?;
-            let Some(last) = page.last() else {
-                return Ok(aside);
-            };
-            after = Some((last.key.clone(), last.partition, last.position));
+            let page = pages.next().await?;
+            if page.is_empty() {
+                return Ok(letters);
+            }
             let of_slot = |dead_letters: &DeadLetter| {
-                slot_of(&dead_letters.key, self.generation.spec.slots) == self.slot
+                slot_of(&dead_letters.key, self.generation.spec.slots) == self.number
             };
-            aside.extend(
+            letters.extend(
                 page.into_iter().filter(|dead_letters| {
                     dead_letters.position <= moment && of_slot(dead_letters)
                 }),
@@ -238,6 +196,7 @@ impl<V: View> Work<V> {
                 return Ok(Some(after));
             }
             let page = self
+                .context
                 .views
                 .touched(generation, key, after, commit.to.position, PAGE_EVENTS)
                 .await?;

@@ -16,11 +16,14 @@ use annals_core::{
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument;
 
-use super::{Activity, HeldLease, SlotState, Taken, Work, WorkError, chain, event_at, same_log};
-use crate::key::slot_of;
+use annals_runner::{
+    Activity, CommittedStep, DeadLetterPages, HeldLease, Skips, SlotState, WorkError, chain,
+    event_at, same_log, slot_of,
+};
+
+use super::FoldView;
 use crate::options::Options;
 use crate::rows::{Changes, Rows, of_slot};
-use crate::skips::Skips;
 use crate::step::{Step, StepError};
 use crate::view::View;
 
@@ -37,7 +40,7 @@ const BUILD_BATCH: Duration = Duration::from_secs(1);
 
 /// From the taking of a lease to its loss.
 pub(super) struct LeaseSession<'a, V: View> {
-    work: &'a Work<V>,
+    work: &'a FoldView<V>,
     held: &'a HeldLease,
     pub(super) readers: Vec<PartitionReader>,
     rows: Rows<V>,
@@ -81,31 +84,31 @@ struct Batch {
 struct Committing {
     partition: Partition,
     up_to: Position,
-    taken: Taken,
+    taken: CommittedStep,
     rows: Option<Vec<RowChange>>,
     park: Vec<DeadLetter>,
 }
 
 impl<'a, V: View> LeaseSession<'a, V> {
     pub(super) async fn begin(
-        work: &'a Work<V>,
+        work: &'a FoldView<V>,
         held: &'a HeldLease,
     ) -> Result<LeaseSession<'a, V>, WorkError> {
         work.restore(held).await?;
         let mut readers = Vec::new();
         let mut is_new = true;
-        let checkpoints = work.views.checkpoints(work.generation.id).await?;
-        for partition in (0..work.log.partitions()).map(Partition) {
+        let checkpoints = work.context.views.checkpoints(work.generation.id).await?;
+        for partition in (0..work.context.log().partitions()).map(Partition) {
             let found = checkpoints.iter().find(|checkpoint| {
-                checkpoint.slot == work.slot && checkpoint.partition == partition
+                checkpoint.slot == work.number && checkpoint.partition == partition
             });
             is_new &= found.is_none();
-            let start = Checkpoint::start(work.slot, partition);
+            let start = Checkpoint::start(work.number, partition);
             let checkpoint = found.unwrap_or(&start);
-            same_log(&*work.log, &work.generation, checkpoint).await?;
+            same_log(&**work.context.log(), &work.generation, checkpoint).await?;
             work.progress.reached(partition, checkpoint.position);
             // Somebody else may have changed rows since this process worked here last.
-            work.tell(partition, checkpoint.position, None);
+            work.publish(partition, checkpoint.position, None);
             readers.push(PartitionReader {
                 partition,
                 position: checkpoint.position,
@@ -126,8 +129,8 @@ impl<'a, V: View> LeaseSession<'a, V> {
             dead_letters: HashSet::new(),
             dead_letter_events: 0,
             retries: BTreeMap::new(),
-            forget_at: work.clock.now(),
-            skips: Skips::of(work.views.skip_decisions(V::NAME).await?),
+            forget_at: work.context.clock().now(),
+            skips: Skips::of(work.context.views.skip_decisions(V::NAME).await?),
         };
         session.read_dead_letters().await?;
         Ok(session)
@@ -137,20 +140,15 @@ impl<'a, V: View> LeaseSession<'a, V> {
     async fn read_dead_letters(&mut self) -> Result<(), WorkError> {
         let work = self.work;
         let slots = work.generation.spec.slots;
-        let mut after: Option<(String, Partition, Position)> = None;
+        let mut pages = DeadLetterPages::of(&*work.context.views, work.generation.id);
         loop {
-            let place = after
-                .as_ref()
-                .map(|(key, partition, position)| (key.as_str(), *partition, *position));
-            let page = work
-                .views
-                .dead_letters(work.generation.id, place, annals_core::PAGE_EVENTS)
-                .await?;
-            let Some(last) = page.last() else { break };
-            after = Some((last.key.clone(), last.partition, last.position));
+            let page = pages.next().await?;
+            if page.is_empty() {
+                break;
+            }
             for dead_letters in page
                 .into_iter()
-                .filter(|dead_letters| slot_of(&dead_letters.key, slots) == work.slot)
+                .filter(|dead_letters| slot_of(&dead_letters.key, slots) == work.number)
             {
                 self.dead_letter_events += 1;
                 self.retry_later(&dead_letters);
@@ -204,7 +202,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
                 "batch",
                 projection = V::NAME,
                 generation = work.generation.id.0,
-                slot = work.slot,
+                slot = work.number,
                 partition = reader.partition.0,
                 from = begun.get(),
                 to = reader.position.get(),
@@ -242,7 +240,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             let recorded_at = record.recorded_at;
             match work.prepare(&self.skips, record) {
                 Ok(prepared) => {
-                    steps.extend(of_slot(prepared, work.slot, work.generation.spec.slots))
+                    steps.extend(of_slot(prepared, work.number, work.generation.spec.slots))
                 }
                 Err(error) => {
                     // What stands before it is settled all the same.
@@ -267,9 +265,9 @@ impl<'a, V: View> LeaseSession<'a, V> {
             &mut batch.changes,
             &steps,
             &mut self.dead_letters,
-            work.clock.now(),
+            work.context.clock().now(),
         )?;
-        if inline && work.following.wants(steps.len()) {
+        if inline && work.workers.is_watched(steps.len()) {
             batch.told = Some(self.rows.told(&steps));
         }
         Ok(())
@@ -302,10 +300,10 @@ impl<'a, V: View> LeaseSession<'a, V> {
         let partition = reader.partition;
         let up_to = reader.position;
         if reader.event.is_none() {
-            reader.event = event_at(&*work.log, partition, up_to).await?;
+            reader.event = event_at(&**work.context.log(), partition, up_to).await?;
         }
         let to = Checkpoint {
-            slot: work.slot,
+            slot: work.number,
             partition,
             position: up_to,
             event: reader.event,
@@ -331,11 +329,11 @@ impl<'a, V: View> LeaseSession<'a, V> {
         self.room_for(park.len())?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
         let told =
-            told.or_else(|| (!inline && work.following.wants(rows.len())).then(|| rows.clone()));
-        let taken = Taken {
+            told.or_else(|| (!inline && work.workers.is_watched(rows.len())).then(|| rows.clone()));
+        let taken = CommittedStep {
             events: events as u64,
             rows: rows.len(),
-            ..Taken::default()
+            ..CommittedStep::default()
         };
         let committing = Committing {
             partition,
@@ -349,11 +347,11 @@ impl<'a, V: View> LeaseSession<'a, V> {
         commit.touched = touched;
         commit.park = park;
         commit.stands = stands;
-        let views = work.views.clone();
+        let views = work.context.views.clone();
         let span = tracing::debug_span!(
             "commit",
             projection = V::NAME,
-            slot = work.slot,
+            slot = work.number,
             partition = partition.0,
             from = begun.get(),
             to = up_to.get()
@@ -361,7 +359,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         let committed = async move {
             let begun = Instant::now();
             views.commit_view(commit).await?;
-            let taken = Taken {
+            let taken = CommittedStep {
                 took: begun.elapsed(),
                 ..committing.taken
             };
@@ -395,14 +393,14 @@ impl<'a, V: View> LeaseSession<'a, V> {
         self.dead_letter_events += park.len();
         park.iter()
             .for_each(|dead_letters| self.retry_later(dead_letters));
-        work.tell(partition, up_to, rows);
+        work.publish(partition, up_to, rows);
         let oldest = self
             .readers
             .iter()
             .find(|reader| reader.partition == partition)
             .and_then(|reader| reader.oldest);
         work.progress
-            .settled_to(partition, up_to, Taken { oldest, ..taken });
+            .settled_to(partition, up_to, CommittedStep { oldest, ..taken });
         work.progress
             .dead_letter_keys(self.dead_letters.len() as u64);
         Ok(())
@@ -416,7 +414,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             return Ok(());
         }
         let view = V::NAME;
-        let slot = self.work.slot;
+        let slot = self.work.number;
         Err(WorkError::Stopped(format!(
             "{aside} events of view `{view}` would be set aside in slot {slot}, at most {most} are \
              allowed; nothing was changed. Mend the fold \
@@ -436,12 +434,14 @@ impl<'a, V: View> LeaseSession<'a, V> {
             .saturating_mul(1 << dead_letters.attempts.saturating_sub(1).min(16));
         let wait =
             TimeDelta::from_std(wait.min(Options::RETRY_AFTER_MAX)).unwrap_or(TimeDelta::hours(1));
-        self.retries
-            .insert(dead_letters.key.clone(), self.work.clock.now() + wait);
+        self.retries.insert(
+            dead_letters.key.clone(),
+            self.work.context.clock().now() + wait,
+        );
     }
 
     /// What is done now and then.
-    pub(super) async fn look_after(&mut self) -> Result<(), WorkError> {
+    pub(super) async fn do_chores(&mut self) -> Result<(), WorkError> {
         self.retry_due().await?;
         self.forget_old().await
     }
@@ -449,11 +449,11 @@ impl<'a, V: View> LeaseSession<'a, V> {
     /// Forgets the past that is older than is kept. One slot does so for all.
     async fn forget_old(&mut self) -> Result<(), WorkError> {
         let work = self.work;
-        let now = self.work.clock.now();
+        let now = self.work.context.clock().now();
         let Some(age) = work
             .options
             .history_for
-            .filter(|_| V::HISTORY != History::None && work.slot == 0)
+            .filter(|_| V::HISTORY != History::None && work.number == 0)
         else {
             return Ok(());
         };
@@ -466,13 +466,17 @@ impl<'a, V: View> LeaseSession<'a, V> {
             return Ok(());
         };
         let since = work
-            .log
+            .context
+            .log()
             .position_at(partition, oldest)
             .await?
             .min(self.readers[0].position);
         if since > Position::START {
             self.settle().await?;
-            work.views.forget_history(work.generation.id, since).await?;
+            work.context
+                .views
+                .forget_history(work.generation.id, since)
+                .await?;
         }
         Ok(())
     }
@@ -483,7 +487,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             return Ok(());
         }
         let work = self.work;
-        let now = self.work.clock.now();
+        let now = self.work.context.clock().now();
         let due: Vec<String> = self
             .retries
             .iter()
@@ -497,11 +501,11 @@ impl<'a, V: View> LeaseSession<'a, V> {
         for key in due {
             self.retries.remove(&key);
             self.rows.forget(&key);
-            let emptied = work.empty(self.held.lease(), &key, &self.skips).await?;
+            let drained = work.drain(self.held.lease(), &key, &self.skips).await?;
             self.dead_letter_events = self
                 .dead_letter_events
-                .saturating_sub(emptied.settled as usize);
-            match emptied.still {
+                .saturating_sub(drained.settled as usize);
+            match drained.still {
                 Some(still) => self.retry_later(&still),
                 None => _ = self.dead_letters.remove(&key),
             }
@@ -521,14 +525,14 @@ impl<'a, V: View> LeaseSession<'a, V> {
         }
         for keys in missing.chunks(LOOKUP_KEYS) {
             if self.work.generation.spec.inline {
-                for VersionedRow { key, value, at } in self.work.standing(keys).await? {
+                for VersionedRow { key, value, at } in self.work.versioned(keys).await? {
                     self.rows.learn_standing(key, value, at)?;
                 }
                 continue;
             }
             let read = ReadRows::of(self.work.generation.id, RowsBy::Keys(keys.to_vec()))
                 .limit(keys.len());
-            let page = self.work.views.read_rows(read).await?;
+            let page = self.work.context.views.read_rows(read).await?;
             let mut found: HashMap<_, _> = page
                 .rows
                 .into_iter()
@@ -557,7 +561,7 @@ impl Batch {
     }
 
     /// Whether it is handed over as it is. Rows of an inline view are read again for each page.
-    fn is_full<V: View>(&self, work: &Work<V>) -> bool {
+    fn is_full<V: View>(&self, work: &FoldView<V>) -> bool {
         let options = &work.options;
         self.stuck.is_some()
             || work.generation.spec.inline
@@ -578,7 +582,7 @@ impl Batch {
 }
 
 impl PartitionReader {
-    fn request<V: View>(&self, work: &Work<V>) -> ReadLog {
+    fn request<V: View>(&self, work: &FoldView<V>) -> ReadLog {
         let limit = work.options.batch_events_max.min(PAGE_EVENTS);
         ReadLog::after(self.position)
             .partition(self.partition)
@@ -586,15 +590,15 @@ impl PartitionReader {
             .limit(limit)
     }
 
-    fn read_ahead<V: View>(&mut self, work: &Work<V>) {
-        let log = Arc::clone(&work.log);
+    fn read_ahead<V: View>(&mut self, work: &FoldView<V>) {
+        let log = Arc::clone(work.context.log());
         let read = self.request(work);
         self.ahead = Some(tokio::spawn(async move { log.read(read).await }));
     }
 
-    async fn next_page<V: View>(&mut self, work: &Work<V>) -> Result<LogPage, StoreError> {
+    async fn next_page<V: View>(&mut self, work: &FoldView<V>) -> Result<LogPage, StoreError> {
         match self.ahead.take() {
-            None => work.log.read(self.request(work)).await,
+            None => work.context.log().read(self.request(work)).await,
             Some(ahead) => ahead.await.unwrap_or_else(|error| {
                 Err(
                     StoreError::new(Failure::Unavailable, "a read of the log was broken off")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use annals_core::{Annals, Checkpoint, CommitError, Lease, Position, ViewCommit};
-use annals_projections::{View, With};
+use annals_projections::{ReadModels, View, With};
 
 use super::bank::{Balance, deposited, happens, options, program};
 use super::place::store;

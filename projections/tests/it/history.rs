@@ -7,7 +7,7 @@ use std::time::Duration;
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{Annals, ManualClock, Position, Recorded};
 use annals_macros::View;
-use annals_projections::{Poison, Project, Row, View, ViewError, With};
+use annals_projections::{Poison, Project, ReadModels, Row, View, ViewError, With};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use annals_core::{Annals, Position, Recorded};
 use annals_macros::View;
-use annals_projections::{Poison, Program, Project, Row, StartError, ViewError, ViewSetup, With};
+use annals_projections::{
+    Poison, Program, Project, ReadModels, Row, StartError, ViewError, ViewSetup, With,
+};
 use serde::{Deserialize, Serialize};
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options, program};
@@ -204,7 +206,7 @@ async fn an_event_that_makes_no_sense_does_not_keep_its_command_from_being_done(
     view.wait_for(&done, WAIT).await.unwrap();
     assert_eq!(view.get("alice").await.unwrap(), row(1, 1));
     let dead_letters = view.dead_letter_keys(None, 9).await.unwrap();
-    assert_eq!((dead_letters.len(), dead_letters[0].behind), (1, 1));
+    assert_eq!((dead_letters.len(), dead_letters[0].queued), (1, 1));
     view.skip("alice", dead_letters[0].position, "a test")
         .await
         .unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Annals, GenerationSpec, MemoryStore, Phase};
-use annals_projections::{StartError, View, ViewError, With};
+use annals_projections::{ReadModels, StartError, View, ViewError, With};
 
 use super::bank::{Balance, deposited, happens, options, program, program_with};
 use super::place::store;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Annals, MemoryStore, Partition, Position, Token};
-use annals_projections::{Program, ViewError, ViewSetup, With};
+use annals_projections::{Program, ReadModels, ViewError, ViewSetup, With};
 use proptest::prelude::*;
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options, replayed};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_core::Annals;
-use annals_projections::{ReactError, Reactor, ReactorSetup, Request, View, With};
+use annals_projections::{ReactError, Reactor, ReactorSetup, ReadModels, Request, View, With};
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit, with_local_recorder,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Annals, Leases, Log, MemoryStore, Partition, Recorded, StreamId, Token};
-use annals_projections::{Program, ReactError, Reactor, ReactorSetup, Request, With};
+use annals_projections::{Program, ReactError, Reactor, ReactorSetup, ReadModels, Request, With};
 use tokio::sync::watch;
 
 use crate::suite::bank::{AccountEvent, deposited, happens};

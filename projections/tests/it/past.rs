@@ -1,5 +1,6 @@
 //! Incremental = as of = replay, for every position, also inside a batch.
 
+use annals_projections::ReadModels;
 use std::collections::BTreeMap;
 
 use annals_core::{Annals, Position};

@@ -9,7 +9,9 @@ use annals_core::{
     Annals, Append, ManualClock, NewEvent, Partition, Position, Recorded, StreamId, Token,
 };
 use annals_macros::{Event, View};
-use annals_projections::{Poison, Program, Project, Row, Settled, View, ViewHandle, With};
+use annals_projections::{
+    Poison, Program, Project, ReadModels, Row, Settled, View, ViewHandle, With,
+};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +73,7 @@ async fn a_poison_event_delays_only_its_own_key() {
         );
         assert_eq!(
             db.status()[0].to_string(),
-            "balances v1: up to date; 1 key waits for a person"
+            "balances v1: up to date; 1 key in dead letters"
         );
         db.stop().await;
     }
@@ -194,7 +196,7 @@ proptest! {
             assert!(again.iter().zip(&dead_letters).all(|(again, before)| again.attempts == 2 && again.position == before.position));
 
             mend();
-            let waited: u64 = dead_letters.iter().map(|key| key.behind + 1).sum();
+            let waited: u64 = dead_letters.iter().map(|key| key.queued + 1).sum();
             let settled = view.retry_all().await.unwrap();
             assert_eq!((settled.events, settled.still), (waited, None));
             assert_eq!(view.dead_letter_keys(None, 100).await.unwrap(), []);

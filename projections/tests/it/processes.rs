@@ -11,7 +11,7 @@ use annals_core::{
     ReadStream, Recorded, Store, StoreError, StreamId, StreamPage, StreamState, ViewStore,
 };
 use annals_macros::Event;
-use annals_projections::{Listens, On, Process, ProcessSetup, Program, Step, With};
+use annals_projections::{Listens, On, Process, ProcessSetup, Program, ReadModels, Step, With};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -422,7 +422,7 @@ async fn a_command_that_is_refused_means_what_the_process_says() {
         ["order.placed", "order.cancelled"]
     );
 
-    // Where it says nothing, the process waits for a person.
+    // Where it says nothing, the process in dead letters.
     shop.happens::<Stock>("tea", StockEvent::Delivered).await;
     shop.placed("8").await;
     shop.until("fulfilment-8", "fulfilment.started").await;
@@ -432,7 +432,7 @@ async fn a_command_that_is_refused_means_what_the_process_says() {
     let token = annals_core::Token::new(shop.store.id()).with(Partition(0), head);
     let processes = db.process::<Fulfilment>();
     processes.wait_for(token, PATIENCE).await.unwrap();
-    let dead_letters = processes.dead_letters(None, 10).await.unwrap();
+    let dead_letters = processes.dead_letters().all(None, 10).await.unwrap();
     assert_eq!(
         (&*dead_letters[0].key, dead_letters[0].cause.as_deref()),
         ("8", Some("a command was refused: the order is over"))

@@ -1,5 +1,6 @@
 //! Rows in pages, by key and by index.
 
+use annals_projections::ReadModels;
 use std::time::Duration;
 
 use annals_core::{LogId, Token};

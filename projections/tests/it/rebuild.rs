@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use annals_core::{Annals, Phase, Recorded};
 use annals_projections::{
-    Handlers, Poison, Program, Project, RebuildError, Row, StartError, View, ViewError, ViewSetup,
-    With,
+    Handlers, Poison, Program, Project, ReadModels, RebuildError, Row, StartError, View, ViewError,
+    ViewSetup, With,
 };
 use serde::{Deserialize, Serialize};
 
@@ -263,7 +263,7 @@ async fn a_new_version_is_built_while_the_old_one_serves_its_readers() {
     let db = Annals::on(store.handle());
     let setup = db
         .with(ViewSetup::<BalanceV2>::new().options(options()))
-        .previously::<Balance>();
+        .with(Balance::projection().previously());
     let db = setup.start().await.unwrap();
     let done = happens(&db, "0", deposited(100)).await;
     let new = db
@@ -292,7 +292,7 @@ async fn an_old_version_that_never_was_says_that_it_is_not_there() {
     let db = Annals::on(store.handle());
     let db = db
         .with(ViewSetup::<BalanceV2>::new())
-        .previously::<Balance>()
+        .with(Balance::projection().previously())
         .start()
         .await
         .unwrap();

@@ -5,7 +5,9 @@ use annals_core::{
     StreamId, Version,
 };
 use annals_macros::Event;
-use annals_projections::{Kind, ReactError, Reactor, ReactorSetup, Registry, Request, View, With};
+use annals_projections::{
+    Kind, ReactError, Reactor, ReactorSetup, ReadModels, Registry, Request, View, With,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

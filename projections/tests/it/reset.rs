@@ -6,7 +6,8 @@ use std::time::Duration;
 use annals_core::{Annals, Committed, Moment, Phase, Position, Recorded};
 use annals_macros::View;
 use annals_projections::{
-    Options, Poison, Program, Project, RebuildError, Row, View, ViewError, ViewSetup, With,
+    Options, Poison, Program, Project, ReadModels, RebuildError, Row, View, ViewError, ViewSetup,
+    With,
 };
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +72,7 @@ async fn waiting(db: &Program) -> Vec<(String, u64, u64)> {
     let dead_letters = db.dead_letters("balances").unwrap();
     let keys = dead_letters.keys(None, 100).await.unwrap();
     keys.into_iter()
-        .map(|of| (of.key, of.position.get(), of.behind))
+        .map(|of| (of.key, of.position.get(), of.queued))
         .collect()
 }
 

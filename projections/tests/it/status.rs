@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use annals_core::chrono::TimeDelta;
 use annals_core::{Acquired, Annals, Append, ManualClock, NewEvent, Position, ReadLog, StreamId};
-use annals_projections::{Kind, Program, SlotState, StartError, Status, View, ViewError, With};
+use annals_projections::{
+    Kind, Program, ReadModels, SlotState, StartError, Status, View, ViewError, With,
+};
 
 use super::bank::{Balance, deposited, happens, noted, options, program};
 use super::place::store;
@@ -46,7 +48,7 @@ async fn a_status_says_what_was_done_and_what_is_at_hand() {
         (status.kind, &*status.view, status.version),
         (Kind::View, "balances", 1)
     );
-    assert_eq!(status.why(), "up to date; 1 key waits for a person");
+    assert_eq!(status.why(), "up to date; 1 key in dead letters");
     assert_eq!(
         (status.lag_events(), status.lag(), status.dead_letter_keys()),
         (0, Duration::ZERO, 1)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use annals_core::Annals;
-use annals_projections::{Change, Update, ViewHandle};
+use annals_projections::{Change, ReadModels, Update, ViewHandle};
 
 use super::bank::{
     AccountEvent, Balance, deposited, happens, mend, noted, options, program, program_with,

@@ -14,7 +14,8 @@ const WALLS: [(&str, &[&str]); 9] = [
     ("annals-kafka", &["annals-core"]),
     ("annals-postgres", &["annals-core"]),
     ("annals-sqlite", &["annals-core"]),
-    ("annals-projections", &["annals-core"]),
+    ("annals-runner", &["annals-core"]),
+    ("annals-projections", &["annals-core", "annals-runner"]),
     (
         "annals",
         &[
@@ -23,6 +24,7 @@ const WALLS: [(&str, &[&str]); 9] = [
             "annals-macros",
             "annals-postgres",
             "annals-projections",
+            "annals-runner",
             "annals-sqlite",
         ],
     ),

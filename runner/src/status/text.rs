@@ -6,7 +6,8 @@ use std::time::Duration;
 use annals_core::Phase;
 
 use super::{SlotStatus, Status};
-use crate::worker::{Activity, SlotState};
+use crate::busy::Activity;
+use crate::progress::SlotState;
 
 /// An activity that takes so long is what holds a slot.
 const LONG: Duration = Duration::from_secs(1);
@@ -18,12 +19,12 @@ const MOST: f64 = 0.5;
 pub(super) fn why(status: &Status) -> String {
     let mut why = held(status);
     if status.phase == Phase::Kept {
-        why.push_str("; kept to go back to");
+        why.push_str("; kept for a roll-back");
     }
     match status.dead_letter_keys {
         0 => {}
-        1 => why.push_str("; 1 key waits for a person"),
-        keys => why.push_str(&format!("; {keys} keys wait for a person")),
+        1 => why.push_str("; 1 key in dead letters"),
+        keys => why.push_str(&format!("; {keys} keys in dead letters")),
     }
     why
 }
@@ -43,7 +44,7 @@ fn held(status: &Status) -> String {
     if let Some(held) = stopped.or_else(|| status.refused.clone()).or_else(waiting) {
         return held;
     }
-    // The slowest one is what readers wait for.
+    // Readers wait for the slowest one.
     let slowest = slots.iter().max_by_key(|of| (of.lag_events, of.lag));
     let reason = slowest
         .and_then(reason)
@@ -58,36 +59,33 @@ fn held(status: &Status) -> String {
         (Phase::Building, lag) => format!("being built, {lag} events to go{rest}{reason}"),
         (_, 0) => "up to date".into(),
         (_, lag) if status.lag >= LONG => {
-            format!("{lag} events behind, {}{rest}{reason}", Span(status.lag))
+            format!("lags {lag} events, {}{rest}{reason}", Span(status.lag))
         }
-        (_, lag) => format!("{lag} events behind{rest}{reason}"),
+        (_, lag) => format!("lags {lag} events{rest}{reason}"),
     }
 }
 
-/// Why a slot is behind, when there is more to say than that it works.
+/// Why a slot lags, when there is more to say than that it works.
 fn reason(of: &SlotStatus) -> Option<String> {
     if let SlotState::Elsewhere { owner, until } = &of.state {
         let until = until.format("%Y-%m-%dT%H:%M:%S%.3fZ");
-        return Some(format!(
-            "slot {} is worked on by {owner} until {until}",
-            of.slot
-        ));
+        return Some(format!("slot {} is held by {owner} until {until}", of.slot));
     }
     if of.lag_events == 0 {
         return None;
     }
     if let Some(calls) = of.calls.filter(|calls| calls.longest >= LONG) {
         return Some(format!(
-            "{} calls are being made, one for {}",
+            "{} calls running, the longest for {}",
             calls.count,
             Span(calls.longest)
         ));
     }
     if let Some(busy) = of.busy.filter(|busy| busy.since >= LONG) {
         let what = match busy.with {
-            Activity::Reading => "the log does not answer",
-            Activity::Handling => "the handler is at work",
-            Activity::Committing => "the transaction is not through",
+            Activity::Reading => "log read running",
+            Activity::Handling => "handler running",
+            Activity::Committing => "commit running",
         };
         return Some(format!("{what} for {}", Span(busy.since)));
     }
@@ -148,7 +146,7 @@ impl Display for SlotStatus {
             sum(&self.head)
         )?;
         if self.lag_events > 0 {
-            write!(f, ", {} events behind", self.lag_events)?;
+            write!(f, ", lags {} events", self.lag_events)?;
         }
         if self.lag > Duration::ZERO {
             write!(f, ", the oldest {} old", Span(self.lag))?;
@@ -173,7 +171,7 @@ impl Display for SlotStatus {
             )?;
         }
         if self.dead_letter_keys > 0 {
-            write!(f, "; {} keys dead_letters", self.dead_letter_keys)?;
+            write!(f, "; {} keys in dead letters", self.dead_letter_keys)?;
         }
         if let Some(owner) = &self.owner {
             write!(f, "; held by {owner}")?;

@@ -1,14 +1,18 @@
 //! Events of the log by their positions.
 
-use annals_core::{Partition, Position, ReadLog, RecordedEvent, Store, StoreError};
+use annals_core::{Log, Partition, Position, ReadLog, RecordedEvent, StoreError};
 
-/// Events that are read along rather than read again: how far apart those of one read may stand.
+/// Events that are read along rather than read again: the largest distance between two of one read.
 const GAP_EVENTS: u64 = 32;
 
-/// The events at these positions, which are in order; those that were removed are left out. Those
-/// that stand near each other are read at once.
-pub(crate) async fn records_at(
-    log: &dyn Store,
+/// The events at these positions, which are in order, without those that were removed. Those that
+/// are near each other are read at once.
+///
+/// # Errors
+///
+/// Only those of a store that cannot answer.
+pub async fn records_at<L: Log + ?Sized>(
+    log: &L,
     partition: Partition,
     positions: &[Position],
 ) -> Result<Vec<RecordedEvent>, StoreError> {

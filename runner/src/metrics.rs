@@ -1,5 +1,5 @@
-//! What is told to a recorder of metrics, when the program has one: the names are promises, and
-//! stand in `docs/operating`.
+//! What a recorder of metrics gets, when the program has one: the names are promises, listed in
+//! `docs/operating`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use metrics::{gauge, histogram};
 
 use annals_core::Generation;
 
-use crate::status::Kind;
+use crate::kind::Kind;
 
 const LAG_EVENTS: &str = "annals_projection_lag_events";
 const LAG_SECONDS: &str = "annals_projection_lag_seconds";
@@ -41,7 +41,7 @@ pub(crate) fn describe() {
     describe_counter!(
         COMMITS,
         Unit::Count,
-        "Transactions of a worker that were taken."
+        "Transactions of a worker that were committed."
     );
     describe_histogram!(
         COMMIT_SECONDS,
@@ -49,15 +49,11 @@ pub(crate) fn describe() {
         "How long a transaction of a worker took."
     );
     describe_counter!(ROWS, Unit::Count, "Rows that were written or removed.");
-    describe_gauge!(
-        DEAD_LETTER_KEYS,
-        Unit::Count,
-        "Keys that wait for a person."
-    );
+    describe_gauge!(DEAD_LETTER_KEYS, Unit::Count, "Keys in dead letters.");
     describe_counter!(
         RETRIES,
         Unit::Count,
-        "Times that a worker began anew after a failure that may pass."
+        "Times that a worker started again after a failure."
     );
     describe_counter!(
         LOST,
@@ -102,7 +98,10 @@ impl Meter {
     pub(crate) fn of(kind: Kind, generation: &Generation, slot: u16) -> Meter {
         let labels = [
             ("kind", kind.name().to_owned()),
-            ("projection", kind.name_of(&generation.spec.view).to_owned()),
+            (
+                "projection",
+                kind.display_name(&generation.spec.view).to_owned(),
+            ),
             ("generation", generation.id.to_string()),
             ("slot", slot.to_string()),
         ];

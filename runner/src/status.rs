@@ -1,63 +1,28 @@
 //! What a projection does, how far it has come, and what holds it: values for machines, one line or
-//! a few for operator.
+//! a few for operators.
 
 mod text;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use annals_core::chrono::{DateTime, TimeDelta, Utc};
+use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Generation, Partition, Phase, Position};
 use serde::{Serialize, Serializer};
 
-use crate::supervisor::RunningGeneration;
-use crate::worker::{Activity, LastError, SlotProgress, SlotState};
-
-/// What follows the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Kind {
-    /// A read model.
-    View,
-    /// A reactor.
-    Reactor,
-    /// The processes of a kind.
-    Process,
-}
-
-impl Kind {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Kind::View => "view",
-            Kind::Reactor => "reactor",
-            Kind::Process => "process",
-        }
-    }
-
-    /// The name under which the view store keeps the place of one of this kind.
-    pub(crate) fn place(self, name: &str) -> String {
-        match self {
-            Kind::View => name.to_owned(),
-            kind => format!("${}/{name}", kind.name()),
-        }
-    }
-
-    /// What operator call it, of such a place.
-    pub(crate) fn name_of(self, place: &str) -> &str {
-        place.strip_prefix(&self.place("")).unwrap_or(place)
-    }
-}
+use crate::busy::Activity;
+use crate::kind::Kind;
+use crate::progress::{LastError, SlotProgress, SlotState, age};
 
 /// What a projection does, and how far it has come, as this process knows it.
 ///
-/// It is known without asking a store. Of a slot that another process works on it is told what was
-/// seen in the store, a second ago at most. Serialises for machines (times in seconds, ending in
+/// It is known without asking a store. Of a slot that another process works on it shows what was
+/// read from the store, a second ago at most. Serialises for machines (times in seconds, ending in
 /// `_seconds`), with [`why`](Status::why) among it; prints as one line that says what holds it, and
 /// with `{:#}` as several with everything.
 ///
 /// ```
-/// # fn example(program: &annals_projections::Program) {
+/// # fn example(program: &annals_runner::Program) {
 /// for status in program.status() {
 ///     println!("{status}");
 /// }
@@ -68,7 +33,7 @@ impl Kind {
 pub struct Status {
     /// What it is.
     pub kind: Kind,
-    /// The name of the view; of a reactor or process the name under which its place is kept.
+    /// The name of the view; of a reactor or process the name under which its checkpoint is kept.
     pub view: String,
     /// The version of its fold.
     pub version: u32,
@@ -95,7 +60,7 @@ pub struct SlotStatus {
     pub slot: u16,
     /// What it is doing.
     pub state: SlotState,
-    /// Who works on it, as far as is known here: the name of this process, or of another one.
+    /// The owner of its lease, as far as is known here: this process, or another one.
     pub owner: Option<String>,
     /// Up to where everything is settled, by partition.
     pub reached: BTreeMap<Partition, Position>,
@@ -105,7 +70,7 @@ pub struct SlotStatus {
     /// concern it or not.
     pub lag_events: u64,
     /// How old the oldest event is that concerns it and is not settled: the program's clock against
-    /// when it was recorded. What was set aside counts as settled.
+    /// when it was recorded. Dead letters count as settled.
     #[serde(rename = "lag_seconds", serialize_with = "seconds")]
     pub lag: Duration,
     /// Events of the log that are passed in a second, over the last ten seconds or so; none while
@@ -126,12 +91,12 @@ pub struct SlotStatus {
     /// What its worker is busy with, and for how long.
     pub busy: Option<Busy>,
     /// What the last seconds went into.
-    pub shares: QuotaStatus,
+    pub shares: TimeShares,
     /// Calls of a reactor that are being made.
     pub calls: Option<Calls>,
     /// What went wrong last, also when it goes on by now.
     pub last_error: Option<LastError>,
-    /// Keys that wait for a person.
+    /// Keys in dead letters.
     pub dead_letter_keys: u64,
 }
 
@@ -167,7 +132,7 @@ pub struct Busy {
 /// The part of the last seconds, from 0 to 1, that a worker spent with each of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct QuotaStatus {
+pub struct TimeShares {
     /// Waiting for events of the log.
     pub reading: f64,
     /// In the code of the view.
@@ -188,22 +153,8 @@ pub struct Calls {
 }
 
 impl Status {
-    pub(crate) fn of(followed: &RunningGeneration, now: DateTime<Utc>) -> Status {
-        let slots = followed
-            .slots
-            .iter()
-            .map(|slot| slot.borrow().clone())
-            .collect();
-        Status::new(
-            Kind::View,
-            &followed.generation,
-            followed.refused.clone(),
-            slots,
-            now,
-        )
-    }
-
-    pub(crate) fn new(
+    /// Of a generation with these slots, in their order.
+    pub fn new(
         kind: Kind,
         generation: &Generation,
         refused: Option<String>,
@@ -254,14 +205,14 @@ impl Status {
         self.lag
     }
 
-    /// Keys that wait for a person.
+    /// Keys in dead letters.
     pub fn dead_letter_keys(&self) -> u64 {
         self.dead_letter_keys
     }
 
-    /// One line for operator: that it is up to date, or why it is behind. A worker that stopped
-    /// comes first, then one that waits before it tries again, a lease that somebody else holds,
-    /// and what takes the time.
+    /// One line for operators: that it is up to date, or why it lags. A worker that stopped comes
+    /// first, then one that waits before it tries again, a lease that another process holds, and
+    /// what takes the time.
     pub fn why(&self) -> &str {
         &self.why
     }
@@ -300,7 +251,7 @@ impl SlotStatus {
                 with,
                 since: began.elapsed(),
             }),
-            shares: QuotaStatus {
+            shares: TimeShares {
                 reading,
                 handling,
                 committing,
@@ -330,14 +281,6 @@ impl CommitTimes {
             p99: at(99),
         })
     }
-}
-
-/// How old something is; what was recorded by a clock that is ahead of ours is new.
-pub(crate) fn age(recorded: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
-    (now - recorded)
-        .max(TimeDelta::zero())
-        .to_std()
-        .unwrap_or_default()
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -397,7 +340,7 @@ mod tests {
                 p50: ms(40),
                 p99: ms(210),
             }),
-            shares: QuotaStatus {
+            shares: TimeShares {
                 reading: 0.1,
                 handling: 0.05,
                 committing: 0.83,
@@ -425,12 +368,12 @@ mod tests {
     }
 
     #[test]
-    fn people_read_everything_about_a_projection() {
+    fn operators_read_everything_about_a_projection() {
         assert_snapshot!(format!("{:#}", status(Phase::Live, vec![busy_slot(), other_slot()])), @r#"
-        balances v2: 90000 events behind, 1 min 35 s, 7.5 s to go: 83 % of the time goes into commits, 40 ms each; 2 keys wait for a person
+        balances v2: lags 90000 events, 1 min 35 s, 7.5 s to go: 83 % of the time goes into commits, 40 ms each; 2 keys in dead letters
           generation 7, live
-          slot 0: catching up, at 10000 of 100000, 90000 events behind, the oldest 1 min 35 s old; 12000 events/s, 7.5 s to go; 300 rows at hand, 15000 bytes; 12 commits, the last 43 ms, p50 40 ms, p99 210 ms; 2 keys dead_letters; held by 4711-here; last error at 2026-01-01T00:00:00Z: the disk was full
-          slot 1: elsewhere, at 99990 of 100000, 10 events behind; 0 events/s; 0 rows at hand, 0 bytes; held by 17-there
+          slot 0: catching up, at 10000 of 100000, lags 90000 events, the oldest 1 min 35 s old; 12000 events/s, 7.5 s to go; 300 rows at hand, 15000 bytes; 12 commits, the last 43 ms, p50 40 ms, p99 210 ms; 2 keys in dead letters; held by 4711-here; last error at 2026-01-01T00:00:00Z: the disk was full
+          slot 1: elsewhere, at 99990 of 100000, lags 10 events; 0 events/s; 0 rows at hand, 0 bytes; held by 17-there
         "#);
     }
 
@@ -448,7 +391,7 @@ mod tests {
           "lag_events": 90000,
           "lag_seconds": 95.0,
           "dead_letter_keys": 2,
-          "why": "90000 events behind, 1 min 35 s, 7.5 s to go: 83 % of the time goes into commits, 40 ms each; 2 keys wait for a person",
+          "why": "lags 90000 events, 1 min 35 s, 7.5 s to go: 83 % of the time goes into commits, 40 ms each; 2 keys in dead letters",
           "slots": [
             {
               "slot": 0,
@@ -499,10 +442,10 @@ mod tests {
     }
 
     #[test]
-    fn one_line_says_why_it_is_behind() {
+    fn one_line_says_why_it_lags() {
         let seconds = Duration::from_secs;
         let quiet = || SlotStatus {
-            shares: QuotaStatus::default(),
+            shares: TimeShares::default(),
             dead_letter_keys: 0,
             ..busy_slot()
         };
@@ -512,18 +455,18 @@ mod tests {
                 dead_letter_keys: 1,
                 ..slot(0, 5, 5)
             },
-            "up to date; 1 key waits for a person",
+            "up to date; 1 key in dead letters",
         );
-        check(quiet(), "90000 events behind, 1 min 35 s, 7.5 s to go");
+        check(quiet(), "lags 90000 events, 1 min 35 s, 7.5 s to go");
         let stopped = SlotState::Stopped {
-            reason: "nobody knows its key".into(),
+            reason: "its key is unknown".into(),
         };
         check(
             SlotStatus {
                 state: stopped,
                 ..busy_slot()
             },
-            "slot 0 stopped: nobody knows its key; 2 keys wait for a person",
+            "slot 0 stopped: its key is unknown; 2 keys in dead letters",
         );
         let waiting = SlotState::Waiting {
             reason: "the disk is full".into(),
@@ -537,15 +480,15 @@ mod tests {
         );
         check(
             other_slot(),
-            "10 events behind: slot 1 is worked on by 17-there until 2026-01-01T00:00:10.000Z",
+            "lags 10 events: slot 1 is held by 17-there until 2026-01-01T00:00:10.000Z",
         );
-        let shares = QuotaStatus {
+        let shares = TimeShares {
             handling: 0.9,
-            ..QuotaStatus::default()
+            ..TimeShares::default()
         };
         check(
             SlotStatus { shares, ..quiet() },
-            "90000 events behind, 1 min 35 s, 7.5 s to go: 90 % of the time goes into the handler",
+            "lags 90000 events, 1 min 35 s, 7.5 s to go: 90 % of the time goes into the handler",
         );
         let busy = Busy {
             with: Activity::Handling,
@@ -557,7 +500,7 @@ mod tests {
                 rest: None,
                 ..quiet()
             },
-            "90000 events behind, 1 min 35 s: the handler is at work for 3.0 s",
+            "lags 90000 events, 1 min 35 s: handler running for 3.0 s",
         );
         let calls = Calls {
             count: 16,
@@ -569,7 +512,7 @@ mod tests {
                 rest: None,
                 ..quiet()
             },
-            "90000 events behind, 1 min 35 s: 16 calls are being made, one for 40.0 s",
+            "lags 90000 events, 1 min 35 s: 16 calls running, the longest for 40.0 s",
         );
     }
 
@@ -579,7 +522,7 @@ mod tests {
         assert_eq!(
             building.to_string(),
             "balances v2: being built, 90000 events to go, 7.5 s to go: 83 % of the time goes into \
-             commits, 40 ms each; 2 keys wait for a person"
+             commits, 40 ms each; 2 keys in dead letters"
         );
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// What lies this long ago counts about a third.
+/// What happened this long ago counts about a third.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// A rate that follows changes within seconds and does not jump with every batch. Times are told by
-/// the caller, counted from one moment.
+/// A rate that follows changes within seconds and does not jump with every batch. The caller gives
+/// the times, counted from one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rate {
     begun: Option<Duration>,
@@ -36,7 +36,7 @@ impl Rate {
         let passed = now
             .checked_sub(self.begun?)
             .filter(|passed| *passed > Duration::ZERO)?;
-        // As many seconds as the weights stand for: all that passed at first, MEMORY in the long
+        // As many seconds as the weights are worth: all that passed at first, MEMORY in the long
         // run.
         let seconds =
             MEMORY.as_secs_f64() * -(-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp_m1();
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_rate_is_told_from_the_beginning_and_forgotten_at_the_end() {
+    fn a_steady_rate_is_known_early_and_forgotten_after_the_end() {
         let mut rate = Rate::default();
         assert_eq!(rate.per_second(Duration::from_secs(1)), None);
         rate.begin(Duration::ZERO);

@@ -1,0 +1,181 @@
+//! A view as a part of a program.
+
+use std::fmt;
+use std::sync::Arc;
+
+use annals_core::{CommitError, Generation, GenerationId, Phase};
+use annals_runner::{
+    BoxFuture, DeadLetters, Follower, GenerationWorkers, Kind, Part, Registry, RunningPart, Setup,
+    Slot, StartError, Subject, Supervisor, Verified, WorkError, WorkerContext, find_or_begin, run,
+};
+use tokio::sync::watch;
+
+use crate::context::ViewContext;
+use crate::inline::{self, InlineFold};
+use crate::lifecycle::Lifecycle;
+use crate::query::ViewHandle;
+use crate::registry::view_kind;
+use crate::step::Handlers;
+use crate::verify;
+use crate::view::View;
+use crate::view_setup::ViewSetup;
+use crate::worker::{DrainView, FoldView};
+
+impl<V: View> Part for ViewSetup<V> {
+    fn add_to(self, setup: Setup) -> Setup {
+        setup.with_follower(self)
+    }
+}
+
+impl<V: View> Follower for ViewSetup<V> {
+    fn kind(&self) -> Kind {
+        Kind::View
+    }
+
+    fn name(&self) -> (&'static str, u32) {
+        (V::NAME, V::VERSION)
+    }
+
+    fn keeps_nothing(&self) -> bool {
+        self.lifecycle.is_live()
+    }
+
+    fn register(&self, registry: Registry) -> Registry {
+        let handlers = V::handlers();
+        registry.with_view(view_kind::<V>(), handlers.kinds().copied())
+    }
+
+    fn start(
+        self: Box<Self>,
+        context: WorkerContext,
+        stop: watch::Receiver<bool>,
+    ) -> BoxFuture<'static, Result<RunningPart, StartError>> {
+        Box::pin(async move {
+            let mut context = ViewContext::new(context, self.options, self.lifecycle);
+            check::<V>(&context)?;
+            if self.previously {
+                context.lifecycle = lifecycle_of_live::<V>(&context).await?;
+            }
+            let workers = context.workers::<V>();
+            let handle = ViewHandle::<V>::new(context.clone(), workers.clone());
+            let part = RunningPart::of::<V>(handle);
+            if context.lifecycle.is_live() {
+                return Ok(part);
+            }
+            if !self.previously && find_or_begin(&context, workers.spec()).await?.is_none() {
+                return Err(StartError::OtherLog { name: V::NAME });
+            }
+            let part = supervise::<V>(part, &context, &workers, stop);
+            Ok(if self.previously {
+                part
+            } else {
+                part.awaited()
+            })
+        })
+    }
+}
+
+fn check<V: View>(context: &ViewContext) -> Result<(), StartError> {
+    let checked = match context.lifecycle {
+        Lifecycle::Inline => inline::check::<V>(context).map_err(|reason| ("inline", reason)),
+        Lifecycle::LiveByStream => {
+            inline::check_keys::<V>().map_err(|reason| ("live by stream", reason))
+        }
+        Lifecycle::Async | Lifecycle::Live => Ok(()),
+    };
+    checked.map_err(|(lifecycle, reason)| StartError::Lifecycle {
+        view: V::NAME,
+        lifecycle,
+        reason,
+    })
+}
+
+/// How an older version is kept by the program that built it.
+async fn lifecycle_of_live<V: View>(context: &ViewContext) -> Result<Lifecycle, StartError> {
+    let generations = context.views.generations(V::NAME).await?;
+    let live = generations
+        .iter()
+        .find(|of| of.spec.version == V::VERSION && of.phase == Phase::Live);
+    Ok(match live {
+        Some(live) if live.spec.inline => Lifecycle::Inline,
+        _ => Lifecycle::Async,
+    })
+}
+
+fn supervise<V: View>(
+    part: RunningPart,
+    context: &ViewContext,
+    workers: &GenerationWorkers,
+    stop: watch::Receiver<bool>,
+) -> RunningPart {
+    let subject = Arc::new(ViewSubject::<V> {
+        context: context.clone(),
+        handlers: Arc::new(V::handlers()),
+    });
+    let supervisor = Supervisor::new(context.program.clone(), workers.clone(), subject);
+    let dead_letters = dead_letters::<V>(context, workers);
+    let part = part
+        .followed_by(context, workers, dead_letters)
+        .supervised_by(tokio::spawn(supervisor.run(stop)));
+    if context.lifecycle != Lifecycle::Inline {
+        return part;
+    }
+    part.inline(Arc::new(InlineFold::<V>::new(
+        context.clone(),
+        workers.clone(),
+    )))
+}
+
+/// The dead letters of a view.
+pub(crate) fn dead_letters<V: View>(
+    context: &ViewContext,
+    workers: &GenerationWorkers,
+) -> DeadLetters {
+    let drain = Arc::new(DrainView::<V>::new(context.clone(), workers.clone()));
+    DeadLetters::new(context, workers, drain)
+}
+
+/// A view, as its supervisor knows it.
+struct ViewSubject<V: View> {
+    context: ViewContext,
+    handlers: Arc<Handlers<V>>,
+}
+
+impl<V: View> Subject for ViewSubject<V> {
+    fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+        let handlers = Arc::clone(&self.handlers);
+        let options = self.context.options.clone();
+        Box::pin(run(FoldView::new(slot, handlers, options), stop))
+    }
+
+    fn verify<'a>(
+        &'a self,
+        generation: &'a Generation,
+    ) -> BoxFuture<'a, Result<Verified, WorkError>> {
+        Box::pin(verify::sampled::<V>(&self.context, generation))
+    }
+
+    fn switch_to(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.context.views.switch_to(generation)
+    }
+
+    fn drop_generation(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.context.views.drop_generation(generation)
+    }
+}
+
+/// A view, for a rebuild of it.
+pub(crate) fn subject<V: View>(context: &ViewContext) -> Arc<dyn Subject> {
+    Arc::new(ViewSubject::<V> {
+        context: context.clone(),
+        handlers: Arc::new(V::handlers()),
+    })
+}
+
+impl<V: View> fmt::Debug for ViewSubject<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ViewSubject")
+            .field("view", &V::NAME)
+            .finish_non_exhaustive()
+    }
+}

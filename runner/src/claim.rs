@@ -1,0 +1,81 @@
+//! A slot that can be held, and the owner that would hold it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_core::{Clock, Generation, GenerationId, LeaseState, StoreError};
+use uuid::Uuid;
+
+use crate::context::WorkerContext;
+use crate::error::WorkError;
+use crate::location::ViewLocation;
+use crate::quota::Quota;
+
+/// A slot that can be held, and the owner that would hold it.
+#[derive(Clone, Debug)]
+pub struct SlotClaim {
+    pub(crate) views: ViewLocation,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) name: String,
+    pub(crate) owner: String,
+    pub(crate) ttl: Duration,
+    /// Where processes share the slots: the quota of this one.
+    pub(crate) quota: Option<Quota>,
+    generation: GenerationId,
+    slot: u16,
+}
+
+impl SlotClaim {
+    /// The claim of a worker of this program.
+    pub fn of(context: &WorkerContext, generation: &Generation, slot: u16) -> SlotClaim {
+        SlotClaim {
+            views: context.views.clone(),
+            clock: Arc::clone(context.clock()),
+            name: generation.lease_name(slot),
+            owner: context.owner.clone(),
+            ttl: context.timing.lease,
+            quota: None,
+            generation: generation.id,
+            slot,
+        }
+    }
+
+    /// The claim of an operator's decision: under a name of its own, so that neither the worker nor
+    /// another decision takes it for an abandoned one.
+    pub fn of_operator(context: &WorkerContext, generation: &Generation, slot: u16) -> SlotClaim {
+        let mut claim = SlotClaim::of(context, generation, slot);
+        let unique = Uuid::now_v7().simple();
+        claim.owner = format!("{}-operator-{unique}", claim.owner);
+        claim
+    }
+
+    /// Within this quota.
+    pub(crate) fn within(mut self, quota: Option<&Quota>) -> SlotClaim {
+        self.quota = quota.cloned();
+        self
+    }
+
+    /// The owner that would hold it.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// Whether another owner holds it now.
+    pub(crate) async fn is_held_by_another(&self) -> Result<bool, StoreError> {
+        Ok(self.other().await?.is_some())
+    }
+
+    /// The lease of another owner, if one holds it now.
+    pub(crate) async fn other(&self) -> Result<Option<LeaseState>, StoreError> {
+        let leases = self.views.leases(&self.name).await?;
+        let of_another = |of: &LeaseState| {
+            of.lease.name == self.name && !of.expired && of.lease.owner != self.owner
+        };
+        Ok(leases.into_iter().find(of_another))
+    }
+
+    /// That another worker has the slot.
+    pub(crate) fn fenced(&self, found: &str) -> WorkError {
+        WorkError::fenced(self.generation, self.slot, found)
+    }
+}

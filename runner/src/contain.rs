@@ -1,0 +1,81 @@
+//! One net around all code of users: a panic becomes a reason, and the worker goes on.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+/// What a closure gives, or what it said when it panicked.
+///
+/// Whatever it changed before the panic must be thrown away by the caller.
+///
+/// # Errors
+///
+/// The text of the panic.
+pub fn contained<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(reason)
+}
+
+/// What a future gives, or what it said when it panicked.
+///
+/// # Errors
+///
+/// The text of the panic.
+pub async fn contained_async<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = pin!(future);
+    poll_fn(move |context| {
+        // A future that panicked is not polled again, so nothing half-changed is seen.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(panic) => Poll::Ready(Err(reason(panic))),
+        }
+    })
+    .await
+}
+
+/// What was said in a panic.
+fn reason(panic: Box<dyn Any + Send>) -> String {
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message");
+    let text = format!("the handler panicked: {said}");
+    // The payload may be anything, and dropping it may panic once more.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct PanicsOnDrop;
+
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_its_message() {
+        assert_eq!(
+            contained(|| -> u8 { panic!("at {}", 7) }),
+            Err("the handler panicked: at 7".into())
+        );
+        assert_eq!(
+            contained_async(async { panic!("later") as u8 }).await,
+            Err("the handler panicked: later".into())
+        );
+        assert_eq!(contained_async(async { 3 }).await, Ok(3));
+    }
+
+    #[test]
+    fn a_payload_that_panics_when_dropped_is_contained() {
+        let said = contained(|| std::panic::panic_any(PanicsOnDrop));
+        assert_eq!(said, Err("the handler panicked: without a message".into()));
+    }
+}

@@ -1,0 +1,66 @@
+//! What every worker of a program works with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_core::{Annals, Clock, Store};
+
+use crate::location::ViewLocation;
+
+/// How long workers of a projection hold, wait and pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Timing {
+    /// How long a worker that does not renew its lease keeps its slot.
+    pub lease: Duration,
+    /// How long a worker waits for a hint before it polls.
+    pub poll: Duration,
+    /// The first wait after a failure of a store.
+    pub back_off: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            lease: Duration::from_secs(10),
+            poll: Duration::from_millis(100),
+            back_off: Duration::from_millis(50),
+        }
+    }
+}
+
+/// The log, the view store and the name under which a program works.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct WorkerContext {
+    /// The log and its clock.
+    pub db: Annals,
+    /// Where checkpoints, rows and leases are.
+    pub views: ViewLocation,
+    /// The owner of this program's leases.
+    pub owner: String,
+    /// How long its workers hold, wait and pause.
+    pub timing: Timing,
+}
+
+impl WorkerContext {
+    /// With the default timing.
+    pub fn new(db: &Annals, views: &ViewLocation, owner: &str) -> WorkerContext {
+        WorkerContext {
+            db: db.clone(),
+            views: views.clone(),
+            owner: owner.into(),
+            timing: Timing::default(),
+        }
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Arc<dyn Store> {
+        self.db.store()
+    }
+
+    /// The clock of the program.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.db.clock()
+    }
+}

@@ -1,0 +1,3 @@
+//! Leases of dead and of forgetful owners.
+
+use super::*;

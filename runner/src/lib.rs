@@ -1,0 +1,62 @@
+//! Whatever follows a log: the one loop that holds a lease and works under it, quota and
+//! rebalancing, checkpoints, back-off, dead letters, generations and their supervisor, status, and
+//! the program that runs it all.
+//!
+//! Programs use it through the facade, the crate `annals`; crates that follow a log implement
+//! [`Work`], [`Subject`] and [`Follower`].
+
+mod backoff;
+mod busy;
+mod checkpoint;
+mod claim;
+mod contain;
+mod context;
+mod dead_letters;
+mod error;
+mod generation;
+mod key;
+mod kind;
+mod lease;
+mod location;
+mod log;
+mod metrics;
+mod owner;
+mod program;
+mod progress;
+mod quota;
+mod rate;
+mod read_your_writes;
+mod rebalance;
+mod registry;
+mod skips;
+mod status;
+mod subject;
+mod supervisor;
+mod worker;
+
+pub use backoff::Backoff;
+pub use busy::Activity;
+pub use checkpoint::{Note, Restoring, WindowNote, event_at, same_log, settled_to};
+pub use claim::SlotClaim;
+pub use contain::{contained, contained_async};
+pub use context::{Timing, WorkerContext};
+pub use dead_letters::{
+    DeadLetterKey, DeadLetterPages, DeadLetters, Drain, DrainResult, Settled, queue,
+};
+pub use error::{ViewError, WorkError, chain};
+pub use generation::{GenerationWorkers, PublishedStep, RunningGeneration, is_ours, serving};
+pub use key::{NODES, slot_of};
+pub use kind::Kind;
+pub use lease::{Coordination, HeldLease};
+pub use location::{BoxFuture, ViewLocation};
+pub use log::records_at;
+pub use program::{Follower, Part, Program, RunningPart, Setup, StartError, With};
+pub use progress::{CommittedStep, LastError, Progress, SlotProgress, SlotState};
+pub use quota::Quota;
+pub use read_your_writes::CatchUp;
+pub use registry::{FoldRow, KeysOf, ReactorKind, Registry, ViewKind};
+pub use skips::Skips;
+pub use status::{Busy, Calls, CommitTimes, SlotStatus, Status, TimeShares};
+pub use subject::{Subject, Verified};
+pub use supervisor::{Supervisor, find_or_begin};
+pub use worker::{Slot, Work, run};

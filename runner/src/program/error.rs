@@ -1,0 +1,51 @@
+//! Why a program does not start.
+
+use annals_core::StoreError;
+
+/// Why a program did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store keeps no read models, and no other was named.
+    #[error("this store keeps no read models; name one that does with `views_in`")]
+    NoViews,
+    /// Two projections of one name and version.
+    #[error("two projections are called `{0}` and have the same version")]
+    Twice(&'static str),
+    /// Two reactors or processes of one name.
+    #[error("two reactors are called `{0}`")]
+    TwiceReactor(&'static str),
+    /// It was built from another log.
+    #[error(
+        "`{name}` was built from another log than this; open the log it belongs to, or give it \
+         another name or version, which builds it from this one"
+    )]
+    OtherLog {
+        /// The view, tables, reactor or process.
+        name: &'static str,
+    },
+    /// The view cannot be inline, or not be folded by stream.
+    #[error("view `{view}` cannot be {lifecycle}: {reason}")]
+    Lifecycle {
+        /// The view.
+        view: &'static str,
+        /// What was asked for.
+        lifecycle: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// A projection stopped before it was complete.
+    #[error(
+        "`{name}` cannot be built: {reason}. To repair it in a running program, start it with \
+         `start_in_background`"
+    )]
+    Stopped {
+        /// The view, tables, reactor or process.
+        name: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The store could not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,230 @@
+//! Read your own writes: waiting until a view has come as far as a token, and noticing when it never
+//! will.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use annals_core::{Generation, Invalid, Phase, Position, Token};
+
+use crate::checkpoint::settled_to;
+use crate::claim::SlotClaim;
+use crate::context::WorkerContext;
+use crate::error::ViewError;
+use crate::generation::{GenerationWorkers, serving};
+
+/// How often the store is polled whether a view has come far enough, when no worker of this process
+/// says so.
+const POLL: Duration = Duration::from_millis(25);
+
+/// The readers of a view, who wait for it.
+#[derive(Clone, Debug)]
+pub struct CatchUp {
+    context: WorkerContext,
+    workers: GenerationWorkers,
+    from_the_store: bool,
+}
+
+impl CatchUp {
+    /// Of what these workers follow.
+    pub fn new(context: &WorkerContext, workers: &GenerationWorkers) -> CatchUp {
+        CatchUp {
+            context: context.clone(),
+            workers: workers.clone(),
+            from_the_store: false,
+        }
+    }
+
+    /// Only what is stored counts: for what can be moved back while a worker does not know it yet.
+    #[must_use]
+    pub fn from_the_store(mut self) -> CatchUp {
+        self.from_the_store = true;
+        self
+    }
+
+    /// Whether a token is one that this log can have given.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::Invalid`] for one of another log.
+    pub fn check_token(&self, token: &Token) -> Result<(), ViewError> {
+        if token.log() == self.context.log().id() {
+            return Ok(());
+        }
+        Err(Invalid::new(format!("the token {token} is of another log")).into())
+    }
+
+    /// Waits until a generation that readers see has come so far: the `live` one, or whichever it
+    /// is by then. A worker that stopped ends the waiting at once.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::NotYet`] after `at_most`, [`ViewError::Stopped`] at once when it will not come
+    /// so far, [`ViewError::Invalid`] for a token of another log.
+    pub async fn caught_up_with(
+        &self,
+        live: Option<Generation>,
+        token: &Token,
+        at_most: Duration,
+    ) -> Result<Generation, ViewError> {
+        self.check_token(token)?;
+        match tokio::time::timeout(at_most, self.wait(live, token)).await {
+            Ok(done) => done,
+            Err(_) => Err(ViewError::NotYet {
+                token: token.clone(),
+                waited: at_most,
+                held: self.held(),
+            }),
+        }
+    }
+
+    /// What holds it, for an error.
+    fn held(&self) -> String {
+        let now = self.context.clock().now();
+        let status = self.workers.status(now);
+        if status.is_empty() {
+            return format!("no generation of `{}` is followed yet", self.workers.name());
+        }
+        status
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
+    async fn wait(
+        &self,
+        mut live: Option<Generation>,
+        token: &Token,
+    ) -> Result<Generation, ViewError> {
+        // Workers of this process say so soon enough, as a rule.
+        let mut polls = false;
+        loop {
+            let found = match live.take() {
+                Some(live) => Ok(live),
+                None => self.live().await,
+            };
+            match found {
+                Ok(generation) if self.comes_to(&generation, token, polls).await? => {
+                    return Ok(generation);
+                }
+                Ok(generation) => self.is_at_work(&generation).await?,
+                Err(ViewError::Building { .. }) => self.built().await?,
+                Err(error) => return Err(error),
+            }
+            polls = true;
+        }
+    }
+
+    /// Whether a generation comes so far within a little while: its workers in this process say so
+    /// at once, those elsewhere are seen in the store; it is not polled, unless asked for, when
+    /// there are none elsewhere.
+    async fn comes_to(
+        &self,
+        generation: &Generation,
+        token: &Token,
+        polls: bool,
+    ) -> Result<bool, ViewError> {
+        if self.from_the_store {
+            if self.has_reached(generation, token).await? {
+                return Ok(true);
+            }
+            tokio::time::sleep(POLL).await;
+            return Ok(false);
+        }
+        let mut reached = pin!(self.workers.reached(generation.id, token));
+        if polls || !self.workers.works_on_all(generation.id) {
+            tokio::select! {
+                biased;
+                () = &mut reached => return Ok(true),
+                stored = self.has_reached(generation, token) => if stored? { return Ok(true) },
+            }
+        }
+        Ok(tokio::time::timeout(POLL, reached).await.is_ok())
+    }
+
+    /// Returns when a generation that this program folds serves. A worker that stopped ends the
+    /// waiting at once.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::Stopped`]
+    pub async fn built(&self) -> Result<(), ViewError> {
+        let mut changes = self.workers.changes();
+        loop {
+            if self.workers.serving().is_some() {
+                return Ok(());
+            }
+            let generations = self.workers.each(|of| of.generation.clone());
+            for generation in generations.iter().filter(|of| of.phase == Phase::Building) {
+                self.is_at_work(generation).await?;
+            }
+            self.has_not_ended()?;
+            let _ = tokio::time::timeout(POLL, changes.changed()).await;
+        }
+    }
+
+    /// An error when a slot needs an operator, both here and in every other process.
+    async fn is_at_work(&self, generation: &Generation) -> Result<(), ViewError> {
+        if let Some((slot, reason)) = self.workers.stopped(generation.id) {
+            // A newer program may be able to do what this one cannot.
+            if let Some(slot) = slot {
+                let claim = SlotClaim::of(&self.context, generation, slot);
+                if claim.is_held_by_another().await? {
+                    return Ok(());
+                }
+            }
+            return Err(ViewError::Stopped { reason });
+        }
+        let ended = self.has_not_ended();
+        if ended.is_err() {
+            for slot in 0..generation.spec.slots {
+                let claim = SlotClaim::of(&self.context, generation, slot);
+                if claim.is_held_by_another().await? {
+                    return Ok(());
+                }
+            }
+        }
+        ended
+    }
+
+    /// An error when the program was stopped: nothing will come of waiting.
+    fn has_not_ended(&self) -> Result<(), ViewError> {
+        if !*self.workers.ended().borrow() {
+            return Ok(());
+        }
+        Err(ViewError::Stopped {
+            reason: "the program was stopped; start it again".into(),
+        })
+    }
+
+    /// Whether every slot has come so far, also those that another process works on.
+    async fn has_reached(&self, generation: &Generation, token: &Token) -> Result<bool, ViewError> {
+        let checkpoints = self.context.views.checkpoints(generation.id).await?;
+        Ok((0..generation.spec.slots).all(|slot| {
+            token.positions().all(|(partition, position)| {
+                let mut of = checkpoints
+                    .iter()
+                    .filter(|of| of.slot == slot && of.partition == partition);
+                position == Position::START || of.any(|of| settled_to(of) >= position)
+            })
+        }))
+    }
+
+    /// The generation that readers see now.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::Building`] while there is none.
+    pub async fn live(&self) -> Result<Generation, ViewError> {
+        let spec = self.workers.spec();
+        let generations = self.context.views.generations(&spec.view).await?;
+        if let Some(live) = serving(&generations, spec) {
+            return Ok(live.clone());
+        }
+        let followed = self
+            .workers
+            .each(|of| (of.events_done(), of.events_total()));
+        let (done, total) = followed.last().copied().unwrap_or_default();
+        Err(ViewError::Building { done, total })
+    }
+}

@@ -1,0 +1,66 @@
+//! Events that operators decided to skip: honoured by every fold, now and in every rebuild.
+
+use std::collections::{HashMap, HashSet};
+
+use annals_core::{EventId, Partition, Position, RecordedEvent, SkipDecision};
+
+/// The skip decisions about one view, reactor or process.
+#[derive(Clone, Debug, Default)]
+pub struct Skips {
+    events: HashMap<(Partition, Position), SkippedEvent>,
+}
+
+#[derive(Clone, Debug)]
+struct SkippedEvent {
+    // A decision is about this event, and not about another one at its position in a log that was
+    // restored.
+    event: EventId,
+    for_all_keys: bool,
+    keys: HashSet<String>,
+}
+
+impl Skips {
+    /// Of these decisions.
+    pub fn of(decisions: Vec<SkipDecision>) -> Skips {
+        let mut skips = Skips::default();
+        for decision in decisions {
+            let at = (decision.partition, decision.position);
+            let nothing = SkippedEvent {
+                event: decision.event,
+                for_all_keys: false,
+                keys: HashSet::new(),
+            };
+            let skipped = skips.events.entry(at).or_insert(nothing);
+            match decision.key {
+                Some(key) => _ = skipped.keys.insert(key),
+                None => skipped.for_all_keys = true,
+            }
+        }
+        skips
+    }
+
+    fn find(&self, record: &RecordedEvent) -> Option<&SkippedEvent> {
+        self.events
+            .get(&(record.partition, record.position))
+            .filter(|skipped| skipped.event == record.id)
+    }
+
+    /// Whether an event is skipped for all keys.
+    pub fn for_all_keys(&self, record: &RecordedEvent) -> bool {
+        self.find(record)
+            .is_some_and(|skipped| skipped.for_all_keys)
+    }
+
+    /// The keys for which an event is skipped, if there are any.
+    pub fn keys(&self, record: &RecordedEvent) -> Option<&HashSet<String>> {
+        self.find(record)
+            .map(|skipped| &skipped.keys)
+            .filter(|keys| !keys.is_empty())
+    }
+
+    /// Whether an event is skipped for a key.
+    pub fn for_key(&self, record: &RecordedEvent, key: &str) -> bool {
+        self.find(record)
+            .is_some_and(|skipped| skipped.for_all_keys || skipped.keys.contains(key))
+    }
+}

@@ -1,0 +1,323 @@
+//! Follows every generation that this program can fold: the live one, the one that is being built,
+//! and those that served before. The first process that sees a generation at the head checks it and
+//! switches to it, so a build survives the process that began it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_core::{
+    Generation, GenerationId, GenerationSpec, Partition, Phase, Position, StoreError,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::backoff::Backoff;
+use crate::checkpoint::settled_to;
+use crate::contain::contained_async;
+use crate::context::WorkerContext;
+use crate::error::{WorkError, chain};
+use crate::generation::{GenerationWorkers, RunningGeneration, is_ours};
+use crate::lease::Coordination;
+use crate::quota::Quota;
+use crate::rebalance::Membership;
+use crate::subject::{Subject, Verified};
+use crate::worker::Slot;
+
+/// How often it polls whether generations came or went, when nobody says so.
+const POLL: Duration = Duration::from_millis(500);
+
+/// The same while one is being built.
+const POLL_BUILD: Duration = Duration::from_millis(50);
+
+/// Events before the head that do not keep a generation from being switched to, once it has been at
+/// the head: waiting for them would be waiting for ever on a busy log.
+const NEAR_EVENTS: u64 = 10_000;
+
+/// Pauses between two attempts at a switch that was refused.
+const REFUSED: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(3_600));
+
+/// Looks after the generations of one view, reactor or process.
+pub struct Supervisor {
+    context: WorkerContext,
+    workers: GenerationWorkers,
+    subject: Arc<dyn Subject>,
+    refused: HashMap<GenerationId, Refused>,
+}
+
+/// A switch that did not happen.
+struct Refused {
+    backoff: Backoff,
+    /// When it is tried again; nothing when that would be of no use.
+    again: Option<Instant>,
+}
+
+impl Supervisor {
+    /// Of this subject.
+    pub fn new(
+        context: WorkerContext,
+        workers: GenerationWorkers,
+        subject: Arc<dyn Subject>,
+    ) -> Supervisor {
+        Supervisor {
+            context,
+            workers,
+            subject,
+            refused: HashMap::new(),
+        }
+    }
+
+    /// Supervises until it is told to stop.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let name = self.workers.name().to_owned();
+        while !*stop.borrow() {
+            let polled = tokio::select! {
+                polled = contained_async(self.poll()) => polled,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match polled {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    let error = chain(&error);
+                    tracing::warn!(projection = name, error, "generations cannot be read");
+                }
+                Err(panic) => {
+                    tracing::error!(projection = name, panic, "a supervisor panicked");
+                }
+            }
+            let is_building = self
+                .workers
+                .each(|of| of.generation.phase == Phase::Building);
+            let at_most = if is_building.contains(&true) {
+                POLL_BUILD
+            } else {
+                POLL
+            };
+            tokio::select! {
+                () = self.workers.wait_to_poll(at_most) => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        self.workers.end_all().await;
+    }
+
+    async fn poll(&mut self) -> Result<(), StoreError> {
+        let spec = self.workers.spec().clone();
+        let generations = self.context.views.generations(&spec.view).await?;
+        let ours: Vec<_> = generations
+            .into_iter()
+            .filter(|generation| is_ours(generation, &spec))
+            .collect();
+        let workers = self.workers.clone();
+        workers
+            .follow_only(&ours, |generation| self.follow(generation))
+            .await;
+        self.workers.publish(&self.context).await?;
+        self.refused
+            .retain(|id, _| ours.iter().any(|of| of.id == *id));
+        for generation in ours.iter().filter(|of| of.phase == Phase::Building) {
+            if self.may_try(generation.id) && self.is_at_head(generation).await? {
+                self.switch(generation).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&self, generation: &Generation) -> RunningGeneration {
+        let (stop, stopped) = watch::channel(false);
+        let mut progress = Vec::new();
+        let mut tasks = Vec::new();
+        let quota = (generation.spec.slots > 1).then(Quota::unknown);
+        if let Some(quota) = quota.clone() {
+            let membership = Membership {
+                context: self.context.clone(),
+                generation: generation.clone(),
+                quota,
+            };
+            tasks.push(tokio::spawn(membership.run(stopped.clone())));
+        }
+        for number in 0..generation.spec.slots {
+            let slot = Slot::new(
+                self.context.clone(),
+                generation.clone(),
+                number,
+                self.workers.clone(),
+                quota.clone(),
+            );
+            progress.push(slot.progress.clone());
+            tasks.push(tokio::spawn(self.subject.run(slot, stopped.clone())));
+        }
+        RunningGeneration::new(generation.clone(), progress, stop, tasks)
+    }
+
+    /// Whether every slot is at the head, or as near to it as a live one is.
+    async fn is_at_head(&self, generation: &Generation) -> Result<bool, StoreError> {
+        let Ok(checkpoints) = self.context.views.checkpoints(generation.id).await else {
+            return Ok(false);
+        };
+        if checkpoints.is_empty() && self.subject.begins_with_a_step() {
+            return Ok(false);
+        }
+        let log = self.context.log();
+        for partition in (0..log.partitions()).map(Partition) {
+            let head = log.head(partition).await?.visible;
+            let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
+            for slot in 0..generation.spec.slots {
+                let reached = checkpoints
+                    .iter()
+                    .find(|of| (of.slot, of.partition) == (slot, partition))
+                    .map_or(Position::START, settled_to);
+                let was_live = self
+                    .workers
+                    .of(generation.id, |of| of.was_live(slot))
+                    .unwrap_or(false);
+                if reached < head && !(was_live && reached >= near) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// A switch that was refused is tried again after a pause, or not at all.
+    fn may_try(&self, generation: GenerationId) -> bool {
+        self.refused
+            .get(&generation)
+            .is_none_or(|refused| refused.again.is_some_and(|again| Instant::now() >= again))
+    }
+
+    fn refuse(&mut self, generation: GenerationId, reason: String, try_again: bool) {
+        let refused = self.refused.entry(generation).or_insert(Refused {
+            backoff: REFUSED,
+            again: None,
+        });
+        let wait = refused.backoff.next_wait();
+        refused.again = try_again.then(|| Instant::now() + wait);
+        let projection = self.workers.name();
+        let id = generation.0;
+        tracing::warn!(projection, generation = id, reason, "a switch was refused");
+        self.workers.refused(generation, Some(reason));
+    }
+
+    /// Checks a generation that has come to the head, and makes it the live one.
+    async fn switch(&mut self, generation: &Generation) -> Result<(), StoreError> {
+        let to = self
+            .workers
+            .of(generation.id, RunningGeneration::events_done)
+            .unwrap_or_default();
+        let span = tracing::info_span!(
+            "rebuild",
+            projection = self.workers.name(),
+            generation = generation.id.0,
+            from = 0,
+            to
+        );
+        // Another process that coordinates is at the same; what came of it is seen at the next poll.
+        let view = &generation.spec.view;
+        let Some(coordination) = Coordination::try_take(&self.context, view).await? else {
+            return Ok(());
+        };
+        let switched = self.check_and_switch(generation).instrument(span).await;
+        coordination.release().await;
+        match switched {
+            Ok(()) => {
+                self.refused.remove(&generation.id);
+                self.workers.refused(generation.id, None);
+            }
+            Err(NotSwitched::Busy(error)) => {
+                let projection = self.workers.name();
+                tracing::warn!(projection, error, "a new generation cannot be checked");
+            }
+            Err(NotSwitched::Refused { reason, try_again }) => {
+                self.refuse(generation.id, reason, try_again);
+            }
+        }
+        self.workers.poll_now();
+        Ok(())
+    }
+
+    async fn check_and_switch(&self, generation: &Generation) -> Result<(), NotSwitched> {
+        let view = &generation.spec.view;
+        let generations = self.context.views.generations(view).await;
+        let generations = generations.map_err(|error| NotSwitched::Busy(chain(&error)))?;
+        let Some(generation) = generations
+            .iter()
+            .find(|of| of.id == generation.id && of.phase == Phase::Building)
+        else {
+            return Ok(());
+        };
+        match self.subject.verify(generation).await {
+            Ok(Verified::Equal) => {}
+            Ok(Verified::Differs { what }) => {
+                let name = self.workers.name();
+                return Err(NotSwitched::Refused {
+                    reason: format!(
+                        "{what}: the fold of view `{name}` does not give the same rows for the \
+                         same events. Nothing was switched; repair the fold, raise its version, \
+                         and build it again"
+                    ),
+                    try_again: false,
+                });
+            }
+            Err(WorkError::Stopped(reason)) => {
+                return Err(NotSwitched::Refused {
+                    reason,
+                    try_again: true,
+                });
+            }
+            Err(error) => return Err(NotSwitched::Busy(chain(&error))),
+        }
+        match self.subject.switch_to(generation.id).await {
+            Ok(()) => {
+                let projection = self.workers.name();
+                let id = generation.id.0;
+                tracing::info!(projection, generation = id, "a new generation serves");
+                Ok(())
+            }
+            Err(error) => match WorkError::from(error) {
+                WorkError::Stopped(reason) => Err(NotSwitched::Refused {
+                    reason,
+                    try_again: true,
+                }),
+                error => Err(NotSwitched::Busy(chain(&error))),
+            },
+        }
+    }
+}
+
+/// Why a generation was not switched to.
+enum NotSwitched {
+    /// It may pass.
+    Busy(String),
+    /// It needs an operator.
+    Refused { reason: String, try_again: bool },
+}
+
+/// Makes sure that there is a generation of this version and of these event types: the live one,
+/// one that is being built, or a new one. A changed version, or another set of types, so begins to
+/// build when a program starts. Nothing when the generation belongs to another log.
+///
+/// # Errors
+///
+/// Only those of a store that cannot answer.
+pub async fn find_or_begin(
+    context: &WorkerContext,
+    spec: &GenerationSpec,
+) -> Result<Option<Generation>, StoreError> {
+    // One process at a time, so that two that start together build one generation.
+    let coordination = Coordination::take(context, &spec.view).await?;
+    let begun = async {
+        let generations = context.views.generations(&spec.view).await?;
+        let mut ours = generations
+            .into_iter()
+            .filter(|generation| is_ours(generation, spec) && generation.phase != Phase::Kept);
+        match ours.next() {
+            Some(generation) => Ok(Some(generation).filter(|of| of.spec.log == spec.log)),
+            None => Ok(Some(context.views.begin_generation(spec.clone()).await?)),
+        }
+    };
+    let begun = begun.await;
+    coordination.release().await;
+    begun
+}

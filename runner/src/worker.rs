@@ -1,0 +1,236 @@
+//! The one loop that holds a slot, works under its lease, releases it, and backs off.
+
+use std::future::Future;
+use std::time::Duration;
+
+use annals_core::{Checkpoint, Filter, Generation, Partition, Phase, Position, ReadLog};
+use tokio::sync::watch;
+
+use crate::backoff::Backoff;
+use crate::checkpoint::settled_to;
+use crate::claim::SlotClaim;
+use crate::contain::contained_async;
+use crate::context::WorkerContext;
+use crate::error::{WorkError, chain};
+use crate::generation::GenerationWorkers;
+use crate::lease::HeldLease;
+use crate::progress::{Progress, SlotState};
+use crate::quota::Quota;
+
+/// The longest wait between two attempts. A worker that stopped polls so often whether another
+/// process has repaired what stopped it.
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+
+/// A slot of a generation, and what its worker works with.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Slot {
+    /// The log, the view store and the name of this program.
+    pub context: WorkerContext,
+    /// The generation, as it was when the worker was begun.
+    pub generation: Generation,
+    /// The number of the slot.
+    pub number: u16,
+    /// Where the worker writes how far it has come.
+    pub progress: Progress,
+    /// All generations that are followed beside it.
+    pub workers: GenerationWorkers,
+    quota: Option<Quota>,
+}
+
+/// Work that is done under the lease of a slot.
+pub trait Work: Send + Sync + 'static {
+    /// The slot.
+    fn slot(&self) -> &Slot;
+
+    /// The events of the log that concern it.
+    fn filter(&self) -> Filter;
+
+    /// Whether [`work`](Work::work) ends by itself when it is told to stop. Default: no, it is
+    /// dropped; what it had begun is done as a whole or not at all.
+    fn ends_itself(&self) -> bool {
+        false
+    }
+
+    /// Follows the log until something is wrong or it is told to stop. It continues from the
+    /// checkpoint, and commits under this lease.
+    fn work(
+        &self,
+        held: &HeldLease,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = Result<(), WorkError>> + Send;
+}
+
+impl Slot {
+    /// A slot of a generation whose keys are shared by this program and others.
+    pub(crate) fn new(
+        context: WorkerContext,
+        generation: Generation,
+        number: u16,
+        workers: GenerationWorkers,
+        quota: Option<Quota>,
+    ) -> Slot {
+        let progress = Progress::of(workers.kind(), &generation, number, context.clock());
+        Slot {
+            context,
+            generation,
+            number,
+            progress,
+            workers,
+            quota,
+        }
+    }
+
+    /// The same slot for a decision of an operator: nobody follows its progress.
+    pub fn of_operator(
+        context: &WorkerContext,
+        generation: &Generation,
+        number: u16,
+        workers: &GenerationWorkers,
+    ) -> Slot {
+        Slot::new(
+            context.clone(),
+            generation.clone(),
+            number,
+            workers.clone(),
+            None,
+        )
+    }
+
+    /// The claim of the worker of this program.
+    pub fn claim(&self) -> SlotClaim {
+        SlotClaim::of(&self.context, &self.generation, self.number).within(self.quota.as_ref())
+    }
+
+    /// What the generation is for by now.
+    pub fn phase(&self) -> Phase {
+        self.workers
+            .of(self.generation.id, |of| of.generation.phase)
+            .unwrap_or(self.generation.phase)
+    }
+
+    /// Where it continues in a partition.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, WorkError> {
+        let checkpoints = self.context.views.checkpoints(self.generation.id).await?;
+        let found = checkpoints
+            .into_iter()
+            .find(|of| of.slot == self.number && of.partition == partition);
+        Ok(found.unwrap_or_else(|| Checkpoint::start(self.number, partition)))
+    }
+
+    /// Takes in how far a slot has come on which another process works.
+    async fn look(&self, filter: Filter) -> Result<(), WorkError> {
+        let log = self.context.log();
+        let checkpoints = self.context.views.checkpoints(self.generation.id).await?;
+        for partition in (0..log.partitions()).map(Partition) {
+            let found = checkpoints
+                .iter()
+                .find(|of| (of.slot, of.partition) == (self.number, partition));
+            let reached = found.map_or(Position::START, settled_to);
+            let read = ReadLog::after(reached)
+                .partition(partition)
+                .filter(filter.clone())
+                .limit(1);
+            let page = log.read(read).await?;
+            let oldest = page.events.first().map(|record| record.recorded_at);
+            self.progress.oldest(partition, oldest);
+            self.progress.reached(partition, reached);
+            self.progress.head(partition, page.head.visible, None);
+        }
+        Ok(())
+    }
+}
+
+/// Works until it is told to stop. Starts again after a failure, and polls now and then whether what
+/// needed an operator was repaired.
+pub async fn run<W: Work>(work: W, mut stop: watch::Receiver<bool>) {
+    let slot = work.slot();
+    let name = slot.progress.name();
+    let number = slot.number;
+    let mut decisions = slot.workers.decisions();
+    let mut backoff = Backoff::new(slot.context.timing.back_off, BACK_OFF_MAX);
+    let mut logged = None;
+    while !*stop.borrow() {
+        let settled = slot.progress.settled();
+        let Some(ended) = hold_and_work(&work, &mut stop, &mut decisions).await else {
+            break;
+        };
+        if slot.progress.settled() != settled {
+            // Something was settled in between: the failure is a new one.
+            backoff.reset();
+        }
+        let wait = match ended {
+            WorkError::Restart => continue,
+            WorkError::Stopped(reason) => {
+                if logged.as_ref() != Some(&reason) {
+                    tracing::error!(projection = name, slot = number, reason, "a worker stopped");
+                    logged = Some(reason.clone());
+                }
+                slot.progress.failed(SlotState::Stopped { reason });
+                BACK_OFF_MAX
+            }
+            error => {
+                let reason = chain(&error);
+                tracing::warn!(
+                    projection = name,
+                    slot = number,
+                    reason,
+                    "a worker backs off"
+                );
+                slot.progress.failed(SlotState::Waiting { reason });
+                backoff.next_wait()
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = decisions.changed() => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+}
+
+/// Works under the lease of the slot until something ends it; nothing when it was told to stop.
+async fn hold_and_work<W: Work>(
+    work: &W,
+    stop: &mut watch::Receiver<bool>,
+    decisions: &mut watch::Receiver<u64>,
+) -> Option<WorkError> {
+    let slot = work.slot();
+    let claim = slot.claim();
+    let decisions_seen = *decisions.borrow_and_update();
+    let over = async {
+        tokio::select! {
+            // An operator had the slot for a moment and released it.
+            _ = decisions.changed() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    };
+    let look = || slot.look(work.filter());
+    let held = match HeldLease::acquire(&claim, &slot.progress, look, over).await {
+        Ok(Some(held)) => held,
+        Ok(None) => return (!*stop.borrow()).then_some(WorkError::Restart),
+        Err(error) => return Some(error),
+    };
+    slot.progress.held_by(Some(claim.owner()), decisions_seen);
+    let told = stop.clone();
+    let ended = tokio::select! {
+        ended = contained_async(work.work(&held, told)) => match ended {
+            Ok(ended) => ended.err(),
+            Err(panic) => Some(WorkError::Stopped(panic)),
+        },
+        _ = decisions.changed() => Some(WorkError::Restart),
+        () = held.lost() => Some(claim.fenced("the lease was lost")),
+        () = held.is_surplus() => Some(WorkError::Restart),
+        _ = stop.wait_for(|stop| *stop), if !work.ends_itself() => None,
+    };
+    if ended.as_ref().is_some_and(WorkError::is_fenced) {
+        slot.progress.lease_lost();
+    }
+    slot.progress.held_by(None, decisions_seen);
+    held.release().await;
+    ended
+}
