@@ -69,7 +69,7 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
     let dead_letters = view.dead_letter_keys(None, 1_000).await.unwrap();
     let found: Vec<_> = dead_letters
         .iter()
-        .map(|of| (of.key.clone(), of.behind + 1))
+        .map(|of| (of.key.clone(), of.queued + 1))
         .collect();
     assert_eq!(found, waiting.clone().into_iter().collect::<Vec<_>>());
     assert_eq!(rows::<Tally>(&db, None).await, before);

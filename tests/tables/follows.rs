@@ -203,7 +203,7 @@ pub(crate) async fn an_event_with_a_key_delays_only_its_key_until_a_person_has_l
     let aside = bank.db.dead_letters("totals").unwrap();
     let waiting = aside.keys(None, 10).await.unwrap();
     assert_eq!(
-        (waiting.len(), &*waiting[0].key, waiting[0].behind),
+        (waiting.len(), &*waiting[0].key, waiting[0].queued),
         (1, "carol", 1)
     );
     assert!(
