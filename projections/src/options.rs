@@ -74,9 +74,6 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The longest wait between two attempts.
-    pub(crate) const BACK_OFF_MAX: Duration = Duration::from_secs(5);
-
     /// The longest wait between two attempts at an event that makes no sense.
     pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 

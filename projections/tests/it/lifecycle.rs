@@ -199,7 +199,7 @@ async fn another_log_is_noticed_and_stops_the_projection() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("view `balances` was folded from another log than this; rebuild it"),
+        error.starts_with("`balances` was built from another log than this; open the log"),
         "{error}"
     );
 }

@@ -333,7 +333,7 @@ async fn nothing_is_left_out_without_a_reason_or_by_mistake() {
     let fine = happens(&db, "bob", deposited(1)).await.events()[0].position;
     all_of(&db, &store).await;
     let view = db.view::<Balance>();
-    let no_reason = "leaving an event out needs a reason: it is kept, and every rebuild repeats it";
+    let no_reason = "skipping an event needs a reason: it is kept, and every rebuild repeats it";
     for refused in [
         view.skip("alice", bad, " ").await,
         view.discard("alice", "").await,
@@ -351,7 +351,7 @@ async fn nothing_is_left_out_without_a_reason_or_by_mistake() {
         .to_string();
     assert_eq!(
         other,
-        "no event at position 2 waits for key `alice` of view `balances`"
+        "the event at position 2 is no dead letter of key `alice` of view `balances`"
     );
     let folded = view
         .skip_event(fine, "a mistake")
@@ -359,7 +359,7 @@ async fn nothing_is_left_out_without_a_reason_or_by_mistake() {
         .unwrap_err()
         .to_string();
     assert!(
-        folded.starts_with("view `balances` has come behind position 2 already"),
+        folded.starts_with("view `balances` has handled the event at position 2 already"),
         "{folded}"
     );
     let none = view

@@ -6,7 +6,7 @@ use annals_core::{
 };
 use annals_macros::Event;
 use annals_projections::{
-    Kind, ReactError, Reactor, ReactorSetup, ReadModels, Registry, Request, View, With,
+    Kind, ReactError, Reactor, ReactorSetup, ReadModels, Register, Registry, Request, View, With,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ async fn a_running_program_lists_what_it_is_made_of() {
     );
     let view = serde_json::to_value(registry.view_called("balances").unwrap()).unwrap();
     let expected = json!({
-        "name": "balances", "version": 1, "keeps": "history", "key": "alloc::string::String", "indexes": ["cents"],
+        "name": "balances", "version": 1, "history": "versions", "key": "alloc::string::String", "indexes": ["cents"],
         "handles": of_account,
     });
     assert_eq!(view, expected);
@@ -230,7 +230,7 @@ async fn rows_are_folded_without_their_type() {
     let poisoned = view.fold("alice", next.as_ref(), &events[3..]).unwrap_err();
     assert_eq!(
         poisoned.to_string(),
-        "cannot be shown: the event at 4 makes no sense: a poisoned note"
+        "cannot be shown: the event at 4 cannot be folded: a poisoned note"
     );
     assert!(matches!(
         view.fold("alice", Some(&json!("no row")), &[]),

@@ -115,7 +115,7 @@ async fn a_slot_that_another_process_holds_is_told_with_its_owner_and_how_far_be
     );
     let why = status.why();
     assert!(
-        why.starts_with("1 events behind, 1 min 15 s: slot 0 is worked on by another until "),
+        why.starts_with("lags 1 events, 1 min 15 s: slot 0 is held by another until "),
         "{why}"
     );
     db.stop().await;
@@ -225,13 +225,7 @@ async fn a_program_whose_view_cannot_catch_up_does_not_start_when_it_was_asked_t
         .await
         .unwrap_err();
     assert!(
-        matches!(
-            &error,
-            StartError::Stopped {
-                view: "balances",
-                ..
-            }
-        ),
+        matches!(&error, StartError::Stopped { name, .. } if name == "balances"),
         "{error}"
     );
     // Its slot was given back, and who only wants what there is gets it.
