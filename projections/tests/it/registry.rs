@@ -6,7 +6,7 @@ use annals_core::{
 };
 use annals_macros::Event;
 use annals_projections::{
-    Kind, ReactError, Reactor, ReactorSetup, ReadModels, Register, Registry, Request, View, With,
+    Kind, ReactError, Reactor, ReactorSetup, Register, Registry, Request, View, With,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
