@@ -9,8 +9,8 @@ use std::fmt;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Append, GenerationId, History, InlineProjector, InlineRow, InlineRowVersion, NewEvent,
-    Place, Position, ReadStream, StreamId, Version, VersionedRow,
+    Append, GenerationId, History, InlineProjector, InlineRow, InlineRowVersion, NewEvent, Place,
+    Position, ReadStream, StreamId, Version, VersionedRow,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
