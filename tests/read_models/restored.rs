@@ -130,7 +130,7 @@ pub(crate) async fn another_log_in_the_place_of_the_one_that_was_folded_is_refus
     ground.copy("other", "log").await;
     let error = shop.program().await.unwrap_err();
     assert!(
-        matches!(error, StartError::OtherLog { view: "tally" }),
+        matches!(error, StartError::OtherLog { name: "tally" }),
         "{error}"
     );
     assert!(
