@@ -25,8 +25,8 @@ pub enum Duplicate {
     New,
     /// All ids are known: it was done before, and the answer is where these events stand.
     Repeated,
-    /// A derived id is known: the request was done before, and the answer is the whole append that
-    /// did it, `events` events from position `first` on, whatever is asked for now.
+    /// A derived id is known, and every id that is not known is derived too: the request was done
+    /// before, and the answer is the whole append that did it, `events` events from position `first` on, whatever is asked for now.
     RequestDone {
         /// The position of its first event.
         first: Position,
@@ -56,16 +56,29 @@ pub fn deduplicate(
     if pairs().all(|(_, known)| known.is_none()) {
         return Ok(Duplicate::New);
     }
-    if let Some(done) =
-        pairs().find_map(|((_, event), known)| known.as_ref().filter(|_| event.id.is_derived()))
+    let request =
+        pairs().find_map(|((_, event), known)| known.as_ref().filter(|_| event.id.is_derived()));
+    // What a request decides may differ between two attempts, so its own ids may be fewer or more.
+    // An id that was given to an event is another matter: it is new, and must not be dropped.
+    let unknown = |((_, event), known): ((_, &NewEvent), &Option<StoredId>)| {
+        known.is_none() && (request.is_none() || !event.id.is_derived())
+    };
+    if pairs()
+        .map(|((to, event), known)| ((to, event), known))
+        .any(unknown)
+        && let Some(first_unknown) = known.iter().position(Option::is_none)
     {
+        return Err(IdClash::PartlyKnown { first_unknown });
+    }
+    if let Some(done) = request {
+        let of_one = |known: &StoredId| known.found.append_first == done.found.append_first;
+        if !known.iter().flatten().all(of_one) {
+            return Err(IdClash::OtherOrder);
+        }
         return Ok(Duplicate::RequestDone {
             first: done.found.append_first,
             events: done.found.append_events,
         });
-    }
-    if let Some(first_unknown) = known.iter().position(Option::is_none) {
-        return Err(IdClash::PartlyKnown { first_unknown });
     }
     for (index, ((stream, event), known)) in pairs().enumerate() {
         let Some(known) = known else { continue };
@@ -193,5 +206,22 @@ mod tests {
             vec![done, more],
             "RequestDone { first: Position(9), events: 1 }",
         );
+    }
+
+    #[test]
+    fn a_new_event_beside_a_known_request_is_half_known() {
+        let mut done = stored("a-1", 4, 9);
+        done.0.1.id = EventId::derived(&done.0.0, "req", 0);
+        let new = (stored("a-1", 5, 10).0, None);
+        check(
+            vec![new.clone(), done.clone()],
+            "PartlyKnown { first_unknown: 0 }",
+        );
+        check(vec![done.clone(), new], "PartlyKnown { first_unknown: 1 }");
+        let mut other = stored("a-1", 6, 12);
+        other.0.1.id = EventId::derived(&other.0.0, "other", 0);
+        other.1.as_mut().unwrap().found.append_first = Position::new(12);
+        done.1.as_mut().unwrap().found.append_first = Position::new(9);
+        check(vec![done, other], "OtherOrder");
     }
 }

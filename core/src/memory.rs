@@ -8,6 +8,7 @@
 mod views;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -20,7 +21,7 @@ use crate::deduplicate::{Duplicate, StoredId, deduplicate};
 use crate::error::{Failure, StoreError};
 use crate::event::{EventId, Place, RecordedEvent};
 use crate::inline::InlineViews;
-use crate::position::{Head, LogId, Partition, Position};
+use crate::position::{Head, Incarnation, LogId, Partition, Position};
 use crate::read::{
     Direction, LogPage, PAGE_BYTES_MAX, ReadLog, ReadQuery, ReadStream, Shown, StreamPage,
 };
@@ -61,7 +62,12 @@ struct Shared {
     snapshots: Mutex<BTreeMap<(StreamId, String, u32, Version), Snapshot>>,
     views: Mutex<views::Views>,
     moved: watch::Sender<u64>,
+    rewound: AtomicU64,
 }
+
+/// Positions after which a page ends, also one without events: as stores do that must not look
+/// through a whole log for one answer.
+const PAGE_SCANNED_MAX: usize = 10_000;
 
 /// One partition: its events by position, its streams, its ids.
 #[derive(Debug, Default)]
@@ -98,6 +104,7 @@ impl MemoryStore {
             snapshots: Mutex::default(),
             views: Mutex::default(),
             moved,
+            rewound: AtomicU64::new(0),
         };
         MemoryStore {
             shared: Arc::new(shared),
@@ -126,6 +133,26 @@ impl MemoryStore {
     pub fn on_clock(mut self, clock: Arc<dyn Clock>) -> MemoryStore {
         self.clock = clock;
         self
+    }
+
+    /// Loses what was committed after `position` in the first partition, as a restore or a fail-over
+    /// to a server that lacks it would: for tests. The log goes on in a new
+    /// [incarnation](Log::incarnation).
+    ///
+    /// ```
+    /// use annals_core::{Log, MemoryStore, Position};
+    ///
+    /// let store = MemoryStore::new();
+    /// let before = store.incarnation();
+    /// store.rewind(Position::START);
+    /// assert_ne!(store.incarnation(), before);
+    /// ```
+    pub fn rewind(&self, position: Position) {
+        let mut log = self.shared.partitions[0]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        log.rewind(position);
+        self.shared.rewound.fetch_add(1, Ordering::SeqCst);
     }
 
     fn partition(&self, partition: Partition) -> Result<MutexGuard<'_, PartitionLog>, StoreError> {
@@ -163,6 +190,7 @@ impl MemoryStore {
         if let Some(places) = places {
             return Ok(Appended::new(self.shared.id, places, true));
         }
+        append.check_incarnation(self.incarnation())?;
         let violations = log.violations(append);
         if !violations.is_empty() {
             return Err(AppendError::Conflict(violations));
@@ -193,6 +221,28 @@ impl PartitionLog {
         self.streams
             .get(stream)
             .map_or_else(StreamState::absent, |stream| stream.state.clone())
+    }
+
+    fn rewind(&mut self, position: Position) {
+        self.events.truncate(position.get() as usize);
+        self.ids
+            .retain(|_, known| known.found.placed.position <= position);
+        self.streams.retain(|_, stream| {
+            stream.positions.retain(|of| *of <= position);
+            let state = &mut stream.state;
+            let tombstoned = state.status == Status::Tombstoned;
+            state
+                .deletions
+                .retain(|deletion| deletion.position <= position);
+            state.version = Version::new(stream.positions.len() as u64);
+            let emptied = state.deletions.last().map(|deletion| deletion.version);
+            state.status = match emptied {
+                Some(_) if tombstoned => Status::Tombstoned,
+                Some(version) if version == state.version => Status::Deleted,
+                _ => Status::Active,
+            };
+            state.version > Version::NONE || !state.deletions.is_empty()
+        });
     }
 
     /// The moment of a commit: never before an earlier one.
@@ -368,8 +418,11 @@ impl PartitionLog {
             Direction::Forward => read.after,
             Direction::Backward => up_to.next(),
         };
-        for position in step {
-            if events.len() >= read.limit || bytes >= PAGE_BYTES_MAX {
+        for (looked_at, position) in step.enumerate() {
+            if events.len() >= read.limit
+                || bytes >= PAGE_BYTES_MAX
+                || looked_at >= PAGE_SCANNED_MAX
+            {
                 return LogPage {
                     events,
                     scanned,
@@ -483,6 +536,13 @@ impl EventStore for MemoryStore {
 impl Log for MemoryStore {
     fn id(&self) -> LogId {
         self.shared.id
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        let rewound = self.shared.rewound.load(Ordering::SeqCst);
+        (0..rewound).fold(Incarnation::first(self.shared.id), |before, _| {
+            before.next(self.shared.id)
+        })
     }
 
     fn partitions(&self) -> u32 {

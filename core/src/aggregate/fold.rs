@@ -4,7 +4,7 @@ use super::{Aggregate, Snapshots};
 use crate::append::Expected;
 use crate::error::{Invalid, StoreError};
 use crate::event::RecordedEvent;
-use crate::position::{Partition, Position};
+use crate::position::{Incarnation, Partition, Position};
 use crate::read::ReadStream;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
@@ -50,7 +50,7 @@ pub enum LoadError {
     Store(#[from] StoreError),
 }
 
-/// A state, and where in its stream it stands.
+/// A state, and the version of its stream that it is of.
 pub(crate) struct CachedState<A> {
     pub(crate) state: A,
     pub(crate) version: Version,
@@ -60,6 +60,8 @@ pub(crate) struct CachedState<A> {
     pub(crate) position: Position,
     /// Events folded since the last snapshot.
     pub(crate) unsaved: u64,
+    /// The history that it was read from; nothing before anything was read.
+    pub(crate) incarnation: Option<Incarnation>,
 }
 
 impl<A: Aggregate> CachedState<A> {
@@ -78,6 +80,7 @@ impl<A: Aggregate> CachedState<A> {
             partition,
             position,
             unsaved: 0,
+            incarnation: None,
         }
     }
 
@@ -126,7 +129,9 @@ pub(crate) async fn catch_up<A: Aggregate>(
     stream: &StreamId,
     held: Option<CachedState<A>>,
 ) -> Result<CachedState<A>, LoadError> {
-    let mut held = match held {
+    // Asked before anything is read: what is read after a change belongs to no older history.
+    let incarnation = store.incarnation();
+    let mut held = match held.filter(|held| held.incarnation == Some(incarnation)) {
         Some(held) => held,
         None => from_snapshot(store, stream, Version::MAX)
             .await
@@ -157,6 +162,7 @@ pub(crate) async fn catch_up<A: Aggregate>(
             Some(next) => read = read.from(next.max(held.version.next())),
             None => {
                 held.version = held.version.max(page.state.version);
+                held.incarnation = Some(incarnation);
                 return Ok(held);
             }
         }

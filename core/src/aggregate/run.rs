@@ -104,7 +104,9 @@ where
         if let Some(done) = self.stamp.done_before(store, stream, partition).await? {
             return Ok(done);
         }
-        let mut held = turn.take::<A>();
+        let mut held = turn
+            .take::<A>()
+            .filter(|held| held.incarnation == Some(store.incarnation()));
         // Whether what is held was just read up to the tail. What follows from a state that was not
         // is decided again.
         let mut fresh = false;
@@ -144,7 +146,8 @@ where
             // The state takes in what will be read back, which need not be what was decided: a
             // codec may leave things out.
             let stored = read_back::<A::Event>(&drafts)?;
-            let request = Append::new(stream.clone(), drafts).expecting(state.expected());
+            let mut request = Append::new(stream.clone(), drafts).expecting(state.expected());
+            request.decided_on = state.incarnation;
             match append(db, request).await {
                 Ok(appended) => {
                     let done = self.stamp.done(&appended);

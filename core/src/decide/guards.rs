@@ -4,7 +4,7 @@
 use crate::aggregate::commit::tagged;
 use crate::append::{Condition, Expected};
 use crate::error::StoreError;
-use crate::position::{Partition, Position};
+use crate::position::{Incarnation, Partition, Position};
 use crate::query::Query;
 use crate::read::ReadQuery;
 use crate::store::Store;
@@ -17,6 +17,8 @@ pub struct Guards<'a> {
     pub(super) streams: Vec<(StreamId, Expected)>,
     pub(super) queries: Vec<(Query, Position)>,
     pub(super) seen: Vec<(Partition, Position)>,
+    /// The history of the log that was read.
+    pub(super) incarnation: Incarnation,
 }
 
 impl<'a> Guards<'a> {
@@ -26,10 +28,11 @@ impl<'a> Guards<'a> {
             streams: Vec::new(),
             queries: Vec::new(),
             seen: Vec::new(),
+            incarnation: store.incarnation(),
         }
     }
 
-    /// The condition of all queries: nothing that matches one of them stands behind the earliest
+    /// The condition of all queries: nothing that matches one of them comes after the earliest
     /// moment of a reading.
     pub(super) fn condition(&self) -> Option<Condition> {
         let after = self.queries.iter().map(|(_, after)| *after).min()?;
@@ -42,17 +45,27 @@ impl<'a> Guards<'a> {
 
     /// Whether nothing moved since the parts were read: then what they show belongs to one moment.
     pub(super) async fn still_hold(&self) -> Result<bool, StoreError> {
+        if self.store.incarnation() != self.incarnation {
+            return Ok(false);
+        }
         for (stream, expected) in &self.streams {
             if !expected.allows_writing(&self.store.stream_state(stream).await?) {
                 return Ok(false);
             }
         }
         for (query, after) in &self.queries {
-            let page = tagged(self.store)?
-                .read_query(ReadQuery::of(query.clone()).after(*after).limit(1))
-                .await?;
-            if !page.events.is_empty() {
-                return Ok(false);
+            let mut read = ReadQuery::of(query.clone()).after(*after).limit(1);
+            loop {
+                let page = tagged(self.store)?.read_query(read.clone()).await?;
+                if !page.events.is_empty() {
+                    return Ok(false);
+                }
+                // A page without events need not be the last one: the store may have stopped
+                // looking.
+                if page.end {
+                    break;
+                }
+                read.after = page.scanned;
             }
         }
         Ok(true)

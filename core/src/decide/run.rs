@@ -113,6 +113,7 @@ where
                         .apply(self.db, &scope, events.iter_mut().map(|(_, event)| event));
                     let mut request = Append::default();
                     request.condition = guards.condition();
+                    request.decided_on = Some(guards.incarnation);
                     request.expectations = guards.streams;
                     request.events = events;
                     match append(self.db, request).await {

@@ -648,3 +648,38 @@ async fn a_key_outlives_a_fold_that_learned_new_types() {
     );
     assert!(!other.idempotency_key("k").await.unwrap().was_repeated());
 }
+
+#[tokio::test]
+async fn a_refusal_counts_only_when_all_that_came_since_was_looked_at() {
+    let [other] = processes();
+    let tagged = |tags: &[&str]| {
+        let mut event = annals_core::NewEvent::of(&deposited(1)).unwrap();
+        event.tags = tags.iter().map(|tag| tag.parse().unwrap()).collect();
+        event
+    };
+    let stream = annals_core::StreamId::new("account-alice").unwrap();
+    let many: Vec<_> = (0..10_000).map(|_| tagged(&["a:1"])).collect();
+    let both = tagged(&["a:1", "b:1"]);
+    let writing = Arc::clone(other.store());
+    let trouble = Meanwhile::once(Call::ReadQuery, move || {
+        let writing = Arc::clone(&writing);
+        let appends = [many.clone(), vec![both.clone()]]
+            .map(|events| annals_core::Append::new(stream.clone(), events));
+        async move {
+            for append in appends {
+                writing.append(append).await.unwrap();
+            }
+        }
+    })
+    .skipping(1);
+    let (db, _) = troubled(&other, trouble);
+    let query = Query::tagged(["a:1".parse().unwrap(), "b:1".parse().unwrap()]);
+    let done = db
+        .decide(Total::over(query), |total| match total.events {
+            0 => Err("nothing has both tags"),
+            _ => Ok(Emit::to("account-bob", deposited(1))),
+        })
+        .await
+        .unwrap();
+    assert_eq!(done.events().len(), 1);
+}
