@@ -38,6 +38,17 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
+            // Purged by this crate, to abort: the report may come when the next one has begun.
+            let purged = [
+                RDKafkaErrorCode::PurgeQueue,
+                RDKafkaErrorCode::PurgeInflight,
+            ];
+            if error
+                .rdkafka_error_code()
+                .is_some_and(|code| purged.contains(&code))
+            {
+                return;
+            }
             let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
             failure.get_or_insert(error.clone());
         }

@@ -53,6 +53,8 @@ pub(crate) struct Mapping {
     pub(crate) types: TypeRule,
     pub(crate) tombstones: Arc<str>,
     pub(crate) time: TimeRule,
+    /// The type of values that are no JSON, where somebody wants to tell them apart.
+    pub(crate) not_json: Option<Arc<str>>,
 }
 
 impl Mapping {
@@ -63,6 +65,7 @@ impl Mapping {
             types: TypeRule::Every(RECORD.into()),
             tombstones: TOMBSTONE.into(),
             time: TimeRule::Record,
+            not_json: None,
         }
     }
 }
@@ -171,8 +174,13 @@ impl Mapper {
     }
 
     fn event_type(&mut self, record: &Record<'_>) -> Arc<str> {
-        if record.value.is_none() {
+        let Some(value) = record.value else {
             return Arc::clone(&self.mapping.tombstones);
+        };
+        if let Some(event_type) = &self.mapping.not_json
+            && serde_json::from_slice::<serde::de::IgnoredAny>(value).is_err()
+        {
+            return Arc::clone(event_type);
         }
         let found = match &self.mapping.types {
             TypeRule::Every(event_type) => return Arc::clone(event_type),
@@ -372,6 +380,21 @@ mod tests {
         assert_eq!(event.occurred_at.timestamp(), 1_577_836_800);
         let event = mapper.event(raw(Some("a"), Some("broken")));
         assert_eq!(event.occurred_at, event.recorded_at);
+    }
+
+    #[test]
+    fn what_is_no_json_can_be_told_apart() {
+        let mut mapper = mapper(|mapping| {
+            mapping.types = TypeRule::Every("orders.placed".into());
+            mapping.not_json = Some("orders.broken".into());
+        });
+        for (value, event_type) in [("{}", "orders.placed"), ("{", "orders.broken")] {
+            let event = mapper.event(raw(Some("a"), Some(value)));
+            assert_eq!(
+                (&*event.event_type, &event.payload[..]),
+                (event_type, value.as_bytes())
+            );
+        }
     }
 
     #[test]

@@ -114,6 +114,13 @@ impl Topic {
         self
     }
 
+    /// Every record whose value is no JSON is an event of this type, whatever else says its type. A
+    /// view that does not handle it passes over them; without this, they stop it.
+    pub fn not_json_is(mut self, event_type: impl Into<Arc<str>>) -> Topic {
+        self.mapping.not_json = Some(event_type.into());
+        self
+    }
+
     /// The type stands in this header. A record without it is of type `kafka.record`.
     pub fn type_in_header(mut self, name: impl Into<String>) -> Topic {
         self.mapping.types = TypeRule::Header(name.into());

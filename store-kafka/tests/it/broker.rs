@@ -10,7 +10,9 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Connects to it.
 pub(crate) async fn kafka() -> Kafka {
-    Kafka::connect(&url()).await.unwrap()
+    // A group notices in six seconds that a member was killed: as soon as a broker allows.
+    let settings = [("session.timeout.ms", "6000")];
+    Kafka::connect_with(&url(), settings).await.unwrap()
 }
 
 pub(crate) fn url() -> String {

@@ -217,6 +217,37 @@ async fn a_topic_made_again_stops_the_view() {
     db.stop().await;
 }
 
+#[tokio::test]
+async fn records_that_make_no_sense_delay_nothing_else() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "poison", 1).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sums.db");
+    let publisher = kafka.publisher().unwrap();
+    let good = || NewRecord::to(&topic).key("a").value(r#"{"cents":1}"#);
+    for record in [
+        NewRecord::to(&topic).key("a").value("not json"),
+        NewRecord::to(&topic).key("a").value(vec![0xff; 600_000]),
+        NewRecord::to(&topic)
+            .key(vec![0xff, 0xfe])
+            .value(r#"{"cents":2}"#),
+        NewRecord::to(&topic).key("").value(r#"{"cents":3}"#),
+        NewRecord::to(&topic).value(r#"{"cents":4}"#),
+        NewRecord::to(&topic).key("b").tombstone(),
+    ] {
+        publisher.queue(&record).await.unwrap();
+        publisher.queue(&good()).await.unwrap();
+    }
+    publisher.flush().await.unwrap();
+    let read = sums(&topic).not_json_is("account.broken");
+    let db = follow(&kafka, read, &path).await.unwrap();
+    let found = row(&db, "a").await.unwrap();
+    assert_eq!((found.records, found.cents), (6, 6));
+    assert_eq!(row(&db, "%FF%FE").await.unwrap().cents, 2);
+    assert_eq!(row(&db, "~0.8").await.unwrap().cents, 4);
+    db.stop().await;
+}
+
 /// Why a view stopped.
 async fn stopped(db: &Program) -> String {
     let waits = async {

@@ -1,0 +1,234 @@
+//! How fast records go in and out, beside a bare client in the same run.
+//!
+//! `cargo run --release --all-features -p annals-kafka --example rates -- 127.0.0.1:PORT`
+
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "this is a program that measures"
+)]
+
+use std::error::Error;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use annals_core::{
+    EventId, Log as _, LogId, Outgoing, Outlet as _, OutletMark, Partition, Position, ReadLog,
+};
+use annals_kafka::{Kafka, KafkaOutlet, NewRecord, Topic, TopicSpec};
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::ClientConfig;
+
+const RECORDS: usize = 1_000_000;
+const BATCHES: usize = 200;
+const BATCH: usize = 1_000;
+const PARTITIONS: u32 = 4;
+
+type Done<T> = Result<T, Box<dyn Error>>;
+
+fn client(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("compression.type", "lz4")
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "5");
+    config
+}
+
+/// Records a second of the work.
+async fn rate(what: &str, records: usize, work: impl Future<Output = Done<()>>) -> Done<f64> {
+    let began = Instant::now();
+    work.await?;
+    let rate = records as f64 / began.elapsed().as_secs_f64();
+    println!("{what:<44}{:>12.0} records/s", rate);
+    Ok(rate)
+}
+
+fn value(number: usize) -> String {
+    format!("{{\"cents\":{number:>188}}}")
+}
+
+async fn bare_producer(bootstrap: &str, topic: &str) -> Done<()> {
+    let producer: BaseProducer = client(bootstrap).create()?;
+    for number in 0..RECORDS {
+        let key = format!("k{}", number % 1_000);
+        let value = value(number);
+        let mut record = BaseRecord::to(topic).key(&key).payload(&value);
+        while let Err((error, full)) = producer.send(record) {
+            if error.rdkafka_error_code() != Some(rdkafka::types::RDKafkaErrorCode::QueueFull) {
+                return Err(error.into());
+            }
+            record = full;
+            producer.poll(Duration::from_millis(1));
+        }
+        if number % 1_000 == 0 {
+            producer.poll(Duration::ZERO);
+        }
+    }
+    producer.flush(Duration::from_secs(60))?;
+    Ok(())
+}
+
+async fn publisher(kafka: &Kafka, topic: &str) -> Done<()> {
+    let publisher = kafka.publisher()?;
+    for number in 0..RECORDS {
+        let record = NewRecord::to(topic).key(format!("k{}", number % 1_000));
+        publisher.queue(&record.value(value(number))).await?;
+    }
+    publisher.flush().await?;
+    Ok(())
+}
+
+async fn bare_consumer(bootstrap: &str, topic: &str) -> Done<()> {
+    let consumer: BaseConsumer = client(bootstrap)
+        .set("group.id", "bare")
+        .set("enable.auto.commit", "false")
+        .create()?;
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS as i32 {
+        list.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&list)?;
+    let mut seen = 0;
+    let mut bytes = 0;
+    while seen < RECORDS {
+        if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+            bytes += rdkafka::Message::payload_len(&message?);
+            seen += 1;
+        }
+    }
+    assert!(bytes > RECORDS * 190);
+    Ok(())
+}
+
+async fn follow(kafka: &Kafka, topic: &str) -> Done<()> {
+    let log = kafka
+        .log(Topic::named(topic).every_record_is("counted"))
+        .await?;
+    let reads = (0..PARTITIONS).map(Partition).map(|partition| {
+        let log = log.clone();
+        tokio::spawn(async move {
+            let mut after = Position::START;
+            let mut seen = 0;
+            loop {
+                let read = ReadLog::after(after).partition(partition).limit(8_192);
+                let page = log.read(read).await.expect("the broker answers");
+                seen += page.events.len();
+                after = page.scanned;
+                if page.end {
+                    return seen;
+                }
+            }
+        })
+    });
+    let mut seen = 0;
+    for read in reads.collect::<Vec<_>>() {
+        seen += read.await?;
+    }
+    assert_eq!(seen, RECORDS);
+    Ok(())
+}
+
+async fn bare_transactions(bootstrap: &str, topic: &str) -> Done<()> {
+    let producer: BaseProducer = client(bootstrap)
+        .set("transactional.id", EventId::random().to_string())
+        .set("linger.ms", "0")
+        .create()?;
+    producer.init_transactions(Duration::from_secs(30))?;
+    for batch in 0..BATCHES {
+        producer.begin_transaction()?;
+        for number in 0..BATCH {
+            let key = format!("k{}", number % 1_000);
+            let value = value(batch * BATCH + number);
+            let record = BaseRecord::to(topic).key(&key).payload(&value);
+            producer.send(record).map_err(|(error, _)| error)?;
+        }
+        while producer.in_flight_count() > 0 {
+            producer.poll(Duration::from_micros(500));
+        }
+        producer.commit_transaction(rdkafka::util::Timeout::Never)?;
+    }
+    Ok(())
+}
+
+async fn outlet(kafka: &Kafka, topic: &str) -> Done<()> {
+    let mut outlet = KafkaOutlet::named(kafka, topic)?;
+    outlet.open().await?;
+    let log = LogId::random();
+    let to: Arc<str> = topic.into();
+    for batch in 0..BATCHES {
+        let outgoing = (0..BATCH).map(|number| Outgoing {
+            to: Arc::clone(&to),
+            key: Bytes::from(format!("k{}", number % 1_000)),
+            payload: Some(Bytes::from(value(batch * BATCH + number))),
+            headers: Vec::new(),
+            occurred_at: annals_core::chrono::DateTime::UNIX_EPOCH,
+        });
+        let mark = OutletMark {
+            log,
+            partition: Partition(0),
+            position: Position::new((batch + 1) as u64),
+            event: None,
+            note: Bytes::new(),
+        };
+        outlet.take(outgoing.collect(), mark).await?;
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Done<()> {
+    let bootstrap = std::env::args()
+        .nth(1)
+        .ok_or("name a broker: 127.0.0.1:PORT")?;
+    let kafka = Kafka::connect(&format!("kafka://{bootstrap}")).await?;
+    let run = EventId::random();
+    let topics = ["a", "b", "c", "d"].map(|name| format!("rates-{run}-{name}"));
+    let specs = topics
+        .each_ref()
+        .map(|name| TopicSpec::named(name).partitions(PARTITIONS));
+    kafka.ensure(specs).await?;
+    let [bare, ours, transactions, taken] = &topics;
+    let ratio = |ours: f64, bare: f64| println!("{:<44}{:>12.2}\n", "", ours / bare);
+
+    let by_client = rate(
+        "produce, bare client",
+        RECORDS,
+        bare_producer(&bootstrap, bare),
+    )
+    .await?;
+    let by_us = rate(
+        "produce, Publisher::queue",
+        RECORDS,
+        publisher(&kafka, ours),
+    )
+    .await?;
+    ratio(by_us, by_client);
+    let by_client = rate(
+        "read, bare client",
+        RECORDS,
+        bare_consumer(&bootstrap, bare),
+    )
+    .await?;
+    let by_us = rate("read, TopicLog to events", RECORDS, follow(&kafka, bare)).await?;
+    ratio(by_us, by_client);
+    let records = BATCHES * BATCH;
+    let work = bare_transactions(&bootstrap, transactions);
+    let by_client = rate("transactions of 1,000, bare client", records, work).await?;
+    let by_us = rate(
+        "transactions of 1,000, KafkaOutlet",
+        records,
+        outlet(&kafka, taken),
+    )
+    .await?;
+    ratio(by_us, by_client);
+    for topic in &topics {
+        kafka.delete_topic(topic).await?;
+    }
+    Ok(())
+}
