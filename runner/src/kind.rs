@@ -13,6 +13,8 @@ pub enum Kind {
     Reactor,
     /// The processes of a kind.
     Process,
+    /// What publishes the log elsewhere.
+    Relay,
 }
 
 impl Kind {
@@ -22,6 +24,7 @@ impl Kind {
             Kind::View => "view",
             Kind::Reactor => "reactor",
             Kind::Process => "process",
+            Kind::Relay => "relay",
         }
     }
 

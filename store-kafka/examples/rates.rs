@@ -18,10 +18,10 @@ use annals_core::{
 };
 use annals_kafka::{Kafka, KafkaOutlet, NewRecord, Topic, TopicSpec};
 use bytes::Bytes;
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::ClientConfig;
 
 const RECORDS: usize = 1_000_000;
 const BATCHES: usize = 200;
@@ -98,7 +98,7 @@ async fn bare_consumer(bootstrap: &str, topic: &str) -> Done<()> {
     let mut bytes = 0;
     while seen < RECORDS {
         if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-            bytes += rdkafka::Message::payload_len(&message?);
+            bytes += message?.payload_len();
             seen += 1;
         }
     }

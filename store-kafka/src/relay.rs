@@ -1,5 +1,7 @@
 //! Publishing the log of a store to topics, exactly once and in order per key.
 
+mod part;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;

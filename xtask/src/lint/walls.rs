@@ -11,7 +11,7 @@ use crate::stop::Stop;
 const WALLS: [(&str, &[&str]); 10] = [
     ("annals-core", &[]),
     ("annals-macros", &[]),
-    ("annals-kafka", &["annals-core"]),
+    ("annals-kafka", &["annals-core", "annals-runner"]),
     ("annals-postgres", &["annals-core"]),
     ("annals-sqlite", &["annals-core"]),
     ("annals-runner", &["annals-core"]),

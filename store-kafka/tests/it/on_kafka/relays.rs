@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals::projections::With as _;
 use annals::sqlite::SqliteStore;
 use annals_core::{
     Annals, Append, Event as _, Failure, Log, MemoryStore, Metadata, NewEvent, Partition, Position,
@@ -100,6 +101,22 @@ async fn what_was_published_comes_back_equal() {
     events.sort_by_key(|event| event.id);
     expected.sort_by_key(|event| event.id);
     assert_eq!(events, expected);
+}
+
+#[tokio::test]
+async fn a_relay_is_a_part_of_a_program() {
+    let kafka = kafka().await;
+    let name = fresh("part").leak() as &str;
+    let store = Arc::new(MemoryStore::new());
+    append(&*store, "account-a", 2).await;
+    let relay = Relay::named(name).to(&kafka, TopicSpec::named(name).partitions(1));
+    let db = Annals::on(store.clone()).with(relay).start().await.unwrap();
+    until_published(&kafka, name, 2).await;
+    append(&*store, "account-a", 1).await;
+    until_published(&kafka, name, 3).await;
+    db.stop().await;
+    append(&*store, "account-a", 1).await;
+    assert_eq!(published(&kafka, name).await.len(), 3);
 }
 
 #[tokio::test]
