@@ -1,0 +1,120 @@
+//! The documentation names what is there: files, links, and the error texts of the sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The pages that a newcomer reads first; together they stay short.
+const FRONT: [&str; 5] = [
+    "ARCHITECTURE.md",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "STYLE.md",
+];
+const FRONT_WORDS_MAX: usize = 5_500;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a folder with one of these endings, without build output.
+fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !name.starts_with('.') && name != "target" {
+                found.extend(files(&path, endings));
+            }
+        } else if endings.iter().any(|ending| name.ends_with(ending)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The parts of a text between two marks.
+fn between<'a>(text: &'a str, open: &str, close: &str) -> Vec<&'a str> {
+    let parts = text.split(open).skip(1);
+    parts
+        .filter_map(|part| part.split_once(close))
+        .map(|(inside, _)| inside)
+        .collect()
+}
+
+#[test]
+fn links_lead_to_files() {
+    let mut wrong = Vec::new();
+    for page in files(root(), &[".md"]) {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in between(&text, "](", ")") {
+            let target = link.split('#').next().unwrap_or_default();
+            let elsewhere = target.contains("://") || target.contains(' ') || target.is_empty();
+            if !elsewhere && !page.parent().unwrap().join(target).exists() {
+                wrong.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn files_named_by_the_map_exist() {
+    let mut wrong = Vec::new();
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        for name in between(&text, "`", "`") {
+            let is_path = name.ends_with(".rs") || name.ends_with('/');
+            let is_pattern = name.contains(['…', '<', ' ', '*']);
+            if is_path && name.contains('/') && !is_pattern && !root().join(name).exists() {
+                wrong.push(format!("{page}: {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn error_texts_of_the_page_are_in_the_sources() {
+    let rooms = ["core/src", "projections/src", "runner/src", "store-sqlite", "store-postgres"];
+    let rooms = rooms.iter().chain(&["src"]).map(|room| root().join(room));
+    let sources: Vec<_> = rooms
+        .filter(|room| room.exists())
+        .flat_map(|room| files(&room, &[".rs", ".sql"]))
+        .map(|file| joined(&fs::read_to_string(file).unwrap()))
+        .collect();
+    let page = fs::read_to_string(root().join("docs/operating/errors.md")).unwrap();
+    let mut wrong = Vec::new();
+    let tables = page.split("\n## ").skip(1);
+    for row in tables.flat_map(str::lines).filter(|line| line.starts_with("| `")) {
+        let texts = row.trim_start_matches("| ").split(" | ").next().unwrap();
+        for text in texts.split("`, `").flat_map(|text| text.split('…')) {
+            let text = text.trim_matches(['`', ' ', ',']);
+            if !sources.iter().any(|source| source.contains(text)) {
+                wrong.push(text.to_owned());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The source with texts that go over several lines in one.
+fn joined(source: &str) -> String {
+    let mut parts = source.split("\\\n");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str(part.trim_start());
+    }
+    text
+}
+
+#[test]
+fn the_front_pages_stay_short() {
+    let words = FRONT
+        .iter()
+        .map(|page| fs::read_to_string(root().join(page)).unwrap())
+        .map(|text| text.split_whitespace().count())
+        .sum::<usize>();
+    assert!(words <= FRONT_WORDS_MAX, "{words} words");
+}
