@@ -76,10 +76,10 @@ mod guide {
     struct Rebuilding;
     #[cfg(all(feature = "macros", feature = "projections"))]
     #[doc = include_str!("../docs/guide/dead-letters.md")]
-    struct DeadLetters;
+    struct DeadLettersPage;
     #[cfg(all(feature = "macros", feature = "projections", feature = "sqlite"))]
     #[doc = include_str!("../docs/guide/custom-tables.md")]
-    struct CustomTables;
+    struct CustomTablesPage;
     #[cfg(all(feature = "macros", feature = "projections"))]
     #[doc = include_str!("../docs/guide/reactors-and-processes.md")]
     struct ReactorsAndProcesses;
