@@ -34,13 +34,17 @@ fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// The parts of a text between two marks.
-fn between<'a>(text: &'a str, open: &str, close: &str) -> Vec<&'a str> {
-    let parts = text.split(open).skip(1);
-    parts
-        .filter_map(|part| part.split_once(close))
-        .map(|(inside, _)| inside)
-        .collect()
+/// The targets of the links of a page.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let parts = text.split("](").skip(1);
+    parts.filter_map(|part| part.split_once(')').map(|(target, _)| target))
+}
+
+/// What stands between backticks on the lines of a page that are no code.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.split("```").step_by(2);
+    let lines = prose.flat_map(str::lines);
+    lines.flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
 #[test]
@@ -48,7 +52,7 @@ fn links_lead_to_files() {
     let mut wrong = Vec::new();
     for page in files(root(), &[".md"]) {
         let text = fs::read_to_string(&page).unwrap();
-        for link in between(&text, "](", ")") {
+        for link in links(&text) {
             let target = link.split('#').next().unwrap_or_default();
             let elsewhere = target.contains("://") || target.contains(' ') || target.is_empty();
             if !elsewhere && !page.parent().unwrap().join(target).exists() {
@@ -64,7 +68,7 @@ fn files_named_by_the_map_exist() {
     let mut wrong = Vec::new();
     for page in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
         let text = fs::read_to_string(root().join(page)).unwrap();
-        for name in between(&text, "`", "`") {
+        for name in names(&text) {
             let is_path = name.ends_with(".rs") || name.ends_with('/');
             let is_pattern = name.contains(['…', '<', ' ', '*']);
             if is_path && name.contains('/') && !is_pattern && !root().join(name).exists() {
@@ -77,7 +81,13 @@ fn files_named_by_the_map_exist() {
 
 #[test]
 fn error_texts_of_the_page_are_in_the_sources() {
-    let rooms = ["core/src", "projections/src", "runner/src", "store-sqlite", "store-postgres"];
+    let rooms = [
+        "core/src",
+        "projections/src",
+        "runner/src",
+        "store-sqlite",
+        "store-postgres",
+    ];
     let rooms = rooms.iter().chain(&["src"]).map(|room| root().join(room));
     let sources: Vec<_> = rooms
         .filter(|room| room.exists())
@@ -87,7 +97,10 @@ fn error_texts_of_the_page_are_in_the_sources() {
     let page = fs::read_to_string(root().join("docs/operating/errors.md")).unwrap();
     let mut wrong = Vec::new();
     let tables = page.split("\n## ").skip(1);
-    for row in tables.flat_map(str::lines).filter(|line| line.starts_with("| `")) {
+    for row in tables
+        .flat_map(str::lines)
+        .filter(|line| line.starts_with("| `"))
+    {
         let texts = row.trim_start_matches("| ").split(" | ").next().unwrap();
         for text in texts.split("`, `").flat_map(|text| text.split('…')) {
             let text = text.trim_matches(['`', ' ', ',']);
