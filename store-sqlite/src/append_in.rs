@@ -4,10 +4,13 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use annals_core::{Append, AppendError, Appended, Clock, Failure, Limits, StoreError};
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
+use crate::error::is_statement;
 use crate::request::Request;
 use crate::write_tx::{Stop, WriteTx};
 
@@ -37,7 +40,8 @@ impl fmt::Debug for AppendTransaction<'_> {
 
 impl AppendTransaction<'_> {
     /// The connection that writes, for the application's own tables. Tables whose names begin with
-    /// `annals_` are not among them, and the transaction is not to be ended here.
+    /// `annals_` are not among them. Savepoints of your own are allowed; `begin`, `commit` and
+    /// `rollback` are refused, and undo all that was done.
     ///
     /// ```
     /// # fn example(transaction: &mut annals_sqlite::AppendTransaction<'_>) -> annals_sqlite::rusqlite::Result<()> {
@@ -49,8 +53,8 @@ impl AppendTransaction<'_> {
         &self.write_tx.connection
     }
 
-    /// Appends, when the expectations and the condition hold; what was refused leaves the rest of the transaction as
-    /// it is.
+    /// Appends, when the expectations and the condition hold; what was refused leaves the rest of
+    /// the transaction as it is.
     ///
     /// # Errors
     ///
@@ -70,7 +74,11 @@ impl AppendTransaction<'_> {
             return Err(undone().into());
         }
         let request = Request::new(append, self.limits, Arc::clone(self.clock))?;
-        match self.write_tx.append(&request) {
+        let appended = {
+            let _ours = self.write_tx.end_guard.set(Control::Annals);
+            self.write_tx.append(&request)
+        };
+        match appended {
             Ok(appended) => Ok(appended),
             Err(Stop::Refused(refused)) => Err(refused),
             Err(Stop::Broken(error)) => {
@@ -88,7 +96,7 @@ fn undone() -> StoreError {
     )
 }
 
-/// How the application's function came to its end.
+/// How the application's function ended.
 pub(crate) enum Ran<R, E> {
     Committed(R),
     Failed(E),
@@ -101,7 +109,7 @@ pub(crate) fn run<R, E>(
     clock: &Arc<dyn Clock>,
     work: Option<impl FnOnce(&mut AppendTransaction<'_>) -> Result<R, E>>,
 ) -> Result<Ran<R, E>, Stop> {
-    // It ran before, in a transaction that was undone through no fault of its own, and cannot run
+    // It ran before, in a transaction that was rolled back for another request, and cannot run
     // twice.
     let work = work.ok_or_else(|| Stop::Refused(undone().into()))?;
     guarded(write_tx, |write_tx, broken| {
@@ -114,75 +122,148 @@ pub(crate) fn run<R, E>(
     })
 }
 
-/// Runs something of the application's inside a savepoint of the open transaction: it is whole, or
-/// undone when it fails or panics. What is told to be broken ends the whole transaction.
+/// Runs code of the application inside a savepoint of the open transaction: it is whole, or undone
+/// when it fails, panics or tries to end the transaction. An error in `broken` ends the whole
+/// transaction.
 pub(crate) fn guarded<R, E>(
     write_tx: &mut WriteTx,
     work: impl FnOnce(&mut WriteTx, &mut Option<rusqlite::Error>) -> Result<R, E>,
 ) -> Result<Ran<R, E>, Stop> {
-    write_tx
-        .connection
-        .prepare_cached("savepoint annals_application")?
-        .execute([])?;
-    let head = write_tx.head;
-    let recorded = write_tx.recorded;
+    control(&write_tx.connection, "savepoint annals_application")?;
+    let tail = write_tx.tail;
     let mut broken = None;
-    let ran = catch_unwind(AssertUnwindSafe(|| work(write_tx, &mut broken)));
-    if write_tx.connection.is_autocommit() {
-        // SQLite undid everything (there was no room), or the application ended the transaction.
-        return Err(Stop::Broken(broken.unwrap_or_else(ended)));
-    }
+    let end_guard = write_tx.end_guard.clone();
+    let (ran, tried_to_end) = {
+        let application = end_guard.set(Control::Application);
+        let ran = catch_unwind(AssertUnwindSafe(|| work(write_tx, &mut broken)));
+        (ran, application.was_refused())
+    };
     if let Some(error) = broken {
         return Err(Stop::Broken(error));
     }
-    let failed = match ran {
+    // Others' requests went with it: SQLite rolls back by itself when there is no room, and for a
+    // conflict clause of the application.
+    if write_tx.connection.is_autocommit() {
+        return Err(Stop::Broken(rolled_back()));
+    }
+    let refused = |context: String| {
+        let error = StoreError::new(Failure::Invalid, context);
+        Err(Stop::Refused(error.into()))
+    };
+    let outcome = match ran {
+        _ if tried_to_end => refused(
+            "the application's part of a transaction ran `begin`, `commit` or `rollback`; it was \
+             undone: remove the statement, Annals ends the transaction"
+                .into(),
+        ),
         Ok(Ok(done)) => {
-            write_tx
-                .connection
-                .prepare_cached("release annals_application")?
-                .execute([])?;
+            control(&write_tx.connection, "release annals_application")?;
             return Ok(Ran::Committed(done));
         }
         Ok(Err(error)) => Ok(Ran::Failed(error)),
-        Err(panic) => {
-            let context = format!(
-                "the application's part of a transaction panicked: {}",
-                said(&*panic)
-            );
-            Err(Stop::Refused(
-                StoreError::new(Failure::Invalid, context).into(),
-            ))
-        }
+        Err(panic) => refused(format!(
+            "the application's part of a transaction panicked: {}",
+            panic_text(&*panic)
+        )),
     };
-    write_tx
-        .connection
-        .prepare_cached("rollback to annals_application")?
-        .execute([])?;
-    write_tx
-        .connection
-        .prepare_cached("release annals_application")?
-        .execute([])?;
-    write_tx.head = head;
-    write_tx.recorded = recorded;
-    write_tx.dictionary.clear();
-    failed
+    control(&write_tx.connection, "rollback to annals_application")?;
+    control(&write_tx.connection, "release annals_application")?;
+    write_tx.tail = tail;
+    write_tx.stream_cache.clear();
+    outcome
 }
 
-fn said(panic: &(dyn Any + Send)) -> &str {
+fn control(connection: &Connection, statement: &str) -> Result<(), Stop> {
+    let done = connection
+        .prepare_cached(statement)
+        .and_then(|mut statement| statement.execute([]));
+    match done {
+        Ok(_) => Ok(()),
+        // There is no such savepoint: the application ended the transaction all the same.
+        Err(error) if is_statement(&error) => Err(Stop::Broken(rolled_back())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn rolled_back() -> rusqlite::Error {
+    let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);
+    let cause = "the application's part of the transaction ended it";
+    rusqlite::Error::SqliteFailure(error, Some(cause.into()))
+}
+
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("?")
+        .unwrap_or("it did not say why")
 }
 
-fn ended() -> rusqlite::Error {
-    let error = rusqlite::ffi::Error {
-        code: ErrorCode::OperationAborted,
-        extended_code: rusqlite::ffi::SQLITE_ABORT,
-    };
-    rusqlite::Error::SqliteFailure(
-        error,
-        Some("the transaction was ended by the application's part of it".into()),
-    )
+/// Whose code prepares statements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Control {
+    Annals = 0,
+    Application = 1,
+}
+
+/// What the flag says after a statement of the application was refused.
+const REFUSED: u8 = 2;
+
+/// Refuses to prepare statements that would end the transaction while the application's code runs:
+/// a `commit` in it would also commit the requests of others, and then they could not be answered
+/// truly.
+#[derive(Clone, Debug)]
+pub(crate) struct EndGuard {
+    control: Arc<AtomicU8>,
+}
+
+impl EndGuard {
+    /// Guards the connection for as long as it is open. It is set once, because SQLite prepares
+    /// every statement again whenever it is set.
+    pub(crate) fn on(connection: &Connection) -> Result<EndGuard, rusqlite::Error> {
+        let control = Arc::new(AtomicU8::new(Control::Annals as u8));
+        let seen = Arc::clone(&control);
+        connection.authorizer(Some(move |context: AuthContext<'_>| {
+            let ends = match context.action {
+                AuthAction::Transaction { .. } => true,
+                AuthAction::Savepoint { savepoint_name, .. } => {
+                    ["annals_application", "annals_append"].contains(&savepoint_name)
+                }
+                _ => false,
+            };
+            if ends && seen.load(Ordering::Relaxed) != Control::Annals as u8 {
+                seen.store(REFUSED, Ordering::Relaxed);
+                return Authorization::Deny;
+            }
+            Authorization::Allow
+        }))?;
+        Ok(EndGuard { control })
+    }
+
+    /// Hands control over until the returned value is dropped.
+    pub(crate) fn set(&self, control: Control) -> InControl {
+        let before = self.control.swap(control as u8, Ordering::Relaxed);
+        InControl {
+            control: Arc::clone(&self.control),
+            before,
+        }
+    }
+}
+
+/// Gives control back when it is dropped.
+pub(crate) struct InControl {
+    control: Arc<AtomicU8>,
+    before: u8,
+}
+
+impl InControl {
+    fn was_refused(&self) -> bool {
+        self.control.load(Ordering::Relaxed) == REFUSED
+    }
+}
+
+impl Drop for InControl {
+    fn drop(&mut self) {
+        self.control.store(self.before, Ordering::Relaxed);
+    }
 }

@@ -1,5 +1,6 @@
 //! Deleting, tombstoning, truncating and archiving a stream, inside the open write transaction.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use annals_core::{
@@ -11,7 +12,7 @@ use crate::stream_cache::tag_key;
 use crate::streams;
 use crate::write_tx::{Refused, Stop, WriteTx};
 
-/// What is to be done to a stream.
+/// A change of a stream that is no append.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) stream: StreamId,
@@ -40,8 +41,8 @@ impl WriteTx {
             };
             return Err(Stop::Refused(AppendError::Conflict(vec![violation])));
         }
-        let recorded = self.recorded.max(clock.now().timestamp_micros());
-        let head = Position::new(self.head);
+        let recorded = self.now(&**clock)?;
+        let head = Position::new(self.tail.head);
         let after = found
             .changed(stream, *change, head, streams::moment(recorded)?)
             .map_err(Refused)?;
@@ -50,20 +51,20 @@ impl WriteTx {
         }
         let key = match key {
             Some(key) => key,
-            None => self.dictionary.stream_key(&self.connection, stream)?,
+            None => self.stream_cache.stream_key(&self.connection, stream)?,
         };
         streams::save(&self.connection, key, &after, found.deletions.len())?;
         if after.archived_before > found.archived_before {
             self.archive(key, after.archived_before)?;
         }
-        self.recorded = recorded;
-        self.dictionary.forget(stream);
+        self.tail.recorded = recorded;
+        self.stream_cache.forget(stream);
         Ok(after)
     }
 
-    /// Removes what events held below `before`. Their rows stay, so that no id and no position is
-    /// ever free again.
-    fn archive(&self, stream: i64, before: Version) -> Result<(), rusqlite::Error> {
+    /// Removes what events before a version held, and what was kept of it: tags and snapshots. The
+    /// events' rows stay, so that no id and no position is free again.
+    fn archive(&mut self, stream: i64, before: Version) -> Result<(), rusqlite::Error> {
         let range = (stream, before.get().cast_signed());
         // What is removed for good is also overwritten where it filled pages of its own.
         self.connection.pragma_update(None, "secure_delete", true)?;
@@ -72,15 +73,27 @@ impl WriteTx {
             .prepare_cached(sql::ARCHIVED_TAGS)?
             .query_map(range, |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        for (position, tags) in tagged {
+        let mut removed = BTreeSet::new();
+        for (position, tags) in &tagged {
             for tag in tags.split('\n') {
                 if let Some(tag) = tag_key(&self.connection, tag)? {
                     self.connection
                         .prepare_cached(sql::DELETE_EVENT_TAG)?
                         .execute((tag, position))?;
+                    removed.insert(tag);
                 }
             }
         }
+        // The name of a tag may be what was to be forgotten.
+        for tag in removed {
+            self.connection
+                .prepare_cached(sql::DELETE_UNUSED_TAG)?
+                .execute([tag])?;
+        }
+        self.stream_cache.forget_tags();
+        self.connection
+            .prepare_cached(sql::DELETE_SNAPSHOTS)?
+            .execute([stream])?;
         self.connection
             .prepare_cached(sql::ARCHIVE)?
             .execute(range)?;

@@ -1,11 +1,11 @@
 //! Opening connections: the file, the journal, and what is refused before anything is touched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use annals_core::{Failure, StoreError};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use uuid::Uuid;
 
 use crate::error::{StoreFault, is_busy, name_of};
@@ -26,8 +26,9 @@ const JOURNAL_BYTES: u32 = 64 << 20;
 /// How every connection of a store is opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Opener {
-    place: Location,
+    location: Location,
     create: bool,
+    read_only: bool,
     relaxed_durability: bool,
     busy_timeout: Duration,
     page_cache_bytes: usize,
@@ -44,27 +45,36 @@ enum Location {
 }
 
 impl Opener {
-    pub(crate) fn new(options: &Options) -> Opener {
-        let place = match &options.path {
-            Some(path) => Location::File(path.clone()),
+    pub(crate) fn new(options: &Options) -> Result<Opener, StoreError> {
+        let location = match &options.path {
+            Some(path) => Location::File(absolute(path)?),
             None => Location::Memory(format!(
                 "file:/annals-{}?vfs=memdb",
                 Uuid::now_v7().as_simple()
             )),
         };
-        Opener {
-            place,
+        Ok(Opener {
+            location,
             create: options.create,
+            read_only: options.read_only,
             relaxed_durability: options.relaxed_durability,
             busy_timeout: options.busy_timeout,
             page_cache_bytes: options.page_cache_bytes,
             file_bytes_max: options.file_bytes_max,
             name: name_of(options.path()),
+        })
+    }
+
+    /// The file; none in memory.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.location {
+            Location::File(path) => Some(path),
+            Location::Memory(_) => None,
         }
     }
 
     pub(crate) fn is_memory(&self) -> bool {
-        matches!(self.place, Location::Memory(_))
+        matches!(self.location, Location::Memory(_))
     }
 
     /// The connection that writes; makes the file when it may.
@@ -105,7 +115,7 @@ impl Opener {
 
     /// A connection that only reads; never makes a file.
     pub(crate) fn reader(&self) -> Result<Connection, rusqlite::Error> {
-        let flags = match self.place {
+        let flags = match self.location {
             Location::File(_) => OpenFlags::SQLITE_OPEN_READ_ONLY,
             // The one that made it is writable, and so all are.
             Location::Memory(_) => {
@@ -121,7 +131,7 @@ impl Opener {
 
     fn open(&self, flags: OpenFlags, cache_bytes: usize) -> Result<Connection, rusqlite::Error> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = match &self.place {
+        let connection = match &self.location {
             Location::File(path) => Connection::open_with_flags(path, flags)?,
             Location::Memory(uri) => {
                 Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
@@ -129,8 +139,8 @@ impl Opener {
         };
         connection.busy_timeout(self.busy_timeout)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        // A statement keeps its plan. Else SQLite plans anew whenever another number is bound to a
-        // `limit`: with every page.
+        // A statement keeps its plan. Else SQLite plans it again whenever another number is bound to
+        // a `limit`: with every page.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let kibibytes = i64::try_from(cache_bytes >> 10).unwrap_or(i64::MAX);
         connection.pragma_update(None, "cache_size", -kibibytes)?;
@@ -169,8 +179,34 @@ impl Opener {
     }
 
     pub(crate) fn fault(&self, error: &rusqlite::Error) -> StoreFault {
-        StoreFault::of(error, "opening", &self.name)
+        let fault = StoreFault::of(error, "opening", &self.name);
+        let Some(path) = self.path() else {
+            return fault;
+        };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)
+                if self.read_only && path.is_file() =>
+            {
+                fault.explained(
+                    "reading needs the files of its write-ahead log: this user must be allowed to \
+                     write in the directory, or another program must have the file open",
+                )
+            }
+            Some(ErrorCode::CannotOpen) if path.parent().is_some_and(|parent| !parent.is_dir()) => {
+                fault.explained("its directory does not exist")
+            }
+            _ => fault,
+        }
     }
+}
+
+/// The path as SQLite shall take it: no name of a file is a URI or has a meaning of its own, and
+/// connections that are opened later find the same file, wherever the process has moved to.
+fn absolute(path: &Path) -> Result<PathBuf, StoreError> {
+    std::path::absolute(path).map_err(|error| {
+        let context = format!("`{}` is no path of a file", path.display());
+        StoreError::new(Failure::Invalid, context).because(error)
+    })
 }
 
 /// Refuses a SQLite library, given as `3051003` for 3.51.3, that may lose commits.
@@ -201,7 +237,10 @@ mod tests {
 
     #[test]
     fn a_statement_is_planned_once_whatever_is_bound_to_it() {
-        let connection = Opener::new(&Options::in_memory()).reader().unwrap();
+        let connection = Opener::new(&Options::in_memory())
+            .unwrap()
+            .reader()
+            .unwrap();
         let mut statement = connection
             .prepare("select name from sqlite_schema limit ?1")
             .unwrap();

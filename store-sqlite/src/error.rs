@@ -1,5 +1,4 @@
-//! What SQLite says, in the words of the contract: what the caller can do about it, and which file
-//! it is about.
+//! What SQLite reports, as a failure of the contract: what the caller can do, and about which file.
 
 use std::path::Path;
 
@@ -7,7 +6,7 @@ use annals_core::{Failure, StoreError};
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
-/// What failed, as often as it must be told.
+/// A failure that is reported to several callers.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreFault {
     pub(crate) failure: Failure,
@@ -24,18 +23,20 @@ impl StoreFault {
         }
     }
 
-    /// What `error` means for whoever was `doing` something with the file called `name`.
+    /// What `error` means while `doing` something with the file called `name`.
     pub(crate) fn of(error: &rusqlite::Error, doing: &str, name: &str) -> StoreFault {
         let failure = failure_of(error);
         let context = match failure {
-            Failure::Full => format!("no room left while {doing} `{name}`"),
+            Failure::Full => format!("no room left while {doing} `{name}`; make room, then retry"),
             Failure::Corrupt if is_no_database(error) => {
                 format!("`{name}` is not a SQLite database")
             }
-            Failure::Corrupt => format!("`{name}` is damaged, noticed while {doing} it"),
+            Failure::Corrupt => {
+                format!("`{name}` is damaged, found while {doing} it; restore a backup")
+            }
             Failure::ReadOnly => format!("`{name}` may not be written"),
             Failure::Unavailable if is_busy(error) => {
-                format!("`{name}` is busy, given up {doing} it")
+                format!("`{name}` is locked by another process, timed out {doing} it")
             }
             _ => format!("failed {doing} `{name}`"),
         };
@@ -46,6 +47,13 @@ impl StoreFault {
         }
     }
 
+    /// The same fault, with its likely reason.
+    pub(crate) fn explained(mut self, reason: &str) -> StoreFault {
+        self.context.push_str(": ");
+        self.context.push_str(reason);
+        self
+    }
+
     pub(crate) fn error(&self) -> StoreError {
         let error = StoreError::new(self.failure, self.context.clone());
         match &self.cause {
@@ -54,7 +62,7 @@ impl StoreFault {
         }
     }
 
-    /// The same trouble, from which the store does not come back by itself.
+    /// The same fault, after which the store must be opened again.
     pub(crate) fn closing(mut self) -> StoreFault {
         self.failure = Failure::Closed;
         self.context
@@ -78,7 +86,7 @@ pub(crate) fn is_duplicate(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
-/// Whether the medium failed: what the file holds now is anybody's guess.
+/// Whether the medium failed: what the file holds now is unknown.
 pub(crate) fn is_medium(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
 }
@@ -88,6 +96,11 @@ pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
     )
+}
+
+/// Whether a statement was wrong: for ours, tables are missing or changed.
+pub(crate) fn is_statement(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::Unknown)
 }
 
 fn is_no_database(error: &rusqlite::Error) -> bool {
@@ -100,7 +113,7 @@ fn failure_of(error: &rusqlite::Error) -> Failure {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Failure::ReadOnly,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Failure::Corrupt,
         Some(ErrorCode::TooBig) => Failure::Invalid,
-        // A statement that was right when it was written fails: tables are missing or changed.
+        // Our statements are right: tables are missing or changed.
         Some(ErrorCode::Unknown | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
             Failure::Corrupt
         }

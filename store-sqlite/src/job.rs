@@ -1,5 +1,5 @@
-//! What the writer thread is given to do: something inside a write transaction, and someone who
-//! waits for its outcome.
+//! What the writer thread is given to do: work inside a write transaction, and a caller that waits
+//! for its outcome.
 
 use annals_core::AppendError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::error::StoreFault;
 use crate::write_tx::{Stop, WriteTx};
 
-/// What became of the transaction that a job was done in.
+/// The outcome of the transaction that a job ran in.
 #[derive(Clone, Debug)]
 pub(crate) enum TxOutcome {
     Committed,
@@ -17,20 +17,20 @@ pub(crate) enum TxOutcome {
     Unknown(StoreFault),
 }
 
-/// Something to do inside a write transaction.
+/// Work inside a write transaction.
 pub(crate) trait Job: Send {
     /// Events and bytes that it writes.
     fn size(&self) -> (usize, usize);
 
-    /// Does it inside the open transaction. It may be called again when the transaction was undone.
+    /// Runs inside the open transaction, and again in another one when that was rolled back.
     ///
     /// # Errors
     ///
-    /// When the transaction cannot go on; what was asked for and refused is kept as the outcome.
+    /// When the transaction cannot go on. A refusal is no error: it is kept as the outcome.
     fn run(&mut self, write_tx: &mut WriteTx) -> Result<(), rusqlite::Error>;
 
-    /// Tells the outcome, now that it is known what became of the transaction.
-    fn settle(self: Box<Self>, fate: &TxOutcome);
+    /// Answers the caller, now that the outcome of the transaction is known.
+    fn settle(self: Box<Self>, transaction: &TxOutcome);
 }
 
 /// A job made of a function.
@@ -43,7 +43,7 @@ struct Task<R, F> {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Something to do, as a job, and where its outcome will arrive.
+/// Work as a job, and where its outcome will arrive.
 pub(crate) fn task<R, F>(
     size: (usize, usize),
     permit: OwnedSemaphorePermit,
@@ -86,23 +86,19 @@ where
         Ok(())
     }
 
-    fn settle(self: Box<Self>, fate: &TxOutcome) {
-        let outcome = match (fate, self.outcome) {
+    fn settle(self: Box<Self>, transaction: &TxOutcome) {
+        let outcome = match (transaction, self.outcome) {
             (TxOutcome::Committed, Some(outcome)) => outcome,
-            // What was refused is refused whatever became of the others; but it may have been
-            // judged by what was undone.
-            (TxOutcome::Unknown(trouble), _) => Err(AppendError::Unknown(trouble.error())),
-            (TxOutcome::RolledBack(trouble), _) => Err(AppendError::Store(trouble.error())),
-            (TxOutcome::Committed, None) => Err(AppendError::Store(
-                StoreFault::new(
-                    annals_core::Failure::Unavailable,
-                    "the writer did not come to this",
-                )
-                .error(),
-            )),
+            // Also a refusal: it may rest on what was rolled back.
+            (TxOutcome::Unknown(fault), _) => Err(AppendError::Unknown(fault.error())),
+            (TxOutcome::RolledBack(fault), _) => Err(AppendError::Store(fault.error())),
+            (TxOutcome::Committed, None) => {
+                let context = "the writer did not run the request";
+                let fault = StoreFault::new(annals_core::Failure::Unavailable, context);
+                Err(AppendError::Store(fault.error()))
+            }
         };
-        // Nobody waits any more: the caller dropped the future, and asking again with the same ids
-        // tells.
+        // A caller that dropped its future asks again with the same ids.
         let _ = self.reply.send(outcome);
     }
 }

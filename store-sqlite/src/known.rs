@@ -1,4 +1,4 @@
-//! What became of ids, for ever: also of events that were removed for good.
+//! Ids that the log knows, for ever: also those of archived events.
 
 use annals_core::{
     Digest, EventId, Found, Partition, Placed, Position, StoredId, StreamId, Version,
@@ -13,7 +13,7 @@ use crate::streams::number;
 /// The one partition of a SQL log.
 pub(crate) const PARTITION: Partition = Partition(0);
 
-/// Where the event of this id stands, its append, and what its content is compared by.
+/// The stream, version and position of an id, its append, and the digest of its content.
 pub(crate) fn known(
     connection: &Connection,
     id: EventId,
@@ -44,15 +44,15 @@ pub(crate) fn known(
         .optional()
 }
 
-/// Where `events` events from position `first` on stand.
-pub(crate) fn places(
+/// The `events` events from position `first` on.
+pub(crate) fn placed_between(
     connection: &Connection,
     first: Position,
     events: u32,
 ) -> Result<Vec<Placed>, rusqlite::Error> {
     let last = first.plus(u64::from(events)).minus(1);
     let mut statement = connection.prepare_cached(sql::PLACED_BETWEEN)?;
-    let places = statement.query_map(
+    let placed = statement.query_map(
         (first.get().cast_signed(), last.get().cast_signed()),
         |row| {
             Ok(Placed {
@@ -64,7 +64,7 @@ pub(crate) fn places(
             })
         },
     )?;
-    places.collect()
+    placed.collect()
 }
 
 pub(crate) fn stream_id(row: &Row<'_>, column: usize) -> Result<StreamId, rusqlite::Error> {

@@ -27,14 +27,18 @@
 
 mod append_in;
 mod change;
+mod conflict;
 mod connection;
+mod contract;
 mod error;
+mod identity;
 mod job;
 mod known;
 mod options;
 mod page;
 mod positions;
 mod query_plan;
+mod range;
 mod reader;
 mod request;
 mod row;
@@ -48,6 +52,7 @@ mod views;
 mod watcher;
 mod write_tx;
 mod writer;
+mod writer_loop;
 
 pub use append_in::AppendTransaction;
 pub use options::Options;

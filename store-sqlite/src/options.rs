@@ -37,7 +37,7 @@ pub struct Options {
 
 impl Options {
     /// A store in the file at `path`, which is made when it is not there. A `-wal` and a `-shm`
-    /// file stand beside it while it is open; they belong to it.
+    /// file are beside it while it is open and belong to it: remove or replace none of them.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("data/bank.db");
@@ -136,8 +136,8 @@ impl Options {
         self
     }
 
-    /// How often an idle store looks whether another process has written; the hint of the log comes
-    /// at most so much later than the commit. Each look costs some microseconds. Default: 50
+    /// How often an idle store polls for the commits of other processes; the hint of the log comes
+    /// at most so much later than the commit. Each poll costs some microseconds. Default: 50
     /// milliseconds.
     ///
     /// ```
@@ -177,7 +177,7 @@ impl Options {
     }
 
     /// How many bytes of appends may wait for the writer (each counts as at least 1 KiB); when it
-    /// is full, further appends wait before they are handed over. Default: 64 MiB.
+    /// is full, further appends wait before they are queued. Default: 64 MiB.
     ///
     /// ```
     /// let options = annals_sqlite::Options::file("bank.db").queue_bytes_max(8 << 20);
@@ -243,6 +243,14 @@ impl Options {
     }
 
     fn set(self, key: &str, value: &str) -> Result<Options, Invalid> {
+        // Of an unknown option only the name: its value may be a secret.
+        let unknown = || {
+            Invalid::new(format!(
+                "option `{}` of a sqlite url is not known: mode, relaxed_durability, \
+                 busy_timeout_ms, readers and page_cache_bytes are",
+                key.escape_debug()
+            ))
+        };
         let wrong = || {
             Invalid::new(format!(
                 "option `{key}={}` of a sqlite url is not understood",
@@ -261,25 +269,31 @@ impl Options {
             ("page_cache_bytes", _) => {
                 self.page_cache_bytes(usize::try_from(number()?).map_err(|_| wrong())?)
             }
-            _ => return Err(wrong()),
+            ("mode" | "relaxed_durability", _) => return Err(wrong()),
+            _ => return Err(unknown()),
         })
     }
 }
 
 /// `sqlite:PATH`, `sqlite://PATH` or `sqlite::memory:`, with options after a `?`. The path is taken
-/// as it stands.
+/// literally: nothing in it is decoded, and `file:x.db` is a file of that name.
 impl FromStr for Options {
     type Err = Invalid;
 
     fn from_str(url: &str) -> Result<Options, Invalid> {
-        let wrong = |what: &str| Invalid::new(format!("`{}` {what}", url.escape_debug()));
-        let rest = url
-            .strip_prefix("sqlite:")
-            .ok_or_else(|| wrong("is not a sqlite url: `sqlite:PATH` or `sqlite::memory:`"))?;
+        let rest = url.strip_prefix("sqlite:").ok_or_else(|| {
+            // Not the rest of it: the url of another database may hold a password.
+            let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+            Invalid::new(format!(
+                "a url that begins with `{}:` is no sqlite url; that is `sqlite:PATH` or \
+                 `sqlite::memory:`",
+                scheme.escape_debug()
+            ))
+        })?;
         let rest = rest.strip_prefix("//").unwrap_or(rest);
         let (path, settings) = rest.split_once('?').unwrap_or((rest, ""));
         let options = match path {
-            "" => return Err(wrong("names no file")),
+            "" => return Err(Invalid::new("a sqlite url names no file")),
             ":memory:" => Options::in_memory(),
             path => Options::file(path),
         };
@@ -329,14 +343,28 @@ mod tests {
     #[test]
     fn what_is_no_url_of_ours_is_refused_and_named() {
         for (url, said) in [
-            ("postgres://x", "postgres://x"),
+            ("postgres://x", "postgres:"),
             ("sqlite:", "names no file"),
             ("sqlite:x.db?mode=fast", "mode=fast"),
-            ("sqlite:x.db?synchronous=off", "synchronous=off"),
+            ("sqlite:x.db?synchronous=off", "`synchronous`"),
             ("sqlite:x.db?readers=many", "readers=many"),
         ] {
             let error = url.parse::<Options>().unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_about_a_url_keeps_its_secrets() {
+        for url in [
+            "postgres://me:secret@host/db",
+            "me:secret@host",
+            "secret",
+            "sqlite:x.db?password=secret",
+            "sqlite:?password=secret",
+        ] {
+            let error = url.parse::<Options>().unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
         }
     }
 }

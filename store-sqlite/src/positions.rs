@@ -1,7 +1,7 @@
 //! Positions in order, straight from the indexes: of a kind, of a tag, of a stream, and what they
 //! have in common.
 //!
-//! Each source can be asked for its next position from some place on, so an intersection leaps over
+//! Each source can be asked for its next position from another one on, so an intersection skips
 //! everything that one of its sources does not have, and a union reads no further than it is asked.
 
 use std::ops::RangeInclusive;
@@ -18,7 +18,7 @@ const CHUNK_MAX: usize = 512;
 /// One index range that gives positions in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Every event that was not removed for good.
+    /// Every event that is not archived.
     Every,
     Kind(i64),
     Tag(i64),
@@ -37,14 +37,14 @@ pub(crate) enum Node {
     All(Vec<Node>),
 }
 
-/// The range that is walked through, and how much of it may be looked at.
+/// The range that is walked through, and how much of it may be examined.
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) direction: Direction,
     /// The lowest and the highest position wanted.
     pub(crate) range: RangeInclusive<u64>,
-    /// Steps of intersections that are left; when none is, the walk ends and says where.
+    /// Steps of intersections that are left; when none is, the walk pauses at a position.
     pub(crate) steps_left: usize,
     pub(crate) paused_at: Option<u64>,
 }
@@ -72,8 +72,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The place behind `position` in the direction of the walk; none at its end.
-    pub(crate) fn behind(&self, position: u64) -> Option<u64> {
+    /// The position after `position` in the direction of the walk; none at its end.
+    pub(crate) fn after(&self, position: u64) -> Option<u64> {
         let next = match self.direction {
             Direction::Forward => position.checked_add(1),
             Direction::Backward => position.checked_sub(1),
@@ -155,14 +155,14 @@ fn all(nodes: &mut [Node], walk: &mut Walk<'_>, from: u64) -> Result<Option<u64>
     }
 }
 
-/// A place in a source, with some positions read ahead.
+/// A source, with some positions read ahead.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     source: Source,
     ahead: Vec<u64>,
     at: usize,
     chunk: usize,
-    /// Nothing stands behind what was read ahead.
+    /// The source has no further position.
     done: bool,
 }
 
@@ -267,7 +267,7 @@ fn versions_at(
     let (first, last) = versions.into_inner();
     let mut low = first;
     let mut high = last + 1;
-    // The first version in low..high whose position is at `from` or behind it.
+    // The first version in low..high whose position is at or after `from`.
     while low < high {
         let middle = low + (high - low) / 2;
         let version = middle.cast_signed();
@@ -283,7 +283,7 @@ fn versions_at(
     }
     match walk.direction {
         Direction::Forward => Ok(low..=last),
-        // `low` may be the one that stands exactly there; one too many is dropped by whoever asked.
+        // `low` may be the version at `from`; one too many is dropped by the caller.
         Direction::Backward => Ok(first..=low.min(last)),
     }
 }

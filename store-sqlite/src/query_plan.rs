@@ -10,12 +10,11 @@ use crate::statements as sql;
 use crate::stream_cache::{category_key, tag_key};
 use crate::streams;
 
-/// More streams than this behind a prefix are not walked one by one; then the names are looked at
-/// instead.
+/// When more streams than this have a prefix they are not walked one by one; then every event's
+/// stream name is compared.
 const PREFIX_STREAMS_MAX: usize = 256;
 
-/// Names that sort behind every name that starts with a prefix start with the prefix and this, many
-/// times.
+/// A name that sorts after every name that starts with a prefix: the prefix and this, many times.
 const LAST_CHARACTER: &str = "\u{10ffff}";
 
 /// How to find what is wanted.
@@ -160,8 +159,8 @@ fn for_item(connection: &Connection, item: &QueryItem) -> Result<Option<Node>, r
     }
 }
 
-/// The first position behind the condition's at which its query matches, up to `head`; all of the
-/// range is looked at.
+/// The first position after the condition's at which its query matches, up to `head`; all of the
+/// range is examined.
 pub(crate) fn first_match(
     connection: &Connection,
     condition: &Condition,
@@ -192,8 +191,8 @@ fn kinds_of(
     }
     let mut of_categories = BTreeSet::new();
     for name in &filter.categories {
-        // A category without kinds of its own is among the others, whose events are told apart by
-        // their names.
+        // A category without kinds of its own is among the others, whose events differ by their
+        // stream names only.
         let category = category_key(connection, name)?.unwrap_or(0);
         of_categories.extend(keys(connection, sql::KINDS_OF_CATEGORY, category)?);
     }
@@ -236,7 +235,7 @@ fn stream_source(
     }))
 }
 
-/// The streams behind the prefixes; none when there are too many to be walked one by one.
+/// The streams with one of the prefixes; none when there are too many to be walked one by one.
 fn streams_of(
     connection: &Connection,
     prefixes: &[String],
@@ -248,8 +247,11 @@ fn streams_of(
             LAST_CHARACTER.repeat(StreamId::BYTES_MAX / 4 + 1)
         );
         let mut statement = connection.prepare_cached(sql::STREAMS_BY_PREFIX)?;
+        // Names without events count as well: a list that was cut off is not all of them.
+        let mut names = 0;
         let mut rows = statement.query((prefix, up_to, PREFIX_STREAMS_MAX as i64 + 1))?;
         while let Some(row) = rows.next()? {
+            names += 1;
             if let Some(version) = row.get::<_, Option<i64>>(2)? {
                 let versions = streams::number(row, 1)?.max(1)..=version.cast_unsigned();
                 found.push(Node::source(Source::Stream {
@@ -257,7 +259,7 @@ fn streams_of(
                     versions,
                 }));
             }
-            if found.len() > PREFIX_STREAMS_MAX {
+            if names > PREFIX_STREAMS_MAX || found.len() > PREFIX_STREAMS_MAX {
                 return Ok(None);
             }
         }

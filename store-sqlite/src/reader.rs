@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use annals_core::{Failure, StoreError};
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::connection::Opener;
 use crate::error::{StoreFault, reading};
+use crate::identity::LogIdentity;
 use crate::row::Names;
 
 /// Connections for reading, opened when they are first needed; the one used last is used next,
-/// because it knows the most.
+/// because its caches are the warmest.
 #[derive(Clone, Debug)]
 pub(crate) struct Readers {
     pool: Arc<Pool>,
@@ -25,106 +26,129 @@ pub(crate) struct Readers {
 #[derive(Debug)]
 struct Pool {
     opener: Opener,
+    identity: Arc<LogIdentity>,
     count: usize,
-    desk: Mutex<ReaderQueue>,
-    /// Tells when a worker has signed off.
-    signed_off: Condvar,
+    queue: Mutex<ReaderQueue>,
+    room: Arc<Semaphore>,
+    /// Notified when a worker ends.
+    ended: Condvar,
     /// A store in memory has no journal beside which one could read; then reading and writing take
     /// turns.
     turns: Option<Arc<RwLock<()>>>,
 }
 
+/// Reads that wait for a worker; further ones wait before they are queued.
+const WAITING_MAX: usize = 4_096;
+
 /// How long closing waits for a read that has begun; a page takes some milliseconds.
 const READ_ENDS_MAX: Duration = Duration::from_secs(5);
 
-/// How long a worker without work gives way before it signs off: whoever was answered often asks
+/// How long a worker without work yields before it ends: a caller that was answered often asks
 /// again at once, and then finds it awake and its connection warm. About as long as waking a thread
 /// takes.
 const REST: Duration = Duration::from_micros(50);
 
-/// Reads that wait, and who is at work. A worker goes on while something waits: waking a thread
-/// costs more than most reads.
+/// Reads that wait, and the workers. A worker goes on while something waits: waking a thread costs
+/// more than most reads.
 #[derive(Default)]
 struct ReaderQueue {
     waiting: VecDeque<Job>,
-    working: usize,
-    /// Of those at work, the ones that are about to look for something to do.
+    workers: usize,
+    /// Workers that are about to look for work.
     resting: usize,
     idle: Vec<Reader>,
     closed: bool,
 }
 
-type Job = Box<dyn FnOnce(&Pool, &mut Option<Reader>) + Send>;
+/// A read that waits.
+struct Job {
+    run: Box<dyn FnOnce(&Pool, &mut Option<Reader>) + Send>,
+    _permit: OwnedSemaphorePermit,
+}
 
 #[derive(Debug)]
 struct Reader {
     connection: Connection,
     names: Names,
+    /// SQLite's counter of commits by other connections when the log was last checked.
+    checked_at: Option<i64>,
 }
 
 impl Readers {
-    pub(crate) fn new(opener: Opener, count: usize, turns: Option<Arc<RwLock<()>>>) -> Readers {
+    pub(crate) fn new(
+        opener: Opener,
+        identity: Arc<LogIdentity>,
+        count: usize,
+        turns: Option<Arc<RwLock<()>>>,
+    ) -> Readers {
         Readers {
             pool: Arc::new(Pool {
                 opener,
+                identity,
                 count: count.max(1),
-                desk: Mutex::default(),
-                signed_off: Condvar::new(),
+                queue: Mutex::default(),
+                room: Arc::new(Semaphore::new(WAITING_MAX)),
+                ended: Condvar::new(),
                 turns,
             }),
         }
     }
 
-    /// Runs `work` in a read transaction. Dropping the future gives the connection back all the
-    /// same, when the work is done.
+    /// Runs `work` in a read transaction. When the future is dropped before it began, it does not
+    /// run; else its connection is given back when it is done.
     pub(crate) async fn read<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection, &mut Names) -> Result<R, rusqlite::Error> + Send + 'static,
     ) -> Result<R, StoreError> {
+        let closed = || closed(&self.pool.opener.name);
+        let permit = Arc::clone(&self.pool.room).acquire_owned().await;
+        let _permit = permit.map_err(|_| closed())?;
         let (answer, answered) = oneshot::channel();
-        let job = move |pool: &Pool, reader: &mut Option<Reader>| {
-            // Nobody listens when the future was dropped.
-            let _ = answer.send(pool.read(reader, work));
-        };
-        let needs_a_worker = {
-            let mut desk = self.pool.desk();
-            if desk.closed {
-                return Err(closed(&self.pool.opener.name));
+        let run = Box::new(move |pool: &Pool, reader: &mut Option<Reader>| {
+            // Work that no caller waits for is not done.
+            if !answer.is_closed() {
+                let _ = answer.send(pool.read(reader, work));
             }
-            desk.waiting.push_back(Box::new(job));
+        });
+        let needs_a_worker = {
+            let mut queue = self.pool.queue();
+            if queue.closed {
+                return Err(closed());
+            }
+            queue.waiting.push_back(Job { run, _permit });
             let needs_a_worker =
-                desk.working < self.pool.count && desk.waiting.len() > desk.resting;
-            desk.working += usize::from(needs_a_worker);
+                queue.workers < self.pool.count && queue.waiting.len() > queue.resting;
+            queue.workers += usize::from(needs_a_worker);
             needs_a_worker
         };
         if needs_a_worker {
             let worker = Worker {
                 pool: Arc::clone(&self.pool),
-                signed_off: false,
+                has_ended: false,
             };
-            tokio::task::spawn_blocking(move || worker.work());
+            tokio::task::spawn_blocking(move || worker.run());
         }
         let lost = |_| {
             Err(StoreError::new(
                 Failure::Unavailable,
-                "a read did not come to an end",
+                "a read was cut short",
             ))
         };
         answered.await.unwrap_or_else(lost)
     }
 
     /// Closes the connections; no further read begins. Waits for those that have begun, because the
-    /// writer, which closes last, leaves one file only when nobody else has it open.
+    /// writer, which closes last, leaves one file only when no other connection is open.
     pub(crate) fn close(&self) {
-        let mut desk = self.pool.desk();
-        desk.closed = true;
-        desk.waiting.clear();
-        desk.idle.clear();
-        let at_work = |desk: &mut ReaderQueue| desk.working > 0;
+        let mut queue = self.pool.queue();
+        queue.closed = true;
+        queue.waiting.clear();
+        queue.idle.clear();
+        let at_work = |queue: &mut ReaderQueue| queue.workers > 0;
         let waited = self
             .pool
-            .signed_off
-            .wait_timeout_while(desk, READ_ENDS_MAX, at_work);
+            .ended
+            .wait_timeout_while(queue, READ_ENDS_MAX, at_work);
         if waited
             .map_or_else(|poisoned| poisoned.into_inner().1, |(_, waited)| waited)
             .timed_out()
@@ -142,8 +166,8 @@ fn closed(name: &str) -> StoreError {
 }
 
 impl Pool {
-    fn desk(&self) -> MutexGuard<'_, ReaderQueue> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, ReaderQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read<R>(
@@ -155,89 +179,121 @@ impl Pool {
             .turns
             .as_ref()
             .map(|turns| turns.read().unwrap_or_else(PoisonError::into_inner));
+        self.identity.check_open()?;
         let mut used = match reader.take() {
             Some(reader) => reader,
-            None => {
-                let connection = self
+            None => Reader {
+                connection: self
                     .opener
                     .reader()
-                    .map_err(|error| self.opener.fault(&error).error())?;
-                Reader {
-                    connection,
-                    names: Names::default(),
-                }
-            }
+                    .map_err(|error| self.opener.fault(&error).error())?,
+                names: Names::default(),
+                checked_at: None,
+            },
         };
-        let found = used
-            .transaction(work)
-            .map_err(|error| reading(&error, &self.opener.name))?;
+        let failed = |error: rusqlite::Error| reading(&error, &self.opener.name);
+        used.begin(&self.identity).map_err(failed)??;
+        let found = work(&used.connection, &mut used.names).map_err(failed)?;
+        used.commit().map_err(failed)?;
+        // What was read is the log when its file is still at its path.
+        self.identity.check_files().map_err(|fault| fault.error())?;
         // A connection that failed is not used again.
         *reader = Some(used);
         Ok(found)
     }
 }
 
-/// One who takes what waits, one read after the other on one connection, until nothing does.
+impl Reader {
+    /// Begins a read transaction; an error when it sees another log than before.
+    fn begin(&mut self, identity: &LogIdentity) -> Result<Result<(), StoreError>, rusqlite::Error> {
+        let last = identity.last();
+        self.connection.prepare_cached("begin")?.execute([])?;
+        if !identity.can_change() {
+            return Ok(Ok(()));
+        }
+        let version = self
+            .connection
+            .prepare_cached("pragma data_version")?
+            .query_row([], |row| row.get(0))?;
+        if self.checked_at != Some(version) {
+            if let Err(fault) = identity.check_log(&self.connection, last)? {
+                return Ok(Err(fault.error()));
+            }
+            self.checked_at = Some(version);
+        }
+        Ok(Ok(()))
+    }
+
+    fn commit(&self) -> Result<(), rusqlite::Error> {
+        self.connection
+            .prepare_cached("commit")?
+            .execute([])
+            .map(|_| ())
+    }
+}
+
+/// Runs what waits, one read after the other on one connection, until nothing does.
 struct Worker {
     pool: Arc<Pool>,
-    signed_off: bool,
+    has_ended: bool,
 }
 
 impl Worker {
-    fn work(mut self) {
+    fn run(mut self) {
         let mut reader = None;
         while let Some(job) = self.next(&mut reader) {
-            // A read that panics drops its answer, which is told; its connection is not used again.
+            // A read that panics drops its answer, which its caller sees; its connection is not
+            // used again.
             let mut used = reader.take();
-            if catch_unwind(AssertUnwindSafe(|| job(&self.pool, &mut used))).is_ok() {
+            if catch_unwind(AssertUnwindSafe(|| (job.run)(&self.pool, &mut used))).is_ok() {
                 reader = used;
             }
         }
     }
 
-    /// The next read. When there is none, signs off in the same breath, so that whoever comes then
-    /// asks for another worker.
+    /// The next read. When there is none, ends under the same lock, so that the next caller starts
+    /// another worker.
     fn next(&mut self, reader: &mut Option<Reader>) -> Option<Job> {
-        let mut desk = self.pool.desk();
+        let mut queue = self.pool.queue();
         let began = Instant::now();
-        while desk.waiting.is_empty() && !desk.closed && began.elapsed() < REST {
-            desk.resting += 1;
-            drop(desk);
+        while queue.waiting.is_empty() && !queue.closed && began.elapsed() < REST {
+            queue.resting += 1;
+            drop(queue);
             std::thread::yield_now();
-            desk = self.pool.desk();
-            desk.resting -= 1;
+            queue = self.pool.queue();
+            queue.resting -= 1;
         }
-        if let Some(job) = desk.waiting.pop_front() {
+        if let Some(job) = queue.waiting.pop_front() {
             if reader.is_none() {
-                *reader = desk.idle.pop();
+                *reader = queue.idle.pop();
             }
             return Some(job);
         }
         // A connection is closed before its worker is counted off.
         match reader.take() {
-            Some(reader) if !desk.closed => desk.idle.push(reader),
+            Some(reader) if !queue.closed => queue.idle.push(reader),
             closed => drop(closed),
         }
-        desk.working -= 1;
-        self.signed_off = true;
-        self.pool.signed_off.notify_all();
+        queue.workers -= 1;
+        self.has_ended = true;
+        self.pool.ended.notify_all();
         None
     }
 }
 
 impl Drop for Worker {
     /// A runtime that shuts down may drop a worker that never began. When no other is left, what
-    /// waits is told so.
+    /// waits is dropped, which its callers see.
     fn drop(&mut self) {
-        if self.signed_off {
+        if self.has_ended {
             return;
         }
-        let mut desk = self.pool.desk();
-        desk.working -= 1;
-        if desk.working == 0 {
-            desk.waiting.clear();
+        let mut queue = self.pool.queue();
+        queue.workers -= 1;
+        if queue.workers == 0 {
+            queue.waiting.clear();
         }
-        self.pool.signed_off.notify_all();
+        self.pool.ended.notify_all();
     }
 }
 
@@ -245,7 +301,7 @@ impl fmt::Debug for ReaderQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReaderQueue")
             .field("waiting", &self.waiting.len())
-            .field("working", &self.working)
+            .field("workers", &self.workers)
             .field("resting", &self.resting)
             .field("idle", &self.idle.len())
             .field("closed", &self.closed)
@@ -253,14 +309,51 @@ impl fmt::Debug for ReaderQueue {
     }
 }
 
-impl Reader {
-    fn transaction<R>(
-        &mut self,
-        work: impl FnOnce(&Connection, &mut Names) -> Result<R, rusqlite::Error>,
-    ) -> Result<R, rusqlite::Error> {
-        self.connection.prepare_cached("begin")?.execute([])?;
-        let found = work(&self.connection, &mut self.names)?;
-        self.connection.prepare_cached("commit")?.execute([])?;
-        Ok(found)
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::options::Options;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn dropped_reads_are_not_read() {
+        let options = Options::in_memory();
+        let opener = Opener::new(&options).unwrap();
+        let _keeps_it = opener.writer().unwrap();
+        let log = annals_core::LogId::random();
+        let identity = Arc::new(LogIdentity::new(log, None, opener.name.clone()));
+        let readers = Readers::new(opener, identity, 1, None);
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (begun, began) = oneshot::channel();
+        let first = tokio::spawn({
+            let readers = readers.clone();
+            async move {
+                let work = move |_: &Connection, _: &mut Names| {
+                    let _ = begun.send(());
+                    let _ = released.recv();
+                    Ok(())
+                };
+                readers.read(work).await
+            }
+        });
+        began.await.unwrap();
+        let runs = Arc::new(AtomicUsize::new(0));
+        // More than may be queued: those beyond wait outside.
+        for _ in 0..2 * WAITING_MAX {
+            let runs = Arc::clone(&runs);
+            let mut read = pin!(readers.read(move |_, _| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }));
+            let polled = read.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+        }
+        release.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        readers.read(|_, _| Ok(())).await.unwrap();
+        assert_eq!(runs.load(Ordering::Relaxed), 0);
     }
 }

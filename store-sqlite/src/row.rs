@@ -14,13 +14,13 @@ use crate::known::{PARTITION, stream_id};
 use crate::statements as sql;
 use crate::streams::{moment, number};
 
-/// The kind of an event that was removed for good.
+/// The kind of an archived event.
 pub(crate) const REMOVED: i64 = 0;
 /// Where statements that read events have the position and the kind.
 pub(crate) const POSITION: usize = 0;
 pub(crate) const KIND: usize = 3;
 
-/// How many streams a connection knows by name: a power of two; some megabytes.
+/// How many stream names a connection caches: a power of two; some megabytes.
 const STREAMS: usize = 1 << 15;
 const KINDS: usize = 1 << 10;
 /// Payloads share buffers of about this size: large enough to be cheap, small enough that keeping
@@ -43,10 +43,10 @@ struct Kind {
     page: u64,
 }
 
-/// The names behind keys. A key's name never changes, so nothing in here is ever wrong.
+/// The names of keys. In one log a key's name never changes, and a connection reads one log.
 ///
-/// Each key has one place, which it shares with those that are `STREAMS` away: as good as a cache
-/// that keeps track, and cheaper.
+/// Each key has one slot, which it shares with those that are `STREAMS` away: as good as a cache
+/// that tracks use, and cheaper.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     streams: Vec<Option<(i64, StreamId)>>,
@@ -56,22 +56,22 @@ pub(crate) struct Names {
 
 impl Names {
     fn stream(&mut self, connection: &Connection, key: i64) -> Result<StreamId, rusqlite::Error> {
-        let place = place_of(&mut self.streams, key, STREAMS);
-        match place {
+        let slot = slot_of(&mut self.streams, key, STREAMS);
+        match slot {
             Some((of, name)) if *of == key => Ok(name.clone()),
             _ => {
                 let name = connection
                     .prepare_cached(sql::STREAM_NAME)?
                     .query_row([key], |row| stream_id(row, 0))?;
-                *place = Some((key, name.clone()));
+                *slot = Some((key, name.clone()));
                 Ok(name)
             }
         }
     }
 
     fn kind(&mut self, connection: &Connection, key: i64) -> Result<&Kind, rusqlite::Error> {
-        let place = place_of(&mut self.kinds, key, KINDS);
-        if !matches!(place, Some((of, _)) if *of == key) {
+        let slot = slot_of(&mut self.kinds, key, KINDS);
+        if !matches!(slot, Some((of, _)) if *of == key) {
             let found = connection
                 .prepare_cached(sql::KIND_NAME)?
                 .query_row([key], |row| {
@@ -82,9 +82,9 @@ impl Names {
                         page: self.pages,
                     })
                 })?;
-            *place = Some((key, found));
+            *slot = Some((key, found));
         }
-        let (_, kind) = place.as_mut().ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let (_, kind) = slot.as_mut().ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         if kind.page != self.pages {
             kind.event_type = Arc::from(&*kind.event_type);
             kind.codec = Arc::from(&*kind.codec);
@@ -94,22 +94,18 @@ impl Names {
     }
 }
 
-fn place_of<T>(
-    places: &mut Vec<Option<(i64, T)>>,
-    key: i64,
-    count: usize,
-) -> &mut Option<(i64, T)> {
+fn slot_of<T>(slots: &mut Vec<Option<(i64, T)>>, key: i64, count: usize) -> &mut Option<(i64, T)> {
     // Keys ascend from 1, so the table grows no further than there are names.
     let index = key.cast_unsigned() as usize & (count - 1);
-    if index >= places.len() {
+    if index >= slots.len() {
         let length = (index + 1).next_power_of_two().min(count);
-        places.resize_with(length, || None);
+        slots.resize_with(length, || None);
     }
-    &mut places[index]
+    &mut slots[index]
 }
 
-/// A stored time, and what it is for everyone else: telling the year from microseconds is dearer
-/// than comparing two numbers.
+/// A stored time and the moment that it is: computing a date from microseconds costs more than
+/// comparing two numbers.
 #[derive(Debug)]
 struct Moment {
     micros: i64,

@@ -144,7 +144,7 @@ mod tests {
 
     /// The connection keeps the store in memory alive.
     fn opened() -> (Opener, Connection) {
-        let opener = Opener::new(&Options::in_memory());
+        let opener = Opener::new(&Options::in_memory()).unwrap();
         let connection = opener.writer().unwrap();
         (opener, connection)
     }

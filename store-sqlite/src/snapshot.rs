@@ -10,7 +10,7 @@ use crate::write_tx::{Stop, WriteTx};
 
 pub(crate) fn save(write_tx: &mut WriteTx, snapshot: &Snapshot) -> Result<(), Stop> {
     let stream = write_tx
-        .dictionary
+        .stream_cache
         .stream_key(&write_tx.connection, &snapshot.stream)?;
     write_tx
         .connection

@@ -18,6 +18,8 @@ statements! {
     DELETE_LEASE = "delete_lease";
     DELETE_REMOVAL = "delete_removal";
     DELETE_SNAPSHOT = "delete_snapshot";
+    DELETE_SNAPSHOTS = "delete_snapshots";
+    DELETE_UNUSED_TAG = "delete_unused_tag";
     DELETE_VERSION_OF_ROW = "delete_version_of_row";
     DELETE_VERSIONS_BEFORE = "delete_versions_before";
     DELETE_VIEW_CHECKPOINTS = "delete_view_checkpoints";
@@ -57,6 +59,7 @@ statements! {
     LEASES_FROM = "leases_from";
     LOG_BACKWARD = "log_backward";
     LOG_FORWARD = "log_forward";
+    LOG_IDENTITY = "log_identity";
     NEWEST_SNAPSHOT = "newest_snapshot";
     NEWEST_VERSION_OF_ROW = "newest_version_of_row";
     NEXT_EPOCH = "next_epoch";

@@ -1,34 +1,27 @@
-//! The store: the traits of the contract, each a request to the writer thread or to a reader.
+//! The store: how it is opened, and what it shares with its handles.
 
 use std::sync::{Arc, RwLock};
 
-use annals_core::{
-    Append, AppendError, Appended, ChangeStream, Clock, EventId, EventStore, Failure, FoldId,
-    Found, Head, Hint, InlineViews, Limits, Log, LogId, LogPage, Partition, Position, ReadLog,
-    ReadQuery, ReadStream, Snapshot, SnapshotStore, Store, StoreError, StreamId, StreamPage,
-    StreamState, TaggedStore, Version, ViewStore,
-};
-use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use annals_core::{Append, AppendError, Appended, Clock, Failure, Hint, Limits, LogId, StoreError};
 use tokio::sync::watch;
 
 use crate::append_in::{self, AppendTransaction, Ran};
-use crate::change::Change;
 use crate::connection::{Opener, check_library};
-use crate::known::{PARTITION, known};
+use crate::identity::LogIdentity;
 use crate::options::Options;
 use crate::reader::Readers;
 use crate::request::Request;
+use crate::schema;
 use crate::watcher::Watcher;
-use crate::write_tx::WriteTx;
+use crate::write_tx::{Tail, WriteTx};
 use crate::writer::Writer;
-use crate::{page, schema, snapshot, streams};
 
 /// A store in one SQLite file.
 ///
 /// It needs a Tokio runtime. Handles are cheap to clone; when the last one is dropped, what was
-/// handed over is finished, the journal is copied into the file, and the file is closed. Several
-/// processes, or several stores in one process, may have the file open at once.
+/// queued is finished, the journal is copied into the file, and the file is closed. Several
+/// processes, or several stores in one process, may have the file open at once. When the file is
+/// replaced while it is open, every further call fails with [`Failure::Closed`].
 ///
 /// ```
 /// use annals_core::{Append, EventStore, NewEvent, StreamId};
@@ -51,9 +44,8 @@ pub struct SqliteStore {
 
 #[derive(Debug)]
 struct Shared {
-    log: LogId,
+    identity: Arc<LogIdentity>,
     limits: Limits,
-    name: String,
     moved: watch::Sender<u64>,
     readers: Readers,
     access: Access,
@@ -62,7 +54,7 @@ struct Shared {
 #[derive(Debug)]
 enum Access {
     Write(Writer),
-    /// Only looks whether others have written.
+    /// Only polls for the commits of others, until it is dropped.
     Read(#[allow(dead_code, reason = "it is kept so that it is joined")] Watcher),
 }
 
@@ -105,7 +97,7 @@ impl SqliteStore {
             })
     }
 
-    /// The same store; what this handle appends is recorded at the times that `clock` tells.
+    /// The same store; what this handle appends is recorded at the times of `clock`.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -125,16 +117,16 @@ impl SqliteStore {
     /// not at all.
     ///
     /// It runs on the writer thread, so every other append waits for it: keep it short, and do not
-    /// wait for anything in it. When it returns an error or panics, all that it did is undone. It
-    /// must not end the transaction itself.
+    /// wait for anything in it. When it returns an error, panics or tries to end the transaction,
+    /// all that it did is undone.
     ///
     /// # Errors
     ///
-    /// What `work` returns, and what the store has to say ([`AppendError::Unknown`] when the
-    /// outcome is not known: what was appended tells, by [`find`](EventStore::find)).
+    /// What `work` returns, and the errors of the store. After [`AppendError::Unknown`] the ids of
+    /// what was appended resolve it, by [`find`](annals_core::EventStore::find).
     ///
     /// ```
-    /// use annals_core::{AppendError, Append, NewEvent, StreamId};
+    /// use annals_core::{Append, AppendError, NewEvent, StreamId};
     /// use annals_sqlite::SqliteStore;
     ///
     /// # #[derive(Debug, thiserror::Error)]
@@ -182,12 +174,25 @@ impl SqliteStore {
 
     pub(crate) fn writer(&self) -> Result<&Writer, StoreError> {
         match &self.shared.access {
-            Access::Write(writer) => writer.failed().map_or(Ok(writer), Err),
+            Access::Write(writer) => self.shared.identity.check_open().map(|()| writer),
             Access::Read(_) => {
-                let context = format!("`{}` was opened read-only", self.shared.name);
+                let name = self.shared.identity.name();
+                let context = format!("`{name}` was opened read-only; open it without `mode=ro`");
                 Err(StoreError::new(Failure::ReadOnly, context))
             }
         }
+    }
+
+    pub(crate) fn log_id(&self) -> LogId {
+        self.shared.identity.log()
+    }
+
+    pub(crate) fn limits_of_appends(&self) -> Limits {
+        self.shared.limits
+    }
+
+    pub(crate) fn hint_of_commits(&self) -> Hint {
+        Hint::new(self.shared.moved.subscribe())
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -195,68 +200,55 @@ impl SqliteStore {
     }
 
     pub(crate) fn readers(&self) -> Result<&Readers, StoreError> {
-        match &self.shared.access {
-            Access::Write(writer) => writer.failed().map_or(Ok(&self.shared.readers), Err),
-            Access::Read(_) => Ok(&self.shared.readers),
-        }
+        self.shared
+            .identity
+            .check_open()
+            .map(|()| &self.shared.readers)
     }
 
-    async fn write(&self, append: Append) -> Result<Appended, AppendError> {
+    pub(crate) async fn write(&self, append: Append) -> Result<Appended, AppendError> {
         let request = Request::new(append, &self.shared.limits, Arc::clone(&self.clock))?;
         let size = (request.events.len(), request.bytes);
         self.writer()?
             .run(size, move |write_tx| write_tx.append(&request))
             .await
     }
-
-    fn check_partition(partition: Partition) -> Result<(), StoreError> {
-        if partition == PARTITION {
-            return Ok(());
-        }
-        Err(StoreError::new(
-            Failure::Invalid,
-            format!("there is no partition {partition}, the log has 1"),
-        ))
-    }
 }
 
 fn open(options: &Options) -> Result<SqliteStore, StoreError> {
     check_library(rusqlite::version_number())?;
-    let opener = Opener::new(options);
+    let opener = Opener::new(options)?;
     let turns = opener.is_memory().then(|| Arc::new(RwLock::new(())));
     let (moved, _) = watch::channel(0);
-    let (log, access) = if options.read_only {
-        let connection = opener
-            .reader()
-            .map_err(|error| opener.fault(&error).error())?;
+    let failed = |error: rusqlite::Error| opener.fault(&error).error();
+    let identity = |connection: &rusqlite::Connection, log| {
+        let identity = LogIdentity::new(log, opener.path(), opener.name.clone());
+        identity.saw(Tail::read(connection).map_err(failed)?.event());
+        Ok::<_, StoreError>(Arc::new(identity))
+    };
+    let (identity, access) = if options.read_only {
+        let connection = opener.reader().map_err(failed)?;
         let log = schema::accept(&connection, &opener)?;
-        (
-            log,
-            Access::Read(Watcher::start(
-                connection,
-                options.poll_interval,
-                moved.clone(),
-            )?),
-        )
+        let identity = identity(&connection, log)?;
+        let watcher = Watcher::start(
+            connection,
+            Arc::clone(&identity),
+            options.poll_interval,
+            moved.clone(),
+        )?;
+        (identity, Access::Read(watcher))
     } else {
         let mut connection = opener.writer()?;
         let log = schema::upgrade(&mut connection, &opener, &*options.clock)?;
-        let write_tx = WriteTx::new(connection, log);
-        let writer = Writer::start(
-            write_tx,
-            options,
-            opener.name.clone(),
-            turns.clone(),
-            moved.clone(),
-        )?;
-        (log, Access::Write(writer))
+        let identity = identity(&connection, log)?;
+        let write_tx = WriteTx::new(connection, Arc::clone(&identity)).map_err(failed)?;
+        let writer = Writer::start(write_tx, options, turns.clone(), moved.clone())?;
+        (identity, Access::Write(writer))
     };
-    let name = opener.name.clone();
-    let readers = Readers::new(opener, options.readers, turns);
+    let readers = Readers::new(opener, Arc::clone(&identity), options.readers, turns);
     let shared = Shared {
-        log,
+        identity,
         limits: options.limits,
-        name,
         moved,
         readers,
         access,
@@ -267,177 +259,9 @@ fn open(options: &Options) -> Result<SqliteStore, StoreError> {
     })
 }
 
-/// Readers go first, so that the writer's connection is the last one and takes the journal with it.
+/// Readers close first, so that the writer's connection is the last one and removes the journal.
 impl Drop for Shared {
     fn drop(&mut self) {
         self.readers.close();
-    }
-}
-
-#[async_trait]
-impl EventStore for SqliteStore {
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.write(append).await
-    }
-
-    async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {
-        self.readers()?
-            .read(move |connection, names| page::of_stream(connection, names, &read))
-            .await
-    }
-
-    async fn find(
-        &self,
-        partition: Partition,
-        ids: &[EventId],
-    ) -> Result<Vec<Option<Found>>, StoreError> {
-        SqliteStore::check_partition(partition)?;
-        let ids = ids.to_vec();
-        let find = move |connection: &rusqlite::Connection, id: EventId| {
-            Ok(known(connection, id)?.map(|known| known.found))
-        };
-        self.readers()?
-            .read(move |connection, _| ids.into_iter().map(|id| find(connection, id)).collect())
-            .await
-    }
-
-    async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
-        let stream = stream.clone();
-        self.readers()?
-            .read(move |connection, _| Ok(streams::state(connection, &stream)?.1))
-            .await
-    }
-
-    async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
-        let wanted = Change {
-            stream: change.stream,
-            expected: change.expected,
-            change: change.change,
-            clock: Arc::clone(&self.clock),
-        };
-        self.writer()?
-            .run((1, 0), move |write_tx| write_tx.change(&wanted))
-            .await
-    }
-
-    fn limits(&self) -> Limits {
-        self.shared.limits
-    }
-}
-
-#[async_trait]
-impl Log for SqliteStore {
-    fn id(&self) -> LogId {
-        self.shared.log
-    }
-
-    fn partitions(&self) -> u32 {
-        1
-    }
-
-    async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
-        SqliteStore::check_partition(read.partition)?;
-        self.readers()?
-            .read(move |connection, names| page::of_log(connection, names, &read))
-            .await
-    }
-
-    async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
-        SqliteStore::check_partition(partition)?;
-        let head = self
-            .readers()?
-            .read(|connection, _| streams::head(connection))
-            .await?
-            .0;
-        Ok(Head::at(Position::new(head)))
-    }
-
-    async fn position_at(
-        &self,
-        partition: Partition,
-        moment: DateTime<Utc>,
-    ) -> Result<Position, StoreError> {
-        SqliteStore::check_partition(partition)?;
-        self.readers()?
-            .read(move |connection, _| page::at_moment(connection, moment))
-            .await
-    }
-
-    fn hint(&self) -> Hint {
-        Hint::new(self.shared.moved.subscribe())
-    }
-}
-
-#[async_trait]
-impl TaggedStore for SqliteStore {
-    async fn read_query(&self, read: ReadQuery) -> Result<LogPage, StoreError> {
-        read.query.check()?;
-        self.readers()?
-            .read(move |connection, names| page::of_query(connection, names, &read))
-            .await
-    }
-}
-
-#[async_trait]
-impl SnapshotStore for SqliteStore {
-    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
-        let size = (1, snapshot.payload.len());
-        let saved = self
-            .writer()?
-            .run(size, move |write_tx| snapshot::save(write_tx, &snapshot))
-            .await;
-        saved.map_err(AppendError::into_store_error)
-    }
-
-    async fn newest_snapshot(
-        &self,
-        stream: &StreamId,
-        fold: &FoldId,
-        at_most: Version,
-    ) -> Result<Option<Snapshot>, StoreError> {
-        let stream = stream.clone();
-        let fold = fold.clone();
-        self.readers()?
-            .read(move |connection, _| snapshot::newest(connection, stream, fold, at_most))
-            .await
-    }
-
-    async fn delete_snapshot(
-        &self,
-        stream: &StreamId,
-        fold: &FoldId,
-        version: Version,
-    ) -> Result<(), StoreError> {
-        let stream = stream.clone();
-        let fold = fold.clone();
-        let deleted = self
-            .writer()?
-            .run((1, 0), move |write_tx| {
-                snapshot::delete(write_tx, &stream, &fold, version)
-            })
-            .await;
-        deleted.map_err(AppendError::into_store_error)
-    }
-}
-
-impl Store for SqliteStore {
-    fn atomic(&self) -> bool {
-        true
-    }
-
-    fn tagged(&self) -> Option<&dyn TaggedStore> {
-        Some(self)
-    }
-
-    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
-        Some(self)
-    }
-
-    fn views(&self) -> Option<&dyn ViewStore> {
-        Some(self)
-    }
-
-    fn inline_views(&self) -> Option<&dyn InlineViews> {
-        Some(self)
     }
 }

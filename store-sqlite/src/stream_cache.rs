@@ -1,8 +1,8 @@
-//! Names as small integers, as the writer knows them: streams with where they stand, kinds,
-//! categories, tags.
+//! What the writer knows of names: streams with their versions, kinds, categories and tags, each with
+//! its key.
 //!
-//! What is cached here is true inside the write transaction that is open, and is forgotten when
-//! another process has written or when a transaction was rolled back.
+//! What is cached is true inside the open write transaction, and is forgotten when another process
+//! has written or a transaction was rolled back.
 
 use std::fmt::Write as _;
 
@@ -13,15 +13,15 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::statements as sql;
 use crate::streams;
 
-/// Streams whose place is kept at hand: some 10 MB.
+/// Streams that are cached: some 10 MB.
 const STREAMS: usize = 65_536;
-/// Kinds, categories and tags kept at hand.
+/// Kinds, categories and tags that are cached, of each.
 const NAMES: usize = 16_384;
-/// Categories that have kinds of their own; events of any further one share those of category 0,
-/// and readers look at their names.
+/// Categories that have kinds of their own; events of all others share those of category 0, and
+/// readers compare their stream names.
 pub(crate) const CATEGORIES_MAX: i64 = 256;
 
-/// Where a stream stands.
+/// A stream's key, version and status.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StreamEntry {
     /// None until it is first written to.
@@ -33,7 +33,7 @@ pub(crate) struct StreamEntry {
 }
 
 impl StreamEntry {
-    /// As far as an expectation needs it.
+    /// What an expectation is checked against.
     pub(crate) fn state(&self) -> StreamState {
         let mut state = StreamState::absent();
         state.status = self.status;
@@ -43,7 +43,7 @@ impl StreamEntry {
 }
 
 #[derive(Debug)]
-pub(crate) struct Dictionary {
+pub(crate) struct StreamCache {
     streams: LruCache<StreamId, StreamEntry>,
     kinds: LruCache<String, i64>,
     categories: LruCache<String, i64>,
@@ -54,9 +54,9 @@ pub(crate) struct Dictionary {
     pub(crate) added: bool,
 }
 
-impl Dictionary {
-    pub(crate) fn new() -> Dictionary {
-        Dictionary {
+impl StreamCache {
+    pub(crate) fn new() -> StreamCache {
+        StreamCache {
             streams: LruCache::new(STREAMS),
             kinds: LruCache::new(NAMES),
             categories: LruCache::new(NAMES),
@@ -73,7 +73,7 @@ impl Dictionary {
         self.tags.clear();
     }
 
-    /// Where the stream stands, also when it is absent.
+    /// The stream's entry, also when it is absent.
     pub(crate) fn stream(
         &mut self,
         connection: &Connection,
@@ -118,10 +118,10 @@ impl Dictionary {
         Ok(key)
     }
 
-    /// Puts back where the streams stood before an append that did not happen, the last one touched
-    /// at the end.
+    /// Puts back the entries of before an append that was refused, in the order in which they were
+    /// touched.
     pub(crate) fn undo(&mut self, touched: Vec<(StreamId, StreamEntry)>) {
-        // Names that it had added went with it.
+        // Names that the append had added were rolled back.
         if std::mem::take(&mut self.added) {
             self.clear();
             return;
@@ -134,6 +134,11 @@ impl Dictionary {
     /// The stream changed in another way than by an append.
     pub(crate) fn forget(&mut self, stream: &StreamId) {
         self.streams.remove(stream);
+    }
+
+    /// Tags were removed.
+    pub(crate) fn forget_tags(&mut self) {
+        self.tags.clear();
     }
 
     /// The key of the event's category, type, schema version and codec.

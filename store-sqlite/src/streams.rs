@@ -1,4 +1,4 @@
-//! What a stream is, as the file says.
+//! The state of a stream, as it is stored.
 
 use annals_core::{Deletion, Position, Status, StreamId, StreamState, Version};
 use chrono::{DateTime, Utc};
@@ -7,12 +7,12 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::error::corrupt;
 use crate::statements as sql;
 
-/// The stored codes of a status that events alone do not tell.
+/// The stored codes of a status that does not follow from the events alone.
 const BY_ITS_EVENTS: i64 = 0;
 const DELETED: i64 = 2;
 const TOMBSTONED: i64 = 3;
 
-/// One row of the dictionary of streams, with the stream's version.
+/// The row of a stream, with its version.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StreamRow {
     pub(crate) key: i64,
@@ -34,7 +34,7 @@ impl StreamRow {
     }
 }
 
-/// The stream's row; none when it was never named.
+/// The stream's row; none when no event or change ever named it.
 pub(crate) fn row(
     connection: &Connection,
     stream: &StreamId,
@@ -54,7 +54,7 @@ pub(crate) fn row(
         .optional()
 }
 
-/// The stream's key, when it has one, and all that is known of it.
+/// The stream's key, when it has one, and its state.
 pub(crate) fn state(
     connection: &Connection,
     stream: &StreamId,
@@ -81,7 +81,7 @@ pub(crate) fn state(
     Ok((Some(row.key), state))
 }
 
-/// Writes what a change made of the stream `key`, of which `known` deletions were kept before.
+/// Saves the state of the stream `key`, of which `known` deletions were saved before.
 pub(crate) fn save(
     connection: &Connection,
     key: i64,
@@ -122,7 +122,7 @@ fn stored(version: Version) -> i64 {
     version.get().cast_signed()
 }
 
-/// A count or a place, which is never negative.
+/// A count, version or position, which is never negative.
 pub(crate) fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|_| corrupt(format!("a negative number in column {column}")))
@@ -131,13 +131,4 @@ pub(crate) fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64, rusq
 /// A stored time.
 pub(crate) fn moment(micros: i64) -> Result<DateTime<Utc>, rusqlite::Error> {
     DateTime::from_timestamp_micros(micros).ok_or_else(|| corrupt(format!("{micros} is no moment")))
-}
-
-/// The last position of the log and when it was recorded.
-pub(crate) fn head(connection: &Connection) -> Result<(u64, i64), rusqlite::Error> {
-    let found = connection
-        .prepare_cached(sql::HEAD)?
-        .query_row([], |row| Ok((number(row, 0)?, row.get(1)?)))
-        .optional()?;
-    Ok(found.unwrap_or((0, i64::MIN)))
 }

@@ -1,14 +1,14 @@
 //! Read models in the file of the log, or in one of their own.
 //!
-//! A step of a worker is one job of the writer: it shares the flush with whatever else is committed
-//! then, and is looked at before anything is written. What was dropped or forgotten is out of sight
-//! at once and cleared away later, a little at a time.
+//! A commit of a worker is one job of the writer: it shares the flush with whatever else is committed
+//! then, and is checked before anything is written. What was dropped or forgotten is hidden at once
+//! and purged later, a little at a time.
 
+mod custom_tables;
 mod dead_letters;
 mod generation;
 mod inline;
 mod lease;
-mod own;
 mod past;
 mod rows;
 mod step;
@@ -28,15 +28,15 @@ use rusqlite::Connection;
 use crate::store::SqliteStore;
 use crate::write_tx::{Stop, WriteTx};
 
-pub(crate) use inline::carried;
+pub(crate) use inline::inline_rows;
 pub(crate) use sweep::{has_waste, sweep};
 
-/// Why something was not done or found.
+/// Why a request about views ended without its answer.
 #[derive(Debug)]
 enum Abort {
-    /// An outcome for the one who asked.
+    /// An outcome for the caller.
     Refused(CommitError),
-    /// The file does not answer.
+    /// The transaction cannot go on.
     Broken(rusqlite::Error),
 }
 
@@ -66,7 +66,7 @@ fn outcome<R>(done: Result<R, Abort>) -> Result<Result<R, CommitError>, rusqlite
     }
 }
 
-/// The error of something that was given to the writer.
+/// The error of a request to the writer.
 fn written(error: AppendError) -> StoreError {
     match error {
         AppendError::Unknown(source) => {
@@ -78,7 +78,7 @@ fn written(error: AppendError) -> StoreError {
 }
 
 impl SqliteStore {
-    /// Reads from one moment.
+    /// Reads in one transaction.
     async fn read_views<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<R, Abort> + Send + 'static,
@@ -88,7 +88,7 @@ impl SqliteStore {
             .await?
     }
 
-    /// Reads what a generation that is not gone has.
+    /// Reads a generation that was not dropped.
     async fn read_generation<R: Send + 'static>(
         &self,
         id: GenerationId,
@@ -98,7 +98,7 @@ impl SqliteStore {
             .await
     }
 
-    /// Changes something small; what refuses must do so before it writes.
+    /// Runs a small change; a refusal must come before it writes.
     async fn change_views<R: Send + 'static>(
         &self,
         mut work: impl FnMut(&mut WriteTx) -> Result<R, Abort> + Send + 'static,
@@ -126,8 +126,8 @@ impl Leases for SqliteStore {
         owner: &str,
         ttl: Duration,
     ) -> Result<Acquired, StoreError> {
-        // The time of asking, here and below: who waits for the writer has a lease that is shorter,
-        // and never longer than it thinks.
+        // The time of the request, here and below: a worker that waited for the writer has a lease
+        // that is shorter, and never longer than it believes.
         let name = name.to_owned();
         let owner = owner.to_owned();
         let now = self.clock().now();
@@ -203,13 +203,13 @@ impl ViewStore for SqliteStore {
 
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
         let writer = self.writer()?;
-        // Beside the writer, so that it only looks and writes.
+        // Not on the writer thread, so that it only checks and writes.
         let step = self
             .read_views(move |connection| step::prepare(connection, commit))
             .await?;
         let size = step.size();
         let work = move |write_tx: &mut WriteTx| {
-            outcome(step::take(&write_tx.connection, &step)).map_err(Stop::Broken)
+            outcome(step::apply(&write_tx.connection, &step)).map_err(Stop::Broken)
         };
         writer.run(size, work).await.map_err(written)?
     }
@@ -243,7 +243,7 @@ impl ViewStore for SqliteStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, CommitError> {
-        let range = rows::Keys::of(range).behind(after);
+        let range = rows::Keys::of(range).after(after);
         self.read_generation(generation, move |connection, generation| {
             Ok(past::keys(connection, generation, range, limit)?)
         })
@@ -273,7 +273,7 @@ impl ViewStore for SqliteStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, CommitError> {
-        let keys = rows::Keys::all().behind(after);
+        let keys = rows::Keys::all().after(after);
         self.read_generation(generation, move |connection, generation| {
             past::keys_changed(connection, generation, between, keys, limit)
         })
@@ -370,7 +370,11 @@ impl InlineViews for SqliteStore {
         self.read_generation(generation, move |connection, generation| {
             keys.sort_unstable();
             keys.dedup();
-            Ok(inline::standing(connection, stored(generation.id.0), keys)?)
+            Ok(inline::versioned_rows(
+                connection,
+                stored(generation.id.0),
+                keys,
+            )?)
         })
         .await
     }

@@ -1,5 +1,6 @@
-//! Noticing what others commit, for a store that was opened read-only and has no writer to do so.
+//! Noticing what others commit, for a store that was opened read-only and has no writer thread.
 
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,7 +9,9 @@ use annals_core::{Failure, StoreError};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-/// A thread that looks every so often, until it is dropped.
+use crate::identity::LogIdentity;
+
+/// A thread that polls at an interval, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     stop: Option<Sender<()>>,
@@ -18,6 +21,7 @@ pub(crate) struct Watcher {
 impl Watcher {
     pub(crate) fn start(
         connection: Connection,
+        identity: Arc<LogIdentity>,
         interval: Duration,
         moved: watch::Sender<u64>,
     ) -> Result<Watcher, StoreError> {
@@ -28,7 +32,10 @@ impl Watcher {
                 stopped.recv_timeout(interval),
                 Err(RecvTimeoutError::Timeout)
             ) {
-                // A failure to look will show when something is read.
+                if identity.fault().is_none() && identity.check_files().is_err() {
+                    moved.send_modify(|count| *count = count.wrapping_add(1));
+                }
+                // A poll that fails shows in the next read.
                 let found = connection
                     .pragma_query_value(None, "data_version", |row| row.get(0))
                     .ok();

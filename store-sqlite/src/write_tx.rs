@@ -1,25 +1,32 @@
-//! The write side of the file: what happens inside a write transaction.
+//! The write side of the file: appends inside a write transaction.
 //!
 //! The normal append only inserts. The unique indexes are the check, and what is known of an id is
 //! looked up only when one of them refuses a row or an expectation does not hold.
 
-use annals_core::{
-    AppendError, Appended, Duplicate, Expected, LogId, NewEvent, Placed, Position, Status,
-    StreamId, Version, Violation, deduplicate,
-};
-use rusqlite::Connection;
-use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use crate::error::is_duplicate;
-use crate::known::{PARTITION, known, places};
-use crate::query_plan;
+use annals_core::{
+    AppendError, Appended, Clock, Duplicate, EventId, Failure, NewEvent, Placed, Position, Status,
+    StoreError, StreamId, Version, deduplicate,
+};
+use rusqlite::{Connection, OptionalExtension};
+use uuid::Uuid;
+
+use crate::append_in::{EndGuard, panic_text};
+use crate::error::{StoreFault, is_duplicate};
+use crate::identity::{LastEvent, LogIdentity};
+use crate::known::{PARTITION, known, placed_between};
 use crate::request::Request;
 use crate::statements as sql;
-use crate::stream_cache::{Dictionary, StreamEntry};
+use crate::stream_cache::{StreamCache, StreamEntry};
 use crate::{streams, views};
 
-/// Why something was not done: an outcome for the one who asked, or the end of the whole
-/// transaction.
+/// Spelled so that an application's `prepare_cached("commit")` does not find the statement, which was
+/// allowed when it was prepared.
+const COMMIT: &str = "commit /* annals */";
+
+/// Why a request was not done: an outcome for its caller, or the end of the whole transaction.
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// Nothing of it is in the transaction, which goes on.
@@ -40,67 +47,111 @@ impl<E: Into<AppendError>> From<Refused<E>> for Stop {
     }
 }
 
-/// An outcome for the one who asked.
+/// An outcome for the caller.
 pub(crate) struct Refused<E>(pub(crate) E);
+
+/// The end of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    /// The last position, with what the open transaction has added.
+    pub(crate) head: u64,
+    /// The latest recorded time, in microseconds.
+    pub(crate) recorded: i64,
+    /// The event at the head; none in an empty log.
+    id: Option<EventId>,
+}
+
+impl Tail {
+    const EMPTY: Tail = Tail {
+        head: 0,
+        recorded: i64::MIN,
+        id: None,
+    };
+
+    pub(crate) fn read(connection: &Connection) -> Result<Tail, rusqlite::Error> {
+        let found = connection
+            .prepare_cached(sql::HEAD)?
+            .query_row([], |row| {
+                Ok(Tail {
+                    head: streams::number(row, 0)?,
+                    recorded: row.get(1)?,
+                    id: Some(EventId::from_uuid(Uuid::from_bytes(row.get(2)?))),
+                })
+            })
+            .optional()?;
+        Ok(found.unwrap_or(Tail::EMPTY))
+    }
+
+    pub(crate) fn event(&self) -> Option<LastEvent> {
+        self.id.map(|id| LastEvent {
+            position: self.head,
+            id,
+        })
+    }
+}
 
 /// The connection that writes, and what is known of the file while its transaction is open.
 #[derive(Debug)]
 pub(crate) struct WriteTx {
     pub(crate) connection: Connection,
-    pub(crate) log: LogId,
-    pub(crate) dictionary: Dictionary,
-    /// The last position, with what the open transaction has added.
-    pub(crate) head: u64,
-    /// The latest recorded time, in microseconds.
-    pub(crate) recorded: i64,
+    pub(crate) identity: Arc<LogIdentity>,
+    pub(crate) end_guard: EndGuard,
+    pub(crate) stream_cache: StreamCache,
+    pub(crate) tail: Tail,
     /// Counts appends, so that each knows which streams it has touched already.
     appends: u64,
-    /// Something may have been dropped or forgotten that is not cleared away yet.
+    /// Something may have been dropped or forgotten that is not purged yet.
     pub(crate) has_waste: bool,
-    /// What SQLite counts up when another connection commits, as it was when everything cached was
-    /// true; none when nothing is.
+    /// SQLite's counter of commits by other connections when everything cached was true; none when
+    /// nothing is.
     cached_at: Option<i64>,
-    /// The same, as it was when this was last looked at.
+    /// The same counter at the last poll.
     seen: Option<i64>,
 }
 
 impl WriteTx {
-    pub(crate) fn new(connection: Connection, log: LogId) -> WriteTx {
-        WriteTx {
+    pub(crate) fn new(
+        connection: Connection,
+        identity: Arc<LogIdentity>,
+    ) -> Result<WriteTx, rusqlite::Error> {
+        let end_guard = EndGuard::on(&connection)?;
+        Ok(WriteTx {
             connection,
-            log,
-            dictionary: Dictionary::new(),
-            head: 0,
-            recorded: i64::MIN,
+            identity,
+            end_guard,
+            stream_cache: StreamCache::new(),
+            tail: Tail::EMPTY,
             appends: 0,
             has_waste: true,
             cached_at: None,
             seen: None,
-        }
+        })
     }
 
-    /// Begins a write transaction; everything cached is true in it.
-    pub(crate) fn begin(&mut self) -> Result<(), rusqlite::Error> {
+    /// Begins a write transaction; everything cached is true in it. A fault when the log is another
+    /// one than before.
+    pub(crate) fn begin(&mut self) -> Result<Result<(), StoreFault>, rusqlite::Error> {
+        let last = self.identity.last();
         self.connection
             .prepare_cached("begin immediate")?
             .execute([])?;
         let version = self.data_version()?;
         if self.cached_at == Some(version) {
-            return Ok(());
+            return Ok(Ok(()));
         }
-        self.dictionary.clear();
-        let (head, recorded) = streams::head(&self.connection)?;
+        if let Err(fault) = self.identity.check_log(&self.connection, last)? {
+            return Ok(Err(fault));
+        }
+        self.stream_cache.clear();
+        self.tail = Tail::read(&self.connection)?;
         let deleted = self
             .connection
             .prepare_cached(sql::LAST_DELETION)?
-            .query_row([], |row| row.get(0));
-        (self.head, self.recorded) = match deleted {
-            Ok(deleted) => (head, recorded.max(deleted)),
-            Err(rusqlite::Error::QueryReturnedNoRows) => (head, recorded),
-            Err(error) => return Err(error),
-        };
+            .query_row([], |row| row.get(0))
+            .optional()?;
+        self.tail.recorded = self.tail.recorded.max(deleted.unwrap_or(i64::MIN));
         self.cached_at = Some(version);
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Whether another connection has committed since this was last asked.
@@ -120,12 +171,21 @@ impl WriteTx {
 
     pub(crate) fn commit(&self) -> Result<(), rusqlite::Error> {
         self.connection
-            .prepare_cached("commit")?
+            .prepare_cached(COMMIT)?
             .execute([])
             .map(|_| ())
     }
 
-    /// Undoes the open transaction, when SQLite has not done so already.
+    /// When something is recorded now; never before what was recorded already.
+    pub(crate) fn now(&self, clock: &dyn Clock) -> Result<i64, Stop> {
+        let now = catch_unwind(AssertUnwindSafe(|| clock.now())).map_err(|panic| {
+            let context = format!("the clock panicked: {}", panic_text(&*panic));
+            Refused(StoreError::new(Failure::Invalid, context))
+        })?;
+        Ok(self.tail.recorded.max(now.timestamp_micros()))
+    }
+
+    /// Rolls the open transaction back, when SQLite has not done so already.
     pub(crate) fn rollback(&mut self) {
         self.cached_at = None;
         if !self.connection.is_autocommit()
@@ -138,16 +198,17 @@ impl WriteTx {
     /// Appends inside the open transaction; when refused, nothing of it is left there.
     pub(crate) fn append(&mut self, request: &Request) -> Result<Appended, Stop> {
         self.appends += 1;
-        self.dictionary.added = false;
+        self.stream_cache.added = false;
         if !self.may_happen(request)? {
-            if let Some(appended) = self.recognised(request)? {
+            if let Some(appended) = self.deduplicated(request)? {
                 return Ok(appended);
             }
             return Err(Stop::Refused(AppendError::Conflict(
                 self.violations(request)?,
             )));
         }
-        let carried = views::carried(&self.connection, &request.append)?;
+        let recorded = self.now(&*request.clock)?;
+        let inline_rows = views::inline_rows(&self.connection, &request.append)?;
         // A single row is refused whole; only several need to be undone together.
         let several = request.append.events.len() > 1;
         if several {
@@ -155,13 +216,14 @@ impl WriteTx {
                 .prepare_cached("savepoint annals_append")?
                 .execute([])?;
         }
-        let before = (self.head, self.recorded);
+        let before = self.tail;
+        self.tail.recorded = recorded;
         let mut touched = Vec::new();
         let inserted = self.insert(request, &mut touched);
         match inserted {
             Ok(placed) => {
-                let recorded_at = streams::moment(self.recorded)?;
-                carried
+                let recorded_at = streams::moment(self.tail.recorded)?;
+                inline_rows
                     .iter()
                     .try_for_each(|row| row.write(&self.connection, &placed, recorded_at))?;
                 if several {
@@ -169,7 +231,7 @@ impl WriteTx {
                         .prepare_cached("release annals_append")?
                         .execute([])?;
                 }
-                Ok(Appended::new(self.log, placed, false))
+                Ok(Appended::new(self.identity.log(), placed, false))
             }
             Err(error) if is_duplicate(&error) => {
                 if several {
@@ -180,46 +242,13 @@ impl WriteTx {
                         .prepare_cached("release annals_append")?
                         .execute([])?;
                 }
-                (self.head, self.recorded) = before;
-                self.dictionary.undo(touched);
-                // Not one of the ids: then the version or position was taken, which no writer of
+                self.tail = before;
+                self.stream_cache.undo(touched);
+                // When no id is known, the version or the position was taken, which no writer of
                 // ours does.
-                self.recognised(request)?.ok_or(Stop::Broken(error))
+                self.deduplicated(request)?.ok_or(Stop::Broken(error))
             }
             Err(error) => Err(Stop::Broken(error)),
-        }
-    }
-
-    /// Whether the expectations and the condition hold. Says no more than that; a refusal is worked
-    /// out separately.
-    fn may_happen(&mut self, request: &Request) -> Result<bool, rusqlite::Error> {
-        let append = &request.append;
-        let written = Written::of(request);
-        for (stream, expected) in &append.expectations {
-            let state = self.dictionary.stream(&self.connection, stream)?.state();
-            let holds = if written.holds(stream) {
-                expected.allows_writing(&state)
-            } else {
-                expected.passes_check(&state)
-            };
-            if !holds {
-                return Ok(false);
-            }
-        }
-        let mut last: Option<&StreamId> = None;
-        for (stream, _) in &append.events {
-            if last != Some(stream) {
-                if self.dictionary.stream(&self.connection, stream)?.status == Status::Tombstoned {
-                    return Ok(false);
-                }
-                last = Some(stream);
-            }
-        }
-        match &request.append.condition {
-            None => Ok(true),
-            Some(condition) => {
-                Ok(query_plan::first_match(&self.connection, condition, self.head)?.is_none())
-            }
         }
     }
 
@@ -232,7 +261,6 @@ impl WriteTx {
         let mut insert = connection.prepare_cached(sql::INSERT_EVENT)?;
         let count = request.append.events.len();
         let mut placed = Vec::with_capacity(count);
-        self.recorded = self.recorded.max(request.clock.now().timestamp_micros());
         // Of the event before: most appends are of one stream and few types.
         let mut last: Option<(&StreamId, &NewEvent, i64, i64)> = None;
         for (index, ((stream, event), encoded)) in request
@@ -245,14 +273,14 @@ impl WriteTx {
             let same_stream = last.filter(|(of, ..)| *of == stream);
             let key = match same_stream {
                 Some((_, _, key, _)) => key,
-                None => self.dictionary.stream_key(connection, stream)?,
+                None => self.stream_cache.stream_key(connection, stream)?,
             };
             let kind = match same_stream.filter(|(_, other, ..)| same_kind(other, event)) {
                 Some((.., kind)) => kind,
-                None => self.dictionary.kind(connection, stream, event)?,
+                None => self.stream_cache.kind(connection, stream, event)?,
             };
             last = Some((stream, event, key, kind));
-            let entry = self.dictionary.stream(connection, stream)?;
+            let entry = self.stream_cache.stream(connection, stream)?;
             if entry.append != self.appends {
                 touched.push((stream.clone(), *entry));
                 entry.append = self.appends;
@@ -260,9 +288,9 @@ impl WriteTx {
             let revived = entry.status == Status::Deleted;
             entry.status = Status::Active;
             entry.version += 1;
-            self.head += 1;
+            self.tail.head += 1;
             let version = entry.version;
-            let position = self.head;
+            let position = self.tail.head;
             insert.execute(rusqlite::params![
                 position.cast_signed(),
                 key,
@@ -271,7 +299,7 @@ impl WriteTx {
                 index as i64,
                 count as i64,
                 annals_core::to_microseconds(event.occurred_at).timestamp_micros(),
-                self.recorded,
+                self.tail.recorded,
                 event.id.as_uuid().as_bytes(),
                 encoded.digest,
                 encoded.tags,
@@ -285,11 +313,12 @@ impl WriteTx {
                     .execute([key])?;
             }
             for tag in event.sorted_tags().iter() {
-                let tag = self.dictionary.tag(connection, tag)?;
+                let tag = self.stream_cache.tag(connection, tag)?;
                 connection
                     .prepare_cached(sql::INSERT_EVENT_TAG)?
                     .execute((tag, position.cast_signed()))?;
             }
+            self.tail.id = Some(event.id);
             placed.push(Placed {
                 id: event.id,
                 stream: stream.clone(),
@@ -301,8 +330,8 @@ impl WriteTx {
         Ok(placed)
     }
 
-    /// What an append with ids that are known was before; none when it is new.
-    fn recognised(&self, request: &Request) -> Result<Option<Appended>, Stop> {
+    /// The answer that an append with known ids had before; none when it is new.
+    fn deduplicated(&self, request: &Request) -> Result<Option<Appended>, Stop> {
         let events = &request.append.events;
         let known: Vec<_> = events
             .iter()
@@ -315,88 +344,14 @@ impl WriteTx {
                 .flatten()
                 .map(|known| known.found.placed)
                 .collect(),
-            Duplicate::RequestDone { first, events } => places(&self.connection, first, events)?,
-        };
-        Ok(Some(Appended::new(self.log, placed, true)))
-    }
-
-    /// Everything that was expected and does not hold.
-    fn violations(&self, request: &Request) -> Result<Vec<Violation>, rusqlite::Error> {
-        let append = &request.append;
-        let written = Written::of(request);
-        let mut said: HashSet<&StreamId> = append
-            .expectations
-            .iter()
-            .map(|(stream, _)| stream)
-            .collect();
-        // Each stream once, however many events it gets.
-        let unsaid = append
-            .events
-            .iter()
-            .map(|(stream, _)| stream)
-            .filter(|stream| said.insert(stream));
-        let unsaid: Vec<_> = unsaid.map(|stream| (stream, Expected::Any)).collect();
-        let mut violations = Vec::new();
-        for (index, (stream, expected)) in append
-            .expectations
-            .iter()
-            .map(|(stream, expected)| (stream, *expected))
-            .chain(unsaid)
-            .enumerate()
-        {
-            let (_, found) = streams::state(&self.connection, stream)?;
-            let holds = if written.holds(stream) {
-                expected.allows_writing(&found)
-            } else {
-                expected.passes_check(&found)
-            };
-            if !holds {
-                violations.push(Violation::Stream {
-                    index,
-                    stream: stream.clone(),
-                    expected,
-                    found,
-                });
+            Duplicate::RequestDone { first, events } => {
+                placed_between(&self.connection, first, events)?
             }
-        }
-        if let Some(condition) = &request.append.condition
-            && let Some(position) = query_plan::first_match(&self.connection, condition, self.head)?
-        {
-            violations.push(Violation::Condition { position });
-        }
-        Ok(violations)
+        };
+        Ok(Some(Appended::new(self.identity.log(), placed, true)))
     }
 }
 
 fn same_kind(a: &NewEvent, b: &NewEvent) -> bool {
     a.event_type == b.event_type && a.schema_version == b.schema_version && a.codec == b.codec
-}
-
-/// The streams that get an event.
-enum Written<'a> {
-    Few(&'a Request),
-    Many(HashSet<&'a StreamId>),
-}
-
-impl<'a> Written<'a> {
-    fn of(request: &'a Request) -> Written<'a> {
-        if request.append.expectations.len() <= 2 {
-            return Written::Few(request);
-        }
-        Written::Many(
-            request
-                .append
-                .events
-                .iter()
-                .map(|(stream, _)| stream)
-                .collect(),
-        )
-    }
-
-    fn holds(&self, stream: &StreamId) -> bool {
-        match self {
-            Written::Few(request) => request.append.events.iter().any(|(to, _)| to == stream),
-            Written::Many(streams) => streams.contains(stream),
-        }
-    }
 }

@@ -63,7 +63,7 @@ impl InTransaction<Connection, ViewCommit> for Waits {
 }
 
 #[tokio::test]
-async fn work_that_waits_is_refused_because_everybody_would_wait_for_it() {
+async fn work_that_awaits_is_refused() {
     let store = InMemory.open().await;
     let generation = store
         .begin_generation(GenerationSpec::new("totals", 1, store.id()))
@@ -84,7 +84,7 @@ async fn work_that_waits_is_refused_because_everybody_would_wait_for_it() {
     let step = ViewCommit::new(generation.id, lease, start.position, start);
     let error = store.commit_with(step, Box::new(Waits)).await.unwrap_err();
     assert!(
-        matches!(&error, CommitError::Store(error) if error.to_string().contains("waited")),
+        matches!(&error, CommitError::Store(error) if error.to_string().contains("awaited")),
         "{error}"
     );
     assert_eq!(InMemory.rows(&store, "totals").await, None);

@@ -371,3 +371,67 @@ async fn a_file_that_another_process_holds_is_unavailable_after_the_timeout() {
         1
     );
 }
+
+#[tokio::test]
+async fn a_relative_path_is_taken_literally() {
+    let place = Place::new();
+    in_another_process(
+        "opens_a_path_that_looks_like_a_uri",
+        &place.file(),
+        |command| {
+            command.current_dir(place.directory.path());
+        },
+    );
+    for name in ["file:x.db?mode=memory", ":memory:"] {
+        assert!(place.directory.path().join(name).is_file(), "{name}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "it is the process that another test starts"]
+async fn opens_a_path_that_looks_like_a_uri() {
+    if std::env::var(FILE).is_err() {
+        return;
+    };
+    for name in ["file:x.db?mode=memory", ":memory:"] {
+        let store = SqliteStore::open_with(Options::file(name)).await.unwrap();
+        append(&store, 1, 10).await.unwrap();
+        // Connections that are opened later find the same file.
+        let before = std::env::current_dir().unwrap();
+        std::env::set_current_dir("/").unwrap();
+        assert_eq!(head(&store).await, 1);
+        std::env::set_current_dir(before).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn reading_in_a_directory_without_rights_gives_the_reason() {
+    let place = Place::with_events(3).await;
+    for (path, mode) in [
+        (place.file(), 0o444),
+        (place.directory.path().into(), 0o555),
+    ] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    in_another_process("cannot_make_the_journal", &place.file(), |command| {
+        let me = std::fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me));
+        if me.is_ok_and(|uid| uid == 0) {
+            command.uid(65_534);
+        }
+    });
+    let writable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(place.directory.path(), writable).unwrap();
+}
+
+#[tokio::test]
+#[ignore = "it is the process that another test starts"]
+async fn cannot_make_the_journal() {
+    let Ok(file) = std::env::var(FILE) else {
+        return;
+    };
+    refused(
+        SqliteStore::open(&format!("sqlite:{file}?mode=ro")).await,
+        Failure::ReadOnly,
+        &["log.db", "write in the directory"],
+    );
+}

@@ -9,8 +9,9 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use annals_core::{
-    Append, AppendError, ChangeStream, EventId, EventStore, Expected, Log, Metadata, NewEvent,
-    PAGE_BYTES_MAX, Partition, Position, ReadLog, ReadStream, StreamChange, StreamId, Version,
+    Append, AppendError, ChangeStream, EventId, EventStore, Expected, FoldId, Log, Metadata,
+    NewEvent, PAGE_BYTES_MAX, Partition, Position, ReadLog, ReadStream, Snapshot, SnapshotStore,
+    StreamChange, StreamId, Version,
 };
 use annals_sqlite::{Options, SqliteStore, rusqlite};
 use tempfile::TempDir;
@@ -334,11 +335,14 @@ async fn people_can_read_the_file() {
 }
 
 #[tokio::test]
-async fn what_was_removed_for_good_is_not_in_the_file_and_still_known() {
+async fn archived_content_leaves_the_file_and_its_ids_stay_known() {
     let (_directory, options) = place();
     let store = SqliteStore::open_with(options.clone()).await.unwrap();
     let secrets: Vec<_> = (0..50)
-        .map(|n| event(&format!("\"a secret of mine, number {n}\"")))
+        .map(|n| {
+            event(&format!("\"a secret of mine, number {n}\""))
+                .tag(format!("email:mail{n}@secret").parse().unwrap())
+        })
         .collect();
     store
         .append(Append::new(stream(1), secrets.clone()))
@@ -348,6 +352,14 @@ async fn what_was_removed_for_good_is_not_in_the_file_and_still_known() {
         .append(Append::new(stream(1), [event("\"a summary\"")]))
         .await
         .unwrap();
+    let snapshot = Snapshot::new(
+        stream(1),
+        FoldId::new("Thing", 1),
+        Version::new(50),
+        "json",
+        b"a secret of mine, in a snapshot".as_slice(),
+    );
+    store.save_snapshot(snapshot).await.unwrap();
     let archive = StreamChange::Archive {
         before: Version::new(51),
     };
@@ -377,5 +389,5 @@ async fn what_was_removed_for_good_is_not_in_the_file_and_still_known() {
         file.windows(text.len())
             .any(|window| window == text.as_bytes())
     };
-    assert!(found("a summary") && !found("a secret of mine"));
+    assert!(found("a summary") && !found("a secret of mine") && !found("@secret"));
 }

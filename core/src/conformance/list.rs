@@ -137,6 +137,11 @@ macro_rules! __conformance_cases {
                 knows_its_position_at_every_moment,
                 keeps_its_identity,
             }
+            bounds {
+                a_prefix_finds_streams_after_many_tombstones,
+                a_prefix_finds_streams_after_many_refused_appends,
+                a_time_bound_within_a_microsecond_is_exact,
+            }
             faults {
                 an_outcome_that_is_unknown_is_resolved_by_asking_again,
                 a_refusal_whose_answer_was_lost_is_refused_again,

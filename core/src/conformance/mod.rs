@@ -44,6 +44,8 @@ pub mod append;
 #[doc(hidden)]
 pub mod atomic;
 #[doc(hidden)]
+pub mod bounds;
+#[doc(hidden)]
 pub mod custom_tables;
 #[doc(hidden)]
 pub mod faults;
@@ -125,9 +127,10 @@ mod tests {
     use super::list::cases;
 
     /// Every `pub async fn` of these files is a case.
-    const FILES: [(&str, &str); 17] = [
+    const FILES: [(&str, &str); 18] = [
         ("append", include_str!("append.rs")),
         ("atomic", include_str!("atomic.rs")),
+        ("bounds", include_str!("bounds.rs")),
         ("custom_tables", include_str!("custom_tables.rs")),
         ("faults", include_str!("faults.rs")),
         ("generations", include_str!("generations.rs")),

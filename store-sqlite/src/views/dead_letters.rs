@@ -1,4 +1,4 @@
-//! What is set aside, and what people decided about it.
+//! Dead letters, and the decisions of operators about events to skip.
 
 use annals_core::{DeadLetter, EventId, Generation, Partition, Position, SkipDecision};
 use rusqlite::{Connection, Row};

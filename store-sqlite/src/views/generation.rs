@@ -1,4 +1,4 @@
-//! Generations: what they are made of and what they are for.
+//! Generations: their specification and their phase.
 
 use annals_core::{
     CommitError, Generation, GenerationId, GenerationSpec, History, Invalid, LogId, Phase,
@@ -25,11 +25,11 @@ pub(super) fn begin(
     let id = connection
         .prepare_cached(sql::NEXT_GENERATION)?
         .query_row([], |row| number(row, 0))?;
-    let (keeps, history_since) = match spec.history {
+    let (history, history_since) = match spec.history {
         History::None => (0, Position::MAX),
         History::Versions => (1, Position::START),
-        // A way of keeping more of the past than this store knows of cannot come from a core of the
-        // same version.
+        // A kind of history that this store does not know cannot come from a core of the same
+        // version.
         _ => (2, Position::START),
     };
     let begun_at = to_microseconds(now);
@@ -39,7 +39,7 @@ pub(super) fn begin(
             stored(id),
             &spec.view,
             spec.version,
-            keeps,
+            history,
             spec.partitions,
             spec.slots,
             spec.log.as_uuid().as_bytes(),
@@ -58,7 +58,7 @@ pub(super) fn begin(
     ))
 }
 
-/// The generation, when it is not gone.
+/// The generation, when it was not dropped.
 pub(super) fn by_id(connection: &Connection, id: GenerationId) -> Result<Generation, Abort> {
     let found = connection
         .prepare_cached(sql::GENERATION)?
@@ -95,7 +95,7 @@ pub(super) fn switch_to(connection: &Connection, id: GenerationId) -> Result<(),
     Ok(())
 }
 
-/// Puts the generation out of sight; what it holds is cleared away later.
+/// Hides the generation; what it holds is purged later.
 pub(super) fn drop(connection: &Connection, id: GenerationId) -> Result<(), Abort> {
     let dropped = match by_id(connection, id) {
         Err(Abort::Refused(CommitError::Gone(_))) => return Ok(()),
@@ -115,7 +115,7 @@ pub(super) fn drop(connection: &Connection, id: GenerationId) -> Result<(), Abor
     Ok(())
 }
 
-/// Puts the past before `since` out of sight; it is cleared away later.
+/// Hides the history before `since`; it is purged later.
 pub(super) fn forget(
     connection: &Connection,
     id: GenerationId,
@@ -137,7 +137,7 @@ fn generation(row: &Row<'_>) -> Result<Generation, rusqlite::Error> {
         2 => History::Bitemporal,
         other => {
             return Err(corrupt(format!(
-                "a generation keeps {other}, which has no meaning"
+                "a generation has history {other}, which has no meaning"
             )));
         }
     };
@@ -167,15 +167,15 @@ fn generation(row: &Row<'_>) -> Result<Generation, rusqlite::Error> {
     ))
 }
 
-/// The place of an index among those of the generation.
+/// The number of an index in the generation.
 pub(super) fn index_of(generation: &Generation, name: &str) -> Result<i64, Invalid> {
-    let place = generation
+    let number = generation
         .spec
         .indexes
         .iter()
         .position(|known| known == name);
-    place
-        .and_then(|place| i64::try_from(place).ok())
+    number
+        .and_then(|number| i64::try_from(number).ok())
         .ok_or_else(|| {
             Invalid::new(format!(
                 "view `{}` has no index `{}`",

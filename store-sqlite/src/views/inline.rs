@@ -1,4 +1,4 @@
-//! Rows that travel with appends, inside the transaction of the append.
+//! Rows of inline views, written in the transaction of the append that changes them.
 
 use std::collections::HashSet;
 
@@ -9,26 +9,27 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::step::{change_indexed_rows, change_rows, keep_versions, touch};
+use super::step::{change_indexed_rows, change_rows, insert_new_versions, touch};
 use super::{Abort, generation, stored};
 use crate::statements as sql;
 use crate::streams::number;
 use crate::write_tx::{Refused, Stop};
 
-/// A row that travels, and what is needed to write it.
-pub(crate) struct Carried<'a> {
+/// A row of an append, and what is needed to write it.
+pub(crate) struct InlineWrite<'a> {
     row: &'a InlineRow,
     to: Version,
     has_indexes: bool,
-    keeps: History,
+    history: History,
 }
 
-/// The rows of an append that are to be written with it: those that stand where they were found.
-pub(crate) fn carried<'a>(
+/// The rows of an append to write with it: those whose stream version is still the one that they
+/// were folded from.
+pub(crate) fn inline_rows<'a>(
     connection: &Connection,
     append: &'a Append,
-) -> Result<Vec<Carried<'a>>, Stop> {
-    let mut carried = Vec::with_capacity(append.rows.len());
+) -> Result<Vec<InlineWrite<'a>>, Stop> {
+    let mut writes = Vec::with_capacity(append.rows.len());
     for row in &append.rows {
         let generation = match generation::by_id(connection, row.generation) {
             Ok(generation) => generation,
@@ -39,21 +40,21 @@ pub(crate) fn carried<'a>(
         let Some(to) = append.version_after(&row.stream) else {
             continue;
         };
-        if stands_at(connection, stored(row.generation.0), &row.key)? == row.from {
+        if stream_version(connection, stored(row.generation.0), &row.key)? == row.from {
             let has_indexes = !generation.spec.indexes.is_empty();
-            let keeps = generation.spec.history;
-            carried.push(Carried {
+            let history = generation.spec.history;
+            writes.push(InlineWrite {
                 row,
                 to,
                 has_indexes,
-                keeps,
+                history,
             });
         }
     }
-    Ok(carried)
+    Ok(writes)
 }
 
-impl Carried<'_> {
+impl InlineWrite<'_> {
     /// Writes it, now that the events of its append are.
     pub(crate) fn write(
         &self,
@@ -61,11 +62,11 @@ impl Carried<'_> {
         placed: &[Placed],
         recorded_at: DateTime<Utc>,
     ) -> Result<(), rusqlite::Error> {
-        let Carried {
+        let InlineWrite {
             row,
             to,
             has_indexes,
-            keeps,
+            history,
         } = self;
         let generation = stored(row.generation.0);
         let InlineRow {
@@ -77,14 +78,14 @@ impl Carried<'_> {
         let touched = row
             .touched(placed)
             .into_iter()
-            .filter(|_| *keeps == History::Bitemporal);
+            .filter(|_| *history == History::Bitemporal);
         touch(
             connection,
             generation,
             touched.map(|position| (key.as_str(), position)),
         )?;
-        keep_versions(connection, generation, &row.versions(placed, recorded_at))?;
-        save_stand(connection, generation, &key, *to)?;
+        insert_new_versions(connection, generation, &row.versions(placed, recorded_at))?;
+        save_stream_version(connection, generation, &key, *to)?;
         let change = [RowChange {
             key,
             value,
@@ -99,36 +100,36 @@ impl Carried<'_> {
     }
 }
 
-/// The rows of an inline view that appends brought as far as a step would.
-pub(super) fn known_already(
+/// The keys that appends brought as far as the commit would.
+pub(super) fn already_applied(
     connection: &Connection,
     commit: &ViewCommit,
 ) -> Result<HashSet<String>, Abort> {
-    let mut known = HashSet::new();
+    let mut applied = HashSet::new();
     for step in &commit.stands {
-        let stands = stands_at(connection, stored(commit.generation.0), &step.key)?;
-        match step.against(stands) {
+        let version = stream_version(connection, stored(commit.generation.0), &step.key)?;
+        match step.against(version) {
             RowOutcome::Apply => {}
-            RowOutcome::AlreadyApplied => _ = known.insert(step.key.clone()),
-            RowOutcome::Fenced => return Err(commit.row_moved(step, stands).into()),
+            RowOutcome::AlreadyApplied => _ = applied.insert(step.key.clone()),
+            RowOutcome::Fenced => return Err(commit.row_moved(step, version).into()),
         }
     }
-    Ok(known)
+    Ok(applied)
 }
 
-fn stands_at(
+fn stream_version(
     connection: &Connection,
     generation: i64,
     key: &str,
 ) -> Result<Version, rusqlite::Error> {
     let mut statement = connection.prepare_cached(sql::ROW_STREAM_VERSION)?;
-    let stands = statement
+    let version = statement
         .query_row((generation, key), |row| number(row, 0))
         .optional()?;
-    Ok(stands.map_or(Version::NONE, Version::new))
+    Ok(version.map_or(Version::NONE, Version::new))
 }
 
-pub(super) fn save_stand(
+pub(super) fn save_stream_version(
     connection: &Connection,
     generation: i64,
     key: &str,
@@ -140,8 +141,8 @@ pub(super) fn save_stand(
         .map(|_| ())
 }
 
-/// Rows of these keys, which are sorted, and where they stand.
-pub(super) fn standing(
+/// Rows of these keys, which are sorted, with the stream versions that they include.
+pub(super) fn versioned_rows(
     connection: &Connection,
     generation: i64,
     keys: Vec<String>,

@@ -1,4 +1,4 @@
-//! Leases: one row each, which stays when it is given back.
+//! Leases: one row each, which stays when the lease is released.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::streams::{moment, number};
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) lease: Lease,
-    pub(super) given_back: bool,
-    ends_at: DateTime<Utc>,
+    pub(super) released: bool,
+    expires_at: DateTime<Utc>,
 }
 
 impl Kept {
@@ -27,20 +27,20 @@ impl Kept {
         };
         Ok(Kept {
             lease,
-            ends_at: moment(row.get(3)?)?,
-            given_back: row.get(4)?,
+            expires_at: moment(row.get(3)?)?,
+            released: row.get(4)?,
         })
     }
 
-    fn has_ended(&self, now: DateTime<Utc>) -> bool {
-        self.given_back || now >= self.ends_at
+    fn has_expired(&self, now: DateTime<Utc>) -> bool {
+        self.released || now >= self.expires_at
     }
 
     fn state(self, now: DateTime<Utc>) -> LeaseState {
-        let expired = self.has_ended(now);
+        let expired = self.has_expired(now);
         LeaseState {
             lease: self.lease,
-            until: self.ends_at,
+            until: self.expires_at,
             expired,
         }
     }
@@ -60,16 +60,19 @@ pub(super) fn acquire(
     now: DateTime<Utc>,
     ttl: Duration,
 ) -> Result<Acquired, rusqlite::Error> {
-    if let Some(kept) = find(connection, name)?.filter(|kept| !kept.has_ended(now)) {
+    if let Some(kept) = find(connection, name)?.filter(|kept| !kept.has_expired(now)) {
         return Ok(Acquired::Held(kept.state(now)));
     }
     let epoch = connection
         .prepare_cached(sql::NEXT_EPOCH)?
         .query_row([], |row| number(row, 0))?;
-    let ends_at = Lease::end(now, ttl).timestamp_micros();
-    connection
-        .prepare_cached(sql::SAVE_LEASE)?
-        .execute((name, owner, stored(epoch), ends_at))?;
+    let expires_at = Lease::end(now, ttl).timestamp_micros();
+    connection.prepare_cached(sql::SAVE_LEASE)?.execute((
+        name,
+        owner,
+        stored(epoch),
+        expires_at,
+    ))?;
     Ok(Acquired::Granted(Lease {
         name: name.into(),
         owner: owner.into(),
@@ -80,13 +83,13 @@ pub(super) fn acquire(
 pub(super) fn renew(
     connection: &Connection,
     lease: &Lease,
-    ends_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
 ) -> Result<bool, rusqlite::Error> {
     let row = (
         &lease.name,
         &lease.owner,
         stored(lease.epoch),
-        ends_at.timestamp_micros(),
+        expires_at.timestamp_micros(),
     );
     Ok(connection.prepare_cached(sql::RENEW_LEASE)?.execute(row)? > 0)
 }
@@ -106,7 +109,7 @@ pub(super) fn with_prefix(
 ) -> Result<Vec<LeaseState>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(sql::LEASES_FROM)?;
     let leases = statement.query_map([prefix], |row| Ok(Kept::of(row)?.state(now)))?;
-    // Those with the prefix stand together, from the prefix itself on.
+    // Those with the prefix follow one another, from the prefix itself on.
     leases
         .take_while(|state| {
             state

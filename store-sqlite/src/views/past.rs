@@ -1,4 +1,4 @@
-//! What rows were. What is forgotten and not cleared away yet is not told.
+//! Earlier versions of rows. What is forgotten and not purged yet is hidden.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use super::{Abort, limited, stored};
 use crate::statements as sql;
 use crate::streams::{moment, number};
 
-/// So many versions are looked at by where they end, before it is better to ask key after key.
-const LOOKED_AT: usize = 16_384;
+/// So many versions are examined in the order of their ends, before going key by key is better.
+const EXAMINED_MAX: usize = 16_384;
 
 fn kept_at(generation: &Generation, moment: Position) -> Result<(), CommitError> {
     let id = generation.id;
@@ -28,7 +28,7 @@ fn kept_at(generation: &Generation, moment: Position) -> Result<(), CommitError>
     }
 }
 
-/// What is known of these keys, which are sorted, just after `moment`.
+/// The versions of these keys, which are sorted, just after `moment`.
 pub(super) fn at(
     connection: &Connection,
     generation: &Generation,
@@ -68,10 +68,10 @@ fn newest(
     let newest = statement
         .query_row(place, |row| version(row, key))
         .optional()?;
-    // A key that had been removed by the time from which on the past is kept is forgotten.
-    let is_told =
+    // A key that had been removed before the history starts is forgotten.
+    let is_shown =
         |version: &RowVersion| version.value.is_some() || version.up_to > generation.history_since;
-    Ok(newest.filter(is_told))
+    Ok(newest.filter(is_shown))
 }
 
 fn version(row: &Row<'_>, key: &str) -> Result<RowVersion, rusqlite::Error> {
@@ -94,13 +94,13 @@ pub(super) fn keys(
     let mut found = Vec::new();
     while found.len() < limit {
         let row = next_key(connection, sql::NEXT_ROW, generation, &range)?;
-        let remembered = next_key(connection, sql::NEXT_KEY_WITH_HISTORY, generation, &range)?;
-        let has_row = row.is_some() && (remembered.is_none() || row <= remembered);
-        let Some(key) = (if has_row { row } else { remembered }) else {
+        let with_history = next_key(connection, sql::NEXT_KEY_WITH_HISTORY, generation, &range)?;
+        let has_row = row.is_some() && (with_history.is_none() || row <= with_history);
+        let Some(key) = (if has_row { row } else { with_history }) else {
             break;
         };
         range.from = next_text(&key);
-        if has_row || is_remembered(connection, generation, &key)? {
+        if has_row || has_history(connection, generation, &key)? {
             found.push(key);
         }
     }
@@ -120,8 +120,8 @@ fn next_key(
         .optional()
 }
 
-/// Whether something that is told is known of a key that has a version.
-fn is_remembered(
+/// Whether a key with a version has one that is not forgotten.
+fn has_history(
     connection: &Connection,
     generation: &Generation,
     key: &str,
@@ -135,7 +135,7 @@ fn is_remembered(
         .exists((stored(generation.id.0), key, stored(since.get())))
 }
 
-/// The versions of a key that end behind the first position, up to and with the second.
+/// The versions of a key that end in (position, position].
 pub(super) fn versions(
     connection: &Connection,
     generation: &Generation,
@@ -144,12 +144,12 @@ pub(super) fn versions(
     limit: usize,
 ) -> Result<Vec<RowVersion>, rusqlite::Error> {
     let since = generation.history_since;
-    // Of what ends before the past that is kept, the newest is told: it holds at its begin.
-    let told_after = match newest(connection, generation, key, since)? {
+    // The newest version that ends before the history starts is shown: it holds at the start.
+    let shown_after = match newest(connection, generation, key, since)? {
         Some(base) => base.up_to.minus(1),
         None => since,
     };
-    let after = between.0.max(told_after);
+    let after = between.0.max(shown_after);
     let wanted = (
         stored(generation.id.0),
         key,
@@ -163,8 +163,7 @@ pub(super) fn versions(
         .collect()
 }
 
-/// Keys of the range with a version that ends behind the first position, up to and with the second,
-/// in order.
+/// Keys of the range with a version that ends in (position, position], in order.
 pub(super) fn keys_changed(
     connection: &Connection,
     generation: &Generation,
@@ -179,7 +178,7 @@ pub(super) fn keys_changed(
     let mut statement = connection.prepare_cached(sql::VERSIONS_ENDING)?;
     let mut ending = statement.query((id, after, up_to))?;
     let mut changed = BTreeSet::new();
-    for _ in 0..LOOKED_AT {
+    for _ in 0..EXAMINED_MAX {
         let Some(row) = ending.next()? else {
             return Ok(changed.into_iter().take(limit).collect());
         };
@@ -188,7 +187,7 @@ pub(super) fn keys_changed(
             changed.insert(key.to_owned());
         }
     }
-    // So many that a page is soon full.
+    // So many that a page fills soon.
     let mut ends_there = connection.prepare_cached(sql::VERSIONS_OF_ROW)?;
     let mut found = Vec::new();
     while found.len() < limit {
@@ -204,8 +203,7 @@ pub(super) fn keys_changed(
     Ok(found)
 }
 
-/// The positions of the events that touched a key behind the first position, up to and with the
-/// second.
+/// The positions in (position, position] of the events that touched a key.
 pub(super) fn touched(
     connection: &Connection,
     generation: &Generation,

@@ -1,4 +1,4 @@
-//! Rows as they are: pages by key and by index, each from one moment.
+//! Current rows: pages by key and by index, each from one transaction.
 
 use std::ops::Bound;
 
@@ -15,8 +15,8 @@ use super::{Abort, generation, stored};
 use crate::statements as sql;
 use crate::streams::number;
 
-/// Keys from one on, up to but without another: every range is one of these, because the text that
-/// comes next after another one is that one and a zero.
+/// Keys in [from, to): every range is one of these, because the next text after another one is that
+/// one and a zero.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     pub(super) from: String,
@@ -66,7 +66,7 @@ impl Keys {
         Keys { from, to }
     }
 
-    pub(super) fn behind(mut self, key: Option<&str>) -> Keys {
+    pub(super) fn after(mut self, key: Option<&str>) -> Keys {
         if let Some(key) = key {
             self.from = self.from.max(next_text(key));
         }
@@ -82,7 +82,7 @@ impl Keys {
 
     fn turned(self, direction: Direction, after: Option<&str>) -> Keys {
         match direction {
-            Direction::Forward => self.behind(after),
+            Direction::Forward => self.after(after),
             Direction::Backward => self.before(after),
         }
     }
@@ -93,7 +93,7 @@ impl Keys {
     }
 }
 
-/// Where the slots of a generation stand.
+/// The checkpoints of a generation.
 pub(super) fn checkpoints(
     connection: &Connection,
     generation: &Generation,
@@ -124,7 +124,7 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Takes a row, unless the page is full.
+    /// Adds a row, unless the page is full.
     fn push(
         &mut self,
         place: impl FnOnce() -> Result<RowPlace, rusqlite::Error>,
@@ -144,8 +144,8 @@ impl Page<'_> {
         Ok(true)
     }
 
-    /// Takes rows with the columns key, value, and perhaps entry.
-    fn take(&mut self, mut rows: Rows<'_>, with_entry: bool) -> Result<(), rusqlite::Error> {
+    /// Adds rows with the columns key, value, and perhaps entry.
+    fn extend(&mut self, mut rows: Rows<'_>, with_entry: bool) -> Result<(), rusqlite::Error> {
         while let Some(row) = rows.next()? {
             let place = || {
                 let entry = if with_entry {
@@ -166,7 +166,7 @@ impl Page<'_> {
     }
 }
 
-/// A page of rows, and how far the generation had come then.
+/// A page of rows, and the checkpoints of the generation.
 pub(super) fn page(
     connection: &Connection,
     generation: &Generation,
@@ -190,12 +190,12 @@ pub(super) fn page(
                 Direction::Backward => sql::ROWS_BACKWARD,
             };
             let mut statement = connection.prepare_cached(statement)?;
-            page.take(statement.query((id, &keys.from, &keys.to))?, false)?;
+            page.extend(statement.query((id, &keys.from, &keys.to))?, false)?;
         }
         RowsBy::Index { name, range } => {
             let index = generation::index_of(generation, name)?;
             let entries = Keys::of(range.clone());
-            // Entry and key together, the empty key being the first of each entry.
+            // Entry and key together; the empty key is the first of each entry.
             let mut from = (entries.from, String::new());
             let mut to = (entries.to, String::new());
             let place = read.after.as_ref().map(|place| (&place.entry, &place.key));
@@ -214,7 +214,7 @@ pub(super) fn page(
                 }
             };
             let mut statement = connection.prepare_cached(statement)?;
-            page.take(
+            page.extend(
                 statement.query((id, index, &from.0, &from.1, &to.0, &to.1))?,
                 true,
             )?;

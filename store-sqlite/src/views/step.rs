@@ -1,4 +1,4 @@
-//! A step of a worker: looked at, then written, inside the writer's transaction.
+//! A commit of a worker: checked, then written, inside the writer's transaction.
 
 use std::borrow::Cow;
 
@@ -10,40 +10,45 @@ use crate::error::{corrupt, is_duplicate};
 use crate::statements as sql;
 use crate::streams::number;
 
-/// A step that can succeed on its generation, in the order in which the file takes it best.
+/// A commit that can succeed on its generation, sorted as the tables are.
 #[derive(Debug)]
 pub(super) struct Step {
     commit: ViewCommit,
     has_indexes: bool,
-    bytes: usize,
 }
 
 impl Step {
     /// Rows and bytes that it writes.
     pub(super) fn size(&self) -> (usize, usize) {
-        let ViewCommit {
-            rows,
-            versions,
-            touched,
-            park,
-            unpark,
-            stands,
-            ..
-        } = &self.commit;
-        (
-            1 + rows.len()
-                + versions.len()
-                + touched.len()
-                + park.len()
-                + unpark.len()
-                + stands.len(),
-            self.bytes,
-        )
+        size(&self.commit)
     }
 }
 
-/// Refuses what can never succeed, and sorts what is to be written: neighbours share a page of the
-/// file.
+/// Rows and bytes that a commit writes.
+pub(super) fn size(commit: &ViewCommit) -> (usize, usize) {
+    let ViewCommit {
+        rows,
+        versions,
+        touched,
+        park,
+        unpark,
+        stands,
+        ..
+    } = commit;
+    let of_value = |value: &Option<bytes::Bytes>| value.as_ref().map_or(0, bytes::Bytes::len);
+    let of_row = |row: &RowChange| {
+        row.key.len() + of_value(&row.value) + row.indexed.iter().map(String::len).sum::<usize>()
+    };
+    let of_version = |version: &RowVersion| version.key.len() + of_value(&version.value);
+    let bytes = rows.iter().map(of_row).sum::<usize>()
+        + versions.iter().map(of_version).sum::<usize>()
+        + commit.to.state.len();
+    let changes = rows.len() + versions.len() + touched.len();
+    let letters = park.len() + unpark.len();
+    (1 + changes + letters + stands.len(), bytes)
+}
+
+/// Refuses what can never succeed, and sorts what is written: neighbours share a page of the file.
 pub(super) fn prepare(connection: &Connection, mut commit: ViewCommit) -> Result<Step, Abort> {
     let generation = generation::by_id(connection, commit.generation)?;
     commit
@@ -54,39 +59,27 @@ pub(super) fn prepare(connection: &Connection, mut commit: ViewCommit) -> Result
         .versions
         .sort_by(|one, other| one.key.cmp(&other.key));
     commit.touched.sort_unstable();
-    let of_value = |value: &Option<bytes::Bytes>| value.as_ref().map_or(0, bytes::Bytes::len);
-    let of_row = |row: &RowChange| {
-        row.key.len() + of_value(&row.value) + row.indexed.iter().map(String::len).sum::<usize>()
-    };
-    let rows: usize = commit.rows.iter().map(of_row).sum();
-    let versions: usize = commit
-        .versions
-        .iter()
-        .map(|version| version.key.len() + of_value(&version.value))
-        .sum();
-    let bytes = rows + versions + commit.to.state.len();
     Ok(Step {
         commit,
         has_indexes: !generation.spec.indexes.is_empty(),
-        bytes,
     })
 }
 
-/// Takes the step; when it is refused nothing was changed.
-pub(super) fn take(connection: &Connection, step: &Step) -> Result<(), Abort> {
-    look(connection, &step.commit)?;
+/// Checks and writes; when it is refused nothing was changed.
+pub(super) fn apply(connection: &Connection, step: &Step) -> Result<(), Abort> {
+    check(connection, &step.commit)?;
     write(connection, step)
 }
 
-/// Writes a step that nothing stands against, but for its rows and versions.
+/// Writes a commit that passed its check; only its rows and versions may still refuse it.
 pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Abort> {
     let mut commit = Cow::Borrowed(&step.commit);
-    let known = inline::known_already(connection, &commit)?;
-    if !known.is_empty() {
-        commit.to_mut().leave_out(&known);
+    let applied = inline::already_applied(connection, &commit)?;
+    if !applied.is_empty() {
+        commit.to_mut().leave_out(&applied);
     }
     let commit = &*commit;
-    // First what may still be refused.
+    // What may still be refused comes first.
     save_versions(connection, commit)?;
     let generation = stored(commit.generation.0);
     if step.has_indexes {
@@ -102,10 +95,10 @@ pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Abort> {
             .iter()
             .map(|(key, position)| (key.as_str(), *position)),
     )?;
-    for stands in &commit.stands {
-        inline::save_stand(connection, generation, &stands.key, stands.to)?;
+    for advance in &commit.stands {
+        inline::save_stream_version(connection, generation, &advance.key, advance.to)?;
     }
-    settle(connection, commit)?;
+    save_dead_letters(connection, commit)?;
     let to = &commit.to;
     connection
         .prepare_cached(sql::SAVE_VIEW_CHECKPOINT)?
@@ -120,9 +113,9 @@ pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Abort> {
     Ok(())
 }
 
-/// Refuses the step of somebody who should not work here any more, or who is elsewhere.
-pub(super) fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), Abort> {
-    // It may have been dropped since the step was prepared.
+/// Refuses the commit of a worker that lost its lease, or whose checkpoint is another one.
+pub(super) fn check(connection: &Connection, commit: &ViewCommit) -> Result<(), Abort> {
+    // It may have been dropped since the commit was prepared.
     generation::by_id(connection, commit.generation)?;
     let generation = commit.generation;
     let slot = commit.to.slot;
@@ -136,7 +129,7 @@ pub(super) fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), A
         .into())
     };
     match lease::find(connection, &commit.lease.name)? {
-        Some(kept) if kept.given_back => return fenced("the lease was given back".into()),
+        Some(kept) if kept.released => return fenced("the lease was released".into()),
         Some(kept) if kept.lease == commit.lease => {}
         Some(kept) => {
             return fenced(format!(
@@ -147,21 +140,21 @@ pub(super) fn look(connection: &Connection, commit: &ViewCommit) -> Result<(), A
         None => return fenced("the lease is gone".into()),
     }
     let place = (stored(generation.0), slot, partition);
-    let stands = connection
+    let checkpoint = connection
         .prepare_cached(sql::VIEW_CHECKPOINT)?
         .query_row(place, |row| number(row, 0))
         .optional()?;
-    let stands = stands.map_or(Position::START, Position::new);
-    if stands != commit.from {
+    let checkpoint = checkpoint.map_or(Position::START, Position::new);
+    if checkpoint != commit.from {
         return fenced(format!(
-            "it stands at {stands}, the step goes from {}",
+            "the checkpoint is {checkpoint}, the commit starts from {}",
             commit.from
         ));
     }
     Ok(())
 }
 
-/// History what rows were, or nothing of it when one of the versions is there already.
+/// Saves versions of rows, or none of them when one is there already.
 fn save_versions(connection: &Connection, commit: &ViewCommit) -> Result<(), Abort> {
     let generation = stored(commit.generation.0);
     let (error, count) = match insert_versions(connection, generation, &commit.versions) {
@@ -184,8 +177,8 @@ fn save_versions(connection: &Connection, commit: &ViewCommit) -> Result<(), Abo
     .into())
 }
 
-/// History what rows were; none of the versions is there already.
-pub(super) fn keep_versions(
+/// Saves versions of rows; none of them is there already.
+pub(super) fn insert_new_versions(
     connection: &Connection,
     generation: i64,
     versions: &[RowVersion],
@@ -226,7 +219,7 @@ fn insert_versions(
     Ok(())
 }
 
-/// History which events touched which key.
+/// Saves which events touched which key.
 pub(super) fn touch<'a>(
     connection: &Connection,
     generation: i64,
@@ -260,8 +253,7 @@ pub(super) fn change_rows(
     Ok(())
 }
 
-/// As [`change_rows`], with the entries by which the rows are found: only those that differ are
-/// touched.
+/// As [`change_rows`], with the index entries of the rows: only those that differ are written.
 pub(super) fn change_indexed_rows(
     connection: &Connection,
     generation: i64,
@@ -338,12 +330,12 @@ impl<'a> Iterator for Packed<'a> {
             self.0 = rest;
             std::str::from_utf8(entry).ok()
         });
-        Some(entry.ok_or_else(|| corrupt("entries of a row that cannot be taken apart")))
+        Some(entry.ok_or_else(|| corrupt("index entries of a row that cannot be decoded")))
     }
 }
 
-/// Settles what was set aside, and sets aside what is to be.
-fn settle(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::Error> {
+/// Removes the dead letters that were settled, and saves new ones.
+fn save_dead_letters(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::Error> {
     let generation = stored(commit.generation.0);
     let partition = commit.to.partition.0;
     for (key, position) in &commit.unpark {
@@ -352,18 +344,18 @@ fn settle(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::
             .prepare_cached(sql::DELETE_DEAD_LETTER)?
             .execute(place)?;
     }
-    for dead_letters in &commit.park {
+    for dead_letter in &commit.park {
         connection
             .prepare_cached(sql::SAVE_DEAD_LETTER)?
             .execute(params![
                 generation,
-                dead_letters.key,
+                dead_letter.key,
                 partition,
-                stored(dead_letters.position.get()),
-                dead_letters.event.as_uuid().as_bytes(),
-                dead_letters.attempts,
-                dead_letters.dead_since.timestamp_micros(),
-                dead_letters.cause,
+                stored(dead_letter.position.get()),
+                dead_letter.event.as_uuid().as_bytes(),
+                dead_letter.attempts,
+                dead_letter.dead_since.timestamp_micros(),
+                dead_letter.cause,
             ])?;
     }
     Ok(())

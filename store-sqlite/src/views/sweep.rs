@@ -1,5 +1,4 @@
-//! Clearing away what was dropped or forgotten, a little at a time, so that no append waits long
-//! for it.
+//! Purging what was dropped or forgotten, a little at a time, so that no append waits long for it.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +7,12 @@ use rusqlite::{Connection, OptionalExtension};
 use super::rows::next_text;
 use crate::statements as sql;
 
-/// One go ends soon after this.
-const AT_MOST: Duration = Duration::from_millis(4);
-/// So many rows are cleared away before it looks at the time.
+/// One sweep ends soon after this.
+const SWEEP_TAKES_MAX: Duration = Duration::from_millis(4);
+/// So many rows are purged before it reads the time.
 const ROWS: i64 = 128;
 
-/// Whether something was dropped or forgotten that is not cleared away yet.
+/// Whether something was dropped or forgotten that is not purged yet.
 pub(crate) fn has_waste(connection: &Connection) -> Result<bool, rusqlite::Error> {
     let dropped = connection
         .prepare_cached(sql::DROPPED_GENERATION)?
@@ -24,15 +23,15 @@ pub(crate) fn has_waste(connection: &Connection) -> Result<bool, rusqlite::Error
             .exists([])?)
 }
 
-/// Clears away a little, in the transaction that is open.
+/// Purges a little, in the open transaction.
 pub(crate) fn sweep(connection: &Connection) -> Result<(), rusqlite::Error> {
-    let until = Instant::now() + AT_MOST;
+    let until = Instant::now() + SWEEP_TAKES_MAX;
     if let Some(id) = connection
         .prepare_cached(sql::DROPPED_GENERATION)?
         .query_row([], |row| row.get(0))
         .optional()?
     {
-        return clear(connection, id, until);
+        return purge(connection, id, until);
     }
     let forgotten = connection
         .prepare_cached(sql::FORGOTTEN_HISTORY)?
@@ -45,11 +44,11 @@ pub(crate) fn sweep(connection: &Connection) -> Result<(), rusqlite::Error> {
             })
         })
         .optional()?;
-    forgotten.map_or(Ok(()), |forgotten| forgotten.clear(connection, until))
+    forgotten.map_or(Ok(()), |forgotten| forgotten.purge(connection, until))
 }
 
-/// Clears away what a dropped generation holds, and at last the generation.
-fn clear(connection: &Connection, id: i64, until: Instant) -> Result<(), rusqlite::Error> {
+/// Purges what a dropped generation holds, and at last the generation.
+fn purge(connection: &Connection, id: i64, until: Instant) -> Result<(), rusqlite::Error> {
     let tables = [
         sql::PURGE_ROWS,
         sql::PURGE_ENTRIES,
@@ -59,8 +58,8 @@ fn clear(connection: &Connection, id: i64, until: Instant) -> Result<(), rusqlit
         sql::PURGE_STREAM_VERSIONS,
     ];
     for table in tables {
-        let mut clear = connection.prepare_cached(table)?;
-        while clear.execute((id, ROWS))? > 0 {
+        let mut purge = connection.prepare_cached(table)?;
+        while purge.execute((id, ROWS))? > 0 {
             if Instant::now() >= until {
                 return Ok(());
             }
@@ -72,7 +71,7 @@ fn clear(connection: &Connection, id: i64, until: Instant) -> Result<(), rusqlit
         .map(|_| ())
 }
 
-/// A forgotten past, and how far it is cleared away.
+/// Forgotten history, and how far it is purged.
 struct Forgotten {
     id: i64,
     to: i64,
@@ -81,9 +80,9 @@ struct Forgotten {
 }
 
 impl Forgotten {
-    fn clear(mut self, connection: &Connection, until: Instant) -> Result<(), rusqlite::Error> {
+    fn purge(mut self, connection: &Connection, until: Instant) -> Result<(), rusqlite::Error> {
         while Instant::now() < until && self.to < self.since {
-            self.clear_some(connection)?;
+            self.purge_some(connection)?;
         }
         connection
             .prepare_cached(sql::SET_PURGED)?
@@ -91,9 +90,9 @@ impl Forgotten {
             .map(|_| ())
     }
 
-    /// Of each key the newest version that ends before the past that is kept stays, unless it says
+    /// Of each key the newest version that ends before the history starts stays, unless it says
     /// that there was no row.
-    fn clear_some(&mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
+    fn purge_some(&mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
         let versions: Vec<(i64, String)> = connection
             .prepare_cached(sql::VERSIONS_TO_PURGE)?
             .query_map((self.id, self.to, &self.key, self.since, ROWS), |row| {

@@ -1,7 +1,7 @@
 //! The application's own tables, in the transactions of its read models.
 //!
-//! The work runs on the writer thread, inside a savepoint: what fails leaves nothing behind and
-//! disturbs nobody else's commit.
+//! The work runs on the writer thread, inside a savepoint: what fails leaves nothing and does not
+//! fail the commits of others.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -21,7 +21,7 @@ use crate::write_tx::{Stop, WriteTx};
 
 type Work<S> = Box<dyn InTransaction<Connection, S>>;
 
-/// Runs the work; it has the thread to itself, and nothing to wait for.
+/// Runs the work; the thread is its own, so there is nothing to wait for.
 fn run<S: 'static>(
     work: &mut Work<S>,
     connection: &mut Connection,
@@ -31,8 +31,8 @@ fn run<S: 'static>(
     match ran {
         Poll::Ready(done) => done.map_err(|error| Abort::Refused(error.into())),
         Poll::Pending => {
-            let what =
-                "something waited inside a transaction of SQLite, where everybody waits for it";
+            let what = "the work awaited something inside a SQLite transaction, which holds up every \
+                other write: await it before or after";
             Err(Abort::Refused(
                 StoreError::new(Failure::Invalid, what).into(),
             ))
@@ -46,7 +46,7 @@ fn inside<R>(
 ) -> Result<Result<R, CommitError>, Stop> {
     match guarded(write_tx, |write_tx, _| work(&mut write_tx.connection))? {
         Ran::Committed(done) => Ok(Ok(done)),
-        Ran::Failed(halt) => outcome(Err(halt)).map_err(Stop::Broken),
+        Ran::Failed(abort) => outcome(Err(abort)).map_err(Stop::Broken),
     }
 }
 
@@ -63,16 +63,17 @@ impl CustomTables for SqliteStore {
         commit: ViewCommit,
         mut work: Work<ViewCommit>,
     ) -> Result<(), CommitError> {
+        let size = step::size(&commit);
         let take = move |write_tx: &mut WriteTx| {
             inside(write_tx, |connection| {
-                step::look(connection, &commit)?;
+                step::check(connection, &commit)?;
                 let mut commit = commit.clone();
                 run(&mut work, connection, &mut commit)?;
                 step::write(connection, &step::prepare(connection, commit)?)
             })
         };
         self.writer()?
-            .run((1, 0), take)
+            .run(size, take)
             .await
             .map_err(refused_by_panic)?
     }

@@ -1,0 +1,2 @@
+-- removes every snapshot of a stream
+delete from annals_snapshots where stream = ?1
