@@ -106,7 +106,7 @@ async fn follow(kafka: &Kafka, out: &mut impl Write) -> Result<(), Box<dyn Error
     let views = Arc::new(SqliteStore::open(DATABASE).await?);
     let db = Annals::following(Arc::new(log.clone()))
         .with(Sales::projection())
-        .views_in(views.clone())
+        .views_in(Arc::<SqliteStore>::clone(&views))
         .start()
         .await?;
     let token = now(&log).await?;

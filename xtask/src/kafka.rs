@@ -134,6 +134,14 @@ fn tell(directory: &str, word: &str, node: &str) -> Result<(), Stop> {
     }
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a broker has no way of saying that it is there, or gone"
+)]
+fn pause() {
+    std::thread::sleep(std::time::Duration::from_millis(50));
+}
+
 fn make(directory: &Path) -> Result<(), Stop> {
     std::fs::create_dir_all(directory).map_err(|error| cannot("make", directory, &error))
 }

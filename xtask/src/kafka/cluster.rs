@@ -8,7 +8,7 @@ use super::jars::Jars;
 use super::java::Java;
 use super::node::{Node, Ports, Shutdown};
 use super::ready::brokers;
-use super::{cannot, make};
+use super::{cannot, make, pause};
 use crate::stop::Stop;
 
 /// How long all brokers together may take until they answer.
@@ -106,7 +106,7 @@ impl Cluster {
                     words.join("\n")
                 )));
             }
-            std::thread::sleep(Duration::from_millis(100));
+            pause();
         }
     }
 

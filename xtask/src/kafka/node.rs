@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::cannot;
+use super::{cannot, pause};
 use crate::program::answer;
 use crate::stop::Stop;
 
@@ -128,7 +128,7 @@ impl Node {
             if began.elapsed() > STOP_TIMEOUT {
                 signal_to("-KILL", pid)?;
             }
-            std::thread::sleep(Duration::from_millis(50));
+            pause();
         }
         Ok(())
     }

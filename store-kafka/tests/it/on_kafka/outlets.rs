@@ -1,6 +1,5 @@
 //! The proof of exactly-once publishing, and its trap.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::chrono::{DateTime, Utc};
@@ -161,14 +160,13 @@ async fn an_open_transaction_of_another_outlet_hides_no_mark() {
         .take(vec![outgoing(&topic, 2)], mark(log, 2))
         .await
         .unwrap();
-    let other = Arc::new(other);
-    let ends = Arc::clone(&other);
-    let aborts = tokio::task::spawn_blocking(move || {
-        // Long enough for a reader that trusts the stable offset to be wrong.
-        std::thread::sleep(Duration::from_millis(700));
-        ends.abort_transaction(Duration::from_secs(30)).unwrap();
-    });
-    let marks = outlet.open().await.unwrap();
-    assert_eq!(marks[0].position, Position::new(2));
-    aborts.await.unwrap();
+    // It ends while the marks are read: long enough for a reader that trusts the stable offset to
+    // have read the older mark.
+    let ends = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let aborts = move || other.abort_transaction(Duration::from_secs(30));
+        tokio::task::spawn_blocking(aborts).await.unwrap().unwrap();
+    };
+    let (marks, ()) = tokio::join!(outlet.open(), ends);
+    assert_eq!(marks.unwrap()[0].position, Position::new(2));
 }

@@ -74,7 +74,7 @@ async fn what_was_published_comes_back_equal() {
     let store = Arc::new(MemoryStore::new());
     append(&*store, "account-a", 3).await;
     append(&*store, "account-b", 2).await;
-    let db = Annals::on(store.clone());
+    let db = Annals::on(Arc::<MemoryStore>::clone(&store));
     let relay = Relay::named(name).to(&kafka, TopicSpec::named(name).partitions(4));
     let (stop, stopped) = oneshot::channel::<()>();
     let run_db = db.clone();
@@ -110,7 +110,11 @@ async fn a_relay_is_a_part_of_a_program() {
     let store = Arc::new(MemoryStore::new());
     append(&*store, "account-a", 2).await;
     let relay = Relay::named(name).to(&kafka, TopicSpec::named(name).partitions(1));
-    let db = Annals::on(store.clone()).with(relay).start().await.unwrap();
+    let db = Annals::on(Arc::<MemoryStore>::clone(&store))
+        .with(relay)
+        .start()
+        .await
+        .unwrap();
     until_published(&kafka, name, 2).await;
     append(&*store, "account-a", 1).await;
     until_published(&kafka, name, 3).await;

@@ -1,0 +1,122 @@
+//! Brokers that are stopped and killed while they are used: a program of its own, because nothing
+//! else can use them meanwhile.
+
+#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+
+#[path = "it/broker.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod broker;
+
+mod broker_restarts {
+    use std::collections::BTreeMap;
+    use std::process::Command;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use annals_core::{
+        Annals, Append, EventStore as _, Log as _, MemoryStore, NewEvent, Partition, Position,
+        ReadLog, StreamId,
+    };
+    use annals_kafka::{Kafka, Relay, Topic, TopicLog, TopicSpec};
+
+    use super::broker::{fresh, is_long, kafka};
+
+    /// How long everything may take, with a broker that recovers in between.
+    const TIMEOUT: Duration = Duration::from_secs(180);
+
+    const STREAMS: usize = 40;
+
+    /// Asks the program that controls the brokers for something.
+    async fn control(word: &'static str) {
+        let program = std::env::var("ANNALS_TEST_KAFKA_CONTROL").expect(
+            "ANNALS_TEST_KAFKA_CONTROL names no program: run `cargo xtask test -p annals-kafka`, \
+             or set it to one that takes `stop`, `kill` or `start` and the number of a node",
+        );
+        let asks = move || Command::new(program).args([word, "1"]).status();
+        let asked = tokio::task::spawn_blocking(asks).await.unwrap();
+        assert!(asked.unwrap().success(), "{word}");
+    }
+
+    /// Reads on until it has seen so many events; brokers may be away meanwhile.
+    async fn read_on(log: &TopicLog, count: usize) -> BTreeMap<StreamId, Vec<u64>> {
+        let mut places = vec![Position::START; log.partitions() as usize];
+        let mut versions: BTreeMap<StreamId, Vec<u64>> = BTreeMap::new();
+        let mut seen = 0;
+        let mut hint = log.hint();
+        while seen < count {
+            for (partition, place) in places.iter_mut().enumerate() {
+                let read = ReadLog::after(*place).partition(Partition(partition as u32));
+                let Ok(page) = log.read(read).await else {
+                    continue;
+                };
+                *place = page.scanned;
+                seen += page.events.len();
+                for event in page.events {
+                    versions
+                        .entry(event.stream)
+                        .or_default()
+                        .push(event.version.get());
+                }
+            }
+            hint.wait(Duration::from_millis(100)).await;
+        }
+        versions
+    }
+
+    async fn opened(kafka: &Kafka, topic: &str) -> TopicLog {
+        kafka.log(Topic::named(topic).cloud_events()).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_relay_publishes_each_event_once_over_restarts_of_the_broker() {
+        let (events, rounds) = if is_long() { (100_000, 5) } else { (20_000, 1) };
+        let kafka = kafka().await;
+        let name = fresh("restarts").leak() as &str;
+        kafka
+            .ensure([TopicSpec::named(name).partitions(3)])
+            .await
+            .unwrap();
+        let store = Arc::new(MemoryStore::new());
+        let relay = Relay::named(name)
+            .batch_events_max(200)
+            .to(&kafka, TopicSpec::existing(name));
+        let db = Annals::on(Arc::<MemoryStore>::clone(&store));
+        let publishes = tokio::spawn(async move { relay.run(&db, std::future::pending()).await });
+        // A reader that follows all the time, and sees each event once too.
+        let follows = opened(&kafka, name).await;
+        let reads = tokio::spawn(async move { read_on(&follows, events).await });
+
+        let steps = rounds * 2;
+        for step in 0..steps {
+            let per_step = events / STREAMS / steps;
+            for stream in 0..STREAMS {
+                let stream = StreamId::new(format!("account-{stream}")).unwrap();
+                let event = |number| NewEvent::json("a.counted", format!("{number}"));
+                let append = Append::new(stream, (0..per_step).map(event));
+                store.append(append).await.unwrap();
+            }
+            control(if step % 2 == 0 { "kill" } else { "stop" }).await;
+            control("start").await;
+        }
+        let versions = tokio::time::timeout(TIMEOUT, reads).await.unwrap().unwrap();
+        publishes.abort();
+        let per_stream = (events / STREAMS / steps * steps) as u64;
+        let expected: BTreeMap<StreamId, Vec<u64>> = (0..STREAMS)
+            .map(|stream| {
+                let stream = StreamId::new(format!("account-{stream}")).unwrap();
+                (stream, (1..=per_stream).collect())
+            })
+            .collect();
+        assert_eq!(versions, expected);
+        // And so does one that reads everything afterwards.
+        let log = opened(&kafka, name).await;
+        assert_eq!(read_on(&log, events).await, expected);
+        let mut extra = 0;
+        for partition in (0..3).map(Partition) {
+            let head = log.head(partition).await.unwrap().visible;
+            let read = ReadLog::after(head).partition(partition);
+            extra += log.read(read).await.unwrap().events.len();
+        }
+        assert_eq!(extra, 0);
+    }
+}
