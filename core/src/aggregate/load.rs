@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{Deletion, Status};
 
-/// A state that was read, and where it stands. Derefs to the state.
+/// A state that was read, with its version and position. Derefs to the state.
 ///
 /// ```
 /// # use annals_core::{Aggregate, Loaded};
@@ -43,7 +43,7 @@ impl<A> Loaded<A> {
         self.exists
     }
 
-    /// The version of the last event that was looked at.
+    /// The version of the last event that was read.
     pub const fn version(&self) -> Version {
         self.version
     }
@@ -140,8 +140,7 @@ impl<'a, A: Aggregate> Load<'a, A> {
         let partition = store.partition_of(stream);
         loop {
             let past = resolve(store, stream, partition, self.until.clone()).await?;
-            // Nothing comes back when events were archived while they were read: then the question
-            // is put anew.
+            // Nothing is returned when events were archived while they were read: read again.
             if let Some(mut held) = fold_until(store, stream, &past, valid_at).await? {
                 held.partition = partition;
                 held.position = past.position;
@@ -180,11 +179,11 @@ fn loaded<A: Aggregate>(store: &dyn Store, held: CachedState<A>) -> Loaded<A> {
 
 /// Where the past that was asked for ends.
 struct Past {
-    /// The last version that counts.
+    /// The last version to fold.
     version: Version,
-    /// The last position that counts.
+    /// The last position to fold.
     position: Position,
-    /// The deletions that had happened by then leave nothing up to here.
+    /// Deletions by then hide all events up to this version.
     emptied: Version,
     archived_before: Version,
 }
@@ -195,7 +194,7 @@ async fn resolve(
     partition: Partition,
     until: Until,
 ) -> Result<Past, LoadError> {
-    // One look, so that what the stream is and how far the log goes belong to one moment.
+    // One read, so that the state of the stream and the head belong to one moment.
     let now = store
         .read_stream(ReadStream::of(stream.clone()).to(Version::NONE))
         .await?;
@@ -230,7 +229,7 @@ async fn resolve(
             let version =
                 last_version_by(store, stream, position, archived_before, state.version).await?;
             Ok(past(version, position, &|deletion| match when {
-                // It happened behind the position that the log had then, before whatever came next.
+                // It happened after the position of the head then, and before the next event.
                 When::Position(asked) => deletion.position < asked,
                 When::Recorded(time) => deletion.recorded_at <= time,
             }))
@@ -238,7 +237,7 @@ async fn resolve(
     }
 }
 
-/// Where an event stands; before everything, when there is none.
+/// The position of an event; the start of the log, when there is none.
 async fn position_of(
     store: &dyn Store,
     stream: &StreamId,
@@ -257,7 +256,7 @@ async fn position_of(
         .map_or(Position::START, |event| event.position))
 }
 
-/// The last version of the stream that stands at or before `position`. Positions ascend with
+/// The last version of the stream at or before `position`. Positions ascend with
 /// versions: a binary search.
 async fn last_version_by(
     store: &dyn Store,
@@ -268,7 +267,7 @@ async fn last_version_by(
 ) -> Result<Version, LoadError> {
     let mut known = archived_before.get().saturating_sub(1);
     let mut above = version.get() + 1;
-    // Most questions are about the present or a short stream; one look at the end answers the first
+    // Most questions are about the present or a short stream; reading the end answers the first
     // kind.
     let mut middle = version.get();
     while known + 1 < above {
@@ -283,7 +282,7 @@ async fn last_version_by(
     Ok(Version::new(known))
 }
 
-/// Folds what counts; nothing, when events were archived under its hands.
+/// Folds the events of the query; nothing, when some were archived while they were read.
 async fn fold_until<A: Aggregate>(
     store: &dyn Store,
     stream: &StreamId,
