@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::program::{cargo, root, run as run_program, target_directory};
 use crate::stop::Stop;
+use crate::terminal::say;
 
 /// Runs each example without arguments, as the README does, in a directory of its own that is
 /// removed when it passed.
-pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
-    Stop::unless_empty(arguments)?;
+pub(crate) fn run() -> Result<(), Stop> {
     let names = names_in(&root().join("examples"))?;
     for name in &names {
         let directory = empty_directory(name)?;
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
         })?;
         remove(&directory)?;
     }
-    println!(
+    say!(
         "\n{} ran, each in an empty directory: {}",
         names.len(),
         names.join(", ")

@@ -7,39 +7,151 @@
 mod cluster;
 mod jars;
 mod java;
-mod lent;
 mod node;
 mod ready;
-mod tested;
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
-pub(crate) use tested::{Tested, is_wanted_by};
-
-use crate::program::target_directory;
-use crate::stop::Stop;
 use cluster::Cluster;
 use jars::Jars;
 use java::Java;
-use lent::{BOOTSTRAP, CONTROL, JARS, Lent};
 use node::Shutdown;
 
-/// The word with which a test has a broker that was lent to it stopped and started.
-const TELL: &str = "tell";
+use crate::ephemeral::{self, Ephemeral};
+use crate::program::target_directory;
+use crate::stop::Stop;
+use crate::terminal::say;
+use crate::test::{Kind, Started, State};
+
+/// What the tests know of it.
+pub(crate) const KIND: Kind = Kind {
+    name: "Apache Kafka",
+    url: "ANNALS_TEST_KAFKA",
+    control: "ANNALS_TEST_KAFKA_CONTROL",
+    package: None,
+    packages: &["annals-kafka", "annals"],
+    module: "on_kafka::",
+    restarts_module: "broker_restarts::",
+    ask,
+    beside: jars,
+    start,
+};
+
+/// The variable in which tests find the jars of a Java client.
+const JARS: &str = "ANNALS_TEST_KAFKA_JARS";
+
+/// The command line's word for this module.
+const NAME: &str = "kafka";
 
 /// `up` and `down` for developers; the rest for the processes that a run starts.
-pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words[..] {
-        ["up"] => up(1),
-        ["up", "--nodes", "1"] => up(1),
-        ["up", "--nodes", "3"] => up(3),
-        ["down"] => down(),
-        [lent::GUARD, directory] => lent::stand_guard(directory),
-        [TELL, directory, word] => tell(directory, word, "1"),
-        [TELL, directory, word, node] => tell(directory, word, node),
-        _ => Err(Stop::misused("takes `up`, `up --nodes 3` or `down`")),
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Task {
+    /// Starts an Apache Kafka for this clone, unless it runs, and prints its URL as the last line.
+    Up {
+        /// How many brokers it has.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=3))]
+        nodes: u16,
+    },
+    /// Stops it; its data stays.
+    Down,
+    /// Waits for the end of its input, then stops and removes an ephemeral cluster.
+    #[command(name = ephemeral::GUARD, hide = true)]
+    Guard { directory: PathBuf },
+    /// Stops, kills or starts a broker of an ephemeral cluster on behalf of a test.
+    #[command(hide = true)]
+    Control {
+        directory: PathBuf,
+        order: Order,
+        #[arg(default_value_t = 1)]
+        node: usize,
+    },
+}
+
+/// What a test asks of a broker.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Order {
+    Stop,
+    /// As in a crash.
+    Kill,
+    /// On the port that it had.
+    Start,
+}
+
+pub(crate) fn run(task: &Task) -> Result<(), Stop> {
+    match task {
+        Task::Up { nodes } => up(*nodes),
+        Task::Down => down(),
+        Task::Guard { directory } => ephemeral::stand_guard(directory, remove),
+        Task::Control {
+            directory,
+            order,
+            node,
+        } => control(directory, *order, *node),
+    }
+}
+
+/// Whether one of the brokers of an external cluster answers.
+fn ask(bootstrap: &str) -> Result<String, String> {
+    let mut addresses = bootstrap
+        .split(',')
+        .filter_map(|address| address.trim().to_socket_addrs().ok())
+        .flatten();
+    if addresses.any(|address| ready::brokers(address).is_some()) {
+        Ok(bootstrap.to_owned())
+    } else {
+        Err(format!("{bootstrap}: no broker answers there"))
+    }
+}
+
+/// A client that is not ours is run from the same jars as the broker.
+fn jars() -> Vec<(&'static str, String)> {
+    let jars = Java::find().and_then(|java| Jars::find(&java));
+    jars.iter()
+        .map(|jars| (JARS, jars.directory.display().to_string()))
+        .collect()
+}
+
+/// Starts an ephemeral cluster of one node, after removing those that earlier runs left.
+fn start() -> Result<Started, Stop> {
+    let java = Java::find()?;
+    let jars = Jars::find(&java)?;
+    make(&place())?;
+    ephemeral::remove_abandoned(&place(), remove);
+    let guard = Ephemeral::create(&place(), "", NAME, &[])?;
+    let directory = guard.directory();
+    let cluster = Cluster::create(directory.to_owned(), &java, &jars, 1)?;
+    cluster.start()?;
+    let mut environment = vec![(KIND.url, cluster.bootstrap())];
+    if cfg!(unix) {
+        let words = [
+            OsStr::new(NAME),
+            OsStr::new("control"),
+            directory.as_os_str(),
+        ];
+        environment.push((KIND.control, guard.control(&words)?));
+    }
+    let found = format!("{} on Java {}", jars.version, java.version);
+    Ok(Started {
+        state: match java.installed {
+            true => State::Installed(found),
+            false => State::Found(found),
+        },
+        shown: format!("ephemeral, 1 node, in {}", directory.display()),
+        environment,
+        guard: Box::new(guard),
+    })
+}
+
+/// Stops the brokers of a cluster and removes it.
+fn remove(directory: PathBuf) -> Result<(), Stop> {
+    match Cluster::at(directory.clone()) {
+        Ok(cluster) => cluster.remove(),
+        // It was never complete, so no broker was started.
+        Err(_) => std::fs::remove_dir_all(&directory)
+            .map_err(|error| cannot("remove", &directory, &error)),
     }
 }
 
@@ -66,13 +178,13 @@ fn up(nodes: u16) -> Result<(), Stop> {
         "runs"
     };
     cluster.start()?;
-    println!(
+    say!(
         "Apache Kafka {} ({nodes} node{}) {state}, in {}",
         jars.version,
         if nodes == 1 { "" } else { "s" },
         cluster.directory().display()
     );
-    println!("{}", cluster.url());
+    say!("{}", cluster.url());
     Ok(())
 }
 
@@ -82,12 +194,12 @@ fn down() -> Result<(), Stop> {
     match Cluster::at(directory) {
         Ok(cluster) if cluster.is_running() => {
             cluster.stop(Shutdown::Clean)?;
-            println!(
+            say!(
                 "stopped; its data stays in {}",
                 cluster.directory().display()
             );
         }
-        _ => println!("no broker of this clone runs"),
+        _ => say!("no broker of this clone runs"),
     }
     Ok(())
 }
@@ -97,7 +209,7 @@ fn place() -> PathBuf {
     target_directory().join("kafka")
 }
 
-/// The directory of the developers' brokers, and a lock: of two who type `up` at once, one waits.
+/// The directory of the developers' brokers, and a lock: of two `up` at once, one waits.
 fn developers() -> Result<(PathBuf, File), Stop> {
     let directory = place().join("developers");
     make(&place())?;
@@ -108,29 +220,21 @@ fn developers() -> Result<(PathBuf, File), Stop> {
     Ok((directory, file))
 }
 
-/// What a test asks of its broker: a `stop`, a `kill` that is a crash, a `start` on the same port.
-fn tell(directory: &str, word: &str, node: &str) -> Result<(), Stop> {
-    let cluster = Cluster::at(directory.into())?;
-    let number: usize = node
-        .parse()
-        .map_err(|_| Stop::misused(format!("`{node}` is not the number of a node")))?;
+/// Does to a broker of an ephemeral cluster what a test asks.
+fn control(directory: &Path, order: Order, node: usize) -> Result<(), Stop> {
+    let cluster = Cluster::at(directory.to_owned())?;
     let nodes = cluster.nodes();
-    let Some(node) = number.checked_sub(1).and_then(|index| nodes.get(index)) else {
-        return Err(Stop::misused(format!(
-            "there are nodes 1 to {}",
-            nodes.len()
-        )));
+    let Some(node) = node.checked_sub(1).and_then(|index| nodes.get(index)) else {
+        let last = nodes.len();
+        return Err(Stop::misused(format!("there are nodes 1 to {last}")));
     };
-    match word {
-        "stop" => node.stop(Shutdown::Clean),
-        "kill" => node.stop(Shutdown::Crash),
-        "start" => {
+    match order {
+        Order::Stop => node.stop(Shutdown::Clean),
+        Order::Kill => node.stop(Shutdown::Crash),
+        Order::Start => {
             node.start()?;
             cluster.wait_until_ready()
         }
-        _ => Err(Stop::misused(format!(
-            "a broker can be asked to stop, kill or start, not {word}"
-        ))),
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use crate::program::{cargo, run as run_program};
 use crate::stop::Stop;
+use crate::terminal::say;
 
 /// One thing looked at: `Ok` says what was found in order, or nothing when its tool has said so.
 type Check = (&'static str, fn() -> Result<String, Stop>);
@@ -31,26 +32,25 @@ const CHECKS: [Check; 10] = [
 ];
 
 /// Makes every check, also after one that failed, and ends with the list of those that did.
-pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
-    Stop::unless_empty(arguments)?;
+pub(crate) fn run() -> Result<(), Stop> {
     let mut failed = Vec::new();
     for (name, check) in CHECKS {
-        println!("--- {name}");
+        say!("--- {name}");
         let began = Instant::now();
         let outcome = check();
         let seconds = began.elapsed().as_secs_f32();
         match outcome {
-            Ok(found) => println!(
+            Ok(found) => say!(
                 "ok: {name}{}{found} ({seconds:.1} s)",
                 if found.is_empty() { "" } else { ": " }
             ),
             Err(stop) => {
-                println!("FAILED: {name}: {stop}");
+                say!("FAILED: {name}: {stop}");
                 failed.push(name);
             }
         }
     }
-    println!(
+    say!(
         "\n{} of {} checks passed",
         CHECKS.len() - failed.len(),
         CHECKS.len()

@@ -1,146 +1,142 @@
-//! What people and CI type: `cargo xtask <command>`.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "talking to the person at the terminal is its work"
-)]
+//! What developers and CI type: `cargo xtask <command>`.
 
 mod apt;
 mod bench;
 mod ci;
+mod ephemeral;
 mod examples;
 mod kafka;
 mod lint;
 mod postgres;
+mod process;
 mod program;
 mod stop;
+mod terminal;
 mod test;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::Parser;
 use stop::Stop;
 
-/// One word that can be typed after `cargo xtask`.
-struct Task {
-    name: &'static str,
-    arguments: &'static str,
-    says: &'static str,
-    run: fn(&[String]) -> Result<(), Stop>,
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", about)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
 }
 
-/// Every task, in the order that `help` lists them.
-const TASKS: [Task; 7] = [
-    Task {
-        name: "test",
-        arguments: "[cargo test arguments] [-- test arguments]",
-        says: "all tests, those of the examples and of the documentation included",
-        run: test::run,
+#[derive(Debug, clap::Subcommand)]
+enum Task {
+    /// Runs all tests, those of the examples and of the documentation included.
+    #[command(override_usage = "cargo xtask test [CARGO TEST ARGUMENTS] [-- TEST ARGUMENTS]")]
+    Test {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<String>,
     },
-    Task {
-        name: "lint",
-        arguments: "",
-        says: "format, clippy, rustdoc, the walls between crates, the repository's own rules",
-        run: lint::run,
+    /// Checks format, clippy, rustdoc, the walls between crates, the repository's own rules.
+    Lint,
+    /// Runs every example once, without arguments, in an empty directory.
+    Examples,
+    /// Starts or stops a PostgreSQL for this clone.
+    #[command(subcommand)]
+    Postgres(postgres::Task),
+    /// Starts or stops an Apache Kafka for this clone.
+    #[command(subcommand)]
+    Kafka(kafka::Task),
+    /// Runs the workloads of benches/, optimised; arguments go to the bench program.
+    #[command(override_usage = "cargo xtask bench [FILTER] [OPTIONS OF THE BENCH PROGRAM]")]
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<String>,
     },
-    Task {
-        name: "examples",
-        arguments: "",
-        says: "every example once, without arguments, in an empty directory",
-        run: examples::run,
-    },
-    Task {
-        name: "postgres",
-        arguments: "up | down",
-        says: "a PostgreSQL for this clone: starts it and prints its URL, or stops it",
-        run: postgres::run,
-    },
-    Task {
-        name: "kafka",
-        arguments: "up [--nodes 3] | down",
-        says: "an Apache Kafka for this clone: starts it and prints its URL, or stops it",
-        run: kafka::run,
-    },
-    Task {
-        name: "bench",
-        arguments: "[arguments]",
-        says: "the workloads of benches/, optimised; arguments go to the bench program",
-        run: bench::run,
-    },
-    Task {
-        name: "ci",
-        arguments: "",
-        says: "test, lint and examples, one after another: what a change must pass",
-        run: ci::run,
-    },
-];
+    /// Runs test, lint and examples, one after another: what a change must pass.
+    Ci,
+}
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let name = arguments.next().unwrap_or_else(|| "help".to_owned());
-    let rest: Vec<String> = arguments.collect();
-    match dispatch(&name, &rest) {
+    let Arguments { task } = Arguments::parse_from(for_clap(std::env::args_os().collect()));
+    match run(&task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
-            eprintln!("cargo xtask {name}: {stop}");
+            terminal::complain!("cargo xtask: {stop}");
             ExitCode::from(stop.exit_code())
         }
     }
 }
 
-fn dispatch(name: &str, arguments: &[String]) -> Result<(), Stop> {
-    if matches!(name, "help" | "--help" | "-h") {
-        print!("{}", help());
-        return Ok(());
-    }
-    match TASKS.iter().find(|task| task.name == name) {
-        Some(task) => (task.run)(arguments),
-        None => Err(Stop::misused(format!(
-            "no such command; there are {}",
-            names().join(", ")
-        ))),
+fn run(task: &Task) -> Result<(), Stop> {
+    match task {
+        Task::Test { arguments } => test::run(arguments),
+        Task::Lint => lint::run(),
+        Task::Examples => examples::run(),
+        Task::Postgres(task) => postgres::run(task),
+        Task::Kafka(task) => kafka::run(task),
+        Task::Bench { arguments } => bench::run(arguments),
+        Task::Ci => ci::run(),
     }
 }
 
-fn names() -> Vec<&'static str> {
-    TASKS.iter().map(|task| task.name).chain(["help"]).collect()
-}
-
-fn help() -> String {
-    let mut text = String::from("cargo xtask <command>\n\n");
-    for task in &TASKS {
-        text += &format!("  {:<10}{}\n", task.name, task.says);
-        if !task.arguments.is_empty() {
-            text += &format!(
-                "  {:<10}  cargo xtask {} {}\n",
-                "", task.name, task.arguments
-            );
-        }
+/// What follows `test` and `bench` belongs to other programs, its own `--` included: it is put
+/// after a `--` of ours.
+fn for_clap(mut words: Vec<OsString>) -> Vec<OsString> {
+    let is = |at: usize, known: &[&str]| {
+        words
+            .get(at)
+            .is_some_and(|word| known.iter().any(|known| word == known))
+    };
+    if is(1, &["test", "bench"]) && !is(2, &["--help", "-h"]) {
+        words.insert(2, "--".into());
     }
-    text + "  help      this list\n"
+    words
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_unknown_command_is_a_misuse_that_names_the_known_ones() {
-        let stop = dispatch("tset", &[]).unwrap_err();
-        assert_eq!(stop.exit_code(), 2);
-        assert_eq!(
-            stop.to_string(),
-            "no such command; there are test, lint, examples, postgres, kafka, bench, ci, help"
-        );
+    fn parsed(line: &str) -> Task {
+        let words = line.split_whitespace().map(OsString::from).collect();
+        Arguments::try_parse_from(for_clap(words)).unwrap().task
     }
 
     #[test]
-    fn help_has_a_line_for_every_command() {
-        let help = help();
-        for name in names() {
+    fn the_commands_make_sense_to_clap() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_of_other_programs_reach_them_as_typed() {
+        for (line, expected) in [
+            ("xtask test", ""),
+            ("xtask test -p annals --doc", "-p annals --doc"),
+            ("xtask test -- --ignored", "-- --ignored"),
+            ("xtask test --lib -- -q", "--lib -- -q"),
+        ] {
+            let Task::Test { arguments } = parsed(line) else {
+                panic!("`{line}` is a test")
+            };
+            assert_eq!(arguments.join(" "), expected);
+        }
+        let Task::Bench { arguments } = parsed("xtask bench append/processes --quick") else {
+            panic!("it is a bench")
+        };
+        assert_eq!(arguments, ["append/processes", "--quick"]);
+    }
+
+    #[test]
+    fn unknown_words_and_surplus_ones_are_refused() {
+        for line in [
+            "xtask tset",
+            "xtask ci now",
+            "xtask postgres",
+            "xtask kafka up --nodes 9",
+        ] {
+            let words = line.split_whitespace().map(OsString::from).collect();
             assert!(
-                help.lines()
-                    .any(|line| line.starts_with(&format!("  {name} "))),
-                "{name} is missing in:\n{help}"
+                Arguments::try_parse_from(for_clap(words)).is_err(),
+                "{line}"
             );
         }
     }

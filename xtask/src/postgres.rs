@@ -7,34 +7,126 @@
 mod account;
 mod binaries;
 mod cluster;
-mod given;
-mod lent;
+mod external;
 mod place;
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-pub(crate) use account::Account;
-pub(crate) use binaries::{Binaries, Search};
-pub(crate) use given::{answers, shown};
-pub(crate) use lent::{CONTROL, Lent, URL};
-
-use crate::stop::Stop;
+use account::Account;
+use binaries::{Binaries, Search};
 use cluster::{Cluster, Port, Shutdown};
 
-/// The word with which a test has the server that was lent to it stopped and started.
-const TELL: &str = "tell";
+use crate::ephemeral::{self, Ephemeral};
+use crate::stop::Stop;
+use crate::terminal::say;
+use crate::test::{Kind, Started, State};
 
-/// `up` and `down` for people; the rest for the processes that a run starts.
-pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words[..] {
-        ["up"] => up(),
-        ["down"] => down(),
-        [lent::GUARD, directory, binaries] => lent::stand_guard(directory, binaries),
-        [TELL, directory, binaries, word] => tell(directory, binaries, word),
-        _ => Err(Stop::misused("takes one word: up or down")),
+/// What the tests know of it.
+pub(crate) const KIND: Kind = Kind {
+    name: "PostgreSQL",
+    url: "ANNALS_TEST_POSTGRES",
+    control: "ANNALS_TEST_POSTGRES_CONTROL",
+    package: Some("annals-postgres"),
+    packages: &["annals-postgres", "annals", "annals-benches"],
+    module: "on_postgres::",
+    restarts_module: "server_restarts::",
+    ask: external::ask_for_it,
+    beside: Vec::new,
+    start,
+};
+
+/// The command line's word for this module.
+const NAME: &str = "postgres";
+
+/// `up` and `down` for developers; the rest for the processes that a run starts.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Task {
+    /// Starts a PostgreSQL for this clone, unless it runs, and prints its URL as the last line.
+    Up,
+    /// Stops it; its data stays.
+    Down,
+    /// Waits for the end of its input, then stops and removes an ephemeral server.
+    #[command(name = ephemeral::GUARD, hide = true)]
+    Guard {
+        directory: PathBuf,
+        binaries: PathBuf,
+    },
+    /// Stops, kills or starts an ephemeral server on behalf of a test.
+    #[command(hide = true)]
+    Control {
+        directory: PathBuf,
+        binaries: PathBuf,
+        order: Order,
+    },
+}
+
+/// What a test asks of its server.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Order {
+    Stop,
+    /// As in a crash.
+    Kill,
+    /// On the port that it had.
+    Start,
+}
+
+pub(crate) fn run(task: &Task) -> Result<(), Stop> {
+    match task {
+        Task::Up => up(),
+        Task::Down => down(),
+        Task::Guard {
+            directory,
+            binaries,
+        } => ephemeral::stand_guard(directory, |directory| {
+            Cluster::at(directory, binaries.clone(), Account::for_server()?).remove()
+        }),
+        Task::Control {
+            directory,
+            binaries,
+            order,
+        } => control(directory, binaries, *order),
     }
+}
+
+/// Starts an ephemeral server, after removing those that earlier runs left.
+fn start() -> Result<Started, Stop> {
+    let account = Account::for_server()?;
+    let (binaries, state): (Binaries, fn(String) -> State) = match Binaries::find(&account) {
+        Search::Found(binaries) => (binaries, State::Found),
+        Search::Installed(binaries) => (binaries, State::Installed),
+        Search::Missing(advice) => return Err(Stop::failed(advice)),
+    };
+    let place = place::directory(&account)?;
+    ephemeral::remove_abandoned(&place, |directory| {
+        Cluster::at(directory, binaries.directory.clone(), account.clone()).remove()
+    });
+    let programs: &OsStr = binaries.directory.as_os_str();
+    let guard = Ephemeral::create(&place, "", NAME, &[programs])?;
+    let directory = guard.directory();
+    let cluster = Cluster::create(directory.to_owned(), &binaries, &account)?;
+    cluster.start(Port::Any)?;
+    let mut environment = vec![(KIND.url, cluster.url()?)];
+    if cfg!(unix) {
+        let words = [
+            OsStr::new(NAME),
+            OsStr::new("control"),
+            directory.as_os_str(),
+            programs,
+        ];
+        environment.push((KIND.control, guard.control(&words)?));
+    }
+    Ok(Started {
+        state: state(format!(
+            "{} in {}",
+            binaries.version,
+            binaries.directory.display()
+        )),
+        shown: format!("ephemeral, fsync on, in {}", directory.display()),
+        environment,
+        guard: Box::new(guard),
+    })
 }
 
 /// Starts the developers' server unless it runs, and prints its URL as the last line.
@@ -49,12 +141,15 @@ fn up() -> Result<(), Stop> {
     let ran = cluster.is_running();
     cluster.start(Port::Any)?;
     let state = if ran { "runs already" } else { "runs" };
-    println!(
+    say!(
         "PostgreSQL {} {state}, in {}",
         binaries.version,
         cluster.directory().display()
     );
-    println!("{}", cluster.url()?);
+    let url = cluster.url()?;
+    // Only the URL of a server that answers is of use.
+    external::answers(&url).map_err(|why| Stop::failed(format!("the server is silent: {why}")))?;
+    say!("{url}");
     Ok(())
 }
 
@@ -67,17 +162,17 @@ fn down() -> Result<(), Stop> {
     match cluster.filter(Cluster::is_running) {
         Some(cluster) => {
             cluster.stop(Shutdown::Fast)?;
-            println!(
+            say!(
                 "stopped; its data stays in {}",
                 cluster.directory().display()
             );
         }
-        None => println!("no server of this clone runs"),
+        None => say!("no server of this clone runs"),
     }
     Ok(())
 }
 
-/// The place of the developers' server, and a lock: of two who type `up` at once, one waits.
+/// The directory of the developers' server, and a lock: of two `up` at once, one waits.
 fn developers(account: &Account) -> Result<(PathBuf, File), Stop> {
     let directory = place::directory(account)?.join("developers");
     let lock = directory.with_extension("lock");
@@ -87,15 +182,13 @@ fn developers(account: &Account) -> Result<(PathBuf, File), Stop> {
     Ok((directory, file))
 }
 
-/// What a test asks of its server: a `stop`, a `kill` that is a crash, a `start` on the same port.
-fn tell(directory: &str, binaries: &str, word: &str) -> Result<(), Stop> {
-    let cluster = Cluster::at(directory.into(), binaries.into(), Account::for_server()?);
-    match word {
-        "stop" => cluster.stop(Shutdown::Fast),
-        "kill" => cluster.stop(Shutdown::Immediate),
-        "start" => cluster.start(Port::Same),
-        _ => Err(Stop::misused(format!(
-            "a server can be told stop, kill or start, not {word}"
-        ))),
+/// Does to an ephemeral server what a test asks.
+fn control(directory: &Path, binaries: &Path, order: Order) -> Result<(), Stop> {
+    let account = Account::for_server()?;
+    let cluster = Cluster::at(directory.to_owned(), binaries.to_owned(), account);
+    match order {
+        Order::Stop => cluster.stop(Shutdown::Fast),
+        Order::Kill => cluster.stop(Shutdown::Immediate),
+        Order::Start => cluster.start(Port::Same),
     }
 }

@@ -1,13 +1,14 @@
 //! Other programs: which cargo, where, and what they answered.
 
-use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::ffi::{OsStr, OsString};
+use std::io::{PipeReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use crate::stop::Stop;
+use crate::terminal::say;
 
 /// The directory of the workspace's `Cargo.toml`.
 pub(crate) fn root() -> PathBuf {
@@ -18,9 +19,17 @@ pub(crate) fn root() -> PathBuf {
     here.parent().map(Path::to_owned).unwrap_or(here)
 }
 
-/// Where cargo puts what it builds.
+/// Where cargo puts what it builds: a relative `CARGO_TARGET_DIR` means the directory in which it
+/// was typed, for cargo and so for us.
 pub(crate) fn target_directory() -> PathBuf {
-    root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+    let here = std::env::current_dir().unwrap_or_else(|_| root());
+    target_directory_of(std::env::var_os("CARGO_TARGET_DIR"), &here, &root())
+}
+
+fn target_directory_of(named: Option<OsString>, here: &Path, root: &Path) -> PathBuf {
+    named
+        .filter(|named| !named.is_empty())
+        .map_or_else(|| root.join("target"), |named| here.join(named))
 }
 
 /// The cargo that runs this program, in the workspace's directory.
@@ -28,6 +37,10 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> 
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(arguments).current_dir(root());
+    // A relative one would mean another place there.
+    if std::env::var_os("CARGO_TARGET_DIR").is_some() {
+        command.env("CARGO_TARGET_DIR", target_directory());
+    }
     command
 }
 
@@ -43,7 +56,7 @@ pub(crate) fn program<A: AsRef<OsStr>>(
 
 /// Runs to the end, with its output where ours goes.
 pub(crate) fn run(command: &mut Command) -> Result<(), Stop> {
-    println!("$ {}", shown(command));
+    say!("$ {}", shown(command));
     let status = command
         .status()
         .map_err(|error| not_started(command, &error))?;
@@ -75,8 +88,8 @@ pub(crate) fn answer(command: &mut Command) -> Result<String, Stop> {
     )))
 }
 
-/// Runs to the end with its standard output where ours goes, and hands the same bytes to `watch` as
-/// they come.
+/// Runs to the end with its output and errors, in their order, where our output goes, and hands the
+/// same bytes to `watch` as they come.
 ///
 /// `Ok(false)` when the program said that it failed. A process that it left behind, still holding
 /// the output, is not waited for.
@@ -84,23 +97,28 @@ pub(crate) fn run_watched(
     command: &mut Command,
     mut watch: impl FnMut(&[u8]),
 ) -> Result<bool, Stop> {
-    println!("$ {}", shown(command));
+    say!("$ {}", shown(command));
     let lost = |command: &Command, error| {
         Stop::failed(format!("lost sight of `{}`: {error}", shown(command)))
     };
+    // One pipe for both: what cargo says between two test programs stays between them.
+    let (output, input) = std::io::pipe().map_err(|error| lost(command, error))?;
+    let errors = input.try_clone().map_err(|error| lost(command, error))?;
     let mut child = command
-        .stdout(Stdio::piped())
+        .stdout(input)
+        .stderr(errors)
         .spawn()
         .map_err(|error| not_started(command, &error))?;
-    let pieces = child.stdout.take().map(pieces);
+    // Ours are closed, so that the pipe ends with the program.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let pieces = pieces(output);
     let mut ours = std::io::stdout();
-    while let Some(pieces) = &pieces {
+    loop {
         match pieces.recv_timeout(Duration::from_millis(200)) {
             Ok(piece) => {
                 watch(&piece);
-                ours.write_all(&piece)
-                    .and_then(|()| ours.flush())
-                    .map_err(|error| lost(command, error))?;
+                // Nobody may be reading any more; the exit code is still wanted.
+                let _ = ours.write_all(&piece).and_then(|()| ours.flush());
             }
             Err(RecvTimeoutError::Timeout) => {
                 if child
@@ -122,7 +140,7 @@ pub(crate) fn run_watched(
 
 /// What comes out of a pipe, read on a thread of its own that ends with the pipe, or with this
 /// program.
-fn pieces(mut pipe: ChildStdout) -> Receiver<Vec<u8>> {
+fn pieces(mut pipe: PipeReader) -> Receiver<Vec<u8>> {
     let (sender, receiver) = sync_channel(16);
     std::thread::spawn(move || {
         let mut buffer = [0; 8 * 1024];
@@ -135,7 +153,7 @@ fn pieces(mut pipe: ChildStdout) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// The command as a person would type it.
+/// The command as it would be typed.
 pub(crate) fn shown(command: &Command) -> String {
     let name = Path::new(command.get_program())
         .file_name()
@@ -171,6 +189,17 @@ mod tests {
             run(&mut program("kill", [left_behind])).is_ok(),
             "it should still have been there"
         );
+    }
+
+    #[test]
+    fn a_relative_target_directory_is_where_it_was_typed() {
+        let of = |named: &str| {
+            let named = (!named.is_empty()).then(|| named.into());
+            target_directory_of(named, Path::new("/clone/core"), Path::new("/clone"))
+        };
+        assert_eq!(of(""), Path::new("/clone/target"));
+        assert_eq!(of("../built"), Path::new("/clone/core/../built"));
+        assert_eq!(of("/elsewhere"), Path::new("/elsewhere"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What went wrong, in a sentence for the person who typed the command.
+/// What went wrong, in a sentence for who typed the command.
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// The work was done or begun, and something in it is wrong: exit code 1.
@@ -24,16 +24,6 @@ impl Stop {
         match self {
             Self::Failed(_) => 1,
             Self::Misused(_) => 2,
-        }
-    }
-
-    /// Refuses arguments on behalf of a command that takes none.
-    pub(crate) fn unless_empty(arguments: &[String]) -> Result<(), Self> {
-        match arguments.first() {
-            None => Ok(()),
-            Some(argument) => Err(Self::misused(format!(
-                "takes no arguments, got `{argument}`"
-            ))),
         }
     }
 }

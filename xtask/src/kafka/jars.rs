@@ -8,6 +8,7 @@ use super::{cannot, make, place};
 use crate::apt;
 use crate::program::{answer, program};
 use crate::stop::Stop;
+use crate::terminal::say;
 
 /// The broker that is tested against unless another version is named.
 const VERSION: &str = "4.3.1";
@@ -61,7 +62,7 @@ impl Jars {
             .arg(COPY)
             .arg("-DincludeScope=runtime")
             .arg(format!("-DoutputDirectory={}", half.display()));
-        println!(
+        say!(
             "fetching the jars of Apache Kafka {} with Maven",
             self.version
         );

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{cannot, pause};
+use crate::process::command_line;
 use crate::program::answer;
 use crate::stop::Stop;
 
@@ -155,11 +156,8 @@ impl Node {
             .trim()
             .parse()
             .ok()?;
-        let mut ps = Command::new("ps");
-        let state_and_words =
-            answer(ps.args(["-o", "stat=,args=", "-p", &pid.to_string()])).ok()?;
         let ours = self.settings().display().to_string();
-        (state_and_words.contains(&ours) && !state_and_words.starts_with('Z')).then_some(pid)
+        command_line(pid)?.ends_with(&ours).then_some(pid)
     }
 
     fn settings(&self) -> PathBuf {

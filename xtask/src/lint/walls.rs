@@ -51,8 +51,8 @@ const DRIVERS: [(&str, &[&str]); 3] = [
     ("sqlx", &["annals-postgres", "annals-benches"]),
 ];
 
-/// No crate crosses a wall, and nothing turns on a feature that would change other people's
-/// programs.
+/// No crate crosses a wall, and nothing turns on a feature that would change the rest of a
+/// user's program.
 pub(crate) fn check() -> Result<String, Stop> {
     let members = members("normal,build")?;
     let mut broken: Vec<String> = members.iter().flat_map(crossings).collect();

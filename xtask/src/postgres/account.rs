@@ -9,7 +9,7 @@ use crate::stop::Stop;
 /// A user of this machine, as far as the server's programs need one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
-    /// Root's choice of somebody else. Nobody else can become somebody else.
+    /// Root's choice of another user. Only root can become another user.
     other: Option<Ids>,
 }
 

@@ -65,7 +65,7 @@ impl Binaries {
         ))
     }
 
-    /// Those that are there: on the PATH before others, because somebody put them there; then the
+    /// Those that are there: on the PATH before others, because they were put there on purpose; then the
     /// newest.
     pub(crate) fn there(account: &Account) -> Option<Self> {
         best(account, &mut None)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::account::Account;
 use super::binaries::Binaries;
+use crate::process::command_line;
 use crate::program::{answer, shown};
 use crate::stop::Stop;
 
@@ -45,7 +46,7 @@ pub(crate) enum Shutdown {
 pub(crate) enum Port {
     /// The one it had, while that is free; else another.
     Any,
-    /// The one it had, because somebody knows it.
+    /// The one it had, because its clients know it.
     Same,
 }
 
@@ -114,6 +115,7 @@ impl Cluster {
         if self.is_running() {
             return Ok(());
         }
+        self.forget_stale_process()?;
         let began = Instant::now();
         loop {
             let chosen = match (self.port(), port) {
@@ -136,8 +138,8 @@ impl Cluster {
             if start.status().is_ok_and(|status| status.success()) {
                 return Ok(());
             }
-            // Somebody was quicker on the port, or what is left of a killed server still holds its
-            // memory.
+            // Another process was quicker on the port, or what is left of a killed server still
+            // holds its memory.
             if began.elapsed() > Duration::from_secs(20) {
                 let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
                 let end: Vec<&str> = log.lines().rev().take(10).collect();
@@ -187,13 +189,26 @@ impl Cluster {
         }
     }
 
+    /// Whether the process that `postmaster.pid` names is this server: numbers of processes come
+    /// again, and `pg_ctl` would take any process of that number for it, and stop it.
     pub(crate) fn is_running(&self) -> bool {
-        let mut status = self.pg_ctl(["status"]);
-        status
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        self.data().exists() && status.status().is_ok_and(|status| status.success())
+        self.process().is_some()
+    }
+
+    fn process(&self) -> Option<u32> {
+        let kept = self.kept("data/postmaster.pid")?;
+        let pid: u32 = kept.lines().next()?.trim().parse().ok()?;
+        is_server_of(&self.data(), &command_line(pid)?).then_some(pid)
+    }
+
+    /// Removes a `postmaster.pid` whose number is now another process's: the server would take that
+    /// one for itself and refuse to start.
+    fn forget_stale_process(&self) -> Result<(), Stop> {
+        let path = self.data().join("postmaster.pid");
+        if self.is_running() || !path.exists() {
+            return Ok(());
+        }
+        std::fs::remove_file(&path).map_err(cannot("remove", &path))
     }
 
     /// Where clients find it, password included.
@@ -212,10 +227,6 @@ impl Cluster {
 
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
-    }
-
-    pub(crate) fn binaries(&self) -> &Path {
-        &self.binaries
     }
 
     pub(crate) fn port(&self) -> Option<u16> {
@@ -247,7 +258,7 @@ impl Cluster {
         )
     }
 
-    /// History a word in a file of the directory, which only the server's user reads.
+    /// Keeps a word in a file of the directory, which only the server's user reads.
     fn keep(&self, name: &str, word: &str) -> Result<(), Stop> {
         let path = self.directory.join(name);
         let mut options = std::fs::OpenOptions::new();
@@ -268,7 +279,7 @@ impl Cluster {
     fn command(&self, name: &str) -> Command {
         let mut command = self.account.command(self.binaries.join(name));
         command.current_dir(&self.directory).env("LC_ALL", "C");
-        // PGPORT, PGDATA and their like speak of another server.
+        // PGPORT, PGDATA and their like name another server.
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG"))
         {
@@ -278,13 +289,24 @@ impl Cluster {
     }
 }
 
-/// Between two looks at what other processes do, of which nothing tells us.
+/// Between two polls of what other processes do.
 #[expect(
     clippy::disallowed_methods,
     reason = "there is nothing to wait for but time"
 )]
 fn pause() {
     std::thread::sleep(Duration::from_millis(100));
+}
+
+/// Whether a process that was started with these words is the server of that data directory:
+/// `postgres -D /there/data -p 5432`.
+fn is_server_of(data: &Path, command_line: &str) -> bool {
+    let program = command_line.split(' ').next().unwrap_or_default();
+    let named = format!("-D {}", data.display());
+    Path::new(program).file_stem() == Some("postgres".as_ref())
+        && command_line
+            .split_once(&named)
+            .is_some_and(|(_, after)| after.is_empty() || after.starts_with(' '))
 }
 
 fn is_free(port: u16) -> bool {
@@ -299,7 +321,7 @@ fn free_port() -> Result<u16, Stop> {
     port.map_err(|error| Stop::failed(format!("no free port on 127.0.0.1: {error}")))
 }
 
-/// 128 bits that nobody guesses: the standard library seeds its maps from the system's randomness.
+/// 128 bits that cannot be guessed: the standard library seeds its maps from the system's randomness.
 fn random_word() -> String {
     let number = |salt: u8| {
         let mut hasher = RandomState::new().build_hasher();
@@ -317,6 +339,57 @@ fn cannot(what: &str, path: &Path) -> impl Fn(std::io::Error) -> Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_server_of_this_directory_is_this_server() {
+        let data = Path::new("/clone/target/postgres/developers/data");
+        for (command_line, is_ours) in [
+            (
+                "/usr/bin/postgres -D /clone/target/postgres/developers/data -p 5",
+                true,
+            ),
+            (
+                "/usr/bin/postgres -D /clone/target/postgres/developers/data",
+                true,
+            ),
+            (
+                "/usr/bin/postgres -D /clone/target/postgres/developers/data2",
+                false,
+            ),
+            ("/usr/bin/postgres -D /var/lib/postgresql/15/main", false),
+            ("vi -D /clone/target/postgres/developers/data", false),
+            ("sleep 1000", false),
+        ] {
+            assert_eq!(is_server_of(data, command_line), is_ours, "{command_line}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_has_the_number_of_a_stopped_server_is_left_alone() {
+        let directory = std::env::temp_dir().join(format!("annals-stale-{}", std::process::id()));
+        std::fs::create_dir_all(directory.join("data")).unwrap();
+        let mut other = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid_file = directory.join("data/postmaster.pid");
+        std::fs::write(
+            &pid_file,
+            format!("{}\n{}\n", other.id(), directory.display()),
+        )
+        .unwrap();
+        let account = Account::for_server().unwrap();
+        let cluster = Cluster::at(directory.clone(), "no-binaries".into(), account);
+        assert!(!cluster.is_running());
+        cluster.stop(Shutdown::Immediate).unwrap();
+        cluster.forget_stale_process().unwrap();
+        assert!(!pid_file.exists());
+        assert!(other.try_wait().unwrap().is_none(), "it was stopped");
+        drop(other.stdin.take());
+        other.wait().unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn no_two_servers_have_the_same_password() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::account::Account;
 use crate::program::target_directory;
 use crate::stop::Stop;
+use crate::terminal::say;
 
 /// The directory of all private servers of this clone: `target/postgres`, or one of the system's
 /// temporary files when the server's user cannot enter the first, as in a clone below root's home.
@@ -28,7 +29,7 @@ pub(crate) fn directory(account: &Account) -> Result<PathBuf, Stop> {
             fallback.display()
         )));
     }
-    println!(
+    say!(
         "the server's user cannot enter {}: its files are in {}",
         target.display(),
         fallback.display()

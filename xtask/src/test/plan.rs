@@ -1,6 +1,6 @@
 //! Which cargo calls run every test once, and what is left out when there is no server.
 
-use super::server::Lacks;
+use super::server::{Kind, Lacks};
 
 /// Flags that choose packages.
 const PACKAGES: [&str; 4] = ["-p", "--package", "--workspace", "--manifest-path"];
@@ -20,47 +20,47 @@ const TARGETS: [&str; 11] = [
     "--all-targets",
 ];
 
-/// The package whose tests all need a server, and those that have some which do.
-const SERVER_PACKAGE: &str = "annals-postgres";
-const SERVER_PACKAGES: [&str; 3] = [SERVER_PACKAGE, "annals", "annals-benches"];
+/// A kind of server, and what tests must do without.
+pub(crate) type Lacking = (&'static Kind, Lacks);
 
-/// The modules that tests are in when they need a server outside of its package, or one that can be
-/// stopped and started.
-const SERVER_MODULE: &str = "on_postgres::";
-const RESTARTS_MODULE: &str = "server_restarts::";
-
-/// Whether a test that these arguments choose may need a server.
-pub(crate) fn wants_server(arguments: &[String]) -> bool {
+/// Whether a test that these arguments choose may need a server of this kind.
+pub(crate) fn wants(kind: &Kind, arguments: &[String]) -> bool {
     let chosen = packages(arguments);
-    chosen.is_empty()
-        && !for_cargo(arguments)
-            .iter()
-            .any(|argument| is_one_of(argument, &["--manifest-path"]))
-        || chosen.iter().any(|name| SERVER_PACKAGES.contains(name))
+    let is_elsewhere = for_cargo(arguments)
+        .iter()
+        .any(|argument| is_one_of(argument, &["--manifest-path"]));
+    chosen.is_empty() && !is_elsewhere || chosen.iter().any(|name| kind.packages.contains(name))
 }
 
-/// Whether nothing can be run without a server.
-pub(crate) fn is_nothing_without_server(arguments: &[String]) -> bool {
-    packages(arguments).contains(&SERVER_PACKAGE)
+/// Whether nothing can be run without a server of this kind.
+pub(crate) fn is_nothing_without(kind: &Kind, arguments: &[String]) -> bool {
+    kind.package
+        .is_some_and(|package| packages(arguments).contains(&package))
 }
 
 /// What does not run, in words; nothing when all does.
-pub(crate) fn skips(lacks: Lacks) -> Option<String> {
+pub(crate) fn skips((kind, lacks): Lacking) -> Option<String> {
+    let name = kind.name;
     match lacks {
         Lacks::Nothing => None,
         Lacks::Restarts => Some(format!(
-            "the tests in `{RESTARTS_MODULE}`: the server is not ours to stop"
+            "the tests in `{}`: {name} is external, and {} names no program that restarts it",
+            kind.restarts_module, kind.control
         )),
-        Lacks::Everything => Some(format!(
-            "all of the package {SERVER_PACKAGE}, and the tests in `{SERVER_MODULE}`: no PostgreSQL"
-        )),
+        Lacks::Everything => Some(match kind.package {
+            Some(package) => format!(
+                "all of the package {package}, and the tests in `{}`: no {name}",
+                kind.module
+            ),
+            None => format!("the tests in `{}`: no {name}", kind.module),
+        }),
     }
 }
 
 /// Without a choice of packages or targets: all of them, which takes two calls, because cargo runs
 /// the documentation's tests only when asked for nothing else. With a choice: one call, with that
 /// choice.
-pub(crate) fn cargo_calls(arguments: &[String], lacks: Lacks) -> Vec<Vec<String>> {
+pub(crate) fn cargo_calls(arguments: &[String], lacking: &[Lacking]) -> Vec<Vec<String>> {
     let for_cargo = for_cargo(arguments);
     let mut for_tests = arguments[for_cargo.len()..].to_vec();
     let chosen = |flags: &[&str]| for_cargo.iter().any(|argument| is_one_of(argument, flags));
@@ -68,17 +68,19 @@ pub(crate) fn cargo_calls(arguments: &[String], lacks: Lacks) -> Vec<Vec<String>
     let mut base = vec!["test"];
     if !chosen(&PACKAGES) {
         base.push("--workspace");
-        if lacks == Lacks::Everything {
-            base.extend(["--exclude", SERVER_PACKAGE]);
-        }
+        let without = lacking
+            .iter()
+            .filter(|(_, lacks)| *lacks == Lacks::Everything)
+            .filter_map(|(kind, _)| kind.package);
+        without.for_each(|package| base.extend(["--exclude", package]));
     }
     base.extend(["--all-features", "--no-fail-fast"]);
-    let skipped = match lacks {
+    let skipped = lacking.iter().filter_map(|(kind, lacks)| match lacks {
         Lacks::Nothing => None,
-        Lacks::Restarts => Some(RESTARTS_MODULE),
-        Lacks::Everything => Some(SERVER_MODULE),
-    };
-    if let Some(module) = skipped {
+        Lacks::Restarts => Some(kind.restarts_module),
+        Lacks::Everything => Some(kind.module),
+    });
+    for module in skipped {
         if for_tests.is_empty() {
             for_tests.push("--".to_owned());
         }
@@ -100,14 +102,6 @@ pub(crate) fn cargo_calls(arguments: &[String], lacks: Lacks) -> Vec<Vec<String>
             call(&["--doc"]),
         ]
     }
-}
-
-/// Adds a module whose tests do not run to the words of a call.
-pub(crate) fn skip(words: &mut Vec<String>, module: &str) {
-    if !words.iter().any(|word| word == "--") {
-        words.push("--".to_owned());
-    }
-    words.extend(["--skip", module].map(str::to_owned));
 }
 
 /// What comes before `--`.
@@ -138,12 +132,14 @@ fn is_one_of(argument: &str, flags: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::server::KINDS;
     use super::*;
+    use crate::postgres;
 
     #[track_caller]
     fn check(typed: &str, calls: &[&str]) {
         let typed = words(typed);
-        let got: Vec<String> = cargo_calls(&typed, Lacks::Nothing)
+        let got: Vec<String> = cargo_calls(&typed, &[])
             .iter()
             .map(|call| call.join(" "))
             .collect();
@@ -199,19 +195,24 @@ mod tests {
 
     #[test]
     fn without_a_server_its_package_is_left_out_and_what_needs_it_elsewhere_is_skipped() {
-        let call = |typed, lacks| cargo_calls(&words(typed), lacks)[0].join(" ");
+        let call = |typed, lacks| {
+            let lacking = KINDS.map(|kind| (kind, lacks));
+            cargo_calls(&words(typed), &lacking)[0].join(" ")
+        };
         assert_eq!(
             call("--doc -- --nocapture", Lacks::Everything),
             "test --workspace --exclude annals-postgres --all-features --no-fail-fast --doc -- \
-             --nocapture --skip on_postgres::"
+             --nocapture --skip on_postgres:: --skip on_kafka::"
         );
         assert_eq!(
             call("-p annals", Lacks::Everything),
-            "test --all-features --no-fail-fast -p annals -- --skip on_postgres::"
+            "test --all-features --no-fail-fast -p annals -- --skip on_postgres:: --skip \
+             on_kafka::"
         );
         assert_eq!(
             call("--lib", Lacks::Restarts),
-            "test --workspace --all-features --no-fail-fast --lib -- --skip server_restarts::"
+            "test --workspace --all-features --no-fail-fast --lib -- --skip server_restarts:: \
+             --skip broker_restarts::"
         );
     }
 
@@ -226,9 +227,12 @@ mod tests {
             ("-p annals-core -p annals-postgres", true),
             ("--manifest-path somewhere/Cargo.toml", false),
         ] {
-            assert_eq!(wants_server(&words(typed)), wanted, "{typed}");
+            assert_eq!(wants(&postgres::KIND, &words(typed)), wanted, "{typed}");
         }
-        assert!(is_nothing_without_server(&words("-p annals-postgres")));
-        assert!(!is_nothing_without_server(&words("-p annals")));
+        assert!(is_nothing_without(
+            &postgres::KIND,
+            &words("-p annals-postgres")
+        ));
+        assert!(!is_nothing_without(&postgres::KIND, &words("-p annals")));
     }
 }

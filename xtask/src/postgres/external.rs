@@ -1,21 +1,29 @@
-//! A server that somebody names in `ANNALS_TEST_POSTGRES`.
+//! An external server: one that `ANNALS_TEST_POSTGRES` names.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// How long a server may take to say that it is one.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a server may take to answer that it is one.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The message with which a client asks whether there is TLS: its length, and a number in place of
 /// a version. Every PostgreSQL answers with one byte, before any password.
 const IS_THERE_TLS: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-/// The server's place for people: without user and password.
+/// The server's address without user and password.
 pub(crate) fn shown(url: &str) -> String {
     match address(url) {
         Some((host, port)) if !host.is_empty() => format!("{host}:{port}"),
         _ => "the URL in ANNALS_TEST_POSTGRES".to_owned(),
+    }
+}
+
+/// What is shown of the server when a PostgreSQL answers there; otherwise why not.
+pub(crate) fn ask_for_it(url: &str) -> Result<String, String> {
+    match answers(url) {
+        Ok(()) => Ok(shown(url)),
+        Err(why) => Err(format!("{}: {why}", shown(url))),
     }
 }
 
@@ -32,9 +40,9 @@ pub(crate) fn answers(url: &str) -> Result<(), String> {
 fn ask((host, port): &(String, u16)) -> std::io::Result<()> {
     let mut last = std::io::ErrorKind::AddrNotAvailable.into();
     for address in (host.as_str(), *port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
+        match TcpStream::connect_timeout(&address, TIMEOUT) {
             Ok(mut stream) => {
-                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(TIMEOUT))?;
                 stream.write_all(&IS_THERE_TLS)?;
                 let mut answer = [0];
                 stream.read_exact(&mut answer)?;

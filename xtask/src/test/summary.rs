@@ -1,0 +1,213 @@
+//! How many tests ran and how long each suite took, read from what cargo and test programs print.
+
+use std::time::Instant;
+
+/// Adds up every `test result:` line of a stream of output.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    suites: Vec<Suite>,
+    /// What cargo said last that it runs, and when.
+    running: Option<(String, Instant)>,
+}
+
+/// One test program, and what it took.
+#[derive(Debug)]
+struct Suite {
+    name: String,
+    tests: u64,
+    seconds: f64,
+}
+
+/// The next lines of a stream whose bytes come in pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Lines(Vec<u8>);
+
+impl Lines {
+    /// Takes the next bytes and hands out the lines that they complete.
+    pub(crate) fn take(&mut self, bytes: &[u8], mut line: impl FnMut(&str)) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                line(&String::from_utf8_lossy(&self.0));
+                self.0.clear();
+            } else {
+                self.0.push(byte);
+            }
+        }
+    }
+}
+
+impl Summary {
+    /// Takes the next line of output.
+    pub(crate) fn take(&mut self, line: &str) {
+        self.cargo_says(line);
+        self.program_says(line);
+    }
+
+    /// A line of cargo's own: `Running tests/it/main.rs (target/…/it-0f3a)`.
+    fn cargo_says(&mut self, line: &str) {
+        let line = line.trim_start();
+        let name = line
+            .strip_prefix("Running ")
+            .or_else(|| line.strip_prefix("Doc-tests "));
+        if let Some(name) = name {
+            let is_documentation = line.starts_with("Doc-tests");
+            let name = match name.rsplit_once('/') {
+                Some((_, program)) if !is_documentation => program,
+                _ => name,
+            };
+            let source = line.split_whitespace().rev().nth(1).unwrap_or_default();
+            let shown = match name.trim_end_matches(')').rsplit_once('-') {
+                Some((program, _)) if !is_documentation => format!("{program} ({source})"),
+                _ => format!("{name} (documentation)"),
+            };
+            self.running = Some((shown, Instant::now()));
+        }
+    }
+
+    // `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s`
+    /// A line of a test program.
+    fn program_says(&mut self, line: &str) {
+        // A test that writes without a newline leaves its words in front.
+        let Some((_, summary)) = line.split_once("test result: ") else {
+            return;
+        };
+        let Some((_, counts)) = summary.split_once(". ") else {
+            return;
+        };
+        let count_of = |what: &str| {
+            let part = counts.split("; ").find_map(|part| part.strip_suffix(what));
+            part.and_then(|number| number.trim().parse::<u64>().ok())
+        };
+        if let (Some(passed), Some(failed), Some(ignored)) = (
+            count_of(" passed"),
+            count_of(" failed"),
+            count_of(" ignored"),
+        ) {
+            self.passed += passed;
+            self.failed += failed;
+            self.ignored += ignored;
+            self.ended(passed + failed + ignored, counts);
+        }
+    }
+
+    fn ended(&mut self, tests: u64, counts: &str) {
+        let by_itself = counts
+            .rsplit_once("finished in ")
+            .and_then(|(_, seconds)| seconds.trim_end_matches('s').parse().ok());
+        let (name, seconds) = match self.running.take() {
+            Some((name, began)) => (name, began.elapsed().as_secs_f64()),
+            None => ("another program".to_owned(), 0.0),
+        };
+        if tests > 0 {
+            self.suites.push(Suite {
+                name,
+                tests,
+                seconds: by_itself.unwrap_or(seconds),
+            });
+        }
+    }
+
+    /// The suites, the longest first; those under a second are added up.
+    pub(crate) fn times(&self) -> Vec<String> {
+        let mut suites: Vec<&Suite> = self.suites.iter().collect();
+        suites.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
+        let (long, short): (Vec<_>, Vec<_>) =
+            suites.into_iter().partition(|suite| suite.seconds >= 1.0);
+        let mut lines: Vec<String> = long
+            .iter()
+            .map(|suite| {
+                format!(
+                    "{:>7.1} s  {} tests  {}",
+                    suite.seconds, suite.tests, suite.name
+                )
+            })
+            .collect();
+        if !short.is_empty() {
+            let seconds: f64 = short.iter().map(|suite| suite.seconds).sum();
+            let tests: u64 = short.iter().map(|suite| suite.tests).sum();
+            let programs = short.len();
+            lines.push(format!(
+                "{seconds:>7.1} s  {tests} tests  {programs} others together"
+            ));
+        }
+        lines
+    }
+
+    /// How many test programs were heard of.
+    pub(crate) fn programs(&self) -> String {
+        let programs = self.suites.len();
+        format!(
+            "{programs} test program{}",
+            if programs == 1 { "" } else { "s" }
+        )
+    }
+
+    /// The sums, in the words that test runners use.
+    pub(crate) fn counts(&self) -> String {
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.ignored
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "
+running 2 tests
+test a ... ok
+test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s
+
+test result: FAILED. 5 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 2.00s
+test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+the test result: unclear
+";
+
+    #[test]
+    fn summaries_add_up_however_the_output_is_cut() {
+        for size in [1, 7, OUTPUT.len()] {
+            let mut summary = Summary::default();
+            let mut lines = Lines::default();
+            for piece in OUTPUT.as_bytes().chunks(size) {
+                lines.take(piece, |line| summary.program_says(line));
+            }
+            assert_eq!(summary.counts(), "7 passed, 1 failed, 1 skipped");
+            assert_eq!(summary.programs(), "2 test programs");
+        }
+    }
+
+    #[test]
+    fn suites_are_listed_with_the_longest_first() {
+        let mut summary = Summary::default();
+        for (cargo, program) in [
+            (
+                "     Running unittests src/lib.rs (target/debug/deps/annals_core-1f)",
+                "0.20",
+            ),
+            (
+                "     Running tests/it/main.rs (target/debug/deps/it-2f)",
+                "2.00",
+            ),
+            ("   Doc-tests annals_core", "7.50"),
+        ] {
+            summary.cargo_says(cargo);
+            summary.program_says(&format!(
+                "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; \
+                 finished in {program}s"
+            ));
+        }
+        assert_eq!(
+            summary.times(),
+            [
+                "    7.5 s  3 tests  annals_core (documentation)",
+                "    2.0 s  3 tests  it (tests/it/main.rs)",
+                "    0.2 s  3 tests  1 others together",
+            ]
+        );
+    }
+}
