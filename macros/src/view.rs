@@ -58,6 +58,7 @@ pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
         .map(|event| quote_spanned!(seen_at(event.span())=> .on::<#event>()));
     let names = indexes.iter().map(|index| &index.name);
     let entries = indexes.iter().map(|index| index.entry(&annals));
+    let types = indexes.iter().map(|index| index.index_type(&annals));
     Ok(quote! {
         #[automatically_derived]
         #[allow(deprecated, unused_qualifications, clippy::all, clippy::absolute_paths, clippy::pedantic)]
@@ -76,6 +77,10 @@ pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
             fn indexed(&self) -> ::std::vec::Vec<::std::string::String> {
                 ::std::vec![#(#entries),*]
             }
+
+            fn index_types() -> ::std::vec::Vec<#annals::IndexType> {
+                ::std::vec![#(#types),*]
+            }
         }
     })
 }
@@ -88,6 +93,17 @@ struct IndexField<'a> {
 }
 
 impl IndexField<'_> {
+    fn index_type(&self, annals: &Path) -> TokenStream {
+        let span = seen_at(self.ty.span());
+        match inner(self.ty, "Option") {
+            None => {
+                let ty = self.ty;
+                quote_spanned!(span=> #annals::IndexType::of::<#ty>())
+            }
+            Some(ty) => quote_spanned!(span=> #annals::IndexType::optional::<#ty>()),
+        }
+    }
+
     fn entry(&self, annals: &Path) -> TokenStream {
         let member = self.member;
         // A value that is no key is pointed at by its type.
@@ -96,10 +112,7 @@ impl IndexField<'_> {
         match inner(self.ty, "Option") {
             None => quote_spanned!(span=> #to_key(&self.#member)),
             Some(_) => quote_spanned! {span=>
-                match &self.#member {
-                    ::core::option::Option::Some(__value) => #to_key(__value),
-                    ::core::option::Option::None => ::std::string::String::new(),
-                }
+                #annals::IndexType::entry(::core::option::Option::as_ref(&self.#member))
             },
         }
     }

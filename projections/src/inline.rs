@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::context::ViewContext;
+use crate::fold::{RowVersionBefore, decoded, folded, versions};
 use crate::key::ViewKey;
-use crate::rows::{RowVersionBefore, decoded, folded, versions};
 use crate::step::{Handlers, Step};
 use crate::view::View;
 use annals_runner::Skips;

@@ -1,10 +1,11 @@
-//! Keys of rows: typed for operator, texts for the store, in an encoding whose byte order is the
+//! Keys of rows: typed for programs, texts for the store, in an encoding whose byte order is the
 //! order of the keys.
 
 use std::fmt;
 
 use annals_core::Invalid;
-use annals_core::chrono::{Datelike, NaiveDate};
+use annals_core::chrono::{DateTime, Datelike, NaiveDate, Utc};
+use uuid::Uuid;
 
 /// What a view's rows are known by.
 ///
@@ -16,8 +17,16 @@ use annals_core::chrono::{Datelike, NaiveDate};
 ///
 /// assert!((-7_i64).to_key() < 3_i64.to_key() && 3_i64.to_key() < 20_i64.to_key());
 /// assert_eq!(i64::from_key(&(-7_i64).to_key()), Some(-7));
-/// assert_eq!(("north".to_string(), 7_u32).to_key(), "north\u{1f}0000000007");
+/// assert_eq!(("north".to_string(), 7_u32).to_key(), "north\u{1f}\u{1f}0000000007");
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no key of a view's rows, and no entry of an index",
+    label = "not a `ViewKey`",
+    note = "keys are `String`, integers, `bool`, `Uuid`, `NaiveDate`, `DateTime<Utc>`, `()`, and \
+            tuples of them",
+    note = "for a type of your own, such as an enum, implement `ViewKey`: `to_key` gives a text \
+            that orders as the key does, `from_key` reads it, `from_stream_id` may give `None`"
+)]
 pub trait ViewKey: Sized + Clone + Send + Sync + fmt::Debug + 'static {
     /// The key as a text.
     fn to_key(&self) -> String;
@@ -49,13 +58,39 @@ pub(crate) const KEY_BYTES_MAX: usize = 255;
 /// The text of a key, if it may be one.
 pub(crate) fn checked(key: &impl ViewKey) -> Result<String, Invalid> {
     let text = key.to_key();
-    if text.len() > KEY_BYTES_MAX {
-        return Err(Invalid::new(format!(
-            "key {key:?} has {} bytes, at most {KEY_BYTES_MAX} are allowed",
-            text.len()
-        )));
+    match too_long(&text) {
+        None => Ok(text),
+        Some(refused) => Err(Invalid::new(refused.reason)),
     }
-    Ok(text)
+}
+
+/// A key that is too long, under which nothing can be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RefusedKey {
+    /// A short key, under which its events become dead letters.
+    pub(crate) short: String,
+    /// What is wrong.
+    pub(crate) reason: String,
+}
+
+/// Whether the text of a key is too long, and the short one that is used instead.
+pub(crate) fn too_long(text: &str) -> Option<RefusedKey> {
+    if text.len() <= KEY_BYTES_MAX {
+        return None;
+    }
+    let begins: String = text.chars().take(32).collect();
+    let bytes = text.len();
+    // FNV-1a: the same in every process and version.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    Some(RefusedKey {
+        short: format!("{begins}… ({bytes} bytes, {hash:016x})"),
+        reason: format!(
+            "the key `{}…` has {bytes} bytes, at most {KEY_BYTES_MAX} are possible",
+            begins.escape_debug()
+        ),
+    })
 }
 
 impl ViewKey for String {
@@ -99,11 +134,12 @@ macro_rules! unsigned {
             }
 
             fn from_key(text: &str) -> Option<$type> {
-                text.parse().ok()
+                text.parse().ok().filter(|key: &$type| key.to_key() == text)
             }
 
             fn from_stream_id(id: &str) -> Option<$type> {
-                id.parse().ok()
+                // `007` and `+7` are other streams than `7`, and must not share its row.
+                id.parse().ok().filter(|key: &$type| key.to_string() == id)
             }
 
             fn to_stream_id(&self) -> Option<String> {
@@ -113,10 +149,10 @@ macro_rules! unsigned {
     )+};
 }
 
-unsigned! { u16: "5", u32: "10", u64: "20" }
+unsigned! { u8: "3", u16: "5", u32: "10", u64: "20", u128: "39" }
 
-/// Negative numbers stand before the others: `-`, then the distance from the smallest; the others
-/// begin with `=`.
+/// Negative numbers come first: `-`, then the distance from the smallest; the others begin with
+/// `=`.
 macro_rules! signed {
     ($($type:ty as $unsigned:ty),+) => {$(
         impl ViewKey for $type {
@@ -137,7 +173,7 @@ macro_rules! signed {
             }
 
             fn from_stream_id(id: &str) -> Option<$type> {
-                id.parse().ok()
+                id.parse().ok().filter(|key: &$type| key.to_string() == id)
             }
 
             fn to_stream_id(&self) -> Option<String> {
@@ -147,10 +183,67 @@ macro_rules! signed {
     )+};
 }
 
-signed! { i32 as u32, i64 as u64 }
+signed! { i8 as u8, i16 as u16, i32 as u32, i64 as u64, i128 as u128 }
 
-/// As operator write it, `2026-03-31`. Years that do not have four digits keep their place in the
-/// order: before them stands `-`, and behind the year 9999 `~`.
+impl ViewKey for bool {
+    fn to_key(&self) -> String {
+        self.to_string()
+    }
+
+    fn from_key(text: &str) -> Option<bool> {
+        text.parse().ok()
+    }
+
+    fn from_stream_id(id: &str) -> Option<bool> {
+        id.parse().ok()
+    }
+
+    fn to_stream_id(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+/// In its hyphenated form.
+impl ViewKey for Uuid {
+    fn to_key(&self) -> String {
+        self.hyphenated().to_string()
+    }
+
+    fn from_key(text: &str) -> Option<Uuid> {
+        // Other forms of the same id are other streams.
+        text.parse().ok().filter(|key: &Uuid| key.to_key() == text)
+    }
+
+    fn from_stream_id(id: &str) -> Option<Uuid> {
+        Uuid::from_key(id)
+    }
+
+    fn to_stream_id(&self) -> Option<String> {
+        Some(self.to_key())
+    }
+}
+
+/// To the microsecond, as the log keeps times: `2026-03-31T12:00:00.000000Z`.
+impl ViewKey for DateTime<Utc> {
+    fn to_key(&self) -> String {
+        let date = self.date_naive().to_key();
+        format!("{date}T{}", self.format("%H:%M:%S%.6fZ"))
+    }
+
+    fn from_key(text: &str) -> Option<DateTime<Utc>> {
+        let (date, time) = text.split_once('T')?;
+        let time = annals_core::chrono::NaiveTime::parse_from_str(time, "%H:%M:%S%.6fZ").ok()?;
+        let key = NaiveDate::from_key(date)?.and_time(time).and_utc();
+        (key.to_key() == text).then_some(key)
+    }
+
+    fn from_stream_id(id: &str) -> Option<DateTime<Utc>> {
+        DateTime::from_key(id)
+    }
+}
+
+/// As ISO 8601 has it, `2026-03-31`. Years that do not have four digits keep their place in the
+/// order: negative ones begin with `-`, those after 9999 with `~`.
 impl ViewKey for NaiveDate {
     fn to_key(&self) -> String {
         let year = self.year();
@@ -190,20 +283,57 @@ impl ViewKey for NaiveDate {
     }
 }
 
-/// Stands between the parts of a tuple. It orders before every character that a part should hold.
-const BETWEEN: char = '\u{1f}';
+/// Between the parts of a tuple. It orders before everything that a part may hold.
+const BETWEEN: &str = "\u{1f}\u{1f}";
+
+/// Begins what a control character of a part is written as, which is never the separator.
+const ESCAPE: char = '\u{1f}';
+
+/// A part of a tuple, without control characters: each becomes two, in the same order.
+fn escaped(part: &str) -> String {
+    let mut text = String::with_capacity(part.len());
+    for character in part.chars() {
+        match u8::try_from(character) {
+            Ok(control @ ..=0x1f) => text.extend([ESCAPE, char::from(0x20 + control)]),
+            _ => text.push(character),
+        }
+    }
+    text
+}
+
+/// The parts of a tuple, as they were before they were escaped.
+fn parts(text: &str) -> Option<Vec<String>> {
+    let mut parts = vec![String::new()];
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        let part = match character {
+            ESCAPE => match characters.next()? {
+                ESCAPE => {
+                    parts.push(String::new());
+                    continue;
+                }
+                escaped => {
+                    let control = u8::try_from(escaped).ok()?.checked_sub(0x20)?;
+                    char::from(Some(control).filter(|control| *control <= 0x1f)?)
+                }
+            },
+            character => character,
+        };
+        parts.last_mut()?.push(part);
+    }
+    Some(parts)
+}
 
 macro_rules! tuples {
     ($(($($part:ident.$index:tt),+))+) => {$(
         impl<$($part: ViewKey),+> ViewKey for ($($part,)+) {
             fn to_key(&self) -> String {
-                let parts = [$(self.$index.to_key()),+];
-                parts.join(&BETWEEN.to_string())
+                [$(escaped(&self.$index.to_key())),+].join(BETWEEN)
             }
 
             fn from_key(text: &str) -> Option<Self> {
-                let mut parts = text.split(BETWEEN);
-                let key = ($($part::from_key(parts.next()?)?,)+);
+                let mut parts = parts(text)?.into_iter();
+                let key = ($($part::from_key(&parts.next()?)?,)+);
                 parts.next().is_none().then_some(key)
             }
 
@@ -253,6 +383,67 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn tuples_order_as_their_parts_do(
+            a in "[\\x00-\\x21a]{0,3}", b in "[\\x00-\\x21a]{0,3}",
+            c in "[\\x00-\\x21a]{0,3}", d in "[\\x00-\\x21a]{0,3}",
+        ) {
+            let one = (a, b);
+            let other = (c, d);
+            prop_assert_eq!(one.cmp(&other), one.to_key().cmp(&other.to_key()));
+            prop_assert_eq!(<(String, String)>::from_key(&one.to_key()), Some(one.clone()));
+            let nested = (one.clone(), other.clone(), 7_u8);
+            let read = <((String, String), (String, String), u8)>::from_key(&nested.to_key());
+            prop_assert_eq!(read, Some(nested));
+        }
+    }
+
+    #[test]
+    fn a_separator_inside_a_part_is_not_taken_for_one() {
+        let one = ("a\u{1f}".to_owned(), "b".to_owned());
+        let other = ("a".to_owned(), "\u{1f}b".to_owned());
+        assert_ne!(one.to_key(), other.to_key());
+    }
+
+    #[test]
+    fn a_number_is_the_key_of_one_stream() {
+        assert_eq!(u64::from_stream_id("7"), Some(7));
+        for other in ["007", "+7", "-0", " 7", ""] {
+            assert_eq!(u64::from_stream_id(other), None, "{other}");
+            assert_eq!(i64::from_stream_id(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_commonest_types_are_keys() {
+        #[track_caller]
+        fn check<K: ViewKey + PartialEq>(key: K, text: &str) {
+            assert_eq!(key.to_key(), text);
+            assert_eq!(K::from_key(text), Some(key));
+        }
+        check(true, "true");
+        check(7_u8, "007");
+        check(-1_i8, "-127");
+        check(Uuid::nil(), "00000000-0000-0000-0000-000000000000");
+        let time = DateTime::from_timestamp_micros(1_774_958_400_000_001).unwrap();
+        check(time, "2026-03-31T12:00:00.000001Z");
+    }
+
+    #[test]
+    fn a_long_key_has_a_short_one_of_its_own() {
+        let one = too_long(&"x".repeat(300)).unwrap();
+        let other = too_long(&"x".repeat(301)).unwrap();
+        assert_ne!(one.short, other.short);
+        assert!(one.short.len() <= KEY_BYTES_MAX);
+        assert!(
+            one.reason.contains("300 bytes, at most 255"),
+            "{}",
+            one.reason
+        );
+        assert_eq!(too_long(&"x".repeat(255)), None);
+    }
+
     const DAYS: std::ops::RangeInclusive<i32> = -95_746_000..=95_745_000;
 
     fn date(days: i32) -> NaiveDate {
@@ -260,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_a_key_as_people_write_it() {
+    fn a_date_is_a_key_as_iso_8601_has_it() {
         let date = |year, month, day| NaiveDate::from_ymd_opt(year, month, day).unwrap();
         for (date, key) in [
             (date(2026, 3, 31), "2026-03-31"),

@@ -3,6 +3,8 @@
 //! time.
 
 mod context;
+mod fold;
+mod index;
 mod inline;
 mod key;
 mod lifecycle;
@@ -14,7 +16,6 @@ mod read_models;
 mod rebuild;
 mod registry;
 mod replay;
-mod rows;
 mod setup;
 mod sql;
 mod step;
@@ -30,6 +31,7 @@ pub use annals_runner::{
     ReactorKind, Registry, Settled, Setup, SlotState, SlotStatus, StartError, Status, TimeShares,
     ViewError, ViewKind, With,
 };
+pub use index::IndexType;
 pub use key::ViewKey;
 pub use options::Options;
 pub use process::{Listens, On, Process, ProcessHandle, ProcessSetup, Step};

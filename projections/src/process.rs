@@ -7,7 +7,7 @@ mod instance;
 mod step;
 
 use std::any::TypeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -21,9 +21,10 @@ pub use step::Step;
 
 use self::handle::{Handles, Trigger};
 use self::instance::{Instance, ProcessEvent};
+use crate::key::RefusedKey;
 use crate::reactor::{ReactorHandle, ReactorOptions, Registered, key_of};
 use crate::registry::Register;
-use crate::step::StepError;
+use crate::step::{StepError, decode};
 use annals_runner::Kind;
 use annals_runner::Registry;
 use annals_runner::{Part, Setup};
@@ -122,17 +123,20 @@ pub trait On<E: Event>: Process {
 
 /// The event types that a process reacts to.
 pub struct Listens<P: Process> {
-    by_type: BTreeMap<&'static str, Prepare<P>>,
+    // In the order of their registration.
+    by_type: BTreeMap<&'static str, Vec<Prepare<P>>>,
+    types: Vec<TypeId>,
     kinds: Vec<EventKind>,
 }
 
-type Prepare<P> = fn(RecordedEvent) -> Result<Option<Trigger<P>>, StepError>;
+type Prepare<P> = fn(RecordedEvent) -> Result<Vec<Trigger<P>>, StepError>;
 
 impl<P: Process> Listens<P> {
     /// To nothing yet.
     pub fn new() -> Listens<P> {
         Listens {
             by_type: BTreeMap::new(),
+            types: Vec::new(),
             kinds: Vec::new(),
         }
     }
@@ -143,8 +147,14 @@ impl<P: Process> Listens<P> {
     where
         P: On<E>,
     {
-        for shape in E::shapes() {
-            self.by_type.insert(shape.event_type, prepare::<P, E>);
+        if self.types.contains(&TypeId::of::<E>()) {
+            return self;
+        }
+        self.types.push(TypeId::of::<E>());
+        let names: BTreeSet<_> = E::shapes().iter().map(|shape| shape.event_type).collect();
+        for name in names {
+            let read = self.by_type.entry(name).or_default();
+            read.push(prepare::<P, E>);
         }
         self.kinds.push(EventKind::of::<E>());
         self
@@ -164,27 +174,34 @@ impl<P: Process> Listens<P> {
     }
 }
 
-fn prepare<P: On<E>, E: Event>(record: RecordedEvent) -> Result<Option<Trigger<P>>, StepError> {
-    let events: Vec<Recorded<E>> = Recorded::decode(record)?.into_iter().collect();
-    let Some(first) = events.first() else {
-        return Ok(None);
-    };
-    let mut id = None;
-    key_of(&first.record, || {
-        id = P::id(first);
-        Ok(id.clone().unwrap_or_default())
-    })?;
-    let record = Arc::new(first.record.clone());
-    Ok(id.map(|id| Trigger {
+fn prepare<P: On<E>, E: Event>(record: RecordedEvent) -> Result<Vec<Trigger<P>>, StepError> {
+    let mut by_id: Vec<(Result<String, RefusedKey>, Vec<Recorded<E>>)> = Vec::new();
+    for event in decode::<E>(record)? {
+        let mut concerns = true;
+        let id = key_of(&event.record, || {
+            let id = P::id(&event);
+            concerns = id.is_some();
+            Ok(id.unwrap_or_default())
+        })?;
+        if !concerns {
+            continue;
+        }
+        match by_id.iter_mut().find(|(of, _)| *of == id) {
+            Some((_, events)) => events.push(event),
+            None => by_id.push((id, vec![event])),
+        }
+    }
+    let triggers = by_id.into_iter().map(|(id, events)| Trigger {
         id,
-        record,
+        record: Arc::new(events[0].record.clone()),
         decide: Arc::new(move |instance: &Instance<P>| {
             events
                 .iter()
                 .flat_map(|event| instance.process.on(event))
                 .collect()
         }),
-    }))
+    });
+    Ok(triggers.collect())
 }
 
 impl<P: Process> Default for Listens<P> {
@@ -244,7 +261,14 @@ impl<P: Process> ProcessSetup<P> {
         self
     }
 
-    /// How long a worker that says nothing keeps its place. Default: 10 s.
+    /// How long the steps of a process may take for one event. Default: 60 s. What takes longer is
+    /// tried again.
+    pub fn call_timeout(mut self, longest: Duration) -> ProcessSetup<P> {
+        self.options.call_timeout = longest;
+        self
+    }
+
+    /// How long a worker that does not renew its lease keeps it. Default: 10 s.
     pub fn lease(mut self, lease: Duration) -> ProcessSetup<P> {
         self.options.lease = lease;
         self

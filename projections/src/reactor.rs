@@ -3,6 +3,7 @@
 mod call;
 mod drain;
 mod handle;
+mod scheduler;
 mod setup;
 mod window;
 mod worker;
@@ -19,8 +20,9 @@ use annals_runner::{BoxFuture, Kind, Part, Registry, Setup, WorkerContext};
 pub(crate) use call::{Call, Handler};
 pub use handle::ReactorHandle;
 
+use crate::key::{RefusedKey, too_long};
 use crate::registry::Register;
-use crate::step::{self, StepError};
+use crate::step::{self, StepError, decode};
 use crate::view::Poison;
 
 /// Code with side effects that follows the log: mails, payments, calls of other services.
@@ -148,6 +150,7 @@ pub(crate) struct ReactorOptions {
     pub(crate) window_events_max: usize,
     pub(crate) attempts: u32,
     pub(crate) back_off: Duration,
+    pub(crate) call_timeout: Duration,
     pub(crate) grace: Duration,
     pub(crate) lease: Duration,
     pub(crate) poll: Duration,
@@ -166,6 +169,7 @@ impl Default for ReactorOptions {
             window_events_max: 1_000,
             attempts: 8,
             back_off: Duration::from_millis(100),
+            call_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(5),
             lease: Duration::from_secs(10),
             poll: Duration::from_millis(100),
@@ -234,6 +238,13 @@ impl<R: Reactor> ReactorSetup<R> {
         self
     }
 
+    /// How long a call may take. Default: 60 s. One that takes longer is dropped at its next await,
+    /// and fails as with [`ReactError::Retry`]; other keys go on meanwhile.
+    pub fn call_timeout(mut self, longest: Duration) -> ReactorSetup<R> {
+        self.options.call_timeout = longest;
+        self
+    }
+
     /// How long a program that stops waits for calls that are being made. Default: 5 s. One that
     /// takes longer is broken off, and made again by the next worker.
     pub fn grace(mut self, grace: Duration) -> ReactorSetup<R> {
@@ -288,23 +299,44 @@ impl<R: Reactor> Handler for Reacts<R> {
         Filter::default().types(R::Event::shapes().iter().map(|shape| shape.event_type))
     }
 
-    fn prepare(&self, record: RecordedEvent) -> Result<Option<Call>, StepError> {
-        let events: Vec<Recorded<R::Event>> = Recorded::decode(record)?.into_iter().collect();
-        let Some(first) = events.first() else {
-            return Ok(None);
-        };
-        let key = key_of(&first.record, || Ok(R::key(first)))?;
+    fn prepare(&self, record: RecordedEvent) -> Result<Vec<Call>, StepError> {
+        let mut by_key: Vec<(Result<String, RefusedKey>, Vec<(usize, Recorded<R::Event>)>)> =
+            Vec::new();
+        for (index, event) in decode::<R::Event>(record)?.into_iter().enumerate() {
+            let key = key_of(&event.record, || Ok(R::key(&event)))?;
+            match by_key.iter_mut().find(|(of, _)| *of == key) {
+                Some((_, events)) => events.push((index, event)),
+                None => by_key.push((key, vec![(index, event)])),
+            }
+        }
+        let calls = by_key.into_iter().map(|(key, events)| {
+            let record = Arc::new(events[0].1.record.clone());
+            match key {
+                Ok(key) => self.call(key, record, events),
+                Err(refused) => Call::refused(refused, record),
+            }
+        });
+        Ok(calls.collect())
+    }
+}
+
+impl<R: Reactor> Reacts<R> {
+    fn call(
+        &self,
+        key: String,
+        record: Arc<RecordedEvent>,
+        events: Vec<(usize, Recorded<R::Event>)>,
+    ) -> Call {
         let reactor = Arc::clone(&self.0);
-        let record = Arc::new(first.record.clone());
         let events = Arc::new(events);
         let make = move |attempt| -> BoxFuture<'static, _> {
             let reactor = Arc::clone(&reactor);
             let events = Arc::clone(&events);
             Box::pin(async move {
-                for (index, event) in events.iter().enumerate() {
+                for (index, event) in events.iter() {
                     let request = Request {
                         event: event.record.id,
-                        index,
+                        index: *index,
                         attempt,
                         reactor: R::NAME,
                     };
@@ -313,27 +345,29 @@ impl<R: Reactor> Handler for Reacts<R> {
                 Ok(Vec::new())
             })
         };
-        Ok(Some(Call {
+        Call {
             key,
             record,
             make: Arc::new(make),
-        }))
+        }
     }
 }
 
-/// The key of an event, if it can be told and may be one.
+/// The key of an event, or why it is refused.
 pub(crate) fn key_of(
     record: &RecordedEvent,
     tell: impl FnOnce() -> Result<String, Poison>,
-) -> Result<String, StepError> {
-    let key = step::contained(|| {
-        let key = tell()?;
-        crate::key::checked(&key).map_err(Poison::from)
-    });
-    key.map_err(|poison| StepError::NoKey {
-        reason: poison.reason().into(),
-        record: Box::new(record.clone()),
-    })
+) -> Result<Result<String, RefusedKey>, StepError> {
+    match step::contained(tell) {
+        Ok(key) => Ok(match too_long(&key) {
+            None => Ok(key),
+            Some(refused) => Err(refused),
+        }),
+        Err(poison) => Err(StepError::NoKey {
+            reason: poison.reason().into(),
+            record: Box::new(record.clone()),
+        }),
+    }
 }
 
 type MakeHandler = Box<dyn FnOnce(&WorkerContext) -> Arc<dyn Handler> + Send + Sync>;

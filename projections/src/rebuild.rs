@@ -16,7 +16,7 @@ use annals_runner::{
     WorkerContext, event_at, is_ours, serving,
 };
 
-use crate::rows::between_runs;
+use crate::fold::between_runs;
 
 /// What can be done with the generations of a view.
 ///
@@ -321,6 +321,22 @@ impl<V> Rebuild<V> {
         Ok(())
     }
 
+    /// Drops the generations of this view that this program does not follow: those of older
+    /// versions, of other event types, and what other builds of the same version left. Programs
+    /// that still read them are left without rows.
+    ///
+    /// # Errors
+    ///
+    /// [`RebuildError::Refused`] when no generation of this program serves yet.
+    pub async fn drop_others(&self) -> Result<(), RebuildError> {
+        let all = self.context.views.generations(self.view).await?;
+        for other in all.iter().filter(|of| !is_ours(of, &self.spec)) {
+            self.subject.drop_generation(other.id).await?;
+        }
+        self.workers.poll_now();
+        Ok(())
+    }
+
     async fn kept(&self) -> Result<Vec<Generation>, RebuildError> {
         let all = self.context.views.generations(self.view).await?;
         let serving = serving(&all, &self.spec).map(|of| of.id);
@@ -469,6 +485,13 @@ impl Building {
                 return Err(RebuildError::Stopped {
                     view: self.view,
                     reason,
+                });
+            }
+            if *self.workers.ended().borrow() {
+                return Err(RebuildError::Stopped {
+                    view: self.view,
+                    reason: "the program was stopped; the build goes on when it is started again"
+                        .into(),
                 });
             }
             tell(self.progress().await?);

@@ -6,9 +6,9 @@ use annals_core::{Event, EventKind, RecordedEvent, ShowError};
 use annals_runner::{Kind, ReactorKind, Registry, ViewKind};
 use serde_json::Value;
 
+use crate::fold::folded;
 use crate::process::Process;
 use crate::reactor::Reactor;
-use crate::rows::folded;
 use crate::view::View;
 
 /// Adds read models, reactors and processes to a [`Registry`] that is made without a program.

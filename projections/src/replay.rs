@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use annals_core::chrono::DateTime;
 use bytes::Bytes;
 
-use crate::rows::{Rows, Unwritable};
+use crate::fold::{Checks, RowError, Rows};
 use crate::step::Step;
 use crate::view::View;
 
@@ -26,21 +26,26 @@ impl<V: View> Replay<V> {
     }
 
     /// Goes on from a row as it is kept.
-    pub(crate) fn from(key: &str, stored: Option<Bytes>) -> Result<Replay<V>, Unwritable> {
+    pub(crate) fn from(key: &str, stored: Option<Bytes>) -> Result<Replay<V>, RowError> {
         let mut replay = Replay::new();
         replay.rows.learn(key.into(), stored)?;
         Ok(replay)
     }
 
     /// Takes in what happened next.
-    pub(crate) fn take(&mut self, steps: &[Step<V>]) -> Result<(), Unwritable> {
+    pub(crate) fn take(&mut self, steps: &[Step<V>]) -> Result<(), RowError> {
         for key in self.rows.missing(steps) {
             self.rows.learn(key, None)?;
         }
         // When an event was set aside is told to nobody here.
         let mut changes = self.rows.batch();
-        self.rows
-            .fold(&mut changes, steps, &mut self.ended, DateTime::default())
+        self.rows.fold(
+            &mut changes,
+            steps,
+            &mut self.ended,
+            DateTime::default(),
+            Checks::Batch,
+        )
     }
 
     /// The rows that there are, each with its key.

@@ -1,5 +1,6 @@
 //! From a stored event to what it does to rows: decoded once, its keys known, the types forgotten.
 
+use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -8,7 +9,7 @@ use annals_core::{
 };
 use annals_runner::{Skips, WorkError, chain};
 
-use crate::key::{ViewKey, checked};
+use crate::key::{RefusedKey, ViewKey, checked, too_long};
 use crate::view::{Poison, Project, Row, View};
 
 /// The event types of a view, and how each is folded.
@@ -23,7 +24,9 @@ use crate::view::{Poison, Project, Row, View};
 /// # }
 /// ```
 pub struct Handlers<V: View> {
-    by_type: BTreeMap<&'static str, Prepare<V>>,
+    // In the order of their registration.
+    by_type: BTreeMap<&'static str, Vec<Prepare<V>>>,
+    types: Vec<TypeId>,
     kinds: Vec<EventKind>,
     categories: BTreeSet<&'static str>,
 }
@@ -33,6 +36,8 @@ type Prepare<V> = fn(RecordedEvent) -> Result<Vec<Step<V>>, StepError>;
 /// What one event does: its keys, and the fold.
 pub(crate) struct Step<V: View> {
     pub(crate) keys: Vec<String>,
+    // Of those: short ones of keys that are too long, and what is wrong with these.
+    refused: Vec<RefusedKey>,
     event: Box<dyn Fold<V>>,
 }
 
@@ -53,11 +58,13 @@ impl<V: Project<E>, E: Event> Fold<V> for Typed<E> {
     }
 }
 
-/// An event that cannot even be given to a key.
+/// An event whose key is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
     #[error(transparent)]
     Undecodable(#[from] Undecodable),
+    #[error("the event at position {position} cannot be decoded: {reason}")]
+    DecodePanicked { position: Position, reason: String },
     #[error("the event at position {} (id {}) has no key: {reason}", .record.position, .record.id)]
     NoKey {
         record: Box<RecordedEvent>,
@@ -86,6 +93,7 @@ impl<V: View> Handlers<V> {
     pub fn new() -> Handlers<V> {
         Handlers {
             by_type: BTreeMap::new(),
+            types: Vec::new(),
             kinds: Vec::new(),
             categories: BTreeSet::new(),
         }
@@ -97,8 +105,14 @@ impl<V: View> Handlers<V> {
     where
         V: Project<E>,
     {
-        for shape in E::shapes() {
-            self.by_type.insert(shape.event_type, prepare::<V, E>);
+        if self.types.contains(&TypeId::of::<E>()) {
+            return self;
+        }
+        self.types.push(TypeId::of::<E>());
+        let names: BTreeSet<_> = E::shapes().iter().map(|shape| shape.event_type).collect();
+        for name in names {
+            let read = self.by_type.entry(name).or_default();
+            read.push(prepare::<V, E>);
         }
         self.kinds.push(EventKind::of::<E>());
         self.categories.insert(E::CATEGORY);
@@ -157,9 +171,17 @@ impl<V: View> Handlers<V> {
 
     /// What a stored event does; nothing when the view does not handle its type.
     pub(crate) fn prepare(&self, record: RecordedEvent) -> Result<Vec<Step<V>>, StepError> {
-        match self.by_type.get(&*record.event_type) {
-            Some(prepare) => prepare(record),
-            None => Ok(Vec::new()),
+        match self.by_type.get(&*record.event_type).map(Vec::as_slice) {
+            None | Some([]) => Ok(Vec::new()),
+            Some([prepare]) => prepare(record),
+            // Several types of the program read this stored name, and each has its say.
+            Some(several) => {
+                let mut steps = Vec::new();
+                for prepare in several {
+                    steps.extend(prepare(record.clone())?);
+                }
+                Ok(steps)
+            }
         }
     }
 }
@@ -198,18 +220,37 @@ impl<V: View> fmt::Debug for Handlers<V> {
     }
 }
 
+/// An event as one or several of a type. Serde and upcasters are code of users.
+pub(crate) fn decode<E: Event>(record: RecordedEvent) -> Result<Vec<Recorded<E>>, StepError> {
+    let position = record.position;
+    match annals_runner::contained(|| Recorded::<E>::decode(record)) {
+        Ok(decoded) => Ok(decoded?.into_iter().collect()),
+        Err(reason) => Err(StepError::DecodePanicked { position, reason }),
+    }
+}
+
 fn prepare<V: Project<E>, E: Event>(record: RecordedEvent) -> Result<Vec<Step<V>>, StepError> {
-    let decoded = Recorded::<E>::decode(record)?;
+    let decoded = decode::<E>(record)?;
     let mut steps = Vec::with_capacity(1);
     for event in decoded {
-        let found = contained(|| V::keys(&event))
-            .and_then(|keys| Ok(keys.iter().map(checked).collect::<Result<Vec<_>, _>>()?));
+        let found = contained(|| {
+            let keys = V::keys(&event)?;
+            Ok(keys.iter().map(ViewKey::to_key).collect::<Vec<_>>())
+        });
         match found {
             Ok(mut keys) => {
+                let mut refused = Vec::new();
+                for key in &mut keys {
+                    if let Some(long) = too_long(key) {
+                        key.clone_from(&long.short);
+                        refused.push(long);
+                    }
+                }
                 keys.sort_unstable();
                 keys.dedup();
                 steps.push(Step {
                     keys,
+                    refused,
                     event: Box::new(Typed(event)),
                 });
             }
@@ -236,6 +277,9 @@ impl<V: View> Step<V> {
 
     /// Folds the event into a row. A panic is a poison, not a dead worker.
     pub(crate) fn apply(&self, row: &mut Row<'_, V>) -> Result<(), Poison> {
+        if let Some(refused) = self.refused.iter().find(|of| of.short == row.key_text()) {
+            return Err(Poison::new(refused.reason.clone()));
+        }
         contained(|| self.event.apply(row))
     }
 }

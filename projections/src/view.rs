@@ -8,6 +8,7 @@ use annals_core::{Event, History, Recorded};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::index::IndexType;
 use crate::key::ViewKey;
 use crate::step::Handlers;
 use crate::view_setup::ViewSetup;
@@ -39,6 +40,12 @@ pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// The entry of each index, in the order of [`INDEXES`](View::INDEXES).
     fn indexed(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The types of its indexes, in the order of [`INDEXES`](View::INDEXES): a query by an index is
+    /// refused with another one. Default: not known, and not checked.
+    fn index_types() -> Vec<IndexType> {
         Vec::new()
     }
 
@@ -134,6 +141,10 @@ impl<'a, V: View> Row<'a, V> {
 
     pub(crate) fn was_removed(&self) -> bool {
         self.removed
+    }
+
+    pub(crate) fn key_text(&self) -> &str {
+        self.key
     }
 
     /// Its key.

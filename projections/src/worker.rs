@@ -8,18 +8,20 @@ mod drain;
 mod restore;
 mod session;
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{
     Filter, Partition, Phase, Position, RecordedEvent, RowChange, Version, VersionedRow,
 };
-use annals_runner::{HeldLease, Skips, Slot, SlotState, Work, WorkError};
+use annals_runner::{HeldLease, Skips, Slot, SlotState, Tasks, Work, WorkError};
 use tokio::sync::watch;
 
 pub(crate) use drain::DrainView;
 
 use self::session::LeaseSession;
+use crate::fold::{Checks, RowError};
 use crate::options::Options;
 use crate::step::{Handlers, Step, StepError};
 use crate::view::View;
@@ -29,6 +31,8 @@ pub(crate) struct FoldView<V: View> {
     slot: Slot,
     handlers: Arc<Handlers<V>>,
     options: Options,
+    // Up to where each event is checked by itself, because a batch could not be stored.
+    careful: Mutex<BTreeMap<Partition, Position>>,
 }
 
 impl<V: View> Deref for FoldView<V> {
@@ -48,12 +52,21 @@ impl<V: View> Work for FoldView<V> {
         self.handlers.filter()
     }
 
-    async fn work(&self, held: &HeldLease, _: watch::Receiver<bool>) -> Result<(), WorkError> {
+    async fn work(
+        &self,
+        held: &HeldLease,
+        mut tasks: Tasks,
+        _: watch::Receiver<bool>,
+    ) -> Result<(), WorkError> {
         let mut session = LeaseSession::begin(self, held).await?;
         let mut hint = self.context.log().hint();
         loop {
             hint.reset();
             session.do_chores().await?;
+            while let Some(task) = tasks.try_next() {
+                let drained = session.take_up(&task.keys).await;
+                task.answer(drained);
+            }
             let mut more = false;
             for index in 0..session.readers.len() {
                 more |= session.step(index).await?;
@@ -65,7 +78,13 @@ impl<V: View> Work for FoldView<V> {
             // would wait for two commits.
             session.settle().await?;
             self.progress.state(SlotState::Live);
-            hint.wait(self.options.poll).await;
+            tokio::select! {
+                () = hint.wait(self.options.poll) => {}
+                task = tasks.next() => {
+                    let drained = session.take_up(&task.keys).await;
+                    task.answer(drained);
+                }
+            }
         }
     }
 }
@@ -76,7 +95,34 @@ impl<V: View> FoldView<V> {
             slot,
             handlers,
             options,
+            careful: Mutex::default(),
         }
+    }
+
+    /// How closely rows are looked at in a batch that begins here.
+    fn checks(&self, partition: Partition, begun: Position) -> Checks {
+        let careful = self.careful.lock().unwrap_or_else(PoisonError::into_inner);
+        match careful.get(&partition) {
+            Some(until) if begun < *until => Checks::Event,
+            _ => Checks::Batch,
+        }
+    }
+
+    /// A row cannot be stored: the batch is folded again from the checkpoint, event by event, so
+    /// that the one is found that made it so.
+    fn fold_carefully(
+        &self,
+        partition: Partition,
+        up_to: Position,
+        checks: Checks,
+        error: RowError,
+    ) -> WorkError {
+        if checks == Checks::Event {
+            return error.into();
+        }
+        let mut careful = self.careful.lock().unwrap_or_else(PoisonError::into_inner);
+        careful.insert(partition, up_to);
+        WorkError::Restart
     }
 
     /// What a stored event does in this view, without what operators skipped.

@@ -22,16 +22,7 @@ use crate::generation::{GenerationWorkers, is_ours, serving};
 use crate::key::slot_of;
 use crate::kind::Kind;
 use crate::location::BoxFuture;
-
-/// What came of draining queues.
-#[derive(Debug, Default)]
-#[allow(clippy::exhaustive_structs)]
-pub struct DrainResult {
-    /// Events that were handled or skipped.
-    pub settled: u64,
-    /// The first dead letter of a key now.
-    pub still: Option<DeadLetter>,
-}
+use crate::tasks::DrainResult;
 
 /// Tries the dead letters of keys again.
 pub trait Drain: Send + Sync + 'static {
@@ -47,9 +38,9 @@ pub trait Drain: Send + Sync + 'static {
 /// The dead letters of a view, a reactor or a process, for tools that know it by its name: keys are
 /// texts here. Programs that know a view's type use the same of its handle.
 ///
-/// A decision takes effect in every generation that this program follows. It takes the lease of the
-/// key's slot from whichever worker holds it, in whichever process; that worker starts again after
-/// it.
+/// A decision takes effect in every generation that this program follows. The worker of this
+/// program that holds the slot of the key takes it up between two steps; where another process
+/// holds it, the lease is taken from it for a moment.
 ///
 /// ```
 /// # use annals_runner::{Program, ViewError};
@@ -203,7 +194,7 @@ impl DeadLetters {
                     if of_slot.is_empty() {
                         continue;
                     }
-                    match self.drain.drain(generation.clone(), slot, of_slot).await {
+                    match self.drain(&generation, slot, of_slot).await {
                         Ok(drained) if serving == Some(generation.id) => {
                             all.events += drained.settled;
                             all.still = all.still.or(drained.still);
@@ -214,7 +205,6 @@ impl DeadLetters {
                 }
             }
         }
-        self.workers.decided();
         Ok(all)
     }
 
@@ -396,7 +386,7 @@ impl DeadLetters {
             let id = generation.id;
             let slot = slot_of(key, generation.spec.slots);
             let keys = vec![key.to_owned()];
-            match self.drain.drain(generation, slot, keys).await {
+            match self.drain(&generation, slot, keys).await {
                 Ok(drained) if serving == Some(id) => {
                     settled = Settled {
                         events: drained.settled,
@@ -407,8 +397,25 @@ impl DeadLetters {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.workers.decided();
         Ok(settled)
+    }
+
+    /// By the worker of this process that holds the slot; else under a lease that is taken from
+    /// whichever has it.
+    async fn drain(
+        &self,
+        generation: &Generation,
+        slot: u16,
+        keys: Vec<String>,
+    ) -> Result<DrainResult, WorkError> {
+        if let Some(answer) = self.workers.ask(generation.id, slot, keys.clone()).await {
+            return answer;
+        }
+        let deciding = self.workers.deciding().await;
+        let drained = self.drain.drain(generation.clone(), slot, keys).await;
+        drop(deciding);
+        self.workers.decided();
+        drained
     }
 
     /// The generations that this program follows.

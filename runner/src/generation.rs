@@ -1,7 +1,7 @@
 //! The generations of one view, reactor or process that this program follows, with their workers:
 //! for readers that ask and wait, for operators, and for the status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +14,11 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
 use crate::context::WorkerContext;
+use crate::error::WorkError;
 use crate::kind::Kind;
 use crate::progress::{Progress, SlotProgress, SlotState};
 use crate::status::Status;
+use crate::tasks::{DrainResult, TaskSender, Tasks};
 
 /// Steps that a watcher may lag.
 const WATCH_STEPS: usize = 64;
@@ -63,6 +65,10 @@ struct Shared {
     decisions: watch::Sender<u64>,
     steps: broadcast::Sender<PublishedStep>,
     ended: watch::Sender<bool>,
+    // Where the workers of this process take up decisions about their slots.
+    tasks: Mutex<HashMap<(GenerationId, u16), TaskSender>>,
+    // Decisions that are made without a worker of this process, one at a time.
+    deciding: tokio::sync::Mutex<()>,
 }
 
 /// A committed step of a worker, for those who watch.
@@ -104,6 +110,8 @@ impl GenerationWorkers {
             decisions: watch::Sender::default(),
             steps: broadcast::Sender::new(WATCH_STEPS),
             ended: watch::Sender::default(),
+            tasks: Mutex::default(),
+            deciding: tokio::sync::Mutex::default(),
         };
         GenerationWorkers {
             kind,
@@ -180,6 +188,41 @@ impl GenerationWorkers {
     /// Changes when an operator decided something.
     pub(crate) fn decisions(&self) -> watch::Receiver<u64> {
         self.shared.decisions.subscribe()
+    }
+
+    /// The decisions for the worker that has taken the lease of a slot.
+    pub(crate) fn tasks_of(&self, generation: GenerationId, slot: u16) -> Tasks {
+        let (sender, tasks) = Tasks::channel();
+        let mut all = self
+            .shared
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.insert((generation, slot), sender);
+        tasks
+    }
+
+    /// Asks the worker of this process that holds a slot; nothing when there is none.
+    pub(crate) async fn ask(
+        &self,
+        generation: GenerationId,
+        slot: u16,
+        keys: Vec<String>,
+    ) -> Option<Result<DrainResult, WorkError>> {
+        let sender = {
+            let all = self
+                .shared
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            all.get(&(generation, slot)).cloned()
+        };
+        sender?.ask(keys).await
+    }
+
+    /// Waits until no other decision of this process is being made without a worker.
+    pub(crate) async fn deciding(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.shared.deciding.lock().await
     }
 
     /// The steps of the workers of this process, from now on.

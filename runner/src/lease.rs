@@ -224,6 +224,6 @@ impl Coordination {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
-#[allow(clippy::unwrap_used)]
+#[cfg(test)]
+#[path = "lease/tests.rs"]
 mod tests;

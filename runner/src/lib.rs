@@ -32,6 +32,7 @@ mod skips;
 mod status;
 mod subject;
 mod supervisor;
+mod tasks;
 mod worker;
 
 pub use backoff::Backoff;
@@ -40,9 +41,7 @@ pub use checkpoint::{Note, Restoring, WindowNote, event_at, same_log, settled_to
 pub use claim::SlotClaim;
 pub use contain::{contained, contained_async};
 pub use context::{Timing, WorkerContext};
-pub use dead_letters::{
-    DeadLetterKey, DeadLetterPages, DeadLetters, Drain, DrainResult, Settled, queue,
-};
+pub use dead_letters::{DeadLetterKey, DeadLetterPages, DeadLetters, Drain, Settled, queue};
 pub use error::{ViewError, WorkError, chain};
 pub use generation::{GenerationWorkers, PublishedStep, RunningGeneration, is_ours, serving};
 pub use key::{NODES, slot_of};
@@ -59,4 +58,5 @@ pub use skips::Skips;
 pub use status::{Busy, Calls, CommitTimes, SlotStatus, Status, TimeShares};
 pub use subject::{Subject, Verified};
 pub use supervisor::{Supervisor, find_or_begin};
+pub use tasks::{DrainResult, Task, Tasks};
 pub use worker::{Slot, Work, run};

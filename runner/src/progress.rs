@@ -275,6 +275,18 @@ impl Progress {
         self.meter.rebuild_progress.set(1.0);
     }
 
+    /// Something went wrong with one thing among many, and the worker goes on.
+    pub fn note_error(&self, error: &str) {
+        let error = LastError {
+            at: self.clock.now(),
+            error: error.to_owned(),
+        };
+        self.sender.send_if_modified(|progress| {
+            progress.last_error = Some(error);
+            false
+        });
+    }
+
     /// Something went wrong: the worker stops, or waits before it tries again.
     pub fn failed(&self, state: SlotState) {
         if let SlotState::Stopped { reason } | SlotState::Waiting { reason } = &state {

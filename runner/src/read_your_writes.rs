@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use annals_core::{Generation, Invalid, Phase, Position, Token};
 
-use crate::checkpoint::settled_to;
+use crate::checkpoint::{same_log, settled_to};
 use crate::claim::SlotClaim;
 use crate::context::WorkerContext;
-use crate::error::ViewError;
+use crate::error::{ViewError, WorkError};
 use crate::generation::{GenerationWorkers, serving};
+use crate::location::ViewLocation;
 
 /// How often the store is polled whether a view has come far enough, when no worker of this process
 /// says so.
@@ -131,8 +132,16 @@ impl CatchUp {
             tokio::time::sleep(POLL).await;
             return Ok(false);
         }
+        if !self.workers.works_on_all(generation.id) {
+            if self.has_reached(generation, token).await? {
+                return Ok(true);
+            }
+            let mut changes = self.workers.changes();
+            let _ = tokio::time::timeout(POLL, changes.changed()).await;
+            return Ok(false);
+        }
         let mut reached = pin!(self.workers.reached(generation.id, token));
-        if polls || !self.workers.works_on_all(generation.id) {
+        if polls {
             tokio::select! {
                 biased;
                 () = &mut reached => return Ok(true),
@@ -200,14 +209,26 @@ impl CatchUp {
     /// Whether every slot has come so far, also those that another process works on.
     async fn has_reached(&self, generation: &Generation, token: &Token) -> Result<bool, ViewError> {
         let checkpoints = self.context.views.checkpoints(generation.id).await?;
-        Ok((0..generation.spec.slots).all(|slot| {
+        let reached = (0..generation.spec.slots).all(|slot| {
             token.positions().all(|(partition, position)| {
                 let mut of = checkpoints
                     .iter()
                     .filter(|of| of.slot == slot && of.partition == partition);
                 position == Position::START || of.any(|of| settled_to(of) >= position)
             })
-        }))
+        });
+        // A view in another store outlives a log that is restored: it may have seen what is not
+        // there any more, and then its rows are not those of this log.
+        if reached && matches!(self.context.views, ViewLocation::Own(_)) {
+            for checkpoint in &checkpoints {
+                let same = same_log(&**self.context.log(), generation, checkpoint).await;
+                match same {
+                    Err(WorkError::Stopped(reason)) => return Err(ViewError::Stopped { reason }),
+                    same => same?,
+                }
+            }
+        }
+        Ok(reached)
     }
 
     /// The generation that readers see now.

@@ -1,6 +1,7 @@
 //! The one loop that holds a slot, works under its lease, releases it, and backs off.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use annals_core::{Checkpoint, Filter, Generation, Partition, Phase, Position, ReadLog};
@@ -16,6 +17,7 @@ use crate::generation::GenerationWorkers;
 use crate::lease::HeldLease;
 use crate::progress::{Progress, SlotState};
 use crate::quota::Quota;
+use crate::tasks::Tasks;
 
 /// The longest wait between two attempts. A worker that stopped polls so often whether another
 /// process has repaired what stopped it.
@@ -53,10 +55,12 @@ pub trait Work: Send + Sync + 'static {
     }
 
     /// Follows the log until something is wrong or it is told to stop. It continues from the
-    /// checkpoint, and commits under this lease.
+    /// checkpoint, commits under this lease, and takes up the decisions of operators between two
+    /// steps.
     fn work(
         &self,
         held: &HeldLease,
+        tasks: Tasks,
         stop: watch::Receiver<bool>,
     ) -> impl Future<Output = Result<(), WorkError>> + Send;
 }
@@ -216,21 +220,47 @@ async fn hold_and_work<W: Work>(
         Err(error) => return Some(error),
     };
     slot.progress.held_by(Some(claim.owner()), decisions_seen);
-    let told = stop.clone();
-    let ended = tokio::select! {
-        ended = contained_async(work.work(&held, told)) => match ended {
-            Ok(ended) => ended.err(),
-            Err(panic) => Some(WorkError::Stopped(panic)),
-        },
-        _ = decisions.changed() => Some(WorkError::Restart),
-        () = held.lost() => Some(claim.fenced("the lease was lost")),
-        () = held.is_surplus() => Some(WorkError::Restart),
-        _ = stop.wait_for(|stop| *stop), if !work.ends_itself() => None,
-    };
+    let tasks = slot.workers.tasks_of(slot.generation.id, slot.number);
+    let ended = under_lease(work, &claim, &held, tasks, stop, decisions).await;
     if ended.as_ref().is_some_and(WorkError::is_fenced) {
         slot.progress.lease_lost();
     }
     slot.progress.held_by(None, decisions_seen);
     held.release().await;
     ended
+}
+
+/// Works until something ends it; nothing when it was told to stop.
+async fn under_lease<W: Work>(
+    work: &W,
+    claim: &SlotClaim,
+    held: &HeldLease,
+    tasks: Tasks,
+    stop: &mut watch::Receiver<bool>,
+    decisions: &mut watch::Receiver<u64>,
+) -> Option<WorkError> {
+    let (end, ending) = watch::channel(false);
+    let mut working = pin!(contained_async(work.work(held, tasks, ending)));
+    // Work that ends by itself is told to, and what it had begun is not broken off.
+    let mut ends_with = None;
+    loop {
+        let reason = tokio::select! {
+            ended = &mut working => {
+                return match ended {
+                    Ok(Ok(())) => ends_with.unwrap_or(None),
+                    Ok(Err(error)) => Some(error),
+                    Err(panic) => Some(WorkError::Stopped(panic)),
+                };
+            }
+            () = held.lost() => return Some(claim.fenced("the lease was lost")),
+            _ = decisions.changed(), if ends_with.is_none() => Some(WorkError::Restart),
+            () = held.is_surplus(), if ends_with.is_none() => Some(WorkError::Restart),
+            _ = stop.wait_for(|stop| *stop), if !matches!(ends_with, Some(None)) => None,
+        };
+        if !work.ends_itself() {
+            return reason;
+        }
+        end.send_replace(true);
+        ends_with = Some(reason);
+    }
 }

@@ -5,15 +5,13 @@ use std::convert::Infallible;
 use std::ops::Bound;
 use std::sync::{Mutex, PoisonError};
 
-use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Annals, CommitError, Generation, ReadRows, RowChange, RowsBy, StoreError};
+use annals_core::{Annals, CommitError, ReadRows, RowChange, RowsBy, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::Process;
 use super::instance::{Deadline, Instance, Noted, ProcessEvent};
 use crate::key::ViewKey;
-use annals_runner::ViewLocation;
-use annals_runner::{WorkError, chain};
+use annals_runner::{Slot, WorkError, chain, contained_async};
 
 #[derive(Serialize, Deserialize)]
 struct Waiting {
@@ -49,24 +47,42 @@ pub(super) fn row_of(id: &str, deadline: &Deadline, waits: bool) -> RowChange {
 /// those whose rows are still there.
 pub(super) async fn tell<P: Process>(
     db: &Annals,
-    views: &ViewLocation,
-    generation: &Generation,
-    now: DateTime<Utc>,
+    slot: &Slot,
     told: &Mutex<HashSet<String>>,
 ) -> Result<(), StoreError> {
+    let views = &slot.context.views;
+    let now = slot.context.clock().now();
     let end = now.timestamp_micros().saturating_add(1).to_key();
     let by = RowsBy::KeyRange(Bound::Unbounded, Bound::Excluded(end));
-    let mut read = ReadRows::of(generation.id, by);
+    let mut read = ReadRows::of(slot.generation.id, by);
     let mut still = HashSet::new();
     loop {
         let page = views.read_rows(read.clone()).await;
-        let page = page.map_err(|error: CommitError| WorkError::Retry(error).into_store())?;
+        let page = page.map_err(|error: CommitError| WorkError::from(error).into_store())?;
         for row in page.rows {
             let known = told
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .contains(&row.key);
-            if known || tell_one::<P>(db, &row.value).await {
+            // The state of a process is folded by code of users.
+            let recorded = if known {
+                Ok(true)
+            } else {
+                contained_async(tell_one::<P>(db, &row.value)).await
+            };
+            let recorded = recorded.unwrap_or_else(|panic| {
+                let key = row.key.escape_debug().to_string();
+                tracing::error!(
+                    process = P::NAME,
+                    key,
+                    panic,
+                    "a deadline cannot be recorded"
+                );
+                slot.progress.note_error(&panic);
+                // It is tried again when the worker starts the next time.
+                true
+            });
+            if recorded {
                 still.insert(row.key);
             }
         }

@@ -6,22 +6,23 @@ use std::sync::{Arc, Mutex};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Annals, CommandError, Event, Filter, Generation, LoadError, RecordedEvent, RowChange,
-    StoreError, Stored, Undecodable,
+    Annals, CommandError, Event, Filter, LoadError, RecordedEvent, RowChange, StoreError, Stored,
+    Undecodable,
 };
 
 use super::due::{self, row_of};
 use super::instance::{CANCELLED, Deadline, Instance, Noted, ProcessEvent, REACHED, Reached, SET};
 use super::step::{Kind, NotSent};
 use super::{Listens, Process, Step};
+use crate::key::RefusedKey;
 use crate::reactor::{Call, Handler, ReactError};
 use crate::step::StepError;
 use annals_runner::BoxFuture;
-use annals_runner::ViewLocation as Where;
+use annals_runner::Slot;
 
 /// An event that concerns a process, and what the process says about it.
 pub(super) struct Trigger<P: Process> {
-    pub(super) id: String,
+    pub(super) id: Result<String, RefusedKey>,
     pub(super) record: Arc<RecordedEvent>,
     pub(super) decide: Arc<Decide<P>>,
 }
@@ -46,14 +47,14 @@ impl<P: Process> Handles<P> {
     }
 
     /// What a note in the stream of a process means, when it is one of these processes.
-    fn noted(&self, record: RecordedEvent) -> Result<Option<Call>, StepError> {
+    fn noted(&self, record: RecordedEvent) -> Result<Vec<Call>, StepError> {
         if record.stream.category() != P::Event::CATEGORY {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let noted = match Noted::decode(&Stored::from(&record)) {
             Some(Ok(noted)) => noted,
             Some(Err(source)) => return Err(Undecodable::new(&record, source).into()),
-            None => return Ok(None),
+            None => return Ok(Vec::new()),
         };
         let id = record.stream.id().to_owned();
         let record = Arc::new(record);
@@ -61,20 +62,20 @@ impl<P: Process> Handles<P> {
             Noted::DeadlineSet(deadline) => (deadline, true),
             Noted::DeadlineCancelled(deadline) => (deadline, false),
             Noted::DeadlineReached(deadline) => {
-                return Ok(Some(self.reached(id, record, deadline)));
+                return Ok(vec![self.reached(id, record, deadline)]);
             }
-            Noted::Handled(_) | Noted::Finished => return Ok(None),
+            Noted::Handled(_) | Noted::Finished => return Ok(Vec::new()),
         };
         let row = row_of(&id, &deadline, is_set);
         let make = move |_| -> BoxFuture<'static, _> {
             let row = row.clone();
             Box::pin(async move { Ok(vec![row]) })
         };
-        Ok(Some(Call {
+        Ok(vec![Call {
             key: id,
             record,
             make: Arc::new(make),
-        }))
+        }])
     }
 
     fn reached(&self, id: String, record: Arc<RecordedEvent>, deadline: Deadline) -> Call {
@@ -84,33 +85,33 @@ impl<P: Process> Handles<P> {
             true => instance.process.reached(&of, &deadline.name),
             false => Vec::new(),
         };
-        self.call(
-            Trigger {
-                id,
-                record,
-                decide: Arc::new(decide),
-            },
-            Some(row),
-        )
+        self.call(id, record, Arc::new(decide), Some(row))
     }
 
-    fn call(&self, trigger: Trigger<P>, row: Option<RowChange>) -> Call {
+    fn call(
+        &self,
+        id: String,
+        record: Arc<RecordedEvent>,
+        decide: Arc<Decide<P>>,
+        row: Option<RowChange>,
+    ) -> Call {
         let db = self.db.clone();
-        let key = trigger.id.clone();
-        let record = Arc::clone(&trigger.record);
-        let trigger = Arc::new(trigger);
+        let key = id.clone();
+        let caused_by = Arc::clone(&record);
         let make = move |_| -> BoxFuture<'static, _> {
             let db = db.clone();
-            let trigger = Arc::clone(&trigger);
+            let id = id.clone();
+            let record = Arc::clone(&record);
+            let decide = Arc::clone(&decide);
             let row = row.clone();
             Box::pin(async move {
-                react(&db, &trigger).await?;
+                react(&db, &id, &record, &*decide).await?;
                 Ok(row.into_iter().collect())
             })
         };
         Call {
             key,
-            record,
+            record: caused_by,
             make: Arc::new(make),
         }
     }
@@ -127,20 +128,25 @@ impl<P: Process> Handler for Handles<P> {
         )
     }
 
-    fn prepare(&self, record: RecordedEvent) -> Result<Option<Call>, StepError> {
-        match self.listens.by_type.get(&*record.event_type) {
-            Some(prepare) => Ok(prepare(record)?.map(|trigger| self.call(trigger, None))),
-            None => self.noted(record),
+    fn prepare(&self, record: RecordedEvent) -> Result<Vec<Call>, StepError> {
+        let Some(prepare) = self.listens.by_type.get(&*record.event_type) else {
+            return self.noted(record);
+        };
+        let mut calls: Vec<Call> = Vec::new();
+        for prepare in prepare {
+            for trigger in prepare(record.clone())? {
+                let Trigger { id, record, decide } = trigger;
+                calls.push(match id {
+                    Ok(id) => self.call(id, record, decide, None),
+                    Err(refused) => Call::refused(refused, record),
+                });
+            }
         }
+        Ok(calls)
     }
 
-    fn due<'a>(
-        &'a self,
-        views: &'a Where,
-        generation: &'a Generation,
-        now: DateTime<Utc>,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(due::tell::<P>(&self.db, views, generation, now, &self.told))
+    fn due<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(due::tell::<P>(&self.db, slot, &self.told))
     }
 }
 
@@ -148,9 +154,12 @@ impl<P: Process> Handler for Handles<P> {
 ///
 /// Commands come first and the note that they were given last: as long as that is not there, the
 /// state is the same, and so are the commands, which are recognised by their keys.
-async fn react<P: Process>(db: &Annals, trigger: &Trigger<P>) -> Result<(), ReactError> {
-    let id = &trigger.id;
-    let record = &trigger.record;
+async fn react<P: Process>(
+    db: &Annals,
+    id: &str,
+    record: &RecordedEvent,
+    decide: &Decide<P>,
+) -> Result<(), ReactError> {
     let partition = record.partition;
     let position = record.position;
     let process = db.aggregate::<Instance<P>>(id);
@@ -159,7 +168,7 @@ async fn react<P: Process>(db: &Annals, trigger: &Trigger<P>) -> Result<(), Reac
     };
     let steps = process.query(|instance| match is_over(instance) {
         true => Vec::new(),
-        false => (trigger.decide)(instance),
+        false => decide(instance),
     });
     let steps = steps.await.map_err(unread)?;
     if steps.is_empty() {

@@ -10,8 +10,8 @@ use annals_core::{Instant, Moment, Position, ReadRows, RowsBy, Token};
 use annals_runner::ViewError;
 
 use super::ViewHandle;
+use crate::fold::decoded;
 use crate::lifecycle::Lifecycle;
-use crate::rows::decoded;
 use crate::view::View;
 
 /// A row about to be read. Answers with the row, or nothing when there is none.

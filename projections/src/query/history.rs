@@ -11,8 +11,8 @@ use bytes::Bytes;
 use annals_runner::ViewError;
 
 use super::{ViewHandle, typed_key};
+use crate::fold::{RowVersionBefore, decoded, encode, run_end, versions};
 use crate::key::ViewKey;
-use crate::rows::{RowVersionBefore, decoded, encode, run_end, versions};
 use crate::view::View;
 
 /// The past of one row about to be read. Without more: its first hundred versions.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use annals_runner::ViewError;
 
 use super::ViewHandle;
-use crate::rows::decoded;
+use crate::fold::decoded;
 use crate::view::View;
 
 /// How often rows that do not fit into one page are read until nothing moved in between.

@@ -11,7 +11,7 @@ use super::on_demand::no_one_position;
 use annals_runner::ViewError;
 
 use super::ViewHandle;
-use crate::rows::refold;
+use crate::fold::refold;
 use crate::step::Step;
 use crate::view::View;
 use annals_runner::Skips;

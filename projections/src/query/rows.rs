@@ -6,13 +6,13 @@ use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
 use std::time::Duration;
 
-use annals_core::{Direction, Generation, Moment, ReadRows, RowPlace, RowsBy, Token};
+use annals_core::{Direction, Generation, Invalid, Moment, ReadRows, RowPlace, RowsBy, Token};
 
 use annals_runner::ViewError;
 
 use super::{ViewHandle, typed_key};
+use crate::fold::decoded;
 use crate::key::ViewKey;
-use crate::rows::decoded;
 use crate::view::View;
 
 /// Rows about to be read. Without more: the first thousand, in the order of their keys.
@@ -32,6 +32,7 @@ use crate::view::View;
 pub struct RowsOf<V: View> {
     views: ViewHandle<V>,
     by: RowsBy,
+    refused: Option<Invalid>,
     after: Option<RowPlace>,
     limit: usize,
     direction: Direction,
@@ -68,6 +69,7 @@ impl<V: View> RowsOf<V> {
         RowsOf {
             views,
             by,
+            refused: None,
             after: None,
             limit,
             direction,
@@ -91,10 +93,21 @@ impl<V: View> RowsOf<V> {
     }
 
     /// Only rows whose entry in the index `name` is in the range, in the order of the entries. An
-    /// entry is ordered as a key is.
+    /// entry is ordered as a key is, and the range is of the index's own type; rows whose entry is
+    /// absent are in no range.
     pub fn by_index<K: ViewKey>(mut self, name: &str, range: impl RangeBounds<K>) -> RowsOf<V> {
         let text = |bound: Bound<&K>| bound.map(K::to_key);
-        let range = (text(range.start_bound()), text(range.end_bound()));
+        let mut range = (text(range.start_bound()), text(range.end_bound()));
+        let index = V::INDEXES.iter().position(|index| *index == name);
+        if let Some(index) = index.and_then(|index| V::index_types().get(index).copied()) {
+            match index.range::<K>(name, range) {
+                Ok(entries) => range = entries,
+                Err(refused) => {
+                    self.refused = Some(refused);
+                    return self;
+                }
+            }
+        }
         self.by = RowsBy::Index {
             name: name.into(),
             range,
@@ -138,7 +151,10 @@ impl<V: View> RowsOf<V> {
         self
     }
 
-    async fn read(self) -> Result<RowsFound<V>, ViewError> {
+    async fn read(mut self) -> Result<RowsFound<V>, ViewError> {
+        if let Some(refused) = self.refused.take() {
+            return Err(refused.into());
+        }
         if self.views.is_live() {
             self.at_least
                 .iter()

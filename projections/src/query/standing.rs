@@ -5,9 +5,9 @@ use annals_core::{Generation, Invalid, ReadStream, StreamId, Version, VersionedR
 use annals_runner::ViewError;
 
 use super::ViewHandle;
+use crate::fold::decoded;
 use crate::key::ViewKey;
 use crate::replay::Replay;
-use crate::rows::decoded;
 use crate::step::Handlers;
 use crate::view::View;
 use annals_runner::Skips;

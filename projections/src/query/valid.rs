@@ -7,7 +7,7 @@ use annals_core::{Generation, History, Invalid, PAGE_EVENTS, Partition, Position
 use annals_runner::ViewError;
 
 use super::ViewHandle;
-use crate::rows::{decoded, folded};
+use crate::fold::{decoded, folded};
 use crate::view::View;
 use annals_runner::Skips;
 use annals_runner::records_at;

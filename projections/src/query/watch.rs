@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, watch};
 use annals_runner::ViewError;
 
 use super::{ViewHandle, typed_key};
-use crate::rows::decoded;
+use crate::fold::decoded;
 use crate::view::View;
 use annals_runner::PublishedStep;
 use annals_runner::SlotState;

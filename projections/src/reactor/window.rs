@@ -1,5 +1,5 @@
-//! Which events of a partition are settled and which are not: the checkpoint stands just below the
-//! lowest that is not.
+//! Which events of a partition are settled and which are not: the checkpoint is just before the
+//! first that is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,14 +9,14 @@ use annals_core::Position;
 #[derive(Debug)]
 pub(super) struct Window {
     scanned: Position,
-    // Events that were read; `true`: settled.
-    open: BTreeMap<Position, bool>,
+    // Events that were read, and how many of their calls are not settled.
+    open: BTreeMap<Position, usize>,
     // Settled before this worker began, and not read yet.
     ahead: BTreeSet<Position>,
 }
 
 impl Window {
-    /// From a checkpoint on, above which these are settled already.
+    /// From a checkpoint on, after which these are settled already.
     pub(super) fn begin(
         checkpoint: Position,
         settled: impl IntoIterator<Item = Position>,
@@ -32,23 +32,24 @@ impl Window {
         }
     }
 
-    /// Takes in an event that was read. `false`: it was settled before.
-    pub(super) fn take(&mut self, position: Position) -> bool {
+    /// Takes in an event that was read, with so many calls. `false`: it was settled before.
+    pub(super) fn take(&mut self, position: Position, calls: usize) -> bool {
         let settled = self.ahead.remove(&position);
-        self.open.insert(position, settled);
+        self.open.insert(position, if settled { 0 } else { calls });
         !settled
     }
 
+    /// One of its calls is settled.
     pub(super) fn settle(&mut self, position: Position) {
-        if let Some(settled) = self.open.get_mut(&position) {
-            *settled = true;
+        if let Some(unsettled) = self.open.get_mut(&position) {
+            *unsettled = unsettled.saturating_sub(1);
         }
     }
 
-    /// It was settled too early, and its turn comes yet.
+    /// One of its calls was settled too early, and is made yet.
     pub(super) fn unsettle(&mut self, position: Position) {
-        if let Some(settled) = self.open.get_mut(&position) {
-            *settled = false;
+        if let Some(unsettled) = self.open.get_mut(&position) {
+            *unsettled += 1;
         }
     }
 
@@ -66,24 +67,24 @@ impl Window {
         self.open.len()
     }
 
-    /// Up to where everything is settled. What lies below is forgotten.
+    /// Up to where everything is settled. What is at or before it is forgotten.
     pub(super) fn low(&mut self) -> Position {
         let unsettled = self
             .open
             .iter()
-            .find(|(_, settled)| !**settled)
+            .find(|(_, unsettled)| **unsettled > 0)
             .map(|(position, _)| *position);
         let low = unsettled.map_or(self.scanned, |position| position.minus(1));
         self.open = self.open.split_off(&low.next());
         low
     }
 
-    /// What is settled above [`low`](Window::low).
+    /// What is settled after [`low`](Window::low).
     pub(super) fn settled_above(&self) -> impl Iterator<Item = Position> + '_ {
         let read = self
             .open
             .iter()
-            .filter(|(_, settled)| **settled)
+            .filter(|(_, unsettled)| **unsettled == 0)
             .map(|(position, _)| *position);
         read.chain(self.ahead.iter().copied())
     }
@@ -96,11 +97,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checkpoint_stands_below_the_lowest_unsettled_event() {
+    fn the_checkpoint_is_before_the_first_unsettled_event() {
         let at = Position::new;
         let mut window = Window::begin(at(10), [at(12)]);
         assert_eq!(
-            [11, 12, 15].map(|position| window.take(at(position))),
+            [11, 12, 15].map(|position| window.take(at(position), 1)),
             [true, false, true]
         );
         window.scanned_to(at(20));
@@ -130,7 +131,7 @@ mod tests {
                 while window.scanned().get() < number {
                     let up_to = (window.scanned().get() + read).min(60);
                     for position in window.scanned().get() + 1..=up_to {
-                        prop_assert_eq!(window.take(Position::new(position)), !done.contains(&position));
+                        prop_assert_eq!(window.take(Position::new(position), 1), !done.contains(&position));
                     }
                     window.scanned_to(Position::new(up_to));
                 }

@@ -1,29 +1,29 @@
-//! The one loop that makes the calls of a reactor: read, call, commit, and again.
+//! The work of a reactor: read, call, commit, and again. The scheduler says what is called when.
 //!
-//! Calls of one key follow one another, those of several keys go on at once, and each is settled on
-//! its own. What is settled is written under the epoch of the lease; a call that was made and not
-//! written is made again with the same idempotency key.
+//! What is settled is written under the epoch of the lease; a call that was made and not written is
+//! made again with the same idempotency key.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Checkpoint, CommitError, DeadLetter, EventId, Filter, Metadata, PAGE_EVENTS, Partition,
-    Position, ReadLog, RecordedEvent, RowChange, ViewCommit, with_metadata,
+    Checkpoint, CommitError, DeadLetter, Filter, Metadata, PAGE_EVENTS, Partition, Position,
+    ReadLog, RecordedEvent, RowChange, ViewCommit, with_metadata,
 };
 use annals_runner::{
-    Backoff, CommittedStep, DeadLetterPages, HeldLease, Note, Progress, Slot, SlotState,
-    WindowNote, Work, WorkError, chain, contained_async, event_at, same_log, settled_to,
+    Backoff, CommittedStep, DeadLetterPages, DrainResult, HeldLease, Note, Progress, Skips, Slot,
+    SlotState, Tasks, WindowNote, Work, WorkError, chain, contained_async, event_at, same_log,
+    settled_to,
 };
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
 
 use super::call::{Call, Handler};
-use super::window::Window;
+use super::drain;
+use super::scheduler::{Event, Job, Outcome, Scheduler};
 use super::{ReactError, ReactorOptions};
 
 /// Makes the calls of a reactor.
@@ -49,10 +49,6 @@ impl React {
             options,
         }
     }
-
-    fn name(&self) -> &str {
-        self.progress.name()
-    }
 }
 
 impl Work for React {
@@ -68,8 +64,14 @@ impl Work for React {
         true
     }
 
-    async fn work(&self, held: &HeldLease, stop: watch::Receiver<bool>) -> Result<(), WorkError> {
-        ReactorSession::begin(self, held).await?.run(stop).await
+    async fn work(
+        &self,
+        held: &HeldLease,
+        tasks: Tasks,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), WorkError> {
+        let session = ReactorSession::begin(self, held, tasks).await?;
+        session.run(stop).await
     }
 }
 
@@ -77,131 +79,89 @@ impl Work for React {
 struct ReactorSession<'a> {
     work: &'a React,
     held: &'a HeldLease,
+    tasks: Tasks,
     readers: Vec<PartitionReader>,
-    // Calls that wait for their turn, by key. The first one of a key that is busy is being made.
-    lanes: HashMap<String, VecDeque<(usize, Call)>>,
-    busy: HashMap<String, Instant>,
-    // Keys whose first call waits for room.
-    ready: VecDeque<String>,
-    // Keys that wait for a person, and those of them that are tried again.
-    dead_letters: HashSet<String>,
+    scheduler: Scheduler<Call>,
+    // Keys whose dead letters are tried again.
     retried: VecDeque<String>,
-    skips: HashMap<(Partition, Position), EventId>,
+    skips: Skips,
     calls: JoinSet<CallOutcome>,
+    // Since when the calls are being made.
+    began: HashMap<String, Instant>,
 }
 
-/// One partition, and where the worker stands in it.
+/// One partition, and where its checkpoint is.
 struct PartitionReader {
     partition: Partition,
     checkpoint: Position,
-    window: Window,
     end: bool,
-    dirty: bool,
-    // When events were recorded that are held.
-    recorded: BTreeMap<Position, DateTime<Utc>>,
-    settled_events: u64,
-    rows: BTreeMap<String, RowChange>,
-    // Set aside, and written as soon as the checkpoint comes there.
-    aside: BTreeMap<Position, (DeadLetter, Call)>,
+    /// Why nothing more is read of it: an event whose key is unknown.
+    stuck: Option<String>,
 }
 
-impl PartitionReader {
-    /// When the first event behind a position was recorded, of those that are held.
-    fn oldest_behind(&self, position: Position) -> Option<DateTime<Utc>> {
-        self.recorded
-            .range(position.next()..)
-            .next()
-            .map(|(_, recorded_at)| *recorded_at)
-    }
-}
-
-/// Where a call comes from.
-enum From {
-    PartitionReader(usize),
-    Aside(DeadLetter),
+/// What a call is about.
+enum About {
+    Event(Job<Call>),
+    DeadLetter(DeadLetter),
 }
 
 /// A call that has ended.
 struct CallOutcome {
-    from: From,
-    call: Call,
+    about: About,
     attempts: u32,
     outcome: Result<Vec<RowChange>, String>,
 }
 
 impl<'a> ReactorSession<'a> {
-    async fn begin(work: &'a React, held: &'a HeldLease) -> Result<ReactorSession<'a>, WorkError> {
+    async fn begin(
+        work: &'a React,
+        held: &'a HeldLease,
+        tasks: Tasks,
+    ) -> Result<ReactorSession<'a>, WorkError> {
+        let log = work.context.log();
         let mut readers = Vec::new();
-        let checkpoints = work.context.views.checkpoints(work.generation.id).await?;
-        for partition in (0..work.context.log().partitions()).map(Partition) {
-            let found = checkpoints
-                .iter()
-                .find(|checkpoint| checkpoint.partition == partition);
-            let start = Checkpoint::start(0, partition);
-            let checkpoint = found.unwrap_or(&start);
-            same_log(&**work.context.log(), &work.generation, checkpoint).await?;
-            let low = settled_to(checkpoint);
+        let mut begins = Vec::new();
+        for partition in (0..log.partitions()).map(Partition) {
+            let checkpoint = work.checkpoint(partition).await?;
+            same_log(&**log, &work.generation, &checkpoint).await?;
+            let low = settled_to(&checkpoint);
             work.progress.reached(partition, low);
+            let settled = Note::of(&checkpoint)?.into_window().settled;
+            begins.push((partition, low, settled));
             readers.push(PartitionReader {
                 partition,
                 checkpoint: checkpoint.position,
-                window: Window::begin(low, Note::of(checkpoint)?.into_window().settled),
                 end: false,
-                dirty: false,
-                recorded: BTreeMap::new(),
-                settled_events: 0,
-                rows: BTreeMap::new(),
-                aside: BTreeMap::new(),
+                stuck: None,
             });
         }
-        let mut session = ReactorSession {
-            work,
-            held,
-            readers,
-            lanes: HashMap::new(),
-            busy: HashMap::new(),
-            ready: VecDeque::new(),
-            dead_letters: HashSet::new(),
-            retried: VecDeque::new(),
-            skips: HashMap::new(),
-            calls: JoinSet::new(),
-        };
-        session.read_decisions().await?;
-        Ok(session)
-    }
-
-    /// What was set aside, and what operator said about it.
-    async fn read_decisions(&mut self) -> Result<(), WorkError> {
-        let work = self.work;
+        let mut dead = HashSet::new();
+        let mut retried = VecDeque::new();
         let mut pages = DeadLetterPages::of(&*work.context.views, work.generation.id);
         loop {
             let page = pages.next().await?;
             if page.is_empty() {
                 break;
             }
-            for dead_letters in page {
-                // The first event of a key that nobody says anything against is tried again.
-                if self.dead_letters.insert(dead_letters.key.clone())
-                    && dead_letters.cause.is_none()
-                {
-                    self.retried.push_back(dead_letters.key);
+            for letter in page {
+                // A first dead letter without a cause is to be tried again.
+                if dead.insert(letter.key.clone()) && letter.cause.is_none() {
+                    retried.push_back(letter.key);
                 }
             }
         }
-        for skip_decision in work
-            .context
-            .views
-            .skip_decisions(work.workers.stored_name())
-            .await?
-        {
-            self.skips.insert(
-                (skip_decision.partition, skip_decision.position),
-                skip_decision.event,
-            );
-        }
-        work.progress
-            .dead_letter_keys(self.dead_letters.len() as u64);
-        Ok(())
+        work.progress.dead_letter_keys(dead.len() as u64);
+        Ok(ReactorSession {
+            work,
+            held,
+            tasks,
+            readers,
+            scheduler: Scheduler::new(begins, dead),
+            retried,
+            skips: read_skips(work).await?,
+            calls: JoinSet::new(),
+            began: HashMap::new(),
+        })
     }
 
     async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), WorkError> {
@@ -209,15 +169,9 @@ impl<'a> ReactorSession<'a> {
         let mut hint = work.context.log().hint();
         loop {
             hint.reset();
-            work.handler
-                .due(
-                    &work.context.views,
-                    &work.generation,
-                    work.context.clock().now(),
-                )
-                .await?;
+            work.handler.due(&work.slot).await?;
+            let mut moved = self.take_up_tasks().await?;
             self.retry().await?;
-            let mut moved = false;
             for index in 0..self.readers.len() {
                 moved |= self.read(index).await?;
             }
@@ -235,14 +189,24 @@ impl<'a> ReactorSession<'a> {
                 tokio::task::yield_now().await;
                 continue;
             }
-            if self.lanes.is_empty() && self.readers.iter().all(|reader| reader.end) {
-                work.progress.state(SlotState::Live);
+            if self.scheduler.is_idle() && self.calls.is_empty() {
+                if let Some(reason) = self.readers.iter_mut().find_map(|of| of.stuck.take()) {
+                    return Err(WorkError::Stopped(reason));
+                }
+                if self.readers.iter().all(|reader| reader.end) {
+                    work.progress.state(SlotState::Live);
+                }
             }
-            self.tell();
+            self.publish();
             let ended = tokio::select! {
                 Some(ended) = self.calls.join_next() => Some(ended),
+                task = self.tasks.next() => {
+                    let drained = self.take_up(&task.keys).await;
+                    task.answer(drained);
+                    None
+                }
                 () = hint.wait(work.options.poll) => None,
-                _ = stop.wait_for(|stop| *stop) => None,
+                _ = stop.changed() => None,
             };
             if let Some(ended) = ended {
                 self.ended(ended).await?;
@@ -250,15 +214,11 @@ impl<'a> ReactorSession<'a> {
         }
     }
 
-    /// Tells those who look what is being done.
-    fn tell(&self) {
+    /// Shows in the status what is being done.
+    fn publish(&self) {
         let progress = &self.work.progress;
-        progress.calls(
-            self.busy
-                .values()
-                .min()
-                .map(|began| (self.busy.len(), *began)),
-        );
+        let longest = self.began.values().min();
+        progress.calls(longest.map(|began| (self.began.len(), *began)));
         progress.publish();
     }
 
@@ -280,238 +240,194 @@ impl<'a> ReactorSession<'a> {
         self.commit().await
     }
 
+    /// Takes up what operators decided.
+    async fn take_up_tasks(&mut self) -> Result<bool, WorkError> {
+        let mut any = false;
+        while let Some(task) = self.tasks.try_next() {
+            let drained = self.take_up(&task.keys).await;
+            task.answer(drained);
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// The dead letters of these keys are tried again, without those that are skipped.
+    async fn take_up(&mut self, keys: &[String]) -> Result<DrainResult, WorkError> {
+        self.commit().await?;
+        self.skips = read_skips(self.work).await?;
+        let drained = drain::mark(&self.work.slot, self.held, keys, &self.skips).await?;
+        for key in keys {
+            if !self.retried.contains(key) && !self.began.contains_key(key) {
+                self.retried.push_back(key.clone());
+            }
+        }
+        Ok(drained)
+    }
+
     /// Reads as much of a partition as there is room for. `false`: there was nothing new.
     async fn read(&mut self, index: usize) -> Result<bool, WorkError> {
         let work = self.work;
-        let reader = &self.readers[index];
-        let room = work
-            .options
-            .window_events_max
-            .saturating_sub(reader.window.len());
-        if room == 0 {
+        let held = self.scheduler.held(index);
+        let room = work.options.window_events_max.saturating_sub(held);
+        if room == 0 || self.readers[index].stuck.is_some() {
             return Ok(false);
         }
-        let partition = reader.partition;
-        let from = reader.window.scanned();
+        let partition = self.readers[index].partition;
+        let from = self.scheduler.scanned(index);
         let read = ReadLog::after(from)
             .partition(partition)
             .filter(work.handler.filter())
             .limit(room.min(PAGE_EVENTS));
         let page = work.context.log().read(read).await?;
-        for record in &page.events {
-            self.readers[index]
-                .recorded
-                .insert(record.position, record.recorded_at);
-        }
-        work.progress.head(
-            partition,
-            page.head.visible,
-            self.readers[index].oldest_behind(from),
-        );
+        let oldest = self.scheduler.oldest_after(index, Position::START);
+        let first = page.events.first().map(|record| record.recorded_at);
+        work.progress
+            .head(partition, page.head.visible, oldest.or(first));
         self.readers[index].end = page.end;
         if page.scanned <= from && page.events.is_empty() {
             return Ok(false);
         }
         for record in page.events {
-            self.take(index, record)?;
+            let position = record.position;
+            if let Err(reason) = self.take(index, record) {
+                // What comes before it is settled all the same.
+                self.readers[index].stuck = Some(reason);
+                self.scheduler.scanned_to(index, position.minus(1));
+                return Ok(true);
+            }
         }
-        let reader = &mut self.readers[index];
-        reader.window.scanned_to(page.scanned);
-        reader.dirty = true;
+        self.scheduler.scanned_to(index, page.scanned);
         Ok(true)
     }
 
-    /// Gives an event to its lane.
-    fn take(&mut self, index: usize, record: RecordedEvent) -> Result<(), WorkError> {
+    /// Hands an event to the scheduler; why not, when its key is unknown.
+    fn take(&mut self, index: usize, record: RecordedEvent) -> Result<(), String> {
         let work = self.work;
-        let reader = &mut self.readers[index];
         let position = record.position;
-        let id = record.id;
-        if !reader.window.take(position) {
-            return Ok(());
-        }
-        if self.skips.get(&(reader.partition, position)) == Some(&id) {
-            reader.window.settle(position);
-            return Ok(());
-        }
-        let prepared = work.handler.prepare(record).map_err(|error| {
-            WorkError::Stopped(format!(
-                "{}; nobody knows its key, so nothing behind it is called for. Mend the program \
-                 that reads it, or leave the \
-                 event at {position} out with `skip_event`",
-                chain(&error)
-            ))
-        });
-        let call = match prepared {
-            Ok(Some(call)) => call,
-            Ok(None) => {
-                reader.window.settle(position);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+        let event = Event {
+            position,
+            id: record.id,
+            recorded_at: record.recorded_at,
+            calls: if self.skips.for_all_keys(&record) {
+                Vec::new()
+            } else {
+                let skips = &self.skips;
+                let skipped = record.clone();
+                let calls = work.handler.prepare(record).map_err(|error| {
+                    format!(
+                        "{}; its key is unknown, so nothing is called for later events. Repair \
+                         the code that reads it, or skip the event at {position} with `skip_event`",
+                        chain(&error)
+                    )
+                })?;
+                let wanted = calls
+                    .into_iter()
+                    .filter(|call| !skips.for_key(&skipped, &call.key));
+                wanted.map(|call| (call.key.clone(), call)).collect()
+            },
         };
-        if self.dead_letters.contains(&call.key) {
-            let letter = dead_letter(work, &call, None, 0);
-            reader.window.settle(position);
-            reader.aside.insert(position, (letter, call));
-            return Ok(());
-        }
-        self.queue(index, call);
+        self.scheduler
+            .take(index, event, work.context.clock().now());
         Ok(())
-    }
-
-    fn queue(&mut self, index: usize, call: Call) {
-        let key = call.key.clone();
-        let lane = self.lanes.entry(key.clone()).or_default();
-        lane.push_back((index, call));
-        if lane.len() == 1 && !self.busy.contains_key(&key) {
-            self.ready.push_back(key);
-        }
     }
 
     /// Begins calls, as many as there is room for.
     async fn start(&mut self) -> Result<(), WorkError> {
-        let mut starting = Vec::new();
-        while self.calls.len() + starting.len() < self.work.options.calls_max {
-            let Some(key) = self.ready.pop_front() else {
-                break;
-            };
-            let Some((index, call)) = self.lanes.get_mut(&key).and_then(VecDeque::pop_front) else {
-                continue;
-            };
-            self.busy.insert(key, Instant::now());
-            starting.push((index, call));
-        }
-        if self.work.options.at_most_once && !starting.is_empty() {
-            // Written before it is done: whatever dies from here on, nobody does it again.
-            for (index, call) in &starting {
-                self.settled(*index, call.record.position, Vec::new());
+        let options = &self.work.options;
+        let room = options.calls_max.saturating_sub(self.calls.len());
+        let starting = self.scheduler.start(room);
+        if options.at_most_once && !starting.is_empty() {
+            // Written before it is done: whatever dies from here on, it is not done again.
+            for job in &starting {
+                self.scheduler.settle(job.index, job.position, Vec::new());
             }
             self.commit().await?;
         }
-        for (index, call) in starting {
-            self.call(From::PartitionReader(index), call, 0);
+        for job in starting {
+            let call = job.call.clone();
+            self.call(About::Event(job), call);
         }
         Ok(())
     }
 
-    fn call(&mut self, from: From, call: Call, attempts: u32) {
+    fn call(&mut self, about: About, call: Call) {
+        self.began.insert(call.key.clone(), Instant::now());
         let options = self.work.options.clone();
         let progress = self.work.progress.clone();
-        self.calls
-            .spawn(make(options, progress, from, call, attempts));
+        self.calls.spawn(make(options, progress, about, call));
     }
 
-    fn settled(&mut self, index: usize, position: Position, rows: Vec<RowChange>) {
-        let reader = &mut self.readers[index];
-        reader.window.settle(position);
-        reader
-            .rows
-            .extend(rows.into_iter().map(|row| (row.key.clone(), row)));
-        reader.settled_events += 1;
-        reader.dirty = true;
-    }
-
-    async fn ended(
-        &mut self,
-        ended: Result<CallOutcome, tokio::task::JoinError>,
-    ) -> Result<(), WorkError> {
+    async fn ended(&mut self, ended: Result<CallOutcome, JoinError>) -> Result<(), WorkError> {
+        // What is done about an event is contained, so only the end of the runtime ends up here.
+        let ended =
+            ended.map_err(|error| WorkError::Stopped(format!("a call was aborted: {error}")))?;
         let CallOutcome {
-            from,
-            call,
+            about,
             attempts,
             outcome,
-        } = match ended {
-            Ok(ended) => ended,
-            // What is done about an event is contained, so only the end of the runtime ends up
-            // here.
-            Err(error) => {
-                return Err(WorkError::Stopped(format!(
-                    "a call was broken off: {error}"
-                )));
-            }
-        };
+        } = ended;
         let work = self.work;
-        let key = call.key.clone();
-        let position = call.record.position;
-        if let Err(error) = &outcome {
-            tracing::warn!(reactor = work.name(), key, %position, attempts, error, "a call failed");
-        }
-        let index = match from {
-            From::PartitionReader(index) => index,
-            From::Aside(dead_letters) => {
-                return self.aside_ended(dead_letters, attempts, outcome).await;
-            }
+        let (key, position) = match &about {
+            About::Event(job) => (job.key.clone(), job.position),
+            About::DeadLetter(letter) => (letter.key.clone(), letter.position),
         };
-        self.busy.remove(&key);
-        match outcome {
-            // It was settled before it was made.
-            _ if work.options.at_most_once => {}
-            Ok(rows) => self.settled(index, position, rows),
-            Err(cause) => {
-                let letter = dead_letter(work, &call, Some(cause), attempts);
-                self.readers[index].aside.insert(position, (letter, call));
-                self.settled(index, position, Vec::new());
-                self.dead_letters.insert(key.clone());
-                for (index, call) in self.lanes.remove(&key).unwrap_or_default() {
-                    let position = call.record.position;
-                    let letter = dead_letter(work, &call, None, 0);
-                    self.readers[index].aside.insert(position, (letter, call));
-                    self.settled(index, position, Vec::new());
-                }
-                work.progress
-                    .dead_letter_keys(self.dead_letters.len() as u64);
-            }
+        self.began.remove(&key);
+        if let Err(error) = &outcome {
+            let reactor = work.progress.name();
+            tracing::warn!(reactor, key, %position, attempts, error, "a call failed");
         }
-        match self.lanes.get(&key).map(VecDeque::is_empty) {
-            Some(false) => self.ready.push_back(key),
-            Some(true) => _ = self.lanes.remove(&key),
-            None => {}
+        let job = match about {
+            About::Event(job) => job,
+            About::DeadLetter(letter) => return self.retried(letter, attempts, outcome).await,
+        };
+        if work.options.at_most_once {
+            self.scheduler.ended_unrecorded(key);
+            return Ok(());
         }
+        let outcome = match outcome {
+            Ok(rows) => Outcome::Done(rows),
+            Err(cause) => Outcome::Failed { cause, attempts },
+        };
+        self.scheduler
+            .ended(job, outcome, work.context.clock().now());
+        self.show_dead_letters();
         Ok(())
+    }
+
+    fn show_dead_letters(&self) {
+        let keys = self.scheduler.dead_keys() as u64;
+        self.work.progress.dead_letter_keys(keys);
     }
 
     /// Writes what is settled. A partition in which nothing moved is left alone.
     async fn commit(&mut self) -> Result<(), WorkError> {
         let work = self.work;
-        for reader in self.readers.iter_mut().filter(|reader| reader.dirty) {
-            let low = reader.window.low();
-            let later = reader.aside.split_off(&low.next());
-            let park: Vec<_> = reader
-                .aside
-                .values()
-                .map(|(dead_letters, _)| dead_letters.clone())
-                .collect();
-            // What is set aside above the checkpoint is not written yet, so it is not settled for
-            // those who come after.
-            let above = reader
-                .window
-                .settled_above()
-                .filter(|position| !later.contains_key(position));
-            let above = above.collect();
-            // A checkpoint never goes back; what is done once more stands below it.
+        for (index, reader) in self.readers.iter_mut().enumerate() {
+            let Some(settled) = self.scheduler.settled(index) else {
+                continue;
+            };
+            let low = settled.low;
+            // A checkpoint never goes back; what is done once more is noted in its state.
             let position = low.max(reader.checkpoint);
-            let event = event_at(&**work.context.log(), reader.partition, position).await?;
-            let state = Note::from(WindowNote::of(above, low, position)).to_state();
+            let log = work.context.log();
             let to = Checkpoint {
-                slot: 0,
+                slot: work.number,
                 partition: reader.partition,
                 position,
-                event,
-                state,
+                event: event_at(&**log, reader.partition, position).await?,
+                state: Note::from(WindowNote::of(settled.above.clone(), low, position)).to_state(),
             };
             let mut commit =
                 ViewCommit::new(work.generation.id, self.held.lease(), reader.checkpoint, to);
-            commit.park = park;
-            commit.rows = reader.rows.values().cloned().collect();
+            commit.park.clone_from(&settled.park);
+            commit.rows.clone_from(&settled.rows);
             let rows = commit.rows.len();
-            let from = reader.checkpoint.get();
             let span = tracing::debug_span!(
                 "commit",
-                projection = work.name(),
-                slot = 0,
+                projection = work.workers.stored_name(),
+                slot = work.number,
                 partition = reader.partition.0,
-                from,
+                from = reader.checkpoint.get(),
                 to = low.get()
             );
             let begun = Instant::now();
@@ -520,29 +436,19 @@ impl<'a> ReactorSession<'a> {
                 .commit_view(commit)
                 .instrument(span)
                 .await?;
-            let took = begun.elapsed();
             reader.checkpoint = position;
-            reader.aside = later;
-            reader.rows.clear();
-            reader.dirty = false;
-            reader.recorded = reader.recorded.split_off(&low.next());
-            let events = std::mem::take(&mut reader.settled_events);
-            let oldest = reader.oldest_behind(low);
-            work.progress.settled_to(
-                reader.partition,
-                low,
-                CommittedStep {
-                    events,
-                    rows,
-                    took,
-                    oldest,
-                },
-            );
+            let step = CommittedStep {
+                events: self.scheduler.written(index, &settled),
+                rows,
+                took: begun.elapsed(),
+                oldest: self.scheduler.oldest_after(index, low),
+            };
+            work.progress.settled_to(reader.partition, low, step);
         }
         Ok(())
     }
 
-    /// Begins with the first event of each key that is tried again.
+    /// Begins with the first dead letter of each key that is tried again.
     async fn retry(&mut self) -> Result<(), WorkError> {
         while self.calls.len() < self.work.options.calls_max {
             let Some(key) = self.retried.pop_front() else {
@@ -553,115 +459,86 @@ impl<'a> ReactorSession<'a> {
         Ok(())
     }
 
-    /// Tries the next event of a key that was set aside. When none is left the key goes on as the
-    /// others do.
+    /// Tries the next dead letter of a key. When none is left the key goes on as the others do.
     async fn retry_next(&mut self, key: String) -> Result<(), WorkError> {
         let work = self.work;
-        // What is still to be written as set aside is written first, where the checkpoint is there
+        // Dead letters that are still to be written are written first, where the checkpoint is there
         // already.
         self.commit().await?;
-        loop {
-            let first = first_dead_letter(work, &key).await?;
-            let Some(dead_letters) = first else { break };
-            let skips = self
-                .skips
-                .get(&(dead_letters.partition, dead_letters.position))
-                == Some(&dead_letters.event);
-            let read = ReadLog::after(dead_letters.position.minus(1))
-                .up_to(dead_letters.position)
-                .partition(dead_letters.partition);
-            let record = work
-                .context
-                .log()
-                .read(read.limit(1))
-                .await?
-                .events
-                .into_iter()
-                .next();
-            let prepared = match record {
-                Some(record) if !skips => work.handler.prepare(record),
-                _ => Ok(None),
+        while let Some(letter) = first_dead_letter(&work.slot, &key).await? {
+            let read = ReadLog::after(letter.position.minus(1))
+                .up_to(letter.position)
+                .partition(letter.partition)
+                .limit(1);
+            let page = work.context.log().read(read).await?;
+            let prepared = match page.events.into_iter().next() {
+                Some(record) if !self.skips.for_key(&record, &key) => work.handler.prepare(record),
+                _ => Ok(Vec::new()),
             };
-            match prepared {
+            match prepared.map(|calls| calls.into_iter().find(|call| call.key == key)) {
                 Ok(Some(call)) => {
-                    self.call(From::Aside(dead_letters), call, 0);
+                    self.call(About::DeadLetter(letter), call);
                     return Ok(());
                 }
-                // It is not there any more, or means nothing.
-                Ok(None) => self.unpark(dead_letters, Vec::new()).await?,
-                Err(error) => return self.aside_ended(dead_letters, 1, Err(chain(&error))).await,
+                // It was removed from the log, or skipped, or nothing is to be done about it.
+                Ok(None) => self.remove(letter, Vec::new()).await?,
+                Err(error) => return self.retried(letter, 1, Err(chain(&error))).await,
             }
         }
-        // Nothing of it is written as set aside, and what would be is called for now.
-        self.dead_letters.remove(&key);
-        for index in 0..self.readers.len() {
-            let reader = &mut self.readers[index];
-            let (of_key, others) = std::mem::take(&mut reader.aside)
-                .into_iter()
-                .partition(|(_, (of, _))| of.key == key);
-            let of_key: BTreeMap<Position, (DeadLetter, Call)> = of_key;
-            reader.aside = others;
-            for (position, (_, call)) in of_key {
-                self.readers[index].window.unsettle(position);
-                self.readers[index].dirty = true;
-                self.queue(index, call);
-            }
-        }
-        work.progress
-            .dead_letter_keys(self.dead_letters.len() as u64);
+        self.scheduler.revive(&key);
+        self.show_dead_letters();
         Ok(())
     }
 
-    async fn aside_ended(
+    /// A dead letter was tried again.
+    async fn retried(
         &mut self,
-        dead_letters: DeadLetter,
+        letter: DeadLetter,
         attempts: u32,
         outcome: Result<Vec<RowChange>, String>,
     ) -> Result<(), WorkError> {
         match outcome {
             Ok(rows) => {
-                self.retried.push_front(dead_letters.key.clone());
-                self.unpark(dead_letters, rows).await
+                self.retried.push_front(letter.key.clone());
+                self.remove(letter, rows).await
             }
             Err(cause) => {
-                let attempts = dead_letters.attempts + attempts;
-                self.change_aside(dead_letters.partition, |commit| {
-                    commit.park.push(DeadLetter {
-                        cause: Some(cause),
-                        attempts,
-                        ..dead_letters
-                    });
-                })
-                .await
+                let letter = DeadLetter {
+                    cause: Some(cause),
+                    attempts: letter.attempts + attempts,
+                    ..letter
+                };
+                self.commit_unmoved(letter.partition, |commit| commit.park.push(letter))
+                    .await
             }
         }
     }
 
-    async fn unpark(
-        &mut self,
-        dead_letters: DeadLetter,
-        rows: Vec<RowChange>,
-    ) -> Result<(), WorkError> {
-        self.change_aside(dead_letters.partition, |commit| {
-            commit
-                .unpark
-                .push((dead_letters.key, dead_letters.position));
+    async fn remove(&mut self, letter: DeadLetter, rows: Vec<RowChange>) -> Result<(), WorkError> {
+        self.commit_unmoved(letter.partition, |commit| {
+            commit.unpark.push((letter.key, letter.position));
             commit.rows = rows;
         })
         .await
     }
 
-    /// Writes something about what is set aside, without a step.
-    async fn change_aside(
+    /// Writes something about dead letters, without a step.
+    async fn commit_unmoved(
         &mut self,
         partition: Partition,
         change: impl FnOnce(&mut ViewCommit) + Send,
     ) -> Result<(), WorkError> {
         self.commit().await?;
-        let work = self.work;
-        let commit = unmoved(work, self.held, partition, change).await?;
-        Ok(work.context.views.commit_view(commit).await?)
+        let commit = unmoved(&self.work.slot, self.held, partition, change).await?;
+        Ok(self.work.context.views.commit_view(commit).await?)
     }
+}
+
+async fn read_skips(work: &React) -> Result<Skips, WorkError> {
+    let stored_name = work.workers.stored_name();
+    Ok(Skips::of(
+        work.context.views.skip_decisions(stored_name).await?,
+    ))
 }
 
 /// A commit that leaves the checkpoint of a partition where it is.
@@ -690,28 +567,14 @@ pub(super) async fn first_dead_letter(
     Ok(page.into_iter().next().filter(|letter| letter.key == key))
 }
 
-fn dead_letter(work: &React, call: &Call, cause: Option<String>, attempts: u32) -> DeadLetter {
-    let record = &call.record;
-    DeadLetter {
-        key: call.key.clone(),
-        partition: record.partition,
-        position: record.position,
-        event: record.id,
-        cause,
-        attempts,
-        dead_since: work.context.clock().now(),
-    }
-}
-
 /// Makes a call until it succeeds or there is no use in trying again.
 async fn make(
     options: ReactorOptions,
     progress: Progress,
-    from: From,
+    about: About,
     call: Call,
-    before: u32,
 ) -> CallOutcome {
-    let mut attempts = before;
+    let mut attempts = 0;
     let mut backoff = Backoff::new(options.back_off, ReactorOptions::BACK_OFF_MAX);
     let metadata = Metadata::caused_by(&call.record);
     let outcome = loop {
@@ -727,12 +590,14 @@ async fn make(
             attempt = attempts
         );
         let made = contained_async(async { (call.make)(attempts).await });
-        let made = with_metadata(metadata.clone(), made).instrument(span).await;
-        progress.called(matches!(made, Ok(Ok(_))), begun.elapsed());
+        let made = with_metadata(metadata.clone(), made).instrument(span);
+        let made = tokio::time::timeout(options.call_timeout, made).await;
+        progress.called(matches!(made, Ok(Ok(Ok(_)))), begun.elapsed());
         let cause = match made {
-            Ok(Ok(rows)) => break Ok(rows),
-            Ok(Err(ReactError::Permanent(cause))) | Err(cause) => break Err(cause),
-            Ok(Err(ReactError::Retry(cause))) => cause,
+            Ok(Ok(Ok(rows))) => break Ok(rows),
+            Ok(Ok(Err(ReactError::Permanent(cause))) | Err(cause)) => break Err(cause),
+            Ok(Ok(Err(ReactError::Retry(cause)))) => cause,
+            Err(_) => format!("the call took longer than {:?}", options.call_timeout),
         };
         if options.at_most_once || attempts >= options.attempts {
             break Err(cause);
@@ -740,8 +605,7 @@ async fn make(
         tokio::time::sleep(backoff.next_wait()).await;
     };
     CallOutcome {
-        from,
-        call,
+        about,
         attempts,
         outcome,
     }

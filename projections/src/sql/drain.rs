@@ -50,7 +50,11 @@ impl<P: SqlProjection> Drain for DrainTables<P> {
 }
 
 impl<P: SqlProjection> FillTables<P> {
-    async fn drain_all(&self, held: &HeldLease, keys: &[String]) -> Result<DrainResult, WorkError> {
+    pub(super) async fn drain_all(
+        &self,
+        held: &HeldLease,
+        keys: &[String],
+    ) -> Result<DrainResult, WorkError> {
         let skips = Skips::of(self.context.views.skip_decisions(P::NAME).await?);
         let mut all = DrainResult::default();
         for key in keys {

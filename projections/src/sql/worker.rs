@@ -10,8 +10,8 @@ use annals_core::{
     ViewCommit,
 };
 use annals_runner::{
-    Backoff, CommittedStep, DeadLetterPages, HeldLease, Skips, Slot, SlotState, Work, WorkError,
-    WorkerContext, chain, event_at, same_log,
+    Backoff, CommittedStep, DeadLetterPages, HeldLease, Skips, Slot, SlotState, Tasks, Work,
+    WorkError, WorkerContext, chain, event_at, same_log,
 };
 use tokio::sync::watch;
 
@@ -47,8 +47,13 @@ impl<P: SqlProjection> Work for FillTables<P> {
         filter::<P>()
     }
 
-    async fn work(&self, held: &HeldLease, _: watch::Receiver<bool>) -> Result<(), WorkError> {
-        self.follow(held).await
+    async fn work(
+        &self,
+        held: &HeldLease,
+        mut tasks: Tasks,
+        _: watch::Receiver<bool>,
+    ) -> Result<(), WorkError> {
+        self.follow(held, &mut tasks).await
     }
 }
 
@@ -75,13 +80,19 @@ impl<P: SqlProjection> FillTables<P> {
         }
     }
 
-    async fn follow(&self, held: &HeldLease) -> Result<(), WorkError> {
+    async fn follow(&self, held: &HeldLease, tasks: &mut Tasks) -> Result<(), WorkError> {
         let mut readers = self.begin(held).await?;
-        let skips = Skips::of(self.context.views.skip_decisions(P::NAME).await?);
+        let mut skips = self.skips().await?;
         let mut aside = self.aside().await?;
         let mut hint = self.context.log().hint();
         loop {
             hint.reset();
+            while let Some(task) = tasks.try_next() {
+                let drained = self.drain_all(held, &task.keys).await;
+                task.answer(drained);
+                skips = self.skips().await?;
+                aside = self.aside().await?;
+            }
             let mut moved = false;
             for reader in &mut readers {
                 let before = reader.position;
@@ -93,7 +104,15 @@ impl<P: SqlProjection> FillTables<P> {
             }
             if !moved {
                 self.progress.state(SlotState::Live);
-                hint.wait(self.options.poll).await;
+                tokio::select! {
+                    () = hint.wait(self.options.poll) => {}
+                    task = tasks.next() => {
+                        let drained = self.drain_all(held, &task.keys).await;
+                        task.answer(drained);
+                        skips = self.skips().await?;
+                        aside = self.aside().await?;
+                    }
+                }
             }
         }
     }
@@ -134,7 +153,12 @@ impl<P: SqlProjection> FillTables<P> {
         Ok(readers)
     }
 
-    /// What was set aside.
+    async fn skips(&self) -> Result<Skips, WorkError> {
+        let decisions = self.context.views.skip_decisions(P::NAME).await?;
+        Ok(Skips::of(decisions))
+    }
+
+    /// Its dead letters.
     async fn aside(&self) -> Result<Aside, WorkError> {
         let mut keys = HashSet::new();
         let mut events = 0;

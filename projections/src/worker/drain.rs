@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::FoldView;
 use crate::context::ViewContext;
-use crate::rows::{DrainedKey, Waiting, drained};
+use crate::fold::{DrainedKey, Waiting, drained};
 use crate::step::Handlers;
 use crate::view::{Poison, View};
 
@@ -132,7 +132,7 @@ impl<V: View> FoldView<V> {
         commit.rows = changes.rows;
         commit.versions = changes.versions;
         commit.touched = changes.touched;
-        commit.stands = changes.stands;
+        commit.stands = changes.advances;
         commit.unpark = unpark;
         commit.park = drained.still.iter().cloned().collect();
         let rows = commit.rows.clone();
@@ -192,7 +192,7 @@ impl<V: View> FoldView<V> {
                 },
             };
             waiting.push(Waiting {
-                dead_letters,
+                letter: dead_letters,
                 steps,
             });
         }

@@ -15,7 +15,7 @@ use annals_core::{
 use annals_runner::{DeadLetterPages, HeldLease, Note, Restoring, WorkError, slot_of};
 
 use super::FoldView;
-use crate::rows::decoded;
+use crate::fold::decoded;
 use crate::view::View;
 
 /// Events noted in one step as having touched keys.

@@ -11,19 +11,20 @@ use std::time::{Duration, Instant};
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
     Checkpoint, CommitError, DeadLetter, EventId, Failure, History, LogPage, Partition, Position,
-    ReadLog, ReadRows, RecordedEvent, RowChange, RowsBy, StoreError, VersionedRow, ViewCommit,
+    ReadLog, ReadRows, RecordedEvent, RowChange, RowsBy, StoreError, Version, VersionedRow,
+    ViewCommit,
 };
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument;
 
 use annals_runner::{
-    Activity, CommittedStep, DeadLetterPages, HeldLease, Skips, SlotState, WorkError, chain,
-    event_at, same_log, slot_of,
+    Activity, CommittedStep, DeadLetterPages, DrainResult, HeldLease, Skips, SlotState, WorkError,
+    chain, event_at, same_log, slot_of,
 };
 
 use super::FoldView;
+use crate::fold::{Changes, Checks, RowError, Rows, of_slot};
 use crate::options::Options;
-use crate::rows::{Changes, Rows, of_slot};
 use crate::step::{Step, StepError};
 use crate::view::View;
 
@@ -71,6 +72,7 @@ struct Batch {
     since: Instant,
     /// Whether nobody reads what is built here.
     building: bool,
+    checks: Checks,
     events: usize,
     bytes: usize,
     changes: Changes,
@@ -165,7 +167,8 @@ impl<'a, V: View> LeaseSession<'a, V> {
     pub(super) async fn step(&mut self, index: usize) -> Result<bool, WorkError> {
         let work = self.work;
         let begun = self.readers[index].position;
-        let mut batch = Batch::begin(begun, work.is_building(), self.rows.batch());
+        let checks = work.checks(self.readers[index].partition, begun);
+        let mut batch = Batch::begin(begun, work.is_building(), checks, self.rows.batch());
         let at_end = loop {
             let reader = &mut self.readers[index];
             work.progress.turns_to(Activity::Reading);
@@ -261,16 +264,24 @@ impl<'a, V: View> LeaseSession<'a, V> {
             self.rows.forget_all();
         }
         self.fetch(&steps).await?;
-        self.rows.fold(
+        let folded = self.rows.fold(
             &mut batch.changes,
             &steps,
             &mut self.dead_letters,
             work.context.clock().now(),
-        )?;
+            batch.checks,
+        );
+        folded.map_err(|error| self.fold_carefully(index, batch.checks, error))?;
         if inline && work.workers.is_watched(steps.len()) {
-            batch.told = Some(self.rows.told(&steps));
+            batch.told = Some(self.rows.changes_of(&steps));
         }
         Ok(())
+    }
+
+    fn fold_carefully(&self, index: usize, checks: Checks, error: RowError) -> WorkError {
+        let reader = &self.readers[index];
+        self.work
+            .fold_carefully(reader.partition, reader.position, checks, error)
     }
 
     /// Why an event that cannot be given to a key stops the projection, and what to do.
@@ -284,9 +295,8 @@ impl<'a, V: View> LeaseSession<'a, V> {
             String::new()
         };
         format!(
-            "{}; nobody knows which rows it changes, so nothing behind it is folded. Mend the \
-             program that reads it, or leave \
-             the event at {at}{partition} out of view `{view}` with `skip_event`",
+            "{}; the rows it changes are unknown, so no later event is folded. Repair the code that reads \
+             it, or skip the event at {at}{partition} of view `{view}` with `skip_event`",
             chain(error)
         )
     }
@@ -295,6 +305,10 @@ impl<'a, V: View> LeaseSession<'a, V> {
     async fn commit(&mut self, index: usize, batch: Batch) -> Result<(), WorkError> {
         let work = self.work;
         let inline = self.work.generation.spec.inline;
+        batch
+            .changes
+            .read_back::<V>()
+            .map_err(|error| self.fold_carefully(index, batch.checks, error))?;
         work.progress.turns_to(Activity::Committing);
         let reader = &mut self.readers[index];
         let partition = reader.partition;
@@ -323,7 +337,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             versions,
             touched,
             park,
-            stands,
+            advances,
             ..
         } = changes;
         self.room_for(park.len())?;
@@ -346,7 +360,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         commit.versions = versions;
         commit.touched = touched;
         commit.park = park;
-        commit.stands = stands;
+        commit.stands = advances;
         let views = work.context.views.clone();
         let span = tracing::debug_span!(
             "commit",
@@ -408,18 +422,17 @@ impl<'a, V: View> LeaseSession<'a, V> {
 
     /// Refuses to set aside more than can be looked after.
     fn room_for(&self, events: usize) -> Result<(), WorkError> {
-        let aside = self.dead_letter_events + events;
+        let letters = self.dead_letter_events + events;
         let most = self.work.options.dead_letters_max;
-        if aside <= most {
+        if letters <= most {
             return Ok(());
         }
         let view = V::NAME;
         let slot = self.work.number;
         Err(WorkError::Stopped(format!(
-            "{aside} events of view `{view}` would be set aside in slot {slot}, at most {most} are \
-             allowed; nothing was changed. Mend the fold \
-             and retry the keys that wait, skip or discard what they wait for, or raise \
-             `dead_letters_max`"
+            "slot {slot} of view `{view}` would have {letters} dead letters, at most {most} are allowed; \
+             nothing was changed. Repair the fold and retry the keys, skip or discard their dead \
+             letters, or raise `dead_letters_max`"
         )))
     }
 
@@ -515,6 +528,31 @@ impl<'a, V: View> LeaseSession<'a, V> {
         Ok(())
     }
 
+    /// Drains the queues of keys for an operator.
+    pub(super) async fn take_up(&mut self, keys: &[String]) -> Result<DrainResult, WorkError> {
+        let work = self.work;
+        self.settle().await?;
+        self.skips = Skips::of(work.context.views.skip_decisions(V::NAME).await?);
+        let mut all = DrainResult::default();
+        for key in keys {
+            self.retries.remove(key);
+            self.rows.forget(key);
+            let drained = work.drain(self.held.lease(), key, &self.skips).await?;
+            self.dead_letter_events = self
+                .dead_letter_events
+                .saturating_sub(drained.settled as usize);
+            match &drained.still {
+                Some(still) => self.retry_later(still),
+                None => _ = self.dead_letters.remove(key),
+            }
+            all.settled += drained.settled;
+            all.still = all.still.or(drained.still);
+        }
+        work.progress
+            .dead_letter_keys(self.dead_letters.len() as u64);
+        Ok(all)
+    }
+
     /// Brings the rows to hand that a batch needs.
     async fn fetch(&mut self, steps: &[Step<V>]) -> Result<(), WorkError> {
         let missing = self.rows.missing(steps);
@@ -526,7 +564,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         for keys in missing.chunks(LOOKUP_KEYS) {
             if self.work.generation.spec.inline {
                 for VersionedRow { key, value, at } in self.work.versioned(keys).await? {
-                    self.rows.learn_standing(key, value, at)?;
+                    self.rows.learn_lenient(key, value, at);
                 }
                 continue;
             }
@@ -539,7 +577,8 @@ impl<'a, V: View> LeaseSession<'a, V> {
                 .map(|row| (row.key, row.value))
                 .collect();
             for key in keys {
-                self.rows.learn(key.clone(), found.remove(key))?;
+                let stored = found.remove(key);
+                self.rows.learn_lenient(key.clone(), stored, Version::NONE);
             }
         }
         Ok(())
@@ -547,11 +586,12 @@ impl<'a, V: View> LeaseSession<'a, V> {
 }
 
 impl Batch {
-    fn begin(begun: Position, building: bool, changes: Changes) -> Batch {
+    fn begin(begun: Position, building: bool, checks: Checks, changes: Changes) -> Batch {
         Batch {
             begun,
             since: Instant::now(),
             building,
+            checks,
             events: 0,
             bytes: 0,
             changes,

@@ -1,0 +1,16 @@
+//! The rows that a worker has at hand, and the fold of events onto them. Pure: what is missing is
+//! fetched before, what has changed is written after.
+
+mod batch;
+mod cache;
+mod history;
+mod queue;
+mod refold;
+mod row;
+
+pub(crate) use batch::{Changes, Checks, of_slot};
+pub(crate) use cache::Rows;
+pub(crate) use history::{RowVersionBefore, between_runs, run_end, versions};
+pub(crate) use queue::{DrainedKey, Waiting, drained};
+pub(crate) use refold::{folded, refold};
+pub(crate) use row::{RowError, decoded, encode, first_difference};

@@ -1,0 +1,252 @@
+//! The fold of a batch onto the rows at hand, and what it changes.
+
+use std::collections::HashSet;
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{
+    DeadLetter, History, Position, RecordedEvent, RowAdvance, RowChange, RowVersion,
+};
+use annals_runner::slot_of;
+
+use super::cache::{Rows, size};
+use super::history::{Run, Touched, run_end};
+use super::row::{RowError, encode, indexed, read_back};
+use crate::step::Step;
+use crate::view::{Poison, View};
+
+/// Where a row is among those that a batch changed; batches count from 1.
+#[derive(Clone, Copy, Default)]
+pub(super) struct RowAt {
+    batch: u64,
+    index: usize,
+}
+
+/// What a batch changes.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    batch: u64,
+    pub(crate) rows: Vec<RowChange>,
+    pub(crate) versions: Vec<RowVersion>,
+    pub(crate) touched: Vec<(String, Position)>,
+    pub(crate) park: Vec<DeadLetter>,
+    pub(crate) advances: Vec<RowAdvance>,
+}
+
+/// How closely rows are looked at while they are folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checks {
+    /// Once for a batch, at its end.
+    Batch,
+    /// After each event, so that the one is found that made a row unfit.
+    Event,
+}
+
+impl<V: View> Rows<V> {
+    /// Folds the next events of a batch, whose keys are all at hand, so that nothing of them is
+    /// needed any more. `dead` are the keys in dead letters; it grows.
+    ///
+    /// # Errors
+    ///
+    /// A row that cannot be stored, when only batches are checked: the batch is folded again with
+    /// [`Checks::Event`] then, which makes the event a dead letter.
+    pub(crate) fn fold(
+        &mut self,
+        changes: &mut Changes,
+        steps: &[Step<V>],
+        dead: &mut HashSet<String>,
+        now: DateTime<Utc>,
+        checks: Checks,
+    ) -> Result<(), RowError> {
+        self.folds += 1;
+        let mut dirty = Vec::new();
+        let mut run = Run::default();
+        for (index, step) in steps.iter().enumerate() {
+            let record = step.record();
+            if record.position > run.end {
+                self.keep_versions(&mut run, changes)?;
+                run.end = run_end(record.position);
+            }
+            for key in &step.keys {
+                if self.has_already(key, record.version) {
+                    continue;
+                }
+                let poison = if dead.contains(key) {
+                    None
+                } else if let Err(poison) = self.fold_one(key, step, checks).map(|first| {
+                    dirty.extend(first.then_some(key.as_str()));
+                }) {
+                    let before = &steps[..index];
+                    self.go_back(key, before, record.position);
+                    run.untouch(key, before, record.position);
+                    changes
+                        .touched
+                        .retain(|(of, at)| of != key || *at != record.position);
+                    dead.insert(key.clone());
+                    Some(poison)
+                } else {
+                    if V::HISTORY != History::None {
+                        run.touch(key, record);
+                    }
+                    if V::HISTORY == History::Bitemporal {
+                        changes.touched.push((key.clone(), record.position));
+                    }
+                    continue;
+                };
+                changes.dead_letter(key, record, poison, now);
+            }
+        }
+        self.keep_versions(&mut run, changes)?;
+        self.of_batch += dirty.len();
+        for key in dirty {
+            self.keep_row(key, changes)?;
+        }
+        Ok(())
+    }
+
+    fn fold_one(&mut self, key: &str, step: &Step<V>, checks: Checks) -> Result<bool, Poison> {
+        let first = self.apply(key, step)?;
+        if checks == Checks::Event {
+            self.check(key)?;
+        }
+        Ok(first)
+    }
+
+    fn keep_versions(&mut self, run: &mut Run<'_>, changes: &mut Changes) -> Result<(), RowError> {
+        let mut touched: Vec<_> = run.touched.drain().collect();
+        touched.sort_unstable_by_key(|(key, _)| *key);
+        for (key, touched) in touched {
+            let Touched {
+                first,
+                last,
+                recorded_at,
+            } = touched;
+            let value = self.encoded(key)?;
+            changes.versions.push(RowVersion {
+                key: key.into(),
+                after: first.minus(1),
+                up_to: last,
+                recorded_at,
+                value,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn keep_row(&mut self, key: &str, changes: &mut Changes) -> Result<(), RowError> {
+        let Some(cached) = self.cached.peek_mut(key) else {
+            return Ok(());
+        };
+        if self.inline && cached.version > cached.stored_version {
+            changes.advances.push(RowAdvance {
+                key: key.into(),
+                from: cached.stored_version,
+                to: cached.version,
+            });
+            cached.stored_version = cached.version;
+        }
+        let value = cached
+            .value
+            .as_ref()
+            .map(|value| encode(key, value))
+            .transpose()?;
+        if cached.stored == value {
+            return Ok(());
+        }
+        let entries = cached
+            .value
+            .as_ref()
+            .map(|value| indexed(key, value))
+            .transpose()?
+            .unwrap_or_default();
+        self.bytes = self.bytes - size(cached.stored.as_ref()) + size(value.as_ref());
+        cached.stored.clone_from(&value);
+        match cached.changed.of(changes) {
+            Some(row) => (row.value, row.indexed) = (value, entries),
+            None => changes.rows.push(RowChange {
+                key: key.into(),
+                value,
+                indexed: entries,
+            }),
+        }
+        Ok(())
+    }
+}
+
+impl RowAt {
+    /// The change of the batch that is here; else the end of `changes` becomes the place.
+    fn of<'a>(&mut self, changes: &'a mut Changes) -> Option<&'a mut RowChange> {
+        if self.batch != changes.batch {
+            *self = RowAt {
+                batch: changes.batch,
+                index: changes.rows.len(),
+            };
+        }
+        changes.rows.get_mut(self.index)
+    }
+}
+
+impl Changes {
+    pub(super) fn of_batch(batch: u64) -> Changes {
+        Changes {
+            batch,
+            ..Changes::default()
+        }
+    }
+
+    /// How much of it is about the past, or about dead letters.
+    pub(crate) fn past(&self) -> usize {
+        self.versions.len() + self.touched.len() + self.park.len()
+    }
+
+    /// Whether everything that is written is read back as it was.
+    pub(crate) fn read_back<V: View>(&self) -> Result<(), RowError> {
+        for row in &self.rows {
+            read_back::<V>(&row.key, row.value.as_ref())?;
+        }
+        for version in &self.versions {
+            read_back::<V>(&version.key, version.value.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// An event becomes a dead letter once for a key, also when it reads as several.
+    fn dead_letter(
+        &mut self,
+        key: &str,
+        record: &RecordedEvent,
+        poison: Option<Poison>,
+        now: DateTime<Utc>,
+    ) {
+        let mut of_event = self
+            .park
+            .iter()
+            .rev()
+            .take_while(|letter| letter.position == record.position);
+        if of_event.any(|letter| letter.key == key) {
+            return;
+        }
+        self.park.push(DeadLetter {
+            key: key.into(),
+            partition: record.partition,
+            position: record.position,
+            event: record.id,
+            attempts: u32::from(poison.is_some()),
+            cause: poison.map(|poison| poison.reason().into()),
+            dead_since: now,
+        });
+    }
+}
+
+/// Only what belongs to one slot: steps that keep none of their keys are left out.
+pub(crate) fn of_slot<V: View>(
+    steps: Vec<Step<V>>,
+    slot: u16,
+    slots: u16,
+) -> impl Iterator<Item = Step<V>> {
+    steps.into_iter().filter_map(move |mut step| {
+        if slots > 1 {
+            step.keys.retain(|key| slot_of(key, slots) == slot);
+        }
+        (!step.keys.is_empty()).then_some(step)
+    })
+}

@@ -1,0 +1,117 @@
+//! What a view with history keeps of a batch: what its rows were at the end of each run.
+
+use std::collections::HashMap;
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{Position, RecordedEvent};
+use bytes::Bytes;
+
+use super::cache::Rows;
+use super::row::RowError;
+use crate::step::Step;
+use crate::view::{Poison, View};
+
+/// A view with history keeps what its rows are at least once in so many positions, also inside a
+/// larger batch: the most of the log that a question about a moment reads again. Runs do not reach
+/// over a multiple of it.
+const RUN_POSITIONS: u64 = 1_024;
+
+/// The last position at which a run can end that contains `position`.
+pub(crate) fn run_end(position: Position) -> Position {
+    Position::new(position.get().div_ceil(RUN_POSITIONS) * RUN_POSITIONS)
+}
+
+/// The last position, at or before this one, at which no run is cut in two.
+pub(crate) fn between_runs(position: Position) -> Position {
+    Position::new(position.get() / RUN_POSITIONS * RUN_POSITIONS)
+}
+
+/// A stretch of a batch, at the end of which it is kept what the rows are that it touched.
+#[derive(Debug, Default)]
+pub(super) struct Run<'a> {
+    pub(super) end: Position,
+    pub(super) touched: HashMap<&'a str, Touched>,
+}
+
+/// The events of a run that touched a row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Touched {
+    pub(super) first: Position,
+    pub(super) last: Position,
+    pub(super) recorded_at: DateTime<Utc>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn touch(&mut self, key: &'a str, record: &RecordedEvent) {
+        let position = record.position;
+        let recorded_at = record.recorded_at;
+        let touched = self.touched.entry(key).or_insert(Touched {
+            first: position,
+            last: position,
+            recorded_at,
+        });
+        touched.last = position;
+        touched.recorded_at = recorded_at;
+    }
+
+    /// Takes back that the event at `position` touched the row.
+    pub(super) fn untouch<V: View>(&mut self, key: &str, before: &[Step<V>], position: Position) {
+        let Some(touched) = self
+            .touched
+            .get_mut(key)
+            .filter(|touched| touched.last == position)
+        else {
+            return;
+        };
+        let mut earlier = before
+            .iter()
+            .rev()
+            .filter(|step| step.is_about(key))
+            .map(Step::record);
+        match earlier.find(|record| record.position < position) {
+            Some(record) if touched.first <= record.position => {
+                touched.last = record.position;
+                touched.recorded_at = record.recorded_at;
+            }
+            _ => _ = self.touched.remove(key),
+        }
+    }
+}
+
+/// What a row was from an event on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RowVersionBefore {
+    pub(crate) from: Position,
+    pub(crate) recorded_at: DateTime<Utc>,
+    pub(crate) value: Option<Bytes>,
+}
+
+/// What a row was after each event that is about it, up to the first that cannot be folded; and the
+/// reason of that one.
+pub(crate) fn versions<V: View>(
+    key: &str,
+    base: Option<&Bytes>,
+    steps: &[Step<V>],
+) -> Result<(Vec<RowVersionBefore>, Option<Poison>), RowError> {
+    let mut rows = Rows::keeping(1);
+    rows.learn(key.into(), base.cloned())?;
+    let mut versions: Vec<RowVersionBefore> = Vec::new();
+    for step in steps.iter().filter(|step| step.is_about(key)) {
+        if let Err(poison) = rows.apply(key, step).and_then(|_| rows.check(key)) {
+            return Ok((versions, Some(poison)));
+        }
+        let from = step.record().position;
+        let recorded_at = step.record().recorded_at;
+        let value = rows.encoded(key)?;
+        // One event may read as several.
+        if versions.last().is_some_and(|last| last.from == from) {
+            versions.pop();
+        }
+        versions.push(RowVersionBefore {
+            from,
+            recorded_at,
+            value,
+        });
+    }
+    Ok((versions, None))
+}

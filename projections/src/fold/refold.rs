@@ -1,0 +1,47 @@
+//! Events folded onto one row, for queries and tools.
+
+use annals_core::Position;
+use bytes::Bytes;
+
+use super::cache::Rows;
+use super::row::RowError;
+use crate::step::Step;
+use crate::view::{Poison, View};
+
+/// Folds more events onto one row, for queries about the past. An event that cannot be folded ends
+/// it, as it did when it became a dead letter.
+pub(crate) fn refold<V: View>(
+    key: &str,
+    stored: Option<&Bytes>,
+    steps: &[Step<V>],
+) -> Result<Option<V>, RowError> {
+    let mut rows = Rows::keeping(1);
+    rows.learn(key.into(), stored.cloned())?;
+    for (index, step) in steps
+        .iter()
+        .enumerate()
+        .filter(|(_, step)| step.is_about(key))
+    {
+        if rows.apply(key, step).is_err() {
+            rows.go_back(key, &steps[..index], step.record().position);
+            break;
+        }
+    }
+    Ok(rows.into_value(key))
+}
+
+/// Folds events onto a row; else the position of the one that cannot be folded, and why not.
+pub(crate) fn folded<V: View>(
+    key: &str,
+    base: Option<Bytes>,
+    steps: &[Step<V>],
+) -> Result<Result<Option<Bytes>, (Position, Poison)>, RowError> {
+    let mut rows = Rows::keeping(1);
+    rows.learn(key.into(), base)?;
+    for step in steps.iter().filter(|step| step.is_about(key)) {
+        if let Err(poison) = rows.apply(key, step) {
+            return Ok(Err((step.record().position, poison)));
+        }
+    }
+    rows.encoded(key).map(Ok)
+}
