@@ -224,6 +224,6 @@ impl Coordination {
     }
 }
 
-#[cfg(test)]
-#[path = "lease/tests.rs"]
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)]
 mod tests;

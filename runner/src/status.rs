@@ -299,6 +299,7 @@ fn some_seconds<S: Serializer>(
 
 #[cfg(test)]
 mod tests {
+    use annals_core::chrono::TimeDelta;
     use annals_core::{Clock, GenerationId, GenerationSpec, LogId, ManualClock};
     use insta::assert_snapshot;
 
