@@ -330,6 +330,10 @@ impl<V> Rebuild<V> {
     /// [`RebuildError::Refused`] when no generation of this program serves yet.
     pub async fn drop_others(&self) -> Result<(), RebuildError> {
         let all = self.context.views.generations(self.view).await?;
+        // What readers of this program see becomes the live one, if another program's is.
+        if let Some(serving) = serving(&all, &self.spec).filter(|of| of.phase != Phase::Live) {
+            self.subject.switch_to(serving.id).await?;
+        }
         for other in all.iter().filter(|of| !is_ours(of, &self.spec)) {
             self.subject.drop_generation(other.id).await?;
         }

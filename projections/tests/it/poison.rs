@@ -405,7 +405,7 @@ async fn an_event_that_no_key_can_be_told_of_stops_the_projection_until_it_is_le
         "{error}"
     );
     assert!(
-        error.contains("leave the event at 2 out of view `balances` with `skip_event`"),
+        error.contains("skip the event at 2 of view `balances` with `skip_event`"),
         "{error}"
     );
     assert_eq!(
@@ -454,9 +454,8 @@ async fn more_than_may_be_set_aside_stops_the_projection_until_somebody_has_look
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains(
-            "4 events of view `balances` would be set aside in slot 0, at most 3 are allowed"
-        ),
+        error
+            .contains("slot 0 of view `balances` would have 4 dead letters, at most 3 are allowed"),
         "{error}"
     );
     assert_eq!(view.discard("alice", "a test").await.unwrap().events, 3);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use annals_core::{Annals, Phase, Recorded};
 use annals_projections::{
     Handlers, Poison, Program, Project, ReadModels, RebuildError, Row, StartError, View, ViewError,
-    ViewSetup, With,
+    ViewKey, ViewSetup, With,
 };
 use serde::{Deserialize, Serialize};
 
@@ -346,5 +346,144 @@ async fn a_generation_that_differs_from_a_replay_is_never_switched_to() {
     assert_eq!(
         store.views().generations("moody").await.unwrap()[0].phase,
         Phase::Building
+    );
+}
+
+/// The same version of a view in two builds of a program: nobody raised the version.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Counted {
+    events: u64,
+}
+
+impl Project<AccountEvent> for Counted {
+    fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        row.events += 1;
+        Ok(())
+    }
+}
+
+impl View for Counted {
+    const NAME: &'static str = "counted";
+    type Key = String;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+}
+
+/// The newer build, which has an index more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct CountedIndexed {
+    events: u64,
+}
+
+impl Project<AccountEvent> for CountedIndexed {
+    fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        row.events += 1;
+        Ok(())
+    }
+}
+
+impl View for CountedIndexed {
+    const NAME: &'static str = "counted";
+    const INDEXES: &'static [&'static str] = &["events"];
+    type Key = String;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+
+    fn indexed(&self) -> Vec<String> {
+        vec![self.events.to_key()]
+    }
+}
+
+#[tokio::test]
+async fn readers_see_what_their_program_follows() {
+    let store = store().await;
+    filled(&store, 10).await;
+    let new = || async {
+        Annals::on(store.handle())
+            .with(ViewSetup::<CountedIndexed>::new().options(options()))
+            .start()
+            .await
+            .unwrap()
+    };
+    let running = new().await;
+    // An old instance restarts once, builds its own, and leaves.
+    let old = Annals::on(store.handle())
+        .with(ViewSetup::<Counted>::new().options(options()))
+        .start()
+        .await
+        .unwrap();
+    old.stop().await;
+    let done = happens(&running, "0", deposited(1)).await;
+    let view = running.view::<CountedIndexed>();
+    let row = view.get("0").at_least(&done).await.unwrap();
+    assert_eq!(row, Some(CountedIndexed { events: 2 }));
+    assert!(
+        running.status().iter().any(|of| of.lag_events() == 0),
+        "what readers see is in the status"
+    );
+
+    // Going back is refused where nothing of this program is kept, and others can be dropped.
+    let rebuild = running.rebuild::<CountedIndexed>();
+    assert!(matches!(
+        rebuild.roll_back().await,
+        Err(RebuildError::NothingKept(_))
+    ));
+    running.stop().await;
+    let running = new().await;
+    let rebuild = running.rebuild::<CountedIndexed>();
+    rebuild.drop_others().await.unwrap();
+    let generations = store.views().generations("counted").await.unwrap();
+    assert!(
+        generations.iter().all(|of| of.spec.indexes == ["events"]),
+        "{generations:?}"
+    );
+    running.stop().await;
+}
+
+/// Impure for every account but the first and the last few.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct ImpureInside {
+    count: i64,
+}
+
+impl View for ImpureInside {
+    const NAME: &'static str = "impure-inside";
+    type Key = u64;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+}
+
+impl Project<AccountEvent> for ImpureInside {
+    fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        if (10..90).contains(&row.key().unwrap()) {
+            row.count = MOOD.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn rows_from_all_over_the_view_are_compared() {
+    let store = store().await;
+    let db = Annals::on(store.handle());
+    for account in 0..100 {
+        happens(&db, &account.to_string(), deposited(1)).await;
+    }
+    let error = Annals::on(store.handle())
+        .with(ViewSetup::<ImpureInside>::new())
+        .start()
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("differs from a replay of its events: field `count` is "),
+        "{error}"
     );
 }

@@ -6,6 +6,7 @@
 pub(crate) mod bank;
 mod exactly_once;
 mod history;
+mod key_faults;
 mod lifecycle;
 mod past;
 pub(crate) mod place;
