@@ -1,58 +1,65 @@
 //! Deleting, tombstoning, truncating and archiving a stream, inside the open write transaction.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use annals_core::{
-    AppendError, Clock, Expected, Position, StreamChange, StreamId, StreamState, Version, Violation,
+    AppendError, ChangeStream, Clock, EventId, Invalid, Position, StreamChange, StreamState,
+    Version, Violation,
 };
+use rusqlite::OptionalExtension;
 
+use crate::error::corrupt;
+use crate::known::stream_id;
 use crate::statements as sql;
 use crate::stream_cache::tag_key;
 use crate::streams;
 use crate::write_tx::{Refused, Stop, WriteTx};
 
-/// A change of a stream that is no append.
-#[derive(Debug)]
-pub(crate) struct Change {
-    pub(crate) stream: StreamId,
-    pub(crate) expected: Expected,
-    pub(crate) change: StreamChange,
-    pub(crate) clock: Arc<dyn Clock>,
-}
+/// The stored codes of changes.
+const DELETE: i64 = 0;
+const TOMBSTONE: i64 = 1;
+const TRUNCATE: i64 = 2;
+const ARCHIVE: i64 = 3;
 
 impl WriteTx {
     /// Changes the stream when the expectation holds; the rules are those of
     /// [`StreamState::changed`].
-    pub(crate) fn change(&mut self, wanted: &Change) -> Result<StreamState, Stop> {
-        let Change {
-            stream,
-            expected,
-            change,
-            clock,
-        } = wanted;
+    pub(crate) fn change(
+        &mut self,
+        asked: &ChangeStream,
+        clock: &dyn Clock,
+    ) -> Result<StreamState, Stop> {
+        let stream = &asked.stream;
         let (key, found) = streams::state(&self.connection, stream)?;
-        if !expected.allows_writing(&found) {
+        if let Some(done) = self.done_change(asked.id)? {
+            asked.check_repeats(&done).map_err(Refused)?;
+            return Ok(found);
+        }
+        if !asked.expected.allows_writing(&found) {
             let violation = Violation::Stream {
                 index: 0,
                 stream: stream.clone(),
-                expected: *expected,
+                expected: asked.expected,
                 found,
             };
             return Err(Stop::Refused(AppendError::Conflict(vec![violation])));
         }
-        let recorded = self.now(&**clock)?;
+        let code = code_of(asked.change).map_err(Refused)?;
+        let recorded = self.now(clock)?;
         let head = Position::new(self.tail.head);
         let after = found
-            .changed(stream, *change, head, streams::moment(recorded)?)
+            .changed(stream, asked.change, head, streams::moment(recorded)?)
             .map_err(Refused)?;
-        if after == found {
-            return Ok(after);
-        }
         let key = match key {
             Some(key) => key,
             None => self.stream_cache.stream_key(&self.connection, stream)?,
         };
+        self.connection
+            .prepare_cached(sql::INSERT_STREAM_CHANGE)?
+            .execute((asked.id.as_uuid().as_bytes(), key, code.0, code.1))?;
+        if after == found {
+            return Ok(after);
+        }
         streams::save(&self.connection, key, &after, found.deletions.len())?;
         if after.archived_before > found.archived_before {
             self.archive(key, after.archived_before)?;
@@ -60,6 +67,24 @@ impl WriteTx {
         self.tail.recorded = recorded;
         self.stream_cache.forget(stream);
         Ok(after)
+    }
+
+    /// The change that was done under an id.
+    fn done_change(&self, id: EventId) -> Result<Option<ChangeStream>, rusqlite::Error> {
+        self.connection
+            .prepare_cached(sql::STREAM_CHANGE)?
+            .query_row([id.as_uuid().as_bytes()], |row| {
+                let before = Version::new(streams::number(row, 2)?);
+                let change = match row.get(1)? {
+                    DELETE => StreamChange::Delete,
+                    TOMBSTONE => StreamChange::Tombstone,
+                    TRUNCATE => StreamChange::Truncate { before },
+                    ARCHIVE => StreamChange::Archive { before },
+                    other => return Err(corrupt(format!("there is no change {other} of streams"))),
+                };
+                Ok(ChangeStream::new(&stream_id(row, 0)?, change).id(id))
+            })
+            .optional()
     }
 
     /// Removes what events before a version held, and what was kept of it: tags and snapshots. The
@@ -99,4 +124,19 @@ impl WriteTx {
             .execute(range)?;
         self.connection.pragma_update(None, "secure_delete", "fast")
     }
+}
+
+/// The code of a change, and its version.
+fn code_of(change: StreamChange) -> Result<(i64, i64), Invalid> {
+    Ok(match change {
+        StreamChange::Delete => (DELETE, 0),
+        StreamChange::Tombstone => (TOMBSTONE, 0),
+        StreamChange::Truncate { before } => (TRUNCATE, before.get().cast_signed()),
+        StreamChange::Archive { before } => (ARCHIVE, before.get().cast_signed()),
+        other => {
+            return Err(Invalid::new(format!(
+                "streams cannot be changed by {other:?} here"
+            )));
+        }
+    })
 }

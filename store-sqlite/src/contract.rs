@@ -11,10 +11,9 @@ use annals_core::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::change::Change;
 use crate::known::{PARTITION, known};
 use crate::store::SqliteStore;
-use crate::{page, snapshot, streams};
+use crate::{page, snapshot};
 
 fn check_partition(partition: Partition) -> Result<(), StoreError> {
     if partition == PARTITION {
@@ -56,19 +55,14 @@ impl EventStore for SqliteStore {
     async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
         let stream = stream.clone();
         self.readers()?
-            .read(move |connection, _| Ok(streams::state(connection, &stream)?.1))
+            .read(move |connection, names| Ok(names.state(connection, &stream)?.1))
             .await
     }
 
     async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
-        let wanted = Change {
-            stream: change.stream,
-            expected: change.expected,
-            change: change.change,
-            clock: Arc::clone(self.clock()),
-        };
+        let clock = Arc::clone(self.clock());
         self.writer()?
-            .run((1, 0), move |write_tx| write_tx.change(&wanted))
+            .run((1, 0), move |write_tx| write_tx.change(&change, &*clock))
             .await
     }
 

@@ -13,7 +13,6 @@ use crate::query_plan;
 use crate::range::{EVENTS_MAX, Range, Wanted, scanned};
 use crate::row::{Names, Page};
 use crate::statements as sql;
-use crate::streams;
 use crate::write_tx::Tail;
 
 /// A page of one stream, its state and the head. The transaction is the caller's.
@@ -22,7 +21,7 @@ pub(crate) fn of_stream(
     names: &mut Names,
     read: &ReadStream,
 ) -> Result<StreamPage, rusqlite::Error> {
-    let (key, state) = streams::state(connection, &read.stream)?;
+    let (key, state) = names.state(connection, &read.stream)?;
     let head = Position::new(head(connection)?);
     let shown_from = match read.shown {
         Shown::Visible => state.first_visible(),

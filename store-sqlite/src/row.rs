@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{EventId, Place, Position, RecordedEvent, StreamId, Tag, Version};
+use annals_core::{EventId, Place, Position, RecordedEvent, StreamId, StreamState, Tag, Version};
 use bytes::BytesMut;
 use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::error::corrupt;
 use crate::known::{PARTITION, stream_id};
 use crate::statements as sql;
-use crate::streams::{moment, number};
+use crate::streams::{DeletionCache, moment, number};
 
 /// The kind of an archived event.
 pub(crate) const REMOVED: i64 = 0;
@@ -51,10 +51,20 @@ struct Kind {
 pub(crate) struct Names {
     streams: Vec<Option<(i64, StreamId)>>,
     kinds: Vec<Option<(i64, Kind)>>,
+    deletions: DeletionCache,
     pages: u64,
 }
 
 impl Names {
+    /// A stream's key, when it has one, and its state.
+    pub(crate) fn state(
+        &mut self,
+        connection: &Connection,
+        stream: &StreamId,
+    ) -> Result<(Option<i64>, StreamState), rusqlite::Error> {
+        self.deletions.state(connection, stream)
+    }
+
     fn stream(&mut self, connection: &Connection, key: i64) -> Result<StreamId, rusqlite::Error> {
         let slot = slot_of(&mut self.streams, key, STREAMS);
         match slot {

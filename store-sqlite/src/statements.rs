@@ -43,6 +43,7 @@ statements! {
     INSERT_GENERATION = "insert_generation";
     INSERT_KIND = "insert_kind";
     INSERT_STREAM = "insert_stream";
+    INSERT_STREAM_CHANGE = "insert_stream_change";
     INSERT_TAG = "insert_tag";
     INSERT_TOUCHED = "insert_touched";
     INSERT_VERSION_OF_ROW = "insert_version_of_row";
@@ -94,6 +95,7 @@ statements! {
     SKIP_DECISIONS = "skip_decisions";
     STREAM = "stream";
     STREAM_BACKWARD = "stream_backward";
+    STREAM_CHANGE = "stream_change";
     STREAM_DELETIONS = "stream_deletions";
     STREAM_FORWARD = "stream_forward";
     STREAM_NAME = "stream_name";

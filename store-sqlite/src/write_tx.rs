@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use annals_core::{
-    AppendError, Appended, Clock, Duplicate, EventId, Failure, NewEvent, Placed, Position, Status,
-    StoreError, StreamId, Version, deduplicate,
+    AppendError, Appended, Clock, Duplicate, EventId, Failure, Incarnation, NewEvent, Placed,
+    Position, Status, StoreError, StreamId, Version, deduplicate,
 };
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
@@ -197,6 +197,12 @@ impl WriteTx {
 
     /// Appends inside the open transaction; when refused, nothing of it is left there.
     pub(crate) fn append(&mut self, request: &Request) -> Result<Appended, Stop> {
+        // A log that changed closes the store: it has one incarnation only.
+        let incarnation = Incarnation::first(self.identity.log());
+        request
+            .append
+            .check_incarnation(incarnation)
+            .map_err(Refused)?;
         self.appends += 1;
         self.stream_cache.added = false;
         if !self.may_happen(request)? {

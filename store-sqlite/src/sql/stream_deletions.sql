@@ -1,2 +1,2 @@
--- every deletion of a stream, oldest first
-select version, position, recorded_at from annals_deletions where stream = ?1 order by key
+-- the deletions of a stream after one of them, oldest first
+select version, position, recorded_at, key from annals_deletions where stream = ?1 and key > ?2 order by key

@@ -51,6 +51,15 @@ create table annals_deletions (
 
 create index annals_deletions_by_stream on annals_deletions (stream);
 
+-- changes of streams that were done, by their ids: a repetition changes nothing.
+-- change: 0 delete, 1 tombstone, 2 truncate, 3 archive; before: the version of the last two, else 0.
+create table annals_stream_changes (
+    id blob primary key,
+    stream integer not null,
+    change integer not null,
+    before integer not null
+) strict, without rowid;
+
 -- an archived event keeps its row, of kind 0 and without content: its id, version and position stay taken.
 -- times are microseconds since 1970; tags are sorted, one a line; metadata is JSON; small columns come first, so that none is in the overflow of a large payload.
 create table annals_events (
