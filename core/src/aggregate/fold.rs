@@ -51,7 +51,7 @@ pub enum LoadError {
 }
 
 /// A state, and the version of its stream that it is of.
-pub(crate) struct CachedState<A> {
+pub struct CachedState<A> {
     pub(crate) state: A,
     pub(crate) version: Version,
     pub(crate) status: Status,
@@ -62,6 +62,37 @@ pub(crate) struct CachedState<A> {
     pub(crate) unsaved: u64,
     /// The history that it was read from; nothing before anything was read.
     pub(crate) incarnation: Option<Incarnation>,
+}
+
+impl<A> CachedState<A> {
+    /// The state alone, and what is known of it.
+    pub(crate) fn split(self) -> (A, CachedState<()>) {
+        let known = CachedState {
+            state: (),
+            version: self.version,
+            status: self.status,
+            partition: self.partition,
+            position: self.position,
+            unsaved: self.unsaved,
+            incarnation: self.incarnation,
+        };
+        (self.state, known)
+    }
+}
+
+impl CachedState<()> {
+    /// The other way of [`split`](CachedState::split).
+    pub(crate) fn with<A>(self, state: A) -> CachedState<A> {
+        CachedState {
+            state,
+            version: self.version,
+            status: self.status,
+            partition: self.partition,
+            position: self.position,
+            unsaved: self.unsaved,
+            incarnation: self.incarnation,
+        }
+    }
 }
 
 impl<A: Aggregate> CachedState<A> {
