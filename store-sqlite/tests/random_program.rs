@@ -139,7 +139,7 @@ impl Program {
         self.versions[n].push(self.known[n].cents);
     }
 
-    /// Asks about all of the past; answers how often it was told that it was archived.
+    /// Asks about all of the past; answers how often the answer was that it was archived.
     async fn ask(&self, seed: u64) -> usize {
         let mut archived = 0;
         let mut check = |answer: Result<i64, LoadError>, expected: i64, asked: String| match answer
