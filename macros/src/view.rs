@@ -61,7 +61,7 @@ pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
     let types = indexes.iter().map(|index| index.index_type(&annals));
     Ok(quote! {
         #[automatically_derived]
-        #[allow(deprecated, unused_qualifications, clippy::all, clippy::absolute_paths, clippy::pedantic)]
+        #[allow(unused_qualifications, clippy::all, clippy::absolute_paths, clippy::pedantic)]
         impl #annals::View for #ident {
             const NAME: &'static str = #name;
             const VERSION: u32 = #version;
