@@ -124,6 +124,16 @@ mod tests {
     }
 
     #[test]
+    fn sums_beyond_64_bits_are_exact() {
+        let most: Money = "90000000000000000.07".parse().unwrap();
+        let sum: Money = [most, most, -Money::halers(4)].into_iter().sum();
+        assert_eq!(sum.to_string(), "180000000000000000.10");
+        let stored = serde_json::to_string(&sum).unwrap();
+        assert_eq!(stored, "18000000000000000010");
+        assert_eq!(serde_json::from_str::<Money>(&stored).unwrap(), sum);
+    }
+
+    #[test]
     fn what_is_not_exact_is_no_amount() {
         for text in [
             "",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::ops::Bound;
 
-use annals::chrono::{DateTime, Utc};
+use annals::chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use annals::prelude::*;
 use annals::{Filter, testing};
 use indicatif::ProgressBar;
@@ -12,7 +12,6 @@ use indicatif::ProgressBar;
 use super::importing::{EXCERPT, fresh};
 use crate::account::{Account, AccountEvent, transfer};
 use crate::balances::{AccountName, AsOf, BalanceChange, Balances, balances};
-use crate::calendar::Day;
 use crate::money::Money;
 use crate::statements::{MonthlyStatement, statement, statements};
 use crate::volume::{DailyVolume, volumes};
@@ -34,15 +33,16 @@ const MONTH_ENDS: [&str; 13] = [
     "1993-12-31",
 ];
 
-fn day(text: &str) -> Day {
+fn day(text: &str) -> NaiveDate {
     text.parse().unwrap()
 }
 
 /// The balances in one pass over the log.
 async fn folded(db: &Annals, AsOf { happened, known }: AsOf) -> Balances {
     let happened = happened
-        .and_then(Day::next)
-        .map_or(Bound::Unbounded, |next| Bound::Excluded(next.start()));
+        .and_then(|day| day.succ_opt())
+        .map(|next| next.and_time(NaiveTime::MIN).and_utc())
+        .map_or(Bound::Unbounded, Bound::Excluded);
     let known = known.map_or(Bound::Unbounded, Bound::Included);
     let by_then = Filter::default()
         .occurred((Bound::Unbounded, happened))
