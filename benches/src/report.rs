@@ -269,6 +269,37 @@ impl Report {
     }
 }
 
+impl Report {
+    /// The rows as a table of values separated by tabs: data for other programs, one row a line.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file.
+    pub(crate) fn write_tsv(&self, path: &Path) -> Outcome<()> {
+        let mut text = String::from("row\twork\tannals\tbeside\tof\tratio\tcpu_us_each\ttarget\tmet\n");
+        for line in &self.lines {
+            let target = line.row.target.map(|target| target.to_string());
+            let met = line.met.map(|met| met.to_string());
+            let fields = [
+                &line.row.name,
+                &line.row.work,
+                &line.ours,
+                &line.beside,
+                &line.row.beside,
+                &line.ratio,
+                &line.cpu,
+                &target.unwrap_or_default(),
+                &met.unwrap_or_default(),
+            ];
+            let fields = fields.map(|field| field.replace(['\t', '\n'], " "));
+            text += &fields.join("\t");
+            text.push('\n');
+        }
+        std::fs::write(path, text)?;
+        Ok(())
+    }
+}
+
 /// Those of each round.
 struct Ratios(Vec<f64>);
 
