@@ -14,7 +14,7 @@ pub(crate) enum AccountEvent {
     },
     Deposited {
         amount: Money,
-        /// What the bank noted, when it was the bank that told us.
+        /// What the bank noted, when the event is from its file.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slip: Option<Slip>,
     },

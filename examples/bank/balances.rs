@@ -69,7 +69,7 @@ impl AsOf {
     };
 }
 
-/// An account's name, in the order in which people expect it: numbers by their size, then the rest
+/// An account's name, as readers sort it: numbers by their size, then the rest
 /// by the alphabet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AccountName {

@@ -59,7 +59,7 @@ impl fmt::Display for Money {
     }
 }
 
-/// As people write it, also in the text of a test.
+/// In crowns and halers, also in the text of a test.
 impl fmt::Debug for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

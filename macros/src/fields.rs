@@ -1,4 +1,4 @@
-//! The fields of an event type: as text for people and `events.lock`, and those that are tags.
+//! The fields of an event type: as text for reviewers and `events.lock`, and those that are tags.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
@@ -11,21 +11,21 @@ use crate::attribute::{Attributes, Place};
 use crate::expand::seen_at;
 use crate::{serde_form, text};
 
-/// The fields as they are in the source, with what serde is told about them, and which are tags:
+/// The fields as they are in the source, with their serde attributes, and which are tags:
 /// `{ owner: String, cents: i64 }`.
 pub(crate) fn as_text(fields: &Fields, around: &[String]) -> Result<String> {
-    let told = fields
+    let said = fields
         .iter()
         .map(one_as_text)
         .collect::<Result<Vec<_>>>()?
         .join(", ");
-    let told = match fields {
-        Fields::Named(_) if told.is_empty() => "{}".to_owned(),
-        Fields::Named(_) => format!("{{ {told} }}"),
-        Fields::Unnamed(_) => format!("({told})"),
-        Fields::Unit => told,
+    let said = match fields {
+        Fields::Named(_) if said.is_empty() => "{}".to_owned(),
+        Fields::Named(_) => format!("{{ {said} }}"),
+        Fields::Unnamed(_) => format!("({said})"),
+        Fields::Unit => said,
     };
-    Ok(with_serde(around, told))
+    Ok(with_serde(around, said))
 }
 
 /// What is read from stored bytes owns what it holds: `&'static str` and its like cannot be read.
@@ -67,7 +67,7 @@ fn must_be_owned(ty: &Type) -> Result<()> {
 
 fn one_as_text(field: &Field) -> Result<String> {
     let serde = serde_form::of_field(&field.attrs)?;
-    // Serde is told to leave the field out, or how to read it.
+    // Serde is said to leave the field out, or how to read it.
     let is_read_otherwise = serde.iter().any(|said| {
         ["skip", "with", "deserialize_with", "borrow"]
             .iter()
@@ -79,24 +79,24 @@ fn one_as_text(field: &Field) -> Result<String> {
     let ty = text::of(field.ty.to_token_stream());
     let own_name = field.ident.as_ref().map(ToString::to_string);
     let own_name = own_name.as_deref().map(|name| name.trim_start_matches("r#"));
-    let mut told = own_name.map_or(ty.clone(), |name| format!("{name}: {ty}"));
+    let mut said = own_name.map_or(ty.clone(), |name| format!("{name}: {ty}"));
     if let Some(tag) = Attributes::read(&field.attrs, Place::Field)?.tag {
         let key = tag.key.as_ref().map(LitStr::value);
         let key = key.as_deref().or(own_name).unwrap_or_default();
-        told = format!("#[event(tag = {key:?})] {told}");
+        said = format!("#[event(tag = {key:?})] {said}");
     }
-    Ok(with_serde(&serde, told))
+    Ok(with_serde(&serde, said))
 }
 
-fn with_serde(serde: &[String], told: String) -> String {
+fn with_serde(serde: &[String], said: String) -> String {
     if serde.is_empty() {
-        return told;
+        return said;
     }
     let serde = format!("#[serde({})]", serde.join(", "));
-    if told.is_empty() {
+    if said.is_empty() {
         serde
     } else {
-        format!("{serde} {told}")
+        format!("{serde} {said}")
     }
 }
 

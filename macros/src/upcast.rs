@@ -13,6 +13,10 @@ use crate::attribute::{function, number, parentheses};
 /// How upcasters are written.
 const FORM: &str = "`upcast(1 = from_v1)`, a version and the function that reads it";
 
+fn form(error: Error) -> Error {
+    Error::new(error.span(), format!("write {FORM}"))
+}
+
 /// The functions, by the version that each reads.
 pub(crate) struct Upcasters {
     steps: BTreeMap<u32, (Span, ExprPath)>,
@@ -26,7 +30,6 @@ impl Upcasters {
     }
 
     pub(crate) fn read(meta: &ParseNestedMeta<'_>) -> Result<Upcasters> {
-        let form = |error: Error| Error::new(error.span(), format!("write {FORM}"));
         let content = parentheses(meta.input).map_err(form)?;
         let mut upcasters = Upcasters::none();
         let steps =

@@ -29,7 +29,7 @@ const CLIENTS_MANY: usize = 128;
 pub(super) fn rows(report: &mut Report, quick: bool) -> Outcome<()> {
     if server::url().is_none() {
         eprintln!(
-            "LEFT OUT: the rows of PostgreSQL, because {} names no server; `cargo xtask bench` \
+            "SKIPPED: the rows of PostgreSQL, because {} names no server; `cargo xtask bench` \
              starts one",
             server::URL
         );

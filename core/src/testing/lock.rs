@@ -252,18 +252,18 @@ impl EventsLock {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(wrong(format!("The file cannot be read: {error}."))),
         };
-        let anew = update == Update::Everything;
+        let rewrite = update == Update::Everything;
         let file = match Lock::parse(&text) {
-            Ok((file, merged)) if anew || merged.is_empty() => file,
+            Ok((file, merged)) if rewrite || merged.is_empty() => file,
             Ok((_, merged)) => {
                 let merged = merged.iter().map(|entry| drift::merged(entry, &self.path));
                 return Err(Drift::new(&self.path, merged.collect()));
             }
             // Rewritten, it need not be understood.
-            Err(_) if anew => Lock::default(),
+            Err(_) if rewrite => Lock::default(),
             Err(error) => return Err(wrong(error)),
         };
-        let compared = self.compare(&file, anew);
+        let compared = self.compare(&file, rewrite);
         let mut differences = compared.changed;
         if update == Update::Nothing {
             differences.extend(compared.missing);

@@ -9,7 +9,7 @@ use std::fmt::{self, Debug, Display};
 use super::refusal::Refusal;
 use super::text::{Script, shown, stored, with_causes};
 use crate::aggregate::{Aggregate, Handle};
-use crate::append::{Append, AppendStreams, Limits};
+use crate::append::{Append, Limits};
 use crate::event::NewEvent;
 use crate::stream::StreamId;
 use crate::typed::{Event, IntoEvents, Stored};
@@ -387,8 +387,7 @@ where
         }
         let stream = StreamId::new(format!("{}-story", A::Event::CATEGORY));
         let accepted = stream.and_then(|stream| {
-            let append = Append::new(stream, events.to_vec());
-            AppendStreams::from(append).check(&Limits::default())
+            Append::new(stream, events.to_vec()).check(&Limits::default())
         });
         if let Err(invalid) = accepted {
             panic!(

@@ -72,7 +72,7 @@ async fn recorded_times(db: &Annals) -> BTreeSet<DateTime<Utc>> {
 }
 
 #[tokio::test]
-async fn balances_are_those_of_one_pass_over_the_log_for_every_month_end_and_whatever_was_known() {
+async fn balances_equal_one_pass_over_the_log_at_every_moment() {
     let bank = fresh().await;
     bank.import(EXCERPT).await;
     let times = recorded_times(&bank.db).await;
@@ -99,7 +99,7 @@ async fn balances_are_those_of_one_pass_over_the_log_for_every_month_end_and_wha
 }
 
 #[tokio::test]
-async fn what_was_recorded_while_nobody_followed_is_folded_before_a_question_is_answered() {
+async fn what_no_program_followed_is_folded_before_an_answer() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", directory.path().join("bank.db").display());
     let alice = |db: &Annals| db.aggregate::<Account>("alice");
@@ -252,7 +252,7 @@ async fn volumes_are_the_sums_of_the_rows_of_each_day() {
 }
 
 #[tokio::test]
-async fn read_models_built_anew_have_the_same_rows() {
+async fn rebuilt_read_models_have_the_same_rows() {
     let bank = fresh().await;
     bank.import(EXCERPT).await;
     let before = rows(&bank.db).await;

@@ -20,15 +20,15 @@ pub(super) struct Compared {
 }
 
 impl EventsLock {
-    /// With `anew`, the file yields wherever it differs.
-    pub(super) fn compare(&self, file: &Lock, anew: bool) -> Compared {
+    /// With `rewrite`, the program wins wherever the file differs.
+    pub(super) fn compare(&self, file: &Lock, rewrite: bool) -> Compared {
         let mut compared = Compared {
             changed: self.faults.clone(),
             missing: Vec::new(),
             updated: Lock::default(),
         };
         for ((event_type, version), pinned) in &file.events {
-            let kept = if anew {
+            let kept = if rewrite {
                 self.still_true(event_type, *version, pinned)
             } else {
                 Some(pinned.clone())
@@ -39,7 +39,7 @@ impl EventsLock {
                     .events
                     .insert((event_type.clone(), *version), kept);
             }
-            if !anew {
+            if !rewrite {
                 compared
                     .changed
                     .extend(self.look_at(event_type, *version, pinned));
@@ -48,9 +48,9 @@ impl EventsLock {
         compared.changed.extend(self.written_twice());
         let events_hold = compared.changed.is_empty();
         for (known, shape) in self.current() {
-            compared.add_shape(known, shape, anew);
+            compared.add_shape(known, shape, rewrite);
         }
-        self.add_readings(&mut compared, anew);
+        self.add_readings(&mut compared, rewrite);
         if !events_hold {
             // Changed shapes write other samples and fold to other states: that follows, and would
             // only bury the reason.
@@ -58,13 +58,13 @@ impl EventsLock {
             return compared;
         }
         for fold in &self.folds {
-            compared.add_fold(self, fold, file.folds.get(&fold.name), anew);
+            compared.add_fold(self, fold, file.folds.get(&fold.name), rewrite);
         }
         let lost = file
             .folds
             .iter()
             .filter(|(name, _)| !self.folds.iter().any(|fold| fold.name == **name));
-        if !anew {
+        if !rewrite {
             compared
                 .changed
                 .extend(lost.map(|(name, fold)| drift::lost_fold(name, fold.version)));
@@ -99,7 +99,7 @@ impl EventsLock {
     }
 
     /// Pins what becomes of the samples of old versions.
-    fn add_readings(&self, compared: &mut Compared, anew: bool) {
+    fn add_readings(&self, compared: &mut Compared, rewrite: bool) {
         for ((event_type, version), pinned) in &mut compared.updated.events {
             let Some((known, shape)) = self.reader(event_type, *version) else {
                 continue;
@@ -107,7 +107,7 @@ impl EventsLock {
             if shape.current {
                 continue;
             }
-            if anew {
+            if rewrite {
                 pinned.becomes.clear();
             }
             let mut is_new = false;
@@ -342,7 +342,7 @@ impl fmt::Display for Shown {
 }
 
 impl Compared {
-    fn add_shape(&mut self, known: &Type, shape: &Shape, anew: bool) {
+    fn add_shape(&mut self, known: &Type, shape: &Shape, rewrite: bool) {
         let event_type = shape.event_type;
         let version = shape.schema_version;
         let key = (event_type.to_owned(), version);
@@ -362,12 +362,12 @@ impl Compared {
             self.missing.push(drift::new_shape(event_type, version));
             return;
         };
-        if pinned.category.is_empty() || anew {
+        if pinned.category.is_empty() || rewrite {
             known.category.clone_into(&mut pinned.category);
             self.missing.push(drift::new_category(event_type, version));
         }
         if !is_same(pinned.fields(), shape.fields) {
-            if anew {
+            if rewrite {
                 pinned.fields.clear();
             }
             self.missing.push(drift::grown(
@@ -397,12 +397,12 @@ impl Compared {
         lock: &EventsLock,
         fold: &Fold,
         pinned: Option<&PinnedFold>,
-        anew: bool,
+        rewrite: bool,
     ) {
         let name = fold.name.as_str();
         let version = fold.version;
         let mut over = pinned.map_or(Vec::new(), |pinned| pinned.over.clone());
-        if anew {
+        if rewrite {
             let events = &self.updated.events;
             over.retain(|event| {
                 events.get(&event.key()).is_some_and(|shape| {
@@ -413,7 +413,7 @@ impl Compared {
                 })
             });
         }
-        match pinned.filter(|_| !anew) {
+        match pinned.filter(|_| !rewrite) {
             Some(pinned) if pinned.version == version => match (fold.state)(&pinned.over) {
                 Ok(state) if state == pinned.state => {}
                 Ok(state) => self

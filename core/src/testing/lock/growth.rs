@@ -38,12 +38,12 @@ pub(super) fn has_grown(was: &str, is: &str) -> bool {
 /// Named fields, in any order.
 #[derive(Debug, PartialEq)]
 struct Fields {
-    /// What serde is told about all of them.
+    /// What serde is said about all of them.
     around: BTreeSet<String>,
     fields: BTreeMap<String, Field>,
 }
 
-/// One field, and what serde and the derive are told about it.
+/// One field, and what serde and the derive are said about it.
 #[derive(Debug, PartialEq)]
 struct Field {
     serde: BTreeSet<String>,
@@ -68,12 +68,12 @@ impl Fields {
             fields.insert(name.trim_start_matches("r#").to_owned(), field);
         }
         let mut around_rest = around;
-        let mut told = attribute(&mut around_rest, "#[serde(");
+        let mut said = attribute(&mut around_rest, "#[serde(");
         if !around_rest.is_empty() {
-            told.insert(around_rest.to_owned());
+            said.insert(around_rest.to_owned());
         }
         Some(Fields {
-            around: told,
+            around: said,
             fields,
         })
     }
