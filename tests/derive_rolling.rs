@@ -96,12 +96,24 @@ async fn old_and_new_programs_run_side_by_side_in_both_releases() {
     let world = testing::annals();
     let db: &Annals = &world;
     for _ in 0..3 {
-        db.aggregate::<Before>("ada").run(|purse| purse.pay(1)).await.unwrap();
-        db.aggregate::<First>("ada").run(|purse| purse.pay(1)).await.unwrap();
+        db.aggregate::<Before>("ada")
+            .run(|purse| purse.pay(1))
+            .await
+            .unwrap();
+        db.aggregate::<First>("ada")
+            .run(|purse| purse.pay(1))
+            .await
+            .unwrap();
     }
     for _ in 0..3 {
-        db.aggregate::<First>("ada").run(|purse| purse.pay(1)).await.unwrap();
-        db.aggregate::<Second>("ada").run(|purse| purse.pay(100)).await.unwrap();
+        db.aggregate::<First>("ada")
+            .run(|purse| purse.pay(1))
+            .await
+            .unwrap();
+        db.aggregate::<Second>("ada")
+            .run(|purse| purse.pay(100))
+            .await
+            .unwrap();
     }
     let in_euros = db.aggregate::<First>("ada").load().await.unwrap().total;
     let in_cents = db.aggregate::<Second>("ada").load().await.unwrap().total;
@@ -112,7 +124,10 @@ async fn old_and_new_programs_run_side_by_side_in_both_releases() {
 async fn without_the_first_release_an_old_program_cannot_read() {
     let world = testing::annals();
     let db: &Annals = &world;
-    db.aggregate::<Second>("ada").run(|purse| purse.pay(100)).await.unwrap();
+    db.aggregate::<Second>("ada")
+        .run(|purse| purse.pay(100))
+        .await
+        .unwrap();
     let error = db.aggregate::<Before>("ada").load().await.unwrap_err();
     assert!(error.to_string().contains("purse"), "{error}");
 }

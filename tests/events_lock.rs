@@ -741,7 +741,11 @@ mod units {
         let words = "has a sample that no value in the test is written as";
         refused(seconds::program, milliseconds::program, words);
         refused(gross_and_net::program, net_and_gross::program, words);
-        refused(in_euros::program, in_cents::program, "written in other bytes");
+        refused(
+            in_euros::program,
+            in_cents::program,
+            "written in other bytes",
+        );
         refused(in_cents::program, in_euros::program, words);
     }
 }
@@ -788,10 +792,32 @@ mod upcasters {
             [NoteEvent::Paid { euros: 7 }]
         }
     }
-    upcasted!(hundred, old, Some(NoteEvent::Paid { cents: old.euros * 100 + old.cents }));
-    upcasted!(thousand, old, Some(NoteEvent::Paid { cents: old.euros * 1_000 + old.cents }));
-    upcasted!(forgotten, _old, None.filter(|_: &NoteEvent| _old.euros + _old.cents > 0));
-    upcasted!(misread, old, Some(NoteEvent::Paid { cents: old.cents.max(old.euros * 0) }));
+    upcasted!(
+        hundred,
+        old,
+        Some(NoteEvent::Paid {
+            cents: old.euros * 100 + old.cents
+        })
+    );
+    upcasted!(
+        thousand,
+        old,
+        Some(NoteEvent::Paid {
+            cents: old.euros * 1_000 + old.cents
+        })
+    );
+    upcasted!(
+        forgotten,
+        _old,
+        None.filter(|_: &NoteEvent| _old.euros + _old.cents > 0)
+    );
+    upcasted!(
+        misread,
+        old,
+        Some(NoteEvent::Paid {
+            cents: old.cents.max(old.euros * 0)
+        })
+    );
 
     program! { third_version,
         #[derive(Event, Serialize, Deserialize)]
@@ -827,7 +853,11 @@ mod upcasters {
     /// K18 18.2.
     #[test]
     fn results_of_upcasters_are_pinned() {
-        for other in [thousand::program as Program, forgotten::program, misread::program] {
+        for other in [
+            thousand::program as Program,
+            forgotten::program,
+            misread::program,
+        ] {
             let life = Life::begin(first_version::program);
             life.released(hundred::program);
             let why = life.refuses(other);
@@ -874,7 +904,10 @@ program! { category_and_names_renamed,
 /// K18 18.3.
 #[test]
 fn the_category_is_pinned() {
-    for program in [category_and_names_renamed::program as Program, category_renamed::program] {
+    for program in [
+        category_and_names_renamed::program as Program,
+        category_renamed::program,
+    ] {
         refused(
             before::program,
             program,
@@ -892,18 +925,18 @@ mod nested {
     noted! { large, #[derive(Serialize, Deserialize)] struct Inner { cents: i128 }, Inner { cents: 5 } }
 
     noted! { two_kinds,
-        #[derive(Serialize, Deserialize)] enum Inner { Gift, #[allow(dead_code)] Sale { to: String } }, Inner::Gift }
+    #[derive(Serialize, Deserialize)] enum Inner { Gift, #[allow(dead_code)] Sale { to: String } }, Inner::Gift }
     noted! { one_kind, #[derive(Serialize, Deserialize)] enum Inner { Gift }, Inner::Gift }
     noted! { renamed_kind,
-        #[derive(Serialize, Deserialize)] enum Inner { Gift, #[allow(dead_code)] Sold { to: String } }, Inner::Gift }
+    #[derive(Serialize, Deserialize)] enum Inner { Gift, #[allow(dead_code)] Sold { to: String } }, Inner::Gift }
     noted! { three_kinds,
-        #[derive(Serialize, Deserialize)]
-        enum Inner { Gift, #[allow(dead_code)] Sale { to: String }, #[allow(dead_code)] Loan },
-        Inner::Gift }
+    #[derive(Serialize, Deserialize)]
+    enum Inner { Gift, #[allow(dead_code)] Sale { to: String }, #[allow(dead_code)] Loan },
+    Inner::Gift }
 
     noted! { euros,
-        #[derive(Serialize, Deserialize)] struct Inner { #[serde(default = "super::eur")] currency: String },
-        Inner { currency: "CZK".into() } }
+    #[derive(Serialize, Deserialize)] struct Inner { #[serde(default = "super::eur")] currency: String },
+    Inner { currency: "CZK".into() } }
     fn eur() -> String {
         "EUR".into()
     }
@@ -912,22 +945,26 @@ mod nested {
         "USD".into()
     }
     noted! { no_default,
-        #[derive(Serialize, Deserialize)] struct Inner { currency: String },
-        Inner { currency: "CZK".into() } }
+    #[derive(Serialize, Deserialize)] struct Inner { currency: String },
+    Inner { currency: "CZK".into() } }
     noted! { dollars,
-        #[derive(Serialize, Deserialize)] struct Inner { #[serde(default = "super::usd")] currency: String },
-        Inner { currency: "CZK".into() } }
+    #[derive(Serialize, Deserialize)] struct Inner { #[serde(default = "super::usd")] currency: String },
+    Inner { currency: "CZK".into() } }
     noted! { strict,
-        #[derive(Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Inner { currency: String },
-        Inner { currency: "CZK".into() } }
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner { currency: String },
+    Inner { currency: "CZK".into() } }
 
     /// K18 18.4.
     #[test]
     fn nested_types_must_accept_what_they_accepted() {
         for narrower in [unsigned::program as Program, small::program] {
-            refused(signed::program, narrower, "`.inner.cents` takes other numbers");
+            refused(
+                signed::program,
+                narrower,
+                "`.inner.cents` takes other numbers",
+            );
         }
         for other in [one_kind::program as Program, renamed_kind::program] {
             refused(two_kinds::program, other, "`.inner` has not all variants");
@@ -984,7 +1021,10 @@ mod twice {
             directory: TempDir::new().unwrap(),
         };
         let why = life.refuses(program);
-        assert!(why.contains("twice::One`") && why.contains("twice::Other`"), "{why}");
+        assert!(
+            why.contains("twice::One`") && why.contains("twice::Other`"),
+            "{why}"
+        );
     }
 }
 
@@ -1125,9 +1165,11 @@ fn a_state_with_trailing_blanks_passes_again() {
     }
 
     fn program(file: PathBuf) -> EventsLock {
-        EventsLock::at(file)
-            .events(first::samples())
-            .fold("padded", 1, |_: &[first::AccountEvent]| Padded)
+        EventsLock::at(file).events(first::samples()).fold(
+            "padded",
+            1,
+            |_: &[first::AccountEvent]| Padded,
+        )
     }
     Life::begin(program);
 }

@@ -102,9 +102,7 @@ impl Idle {
             let watcher = Arc::new(started(&schema.store().await?, Views::One).await?);
             for key in 0..self.watchers {
                 let mut watch = watcher.view::<First>().watch(key.to_string());
-                watching.spawn(async move {
-                    while let Ok(Some(_)) = watch.next().await {}
-                });
+                watching.spawn(async move { while let Ok(Some(_)) = watch.next().await {} });
             }
             second = Some(watcher);
         }

@@ -65,5 +65,8 @@ fn run(options: &Options) -> Outcome<()> {
     let mut report = Report::new(options.filter.clone(), rounds.max(1), dir)?;
     rows::all(&mut report, options.quick)?;
     report.print();
-    options.tsv.as_deref().map_or(Ok(()), |path| report.write_tsv(path))
+    options
+        .tsv
+        .as_deref()
+        .map_or(Ok(()), |path| report.write_tsv(path))
 }

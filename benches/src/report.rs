@@ -276,7 +276,8 @@ impl Report {
     ///
     /// Those of the file.
     pub(crate) fn write_tsv(&self, path: &Path) -> Outcome<()> {
-        let mut text = String::from("row\twork\tannals\tbeside\tof\tratio\tcpu_us_each\ttarget\tmet\n");
+        let mut text =
+            String::from("row\twork\tannals\tbeside\tof\tratio\tcpu_us_each\ttarget\tmet\n");
         for line in &self.lines {
             let target = line.row.target.map(|target| target.to_string());
             let met = line.met.map(|met| met.to_string());

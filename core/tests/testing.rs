@@ -792,12 +792,18 @@ fn a_story_refuses_what_every_store_refuses() {
         text: "x".repeat(bytes),
     };
     let panic = panic_of(|| Pages::given([page(70, 0)]));
-    assert!(panic.contains("has 70 tags, at most 64 are allowed"), "{panic}");
+    assert!(
+        panic.contains("has 70 tags, at most 64 are allowed"),
+        "{panic}"
+    );
     let panic = panic_of(|| Pages::given([page(0, 20_000_000)]));
     assert!(panic.contains("bytes of payload, at most"), "{panic}");
     let panic =
         panic_of(|| Pages::given([page(64, 1)]).when(|_| Ok::<_, String>(page(0, 20_000_000))));
-    assert!(panic.contains("no store accepts what was decided"), "{panic}");
+    assert!(
+        panic.contains("no store accepts what was decided"),
+        "{panic}"
+    );
 }
 
 #[test]

@@ -185,13 +185,19 @@ mod tests {
             ("import a b", ErrorKind::UnknownArgument),
             ("balances 7", ErrorKind::UnknownArgument),
             ("balances --as-of", ErrorKind::InvalidValue),
-            ("balances --format csv --format csv", ErrorKind::ArgumentConflict),
+            (
+                "balances --format csv --format csv",
+                ErrorKind::ArgumentConflict,
+            ),
             ("balances --as-of yesterday", ErrorKind::ValueValidation),
             ("balances --as-of 1993-02-30", ErrorKind::ValueValidation),
             ("balances --known-at noon", ErrorKind::ValueValidation),
             ("volume --to 1993-05", ErrorKind::ValueValidation),
             ("statements", ErrorKind::MissingRequiredArgument),
-            ("statements 7 --month 1993-05-01", ErrorKind::ValueValidation),
+            (
+                "statements 7 --month 1993-05-01",
+                ErrorKind::ValueValidation,
+            ),
             ("rebuild balances", ErrorKind::UnknownArgument),
             ("balances --format xml", ErrorKind::InvalidValue),
         ] {

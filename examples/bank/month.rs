@@ -91,7 +91,9 @@ mod tests {
 
     #[test]
     fn months_come_back_from_their_keys_in_order() {
-        let months = ["-0044-03", "0000-01", "1969-12", "1993-02", "1993-03", "9999-12"];
+        let months = [
+            "-0044-03", "0000-01", "1969-12", "1993-02", "1993-03", "9999-12",
+        ];
         let months = months.map(|month| month.parse::<Month>().unwrap());
         assert!(months.is_sorted_by_key(|month| month.to_key()));
         for month in months {

@@ -208,10 +208,7 @@ mod tests {
                 "1;2;930101;VYDAJ;;-1;;;;",
                 "amount -1.00 is below nothing; the type says the direction",
             ),
-            (
-                "1;2;930101;\"VYDAJ;;1;;;;",
-                "it has 4 fields instead of 10",
-            ),
+            ("1;2;930101;\"VYDAJ;;1;;;;", "it has 4 fields instead of 10"),
             (
                 "1;2;930101;\"VYDAJ\"x;;1;;;;",
                 "type `VYDAJx` is neither PRIJEM nor VYDAJ nor VYBER",

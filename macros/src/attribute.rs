@@ -89,7 +89,9 @@ impl Attributes {
             "category" => once(&mut self.category, meta, |meta| value(meta, "\"account\"")),
             "codec" => once(&mut self.codec, meta, path),
             "crate" => once(&mut self.annals, meta, path),
-            "name" => once(&mut self.name, meta, |meta| value(meta, "\"account.opened\"")),
+            "name" => once(&mut self.name, meta, |meta| {
+                value(meta, "\"account.opened\"")
+            }),
             "version" => once(&mut self.version, meta, |meta| value(meta, "2")),
             "upcast" => once(&mut self.upcasters, meta, Upcasters::read),
             "tag" => once(&mut self.tag, meta, tag),
@@ -192,15 +194,16 @@ fn retired(meta: &ParseNestedMeta<'_>) -> Result<Retired> {
     if !content.is_empty() {
         content.parse::<Token![,]>().map_err(form)?;
     }
-    let rest = syn::meta::parser(|meta| {
-        match meta.path.get_ident().map(Ident::to_string).as_deref() {
-        Some("version") => once(&mut version, &meta, |meta| number(&value(meta, "1")?)),
-        Some("upcast") => once(&mut upcaster, &meta, |meta| {
-            function(meta.value()?, "`upcast = to_event`")
-        }),
-        _ => Err(meta.error(format!("`retired` knows `version` and `upcast`: {RETIRED}"))),
-    }
-    });
+    let rest =
+        syn::meta::parser(
+            |meta| match meta.path.get_ident().map(Ident::to_string).as_deref() {
+                Some("version") => once(&mut version, &meta, |meta| number(&value(meta, "1")?)),
+                Some("upcast") => once(&mut upcaster, &meta, |meta| {
+                    function(meta.value()?, "`upcast = to_event`")
+                }),
+                _ => Err(meta.error(format!("`retired` knows `version` and `upcast`: {RETIRED}"))),
+            },
+        );
     rest.parse2(content.parse()?)?;
     let upcaster = upcaster.ok_or_else(|| {
         Error::new(

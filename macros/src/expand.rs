@@ -284,7 +284,11 @@ impl<'a> Type<'a> {
             quote_spanned!(seen_at(function.span())=> let __old = #annals::derive::upcast::<_, _, #into>(__old, #function);)
         });
         // What the first function takes is what must be readable.
-        let at = seen_at(functions.first().map_or_else(Span::call_site, Spanned::span));
+        let at = seen_at(
+            functions
+                .first()
+                .map_or_else(Span::call_site, Spanned::span),
+        );
         let read = quote_spanned!(at=> #annals::Decoded::One(#annals::derive::decode_plain::<#codec, _>(__stored)?));
         quote! {
             let __old = #read;

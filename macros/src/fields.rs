@@ -4,7 +4,8 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
-    Error, Field, Fields, GenericArgument, Ident, Index, LitStr, Member, Path, PathArguments, Result, Type,
+    Error, Field, Fields, GenericArgument, Ident, Index, LitStr, Member, Path, PathArguments,
+    Result, Type,
 };
 
 use crate::attribute::{Attributes, Place};
@@ -78,7 +79,9 @@ fn one_as_text(field: &Field) -> Result<String> {
     }
     let ty = text::of(field.ty.to_token_stream());
     let own_name = field.ident.as_ref().map(ToString::to_string);
-    let own_name = own_name.as_deref().map(|name| name.trim_start_matches("r#"));
+    let own_name = own_name
+        .as_deref()
+        .map(|name| name.trim_start_matches("r#"));
     let mut said = own_name.map_or(ty.clone(), |name| format!("{name}: {ty}"));
     if let Some(tag) = Attributes::read(&field.attrs, Place::Field)?.tag {
         let key = tag.key.as_ref().map(LitStr::value);

@@ -386,9 +386,8 @@ where
             return;
         }
         let stream = StreamId::new(format!("{}-story", A::Event::CATEGORY));
-        let accepted = stream.and_then(|stream| {
-            Append::new(stream, events.to_vec()).check(&Limits::default())
-        });
+        let accepted = stream
+            .and_then(|stream| Append::new(stream, events.to_vec()).check(&Limits::default()));
         if let Err(invalid) = accepted {
             panic!(
                 "no store accepts what was {how} after event {}: {invalid}\n\n{self}\n",

@@ -178,70 +178,74 @@ impl EventsLock {
                 is,
             ));
         }
-        let of_samples = pinned.samples.iter().enumerate().find_map(|(index, sample)| {
-            let content = sample.content();
-            match (known.again)(sample) {
-                Err(why) if shape.current => {
-                    let why = format!("an error: {why}");
-                    Some(drift::shape(
-                        event_type,
-                        version,
-                        "cannot read what it wrote",
-                        &content,
-                        &why,
-                    ))
-                }
-                Err(why) => Some(drift::unreadable(event_type, version, &content, &why)),
-                Ok(_) if !shape.current => {
-                    let became = pinned.becomes.get(&index)?;
-                    let (was, is) = self.readings(known, sample, became)?;
-                    (was != is).then(|| {
-                        drift::reading(
+        let of_samples = pinned
+            .samples
+            .iter()
+            .enumerate()
+            .find_map(|(index, sample)| {
+                let content = sample.content();
+                match (known.again)(sample) {
+                    Err(why) if shape.current => {
+                        let why = format!("an error: {why}");
+                        Some(drift::shape(
                             event_type,
                             version,
+                            "cannot read what it wrote",
                             &content,
-                            &was.to_string(),
-                            &is.to_string(),
-                        )
-                    })
+                            &why,
+                        ))
+                    }
+                    Err(why) => Some(drift::unreadable(event_type, version, &content, &why)),
+                    Ok(_) if !shape.current => {
+                        let became = pinned.becomes.get(&index)?;
+                        let (was, is) = self.readings(known, sample, became)?;
+                        (was != is).then(|| {
+                            drift::reading(
+                                event_type,
+                                version,
+                                &content,
+                                &was.to_string(),
+                                &is.to_string(),
+                            )
+                        })
+                    }
+                    Ok(again) => match again.as_slice() {
+                        [again] if still_holds(again, sample) => None,
+                        [again] if still_holds(&again.untagged(), &sample.untagged()) => {
+                            let shown = |tags: &[String]| {
+                                if tags.is_empty() {
+                                    "none".to_owned()
+                                } else {
+                                    tags.join(", ")
+                                }
+                            };
+                            let was = shown(&sample.tags);
+                            let is = shown(&again.tags);
+                            Some(drift::shape(
+                                event_type,
+                                version,
+                                "carries other tags",
+                                &was,
+                                &is,
+                            ))
+                        }
+                        again => {
+                            let is = again
+                                .iter()
+                                .map(|again| format!("{} {}", again.codec, again.content()));
+                            let is = is.collect::<Vec<_>>().join(", ");
+                            let was = format!("{} {content}", sample.codec);
+                            Some(drift::shape(
+                                event_type,
+                                version,
+                                "is written in other bytes",
+                                &was,
+                                &is,
+                            ))
+                        }
+                    },
                 }
-                Ok(again) => match again.as_slice() {
-                    [again] if still_holds(again, sample) => None,
-                    [again] if still_holds(&again.untagged(), &sample.untagged()) => {
-                        let shown = |tags: &[String]| {
-                            if tags.is_empty() {
-                                "none".to_owned()
-                            } else {
-                                tags.join(", ")
-                            }
-                        };
-                        let was = shown(&sample.tags);
-                        let is = shown(&again.tags);
-                        Some(drift::shape(
-                            event_type,
-                            version,
-                            "carries other tags",
-                            &was,
-                            &is,
-                        ))
-                    }
-                    again => {
-                        let is = again
-                            .iter()
-                            .map(|again| format!("{} {}", again.codec, again.content()));
-                        let is = is.collect::<Vec<_>>().join(", ");
-                        let was = format!("{} {content}", sample.codec);
-                        Some(drift::shape(
-                            event_type,
-                            version,
-                            "is written in other bytes",
-                            &was,
-                            &is,
-                        ))
-                    }
-                },
-            }
-        });
+            });
         of_samples
             .or_else(|| changed_inside(event_type, version, pinned, known, shape.current))
             .or_else(|| known.rewritten(event_type, version, pinned, shape.current))

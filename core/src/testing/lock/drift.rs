@@ -143,7 +143,13 @@ pub(super) fn inside(
 }
 
 /// An upcaster makes something else of a stored sample.
-pub(super) fn reading(event_type: &str, version: u32, content: &str, was: &str, is: &str) -> String {
+pub(super) fn reading(
+    event_type: &str,
+    version: u32,
+    content: &str,
+    was: &str,
+    is: &str,
+) -> String {
     format!(
         "`{event_type}` v{version} becomes another event than it did:\n    {content}\n    was \
          {was}\n    is  {is}\n\

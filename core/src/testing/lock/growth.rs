@@ -22,9 +22,7 @@ pub(super) fn has_grown(was: &str, is: &str) -> bool {
         return is_same(was, is);
     };
     let has_field = |(name, was): (&String, &Field)| {
-        is.fields
-            .get(name)
-            .is_some_and(|is| is.reads_what_was(was))
+        is.fields.get(name).is_some_and(|is| is.reads_what_was(was))
     };
     let mut more = is
         .fields
@@ -269,7 +267,11 @@ mod tests {
     #[test]
     fn order_paths_and_raw_names_are_no_change() {
         for (was, is, same) in [
-            ("{ a: u8, b: String }", "{ b: std::string::String, a: u8 }", true),
+            (
+                "{ a: u8, b: String }",
+                "{ b: std::string::String, a: u8 }",
+                true,
+            ),
             ("{ r#type: u8 }", "{ type: u8 }", true),
             (
                 "{ a: ::std::collections::BTreeMap<String, Vec<u8>> }",

@@ -270,7 +270,9 @@ fn shown(path: &[Step]) -> String {
     }
     let step = |step: &Step| match step {
         Step::First => "[]".to_owned(),
-        Step::Key(key) if !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_') => {
+        Step::Key(key)
+            if !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_') =>
+        {
             format!(".{key}")
         }
         Step::Key(key) => format!(".{}", Value::from(key.as_str())).replace(' ', "\\u0020"),
