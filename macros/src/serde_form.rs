@@ -99,7 +99,7 @@ pub(crate) fn of_field(attributes: &[Attribute]) -> Result<Vec<String>> {
     read(attributes, OF_FIELDS, &[])
 }
 
-fn read(attributes: &[Attribute], said: &[&str], refused: &[(&str, &str)]) -> Result<Vec<String>> {
+fn read(attributes: &[Attribute], told: &[&str], refused: &[(&str, &str)]) -> Result<Vec<String>> {
     let mut kept = Vec::new();
     for attribute in attributes
         .iter()
@@ -117,7 +117,7 @@ fn read(attributes: &[Attribute], said: &[&str], refused: &[(&str, &str)]) -> Re
                     format!("`#[serde({key})]` on an event type: {why}"),
                 ));
             }
-            if said.iter().any(|key| meta.path().is_ident(key)) {
+            if told.iter().any(|key| meta.path().is_ident(key)) {
                 kept.push(text::of(quote::quote!(#meta)));
             }
         }
