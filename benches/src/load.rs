@@ -9,7 +9,7 @@ use crate::account::{self, Account, AccountEvent, KeptAccount};
 use crate::rate::{Rate, Watch};
 use crate::seed::Seed;
 
-/// Events behind the snapshot.
+/// Events after the snapshot.
 pub const TAIL: usize = 5;
 
 /// Loads one stream again and again.

@@ -1,4 +1,4 @@
-//! A short story: a cart from last year, a price that changes, and a coupon that two people want.
+//! A short story: a cart from last year, a price that changes, and a coupon that two customers want.
 
 use std::error::Error;
 use std::io::Write;

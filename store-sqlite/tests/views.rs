@@ -107,13 +107,14 @@ fn count(file: &Path, what: &str) -> i64 {
 /// Waits until so many rows are left.
 async fn wait_for(file: &Path, what: &str, left: i64) {
     let until = Instant::now() + Duration::from_secs(60);
+    let mut poll = tokio::time::interval(Duration::from_millis(5));
     while count(file, what) != left {
         assert!(
             Instant::now() < until,
             "{} instead of {left} are left of {what}",
             count(file, what)
         );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        poll.tick().await;
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) trait Backend: Sized {
     /// Asks the table of the past that was folded by hand.
     async fn ask_by_hand(&self, questions: &Questions) -> Outcome<Answers>;
 
-    /// Removes what would stay behind.
+    /// Removes what would remain.
     async fn remove(self) -> Outcome<()>;
 }
 
@@ -69,7 +69,7 @@ pub(super) fn measured<B: Backend, T>(
     })
 }
 
-/// A file of SQLite; whoever owns the directory removes it.
+/// A file of SQLite; the owner of the directory removes it.
 pub(super) struct File(PathBuf);
 
 impl Backend for File {
