@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnection, Postgres};
 use sqlx::{Error, Transaction, query, query_scalar};
 use uuid::Uuid;
 
-use crate::append_session::{make_kind, resolve};
+use crate::append_session::{resolve_kind, resolve};
 use crate::database::{Database, ask};
 use crate::error::{StoreFault, may_have_happened, refused};
 use crate::known::known;
@@ -50,7 +50,7 @@ impl Kinds {
         match known {
             Some(key) => Ok(key),
             None => {
-                let key = make_kind(database, &database.pool, kind).await?;
+                let key = resolve_kind(database, &database.pool, kind).await?;
                 self.0
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)

@@ -12,6 +12,7 @@ use annals_core::{
 use sqlx::postgres::{PgConnection, PgExecutor, PgRow};
 use sqlx::{Connection, Error, Row, query, query_scalar, query_scalar_with, query_with};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::batch::{Admission, Batch, Written};
 use crate::database::Database;
@@ -19,6 +20,7 @@ use crate::error::{StoreFault, corrupt, may_have_happened, refused};
 use crate::events::tags_of;
 use crate::job::{AppendJob, ChangeJob};
 use crate::known::known;
+use crate::known_log::KnownLog;
 use crate::query_plan::hash;
 use crate::recent::Recent;
 use crate::request::KindName;
@@ -26,7 +28,7 @@ use crate::row::{bytes, int8, moment, number, stream_id, text};
 use crate::statements as sql;
 use crate::stream_cache::{Places, StreamPlace};
 use crate::streams::{self, see};
-use crate::views::inline::make_stands;
+use crate::views::inline::ensure_stream_versions;
 
 /// How often a server that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -61,9 +63,8 @@ pub(crate) struct AppendSession {
     patience: Duration,
     places: Places,
     recent: Recent,
-    head: u64,
-    changes: i64,
-    /// Whether `head` and `changes` are known.
+    log: KnownLog,
+    /// Whether `log` is known.
     is_informed: bool,
     /// Whether nobody else appended before the last batch.
     is_undisturbed: bool,
@@ -84,8 +85,7 @@ impl AppendSession {
             patience,
             places: Places::new(),
             recent: Recent::default(),
-            head: 0,
-            changes: 0,
+            log: KnownLog::default(),
             is_informed: false,
             is_undisturbed: true,
         }
@@ -93,7 +93,7 @@ impl AppendSession {
 
     /// How far the log goes, as far as is known.
     pub(crate) fn head(&self) -> u64 {
-        self.head
+        self.log.head
     }
 
     pub(crate) async fn close(&mut self) {
@@ -131,7 +131,7 @@ impl AppendSession {
             job.checked_to,
             &mut self.places,
             &mut self.recent,
-            self.head,
+            self.log.head,
         )
     }
 
@@ -171,16 +171,22 @@ impl AppendSession {
     }
 
     fn settle(&mut self, batch: Batch, written: &Written) -> Ended {
+        let last = batch.last_written(&written.skips);
         let settled = batch.settle(written, &mut self.places, &mut self.recent);
         let events: usize = settled.iter().flatten().map(Vec::len).sum();
-        self.head = written.first - 1 + events as u64;
+        if events > 0 {
+            self.log.head = written.first - 1 + events as u64;
+            self.log.head_event = last;
+        } else if written.first != self.log.head + 1 {
+            self.is_informed = false;
+        }
         Ended::Written(settled)
     }
 
     /// The position of the batch's only event; nothing, and nothing is written, when it is not such
     /// a batch, or others appended.
     async fn call_one(&mut self, batch: &Batch) -> Result<Option<u64>, Error> {
-        let Some(arguments) = batch.arguments_of_one(self.head, self.changes)? else {
+        let Some(arguments) = batch.arguments_of_one(&self.log)? else {
             return Ok(None);
         };
         let database = Arc::clone(&self.database);
@@ -196,14 +202,14 @@ impl AppendSession {
         if batch.carries_rows() {
             let database = Arc::clone(&self.database);
             let (generations, keys) = batch.stands();
-            make_stands(&database, self.connected().await?, generations, keys).await?;
-            let arguments = batch.arguments_with_rows(self.head, self.changes)?;
+            ensure_stream_versions(&database, self.connected().await?, generations, keys).await?;
+            let arguments = batch.arguments_with_rows(&self.log)?;
             let text = database.text(sql::APPEND_WITH_ROWS);
             return query_with(text, arguments)
                 .fetch_one(self.connected().await?)
                 .await;
         }
-        let arguments = batch.arguments(self.head, self.changes)?;
+        let arguments = batch.arguments(&self.log)?;
         let text = self.database.text(sql::APPEND);
         query_with(text, arguments)
             .fetch_one(self.connected().await?)
@@ -219,8 +225,8 @@ impl AppendSession {
             first: number(row, 1)?,
             ..Written::default()
         };
-        let streams: Option<Vec<i64>> = row.try_get(3)?;
-        let versions: Option<Vec<i64>> = row.try_get(4)?;
+        let streams: Option<Vec<i64>> = row.try_get(2)?;
+        let versions: Option<Vec<i64>> = row.try_get(3)?;
         for (stream, version) in streams
             .into_iter()
             .flatten()
@@ -229,13 +235,13 @@ impl AppendSession {
             written.moved.insert(stream, version.cast_unsigned());
             self.places.written(stream, version.cast_unsigned());
         }
-        let skips: Option<Vec<i32>> = row.try_get(5)?;
+        let skips: Option<Vec<i32>> = row.try_get(4)?;
         written.skips = skips
             .into_iter()
             .flatten()
             .map(|append| append.cast_unsigned() as usize)
             .collect();
-        self.is_undisturbed = written.first == self.head + 1;
+        self.is_undisturbed = written.first == self.log.head + 1;
         if !self.is_undisturbed {
             // Others appended in between, and nothing is known of that but which streams it moved.
             self.recent.begin_at(written.first - 1);
@@ -314,6 +320,8 @@ impl AppendSession {
     ) -> Result<Option<Result<StreamState, AppendError>>, (Error, bool)> {
         let not_called = |error| (error, false);
         let database = Arc::clone(&self.database);
+        self.inform().await.map_err(not_called)?;
+        let incarnation = self.log.incarnation;
         let connection = self.connected().await.map_err(not_called)?;
         let seen = see(&database, &mut *connection, &job.stream)
             .await
@@ -357,6 +365,8 @@ impl AppendSession {
         };
         let empties = after.deletions.len() > found.deletions.len();
         let row = query(database.text(sql::CHANGE_STREAM))
+            .bind(Uuid::now_v7())
+            .bind(incarnation)
             .bind(key)
             .bind(seen.changes)
             .bind(found.version.get().cast_signed())
@@ -380,14 +390,15 @@ impl AppendSession {
         };
         let (is_done, head, changes, recorded_at) = changed().map_err(|error| (error, true))?;
         if !is_done {
+            self.is_informed = false;
             return Ok(None);
         }
         if empties && let Some(deletion) = after.deletions.last_mut() {
             deletion.position = Position::new(head);
             deletion.recorded_at = recorded_at;
         }
-        if changes == self.changes + 1 {
-            self.changes = changes;
+        if changes == self.log.changes + 1 {
+            self.log.changes = changes;
         } else {
             self.is_informed = false;
         }
@@ -395,18 +406,35 @@ impl AppendSession {
         Ok(Some(Ok(after)))
     }
 
-    async fn learn(&mut self, jobs: &[AppendJob]) -> Result<(), Error> {
+    /// Learns how far the log goes, when that is not known.
+    async fn inform(&mut self) -> Result<(), Error> {
         let database = Arc::clone(&self.database);
-        if !self.is_informed {
+        while !self.is_informed {
             let row = query(database.text(sql::LOG_HEAD))
                 .fetch_one(self.connected().await?)
                 .await?;
-            self.head = number(&row, 0)?;
-            self.changes = int8(&row, 1)?;
+            let log = KnownLog::of(&row)?;
+            if log.incarnation.is_none() {
+                query(database.text(sql::BEGIN_INCARNATION))
+                    .execute(self.connected().await?)
+                    .await?;
+                continue;
+            }
+            // Keys are good for one incarnation.
+            if log.incarnation != self.log.incarnation {
+                self.places = Places::new();
+            }
+            self.log = log;
             self.places.forget_all();
-            self.recent.begin_at(self.head);
+            self.recent.begin_at(self.log.head);
             self.is_informed = true;
         }
+        Ok(())
+    }
+
+    async fn learn(&mut self, jobs: &[AppendJob]) -> Result<(), Error> {
+        let database = Arc::clone(&self.database);
+        self.inform().await?;
         // Of each unknown stream whether it is to be given a key, in the order of the names.
         let mut unknown: BTreeMap<&StreamId, bool> = BTreeMap::new();
         let mut kinds: Vec<&KindName> = Vec::new();
@@ -442,7 +470,7 @@ impl AppendSession {
         }
         for kind in kinds {
             if self.places.kind(kind).is_none() {
-                let key = make_kind(&database, self.connected().await?, kind).await?;
+                let key = resolve_kind(&database, self.connected().await?, kind).await?;
                 self.places.learn_kind(kind.clone(), key);
             }
         }
@@ -545,12 +573,12 @@ pub(crate) async fn resolve(
 }
 
 /// The key of a kind, which is given one when it has none.
-pub(crate) async fn make_kind(
+pub(crate) async fn resolve_kind(
     database: &Database,
     on: impl PgExecutor<'_>,
     kind: &KindName,
 ) -> Result<i32, Error> {
-    query_scalar(database.text(sql::MAKE_KIND))
+    query_scalar(database.text(sql::RESOLVE_KIND))
         .bind(&*kind.event_type)
         .bind(i64::from(kind.schema_version))
         .bind(&*kind.codec)

@@ -89,7 +89,7 @@ impl Copied<'_> {
                 format!("kind + 0 = any ('{{{}}}'::integer[])", kinds.join(","))
             }
         };
-        sql::LOG_COPIED
+        sql::LOG_COPY
             .replace("$1", &self.after.to_string())
             .replace("$2", &self.up_to.to_string())
             .replace("$3", &self.limit.to_string())

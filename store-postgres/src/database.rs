@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use annals_core::{Failure, StoreError};
+use annals_core::{Direction, Failure, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Error, SqlStr};
 use tokio::task::JoinError;
@@ -48,7 +48,7 @@ pub(crate) struct Database {
     is_durable: bool,
     /// How many connections may have to be found dead before one is alive.
     tries: u32,
-    texts: RwLock<HashMap<usize, SqlStr>>,
+    texts: RwLock<HashMap<(usize, Direction), SqlStr>>,
 }
 
 impl Database {
@@ -127,7 +127,12 @@ impl Database {
 
     /// The statement with the name of the schema where it says `annals.`
     pub(crate) fn text(&self, statement: &'static str) -> SqlStr {
-        let at = statement.as_ptr() as usize;
+        self.ordered(statement, Direction::Forward)
+    }
+
+    /// As [`Database::text`], descending where the statement says `/*desc*/`.
+    pub(crate) fn ordered(&self, statement: &'static str, direction: Direction) -> SqlStr {
+        let at = (statement.as_ptr() as usize, direction);
         if let Some(text) = self
             .texts
             .read()
@@ -136,7 +141,10 @@ impl Database {
         {
             return text.clone();
         }
-        let text = self.named(statement);
+        let text = match direction {
+            Direction::Forward => self.named(statement),
+            Direction::Backward => self.named(&statement.replace("/*desc*/", "desc")),
+        };
         self.texts
             .write()
             .unwrap_or_else(PoisonError::into_inner)

@@ -26,6 +26,7 @@ mod error;
 mod events;
 mod job;
 mod known;
+mod known_log;
 mod lease;
 mod options;
 mod page;

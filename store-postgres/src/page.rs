@@ -38,11 +38,7 @@ const WINDOW: u64 = 65_536;
 
 /// A page of one stream, its state and the head.
 pub(crate) async fn of_stream(database: &Database, read: &ReadStream) -> Result<StreamPage, Error> {
-    let statement = match read.direction {
-        Direction::Forward => sql::STREAM_FORWARD,
-        Direction::Backward => sql::STREAM_BACKWARD,
-    };
-    let query = query(database.text(statement))
+    let query = query(database.ordered(sql::STREAM_PAGE, read.direction))
         .bind(read.stream.as_str())
         .bind(read.from.get().cast_signed())
         .bind(read.to.get().cast_signed())
@@ -328,11 +324,7 @@ async fn look_at(
                 return Ok(small);
             }
         }
-        let statement = match direction {
-            Direction::Forward => sql::LOG_FORWARD,
-            Direction::Backward => sql::LOG_BACKWARD,
-        };
-        let query = query(database.text(statement))
+        let query = query(database.ordered(sql::LOG_PAGE, direction))
             .bind(after.cast_signed())
             .bind(up_to.cast_signed());
         events::read(
@@ -407,7 +399,7 @@ async fn look_among_all(
     } = match copied(database, among, types, limit).await? {
         Some(read) => read,
         None => {
-            let query = query(database.text(sql::LOG_FORWARD_KINDS))
+            let query = query(database.text(sql::LOG_PAGE_KINDS))
                 .bind(among.after.cast_signed())
                 .bind(among.up_to.cast_signed())
                 .bind(limit as i64)
@@ -430,10 +422,6 @@ async fn look_among_all(
 
 /// As [`look`], for any event: ends before the first large payload.
 async fn look_for_small(database: &Database, range: Range, limit: usize) -> Result<ScanEnd, Error> {
-    let statement = match range.direction {
-        Direction::Forward => sql::LOG_FORWARD_SMALL,
-        Direction::Backward => sql::LOG_BACKWARD_SMALL,
-    };
     let limit = limit.min(SMALL_EVENTS_MAX);
     let Read {
         seen: head,
@@ -442,7 +430,7 @@ async fn look_for_small(database: &Database, range: Range, limit: usize) -> Resu
     } = match copied(database, range, &[], limit).await? {
         Some(read) => read,
         None => {
-            let query = query(database.text(statement))
+            let query = query(database.ordered(sql::LOG_PAGE_SMALL, range.direction))
                 .bind(range.after.cast_signed())
                 .bind(range.up_to.cast_signed())
                 .bind(limit as i64)

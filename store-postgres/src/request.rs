@@ -208,7 +208,10 @@ impl Encoded {
             kinds.len() - 1
         });
         let tags = event.sorted_tags();
-        let hashes = tags.iter().map(hash).collect();
+        let mut hashes: Vec<i64> = tags.iter().map(hash).collect();
+        // Two tags may have one hash.
+        hashes.sort_unstable();
+        hashes.dedup();
         let names: Vec<&str> = tags.iter().map(|tag| tag.as_str()).collect();
         let says_something = event.metadata != annals_core::Metadata::default();
         Encoded {
