@@ -5,36 +5,27 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{
-    AppendError, EventId, Failure, Placed, Position, StreamChange, StreamId, StreamState, Version,
-    Violation,
-};
+use annals_core::{EventId, Failure, Placed, StoreError, StreamId};
 use sqlx::postgres::{PgConnection, PgExecutor, PgRow};
 use sqlx::{Connection, Error, Row, query, query_scalar, query_scalar_with, query_with};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::batch::{Admission, Batch, Written};
 use crate::database::Database;
-use crate::error::{StoreFault, corrupt, may_have_happened, refused};
-use crate::events::tags_of;
-use crate::job::{AppendJob, ChangeJob};
+use crate::error::{StoreFault, may_have_happened, refused};
+use crate::job::AppendJob;
 use crate::known::known;
 use crate::known_log::KnownLog;
-use crate::query_plan::hash;
 use crate::recent::Recent;
 use crate::request::KindName;
-use crate::row::{bytes, int8, moment, number, stream_id, text};
+use crate::row::{int8, number, stream_id, text};
 use crate::statements as sql;
 use crate::stream_cache::{Places, StreamPlace};
-use crate::streams::{self, see};
+use crate::streams;
 use crate::views::inline::ensure_stream_versions;
 
 /// How often a server that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// How many times something is looked at again because others were faster.
-const TRIES_MAX: usize = 64;
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -54,18 +45,20 @@ pub(crate) enum Ended {
 /// A connection that is only used by the writer, and everything that it has learnt.
 #[derive(Debug)]
 pub(crate) struct AppendSession {
-    database: Arc<Database>,
+    pub(crate) database: Arc<Database>,
     connection: Option<PgConnection>,
     /// Which of the server's processes the connection speaks to, and since when.
     backend: Option<(i32, String)>,
     /// Whether every call goes to that one: a pooler may send them anywhere.
     is_direct: bool,
     patience: Duration,
-    places: Places,
+    pub(crate) places: Places,
     recent: Recent,
-    log: KnownLog,
+    pub(crate) log: KnownLog,
+    /// The incarnation that everything here was learnt in.
+    incarnation: u64,
     /// Whether `log` is known.
-    is_informed: bool,
+    pub(crate) is_informed: bool,
     /// Whether nobody else appended before the last batch.
     is_undisturbed: bool,
 }
@@ -86,6 +79,7 @@ impl AppendSession {
             places: Places::new(),
             recent: Recent::default(),
             log: KnownLog::default(),
+            incarnation: 0,
             is_informed: false,
             is_undisturbed: true,
         }
@@ -177,6 +171,7 @@ impl AppendSession {
         if events > 0 {
             self.log.head = written.first - 1 + events as u64;
             self.log.head_event = last;
+            self.database.incarnation.saw(self.log.head, last);
         } else if written.first != self.log.head + 1 {
             self.is_informed = false;
         }
@@ -286,142 +281,25 @@ impl AppendSession {
         }
     }
 
-    /// Changes a stream when the expectation holds; the rules are those of
-    /// [`StreamState::changed`].
-    pub(crate) async fn change(&mut self, job: &ChangeJob) -> Result<StreamState, AppendError> {
-        for _ in 0..TRIES_MAX {
-            match self.try_change(job).await {
-                Ok(Some(outcome)) => return outcome,
-                Ok(None) => {}
-                Err((error, was_called)) => {
-                    let trouble = self.trouble(&error);
-                    self.lost(&error);
-                    self.is_informed = false;
-                    if !may_have_happened(&error) {
-                        return Err(trouble.error().into());
-                    }
-                    // A change that was made is found made, and made again it changes nothing more.
-                    if was_called && !self.is_over().await {
-                        return Err(AppendError::Unknown(trouble.error()));
-                    }
-                    if self.connected().await.is_err() {
-                        return Err(trouble.error().into());
-                    }
-                }
-            }
-        }
-        Err(busy(&job.stream).into())
-    }
-
-    /// None when the stream was changed by another in between.
-    async fn try_change(
-        &mut self,
-        job: &ChangeJob,
-    ) -> Result<Option<Result<StreamState, AppendError>>, (Error, bool)> {
-        let not_called = |error| (error, false);
+    /// Learns how far the log goes, and which history it is, when that is not known.
+    pub(crate) async fn inform(&mut self) -> Result<(), Error> {
         let database = Arc::clone(&self.database);
-        self.inform().await.map_err(not_called)?;
-        let incarnation = self.log.incarnation;
-        let connection = self.connected().await.map_err(not_called)?;
-        let seen = see(&database, &mut *connection, &job.stream)
-            .await
-            .map_err(not_called)?;
-        let found = seen.state;
-        let expected = job.expected;
-        if !expected.allows_writing(&found) {
-            let violation = Violation::Stream {
-                index: 0,
-                stream: job.stream.clone(),
-                expected,
-                found,
-            };
-            return Ok(Some(Err(AppendError::Conflict(vec![violation]))));
-        }
-        let now = job.clock.now();
-        let mut after = match found.changed(&job.stream, job.change, Position::new(seen.head), now)
-        {
-            Ok(after) if after != found => after,
-            unchanged => return Ok(Some(unchanged.map_err(AppendError::from))),
-        };
-        let key = match seen.key {
-            Some(key) => key,
-            None => resolve(
-                &database,
-                &mut *connection,
-                std::slice::from_ref(&job.stream),
-                true,
-            )
-            .await
-            .map_err(not_called)?
-            .first()
-            .map(|(_, key, _)| *key)
-            .ok_or_else(|| not_called(corrupt("a stream that got no key")))?,
-        };
-        let (hashes, positions) = match job.change {
-            StreamChange::Archive { before } => archived(&database, connection, key, before)
-                .await
-                .map_err(not_called)?,
-            _ => (Vec::new(), Vec::new()),
-        };
-        let empties = after.deletions.len() > found.deletions.len();
-        let row = query(database.text(sql::CHANGE_STREAM))
-            .bind(Uuid::now_v7())
-            .bind(incarnation)
-            .bind(key)
-            .bind(seen.changes)
-            .bind(found.version.get().cast_signed())
-            .bind(streams::code(after.status))
-            .bind(after.truncated_before.get().cast_signed())
-            .bind(after.archived_before.get().cast_signed())
-            .bind(empties)
-            .bind(now.timestamp_micros())
-            .bind(hashes)
-            .bind(positions)
-            .fetch_one(connection)
-            .await
-            .map_err(|error| (error, true))?;
-        let changed = || -> Result<_, Error> {
-            Ok((
-                row.try_get::<bool, _>(0)?,
-                number(&row, 1)?,
-                int8(&row, 2)?,
-                moment(int8(&row, 3)?)?,
-            ))
-        };
-        let (is_done, head, changes, recorded_at) = changed().map_err(|error| (error, true))?;
-        if !is_done {
-            self.is_informed = false;
-            return Ok(None);
-        }
-        if empties && let Some(deletion) = after.deletions.last_mut() {
-            deletion.position = Position::new(head);
-            deletion.recorded_at = recorded_at;
-        }
-        if changes == self.log.changes + 1 {
-            self.log.changes = changes;
-        } else {
-            self.is_informed = false;
-        }
-        self.places.forget(&job.stream);
-        Ok(Some(Ok(after)))
-    }
-
-    /// Learns how far the log goes, when that is not known.
-    async fn inform(&mut self) -> Result<(), Error> {
-        let database = Arc::clone(&self.database);
-        while !self.is_informed {
+        while !self.is_informed || self.incarnation != database.incarnation.number() {
+            let connection = self.connected().await?;
             let row = query(database.text(sql::LOG_HEAD))
-                .fetch_one(self.connected().await?)
+                .fetch_one(&mut *connection)
+                .await?;
+            // After the look, so that what was seen is of the history that is known now, or of none.
+            database
+                .incarnation
+                .check(&database, connection, true)
                 .await?;
             let log = KnownLog::of(&row)?;
-            if log.incarnation.is_none() {
-                query(database.text(sql::BEGIN_INCARNATION))
-                    .execute(self.connected().await?)
-                    .await?;
+            if log.incarnation != database.incarnation.run() {
                 continue;
             }
-            // Keys are good for one incarnation.
-            if log.incarnation != self.log.incarnation {
+            if self.incarnation != database.incarnation.number() {
+                self.incarnation = database.incarnation.number();
                 self.places = Places::new();
             }
             self.log = log;
@@ -430,6 +308,23 @@ impl AppendSession {
             self.is_informed = true;
         }
         Ok(())
+    }
+
+    /// Why an append that was decided on another history is refused.
+    pub(crate) fn outdated(&self) -> StoreError {
+        StoreError::new(
+            Failure::Unavailable,
+            format!(
+                "the log at `{}` has another history since the append was decided (a crash, a \
+                 fail-over or a restore); read again and decide again",
+                self.database.name
+            ),
+        )
+    }
+
+    /// Whether the append was decided on a history that is not there any more.
+    pub(crate) fn is_outdated(&self, job: &AppendJob) -> bool {
+        job.incarnation != self.incarnation && job.request.relies_on_history()
     }
 
     async fn learn(&mut self, jobs: &[AppendJob]) -> Result<(), Error> {
@@ -478,7 +373,7 @@ impl AppendSession {
     }
 
     /// The connection, made anew when it was lost.
-    async fn connected(&mut self) -> Result<&mut PgConnection, Error> {
+    pub(crate) async fn connected(&mut self) -> Result<&mut PgConnection, Error> {
         if self.connection.is_none() {
             let connection = self.database.connection().await?;
             self.backend = None;
@@ -495,7 +390,7 @@ impl AppendSession {
     }
 
     /// Gives up the connection when the error means that it is of no more use.
-    fn lost(&mut self, error: &Error) {
+    pub(crate) fn lost(&mut self, error: &Error) {
         if may_have_happened(error) {
             self.connection = None;
             self.is_informed = false;
@@ -504,7 +399,7 @@ impl AppendSession {
 
     /// After the connection was lost: whether what was asked on it has come to its end, so that
     /// what is seen now is the last word.
-    async fn is_over(&mut self) -> bool {
+    pub(crate) async fn is_over(&mut self) -> bool {
         let Some((process, since)) = self.backend.take() else {
             return false;
         };
@@ -531,7 +426,7 @@ impl AppendSession {
         false
     }
 
-    fn trouble(&self, error: &Error) -> StoreFault {
+    pub(crate) fn trouble(&self, error: &Error) -> StoreFault {
         StoreFault::of(error, "writing", &self.database.name)
     }
 }
@@ -585,31 +480,4 @@ pub(crate) async fn resolve_kind(
         .bind(&kind.category)
         .fetch_one(on)
         .await
-}
-
-/// Under which numbers the events that an archiving removes are found, and where they stand.
-async fn archived(
-    database: &Database,
-    connection: &mut PgConnection,
-    stream: i64,
-    before: Version,
-) -> Result<(Vec<i64>, Vec<i64>), Error> {
-    let before = before.get().cast_signed();
-    let rows = query(database.text(sql::ARCHIVED_TAGS))
-        .bind(stream)
-        .bind(before)
-        .fetch_all(connection)
-        .await?;
-    let mut hashes = Vec::new();
-    let mut positions = Vec::new();
-    for row in rows
-        .iter()
-        .filter(|row| bytes(*row, 1).is_ok_and(|tags| tags.is_some()))
-    {
-        for tag in tags_of(text(row, 1)?)? {
-            hashes.push(hash(&tag));
-            positions.push(int8(row, 0)?);
-        }
-    }
-    Ok((hashes, positions))
 }

@@ -139,7 +139,12 @@ impl Batch {
                 return Admission::Doubtful;
             };
             match self.now.get(&key) {
-                Some(_) if touched.relies_on_version() || !touched.is_written => {
+                // A neighbour may still be skipped, so the expectation must hold without it, too.
+                Some(_)
+                    if touched.relies_on_version()
+                        || !touched.is_written
+                        || !touched.holds(&standing.state()) =>
+                {
                     return Admission::Later;
                 }
                 Some(_) => {}
@@ -299,10 +304,7 @@ impl Batch {
 
     /// The parameters of `sql/append_one.sql`; none when it is more than one event that nothing
     /// newer than `head` can stand against.
-    pub(crate) fn arguments_of_one(
-        &self,
-        known: &KnownLog,
-    ) -> Result<Option<PgArguments>, Error> {
+    pub(crate) fn arguments_of_one(&self, known: &KnownLog) -> Result<Option<PgArguments>, Error> {
         let columns = &self.columns;
         let [request] = &self.taken[..] else {
             return Ok(None);
@@ -366,10 +368,7 @@ impl Batch {
     }
 
     /// The parameters of `sql/append_with_rows.sql`.
-    pub(crate) fn arguments_with_rows(
-        &self,
-        known: &KnownLog,
-    ) -> Result<PgArguments, Error> {
+    pub(crate) fn arguments_with_rows(&self, known: &KnownLog) -> Result<PgArguments, Error> {
         let mut arguments = self.arguments(known)?;
         let rows = self.rows();
         // Places count from 1.

@@ -3,6 +3,8 @@
 
 mod views;
 
+use std::sync::Arc;
+
 use annals_core::{Direction, Filter, Query, QueryItem, Tag};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, query_scalar, raw_sql};
@@ -39,7 +41,7 @@ const MODES: [&str; 2] = ["force_custom_plan", "force_generic_plan"];
 struct Large {
     options: Options,
     connection: PgConnection,
-    database: Database,
+    database: Arc<Database>,
 }
 
 impl Large {

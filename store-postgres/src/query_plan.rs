@@ -350,7 +350,10 @@ impl Search {
     fn besides(&mut self, conditions: &mut String, wanted: &Wanted<'_>) -> Result<(), Error> {
         if !wanted.prefixes.is_empty() {
             let prefixes = self.give(wanted.prefixes.to_vec())?;
-            let _ = write!(conditions, " and {NAME} operator(pg_catalog.^@) any ({prefixes})");
+            let _ = write!(
+                conditions,
+                " and {NAME} operator(pg_catalog.^@) any ({prefixes})"
+            );
         }
         if let Some(micros) = behind(wanted.occurred.0) {
             let micros = self.give(micros)?;
@@ -398,11 +401,9 @@ pub(crate) fn hash(tag: &Tag) -> i64 {
 
 /// FNV-1a.
 pub(crate) fn fnv(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

@@ -193,17 +193,17 @@ async fn replace_functions(
 }
 
 /// Applies the functions whose text differs, unless a newer release has been here.
-async fn apply_functions(
-    database: &Database,
-    connection: &mut PgConnection,
-) -> Result<(), Error> {
+async fn apply_functions(database: &Database, connection: &mut PgConnection) -> Result<(), Error> {
     let stored = functions(database, connection).await?;
     if compare(&stored) != Functions::Older {
         return Ok(());
     }
     for (name, text) in texts() {
         let checksum = checksum(text);
-        if stored.get(*name).is_some_and(|stored| stored.checksum == checksum) {
+        if stored
+            .get(*name)
+            .is_some_and(|stored| stored.checksum == checksum)
+        {
             continue;
         }
         sqlx::raw_sql(database.named(text))

@@ -16,6 +16,7 @@ statements! {
     BACKEND = "backend";
     BACKEND_WORKS = "backend_works";
     BEGIN_INCARNATION = "begin_incarnation";
+    CHANGE_BY_ID = "change_by_id";
     CHANGE_STREAM = "change_stream";
     CREATE_MIGRATION = "create_migration";
     FUNCTIONS_OF_SCHEMA = "functions";
@@ -46,6 +47,7 @@ statements! {
     STREAM = "stream";
     STREAM_NAMES = "stream_names";
     STREAM_PAGE = "stream_page";
+    TRANSACTION_WRITES = "transaction_writes";
 }
 
 // Read models, leases and snapshots.

@@ -69,7 +69,10 @@ async fn open_append(schema: &Schema) -> PgConnection {
         )
         from annals.log_head(), annals.resolve_streams(array['other-1'], false)",
     ] {
-        sqlx::raw_sql(schema.sql(statement)).execute(&mut other).await.unwrap();
+        sqlx::raw_sql(schema.sql(statement))
+            .execute(&mut other)
+            .await
+            .unwrap();
     }
     other
 }

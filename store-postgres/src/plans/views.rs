@@ -92,7 +92,11 @@ async fn rows_and_their_past_are_found_without_looking_through_a_million_version
             backward(sql::ROWS_BY_INDEX),
             format!("1, '', {key}, 100, 4194304, 0, '0500', '0700'"),
         ),
-        ("rows as of", sql::ROWS_AS_OF.to_owned(), format!("1, {hundred}, 700000")),
+        (
+            "rows as of",
+            sql::ROWS_AS_OF.to_owned(),
+            format!("1, {hundred}, 700000"),
+        ),
         (
             "keys as of",
             sql::HISTORY_KEYS.to_owned(),
@@ -123,7 +127,11 @@ async fn rows_and_their_past_are_found_without_looking_through_a_million_version
             sql::DEAD_LETTERS.to_owned(),
             "1, 'key-000500', 0, 0, 100".into(),
         ),
-        ("how far it has come", sql::VIEW_STATE.to_owned(), "1".into()),
+        (
+            "how far it has come",
+            sql::VIEW_STATE.to_owned(),
+            "1".into(),
+        ),
         (
             "a version that is taken",
             sql::DUPLICATE_VERSION.to_owned(),

@@ -75,7 +75,8 @@ impl Step {
     }
 
     async fn call(&self, database: &Database) -> Result<PgRow, Error> {
-        self.ensure_stream_versions(database, &database.pool).await?;
+        self.ensure_stream_versions(database, &database.pool)
+            .await?;
         self.whole(database).fetch_one(&database.pool).await
     }
 
@@ -85,7 +86,8 @@ impl Step {
         database: &Database,
         connection: &mut PgConnection,
     ) -> Result<Result<(), CommitError>, Error> {
-        self.ensure_stream_versions(database, &mut *connection).await?;
+        self.ensure_stream_versions(database, &mut *connection)
+            .await?;
         skip_decision(
             &self.whole(database).fetch_one(connection).await?,
             &self.commit,
@@ -203,7 +205,9 @@ impl Step {
                 .into();
         }
         // The name of a constraint comes only with a violation of it.
-        if refused(&error).and_then(|refused| refused.constraint()) == Some("view_row_version_by_key") {
+        if refused(&error).and_then(|refused| refused.constraint())
+            == Some("view_row_version_by_key")
+        {
             match self.taken_version(database).await {
                 Ok(Some(taken)) => return taken.into(),
                 Ok(None) => {}

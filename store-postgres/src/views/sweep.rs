@@ -110,8 +110,7 @@ const TABLES: [(&str, &str, &str, &str); 6] = [
 ];
 
 /// The place of a row whose key is all that orders it: the key that comes next.
-const KEY: &str =
-    "0::bigint as number, ''::bytea as entry, key operator(pg_catalog.||) '\\x00'::bytea as next_key";
+const KEY: &str = "0::bigint as number, ''::bytea as entry, key operator(pg_catalog.||) '\\x00'::bytea as next_key";
 
 /// Clears away what a generation holds; `false` when another does it. Each time it goes on where it
 /// was: rows that are gone stay in the way of whoever looks for the next ones from the beginning,

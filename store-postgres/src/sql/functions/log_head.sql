@@ -14,17 +14,18 @@ as $$
 declare
     changed_at bigint;
 begin
-    select event.position, event.id, event.recorded_at into head, head_event, recorded
-    from annals.event
-    order by event.position desc
-    limit 1;
+    -- Tables in the order in which they were made, as everybody who locks them all goes.
+    select run.id into incarnation
+    from annals.incarnation as run
+    where run.relation = 'annals.event'::regclass::oid;
     select stream_change.key, stream_change.recorded_at into changes, changed_at
     from annals.stream_change
     order by stream_change.key desc
     limit 1;
-    select run.id into incarnation
-    from annals.incarnation as run
-    where run.relation = 'annals.event'::regclass::oid;
+    select event.position, event.id, event.recorded_at into head, head_event, recorded
+    from annals.event
+    order by event.position desc
+    limit 1;
     head := coalesce(head, 0);
     changes := coalesce(changes, 0);
     recorded := coalesce(greatest(recorded, changed_at), -9223372036854775808);

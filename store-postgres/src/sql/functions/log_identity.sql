@@ -16,6 +16,8 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 begin
+    -- Tables in the order in which they were made, as everybody who locks them all goes.
+    select known.id into log from annals.log as known;
     is_standby := pg_is_in_recovery();
     if not is_standby then
         select run.id into incarnation
@@ -23,7 +25,6 @@ begin
         where run.relation = 'annals.event'::regclass::oid;
     end if;
     started := extract(epoch from pg_postmaster_start_time())::text;
-    select known.id into log from annals.log as known;
     select event.position, event.id into head, head_event
     from annals.event
     order by event.position desc
