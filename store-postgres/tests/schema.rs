@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, AppendStreams, AtomicStreams, Checkpoint, DeadLetter, EventId, EventStore, Expected,
-    FoldId, GenerationSpec, History, Leases, Log, ManualClock, Metadata, NewEvent, Partition,
-    Phase, Position, ReadLog, ReadQuery, ReadRows, ReadStream, RowChange, RowVersion, RowsBy,
+    Acquired, Append, ChangeStream, Checkpoint, DeadLetter, EventId, EventStore, FoldId,
+    GenerationSpec, History, Leases, Log, ManualClock, Metadata, NewEvent, Partition, Phase,
+    Position, ReadLog, ReadQuery, ReadRows, ReadStream, RowChange, RowVersion, RowsBy,
     SkipDecision, Snapshot, SnapshotStore, Status, StreamChange, StreamId, TaggedStore, Version,
     ViewCommit, ViewStore,
 };
@@ -54,22 +54,22 @@ fn event(n: u128, name: &'static str, payload: &'static str) -> NewEvent {
 
 /// Everything that a schema can hold, at least once.
 async fn fill(store: &PostgresStore) {
-    let append = AppendStreams::default()
+    let append = Append::default()
         .event(stream("account-1"), event(1, "account.opened", "{\"n\":1}"))
         .event(
             stream("account-1"),
             event(2, "account.credited", "{\"n\":2}"),
         )
         .event(stream("account-2"), event(3, "account.opened", "{\"n\":3}"));
-    store.append_streams(append).await.unwrap();
-    let append = AppendStreams::default()
+    store.append(append).await.unwrap();
+    let append = Append::default()
         .event(stream("cart-1"), event(4, "cart.opened", "{}"))
         .event(stream("cart-2"), event(5, "cart.opened", "{}"))
         .event(
             stream("account-1"),
             event(6, "account.credited", "{\"n\":6}"),
         );
-    store.append_streams(append).await.unwrap();
+    store.append(append).await.unwrap();
     let before = Version::new(2);
     for (name, change) in [
         ("account-1", StreamChange::Archive { before }),
@@ -77,7 +77,7 @@ async fn fill(store: &PostgresStore) {
         ("cart-2", StreamChange::Tombstone),
     ] {
         store
-            .change_stream(&stream(name), Expected::Any, change)
+            .change_stream(ChangeStream::new(&stream(name), change))
             .await
             .unwrap();
     }
@@ -272,8 +272,8 @@ async fn a_schema_of_version_1_is_opened_and_read_back() {
     let options = schema.options().clock(frozen());
     let store = PostgresStore::connect_with(options).await.unwrap();
     check(&store).await;
-    let more = AppendStreams::default().event(stream("cart-3"), event(7, "cart.opened", "{}"));
-    let appended = store.append_streams(more).await.unwrap();
+    let more = Append::default().event(stream("cart-3"), event(7, "cart.opened", "{}"));
+    let appended = store.append(more).await.unwrap();
     assert_eq!(appended.last().position, Position::new(7));
     check_names(&store).await;
 }
