@@ -170,6 +170,11 @@ impl Incarnation {
         Incarnation { log, number: 0 }
     }
 
+    /// The one that a store counts with this number: 0 is the [first](Incarnation::first).
+    pub const fn numbered(log: LogId, number: u64) -> Incarnation {
+        Incarnation { log, number }
+    }
+
     /// The one that follows, in which the log has this id.
     #[must_use]
     pub const fn next(self, log: LogId) -> Incarnation {

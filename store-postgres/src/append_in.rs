@@ -1,7 +1,7 @@
 //! An application's own rows and its events in one transaction: staged there, numbered and checked
 //! at its commit.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use annals_core::{
     Append, AppendError, Appended, Expected, Failure, Placed, Position, StoreError, StreamState,
@@ -12,9 +12,10 @@ use sqlx::postgres::{PgConnection, Postgres};
 use sqlx::{Error, Transaction, query, query_scalar};
 use uuid::Uuid;
 
-use crate::append_session::{make_kind, resolve};
+use crate::append_session::{resolve, resolve_kind};
 use crate::database::{Database, ask};
 use crate::error::{StoreFault, may_have_happened, refused};
+use crate::incarnation::Cached;
 use crate::known::known;
 use crate::page::first_match;
 use crate::recheck::{Recheck, recheck};
@@ -28,33 +29,31 @@ const KINDS: usize = 1_024;
 
 /// What the trigger says when something that was expected does not hold.
 const REFUSED: &str = "AN001";
+/// What it says when the append was staged before the server recovered.
+const OUTDATED: &str = "AN003";
 
-/// Keys of kinds, for those who stage.
+/// Keys of kinds, for staged appends.
+#[derive(Debug, Default)]
+pub(crate) struct Kinds(Cached<KnownKinds>);
+
 #[derive(Debug)]
-pub(crate) struct Kinds(Mutex<LruCache<KindName, i32>>);
+struct KnownKinds(LruCache<KindName, i32>);
 
-impl Default for Kinds {
-    fn default() -> Kinds {
-        Kinds(Mutex::new(LruCache::new(KINDS)))
+impl Default for KnownKinds {
+    fn default() -> KnownKinds {
+        KnownKinds(LruCache::new(KINDS))
     }
 }
 
 impl Kinds {
     async fn key(&self, database: &Database, kind: &KindName) -> Result<i32, Error> {
-        let known = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(kind)
-            .copied();
+        let number = database.incarnation.number();
+        let known = self.0.of(number, |known| known.0.get(kind).copied());
         match known {
             Some(key) => Ok(key),
             None => {
-                let key = make_kind(database, &database.pool, kind).await?;
-                self.0
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(kind.clone(), key);
+                let key = resolve_kind(database, &database.pool, kind).await?;
+                self.0.of(number, |known| known.0.insert(kind.clone(), key));
                 Ok(key)
             }
         }
@@ -141,11 +140,22 @@ impl PostgresStore {
     /// written, and with `Failure::Unavailable` trying the whole transaction again may help.
     pub async fn commit(
         &self,
-        transaction: Transaction<'_, Postgres>,
+        mut transaction: Transaction<'_, Postgres>,
         staged: impl IntoIterator<Item = Staged>,
     ) -> Result<Vec<Appended>, AppendError> {
         let staged: Vec<Staged> = staged.into_iter().collect();
-        let database = &**self.database();
+        let database = self.database();
+        // The server answers the commit of a transaction that has failed with a rollback, and no
+        // error.
+        if let Err(error) = query(database.text(sql::TRANSACTION_WRITES))
+            .execute(&mut *transaction)
+            .await
+        {
+            if may_have_happened(&error) {
+                return Err(database.writing(&error).into());
+            }
+            return Err(aborted(error).into());
+        }
         if let Err(error) = transaction.commit().await {
             if may_have_happened(&error) {
                 return Err(AppendError::Unknown(database.writing(&error)));
@@ -175,8 +185,8 @@ impl PostgresStore {
                 .map(|known| known.found.placed)
                 .collect();
             if placed.len() != ids.len() {
-                let context =
-                    "a staged append was committed in a transaction that it was not staged in";
+                let context = "the transaction was committed without a staged append: it was \
+                               rolled back to a savepoint, or staged in another transaction";
                 return Err(StoreError::new(Failure::Invalid, context).into());
             }
             all.push(Appended::new(self.log_id(), placed, false));
@@ -192,7 +202,7 @@ impl PostgresStore {
         transaction: &mut PgConnection,
         append: Append,
     ) -> Result<Staged, AppendError> {
-        let database = &**self.database();
+        let database = self.database();
         append.check_carries_no_rows()?;
         let request = Arc::new(self.request(append)?);
         let failed = |error: Error| database.writing(&error);
@@ -231,12 +241,17 @@ impl PostgresStore {
             }
             behind = head;
         }
+        let number = database.incarnation.number();
+        let run = database.incarnation.run();
         let keys = self.keys(&request).await.map_err(failed)?;
         let mut kinds = Vec::with_capacity(request.kinds.len());
         for kind in &request.kinds {
             kinds.push(self.kinds().key(database, kind).await.map_err(failed)?);
         }
-        insert(database, transaction, &request, &keys, &kinds, behind)
+        if database.incarnation.number() != number {
+            return Err(outdated(&database.name).into());
+        }
+        insert(database, transaction, &request, run, &keys, &kinds, behind)
             .await
             .map_err(failed)?;
         Ok(Staged {
@@ -272,6 +287,7 @@ async fn insert(
     database: &Database,
     transaction: &mut PgConnection,
     request: &Request,
+    incarnation: Option<Uuid>,
     keys: &[i64],
     kinds: &[i32],
     behind: u64,
@@ -290,6 +306,7 @@ async fn insert(
         .map(|touched| code(touched.expected))
         .collect();
     query(database.text(sql::STAGE))
+        .bind(incarnation)
         .bind(request.clock.now().timestamp_micros())
         .bind(
             encoded
@@ -399,9 +416,26 @@ fn said(error: &Error, staged: &[Staged]) -> Option<AppendError> {
     Some(AppendError::Conflict(violations))
 }
 
+/// The transaction was undone before its commit was asked for.
+fn aborted(error: Error) -> StoreError {
+    let context =
+        "nothing was written: a statement of the transaction had failed before its commit";
+    StoreError::new(Failure::Invalid, context).because(error)
+}
+
+/// The keys of a staged append are of another history.
+fn outdated(name: &str) -> StoreError {
+    let context = format!(
+        "nothing was written: the server of `{name}` recovered after the append was staged; begin \
+         the transaction again"
+    );
+    StoreError::new(Failure::Unavailable, context)
+}
+
 /// What else the server refused at the commit.
 fn refusal(error: Error, name: &str) -> StoreError {
     match refused(&error).map(|refused| (refused.code(), refused.constraint())) {
+        Some((OUTDATED, _)) => outdated(name),
         Some(("23505", Some("event_by_id"))) => {
             let context =
                 "the ids were appended by another in the meantime, and the transaction was undone";

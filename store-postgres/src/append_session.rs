@@ -5,34 +5,27 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{
-    AppendError, EventId, Failure, Placed, Position, StreamChange, StreamId, StreamState, Version,
-    Violation,
-};
+use annals_core::{EventId, Failure, Placed, StoreError, StreamId};
 use sqlx::postgres::{PgConnection, PgExecutor, PgRow};
 use sqlx::{Connection, Error, Row, query, query_scalar, query_scalar_with, query_with};
 use tokio::time::Instant;
 
 use crate::batch::{Admission, Batch, Written};
 use crate::database::Database;
-use crate::error::{StoreFault, corrupt, may_have_happened, refused};
-use crate::events::tags_of;
-use crate::job::{AppendJob, ChangeJob};
+use crate::error::{StoreFault, may_have_happened, refused};
+use crate::job::AppendJob;
 use crate::known::known;
-use crate::query_plan::hash;
+use crate::known_log::KnownLog;
 use crate::recent::Recent;
 use crate::request::KindName;
-use crate::row::{bytes, int8, moment, number, stream_id, text};
+use crate::row::{int8, number, stream_id, text};
 use crate::statements as sql;
 use crate::stream_cache::{Places, StreamPlace};
-use crate::streams::{self, see};
-use crate::views::inline::make_stands;
+use crate::streams;
+use crate::views::inline::ensure_stream_versions;
 
 /// How often a server that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// How many times something is looked at again because others were faster.
-const TRIES_MAX: usize = 64;
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -52,19 +45,20 @@ pub(crate) enum Ended {
 /// A connection that is only used by the writer, and everything that it has learnt.
 #[derive(Debug)]
 pub(crate) struct AppendSession {
-    database: Arc<Database>,
+    pub(crate) database: Arc<Database>,
     connection: Option<PgConnection>,
     /// Which of the server's processes the connection speaks to, and since when.
     backend: Option<(i32, String)>,
     /// Whether every call goes to that one: a pooler may send them anywhere.
     is_direct: bool,
     patience: Duration,
-    places: Places,
+    pub(crate) places: Places,
     recent: Recent,
-    head: u64,
-    changes: i64,
-    /// Whether `head` and `changes` are known.
-    is_informed: bool,
+    pub(crate) log: KnownLog,
+    /// The incarnation that everything here was learnt in.
+    incarnation: u64,
+    /// Whether `log` is known.
+    pub(crate) is_informed: bool,
     /// Whether nobody else appended before the last batch.
     is_undisturbed: bool,
 }
@@ -84,8 +78,8 @@ impl AppendSession {
             patience,
             places: Places::new(),
             recent: Recent::default(),
-            head: 0,
-            changes: 0,
+            log: KnownLog::default(),
+            incarnation: 0,
             is_informed: false,
             is_undisturbed: true,
         }
@@ -93,7 +87,7 @@ impl AppendSession {
 
     /// How far the log goes, as far as is known.
     pub(crate) fn head(&self) -> u64 {
-        self.head
+        self.log.head
     }
 
     pub(crate) async fn close(&mut self) {
@@ -131,7 +125,7 @@ impl AppendSession {
             job.checked_to,
             &mut self.places,
             &mut self.recent,
-            self.head,
+            self.log.head,
         )
     }
 
@@ -171,16 +165,23 @@ impl AppendSession {
     }
 
     fn settle(&mut self, batch: Batch, written: &Written) -> Ended {
+        let last = batch.last_written(&written.skips);
         let settled = batch.settle(written, &mut self.places, &mut self.recent);
         let events: usize = settled.iter().flatten().map(Vec::len).sum();
-        self.head = written.first - 1 + events as u64;
+        if events > 0 {
+            self.log.head = written.first - 1 + events as u64;
+            self.log.head_event = last;
+            self.database.incarnation.saw(self.log.head, last);
+        } else if written.first != self.log.head + 1 {
+            self.is_informed = false;
+        }
         Ended::Written(settled)
     }
 
     /// The position of the batch's only event; nothing, and nothing is written, when it is not such
     /// a batch, or others appended.
     async fn call_one(&mut self, batch: &Batch) -> Result<Option<u64>, Error> {
-        let Some(arguments) = batch.arguments_of_one(self.head, self.changes)? else {
+        let Some(arguments) = batch.arguments_of_one(&self.log)? else {
             return Ok(None);
         };
         let database = Arc::clone(&self.database);
@@ -196,14 +197,14 @@ impl AppendSession {
         if batch.carries_rows() {
             let database = Arc::clone(&self.database);
             let (generations, keys) = batch.stands();
-            make_stands(&database, self.connected().await?, generations, keys).await?;
-            let arguments = batch.arguments_with_rows(self.head, self.changes)?;
+            ensure_stream_versions(&database, self.connected().await?, generations, keys).await?;
+            let arguments = batch.arguments_with_rows(&self.log)?;
             let text = database.text(sql::APPEND_WITH_ROWS);
             return query_with(text, arguments)
                 .fetch_one(self.connected().await?)
                 .await;
         }
-        let arguments = batch.arguments(self.head, self.changes)?;
+        let arguments = batch.arguments(&self.log)?;
         let text = self.database.text(sql::APPEND);
         query_with(text, arguments)
             .fetch_one(self.connected().await?)
@@ -219,8 +220,8 @@ impl AppendSession {
             first: number(row, 1)?,
             ..Written::default()
         };
-        let streams: Option<Vec<i64>> = row.try_get(3)?;
-        let versions: Option<Vec<i64>> = row.try_get(4)?;
+        let streams: Option<Vec<i64>> = row.try_get(2)?;
+        let versions: Option<Vec<i64>> = row.try_get(3)?;
         for (stream, version) in streams
             .into_iter()
             .flatten()
@@ -229,13 +230,13 @@ impl AppendSession {
             written.moved.insert(stream, version.cast_unsigned());
             self.places.written(stream, version.cast_unsigned());
         }
-        let skips: Option<Vec<i32>> = row.try_get(5)?;
+        let skips: Option<Vec<i32>> = row.try_get(4)?;
         written.skips = skips
             .into_iter()
             .flatten()
             .map(|append| append.cast_unsigned() as usize)
             .collect();
-        self.is_undisturbed = written.first == self.head + 1;
+        self.is_undisturbed = written.first == self.log.head + 1;
         if !self.is_undisturbed {
             // Others appended in between, and nothing is known of that but which streams it moved.
             self.recent.begin_at(written.first - 1);
@@ -280,133 +281,55 @@ impl AppendSession {
         }
     }
 
-    /// Changes a stream when the expectation holds; the rules are those of
-    /// [`StreamState::changed`].
-    pub(crate) async fn change(&mut self, job: &ChangeJob) -> Result<StreamState, AppendError> {
-        for _ in 0..TRIES_MAX {
-            match self.try_change(job).await {
-                Ok(Some(outcome)) => return outcome,
-                Ok(None) => {}
-                Err((error, was_called)) => {
-                    let trouble = self.trouble(&error);
-                    self.lost(&error);
-                    self.is_informed = false;
-                    if !may_have_happened(&error) {
-                        return Err(trouble.error().into());
-                    }
-                    // A change that was made is found made, and made again it changes nothing more.
-                    if was_called && !self.is_over().await {
-                        return Err(AppendError::Unknown(trouble.error()));
-                    }
-                    if self.connected().await.is_err() {
-                        return Err(trouble.error().into());
-                    }
-                }
+    /// Learns how far the log goes, and which history it is, when that is not known.
+    pub(crate) async fn inform(&mut self) -> Result<(), Error> {
+        let database = Arc::clone(&self.database);
+        while !self.is_informed || self.incarnation != database.incarnation.number() {
+            let connection = self.connected().await?;
+            let row = query(database.text(sql::LOG_HEAD))
+                .fetch_one(&mut *connection)
+                .await?;
+            // After the look, so that what was seen is of the history that is known now, or of none.
+            database
+                .incarnation
+                .check(&database, connection, true)
+                .await?;
+            let log = KnownLog::of(&row)?;
+            if log.incarnation != database.incarnation.run() {
+                continue;
             }
+            if self.incarnation != database.incarnation.number() {
+                self.incarnation = database.incarnation.number();
+                self.places = Places::new();
+            }
+            self.log = log;
+            self.places.forget_all();
+            self.recent.begin_at(self.log.head);
+            self.is_informed = true;
         }
-        Err(busy(&job.stream).into())
+        Ok(())
     }
 
-    /// None when the stream was changed by another in between.
-    async fn try_change(
-        &mut self,
-        job: &ChangeJob,
-    ) -> Result<Option<Result<StreamState, AppendError>>, (Error, bool)> {
-        let not_called = |error| (error, false);
-        let database = Arc::clone(&self.database);
-        let connection = self.connected().await.map_err(not_called)?;
-        let seen = see(&database, &mut *connection, &job.stream)
-            .await
-            .map_err(not_called)?;
-        let found = seen.state;
-        let expected = job.expected;
-        if !expected.allows_writing(&found) {
-            let violation = Violation::Stream {
-                index: 0,
-                stream: job.stream.clone(),
-                expected,
-                found,
-            };
-            return Ok(Some(Err(AppendError::Conflict(vec![violation]))));
-        }
-        let now = job.clock.now();
-        let mut after = match found.changed(&job.stream, job.change, Position::new(seen.head), now)
-        {
-            Ok(after) if after != found => after,
-            unchanged => return Ok(Some(unchanged.map_err(AppendError::from))),
-        };
-        let key = match seen.key {
-            Some(key) => key,
-            None => resolve(
-                &database,
-                &mut *connection,
-                std::slice::from_ref(&job.stream),
-                true,
-            )
-            .await
-            .map_err(not_called)?
-            .first()
-            .map(|(_, key, _)| *key)
-            .ok_or_else(|| not_called(corrupt("a stream that got no key")))?,
-        };
-        let (hashes, positions) = match job.change {
-            StreamChange::Archive { before } => archived(&database, connection, key, before)
-                .await
-                .map_err(not_called)?,
-            _ => (Vec::new(), Vec::new()),
-        };
-        let empties = after.deletions.len() > found.deletions.len();
-        let row = query(database.text(sql::CHANGE_STREAM))
-            .bind(key)
-            .bind(seen.changes)
-            .bind(found.version.get().cast_signed())
-            .bind(streams::code(after.status))
-            .bind(after.truncated_before.get().cast_signed())
-            .bind(after.archived_before.get().cast_signed())
-            .bind(empties)
-            .bind(now.timestamp_micros())
-            .bind(hashes)
-            .bind(positions)
-            .fetch_one(connection)
-            .await
-            .map_err(|error| (error, true))?;
-        let changed = || -> Result<_, Error> {
-            Ok((
-                row.try_get::<bool, _>(0)?,
-                number(&row, 1)?,
-                int8(&row, 2)?,
-                moment(int8(&row, 3)?)?,
-            ))
-        };
-        let (is_done, head, changes, recorded_at) = changed().map_err(|error| (error, true))?;
-        if !is_done {
-            return Ok(None);
-        }
-        if empties && let Some(deletion) = after.deletions.last_mut() {
-            deletion.position = Position::new(head);
-            deletion.recorded_at = recorded_at;
-        }
-        if changes == self.changes + 1 {
-            self.changes = changes;
-        } else {
-            self.is_informed = false;
-        }
-        self.places.forget(&job.stream);
-        Ok(Some(Ok(after)))
+    /// Why an append that was decided on another history is refused.
+    pub(crate) fn outdated(&self) -> StoreError {
+        StoreError::new(
+            Failure::Unavailable,
+            format!(
+                "the log at `{}` has another history since the append was decided (a crash, a \
+                 fail-over or a restore); read again and decide again",
+                self.database.name
+            ),
+        )
+    }
+
+    /// Whether the append was decided on a history that is not there any more.
+    pub(crate) fn is_outdated(&self, job: &AppendJob) -> bool {
+        job.incarnation != self.incarnation && job.request.relies_on_history()
     }
 
     async fn learn(&mut self, jobs: &[AppendJob]) -> Result<(), Error> {
         let database = Arc::clone(&self.database);
-        if !self.is_informed {
-            let row = query(database.text(sql::LOG_HEAD))
-                .fetch_one(self.connected().await?)
-                .await?;
-            self.head = number(&row, 0)?;
-            self.changes = int8(&row, 1)?;
-            self.places.forget_all();
-            self.recent.begin_at(self.head);
-            self.is_informed = true;
-        }
+        self.inform().await?;
         // Of each unknown stream whether it is to be given a key, in the order of the names.
         let mut unknown: BTreeMap<&StreamId, bool> = BTreeMap::new();
         let mut kinds: Vec<&KindName> = Vec::new();
@@ -442,7 +365,7 @@ impl AppendSession {
         }
         for kind in kinds {
             if self.places.kind(kind).is_none() {
-                let key = make_kind(&database, self.connected().await?, kind).await?;
+                let key = resolve_kind(&database, self.connected().await?, kind).await?;
                 self.places.learn_kind(kind.clone(), key);
             }
         }
@@ -450,7 +373,7 @@ impl AppendSession {
     }
 
     /// The connection, made anew when it was lost.
-    async fn connected(&mut self) -> Result<&mut PgConnection, Error> {
+    pub(crate) async fn connected(&mut self) -> Result<&mut PgConnection, Error> {
         if self.connection.is_none() {
             let connection = self.database.connection().await?;
             self.backend = None;
@@ -467,7 +390,7 @@ impl AppendSession {
     }
 
     /// Gives up the connection when the error means that it is of no more use.
-    fn lost(&mut self, error: &Error) {
+    pub(crate) fn lost(&mut self, error: &Error) {
         if may_have_happened(error) {
             self.connection = None;
             self.is_informed = false;
@@ -476,7 +399,7 @@ impl AppendSession {
 
     /// After the connection was lost: whether what was asked on it has come to its end, so that
     /// what is seen now is the last word.
-    async fn is_over(&mut self) -> bool {
+    pub(crate) async fn is_over(&mut self) -> bool {
         let Some((process, since)) = self.backend.take() else {
             return false;
         };
@@ -503,7 +426,7 @@ impl AppendSession {
         false
     }
 
-    fn trouble(&self, error: &Error) -> StoreFault {
+    pub(crate) fn trouble(&self, error: &Error) -> StoreFault {
         StoreFault::of(error, "writing", &self.database.name)
     }
 }
@@ -545,43 +468,16 @@ pub(crate) async fn resolve(
 }
 
 /// The key of a kind, which is given one when it has none.
-pub(crate) async fn make_kind(
+pub(crate) async fn resolve_kind(
     database: &Database,
     on: impl PgExecutor<'_>,
     kind: &KindName,
 ) -> Result<i32, Error> {
-    query_scalar(database.text(sql::MAKE_KIND))
+    query_scalar(database.text(sql::RESOLVE_KIND))
         .bind(&*kind.event_type)
         .bind(i64::from(kind.schema_version))
         .bind(&*kind.codec)
         .bind(&kind.category)
         .fetch_one(on)
         .await
-}
-
-/// Under which numbers the events that an archiving removes are found, and where they stand.
-async fn archived(
-    database: &Database,
-    connection: &mut PgConnection,
-    stream: i64,
-    before: Version,
-) -> Result<(Vec<i64>, Vec<i64>), Error> {
-    let before = before.get().cast_signed();
-    let rows = query(database.text(sql::ARCHIVED_TAGS))
-        .bind(stream)
-        .bind(before)
-        .fetch_all(connection)
-        .await?;
-    let mut hashes = Vec::new();
-    let mut positions = Vec::new();
-    for row in rows
-        .iter()
-        .filter(|row| bytes(*row, 1).is_ok_and(|tags| tags.is_some()))
-    {
-        for tag in tags_of(text(row, 1)?)? {
-            hashes.push(hash(&tag));
-            positions.push(int8(row, 0)?);
-        }
-    }
-    Ok((hashes, positions))
 }

@@ -13,6 +13,7 @@ use sqlx::{Arguments, Error};
 use uuid::Uuid;
 
 use crate::known::PARTITION;
+use crate::known_log::KnownLog;
 use crate::recent::{self, Recent};
 use crate::request::Request;
 use crate::stream_cache::{Places, StreamPlace, Versions};
@@ -96,6 +97,16 @@ impl Batch {
         self.taken.is_empty()
     }
 
+    /// The id of the last event of those appends that are not among `skips`.
+    pub(crate) fn last_written(&self, skips: &HashSet<usize>) -> Option<Uuid> {
+        let written = |(place, _): &(usize, &Arc<Request>)| !skips.contains(place);
+        let (_, last) = self.taken.iter().enumerate().rev().find(written)?;
+        last.append
+            .events
+            .last()
+            .map(|(_, event)| *event.id.as_uuid())
+    }
+
     /// The ids of all events.
     pub(crate) fn ids(&self) -> impl Iterator<Item = EventId> + '_ {
         self.taken
@@ -128,7 +139,12 @@ impl Batch {
                 return Admission::Doubtful;
             };
             match self.now.get(&key) {
-                Some(_) if touched.relies_on_version() || !touched.is_written => {
+                // A neighbour may still be skipped, so the expectation must hold without it, too.
+                Some(_)
+                    if touched.relies_on_version()
+                        || !touched.is_written
+                        || !touched.holds(&standing.state()) =>
+                {
                     return Admission::Later;
                 }
                 Some(_) => {}
@@ -194,7 +210,7 @@ impl Batch {
         }
         let append = self.taken.len();
         self.conditions.push(format!(
-            "{{\"append\":{append},\"behind\":{behind},\"items\":{}}}",
+            "{{\"append\":{append},\"after\":{behind},\"items\":{}}}",
             conditional.items
         ));
         let behind = behind.cast_signed();
@@ -246,7 +262,7 @@ impl Batch {
     }
 
     /// The parameters of `sql/append.sql`.
-    pub(crate) fn arguments(&self, head: u64, changes: i64) -> Result<PgArguments, Error> {
+    pub(crate) fn arguments(&self, known: &KnownLog) -> Result<PgArguments, Error> {
         let columns = &self.columns;
         let encoded = || self.taken.iter().flat_map(|request| &request.events);
         let tags: Vec<Option<&str>> = encoded().map(|event| event.tags.as_deref()).collect();
@@ -259,8 +275,7 @@ impl Batch {
             .map(|_| format!("[{}]", self.conditions.join(",")));
         let mut arguments = PgArguments::default();
         let give = || -> Result<(), sqlx::error::BoxDynError> {
-            arguments.add(head.cast_signed())?;
-            arguments.add(changes)?;
+            known.give(&mut arguments)?;
             arguments.add(&columns.appends)?;
             arguments.add(&columns.streams)?;
             arguments.add(&columns.versions)?;
@@ -289,11 +304,7 @@ impl Batch {
 
     /// The parameters of `sql/append_one.sql`; none when it is more than one event that nothing
     /// newer than `head` can stand against.
-    pub(crate) fn arguments_of_one(
-        &self,
-        head: u64,
-        changes: i64,
-    ) -> Result<Option<PgArguments>, Error> {
+    pub(crate) fn arguments_of_one(&self, known: &KnownLog) -> Result<Option<PgArguments>, Error> {
         let columns = &self.columns;
         let [request] = &self.taken[..] else {
             return Ok(None);
@@ -303,14 +314,13 @@ impl Batch {
         };
         let is_checked = self
             .least_behind
-            .is_none_or(|behind| behind >= head.cast_signed());
+            .is_none_or(|behind| behind >= known.head.cast_signed());
         if !is_checked || !columns.revived.is_empty() || !request.rows.is_empty() {
             return Ok(None);
         }
         let mut arguments = PgArguments::default();
         let mut give = || -> Result<(), sqlx::error::BoxDynError> {
-            arguments.add(head.cast_signed())?;
-            arguments.add(changes)?;
+            known.give(&mut arguments)?;
             arguments.add(columns.streams[0])?;
             arguments.add(columns.versions[0])?;
             arguments.add(columns.kinds[0])?;
@@ -358,12 +368,8 @@ impl Batch {
     }
 
     /// The parameters of `sql/append_with_rows.sql`.
-    pub(crate) fn arguments_with_rows(
-        &self,
-        head: u64,
-        changes: i64,
-    ) -> Result<PgArguments, Error> {
-        let mut arguments = self.arguments(head, changes)?;
+    pub(crate) fn arguments_with_rows(&self, known: &KnownLog) -> Result<PgArguments, Error> {
+        let mut arguments = self.arguments(known)?;
         let rows = self.rows();
         // Places count from 1.
         let numbered = || (1_i32..).zip(&rows);

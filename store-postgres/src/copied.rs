@@ -1,7 +1,7 @@
 //! Long pages of the log, as the server copies them out: a copied row costs the client's driver
 //! less than a row of a statement.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
@@ -37,11 +37,8 @@ pub(crate) struct Horizon {
 impl Horizon {
     /// For reading about as far as `wanted`; that of the last page if it will do.
     async fn of(database: &Database, types: &[String], wanted: u64) -> Result<Arc<Horizon>, Error> {
-        let last = database
-            .horizon
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let incarnation = database.incarnation.number();
+        let last = database.horizon.of(incarnation, |last| last.clone());
         if let Some(last) = last.filter(|last| last.types == types && wanted <= last.head)
             && last.seen_at.elapsed() < LOOKS_EVERY
         {
@@ -58,10 +55,8 @@ impl Horizon {
             seen_at: Instant::now(),
         };
         let horizon = Arc::new(horizon);
-        *database
-            .horizon
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&horizon));
+        let kept = Some(Arc::clone(&horizon));
+        database.horizon.of(incarnation, |last| *last = kept);
         Ok(horizon)
     }
 }
@@ -89,7 +84,7 @@ impl Copied<'_> {
                 format!("kind + 0 = any ('{{{}}}'::integer[])", kinds.join(","))
             }
         };
-        sql::LOG_COPIED
+        sql::LOG_COPY
             .replace("$1", &self.after.to_string())
             .replace("$2", &self.up_to.to_string())
             .replace("$3", &self.limit.to_string())
@@ -98,7 +93,7 @@ impl Copied<'_> {
     }
 
     /// Reads it, and how far the log goes.
-    pub(crate) async fn read(mut self, database: &Database) -> Result<Read<u64>, Error> {
+    pub(crate) async fn read(mut self, database: &Arc<Database>) -> Result<Read<u64>, Error> {
         let horizon = Horizon::of(
             database,
             self.types,

@@ -2,27 +2,29 @@
 //! statement, and how messages call it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use annals_core::{Failure, StoreError};
+use annals_core::{Direction, Failure, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Error, SqlStr};
 use tokio::task::JoinError;
 
 use crate::copied::Horizon;
 use crate::error::{StoreFault, may_have_happened};
-use crate::events::AllNames;
+use crate::events::Names;
+use crate::incarnation::{Cached, Incarnation};
 use crate::options::Options;
 use crate::settings;
+use crate::watcher::Moves;
 
 /// How long a connection that nobody uses is kept.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// One database, and the schema in it that holds the tables.
-#[derive(Debug)]
 pub(crate) struct Database {
     /// Connections for everything but appending and listening. Statements on them stand alone;
     /// whoever needs a transaction runs it in a task that cannot be dropped ([`to_its_end`]),
@@ -39,20 +41,34 @@ pub(crate) struct Database {
     /// How far the log went when somebody read it last.
     pub(crate) seen_head: AtomicU64,
     /// What the last long page was read by.
-    pub(crate) horizon: Mutex<Option<Arc<Horizon>>>,
-    /// What readers know of names.
-    pub(crate) names: Arc<AllNames>,
+    pub(crate) horizon: Cached<Option<Arc<Horizon>>>,
+    /// The names that readers know and do not use just now.
+    pub(crate) names: Cached<Vec<Names>>,
+    /// Which history everything cached was read from.
+    pub(crate) incarnation: Incarnation,
+    pub(crate) moves: Moves,
+    /// Whether this store may write.
+    writes: bool,
     connect: PgConnectOptions,
     connect_timeout: Duration,
     /// Whether what is acknowledged must survive a power cut.
     is_durable: bool,
     /// How many connections may have to be found dead before one is alive.
     tries: u32,
-    texts: RwLock<HashMap<usize, SqlStr>>,
+    texts: RwLock<HashMap<(usize, Direction), SqlStr>>,
+}
+
+/// Without the connect options, which hold the password.
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Database {
-    pub(crate) fn new(options: &Options) -> Database {
+    pub(crate) fn new(options: &Options) -> Arc<Database> {
         let schema = &options.schema;
         let timeout = options.statement_timeout.as_millis().to_string();
         let connect = options
@@ -73,28 +89,39 @@ impl Database {
             of.get_port(),
             of.get_database().unwrap_or(of.get_username())
         );
-        let pool = PgPoolOptions::new()
-            .max_connections(options.readers)
-            .acquire_timeout(options.connect_timeout)
-            .idle_timeout(IDLE_MAX)
-            .test_before_acquire(false)
-            .connect_lazy_with(connect.clone());
         let quoted = format!("\"{schema}\"");
-        Database {
-            pool,
+        Arc::new_cyclic(|weak: &Weak<Database>| Database {
+            pool: pool(options, connect.clone(), weak.clone()),
             name,
             quoted,
             reads_large_payloads: AtomicBool::new(false),
             rare_types: AtomicU64::new(0),
             seen_head: AtomicU64::new(0),
-            horizon: Mutex::default(),
-            names: Arc::default(),
+            horizon: Cached::default(),
+            names: Cached::default(),
+            incarnation: Incarnation::default(),
+            moves: Moves::new(),
+            writes: !options.read_only,
             connect,
             connect_timeout: options.connect_timeout,
             is_durable: !options.read_only && !options.relaxed_durability,
             tries: options.readers + 1,
             texts: RwLock::default(),
-        }
+        })
+    }
+
+    /// Forgets what was seen of a history that is not there any more.
+    pub(crate) fn forget(&self) {
+        self.seen_head.store(0, Ordering::Relaxed);
+        self.rare_types.store(0, Ordering::Relaxed);
+    }
+
+    /// Asks which history the server has, on any connection, and gives the head.
+    pub(crate) async fn check_history(&self) -> Result<u64, Error> {
+        let mut connection = self.pool.acquire().await?;
+        self.incarnation
+            .check(self, &mut *connection, self.writes)
+            .await
     }
 
     /// How connections are made.
@@ -109,25 +136,44 @@ impl Database {
         may_have_happened(error) && *tries <= self.tries
     }
 
-    /// A connection of one's own, outside the pool, to append on: the server may have been started
-    /// with other settings since the last one.
+    /// A connection outside the pool, to append on: the server may have been started with other
+    /// settings since the last one, and may have another history.
     pub(crate) async fn connection(&self) -> Result<PgConnection, Error> {
-        let mut connection = self.unchecked_connection().await?;
-        if self.is_durable {
-            settings::check(self, &mut connection).await?;
-        }
+        let mut connection = self.opening_connection().await?;
+        self.incarnation
+            .check(self, &mut connection, self.writes)
+            .await?;
         Ok(connection)
     }
 
-    /// As [`Database::connection`], for whoever does not append.
-    pub(crate) async fn unchecked_connection(&self) -> Result<PgConnection, Error> {
+    /// As [`Database::connection`], while the schema may not be there yet.
+    pub(crate) async fn opening_connection(&self) -> Result<PgConnection, Error> {
         let connecting = tokio::time::timeout(self.connect_timeout, self.connect.connect());
-        connecting.await.unwrap_or(Err(Error::PoolTimedOut))
+        let mut connection = connecting.await.unwrap_or(Err(Error::PoolTimedOut))?;
+        settings::check(self, &mut connection, self.is_durable).await?;
+        Ok(connection)
+    }
+
+    /// Why no connection was to be had in time, when the server says so.
+    pub(crate) async fn reason(&self, error: Error) -> Error {
+        if !matches!(error, Error::PoolTimedOut) {
+            return error;
+        }
+        match self.connection().await {
+            Err(reason) => reason,
+            // All of the pool's were in use.
+            Ok(_) => error,
+        }
     }
 
     /// The statement with the name of the schema where it says `annals.`
     pub(crate) fn text(&self, statement: &'static str) -> SqlStr {
-        let at = statement.as_ptr() as usize;
+        self.ordered(statement, Direction::Forward)
+    }
+
+    /// As [`Database::text`], descending where the statement says `/*desc*/`.
+    pub(crate) fn ordered(&self, statement: &'static str, direction: Direction) -> SqlStr {
+        let at = (statement.as_ptr() as usize, direction);
         if let Some(text) = self
             .texts
             .read()
@@ -136,7 +182,10 @@ impl Database {
         {
             return text.clone();
         }
-        let text = self.named(statement);
+        let text = match direction {
+            Direction::Forward => self.named(statement),
+            Direction::Backward => self.named(&statement.replace("/*desc*/", "desc")),
+        };
         self.texts
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -162,6 +211,27 @@ impl Database {
     pub(crate) fn writing(&self, error: &Error) -> StoreError {
         StoreFault::of(error, "writing", &self.name).error()
     }
+}
+
+/// Connections that read the history that is known, or have it noticed that they do not.
+fn pool(options: &Options, connect: PgConnectOptions, database: Weak<Database>) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(options.readers)
+        .acquire_timeout(options.connect_timeout)
+        .idle_timeout(IDLE_MAX)
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            let database = database.upgrade();
+            Box::pin(async move {
+                let Some(database) = database else {
+                    return Ok(());
+                };
+                let writes = database.writes;
+                let checked = database.incarnation.check(&database, connection, writes);
+                checked.await.map(drop)
+            })
+        })
+        .connect_lazy_with(connect)
 }
 
 /// Runs `work` to its end, also when the caller is dropped: what was begun is committed or rolled
@@ -208,7 +278,8 @@ macro_rules! ask {
         loop {
             match $question.await {
                 Err(error) if database.asks_again(&error, &mut tries) => {}
-                answer => break answer.map_err(|error| database.reading(&error)),
+                Err(error) => break Err(database.reading(&database.reason(error).await)),
+                Ok(answer) => break Ok(answer),
             }
         }
     }};

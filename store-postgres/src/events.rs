@@ -2,7 +2,7 @@
 //! they share.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use annals_core::{
     EventId, PAGE_BYTES_MAX, Place, Position, RecordedEvent, StreamId, Tag, Version,
@@ -23,8 +23,11 @@ use crate::row::{
 };
 use crate::statements as sql;
 
-/// Streams that a reader knows by name: some megabytes.
+/// Streams that a reader knows by name: at most 9 MB, as a name has at most 255 bytes.
 const STREAMS: usize = 32_768;
+/// So many readers' names are kept while they are not used: what many read at once is not kept for
+/// ever.
+const IDLE_MAX: usize = 4;
 /// Payloads share buffers of about this size: large enough to be cheap, small enough that keeping
 /// one event keeps little else.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -38,57 +41,66 @@ struct Kind {
     codec: Arc<str>,
 }
 
-/// The names behind keys, as one reader at a time knows them. A key's name never changes, so
-/// nothing in here is ever wrong.
+/// The names of keys, as one reader at a time knows them. In one incarnation a key's name never
+/// changes.
 #[derive(Debug)]
 pub(crate) struct Names {
     streams: LruCache<i64, StreamId>,
     kinds: HashMap<i32, Kind>,
 }
 
-/// What readers know, each with a set of its own so that none waits for another.
-#[derive(Debug, Default)]
-pub(crate) struct AllNames {
-    idle: Mutex<Vec<Names>>,
-}
-
-impl AllNames {
-    fn lend(self: &Arc<AllNames>) -> NameLoan {
-        let known = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        let names = known.unwrap_or_else(|| Names {
-            streams: LruCache::new(STREAMS),
-            kinds: HashMap::new(),
-        });
-        NameLoan {
-            names,
-            of: Arc::clone(self),
-        }
-    }
-}
-
-/// Names that go back when they are needed no more, also when whoever read was dropped or failed.
-#[derive(Debug)]
+/// Names that are one reader's, so that none waits for another. They go back when they are needed
+/// no more, also when the read was dropped or failed.
 struct NameLoan {
     names: Names,
-    of: Arc<AllNames>,
+    database: Arc<Database>,
+    /// The incarnation that the names, and the rows that are read with them, are of.
+    incarnation: u64,
+}
+
+impl NameLoan {
+    fn of(database: &Arc<Database>) -> NameLoan {
+        let incarnation = database.incarnation.number();
+        let known = database.names.of(incarnation, Vec::pop);
+        NameLoan {
+            names: known.unwrap_or_default(),
+            database: Arc::clone(database),
+            incarnation,
+        }
+    }
+
+    /// Fails when the rows may be of another history than their names.
+    fn check(&self) -> Result<(), Error> {
+        if self.incarnation == self.database.incarnation.number() {
+            return Ok(());
+        }
+        // As a lost connection is: reading again gives one history.
+        Err(Error::Io(std::io::Error::other(
+            "the history of the log changed while it was read",
+        )))
+    }
 }
 
 impl Drop for NameLoan {
     fn drop(&mut self) {
-        let nothing = Names {
-            streams: LruCache::new(0),
+        let names = std::mem::take(&mut self.names);
+        let all = &self.database.names;
+        if self.incarnation == self.database.incarnation.number() {
+            all.of(self.incarnation, |idle| {
+                if idle.len() < IDLE_MAX {
+                    idle.push(names);
+                }
+            });
+        }
+    }
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names {
+            streams: LruCache::new(STREAMS),
             kinds: HashMap::new(),
-        };
-        let names = std::mem::replace(&mut self.names, nothing);
-        self.of
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(names);
+        }
     }
 }
 
@@ -153,7 +165,7 @@ pub(crate) struct Read<T> {
 /// `first` on, read while the server goes on; `see` reads what else is in the first row, of which
 /// there always is one.
 pub(crate) async fn read<T>(
-    database: &Database,
+    database: &Arc<Database>,
     query: Query<'_, Postgres, PgArguments>,
     first: usize,
     see: impl FnOnce(&PgRow) -> Result<T, Error>,
@@ -184,7 +196,6 @@ pub(crate) async fn read<T>(
 ///
 /// A page ends with the event that fills it, and before one whose payload was left out, whatever
 /// follows.
-#[derive(Debug)]
 pub(crate) struct Decoding<R> {
     lent: NameLoan,
     first: usize,
@@ -204,9 +215,9 @@ pub(crate) struct Decoding<R> {
 
 impl<R: Columns> Decoding<R> {
     /// Of about so many rows, in which the columns of an event begin with column `first`.
-    pub(crate) fn begin(database: &Database, first: usize, about: usize) -> Decoding<R> {
+    pub(crate) fn begin(database: &Arc<Database>, first: usize, about: usize) -> Decoding<R> {
         Decoding {
-            lent: database.names.lend(),
+            lent: NameLoan::of(database),
             first,
             found: 0,
             events: Vec::with_capacity(about),
@@ -241,6 +252,7 @@ impl<R: Columns> Decoding<R> {
         database: &Database,
     ) -> Result<(usize, Vec<RecordedEvent>), Error> {
         let waiting = std::mem::take(&mut self.waiting);
+        self.lent.check()?;
         if !waiting.is_empty() {
             self.lent
                 .names
@@ -259,6 +271,7 @@ impl<R: Columns> Decoding<R> {
                 )));
             }
         }
+        self.lent.check()?;
         Ok((self.found, self.events))
     }
 

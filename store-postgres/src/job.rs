@@ -33,6 +33,8 @@ pub(crate) struct AppendJob {
     pub(crate) request: Arc<Request>,
     /// The position up to which its condition is known to hold.
     pub(crate) checked_to: u64,
+    /// The incarnation of the log that it was decided on.
+    pub(crate) incarnation: u64,
     /// What is known of its streams is not to be trusted.
     pub(crate) is_fresh: bool,
     /// How many times it was in a batch that did not come to pass.

@@ -70,7 +70,7 @@ pub(crate) async fn places(
     events: u32,
 ) -> Result<Vec<Placed>, Error> {
     let last = first.plus(u64::from(events)).minus(1);
-    let rows = sqlx::query(database.text(sql::PLACES))
+    let rows = sqlx::query(database.text(sql::APPENDED))
         .bind(first.get().cast_signed())
         .bind(last.get().cast_signed())
         .fetch_all(&database.pool)

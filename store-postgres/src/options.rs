@@ -1,5 +1,6 @@
 //! Where the database is and how it is used. Every option has a default that keeps every promise.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use sqlx::postgres::PgConnectOptions;
 /// assert_eq!(options.schema_name(), "ledger");
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     pub(crate) connect: PgConnectOptions,
     pub(crate) schema: String,
@@ -36,6 +37,23 @@ pub struct Options {
     /// The clock that was asked for; leases end by it, and else by that of the server.
     pub(crate) lease_clock: Option<Arc<dyn Clock>>,
     pub(crate) limits: Limits,
+}
+
+/// Without the options of the connection, which hold the password.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("host", &self.connect.get_host())
+            .field("port", &self.connect.get_port())
+            .field("database", &self.connect.get_database())
+            .field("user", &self.connect.get_username())
+            .field("schema", &self.schema)
+            .field("read_only", &self.read_only)
+            .field("migrate", &self.migrate)
+            .field("relaxed_durability", &self.relaxed_durability)
+            .field("readers", &self.readers)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Options {
@@ -303,9 +321,9 @@ impl Options {
     /// Sets one of our own options; none when the key is not ours.
     fn set(self, key: &str, value: &str) -> Result<Option<Options>, Invalid> {
         let wrong = || {
+            // Not the value: an unencoded `?` in a password puts the rest of it here.
             Invalid::new(format!(
-                "option `{key}={}` of a postgres url is not understood",
-                value.escape_debug()
+                "option `{key}` of a postgres url has a value that is not known"
             ))
         };
         let milliseconds = || {
@@ -360,9 +378,13 @@ impl FromStr for Options {
         let separator = if theirs.is_empty() { "" } else { "?" };
         let connect = format!("{base}{separator}{}", theirs.join("&"))
             .parse()
-            .map_err(|error| {
-                // What the parser says names parts of the url, never the password.
-                Invalid::new(format!("a postgres url is not understood: {error}"))
+            .map_err(|_: sqlx::Error| {
+                // Not what the parser says: it may quote what it takes for a part of the url.
+                Invalid::new(
+                    "a postgres url is not understood; it is \
+                     postgres://USER:PASSWORD@HOST:PORT/DATABASE, with `@`, `:`, `/`, `?`, `#` and \
+                     `%` in a user or a password percent-encoded",
+                )
             })?;
         let mut options = Options::new(connect);
         for (key, value) in ours {

@@ -1,6 +1,7 @@
 //! One page, from one statement and so from one moment: of a stream, of the log, of a query.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use annals_core::{
@@ -37,12 +38,11 @@ const LONG: usize = 512;
 const WINDOW: u64 = 65_536;
 
 /// A page of one stream, its state and the head.
-pub(crate) async fn of_stream(database: &Database, read: &ReadStream) -> Result<StreamPage, Error> {
-    let statement = match read.direction {
-        Direction::Forward => sql::STREAM_FORWARD,
-        Direction::Backward => sql::STREAM_BACKWARD,
-    };
-    let query = query(database.text(statement))
+pub(crate) async fn of_stream(
+    database: &Arc<Database>,
+    read: &ReadStream,
+) -> Result<StreamPage, Error> {
+    let query = query(database.ordered(sql::STREAM_PAGE, read.direction))
         .bind(read.stream.as_str())
         .bind(read.from.get().cast_signed())
         .bind(read.to.get().cast_signed())
@@ -74,7 +74,7 @@ pub(crate) async fn of_stream(database: &Database, read: &ReadStream) -> Result<
 }
 
 /// A page of the log.
-pub(crate) async fn of_log(database: &Database, read: &ReadLog) -> Result<LogPage, Error> {
+pub(crate) async fn of_log(database: &Arc<Database>, read: &ReadLog) -> Result<LogPage, Error> {
     let filter = &read.filter;
     let mut range = Range {
         after: read.after.get(),
@@ -98,7 +98,7 @@ pub(crate) async fn of_log(database: &Database, read: &ReadLog) -> Result<LogPag
 }
 
 /// A page of what a query matches.
-pub(crate) async fn of_query(database: &Database, read: &ReadQuery) -> Result<LogPage, Error> {
+pub(crate) async fn of_query(database: &Arc<Database>, read: &ReadQuery) -> Result<LogPage, Error> {
     let range = Range {
         after: read.after.get(),
         up_to: read.up_to.get(),
@@ -110,7 +110,7 @@ pub(crate) async fn of_query(database: &Database, read: &ReadQuery) -> Result<Lo
 }
 
 /// How far the log goes.
-pub(crate) async fn head(database: &Database) -> Result<u64, Error> {
+pub(crate) async fn head(database: &Arc<Database>) -> Result<u64, Error> {
     let row = query(database.text(sql::HEAD))
         .fetch_one(&database.pool)
         .await?;
@@ -119,7 +119,7 @@ pub(crate) async fn head(database: &Database) -> Result<u64, Error> {
 
 /// The first position behind the condition's at which its query matches, and how far the log goes.
 pub(crate) async fn first_match(
-    database: &Database,
+    database: &Arc<Database>,
     condition: &Condition,
     after: Position,
 ) -> Result<(Option<Position>, u64), Error> {
@@ -133,7 +133,10 @@ pub(crate) async fn first_match(
 }
 
 /// The last position that was recorded at or before a microsecond, and how far the log goes.
-pub(crate) async fn position_at(database: &Database, micros: i64) -> Result<(u64, u64), Error> {
+pub(crate) async fn position_at(
+    database: &Arc<Database>,
+    micros: i64,
+) -> Result<(u64, u64), Error> {
     let row = query(database.text(sql::POSITION_AT))
         .bind(micros)
         .fetch_one(&database.pool)
@@ -151,7 +154,7 @@ struct Span {
 
 /// Recorded times never go backwards, so a span of them is a range of positions. None when the
 /// filter names none.
-async fn recorded_in(database: &Database, filter: &Filter) -> Result<Option<Span>, Error> {
+async fn recorded_in(database: &Arc<Database>, filter: &Filter) -> Result<Option<Span>, Error> {
     let low = query_plan::behind(filter.recorded.0);
     let high = query_plan::up_to(filter.recorded.1);
     if (low, high) == (None, None) {
@@ -214,7 +217,7 @@ impl Range {
     /// Reads a page of `inner`, outside of which nothing of this range is wanted.
     async fn read(
         mut self,
-        database: &Database,
+        database: &Arc<Database>,
         mut inner: Range,
         wanted: &[Wanted<'_>],
         limit: usize,
@@ -290,7 +293,7 @@ struct ScanEnd {
 
 /// The events of a range that are one of `wanted`.
 async fn look(
-    database: &Database,
+    database: &Arc<Database>,
     range: Range,
     wanted: &[Wanted<'_>],
     limit: usize,
@@ -305,7 +308,7 @@ async fn look(
 }
 
 async fn look_at(
-    database: &Database,
+    database: &Arc<Database>,
     range: Range,
     wanted: &[Wanted<'_>],
     limit: usize,
@@ -328,11 +331,7 @@ async fn look_at(
                 return Ok(small);
             }
         }
-        let statement = match direction {
-            Direction::Forward => sql::LOG_FORWARD,
-            Direction::Backward => sql::LOG_BACKWARD,
-        };
-        let query = query(database.text(statement))
+        let query = query(database.ordered(sql::LOG_PAGE, direction))
             .bind(after.cast_signed())
             .bind(up_to.cast_signed());
         events::read(
@@ -380,7 +379,7 @@ fn head_of(row: &PgRow) -> Result<u64, Error> {
 /// without an index of kinds, each event of which would have to be found by itself. Nothing when
 /// they are rarer than that, or payloads are large.
 async fn look_among_all(
-    database: &Database,
+    database: &Arc<Database>,
     range: Range,
     types: &[String],
     limit: usize,
@@ -407,7 +406,7 @@ async fn look_among_all(
     } = match copied(database, among, types, limit).await? {
         Some(read) => read,
         None => {
-            let query = query(database.text(sql::LOG_FORWARD_KINDS))
+            let query = query(database.text(sql::LOG_PAGE_KINDS))
                 .bind(among.after.cast_signed())
                 .bind(among.up_to.cast_signed())
                 .bind(limit as i64)
@@ -429,11 +428,11 @@ async fn look_among_all(
 }
 
 /// As [`look`], for any event: ends before the first large payload.
-async fn look_for_small(database: &Database, range: Range, limit: usize) -> Result<ScanEnd, Error> {
-    let statement = match range.direction {
-        Direction::Forward => sql::LOG_FORWARD_SMALL,
-        Direction::Backward => sql::LOG_BACKWARD_SMALL,
-    };
+async fn look_for_small(
+    database: &Arc<Database>,
+    range: Range,
+    limit: usize,
+) -> Result<ScanEnd, Error> {
     let limit = limit.min(SMALL_EVENTS_MAX);
     let Read {
         seen: head,
@@ -442,7 +441,7 @@ async fn look_for_small(database: &Database, range: Range, limit: usize) -> Resu
     } = match copied(database, range, &[], limit).await? {
         Some(read) => read,
         None => {
-            let query = query(database.text(statement))
+            let query = query(database.ordered(sql::LOG_PAGE_SMALL, range.direction))
                 .bind(range.after.cast_signed())
                 .bind(range.up_to.cast_signed())
                 .bind(limit as i64)
@@ -459,7 +458,7 @@ async fn look_for_small(database: &Database, range: Range, limit: usize) -> Resu
 
 /// A page that will be long, as far as is known; nothing when it is not worth while.
 async fn copied(
-    database: &Database,
+    database: &Arc<Database>,
     range: Range,
     types: &[String],
     limit: usize,

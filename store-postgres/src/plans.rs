@@ -3,6 +3,8 @@
 
 mod views;
 
+use std::sync::Arc;
+
 use annals_core::{Direction, Filter, Query, QueryItem, Tag};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, query_scalar, raw_sql};
@@ -39,7 +41,7 @@ const MODES: [&str; 2] = ["force_custom_plan", "force_generic_plan"];
 struct Large {
     options: Options,
     connection: PgConnection,
-    database: Database,
+    database: Arc<Database>,
 }
 
 impl Large {
@@ -113,6 +115,10 @@ fn page(wanted: &[Wanted<'_>], direction: Direction) -> String {
         .0
 }
 
+fn backward(statement: &str) -> String {
+    statement.replace("/*desc*/", "desc")
+}
+
 fn copied(types: &[String]) -> String {
     Copied {
         after: 900_000,
@@ -140,31 +146,30 @@ async fn pages_of_a_million_events_come_from_indexes() {
     let stream = Query::stream(annals_core::StreamId::new("account-7").unwrap());
     let h7 = hash(&seven);
     let h77 = hash(&user);
-    let backward = Direction::Backward;
     let cases: Vec<(&str, String, String)> = vec![
         (
             "the log",
-            sql::LOG_FORWARD.into(),
+            sql::LOG_PAGE.into(),
             format!("{range}, 100, 1000000"),
         ),
         (
             "the log, from its end",
-            sql::LOG_BACKWARD.into(),
+            backward(sql::LOG_PAGE),
             format!("{range}, 100, 1000000"),
         ),
         (
             "small payloads",
-            sql::LOG_FORWARD_SMALL.into(),
+            sql::LOG_PAGE_SMALL.into(),
             format!("{range}, 100, 4096"),
         ),
         (
             "small payloads, from the end",
-            sql::LOG_BACKWARD_SMALL.into(),
+            backward(sql::LOG_PAGE_SMALL),
             format!("{range}, 100, 4096"),
         ),
         (
             "common types",
-            sql::LOG_FORWARD_KINDS.into(),
+            sql::LOG_PAGE_KINDS.into(),
             format!("{range}, 100, 4096, array['account.deposited']"),
         ),
         ("a long page", copied(&[]), String::new()),
@@ -175,12 +180,12 @@ async fn pages_of_a_million_events_come_from_indexes() {
         ),
         (
             "a stream",
-            sql::STREAM_FORWARD.into(),
+            sql::STREAM_PAGE.into(),
             "'account-7', 1, 50, false, 100, 1000000".into(),
         ),
         (
             "a stream, from its end",
-            sql::STREAM_BACKWARD.into(),
+            backward(sql::STREAM_PAGE),
             "'account-7', 1, 50, false, 100, 1000000".into(),
         ),
         (
@@ -202,7 +207,7 @@ async fn pages_of_a_million_events_come_from_indexes() {
         ),
         (
             "a category, from its end",
-            page(&[Wanted::by_filter(&category)], backward),
+            page(&[Wanted::by_filter(&category)], Direction::Backward),
             format!("{range}, array['cart'], array['cart'], 1000000"),
         ),
         (

@@ -152,12 +152,12 @@ impl Search {
             .join(", ");
         let text = format!(
             "select head.position, {columns}
-            from (select coalesce(max(position), 0) as position from annals.event) as head
+            from (select coalesce(pg_catalog.max(position), 0) as position from annals.event) as head
             left join lateral (
                 select
                     event.*,
-                    sum(octet_length(payload)) over (order by event.position{order} rows unbounded preceding)
-                        - octet_length(payload) as bytes_before
+                    pg_catalog.sum(pg_catalog.octet_length(payload)) over (order by event.position{order} rows unbounded preceding)
+                        - pg_catalog.octet_length(payload) as bytes_before
                 from ({positions}) as wanted
                 join annals.event on event.position = wanted.position
             ) as page on page.bytes_before < {bytes}"
@@ -170,7 +170,7 @@ impl Search {
         let positions = self.positions(wanted)?;
         let text = format!(
             "select head.position, (select wanted.position from ({positions}) as wanted limit 1)
-            from (select coalesce(max(position), 0) as position from annals.event) as head"
+            from (select coalesce(pg_catalog.max(position), 0) as position from annals.event) as head"
         );
         Ok((text, self.arguments))
     }
@@ -259,7 +259,7 @@ impl Search {
         // Two tags may have one hash.
         let _ = write!(
             conditions,
-            " and event.kind <> 0 and string_to_array(event.tags, E'\\n') @> {names}"
+            " and event.kind <> 0 and pg_catalog.string_to_array(event.tags, E'\\n') operator(pg_catalog.@>) {names}"
         );
         if !wanted.streams.is_empty() {
             let names: Vec<String> = wanted
@@ -327,7 +327,7 @@ impl Search {
         let names = self.give(wanted.categories.to_vec())?;
         let _ = write!(
             conditions,
-            " and (kind.category <> 0 or split_part({NAME}, '-', 1) = any ({names}))"
+            " and (kind.category <> 0 or pg_catalog.split_part({NAME}, '-', 1) = any ({names}))"
         );
         Ok(())
     }
@@ -350,7 +350,10 @@ impl Search {
     fn besides(&mut self, conditions: &mut String, wanted: &Wanted<'_>) -> Result<(), Error> {
         if !wanted.prefixes.is_empty() {
             let prefixes = self.give(wanted.prefixes.to_vec())?;
-            let _ = write!(conditions, " and {NAME} ^@ any ({prefixes})");
+            let _ = write!(
+                conditions,
+                " and {NAME} operator(pg_catalog.^@) any ({prefixes})"
+            );
         }
         if let Some(micros) = behind(wanted.occurred.0) {
             let micros = self.give(micros)?;
@@ -393,13 +396,14 @@ fn range(table: &str) -> String {
 
 /// The number under which a tag is indexed: FNV-1a over its bytes. It must never change.
 pub(crate) fn hash(tag: &Tag) -> i64 {
-    let hash = tag
-        .as_str()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    hash.cast_signed()
+    fnv(tag.as_str().as_bytes()).cast_signed()
+}
+
+/// FNV-1a.
+pub(crate) fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Looking at an append freshly: what became of its ids, and if nothing did, why it would be
 //! refused.
 
+use std::sync::Arc;
+
 use annals_core::{AppendError, Appended, Duplicate, LogId, Violation, deduplicate};
 use sqlx::Error;
 
@@ -24,7 +26,7 @@ pub(crate) enum Recheck {
 /// Looks at the append. Its ids come last: whoever did it before also made everything else look as
 /// it does.
 pub(crate) async fn recheck(
-    database: &Database,
+    database: &Arc<Database>,
     log: LogId,
     request: &Request,
 ) -> Result<Recheck, Error> {

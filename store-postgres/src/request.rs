@@ -105,6 +105,17 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Whether it was decided on what the log held.
+    pub(crate) fn relies_on_history(&self) -> bool {
+        self.condition.is_some()
+            || self
+                .streams
+                .iter()
+                .any(|touched| touched.expected != Expected::Any)
+    }
+}
+
 impl Touched {
     /// Every stream of the append, in the order in which violations are counted; and of each event
     /// the place of its stream among them.
@@ -208,7 +219,10 @@ impl Encoded {
             kinds.len() - 1
         });
         let tags = event.sorted_tags();
-        let hashes = tags.iter().map(hash).collect();
+        let mut hashes: Vec<i64> = tags.iter().map(hash).collect();
+        // Two tags may have one hash.
+        hashes.sort_unstable();
+        hashes.dedup();
         let names: Vec<&str> = tags.iter().map(|tag| tag.as_str()).collect();
         let says_something = event.metadata != annals_core::Metadata::default();
         Encoded {

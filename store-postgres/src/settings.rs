@@ -1,4 +1,5 @@
-//! Settings of the server under which an acknowledged append would not survive a power cut.
+//! Settings of the server that would break a promise: what would not survive a power cut, and an
+//! encoding that cannot hold every name.
 
 use sqlx::Error;
 use sqlx::postgres::PgConnection;
@@ -6,18 +7,33 @@ use sqlx::postgres::PgConnection;
 use crate::database::Database;
 use crate::statements as sql;
 
-/// Refuses a server that would lose what it acknowledged, and names the setting.
-pub(crate) async fn check(database: &Database, connection: &mut PgConnection) -> Result<(), Error> {
-    let settings: (String, String, String) = sqlx::query_as(database.text(sql::SETTINGS))
+/// Refuses a server that cannot store every name, and one that would lose what it acknowledged when
+/// that `is_durable`; names the setting.
+pub(crate) async fn check(
+    database: &Database,
+    connection: &mut PgConnection,
+    is_durable: bool,
+) -> Result<(), Error> {
+    let settings: (String, String, String, String) = sqlx::query_as(database.text(sql::SETTINGS))
         .fetch_one(connection)
         .await?;
+    if settings.3 != "UTF8" {
+        let what = format!(
+            "its encoding is {}, which cannot hold every name; create the database with \
+             `encoding 'UTF8'`",
+            settings.3
+        );
+        return Err(Error::Configuration(what.into()));
+    }
+    if !is_durable {
+        return Ok(());
+    }
     match weak(&settings.0, &settings.1, &settings.2) {
         None => Ok(()),
         Some(setting) => {
             let what = format!(
-                "it has `{setting}`, so an acknowledged append could be lost with the power; \
-                 change that, or ask for \
-                 `relaxed_durability`"
+                "it has `{setting}`, so a power cut could lose an acknowledged append; change the \
+                 setting, or ask for `relaxed_durability`"
             );
             Err(Error::Configuration(what.into()))
         }

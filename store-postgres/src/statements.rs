@@ -1,5 +1,5 @@
 //! Every statement that stands alone, each in a file under `sql/`, where its first line says what
-//! it guarantees.
+//! it guarantees; and the texts of the schema.
 
 macro_rules! statements {
     ($($name:ident = $file:literal;)*) => {
@@ -11,11 +11,15 @@ statements! {
     APPEND = "append";
     APPEND_ONE = "append_one";
     APPEND_WITH_ROWS = "append_with_rows";
+    APPENDED = "appended";
     ARCHIVED_TAGS = "archived_tags";
     BACKEND = "backend";
     BACKEND_WORKS = "backend_works";
+    BEGIN_INCARNATION = "begin_incarnation";
+    CHANGE_BY_ID = "change_by_id";
     CHANGE_STREAM = "change_stream";
     CREATE_MIGRATION = "create_migration";
+    FUNCTIONS_OF_SCHEMA = "functions";
     HAS_SCHEMA = "has_schema";
     HEAD = "head";
     INSERT_LOG = "insert_log";
@@ -25,74 +29,110 @@ statements! {
     KINDS_UP_TO = "kinds_up_to";
     KNOWN_IDS = "known_ids";
     LOCK_MIGRATIONS = "lock_migrations";
-    LOG_BACKWARD = "log_backward";
-    LOG_BACKWARD_SMALL = "log_backward_small";
-    LOG_COPIED = "log_copied";
-    LOG_FORWARD = "log_forward";
-    LOG_FORWARD_KINDS = "log_forward_kinds";
-    LOG_FORWARD_SMALL = "log_forward_small";
+    LOG_COPY = "log_copy";
     LOG_HEAD = "log_head";
     LOG_ID = "log_id";
-    MAKE_KIND = "make_kind";
+    LOG_IDENTITY = "log_identity";
+    LOG_PAGE = "log_page";
+    LOG_PAGE_KINDS = "log_page_kinds";
+    LOG_PAGE_SMALL = "log_page_small";
     NOTIFY = "notify";
-    PLACES = "places";
     POSITION_AT = "position_at";
+    RESOLVE_KIND = "resolve_kind";
     RESOLVE_STREAMS = "resolve_streams";
+    SAVE_FUNCTION = "save_function";
     SCHEMA_VERSION = "schema_version";
     SETTINGS = "settings";
     STAGE = "stage";
     STREAM = "stream";
-    STREAM_BACKWARD = "stream_backward";
-    STREAM_FORWARD = "stream_forward";
     STREAM_NAMES = "stream_names";
+    STREAM_PAGE = "stream_page";
+    TRANSACTION_WRITES = "transaction_writes";
 }
 
 // Read models, leases and snapshots.
 statements! {
     ACQUIRE_LEASE = "views/acquire_lease";
     BEGIN_GENERATION = "views/begin_generation";
-    CHOSEN_BACKWARD = "views/chosen_backward";
-    CHOSEN_FORWARD = "views/chosen_forward";
-    CLEAR_ENTRIES = "views/clear_entries";
+    CHECK_STEP = "views/check_step";
+    CLEAR = "views/clear";
     CLEAR_GENERATION = "views/clear_generation";
     CLEAR_HISTORY = "views/clear_history";
-    CLEAR_DEAD_LETTERS = "views/clear_dead_letters";
-    CLEAR_ROWS = "views/clear_rows";
-    CLEAR_STANDS = "views/clear_stands";
-    CLEAR_TOUCHED = "views/clear_touched";
-    CLEAR_VERSIONS = "views/clear_versions";
+    COMMIT_INLINE_STEP = "views/commit_inline_step";
+    COMMIT_STEP = "views/commit_step";
+    DEAD_LETTERS = "views/dead_letters";
     DELETE_SNAPSHOT = "views/delete_snapshot";
     DROP_GENERATION = "views/drop_generation";
     DROPPED_GENERATION = "views/dropped_generation";
+    DUPLICATE_VERSION = "views/duplicate_version";
+    ENSURE_STEP_STREAM_VERSIONS = "views/ensure_step_stream_versions";
+    ENSURE_STREAM_VERSIONS = "views/ensure_stream_versions";
     FORGET_HISTORY = "views/forget_history";
     GENERATION = "views/generation";
     GENERATIONS_OF_VIEW = "views/generations_of_view";
-    INDEXED_BACKWARD = "views/indexed_backward";
-    INDEXED_FORWARD = "views/indexed_forward";
-    SAVE_SKIP_DECISION = "views/save_skip_decision";
+    HISTORY_KEYS = "views/history_keys";
     KEYS_CHANGED = "views/keys_changed";
     LEASES = "views/leases";
-    LOOK_AT_STEP = "views/look_at_step";
-    MAKE_STANDS = "views/make_stands";
-    MAKE_STANDS_OF_STEP = "views/make_stands_of_step";
     NEWEST_SNAPSHOT = "views/newest_snapshot";
-    DEAD_LETTERS = "views/dead_letters";
-    PAST = "views/past";
-    PAST_KEYS = "views/past_keys";
     RELEASE_LEASE = "views/release_lease";
     RENEW_LEASE = "views/renew_lease";
     ROW_VERSIONS = "views/row_versions";
-    ROWS_BACKWARD = "views/rows_backward";
-    ROWS_FORWARD = "views/rows_forward";
+    ROWS_AS_OF = "views/rows_as_of";
+    ROWS_BY_INDEX = "views/rows_by_index";
+    ROWS_BY_KEYS = "views/rows_by_keys";
+    ROWS_BY_RANGE = "views/rows_by_range";
+    SAVE_SKIP_DECISION = "views/save_skip_decision";
     SAVE_SNAPSHOT = "views/save_snapshot";
-    STANDING = "views/standing";
+    SKIP_DECISIONS = "views/skip_decisions";
     SWITCH_GENERATION = "views/switch_generation";
-    TAKE_INLINE_STEP = "views/take_inline_step";
-    TAKE_STEP = "views/take_step";
-    TAKEN_VERSION = "views/taken_version";
     TOUCHED = "views/touched";
     TRANSACTION = "views/transaction";
-    SKIP_DECISIONS = "views/skip_decisions";
+    VERSIONED_ROWS = "views/versioned_rows";
     VIEW_NAMES = "views/view_names";
     VIEW_STATE = "views/view_state";
 }
+
+macro_rules! functions {
+    ($($name:literal)*) => {
+        &[$(($name, include_str!(concat!("sql/functions/", $name, ".sql")))),*]
+    };
+}
+
+/// What is replaced when its text changes, in an order in which each finds what it needs.
+pub(crate) const FUNCTIONS: &[(&str, &str)] = functions! {
+    "acquire_lease"
+    "append"
+    "append_one"
+    "append_with_rows"
+    "as_text"
+    "begin_incarnation"
+    "change_stream"
+    "check_step"
+    "clear_history"
+    "commit_inline_step"
+    "commit_step"
+    "drop_generation"
+    "ensure_step_stream_versions"
+    "ensure_stream_versions"
+    "first_match"
+    "history_keys"
+    "keys_changed"
+    "lock_log"
+    "lock_view"
+    "log_head"
+    "log_identity"
+    "now_micros"
+    "number_staged_append"
+    "resolve_kind"
+    "resolve_streams"
+    "switch_generation"
+    "view_state"
+    "visible_version"
+    "write_indexed_rows"
+    "write_rows"
+    "write_step"
+};
+
+/// Views for readers with psql, replaced as functions are, after them.
+pub(crate) const READABLE_VIEWS: (&str, &str) =
+    ("readable_views", include_str!("sql/readable_views.sql"));

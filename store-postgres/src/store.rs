@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use annals_core::{Append, AppendError, Appended};
 use annals_core::{
-    ChangeStream, Clock, EventId, EventStore, Failure, Found, Head, Hint, InlineViews, Limits, Log,
+    ChangeStream, Clock, EventId, EventStore, Failure, Found, Head, Hint, Incarnation, InlineViews, Limits, Log,
     LogId, LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, SnapshotStore, Store,
     StoreError, StreamId, StreamPage, StreamState, TaggedStore, ViewStore,
 };
@@ -118,7 +118,7 @@ impl PostgresStore {
         let migrated = to_its_end(async move {
             let database = Database::new(&options);
             let mut connection = database
-                .unchecked_connection()
+                .opening_connection()
                 .await
                 .map_err(|error| database.reading(&error))?;
             schema::upgrade(&database, &mut connection, &options).await
@@ -200,7 +200,9 @@ impl PostgresStore {
     }
 
     async fn write(&self, append: Append) -> Result<Appended, AppendError> {
-        let database = &**self.database();
+        append.check_incarnation(self.incarnation())?;
+        let database = self.database();
+        let incarnation = database.incarnation.number();
         let writer = self.writer()?;
         let mut request = self.request(append)?;
         for (place, row) in request.append.rows.iter().enumerate() {
@@ -229,7 +231,10 @@ impl PostgresStore {
         }
         for _ in 0..TRIES_MAX {
             if !is_doubtful {
-                match writer.append(&request, checked_to, is_fresh).await {
+                match writer
+                    .append(&request, incarnation, checked_to, is_fresh)
+                    .await
+                {
                     Answer::Committed(placed) => {
                         return Ok(Appended::new(self.shared.log, placed, false));
                     }
@@ -262,16 +267,22 @@ impl PostgresStore {
 impl Shared {
     async fn open(options: Options) -> Result<Shared, StoreError> {
         let opened = to_its_end(async move {
-            let database = Arc::new(Database::new(&options));
+            let database = Database::new(&options);
             let mut connection = database
-                .connection()
+                .opening_connection()
                 .await
                 .map_err(|error| database.reading(&error))?;
             if !options.read_only && options.migrate {
                 schema::upgrade(&database, &mut connection, &options).await?;
             }
             let log = schema::accept(&database, &mut connection, &options).await?;
-            let moves = Moves::new();
+            let head = database
+                .incarnation
+                .check(&database, &mut connection, !options.read_only)
+                .await
+                .map_err(|error| database.reading(&error))?;
+            let moves = database.moves.clone();
+            moves.saw(head);
             let writer = (!options.read_only).then(|| {
                 let section = AppendSession::new(
                     Arc::clone(&database),
@@ -389,6 +400,10 @@ impl Log for PostgresStore {
 
     fn hint(&self) -> Hint {
         Hint::new(self.shared.moves.subscribe())
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        Incarnation::numbered(self.id(), self.database().incarnation.number())
     }
 }
 

@@ -15,7 +15,7 @@ mod step;
 mod sweep;
 
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use annals_core::{
     Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, Partition,
@@ -29,6 +29,7 @@ use sqlx::{Error, query};
 
 use crate::database::{Database, ask, to_its_end};
 use crate::error::corrupt;
+use crate::incarnation::Cached;
 use crate::row::bytes;
 use crate::statements as sql;
 use crate::store::PostgresStore;
@@ -38,12 +39,23 @@ use sweep::Sweeper;
 /// So many generations are known by heart.
 const KNOWN: usize = 1_024;
 
+/// Generations by their ids.
+#[derive(Debug)]
+struct KnownGenerations(LruCache<GenerationId, Arc<Generation>>);
+
+impl Default for KnownGenerations {
+    fn default() -> KnownGenerations {
+        KnownGenerations(LruCache::new(KNOWN))
+    }
+}
+
 /// What a store keeps for its read models.
 #[derive(Debug)]
 pub(crate) struct Views {
     /// What generations are made of, which never changes. Their phase, and whether they are gone,
     /// is not to be had from here.
-    known: Mutex<LruCache<GenerationId, Arc<Generation>>>,
+    known: Cached<KnownGenerations>,
+    database: Arc<Database>,
     /// None when the store was opened read-only.
     sweeper: Option<Sweeper>,
 }
@@ -52,31 +64,30 @@ impl Views {
     pub(crate) fn start(database: &Arc<Database>, is_read_only: bool) -> Views {
         let sweeper = (!is_read_only).then(|| Sweeper::start(database));
         Views {
-            known: Mutex::new(LruCache::new(KNOWN)),
+            known: Cached::default(),
+            database: Arc::clone(database),
             sweeper,
         }
     }
 
     fn known(&self, id: GenerationId) -> Option<Arc<Generation>> {
+        let number = self.database.incarnation.number();
         self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&id)
-            .map(Arc::clone)
+            .of(number, |known| known.0.get(&id).map(Arc::clone))
     }
 
     fn learn(&self, generation: Generation) -> Arc<Generation> {
         let generation = Arc::new(generation);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(generation.id, Arc::clone(&generation));
+        let number = self.database.incarnation.number();
+        let learnt = Arc::clone(&generation);
+        self.known
+            .of(number, |known| known.0.insert(learnt.id, learnt));
         generation
     }
 
     fn forget(&self, id: GenerationId) {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
+        let number = self.database.incarnation.number();
+        self.known.of(number, |known| known.0.remove(&id));
     }
 
     fn sweep(&self) {

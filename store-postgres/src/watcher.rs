@@ -69,6 +69,13 @@ impl Moves {
         raise(&self.own, head);
     }
 
+    /// The log has another history, which goes to here.
+    pub(crate) fn begin_at(&self, head: u64) {
+        self.seen.send_replace(head);
+        self.own.send_replace(head);
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Told::default();
+    }
+
     /// Sees every move from now on.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.seen.subscribe()
@@ -252,24 +259,19 @@ impl Watching {
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
-                    let row = tokio::time::timeout(
-                        self.interval * LISTENING * 2,
-                        query(self.database.text(sql::HEAD)).fetch_one(&mut listener),
-                    );
-                    let row = row.await.map_err(|_| Error::PoolTimedOut)??;
-                    self.moves.saw(number(&row, 0)?);
+                    let database = &self.database;
+                    let look = database.incarnation.check(database, &mut listener, false);
+                    let looked = tokio::time::timeout(self.interval * LISTENING * 2, look).await;
+                    self.moves.saw(looked.map_err(|_| Error::PoolTimedOut)??);
                 }
             }
         }
     }
 
     async fn look(&self) {
-        // A failure to look will show when something is read.
-        if let Ok(row) = query(self.database.text(sql::HEAD))
-            .fetch_one(&self.database.pool)
-            .await
-            && let Ok(head) = number(&row, 0)
-        {
+        // Through a pooler no connection is lost when the server behind it is another one, so each
+        // look asks for the history. A failure to look will show when something is read.
+        if let Ok(head) = self.database.check_history().await {
             self.moves.saw(head);
         }
     }

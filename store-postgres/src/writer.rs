@@ -84,6 +84,7 @@ impl Writer {
     pub(crate) async fn append(
         &self,
         request: &Arc<Request>,
+        incarnation: u64,
         checked_to: u64,
         is_fresh: bool,
     ) -> Answer {
@@ -97,6 +98,7 @@ impl Writer {
         let request = Arc::clone(request);
         let job = AppendJob {
             request,
+            incarnation,
             checked_to,
             is_fresh,
             tries: 0,
@@ -226,6 +228,10 @@ impl WriterLoop {
         let mut after_commit = Vec::new();
         let mut later = Vec::new();
         for job in jobs {
+            if self.section.is_outdated(&job) {
+                job.answer(Answer::Failed(self.section.outdated().into()));
+                continue;
+            }
             match self.section.admit(&mut batch, &job) {
                 Admission::Taken => taken.push(job),
                 Admission::Later => later.push(job),

@@ -211,7 +211,7 @@ async fn nothing_is_left(ground: &Ground) {
         .await;
     assert_eq!(
         ground
-            .count("select count(*) from annals.view_version")
+            .count("select count(*) from annals.view_stream_version")
             .await,
         0,
         "a place in a generation that is gone"
@@ -226,8 +226,8 @@ async fn nothing_is_left(ground: &Ground) {
 async fn a_generation_that_is_dropped_while_places_are_made_in_it_leaves_none_behind() {
     let lease = "convert_to('LEASE', 'utf8')";
     for make in [
-        "select annals.make_stands(array[ID], array['1'::bytea])".to_owned(),
-        format!("select annals.make_stands_of_step(ID, {lease}, array['1'::bytea])"),
+        "select annals.ensure_stream_versions(array[ID], array['1'::bytea])".to_owned(),
+        format!("select annals.ensure_step_stream_versions(ID, {lease}, array['1'::bytea])"),
     ] {
         let mut ground = Ground::of(true, &[]).await;
         let id = ground.generation.id;
@@ -264,7 +264,7 @@ async fn places_are_not_made_in_a_generation_that_is_being_dropped_and_appends_d
         .await;
     assert_eq!(soon(ground.append("1", 0)).await.unwrap().unwrap(), 1);
     let step = ground.step("2");
-    ground.until_waits("make_stands_of_step").await;
+    ground.until_waits("ensure_step_stream_versions").await;
     ground.run("commit").await;
     let gone = soon(step).await.unwrap().unwrap_err();
     assert!(
@@ -291,7 +291,7 @@ async fn a_step_whose_row_another_slot_writes_at_the_same_moment_is_taken_behind
             .run(&format!("begin; {insert} ({id}, 'row', 'first')"))
             .await;
         let step = ground.step("row");
-        ground.until_waits("take_step").await;
+        ground.until_waits("commit_step").await;
         ground.run("commit").await;
         soon(step).await.unwrap().unwrap();
         let page = ground

@@ -56,17 +56,23 @@ async fn open_append(schema: &Schema) -> PgConnection {
     let mut other = connection().await;
     for statement in [
         "select annals.resolve_streams(array['other-1'], true)",
-        "select annals.make_kind('thing.happened', 1, 'json', 'other')",
+        "select annals.resolve_kind('thing.happened', 1, 'json', 'other')",
         "begin",
         "select annals.append(
-            head, changes, array[0], array[key], array[version + 1], array[(select max(key) from annals.kind)], array[0], array[1],
-            array[0::bigint], array[0::bigint], array[gen_random_uuid()], array[gen_random_uuid()], array[null::text],
-            array[null::bytea], array['{}'::bytea], array[]::bigint[], array[]::integer[], array[]::bigint[], array[]::integer[],
-            array[]::bigint[], array[]::bigint[], null, null
+            incarnation, head, head_event, changes, row(
+                array[0], array[key], array[version + 1], array[(select max(key) from annals.kind)],
+                array[0], array[1], array[0::bigint], array[0::bigint], array[gen_random_uuid()],
+                array[gen_random_uuid()], array[null::text], array[null::bytea],
+                array['{}'::bytea], array[]::bigint[], array[]::integer[], array[]::bigint[],
+                array[]::integer[], array[]::bigint[], array[]::bigint[], null, null
+            )::annals.append_batch
         )
         from annals.log_head(), annals.resolve_streams(array['other-1'], false)",
     ] {
-        sqlx::raw_sql(schema.sql(statement)).execute(&mut other).await.unwrap();
+        sqlx::raw_sql(schema.sql(statement))
+            .execute(&mut other)
+            .await
+            .unwrap();
     }
     other
 }

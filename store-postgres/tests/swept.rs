@@ -22,13 +22,13 @@ const TABLES: [(&str, &str, &str); 6] = [
         "select id, key, null, '1' from annals.view_generation, keys",
     ),
     (
-        "view_entry",
-        "view_entry_pkey",
+        "view_index_entry",
+        "view_index_entry_pkey",
         "select id, 0, '', key from annals.view_generation, keys",
     ),
     (
-        "view_version",
-        "view_version_by_key",
+        "view_row_version",
+        "view_row_version_by_key",
         "select id, 'one', n, n - 1, n, null from annals.view_generation, keys",
     ),
     (
@@ -37,13 +37,13 @@ const TABLES: [(&str, &str, &str); 6] = [
         "select id, 'one', n from annals.view_generation, keys",
     ),
     (
-        "view_parked",
-        "view_parked_pkey",
+        "view_dead_letter",
+        "view_dead_letter_pkey",
         "select id, key, 0, n, gen_random_uuid(), 1, 0, null from annals.view_generation, keys",
     ),
     (
-        "view_version",
-        "view_stand_pkey",
+        "view_stream_version",
+        "view_stream_version_pkey",
         "select id, key, n from annals.view_generation, keys",
     ),
 ];

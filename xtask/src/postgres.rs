@@ -37,6 +37,9 @@ pub(crate) const KIND: Kind = Kind {
     start,
 };
 
+/// Where tests find the programs of the server, for a cluster of their own.
+const BINARIES: &str = "ANNALS_TEST_POSTGRES_BINARIES";
+
 /// The command line's word for this module.
 const NAME: &str = "postgres";
 
@@ -116,6 +119,7 @@ fn start() -> Result<Started, Stop> {
             programs,
         ];
         environment.push((KIND.control, guard.control(&words)?));
+        environment.push((BINARIES, binaries.directory.display().to_string()));
     }
     Ok(Started {
         state: state(format!(

@@ -13,7 +13,7 @@ use crate::append::{Append, AppendError, Appended, Limits};
 use crate::error::StoreError;
 use crate::event::{EventId, RecordedEvent};
 use crate::memory::MemoryStore;
-use crate::position::{Head, LogId, Partition, Position};
+use crate::position::{Head, Incarnation, LogId, Partition, Position};
 use crate::read::{LogPage, ReadLog, ReadQuery, ReadStream, StreamPage};
 use crate::store::{EventStore, Found, Hint, Log, Store, TaggedStore};
 use crate::stream::StreamId;
@@ -143,6 +143,10 @@ impl Log for Watched {
 
     fn hint(&self) -> Hint {
         self.store.hint()
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        self.store.incarnation()
     }
 }
 

@@ -1,34 +1,34 @@
 //! Read models of a million versions: whoever asks for a page of rows, or for the past, reads
 //! little more than that.
 
-use super::{Large, MODES};
+use super::{Large, MODES, backward};
 use crate::statements as sql;
 
 /// Two generations of a view with 100,000 keys that changed ten times each, the second in the way
 /// of the first.
 const MANY: &str = "
     insert into annals.view_generation
-        (id, view, version, phase, keeps, inline, partitions, slots, log, begun_at, history_since, handles, indexes)
+        (id, view, version, phase, history, inline, partitions, slots, log, started_at, history_since, event_types, indexes)
     overriding system value
     select n, 'tally', n, 1, 2, false, 1, 1, gen_random_uuid(), 0, 0, '[]', '[\"sum\"]' from generate_series(1, 2) as n;
     insert into annals.view_checkpoint select n, 0, 0, 1000000, null, '' from generate_series(1, 2) as n;
     insert into annals.view_row (generation, key, value)
     select generation, convert_to('key-' || lpad(n::text, 6, '0'), 'utf8'), repeat('value', 20)::bytea
     from generate_series(1, 2) as generation, generate_series(1, 100000) as n;
-    insert into annals.view_entry
+    insert into annals.view_index_entry
     select generation, 0, convert_to(lpad((n % 1000)::text, 4, '0'), 'utf8'), convert_to('key-' || lpad(n::text, 6, '0'), 'utf8')
     from generate_series(1, 2) as generation, generate_series(1, 100000) as n;
-    insert into annals.view_version
+    insert into annals.view_row_version
     select
         1 + n % 2, convert_to('key-' || lpad((n / 2 % 100000 + 1)::text, 6, '0'), 'utf8'), n, n - 1, n, repeat('value', 20)::bytea
     from generate_series(1, 2000000) as n;
     insert into annals.view_touched
     select 1 + n % 2, convert_to('key-' || lpad((n / 2 % 100000 + 1)::text, 6, '0'), 'utf8'), n from generate_series(1, 1000000) as n;
-    insert into annals.view_parked
+    insert into annals.view_dead_letter
     select 1 + n % 2, convert_to('key-' || lpad((n % 1000)::text, 6, '0'), 'utf8'), 0, n, gen_random_uuid(), 1, 0, null
     from generate_series(1, 100000) as n;
-    analyze annals.view_row; analyze annals.view_entry; analyze annals.view_version; analyze annals.view_touched;
-    analyze annals.view_parked; analyze annals.view_generation; analyze annals.view_checkpoint;
+    analyze annals.view_row; analyze annals.view_index_entry; analyze annals.view_row_version; analyze annals.view_touched;
+    analyze annals.view_dead_letter; analyze annals.view_generation; analyze annals.view_checkpoint;
 ";
 
 /// Pages that are read for one answer of at most a hundred rows, at most: ten for each. Each of
@@ -61,72 +61,80 @@ async fn rows_and_their_past_are_found_without_looking_through_a_million_version
     let key = "'key-050000'::bytea";
     let from = "'key-050000'::bytea";
     let end = "'\\xff'::bytea";
-    let cases: Vec<(&str, &str, String)> = vec![
+    let cases: Vec<(&str, String, String)> = vec![
         (
             "rows by key",
-            sql::CHOSEN_FORWARD,
+            sql::ROWS_BY_KEYS.to_owned(),
             format!("1, {hundred}, 101, 4194304"),
         ),
         (
             "rows by key, from the end",
-            sql::CHOSEN_BACKWARD,
+            backward(sql::ROWS_BY_KEYS),
             format!("1, {hundred}, 101, 4194304"),
         ),
         (
             "a range",
-            sql::ROWS_FORWARD,
+            sql::ROWS_BY_RANGE.to_owned(),
             format!("1, {from}, {end}, 100, 4194304"),
         ),
         (
             "a range, from its end",
-            sql::ROWS_BACKWARD,
+            backward(sql::ROWS_BY_RANGE),
             format!("1, '', {from}, 100, 4194304"),
         ),
         (
             "an index",
-            sql::INDEXED_FORWARD,
+            sql::ROWS_BY_INDEX.to_owned(),
             format!("1, {key}, '', 100, 4194304, 0, '0500'::bytea, '0700'::bytea"),
         ),
         (
             "an index, from its end",
-            sql::INDEXED_BACKWARD,
+            backward(sql::ROWS_BY_INDEX),
             format!("1, '', {key}, 100, 4194304, 0, '0500', '0700'"),
         ),
-        ("rows as of", sql::PAST, format!("1, {hundred}, 700000")),
+        (
+            "rows as of",
+            sql::ROWS_AS_OF.to_owned(),
+            format!("1, {hundred}, 700000"),
+        ),
         (
             "keys as of",
-            sql::PAST_KEYS,
+            sql::HISTORY_KEYS.to_owned(),
             format!("1, {from}, {end}, 100"),
         ),
         (
             "the history of a key",
-            sql::ROW_VERSIONS,
+            sql::ROW_VERSIONS.to_owned(),
             format!("1, {key}, 0, 2000000, 100"),
         ),
         (
             "a part of a history",
-            sql::ROW_VERSIONS,
+            sql::ROW_VERSIONS.to_owned(),
             format!("1, {key}, 900000, 1100000, 100"),
         ),
         (
             "what changed lately",
-            sql::KEYS_CHANGED,
+            sql::KEYS_CHANGED.to_owned(),
             format!("1, 1999900, 2000000, {from}, 100"),
         ),
         (
             "what touched a key",
-            sql::TOUCHED,
+            sql::TOUCHED.to_owned(),
             format!("1, {key}, 0, 2000000, 100"),
         ),
         (
             "what is set aside",
-            sql::DEAD_LETTERS,
+            sql::DEAD_LETTERS.to_owned(),
             "1, 'key-000500', 0, 0, 100".into(),
         ),
-        ("how far it has come", sql::VIEW_STATE, "1".into()),
+        (
+            "how far it has come",
+            sql::VIEW_STATE.to_owned(),
+            "1".into(),
+        ),
         (
             "a version that is taken",
-            sql::TAKEN_VERSION,
+            sql::DUPLICATE_VERSION.to_owned(),
             format!("1, {hundred}, {positions}"),
         ),
     ];
@@ -149,12 +157,12 @@ async fn rows_and_their_past_are_found_without_looking_through_a_million_version
 async fn rows_are_found_key_by_key_by_plans_that_were_made_while_there_were_none() {
     let mut empty = Large::with("select 1").await;
     let mut wrong = Vec::new();
-    for text in [sql::CHOSEN_FORWARD, sql::CHOSEN_BACKWARD] {
+    for text in [sql::ROWS_BY_KEYS.to_owned(), backward(sql::ROWS_BY_KEYS)] {
         let plan = empty
             .plan(
                 "force_generic_plan",
                 "explain",
-                text,
+                &text,
                 "1, array['a', 'b']::bytea[], 101, 4194304",
             )
             .await;

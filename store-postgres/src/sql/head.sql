@@ -1,2 +1,2 @@
--- how far the log goes
-select coalesce(max(position), 0) from annals.event
+-- the head
+select coalesce(pg_catalog.max(position), 0) from annals.event

@@ -1,2 +1,2 @@
 -- how the open transaction is isolated from others
-select current_setting('transaction_isolation')
+select pg_catalog.current_setting('transaction_isolation')

@@ -1,4 +1,4 @@
--- how far the log goes, and the kinds that its events of some types have up to there: a kind is there before its first event
+-- the head, and the kinds of some types up to there: a kind is there before its first event
 select
-    coalesce((select max(position) from annals.event), 0),
+    coalesce((select pg_catalog.max(position) from annals.event), 0),
     array(select kind.key from annals.kind where kind.key <> 0 and kind.type = any ($1))

@@ -1,2 +1,3 @@
--- how far the log goes, the last change of a stream, and the latest recorded time, in one moment
-select head, changes, recorded from annals.log_head()
+-- the head and its event, the last change of a stream, the latest recorded time, and the
+-- incarnation, in one moment
+select head, head_event, changes, incarnation from annals.log_head()

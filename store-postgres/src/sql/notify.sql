@@ -1,2 +1,2 @@
--- wakes who waits for the head to move
+-- wakes the sessions that listen for the head to move
 select pg_catalog.pg_notify($1, $2)

@@ -1,2 +1,2 @@
--- where streams stand; those that are absent are given a key when that is asked for
+-- the keys, versions and statuses of streams; absent ones are given a key when that is asked for
 select name, key, version, status from annals.resolve_streams($1, $2)

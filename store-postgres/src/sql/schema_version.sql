@@ -1,2 +1,2 @@
--- the newest migration that the schema has seen
-select max(version) from annals.migration
+-- the newest migration that was applied to the schema
+select pg_catalog.max(version) from annals.migration

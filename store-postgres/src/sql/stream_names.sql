@@ -1,2 +1,2 @@
--- the names behind keys; they never change
+-- the names behind keys; they never change in one incarnation
 select key, name from annals.stream where key = any ($1)

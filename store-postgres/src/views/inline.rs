@@ -57,13 +57,13 @@ impl PostgresStore {
 
 /// Sees to it that there is a place for where each of these rows stands, before somebody takes hold
 /// of it.
-pub(crate) async fn make_stands<'c>(
+pub(crate) async fn ensure_stream_versions<'c>(
     database: &Database,
     executor: impl PgExecutor<'c>,
     generations: Vec<i64>,
     keys: Vec<&[u8]>,
 ) -> Result<(), Error> {
-    query(database.text(sql::MAKE_STANDS))
+    query(database.text(sql::ENSURE_STREAM_VERSIONS))
         .bind(generations)
         .bind(keys)
         .execute(executor)
@@ -89,7 +89,7 @@ async fn standing(
     generation: GenerationId,
     keys: &[&[u8]],
 ) -> Result<Result<Vec<VersionedRow>, CommitError>, Error> {
-    let statement = query(database.text(sql::STANDING))
+    let statement = query(database.text(sql::VERSIONED_ROWS))
         .bind(stored(generation.0))
         .bind(keys);
     listed(

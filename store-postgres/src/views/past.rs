@@ -38,7 +38,7 @@ pub(super) async fn at(
     keys: &[&[u8]],
     moment: Position,
 ) -> Answer<Vec<PastRow>> {
-    let found = query(database.text(sql::PAST))
+    let found = query(database.text(sql::ROWS_AS_OF))
         .bind(stored(generation.0))
         .bind(keys)
         .bind(stored(moment.get()))
@@ -81,7 +81,7 @@ pub(super) async fn keys(
     range: &Keys,
     limit: usize,
 ) -> Answer<Vec<String>> {
-    let found = query(database.text(sql::PAST_KEYS))
+    let found = query(database.text(sql::HISTORY_KEYS))
         .bind(stored(generation.0))
         .bind(&range.from)
         .bind(&range.to)

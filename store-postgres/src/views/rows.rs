@@ -97,7 +97,6 @@ pub(super) async fn page(
     let most = limited(read.limit.saturating_add(1));
     let bytes_most = limited(PAGE_BYTES_MAX);
     let after = read.after.as_ref().map(|place| place.key.as_str());
-    let is_forward = read.direction == Direction::Forward;
     let found = match &read.by {
         RowsBy::Keys(keys) => {
             let range = Keys::all().turned(read.direction, after);
@@ -108,12 +107,8 @@ pub(super) async fn page(
                 .collect();
             keys.sort_unstable();
             keys.dedup();
-            let statement = if is_forward {
-                sql::CHOSEN_FORWARD
-            } else {
-                sql::CHOSEN_BACKWARD
-            };
-            query(database.text(statement))
+            let statement = sql::ROWS_BY_KEYS;
+            query(database.ordered(statement, read.direction))
                 .bind(id)
                 .bind(keys)
                 .bind(most)
@@ -122,12 +117,8 @@ pub(super) async fn page(
         RowsBy::KeyRange(from, to) => {
             let Keys { from, to } =
                 Keys::of(&(from.clone(), to.clone())).turned(read.direction, after);
-            let statement = if is_forward {
-                sql::ROWS_FORWARD
-            } else {
-                sql::ROWS_BACKWARD
-            };
-            query(database.text(statement))
+            let statement = sql::ROWS_BY_RANGE;
+            query(database.ordered(statement, read.direction))
                 .bind(id)
                 .bind(from)
                 .bind(to)
@@ -150,12 +141,8 @@ pub(super) async fn page(
                     _ => from = from.max((entry, next(key))),
                 }
             }
-            let statement = if is_forward {
-                sql::INDEXED_FORWARD
-            } else {
-                sql::INDEXED_BACKWARD
-            };
-            let query = query(database.text(statement))
+            let statement = sql::ROWS_BY_INDEX;
+            let query = query(database.ordered(statement, read.direction))
                 .bind(id)
                 .bind(from.1)
                 .bind(to.1)

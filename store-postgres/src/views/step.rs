@@ -75,7 +75,8 @@ impl Step {
     }
 
     async fn call(&self, database: &Database) -> Result<PgRow, Error> {
-        self.make_stands(database, &database.pool).await?;
+        self.ensure_stream_versions(database, &database.pool)
+            .await?;
         self.whole(database).fetch_one(&database.pool).await
     }
 
@@ -85,7 +86,8 @@ impl Step {
         database: &Database,
         connection: &mut PgConnection,
     ) -> Result<Result<(), CommitError>, Error> {
-        self.make_stands(database, &mut *connection).await?;
+        self.ensure_stream_versions(database, &mut *connection)
+            .await?;
         skip_decision(
             &self.whole(database).fetch_one(connection).await?,
             &self.commit,
@@ -94,7 +96,7 @@ impl Step {
     }
 
     /// Of an inline view: sees to it that there is a place for where each of the rows stands.
-    async fn make_stands<'c>(
+    async fn ensure_stream_versions<'c>(
         &self,
         database: &Database,
         executor: impl PgExecutor<'c>,
@@ -108,7 +110,7 @@ impl Step {
         if stands.is_empty() {
             return Ok(());
         }
-        let make = query(database.text(sql::MAKE_STANDS_OF_STEP))
+        let make = query(database.text(sql::ENSURE_STEP_STREAM_VERSIONS))
             .bind(stored(generation.0))
             .bind(lease.name.as_bytes());
         make.bind(list(stands, |step| step.key.as_bytes()))
@@ -120,9 +122,9 @@ impl Step {
     /// The one call: looks, and writes what nothing stands against.
     fn whole(&self, database: &Database) -> Statement<'_> {
         let text = if self.is_inline {
-            sql::TAKE_INLINE_STEP
+            sql::COMMIT_INLINE_STEP
         } else {
-            sql::TAKE_STEP
+            sql::COMMIT_STEP
         };
         let statement = self.written(looked(query(database.text(text)), &self.commit));
         if !self.is_inline {
@@ -203,7 +205,9 @@ impl Step {
                 .into();
         }
         // The name of a constraint comes only with a violation of it.
-        if refused(&error).and_then(|refused| refused.constraint()) == Some("view_version_by_key") {
+        if refused(&error).and_then(|refused| refused.constraint())
+            == Some("view_row_version_by_key")
+        {
             match self.taken_version(database).await {
                 Ok(Some(taken)) => return taken.into(),
                 Ok(None) => {}
@@ -216,7 +220,7 @@ impl Step {
     /// One of the versions that ends where one ends already.
     async fn taken_version(&self, database: &Database) -> Result<Option<Invalid>, Error> {
         let versions = &self.commit.versions;
-        let taken = query(database.text(sql::TAKEN_VERSION))
+        let taken = query(database.text(sql::DUPLICATE_VERSION))
             .bind(stored(self.commit.generation.0))
             .bind(list(versions, |version| version.key.as_bytes()))
             .bind(list(versions, |version| stored(version.up_to.get())))
@@ -246,7 +250,7 @@ pub(super) async fn look(
     connection: &mut PgConnection,
     commit: &ViewCommit,
 ) -> Result<Result<(), CommitError>, Error> {
-    let row = looked(query(database.text(sql::LOOK_AT_STEP)), commit)
+    let row = looked(query(database.text(sql::CHECK_STEP)), commit)
         .fetch_one(connection)
         .await?;
     skip_decision(&row, commit, false)

@@ -78,25 +78,54 @@ async fn clear_away(database: &Database) -> Result<(), Error> {
     Ok(())
 }
 
-/// What each table is cleared by.
-const TABLES: [&str; 6] = [
-    sql::CLEAR_ROWS,
-    sql::CLEAR_ENTRIES,
-    sql::CLEAR_VERSIONS,
-    sql::CLEAR_TOUCHED,
-    sql::CLEAR_DEAD_LETTERS,
-    sql::CLEAR_STANDS,
+/// Each table, the columns that order it within a generation, what comes after a place (a number, an
+/// entry and a key), and the place of a row.
+const TABLES: [(&str, &str, &str, &str); 6] = [
+    ("view_row", "key", "key >= $4", KEY),
+    ("view_stream_version", "key", "key >= $4", KEY),
+    (
+        "view_index_entry",
+        "index, entry, key",
+        "(index, entry, key) > ($2, $3, $4)",
+        "index as number, entry, key as next_key",
+    ),
+    (
+        "view_row_version",
+        "key, up_to",
+        "(key, up_to) > ($4, $2)",
+        "up_to as number, ''::bytea as entry, key as next_key",
+    ),
+    (
+        "view_touched",
+        "key, position",
+        "(key, position) > ($4, $2)",
+        "position as number, ''::bytea as entry, key as next_key",
+    ),
+    (
+        "view_dead_letter",
+        "key, partition, position",
+        "key >= $4",
+        "0::bigint as number, ''::bytea as entry, key as next_key",
+    ),
 ];
+
+/// The place of a row whose key is all that orders it: the key that comes next.
+const KEY: &str = "0::bigint as number, ''::bytea as entry, key operator(pg_catalog.||) '\\x00'::bytea as next_key";
 
 /// Clears away what a generation holds; `false` when another does it. Each time it goes on where it
 /// was: rows that are gone stay in the way of whoever looks for the next ones from the beginning,
 /// as long as anybody keeps an old snapshot.
 async fn clear_generation(database: &Database, generation: i64) -> Result<bool, Error> {
-    for table in TABLES {
+    for (table, columns, after, next) in TABLES {
+        let text = sql::CLEAR
+            .replace("{table}", table)
+            .replace("{columns}", columns)
+            .replace("{after}", after)
+            .replace("{next}", next);
         let mut place = (-1_i64, Vec::new(), Vec::new());
         loop {
             let (number, entry, key) = &place;
-            let clear = query(database.text(table))
+            let clear = query(database.named(&text))
                 .bind(generation)
                 .bind(number)
                 .bind(entry)

@@ -75,10 +75,18 @@ impl Drop for Schema {
     fn drop(&mut self) {
         let drop = format!("drop schema if exists \"{}\" cascade", self.name);
         in_the_end("the schema is left behind", async move {
-            sqlx::raw_sql(AssertSqlSafe(drop))
-                .execute(&mut connection().await)
-                .await?;
-            Ok(())
+            let mut connection = connection().await;
+            loop {
+                let dropped = sqlx::raw_sql(AssertSqlSafe(drop.clone()))
+                    .execute(&mut connection)
+                    .await;
+                match dropped {
+                    // A task of a store that ends just now still looks at the schema.
+                    Err(sqlx::Error::Database(error))
+                        if error.code().as_deref() == Some("40P01") => {}
+                    dropped => return dropped.map(|_| ()),
+                }
+            }
         });
     }
 }

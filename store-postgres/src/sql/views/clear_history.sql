@@ -1,2 +1,2 @@
--- clears away a little of the past that generations have forgotten; false when nothing is left
+-- clears a little of the history that generations have forgotten; false when nothing is left
 select annals.clear_history($1)

@@ -1,4 +1,6 @@
--- a generation that is not gone
-select id, view, version, phase, keeps, inline, partitions, slots, log, begun_at, history_since, handles, indexes
+-- a generation that is not dropped
+select
+    id, view, version, phase, history, inline, partitions, slots, log, started_at, history_since,
+    event_types, indexes
 from annals.view_generation
 where id = $1 and phase <> 3

@@ -1,5 +1,6 @@
--- the skip_decisions about a view, in the order of partition, position and key, those about all keys first
+-- the skip decisions about a view, in the order of partition, position and key, those about all
+-- keys first
 select partition, position, has_key, key, event, decided_at, reason
-from annals.view_verdict
+from annals.view_skip_decision
 where view = $1
 order by partition, position, has_key, key

@@ -1,5 +1,5 @@
--- the positions of the events that touched a key, behind one and up to and with another, in order; nothing when the generation is gone, one
--- row without a position when there are none
+-- the positions of the events that touched a key, after one and up to and with another, in order;
+-- nothing when the generation is dropped, one row without a position when there are none
 select generation.history_since, found.position
 from annals.view_generation as generation
 left join lateral (

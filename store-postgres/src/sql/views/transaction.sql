@@ -1,2 +1,2 @@
 -- which transaction this is
-select pg_current_xact_id()::text
+select pg_catalog.pg_current_xact_id()::text

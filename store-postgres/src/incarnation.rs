@@ -1,0 +1,254 @@
+//! Which history of the log this process reads and writes.
+//!
+//! Keys, names and versions are cached, and what they mean is only certain in the history that they
+//! were read from. A server that crashed and lost commits that were not flushed, a standby that was
+//! promoted, and a restored backup each begin another one: the number here goes up, and everything
+//! that hangs on it is forgotten together.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sqlx::postgres::{PgArguments, PgExecutor, PgRow};
+use sqlx::query::Query;
+use sqlx::{Error, Postgres, Row, query};
+use uuid::Uuid;
+
+use crate::database::Database;
+use crate::row::number;
+use crate::statements as sql;
+
+/// What tells one history from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Identity {
+    /// When the server was started.
+    started: String,
+    /// The incarnation that the schema names; none on a standby.
+    run: Option<Uuid>,
+    is_standby: bool,
+}
+
+/// What is known of the history.
+#[derive(Debug, Default)]
+struct Known {
+    log: Option<Uuid>,
+    identity: Option<Identity>,
+    /// The last position that was seen, and the id of its event.
+    position: u64,
+    event: Option<Uuid>,
+}
+
+/// The history that everything cached was read from.
+#[derive(Debug, Default)]
+pub(crate) struct Incarnation {
+    number: AtomicU64,
+    known: Mutex<Known>,
+}
+
+/// What a connection says of its history.
+struct Seen {
+    log: Uuid,
+    identity: Identity,
+    head: u64,
+    head_event: Option<Uuid>,
+    known_event: Option<Uuid>,
+}
+
+impl Seen {
+    fn of(row: &PgRow) -> Result<Seen, Error> {
+        let identity = Identity {
+            started: row.try_get(1)?,
+            run: row.try_get(2)?,
+            is_standby: row.try_get(6)?,
+        };
+        Ok(Seen {
+            log: row.try_get(0)?,
+            identity,
+            head: number(row, 3)?,
+            head_event: row.try_get(4)?,
+            known_event: row.try_get(5)?,
+        })
+    }
+}
+
+impl Known {
+    /// Whether what a connection says belongs to another history than the one known.
+    fn differs(&self, seen: &Seen) -> bool {
+        let Some(known) = &self.identity else {
+            return false;
+        };
+        // A standby lags: it may not have the event yet.
+        let lags = seen.identity.is_standby && seen.head < self.position;
+        let has_another_event = self.event.is_some() && seen.known_event != self.event && !lags;
+        has_another_event || (!seen.identity.is_standby && *known != seen.identity)
+    }
+}
+
+impl Incarnation {
+    /// Goes up when another history was noticed: what was cached before means nothing any more.
+    pub(crate) fn number(&self) -> u64 {
+        self.number.load(Ordering::Acquire)
+    }
+
+    /// The incarnation that the schema named last.
+    pub(crate) fn run(&self) -> Option<Uuid> {
+        self.known().identity.as_ref().and_then(|known| known.run)
+    }
+
+    /// Remembers the event at a position that is durable.
+    pub(crate) fn saw(&self, position: u64, event: Option<Uuid>) {
+        let mut known = self.known();
+        if position > known.position && event.is_some() {
+            known.position = position;
+            known.event = event;
+        }
+    }
+
+    /// Asks a connection which history it reads. Names the incarnation of a server that recovered,
+    /// when this store `writes`.
+    pub(crate) async fn check<C>(
+        &self,
+        database: &Database,
+        connection: &mut C,
+        writes: bool,
+    ) -> Result<u64, Error>
+    where
+        for<'c> &'c mut C: PgExecutor<'c>,
+    {
+        let position = self.known().position;
+        let mut row = self
+            .ask(database, position)
+            .fetch_one(&mut *connection)
+            .await?;
+        let mut seen = Seen::of(&row)?;
+        if writes && seen.identity.run.is_none() && !seen.identity.is_standby {
+            query(database.text(sql::BEGIN_INCARNATION))
+                .execute(&mut *connection)
+                .await?;
+            row = self.ask(database, position).fetch_one(connection).await?;
+            seen = Seen::of(&row)?;
+        }
+        let head = seen.head;
+        self.compare(database, position, seen)?;
+        Ok(head)
+    }
+
+    fn ask(&self, database: &Database, position: u64) -> Query<'static, Postgres, PgArguments> {
+        query(database.text(sql::LOG_IDENTITY)).bind(position.cast_signed())
+    }
+
+    fn compare(&self, database: &Database, position: u64, seen: Seen) -> Result<(), Error> {
+        let mut known = self.known();
+        if known.log.is_some_and(|log| log != seen.log) {
+            let what = "it holds another log than the one that was opened; open the store again";
+            return Err(Error::Configuration(what.into()));
+        }
+        // Another check got further meanwhile: what this one saw is compared by the next.
+        let is_current = known.position == position;
+        if is_current && known.differs(&seen) {
+            tracing::warn!(
+                database = database.name,
+                position,
+                head = seen.head,
+                "the server has another history of the log than before (a crash, a fail-over or a \
+                 restore): everything that was cached of it is forgotten"
+            );
+            self.number.fetch_add(1, Ordering::AcqRel);
+            database.moves.begin_at(seen.head);
+            database.forget();
+            known.position = 0;
+            known.event = None;
+        }
+        known.log = Some(seen.log);
+        if !seen.identity.is_standby || known.identity.is_none() {
+            known.identity = Some(seen.identity);
+        }
+        if seen.head >= known.position && seen.head_event.is_some() {
+            known.position = seen.head;
+            known.event = seen.head_event;
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something cached that is good for one incarnation.
+#[derive(Debug, Default)]
+pub(crate) struct Cached<T>(Mutex<(u64, T)>);
+
+impl<T: Default> Cached<T> {
+    /// What is cached of the incarnation of this number; nothing of another one.
+    pub(crate) fn of<R>(&self, number: u64, with: impl FnOnce(&mut T) -> R) -> R {
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.0 != number {
+            *cached = (number, T::default());
+        }
+        with(&mut cached.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(started: &str, run: u128, is_standby: bool) -> Identity {
+        Identity {
+            started: started.into(),
+            run: (!is_standby).then(|| Uuid::from_u128(run)),
+            is_standby,
+        }
+    }
+
+    fn seen(identity: Identity, head: u64, known_event: Option<u128>) -> Seen {
+        Seen {
+            log: Uuid::nil(),
+            identity,
+            head,
+            head_event: None,
+            known_event: known_event.map(Uuid::from_u128),
+        }
+    }
+
+    #[test]
+    fn another_history_is_told_from_the_one_known() {
+        let known = Known {
+            log: Some(Uuid::nil()),
+            identity: Some(identity("1", 1, false)),
+            position: 5,
+            event: Some(Uuid::from_u128(55)),
+        };
+        for (what, now, differs) in [
+            (
+                "the same",
+                seen(identity("1", 1, false), 9, Some(55)),
+                false,
+            ),
+            ("a crash", seen(identity("1", 2, false), 9, Some(55)), true),
+            (
+                "a restart",
+                seen(identity("2", 1, false), 9, Some(55)),
+                true,
+            ),
+            (
+                "a restore",
+                seen(identity("1", 1, false), 9, Some(66)),
+                true,
+            ),
+            ("a rewind", seen(identity("1", 1, false), 4, None), true),
+            (
+                "a lagging standby",
+                seen(identity("3", 0, true), 4, None),
+                false,
+            ),
+            (
+                "another standby",
+                seen(identity("3", 0, true), 9, Some(66)),
+                true,
+            ),
+        ] {
+            assert_eq!(known.differs(&now), differs, "{what}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+-- the keys, versions and statuses of streams by their names; with make those without a key are
+-- given one, in order, so that two who make the same names do not wait for each other. a key is
+-- durable with the first commit that uses it, and good for one incarnation.
+create or replace function annals.resolve_streams(names text[], make boolean)
+returns table (name text, key bigint, version bigint, status smallint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+    if make and exists (
+        select from unnest(names) as wanted(name)
+        where not exists (select from annals.stream where stream.name = wanted.name)
+    ) then
+        perform set_config('synchronous_commit', 'off', true);
+        insert into annals.stream (name)
+        select wanted.name
+        from (select distinct unnest(names) as name order by 1) as wanted
+        where not exists (select from annals.stream where stream.name = wanted.name)
+        on conflict do nothing;
+    end if;
+    return query
+        select stream.name, stream.key, coalesce(last.version, 0), stream.status
+        from unnest(names) as wanted(name)
+        join annals.stream on stream.name = wanted.name
+        left join lateral (
+            select event.version from annals.event
+            where event.stream = stream.key
+            order by event.version desc
+            limit 1
+        ) as last on true;
+end
+$$;

@@ -1,0 +1,22 @@
+-- the head, and a page of the log after a position up to another, that ends with the event that
+-- fills it
+select
+    head.position, page.position, page.stream, page.version, page.kind, page.append_index,
+    page.occurred_at, page.recorded_at, page.id, page.tags, page.metadata, page.payload
+from (select coalesce(pg_catalog.max(position), 0) as position from annals.event) as head
+left join lateral (
+    select
+        bounded.*,
+        pg_catalog.sum(pg_catalog.octet_length(payload))
+            over (order by position /*desc*/ rows unbounded preceding)
+            - pg_catalog.octet_length(payload) as bytes_before
+    from (
+        select
+            position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags,
+            metadata, payload
+        from annals.event
+        where event.position > $1 and event.position <= least($2, head.position) and kind <> 0
+        order by position /*desc*/
+        limit $3
+    ) as bounded
+) as page on page.bytes_before < $4

@@ -1,2 +1,0 @@
--- the key of a kind, which is given one when it has none
-select annals.make_kind($1, $2, $3, $4)

@@ -1,2 +1,0 @@
--- sees to it that there is a place for where these rows stand
-select annals.make_stands($1, $2)

@@ -1,0 +1,212 @@
+//! A standby of the test server that lags, and takes its place under living processes.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use annals_core::{
+    Append, AppendError, EventStore, Expected, Failure, Log as _, StreamId, Version,
+};
+use annals_postgres::sqlx::postgres::PgConnectOptions;
+use annals_postgres::{Options, PostgresStore, sqlx};
+use sqlx::Connection as _;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::named::{all_named, append, named};
+use crate::server::{self, Schema};
+
+/// A second cluster beside that of the test server, with the account and the programs of its own.
+struct Standby {
+    directory: PathBuf,
+    binaries: PathBuf,
+    account: (u32, u32),
+    port: u16,
+}
+
+impl Standby {
+    /// A copy of the server as it is now, which is not started.
+    fn copy() -> Standby {
+        let control = std::env::var("ANNALS_TEST_POSTGRES_CONTROL").unwrap();
+        let binaries = std::env::var("ANNALS_TEST_POSTGRES_BINARIES").unwrap();
+        let beside = Path::new(&control).parent().unwrap();
+        let owner = std::fs::metadata(beside.join("data")).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let standby = Standby {
+            directory: beside.join(format!("standby-{}", std::process::id())),
+            binaries: binaries.into(),
+            account: (owner.uid(), owner.gid()),
+            port: port.local_addr().unwrap().port(),
+        };
+        let mut copy = standby.command("pg_basebackup");
+        copy.args([
+            "--write-recovery-conf",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+        ]);
+        copy.arg("--dbname").arg(server::url());
+        run(copy.arg("--pgdata").arg(&standby.directory));
+        standby
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.join(program));
+        command.current_dir("/");
+        let ours = std::fs::metadata("/proc/self").map_or(0, |us| us.uid());
+        if ours != self.account.0 {
+            command.uid(self.account.0).gid(self.account.1);
+        }
+        command
+    }
+
+    fn control(&self, words: &[&str]) {
+        let mut control = self.command("pg_ctl");
+        control.args(["-w", "-t", "60", "-D"]).arg(&self.directory);
+        run(control.args(words));
+    }
+
+    /// Starts it and makes it the primary of its own history.
+    fn promote(&self) {
+        let port = format!(
+            "-p {} -c unix_socket_directories='' -c primary_conninfo=''",
+            self.port
+        );
+        let log = self.directory.join("log-of-standby").display().to_string();
+        self.control(&["-o", &port, "-l", &log, "start"]);
+        self.control(&["promote"]);
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        let mut stop = self.command("pg_ctl");
+        stop.args(["-w", "-m", "immediate", "-D"])
+            .arg(&self.directory);
+        let _ = stop
+            .arg("stop")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn run(command: &mut Command) {
+    // Through no pipe: the server would inherit it and keep it open.
+    let done = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+    assert!(done.is_ok_and(|done| done.success()), "{command:?}");
+}
+
+/// One address, behind which is the one server and then the other.
+struct Address {
+    own: u16,
+    target: Arc<AtomicU16>,
+    task: tokio::task::JoinHandle<()>,
+    cut: tokio::sync::watch::Sender<()>,
+}
+
+impl Address {
+    async fn of(target: u16) -> Address {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let target = Arc::new(AtomicU16::new(target));
+        let (cut, cuts) = tokio::sync::watch::channel(());
+        let chosen = Arc::clone(&target);
+        let task = tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let target = chosen.load(Ordering::SeqCst);
+                let mut cuts = cuts.clone();
+                cuts.mark_unchanged();
+                tokio::spawn(async move {
+                    let Ok(mut server) = TcpStream::connect(("127.0.0.1", target)).await else {
+                        return;
+                    };
+                    let both = tokio::io::copy_bidirectional(&mut client, &mut server);
+                    tokio::select! {
+                        _ = both => {}
+                        _ = cuts.changed() => {}
+                    }
+                });
+            }
+        });
+        Address {
+            own,
+            target,
+            task,
+            cut,
+        }
+    }
+
+    fn fail_over(&self, to: u16) {
+        self.target.store(to, Ordering::SeqCst);
+        self.cut.send_replace(());
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+mod server_restarts {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_fail_over_to_a_lagging_standby_is_noticed() {
+        let _alone = crate::server_restarts::SERVER.lock().await;
+        let schema = Schema::new();
+        let server: PgConnectOptions = server::url().parse().unwrap();
+        let address = Address::of(server.get_port()).await;
+        let options = Options::new(server.clone().port(address.own))
+            .schema(&schema.name)
+            .unwrap()
+            .connect_timeout(Duration::from_secs(30));
+        let one = PostgresStore::connect_with(options.clone()).await.unwrap();
+        let two = PostgresStore::connect_with(options.clone()).await.unwrap();
+        append(&one, "account-1", "account.opened").await;
+        let standby = tokio::task::spawn_blocking(Standby::copy).await.unwrap();
+        // What the standby never gets.
+        append(&one, "account-1", "account.credited").await;
+        append(&one, "purse-1", "purse.opened").await;
+        append(&two, "cart-1", "cart.opened").await;
+        assert_eq!(all_named(&two).await.len(), 4);
+        let before = one.incarnation();
+        let standby = tokio::task::spawn_blocking(move || {
+            standby.promote();
+            standby
+        });
+        let standby = standby.await.unwrap();
+        address.fail_over(standby.port);
+
+        // Another process goes on in the new history, where numbers are given again.
+        let three = PostgresStore::connect_with(options).await.unwrap();
+        append(&three, "account-1", "account.closed").await;
+        append(&three, "order-1", "order.placed").await;
+        let mut stale: Append = named("account-1", "account.debited".into());
+        stale.expected = Expected::ActiveAt(Version::new(2));
+        let refused = one.append(stale).await.unwrap_err();
+        assert!(
+            matches!(&refused, AppendError::Store(error)
+                if error.failure() == Failure::Unavailable),
+            "{refused:?}"
+        );
+        assert!(one.incarnation() > before);
+        append(&one, "purse-1", "purse.opened").await;
+        append(&two, "cart-1", "cart.opened").await;
+        let found = all_named(&three).await;
+        assert_eq!(found.len(), 5);
+        for store in [&one, &two] {
+            assert_eq!(all_named(store).await, found);
+            let state = store
+                .stream_state(&StreamId::new("account-1").unwrap())
+                .await;
+            assert_eq!(state.unwrap().version, Version::new(2));
+        }
+        let options = server.port(standby.port);
+        sqlx::PgConnection::connect_with(&options).await.unwrap();
+    }
+}
