@@ -247,8 +247,8 @@ impl<T: Kept + Ord> Fold<T> for Max<T> {
 /// use annals_streams::{Distinct, Fold};
 ///
 /// let mut countries = Distinct::default();
-/// countries.add(&"DE");
-/// countries.add(&"DE");
+/// countries.add(&"DE".to_string());
+/// countries.add(&"DE".to_string());
 /// assert_eq!(countries.0.len(), 1);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

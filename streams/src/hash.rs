@@ -3,12 +3,11 @@
 //! The order inside a map still decides nothing: whatever leaves a map is sorted first.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
 };
 
 pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<FixedHasher>>;
-pub(crate) type Set<K> = HashSet<K, BuildHasherDefault<FixedHasher>>;
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 

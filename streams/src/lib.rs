@@ -25,37 +25,48 @@
 //! let mut revenue = AlignedWindows::<String, i64, Sum>::new(minutes, WindowOptions::on_close());
 //! let mut clock = OutOfOrder::by(Span::from_micros(5));
 //! let mut out = Output::new();
-//! for (position, (time, cents)) in [(10, 250), (61, 300), (58, 100), (70, 50)].into_iter().enumerate()
-//! {
+//! for (position, time, cents) in [(1, 10, 250), (2, 61, 300), (3, 58, 100), (4, 70, 50)] {
 //!     let time = Time::from_micros(time);
 //!     clock.observe(time, time);
 //!     let item = ("tea".to_string(), cents);
 //!     let watermark = clock.watermark();
-//!     let place = Place::at(position as u64);
+//!     let place = Place::at(position);
 //!     revenue.process(Input { watermark, time, place, item: &item }, &mut out);
 //! }
 //! assert_eq!(out.rows[0].item.value, Some(Sum(350)));
 //! # Ok::<(), annals_streams::ConfigError>(())
 //! ```
 
+mod batch;
 mod clock;
+mod distinct;
 pub mod due;
 mod emit;
 mod error;
 mod fold;
+mod group;
 mod hash;
 mod join;
 mod lane;
 mod operator;
+mod order;
+mod pattern;
+mod plan;
+mod scan;
+mod soon;
 mod state;
 mod suppress;
 mod time;
+mod top;
 mod window;
 
+pub use batch::{Batch, Branch, Each, Joint, JointEnd, Page, Sink, Stage, Stateful};
 pub use clock::{MinOfInputs, Observed, OutOfOrder, Strategy};
+pub use distinct::DistinctBy;
 pub use emit::{Emission, Emit, Kind, Late, WindowOptions};
 pub use error::{ConfigError, StateError};
 pub use fold::{Collect, Count, Distinct, Fold, Largest, Max, Mean, Min, Sum, TakeBack};
+pub use group::GroupBy;
 pub use join::{
     JoinType, Side,
     as_of::{AsOfJoin, AsOfOptions, Versions},
@@ -65,7 +76,13 @@ pub use join::{
     window::WindowJoin,
 };
 pub use operator::{Input, Kept, Key, Operator, Output, Place, Row};
+pub use order::InTimeOrder;
+pub use pattern::{Detect, Match, Pattern, Skip};
+pub use plan::{Plan, PlannedStage};
+pub use scan::Scan;
+pub use soon::AsSoonAs;
 pub use state::{Address, Changes, Codec, State};
 pub use suppress::{AtMostEvery, UntilClosed};
 pub use time::{Span, Time, Window};
+pub use top::TopOfWindow;
 pub use window::{aligned::AlignedWindows, assign::Aligned, sessions::Sessions, sliding::Sliding};

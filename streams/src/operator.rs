@@ -93,7 +93,7 @@ pub struct Input<'a, T> {
 /// ```
 /// use annals_streams::{Row, Time};
 ///
-/// let row = Row { when: 2 * 5 + 1, time: Time::from_micros(9), item: "made by the record itself" };
+/// let row = Row { when: 2 * 5 + 1, time: Time::from_micros(9), item: "of the record itself" };
 /// assert_eq!(row.cause(), 5);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

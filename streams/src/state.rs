@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 /// assert_eq!(Json::encode(&("tea", 3))?, br#"["tea",3]"#);
 /// # Ok::<(), StateError>(())
 /// ```
-pub trait Codec {
+pub trait Codec: 'static {
     /// The canonical bytes of a value.
     ///
     /// # Errors

@@ -21,11 +21,10 @@ use crate::{
 /// let minutes = Aligned::tumbling(Span::from_micros(60))?;
 /// let mut pairs = WindowJoin::new(minutes, Span::ZERO, |bid: &u64, ask: &u64| bid + ask);
 /// let mut out = Output::new();
-/// for (position, item) in [Side::Left(("tea".to_string(), 1)), Side::Right(("tea".to_string(), 2))]
-///     .iter()
-///     .enumerate()
-/// {
-///     let place = Place::at(position as u64);
+/// let bid = Side::Left(("tea".to_string(), 1));
+/// let ask = Side::Right(("tea".to_string(), 2));
+/// for (position, item) in [(1, &bid), (2, &ask)] {
+///     let place = Place::at(position);
 ///     let time = Time::from_micros(7);
 ///     pairs.process(Input { watermark: Time::MIN, time, place, item }, &mut out);
 /// }

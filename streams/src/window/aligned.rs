@@ -25,7 +25,8 @@ use crate::{
 /// let mut out = Output::new();
 /// let item = ("ann".to_string(), ());
 /// let time = Time::from_micros(7);
-/// counts.process(Input { watermark: Time::MIN, time, place: Place::at(1), item: &item }, &mut out);
+/// let place = Place::at(1);
+/// counts.process(Input { watermark: Time::MIN, time, place, item: &item }, &mut out);
 /// counts.advance(Time::MAX, &mut out);
 /// let starts: Vec<i64> = out.rows.iter().map(|row| row.item.window.start.micros()).collect();
 /// assert_eq!(starts, [0, 5]);
