@@ -255,7 +255,8 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
         let (key, item) = input.item;
         let time = input.time;
         if self.is_late(time + self.span) {
-            let missed = vec![self.window(time)];
+            // The last window that could have held it.
+            let missed = vec![self.window(time + self.span)];
             let late = Late {
                 key: key.clone(),
                 item: item.clone(),
