@@ -286,7 +286,8 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
     /// ```
     /// # use annals_streams::{Codec, InTimeOrder, Span, Stage, Stateful};
     /// # type Item = (String, u64);
-    /// fn sorted<C: Codec>(then: Box<dyn Stage<Item, C>>) -> Stateful<InTimeOrder<String, u64>, C> {
+    /// # type Sorted<C> = Stateful<InTimeOrder<String, u64>, C>;
+    /// fn sorted<C: Codec>(then: Box<dyn Stage<Item, C>>) -> Sorted<C> {
     ///     Stateful::new(3, Span::ZERO, InTimeOrder::new(), then)
     /// }
     /// ```
@@ -539,10 +540,6 @@ impl<L, R, C: Codec> Joint<L, R, C> {
     ///     let (_left, _right) = Joint::ports(then);
     /// }
     /// ```
-    #[expect(
-        clippy::type_complexity,
-        reason = "two ends of one thing, taken apart at once"
-    )]
     pub fn ports(
         then: Box<dyn Stage<Side<L, R>, C>>,
     ) -> (JointEnd<L, R, C, true>, JointEnd<L, R, C, false>) {

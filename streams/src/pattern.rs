@@ -30,8 +30,11 @@ pub struct Pattern<T> {
 
 struct Step<T> {
     wanted: bool,
-    is: Box<dyn Fn(&[T], &T) -> bool + Send + Sync>,
+    is: Test<T>,
 }
+
+/// Whether an item fits, given those that were matched before it.
+type Test<T> = Box<dyn Fn(&[T], &T) -> bool + Send + Sync>;
 
 /// Which of the possible matches are reported.
 ///

@@ -38,13 +38,15 @@ use std::collections::BTreeSet;
 /// ```
 pub struct ForeignKeyJoin<K, J, L, R, O> {
     join: JoinType,
-    refers_to: Box<dyn Fn(&L) -> Option<J> + Send + Sync>,
+    refers_to: Reference<L, J>,
     row: RowOf<L, R, O>,
     left: Rows<K, L>,
     right: Rows<J, R>,
     referring: Map<J, BTreeSet<K>>,
     marks: Marks<(Either<K, J>, ())>,
 }
+
+type Reference<L, J> = Box<dyn Fn(&L) -> Option<J> + Send + Sync>;
 
 /// A key of one of the two tables.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

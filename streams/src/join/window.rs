@@ -35,13 +35,15 @@ use crate::{
 pub struct WindowJoin<K, L, R, O> {
     aligned: Aligned,
     lateness: Span,
-    row: Box<dyn Fn(&L, &R) -> O + Send + Sync>,
+    row: PairRow<L, R, O>,
     watermark: Time,
     next_due: Time,
     /// By start.
     opened: Vec<Opened<K, L, R>>,
     marks: Marks<(K, At)>,
 }
+
+type PairRow<L, R, O> = Box<dyn Fn(&L, &R) -> O + Send + Sync>;
 
 /// Window, side, time, place.
 type At = (Time, (u8, (Time, Place)));

@@ -34,10 +34,8 @@ struct Sorted(Vec<Value>);
 
 impl Fold<Value> for Sorted {
     fn add(&mut self, item: &Value) {
-        let at = self
-            .0
-            .partition_point(|kept| kept.to_string() <= item.to_string());
-        self.0.insert(at, item.clone());
+        self.0.push(item.clone());
+        self.0.sort_by_cached_key(Value::to_string);
     }
 
     fn merge(&mut self, other: Self) {

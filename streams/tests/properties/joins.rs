@@ -374,7 +374,9 @@ proptest! {
             run.put(*time, &change);
             by_reference.put(*time, &change);
         }
-        let of = |table: &BTreeMap<u8, (i64, Option<u32>)>, key: u8| table.get(&key).and_then(|row| row.1);
+        let of = |table: &BTreeMap<u8, (i64, Option<u32>)>, key: u8| {
+            table.get(&key).and_then(|row| row.1)
+        };
         let mut table: BTreeMap<u8, Pair> = BTreeMap::new();
         for row in run.out.rows {
             let was = table.remove(&row.item.key);

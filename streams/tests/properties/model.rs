@@ -79,7 +79,7 @@ impl Model {
                 }
             }
             Shape::Session { gap } => {
-                for key in 0..=u8::MAX {
+                for key in 0..3 {
                     let mut times: Vec<i64> =
                         records.iter().filter(|r| r.0 == key).map(|r| r.1).collect();
                     times.sort();

@@ -219,10 +219,10 @@ proptest! {
             watermark = watermark.max(time - delay - 1);
             run.put_at(watermark, *time, &(*key, (*letter, *number)));
             known.retain(|_, first| watermark < *first + keep);
-            if !known.contains_key(&(*key, *letter)) {
+            known.entry((*key, *letter)).or_insert_with(|| {
                 want.push(*number);
-                known.insert((*key, *letter), *time);
-            }
+                *time
+            });
         }
         let passed: Vec<u32> = run.out.rows.iter().map(|row| row.item.1.1).collect();
         prop_assert_eq!(passed, want);
@@ -279,8 +279,9 @@ proptest! {
         }
         finals.advance(i64::MAX);
         suppressed.advance(i64::MAX);
-        let finals: Vec<_> =
-            finals.out.rows.into_iter().map(|row| ((row.item.window, row.item.key), row.item.value)).collect();
+        let finals = finals.out.rows.into_iter();
+        let finals = finals.map(|row| ((row.item.window, row.item.key), row.item.value));
+        let finals: Vec<_> = finals.collect();
         prop_assert_eq!(suppressed.out.take(), finals);
     }
 
@@ -288,7 +289,9 @@ proptest! {
     fn thinned_updates_end_with_the_newest_value(
         events in events(), wait in 1..20_i64, rows_max in 1..4_usize,
     ) {
-        let make = move || AtMostEvery::<u8, u32>::new(Span::from_micros(wait)).at_most_rows(rows_max);
+        let make = move || {
+            AtMostEvery::<u8, u32>::new(Span::from_micros(wait)).at_most_rows(rows_max)
+        };
         let mut run = Run::new(make).restarting(true);
         let mut newest = BTreeMap::new();
         let mut max = i64::MIN;

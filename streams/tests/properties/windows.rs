@@ -248,8 +248,8 @@ proptest! {
         for whole in &wholes {
             let of_window = |seen: &&Seen| (seen.key, seen.window) == (whole.key, whole.window);
             let newest = wholes.iter().rfind(of_window).unwrap();
-            let mut sum: Vec<u32> =
-                parts.iter().filter(of_window).flat_map(|seen| seen.value.clone().unwrap()).collect();
+            let parts = parts.iter().filter(of_window);
+            let mut sum: Vec<u32> = parts.flat_map(|seen| seen.value.clone().unwrap()).collect();
             sum.sort();
             prop_assert_eq!(&Some(sum), &newest.value);
         }
