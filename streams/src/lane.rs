@@ -143,3 +143,19 @@ impl<T: Kept> Lane<T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_of_one_record_and_time_get_their_own_places() {
+        let mut lane = Lane::default();
+        let time = Time::from_micros(5);
+        for item in ['a', 'b', 'c'] {
+            lane.insert(time, Place::at(7), item);
+        }
+        let placed: Vec<_> = lane.iter().map(|held| (held.place.index, held.item)).collect();
+        assert_eq!(placed, [(0, 'a'), (1, 'b'), (2, 'c')]);
+    }
+}
