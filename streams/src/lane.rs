@@ -155,7 +155,10 @@ mod tests {
         for item in ['a', 'b', 'c'] {
             lane.insert(time, Place::at(7), item);
         }
-        let placed: Vec<_> = lane.iter().map(|held| (held.place.index, held.item)).collect();
+        let placed: Vec<_> = lane
+            .iter()
+            .map(|held| (held.place.index, held.item))
+            .collect();
         assert_eq!(placed, [(0, 'a'), (1, 'b'), (2, 'c')]);
     }
 }
