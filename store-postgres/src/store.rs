@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use annals_core::{Append, AppendError, Appended};
 use annals_core::{
-    ChangeStream, Clock, EventId, EventStore, Failure, Found, Head, Hint, Incarnation, InlineViews, Limits, Log,
-    LogId, LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream, SnapshotStore, Store,
-    StoreError, StreamId, StreamPage, StreamState, TaggedStore, ViewStore,
+    ChangeStream, Clock, EventId, EventStore, Failure, Found, Head, Hint, Incarnation, InlineViews,
+    Limits, Log, LogId, LogPage, Partition, Position, ReadLog, ReadQuery, ReadStream,
+    SnapshotStore, Store, StoreError, StreamId, StreamPage, StreamState, TaggedStore, ViewStore,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};

@@ -4,7 +4,10 @@
 //! `expected_annals` comes before `expected`: it says where we differ on purpose. Another file of
 //! the same form is read from `ANNALS_STREAM_CASES`.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop there"
+)]
 
 #[path = "conformance/clocks.rs"]
 mod clocks;

@@ -4,7 +4,10 @@
 //! within 20 seconds, with each tenth event delivered twice. Another folder of the same form is
 //! read from `ANNALS_LESSONS`.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop there"
+)]
 
 mod support;
 

@@ -1,7 +1,10 @@
 //! What holds for any input: results equal those of a plain model, and do not depend on pages, on
 //! restarts, or on the order of arrival within the bound.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop there"
+)]
 
 #[path = "properties/joins.rs"]
 mod joins;
