@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use annals::prelude::*;
 use annals::projections::ProcessHandle;
+use annals::projections::{Listens, On, Process, ProcessSetup, Step};
 use annals::{ManualClock, chrono::TimeDelta};
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use annals::prelude::*;
+use annals::projections::{ReactError, Reactor, ReactorSetup, Request};
 
 #[derive(Event, Clone, Debug, Serialize, Deserialize)]
 #[event(category = "account")]

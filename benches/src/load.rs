@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use annals::{Aggregate, Annals, Append, Store};
+use annals::store::Append;
+use annals::{Aggregate, Annals, Store};
 
 use crate::Outcome;
 use crate::account::{self, Account, AccountEvent, KeptAccount};

@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::io::Write;
 
+use annals::Loaded;
 use annals::prelude::*;
-use annals::{Append, Loaded, NewEvent};
+use annals::store::{Append, NewEvent};
 
 use crate::cart::{Cart, CartError};
 use crate::coupon::{Coupon, CouponUse};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals::prelude::*;
-use annals::{Log, ReadLog};
+use annals::store::{Log, ReadLog};
 use annals_core::conformance::Dice;
 
 use crate::bank::WAIT;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::{Store, ViewStore};
+use annals::Store;
+use annals::read_model::ViewStore;
 use annals_benches::bare::Bare;
 use annals_benches::latency::Latencies;
 use annals_benches::live::Live;
