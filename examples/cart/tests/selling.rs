@@ -62,7 +62,11 @@ async fn two_processes_sell_exactly_what_is_there() {
     let lamps = db.aggregate::<Stock>("lamp");
     lamps.run(|stock| stock.receive(PIECES)).await.unwrap();
     let other = Command::new(std::env::current_exe().unwrap())
-        .args(["tests::selling::another_process_buys", "--exact", "--ignored"])
+        .args([
+            "tests::selling::another_process_buys",
+            "--exact",
+            "--ignored",
+        ])
         .args(["--nocapture"])
         .env(STORE, &store)
         .stdout(Stdio::piped())
