@@ -47,7 +47,7 @@ impl Answers {
     pub(crate) fn take(&mut self, row: Option<&BalanceThen>) {
         let row = row.copied().unwrap_or_default();
         self.cents = self.cents.wrapping_add(row.cents);
-        self.events = self.events + row.events;
+        self.events += row.events;
     }
 }
 

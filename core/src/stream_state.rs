@@ -262,7 +262,7 @@ impl StreamState {
             }
             StreamChange::Truncate { before } => after.truncated_before = before,
             StreamChange::Archive { before } => {
-                after.archived_before = after.archived_before.max(before)
+                after.archived_before = after.archived_before.max(before);
             }
         }
         Ok(after)

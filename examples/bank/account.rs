@@ -101,10 +101,10 @@ impl Aggregate for Account {
             AccountEvent::Opened { .. } => self.standing = Standing::Open,
             AccountEvent::Closed => self.standing = Standing::Closed,
             AccountEvent::Deposited { amount, .. } | AccountEvent::Received { amount, .. } => {
-                self.balance += *amount
+                self.balance += *amount;
             }
             AccountEvent::Withdrawn { amount, .. } | AccountEvent::Sent { amount, .. } => {
-                self.balance += -*amount
+                self.balance += -*amount;
             }
         }
     }

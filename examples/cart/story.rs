@@ -72,7 +72,7 @@ pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dy
         match applied.await {
             Ok(_) => writeln!(out, "  {name} applies it: {} % off", spring.percent)?,
             Err(CommandError::Refused(refusal)) => {
-                writeln!(out, "  {name} applies it: refused, {refusal}")?
+                writeln!(out, "  {name} applies it: refused, {refusal}")?;
             }
             Err(error) => return Err(error.into()),
         }

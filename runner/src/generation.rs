@@ -40,9 +40,7 @@ pub fn is_ours(generation: &Generation, spec: &GenerationSpec) -> bool {
 pub fn serving<'a>(generations: &'a [Generation], spec: &GenerationSpec) -> Option<&'a Generation> {
     let ours = |phase: Phase| {
         generations
-            .iter()
-            .filter(move |of| of.phase == phase && is_ours(of, spec))
-            .next_back()
+            .iter().rfind(move |of| of.phase == phase && is_ours(of, spec))
     };
     ours(Phase::Live).or_else(|| ours(Phase::Kept))
 }

@@ -246,7 +246,7 @@ impl PostgresStore {
                 Recheck::Repeated(appended) => return Ok(appended),
                 Recheck::Refused(error) => return Err(error),
                 Recheck::Clear(checked) => {
-                    (checked_to, is_fresh, is_doubtful) = (checked, true, false)
+                    (checked_to, is_fresh, is_doubtful) = (checked, true, false);
                 }
             }
         }

@@ -167,9 +167,9 @@ fn last_at_micros(connection: &Connection, head: u64, micros: i64) -> Result<u64
             .optional()?;
         let recorded = recorded.ok_or_else(|| corrupt(format!("position {middle} is missing")))?;
         if recorded <= micros {
-            at_or_before = middle
+            at_or_before = middle;
         } else {
-            after = middle
+            after = middle;
         }
     }
     Ok(at_or_before)

@@ -276,9 +276,9 @@ fn versions_at(
             .optional()?;
         let Some(position) = position else { break };
         if position.cast_unsigned() >= from {
-            high = middle
+            high = middle;
         } else {
-            low = middle + 1
+            low = middle + 1;
         }
     }
     match walk.direction {

@@ -169,8 +169,8 @@ impl WriterLoop {
             match self.queue.try_recv() {
                 Ok(job) => {
                     let (more_events, more_bytes) = job.size();
-                    events = events + more_events;
-                    bytes = bytes + more_bytes;
+                    events += more_events;
+                    bytes += more_bytes;
                     if events > self.events_max || bytes > self.bytes_max {
                         return (group, Some(job));
                     }

@@ -207,7 +207,7 @@ async fn an_append_without_room_does_not_fail_its_neighbours() {
         match done.unwrap() {
             (n, Ok(_)) if !is_large(n) => written += 1,
             (n, Err(AppendError::Store(error))) if is_large(n) => {
-                assert_eq!(error.failure(), Failure::Full)
+                assert_eq!(error.failure(), Failure::Full);
             }
             (n, other) => panic!("{n}: {other:?}"),
         }

@@ -154,9 +154,9 @@ async fn retry(
             );
             assert_eq!(appended.events().len() as u64, numbered.events());
             if appended.was_repeated() {
-                repeated += 1
+                repeated += 1;
             } else {
-                done += 1
+                done += 1;
             }
         }
     }

@@ -72,7 +72,7 @@ async fn appends_that_come_together_are_flushed_together_and_answered_apart() {
                 winners[n as usize].push((racer, appended.was_repeated()));
             }
             (_, _, Err(AppendError::Conflict(found))) => {
-                assert!(found[0].to_string().contains("is at 1"), "{found:?}")
+                assert!(found[0].to_string().contains("is at 1"), "{found:?}");
             }
             (n, racer, Err(error)) => panic!("{n} {racer}: {error:?}"),
         }

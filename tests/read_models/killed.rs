@@ -53,7 +53,7 @@ async fn killed_at<V: Counted>(
             within -= within / 8;
         } else {
             within = within + within / 8;
-            broken_off = broken_off + 1;
+            broken_off += 1;
         }
     }
     let found = found::<V>(&store, &mut dice, step == Step::Torn).await;

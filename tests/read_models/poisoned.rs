@@ -51,7 +51,7 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
                 None if number == poison => _ = waiting.insert(key.clone(), 1),
                 None => before
                     .entry(key.clone())
-                    .or_insert_with(Count::default)
+                    .or_default()
                     .add(amount),
             }
             append = append.event(

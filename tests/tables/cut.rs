@@ -87,8 +87,8 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_b
     let done = async {
         while let Some(task) = tasks.join_next().await {
             let (task_asked, task_events) = task.unwrap();
-            asked = asked + task_asked;
-            events_count = events_count + task_events;
+            asked += task_asked;
+            events_count += task_events;
         }
     };
     tokio::time::timeout(WAIT * 5, done).await.unwrap();

@@ -176,7 +176,7 @@ pub(crate) async fn equal_a_replay<G: Ground>(ground: &G, store: &G::Store, db: 
                 .as_i64()
             {
                 Some(cents) => {
-                    (of_account.1, row.cents) = (of_account.1 + cents, row.cents + cents)
+                    (of_account.1, row.cents) = (of_account.1 + cents, row.cents + cents);
                 }
                 None => _ = rows.remove(&key),
             }

@@ -850,7 +850,7 @@ mod tests {
             store.append(append()).await,
             Err(AppendError::Unknown(_))
         ));
-        let streams = || Append::from(append());
+        let streams = || append();
         assert!(matches!(
             store.append(streams()).await,
             Err(AppendError::Unknown(_))

@@ -477,10 +477,10 @@ pub async fn steps_that_do_not_say_how_far_they_take_a_row_are_refused(fixture: 
         with(&worker, &|step| step.stands[0].to = Version::NONE),
         with(&worker, &|step| step.stands.push(step.stands[0].clone())),
         with(&worker, &|step| {
-            (step.rows, step.touched, step.stands) = (vec![], vec![], vec![])
+            (step.rows, step.touched, step.stands) = (vec![], vec![], vec![]);
         }),
         with(&worker, &|step| {
-            (step.rows, step.versions, step.stands) = (vec![], vec![], vec![])
+            (step.rows, step.versions, step.stands) = (vec![], vec![], vec![]);
         }),
         with(&other, &|_| {}),
     ];

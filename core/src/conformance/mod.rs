@@ -97,7 +97,7 @@ pub fn run(case: impl Future<Output = ()>) {
     runtime.expect("threads can be started").block_on(async {
         tokio::time::timeout(CASE_TAKES_AT_MOST, Box::pin(case))
             .await
-            .expect("the case hangs")
+            .expect("the case hangs");
     });
 }
 

@@ -97,16 +97,16 @@ pub async fn that_can_never_succeed_change_nothing(fixture: &dyn Fixture) {
     worker.take(views, first).await;
     let spoils: [(&str, Spoil); 24] = [
         ("a key twice", |step| {
-            step.rows.push(set("alice", "again", &["", ""]))
+            step.rows.push(set("alice", "again", &["", ""]));
         }),
         ("a key changed and removed", |step| {
-            step.rows.push(removed("alice"))
+            step.rows.push(removed("alice"));
         }),
         ("too few entries", |step| {
-            step.rows.push(set("carol", "1", &["x"]))
+            step.rows.push(set("carol", "1", &["x"]));
         }),
         ("too many entries", |step| {
-            step.rows.push(set("carol", "1", &["x", "y", "z"]))
+            step.rows.push(set("carol", "1", &["x", "y", "z"]));
         }),
         ("no entries", |step| step.rows.push(set("carol", "1", &[]))),
         ("entries of a removed row", |step| {
@@ -117,55 +117,55 @@ pub async fn that_can_never_succeed_change_nothing(fixture: &dyn Fixture) {
         }),
         ("a long key", |step| {
             step.rows
-                .push(set(&"x".repeat(VIEW_KEY_BYTES_MAX + 1), "1", &["", ""]))
+                .push(set(&"x".repeat(VIEW_KEY_BYTES_MAX + 1), "1", &["", ""]));
         }),
         ("a long key to be removed", |step| {
             step.rows
-                .push(removed(&"ä".repeat(VIEW_KEY_BYTES_MAX / 2 + 1)))
+                .push(removed(&"ä".repeat(VIEW_KEY_BYTES_MAX / 2 + 1)));
         }),
         ("a long entry", |step| {
             step.rows.push(set(
                 "carol",
                 "1",
                 &["", &"x".repeat(VIEW_KEY_BYTES_MAX + 1)],
-            ))
+            ));
         }),
         ("a long key in the past", |step| {
-            step.versions.push(run(&"x".repeat(2_000), 10, 11, None))
+            step.versions.push(run(&"x".repeat(2_000), 10, 11, None));
         }),
         ("another slot's lease", |step| step.to.slot = 1),
         ("no such slot", |step| step.to.slot = 2),
         ("no such partition", |step| step.to.partition = Partition(1)),
         ("backwards", |step| step.to.position = at(9)),
         ("a version that ends where one ends", |step| {
-            step.versions = vec![run("alice", 0, 10, None)]
+            step.versions = vec![run("alice", 0, 10, None)];
         }),
         ("runs that overlap", |step| {
-            step.versions.push(run("alice", 15, 20, None))
+            step.versions.push(run("alice", 15, 20, None));
         }),
         ("runs in the wrong order", |step| {
-            step.versions = vec![run("c", 15, 20, None), run("c", 10, 15, None)]
+            step.versions = vec![run("c", 15, 20, None), run("c", 10, 15, None)];
         }),
         ("an empty run", |step| {
-            step.versions = vec![run("c", 15, 15, None)]
+            step.versions = vec![run("c", 15, 15, None)];
         }),
         ("a run beyond the step", |step| {
-            step.versions = vec![run("c", 15, 21, None)]
+            step.versions = vec![run("c", 15, 21, None)];
         }),
         ("touched beyond the step", |step| {
-            step.touched.push(("c".into(), at(21)))
+            step.touched.push(("c".into(), at(21)));
         }),
         ("set aside twice", |step| {
-            step.park.push(dead_letters("bob", 20, None, 0))
+            step.park.push(dead_letters("bob", 20, None, 0));
         }),
         ("set aside beyond the step", |step| {
-            step.park.push(dead_letters("bob", 21, None, 0))
+            step.park.push(dead_letters("bob", 21, None, 0));
         }),
         ("set aside and settled", |step| {
-            step.unpark.push(("bob".into(), at(20)))
+            step.unpark.push(("bob".into(), at(20)));
         }),
         ("set aside elsewhere", |step| {
-            step.park[0].partition = Partition(1)
+            step.park[0].partition = Partition(1);
         }),
     ];
     for (what, spoil) in spoils {

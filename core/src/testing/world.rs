@@ -567,7 +567,7 @@ impl Display for World {
                     match came {
                         Came::Refused(text) => script.say("refused", text),
                         Came::Appended(events) => {
-                            say_events(&mut script, "then", events, width, None)
+                            say_events(&mut script, "then", events, width, None);
                         }
                     }
                     if let Some(state) = state {

@@ -41,7 +41,7 @@ impl Fold for SignUp {
     fn apply(&mut self, event: &Recorded<SignUpEvent>) {
         match &**event {
             Initiated { name, .. } => {
-                self.initiated = Some((name.clone(), event.record.occurred_at))
+                self.initiated = Some((name.clone(), event.record.occurred_at));
             }
             Confirmed { .. } => self.used = true,
         }

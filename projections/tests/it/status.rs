@@ -191,7 +191,7 @@ async fn a_program_that_starts_tells_how_far_it_has_come_until_all_is_there() {
         .on_progress(move |all| {
             tell.lock()
                 .unwrap()
-                .extend(all.iter().map(ToString::to_string))
+                .extend(all.iter().map(ToString::to_string));
         })
         .start()
         .await

@@ -462,7 +462,7 @@ impl Compared {
             }
             // Said already when it is the pinned history that cannot be folded.
             Err(why) if self.changed.is_empty() => {
-                self.changed.push(drift::broken_fold(name, version, &why))
+                self.changed.push(drift::broken_fold(name, version, &why));
             }
             Err(_) => {}
         }
