@@ -239,11 +239,13 @@ impl<'a> Looping<'a> {
     ) -> Result<Option<(Vec<(StreamId, NewEvent)>, crate::Appended)>, CommandError<E>> {
         let drafts = events.iter_mut().map(|(_, event)| event);
         self.stamp.apply(self.db, &self.scope, drafts);
-        let mut request = Append::default();
-        request.condition = guards.condition();
-        request.decided_on = Some(guards.incarnation);
-        request.expectations = std::mem::take(&mut guards.streams);
-        request.events = events;
+        let request = Append {
+            condition: guards.condition(),
+            decided_on: Some(guards.incarnation),
+            expectations: std::mem::take(&mut guards.streams),
+            events,
+            ..Append::default()
+        };
         let events = request.events.clone();
         match append(self.db, request).await {
             Ok(appended) => Ok(Some((events, appended))),
