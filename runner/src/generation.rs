@@ -41,8 +41,7 @@ pub fn serving<'a>(generations: &'a [Generation], spec: &GenerationSpec) -> Opti
     let ours = |phase: Phase| {
         generations
             .iter()
-            .filter(move |of| of.phase == phase && is_ours(of, spec))
-            .next_back()
+            .rfind(|of| of.phase == phase && is_ours(of, spec))
     };
     ours(Phase::Live).or_else(|| ours(Phase::Kept))
 }

@@ -243,7 +243,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             let recorded_at = record.recorded_at;
             match work.prepare(&self.skips, record) {
                 Ok(prepared) => {
-                    steps.extend(of_slot(prepared, work.number, work.generation.spec.slots))
+                    steps.extend(of_slot(prepared, work.number, work.generation.spec.slots));
                 }
                 Err(error) => {
                     // What comes before it is settled all the same.

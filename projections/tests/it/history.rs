@@ -31,8 +31,8 @@ fn replayed(history: &[(u8, AccountEvent)]) -> Vec<Rows> {
         match event {
             AccountEvent::Deposited { cents } => {
                 let row = rows.entry(account.to_string()).or_default();
-                row.cents = row.cents + cents;
-                row.events = row.events + 1;
+                row.cents += cents;
+                row.events += 1;
             }
             _ => _ = rows.remove(&account.to_string()),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use annals_core::{Annals, Committed, Log, MemoryStore, Position, Recorded};
+use annals_core::{Annals, Committed, MemoryStore, Position, Recorded};
 use annals_macros::View;
 use annals_projections::{
     Handlers, Poison, Program, Project, ReadModels, Row, SlotState, View, ViewError, ViewSetup,

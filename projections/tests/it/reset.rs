@@ -156,7 +156,7 @@ async fn a_view_that_was_reset_is_what_it_was_whatever_it_is_reset_to() {
             match error {
                 Ok(building) => assert_eq!(building.begins_at(), Position::START),
                 Err(RebuildError::CannotReset { .. }) => {
-                    _ = db.rebuild::<Balance>().begin().await.unwrap()
+                    _ = db.rebuild::<Balance>().begin().await.unwrap();
                 }
                 Err(error) => panic!("{error}"),
             }
