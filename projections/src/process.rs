@@ -21,8 +21,7 @@ pub use step::Step;
 
 use self::handle::{Handles, Trigger};
 use self::instance::{Instance, ProcessEvent};
-use crate::key::RefusedKey;
-use crate::reactor::{ReactorHandle, ReactorOptions, Registered, key_of};
+use crate::reactor::{ByKey, ReactorHandle, ReactorOptions, Registered, key_of};
 use crate::registry::Register;
 use crate::step::{StepError, decode};
 use annals_runner::Kind;
@@ -174,7 +173,7 @@ impl<P: Process> Listens<P> {
 }
 
 fn prepare<P: On<E>, E: Event>(record: RecordedEvent) -> Result<Vec<Trigger<P>>, StepError> {
-    let mut by_id: Vec<(Result<String, RefusedKey>, Vec<Recorded<E>>)> = Vec::new();
+    let mut by_id: ByKey<Recorded<E>> = Vec::new();
     for event in decode::<E>(record)? {
         let mut concerns = true;
         let id = key_of(&event.record, || {

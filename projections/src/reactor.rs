@@ -300,8 +300,7 @@ impl<R: Reactor> Handler for Reacts<R> {
     }
 
     fn prepare(&self, record: RecordedEvent) -> Result<Vec<Call>, StepError> {
-        let mut by_key: Vec<(Result<String, RefusedKey>, Vec<(usize, Recorded<R::Event>)>)> =
-            Vec::new();
+        let mut by_key: ByKey<(usize, Recorded<R::Event>)> = Vec::new();
         for (index, event) in decode::<R::Event>(record)?.into_iter().enumerate() {
             let key = key_of(&event.record, || Ok(R::key(&event)))?;
             match by_key.iter_mut().find(|(of, _)| *of == key) {
@@ -352,6 +351,9 @@ impl<R: Reactor> Reacts<R> {
         }
     }
 }
+
+/// The parts of an event by their keys, in their order.
+pub(crate) type ByKey<E> = Vec<(Result<String, RefusedKey>, Vec<E>)>;
 
 /// The key of an event, or why it is refused.
 pub(crate) fn key_of(

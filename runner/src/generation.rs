@@ -40,7 +40,8 @@ pub fn is_ours(generation: &Generation, spec: &GenerationSpec) -> bool {
 pub fn serving<'a>(generations: &'a [Generation], spec: &GenerationSpec) -> Option<&'a Generation> {
     let ours = |phase: Phase| {
         generations
-            .iter().rfind(move |of| of.phase == phase && is_ours(of, spec))
+            .iter()
+            .rfind(|of| of.phase == phase && is_ours(of, spec))
     };
     ours(Phase::Live).or_else(|| ours(Phase::Kept))
 }

@@ -219,7 +219,10 @@ impl CatchUp {
         });
         // A view in another store outlives a log that is restored: it may have seen what is not
         // there any more, and then its rows are not those of this log.
-        if reached && matches!(self.context.views, ViewLocation::Own(_)) {
+        let asks = token
+            .positions()
+            .any(|(_, position)| position > Position::START);
+        if reached && asks && matches!(self.context.views, ViewLocation::Own(_)) {
             for checkpoint in &checkpoints {
                 let same = same_log(&**self.context.log(), generation, checkpoint).await;
                 match same {
