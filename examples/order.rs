@@ -1,4 +1,4 @@
-//! Orders that are shipped when they are paid for, and cancelled when nobody pays within half an
+//! Orders that are shipped when they are paid for, and cancelled when they are not paid within half an
 //! hour: a process.
 //!
 //! `cargo run --example order` tells a short story in memory. The clock is held by hand, so that
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use annals::prelude::*;
 use annals::projections::ProcessHandle;
+use annals::projections::{Listens, On, Process, ProcessSetup, Step};
 use annals::{ManualClock, chrono::TimeDelta};
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use annals::prelude::*;
+use annals::projections::{ReactError, Reactor, ReactorSetup, Request};
 
 #[derive(Event, Clone, Debug, Serialize, Deserialize)]
 #[event(category = "account")]
@@ -146,8 +147,9 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
 
     gateway.down.store(false, Ordering::SeqCst);
     texts.retry("account-alice").await?;
+    let mut poll = tokio::time::interval(Duration::from_millis(5));
     while !texts.dead_letters().keys(None, 1).await?.is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        poll.tick().await;
     }
     writeln!(out, "sent: {:?}", gateway.sent())?;
     db.stop().await;

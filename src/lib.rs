@@ -5,7 +5,25 @@
 
 mod open;
 
-pub use annals_core::*;
+#[doc(hidden)]
+pub use annals_core::derive;
+pub use annals_core::{
+    Aggregate, AggregateRef, Annals, At, Clock, CommandError, Committed, Each, Emit, Event,
+    EventId, Failure, Filter, Fold, Handle, Instant, IntoEvents, Invalid, LoadError, Loaded,
+    ManualClock, MemoryStore, Metadata, Moment, Over, Partition, Position, Query, QueryItem,
+    Recorded, Retries, Snapshots, Store, StoreError, StreamId, SystemClock, Tag, Token,
+    Undecodable, Version, with_causes, with_metadata,
+};
+// What derived code names.
+pub use annals_core::chrono;
+#[cfg(feature = "testing")]
+pub use annals_core::testing;
+#[doc(hidden)]
+pub use annals_core::{
+    Codec, CodecError, DecodeError, Decoded, EncodeError, Encoded, Json, Shape, Stored,
+};
+#[cfg(feature = "conformance")]
+pub use annals_core::{conformance, conformance_of_custom_tables};
 /// Apache Kafka: topics as logs that read models follow, and logs as topics.
 #[cfg(feature = "kafka")]
 pub use annals_kafka as kafka;
@@ -28,28 +46,81 @@ pub use annals_sqlite as sqlite;
 
 pub use open::Open;
 
+/// What a store is made of: for people who write a backend, and who read or write logs as bytes.
+pub mod store {
+    pub use annals_core::{
+        Append, AppendError, Appended, Assignment, ChangeStream, Condition, CountedIds, Deletion,
+        Digest, Direction, Duplicate, EventStore, Events, Expected, FoldId, Found, Head, Hint,
+        IdClash, IdSource, Incarnation, Limits, Log, LogId, LogPage, NewEvent, Outgoing, Outlet,
+        OutletError, OutletMark, PAGE_BYTES_MAX, PAGE_EVENTS, Pages, Place, Placed, RandomIds,
+        ReadLog, ReadQuery, ReadStream, RecordedEvent, ReplayError, Shown, Snapshot, SnapshotStore,
+        Status, StoredId, StreamChange, StreamPage, StreamState, TaggedStore, TypedPages,
+        Violation, deduplicate, to_microseconds,
+    };
+}
+
+/// Where read models live, as a backend sees it.
+pub mod read_model {
+    pub use annals_core::{
+        Acquired, Checkpoint, CommitError, CustomTables, DeadLetter, Generation, GenerationId,
+        GenerationSpec, History, InTransaction, InlineProjector, InlineRow, InlineRowVersion,
+        InlineViews, Lease, LeaseState, Leases, PastRow, Phase, ReadRows, RowAdvance, RowChange,
+        RowOutcome, RowPlace, RowVersion, RowsBy, RowsPage, SkipDecision, VIEW_KEY_BYTES_MAX,
+        VIEW_SLOTS_MAX, VersionedRow, ViewCommit, ViewRow, ViewStore,
+    };
+}
+
+/// How events are written and read back: for events by hand and upcasters.
+pub mod codec {
+    pub use annals_core::{
+        Codec, CodecError, DecodeError, Decoded, EncodeError, Encoded, Json, Shape, Stored,
+    };
+}
+
+/// The types behind commands, decisions and questions about the past: for signatures.
+pub mod commands {
+    pub use annals_core::{
+        Boundary, Decide, DecideInTwoLooks, EmitError, Emits, HistoryEntry, HistoryPage,
+        IntoDecision, Load, LoadHistory, Part, Run,
+    };
+}
+
+/// Events and aggregates of a program, their Rust types forgotten: for tools.
+pub mod registry {
+    pub use annals_core::{AggregateKind, EventKind, ShowError, ShownEvent, ShownState};
+}
+
+/// How far what follows the log has come, and what holds it.
+#[cfg(feature = "projections")]
+pub mod status {
+    pub use annals_projections::{
+        Activity, Busy, Calls, CommitTimes, LastError, SlotState, SlotStatus, Status, TimeShares,
+    };
+}
+
 /// What a program with events needs in scope: `use annals::prelude::*;`.
 ///
 /// `Serialize` and `Deserialize` are serde's; their derives name the crate `serde`, which a program
-/// depends on itself. With the feature `testing`, on by default, tests can also say
-/// `Account::given([..])`: see `annals::testing`.
+/// depends on itself. With the feature `testing`, which tests switch on, they can also say
+/// `Account::given([..])`: see `annals::testing`. Reactors, processes and tables of one's own are in
+/// [`projections`](crate::projections).
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
-    #[cfg(all(feature = "macros", feature = "projections"))]
-    pub use crate::View;
     #[cfg(feature = "projections")]
-    pub use crate::projections::{
-        Listens, On, Poison, Process, ProcessSetup, Program, Project, ReactError, Reactor,
-        ReactorSetup, ReadModels as _, Request, Row, SqlProjection, SqlProjectionSetup, Step,
-        Tables, View, ViewSetup, With as _,
-    };
+    pub use crate::projections::View;
+    #[cfg(feature = "projections")]
+    pub use crate::projections::{Poison, Program, Project, ReadModels as _, Row, With as _};
+    #[cfg(feature = "projections")]
+    pub use crate::projections::{ViewHandle, ViewSetup};
     #[cfg(feature = "testing")]
     pub use crate::testing::Given as _;
     pub use crate::{
         Aggregate, AggregateRef, Annals, At, CommandError, Committed, Decoded, Emit, Event, Fold,
         Handle, IntoEvents, Moment, Open, Position, Query, Recorded, StreamId, Tag, Token, Version,
     };
+    #[cfg(all(feature = "macros", feature = "projections"))]
+    pub use annals_macros::View;
 }
 
 /// The README and the guide: their code is compiled and run with the tests.

@@ -2,8 +2,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use annals::codec::{Codec, CodecError, DecodeError, Encoded, Json, Stored};
 use annals::prelude::*;
-use annals::{Codec, CodecError, DecodeError, Encoded, Json, NewEvent, Stored};
+use annals::store::NewEvent;
 
 fn written<E: Event>(event: &E) -> (String, u32, &'static str, String) {
     let Encoded { codec, payload } = event.encode().unwrap();

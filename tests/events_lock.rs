@@ -618,3 +618,558 @@ fn a_test_fails_with_what_differs() {
     // In a directory that is gone, so that it fails whatever `ANNALS_UPDATE` says.
     first::program(TempDir::new().unwrap().path().join("events.lock")).check();
 }
+
+/// A program of one event, `note.written`, with the type that it holds.
+macro_rules! noted {
+    ($name:ident, $inner:item, $value:expr) => {
+        program! { $name,
+            #[allow(unused_imports)]
+            use serde::{Deserializer, Serializer};
+
+            $inner
+
+            #[derive(Event, Serialize, Deserialize)]
+            #[event(category = "note")]
+            enum NoteEvent {
+                Written { inner: Inner },
+            }
+
+            fn samples() -> [NoteEvent; 1] {
+                [NoteEvent::Written { inner: $value }]
+            }
+        }
+    };
+}
+
+/// What the change from one nested type to the next must be: refused with these words, an
+/// addition, or nothing at all.
+#[track_caller]
+fn refused(was: Program, is: Program, words: &str) {
+    let life = Life::begin(was);
+    let why = life.refuses(is);
+    assert!(why.contains(words), "{why}");
+}
+
+#[track_caller]
+fn added(was: Program, is: Program) {
+    let life = Life::begin(was);
+    life.differences(is, Update::Nothing);
+    life.released(is);
+}
+
+#[track_caller]
+fn unchanged(was: Program, is: Program) {
+    let life = Life::begin(was);
+    is(life.file()).verify(Update::Nothing).unwrap();
+}
+
+mod units {
+    use super::*;
+
+    noted! { seconds,
+        #[derive(Serialize, Deserialize)]
+        struct Inner {
+            #[serde(with = "annals::chrono::serde::ts_seconds")]
+            at: annals::chrono::DateTime<annals::chrono::Utc>,
+        },
+        Inner { at: "2026-03-31T12:00:00Z".parse().unwrap() }
+    }
+
+    noted! { milliseconds,
+        #[derive(Serialize, Deserialize)]
+        struct Inner {
+            #[serde(with = "annals::chrono::serde::ts_milliseconds")]
+            at: annals::chrono::DateTime<annals::chrono::Utc>,
+        },
+        Inner { at: "2026-03-31T12:00:00Z".parse().unwrap() }
+    }
+
+    noted! { gross_and_net,
+        #[derive(Serialize, Deserialize)]
+        struct Inner { gross: u8, net: u8 },
+        Inner { gross: 119, net: 100 }
+    }
+
+    noted! { net_and_gross,
+        #[derive(Serialize, Deserialize)]
+        struct Inner {
+            #[serde(rename = "net")]
+            gross: u8,
+            #[serde(rename = "gross")]
+            net: u8,
+        },
+        Inner { gross: 119, net: 100 }
+    }
+
+    macro_rules! by_hand {
+        ($name:ident, $factor:literal) => {
+            program! { $name,
+                use serde::{Deserializer, Serializer};
+
+                struct Inner(u32);
+
+                impl Serialize for Inner {
+                    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                        to.serialize_u32(self.0 * $factor)
+                    }
+                }
+
+                impl<'de> Deserialize<'de> for Inner {
+                    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Inner, D::Error> {
+                        Ok(Inner(u32::deserialize(from)? / $factor))
+                    }
+                }
+
+                #[derive(Event, Serialize, Deserialize)]
+                #[event(category = "note")]
+                enum NoteEvent {
+                    Written { inner: Inner },
+                }
+
+                fn samples() -> [NoteEvent; 1] {
+                    [NoteEvent::Written { inner: Inner(7) }]
+                }
+            }
+        };
+    }
+    by_hand!(in_euros, 1);
+    by_hand!(in_cents, 100);
+
+    /// K18 18.1.
+    #[test]
+    fn old_bytes_that_give_other_values_are_refused() {
+        let words = "has a sample that no value in the test is written as";
+        refused(seconds::program, milliseconds::program, words);
+        refused(gross_and_net::program, net_and_gross::program, words);
+        refused(
+            in_euros::program,
+            in_cents::program,
+            "written in other bytes",
+        );
+        refused(in_cents::program, in_euros::program, words);
+    }
+}
+
+mod upcasters {
+    use super::*;
+
+    macro_rules! upcasted {
+        ($name:ident, $old:ident, $result:expr) => {
+            program! { $name,
+                #[derive(Event, Serialize, Deserialize)]
+                #[event(category = "note")]
+                enum NoteEvent {
+                    #[event(version = 2, upcast(1 = upcast))]
+                    Paid { cents: u64 },
+                }
+
+                #[derive(Deserialize)]
+                struct PaidV1 {
+                    euros: u64,
+                    #[serde(default)]
+                    cents: u64,
+                }
+
+                fn upcast($old: PaidV1) -> Option<NoteEvent> {
+                    $result
+                }
+
+                fn samples() -> [NoteEvent; 1] {
+                    [NoteEvent::Paid { cents: 500 }]
+                }
+            }
+        };
+    }
+
+    program! { first_version,
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(category = "note")]
+        enum NoteEvent {
+            Paid { euros: u64 },
+        }
+
+        fn samples() -> [NoteEvent; 1] {
+            [NoteEvent::Paid { euros: 7 }]
+        }
+    }
+    upcasted!(
+        hundred,
+        old,
+        Some(NoteEvent::Paid {
+            cents: old.euros * 100 + old.cents
+        })
+    );
+    upcasted!(
+        thousand,
+        old,
+        Some(NoteEvent::Paid {
+            cents: old.euros * 1_000 + old.cents
+        })
+    );
+    upcasted!(
+        forgotten,
+        _old,
+        None.filter(|_: &NoteEvent| _old.euros + _old.cents > 0)
+    );
+    upcasted!(
+        misread,
+        old,
+        Some(NoteEvent::Paid {
+            cents: old.cents.max(old.euros * 0)
+        })
+    );
+
+    program! { third_version,
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(category = "note")]
+        enum NoteEvent {
+            #[event(version = 3, upcast(1 = first, 2 = second))]
+            Paid { amount: String },
+        }
+
+        #[derive(Deserialize)]
+        struct PaidV1 {
+            euros: u64,
+        }
+
+        #[derive(Deserialize)]
+        struct PaidV2 {
+            cents: u64,
+        }
+
+        fn first(PaidV1 { euros }: PaidV1) -> PaidV2 {
+            PaidV2 { cents: euros * 100 }
+        }
+
+        fn second(PaidV2 { cents }: PaidV2) -> NoteEvent {
+            NoteEvent::Paid { amount: format!("{cents} ct") }
+        }
+
+        fn samples() -> [NoteEvent; 1] {
+            [NoteEvent::Paid { amount: "500 ct".into() }]
+        }
+    }
+
+    /// K18 18.2.
+    #[test]
+    fn results_of_upcasters_are_pinned() {
+        for other in [
+            thousand::program as Program,
+            forgotten::program,
+            misread::program,
+        ] {
+            let life = Life::begin(first_version::program);
+            life.released(hundred::program);
+            let why = life.refuses(other);
+            assert!(
+                why.contains("`note.paid` v1 becomes another event than it did"),
+                "{why}"
+            );
+        }
+        // One version more changes what it is today, and not what it became.
+        let life = Life::begin(first_version::program);
+        life.released(hundred::program);
+        life.released(third_version::program);
+        assert!(life.text().contains(
+            "    sample json {\"euros\":7}\n    becomes note.paid v2 json {\"cents\":700}\n"
+        ));
+    }
+}
+
+program! { category_renamed,
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(category = "memo")]
+    enum NoteEvent {
+        #[event(name = "note.written")]
+        Written { text: String },
+    }
+
+    fn samples() -> [NoteEvent; 1] {
+        [NoteEvent::Written { text: "a".into() }]
+    }
+}
+
+program! { category_and_names_renamed,
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(category = "memo")]
+    enum NoteEvent {
+        Written { text: String },
+    }
+
+    fn samples() -> [NoteEvent; 1] {
+        [NoteEvent::Written { text: "a".into() }]
+    }
+}
+
+/// K18 18.3.
+#[test]
+fn the_category_is_pinned() {
+    for program in [
+        category_and_names_renamed::program as Program,
+        category_renamed::program,
+    ] {
+        refused(
+            before::program,
+            program,
+            "Keep it: `#[event(category = \"note\")]`.",
+        );
+    }
+}
+
+mod nested {
+    use super::*;
+
+    noted! { signed, #[derive(Serialize, Deserialize)] struct Inner { cents: i64 }, Inner { cents: 5 } }
+    noted! { unsigned, #[derive(Serialize, Deserialize)] struct Inner { cents: u64 }, Inner { cents: 5 } }
+    noted! { small, #[derive(Serialize, Deserialize)] struct Inner { cents: u8 }, Inner { cents: 5 } }
+    noted! { large, #[derive(Serialize, Deserialize)] struct Inner { cents: i128 }, Inner { cents: 5 } }
+
+    noted! { two_kinds,
+    #[derive(Serialize, Deserialize)] enum Inner { Gift, #[allow(dead_code)] Sale { to: String } }, Inner::Gift }
+    noted! { one_kind, #[derive(Serialize, Deserialize)] enum Inner { Gift }, Inner::Gift }
+    noted! { renamed_kind,
+    #[derive(Serialize, Deserialize)] enum Inner { Gift, #[allow(dead_code)] Sold { to: String } }, Inner::Gift }
+    noted! { three_kinds,
+    #[derive(Serialize, Deserialize)]
+    enum Inner { Gift, #[allow(dead_code)] Sale { to: String }, #[allow(dead_code)] Loan },
+    Inner::Gift }
+
+    noted! { euros,
+    #[derive(Serialize, Deserialize)] struct Inner { #[serde(default = "super::eur")] currency: String },
+    Inner { currency: "CZK".into() } }
+    fn eur() -> String {
+        "EUR".into()
+    }
+
+    fn usd() -> String {
+        "USD".into()
+    }
+    noted! { no_default,
+    #[derive(Serialize, Deserialize)] struct Inner { currency: String },
+    Inner { currency: "CZK".into() } }
+    noted! { dollars,
+    #[derive(Serialize, Deserialize)] struct Inner { #[serde(default = "super::usd")] currency: String },
+    Inner { currency: "CZK".into() } }
+    noted! { strict,
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner { currency: String },
+    Inner { currency: "CZK".into() } }
+
+    /// K18 18.4.
+    #[test]
+    fn nested_types_must_accept_what_they_accepted() {
+        for narrower in [unsigned::program as Program, small::program] {
+            refused(
+                signed::program,
+                narrower,
+                "`.inner.cents` takes other numbers",
+            );
+        }
+        for other in [one_kind::program as Program, renamed_kind::program] {
+            refused(two_kinds::program, other, "`.inner` has not all variants");
+        }
+        for other in [no_default::program as Program, dollars::program] {
+            refused(
+                euros::program,
+                other,
+                "`.inner.currency` is filled in otherwise where it is absent",
+            );
+        }
+        refused(
+            no_default::program,
+            strict::program,
+            "`.inner` refuses fields that it ignored",
+        );
+    }
+
+    #[test]
+    fn nested_types_may_accept_more() {
+        added(small::program, signed::program);
+        added(signed::program, large::program);
+        added(two_kinds::program, three_kinds::program);
+        added(no_default::program, euros::program);
+        added(strict::program, no_default::program);
+    }
+}
+
+mod twice {
+    use super::*;
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(category = "note")]
+    enum One {
+        Written { text: String },
+    }
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(category = "note")]
+    enum Other {
+        Written { text: String },
+    }
+
+    fn program(file: PathBuf) -> EventsLock {
+        EventsLock::at(file)
+            .events([One::Written { text: "a".into() }])
+            .events([Other::Written { text: "a".into() }])
+    }
+
+    /// K18 18.5.
+    #[test]
+    fn two_types_that_write_one_name_are_both_named() {
+        let life = Life {
+            directory: TempDir::new().unwrap(),
+        };
+        let why = life.refuses(program);
+        assert!(
+            why.contains("twice::One`") && why.contains("twice::Other`"),
+            "{why}"
+        );
+    }
+}
+
+program! { tagged_option,
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(category = "note")]
+    enum NoteEvent {
+        Written {
+            #[event(tag = "mood")]
+            mood: Option<String>,
+        },
+    }
+
+    fn samples() -> [NoteEvent; 1] {
+        [NoteEvent::Written { mood: None }]
+    }
+}
+
+program! { untagged_option,
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(category = "note")]
+    enum NoteEvent {
+        Written { mood: Option<String> },
+    }
+
+    fn samples() -> [NoteEvent; 1] {
+        [NoteEvent::Written { mood: None }]
+    }
+}
+
+#[test]
+fn a_tag_is_pinned_where_no_sample_has_it() {
+    refused(
+        tagged_option::program,
+        untagged_option::program,
+        "has other fields",
+    );
+    refused(
+        untagged_option::program,
+        tagged_option::program,
+        "has other fields",
+    );
+}
+
+#[test]
+fn a_merged_entry_says_how_to_merge() {
+    let life = Life::begin(first::program);
+    // Both branches gave one more sample, and the merge kept the lines of both.
+    let theirs = life.text().replacen(
+        "    sample json {\"owner\":\"Ada\"}\n",
+        "    sample json {\"owner\":\"Ada\"}\n    sample json {\"owner\":\"Bob\"}\n",
+        1,
+    );
+    std::fs::write(life.file(), &theirs).unwrap();
+    let why = life.refuses(first::program);
+    assert!(
+        why.contains("The entry `event account.opened v1` is not as a test wrote it"),
+        "{why}"
+    );
+    assert!(why.contains("git checkout --ours"), "{why}");
+    let theirs = Life::begin(first::program)
+        .text()
+        .replace("    over account.closed v1 json null\n", "");
+    std::fs::write(life.file(), &theirs).unwrap();
+    let why = life.refuses(first::program);
+    assert!(why.contains("The entry `fold account v1`"), "{why}");
+}
+
+program! { two_fields,
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(category = "note")]
+    enum NoteEvent {
+        Written { r#type: u8, text: String },
+    }
+
+    fn samples() -> [NoteEvent; 1] {
+        [NoteEvent::Written { r#type: 1, text: "a ".into() }]
+    }
+}
+
+program! { two_fields_otherwise,
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(category = "note")]
+    enum NoteEvent {
+        Written { text: std::string::String, r#type: u8 },
+    }
+
+    fn samples() -> [NoteEvent; 1] {
+        [NoteEvent::Written { text: "a ".into(), r#type: 1 }]
+    }
+}
+
+program! { two_fields_aliased,
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(category = "note")]
+    enum NoteEvent {
+        Written { r#type: u8, #[serde(alias = "words")] text: String },
+    }
+
+    fn samples() -> [NoteEvent; 1] {
+        [NoteEvent::Written { r#type: 1, text: "a ".into() }]
+    }
+}
+
+/// K18 18.6.
+#[test]
+fn what_changes_nothing_stored_is_no_difference() {
+    unchanged(two_fields::program, two_fields_otherwise::program);
+    unchanged(two_fields_otherwise::program, two_fields::program);
+    added(two_fields::program, two_fields_aliased::program);
+    refused(
+        two_fields_aliased::program,
+        two_fields::program,
+        "has other fields",
+    );
+    let life = Life::begin(two_fields::program);
+    let text = life.text();
+    for other in [
+        format!("\u{feff}{text}"),
+        text.replace('\n', "  \n"),
+        text.trim_end().to_owned(),
+    ] {
+        std::fs::write(life.file(), other).unwrap();
+        two_fields::program(life.file())
+            .verify(Update::Nothing)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_state_with_trailing_blanks_passes_again() {
+    struct Padded;
+
+    impl std::fmt::Debug for Padded {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("one  \n\n  two ")
+        }
+    }
+
+    fn program(file: PathBuf) -> EventsLock {
+        EventsLock::at(file).events(first::samples()).fold(
+            "padded",
+            1,
+            |_: &[first::AccountEvent]| Padded,
+        )
+    }
+    Life::begin(program);
+}

@@ -1,7 +1,8 @@
 //! The domain of the workloads: small events of bank accounts.
 
 use annals::chrono::DateTime;
-use annals::{NewEvent, StreamId, prelude::*};
+use annals::store::NewEvent;
+use annals::{StreamId, prelude::*};
 
 use crate::Outcome;
 use crate::seed::Seed;

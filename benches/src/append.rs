@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use annals::{Append, EventId, Expected, NewEvent, Store, StreamId, Version};
+use annals::store::{Append, Expected, NewEvent};
+use annals::{EventId, Store, StreamId, Version};
 use tokio::task::JoinSet;
 
 use crate::Outcome;

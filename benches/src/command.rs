@@ -1,4 +1,4 @@
-//! Commands: load, decide, append, on few busy aggregates or on many that nobody has looked at for
+//! Commands: load, decide, append, on few busy aggregates or on many that were not used for
 //! a while.
 
 use annals::Annals;

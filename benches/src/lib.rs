@@ -7,6 +7,7 @@ pub mod account;
 pub mod append;
 pub mod bare;
 pub mod command;
+pub mod idle;
 pub mod latency;
 pub mod live;
 pub mod load;

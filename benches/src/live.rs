@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals::projections::Program;
-use annals::{Annals, Append, EventId, NewEvent, Store, StreamId, prelude::*};
+use annals::store::{Append, NewEvent};
+use annals::{Annals, EventId, Store, StreamId, prelude::*};
 use tokio::task::JoinSet;
 
 use crate::Outcome;

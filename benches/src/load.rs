@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use annals::{Aggregate, Annals, Append, Store};
+use annals::store::Append;
+use annals::{Aggregate, Annals, Store};
 
 use crate::Outcome;
 use crate::account::{self, Account, AccountEvent, KeptAccount};
 use crate::rate::{Rate, Watch};
 use crate::seed::Seed;
 
-/// Events behind the snapshot.
+/// Events after the snapshot.
 pub const TAIL: usize = 5;
 
 /// Loads one stream again and again.

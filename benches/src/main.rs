@@ -1,6 +1,6 @@
 //! Prints one table: each workload on memory, SQLite and PostgreSQL, beside the same work by hand.
 //!
-//! `cargo run --release -p annals-benches -- [FILTER] [--quick] [--rounds N] [--dir PATH]`
+//! `cargo run --release -p annals-benches -- [FILTER] [--quick] [--rounds N] [--dir PATH] [--tsv FILE]`
 
 #![allow(
     clippy::print_stdout,
@@ -15,14 +15,28 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use annals_benches::Outcome;
+use clap::Parser;
 use report::Report;
 
-/// What was asked for.
+/// Measures the workloads, each beside the same work by hand, and prints one table.
+#[derive(Debug, Parser)]
+#[command(name = "annals-benches", bin_name = "cargo xtask bench")]
 struct Options {
+    /// Only rows whose names contain this: `append/processes`.
+    #[arg(default_value = "")]
     filter: String,
+    /// A tenth of the work, one round: to see that everything runs.
+    #[arg(long)]
     quick: bool,
-    rounds: usize,
-    dir: PathBuf,
+    /// How often each row is measured [default: 5, or 1 with --quick].
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// A directory on the disk that is measured [default: that of temporary files].
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// A file for the rows as values separated by tabs.
+    #[arg(long)]
+    tsv: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -34,7 +48,7 @@ fn main() -> ExitCode {
         [rows::APPENDS, how, schema, process, tasks, events] => {
             rows::append_in_process(how, schema, process, tasks, events)
         }
-        _ => parse(&arguments).and_then(|options| run(&options)),
+        _ => run(&Options::parse()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -45,42 +59,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(arguments: &[String]) -> Outcome<Options> {
-    let mut options = Options {
-        filter: String::new(),
-        quick: false,
-        rounds: 0,
-        dir: std::env::temp_dir(),
-    };
-    let mut arguments = arguments.iter();
-    while let Some(argument) = arguments.next() {
-        let mut value = || {
-            arguments
-                .next()
-                .ok_or_else(|| format!("`{argument}` needs a value"))
-        };
-        match argument.as_str() {
-            "--quick" => options.quick = true,
-            "--rounds" => options.rounds = value()?.parse()?,
-            "--dir" => options.dir = value()?.into(),
-            flag if flag.starts_with('-') => {
-                return Err(format!(
-                    "`{flag}` is not known: [FILTER] [--quick] [--rounds N] [--dir PATH]"
-                )
-                .into());
-            }
-            filter => filter.clone_into(&mut options.filter),
-        }
-    }
-    if options.rounds == 0 {
-        options.rounds = if options.quick { 1 } else { 5 };
-    }
-    Ok(options)
-}
-
 fn run(options: &Options) -> Outcome<()> {
-    let mut report = Report::new(options.filter.clone(), options.rounds, options.dir.clone())?;
+    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
+    let dir = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let mut report = Report::new(options.filter.clone(), rounds.max(1), dir)?;
     rows::all(&mut report, options.quick)?;
     report.print();
-    Ok(())
+    options
+        .tsv
+        .as_deref()
+        .map_or(Ok(()), |path| report.write_tsv(path))
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use annals::projections::{Options, Program};
-use annals::{Annals, Position, Store, ViewStore, prelude::*};
+use annals::read_model::ViewStore;
+use annals::{Annals, Position, Store, prelude::*};
 
 use crate::latency::{Laps, Latencies};
 use crate::seed::Seed;

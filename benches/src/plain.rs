@@ -6,7 +6,8 @@ mod live;
 mod past;
 mod view;
 
-use annals::{Digest, NewEvent, StreamId};
+use annals::StreamId;
+use annals::store::{Digest, NewEvent};
 use annals_postgres::sqlx::postgres::{PgConnection, PgRow};
 use annals_postgres::sqlx::{self, Row};
 use futures_util::TryStreamExt;

@@ -82,7 +82,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     values.get(values.len().checked_sub(1)? / 2).copied()
 }
 
-/// A number as people read it: `1,234,567`, `12.3`, `0.87`.
+/// A number with separators: `1,234,567`, `12.3`, `0.87`.
 ///
 /// ```
 /// use annals_benches::rate::readable;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use annals::{Annals, Event, Position, Store, Stored};
+use annals::codec::Stored;
+use annals::{Annals, Event, Position, Store};
 
 use crate::Outcome;
 use crate::account::AccountEvent;

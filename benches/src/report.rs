@@ -10,8 +10,8 @@ use annals_benches::{Outcome, machine};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-/// The system tells the time on a core in steps; what took only a few of them is not told.
-const CPU_TOLD_MIN: Duration = Duration::from_millis(80);
+/// The system tells the time on a core in steps; what took only a few of them is not shown.
+const CPU_SHOWN_MIN: Duration = Duration::from_millis(80);
 
 /// What a row is called and compared to.
 pub(crate) struct Row {
@@ -96,7 +96,7 @@ impl Report {
             .tempdir_in(&self.dir)?)
     }
 
-    /// Compares rates: what is told is the medians, and the median of the ratios of each round.
+    /// Compares rates: what is shown is the medians, and the median of the ratios of each round.
     pub(crate) fn compare(
         &mut self,
         row: Row,
@@ -113,7 +113,7 @@ impl Report {
             .map(|(ours, theirs)| ours.per_second() / theirs.per_second());
         let ratios = Ratios(ratios.collect());
         let per_second = |rates: &[Rate]| middle(rates.iter().map(Rate::per_second));
-        let cpu = |rates: &[Rate]| match rates.iter().all(|rate| rate.cpu >= CPU_TOLD_MIN) {
+        let cpu = |rates: &[Rate]| match rates.iter().all(|rate| rate.cpu >= CPU_SHOWN_MIN) {
             true => readable(middle(rates.iter().map(Rate::cpu_microseconds_each))),
             false => "–".into(),
         };
@@ -133,7 +133,7 @@ impl Report {
         Ok(())
     }
 
-    /// Compares how long single things took: what is told is the percentiles of all rounds
+    /// Compares how long single things took: what is shown is the percentiles of all rounds
     /// together, and the median of the ratios of each round's middle. As with rates, more than 1 is
     /// faster than the other.
     pub(crate) fn compare_latencies(
@@ -160,8 +160,8 @@ impl Report {
         let theirs = together(theirs);
         let worst = ours.percentile(99).unwrap_or(Duration::MAX);
         let line = Line {
-            ours: told(&ours),
-            beside: told(&theirs),
+            ours: shown(&ours),
+            beside: shown(&theirs),
             ratio: ratios.to_string(),
             cpu: format!("{} / {}", cpu_each(&ours), cpu_each(&theirs)),
             met: row
@@ -269,6 +269,38 @@ impl Report {
     }
 }
 
+impl Report {
+    /// The rows as a table of values separated by tabs: data for other programs, one row a line.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file.
+    pub(crate) fn write_tsv(&self, path: &Path) -> Outcome<()> {
+        let mut text =
+            String::from("row\twork\tannals\tbeside\tof\tratio\tcpu_us_each\ttarget\tmet\n");
+        for line in &self.lines {
+            let target = line.row.target.map(|target| target.to_string());
+            let met = line.met.map(|met| met.to_string());
+            let fields = [
+                &line.row.name,
+                &line.row.work,
+                &line.ours,
+                &line.beside,
+                &line.row.beside,
+                &line.ratio,
+                &line.cpu,
+                &target.unwrap_or_default(),
+                &met.unwrap_or_default(),
+            ];
+            let fields = fields.map(|field| field.replace(['\t', '\n'], " "));
+            text += &fields.join("\t");
+            text.push('\n');
+        }
+        std::fs::write(path, text)?;
+        Ok(())
+    }
+}
+
 /// Those of each round.
 struct Ratios(Vec<f64>);
 
@@ -286,13 +318,13 @@ impl fmt::Display for Ratios {
     }
 }
 
-fn told(latencies: &Latencies) -> String {
+fn shown(latencies: &Latencies) -> String {
     let at = |percent| latencies.percentile(percent).map_or(f64::NAN, milliseconds);
     format!("p50 {}, p99 {} ms", readable(at(50)), readable(at(99)))
 }
 
 fn cpu_each(latencies: &Latencies) -> String {
-    match latencies.cpu >= CPU_TOLD_MIN {
+    match latencies.cpu >= CPU_SHOWN_MIN {
         true => readable(latencies.cpu.as_secs_f64() * 1e6 / latencies.each.len() as f64),
         false => "–".into(),
     }

@@ -8,7 +8,8 @@ mod views;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use annals::{Annals, Append, Expected, MemoryStore, Position, Store, Version};
+use annals::store::{Append, Expected};
+use annals::{Annals, MemoryStore, Position, Store, Version};
 use annals_benches::append::{Batches, Singles};
 use annals_benches::bare::Bare;
 use annals_benches::command::Deposits;

@@ -25,7 +25,7 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// A name that nobody else has; nothing is made yet.
+    /// A unique name; nothing is made yet.
     ///
     /// # Errors
     ///

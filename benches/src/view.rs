@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::{Annals, Store, ViewStore};
+use annals::read_model::ViewStore;
+use annals::{Annals, Store};
 
 use crate::Outcome;
 use crate::account::AccountEvent;
@@ -63,7 +64,7 @@ impl Project<AccountEvent> for BalanceThen {
 ///
 /// ```no_run
 /// # use std::sync::Arc;
-/// # async fn example(store: Arc<dyn annals::Store>, views: Arc<dyn annals::ViewStore>) -> annals_benches::Outcome<()> {
+/// # async fn example(store: Arc<dyn annals::Store>, views: Arc<dyn annals::read_model::ViewStore>) -> annals_benches::Outcome<()> {
 /// use annals_benches::view::{Balance, rebuild};
 ///
 /// let rate = rebuild::<Balance>(&store, views, 1_000_000, 1).await?;

@@ -6,7 +6,7 @@ pub(crate) mod commit;
 pub(crate) mod fold;
 mod history;
 mod load;
-mod run;
+pub(crate) mod run;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,6 +22,7 @@ pub use run::Run;
 
 use crate::annals::Annals;
 use crate::codec::{Codec, CodecError, Json};
+use crate::decide::Each;
 use crate::error::Invalid;
 use crate::snapshot::FoldId;
 use crate::stream::StreamId;
@@ -71,6 +72,11 @@ pub trait Aggregate: Default + Send + Sync + 'static {
     /// ```
     fn snapshots() -> Option<Snapshots<Self>> {
         None
+    }
+
+    /// The aggregates of these ids, as one part of a decision: each once.
+    fn at_each(ids: impl IntoIterator<Item = impl fmt::Display>) -> Each<Self> {
+        Each::new(ids)
     }
 
     /// The aggregate of this id, as a part of a decision over several.

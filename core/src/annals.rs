@@ -7,7 +7,7 @@ use crate::aggregate::cache::Cache;
 use crate::aggregate::{Aggregate, AggregateRef};
 use crate::clock::{Clock, IdSource, RandomIds, SystemClock};
 use crate::context::ambient;
-use crate::decide::{Boundary, Decide, IntoDecision};
+use crate::decide::{Boundary, Decide, DecideInTwoLooks, IntoDecision, Part};
 use crate::error::Invalid;
 use crate::event::{Metadata, RecordedEvent};
 use crate::inline_projector::InlineProjector;
@@ -172,6 +172,28 @@ impl Annals {
         Decide::new(self, boundary, decide)
     }
 
+    /// A decision over `first` and over what its state says to look at next: a cart, and the stock
+    /// of each of its products. Consistent as a whole; when the first look would lead elsewhere by
+    /// now, it is taken again.
+    ///
+    /// The idempotency key belongs to `first`.
+    pub fn decide_in_two_looks<P, Q, S, F, D, E>(
+        &self,
+        first: P,
+        second: S,
+        decide: F,
+    ) -> DecideInTwoLooks<'_, P, S, F, D, E>
+    where
+        P: Part + Clone,
+        Q: Part,
+        S: Fn(&P::State) -> Q + Send + Sync,
+        F: FnMut(&(P::State, Q::State)) -> Result<D, E> + Send,
+        D: IntoDecision<(P, Q)>,
+        E: Send,
+    {
+        DecideInTwoLooks::new(self, first, second, decide)
+    }
+
     /// The log, oldest event first: what is there now, or followed as it grows.
     pub fn events(&self) -> Events {
         Events::of(Arc::clone(&self.shared.store))
@@ -220,5 +242,5 @@ impl fmt::Debug for Annals {
 
 /// An error of a command: what its builder could not know to be wrong.
 pub(crate) fn duplicate(stream: &crate::StreamId) -> Invalid {
-    Invalid::new(format!("`{stream}` stands twice in one decision"))
+    Invalid::new(format!("`{stream}` appears twice in one decision"))
 }

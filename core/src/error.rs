@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::fmt;
 
 /// A request that can never succeed as written: fix the caller. Nothing was written.
 ///
@@ -87,4 +88,30 @@ impl From<Invalid> for StoreError {
     fn from(invalid: Invalid) -> StoreError {
         StoreError::new(Failure::Invalid, invalid.0)
     }
+}
+
+/// An error with everything that caused it, each cause once: `cannot open: no such file`.
+///
+/// ```
+/// use annals_core::{Failure, StoreError, with_causes};
+///
+/// let error = StoreError::new(Failure::Unavailable, "cannot read").because("connection reset");
+/// assert_eq!(with_causes(&error).to_string(), "cannot read: connection reset");
+/// ```
+pub fn with_causes<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + use<'a> {
+    fmt::from_fn(move |f| {
+        let mut text = error.to_string();
+        f.write_str(&text)?;
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let of_cause = error.to_string();
+            // A transparent error says what its cause says.
+            if !text.contains(&of_cause) {
+                write!(f, ": {of_cause}")?;
+            }
+            text = of_cause;
+            cause = error.source();
+        }
+        Ok(())
+    })
 }

@@ -55,9 +55,12 @@ pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock
 pub use codec::{Codec, CodecError, Json};
 pub use context::with_metadata;
 pub use custom_tables::{CustomTables, InTransaction};
-pub use decide::{Boundary, Decide, Emit, EmitError, Emits, Fold, IntoDecision, Over, Part};
+pub use decide::{
+    Boundary, Decide, DecideInTwoLooks, Each, Emit, EmitError, Emits, Fold, IntoDecision, Over,
+    Part,
+};
 pub use deduplicate::{Duplicate, StoredId, deduplicate};
-pub use error::{Failure, Invalid, StoreError};
+pub use error::{Failure, Invalid, StoreError, with_causes};
 pub use event::{Digest, EventId, Metadata, NewEvent, Place, RecordedEvent, to_microseconds};
 pub use generation::{Generation, GenerationId, GenerationSpec, History, Phase, VIEW_SLOTS_MAX};
 pub use inline::{InlineRow, InlineRowVersion, InlineViews, RowAdvance, RowOutcome, VersionedRow};

@@ -17,6 +17,7 @@ use crate::store::Store;
 /// use annals_core::{Moment, Position};
 ///
 /// let _: Moment = Position::new(42).into();
+/// let _: Moment = 42.into();
 /// let _: Moment = "2026-03-31T00:00:00Z".into();
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,13 @@ impl Moment {
 impl From<Position> for Moment {
     fn from(position: Position) -> Moment {
         Moment(Ok(When::Position(position)))
+    }
+}
+
+/// Just after the event at this position.
+impl From<u64> for Moment {
+    fn from(position: u64) -> Moment {
+        Position::new(position).into()
     }
 }
 

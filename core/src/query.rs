@@ -57,6 +57,9 @@ impl Query {
         })
     }
 
+    /// Items of a query.
+    pub const ITEMS_MAX: usize = 1_000;
+
     /// Events of one of these types.
     pub fn types(types: impl IntoIterator<Item = impl Into<String>>) -> Query {
         Query::from(QueryItem::types(types))
@@ -104,13 +107,41 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// [`Invalid`] when the query has no item.
+    /// [`Invalid`] when the query has no item, or more of something than is allowed.
+    ///
+    /// ```
+    /// use annals_core::{Query, Tag};
+    ///
+    /// let tags = (0..65).map(|n| Tag::new("n", n.to_string())).collect::<Result<Vec<_>, _>>()?;
+    /// let refused = Query::tagged(tags).check().unwrap_err();
+    /// assert_eq!(refused.to_string(), "item 0 of the query has 65 tags, at most 64 are allowed");
+    /// # Ok::<_, annals_core::Invalid>(())
+    /// ```
     pub fn check(&self) -> Result<(), Invalid> {
         if self.items.is_empty() {
-            Err(Invalid::new("a query without items"))
-        } else {
-            Ok(())
+            return Err(Invalid::new("a query without items"));
         }
+        if self.items.len() > Query::ITEMS_MAX {
+            return Err(Invalid::new(format!(
+                "a query with {} items, at most {} are allowed",
+                self.items.len(),
+                Query::ITEMS_MAX
+            )));
+        }
+        for (index, item) in self.items.iter().enumerate() {
+            for (what, found, max) in [
+                ("types", item.types.len(), QueryItem::NAMES_MAX),
+                ("streams", item.streams.len(), QueryItem::NAMES_MAX),
+                ("tags", item.tags.len(), crate::Limits::TAGS_MAX),
+            ] {
+                if found > max {
+                    return Err(Invalid::new(format!(
+                        "item {index} of the query has {found} {what}, at most {max} are allowed"
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -121,6 +152,9 @@ impl From<QueryItem> for Query {
 }
 
 impl QueryItem {
+    /// Types, and streams, of an item.
+    pub const NAMES_MAX: usize = 1_000;
+
     /// Events of one of these types.
     pub fn types(types: impl IntoIterator<Item = impl Into<String>>) -> QueryItem {
         QueryItem {

@@ -112,7 +112,8 @@ impl StreamId {
     ///
     /// # Errors
     ///
-    /// As [`StreamId::new`]; also when the category is empty or holds a `-`.
+    /// As [`StreamId::new`]; also when the category is empty or holds a `-`, or the
+    /// id is empty.
     ///
     /// ```
     /// use annals_core::StreamId;
@@ -126,7 +127,13 @@ impl StreamId {
                 "category `{category}` is empty or holds a `-`"
             )));
         }
-        StreamId::new(format!("{category}-{id}"))
+        let name = format!("{category}-{id}");
+        if name.len() == category.len() + 1 {
+            return Err(Invalid::new(format!(
+                "an id of category `{category}` is empty"
+            )));
+        }
+        StreamId::new(name)
     }
 
     /// Any legal name, also a reserved one: for stores, which read back what they have, and for
@@ -176,11 +183,6 @@ impl StreamId {
     /// What stands after the first `-`, or nothing.
     pub fn id(&self) -> &str {
         self.0.split_once('-').map_or("", |(_, id)| id)
-    }
-
-    /// Whether the name is one of Annals' own.
-    pub fn is_reserved(&self) -> bool {
-        self.0.starts_with('$')
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) enum AccountEvent {
     },
     Deposited {
         amount: Money,
-        /// What the bank noted, when it was the bank that told us.
+        /// What the bank noted, when the event is from its file.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slip: Option<Slip>,
     },
@@ -207,10 +207,7 @@ impl Account {
     }
 
     fn must_be_countable(&self, amount: Money) -> Result<(), AccountError> {
-        let fits = amount <= Money::TRANSACTION_MAX
-            && self.balance.checked_add(amount).is_some()
-            && self.balance.checked_add(-amount).is_some();
-        if fits {
+        if amount <= Money::TRANSACTION_MAX {
             Ok(())
         } else {
             Err(AccountError::TooMuch(amount))

@@ -5,13 +5,14 @@ use std::io::{self, Write};
 use std::ops::Bound;
 
 use annals::Partition;
-use annals::chrono::{DateTime, Utc};
+use annals::chrono::{DateTime, Datelike, NaiveDate, Utc};
 use annals::prelude::*;
 use annals::projections::ViewError;
 
 use crate::account::AccountEvent;
-use crate::calendar::{Day, Month};
+use crate::arguments::{by_time, day};
 use crate::money::Money;
+use crate::month::Month;
 use crate::views;
 
 /// By how much the balance of an account changed in a month, day by day.
@@ -31,7 +32,7 @@ impl Project<AccountEvent> for BalanceChange {
     fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<(Month, String)>, Poison> {
         let key = event.change().map(|_| {
             (
-                Month::of(event.record.occurred_at),
+                Month::of(&event.record.occurred_at),
                 event.record.stream.id().to_owned(),
             )
         });
@@ -42,7 +43,7 @@ impl Project<AccountEvent> for BalanceChange {
         if let Some(amount) = event.change() {
             *change
                 .days
-                .entry(Day::of(event.record.occurred_at).of_month())
+                .entry(event.record.occurred_at.day())
                 .or_default() += amount;
         }
         Ok(())
@@ -51,11 +52,13 @@ impl Project<AccountEvent> for BalanceChange {
 
 /// The moments that a question is about: what happened, and was recorded, no later than that.
 /// Without them, it is about now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(clap::Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AsOf {
-    /// In the world, by the bank's dates: up to and including that day.
-    pub(crate) happened: Option<Day>,
-    /// In the log: up to and including that moment.
+    /// What had happened up to and including that day, by the bank's own dates (1993-06-30).
+    #[arg(id = "as_of", long = "as-of", value_name = "DATE", value_parser = day)]
+    pub(crate) happened: Option<NaiveDate>,
+    /// What had been recorded by then: a day, or a time such as 2026-03-31T12:00:00Z.
+    #[arg(id = "known_at", long = "known-at", value_name = "TIME", value_parser = by_time)]
     pub(crate) known: Option<DateTime<Utc>>,
 }
 
@@ -66,7 +69,7 @@ impl AsOf {
     };
 }
 
-/// An account's name, in the order in which people expect it: numbers by their size, then the rest
+/// An account's name, as readers sort it: numbers by their size, then the rest
 /// by the alphabet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AccountName {
@@ -104,7 +107,7 @@ pub(crate) async fn balances(db: &Program, as_of: AsOf) -> Result<Balances, View
         }
         None => views::head(db).await?.position(Partition(0)),
     };
-    let last = as_of.happened.map(|day| (day.month(), day.of_month()));
+    let last = as_of.happened.map(|day| (Month::of(&day), day.day()));
     let end = last.map_or(Bound::Unbounded, |(month, _)| {
         Bound::Excluded((month.next(), String::new()))
     });
@@ -135,7 +138,7 @@ pub(crate) async fn balances(db: &Program, as_of: AsOf) -> Result<Balances, View
 }
 
 /// How balances are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Table,
     Csv,
@@ -145,10 +148,12 @@ pub(crate) enum Format {
 pub(crate) fn print(balances: &Balances, format: Format, out: &mut impl Write) -> io::Result<()> {
     match format {
         Format::Csv => {
-            writeln!(out, "account,balance")?;
+            let mut rows = csv::Writer::from_writer(out);
+            rows.write_record(["account", "balance"])?;
             for (account, balance) in balances {
-                writeln!(out, "{},{balance}", csv_field(account.as_str()))?;
+                rows.write_record([account.as_str(), &balance.to_string()])?;
             }
+            rows.flush()?;
         }
         Format::Table => {
             let total: Money = balances.values().copied().sum();
@@ -166,13 +171,4 @@ pub(crate) fn print(balances: &Balances, format: Format, out: &mut impl Write) -
         }
     }
     Ok(())
-}
-
-/// A name may hold what CSV means something by.
-fn csv_field(text: &str) -> String {
-    if text.contains([',', '"']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
 }

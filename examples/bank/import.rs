@@ -7,7 +7,7 @@
 //! the reader waits.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use annals::CommandError;
@@ -100,19 +100,48 @@ struct Row {
     transaction: Transaction,
 }
 
+/// A file of transactions, past its header.
+pub(crate) struct Source {
+    path: PathBuf,
+    file: BufReader<File>,
+    bytes: u64,
+    header_bytes: u64,
+}
+
+impl Source {
+    /// Opens the file and looks at its first line: what is no such file is an error before anything
+    /// is done with a store.
+    pub(crate) fn open(path: &Path) -> Result<Source, ImportError> {
+        let cannot_read = |source| ImportError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(cannot_read)?;
+        let bytes = file.metadata().map_err(cannot_read)?.len();
+        let mut file = BufReader::new(file);
+        let mut header = Vec::new();
+        let mut start = (&mut file).take(transaction::LINE_BYTES_MAX as u64);
+        start.read_until(b'\n', &mut header).map_err(cannot_read)?;
+        if !transaction::is_header(header.trim_ascii_end()) {
+            return Err(ImportError::Header(path.to_owned()));
+        }
+        Ok(Source {
+            path: path.to_owned(),
+            file,
+            bytes,
+            header_bytes: header.len() as u64,
+        })
+    }
+}
+
 /// Records every row of the file that is not recorded yet. The bar is told the bytes that are done.
 pub(crate) async fn import(
     db: &Annals,
-    path: &Path,
+    source: Source,
     bar: &ProgressBar,
 ) -> Result<Report, ImportError> {
-    let cannot_read = |source| ImportError::File {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(cannot_read)?;
-    bar.set_length(file.metadata().map_err(cannot_read)?.len());
-
+    bar.set_length(source.bytes);
+    bar.inc(source.header_bytes);
     let mut lanes = Vec::new();
     let mut work = JoinSet::new();
     for _ in 0..LANES {
@@ -120,10 +149,9 @@ pub(crate) async fn import(
         lanes.push(lane);
         work.spawn(record(db.clone(), rows, bar.clone()));
     }
-    let path = path.to_owned();
     let bar = bar.clone();
     // Files are read by blocking calls, so the reader has a thread of its own.
-    work.spawn_blocking(move || deal(&path, BufReader::new(file), &lanes, &bar));
+    work.spawn_blocking(move || deal(source, &lanes, &bar));
 
     let mut report = Report::default();
     // Leaving early drops the set, which stops the lanes, which stops the reader.
@@ -133,44 +161,42 @@ pub(crate) async fn import(
     Ok(report)
 }
 
-/// Reads rows and deals them to the lanes, until the file ends or nobody takes them any more.
+/// Reads rows and deals them to the lanes, until the file ends or a lane has stopped.
 fn deal(
-    path: &Path,
-    mut file: impl BufRead,
+    mut source: Source,
     lanes: &[mpsc::Sender<Row>],
     bar: &ProgressBar,
 ) -> Result<Report, ImportError> {
     let mut report = Report::default();
     let mut text = Vec::new();
-    for line in 1.. {
-        text.clear();
-        let bytes = file.read_until(b'\n', &mut text);
-        let bytes = bytes.map_err(|source| ImportError::File {
-            path: path.to_owned(),
-            source,
-        })? as u64;
-        let row = text.trim_ascii_end();
-        if line == 1 && !transaction::is_header(row) {
-            return Err(ImportError::Header(path.to_owned()));
-        }
+    for line in 2.. {
+        let read = read_line(&mut source.file, &mut text);
+        let (bytes, is_whole) = read.map_err(|error| ImportError::File {
+            path: source.path.clone(),
+            source: error,
+        })?;
         if bytes == 0 {
             break;
         }
-        if line == 1 || row.is_empty() {
+        let row = text.trim_ascii_end();
+        if row.is_empty() {
             bar.inc(bytes);
             continue;
         }
-        match transaction::parse(row) {
+        let parsed = if is_whole {
+            transaction::parse(row)
+        } else {
+            Err(BadRow::TooLong)
+        };
+        match parsed {
             Ok(transaction) => {
                 let lane = &lanes[(transaction.account_id % LANES) as usize];
-                if lane
-                    .blocking_send(Row {
-                        line,
-                        bytes,
-                        transaction,
-                    })
-                    .is_err()
-                {
+                let row = Row {
+                    line,
+                    bytes,
+                    transaction,
+                };
+                if lane.blocking_send(row).is_err() {
                     // The lane has stopped, and says why.
                     break;
                 }
@@ -185,6 +211,26 @@ fn deal(
         }
     }
     Ok(report)
+}
+
+/// Reads a line: its bytes in the file, and whether `text` holds all of it. What is longer than any
+/// row is passed over without being kept.
+fn read_line(file: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<(u64, bool)> {
+    text.clear();
+    let mut bytes = 0;
+    loop {
+        let piece = file.fill_buf()?;
+        let end = piece.iter().position(|&byte| byte == b'\n');
+        let piece = &piece[..end.map_or(piece.len(), |end| end + 1)];
+        let room = transaction::LINE_BYTES_MAX.saturating_sub(text.len());
+        text.extend_from_slice(&piece[..piece.len().min(room)]);
+        let read = piece.len();
+        bytes += read as u64;
+        file.consume(read);
+        if end.is_some() || read == 0 {
+            return Ok((bytes, bytes == text.len() as u64));
+        }
+    }
 }
 
 /// One lane: one command after the other.

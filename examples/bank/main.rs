@@ -24,10 +24,10 @@
 mod account;
 mod arguments;
 mod balances;
-mod calendar;
 mod history;
 mod import;
 mod money;
+mod month;
 mod statements;
 mod store;
 mod story;
@@ -44,26 +44,19 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use annals::prelude::*;
+use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::arguments::{Command, HELP};
+use crate::arguments::{Arguments, Command, Store};
 use crate::balances::Format;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned());
-    let command = match arguments::parse(arguments) {
-        Ok(command) => command,
-        Err(misunderstood) => {
-            eprintln!("bank: {misunderstood}\nTry `bank --help`.");
-            return ExitCode::from(2);
-        }
-    };
-    match run(command).await {
+    let command = Arguments::parse().command;
+    let mut out = BufWriter::new(io::stdout().lock());
+    match run(command, &mut out).await {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has seen enough, as in `bank balances | head`.
+        // The reader has seen enough, as in `bank balances | head`.
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprint!("bank: {error}");
@@ -78,36 +71,19 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<(), Box<dyn Error>> {
-    let mut out = BufWriter::new(io::stdout().lock());
+/// Does what was asked, and prints what came of it.
+async fn run(command: Option<Command>, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let Some(command) = command else {
+        tell_story(out).await?;
+        out.flush()?;
+        return Ok(());
+    };
     match command {
-        Command::Help => write!(out, "{HELP}")?,
-        Command::Story => {
-            let file = store::fresh_file(Path::new("."));
-            let db = Annals::open(&format!("sqlite:{file}")).await?;
-            let db = views::up(db, &ProgressBar::hidden()).await?;
-            let told = story::tell(&db, &mut out).await;
-            db.stop().await;
-            told?;
-            writeln!(
-                out,
-                "\nAll of it is in {file}. See what happened to an account, and look around:\n"
-            )?;
-            writeln!(
-                out,
-                "  cargo run --example bank -- statements alice --store sqlite:{file}"
-            )?;
-            writeln!(
-                out,
-                "  cargo run --example bank -- history alice --store sqlite:{file}"
-            )?;
-            writeln!(out, "  cargo run --example bank -- --help")?;
-        }
-        Command::Import { file, store } => import(&file, &store, &mut out).await?,
+        Command::Import { file, store } => import(&file, &store.url, out).await?,
         Command::Balances {
             as_of,
             format,
-            store,
+            store: Store { url: store },
         } => {
             let db = open_with_views(&store).await?;
             let balances = balances::balances(&db, as_of).await;
@@ -122,12 +98,12 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
                 )?,
                 Format::Csv => eprintln!("{} accounts in {}", balances.len(), store::shown(&store)),
             }
-            balances::print(&balances, format, &mut out)?;
+            balances::print(&balances, format, out)?;
         }
         Command::Statements {
             account,
             month,
-            store,
+            store: Store { url: store },
         } => {
             let db = open_with_views(&store).await?;
             let found = match month {
@@ -149,29 +125,38 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
                 .into());
             }
             writeln!(out, "Account {account} in {}\n", store::shown(&store))?;
-            statements::print(&found, &mut out)?;
+            statements::print(&found, out)?;
         }
-        Command::Volume { from, to, store } => {
+        Command::Volume {
+            from,
+            to,
+            store: Store { url: store },
+        } => {
             let db = open_with_views(&store).await?;
             let volumes = volume::volumes(&db, from, to).await;
             db.stop().await;
             let volumes = volumes?;
             writeln!(out, "{} days in {}\n", volumes.len(), store::shown(&store))?;
-            volume::print(&volumes, &mut out)?;
+            volume::print(&volumes, out)?;
         }
-        Command::Rebuild { store } => {
+        Command::Rebuild {
+            store: Store { url: store },
+        } => {
             let db = open_with_views(&store).await?;
             let bar = events_bar();
-            let rebuilt = views::rebuild(&db, &bar, &mut out).await;
+            let rebuilt = views::rebuild(&db, &bar, out).await;
             bar.finish_and_clear();
             db.stop().await;
             out.flush()?;
             rebuilt?;
         }
-        Command::History { account, store } => {
+        Command::History {
+            account,
+            store: Store { url: store },
+        } => {
             let db = store::open_existing(&store).await?;
             let title = format!("Account {account} in {}", store::shown(&store));
-            if !history::print(&db, &account, &title, &mut out).await? {
+            if !history::print(&db, &account, &title, out).await? {
                 return Err(format!(
                     "nothing ever happened to account `{account}` in {}",
                     store::shown(&store)
@@ -184,11 +169,37 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Tells the story on a fresh file.
+async fn tell_story(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let file = store::fresh_file(Path::new("."));
+    let db = Annals::open(&format!("sqlite:{file}")).await?;
+    let db = views::up(db, &ProgressBar::hidden()).await?;
+    let told = story::tell(&db, out).await;
+    db.stop().await;
+    told?;
+    writeln!(
+        out,
+        "\nAll of it is in {file}. See what happened to an account, and look around:\n"
+    )?;
+    writeln!(
+        out,
+        "  cargo run --example bank -- statements alice --store sqlite:{file}"
+    )?;
+    writeln!(
+        out,
+        "  cargo run --example bank -- history alice --store sqlite:{file}"
+    )?;
+    writeln!(out, "  cargo run --example bank -- --help")?;
+    Ok(())
+}
+
 async fn import(file: &Path, store: &str, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    // A file that cannot be used leaves no empty store.
+    let source = import::Source::open(file)?;
     let db = Annals::open(store).await?;
     let started = Instant::now();
     let bar = bytes_bar();
-    let report = import::import(&db, file, &bar).await;
+    let report = import::import(&db, source, &bar).await;
     bar.finish_and_clear();
     let report = report?;
     let seconds = started.elapsed().as_secs_f64();
@@ -242,7 +253,7 @@ fn bar(style: &str) -> ProgressBar {
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

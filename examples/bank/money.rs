@@ -7,34 +7,26 @@ use std::str::FromStr;
 
 use annals::prelude::*;
 
-/// An amount in halers, stored as that number.
+/// An amount in halers, stored as that number. No sum of what any log can hold leaves its range.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Money(i64);
+pub(crate) struct Money(i128);
 
 impl Money {
     pub(crate) const ZERO: Money = Money(0);
-    /// The most that one transaction may move. Far above any real one, and so far below `i64::MAX`
-    /// that no sum over a log overflows.
+    /// The most that one transaction may move: far above any real one.
     pub(crate) const TRANSACTION_MAX: Money = Money::crowns(1_000_000_000_000);
 
     pub(crate) const fn halers(halers: i64) -> Money {
-        Money(halers)
+        Money(halers as i128)
     }
 
     pub(crate) const fn crowns(crowns: i64) -> Money {
-        Money(crowns * 100)
-    }
-
-    pub(crate) const fn checked_add(self, other: Money) -> Option<Money> {
-        match self.0.checked_add(other.0) {
-            Some(halers) => Some(Money(halers)),
-            None => None,
-        }
+        Money(crowns as i128 * 100)
     }
 }
 
-/// What happened was checked when it was decided, so folds may simply add.
+/// One transaction moves at most 10^14 halers, so it takes 10^24 of them to overflow.
 impl AddAssign for Money {
     fn add_assign(&mut self, other: Money) {
         self.0 += other.0;
@@ -67,7 +59,7 @@ impl fmt::Display for Money {
     }
 }
 
-/// As people write it, also in the text of a test.
+/// In crowns and halers, also in the text of a test.
 impl fmt::Debug for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -101,8 +93,8 @@ impl FromStr for Money {
             return Err(no_amount());
         }
         let exact = || {
-            let crowns: i64 = crowns.parse().ok()?;
-            let halers: i64 = format!("{halers:0<2}").parse().ok()?;
+            let crowns: i128 = crowns.parse().ok()?;
+            let halers: i128 = format!("{halers:0<2}").parse().ok()?;
             crowns.checked_mul(100)?.checked_add(halers)
         };
         let halers = exact().ok_or_else(no_amount)?;
@@ -132,6 +124,16 @@ mod tests {
     }
 
     #[test]
+    fn sums_beyond_64_bits_are_exact() {
+        let most: Money = "90000000000000000.07".parse().unwrap();
+        let sum: Money = [most, most, -Money::halers(4)].into_iter().sum();
+        assert_eq!(sum.to_string(), "180000000000000000.10");
+        let stored = serde_json::to_string(&sum).unwrap();
+        assert_eq!(stored, "18000000000000000010");
+        assert_eq!(serde_json::from_str::<Money>(&stored).unwrap(), sum);
+    }
+
+    #[test]
     fn what_is_not_exact_is_no_amount() {
         for text in [
             "",
@@ -144,7 +146,7 @@ mod tests {
             "--1",
             "+1",
             " 1",
-            "99999999999999999999",
+            "9999999999999999999999999999999999999999",
         ] {
             assert!(text.parse::<Money>().is_err(), "{text}");
         }

@@ -7,8 +7,8 @@ use annals::prelude::*;
 use annals::projections::ViewError;
 
 use crate::account::AccountEvent;
-use crate::calendar::Month;
 use crate::money::Money;
+use crate::month::Month;
 use crate::views;
 
 /// What moved on an account in a month, without what was there before.
@@ -29,7 +29,7 @@ impl Project<AccountEvent> for MonthlyStatement {
         let key = event.change().map(|_| {
             (
                 event.record.stream.id().to_owned(),
-                Month::of(event.record.occurred_at),
+                Month::of(&event.record.occurred_at),
             )
         });
         Ok(key.into_iter().collect())

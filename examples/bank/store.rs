@@ -5,7 +5,7 @@ use std::path::Path;
 use annals::StoreError;
 use annals::prelude::*;
 
-/// The same for every command, unless it is told otherwise.
+/// The same for every command, unless `--store` says otherwise.
 pub(crate) const DEFAULT: &str = "sqlite:bank.db";
 
 /// Opens a store that must be there: asking for balances makes no empty file.
@@ -16,7 +16,7 @@ pub(crate) async fn open_existing(url: &str) -> Result<Annals, StoreError> {
     Annals::open(url).await
 }
 
-/// The URL for people who may look over a shoulder: without user and password.
+/// The URL as it is printed: without user and password.
 pub(crate) fn shown(url: &str) -> String {
     match url
         .split_once("://")

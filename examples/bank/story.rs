@@ -9,7 +9,6 @@ use annals::prelude::*;
 
 use crate::account::{Account, AccountError, transfer};
 use crate::balances::{AsOf, balances};
-use crate::calendar::Day;
 use crate::money::Money;
 
 /// Tells it on a store where nothing has happened yet.
@@ -130,7 +129,7 @@ pub(crate) async fn tell(db: &Program, out: &mut impl Write) -> Result<(), Box<d
         let then = balances(
             db,
             AsOf {
-                happened: Some(Day::of(last)),
+                happened: Some(last.date_naive()),
                 ..AsOf::NOW
             },
         )

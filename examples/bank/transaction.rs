@@ -3,12 +3,13 @@
 //! Fields are separated by semicolons, each quoted or not; dates are YYMMDD of the twentieth
 //! century; amounts are decimal crowns.
 
-use std::borrow::Cow;
-
 use annals::chrono::{DateTime, NaiveDate, Utc};
 
 use crate::account::{Direction, Slip};
 use crate::money::{Money, NoAmount};
+
+/// No row is longer; what is, is not read into memory.
+pub(crate) const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// The first line of such a file.
 pub(crate) const HEADER: [&str; 10] = [
@@ -24,7 +25,7 @@ pub(crate) const HEADER: [&str; 10] = [
     "account",
 ];
 
-/// A transaction of one account. The column `balance` is left out: it follows from the amounts.
+/// A transaction of one account, without the column `balance`, which follows from the amounts.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Transaction {
     pub(crate) account_id: u64,
@@ -46,8 +47,8 @@ impl Transaction {
 pub(crate) enum BadRow {
     #[error("it is not UTF-8")]
     NotText,
-    #[error("a quote is not closed, or stands inside a field")]
-    Quotes,
+    #[error("it has more than {LINE_BYTES_MAX} bytes")]
+    TooLong,
     #[error("it has {0} fields instead of {expected}", expected = HEADER.len())]
     Fields(usize),
     #[error("{field} `{}` is not a number", text.escape_debug())]
@@ -66,13 +67,13 @@ pub(crate) enum BadRow {
 pub(crate) fn is_header(line: &[u8]) -> bool {
     // Some programs put a byte order mark first.
     let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
-    std::str::from_utf8(line).is_ok_and(|line| fields(line).is_ok_and(|fields| fields == HEADER))
+    fields(line).is_ok_and(|fields| fields.iter().eq(HEADER))
 }
 
 /// Reads a row, without its line ending.
 pub(crate) fn parse(row: &[u8]) -> Result<Transaction, BadRow> {
-    let row = std::str::from_utf8(row).map_err(|_| BadRow::NotText)?;
     let fields = fields(row)?;
+    let all: Vec<&str> = fields.iter().collect();
     let [
         trans_id,
         account_id,
@@ -84,31 +85,31 @@ pub(crate) fn parse(row: &[u8]) -> Result<Transaction, BadRow> {
         k_symbol,
         bank,
         account,
-    ] = &fields[..]
+    ] = all[..]
     else {
-        return Err(BadRow::Fields(fields.len()));
+        return Err(BadRow::Fields(all.len()));
     };
     let amount: Money = amount.parse()?;
     if amount < Money::ZERO {
         return Err(BadRow::Negative(amount));
     }
-    let direction = match kind.as_ref() {
+    let direction = match kind {
         "PRIJEM" => Direction::In,
         "VYDAJ" | "VYBER" => Direction::Out,
         other => return Err(BadRow::Type(other.to_owned())),
     };
     Ok(Transaction {
         account_id: number("account_id", account_id)?,
-        date: day(date).ok_or_else(|| BadRow::Date(date.to_string()))?,
+        date: day(date).ok_or_else(|| BadRow::Date(date.to_owned()))?,
         direction,
         amount,
         slip: Slip {
             trans_id: number("trans_id", trans_id)?,
-            kind: kind.to_string(),
-            operation: operation.to_string(),
-            k_symbol: k_symbol.to_string(),
-            bank: bank.to_string(),
-            account: account.to_string(),
+            kind: kind.to_owned(),
+            operation: operation.to_owned(),
+            k_symbol: k_symbol.to_owned(),
+            bank: bank.to_owned(),
+            account: account.to_owned(),
         },
     })
 }
@@ -131,47 +132,21 @@ pub(crate) fn day(text: &str) -> Option<NaiveDate> {
     NaiveDate::from_ymd_opt(1900 + year, month, day)
 }
 
-/// The fields of a line. Inside quotes a semicolon is a letter, and two quotes are one.
-fn fields(line: &str) -> Result<Vec<Cow<'_, str>>, BadRow> {
-    let mut fields = Vec::with_capacity(HEADER.len());
-    let mut rest = line;
-    loop {
-        let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => closing_quote(quoted)?,
-            None => {
-                let end = rest.find(';').unwrap_or(rest.len());
-                if rest[..end].contains('"') {
-                    return Err(BadRow::Quotes);
-                }
-                (Cow::Borrowed(&rest[..end]), &rest[end..])
-            }
-        };
-        fields.push(field);
-        match after.strip_prefix(';') {
-            Some(next) => rest = next,
-            None if after.is_empty() => return Ok(fields),
-            None => return Err(BadRow::Quotes),
-        }
+/// The fields of one line. A quoted field holds no line ending here, so that a quote which is not
+/// closed spoils its own row alone.
+fn fields(line: &[u8]) -> Result<csv::StringRecord, BadRow> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(b';')
+        .has_headers(false)
+        .flexible(true)
+        .buffer_capacity(1024)
+        .from_reader(line);
+    let mut fields = csv::StringRecord::new();
+    match reader.read_record(&mut fields) {
+        Ok(_) => Ok(fields),
+        // The only thing that can be wrong with bytes in memory, whose rows may have any length.
+        Err(_) => Err(BadRow::NotText),
     }
-}
-
-/// The text up to the quote that closes it, and what follows that quote.
-fn closing_quote(quoted: &str) -> Result<(Cow<'_, str>, &str), BadRow> {
-    let mut from = 0;
-    while let Some(quote) = quoted[from..].find('"').map(|at| from + at) {
-        let after = &quoted[quote + 1..];
-        if !after.starts_with('"') {
-            let text = &quoted[..quote];
-            let text = if from == 0 {
-                Cow::Borrowed(text)
-            } else {
-                Cow::Owned(text.replace("\"\"", "\""))
-            };
-            return Ok((text, after));
-        }
-        from = quote + 2;
-    }
-    Err(BadRow::Quotes)
 }
 
 #[cfg(test)]
@@ -233,13 +208,10 @@ mod tests {
                 "1;2;930101;VYDAJ;;-1;;;;",
                 "amount -1.00 is below nothing; the type says the direction",
             ),
-            (
-                "1;2;930101;\"VYDAJ;;1;;;;",
-                "a quote is not closed, or stands inside a field",
-            ),
+            ("1;2;930101;\"VYDAJ;;1;;;;", "it has 4 fields instead of 10"),
             (
                 "1;2;930101;\"VYDAJ\"x;;1;;;;",
-                "a quote is not closed, or stands inside a field",
+                "type `VYDAJx` is neither PRIJEM nor VYDAJ nor VYBER",
             ),
         ] {
             assert_eq!(parse(row.as_bytes()).unwrap_err().to_string(), said);

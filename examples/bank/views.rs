@@ -1,4 +1,4 @@
-//! The read models of the bank: registered, brought up to the log, built anew.
+//! The read models of the bank: registered, brought up to the log, rebuilt.
 
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,7 +19,7 @@ use crate::volume::DailyVolume;
 /// Starts the read models and waits until they have seen everything that is in the log now. The
 /// first time on a file they are built; later only what was recorded since is folded.
 ///
-/// Whoever gets a program stops it in the end: then the next one need not wait until its leases run
+/// The owner of a program stops it in the end: then the next one need not wait until its leases run
 /// out.
 pub(crate) async fn up(db: Annals, bar: &ProgressBar) -> Result<Program, StartError> {
     let bar = bar.clone();
@@ -32,7 +32,7 @@ pub(crate) async fn up(db: Annals, bar: &ProgressBar) -> Result<Program, StartEr
         .await
 }
 
-/// The slowest one is what everybody waits for.
+/// The slowest one is what all wait for.
 fn show(all: &[Status], bar: &ProgressBar) {
     let Some(slowest) = all.iter().max_by_key(|status| status.lag_events()) else {
         return;
@@ -66,7 +66,7 @@ pub(crate) async fn each_row<V: View>(
     }
 }
 
-/// Builds every read model anew, one after another, and says what came of it.
+/// Rebuilds every read model, one after another, and says what came of it.
 pub(crate) async fn rebuild(
     db: &Program,
     bar: &ProgressBar,
@@ -90,7 +90,7 @@ async fn rebuild_one<V: View>(
     bar.set_prefix(format!("{}: ", V::NAME));
     let started = Instant::now();
     let building = match db.rebuild::<V>().begin().await {
-        // Somebody else has just begun the same: it is one build, whoever waits for it.
+        // Another process has just begun the same: all wait for one rebuild.
         Err(RebuildError::AlreadyBuilding(view)) => db
             .rebuild::<V>()
             .under_way()
@@ -113,7 +113,7 @@ async fn rebuild_one<V: View>(
     let rate = events as f64 / seconds.max(0.001);
     write!(
         out,
-        "{}: {events} events folded anew in {seconds:.2} s ({rate:.0} events/s). ",
+        "{}: {events} events folded again in {seconds:.2} s ({rate:.0} events/s). ",
         V::NAME
     )?;
     let sample = rows.min(Options::default().verified_keys as u64);

@@ -3,17 +3,17 @@
 use std::io::{self, Write};
 use std::ops::Bound;
 
+use annals::chrono::NaiveDate;
 use annals::prelude::*;
 use annals::projections::ViewError;
 
 use crate::account::AccountEvent;
-use crate::calendar::Day;
 use crate::money::Money;
 use crate::views;
 
 /// What moved on a day, over all accounts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(name = "daily-volumes", version = 1, key = Day, events(AccountEvent))]
+#[view(name = "daily-volumes", version = 1, key = NaiveDate, events(AccountEvent))]
 pub(crate) struct DailyVolume {
     pub(crate) transactions: u64,
     pub(crate) credits: Money,
@@ -21,10 +21,10 @@ pub(crate) struct DailyVolume {
 }
 
 impl Project<AccountEvent> for DailyVolume {
-    fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<Day>, Poison> {
+    fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<NaiveDate>, Poison> {
         Ok(event
             .change()
-            .map(|_| Day::of(event.record.occurred_at))
+            .map(|_| event.record.occurred_at.date_naive())
             .into_iter()
             .collect())
     }
@@ -41,9 +41,9 @@ impl Project<AccountEvent> for DailyVolume {
 /// open.
 pub(crate) async fn volumes(
     db: &Program,
-    from: Option<Day>,
-    to: Option<Day>,
-) -> Result<Vec<(Day, DailyVolume)>, ViewError> {
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+) -> Result<Vec<(NaiveDate, DailyVolume)>, ViewError> {
     let head = views::head(db).await?;
     let days = (
         from.map_or(Bound::Unbounded, Bound::Included),
@@ -61,7 +61,7 @@ pub(crate) async fn volumes(
 }
 
 /// Prints one line a day, and the sum of them.
-pub(crate) fn print(volumes: &[(Day, DailyVolume)], out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn print(volumes: &[(NaiveDate, DailyVolume)], out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
         "{:10}  {:>12}  {:>16}  {:>16}",

@@ -108,7 +108,7 @@ pub(crate) enum CartError {
     NotInCart(String),
     #[error("nothing can be added zero times; remove it instead")]
     Zero,
-    #[error("nobody buys {0} of one thing")]
+    #[error("{0} of one thing are more than a cart takes")]
     TooMany(u32),
     #[error("the cart is in {0}")]
     OtherCurrency(String),

@@ -1,8 +1,9 @@
-//! A shopping cart: decisions on one cart, a coupon that works once across all of them, and events
-//! that outlived their shape.
+//! A shop: decisions on one cart, a checkout that never sells what is not there, a coupon that works
+//! once across all carts, and events that outlived their shape.
 //!
 //! `cargo run --example cart` tells a short story in memory. Start reading in `cart.rs`;
-//! `coupon.rs` is the decision that crosses carts, `past.rs` is how old events are read, `sold.rs`
+//! `checkout.rs` is one decision over a cart and the stock of each product in it, `coupon.rs` one
+//! that crosses carts, `past.rs` is how old events are read, `sold.rs`
 //! a read model that is there at once.
 
 #![allow(
@@ -11,14 +12,17 @@
 )]
 
 mod cart;
+mod checkout;
 mod coupon;
 mod past;
 mod price;
 mod sold;
+mod stock;
 mod story;
 #[cfg(test)]
 mod tests;
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -30,9 +34,17 @@ async fn main() -> ExitCode {
     let told = story::tell(&Annals::in_memory(), &mut out).await;
     match told.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
+        // The reader has seen enough, as in `cart | head`.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cart: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -31,7 +31,7 @@ impl fmt::Display for Price {
     }
 }
 
-/// As people write it, also in the text of a test.
+/// In whole units and cents, also in the text of a test.
 impl fmt::Debug for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,15 +1,19 @@
-//! A short story: a cart from last year, a price that changes, and a coupon that two people want.
+//! A short story: a cart from last year, a price that changes, a coupon that two customers want, and
+//! the last pot.
 
 use std::error::Error;
 use std::io::Write;
 
+use annals::Loaded;
 use annals::prelude::*;
-use annals::{Append, Loaded, NewEvent};
+use annals::store::{Append, NewEvent};
 
 use crate::cart::{Cart, CartError};
+use crate::checkout::check_out;
 use crate::coupon::{Coupon, CouponUse};
 use crate::price::Price;
 use crate::sold::Sold;
+use crate::stock::Stock;
 
 /// Tells it on a store where nothing has happened yet.
 pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
@@ -76,11 +80,25 @@ pub(crate) async fn tell(db: &Annals, out: &mut impl Write) -> Result<(), Box<dy
 
     writeln!(
         out,
-        "\nBoth check out, and after that a cart stays as it is.\n"
+        "\nBoth check out, and Cem too, who wants the last pot as well. What is sold was there.\n"
     )?;
-    for cart in [&ada, &ben] {
-        cart.run(Cart::check_out).await?;
+    for (sku, pieces) in [("tea", 5), ("pot", 1), ("kettle", 1)] {
+        let stock = db.aggregate::<Stock>(sku);
+        stock.run(|stock| stock.receive(pieces)).await?;
     }
+    let cem = db.aggregate::<Cart>("cem");
+    cem.run(|cart| cart.add("pot", 1, Price::euros(24, 0)))
+        .await?;
+    for (name, id) in [("Ada", "ada"), ("Ben", "ben"), ("Cem", "cem")] {
+        match check_out(db, id).await {
+            Ok(_) => writeln!(out, "  {name} checks out")?,
+            Err(CommandError::Refused(refusal)) => {
+                writeln!(out, "  {name} checks out: refused, {refusal}")?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    writeln!(out, "\nAfter that a cart stays as it is.\n")?;
     show("Ada", &ada.load().await?, out)?;
     show("Ben", &ben.load().await?, out)?;
     let late = ben

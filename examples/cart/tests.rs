@@ -3,4 +3,5 @@
 mod coupons;
 mod deciding;
 mod keeping;
+mod selling;
 mod telling;

@@ -25,8 +25,10 @@ use std::time::Duration;
 
 use annals::kafka::{Kafka, NewRecord, Topic, TopicLog, TopicSpec};
 use annals::prelude::*;
+use annals::read_model::ViewStore;
 use annals::sqlite::SqliteStore;
-use annals::{Failure, Log, Partition, ViewStore};
+use annals::store::Log;
+use annals::{Failure, Partition};
 
 const TOPIC: &str = "orders";
 const GROUP: &str = "sales";

@@ -1,12 +1,12 @@
 //! What `#[event(…)]` may say, and where.
 
 use syn::meta::ParseNestedMeta;
-use syn::parse::Parser;
+use syn::parse::{Parse, ParseBuffer, ParseStream, Parser};
 use syn::{Attribute, Error, ExprPath, Ident, LitInt, LitStr, Path, Result, Token, parenthesized};
 
 use crate::upcast::Upcasters;
 
-/// Where an attribute stands, and what it may say there.
+/// Where an attribute is, and what it may say there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Enum,
@@ -51,7 +51,7 @@ pub(crate) struct Attributes {
     pub(crate) tag: Option<Tag>,
 }
 
-/// An event type that no variant stands for any more.
+/// An event type that has no variant any more.
 pub(crate) struct Retired {
     pub(crate) name: LitStr,
     pub(crate) version: u32,
@@ -86,11 +86,13 @@ impl Attributes {
             return Err(meta.error(unknown(&key, place)));
         }
         match key.as_str() {
-            "category" => once(&mut self.category, meta, |meta| meta.value()?.parse()),
+            "category" => once(&mut self.category, meta, |meta| value(meta, "\"account\"")),
             "codec" => once(&mut self.codec, meta, path),
             "crate" => once(&mut self.annals, meta, path),
-            "name" => once(&mut self.name, meta, |meta| meta.value()?.parse()),
-            "version" => once(&mut self.version, meta, |meta| meta.value()?.parse()),
+            "name" => once(&mut self.name, meta, |meta| {
+                value(meta, "\"account.opened\"")
+            }),
+            "version" => once(&mut self.version, meta, |meta| value(meta, "2")),
             "upcast" => once(&mut self.upcasters, meta, Upcasters::read),
             "tag" => once(&mut self.tag, meta, tag),
             "retired" => {
@@ -98,7 +100,7 @@ impl Attributes {
                 Ok(())
             }
             _ => {
-                self.aliases.push(meta.value()?.parse()?);
+                self.aliases.push(value(meta, "\"account.created\"")?);
                 Ok(())
             }
         }
@@ -122,8 +124,37 @@ pub(crate) fn once<T>(
     Ok(())
 }
 
+/// The value after `=`; an error says how it is written, with an example.
+pub(crate) fn value<T: Parse>(meta: &ParseNestedMeta<'_>, example: &str) -> Result<T> {
+    let key = meta
+        .path
+        .get_ident()
+        .map(Ident::to_string)
+        .unwrap_or_default();
+    let form = |error: Error| Error::new(error.span(), format!("write `{key} = {example}`"));
+    let value = meta.value().map_err(form)?.parse().map_err(form)?;
+    // What follows belongs to the value: `2 + 1`, `"a".len()`.
+    if !meta.input.is_empty() && !meta.input.peek(Token![,]) {
+        return Err(form(meta.input.error("")));
+    }
+    Ok(value)
+}
+
+/// The path of a function: what has no name cannot be called from derived code.
+pub(crate) fn function(input: ParseStream<'_>, form: &str) -> Result<ExprPath> {
+    let why = |error: Error| {
+        let why = format!("an upcaster is the path of a function, not a closure or a call: {form}");
+        Error::new(error.span(), why)
+    };
+    let path = input.parse().map_err(why)?;
+    if !input.is_empty() && !input.peek(Token![,]) {
+        return Err(why(input.error("")));
+    }
+    Ok(path)
+}
+
 pub(crate) fn path(meta: &ParseNestedMeta<'_>) -> Result<Path> {
-    let text: LitStr = meta.value()?.parse()?;
+    let text: LitStr = value(meta, "\"path::to::it\"")?;
     text.parse_with(Path::parse_mod_style)
         .map_err(|_| Error::new(text.span(), "this is not a path"))
 }
@@ -134,33 +165,45 @@ fn tag(meta: &ParseNestedMeta<'_>) -> Result<Tag> {
         .get_ident()
         .map_or_else(proc_macro2::Span::call_site, Ident::span);
     let key = if meta.input.peek(Token![=]) {
-        Some(meta.value()?.parse()?)
-    } else {
+        Some(value(meta, "\"customer\"")?)
+    } else if meta.input.is_empty() || meta.input.peek(Token![,]) {
         None
+    } else {
+        return Err(meta.input.error("write `tag`, or `tag = \"customer\"`"));
     };
     Ok(Tag { span, key })
 }
 
+/// How a retired event type is written.
+const RETIRED: &str = "retired(\"cart.coupon_clicked\", version = 1, upcast = to_event)";
+
+/// What is in the parentheses that come next.
+pub(crate) fn parentheses(input: ParseStream<'_>) -> Result<ParseBuffer<'_>> {
+    let content;
+    parenthesized!(content in input);
+    Ok(content)
+}
+
 /// `retired("cart.coupon_clicked", version = 1, upcast = path::to_function)`.
 fn retired(meta: &ParseNestedMeta<'_>) -> Result<Retired> {
-    let content;
-    parenthesized!(content in meta.input);
-    let name: LitStr = content.parse()?;
+    let form = |error: Error| Error::new(error.span(), format!("write `{RETIRED}`"));
+    let content = parentheses(meta.input).map_err(form)?;
+    let name: LitStr = content.parse().map_err(form)?;
     let mut version = None;
     let mut upcaster = None;
     if !content.is_empty() {
-        content.parse::<Token![,]>()?;
+        content.parse::<Token![,]>().map_err(form)?;
     }
-    let rest = syn::meta::parser(|meta| {
-        match meta.path.get_ident().map(Ident::to_string).as_deref() {
-        Some("version") => once(&mut version, &meta, |meta| number(&meta.value()?.parse()?)),
-        Some("upcast") => once(&mut upcaster, &meta, |meta| meta.value()?.parse()),
-        _ => Err(meta.error(
-            "`retired` knows `version` and `upcast`: retired(\"cart.coupon_clicked\", version = 1, \
-             upcast = to_event)",
-        )),
-    }
-    });
+    let rest =
+        syn::meta::parser(
+            |meta| match meta.path.get_ident().map(Ident::to_string).as_deref() {
+                Some("version") => once(&mut version, &meta, |meta| number(&value(meta, "1")?)),
+                Some("upcast") => once(&mut upcaster, &meta, |meta| {
+                    function(meta.value()?, "`upcast = to_event`")
+                }),
+                _ => Err(meta.error(format!("`retired` knows `version` and `upcast`: {RETIRED}"))),
+            },
+        );
     rest.parse2(content.parse()?)?;
     let upcaster = upcaster.ok_or_else(|| {
         Error::new(

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Data, DataEnum, DeriveInput, Error, ExprPath, Path, Result, parse_quote};
+use syn::{Data, DataEnum, DeriveInput, Error, ExprPath, Ident, Path, Result, parse_quote};
 
 use crate::attribute::{Attributes, Place, Retired};
 use crate::kind::{Kind, Named};
@@ -122,7 +122,7 @@ impl<'a> Type<'a> {
             category,
             ..
         } = self;
-        let ident = &input.ident;
+        let ident = derived(&input.ident);
         let shapes = self.shapes();
         let shape = self.shape();
         let tags = self.tags();
@@ -130,7 +130,7 @@ impl<'a> Type<'a> {
         let decode = self.decode();
         quote! {
             #[automatically_derived]
-            #[allow(deprecated, unused_qualifications, clippy::all, clippy::absolute_paths, clippy::pedantic)]
+            #[allow(unused_qualifications, clippy::all, clippy::absolute_paths, clippy::pedantic)]
             impl #annals::Event for #ident {
                 const CATEGORY: &'static str = #category;
 
@@ -216,7 +216,8 @@ impl<'a> Type<'a> {
     }
 
     fn pattern(&self, kind: &Kind, bound: &[TokenStream]) -> TokenStream {
-        let variant = &kind.ident;
+        // Named by derived code, so that a deprecated variant is not reported there.
+        let variant = derived(&kind.ident);
         if self.is_enum {
             quote!(Self::#variant { #(#bound,)* .. })
         } else {
@@ -282,8 +283,15 @@ impl<'a> Type<'a> {
             // A function that does not fit is pointed at, not the derive.
             quote_spanned!(seen_at(function.span())=> let __old = #annals::derive::upcast::<_, _, #into>(__old, #function);)
         });
+        // What the first function takes is what must be readable.
+        let at = seen_at(
+            functions
+                .first()
+                .map_or_else(Span::call_site, Spanned::span),
+        );
+        let read = quote_spanned!(at=> #annals::Decoded::One(#annals::derive::decode_plain::<#codec, _>(__stored)?));
         quote! {
-            let __old = #annals::Decoded::One(#annals::derive::decode_plain::<#codec, _>(__stored)?);
+            let __old = #read;
             #(#steps)*
             ::core::result::Result::Ok(__old)
         }
@@ -327,6 +335,14 @@ fn shape(annals: &Path, name: &str, version: u32, current: bool, fields: &str) -
 /// the user.
 pub(crate) fn seen_at(span: Span) -> Span {
     Span::call_site().located_at(span)
+}
+
+/// The name as derived code says it. The compiler reports no use of something deprecated there, and
+/// an `allow` would not compile under `#![forbid(deprecated)]`.
+fn derived(ident: &Ident) -> Ident {
+    let mut ident = ident.clone();
+    ident.set_span(seen_at(ident.span()));
+    ident
 }
 
 /// The version that the function at this place of the list reads.

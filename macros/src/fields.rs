@@ -1,51 +1,117 @@
-//! The fields of an event type: as text for people and `events.lock`, and those that are tags.
+//! The fields of an event type: as text for reviewers and `events.lock`, and those that are tags.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
-    Error, Field, Fields, GenericArgument, Ident, Index, Member, Path, PathArguments, Result, Type,
+    Error, Field, Fields, GenericArgument, Ident, Index, LitStr, Member, Path, PathArguments,
+    Result, Type,
 };
 
 use crate::attribute::{Attributes, Place};
 use crate::expand::seen_at;
 use crate::{serde_form, text};
 
-/// The fields as they stand in the source, with what serde is told about them:
+/// The fields as they are in the source, with their serde attributes, and which are tags:
 /// `{ owner: String, cents: i64 }`.
 pub(crate) fn as_text(fields: &Fields, around: &[String]) -> Result<String> {
-    let told = fields
+    let said = fields
         .iter()
         .map(one_as_text)
         .collect::<Result<Vec<_>>>()?
         .join(", ");
-    let told = match fields {
-        Fields::Named(_) if told.is_empty() => "{}".to_owned(),
-        Fields::Named(_) => format!("{{ {told} }}"),
-        Fields::Unnamed(_) => format!("({told})"),
-        Fields::Unit => told,
+    let said = match fields {
+        Fields::Named(_) if said.is_empty() => "{}".to_owned(),
+        Fields::Named(_) => format!("{{ {said} }}"),
+        Fields::Unnamed(_) => format!("({said})"),
+        Fields::Unit => said,
     };
-    Ok(with_serde(around, told))
+    Ok(with_serde(around, said))
+}
+
+/// What is read from stored bytes owns what it holds: `&'static str` and its like cannot be read.
+fn must_be_owned(ty: &Type) -> Result<()> {
+    match ty {
+        Type::Reference(reference) => {
+            let owned = match &*reference.elem {
+                Type::Path(path) if path.path.is_ident("str") => "`String`, or `Cow<'static, str>`",
+                Type::Slice(_) => "a `Vec`, or an array",
+                _ => "the type without `&`, or a `Box` of it",
+            };
+            let why = format!(
+                "an event is read back from stored bytes, and a reference has nothing to borrow \
+                 from: write {owned}"
+            );
+            Err(Error::new_spanned(ty, why))
+        }
+        Type::Path(path) => {
+            let arguments = path.path.segments.iter().map(|segment| &segment.arguments);
+            for argument in arguments {
+                let PathArguments::AngleBracketed(argument) = argument else {
+                    continue;
+                };
+                for argument in &argument.args {
+                    if let GenericArgument::Type(inner) = argument {
+                        must_be_owned(inner)?;
+                    }
+                }
+            }
+            Ok(())
+        }
+        Type::Tuple(tuple) => tuple.elems.iter().try_for_each(must_be_owned),
+        Type::Array(array) => must_be_owned(&array.elem),
+        Type::Group(group) => must_be_owned(&group.elem),
+        Type::Paren(paren) => must_be_owned(&paren.elem),
+        _ => Ok(()),
+    }
 }
 
 fn one_as_text(field: &Field) -> Result<String> {
+    let serde = serde_form::of_field(&field.attrs)?;
+    // Serde is said to leave the field out, or how to read it.
+    let is_read_otherwise = serde.iter().any(|said| {
+        ["skip", "with", "deserialize_with", "borrow"]
+            .iter()
+            .any(|word| said == word || said.starts_with(&format!("{word} ")))
+    });
+    if !is_read_otherwise {
+        must_be_owned(&field.ty)?;
+    }
     let ty = text::of(field.ty.to_token_stream());
-    let told = field
-        .ident
-        .as_ref()
-        .map_or(ty.clone(), |name| format!("{name}: {ty}"));
-    Ok(with_serde(&serde_form::of_field(&field.attrs)?, told))
+    let own_name = field.ident.as_ref().map(ToString::to_string);
+    let own_name = own_name
+        .as_deref()
+        .map(|name| name.trim_start_matches("r#"));
+    let mut said = own_name.map_or(ty.clone(), |name| format!("{name}: {ty}"));
+    if let Some(tag) = Attributes::read(&field.attrs, Place::Field)?.tag {
+        let key = tag.key.as_ref().map(LitStr::value);
+        let key = key.as_deref().or(own_name).unwrap_or_default();
+        said = format!("#[event(tag = {key:?})] {said}");
+    }
+    Ok(with_serde(&serde, said))
 }
 
-fn with_serde(serde: &[String], told: String) -> String {
+fn with_serde(serde: &[String], said: String) -> String {
     if serde.is_empty() {
-        return told;
+        return said;
     }
     let serde = format!("#[serde({})]", serde.join(", "));
-    if told.is_empty() {
+    if said.is_empty() {
         serde
     } else {
-        format!("{serde} {told}")
+        format!("{serde} {said}")
+    }
+}
+
+/// The member as derived code names it: what is deprecated is no news there.
+fn derived_member(member: &Member) -> Member {
+    match member {
+        Member::Named(name) => {
+            let mut name = name.clone();
+            name.set_span(seen_at(name.span()));
+            Member::Named(name)
+        }
+        Member::Unnamed(_) => member.clone(),
     }
 }
 
@@ -89,7 +155,7 @@ impl TagField {
 
     /// The pattern's part that binds the field, and what pushes its tags onto `__tags`.
     pub(crate) fn bind_and_push(&self, at: usize, annals: &Path) -> (TokenStream, TokenStream) {
-        let member = &self.member;
+        let member = derived_member(&self.member);
         let bound = Ident::new(&format!("__field_{at}"), seen_at(self.ty.span()));
         (quote!(#member: #bound), self.push(&self.ty, &bound, annals))
     }

@@ -216,7 +216,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// | attribute | says |
 /// |---|---|
 /// | `name = "balances"` | the name under which it is stored, for good; required |
-/// | `version = 1` | the version of the fold: raise it when the fold, the keys or the fields change, and the view is built anew; 1 unless said |
+/// | `version = 1` | the version of the fold: raise it when the fold, the keys or the fields change, and the view is rebuilt; 1 unless said |
 /// | `events(AccountEvent, …)` | the types of events that it is folded from; required, repeatable |
 /// | `key = Type` | what rows are known by, any `ViewKey`; `String` unless said |
 /// | `history` | the past of every row is kept, and can be asked about |
@@ -226,7 +226,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// # On a field
 ///
 /// `#[view(index)]`: rows can be found by this field and read in its order. The field is a
-/// `ViewKey` or an `Option` of one; nothing stands before everything else.
+/// `ViewKey` or an `Option` of one; absent comes before everything else.
 ///
 /// # What it refuses
 ///

@@ -4,12 +4,16 @@ use proc_macro2::Span;
 use syn::{Error, Ident, LitStr, Result};
 
 const BYTES_MAX: usize = 255;
+/// What leaves room for `-` and an id of one byte in the name of a stream.
+const CATEGORY_BYTES_MAX: usize = BYTES_MAX - 2;
 
 /// The category, when it is one that streams can have.
 pub(crate) fn category(category: &LitStr) -> Result<String> {
     let text = category.value();
     let wrong = if text.is_empty() {
         "a category is not empty"
+    } else if text.len() > CATEGORY_BYTES_MAX {
+        "a category has at most 253 bytes, because a stream named `category-id` has 255 at most"
     } else if text.contains('-') {
         "a category holds no `-`, because a stream is named `category-id`"
     } else if text.starts_with('$') {

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 
-/// The tokens as people write them: `Option<(u64, String)>`, `rename = "x"`.
+/// The tokens as a source file has them: `Option<(u64, String)>`, `rename = "x"`.
 pub(crate) fn of(tokens: TokenStream) -> String {
     let mut text = Text::default();
     text.write(tokens);
@@ -12,7 +12,7 @@ pub(crate) fn of(tokens: TokenStream) -> String {
 #[derive(Default)]
 struct Text {
     written: String,
-    /// What the last token asks to stand before the next one.
+    /// What the last token asks for before the next one.
     then: Then,
 }
 
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_read_as_people_write_them() {
+    fn tokens_read_as_in_source_files() {
         for source in [
             "Option<(u64, String)>",
             "::std::collections::BTreeMap<String, Vec<[u8; 4]>>",

@@ -6,9 +6,16 @@ use std::collections::BTreeMap;
 use proc_macro2::Span;
 use syn::meta::ParseNestedMeta;
 use syn::punctuated::Punctuated;
-use syn::{Error, ExprPath, LitInt, Result, Token, parenthesized};
+use syn::{Error, ExprPath, LitInt, Result, Token};
 
-use crate::attribute::number;
+use crate::attribute::{function, number, parentheses};
+
+/// How upcasters are written.
+const FORM: &str = "`upcast(1 = from_v1)`, a version and the function that reads it";
+
+fn form(error: Error) -> Error {
+    Error::new(error.span(), format!("write {FORM}"))
+}
 
 /// The functions, by the version that each reads.
 pub(crate) struct Upcasters {
@@ -23,14 +30,13 @@ impl Upcasters {
     }
 
     pub(crate) fn read(meta: &ParseNestedMeta<'_>) -> Result<Upcasters> {
-        let content;
-        parenthesized!(content in meta.input);
+        let content = parentheses(meta.input).map_err(form)?;
         let mut upcasters = Upcasters::none();
         let steps =
             Punctuated::<(LitInt, ExprPath), Token![,]>::parse_terminated_with(&content, |step| {
-                let version = step.parse()?;
-                step.parse::<Token![=]>()?;
-                Ok((version, step.parse()?))
+                let version = step.parse().map_err(form)?;
+                step.parse::<Token![=]>().map_err(form)?;
+                Ok((version, function(step, FORM)?))
             })?;
         for (version, function) in steps {
             let number = number(&version)?;

@@ -18,7 +18,7 @@ const NEEDS_EVENTS: &str =
     "a view is folded from events, name their types: `#[view(…, events(AccountEvent))]`";
 const NO_ORDER: &str = "its entries have no order, so equal rows would be stored as different \
     bytes: use a `BTreeMap` or a `BTreeSet`";
-const NOT_STORED: &str = "a row is read back from what is stored, and what is left out would be \
+const NOT_STORED: &str = "a row is read back from what is stored, and what is skipped would be \
     lost then: leave this out";
 
 /// The `impl View` of a type, or what is wrong with it.
@@ -61,7 +61,7 @@ pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
     let types = indexes.iter().map(|index| index.index_type(&annals));
     Ok(quote! {
         #[automatically_derived]
-        #[allow(deprecated, unused_qualifications, clippy::all, clippy::absolute_paths, clippy::pedantic)]
+        #[allow(unused_qualifications, clippy::all, clippy::absolute_paths, clippy::pedantic)]
         impl #annals::View for #ident {
             const NAME: &'static str = #name;
             const VERSION: u32 = #version;

@@ -1,9 +1,10 @@
 //! Inline views: rows are folded before the append of a command, and written with it.
 //!
-//! A row travels only when it is certain to be what the worker would make of it: when the row
-//! stands at what the command was decided on, when the fold looks at nothing that is known only
-//! once the events are recorded, and when no event makes no sense. Whatever does not travel is
-//! brought up by the worker of the view, which follows the log as that of any other view does.
+//! A row is written with an append only when it is certain to be what the worker would make of it:
+//! when the row is at the version on which the command was decided, when the fold looks at nothing
+//! that is known only once the events are recorded, and when every event can be folded. What is not
+//! written so is brought up by the worker of the view, which follows the log as that of any other
+//! view does.
 
 use std::fmt;
 
@@ -24,17 +25,18 @@ use annals_runner::Skips;
 use annals_runner::WorkError;
 use annals_runner::{GenerationWorkers, ViewLocation};
 
-/// Events that a row may be behind and still travel: more are left to the worker.
-const BEHIND_EVENTS: usize = 256;
+/// Events that a row may lag and still be written with an append: more are left to the worker.
+const LAG_EVENTS_MAX: usize = 256;
 
-/// Bytes of a row and its past that travel with an append: more are left to the worker.
-const TRAVELS_BYTES: usize = 1 << 20;
+/// Bytes of a row and its past that are written with an append: more are left to the worker.
+const ROW_BYTES_MAX: usize = 1 << 20;
 
 /// Why a view cannot be inline in this program, if that is so.
 pub(crate) fn check<V: View>(context: &ViewContext) -> Result<(), String> {
     if !matches!(context.views, ViewLocation::Beside(_)) {
         return Err(
-            "its rows travel with appends, so it is kept in the store of the log and in no other"
+            "its rows are written with appends, so it is kept in the store of the log only; do \
+             without `views_in`"
                 .into(),
         );
     }
@@ -53,7 +55,7 @@ pub(crate) fn check_keys<V: View>() -> Result<(), String> {
              ({handlers:?})"
         ));
     }
-    // A key that stands for the id `1` says for which stream it stands.
+    // A key that is made of the id `1` gives it back.
     match V::Key::from_stream_id("1") {
         Some(key) if key.to_stream_id().as_deref() != Some("1") => {
             Err("its key is not the id of a stream: `ViewKey::to_stream_id` says nothing".into())
@@ -62,7 +64,7 @@ pub(crate) fn check_keys<V: View>() -> Result<(), String> {
     }
 }
 
-/// Folds the rows of one view that travel with appends.
+/// Folds the rows of one view that are written with appends.
 pub(crate) struct InlineFold<V: View> {
     context: ViewContext,
     workers: GenerationWorkers,
@@ -86,7 +88,7 @@ impl<V: View> InlineFold<V> {
         }
     }
 
-    /// The generation whose rows travel: the one that readers see, if this program folds it.
+    /// The generation whose rows are written: the one that readers see.
     fn generation(&self) -> Option<GenerationId> {
         self.workers.serving().map(|of| of.id)
     }
@@ -156,7 +158,7 @@ impl<V: View> InlineFold<V> {
         let Some(base) = self.caught_up(wanted, standing).await? else {
             return Ok(None);
         };
-        // Nobody knows yet where and when the events will be recorded. What does not depend on it
+        // It is not known yet where and when the events will be recorded. What does not depend on it
         // is the same anywhere.
         let Some(past) = self.fold_at(wanted, base.as_ref(), &MADE_UP[0])? else {
             return Ok(None);
@@ -171,7 +173,7 @@ impl<V: View> InlineFold<V> {
         if V::HISTORY != History::None {
             row.past = past;
         }
-        Ok(Some(row).filter(|row| row.size_bytes() <= TRAVELS_BYTES))
+        Ok(Some(row).filter(|row| row.size_bytes() <= ROW_BYTES_MAX))
     }
 
     /// The row at the version that the append expects of its stream; nothing, when the worker has
@@ -193,7 +195,7 @@ impl<V: View> InlineFold<V> {
             .context
             .db
             .store()
-            .read_stream(read.limit(BEHIND_EVENTS))
+            .read_stream(read.limit(LAG_EVENTS_MAX))
             .await?;
         if page.next.is_some() {
             return Ok(None);

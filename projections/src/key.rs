@@ -34,11 +34,10 @@ pub trait ViewKey: Sized + Clone + Send + Sync + fmt::Debug + 'static {
     /// The key that has this text, if one has.
     fn from_key(text: &str) -> Option<Self>;
 
-    /// The key that the id of a stream stands for (`alice` in `account-alice`), if it stands for
-    /// one: the key of an event when a view says nothing else.
+    /// The key that the id of a stream means (`alice` in `account-alice`), if it means one: the key of an event when a view says nothing else.
     fn from_stream_id(id: &str) -> Option<Self>;
 
-    /// The id of the one stream that the key stands for: what
+    /// The id of the one stream that the key means: what
     /// [`from_stream_id`](ViewKey::from_stream_id) makes this key of. Nothing, unless said
     /// otherwise: then views with this key cannot be [inline](crate::ViewSetup::inline).
     ///

@@ -1,4 +1,4 @@
-//! When a view is folded: behind the log, with the append, or when it is asked.
+//! When a view is folded: after the append, with it, or when it is asked.
 
 /// When the rows of a view are folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(crate) enum Lifecycle {
     Inline,
     /// When they are asked for, from the log.
     Live,
-    /// When they are asked for, each from the one stream that it stands for.
+    /// When they are asked for, each from one stream.
     LiveByStream,
 }
 

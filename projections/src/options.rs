@@ -1,4 +1,4 @@
-//! How a projection works: batches, leases, patience.
+//! How a projection works: batches, leases, attempts.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct Options {
     /// Events folded into one transaction while catching up. Default: 20,000. More is faster and
     /// takes more memory.
     pub batch_events_max: usize,
-    /// Events folded into one transaction while a generation is built that nobody reads yet, so
+    /// Events folded into one transaction while a generation is built that no reader sees, so
     /// that a row that changes often is written seldom. Such a transaction also ends after a
     /// second, or when it changes as many rows as are kept at hand. Default: 500,000.
     pub build_events_max: usize,
@@ -31,21 +31,21 @@ pub struct Options {
     /// Rows of a new generation that are folded again from the log and compared, before it is
     /// switched to. Default: 8; it costs one more reading of the log. With 0 nothing is compared.
     pub verified_keys: usize,
-    /// How long a worker that says nothing keeps its slot. Default: 10 s. Shorter takes over sooner
-    /// and bears shorter pauses.
+    /// How long a worker that does not renew its lease keeps its slot. Default: 10 s. Shorter takes
+    /// over sooner and bears shorter pauses.
     pub lease: Duration,
-    /// How long a worker waits for a hint before it looks by itself. Default: 100 ms.
+    /// How long a worker waits for a hint before it polls. Default: 100 ms.
     pub poll: Duration,
     /// The first wait after a failure of a store; it doubles up to 5 s. Default: 50 ms.
     pub back_off: Duration,
-    /// How often an event that makes no sense is tried before its key waits for a person. Default:
+    /// How often an event that cannot be folded is tried before it is a dead letter. Default:
     /// 1, because a fold that looks at nothing but the row and the event fails again the same way;
     /// more is for folds that look at something else all the same. Other keys go on in between.
     pub attempts: u32,
     /// How long after the first attempt comes the second; it doubles up to an hour. Default: 1 s.
     pub retry_after: Duration,
-    /// Events that may be set aside in a slot. Beyond it the projection stops, because what nobody
-    /// looks at would fill the store. Default: 100,000.
+    /// Dead letters that a slot may have. Beyond it the projection stops, because they would fill
+    /// the store. Default: 100,000.
     pub dead_letters_max: usize,
     /// For how long a view with history keeps its past, counted from when events were recorded;
     /// older questions are answered with [`BeforeHistory`](crate::ViewError::BeforeHistory).
@@ -74,7 +74,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The longest wait between two attempts at an event that makes no sense.
+    /// The longest wait between two attempts at an event that cannot be folded.
     pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
     /// With so many slots (1 to 256).
@@ -113,7 +113,7 @@ impl Options {
         self
     }
 
-    /// Trying an event that makes no sense so often (at least once), the second time after `wait`.
+    /// Trying an event that cannot be folded so often (at least once), the second time after `wait`.
     #[must_use]
     pub fn attempts(mut self, attempts: u32, wait: Duration) -> Options {
         self.attempts = attempts.max(1);
@@ -121,7 +121,7 @@ impl Options {
         self
     }
 
-    /// With at most so many events set aside in a slot.
+    /// With at most so many dead letters in a slot.
     #[must_use]
     pub fn dead_letters_max(mut self, events: usize) -> Options {
         self.dead_letters_max = events;
@@ -135,7 +135,7 @@ impl Options {
         self
     }
 
-    /// Looking at least so often.
+    /// Polling at least so often.
     #[must_use]
     pub fn poll(mut self, poll: Duration) -> Options {
         self.poll = poll;

@@ -1,4 +1,4 @@
-//! ProcessHandle: long-running decisions that react to events by issuing commands and setting
+//! Processes: long-running decisions that react to events by issuing commands and setting
 //! deadlines.
 
 mod due;
@@ -32,8 +32,7 @@ use annals_runner::{Part, Setup};
 /// A long-running decision: it reacts to what happens to aggregates by giving commands to others,
 /// and remembers what it needs in a stream of its own.
 ///
-/// Each process has an id; its stream is `category-id` of its own events, where its deadlines stand
-/// too. Whatever dies when, every command takes effect once, because its idempotency key follows
+/// Each process has an id; its stream is `category-id` of its own events, with its deadlines. Whatever dies when, every command takes effect once, because its idempotency key follows
 /// from the process, the event and its place among the steps.
 ///
 /// ```
@@ -58,7 +57,7 @@ use annals_runner::{Part, Setup};
 /// #     fn handle(&self, _: &Cancel) -> Result<impl IntoEvents<OrderEvent>, String> { Ok(OrderEvent::Cancelled) }
 /// # }
 ///
-/// /// Cancels orders that nobody pays for within half an hour.
+/// /// Cancels orders that are not paid within half an hour.
 /// #[derive(Default)]
 /// struct Payment { order: String }
 ///
@@ -91,7 +90,7 @@ pub trait Process: Default + Send + Sync + 'static {
     /// What it is known by, for ever.
     const NAME: &'static str;
 
-    /// What it remembers. The category of its streams is that of these events, and nobody else's.
+    /// What it remembers. The category of its streams is that of these events, and of no others.
     type Event: Event;
 
     /// Which events it reacts to.
@@ -100,7 +99,7 @@ pub trait Process: Default + Send + Sync + 'static {
     /// Takes in what it remembers. Never fails and never looks at anything but its arguments.
     fn apply(&mut self, event: &Self::Event);
 
-    /// What is to be done when a deadline is reached. One that was cancelled, set anew, or belongs
+    /// What is to be done when a deadline is reached. One that was cancelled, set again, or belongs
     /// to a process that has finished, is not. Default: nothing.
     fn reached(&self, id: &str, deadline: &str) -> Vec<Step<Self>> {
         let _ = (id, deadline);
@@ -165,7 +164,7 @@ impl<P: Process> Listens<P> {
         self.by_type.keys().map(|name| (*name).into()).collect()
     }
 
-    /// The types themselves, and what stands in the streams of the processes.
+    /// The types themselves, and what is in the streams of the processes.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = EventKind> {
         self.kinds
             .iter()
@@ -309,8 +308,8 @@ impl<P: Process> Part for ProcessSetup<P> {
     }
 }
 
-/// The processes of a kind in a running program. It derefs to [`ReactorHandle`]: what waits for a
-/// person is listed and settled there, by the id of the process.
+/// The processes of a kind in a running program. It derefs to [`ReactorHandle`]: dead
+/// letters are listed and settled there, by the id of the process.
 ///
 /// ```
 /// # use annals_core::LoadError;

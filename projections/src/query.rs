@@ -47,7 +47,7 @@ pub struct ViewHandle<V: View> {
 }
 
 impl<V: View> ViewHandle<V> {
-    /// How long a question waits for what it was told to see, when it says nothing else.
+    /// How long a query waits for what it is to see, when it says nothing else.
     pub const WAIT: Duration = Duration::from_secs(10);
 
     pub(crate) fn new(context: ViewContext, workers: GenerationWorkers) -> ViewHandle<V> {

@@ -28,8 +28,8 @@ use crate::view::Poison;
 /// Code with side effects that follows the log: mails, payments, calls of other services.
 ///
 /// It is called at least once for every event: a program that dies between a call and its note
-/// makes the call again, with the same [idempotency key](Request::idempotency_key), which is what
-/// whoever is called recognises it by. Events of one key are handled one after another in their
+/// makes the call again, with the same [idempotency key](Request::idempotency_key), by which the
+/// called service deduplicates it. Events of one key are handled one after another in their
 /// order, several keys at once. Rebuilding a view calls no reactor.
 ///
 /// What it appends itself is [caused by](annals_core::Metadata::caused_by) the event without being
@@ -60,7 +60,7 @@ use crate::view::Poison;
 /// }
 /// ```
 pub trait Reactor: Send + Sync + 'static {
-    /// What it is known by, for ever: where it stands in the log is kept under this name.
+    /// What it is known by, for ever: its checkpoint is kept under this name.
     const NAME: &'static str;
 
     /// What it reacts to.
@@ -77,8 +77,8 @@ pub trait Reactor: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`ReactError::Retry`] is tried again after a while, some times; [`ReactError::Permanent`] is
-    /// not, and neither is a panic. Then the key waits for a person, and with it its later events,
-    /// while others go on.
+    /// not, and neither is a panic. Then the event is a dead letter, and so are the later ones of
+    /// its key, while others go on.
     fn react(
         &self,
         event: &Recorded<Self::Event>,
@@ -125,7 +125,7 @@ pub struct Request {
     pub event: EventId,
     /// Which of those that an upcaster made of it, from 0.
     pub index: usize,
-    /// From 1; begins anew when another worker takes over.
+    /// From 1; begins again when another worker takes over.
     pub attempt: u32,
     reactor: &'static str,
 }
@@ -252,13 +252,13 @@ impl<R: Reactor> ReactorSetup<R> {
         self
     }
 
-    /// How long a worker that says nothing keeps its place. Default: 10 s.
+    /// How long a worker that does not renew its lease keeps it. Default: 10 s.
     pub fn lease(mut self, lease: Duration) -> ReactorSetup<R> {
         self.options.lease = lease;
         self
     }
 
-    /// How long a worker waits for a hint before it looks by itself. Default: 100 ms.
+    /// How long a worker waits for a hint before it polls. Default: 100 ms.
     pub fn poll(mut self, poll: Duration) -> ReactorSetup<R> {
         self.options.poll = poll;
         self

@@ -1,5 +1,5 @@
-//! Building a view anew beside the one that serves: begun by command, watched, called off, gone
-//! back from.
+//! Rebuilding a view beside the one that serves: begun by command, watched, called off, rolled
+//! back.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -37,11 +37,11 @@ pub struct Rebuild<V> {
     of: PhantomData<fn() -> V>,
 }
 
-/// Why a view is not built anew, or not gone back from.
+/// Why a view is not rebuilt, or not rolled back.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RebuildError {
-    /// It is being built already; that is one generation, whoever began it.
+    /// It is being built already, by this program or another one.
     #[error("view `{0}` is being built already")]
     AlreadyBuilding(&'static str),
     /// The build was called off: its generation was dropped.
@@ -63,7 +63,7 @@ pub enum RebuildError {
     /// There is no generation to go back to.
     #[error("view `{0}` has no generation to go back to")]
     NothingKept(&'static str),
-    /// The build does not go on until a person has looked.
+    /// The build needs an operator before it goes on.
     #[error("view `{view}` cannot be built: {reason}")]
     Stopped {
         /// The view.
@@ -111,11 +111,11 @@ impl<V> Rebuild<V> {
     /// once more: a rebuild that need not read the whole log, for instance after a fold was mended
     /// that went wrong from some moment on. All else is as with [`begin`](Rebuild::begin): readers
     /// see the one before until the new one is complete, a crash only interrupts it, and what
-    /// operator left out stays left out.
+    /// operators skipped stays skipped.
     ///
-    /// A position behind the head means the head. It begins at most 1,023 positions before the
+    /// A position after the head means the head. It begins at most 1,023 positions before the
     /// moment, where the view keeps what all rows were ([`Building::begins_at`] says where); from
-    /// there on its past can be asked about. What waited for a person at that moment waits again.
+    /// there on its past can be asked about. What was a dead letter at that moment is one again.
     /// What is checked before the switch is checked from that position on: the rows at it are taken
     /// as they were. After a crash in the middle of this call some slots may begin at the start of
     /// the log instead, which gives the same rows as long as the fold gives what it gave.
@@ -200,7 +200,7 @@ impl<V> Rebuild<V> {
             })
         };
         if self.spec.history == History::None {
-            return cannot("it keeps no history, so nobody knows what its rows were then".into());
+            return cannot("it keeps no history, so its rows of then are unknown".into());
         }
         if self.spec.inline {
             return cannot(
@@ -417,7 +417,7 @@ impl Building {
         self.generation.id
     }
 
-    /// Behind which position it folds the log: the start, but for a [reset](Rebuild::reset_to) that
+    /// After which position it folds the log: the start, but for a [reset](Rebuild::reset_to) that
     /// this value was given for.
     pub const fn begins_at(&self) -> Position {
         self.begins_at

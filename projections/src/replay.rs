@@ -9,7 +9,7 @@ use crate::fold::{Checks, RowError, Rows};
 use crate::step::Step;
 use crate::view::View;
 
-/// Rows, and what has happened to them so far. A row whose event makes no sense stays as it was
+/// Rows, and what has happened to them so far. A row whose event cannot be folded stays as it was
 /// before it.
 pub(crate) struct Replay<V: View> {
     rows: Rows<V>,
@@ -37,7 +37,7 @@ impl<V: View> Replay<V> {
         for key in self.rows.missing(steps) {
             self.rows.learn(key, None)?;
         }
-        // When an event was set aside is told to nobody here.
+        // When an event became a dead letter does not matter here.
         let mut changes = self.rows.batch();
         self.rows.fold(
             &mut changes,

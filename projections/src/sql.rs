@@ -1,4 +1,4 @@
-//! Read models in tables of one's own: the transaction of a step is handed to the projection.
+//! Read models in custom tables: the transaction of a step is handed to the projection.
 
 mod batch;
 mod drain;
@@ -16,10 +16,10 @@ pub use tables::SqlProjectionHandle;
 
 use crate::view::Poison;
 
-/// The connection that a projection into tables of one's own gets.
+/// The connection that a projection into custom tables gets.
 pub type ConnectionOf<P> = <<P as SqlProjection>::Store as CustomTables>::Connection;
 
-/// A read model in tables of one's own.
+/// A read model in custom tables.
 ///
 /// Events are handed over in the order of the log, each exactly once: what is done with the
 /// connection is committed together with how far the projection has come, under the fence of its
@@ -88,11 +88,11 @@ pub trait SqlProjection: Send + Sync + 'static {
     /// The events that it follows.
     type Event: Event;
 
-    /// What an event is about: when one makes no sense, it and the later ones of its key are set
-    /// aside in order until a person has looked, and all others go on. So events of one key must
+    /// What an event is about: when one cannot be handled, it and the later ones of its key become
+    /// dead letters until an operator decides, and all others go on. So events of one key must
     /// not need what those of another did. At most 255 bytes; it looks at nothing but the event.
     ///
-    /// Default: nothing, and an event that makes no sense stops the projection.
+    /// Default: nothing, and an event that cannot be handled stops the projection.
     fn key(_: &Recorded<Self::Event>) -> Option<String> {
         None
     }
@@ -112,10 +112,10 @@ pub trait SqlProjection: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Poison`] when the event makes no sense, or a statement failed: what it did is undone. It
-    /// is [tried again](crate::Options::attempts). Then it is set aside with its
-    /// [`key`](SqlProjection::key). Without one it stops the projection, because nobody knows what
-    /// else its tables would miss, until it succeeds or is left out with
+    /// [`Poison`] when the event cannot be handled, or a statement failed: what it did is undone. It
+    /// is [tried again](crate::Options::attempts). Then it becomes a dead letter of its
+    /// [`key`](SqlProjection::key). Without one it stops the projection, because it is unknown what
+    /// else its tables would miss, until it succeeds or is skipped with
     /// [`SqlProjectionHandle::skip_event`].
     fn on(
         &self,
@@ -125,7 +125,7 @@ pub trait SqlProjection: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Poison>> + Send;
 
     /// Makes the tables of a generation the ones that readers use: a view with a name of its own,
-    /// usually. Runs in the transaction of the switch, also when a rebuild is gone back from.
+    /// usually. Runs in the transaction of the switch, also when a rebuild is rolled back.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ use crate::view::View;
 use annals_runner::{DeadLetterPages, Skips, Verified, WorkError};
 
 /// Folds a sample of rows again, from where the past of the generation begins, and compares them
-/// with what it has. Keys in dead letters are left out, and so is a view over a log of several
+/// with what it has. Keys in dead letters are not compared, and neither is a view over a log of several
 /// partitions, whose interleaving is not recorded.
 pub(crate) async fn sampled<V: View>(
     context: &ViewContext,

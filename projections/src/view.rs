@@ -1,5 +1,4 @@
-//! What operator write: a row, how events change it, and what to do with an event that makes no
-//! sense.
+//! What programs write: a row, how events change it, and why an event cannot be folded.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -98,7 +97,7 @@ pub trait Project<E: Event>: View {
     ///
     /// # Errors
     ///
-    /// [`Poison`] when no key can be told. Such an event stops the projection, because nobody knows
+    /// [`Poison`] when the key is unknown. Such an event stops the projection, because it is unknown
     /// what it would delay.
     fn keys(event: &Recorded<E>) -> Result<Vec<Self::Key>, Poison> {
         let id = event.record.stream.id();
@@ -116,8 +115,8 @@ pub trait Project<E: Event>: View {
     ///
     /// # Errors
     ///
-    /// [`Poison`] when the event makes no sense for the row. The row stays as it was, and this key
-    /// waits for a person.
+    /// [`Poison`] when the event cannot be folded. The row stays as it was, and the event and the
+    /// later ones of its key become dead letters.
     fn on(row: &mut Row<'_, Self>, event: &Recorded<E>) -> Result<(), Poison>;
 }
 
@@ -186,8 +185,8 @@ impl<V: View + fmt::Debug> fmt::Debug for Row<'_, V> {
     }
 }
 
-/// Why an event cannot be folded: it, and all later ones of its key, are set aside in order until a
-/// person has looked.
+/// Why an event cannot be folded: it, and all later ones of its key, become dead letters until an
+/// operator decides.
 ///
 /// Any error becomes one with `?`.
 ///
@@ -202,7 +201,7 @@ impl<V: View + fmt::Debug> fmt::Debug for Row<'_, V> {
 pub struct Poison(String);
 
 impl Poison {
-    /// With a reason for operator.
+    /// With a reason for operators.
     pub fn new(reason: impl Into<String>) -> Poison {
         Poison(reason.into())
     }

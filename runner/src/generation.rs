@@ -452,7 +452,7 @@ impl RunningGeneration {
             .is_some_and(|slot| slot.borrow().was_live)
     }
 
-    /// A worker ends only when it is told to. One that ended by itself is shown as stopped.
+    /// A worker ends only when it is stopped. One that ended by itself is shown as stopped.
     fn notice_dead_workers(&self) {
         if *self.stop.borrow() || !self.workers.iter().any(JoinHandle::is_finished) {
             return;

@@ -18,7 +18,7 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// Keeps the quota up to date until it is told to stop.
+    /// Keeps the quota up to date until it is stopped.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let slots = usize::from(self.generation.spec.slots);
         let ttl = self.context.timing.lease;

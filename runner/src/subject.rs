@@ -22,7 +22,7 @@ pub enum Verified {
 
 /// What is built in generations, and how.
 pub trait Subject: Send + Sync + 'static {
-    /// Works on a slot until it is told to stop: [`run`](crate::worker::run) with its work.
+    /// Works on a slot until it is stopped: [`run`](crate::worker::run) with its work.
     fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()>;
 
     /// Whether a generation is complete only after its first step, also on an empty log.

@@ -25,7 +25,7 @@ use crate::rebalance::Membership;
 use crate::subject::{Subject, Verified};
 use crate::worker::Slot;
 
-/// How often it polls whether generations came or went, when nobody says so.
+/// How often it polls whether generations came or went, without a notification.
 const POLL: Duration = Duration::from_millis(500);
 
 /// The same while one is being built.
@@ -68,7 +68,7 @@ impl Supervisor {
         }
     }
 
-    /// Supervises until it is told to stop.
+    /// Supervises until it is stopped.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let name = self.workers.name().to_owned();
         while !*stop.borrow() {

@@ -30,7 +30,7 @@ pub struct Task {
 impl Task {
     /// Answers the operator.
     pub fn answer(self, drained: Result<DrainResult, WorkError>) {
-        // It is no error when nobody waits for the answer any more.
+        // It is no error when the operator has gone meanwhile.
         let _ = self.answer.send(drained);
     }
 }

@@ -48,13 +48,13 @@ pub trait Work: Send + Sync + 'static {
     /// The events of the log that concern it.
     fn filter(&self) -> Filter;
 
-    /// Whether [`work`](Work::work) ends by itself when it is told to stop. Default: no, it is
+    /// Whether [`work`](Work::work) ends by itself when it is stopped. Default: no, it is
     /// dropped; what it had begun is done as a whole or not at all.
     fn ends_itself(&self) -> bool {
         false
     }
 
-    /// Follows the log until something is wrong or it is told to stop. It continues from the
+    /// Follows the log until something is wrong or it is stopped. It continues from the
     /// checkpoint, commits under this lease, and takes up the decisions of operators between two
     /// steps.
     fn work(
@@ -85,7 +85,7 @@ impl Slot {
         }
     }
 
-    /// The same slot for a decision of an operator: nobody follows its progress.
+    /// The same slot for a decision of an operator: its progress is not followed.
     pub fn of_operator(
         context: &WorkerContext,
         generation: &Generation,
@@ -149,7 +149,7 @@ impl Slot {
     }
 }
 
-/// Works until it is told to stop. Starts again after a failure, and polls now and then whether what
+/// Works until it is stopped. Starts again after a failure, and polls now and then whether what
 /// needed an operator was repaired.
 pub async fn run<W: Work>(work: W, mut stop: watch::Receiver<bool>) {
     let slot = work.slot();
@@ -197,7 +197,7 @@ pub async fn run<W: Work>(work: W, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Works under the lease of the slot until something ends it; nothing when it was told to stop.
+/// Works under the lease of the slot until something ends it; nothing when it was stopped.
 async fn hold_and_work<W: Work>(
     work: &W,
     stop: &mut watch::Receiver<bool>,
@@ -230,7 +230,7 @@ async fn hold_and_work<W: Work>(
     ended
 }
 
-/// Works until something ends it; nothing when it was told to stop.
+/// Works until something ends it; nothing when it was stopped.
 async fn under_lease<W: Work>(
     work: &W,
     claim: &SlotClaim,
@@ -241,7 +241,7 @@ async fn under_lease<W: Work>(
 ) -> Option<WorkError> {
     let (end, ending) = watch::channel(false);
     let mut working = pin!(contained_async(work.work(held, tasks, ending)));
-    // Work that ends by itself is told to, and what it had begun is not broken off.
+    // Work that ends by itself is asked to, and what it had begun is not broken off.
     let mut ends_with = None;
     loop {
         let reason = tokio::select! {

@@ -326,6 +326,7 @@ async fn scans(schema: &Schema, rows: i64) -> i64 {
     let counted = "select
             (select n_tup_ins from pg_stat_user_tables where relid = 'annals.event'::regclass),
             (select sum(seq_scan)::bigint from pg_stat_user_tables where relid in ('annals.event'::regclass, 'annals.stream'::regclass))";
+    let mut poll = tokio::time::interval(Duration::from_millis(20));
     loop {
         let (inserted, scans): (i64, i64) = sqlx::query_as(schema.sql(counted))
             .fetch_one(&mut observer)
@@ -334,7 +335,7 @@ async fn scans(schema: &Schema, rows: i64) -> i64 {
         if inserted >= rows {
             return scans;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        poll.tick().await;
     }
 }
 

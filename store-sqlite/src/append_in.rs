@@ -17,8 +17,10 @@ use crate::write_tx::{Stop, WriteTx};
 /// The open transaction, as [`SqliteStore::append_in`](crate::SqliteStore::append_in) hands it out.
 ///
 /// ```
-/// # fn example(transaction: &mut annals_sqlite::AppendTransaction<'_>) -> annals_sqlite::rusqlite::Result<()> {
-/// transaction.connection().execute("update my_stock set left = left - 1 where item = ?1", ["lamp"])?;
+/// # use annals_sqlite::{AppendTransaction, rusqlite};
+/// # fn example(transaction: &mut AppendTransaction<'_>) -> rusqlite::Result<()> {
+/// let sold = "update my_stock set left = left - 1 where item = ?1";
+/// transaction.connection().execute(sold, ["lamp"])?;
 /// # Ok(())
 /// # }
 /// ```
@@ -44,8 +46,10 @@ impl AppendTransaction<'_> {
     /// `rollback` are refused, and undo all that was done.
     ///
     /// ```
-    /// # fn example(transaction: &mut annals_sqlite::AppendTransaction<'_>) -> annals_sqlite::rusqlite::Result<()> {
-    /// transaction.connection().execute_batch("create table if not exists my_stock (item text, left integer)")?;
+    /// # use annals_sqlite::{AppendTransaction, rusqlite};
+    /// # fn example(transaction: &mut AppendTransaction<'_>) -> rusqlite::Result<()> {
+    /// let create = "create table if not exists my_stock (item text, left integer)";
+    /// transaction.connection().execute_batch(create)?;
     /// # Ok(())
     /// # }
     /// ```
@@ -63,7 +67,8 @@ impl AppendTransaction<'_> {
     /// ```
     /// use annals_core::{Append, AppendError, NewEvent, StreamId};
     ///
-    /// # fn example(transaction: &mut annals_sqlite::AppendTransaction<'_>) -> Result<(), AppendError> {
+    /// # use annals_sqlite::AppendTransaction;
+    /// # fn example(transaction: &mut AppendTransaction<'_>) -> Result<(), AppendError> {
     /// let event = NewEvent::json("order.placed", b"{}".as_slice());
     /// transaction.append(Append::new(StreamId::new("order-7")?, [event]))?;
     /// # Ok(())

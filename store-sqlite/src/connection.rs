@@ -139,8 +139,8 @@ impl Opener {
         };
         connection.busy_timeout(self.busy_timeout)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        // A statement keeps its plan. Else SQLite plans it again whenever another number is bound to
-        // a `limit`: with every page.
+        // A statement keeps its plan. Else SQLite plans it again whenever another number is bound
+        // to a `limit`: with every page.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let kibibytes = i64::try_from(cache_bytes >> 10).unwrap_or(i64::MAX);
         connection.pragma_update(None, "cache_size", -kibibytes)?;

@@ -12,8 +12,10 @@ use annals_core::{Clock, Invalid, Limits, SystemClock};
 /// ```
 /// use std::time::Duration;
 ///
-/// let options = annals_sqlite::Options::file("bank.db").busy_timeout(Duration::from_secs(30)).readers(2);
-/// let same: annals_sqlite::Options = "sqlite:bank.db?busy_timeout_ms=30000&readers=2".parse()?;
+/// use annals_sqlite::Options;
+///
+/// let options = Options::file("bank.db").busy_timeout(Duration::from_secs(30)).readers(2);
+/// let same: Options = "sqlite:bank.db?busy_timeout_ms=30000&readers=2".parse()?;
 /// assert_eq!(options.path(), same.path());
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```
@@ -128,7 +130,9 @@ impl Options {
     /// In a URL: `busy_timeout_ms`.
     ///
     /// ```
-    /// let options = annals_sqlite::Options::file("bank.db").busy_timeout(std::time::Duration::from_secs(1));
+    /// # use annals_sqlite::Options;
+    /// # use std::time::Duration;
+    /// let options = Options::file("bank.db").busy_timeout(Duration::from_secs(1));
     /// ```
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Options {
@@ -141,7 +145,9 @@ impl Options {
     /// milliseconds.
     ///
     /// ```
-    /// let options = annals_sqlite::Options::file("bank.db").poll_interval(std::time::Duration::from_millis(10));
+    /// # use annals_sqlite::Options;
+    /// # use std::time::Duration;
+    /// let options = Options::file("bank.db").poll_interval(Duration::from_millis(10));
     /// ```
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Options {
@@ -221,7 +227,8 @@ impl Options {
     /// ```
     /// use std::sync::Arc;
     ///
-    /// let options = annals_sqlite::Options::in_memory().clock(Arc::new(annals_core::ManualClock::default()));
+    /// # use annals_sqlite::Options;
+    /// let options = Options::in_memory().clock(Arc::new(annals_core::ManualClock::default()));
     /// ```
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Options {

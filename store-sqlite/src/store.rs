@@ -141,8 +141,10 @@ impl SqliteStore {
     /// let stream = StreamId::new("order-7")?;
     /// let appended = store
     ///     .append_in(move |transaction| {
-    ///         transaction.connection().execute("create table if not exists my_orders (name text)", [])?;
-    ///         transaction.connection().execute("insert into my_orders values ('order-7')", [])?;
+    ///         transaction.connection().execute_batch(
+    ///             "create table if not exists my_orders (name text);
+    ///              insert into my_orders values ('order-7')",
+    ///         )?;
     ///         let event = NewEvent::json("order.placed", b"{}".as_slice());
     ///         Ok::<_, Failed>(transaction.append(Append::default().event(stream, event))?)
     ///     })

@@ -1,5 +1,5 @@
-//! What the writer knows of names: streams with their versions, kinds, categories and tags, each with
-//! its key.
+//! What the writer knows of names: streams with their versions, kinds, categories and tags, each
+//! with its key.
 //!
 //! What is cached is true inside the open write transaction, and is forgotten when another process
 //! has written or a transaction was rolled back.

@@ -1,6 +1,6 @@
 //! Read models in the file of the log, or in one of their own.
 //!
-//! A commit of a worker is one job of the writer: it shares the flush with whatever else is committed
+//! A commit of a worker is one job of the writer: it shares the flush with what else is committed
 //! then, and is checked before anything is written. What was dropped or forgotten is hidden at once
 //! and purged later, a little at a time.
 

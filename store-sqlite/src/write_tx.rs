@@ -22,8 +22,8 @@ use crate::statements as sql;
 use crate::stream_cache::{StreamCache, StreamEntry};
 use crate::{streams, views};
 
-/// Spelled so that an application's `prepare_cached("commit")` does not find the statement, which was
-/// allowed when it was prepared.
+/// Spelled so that an application's `prepare_cached("commit")` does not find the statement, which
+/// was allowed when it was prepared.
 const COMMIT: &str = "commit /* annals */";
 
 /// Why a request was not done: an outcome for its caller, or the end of the whole transaction.

@@ -116,13 +116,21 @@ impl WriterLoop {
 
     /// Notices what other processes did to the file. A poll that fails shows in the next request.
     fn poll(&mut self) {
-        if self.identity.fault().is_some() {
-            return;
-        }
-        let was_replaced = self.identity.check_files().is_err();
-        if was_replaced || self.write_tx.others_committed().unwrap_or(false) {
+        if !self.is_closed() && self.write_tx.others_committed().unwrap_or(false) {
             self.hint();
         }
+    }
+
+    /// Whether the store is closed, also since just now: then its readers are woken to see it.
+    fn is_closed(&self) -> bool {
+        if self.identity.fault().is_some() {
+            return true;
+        }
+        let was_replaced = self.identity.check_files().is_err();
+        if was_replaced {
+            self.hint();
+        }
+        was_replaced
     }
 
     /// Purges a little of what was dropped or forgotten. What fails here is tried again when the
@@ -131,7 +139,7 @@ impl WriterLoop {
         let turns = self.turns.clone();
         let _turn = turn(turns.as_deref());
         self.write_tx.has_waste = false;
-        if self.identity.fault().is_some() || self.identity.check_files().is_err() {
+        if self.is_closed() {
             return;
         }
         if let Err(broken) = self.try_sweep() {

@@ -96,7 +96,7 @@ async fn an_error_undoes_rows_and_events() {
 }
 
 #[tokio::test]
-async fn a_panic_undoes_rows_and_events_and_harms_nobody_else() {
+async fn a_panic_undoes_its_rows_and_events_alone() {
     let store = store().await;
     let panics = |transaction: &mut AppendTransaction<'_>| -> Result<(), Failed> {
         insert(transaction, 1)?;
@@ -200,7 +200,7 @@ async fn many_at_once_are_each_on_their_own() {
 }
 
 #[tokio::test]
-async fn rows_of_inline_views_travel_with_an_append_and_are_undone_with_it() {
+async fn inline_rows_are_written_and_undone_with_their_append() {
     let store = store().await;
     let mut spec = GenerationSpec::new("orders", 1, store.id());
     spec.inline = true;

@@ -10,7 +10,7 @@ use annals_sqlite::{Options, SqliteStore};
 use async_trait::async_trait;
 use tempfile::TempDir;
 
-/// A file in a directory of its own; every handle opens it anew, as another process would.
+/// A file in a directory of its own; every handle opens it again, as another process would.
 #[derive(Debug)]
 struct OnFile(TempDir);
 

@@ -78,7 +78,7 @@ async fn work_that_awaits_is_refused() {
         .await
         .unwrap();
     let Acquired::Granted(lease) = asked else {
-        panic!("nobody else works here")
+        panic!("no other worker has it")
     };
     let start = Checkpoint::start(0, Partition(0));
     let step = ViewCommit::new(generation.id, lease, start.position, start);

@@ -103,7 +103,7 @@ async fn a_file_that_was_cut_off_is_refused() {
 }
 
 #[tokio::test]
-async fn a_damaged_page_is_noticed_by_whoever_reads_it() {
+async fn a_damaged_page_is_noticed_when_it_is_read() {
     let place = Place::with_events(200).await;
     let mut file = OpenOptions::new().write(true).open(place.file()).unwrap();
     let length = file.metadata().unwrap().len();
@@ -146,7 +146,7 @@ async fn a_missing_file_is_made_unless_it_must_exist() {
 }
 
 #[tokio::test]
-async fn a_store_without_room_refuses_and_goes_on_when_there_is_some() {
+async fn a_store_without_room_refuses_then_goes_on() {
     let place = Place::new();
     let store = SqliteStore::open_with(place.options().file_bytes_max(512 << 10))
         .await
@@ -227,7 +227,7 @@ async fn a_store_opened_read_only_reads_and_refuses_to_write() {
         matches!(&error, AppendError::Store(error) if error.failure() == Failure::ReadOnly),
         "{error:?}"
     );
-    // What somebody else writes meanwhile is seen.
+    // What another process writes meanwhile is seen.
     let mut hint = store.hint();
     let writer = place.open().await.unwrap();
     append(&writer, 9, 10).await.unwrap();
@@ -267,10 +267,9 @@ async fn a_file_without_permission_to_write_is_refused() {
     )
     .unwrap();
     in_another_process("cannot_write_the_file", &place.file(), |command| {
-        // To root every file can be written, so somebody else tries.
-        let nobody =
-            std::fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me));
-        if nobody.is_ok_and(|uid| uid == 0) {
+        // To root every file can be written, so another user tries.
+        let me = std::fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me));
+        if me.is_ok_and(|uid| uid == 0) {
             command.uid(65_534);
         }
     });
@@ -350,7 +349,7 @@ async fn meets_a_failing_medium() {
 }
 
 #[tokio::test]
-async fn a_file_that_another_process_holds_is_unavailable_after_the_timeout() {
+async fn a_locked_file_is_unavailable_after_the_timeout() {
     let place = Place::new();
     let store = SqliteStore::open_with(place.options().busy_timeout(Duration::from_millis(20)))
         .await

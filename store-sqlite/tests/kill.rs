@@ -4,7 +4,8 @@
 //! The test starts itself as the process that will be killed, and reads from its output what was
 //! acknowledged.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+// What must not fail is unwrapped, and the figures are shown.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -211,14 +212,13 @@ async fn kill(writers: usize, kills: u64, file: PathBuf) {
 }
 
 #[tokio::test]
-async fn nothing_acknowledged_is_lost_torn_or_twice_when_the_writer_is_killed_200_times() {
+async fn acknowledged_events_survive_200_kills_of_the_writer() {
     let directory = TempDir::new().unwrap();
     kill(1, 200, directory.path().join("log.db")).await;
 }
 
 #[tokio::test]
-async fn nothing_acknowledged_is_lost_torn_or_twice_when_two_writers_at_once_are_killed_200_times()
-{
+async fn acknowledged_events_survive_200_kills_of_two_writers() {
     let directory = TempDir::new().unwrap();
     kill(2, 200, directory.path().join("log.db")).await;
 }

@@ -252,7 +252,7 @@ async fn every_filter_finds_what_looking_at_everything_finds() {
         Filter::default().types(["never"]),
         Filter::default().category("rare"),
         Filter::default().category("rare").category("account"),
-        Filter::default().category("nobody"),
+        Filter::default().category("unknown"),
         Filter::default()
             .category("cart")
             .types(["seldom", "moved"]),
@@ -290,7 +290,7 @@ async fn every_filter_finds_what_looking_at_everything_finds() {
 }
 
 #[tokio::test]
-async fn a_page_of_a_sparse_filter_reaches_the_end_at_once() {
+async fn a_page_of_a_sparse_filter_reaches_the_end() {
     let (_directory, store) = log().await;
     for filter in [
         Filter::default().types(["seldom"]),
@@ -341,9 +341,9 @@ async fn every_query_finds_what_looking_at_everything_finds() {
         Query::from(
             QueryItem::types(["opened"])
                 .stream(stream("cart-7"))
-                .stream(stream("nobody-1")),
+                .stream(stream("unknown-1")),
         ),
-        Query::stream(stream("nobody-1")),
+        Query::stream(stream("unknown-1")),
     ] {
         let expected: Vec<_> = everything
             .iter()
@@ -367,7 +367,7 @@ async fn every_query_finds_what_looking_at_everything_finds() {
             end = page.end;
         }
         assert_eq!(found, expected, "{query:?}");
-        // The first that stands against a condition is the first that matches, wherever one looks
+        // The first violation of a condition is the first match, wherever the search starts
         // from.
         for after in [0, 5_000, 19_990] {
             let first = expected.iter().find(|position| position.get() > after);

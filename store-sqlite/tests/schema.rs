@@ -1,9 +1,9 @@
-//! A file of every released schema opens with everything in it, and a released schema never changes.
+//! A file of every released schema opens with all its data, and a released schema never changes.
 //!
 //! `fixtures/schema_1.sql` is a file of schema version 1 as text, `fixtures/schema_1.txt` what the
-//! API says of it. `ANNALS_UPDATE=1 cargo test -p annals-sqlite --test schema` writes the second one
-//! again. Before the first release `ANNALS_UPDATE=schema` writes both; afterwards a migration brings
-//! a new pair, and the older files stay as they are.
+//! API says of it. `ANNALS_UPDATE=1 cargo test -p annals-sqlite --test schema` writes the second
+//! one again. Before the first release `ANNALS_UPDATE=schema` writes both; afterwards a migration
+//! brings a new pair, and the older files stay as they are.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 

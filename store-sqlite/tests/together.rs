@@ -213,7 +213,7 @@ async fn a_dropped_future_loses_nothing_and_leaks_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_handed_over_is_done_before_the_store_is_closed() {
+async fn queued_appends_are_done_before_the_store_closes() {
     let (_directory, options) = place();
     let store = SqliteStore::open_with(options.clone()).await.unwrap();
     let append = Append::new(stream(1), [event("1")]);
@@ -268,7 +268,7 @@ async fn a_page_is_bounded_whatever_is_asked() {
 }
 
 #[tokio::test]
-async fn people_can_read_the_file() {
+async fn the_sqlite3_shell_shows_events_and_streams() {
     let (_directory, options) = place();
     let clock = annals_core::ManualClock::default();
     let store = SqliteStore::open_with(options.clone().clock(std::sync::Arc::new(clock)))

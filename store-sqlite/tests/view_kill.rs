@@ -5,7 +5,8 @@
 //! The test starts itself as the processes that will be killed. Two of them work at a time under
 //! leases that they never renew, so that they also take the slot from each other all the time.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+// What must not fail is unwrapped, and the figures are shown.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -238,7 +239,7 @@ impl Victim {
     }
 }
 
-/// Appends until it is told to stop, some events at a time.
+/// Appends until it is stopped, some events at a time.
 async fn append(log: SqliteStore, mut stop: tokio::sync::oneshot::Receiver<()>) {
     let mut dice = Dice::new(7);
     let mut pace = tokio::time::interval(Duration::from_millis(1));
@@ -350,7 +351,7 @@ async fn kill(kills: u64, log: PathBuf, views: PathBuf, wrong: bool) -> Came {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_in_the_file_of_the_log_equals_a_replay_when_its_workers_are_killed_200_times() {
+async fn a_view_beside_the_log_equals_a_replay_after_200_kills() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("log.db");
     let came = kill(200, file.clone(), file, false).await;
@@ -358,7 +359,7 @@ async fn a_view_in_the_file_of_the_log_equals_a_replay_when_its_workers_are_kill
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_in_a_file_of_its_own_equals_a_replay_when_its_workers_are_killed_100_times() {
+async fn a_view_in_its_own_file_equals_a_replay_after_100_kills() {
     let directory = TempDir::new().unwrap();
     let came = kill(
         100,

@@ -1,5 +1,5 @@
-//! Read models in a file: what is dropped or forgotten is out of sight at once and cleared away
-//! later, whoever has the file open.
+//! Read models in a file: what is dropped or forgotten is hidden at once and purged later, by any
+//! store that has the file open.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
@@ -107,13 +107,14 @@ fn count(file: &Path, what: &str) -> i64 {
 /// Waits until so many rows are left.
 async fn wait_for(file: &Path, what: &str, left: i64) {
     let until = Instant::now() + Duration::from_secs(60);
+    let mut poll = tokio::time::interval(Duration::from_millis(5));
     while count(file, what) != left {
         assert!(
             Instant::now() < until,
             "{} instead of {left} are left of {what}",
             count(file, what)
         );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        poll.tick().await;
     }
 }
 
@@ -127,7 +128,7 @@ const TABLES: [&str; 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_generation_that_is_dropped_is_gone_at_once_and_holds_up_nobody() {
+async fn a_dropped_generation_is_gone_at_once_and_delays_no_append() {
     let directory = TempDir::new().unwrap();
     let file = file(&directory);
     let store = open(&file).await;
@@ -172,7 +173,7 @@ async fn a_large_generation_that_is_dropped_is_gone_at_once_and_holds_up_nobody(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_dropped_when_the_store_was_closed_is_cleared_away_when_it_is_opened() {
+async fn what_was_dropped_before_closing_is_purged_after_opening() {
     let directory = TempDir::new().unwrap();
     let file = file(&directory);
     let store = open(&file).await;
@@ -199,7 +200,7 @@ async fn what_was_dropped_when_the_store_was_closed_is_cleared_away_when_it_is_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forgotten_past_is_not_told_and_then_cleared_away() {
+async fn forgotten_history_is_hidden_and_then_purged() {
     let directory = TempDir::new().unwrap();
     let file = file(&directory);
     let store = open(&file).await;
@@ -217,12 +218,12 @@ async fn a_forgotten_past_is_not_told_and_then_cleared_away() {
             .unwrap();
         let all = (Position::START, Position::MAX);
         // The newest that ends at or before it is what was true then.
-        let told = store.row_versions(id, "key-000499", all, 99).await.unwrap();
-        assert_eq!(told.len(), left, "since {since}");
+        let shown = store.row_versions(id, "key-000499", all, 99).await.unwrap();
+        assert_eq!(shown.len(), left, "since {since}");
         wait_for(&file, "annals_view_versions", left as i64 * 500).await;
         assert_eq!(
             store.row_versions(id, "key-000499", all, 99).await.unwrap(),
-            told
+            shown
         );
     }
     assert_eq!(count(&file, "annals_view_touched"), 10_000);
@@ -265,7 +266,7 @@ async fn a_worker_that_was_paused_is_fenced_through_the_file() {
 
 /// Steps, appends and refused steps that are committed together each have their own outcome.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_step_leaves_those_that_are_committed_with_it_alone() {
+async fn a_refused_commit_leaves_its_neighbours_alone() {
     let directory = TempDir::new().unwrap();
     let store = open(&file(&directory)).await;
     let mut workers = Vec::new();
@@ -312,7 +313,7 @@ async fn a_refused_step_leaves_those_that_are_committed_with_it_alone() {
 }
 
 #[tokio::test]
-async fn a_store_that_was_opened_read_only_shows_its_views_and_changes_none() {
+async fn a_read_only_store_shows_views_and_changes_none() {
     let directory = TempDir::new().unwrap();
     let file = file(&directory);
     let store = open(&file).await;

@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals::Partition;
 use annals::prelude::*;
-use annals::{Partition, ReadLog};
+use annals::store::ReadLog;
 use annals_core::conformance::Dice;
 
 use crate::databases::Databases;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::{Append, NewEvent};
+use annals::store::{Append, NewEvent};
 use annals_core::conformance::Dice;
 use tokio::sync::Mutex;
 

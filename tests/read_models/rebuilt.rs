@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::{Append, NewEvent, Partition, Phase, ReadLog, ReadRows, Recorded, RowsBy, Store};
+use annals::projections::{ReactError, Reactor, ReactorSetup, Request};
+use annals::read_model::{Phase, ReadRows, RowsBy};
+use annals::store::{Append, NewEvent, ReadLog};
+use annals::{Partition, Recorded, Store};
 use annals_core::conformance::Dice;
 use tokio::sync::Mutex;
 

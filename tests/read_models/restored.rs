@@ -86,7 +86,7 @@ pub(crate) async fn a_log_that_was_restored_from_a_backup_stops_the_view_which_s
     ground.copy("backup", "log").await;
     let error = shop.stopped_by().await;
     assert!(
-        error.contains("the log ends at 100 and the view has seen 150"),
+        error.contains("the log ends at 100 and the checkpoint is at 150"),
         "{error}"
     );
     assert!(error.contains(WHAT_TO_DO), "{error}");
@@ -100,7 +100,7 @@ pub(crate) async fn a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_
     shop.happens(80, 3).await;
     let error = shop.stopped_by().await;
     assert!(
-        error.contains("the event at 150 is not the one that the view has seen there"),
+        error.contains("the event at 150 is not the one that was read there"),
         "{error}"
     );
     assert!(error.contains(WHAT_TO_DO), "{error}");
@@ -136,7 +136,7 @@ pub(crate) async fn another_log_in_the_place_of_the_one_that_was_folded_is_refus
     assert!(
         error
             .to_string()
-            .contains("rebuild it, or open the log it belongs to"),
+            .contains("open the log it belongs to, or give it another name or version"),
         "{error}"
     );
 }

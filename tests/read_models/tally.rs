@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use annals::prelude::*;
 use annals::projections::Options;
-use annals::{
-    Append, AppendError, Failure, NewEvent, Partition, ReadLog, Recorded, RecordedEvent, Store,
-};
+use annals::store::{Append, AppendError, NewEvent, ReadLog, RecordedEvent};
+use annals::{Failure, Partition, Recorded, Store};
 use annals_core::conformance::Dice;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);

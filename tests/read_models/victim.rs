@@ -11,7 +11,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use annals::prelude::*;
-use annals::{Checkpoint, CommitError, Store, StoreError, ViewCommit, ViewStore};
+use annals::projections::ReactorSetup;
+use annals::read_model::{Checkpoint, CommitError, ViewCommit, ViewStore};
+use annals::{Store, StoreError};
 use annals_core::conformance::faulty::{Call, Faulty, FaultyStore};
 use async_trait::async_trait;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use annals::prelude::*;
 use annals::projections::{ConnectionOf, Options, SqlProjectionHandle};
+use annals::projections::{SqlProjection, SqlProjectionSetup, Tables};
 
 use crate::ground::{Ground, run};
 

@@ -49,9 +49,10 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_b
     let foreign = tokio::spawn(async move {
         let mut dice = Dice::new(TASKS);
         let mut events_count = 0;
+        let mut turns = tokio::time::interval(Duration::from_millis(25));
         while !ended.load(Ordering::SeqCst) {
             events_count += command(&foreign, 0, &mut dice).await;
-            tokio::time::sleep(Duration::from_millis(dice.roll(50))).await;
+            turns.tick().await;
         }
         events_count
     });
@@ -75,7 +76,7 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_b
                     if command.idempotency_key(key.as_str()).await.is_ok() {
                         break;
                     }
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    tokio::task::yield_now().await;
                 }
             }
             (asked, events_count)

@@ -1,9 +1,9 @@
 //! Logs in schemas of the test server.
 
-use annals::CustomTables;
 use annals::postgres::PostgresStore;
 use annals::postgres::sqlx::{self, AssertSqlSafe, PgConnection, Row as _, query_scalar};
 use annals::projections::Poison;
+use annals::read_model::CustomTables;
 use async_trait::async_trait;
 
 use crate::ground::Ground;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use annals::ViewStore as _;
 use annals::projections::ViewError;
+use annals::read_model::ViewStore as _;
 
 use crate::bank::{Bank, WAIT, total};
 use crate::ground::Ground;

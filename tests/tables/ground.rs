@@ -1,8 +1,9 @@
 //! What the tests of this directory stand on: a log with tables beside it, which other processes
 //! open too.
 
+use annals::Store;
 use annals::projections::{ConnectionOf, Poison, SqlProjection};
-use annals::{CustomTables, Store};
+use annals::read_model::CustomTables;
 use async_trait::async_trait;
 
 /// A log that nobody else has, gone when this is dropped.

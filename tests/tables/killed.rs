@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals::prelude::*;
-use annals::{Log, ReadLog};
+use annals::store::{Log, ReadLog};
 use annals_core::conformance::Dice;
 
 use crate::bank::WAIT;
@@ -35,9 +35,11 @@ pub(crate) fn work<G: Ground>() {
         let db = start::<G>(&store).await;
         let process = std::process::id();
         let mut dice = Dice::new(u64::from(process));
+        // At other moments than those of other processes.
+        let mut turns = tokio::time::interval(Duration::from_micros(1_000 + dice.roll(8_000)));
         loop {
             command(&db, process, &mut dice).await;
-            tokio::time::sleep(Duration::from_micros(dice.roll(10_000))).await;
+            turns.tick().await;
         }
     });
 }
@@ -112,10 +114,11 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_their_process
         // It is killed in the middle of its work.
         let least = 1 + dice.roll(40);
         let began = working.events_of(&store, one.id()).await;
+        let mut turns = tokio::time::interval(Duration::from_micros(1_000 + dice.roll(8_000)));
         let worked = async {
             while working.events_of(&store, one.id()).await < began + least {
                 command(&foreign, std::process::id(), &mut dice).await;
-                tokio::time::sleep(Duration::from_micros(dice.roll(10_000))).await;
+                turns.tick().await;
             }
         };
         tokio::time::timeout(WAIT, worked).await.unwrap();

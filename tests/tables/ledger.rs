@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use annals::prelude::*;
 use annals::projections::{ConnectionOf, Options};
-use annals::{Log, Metadata, Partition, ReadLog, Token};
+use annals::projections::{SqlProjection, SqlProjectionSetup, Tables};
+use annals::store::{Log, ReadLog};
+use annals::{Metadata, Partition, Token};
 use annals_core::conformance::Dice;
 
 use crate::bank::{Account, AccountEvent, WAIT, published};

@@ -1,4 +1,4 @@
-//! What is printed: output that nobody reads any more is not an error of the work.
+//! What is printed: output without a reader is not an error of the work.
 
 use std::fmt::Arguments;
 use std::io::Write;
@@ -28,6 +28,6 @@ mod tests {
     fn a_reader_that_has_gone_stops_nothing() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        line(writer, format_args!("nobody reads this"));
+        line(writer, format_args!("without a reader"));
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
     say!("{}", summary.counts());
     // Last, so that the rest is not taken for everything.
     for skipped in lacking.iter().filter_map(|lacking| plan::skips(*lacking)) {
-        say!("LEFT OUT:  {skipped}");
+        say!("SKIPPED:   {skipped}");
     }
     if failed {
         return Err(Stop::failed("a test failed, or did not compile"));

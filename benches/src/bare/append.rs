@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use annals::{Digest, NewEvent, StreamId};
+use annals::StreamId;
+use annals::store::{Digest, NewEvent};
 use rusqlite::{CachedStatement, params};
 
 use super::Bare;

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use annals::{Aggregate, NewEvent};
+use annals::Aggregate;
+use annals::store::NewEvent;
 
 use super::Bare;
 use super::append::Known;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use annals::Digest;
+use annals::store::Digest;
 use rusqlite::params;
 
 use super::Bare;

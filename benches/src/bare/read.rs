@@ -180,7 +180,7 @@ impl Bare {
         Ok(watch.stop(loads.loads))
     }
 
-    /// The state behind `version`, and the version that it is at then.
+    /// The state after `version`, and the version that it is at then.
     pub(super) fn fold(
         &self,
         key: i64,

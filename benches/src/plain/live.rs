@@ -14,7 +14,7 @@ use crate::live::{Live, Ready};
 use crate::server::Schema;
 use crate::view::{Balance, fold};
 
-/// The connection of one task, and the rows that nobody but it changes.
+/// The connection of one task, and the rows that it alone changes.
 struct Desk {
     schema: Schema,
     connection: PgConnection,

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::{Store, ViewStore};
+use annals::Store;
+use annals::read_model::ViewStore;
 use annals_benches::bare::Bare;
 use annals_benches::latency::Latencies;
 use annals_benches::live::Live;
@@ -51,7 +52,7 @@ pub(super) trait Backend: Sized {
     /// Asks the table of the past that was folded by hand.
     async fn ask_by_hand(&self, questions: &Questions) -> Outcome<Answers>;
 
-    /// Removes what would stay behind.
+    /// Removes what would remain.
     async fn remove(self) -> Outcome<()>;
 }
 
@@ -69,7 +70,7 @@ pub(super) fn measured<B: Backend, T>(
     })
 }
 
-/// A file of SQLite; whoever owns the directory removes it.
+/// A file of SQLite; the owner of the directory removes it.
 pub(super) struct File(PathBuf);
 
 impl Backend for File {

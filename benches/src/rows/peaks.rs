@@ -116,7 +116,7 @@ fn runtime() -> Outcome<Runtime> {
 fn print_peak() -> Outcome<()> {
     println!(
         "{}",
-        machine::peak_memory_bytes().ok_or("this system does not tell how much memory was used")?
+        machine::peak_memory_bytes().ok_or("this system does not say how much memory was used")?
     );
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use annals::{Annals, Position};
 use annals_benches::append::{Batches, Singles};
+use annals_benches::idle::{Idle, Views};
 use annals_benches::rate::{Rate, Watch};
 use annals_benches::replay::{self, Fill, Replayed};
 use annals_benches::server::{self, Schema};
@@ -28,7 +29,7 @@ const CLIENTS_MANY: usize = 128;
 pub(super) fn rows(report: &mut Report, quick: bool) -> Outcome<()> {
     if server::url().is_none() {
         eprintln!(
-            "LEFT OUT: the rows of PostgreSQL, because {} names no server; `cargo xtask bench` \
+            "SKIPPED: the rows of PostgreSQL, because {} names no server; `cargo xtask bench` \
              starts one",
             server::URL
         );
@@ -40,7 +41,47 @@ pub(super) fn rows(report: &mut Report, quick: bool) -> Outcome<()> {
     batches(report, scaled(300_000))?;
     processes(report, scaled(40_000))?;
     replays(report, scaled(1_000_000))?;
+    idle(report)?;
     views::rows::<Schema>(report, scaled(1_000_000), quick)
+}
+
+/// What an idle program may ask a second, whatever it follows.
+const IDLE_QUERIES_MAX: f64 = 10.0;
+
+fn idle(report: &mut Report) -> Outcome<()> {
+    for (name, what, views, watchers) in [
+        ("views-1", "one view", Views::One, 0),
+        ("views-20", "20 views", Views::Twenty, 0),
+        (
+            "watchers-1000",
+            "one view, and one with 1,000 watchers and no lease",
+            Views::One,
+            1_000,
+        ),
+    ] {
+        let row = row(
+            &format!("idle/{name}/postgres"),
+            &format!("what an idle program asks the server: {what}"),
+            "queries/s",
+            "",
+            None,
+        );
+        if !report.wants(&row.name) {
+            continue;
+        }
+        let idle = Idle { views, watchers };
+        let queries = measured(&report.runtime, async |schema| {
+            idle.queries_per_second(schema).await
+        })?;
+        report.state(
+            row,
+            format!("{queries:.1} queries/s"),
+            format!("at most {IDLE_QUERIES_MAX}"),
+            String::new(),
+            queries <= IDLE_QUERIES_MAX,
+        );
+    }
+    Ok(())
 }
 
 /// Runs it in a schema of its own, which is dropped afterwards.

@@ -1,17 +1,17 @@
 //! States of busy aggregates, and turns: within one process, commands on one aggregate follow one
 //! another.
 //!
-//! A state is put in only after its events were committed. It may be behind what other processes
-//! wrote; then the append conflicts and the rest of the stream is read.
+//! A state is put in only after its events were committed. It may lag what other processes wrote;
+//! then the append conflicts and the rest of the stream is read.
 
 use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashlink::LruCache;
 use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard};
 
 use super::Aggregate;
-use super::fold::CachedState;
 use crate::stream::StreamId;
 
 type Slot = Option<Box<dyn Any + Send>>;
@@ -57,14 +57,39 @@ impl Cache {
 
     /// Waits for several turns, one after another in an order that is the same for everybody, so
     /// that nobody waits in a circle.
-    pub(crate) async fn turns(&self, mut keys: Vec<TurnKey>) -> Vec<Turn> {
+    pub(crate) async fn turns(&self, mut keys: Vec<TurnKey>) -> Turns {
         keys.sort();
         keys.dedup();
-        let mut turns = Vec::with_capacity(keys.len());
+        let mut turns = Turns::default();
         for key in keys {
-            turns.push(self.turn(key).await);
+            let turn = self.turn(key.clone()).await;
+            turns.held.insert(key, turn);
         }
         turns
+    }
+}
+
+/// The turns of a decision over several things, by what they are turns of.
+#[derive(Default)]
+pub struct Turns {
+    held: BTreeMap<TurnKey, Turn>,
+}
+
+impl Turns {
+    /// What is kept under `key`; nothing also when the turn was passed on.
+    pub(crate) fn take<T: Any + Send>(&mut self, key: &TurnKey) -> Option<T> {
+        self.held.get_mut(key)?.take()
+    }
+
+    pub(crate) fn put<T: Any + Send>(&mut self, key: &TurnKey, kept: T) {
+        if let Some(turn) = self.held.get_mut(key) {
+            turn.put(kept);
+        }
+    }
+
+    /// Passes on the turns of everything but these streams.
+    pub(crate) fn keep_only(&mut self, streams: &HashSet<&StreamId>) {
+        self.held.retain(|(stream, _), _| streams.contains(stream));
     }
 }
 
@@ -77,11 +102,11 @@ pub(crate) struct Turn {
 impl Turn {
     /// The state, out of the slot: whoever fails to put it back leaves the slot empty, and the next
     /// one reads the stream.
-    pub(crate) fn take<A: Aggregate>(&mut self) -> Option<CachedState<A>> {
+    pub(crate) fn take<T: Any + Send>(&mut self) -> Option<T> {
         self.slot.take()?.downcast().ok().map(|held| *held)
     }
 
-    pub(crate) fn put<A: Aggregate>(&mut self, held: CachedState<A>) {
+    pub(crate) fn put<T: Any + Send>(&mut self, held: T) {
         *self.slot = Some(Box::new(held));
     }
 }

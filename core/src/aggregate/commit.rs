@@ -4,19 +4,23 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest as _, Sha256};
 
 use super::fold::LoadError;
 use crate::annals::Annals;
 use crate::append::{Append, AppendError, Appended, Placed, Violation};
-use crate::error::{Invalid, StoreError};
+use crate::error::{Invalid, StoreError, with_causes};
 use crate::event::{EventId, Metadata, NewEvent};
 use crate::position::{Partition, Position, Token};
+use crate::read::ReadStream;
 use crate::store::{Store, TaggedStore};
 use crate::stream::{StreamId, Version};
 use crate::stream_state::Status;
 use crate::typed::EncodeError;
 
-/// Why a command had no effect (or, for [`CommandError::Unknown`], why nobody can tell).
+/// Why a command had no effect (or, for [`CommandError::Unknown`], why that is not known).
+///
+/// The text has the whole reason, causes included.
 ///
 /// ```
 /// use annals_core::CommandError;
@@ -49,6 +53,12 @@ pub enum CommandError<E> {
         /// The stream.
         stream: StreamId,
     },
+    /// The idempotency key was used for another request: the fingerprints differ.
+    #[error("the idempotency key `{key}` was used for another request")]
+    KeyReused {
+        /// The key.
+        key: String,
+    },
     /// Others won every attempt. The command is still valid.
     #[error("gave up after {attempts} attempts, others kept getting there first")]
     Contended {
@@ -57,20 +67,26 @@ pub enum CommandError<E> {
     },
     /// The connection was lost during the commit and did not come back in time. Running the command
     /// again with the same idempotency key tells; without a key, look at the state.
-    #[error("the outcome of the command is unknown")]
-    Unknown(#[source] StoreError),
+    #[error("the outcome of the command is unknown: {}", with_causes(.0))]
+    Unknown(StoreError),
     /// The command can never succeed as written.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// A decided event cannot be written.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
+    #[error("{}", with_causes(.0))]
+    Encode(EncodeError),
     /// The state could not be read.
-    #[error(transparent)]
+    #[error("{}", with_causes(.0))]
     Load(LoadError),
     /// The append was not accepted, for another reason than a conflict.
-    #[error(transparent)]
+    #[error("{}", with_causes(.0))]
     Append(AppendError),
+}
+
+impl<E> From<EncodeError> for CommandError<E> {
+    fn from(error: EncodeError) -> CommandError<E> {
+        CommandError::Encode(error)
+    }
 }
 
 impl<E> From<LoadError> for CommandError<E> {
@@ -165,6 +181,7 @@ impl fmt::Display for Committed {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stamp {
     pub(crate) idempotency_key: Option<String>,
+    pub(crate) fingerprint: Option<String>,
     pub(crate) metadata: Metadata,
     pub(crate) occurred_at: Option<DateTime<Utc>>,
 }
@@ -178,7 +195,10 @@ impl Stamp {
         scope: &StreamId,
         events: impl Iterator<Item = &'e mut NewEvent>,
     ) {
-        let metadata = db.metadata_for(self.metadata.clone());
+        let mut metadata = db.metadata_for(self.metadata.clone());
+        if let Some(fingerprint) = &self.fingerprint {
+            metadata = metadata.key(FINGERPRINT, fingerprint);
+        }
         let occurred_at = self.occurred_at.unwrap_or_else(|| db.clock().now());
         let mut correlation = metadata.correlation;
         for (index, event) in (0..).zip(events) {
@@ -195,12 +215,12 @@ impl Stamp {
     }
 
     /// The result of this request, when it was done before.
-    pub(crate) async fn done_before(
+    pub(crate) async fn done_before<E>(
         &self,
         store: &dyn Store,
         scope: &StreamId,
         partition: Partition,
-    ) -> Result<Option<Committed>, StoreError> {
+    ) -> Result<Option<Committed>, CommandError<E>> {
         let Some(key) = &self.idempotency_key else {
             return Ok(None);
         };
@@ -220,7 +240,38 @@ impl Stamp {
             .flatten()
             .map(|found| found.placed)
             .collect();
-        Ok(Some(self.done(&Appended::new(store.id(), places, true))))
+        let done = self.done(&Appended::new(store.id(), places, true));
+        self.check_repeated(store, &done).await?;
+        Ok(Some(done))
+    }
+
+    /// Refuses a repetition whose fingerprint is not that of the request which was done. What was
+    /// archived since is taken for the same request.
+    pub(crate) async fn check_repeated<E>(
+        &self,
+        store: &dyn Store,
+        done: &Committed,
+    ) -> Result<(), CommandError<E>> {
+        let (Some(fingerprint), Some(first), true) =
+            (&self.fingerprint, done.events.first(), done.repeated)
+        else {
+            return Ok(());
+        };
+        let read = ReadStream::of(first.stream.clone())
+            .from(first.version)
+            .to(first.version)
+            .everything();
+        let page = store.read_stream(read).await?;
+        let kept = page
+            .events
+            .first()
+            .and_then(|event| event.metadata.keys.get(FINGERPRINT));
+        match kept {
+            Some(kept) if kept != fingerprint => Err(CommandError::KeyReused {
+                key: self.idempotency_key.clone().unwrap_or_default(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// What came of an append of events that were stamped so.
@@ -245,6 +296,9 @@ impl Stamp {
     }
 }
 
+/// The key in the metadata under which the fingerprint of a request is kept.
+const FINGERPRINT: &str = "annals.request";
+
 /// What is said of the events of a command or a decision; how requests are recognised is said by
 /// each in its own words.
 macro_rules! stamped {
@@ -252,6 +306,15 @@ macro_rules! stamped {
         $(#[$recognised])*
         pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
             self.stamp.idempotency_key = Some(key.into());
+            self
+        }
+
+        /// Compares what was asked under the idempotency key: the same key with another
+        /// `request` (its bytes as they were sent, or what names it) is
+        /// [`CommandError::KeyReused`](crate::CommandError::KeyReused). A digest of it is kept in
+        /// the metadata of the events.
+        pub fn fingerprint(mut self, request: impl AsRef<[u8]>) -> Self {
+            self.stamp.fingerprint = Some($crate::aggregate::commit::fingerprint(request.as_ref()));
             self
         }
 
@@ -270,6 +333,13 @@ macro_rules! stamped {
     };
 }
 pub(crate) use stamped;
+
+/// A digest of a request: half of its SHA-256, in hex.
+pub(crate) fn fingerprint(request: &[u8]) -> String {
+    let hash = Sha256::digest(request);
+    let half: [u8; 16] = std::array::from_fn(|index| hash[index]);
+    format!("{:032x}", u128::from_be_bytes(half))
+}
 
 /// Appends until the outcome is known: an answer that was lost is asked for again with the same
 /// ids. Rows of inline views go along.

@@ -2,6 +2,7 @@
 
 use super::{Aggregate, Snapshots};
 use crate::append::Expected;
+use crate::codec::CodecError;
 use crate::error::{Invalid, StoreError};
 use crate::event::RecordedEvent;
 use crate::position::{Incarnation, Partition, Position};
@@ -51,7 +52,7 @@ pub enum LoadError {
 }
 
 /// A state, and the version of its stream that it is of.
-pub(crate) struct CachedState<A> {
+pub struct CachedState<A> {
     pub(crate) state: A,
     pub(crate) version: Version,
     pub(crate) status: Status,
@@ -62,6 +63,37 @@ pub(crate) struct CachedState<A> {
     pub(crate) unsaved: u64,
     /// The history that it was read from; nothing before anything was read.
     pub(crate) incarnation: Option<Incarnation>,
+}
+
+impl<A> CachedState<A> {
+    /// The state alone, and what is known of it.
+    pub(crate) fn split(self) -> (A, CachedState<()>) {
+        let known = CachedState {
+            state: (),
+            version: self.version,
+            status: self.status,
+            partition: self.partition,
+            position: self.position,
+            unsaved: self.unsaved,
+            incarnation: self.incarnation,
+        };
+        (self.state, known)
+    }
+}
+
+impl CachedState<()> {
+    /// The other way of [`split`](CachedState::split).
+    pub(crate) fn with<A>(self, state: A) -> CachedState<A> {
+        CachedState {
+            state,
+            version: self.version,
+            status: self.status,
+            partition: self.partition,
+            position: self.position,
+            unsaved: self.unsaved,
+            incarnation: self.incarnation,
+        }
+    }
 }
 
 impl<A: Aggregate> CachedState<A> {
@@ -226,12 +258,60 @@ pub(crate) async fn save_snapshot<A: Aggregate>(
     }
 }
 
+/// Reads a written state back, once, where it is made: a state that changes on the way is no
+/// snapshot.
+fn check_reads_back<A>(policy: &Snapshots<A>, written: &[u8]) -> Result<(), CodecError> {
+    let again = (policy.write)(&(policy.read)(written)?)?;
+    if again == written {
+        return Ok(());
+    }
+    let [before, after] = [written, &again].map(serde_json::from_slice::<serde_json::Value>);
+    let field = match (before, after) {
+        (Ok(before), Ok(after)) => first_difference(&before, &after),
+        _ => None,
+    };
+    // Maps may be written in another order each time; what counts are the values.
+    match field {
+        None => Ok(()),
+        Some(field) => Err(CodecError::new(format!(
+            "field `{field}` does not come back as it was written"
+        ))),
+    }
+}
+
+/// The path of the first value that differs.
+fn first_difference(one: &serde_json::Value, other: &serde_json::Value) -> Option<String> {
+    use serde_json::Value;
+    let below = |key: &str, one: Option<&Value>, other: Option<&Value>| match (one, other) {
+        (Some(one), Some(other)) => first_difference(one, other).map(|path| match &*path {
+            "" => key.to_owned(),
+            path => format!("{key}.{path}"),
+        }),
+        _ => Some(key.to_owned()),
+    };
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            let keys = one.keys().chain(other.keys());
+            keys.into_iter()
+                .find_map(|key| below(key, one.get(key), other.get(key)))
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            let items = 0..one.len().max(other.len());
+            items
+                .into_iter()
+                .find_map(|at| below(&at.to_string(), one.get(at), other.get(at)))
+        }
+        (one, other) => (one != other).then(String::new),
+    }
+}
+
 fn snapshot_of<A: Aggregate>(
     policy: &Snapshots<A>,
     stream: &StreamId,
     held: &CachedState<A>,
-) -> Result<crate::Snapshot, crate::CodecError> {
+) -> Result<crate::Snapshot, CodecError> {
     let payload = (policy.write)(&held.state)?;
+    check_reads_back(policy, &payload)?;
     Ok(crate::Snapshot::new(
         stream.clone(),
         policy.fold(),

@@ -158,7 +158,7 @@ pub(super) async fn query<A: Aggregate, T>(
     let db = of.db();
     let stream = of.stream()?;
     let mut turn = db.cache().turn(turn_of::<A>(stream)).await;
-    let held = turn.take::<A>();
+    let held = turn.take::<CachedState<A>>();
     let held = catch_up(&**db.store(), stream, held).await?;
     let answer = look(&held.state);
     turn.put(held);

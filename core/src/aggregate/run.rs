@@ -105,7 +105,7 @@ where
             return Ok(done);
         }
         let mut held = turn
-            .take::<A>()
+            .take::<CachedState<A>>()
             .filter(|held| held.incarnation == Some(store.incarnation()));
         // Whether what is held was just read up to the tail. What follows from a state that was not
         // is decided again.
@@ -151,6 +151,10 @@ where
             match append(db, request).await {
                 Ok(appended) => {
                     let done = self.stamp.done(&appended);
+                    if let Err(reused) = self.stamp.check_repeated(store, &done).await {
+                        turn.put(state);
+                        return Err(reused);
+                    }
                     // What was repeated may be somebody else's: its events are behind the state
                     // that is held here.
                     if !done.was_repeated() {
@@ -212,7 +216,7 @@ where
     }
 }
 
-fn read_back<E: Event>(drafts: &[NewEvent]) -> Result<Vec<E>, EncodeError> {
+pub(crate) fn read_back<E: Event>(drafts: &[NewEvent]) -> Result<Vec<E>, EncodeError> {
     let mut events = Vec::with_capacity(drafts.len());
     for draft in drafts {
         let shape = (&*draft.event_type, draft.schema_version);

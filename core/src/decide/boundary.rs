@@ -9,14 +9,18 @@ use std::marker::PhantomData;
 use sha2::{Digest as _, Sha256};
 
 use super::guards::Guards;
-use crate::aggregate::cache::{TurnKey, turn_of};
+use crate::aggregate::cache::{TurnKey, Turns, turn_of};
 use crate::aggregate::commit::tagged;
-use crate::aggregate::fold::{LoadError, catch_up};
+use crate::aggregate::fold::{CachedState, LoadError, catch_up, save_snapshot};
+use crate::aggregate::run::read_back;
 use crate::aggregate::{Aggregate, At};
+use crate::append::Appended;
 use crate::error::Invalid;
-use crate::position::{Partition, Position};
+use crate::event::NewEvent;
+use crate::position::{Incarnation, Partition, Position};
 use crate::query::Query;
 use crate::read::ReadQuery;
+use crate::store::Store;
 use crate::stream::StreamId;
 use crate::stream_state::Status;
 use crate::typed::{Event, Recorded};
@@ -85,15 +89,19 @@ impl<F> fmt::Debug for Over<F> {
     }
 }
 
-/// One thing that a decision looks at: [`At`] an aggregate, or a fold [`Over`] a query. There are
-/// no others.
+/// One thing that a decision looks at: [`At`] an aggregate, [`Each`](super::Each) of several, or a
+/// fold [`Over`] a query. There are no others.
 pub trait Part: sealed::Sealed + Send + Sync {
     /// What is loaded of it.
     type State: Send + Sync;
 
-    /// The stream that it is, if it is one.
+    /// What is known of the state beside it.
     #[doc(hidden)]
-    fn stream(&self) -> Result<Option<&StreamId>, Invalid>;
+    type Known: Send + Sync;
+
+    /// The streams that it is.
+    #[doc(hidden)]
+    fn streams(&self) -> Result<Vec<&StreamId>, Invalid>;
 
     /// Names it among others, the same in every process and in every later version of the program.
     #[doc(hidden)]
@@ -101,21 +109,42 @@ pub trait Part: sealed::Sealed + Send + Sync {
 
     /// Whose turn it is to decide on it.
     #[doc(hidden)]
-    fn turn(&self) -> Result<TurnKey, Invalid>;
+    fn turns(&self) -> Result<Vec<TurnKey>, Invalid>;
 
-    /// Loads the state, and says what must not change.
+    /// Loads the state, and says what must not change. A state from the cache may do, unless it
+    /// must be `fresh`.
     #[doc(hidden)]
     fn load(
         &self,
         guards: &mut Guards<'_>,
-    ) -> impl Future<Output = Result<Self::State, LoadError>> + Send;
+        turns: &mut Turns,
+        fresh: bool,
+    ) -> impl Future<Output = Result<(Self::State, Self::Known), LoadError>> + Send;
+
+    /// Keeps the state for the next decision.
+    #[doc(hidden)]
+    fn keep(&self, state: Self::State, known: Self::Known, turns: &mut Turns);
+
+    /// Brings what is kept up to what was appended.
+    #[doc(hidden)]
+    fn absorb(
+        &self,
+        store: &dyn Store,
+        events: &[(StreamId, NewEvent)],
+        appended: &Appended,
+        turns: &mut Turns,
+    ) -> impl Future<Output = ()> + Send;
 }
 
-/// Everything that a decision looks at: one fold over a query, or a tuple of up to six aggregates
-/// and folds. There are no others.
+/// Everything that a decision looks at: one fold over a query, or a tuple of up to six parts. There
+/// are no others.
 pub trait Boundary: sealed::Sealed + Send + Sync {
     /// The states, in the same shape.
     type State: Send + Sync;
+
+    /// What is known of the states beside them.
+    #[doc(hidden)]
+    type Known: Send + Sync;
 
     /// The streams among the parts.
     #[doc(hidden)]
@@ -134,10 +163,26 @@ pub trait Boundary: sealed::Sealed + Send + Sync {
     fn load(
         &self,
         guards: &mut Guards<'_>,
-    ) -> impl Future<Output = Result<Self::State, LoadError>> + Send;
+        turns: &mut Turns,
+        fresh: bool,
+    ) -> impl Future<Output = Result<(Self::State, Self::Known), LoadError>> + Send;
+
+    /// Keeps the states for the next decision.
+    #[doc(hidden)]
+    fn keep(&self, state: Self::State, known: Self::Known, turns: &mut Turns);
+
+    /// Brings what is kept up to what was appended.
+    #[doc(hidden)]
+    fn absorb(
+        &self,
+        store: &dyn Store,
+        events: &[(StreamId, NewEvent)],
+        appended: &Appended,
+        turns: &mut Turns,
+    ) -> impl Future<Output = ()> + Send;
 }
 
-mod sealed {
+pub(super) mod sealed {
     pub trait Sealed {}
 }
 
@@ -145,29 +190,106 @@ impl<A: Aggregate> sealed::Sealed for At<A> {}
 
 impl<A: Aggregate> Part for At<A> {
     type State = A;
+    type Known = CachedState<()>;
 
-    fn stream(&self) -> Result<Option<&StreamId>, Invalid> {
-        At::stream(self).map(Some)
+    fn streams(&self) -> Result<Vec<&StreamId>, Invalid> {
+        Ok(vec![At::stream(self)?])
     }
 
     fn name(&self) -> String {
         At::stream(self).map_or_else(|_| String::new(), ToString::to_string)
     }
 
-    fn turn(&self) -> Result<TurnKey, Invalid> {
-        At::stream(self).map(turn_of::<A>)
+    fn turns(&self) -> Result<Vec<TurnKey>, Invalid> {
+        Ok(vec![turn_of::<A>(At::stream(self)?)])
     }
 
-    async fn load(&self, guards: &mut Guards<'_>) -> Result<A, LoadError> {
+    async fn load(
+        &self,
+        guards: &mut Guards<'_>,
+        turns: &mut Turns,
+        fresh: bool,
+    ) -> Result<(A, CachedState<()>), LoadError> {
         let stream = At::stream(self)?;
-        let held = catch_up::<A>(guards.store, stream, None).await?;
+        let current = guards.incarnation;
+        let cached = turns
+            .take::<CachedState<A>>(&turn_of::<A>(stream))
+            .filter(|cached| cached.incarnation == Some(current));
+        let held = match cached {
+            Some(cached) if !fresh => {
+                guards.is_cached = true;
+                cached
+            }
+            cached => catch_up::<A>(guards.store, stream, cached).await?,
+        };
         // A tombstone is for ever, so there is nothing to guard, and the store refuses what is
         // decided for it.
         if held.status != Status::Tombstoned {
             guards.streams.push((stream.clone(), held.expected()));
         }
         guards.seen.push((held.partition, held.position));
-        Ok(held.state)
+        Ok(held.split())
+    }
+
+    fn keep(&self, state: A, known: CachedState<()>, turns: &mut Turns) {
+        if let Ok(stream) = At::stream(self) {
+            turns.put(&turn_of::<A>(stream), known.with(state));
+        }
+    }
+
+    async fn absorb(
+        &self,
+        store: &dyn Store,
+        events: &[(StreamId, NewEvent)],
+        appended: &Appended,
+        turns: &mut Turns,
+    ) {
+        let Ok(stream) = At::stream(self) else { return };
+        let key = turn_of::<A>(stream);
+        let of_this = events.iter().filter(|(to, _)| to == stream);
+        let drafts: Vec<NewEvent> = of_this.map(|(_, event)| event.clone()).collect();
+        let last = appended
+            .events()
+            .iter()
+            .rev()
+            .find(|placed| placed.stream == *stream);
+        let Some(last) = last else { return };
+        let Some(mut held) = turns.take::<CachedState<A>>(&key) else {
+            return;
+        };
+        // What cannot be read back is found out by the next one who reads the stream.
+        let Ok(stored) = read_back::<A::Event>(&drafts) else {
+            return;
+        };
+        for event in &stored {
+            held.state.apply(event);
+        }
+        held.version = last.version;
+        held.status = Status::Active;
+        held.partition = last.partition;
+        held.position = appended.last().position;
+        held.unsaved += drafts.len() as u64;
+        save_snapshot(store, stream, &mut held).await;
+        turns.put(&key, held);
+    }
+}
+
+/// A fold over a query as it was at a position: the next one goes on from there.
+struct CachedFold<F> {
+    state: F,
+    known: FoldKnown,
+}
+
+/// What is known of a fold over a query.
+#[derive(Clone, Copy, Debug)]
+pub struct FoldKnown {
+    up_to: Position,
+    incarnation: Incarnation,
+}
+
+impl<F: Fold> Over<F> {
+    fn key(&self) -> Result<TurnKey, Invalid> {
+        Ok((scope_of(&[Part::name(self)])?, TypeId::of::<F>()))
     }
 }
 
@@ -175,9 +297,10 @@ impl<F: Fold> sealed::Sealed for Over<F> {}
 
 impl<F: Fold> Part for Over<F> {
     type State = F;
+    type Known = FoldKnown;
 
-    fn stream(&self) -> Result<Option<&StreamId>, Invalid> {
-        Ok(None)
+    fn streams(&self) -> Result<Vec<&StreamId>, Invalid> {
+        Ok(Vec::new())
     }
 
     fn name(&self) -> String {
@@ -190,14 +313,27 @@ impl<F: Fold> Part for Over<F> {
         serde_json::Value::from_iter(items).to_string()
     }
 
-    fn turn(&self) -> Result<TurnKey, Invalid> {
-        Ok((scope_of(&[Part::name(self)])?, TypeId::of::<F>()))
+    fn turns(&self) -> Result<Vec<TurnKey>, Invalid> {
+        Ok(vec![self.key()?])
     }
 
-    async fn load(&self, guards: &mut Guards<'_>) -> Result<F, LoadError> {
+    async fn load(
+        &self,
+        guards: &mut Guards<'_>,
+        turns: &mut Turns,
+        _: bool,
+    ) -> Result<(F, FoldKnown), LoadError> {
         let store = tagged(guards.store)?;
-        let mut state = F::default();
-        let mut read = ReadQuery::of(self.read.clone());
+        let incarnation = guards.incarnation;
+        let cached = turns
+            .take::<CachedFold<F>>(&self.key()?)
+            .filter(|cached| cached.known.incarnation == incarnation);
+        let (mut state, mut read) = match cached {
+            Some(CachedFold { state, known }) => {
+                (state, ReadQuery::of(self.read.clone()).after(known.up_to))
+            }
+            None => (F::default(), ReadQuery::of(self.read.clone())),
+        };
         loop {
             let page = store.read_query(read.clone()).await?;
             if read.up_to == Position::MAX {
@@ -216,12 +352,27 @@ impl<F: Fold> Part for Over<F> {
         }
         guards.queries.push((self.read.clone(), read.up_to));
         guards.seen.push((Partition(0), read.up_to));
-        Ok(state)
+        let known = FoldKnown {
+            up_to: read.up_to,
+            incarnation,
+        };
+        Ok((state, known))
+    }
+
+    fn keep(&self, state: F, known: FoldKnown, turns: &mut Turns) {
+        if let Ok(key) = self.key() {
+            turns.put(&key, CachedFold { state, known });
+        }
+    }
+
+    async fn absorb(&self, _: &dyn Store, _: &[(StreamId, NewEvent)], _: &Appended, _: &mut Turns) {
+        // What was appended is read with what others append: the next fold goes on from here.
     }
 }
 
 impl<F: Fold> Boundary for Over<F> {
     type State = F;
+    type Known = FoldKnown;
 
     fn streams(&self) -> Result<Vec<&StreamId>, Invalid> {
         Ok(Vec::new())
@@ -232,11 +383,23 @@ impl<F: Fold> Boundary for Over<F> {
     }
 
     fn turns(&self) -> Result<Vec<TurnKey>, Invalid> {
-        Ok(vec![Part::turn(self)?])
+        Part::turns(self)
     }
 
-    fn load(&self, guards: &mut Guards<'_>) -> impl Future<Output = Result<F, LoadError>> + Send {
-        Part::load(self, guards)
+    fn load(
+        &self,
+        guards: &mut Guards<'_>,
+        turns: &mut Turns,
+        fresh: bool,
+    ) -> impl Future<Output = Result<(F, FoldKnown), LoadError>> + Send {
+        Part::load(self, guards, turns, fresh)
+    }
+
+    fn keep(&self, state: F, known: FoldKnown, turns: &mut Turns) {
+        Part::keep(self, state, known, turns);
+    }
+
+    async fn absorb(&self, _: &dyn Store, _: &[(StreamId, NewEvent)], _: &Appended, _: &mut Turns) {
     }
 }
 
@@ -254,9 +417,10 @@ macro_rules! tuples {
 
         impl<$($part: Part),+> Boundary for ($($part,)+) {
             type State = ($($part::State,)+);
+            type Known = ($($part::Known,)+);
 
             fn streams(&self) -> Result<Vec<&StreamId>, Invalid> {
-                Ok([$(self.$index.stream()?),+].into_iter().flatten().collect())
+                Ok([$(self.$index.streams()?),+].concat())
             }
 
             fn names(&self) -> Vec<String> {
@@ -264,11 +428,33 @@ macro_rules! tuples {
             }
 
             fn turns(&self) -> Result<Vec<TurnKey>, Invalid> {
-                Ok(vec![$(self.$index.turn()?),+])
+                Ok([$(self.$index.turns()?),+].concat())
             }
 
-            async fn load(&self, guards: &mut Guards<'_>) -> Result<Self::State, LoadError> {
-                Ok(($(self.$index.load(guards).await?,)+))
+            #[allow(non_snake_case)] // The parts are named as their types are.
+            async fn load(
+                &self,
+                guards: &mut Guards<'_>,
+                turns: &mut Turns,
+                fresh: bool,
+            ) -> Result<(Self::State, Self::Known), LoadError> {
+                let parts = ($(self.$index.load(guards, turns, fresh).await?,)+);
+                let ($($part,)+) = parts;
+                Ok((($($part.0,)+), ($($part.1,)+)))
+            }
+
+            fn keep(&self, state: Self::State, known: Self::Known, turns: &mut Turns) {
+                $(self.$index.keep(state.$index, known.$index, turns);)+
+            }
+
+            async fn absorb(
+                &self,
+                store: &dyn Store,
+                events: &[(StreamId, NewEvent)],
+                appended: &Appended,
+                turns: &mut Turns,
+            ) {
+                $(self.$index.absorb(store, events, appended, turns).await;)+
             }
         }
     )+};

@@ -55,7 +55,7 @@ impl Emit {
         self
     }
 
-    fn into_events(self) -> Result<Vec<(StreamId, NewEvent)>, EmitError> {
+    pub(super) fn into_events(self) -> Result<Vec<(StreamId, NewEvent)>, EmitError> {
         let stream = self.stream?;
         let events = self.events?;
         Ok(events

@@ -17,6 +17,8 @@ pub struct Guards<'a> {
     pub(super) streams: Vec<(StreamId, Expected)>,
     pub(super) queries: Vec<(Query, Position)>,
     pub(super) seen: Vec<(Partition, Position)>,
+    /// Whether a part came from the cache, which may lag.
+    pub(super) is_cached: bool,
     /// The history of the log that was read.
     pub(super) incarnation: Incarnation,
 }
@@ -28,6 +30,7 @@ impl<'a> Guards<'a> {
             streams: Vec::new(),
             queries: Vec::new(),
             seen: Vec::new(),
+            is_cached: false,
             incarnation: store.incarnation(),
         }
     }

@@ -14,7 +14,10 @@ use crate::aggregate::commit::{
 };
 use crate::annals::{Annals, duplicate};
 use crate::append::Append;
+use crate::error::Invalid;
+use crate::event::NewEvent;
 use crate::position::Partition;
+use crate::stream::StreamId;
 
 /// A decision on its way. Nothing happens until it is awaited.
 ///
@@ -77,79 +80,174 @@ where
     E: Send,
 {
     async fn run(mut self) -> Result<Committed, CommandError<E>> {
-        self.stamp.check()?;
-        let store = &**self.db.store();
-        let streams = self.boundary.streams()?;
-        let mut named = HashSet::new();
-        if let Some(twice) = streams.iter().find(|stream| !named.insert(**stream)) {
-            return Err(duplicate(twice).into());
-        }
-        let partition = match &*streams {
-            [only] => store.partition_of(only),
-            [] => Partition(0),
-            [..] => check_atomic(store).map(|()| Partition(0))?,
-        };
+        let partition = partition_of(self.db, &self.boundary)?;
         let scope = scope_of(&self.boundary.names())?;
-        if let Some(done) = self.stamp.done_before(store, &scope, partition).await? {
-            return Ok(done);
+        let mut looping = Looping::new(self.db, &self.stamp, scope, partition)?;
+        let decided = looping
+            .decide(&self.boundary, &mut self.decide, |_| true)
+            .await?;
+        decided.ok_or(CommandError::Contended {
+            attempts: looping.attempts,
+        })
+    }
+}
+
+/// Where the ids of the request are looked for.
+pub(super) fn partition_of(db: &Annals, boundary: &impl Boundary) -> Result<Partition, Invalid> {
+    let store = &**db.store();
+    let streams = boundary.streams()?;
+    let max = store.limits().append_expectations_max;
+    if streams.len() > max {
+        return Err(Invalid::new(format!(
+            "a decision over {} aggregates, at most {max} are allowed",
+            streams.len()
+        )));
+    }
+    let mut named = HashSet::new();
+    if let Some(twice) = streams.iter().find(|stream| !named.insert(**stream)) {
+        return Err(duplicate(twice));
+    }
+    match &*streams {
+        [only] => Ok(store.partition_of(only)),
+        [] => Ok(Partition(0)),
+        [..] => check_atomic(store).map(|()| Partition(0)),
+    }
+}
+
+/// What several attempts of one decision share.
+pub(super) struct Looping<'a> {
+    db: &'a Annals,
+    stamp: &'a Stamp,
+    scope: StreamId,
+    partition: Partition,
+    pub(super) attempts: u32,
+}
+
+impl<'a> Looping<'a> {
+    pub(super) fn new(
+        db: &'a Annals,
+        stamp: &'a Stamp,
+        scope: StreamId,
+        partition: Partition,
+    ) -> Result<Looping<'a>, Invalid> {
+        stamp.check()?;
+        Ok(Looping {
+            db,
+            stamp,
+            scope,
+            partition,
+            attempts: 0,
+        })
+    }
+
+    pub(super) async fn done_before<E>(&self) -> Result<Option<Committed>, CommandError<E>> {
+        let store = &**self.db.store();
+        self.stamp
+            .done_before(store, &self.scope, self.partition)
+            .await
+    }
+
+    /// Loads, decides and appends until it is done; nothing, when the state shows that another
+    /// boundary is the right one.
+    pub(super) async fn decide<B, D, E>(
+        &mut self,
+        boundary: &B,
+        decide: &mut (impl FnMut(&B::State) -> Result<D, E> + Send),
+        is_current: impl Fn(&B::State) -> bool + Send,
+    ) -> Result<Option<Committed>, CommandError<E>>
+    where
+        B: Boundary,
+        D: IntoDecision<B>,
+        E: Send,
+    {
+        let store = &**self.db.store();
+        // In this process decisions on one thing follow one another: each finds what the one before
+        // it left in the cache.
+        let mut turns = self.db.cache().turns(boundary.turns()?).await;
+        if let Some(done) = self.done_before().await? {
+            return Ok(Some(done));
         }
-        let mut turns = Vec::new();
-        let mut attempts = 0;
+        // What follows from a state that was not just read is decided again before it counts.
+        let mut fresh = false;
         loop {
-            attempts += 1;
             let mut guards = Guards::on(store);
-            let state = self.boundary.load(&mut guards).await?;
-            let decided = match (self.decide)(&state)
-                .map(|decision| decision.into_decision(&self.boundary))
-            {
+            let (state, known) = boundary.load(&mut guards, &mut turns, fresh).await?;
+            if !is_current(&state) {
+                boundary.keep(state, known, &mut turns);
+                return Ok(None);
+            }
+            let decided = decide(&state).map(|decision| decision.into_decision(boundary));
+            boundary.keep(state, known, &mut turns);
+            let decided = match decided {
                 Ok(Ok(events)) => Ok(events),
                 Ok(Err(EmitError::Invalid(invalid))) => return Err(invalid.into()),
                 Ok(Err(EmitError::Encode(error))) => return Err(error.into()),
                 Err(refusal) => Err(CommandError::Refused(refusal)),
             };
             match decided {
-                Ok(mut events) if !events.is_empty() => {
-                    self.stamp
-                        .apply(self.db, &scope, events.iter_mut().map(|(_, event)| event));
-                    let mut request = Append::default();
-                    request.condition = guards.condition();
-                    request.decided_on = Some(guards.incarnation);
-                    request.expectations = guards.streams;
-                    request.events = events;
-                    match append(self.db, request).await {
-                        Ok(appended) => return Ok(self.stamp.done(&appended)),
-                        Err(error) => {
-                            if let Some(error) = final_error(error) {
-                                return Err(error);
-                            }
+                Ok(events) if !events.is_empty() => {
+                    self.attempts += 1;
+                    // Who only looks at the rest need not wait until this is written.
+                    turns.keep_only(&events.iter().map(|(stream, _)| stream).collect());
+                    if let Some((events, appended)) = self.append(&mut guards, events).await? {
+                        let done = self.stamp.done(&appended);
+                        self.stamp.check_repeated(store, &done).await?;
+                        if !appended.was_repeated() {
+                            boundary.absorb(store, &events, &appended, &mut turns).await;
                         }
+                        return Ok(Some(done));
                     }
+                }
+                _ if guards.is_cached => {
+                    fresh = true;
+                    continue;
                 }
                 // The parts were read one after another: nothing and a refusal count when they
                 // still are what they were.
                 nothing => {
+                    self.attempts += 1;
                     if guards.still_hold().await? {
                         // The same request may have taken effect elsewhere after it was asked for:
                         // then it is seen already.
-                        if let Some(done) = self.stamp.done_before(store, &scope, partition).await?
-                        {
-                            return Ok(done);
+                        if let Some(done) = self.done_before().await? {
+                            return Ok(Some(done));
                         }
-                        return nothing.map(|_| Committed::nothing(store, &guards.seen));
+                        return nothing.map(|_| Some(Committed::nothing(store, &guards.seen)));
                     }
                 }
             }
-            if attempts >= self.db.retries().attempts_max {
-                return Err(CommandError::Contended { attempts });
+            if self.attempts >= self.db.retries().attempts_max {
+                return Err(CommandError::Contended {
+                    attempts: self.attempts,
+                });
             }
-            if turns.is_empty() {
-                // Who was overtaken once lines up with the others in this process. Not from the
-                // start: decisions that share what none of them writes need not wait for each
-                // other.
-                turns = self.db.cache().turns(self.boundary.turns()?).await;
-            } else {
-                self.db.retries().pause(attempts).await;
+            // A cached state that had become old is no sign of contention.
+            if fresh || !guards.is_cached {
+                self.db.retries().pause(self.attempts).await;
             }
+            fresh = true;
+            drop(turns);
+            turns = self.db.cache().turns(boundary.turns()?).await;
+        }
+    }
+
+    /// Appends what was decided; nothing, when it is to be decided again.
+    async fn append<E>(
+        &self,
+        guards: &mut Guards<'_>,
+        mut events: Vec<(StreamId, NewEvent)>,
+    ) -> Result<Option<(Vec<(StreamId, NewEvent)>, crate::Appended)>, CommandError<E>> {
+        let drafts = events.iter_mut().map(|(_, event)| event);
+        self.stamp.apply(self.db, &self.scope, drafts);
+        let mut request = Append::default();
+        request.condition = guards.condition();
+        request.decided_on = Some(guards.incarnation);
+        request.expectations = std::mem::take(&mut guards.streams);
+        request.events = events;
+        let events = request.events.clone();
+        match append(self.db, request).await {
+            Ok(appended) => Ok(Some((events, appended))),
+            Err(error) => final_error(error).map_or(Ok(None), Err),
         }
     }
 }

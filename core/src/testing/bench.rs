@@ -1,4 +1,4 @@
-//! A handle for tests: a store in memory, a clock that stands still, ids that count.
+//! A handle for tests: a store in memory, a clock that a test moves, ids that count.
 
 use std::fmt;
 use std::ops::Deref;
@@ -56,7 +56,7 @@ impl Bench {
         self
     }
 
-    /// The clock: it tells when events happen, and when they are recorded.
+    /// The clock: when events happen, and when they are recorded.
     pub fn clock(&self) -> &ManualClock {
         &self.clock
     }

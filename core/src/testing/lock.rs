@@ -5,6 +5,7 @@ mod compare;
 mod drift;
 mod file;
 mod growth;
+mod probe;
 
 use std::any::TypeId;
 use std::fmt::{self, Debug};
@@ -46,18 +47,31 @@ use self::file::{Lock, Sample};
 ///
 /// The test fails
 ///
-/// - when a current shape has other fields, or writes a sample in other bytes or with other tags:
-///   it needs a new version,
-/// - when a stored sample cannot be read any more, or nothing reads its event type,
+/// - when a current shape has other fields or tags, or writes a sample in other bytes: it needs a
+///   new version,
+/// - when a value that the test gives is no longer written as the sample that it was, also when
+///   both bytes can be read: a unit or a renaming has changed,
+/// - when a nested type accepts less than it did, lacks a variant, or fills in another default,
+/// - when a stored sample cannot be read any more, nothing reads its event type, or an upcaster
+///   makes another event of it,
+/// - when the category has changed: streams are found by it,
+/// - when two types write one name and version, or an entry is not as a test wrote it,
 /// - when a fold gives another state over the same stored events: it needs a new version too,
 /// - when something is not in the file yet: `ANNALS_UPDATE=1 cargo test` adds it, and never changes
 ///   what is there.
 ///
 /// A shape that has only grown, by fields that have a default (`#[serde(default)]`) or are an
-/// `Option`, is such a new thing: what is stored reads as it did. Entries of old versions stay, and
-/// their bytes go through the upcasters in every run. What was never stored outside of tests may
-/// change: `ANNALS_UPDATE=force cargo test` writes the file anew, and the review of its diff is the
-/// last word.
+/// `Option`, is such a new thing: what is stored reads as it did. The order of fields is no part
+/// of a shape. Entries of old versions stay, and their bytes go through the upcasters in every
+/// run. What was never stored outside of tests may change: `ANNALS_UPDATE=force cargo test`
+/// rewrites the file, and the review of its diff is the last word.
+///
+/// Nested types are looked at where the samples have them, by reading samples that are changed a
+/// little. So give an event with every variant, and with every `Option` filled, of the types in it.
+/// What no sample has is not seen, nor are aliases of nested fields, nor payloads other than JSON.
+///
+/// When two branches have each added to an entry, take the file of one of them and add what the
+/// other has with `ANNALS_UPDATE=1`.
 ///
 /// One file belongs to one test, which names every event type of the program. Samples and states
 /// must print the same in every run: take a `BTreeMap` where a `HashMap` would do, and no clock.
@@ -85,13 +99,15 @@ pub enum Update {
     Nothing,
     /// Add what is new, unless something has changed.
     New,
-    /// Write it anew, and keep of old versions what can be read.
+    /// Rewrite it, and keep of old versions what can be read.
     Everything,
 }
 
 /// An event type of the program.
 struct Type {
     id: TypeId,
+    name: &'static str,
+    category: &'static str,
     shapes: &'static [Shape],
     samples: Vec<Sample>,
     again: fn(&Sample) -> Result<Vec<Sample>, String>,
@@ -134,6 +150,8 @@ impl EventsLock {
             Some(known) => known.samples.extend(written),
             None => self.types.push(Type {
                 id,
+                name: std::any::type_name::<E>(),
+                category: E::CATEGORY,
                 shapes: E::shapes(),
                 samples: written,
                 again: read_and_write::<E>,
@@ -162,7 +180,15 @@ impl EventsLock {
             for sample in history {
                 events.extend(read::<E>(sample)?);
             }
-            let text = || format!("{:#?}", fold(&events));
+            // Blanks at the end of a line are not kept by every editor, so they are in no file.
+            let text = || {
+                let state = format!("{:#?}", fold(&events));
+                state
+                    .lines()
+                    .map(str::trim_end)
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            };
             let state = text();
             if state == text() {
                 Ok(state)
@@ -226,13 +252,18 @@ impl EventsLock {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(wrong(format!("The file cannot be read: {error}."))),
         };
+        let rewrite = update == Update::Everything;
         let file = match Lock::parse(&text) {
-            Ok(file) => file,
-            // Written anew, it need not be understood.
-            Err(_) if update == Update::Everything => Lock::default(),
+            Ok((file, merged)) if rewrite || merged.is_empty() => file,
+            Ok((_, merged)) => {
+                let merged = merged.iter().map(|entry| drift::merged(entry, &self.path));
+                return Err(Drift::new(&self.path, merged.collect()));
+            }
+            // Rewritten, it need not be understood.
+            Err(_) if rewrite => Lock::default(),
             Err(error) => return Err(wrong(error)),
         };
-        let compared = self.compare(&file, update == Update::Everything);
+        let compared = self.compare(&file, rewrite);
         let mut differences = compared.changed;
         if update == Update::Nothing {
             differences.extend(compared.missing);

@@ -9,8 +9,14 @@ use std::fmt::{self, Debug, Display};
 use super::refusal::Refusal;
 use super::text::{Script, shown, stored, with_causes};
 use crate::aggregate::{Aggregate, Handle};
+use crate::append::{Append, Limits};
 use crate::event::NewEvent;
+use crate::stream::StreamId;
 use crate::typed::{Event, IntoEvents, Stored};
+
+/// How often a state or an event is made on its own, to see whether it prints the same each time. A
+/// map of two entries in no order passes by chance once in 2^`COPIES` runs.
+const COPIES: usize = 12;
 
 /// A story about one aggregate; [`Given`](super::Given) begins it. It prints as text for a
 /// snapshot:
@@ -40,6 +46,8 @@ use crate::typed::{Event, IntoEvents, Stored};
 /// ```
 pub struct Story<A: Aggregate> {
     state: A,
+    /// The same state folded on its own several times: it must print the same each time.
+    copies: Vec<A>,
     version: u64,
     script: Script,
     /// Whether the script says what the state is; it does after a step, and does not after what was
@@ -53,6 +61,7 @@ impl<A: Aggregate> Story<A> {
     pub(super) fn begin() -> Story<A> {
         Story {
             state: A::default(),
+            copies: (0..COPIES).map(|_| A::default()).collect(),
             version: 0,
             script: Script::default(),
             state_said: false,
@@ -84,7 +93,7 @@ impl<A: Aggregate> Story<A> {
         self.refusal.as_ref()?.of_type()
     }
 
-    /// The state after everything that was told.
+    /// The state after everything so far.
     pub fn state(&self) -> &A {
         &self.state
     }
@@ -107,6 +116,7 @@ where
         for event in events {
             let as_given = format!("{event:?}");
             let new = self.written(&event, "given");
+            self.assert_accepted(std::slice::from_ref(&new), "given");
             let read = self.read(stored_form(&new), "given");
             let text = shown(&event) + &reads_as(&as_given, &read);
             self.take_in_given(label, &text, &read);
@@ -196,7 +206,7 @@ where
         self.decided(Some(what.as_ref()), decided)
     }
 
-    /// As [`when`](Story::when), by a command that is a message, and is told by its `Debug`.
+    /// As [`when`](Story::when), by a command that is a message, and is printed by its `Debug`.
     ///
     /// # Panics
     ///
@@ -296,7 +306,9 @@ where
         );
     }
 
+    #[track_caller]
     fn end_given(&mut self, label: &str) {
+        self.assert_state_is_stable();
         if !label.is_empty() {
             self.script.say(label, "nothing");
         }
@@ -307,6 +319,21 @@ where
         self.version += 1;
         for event in read {
             self.state.apply(event);
+            self.copies.iter_mut().for_each(|copy| copy.apply(event));
+        }
+    }
+
+    /// A snapshot of a text that differs from run to run is of no use.
+    #[track_caller]
+    fn assert_state_is_stable(&self) {
+        let state = format!("{:?}", self.state);
+        if self.copies.iter().any(|copy| format!("{copy:?}") != state) {
+            panic!(
+                "the state after event {} prints differently each time it is folded: take a \
+                 `BTreeMap` or `BTreeSet` where it has a `HashMap` or `HashSet`, and no clock and \
+                 no random number\n  {state}\n\n{}\n",
+                self.version, self.script
+            );
         }
     }
 
@@ -331,9 +358,13 @@ where
             Ok(events) if events.is_empty() => self.script.say("then", "nothing"),
             Ok(events) => {
                 let mut label = "then";
-                for event in events {
+                let written: Vec<_> = events
+                    .iter()
+                    .map(|event| self.written(event, "decided"))
+                    .collect();
+                self.assert_accepted(&written, "decided");
+                for (event, new) in events.into_iter().zip(written) {
                     let as_decided = format!("{event:?}");
-                    let new = self.written(&event, "decided");
                     let read = self.read(stored_form(&new), "decided");
                     self.take_in(&read);
                     let text = shown(&event) + &reads_as(&as_decided, &read);
@@ -343,8 +374,26 @@ where
                 }
             }
         }
+        self.assert_state_is_stable();
         self.script.say("state", &shown(&self.state));
         self
+    }
+
+    /// A story is refused what every store refuses.
+    #[track_caller]
+    fn assert_accepted(&self, events: &[NewEvent], how: &str) {
+        if events.is_empty() {
+            return;
+        }
+        let stream = StreamId::new(format!("{}-story", A::Event::CATEGORY));
+        let accepted = stream
+            .and_then(|stream| Append::new(stream, events.to_vec()).check(&Limits::default()));
+        if let Err(invalid) = accepted {
+            panic!(
+                "no store accepts what was {how} after event {}: {invalid}\n\n{self}\n",
+                self.version
+            );
+        }
     }
 
     #[track_caller]
@@ -361,8 +410,21 @@ where
 
     #[track_caller]
     fn read(&self, event: Stored<'_>, how: &str) -> Vec<A::Event> {
-        match A::Event::decode(event) {
-            Ok(decoded) => decoded.into_iter().collect(),
+        let read = || A::Event::decode(event).map(|read| read.into_iter().collect::<Vec<_>>());
+        match read() {
+            Ok(events) => {
+                let text = format!("{events:?}");
+                let is_stable = (0..COPIES)
+                    .filter_map(|_| read().ok())
+                    .all(|again| format!("{again:?}") == text);
+                assert!(
+                    is_stable,
+                    "event {} that was {how} prints differently each time it is read: take a \
+                     `BTreeMap` or `BTreeSet` where it has a `HashMap` or `HashSet`\n  {text}\n",
+                    self.version + 1
+                );
+                events
+            }
             Err(error) => panic!(
                 "event {} that was {how}, `{}`, cannot be read: {}\n\n{self}\n",
                 self.version + 1,

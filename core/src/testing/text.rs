@@ -7,7 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::typed::Stored;
 
-/// Where the text of a line begins, behind `given`, `refused` and the like.
+/// Where the text of a line begins, after `given`, `refused` and the like.
 const LABEL_WIDTH: usize = 9;
 /// A value whose `{:?}` is longer is laid out over several lines.
 const LINE_CHARS_MAX: usize = 120;
@@ -26,11 +26,11 @@ impl Script {
         }
     }
 
-    /// A line behind its label, or several behind it.
+    /// A line after its label, or several after it.
     pub(super) fn say(&mut self, label: &str, what: &str) {
         for (index, line) in what.lines().enumerate() {
             let label = if index == 0 { label } else { "" };
-            let line = format!("{label:LABEL_WIDTH$}{line}");
+            let line = format!("{label:LABEL_WIDTH$}{}", visible(line));
             self.text.push_str(line.trim_end());
             self.text.push('\n');
         }
@@ -40,7 +40,7 @@ impl Script {
         }
     }
 
-    /// An event behind its number.
+    /// An event after its number.
     pub(super) fn say_event(&mut self, label: &str, number: u64, what: &str) {
         self.say(
             label,
@@ -53,6 +53,27 @@ impl Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text.trim_end())
     }
+}
+
+/// Characters that a terminal or a reviewer's screen would act on instead of showing, as Rust
+/// writes them: controls, and what turns the direction of writing.
+fn visible(line: &str) -> String {
+    let mut text = String::with_capacity(line.len());
+    for letter in line.chars() {
+        let turns = matches!(
+            letter,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+                | '\u{feff}'
+        );
+        if turns {
+            let _ = write!(text, "\\u{{{:x}}}", u32::from(letter));
+        } else if letter.is_control() {
+            text.extend(letter.escape_debug());
+        } else {
+            text.push(letter);
+        }
+    }
+    text
 }
 
 /// A value on one line where it fits.
@@ -85,7 +106,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A time as RFC 3339, with as much behind the second as it needs.
+/// A time as RFC 3339, with as many digits of the second as it needs.
 pub(super) fn time(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }

@@ -21,7 +21,7 @@ use crate::stream_state::{Status, StreamState};
 use crate::tag::Tag;
 use crate::typed::Stored;
 
-/// An event that happened longer before it was recorded, or after, was told when: by the test, and
+/// An event that happened longer before it was recorded, or after, was given its time by the test, and
 /// so it prints.
 const NOW: TimeDelta = TimeDelta::minutes(1);
 
@@ -34,7 +34,7 @@ const NOW: TimeDelta = TimeDelta::minutes(1);
 /// 4  account-alice@3  account.withdrawn {"cents":20}  {correlation: account-bob@1, causation: account-bob@1}
 /// ```
 ///
-/// It says the same in every run, also with random ids and the system's clock: ids are told as the
+/// It says the same in every run, also with random ids and the system's clock: ids are shown as the
 /// events that they name, others as `#1`, `#2` in the order in which they come; a time prints when
 /// somebody said it, which is to say that an event occurred more than a minute from when it was
 /// recorded. What a deletion or truncation hides is there and marked `(hidden)`.
@@ -225,7 +225,7 @@ fn state_of(stream: &StreamId, state: &StreamState) -> Vec<String> {
     text
 }
 
-/// What stands for ids in the text.
+/// The names of ids in the text.
 struct Names {
     known: HashMap<Uuid, String>,
     /// How many ids had to be counted, because they name no event.

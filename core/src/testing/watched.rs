@@ -36,7 +36,7 @@ impl Watched {
         }
     }
 
-    /// The result of a future that waits for nobody. What is read meanwhile is noted.
+    /// The result of a future that is ready at once. What is read meanwhile is noted.
     pub(super) fn watch<F: Future>(&self, future: F) -> F::Output {
         self.watching.store(true, Ordering::SeqCst);
         let output = at_once(future);
@@ -44,7 +44,7 @@ impl Watched {
         output
     }
 
-    /// Where the events stand that were read while somebody watched.
+    /// The positions of the events that were read while reads were watched.
     pub(super) fn positions_read(&self) -> BTreeSet<Position> {
         self.read
             .lock()
@@ -52,8 +52,8 @@ impl Watched {
             .clone()
     }
 
-    /// The events behind `position`.
-    pub(super) fn log_behind(&self, position: Position) -> Result<Vec<RecordedEvent>, StoreError> {
+    /// The events after `position`.
+    pub(super) fn log_after(&self, position: Position) -> Result<Vec<RecordedEvent>, StoreError> {
         let mut events = Vec::new();
         let mut read = ReadLog::after(position);
         loop {
@@ -75,14 +75,14 @@ impl Watched {
     }
 }
 
-/// The result of a future that waits for nobody: nothing but the memory store is behind it, and
+/// The result of a future that is ready at once: it asks nothing but the memory store, and
 /// only one task uses that.
 ///
 /// # Panics
 ///
 /// When it waits all the same.
 pub(super) fn at_once<F: Future>(future: F) -> F::Output {
-    // Inside a runtime, a task that did much is told to wait a turn. Here nobody is waited for.
+    // Inside a runtime, a task that did much has to yield. Here nothing else waits.
     let future = pin!(tokio::task::unconstrained(future));
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

@@ -49,7 +49,7 @@ pub fn world() -> World {
     World {
         bench: Bench::of(Arc::new(store.clone()), clock).uncached(),
         store,
-        told: Vec::new(),
+        said: Vec::new(),
         when: None,
         decided: false,
         appended: Vec::new(),
@@ -92,7 +92,7 @@ pub fn world() -> World {
 pub struct World {
     bench: Bench,
     store: Watched,
-    told: Vec<Told>,
+    said: Vec<Entry>,
     when: Option<String>,
     /// Whether there was a step that could have looked at what was given.
     decided: bool,
@@ -100,7 +100,7 @@ pub struct World {
     refusal: Option<Refusal>,
 }
 
-enum Told {
+enum Entry {
     At(DateTime<Utc>),
     Given(Vec<RecordedEvent>),
     Step {
@@ -117,7 +117,7 @@ enum Came {
 }
 
 impl World {
-    /// Moves the clock to this moment; what is told next happens then. A story begins at
+    /// Moves the clock to this moment; what comes next happens then. A story begins at
     /// 2026-01-01T00:00:00Z.
     ///
     /// # Panics
@@ -130,11 +130,11 @@ impl World {
             Ok(moment) => self.bench.clock().set(moment),
             Err(invalid) => panic!("{invalid}"),
         }
-        self.told.push(Told::At(self.bench.clock().now()));
+        self.said.push(Entry::At(self.bench.clock().now()));
         self
     }
 
-    /// Moves the clock forward; what is told next happens then.
+    /// Moves the clock forward; what comes next happens then.
     ///
     /// ```
     /// use annals_core::chrono::TimeDelta;
@@ -145,7 +145,7 @@ impl World {
     #[must_use = "a story is printed, or asserted on"]
     pub fn later(mut self, step: TimeDelta) -> World {
         self.bench.clock().advance(step);
-        self.told.push(Told::At(self.bench.clock().now()));
+        self.said.push(Entry::At(self.bench.clock().now()));
         self
     }
 
@@ -308,7 +308,7 @@ impl World {
         })
     }
 
-    /// Gives one aggregate a command that is a message, and is told by its `Debug` unless
+    /// Gives one aggregate a command that is a message, and is printed by its `Debug` unless
     /// [`when`](World::when) said otherwise.
     ///
     /// # Panics
@@ -347,7 +347,7 @@ impl World {
         self.refusal.as_ref()?.of_type()
     }
 
-    /// The state of an aggregate after everything that was told.
+    /// The state of an aggregate after everything so far.
     ///
     /// # Panics
     ///
@@ -460,11 +460,11 @@ impl World {
                     with_causes(&error)
                 );
             }
-            given = self.behind(before);
+            given = self.after(before);
         }
-        match self.told.last_mut() {
-            Some(Told::Given(events)) => events.extend(given),
-            _ => self.told.push(Told::Given(given)),
+        match self.said.last_mut() {
+            Some(Entry::Given(events)) => events.extend(given),
+            _ => self.said.push(Entry::Given(given)),
         }
         self
     }
@@ -486,7 +486,7 @@ impl World {
         let refusal = match done {
             Ok(done) => {
                 if let Some(first) = done.events().first() {
-                    self.appended = self.behind(first.position.minus(1));
+                    self.appended = self.after(first.position.minus(1));
                 }
                 None
             }
@@ -502,7 +502,7 @@ impl World {
             Some(refusal) => Came::Refused(refusal.text().to_owned()),
             None => Came::Appended(self.appended.clone()),
         };
-        self.told.push(Told::Step {
+        self.said.push(Entry::Step {
             when: self.when.take(),
             saw,
             came,
@@ -519,11 +519,11 @@ impl World {
     }
 
     fn everything(&self) -> Vec<RecordedEvent> {
-        self.behind(Position::START)
+        self.after(Position::START)
     }
 
-    fn behind(&self, position: Position) -> Vec<RecordedEvent> {
-        self.store.log_behind(position).unwrap_or_default()
+    fn after(&self, position: Position) -> Vec<RecordedEvent> {
+        self.store.log_after(position).unwrap_or_default()
     }
 }
 
@@ -538,22 +538,22 @@ impl Display for World {
         let read = self.store.positions_read();
         let mut script = Script::default();
         let mut within = false;
-        for told in &self.told {
+        for said in &self.said {
             // A moment heads the block of what happens then.
-            if !within || matches!(told, Told::At(_)) {
+            if !within || matches!(said, Entry::At(_)) {
                 script.begin();
             }
-            within = matches!(told, Told::At(_));
-            match told {
-                Told::At(moment) => script.say("at", &time(*moment)),
-                Told::Given(events) => say_events(
+            within = matches!(said, Entry::At(_));
+            match said {
+                Entry::At(moment) => script.say("at", &time(*moment)),
+                Entry::Given(events) => say_events(
                     &mut script,
                     "given",
                     events,
                     width,
                     self.decided.then_some(&read),
                 ),
-                Told::Step {
+                Entry::Step {
                     when,
                     saw,
                     came,

@@ -254,7 +254,7 @@ async fn the_same_aggregate_twice_in_one_decision() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`account-alice` stands twice in one decision"
+        "`account-alice` appears twice in one decision"
     );
     assert!(matches!(error, CommandError::Invalid(_)));
     assert_eq!(head(&db).await, 1);

@@ -7,6 +7,7 @@
 mod bad_input;
 mod bank;
 mod cache;
+mod checkout;
 mod commands;
 mod courses;
 mod decisions;

@@ -113,3 +113,13 @@ async fn a_store_that_is_gone_after_a_lost_answer_does_not_make_it_a_failure() {
         assert!(head(&plain).await > 0, "{how}: it did take effect");
     }
 }
+
+#[tokio::test]
+async fn the_text_of_an_error_has_its_cause() {
+    let error = annals_core::StoreError::new(annals_core::Failure::Unavailable, "cannot write");
+    let error = CommandError::<String>::Unknown(error.because("connection reset by peer"));
+    assert_eq!(
+        error.to_string(),
+        "the outcome of the command is unknown: cannot write: connection reset by peer"
+    );
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::ops::Bound;
 
-use annals::chrono::{DateTime, Utc};
+use annals::chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use annals::prelude::*;
 use annals::{Filter, testing};
 use indicatif::ProgressBar;
@@ -12,7 +12,6 @@ use indicatif::ProgressBar;
 use super::importing::{EXCERPT, fresh};
 use crate::account::{Account, AccountEvent, transfer};
 use crate::balances::{AccountName, AsOf, BalanceChange, Balances, balances};
-use crate::calendar::Day;
 use crate::money::Money;
 use crate::statements::{MonthlyStatement, statement, statements};
 use crate::volume::{DailyVolume, volumes};
@@ -34,15 +33,16 @@ const MONTH_ENDS: [&str; 13] = [
     "1993-12-31",
 ];
 
-fn day(text: &str) -> Day {
+fn day(text: &str) -> NaiveDate {
     text.parse().unwrap()
 }
 
 /// The balances in one pass over the log.
 async fn folded(db: &Annals, AsOf { happened, known }: AsOf) -> Balances {
     let happened = happened
-        .and_then(Day::next)
-        .map_or(Bound::Unbounded, |next| Bound::Excluded(next.start()));
+        .and_then(|day| day.succ_opt())
+        .map(|next| next.and_time(NaiveTime::MIN).and_utc())
+        .map_or(Bound::Unbounded, Bound::Excluded);
     let known = known.map_or(Bound::Unbounded, Bound::Included);
     let by_then = Filter::default()
         .occurred((Bound::Unbounded, happened))
@@ -72,7 +72,7 @@ async fn recorded_times(db: &Annals) -> BTreeSet<DateTime<Utc>> {
 }
 
 #[tokio::test]
-async fn balances_are_those_of_one_pass_over_the_log_for_every_month_end_and_whatever_was_known() {
+async fn balances_equal_one_pass_over_the_log_at_every_moment() {
     let bank = fresh().await;
     bank.import(EXCERPT).await;
     let times = recorded_times(&bank.db).await;
@@ -99,7 +99,7 @@ async fn balances_are_those_of_one_pass_over_the_log_for_every_month_end_and_wha
 }
 
 #[tokio::test]
-async fn what_was_recorded_while_nobody_followed_is_folded_before_a_question_is_answered() {
+async fn what_no_program_followed_is_folded_before_an_answer() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", directory.path().join("bank.db").display());
     let alice = |db: &Annals| db.aggregate::<Account>("alice");
@@ -252,7 +252,7 @@ async fn volumes_are_the_sums_of_the_rows_of_each_day() {
 }
 
 #[tokio::test]
-async fn read_models_built_anew_have_the_same_rows() {
+async fn rebuilt_read_models_have_the_same_rows() {
     let bank = fresh().await;
     bank.import(EXCERPT).await;
     let before = rows(&bank.db).await;

@@ -8,10 +8,12 @@ use annals::prelude::*;
 use annals::testing;
 use indicatif::ProgressBar;
 
-use crate::arguments::{self, Command};
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
 use crate::balances::{self, AccountName, AsOf, Balances, Format, balances};
 use crate::history;
-use crate::import::{ImportError, Report, import};
+use crate::import::{ImportError, Report, Source, import};
 use crate::money::Money;
 use crate::views;
 
@@ -38,7 +40,8 @@ pub(super) async fn fresh() -> Fresh {
 
 impl Fresh {
     pub(super) async fn import(&self, path: impl AsRef<Path>) -> Report {
-        import(&self.db, path.as_ref(), &ProgressBar::hidden())
+        let source = Source::open(path.as_ref()).unwrap();
+        import(&self.db, source, &ProgressBar::hidden())
             .await
             .unwrap()
     }
@@ -46,7 +49,7 @@ impl Fresh {
     async fn import_text(&self, text: impl AsRef<[u8]>) -> Result<Report, ImportError> {
         let path = self.directory.path().join("rows.asc");
         std::fs::write(&path, text).unwrap();
-        import(&self.db, &path, &ProgressBar::hidden()).await
+        import(&self.db, Source::open(&path)?, &ProgressBar::hidden()).await
     }
 
     pub(super) async fn balances(&self, question: &str) -> Balances {
@@ -55,12 +58,9 @@ impl Fresh {
 }
 
 fn as_of(question: &str) -> AsOf {
-    match arguments::parse(
-        format!("balances {question}")
-            .split_whitespace()
-            .map(str::to_owned),
-    ) {
-        Ok(Command::Balances { as_of, .. }) => as_of,
+    let words = format!("bank balances {question}");
+    match Arguments::parse_from(words.split_whitespace()).command {
+        Some(Command::Balances { as_of, .. }) => as_of,
         other => panic!("`{question}` is a question about balances, but: {other:?}"),
     }
 }
@@ -245,14 +245,38 @@ async fn a_file_of_something_else_is_refused() {
         let error = bank.import_text(text).await.unwrap_err();
         assert!(matches!(error, ImportError::Header(_)), "{error}");
     }
-    let missing = import(
-        &bank.db,
-        &bank.directory.path().join("missing.asc"),
-        &ProgressBar::hidden(),
-    )
-    .await;
+    let missing = Source::open(&bank.directory.path().join("missing.asc"));
     assert!(matches!(missing, Err(ImportError::File { .. })));
     assert!(bank.balances("").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_row_of_any_length_is_refused_and_the_import_goes_on() {
+    let bank = fresh().await;
+    let header = std::fs::read_to_string(EXCERPT).unwrap();
+    let header = header.lines().next().unwrap();
+    let long = "x".repeat(17 << 20);
+    let text = format!(
+        "{header}\n1;7;930101;PRIJEM;VKLAD;1.00;0;;;\n2;7;930101;PRIJEM;{long};1.00;0;;;\n\
+         3;7;930101;PRIJEM;\"not closed;1.00;0;;;\n4;7;930102;PRIJEM;VKLAD;1.00;0;;;\n"
+    );
+    let report = bank.import_text(text).await.unwrap();
+    check(&report, 2, 0, 2);
+    let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        faults,
+        [
+            "line 3: it has more than 65536 bytes",
+            "line 4: it has 5 fields instead of 10",
+        ]
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_line_without_end_is_no_header() {
+    let endless = Source::open(Path::new("/dev/zero"));
+    assert!(matches!(endless, Err(ImportError::Header(_))));
 }
 
 #[tokio::test]
@@ -280,7 +304,7 @@ async fn balances_print_as_csv_and_as_a_table() {
 }
 
 #[test]
-fn accounts_stand_in_the_order_that_people_expect() {
+fn accounts_come_in_order_of_number_and_name() {
     let names = ["bob", "10", "9", "alice", "010", "a,\"b\""];
     let balances = names
         .into_iter()
@@ -337,4 +361,16 @@ fn printed(balances: &Balances, format: Format) -> String {
 fn a_question_without_moments_is_about_now() {
     assert_eq!(as_of(""), AsOf::NOW);
     assert_eq!(as_of("--as-of 1993-01-01").known, None);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_leaves_no_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("bank.db");
+    let url = format!("sqlite:{}", store.display());
+    let missing = directory.path().join("missing.asc");
+    let words = ["bank", "import", missing.to_str().unwrap(), "--store", &url];
+    let command = Arguments::parse_from(words).command;
+    assert!(crate::run(command, &mut Vec::new()).await.is_err());
+    assert!(!store.exists());
 }

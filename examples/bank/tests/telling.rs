@@ -1,4 +1,4 @@
-//! What the program prints, on a store whose clock stands still.
+//! What the program prints, on a store whose clock is held.
 
 use annals::prelude::*;
 use annals::testing;

@@ -1,4 +1,4 @@
-//! A coupon works once, whoever asks at the same time.
+//! A coupon works once, however many ask at the same time.
 
 use annals::CommandError;
 use annals::prelude::*;

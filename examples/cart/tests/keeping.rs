@@ -4,8 +4,9 @@ use annals::testing::EventsLock;
 
 use crate::cart::{Cart, CartEvent};
 use crate::price::Price;
+use crate::stock::{Stock, StockEvent};
 
-/// When this fails, somebody's log would no longer be read as it was written: give the event a new
+/// When this fails, a log would no longer be read as it was written: give the event a new
 /// version and an upcaster.
 ///
 /// The file also has version 1 of `cart.added`, from when it was written so: it is read through its
@@ -45,6 +46,14 @@ fn stored_carts_stay_readable() {
         },
         CartEvent::CheckedOut { total: price() },
     ])
+    .events([
+        StockEvent::Received { pieces: 5 },
+        StockEvent::Taken {
+            pieces: 2,
+            cart: "ada".to_owned(),
+        },
+    ])
     .aggregate::<Cart>("cart")
+    .aggregate::<Stock>("stock")
     .check();
 }

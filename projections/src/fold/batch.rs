@@ -237,7 +237,7 @@ impl Changes {
     }
 }
 
-/// Only what belongs to one slot: steps that keep none of their keys are left out.
+/// Only what belongs to one slot: steps that keep none of their keys are gone.
 pub(crate) fn of_slot<V: View>(
     steps: Vec<Step<V>>,
     slot: u16,

@@ -1,4 +1,5 @@
-//! Deadlines that wait: a row each, in the order of their moments, and told when the clock says so.
+//! Deadlines that wait: a row each, in the order of their times, and recorded when the clock says
+//! so.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -43,7 +44,7 @@ pub(super) fn row_of(id: &str, deadline: &Deadline, waits: bool) -> RowChange {
     }
 }
 
-/// Records every deadline that was reached by `now` in the stream of its process, once. `told` are
+/// Records every deadline that was reached by `now` in the stream of its process, once. `recorded` are
 /// those whose rows are still there.
 pub(super) async fn tell<P: Process>(
     db: &Annals,
@@ -115,7 +116,7 @@ async fn tell_one<P: Process>(db: &Annals, row: &[u8]) -> bool {
                 id,
                 deadline = deadline.name,
                 error = chain(&error),
-                "a deadline was not told"
+                "a deadline was not recorded"
             );
             false
         }

@@ -33,7 +33,7 @@ pub(super) type Decide<P> = dyn Fn(&Instance<P>) -> Vec<Step<P>> + Send + Sync;
 pub(super) struct Handles<P: Process> {
     db: Annals,
     listens: Listens<P>,
-    // Deadlines that were told, and whose rows are still there.
+    // Deadlines that were recorded, and whose rows are still there.
     told: Mutex<HashSet<String>>,
 }
 
@@ -284,7 +284,7 @@ fn events_of<P: Process>(
         Wanted::Emit(event) => Some(ProcessEvent::Own(Arc::clone(event))),
         _ => None,
     });
-    // What the process says itself stands before what becomes of its deadlines.
+    // What the process emits comes before what becomes of its deadlines.
     events.splice(1..1, own);
     events
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Process;
 
-/// What stands in the stream of a process: its own events, and what Annals notes.
+/// What is in the stream of a process: its own events, and what Annals notes.
 pub(super) enum ProcessEvent<P: Process> {
     Own(Arc<P::Event>),
     Noted(Noted),
@@ -47,7 +47,7 @@ pub(super) struct Reached {
 pub(super) struct Deadline {
     pub(super) name: String,
     pub(super) at: DateTime<Utc>,
-    /// Counts the deadlines of its process, so that one that was set anew is another one.
+    /// Counts the deadlines of its process, so that one that was set again is another one.
     pub(super) number: u64,
 }
 

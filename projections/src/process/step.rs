@@ -43,8 +43,8 @@ pub(super) enum NotSent {
 }
 
 impl<P: Process> Step<P> {
-    /// Gives a command to the aggregate of this id, once. A refusal makes the process wait for a
-    /// person, unless [`if_refused`](Step::if_refused) says what it means.
+    /// Gives a command to the aggregate of this id, once. A refusal makes the event a dead
+    /// letter, unless [`if_refused`](Step::if_refused) says what it means.
     pub fn send<A, C>(id: impl fmt::Display, command: C) -> Step<P>
     where
         A: Aggregate + Handle<C>,
@@ -82,7 +82,7 @@ impl<P: Process> Step<P> {
         Step(Kind::Emit(event))
     }
 
-    /// Sets a deadline; one of the same name is set anew. It is reached when the clock of the
+    /// Sets a deadline; one of the same name is set again. It is reached when the clock of the
     /// program says so, also when no program ran at that moment.
     pub fn deadline(name: impl Into<String>, at: DateTime<Utc>) -> Step<P> {
         Step(Kind::Deadline {

@@ -1,4 +1,4 @@
-//! What waits for a person, by typed keys.
+//! Dead letters, by typed keys.
 
 use annals_core::{DeadLetter, Position};
 
@@ -11,13 +11,12 @@ use crate::view::View;
 use annals_runner::{DeadLetterKey, DeadLetters, Settled};
 
 impl<V: View> ViewHandle<V> {
-    /// What is set aside, by the texts of the keys.
+    /// Its dead letters, by the texts of the keys.
     pub fn dead_letters(&self) -> DeadLetters {
         setup::dead_letters::<V>(&self.context, &self.workers)
     }
 
-    /// Keys that wait for a person, in their order, behind `after`, at most `limit`: none at the
-    /// end.
+    /// Keys in dead letters, in their order, after `after`, at most `limit`: none at the end.
     ///
     /// ```
     /// # use annals_projections::{Program, View, ViewError};
@@ -44,7 +43,7 @@ impl<V: View> ViewHandle<V> {
             .collect()
     }
 
-    /// The events that wait for a key, in their order, behind `after`, at most `limit`.
+    /// The dead letters of a key, in their order, after `after`, at most `limit`.
     ///
     /// # Errors
     ///
@@ -59,12 +58,12 @@ impl<V: View> ViewHandle<V> {
         self.dead_letters().events(&key, after, limit).await
     }
 
-    /// Folds what waits for a key, as [`DeadLetters::retry`] does.
+    /// Folds the dead letters of a key, as [`DeadLetters::retry`] does.
     ///
     /// ```
     /// # use annals_projections::{Program, View, ViewError};
     /// # async fn example<Balance: View<Key = String>>(db: Program) -> Result<(), ViewError> {
-    /// // After the fold was mended:
+    /// // After the fold was repaired:
     /// let settled = db.view::<Balance>().retry("alice").await?;
     /// if let Some(still) = settled.still {
     ///     let reason = "entered twice, see the letter of 3 May";
@@ -82,7 +81,7 @@ impl<V: View> ViewHandle<V> {
         self.dead_letters().retry(&key).await
     }
 
-    /// [`retry`](ViewHandle::retry) for every key that waits.
+    /// [`retry`](ViewHandle::retry) for every key in dead letters.
     ///
     /// # Errors
     ///
@@ -91,11 +90,11 @@ impl<V: View> ViewHandle<V> {
         self.dead_letters().retry_all().await
     }
 
-    /// Leaves an event that waits out for this key, as [`DeadLetters::skip`] does.
+    /// Skips a dead letter of this key, as [`DeadLetters::skip`] does.
     ///
     /// # Errors
     ///
-    /// [`ViewError::Invalid`] without a reason, or when the event does not wait for this key.
+    /// [`ViewError::Invalid`] without a reason, or when the event is no dead letter of this key.
     pub async fn skip(
         &self,
         key: impl Into<V::Key>,
@@ -106,7 +105,7 @@ impl<V: View> ViewHandle<V> {
         self.dead_letters().skip(&key, position, reason).await
     }
 
-    /// Leaves everything out that waits for this key, as [`DeadLetters::discard`] does.
+    /// Skips every dead letter of this key, as [`DeadLetters::discard`] does.
     ///
     /// # Errors
     ///
@@ -120,7 +119,7 @@ impl<V: View> ViewHandle<V> {
         self.dead_letters().discard(&key, reason).await
     }
 
-    /// Leaves an event out that stops the projection, as [`DeadLetters::skip_event`] does.
+    /// Skips an event that stops the projection, as [`DeadLetters::skip_event`] does.
     ///
     /// # Errors
     ///

@@ -65,7 +65,7 @@ impl<V: View> Get<V> {
         self
     }
 
-    /// As it was in the world at a time, by when events occurred: what occurred later is left out.
+    /// As it was in the world at a time, by when events occurred: what occurred later does not count.
     /// Together with [`as_of`](Get::as_of): by what was known then. Only of views with
     /// `history(bitemporal)`; it folds all events that touched the row.
     pub fn valid_at(mut self, time: impl Into<Instant>) -> Get<V> {

@@ -151,7 +151,7 @@ impl<V: View> ViewHandle<V> {
         }
         let steps = self.steps_between(run.after, run.up_to).await?;
         let (mut versions, _) = versions::<V>(key, base, &steps)?;
-        // What was kept is what was told to readers.
+        // What was kept is what readers got.
         if versions
             .last()
             .is_some_and(|last| last.value != whole.value)
@@ -163,7 +163,7 @@ impl<V: View> ViewHandle<V> {
 }
 
 impl<V: View> HistoryOf<V> {
-    /// Behind where a page ended.
+    /// After where a page ended.
     pub fn after(mut self, position: Position) -> HistoryOf<V> {
         self.after = position;
         self
@@ -271,7 +271,7 @@ impl<V: View> HistoryOf<V> {
 }
 
 impl<V: View> ChangedBetween<V> {
-    /// Behind where a page ended.
+    /// After where a page ended.
     pub fn after(mut self, key: Option<V::Key>) -> ChangedBetween<V> {
         self.after = key;
         self

@@ -106,14 +106,14 @@ impl<V: View> ViewHandle<V> {
                 rows.insert((entry, key), value);
             }
         }
-        let behind = |place: &(String, String)| match (after, direction) {
+        let is_after = |place: &(String, String)| match (after, direction) {
             (None, _) => true,
             (Some(after), Direction::Forward) => (&place.0, &place.1) > (&after.entry, &after.key),
             (Some(after), Direction::Backward) => (&place.0, &place.1) < (&after.entry, &after.key),
         };
         let mut rows: Vec<_> = rows
             .into_iter()
-            .filter(|(place, _)| behind(place))
+            .filter(|(place, _)| is_after(place))
             .collect();
         if direction == Direction::Backward {
             rows.reverse();

@@ -84,7 +84,7 @@ impl<V: View> ViewHandle<V> {
         }
     }
 
-    /// What the events behind `after` do, up to and with `up_to`.
+    /// What the events after `after` do, up to and with `up_to`.
     pub(super) async fn steps_between(
         &self,
         after: Position,

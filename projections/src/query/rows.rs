@@ -86,7 +86,7 @@ impl<V: View> RowsOf<V> {
         self
     }
 
-    /// Only these keys; those without a row are left out.
+    /// Only these keys; those without a row are not in the answer.
     pub fn of(mut self, keys: impl IntoIterator<Item = V::Key>) -> RowsOf<V> {
         self.by = RowsBy::Keys(keys.into_iter().map(|key| key.to_key()).collect());
         self
@@ -115,7 +115,7 @@ impl<V: View> RowsOf<V> {
         self
     }
 
-    /// Behind where a page ended.
+    /// After where a page ended.
     pub fn after(mut self, place: Option<RowPlace>) -> RowsOf<V> {
         self.after = place;
         self

@@ -75,7 +75,7 @@ impl<V: View> ViewHandle<V> {
     }
 }
 
-/// The stream that a key stands for.
+/// The stream whose events make the row of a key.
 pub(super) fn own_stream<V: View>(handlers: &Handlers<V>, key: &V::Key) -> Option<StreamId> {
     StreamId::of(handlers.category()?, key.to_stream_id()?).ok()
 }

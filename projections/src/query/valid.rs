@@ -1,5 +1,5 @@
 //! What had happened by a time of the world: the events that touched a row, those of them that had
-//! occurred, folded anew.
+//! occurred, folded once more.
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Generation, History, Invalid, PAGE_EVENTS, Partition, Position};
@@ -56,8 +56,8 @@ impl<V: View> ViewHandle<V> {
                 let view = V::NAME;
                 let why = poison.reason();
                 ViewError::Unreadable(format!(
-                    "row `{}` of view `{view}` cannot be told as of {time}: without what occurred \
-                     later, the event at {position} makes no sense: {why}",
+                    "row `{}` of view `{view}` cannot be folded as of {time}: without what occurred \
+                     later, the event at {position} cannot be folded: {why}",
                     key.escape_debug()
                 ))
             })?;

@@ -38,7 +38,7 @@ pub struct Change<V: View> {
 pub enum Update<V: View> {
     /// A row changed.
     Changed(Change<V>),
-    /// More changed than can be told: the watcher was too slow, a step changed very many rows,
+    /// More changed than is kept for watchers: this one was too slow, a step changed very many rows,
     /// another generation serves now, or another process works on the view. Read again what is
     /// shown; what comes next follows on that.
     LookAgain,
@@ -49,9 +49,9 @@ pub enum Update<V: View> {
 pub struct Watch<V: View> {
     reader: PartitionReader<V>,
     key: Result<String, Invalid>,
-    /// The row as it was told last, if it was.
-    told: Option<Option<Bytes>>,
-    /// What was read is not told again from older steps.
+    /// The row as it was given last, if it was.
+    given: Option<Option<Bytes>>,
+    /// What was read is not given again from older steps.
     read: BTreeMap<Partition, Position>,
     look: bool,
 }
@@ -110,7 +110,7 @@ impl<V: View> ViewHandle<V> {
         Watch {
             reader: PartitionReader::of(self),
             key,
-            told: None,
+            given: None,
             read: BTreeMap::new(),
             look: false,
         }
@@ -118,7 +118,7 @@ impl<V: View> ViewHandle<V> {
 
     /// Watches all rows: their changes from now on.
     ///
-    /// What waits for a watcher is bounded: one that is too slow is told to [look
+    /// What waits for a watcher is bounded: one that is too slow has to [look
     /// again](Update::LookAgain).
     ///
     /// ```
@@ -190,11 +190,11 @@ impl<V: View> Watch<V> {
         row: Option<Bytes>,
         token: Token,
     ) -> Result<Option<Change<V>>, ViewError> {
-        if self.told.as_ref() == Some(&row) {
+        if self.given.as_ref() == Some(&row) {
             return Ok(None);
         }
         let value = decoded(key, row.as_ref())?;
-        self.told = Some(row);
+        self.given = Some(row);
         Ok(Some(Change {
             key: typed_key::<V>(key)?,
             value,

@@ -47,7 +47,7 @@ pub(super) struct Stuck {
 #[derive(Debug, Default)]
 pub(super) struct Came {
     pub(super) stuck: Option<Stuck>,
-    /// Keys of the events that were set aside, one for each.
+    /// Keys of the events that became dead letters, one for each.
     pub(super) dead_letters: Vec<String>,
 }
 
@@ -59,9 +59,9 @@ pub(super) struct Batch<P: SqlProjection> {
     pub(super) parts: Vec<Part<P::Event>>,
     /// How often the first of them was tried before, and how often an event is tried.
     pub(super) tried: (u32, u32),
-    /// Keys that wait for a person.
+    /// Keys in dead letters.
     pub(super) dead_letters: Arc<HashSet<String>>,
-    /// Events that may be set aside.
+    /// Events that may become dead letters.
     pub(super) room: usize,
     pub(super) now: DateTime<Utc>,
     pub(super) came: Arc<Mutex<Came>>,
@@ -153,7 +153,8 @@ impl<P: SqlProjection> Batch<P> {
         };
         if aside.len() == self.room {
             return Ok(Err(
-                "more events would be set aside than `dead_letters_max` allows".into(),
+                "there would be more dead letters than `dead_letters_max` allows; repair the projection \
+                 and retry or skip them".into(),
             ));
         }
         aside.push(dead_letters);
@@ -173,7 +174,7 @@ impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for Batch<P> {
         for index in 0..self.parts.len() {
             let position = self.parts[index].position;
             if let Err(reason) = self.settle(connection, index, &mut aside).await? {
-                // What stands before it is settled all the same.
+                // What comes before it is settled all the same.
                 step.to.position = position.minus(1);
                 let before = index.checked_sub(1).map(|before| &self.parts[before]);
                 step.to.event = before

@@ -1,5 +1,4 @@
-//! The queue of a key: events that were set aside are handed over in their order, as far as it
-//! goes.
+//! The queue of a key: its dead letters are handed over in their order, as far as it goes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -143,7 +142,7 @@ impl<P: SqlProjection> FillTables<P> {
     }
 }
 
-/// An event of a queue; nothing when it is left out, a reason when it cannot be read.
+/// An event of a queue; nothing when it is skipped, a reason when it cannot be read.
 type Waiting<P> = (
     DeadLetter,
     Result<Option<Part<<P as SqlProjection>::Event>>, String>,

@@ -1,4 +1,4 @@
-//! Projections into tables of one's own as parts of a program.
+//! Projections into custom tables as parts of a program.
 
 use std::fmt;
 use std::sync::Arc;

@@ -57,14 +57,14 @@ impl<P: SqlProjection> Work for FillTables<P> {
     }
 }
 
-/// A partition, where the tables stand in it, and how often the event behind that was tried.
+/// A partition, up to where the tables have it, and how often the next event was tried.
 struct PartitionReader {
     partition: Partition,
     position: Position,
     attempts: u32,
 }
 
-/// What waits for a person.
+/// Its dead letters.
 #[derive(Default)]
 struct Aside {
     keys: Arc<HashSet<String>>,
@@ -117,7 +117,7 @@ impl<P: SqlProjection> FillTables<P> {
         }
     }
 
-    /// Where the tables stand. They are made first, when nobody did so yet.
+    /// Where the tables continue. They are made first, if they are not there yet.
     async fn begin(&self, held: &HeldLease) -> Result<Vec<PartitionReader>, WorkError> {
         let generation = self.generation.id;
         let checkpoints = self.context.views.checkpoints(generation).await?;
@@ -214,7 +214,7 @@ impl<P: SqlProjection> FillTables<P> {
             let position = record.position;
             let keys = skips.keys(&record).cloned();
             match Part::of(record) {
-                // One that was left out for its key is left out again.
+                // One that was skipped for its key is skipped again.
                 Ok(part) if keys.is_some_and(|keys| Batch::<P>::is_about(&part, &keys)) => {}
                 Ok(part) => parts.push(part),
                 Err(error) => {
@@ -300,10 +300,9 @@ impl<P: SqlProjection> FillTables<P> {
         let position = stuck.position;
         let reason = stuck.reason;
         Err(WorkError::Stopped(format!(
-            "the event at position {position} of partition {} makes no sense to `{name}`: \
-             {reason}. Nothing behind it is taken in, because nobody \
-             knows what the tables would miss. Mend the projection or its tables, or leave the \
-             event out with `skip_event`",
+            "the event at position {position} of partition {} cannot be handled by `{name}`: \
+             {reason}. No later event is handled, because it is unknown what the tables would \
+             miss. Repair the projection or its tables, or skip the event with `skip_event`",
             reader.partition
         )))
     }

@@ -1,4 +1,4 @@
-//! The queue of a key: events that were set aside are folded in their order, as far as it goes.
+//! The queue of a key: its dead letters are folded in their order, as far as it goes.
 
 use std::sync::Arc;
 
@@ -118,12 +118,12 @@ impl<V: View> FoldView<V> {
     ) -> Result<DrainResult, WorkError> {
         let at = self.checkpoint(partition).await?;
         let waiting = self.prepared(key, partition, queue, skips).await?;
-        let (stored, stands) = self.row(key).await?;
+        let (stored, version) = self.row(key).await?;
         let DrainedKey {
             changes,
             unpark,
             still,
-        } = drained::<V>(key, stored, stands, waiting)?;
+        } = drained::<V>(key, stored, version, waiting)?;
         let mut commit = ViewCommit::new(self.generation.id, lease, at.position, at.clone());
         let drained = DrainResult {
             settled: unpark.len() as u64,
@@ -141,7 +141,7 @@ impl<V: View> FoldView<V> {
         Ok(drained)
     }
 
-    /// A row as it is, and where it stands when the view is inline.
+    /// A row as it is, and the version of its stream when the view is inline.
     async fn row(&self, key: &str) -> Result<(Option<Bytes>, Option<Version>), WorkError> {
         if self.generation.spec.inline {
             let row = self.versioned(&[key.to_owned()]).await?.pop();

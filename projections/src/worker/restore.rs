@@ -1,9 +1,9 @@
 //! A slot that begins with the rows of an earlier generation as they were at a moment, instead of
 //! with none.
 //!
-//! Where it begins is noted when its generation is begun: the checkpoint stands at the moment
+//! Where it begins is noted when its generation is begun: the checkpoint is at the moment
 //! already, and its state says from which generation the rows come and how far that has gone.
-//! Whoever works on the slot finishes this first.
+//! The worker of the slot finishes this first.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
@@ -158,7 +158,7 @@ impl<V: View> FoldView<V> {
         Ok(at)
     }
 
-    /// What is set aside for keys of this slot, up to and with the moment.
+    /// The dead letters of this slot, up to and with the moment.
     async fn dead_letters_of(
         &self,
         generation: GenerationId,

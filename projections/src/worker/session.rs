@@ -35,7 +35,7 @@ const LOOKUP_KEYS: usize = 5_000;
 /// besides what it changes.
 const PAGE_EVENTS: usize = 2_048;
 
-/// How long a batch goes on of what nobody reads: what is folded again at most, when the worker
+/// How long a batch goes on of what is not read yet: what is folded again at most, when the worker
 /// dies.
 const BUILD_BATCH: Duration = Duration::from_secs(1);
 
@@ -56,7 +56,7 @@ pub(super) struct LeaseSession<'a, V: View> {
     skips: Skips,
 }
 
-/// One partition, and where the slot stands in it.
+/// One partition, and up to where the slot has it.
 pub(super) struct PartitionReader {
     partition: Partition,
     position: Position,
@@ -70,19 +70,19 @@ pub(super) struct PartitionReader {
 struct Batch {
     begun: Position,
     since: Instant,
-    /// Whether nobody reads what is built here.
+    /// Whether no reader sees what is built here.
     building: bool,
     checks: Checks,
     events: usize,
     bytes: usize,
     changes: Changes,
-    /// What is told of an inline view's rows, if somebody follows.
-    told: Option<Vec<RowChange>>,
+    /// An inline view's rows for watchers, if there are any.
+    watched: Option<Vec<RowChange>>,
     /// An event that cannot be given to a key, and when it was recorded.
     stuck: Option<(StepError, DateTime<Utc>)>,
 }
 
-/// A batch on its way into the store, and what is told of it when it is there.
+/// A batch on its way into the store, and what is published of it when it is there.
 struct Committing {
     partition: Partition,
     up_to: Position,
@@ -138,7 +138,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         Ok(session)
     }
 
-    /// What was set aside.
+    /// Its dead letters.
     async fn read_dead_letters(&mut self) -> Result<(), WorkError> {
         let work = self.work;
         let slots = work.generation.spec.slots;
@@ -225,8 +225,8 @@ impl<'a, V: View> LeaseSession<'a, V> {
         }
     }
 
-    /// Folds a page of the log onto the rows. Of an event that cannot be given to a key, and of
-    /// what is behind it, nothing is taken.
+    /// Folds a page of the log onto the rows. Of an event whose key is unknown, and of later
+    /// ones, nothing is taken.
     async fn take(
         &mut self,
         index: usize,
@@ -246,7 +246,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
                     steps.extend(of_slot(prepared, work.number, work.generation.spec.slots))
                 }
                 Err(error) => {
-                    // What stands before it is settled all the same.
+                    // What comes before it is settled all the same.
                     let reader = &mut self.readers[index];
                     reader.position = position.minus(1);
                     reader.event = None;
@@ -258,8 +258,8 @@ impl<'a, V: View> LeaseSession<'a, V> {
         }
         batch.events += steps.len();
         if inline {
-            // Appends write rows too. What is read behind the log and behind all that was handed
-            // over has the events up to there, or is moved on only by appends that have them.
+            // Appends write rows too. What is read after the log and after all that was handed over
+            // has the events up to there, or is moved on only by appends that have them.
             self.settle().await?;
             self.rows.forget_all();
         }
@@ -273,7 +273,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         );
         folded.map_err(|error| self.fold_carefully(index, batch.checks, error))?;
         if inline && work.workers.is_watched(steps.len()) {
-            batch.told = Some(self.rows.changes_of(&steps));
+            batch.watched = Some(self.rows.changes_of(&steps));
         }
         Ok(())
     }
@@ -329,7 +329,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             begun,
             events,
             changes,
-            told,
+            watched,
             ..
         } = batch;
         let Changes {
@@ -342,8 +342,8 @@ impl<'a, V: View> LeaseSession<'a, V> {
         } = changes;
         self.room_for(park.len())?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
-        let told =
-            told.or_else(|| (!inline && work.workers.is_watched(rows.len())).then(|| rows.clone()));
+        let watched = watched
+            .or_else(|| (!inline && work.workers.is_watched(rows.len())).then(|| rows.clone()));
         let taken = CommittedStep {
             events: events as u64,
             rows: rows.len(),
@@ -353,7 +353,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             partition,
             up_to,
             taken,
-            rows: told,
+            rows: watched,
             park: park.clone(),
         };
         commit.rows = rows;
@@ -420,7 +420,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         Ok(())
     }
 
-    /// Refuses to set aside more than can be looked after.
+    /// Refuses more dead letters than can be looked after.
     fn room_for(&self, events: usize) -> Result<(), WorkError> {
         let letters = self.dead_letter_events + events;
         let most = self.work.options.dead_letters_max;
@@ -595,7 +595,7 @@ impl Batch {
             events: 0,
             bytes: 0,
             changes,
-            told: None,
+            watched: None,
             stuck: None,
         }
     }

@@ -253,7 +253,7 @@ async fn what_was_valid_at_a_time_is_folded_from_what_had_occurred_by_then() {
         .to_string();
     assert!(
         error.contains(
-            "without what occurred later, the event at 5 makes no sense: more than there is"
+            "without what occurred later, the event at 5 cannot be folded: more than there is"
         ),
         "{error}"
     );

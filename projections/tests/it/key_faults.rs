@@ -1,10 +1,11 @@
 //! What one key, one row or one panic of user code does stays theirs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use annals_core::{Annals, Committed, Position, Recorded};
+use annals_core::{Annals, Committed, MemoryStore, Position, Recorded};
 use annals_macros::View;
 use annals_projections::{
     Handlers, Poison, Program, Project, ReadModels, Row, SlotState, View, ViewError, ViewSetup,
@@ -454,5 +455,183 @@ async fn two_hundred_decisions_at_once_all_take_effect() {
         db.status()[0].slots[0].state,
         SlotState::Stopped { .. }
     ));
+    db.stop().await;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "totals", events(AccountEvent), crate = "annals_projections")]
+struct Totals {
+    #[view(index)]
+    total: i64,
+    #[view(index)]
+    noted: Option<i64>,
+}
+
+impl Project<AccountEvent> for Totals {
+    fn on(row: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        match &**event {
+            AccountEvent::Deposited { cents } => row.total += cents,
+            AccountEvent::Noted { .. } => row.noted = Some(row.total),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_index_is_asked_by_its_own_type_and_absent_is_not_below() {
+    let store = store().await;
+    let db = start::<Totals>(&store).await;
+    happens(&db, "alice", deposited(40)).await;
+    happens(&db, "bob", deposited(70)).await;
+    let done = happens(&db, "alice", noted("seen")).await;
+    let view = db.view::<Totals>();
+    let rows = view.rows().by_index("total", 50_i64..).at_least(&done);
+    assert_eq!(rows.await.unwrap().rows[0].key, "bob");
+    let other = view.rows().by_index("total", 50_i32..).await.unwrap_err();
+    assert!(
+        other.to_string().starts_with("index `total` is of `i64`"),
+        "{other}"
+    );
+    let noted = view.rows().by_index("noted", ..=50_i64).await.unwrap().rows;
+    let keys: Vec<_> = noted.iter().map(|row| &*row.key).collect();
+    assert_eq!(keys, ["alice"]);
+    db.stop().await;
+}
+
+/// What is stored as `account.deposited` is read by two types of one view.
+#[derive(annals_macros::Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "account", crate = "annals_core")]
+enum Deposits {
+    Deposited { cents: i64 },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Both {
+    by_account: i64,
+    by_deposits: i64,
+}
+
+impl View for Both {
+    const NAME: &'static str = "both";
+    type Key = String;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new()
+            .on::<AccountEvent>()
+            .on::<Deposits>()
+            .on::<Deposits>()
+    }
+}
+
+impl Project<AccountEvent> for Both {
+    fn on(row: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        if let AccountEvent::Deposited { cents } = &**event {
+            row.by_account += cents;
+        }
+        Ok(())
+    }
+}
+
+impl Project<Deposits> for Both {
+    fn on(row: &mut Row<'_, Self>, event: &Recorded<Deposits>) -> Result<(), Poison> {
+        let Deposits::Deposited { cents } = &**event;
+        row.by_deposits += cents;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn two_types_that_read_one_stored_name_both_fold() {
+    let store = store().await;
+    let db = start::<Both>(&store).await;
+    let done = happens(&db, "alice", deposited(7)).await;
+    let row = db
+        .view::<Both>()
+        .get("alice")
+        .at_least(&done)
+        .await
+        .unwrap();
+    let both = Both {
+        by_account: 7,
+        by_deposits: 7,
+    };
+    assert_eq!(row, Some(both));
+    db.stop().await;
+}
+
+/// Rows by the number of an account.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct ByNumber {
+    events: u8,
+}
+
+impl View for ByNumber {
+    const NAME: &'static str = "by-number";
+    type Key = u64;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+}
+
+impl Project<AccountEvent> for ByNumber {
+    fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        row.events += 1;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn streams_of_other_names_never_share_a_row() {
+    let store = store().await;
+    let db = start::<ByNumber>(&store).await;
+    let done = happens(&db, "7", deposited(1)).await;
+    let other = happens(&db, "007", deposited(1)).await;
+    let view = db.view::<ByNumber>();
+    let row = view.get(7_u64).at_least(&done).await.unwrap();
+    assert_eq!(row, Some(ByNumber { events: 1 }));
+    let stopped = view.get(7_u64).at_least(&other).await.unwrap_err();
+    assert!(
+        stopped
+            .to_string()
+            .contains("the stream id `007` is no key of view `by-number`"),
+        "{stopped}"
+    );
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_past_that_the_log_has_lost_is_an_error() {
+    let views = Arc::new(MemoryStore::new());
+    let follow = async |log: &Arc<MemoryStore>| {
+        Annals::on(Arc::clone(log) as _)
+            .with(ViewSetup::<Mean>::new().options(options()))
+            .views_in(Arc::clone(&views) as _)
+            .start_in_background()
+            .await
+            .unwrap()
+    };
+    let log = Arc::new(MemoryStore::new());
+    let db = follow(&log).await;
+    let mut done = None;
+    for _ in 0..10 {
+        done = Some(happens(&db, "alice", deposited(1)).await);
+    }
+    let view = db.view::<Mean>();
+    view.wait_for(&done.unwrap(), Duration::from_secs(30))
+        .await
+        .unwrap();
+    db.stop().await;
+
+    // The log is restored to its first five events, and one more is appended.
+    log.rewind(Position::new(5));
+    let db = follow(&log).await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    let read = db.view::<Mean>().get("alice").at_least(&done).await;
+    assert!(
+        matches!(&read, Err(ViewError::Stopped { reason }) if reason.contains("restored")),
+        "{read:?}"
+    );
     db.stop().await;
 }

@@ -98,7 +98,9 @@ async fn a_reactor_on_three_partitions_that_is_killed_misses_nothing_and_keeps_t
             made.wait_for(|calls| calls.len() > until),
         )
         .await;
-        runtime.shutdown_background();
+        // What was being polled ends; nothing of it takes a lease after they are released below.
+        let down = move || runtime.shutdown_timeout(Duration::from_secs(60));
+        tokio::task::spawn_blocking(down).await.unwrap();
         for state in store.leases("$reactor/").await.unwrap() {
             store.release_lease(&state.lease).await.unwrap();
         }

@@ -380,9 +380,8 @@ async fn a_view_without_its_past_says_how_to_build_it_instead() {
     ));
     assert_eq!(
         error.to_string(),
-        "view `counts` cannot be reset to position 1024: it keeps no history, so nobody knows what \
-         its rows were then. Build it from \
-         the log with `begin`, which gives the same rows"
+        "view `counts` cannot be reset to position 1024: it keeps no history, so its rows of \
+         then are unknown. Build it from the log with `begin`, which gives the same rows"
     );
     let phases = store
         .views()

@@ -1,2 +1,2 @@
--- the name behind a key; it never changes
+-- the name of a key; it never changes
 select name from annals_streams where key = ?1

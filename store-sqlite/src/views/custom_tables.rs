@@ -31,7 +31,7 @@ fn run<S: 'static>(
     match ran {
         Poll::Ready(done) => done.map_err(|error| Abort::Refused(error.into())),
         Poll::Pending => {
-            let what = "the work awaited something inside a SQLite transaction, which holds up every \
+            let what = "the work awaited something inside a SQLite transaction, which delays every \
                 other write: await it before or after";
             Err(Abort::Refused(
                 StoreError::new(Failure::Invalid, what).into(),

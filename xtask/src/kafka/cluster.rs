@@ -111,7 +111,7 @@ impl Cluster {
     }
 
     pub(crate) fn stop(&self, shutdown: Shutdown) -> Result<(), Stop> {
-        // All at once: a controller that is stopped last has nobody left to vote with.
+        // All at once: a controller that is stopped last has no voters left.
         std::thread::scope(|scope| {
             let stops: Vec<_> = self
                 .nodes
@@ -159,7 +159,7 @@ impl Cluster {
     }
 }
 
-/// Ports that nobody listens on; all are held until all are found, so that they differ.
+/// Free ports; all are held until all are found, so that they differ.
 fn free_ports(nodes: u16) -> Result<Vec<Ports>, Stop> {
     let mut held = Vec::new();
     let mut free = || -> Result<u16, Stop> {

@@ -65,7 +65,7 @@ fn there() -> Option<Java> {
         })
 }
 
-/// What stands in quotes on the first line.
+/// What is in quotes on the first line.
 fn version(said: &str) -> Option<&str> {
     said.split('"').nth(1)
 }

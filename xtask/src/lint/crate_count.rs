@@ -1,4 +1,4 @@
-//! How much a user compiles: the crates behind `cargo add annals`.
+//! How much a user compiles: the crates that `cargo add annals` brings.
 
 use std::collections::BTreeSet;
 

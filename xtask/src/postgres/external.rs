@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_shown_to_nobody() {
+    fn a_password_is_never_shown() {
         assert_eq!(
             shown("postgres://me:secret@db.example/x?password=secret"),
             "db.example:5432"
@@ -131,6 +131,6 @@ mod tests {
             std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"?").unwrap());
         assert!(answers(&url).is_err());
         impostor.join().unwrap();
-        assert!(answers(&url).is_err(), "nobody listens any more");
+        assert!(answers(&url).is_err(), "no server listens any more");
     }
 }

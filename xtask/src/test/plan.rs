@@ -1,4 +1,4 @@
-//! Which cargo calls run every test once, and what is left out when there is no server.
+//! Which cargo calls run every test once, and what is skipped when there is no server.
 
 use super::server::{Kind, Lacks};
 
@@ -96,7 +96,7 @@ pub(crate) fn cargo_calls(arguments: &[String], lacking: &[Lacking]) -> Vec<Vec<
     if chosen(&PACKAGES) || chosen(&TARGETS) {
         vec![call(&[])]
     } else {
-        // Benches are left out: they are measured by `cargo xtask bench`, and compiled by `lint`.
+        // Benches are skipped: they are measured by `cargo xtask bench`, and compiled by `lint`.
         vec![
             call(&["--lib", "--bins", "--tests", "--examples"]),
             call(&["--doc"]),

@@ -11,7 +11,7 @@ pub(crate) const KINDS: [&Kind; 2] = [&postgres::KIND, &kafka::KIND];
 #[derive(Debug)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    /// The variable that names an external server, and tells tests of any.
+    /// The variable that names an external server, and in which tests find any.
     pub(crate) url: &'static str,
     /// The variable that names the program with which tests stop, kill and start it.
     pub(crate) control: &'static str,

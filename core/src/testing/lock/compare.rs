@@ -1,7 +1,11 @@
 //! The program beside the file: what has changed, what is missing, and the file as it would be.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use super::file::{Fold as PinnedFold, Lock, Sample, Shape as Pinned};
-use super::growth::{has_grown, holds};
+use super::growth::{has_grown, holds, is_same, is_same_value};
+use super::probe::{self, Facts};
 use super::{EventsLock, Fold, Type, drift};
 use crate::codec::{Codec, Json};
 use crate::typed::Shape;
@@ -16,15 +20,15 @@ pub(super) struct Compared {
 }
 
 impl EventsLock {
-    /// With `anew`, the file yields wherever it differs.
-    pub(super) fn compare(&self, file: &Lock, anew: bool) -> Compared {
+    /// With `rewrite`, the program wins wherever the file differs.
+    pub(super) fn compare(&self, file: &Lock, rewrite: bool) -> Compared {
         let mut compared = Compared {
             changed: self.faults.clone(),
             missing: Vec::new(),
             updated: Lock::default(),
         };
         for ((event_type, version), pinned) in &file.events {
-            let kept = if anew {
+            let kept = if rewrite {
                 self.still_true(event_type, *version, pinned)
             } else {
                 Some(pinned.clone())
@@ -35,16 +39,18 @@ impl EventsLock {
                     .events
                     .insert((event_type.clone(), *version), kept);
             }
-            if !anew {
+            if !rewrite {
                 compared
                     .changed
                     .extend(self.look_at(event_type, *version, pinned));
             }
         }
+        compared.changed.extend(self.written_twice());
         let events_hold = compared.changed.is_empty();
         for (known, shape) in self.current() {
-            compared.add_shape(known, shape, anew);
+            compared.add_shape(known, shape, rewrite);
         }
+        self.add_readings(&mut compared, rewrite);
         if !events_hold {
             // Changed shapes write other samples and fold to other states: that follows, and would
             // only bury the reason.
@@ -52,13 +58,13 @@ impl EventsLock {
             return compared;
         }
         for fold in &self.folds {
-            compared.add_fold(self, fold, file.folds.get(&fold.name), anew);
+            compared.add_fold(self, fold, file.folds.get(&fold.name), rewrite);
         }
         let lost = file
             .folds
             .iter()
             .filter(|(name, _)| !self.folds.iter().any(|fold| fold.name == **name));
-        if !anew {
+        if !rewrite {
             compared
                 .changed
                 .extend(lost.map(|(name, fold)| drift::lost_fold(name, fold.version)));
@@ -71,6 +77,66 @@ impl EventsLock {
         self.types
             .iter()
             .flat_map(move |known| shapes(known).map(move |shape| (known, shape)))
+    }
+
+    /// Names and versions that two types write.
+    fn written_twice(&self) -> Vec<String> {
+        let mut writers: BTreeMap<(&str, u32), &Type> = BTreeMap::new();
+        let mut twice = Vec::new();
+        for (known, shape) in self.current() {
+            let key = (shape.event_type, shape.schema_version);
+            match writers.get(&key) {
+                Some(first) if first.id != known.id => {
+                    twice.push(drift::two_writers(key.0, key.1, first.name, known.name));
+                }
+                Some(_) => {}
+                None => {
+                    writers.insert(key, known);
+                }
+            }
+        }
+        twice
+    }
+
+    /// Pins what becomes of the samples of old versions.
+    fn add_readings(&self, compared: &mut Compared, rewrite: bool) {
+        for ((event_type, version), pinned) in &mut compared.updated.events {
+            let Some((known, shape)) = self.reader(event_type, *version) else {
+                continue;
+            };
+            if shape.current {
+                continue;
+            }
+            if rewrite {
+                pinned.becomes.clear();
+            }
+            let mut is_new = false;
+            for (index, sample) in pinned.samples.iter().enumerate() {
+                if let Ok(events) = (known.again)(sample)
+                    && !pinned.becomes.contains_key(&index)
+                {
+                    let events = events.iter().map(Sample::untagged).collect();
+                    pinned.becomes.insert(index, events);
+                    is_new = true;
+                }
+            }
+            if is_new {
+                compared
+                    .missing
+                    .push(drift::new_reading(event_type, *version));
+            }
+        }
+    }
+
+    /// What an old sample is today, and what the events are today that it was when it was pinned.
+    fn readings(&self, known: &Type, sample: &Sample, became: &[Sample]) -> Option<(Shown, Shown)> {
+        let is = (known.again)(sample).ok()?;
+        let mut was = Vec::new();
+        for event in became {
+            let (reader, _) = self.reader(&event.event_type, event.schema_version)?;
+            was.extend((reader.again)(event).ok()?);
+        }
+        Some((Shown(was), Shown(is)))
     }
 
     /// Who reads a stored shape; who writes it comes first.
@@ -88,12 +154,22 @@ impl EventsLock {
 
     /// How an entry of the file differs from the program.
     fn look_at(&self, event_type: &str, version: u32, pinned: &Pinned) -> Option<String> {
+        let has_category = |known: &Type| known.category == pinned.category;
+        let is_pinned = !pinned.category.is_empty();
+        if is_pinned && !self.types.iter().any(has_category) {
+            let is: Vec<&str> = self.types.iter().map(|known| known.category).collect();
+            return Some(drift::category(event_type, version, &pinned.category, &is));
+        }
         let Some((known, shape)) = self.reader(event_type, version) else {
             return Some(drift::unread(event_type, version));
         };
+        if shape.current && is_pinned && !has_category(known) {
+            let is = [known.category];
+            return Some(drift::category(event_type, version, &pinned.category, &is));
+        }
         let was = pinned.fields();
         let is = shape.fields;
-        if shape.current && was != is && !has_grown(was, is) {
+        if shape.current && !has_grown(was, is) {
             return Some(drift::shape(
                 event_type,
                 version,
@@ -102,58 +178,77 @@ impl EventsLock {
                 is,
             ));
         }
-        pinned.samples.iter().find_map(|sample| {
-            let content = sample.content();
-            match (known.again)(sample) {
-                Err(why) if shape.current => {
-                    let why = format!("an error: {why}");
-                    Some(drift::shape(
-                        event_type,
-                        version,
-                        "cannot read what it wrote",
-                        &content,
-                        &why,
-                    ))
+        let of_samples = pinned
+            .samples
+            .iter()
+            .enumerate()
+            .find_map(|(index, sample)| {
+                let content = sample.content();
+                match (known.again)(sample) {
+                    Err(why) if shape.current => {
+                        let why = format!("an error: {why}");
+                        Some(drift::shape(
+                            event_type,
+                            version,
+                            "cannot read what it wrote",
+                            &content,
+                            &why,
+                        ))
+                    }
+                    Err(why) => Some(drift::unreadable(event_type, version, &content, &why)),
+                    Ok(_) if !shape.current => {
+                        let became = pinned.becomes.get(&index)?;
+                        let (was, is) = self.readings(known, sample, became)?;
+                        (was != is).then(|| {
+                            drift::reading(
+                                event_type,
+                                version,
+                                &content,
+                                &was.to_string(),
+                                &is.to_string(),
+                            )
+                        })
+                    }
+                    Ok(again) => match again.as_slice() {
+                        [again] if still_holds(again, sample) => None,
+                        [again] if still_holds(&again.untagged(), &sample.untagged()) => {
+                            let shown = |tags: &[String]| {
+                                if tags.is_empty() {
+                                    "none".to_owned()
+                                } else {
+                                    tags.join(", ")
+                                }
+                            };
+                            let was = shown(&sample.tags);
+                            let is = shown(&again.tags);
+                            Some(drift::shape(
+                                event_type,
+                                version,
+                                "carries other tags",
+                                &was,
+                                &is,
+                            ))
+                        }
+                        again => {
+                            let is = again
+                                .iter()
+                                .map(|again| format!("{} {}", again.codec, again.content()));
+                            let is = is.collect::<Vec<_>>().join(", ");
+                            let was = format!("{} {content}", sample.codec);
+                            Some(drift::shape(
+                                event_type,
+                                version,
+                                "is written in other bytes",
+                                &was,
+                                &is,
+                            ))
+                        }
+                    },
                 }
-                Err(why) => Some(drift::unreadable(event_type, version, &content, &why)),
-                Ok(_) if !shape.current => None,
-                Ok(again) => match again.as_slice() {
-                    [again] if still_holds(again, sample) => None,
-                    [again] if still_holds(&again.untagged(), &sample.untagged()) => {
-                        let shown = |tags: &[String]| {
-                            if tags.is_empty() {
-                                "none".to_owned()
-                            } else {
-                                tags.join(", ")
-                            }
-                        };
-                        let was = shown(&sample.tags);
-                        let is = shown(&again.tags);
-                        Some(drift::shape(
-                            event_type,
-                            version,
-                            "carries other tags",
-                            &was,
-                            &is,
-                        ))
-                    }
-                    again => {
-                        let is = again
-                            .iter()
-                            .map(|again| format!("{} {}", again.codec, again.content()));
-                        let is = is.collect::<Vec<_>>().join(", ");
-                        let was = format!("{} {content}", sample.codec);
-                        Some(drift::shape(
-                            event_type,
-                            version,
-                            "is written in other bytes",
-                            &was,
-                            &is,
-                        ))
-                    }
-                },
-            }
-        })
+            });
+        of_samples
+            .or_else(|| changed_inside(event_type, version, pinned, known, shape.current))
+            .or_else(|| known.rewritten(event_type, version, pinned, shape.current))
     }
 
     /// What of an entry can be read, and for a current shape is written the same way.
@@ -169,29 +264,114 @@ impl EventsLock {
         (!samples.is_empty()).then(|| Pinned {
             fields: pinned.fields.clone(),
             samples,
+            ..Pinned::default()
         })
     }
 }
 
+impl Type {
+    /// A pinned sample that no value of the test is written as any more, while one is written as
+    /// something new: perhaps the same value.
+    fn rewritten(
+        &self,
+        event_type: &str,
+        version: u32,
+        pinned: &Pinned,
+        current: bool,
+    ) -> Option<String> {
+        let key = (event_type.to_owned(), version);
+        let of_test: Vec<&Sample> = self
+            .samples
+            .iter()
+            .filter(|sample| current && sample.key() == key)
+            .collect();
+        let new = of_test
+            .iter()
+            .find(|is| !pinned.samples.iter().any(|was| still_holds(is, was)))?;
+        let lost = pinned
+            .samples
+            .iter()
+            .find(|was| !of_test.iter().any(|is| still_holds(is, was)))?;
+        Some(drift::rewritten(
+            event_type,
+            version,
+            &lost.content(),
+            &new.content(),
+        ))
+    }
+}
+
+/// What code that reads nested types accepts less than it did, or fills in otherwise.
+fn changed_inside(
+    event_type: &str,
+    version: u32,
+    pinned: &Pinned,
+    known: &Type,
+    current: bool,
+) -> Option<String> {
+    if pinned.inside.is_empty() {
+        return None;
+    }
+    let is = probe::facts(&pinned.samples, known.again);
+    pinned.inside.iter().find_map(|(about, was)| {
+        let (path, kind) = about;
+        let is = is.get(about).map(String::as_str);
+        (!probe::still(*kind, was, is, current))
+            .then(|| drift::inside(event_type, version, path, *kind, was, is))
+    })
+}
+
+/// Events as today's code writes them.
+struct Shown(Vec<Sample>);
+
+impl PartialEq for Shown {
+    fn eq(&self, other: &Shown) -> bool {
+        self.0.len() == other.0.len()
+            && self
+                .0
+                .iter()
+                .zip(&other.0)
+                .all(|(one, other)| is_alike(&one.untagged(), &other.untagged()))
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("nothing");
+        }
+        let events: Vec<String> = self.0.iter().map(Sample::named_content).collect();
+        f.write_str(&events.join(", "))
+    }
+}
+
 impl Compared {
-    fn add_shape(&mut self, known: &Type, shape: &Shape, anew: bool) {
+    fn add_shape(&mut self, known: &Type, shape: &Shape, rewrite: bool) {
         let event_type = shape.event_type;
         let version = shape.schema_version;
         let key = (event_type.to_owned(), version);
         let samples = known.samples.iter().filter(|sample| sample.key() == key);
         let Some(pinned) = self.updated.events.get_mut(&key) else {
-            let mut pinned = Pinned::default();
+            let mut pinned = Pinned {
+                category: known.category.to_owned(),
+                ..Pinned::default()
+            };
             pinned.grow(shape.fields);
             add(&mut pinned.samples, samples);
             if pinned.samples.is_empty() {
                 self.changed.push(drift::no_sample(event_type, version));
             }
+            pinned.inside = probe::facts(&pinned.samples, known.again);
             self.updated.events.insert(key, pinned);
             self.missing.push(drift::new_shape(event_type, version));
             return;
         };
-        if pinned.fields() != shape.fields {
-            if anew {
+        if pinned.category.is_empty() || rewrite {
+            known.category.clone_into(&mut pinned.category);
+            self.missing.push(drift::new_category(event_type, version));
+        }
+        if !is_same(pinned.fields(), shape.fields) {
+            if rewrite {
                 pinned.fields.clear();
             }
             self.missing.push(drift::grown(
@@ -207,6 +387,13 @@ impl Compared {
             new.iter()
                 .map(|sample| drift::new_sample(event_type, version, &sample.content())),
         );
+        let inside: Facts = probe::facts(&pinned.samples, known.again);
+        if inside != pinned.inside {
+            if new.is_empty() {
+                self.missing.push(drift::grown_inside(event_type, version));
+            }
+            pinned.inside = inside;
+        }
     }
 
     fn add_fold(
@@ -214,12 +401,12 @@ impl Compared {
         lock: &EventsLock,
         fold: &Fold,
         pinned: Option<&PinnedFold>,
-        anew: bool,
+        rewrite: bool,
     ) {
         let name = fold.name.as_str();
         let version = fold.version;
         let mut over = pinned.map_or(Vec::new(), |pinned| pinned.over.clone());
-        if anew {
+        if rewrite {
             let events = &self.updated.events;
             over.retain(|event| {
                 events.get(&event.key()).is_some_and(|shape| {
@@ -230,7 +417,7 @@ impl Compared {
                 })
             });
         }
-        match pinned.filter(|_| !anew) {
+        match pinned.filter(|_| !rewrite) {
             Some(pinned) if pinned.version == version => match (fold.state)(&pinned.over) {
                 Ok(state) if state == pinned.state => {}
                 Ok(state) => self
@@ -273,13 +460,21 @@ impl Compared {
                     },
                 );
             }
-            // Said already when the pinned history is the trouble.
+            // Said already when it is the pinned history that cannot be folded.
             Err(why) if self.changed.is_empty() => {
                 self.changed.push(drift::broken_fold(name, version, &why))
             }
             Err(_) => {}
         }
     }
+}
+
+/// Whether both are the same event; in JSON fields have no order.
+fn is_alike(one: &Sample, other: &Sample) -> bool {
+    one.key() == other.key()
+        && one.codec == other.codec
+        && one.tags == other.tags
+        && is_same_value(&one.payload, &other.payload, one.codec == Json::NAME)
 }
 
 /// Whether a sample that was read and written again holds all that it held.
@@ -295,7 +490,7 @@ fn still_holds(again: &Sample, sample: &Sample) -> bool {
 fn add<'a>(there: &mut Vec<Sample>, samples: impl Iterator<Item = &'a Sample>) -> Vec<Sample> {
     let mut new = Vec::new();
     for sample in samples {
-        if !there.contains(sample) {
+        if !there.iter().any(|known| is_alike(known, sample)) {
             there.push(sample.clone());
             new.push(sample.clone());
         }

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::probe::Kind;
+
 /// What is stored, or how it is folded, is not what the file says.
 ///
 /// It displays as everything that differs, each with what to do.
@@ -51,7 +53,7 @@ pub(super) fn explained(error: &dyn Error) -> String {
 
 const UNRELEASED: &str = "If none was ever stored outside of tests: ANNALS_UPDATE=force.";
 
-/// A current shape is not the one that stands in the file.
+/// A current shape is not the one in the file.
 pub(super) fn shape(event_type: &str, version: u32, what: &str, was: &str, is: &str) -> String {
     let next = version.saturating_add(1);
     format!(
@@ -80,6 +82,115 @@ pub(super) fn unread(event_type: &str, version: u32) -> String {
          became of it:\n\
          `#[event(retired(\"{event_type}\", version = {version}, upcast = …))]`, with a function \
          that may return `None`. {UNRELEASED}"
+    )
+}
+
+/// The category of a pinned event type is no category of the program.
+pub(super) fn category(event_type: &str, version: u32, was: &str, is: &[&str]) -> String {
+    let is = is.join("`, `");
+    format!(
+        "`{event_type}` v{version} is in streams named `{was}-…`, and its category is `{is}` now.\n\
+         Streams are found by their category: what is stored would not be loaded, and each stream \
+         could be created once more.\n\
+         Keep it: `#[event(category = \"{was}\")]`. {UNRELEASED}"
+    )
+}
+
+/// Two types write one shape.
+pub(super) fn two_writers(event_type: &str, version: u32, one: &str, other: &str) -> String {
+    format!(
+        "`{event_type}` v{version} is written by two types, `{one}` and `{other}`.\n\
+         Events of one would be read as the other. Give one of them another name: \
+         `#[event(name = \"…\")]`."
+    )
+}
+
+/// No value of the test is written as a pinned sample any more.
+pub(super) fn rewritten(event_type: &str, version: u32, was: &str, is: &str) -> String {
+    format!(
+        "`{event_type}` v{version} has a sample that no value in the test is written as:\n    was \
+         {was}\n    is  {is}\n\
+         If it is the same value, stored events would be read as other values (a unit or a name in \
+         a nested type has changed):\n\
+         take the change back, or make it a new version. If the test has other samples now, give \
+         it the old ones too. {UNRELEASED}"
+    )
+}
+
+/// Code reads less inside of a sample, or something else.
+pub(super) fn inside(
+    event_type: &str,
+    version: u32,
+    path: &str,
+    kind: Kind,
+    was: &str,
+    is: Option<&str>,
+) -> String {
+    let (what, is) = match kind {
+        Kind::Takes => ("takes other numbers", is.unwrap_or("none")),
+        Kind::Of => ("has not all variants that it had", is.unwrap_or("none")),
+        Kind::Absent => (
+            "is filled in otherwise where it is absent",
+            is.unwrap_or("an error"),
+        ),
+        Kind::Unknown => ("refuses fields that it ignored", is.unwrap_or("refused")),
+    };
+    format!(
+        "`{event_type}` v{version}: `{path}` {what}:\n    was {was}\n    is  {is}\n\
+         Stored events may depend on it. Let the nested type read what it read, or make the event \
+         a new version. {UNRELEASED}"
+    )
+}
+
+/// An upcaster makes something else of a stored sample.
+pub(super) fn reading(
+    event_type: &str,
+    version: u32,
+    content: &str,
+    was: &str,
+    is: &str,
+) -> String {
+    format!(
+        "`{event_type}` v{version} becomes another event than it did:\n    {content}\n    was \
+         {was}\n    is  {is}\n\
+         What was decided and folded from it does not fit any more. Let its upcaster, and the type \
+         that it takes, be what they were. {UNRELEASED}"
+    )
+}
+
+/// An entry that is not as it was written.
+pub(super) fn merged(entry: &str, path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "The entry `{entry}` is not as a test wrote it: it was edited, or two branches were merged \
+         in it.\n\
+         Take the whole file of one branch (`git checkout --ours -- {path}`, or `--theirs`), then \
+         add what the other one has: ANNALS_UPDATE=1 cargo test.\n\
+         If it was edited on purpose, take the line `sum` out of the entry."
+    )
+}
+
+/// What becomes of an old version is not in the file.
+pub(super) fn new_reading(event_type: &str, version: u32) -> String {
+    format!(
+        "`{event_type}` v{version} is old now, and what it becomes is not pinned. To add it: \
+         ANNALS_UPDATE=1 cargo test."
+    )
+}
+
+/// The category is not in the file.
+pub(super) fn new_category(event_type: &str, version: u32) -> String {
+    format!(
+        "The category of `{event_type}` v{version} is not pinned. To add it: ANNALS_UPDATE=1 cargo \
+         test."
+    )
+}
+
+/// A nested type accepts more.
+pub(super) fn grown_inside(event_type: &str, version: u32) -> String {
+    format!(
+        "`{event_type}` v{version} has nested types that have grown, or are not pinned. To add \
+         them: ANNALS_UPDATE=1 cargo test."
     )
 }
 

@@ -3,9 +3,18 @@
 //!
 //! ```text
 //! event account.deposited v1
+//!     category account
 //!     fields { cents: i64 }
+//!     inside .cents takes -9223372036854775808..9223372036854775807
 //!     sample json {"cents":5}
 //!     tag owner:ada
+//!     sum 0f6a2b1c9d3e4f50
+//!
+//! event account.paid v1
+//!     category account
+//!     fields { amount: u8 }
+//!     sample json {"amount":5}
+//!     becomes account.deposited v1 json {"cents":500}
 //!
 //! fold account v1
 //!     over account.deposited v1 json {"cents":5}
@@ -18,10 +27,12 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use super::probe::{Facts, Kind};
+
 const HEADER: &str = "\
 # What is stored, pinned. A test compares it with the program; `ANNALS_UPDATE=1 cargo test` adds \
 what is new.
-# What stands here may be stored somewhere, and stays: a changed shape or fold gets a new version.
+# What is in here may be stored somewhere, and stays: a changed shape or fold gets a new version.
 ";
 
 /// The content of the file.
@@ -36,9 +47,15 @@ pub(super) struct Lock {
 /// A stored shape, as it was when events were written in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shape {
+    /// Of the streams that it is in; empty in files of before it was pinned.
+    pub(super) category: String,
     /// The first ones, and those that it has grown to since.
     pub(super) fields: Vec<String>,
+    /// What is known of nested types.
+    pub(super) inside: Facts,
     pub(super) samples: Vec<Sample>,
+    /// By the index of a sample: what upcasters made of it.
+    pub(super) becomes: BTreeMap<usize, Vec<Sample>>,
 }
 
 /// A stored event.
@@ -86,7 +103,7 @@ impl Sample {
         }
     }
 
-    /// As it stands in the file, and is shown to people.
+    /// As it is in the file and in messages.
     pub(super) fn content(&self) -> String {
         let text = std::str::from_utf8(&self.payload).ok().filter(|text| {
             // Editors take spaces from the end of lines, and the parser from their beginning.
@@ -106,42 +123,86 @@ impl Sample {
     }
 }
 
+impl Sample {
+    /// `account.opened v1 json {…}`.
+    pub(super) fn named_content(&self) -> String {
+        format!(
+            "{} v{} {} {}",
+            self.event_type,
+            self.schema_version,
+            self.codec,
+            self.content()
+        )
+    }
+}
+
 impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HEADER)?;
-        for ((event_type, version), shape) in &self.events {
-            writeln!(f, "\nevent {event_type} v{version}")?;
-            shape
-                .fields
-                .iter()
-                .try_for_each(|fields| writeln!(f, "    fields {fields}"))?;
-            for sample in &shape.samples {
-                writeln!(f, "    sample {} {}", sample.codec, sample.content())?;
-                sample
-                    .tags
-                    .iter()
-                    .try_for_each(|tag| writeln!(f, "    tag {tag}"))?;
-            }
+        for (key, shape) in &self.events {
+            let entry = shape.entry(key);
+            write!(f, "\n{entry}    sum {}\n", sum(&entry))?;
         }
         for (name, fold) in &self.folds {
-            writeln!(f, "\nfold {name} v{}", fold.version)?;
-            for event in &fold.over {
-                writeln!(
-                    f,
-                    "    over {} v{} {} {}",
-                    event.event_type,
-                    event.schema_version,
-                    event.codec,
-                    event.content()
-                )?;
-            }
-            writeln!(f, "    state")?;
-            fold.state
-                .lines()
-                .try_for_each(|line| writeln!(f, "{}", format!("        | {line}").trim_end()))?;
+            let entry = fold.entry(name);
+            write!(f, "\n{entry}    sum {}\n", sum(&entry))?;
         }
         Ok(())
     }
+}
+
+impl Shape {
+    fn entry(&self, (event_type, version): &(String, u32)) -> String {
+        let mut text = format!("event {event_type} v{version}\n");
+        let mut line = |words: String| text += &format!("    {}\n", words.trim_end());
+        if !self.category.is_empty() {
+            line(format!("category {}", self.category));
+        }
+        for fields in &self.fields {
+            line(format!("fields {fields}"));
+        }
+        for ((path, kind), fact) in &self.inside {
+            line(format!("inside {path} {} {fact}", kind.word()));
+        }
+        for (index, sample) in self.samples.iter().enumerate() {
+            line(format!("sample {} {}", sample.codec, sample.content()));
+            for tag in &sample.tags {
+                line(format!("tag {tag}"));
+            }
+            let Some(becomes) = self.becomes.get(&index) else {
+                continue;
+            };
+            if becomes.is_empty() {
+                line("becomes nothing".to_owned());
+            }
+            for event in becomes {
+                line(format!("becomes {}", event.named_content()));
+            }
+        }
+        text
+    }
+}
+
+impl Fold {
+    fn entry(&self, name: &str) -> String {
+        let mut text = format!("fold {name} v{}\n", self.version);
+        for event in &self.over {
+            text += &format!("    over {}\n", event.named_content());
+        }
+        text += "    state\n";
+        for line in self.state.lines() {
+            text += &format!("{}\n", format!("        | {line}").trim_end());
+        }
+        text
+    }
+}
+
+/// Shows that an entry is as it was written: of two that were merged into one it is of neither.
+fn sum(entry: &str) -> String {
+    let hash = entry.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
 }
 
 /// The entry that the lines of a file are about.
@@ -152,21 +213,40 @@ enum Entry {
 }
 
 impl Lock {
-    pub(super) fn parse(text: &str) -> Result<Lock, String> {
+    /// Reads the file, and names the entries that are not as they were written.
+    pub(super) fn parse(text: &str) -> Result<(Lock, Vec<String>), String> {
         let mut lock = Lock::default();
         let mut entry = Entry::None;
+        let mut sums = Vec::new();
+        // Some editors put a byte order mark first.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (at, line) in text.lines().enumerate() {
             let wrong = |why: &str| format!("Line {} is `{}`: {why}", at + 1, line.trim());
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
-            lock.take(line.trim(), &mut entry).map_err(wrong)?;
+            match (line.trim().strip_prefix("sum "), &entry) {
+                (Some(sum), Entry::Event(key)) => sums.push((Ok(key.clone()), sum.to_owned())),
+                (Some(sum), Entry::Fold(name)) => sums.push((Err(name.clone()), sum.to_owned())),
+                _ => lock.take(line.trim(), &mut entry).map_err(wrong)?,
+            }
         }
-        Ok(lock)
+        let merged = sums
+            .into_iter()
+            .filter_map(|(of, written)| {
+                let entry = match &of {
+                    Ok(key) => lock.events.get(key)?.entry(key),
+                    Err(name) => lock.folds.get(name)?.entry(name),
+                };
+                (sum(&entry) != written)
+                    .then(|| entry.lines().next().unwrap_or_default().to_owned())
+            })
+            .collect();
+        Ok((lock, merged))
     }
 
     fn take(&mut self, line: &str, entry: &mut Entry) -> Result<(), &'static str> {
-        const TWICE: &str = "it stands there twice. When two branches each made this version, one \
+        const TWICE: &str = "it is in the file twice. When two branches each made this version, one \
             of them becomes the version after it.";
         const NOT_A_LINE: &str = "this is no line of such a file. Was a merge left unfinished?";
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -198,7 +278,23 @@ impl Lock {
             (_, Entry::Event(key)) => {
                 let shape = self.events.entry(key.clone()).or_default();
                 match word {
+                    "category" => rest.clone_into(&mut shape.category),
                     "fields" => shape.fields.push(rest.to_owned()),
+                    "inside" => {
+                        let (path, rest) = rest.split_once(' ').ok_or(NOT_A_LINE)?;
+                        let (kind, fact) = rest.split_once(' ').ok_or(NOT_A_LINE)?;
+                        let kind = Kind::of_word(kind).ok_or(NOT_A_LINE)?;
+                        shape
+                            .inside
+                            .insert((path.to_owned(), kind), fact.to_owned());
+                    }
+                    "becomes" => {
+                        let index = shape.samples.len().checked_sub(1).ok_or(NOT_A_LINE)?;
+                        let becomes = shape.becomes.entry(index).or_default();
+                        if rest != "nothing" {
+                            becomes.push(named_sample(rest).ok_or(NOT_A_LINE)?);
+                        }
+                    }
                     "sample" => shape
                         .samples
                         .push(sample(key.clone(), rest).ok_or(NOT_A_LINE)?),
@@ -214,13 +310,7 @@ impl Lock {
             (_, Entry::Fold(name)) => {
                 let fold = self.folds.entry(name.clone()).or_default();
                 match word {
-                    "over" => {
-                        let (event_type, rest) = rest.split_once(' ').ok_or(NOT_A_LINE)?;
-                        let (version, rest) = rest.split_once(' ').ok_or(NOT_A_LINE)?;
-                        let key =
-                            versioned(&format!("{event_type} {version}")).ok_or(NOT_A_LINE)?;
-                        fold.over.push(sample(key, rest).ok_or(NOT_A_LINE)?);
-                    }
+                    "over" => fold.over.push(named_sample(rest).ok_or(NOT_A_LINE)?),
                     "state" => {}
                     "|" => {
                         if !fold.state.is_empty() {
@@ -241,6 +331,13 @@ impl Lock {
 fn versioned(text: &str) -> Option<(String, u32)> {
     let (name, version) = text.trim().rsplit_once(" v")?;
     Some((name.to_owned(), version.parse().ok()?))
+}
+
+/// `account.opened v1 json {"owner":"ada"}`.
+fn named_sample(text: &str) -> Option<Sample> {
+    let (event_type, rest) = text.split_once(' ')?;
+    let (version, rest) = rest.split_once(' ')?;
+    sample(versioned(&format!("{event_type} {version}"))?, rest)
 }
 
 /// `json {"cents":5}`.
@@ -287,7 +384,15 @@ mod tests {
             sample("a.b", b"null", &[]),
         ];
         let shape = Shape {
+            category: "a".into(),
             fields: vec!["{ c: u8 }".into()],
+            inside: Facts::from([((".c".into(), Kind::Takes), "0..255".into())]),
+            becomes: BTreeMap::from([(0, Vec::new()), (1, samples.clone())])
+                .into_iter()
+                .map(|(index, events): (usize, Vec<Sample>)| {
+                    (index, events.iter().map(Sample::untagged).collect())
+                })
+                .collect(),
             samples,
         };
         lock.events.insert(("a.b".into(), 1), shape);
@@ -299,8 +404,8 @@ mod tests {
         lock.events.insert(
             ("a.odd".into(), 1),
             Shape {
-                fields: vec![],
                 samples,
+                ..Shape::default()
             },
         );
         let state = "State {\n    a: 1,\n\n    | b\n}".to_owned();
@@ -318,8 +423,17 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         let text = lock().to_string();
-        assert_eq!(Lock::parse(&text).unwrap(), lock(), "{text}");
-        assert_eq!(Lock::parse(&text.replace('\n', "\r\n")).unwrap(), lock());
+        let as_written = (lock(), Vec::new());
+        assert_eq!(Lock::parse(&text).unwrap(), as_written, "{text}");
+        for other in [
+            text.replace('\n', "\r\n"),
+            text.replace('\n', " \t\n"),
+            format!("\u{feff}{text}"),
+        ] {
+            assert_eq!(Lock::parse(&other).unwrap(), as_written);
+        }
+        let edited = text.replacen("json null", "json 1", 1);
+        assert_eq!(Lock::parse(&edited).unwrap().1, ["event a.b v1"]);
     }
 
     #[test]
@@ -328,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_file_is_told_by_its_line() {
+    fn what_is_no_such_file_is_named_by_its_line() {
         let error = Lock::parse("# x\n\nevent a v1\n<<<<<<< ours\n").unwrap_err();
         assert_eq!(
             error,
@@ -336,7 +450,7 @@ mod tests {
         );
         let error = Lock::parse("event a v1\nevent a v1\n").unwrap_err();
         assert!(
-            error.starts_with("Line 2 is `event a v1`: it stands there twice."),
+            error.starts_with("Line 2 is `event a v1`: it is in the file twice."),
             "{error}"
         );
         for text in [
