@@ -29,13 +29,13 @@ impl Standby {
     /// A copy of the server as it is now, which is not started.
     fn copy() -> Standby {
         let control = std::env::var("ANNALS_TEST_POSTGRES_CONTROL").unwrap();
-        let binaries = std::env::var("ANNALS_TEST_POSTGRES_BINARIES").unwrap();
+        let binaries = server::binaries();
         let beside = Path::new(&control).parent().unwrap();
         let owner = std::fs::metadata(beside.join("data")).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let standby = Standby {
             directory: beside.join(format!("standby-{}", std::process::id())),
-            binaries: binaries.into(),
+            binaries,
             account: (owner.uid(), owner.gid()),
             port: port.local_addr().unwrap().port(),
         };
