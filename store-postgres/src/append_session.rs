@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{EventId, Failure, Placed, StoreError, StreamId};
+use annals_core::{AppendError, EventId, Failure, Incarnation, LogId, Placed, StreamId};
 use sqlx::postgres::{PgConnection, PgExecutor, PgRow};
 use sqlx::{Connection, Error, Row, query, query_scalar, query_scalar_with, query_with};
 use tokio::time::Instant;
@@ -46,6 +46,7 @@ pub(crate) enum Ended {
 #[derive(Debug)]
 pub(crate) struct AppendSession {
     pub(crate) database: Arc<Database>,
+    log_id: LogId,
     connection: Option<PgConnection>,
     /// Which of the server's processes the connection speaks to, and since when.
     backend: Option<(i32, String)>,
@@ -66,12 +67,14 @@ pub(crate) struct AppendSession {
 impl AppendSession {
     pub(crate) fn new(
         database: Arc<Database>,
+        log_id: LogId,
         connection: PgConnection,
         is_direct: bool,
         patience: Duration,
     ) -> AppendSession {
         AppendSession {
             database,
+            log_id,
             connection: Some(connection),
             backend: None,
             is_direct,
@@ -310,21 +313,10 @@ impl AppendSession {
         Ok(())
     }
 
-    /// Why an append that was decided on another history is refused.
-    pub(crate) fn outdated(&self) -> StoreError {
-        StoreError::new(
-            Failure::Unavailable,
-            format!(
-                "the log at `{}` has another history since the append was decided (a crash, a \
-                 fail-over or a restore); read again and decide again",
-                self.database.name
-            ),
-        )
-    }
-
-    /// Whether the append was decided on a history that is not there any more.
-    pub(crate) fn is_outdated(&self, job: &AppendJob) -> bool {
-        job.incarnation != self.incarnation && job.request.relies_on_history()
+    /// Refuses an append that was decided on a history that is not there any more.
+    pub(crate) fn check_incarnation(&self, job: &AppendJob) -> Result<(), AppendError> {
+        let now = Incarnation::numbered(self.log_id, self.incarnation);
+        job.request.append.check_incarnation(now)
     }
 
     async fn learn(&mut self, jobs: &[AppendJob]) -> Result<(), Error> {

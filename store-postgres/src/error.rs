@@ -21,15 +21,21 @@ impl StoreFault {
             Failure::Full => format!("no room left on the server while {doing} `{name}`"),
             Failure::ReadOnly => format!("`{name}` may not be written by this role"),
             _ if lost_its_statements(error) => format!(
-                "what stands between this program and `{name}` does not keep prepared statements: \
-                 a pooler in transaction mode must know \
-                 them"
+                "the connection pooler in front of `{name}` drops prepared statements; let it keep \
+                 them, or connect to the server itself"
             ),
             _ if let Error::Configuration(what) = error => {
                 format!("`{name}` cannot be used: {what}")
             }
+            _ if matches!(error, Error::PoolTimedOut) => format!(
+                "no connection to `{name}` was free in time: all of them were in use; `readers` is \
+                 how many there are"
+            ),
+            _ if holds_no_such_text(error) => {
+                format!("a text was given to `{name}` that it cannot hold, such as a NUL")
+            }
             Failure::Corrupt => {
-                format!("`{name}` is not as this program left it, noticed while {doing} it")
+                format!("`{name}` holds what this program did not write, found while {doing} it")
             }
             _ => format!("failed {doing} `{name}`"),
         };
@@ -54,6 +60,11 @@ impl StoreFault {
 /// from somebody else: there are several servers' sessions behind it.
 fn lost_its_statements(error: &Error) -> bool {
     refused(error).is_some_and(|refused| matches!(refused.code(), "26000" | "42P05"))
+}
+
+/// Whether the server was given a text that its encoding cannot hold.
+fn holds_no_such_text(error: &Error) -> bool {
+    refused(error).is_some_and(|refused| matches!(refused.code(), "22021" | "22P05"))
 }
 
 /// Something stored is not what this program wrote.
@@ -102,6 +113,7 @@ fn failure_of(error: &Error) -> Failure {
         (_, "53100") => Failure::Full,
         // A role without rights, and a server that is a standby.
         (_, "42501" | "25006") => Failure::ReadOnly,
+        _ if holds_no_such_text(error) => Failure::Invalid,
         // Who we say we are, and which database: nothing that trying again would change.
         ("28" | "3D" | "54", _) => Failure::Invalid,
         // Statements that were right when they were written fail: tables are missing or changed, or

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{AppendError, Clock, Expected, Placed, StreamChange, StreamId, StreamState};
+use annals_core::{AppendError, ChangeStream, Clock, Placed, StreamState};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::request::Request;
@@ -33,8 +33,6 @@ pub(crate) struct AppendJob {
     pub(crate) request: Arc<Request>,
     /// The position up to which its condition is known to hold.
     pub(crate) checked_to: u64,
-    /// The incarnation of the log that it was decided on.
-    pub(crate) incarnation: u64,
     /// What is known of its streams is not to be trusted.
     pub(crate) is_fresh: bool,
     /// How many times it was in a batch that did not come to pass.
@@ -54,9 +52,7 @@ impl AppendJob {
 /// A change of a stream on its way.
 #[derive(Debug)]
 pub(crate) struct ChangeJob {
-    pub(crate) stream: StreamId,
-    pub(crate) expected: Expected,
-    pub(crate) change: StreamChange,
+    pub(crate) change: ChangeStream,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) reply: oneshot::Sender<Result<StreamState, AppendError>>,
 }

@@ -105,17 +105,6 @@ impl Request {
     }
 }
 
-impl Request {
-    /// Whether it was decided on what the log held.
-    pub(crate) fn relies_on_history(&self) -> bool {
-        self.condition.is_some()
-            || self
-                .streams
-                .iter()
-                .any(|touched| touched.expected != Expected::Any)
-    }
-}
-
 impl Touched {
     /// Every stream of the append, in the order in which violations are counted; and of each event
     /// the place of its stream among them.

@@ -202,7 +202,6 @@ impl PostgresStore {
     async fn write(&self, append: Append) -> Result<Appended, AppendError> {
         append.check_incarnation(self.incarnation())?;
         let database = self.database();
-        let incarnation = database.incarnation.number();
         let writer = self.writer()?;
         let mut request = self.request(append)?;
         for (place, row) in request.append.rows.iter().enumerate() {
@@ -231,10 +230,7 @@ impl PostgresStore {
         }
         for _ in 0..TRIES_MAX {
             if !is_doubtful {
-                match writer
-                    .append(&request, incarnation, checked_to, is_fresh)
-                    .await
-                {
+                match writer.append(&request, checked_to, is_fresh).await {
                     Answer::Committed(placed) => {
                         return Ok(Appended::new(self.shared.log, placed, false));
                     }
@@ -286,6 +282,7 @@ impl Shared {
             let writer = (!options.read_only).then(|| {
                 let section = AppendSession::new(
                     Arc::clone(&database),
+                    log,
                     connection,
                     options.listen,
                     options.connect_timeout,
@@ -341,17 +338,9 @@ impl EventStore for PostgresStore {
     }
 
     async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
-        let ChangeStream {
-            stream,
-            expected,
-            change,
-            ..
-        } = change;
         let clock = Arc::clone(&self.clock);
         self.writer()?
             .change(|reply| ChangeJob {
-                stream,
-                expected,
                 change,
                 clock,
                 reply,

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use annals_core::{AppendError, Position, StreamChange, StreamState, Version, Violation};
-use chrono::{DateTime, Utc};
+use annals_core::{
+    AppendError, ChangeStream, EventId, Invalid, Position, StreamChange, StreamState, Version,
+    Violation,
+};
 use sqlx::postgres::PgConnection;
 use sqlx::{Error, Row, query};
-use uuid::Uuid;
 
 use crate::append_session::{AppendSession, busy, resolve};
 use crate::database::Database;
@@ -15,58 +16,62 @@ use crate::error::{corrupt, may_have_happened};
 use crate::events::tags_of;
 use crate::job::ChangeJob;
 use crate::query_plan::hash;
-use crate::row::{bytes, int8, moment, number, text};
+use crate::row::{bytes, int8, moment, number, stream_id, text};
 use crate::statements as sql;
 use crate::streams::{self, see};
 
 /// How many times a change is decided again because others were faster.
 const TRIES_MAX: usize = 64;
 
-/// A change as it is stored.
-struct MadeChange {
-    is_deletion: bool,
-    position: Position,
-    recorded_at: DateTime<Utc>,
-}
+/// The stored codes of changes.
+const DELETE: i16 = 0;
+const TOMBSTONE: i16 = 1;
+const TRUNCATE: i16 = 2;
+const ARCHIVE: i16 = 3;
 
-impl MadeChange {
-    /// Puts the moment of the change where a state that was planned could not know it.
-    fn complete(&self, after: &mut StreamState) {
-        if self.is_deletion
-            && let Some(deletion) = after.deletions.last_mut()
-        {
-            deletion.position = self.position;
-            deletion.recorded_at = self.recorded_at;
+/// The code of a change, and the version that it goes up to.
+fn code_of(change: StreamChange) -> Result<(i16, i64), Invalid> {
+    Ok(match change {
+        StreamChange::Delete => (DELETE, 0),
+        StreamChange::Tombstone => (TOMBSTONE, 0),
+        StreamChange::Truncate { before } => (TRUNCATE, before.get().cast_signed()),
+        StreamChange::Archive { before } => (ARCHIVE, before.get().cast_signed()),
+        other => {
+            return Err(Invalid::new(format!(
+                "this store cannot make the change {other:?}"
+            )));
         }
-    }
+    })
 }
 
-/// The change of this id, when it was made.
+/// The change that was made under an id.
 async fn made(
     database: &Database,
     connection: &mut PgConnection,
-    id: Uuid,
-) -> Result<Option<MadeChange>, Error> {
+    id: EventId,
+) -> Result<Option<ChangeStream>, Error> {
     let found = query(database.text(sql::CHANGE_BY_ID))
-        .bind(id)
+        .bind(id.as_uuid())
         .fetch_optional(connection)
         .await?;
     let Some(row) = found else { return Ok(None) };
-    Ok(Some(MadeChange {
-        is_deletion: row.try_get(0)?,
-        position: Position::new(number(&row, 1)?),
-        recorded_at: moment(int8(&row, 2)?)?,
-    }))
+    let before = Version::new(number(&row, 2)?);
+    let change = match row.try_get(1)? {
+        DELETE => StreamChange::Delete,
+        TOMBSTONE => StreamChange::Tombstone,
+        TRUNCATE => StreamChange::Truncate { before },
+        ARCHIVE => StreamChange::Archive { before },
+        other => return Err(corrupt(format!("there is no change {other} of streams"))),
+    };
+    Ok(Some(ChangeStream::new(&stream_id(&row, 0)?, change).id(id)))
 }
 
 impl AppendSession {
     /// Changes a stream when the expectation holds; the rules are those of
     /// [`StreamState::changed`].
     pub(crate) async fn change(&mut self, job: &ChangeJob) -> Result<StreamState, AppendError> {
-        let id = Uuid::now_v7();
-        let mut planned = None;
         for _ in 0..TRIES_MAX {
-            match self.try_change(job, id, &mut planned).await {
+            match self.try_change(job).await {
                 Ok(Some(outcome)) => return outcome,
                 Ok(None) => {}
                 Err((error, was_called)) => {
@@ -86,57 +91,58 @@ impl AppendSession {
                 }
             }
         }
-        Err(busy(&job.stream).into())
+        Err(busy(&job.change.stream).into())
     }
 
     /// None when the stream was changed by another in between.
     async fn try_change(
         &mut self,
         job: &ChangeJob,
-        id: Uuid,
-        planned: &mut Option<StreamState>,
     ) -> Result<Option<Result<StreamState, AppendError>>, (Error, bool)> {
         let not_called = |error| (error, false);
+        let asked = &job.change;
         let database = Arc::clone(&self.database);
         self.inform().await.map_err(not_called)?;
         let incarnation = self.log.incarnation;
         let connection = self.connected().await.map_err(not_called)?;
-        if let Some(mut after) = planned.take()
-            && let Some(made) = made(&database, &mut *connection, id)
-                .await
-                .map_err(not_called)?
-        {
-            made.complete(&mut after);
-            self.is_informed = false;
-            self.places.forget(&job.stream);
-            return Ok(Some(Ok(after)));
-        }
-        let seen = see(&database, &mut *connection, &job.stream)
+        // After the look at the ids: what was made before shows in the state.
+        let made = made(&database, &mut *connection, asked.id)
             .await
             .map_err(not_called)?;
+        let seen = see(&database, &mut *connection, &asked.stream)
+            .await
+            .map_err(not_called)?;
+        if let Some(made) = made {
+            let found = asked.check_repeats(&made).map(|()| seen.state);
+            return Ok(Some(found.map_err(AppendError::from)));
+        }
         let found = seen.state;
-        let expected = job.expected;
+        let expected = asked.expected;
         if !expected.allows_writing(&found) {
             let violation = Violation::Stream {
                 index: 0,
-                stream: job.stream.clone(),
+                stream: asked.stream.clone(),
                 expected,
                 found,
             };
             return Ok(Some(Err(AppendError::Conflict(vec![violation]))));
         }
         let now = job.clock.now();
-        let mut after = match found.changed(&job.stream, job.change, Position::new(seen.head), now)
-        {
-            Ok(after) if after != found => after,
-            unchanged => return Ok(Some(unchanged.map_err(AppendError::from))),
+        let (code, before) = match code_of(asked.change) {
+            Ok(stored) => stored,
+            Err(invalid) => return Ok(Some(Err(invalid.into()))),
+        };
+        let head = Position::new(seen.head);
+        let mut after = match found.changed(&asked.stream, asked.change, head, now) {
+            Ok(after) => after,
+            Err(refused) => return Ok(Some(Err(refused.into()))),
         };
         let key = match seen.key {
             Some(key) => key,
             None => resolve(
                 &database,
                 &mut *connection,
-                std::slice::from_ref(&job.stream),
+                std::slice::from_ref(&asked.stream),
                 true,
             )
             .await
@@ -145,16 +151,17 @@ impl AppendSession {
             .map(|(_, key, _)| *key)
             .ok_or_else(|| not_called(corrupt("a stream that got no key")))?,
         };
-        let (hashes, positions) = match job.change {
+        let (hashes, positions) = match asked.change {
             StreamChange::Archive { before } => archived(&database, connection, key, before)
                 .await
                 .map_err(not_called)?,
             _ => (Vec::new(), Vec::new()),
         };
-        *planned = Some(after.clone());
         let empties = after.deletions.len() > found.deletions.len();
         let row = query(database.text(sql::CHANGE_STREAM))
-            .bind(id)
+            .bind(asked.id.as_uuid())
+            .bind(code)
+            .bind(before)
             .bind(incarnation)
             .bind(key)
             .bind(seen.changes)
@@ -182,18 +189,16 @@ impl AppendSession {
             self.is_informed = false;
             return Ok(None);
         }
-        let made = MadeChange {
-            is_deletion: empties,
-            position: Position::new(head),
-            recorded_at,
-        };
-        made.complete(&mut after);
+        if empties && let Some(deletion) = after.deletions.last_mut() {
+            deletion.position = Position::new(head);
+            deletion.recorded_at = recorded_at;
+        }
         if changes == self.log.changes + 1 {
             self.log.changes = changes;
         } else {
             self.is_informed = false;
         }
-        self.places.forget(&job.stream);
+        self.places.forget(&asked.stream);
         Ok(Some(Ok(after)))
     }
 }

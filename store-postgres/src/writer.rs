@@ -84,7 +84,6 @@ impl Writer {
     pub(crate) async fn append(
         &self,
         request: &Arc<Request>,
-        incarnation: u64,
         checked_to: u64,
         is_fresh: bool,
     ) -> Answer {
@@ -98,7 +97,6 @@ impl Writer {
         let request = Arc::clone(request);
         let job = AppendJob {
             request,
-            incarnation,
             checked_to,
             is_fresh,
             tries: 0,
@@ -228,8 +226,8 @@ impl WriterLoop {
         let mut after_commit = Vec::new();
         let mut later = Vec::new();
         for job in jobs {
-            if self.section.is_outdated(&job) {
-                job.answer(Answer::Failed(self.section.outdated().into()));
+            if let Err(outdated) = self.section.check_incarnation(&job) {
+                job.answer(Answer::Failed(outdated));
                 continue;
             }
             match self.section.admit(&mut batch, &job) {

@@ -85,8 +85,8 @@ pub(crate) mod server_restarts {
             let stream = format!("s{process}-{round}x{n}");
             let event_type = format!("t{process}.r{round}.n{n}");
             // A refused append names its type all the same.
-            let mut refused = named(&stream, format!("{event_type}.refused"));
-            refused.expected = annals_core::Expected::Exists;
+            let refused = named(&stream, format!("{event_type}.refused"))
+                .expecting(annals_core::Expected::Exists);
             let _ = store.append(refused).await;
             match store.append(named(&stream, event_type.clone())).await {
                 Ok(_) => {
@@ -162,8 +162,8 @@ pub(crate) mod server_restarts {
             let schema = Schema::new();
             let one = schema.store().await;
             let two = schema.store().await;
-            let mut refused = named("pay-1", "payment.made".into());
-            refused.expected = annals_core::Expected::Exists;
+            let refused =
+                named("pay-1", "payment.made".into()).expecting(annals_core::Expected::Exists);
             one.append(refused).await.unwrap_err();
             kill_all().await;
             tell("start").await;

@@ -7,7 +7,7 @@
 mod named;
 mod server;
 
-use annals_core::{AppendError, EventStore, Expected, Failure, Log, Partition, Position, Version};
+use annals_core::{AppendError, EventStore, Expected, Log, Partition, Position, Version};
 use annals_postgres::{PostgresStore, sqlx};
 use named::{all_named, append, named};
 use server::{Schema, connection};
@@ -66,18 +66,17 @@ async fn an_append_that_was_decided_on_a_lost_history_is_refused() {
     append(&old, "account-1", "account.opened").await;
     append(&old, "account-1", "account.credited").await;
     all_named(&old).await;
+    let before = old.incarnation();
     rewind(&schema, 1).await;
     append(&schema.store().await, "account-1", "account.closed").await;
-    let before = old.incarnation();
-    let mut stale = named("account-1", "account.debited".into());
-    stale.expected = Expected::ActiveAt(Version::new(2));
+    let mut stale =
+        named("account-1", "account.debited".into()).expecting(Expected::ActiveAt(Version::new(2)));
+    stale.decided_on = Some(before);
     let refused = old.append(stale.clone()).await.unwrap_err();
-    assert!(
-        matches!(&refused, AppendError::Store(error) if error.failure() == Failure::Unavailable),
-        "{refused:?}"
-    );
-    assert!(old.incarnation() > before);
+    assert!(matches!(&refused, AppendError::Conflict(_)), "{refused:?}");
+    assert_ne!(old.incarnation(), before);
     // Decided again, on what is there now, it goes through.
+    stale.decided_on = Some(old.incarnation());
     assert_eq!(
         old.append(stale).await.unwrap().last().version,
         Version::new(3)

@@ -344,8 +344,7 @@ async fn write_dump() {
     let store = PostgresStore::connect_with(options).await.unwrap();
     fill(&store).await;
     check(&store).await;
-    let binaries = std::env::var("ANNALS_TEST_POSTGRES_BINARIES").unwrap_or_default();
-    let dumped = std::process::Command::new(std::path::Path::new(&binaries).join("pg_dump"))
+    let dumped = std::process::Command::new(server::binaries().join("pg_dump"))
         .args([
             "--inserts",
             "--no-owner",

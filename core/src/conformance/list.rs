@@ -137,6 +137,10 @@ macro_rules! __conformance_cases {
                 knows_its_position_at_every_moment,
                 keeps_its_identity,
             }
+            identity {
+                a_change_that_is_repeated_is_made_once,
+                a_known_id_beside_a_new_one_is_refused,
+            }
             bounds {
                 a_prefix_finds_streams_after_many_tombstones,
                 a_prefix_finds_streams_after_many_refused_appends,
@@ -310,6 +314,7 @@ macro_rules! __conformance_cases {
                 handles_with_clocks_that_differ_never_record_an_earlier_time,
                 handles_read_the_same_log_while_the_other_appends,
                 a_handle_stays_usable_when_the_other_is_dropped,
+                a_neighbour_that_is_refused_supports_no_expectation,
             }
         }
     };

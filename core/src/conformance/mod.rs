@@ -52,6 +52,7 @@ pub mod faults;
 #[doc(hidden)]
 pub mod generations;
 #[doc(hidden)]
+pub mod identity;
 pub mod inline;
 #[doc(hidden)]
 pub mod leases;
@@ -134,6 +135,7 @@ mod tests {
         ("custom_tables", include_str!("custom_tables.rs")),
         ("faults", include_str!("faults.rs")),
         ("generations", include_str!("generations.rs")),
+        ("identity", include_str!("identity.rs")),
         ("inline", include_str!("inline.rs")),
         ("leases", include_str!("leases.rs")),
         ("log", include_str!("log.rs")),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Fixture;
 use super::words::*;
-use crate::append::Expected;
+use crate::append::{Append, AppendError, Expected};
 use crate::chrono::TimeDelta;
 use crate::clock::{Clock, ManualClock};
 use crate::position::Position;
@@ -170,4 +170,33 @@ pub async fn a_handle_stays_usable_when_the_other_is_dropped(fixture: &dyn Fixtu
     let three = open(fixture).await;
     append(&*three, &to, events(1)).await;
     assert_eq!(shown(&*two, &to).await, [1, 2, 3]);
+}
+
+/// What one handle cannot know makes the first of two appends a conflict, and the second expects
+/// what only the first would have made true.
+pub async fn a_neighbour_that_is_refused_supports_no_expectation(fixture: &dyn Fixture) {
+    let one = open(fixture).await;
+    let two = open(fixture).await;
+    if !one.atomic() {
+        return;
+    }
+    for n in 0..10 {
+        let known = stream(format!("known-{n}"));
+        let absent = stream(format!("absent-{n}"));
+        append(&*one, &known, events(1)).await;
+        append(&*two, &known, events(1)).await;
+        let first = Append::new(absent.clone(), events(1)).requiring(known.clone(), version(1));
+        let second = Append::new(absent.clone(), events(1)).expecting(Expected::Exists);
+        let answers = at_once([first, second].into_iter().map(|request| {
+            let store = Arc::clone(&one);
+            async move { store.append(request).await }
+        }));
+        for answer in answers.await {
+            assert!(
+                matches!(answer, Err(AppendError::Conflict(_))),
+                "{answer:?}"
+            );
+        }
+        assert!(shown(&*one, &absent).await.is_empty());
+    }
 }

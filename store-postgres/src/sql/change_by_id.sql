@@ -1,2 +1,5 @@
--- the change of a stream with this id
-select is_deletion, position, recorded_at from annals.stream_change where change_id = $1
+-- the change of a stream that was made under an id
+select stream.name, change.change, change.before
+from annals.stream_change as change
+join annals.stream on stream.key = change.stream
+where change.change_id = $1

@@ -57,7 +57,8 @@ create table annals.stream (
 
 -- every change of a stream that is not an append, in commit order: the last key tells writers
 -- whether the versions and statuses they have cached still hold. change_id makes a repeated change
--- a no-op; version, position and recorded_at are those of the moment.
+-- a no-op; version, position and recorded_at are those of the moment. change: 0 delete, 1 tombstone,
+-- 2 truncate and 3 archive before a version.
 create table annals.stream_change (
     key bigint primary key,
     stream bigint not null,
@@ -66,6 +67,8 @@ create table annals.stream_change (
     position bigint not null,
     recorded_at bigint not null,
     change_id uuid not null,
+    change smallint not null,
+    before bigint not null,
     constraint stream_change_by_id unique (change_id)
 );
 

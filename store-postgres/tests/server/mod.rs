@@ -15,6 +15,16 @@ pub(crate) fn url() -> String {
     )
 }
 
+/// Where all programs of the test server are: links to some of them may be elsewhere.
+pub(crate) fn binaries() -> std::path::PathBuf {
+    let named = std::env::var("ANNALS_TEST_POSTGRES_BINARIES").expect(
+        "this test needs the programs of PostgreSQL: `cargo xtask test` finds them, or set \
+         ANNALS_TEST_POSTGRES_BINARIES to their directory",
+    );
+    let server = std::fs::canonicalize(std::path::Path::new(&named).join("postgres")).unwrap();
+    server.parent().unwrap().to_owned()
+}
+
 /// A connection of the test's own.
 pub(crate) async fn connection() -> PgConnection {
     PgConnection::connect(&url()).await.unwrap()

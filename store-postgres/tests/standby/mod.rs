@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use annals_core::{
-    Append, AppendError, EventStore, Expected, Failure, Log as _, StreamId, Version,
-};
+use annals_core::{AppendError, EventStore, Expected, Log as _, StreamId, Version};
 use annals_postgres::sqlx::postgres::PgConnectOptions;
 use annals_postgres::{Options, PostgresStore, sqlx};
 use sqlx::Connection as _;
@@ -31,13 +29,13 @@ impl Standby {
     /// A copy of the server as it is now, which is not started.
     fn copy() -> Standby {
         let control = std::env::var("ANNALS_TEST_POSTGRES_CONTROL").unwrap();
-        let binaries = std::env::var("ANNALS_TEST_POSTGRES_BINARIES").unwrap();
+        let binaries = server::binaries();
         let beside = Path::new(&control).parent().unwrap();
         let owner = std::fs::metadata(beside.join("data")).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let standby = Standby {
             directory: beside.join(format!("standby-{}", std::process::id())),
-            binaries: binaries.into(),
+            binaries,
             account: (owner.uid(), owner.gid()),
             port: port.local_addr().unwrap().port(),
         };
@@ -186,15 +184,12 @@ mod server_restarts {
         let three = PostgresStore::connect_with(options).await.unwrap();
         append(&three, "account-1", "account.closed").await;
         append(&three, "order-1", "order.placed").await;
-        let mut stale: Append = named("account-1", "account.debited".into());
-        stale.expected = Expected::ActiveAt(Version::new(2));
+        let mut stale = named("account-1", "account.debited".into())
+            .expecting(Expected::ActiveAt(Version::new(2)));
+        stale.decided_on = Some(before);
         let refused = one.append(stale).await.unwrap_err();
-        assert!(
-            matches!(&refused, AppendError::Store(error)
-                if error.failure() == Failure::Unavailable),
-            "{refused:?}"
-        );
-        assert!(one.incarnation() > before);
+        assert!(matches!(&refused, AppendError::Conflict(_)), "{refused:?}");
+        assert_ne!(one.incarnation(), before);
         append(&one, "purse-1", "purse.opened").await;
         append(&two, "cart-1", "cart.opened").await;
         let found = all_named(&three).await;

@@ -2,6 +2,8 @@
 -- nothing was done. a change_id that is known violates stream_change_by_id.
 create or replace function annals.change_stream(
     change_id uuid,
+    change smallint,
+    before bigint,
     known_incarnation uuid,
     changed bigint,
     known_changes bigint,
@@ -54,9 +56,12 @@ begin
         deletions = deletions + empties::integer
     where key = changed;
     insert into annals.stream_change (
-        key, stream, is_deletion, version, position, recorded_at, change_id
+        key, stream, is_deletion, version, position, recorded_at, change_id, change, before
     )
-    values (changes, changed, empties, known_version, head, recorded, change_stream.change_id);
+    values (
+        changes, changed, empties, known_version, head, recorded, change_stream.change_id,
+        change_stream.change, change_stream.before
+    );
     if new_archived_before > archived then
         delete from annals.event_tag
         using unnest(tag_hashes, tag_positions) as gone(tag, position)

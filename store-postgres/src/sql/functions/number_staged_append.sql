@@ -15,6 +15,11 @@ declare
     refused jsonb;
     matching bigint;
 begin
+    -- A transaction that is prepared would keep the log locked until it is ended. One that has
+    -- exported a snapshot cannot be prepared.
+    if current_setting('max_prepared_transactions') <> '0' then
+        perform pg_export_snapshot();
+    end if;
     perform annals.lock_log();
     select * into log from annals.log_head();
     if log.incarnation is distinct from new.incarnation then
