@@ -414,7 +414,7 @@ fn a_decision_over_two_aggregates_is_told_whole() {
 fn the_same_aggregate_twice_is_no_decision() {
     let twice = (Account::at("alice"), Account::at("alice"));
     let story = testing::world().decide(twice, |(a, b)| transfer(a, b, 1));
-    insta::assert_snapshot!(story, @r"refused  `account-alice` stands twice in one decision");
+    insta::assert_snapshot!(story, @r"refused  `account-alice` appears twice in one decision");
     assert!(matches!(
         story.refusal_as::<CommandError<AccountError>>(),
         Some(CommandError::Invalid(_))

@@ -4,6 +4,7 @@ mod crate_count;
 mod lockfile;
 mod repository;
 mod rust_version;
+mod sleeps;
 mod tree;
 mod unused;
 mod walls;
@@ -18,10 +19,11 @@ use crate::terminal::say;
 type Check = (&'static str, fn() -> Result<String, Stop>);
 
 /// Quick ones first, so that a typo is known in seconds.
-const CHECKS: [Check; 10] = [
+const CHECKS: [Check; 11] = [
     ("format", format),
     ("repository", repository::check),
     ("Cargo.lock", lockfile::check),
+    ("sleeps", sleeps::check),
     ("walls", walls::check),
     ("crate count", crate_count::check),
     ("unused dependencies", unused::check),

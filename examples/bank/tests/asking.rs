@@ -13,6 +13,7 @@ use super::importing::{EXCERPT, fresh};
 use crate::account::{Account, AccountEvent, transfer};
 use crate::balances::{AccountName, AsOf, BalanceChange, Balances, balances};
 use crate::money::Money;
+use crate::month::Month;
 use crate::statements::{MonthlyStatement, statement, statements};
 use crate::volume::{DailyVolume, volumes};
 use crate::{store, views};
@@ -190,7 +191,7 @@ async fn statements_are_the_sums_of_the_rows_and_each_opens_as_the_last_one_clos
             balance
         );
         for end in MONTH_ENDS {
-            let closing = statement(&bank.db, account, day(end).month())
+            let closing = statement(&bank.db, account, Month::of(&day(end)))
                 .await
                 .unwrap();
             let then = balances(
@@ -336,7 +337,7 @@ async fn a_transaction_changes_its_day_and_month_and_so_does_one_that_turns_up_l
         .unwrap();
     let alice = db.aggregate::<Account>("alice");
     let bob = db.aggregate::<Account>("bob");
-    let at = |text: &str| day(text).start();
+    let at = |text: &str| day(text).and_time(NaiveTime::MIN).and_utc();
     let mut told = Told {
         db: db.clone(),
         rows: Vec::new(),

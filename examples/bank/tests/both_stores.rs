@@ -28,7 +28,8 @@ mod on_postgres {
     /// Everything that the bank prints, without what differs from run to run: the store's own name,
     /// times, rates.
     async fn printed(question: &[&str], url: &str) -> String {
-        let words = ["bank"].iter().chain(question).chain(&["--store", url]);
+        let store = ["--store", url];
+        let words = ["bank"].iter().chain(question).chain(&store);
         let command = Arguments::parse_from(words).command;
         let mut out = Vec::new();
         let outcome = crate::run(command, &mut out).await;
