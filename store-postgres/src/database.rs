@@ -91,7 +91,7 @@ impl Database {
         );
         let quoted = format!("\"{schema}\"");
         Arc::new_cyclic(|weak: &Weak<Database>| Database {
-            pool: pool(options, connect.clone(), weak.clone()),
+            pool: pool(options, connect.clone(), Weak::clone(weak)),
             name,
             quoted,
             reads_large_payloads: AtomicBool::new(false),

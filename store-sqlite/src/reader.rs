@@ -60,9 +60,11 @@ struct ReaderQueue {
     closed: bool,
 }
 
+type Run = Box<dyn FnOnce(&Pool, &mut Option<Reader>) + Send>;
+
 /// A read that waits.
 struct Job {
-    run: Box<dyn FnOnce(&Pool, &mut Option<Reader>) + Send>,
+    run: Run,
     _permit: OwnedSemaphorePermit,
 }
 

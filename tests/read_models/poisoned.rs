@@ -49,10 +49,7 @@ pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_wa
             match waiting.get_mut(&key) {
                 Some(events) => *events += 1,
                 None if number == poison => _ = waiting.insert(key.clone(), 1),
-                None => before
-                    .entry(key.clone())
-                    .or_default()
-                    .add(amount),
+                None => before.entry(key.clone()).or_default().add(amount),
             }
             append = append.event(
                 StreamId::new(format!("tally-{key}")).unwrap(),
