@@ -413,7 +413,10 @@ fn an_old_sample_stays_and_must_be_readable() {
         let text = life.text();
         assert!(text.contains("event note.written v1\n"), "{text}");
         assert!(text.contains("\n    fields { text: String }\n"), "{text}");
-        assert!(text.contains("\n    sample json {\"text\":\"a\"}\n"), "{text}");
+        assert!(
+            text.contains("\n    sample json {\"text\":\"a\"}\n"),
+            "{text}"
+        );
     }
     let life = Life::begin(before::program);
     insta::assert_snapshot!(
