@@ -176,7 +176,7 @@ fn a_derived_view_needs_nothing_in_scope() {
     let last = ::std::option::Option::Some((::std::convert::From::from("x"), 7));
     ::std::assert_eq!(
         Row { count: 1, last }.indexed(),
-        ["00000000000000000001", "x\u{1f}0000000007"]
+        ["00000000000000000001", "=x\u{1f}\u{1f}0000000007"]
     );
     ::std::assert_eq!(Row::default().indexed(), ["00000000000000000000", ""]);
 }

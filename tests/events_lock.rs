@@ -410,9 +410,13 @@ fn an_old_sample_stays_and_must_be_readable() {
     ] {
         let life = Life::begin(before::program);
         life.released(program);
-        assert!(life.text().contains(
-            "event note.written v1\n    fields { text: String }\n    sample json {\"text\":\"a\"}\n"
-        ));
+        let text = life.text();
+        assert!(text.contains("event note.written v1\n"), "{text}");
+        assert!(text.contains("\n    fields { text: String }\n"), "{text}");
+        assert!(
+            text.contains("\n    sample json {\"text\":\"a\"}\n"),
+            "{text}"
+        );
     }
     let life = Life::begin(before::program);
     insta::assert_snapshot!(
@@ -561,7 +565,7 @@ fn a_fold_goes_over_old_events_as_they_read_now() {
     let life = Life::begin(first_of_two::folded);
     life.released(second::folded);
     assert!(
-        life.text().ends_with(
+        life.text().contains(
             "        | [\n        |     1,\n        |     2,\n        |     3,\n        | ]\n"
         ),
         "{}",
