@@ -815,13 +815,7 @@ mod upcasters {
         _old,
         None.filter(|_: &NoteEvent| _old.euros + _old.cents > 0)
     );
-    upcasted!(
-        misread,
-        old,
-        Some(NoteEvent::Paid {
-            cents: old.cents.max(old.euros * 0)
-        })
-    );
+    upcasted!(misread, old, Some(NoteEvent::Paid { cents: old.cents }));
 
     program! { third_version,
         #[derive(Event, Serialize, Deserialize)]

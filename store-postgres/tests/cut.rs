@@ -49,7 +49,7 @@ async fn appends(store: PostgresStore, task: u64, count: u64) -> Tried {
                 }
                 Err(AppendError::Unknown(_)) => tried.unknown += 1,
                 Err(AppendError::Store(error)) if error.failure() == Failure::Unavailable => {
-                    tried.refused += 1
+                    tried.refused += 1;
                 }
                 Err(error) => panic!("{numbered:?}: {error:?}"),
             }

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::ground::Ground;
 use crate::tally::{
-    Count, MENDED, PATIENCE, Rows, Tallied, Tally, caught_up, history, program, replay, rows,
+    MENDED, PATIENCE, Rows, Tallied, Tally, caught_up, history, program, replay, rows,
 };
 
 const EVENTS: u64 = 100_000;
