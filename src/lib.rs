@@ -103,7 +103,7 @@ pub mod status {
 /// `Serialize` and `Deserialize` are serde's; their derives name the crate `serde`, which a program
 /// depends on itself. With the feature `testing`, which tests switch on, they can also say
 /// `Account::given([..])`: see `annals::testing`. Reactors, processes and tables of one's own are in
-/// [`projections`](crate::projections).
+/// [`projections`].
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 

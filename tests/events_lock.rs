@@ -769,6 +769,7 @@ mod upcasters {
 
                 #[derive(Deserialize)]
                 struct PaidV1 {
+                    #[allow(dead_code, reason = "one of the upcasters does not look at it")]
                     euros: u64,
                     #[serde(default)]
                     cents: u64,
