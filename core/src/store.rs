@@ -25,8 +25,8 @@ use crate::view_store::ViewStore;
 /// each.
 ///
 /// - **All or nothing.** An append writes all of its events or none.
-/// - **No surprise.** An append whose [`Expected`] no longer holds writes nothing and says what it
-///   found.
+/// - **No surprise.** An append whose [`Expected`](crate::Expected) no longer holds writes nothing
+///   and says what it found.
 /// - **Durable on return.** When an append returns `Ok`, its events survive a power cut.
 /// - **Once.** Repeating an append with the same ids changes nothing and returns what the first one
 ///   returned, for every expectation, for ever, across restarts. The ids decide before the
