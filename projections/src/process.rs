@@ -311,6 +311,7 @@ impl<P: Process> Part for ProcessSetup<P> {
 /// letters are listed and settled there, by the id of the process.
 ///
 /// ```
+/// # use annals_projections::ReadModels as _;
 /// # use annals_core::LoadError;
 /// # use annals_projections::{Process, Program};
 /// # async fn example<Payment: Process>(db: Program) -> Result<(), LoadError> {

@@ -33,6 +33,7 @@ use crate::view::View;
 /// The rows of a view.
 ///
 /// ```
+/// # use annals_projections::ReadModels as _;
 /// # use annals_projections::{Program, View, ViewError};
 /// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
 /// let now = db.view::<Balance>().get("alice").await?;

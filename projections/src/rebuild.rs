@@ -21,6 +21,7 @@ use crate::fold::between_runs;
 /// What can be done with the generations of a view.
 ///
 /// ```
+/// # use annals_projections::ReadModels as _;
 /// # use annals_projections::{Program, RebuildError, View};
 /// # async fn example<Balance: View>(db: Program) -> Result<(), RebuildError> {
 /// let building = db.rebuild::<Balance>().begin().await?;
@@ -126,6 +127,7 @@ impl<V> Rebuild<V> {
     /// that is inline, or that has not come so far; else as [`begin`](Rebuild::begin).
     ///
     /// ```
+    /// # use annals_projections::ReadModels as _;
     /// # use annals_projections::{Program, RebuildError, View};
     /// # async fn example<Balance: View>(db: Program) -> Result<(), RebuildError> {
     /// let building = db.rebuild::<Balance>().reset_to("2026-03-31T00:00:00Z").await?;

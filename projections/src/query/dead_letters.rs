@@ -19,6 +19,7 @@ impl<V: View> ViewHandle<V> {
     /// Keys in dead letters, in their order, after `after`, at most `limit`: none at the end.
     ///
     /// ```
+    /// # use annals_projections::ReadModels as _;
     /// # use annals_projections::{Program, View, ViewError};
     /// # async fn example<Balance: View<Key = String>>(db: Program) -> Result<(), ViewError> {
     /// for key in db.view::<Balance>().dead_letter_keys(None, 100).await? {
@@ -61,6 +62,7 @@ impl<V: View> ViewHandle<V> {
     /// Folds the dead letters of a key, as [`DeadLetters::retry`] does.
     ///
     /// ```
+    /// # use annals_projections::ReadModels as _;
     /// # use annals_projections::{Program, View, ViewError};
     /// # async fn example<Balance: View<Key = String>>(db: Program) -> Result<(), ViewError> {
     /// // After the fold was repaired:

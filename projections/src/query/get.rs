@@ -17,6 +17,7 @@ use crate::view::View;
 /// A row about to be read. Answers with the row, or nothing when there is none.
 ///
 /// ```
+/// # use annals_projections::ReadModels as _;
 /// # use annals_core::Committed;
 /// # use annals_projections::{Program, View, ViewError};
 /// # async fn example<Balance: View<Key = String>>(db: Program, done: Committed) -> Result<(), ViewError> {

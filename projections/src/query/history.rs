@@ -18,6 +18,7 @@ use crate::view::View;
 /// The past of one row about to be read. Without more: its first hundred versions.
 ///
 /// ```
+/// # use annals_projections::ReadModels as _;
 /// # use annals_projections::{Program, View, ViewError};
 /// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
 /// let page = db.view::<Balance>().history("alice").await?;
@@ -65,6 +66,7 @@ pub struct VersionOf<V: View> {
 /// were touched.
 ///
 /// ```
+/// # use annals_projections::ReadModels as _;
 /// # use annals_projections::{Program, View, ViewError};
 /// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
 /// let page = db.view::<Balance>().changed_between("2026-03-30T00:00:00Z", "2026-03-31T00:00:00Z").await?;

@@ -22,6 +22,7 @@ const ATTEMPTS: usize = 20;
 /// for those without a row.
 ///
 /// ```
+/// # use annals_projections::ReadModels as _;
 /// # use annals_projections::{Program, View, ViewError};
 /// # async fn example<Balance: View<Key = String>>(db: Program) -> Result<(), ViewError> {
 /// let both = db.view::<Balance>().many(["alice", "bob"]).await?;

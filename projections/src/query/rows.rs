@@ -18,6 +18,7 @@ use crate::view::View;
 /// Rows about to be read. Without more: the first thousand, in the order of their keys.
 ///
 /// ```
+/// # use annals_projections::ReadModels as _;
 /// # use annals_projections::{Program, View, ViewError};
 /// # async fn example<Balance: View<Key = u64> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
 /// let mut page = db.view::<Balance>().rows().keys(100..200).limit(20).await?;

@@ -94,6 +94,7 @@ impl<V: View> ViewHandle<V> {
     /// A watcher that is slow misses what is overtaken, and always gets the newest row.
     ///
     /// ```
+    /// # use annals_projections::ReadModels as _;
     /// # use annals_projections::{Program, View, ViewError};
     /// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
     /// let view = db.view::<Balance>();
@@ -122,6 +123,7 @@ impl<V: View> ViewHandle<V> {
     /// again](Update::LookAgain).
     ///
     /// ```
+    /// # use annals_projections::ReadModels as _;
     /// # use annals_projections::{Program, Update, View, ViewError};
     /// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
     /// let mut all = db.view::<Balance>().watch_all();
