@@ -1,5 +1,5 @@
-//! Orders that are shipped when they are paid for, and cancelled when they are not paid within half an
-//! hour: a process.
+//! Orders that are shipped when they are paid for, and cancelled when they are not paid within half
+//! an hour: a process.
 //!
 //! `cargo run --example order` tells a short story in memory. The clock is held by hand, so that
 //! half an hour takes no time.
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_order_is_shipped_when_it_is_paid_for_and_cancelled_when_it_is_not() {
+    async fn a_paid_order_ships_and_an_unpaid_one_is_cancelled() {
         let expected = r#"order 2 waits for payment until 2026-01-01 00:30:00 UTC
 order 1:
   Placed { cents: 2000 }

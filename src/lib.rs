@@ -77,7 +77,7 @@ pub mod codec {
     };
 }
 
-/// The types behind commands, decisions and questions about the past: for signatures.
+/// The types of commands, decisions and questions about the past: for signatures.
 pub mod commands {
     pub use annals_core::{
         Boundary, Decide, DecideInTwoLooks, EmitError, Emits, HistoryEntry, HistoryPage,
@@ -102,8 +102,8 @@ pub mod status {
 ///
 /// `Serialize` and `Deserialize` are serde's; their derives name the crate `serde`, which a program
 /// depends on itself. With the feature `testing`, which tests switch on, they can also say
-/// `Account::given([..])`: see `annals::testing`. Reactors, processes and tables of one's own are in
-/// [`projections`].
+/// `Account::given([..])`: see `annals::testing`. Reactors, processes and tables of one's own are
+/// in [`projections`].
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 

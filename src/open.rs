@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_url_of_no_store_is_an_error_that_names_it_and_the_known_ones() {
+    async fn an_unknown_url_is_named_beside_the_known_ones() {
         for url in ["", "bank.db", "oracle://x", "memory:x"] {
             let error = Annals::open(url).await.unwrap_err();
             assert_eq!(error.failure(), Failure::Invalid);
@@ -116,7 +116,7 @@ mod tests {
 
     #[cfg(not(feature = "postgres"))]
     #[tokio::test]
-    async fn a_store_that_was_left_out_is_an_error_that_says_how_to_have_it() {
+    async fn a_store_not_compiled_in_names_its_feature() {
         let error = Annals::open("postgres://me:secret@db.example/x")
             .await
             .unwrap_err()

@@ -63,7 +63,7 @@ enum AccountEvent {
 }
 
 #[test]
-fn a_variant_is_stored_under_its_name_with_its_content_only() {
+fn a_variant_is_stored_under_its_name_without_wrapper() {
     check(
         AccountEvent::Opened {
             owner: "Ada".into(),
@@ -92,7 +92,7 @@ fn a_variant_is_stored_under_its_name_with_its_content_only() {
 }
 
 #[test]
-fn an_event_is_read_under_its_older_names_and_written_under_the_newest() {
+fn an_event_reads_older_names_and_writes_the_newest() {
     for name in ["account.paid_in", "account.deposited", "deposit"] {
         assert_eq!(
             read::<AccountEvent>(name, 1, r#"{"cents":5}"#).unwrap(),
@@ -425,7 +425,7 @@ fn fields_are_tags_where_they_say_so() {
 }
 
 #[test]
-fn a_value_that_no_tag_can_hold_is_an_error_when_it_is_written() {
+fn writing_a_value_that_no_tag_holds_fails() {
     let error = NewEvent::of(&Tagged::Noted(String::new(), 1)).unwrap_err();
     assert_eq!(error.to_string(), "cannot write event `course.noted`");
     assert_eq!(
@@ -471,7 +471,7 @@ mod text {
 }
 
 #[test]
-fn what_serde_is_told_about_fields_holds_and_is_in_the_shape() {
+fn serde_attributes_of_fields_hold_and_shape_the_type() {
     check(
         Renaming::Sent {
             first_name: "A".into(),
@@ -548,7 +548,7 @@ impl Odd {
 }
 
 #[test]
-fn a_type_may_have_its_own_codec_and_still_reads_json() {
+fn a_type_with_its_own_codec_still_reads_json() {
     let event = Odd::Said {
         words: vec!["x".into()],
     };

@@ -1,4 +1,4 @@
-//! Derived code stands on its own: nothing in scope, everything shadowed, every lint on.
+//! Derived code needs nothing around it: nothing in scope, everything shadowed, every lint on.
 
 #![no_implicit_prelude]
 #![deny(warnings, missing_docs, clippy::all, clippy::pedantic, clippy::nursery)]

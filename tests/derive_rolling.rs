@@ -1,5 +1,5 @@
-//! A deployment without a pause: while an event gets a new version, old and new programs run side by
-//! side on one log.
+//! A deployment without a pause: while an event gets a new version, old and new programs run side
+//! by side on one log.
 //!
 //! It takes two releases. The first one reads version 2 and still writes version 1; when every
 //! program is of that release, the second one writes version 2. At no time does a program meet an
@@ -92,7 +92,7 @@ purse!(First, first, euros);
 purse!(Second, second, cents);
 
 #[tokio::test]
-async fn old_and_new_programs_run_side_by_side_in_both_releases() {
+async fn old_and_new_programs_run_together_in_both_releases() {
     let world = testing::annals();
     let db: &Annals = &world;
     for _ in 0..3 {

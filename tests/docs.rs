@@ -44,7 +44,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
     parts.filter_map(|part| part.split_once(')').map(|(target, _)| target))
 }
 
-/// What stands between backticks on the lines of a page that are no code.
+/// What is between backticks on the lines of a page that are no code.
 fn names(text: &str) -> impl Iterator<Item = &str> {
     let prose = text.split("```").step_by(2);
     let lines = prose.flat_map(str::lines);

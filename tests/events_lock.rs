@@ -386,7 +386,7 @@ fn a_changed_shape_is_told_with_old_and_new() {
 }
 
 #[test]
-fn a_name_that_nothing_reads_is_told_with_the_ways_out() {
+fn a_name_without_a_reader_is_reported_with_remedies() {
     let life = Life::begin(before::program);
     insta::assert_snapshot!("a_variant_renamed", life.refuses(variant_renamed::program));
     name_kept::program(life.file())

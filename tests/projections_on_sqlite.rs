@@ -16,7 +16,7 @@ mod inline_suite;
 #[path = "../projections/tests/it/suite.rs"]
 mod suite;
 
-/// A file in a directory of its own; every handle opens it anew, as another process would.
+/// A file in a directory of its own; every handle opens it again, as another process would.
 #[derive(Debug)]
 struct OnFile(TempDir);
 

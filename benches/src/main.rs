@@ -1,6 +1,7 @@
 //! Prints one table: each workload on memory, SQLite and PostgreSQL, beside the same work by hand.
 //!
-//! `cargo run --release -p annals-benches -- [FILTER] [--quick] [--rounds N] [--dir PATH] [--tsv FILE]`
+//! `cargo run --release -p annals-benches -- [FILTER] [--quick] [--rounds N] [--dir PATH] [--tsv
+//! FILE]`
 
 #![allow(
     clippy::print_stdout,

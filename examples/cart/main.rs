@@ -1,5 +1,5 @@
-//! A shop: decisions on one cart, a checkout that never sells what is not there, a coupon that works
-//! once across all carts, and events that outlived their shape.
+//! A shop: decisions on one cart, a checkout that never sells what is not there, a coupon that
+//! works once across all carts, and events that outlived their shape.
 //!
 //! `cargo run --example cart` tells a short story in memory. Start reading in `cart.rs`;
 //! `checkout.rs` is one decision over a cart and the stock of each product in it, `coupon.rs` one

@@ -1,5 +1,5 @@
-//! A short story: a cart from last year, a price that changes, a coupon that two customers want, and
-//! the last pot.
+//! A short story: a cart from last year, a price that changes, a coupon that two customers want,
+//! and the last pot.
 
 use std::error::Error;
 use std::io::Write;

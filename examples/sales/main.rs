@@ -7,10 +7,10 @@
 //! cargo run --example sales --features kafka -- kafka://127.0.0.1:PORT
 //! ```
 //!
-//! sends some orders, follows the topic into `sales.db`, and prints the table. Kill it at any moment
-//! and run it again: nothing is counted twice, and nothing is missing. The last lines show the
-//! checkpoints of the view, which decide, beside the offsets of the consumer group, which are for
-//! other people's tools.
+//! sends some orders, follows the topic into `sales.db`, and prints the table. Kill it at any
+//! moment and run it again: nothing is counted twice, and nothing is missing. The last lines show
+//! the checkpoints of the view, which decide, beside the offsets of the consumer group, which are
+//! for other people's tools.
 
 #![allow(
     clippy::print_stderr,

@@ -1,4 +1,5 @@
-//! Clients of librdkafka, each on a thread of its own: creating, polling and dropping them may block.
+//! Clients of librdkafka, each on a thread of its own: creating, polling and dropping them may
+//! block.
 
 mod config;
 mod context;

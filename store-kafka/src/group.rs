@@ -44,9 +44,9 @@ enum Request {
 
 /// A member of a consumer group that fetches nothing.
 ///
-/// It is polled by its own thread as long as it lives, so no handler is ever too slow for the group.
-/// What the group assigns is a hint; what the group keeps as offsets is for other people's tools and
-/// is never read back by views.
+/// It is polled by its own thread as long as it lives, so no handler is ever too slow for the
+/// group. What the group assigns is a hint; what the group keeps as offsets is for other people's
+/// tools and is never read back by views.
 #[derive(Debug)]
 pub struct Group {
     name: String,

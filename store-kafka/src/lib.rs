@@ -3,15 +3,15 @@
 //! - [`Kafka::read`] makes a topic that anybody writes a log. Views over it are exact: their rows
 //!   and their position change in one transaction of the view store, so nothing is counted twice,
 //!   whatever dies when. The group only says who should work; it never decides.
-//! - [`Relay`] publishes a log through a [`KafkaOutlet`]: each batch in one transaction with a record of how far
-//!   the log was taken: published exactly once, for readers that read what was committed
-//!   (`isolation.level=read_committed`, the default of librdkafka but not of Java).
+//! - [`Relay`] publishes a log through a [`KafkaOutlet`]: each batch in one transaction with a
+//!   record of how far the log was taken: published exactly once, for readers that read what was
+//!   committed (`isolation.level=read_committed`, the default of librdkafka but not of Java).
 //! - [`Processor`] reads a topic and writes what a function makes of each record, in Kafka
 //!   transactions; [`DeadLetters`] are what it could not process.
 //! - [`Publisher`], [`TopicSpec`] and [`NewRecord`] are for everything that is no event.
 //!
-//! Clients run on threads of their own behind bounded channels. No type of `rdkafka` appears in this
-//! crate's interface.
+//! Clients run on threads of their own behind bounded channels. No type of `rdkafka` appears in
+//! this crate's interface.
 
 mod client;
 mod cloud_events;

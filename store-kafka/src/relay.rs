@@ -142,9 +142,9 @@ impl Relay {
     /// Follows the log and publishes until `until` ends; the transaction that is under way then is
     /// finished.
     ///
-    /// A failure that may pass is tried again with back-off. Of two that run under one name, the one
-    /// that began last publishes and the other one shuts it out in turn: give each a lease, or a
-    /// name.
+    /// A failure that may pass is tried again with back-off. Of two that run under one name, the
+    /// one that began last publishes and the other one shuts it out in turn: give each a lease, or
+    /// a name.
     ///
     /// # Errors
     ///

@@ -30,7 +30,8 @@ impl fmt::Debug for Url {
 }
 
 impl Url {
-    /// Reads `kafka://[USER:PASSWORD@]HOST[:PORT][,HOST…][/NAME][?tls=true&sasl=…&ca=…&client_id=…]`.
+    /// Reads
+    /// `kafka://[USER:PASSWORD@]HOST[:PORT][,HOST…][/NAME][?tls=true&sasl=…&ca=…&client_id=…]`.
     pub(crate) fn parse(url: &str) -> Result<Url, StoreError> {
         let Some(rest) = url.strip_prefix("kafka://") else {
             return Err(invalid("a Kafka URL begins with `kafka://`"));
@@ -96,7 +97,7 @@ impl Url {
         Ok(parsed)
     }
 
-    /// The settings of librdkafka that it stands for.
+    /// The settings of librdkafka that it means.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let mut settings = vec![("bootstrap.servers", self.bootstrap.clone())];
         let protocol = match (self.tls, &self.sasl) {

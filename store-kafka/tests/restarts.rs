@@ -68,7 +68,7 @@ mod broker_restarts {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_relay_publishes_each_event_once_over_restarts_of_the_broker() {
+    async fn a_relay_publishes_each_event_once_over_broker_restarts() {
         let (events, rounds) = if is_long() { (100_000, 5) } else { (20_000, 1) };
         let kafka = kafka().await;
         let name = fresh("restarts").leak() as &str;

@@ -93,7 +93,7 @@ impl Opener {
         } else {
             "full"
         };
-        // What moves from page to page leaves no copy behind that archiving would miss. The last
+        // What moves from page to page leaves no copy that archiving would miss. The last
         // two matter on platforms whose ordinary flush stops at the disk's own cache.
         let settings = format!(
             "pragma synchronous = {synchronous};

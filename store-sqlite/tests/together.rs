@@ -34,7 +34,7 @@ async fn head(store: &SqliteStore) -> u64 {
     store.head(Partition(0)).await.unwrap().visible.get()
 }
 
-/// How many transactions stand in the journal.
+/// How many transactions the journal holds.
 fn commits(file: &Path) -> usize {
     let journal = std::fs::read(file.with_extension("db-wal")).unwrap();
     // A header of 32 bytes, then a header of 24 for each page; the last page of a transaction names

@@ -140,7 +140,7 @@ impl Worker<'_> {
             ..rows.to
         };
         self.views.commit_view(rows).await?;
-        // The checkpoint would come next. It stands still in this gap, which a kill would seldom
+        // The checkpoint would come next. It pauses in this gap, which a kill would seldom
         // meet by chance.
         committed();
         std::future::pending().await
@@ -351,7 +351,7 @@ async fn kill(kills: u64, log: PathBuf, views: PathBuf, wrong: bool) -> Came {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_beside_the_log_equals_a_replay_after_200_kills() {
+async fn a_view_beside_the_log_equals_a_replay_after_kills() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("log.db");
     let came = kill(200, file.clone(), file, false).await;
@@ -359,7 +359,7 @@ async fn a_view_beside_the_log_equals_a_replay_after_200_kills() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_in_its_own_file_equals_a_replay_after_100_kills() {
+async fn a_view_in_another_file_equals_a_replay_after_kills() {
     let directory = TempDir::new().unwrap();
     let came = kill(
         100,

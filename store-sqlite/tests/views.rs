@@ -128,7 +128,7 @@ const TABLES: [&str; 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_generation_is_gone_at_once_and_delays_no_append() {
+async fn dropping_a_generation_is_immediate_and_delays_no_append() {
     let directory = TempDir::new().unwrap();
     let file = file(&directory);
     let store = open(&file).await;

@@ -1,7 +1,7 @@
 //! Pages of a log on their way through boxed stages, and yet record by record.
 //!
 //! A page names its records once, as causes, with the watermark just after each. Rows carry their
-//! cause. A whole page goes through one stage after the other, and every result stands at the
+//! cause. A whole page goes through one stage after the other, and every result is at the
 //! exact record that brought it forth, however the log was cut into pages.
 //!
 //! At one record: the watermark moves; each stage takes what the stages before it emitted because
@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The records of a page: where each stands, and the watermark just after it.
+/// The records of a page: where each is, and the watermark just after it.
 ///
 /// ```
 /// use annals_streams::{Page, Place, Time};
@@ -72,7 +72,7 @@ impl Page {
         self.at.is_empty()
     }
 
-    /// Where the record of a cause stands.
+    /// Where the record of a cause is.
     ///
     /// ```
     /// # use annals_streams::{Page, Place, Time};
@@ -116,14 +116,14 @@ pub trait Stage<T, C: Codec>: Send {
     /// Takes the rows of a page.
     fn take(&mut self, batch: &Batch<T>);
 
-    /// Writes what changed since the last time, here and in all stages behind this one.
+    /// Writes what changed since the last time, here and in all later stages.
     ///
     /// # Errors
     ///
-    /// When a value cannot be written. The commit must fail, and the pipeline begin anew.
+    /// When a value cannot be written. The commit must fail, and the pipeline start again.
     fn save(&mut self, to: &mut Changes) -> Result<(), StateError>;
 
-    /// Takes back an entry of a stage; says whether the stage is this one or behind it.
+    /// Takes back an entry of a stage; says whether the stage is this one or a later one.
     ///
     /// # Errors
     ///
@@ -600,7 +600,7 @@ macro_rules! joint_end {
                 joint.go_on(&batch.page);
             }
 
-            // What is behind both ends is saved and loaded through one of them.
+            // What comes after both inputs is saved and loaded through one of them.
             fn save(&mut self, to: &mut Changes) -> Result<(), StateError> {
                 if !$is_left {
                     return Ok(());

@@ -171,7 +171,7 @@ impl<I: Ord> MinOfInputs<I> {
         Self::default()
     }
 
-    /// An input that has not reported yet. One that is known begins anew.
+    /// An input that has not reported yet. One that is known starts again.
     ///
     /// ```
     /// # use annals_streams::MinOfInputs;
@@ -206,7 +206,7 @@ impl<I: Ord> MinOfInputs<I> {
         self.merge();
     }
 
-    /// Nothing is expected from the input for now: it holds nobody until it reports again.
+    /// Nothing is expected from the input for now: it holds back no clock until it reports again.
     ///
     /// ```
     /// # use annals_streams::MinOfInputs;

@@ -39,7 +39,7 @@ pub fn is_late(watermark: Time, last: Time, lateness: Span) -> bool {
     is_closed(watermark, last + lateness)
 }
 
-/// What has to be looked at, and when. Entries may be stale: whoever takes one looks again.
+/// What has to be looked at, and when. Entries may be stale: the taker of one looks again.
 pub(crate) struct DueIndex<K>(BinaryHeap<Reverse<(Time, K)>>);
 
 impl<K: Ord> DueIndex<K> {

@@ -60,7 +60,7 @@ pub struct WindowOptions {
     pub emit: Emit,
     /// How long a closed window still takes items, correcting its result.
     pub lateness: Span,
-    /// Whether a window begins anew after each result, so that results add up.
+    /// Whether a window starts again after each result, so that results add up.
     pub discarding: bool,
 }
 
@@ -114,7 +114,7 @@ impl WindowOptions {
         self
     }
 
-    /// After a result the window begins anew; nothing is retracted. Sliding windows share their
+    /// After a result the window starts again; nothing is retracted. Sliding windows share their
     /// items and cannot do this.
     ///
     /// ```

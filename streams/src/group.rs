@@ -1,4 +1,4 @@
-//! A table grouped anew: what its rows add to a group they take back when they change.
+//! A table grouped by another key: what its rows add to a group they take back when they change.
 
 use crate::{
     Change, Input, Kept, Key, Newer, Operator, Output, StateError, TakeBack, Time,

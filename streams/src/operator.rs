@@ -27,7 +27,7 @@ pub trait Kept: Clone + Serialize + DeserializeOwned {}
 
 impl<T: Clone + Serialize + DeserializeOwned> Kept for T {}
 
-/// Where a record stands in the log. Ties of event time are broken by it, never by arrival.
+/// Where a record is in the log. Ties of event time are broken by it, never by arrival.
 ///
 /// ```
 /// use annals_streams::Place;
@@ -82,7 +82,7 @@ pub struct Input<'a, T> {
     pub watermark: Time,
     /// When it happened.
     pub time: Time,
-    /// Where it stands.
+    /// Where it is.
     pub place: Place,
     /// The item.
     pub item: &'a T,
@@ -266,7 +266,7 @@ pub trait Operator {
         let _ = out;
     }
 
-    /// How far a result may lie behind the watermark at which it comes out. Stages behind this
+    /// How far a result may lie before the watermark at which it comes out. Stages after this
     /// one run that much later, so that none of its results is late for them.
     fn lag(&self) -> Span {
         Span::ZERO

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 /// Holds items back until the watermark reaches them and lets them go in the order of
 /// (time, key, place).
 ///
-/// An item at or behind the watermark goes to the late side output.
+/// An item at or before the watermark goes to the late side output.
 ///
 /// ```
 /// use annals_streams::{InTimeOrder, Input, Operator, Output, Place, Time};

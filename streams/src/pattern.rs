@@ -203,7 +203,7 @@ pub struct Match<T> {
 /// Finds a pattern among the items of each key.
 ///
 /// Items wait until the watermark reaches them, so that they are looked at in the order of
-/// (time, place) whatever the order in which they came; those at or behind the watermark go to the
+/// (time, place) whatever the order in which they came; those at or before the watermark go to the
 /// late side output. A match has the time of its last item, an absence the last moment that
 /// belonged to it. Matches of one watermark are ordered by (time, first time, key).
 ///

@@ -14,10 +14,10 @@ use std::{collections::BTreeMap, fmt::Write};
 ///
 /// let mut plan = Plan::new("sales", 1);
 /// let source = plan.add(PlannedStage::new("events", "ShopEvent"))?;
-/// let windows = PlannedStage::new("tumbling", "Sales").behind(source).with("size", 60_000_000);
+/// let windows = PlannedStage::new("tumbling", "Sales").after(source).with("size", 60_000_000);
 /// plan.add(windows)?;
 /// let text = plan.canonical();
-/// assert!(text.ends_with("1 tumbling Sales behind=[0] size=60000000\n"));
+/// assert!(text.ends_with("1 tumbling Sales after=[0] size=60000000\n"));
 /// # Ok::<(), annals_streams::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub struct Plan {
 pub struct PlannedStage {
     kind: String,
     of: String,
-    behind: Vec<u16>,
+    after: Vec<u16>,
     parameters: BTreeMap<String, i64>,
 }
 
@@ -55,7 +55,7 @@ impl PlannedStage {
         Self {
             kind: kind.into(),
             of: of.into(),
-            behind: Vec::new(),
+            after: Vec::new(),
             parameters,
         }
     }
@@ -64,11 +64,11 @@ impl PlannedStage {
     ///
     /// ```
     /// # use annals_streams::PlannedStage;
-    /// PlannedStage::new("merge", "Alert").behind(1).behind(2);
+    /// PlannedStage::new("merge", "Alert").after(1).after(2);
     /// ```
     #[must_use]
-    pub fn behind(mut self, stage: u16) -> Self {
-        self.behind.push(stage);
+    pub fn after(mut self, stage: u16) -> Self {
+        self.after.push(stage);
         self
     }
 
@@ -114,12 +114,12 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// When it stands behind a stage that is not there yet, or there are too many.
+    /// When it comes after a stage that is not there yet, or there are too many.
     ///
     /// ```
     /// # use annals_streams::{Plan, PlannedStage};
     /// let mut plan = Plan::new("fraud", 1);
-    /// assert!(plan.add(PlannedStage::new("merge", "Alert").behind(5)).is_err());
+    /// assert!(plan.add(PlannedStage::new("merge", "Alert").after(5)).is_err());
     /// ```
     pub fn add(&mut self, stage: PlannedStage) -> Result<u16, ConfigError> {
         let Ok(number) = u16::try_from(self.stages.len()) else {
@@ -128,9 +128,9 @@ impl Plan {
                 "pipeline `{name}` has too many stages"
             )));
         };
-        if let Some(missing) = stage.behind.iter().find(|behind| **behind >= number) {
+        if let Some(missing) = stage.after.iter().find(|after| **after >= number) {
             let kind = &stage.kind;
-            let text = format!("stage `{kind}` stands behind stage {missing}, which is not there");
+            let text = format!("stage `{kind}` comes after stage {missing}, which is not there");
             return Err(ConfigError::new(text));
         }
         self.stages.push(stage);
@@ -163,7 +163,7 @@ impl Plan {
                 escaped(&stage.kind),
                 escaped(&stage.of)
             );
-            let _ = write!(text, " behind={:?}", stage.behind);
+            let _ = write!(text, " after={:?}", stage.after);
             for (parameter, value) in &stage.parameters {
                 let _ = write!(text, " {}={value}", escaped(parameter));
             }

@@ -131,7 +131,7 @@ impl<K: Key, T, S: Kept + Default, U> Operator for Scan<K, T, S, U> {
         if let Some(said) = (self.step)(&mut known.state, item) {
             out.emit(input.time, (key.clone(), said));
         }
-        // An item that is older than what is remembered leaves nothing behind.
+        // An item that is older than what is remembered leaves no state.
         if is_closed(self.watermark, self.due.next()) {
             self.advance(self.watermark, out);
         }

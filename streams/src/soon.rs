@@ -9,7 +9,7 @@ use crate::{
 
 /// Lets the first result of a window pass for which a predicate holds, and no other of it.
 ///
-/// Put it behind windows that emit on update. A session that merges with one that has fired has
+/// Put it after windows that emit on update. A session that merges with one that has fired has
 /// fired.
 ///
 /// ```

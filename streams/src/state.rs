@@ -217,7 +217,7 @@ pub trait State {
         value: &[u8],
     ) -> Result<(), StateError>;
 
-    /// All entries are back: goes on from this watermark. Timers are made anew.
+    /// All entries are back: goes on from this watermark. Timers are set again.
     fn resume(&mut self, watermark: Time);
 }
 

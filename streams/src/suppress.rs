@@ -37,7 +37,7 @@ pub struct UntilClosed<K, V> {
 /// Lets each row go at most once in a span of event time, and holds at most so many rows.
 ///
 /// The span begins with the time of the first update that is held; what leaves is the newest
-/// value. Then it starts anew. An update that comes with the record that ended the span is still
+/// value. Then it starts again. An update that comes with the record that ended the span is still
 /// in what leaves. Beyond the bound on rows the one that is held the longest leaves early; nothing
 /// is dropped.
 ///

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_and_directories_with_a_main_are_examples_and_data_is_not() {
+    fn files_and_directories_with_a_main_are_examples() {
         let directory = empty_directory("names").unwrap();
         std::fs::write(directory.join("cart.rs"), "").unwrap();
         std::fs::write(directory.join("README.md"), "").unwrap();

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_output_is_watched_and_a_process_left_behind_is_not_waited_for() {
+    fn output_is_watched_and_orphans_are_not_awaited() {
         let mut seen = Vec::new();
         let mut command = program("sh", ["-c", "echo first; sleep 60 & echo \"last $!\""]);
         assert!(run_watched(&mut command, |piece| seen.extend_from_slice(piece)).unwrap());

@@ -1,5 +1,5 @@
 //! Annals and other event stores for Rust on PostgreSQL: the same appends side by side, and whether
-//! a tail is given everything while one writer stands still in the middle of its transaction.
+//! a tail is given everything while one writer pauses in the middle of its transaction.
 //!
 //! `cargo run --release --manifest-path benches/peers/Cargo.toml`, with a server in
 //! ANNALS_TEST_POSTGRES (`cargo xtask postgres up` starts one and prints its URL).
@@ -34,7 +34,7 @@ const TASKS: usize = 64;
 /// are known.
 const WARM: usize = 2;
 
-/// A store that appends one event behind a version of a stream, and may have a tail.
+/// A store that appends one event after a version of a stream, and may have a tail.
 pub(crate) trait Peer: Send + Sync + Sized + 'static {
     const NAME: &'static str;
     /// Where its events are.
@@ -154,7 +154,7 @@ async fn rate<P: Peer>(tasks: usize, events: usize) -> Outcome<f64> {
     Ok(rate)
 }
 
-/// Appends from tasks with a stream each, behind these versions.
+/// Appends from tasks with a stream each, after these versions.
 async fn write_all<P: Peer>(
     peer: &Arc<P>,
     first: usize,

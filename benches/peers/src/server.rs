@@ -66,7 +66,7 @@ impl Database {
         Ok(count.fetch_one(&mut connection).await?.cast_unsigned())
     }
 
-    /// Whoever inserts a row for which the condition holds stands still for three seconds with
+    /// The inserter of a row for which the condition holds pauses for three seconds with
     /// everything done but the commit.
     pub(crate) async fn pause(&self, table: &str, condition: &str) -> Outcome<()> {
         self.run(&format!(

@@ -155,7 +155,7 @@ fn moved<K: Ord>(by: impl Fn(&str, &str) -> K) -> BTreeMap<K, (Money, Money, u64
 }
 
 #[tokio::test]
-async fn statements_are_the_sums_of_the_rows_and_each_opens_as_the_last_one_closed() {
+async fn statements_sum_the_rows_and_open_where_the_last_closed() {
     let bank = fresh().await;
     bank.import(EXCERPT).await;
     let rows = moved(|account, date| {
@@ -331,7 +331,7 @@ impl Told {
 }
 
 #[tokio::test]
-async fn a_transaction_changes_its_day_and_month_and_so_does_one_that_turns_up_late() {
+async fn a_late_transaction_changes_its_own_day_and_month() {
     let db = views::up(testing::annals().clone(), &ProgressBar::hidden())
         .await
         .unwrap();

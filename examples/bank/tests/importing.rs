@@ -214,7 +214,7 @@ trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account
 }
 
 #[tokio::test]
-async fn of_many_bad_rows_the_first_are_listed_and_all_counted() {
+async fn the_first_bad_rows_are_listed_and_all_counted() {
     let bank = fresh().await;
     let header = std::fs::read_to_string(EXCERPT)
         .unwrap()
@@ -251,7 +251,7 @@ async fn a_file_of_something_else_is_refused() {
 }
 
 #[tokio::test]
-async fn a_row_of_any_length_is_refused_and_the_import_goes_on() {
+async fn a_too_long_row_is_refused_and_import_continues() {
     let bank = fresh().await;
     let header = std::fs::read_to_string(EXCERPT).unwrap();
     let header = header.lines().next().unwrap();

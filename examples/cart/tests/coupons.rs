@@ -20,7 +20,7 @@ async fn apply(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_carts_that_try_a_coupon_at_once_one_has_it() {
+async fn of_many_carts_exactly_one_gets_the_coupon() {
     let db = Annals::in_memory();
     let spring = Coupon {
         code: "SPRING".to_owned(),

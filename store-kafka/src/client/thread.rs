@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::unavailable;
 
-/// Requests that wait at most; whoever asks for one more waits too.
+/// The most requests that wait; the caller of one more waits too.
 const QUEUED_MAX: usize = 64;
 
 type Job<C> = Box<dyn FnOnce(&mut C) + Send>;

@@ -25,9 +25,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// The last committed marks of an outlet in a partition of the progress topic.
 ///
 /// The end is asked for with a client that sees open transactions. The last *stable* offset is not
-/// enough: partitions are shared, and an open transaction of another outlet holds it back before the
-/// last mark of this one, which would then be published again. So reading goes on until what was
-/// the end, transactions included, was passed.
+/// enough: partitions are shared, and an open transaction of another outlet holds it back before
+/// the last mark of this one, which would then be published again. So reading goes on until what
+/// was the end, transactions included, was passed.
 pub(crate) fn read(
     config: &Config,
     outlet: &str,
@@ -80,8 +80,8 @@ pub(crate) fn read(
                     marks.insert(found.partition, found);
                 }
             }
-            // Its position passes markers and aborted records, which have offsets too. Until a record
-            // was seen there is none: then it came at least as far as was stable before.
+            // Its position passes markers and aborted records, which have offsets too. Until a
+            // record was seen there is none: then it came at least as far as was stable before.
             Some(Err(KafkaError::PartitionEOF(_))) => {
                 let position = consumer.position().ok().and_then(|list| {
                     match list.find_partition(mark::TOPIC, index)?.offset() {

@@ -25,7 +25,7 @@ const BATCH_RECORDS_MAX: usize = 1_000;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 const COLLECT: Duration = Duration::from_millis(20);
 
-/// What a client sends at most where nobody set `message.max.bytes`, and what a record takes beside
+/// The most that a client sends without `message.max.bytes`, and what a record takes beside
 /// its content.
 const MESSAGE_BYTES_MAX: usize = 1_000_000;
 const RECORD_OVERHEAD: usize = 256;

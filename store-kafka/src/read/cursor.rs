@@ -22,7 +22,7 @@ use crate::error::{failed, is_out_of_range, is_unknown_topic, unavailable};
 const PAGES_AHEAD: usize = 4;
 const PAGES_KEPT: usize = 4;
 
-/// A cursor that nobody reads from is closed after this.
+/// A cursor without a reader is closed after this.
 const IDLE: Duration = Duration::from_secs(120);
 
 /// How long one poll waits: what a cursor that is closed takes at most to end.
@@ -36,14 +36,14 @@ pub(crate) struct Cursor {
     wanted: Condvar,
     /// Wakes readers.
     moved: watch::Sender<u64>,
-    /// Wakes whoever follows the log.
+    /// Wakes the followers of the log.
     hint: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct State {
     pages: VecDeque<Arc<Page>>,
-    /// The first page that nobody has asked for begins here.
+    /// The first page that was not asked for yet begins here.
     read_to: Position,
     /// Everything at or before this position was looked at.
     next: Position,

@@ -3,9 +3,9 @@
 use annals_core::StreamId;
 use sha2::{Digest as _, Sha256};
 
-/// The name of the stream of a key, and whether the key stands in it as it is.
+/// The name of the stream of a key, and whether the key is in it unchanged.
 ///
-/// What may not stand in a name, and `%`, become `%XX`; what makes the name too long becomes a hash
+/// What a name may not contain, and `%`, become `%XX`; what makes the name too long becomes a hash
 /// after `#`. Two keys never have one stream.
 pub(crate) fn stream_of_key(category: &str, key: &[u8]) -> (StreamId, bool) {
     let mut id = String::with_capacity(key.len());
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_a_legal_name_stays_as_it_is() {
+    fn a_key_that_is_a_legal_name_is_unchanged() {
         check(b"ada", "orders-ada", true);
         check("Ärö-1 ~#".as_bytes(), "orders-Ärö-1 ~#", true);
         check(b"", "orders-", true);

@@ -44,7 +44,7 @@ const PARTITIONS_MAX: u32 = 1_024;
 /// A topic that is followed like the log of a store.
 ///
 /// Records that were aborted, and those of open transactions, are never seen. What was removed
-/// before it was read stops whoever follows, with the range and what to do. A topic that was deleted
+/// before it was read stops the followers, with the range and what to do. A topic that was deleted
 /// and made again is noticed by the ids of its events.
 ///
 /// Reading is bounded: each partition that is followed keeps at most eight pages of 1 MiB.

@@ -248,7 +248,7 @@ impl Mapper {
     fn id(&self, time_ms: i64, partition: u32, offset: i64) -> EventId {
         let log = self.log.as_uuid().as_u128() >> 32;
         let mut bits = u128::from(time_ms.max(0) as u64 & 0xffff_ffff_ffff) << 80;
-        // Four bits of the version and two of the variant stand between these.
+        // Four bits of the version and two of the variant are between these.
         let rest = (log & 0xf_ffff) << 54
             | u128::from(partition & 0x3ff) << 44
             | u128::from(offset.max(0) as u64 & 0xfff_ffff_ffff);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_a_key_is_a_stream_of_its_own() {
+    fn a_record_without_a_key_has_its_own_stream() {
         let event = mapper(|_| ()).event(raw(None, Some("1")));
         assert_eq!(event.stream.as_str(), "orders-~3.41");
     }

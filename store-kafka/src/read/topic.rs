@@ -23,7 +23,7 @@ pub enum Partitioner {
     Unknown,
 }
 
-/// The unit of a time that stands in a payload as a number.
+/// The unit of a time that a payload has as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
 pub enum TimeUnit {
@@ -121,7 +121,7 @@ impl Topic {
         self
     }
 
-    /// The type stands in this header. A record without it is of type `kafka.record`.
+    /// This header holds the type. A record without it is of type `kafka.record`.
     pub fn type_in_header(mut self, name: impl Into<String>) -> Topic {
         self.mapping.types = TypeRule::Header(name.into());
         self

@@ -64,9 +64,9 @@ impl ProducerContext for Deliveries {
 /// Sends records. Cheap to clone; clones share one queue.
 ///
 /// A record that was acknowledged survives the loss of any minority of replicas, where the topic
-/// asks for that (`min.insync.replicas`). Within this publisher nothing is written twice and records
-/// of a key keep their order. The queue is bounded by librdkafka (`queue.buffering.max.messages`,
-/// `queue.buffering.max.kbytes`); when it is full, sending waits.
+/// asks for that (`min.insync.replicas`). Within this publisher nothing is written twice and
+/// records of a key keep their order. The queue is bounded by librdkafka
+/// (`queue.buffering.max.messages`, `queue.buffering.max.kbytes`); when it is full, sending waits.
 #[derive(Clone)]
 pub struct Publisher {
     producer: Arc<Owned>,

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 /// Joins a table with another one that its rows refer to.
 ///
 /// Results are keyed by the left key. A change of a right row reaches all left rows that refer to
-/// it, in the order of their keys; right rows that nobody refers to say nothing. A change that
+/// it, in the order of their keys; right rows without a reference give no result. A change that
 /// changes nothing says nothing.
 ///
 /// ```

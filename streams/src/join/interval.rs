@@ -85,7 +85,7 @@ impl Within {
 /// Joins two streams of one key within bounds of event time.
 ///
 /// A joined row comes out with the later of the two and has the larger time; equal items all pair
-/// up. A row that met nobody comes out, if the type of join wants it, exactly when it closes: at
+/// up. A row without a partner comes out, if the type of join wants it, exactly when it closes: at
 /// its own time plus how long a partner could come. At one watermark these are ordered by (time,
 /// right before left, key, place). A row that left unmatched never matches afterwards, so no two
 /// results contradict each other. A late item still joins rows that are open; it goes to the late
@@ -176,7 +176,7 @@ impl<K: Key, L: Kept, R: Kept, O> IntervalJoin<K, L, R, O> {
         }
     }
 
-    /// Refuses every item at or behind the watermark, also one that would find a partner.
+    /// Refuses every item at or before the watermark, also one that would find a partner.
     ///
     /// ```
     /// # use annals_streams::{IntervalJoin, JoinType, Span, Within};

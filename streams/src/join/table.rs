@@ -43,7 +43,7 @@ pub struct Change<K, V> {
     pub old: Option<V>,
 }
 
-/// One row of a table as it stands.
+/// One row of a table as it is now.
 pub(crate) struct Current<V> {
     pub(crate) value: Option<V>,
     pub(crate) time: Time,

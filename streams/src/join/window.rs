@@ -12,7 +12,7 @@ use crate::{
 /// Joins two streams of one key within windows: when a window closes, each of its left items with
 /// each of its right items, ordered by (window, key, left place in time, right one).
 ///
-/// An item within the lateness that is allowed meets those that are there at once, and nobody
+/// An item within the lateness that is allowed meets those that are there at once, and none
 /// twice. The time of a pair is the last moment of its window.
 ///
 /// ```

@@ -58,7 +58,7 @@ impl<K: Key, T, A: Fold<T>> AlignedWindows<K, T, A> {
     /// # Ok::<(), annals_streams::ConfigError>(())
     /// ```
     pub fn new(aligned: Aligned, options: WindowOptions) -> Self {
-        // Parts of a window can be put together at close when nobody sees it before, nothing is
+        // Parts of a window can be put together at close when no result is seen before, nothing is
         // discarded, and the order of items is of no account.
         let whole = options.emit.on_update() || options.discarding || !A::COMMUTES;
         Self(if whole || aligned.is_tumbling() {

@@ -222,7 +222,7 @@ pub(crate) fn table_table(case: &Value, steps: &[Value], restarting: bool) -> Se
     all
 }
 
-/// The left value names the right key behind a bar.
+/// The left value names the right key after a bar.
 pub(crate) fn foreign_key(case: &Value, steps: &[Value], restarting: bool) -> Seen {
     let config = &case["config"];
     let join = join_type(config);

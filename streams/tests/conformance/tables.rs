@@ -1,4 +1,4 @@
-//! Tables that are grouped anew, their updates thinned out, and patterns.
+//! Tables that are grouped by another key, their updates thinned out, and patterns.
 
 use super::{
     Seen,

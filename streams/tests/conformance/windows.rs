@@ -1,4 +1,4 @@
-//! Windows of all kinds, with and without suppression behind them.
+//! Windows of all kinds, with and without suppression after them.
 
 use super::{
     Seen,
@@ -324,7 +324,7 @@ fn stream_time_row<A: Serialize>(row: &Row<Emission<String, A>>) -> Value {
     })
 }
 
-/// As Flink shows it: a session is `[first, last + gap)`, a row stands at the end less one.
+/// As Flink shows it: a session is `[first, last + gap)`, a row is stamped with the end less one.
 fn event_time_row<A: Serialize>(row: &Row<Emission<String, A>>, session: bool) -> Value {
     let Emission {
         key, window, value, ..

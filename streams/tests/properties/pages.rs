@@ -218,7 +218,7 @@ proptest! {
     }
 
     #[test]
-    fn no_row_of_a_join_is_late_for_the_windows_behind_it(
+    fn no_row_of_a_join_is_late_for_later_windows(
         parameters in parameters(),
         records in prop::collection::vec((0..3_u8, -20..60_i64, 0..6_i64), 1..40),
         delay in 0..20_i64,

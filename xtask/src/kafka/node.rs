@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_node_knows_all_voters_and_listens_on_its_own_ports() {
+    fn every_node_knows_all_voters_and_has_own_ports() {
         let ports: Vec<Ports> = [(1, 2), (3, 4), (5, 6)]
             .map(|(clients, controller)| Ports {
                 clients,

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machines_own_path_is_a_fault_wherever_a_path_can_begin() {
+    fn a_machine_path_is_a_fault_wherever_it_begins() {
         for (around, faulty) in [
             ("see @", true),
             ("`@`", true),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registrys_host_is_a_fault_and_a_name_that_contains_it_is_not() {
+    fn a_registry_host_is_a_fault_unless_part_of_names() {
         let host = ["crates", "io"].join(".");
         assert_eq!(
             faults(&format!("https://{host}/annals")),

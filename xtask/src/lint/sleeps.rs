@@ -1,7 +1,7 @@
 //! Tests and examples wait for the thing, not for a while.
 //!
-//! Clippy has one list of forbidden functions for all targets of a workspace, and products may sleep
-//! (a back-off, a poll), so tests and examples are looked at here.
+//! Clippy has one list of forbidden functions for all targets of a workspace, and products may
+//! sleep (a back-off, a poll), so tests and examples are looked at here.
 
 use std::path::Path;
 

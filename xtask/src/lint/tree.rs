@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_another_kind_is_an_error_and_not_a_pass() {
+    fn a_line_of_unknown_kind_is_an_error() {
         assert!(parse("annals v0.1.0").is_err());
         assert!(parse("1serde v1.0.229").is_err());
     }

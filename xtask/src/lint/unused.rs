@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_or_an_import_is_a_use_and_a_mention_is_not() {
+    fn a_path_or_import_is_a_use_unlike_mentions() {
         for used in [
             "serde::Serialize",
             "#[tokio::test]",

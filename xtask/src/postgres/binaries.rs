@@ -65,8 +65,8 @@ impl Binaries {
         ))
     }
 
-    /// Those that are there: on the PATH before others, because they were put there on purpose; then the
-    /// newest.
+    /// Those that are there: on the PATH before others, because they were put there on purpose;
+    /// then the newest.
     pub(crate) fn there(account: &Account) -> Option<Self> {
         best(account, &mut None)
     }

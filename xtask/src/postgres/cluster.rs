@@ -321,7 +321,8 @@ fn free_port() -> Result<u16, Stop> {
     port.map_err(|error| Stop::failed(format!("no free port on 127.0.0.1: {error}")))
 }
 
-/// 128 bits that cannot be guessed: the standard library seeds its maps from the system's randomness.
+/// 128 bits that cannot be guessed: the standard library seeds its maps from the system's
+/// randomness.
 fn random_word() -> String {
     let number = |salt: u8| {
         let mut hasher = RandomState::new().build_hasher();
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_the_number_of_a_stopped_server_is_left_alone() {
+    fn a_process_that_reuses_a_server_pid_is_untouched() {
         let directory = std::env::temp_dir().join(format!("annals-stale-{}", std::process::id()));
         std::fs::create_dir_all(directory.join("data")).unwrap();
         let mut other = Command::new("cat")

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_names_a_host_and_a_port_or_leaves_them_out() {
+    fn host_and_port_of_a_url_are_optional() {
         let address = |url| address(url).map(|(host, port)| format!("{host} {port}"));
         assert_eq!(
             address("postgres://me:pass@db.example:6432/x?sslmode=require").as_deref(),

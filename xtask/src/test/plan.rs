@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_server_its_package_is_left_out_and_what_needs_it_elsewhere_is_skipped() {
+    fn a_missing_server_leaves_out_what_needs_it() {
         let call = |typed, lacks| {
             let lacking = KINDS.map(|kind| (kind, lacks));
             cargo_calls(&words(typed), &lacking)[0].join(" ")
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_started_only_for_those_who_may_need_it() {
+    fn a_server_is_started_only_where_needed() {
         for (typed, wanted) in [
             ("", true),
             ("--test kill", true),

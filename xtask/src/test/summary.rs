@@ -67,7 +67,8 @@ impl Summary {
         }
     }
 
-    // `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s`
+    // `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in
+    // 0.01s`
     /// A line of a test program.
     fn program_says(&mut self, line: &str) {
         // A test that writes without a newline leaves its words in front.

@@ -33,7 +33,8 @@ fn mark(log: LogId, position: u64) -> OutletMark {
     }
 }
 
-/// What a reader of committed records sees in a topic of one partition, and the end that it reaches.
+/// What a reader of committed records sees in a topic of one partition, and the end that it
+/// reaches.
 async fn published(kafka: &Kafka, topic: &str) -> Vec<u64> {
     let log = kafka.log(Topic::named(topic)).await.unwrap();
     let mut numbers = Vec::new();

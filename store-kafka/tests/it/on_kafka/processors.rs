@@ -61,7 +61,7 @@ async fn until(kafka: &Kafka, topic: &str, count: usize) -> Vec<RecordedEvent> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_processed_is_a_dead_letter_and_delays_nothing() {
+async fn a_failed_record_is_a_dead_letter_and_delays_nothing() {
     let kafka = kafka().await;
     let name = fresh("screening");
     let reads = format!("{name}-in");
@@ -90,7 +90,7 @@ async fn what_cannot_be_processed_is_a_dead_letter_and_delays_nothing() {
     let out_topic = writes.clone();
     let processor = screening(&name).each(move |paid: Paid, out| {
         match paid.cents {
-            -1 => return Err(Invalid::new("nobody pays less than nothing")),
+            -1 => return Err(Invalid::new("a payment below zero")),
             13 => panic!("thirteen"),
             5 => out.record(NewRecord::to(&out_topic).value(vec![b'x'; 2 << 20])),
             _ => out.send(&out_topic, "k", &paid)?,
@@ -143,7 +143,7 @@ async fn what_cannot_be_processed_is_a_dead_letter_and_delays_nothing() {
 }
 
 #[tokio::test]
-async fn without_a_topic_for_dead_letters_a_failure_stops_the_processor() {
+async fn without_a_dead_letter_topic_a_failure_stops_the_processor() {
     let kafka = kafka().await;
     let reads = topic(&kafka, "stops", 1).await;
     send(&kafka, &reads, &[("a", "broken")]).await;
@@ -194,7 +194,7 @@ async fn at_least_once_commits_after_its_results_and_says_so() {
 const VICTIM: &str = "on_kafka::processors::victim";
 const PLACE: &str = "ANNALS_KAFKA_PROCESSOR_PLACE";
 
-/// Copies until it is killed; does nothing when nobody asked for it.
+/// Copies until it is killed; does nothing unless it is asked to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn victim() {
     let Ok(name) = std::env::var(PLACE) else {

@@ -87,7 +87,7 @@ async fn a_topic_becomes_rows_and_goes_on_where_it_stopped() {
 const VICTIM: &str = "on_kafka::read_models::victim";
 const PLACE: &str = "ANNALS_KAFKA_VIEW_PLACE";
 
-/// Follows until it is killed; does nothing when nobody asked for it.
+/// Follows until it is killed; does nothing unless it is asked to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn victim() {
     let Ok(place) = std::env::var(PLACE) else {
@@ -191,7 +191,7 @@ async fn records_removed_before_they_were_folded_stop_the_view() {
 #[tokio::test]
 async fn a_topic_made_again_stops_the_view() {
     let kafka = kafka().await;
-    let topic = topic(&kafka, "anew", 1).await;
+    let topic = topic(&kafka, "recreated", 1).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sums.db");
     produce(&kafka, &topic, 0, 100).await;

@@ -153,7 +153,7 @@ async fn another_log_is_not_published_under_the_same_name() {
 const VICTIM: &str = "on_kafka::relays::victim";
 const PLACE: &str = "ANNALS_KAFKA_RELAY_PLACE";
 
-/// Publishes until it is killed; does nothing when nobody asked for it.
+/// Publishes until it is killed; does nothing unless it is asked to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn victim() {
     let Ok(place) = std::env::var(PLACE) else {
@@ -170,7 +170,7 @@ async fn victim() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_is_killed_again_and_again_publishes_each_event_once() {
+async fn a_relay_killed_many_times_publishes_each_event_once() {
     let (events, kills) = if is_long() {
         (100_000, 50)
     } else {

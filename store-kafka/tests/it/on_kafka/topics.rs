@@ -27,7 +27,7 @@ async fn a_topic_is_made_once_and_compared_afterwards() {
 }
 
 #[tokio::test]
-async fn a_topic_that_must_exist_and_does_not_is_an_error() {
+async fn a_required_topic_that_is_missing_is_an_error() {
     let kafka = kafka().await;
     let name = fresh("missing");
     let error = kafka
@@ -51,7 +51,7 @@ async fn a_record_is_acknowledged_with_its_partition_and_offset() {
 }
 
 #[tokio::test]
-async fn a_record_that_is_too_large_is_an_error_and_the_next_one_is_sent() {
+async fn a_too_large_record_fails_and_the_next_is_sent() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "large", 1).await;
     let publisher = kafka.publisher().unwrap();
