@@ -1,0 +1,121 @@
+//! Stages without state.
+
+use std::marker::PhantomData;
+
+use super::{Batch, Stage};
+use crate::{Changes, Codec, Row, StateError, Time};
+
+/// A stage without state: for each item any number of others, with its cause and its time.
+///
+/// ```
+/// use annals_streams::{Codec, Each, Stage};
+///
+/// fn words<C: Codec>(then: Box<dyn Stage<String, C>>) -> impl Stage<String, C> {
+///     Each::flat(
+///         |line: &String, emit: &mut dyn FnMut(String)| {
+///             line.split(' ').for_each(|word| emit(word.to_string()));
+///         },
+///         then,
+///     )
+/// }
+/// ```
+pub struct Each<T, U, C> {
+    each: EachOf<T, U>,
+    out: Vec<Row<U>>,
+    then: Box<dyn Stage<U, C>>,
+    items: PhantomData<fn(T)>,
+}
+
+type EachOf<T, U> = Box<dyn Fn(&T, &mut dyn FnMut(U)) + Send + Sync>;
+
+impl<T, U, C: Codec> Each<T, U, C> {
+    /// Whatever `each` emits.
+    ///
+    /// ```
+    /// # use annals_streams::{Codec, Each, Stage};
+    /// fn twice<C: Codec>(then: Box<dyn Stage<u8, C>>) -> Each<u8, u8, C> {
+    ///     Each::flat(|item, emit| { emit(*item); emit(*item) }, then)
+    /// }
+    /// ```
+    pub fn flat(
+        each: impl Fn(&T, &mut dyn FnMut(U)) + Send + Sync + 'static,
+        then: Box<dyn Stage<U, C>>,
+    ) -> Self {
+        Self {
+            each: Box::new(each),
+            out: Vec::new(),
+            then,
+            items: PhantomData,
+        }
+    }
+
+    /// One item for each.
+    ///
+    /// ```
+    /// # use annals_streams::{Codec, Each, Stage};
+    /// fn keyed<C: Codec>(then: Box<dyn Stage<(u8, i64), C>>) -> Each<i64, (u8, i64), C> {
+    ///     Each::map(|item| ((item % 10) as u8, *item), then)
+    /// }
+    /// ```
+    pub fn map(map: impl Fn(&T) -> U + Send + Sync + 'static, then: Box<dyn Stage<U, C>>) -> Self {
+        Self::flat(move |item, emit| emit(map(item)), then)
+    }
+
+    /// One item or none for each.
+    ///
+    /// ```
+    /// # use annals_streams::{Codec, Each, Stage};
+    /// fn even<C: Codec>(then: Box<dyn Stage<i64, C>>) -> Each<i64, i64, C> {
+    ///     Each::filter_map(|item| (item % 2 == 0).then_some(*item), then)
+    /// }
+    /// ```
+    pub fn filter_map(
+        map: impl Fn(&T) -> Option<U> + Send + Sync + 'static,
+        then: Box<dyn Stage<U, C>>,
+    ) -> Self {
+        Self::flat(
+            move |item, emit| {
+                if let Some(item) = map(item) {
+                    emit(item);
+                }
+            },
+            then,
+        )
+    }
+}
+
+impl<T, U: Send, C: Codec> Stage<T, C> for Each<T, U, C> {
+    fn take(&mut self, batch: &Batch<T>) {
+        let mut rows = std::mem::take(&mut self.out);
+        for row in &batch.rows {
+            let when = row.when;
+            let time = row.time;
+            (self.each)(&row.item, &mut |item| rows.push(Row { when, time, item }));
+        }
+        let batch = Batch {
+            page: batch.page.clone(),
+            rows,
+        };
+        self.then.take(&batch);
+        self.out = batch.rows;
+        self.out.clear();
+    }
+
+    fn save(&mut self, to: &mut Changes) -> Result<(), StateError> {
+        self.then.save(to)
+    }
+
+    fn load(
+        &mut self,
+        stage: u16,
+        key: &[u8],
+        place: &[u8],
+        value: &[u8],
+    ) -> Result<bool, StateError> {
+        self.then.load(stage, key, place, value)
+    }
+
+    fn resume(&mut self, watermark: Time) {
+        self.then.resume(watermark);
+    }
+}
