@@ -2,43 +2,57 @@
 
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
+
 use crate::machine;
 
-/// How long each thing took, and how much work all of them were for the processor.
+/// How long each thing took, and how much work all of them were for the processor. Times are kept
+/// to three digits.
 ///
 /// ```
 /// use std::time::Duration;
 ///
-/// use annals_benches::latency::Latencies;
+/// use annals_benches::latency::Laps;
 ///
-/// let each = (1..=200).map(Duration::from_micros).collect();
-/// let latencies = Latencies { each, cpu: Duration::ZERO };
-/// assert_eq!(latencies.percentile(50), Some(Duration::from_micros(100)));
-/// assert_eq!(latencies.percentile(99), Some(Duration::from_micros(198)));
+/// let laps = Laps::start();
+/// let latencies = laps.stop_with((1..=200).map(Duration::from_micros));
+/// let p99 = latencies.percentile(99).unwrap_or_default();
+/// assert!(p99.abs_diff(Duration::from_micros(198)) < Duration::from_micros(1));
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Latencies {
-    /// How long each one took, in any order.
-    pub each: Vec<Duration>,
+    /// Nanoseconds.
+    pub each: Histogram<u64>,
     /// How long all threads of the process together were on a core meanwhile; zero where the system
-    /// does not tell.
+    /// does not say.
     pub cpu: Duration,
+}
+
+impl Default for Latencies {
+    fn default() -> Latencies {
+        Latencies {
+            each: nanoseconds(),
+            cpu: Duration::ZERO,
+        }
+    }
+}
+
+fn nanoseconds() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are a legal precision")
 }
 
 impl Latencies {
     /// What so many in a hundred did not exceed; nothing when there were none.
-    pub fn percentile(&self, percent: usize) -> Option<Duration> {
-        let mut each = self.each.clone();
-        each.sort_unstable();
-        let rank = (each.len() * percent).div_ceil(100);
-        each.get(rank.checked_sub(1)?).copied()
+    pub fn percentile(&self, percent: u8) -> Option<Duration> {
+        let value = || Duration::from_nanos(self.each.value_at_percentile(percent.into()));
+        (!self.each.is_empty()).then(value)
     }
 
     /// Both together.
     #[must_use]
     pub fn and(mut self, other: Latencies) -> Latencies {
-        self.each.extend(other.each);
+        self.each += other.each;
         self.cpu += other.cpu;
         self
     }
@@ -57,7 +71,7 @@ impl Latencies {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Laps {
-    each: Vec<Duration>,
+    each: Histogram<u64>,
     cpu: Duration,
 }
 
@@ -65,14 +79,18 @@ impl Laps {
     /// From now on.
     pub fn start() -> Laps {
         Laps {
-            each: Vec::new(),
+            each: nanoseconds(),
             cpu: machine::cpu_time(),
         }
     }
 
     /// One was begun then, and is done now.
     pub fn took(&mut self, since: Instant) {
-        self.each.push(since.elapsed());
+        self.add(since.elapsed());
+    }
+
+    fn add(&mut self, time: Duration) {
+        self.each += u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     }
 
     /// All of them.
@@ -82,7 +100,7 @@ impl Laps {
 
     /// All of them, and those that others took down.
     pub fn stop_with(mut self, others: impl IntoIterator<Item = Duration>) -> Latencies {
-        self.each.extend(others);
+        others.into_iter().for_each(|time| self.add(time));
         Latencies {
             each: self.each,
             cpu: machine::cpu_time().saturating_sub(self.cpu),

@@ -5,7 +5,8 @@
 
 pub mod account;
 pub mod append;
-pub mod bare;
+pub mod baseline_sqlite;
+pub mod baseline_sqlx;
 pub mod command;
 pub mod idle;
 pub mod latency;
@@ -13,7 +14,6 @@ pub mod live;
 pub mod load;
 pub mod machine;
 pub mod past;
-pub mod plain;
 pub mod rate;
 pub mod replay;
 pub mod seed;

@@ -11,7 +11,7 @@ use crate::report::{Report, Row, Target};
 use annals::store::{Append, Expected};
 use annals::{Annals, MemoryStore, Position, Store, Version};
 use annals_benches::append::{Batches, Singles};
-use annals_benches::bare::Bare;
+use annals_benches::baseline_sqlite::Baseline;
 use annals_benches::command::Deposits;
 use annals_benches::load::Loads;
 use annals_benches::rate::{Rate, Watch};
@@ -96,7 +96,7 @@ fn batches(report: &mut Report, events: usize) -> Outcome<()> {
             },
             |runtime, directory| {
                 runtime
-                    .block_on(Bare::open(&file(directory)))?
+                    .block_on(Baseline::open(&file(directory)))?
                     .append(work.make()?)
             },
         )?;
@@ -166,7 +166,7 @@ fn singles(report: &mut Report, events: usize) -> Outcome<()> {
                         .map(move |event| (stream.clone(), vec![event]))
                 });
                 runtime
-                    .block_on(Bare::open(&file(directory)))?
+                    .block_on(Baseline::open(&file(directory)))?
                     .append(one_by_one.collect())
             },
         )?;

@@ -7,7 +7,7 @@ use annals::{EventId, Store};
 use annals_postgres::sqlx::{self, AssertSqlSafe, Connection, PgConnection};
 use annals_postgres::{Options, PostgresStore};
 
-use crate::{Outcome, plain};
+use crate::{Outcome, baseline_sqlx};
 
 /// The variable that names the server: `cargo xtask bench` starts one and sets it.
 pub const URL: &str = "ANNALS_TEST_POSTGRES";
@@ -84,10 +84,14 @@ impl Schema {
         Ok(PgConnection::connect(&self.url).await?)
     }
 
-    /// A statement about `plain.` or `annals.`, about this schema.
+    /// A statement about `baseline.` or `annals.`, about this schema.
     pub fn sql(&self, statement: &str) -> AssertSqlSafe<String> {
         let name = format!("\"{}\".", self.name);
-        AssertSqlSafe(statement.replace("plain.", &name).replace("annals.", &name))
+        AssertSqlSafe(
+            statement
+                .replace("baseline.", &name)
+                .replace("annals.", &name),
+        )
     }
 
     /// Makes the tables for those who write by hand.
@@ -99,7 +103,7 @@ impl Schema {
         let make = format!(
             "create schema if not exists \"{}\"; {}",
             self.name,
-            include_str!("sql/plain_tables.sql")
+            include_str!("sql/sqlx_tables.sql")
         );
         sqlx::raw_sql(self.sql(&make))
             .execute(&mut self.connection().await?)
@@ -114,10 +118,10 @@ impl Schema {
     /// Those of the server.
     pub async fn make_plain_copy(&self) -> Outcome<()> {
         self.make_plain().await?;
-        let copy = sqlx::query(self.sql(include_str!("sql/plain_copy.sql")))
-            .bind(plain::KINDS.map(str::to_owned));
+        let copy = sqlx::query(self.sql(include_str!("sql/sqlx_copy.sql")))
+            .bind(baseline_sqlx::KINDS.map(str::to_owned));
         copy.execute(&mut self.connection().await?).await?;
-        self.vacuum(&["plain.by_hand", "annals.event"]).await
+        self.vacuum(&["baseline.by_hand", "annals.event"]).await
     }
 
     /// Cleans these tables up and counts what is in them, as the server does by itself in time.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use annals::Store;
 use annals::read_model::ViewStore;
-use annals_benches::bare::Bare;
+use annals_benches::baseline_sqlite::Baseline;
 use annals_benches::latency::Latencies;
 use annals_benches::live::Live;
 use annals_benches::past::{Answers, Questions};
 use annals_benches::rate::Rate;
 use annals_benches::replay::Fill;
 use annals_benches::server::Schema;
-use annals_benches::{Outcome, plain};
+use annals_benches::{Outcome, baseline_sqlx};
 use annals_postgres::PostgresStore;
 use annals_sqlite::{Options, SqliteStore};
 use tokio::runtime::Runtime;
@@ -99,17 +99,17 @@ impl Backend for File {
     }
 
     async fn live_by_hand(&self, live: &Live) -> Outcome<Latencies> {
-        Bare::open(&self.0).await?.live(live)
+        Baseline::open(&self.0).await?.live(live)
     }
 
     async fn rebuild_by_hand(&self, views: &File, with_history: bool) -> Outcome<Rate> {
-        Bare::open(&self.0)
+        Baseline::open(&self.0)
             .await?
-            .rebuild(&mut Bare::open(&views.0).await?, with_history)
+            .rebuild(&mut Baseline::open(&views.0).await?, with_history)
     }
 
     async fn ask_by_hand(&self, questions: &Questions) -> Outcome<Answers> {
-        Bare::open(&self.0).await?.ask(questions)
+        Baseline::open(&self.0).await?.ask(questions)
     }
 
     async fn remove(self) -> Outcome<()> {
@@ -148,16 +148,16 @@ impl Backend for Schema {
     async fn live_by_hand(&self, live: &Live) -> Outcome<Latencies> {
         self.store().await?;
         self.make_plain().await?;
-        plain::live(self, live).await
+        baseline_sqlx::live(self, live).await
     }
 
     async fn rebuild_by_hand(&self, views: &Schema, with_history: bool) -> Outcome<Rate> {
         views.store().await?;
-        plain::rebuild(self, views, with_history).await
+        baseline_sqlx::rebuild(self, views, with_history).await
     }
 
     async fn ask_by_hand(&self, questions: &Questions) -> Outcome<Answers> {
-        plain::ask(self, questions).await
+        baseline_sqlx::ask(self, questions).await
     }
 
     async fn remove(self) -> Outcome<()> {

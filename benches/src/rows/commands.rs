@@ -4,7 +4,7 @@ use crate::report::{Report, Row, Target};
 use annals::store::{Append, Expected};
 use annals::{Annals, MemoryStore, Position, Store, Version};
 use annals_benches::append::{Batches, Singles};
-use annals_benches::bare::Bare;
+use annals_benches::baseline_sqlite::Baseline;
 use annals_benches::command::Deposits;
 use annals_benches::load::Loads;
 use annals_benches::rate::{Rate, Watch};
@@ -41,7 +41,7 @@ pub(super) fn commands(report: &mut Report, commands: usize) -> Outcome<()> {
             },
             |runtime, directory| {
                 runtime
-                    .block_on(Bare::open(&file(directory)))?
+                    .block_on(Baseline::open(&file(directory)))?
                     .deposits(&work, 1)
             },
         )?;
@@ -64,7 +64,7 @@ pub(super) fn commands(report: &mut Report, commands: usize) -> Outcome<()> {
         },
         |runtime, directory| {
             runtime
-                .block_on(Bare::open(&file(directory)))?
+                .block_on(Baseline::open(&file(directory)))?
                 .deposits(&work, 1_000)
         },
     )?;
@@ -141,7 +141,7 @@ pub(super) fn cold_commands(
         },
         |runtime, directory| {
             runtime
-                .block_on(Bare::open(&copy(directory)?))?
+                .block_on(Baseline::open(&copy(directory)?))?
                 .deposits(&work, Annals::CACHED_STATES)
         },
     )?;

@@ -10,7 +10,7 @@ use annals_benches::idle::{Idle, Views};
 use annals_benches::rate::{Rate, Watch};
 use annals_benches::replay::{self, Fill, Replayed};
 use annals_benches::server::{self, Schema};
-use annals_benches::{Outcome, account, plain};
+use annals_benches::{Outcome, account, baseline_sqlx};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{backend, row, views};
@@ -151,7 +151,7 @@ fn singles(report: &mut Report, events: usize) -> Outcome<()> {
             |runtime, _| {
                 measured(runtime, async |schema| {
                     schema.make_plain().await?;
-                    plain::singles(schema, by_hand.make()?, clients, 0).await
+                    baseline_sqlx::singles(schema, by_hand.make()?, clients, 0).await
                 })
             },
         )?;
@@ -183,7 +183,7 @@ fn batches(report: &mut Report, events: usize) -> Outcome<()> {
             |runtime, _| {
                 measured(runtime, async |schema| {
                     schema.make_plain().await?;
-                    plain::batches(schema, work.make()?).await
+                    baseline_sqlx::batches(schema, work.make()?).await
                 })
             },
         )?;
@@ -213,7 +213,7 @@ fn processes(report: &mut Report, events: usize) -> Outcome<()> {
             |runtime, _| {
                 measured(runtime, async |schema| {
                     schema.make_plain().await?;
-                    together("plain", schema, processes, CLIENTS, events)
+                    together("baseline", schema, processes, CLIENTS, events)
                 })
             },
         )?;
@@ -293,7 +293,7 @@ pub(crate) fn append_in_process(
         std::io::stdin().read_line(&mut word)?;
         match store {
             Some(store) => work.run(&store, made).await?,
-            None => plain::singles(&schema, made, tasks, i64::try_from(first)?).await?,
+            None => baseline_sqlx::singles(&schema, made, tasks, i64::try_from(first)?).await?,
         };
         println!("done");
         Ok(())
@@ -315,7 +315,7 @@ fn replays(report: &mut Report, events: usize) -> Outcome<()> {
         .run(&schema.store().await?)
         .await?;
         schema.make_plain_copy().await?;
-        Outcome::Ok(plain::replay(&schema).await?.cents)
+        Outcome::Ok(baseline_sqlx::replay(&schema).await?.cents)
     })?;
     let same = |replayed: Replayed| match replayed.cents == wanted && replayed.rate.count == events
     {
@@ -348,7 +348,7 @@ fn replays(report: &mut Report, events: usize) -> Outcome<()> {
                     })
                 })
             },
-            |runtime, _| same(runtime.block_on(plain::replay(&schema))?),
+            |runtime, _| same(runtime.block_on(baseline_sqlx::replay(&schema))?),
         )?;
     }
     report.runtime.block_on(schema.drop())

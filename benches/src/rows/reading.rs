@@ -4,7 +4,7 @@ use crate::report::{Report, Row, Target};
 use annals::store::{Append, Expected};
 use annals::{Annals, MemoryStore, Position, Store, Version};
 use annals_benches::append::{Batches, Singles};
-use annals_benches::bare::Bare;
+use annals_benches::baseline_sqlite::Baseline;
 use annals_benches::command::Deposits;
 use annals_benches::load::Loads;
 use annals_benches::rate::{Rate, Watch};
@@ -51,8 +51,8 @@ pub(super) fn replays(report: &mut Report, events: usize) -> Outcome<()> {
     };
     let kept = filled(report, fill)?;
     let path = file(kept.path());
-    let bare = |runtime: &Runtime| runtime.block_on(Bare::open(&path))?.replay();
-    let wanted = bare(&report.runtime)?.cents;
+    let baseline = |runtime: &Runtime| runtime.block_on(Baseline::open(&path))?.replay();
+    let wanted = baseline(&report.runtime)?.cents;
     let same = |replayed: replay::Replayed| match replayed.cents == wanted
         && replayed.rate.count == events
     {
@@ -74,7 +74,7 @@ pub(super) fn replays(report: &mut Report, events: usize) -> Outcome<()> {
                 replay::typed(&Annals::on(sqlite(&path).await?), Position::MAX).await
             })?)
         },
-        |runtime, _| bare(runtime).map(|replayed| replayed.rate),
+        |runtime, _| baseline(runtime).map(|replayed| replayed.rate),
     )?;
     report.compare(
         row(
@@ -90,7 +90,7 @@ pub(super) fn replays(report: &mut Report, events: usize) -> Outcome<()> {
                     .block_on(async { replay::pages(&Annals::on(sqlite(&path).await?)).await })?,
             )
         },
-        |runtime, _| bare(runtime).map(|replayed| replayed.rate),
+        |runtime, _| baseline(runtime).map(|replayed| replayed.rate),
     )?;
     if !report.wants(names[2]) {
         return Ok(());
@@ -109,7 +109,7 @@ pub(super) fn replays(report: &mut Report, events: usize) -> Outcome<()> {
             let db = Annals::on(Arc::clone(&store));
             Ok(runtime.block_on(replay::typed(&db, Position::MAX))?.rate)
         },
-        |runtime, _| bare(runtime).map(|replayed| replayed.rate),
+        |runtime, _| baseline(runtime).map(|replayed| replayed.rate),
     )
 }
 
@@ -120,9 +120,9 @@ pub(super) fn loads(report: &mut Report, quick: bool) -> Outcome<()> {
             loads: if quick { loads / 10 } else { loads },
         };
         let names: Vec<_> = [
-            "plain/sqlite",
+            "whole/sqlite",
             "snapshot/sqlite",
-            "plain/memory",
+            "whole/memory",
             "snapshot/memory",
         ]
         .iter()
@@ -157,7 +157,11 @@ pub(super) fn loads(report: &mut Report, quick: bool) -> Outcome<()> {
                         loads.run(&Annals::on(sqlite(&path).await?), snapshot).await
                     })
                 },
-                |runtime, _| runtime.block_on(Bare::open(&path))?.load(&loads, snapshot),
+                |runtime, _| {
+                    runtime
+                        .block_on(Baseline::open(&path))?
+                        .load(&loads, snapshot)
+                },
             )?;
         }
         for (name, snapshot) in names[2..].iter().zip([false, true]) {
@@ -177,7 +181,11 @@ pub(super) fn loads(report: &mut Report, quick: bool) -> Outcome<()> {
                 |runtime, _| {
                     runtime.block_on(loads.run(&Annals::on(Arc::clone(&in_memory)), snapshot))
                 },
-                |runtime, _| runtime.block_on(Bare::open(&path))?.load(&loads, snapshot),
+                |runtime, _| {
+                    runtime
+                        .block_on(Baseline::open(&path))?
+                        .load(&loads, snapshot)
+                },
             )?;
         }
     }

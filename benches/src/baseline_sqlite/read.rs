@@ -6,7 +6,7 @@ use annals::StreamId;
 use rusqlite::{OptionalExtension, Row};
 use serde::Deserialize;
 
-use super::Bare;
+use super::Baseline;
 use crate::Outcome;
 use crate::account::{self, Account, AccountEvent};
 use crate::load::Loads;
@@ -92,7 +92,7 @@ pub(super) fn read(row: &Row<'_>, kinds: &Kinds) -> Outcome<Read> {
     })
 }
 
-impl Bare {
+impl Baseline {
     pub(super) fn kind_keys(&self) -> Outcome<HashMap<String, i64>> {
         let mut statement = self.connection.prepare(include_str!("../sql/kinds.sql"))?;
         let keys = statement.query_map([], |row| Ok((row.get(1)?, row.get(0)?)))?;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::Outcome;
 use crate::account::AccountEvent;
 use crate::append::join;
-use crate::bare::Content;
+use crate::baseline_sqlite::Content;
 use crate::rate::{Rate, Watch};
 use crate::replay::{Replayed, cents};
 use crate::server::Schema;
@@ -86,7 +86,7 @@ async fn insert(
     event: &NewEvent,
     digest: Digest,
 ) -> Outcome<()> {
-    sqlx::query(schema.sql(include_str!("sql/plain_insert.sql")))
+    sqlx::query(schema.sql(include_str!("sql/sqlx_insert.sql")))
         .bind(stream)
         .bind(version)
         .bind(kind(event))
@@ -127,7 +127,7 @@ pub async fn batches(schema: &Schema, made: Made) -> Outcome<Rate> {
     }
     let watch = Watch::start();
     for (key, versions, columns) in ready {
-        sqlx::query(schema.sql(include_str!("sql/plain_insert_batch.sql")))
+        sqlx::query(schema.sql(include_str!("sql/sqlx_insert_batch.sql")))
             .bind(key)
             .bind(versions)
             .bind(columns.kinds)
@@ -241,8 +241,7 @@ pub async fn replay(schema: &Schema) -> Outcome<Replayed> {
     let watch = Watch::start();
     let mut count = 0;
     let mut sum = 0;
-    let mut rows =
-        sqlx::query(schema.sql(include_str!("sql/plain_log.sql"))).fetch(&mut connection);
+    let mut rows = sqlx::query(schema.sql(include_str!("sql/sqlx_log.sql"))).fetch(&mut connection);
     while let Some(row) = rows.try_next().await? {
         sum += cents(&Read::of(&row)?.event);
         count += 1;

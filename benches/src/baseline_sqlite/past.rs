@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use rusqlite::OptionalExtension;
 
-use super::Bare;
+use super::Baseline;
 use crate::Outcome;
 use crate::latency::Laps;
 use crate::past::{Answers, Questions};
 
-impl Bare {
-    /// Asks the history that [`rebuild`](Bare::rebuild) left.
+impl Baseline {
+    /// Asks the history that [`rebuild`](Baseline::rebuild) left.
     ///
     /// # Errors
     ///

@@ -85,14 +85,13 @@ impl Desk {
         insert(&mut transaction, schema, stream, version, &new, digest).await?;
         let row = rows.entry(number).or_default();
         fold(&mut row.cents, &mut row.events, &event);
-        sqlx::query(schema.sql(include_str!("../sql/plain_upsert_row.sql")))
+        sqlx::query(schema.sql(include_str!("../sql/sqlx_upsert_row.sql")))
             .bind(&key)
             .bind(serde_json::to_vec(row)?)
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        let select =
-            sqlx::query_scalar(schema.sql(include_str!("../sql/plain_row.sql"))).bind(&key);
+        let select = sqlx::query_scalar(schema.sql(include_str!("../sql/sqlx_row.sql"))).bind(&key);
         let value: Vec<u8> = select.fetch_one(connection).await?;
         let row: Balance = serde_json::from_slice(&value)?;
         match row.events == events {

@@ -6,7 +6,7 @@ use annals::StreamId;
 use annals::store::{Digest, NewEvent};
 use rusqlite::{CachedStatement, params};
 
-use super::Bare;
+use super::Baseline;
 use crate::Outcome;
 use crate::rate::{Rate, Watch};
 
@@ -21,7 +21,7 @@ pub(super) struct Known {
     pub(super) kinds: HashMap<String, i64>,
 }
 
-impl Bare {
+impl Baseline {
     /// One transaction for each batch, each row by one prepared statement.
     ///
     /// # Errors

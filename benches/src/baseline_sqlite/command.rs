@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use annals::Aggregate;
 use annals::store::NewEvent;
 
-use super::Bare;
+use super::Baseline;
 use super::append::Known;
 use crate::Outcome;
 use crate::account::{self, Account};
 use crate::command::Deposits;
 use crate::rate::{Rate, Watch};
 
-impl Bare {
+impl Baseline {
     /// Each command folds the account, unless it is one of `cached` that were used before, decides,
     /// inserts and commits.
     ///

@@ -20,7 +20,7 @@ pub async fn ask(views: &Schema, questions: &Questions) -> Outcome<Answers> {
     let mut answers = Answers::default();
     for (number, position) in questions.make() {
         let start = Instant::now();
-        let select = sqlx::query_scalar(views.sql(include_str!("../sql/plain_version_at.sql")))
+        let select = sqlx::query_scalar(views.sql(include_str!("../sql/sqlx_version_at.sql")))
             .bind(number.to_string().into_bytes())
             .bind(position.get().cast_signed());
         let value: Option<Vec<u8>> = select.fetch_optional(&mut connection).await?;

@@ -20,24 +20,24 @@ pub(crate) use read::Content;
 
 /// A connection to a file with the tables of Annals.
 #[derive(Debug)]
-pub struct Bare {
+pub struct Baseline {
     connection: Connection,
 }
 
-impl Bare {
+impl Baseline {
     /// Opens the file, which Annals makes first when it is not there, with the settings that Annals
     /// itself uses.
     ///
     /// # Errors
     ///
     /// Those of SQLite.
-    pub async fn open(path: &Path) -> Outcome<Bare> {
+    pub async fn open(path: &Path) -> Outcome<Baseline> {
         drop(SqliteStore::open_with(Options::file(path)).await?);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.execute_batch(include_str!("sql/settings.sql"))?;
         connection.set_prepared_statement_cache_capacity(32);
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        Ok(Bare { connection })
+        Ok(Baseline { connection })
     }
 }

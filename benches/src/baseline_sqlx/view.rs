@@ -46,7 +46,7 @@ pub async fn rebuild(log: &Schema, views: &Schema, with_history: bool) -> Outcom
     let schema = views;
     let written = views.connection().await?;
     let watch = Watch::start();
-    let names = sqlx::query_as(log.sql(include_str!("../sql/plain_streams.sql")))
+    let names = sqlx::query_as(log.sql(include_str!("../sql/sqlx_streams.sql")))
         .fetch_all(&mut connection)
         .await?;
     let names = names.into_iter().collect();
@@ -63,7 +63,7 @@ pub async fn rebuild(log: &Schema, views: &Schema, with_history: bool) -> Outcom
     };
     let mut count = 0;
     let mut events =
-        sqlx::query(log.sql(include_str!("../sql/plain_log.sql"))).fetch(&mut connection);
+        sqlx::query(log.sql(include_str!("../sql/sqlx_log.sql"))).fetch(&mut connection);
     while let Some(row) = events.try_next().await? {
         table.fold(&Read::of(&row)?, with_history)?;
         count += 1;
@@ -107,10 +107,7 @@ impl Table<'_> {
         let values = changed
             .iter()
             .map(|stream| serde_json::to_vec(&self.rows[stream]));
-        let upsert = sqlx::query(
-            self.schema
-                .sql(include_str!("../sql/plain_upsert_rows.sql")),
-        );
+        let upsert = sqlx::query(self.schema.sql(include_str!("../sql/sqlx_upsert_rows.sql")));
         let upsert = upsert
             .bind(keys)
             .bind(values.collect::<Result<Vec<_>, _>>()?);
@@ -119,7 +116,7 @@ impl Table<'_> {
         if !past.keys.is_empty() {
             sqlx::query(
                 self.schema
-                    .sql(include_str!("../sql/plain_insert_versions.sql")),
+                    .sql(include_str!("../sql/sqlx_insert_versions.sql")),
             )
             .bind(past.keys)
             .bind(past.positions)

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{TransactionBehavior, params};
 
-use super::Bare;
+use super::Baseline;
 use super::read::read;
 use crate::Outcome;
 use crate::rate::{Rate, Watch};
@@ -29,13 +29,13 @@ struct Version {
     value: Vec<u8>,
 }
 
-impl Bare {
+impl Baseline {
     /// Folds the whole log into the table of rows of `views`.
     ///
     /// # Errors
     ///
     /// Those of SQLite and serde_json.
-    pub fn rebuild(&self, views: &mut Bare, with_history: bool) -> Outcome<Rate> {
+    pub fn rebuild(&self, views: &mut Baseline, with_history: bool) -> Outcome<Rate> {
         let watch = Watch::start();
         let kinds = self.kinds()?;
         let mut names = self

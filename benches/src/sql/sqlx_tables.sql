@@ -1,5 +1,5 @@
 -- the columns and indexes of Annals' own table, with positions from a sequence: what a program that writes by hand has.
-create table plain.by_hand (
+create table baseline.by_hand (
     position bigint generated always as identity primary key,
     stream bigint not null,
     version bigint not null,
@@ -15,4 +15,4 @@ create table plain.by_hand (
     payload bytea not null,
     unique (stream, version)
 );
-create index on plain.by_hand (kind, position);
+create index on baseline.by_hand (kind, position);

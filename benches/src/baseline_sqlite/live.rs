@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use annals::store::Digest;
 use rusqlite::params;
 
-use super::Bare;
+use super::Baseline;
 use super::append::Known;
 use crate::Outcome;
 use crate::latency::{Laps, Latencies};
@@ -15,13 +15,13 @@ use crate::live::{Live, Ready};
 use crate::view::{Balance, fold};
 
 /// The one connection, and what a program that is the only writer knows.
-struct Desk {
-    bare: Bare,
+struct Insert {
+    baseline: Baseline,
     known: Known,
     rows: HashMap<usize, Balance>,
 }
 
-impl Bare {
+impl Baseline {
     /// Each task is a thread, and they take turns at one connection: an insert, an upsert and a
     /// commit, then a select.
     ///
@@ -33,8 +33,8 @@ impl Bare {
         let shares = (0..live.tasks)
             .map(|task| live.share(task))
             .collect::<Outcome<Vec<_>>>()?;
-        let desk = Mutex::new(Desk {
-            bare: self,
+        let desk = Mutex::new(Insert {
+            baseline: self,
             known: Known::default(),
             rows: HashMap::new(),
         });
@@ -76,9 +76,13 @@ impl Bare {
     }
 }
 
-impl Desk {
+impl Insert {
     fn write_and_see(&mut self, ready: Ready, digest: Digest) -> Outcome<()> {
-        let Desk { bare, known, rows } = self;
+        let Insert {
+            baseline,
+            known,
+            rows,
+        } = self;
         let Ready {
             number,
             stream,
@@ -87,23 +91,24 @@ impl Desk {
             events,
         } = ready;
         let key = number.to_string();
-        bare.connection
+        baseline
+            .connection
             .prepare_cached("begin immediate")?
             .execute([])?;
         {
-            let mut insert = bare
+            let mut insert = baseline
                 .connection
                 .prepare_cached(include_str!("../sql/insert_event.sql"))?;
-            bare.insert(&mut insert, known, &stream, &[(new, digest)])?;
+            baseline.insert(&mut insert, known, &stream, &[(new, digest)])?;
             let row = rows.entry(number).or_default();
             fold(&mut row.cents, &mut row.events, &event);
-            let mut upsert = bare
+            let mut upsert = baseline
                 .connection
                 .prepare_cached(include_str!("../sql/upsert_row.sql"))?;
             upsert.execute(params![key, serde_json::to_vec(row)?])?;
         }
-        bare.connection.prepare_cached("commit")?.execute([])?;
-        let mut select = bare
+        baseline.connection.prepare_cached("commit")?.execute([])?;
+        let mut select = baseline
             .connection
             .prepare_cached(include_str!("../sql/row.sql"))?;
         let value = select.query_row([key], |row| row.get::<_, Vec<u8>>(0))?;

@@ -1,5 +1,5 @@
 -- what annals holds, as somebody who writes by hand would have it.
-insert into plain.by_hand
+insert into baseline.by_hand
     (position, stream, version, kind, append_index, append_events, occurred_at, recorded_at, id, digest, tags, metadata, payload)
 overriding system value
 select position, stream, version, array_position($1, kind.type), append_index, append_events, occurred_at, recorded_at, id, digest, tags, metadata, payload
