@@ -11,7 +11,7 @@ pub trait Open: Sized {
     ///
     /// | URL | store | feature |
     /// |---|---|---|
-    /// | `sqlite:bank.db`, `sqlite:/var/lib/bank.db` | one SQLite file, beside the program or at that path | `sqlite` |
+    /// | `sqlite:bank.db`, `sqlite:/var/lib/bank.db` | a SQLite file, here or at that path | `sqlite` |
     /// | `sqlite::memory:` | SQLite without a file | `sqlite` |
     /// | `postgres://app@localhost/bank` | a schema of a PostgreSQL database | `postgres` |
     /// | `memory:` | plain memory | |

@@ -243,7 +243,11 @@ fn an_old_event_becomes_none_one_or_several() {
 #[event(retired("cart.coupon_clicked", upcast = old::forget))]
 #[event(retired("cart.doubled", version = 7, upcast = old::doubled))]
 enum CartEvent {
-    #[event(version = 4, alias = "basket.added", upcast(1 = old::count, 2 = old::spread, 3 = old::now))]
+    #[event(
+        version = 4,
+        alias = "basket.added",
+        upcast(1 = old::count, 2 = old::spread, 3 = old::now)
+    )]
     Added {
         sku: String,
         quantity: u32,
@@ -495,7 +499,10 @@ fn serde_attributes_of_fields_hold_and_shape_the_type() {
         .map(|shape| shape.fields)
         .collect();
     let around = r#"rename_all_fields = "camelCase", deny_unknown_fields"#;
-    let nick = r#"#[serde(rename = "nick", default, skip_serializing_if = "Option::is_none")] nick_name: Option<String>"#;
+    let nick = concat!(
+        r#"#[serde(rename = "nick", default, skip_serializing_if = "Option::is_none")] "#,
+        "nick_name: Option<String>"
+    );
     assert_eq!(
         fields[0],
         format!("#[serde({around})] {{ first_name: String, {nick} }}")

@@ -64,7 +64,9 @@ impl Project<AccountEvent> for BalanceThen {
 ///
 /// ```no_run
 /// # use std::sync::Arc;
-/// # async fn example(store: Arc<dyn annals::Store>, views: Arc<dyn annals::read_model::ViewStore>) -> annals_benches::Outcome<()> {
+/// # use annals::{Store, read_model::ViewStore};
+/// # type Outcome = annals_benches::Outcome<()>;
+/// # async fn example(store: Arc<dyn Store>, views: Arc<dyn ViewStore>) -> Outcome {
 /// use annals_benches::view::{Balance, rebuild};
 ///
 /// let rate = rebuild::<Balance>(&store, views, 1_000_000, 1).await?;

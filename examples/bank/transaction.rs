@@ -155,7 +155,11 @@ mod tests {
 
     #[test]
     fn quotes_may_be_left_out() {
-        let quoted = br#"637742;2177;930105;"PRIJEM";"PREVOD Z UCTU";5123.00;5923.00;"DUCHOD";"YZ";"62457513""#;
+        let quoted = concat!(
+            r#"637742;2177;930105;"PRIJEM";"PREVOD Z UCTU";5123.00;5923.00;"#,
+            r#""DUCHOD";"YZ";"62457513""#
+        )
+        .as_bytes();
         let bare = b"637742;2177;930105;PRIJEM;PREVOD Z UCTU;5123.00;5923.00;DUCHOD;YZ;62457513";
         let transaction = parse(quoted).unwrap();
         assert_eq!(transaction, parse(bare).unwrap());

@@ -186,7 +186,7 @@ impl Relay {
             };
             let error = match published {
                 OutletError::Undecided(error) => {
-                    tracing::info!(relay = self.name, %error, "a transaction is decided by reading");
+                    tracing::info!(relay = self.name, %error, "deciding a transaction by reading");
                     error
                 }
                 OutletError::Refused(why) => return Err(invalid(self.said(&why))),
@@ -301,7 +301,7 @@ impl Relay {
         let found = log.read(read).await?.events.first().map(|event| event.id);
         if found.is_some_and(|found| found != event) {
             return stop(format!(
-                "the event at {} is not the one that was published: the log was restored and went on",
+                "the event at {} is not the one that was published: the log was restored",
                 mark.position
             ));
         }

@@ -128,8 +128,8 @@ impl LogIdentity {
         let context = match last {
             Some(LastEvent { position, id }) if found.0 == *self.log.as_uuid().as_bytes() => {
                 format!(
-                    "the log in `{}` was restored while it was open: it has another event than {id} \
-                 at position {position}, or none",
+                    "the log in `{}` was restored while it was open: it has another event than \
+                     {id} at position {position}, or none",
                     self.name
                 )
             }

@@ -104,10 +104,10 @@ async fn a_panic_undoes_its_rows_and_events_alone() {
         panic!("out of lamps")
     };
     let error = store.append_in(panics).await.unwrap_err();
-    assert!(
-        matches!(&error, Failed::Append(AppendError::Store(error)) if error.failure() == Failure::Invalid),
-        "{error:?}"
-    );
+    let Failed::Append(AppendError::Store(cause)) = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(cause.failure(), Failure::Invalid);
     assert!(error.to_string().contains("out of lamps"), "{error}");
     assert_eq!(found(&store).await, (0, 0));
 }

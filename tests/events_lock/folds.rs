@@ -82,7 +82,7 @@ fn a_fold_goes_over_old_events_as_they_read_now() {
         }
 
         fn twice((text,): (String,)) -> Vec<NoteEvent> {
-            vec![NoteEvent::Written { text: text.clone(), times: 1 }, NoteEvent::Written { text, times: 2 }]
+            [1, 2].map(|times| NoteEvent::Written { text: text.clone(), times }).to_vec()
         }
 
         fn samples() -> [NoteEvent; 1] {
@@ -107,7 +107,8 @@ fn a_fold_goes_over_old_events_as_they_read_now() {
         }
 
         pub(super) fn folded(file: PathBuf) -> EventsLock {
-            program(file).fold("times", 1, |events: &[NoteEvent]| vec![1_u8, 2][..2 * events.len()].to_vec())
+            let numbers = |events: &[NoteEvent]| vec![1_u8, 2][..2 * events.len()].to_vec();
+            program(file).fold("times", 1, numbers)
         }
     }
     let life = Life::begin(first_of_two::folded);

@@ -93,23 +93,43 @@ mod units {
     }
 }
 
-noted! { signed, #[derive(Serialize, Deserialize)] struct Inner { cents: i64 }, Inner { cents: 5 } }
-noted! { unsigned, #[derive(Serialize, Deserialize)] struct Inner { cents: u64 }, Inner { cents: 5 } }
-noted! { small, #[derive(Serialize, Deserialize)] struct Inner { cents: u8 }, Inner { cents: 5 } }
-noted! { large, #[derive(Serialize, Deserialize)] struct Inner { cents: i128 }, Inner { cents: 5 } }
+noted! { signed,
+#[derive(Serialize, Deserialize)]
+struct Inner { cents: i64 },
+Inner { cents: 5 } }
+noted! { unsigned,
+#[derive(Serialize, Deserialize)]
+struct Inner { cents: u64 },
+Inner { cents: 5 } }
+noted! { small,
+#[derive(Serialize, Deserialize)]
+struct Inner { cents: u8 },
+Inner { cents: 5 } }
+noted! { large,
+#[derive(Serialize, Deserialize)]
+struct Inner { cents: i128 },
+Inner { cents: 5 } }
 
 noted! { two_kinds,
-#[derive(Serialize, Deserialize)] enum Inner { Gift, #[allow(dead_code)] Sale { to: String } }, Inner::Gift }
-noted! { one_kind, #[derive(Serialize, Deserialize)] enum Inner { Gift }, Inner::Gift }
+#[derive(Serialize, Deserialize)]
+enum Inner { Gift, #[allow(dead_code)] Sale { to: String } },
+Inner::Gift }
+noted! { one_kind,
+#[derive(Serialize, Deserialize)]
+enum Inner { Gift },
+Inner::Gift }
 noted! { renamed_kind,
-#[derive(Serialize, Deserialize)] enum Inner { Gift, #[allow(dead_code)] Sold { to: String } }, Inner::Gift }
+#[derive(Serialize, Deserialize)]
+enum Inner { Gift, #[allow(dead_code)] Sold { to: String } },
+Inner::Gift }
 noted! { three_kinds,
 #[derive(Serialize, Deserialize)]
 enum Inner { Gift, #[allow(dead_code)] Sale { to: String }, #[allow(dead_code)] Loan },
 Inner::Gift }
 
 noted! { euros,
-#[derive(Serialize, Deserialize)] struct Inner { #[serde(default = "super::eur")] currency: String },
+#[derive(Serialize, Deserialize)]
+struct Inner { #[serde(default = "super::eur")] currency: String },
 Inner { currency: "CZK".into() } }
 fn eur() -> String {
     "EUR".into()
@@ -119,10 +139,12 @@ fn usd() -> String {
     "USD".into()
 }
 noted! { no_default,
-#[derive(Serialize, Deserialize)] struct Inner { currency: String },
+#[derive(Serialize, Deserialize)]
+struct Inner { currency: String },
 Inner { currency: "CZK".into() } }
 noted! { dollars,
-#[derive(Serialize, Deserialize)] struct Inner { #[serde(default = "super::usd")] currency: String },
+#[derive(Serialize, Deserialize)]
+struct Inner { #[serde(default = "super::usd")] currency: String },
 Inner { currency: "CZK".into() } }
 noted! { strict,
 #[derive(Serialize, Deserialize)]

@@ -55,8 +55,10 @@ impl Peer for CqrsEs {
     async fn open(database: &Database, clients: u32) -> Outcome<CqrsEs> {
         let tables = "create table if not exists events (aggregate_type text not null, \
             aggregate_id text not null,
-            sequence bigint check (sequence >= 0) not null, event_type text not null, event_version text not null,
-            payload json not null, metadata json not null, primary key (aggregate_type, aggregate_id, sequence))";
+            sequence bigint check (sequence >= 0) not null,
+            event_type text not null, event_version text not null,
+            payload json not null, metadata json not null,
+            primary key (aggregate_type, aggregate_id, sequence))";
         database.run(tables).await?;
         let pool = PgPoolOptions::new()
             .max_connections(clients)

@@ -202,9 +202,9 @@ impl TopicLog {
             .checked_sub(GROWTH)
             .unwrap_or_else(Instant::now);
         Err(invalid(format!(
-            "topic `{name}` had {had} partitions when it was opened and has {has}: keys have moved, \
-             so their order is lost before the change. Rebuild the views that follow it, or open it \
-             with `Topic::accept_more_partitions({had})`"
+            "topic `{name}` had {had} partitions when it was opened and has {has}: keys have \
+             moved, and lost their order. Rebuild the views that follow it, or open it with \
+             `Topic::accept_more_partitions({had})`"
         )))
     }
 

@@ -37,7 +37,7 @@ impl Java {
             });
         }
         Err(Stop::failed(format!(
-            "a broker needs Java {OLDEST} or newer, and neither JAVA_HOME nor PATH has one; install \
+            "a broker needs Java {OLDEST} or newer; neither JAVA_HOME nor PATH has one; install \
              it (Debian and Ubuntu: `apt-get install {}`)",
             JAVA_PACKAGES.join(" ")
         )))
