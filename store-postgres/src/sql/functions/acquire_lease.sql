@@ -13,6 +13,7 @@ create or replace function annals.acquire_lease(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare

@@ -21,6 +21,7 @@ create or replace function annals.append_one(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     log record;

@@ -3,6 +3,7 @@ create or replace function annals.as_text(codec text, content bytea) returns tex
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     if content is null then

@@ -3,6 +3,7 @@ create or replace function annals.begin_incarnation() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     insert into annals.incarnation as run (one, id, relation)

@@ -5,6 +5,7 @@ create or replace function annals.clear_history(most integer) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     forgotten record;

@@ -18,6 +18,7 @@ create or replace function annals.commit_step(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     select checked.refusal, checked.owner, checked.number into refusal, owner, number

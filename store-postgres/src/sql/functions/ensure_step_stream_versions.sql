@@ -8,6 +8,7 @@ create or replace function annals.ensure_step_stream_versions(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     if not exists (

@@ -5,6 +5,7 @@ returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     matching bigint;

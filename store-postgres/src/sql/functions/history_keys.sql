@@ -10,6 +10,7 @@ returns setof bytea
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     next_row bytea;

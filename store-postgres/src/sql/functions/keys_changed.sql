@@ -11,6 +11,7 @@ returns setof bytea
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     looked_at constant integer := 16384;

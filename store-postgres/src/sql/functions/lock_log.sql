@@ -5,6 +5,7 @@ create or replace function annals.lock_log() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform pg_advisory_xact_lock(1095650892, 'annals.event'::regclass::oid::integer);

@@ -3,6 +3,7 @@ create or replace function annals.lock_view(of_id bigint) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform from annals.view_generation

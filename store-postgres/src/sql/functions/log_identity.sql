@@ -14,6 +14,7 @@ create or replace function annals.log_identity(
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     -- Tables in the order in which they were made, as everybody who locks them all goes.

@@ -6,6 +6,7 @@ create or replace function annals.number_staged_append() returns trigger
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$

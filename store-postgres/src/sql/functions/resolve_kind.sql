@@ -9,6 +9,7 @@ create or replace function annals.resolve_kind(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     found_category integer;

@@ -6,6 +6,7 @@ returns table (name text, key bigint, version bigint, status smallint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$

@@ -3,6 +3,7 @@ create or replace function annals.switch_generation(to_id bigint) returns boolea
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     chosen record;

@@ -9,6 +9,7 @@ returns table (up_to bigint, after bigint, recorded_at bigint, value bytea)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     return query
