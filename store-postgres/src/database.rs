@@ -80,6 +80,8 @@ impl Database {
                 // whoever runs a statement.
                 ("idle_in_transaction_session_timeout", timeout.as_str()),
                 ("default_transaction_isolation", "read committed"),
+                // Compiling a statement takes longer than any of ours runs.
+                ("jit", "off"),
             ])
             .disable_statement_logging();
         let of = &options.connect;

@@ -293,6 +293,23 @@ async fn check_names(store: &PostgresStore) {
     );
 }
 
+/// Forbidding whole tables makes a plan look dear where there is no other way to read a table, and
+/// a dear plan is compiled at each run, which takes longer than running it.
+#[tokio::test]
+async fn no_function_that_forbids_whole_tables_is_compiled() {
+    let schema = Schema::new();
+    drop(schema.store().await);
+    let query = "select proc.proname::text from pg_catalog.pg_proc as proc
+        where proc.pronamespace = $1::regnamespace
+            and proc.proconfig @> '{enable_seqscan=off}' and not proc.proconfig @> '{jit=off}'";
+    let compiled: Vec<String> = sqlx::query_scalar(query)
+        .bind(&schema.name)
+        .fetch_all(&mut connection().await)
+        .await
+        .unwrap();
+    assert_eq!(compiled, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn functions_are_replaced_when_their_text_differs_unless_by_a_newer_release() {
     let schema = Schema::new();
