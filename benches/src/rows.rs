@@ -8,21 +8,16 @@ mod reading;
 mod views;
 
 use crate::report::{Report, Row, Target};
-use annals::store::{Append, Expected};
-use annals::{Annals, MemoryStore, Position, Store, Version};
+use annals::{MemoryStore, Store};
+use annals_benches::Outcome;
 use annals_benches::append::{Batches, Singles};
 use annals_benches::baseline_sqlite::Baseline;
-use annals_benches::command::Deposits;
-use annals_benches::load::Loads;
-use annals_benches::rate::{Rate, Watch};
-use annals_benches::replay::{self, Fill};
-use annals_benches::seed::Seed;
-use annals_benches::{Outcome, account};
+use annals_benches::rate::Watch;
+use annals_benches::replay::Fill;
 use annals_sqlite::{Options, SqliteStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
 use commands::{cold_commands, commands};
 pub(crate) use peaks::{REBUILD_PEAK, REPLAY_PEAK, rebuild_peak, replay_peak};
@@ -197,4 +192,20 @@ fn singles(report: &mut Report, events: usize) -> Outcome<()> {
         )?;
     }
     Ok(())
+}
+
+/// A file with a log in it, in a directory of its own.
+fn filled(report: &Report, fill: Fill) -> Outcome<TempDir> {
+    let directory = report.directory()?;
+    report
+        .runtime
+        .block_on(self::fill(&file(directory.path()), fill))?;
+    Ok(directory)
+}
+
+async fn fill(path: &Path, fill: Fill) -> Outcome<()> {
+    // Nobody's data: it need not survive a power cut.
+    let options = Options::file(path).relaxed_durability();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_with(options).await?);
+    fill.run(&store).await
 }

@@ -1,6 +1,6 @@
 //! Patterns: one thing followed by another within a time, n times, or not at all.
 
-use crate::{ConfigError, Span};
+use crate::{ConfigError, Span, Time};
 use serde::{Deserialize, Serialize};
 
 mod detect;

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use annals::prelude::*;
 use annals::testing::{EventsLock, Update};
 
-use crate::life::{Life, before, first};
+use crate::life::{Life, first};
 
 #[test]
 fn the_file_is_readable_and_the_same_in_every_run() {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use annals::Snapshots;
 use annals::prelude::*;
 use annals::testing::{EventsLock, Update};
 
@@ -82,7 +83,7 @@ fn a_fold_goes_over_old_events_as_they_read_now() {
         }
 
         fn twice((text,): (String,)) -> Vec<NoteEvent> {
-            [1, 2].map(|times| NoteEvent::Written { text: text.clone(), times }).to_vec()
+            Vec::from([1, 2].map(|times| NoteEvent::Written { text: text.clone(), times }))
         }
 
         fn samples() -> [NoteEvent; 1] {

@@ -1,7 +1,6 @@
 //! A file after a merge, and a test that fails.
 
-use annals::prelude::*;
-use annals::testing::{EventsLock, Update};
+use annals::testing::Update;
 use tempfile::TempDir;
 
 use crate::life::{Life, first};

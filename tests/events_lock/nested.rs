@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use annals::prelude::*;
-use annals::testing::{EventsLock, Update};
+use annals::testing::EventsLock;
 
 use crate::life::{Program, added, refused};
 

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use annals::prelude::*;
-use annals::testing::{EventsLock, Update};
+use annals::testing::EventsLock;
 
-use crate::life::{Life, Program, first};
+use crate::life::{Life, Program};
 
 macro_rules! upcasted {
     ($name:ident, $old:ident, $result:expr) => {

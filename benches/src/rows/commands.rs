@@ -1,23 +1,18 @@
 //! Rows of commands: the whole loop from loading to appending.
 
-use crate::report::{Report, Row, Target};
+use crate::report::Report;
 use annals::store::{Append, Expected};
-use annals::{Annals, MemoryStore, Position, Store, Version};
-use annals_benches::append::{Batches, Singles};
+use annals::{Annals, Version};
 use annals_benches::baseline_sqlite::Baseline;
 use annals_benches::command::Deposits;
-use annals_benches::load::Loads;
 use annals_benches::rate::{Rate, Watch};
-use annals_benches::replay::{self, Fill};
+use annals_benches::replay::Fill;
 use annals_benches::seed::Seed;
 use annals_benches::{Outcome, account};
-use annals_sqlite::{Options, SqliteStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
-use super::{file, memory, row, sqlite};
+use super::{file, filled, memory, row, sqlite};
 
 pub(super) fn commands(report: &mut Report, commands: usize) -> Outcome<()> {
     for tasks in [1, 64] {

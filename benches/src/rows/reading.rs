@@ -1,39 +1,15 @@
 //! Rows of reading: replays of the log, and loads of aggregates.
 
-use crate::report::{Report, Row, Target};
-use annals::store::{Append, Expected};
-use annals::{Annals, MemoryStore, Position, Store, Version};
-use annals_benches::append::{Batches, Singles};
+use crate::report::Report;
+use annals::{Annals, Position};
+use annals_benches::Outcome;
 use annals_benches::baseline_sqlite::Baseline;
-use annals_benches::command::Deposits;
 use annals_benches::load::Loads;
-use annals_benches::rate::{Rate, Watch};
 use annals_benches::replay::{self, Fill};
-use annals_benches::seed::Seed;
-use annals_benches::{Outcome, account};
-use annals_sqlite::{Options, SqliteStore};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::{file, memory, row, sqlite};
-
-/// A file with a log in it, in a directory of its own.
-pub(super) fn filled(report: &Report, fill: Fill) -> Outcome<TempDir> {
-    let directory = report.directory()?;
-    report
-        .runtime
-        .block_on(self::fill(&file(directory.path()), fill))?;
-    Ok(directory)
-}
-
-async fn fill(path: &Path, fill: Fill) -> Outcome<()> {
-    // Nobody's data: it need not survive a power cut.
-    let options = Options::file(path).relaxed_durability();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_with(options).await?);
-    fill.run(&store).await
-}
+use super::{file, filled, memory, row, sqlite};
 
 pub(super) fn replays(report: &mut Report, events: usize) -> Outcome<()> {
     let names = [

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Assignment, Direction, Failure, Head, Hint, Log, LogId, LogPage, Partition, Position, ReadLog,
+    Assignment, Direction, Head, Hint, Log, LogId, LogPage, Partition, Position, ReadLog,
     StoreError, StreamId,
 };
 use async_trait::async_trait;
@@ -15,19 +15,20 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::cursor::{Cursor, Ended, Found, Source};
+use super::cursor::Cursor;
 use super::gaps::stopped;
 use super::mapping::{Mapper, position_of};
-use super::page::Page;
 use super::side::SideReader;
 use super::topic::{Begins, Topic};
 use crate::client::ClientThread;
-use crate::error::{invalid, unavailable};
+use crate::error::invalid;
 use crate::group::Group;
-use crate::kafka::{ANSWER, Kafka};
+use crate::kafka::Kafka;
 
 mod pages;
 
+/// Ranges up to this length are read beside those who follow.
+const SIDE_POSITIONS: u64 = 64;
 /// How long a known end of a partition is believed.
 const HEAD_KNOWN: Duration = Duration::from_millis(250);
 

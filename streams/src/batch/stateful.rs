@@ -1,5 +1,7 @@
 //! Operators as stages.
 
+use std::sync::Arc;
+
 use super::{Batch, Stage};
 use crate::{Changes, Codec, Input, Operator, Output, Span, State, StateError, Time};
 

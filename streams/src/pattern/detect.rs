@@ -1,6 +1,6 @@
 //! The operator that finds the matches of a pattern.
 
-use super::{Match, Pattern, Skip, Step};
+use super::{Match, Pattern, Skip};
 use crate::{
     Changes, Codec, ConfigError, Input, Kept, Key, Operator, Output, Span, State, StateError, Time,
     due::{DueIndex, is_closed},

@@ -2,23 +2,18 @@
 //! ranges.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
 
-use annals_core::{
-    Failure, Head, LogPage, Partition, Position, ReadLog, RecordedEvent, StoreError,
-};
+use annals_core::{Failure, Head, Log as _, LogPage, Partition, Position, ReadLog, StoreError};
 
-use super::TopicLog;
+use super::{SIDE_POSITIONS, TopicLog};
+use crate::error::unavailable;
 use crate::kafka::ANSWER;
 use crate::read::cursor::{Cursor, Ended, Found, Source};
-use crate::read::gaps::stopped;
 use crate::read::mapping::Mapper;
 use crate::read::page::Page;
 
 /// Readers of one partition at different places that have a consumer each.
 const CURSORS_MAX: usize = 4;
-/// Ranges up to this length are read beside those who follow.
-const SIDE_POSITIONS: u64 = 64;
 
 impl TopicLog {
     /// A cursor that reads after this position: one that is there, or a new one.
