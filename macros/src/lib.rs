@@ -166,8 +166,32 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 
 /// Makes a type the rows of a read model.
 ///
-/// The rows are what the type is, written with serde; how events change them is said by one
-/// `impl Project<…>` for each type of events.
+/// The rows are what the type is, written with serde. A view of one type of events, with a row for
+/// each stream, needs a function `apply` that folds an event into a row:
+///
+/// ```
+/// use annals::prelude::*;
+///
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(category = "account")]
+/// # enum AccountEvent { Deposited { cents: i64 } }
+/// #[derive(Default, Serialize, Deserialize, View)]
+/// #[view(event = AccountEvent)]
+/// struct Balance {
+///     cents: i64,
+/// }
+///
+/// impl Balance {
+///     fn apply(&mut self, AccountEvent::Deposited { cents }: &AccountEvent) {
+///         self.cents += cents;
+///     }
+/// }
+/// # assert_eq!(Balance::NAME, "balance");
+/// ```
+///
+/// A view of several types, with keys of its own, with rows that are removed or with events that
+/// can be poison names them in `events(…)`, and says by one `impl Project<…>` for each type how
+/// its events change rows:
 ///
 /// ```
 /// use annals::prelude::*;
@@ -215,9 +239,10 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 ///
 /// | attribute | says |
 /// |---|---|
-/// | `name = "balances"` | the name under which it is stored, for good; required |
+/// | `event = AccountEvent` | the one type of events that it is folded from, by `fn apply(&mut self, event: &AccountEvent)`; rows are known by the ids of streams |
 /// | `version = 1` | the version of the fold: raise it when the fold, the keys or the fields change, and the view is rebuilt; 1 unless said |
-/// | `events(AccountEvent, …)` | the types of events that it is folded from; required, repeatable |
+/// | `events(AccountEvent, …)` | the types of events that it is folded from, by `impl Project<…>`; repeatable |
+/// | `name = "balances"` | the name under which it is stored, for good; the type's in snake case unless said |
 /// | `key = Type` | what rows are known by, any `ViewKey`; `String` unless said |
 /// | `history` | the past of every row is kept, and can be asked about |
 /// | `history(bitemporal)` | also which events touched a row, so that the past of the world can be asked about |

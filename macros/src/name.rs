@@ -1,4 +1,5 @@
-//! Stored names: `category.snake_case(Variant)` unless one is given.
+//! Stored names: `category.snake_case(Variant)` of an event and `snake_case(Type)` of a view,
+//! unless one is given.
 
 use proc_macro2::Span;
 use syn::{Error, Ident, LitStr, Result};
@@ -31,7 +32,13 @@ pub(crate) fn given(name: &LitStr) -> Result<String> {
     legal(name.value(), name.span())
 }
 
-/// The name that follows from the Rust one.
+/// The name of a view that follows from the Rust one.
+pub(crate) fn of_view(ident: &Ident) -> Result<String> {
+    let rust = ident.to_string();
+    legal(snake_case(rust.trim_start_matches("r#")), ident.span())
+}
+
+/// The name of an event that follows from the Rust one.
 pub(crate) fn derived(category: &str, ident: &Ident) -> Result<String> {
     let rust = ident.to_string();
     legal(

@@ -12,10 +12,10 @@ use crate::fields::inner;
 use crate::name;
 use attribute::{Attributes, Retained, counted, is_index};
 
-const NEEDS_NAME: &str =
-    "a view needs the name under which it is stored, for good: `#[view(name = \"balances\", …)]`";
 const NEEDS_EVENTS: &str =
-    "a view is folded from events, name their types: `#[view(…, events(AccountEvent))]`";
+    "a view is folded from events, name their type: `#[view(event = AccountEvent)]`";
+const ONE_OR_SEVERAL: &str = "`event` is for a view of one type of events with a function \
+    `apply`; name all types in `events(…)`, with an `impl Project<…>` for each";
 const NO_ORDER: &str = "its entries have no order, so equal rows would be stored as different \
     bytes: use a `BTreeMap` or a `BTreeSet`";
 const NOT_STORED: &str = "a row is read back from what is stored, and what is skipped would be \
@@ -29,21 +29,26 @@ pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
         return Err(Error::new_spanned(&input.generics, why));
     }
     let said = Attributes::read(&input.attrs)?;
-    let name = name::given(
-        said.name
-            .as_ref()
-            .ok_or_else(|| Error::new_spanned(&input.ident, NEEDS_NAME))?,
-    )?;
+    let name = match &said.name {
+        Some(name) => name::given(name)?,
+        None => name::of_view(&input.ident)?,
+    };
     let version = said.version.as_ref().map_or(Ok(1), counted)?;
-    if said.events.is_empty() {
-        return Err(Error::new_spanned(&input.ident, NEEDS_EVENTS));
-    }
+    let events = match (&said.event, said.events.is_empty()) {
+        (None, true) => return Err(Error::new_spanned(&input.ident, NEEDS_EVENTS)),
+        (Some(event), false) => return Err(Error::new_spanned(event, ONE_OR_SEVERAL)),
+        (Some(event), true) => std::slice::from_ref(event),
+        (None, false) => &said.events,
+    };
     let annals = said
         .annals
         .unwrap_or_else(|| parse_quote!(::annals::projections));
     let indexes = indexes(&input.data)?;
     let ident = &input.ident;
-    let events = &said.events;
+    let project = said
+        .event
+        .as_ref()
+        .map(|event| applied(&annals, ident, event));
     let history = match said.history {
         None => quote!(None),
         Some(Retained::Versions) => quote!(Versions),
@@ -82,7 +87,28 @@ pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
                 ::std::vec![#(#types),*]
             }
         }
+
+        #project
     })
+}
+
+/// What folds the one type of events: the function `apply` of the row.
+fn applied(annals: &Path, ident: &Ident, event: &Type) -> TokenStream {
+    // A function that is missing is pointed at where the type of events is named.
+    let apply = quote_spanned!(seen_at(event.span())=> #ident::apply);
+    quote! {
+        #[automatically_derived]
+        #[allow(unused_qualifications, clippy::all, clippy::absolute_paths, clippy::pedantic)]
+        impl #annals::Project<#event> for #ident {
+            fn on(
+                row: &mut #annals::Row<'_, Self>,
+                event: &#annals::Recorded<#event>,
+            ) -> ::core::result::Result<(), #annals::Poison> {
+                #apply(&mut **row, &event.event);
+                ::core::result::Result::Ok(())
+            }
+        }
+    }
 }
 
 /// A field whose value orders an index.

@@ -3,14 +3,16 @@
 
 mod batch;
 mod cache;
+mod changes;
 mod history;
 mod queue;
 mod refold;
 mod row;
 
-pub(crate) use batch::{Changes, Checks, of_slot};
+pub(crate) use batch::{Checks, of_slot};
 pub(crate) use cache::Rows;
-pub(crate) use history::{RowVersionBefore, between_runs, run_end, versions};
+pub(crate) use changes::Changes;
+pub(crate) use history::{between_runs, run_end};
 pub(crate) use queue::{DrainedKey, Waiting, drained};
-pub(crate) use refold::{folded, refold};
+pub(crate) use refold::{RowVersionBefore, folded, refold, versions};
 pub(crate) use row::{RowError, decoded, encode, first_difference};

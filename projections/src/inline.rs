@@ -1,7 +1,7 @@
 //! Inline views: rows are folded before the append of a command, and written with it.
 //!
 //! A row is written with an append only when it is certain to be what the worker would make of it:
-//! when the row is at the version on which the command was decided, when the fold looks at nothing
+//! when the row is at the version on which the command was decided, when the fold reads nothing
 //! that is known only once the events are recorded, and when every event can be folded. What is not
 //! written so is brought up by the worker of the view, which follows the log as that of any other
 //! view does.
@@ -19,8 +19,8 @@ use bytes::Bytes;
 use crate::context::ViewContext;
 use crate::fold::{RowVersionBefore, decoded, folded, versions};
 use crate::key::ViewKey;
-use crate::step::{Handlers, Step};
 use crate::view::View;
+use crate::view::step::{Handlers, Step};
 use annals_runner::Skips;
 use annals_runner::WorkError;
 use annals_runner::{GenerationWorkers, ViewLocation};
@@ -158,8 +158,8 @@ impl<V: View> InlineFold<V> {
         let Some(base) = self.caught_up(wanted, standing).await? else {
             return Ok(None);
         };
-        // It is not known yet where and when the events will be recorded. What does not depend on it
-        // is the same anywhere.
+        // It is not known yet where and when the events will be recorded. What does not depend on
+        // it is the same anywhere.
         let Some(past) = self.fold_at(wanted, base.as_ref(), &MADE_UP[0])? else {
             return Ok(None);
         };

@@ -34,7 +34,8 @@ pub trait ViewKey: Sized + Clone + Send + Sync + fmt::Debug + 'static {
     /// The key that has this text, if one has.
     fn from_key(text: &str) -> Option<Self>;
 
-    /// The key that the id of a stream means (`alice` in `account-alice`), if it means one: the key of an event when a view says nothing else.
+    /// The key that the id of a stream means (`alice` in `account-alice`), if it means one: the key
+    /// of an event when a view says nothing else.
     fn from_stream_id(id: &str) -> Option<Self>;
 
     /// The id of the one stream that the key means: what

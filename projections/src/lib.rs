@@ -4,11 +4,11 @@
 
 mod context;
 mod fold;
-mod index;
 mod inline;
 mod key;
 mod lifecycle;
 mod options;
+mod part;
 mod process;
 mod query;
 mod reactor;
@@ -16,22 +16,19 @@ mod read_models;
 mod rebuild;
 mod registry;
 mod replay;
-mod setup;
 mod sql;
-mod step;
+mod subject;
 mod verify;
 mod view;
-mod view_setup;
 mod worker;
 
-/// How much of the past a view keeps.
-pub use annals_core::History;
+/// How much of the past a view keeps, and an event as it is folded.
+pub use annals_core::{History, Recorded};
 pub use annals_runner::{
     Activity, Busy, Calls, CommitTimes, DeadLetterKey, DeadLetters, Kind, LastError, Part, Program,
     ReactorKind, Registry, Settled, Setup, SlotState, SlotStatus, StartError, Status, TimeShares,
     ViewError, ViewKind, With,
 };
-pub use index::IndexType;
 pub use key::ViewKey;
 pub use options::Options;
 pub use process::{Listens, On, Process, ProcessHandle, ProcessSetup, Step};
@@ -44,6 +41,4 @@ pub use read_models::ReadModels;
 pub use rebuild::{BuildProgress, Building, Rebuild, RebuildError};
 pub use registry::Register;
 pub use sql::{ConnectionOf, SqlProjection, SqlProjectionHandle, SqlProjectionSetup, Tables};
-pub use step::Handlers;
-pub use view::{Poison, Project, Row, View};
-pub use view_setup::ViewSetup;
+pub use view::{Handlers, IndexType, Poison, Project, Row, View, ViewSetup};

@@ -39,8 +39,8 @@ pub struct Options {
     /// The first wait after a failure of a store; it doubles up to 5 s. Default: 50 ms.
     pub back_off: Duration,
     /// How often an event that cannot be folded is tried before it is a dead letter. Default:
-    /// 1, because a fold that looks at nothing but the row and the event fails again the same way;
-    /// more is for folds that look at something else all the same. Other keys go on in between.
+    /// 1, because a fold that depends on the row and the event alone fails again the same way;
+    /// more is for folds that read something else. Other keys go on in between.
     pub attempts: u32,
     /// How long after the first attempt comes the second; it doubles up to an hour. Default: 1 s.
     pub retry_after: Duration,
@@ -113,7 +113,8 @@ impl Options {
         self
     }
 
-    /// Trying an event that cannot be folded so often (at least once), the second time after `wait`.
+    /// Trying an event that cannot be folded so often (at least once), the second time after
+    /// `wait`.
     #[must_use]
     pub fn attempts(mut self, attempts: u32, wait: Duration) -> Options {
         self.attempts = attempts.max(1);

@@ -16,23 +16,21 @@ use std::time::Duration;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Annals, Event, EventKind, LoadError, Recorded, RecordedEvent};
+use annals_runner::{Kind, Part, ReactorKind, Registry, Setup};
 
 pub use step::Step;
 
 use self::handle::{Handles, Trigger};
 use self::instance::{Instance, ProcessEvent};
 use crate::reactor::{ByKey, ReactorHandle, ReactorOptions, Registered, key_of};
-use crate::registry::Register;
-use crate::step::{StepError, decode};
-use annals_runner::Kind;
-use annals_runner::Registry;
-use annals_runner::{Part, Setup};
+use crate::view::step::{StepError, decode};
 
 /// A long-running decision: it reacts to what happens to aggregates by giving commands to others,
 /// and remembers what it needs in a stream of its own.
 ///
-/// Each process has an id; its stream is `category-id` of its own events, with its deadlines. Whatever dies when, every command takes effect once, because its idempotency key follows
-/// from the process, the event and its place among the steps.
+/// Each process has an id; its stream is `category-id` of its own events, with its deadlines.
+/// Whatever dies when, every command takes effect once, because its idempotency key follows from
+/// the process, the event and its place among the steps.
 ///
 /// ```
 /// use annals_core::chrono::TimeDelta;
@@ -53,7 +51,9 @@ use annals_runner::{Part, Setup};
 /// # struct Cancel;
 /// # impl Handle<Cancel> for Order {
 /// #     type Error = String;
-/// #     fn handle(&self, _: &Cancel) -> Result<impl IntoEvents<OrderEvent>, String> { Ok(OrderEvent::Cancelled) }
+/// #     fn handle(&self, _: &Cancel) -> Result<impl IntoEvents<OrderEvent>, String> {
+/// #         Ok(OrderEvent::Cancelled)
+/// #     }
 /// # }
 ///
 /// /// Cancels orders that are not paid within half an hour.
@@ -78,7 +78,10 @@ use annals_runner::{Part, Setup};
 /// impl On<OrderEvent> for Payment {
 ///     fn on(&self, event: &Recorded<OrderEvent>) -> Vec<Step<Payment>> {
 ///         match &**event {
-///             OrderEvent::Placed => vec![Step::deadline("payment", event.record.occurred_at + TimeDelta::minutes(30))],
+///             OrderEvent::Placed => {
+///                 let until = event.record.occurred_at + TimeDelta::minutes(30);
+///                 vec![Step::deadline("payment", until)]
+///             }
 ///             OrderEvent::Paid => vec![Step::emit(PaymentProcessEvent::Settled), Step::finish()],
 ///             OrderEvent::Cancelled => vec![],
 ///         }
@@ -95,7 +98,7 @@ pub trait Process: Default + Send + Sync + 'static {
     /// Which events it reacts to.
     fn listens() -> Listens<Self>;
 
-    /// Takes in what it remembers. Never fails and never looks at anything but its arguments.
+    /// Takes in what it remembers. Never fails and depends on nothing but its arguments.
     fn apply(&mut self, event: &Self::Event);
 
     /// What is to be done when a deadline is reached. One that was cancelled, set again, or belongs
@@ -109,7 +112,7 @@ pub trait Process: Default + Send + Sync + 'static {
 /// How a process reacts to an event type.
 pub trait On<E: Event>: Process {
     /// The process whose business it is, if it is one's. Default: the id of the stream (`42` in
-    /// `order-42`). It looks at nothing but the event.
+    /// `order-42`). It depends on the event alone.
     fn id(event: &Recorded<E>) -> Option<String> {
         Some(event.record.stream.id().into())
     }
@@ -272,7 +275,7 @@ impl<P: Process> ProcessSetup<P> {
         self
     }
 
-    /// How long a worker waits before it looks at the log and the clock by itself. Default: 100 ms.
+    /// How long a worker waits for a hint before it polls the log and the clock. Default: 100 ms.
     pub fn poll(mut self, poll: Duration) -> ProcessSetup<P> {
         self.options.poll = poll;
         self
@@ -300,11 +303,18 @@ impl<P: Process> Part for ProcessSetup<P> {
             of: TypeId::of::<P>(),
             kind: Kind::Process,
             name: P::NAME,
-            register: <Registry as Register>::process::<P>,
+            register: register::<P>,
             make: Box::new(|context| Arc::new(Handles::<P>::new(context.db.clone()))),
             options: self.options,
         })
     }
+}
+
+/// Adds the processes of a kind, their events and those that they react to.
+pub(crate) fn register<P: Process>(registry: Registry) -> Registry {
+    let listens = P::listens();
+    let process = ReactorKind::new(Kind::Process, P::NAME, listens.types());
+    registry.with_reactor(process, listens.kinds())
 }
 
 /// The processes of a kind in a running program. It derefs to [`ReactorHandle`]: dead
@@ -336,7 +346,7 @@ impl<P: Process> ProcessHandle<P> {
         }
     }
 
-    /// Looks at the state of a process.
+    /// Reads the state of a process.
     ///
     /// # Errors
     ///

@@ -27,7 +27,7 @@ pub use watch::{Change, Update, Watch, WatchAll};
 use crate::context::ViewContext;
 use crate::key::ViewKey;
 use crate::rebuild::Rebuild;
-use crate::setup;
+use crate::subject::ViewSubject;
 use crate::view::View;
 
 /// The rows of a view.
@@ -35,7 +35,9 @@ use crate::view::View;
 /// ```
 /// # use annals_projections::ReadModels as _;
 /// # use annals_projections::{Program, View, ViewError};
-/// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
+/// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(
+/// #     db: Program,
+/// # ) -> Result<(), ViewError> {
 /// let now = db.view::<Balance>().get("alice").await?;
 /// let then = db.view::<Balance>().get("alice").as_of("2026-03-31T00:00:00Z").await?;
 /// # Ok(())
@@ -128,7 +130,7 @@ impl<V: View> ViewHandle<V> {
 
     /// Builds a new generation from the log, beside the one that serves.
     pub(crate) fn rebuild(&self) -> Rebuild<V> {
-        let subject = setup::subject::<V>(&self.context);
+        let subject = ViewSubject::<V>::of(&self.context);
         Rebuild::of(&self.context, &self.workers, V::NAME, subject)
     }
 

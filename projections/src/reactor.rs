@@ -1,9 +1,13 @@
 //! Reactors: code with side effects that follows the log at least once, with an idempotency key.
 
+mod attempts;
 mod call;
+mod dead_letters;
 mod drain;
 mod handle;
+mod retry;
 mod scheduler;
+mod session;
 mod setup;
 mod window;
 mod worker;
@@ -14,16 +18,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Event, EventId, Filter, Recorded, RecordedEvent};
-use annals_runner::{BoxFuture, Kind, Part, Registry, Setup, WorkerContext};
+use annals_core::{Event, EventId, EventKind, Filter, Recorded, RecordedEvent};
+use annals_runner::{BoxFuture, Kind, Part, ReactorKind, Registry, Setup, WorkerContext};
 
 pub(crate) use call::{Call, Handler};
 pub use handle::ReactorHandle;
 
 use crate::key::{RefusedKey, too_long};
-use crate::registry::Register;
-use crate::step::{self, StepError, decode};
 use crate::view::Poison;
+use crate::view::step::{self, StepError, decode};
 
 /// Code with side effects that follows the log: mails, payments, calls of other services.
 ///
@@ -39,7 +42,9 @@ use crate::view::Poison;
 /// # use annals_core::{Event, Recorded};
 /// # use annals_projections::{ReactError, Reactor, Request};
 /// # struct Gateway;
-/// # impl Gateway { async fn send(&self, to: &str, text: &str, key: String) -> Result<(), std::io::Error> { Ok(()) } }
+/// # impl Gateway {
+/// #     async fn send(&self, to: &str, text: &str, key: String) -> std::io::Result<()> { Ok(()) }
+/// # }
 /// # #[derive(annals_macros::Event, serde::Serialize, serde::Deserialize)]
 /// # #[event(category = "account", crate = "annals_core")]
 /// # enum AccountEvent { Withdrawn { cents: i64 } }
@@ -49,13 +54,19 @@ use crate::view::Poison;
 ///     const NAME: &'static str = "text-messages";
 ///     type Event = AccountEvent;
 ///
-///     async fn react(&self, event: &Recorded<AccountEvent>, request: &Request) -> Result<(), ReactError> {
+///     async fn react(
+///         &self,
+///         event: &Recorded<AccountEvent>,
+///         request: &Request,
+///     ) -> Result<(), ReactError> {
 ///         let AccountEvent::Withdrawn { cents } = &**event;
 ///         if *cents < 1_000_00 {
 ///             return Ok(());
 ///         }
 ///         let text = format!("{cents} cents were withdrawn");
-///         self.gateway.send(event.record.stream.id(), &text, request.idempotency_key()).await.map_err(ReactError::retry)
+///         let key = request.idempotency_key();
+///         let sent = self.gateway.send(event.record.stream.id(), &text, key).await;
+///         sent.map_err(ReactError::retry)
 ///     }
 /// }
 /// ```
@@ -67,7 +78,7 @@ pub trait Reactor: Send + Sync + 'static {
     type Event: Event;
 
     /// Events of one key are handled one after another. Default: the stream. At most 255 bytes; it
-    /// looks at nothing but the event.
+    /// depends on the event alone.
     fn key(event: &Recorded<Self::Event>) -> String {
         event.record.stream.as_str().into()
     }
@@ -283,12 +294,20 @@ impl<R: Reactor> Part for ReactorSetup<R> {
         setup.with_follower(Registered {
             of,
             kind,
-            register: <Registry as Register>::reactor::<R>,
+            register: register::<R>,
             name: R::NAME,
             make: Box::new(|_| handler),
             options,
         })
     }
+}
+
+/// Adds a reactor, and its events.
+pub(crate) fn register<R: Reactor>(registry: Registry) -> Registry {
+    let shapes = R::Event::shapes().iter();
+    let handles = shapes.map(|shape| shape.event_type.into()).collect();
+    let reactor = ReactorKind::new(Kind::Reactor, R::NAME, handles);
+    registry.with_reactor(reactor, [EventKind::of::<R::Event>()])
 }
 
 /// A reactor whose type is forgotten.
@@ -358,9 +377,9 @@ pub(crate) type ByKey<E> = Vec<(Result<String, RefusedKey>, Vec<E>)>;
 /// The key of an event, or why it is refused.
 pub(crate) fn key_of(
     record: &RecordedEvent,
-    tell: impl FnOnce() -> Result<String, Poison>,
+    key: impl FnOnce() -> Result<String, Poison>,
 ) -> Result<Result<String, RefusedKey>, StepError> {
-    match step::contained(tell) {
+    match step::contained(key) {
         Ok(key) => Ok(match too_long(&key) {
             None => Ok(key),
             Some(refused) => Err(refused),

@@ -6,8 +6,8 @@ use annals_core::chrono::DateTime;
 use bytes::Bytes;
 
 use crate::fold::{Checks, RowError, Rows};
-use crate::step::Step;
 use crate::view::View;
+use crate::view::step::Step;
 
 /// Rows, and what has happened to them so far. A row whose event cannot be folded stays as it was
 /// before it.

@@ -112,8 +112,8 @@ pub trait SqlProjection: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Poison`] when the event cannot be handled, or a statement failed: what it did is undone. It
-    /// is [tried again](crate::Options::attempts). Then it becomes a dead letter of its
+    /// [`Poison`] when the event cannot be handled, or a statement failed: what it did is undone.
+    /// It is [tried again](crate::Options::attempts). Then it becomes a dead letter of its
     /// [`key`](SqlProjection::key). Without one it stops the projection, because it is unknown what
     /// else its tables would miss, until it succeeds or is skipped with
     /// [`SqlProjectionHandle::skip_event`].

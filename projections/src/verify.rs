@@ -9,13 +9,13 @@ use bytes::Bytes;
 
 use crate::context::ViewContext;
 use crate::fold::{encode, first_difference, refold};
-use crate::step::Step;
 use crate::view::View;
+use crate::view::step::Step;
 use annals_runner::{DeadLetterPages, Skips, Verified, WorkError};
 
 /// Folds a sample of rows again, from where the past of the generation begins, and compares them
-/// with what it has. Keys in dead letters are not compared, and neither is a view over a log of several
-/// partitions, whose interleaving is not recorded.
+/// with what it has. Keys in dead letters are not compared, and neither is a view over a log of
+/// several partitions, whose interleaving is not recorded.
 pub(crate) async fn sampled<V: View>(
     context: &ViewContext,
     generation: &Generation,

@@ -1,16 +1,22 @@
 //! What programs write: a row, how events change it, and why an event cannot be folded.
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
+mod index;
+mod poison;
+mod row;
+mod setup;
+pub(crate) mod step;
 
 use annals_core::{Event, History, Recorded};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::index::IndexType;
+pub use index::IndexType;
+pub use poison::Poison;
+pub use row::Row;
+pub use setup::ViewSetup;
+pub use step::Handlers;
+
 use crate::key::ViewKey;
-use crate::step::Handlers;
-use crate::view_setup::ViewSetup;
 
 /// A read model: rows of this type, one for each key, folded from events. Usually
 /// `#[derive(View)]`.
@@ -97,8 +103,8 @@ pub trait Project<E: Event>: View {
     ///
     /// # Errors
     ///
-    /// [`Poison`] when the key is unknown. Such an event stops the projection, because it is unknown
-    /// what it would delay.
+    /// [`Poison`] when the key is unknown. Such an event stops the projection, because it is
+    /// unknown what it would delay.
     fn keys(event: &Recorded<E>) -> Result<Vec<Self::Key>, Poison> {
         let id = event.record.stream.id();
         match Self::Key::from_stream_id(id) {
@@ -110,122 +116,12 @@ pub trait Project<E: Event>: View {
         }
     }
 
-    /// Takes in what happened. The same rows and events give the same rows: nothing else is looked
-    /// at.
+    /// Takes in what happened. The same rows and events give the same rows: it depends on
+    /// nothing else.
     ///
     /// # Errors
     ///
     /// [`Poison`] when the event cannot be folded. The row stays as it was, and the event and the
     /// later ones of its key become dead letters.
     fn on(row: &mut Row<'_, Self>, event: &Recorded<E>) -> Result<(), Poison>;
-}
-
-/// A row that an event changes. Derefs to the value.
-pub struct Row<'a, V: View> {
-    key: &'a str,
-    value: &'a mut V,
-    existed: bool,
-    removed: bool,
-}
-
-impl<'a, V: View> Row<'a, V> {
-    pub(crate) fn new(key: &'a str, value: &'a mut V, existed: bool) -> Row<'a, V> {
-        Row {
-            key,
-            value,
-            existed,
-            removed: false,
-        }
-    }
-
-    pub(crate) fn was_removed(&self) -> bool {
-        self.removed
-    }
-
-    pub(crate) fn key_text(&self) -> &str {
-        self.key
-    }
-
-    /// Its key.
-    pub fn key(&self) -> Option<V::Key> {
-        V::Key::from_key(self.key)
-    }
-
-    /// Whether it existed before this event.
-    pub const fn existed(&self) -> bool {
-        self.existed
-    }
-
-    /// Removes the row: it does not exist any more, until an event touches it again.
-    pub fn remove(&mut self) {
-        self.removed = true;
-    }
-}
-
-impl<V: View> Deref for Row<'_, V> {
-    type Target = V;
-
-    fn deref(&self) -> &V {
-        self.value
-    }
-}
-
-impl<V: View> DerefMut for Row<'_, V> {
-    fn deref_mut(&mut self) -> &mut V {
-        self.value
-    }
-}
-
-impl<V: View + fmt::Debug> fmt::Debug for Row<'_, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Row")
-            .field("key", &self.key)
-            .field("value", &self.value)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why an event cannot be folded: it, and all later ones of its key, become dead letters until an
-/// operator decides.
-///
-/// Any error becomes one with `?`.
-///
-/// ```
-/// use annals_projections::Poison;
-///
-/// fn parse(text: &str) -> Result<u8, Poison> {
-///     Ok(text.parse()?)
-/// }
-/// assert_eq!(parse("x").unwrap_err().reason(), "invalid digit found in string");
-/// ```
-pub struct Poison(String);
-
-impl Poison {
-    /// With a reason for operators.
-    pub fn new(reason: impl Into<String>) -> Poison {
-        Poison(reason.into())
-    }
-
-    /// The reason.
-    pub fn reason(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Poison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Poison").field(&self.0).finish()
-    }
-}
-
-impl<E: std::error::Error> From<E> for Poison {
-    fn from(error: E) -> Poison {
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            reason = format!("{reason}: {cause}");
-            source = cause.source();
-        }
-        Poison(reason)
-    }
 }

@@ -1,10 +1,13 @@
 //! The work that keeps a slot of a view up to date: read, fold, commit, and again.
 //!
 //! Rows, history, dead letters and the checkpoint change in one transaction, under the epoch of the
-//! slot's lease. So the effect is exactly once, whatever dies when: a worker that was paused for too
-//! long is fenced, and the next one continues from the checkpoint.
+//! slot's lease. So the effect is exactly once, whatever dies when: a worker that was paused for
+//! too long is fenced, and the next one continues from the checkpoint.
 
+mod batch;
+mod dead_letters;
 mod drain;
+mod reader;
 mod restore;
 mod session;
 
@@ -23,8 +26,8 @@ pub(crate) use drain::DrainView;
 use self::session::LeaseSession;
 use crate::fold::{Checks, RowError};
 use crate::options::Options;
-use crate::step::{Handlers, Step, StepError};
-use crate::view::View;
+use crate::view::step::{Step, StepError};
+use crate::view::{Handlers, View};
 
 /// Folds the events of the log onto the rows of a slot.
 pub(crate) struct FoldView<V: View> {
@@ -99,7 +102,7 @@ impl<V: View> FoldView<V> {
         }
     }
 
-    /// How closely rows are looked at in a batch that begins here.
+    /// How closely rows are checked in a batch that begins here.
     fn checks(&self, partition: Partition, begun: Position) -> Checks {
         let careful = self.careful.lock().unwrap_or_else(PoisonError::into_inner);
         match careful.get(&partition) {

@@ -17,8 +17,8 @@ use bank::{AccountEvent, Balance, deposited, happens};
 
 #[path = "it/bank.rs"]
 mod bank;
-#[path = "it/place.rs"]
-mod place;
+#[path = "it/test_store.rs"]
+mod test_store;
 
 async fn fixture() -> Arc<dyn Fixture> {
     Arc::new(MemoryFixture::with_partitions(1))
@@ -74,7 +74,7 @@ impl Reactor for Quiet {
 }
 
 #[test]
-fn batches_commits_calls_and_rebuilds_are_spans_with_what_they_are_about() {
+fn batches_commits_calls_and_rebuilds_are_spans() {
     let kept = Kept::default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

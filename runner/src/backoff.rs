@@ -10,7 +10,8 @@ use std::time::Duration;
 /// use annals_runner::Backoff;
 ///
 /// let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(150));
-/// assert_eq!([backoff.next_wait(), backoff.next_wait(), backoff.next_wait()].map(|wait| wait.as_millis()), [50, 100, 150]);
+/// let waits = [(); 3].map(|()| backoff.next_wait().as_millis());
+/// assert_eq!(waits, [50, 100, 150]);
 /// backoff.reset();
 /// assert_eq!(backoff.next_wait().as_millis(), 50);
 /// ```

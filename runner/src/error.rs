@@ -83,7 +83,7 @@ pub enum ViewError {
     /// complete.
     #[error("it is being built: {done} of {total} events")]
     Building {
-        /// Events looked through.
+        /// Events that were read.
         done: u64,
         /// Events there are.
         total: u64,

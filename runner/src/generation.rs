@@ -234,7 +234,7 @@ impl GenerationWorkers {
         self.shared.ended.subscribe()
     }
 
-    /// Whether somebody watches steps row by row, and this one is small enough.
+    /// Whether steps are watched row by row, and this one is small enough.
     pub fn is_watched(&self, rows: usize) -> bool {
         rows <= WATCH_ROWS && self.shared.steps.receiver_count() > 0
     }

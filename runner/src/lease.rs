@@ -131,8 +131,8 @@ impl HeldLease {
     }
 
     fn renewing(lease: OwnedLease, ttl: Duration, permit: Option<SlotPermit>) -> HeldLease {
-        let (tell, lost) = watch::channel(false);
-        let beat = heartbeat(lease.views().clone(), lease.lease().clone(), ttl, tell);
+        let (losing, lost) = watch::channel(false);
+        let beat = heartbeat(lease.views().clone(), lease.lease().clone(), ttl, losing);
         HeldLease {
             lease,
             lost,

@@ -100,7 +100,7 @@ pub(crate) struct Commits {
     pub(crate) recent: VecDeque<Duration>,
 }
 
-/// Commits that are looked at for how long they take.
+/// Commits whose durations are kept.
 const RECENT_COMMITS: usize = 128;
 
 impl SlotProgress {

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_rate_is_known_early_and_forgotten_after_the_end() {
+    fn a_steady_rate_is_known_early_and_then_forgotten() {
         let mut rate = Rate::default();
         assert_eq!(rate.per_second(Duration::from_secs(1)), None);
         rate.begin(Duration::ZERO);

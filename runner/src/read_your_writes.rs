@@ -1,5 +1,5 @@
-//! Read your own writes: waiting until a view has come as far as a token, and noticing when it never
-//! will.
+//! Read your own writes: waiting until a view has come as far as a token, and noticing when it
+//! never will.
 
 use std::pin::pin;
 use std::time::Duration;

@@ -38,7 +38,7 @@ const NEAR_EVENTS: u64 = 10_000;
 /// Pauses between two attempts at a switch that was refused.
 const REFUSED: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(3_600));
 
-/// Looks after the generations of one view, reactor or process.
+/// Supervises the generations of one view, reactor or process.
 pub struct Supervisor {
     context: WorkerContext,
     workers: GenerationWorkers,
@@ -213,7 +213,8 @@ impl Supervisor {
             from = 0,
             to
         );
-        // Another process that coordinates is at the same; what came of it is seen at the next poll.
+        // Another process that coordinates is at the same; what came of it is seen at the next
+        // poll.
         let view = &generation.spec.view;
         let Some(coordination) = Coordination::try_take(&self.context, view).await? else {
             return Ok(());

@@ -7,9 +7,9 @@ use annals::postgres::sqlx::{
 };
 use async_trait::async_trait;
 
-use crate::ground::{Ground, HeldCommit, Place};
+use crate::child::ChildProcess;
+use crate::fixture::{Fixture, HeldCommit, Location};
 use crate::server;
-use crate::victim::Victim;
 
 /// Databases with names that nobody else has, dropped at the end.
 #[derive(Debug)]
@@ -47,12 +47,12 @@ async fn run(connection: &mut PgConnection, statements: &str) {
 }
 
 #[async_trait]
-impl Ground for Databases {
+impl Fixture for Databases {
     fn kills(&self) -> u64 {
         50
     }
 
-    async fn place(&self, log: &str) -> Place {
+    async fn place(&self, log: &str) -> Location {
         let name = self.name(log);
         let mut server = server::connection().await;
         let is_there =
@@ -65,7 +65,7 @@ impl Ground for Databases {
             )
             .await;
         }
-        Place(self.options(log).to_url_lossy().into())
+        Location(self.options(log).to_url_lossy().into())
     }
 
     async fn copy(&self, from: &str, to: &str) {
@@ -175,7 +175,7 @@ impl HeldSession {
 
 #[async_trait]
 impl HeldCommit for HeldSession {
-    async fn is_reached_by(&mut self, _: &mut Victim) {
+    async fn is_reached_by(&mut self, _: &mut ChildProcess) {
         self.is_reached().await;
     }
 

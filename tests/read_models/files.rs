@@ -7,8 +7,8 @@ use annals::sqlite::rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use async_trait::async_trait;
 use tempfile::TempDir;
 
-use crate::ground::{Ground, HeldCommit, Place};
-use crate::victim::Victim;
+use crate::child::ChildProcess;
+use crate::fixture::{Fixture, HeldCommit, Location};
 
 /// A directory of files.
 #[derive(Debug)]
@@ -25,13 +25,13 @@ impl Files {
 }
 
 #[async_trait]
-impl Ground for Files {
+impl Fixture for Files {
     fn kills(&self) -> u64 {
         200
     }
 
-    async fn place(&self, log: &str) -> Place {
-        Place(format!("sqlite:{}", self.file(log).display()))
+    async fn place(&self, log: &str) -> Location {
+        Location(format!("sqlite:{}", self.file(log).display()))
     }
 
     async fn copy(&self, from: &str, to: &str) {
@@ -87,7 +87,7 @@ const WRITTEN: u64 = 5;
 
 #[async_trait]
 impl HeldCommit for HeldFile {
-    async fn is_reached_by(&mut self, process: &mut Victim) {
+    async fn is_reached_by(&mut self, process: &mut ChildProcess) {
         let mut writes_since = None;
         loop {
             if !self.somebody_writes() {

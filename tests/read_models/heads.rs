@@ -11,8 +11,8 @@ use annals::store::ReadLog;
 use annals_core::conformance::Dice;
 
 use crate::databases::Databases;
-use crate::ground::Ground;
-use crate::tally::{Rows, Tally, append, caught_up, history, options, program, replay, rows};
+use crate::fixture::Fixture;
+use crate::oracle::{Rows, Tally, append, caught_up, history, options, program, replay, rows};
 
 /// How far each way sees: the head, a reader of the log, the end of a filtered page, the present as
 /// a position.
@@ -65,16 +65,16 @@ async fn as_of_now(db: &Program) -> Rows {
         .collect()
 }
 
-pub(crate) async fn all_who_read_obey_one_head(ground: &Databases) {
-    let store = ground.place("log").await.open().await;
+pub(crate) async fn all_readers_see_one_head(fixture: &Databases) {
+    let store = fixture.place("log").await.open().await;
     let mut dice = Dice::new(3);
     append(&*store, &mut dice, 10, 30).await;
     let db = program::<Tally>(&store, options()).await;
     caught_up::<Tally>(&db).await;
     let before = replay(&history(&*store).await);
-    let _unrelated = ground.old_snapshot("log").await;
+    let _unrelated = fixture.old_snapshot("log").await;
 
-    let mut held = ground.hold("log", "event").await;
+    let mut held = fixture.hold("log", "event").await;
     let appending = Arc::clone(&store);
     let appending = tokio::spawn(async move { append(&*appending, &mut dice, 10, 5).await });
     held.is_reached().await;

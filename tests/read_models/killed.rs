@@ -8,23 +8,23 @@ use annals::prelude::*;
 use annals::{Partition, Store};
 use annals_core::conformance::Dice;
 
-use crate::ground::{Ground, kills};
-use crate::tally::{Counted, Forgetful, Tally, append, caught_up, differences, history, options};
-use crate::tally::{program, replay, rows};
-use crate::victim::{Step, Victim, Work};
+use crate::child::{ChildProcess, Step, Work};
+use crate::fixture::{Fixture, kills};
+use crate::oracle::{Counted, Forgetful, Tally, append, caught_up, differences, history, options};
+use crate::oracle::{program, replay, rows};
 
 const KEYS: u64 = 20;
 
 /// How many events the rows have twice, and how many are missing, after a worker was killed at this
 /// step again and again.
 async fn killed_at<V: Counted>(
-    ground: &dyn Ground,
+    fixture: &dyn Fixture,
     step: Step,
     kills: u64,
     times_max: u64,
 ) -> (u64, u64) {
     let began = Instant::now();
-    let place = ground.place("log").await;
+    let place = fixture.place("log").await;
     let store = place.open().await;
     program::<V>(&store, options()).await.stop().await;
     let work = if V::NAME == Tally::NAME {
@@ -39,8 +39,8 @@ async fn killed_at<V: Counted>(
     let mut broken_off = 0;
     for _ in 0..kills {
         append(&*store, &mut dice, KEYS, 30).await;
-        let victim = Victim::start(&place, work, step, 1 + dice.roll(times_max));
-        victim.says("here");
+        let child = ChildProcess::start(&place, work, step, 1 + dice.roll(times_max));
+        child.says("here");
         if step == Step::InWrite {
             let until = Instant::now() + Duration::from_micros(dice.roll(within));
             while Instant::now() < until {
@@ -49,7 +49,7 @@ async fn killed_at<V: Counted>(
         }
         // The time that it is given follows on how long commits take, so that about half of them
         // are broken off.
-        if victim.killed().iter().any(|line| line == "took") {
+        if child.killed().iter().any(|line| line == "took") {
             within -= within / 8;
         } else {
             within = within + within / 8;
@@ -119,65 +119,61 @@ async fn found<V: Counted>(store: &Arc<dyn Store>, dice: &mut Dice, may_differ: 
     }
 }
 
-async fn survives(ground: &dyn Ground, step: Step, times_max: u64) {
+async fn survives(fixture: &dyn Fixture, step: Step, times_max: u64) {
     assert_eq!(
-        killed_at::<Tally>(ground, step, kills(ground), times_max).await,
+        killed_at::<Tally>(fixture, step, kills(fixture), times_max).await,
         (0, 0)
     );
 }
 
-pub(crate) async fn a_worker_that_is_killed_after_it_has_read_harms_nothing(ground: &dyn Ground) {
-    survives(ground, Step::AfterRead, 5).await;
+pub(crate) async fn a_worker_killed_after_reading_harms_nothing(fixture: &dyn Fixture) {
+    survives(fixture, Step::AfterRead, 5).await;
 }
 
-pub(crate) async fn a_worker_that_is_killed_while_it_folds_harms_nothing(ground: &dyn Ground) {
-    survives(ground, Step::InFold, 30).await;
+pub(crate) async fn a_worker_killed_while_folding_harms_nothing(fixture: &dyn Fixture) {
+    survives(fixture, Step::InFold, 30).await;
 }
 
-pub(crate) async fn a_worker_that_is_killed_before_it_writes_harms_nothing(ground: &dyn Ground) {
-    survives(ground, Step::BeforeWrite, 3).await;
+pub(crate) async fn a_worker_killed_before_writing_harms_nothing(fixture: &dyn Fixture) {
+    survives(fixture, Step::BeforeWrite, 3).await;
 }
 
-pub(crate) async fn a_worker_that_is_killed_while_it_writes_harms_nothing(ground: &dyn Ground) {
-    survives(ground, Step::InWrite, 3).await;
+pub(crate) async fn a_worker_killed_while_writing_harms_nothing(fixture: &dyn Fixture) {
+    survives(fixture, Step::InWrite, 3).await;
 }
 
-pub(crate) async fn a_worker_that_is_killed_after_a_commit_harms_nothing(ground: &dyn Ground) {
-    survives(ground, Step::AfterCommit, 3).await;
+pub(crate) async fn a_worker_killed_after_a_commit_harms_nothing(fixture: &dyn Fixture) {
+    survives(fixture, Step::AfterCommit, 3).await;
 }
 
-pub(crate) async fn a_worker_that_is_killed_before_it_renews_its_lease_harms_nothing(
-    ground: &dyn Ground,
-) {
-    survives(ground, Step::BeforeRenewal, 1).await;
+pub(crate) async fn a_worker_killed_before_a_renewal_harms_nothing(fixture: &dyn Fixture) {
+    survives(fixture, Step::BeforeRenewal, 1).await;
 }
 
 /// The step of a process that is killed there is rolled back as a whole, or a server still commits
 /// it as a whole.
-pub(crate) async fn a_worker_that_is_killed_between_its_write_and_the_commit_harms_nothing(
-    ground: &dyn Ground,
-) {
+pub(crate) async fn a_worker_killed_before_its_commit_ends_harms_nothing(fixture: &dyn Fixture) {
     let began = Instant::now();
-    let place = ground.place("log").await;
+    let place = fixture.place("log").await;
     let store = place.open().await;
     program::<Tally>(&store, options()).await.stop().await;
     let mut dice = Dice::new(6);
-    let kills = kills(ground);
+    let kills = kills(fixture);
     let mut kept = 0;
     for kill in 0..kills {
         append(&*store, &mut dice, KEYS, 30).await;
-        let mut victim = Victim::start(&place, Work::Follow, Step::Asks, 0);
+        let mut child = ChildProcess::start(&place, Work::Follow, Step::Asks, 0);
         for _ in 0..dice.roll(3) {
-            victim.says("here");
-            victim.goes_on();
-            victim.says("came: ");
+            child.says("here");
+            child.goes_on();
+            child.says("came: ");
         }
-        victim.says("here");
+        child.says("here");
         let before = stands_at(&*store).await;
-        let mut held = ground.hold_commits("log").await;
-        victim.goes_on();
-        held.is_reached_by(&mut victim).await;
-        let said = victim.killed();
+        let mut held = fixture.hold_commits("log").await;
+        child.goes_on();
+        held.is_reached_by(&mut child).await;
+        let said = child.killed();
         assert!(
             !said.iter().any(|line| line.starts_with("came: ")),
             "it was not held: {said:?}"
@@ -214,8 +210,10 @@ async fn stands_at(store: &dyn Store) -> Position {
 }
 
 /// The tests above can fail: with the checkpoint in a transaction of its own they do.
-pub(crate) async fn a_checkpoint_in_a_second_transaction_applies_events_twice(ground: &dyn Ground) {
-    let (twice, missing) = killed_at::<Forgetful>(ground, Step::Torn, 10, 2).await;
+pub(crate) async fn a_checkpoint_in_a_second_transaction_applies_events_twice(
+    fixture: &dyn Fixture,
+) {
+    let (twice, missing) = killed_at::<Forgetful>(fixture, Step::Torn, 10, 2).await;
     assert!(
         twice > 0 && missing == 0,
         "{twice} twice, {missing} missing"

@@ -7,13 +7,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
 
+mod child;
 #[cfg(feature = "postgres")]
 mod databases;
 mod files;
-mod ground;
+mod fixture;
 #[cfg(feature = "postgres")]
 mod heads;
 mod killed;
+mod oracle;
 mod paused;
 mod poisoned;
 mod rebuilt;
@@ -22,33 +24,31 @@ mod restored;
 #[path = "../../store-postgres/tests/server/mod.rs"]
 mod server;
 mod shared;
-mod tally;
-mod victim;
 
 /// What holds on every store.
 macro_rules! proofs {
-    ($ground:path) => {
-        proofs! { $ground;
-            killed: a_worker_that_is_killed_after_it_has_read_harms_nothing, a_worker_that_is_killed_while_it_folds_harms_nothing,
-                a_worker_that_is_killed_before_it_writes_harms_nothing, a_worker_that_is_killed_while_it_writes_harms_nothing,
-                a_worker_that_is_killed_between_its_write_and_the_commit_harms_nothing,
-                a_worker_that_is_killed_after_a_commit_harms_nothing,
-                a_worker_that_is_killed_before_it_renews_its_lease_harms_nothing,
+    ($fixture:path) => {
+        proofs! { $fixture;
+            killed: a_worker_killed_after_reading_harms_nothing, a_worker_killed_while_folding_harms_nothing,
+                a_worker_killed_before_writing_harms_nothing, a_worker_killed_while_writing_harms_nothing,
+                a_worker_killed_before_its_commit_ends_harms_nothing,
+                a_worker_killed_after_a_commit_harms_nothing,
+                a_worker_killed_before_a_renewal_harms_nothing,
                 a_checkpoint_in_a_second_transaction_applies_events_twice;
-            paused: a_worker_that_is_paused_past_its_lease_is_refused_each_time;
-            poisoned: a_poison_event_per_thousand_delays_its_key_alone_and_what_waited_drains_in_order;
-            rebuilt: readers_see_a_whole_view_while_those_who_build_it_anew_are_killed_20_times;
-            restored: a_log_that_was_restored_from_a_backup_stops_the_view_which_says_what_to_do,
-                a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_right_again,
-                another_log_in_the_place_of_the_one_that_was_folded_is_refused,
-                a_view_that_was_restored_with_its_log_goes_on_from_there;
-            shared: processes_share_slots_fairly_whoever_comes_dies_stands_still_or_is_cut_off;
+            paused: a_worker_paused_past_its_lease_is_fenced;
+            poisoned: poison_delays_its_key_alone_and_drains_in_order;
+            rebuilt: readers_see_whole_views_while_builders_are_killed;
+            restored: a_restored_log_stops_the_view,
+                a_restored_log_that_went_on_needs_a_rebuild,
+                another_log_under_the_same_address_is_refused,
+                a_view_restored_with_its_log_continues;
+            shared: slots_are_shared_fairly_through_deaths_and_pauses;
         }
     };
-    ($ground:path; $($file:ident: $($proof:ident),+;)+) => { $($(
+    ($fixture:path; $($file:ident: $($proof:ident),+;)+) => { $($(
         #[tokio::test(flavor = "multi_thread")]
         async fn $proof() {
-            crate::$file::$proof(&$ground().await).await;
+            crate::$file::$proof(&$fixture().await).await;
         }
     )+)+ };
 }
@@ -61,5 +61,5 @@ mod on_sqlite {
 #[cfg(feature = "postgres")]
 mod on_postgres {
     proofs!(crate::databases::Databases::new);
-    proofs! { crate::databases::Databases::new; heads: all_who_read_obey_one_head; }
+    proofs! { crate::databases::Databases::new; heads: all_readers_see_one_head; }
 }

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use annals::Store;
 use annals_core::conformance::Dice;
 
-use crate::ground::{Ground, kills};
-use crate::tally::{Tally, append, caught_up, history, options, program, replay, rows};
-use crate::victim::{Step, Victim, Work};
+use crate::child::{ChildProcess, Step, Work};
+use crate::fixture::{Fixture, kills};
+use crate::oracle::{Tally, append, caught_up, history, options, program, replay, rows};
 
 /// Stops it at a moment at which it does not write: whoever is stopped in the middle of that keeps
 /// a file from everybody else.
-pub(crate) async fn stop(sleeper: &Victim, store: &dyn Store) {
+pub(crate) async fn stop(sleeper: &ChildProcess, store: &dyn Store) {
     loop {
         sleeper.stops();
         let writes = store.views().unwrap().acquire_lease(
@@ -27,16 +27,14 @@ pub(crate) async fn stop(sleeper: &Victim, store: &dyn Store) {
     }
 }
 
-pub(crate) async fn a_worker_that_is_paused_past_its_lease_is_refused_each_time(
-    ground: &dyn Ground,
-) {
+pub(crate) async fn a_worker_paused_past_its_lease_is_fenced(fixture: &dyn Fixture) {
     let began = Instant::now();
-    let pauses = kills(ground) / 2;
-    let place = ground.place("log").await;
+    let pauses = kills(fixture) / 2;
+    let place = fixture.place("log").await;
     let store = place.open().await;
     program::<Tally>(&store, options()).await.stop().await;
     let mut dice = Dice::new(pauses);
-    let mut sleeper = Victim::start(&place, Work::Follow, Step::Asks, 0);
+    let mut sleeper = ChildProcess::start(&place, Work::Follow, Step::Asks, 0);
     for pause in 0..pauses {
         append(&*store, &mut dice, 20, 30).await;
         sleeper.says("here");

@@ -10,8 +10,8 @@ use annals::store::{Append, NewEvent};
 use annals_core::conformance::Dice;
 use tokio::sync::Mutex;
 
-use crate::ground::Ground;
-use crate::tally::{
+use crate::fixture::Fixture;
+use crate::oracle::{
     MENDED, PATIENCE, Rows, Tallied, Tally, caught_up, history, program, replay, rows,
 };
 
@@ -25,12 +25,10 @@ fn key(number: u64) -> String {
 /// What is mended is so in all of this process.
 static ONE_AFTER_ANOTHER: Mutex<()> = Mutex::const_new(());
 
-pub(crate) async fn a_poison_event_per_thousand_delays_its_key_alone_and_what_waited_drains_in_order(
-    ground: &dyn Ground,
-) {
+pub(crate) async fn poison_delays_its_key_alone_and_drains_in_order(fixture: &dyn Fixture) {
     let _alone = ONE_AFTER_ANOTHER.lock().await;
     MENDED.store(false, Ordering::SeqCst);
-    let store = ground.place("log").await.open().await;
+    let store = fixture.place("log").await.open().await;
     // What there is before the first poison of each key, and the events that must wait.
     let mut before = Rows::new();
     let mut waiting = std::collections::BTreeMap::<String, u64>::new();

@@ -14,11 +14,11 @@ use annals::{Partition, Recorded, Store};
 use annals_core::conformance::Dice;
 use tokio::sync::Mutex;
 
-use crate::ground::{Ground, Place};
-use crate::tally::{
+use crate::child::{ChildProcess, Step, Work, say};
+use crate::fixture::{Fixture, Location};
+use crate::oracle::{
     PATIENCE, Rows, Tally, append, caught_up, counted, history, options, replay, rows,
 };
-use crate::victim::{Step, Victim, Work, say};
 
 const KEYS: u64 = 40;
 const EVENTS: u64 = 30_000;
@@ -76,7 +76,7 @@ pub(crate) async fn build(db: Program) -> Program {
     db
 }
 
-async fn filled(place: &Place) -> Arc<dyn Store> {
+async fn filled(place: &Location) -> Arc<dyn Store> {
     RUNG.store(0, Ordering::SeqCst);
     let store = place.open().await;
     let mut dice = Dice::new(EVENTS);
@@ -144,7 +144,7 @@ impl Replay {
 
 /// Looks every ten milliseconds, and finds the rows of a replay each time. Says how often it
 /// looked.
-async fn look(place: Place, over: Arc<AtomicBool>) -> u64 {
+async fn look(place: Location, over: Arc<AtomicBool>) -> u64 {
     let store = place.open().await;
     let views = store.views().unwrap();
     let mut replay = Replay {
@@ -192,7 +192,7 @@ async fn look(place: Place, over: Arc<AtomicBool>) -> u64 {
 
 /// Kills processes that build: at their commits, before they switch, and after that. Says what all
 /// of them said.
-fn kill_those_who_build(place: &Place) -> Vec<String> {
+fn kill_those_who_build(place: &Location) -> Vec<String> {
     let mut dice = Dice::new(20);
     let mut steps: Vec<(Step, u64)> = (0..17)
         .map(|_| (Step::AfterCommit, 1 + dice.roll(12)))
@@ -209,11 +209,11 @@ fn kill_those_who_build(place: &Place) -> Vec<String> {
     ]);
     let mut said = Vec::new();
     for (step, times) in steps {
-        let victim = Victim::start(place, Work::Build, step, times);
-        victim.says("here");
-        said.extend(victim.killed());
+        let child = ChildProcess::start(place, Work::Build, step, times);
+        child.says("here");
+        said.extend(child.killed());
     }
-    let last = Victim::start(place, Work::Build, Step::Never, 0);
+    let last = ChildProcess::start(place, Work::Build, Step::Never, 0);
     last.says("built");
     said.extend(last.killed());
     said
@@ -222,12 +222,10 @@ fn kill_those_who_build(place: &Place) -> Vec<String> {
 /// The calls of the reactor are counted in all of this process.
 static ONE_AFTER_ANOTHER: Mutex<()> = Mutex::const_new(());
 
-pub(crate) async fn readers_see_a_whole_view_while_those_who_build_it_anew_are_killed_20_times(
-    ground: &dyn Ground,
-) {
+pub(crate) async fn readers_see_whole_views_while_builders_are_killed(fixture: &dyn Fixture) {
     let _alone = ONE_AFTER_ANOTHER.lock().await;
     let began = Instant::now();
-    let place = ground.place("log").await;
+    let place = fixture.place("log").await;
     let store = filled(&place).await;
     let over = Arc::new(AtomicBool::new(false));
     let reader = tokio::spawn(look(place.clone(), Arc::clone(&over)));

@@ -10,8 +10,8 @@ use annals::projections::StartError;
 use annals_core::conformance::Dice;
 use annals_core::conformance::faulty::{Faulty, FaultyStore};
 
-use crate::ground::Ground;
-use crate::tally::{Tally, append, caught_up, history, options, program, replay, rows};
+use crate::fixture::Fixture;
+use crate::oracle::{Tally, append, caught_up, history, options, program, replay, rows};
 
 /// A store that is asked as it is.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ struct NoTrouble;
 impl Faulty for NoTrouble {}
 
 /// A log, and a view of it in a place of its own, that have seen the same.
-struct Shop<'a>(&'a dyn Ground);
+struct Shop<'a>(&'a dyn Fixture);
 
 impl Shop<'_> {
     async fn open(&self, log: &str) -> Arc<dyn Store> {
@@ -28,10 +28,10 @@ impl Shop<'_> {
     }
 
     /// 100 events, a copy of them, 50 events more; the view has seen them all.
-    async fn with_a_backup(ground: &dyn Ground) -> Shop<'_> {
-        let shop = Shop(ground);
+    async fn with_a_backup(fixture: &dyn Fixture) -> Shop<'_> {
+        let shop = Shop(fixture);
         shop.happens(100, 1).await;
-        ground.copy("log", "backup").await;
+        fixture.copy("log", "backup").await;
         shop.happens(50, 2).await;
         let db = shop.program().await.unwrap();
         caught_up::<Tally>(&db).await;
@@ -79,11 +79,9 @@ impl Shop<'_> {
 
 const WHAT_TO_DO: &str = "rebuild the view `tally`; if not, open the right one";
 
-pub(crate) async fn a_log_that_was_restored_from_a_backup_stops_the_view_which_says_what_to_do(
-    ground: &dyn Ground,
-) {
-    let shop = Shop::with_a_backup(ground).await;
-    ground.copy("backup", "log").await;
+pub(crate) async fn a_restored_log_stops_the_view(fixture: &dyn Fixture) {
+    let shop = Shop::with_a_backup(fixture).await;
+    fixture.copy("backup", "log").await;
     let error = shop.stopped_by().await;
     assert!(
         error.contains("the log ends at 100 and the checkpoint is at 150"),
@@ -92,11 +90,9 @@ pub(crate) async fn a_log_that_was_restored_from_a_backup_stops_the_view_which_s
     assert!(error.contains(WHAT_TO_DO), "{error}");
 }
 
-pub(crate) async fn a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_right_again(
-    ground: &dyn Ground,
-) {
-    let shop = Shop::with_a_backup(ground).await;
-    ground.copy("backup", "log").await;
+pub(crate) async fn a_restored_log_that_went_on_needs_a_rebuild(fixture: &dyn Fixture) {
+    let shop = Shop::with_a_backup(fixture).await;
+    fixture.copy("backup", "log").await;
     shop.happens(80, 3).await;
     let error = shop.stopped_by().await;
     assert!(
@@ -120,14 +116,12 @@ pub(crate) async fn a_restored_log_that_went_on_stops_the_view_and_a_rebuild_is_
     db.stop().await;
 }
 
-pub(crate) async fn another_log_in_the_place_of_the_one_that_was_folded_is_refused(
-    ground: &dyn Ground,
-) {
-    let shop = Shop::with_a_backup(ground).await;
+pub(crate) async fn another_log_under_the_same_address_is_refused(fixture: &dyn Fixture) {
+    let shop = Shop::with_a_backup(fixture).await;
     let other = shop.open("other").await;
     append(&*other, &mut Dice::new(4), 10, 200).await;
     drop(other);
-    ground.copy("other", "log").await;
+    fixture.copy("other", "log").await;
     let error = shop.program().await.unwrap_err();
     assert!(
         matches!(error, StartError::OtherLog { name: "tally" }),
@@ -141,9 +135,9 @@ pub(crate) async fn another_log_in_the_place_of_the_one_that_was_folded_is_refus
     );
 }
 
-pub(crate) async fn a_view_that_was_restored_with_its_log_goes_on_from_there(ground: &dyn Ground) {
+pub(crate) async fn a_view_restored_with_its_log_continues(fixture: &dyn Fixture) {
     for (events, dice) in [(100, 1), (50, 2), (70, 3)] {
-        let store = ground.place("log").await.open().await;
+        let store = fixture.place("log").await.open().await;
         append(&*store, &mut Dice::new(dice), 10, events).await;
         let db = program::<Tally>(&store, options()).await;
         caught_up::<Tally>(&db).await;
@@ -154,8 +148,8 @@ pub(crate) async fn a_view_that_was_restored_with_its_log_goes_on_from_there(gro
         db.stop().await;
         drop((db, store));
         match events {
-            100 => ground.copy("log", "backup").await,
-            _ => ground.copy("backup", "log").await,
+            100 => fixture.copy("log", "backup").await,
+            _ => fixture.copy("backup", "log").await,
         }
     }
 }

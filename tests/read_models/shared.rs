@@ -11,10 +11,10 @@ use annals::prelude::*;
 use annals::projections::Options;
 use annals_core::conformance::Dice;
 
-use crate::ground::Ground;
+use crate::child::{ChildProcess, Step, Work};
+use crate::fixture::Fixture;
+use crate::oracle::{PATIENCE, Tally, append, caught_up, history, program, replay, rows};
 use crate::paused::stop;
-use crate::tally::{PATIENCE, Tally, append, caught_up, history, program, replay, rows};
-use crate::victim::{Step, Victim, Work};
 
 const SLOTS: u16 = 8;
 const CUTS: usize = 20;
@@ -74,7 +74,7 @@ impl Slots {
 
     /// Waits until all slots are held by these processes, and none holds more of them than another
     /// one and one. Says how long it took until all were held by them at all.
-    async fn are_shared_by(&self, processes: &[&Victim]) -> Duration {
+    async fn are_shared_by(&self, processes: &[&ChildProcess]) -> Duration {
         let began = Instant::now();
         let mut pace = tokio::time::interval(Duration::from_millis(5));
         let mut all_held = None;
@@ -96,10 +96,8 @@ impl Slots {
     }
 }
 
-pub(crate) async fn processes_share_slots_fairly_whoever_comes_dies_stands_still_or_is_cut_off(
-    ground: &dyn Ground,
-) {
-    let place = ground.place("log").await;
+pub(crate) async fn slots_are_shared_fairly_through_deaths_and_pauses(fixture: &dyn Fixture) {
+    let place = fixture.place("log").await;
     let store = place.open().await;
     program::<Tally>(&store, sharing()).await.stop().await;
     let over = Arc::new(AtomicBool::new(false));
@@ -114,7 +112,7 @@ pub(crate) async fn processes_share_slots_fairly_whoever_comes_dies_stands_still
         }
     });
     let slots = Slots::of(&store).await;
-    let start = || Victim::start(&place, Work::Share, Step::Never, 0);
+    let start = || ChildProcess::start(&place, Work::Share, Step::Never, 0);
 
     let one = start();
     slots.are_shared_by(&[&one]).await;
@@ -134,7 +132,7 @@ pub(crate) async fn processes_share_slots_fairly_whoever_comes_dies_stands_still
 
     let mut cut_off = 0;
     for _ in 0..CUTS {
-        cut_off += ground.cut_off("log").await;
+        cut_off += fixture.cut_off("log").await;
         slots.are_shared_by(&[&one, &two, &three]).await;
     }
     over.store(true, Ordering::SeqCst);

@@ -9,7 +9,7 @@ use annals::prelude::*;
 use annals::projections::{ConnectionOf, Options, SqlProjectionHandle};
 use annals::projections::{SqlProjection, SqlProjectionSetup, Tables};
 
-use crate::ground::{Ground, run};
+use crate::fixture::{Fixture, run};
 
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
 
@@ -43,10 +43,10 @@ pub(crate) struct Trouble {
 /// is about, or nothing.
 pub(crate) struct Totals<G, const BY_ACCOUNT: bool = false> {
     trouble: Arc<Trouble>,
-    ground: std::marker::PhantomData<fn(G)>,
+    fixture: std::marker::PhantomData<fn(G)>,
 }
 
-impl<G: Ground, const BY_ACCOUNT: bool> SqlProjection for Totals<G, BY_ACCOUNT> {
+impl<G: Fixture, const BY_ACCOUNT: bool> SqlProjection for Totals<G, BY_ACCOUNT> {
     const NAME: &'static str = "totals";
     type Store = G::Store;
     type Event = AccountEvent;
@@ -121,7 +121,7 @@ impl<G: Ground, const BY_ACCOUNT: bool> SqlProjection for Totals<G, BY_ACCOUNT> 
 }
 
 /// What makes readers of a name see the tables of a generation.
-pub(crate) fn published<G: Ground>(name: &str, tables: &Tables) -> String {
+pub(crate) fn published<G: Fixture>(name: &str, tables: &Tables) -> String {
     format!(
         "{} as select * from {}",
         G::REPLACE_VIEW.replace("NAME", name),
@@ -130,15 +130,15 @@ pub(crate) fn published<G: Ground>(name: &str, tables: &Tables) -> String {
 }
 
 /// A program that keeps the totals.
-pub(crate) struct Bank<G: Ground, const BY_ACCOUNT: bool = false> {
+pub(crate) struct Bank<G: Fixture, const BY_ACCOUNT: bool = false> {
     pub(crate) store: G::Store,
     pub(crate) db: Program,
     pub(crate) trouble: Arc<Trouble>,
     // Dropped last.
-    pub(crate) ground: G,
+    pub(crate) fixture: G,
 }
 
-impl<G: Ground, const BY_ACCOUNT: bool> fmt::Debug for Bank<G, BY_ACCOUNT> {
+impl<G: Fixture, const BY_ACCOUNT: bool> fmt::Debug for Bank<G, BY_ACCOUNT> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bank")
             .field("db", &self.db)
@@ -146,24 +146,24 @@ impl<G: Ground, const BY_ACCOUNT: bool> fmt::Debug for Bank<G, BY_ACCOUNT> {
     }
 }
 
-impl<G: Ground, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
+impl<G: Fixture, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
     pub(crate) async fn open() -> Self {
-        let ground = G::new().await;
-        let store = G::open(&ground.place()).await;
+        let fixture = G::new().await;
+        let store = G::open(&fixture.place()).await;
         let trouble = Arc::default();
         let db = Self::start(&store, &trouble).await;
         Bank {
             store,
             db,
             trouble,
-            ground,
+            fixture,
         }
     }
 
     async fn start(store: &G::Store, trouble: &Arc<Trouble>) -> Program {
         let totals = Totals::<G, BY_ACCOUNT> {
             trouble: Arc::clone(trouble),
-            ground: std::marker::PhantomData,
+            fixture: std::marker::PhantomData,
         };
         let options = Options::default()
             .batch_events_max(7)
@@ -204,7 +204,7 @@ impl<G: Ground, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
 
     /// What a program that knows nothing of Annals reads.
     pub(crate) async fn totals(&self) -> Vec<(String, i64, i64)> {
-        self.ground
+        self.fixture
             .read("select account, cents, events from totals order by account")
             .await
     }

@@ -11,7 +11,7 @@ use annals_core::conformance::Dice;
 
 use crate::bank::{Account, WAIT};
 use crate::databases::Databases;
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 use crate::ledger::{command, equal_a_replay, some_events, start};
 use crate::relay::cuts::Cuts;
 use crate::relay::{Fate, Relay};
@@ -29,13 +29,12 @@ const COMMITS: [&str; 6] = [
     "COMMIT",
 ];
 
-pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_break_around_each_commit()
- {
-    let ground = Databases::new().await;
-    let direct = Databases::open(&ground.place()).await;
+pub(crate) async fn cut_connections_leave_rows_equal_to_a_replay() {
+    let fixture = Databases::new().await;
+    let direct = Databases::open(&fixture.place()).await;
     let relay =
         Relay::start(|statement| COMMITS.iter().any(|commit| statement.contains(commit))).await;
-    let store = PostgresStore::connect_with(relay.options(&ground.0.name))
+    let store = PostgresStore::connect_with(relay.options(&fixture.0.name))
         .await
         .unwrap();
     let db = start::<Databases>(&store).await;
@@ -95,7 +94,7 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_connections_b
     over.store(true, Ordering::SeqCst);
     events_count += foreign.await.unwrap();
     relay.choose(|| Fate::Passes);
-    let head = equal_a_replay(&ground, &direct, &db).await;
+    let head = equal_a_replay(&fixture, &direct, &db).await;
     assert_eq!(
         head, events_count,
         "a command took effect twice, or not at all"

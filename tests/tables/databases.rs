@@ -6,7 +6,7 @@ use annals::projections::Poison;
 use annals::read_model::CustomTables;
 use async_trait::async_trait;
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 use crate::server::{self, Schema};
 
 /// A schema of its own, in which tables are found by their names alone.
@@ -14,11 +14,11 @@ use crate::server::{self, Schema};
 pub(crate) struct Databases(pub(crate) Schema);
 
 #[async_trait]
-impl Ground for Databases {
+impl Fixture for Databases {
     type Store = PostgresStore;
 
     const REPLACE_VIEW: &str = "create or replace view NAME";
-    const VICTIM: &str = "on_postgres::works_until_it_is_killed";
+    const CHILD: &str = "on_postgres::works_until_it_is_killed";
 
     async fn new() -> Databases {
         Databases(Schema::new())

@@ -8,7 +8,7 @@ use annals::sqlite::rusqlite::{Connection, OpenFlags};
 use async_trait::async_trait;
 use tempfile::TempDir;
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 /// A file in a directory of its own.
 #[derive(Debug)]
@@ -25,11 +25,11 @@ impl Files {
 }
 
 #[async_trait]
-impl Ground for Files {
+impl Fixture for Files {
     type Store = SqliteStore;
 
     const REPLACE_VIEW: &str = "drop view if exists NAME; create view NAME";
-    const VICTIM: &str = "on_sqlite::works_until_it_is_killed";
+    const CHILD: &str = "on_sqlite::works_until_it_is_killed";
 
     async fn new() -> Files {
         Files(TempDir::new().unwrap())

@@ -7,9 +7,9 @@ use annals::projections::ViewError;
 use annals::read_model::ViewStore as _;
 
 use crate::bank::{Bank, WAIT, total};
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
-pub(crate) async fn tables_follow_the_log_and_go_on_where_the_last_program_stopped<G: Ground>() {
+pub(crate) async fn tables_follow_the_log_and_resume_after_a_restart<G: Fixture>() {
     let mut bank = Bank::<G>::open().await;
     assert_eq!(
         bank.totals().await,
@@ -43,9 +43,7 @@ pub(crate) async fn tables_follow_the_log_and_go_on_where_the_last_program_stopp
     );
 }
 
-pub(crate) async fn an_event_that_fails_undoes_itself_alone_and_stops_the_projection_until_it_is_left_out<
-    G: Ground,
->() {
+pub(crate) async fn a_failing_event_is_undone_and_stops_until_skipped<G: Fixture>() {
     let bank = Bank::<G>::open().await;
     for _ in 0..3 {
         bank.deposits("alice", 1).await;
@@ -87,7 +85,7 @@ pub(crate) async fn an_event_that_fails_undoes_itself_alone_and_stops_the_projec
     );
 }
 
-pub(crate) async fn an_event_is_tried_again_when_its_trouble_has_passed<G: Ground>() {
+pub(crate) async fn an_event_is_retried_after_a_passing_failure<G: Fixture>() {
     let bank = Bank::<G>::open().await;
     bank.trouble.is_broken.store(true, Ordering::SeqCst);
     let done = bank.deposits("alice", 1).await;
@@ -105,9 +103,7 @@ pub(crate) async fn an_event_is_tried_again_when_its_trouble_has_passed<G: Groun
     assert_eq!(bank.totals().await, [total("alice", 1, 1)]);
 }
 
-pub(crate) async fn readers_see_whole_tables_while_new_ones_are_built_and_others_append<
-    G: Ground,
->() {
+pub(crate) async fn readers_see_whole_tables_during_a_rebuild<G: Fixture>() {
     let bank = Arc::new(Bank::<G>::open().await);
     for number in 0..200 {
         bank.deposits(&format!("{}", number % 10), 1).await;
@@ -168,10 +164,13 @@ pub(crate) async fn readers_see_whole_tables_while_new_ones_are_built_and_others
     );
     bank.tables().rebuild().drop_kept().await.unwrap();
     let left = bank.store.generations("totals").await.unwrap().len();
-    assert_eq!((left, bank.ground.tables_like("totals\\_g%").await), (1, 1));
+    assert_eq!(
+        (left, bank.fixture.tables_like("totals\\_g%").await),
+        (1, 1)
+    );
 }
 
-pub(crate) async fn a_build_that_is_called_off_takes_its_tables_along<G: Ground>() {
+pub(crate) async fn a_cancelled_build_drops_its_tables<G: Fixture>() {
     let bank = Bank::<G>::open().await;
     let done = bank.deposits("alice", 1).await;
     bank.tables().wait_for(&done, WAIT).await.unwrap();
@@ -180,17 +179,17 @@ pub(crate) async fn a_build_that_is_called_off_takes_its_tables_along<G: Ground>
     let building = bank.tables().rebuild().begin().await.unwrap();
     let table = format!("totals\\_g{}", building.generation());
     let made = async {
-        while bank.ground.tables_like(&table).await == 0 {
+        while bank.fixture.tables_like(&table).await == 0 {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(WAIT, made).await.unwrap();
     building.call_off().await.unwrap();
-    assert_eq!(bank.ground.tables_like(&table).await, 0);
+    assert_eq!(bank.fixture.tables_like(&table).await, 0);
     assert_eq!(bank.totals().await, [total("alice", 1, 1)]);
 }
 
-pub(crate) async fn an_event_with_a_key_delays_only_its_key_until_a_person_has_looked<G: Ground>() {
+pub(crate) async fn an_event_with_a_key_delays_its_key_alone<G: Fixture>() {
     let bank = Bank::<G, true>::open().await;
     let tables = bank.tables();
     bank.deposits("alice", 1).await;
@@ -243,7 +242,7 @@ pub(crate) async fn an_event_with_a_key_delays_only_its_key_until_a_person_has_l
 
 /// Where work can end the transaction that it is given.
 #[cfg(feature = "postgres")]
-pub(crate) async fn work_that_ends_the_transaction_stops_the_projection_where_it_was<G: Ground>() {
+pub(crate) async fn work_that_ends_the_transaction_stops_the_projection<G: Fixture>() {
     let bank = Bank::<G>::open().await;
     bank.trouble.commits.store(true, Ordering::SeqCst);
     let done = bank.deposits("alice", 1).await;

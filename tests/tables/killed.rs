@@ -10,13 +10,13 @@ use annals::store::{Log, ReadLog};
 use annals_core::conformance::Dice;
 
 use crate::bank::WAIT;
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 use crate::ledger::{ACCOUNTS, command, equal_a_replay, start};
 
 const PLACE: &str = "ANNALS_KILLS_PLACE";
 
 /// Gives commands until it is killed.
-pub(crate) fn work<G: Ground>() {
+pub(crate) fn work<G: Fixture>() {
     let Ok(place) = std::env::var(PLACE) else {
         return;
     };
@@ -44,11 +44,11 @@ pub(crate) fn work<G: Ground>() {
     });
 }
 
-fn victim<G: Ground>(ground: &G) -> Child {
+fn child<G: Fixture>(fixture: &G) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args([G::VICTIM, "--exact", "--ignored"])
-        .env(PLACE, ground.place());
+        .args([G::CHILD, "--exact", "--ignored"])
+        .env(PLACE, fixture.place());
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -57,9 +57,9 @@ fn victim<G: Ground>(ground: &G) -> Child {
         .unwrap()
 }
 
-fn end(mut victim: Child) {
-    victim.kill().unwrap();
-    let ended = victim.wait().unwrap();
+fn end(mut child: Child) {
+    child.kill().unwrap();
+    let ended = child.wait().unwrap();
     assert_eq!(ended.code(), None, "it had ended by itself");
 }
 
@@ -94,12 +94,10 @@ fn kills() -> u64 {
     })
 }
 
-pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_their_processes_are_killed<
-    G: Ground,
->() {
-    let ground = G::new().await;
+pub(crate) async fn killed_processes_leave_rows_equal_to_a_replay<G: Fixture>() {
+    let fixture = G::new().await;
     let kills = kills();
-    let store = G::open(&ground.place()).await;
+    let store = G::open(&fixture.place()).await;
     start::<G>(&store).await.stop().await;
     // A program that knows nothing of read models appends all the time, too.
     let foreign = Annals::on(Arc::new(store.clone()));
@@ -108,9 +106,9 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_their_process
         read: ReadLog::after(Position::START),
         events: HashMap::new(),
     };
-    let mut one = victim(&ground);
+    let mut one = child(&fixture);
     for _ in 0..kills {
-        let other = victim(&ground);
+        let other = child(&fixture);
         // It is killed in the middle of its work.
         let least = 1 + dice.roll(40);
         let began = working.events_of(&store, one.id()).await;
@@ -126,7 +124,7 @@ pub(crate) async fn inline_rows_and_own_tables_equal_a_replay_when_their_process
     }
     end(one);
     let db = start::<G>(&store).await;
-    let head = equal_a_replay(&ground, &store, &db).await;
+    let head = equal_a_replay(&fixture, &store, &db).await;
     println!(
         "{kills} kills: {head} events of {ACCOUNTS} accounts, each in its row and in the table \
          once, at every position"

@@ -14,7 +14,7 @@ use annals::{Metadata, Partition, Token};
 use annals_core::conformance::Dice;
 
 use crate::bank::{Account, AccountEvent, WAIT, published};
-use crate::ground::{Ground, run};
+use crate::fixture::{Fixture, run};
 
 pub(crate) const ACCOUNTS: u64 = 3;
 
@@ -41,7 +41,7 @@ impl Project<AccountEvent> for Balance {
 /// How many events there were, and of what sum, for each account.
 pub(crate) struct Counted<G>(PhantomData<fn(G)>);
 
-impl<G: Ground> SqlProjection for Counted<G> {
+impl<G: Fixture> SqlProjection for Counted<G> {
     const NAME: &'static str = "counted";
     type Store = G::Store;
     type Event = AccountEvent;
@@ -102,7 +102,7 @@ impl<G: Ground> SqlProjection for Counted<G> {
 
 /// A program that keeps both; whoever comes next need not wait long for the slots of one that was
 /// killed.
-pub(crate) async fn start<G: Ground>(store: &G::Store) -> Program {
+pub(crate) async fn start<G: Fixture>(store: &G::Store) -> Program {
     let options = Options::default()
         .batch_events_max(20)
         .lease(Duration::from_millis(50))
@@ -151,7 +151,7 @@ type Rows = BTreeMap<String, Balance>;
 
 /// Compares both read models with a replay: the rows at each position of the log and now, by their
 /// keys and by their index, and the table. Returns how many events there are.
-pub(crate) async fn equal_a_replay<G: Ground>(ground: &G, store: &G::Store, db: &Program) -> u64 {
+pub(crate) async fn equal_a_replay<G: Fixture>(fixture: &G, store: &G::Store, db: &Program) -> u64 {
     let mut rows = Rows::new();
     let mut counted = BTreeMap::new();
     let mut read = ReadLog::after(Position::START);
@@ -192,7 +192,7 @@ pub(crate) async fn equal_a_replay<G: Ground>(ground: &G, store: &G::Store, db: 
         }
         read.after = page.scanned;
     }
-    let table = ground
+    let table = fixture
         .read("select account, events, cents from counted")
         .await;
     let table: BTreeMap<_, _> = table

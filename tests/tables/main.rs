@@ -12,8 +12,8 @@ mod cut;
 #[cfg(feature = "postgres")]
 mod databases;
 mod files;
+mod fixture;
 mod follows;
-mod ground;
 mod killed;
 mod ledger;
 #[cfg(feature = "postgres")]
@@ -25,21 +25,21 @@ mod server;
 
 /// What holds on every store.
 macro_rules! proofs {
-    ($ground:path) => {
-        proofs! { $ground;
-            follows: tables_follow_the_log_and_go_on_where_the_last_program_stopped,
-                an_event_that_fails_undoes_itself_alone_and_stops_the_projection_until_it_is_left_out,
-                an_event_is_tried_again_when_its_trouble_has_passed,
-                readers_see_whole_tables_while_new_ones_are_built_and_others_append,
-                a_build_that_is_called_off_takes_its_tables_along,
-                an_event_with_a_key_delays_only_its_key_until_a_person_has_looked;
-            killed: inline_rows_and_own_tables_equal_a_replay_when_their_processes_are_killed;
+    ($fixture:path) => {
+        proofs! { $fixture;
+            follows: tables_follow_the_log_and_resume_after_a_restart,
+                a_failing_event_is_undone_and_stops_until_skipped,
+                an_event_is_retried_after_a_passing_failure,
+                readers_see_whole_tables_during_a_rebuild,
+                a_cancelled_build_drops_its_tables,
+                an_event_with_a_key_delays_its_key_alone;
+            killed: killed_processes_leave_rows_equal_to_a_replay;
         }
     };
-    ($ground:path; $($file:ident: $($proof:ident),+;)+) => { $($(
+    ($fixture:path; $($file:ident: $($proof:ident),+;)+) => { $($(
         #[tokio::test(flavor = "multi_thread")]
         async fn $proof() {
-            crate::$file::$proof::<$ground>().await;
+            crate::$file::$proof::<$fixture>().await;
         }
     )+)+ };
 }
@@ -60,7 +60,7 @@ mod on_sqlite {
 mod on_postgres {
     proofs!(crate::databases::Databases);
     proofs! { crate::databases::Databases;
-        follows: work_that_ends_the_transaction_stops_the_projection_where_it_was;
+        follows: work_that_ends_the_transaction_stops_the_projection;
     }
 
     /// The process that the tests start and kill.
@@ -71,7 +71,7 @@ mod on_postgres {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn inline_rows_and_own_tables_equal_a_replay_when_connections_break_around_each_commit() {
-        crate::cut::inline_rows_and_own_tables_equal_a_replay_when_connections_break_around_each_commit().await;
+    async fn cut_connections_leave_rows_equal_to_a_replay() {
+        crate::cut::cut_connections_leave_rows_equal_to_a_replay().await;
     }
 }

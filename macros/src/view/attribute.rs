@@ -8,7 +8,7 @@ use syn::{Attribute, Error, Ident, LitInt, LitStr, Path, Result, Token, Type, pa
 
 use crate::attribute::{once, path};
 
-const KNOWN: &str = "`name`, `version`, `events`, `key`, `history`, `crate`";
+const KNOWN: &str = "`event`, `events`, `name`, `version`, `key`, `history`, `crate`";
 
 /// How much of the past is kept.
 #[derive(Clone, Copy)]
@@ -22,6 +22,7 @@ pub(super) enum Retained {
 pub(super) struct Attributes {
     pub(super) name: Option<LitStr>,
     pub(super) version: Option<LitInt>,
+    pub(super) event: Option<Type>,
     pub(super) events: Vec<Type>,
     pub(super) key: Option<Type>,
     pub(super) history: Option<Retained>,
@@ -52,6 +53,7 @@ impl Attributes {
             "key" => once(&mut self.key, meta, |meta| meta.value()?.parse()),
             "crate" => once(&mut self.annals, meta, path),
             "history" => once(&mut self.history, meta, history),
+            "event" => once(&mut self.event, meta, |meta| meta.value()?.parse()),
             "events" => {
                 self.events.extend(events(meta)?);
                 Ok(())

@@ -7,9 +7,9 @@ use annals_runner::contained;
 use bytes::Bytes;
 use hashlink::LruCache;
 
-use super::batch::{Changes, RowAt};
+use super::changes::{Changes, RowAt};
 use super::row::{RowError, decoded, encode, indexed, read_back};
-use crate::step::Step;
+use crate::view::step::Step;
 use crate::view::{Poison, Row, View};
 
 /// Bytes of rows that are kept at hand, as they are stored.
@@ -267,7 +267,7 @@ impl<V: View> Rows<V> {
             .filter(|step| step.is_about(key) && step.record().position < position)
             .collect();
         for step in before {
-            // It went well a moment ago, and nothing but the row and the event is looked at.
+            // It succeeded a moment ago, and a fold depends on the row and the event alone.
             if let Err(poison) = self.apply(key, step) {
                 let reason = poison.reason();
                 tracing::warn!(view = V::NAME, key, reason, "a fold gave two answers");

@@ -3,10 +3,10 @@
 use annals_core::{DeadLetter, History, Position, RowVersion, Version};
 use bytes::Bytes;
 
-use super::batch::Changes;
 use super::cache::Rows;
+use super::changes::Changes;
 use super::row::RowError;
-use crate::step::Step;
+use crate::view::step::Step;
 use crate::view::{Poison, View};
 
 /// An event of a key's queue, and what it does to the row; why not, when it still cannot be folded.

@@ -1,11 +1,12 @@
 //! Events folded onto one row, for queries and tools.
 
 use annals_core::Position;
+use annals_core::chrono::{DateTime, Utc};
 use bytes::Bytes;
 
 use super::cache::Rows;
 use super::row::RowError;
-use crate::step::Step;
+use crate::view::step::Step;
 use crate::view::{Poison, View};
 
 /// Folds more events onto one row, for queries about the past. An event that cannot be folded ends
@@ -44,4 +45,42 @@ pub(crate) fn folded<V: View>(
         }
     }
     rows.encoded(key).map(Ok)
+}
+
+/// What a row was from an event on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RowVersionBefore {
+    pub(crate) from: Position,
+    pub(crate) recorded_at: DateTime<Utc>,
+    pub(crate) value: Option<Bytes>,
+}
+
+/// What a row was after each event that is about it, up to the first that cannot be folded; and the
+/// reason of that one.
+pub(crate) fn versions<V: View>(
+    key: &str,
+    base: Option<&Bytes>,
+    steps: &[Step<V>],
+) -> Result<(Vec<RowVersionBefore>, Option<Poison>), RowError> {
+    let mut rows = Rows::keeping(1);
+    rows.learn(key.into(), base.cloned())?;
+    let mut versions: Vec<RowVersionBefore> = Vec::new();
+    for step in steps.iter().filter(|step| step.is_about(key)) {
+        if let Err(poison) = rows.apply(key, step).and_then(|_| rows.check(key)) {
+            return Ok((versions, Some(poison)));
+        }
+        let from = step.record().position;
+        let recorded_at = step.record().recorded_at;
+        let value = rows.encoded(key)?;
+        // One event may read as several.
+        if versions.last().is_some_and(|last| last.from == from) {
+            versions.pop();
+        }
+        versions.push(RowVersionBefore {
+            from,
+            recorded_at,
+            value,
+        });
+    }
+    Ok((versions, None))
 }

@@ -44,12 +44,12 @@ pub(super) fn row_of(id: &str, deadline: &Deadline, waits: bool) -> RowChange {
     }
 }
 
-/// Records every deadline that was reached by `now` in the stream of its process, once. `recorded` are
-/// those whose rows are still there.
-pub(super) async fn tell<P: Process>(
+/// Records every deadline that was reached by `now` in the stream of its process, once. `recorded`
+/// are those whose rows are still there.
+pub(super) async fn announce<P: Process>(
     db: &Annals,
     slot: &Slot,
-    told: &Mutex<HashSet<String>>,
+    announced: &Mutex<HashSet<String>>,
 ) -> Result<(), StoreError> {
     let views = &slot.context.views;
     let now = slot.context.clock().now();
@@ -61,7 +61,7 @@ pub(super) async fn tell<P: Process>(
         let page = views.read_rows(read.clone()).await;
         let page = page.map_err(|error: CommitError| WorkError::from(error).into_store())?;
         for row in page.rows {
-            let known = told
+            let known = announced
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .contains(&row.key);
@@ -92,7 +92,7 @@ pub(super) async fn tell<P: Process>(
             None => break,
         }
     }
-    *told.lock().unwrap_or_else(PoisonError::into_inner) = still;
+    *announced.lock().unwrap_or_else(PoisonError::into_inner) = still;
     Ok(())
 }
 

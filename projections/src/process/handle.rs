@@ -16,7 +16,7 @@ use super::step::{Kind, NotSent};
 use super::{Listens, Process, Step};
 use crate::key::RefusedKey;
 use crate::reactor::{Call, Handler, ReactError};
-use crate::step::StepError;
+use crate::view::step::StepError;
 use annals_runner::BoxFuture;
 use annals_runner::Slot;
 
@@ -34,7 +34,7 @@ pub(super) struct Handles<P: Process> {
     db: Annals,
     listens: Listens<P>,
     // Deadlines that were recorded, and whose rows are still there.
-    told: Mutex<HashSet<String>>,
+    announced: Mutex<HashSet<String>>,
 }
 
 impl<P: Process> Handles<P> {
@@ -42,7 +42,7 @@ impl<P: Process> Handles<P> {
         Handles {
             db,
             listens: P::listens(),
-            told: Mutex::default(),
+            announced: Mutex::default(),
         }
     }
 
@@ -146,7 +146,7 @@ impl<P: Process> Handler for Handles<P> {
     }
 
     fn due<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(due::tell::<P>(&self.db, slot, &self.told))
+        Box::pin(due::announce::<P>(&self.db, slot, &self.announced))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A process as its stream tells it: the user's state, its deadlines, and how far it has come.
+//! A process as folded from its stream: the user's state, its deadlines, and how far it has come.
 
 use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};

@@ -1,19 +1,17 @@
 //! Dead letters, by typed keys.
 
 use annals_core::{DeadLetter, Position};
-
-use annals_runner::ViewError;
+use annals_runner::{DeadLetterKey, DeadLetters, Settled, ViewError};
 
 use super::{ViewHandle, typed_key};
 use crate::key::ViewKey;
-use crate::setup;
 use crate::view::View;
-use annals_runner::{DeadLetterKey, DeadLetters, Settled};
+use crate::worker::DrainView;
 
 impl<V: View> ViewHandle<V> {
     /// Its dead letters, by the texts of the keys.
     pub fn dead_letters(&self) -> DeadLetters {
-        setup::dead_letters::<V>(&self.context, &self.workers)
+        DrainView::<V>::dead_letters(&self.context, &self.workers)
     }
 
     /// Keys in dead letters, in their order, after `after`, at most `limit`: none at the end.
@@ -23,7 +21,7 @@ impl<V: View> ViewHandle<V> {
     /// # use annals_projections::{Program, View, ViewError};
     /// # async fn example<Balance: View<Key = String>>(db: Program) -> Result<(), ViewError> {
     /// for key in db.view::<Balance>().dead_letter_keys(None, 100).await? {
-    ///     println!("{} waits at {}: {} ({} events after it)", key.key, key.position, key.cause, key.queued);
+    ///     println!("{} at {}: {} ({} later)", key.key, key.position, key.cause, key.queued);
     /// }
     /// # Ok(())
     /// # }

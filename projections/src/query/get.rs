@@ -20,7 +20,10 @@ use crate::view::View;
 /// # use annals_projections::ReadModels as _;
 /// # use annals_core::Committed;
 /// # use annals_projections::{Program, View, ViewError};
-/// # async fn example<Balance: View<Key = String>>(db: Program, done: Committed) -> Result<(), ViewError> {
+/// # async fn example<Balance: View<Key = String>>(
+/// #     db: Program,
+/// #     done: Committed,
+/// # ) -> Result<(), ViewError> {
 /// let mine = db.view::<Balance>().get("alice").at_least(&done).await?;
 /// # Ok(())
 /// # }
@@ -66,8 +69,8 @@ impl<V: View> Get<V> {
         self
     }
 
-    /// As it was in the world at a time, by when events occurred: what occurred later does not count.
-    /// Together with [`as_of`](Get::as_of): by what was known then. Only of views with
+    /// As it was in the world at a time, by when events occurred: what occurred later does not
+    /// count. Together with [`as_of`](Get::as_of): by what was known then. Only of views with
     /// `history(bitemporal)`; it folds all events that touched the row.
     pub fn valid_at(mut self, time: impl Into<Instant>) -> Get<V> {
         self.valid_at = Some(time.into());

@@ -20,7 +20,9 @@ use crate::view::View;
 /// ```
 /// # use annals_projections::ReadModels as _;
 /// # use annals_projections::{Program, View, ViewError};
-/// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
+/// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(
+/// #     db: Program,
+/// # ) -> Result<(), ViewError> {
 /// let page = db.view::<Balance>().history("alice").await?;
 /// for version in &page.versions {
 ///     println!("since {}: {:?}", version.recorded_at, version.value);
@@ -68,8 +70,11 @@ pub struct VersionOf<V: View> {
 /// ```
 /// # use annals_projections::ReadModels as _;
 /// # use annals_projections::{Program, View, ViewError};
-/// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
-/// let page = db.view::<Balance>().changed_between("2026-03-30T00:00:00Z", "2026-03-31T00:00:00Z").await?;
+/// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(
+/// #     db: Program,
+/// # ) -> Result<(), ViewError> {
+/// let view = db.view::<Balance>();
+/// let page = view.changed_between("2026-03-30T00:00:00Z", "2026-03-31T00:00:00Z").await?;
 /// for change in &page.changes {
 ///     println!("{}: {:?} became {:?}", change.key, change.before, change.after);
 /// }

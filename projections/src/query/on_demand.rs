@@ -13,8 +13,8 @@ use super::standing::own_stream;
 use super::{RowEntry, RowsFound, ViewError, ViewHandle, typed_key};
 use crate::lifecycle::Lifecycle;
 use crate::replay::Replay;
-use crate::step::{Handlers, Step};
 use crate::view::View;
+use crate::view::step::{Handlers, Step};
 use annals_runner::Skips;
 
 /// What is asked of the log.

@@ -12,8 +12,8 @@ use annals_runner::ViewError;
 
 use super::ViewHandle;
 use crate::fold::refold;
-use crate::step::Step;
 use crate::view::View;
+use crate::view::step::Step;
 use annals_runner::Skips;
 
 impl<V: View> ViewHandle<V> {

@@ -20,7 +20,9 @@ use crate::view::View;
 /// ```
 /// # use annals_projections::ReadModels as _;
 /// # use annals_projections::{Program, View, ViewError};
-/// # async fn example<Balance: View<Key = u64> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
+/// # async fn example<Balance: View<Key = u64> + std::fmt::Debug>(
+/// #     db: Program,
+/// # ) -> Result<(), ViewError> {
 /// let mut page = db.view::<Balance>().rows().keys(100..200).limit(20).await?;
 /// for row in &page.rows {
 ///     println!("{}: {:?}", row.key, row.value);

@@ -8,8 +8,8 @@ use super::ViewHandle;
 use crate::fold::decoded;
 use crate::key::ViewKey;
 use crate::replay::Replay;
-use crate::step::Handlers;
 use crate::view::View;
+use crate::view::step::Handlers;
 use annals_runner::Skips;
 
 impl<V: View> ViewHandle<V> {

@@ -38,9 +38,9 @@ pub struct Change<V: View> {
 pub enum Update<V: View> {
     /// A row changed.
     Changed(Change<V>),
-    /// More changed than is kept for watchers: this one was too slow, a step changed very many rows,
-    /// another generation serves now, or another process works on the view. Read again what is
-    /// shown; what comes next follows on that.
+    /// More changed than is kept for watchers: this one was too slow, a step changed very many
+    /// rows, another generation serves now, or another process works on the view. Read again what
+    /// is shown; what comes next follows on that.
     LookAgain,
 }
 
@@ -96,7 +96,9 @@ impl<V: View> ViewHandle<V> {
     /// ```
     /// # use annals_projections::ReadModels as _;
     /// # use annals_projections::{Program, View, ViewError};
-    /// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
+    /// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(
+    /// #     db: Program,
+    /// # ) -> Result<(), ViewError> {
     /// let view = db.view::<Balance>();
     /// let mut alice = view.watch("alice");
     /// println!("{:?}", view.get("alice").await?);
@@ -125,7 +127,9 @@ impl<V: View> ViewHandle<V> {
     /// ```
     /// # use annals_projections::ReadModels as _;
     /// # use annals_projections::{Program, Update, View, ViewError};
-    /// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(db: Program) -> Result<(), ViewError> {
+    /// # async fn example<Balance: View<Key = String> + std::fmt::Debug>(
+    /// #     db: Program,
+    /// # ) -> Result<(), ViewError> {
     /// let mut all = db.view::<Balance>().watch_all();
     /// while let Some(update) = all.next().await? {
     ///     match update {

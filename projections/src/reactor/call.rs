@@ -7,7 +7,7 @@ use annals_runner::{BoxFuture, Slot};
 
 use super::ReactError;
 use crate::key::RefusedKey;
-use crate::step::StepError;
+use crate::view::step::StepError;
 
 /// Reads events, and knows what to do about them.
 pub(crate) trait Handler: Send + Sync + 'static {

@@ -10,7 +10,7 @@ use annals_runner::{
     SlotClaim, ViewError, WindowNote, WorkerContext, event_at, settled_to,
 };
 
-use super::worker::unmoved;
+use super::dead_letters::unmoved;
 
 /// A reactor of a running program: how far it has come, and its dead letters. Cheap to clone.
 ///
@@ -136,8 +136,9 @@ impl ReactorHandle {
 
     /// Calls once more for everything after a moment, with the same idempotency keys as before,
     /// and answers with where that begins. [`wait_for`](ReactorHandle::wait_for) waits for it.
-    /// Dead letters after the moment are called for too; what operators skipped stays skipped. A moment that was not reached yet repeats nothing. A position
-    /// counts in every partition, a recorded time is looked up in each.
+    /// Dead letters after the moment are called for too; what operators skipped stays skipped. A
+    /// moment that was not reached yet repeats nothing. A position counts in every partition, a
+    /// recorded time is looked up in each.
     ///
     /// # Errors
     ///

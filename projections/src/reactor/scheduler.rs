@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_one_key_follow_one_another_and_keys_go_on_at_once() {
+    fn one_keys_calls_are_serial_and_keys_concurrent() {
         check(
             &[],
             &[

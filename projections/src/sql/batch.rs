@@ -13,8 +13,8 @@ use async_trait::async_trait;
 
 use super::{ConnectionOf, SqlProjection, Tables};
 use crate::key::checked;
-use crate::step;
 use crate::view::Poison;
+use crate::view::step;
 use annals_runner::{WorkError, contained_async};
 
 /// An event of the log, read as one or several.

@@ -24,7 +24,11 @@ use crate::options::Options;
 /// ```
 /// # use annals_core::Annals;
 /// # use annals_projections::{Program, SqlProjection, SqlProjectionSetup, StartError, With};
-/// # async fn example<P: SqlProjection>(db: Annals, daily_totals: P, store: P::Store) -> Result<Program, StartError> {
+/// # async fn example<P: SqlProjection>(
+/// #     db: Annals,
+/// #     daily_totals: P,
+/// #     store: P::Store,
+/// # ) -> Result<Program, StartError> {
 /// db.with(SqlProjectionSetup::new(daily_totals, store)).start().await
 /// # }
 /// ```

@@ -22,7 +22,10 @@ use crate::rebuild::Rebuild;
 /// # use std::time::Duration;
 /// # use annals_core::Committed;
 /// # use annals_projections::{Program, ReadModels, SqlProjection, ViewError};
-/// # async fn example<DailyTotals: SqlProjection>(db: Program, done: Committed) -> Result<(), ViewError> {
+/// # async fn example<DailyTotals: SqlProjection>(
+/// #     db: Program,
+/// #     done: Committed,
+/// # ) -> Result<(), ViewError> {
 /// db.tables::<DailyTotals>().wait_for(&done, Duration::from_secs(5)).await?;
 /// // … and now select what it did.
 /// # Ok(())

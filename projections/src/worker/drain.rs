@@ -6,16 +6,15 @@ use annals_core::{
     DeadLetter, Generation, Lease, Partition, Position, ReadRows, RowsBy, Version, ViewCommit,
 };
 use annals_runner::{
-    BoxFuture, Drain, DrainResult, GenerationWorkers, HeldLease, Skips, Slot, SlotClaim, WorkError,
-    chain, queue, records_at,
+    BoxFuture, DeadLetters, Drain, DrainResult, GenerationWorkers, HeldLease, Skips, Slot,
+    SlotClaim, WorkError, chain, queue, records_at,
 };
 use bytes::Bytes;
 
 use super::FoldView;
 use crate::context::ViewContext;
 use crate::fold::{DrainedKey, Waiting, drained};
-use crate::step::Handlers;
-use crate::view::{Poison, View};
+use crate::view::{Handlers, Poison, View};
 
 /// Events of a queue that are settled in one transaction.
 const CHUNK_EVENTS: usize = 1_000;
@@ -28,12 +27,18 @@ pub(crate) struct DrainView<V: View> {
 }
 
 impl<V: View> DrainView<V> {
-    pub(crate) fn new(context: ViewContext, workers: GenerationWorkers) -> DrainView<V> {
+    fn new(context: ViewContext, workers: GenerationWorkers) -> DrainView<V> {
         DrainView {
             context,
             workers,
             handlers: Arc::new(V::handlers()),
         }
+    }
+
+    /// The dead letters of a view, drained by this.
+    pub(crate) fn dead_letters(context: &ViewContext, workers: &GenerationWorkers) -> DeadLetters {
+        let drain = DrainView::<V>::new(context.clone(), workers.clone());
+        DeadLetters::new(context, workers, Arc::new(drain))
     }
 }
 

@@ -4,40 +4,31 @@
 //! While one batch is being committed the next one is read and folded; it is handed over only once
 //! the one before was taken. When that was refused, everything at hand is thrown away with it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::time::Instant;
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
-    Checkpoint, CommitError, DeadLetter, EventId, Failure, History, LogPage, Partition, Position,
-    ReadLog, ReadRows, RecordedEvent, RowChange, RowsBy, StoreError, Version, VersionedRow,
-    ViewCommit,
+    Checkpoint, CommitError, Failure, History, Partition, Position, ReadRows, RecordedEvent,
+    RowsBy, StoreError, Version, VersionedRow, ViewCommit,
 };
-use tokio::task::{JoinHandle, JoinSet};
+use annals_runner::{
+    Activity, CommittedStep, DrainResult, HeldLease, Skips, SlotState, WorkError, chain, event_at,
+    same_log,
+};
+use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use annals_runner::{
-    Activity, CommittedStep, DeadLetterPages, DrainResult, HeldLease, Skips, SlotState, WorkError,
-    chain, event_at, same_log, slot_of,
-};
-
 use super::FoldView;
+use super::batch::{Batch, Committing};
+use super::dead_letters::SlotDeadLetters;
+use super::reader::PartitionReader;
 use crate::fold::{Changes, Checks, RowError, Rows, of_slot};
-use crate::options::Options;
-use crate::step::{Step, StepError};
 use crate::view::View;
+use crate::view::step::{Step, StepError};
 
 /// Keys looked up at once.
 const LOOKUP_KEYS: usize = 5_000;
-
-/// Events read at once, and folded before the next ones are: all that is in memory of a batch
-/// besides what it changes.
-const PAGE_EVENTS: usize = 2_048;
-
-/// How long a batch goes on of what is not read yet: what is folded again at most, when the worker
-/// dies.
-const BUILD_BATCH: Duration = Duration::from_secs(1);
 
 /// From the taking of a lease to its loss.
 pub(super) struct LeaseSession<'a, V: View> {
@@ -47,48 +38,10 @@ pub(super) struct LeaseSession<'a, V: View> {
     rows: Rows<V>,
     /// The batch that is being committed, at most one. Its rows are at hand as they will be.
     committing: JoinSet<Result<Committing, CommitError>>,
-    dead_letters: HashSet<String>,
-    dead_letter_events: usize,
-    /// Keys that are tried again by themselves, and when.
-    retries: BTreeMap<String, DateTime<Utc>>,
+    dead_letters: SlotDeadLetters,
     /// When the past is forgotten next.
     forget_at: DateTime<Utc>,
     skips: Skips,
-}
-
-/// One partition, and up to where the slot has it.
-pub(super) struct PartitionReader {
-    partition: Partition,
-    position: Position,
-    event: Option<EventId>,
-    ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
-    /// When the oldest event was recorded that was read and is not on its way into the store.
-    oldest: Option<DateTime<Utc>>,
-}
-
-/// A batch that is being folded.
-struct Batch {
-    begun: Position,
-    since: Instant,
-    /// Whether no reader sees what is built here.
-    building: bool,
-    checks: Checks,
-    events: usize,
-    bytes: usize,
-    changes: Changes,
-    /// An inline view's rows for watchers, if there are any.
-    watched: Option<Vec<RowChange>>,
-    /// An event that cannot be given to a key, and when it was recorded.
-    stuck: Option<(StepError, DateTime<Utc>)>,
-}
-
-/// A batch on its way into the store, and what is published of it when it is there.
-struct Committing {
-    partition: Partition,
-    up_to: Position,
-    taken: CommittedStep,
-    rows: Option<Vec<RowChange>>,
-    park: Vec<DeadLetter>,
 }
 
 impl<'a, V: View> LeaseSession<'a, V> {
@@ -109,18 +62,12 @@ impl<'a, V: View> LeaseSession<'a, V> {
             let checkpoint = found.unwrap_or(&start);
             same_log(&**work.context.log(), &work.generation, checkpoint).await?;
             work.progress.reached(partition, checkpoint.position);
-            // Somebody else may have changed rows since this process worked here last.
+            // Another process may have changed rows since this one worked here last.
             work.publish(partition, checkpoint.position, None);
-            readers.push(PartitionReader {
-                partition,
-                position: checkpoint.position,
-                event: checkpoint.event,
-                ahead: None,
-                oldest: None,
-            });
+            readers.push(PartitionReader::at(checkpoint));
         }
         let inline = work.generation.spec.inline;
-        let mut session = LeaseSession {
+        let session = LeaseSession {
             work,
             held,
             readers,
@@ -128,38 +75,12 @@ impl<'a, V: View> LeaseSession<'a, V> {
                 .inline(inline)
                 .all(is_new && !inline),
             committing: JoinSet::new(),
-            dead_letters: HashSet::new(),
-            dead_letter_events: 0,
-            retries: BTreeMap::new(),
+            dead_letters: SlotDeadLetters::read(work).await?,
             forget_at: work.context.clock().now(),
             skips: Skips::of(work.context.views.skip_decisions(V::NAME).await?),
         };
-        session.read_dead_letters().await?;
+        session.show_dead_letters();
         Ok(session)
-    }
-
-    /// Its dead letters.
-    async fn read_dead_letters(&mut self) -> Result<(), WorkError> {
-        let work = self.work;
-        let slots = work.generation.spec.slots;
-        let mut pages = DeadLetterPages::of(&*work.context.views, work.generation.id);
-        loop {
-            let page = pages.next().await?;
-            if page.is_empty() {
-                break;
-            }
-            for dead_letters in page
-                .into_iter()
-                .filter(|dead_letters| slot_of(&dead_letters.key, slots) == work.number)
-            {
-                self.dead_letter_events += 1;
-                self.retry_later(&dead_letters);
-                self.dead_letters.insert(dead_letters.key);
-            }
-        }
-        work.progress
-            .dead_letter_keys(self.dead_letters.len() as u64);
-        Ok(())
     }
 
     /// Takes one partition a batch further. `false`: that was all there is, and the last of it may
@@ -182,12 +103,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             if reader.position >= page.scanned && page.events.is_empty() {
                 break true;
             }
-            reader.position = page.scanned;
-            reader.event = match page.events.last() {
-                Some(last) if last.position == page.scanned => Some(last.id),
-                // The last one was filtered out; it is looked up before the commit.
-                _ => None,
-            };
+            reader.passed(&page);
             if more {
                 reader.read_ahead(work);
             }
@@ -247,10 +163,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
                 }
                 Err(error) => {
                     // What comes before it is settled all the same.
-                    let reader = &mut self.readers[index];
-                    reader.position = position.minus(1);
-                    reader.event = None;
-                    reader.ahead = None;
+                    self.readers[index].stop_before(position);
                     batch.stuck = Some((error, recorded_at));
                     break;
                 }
@@ -267,7 +180,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         let folded = self.rows.fold(
             &mut batch.changes,
             &steps,
-            &mut self.dead_letters,
+            &mut self.dead_letters.keys,
             work.context.clock().now(),
             batch.checks,
         );
@@ -295,8 +208,9 @@ impl<'a, V: View> LeaseSession<'a, V> {
             String::new()
         };
         format!(
-            "{}; the rows it changes are unknown, so no later event is folded. Repair the code that reads \
-             it, or skip the event at {at}{partition} of view `{view}` with `skip_event`",
+            "{}; the rows it changes are unknown, so no later event is folded. Repair the code \
+             that reads it, or skip the event at {at}{partition} of view `{view}` with \
+             `skip_event`",
             chain(error)
         )
     }
@@ -340,7 +254,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             advances,
             ..
         } = changes;
-        self.room_for(park.len())?;
+        self.dead_letters.check_room(work, park.len())?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
         let watched = watched
             .or_else(|| (!inline && work.workers.is_watched(rows.len())).then(|| rows.clone()));
@@ -404,9 +318,8 @@ impl<'a, V: View> LeaseSession<'a, V> {
         } = ended.map_err(|error| {
             StoreError::new(Failure::Unavailable, "a commit was broken off").because(error)
         })??;
-        self.dead_letter_events += park.len();
-        park.iter()
-            .for_each(|dead_letters| self.retry_later(dead_letters));
+        let now = work.context.clock().now();
+        self.dead_letters.add(&park, &work.options, now);
         work.publish(partition, up_to, rows);
         let oldest = self
             .readers
@@ -415,42 +328,8 @@ impl<'a, V: View> LeaseSession<'a, V> {
             .and_then(|reader| reader.oldest);
         work.progress
             .settled_to(partition, up_to, CommittedStep { oldest, ..taken });
-        work.progress
-            .dead_letter_keys(self.dead_letters.len() as u64);
+        self.show_dead_letters();
         Ok(())
-    }
-
-    /// Refuses more dead letters than can be looked after.
-    fn room_for(&self, events: usize) -> Result<(), WorkError> {
-        let letters = self.dead_letter_events + events;
-        let most = self.work.options.dead_letters_max;
-        if letters <= most {
-            return Ok(());
-        }
-        let view = V::NAME;
-        let slot = self.work.number;
-        Err(WorkError::Stopped(format!(
-            "slot {slot} of view `{view}` would have {letters} dead letters, at most {most} are allowed; \
-             nothing was changed. Repair the fold and retry the keys, skip or discard their dead \
-             letters, or raise `dead_letters_max`"
-        )))
-    }
-
-    /// Notes when a key that waits is tried again by itself, if it is.
-    fn retry_later(&mut self, dead_letters: &DeadLetter) {
-        let options = &self.work.options;
-        if dead_letters.cause.is_none() || dead_letters.attempts >= options.attempts {
-            return;
-        }
-        let wait = options
-            .retry_after
-            .saturating_mul(1 << dead_letters.attempts.saturating_sub(1).min(16));
-        let wait =
-            TimeDelta::from_std(wait.min(Options::RETRY_AFTER_MAX)).unwrap_or(TimeDelta::hours(1));
-        self.retries.insert(
-            dead_letters.key.clone(),
-            self.work.context.clock().now() + wait,
-        );
     }
 
     /// What is done now and then.
@@ -496,36 +375,31 @@ impl<'a, V: View> LeaseSession<'a, V> {
 
     /// Tries the keys again whose time has come.
     async fn retry_due(&mut self) -> Result<(), WorkError> {
-        if self.retries.is_empty() {
-            return Ok(());
-        }
-        let work = self.work;
-        let now = self.work.context.clock().now();
-        let due: Vec<String> = self
-            .retries
-            .iter()
-            .filter(|(_, due)| **due <= now)
-            .map(|(key, _)| key.clone())
-            .collect();
+        let due = self.dead_letters.due(self.work.context.clock().now());
         if due.is_empty() {
             return Ok(());
         }
         self.settle().await?;
         for key in due {
-            self.retries.remove(&key);
-            self.rows.forget(&key);
-            let drained = work.drain(self.held.lease(), &key, &self.skips).await?;
-            self.dead_letter_events = self
-                .dead_letter_events
-                .saturating_sub(drained.settled as usize);
-            match drained.still {
-                Some(still) => self.retry_later(&still),
-                None => _ = self.dead_letters.remove(&key),
-            }
+            self.drain(&key).await?;
         }
-        work.progress
-            .dead_letter_keys(self.dead_letters.len() as u64);
         Ok(())
+    }
+
+    /// Settles the queue of a key as far as it goes.
+    async fn drain(&mut self, key: &str) -> Result<DrainResult, WorkError> {
+        let work = self.work;
+        self.rows.forget(key);
+        let drained = work.drain(self.held.lease(), key, &self.skips).await?;
+        let now = work.context.clock().now();
+        self.dead_letters.drained(key, &drained, &work.options, now);
+        self.show_dead_letters();
+        Ok(drained)
+    }
+
+    fn show_dead_letters(&self) {
+        let keys = self.dead_letters.keys.len() as u64;
+        self.work.progress.dead_letter_keys(keys);
     }
 
     /// Drains the queues of keys for an operator.
@@ -535,21 +409,10 @@ impl<'a, V: View> LeaseSession<'a, V> {
         self.skips = Skips::of(work.context.views.skip_decisions(V::NAME).await?);
         let mut all = DrainResult::default();
         for key in keys {
-            self.retries.remove(key);
-            self.rows.forget(key);
-            let drained = work.drain(self.held.lease(), key, &self.skips).await?;
-            self.dead_letter_events = self
-                .dead_letter_events
-                .saturating_sub(drained.settled as usize);
-            match &drained.still {
-                Some(still) => self.retry_later(still),
-                None => _ = self.dead_letters.remove(key),
-            }
+            let drained = self.drain(key).await?;
             all.settled += drained.settled;
             all.still = all.still.or(drained.still);
         }
-        work.progress
-            .dead_letter_keys(self.dead_letters.len() as u64);
         Ok(all)
     }
 
@@ -582,69 +445,5 @@ impl<'a, V: View> LeaseSession<'a, V> {
             }
         }
         Ok(())
-    }
-}
-
-impl Batch {
-    fn begin(begun: Position, building: bool, checks: Checks, changes: Changes) -> Batch {
-        Batch {
-            begun,
-            since: Instant::now(),
-            building,
-            checks,
-            events: 0,
-            bytes: 0,
-            changes,
-            watched: None,
-            stuck: None,
-        }
-    }
-
-    /// Whether it is handed over as it is. Rows of an inline view are read again for each page.
-    fn is_full<V: View>(&self, work: &FoldView<V>) -> bool {
-        let options = &work.options;
-        self.stuck.is_some()
-            || work.generation.spec.inline
-            || self.bytes >= options.batch_bytes_max
-            || match self.building {
-                false => self.events >= options.batch_events_max,
-                // A row that changes again and again is written once; what is kept of its past is
-                // not, and larger batches gain nothing.
-                true => {
-                    self.events >= options.build_events_max
-                        || self.since.elapsed() >= BUILD_BATCH
-                        || self.changes.rows.len()
-                            >= options.rows_kept_max.max(options.batch_events_max)
-                        || self.changes.past() >= options.batch_events_max
-                }
-            }
-    }
-}
-
-impl PartitionReader {
-    fn request<V: View>(&self, work: &FoldView<V>) -> ReadLog {
-        let limit = work.options.batch_events_max.min(PAGE_EVENTS);
-        ReadLog::after(self.position)
-            .partition(self.partition)
-            .filter(work.handlers.filter())
-            .limit(limit)
-    }
-
-    fn read_ahead<V: View>(&mut self, work: &FoldView<V>) {
-        let log = Arc::clone(work.context.log());
-        let read = self.request(work);
-        self.ahead = Some(tokio::spawn(async move { log.read(read).await }));
-    }
-
-    async fn next_page<V: View>(&mut self, work: &FoldView<V>) -> Result<LogPage, StoreError> {
-        match self.ahead.take() {
-            None => work.context.log().read(self.request(work)).await,
-            Some(ahead) => ahead.await.unwrap_or_else(|error| {
-                Err(
-                    StoreError::new(Failure::Unavailable, "a read of the log was broken off")
-                        .because(error),
-                )
-            }),
-        }
     }
 }

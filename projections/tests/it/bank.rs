@@ -6,7 +6,7 @@ use annals_projections::{Options, Poison, Program, Project, Row, View, With};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
-use super::place::Place;
+use super::test_store::TestStore;
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "account", crate = "annals_core")]
@@ -78,11 +78,11 @@ pub(crate) fn options() -> Options {
 }
 
 /// A program over the store. It waits until its views are there.
-pub(crate) async fn program(store: &Place) -> Program {
+pub(crate) async fn program(store: &TestStore) -> Program {
     program_with(store, options()).await
 }
 
-pub(crate) async fn program_with(store: &Place, options: Options) -> Program {
+pub(crate) async fn program_with(store: &TestStore, options: Options) -> Program {
     let db = Annals::on(store.handle());
     db.with(Balance::projection().options(options))
         .start()

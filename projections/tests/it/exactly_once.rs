@@ -6,7 +6,7 @@ use annals_core::{Annals, Checkpoint, CommitError, Lease, Position, ViewCommit};
 use annals_projections::{ReadModels, View, With};
 
 use super::bank::{Balance, deposited, happens, options, program};
-use super::place::store;
+use super::test_store::store;
 
 #[tokio::test]
 async fn a_worker_that_lost_its_slot_changes_nothing() {
@@ -52,7 +52,7 @@ async fn a_worker_that_lost_its_slot_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_that_keep_taking_over_from_each_other_apply_every_event_once() {
+async fn workers_stealing_each_others_lease_apply_every_event_once() {
     let store = store().await;
     let writer = Annals::on(store.handle());
     // Three programs over the same slots. Whoever holds one is robbed of it again and again.

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, options, program_with};
-use super::place::{store, store_on};
+use super::test_store::{store, store_on};
 
 type Rows = BTreeMap<String, Balance>;
 
@@ -45,7 +45,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn the_history_of_a_row_and_what_changed_are_those_of_a_replay(
+    fn row_history_and_changes_equal_a_replay(
         history in prop::collection::vec((0..3_u8, event()), 0..40),
         batch in 1..45_usize,
         slots in 1..3_u16,
@@ -179,7 +179,7 @@ fn day(day: u32) -> DateTime<Utc> {
 }
 
 #[tokio::test]
-async fn what_was_valid_at_a_time_is_folded_from_what_had_occurred_by_then() {
+async fn valid_at_folds_what_had_occurred_by_then() {
     let store = store().await;
     let db = Annals::on(store.handle())
         .with(Paid::projection().options(options()))
@@ -260,7 +260,7 @@ async fn what_was_valid_at_a_time_is_folded_from_what_had_occurred_by_then() {
 }
 
 #[tokio::test]
-async fn a_view_that_does_not_keep_what_is_asked_for_says_so() {
+async fn questions_beyond_the_kept_history_are_errors() {
     let store = store().await;
     let db = program_with(&store, options()).await;
     let error = db
@@ -284,7 +284,7 @@ async fn a_view_that_does_not_keep_what_is_asked_for_says_so() {
 }
 
 #[tokio::test]
-async fn what_is_older_than_is_kept_is_forgotten_and_says_so() {
+async fn history_past_its_retention_is_forgotten_with_an_error() {
     let clock = Arc::new(ManualClock::default());
     let store = store_on(Arc::clone(&clock) as _).await;
     let db = Annals::on(store.handle()).with_clock(Arc::clone(&clock) as _);

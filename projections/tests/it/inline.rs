@@ -10,11 +10,11 @@ use annals_projections::{
 use serde::{Deserialize, Serialize};
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options, program};
-use super::place::{Place, store};
+use super::test_store::{TestStore, store};
 
 const WAIT: Duration = Duration::from_secs(30);
 
-async fn inline(store: &Place) -> Program {
+async fn inline(store: &TestStore) -> Program {
     let db = Annals::on(store.handle());
     db.with(ViewSetup::<Balance>::new().inline().options(options()))
         .start()
@@ -23,7 +23,7 @@ async fn inline(store: &Place) -> Program {
 }
 
 /// A program whose worker does nothing, because another one has the slot.
-async fn without_worker(store: &Place) -> Program {
+async fn without_worker(store: &TestStore) -> Program {
     inline(store).await.stop().await;
     let generation = store
         .views()
@@ -61,7 +61,7 @@ fn row(cents: i64, events: u64) -> Option<Balance> {
 }
 
 #[tokio::test]
-async fn a_command_is_seen_at_once_by_whoever_asks_for_its_row_for_several_or_by_index() {
+async fn inline_rows_are_read_at_once_by_every_query() {
     let store = store().await;
     let db = without_worker(&store).await;
     happens(&db, "alice", deposited(50)).await;
@@ -122,7 +122,7 @@ async fn a_request_that_is_repeated_counts_once() {
 }
 
 #[tokio::test]
-async fn commands_on_one_row_at_once_are_each_in_it_once() {
+async fn concurrent_commands_on_one_row_fold_once_each() {
     let store = store().await;
     let db = without_worker(&store).await;
     // Each has a cache of its own, so they overtake each other and decide again.
@@ -150,7 +150,7 @@ async fn commands_on_one_row_at_once_are_each_in_it_once() {
 }
 
 #[tokio::test]
-async fn what_another_program_appends_is_in_the_answer_of_get_and_then_brought_up() {
+async fn get_folds_what_another_program_appended() {
     let store = store().await;
     let db = without_worker(&store).await;
     happens(&db, "alice", deposited(1)).await;
@@ -196,7 +196,7 @@ async fn what_another_program_appends_is_in_the_answer_of_get_and_then_brought_u
 }
 
 #[tokio::test]
-async fn an_event_that_makes_no_sense_does_not_keep_its_command_from_being_done() {
+async fn a_poison_event_does_not_fail_its_command() {
     let store = store().await;
     let db = inline(&store).await;
     happens(&db, "alice", deposited(1)).await;
@@ -244,7 +244,7 @@ async fn a_watcher_is_told_of_rows_that_appends_wrote() {
 }
 
 #[tokio::test]
-async fn a_view_that_becomes_inline_is_built_anew_and_one_that_was_rebuilt_takes_the_rows() {
+async fn becoming_inline_rebuilds_and_a_rebuilt_view_stays_inline() {
     let store = store().await;
     let db = program(&store).await;
     happens(&db, "alice", deposited(1)).await;
@@ -301,7 +301,7 @@ impl Project<AccountEvent> for LastPlace {
 }
 
 #[tokio::test]
-async fn a_fold_that_looks_at_the_place_of_an_event_is_right_all_the_same() {
+async fn a_fold_that_reads_the_position_is_right_inline() {
     let store = store().await;
     let db = Annals::on(store.handle());
     let db = db
@@ -372,7 +372,7 @@ impl Project<AccountEvent> for One {
 }
 
 #[tokio::test]
-async fn a_view_that_cannot_be_inline_is_refused_when_the_program_starts() {
+async fn a_view_that_cannot_be_inline_is_refused_at_start() {
     let refused = |started: Result<Program, StartError>| match started {
         Err(StartError::Lifecycle { reason, .. }) => reason,
         other => panic!("{other:?}"),
@@ -400,7 +400,7 @@ async fn a_view_that_cannot_be_inline_is_refused_when_the_program_starts() {
 }
 
 #[tokio::test]
-async fn an_event_that_changes_the_row_of_another_stream_stops_the_view_and_says_why() {
+async fn an_event_for_another_streams_row_stops_the_view() {
     let store = store().await;
     let writer = Annals::on(store.handle());
     happens(&writer, "alice", deposited(1)).await;

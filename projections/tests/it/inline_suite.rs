@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use crate::suite::{bank, place};
+use crate::suite::{bank, test_store};
 
 mod inline;
 mod lifecycles;

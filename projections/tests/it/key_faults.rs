@@ -14,7 +14,7 @@ use annals_projections::{
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::bank::{AccountEvent, deposited, happens, noted, options};
-use super::place::{Place, store};
+use super::test_store::{TestStore, store};
 
 /// A view of accounts whose fold is told by notes what to do.
 macro_rules! view {
@@ -30,7 +30,7 @@ macro_rules! view {
     };
 }
 
-async fn start<V: View>(store: &Place) -> Program {
+pub(super) async fn start<V: View>(store: &TestStore) -> Program {
     let db = Annals::on(store.handle());
     db.with(ViewSetup::<V>::new().options(options()))
         .start()
@@ -40,7 +40,7 @@ async fn start<V: View>(store: &Place) -> Program {
 
 /// Alice's second event is the bad one: it is a dead letter with this reason, bob goes on, and so
 /// does the view after a restart and in a rebuild.
-async fn only_alice_is_dead<V: View<Key = String>>(store: &Place, reason: &str) {
+async fn only_alice_is_dead<V: View<Key = String>>(store: &TestStore, reason: &str) {
     let db = start::<V>(store).await;
     happens(&db, "alice", deposited(1)).await;
     let bad = happens(&db, "alice", noted("bad")).await.events()[0].position;
@@ -192,7 +192,7 @@ impl Project<AccountEvent> for Texts {
 }
 
 #[tokio::test]
-async fn an_entry_too_long_for_an_index_is_a_dead_letter() {
+async fn an_index_entry_too_long_is_a_dead_letter() {
     let reason = "its entry in index `text` has 1025 bytes, at most 1024 are possible";
     only_alice_is_dead::<Texts>(&store().await, reason).await;
 }
@@ -377,7 +377,7 @@ impl Project<AccountEvent> for After {
 }
 
 #[tokio::test]
-async fn an_unreadable_row_delays_its_key_and_says_what_to_do() {
+async fn an_unreadable_row_delays_its_key_only() {
     let store = store().await;
     let db = start::<Before>(&store).await;
     let done = happens(&db, "alice", deposited(1)).await;
@@ -455,149 +455,6 @@ async fn two_hundred_decisions_at_once_all_take_effect() {
         db.status()[0].slots[0].state,
         SlotState::Stopped { .. }
     ));
-    db.stop().await;
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(name = "totals", events(AccountEvent), crate = "annals_projections")]
-struct Totals {
-    #[view(index)]
-    total: i64,
-    #[view(index)]
-    noted: Option<i64>,
-}
-
-impl Project<AccountEvent> for Totals {
-    fn on(row: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
-        match &**event {
-            AccountEvent::Deposited { cents } => row.total += cents,
-            AccountEvent::Noted { .. } => row.noted = Some(row.total),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn an_index_is_asked_by_its_own_type_and_absent_is_not_below() {
-    let store = store().await;
-    let db = start::<Totals>(&store).await;
-    happens(&db, "alice", deposited(40)).await;
-    happens(&db, "bob", deposited(70)).await;
-    let done = happens(&db, "alice", noted("seen")).await;
-    let view = db.view::<Totals>();
-    let rows = view.rows().by_index("total", 50_i64..).at_least(&done);
-    assert_eq!(rows.await.unwrap().rows[0].key, "bob");
-    let other = view.rows().by_index("total", 50_i32..).await.unwrap_err();
-    assert!(
-        other.to_string().starts_with("index `total` is of `i64`"),
-        "{other}"
-    );
-    let noted = view.rows().by_index("noted", ..=50_i64).await.unwrap().rows;
-    let keys: Vec<_> = noted.iter().map(|row| &*row.key).collect();
-    assert_eq!(keys, ["alice"]);
-    db.stop().await;
-}
-
-/// What is stored as `account.deposited` is read by two types of one view.
-#[derive(annals_macros::Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[event(category = "account", crate = "annals_core")]
-enum Deposits {
-    Deposited { cents: i64 },
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Both {
-    by_account: i64,
-    by_deposits: i64,
-}
-
-impl View for Both {
-    const NAME: &'static str = "both";
-    type Key = String;
-
-    fn handlers() -> Handlers<Self> {
-        Handlers::new()
-            .on::<AccountEvent>()
-            .on::<Deposits>()
-            .on::<Deposits>()
-    }
-}
-
-impl Project<AccountEvent> for Both {
-    fn on(row: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
-        if let AccountEvent::Deposited { cents } = &**event {
-            row.by_account += cents;
-        }
-        Ok(())
-    }
-}
-
-impl Project<Deposits> for Both {
-    fn on(row: &mut Row<'_, Self>, event: &Recorded<Deposits>) -> Result<(), Poison> {
-        let Deposits::Deposited { cents } = &**event;
-        row.by_deposits += cents;
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn two_types_that_read_one_stored_name_both_fold() {
-    let store = store().await;
-    let db = start::<Both>(&store).await;
-    let done = happens(&db, "alice", deposited(7)).await;
-    let row = db
-        .view::<Both>()
-        .get("alice")
-        .at_least(&done)
-        .await
-        .unwrap();
-    let both = Both {
-        by_account: 7,
-        by_deposits: 7,
-    };
-    assert_eq!(row, Some(both));
-    db.stop().await;
-}
-
-/// Rows by the number of an account.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct ByNumber {
-    events: u8,
-}
-
-impl View for ByNumber {
-    const NAME: &'static str = "by-number";
-    type Key = u64;
-
-    fn handlers() -> Handlers<Self> {
-        Handlers::new().on::<AccountEvent>()
-    }
-}
-
-impl Project<AccountEvent> for ByNumber {
-    fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
-        row.events += 1;
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn streams_of_other_names_never_share_a_row() {
-    let store = store().await;
-    let db = start::<ByNumber>(&store).await;
-    let done = happens(&db, "7", deposited(1)).await;
-    let other = happens(&db, "007", deposited(1)).await;
-    let view = db.view::<ByNumber>();
-    let row = view.get(7_u64).at_least(&done).await.unwrap();
-    assert_eq!(row, Some(ByNumber { events: 1 }));
-    let stopped = view.get(7_u64).at_least(&other).await.unwrap_err();
-    assert!(
-        stopped
-            .to_string()
-            .contains("the stream id `007` is no key of view `by-number`"),
-        "{stopped}"
-    );
     db.stop().await;
 }
 

@@ -7,7 +7,7 @@ use annals_core::{Annals, GenerationSpec, MemoryStore, Phase};
 use annals_projections::{ReadModels, StartError, View, ViewError, With};
 
 use super::bank::{Balance, deposited, happens, options, program, program_with};
-use super::place::store;
+use super::test_store::store;
 
 #[tokio::test]
 async fn a_command_is_seen_by_whoever_waits_for_it() {
@@ -107,7 +107,7 @@ async fn slots_divide_the_keys_and_lose_none() {
 }
 
 #[tokio::test]
-async fn a_view_that_is_being_built_says_so_and_shows_nothing() {
+async fn a_view_being_built_answers_building() {
     let store = store().await;
     let db = Annals::on(store.handle());
     happens(&db, "alice", deposited(1)).await;
@@ -141,7 +141,7 @@ async fn a_view_that_is_being_built_says_so_and_shows_nothing() {
 }
 
 #[tokio::test]
-async fn a_slot_of_a_program_that_died_is_taken_over_when_its_lease_ends() {
+async fn a_dead_programs_slot_is_free_after_its_lease() {
     let store = store().await;
     program(&store).await.stop().await;
     let generation = store

@@ -9,7 +9,7 @@ use annals_projections::{Program, ReadModels, ViewError, ViewSetup, With};
 use proptest::prelude::*;
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options, replayed};
-use super::place::{Place, store};
+use super::test_store::{TestStore, store};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -64,7 +64,7 @@ async fn rows_of(db: &Program, as_of: Option<u64>) -> Rows {
 }
 
 /// A program whose read models are beside the log, or where no other program has its own.
-async fn start(store: &Place, projection: ViewSetup<Balance>, beside: bool) -> Program {
+async fn start(store: &TestStore, projection: ViewSetup<Balance>, beside: bool) -> Program {
     let setup = Annals::on(store.handle()).with(projection.options(options().batch_events_max(5)));
     let setup = if beside {
         setup
@@ -78,7 +78,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn inline_async_live_and_a_replay_say_the_same_of_every_moment(history in history(), before in 0..12_usize) {
+    fn inline_async_live_and_replay_agree_at_every_moment(history in history(), before in 0..12_usize) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let store = store().await;
@@ -130,7 +130,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_live_view_orders_and_pages_as_a_kept_one_does() {
+async fn a_live_view_pages_as_a_stored_one() {
     let store = store().await;
     let kept = start(&store, ViewSetup::new(), false).await;
     let live = start(&store, ViewSetup::new().live(), false).await;
@@ -178,7 +178,7 @@ async fn a_live_view_orders_and_pages_as_a_kept_one_does() {
 }
 
 #[tokio::test]
-async fn a_live_view_keeps_nothing_and_says_what_it_cannot_answer() {
+async fn a_live_view_refuses_what_needs_stored_rows() {
     let store = store().await;
     let live = start(&store, ViewSetup::new().live(), true).await;
     let done = happens(&live, "alice", deposited(5)).await;
@@ -212,7 +212,7 @@ async fn a_live_view_keeps_nothing_and_says_what_it_cannot_answer() {
 }
 
 #[tokio::test]
-async fn a_live_view_answers_for_what_had_occurred_by_a_time() {
+async fn a_live_view_answers_by_event_time() {
     let store = store().await;
     let live = start(&store, ViewSetup::new().live_by_stream(), true).await;
     let alice = live.aggregate::<Account>("alice");

@@ -200,7 +200,7 @@ fn a_recorder_is_told_what_the_documentation_promises() {
 }
 
 #[test]
-fn a_lost_slot_and_the_progress_of_a_rebuild_are_told() {
+fn lost_leases_and_rebuild_progress_are_metrics() {
     let kept = Kept::default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

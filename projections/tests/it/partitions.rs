@@ -54,8 +54,7 @@ async fn program(store: &Arc<MemoryStore>, calls: &Arc<watch::Sender<Vec<Call>>>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reactor_on_three_partitions_that_is_killed_misses_nothing_and_keeps_the_order_of_each_key()
- {
+async fn a_killed_reactor_on_three_partitions_keeps_each_keys_order() {
     let store = Arc::new(MemoryStore::with_partitions(3));
     let calls: Arc<watch::Sender<Vec<Call>>> = Arc::default();
     let writer = Annals::on(Arc::clone(&store) as _);

@@ -8,7 +8,7 @@ use annals_projections::ViewError;
 use proptest::prelude::*;
 
 use super::bank::{AccountEvent, Balance, deposited, happens, options, program_with, replayed};
-use super::place::store;
+use super::test_store::store;
 
 /// What a replay up to a position gives.
 fn replay(history: &[(u8, AccountEvent)]) -> BTreeMap<String, Balance> {
@@ -28,7 +28,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn a_view_as_of_any_position_equals_a_replay_to_it(
+    fn as_of_any_position_equals_a_replay(
         history in history(),
         batch in 1..70_usize,
         slots in 1..4_u16,
@@ -67,7 +67,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_moment_that_is_no_time_is_an_error_that_names_it() {
+async fn a_moment_that_is_no_time_is_refused() {
     let store = store().await;
     let db = program_with(&store, options()).await;
     happens(&db, "alice", deposited(5)).await;

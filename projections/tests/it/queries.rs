@@ -7,7 +7,7 @@ use annals_core::{LogId, Token};
 use annals_projections::ViewError;
 
 use super::bank::{AccountEvent, Balance, deposited, happens, program};
-use super::place::store;
+use super::test_store::store;
 
 #[tokio::test]
 async fn pages_by_key_and_by_index_neither_lose_nor_repeat() {

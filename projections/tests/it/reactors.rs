@@ -1,137 +1,17 @@
 //! Side effects: at least once, in order for each key, and never in a rebuild.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use annals_core::{Annals, Committed, Partition, Position, Recorded};
-use annals_projections::{
-    Program, ReactError, Reactor, ReactorSetup, ReadModels, Request, View, With,
-};
-use tokio::sync::{Semaphore, watch};
+use annals_core::{Annals, Partition, Position, Recorded};
+use annals_projections::{ReactError, Reactor, ReactorSetup, ReadModels, Request, View, With};
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options};
-use super::place::{Place, store};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What came out of the program: the account, the cents, and the idempotency key.
-type Message = (String, i64, String);
-
-/// A gateway that remembers what it was given. It holds back deposits of the account `slow` until
-/// it is let go, and refuses those of the accounts that it refuses.
-#[derive(Clone, Debug)]
-struct Gateway {
-    sent: Arc<watch::Sender<Vec<Message>>>,
-    begun: Arc<watch::Sender<usize>>,
-    slow: Arc<Semaphore>,
-    refused: Arc<Mutex<BTreeMap<String, ReactError>>>,
-}
-
-impl Default for Gateway {
-    fn default() -> Gateway {
-        let slow = Arc::new(Semaphore::new(0));
-        Gateway {
-            sent: Arc::default(),
-            begun: Arc::default(),
-            slow,
-            refused: Arc::default(),
-        }
-    }
-}
-
-impl Gateway {
-    async fn sends(&self, count: usize) -> Vec<Message> {
-        let mut sent = self.sent.subscribe();
-        tokio::time::timeout(PATIENCE, sent.wait_for(|sent| sent.len() >= count))
-            .await
-            .unwrap()
-            .unwrap()
-            .clone()
-    }
-
-    fn sent(&self) -> Vec<Message> {
-        self.sent.borrow().clone()
-    }
-
-    fn sent_to(&self, account: &str) -> Vec<i64> {
-        self.sent
-            .borrow()
-            .iter()
-            .filter(|(to, ..)| to == account)
-            .map(|(_, cents, _)| *cents)
-            .collect()
-    }
-
-    fn refuse(&self, account: &str, error: ReactError) {
-        self.refused.lock().unwrap().insert(account.into(), error);
-    }
-
-    fn accept(&self, account: &str) {
-        self.refused.lock().unwrap().remove(account);
-    }
-}
-
-struct Texts(Gateway);
-
-impl Reactor for Texts {
-    const NAME: &'static str = "texts";
-    type Event = AccountEvent;
-
-    async fn react(
-        &self,
-        event: &Recorded<AccountEvent>,
-        request: &Request,
-    ) -> Result<(), ReactError> {
-        let gateway = &self.0;
-        let AccountEvent::Deposited { cents } = **event else {
-            assert!(
-                !matches!(&**event, AccountEvent::Noted { text } if text == "panic"),
-                "a note that panics"
-            );
-            return Ok(());
-        };
-        let account = event.record.stream.id().to_owned();
-        gateway.begun.send_modify(|begun| *begun += 1);
-        if account == "slow" {
-            gateway.slow.acquire().await.unwrap().forget();
-        }
-        let refused = gateway.refused.lock().unwrap().get(&account).cloned();
-        if let Some(error) = refused {
-            return Err(error);
-        }
-        tokio::task::yield_now().await;
-        gateway
-            .sent
-            .send_modify(|sent| sent.push((account, cents, request.idempotency_key())));
-        tokio::task::yield_now().await;
-        Ok(())
-    }
-}
-
-fn texts(gateway: &Gateway) -> ReactorSetup<Texts> {
-    ReactorSetup::of(Texts(gateway.clone()))
-        .lease(Duration::from_secs(3600))
-        .attempts(3, Duration::from_millis(1))
-}
-
-async fn reacting(store: &Place, reaction: ReactorSetup<Texts>) -> Program {
-    Annals::on(store.handle())
-        .with(reaction)
-        .start()
-        .await
-        .unwrap()
-}
-
-async fn settled(db: &Program, done: &Committed) {
-    db.reactor::<Texts>()
-        .wait_for(done, PATIENCE)
-        .await
-        .unwrap();
-}
+use super::gateway::{Gateway, Message, PATIENCE, Texts, reacting, settled, texts};
+use super::test_store::store;
 
 #[tokio::test]
-async fn a_slow_key_holds_up_nobody_else_and_keeps_its_order() {
+async fn a_slow_key_delays_no_other_and_keeps_order() {
     let store = store().await;
     let gateway = Gateway::default();
     let db = reacting(&store, texts(&gateway)).await;
@@ -153,7 +33,7 @@ async fn a_slow_key_holds_up_nobody_else_and_keeps_its_order() {
 }
 
 #[tokio::test]
-async fn what_is_settled_above_a_slow_event_is_not_repeated_after_a_restart() {
+async fn events_settled_after_a_slow_one_are_not_repeated() {
     let store = store().await;
     let gateway = Gateway::default();
     let first = reacting(&store, texts(&gateway).grace(Duration::ZERO)).await;
@@ -206,147 +86,8 @@ async fn no_more_events_are_held_than_the_window_allows() {
     assert_eq!(gateway.sent().len(), 51);
 }
 
-/// Kills a program again and again, by dropping everything it does wherever it stands, while events
-/// are appended.
-async fn killed_again_and_again(gateway: &Gateway, at_most_once: bool) -> Vec<Message> {
-    const ACCOUNTS: i64 = 7;
-    const EVENTS: i64 = 400;
-    const KILLS: usize = 40;
-    let store = store().await;
-    let reaction = |gateway: &Gateway| match at_most_once {
-        true => texts(gateway).at_most_once(),
-        false => texts(gateway),
-    };
-    let writer = reacting(&store, reaction(gateway)).await;
-    writer.stop().await;
-    let mut done = None;
-    for number in 0..EVENTS {
-        done = Some(
-            happens(
-                &writer,
-                &format!("a{}", number % ACCOUNTS),
-                deposited(number),
-            )
-            .await,
-        );
-    }
-    let mut dice = 42_usize;
-    for _ in 0..KILLS {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let on = Annals::on(store.handle());
-        let reaction = reaction(gateway);
-        let mut begun = gateway.begun.subscribe();
-        runtime.spawn(async move {
-            let _program = on.with(reaction).start().await.unwrap();
-            std::future::pending::<()>().await;
-        });
-        dice = dice
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let until = *begun.borrow() + (dice >> 33) % 12;
-        // At the end nothing is left to be done, and a program is killed that has nothing to do.
-        let _ = tokio::time::timeout(
-            Duration::from_millis(50),
-            begun.wait_for(|begun| *begun > until),
-        )
-        .await;
-        runtime.shutdown_background();
-        for state in store.views().leases("$reactor/").await.unwrap() {
-            store.views().release_lease(&state.lease).await.unwrap();
-        }
-    }
-    let last = reacting(&store, reaction(gateway)).await;
-    settled(&last, &done.unwrap()).await;
-    last.stop().await;
-    gateway.sent()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_missed_and_every_repetition_has_the_same_key() {
-    let gateway = Gateway::default();
-    let sent = killed_again_and_again(&gateway, false).await;
-    let mut keys: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
-    for (_, cents, key) in &sent {
-        keys.entry(*cents).or_default().insert(key.clone());
-    }
-    assert_eq!(keys.len(), 400, "none is missed");
-    assert!(
-        keys.values().all(|keys| keys.len() == 1),
-        "the key of an event is always the same"
-    );
-    assert_eq!(
-        keys.values().flatten().collect::<BTreeSet<_>>().len(),
-        400,
-        "and another one for each event"
-    );
-    for account in (0..7).map(|number| format!("a{number}")) {
-        let mut seen = BTreeSet::new();
-        let first_times: Vec<_> = gateway
-            .sent_to(&account)
-            .into_iter()
-            .filter(|cents| seen.insert(*cents))
-            .collect();
-        assert!(first_times.is_sorted(), "{first_times:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn programs_that_keep_taking_over_from_each_other_miss_nothing() {
-    let store = store().await;
-    let gateway = Gateway::default();
-    let mut programs = Vec::new();
-    for _ in 0..3 {
-        let reaction = texts(&gateway).lease(Duration::from_millis(40));
-        programs.push(
-            Annals::on(store.another_handle().await)
-                .with(reaction)
-                .start()
-                .await
-                .unwrap(),
-        );
-    }
-    let robbed = store.clone();
-    let robber = tokio::spawn(async move {
-        loop {
-            for state in robbed.views().leases("$reactor/").await.unwrap() {
-                // Ends the lease under its holder, which goes on working until it notices.
-                robbed.views().release_lease(&state.lease).await.unwrap();
-            }
-            tokio::task::yield_now().await;
-        }
-    });
-    let mut done = None;
-    for number in 0..300 {
-        done = Some(happens(&programs[0], &format!("a{}", number % 7), deposited(number)).await);
-    }
-    gateway.sends(50).await;
-    robber.abort();
-    settled(&programs[0], &done.unwrap()).await;
-    let keys: BTreeSet<_> = gateway
-        .sent()
-        .into_iter()
-        .map(|(_, cents, key)| (cents, key))
-        .collect();
-    assert_eq!(keys.len(), 300, "each has one key, whoever made the call");
-    for program in programs {
-        program.stop().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn at_most_once_is_never_twice() {
-    let sent = killed_again_and_again(&Gateway::default(), true).await;
-    let different: BTreeSet<_> = sent.iter().map(|(_, cents, _)| *cents).collect();
-    assert_eq!(different.len(), sent.len());
-    assert!(sent.len() > 100, "{}", sent.len());
-}
-
 #[tokio::test]
-async fn a_key_that_fails_waits_and_goes_on_in_order_when_it_is_tried_again() {
+async fn a_failed_key_continues_in_order_after_a_retry() {
     let store = store().await;
     let gateway = Gateway::default();
     gateway.refuse("alice", ReactError::retry("the gateway is down"));
@@ -397,7 +138,7 @@ async fn a_key_that_fails_waits_and_goes_on_in_order_when_it_is_tried_again() {
 }
 
 #[tokio::test]
-async fn an_event_is_left_out_with_a_reason_and_those_behind_it_go_on() {
+async fn a_skipped_event_lets_later_ones_go_on() {
     let store = store().await;
     let gateway = Gateway::default();
     let db = reacting(&store, texts(&gateway)).await;
@@ -450,7 +191,7 @@ async fn an_event_is_left_out_with_a_reason_and_those_behind_it_go_on() {
 }
 
 #[tokio::test]
-async fn nothing_is_called_for_in_a_rebuild() {
+async fn a_rebuild_calls_no_reactor() {
     let store = store().await;
     let gateway = Gateway::default();
     let db = Annals::on(store.handle());
@@ -479,7 +220,7 @@ async fn nothing_is_called_for_in_a_rebuild() {
 }
 
 #[tokio::test]
-async fn a_reactor_begins_where_the_log_is_when_it_is_first_started_unless_it_wants_everything() {
+async fn a_new_reactor_begins_at_the_head_by_default() {
     for (from_the_beginning, expected) in [(false, vec![2]), (true, vec![1, 2])] {
         let store = store().await;
         let db = Annals::on(store.handle());
@@ -550,7 +291,7 @@ async fn what_a_reactor_appends_is_caused_by_the_event() {
 }
 
 #[tokio::test]
-async fn what_came_after_a_moment_is_done_once_more_with_the_same_keys() {
+async fn repeating_from_a_moment_uses_the_same_keys() {
     let store = store().await;
     let gateway = Gateway::default();
     let db = reacting(&store, texts(&gateway)).await;
@@ -652,7 +393,7 @@ async fn a_repetition_goes_on_in_the_next_program() {
 }
 
 #[tokio::test]
-async fn what_was_not_done_yet_can_be_passed_over() {
+async fn a_reactor_can_skip_ahead() {
     let store = store().await;
     let gateway = Gateway::default();
     let db = reacting(&store, texts(&gateway)).await;

@@ -13,7 +13,7 @@ use annals_projections::{
 use serde::{Deserialize, Serialize};
 
 use super::bank::{AccountEvent, Balance, deposited, happens, options, program, program_with};
-use super::place::{Place, store};
+use super::test_store::{TestStore, store};
 
 /// The same name as `Balance`, and another version.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ impl Project<AccountEvent> for BalanceV2 {
     }
 }
 
-async fn filled(store: &Place, events: i64) {
+async fn filled(store: &TestStore, events: i64) {
     let writer = Annals::on(store.handle());
     for number in 0..events {
         happens(&writer, &(number % 10).to_string(), deposited(100)).await;
@@ -58,7 +58,7 @@ async fn contents(db: &Program) -> BTreeMap<String, Balance> {
         .collect()
 }
 
-async fn phases(store: &Place) -> Vec<(u32, Phase)> {
+async fn phases(store: &TestStore) -> Vec<(u32, Phase)> {
     store
         .views()
         .generations("balances")
@@ -70,7 +70,7 @@ async fn phases(store: &Place) -> Vec<(u32, Phase)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_see_a_complete_view_at_any_time_of_a_rebuild() {
+async fn readers_see_a_complete_view_throughout_a_rebuild() {
     let store = store().await;
     filled(&store, 500).await;
     let db = program_with(&store, options().batch_events_max(7).slots(2)).await;
@@ -189,7 +189,7 @@ async fn a_build_writes_a_row_seldom_that_changes_often() {
 }
 
 #[tokio::test]
-async fn a_build_finds_the_rows_that_it_has_no_room_for_at_hand() {
+async fn a_build_finds_rows_that_are_not_at_hand() {
     let store = store().await;
     filled(&store, 300).await;
     let db = program_with(&store, options().batch_events_max(7).rows_kept_max(3)).await;
@@ -206,7 +206,7 @@ async fn a_build_finds_the_rows_that_it_has_no_room_for_at_hand() {
 }
 
 #[tokio::test]
-async fn one_rebuild_at_a_time_and_it_can_be_called_off() {
+async fn one_rebuild_at_a_time_and_it_is_cancellable() {
     let store = store().await;
     filled(&store, 50).await;
     let db = program(&store).await;
@@ -222,7 +222,7 @@ async fn one_rebuild_at_a_time_and_it_can_be_called_off() {
 }
 
 #[tokio::test]
-async fn going_back_is_not_stale_and_what_is_kept_can_be_dropped() {
+async fn a_roll_back_is_current_and_kept_can_be_dropped() {
     let store = store().await;
     filled(&store, 50).await;
     let db = program(&store).await;
@@ -255,7 +255,7 @@ async fn going_back_is_not_stale_and_what_is_kept_can_be_dropped() {
 }
 
 #[tokio::test]
-async fn a_new_version_is_built_while_the_old_one_serves_its_readers() {
+async fn a_new_version_is_built_while_the_old_serves() {
     let store = store().await;
     filled(&store, 50).await;
     program(&store).await.stop().await;
@@ -287,7 +287,7 @@ async fn a_new_version_is_built_while_the_old_one_serves_its_readers() {
 }
 
 #[tokio::test]
-async fn an_old_version_that_never_was_says_that_it_is_not_there() {
+async fn an_old_version_that_was_never_built_is_an_error() {
     let store = store().await;
     let db = Annals::on(store.handle());
     let db = db
@@ -328,7 +328,7 @@ impl Project<AccountEvent> for Moody {
 }
 
 #[tokio::test]
-async fn a_generation_that_differs_from_a_replay_is_never_switched_to() {
+async fn a_generation_unlike_a_replay_is_never_switched_to() {
     let store = store().await;
     filled(&store, 20).await;
     let error = Annals::on(store.handle())

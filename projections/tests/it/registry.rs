@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::bank::{AccountEvent, Balance, deposited, happens, noted};
-use super::place::{Place, store};
+use super::test_store::{TestStore, store};
 
 /// The bank's account with a state that can be shown.
 #[derive(Debug, Default, Serialize)]
@@ -64,7 +64,7 @@ impl Reactor for Watches {
     }
 }
 
-async fn all(store: &Place) -> Vec<annals_core::RecordedEvent> {
+async fn all(store: &TestStore) -> Vec<annals_core::RecordedEvent> {
     store
         .read(ReadLog::after(Position::START))
         .await

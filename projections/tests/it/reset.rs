@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::bank::{
     Account, AccountEvent, Balance, deposited, happens, mend, noted, options, program_with,
 };
-use super::place::{Place, store};
+use super::test_store::{TestStore, store};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,7 +23,7 @@ const EVENTS: u64 = 2_100;
 
 /// Deposits of some accounts in turn, with an event that makes no sense as the first and as the
 /// last one of account `0`.
-async fn filled(store: &Place) -> Committed {
+async fn filled(store: &TestStore) -> Committed {
     let writer = Annals::on(store.handle());
     happens(&writer, "0", noted("poison")).await;
     let mut written = 1;
@@ -81,7 +81,7 @@ fn batches_of(events: usize, slots: u16) -> Options {
 }
 
 #[tokio::test]
-async fn a_view_that_was_reset_is_what_it_was_whatever_it_is_reset_to() {
+async fn a_reset_to_any_position_gives_the_same_rows() {
     let store = store().await;
     let last = filled(&store).await;
     let db = program_with(&store, batches_of(700, 3)).await;
@@ -173,7 +173,7 @@ async fn a_view_that_was_reset_is_what_it_was_whatever_it_is_reset_to() {
 }
 
 #[tokio::test]
-async fn what_waited_at_the_moment_waits_behind_a_reset_and_can_be_settled() {
+async fn a_reset_keeps_the_dead_letters_of_then() {
     let store = store().await;
     let last = filled(&store).await;
     let db = program_with(&store, batches_of(100, 2)).await;
@@ -360,7 +360,7 @@ impl Project<AccountEvent> for Occurred {
 }
 
 #[tokio::test]
-async fn a_view_without_its_past_says_how_to_build_it_instead() {
+async fn a_reset_without_history_says_to_rebuild() {
     let store = store().await;
     let last = filled(&store).await;
     let db = Annals::on(store.handle())
@@ -406,7 +406,7 @@ async fn a_view_without_its_past_says_how_to_build_it_instead() {
 }
 
 #[tokio::test]
-async fn questions_about_event_time_are_answered_as_before_behind_a_reset_to_a_time() {
+async fn event_time_answers_survive_a_reset() {
     let store = store().await;
     let last = filled(&store).await;
     let db = Annals::on(store.handle())
@@ -434,7 +434,7 @@ async fn questions_about_event_time_are_answered_as_before_behind_a_reset_to_a_t
 }
 
 #[tokio::test]
-async fn a_view_of_a_single_row_is_reset_as_any_other() {
+async fn a_view_of_one_row_can_be_reset() {
     let store = store().await;
     let last = filled(&store).await;
     let db = Annals::on(store.handle())

@@ -10,7 +10,7 @@ use annals_projections::{
 };
 
 use super::bank::{Balance, deposited, happens, noted, options, program};
-use super::place::store;
+use super::test_store::store;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,7 +31,7 @@ async fn status(db: &Program, expected: impl Fn(&Status) -> bool) -> Status {
 }
 
 #[tokio::test]
-async fn a_status_says_what_was_done_and_what_is_at_hand() {
+async fn a_status_shows_progress_and_rows_at_hand() {
     let store = store().await;
     let db = program(&store).await;
     for cents in 1..=3 {
@@ -73,7 +73,7 @@ async fn a_status_says_what_was_done_and_what_is_at_hand() {
 }
 
 #[tokio::test]
-async fn a_slot_that_another_process_holds_is_told_with_its_owner_and_how_far_behind_it_is() {
+async fn a_slot_held_elsewhere_shows_owner_and_lag() {
     let store = store().await;
     program(&store).await.stop().await;
     let generation = store
@@ -123,7 +123,7 @@ async fn a_slot_that_another_process_holds_is_told_with_its_owner_and_how_far_be
 }
 
 #[tokio::test]
-async fn who_waits_for_a_projection_that_stopped_is_told_at_once_and_why() {
+async fn waiting_for_a_stopped_projection_fails_at_once() {
     let store = store().await;
     let db = program(&store).await;
     let stream = StreamId::new("account-alice").unwrap();
@@ -175,7 +175,7 @@ async fn who_waits_for_a_projection_that_stopped_is_told_at_once_and_why() {
 }
 
 #[tokio::test]
-async fn a_program_that_starts_tells_how_far_it_has_come_until_all_is_there() {
+async fn starting_reports_progress_until_complete() {
     let store = store().await;
     let writer = Annals::on(store.handle());
     program(&store).await.stop().await;
@@ -206,7 +206,7 @@ async fn a_program_that_starts_tells_how_far_it_has_come_until_all_is_there() {
 }
 
 #[tokio::test]
-async fn a_program_whose_view_cannot_catch_up_does_not_start_when_it_was_asked_to() {
+async fn caught_up_fails_when_a_view_stops() {
     let store = store().await;
     program(&store).await.stop().await;
     let stream = StreamId::new("account-alice").unwrap();

@@ -4,18 +4,25 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 pub(crate) mod bank;
+mod decisions;
 mod exactly_once;
+mod gateway;
 mod history;
 mod key_faults;
+mod key_types;
 mod lifecycle;
 mod past;
-pub(crate) mod place;
 mod poison;
 mod processes;
+mod processes_killed;
 mod queries;
 mod reactors;
+mod reactors_killed;
 mod rebuild;
 mod registry;
 mod reset;
+mod shop;
+mod shortest;
 mod status;
+pub(crate) mod test_store;
 mod watch;

@@ -8,7 +8,7 @@ use annals_projections::{Change, ReadModels, Update, ViewHandle};
 use super::bank::{
     AccountEvent, Balance, deposited, happens, mend, noted, options, program, program_with,
 };
-use super::place::store;
+use super::test_store::store;
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future)
@@ -30,7 +30,7 @@ async fn shown(view: &ViewHandle<Balance>, key: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_watcher_is_told_every_change_of_its_row_and_of_no_other() {
+async fn a_watcher_sees_every_change_of_its_row() {
     let store = store().await;
     let db = program(&store).await;
     happens(&db, "alice", deposited(1)).await;
@@ -63,7 +63,7 @@ async fn a_watcher_is_told_every_change_of_its_row_and_of_no_other() {
 }
 
 #[tokio::test]
-async fn a_watcher_of_all_rows_is_told_what_becomes_of_each_of_them() {
+async fn watch_all_sees_every_row_change() {
     let store = store().await;
     let db = program(&store).await;
     let mut all = db.view::<Balance>().watch_all();
@@ -105,7 +105,7 @@ async fn what_is_settled_late_is_told_too() {
 }
 
 #[tokio::test]
-async fn a_slow_watcher_is_told_to_look_again_and_sees_the_newest_row() {
+async fn a_slow_watcher_reads_again_and_sees_the_newest() {
     let store = store().await;
     let db = program(&store).await;
     let view = db.view::<Balance>();

@@ -63,7 +63,7 @@ async fn a_slot_of_a_killed_process_is_free_at_once() {
 }
 
 #[tokio::test]
-async fn a_slot_granted_in_a_lost_answer_is_free_at_once() {
+async fn a_slot_granted_by_a_lost_answer_is_free() {
     let name = owner::name();
     is_free_at_once(&name, &name).await;
 }

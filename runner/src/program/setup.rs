@@ -103,7 +103,7 @@ impl Setup {
     /// # use annals_core::Annals;
     /// # use annals_runner::{Part, Program, StartError, With};
     /// # async fn example(db: Annals, balances: impl Part) -> Result<Program, StartError> {
-    /// let report = |all: &[annals_runner::Status]| all.iter().for_each(|status| println!("{status}"));
+    /// let report = |all: &[annals_runner::Status]| println!("{}", all[0]);
     /// db.with(balances).on_progress(report).start().await
     /// # }
     /// ```

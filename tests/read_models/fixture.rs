@@ -1,4 +1,4 @@
-//! What the tests of this directory stand on: logs in files or in databases of a server, which
+//! The fixture of these tests: logs in files or in databases of a server, which
 //! other processes open too.
 
 use std::fmt;
@@ -8,13 +8,13 @@ use annals::prelude::*;
 use annals::{Annals, Store};
 use async_trait::async_trait;
 
-use crate::victim::Victim;
+use crate::child::ChildProcess;
 
 /// Where a log is, as another process can be told.
 #[derive(Clone, Debug)]
-pub(crate) struct Place(pub(crate) String);
+pub(crate) struct Location(pub(crate) String);
 
-impl Place {
+impl Location {
     pub(crate) async fn open(&self) -> Arc<dyn Store> {
         Arc::clone(Annals::open(&self.0).await.unwrap().store())
     }
@@ -22,11 +22,11 @@ impl Place {
 
 /// Some logs that nobody else has, by their names; gone when this is dropped.
 #[async_trait]
-pub(crate) trait Ground: fmt::Debug + Send + Sync {
+pub(crate) trait Fixture: fmt::Debug + Send + Sync {
     /// How often a worker is killed at each of its steps, unless the environment says so.
     fn kills(&self) -> u64;
 
-    async fn place(&self, log: &str) -> Place;
+    async fn place(&self, log: &str) -> Location;
 
     /// Puts a copy of one log, which nobody uses any more, in the place of another one.
     async fn copy(&self, from: &str, to: &str);
@@ -43,7 +43,7 @@ pub(crate) trait Ground: fmt::Debug + Send + Sync {
 #[async_trait]
 pub(crate) trait HeldCommit: Send {
     /// Returns when a step of this process is held there.
-    async fn is_reached_by(&mut self, process: &mut Victim);
+    async fn is_reached_by(&mut self, process: &mut ChildProcess);
 
     /// Ends it, when the process is dead: returns whether it was committed all the same. It is if
     /// it was `wanted`, where a server has it in its hands.
@@ -51,9 +51,9 @@ pub(crate) trait HeldCommit: Send {
 }
 
 /// How often a worker is killed at each of its steps.
-pub(crate) fn kills(ground: &dyn Ground) -> u64 {
+pub(crate) fn kills(fixture: &dyn Fixture) -> u64 {
     match std::env::var("ANNALS_TEST_KILLS") {
         Ok(kills) => kills.parse().expect("ANNALS_TEST_KILLS is no number"),
-        Err(_) => ground.kills(),
+        Err(_) => fixture.kills(),
     }
 }

@@ -10,24 +10,24 @@ use annals_core::{Clock, Store, SystemClock, ViewStore};
 /// A store with its data, which stay as long as this does. It has one partition, and a place for
 /// read models.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct TestStore {
     store: Arc<dyn Store>,
     fixture: Arc<dyn Fixture>,
 }
 
 /// An empty store.
-pub(crate) async fn store() -> Place {
+pub(crate) async fn store() -> TestStore {
     store_on(Arc::new(SystemClock)).await
 }
 
 /// An empty store whose recorded times and leases follow this clock.
-pub(crate) async fn store_on(clock: Arc<dyn Clock>) -> Place {
+pub(crate) async fn store_on(clock: Arc<dyn Clock>) -> TestStore {
     let fixture = crate::fixture().await;
     let store = fixture.open(clock).await;
-    Place { store, fixture }
+    TestStore { store, fixture }
 }
 
-impl Place {
+impl TestStore {
     pub(crate) fn handle(&self) -> Arc<dyn Store> {
         Arc::clone(&self.store)
     }
@@ -47,7 +47,7 @@ impl Place {
     }
 }
 
-impl Deref for Place {
+impl Deref for TestStore {
     type Target = dyn Store;
 
     fn deref(&self) -> &dyn Store {
@@ -55,7 +55,7 @@ impl Deref for Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for TestStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fixture.fmt(f)
     }

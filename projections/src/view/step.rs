@@ -9,8 +9,8 @@ use annals_core::{
 };
 use annals_runner::{Skips, WorkError, chain};
 
+use super::{Poison, Project, Row, View};
 use crate::key::{RefusedKey, ViewKey, checked, too_long};
-use crate::view::{Poison, Project, Row, View};
 
 /// The event types of a view, and how each is folded.
 ///
@@ -19,7 +19,7 @@ use crate::view::{Poison, Project, Row, View};
 /// ```
 /// # use annals_projections::{Handlers, Project, View};
 /// # use annals_core::Event;
-/// # fn example<Balance: View + Project<AccountEvent>, AccountEvent: Event>() -> Handlers<Balance> {
+/// # fn example<Balance: Project<AccountEvent>, AccountEvent: Event>() -> Handlers<Balance> {
 /// Handlers::new().on::<AccountEvent>()
 /// # }
 /// ```

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use super::View;
 use crate::lifecycle::Lifecycle;
 use crate::options::Options;
-use crate::view::View;
 
 /// What keeps a view up to date: the view, and how its workers work.
 ///
@@ -38,9 +38,9 @@ impl<V: View> ViewSetup<V> {
     /// after a command sees it, without waiting.
     ///
     /// For views keyed by the id of one category of streams, kept in the store of the log. A row
-    /// is written with what this program's commands and decisions append. What other programs append
-    /// to the stream is followed by a worker, and [`get`](crate::ViewHandle::get) folds what a row
-    /// lacks when it reads it; readers of several rows wait for other programs' writes with
+    /// is written with what this program's commands and decisions append. What other programs
+    /// append to the stream is followed by a worker, and [`get`](crate::ViewHandle::get) folds what
+    /// a row lacks when it reads it; readers of several rows wait for other programs' writes with
     /// `at_least`. A fold that reads the position or the recorded time of an event is left to the
     /// worker: they are not known before the append.
     ///

@@ -17,10 +17,10 @@ use annals::{Store, StoreError};
 use annals_core::conformance::faulty::{Call, Faulty, FaultyStore};
 use async_trait::async_trait;
 
-use crate::ground::Place;
+use crate::fixture::Location;
+use crate::oracle::{Forgetful, PATIENCE, Tally, options};
 use crate::rebuilt::{Bell, build};
 use crate::shared::sharing;
-use crate::tally::{Forgetful, PATIENCE, Tally, options};
 
 const PLACE: &str = "ANNALS_READ_MODELS_PLACE";
 const WORK: &str = "ANNALS_READ_MODELS_WORK";
@@ -247,7 +247,7 @@ fn works_until_it_is_killed() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let store = Place(place).open().await;
+        let store = Location(place).open().await;
         let left = Countdown(AtomicI64::new(times));
         let stands_still = StandsStill {
             step,
@@ -282,18 +282,18 @@ fn works_until_it_is_killed() {
 }
 
 /// A process that works, and what it says.
-pub(crate) struct Victim {
+pub(crate) struct ChildProcess {
     child: Child,
     word: ChildStdin,
     said: Receiver<String>,
 }
 
-impl Victim {
+impl ChildProcess {
     /// It stands still when it comes to the step for the `times`-th time.
-    pub(crate) fn start(place: &Place, work: Work, step: Step, times: u64) -> Victim {
+    pub(crate) fn start(place: &Location, work: Work, step: Step, times: u64) -> ChildProcess {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
-                "victim::works_until_it_is_killed",
+                "child::works_until_it_is_killed",
                 "--exact",
                 "--ignored",
                 "--nocapture",
@@ -321,7 +321,7 @@ impl Victim {
                 }
             }
         });
-        Victim { child, word, said }
+        ChildProcess { child, word, said }
     }
 
     /// The next thing it says that begins so; what it says before is passed over.

@@ -1,12 +1,11 @@
 //! A view as a part of a program.
 
-use std::fmt;
 use std::sync::Arc;
 
-use annals_core::{CommitError, Generation, GenerationId, Phase};
+use annals_core::Phase;
 use annals_runner::{
-    BoxFuture, DeadLetters, Follower, GenerationWorkers, Kind, Part, Registry, RunningPart, Setup,
-    Slot, StartError, Subject, Supervisor, Verified, WorkError, WorkerContext, find_or_begin, run,
+    BoxFuture, Follower, GenerationWorkers, Kind, Part, Registry, RunningPart, Setup, StartError,
+    Supervisor, WorkerContext, find_or_begin,
 };
 use tokio::sync::watch;
 
@@ -15,11 +14,9 @@ use crate::inline::{self, InlineFold};
 use crate::lifecycle::Lifecycle;
 use crate::query::ViewHandle;
 use crate::registry::view_kind;
-use crate::step::Handlers;
-use crate::verify;
-use crate::view::View;
-use crate::view_setup::ViewSetup;
-use crate::worker::{DrainView, FoldView};
+use crate::subject::ViewSubject;
+use crate::view::{View, ViewSetup};
+use crate::worker::DrainView;
 
 impl<V: View> Part for ViewSetup<V> {
     fn add_to(self, setup: Setup) -> Setup {
@@ -108,12 +105,9 @@ fn supervise<V: View>(
     workers: &GenerationWorkers,
     stop: watch::Receiver<bool>,
 ) -> RunningPart {
-    let subject = Arc::new(ViewSubject::<V> {
-        context: context.clone(),
-        handlers: Arc::new(V::handlers()),
-    });
+    let subject = ViewSubject::<V>::of(context);
     let supervisor = Supervisor::new(context.program.clone(), workers.clone(), subject);
-    let dead_letters = dead_letters::<V>(context, workers);
+    let dead_letters = DrainView::<V>::dead_letters(context, workers);
     let part = part
         .followed_by(context, workers, dead_letters)
         .supervised_by(tokio::spawn(supervisor.run(stop)));
@@ -124,58 +118,4 @@ fn supervise<V: View>(
         context.clone(),
         workers.clone(),
     )))
-}
-
-/// The dead letters of a view.
-pub(crate) fn dead_letters<V: View>(
-    context: &ViewContext,
-    workers: &GenerationWorkers,
-) -> DeadLetters {
-    let drain = Arc::new(DrainView::<V>::new(context.clone(), workers.clone()));
-    DeadLetters::new(context, workers, drain)
-}
-
-/// A view, as its supervisor knows it.
-struct ViewSubject<V: View> {
-    context: ViewContext,
-    handlers: Arc<Handlers<V>>,
-}
-
-impl<V: View> Subject for ViewSubject<V> {
-    fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
-        let handlers = Arc::clone(&self.handlers);
-        let options = self.context.options.clone();
-        Box::pin(run(FoldView::new(slot, handlers, options), stop))
-    }
-
-    fn verify<'a>(
-        &'a self,
-        generation: &'a Generation,
-    ) -> BoxFuture<'a, Result<Verified, WorkError>> {
-        Box::pin(verify::sampled::<V>(&self.context, generation))
-    }
-
-    fn switch_to(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
-        self.context.views.switch_to(generation)
-    }
-
-    fn drop_generation(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
-        self.context.views.drop_generation(generation)
-    }
-}
-
-/// A view, for a rebuild of it.
-pub(crate) fn subject<V: View>(context: &ViewContext) -> Arc<dyn Subject> {
-    Arc::new(ViewSubject::<V> {
-        context: context.clone(),
-        handlers: Arc::new(V::handlers()),
-    })
-}
-
-impl<V: View> fmt::Debug for ViewSubject<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ViewSubject")
-            .field("view", &V::NAME)
-            .finish_non_exhaustive()
-    }
 }

@@ -1,4 +1,4 @@
-//! What the tests of this directory stand on: a log with tables beside it, which other processes
+//! The fixture of these tests: a log with tables beside it, which other processes
 //! open too.
 
 use annals::Store;
@@ -8,14 +8,14 @@ use async_trait::async_trait;
 
 /// A log that nobody else has, gone when this is dropped.
 #[async_trait]
-pub(crate) trait Ground: Sized + Send + Sync + 'static {
+pub(crate) trait Fixture: Sized + Send + Sync + 'static {
     type Store: CustomTables + Store + Clone;
 
     /// A view takes the place of another one of the same columns.
     const REPLACE_VIEW: &str;
 
     /// The test that is started as the process to be killed.
-    const VICTIM: &str;
+    const CHILD: &str;
 
     async fn new() -> Self;
 
@@ -37,8 +37,8 @@ pub(crate) trait Ground: Sized + Send + Sync + 'static {
     async fn tables_like(&self, name: &str) -> i64;
 }
 
-/// Runs a statement of a projection on this ground.
-pub(crate) async fn run<G: Ground, P>(
+/// Runs a statement of a projection on the store of a fixture.
+pub(crate) async fn run<G: Fixture, P>(
     connection: &mut ConnectionOf<P>,
     statements: String,
 ) -> Result<(), Poison>

@@ -63,7 +63,7 @@ pub(crate) struct Forgetful {
 pub(crate) static MENDED: AtomicBool = AtomicBool::new(true);
 
 fn fold(count: &mut Count, event: &Tallied) -> Result<(), Poison> {
-    crate::victim::in_the_fold();
+    crate::child::in_the_fold();
     if matches!(event, Tallied::Spoilt { .. }) && !MENDED.load(Ordering::SeqCst) {
         return Err(Poison::new("spoilt"));
     }

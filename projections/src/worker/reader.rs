@@ -1,0 +1,85 @@
+//! Reading the log for a slot: one partition, a page ahead.
+
+use std::sync::Arc;
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{
+    Checkpoint, EventId, Failure, LogPage, Partition, Position, ReadLog, StoreError,
+};
+use tokio::task::JoinHandle;
+
+use super::FoldView;
+use crate::view::View;
+
+/// Events read at once, and folded before the next ones are: all that is in memory of a batch
+/// besides what it changes.
+const PAGE_EVENTS: usize = 2_048;
+
+/// One partition, and up to where the slot has it.
+pub(super) struct PartitionReader {
+    pub(super) partition: Partition,
+    pub(super) position: Position,
+    pub(super) event: Option<EventId>,
+    ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
+    /// When the oldest event was recorded that was read and is not on its way into the store.
+    pub(super) oldest: Option<DateTime<Utc>>,
+}
+
+impl PartitionReader {
+    /// Of one that continues from a checkpoint.
+    pub(super) fn at(checkpoint: &Checkpoint) -> PartitionReader {
+        PartitionReader {
+            partition: checkpoint.partition,
+            position: checkpoint.position,
+            event: checkpoint.event,
+            ahead: None,
+            oldest: None,
+        }
+    }
+
+    /// Takes in that everything up to the end of a page was read.
+    pub(super) fn passed(&mut self, page: &LogPage) {
+        self.position = page.scanned;
+        self.event = match page.events.last() {
+            Some(last) if last.position == page.scanned => Some(last.id),
+            // The last one was filtered out; it is looked up before the commit.
+            _ => None,
+        };
+    }
+
+    /// Goes back to before an event: it and what comes after it are not taken.
+    pub(super) fn stop_before(&mut self, position: Position) {
+        self.position = position.minus(1);
+        self.event = None;
+        self.ahead = None;
+    }
+
+    fn request<V: View>(&self, work: &FoldView<V>) -> ReadLog {
+        let limit = work.options.batch_events_max.min(PAGE_EVENTS);
+        ReadLog::after(self.position)
+            .partition(self.partition)
+            .filter(work.handlers.filter())
+            .limit(limit)
+    }
+
+    pub(super) fn read_ahead<V: View>(&mut self, work: &FoldView<V>) {
+        let log = Arc::clone(work.context.log());
+        let read = self.request(work);
+        self.ahead = Some(tokio::spawn(async move { log.read(read).await }));
+    }
+
+    pub(super) async fn next_page<V: View>(
+        &mut self,
+        work: &FoldView<V>,
+    ) -> Result<LogPage, StoreError> {
+        match self.ahead.take() {
+            None => work.context.log().read(self.request(work)).await,
+            Some(ahead) => ahead.await.unwrap_or_else(|error| {
+                Err(
+                    StoreError::new(Failure::Unavailable, "a read of the log was broken off")
+                        .because(error),
+                )
+            }),
+        }
+    }
+}
