@@ -189,6 +189,27 @@ impl Generation {
         }
     }
 
+    /// What the names of all leases that are about this generation begin with. Those of a view
+    /// whose name begins like this one's may too.
+    pub fn lease_prefix(&self) -> String {
+        format!("{}/{}/", self.spec.view, self.id)
+    }
+
+    /// Whether a lease of this name is about this generation.
+    ///
+    /// ```
+    /// # fn example(generation: annals_core::Generation) {
+    /// assert!(generation.is_about_it(&generation.lease_name(0)));
+    /// # }
+    /// ```
+    pub fn is_about_it(&self, lease: &str) -> bool {
+        let Some(rest) = lease.strip_prefix(&self.lease_prefix()) else {
+            return false;
+        };
+        let number = rest.strip_prefix("process/").unwrap_or(rest);
+        number.parse::<u16>().is_ok()
+    }
+
     /// The name of the lease on one of its slots: no two slots of any generations share one.
     pub fn lease_name(&self, slot: u16) -> String {
         // The last two parts are numbers, so a view whose name has slashes is not taken for

@@ -103,6 +103,19 @@ pub trait Leases: std::fmt::Debug + Send + Sync + 'static {
     /// Only those of a store that cannot answer.
     async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError>;
 
+    /// Renews several leases; of each whether it is still held, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    async fn renew_leases(&self, leases: &[Lease], ttl: Duration) -> Result<Vec<bool>, StoreError> {
+        let mut held = Vec::with_capacity(leases.len());
+        for lease in leases {
+            held.push(self.renew_lease(lease, ttl).await?);
+        }
+        Ok(held)
+    }
+
     /// Gives a lease back, so that the next one need not wait for its end. One that is another's by
     /// now is left alone.
     ///

@@ -91,4 +91,4 @@ pub use view_commit::{
     Checkpoint, CommitError, DeadLetter, RowChange, RowVersion, SkipDecision, VIEW_KEY_BYTES_MAX,
     ViewCommit, ViewRow,
 };
-pub use view_store::{PastRow, ReadRows, RowPlace, RowsBy, RowsPage, ViewStore};
+pub use view_store::{GenerationState, PastRow, ReadRows, RowPlace, RowsBy, RowsPage, ViewStore};

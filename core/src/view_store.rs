@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use crate::error::StoreError;
 use crate::generation::{Generation, GenerationId, GenerationSpec, Phase};
-use crate::lease::Leases;
+use crate::lease::{LeaseState, Leases};
 use crate::position::{Partition, Position};
 use crate::read::Direction;
 use crate::view_commit::{
@@ -93,6 +93,18 @@ pub struct RowPlace {
     pub entry: String,
     /// The key.
     pub key: String,
+}
+
+/// A generation, how far its slots have come, and who holds them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct GenerationState {
+    /// The generation.
+    pub generation: Generation,
+    /// The checkpoints of its slots.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The leases that are about it.
+    pub leases: Vec<LeaseState>,
 }
 
 /// A page of rows. Everything in it belongs to one moment.
@@ -222,6 +234,34 @@ pub trait ViewStore: Leases {
     ///
     /// [`CommitError::Gone`]
     async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, CommitError>;
+
+    /// The generations of these views that are not dropped, each with how far it has come and who
+    /// holds its slots: what a process polls, in one call.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    async fn states(&self, views: &[String]) -> Result<Vec<GenerationState>, StoreError> {
+        let mut states = Vec::new();
+        for view in views {
+            for generation in self.generations(view).await? {
+                let checkpoints = match self.checkpoints(generation.id).await {
+                    Ok(checkpoints) => checkpoints,
+                    Err(CommitError::Store(error)) => return Err(error),
+                    // Dropped meanwhile.
+                    Err(_) => continue,
+                };
+                let mut leases = self.leases(&generation.lease_prefix()).await?;
+                leases.retain(|of| generation.is_about_it(&of.lease.name));
+                states.push(GenerationState {
+                    generation,
+                    checkpoints,
+                    leases,
+                });
+            }
+        }
+        Ok(states)
+    }
 
     /// Takes a step.
     ///

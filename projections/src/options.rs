@@ -34,7 +34,8 @@ pub struct Options {
     /// How long a worker that does not renew its lease keeps its slot. Default: 10 s. Shorter takes
     /// over sooner and bears shorter pauses.
     pub lease: Duration,
-    /// How long a worker waits for a hint before it polls. Default: 100 ms.
+    /// How often this process polls at least whether there is something new, when no hint says so.
+    /// Default: 250 ms. It polls once for everything that waits in it.
     pub poll: Duration,
     /// The first wait after a failure of a store; it doubles up to 5 s. Default: 50 ms.
     pub back_off: Duration,
@@ -63,7 +64,7 @@ impl Default for Options {
             rows_kept_max: 200_000,
             verified_keys: 8,
             lease: Duration::from_secs(10),
-            poll: Duration::from_millis(100),
+            poll: Duration::from_millis(250),
             back_off: Duration::from_millis(50),
             attempts: 1,
             retry_after: Duration::from_secs(1),

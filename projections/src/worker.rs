@@ -81,11 +81,16 @@ impl<V: View> Work for FoldView<V> {
             // would wait for two commits.
             session.settle().await?;
             self.progress.state(SlotState::Live);
-            tokio::select! {
-                () = hint.wait(self.options.poll) => {}
-                task = tasks.next() => {
-                    let drained = session.take_up(&task.keys).await;
-                    task.answer(drained);
+            let readers = session.readers.iter();
+            let after: Vec<_> = readers.map(|of| (of.partition, of.position)).collect();
+            loop {
+                tokio::select! {
+                    () = self.wait_for_events(&mut hint, &after) => break,
+                    () = tokio::time::sleep(self.options.poll) => session.do_chores().await?,
+                    task = tasks.next() => {
+                        let drained = session.take_up(&task.keys).await;
+                        task.answer(drained);
+                    }
                 }
             }
         }

@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use crate::context::WorkerContext;
 use crate::error::WorkError;
+use crate::lease::Heartbeats;
 use crate::location::ViewLocation;
+use crate::poll::Poll;
 use crate::quota::Quota;
 
 /// A slot that can be held, and the owner that would hold it.
@@ -21,6 +23,8 @@ pub struct SlotClaim {
     pub(crate) ttl: Duration,
     /// Where processes share the slots: the quota of this one.
     pub(crate) quota: Option<Quota>,
+    pub(crate) heartbeats: Heartbeats,
+    poll: Poll,
     generation: GenerationId,
     slot: u16,
 }
@@ -35,6 +39,8 @@ impl SlotClaim {
             owner: context.owner.clone(),
             ttl: context.timing.lease,
             quota: None,
+            heartbeats: context.heartbeats.clone(),
+            poll: context.poll.clone(),
             generation: generation.id,
             slot,
         }
@@ -72,6 +78,20 @@ impl SlotClaim {
             of.lease.name == self.name && !of.expired && of.lease.owner != self.owner
         };
         Ok(leases.into_iter().find(of_another))
+    }
+
+    /// Returns when a poll from now on finds that this lease of another owner was released.
+    pub(crate) async fn released(&self, other: &LeaseState) {
+        let mut polls = self.poll.seen();
+        let number = polls.borrow().number;
+        let held = |of: &LeaseState| of.lease == other.lease && !of.expired;
+        let released = polls.wait_for(|seen| {
+            let state = seen.state(self.generation);
+            seen.number > number + 1 && !state.is_some_and(|of| of.leases.iter().any(held))
+        });
+        if released.await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// That another worker has the slot.

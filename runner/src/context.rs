@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use annals_core::{Annals, Clock, Store};
 
+use crate::lease::Heartbeats;
 use crate::location::ViewLocation;
+use crate::poll::Poll;
 
 /// How long workers of a projection hold, wait and pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ impl Default for Timing {
     fn default() -> Timing {
         Timing {
             lease: Duration::from_secs(10),
-            poll: Duration::from_millis(100),
+            poll: Duration::from_millis(250),
             back_off: Duration::from_millis(50),
         }
     }
@@ -31,7 +33,7 @@ impl Default for Timing {
 
 /// The log, the view store and the name under which a program works.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
+#[non_exhaustive]
 pub struct WorkerContext {
     /// The log and its clock.
     pub db: Annals,
@@ -41,6 +43,9 @@ pub struct WorkerContext {
     pub owner: String,
     /// How long its workers hold, wait and pause.
     pub timing: Timing,
+    /// What everything that waits in this process shares.
+    pub poll: Poll,
+    pub(crate) heartbeats: Heartbeats,
 }
 
 impl WorkerContext {
@@ -51,6 +56,17 @@ impl WorkerContext {
             views: views.clone(),
             owner: owner.into(),
             timing: Timing::default(),
+            poll: Poll::new(db.store(), views),
+            heartbeats: Heartbeats::default(),
+        }
+    }
+
+    /// The same over another handle to the store, with the poll and the heartbeats of the process.
+    #[must_use]
+    pub(crate) fn over(&self, db: &Annals) -> WorkerContext {
+        WorkerContext {
+            db: db.clone(),
+            ..self.clone()
         }
     }
 

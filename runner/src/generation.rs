@@ -3,19 +3,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Generation, GenerationId, GenerationSpec, Partition, Phase, Position, RowChange, StoreError,
-    Token,
+    Generation, GenerationId, GenerationSpec, Partition, Phase, Position, RowChange, Token,
 };
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
-use crate::context::WorkerContext;
 use crate::error::WorkError;
 use crate::kind::Kind;
+use crate::poll::Seen;
 use crate::progress::{Progress, SlotProgress, SlotState};
 use crate::status::Status;
 use crate::tasks::{DrainResult, TaskSender, Tasks};
@@ -266,9 +264,9 @@ impl GenerationWorkers {
         self.shared.poll.notify_one();
     }
 
-    /// Returns when the supervisor is to poll, at the latest after so long.
-    pub(crate) async fn wait_to_poll(&self, at_most: Duration) {
-        let _ = tokio::time::timeout(at_most, self.shared.poll.notified()).await;
+    /// Returns when the supervisor is to poll at once.
+    pub(crate) async fn wait_to_poll(&self) {
+        self.shared.poll.notified().await;
     }
 
     /// Follows these generations and no others: new ones are begun, those that are gone are ended.
@@ -324,23 +322,20 @@ impl GenerationWorkers {
     }
 
     /// Records by how much every slot lags, also where a worker does not move.
-    pub(crate) async fn publish(&self, context: &WorkerContext) -> Result<(), StoreError> {
-        let mut heads = Vec::new();
-        for partition in (0..context.log().partitions()).map(Partition) {
-            heads.push((partition, context.log().head(partition).await?.visible));
-        }
+    pub(crate) fn publish(&self, seen: &Seen) {
+        let partitions = (0..self.spec.partitions).map(Partition);
+        let heads: Vec<_> = partitions.map(|of| (of, seen.head(of))).collect();
         for followed in self.lock().values() {
             for progress in &followed.progress {
                 heads
                     .iter()
-                    .for_each(|(partition, head)| progress.head(*partition, *head, None));
+                    .for_each(|(partition, head)| progress.head_at_least(*partition, *head));
                 progress.publish();
             }
             if followed.generation.phase == Phase::Building {
                 followed.progress.iter().for_each(Progress::publish_build);
             }
         }
-        Ok(())
     }
 
     /// Ends all workers. The status shows their generations on.

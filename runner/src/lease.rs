@@ -9,10 +9,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use annals_core::{Lease, StoreError};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use self::heartbeat::heartbeat;
+use self::heartbeat::Heartbeat;
+pub(crate) use self::heartbeat::Heartbeats;
 use self::owned::{OwnedLease, Taken};
 use crate::claim::SlotClaim;
 use crate::context::WorkerContext;
@@ -33,9 +32,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A lease that is renewed until it is released or dropped.
 #[derive(Debug)]
 pub struct HeldLease {
+    // Ends before the lease is released.
+    heartbeat: Heartbeat,
     lease: OwnedLease,
-    lost: watch::Receiver<bool>,
-    heartbeat: JoinHandle<()>,
     permit: Option<SlotPermit>,
 }
 
@@ -75,11 +74,16 @@ impl HeldLease {
                 }
                 continue;
             }
-            let until = match OwnedLease::take(&claim.views, &claim.name, &claim.owner, claim.ttl)
+            let other = match OwnedLease::take(&claim.views, &claim.name, &claim.owner, claim.ttl)
                 .await?
             {
                 Taken::Granted(lease) => {
-                    return Ok(Some(HeldLease::renewing(lease, claim.ttl, permit)));
+                    return Ok(Some(HeldLease::renewing(
+                        lease,
+                        &claim.heartbeats,
+                        claim.ttl,
+                        permit,
+                    )));
                 }
                 // No worker uses it any more, and its epoch keeps it from ever being used: the
                 // process has ended, or it is this one, and the answer to its request got lost.
@@ -93,21 +97,25 @@ impl HeldLease {
                 }
                 Taken::Held(other) => {
                     progress.state(SlotState::Elsewhere {
-                        owner: other.lease.owner,
+                        owner: other.lease.owner.clone(),
                         until: other.until,
                     });
-                    other.until
+                    other
                 }
             };
             drop(permit);
             // Its owner may be dead, and then it ends before long.
-            let left = (until - claim.clock.now()).to_std().unwrap_or_default();
+            let left = (other.until - claim.clock.now())
+                .to_std()
+                .unwrap_or_default();
             let mut wait = left.clamp(ASK_AGAIN_MIN, ask_again(claim));
+            let mut released = pin!(claim.released(&other));
             while wait > Duration::ZERO {
                 look().await?;
                 let part = wait.min(LOOK_AGAIN);
                 tokio::select! {
                     () = tokio::time::sleep(part) => {}
+                    () = &mut released => break,
                     () = &mut over => return Ok(None),
                 }
                 wait -= part;
@@ -123,20 +131,30 @@ impl HeldLease {
     pub async fn steal(claim: &SlotClaim) -> Result<HeldLease, WorkError> {
         for _ in 0..STEAL_ATTEMPTS {
             match OwnedLease::take(&claim.views, &claim.name, &claim.owner, claim.ttl).await? {
-                Taken::Granted(lease) => return Ok(HeldLease::renewing(lease, claim.ttl, None)),
+                Taken::Granted(lease) => {
+                    return Ok(HeldLease::renewing(
+                        lease,
+                        &claim.heartbeats,
+                        claim.ttl,
+                        None,
+                    ));
+                }
                 Taken::Held(other) => claim.views.release_lease(&other.lease).await?,
             }
         }
         Err(claim.fenced("others take it again and again"))
     }
 
-    fn renewing(lease: OwnedLease, ttl: Duration, permit: Option<SlotPermit>) -> HeldLease {
-        let (losing, lost) = watch::channel(false);
-        let beat = heartbeat(lease.views().clone(), lease.lease().clone(), ttl, losing);
+    fn renewing(
+        lease: OwnedLease,
+        heartbeats: &Heartbeats,
+        ttl: Duration,
+        permit: Option<SlotPermit>,
+    ) -> HeldLease {
+        let heartbeat = heartbeats.renew(lease.views(), lease.lease(), ttl);
         HeldLease {
+            heartbeat,
             lease,
-            lost,
-            heartbeat: tokio::spawn(beat),
             permit,
         }
     }
@@ -148,7 +166,7 @@ impl HeldLease {
 
     /// Returns when another worker has the slot.
     pub(crate) async fn lost(&self) {
-        let mut lost = self.lost.clone();
+        let mut lost = self.heartbeat.lost.clone();
         if lost.wait_for(|lost| *lost).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -163,15 +181,15 @@ impl HeldLease {
     }
 
     /// Releases the slot, so that the next worker need not wait.
-    pub async fn release(mut self) {
-        self.heartbeat.abort();
-        self.lease.release().await;
-    }
-}
-
-impl Drop for HeldLease {
-    fn drop(&mut self) {
-        self.heartbeat.abort();
+    pub async fn release(self) {
+        let HeldLease {
+            heartbeat,
+            mut lease,
+            permit,
+        } = self;
+        drop(heartbeat);
+        lease.release().await;
+        drop(permit);
     }
 }
 
@@ -208,7 +226,12 @@ impl Coordination {
         let name = format!("{view}/coordination");
         let ttl = context.timing.lease;
         match OwnedLease::take(&context.views, &name, &context.owner, ttl).await? {
-            Taken::Granted(lease) => Ok(Some(Coordination(HeldLease::renewing(lease, ttl, None)))),
+            Taken::Granted(lease) => Ok(Some(Coordination(HeldLease::renewing(
+                lease,
+                &context.heartbeats,
+                ttl,
+                None,
+            )))),
             Taken::Held(other) => {
                 if owner::has_ended(&other.lease.owner) {
                     context.views.release_lease(&other.lease).await?;

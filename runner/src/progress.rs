@@ -357,6 +357,16 @@ impl Progress {
         });
     }
 
+    /// The log goes at least so far.
+    pub(crate) fn head_at_least(&self, partition: Partition, position: Position) {
+        self.sender.send_if_modified(|progress| {
+            let head = progress.head.entry(partition).or_default();
+            let moved = *head < position;
+            *head = position.max(*head);
+            moved
+        });
+    }
+
     /// When the oldest event was recorded that is not settled, where that is known.
     pub fn oldest(&self, partition: Partition, oldest: Option<DateTime<Utc>>) {
         self.sender.send_if_modified(|progress| {

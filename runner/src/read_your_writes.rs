@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use annals_core::{Generation, Invalid, Phase, Position, Token};
+use annals_core::{Generation, GenerationState, Invalid, Phase, Position, Token};
 
 use crate::checkpoint::{same_log, settled_to};
 use crate::claim::SlotClaim;
@@ -12,9 +12,9 @@ use crate::context::WorkerContext;
 use crate::error::{ViewError, WorkError};
 use crate::generation::{GenerationWorkers, serving};
 use crate::location::ViewLocation;
+use crate::poll::Seen;
 
-/// How often the store is polled whether a view has come far enough, when no worker of this process
-/// says so.
+/// How long workers of this process are waited for before the store is asked too.
 const POLL: Duration = Duration::from_millis(25);
 
 /// The readers of a view, who wait for it.
@@ -102,7 +102,7 @@ impl CatchUp {
         loop {
             let found = match live.take() {
                 Some(live) => Ok(live),
-                None => self.live().await,
+                None => self.live_in(&*self.context.poll.now().await?),
             };
             match found {
                 Ok(generation) if self.comes_to(&generation, token, polls).await? => {
@@ -126,19 +126,10 @@ impl CatchUp {
         polls: bool,
     ) -> Result<bool, ViewError> {
         if self.from_the_store {
-            if self.has_reached(generation, token).await? {
-                return Ok(true);
-            }
-            tokio::time::sleep(POLL).await;
-            return Ok(false);
+            return self.has_reached(generation, token).await;
         }
         if !self.workers.works_on_all(generation.id) {
-            if self.has_reached(generation, token).await? {
-                return Ok(true);
-            }
-            let mut changes = self.workers.changes();
-            let _ = tokio::time::timeout(POLL, changes.changed()).await;
-            return Ok(false);
+            return self.has_reached(generation, token).await;
         }
         let mut reached = pin!(self.workers.reached(generation.id, token));
         if polls {
@@ -208,7 +199,10 @@ impl CatchUp {
 
     /// Whether every slot has come so far, also those that another process works on.
     async fn has_reached(&self, generation: &Generation, token: &Token) -> Result<bool, ViewError> {
-        let checkpoints = self.context.views.checkpoints(generation.id).await?;
+        let seen = self.context.poll.now().await?;
+        let Some(GenerationState { checkpoints, .. }) = seen.state(generation.id) else {
+            return Ok(false);
+        };
         let reached = (0..generation.spec.slots).all(|slot| {
             token.positions().all(|(partition, position)| {
                 let mut of = checkpoints
@@ -223,7 +217,7 @@ impl CatchUp {
             .positions()
             .any(|(_, position)| position > Position::START);
         if reached && asks && matches!(self.context.views, ViewLocation::Own(_)) {
-            for checkpoint in &checkpoints {
+            for checkpoint in checkpoints {
                 let same = same_log(&**self.context.log(), generation, checkpoint).await;
                 match same {
                     Err(WorkError::Stopped(reason)) => return Err(ViewError::Stopped { reason }),
@@ -242,7 +236,19 @@ impl CatchUp {
     pub async fn live(&self) -> Result<Generation, ViewError> {
         let spec = self.workers.spec();
         let generations = self.context.views.generations(&spec.view).await?;
-        if let Some(live) = serving(&generations, spec) {
+        self.live_among(&generations)
+    }
+
+    fn live_in(&self, seen: &Seen) -> Result<Generation, ViewError> {
+        let generations: Vec<_> = seen
+            .generations(&self.workers.spec().view)
+            .cloned()
+            .collect();
+        self.live_among(&generations)
+    }
+
+    fn live_among(&self, generations: &[Generation]) -> Result<Generation, ViewError> {
+        if let Some(live) = serving(generations, self.workers.spec()) {
             return Ok(live.clone());
         }
         let followed = self

@@ -20,16 +20,11 @@ use crate::context::WorkerContext;
 use crate::error::{WorkError, chain};
 use crate::generation::{GenerationWorkers, RunningGeneration, is_ours};
 use crate::lease::Coordination;
+use crate::poll::Seen;
 use crate::quota::Quota;
 use crate::rebalance::Membership;
 use crate::subject::{Subject, Verified};
 use crate::worker::Slot;
-
-/// How often it polls whether generations came or went, without a notification.
-const POLL: Duration = Duration::from_millis(500);
-
-/// The same while one is being built.
-const POLL_BUILD: Duration = Duration::from_millis(50);
 
 /// Events before the head that do not keep a generation from being switched to, once it has been at
 /// the head: waiting for them would be waiting for ever on a busy log.
@@ -71,9 +66,21 @@ impl Supervisor {
     /// Supervises until it is stopped.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let name = self.workers.name().to_owned();
+        let poll = self.context.poll.clone();
+        poll.follow(&self.workers.spec().view, self.context.timing.poll);
+        let mut polls = poll.seen();
+        let mut seen = None;
+        // A build that is complete is switched to soon.
+        let mut building = None;
         while !*stop.borrow() {
             let polled = tokio::select! {
-                polled = contained_async(self.poll()) => polled,
+                polled = contained_async(async {
+                    let seen = match seen.take() {
+                        Some(seen) => seen,
+                        None => poll.now().await?,
+                    };
+                    self.poll(&seen).await
+                }) => polled,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match polled {
@@ -89,35 +96,36 @@ impl Supervisor {
             let is_building = self
                 .workers
                 .each(|of| of.generation.phase == Phase::Building);
-            let at_most = if is_building.contains(&true) {
-                POLL_BUILD
-            } else {
-                POLL
+            building = match is_building.contains(&true) {
+                true => building.or_else(|| Some(poll.waiting())),
+                false => None,
             };
+            polls.mark_unchanged();
             tokio::select! {
-                () = self.workers.wait_to_poll(at_most) => {}
+                () = self.workers.wait_to_poll() => {}
+                _ = polls.changed() => seen = Some(Arc::clone(&polls.borrow())),
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
         self.workers.end_all().await;
     }
 
-    async fn poll(&mut self) -> Result<(), StoreError> {
+    async fn poll(&mut self, seen: &Seen) -> Result<(), StoreError> {
         let spec = self.workers.spec().clone();
-        let generations = self.context.views.generations(&spec.view).await?;
+        let generations = seen.generations(&spec.view);
         let ours: Vec<_> = generations
-            .into_iter()
             .filter(|generation| is_ours(generation, &spec))
+            .cloned()
             .collect();
         let workers = self.workers.clone();
         workers
             .follow_only(&ours, |generation| self.follow(generation))
             .await;
-        self.workers.publish(&self.context).await?;
+        self.workers.publish(seen);
         self.refused
             .retain(|id, _| ours.iter().any(|of| of.id == *id));
         for generation in ours.iter().filter(|of| of.phase == Phase::Building) {
-            if self.may_try(generation.id) && self.is_at_head(generation).await? {
+            if self.may_try(generation.id) && self.is_at_head(generation, seen) {
                 self.switch(generation).await?;
             }
         }
@@ -152,16 +160,16 @@ impl Supervisor {
     }
 
     /// Whether every slot is at the head, or as near to it as a live one is.
-    async fn is_at_head(&self, generation: &Generation) -> Result<bool, StoreError> {
-        let Ok(checkpoints) = self.context.views.checkpoints(generation.id).await else {
-            return Ok(false);
+    fn is_at_head(&self, generation: &Generation, seen: &Seen) -> bool {
+        let Some(state) = seen.state(generation.id) else {
+            return false;
         };
+        let checkpoints = &state.checkpoints;
         if checkpoints.is_empty() && self.subject.begins_with_a_step() {
-            return Ok(false);
+            return false;
         }
-        let log = self.context.log();
-        for partition in (0..log.partitions()).map(Partition) {
-            let head = log.head(partition).await?.visible;
+        for partition in (0..self.context.log().partitions()).map(Partition) {
+            let head = seen.head(partition);
             let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
             for slot in 0..generation.spec.slots {
                 let reached = checkpoints
@@ -173,11 +181,11 @@ impl Supervisor {
                     .of(generation.id, |of| of.was_live(slot))
                     .unwrap_or(false);
                 if reached < head && !(was_live && reached >= near) {
-                    return Ok(false);
+                    return false;
                 }
             }
         }
-        Ok(true)
+        true
     }
 
     /// A switch that was refused is tried again after a pause, or not at all.

@@ -2,9 +2,10 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Checkpoint, Filter, Generation, Partition, Phase, Position, ReadLog};
+use annals_core::{Checkpoint, Filter, Generation, Hint, Partition, Phase, Position, ReadLog};
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
@@ -126,24 +127,38 @@ impl Slot {
         Ok(found.unwrap_or_else(|| Checkpoint::start(self.number, partition)))
     }
 
+    /// Waits for a hint of the log, or until a poll finds that it goes on after these positions.
+    pub async fn wait_for_events(&self, hint: &mut Hint, after: &[(Partition, Position)]) {
+        tokio::select! {
+            () = hint.wait(Duration::MAX) => {}
+            () = self.context.poll.head_after(after) => {}
+        }
+    }
+
     /// Takes in how far a slot has come on which another process works.
     async fn look(&self, filter: Filter) -> Result<(), WorkError> {
+        let seen = Arc::clone(&self.context.poll.seen().borrow());
+        let Some(state) = seen.state(self.generation.id) else {
+            return Ok(());
+        };
         let log = self.context.log();
-        let checkpoints = self.context.views.checkpoints(self.generation.id).await?;
         for partition in (0..log.partitions()).map(Partition) {
-            let found = checkpoints
-                .iter()
-                .find(|of| (of.slot, of.partition) == (self.number, partition));
+            let mut checkpoints = state.checkpoints.iter();
+            let found = checkpoints.find(|of| (of.slot, of.partition) == (self.number, partition));
             let reached = found.map_or(Position::START, settled_to);
-            let read = ReadLog::after(reached)
-                .partition(partition)
-                .filter(filter.clone())
-                .limit(1);
-            let page = log.read(read).await?;
-            let oldest = page.events.first().map(|record| record.recorded_at);
+            let head = seen.head(partition);
+            let mut oldest = None;
+            if reached < head {
+                let read = ReadLog::after(reached)
+                    .partition(partition)
+                    .filter(filter.clone())
+                    .limit(1);
+                let page = log.read(read).await?;
+                oldest = page.events.first().map(|record| record.recorded_at);
+            }
             self.progress.oldest(partition, oldest);
             self.progress.reached(partition, reached);
-            self.progress.head(partition, page.head.visible, None);
+            self.progress.head(partition, head.max(reached), None);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use annals_core::{Acquired, Lease, LeaseState, Leases, StoreError};
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
-use sqlx::{Error, Row, query};
+use sqlx::{Error, Row, query, query_scalar};
 
 use crate::database::{ask, to_its_end};
 use crate::row::{int8, moment, number};
@@ -105,6 +105,26 @@ impl Leases for PostgresStore {
                 .execute(&database.pool)
         )?;
         Ok(renewed.rows_affected() > 0)
+    }
+
+    async fn renew_leases(&self, leases: &[Lease], ttl: Duration) -> Result<Vec<bool>, StoreError> {
+        let database = self.writable()?;
+        let now = self.lease_moment();
+        let names: Vec<&[u8]> = leases.iter().map(|of| of.name.as_bytes()).collect();
+        let owners: Vec<&[u8]> = leases.iter().map(|of| of.owner.as_bytes()).collect();
+        let epochs: Vec<i64> = leases.iter().map(|of| stored(of.epoch)).collect();
+        let renewed: Vec<Vec<u8>> = ask!(
+            &database,
+            query_scalar(database.text(sql::RENEW_LEASES))
+                .bind(&names)
+                .bind(&owners)
+                .bind(&epochs)
+                .bind(micros(ttl))
+                .bind(now)
+                .fetch_all(&database.pool)
+        )?;
+        let is_renewed = |name: &&[u8]| renewed.iter().any(|of| of == name);
+        Ok(names.iter().map(is_renewed).collect())
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {

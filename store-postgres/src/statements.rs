@@ -73,6 +73,8 @@ statements! {
     HISTORY_KEYS = "views/history_keys";
     KEYS_CHANGED = "views/keys_changed";
     LEASES = "views/leases";
+    RENEW_LEASES = "views/renew_leases";
+    STATES = "views/states";
     NEWEST_SNAPSHOT = "views/newest_snapshot";
     RELEASE_LEASE = "views/release_lease";
     RENEW_LEASE = "views/renew_lease";

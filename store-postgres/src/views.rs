@@ -11,6 +11,7 @@ pub(crate) mod inline;
 mod own;
 mod past;
 mod rows;
+mod states;
 mod step;
 mod sweep;
 
@@ -18,9 +19,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use annals_core::{
-    Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, Partition,
-    PastRow, Position, ReadRows, RowVersion, RowsPage, SkipDecision, StoreError, ViewCommit,
-    ViewStore,
+    Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, GenerationState,
+    Partition, PastRow, Position, ReadRows, RowVersion, RowsPage, SkipDecision, StoreError,
+    ViewCommit, ViewStore,
 };
 use async_trait::async_trait;
 use hashlink::LruCache;
@@ -175,6 +176,14 @@ impl ViewStore for PostgresStore {
         .await;
         self.views_of().sweep();
         done.map(|_| ())
+    }
+
+    async fn states(&self, views: &[String]) -> Result<Vec<GenerationState>, StoreError> {
+        let now = self.lease_moment();
+        ask!(
+            self.database(),
+            states::of_views(self.database(), views, now)
+        )
     }
 
     async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, CommitError> {

@@ -42,8 +42,8 @@ use crate::store::{Assignment, EventStore, Found, Hint, Log, SnapshotStore, Stor
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{ChangeStream, StreamState};
 use crate::{
-    Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, PastRow,
-    ReadRows, RowVersion, RowsPage, SkipDecision, ViewCommit, ViewStore,
+    Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, GenerationState,
+    PastRow, ReadRows, RowVersion, RowsPage, SkipDecision, ViewCommit, ViewStore,
 };
 
 /// What a store is asked for.
@@ -364,6 +364,11 @@ impl<T: Faulty> Leases for FaultyStore<T> {
             .await
     }
 
+    async fn renew_leases(&self, leases: &[Lease], ttl: Duration) -> Result<Vec<bool>, StoreError> {
+        self.ask(Call::RenewLease, self.models().renew_leases(leases, ttl))
+            .await
+    }
+
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
         self.ask(Call::Lease, self.models().release_lease(lease))
             .await
@@ -407,6 +412,10 @@ impl<T: Faulty> ViewStore for FaultyStore<T> {
     async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError> {
         self.ask(Call::ChangeView, self.models().drop_generation(generation))
             .await
+    }
+
+    async fn states(&self, views: &[String]) -> Result<Vec<GenerationState>, StoreError> {
+        self.ask(Call::ReadView, self.models().states(views)).await
     }
 
     async fn checkpoints(&self, generation: GenerationId) -> Result<Vec<Checkpoint>, CommitError> {

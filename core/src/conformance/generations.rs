@@ -23,6 +23,50 @@ async fn begin(views: &dyn ViewStore, view: &str, version: u32) -> Generation {
         .unwrap()
 }
 
+pub async fn are_polled_with_their_checkpoints_and_leases(fixture: &dyn Fixture) {
+    let store = fixture.open(Arc::new(ManualClock::default())).await;
+    let views = super::view_words::views(&*store);
+    let mut names = Vec::new();
+    let mut workers = Vec::new();
+    // Names that begin alike, and that mean something else in a pattern.
+    for view in ["a", "a/1", "a_", "ä%", "other"] {
+        let mut slots = spec(view, &[]);
+        slots.slots = 2;
+        let mut worker = Worker::begin(views, slots).await;
+        let step = worker.step(3);
+        worker.take(views, step).await;
+        let second = Worker::on(views, worker.generation.clone(), 1).await;
+        views.release_lease(&second.lease).await.unwrap();
+        names.push(view.to_owned());
+        workers.push(worker);
+    }
+    let dropped = begin(views, "a", 2).await;
+    views.drop_generation(dropped.id).await.unwrap();
+    names.pop();
+    let states = views.states(&names).await.unwrap();
+    assert_eq!(states.len(), names.len());
+    for worker in &workers[..names.len()] {
+        let id = worker.id();
+        let state = states.iter().find(|of| of.generation.id == id).unwrap();
+        let generations = views
+            .generations(&worker.generation.spec.view)
+            .await
+            .unwrap();
+        assert_eq!([state.generation.clone()], *generations);
+        assert_eq!(state.checkpoints, views.checkpoints(id).await.unwrap());
+        let leases: Vec<_> = state
+            .leases
+            .iter()
+            .map(|of| (of.lease.name.clone(), of.expired))
+            .collect();
+        let name = |slot| worker.generation.lease_name(slot);
+        assert_eq!(leases, [(name(0), false), (name(1), true)]);
+        assert_eq!(state.leases[0].lease, worker.lease);
+    }
+    assert!(views.states(&[]).await.unwrap().is_empty());
+    assert!(views.states(&["none".into()]).await.unwrap().is_empty());
+}
+
 async fn live(views: &dyn ViewStore, view: &str, version: u32) -> Option<GenerationId> {
     let live = views.live_generation(view, version).await.unwrap()?;
     assert_eq!(

@@ -116,6 +116,29 @@ pub async fn are_renewed_as_long_as_nobody_took_them(fixture: &dyn Fixture) {
     assert!(leases.leases("b").await.unwrap().is_empty());
 }
 
+pub async fn are_renewed_together_each_by_itself(fixture: &dyn Fixture) {
+    let clock = Arc::new(ManualClock::default());
+    let store = open_at(fixture, &clock).await;
+    let leases = views(&*store);
+    let mut all = Vec::new();
+    for name in ["a", "b", "c"] {
+        all.push(granted(
+            leases.acquire_lease(name, "worker-a", TTL).await.unwrap(),
+        ));
+    }
+    leases.release_lease(&all[1]).await.unwrap();
+    clock.advance(TimeDelta::seconds(6));
+    let renewed = leases.renew_leases(&all, TTL).await.unwrap();
+    assert_eq!(renewed, [true, false, true]);
+    for name in ["a", "c"] {
+        assert_eq!(
+            held(leases, name, "worker-b").await.until,
+            clock.now() + TTL
+        );
+    }
+    assert!(leases.renew_leases(&[], TTL).await.unwrap().is_empty());
+}
+
 pub async fn that_are_given_back_are_free_at_once(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::default());
     let store = open_at(fixture, &clock).await;

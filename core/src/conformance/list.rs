@@ -215,6 +215,7 @@ macro_rules! __conformance_cases {
             leases {
                 are_held_by_one_until_they_end_by_the_clock_of_the_store,
                 are_renewed_as_long_as_nobody_took_them,
+                are_renewed_together_each_by_itself,
                 that_are_given_back_are_free_at_once,
                 never_reuse_an_epoch,
                 asked_for_by_many_at_once_are_granted_to_exactly_one,
@@ -230,6 +231,7 @@ macro_rules! __conformance_cases {
                 that_are_dropped_take_everything_along_and_say_so,
                 on_which_readers_depend_are_not_dropped,
                 are_found_by_the_name_of_their_view,
+                are_polled_with_their_checkpoints_and_leases,
             }
             steps {
                 change_everything_together,

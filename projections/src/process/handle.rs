@@ -145,6 +145,10 @@ impl<P: Process> Handler for Handles<P> {
         Ok(calls)
     }
 
+    fn is_timed(&self) -> bool {
+        true
+    }
+
     fn due<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(due::announce::<P>(&self.db, slot, &self.announced))
     }

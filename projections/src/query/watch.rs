@@ -10,14 +10,11 @@ use bytes::Bytes;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
-use annals_runner::ViewError;
+use annals_runner::{PublishedStep, Seen, SlotState, ViewError, slot_of};
 
 use super::{ViewHandle, typed_key};
 use crate::fold::decoded;
 use crate::view::View;
-use annals_runner::PublishedStep;
-use annals_runner::SlotState;
-use annals_runner::slot_of;
 
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +70,7 @@ struct PartitionReader<V: View> {
     live: Option<GenerationId>,
     /// Where the slots stand on which other processes work, as last seen.
     elsewhere: BTreeMap<(u16, Partition), Position>,
+    polls: watch::Receiver<Arc<Seen>>,
 }
 
 enum Woken {
@@ -250,6 +248,7 @@ impl<V: View> PartitionReader<V> {
             ended: workers.ended(),
             live: None,
             elsewhere: BTreeMap::new(),
+            polls: views.context.poll.seen(),
         };
         reader.live = reader.live_here();
         reader
@@ -262,13 +261,12 @@ impl<V: View> PartitionReader<V> {
     async fn next(&mut self) -> Result<Option<News>, ViewError> {
         self.views.check_kept()?;
         loop {
-            let poll = self.views.context.options.poll;
             let woken = tokio::select! {
                 biased;
                 committed = self.committed.recv() => Woken::Step(committed),
                 _ = self.changes.changed() => Woken::Generations,
                 _ = self.ended.wait_for(|ended| *ended) => Woken::Ended,
-                () = tokio::time::sleep(poll) => Woken::Idle,
+                _ = self.polls.changed() => Woken::Idle,
             };
             let news = match woken {
                 Woken::Step(Ok(step)) if Some(step.generation) != self.live => None,
@@ -290,7 +288,7 @@ impl<V: View> PartitionReader<V> {
                     self.live = live.or(self.live);
                     another.then_some(News::LookAgain)
                 }
-                Woken::Idle => self.moved_elsewhere().await?.then_some(News::LookAgain),
+                Woken::Idle => self.moved_elsewhere().then_some(News::LookAgain),
             };
             if let Some(news) = news {
                 // What is read from now on has seen every step until now.
@@ -301,9 +299,9 @@ impl<V: View> PartitionReader<V> {
     }
 
     /// Whether a slot has moved on which another process works.
-    async fn moved_elsewhere(&mut self) -> Result<bool, ViewError> {
+    fn moved_elsewhere(&mut self) -> bool {
         let Some(live) = self.live else {
-            return Ok(false);
+            return false;
         };
         let works_here = |state: &SlotState| {
             !matches!(
@@ -320,16 +318,20 @@ impl<V: View> PartitionReader<V> {
         let here = here.unwrap_or_default();
         if here.iter().all(|here| *here) {
             self.elsewhere.clear();
-            return Ok(false);
+            return false;
         }
         let mut moved = false;
-        for of in self.views.context.views.checkpoints(live).await? {
+        let seen = Arc::clone(&self.polls.borrow_and_update());
+        let Some(state) = seen.state(live) else {
+            return false;
+        };
+        for of in &state.checkpoints {
             if here.get(usize::from(of.slot)) == Some(&false) {
                 moved |= self.elsewhere.insert((of.slot, of.partition), of.position)
                     != Some(of.position);
             }
         }
-        Ok(moved)
+        moved
     }
 
     /// A row as it is, and how far its slot has come.

@@ -18,6 +18,11 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// handler.
     fn prepare(&self, record: RecordedEvent) -> Result<Vec<Call>, StepError>;
 
+    /// Whether something is to be done about the time.
+    fn is_timed(&self) -> bool {
+        false
+    }
+
     /// What is to be done about the time. Called now and then under the lease, and again when it
     /// failed.
     fn due<'a>(&'a self, _: &'a Slot) -> BoxFuture<'a, Result<(), StoreError>> {

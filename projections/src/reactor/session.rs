@@ -108,7 +108,8 @@ impl<'a> ReactorSession<'a> {
                 moved |= self.read(index).await?;
             }
             self.start().await?;
-            self.commit().await?;
+            // What is written makes room for more to be read.
+            moved |= self.commit().await?;
             while let Some(ended) = self.calls.try_join_next() {
                 self.ended(ended).await?;
                 moved = true;
@@ -130,6 +131,7 @@ impl<'a> ReactorSession<'a> {
                 }
             }
             self.publish();
+            let after = self.after();
             let ended = tokio::select! {
                 Some(ended) = self.calls.join_next() => Some(ended),
                 task = self.tasks.next() => {
@@ -137,13 +139,24 @@ impl<'a> ReactorSession<'a> {
                     task.answer(drained);
                     None
                 }
-                () = hint.wait(work.options.poll) => None,
+                () = work.wait_for_events(&mut hint, &after) => None,
+                () = tokio::time::sleep(work.options.poll), if work.handler.is_timed() => None,
                 _ = stop.changed() => None,
             };
             if let Some(ended) = ended {
                 self.ended(ended).await?;
             }
         }
+    }
+
+    /// The partitions of which more can be read, each with the position after which it begins.
+    fn after(&self) -> Vec<(Partition, Position)> {
+        let readers = self.readers.iter().enumerate();
+        let room = |index| self.scheduler.held(index) < self.work.options.window_events_max;
+        readers
+            .filter(|(index, of)| of.end && of.stuck.is_none() && room(*index))
+            .map(|(index, of)| (of.partition, self.scheduler.scanned(index)))
+            .collect()
     }
 
     /// Shows in the status what is being done.
@@ -169,7 +182,7 @@ impl<'a> ReactorSession<'a> {
                 None => break,
             }
         }
-        self.commit().await
+        self.commit().await.map(drop)
     }
 
     /// Takes up what operators decided.
@@ -318,9 +331,10 @@ impl<'a> ReactorSession<'a> {
         self.work.progress.dead_letter_keys(keys);
     }
 
-    /// Writes what is settled. A partition in which nothing moved is left alone.
-    pub(super) async fn commit(&mut self) -> Result<(), WorkError> {
+    /// Writes what is settled, if anything is. A partition in which nothing moved is left alone.
+    pub(super) async fn commit(&mut self) -> Result<bool, WorkError> {
         let work = self.work;
+        let mut written = false;
         for (index, reader) in self.readers.iter_mut().enumerate() {
             let Some(settled) = self.scheduler.settled(index) else {
                 continue;
@@ -363,7 +377,8 @@ impl<'a> ReactorSession<'a> {
                 oldest: self.scheduler.oldest_after(index, low),
             };
             work.progress.settled_to(reader.partition, low, step);
+            written = true;
         }
-        Ok(())
+        Ok(written)
     }
 }

@@ -104,8 +104,10 @@ impl<P: SqlProjection> FillTables<P> {
             }
             if !moved {
                 self.progress.state(SlotState::Live);
+                let readers = readers.iter();
+                let after: Vec<_> = readers.map(|of| (of.partition, of.position)).collect();
                 tokio::select! {
-                    () = hint.wait(self.options.poll) => {}
+                    () = self.wait_for_events(&mut hint, &after) => {}
                     task = tasks.next() => {
                         let drained = self.drain_all(held, &task.keys).await;
                         task.answer(drained);

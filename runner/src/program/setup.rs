@@ -149,6 +149,7 @@ impl Setup {
             .ok_or(StartError::NoViews)?;
         metrics::describe();
         let owner = owner::name();
+        let process = WorkerContext::new(&self.db, &views, &owner);
         let (stop, stopped) = watch::channel(false);
         let mut db = self.db;
         let mut parts = Vec::new();
@@ -156,7 +157,7 @@ impl Setup {
         let mut followers = self.followers;
         followers.sort_by_key(|of| of.kind() != Kind::View);
         for follower in followers {
-            let context = WorkerContext::new(&db, &views, &owner);
+            let context = process.over(&db);
             let mut part = match follower.start(context, stopped.clone()).await {
                 Ok(part) => part,
                 Err(error) => {

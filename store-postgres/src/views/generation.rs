@@ -116,7 +116,7 @@ pub(super) async fn drop(
     })
 }
 
-fn generation(row: &PgRow) -> Result<Generation, Error> {
+pub(super) fn generation(row: &PgRow) -> Result<Generation, Error> {
     let log = LogId::from_uuid(Uuid::from_bytes(sixteen(row, 8)?));
     let mut spec = GenerationSpec::new(owned_text(row, 1)?, small(row, 2)?, log);
     spec.history = match int8(row, 4)? {

@@ -1,0 +1,240 @@
+//! One poll for a process: heads, generations, checkpoints and leases are read once, for everything
+//! in it that waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use annals_core::{
+    Failure, Generation, GenerationId, GenerationState, Partition, Position, Store, StoreError,
+};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::error::chain;
+use crate::location::ViewLocation;
+
+/// How often an idle process polls, unless it is asked for more.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// The pause between two polls while something is waited for.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Polls of the heads alone that come between two of everything, in an idle process.
+const HEADS_ALONE: u64 = 1;
+
+/// What a poll found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Seen {
+    /// The number of the poll; they count from 1.
+    pub number: u64,
+    // Of the poll of which the states are.
+    states_number: u64,
+    // Why the last poll failed.
+    failed: Option<(Failure, String)>,
+    heads: BTreeMap<Partition, Position>,
+    states: Arc<Vec<GenerationState>>,
+}
+
+/// The poll of a process. Cheap to clone; it ends when the last clone is dropped.
+#[derive(Clone)]
+pub struct Poll {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    log: Arc<dyn Store>,
+    views: ViewLocation,
+    names: Mutex<BTreeSet<String>>,
+    seen: watch::Sender<Arc<Seen>>,
+    begun: AtomicU64,
+    wake: Arc<Notify>,
+    waiting: AtomicUsize,
+    every: Mutex<Duration>,
+    running: AtomicUsize,
+}
+
+/// As long as this is held, the poll follows changes closely.
+#[must_use]
+#[derive(Debug)]
+pub struct Waiting(Poll);
+
+impl Seen {
+    /// How far a partition of the log goes.
+    pub fn head(&self, partition: Partition) -> Position {
+        self.heads.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// The generations of a view that are not dropped, oldest first.
+    pub fn generations<'a>(&'a self, view: &'a str) -> impl Iterator<Item = &'a Generation> {
+        let states = self.states.iter().map(|state| &state.generation);
+        states.filter(move |generation| generation.spec.view == view)
+    }
+
+    /// What is known of a generation; nothing when it is dropped.
+    pub fn state(&self, generation: GenerationId) -> Option<&GenerationState> {
+        self.states.iter().find(|of| of.generation.id == generation)
+    }
+}
+
+impl Poll {
+    /// Of this log and these views.
+    pub fn new(log: &Arc<dyn Store>, views: &ViewLocation) -> Poll {
+        let shared = Shared {
+            log: Arc::clone(log),
+            views: views.clone(),
+            names: Mutex::default(),
+            seen: watch::Sender::default(),
+            begun: AtomicU64::new(0),
+            wake: Arc::default(),
+            waiting: AtomicUsize::new(0),
+            every: Mutex::new(IDLE),
+            running: AtomicUsize::new(0),
+        };
+        Poll {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Also of the generations of this view, at least so often.
+    pub fn follow(&self, view: &str, every: Duration) {
+        let mut names = lock(&self.shared.names);
+        names.insert(view.to_owned());
+        let mut shortest = lock(&self.shared.every);
+        *shortest = every.max(PAUSE).min(*shortest);
+        if self.shared.running.swap(1, Ordering::Relaxed) == 0 {
+            let wake = Arc::clone(&self.shared.wake);
+            tokio::spawn(run(Arc::downgrade(&self.shared), wake));
+        }
+    }
+
+    /// Everything, as it is after this call began.
+    ///
+    /// # Errors
+    ///
+    /// Those of a store that cannot answer.
+    pub async fn now(&self) -> Result<Arc<Seen>, StoreError> {
+        let next = self.shared.begun.load(Ordering::Acquire) + 1;
+        let _waiting = self.waiting();
+        let mut seen = self.shared.seen.subscribe();
+        let found = seen.wait_for(|seen| seen.states_number >= next).await;
+        let Ok(seen) = found.map(|seen| Arc::clone(&seen)) else {
+            // The poll lives as long as this handle.
+            return std::future::pending().await;
+        };
+        match &seen.failed {
+            None => Ok(seen),
+            Some((failure, text)) => Err(StoreError::new(*failure, text.clone())),
+        }
+    }
+
+    /// What was found last; changes with each poll.
+    pub fn seen(&self) -> watch::Receiver<Arc<Seen>> {
+        self.shared.seen.subscribe()
+    }
+
+    /// Returns when a partition of the log goes on after this position.
+    pub async fn head_after(&self, positions: &[(Partition, Position)]) {
+        let moved = |seen: &Arc<Seen>| {
+            positions
+                .iter()
+                .any(|(partition, position)| seen.head(*partition) > *position)
+        };
+        if self.seen().wait_for(moved).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Follows changes closely as long as the answer is held.
+    pub fn waiting(&self) -> Waiting {
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        self.shared.wake.notify_one();
+        Waiting(self.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+impl fmt::Debug for Poll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poll")
+            .field("names", &self.shared.names)
+            .finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn run(shared: Weak<Shared>, wake: Arc<Notify>) {
+    let mut failed = false;
+    loop {
+        let Some(of) = shared.upgrade() else { return };
+        let begun = Instant::now();
+        match of.poll().await {
+            Ok(()) => failed = false,
+            Err(error) => {
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::warn!(%error, "the stores cannot be polled");
+                }
+                of.failed(&error);
+            }
+        }
+        let every = *lock(&of.every);
+        let is_waited_for = of.waiting.load(Ordering::Relaxed) > 0;
+        drop(of);
+        tokio::time::sleep_until(begun + PAUSE).await;
+        if !is_waited_for {
+            let _ = tokio::time::timeout_at(begun + every, wake.notified()).await;
+        }
+    }
+}
+
+impl Shared {
+    async fn poll(&self) -> Result<(), StoreError> {
+        let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let before = Arc::clone(&self.seen.borrow());
+        let mut seen = Seen {
+            number,
+            failed: None,
+            ..(*before).clone()
+        };
+        for partition in (0..self.log.partitions()).map(Partition) {
+            let head = self.log.head(partition).await?;
+            seen.heads.insert(partition, head.visible);
+        }
+        let is_waited_for = self.waiting.load(Ordering::Relaxed) > 0;
+        if is_waited_for || number > before.states_number + HEADS_ALONE {
+            let names: Vec<String> = lock(&self.names).iter().cloned().collect();
+            seen.states = Arc::new(self.views.states(&names).await?);
+            seen.states_number = number;
+        }
+        self.seen.send_replace(Arc::new(seen));
+        Ok(())
+    }
+
+    fn failed(&self, error: &StoreError) {
+        let before = Arc::clone(&self.seen.borrow());
+        let number = self.begun.load(Ordering::Acquire);
+        self.seen.send_replace(Arc::new(Seen {
+            number,
+            states_number: number,
+            failed: Some((error.failure(), chain(error))),
+            ..(*before).clone()
+        }));
+    }
+}
