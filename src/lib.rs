@@ -62,11 +62,12 @@ pub mod store {
 /// Where read models live, as a backend sees it.
 pub mod read_model {
     pub use annals_core::{
-        Acquired, Checkpoint, CommitError, CustomTables, DeadLetter, Generation, GenerationId,
-        GenerationSpec, History, InTransaction, InlineProjector, InlineRow, InlineRowVersion,
-        InlineViews, Lease, LeaseState, Leases, PastRow, Phase, ReadRows, RowAdvance, RowChange,
-        RowOutcome, RowPlace, RowVersion, RowsBy, RowsPage, SkipDecision, VIEW_KEY_BYTES_MAX,
-        VIEW_SLOTS_MAX, VersionedRow, ViewCommit, ViewRow, ViewStore,
+        Acquired, Checkpoint, CommitError, CustomTables, DeadLetter, DeadLetterStore, Generation,
+        GenerationId, GenerationSpec, GenerationStore, History, InTransaction, InlineProjector,
+        InlineRow, InlineRowVersion, InlineViews, Lease, LeaseState, Leases, PastRow, Phase,
+        ReadRows, RowAdvance, RowChange, RowOutcome, RowPlace, RowStore, RowVersion, RowsBy,
+        RowsPage, SkipDecision, VIEW_KEY_BYTES_MAX, VIEW_SLOTS_MAX, VersionedRow, ViewCommit,
+        ViewRow, ViewStore,
     };
 }
 

@@ -30,14 +30,14 @@ pub trait CustomTables: ViewStore {
     /// What statements are run on.
     type Connection: Send + 'static;
 
-    /// Takes a step, as [`ViewStore::commit_view`] does, with `work` in its transaction. The work
+    /// Takes a step, as [`RowStore::commit_view`](crate::RowStore::commit_view) does, with `work` in its transaction. The work
     /// comes after the fence was looked at, and may change the step: how far it goes, what is set
     /// aside. The step is checked behind it, and the fence is looked at until the end: what was
     /// done under a lease that somebody else took meanwhile is undone.
     ///
     /// # Errors
     ///
-    /// As [`ViewStore::commit_view`], and that of the work. Nothing was changed. Work that panics
+    /// As [`RowStore::commit_view`](crate::RowStore::commit_view), and that of the work. Nothing was changed. Work that panics
     /// is [`Failure::Invalid`](crate::Failure).
     async fn commit_with(
         &self,
@@ -45,23 +45,23 @@ pub trait CustomTables: ViewStore {
         work: Box<dyn InTransaction<Self::Connection, ViewCommit>>,
     ) -> Result<(), CommitError>;
 
-    /// Switches to a generation, as [`ViewStore::switch_to`] does, with `work` in the transaction.
+    /// Switches to a generation, as [`GenerationStore::switch_to`](crate::GenerationStore::switch_to) does, with `work` in the transaction.
     ///
     /// # Errors
     ///
-    /// As [`ViewStore::switch_to`], and that of the work. Nothing was changed.
+    /// As [`GenerationStore::switch_to`](crate::GenerationStore::switch_to), and that of the work. Nothing was changed.
     async fn switch_with(
         &self,
         generation: GenerationId,
         work: Box<dyn InTransaction<Self::Connection>>,
     ) -> Result<(), CommitError>;
 
-    /// Drops a generation, as [`ViewStore::drop_generation`] does, with `work` in the transaction.
+    /// Drops a generation, as [`GenerationStore::drop_generation`](crate::GenerationStore::drop_generation) does, with `work` in the transaction.
     /// The work is not run for a generation that is gone.
     ///
     /// # Errors
     ///
-    /// As [`ViewStore::drop_generation`], and that of the work. Nothing was changed.
+    /// As [`GenerationStore::drop_generation`](crate::GenerationStore::drop_generation), and that of the work. Nothing was changed.
     async fn drop_with(
         &self,
         generation: GenerationId,

@@ -1,6 +1,7 @@
 //! What goes wrong outside the domain: a request that can never succeed, and a store that could not
 //! do what was asked.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
@@ -90,6 +91,22 @@ impl From<Invalid> for StoreError {
     }
 }
 
+/// The message of a panic.
+///
+/// ```
+/// use annals_core::panic_text;
+///
+/// let panic = std::panic::catch_unwind(|| panic!("no rate for {}", "EUR")).unwrap_err();
+/// assert_eq!(panic_text(&*panic), "no rate for EUR");
+/// ```
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
 /// An error with everything that caused it, each cause once: `cannot open: no such file`.
 ///
 /// ```
@@ -98,7 +115,7 @@ impl From<Invalid> for StoreError {
 /// let error = StoreError::new(Failure::Unavailable, "cannot read").because("connection reset");
 /// assert_eq!(with_causes(&error).to_string(), "cannot read: connection reset");
 /// ```
-pub fn with_causes<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + use<'a> {
+pub fn with_causes<'a>(error: &'a (dyn Error + 'a)) -> impl fmt::Display + use<'a> {
     fmt::from_fn(move |f| {
         let mut text = error.to_string();
         f.write_str(&text)?;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::clock::{Clock, SystemClock};
 use crate::error::Invalid;
 use crate::position::{Partition, Position};
 use crate::stream::{StreamId, Version};
@@ -250,8 +251,16 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// An event of a type, a codec and a payload, with a new id, schema version 1, happened at the
-    /// epoch until [`at`](NewEvent::at) says otherwise.
+    /// An event of a type, a codec and a payload, with a new id and schema version 1. It happened
+    /// now by the system's clock, unless [`at`](NewEvent::at) names another time.
+    ///
+    /// ```
+    /// use annals_core::{Clock, NewEvent, SystemClock, to_microseconds};
+    ///
+    /// let before = to_microseconds(SystemClock.now());
+    /// let event = NewEvent::new("note.taken", "text", "milk");
+    /// assert!(event.occurred_at >= before);
+    /// ```
     pub fn new(
         event_type: impl Into<Cow<'static, str>>,
         codec: impl Into<Cow<'static, str>>,
@@ -265,7 +274,7 @@ impl NewEvent {
             payload: payload.into(),
             tags: Vec::new(),
             metadata: Metadata::default(),
-            occurred_at: DateTime::UNIX_EPOCH,
+            occurred_at: to_microseconds(SystemClock.now()),
             own_digest: None,
         }
     }

@@ -6,6 +6,7 @@
 mod aggregate;
 mod annals;
 mod append;
+mod backoff;
 mod clock;
 mod codec;
 #[cfg(feature = "conformance")]
@@ -50,6 +51,7 @@ pub use annals::Annals;
 pub use append::{
     Append, AppendError, Appended, Condition, Expected, IdClash, Limits, Placed, Violation,
 };
+pub use backoff::Backoff;
 pub use chrono;
 pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock};
 pub use codec::{Codec, CodecError, Json};
@@ -60,7 +62,7 @@ pub use decide::{
     Part,
 };
 pub use deduplicate::{Duplicate, StoredId, deduplicate};
-pub use error::{Failure, Invalid, StoreError, with_causes};
+pub use error::{Failure, Invalid, StoreError, panic_text, with_causes};
 pub use event::{Digest, EventId, Metadata, NewEvent, Place, RecordedEvent, to_microseconds};
 pub use generation::{Generation, GenerationId, GenerationSpec, History, Phase, VIEW_SLOTS_MAX};
 pub use inline::{InlineRow, InlineRowVersion, InlineViews, RowAdvance, RowOutcome, VersionedRow};
@@ -91,4 +93,7 @@ pub use view_commit::{
     Checkpoint, CommitError, DeadLetter, RowChange, RowVersion, SkipDecision, VIEW_KEY_BYTES_MAX,
     ViewCommit, ViewRow,
 };
-pub use view_store::{GenerationState, PastRow, ReadRows, RowPlace, RowsBy, RowsPage, ViewStore};
+pub use view_store::{
+    DeadLetterStore, GenerationState, GenerationStore, PastRow, ReadRows, RowPlace, RowStore,
+    RowsBy, RowsPage, ViewStore,
+};

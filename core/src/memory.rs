@@ -5,30 +5,32 @@
 //! clever in it. When a backend and this file disagree, one of them has a bug, and the contract
 //! suite should say which.
 
+mod partition;
+mod snapshots;
 mod views;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::append::{Append, AppendError, Appended, Expected, Limits, Placed, Violation};
+use self::partition::{PartitionLog, Range};
+use crate::append::{Append, AppendError, Appended, Limits};
 use crate::clock::{Clock, SystemClock};
-use crate::deduplicate::{Duplicate, StoredId, deduplicate};
+use crate::deduplicate::{Duplicate, deduplicate};
 use crate::error::{Failure, StoreError};
-use crate::event::{EventId, Place, RecordedEvent};
+use crate::event::EventId;
 use crate::inline::InlineViews;
 use crate::position::{Head, Incarnation, LogId, Partition, Position};
 use crate::read::{
     Direction, LogPage, PAGE_BYTES_MAX, ReadLog, ReadQuery, ReadStream, Shown, StreamPage,
 };
-use crate::snapshot::{FoldId, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::store::{EventStore, Found, Hint, Log, SnapshotStore, Store, TaggedStore};
 use crate::stream::{StreamId, Version};
-use crate::stream_state::{ChangeStream, Status, StreamChange, StreamState};
+use crate::stream_state::{ChangeStream, StreamState};
 use crate::view_store::ViewStore;
 
 /// A store that forgets everything when the last handle to it is gone.
@@ -63,28 +65,6 @@ struct Shared {
     views: Mutex<views::Views>,
     moved: watch::Sender<u64>,
     rewound: AtomicU64,
-}
-
-/// Positions after which a page ends, also one without events: as stores do that must not look
-/// through a whole log for one answer.
-const PAGE_SCANNED_MAX: usize = 10_000;
-
-/// One partition: its events by position, its streams, its ids.
-#[derive(Debug, Default)]
-struct PartitionLog {
-    // At `position - 1`; nothing where an event was removed for good.
-    events: Vec<Option<RecordedEvent>>,
-    streams: HashMap<StreamId, Stream>,
-    ids: HashMap<EventId, StoredId>,
-    changes: HashMap<EventId, ChangeStream>,
-    last_recorded: DateTime<Utc>,
-}
-
-#[derive(Debug, Default)]
-struct Stream {
-    state: StreamState,
-    // At `version - 1`.
-    positions: Vec<Position>,
 }
 
 impl MemoryStore {
@@ -210,249 +190,6 @@ impl Default for MemoryStore {
     fn default() -> MemoryStore {
         MemoryStore::new()
     }
-}
-
-impl PartitionLog {
-    fn head(&self) -> Position {
-        Position::new(self.events.len() as u64)
-    }
-
-    fn state(&self, stream: &StreamId) -> StreamState {
-        self.streams
-            .get(stream)
-            .map_or_else(StreamState::absent, |stream| stream.state.clone())
-    }
-
-    fn rewind(&mut self, position: Position) {
-        self.events.truncate(position.get() as usize);
-        self.ids
-            .retain(|_, known| known.found.placed.position <= position);
-        self.streams.retain(|_, stream| {
-            stream.positions.retain(|of| *of <= position);
-            let state = &mut stream.state;
-            let tombstoned = state.status == Status::Tombstoned;
-            state
-                .deletions
-                .retain(|deletion| deletion.position <= position);
-            state.version = Version::new(stream.positions.len() as u64);
-            let emptied = state.deletions.last().map(|deletion| deletion.version);
-            state.status = match emptied {
-                Some(_) if tombstoned => Status::Tombstoned,
-                Some(version) if version == state.version => Status::Deleted,
-                _ => Status::Active,
-            };
-            state.version > Version::NONE || !state.deletions.is_empty()
-        });
-    }
-
-    /// The moment of a commit: never before an earlier one.
-    fn moment(&mut self, now: DateTime<Utc>) -> DateTime<Utc> {
-        self.last_recorded = self.last_recorded.max(now);
-        self.last_recorded
-    }
-
-    /// Where the events of one append stand, also when they were removed for good.
-    fn places(&self, first: Position, events: u32) -> Vec<Placed> {
-        let range = first..first.plus(u64::from(events));
-        let mut places: Vec<_> = self
-            .ids
-            .values()
-            .map(|known| &known.found.placed)
-            .filter(|place| range.contains(&place.position))
-            .cloned()
-            .collect();
-        places.sort_by_key(|place| place.position);
-        places
-    }
-
-    fn violations(&self, append: &Append) -> Vec<Violation> {
-        // Streams that get events and of which nothing was said come behind, each once.
-        let mut told: HashSet<&StreamId> = append
-            .expectations
-            .iter()
-            .map(|(stream, _)| stream)
-            .collect();
-        let unsaid = append
-            .events
-            .iter()
-            .map(|(stream, _)| stream)
-            .filter(|stream| told.insert(stream));
-        let said = append
-            .expectations
-            .iter()
-            .map(|(stream, expected)| (stream, *expected));
-        let streams = said
-            .chain(unsaid.map(|stream| (stream, Expected::Any)))
-            .enumerate()
-            .filter_map(|(index, (stream, expected))| {
-                let found = self.state(stream);
-                let written = append.events.iter().any(|(to, _)| to == stream);
-                let holds = if written {
-                    expected.allows_writing(&found)
-                } else {
-                    expected.passes_check(&found)
-                };
-                (!holds).then(|| Violation::Stream {
-                    index,
-                    stream: stream.clone(),
-                    expected,
-                    found,
-                })
-            });
-        let matching = append.condition.as_ref().and_then(|condition| {
-            let after = condition.after.unwrap_or(Position::START);
-            self.events
-                .iter()
-                .flatten()
-                .find(|event| event.position > after && condition.query.matches(event))
-        });
-        streams
-            .chain(matching.map(|event| Violation::Condition {
-                position: event.position,
-            }))
-            .collect()
-    }
-
-    fn record(&mut self, partition: Partition, append: &Append, now: DateTime<Utc>) -> Vec<Placed> {
-        let recorded_at = self.moment(now);
-        let append_first = self.head().next();
-        let append_events = append.events.len() as u32;
-        let mut places = Vec::with_capacity(append.events.len());
-        for (append_index, (stream_id, event)) in (0..).zip(&append.events) {
-            let position = self.head().next();
-            let stream = self.streams.entry(stream_id.clone()).or_default();
-            if stream.state.status == Status::Deleted {
-                stream.state.truncated_before = Version::NONE;
-            }
-            stream.state.status = Status::Active;
-            stream.state.version = stream.state.version.next();
-            stream.positions.push(position);
-            let place = Place {
-                stream: stream_id.clone(),
-                version: stream.state.version,
-                partition,
-                position,
-                append_index,
-                recorded_at,
-            };
-            let placed = Placed {
-                id: event.id,
-                stream: stream_id.clone(),
-                version: place.version,
-                partition,
-                position,
-            };
-            let found = Found {
-                placed: placed.clone(),
-                append_first,
-                append_events,
-            };
-            self.ids.insert(
-                event.id,
-                StoredId {
-                    found,
-                    digest: event.digest(),
-                },
-            );
-            self.events.push(Some(event.recorded(place)));
-            places.push(placed);
-        }
-        places
-    }
-
-    fn change(
-        &mut self,
-        asked: ChangeStream,
-        now: DateTime<Utc>,
-    ) -> Result<StreamState, AppendError> {
-        let ChangeStream {
-            id,
-            stream: ref stream_id,
-            expected,
-            change,
-        } = asked;
-        let found = self.state(stream_id);
-        if let Some(done) = self.changes.get(&id) {
-            asked.check_repeats(done)?;
-            return Ok(found);
-        }
-        if !expected.allows_writing(&found) {
-            let violation = Violation::Stream {
-                index: 0,
-                stream: stream_id.clone(),
-                expected,
-                found,
-            };
-            return Err(AppendError::Conflict(vec![violation]));
-        }
-        let after = found.changed(stream_id, change, self.head(), self.last_recorded.max(now))?;
-        if let StreamChange::Archive { before } = change {
-            let positions = self
-                .streams
-                .get(stream_id)
-                .map_or(&[][..], |stream| &stream.positions);
-            for position in positions.iter().take(before.get() as usize - 1) {
-                self.events[position.get() as usize - 1] = None;
-            }
-        }
-        if after != found {
-            self.moment(now);
-            self.streams.entry(stream_id.clone()).or_default().state = after.clone();
-        }
-        self.changes.insert(id, asked);
-        Ok(after)
-    }
-
-    fn page(&self, read: &Range, matches: impl Fn(&RecordedEvent) -> bool) -> LogPage {
-        let head = self.head();
-        let up_to = read.up_to.min(head);
-        let positions = read.after.get() + 1..=up_to.get();
-        let step: Box<dyn Iterator<Item = u64>> = match read.direction {
-            Direction::Forward => Box::new(positions),
-            Direction::Backward => Box::new(positions.rev()),
-        };
-        let mut events = Vec::new();
-        let mut bytes = 0;
-        // Before anything was looked at: nothing is scanned.
-        let mut scanned = match read.direction {
-            Direction::Forward => read.after,
-            Direction::Backward => up_to.next(),
-        };
-        for (looked_at, position) in step.enumerate() {
-            if events.len() >= read.limit
-                || bytes >= PAGE_BYTES_MAX
-                || looked_at >= PAGE_SCANNED_MAX
-            {
-                return LogPage {
-                    events,
-                    scanned,
-                    end: false,
-                    head: Head::at(head),
-                };
-            }
-            if let Some(event) = self.events[position as usize - 1]
-                .as_ref()
-                .filter(|event| matches(event))
-            {
-                bytes += event.payload.len();
-                events.push(event.clone());
-            }
-            scanned = Position::new(position);
-        }
-        LogPage {
-            events,
-            scanned,
-            end: true,
-            head: Head::at(head),
-        }
-    }
-}
-
-struct Range {
-    after: Position,
-    up_to: Position,
-    limit: usize,
-    direction: Direction,
 }
 
 #[async_trait]
@@ -583,57 +320,6 @@ impl TaggedStore for MemoryStore {
         Ok(self
             .partition(Partition(0))?
             .page(&range, |event| read.query.matches(event)))
-    }
-}
-
-#[async_trait]
-impl SnapshotStore for MemoryStore {
-    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
-        let key = (
-            snapshot.stream.clone(),
-            snapshot.fold.name.clone(),
-            snapshot.fold.version,
-            snapshot.version,
-        );
-        self.shared
-            .snapshots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, snapshot);
-        Ok(())
-    }
-
-    async fn newest_snapshot(
-        &self,
-        stream: &StreamId,
-        fold: &FoldId,
-        at_most: Version,
-    ) -> Result<Option<Snapshot>, StoreError> {
-        let key = |version| (stream.clone(), fold.name.clone(), fold.version, version);
-        let snapshots = self
-            .shared
-            .snapshots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok(snapshots
-            .range(key(Version::NONE)..=key(at_most))
-            .next_back()
-            .map(|(_, snapshot)| snapshot.clone()))
-    }
-
-    async fn delete_snapshot(
-        &self,
-        stream: &StreamId,
-        fold: &FoldId,
-        version: Version,
-    ) -> Result<(), StoreError> {
-        let key = (stream.clone(), fold.name.clone(), fold.version, version);
-        self.shared
-            .snapshots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key);
-        Ok(())
     }
 }
 

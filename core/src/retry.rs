@@ -4,6 +4,8 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
+use crate::backoff::Backoff;
+
 /// How often and how patiently to try again.
 ///
 /// The waits double from `first_wait` up to `longest_wait`, each cut by a random half so that
@@ -41,10 +43,7 @@ impl Retries {
     }
 
     fn wait_after(&self, attempts: u32) -> Duration {
-        let doubled = self
-            .first_wait
-            .saturating_mul(1 << attempts.saturating_sub(1).min(20));
-        let whole = doubled.min(self.longest_wait);
+        let whole = Backoff::new(self.first_wait, self.longest_wait).wait_after(attempts);
         // A fresh `RandomState` is seeded at random; no better dice are needed here.
         let dice = RandomState::new().build_hasher().finish() % 1_000;
         whole / 2 + whole.mul_f64(dice as f64 / 2_000.0)

@@ -37,12 +37,7 @@ pub async fn contained_async<F: Future>(future: F) -> Result<F::Output, String> 
 
 /// What was said in a panic.
 fn reason(panic: Box<dyn Any + Send>) -> String {
-    let said = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message");
-    let text = format!("the handler panicked: {said}");
+    let text = format!("the handler panicked: {}", annals_core::panic_text(&*panic));
     // The payload may be anything, and dropping it may panic once more.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
     text

@@ -6,13 +6,7 @@ use annals_core::{CommitError, Failure, GenerationId, Invalid, Position, StoreEr
 
 /// An error with all its causes, in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    annals_core::with_causes(error).to_string()
 }
 
 /// Why a worker gives up its lease.

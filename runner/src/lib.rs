@@ -5,7 +5,6 @@
 //! Programs use it through the facade, the crate `annals`; crates that follow a log implement
 //! [`Work`], [`Subject`] and [`Follower`].
 
-mod backoff;
 mod busy;
 mod checkpoint;
 mod claim;
@@ -36,7 +35,7 @@ mod supervisor;
 mod tasks;
 mod worker;
 
-pub use backoff::Backoff;
+pub use annals_core::Backoff;
 pub use busy::Activity;
 pub use checkpoint::{Note, Restoring, WindowNote, event_at, same_log, settled_to};
 pub use claim::SlotClaim;

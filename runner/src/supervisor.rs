@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::backoff::Backoff;
 use crate::checkpoint::settled_to;
 use crate::contain::contained_async;
 use crate::context::WorkerContext;
@@ -25,6 +24,7 @@ use crate::quota::Quota;
 use crate::rebalance::Membership;
 use crate::subject::{Subject, Verified};
 use crate::worker::Slot;
+use annals_core::Backoff;
 
 /// Events before the head that do not keep a generation from being switched to, once it has been at
 /// the head: waiting for them would be waiting for ever on a busy log.

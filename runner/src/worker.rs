@@ -8,7 +8,6 @@ use std::time::Duration;
 use annals_core::{Checkpoint, Filter, Generation, Hint, Partition, Phase, Position, ReadLog};
 use tokio::sync::watch;
 
-use crate::backoff::Backoff;
 use crate::checkpoint::settled_to;
 use crate::claim::SlotClaim;
 use crate::contain::contained_async;
@@ -19,6 +18,7 @@ use crate::lease::HeldLease;
 use crate::progress::{Progress, SlotState};
 use crate::quota::Quota;
 use crate::tasks::Tasks;
+use annals_core::Backoff;
 
 /// The longest wait between two attempts. A worker that stopped polls so often whether another
 /// process has repaired what stopped it.

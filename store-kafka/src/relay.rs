@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    Annals, Event, EventId, Failure, Filter, LogId, Outgoing, Outlet, OutletError, OutletMark,
-    Partition, Position, ReadLog, RecordedEvent, Store, StoreError,
+    Annals, Backoff, Event, EventId, Failure, Filter, LogId, Outgoing, Outlet, OutletError,
+    OutletMark, Partition, Position, ReadLog, RecordedEvent, Store, StoreError,
 };
 use bytes::Bytes;
 
@@ -28,8 +28,7 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const POLL: Duration = Duration::from_secs(1);
 
 /// Waits between tries after a failure.
-const BACK_OFF: Duration = Duration::from_millis(200);
-const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
 type Route = dyn Fn(&RecordedEvent) -> Option<String> + Send + Sync;
 type KeyOf = dyn Fn(&RecordedEvent) -> String + Send + Sync;
@@ -177,12 +176,12 @@ impl Relay {
         until: impl Future<Output = ()> + Send,
     ) -> Result<(), StoreError> {
         let mut until = std::pin::pin!(until);
-        let mut wait = BACK_OFF;
+        let mut backoff = BACKOFF;
         loop {
             let published = tokio::select! {
                 biased;
                 () = &mut until => return Ok(()),
-                published = self.publish(log, outlet, &mut wait) => published,
+                published = self.publish(log, outlet, &mut backoff) => published,
             };
             let error = match published {
                 OutletError::Undecided(error) => {
@@ -197,7 +196,7 @@ impl Relay {
             tracing::warn!(relay = self.name, %error, "the relay begins again");
             tokio::select! {
                 () = &mut until => return Ok(()),
-                () = tokio::time::sleep(wait) => wait = (wait * 2).min(BACK_OFF_MAX),
+                () = tokio::time::sleep(backoff.next_wait()) => {}
             }
         }
     }
@@ -211,9 +210,9 @@ impl Relay {
         &self,
         log: &dyn Store,
         outlet: &mut dyn Outlet,
-        wait: &mut Duration,
+        backoff: &mut Backoff,
     ) -> OutletError {
-        match self.try_publish(log, outlet, wait).await {
+        match self.try_publish(log, outlet, backoff).await {
             Ok(never) => match never {},
             Err(error) => error,
         }
@@ -223,7 +222,7 @@ impl Relay {
         &self,
         log: &dyn Store,
         outlet: &mut dyn Outlet,
-        wait: &mut Duration,
+        backoff: &mut Backoff,
     ) -> Result<std::convert::Infallible, OutletError> {
         let marks = outlet.open().await?;
         let mut places: Vec<Position> = Vec::new();
@@ -261,7 +260,7 @@ impl Relay {
                 };
                 outlet.take(outgoing, mark).await?;
                 *place = batch.up_to;
-                *wait = BACK_OFF;
+                backoff.reset();
             }
             if !more {
                 hint.wait(POLL).await;

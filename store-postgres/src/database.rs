@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use annals_core::{Direction, Failure, StoreError};
+use annals_core::{Direction, Failure, StoreError, panic_text};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Error, SqlStr};
 use tokio::task::JoinError;
@@ -255,14 +255,8 @@ where
 fn cut_short(lost: JoinError) -> StoreError {
     match lost.try_into_panic() {
         Ok(panic) => {
-            let said = panic
-                .downcast_ref::<&str>()
-                .copied()
-                .or(panic.downcast_ref::<String>().map(String::as_str));
-            let context = format!(
-                "what was done in a transaction panicked: {}",
-                said.unwrap_or("it did not say why")
-            );
+            let said = panic_text(&*panic);
+            let context = format!("what was done in a transaction panicked: {said}");
             StoreError::new(Failure::Invalid, context)
         }
         Err(lost) => {

@@ -19,9 +19,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use annals_core::{
-    Checkpoint, CommitError, DeadLetter, Generation, GenerationId, GenerationSpec, GenerationState,
-    Partition, PastRow, Position, ReadRows, RowVersion, RowsPage, SkipDecision, StoreError,
-    ViewCommit, ViewStore,
+    Checkpoint, CommitError, DeadLetter, DeadLetterStore, Generation, GenerationId, GenerationSpec,
+    GenerationState, GenerationStore, Partition, PastRow, Position, ReadRows, RowStore, RowVersion,
+    RowsPage, SkipDecision, StoreError, ViewCommit,
 };
 use async_trait::async_trait;
 use hashlink::LruCache;
@@ -130,7 +130,7 @@ impl PostgresStore {
 }
 
 #[async_trait]
-impl ViewStore for PostgresStore {
+impl GenerationStore for PostgresStore {
     async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError> {
         spec.check()?;
         let database = self.writable()?;
@@ -192,7 +192,10 @@ impl ViewStore for PostgresStore {
             rows::checkpoints(self.database(), generation)
         )?
     }
+}
 
+#[async_trait]
+impl RowStore for PostgresStore {
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
         let database = self.writable()?;
         let id = commit.generation;
@@ -305,7 +308,10 @@ impl ViewStore for PostgresStore {
             Ok(())
         }
     }
+}
 
+#[async_trait]
+impl DeadLetterStore for PostgresStore {
     async fn dead_letters(
         &self,
         generation: GenerationId,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use annals_core::{
     Append, AppendError, ChangeStream, Condition, EventStore, Expected, Failure, GenerationSpec,
-    InlineRow, InlineViews, Log, NewEvent, Position, Query, ReadLog, Status, StreamChange,
-    StreamId, Version, ViewStore, Violation,
+    GenerationStore, InlineRow, InlineViews, Log, NewEvent, Position, Query, ReadLog, Status,
+    StreamChange, StreamId, Version, Violation,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};

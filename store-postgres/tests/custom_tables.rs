@@ -11,8 +11,8 @@ use annals_core::chrono::TimeDelta;
 use annals_core::conformance::TablesFixture;
 use annals_core::{
     Acquired, Checkpoint, Clock, CommitError, CustomTables, Failure, Generation, GenerationSpec,
-    InTransaction, Lease, Leases, Log, ManualClock, Partition, Position, StoreError, ViewCommit,
-    ViewStore,
+    GenerationStore, InTransaction, Lease, Leases, Log, ManualClock, Partition, Position,
+    StoreError, ViewCommit,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use async_trait::async_trait;

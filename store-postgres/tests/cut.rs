@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
 use annals_core::{
-    Acquired, AppendError, Checkpoint, EventStore, Failure, GenerationSpec, Leases, Log, Partition,
-    Position, ReadRows, RowChange, RowsBy, ViewCommit, ViewStore,
+    Acquired, AppendError, Checkpoint, EventStore, Failure, GenerationSpec, GenerationStore,
+    Leases, Log, Partition, Position, ReadRows, RowChange, RowStore, RowsBy, ViewCommit,
 };
 use annals_postgres::PostgresStore;
 use relay::Relay;

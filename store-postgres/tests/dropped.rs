@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use annals_core::conformance::drop_after;
 use annals_core::{
     Acquired, Append, Checkpoint, CommitError, EventId, EventStore, Generation, GenerationSpec,
-    History, Lease, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows, ReadStream,
-    RowChange, RowVersion, RowsBy, StreamId, ViewCommit, ViewStore,
+    GenerationStore, History, Lease, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows,
+    ReadStream, RowChange, RowStore, RowVersion, RowsBy, StreamId, ViewCommit,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};

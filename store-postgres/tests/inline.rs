@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use annals_core::{
     Acquired, Append, AppendError, Checkpoint, CommitError, EventStore, Expected, Generation,
-    GenerationSpec, InlineRow, InlineViews, Lease, Leases, Log, NewEvent, Partition, Position,
-    ReadRows, RowAdvance, RowChange, RowsBy, StreamId, Version, ViewCommit, ViewStore,
+    GenerationSpec, GenerationStore, InlineRow, InlineViews, Lease, Leases, Log, NewEvent,
+    Partition, Position, ReadRows, RowAdvance, RowChange, RowStore, RowsBy, StreamId, Version,
+    ViewCommit,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};

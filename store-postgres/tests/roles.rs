@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use annals_core::{
     Acquired, Append, AppendError, ChangeStream, Checkpoint, EventStore, Failure, FoldId,
-    GenerationSpec, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows, RowChange,
-    RowsBy, Snapshot, SnapshotStore, StreamChange, StreamId, ViewCommit, ViewStore,
+    GenerationSpec, GenerationStore, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows,
+    RowChange, RowStore, RowsBy, Snapshot, SnapshotStore, StreamChange, StreamId, ViewCommit,
 };
 use annals_postgres::{Options, PostgresStore, sqlx};
 use server::{Schema, connection, in_the_end};

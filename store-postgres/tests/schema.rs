@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, Append, ChangeStream, Checkpoint, DeadLetter, EventId, EventStore, FoldId,
-    GenerationSpec, History, Leases, Log, ManualClock, Metadata, NewEvent, Partition, Phase,
-    Position, ReadLog, ReadQuery, ReadRows, ReadStream, RowChange, RowVersion, RowsBy,
-    SkipDecision, Snapshot, SnapshotStore, Status, StreamChange, StreamId, TaggedStore, Version,
-    ViewCommit, ViewStore,
+    Acquired, Append, ChangeStream, Checkpoint, DeadLetter, DeadLetterStore, EventId, EventStore,
+    FoldId, GenerationSpec, GenerationStore, History, Leases, Log, ManualClock, Metadata, NewEvent,
+    Partition, Phase, Position, ReadLog, ReadQuery, ReadRows, ReadStream, RowChange, RowStore,
+    RowVersion, RowsBy, SkipDecision, Snapshot, SnapshotStore, Status, StreamChange, StreamId,
+    TaggedStore, Version, ViewCommit,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use chrono::{DateTime, Utc};

@@ -8,7 +8,7 @@ mod server;
 
 use std::time::Duration;
 
-use annals_core::{GenerationSpec, Log, ViewStore};
+use annals_core::{GenerationSpec, GenerationStore, Log};
 use annals_postgres::sqlx;
 use server::{Schema, connection};
 

@@ -1,12 +1,11 @@
 //! An application's own writes and its events, in one transaction.
 
-use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use annals_core::{Append, AppendError, Appended, Clock, Failure, Limits, StoreError};
+use annals_core::{Append, AppendError, Appended, Clock, Failure, Limits, StoreError, panic_text};
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
@@ -194,14 +193,6 @@ fn rolled_back() -> rusqlite::Error {
     let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT);
     let cause = "the application's part of the transaction ended it";
     rusqlite::Error::SqliteFailure(error, Some(cause.into()))
-}
-
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("it did not say why")
 }
 
 /// Whose code prepares statements.

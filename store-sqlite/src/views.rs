@@ -18,9 +18,10 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use annals_core::{
-    Acquired, AppendError, Checkpoint, CommitError, DeadLetter, Failure, Generation, GenerationId,
-    GenerationSpec, InlineViews, Invalid, Lease, LeaseState, Leases, Partition, PastRow, Position,
-    ReadRows, RowVersion, RowsPage, SkipDecision, StoreError, VersionedRow, ViewCommit, ViewStore,
+    Acquired, AppendError, Checkpoint, CommitError, DeadLetter, DeadLetterStore, Failure,
+    Generation, GenerationId, GenerationSpec, GenerationStore, InlineViews, Invalid, Lease,
+    LeaseState, Leases, Partition, PastRow, Position, ReadRows, RowStore, RowVersion, RowsPage,
+    SkipDecision, StoreError, VersionedRow, ViewCommit,
 };
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -158,7 +159,7 @@ impl Leases for SqliteStore {
 }
 
 #[async_trait]
-impl ViewStore for SqliteStore {
+impl GenerationStore for SqliteStore {
     async fn begin_generation(&self, spec: GenerationSpec) -> Result<Generation, StoreError> {
         spec.check()?;
         let now = self.clock().now();
@@ -200,7 +201,10 @@ impl ViewStore for SqliteStore {
         })
         .await
     }
+}
 
+#[async_trait]
+impl RowStore for SqliteStore {
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
         let writer = self.writer()?;
         // Not on the writer thread, so that it only checks and writes.
@@ -313,7 +317,10 @@ impl ViewStore for SqliteStore {
         })
         .await
     }
+}
 
+#[async_trait]
+impl DeadLetterStore for SqliteStore {
     async fn dead_letters(
         &self,
         generation: GenerationId,

@@ -13,7 +13,7 @@ use annals_core::{
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
-use crate::append_in::{EndGuard, panic_text};
+use crate::append_in::EndGuard;
 use crate::error::{StoreFault, is_duplicate};
 use crate::identity::{LastEvent, LogIdentity};
 use crate::known::{PARTITION, known, placed_between};
@@ -21,6 +21,7 @@ use crate::request::Request;
 use crate::statements as sql;
 use crate::stream_cache::{StreamCache, StreamEntry};
 use crate::{streams, views};
+use annals_core::panic_text;
 
 /// Spelled so that an application's `prepare_cached("commit")` does not find the statement, which
 /// was allowed when it was prepared.

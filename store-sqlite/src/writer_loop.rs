@@ -11,13 +11,13 @@ use std::time::Duration;
 use annals_core::Failure;
 use tokio::sync::watch;
 
-use crate::append_in::panic_text;
 use crate::error::{StoreFault, is_medium};
 use crate::identity::LogIdentity;
 use crate::job::{Job, TxOutcome};
 use crate::options::Options;
 use crate::views;
 use crate::write_tx::WriteTx;
+use annals_core::panic_text;
 
 /// How many times the writer yields to the callers that it has just answered, before it commits a
 /// much smaller group.

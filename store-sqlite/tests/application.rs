@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
 use annals_core::{
-    Append, AppendError, Condition, EventStore, Expected, Failure, GenerationSpec, InlineRow,
-    InlineViews, Log, NewEvent, Partition, Query, StreamId, Version, ViewStore,
+    Append, AppendError, Condition, EventStore, Expected, Failure, GenerationSpec, GenerationStore,
+    InlineRow, InlineViews, Log, NewEvent, Partition, Query, StreamId, Version,
 };
 use annals_sqlite::{AppendTransaction, SqliteStore, rusqlite};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use annals_core::conformance::TablesFixture;
 use annals_core::{
-    Acquired, AppendError, Checkpoint, CommitError, CustomTables, GenerationSpec, InTransaction,
-    Leases, Log, Partition, StoreError, ViewCommit, ViewStore,
+    Acquired, AppendError, Checkpoint, CommitError, CustomTables, GenerationSpec, GenerationStore,
+    InTransaction, Leases, Log, Partition, StoreError, ViewCommit,
 };
 use annals_sqlite::rusqlite::Connection;
 use annals_sqlite::{AppendTransaction, SqliteStore};

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use annals_core::conformance::Dice;
 use annals_core::{
-    Acquired, Append, Checkpoint, CommitError, EventStore, Generation, GenerationSpec, Leases, Log,
-    NewEvent, Partition, Position, ReadLog, ReadRows, RowChange, RowsBy, StreamId, ViewCommit,
-    ViewStore,
+    Acquired, Append, Checkpoint, CommitError, EventStore, Generation, GenerationSpec,
+    GenerationStore, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows, RowChange,
+    RowStore, RowsBy, StreamId, ViewCommit,
 };
 use annals_sqlite::SqliteStore;
 use tempfile::TempDir;

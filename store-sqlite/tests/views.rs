@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use annals_core::{
     Acquired, Append, Checkpoint, CommitError, DeadLetter, EventStore, Failure, GenerationId,
-    GenerationSpec, History, Lease, Leases, Log, ManualClock, NewEvent, Partition, Position,
-    ReadRows, RowChange, RowVersion, RowsBy, Store, StreamId, ViewCommit, ViewStore,
+    GenerationSpec, GenerationStore, History, Lease, Leases, Log, ManualClock, NewEvent, Partition,
+    Position, ReadRows, RowChange, RowStore, RowVersion, RowsBy, Store, StreamId, ViewCommit,
 };
 use annals_sqlite::{Options, SqliteStore, rusqlite};
 use tempfile::TempDir;

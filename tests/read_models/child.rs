@@ -14,7 +14,7 @@ use annals::prelude::*;
 use annals::projections::ReactorSetup;
 use annals::read_model::{Checkpoint, CommitError, ViewCommit, ViewStore};
 use annals::{Store, StoreError};
-use annals_core::conformance::faulty::{Call, Faulty, FaultyStore};
+use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
 use async_trait::async_trait;
 
 use crate::fixture::Location;
@@ -125,21 +125,21 @@ pub(crate) fn in_the_fold() {
 }
 
 /// Stands still at one step, until the process is killed.
-struct StandsStill {
+struct Halts {
     step: Step,
     left: Countdown,
     store: Arc<dyn Store>,
 }
 
-impl fmt::Debug for StandsStill {
+impl fmt::Debug for Halts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StandsStill")
+        f.debug_struct("Halts")
             .field("step", &self.step)
             .finish_non_exhaustive()
     }
 }
 
-impl StandsStill {
+impl Halts {
     async fn at(&self, step: Step) {
         if self.step == step && self.left.is_over() {
             say("here");
@@ -149,7 +149,7 @@ impl StandsStill {
 }
 
 #[async_trait]
-impl Faulty for StandsStill {
+impl StoreFault for Halts {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         match call {
             Call::CommitView => self.at(Step::BeforeWrite).await,
@@ -249,7 +249,7 @@ fn works_until_it_is_killed() {
     runtime.block_on(async {
         let store = Location(place).open().await;
         let left = Countdown(AtomicI64::new(times));
-        let stands_still = StandsStill {
+        let stands_still = Halts {
             step,
             left,
             store: Arc::clone(&store),

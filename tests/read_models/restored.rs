@@ -8,16 +8,16 @@ use annals::Store;
 use annals::prelude::*;
 use annals::projections::StartError;
 use annals_core::conformance::Dice;
-use annals_core::conformance::faulty::{Faulty, FaultyStore};
+use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 
 use crate::fixture::Fixture;
 use crate::oracle::{Tally, append, caught_up, history, options, program, replay, rows};
 
 /// A store that is asked as it is.
 #[derive(Debug)]
-struct NoTrouble;
+struct NoFault;
 
-impl Faulty for NoTrouble {}
+impl StoreFault for NoFault {}
 
 /// A log, and a view of it in a place of its own, that have seen the same.
 struct Shop<'a>(&'a dyn Fixture);
@@ -44,7 +44,7 @@ impl Shop<'_> {
     }
 
     async fn program(&self) -> Result<Program, StartError> {
-        let views = FaultyStore::new(self.open("views").await, NoTrouble);
+        let views = FaultyStore::new(self.open("views").await, NoFault);
         let db = Annals::on(self.open("log").await);
         db.with(ViewSetup::<Tally>::new().options(options()))
             .views_in(views)

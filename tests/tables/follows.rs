@@ -1,10 +1,10 @@
 //! Tables follow the log: where they stand, what they leave out, and how new ones take their place.
 
+use annals::read_model::GenerationStore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use annals::projections::ViewError;
-use annals::read_model::ViewStore as _;
 
 use crate::bank::{Bank, WAIT, total};
 use crate::fixture::Fixture;

@@ -13,7 +13,9 @@ use crate::error::{Failure, StoreError};
 use crate::generation::GenerationSpec;
 use crate::lease::Leases;
 use crate::store::{EventStore, Store};
-use crate::{CommitError, Phase, Position, RowAdvance, Version, ViewCommit, ViewStore};
+use crate::{
+    CommitError, GenerationStore, Phase, Position, RowAdvance, RowStore, Version, ViewCommit,
+};
 
 type ConnectionOf<F> = <<F as TablesFixture>::Store as CustomTables>::Connection;
 

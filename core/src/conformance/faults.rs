@@ -23,7 +23,7 @@ pub async fn an_outcome_that_is_unknown_is_resolved_by_asking_again(fixture: &dy
     {
         let to = stream(format!("lost-{row}"));
         let given = events(3);
-        store.trouble().lose_next(2);
+        store.fault().lose_next(2);
         for _ in 0..2 {
             let error = try_append(&*store, &to, expected, given.clone())
                 .await
@@ -42,7 +42,7 @@ pub async fn a_refusal_whose_answer_was_lost_is_refused_again(fixture: &dyn Fixt
     let store = FaultyStore::new(open(fixture).await, AnswerLost::next(0));
     let to = stream("lost-1");
     append(&*store, &to, events(1)).await;
-    store.trouble().lose_next(1);
+    store.fault().lose_next(1);
     let given = events(1);
     let unknown = try_append(&*store, &to, Expected::NoStream, given.clone())
         .await
@@ -233,14 +233,14 @@ pub async fn a_caller_that_stands_still_after_its_append_holds_up_nobody(fixture
         let to = to.clone();
         tokio::spawn(async move { append(&*slow, &to, events(2)).await })
     };
-    slow.trouble().waiting(1).await;
+    slow.fault().waiting(1).await;
     assert_eq!(
         shown(&*inner, &to).await,
         [1, 2],
         "it is there before its caller knows"
     );
     assert_eq!(versions_of(&append(&*inner, &to, events(1)).await), [3]);
-    slow.trouble().open();
+    slow.fault().open();
     assert_eq!(versions_of(&appending.await.unwrap()), [1, 2]);
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::faulty::{Call, FailsOnce, Faulty, FaultyStore};
+use super::faulty::{Call, FailsOnce, FaultyStore, StoreFault};
 use super::view_words::*;
 use super::words::*;
 use super::{Dice, Fixture, drop_after};
@@ -626,14 +626,14 @@ pub async fn whose_answer_was_lost_are_told_apart_by_where_the_slot_stands(fixtu
     let store: Arc<dyn Store> = open(fixture).await;
     let mut worker = Worker::begin(views(&*store), spec("a", &["one", "two"])).await;
     // Before the step was taken, and after.
-    let troubles: [Arc<dyn Store>; 2] = [
+    let faults: [Arc<dyn Store>; 2] = [
         FaultyStore::new(Arc::clone(&store), FailsOnce::at([Call::CommitView])),
         FaultyStore::new(Arc::clone(&store), LosesAnswers),
     ];
-    for (round, troubled) in troubles.iter().enumerate() {
+    for (round, faulty) in faults.iter().enumerate() {
         let to = (round as u64 + 1) * 10;
         let step = full(&worker, to);
-        let error = views(&**troubled)
+        let error = views(&**faulty)
             .commit_view(step.clone())
             .await
             .unwrap_err();
@@ -641,10 +641,10 @@ pub async fn whose_answer_was_lost_are_told_apart_by_where_the_slot_stands(fixtu
             matches!(&error, CommitError::Store(error) if error.failure() == Failure::Unavailable),
             "{error:?}"
         );
-        let stands = views(&**troubled).checkpoints(worker.id()).await.unwrap();
+        let stands = views(&**faulty).checkpoints(worker.id()).await.unwrap();
         match round {
             0 => assert!(
-                stands.is_empty() && views(&**troubled).commit_view(step.clone()).await.is_ok()
+                stands.is_empty() && views(&**faulty).commit_view(step.clone()).await.is_ok()
             ),
             _ => assert_eq!(stands, std::slice::from_ref(&step.to)),
         }
@@ -661,7 +661,7 @@ pub async fn whose_answer_was_lost_are_told_apart_by_where_the_slot_stands(fixtu
 struct LosesAnswers;
 
 #[async_trait]
-impl Faulty for LosesAnswers {
+impl StoreFault for LosesAnswers {
     async fn after(&self, call: Call) -> Result<(), StoreError> {
         match call {
             Call::CommitView => Err(StoreError::new(

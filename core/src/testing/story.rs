@@ -7,12 +7,13 @@
 use std::fmt::{self, Debug, Display};
 
 use super::refusal::Refusal;
-use super::text::{Script, shown, stored, with_causes};
+use super::text::{Script, shown, stored};
 use crate::aggregate::{Aggregate, Handle};
 use crate::append::{Append, Limits};
 use crate::event::NewEvent;
 use crate::stream::StreamId;
 use crate::typed::{Event, IntoEvents, Stored};
+use crate::with_causes;
 
 /// How often a state or an event is made on its own, to see whether it prints the same each time. A
 /// map of two entries in no order passes by chance once in 2^`COPIES` runs.

@@ -1,6 +1,5 @@
 //! How values, stored events, times and errors are written in stories and timelines.
 
-use std::error::Error;
 use std::fmt::{self, Debug, Display, Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -99,7 +98,7 @@ pub(super) fn stored(stored: Stored<'_>) -> String {
     text
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -109,15 +108,4 @@ fn hex(bytes: &[u8]) -> String {
 /// A time as RFC 3339, with as many digits of the second as it needs.
 pub(super) fn time(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
-
-/// An error and what caused it, in one line.
-pub(super) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -108,7 +108,7 @@ impl Timeline<'_> {
             Ok(text) => text,
             Err(error) => panic!(
                 "the timeline cannot be read: {}",
-                super::text::with_causes(&error)
+                crate::with_causes(&error)
             ),
         }
     }

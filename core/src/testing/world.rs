@@ -4,8 +4,10 @@
 //! It is played on a store in memory through the loops that programs use. Nothing in it waits, so
 //! it needs no runtime.
 
-use std::collections::BTreeSet;
-use std::fmt::{self, Debug, Display, Write};
+mod outcome;
+mod print;
+
+use std::fmt::{Debug, Display};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,7 +15,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::bench::Bench;
 use super::refusal::Refusal;
 use super::story::stored_form;
-use super::text::{Script, shown, stored, time, with_causes};
+use super::text::{shown, stored};
 use super::watched::{Watched, at_once};
 use crate::aggregate::commit::{CommandError, Committed, Stamp};
 use crate::aggregate::{Aggregate, AggregateRef, At, Handle};
@@ -27,7 +29,8 @@ use crate::moment::Instant;
 use crate::position::Position;
 use crate::stream::StreamId;
 use crate::tag::Tag;
-use crate::typed::{Event, IntoEvents, Stored};
+use crate::typed::{Event, IntoEvents};
+use crate::with_causes;
 
 /// Begins a story about several streams.
 ///
@@ -332,112 +335,6 @@ impl World {
         })
     }
 
-    /// What the last step appended; nothing when it refused.
-    pub fn appended(&self) -> &[RecordedEvent] {
-        &self.appended
-    }
-
-    /// How the last step refused, if it did.
-    pub fn refusal(&self) -> Option<&str> {
-        self.refusal.as_ref().map(Refusal::text)
-    }
-
-    /// The error by which the last step refused, if it did and the error is an `E`.
-    pub fn refusal_as<E: 'static>(&self) -> Option<&E> {
-        self.refusal.as_ref()?.of_type()
-    }
-
-    /// The state of an aggregate after everything so far.
-    ///
-    /// # Panics
-    ///
-    /// When it cannot be read.
-    #[track_caller]
-    pub fn state<A: Aggregate>(&self, at: At<A>) -> A {
-        let aggregate = AggregateRef::new(Annals::clone(&self.bench), at);
-        match at_once(aggregate.load().into_future()) {
-            Ok(state) => state.into_state(),
-            Err(error) => panic!("{}\n\n{self}\n", with_causes(&error)),
-        }
-    }
-
-    /// The handle that the story is played on, to look further.
-    ///
-    /// ```
-    /// # async fn example(story: annals_core::testing::World) {
-    /// println!("{}", story.annals().timeline_of_log().await);
-    /// # }
-    /// ```
-    pub fn annals(&self) -> &Bench {
-        &self.bench
-    }
-
-    /// Says that the last step appended exactly these events to a stream, and gives the story back.
-    ///
-    /// # Panics
-    ///
-    /// When it did not, with the whole story.
-    #[track_caller]
-    pub fn assert_appended<E>(
-        self,
-        stream: impl AsRef<str>,
-        events: impl IntoIterator<Item = E>,
-    ) -> World
-    where
-        E: Event + Debug + PartialEq,
-    {
-        let stream = stream.as_ref();
-        let expected: Vec<E> = events.into_iter().collect();
-        let appended = self
-            .appended
-            .iter()
-            .filter(|event| event.stream.as_str() == stream);
-        let read = appended
-            .map(|event| E::decode(Stored::from(event)))
-            .collect::<Result<Vec<_>, _>>();
-        let found = match read {
-            Ok(read) => read.into_iter().flatten().collect::<Vec<_>>(),
-            Err(error) => {
-                panic!(
-                    "what was appended to `{stream}` is something else: {}\n\n{self}\n",
-                    with_causes(&error)
-                )
-            }
-        };
-        if found != expected {
-            let expected = expected
-                .iter()
-                .map(|event| format!("  {event:?}\n"))
-                .collect::<String>();
-            let expected = if expected.is_empty() {
-                "  nothing\n"
-            } else {
-                &expected
-            };
-            panic!(
-                "the last step should have appended to `{stream}`\n{expected}\nbut this \
-                 happened\n\n{self}\n"
-            );
-        }
-        self
-    }
-
-    /// Says that the last step refused with this text, and gives the story back.
-    ///
-    /// # Panics
-    ///
-    /// When it did not, with the whole story.
-    #[track_caller]
-    pub fn assert_refused(self, text: impl AsRef<str>) -> World {
-        let text = text.as_ref();
-        if self.refusal() != Some(text) {
-            panic!(
-                "the last step should have been refused\n  {text}\n\nbut this happened\n\n{self}\n"
-            );
-        }
-        self
-    }
-
     #[track_caller]
     fn append(mut self, stream: &str, mut drafts: Vec<NewEvent>) -> World {
         let stream = match StreamId::new(stream) {
@@ -491,9 +388,9 @@ impl World {
                 None
             }
             Err(CommandError::Refused(error)) => Some(Refusal::new(error)),
-            Err(CommandError::Load(error)) => impossible(with_causes(&error)),
-            Err(CommandError::Encode(error)) => impossible(with_causes(&error)),
-            Err(CommandError::Append(error)) => impossible(with_causes(&error)),
+            Err(CommandError::Load(error)) => impossible(with_causes(&error).to_string()),
+            Err(CommandError::Encode(error)) => impossible(with_causes(&error).to_string()),
+            Err(CommandError::Append(error)) => impossible(with_causes(&error).to_string()),
             // No error of the domain, and yet an answer: the same aggregate twice, or one that is
             // gone for ever.
             Err(error) => Some(Refusal::new(error)),
@@ -524,96 +421,5 @@ impl World {
 
     fn after(&self, position: Position) -> Vec<RecordedEvent> {
         self.store.log_after(position).unwrap_or_default()
-    }
-}
-
-impl Display for World {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let streams = self.everything();
-        let width = streams
-            .iter()
-            .map(|event| event.stream.as_str().chars().count())
-            .max()
-            .unwrap_or_default();
-        let read = self.store.positions_read();
-        let mut script = Script::default();
-        let mut within = false;
-        for said in &self.said {
-            // A moment heads the block of what happens then.
-            if !within || matches!(said, Entry::At(_)) {
-                script.begin();
-            }
-            within = matches!(said, Entry::At(_));
-            match said {
-                Entry::At(moment) => script.say("at", &time(*moment)),
-                Entry::Given(events) => say_events(
-                    &mut script,
-                    "given",
-                    events,
-                    width,
-                    self.decided.then_some(&read),
-                ),
-                Entry::Step {
-                    when,
-                    saw,
-                    came,
-                    state,
-                } => {
-                    for (label, text) in [("when", when), ("saw", saw)] {
-                        if let Some(text) = text {
-                            script.say(label, text);
-                        }
-                    }
-                    match came {
-                        Came::Refused(text) => script.say("refused", text),
-                        Came::Appended(events) => {
-                            say_events(&mut script, "then", events, width, None);
-                        }
-                    }
-                    if let Some(state) = state {
-                        script.say("state", state);
-                    }
-                }
-            }
-        }
-        Display::fmt(&script, f)
-    }
-}
-
-/// The events; those that are not among the `read` ones are marked.
-fn say_events(
-    script: &mut Script,
-    label: &str,
-    events: &[RecordedEvent],
-    width: usize,
-    read: Option<&BTreeSet<Position>>,
-) {
-    if events.is_empty() {
-        script.say(label, "nothing");
-    }
-    for (index, event) in events.iter().enumerate() {
-        let mut text = format!(
-            "{:width$}  {}",
-            event.stream.as_str(),
-            stored(Stored::from(event))
-        );
-        if !event.tags.is_empty() {
-            let tags: Vec<_> = event.tags.iter().map(Tag::as_str).collect();
-            let _ = write!(text, "  [{}]", tags.join(", "));
-        }
-        if read.is_some_and(|read| !read.contains(&event.position)) {
-            text.push_str("  (not selected)");
-        }
-        script.say_event(
-            if index == 0 { label } else { "" },
-            event.position.get(),
-            &text,
-        );
-    }
-}
-
-impl Debug for World {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Display::fmt(self, f)
     }
 }

@@ -5,20 +5,20 @@ use annals_core::{Annals, CommandError};
 
 use crate::bank::{Account, Refusal};
 use crate::store::{
-    Counted, Hesitant, Meanwhile, alice, dropped_after, head, impatient, processes, troubled,
+    Counted, Hesitant, Meanwhile, alice, dropped_after, faulty, head, impatient, processes,
 };
 
 #[tokio::test]
 async fn a_busy_aggregate_is_not_read_again() {
     let [plain] = processes();
-    let (db, store) = troubled(&plain, Counted::default());
+    let (db, store) = faulty(&plain, Counted::default());
     for _ in 0..10 {
         alice(&db).run(|a| a.deposit(1)).await.unwrap();
     }
     assert_eq!(
         (
-            store.trouble().calls(Call::ReadStream),
-            store.trouble().calls(Call::Append)
+            store.fault().calls(Call::ReadStream),
+            store.fault().calls(Call::Append)
         ),
         (1, 10)
     );
@@ -28,13 +28,13 @@ async fn a_busy_aggregate_is_not_read_again() {
 async fn a_state_is_kept_only_after_its_events_were_committed() {
     let [other] = processes();
     let faster = other.clone();
-    let trouble = Meanwhile::always(Call::Append, move || {
+    let fault = Meanwhile::always(Call::Append, move || {
         let faster = faster.clone();
         async move {
             alice(&faster).run(|a| a.deposit(1)).await.unwrap();
         }
     });
-    let db = troubled(&other, trouble).0.with_retries(impatient(2));
+    let db = faulty(&other, fault).0.with_retries(impatient(2));
     let error = alice(&db).run(|a| a.deposit(1_000)).await.unwrap_err();
     assert!(matches!(error, CommandError::Contended { .. }));
     assert_eq!(
@@ -46,7 +46,7 @@ async fn a_state_is_kept_only_after_its_events_were_committed() {
 #[tokio::test]
 async fn as_many_states_are_kept_as_there_is_room_for() {
     let [plain] = processes();
-    let (db, store) = troubled(&plain, Counted::default());
+    let (db, store) = faulty(&plain, Counted::default());
     let db = db.with_cached_states(3);
     let deposit = async |id: u64| {
         db.aggregate::<Account>(id)
@@ -57,7 +57,7 @@ async fn as_many_states_are_kept_as_there_is_room_for() {
     for id in 1..=4 {
         deposit(id).await;
     }
-    let reads = || store.trouble().calls(Call::ReadStream);
+    let reads = || store.fault().calls(Call::ReadStream);
     assert_eq!(reads(), 4);
     // The last three are there, the first one made way.
     for id in 2..=4 {
@@ -82,12 +82,12 @@ async fn as_many_states_are_kept_as_there_is_room_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn without_room_every_command_reads_and_all_succeed() {
     let [plain] = processes();
-    let (db, store) = troubled(&plain, Counted::default());
+    let (db, store) = faulty(&plain, Counted::default());
     let db = db.with_cached_states(0);
     for _ in 0..3 {
         alice(&db).run(|a| a.deposit(1)).await.unwrap();
     }
-    assert_eq!(store.trouble().calls(Call::ReadStream), 3);
+    assert_eq!(store.fault().calls(Call::ReadStream), 3);
     let tasks: Vec<_> = (0..16)
         .map(|_| {
             let alice = alice(&db);
@@ -103,15 +103,15 @@ async fn without_room_every_command_reads_and_all_succeed() {
 #[tokio::test]
 async fn a_handle_with_other_settings_starts_with_an_empty_cache() {
     let [plain] = processes();
-    let (db, store) = troubled(&plain, Counted::default());
+    let (db, store) = faulty(&plain, Counted::default());
     alice(&db).run(|a| a.deposit(1)).await.unwrap();
     alice(&db.clone()).run(|a| a.deposit(1)).await.unwrap();
-    assert_eq!(store.trouble().calls(Call::ReadStream), 1);
+    assert_eq!(store.fault().calls(Call::ReadStream), 1);
     alice(&db.with_retries(impatient(1)))
         .run(|a| a.deposit(1))
         .await
         .unwrap();
-    assert_eq!(store.trouble().calls(Call::ReadStream), 2);
+    assert_eq!(store.fault().calls(Call::ReadStream), 2);
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_command_dropped_at_any_await_leaves_everything_right() {
     ] {
         for polls in 0.. {
             let [plain] = processes();
-            let (db, _) = troubled(&plain, Hesitant);
+            let (db, _) = faulty(&plain, Hesitant);
             alice(if cached { &db } else { &plain })
                 .run(|a| a.deposit(10))
                 .await
@@ -188,7 +188,7 @@ async fn a_command_dropped_at_any_await_leaves_everything_right() {
 #[tokio::test]
 async fn who_waits_for_a_turn_may_leave() {
     let [plain] = processes();
-    let (db, _) = troubled(&plain, Hesitant);
+    let (db, _) = faulty(&plain, Hesitant);
     let first = alice(&db);
     let second = alice(&db);
     let third = alice(&db);

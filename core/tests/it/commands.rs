@@ -11,7 +11,7 @@ use annals_macros::Event;
 use serde::{Deserialize, Serialize};
 
 use crate::bank::{Account, AccountEvent, Refusal, Withdraw, deposited, withdrawn};
-use crate::store::{Counted, Meanwhile, alice, head, impatient, processes, since, troubled};
+use crate::store::{Counted, Meanwhile, alice, faulty, head, impatient, processes, since};
 
 #[tokio::test]
 async fn a_command_loads_decides_and_appends() {
@@ -52,13 +52,13 @@ async fn who_was_overtaken_decides_again_on_the_newer_state() {
 async fn who_is_always_overtaken_gives_up_and_has_written_nothing() {
     let [other] = processes();
     let faster = other.clone();
-    let trouble = Meanwhile::always(Call::Append, move || {
+    let fault = Meanwhile::always(Call::Append, move || {
         let faster = faster.clone();
         async move {
             alice(&faster).run(|a| a.deposit(1)).await.unwrap();
         }
     });
-    let db = troubled(&other, trouble).0.with_retries(impatient(3));
+    let db = faulty(&other, fault).0.with_retries(impatient(3));
     let mut decisions = 0;
     let deposit = |a: &Account| {
         decisions += 1;
@@ -139,7 +139,7 @@ async fn a_decision_for_nothing_is_looked_at_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn commands_on_a_hot_aggregate_take_turns_and_never_conflict() {
     let [plain] = processes();
-    let (db, store) = troubled(&plain, Counted::default());
+    let (db, store) = faulty(&plain, Counted::default());
     let decisions = Arc::new(AtomicUsize::new(0));
     let tasks: Vec<_> = (0..64)
         .map(|_| {
@@ -161,7 +161,7 @@ async fn commands_on_a_hot_aggregate_take_turns_and_never_conflict() {
     assert_eq!(
         (
             decisions.load(Ordering::SeqCst),
-            store.trouble().calls(Call::Append)
+            store.fault().calls(Call::Append)
         ),
         (64, 64)
     );
@@ -318,7 +318,7 @@ async fn a_command_can_be_spawned_and_borrows_what_it_decides_with() {
 #[tokio::test]
 async fn a_store_that_cannot_be_reached_is_an_error_and_the_next_command_works() {
     let [plain] = processes();
-    let (db, store) = troubled(&plain, FailsOnce::at([Call::ReadStream, Call::Append]));
+    let (db, store) = faulty(&plain, FailsOnce::at([Call::ReadStream, Call::Append]));
     let load = alice(&db).run(|a| a.deposit(1)).await.unwrap_err();
     let CommandError::Load(LoadError::Store(error)) = &load else {
         panic!("{load}")
@@ -327,7 +327,7 @@ async fn a_store_that_cannot_be_reached_is_an_error_and_the_next_command_works()
     let append = alice(&db).run(|a| a.deposit(1)).await.unwrap_err();
     assert!(matches!(append, CommandError::Append(_)), "{append}");
     alice(&db).run(|a| a.deposit(1)).await.unwrap();
-    assert_eq!((head(&db).await, store.trouble().left()), (1, 0));
+    assert_eq!((head(&db).await, store.fault().left()), (1, 0));
 }
 
 #[tokio::test]

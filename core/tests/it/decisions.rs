@@ -12,7 +12,7 @@ use annals_core::{
 use crate::bank::{Account, AccountEvent, Refusal, deposited, transfer, withdrawn};
 use crate::queries::{Total, total};
 use crate::store::{
-    Counted, Hesitant, Meanwhile, alice, given, head, impatient, processes, since, troubled,
+    Counted, Hesitant, Meanwhile, alice, faulty, given, head, impatient, processes, since,
 };
 
 async fn cents(db: &Annals, id: impl std::fmt::Display) -> i64 {
@@ -115,11 +115,11 @@ async fn an_aggregate_that_is_only_looked_at_still_guards() {
     let [other] = processes();
     given(&other, "account-alice", [deposited(100)]).await;
     let closing = other.clone();
-    let trouble = Meanwhile::once(Call::Append, move || {
+    let fault = Meanwhile::once(Call::Append, move || {
         let closing = closing.clone();
         async move { given(&closing, "account-alice", [AccountEvent::Closed]).await }
     });
-    let (db, _) = troubled(&other, trouble);
+    let (db, _) = faulty(&other, fault);
     // Bob gets a bonus as long as alice is a customer.
     let bonus = |(a, b): &(Account, Account)| {
         Ok((
@@ -150,7 +150,7 @@ async fn a_refusal_from_parts_that_belong_to_different_moments_is_not_final() {
         let [other] = processes();
         given(&other, "account-alice", [deposited(100)]).await;
         let moving = other.clone();
-        let trouble = Meanwhile::once(call, move || {
+        let fault = Meanwhile::once(call, move || {
             let moving = moving.clone();
             async move {
                 let both = (Account::at("alice"), Account::at("bob"));
@@ -160,9 +160,9 @@ async fn a_refusal_from_parts_that_belong_to_different_moments_is_not_final() {
                     .unwrap();
             }
         });
-        let (db, store) = troubled(
+        let (db, store) = faulty(
             &other,
-            trouble.skipping(usize::from(call == Call::ReadStream)),
+            fault.skipping(usize::from(call == Call::ReadStream)),
         );
         let mut decisions = 0;
         let rich = |there: i64| {
@@ -407,11 +407,11 @@ async fn an_event_between_two_queries_of_one_decision_is_noticed() {
         let [other] = processes();
         let faster = other.clone();
         // Of what the first query finds, after it was read and before the second one is.
-        let trouble = Meanwhile::once(Call::ReadQuery, move || {
+        let fault = Meanwhile::once(Call::ReadQuery, move || {
             let faster = faster.clone();
             async move { given(&faster, "account-1", [deposited(1)]).await }
         });
-        let (db, _) = troubled(&other, trouble.skipping(1));
+        let (db, _) = faulty(&other, fault.skipping(1));
         let mut seen = Vec::new();
         let decide = |(one, _): &(Total, Total)| {
             seen.push(one.events);
@@ -458,7 +458,7 @@ async fn in_step(
 #[tokio::test]
 async fn decisions_that_were_overtaken_line_up() {
     let [plain] = processes();
-    let db = troubled(&plain, Hesitant).0.with_retries(impatient(100));
+    let db = faulty(&plain, Hesitant).0.with_retries(impatient(100));
     // Everybody loses at most once, and once more to somebody who has just come.
     let decisions = in_step(&db, |_| (Account::at("alice"), Account::at("bob"))).await;
     assert!(decisions <= 3 * 16, "{decisions} decisions");
@@ -482,11 +482,11 @@ async fn an_event_between_two_pages_of_a_query_is_noticed() {
     let [other] = processes();
     given(&other, "account-1", (0..1_500).map(|_| deposited(1))).await;
     let faster = other.clone();
-    let trouble = Meanwhile::once(Call::ReadQuery, move || {
+    let fault = Meanwhile::once(Call::ReadQuery, move || {
         let faster = faster.clone();
         async move { given(&faster, "account-2", [deposited(1)]).await }
     });
-    let (db, _) = troubled(&other, trouble.skipping(1));
+    let (db, _) = faulty(&other, fault.skipping(1));
     let mut seen = Vec::new();
     let emit = |all: &Total| {
         seen.push(all.events);
@@ -500,11 +500,11 @@ async fn an_event_between_two_pages_of_a_query_is_noticed() {
 async fn who_is_always_overtaken_gives_up() {
     let [other] = processes();
     let faster = other.clone();
-    let trouble = Meanwhile::always(Call::Append, move || {
+    let fault = Meanwhile::always(Call::Append, move || {
         let faster = faster.clone();
         async move { given(&faster, "account-alice", [deposited(1)]).await }
     });
-    let db = troubled(&other, trouble).0.with_retries(impatient(3));
+    let db = faulty(&other, fault).0.with_retries(impatient(3));
     let error = db
         .decide((Account::at("alice"), Account::at("bob")), |(a, b)| {
             transfer(a, b, 0)
@@ -521,14 +521,14 @@ async fn who_is_always_overtaken_gives_up() {
 #[tokio::test]
 async fn decisions_share_what_they_only_look_at_without_waiting() {
     let [plain] = processes();
-    let (db, store) = troubled(&plain, Counted::default());
+    let (db, store) = faulty(&plain, Counted::default());
     for id in 0..4 {
         let boundary = (Account::at("settings"), Account::at(id));
         db.decide(boundary, |(_, a)| Ok::<_, Refusal>(((), a.deposit(1)?)))
             .await
             .unwrap();
     }
-    assert_eq!(store.trouble().calls(Call::Append), 4);
+    assert_eq!(store.fault().calls(Call::Append), 4);
 }
 
 #[tokio::test]
@@ -661,7 +661,7 @@ async fn a_refusal_counts_only_when_all_that_came_since_was_looked_at() {
     let many: Vec<_> = (0..10_000).map(|_| tagged(&["a:1"])).collect();
     let both = tagged(&["a:1", "b:1"]);
     let writing = Arc::clone(other.store());
-    let trouble = Meanwhile::once(Call::ReadQuery, move || {
+    let fault = Meanwhile::once(Call::ReadQuery, move || {
         let writing = Arc::clone(&writing);
         let appends = [many.clone(), vec![both.clone()]]
             .map(|events| annals_core::Append::new(stream.clone(), events));
@@ -672,7 +672,7 @@ async fn a_refusal_counts_only_when_all_that_came_since_was_looked_at() {
         }
     })
     .skipping(1);
-    let (db, _) = troubled(&other, trouble);
+    let (db, _) = faulty(&other, fault);
     let query = Query::tagged(["a:1".parse().unwrap(), "b:1".parse().unwrap()]);
     let done = db
         .decide(Total::over(query), |total| match total.events {

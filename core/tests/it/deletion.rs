@@ -6,7 +6,7 @@ use annals_core::{AppendError, CommandError, LoadError, Position, Status, Versio
 
 use crate::bank::{Account, AccountEvent, Refusal, deposited};
 use crate::snapshots::Snapped;
-use crate::store::{Meanwhile, alice, at_a_held_clock, given, head, processes, troubled};
+use crate::store::{Meanwhile, alice, at_a_held_clock, faulty, given, head, processes};
 
 #[tokio::test]
 async fn a_deleted_aggregate_is_absent_from_then_on_and_was_there_before() {
@@ -280,11 +280,11 @@ async fn an_archive_in_the_middle_of_an_answer_leaves_no_hole_in_it() {
             let archiving = archiving.clone();
             async move { drop(alice(&archiving).archive(summary).await.unwrap()) }
         };
-        let trouble = || Meanwhile::once(Call::ReadStream, happens.clone()).skipping(skip);
-        let (db, _) = troubled(&other, trouble());
+        let fault = || Meanwhile::once(Call::ReadStream, happens.clone()).skipping(skip);
+        let (db, _) = faulty(&other, fault());
         let now = alice(&db).load().as_of(Position::MAX).await.unwrap();
         assert_eq!(now.cents, 10, "{skip}");
-        let (db, _) = troubled(&other, trouble());
+        let (db, _) = faulty(&other, fault());
         match alice(&db).load().at_version(3).await {
             Ok(then) => assert_eq!(then.cents, 6, "{skip}"),
             Err(error) => assert!(
@@ -315,7 +315,7 @@ async fn what_was_deleted_before_an_archive_stays_deleted() {
 #[tokio::test]
 async fn an_archive_whose_answer_is_lost_has_its_summary_once() {
     let [plain] = processes();
-    let (db, _) = troubled(&plain, AnswerLost::next(1));
+    let (db, _) = faulty(&plain, AnswerLost::next(1));
     given(&plain, "account-alice", (1..=3).map(deposited)).await;
     alice(&db).archive(summary).await.unwrap();
     assert_eq!(

@@ -6,7 +6,7 @@ use annals_core::conformance::faulty::Call;
 use annals_core::{Aggregate, Annals, CommandError, Committed, MemoryStore, Store};
 
 use crate::bank::{Account, AccountEvent, Refusal, deposited, transfer};
-use crate::store::{Meanwhile, alice, head, processes, troubled};
+use crate::store::{Meanwhile, alice, faulty, head, processes};
 
 #[tokio::test]
 async fn the_same_key_returns_the_first_result_without_deciding() {
@@ -205,11 +205,11 @@ async fn a_request_that_took_effect_elsewhere_meanwhile_is_not_refused_for_it() 
         let [other] = processes();
         let faster = other.clone();
         // After this process looked for the request and before it reads the state.
-        let trouble = Meanwhile::once(Call::ReadStream, move || {
+        let fault = Meanwhile::once(Call::ReadStream, move || {
             let faster = faster.clone();
             async move { drop(send(&faster, how).await.unwrap()) }
         });
-        let done = send(&troubled(&other, trouble).0, how)
+        let done = send(&faulty(&other, fault).0, how)
             .await
             .unwrap_or_else(|error| panic!("{how}: {error}"));
         assert!(done.was_repeated(), "{how}");
@@ -257,7 +257,7 @@ async fn a_state_that_is_held_does_not_take_in_what_another_process_decided() {
     let [other] = processes();
     let faster = other.clone();
     // After this process decided and before it appends.
-    let trouble = Meanwhile::once(Call::Append, move || {
+    let fault = Meanwhile::once(Call::Append, move || {
         let faster = faster.clone();
         async move {
             let other = |_: &Account| Ok::<_, Refusal>([deposited(3), deposited(4)]);
@@ -268,7 +268,7 @@ async fn a_state_that_is_held_does_not_take_in_what_another_process_decided() {
                 .unwrap();
         }
     });
-    let (db, _) = troubled(&other, trouble);
+    let (db, _) = faulty(&other, fault);
     let done = alice(&db)
         .run(|_| Ok::<_, Refusal>(deposited(100)))
         .idempotency_key("k")

@@ -261,7 +261,7 @@ async fn a_question_about_now_is_answered_with_the_state_that_its_position_says(
     // position, or in neither.
     use annals_core::conformance::faulty::Call;
 
-    use crate::store::{Meanwhile, troubled};
+    use crate::store::{Meanwhile, faulty};
     for call in [
         Call::ReadStream,
         Call::StreamState,
@@ -275,7 +275,7 @@ async fn a_question_about_now_is_answered_with_the_state_that_its_position_says(
                 let faster = faster.clone();
                 async move { drop(alice(&faster).run(|a| a.deposit(1_000)).await.unwrap()) }
             };
-            let (db, _) = troubled(&other, Meanwhile::once(call, happens).skipping(skip));
+            let (db, _) = faulty(&other, Meanwhile::once(call, happens).skipping(skip));
             let far = clock.now() + TimeDelta::days(1_000);
             let handle = alice(&db);
             let question = match skip % 3 {

@@ -5,7 +5,7 @@ use annals_core::{Aggregate, Annals, Codec, FoldId, Json, Snapshot, Snapshots, S
 use serde::{Deserialize, Serialize};
 
 use crate::bank::{Account, AccountEvent, Refusal, deposited};
-use crate::store::{alice, given, processes, troubled};
+use crate::store::{alice, faulty, given, processes};
 
 /// An account of which a snapshot is kept every three events; it counts what it was folded from
 /// since the last one.
@@ -200,19 +200,19 @@ async fn a_deletion_makes_older_ones_unusable() {
 #[tokio::test]
 async fn a_place_for_them_that_fails_does_not_fail_the_command_or_the_question() {
     let [plain] = processes();
-    let (db, store) = troubled(
+    let (db, store) = faulty(
         &plain,
         FailsOnce::at([Call::NewestSnapshot, Call::SaveSnapshot]),
     );
     deposit(&db, 3).await;
-    assert_eq!((store.trouble().left(), newest(&plain).await), (0, None));
+    assert_eq!((store.fault().left(), newest(&plain).await), (0, None));
     deposit(&db, 1).await;
     assert_eq!(
         newest(&plain).await,
         Some(4),
         "the next commit makes up for it"
     );
-    store.trouble().fail_next(Call::NewestSnapshot);
+    store.fault().fail_next(Call::NewestSnapshot);
     let state = db.aggregate::<Snapped>("alice").load().await.unwrap();
     assert_eq!((state.account.cents, state.folded), (4, 4));
 }

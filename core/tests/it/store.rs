@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use annals_core::conformance::faulty::{Call, Faulty, FaultyStore};
+use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
 use annals_core::{
     AggregateRef, Annals, Append, Event, ManualClock, MemoryStore, NewEvent, Partition, Position,
     ReadLog, Recorded, Retries, Store, StoreError, StreamId,
@@ -35,9 +35,9 @@ pub(crate) fn at_a_held_clock() -> (Annals, Arc<ManualClock>) {
     )
 }
 
-/// A handle on `inner`'s store with trouble on the way, and the trouble.
-pub(crate) fn troubled<T: Faulty>(inner: &Annals, trouble: T) -> (Annals, Arc<FaultyStore<T>>) {
-    let store = FaultyStore::new(Arc::clone(inner.store()), trouble);
+/// A handle on `inner`'s store with fault on the way, and the fault.
+pub(crate) fn faulty<T: StoreFault>(inner: &Annals, fault: T) -> (Annals, Arc<FaultyStore<T>>) {
+    let store = FaultyStore::new(Arc::clone(inner.store()), fault);
     (Annals::on(Arc::clone(&store) as _), store)
 }
 
@@ -106,7 +106,7 @@ impl Counted {
 }
 
 #[async_trait]
-impl Faulty for Counted {
+impl StoreFault for Counted {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         *self.0.lock().unwrap().entry(call).or_default() += 1;
         Ok(())
@@ -118,7 +118,7 @@ impl Faulty for Counted {
 pub(crate) struct Hesitant;
 
 #[async_trait]
-impl Faulty for Hesitant {
+impl StoreFault for Hesitant {
     async fn before(&self, _: Call) -> Result<(), StoreError> {
         tokio::task::yield_now().await;
         Ok(())
@@ -208,7 +208,7 @@ fn one_less(count: &AtomicUsize) -> bool {
 }
 
 #[async_trait]
-impl Faulty for Meanwhile {
+impl StoreFault for Meanwhile {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         if call == self.call && !one_less(&self.skip) && one_less(&self.times) {
             (self.happens)().await;

@@ -1,13 +1,13 @@
 //! The answer was lost: asked again with the same ids until it is known, and nothing else is
 //! claimed.
 
-use annals_core::conformance::faulty::{AnswerLost, Call, Faulty};
+use annals_core::conformance::faulty::{AnswerLost, Call, StoreFault};
 use annals_core::{Aggregate, Annals, CommandError, Committed, Failure, StoreError};
 use async_trait::async_trait;
 
 use crate::bank::{Account, Refusal, transfer};
 use crate::queries::{Total, total};
-use crate::store::{alice, head, impatient, processes, troubled};
+use crate::store::{alice, faulty, head, impatient, processes};
 
 async fn deposit(db: &Annals, how: &str) -> Result<Committed, CommandError<Refusal>> {
     match how {
@@ -36,11 +36,11 @@ const WAYS: [&str; 4] = [
 async fn a_lost_answer_is_asked_for_again_and_the_command_takes_effect_once() {
     for how in WAYS {
         let [plain] = processes();
-        let (db, store) = troubled(&plain, AnswerLost::next(3));
+        let (db, store) = faulty(&plain, AnswerLost::next(3));
         let db = db.with_retries(impatient(5));
         let done = deposit(&db, how).await.unwrap();
         assert_eq!(
-            (head(&plain).await, store.trouble().left()),
+            (head(&plain).await, store.fault().left()),
             (done.events().len() as u64, 0),
             "{how}"
         );
@@ -52,7 +52,7 @@ async fn a_lost_answer_is_asked_for_again_and_the_command_takes_effect_once() {
             *alice(&plain).load().await.unwrap(),
             "{how}"
         );
-        store.trouble().lose_next(1);
+        store.fault().lose_next(1);
         alice(&db).run(|a| a.deposit(5)).await.unwrap();
         assert_eq!(
             alice(&db).query(Account::clone).await.unwrap(),
@@ -66,11 +66,11 @@ async fn a_lost_answer_is_asked_for_again_and_the_command_takes_effect_once() {
 async fn an_answer_that_never_comes_is_an_unknown_outcome() {
     for how in WAYS {
         let [plain] = processes();
-        let (db, store) = troubled(&plain, AnswerLost::next(1_000));
+        let (db, store) = faulty(&plain, AnswerLost::next(1_000));
         let db = db.with_retries(impatient(4));
         let error = deposit(&db, how).await.unwrap_err();
         assert!(matches!(error, CommandError::Unknown(_)), "{how}: {error}");
-        assert_eq!(store.trouble().left(), 996, "{how}");
+        assert_eq!(store.fault().left(), 996, "{how}");
     }
 }
 
@@ -79,7 +79,7 @@ async fn an_answer_that_never_comes_is_an_unknown_outcome() {
 struct GoneForGood(std::sync::atomic::AtomicBool);
 
 #[async_trait]
-impl Faulty for GoneForGood {
+impl StoreFault for GoneForGood {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         let gone = self.0.load(std::sync::atomic::Ordering::SeqCst) && (call == Call::Append);
         if gone {
@@ -102,7 +102,7 @@ impl Faulty for GoneForGood {
 async fn a_store_that_is_gone_after_a_lost_answer_does_not_make_it_a_failure() {
     for how in WAYS {
         let [plain] = processes();
-        let db = troubled(&plain, GoneForGood::default())
+        let db = faulty(&plain, GoneForGood::default())
             .0
             .with_retries(impatient(3));
         let error = deposit(&db, how).await.unwrap_err();

@@ -37,12 +37,6 @@ impl fmt::Debug for Poison {
 
 impl<E: std::error::Error> From<E> for Poison {
     fn from(error: E) -> Poison {
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            reason = format!("{reason}: {cause}");
-            source = cause.source();
-        }
-        Poison(reason)
+        Poison(annals_core::with_causes(&error).to_string())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Acquired, Annals, Generation, GenerationSpec, Leases, Log, MemoryStore, ViewStore,
+    Acquired, Annals, Generation, GenerationSpec, GenerationStore, Leases, Log, MemoryStore,
 };
 
 use super::*;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use annals_core::{Failure, Partition, StoreError};
+use annals_core::{Backoff, Failure, Partition, StoreError};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -33,13 +33,12 @@ const RECORD_OVERHEAD: usize = 256;
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The first wait before a record is tried again; a batch does not wait longer than a third of what
+/// Waits before a record is tried again; a batch does not wait longer than a third of what
 /// a transaction may take.
-const RETRY: Duration = Duration::from_millis(50);
+const RETRIES: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(6_400));
 
 /// Waits between tries to begin again.
-const BACK_OFF: Duration = Duration::from_millis(200);
-const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
 /// A record that was read, in its own bytes.
 struct Read {
@@ -66,7 +65,7 @@ pub(super) fn run(
     config: &Config,
     stop: &AtomicBool,
 ) -> Result<(), StoreError> {
-    let mut wait = BACK_OFF;
+    let mut backoff = BACKOFF;
     while !stop.load(Ordering::Acquire) {
         let mut progressed = false;
         match work(processor, topic, config, stop, &mut progressed) {
@@ -76,12 +75,10 @@ pub(super) fn run(
                 tracing::warn!(processor = processor.name, %error, "the processor begins again");
             }
         }
-        wait = if progressed {
-            BACK_OFF
-        } else {
-            (wait * 2).min(BACK_OFF_MAX)
-        };
-        let until = Instant::now() + wait;
+        if progressed {
+            backoff.reset();
+        }
+        let until = Instant::now() + backoff.next_wait();
         while Instant::now() < until && !stop.load(Ordering::Acquire) {
             std::thread::park_timeout(POLL);
         }
@@ -222,7 +219,7 @@ fn process(
             attempts += 1;
             let outcome = try_once(processor, &record).and_then(|out| sendable(out, largest));
             let again = matches!(&outcome, Err(failed) if failed.kind == Kind::Refused);
-            let wait = RETRY * 2_u32.pow(attempts.min(8) - 1);
+            let wait = RETRIES.wait_after(attempts);
             if !again || attempts >= processor.attempts || began.elapsed() + wait > budget {
                 break outcome;
             }
@@ -259,11 +256,7 @@ fn try_once(processor: &Processor, record: &Record<'_>) -> Result<Out, Failed> {
     match catch_unwind(AssertUnwindSafe(|| each(record, &mut out))) {
         Ok(result) => result.map(|()| out),
         Err(panic) => {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "without a text".to_owned());
+            let text = annals_core::panic_text(&*panic).to_owned();
             Err(Failed::of(Kind::Panicked, text))
         }
     }

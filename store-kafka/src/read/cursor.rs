@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use annals_core::{Failure, Partition, Position, StoreError};
+use annals_core::{Failure, Partition, Position, StoreError, with_causes};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -190,7 +190,7 @@ impl Cursor {
     /// Reads until it is closed.
     fn follow(&self, source: &mut Source, context: &Context) -> Result<(), Ended> {
         let ended = |error: StoreError| {
-            let why = annals_text(&error);
+            let why = with_causes(&error).to_string();
             Ended::Failed(error.failure(), why)
         };
         let topic = source.topic.clone();
@@ -303,15 +303,4 @@ impl Cursor {
         self.moved.send_modify(|count| *count += 1);
         self.hint.send_modify(|count| *count += 1);
     }
-}
-
-/// An error with its causes, as one text.
-fn annals_text(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

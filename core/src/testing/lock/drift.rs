@@ -45,10 +45,7 @@ impl Error for Drift {}
 
 /// The error with its causes.
 pub(super) fn explained(error: &dyn Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", explained(source)),
-        None => error.to_string(),
-    }
+    crate::with_causes(error).to_string()
 }
 
 const UNRELEASED: &str = "If none was ever stored outside of tests: ANNALS_UPDATE=force.";

@@ -25,9 +25,10 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use super::probe::{Facts, Kind};
+use crate::testing::text::hex;
 
 const HEADER: &str = "\
 # What is stored, pinned. A test compares it with the program; `ANNALS_UPDATE=1 cargo test` adds \
@@ -111,14 +112,7 @@ impl Sample {
                 !text.is_empty() && text.trim() == *text && !text.chars().any(char::is_control);
             is_whole && !text.starts_with("hex:")
         });
-        let bytes = || {
-            self.payload
-                .iter()
-                .fold("hex:".to_owned(), |mut hex, byte| {
-                    let _ = write!(hex, "{byte:02x}");
-                    hex
-                })
-        };
+        let bytes = || format!("hex:{}", hex(&self.payload));
         text.map_or_else(bytes, str::to_owned)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// ```
 /// use std::time::Duration;
 ///
-/// use annals_runner::Backoff;
+/// use annals_core::Backoff;
 ///
 /// let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(150));
 /// let waits = [(); 3].map(|()| backoff.next_wait().as_millis());
