@@ -88,7 +88,7 @@ pub mod commands {
 
 /// Events and aggregates of a program, their Rust types forgotten: for tools.
 pub mod registry {
-    pub use annals_core::{AggregateKind, EventKind, ShowError, ShownEvent, ShownState};
+    pub use annals_core::{AggregateKind, EventKind, JsonText, ShowError, ShownEvent, ShownState};
 }
 
 /// How far what follows the log has come, and what holds it.

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::aggregate::{Aggregate, LoadError};
 use crate::annals::Annals;
@@ -38,6 +38,58 @@ pub struct EventKind {
     show: fn(&RecordedEvent) -> Result<Vec<ShownEvent>, ShowError>,
 }
 
+/// A value as JSON text, with all digits of its numbers: a `u128` and a 64-bit id are as they were
+/// written.
+///
+/// ```
+/// # use annals_core::{ShowError, JsonText};
+/// let shown = JsonText::parse(br#"{"id":18446744073709551617}"#)?;
+/// assert_eq!(shown.as_str(), r#"{"id":18446744073709551617}"#);
+/// # Ok::<(), ShowError>(())
+/// ```
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct JsonText(Box<RawValue>);
+
+impl JsonText {
+    /// The JSON form of a value.
+    ///
+    /// # Errors
+    ///
+    /// [`ShowError::Unshowable`] for a value that has none.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<JsonText, ShowError> {
+        let raw = serde_json::value::to_raw_value(value);
+        raw.map(JsonText).map_err(unshowable)
+    }
+
+    /// This JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ShowError::Unshowable`] for bytes that are none.
+    pub fn parse(json: &[u8]) -> Result<JsonText, ShowError> {
+        let raw = serde_json::from_slice(json);
+        raw.map(JsonText).map_err(unshowable)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for JsonText {
+    fn eq(&self, other: &JsonText) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl fmt::Display for JsonText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A stored event as a program reads it today.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -47,7 +99,7 @@ pub struct ShownEvent {
     /// The version of that shape.
     pub schema_version: u32,
     /// The content, as it would be written now.
-    pub payload: Value,
+    pub payload: JsonText,
 }
 
 /// Why something cannot be shown.
@@ -123,7 +175,7 @@ fn show<E: Event>(record: &RecordedEvent) -> Result<Vec<ShownEvent>, ShowError> 
                 codec: encoded.codec,
             });
         }
-        let payload = serde_json::from_slice(&encoded.payload).map_err(unshowable)?;
+        let payload = JsonText::parse(&encoded.payload)?;
         let Shape {
             event_type,
             schema_version,
@@ -180,7 +232,7 @@ pub struct ShownState {
     /// The position of the log that this is the state as of.
     pub position: Position,
     /// The state.
-    pub state: Value,
+    pub state: JsonText,
 }
 
 impl AggregateKind {
@@ -194,7 +246,7 @@ impl AggregateKind {
                     Some(version) => load.at_version(version).await?,
                     None => load.await?,
                 };
-                let state = serde_json::to_value(&*loaded).map_err(unshowable)?;
+                let state = JsonText::of(&*loaded)?;
                 let exists = loaded.exists();
                 let version = loaded.version();
                 let position = loaded.position();

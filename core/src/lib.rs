@@ -67,7 +67,7 @@ pub use event::{Digest, EventId, Metadata, NewEvent, Place, RecordedEvent, to_mi
 pub use generation::{Generation, GenerationId, GenerationSpec, History, Phase, VIEW_SLOTS_MAX};
 pub use inline::{InlineRow, InlineRowVersion, InlineViews, RowAdvance, RowOutcome, VersionedRow};
 pub use inline_projector::InlineProjector;
-pub use kinds::{AggregateKind, EventKind, ShowError, ShownEvent, ShownState};
+pub use kinds::{AggregateKind, EventKind, JsonText, ShowError, ShownEvent, ShownState};
 pub use lease::{Acquired, Lease, LeaseState, Leases};
 pub use memory::MemoryStore;
 pub use moment::{Instant, Moment};

@@ -2,13 +2,13 @@
 
 use std::any::type_name;
 
-use annals_core::{RecordedEvent, ShowError};
-use annals_runner::{Registry, ViewKind};
-use serde_json::Value;
+use annals_core::{Event, EventKind, JsonText, RecordedEvent, ShowError};
+use annals_runner::{Kind, ReactorKind, Registry, ViewKind};
+use bytes::Bytes;
 
 use crate::fold::folded;
-use crate::process::{self, Process};
-use crate::reactor::{self, Reactor};
+use crate::process::Process;
+use crate::reactor::Reactor;
 use crate::view::View;
 
 /// Adds read models, reactors and processes to a [`Registry`] that is made without a program.
@@ -39,11 +39,16 @@ impl Register for Registry {
     }
 
     fn reactor<R: Reactor>(self) -> Registry {
-        reactor::register::<R>(self)
+        let shapes = R::Event::shapes().iter();
+        let handles = shapes.map(|shape| shape.event_type.into()).collect();
+        let reactor = ReactorKind::new(Kind::Reactor, R::NAME, handles);
+        self.with_reactor(reactor, [EventKind::of::<R::Event>()])
     }
 
     fn process<P: Process>(self) -> Registry {
-        process::register::<P>(self)
+        let listens = P::listens();
+        let process = ReactorKind::new(Kind::Process, P::NAME, listens.types());
+        self.with_reactor(process, listens.kinds())
     }
 }
 
@@ -67,23 +72,17 @@ fn keys<V: View>(record: &RecordedEvent) -> Result<Vec<String>, ShowError> {
 
 fn fold<V: View>(
     key: &str,
-    row: Option<&Value>,
+    row: Option<&JsonText>,
     events: &[RecordedEvent],
-) -> Result<Option<Value>, ShowError> {
+) -> Result<Option<JsonText>, ShowError> {
     let handlers = V::handlers();
     let mut steps = Vec::new();
     for record in events {
         steps.extend(handlers.prepare(record.clone()).map_err(unshowable)?);
     }
-    let stored = row
-        .map(serde_json::to_vec)
-        .transpose()
-        .map_err(unshowable)?;
-    match folded::<V>(key, stored.map(Into::into), &steps).map_err(unshowable)? {
-        Ok(stored) => stored
-            .map(|bytes| serde_json::from_slice(&bytes))
-            .transpose()
-            .map_err(unshowable),
+    let stored = row.map(|row| Bytes::copy_from_slice(row.as_str().as_bytes()));
+    match folded::<V>(key, stored, &steps).map_err(unshowable)? {
+        Ok(stored) => stored.map(|bytes| JsonText::parse(&bytes)).transpose(),
         Err((position, poison)) => Err(ShowError::Unshowable(format!(
             "the event at {position} cannot be folded: {}",
             poison.reason()

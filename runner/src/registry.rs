@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use annals_core::{
-    Aggregate, AggregateKind, Annals, Event, EventKind, History, RecordedEvent, ShowError,
-    ShownEvent, ShownState, StreamId, Version,
+    Aggregate, AggregateKind, Annals, Event, EventKind, History, JsonText, RecordedEvent,
+    ShowError, ShownEvent, ShownState, StreamId, Version,
 };
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::kind::Kind;
 
@@ -67,7 +66,8 @@ pub struct ViewKind {
 pub type KeysOf = fn(&RecordedEvent) -> Result<Vec<String>, ShowError>;
 
 /// Folds events onto a row.
-pub type FoldRow = fn(&str, Option<&Value>, &[RecordedEvent]) -> Result<Option<Value>, ShowError>;
+pub type FoldRow =
+    fn(&str, Option<&JsonText>, &[RecordedEvent]) -> Result<Option<JsonText>, ShowError>;
 
 /// A reactor of a program, or the processes of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -245,9 +245,9 @@ impl ViewKind {
     pub fn fold(
         &self,
         key: &str,
-        row: Option<&Value>,
+        row: Option<&JsonText>,
         events: &[RecordedEvent],
-    ) -> Result<Option<Value>, ShowError> {
+    ) -> Result<Option<JsonText>, ShowError> {
         (self.fold)(key, row, events)
     }
 }

@@ -1,9 +1,11 @@
 //! A row as it is stored: JSON, fields in the order of the type, and read back before it is
 //! believed.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use annals_runner::{ViewError, WorkError, chain, contained};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::view::View;
 
@@ -122,65 +124,66 @@ pub(crate) fn first_difference(one: &[u8], other: &[u8]) -> Option<String> {
     let (Ok(one), Ok(other)) = (serde_json::from_slice(one), serde_json::from_slice(other)) else {
         return Some("one of them is no JSON".into());
     };
-    let mut path = String::new();
-    differs(&mut path, &one, &other)
+    differs(&mut String::new(), one, other)
 }
 
-fn differs(path: &mut String, one: &Value, other: &Value) -> Option<String> {
-    let nothing = Value::Null;
-    match (one, other) {
-        (Value::Object(one), Value::Object(other)) => {
-            let names = one.keys().chain(other.keys());
-            for name in names {
-                let inner = path.len();
-                path.push('.');
-                path.push_str(name);
-                let found = match (one.get(name), other.get(name)) {
-                    (Some(one), Some(other)) => differs(path, one, other),
-                    (one, other) => said(
-                        path,
-                        one.map_or("nothing".into(), Value::to_string),
-                        other.map_or("nothing".into(), Value::to_string),
-                    ),
-                };
-                if found.is_some() {
-                    return found;
-                }
-                path.truncate(inner);
-            }
-            None
-        }
-        (Value::Array(one), Value::Array(other)) => {
-            for index in 0..one.len().max(other.len()) {
-                let inner = path.len();
-                path.push_str(&format!("[{index}]"));
-                let of = |values: &[Value]| values.get(index).cloned();
-                let found = match (of(one), of(other)) {
-                    (Some(one), Some(other)) => differs(path, &one, &other),
-                    (one, other) => said(
-                        path,
-                        one.unwrap_or(nothing.clone()).to_string(),
-                        other.unwrap_or(nothing.clone()).to_string(),
-                    ),
-                };
-                if found.is_some() {
-                    return found;
-                }
-                path.truncate(inner);
-            }
-            None
-        }
-        (one, other) if one == other => None,
-        (one, other) => said(path, one.to_string(), other.to_string()),
+/// Texts, and not numbers of a fixed width, are compared: `u128` is exact too.
+fn differs(path: &mut String, one: &RawValue, other: &RawValue) -> Option<String> {
+    type Fields<'a> = BTreeMap<String, &'a RawValue>;
+    let (one, other) = (one.get(), other.get());
+    if one == other {
+        return None;
     }
+    let fields = serde_json::from_str::<Fields<'_>>(one);
+    if let (Ok(one), Ok(other)) = (fields, serde_json::from_str::<Fields<'_>>(other)) {
+        let names: BTreeSet<_> = one.keys().chain(other.keys()).collect();
+        return names.into_iter().find_map(|name| {
+            let (one, other) = (one.get(name).copied(), other.get(name).copied());
+            within(path, &format!(".{name}"), one, other)
+        });
+    }
+    let items = serde_json::from_str::<Vec<&RawValue>>(one);
+    if let (Ok(one), Ok(other)) = (items, serde_json::from_str::<Vec<&RawValue>>(other)) {
+        let longer = one.len().max(other.len());
+        return (0..longer).find_map(|index| {
+            let (one, other) = (one.get(index).copied(), other.get(index).copied());
+            within(path, &format!("[{index}]"), one, other)
+        });
+    }
+    let text = serde_json::from_str::<String>(one);
+    if let (Ok(one), Ok(other)) = (text, serde_json::from_str::<String>(other))
+        && one == other
+    {
+        return None;
+    }
+    said(path, one, other)
 }
 
-fn said(path: &str, one: String, other: String) -> Option<String> {
+fn within(
+    path: &mut String,
+    step: &str,
+    one: Option<&RawValue>,
+    other: Option<&RawValue>,
+) -> Option<String> {
+    let outer = path.len();
+    path.push_str(step);
+    let found = match (one, other) {
+        (Some(one), Some(other)) => differs(path, one, other),
+        (one, other) => {
+            let one = one.map_or("nothing", RawValue::get);
+            said(path, one, other.map_or("nothing", RawValue::get))
+        }
+    };
+    path.truncate(outer);
+    found
+}
+
+fn said(path: &str, one: &str, other: &str) -> Option<String> {
     let field = match path.trim_start_matches('.') {
         "" => "the value".to_owned(),
         path => format!("field `{path}`"),
     };
-    let short = |text: String| -> String { text.chars().take(80).collect() };
+    let short = |text: &str| -> String { text.chars().take(80).collect() };
     Some(format!("{field} is {} and {}", short(one), short(other)))
 }
 
@@ -205,5 +208,18 @@ mod tests {
         check(r#"{"a":1}"#, "{}", Some("field `a` is 1 and nothing"));
         check("{}", r#"{"a":1}"#, Some("field `a` is nothing and 1"));
         check("1", "2", Some("the value is 1 and 2"));
+        check(r#"{"a":"\u00e9"}"#, r#"{"a":"é"}"#, None);
+    }
+
+    #[test]
+    fn numbers_are_compared_to_the_last_digit() {
+        check(
+            r#"{"a":340282366920938463463374607431768211454}"#,
+            r#"{"a":340282366920938463463374607431768211455}"#,
+            Some(
+                "field `a` is 340282366920938463463374607431768211454 and \
+                 340282366920938463463374607431768211455",
+            ),
+        );
     }
 }

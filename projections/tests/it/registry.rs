@@ -1,15 +1,16 @@
 //! What a program is made of, for tools that do not know its types.
 
 use annals_core::{
-    Aggregate, Annals, Append, Decoded, Event, NewEvent, Position, ReadLog, ShowError, Stored,
-    StreamId, Version,
+    Aggregate, Annals, Append, Decoded, Event, JsonText, NewEvent, Position, ReadLog, Recorded,
+    ShowError, Stored, StreamId, Version,
 };
-use annals_macros::Event;
+use annals_macros::{Event, View};
 use annals_projections::{
-    Kind, ReactError, Reactor, ReactorSetup, Register, Registry, Request, View, With,
+    Kind, Poison, Project, ReactError, Reactor, ReactorSetup, Register, Registry, Request, Row,
+    View, With,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::bank::{AccountEvent, Balance, deposited, happens, noted};
 use super::test_store::{TestStore, store};
@@ -167,6 +168,66 @@ async fn stored_events_are_shown_as_the_program_reads_them_today() {
     );
 }
 
+#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "meter", crate = "annals_core")]
+enum MeterEvent {
+    Read { total: u128 },
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Meter {
+    total: u128,
+}
+
+impl Aggregate for Meter {
+    type Event = MeterEvent;
+
+    fn apply(&mut self, MeterEvent::Read { total }: &MeterEvent) {
+        self.total = *total;
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(
+    name = "meters",
+    version = 1,
+    events(MeterEvent),
+    crate = "annals_projections"
+)]
+struct LastRead {
+    total: u128,
+}
+
+impl Project<MeterEvent> for LastRead {
+    fn on(row: &mut Row<'_, Self>, event: &Recorded<MeterEvent>) -> Result<(), Poison> {
+        let MeterEvent::Read { total } = **event;
+        row.total = total;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn numbers_of_any_size_are_shown_to_the_last_digit() {
+    let store = store().await;
+    let db = Annals::on(store.handle());
+    let total = u128::MAX - 1;
+    let meter = db.aggregate::<Meter>("a");
+    let read = |_: &Meter| Ok::<_, String>(MeterEvent::Read { total });
+    meter.run(read).await.unwrap();
+    let registry = Registry::new().aggregate::<Meter>().view::<LastRead>();
+    let events = all(&store).await;
+    let event = registry.show(&events[0]).unwrap().remove(0);
+    assert_eq!(event.payload.to_string(), format!(r#"{{"total":{total}}}"#));
+    let stream = StreamId::new("meter-a").unwrap();
+    let state = registry.state(&db, &stream, None).await.unwrap().state;
+    assert_eq!(state.to_string(), format!(r#"{{"total":{total}}}"#));
+    let view = registry.view_called("meters").unwrap();
+    let row = view.fold("a", None, &events).unwrap().unwrap();
+    assert_eq!(row.to_string(), format!(r#"{{"total":{total}}}"#));
+    let again = view.fold("a", Some(&row), &[]).unwrap();
+    assert_eq!(again, Some(row));
+}
+
 #[tokio::test]
 async fn states_are_shown_at_any_version() {
     let store = store().await;
@@ -184,7 +245,8 @@ async fn states_are_shown_at_any_version() {
             .unwrap();
         states.push((shown.version, shown.state));
     }
-    let at = |version: u64, cents: i64| (Version::from(version), json!({ "cents": cents }));
+    let shown = |json| JsonText::of(&json).unwrap();
+    let at = |version: u64, cents: i64| (Version::from(version), shown(json!({ "cents": cents })));
     assert_eq!(states, [at(2, 12), at(2, 12), at(1, 5), at(0, 0)]);
     assert!(matches!(
         registry.state(&db, &alice, Some(3.into())).await,
@@ -219,9 +281,10 @@ async fn rows_are_folded_without_their_type() {
     assert_eq!(view.keys(&events[1]).unwrap(), ["bob"]);
 
     let first = view.fold("alice", None, &events[..1]).unwrap();
-    assert_eq!(first, Some(json!({ "cents": 5, "events": 1 })));
-    let next: Option<Value> = view.fold("alice", first.as_ref(), &events[1..3]).unwrap();
-    assert_eq!(next, Some(json!({ "cents": 7, "events": 2 })));
+    let shown = |text: &str| JsonText::parse(text.as_bytes()).unwrap();
+    assert_eq!(first, Some(shown(r#"{"cents":5,"events":1}"#)));
+    let next = view.fold("alice", first.as_ref(), &events[1..3]).unwrap();
+    assert_eq!(next, Some(shown(r#"{"cents":7,"events":2}"#)));
     assert_eq!(
         view.fold("bob", None, &events).unwrap(),
         None,
@@ -233,7 +296,7 @@ async fn rows_are_folded_without_their_type() {
         "cannot be shown: the event at 4 cannot be folded: a poisoned note"
     );
     assert!(matches!(
-        view.fold("alice", Some(&json!("no row")), &[]),
+        view.fold("alice", Some(&shown(r#""no row""#)), &[]),
         Err(ShowError::Unshowable(_))
     ));
 }
