@@ -1,5 +1,5 @@
 //! The writer's connection, and what it knows of the database: names are resolved before the
-//! section, which is one call.
+//! append section, which is one call.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::recent::Recent;
 use crate::request::KindName;
 use crate::row::{int8, number, stream_id, text};
 use crate::statements as sql;
-use crate::stream_cache::{Places, StreamPlace};
+use crate::stream_cache::{StreamCache, StreamEntry};
 use crate::streams;
 use crate::views::inline::ensure_stream_versions;
 
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What became of a batch.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// Of each append its places; nothing for those that were left out.
+    /// The placed events of each append; nothing for those that were left out.
     Written(Vec<Option<Vec<Placed>>>),
     /// Nothing was written, because more had changed than was known. It may go better now.
     Again,
@@ -52,15 +52,15 @@ pub(crate) struct AppendSession {
     backend: Option<(i32, String)>,
     /// Whether every call goes to that one: a pooler may send them anywhere.
     is_direct: bool,
-    patience: Duration,
-    pub(crate) places: Places,
+    retries_for: Duration,
+    pub(crate) cache: StreamCache,
     recent: Recent,
     pub(crate) log: KnownLog,
     /// The incarnation that everything here was learnt in.
     incarnation: u64,
     /// Whether `log` is known.
     pub(crate) is_informed: bool,
-    /// Whether nobody else appended before the last batch.
+    /// Whether no other process appended before the last batch.
     is_undisturbed: bool,
 }
 
@@ -70,7 +70,7 @@ impl AppendSession {
         log_id: LogId,
         connection: PgConnection,
         is_direct: bool,
-        patience: Duration,
+        retries_for: Duration,
     ) -> AppendSession {
         AppendSession {
             database,
@@ -78,8 +78,8 @@ impl AppendSession {
             connection: Some(connection),
             backend: None,
             is_direct,
-            patience,
-            places: Places::new(),
+            retries_for,
+            cache: StreamCache::new(),
             recent: Recent::default(),
             log: KnownLog::default(),
             incarnation: 0,
@@ -102,18 +102,18 @@ impl AppendSession {
 
     /// Learns what a batch of these appends needs to know. Nothing is written by it but names.
     pub(crate) async fn prepare(&mut self, jobs: &[AppendJob]) -> Result<(), StoreFault> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.retries_for;
         loop {
             match self.learn(jobs).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    let trouble = self.trouble(&error);
+                    let fault = self.fault(&error);
                     self.lost(&error);
-                    if trouble.failure != Failure::Unavailable
+                    if fault.failure != Failure::Unavailable
                         || !may_have_happened(&error)
                         || Instant::now() >= deadline
                     {
-                        return Err(trouble);
+                        return Err(fault);
                     }
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -126,7 +126,7 @@ impl AppendSession {
         batch.admit(
             &job.request,
             job.checked_to,
-            &mut self.places,
+            &mut self.cache,
             &mut self.recent,
             self.log.head,
         )
@@ -162,14 +162,14 @@ impl AppendSession {
             // It is written, and its answer is not understood: what became of it must be looked at.
             Err(error) => {
                 self.is_informed = false;
-                Ended::Lost(true, self.trouble(&error))
+                Ended::Lost(true, self.fault(&error))
             }
         }
     }
 
     fn settle(&mut self, batch: Batch, written: &Written) -> Ended {
         let last = batch.last_written(&written.skips);
-        let settled = batch.settle(written, &mut self.places, &mut self.recent);
+        let settled = batch.settle(written, &mut self.cache, &mut self.recent);
         let events: usize = settled.iter().flatten().map(Vec::len).sum();
         if events > 0 {
             self.log.head = written.first - 1 + events as u64;
@@ -199,7 +199,7 @@ impl AppendSession {
     async fn call(&mut self, batch: &Batch) -> Result<PgRow, Error> {
         if batch.carries_rows() {
             let database = Arc::clone(&self.database);
-            let (generations, keys) = batch.stands();
+            let (generations, keys) = batch.row_keys();
             ensure_stream_versions(&database, self.connected().await?, generations, keys).await?;
             let arguments = batch.arguments_with_rows(&self.log)?;
             let text = database.text(sql::APPEND_WITH_ROWS);
@@ -231,7 +231,7 @@ impl AppendSession {
             .zip(versions.into_iter().flatten())
         {
             written.moved.insert(stream, version.cast_unsigned());
-            self.places.written(stream, version.cast_unsigned());
+            self.cache.written(stream, version.cast_unsigned());
         }
         let skips: Option<Vec<i32>> = row.try_get(4)?;
         written.skips = skips
@@ -249,10 +249,10 @@ impl AppendSession {
 
     /// What an error of the call means for the batch.
     async fn ended(&mut self, error: &Error, batch: &Batch) -> Ended {
-        let trouble = self.trouble(error);
+        let fault = self.fault(error);
         if may_have_happened(error) {
             self.lost(error);
-            return Ended::Lost(self.is_over().await, trouble);
+            return Ended::Lost(self.is_over().await, fault);
         }
         match refused(error).map(|refused| (refused.code(), refused.constraint())) {
             Some(("23505", Some("event_by_id"))) => {
@@ -280,7 +280,7 @@ impl AppendSession {
                 self.is_informed = false;
                 Ended::Again
             }
-            _ => Ended::Failed(trouble),
+            _ => Ended::Failed(fault),
         }
     }
 
@@ -303,10 +303,10 @@ impl AppendSession {
             }
             if self.incarnation != database.incarnation.number() {
                 self.incarnation = database.incarnation.number();
-                self.places = Places::new();
+                self.cache = StreamCache::new();
             }
             self.log = log;
-            self.places.forget_all();
+            self.cache.forget_all();
             self.recent.begin_at(self.log.head);
             self.is_informed = true;
         }
@@ -328,9 +328,9 @@ impl AppendSession {
         for job in jobs {
             for touched in &job.request.streams {
                 if job.is_fresh && job.tries == 0 {
-                    self.places.forget(&touched.stream);
+                    self.cache.forget(&touched.stream);
                 }
-                if self.places.stream(&touched.stream).is_none() {
+                if self.cache.stream(&touched.stream).is_none() {
                     *unknown.entry(&touched.stream).or_default() |= touched.may_be_absent();
                 }
             }
@@ -338,7 +338,7 @@ impl AppendSession {
                 job.request
                     .kinds
                     .iter()
-                    .filter(|kind| self.places.kind(kind).is_none()),
+                    .filter(|kind| self.cache.kind(kind).is_none()),
             );
         }
         for is_made in [false, true] {
@@ -348,23 +348,23 @@ impl AppendSession {
                 .map(|(name, _)| (*name).clone())
                 .collect();
             if !names.is_empty() {
-                for (name, key, standing) in
+                for (name, key, entry) in
                     resolve(&database, self.connected().await?, &names, is_made).await?
                 {
-                    self.places.learn(name, key, standing);
+                    self.cache.learn(name, key, entry);
                 }
             }
         }
         for kind in kinds {
-            if self.places.kind(kind).is_none() {
+            if self.cache.kind(kind).is_none() {
                 let key = resolve_kind(&database, self.connected().await?, kind).await?;
-                self.places.learn_kind(kind.clone(), key);
+                self.cache.learn_kind(kind.clone(), key);
             }
         }
         Ok(())
     }
 
-    /// The connection, made anew when it was lost.
+    /// The connection, made again when it was lost.
     pub(crate) async fn connected(&mut self) -> Result<&mut PgConnection, Error> {
         if self.connection.is_none() {
             let connection = self.database.connection().await?;
@@ -395,7 +395,7 @@ impl AppendSession {
         let Some((process, since)) = self.backend.take() else {
             return false;
         };
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.retries_for;
         while Instant::now() < deadline {
             let database = Arc::clone(&self.database);
             let works = match self.connected().await {
@@ -418,45 +418,45 @@ impl AppendSession {
         false
     }
 
-    pub(crate) fn trouble(&self, error: &Error) -> StoreFault {
+    pub(crate) fn fault(&self, error: &Error) -> StoreFault {
         StoreFault::of(error, "writing", &self.database.name)
     }
 }
 
-/// The stream is so much in demand that nothing could be done to it.
+/// So many others write to the stream that the append was never in time.
 pub(crate) fn busy(stream: &StreamId) -> annals_core::StoreError {
     annals_core::StoreError::new(
         Failure::Unavailable,
-        format!("stream `{stream}` was changed by others again and again"),
+        format!("stream `{stream}` is written by others faster than this append is; try it again"),
     )
 }
 
-/// The keys of streams and where they stand; those that have none are given one when that is asked
+/// The keys of streams and their versions; those that have none are given one when that is asked
 /// for.
 pub(crate) async fn resolve(
     database: &Database,
     on: impl PgExecutor<'_>,
     names: &[StreamId],
     make: bool,
-) -> Result<Vec<(StreamId, i64, StreamPlace)>, Error> {
+) -> Result<Vec<(StreamId, i64, StreamEntry)>, Error> {
     let names: Vec<&str> = names.iter().map(StreamId::as_str).collect();
     let rows = query(database.text(sql::RESOLVE_STREAMS))
         .bind(names)
         .bind(make)
         .fetch_all(on)
         .await?;
-    let standing = |row: &PgRow| {
+    let entry = |row: &PgRow| {
         let version = number(row, 2)?;
         Ok((
             stream_id(row, 0)?,
             int8(row, 1)?,
-            StreamPlace {
+            StreamEntry {
                 version,
                 status: streams::status(row.try_get(3)?, version),
             },
         ))
     };
-    rows.iter().map(standing).collect()
+    rows.iter().map(entry).collect()
 }
 
 /// The key of a kind, which is given one when it has none.

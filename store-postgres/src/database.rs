@@ -21,18 +21,18 @@ use crate::options::Options;
 use crate::settings;
 use crate::watcher::Moves;
 
-/// How long a connection that nobody uses is kept.
+/// How long an unused connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// One database, and the schema in it that holds the tables.
 pub(crate) struct Database {
-    /// Connections for everything but appending and listening. Statements on them stand alone;
-    /// whoever needs a transaction runs it in a task that cannot be dropped ([`to_its_end`]),
+    /// Connections for everything but appending and listening. Statements on them are
+    /// transactions of their own; a longer one runs in a task that cannot be dropped ([`to_its_end`]),
     /// because a dropped `begin` would leave it open in the pool.
     pub(crate) pool: PgPool,
     /// How messages call the database.
     pub(crate) name: String,
-    /// The schema's name as it stands in statements, quotes included.
+    /// The schema's name as statements have it, quotes included.
     quoted: String,
     /// Whether the last page of the log had payloads that are not small.
     pub(crate) reads_large_payloads: AtomicBool,
@@ -76,8 +76,8 @@ impl Database {
             .clone()
             .options([
                 ("statement_timeout", timeout.as_str()),
-                // Whoever stands still in a transaction holds up the next one no longer than
-                // whoever runs a statement.
+                // A session that is idle in a transaction keeps its locks no longer than one that
+                // runs a statement.
                 ("idle_in_transaction_session_timeout", timeout.as_str()),
                 ("default_transaction_isolation", "read committed"),
                 // Compiling a statement takes longer than any of ours runs.

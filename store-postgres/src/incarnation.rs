@@ -17,7 +17,7 @@ use crate::database::Database;
 use crate::row::number;
 use crate::statements as sql;
 
-/// What tells one history from another.
+/// What distinguishes one history from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Identity {
     /// When the server was started.
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn another_history_is_told_from_the_one_known() {
+    fn another_history_is_distinguished_from_the_one_known() {
         let known = Known {
             log: Some(Uuid::nil()),
             identity: Some(identity("1", 1, false)),

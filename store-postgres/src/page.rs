@@ -29,8 +29,8 @@ const SMALL_EVENTS_MAX: usize = 4_096;
 /// Types of which there is one event in so many of the log, or more, are read along with it.
 const AMONG: u64 = 4;
 
-/// Events from which on a page is long: the server plans each copy anew, which must not be much of
-/// the work.
+/// Events from which on a page is long: the server plans each copy once more, which must not be much
+/// of the work.
 const LONG: usize = 512;
 
 /// Positions that one page looks through at most when no index gives exactly what is wanted; some
@@ -117,7 +117,7 @@ pub(crate) async fn head(database: &Arc<Database>) -> Result<u64, Error> {
     number(&row, 0)
 }
 
-/// The first position behind the condition's at which its query matches, and how far the log goes.
+/// The first position after the condition's at which its query matches, and how far the log goes.
 pub(crate) async fn first_match(
     database: &Arc<Database>,
     condition: &Condition,
@@ -144,8 +144,8 @@ pub(crate) async fn position_at(
     Ok((number(&row, 0)?, number(&row, 1)?))
 }
 
-/// A span of recorded times as positions: behind `low`, up to and with `high`, in a log that goes
-/// to `head`.
+/// A span of recorded times as positions: after `low`, at or before `high`, in a log that goes to
+/// `head`.
 struct Span {
     low: u64,
     high: u64,
@@ -155,7 +155,7 @@ struct Span {
 /// Recorded times never go backwards, so a span of them is a range of positions. None when the
 /// filter names none.
 async fn recorded_in(database: &Arc<Database>, filter: &Filter) -> Result<Option<Span>, Error> {
-    let low = query_plan::behind(filter.recorded.0);
+    let low = query_plan::after(filter.recorded.0);
     let high = query_plan::up_to(filter.recorded.1);
     if (low, high) == (None, None) {
         return Ok(None);
@@ -175,7 +175,7 @@ async fn recorded_in(database: &Arc<Database>, filter: &Filter) -> Result<Option
     Ok(Some(span))
 }
 
-/// The positions that were asked for: behind `after`, up to and with `up_to`.
+/// The positions that were asked for: after `after`, at or before `up_to`.
 #[derive(Clone, Copy, Debug)]
 struct Range {
     after: u64,
@@ -224,7 +224,7 @@ impl Range {
     ) -> Result<LogPage, Error> {
         let limit = limit.min(EVENTS_MAX);
         let is_direct = wanted.iter().all(|wanted| wanted.is_direct());
-        // Whoever begins at the end must know it beforehand; what is appended meanwhile is not in
+        // A read that begins at the end must know it beforehand; what is appended meanwhile is not in
         // the page, nor is it below its head.
         let mut moment = u64::MAX;
         if limit == 0
@@ -286,7 +286,7 @@ impl Range {
 /// What was seen of a range in one moment.
 struct ScanEnd {
     events: Vec<RecordedEvent>,
-    /// Whether there may be more behind the last one.
+    /// Whether there may be more after the last one.
     is_cut: bool,
     head: u64,
 }

@@ -1,7 +1,7 @@
 //! Filters and queries as SQL: positions from the indexes, in order, with everything that an event
 //! must be besides.
 //!
-//! Nothing that a user says stands in the text of a statement: it travels as a parameter.
+//! Nothing of a user's is in the text of a statement: it is a parameter.
 
 use std::fmt::Write as _;
 use std::ops::Bound;
@@ -95,7 +95,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// A statement in the making. Its first two parameters are the range of positions: behind the one,
+/// A statement in the making. Its first two parameters are the range of positions: after the one,
 /// up to and with the other.
 #[derive(Debug)]
 pub(crate) struct Search {
@@ -317,7 +317,7 @@ impl Search {
         Ok(kinds)
     }
 
-    /// A category without kinds of its own is among the others, whose events are told apart by the
+    /// A category without kinds of its own is among the others, whose events are distinguished by the
     /// names of their streams.
     fn of_category_without_a_key(
         &mut self,
@@ -355,7 +355,7 @@ impl Search {
                 " and {NAME} operator(pg_catalog.^@) any ({prefixes})"
             );
         }
-        if let Some(micros) = behind(wanted.occurred.0) {
+        if let Some(micros) = after(wanted.occurred.0) {
             let micros = self.give(micros)?;
             let _ = write!(conditions, " and event.occurred_at > {micros}");
         }
@@ -367,8 +367,8 @@ impl Search {
     }
 }
 
-/// The microsecond behind which a span begins; none when it is open there.
-pub(crate) fn behind(from: Bound<DateTime<Utc>>) -> Option<i64> {
+/// The microsecond after which a span begins; none when it is open there.
+pub(crate) fn after(from: Bound<DateTime<Utc>>) -> Option<i64> {
     match from {
         Bound::Included(moment) => Some(before(moment)),
         Bound::Excluded(moment) => Some(moment.timestamp_micros()),

@@ -1,5 +1,5 @@
-//! Looking at an append freshly: what became of its ids, and if nothing did, why it would be
-//! refused.
+//! Rechecking an append by what the database has now: whether it was done before, and if it was
+//! not, why it would be refused.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use annals_core::{AppendError, Appended, Duplicate, LogId, Violation, deduplicat
 use sqlx::Error;
 
 use crate::database::Database;
-use crate::known::{known, places};
+use crate::known::{known, placed_between};
 use crate::page::first_match;
 use crate::request::Request;
 use crate::streams::see;
 
-/// What an append is, freshly looked at.
+/// What an append is, by what the database has now.
 #[derive(Debug)]
 pub(crate) enum Recheck {
     /// It was done before.
@@ -23,8 +23,7 @@ pub(crate) enum Recheck {
     Clear(u64),
 }
 
-/// Looks at the append. Its ids come last: whoever did it before also made everything else look as
-/// it does.
+/// Rechecks the append. Its ids come last: the same append, done before, also explains the rest.
 pub(crate) async fn recheck(
     database: &Arc<Database>,
     log: LogId,
@@ -66,7 +65,9 @@ pub(crate) async fn recheck(
             .flatten()
             .map(|known| known.found.placed)
             .collect(),
-        Ok(Duplicate::RequestDone { first, events }) => places(database, first, events).await?,
+        Ok(Duplicate::RequestDone { first, events }) => {
+            placed_between(database, first, events).await?
+        }
         Err(clash) => return Ok(Recheck::Refused(clash.into())),
     };
     Ok(Recheck::Repeated(Appended::new(log, placed, true)))

@@ -21,13 +21,13 @@ pub(crate) struct Request {
     pub(crate) append: Append,
     pub(crate) condition: Option<Conditional>,
     /// The streams that it says something of, each once: those with expectations first, in the
-    /// order of the request; behind them those that get events without one, in the order of their
+    /// order of the request; after them those that get events without one, in the order of their
     /// first events.
     pub(crate) streams: Vec<Touched>,
     /// The kinds of its events, each once.
     pub(crate) kinds: Vec<KindName>,
     pub(crate) events: Vec<Encoded>,
-    /// Of the rows that travel with it, those whose generations are there.
+    /// Of its inline rows, those whose generations are there.
     pub(crate) rows: Vec<Carried>,
     pub(crate) bytes: usize,
     pub(crate) clock: Arc<dyn Clock>,
@@ -144,7 +144,7 @@ impl Touched {
         }
     }
 
-    /// Whether it must still stand at the version at which this was looked at. Whether a stream is
+    /// Whether it must still be at the version at which this was checked. Whether a stream is
     /// active does not change without a trace among the changes of streams, so who relies on no
     /// more relies on no version.
     pub(crate) fn relies_on_version(&self) -> bool {
@@ -173,7 +173,7 @@ impl Conditional {
         Conditional { condition, items }
     }
 
-    /// Behind which position nothing may match.
+    /// The position after which nothing may match.
     pub(crate) fn after(&self) -> Position {
         self.condition.after.unwrap_or(Position::START)
     }

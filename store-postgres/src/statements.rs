@@ -1,5 +1,4 @@
-//! Every statement that stands alone, each in a file under `sql/`, where its first line says what
-//! it guarantees; and the texts of the schema.
+//! Every statement, each in a file under `sql/`, where its first line says what it guarantees; and the texts of the schema.
 
 macro_rules! statements {
     ($($name:ident = $file:literal;)*) => {
@@ -11,7 +10,6 @@ statements! {
     APPEND = "append";
     APPEND_ONE = "append_one";
     APPEND_WITH_ROWS = "append_with_rows";
-    APPENDED = "appended";
     ARCHIVED_TAGS = "archived_tags";
     BACKEND = "backend";
     BACKEND_WORKS = "backend_works";
@@ -37,6 +35,7 @@ statements! {
     LOG_PAGE_KINDS = "log_page_kinds";
     LOG_PAGE_SMALL = "log_page_small";
     NOTIFY = "notify";
+    PLACED_BETWEEN = "placed_between";
     POSITION_AT = "position_at";
     RESOLVE_KIND = "resolve_kind";
     RESOLVE_STREAMS = "resolve_streams";

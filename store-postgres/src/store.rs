@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 
 use crate::append_in::Kinds;
 use crate::append_session::{AppendSession, busy};
-use crate::batch::BEHIND_MAX;
+use crate::batch::UNCHECKED_MAX;
 use crate::database::{Database, ask, to_its_end};
 use crate::job::{Answer, ChangeJob};
 use crate::known::{PARTITION, known};
@@ -126,7 +126,7 @@ impl PostgresStore {
         migrated.await
     }
 
-    /// The same store; what this handle appends is recorded at the times that `clock` tells, and by
+    /// The same store; what this handle appends is recorded at the times of `clock`, and by
     /// it leases end.
     ///
     /// ```
@@ -162,7 +162,7 @@ impl PostgresStore {
             .map(|clock| clock.now().timestamp_micros())
     }
 
-    /// The database, for whoever changes something beside the log.
+    /// The database, for a change of something beside the log.
     ///
     /// # Errors
     ///
@@ -216,9 +216,9 @@ impl PostgresStore {
         let mut is_doubtful = false;
         if let Some(conditional) = &request.condition {
             checked_to = conditional.after().get();
-            // What is far behind is looked through here, so that the writer has little left to look
-            // at.
-            if writer.head().saturating_sub(checked_to) > BEHIND_MAX {
+            // A condition that lags far is checked here, so that the writer has little left to
+            // check.
+            if writer.head().saturating_sub(checked_to) > UNCHECKED_MAX {
                 let after = conditional.after();
                 let (found, head) = ask!(
                     database,

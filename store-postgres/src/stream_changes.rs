@@ -75,18 +75,18 @@ impl AppendSession {
                 Ok(Some(outcome)) => return outcome,
                 Ok(None) => {}
                 Err((error, was_called)) => {
-                    let trouble = self.trouble(&error);
+                    let fault = self.fault(&error);
                     self.lost(&error);
                     self.is_informed = false;
                     if !may_have_happened(&error) {
-                        return Err(trouble.error().into());
+                        return Err(fault.error().into());
                     }
                     // A change that was made is found by its id.
                     if was_called && !self.is_over().await {
-                        return Err(AppendError::Unknown(trouble.error()));
+                        return Err(AppendError::Unknown(fault.error()));
                     }
                     if self.connected().await.is_err() {
-                        return Err(trouble.error().into());
+                        return Err(fault.error().into());
                     }
                 }
             }
@@ -198,12 +198,12 @@ impl AppendSession {
         } else {
             self.is_informed = false;
         }
-        self.places.forget(&asked.stream);
+        self.cache.forget(&asked.stream);
         Ok(Some(Ok(after)))
     }
 }
 
-/// Under which numbers the events that an archiving removes are found, and where they stand.
+/// The tag hashes of the events that an archiving removes, each with its position.
 async fn archived(
     database: &Database,
     connection: &mut PgConnection,

@@ -9,7 +9,7 @@ use crate::error::corrupt;
 use crate::row::{bytes, moment, number, optional_int8, text};
 use crate::statements as sql;
 
-/// The stored codes of a status that events alone do not tell.
+/// The stored codes of a status that does not follow from events alone.
 const BY_ITS_EVENTS: i16 = 0;
 const DELETED: i16 = 2;
 const TOMBSTONED: i16 = 3;

@@ -1,4 +1,4 @@
-//! Read models of a million versions: whoever asks for a page of rows, or for the past, reads
+//! Read models of a million versions: a page of rows, or of the past, reads
 //! little more than that.
 
 use super::{Large, MODES, backward};
@@ -123,7 +123,7 @@ async fn rows_and_their_past_are_found_without_looking_through_a_million_version
             format!("1, {key}, 0, 2000000, 100"),
         ),
         (
-            "what is set aside",
+            "dead letters",
             sql::DEAD_LETTERS.to_owned(),
             "1, 'key-000500', 0, 0, 100".into(),
         ),

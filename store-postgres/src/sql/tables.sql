@@ -18,7 +18,7 @@ create unlogged table annals.incarnation (
     relation oid not null
 );
 
--- the categories by which kinds are told apart, at most 256: names without a real category cannot
+-- the categories of which kinds have keys of their own, at most 256: names without a real category cannot
 -- make it grow for ever. key 0 is all the others; no category holds a dash.
 create table annals.category (
     key integer primary key,

@@ -95,7 +95,7 @@ impl Step {
         )
     }
 
-    /// Of an inline view: sees to it that there is a place for where each of the rows stands.
+    /// Of an inline view: makes a record for the version of each row that has none.
     async fn ensure_stream_versions<'c>(
         &self,
         database: &Database,
@@ -119,7 +119,7 @@ impl Step {
             .map(drop)
     }
 
-    /// The one call: looks, and writes what nothing stands against.
+    /// The one call: checks, and writes what is not refused.
     fn whole(&self, database: &Database) -> Statement<'_> {
         let text = if self.is_inline {
             sql::COMMIT_INLINE_STEP
@@ -137,7 +137,7 @@ impl Step {
             .bind(list(stands, |step| stored(step.to.get())))
     }
 
-    /// Everything that is written, behind the place.
+    /// Everything that is written, after the slot and the partition.
     fn written<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let ViewCommit {
             to,
@@ -243,7 +243,7 @@ fn is_raced(error: &Error) -> bool {
     })
 }
 
-/// What stands against a step before anything is done for it. Until the transaction ends its
+/// Why a step is refused, before anything is done for it. Until the transaction ends its
 /// generation is not dropped; who has the lease is looked at once more at the end of the step.
 pub(super) async fn look(
     database: &Database,
@@ -299,17 +299,17 @@ fn skip_decision(
         }
         6 => {
             let key = text(row, 1)?;
-            let stands = Version::new(number(row, 2)?);
+            let version = Version::new(number(row, 2)?);
             let moved = commit.stands.iter().find(|step| step.key == key);
             let moved = moved
-                .ok_or_else(|| corrupt("a row stands against a step that does not change it"))?;
-            return Ok(Err(commit.row_moved(moved, stands)));
+                .ok_or_else(|| corrupt("a step is refused for a row that it does not change"))?;
+            return Ok(Err(commit.row_moved(moved, version)));
         }
-        // Under the same lease nobody else moves the slot: the step was taken, and its answer was
+        // Under the same lease no other worker moves the slot: the step was taken, and its answer was
         // lost.
         _ if asked_again && number(row, 2)? == commit.to.position.get() => return Ok(Ok(())),
         _ => format!(
-            "it stands at {}, the step goes from {}",
+            "the checkpoint is {}, the step goes from {}",
             int8(row, 2)?,
             commit.from
         ),
