@@ -92,8 +92,9 @@ impl PostgresStore {
     ///
     /// The transaction must be READ COMMITTED, and its role must have the rights to append. Until
     /// its commit no other append waits for it, however long it takes; the positions are assigned,
-    /// and the expectations checked, at the commit, which keeps the log locked until it is flushed. End it with [`PostgresStore::commit`]. Do not
-    /// `set constraints all immediate` in it: from there to its end every other append would wait.
+    /// and the expectations checked, at the commit, which keeps the log locked until it is flushed.
+    /// End it with [`PostgresStore::commit`]. Do not `set constraints all immediate` in it: from
+    /// there to its end every other append would wait.
     ///
     /// # Errors
     ///
@@ -136,8 +137,8 @@ impl PostgresStore {
     /// [`AppendError::Conflict`] when something that one of them expects does not hold (with the
     /// violations of the first that does not): nothing of the transaction was written.
     /// [`AppendError::Unknown`] when the connection was lost on the way: all of it is written or
-    /// nothing, and staging the same ids again finds out ([`Staged::repeated`]). [`AppendError::Store`]
-    /// for what else the server has to say, the application's own constraints included; nothing was
+    /// nothing, and staging the same ids again finds out ([`Staged::repeated`]).
+    /// [`AppendError::Store`] for what else the server has to say, the application's own constraints included; nothing was
     /// written, and with `Failure::Unavailable` trying the whole transaction again may help.
     pub async fn commit(
         &self,
@@ -262,7 +263,7 @@ impl PostgresStore {
             checked_to,
         )
         .await
-            .map_err(failed)?;
+        .map_err(failed)?;
         Ok(Staged {
             request,
             repeated: None,

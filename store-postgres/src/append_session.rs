@@ -292,7 +292,7 @@ impl AppendSession {
             let row = query(database.text(sql::LOG_HEAD))
                 .fetch_one(&mut *connection)
                 .await?;
-            // After the look, so that what was seen is of the history that is known now, or of none.
+            // After the read, so that what was read is of the history known now, or of none.
             database
                 .incarnation
                 .check(&database, connection, true)

@@ -439,8 +439,8 @@ impl Batch {
         Ok(arguments)
     }
 
-    /// The placed events of each append, by its place in the batch; nothing for those that were left
-    /// out. What is cached of the streams, and of the newest events, is updated.
+    /// The placed events of each append, in the order of the batch; nothing for those that were
+    /// left out. What is cached of the streams, and of the newest events, is updated.
     pub(crate) fn settle(
         self,
         written: &Written,

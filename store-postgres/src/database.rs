@@ -26,9 +26,9 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// One database, and the schema in it that holds the tables.
 pub(crate) struct Database {
-    /// Connections for everything but appending and listening. Statements on them are
-    /// transactions of their own; a longer one runs in a task that cannot be dropped ([`to_its_end`]),
-    /// because a dropped `begin` would leave it open in the pool.
+    /// Connections for everything but appending and listening. Statements on them are transactions
+    /// of their own; a longer one runs in a task that cannot be dropped ([`to_its_end`]), because a
+    /// dropped `begin` would leave it open in the pool.
     pub(crate) pool: PgPool,
     /// How messages call the database.
     pub(crate) name: String,

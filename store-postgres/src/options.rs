@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnectOptions;
 /// ```
 /// use std::time::Duration;
 ///
-/// let options: annals_postgres::Options = "postgres://app@localhost/bank?schema=ledger".parse()?;
+/// let options: annals_postgres::Options = "postgres://app@localhost/bank?schema=sales".parse()?;
 /// let options = options.readers(4).statement_timeout(Duration::from_secs(10));
 /// assert_eq!(options.schema_name(), "sales");
 /// # Ok::<_, annals_core::Invalid>(())

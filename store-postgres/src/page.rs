@@ -29,8 +29,8 @@ const SMALL_EVENTS_MAX: usize = 4_096;
 /// Types of which there is one event in so many of the log, or more, are read along with it.
 const AMONG: u64 = 4;
 
-/// Events from which on a page is long: the server plans each copy once more, which must not be much
-/// of the work.
+/// Events from which on a page is long: the server plans each copy by itself, which must not be
+/// much of the work.
 const LONG: usize = 512;
 
 /// Positions that one page looks through at most when no index gives exactly what is wanted; some
@@ -224,8 +224,8 @@ impl Range {
     ) -> Result<LogPage, Error> {
         let limit = limit.min(EVENTS_MAX);
         let is_direct = wanted.iter().all(|wanted| wanted.is_direct());
-        // A read that begins at the end must know it beforehand; what is appended meanwhile is not in
-        // the page, nor is it below its head.
+        // A read that begins at the end must know it beforehand; what is appended meanwhile is not
+        // in the page, nor is it below its head.
         let mut moment = u64::MAX;
         if limit == 0
             || (!is_direct && self.direction == Direction::Backward)

@@ -1,4 +1,5 @@
-//! Every statement, each in a file under `sql/`, where its first line says what it guarantees; and the texts of the schema.
+//! Every statement, each in a file under `sql/`, where its first line says what it guarantees; and
+//! the texts of the schema.
 
 macro_rules! statements {
     ($($name:ident = $file:literal;)*) => {

@@ -90,9 +90,7 @@ impl Moves {
     }
 
     fn notified(&self) -> MutexGuard<'_, Notified> {
-        self.notified
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.notified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All processes are notified of `head`.

@@ -298,9 +298,7 @@ impl WriterLoop {
                     .map_or(Answer::Doubtful, Answer::Committed),
                 Ended::Again | Ended::StoredId(_) | Ended::Lost(true, _) => Answer::Doubtful,
                 Ended::Failed(fault) => Answer::Failed(fault.error().into()),
-                Ended::Lost(false, fault) => {
-                    Answer::Failed(AppendError::Unknown(fault.error()))
-                }
+                Ended::Lost(false, fault) => Answer::Failed(AppendError::Unknown(fault.error())),
             };
             job.answer(answer);
         }

@@ -35,13 +35,13 @@ pub(crate) mod server_restarts {
         if is_long { 50 } else { 4 }
     }
 
-    async fn tell(word: &'static str) {
+    async fn control(word: &'static str) {
         let control = std::env::var("ANNALS_TEST_POSTGRES_CONTROL").expect(
             "this test stops and starts the server: `cargo xtask test` allows it; or leave it out \
              with `-- --skip server_restarts::`",
         );
-        let told = tokio::task::spawn_blocking(move || Command::new(control).arg(word).status());
-        assert!(told.await.unwrap().unwrap().success(), "{word}");
+        let done = tokio::task::spawn_blocking(move || Command::new(control).arg(word).status());
+        assert!(done.await.unwrap().unwrap().success(), "{word}");
     }
 
     /// -9 to every process of the server at once, as when the machine stops.
@@ -65,7 +65,7 @@ pub(crate) mod server_restarts {
             .status();
         assert!(killed.unwrap().success());
         // What is left of a killed server ends by itself before another one starts.
-        tell("stop").await;
+        control("stop").await;
     }
 
     #[derive(Default)]
@@ -75,7 +75,7 @@ pub(crate) mod server_restarts {
         stop: AtomicBool,
     }
 
-    /// Appends events of types that nobody has appended before, each to a stream of its own.
+    /// Appends events of new types, each to a stream of its own.
     async fn appends(store: PostgresStore, process: usize, round: u64, done: Arc<Done>) {
         let mut pause = tokio::time::interval(Duration::from_millis(2));
         for n in 0_u64.. {
@@ -119,7 +119,7 @@ pub(crate) mod server_restarts {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn every_event_is_under_its_own_stream_and_type_after_crashes() {
+    async fn events_keep_their_stream_and_type_after_crashes() {
         let _alone = SERVER.lock().await;
         let schema = Schema::new();
         let mut stores = Vec::new();
@@ -135,10 +135,10 @@ pub(crate) mod server_restarts {
             }
             more(&done, 40).await;
             match round % 2 {
-                0 => tell("kill").await,
+                0 => control("kill").await,
                 _ => kill_all().await,
             }
-            tell("start").await;
+            control("start").await;
             more(&done, 40).await;
             done.stop.store(true, Ordering::Relaxed);
             while let Some(written) = writers.join_next().await {
@@ -156,7 +156,7 @@ pub(crate) mod server_restarts {
 
     /// Names that were made and not flushed when the server is killed are another's afterwards.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_type_that_was_named_before_a_crash_is_no_other_type_after_it() {
+    async fn a_type_named_before_a_crash_is_no_other_after_it() {
         let _alone = SERVER.lock().await;
         for _ in 0..rounds() {
             let schema = Schema::new();
@@ -166,7 +166,7 @@ pub(crate) mod server_restarts {
                 named("pay-1", "payment.made".into()).expecting(annals_core::Expected::Exists);
             one.append(refused).await.unwrap_err();
             kill_all().await;
-            tell("start").await;
+            control("start").await;
             let after = |store: PostgresStore, append: annals_core::Append| async move {
                 let mut pause = tokio::time::interval(Duration::from_millis(5));
                 while let Err(error) = store.append(append.clone()).await {

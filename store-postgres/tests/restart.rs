@@ -1,7 +1,8 @@
 //! The server stops, crashes and comes back while programs use it: they recover by themselves, and
 //! nothing acknowledged is lost.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+// What must not fail is unwrapped, and the figures are shown.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod server;
 
@@ -24,20 +25,20 @@ mod server_restarts {
     /// How often the server goes away: every other time as in a crash.
     const ROUNDS: u64 = 6;
 
-    /// Whoever has not recovered by then never will.
+    /// A program that has not recovered by then never will.
     const FOR_EVER: Duration = Duration::from_secs(60);
 
-    /// Tells the server's keeper one word, and waits until it is done.
-    async fn tell(word: &'static str) {
+    /// Stops, kills or starts the server, and waits until it is done.
+    async fn control(word: &'static str) {
         let control = std::env::var("ANNALS_TEST_POSTGRES_CONTROL").expect(
             "this test stops and starts the server: `cargo xtask test` allows it, or set \
              ANNALS_TEST_POSTGRES_CONTROL to a program that takes \
              stop, kill or start; or leave it out with `-- --skip server_restarts::`",
         );
-        let told = tokio::task::spawn_blocking(move || Command::new(control).arg(word).status());
+        let done = tokio::task::spawn_blocking(move || Command::new(control).arg(word).status());
         assert!(
-            told.await.unwrap().unwrap().success(),
-            "the server was not told to {word}"
+            done.await.unwrap().unwrap().success(),
+            "the server did not {word}"
         );
     }
 
@@ -138,10 +139,10 @@ mod server_restarts {
         done.more(200).await;
         for round in 0..ROUNDS {
             let word = if round % 2 == 0 { "stop" } else { "kill" };
-            tell(word).await;
+            control(word).await;
             let there = done.count();
             let errors = done.errors.load(Ordering::Relaxed);
-            tell("start").await;
+            control("start").await;
             let back = Instant::now();
             done.more(200).await;
             println!(

@@ -1,4 +1,5 @@
-//! Rows of inline views, written with appends: what is checked of them beforehand, and how they are read.
+//! Rows of inline views, written with appends: what is checked of them beforehand, and how they
+//! are read.
 
 use annals_core::{
     AppendError, CommitError, GenerationId, History, InlineRow, InlineViews, Invalid, Version,
@@ -40,9 +41,8 @@ impl PostgresStore {
             Err(_) => return Ok(None),
         };
         row.check(&generation)?;
-        let to = to.ok_or_else(|| {
-            Invalid::new("an inline row needs an expected version of its stream")
-        })?;
+        let to = to
+            .ok_or_else(|| Invalid::new("an inline row needs an expected version of its stream"))?;
         let spec = &generation.spec;
         let has_indexes = !spec.indexes.is_empty();
         let is_bitemporal = spec.history == History::Bitemporal;

@@ -63,7 +63,7 @@ impl Step {
         loop {
             match self.call(database).await {
                 Ok(row) => {
-                    return skip_decision(&row, &self.commit, lost > 0)
+                    return outcome(&row, &self.commit, lost > 0)
                         .map_err(|error| database.writing(&error))?;
                 }
                 Err(error) if moves && database.asks_again(&error, &mut lost) => {}
@@ -88,7 +88,7 @@ impl Step {
     ) -> Result<Result<(), CommitError>, Error> {
         self.ensure_stream_versions(database, &mut *connection)
             .await?;
-        skip_decision(
+        outcome(
             &self.whole(database).fetch_one(connection).await?,
             &self.commit,
             false,
@@ -253,7 +253,7 @@ pub(super) async fn look(
     let row = looked(query(database.text(sql::CHECK_STEP)), commit)
         .fetch_one(connection)
         .await?;
-    skip_decision(&row, commit, false)
+    outcome(&row, commit, false)
 }
 
 fn list<'a, T, C>(all: &'a [T], column: impl Fn(&'a T) -> C) -> Vec<C> {
@@ -277,7 +277,7 @@ fn looked<'q>(statement: Statement<'q>, commit: &ViewCommit) -> Statement<'q> {
     place(statement, commit).bind(stored(commit.from.get()))
 }
 
-fn skip_decision(
+fn outcome(
     row: &PgRow,
     commit: &ViewCommit,
     asked_again: bool,
@@ -305,8 +305,8 @@ fn skip_decision(
                 .ok_or_else(|| corrupt("a step is refused for a row that it does not change"))?;
             return Ok(Err(commit.row_moved(moved, version)));
         }
-        // Under the same lease no other worker moves the slot: the step was taken, and its answer was
-        // lost.
+        // Under the same lease no other worker moves the slot: the step was taken, and its answer
+        // was lost.
         _ if asked_again && number(row, 2)? == commit.to.position.get() => return Ok(Ok(())),
         _ => format!(
             "the checkpoint is {}, the step goes from {}",

@@ -78,8 +78,8 @@ async fn clear_away(database: &Database) -> Result<(), Error> {
     Ok(())
 }
 
-/// Each table, the columns that order it within a generation, what comes after a place (a number, an
-/// entry and a key), and the place of a row.
+/// Each table, the columns that order it within a generation, what comes next (a number, an
+/// entry and a key), and the columns of a row for that.
 const TABLES: [(&str, &str, &str, &str); 6] = [
     ("view_row", "key", "key >= $4", KEY),
     ("view_stream_version", "key", "key >= $4", KEY),
@@ -109,8 +109,9 @@ const TABLES: [(&str, &str, &str, &str); 6] = [
     ),
 ];
 
-/// The place of a row whose key is all that orders it: the key that comes next.
-const KEY: &str = "0::bigint as number, ''::bytea as entry, key operator(pg_catalog.||) '\\x00'::bytea as next_key";
+/// Of a row whose key is all that orders it: the key that comes next.
+const KEY: &str = "0::bigint as number, ''::bytea as entry, \
+    key operator(pg_catalog.||) '\\x00'::bytea as next_key";
 
 /// Clears away what a generation holds; `false` when another does it. Each time it goes on where it
 /// was: dead rows are in the way of a search for the next ones from the beginning,

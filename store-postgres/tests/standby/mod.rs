@@ -98,7 +98,7 @@ fn run(command: &mut Command) {
     assert!(done.is_ok_and(|done| done.success()), "{command:?}");
 }
 
-/// One address, behind which is the one server and then the other.
+/// One address, of the one server and then of the other.
 struct Address {
     own: u16,
     target: Arc<AtomicU16>,

@@ -1,4 +1,4 @@
--- as write_rows, with the index entries of each row: the key, the place of the index, and the entry.
+-- as write_rows, with the index entries of each row: key, number of the index, entry.
 -- only entries that differ are written.
 create or replace function annals.write_indexed_rows(
     of_generation bigint,
