@@ -16,7 +16,7 @@ use crate::append_session::{resolve, resolve_kind};
 use crate::database::{Database, ask};
 use crate::error::{StoreFault, may_have_happened, refused};
 use crate::incarnation::Cached;
-use crate::known::known;
+use crate::known::durably_known;
 use crate::page::first_match;
 use crate::recheck::{Recheck, recheck};
 use crate::request::{KindName, Request};
@@ -162,6 +162,8 @@ impl PostgresStore {
             if may_have_happened(&error) {
                 return Err(AppendError::Unknown(database.writing(&error)));
             }
+            // A refusal writes nothing that would flush what it was decided on.
+            ask!(database, database.until_all_durable())?;
             return Err(
                 said(&error, &staged).unwrap_or_else(|| refusal(error, &database.name).into())
             );
@@ -179,8 +181,8 @@ impl PostgresStore {
                 .map(|(_, event)| event.id)
                 .collect();
             // It is committed; only the answer can still get lost.
-            let found = ask!(database, known(database, &database.pool, &ids))
-                .map_err(AppendError::Unknown)?;
+            let found =
+                ask!(database, durably_known(database, &ids)).map_err(AppendError::Unknown)?;
             let placed: Vec<Placed> = found
                 .into_iter()
                 .flatten()
@@ -235,7 +237,13 @@ impl PostgresStore {
         if let Some(conditional) = &request.condition {
             let condition = &conditional.condition;
             let after = conditional.after();
-            let (found, head) = ask!(database, first_match(database, condition, after))?;
+            let (found, head) = ask!(database, async {
+                let history = database.incarnation.number();
+                let (found, head) = first_match(database, condition, after).await?;
+                let position = found.map_or(0, Position::get);
+                database.until_durable(history, position).await?;
+                Ok((found, head))
+            })?;
             if let Some(position) = found {
                 return Err(AppendError::Conflict(vec![Violation::Condition {
                     position,

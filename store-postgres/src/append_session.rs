@@ -24,6 +24,9 @@ use crate::stream_cache::{StreamCache, StreamEntry};
 use crate::streams;
 use crate::views::inline::ensure_stream_versions;
 
+/// After so many batches without others in between, the log is taken to be this process's alone.
+const DISTURBED_FOR: u32 = 16;
+
 /// How often a server that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -60,8 +63,8 @@ pub(crate) struct AppendSession {
     incarnation: u64,
     /// Whether `log` is known.
     pub(crate) is_informed: bool,
-    /// Whether no other process appended before the last batch.
-    is_undisturbed: bool,
+    /// For how many more batches other processes are expected to append as well.
+    disturbed_for: u32,
 }
 
 impl AppendSession {
@@ -84,7 +87,7 @@ impl AppendSession {
             log: KnownLog::default(),
             incarnation: 0,
             is_informed: false,
-            is_undisturbed: true,
+            disturbed_for: 0,
         }
     }
 
@@ -134,7 +137,7 @@ impl AppendSession {
 
     /// Appends the batch in one call.
     pub(crate) async fn append(&mut self, batch: Batch) -> Ended {
-        if self.is_undisturbed {
+        if self.disturbed_for == 0 {
             match self.call_one(&batch).await {
                 Ok(Some(first)) => {
                     return self.settle(
@@ -149,8 +152,17 @@ impl AppendSession {
                 Err(error) => return self.ended(&error, &batch).await,
             }
         }
-        let row = match self.call(&batch).await {
+        // Alone, one commit and its flush cost least. Beside others, no append waits for the flush
+        // of another. Rows of inline views have no position that readers would wait for.
+        let flushes_later =
+            self.disturbed_for > 0 && !self.database.is_relaxed && !batch.carries_rows();
+        let called = match flushes_later {
+            true => self.call_then_flush(&batch).await,
+            false => self.call(&batch).await,
+        };
+        let row = match called {
             Ok(row) => row,
+            Err(error) if flushes_later => return self.ended_flushing(&error, &batch).await,
             Err(error) => return self.ended(&error, &batch).await,
         };
         match self.written(&row) {
@@ -175,6 +187,7 @@ impl AppendSession {
             self.log.head = written.first - 1 + events as u64;
             self.log.head_event = last;
             self.database.incarnation.saw(self.log.head, last);
+            self.database.durable.raise(self.incarnation, self.log.head);
         } else if written.first != self.log.head + 1 {
             self.is_informed = false;
         }
@@ -192,7 +205,9 @@ impl AppendSession {
         let position: Option<i64> = query_scalar_with(text, arguments)
             .fetch_one(self.connected().await?)
             .await?;
-        self.is_undisturbed = position.is_some();
+        if position.is_none() {
+            self.disturbed_for = DISTURBED_FOR;
+        }
         Ok(position.map(i64::cast_unsigned))
     }
 
@@ -209,6 +224,15 @@ impl AppendSession {
         }
         let arguments = batch.arguments(&self.log)?;
         let text = self.database.text(sql::APPEND);
+        query_with(text, arguments)
+            .fetch_one(self.connected().await?)
+            .await
+    }
+
+    /// As [`AppendSession::call`], without rows; the log is not locked while it is flushed.
+    async fn call_then_flush(&mut self, batch: &Batch) -> Result<PgRow, Error> {
+        let arguments = batch.arguments(&self.log)?;
+        let text = self.database.text(sql::APPEND_THEN_FLUSH);
         query_with(text, arguments)
             .fetch_one(self.connected().await?)
             .await
@@ -239,12 +263,26 @@ impl AppendSession {
             .flatten()
             .map(|append| append.cast_unsigned() as usize)
             .collect();
-        self.is_undisturbed = written.first == self.log.head + 1;
-        if !self.is_undisturbed {
+        self.disturbed_for = self.disturbed_for.saturating_sub(1);
+        if written.first != self.log.head + 1 {
+            self.disturbed_for = DISTURBED_FOR;
             // Others appended in between, and nothing is known of that but which streams it moved.
             self.recent.begin_at(written.first - 1);
         }
         Ok(Some(written))
+    }
+
+    /// As [`AppendSession::ended`], of a call that commits before it flushes: an error may be that
+    /// of the flush, and the batch be written. The next one says at once what became of it.
+    async fn ended_flushing(&mut self, error: &Error, batch: &Batch) -> Ended {
+        self.disturbed_for = 0;
+        match self.ended(error, batch).await {
+            Ended::Failed(fault) => {
+                self.is_informed = false;
+                Ended::Lost(true, fault)
+            }
+            ended => ended,
+        }
     }
 
     /// What an error of the call means for the batch.

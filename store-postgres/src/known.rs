@@ -59,6 +59,20 @@ pub(crate) async fn known(
     Ok(known)
 }
 
+/// As [`known`], once all that is found is durable.
+pub(crate) async fn durably_known(
+    database: &Database,
+    ids: &[EventId],
+) -> Result<Vec<Option<StoredId>>, Error> {
+    let history = database.incarnation.number();
+    let known = known(database, &database.pool, ids).await?;
+    let positions = known.iter().flatten();
+    let last = positions.map(|known| known.found.placed.position).max();
+    let last = last.map_or(0, Position::get);
+    database.until_durable(history, last).await?;
+    Ok(known)
+}
+
 fn row_count(row: &sqlx::postgres::PgRow, column: usize) -> Result<u32, Error> {
     let count: i32 = sqlx::Row::try_get(row, column)?;
     u32::try_from(count).map_err(|_| corrupt("a negative count"))

@@ -22,6 +22,7 @@ mod append_session;
 mod batch;
 mod copied;
 mod database;
+mod durable;
 mod error;
 mod events;
 mod incarnation;

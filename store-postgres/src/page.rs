@@ -42,6 +42,7 @@ pub(crate) async fn of_stream(
     database: &Arc<Database>,
     read: &ReadStream,
 ) -> Result<StreamPage, Error> {
+    let history = database.incarnation.number();
     let query = query(database.ordered(sql::STREAM_PAGE, read.direction))
         .bind(read.stream.as_str())
         .bind(read.from.get().cast_signed())
@@ -49,7 +50,8 @@ pub(crate) async fn of_stream(
         .bind(read.shown == Shown::Everything)
         .bind(read.limit.min(EVENTS_MAX) as i64)
         .bind(PAGE_BYTES_MAX as i64);
-    let Read { seen, events, .. } = events::read(database, query, 8, streams::seen).await?;
+    let Read { seen, events, .. } = events::read(database, query, 9, streams::seen).await?;
+    let head = database.durable_head(history, seen.last, seen.head).await?;
     let state = seen.state;
     let shown_from = match read.shown {
         Shown::Visible => state.first_visible(),
@@ -69,12 +71,13 @@ pub(crate) async fn of_stream(
         events,
         next,
         state,
-        head: Position::new(seen.head),
+        head: Position::new(head),
     })
 }
 
 /// A page of the log.
 pub(crate) async fn of_log(database: &Arc<Database>, read: &ReadLog) -> Result<LogPage, Error> {
+    let history = database.incarnation.number();
     let filter = &read.filter;
     let mut range = Range {
         after: read.after.get(),
@@ -94,23 +97,47 @@ pub(crate) async fn of_log(database: &Arc<Database>, read: &ReadLog) -> Result<L
     if let Some(span) = span {
         page.head = Head::at(Position::new(span.head));
     }
-    Ok(page)
+    durable(database, history, page).await
+}
+
+/// The page once everything in it is durable. A page that ends before the head says no more of what
+/// is after it than what is known to be durable.
+async fn durable(database: &Database, history: u64, page: LogPage) -> Result<LogPage, Error> {
+    let positions = page.events.iter().map(|event| event.position);
+    let last = positions.fold(page.scanned, Position::max);
+    let head = page.head.visible;
+    let last = last.min(head).get();
+    let head = database.durable_head(history, last, head.get()).await?;
+    Ok(LogPage {
+        head: Head::at(Position::new(head)),
+        ..page
+    })
 }
 
 /// A page of what a query matches.
 pub(crate) async fn of_query(database: &Arc<Database>, read: &ReadQuery) -> Result<LogPage, Error> {
+    let history = database.incarnation.number();
     let range = Range {
         after: read.after.get(),
         up_to: read.up_to.get(),
         direction: read.direction,
     };
-    range
+    let page = range
         .read(database, range, &Wanted::by_query(&read.query), read.limit)
-        .await
+        .await?;
+    durable(database, history, page).await
+}
+
+/// The head, all of it durable.
+pub(crate) async fn durable_head(database: &Arc<Database>) -> Result<u64, Error> {
+    let history = database.incarnation.number();
+    let head = head(database).await?;
+    database.until_durable(history, head).await?;
+    Ok(head)
 }
 
 /// How far the log goes.
-pub(crate) async fn head(database: &Arc<Database>) -> Result<u64, Error> {
+async fn head(database: &Arc<Database>) -> Result<u64, Error> {
     let row = query(database.text(sql::HEAD))
         .fetch_one(&database.pool)
         .await?;

@@ -7,7 +7,7 @@ use annals_core::{AppendError, Appended, Duplicate, LogId, Violation, deduplicat
 use sqlx::Error;
 
 use crate::database::Database;
-use crate::known::{known, placed_between};
+use crate::known::{durably_known, placed_between};
 use crate::page::first_match;
 use crate::request::Request;
 use crate::streams::see;
@@ -29,10 +29,15 @@ pub(crate) async fn recheck(
     log: LogId,
     request: &Request,
 ) -> Result<Recheck, Error> {
+    let history = database.incarnation.number();
     let mut violations = Vec::new();
+    // The last position that a refusal would rest on.
+    let mut last = 0;
     for (index, touched) in request.streams.iter().enumerate() {
-        let found = see(database, &database.pool, &touched.stream).await?.state;
+        let seen = see(database, &database.pool, &touched.stream).await?;
+        let found = seen.state;
         if !touched.holds(&found) {
+            last = last.max(seen.last);
             let stream = touched.stream.clone();
             let expected = touched.expected;
             violations.push(Violation::Stream {
@@ -47,7 +52,10 @@ pub(crate) async fn recheck(
     if let Some(conditional) = &request.condition {
         let (found, head) =
             first_match(database, &conditional.condition, conditional.after()).await?;
-        violations.extend(found.map(|position| Violation::Condition { position }));
+        if let Some(position) = found {
+            last = last.max(position.get());
+            violations.push(Violation::Condition { position });
+        }
         checked_to = head.max(conditional.after().get());
     }
     let ids: Vec<_> = request
@@ -56,17 +64,24 @@ pub(crate) async fn recheck(
         .iter()
         .map(|(_, event)| event.id)
         .collect();
-    let known = known(database, &database.pool, &ids).await?;
+    let known = durably_known(database, &ids).await?;
     let placed = match deduplicate(&request.append.events, &known) {
         Ok(Duplicate::New) if violations.is_empty() => return Ok(Recheck::Clear(checked_to)),
-        Ok(Duplicate::New) => return Ok(Recheck::Refused(AppendError::Conflict(violations))),
+        Ok(Duplicate::New) => {
+            // A refusal writes nothing that would flush what it was decided on.
+            database.until_durable(history, last).await?;
+            return Ok(Recheck::Refused(AppendError::Conflict(violations)));
+        }
         Ok(Duplicate::Repeated) => known
             .into_iter()
             .flatten()
             .map(|known| known.found.placed)
             .collect(),
         Ok(Duplicate::RequestDone { first, events }) => {
-            placed_between(database, first, events).await?
+            let placed = placed_between(database, first, events).await?;
+            let last = first.plus(u64::from(events)).minus(1);
+            database.until_durable(history, last.get()).await?;
+            placed
         }
         Err(clash) => return Ok(Recheck::Refused(clash.into())),
     };

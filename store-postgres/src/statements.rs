@@ -10,6 +10,7 @@ macro_rules! statements {
 statements! {
     APPEND = "append";
     APPEND_ONE = "append_one";
+    APPEND_THEN_FLUSH = "append_then_flush";
     APPEND_WITH_ROWS = "append_with_rows";
     ARCHIVED_TAGS = "archived_tags";
     BACKEND = "backend";
@@ -32,6 +33,7 @@ statements! {
     LOG_HEAD = "log_head";
     LOG_ID = "log_id";
     LOG_IDENTITY = "log_identity";
+    LOG_IDENTITY_FLUSHED = "log_identity_flushed";
     LOG_PAGE = "log_page";
     LOG_PAGE_KINDS = "log_page_kinds";
     LOG_PAGE_SMALL = "log_page_small";
@@ -105,6 +107,7 @@ pub(crate) const FUNCTIONS: &[(&str, &str)] = functions! {
     "acquire_lease"
     "append"
     "append_one"
+    "append_then_flush"
     "append_with_rows"
     "as_text"
     "begin_incarnation"

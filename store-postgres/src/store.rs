@@ -16,7 +16,7 @@ use crate::append_session::{AppendSession, busy};
 use crate::batch::UNCHECKED_MAX;
 use crate::database::{Database, ask, to_its_end};
 use crate::job::{Answer, ChangeJob};
-use crate::known::{PARTITION, known};
+use crate::known::{PARTITION, durably_known};
 use crate::options::Options;
 use crate::recheck::{Recheck, recheck};
 use crate::request::Request;
@@ -325,7 +325,7 @@ impl EventStore for PostgresStore {
     ) -> Result<Vec<Option<Found>>, StoreError> {
         PostgresStore::check_partition(partition)?;
         let database = self.database();
-        let known = ask!(database, known(database, &database.pool, ids))?;
+        let known = ask!(database, durably_known(database, ids))?;
         Ok(known
             .into_iter()
             .map(|known| known.map(|known| known.found))
@@ -334,7 +334,13 @@ impl EventStore for PostgresStore {
 
     async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
         let database = self.database();
-        Ok(ask!(database, streams::see(database, &database.pool, stream))?.state)
+        let seen = ask!(database, async {
+            let history = database.incarnation.number();
+            let seen = streams::see(database, &database.pool, stream).await?;
+            database.until_durable(history, seen.last).await?;
+            Ok(seen)
+        })?;
+        Ok(seen.state)
     }
 
     async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
@@ -370,7 +376,7 @@ impl Log for PostgresStore {
 
     async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
         PostgresStore::check_partition(partition)?;
-        let head = ask!(self.database(), page::head(self.database()))?;
+        let head = ask!(self.database(), page::durable_head(self.database()))?;
         Ok(Head::at(Position::new(head)))
     }
 
@@ -380,10 +386,14 @@ impl Log for PostgresStore {
         moment: DateTime<Utc>,
     ) -> Result<Position, StoreError> {
         PostgresStore::check_partition(partition)?;
-        let (position, _) = ask!(
-            self.database(),
-            page::position_at(self.database(), moment.timestamp_micros())
-        )?;
+        let database = self.database();
+        let position = ask!(database, async {
+            let history = database.incarnation.number();
+            let micros = moment.timestamp_micros();
+            let (position, _) = page::position_at(database, micros).await?;
+            database.until_durable(history, position).await?;
+            Ok(position)
+        })?;
         Ok(Position::new(position))
     }
 

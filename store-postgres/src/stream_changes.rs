@@ -112,6 +112,15 @@ impl AppendSession {
         let seen = see(&database, &mut *connection, &asked.stream)
             .await
             .map_err(not_called)?;
+        // What answers without writing waits for what it was decided on.
+        let is_answered = made.is_some() || !asked.expected.allows_writing(&seen.state);
+        if is_answered {
+            let history = database.incarnation.number();
+            database
+                .until_durable(history, seen.last)
+                .await
+                .map_err(not_called)?;
+        }
         if let Some(made) = made {
             let found = asked.check_repeats(&made).map(|()| seen.state);
             return Ok(Some(found.map_err(AppendError::from)));
