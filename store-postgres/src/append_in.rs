@@ -12,7 +12,6 @@ use sqlx::postgres::{PgConnection, Postgres};
 use sqlx::{Error, Transaction, query, query_scalar};
 use uuid::Uuid;
 
-use crate::append_session::{resolve, resolve_kind};
 use crate::database::{Database, ask};
 use crate::error::{StoreFault, may_have_happened, refused};
 use crate::incarnation::Cached;
@@ -20,6 +19,7 @@ use crate::known::durably_known;
 use crate::page::first_match;
 use crate::recheck::{Recheck, recheck};
 use crate::request::{KindName, Request};
+use crate::resolve::{resolve, resolve_kind};
 use crate::statements as sql;
 use crate::store::PostgresStore;
 use crate::streams;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{AppendError, EventId, Failure, Incarnation, LogId, Placed, StreamId};
-use sqlx::postgres::{PgConnection, PgExecutor, PgRow};
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Error, Row, query, query_scalar, query_scalar_with, query_with};
 use tokio::time::Instant;
 
@@ -18,10 +18,10 @@ use crate::known::known;
 use crate::known_log::KnownLog;
 use crate::recent::Recent;
 use crate::request::KindName;
-use crate::row::{int8, number, stream_id, text};
+use crate::resolve::{resolve, resolve_kind};
+use crate::row::{number, text};
 use crate::statements as sql;
-use crate::stream_cache::{StreamCache, StreamEntry};
-use crate::streams;
+use crate::stream_cache::StreamCache;
 use crate::views::inline::ensure_stream_versions;
 
 /// After so many batches without others in between, the log is taken to be this process's alone.
@@ -60,7 +60,7 @@ pub(crate) struct AppendSession {
     recent: Recent,
     pub(crate) log: KnownLog,
     /// The incarnation that everything here was learnt in.
-    incarnation: u64,
+    pub(crate) incarnation: u64,
     /// Whether `log` is known.
     pub(crate) is_informed: bool,
     /// For how many more batches other processes are expected to append as well.
@@ -467,47 +467,4 @@ pub(crate) fn busy(stream: &StreamId) -> annals_core::StoreError {
         Failure::Unavailable,
         format!("stream `{stream}` is written by others faster than this append is; try it again"),
     )
-}
-
-/// The keys of streams and their versions; those that have none are given one when that is asked
-/// for.
-pub(crate) async fn resolve(
-    database: &Database,
-    on: impl PgExecutor<'_>,
-    names: &[StreamId],
-    make: bool,
-) -> Result<Vec<(StreamId, i64, StreamEntry)>, Error> {
-    let names: Vec<&str> = names.iter().map(StreamId::as_str).collect();
-    let rows = query(database.text(sql::RESOLVE_STREAMS))
-        .bind(names)
-        .bind(make)
-        .fetch_all(on)
-        .await?;
-    let entry = |row: &PgRow| {
-        let version = number(row, 2)?;
-        Ok((
-            stream_id(row, 0)?,
-            int8(row, 1)?,
-            StreamEntry {
-                version,
-                status: streams::status(row.try_get(3)?, version),
-            },
-        ))
-    };
-    rows.iter().map(entry).collect()
-}
-
-/// The key of a kind, which is given one when it has none.
-pub(crate) async fn resolve_kind(
-    database: &Database,
-    on: impl PgExecutor<'_>,
-    kind: &KindName,
-) -> Result<i32, Error> {
-    query_scalar(database.text(sql::RESOLVE_KIND))
-        .bind(&*kind.event_type)
-        .bind(i64::from(kind.schema_version))
-        .bind(&*kind.codec)
-        .bind(&kind.category)
-        .fetch_one(on)
-        .await
 }

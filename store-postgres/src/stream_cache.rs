@@ -9,6 +9,8 @@ use crate::request::KindName;
 
 /// Streams that are cached: some 10 MB.
 const STREAMS: usize = 65_536;
+/// Streams of one append or batch at most: all of them must be cached at once.
+pub(crate) const BATCH_STREAMS_MAX: usize = STREAMS / 2;
 /// Kinds that are cached.
 const KINDS: usize = 16_384;
 

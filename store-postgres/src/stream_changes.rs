@@ -10,12 +10,13 @@ use annals_core::{
 use sqlx::postgres::PgConnection;
 use sqlx::{Error, Row, query};
 
-use crate::append_session::{AppendSession, busy, resolve};
+use crate::append_session::{AppendSession, busy};
 use crate::database::Database;
 use crate::error::{corrupt, may_have_happened};
 use crate::events::tags_of;
 use crate::job::ChangeJob;
 use crate::query_plan::hash;
+use crate::resolve::resolve;
 use crate::row::{bytes, int8, moment, number, stream_id, text};
 use crate::statements as sql;
 use crate::streams::{self, see};
@@ -71,7 +72,16 @@ impl AppendSession {
     /// [`StreamState::changed`].
     pub(crate) async fn change(&mut self, job: &ChangeJob) -> Result<StreamState, AppendError> {
         for _ in 0..TRIES_MAX {
-            match self.try_change(job).await {
+            let tried = match self.try_change(job).await {
+                // An answer that wrote nothing waits for what it was decided on.
+                Ok(Some((outcome, last))) => match self.until_durable(last).await {
+                    Ok(()) => Ok(Some(outcome)),
+                    Err(error) => Err((error, false)),
+                },
+                Ok(None) => Ok(None),
+                Err(failed) => Err(failed),
+            };
+            match tried {
                 Ok(Some(outcome)) => return outcome,
                 Ok(None) => {}
                 Err((error, was_called)) => {
@@ -94,11 +104,18 @@ impl AppendSession {
         Err(busy(&job.change.stream).into())
     }
 
-    /// None when the stream was changed by another in between.
+    async fn until_durable(&self, position: u64) -> Result<(), Error> {
+        self.database
+            .until_durable(self.incarnation, position)
+            .await
+    }
+
+    /// The outcome, and the last position that it rests on when nothing was written; none when the
+    /// stream was changed by another in between.
     async fn try_change(
         &mut self,
         job: &ChangeJob,
-    ) -> Result<Option<Result<StreamState, AppendError>>, (Error, bool)> {
+    ) -> Result<Option<(Result<StreamState, AppendError>, u64)>, (Error, bool)> {
         let not_called = |error| (error, false);
         let asked = &job.change;
         let database = Arc::clone(&self.database);
@@ -112,18 +129,9 @@ impl AppendSession {
         let seen = see(&database, &mut *connection, &asked.stream)
             .await
             .map_err(not_called)?;
-        // What answers without writing waits for what it was decided on.
-        let is_answered = made.is_some() || !asked.expected.allows_writing(&seen.state);
-        if is_answered {
-            let history = database.incarnation.number();
-            database
-                .until_durable(history, seen.last)
-                .await
-                .map_err(not_called)?;
-        }
         if let Some(made) = made {
             let found = asked.check_repeats(&made).map(|()| seen.state);
-            return Ok(Some(found.map_err(AppendError::from)));
+            return Ok(Some((found.map_err(AppendError::from), seen.last)));
         }
         let found = seen.state;
         let expected = asked.expected;
@@ -134,17 +142,18 @@ impl AppendSession {
                 expected,
                 found,
             };
-            return Ok(Some(Err(AppendError::Conflict(vec![violation]))));
+            let conflict = AppendError::Conflict(vec![violation]);
+            return Ok(Some((Err(conflict), seen.last)));
         }
         let now = job.clock.now();
         let (code, before) = match code_of(asked.change) {
             Ok(stored) => stored,
-            Err(invalid) => return Ok(Some(Err(invalid.into()))),
+            Err(invalid) => return Ok(Some((Err(invalid.into()), 0))),
         };
         let head = Position::new(seen.head);
         let mut after = match found.changed(&asked.stream, asked.change, head, now) {
             Ok(after) => after,
-            Err(refused) => return Ok(Some(Err(refused.into()))),
+            Err(refused) => return Ok(Some((Err(refused.into()), seen.last))),
         };
         let key = match seen.key {
             Some(key) => key,
@@ -208,7 +217,7 @@ impl AppendSession {
             self.is_informed = false;
         }
         self.cache.forget(&asked.stream);
-        Ok(Some(Ok(after)))
+        Ok(Some((Ok(after), 0)))
     }
 }
 

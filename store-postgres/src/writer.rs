@@ -19,6 +19,7 @@ use crate::error::StoreFault;
 use crate::job::{Answer, AppendJob, ChangeJob, Job};
 use crate::options::Options;
 use crate::request::Request;
+use crate::stream_cache::BATCH_STREAMS_MAX;
 use crate::watcher::Moves;
 
 /// How many times the writer gives way to those whose appends it has just answered, before it
@@ -178,6 +179,7 @@ impl WriterLoop {
     async fn gather(&mut self, first: AppendJob) -> Vec<AppendJob> {
         let mut events = first.request.events.len();
         let mut bytes = first.request.bytes;
+        let mut streams = first.request.streams.len();
         let mut batch = vec![first];
         let mut yields = 0;
         loop {
@@ -187,12 +189,16 @@ impl WriterLoop {
             };
             match next {
                 Ok(Job::Append(job)) => {
-                    let more = (events + job.request.events.len(), bytes + job.request.bytes);
-                    if more.0 > self.events_max || more.1 > self.bytes_max {
+                    events += job.request.events.len();
+                    bytes += job.request.bytes;
+                    streams += job.request.streams.len();
+                    if events > self.events_max
+                        || bytes > self.bytes_max
+                        || streams > BATCH_STREAMS_MAX
+                    {
                         self.waiting.push_front(Job::Append(job));
                         return batch;
                     }
-                    (events, bytes) = more;
                     batch.push(job);
                 }
                 Ok(change) => {

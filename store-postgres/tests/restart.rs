@@ -4,12 +4,12 @@
 // What must not fail is unwrapped, and the figures are shown.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod outage;
 mod server;
 
 /// Tests that need a server that may be stopped. They are left out by this name where it may not.
 mod server_restarts {
     use std::collections::HashSet;
-    use std::process::Command;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ mod server_restarts {
     use annals_core::{AppendError, EventStore, Failure, Log, Position, ReadLog, StoreError};
     use annals_postgres::PostgresStore;
 
+    use crate::outage::control;
     use crate::server::Schema;
 
     const TASKS: u64 = 8;
@@ -27,20 +28,6 @@ mod server_restarts {
 
     /// A program that has not recovered by then never will.
     const FOR_EVER: Duration = Duration::from_secs(60);
-
-    /// Stops, kills or starts the server, and waits until it is done.
-    async fn control(word: &'static str) {
-        let control = std::env::var("ANNALS_TEST_POSTGRES_CONTROL").expect(
-            "this test stops and starts the server: `cargo xtask test` allows it, or set \
-             ANNALS_TEST_POSTGRES_CONTROL to a program that takes \
-             stop, kill or start; or leave it out with `-- --skip server_restarts::`",
-        );
-        let done = tokio::task::spawn_blocking(move || Command::new(control).arg(word).status());
-        assert!(
-            done.await.unwrap().unwrap().success(),
-            "the server did not {word}"
-        );
-    }
 
     fn is_passing(error: &StoreError) -> bool {
         error.failure() == Failure::Unavailable

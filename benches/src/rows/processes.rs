@@ -13,7 +13,7 @@ use annals_benches::append::Singles;
 use annals_benches::latency::{Laps, Latencies};
 use annals_benches::rate::{Rate, Watch};
 use annals_benches::server::{Disk, Schema};
-use annals_benches::{Outcome, account, plain};
+use annals_benches::{Outcome, account, baseline_sqlx};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{backend, row};
@@ -56,7 +56,7 @@ pub(super) fn rows(report: &mut Report, events: usize) -> Outcome<()> {
                     Ok(done.0)
                 },
                 |runtime, _| {
-                    let done = measured(runtime, disk, "plain", processes, events)?;
+                    let done = measured(runtime, disk, "baseline", processes, events)?;
                     last.1 = std::mem::take(&mut last.1).and(done.1);
                     Ok(done.0)
                 },
@@ -72,7 +72,11 @@ pub(super) fn rows(report: &mut Report, events: usize) -> Outcome<()> {
                     "",
                     None,
                 ),
-                format!("p50 {:.2} ms, p99 {:.2} ms", p50(&ours), milliseconds(&ours, 99)),
+                format!(
+                    "p50 {:.2} ms, p99 {:.2} ms",
+                    p50(&ours),
+                    milliseconds(&ours, 99)
+                ),
                 format!(
                     "p50 {:.2} ms, p99 {:.2} ms",
                     p50(&theirs),
@@ -86,7 +90,7 @@ pub(super) fn rows(report: &mut Report, events: usize) -> Outcome<()> {
     Ok(())
 }
 
-fn milliseconds(latencies: &Latencies, percent: usize) -> f64 {
+fn milliseconds(latencies: &Latencies, percent: u8) -> f64 {
     latencies
         .percentile(percent)
         .unwrap_or_default()
@@ -141,18 +145,19 @@ fn together(
             .ok_or("a process without input")?
             .write_all(b"go\n")?;
     }
-    let mut laps = Latencies::default();
+    let mut took = Vec::new();
     for (child, said) in &mut started {
         line.clear();
         said.read_line(&mut line)?;
         for micros in line.split_whitespace() {
-            laps.each.push(Duration::from_micros(micros.parse()?));
+            took.push(Duration::from_micros(micros.parse()?));
         }
         if !child.wait()?.success() {
             return Err("a process that appends failed".into());
         }
     }
-    Ok((watch.stop(events / processes * processes), laps))
+    let latencies = Laps::start().stop_with(took);
+    Ok((watch.stop(events / processes * processes), latencies))
 }
 
 /// What such a process does: gets ready, says so, waits for the word, appends, and says how many
@@ -193,14 +198,13 @@ pub(crate) fn append_in_process(
                 append(&store, made).await
             }
             _ => {
-                let inserts = plain::Inserts::connect(&schema, i64::try_from(process)?).await?;
+                let inserts = baseline_sqlx::Inserts::connect(&schema, i64::try_from(process)?).await?;
                 ready()?;
                 inserts.run(made).await
             }
         }
     })?;
     let micros: Vec<String> = took
-        .each
         .iter()
         .map(|each| each.as_micros().to_string())
         .collect();
@@ -211,8 +215,8 @@ pub(crate) fn append_in_process(
 async fn append(
     store: &Arc<dyn Store>,
     made: Vec<(annals::StreamId, Vec<annals::store::NewEvent>)>,
-) -> Outcome<Latencies> {
-    let mut laps = Laps::start();
+) -> Outcome<Vec<Duration>> {
+    let mut took = Vec::new();
     for (stream, events) in made {
         for (version, event) in (0..).zip(events) {
             let began = Instant::now();
@@ -222,8 +226,8 @@ async fn append(
             store
                 .append(Append::new(stream.clone(), [event]).expecting(expected))
                 .await?;
-            laps.took(began);
+            took.push(began.elapsed());
         }
     }
-    Ok(laps.stop())
+    Ok(took)
 }

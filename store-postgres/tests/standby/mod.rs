@@ -155,7 +155,7 @@ mod server_restarts {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_fail_over_to_a_lagging_standby_is_noticed() {
-        let _alone = crate::server_restarts::SERVER.lock().await;
+        let _alone = crate::outage::SERVER.lock().await;
         let schema = Schema::new();
         let server: PgConnectOptions = server::url().parse().unwrap();
         let address = Address::of(server.get_port()).await;

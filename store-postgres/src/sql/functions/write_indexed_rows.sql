@@ -12,6 +12,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
+set jit = off
 as $$
 begin
     delete from annals.view_index_entry
