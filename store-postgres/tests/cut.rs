@@ -63,7 +63,12 @@ async fn appends(store: PostgresStore, task: u64, count: u64) -> Tried {
 async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
     let schema = Schema::new();
     let direct = schema.store().await;
-    let relay = Relay::start(|statement| statement.contains(".append(")).await;
+    let relay = Relay::start(|statement| {
+        [".append(", ".append_then_flush("]
+            .iter()
+            .any(|call| statement.contains(call))
+    })
+    .await;
     let began = Instant::now();
 
     let mut running = tokio::task::JoinSet::new();
