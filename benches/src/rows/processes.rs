@@ -198,7 +198,8 @@ pub(crate) fn append_in_process(
                 append(&store, made).await
             }
             _ => {
-                let inserts = baseline_sqlx::Inserts::connect(&schema, i64::try_from(process)?).await?;
+                let inserts =
+                    baseline_sqlx::Inserts::connect(&schema, i64::try_from(process)?).await?;
                 ready()?;
                 inserts.run(made).await
             }
