@@ -427,8 +427,8 @@ mod tests {
             ("mysql://app:secret@x/y", "`mysql:…`"),
             ("postgres://x/y?schema=", "schema"),
             ("postgres://x/y?schema=pg_mine", "pg_mine"),
-            ("postgres://x/y?readers=many", "readers=many"),
-            ("postgres://x/y?mode=fast", "mode=fast"),
+            ("postgres://x/y?readers=many", "`readers`"),
+            ("postgres://x/y?mode=fast", "`mode`"),
         ] {
             let error = url.parse::<Options>().unwrap_err().to_string();
             assert!(error.contains(said) && !error.contains("secret"), "{error}");
