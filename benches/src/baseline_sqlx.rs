@@ -6,6 +6,8 @@ mod live;
 mod past;
 mod view;
 
+use std::time::{Duration, Instant};
+
 use annals::StreamId;
 use annals::store::{Digest, NewEvent};
 use annals_postgres::sqlx::postgres::{PgConnection, PgRow};
@@ -76,6 +78,54 @@ pub async fn singles(schema: &Schema, made: Made, clients: usize, first: i64) ->
     }
     join(tasks).await?;
     Ok(watch.stop(count))
+}
+
+/// One client that inserts the events of its streams, a transaction for each event.
+#[derive(Debug)]
+pub struct Inserts {
+    connection: PgConnection,
+    schema: Schema,
+    first: i64,
+}
+
+impl Inserts {
+    /// A client whose first stream has the key `first`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the server.
+    pub async fn connect(schema: &Schema, first: i64) -> Outcome<Inserts> {
+        Ok(Inserts {
+            connection: schema.connection().await?,
+            schema: schema.clone(),
+            first,
+        })
+    }
+
+    /// Inserts these, one after another; how long each took.
+    ///
+    /// # Errors
+    ///
+    /// Those of the server.
+    pub async fn run(mut self, made: Made) -> Outcome<Vec<Duration>> {
+        let mut ready: Vec<Ready> = Vec::new();
+        for (key, (_, events)) in (self.first..).zip(made) {
+            let digested = events
+                .into_iter()
+                .map(|event| (event.clone(), event.digest()));
+            ready.push((key, digested.collect()));
+        }
+        let mut took = Vec::new();
+        for (stream, events) in ready {
+            for (version, (event, digest)) in (1_i64..).zip(events) {
+                let began = Instant::now();
+                let connection = &mut self.connection;
+                insert(connection, &self.schema, stream, version, &event, digest).await?;
+                took.push(began.elapsed());
+            }
+        }
+        Ok(took)
+    }
 }
 
 async fn insert(

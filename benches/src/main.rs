@@ -46,8 +46,8 @@ fn main() -> ExitCode {
         // The program runs itself: for each measurement of memory, and as one of many.
         [rows::REPLAY_PEAK, file, events] => rows::replay_peak(file, events),
         [rows::REBUILD_PEAK, file, events] => rows::rebuild_peak(file, events),
-        [rows::APPENDS, how, schema, process, tasks, events] => {
-            rows::append_in_process(how, schema, process, tasks, events)
+        [rows::APPENDS, how, schema, disk, process, events] => {
+            rows::append_in_process(how, schema, disk, process, events)
         }
         _ => run(&Options::parse()),
     };

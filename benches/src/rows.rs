@@ -4,6 +4,7 @@ mod backend;
 mod commands;
 mod peaks;
 mod postgres;
+mod processes;
 mod reading;
 mod views;
 
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 
 use commands::{cold_commands, commands};
 pub(crate) use peaks::{REBUILD_PEAK, REPLAY_PEAK, rebuild_peak, replay_peak};
-pub(crate) use postgres::{APPENDS, append_in_process};
+pub(crate) use processes::{APPENDS, append_in_process};
 use reading::{loads, replays};
 
 /// All rows, as far as the filter wants them.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use annals::{EventId, Store};
+use annals_postgres::sqlx::postgres::PgConnectOptions;
 use annals_postgres::sqlx::{self, AssertSqlSafe, Connection, PgConnection};
 use annals_postgres::{Options, PostgresStore};
 
@@ -17,11 +18,40 @@ pub fn url() -> Option<String> {
     std::env::var(URL).ok().filter(|url| !url.is_empty())
 }
 
+/// The disk that flushes go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Disk {
+    /// As it is.
+    AsIs,
+    /// Each flush takes 2 ms, as on a volume in a network.
+    TwoMilliseconds,
+}
+
+impl Disk {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Disk::AsIs => "as-is",
+            Disk::TwoMilliseconds => "2ms",
+        }
+    }
+
+    /// The disk of that name.
+    pub fn named(name: &str) -> Disk {
+        match name == Disk::TwoMilliseconds.name() {
+            true => Disk::TwoMilliseconds,
+            false => Disk::AsIs,
+        }
+    }
+}
+
 /// A schema with a name of its own, dropped with everything in it when [`Schema::drop`] is called.
 #[derive(Clone, Debug)]
 pub struct Schema {
     url: String,
     name: String,
+    disk: Disk,
 }
 
 impl Schema {
@@ -35,6 +65,7 @@ impl Schema {
         Ok(Schema {
             url: url().ok_or_else(|| format!("{URL} names no server"))?,
             name,
+            disk: Disk::AsIs,
         })
     }
 
@@ -47,6 +78,23 @@ impl Schema {
         Ok(Schema {
             name: name.to_owned(),
             ..Schema::new()?
+        })
+    }
+
+    /// The same schema, for sessions whose flushes go to this disk.
+    #[must_use]
+    pub fn on(self, disk: Disk) -> Schema {
+        Schema { disk, ..self }
+    }
+
+    /// How sessions are made.
+    fn connect_options(&self) -> Outcome<PgConnectOptions> {
+        let connect: PgConnectOptions = self.url.parse()?;
+        Ok(match self.disk {
+            Disk::AsIs => connect,
+            Disk::TwoMilliseconds => {
+                connect.options([("commit_delay", "2000"), ("commit_siblings", "0")])
+            }
         })
     }
 
@@ -72,7 +120,7 @@ impl Schema {
     ///
     /// When the URL is none.
     pub fn options(&self) -> Outcome<Options> {
-        Ok(self.url.parse::<Options>()?.schema(&self.name)?)
+        Ok(Options::new(self.connect_options()?).schema(&self.name)?)
     }
 
     /// A connection with nothing around it.
@@ -81,7 +129,7 @@ impl Schema {
     ///
     /// Those of the server.
     pub async fn connection(&self) -> Outcome<PgConnection> {
-        Ok(PgConnection::connect(&self.url).await?)
+        Ok(PgConnection::connect_with(&self.connect_options()?).await?)
     }
 
     /// A statement about `baseline.` or `annals.`, about this schema.

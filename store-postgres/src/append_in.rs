@@ -12,19 +12,19 @@ use sqlx::postgres::{PgConnection, Postgres};
 use sqlx::{Error, Transaction, query, query_scalar};
 use uuid::Uuid;
 
-use crate::append_session::{resolve, resolve_kind};
 use crate::database::{Database, ask};
 use crate::error::{StoreFault, may_have_happened, refused};
 use crate::incarnation::Cached;
-use crate::known::known;
+use crate::known::durably_known;
 use crate::page::first_match;
 use crate::recheck::{Recheck, recheck};
 use crate::request::{KindName, Request};
+use crate::resolve::{resolve, resolve_kind};
 use crate::statements as sql;
 use crate::store::PostgresStore;
 use crate::streams;
 
-/// Kinds kept at hand.
+/// Kinds that are cached.
 const KINDS: usize = 1_024;
 
 /// What the trigger says when something that was expected does not hold.
@@ -61,7 +61,7 @@ impl Kinds {
 }
 
 /// An append that waits for the commit of the transaction that it was staged in;
-/// [`PostgresStore::commit`] tells what came of it.
+/// [`PostgresStore::commit`] returns its outcome.
 ///
 /// ```
 /// # fn example(staged: &annals_postgres::Staged) {
@@ -71,16 +71,15 @@ impl Kinds {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "`PostgresStore::commit` tells what came of it"]
+#[must_use = "`PostgresStore::commit` returns its outcome"]
 pub struct Staged {
     request: Arc<Request>,
     repeated: Option<Appended>,
 }
 
 impl Staged {
-    /// The places that the events have already, when their ids were known: this is a repetition,
-    /// nothing was staged, and what the application wrote with them the first time is there as
-    /// well.
+    /// The first result, when the ids were known: this is a repetition, nothing was staged, and
+    /// what the application wrote with them the first time is there as well.
     pub const fn repeated(&self) -> Option<&Appended> {
         self.repeated.as_ref()
     }
@@ -92,9 +91,10 @@ impl PostgresStore {
     /// or not at all.
     ///
     /// The transaction must be READ COMMITTED, and its role must have the rights to append. Until
-    /// its commit nobody waits for it, however long it takes; the positions are given, and the
-    /// expectations checked, at the commit. End it with [`PostgresStore::commit`]. Do not
-    /// `set constraints all immediate` in it: from there to its end every other append would wait.
+    /// its commit no other append waits for it, however long it takes; the positions are assigned,
+    /// and the expectations checked, at the commit, which keeps the log locked until it is flushed.
+    /// End it with [`PostgresStore::commit`]. Do not `set constraints all immediate` in it: from
+    /// there to its end every other append would wait.
     ///
     /// # Errors
     ///
@@ -108,9 +108,11 @@ impl PostgresStore {
     /// use annals_core::{Append, NewEvent, StreamId};
     /// use annals_postgres::{PostgresStore, sqlx};
     ///
-    /// # async fn example(store: PostgresStore, pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+    /// # type Outcome = Result<(), Box<dyn std::error::Error>>;
+    /// # async fn example(store: PostgresStore, pool: sqlx::PgPool) -> Outcome {
     /// let mut transaction = pool.begin().await?;
-    /// sqlx::query("insert into my_orders (name) values ('order-7')").execute(&mut *transaction).await?;
+    /// let order = sqlx::query("insert into my_orders (name) values ('order-7')");
+    /// order.execute(&mut *transaction).await?;
     /// let event = NewEvent::json("order.placed", b"{}".as_slice());
     /// let append = Append::default().event(StreamId::new("order-7")?, event);
     /// let staged = store.append_in(&mut transaction, append).await?;
@@ -127,7 +129,7 @@ impl PostgresStore {
         self.stage(transaction, append).await
     }
 
-    /// Commits the transaction in which these were staged, and tells where their events stand, in
+    /// Commits the transaction in which these were staged, and returns where their events are, in
     /// the order in which they are given.
     ///
     /// # Errors
@@ -135,8 +137,8 @@ impl PostgresStore {
     /// [`AppendError::Conflict`] when something that one of them expects does not hold (with the
     /// violations of the first that does not): nothing of the transaction was written.
     /// [`AppendError::Unknown`] when the connection was lost on the way: all of it is written or
-    /// nothing, and staging the same ids again tells ([`Staged::repeated`]). [`AppendError::Store`]
-    /// for what else the server has to say, the application's own constraints included; nothing was
+    /// nothing, and staging the same ids again finds out ([`Staged::repeated`]).
+    /// [`AppendError::Store`] for what else the server has to say, the application's own constraints included; nothing was
     /// written, and with `Failure::Unavailable` trying the whole transaction again may help.
     pub async fn commit(
         &self,
@@ -160,6 +162,8 @@ impl PostgresStore {
             if may_have_happened(&error) {
                 return Err(AppendError::Unknown(database.writing(&error)));
             }
+            // A refusal writes nothing that would flush what it was decided on.
+            ask!(database, database.until_all_durable())?;
             return Err(
                 said(&error, &staged).unwrap_or_else(|| refusal(error, &database.name).into())
             );
@@ -177,8 +181,8 @@ impl PostgresStore {
                 .map(|(_, event)| event.id)
                 .collect();
             // It is committed; only the answer can still get lost.
-            let found = ask!(database, known(database, &database.pool, &ids))
-                .map_err(AppendError::Unknown)?;
+            let found =
+                ask!(database, durably_known(database, &ids)).map_err(AppendError::Unknown)?;
             let placed: Vec<Placed> = found
                 .into_iter()
                 .flatten()
@@ -229,17 +233,23 @@ impl PostgresStore {
             Recheck::Refused(AppendError::Conflict(_)) | Recheck::Clear(_) => {}
             Recheck::Refused(error) => return Err(error),
         }
-        let mut behind = 0;
+        let mut checked_to = 0;
         if let Some(conditional) = &request.condition {
             let condition = &conditional.condition;
             let after = conditional.after();
-            let (found, head) = ask!(database, first_match(database, condition, after))?;
+            let (found, head) = ask!(database, async {
+                let history = database.incarnation.number();
+                let (found, head) = first_match(database, condition, after).await?;
+                let position = found.map_or(0, Position::get);
+                database.until_durable(history, position).await?;
+                Ok((found, head))
+            })?;
             if let Some(position) = found {
                 return Err(AppendError::Conflict(vec![Violation::Condition {
                     position,
                 }]));
             }
-            behind = head;
+            checked_to = head;
         }
         let number = database.incarnation.number();
         let run = database.incarnation.run();
@@ -251,9 +261,17 @@ impl PostgresStore {
         if database.incarnation.number() != number {
             return Err(outdated(&database.name).into());
         }
-        insert(database, transaction, &request, run, &keys, &kinds, behind)
-            .await
-            .map_err(failed)?;
+        insert(
+            database,
+            transaction,
+            &request,
+            run,
+            &keys,
+            &kinds,
+            checked_to,
+        )
+        .await
+        .map_err(failed)?;
         Ok(Staged {
             request,
             repeated: None,
@@ -261,7 +279,7 @@ impl PostgresStore {
     }
 
     /// The keys of the request's streams, made outside of the application's transaction, so that
-    /// nobody waits for it.
+    /// no other append waits for it.
     async fn keys(&self, request: &Request) -> Result<Vec<i64>, Error> {
         let database = self.database();
         let names: Vec<_> = request
@@ -290,7 +308,7 @@ async fn insert(
     incarnation: Option<Uuid>,
     keys: &[i64],
     kinds: &[i32],
-    behind: u64,
+    checked_to: u64,
 ) -> Result<(), Error> {
     let events = || request.append.events.iter().map(|(_, event)| event);
     let encoded = &request.events;
@@ -368,7 +386,7 @@ async fn insert(
                 .as_ref()
                 .map(|conditional| &conditional.items),
         )
-        .bind(behind.cast_signed())
+        .bind(checked_to.cast_signed())
         .execute(transaction)
         .await?;
     Ok(())

@@ -1,12 +1,12 @@
 //! The writer's connection, and what it knows of the database: names are resolved before the
-//! section, which is one call.
+//! append section, which is one call.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{AppendError, EventId, Failure, Incarnation, LogId, Placed, StreamId};
-use sqlx::postgres::{PgConnection, PgExecutor, PgRow};
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Error, Row, query, query_scalar, query_scalar_with, query_with};
 use tokio::time::Instant;
 
@@ -18,11 +18,14 @@ use crate::known::known;
 use crate::known_log::KnownLog;
 use crate::recent::Recent;
 use crate::request::KindName;
-use crate::row::{int8, number, stream_id, text};
+use crate::resolve::{resolve, resolve_kind};
+use crate::row::{number, text};
 use crate::statements as sql;
-use crate::stream_cache::{Places, StreamPlace};
-use crate::streams;
+use crate::stream_cache::StreamCache;
 use crate::views::inline::ensure_stream_versions;
+
+/// After so many batches without others in between, the log is taken to be this process's alone.
+const DISTURBED_FOR: u32 = 16;
 
 /// How often a server that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -30,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What became of a batch.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// Of each append its places; nothing for those that were left out.
+    /// The placed events of each append; nothing for those that were left out.
     Written(Vec<Option<Vec<Placed>>>),
     /// Nothing was written, because more had changed than was known. It may go better now.
     Again,
@@ -52,16 +55,16 @@ pub(crate) struct AppendSession {
     backend: Option<(i32, String)>,
     /// Whether every call goes to that one: a pooler may send them anywhere.
     is_direct: bool,
-    patience: Duration,
-    pub(crate) places: Places,
+    retries_for: Duration,
+    pub(crate) cache: StreamCache,
     recent: Recent,
     pub(crate) log: KnownLog,
     /// The incarnation that everything here was learnt in.
-    incarnation: u64,
+    pub(crate) incarnation: u64,
     /// Whether `log` is known.
     pub(crate) is_informed: bool,
-    /// Whether nobody else appended before the last batch.
-    is_undisturbed: bool,
+    /// For how many more batches other processes are expected to append as well.
+    disturbed_for: u32,
 }
 
 impl AppendSession {
@@ -70,7 +73,7 @@ impl AppendSession {
         log_id: LogId,
         connection: PgConnection,
         is_direct: bool,
-        patience: Duration,
+        retries_for: Duration,
     ) -> AppendSession {
         AppendSession {
             database,
@@ -78,13 +81,13 @@ impl AppendSession {
             connection: Some(connection),
             backend: None,
             is_direct,
-            patience,
-            places: Places::new(),
+            retries_for,
+            cache: StreamCache::new(),
             recent: Recent::default(),
             log: KnownLog::default(),
             incarnation: 0,
             is_informed: false,
-            is_undisturbed: true,
+            disturbed_for: 0,
         }
     }
 
@@ -102,18 +105,18 @@ impl AppendSession {
 
     /// Learns what a batch of these appends needs to know. Nothing is written by it but names.
     pub(crate) async fn prepare(&mut self, jobs: &[AppendJob]) -> Result<(), StoreFault> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.retries_for;
         loop {
             match self.learn(jobs).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    let trouble = self.trouble(&error);
+                    let fault = self.fault(&error);
                     self.lost(&error);
-                    if trouble.failure != Failure::Unavailable
+                    if fault.failure != Failure::Unavailable
                         || !may_have_happened(&error)
                         || Instant::now() >= deadline
                     {
-                        return Err(trouble);
+                        return Err(fault);
                     }
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -126,7 +129,7 @@ impl AppendSession {
         batch.admit(
             &job.request,
             job.checked_to,
-            &mut self.places,
+            &mut self.cache,
             &mut self.recent,
             self.log.head,
         )
@@ -134,7 +137,7 @@ impl AppendSession {
 
     /// Appends the batch in one call.
     pub(crate) async fn append(&mut self, batch: Batch) -> Ended {
-        if self.is_undisturbed {
+        if self.disturbed_for == 0 {
             match self.call_one(&batch).await {
                 Ok(Some(first)) => {
                     return self.settle(
@@ -149,8 +152,17 @@ impl AppendSession {
                 Err(error) => return self.ended(&error, &batch).await,
             }
         }
-        let row = match self.call(&batch).await {
+        // Alone, one commit and its flush cost least. Beside others, no append waits for the flush
+        // of another. Rows of inline views have no position that readers would wait for.
+        let flushes_later =
+            self.disturbed_for > 0 && !self.database.is_relaxed && !batch.carries_rows();
+        let called = match flushes_later {
+            true => self.call_then_flush(&batch).await,
+            false => self.call(&batch).await,
+        };
+        let row = match called {
             Ok(row) => row,
+            Err(error) if flushes_later => return self.ended_flushing(&error, &batch).await,
             Err(error) => return self.ended(&error, &batch).await,
         };
         match self.written(&row) {
@@ -162,19 +174,20 @@ impl AppendSession {
             // It is written, and its answer is not understood: what became of it must be looked at.
             Err(error) => {
                 self.is_informed = false;
-                Ended::Lost(true, self.trouble(&error))
+                Ended::Lost(true, self.fault(&error))
             }
         }
     }
 
     fn settle(&mut self, batch: Batch, written: &Written) -> Ended {
         let last = batch.last_written(&written.skips);
-        let settled = batch.settle(written, &mut self.places, &mut self.recent);
+        let settled = batch.settle(written, &mut self.cache, &mut self.recent);
         let events: usize = settled.iter().flatten().map(Vec::len).sum();
         if events > 0 {
             self.log.head = written.first - 1 + events as u64;
             self.log.head_event = last;
             self.database.incarnation.saw(self.log.head, last);
+            self.database.durable.raise(self.incarnation, self.log.head);
         } else if written.first != self.log.head + 1 {
             self.is_informed = false;
         }
@@ -192,14 +205,16 @@ impl AppendSession {
         let position: Option<i64> = query_scalar_with(text, arguments)
             .fetch_one(self.connected().await?)
             .await?;
-        self.is_undisturbed = position.is_some();
+        if position.is_none() {
+            self.disturbed_for = DISTURBED_FOR;
+        }
         Ok(position.map(i64::cast_unsigned))
     }
 
     async fn call(&mut self, batch: &Batch) -> Result<PgRow, Error> {
         if batch.carries_rows() {
             let database = Arc::clone(&self.database);
-            let (generations, keys) = batch.stands();
+            let (generations, keys) = batch.row_keys();
             ensure_stream_versions(&database, self.connected().await?, generations, keys).await?;
             let arguments = batch.arguments_with_rows(&self.log)?;
             let text = database.text(sql::APPEND_WITH_ROWS);
@@ -209,6 +224,15 @@ impl AppendSession {
         }
         let arguments = batch.arguments(&self.log)?;
         let text = self.database.text(sql::APPEND);
+        query_with(text, arguments)
+            .fetch_one(self.connected().await?)
+            .await
+    }
+
+    /// As [`AppendSession::call`], without rows; the log is not locked while it is flushed.
+    async fn call_then_flush(&mut self, batch: &Batch) -> Result<PgRow, Error> {
+        let arguments = batch.arguments(&self.log)?;
+        let text = self.database.text(sql::APPEND_THEN_FLUSH);
         query_with(text, arguments)
             .fetch_one(self.connected().await?)
             .await
@@ -231,7 +255,7 @@ impl AppendSession {
             .zip(versions.into_iter().flatten())
         {
             written.moved.insert(stream, version.cast_unsigned());
-            self.places.written(stream, version.cast_unsigned());
+            self.cache.written(stream, version.cast_unsigned());
         }
         let skips: Option<Vec<i32>> = row.try_get(4)?;
         written.skips = skips
@@ -239,20 +263,34 @@ impl AppendSession {
             .flatten()
             .map(|append| append.cast_unsigned() as usize)
             .collect();
-        self.is_undisturbed = written.first == self.log.head + 1;
-        if !self.is_undisturbed {
+        self.disturbed_for = self.disturbed_for.saturating_sub(1);
+        if written.first != self.log.head + 1 {
+            self.disturbed_for = DISTURBED_FOR;
             // Others appended in between, and nothing is known of that but which streams it moved.
             self.recent.begin_at(written.first - 1);
         }
         Ok(Some(written))
     }
 
+    /// As [`AppendSession::ended`], of a call that commits before it flushes: an error may be that
+    /// of the flush, and the batch be written. The next one says at once what became of it.
+    async fn ended_flushing(&mut self, error: &Error, batch: &Batch) -> Ended {
+        self.disturbed_for = 0;
+        match self.ended(error, batch).await {
+            Ended::Failed(fault) => {
+                self.is_informed = false;
+                Ended::Lost(true, fault)
+            }
+            ended => ended,
+        }
+    }
+
     /// What an error of the call means for the batch.
     async fn ended(&mut self, error: &Error, batch: &Batch) -> Ended {
-        let trouble = self.trouble(error);
+        let fault = self.fault(error);
         if may_have_happened(error) {
             self.lost(error);
-            return Ended::Lost(self.is_over().await, trouble);
+            return Ended::Lost(self.is_over().await, fault);
         }
         match refused(error).map(|refused| (refused.code(), refused.constraint())) {
             Some(("23505", Some("event_by_id"))) => {
@@ -280,7 +318,7 @@ impl AppendSession {
                 self.is_informed = false;
                 Ended::Again
             }
-            _ => Ended::Failed(trouble),
+            _ => Ended::Failed(fault),
         }
     }
 
@@ -292,7 +330,7 @@ impl AppendSession {
             let row = query(database.text(sql::LOG_HEAD))
                 .fetch_one(&mut *connection)
                 .await?;
-            // After the look, so that what was seen is of the history that is known now, or of none.
+            // After the read, so that what was read is of the history known now, or of none.
             database
                 .incarnation
                 .check(&database, connection, true)
@@ -303,10 +341,10 @@ impl AppendSession {
             }
             if self.incarnation != database.incarnation.number() {
                 self.incarnation = database.incarnation.number();
-                self.places = Places::new();
+                self.cache = StreamCache::new();
             }
             self.log = log;
-            self.places.forget_all();
+            self.cache.forget_all();
             self.recent.begin_at(self.log.head);
             self.is_informed = true;
         }
@@ -328,9 +366,9 @@ impl AppendSession {
         for job in jobs {
             for touched in &job.request.streams {
                 if job.is_fresh && job.tries == 0 {
-                    self.places.forget(&touched.stream);
+                    self.cache.forget(&touched.stream);
                 }
-                if self.places.stream(&touched.stream).is_none() {
+                if self.cache.stream(&touched.stream).is_none() {
                     *unknown.entry(&touched.stream).or_default() |= touched.may_be_absent();
                 }
             }
@@ -338,7 +376,7 @@ impl AppendSession {
                 job.request
                     .kinds
                     .iter()
-                    .filter(|kind| self.places.kind(kind).is_none()),
+                    .filter(|kind| self.cache.kind(kind).is_none()),
             );
         }
         for is_made in [false, true] {
@@ -348,23 +386,23 @@ impl AppendSession {
                 .map(|(name, _)| (*name).clone())
                 .collect();
             if !names.is_empty() {
-                for (name, key, standing) in
+                for (name, key, entry) in
                     resolve(&database, self.connected().await?, &names, is_made).await?
                 {
-                    self.places.learn(name, key, standing);
+                    self.cache.learn(name, key, entry);
                 }
             }
         }
         for kind in kinds {
-            if self.places.kind(kind).is_none() {
+            if self.cache.kind(kind).is_none() {
                 let key = resolve_kind(&database, self.connected().await?, kind).await?;
-                self.places.learn_kind(kind.clone(), key);
+                self.cache.learn_kind(kind.clone(), key);
             }
         }
         Ok(())
     }
 
-    /// The connection, made anew when it was lost.
+    /// The connection, made again when it was lost.
     pub(crate) async fn connected(&mut self) -> Result<&mut PgConnection, Error> {
         if self.connection.is_none() {
             let connection = self.database.connection().await?;
@@ -395,7 +433,7 @@ impl AppendSession {
         let Some((process, since)) = self.backend.take() else {
             return false;
         };
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.retries_for;
         while Instant::now() < deadline {
             let database = Arc::clone(&self.database);
             let works = match self.connected().await {
@@ -418,58 +456,15 @@ impl AppendSession {
         false
     }
 
-    pub(crate) fn trouble(&self, error: &Error) -> StoreFault {
+    pub(crate) fn fault(&self, error: &Error) -> StoreFault {
         StoreFault::of(error, "writing", &self.database.name)
     }
 }
 
-/// The stream is so much in demand that nothing could be done to it.
+/// So many others write to the stream that the append was never in time.
 pub(crate) fn busy(stream: &StreamId) -> annals_core::StoreError {
     annals_core::StoreError::new(
         Failure::Unavailable,
-        format!("stream `{stream}` was changed by others again and again"),
+        format!("stream `{stream}` is written by others faster than this append is; try it again"),
     )
-}
-
-/// The keys of streams and where they stand; those that have none are given one when that is asked
-/// for.
-pub(crate) async fn resolve(
-    database: &Database,
-    on: impl PgExecutor<'_>,
-    names: &[StreamId],
-    make: bool,
-) -> Result<Vec<(StreamId, i64, StreamPlace)>, Error> {
-    let names: Vec<&str> = names.iter().map(StreamId::as_str).collect();
-    let rows = query(database.text(sql::RESOLVE_STREAMS))
-        .bind(names)
-        .bind(make)
-        .fetch_all(on)
-        .await?;
-    let standing = |row: &PgRow| {
-        let version = number(row, 2)?;
-        Ok((
-            stream_id(row, 0)?,
-            int8(row, 1)?,
-            StreamPlace {
-                version,
-                status: streams::status(row.try_get(3)?, version),
-            },
-        ))
-    };
-    rows.iter().map(standing).collect()
-}
-
-/// The key of a kind, which is given one when it has none.
-pub(crate) async fn resolve_kind(
-    database: &Database,
-    on: impl PgExecutor<'_>,
-    kind: &KindName,
-) -> Result<i32, Error> {
-    query_scalar(database.text(sql::RESOLVE_KIND))
-        .bind(&*kind.event_type)
-        .bind(i64::from(kind.schema_version))
-        .bind(&*kind.codec)
-        .bind(&kind.category)
-        .fetch_one(on)
-        .await
 }

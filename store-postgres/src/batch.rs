@@ -1,5 +1,5 @@
-//! A batch in the making: which appends go into it, in the words of the function that appends them.
-//! Pure.
+//! A batch in the making: which appends go into it, as the parameters of the function that appends
+//! them. Pure.
 //!
 //! What is decided here is checked once more by the server, against what others committed
 //! meanwhile.
@@ -16,12 +16,12 @@ use crate::known::PARTITION;
 use crate::known_log::KnownLog;
 use crate::recent::{self, Recent};
 use crate::request::Request;
-use crate::stream_cache::{Places, StreamPlace, Versions};
+use crate::stream_cache::{StreamCache, StreamEntry, Versions};
 use crate::views::inline::Carried;
 use crate::views::stored;
 
-/// More positions than this are not looked through inside the section.
-pub(crate) const BEHIND_MAX: u64 = 500;
+/// More positions than this are not searched inside the append section.
+pub(crate) const UNCHECKED_MAX: u64 = 500;
 
 /// What becomes of an append that would go into a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +30,9 @@ pub(crate) enum Admission {
     Taken,
     /// It depends on one that is in: it waits for the next batch.
     Later,
-    /// It names an id of one that is in: it is looked at freshly once that is committed.
+    /// It names an id of one that is in: it is rechecked once that is committed.
     AfterCommit,
-    /// As far as is known it would be refused: it is looked at freshly, because more may be known
-    /// elsewhere.
+    /// As far as is cached it would be refused: it is rechecked, because the cache may be old.
     Doubtful,
 }
 
@@ -43,15 +42,15 @@ pub(crate) struct Batch {
     taken: Vec<Arc<Request>>,
     /// The stream of each event of each append.
     keys: Vec<Vec<i64>>,
-    /// Where streams that are written to stood before.
+    /// The versions of the streams that are written to, without what is in.
     before: Versions,
-    /// Where they stand with what is in.
+    /// Their versions with what is in.
     now: Versions,
     ids: HashSet<EventId>,
     recorded: i64,
     columns: Columns,
     conditions: Vec<String>,
-    least_behind: Option<i64>,
+    least_checked: Option<i64>,
 }
 
 /// The parameters of the function that appends.
@@ -79,7 +78,7 @@ struct Columns {
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     pub(crate) first: u64,
-    /// Where streams stood that others had moved.
+    /// The versions of streams that others had appended to.
     pub(crate) moved: Versions,
     /// The appends that were left out, by their place in the batch.
     pub(crate) skips: HashSet<usize>,
@@ -115,13 +114,13 @@ impl Batch {
             .map(|(_, event)| event.id)
     }
 
-    /// Takes the append in, if it may happen behind those that are in. `checked_to` is the position
+    /// Takes the append in, if it may happen after those that are in. `checked_to` is the position
     /// up to which its condition is known to hold; everything else is known up to `head`.
     pub(crate) fn admit(
         &mut self,
         request: &Arc<Request>,
         checked_to: u64,
-        places: &mut Places,
+        cache: &mut StreamCache,
         recent: &mut Recent,
         head: u64,
     ) -> Admission {
@@ -135,7 +134,7 @@ impl Batch {
         }
         let mut streams = Vec::with_capacity(request.streams.len());
         for touched in &request.streams {
-            let Some((key, standing)) = places.stream(&touched.stream) else {
+            let Some((key, entry)) = cache.stream(&touched.stream) else {
                 return Admission::Doubtful;
             };
             match self.now.get(&key) {
@@ -143,17 +142,17 @@ impl Batch {
                 Some(_)
                     if touched.relies_on_version()
                         || !touched.is_written
-                        || !touched.holds(&standing.state()) =>
+                        || !touched.holds(&entry.state()) =>
                 {
                     return Admission::Later;
                 }
                 Some(_) => {}
-                None if touched.holds(&standing.state()) => {}
+                None if touched.holds(&entry.state()) => {}
                 None => return Admission::Doubtful,
             }
-            streams.push((key, standing));
+            streams.push((key, entry));
         }
-        let kinds: Option<Vec<i32>> = request.kinds.iter().map(|kind| places.kind(kind)).collect();
+        let kinds: Option<Vec<i32>> = request.kinds.iter().map(|kind| cache.kind(kind)).collect();
         let Some(kinds) = kinds else {
             return Admission::Doubtful;
         };
@@ -161,18 +160,18 @@ impl Batch {
             return refused;
         }
         let append = self.taken.len() as i32;
-        for (touched, (key, standing)) in request.streams.iter().zip(&streams) {
+        for (touched, (key, entry)) in request.streams.iter().zip(&streams) {
             if touched.relies_on_version() {
                 self.columns.relying_appends.push(append);
                 self.columns.relying_streams.push(*key);
                 self.columns
                     .relying_versions
-                    .push(standing.version.cast_signed());
+                    .push(entry.version.cast_signed());
             }
             if touched.is_written && !self.now.contains_key(key) {
-                self.before.insert(*key, standing.version);
-                self.now.insert(*key, standing.version);
-                if standing.status == Status::Deleted {
+                self.before.insert(*key, entry.version);
+                self.now.insert(*key, entry.version);
+                if entry.status == Status::Deleted {
                     self.columns.revived.push(*key);
                 }
             }
@@ -181,8 +180,8 @@ impl Batch {
         Admission::Taken
     }
 
-    /// What stands against the append's condition, if anything does; else it is handed over to be
-    /// checked against what is newer.
+    /// Why the append is not taken for its condition, if it is not; else the condition is checked
+    /// against what is newer by the server.
     fn admit_condition(
         &mut self,
         request: &Request,
@@ -192,13 +191,13 @@ impl Batch {
     ) -> Option<Admission> {
         let conditional = request.condition.as_ref()?;
         let query = &conditional.condition.query;
-        let mut behind = checked_to;
+        let mut checked = checked_to;
         if recent.reaches(checked_to, head) {
-            if recent.matches_behind(checked_to, query) {
+            if recent.matches_after(checked_to, query) {
                 return Some(Admission::Doubtful);
             }
-            behind = head.max(checked_to);
-        } else if head.saturating_sub(checked_to) > BEHIND_MAX {
+            checked = head.max(checked_to);
+        } else if head.saturating_sub(checked_to) > UNCHECKED_MAX {
             return Some(Admission::Doubtful);
         }
         let in_batch = self.taken.iter().flat_map(|request| &request.append.events);
@@ -210,11 +209,14 @@ impl Batch {
         }
         let append = self.taken.len();
         self.conditions.push(format!(
-            "{{\"append\":{append},\"after\":{behind},\"items\":{}}}",
+            "{{\"append\":{append},\"after\":{checked},\"items\":{}}}",
             conditional.items
         ));
-        let behind = behind.cast_signed();
-        self.least_behind = Some(self.least_behind.map_or(behind, |least| least.min(behind)));
+        let checked = checked.cast_signed();
+        self.least_checked = Some(
+            self.least_checked
+                .map_or(checked, |least| least.min(checked)),
+        );
         None
     }
 
@@ -222,7 +224,7 @@ impl Batch {
         &mut self,
         request: &Arc<Request>,
         append: i32,
-        streams: &[(i64, StreamPlace)],
+        streams: &[(i64, StreamEntry)],
         kinds: &[i32],
     ) {
         let columns = &mut self.columns;
@@ -271,7 +273,7 @@ impl Batch {
         let events = self.taken.iter().flat_map(|request| &request.append.events);
         let payloads: Vec<&[u8]> = events.map(|(_, event)| &*event.payload).collect();
         let conditions = self
-            .least_behind
+            .least_checked
             .map(|_| format!("[{}]", self.conditions.join(",")));
         let mut arguments = PgArguments::default();
         let give = || -> Result<(), sqlx::error::BoxDynError> {
@@ -296,14 +298,14 @@ impl Batch {
             arguments.add(&columns.relying_streams)?;
             arguments.add(&columns.relying_versions)?;
             arguments.add(conditions)?;
-            arguments.add(self.least_behind)
+            arguments.add(self.least_checked)
         };
         give().map_err(Error::Encode)?;
         Ok(arguments)
     }
 
-    /// The parameters of `sql/append_one.sql`; none when it is more than one event that nothing
-    /// newer than `head` can stand against.
+    /// The parameters of `sql/append_one.sql`; none when it is more than one event, or has
+    /// something to be checked against what is newer than `head`.
     pub(crate) fn arguments_of_one(&self, known: &KnownLog) -> Result<Option<PgArguments>, Error> {
         let columns = &self.columns;
         let [request] = &self.taken[..] else {
@@ -313,8 +315,8 @@ impl Batch {
             return Ok(None);
         };
         let is_checked = self
-            .least_behind
-            .is_none_or(|behind| behind >= known.head.cast_signed());
+            .least_checked
+            .is_none_or(|checked| checked >= known.head.cast_signed());
         if !is_checked || !columns.revived.is_empty() || !request.rows.is_empty() {
             return Ok(None);
         }
@@ -337,13 +339,13 @@ impl Batch {
         Ok(Some(arguments))
     }
 
-    /// Whether rows travel with it.
+    /// Whether it has rows of inline views.
     pub(crate) fn carries_rows(&self) -> bool {
         self.taken.iter().any(|request| !request.rows.is_empty())
     }
 
-    /// The rows that travel, each with the place of its append and how many events of the batch
-    /// stand before those of that append.
+    /// The inline rows, each with the place of its append and how many events of the batch are
+    /// before those of that append.
     fn rows(&self) -> Vec<(i32, i32, &Carried, &InlineRow)> {
         let mut rows = Vec::new();
         let mut before = 0;
@@ -359,8 +361,8 @@ impl Batch {
         rows
     }
 
-    /// The generations and keys of the rows that travel.
-    pub(crate) fn stands(&self) -> (Vec<i64>, Vec<&[u8]>) {
+    /// The generations and keys of the inline rows.
+    pub(crate) fn row_keys(&self) -> (Vec<i64>, Vec<&[u8]>) {
         self.rows()
             .into_iter()
             .map(|(_, _, _, row)| (stored(row.generation.0), row.key.as_bytes()))
@@ -371,7 +373,7 @@ impl Batch {
     pub(crate) fn arguments_with_rows(&self, known: &KnownLog) -> Result<PgArguments, Error> {
         let mut arguments = self.arguments(known)?;
         let rows = self.rows();
-        // Places count from 1.
+        // StreamCache count from 1.
         let numbered = || (1_i32..).zip(&rows);
         let entries = || {
             numbered().flat_map(|(place, (.., row))| {
@@ -437,12 +439,12 @@ impl Batch {
         Ok(arguments)
     }
 
-    /// Where the events of each append stand now, by its place in the batch; nothing for those that
-    /// were left out. What is known of the streams, and of the newest events, is brought up.
+    /// The placed events of each append, in the order of the batch; nothing for those that were
+    /// left out. What is cached of the streams, and of the newest events, is updated.
     pub(crate) fn settle(
         self,
         written: &Written,
-        places: &mut Places,
+        cache: &mut StreamCache,
         recent: &mut Recent,
     ) -> Vec<Option<Vec<Placed>>> {
         let Batch {
@@ -470,7 +472,7 @@ impl Batch {
                 .map(|((stream, event), key)| {
                     let version = before.entry(key).or_default();
                     *version += 1;
-                    places.written(key, *version);
+                    cache.written(key, *version);
                     let placed = Placed {
                         id: event.id,
                         stream: stream.clone(),

@@ -61,8 +61,8 @@ impl Horizon {
     }
 }
 
-/// What is copied: at most `limit` events behind `after`, up to and with `up_to`, the payloads of
-/// at most `payload_bytes`.
+/// What is copied: at most `limit` events after `after`, at or before `up_to`, the payloads of at
+/// most `payload_bytes`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Copied<'a> {
     pub(crate) after: u64,

@@ -14,6 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Error, SqlStr};
 use tokio::task::JoinError;
 
 use crate::copied::Horizon;
+use crate::durable::Durable;
 use crate::error::{StoreFault, may_have_happened};
 use crate::events::Names;
 use crate::incarnation::{Cached, Incarnation};
@@ -21,18 +22,18 @@ use crate::options::Options;
 use crate::settings;
 use crate::watcher::Moves;
 
-/// How long a connection that nobody uses is kept.
+/// How long an unused connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// One database, and the schema in it that holds the tables.
 pub(crate) struct Database {
-    /// Connections for everything but appending and listening. Statements on them stand alone;
-    /// whoever needs a transaction runs it in a task that cannot be dropped ([`to_its_end`]),
-    /// because a dropped `begin` would leave it open in the pool.
+    /// Connections for everything but appending and listening. Statements on them are transactions
+    /// of their own; a longer one runs in a task that cannot be dropped ([`to_its_end`]), because a
+    /// dropped `begin` would leave it open in the pool.
     pub(crate) pool: PgPool,
     /// How messages call the database.
     pub(crate) name: String,
-    /// The schema's name as it stands in statements, quotes included.
+    /// The schema's name as statements have it, quotes included.
     quoted: String,
     /// Whether the last page of the log had payloads that are not small.
     pub(crate) reads_large_payloads: AtomicBool,
@@ -46,6 +47,7 @@ pub(crate) struct Database {
     pub(crate) names: Cached<Vec<Names>>,
     /// Which history everything cached was read from.
     pub(crate) incarnation: Incarnation,
+    pub(crate) durable: Durable,
     pub(crate) moves: Moves,
     /// Whether this store may write.
     writes: bool,
@@ -53,6 +55,8 @@ pub(crate) struct Database {
     connect_timeout: Duration,
     /// Whether what is acknowledged must survive a power cut.
     is_durable: bool,
+    /// Whether it need not, because that was asked for.
+    pub(crate) is_relaxed: bool,
     /// How many connections may have to be found dead before one is alive.
     tries: u32,
     texts: RwLock<HashMap<(usize, Direction), SqlStr>>,
@@ -76,8 +80,8 @@ impl Database {
             .clone()
             .options([
                 ("statement_timeout", timeout.as_str()),
-                // Whoever stands still in a transaction holds up the next one no longer than
-                // whoever runs a statement.
+                // A session that is idle in a transaction keeps its locks no longer than one that
+                // runs a statement.
                 ("idle_in_transaction_session_timeout", timeout.as_str()),
                 ("default_transaction_isolation", "read committed"),
                 // Compiling a statement takes longer than any of ours runs.
@@ -102,11 +106,13 @@ impl Database {
             horizon: Cached::default(),
             names: Cached::default(),
             incarnation: Incarnation::default(),
+            durable: Durable::default(),
             moves: Moves::new(),
             writes: !options.read_only,
             connect,
             connect_timeout: options.connect_timeout,
             is_durable: !options.read_only && !options.relaxed_durability,
+            is_relaxed: options.relaxed_durability,
             tries: options.readers + 1,
             texts: RwLock::default(),
         })
@@ -120,10 +126,18 @@ impl Database {
 
     /// Asks which history the server has, on any connection, and gives the head.
     pub(crate) async fn check_history(&self) -> Result<u64, Error> {
+        self.look(false).await
+    }
+
+    /// As [`Database::check_history`]; when it `flushes`, all that it saw is durable.
+    pub(crate) async fn look(&self, flushes: bool) -> Result<u64, Error> {
         let mut connection = self.pool.acquire().await?;
-        self.incarnation
-            .check(self, &mut *connection, self.writes)
-            .await
+        let connection = &mut *connection;
+        let incarnation = &self.incarnation;
+        match flushes {
+            true => incarnation.flush(self, connection).await,
+            false => incarnation.check(self, connection, self.writes).await,
+        }
     }
 
     /// How connections are made.

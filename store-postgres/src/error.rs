@@ -5,7 +5,7 @@ use annals_core::{Failure, StoreError};
 use sqlx::Error;
 use sqlx::postgres::PgDatabaseError;
 
-/// What failed, as often as it must be told.
+/// What failed, as often as it must be reported.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreFault {
     pub(crate) failure: Failure,
@@ -14,7 +14,7 @@ pub(crate) struct StoreFault {
 }
 
 impl StoreFault {
-    /// What `error` means for whoever was `doing` something with the database called `name`.
+    /// What `error` means for a caller that was `doing` something with the database `name`.
     pub(crate) fn of(error: &Error, doing: &str, name: &str) -> StoreFault {
         let failure = failure_of(error);
         let context = match failure {
@@ -39,11 +39,11 @@ impl StoreFault {
             }
             _ => format!("failed {doing} `{name}`"),
         };
-        let is_told = matches!(error, Error::Configuration(_));
+        let is_whole = matches!(error, Error::Configuration(_));
         StoreFault {
             failure,
             context,
-            cause: (!is_told).then(|| error.to_string()),
+            cause: (!is_whole).then(|| error.to_string()),
         }
     }
 
@@ -57,7 +57,7 @@ impl StoreFault {
 }
 
 /// Whether the server does not know what was prepared a moment ago on this connection, or knows it
-/// from somebody else: there are several servers' sessions behind it.
+/// from somebody else: a pooler serves the connection from several sessions.
 fn lost_its_statements(error: &Error) -> bool {
     refused(error).is_some_and(|refused| matches!(refused.code(), "26000" | "42P05"))
 }

@@ -71,13 +71,7 @@ impl NameLoan {
 
     /// Fails when the rows may be of another history than their names.
     fn check(&self) -> Result<(), Error> {
-        if self.incarnation == self.database.incarnation.number() {
-            return Ok(());
-        }
-        // As a lost connection is: reading again gives one history.
-        Err(Error::Io(std::io::Error::other(
-            "the history of the log changed while it was read",
-        )))
+        self.database.check_same_history(self.incarnation)
     }
 }
 

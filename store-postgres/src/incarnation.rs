@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use sqlx::postgres::{PgArguments, PgExecutor, PgRow};
+use sqlx::postgres::{PgArguments, PgConnection, PgExecutor, PgRow};
 use sqlx::query::Query;
 use sqlx::{Error, Postgres, Row, query};
 use uuid::Uuid;
@@ -17,7 +17,7 @@ use crate::database::Database;
 use crate::row::number;
 use crate::statements as sql;
 
-/// What tells one history from another.
+/// What distinguishes one history from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Identity {
     /// When the server was started.
@@ -51,6 +51,8 @@ struct Seen {
     head: u64,
     head_event: Option<Uuid>,
     known_event: Option<Uuid>,
+    /// Whether everything up to the head is durable, as far as the server says.
+    is_durable: bool,
 }
 
 impl Seen {
@@ -66,6 +68,7 @@ impl Seen {
             head: number(row, 3)?,
             head_event: row.try_get(4)?,
             known_event: row.try_get(5)?,
+            is_durable: row.try_get(7)?,
         })
     }
 }
@@ -94,7 +97,7 @@ impl Incarnation {
         self.known().identity.as_ref().and_then(|known| known.run)
     }
 
-    /// Remembers the event at a position that is durable.
+    /// Remembers the event at a position.
     pub(crate) fn saw(&self, position: u64, event: Option<Uuid>) {
         let mut known = self.known();
         if position > known.position && event.is_some() {
@@ -114,9 +117,9 @@ impl Incarnation {
     where
         for<'c> &'c mut C: PgExecutor<'c>,
     {
+        let number = self.number();
         let position = self.known().position;
-        let mut row = self
-            .ask(database, position)
+        let mut row = ask(database, sql::LOG_IDENTITY, position)
             .fetch_one(&mut *connection)
             .await?;
         let mut seen = Seen::of(&row)?;
@@ -124,19 +127,37 @@ impl Incarnation {
             query(database.text(sql::BEGIN_INCARNATION))
                 .execute(&mut *connection)
                 .await?;
-            row = self.ask(database, position).fetch_one(connection).await?;
+            row = ask(database, sql::LOG_IDENTITY, position)
+                .fetch_one(connection)
+                .await?;
             seen = Seen::of(&row)?;
         }
+        self.compare(database, number, position, seen)
+    }
+
+    /// As [`Incarnation::check`]; all that it saw is durable.
+    pub(crate) async fn flush(
+        &self,
+        database: &Database,
+        connection: &mut PgConnection,
+    ) -> Result<u64, Error> {
+        let number = self.number();
+        let position = self.known().position;
+        let row = ask(database, sql::LOG_IDENTITY_FLUSHED, position)
+            .fetch_one(connection)
+            .await?;
+        self.compare(database, number, position, Seen::of(&row)?)
+    }
+
+    /// Takes in what was seen while the history had this number; the head.
+    fn compare(
+        &self,
+        database: &Database,
+        mut number: u64,
+        position: u64,
+        seen: Seen,
+    ) -> Result<u64, Error> {
         let head = seen.head;
-        self.compare(database, position, seen)?;
-        Ok(head)
-    }
-
-    fn ask(&self, database: &Database, position: u64) -> Query<'static, Postgres, PgArguments> {
-        query(database.text(sql::LOG_IDENTITY)).bind(position.cast_signed())
-    }
-
-    fn compare(&self, database: &Database, position: u64, seen: Seen) -> Result<(), Error> {
         let mut known = self.known();
         if known.log.is_some_and(|log| log != seen.log) {
             let what = "it holds another log than the one that was opened; open the store again";
@@ -152,7 +173,7 @@ impl Incarnation {
                 "the server has another history of the log than before (a crash, a fail-over or a \
                  restore): everything that was cached of it is forgotten"
             );
-            self.number.fetch_add(1, Ordering::AcqRel);
+            number = self.number.fetch_add(1, Ordering::AcqRel) + 1;
             database.moves.begin_at(seen.head);
             database.forget();
             known.position = 0;
@@ -166,12 +187,23 @@ impl Incarnation {
             known.position = seen.head;
             known.event = seen.head_event;
         }
-        Ok(())
+        if seen.is_durable {
+            database.durable.raise(number, head);
+        }
+        Ok(head)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn ask(
+    database: &Database,
+    statement: &'static str,
+    position: u64,
+) -> Query<'static, Postgres, PgArguments> {
+    query(database.text(statement)).bind(position.cast_signed())
 }
 
 /// Something cached that is good for one incarnation.
@@ -208,11 +240,12 @@ mod tests {
             head,
             head_event: None,
             known_event: known_event.map(Uuid::from_u128),
+            is_durable: true,
         }
     }
 
     #[test]
-    fn another_history_is_told_from_the_one_known() {
+    fn another_history_is_distinguished_from_the_one_known() {
         let known = Known {
             log: Some(Uuid::nil()),
             identity: Some(identity("1", 1, false)),

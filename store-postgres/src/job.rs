@@ -13,8 +13,8 @@ use crate::request::Request;
 pub(crate) enum Answer {
     /// It was written, and is on the disk.
     Committed(Vec<Placed>),
-    /// It was not written by this attempt, or nobody knows: what became of its ids, and where its
-    /// streams stand, must be looked at freshly. What is seen then is the truth.
+    /// It was not written by this attempt, or that is not known: its ids and its streams must be
+    /// rechecked. What is seen then is final.
     Doubtful,
     /// It did not happen, or (for an unknown outcome) may not have.
     Failed(AppendError),
@@ -43,7 +43,7 @@ pub(crate) struct AppendJob {
 }
 
 impl AppendJob {
-    /// Tells the outcome. Nobody may wait any more: then asking again with the same ids tells.
+    /// Sends the outcome. A caller that dropped its future asks again with the same ids.
     pub(crate) fn answer(self, answer: Answer) {
         let _ = self.reply.send(answer);
     }

@@ -1,4 +1,4 @@
-//! What became of ids, for ever: also of events that were removed for good.
+//! Ids that the log knows, for ever: also those of archived events.
 
 use annals_core::{Digest, EventId, Found, Partition, Placed, Position, StoredId, Version};
 use sqlx::Error;
@@ -13,7 +13,8 @@ use crate::statements as sql;
 /// The one partition of a SQL log.
 pub(crate) const PARTITION: Partition = Partition(0);
 
-/// Where the events of these ids stand, their appends, and what their content is compared by.
+/// The streams, versions and positions of these ids, their appends, and the digests of their
+/// content.
 pub(crate) async fn known(
     database: &Database,
     on: impl PgExecutor<'_>,
@@ -58,19 +59,33 @@ pub(crate) async fn known(
     Ok(known)
 }
 
+/// As [`known`], once all that is found is durable.
+pub(crate) async fn durably_known(
+    database: &Database,
+    ids: &[EventId],
+) -> Result<Vec<Option<StoredId>>, Error> {
+    let history = database.incarnation.number();
+    let known = known(database, &database.pool, ids).await?;
+    let positions = known.iter().flatten();
+    let last = positions.map(|known| known.found.placed.position).max();
+    let last = last.map_or(0, Position::get);
+    database.until_durable(history, last).await?;
+    Ok(known)
+}
+
 fn row_count(row: &sqlx::postgres::PgRow, column: usize) -> Result<u32, Error> {
     let count: i32 = sqlx::Row::try_get(row, column)?;
     u32::try_from(count).map_err(|_| corrupt("a negative count"))
 }
 
-/// Where `events` events from position `first` on stand.
-pub(crate) async fn places(
+/// The `events` events from position `first` on.
+pub(crate) async fn placed_between(
     database: &Database,
     first: Position,
     events: u32,
 ) -> Result<Vec<Placed>, Error> {
     let last = first.plus(u64::from(events)).minus(1);
-    let rows = sqlx::query(database.text(sql::APPENDED))
+    let rows = sqlx::query(database.text(sql::PLACED_BETWEEN))
         .bind(first.get().cast_signed())
         .bind(last.get().cast_signed())
         .fetch_all(&database.pool)

@@ -23,8 +23,8 @@ fn micros(ttl: Duration) -> i64 {
         .min(TTL_MAX)
 }
 
-/// What comes behind everything that begins with `prefix`.
-fn behind(prefix: &str) -> Vec<u8> {
+/// What comes after everything that begins with `prefix`.
+fn prefix_end(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     match end.last_mut() {
         // No byte of a text is the largest that there is.
@@ -60,8 +60,8 @@ impl Leases for PostgresStore {
         let now = self.lease_moment();
         let database = self.writable()?;
         to_its_end(async move {
-            // When the answer is lost and it was granted, the asker is told that it holds the lease
-            // itself.
+            // When the answer is lost and it was granted, the next answer says that the owner holds
+            // it.
             let row = ask!(
                 &database,
                 query(database.text(sql::ACQUIRE_LEASE))
@@ -147,7 +147,7 @@ impl Leases for PostgresStore {
     async fn leases(&self, prefix: &str) -> Result<Vec<LeaseState>, StoreError> {
         let database = self.database();
         let now = self.lease_moment();
-        let end = behind(prefix);
+        let end = prefix_end(prefix);
         let found = ask!(
             database,
             query(database.text(sql::LEASES))

@@ -13,9 +13,9 @@ use sqlx::postgres::PgConnectOptions;
 /// ```
 /// use std::time::Duration;
 ///
-/// let options: annals_postgres::Options = "postgres://app@localhost/bank?schema=ledger".parse()?;
+/// let options: annals_postgres::Options = "postgres://app@localhost/bank?schema=sales".parse()?;
 /// let options = options.readers(4).statement_timeout(Duration::from_secs(10));
-/// assert_eq!(options.schema_name(), "ledger");
+/// assert_eq!(options.schema_name(), "sales");
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```
 #[derive(Clone)]
@@ -349,7 +349,7 @@ impl Options {
     }
 }
 
-/// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, or with `postgresql:`. Behind a `?` stand our own
+/// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, or with `postgresql:`. After a `?` are our own
 /// options and those of sqlx (`sslmode`, `sslrootcert`, `application_name`, `host` for a socket,
 /// …).
 impl FromStr for Options {
@@ -400,7 +400,8 @@ mod tests {
 
     #[test]
     fn a_url_names_a_database_and_how_to_use_it() {
-        let url = "postgres://app:secret@db.internal:5433/bank?schema=ledger&sslmode=require&readers=3&statement_timeout_ms=250&mode=ro\
+        let url = "postgres://app:secret@db.internal:5433/bank?schema=sales&sslmode=require\
+                   &readers=3&statement_timeout_ms=250&mode=ro\
                    &relaxed_durability=true&listen=false&migrate=false";
         let options: Options = url.parse().unwrap();
         assert_eq!(
@@ -409,7 +410,7 @@ mod tests {
         );
         assert_eq!(
             (options.connect.get_database(), options.schema_name()),
-            (Some("bank"), "ledger")
+            (Some("bank"), "sales")
         );
         assert_eq!(
             (options.readers, options.statement_timeout),
@@ -426,8 +427,8 @@ mod tests {
             ("mysql://app:secret@x/y", "`mysql:…`"),
             ("postgres://x/y?schema=", "schema"),
             ("postgres://x/y?schema=pg_mine", "pg_mine"),
-            ("postgres://x/y?readers=many", "readers=many"),
-            ("postgres://x/y?mode=fast", "mode=fast"),
+            ("postgres://x/y?readers=many", "`readers`"),
+            ("postgres://x/y?mode=fast", "`mode`"),
         ] {
             let error = url.parse::<Options>().unwrap_err().to_string();
             assert!(error.contains(said) && !error.contains("secret"), "{error}");

@@ -1,37 +1,23 @@
 //! One page, from one statement and so from one moment: of a stream, of the log, of a query.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use annals_core::{
     Condition, Direction, Filter, Head, LogPage, PAGE_BYTES_MAX, Position, ReadLog, ReadQuery,
     ReadStream, RecordedEvent, Shown, StreamPage, Version,
 };
-use sqlx::postgres::PgRow;
 use sqlx::{Error, query, query_with};
 
-use crate::copied::Copied;
 use crate::database::Database;
 use crate::events::{self, Read};
-use crate::query_plan::{self, Search, Statement, Wanted};
+use crate::query_plan::{self, Search, Wanted};
 use crate::row::{number, optional_int8};
+use crate::scan::{ScanEnd, scan};
 use crate::statements as sql;
 use crate::streams;
 
 /// Events in one page at most, so that its memory is bounded also when the payloads are small.
 const EVENTS_MAX: usize = 16_384;
-
-/// Payloads of up to so many bytes are small: so many events of them fit into memory.
-const SMALL_BYTES: usize = 4 << 10;
-const SMALL_EVENTS_MAX: usize = 4_096;
-
-/// Types of which there is one event in so many of the log, or more, are read along with it.
-const AMONG: u64 = 4;
-
-/// Events from which on a page is long: the server plans each copy anew, which must not be much of
-/// the work.
-const LONG: usize = 512;
 
 /// Positions that one page looks through at most when no index gives exactly what is wanted; some
 /// tens of milliseconds.
@@ -42,6 +28,7 @@ pub(crate) async fn of_stream(
     database: &Arc<Database>,
     read: &ReadStream,
 ) -> Result<StreamPage, Error> {
+    let history = database.incarnation.number();
     let query = query(database.ordered(sql::STREAM_PAGE, read.direction))
         .bind(read.stream.as_str())
         .bind(read.from.get().cast_signed())
@@ -49,7 +36,8 @@ pub(crate) async fn of_stream(
         .bind(read.shown == Shown::Everything)
         .bind(read.limit.min(EVENTS_MAX) as i64)
         .bind(PAGE_BYTES_MAX as i64);
-    let Read { seen, events, .. } = events::read(database, query, 8, streams::seen).await?;
+    let Read { seen, events, .. } = events::read(database, query, 9, streams::seen).await?;
+    let head = database.durable_head(history, seen.last, seen.head).await?;
     let state = seen.state;
     let shown_from = match read.shown {
         Shown::Visible => state.first_visible(),
@@ -69,12 +57,13 @@ pub(crate) async fn of_stream(
         events,
         next,
         state,
-        head: Position::new(seen.head),
+        head: Position::new(head),
     })
 }
 
 /// A page of the log.
 pub(crate) async fn of_log(database: &Arc<Database>, read: &ReadLog) -> Result<LogPage, Error> {
+    let history = database.incarnation.number();
     let filter = &read.filter;
     let mut range = Range {
         after: read.after.get(),
@@ -94,30 +83,54 @@ pub(crate) async fn of_log(database: &Arc<Database>, read: &ReadLog) -> Result<L
     if let Some(span) = span {
         page.head = Head::at(Position::new(span.head));
     }
-    Ok(page)
+    durable(database, history, page).await
+}
+
+/// The page once everything in it is durable. A page that ends before the head says no more of what
+/// is after it than what is known to be durable.
+async fn durable(database: &Database, history: u64, page: LogPage) -> Result<LogPage, Error> {
+    let positions = page.events.iter().map(|event| event.position);
+    let last = positions.fold(page.scanned, Position::max);
+    let head = page.head.visible;
+    let last = last.min(head).get();
+    let head = database.durable_head(history, last, head.get()).await?;
+    Ok(LogPage {
+        head: Head::at(Position::new(head)),
+        ..page
+    })
 }
 
 /// A page of what a query matches.
 pub(crate) async fn of_query(database: &Arc<Database>, read: &ReadQuery) -> Result<LogPage, Error> {
+    let history = database.incarnation.number();
     let range = Range {
         after: read.after.get(),
         up_to: read.up_to.get(),
         direction: read.direction,
     };
-    range
+    let page = range
         .read(database, range, &Wanted::by_query(&read.query), read.limit)
-        .await
+        .await?;
+    durable(database, history, page).await
+}
+
+/// The head, all of it durable.
+pub(crate) async fn durable_head(database: &Arc<Database>) -> Result<u64, Error> {
+    let history = database.incarnation.number();
+    let head = head(database).await?;
+    database.until_durable(history, head).await?;
+    Ok(head)
 }
 
 /// How far the log goes.
-pub(crate) async fn head(database: &Arc<Database>) -> Result<u64, Error> {
+async fn head(database: &Arc<Database>) -> Result<u64, Error> {
     let row = query(database.text(sql::HEAD))
         .fetch_one(&database.pool)
         .await?;
     number(&row, 0)
 }
 
-/// The first position behind the condition's at which its query matches, and how far the log goes.
+/// The first position after the condition's at which its query matches, and how far the log goes.
 pub(crate) async fn first_match(
     database: &Arc<Database>,
     condition: &Condition,
@@ -144,8 +157,8 @@ pub(crate) async fn position_at(
     Ok((number(&row, 0)?, number(&row, 1)?))
 }
 
-/// A span of recorded times as positions: behind `low`, up to and with `high`, in a log that goes
-/// to `head`.
+/// A span of recorded times as positions: after `low`, at or before `high`, in a log that goes to
+/// `head`.
 struct Span {
     low: u64,
     high: u64,
@@ -155,7 +168,7 @@ struct Span {
 /// Recorded times never go backwards, so a span of them is a range of positions. None when the
 /// filter names none.
 async fn recorded_in(database: &Arc<Database>, filter: &Filter) -> Result<Option<Span>, Error> {
-    let low = query_plan::behind(filter.recorded.0);
+    let low = query_plan::after(filter.recorded.0);
     let high = query_plan::up_to(filter.recorded.1);
     if (low, high) == (None, None) {
         return Ok(None);
@@ -175,12 +188,12 @@ async fn recorded_in(database: &Arc<Database>, filter: &Filter) -> Result<Option
     Ok(Some(span))
 }
 
-/// The positions that were asked for: behind `after`, up to and with `up_to`.
+/// The positions that were asked for: after `after`, at or before `up_to`.
 #[derive(Clone, Copy, Debug)]
-struct Range {
-    after: u64,
-    up_to: u64,
-    direction: Direction,
+pub(crate) struct Range {
+    pub(crate) after: u64,
+    pub(crate) up_to: u64,
+    pub(crate) direction: Direction,
 }
 
 impl Range {
@@ -224,8 +237,8 @@ impl Range {
     ) -> Result<LogPage, Error> {
         let limit = limit.min(EVENTS_MAX);
         let is_direct = wanted.iter().all(|wanted| wanted.is_direct());
-        // Whoever begins at the end must know it beforehand; what is appended meanwhile is not in
-        // the page, nor is it below its head.
+        // A read that begins at the end must know it beforehand; what is appended meanwhile is not
+        // in the page, nor is it below its head.
         let mut moment = u64::MAX;
         if limit == 0
             || (!is_direct && self.direction == Direction::Backward)
@@ -252,7 +265,7 @@ impl Range {
             events,
             is_cut,
             head,
-        } = look(database, looked_through, wanted, limit).await?;
+        } = scan(database, looked_through, wanted, limit).await?;
         let head = head.min(moment);
         self.up_to = self.up_to.min(head);
         inner.up_to = inner.up_to.min(head);
@@ -281,209 +294,4 @@ impl Range {
             head,
         }
     }
-}
-
-/// What was seen of a range in one moment.
-struct ScanEnd {
-    events: Vec<RecordedEvent>,
-    /// Whether there may be more behind the last one.
-    is_cut: bool,
-    head: u64,
-}
-
-/// The events of a range that are one of `wanted`.
-async fn look(
-    database: &Arc<Database>,
-    range: Range,
-    wanted: &[Wanted<'_>],
-    limit: usize,
-) -> Result<ScanEnd, Error> {
-    let range = Range {
-        up_to: range.up_to.min(Position::MAX.get()),
-        ..range
-    };
-    let looked = look_at(database, range, wanted, limit).await?;
-    database.seen_head.fetch_max(looked.head, Ordering::Relaxed);
-    Ok(looked)
-}
-
-async fn look_at(
-    database: &Arc<Database>,
-    range: Range,
-    wanted: &[Wanted<'_>],
-    limit: usize,
-) -> Result<ScanEnd, Error> {
-    let Range {
-        after,
-        up_to,
-        direction,
-    } = range;
-    let Read {
-        seen: head, events, ..
-    } = if wanted.iter().any(Wanted::is_anything) {
-        // To add up sizes costs the server more than everything else, so it only does so where
-        // payloads are large.
-        if !database.reads_large_payloads.load(Ordering::Relaxed) {
-            let small = look_for_small(database, range, limit).await?;
-            if small.is_cut && small.events.is_empty() {
-                database.reads_large_payloads.store(true, Ordering::Relaxed);
-            } else {
-                return Ok(small);
-            }
-        }
-        let query = query(database.ordered(sql::LOG_PAGE, direction))
-            .bind(after.cast_signed())
-            .bind(up_to.cast_signed());
-        events::read(
-            database,
-            query.bind(limit as i64).bind(PAGE_BYTES_MAX as i64),
-            1,
-            head_of,
-        )
-        .await?
-    } else {
-        if let ([of_types], Direction::Forward) = (wanted, direction)
-            && let Some(types) = of_types.types_alone()
-            && let Some(found) = look_among_all(database, range, types, limit).await?
-        {
-            return Ok(found);
-        }
-        let search = Search::new(after, up_to, direction, limit)?;
-        let (text, arguments): Statement = search.page(wanted, PAGE_BYTES_MAX)?;
-        events::read(
-            database,
-            query_with(database.named(&text), arguments),
-            1,
-            head_of,
-        )
-        .await?
-    };
-    let size: usize = events.iter().map(|event| event.payload.len()).sum();
-    if size < events.len() * SMALL_BYTES {
-        database
-            .reads_large_payloads
-            .store(false, Ordering::Relaxed);
-    }
-    Ok(ScanEnd {
-        is_cut: size >= PAGE_BYTES_MAX,
-        events,
-        head,
-    })
-}
-
-fn head_of(row: &PgRow) -> Result<u64, Error> {
-    number(row, 0)
-}
-
-/// As [`look`], for events of some types that are a good part of the log: read in its order,
-/// without an index of kinds, each event of which would have to be found by itself. Nothing when
-/// they are rarer than that, or payloads are large.
-async fn look_among_all(
-    database: &Arc<Database>,
-    range: Range,
-    types: &[String],
-    limit: usize,
-) -> Result<Option<ScanEnd>, Error> {
-    let mut hasher = DefaultHasher::new();
-    types.hash(&mut hasher);
-    let those = hasher.finish();
-    if database.rare_types.load(Ordering::Relaxed) == those
-        || database.reads_large_payloads.load(Ordering::Relaxed)
-    {
-        return Ok(None);
-    }
-    let limit = limit.min(SMALL_EVENTS_MAX);
-    let among = Range {
-        up_to: range
-            .up_to
-            .min(range.after.saturating_add(limit as u64 * AMONG)),
-        ..range
-    };
-    let Read {
-        seen: head,
-        found,
-        events,
-    } = match copied(database, among, types, limit).await? {
-        Some(read) => read,
-        None => {
-            let query = query(database.text(sql::LOG_PAGE_KINDS))
-                .bind(among.after.cast_signed())
-                .bind(among.up_to.cast_signed())
-                .bind(limit as i64)
-                .bind(SMALL_BYTES as i32)
-                .bind(types);
-            events::read(database, query, 1, head_of).await?
-        }
-    };
-    if found < limit && among.up_to < range.up_to.min(head) {
-        database.rare_types.store(those, Ordering::Relaxed);
-        return Ok(None);
-    }
-    let is_cut = events.len() < found || found == limit;
-    Ok((!is_cut || !events.is_empty()).then_some(ScanEnd {
-        is_cut,
-        events,
-        head,
-    }))
-}
-
-/// As [`look`], for any event: ends before the first large payload.
-async fn look_for_small(
-    database: &Arc<Database>,
-    range: Range,
-    limit: usize,
-) -> Result<ScanEnd, Error> {
-    let limit = limit.min(SMALL_EVENTS_MAX);
-    let Read {
-        seen: head,
-        found,
-        events,
-    } = match copied(database, range, &[], limit).await? {
-        Some(read) => read,
-        None => {
-            let query = query(database.ordered(sql::LOG_PAGE_SMALL, range.direction))
-                .bind(range.after.cast_signed())
-                .bind(range.up_to.cast_signed())
-                .bind(limit as i64)
-                .bind(SMALL_BYTES as i32);
-            events::read(database, query, 1, head_of).await?
-        }
-    };
-    Ok(ScanEnd {
-        is_cut: events.len() < found || found == limit,
-        events,
-        head,
-    })
-}
-
-/// A page that will be long, as far as is known; nothing when it is not worth while.
-async fn copied(
-    database: &Arc<Database>,
-    range: Range,
-    types: &[String],
-    limit: usize,
-) -> Result<Option<Read<u64>>, Error> {
-    let Range {
-        after,
-        up_to,
-        direction,
-    } = range;
-    let there = database
-        .seen_head
-        .load(Ordering::Relaxed)
-        .min(up_to)
-        .saturating_sub(after);
-    if direction != Direction::Forward || limit < LONG || there < LONG as u64 {
-        return Ok(None);
-    }
-    Copied {
-        after,
-        up_to,
-        limit,
-        payload_bytes: SMALL_BYTES,
-        types,
-    }
-    .read(database)
-    .await
-    .map(Some)
 }

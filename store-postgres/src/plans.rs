@@ -19,16 +19,20 @@ use crate::{Options, statements as sql};
 const MANY: &str = "
     insert into annals.category (key, name) values (1, 'account'), (2, 'cart'), (3, 'rare');
     insert into annals.kind (key, type, schema_version, codec, category)
-    select n, 'type' || n, 1, 'json', case when n = 12 then 3 else n % 2 + 1 end from generate_series(1, 12) as n;
+    select n, 'type' || n, 1, 'json', case when n = 12 then 3 else n % 2 + 1 end
+    from generate_series(1, 12) as n;
     insert into annals.stream (name) select 'account-' || n from generate_series(1, 20000) as n;
     insert into annals.event
     select
-        n, (n - 1) % 20000 + 1, (n - 1) / 20000 + 1, case when n % 9973 = 0 then 12 else n % 11 + 1 end, 0, 1, n, n, gen_random_uuid(),
+        n, (n - 1) % 20000 + 1, (n - 1) / 20000 + 1,
+        case when n % 9973 = 0 then 12 else n % 11 + 1 end, 0, 1, n, n, gen_random_uuid(),
         gen_random_uuid(), 'seven:' || n % 7 || E'\\n' || 'user:' || n % 50000, null, '{}'
     from generate_series(1, 1000000) as n;
-    insert into annals.event_tag select HASH_SEVEN, n from generate_series(1, 1000000) as n where n % 7 = 3;
+    insert into annals.event_tag select HASH_SEVEN, n from generate_series(1, 1000000) as n
+    where n % 7 = 3;
     insert into annals.event_tag select n % 50000, n from generate_series(1, 1000000) as n;
-    analyze annals.event; analyze annals.event_tag; analyze annals.stream; analyze annals.kind; analyze annals.category;
+    analyze annals.event; analyze annals.event_tag; analyze annals.stream;
+    analyze annals.kind; analyze annals.category;
 ";
 
 /// Tables that no page may look through from one end to the other.

@@ -1,7 +1,7 @@
 //! Filters and queries as SQL: positions from the indexes, in order, with everything that an event
 //! must be besides.
 //!
-//! Nothing that a user says stands in the text of a statement: it travels as a parameter.
+//! Nothing of a user's is in the text of a statement: it is a parameter.
 
 use std::fmt::Write as _;
 use std::ops::Bound;
@@ -95,7 +95,10 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// A statement in the making. Its first two parameters are the range of positions: behind the one,
+/// The head, as a part of a statement.
+const HEAD: &str = "select coalesce(pg_catalog.max(position), 0) as position from annals.event";
+
+/// A statement in the making. Its first two parameters are the range of positions: after the one,
 /// up to and with the other.
 #[derive(Debug)]
 pub(crate) struct Search {
@@ -152,11 +155,12 @@ impl Search {
             .join(", ");
         let text = format!(
             "select head.position, {columns}
-            from (select coalesce(pg_catalog.max(position), 0) as position from annals.event) as head
+            from ({HEAD}) as head
             left join lateral (
                 select
                     event.*,
-                    pg_catalog.sum(pg_catalog.octet_length(payload)) over (order by event.position{order} rows unbounded preceding)
+                    pg_catalog.sum(pg_catalog.octet_length(payload))
+                        over (order by event.position{order} rows unbounded preceding)
                         - pg_catalog.octet_length(payload) as bytes_before
                 from ({positions}) as wanted
                 join annals.event on event.position = wanted.position
@@ -170,7 +174,7 @@ impl Search {
         let positions = self.positions(wanted)?;
         let text = format!(
             "select head.position, (select wanted.position from ({positions}) as wanted limit 1)
-            from (select coalesce(pg_catalog.max(position), 0) as position from annals.event) as head"
+            from ({HEAD}) as head"
         );
         Ok((text, self.arguments))
     }
@@ -259,7 +263,8 @@ impl Search {
         // Two tags may have one hash.
         let _ = write!(
             conditions,
-            " and event.kind <> 0 and pg_catalog.string_to_array(event.tags, E'\\n') operator(pg_catalog.@>) {names}"
+            " and event.kind <> 0 and pg_catalog.string_to_array(event.tags, E'\\n') \
+             operator(pg_catalog.@>) {names}"
         );
         if !wanted.streams.is_empty() {
             let names: Vec<String> = wanted
@@ -317,7 +322,7 @@ impl Search {
         Ok(kinds)
     }
 
-    /// A category without kinds of its own is among the others, whose events are told apart by the
+    /// A category without kinds of its own is among the others, whose events are found by the
     /// names of their streams.
     fn of_category_without_a_key(
         &mut self,
@@ -355,7 +360,7 @@ impl Search {
                 " and {NAME} operator(pg_catalog.^@) any ({prefixes})"
             );
         }
-        if let Some(micros) = behind(wanted.occurred.0) {
+        if let Some(micros) = after(wanted.occurred.0) {
             let micros = self.give(micros)?;
             let _ = write!(conditions, " and event.occurred_at > {micros}");
         }
@@ -367,8 +372,8 @@ impl Search {
     }
 }
 
-/// The microsecond behind which a span begins; none when it is open there.
-pub(crate) fn behind(from: Bound<DateTime<Utc>>) -> Option<i64> {
+/// The microsecond after which a span begins; none when it is open there.
+pub(crate) fn after(from: Bound<DateTime<Utc>>) -> Option<i64> {
     match from {
         Bound::Included(moment) => Some(before(moment)),
         Bound::Excluded(moment) => Some(moment.timestamp_micros()),

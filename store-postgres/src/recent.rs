@@ -12,10 +12,10 @@ use crate::request::Request;
 const EVENTS_MAX: usize = 8_192;
 const BYTES_MAX: usize = 8 << 20;
 
-/// What was appended behind a position, without a hole.
+/// What was appended after a position, without a gap.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
-    /// Behind which position everything is known.
+    /// The position after which everything is known.
     from: u64,
     /// Appends, each with the position of its first event.
     appends: VecDeque<(u64, Arc<Request>)>,
@@ -26,7 +26,7 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// Knows nothing of what stands at or below `head`.
+    /// Knows nothing of what is at or before `head`.
     pub(crate) fn begin_at(&mut self, head: u64) {
         self.appends.clear();
         self.events = 0;
@@ -34,7 +34,7 @@ impl Recent {
         self.from = head;
     }
 
-    /// Whether everything behind `position` is known, in a log that goes to `head`.
+    /// Whether everything after `position` is known, in a log that goes to `head`.
     pub(crate) fn reaches(&mut self, position: u64, head: u64) -> bool {
         if !self.is_wanted {
             self.is_wanted = true;
@@ -43,7 +43,7 @@ impl Recent {
         self.from <= position
     }
 
-    /// The next append, the first event of which stands at `first`.
+    /// The next append, the first event of which is at `first`.
     pub(crate) fn push(&mut self, first: u64, request: &Arc<Request>) {
         if !self.is_wanted {
             return;
@@ -60,8 +60,8 @@ impl Recent {
         }
     }
 
-    /// Whether an event behind `position` matches.
-    pub(crate) fn matches_behind(&self, position: u64, query: &Query) -> bool {
+    /// Whether an event after `position` matches.
+    pub(crate) fn matches_after(&self, position: u64, query: &Query) -> bool {
         self.appends
             .iter()
             .rev()

@@ -1,5 +1,5 @@
-//! Looking at an append freshly: what became of its ids, and if nothing did, why it would be
-//! refused.
+//! Rechecking an append by what the database has now: whether it was done before, and if it was
+//! not, why it would be refused.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use annals_core::{AppendError, Appended, Duplicate, LogId, Violation, deduplicat
 use sqlx::Error;
 
 use crate::database::Database;
-use crate::known::{known, places};
+use crate::known::{durably_known, placed_between};
 use crate::page::first_match;
 use crate::request::Request;
 use crate::streams::see;
 
-/// What an append is, freshly looked at.
+/// What an append is, by what the database has now.
 #[derive(Debug)]
 pub(crate) enum Recheck {
     /// It was done before.
@@ -23,17 +23,21 @@ pub(crate) enum Recheck {
     Clear(u64),
 }
 
-/// Looks at the append. Its ids come last: whoever did it before also made everything else look as
-/// it does.
+/// Rechecks the append. Its ids come last: the same append, done before, also explains the rest.
 pub(crate) async fn recheck(
     database: &Arc<Database>,
     log: LogId,
     request: &Request,
 ) -> Result<Recheck, Error> {
+    let history = database.incarnation.number();
     let mut violations = Vec::new();
+    // The last position that a refusal would rest on.
+    let mut last = 0;
     for (index, touched) in request.streams.iter().enumerate() {
-        let found = see(database, &database.pool, &touched.stream).await?.state;
+        let seen = see(database, &database.pool, &touched.stream).await?;
+        let found = seen.state;
         if !touched.holds(&found) {
+            last = last.max(seen.last);
             let stream = touched.stream.clone();
             let expected = touched.expected;
             violations.push(Violation::Stream {
@@ -48,7 +52,10 @@ pub(crate) async fn recheck(
     if let Some(conditional) = &request.condition {
         let (found, head) =
             first_match(database, &conditional.condition, conditional.after()).await?;
-        violations.extend(found.map(|position| Violation::Condition { position }));
+        if let Some(position) = found {
+            last = last.max(position.get());
+            violations.push(Violation::Condition { position });
+        }
         checked_to = head.max(conditional.after().get());
     }
     let ids: Vec<_> = request
@@ -57,16 +64,25 @@ pub(crate) async fn recheck(
         .iter()
         .map(|(_, event)| event.id)
         .collect();
-    let known = known(database, &database.pool, &ids).await?;
+    let known = durably_known(database, &ids).await?;
     let placed = match deduplicate(&request.append.events, &known) {
         Ok(Duplicate::New) if violations.is_empty() => return Ok(Recheck::Clear(checked_to)),
-        Ok(Duplicate::New) => return Ok(Recheck::Refused(AppendError::Conflict(violations))),
+        Ok(Duplicate::New) => {
+            // A refusal writes nothing that would flush what it was decided on.
+            database.until_durable(history, last).await?;
+            return Ok(Recheck::Refused(AppendError::Conflict(violations)));
+        }
         Ok(Duplicate::Repeated) => known
             .into_iter()
             .flatten()
             .map(|known| known.found.placed)
             .collect(),
-        Ok(Duplicate::RequestDone { first, events }) => places(database, first, events).await?,
+        Ok(Duplicate::RequestDone { first, events }) => {
+            let placed = placed_between(database, first, events).await?;
+            let last = first.plus(u64::from(events)).minus(1);
+            database.until_durable(history, last.get()).await?;
+            placed
+        }
         Err(clash) => return Ok(Recheck::Refused(clash.into())),
     };
     Ok(Recheck::Repeated(Appended::new(log, placed, true)))

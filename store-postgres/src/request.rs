@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use annals_core::{
-    Append, AppendError, Clock, Condition, Expected, Limits, NewEvent, Position, StreamId,
+    Append, AppendError, Clock, Condition, Expected, Invalid, Limits, NewEvent, Position, StreamId,
     StreamState, to_microseconds,
 };
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::query_plan::hash;
+use crate::stream_cache::BATCH_STREAMS_MAX;
 use crate::views::inline::Carried;
 
 /// What is to be appended, and under which condition.
@@ -21,13 +22,13 @@ pub(crate) struct Request {
     pub(crate) append: Append,
     pub(crate) condition: Option<Conditional>,
     /// The streams that it says something of, each once: those with expectations first, in the
-    /// order of the request; behind them those that get events without one, in the order of their
+    /// order of the request; after them those that get events without one, in the order of their
     /// first events.
     pub(crate) streams: Vec<Touched>,
     /// The kinds of its events, each once.
     pub(crate) kinds: Vec<KindName>,
     pub(crate) events: Vec<Encoded>,
-    /// Of the rows that travel with it, those whose generations are there.
+    /// Of its inline rows, those whose generations are there.
     pub(crate) rows: Vec<Carried>,
     pub(crate) bytes: usize,
     pub(crate) clock: Arc<dyn Clock>,
@@ -82,13 +83,20 @@ impl Request {
         append.check(limits)?;
         let condition = append.condition.clone().map(Conditional::new);
         let mut kinds: Vec<KindName> = Vec::new();
-        let (streams, places) = Touched::all(&append);
+        let (streams, stream_of) = Touched::all(&append);
+        if streams.len() > BATCH_STREAMS_MAX {
+            let what = format!(
+                "the append is about {} streams, at most {BATCH_STREAMS_MAX} are allowed",
+                streams.len()
+            );
+            return Err(Invalid::new(what).into());
+        }
         let encode = |((to, event), place)| Encoded::of(to, event, place, &mut kinds);
         let events = append
             .events
             .iter()
             .map(|(to, event)| (to, event))
-            .zip(places)
+            .zip(stream_of)
             .map(encode)
             .collect();
         let bytes = append.size_bytes();
@@ -109,10 +117,10 @@ impl Touched {
     /// Every stream of the append, in the order in which violations are counted; and of each event
     /// the place of its stream among them.
     fn all(append: &Append) -> (Vec<Touched>, Vec<usize>) {
-        let mut places: HashMap<&StreamId, usize> = HashMap::new();
+        let mut found: HashMap<&StreamId, usize> = HashMap::new();
         let mut all: Vec<Touched> = Vec::with_capacity(append.expectations.len().max(1));
         for (stream, expected) in &append.expectations {
-            places.insert(stream, all.len());
+            found.insert(stream, all.len());
             all.push(Touched {
                 stream: stream.clone(),
                 expected: *expected,
@@ -121,7 +129,7 @@ impl Touched {
         }
         let mut of_events = Vec::with_capacity(append.events.len());
         for (stream, _) in &append.events {
-            let place = *places.entry(stream).or_insert_with(|| {
+            let place = *found.entry(stream).or_insert_with(|| {
                 all.push(Touched {
                     stream: stream.clone(),
                     expected: Expected::Any,
@@ -144,7 +152,7 @@ impl Touched {
         }
     }
 
-    /// Whether it must still stand at the version at which this was looked at. Whether a stream is
+    /// Whether it must still be at the version at which this was checked. Whether a stream is
     /// active does not change without a trace among the changes of streams, so who relies on no
     /// more relies on no version.
     pub(crate) fn relies_on_version(&self) -> bool {
@@ -173,7 +181,7 @@ impl Conditional {
         Conditional { condition, items }
     }
 
-    /// Behind which position nothing may match.
+    /// The position after which nothing may match.
     pub(crate) fn after(&self) -> Position {
         self.condition.after.unwrap_or(Position::START)
     }

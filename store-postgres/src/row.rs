@@ -7,7 +7,7 @@ use sqlx::{Error, Row, ValueRef};
 
 use crate::error::corrupt;
 
-/// The columns of an event, as statements that read events name them behind those of their own.
+/// The columns of an event, as statements that read events name them after those of their own.
 pub(crate) const COLUMNS: &str = "position, stream, version, kind, append_index, occurred_at, \
     recorded_at, id, tags, metadata, payload";
 

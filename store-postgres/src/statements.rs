@@ -1,5 +1,5 @@
-//! Every statement that stands alone, each in a file under `sql/`, where its first line says what
-//! it guarantees; and the texts of the schema.
+//! Every statement, each in a file under `sql/`, where its first line says what it guarantees; and
+//! the texts of the schema.
 
 macro_rules! statements {
     ($($name:ident = $file:literal;)*) => {
@@ -10,8 +10,8 @@ macro_rules! statements {
 statements! {
     APPEND = "append";
     APPEND_ONE = "append_one";
+    APPEND_THEN_FLUSH = "append_then_flush";
     APPEND_WITH_ROWS = "append_with_rows";
-    APPENDED = "appended";
     ARCHIVED_TAGS = "archived_tags";
     BACKEND = "backend";
     BACKEND_WORKS = "backend_works";
@@ -33,10 +33,12 @@ statements! {
     LOG_HEAD = "log_head";
     LOG_ID = "log_id";
     LOG_IDENTITY = "log_identity";
+    LOG_IDENTITY_FLUSHED = "log_identity_flushed";
     LOG_PAGE = "log_page";
     LOG_PAGE_KINDS = "log_page_kinds";
     LOG_PAGE_SMALL = "log_page_small";
     NOTIFY = "notify";
+    PLACED_BETWEEN = "placed_between";
     POSITION_AT = "position_at";
     RESOLVE_KIND = "resolve_kind";
     RESOLVE_STREAMS = "resolve_streams";
@@ -105,6 +107,7 @@ pub(crate) const FUNCTIONS: &[(&str, &str)] = functions! {
     "acquire_lease"
     "append"
     "append_one"
+    "append_then_flush"
     "append_with_rows"
     "as_text"
     "begin_incarnation"

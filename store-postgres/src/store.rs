@@ -13,10 +13,10 @@ use chrono::{DateTime, Utc};
 
 use crate::append_in::Kinds;
 use crate::append_session::{AppendSession, busy};
-use crate::batch::BEHIND_MAX;
+use crate::batch::UNCHECKED_MAX;
 use crate::database::{Database, ask, to_its_end};
 use crate::job::{Answer, ChangeJob};
-use crate::known::{PARTITION, known};
+use crate::known::{PARTITION, durably_known};
 use crate::options::Options;
 use crate::recheck::{Recheck, recheck};
 use crate::request::Request;
@@ -126,7 +126,7 @@ impl PostgresStore {
         migrated.await
     }
 
-    /// The same store; what this handle appends is recorded at the times that `clock` tells, and by
+    /// The same store; what this handle appends is recorded at the times of `clock`, and by
     /// it leases end.
     ///
     /// ```
@@ -162,7 +162,7 @@ impl PostgresStore {
             .map(|clock| clock.now().timestamp_micros())
     }
 
-    /// The database, for whoever changes something beside the log.
+    /// The database, for a change of something beside the log.
     ///
     /// # Errors
     ///
@@ -216,9 +216,9 @@ impl PostgresStore {
         let mut is_doubtful = false;
         if let Some(conditional) = &request.condition {
             checked_to = conditional.after().get();
-            // What is far behind is looked through here, so that the writer has little left to look
-            // at.
-            if writer.head().saturating_sub(checked_to) > BEHIND_MAX {
+            // A condition that lags far is checked here, so that the writer has little left to
+            // check.
+            if writer.head().saturating_sub(checked_to) > UNCHECKED_MAX {
                 let after = conditional.after();
                 let (found, head) = ask!(
                     database,
@@ -325,7 +325,7 @@ impl EventStore for PostgresStore {
     ) -> Result<Vec<Option<Found>>, StoreError> {
         PostgresStore::check_partition(partition)?;
         let database = self.database();
-        let known = ask!(database, known(database, &database.pool, ids))?;
+        let known = ask!(database, durably_known(database, ids))?;
         Ok(known
             .into_iter()
             .map(|known| known.map(|known| known.found))
@@ -334,7 +334,13 @@ impl EventStore for PostgresStore {
 
     async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
         let database = self.database();
-        Ok(ask!(database, streams::see(database, &database.pool, stream))?.state)
+        let seen = ask!(database, async {
+            let history = database.incarnation.number();
+            let seen = streams::see(database, &database.pool, stream).await?;
+            database.until_durable(history, seen.last).await?;
+            Ok(seen)
+        })?;
+        Ok(seen.state)
     }
 
     async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
@@ -370,7 +376,7 @@ impl Log for PostgresStore {
 
     async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
         PostgresStore::check_partition(partition)?;
-        let head = ask!(self.database(), page::head(self.database()))?;
+        let head = ask!(self.database(), page::durable_head(self.database()))?;
         Ok(Head::at(Position::new(head)))
     }
 
@@ -380,10 +386,14 @@ impl Log for PostgresStore {
         moment: DateTime<Utc>,
     ) -> Result<Position, StoreError> {
         PostgresStore::check_partition(partition)?;
-        let (position, _) = ask!(
-            self.database(),
-            page::position_at(self.database(), moment.timestamp_micros())
-        )?;
+        let database = self.database();
+        let position = ask!(database, async {
+            let history = database.incarnation.number();
+            let micros = moment.timestamp_micros();
+            let (position, _) = page::position_at(database, micros).await?;
+            database.until_durable(history, position).await?;
+            Ok(position)
+        })?;
         Ok(Position::new(position))
     }
 

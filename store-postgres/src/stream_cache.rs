@@ -1,4 +1,4 @@
-//! Where streams stand and which keys names have, as the writer knows them.
+//! What the writer knows of names: streams with their versions, and kinds, each with its key.
 
 use std::collections::HashMap;
 
@@ -7,19 +7,21 @@ use hashlink::LruCache;
 
 use crate::request::KindName;
 
-/// Streams whose place is kept at hand: some 10 MB.
+/// Streams that are cached: some 10 MB.
 const STREAMS: usize = 65_536;
-/// Kinds kept at hand.
+/// Streams of one append or batch at most: all of them must be cached at once.
+pub(crate) const BATCH_STREAMS_MAX: usize = STREAMS / 2;
+/// Kinds that are cached.
 const KINDS: usize = 16_384;
 
-/// Where a stream stands.
+/// A stream's version and status.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StreamPlace {
+pub(crate) struct StreamEntry {
     pub(crate) version: u64,
     pub(crate) status: Status,
 }
 
-impl StreamPlace {
+impl StreamEntry {
     /// As far as an expectation needs it.
     pub(crate) fn state(&self) -> StreamState {
         let mut state = StreamState::absent();
@@ -29,55 +31,54 @@ impl StreamPlace {
     }
 }
 
-/// What the writer knows. Keys are for good; where a stream stands is forgotten when others may
-/// have moved it.
+/// What is cached. Keys are for good; versions are forgotten when others may have appended.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct StreamCache {
     keys: LruCache<StreamId, i64>,
-    standings: LruCache<i64, StreamPlace>,
+    entries: LruCache<i64, StreamEntry>,
     kinds: LruCache<KindName, i32>,
 }
 
-impl Places {
-    pub(crate) fn new() -> Places {
-        Places {
+impl StreamCache {
+    pub(crate) fn new() -> StreamCache {
+        StreamCache {
             keys: LruCache::new(STREAMS),
-            standings: LruCache::new(STREAMS),
+            entries: LruCache::new(STREAMS),
             kinds: LruCache::new(KINDS),
         }
     }
 
-    /// The key of a stream, and where it stands; none when that is not known.
-    pub(crate) fn stream(&mut self, stream: &StreamId) -> Option<(i64, StreamPlace)> {
+    /// The key of a stream, and its version; none when that is not known.
+    pub(crate) fn stream(&mut self, stream: &StreamId) -> Option<(i64, StreamEntry)> {
         let key = *self.keys.get(stream)?;
-        Some((key, *self.standings.get(&key)?))
+        Some((key, *self.entries.get(&key)?))
     }
 
-    pub(crate) fn learn(&mut self, stream: StreamId, key: i64, standing: StreamPlace) {
+    pub(crate) fn learn(&mut self, stream: StreamId, key: i64, entry: StreamEntry) {
         self.keys.insert(stream, key);
-        self.standings.insert(key, standing);
+        self.entries.insert(key, entry);
     }
 
     /// A stream that is known was written to, and so is active.
     pub(crate) fn written(&mut self, key: i64, version: u64) {
-        if let Some(standing) = self.standings.get_mut(&key) {
-            *standing = StreamPlace {
-                version: version.max(standing.version),
+        if let Some(entry) = self.entries.get_mut(&key) {
+            *entry = StreamEntry {
+                version: version.max(entry.version),
                 status: Status::Active,
             };
         }
     }
 
-    /// Where this stream stands is not known any more.
+    /// The stream's version is not known any more.
     pub(crate) fn forget(&mut self, stream: &StreamId) {
         if let Some(key) = self.keys.get(stream) {
-            self.standings.remove(key);
+            self.entries.remove(key);
         }
     }
 
-    /// Where any stream stands is not known any more.
+    /// No stream's version is known any more.
     pub(crate) fn forget_all(&mut self) {
-        self.standings.clear();
+        self.entries.clear();
     }
 
     pub(crate) fn kind(&mut self, name: &KindName) -> Option<i32> {

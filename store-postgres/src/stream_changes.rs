@@ -10,12 +10,13 @@ use annals_core::{
 use sqlx::postgres::PgConnection;
 use sqlx::{Error, Row, query};
 
-use crate::append_session::{AppendSession, busy, resolve};
+use crate::append_session::{AppendSession, busy};
 use crate::database::Database;
 use crate::error::{corrupt, may_have_happened};
 use crate::events::tags_of;
 use crate::job::ChangeJob;
 use crate::query_plan::hash;
+use crate::resolve::resolve;
 use crate::row::{bytes, int8, moment, number, stream_id, text};
 use crate::statements as sql;
 use crate::streams::{self, see};
@@ -71,22 +72,31 @@ impl AppendSession {
     /// [`StreamState::changed`].
     pub(crate) async fn change(&mut self, job: &ChangeJob) -> Result<StreamState, AppendError> {
         for _ in 0..TRIES_MAX {
-            match self.try_change(job).await {
+            let tried = match self.try_change(job).await {
+                // An answer that wrote nothing waits for what it was decided on.
+                Ok(Some((outcome, last))) => match self.until_durable(last).await {
+                    Ok(()) => Ok(Some(outcome)),
+                    Err(error) => Err((error, false)),
+                },
+                Ok(None) => Ok(None),
+                Err(failed) => Err(failed),
+            };
+            match tried {
                 Ok(Some(outcome)) => return outcome,
                 Ok(None) => {}
                 Err((error, was_called)) => {
-                    let trouble = self.trouble(&error);
+                    let fault = self.fault(&error);
                     self.lost(&error);
                     self.is_informed = false;
                     if !may_have_happened(&error) {
-                        return Err(trouble.error().into());
+                        return Err(fault.error().into());
                     }
                     // A change that was made is found by its id.
                     if was_called && !self.is_over().await {
-                        return Err(AppendError::Unknown(trouble.error()));
+                        return Err(AppendError::Unknown(fault.error()));
                     }
                     if self.connected().await.is_err() {
-                        return Err(trouble.error().into());
+                        return Err(fault.error().into());
                     }
                 }
             }
@@ -94,11 +104,18 @@ impl AppendSession {
         Err(busy(&job.change.stream).into())
     }
 
-    /// None when the stream was changed by another in between.
+    async fn until_durable(&self, position: u64) -> Result<(), Error> {
+        self.database
+            .until_durable(self.incarnation, position)
+            .await
+    }
+
+    /// The outcome, and the last position that it rests on when nothing was written; none when the
+    /// stream was changed by another in between.
     async fn try_change(
         &mut self,
         job: &ChangeJob,
-    ) -> Result<Option<Result<StreamState, AppendError>>, (Error, bool)> {
+    ) -> Result<Option<(Result<StreamState, AppendError>, u64)>, (Error, bool)> {
         let not_called = |error| (error, false);
         let asked = &job.change;
         let database = Arc::clone(&self.database);
@@ -114,7 +131,7 @@ impl AppendSession {
             .map_err(not_called)?;
         if let Some(made) = made {
             let found = asked.check_repeats(&made).map(|()| seen.state);
-            return Ok(Some(found.map_err(AppendError::from)));
+            return Ok(Some((found.map_err(AppendError::from), seen.last)));
         }
         let found = seen.state;
         let expected = asked.expected;
@@ -125,17 +142,18 @@ impl AppendSession {
                 expected,
                 found,
             };
-            return Ok(Some(Err(AppendError::Conflict(vec![violation]))));
+            let conflict = AppendError::Conflict(vec![violation]);
+            return Ok(Some((Err(conflict), seen.last)));
         }
         let now = job.clock.now();
         let (code, before) = match code_of(asked.change) {
             Ok(stored) => stored,
-            Err(invalid) => return Ok(Some(Err(invalid.into()))),
+            Err(invalid) => return Ok(Some((Err(invalid.into()), 0))),
         };
         let head = Position::new(seen.head);
         let mut after = match found.changed(&asked.stream, asked.change, head, now) {
             Ok(after) => after,
-            Err(refused) => return Ok(Some(Err(refused.into()))),
+            Err(refused) => return Ok(Some((Err(refused.into()), seen.last))),
         };
         let key = match seen.key {
             Some(key) => key,
@@ -198,12 +216,12 @@ impl AppendSession {
         } else {
             self.is_informed = false;
         }
-        self.places.forget(&asked.stream);
-        Ok(Some(Ok(after)))
+        self.cache.forget(&asked.stream);
+        Ok(Some((Ok(after), 0)))
     }
 }
 
-/// Under which numbers the events that an archiving removes are found, and where they stand.
+/// The tag hashes of the events that an archiving removes, each with its position.
 async fn archived(
     database: &Database,
     connection: &mut PgConnection,

@@ -9,7 +9,7 @@ use crate::error::corrupt;
 use crate::row::{bytes, moment, number, optional_int8, text};
 use crate::statements as sql;
 
-/// The stored codes of a status that events alone do not tell.
+/// The stored codes of a status that does not follow from events alone.
 const BY_ITS_EVENTS: i16 = 0;
 const DELETED: i16 = 2;
 const TOMBSTONED: i16 = 3;
@@ -40,6 +40,8 @@ pub(crate) struct Seen {
     pub(crate) key: Option<i64>,
     pub(crate) state: StreamState,
     pub(crate) head: u64,
+    /// The position of its last event.
+    pub(crate) last: u64,
     /// The last change of any stream.
     pub(crate) changes: i64,
 }
@@ -66,6 +68,7 @@ pub(crate) fn seen(row: &PgRow) -> Result<Seen, Error> {
             key: None,
             state: StreamState::absent(),
             head,
+            last: 0,
             changes,
         });
     };
@@ -75,8 +78,8 @@ pub(crate) fn seen(row: &PgRow) -> Result<Seen, Error> {
     state.version = Version::new(version);
     state.truncated_before = Version::new(number(row, 4)?);
     state.archived_before = Version::new(number(row, 5)?);
-    if bytes(row, 7)?.is_some() {
-        state.deletions = text(row, 7)?
+    if bytes(row, 8)?.is_some() {
+        state.deletions = text(row, 8)?
             .split(',')
             .map(deletion)
             .collect::<Result<_, _>>()?;
@@ -85,6 +88,7 @@ pub(crate) fn seen(row: &PgRow) -> Result<Seen, Error> {
         key: Some(key),
         state,
         head,
+        last: number(row, 7)?,
         changes,
     })
 }

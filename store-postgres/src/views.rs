@@ -1,14 +1,14 @@
 //! Read models in the database of the log, or in one of their own.
 //!
 //! A step of a worker is one call of the server: it is looked at, and written, while the lease
-//! under which it is taken is held in place, so that nobody takes the lease, moves the slot or
+//! under which it is taken is locked, so that no other worker takes the lease, moves the slot or
 //! drops the generation in between. A page of rows is one statement, and so of one moment. What was
 //! dropped or forgotten is out of sight at once and cleared away later, a little at a time.
 
+mod custom_tables;
 mod dead_letters;
 mod generation;
 pub(crate) mod inline;
-mod own;
 mod past;
 mod rows;
 mod states;
@@ -37,7 +37,7 @@ use crate::store::PostgresStore;
 use step::Step;
 use sweep::Sweeper;
 
-/// So many generations are known by heart.
+/// Generations that are cached.
 const KNOWN: usize = 1_024;
 
 /// Generations by their ids.
@@ -242,7 +242,7 @@ impl RowStore for PostgresStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, CommitError> {
-        let range = rows::Keys::of(&range).behind(after);
+        let range = rows::Keys::of(&range).after(after);
         ask!(
             self.database(),
             past::keys(self.database(), generation, &range, limit)
@@ -269,7 +269,7 @@ impl RowStore for PostgresStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, CommitError> {
-        let range = rows::Keys::all().behind(after);
+        let range = rows::Keys::all().after(after);
         ask!(
             self.database(),
             past::keys_changed(self.database(), generation, between, &range, limit)

@@ -1,7 +1,6 @@
-//! Hearing of what other processes commit, and telling them: `listen` and `notify` as a hint, and a
-//! look at the head every so often.
+//! Hints between processes: `listen` and `notify`, and a poll of the head every so often.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
@@ -21,30 +20,30 @@ const LISTENING: u32 = 20;
 /// How long to wait before listening again after the connection was lost, at most.
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// At least so long between two times that somebody tells: while much is appended, to tell of each
-/// commit costs more than it is worth.
-const TELL_EVERY: Duration = Duration::from_millis(3);
+/// At least so long between two notifications: while much is appended, one for each commit costs
+/// more than it is worth.
+const NOTIFY_EVERY: Duration = Duration::from_millis(3);
 
-/// How often one waits for others who tell before one tells oneself.
+/// How often a process waits for others to notify before it does so itself.
 const WAITS_MAX: u32 = 3;
 
-/// What others tell is believed up to so far beyond what is known, so that a lie can cost them no
+/// Notifications are believed up to so far beyond what is known, so that a forged one can cost no
 /// more than some hints.
 const BELIEVED: u64 = 10_000;
 
 /// How far the log is known to go, for those who wait for it to move.
 #[derive(Clone, Debug)]
 pub(crate) struct Moves {
-    /// Whoever appended.
+    /// Of every process.
     seen: watch::Sender<u64>,
-    /// Of what this process appended: others are told of it.
+    /// Of what this process appended: others are notified of it.
     own: watch::Sender<u64>,
-    told: Arc<Mutex<Told>>,
+    notified: Arc<Mutex<Notified>>,
 }
 
-/// What everybody who listens has been told, here or elsewhere.
+/// The last notification, of this or another process.
 #[derive(Debug, Default)]
-struct Told {
+struct Notified {
     head: u64,
     at: Option<Instant>,
 }
@@ -54,7 +53,7 @@ impl Moves {
         Moves {
             seen: watch::channel(0).0,
             own: watch::channel(0).0,
-            told: Arc::default(),
+            notified: Arc::default(),
         }
     }
 
@@ -73,7 +72,7 @@ impl Moves {
     pub(crate) fn begin_at(&self, head: u64) {
         self.seen.send_replace(head);
         self.own.send_replace(head);
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Told::default();
+        *self.notified() = Notified::default();
     }
 
     /// Sees every move from now on.
@@ -90,26 +89,30 @@ impl Moves {
         self.seen.receiver_count() > 0
     }
 
-    /// Everybody is told.
-    fn told(&self, head: u64) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        *told = Told {
-            head: told.head.max(head),
+    fn notified(&self) -> MutexGuard<'_, Notified> {
+        self.notified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All processes are notified of `head`.
+    fn notify(&self, head: u64) {
+        let mut notified = self.notified();
+        *notified = Notified {
+            head: notified.head.max(head),
             at: Some(Instant::now()),
         };
     }
 
-    /// Another process has told everybody, if that can be believed.
+    /// Another process has notified all, if that can be believed.
     fn heard(&self, head: u64) {
         if head <= self.seen().saturating_add(BELIEVED) {
-            self.told(head);
+            self.notify(head);
         }
     }
 
-    /// Until when to wait before others are told of `head`; nothing when they know.
+    /// Until when to wait before others are notified of `head`; nothing when they were.
     fn due(&self, head: u64) -> Option<Instant> {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        (told.head < head).then(|| told.at.map_or_else(Instant::now, |at| at + TELL_EVERY))
+        let last = self.notified();
+        (last.head < head).then(|| last.at.map_or_else(Instant::now, |at| at + NOTIFY_EVERY))
     }
 }
 
@@ -129,7 +132,7 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     /// Watches the log whose channel is `channel`; what is heard goes into `moves`, and what this
-    /// process appends is told from it.
+    /// process appends is notified from it.
     pub(crate) fn start(
         database: &Arc<Database>,
         options: &Options,
@@ -146,7 +149,7 @@ impl Watcher {
         };
         tasks.push(tokio::spawn(watching.watch()));
         if !options.read_only {
-            tasks.push(tokio::spawn(tell(
+            tasks.push(tokio::spawn(notify_others(
                 Arc::clone(database),
                 channel,
                 moves.clone(),
@@ -165,10 +168,10 @@ impl Drop for Watcher {
     }
 }
 
-/// Tells the others, once for everything that was appended since the last time, on a connection
-/// that appends nothing. What another process tells meanwhile is not told again: with many that
+/// Notifies the others, once for everything that was appended since the last time, on a connection
+/// that appends nothing. What another process notifies of meanwhile is not repeated: with many that
 /// append, each of which would wake all, little else were done.
-async fn tell(
+async fn notify_others(
     database: Arc<Database>,
     channel: String,
     moves: Moves,
@@ -185,15 +188,15 @@ async fn tell(
                 continue;
             }
             let head = moves.seen();
-            moves.told(head);
-            let told = query(database.text(sql::NOTIFY))
+            moves.notify(head);
+            let sent = query(database.text(sql::NOTIFY))
                 .bind(&channel)
                 .bind(head.to_string())
                 .execute(&database.pool)
                 .await;
-            if let Err(error) = told {
-                // They look every so often.
-                tracing::debug!(%error, "others could not be told that the head moved");
+            if let Err(error) = sent {
+                // They poll every so often.
+                tracing::debug!(%error, "could not notify others of the head");
             }
         }
     }
@@ -219,7 +222,7 @@ impl Watching {
                         pause = (pause * 2).min(RECONNECT_MAX);
                     }
                 }
-                // While nobody listens it is looked as often as if nobody could.
+                // Without a connection that listens it polls as often as one that cannot.
                 let until = Instant::now() + pause;
                 while Instant::now() < until {
                     tokio::time::sleep(self.interval.min(pause)).await;
@@ -244,17 +247,17 @@ impl Watching {
         loop {
             match tokio::time::timeout(self.interval * LISTENING, listener.try_recv()).await {
                 Ok(Ok(Some(notification))) => {
-                    // What is said is only a hint: whoever may send it may send anything.
-                    let Ok(told) = notification.payload().parse::<u64>() else {
+                    // Only a hint: any role that can connect may send anything.
+                    let Ok(head) = notification.payload().parse::<u64>() else {
                         continue;
                     };
-                    if told > self.moves.seen() && self.moves.is_awaited() {
+                    if head > self.moves.seen() && self.moves.is_awaited() {
                         let row = query(self.database.text(sql::HEAD))
                             .fetch_one(&mut listener)
                             .await?;
                         self.moves.saw(number(&row, 0)?);
                     }
-                    self.moves.heard(told);
+                    self.moves.heard(head);
                 }
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(error),
@@ -269,8 +272,8 @@ impl Watching {
     }
 
     async fn look(&self) {
-        // Through a pooler no connection is lost when the server behind it is another one, so each
-        // look asks for the history. A failure to look will show when something is read.
+        // Through a pooler no connection is lost when its server is another one, so each poll asks
+        // for the history. A failure will show when something is read.
         if let Ok(head) = self.database.check_history().await {
             self.moves.saw(head);
         }
@@ -282,16 +285,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_are_told_at_once_and_then_no_sooner_than_after_a_while() {
+    fn notifications_are_immediate_at_first_and_then_spaced() {
         let moves = Moves::new();
         assert!(moves.due(1).unwrap() <= Instant::now());
-        moves.told(1);
-        let told = moves.told.lock().unwrap().at.unwrap();
-        assert_eq!(moves.due(2), Some(told + TELL_EVERY));
+        moves.notify(1);
+        let last = moves.notified().at.unwrap();
+        assert_eq!(moves.due(2), Some(last + NOTIFY_EVERY));
     }
 
     #[test]
-    fn what_another_has_told_is_not_told_again() {
+    fn what_another_notified_is_not_repeated() {
         let moves = Moves::new();
         moves.appended(7);
         moves.heard(9);
@@ -300,17 +303,17 @@ mod tests {
     }
 
     #[test]
-    fn a_lie_keeps_nobody_from_telling() {
+    fn a_forged_notification_suppresses_none() {
         let moves = Moves::new();
         moves.appended(7);
-        for lie in [7 + BELIEVED + 1, u64::MAX] {
-            moves.heard(lie);
-            assert!(moves.due(8).is_some(), "{lie}");
+        for forged in [7 + BELIEVED + 1, u64::MAX] {
+            moves.heard(forged);
+            assert!(moves.due(8).is_some(), "{forged}");
         }
     }
 
     #[test]
-    fn what_others_appended_is_seen_and_not_told_for_them() {
+    fn what_others_appended_is_seen_and_not_notified_for_them() {
         let moves = Moves::new();
         let seen = moves.subscribe();
         let own = moves.own.subscribe();

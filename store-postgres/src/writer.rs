@@ -19,13 +19,14 @@ use crate::error::StoreFault;
 use crate::job::{Answer, AppendJob, ChangeJob, Job};
 use crate::options::Options;
 use crate::request::Request;
+use crate::stream_cache::BATCH_STREAMS_MAX;
 use crate::watcher::Moves;
 
 /// How many times the writer gives way to those whose appends it has just answered, before it
 /// commits a much smaller batch.
 const YIELDS_MAX: usize = 32;
 
-/// How many batches an append may be in that do not come to pass, before it is looked at freshly.
+/// How many batches an append may be in that are not written, before it is rechecked.
 const TRIES_MAX: u32 = 8;
 
 /// The queue in front of the task.
@@ -34,7 +35,7 @@ pub(crate) struct Writer {
     jobs: mpsc::UnboundedSender<Job>,
     room: Arc<Semaphore>,
     room_kibibytes: u32,
-    /// How far the log goes, as the task knows it.
+    /// The head, as the task knows it.
     head: Arc<AtomicU64>,
     name: String,
 }
@@ -43,15 +44,15 @@ impl Writer {
     /// Starts the task, which ends when the writer is dropped and everything that was handed over
     /// is done.
     pub(crate) fn start(
-        section: AppendSession,
+        session: AppendSession,
         database: &Database,
         options: &Options,
         moves: Moves,
     ) -> Writer {
         let (jobs, queue) = mpsc::unbounded_channel();
         let head = Arc::new(AtomicU64::new(0));
-        let desk = WriterLoop {
-            section,
+        let writer_loop = WriterLoop {
+            session,
             queue,
             moves,
             waiting: VecDeque::new(),
@@ -60,7 +61,7 @@ impl Writer {
             bytes_max: options.group_bytes_max,
             last_batch: 0,
         };
-        tokio::spawn(desk.work());
+        tokio::spawn(writer_loop.work());
         let room_kibibytes = u32::try_from(options.queue_bytes_max >> 10)
             .unwrap_or(u32::MAX)
             .clamp(1, 1 << 28);
@@ -74,13 +75,13 @@ impl Writer {
         }
     }
 
-    /// How far the log goes, as far as the writer knows.
+    /// The head, as far as the writer knows.
     pub(crate) fn head(&self) -> u64 {
         self.head.load(Ordering::Relaxed)
     }
 
-    /// Hands over an append and waits for what the writer says. Once it is handed over it may
-    /// happen, whether or not somebody still waits.
+    /// Hands over an append and waits for its outcome. Once it is handed over it may happen, also
+    /// when the caller is dropped.
     pub(crate) async fn append(
         &self,
         request: &Arc<Request>,
@@ -136,7 +137,7 @@ impl Writer {
 
 /// The task's own side.
 struct WriterLoop {
-    section: AppendSession,
+    session: AppendSession,
     queue: mpsc::UnboundedReceiver<Job>,
     moves: Moves,
     /// What was taken from the queue and must wait for a later batch.
@@ -152,8 +153,8 @@ impl WriterLoop {
         while let Some(first) = self.next().await {
             match first {
                 Job::Change(change) => {
-                    let outcome = self.section.change(&change).await;
-                    // Nobody waits any more when the caller dropped the future.
+                    let outcome = self.session.change(&change).await;
+                    // The caller may have dropped the future.
                     let _ = change.reply.send(outcome);
                 }
                 Job::Append(first) => {
@@ -162,9 +163,9 @@ impl WriterLoop {
                     self.commit(batch).await;
                 }
             }
-            self.tell();
+            self.hint();
         }
-        self.section.close().await;
+        self.session.close().await;
     }
 
     async fn next(&mut self) -> Option<Job> {
@@ -178,6 +179,7 @@ impl WriterLoop {
     async fn gather(&mut self, first: AppendJob) -> Vec<AppendJob> {
         let mut events = first.request.events.len();
         let mut bytes = first.request.bytes;
+        let mut streams = first.request.streams.len();
         let mut batch = vec![first];
         let mut yields = 0;
         loop {
@@ -187,12 +189,16 @@ impl WriterLoop {
             };
             match next {
                 Ok(Job::Append(job)) => {
-                    let more = (events + job.request.events.len(), bytes + job.request.bytes);
-                    if more.0 > self.events_max || more.1 > self.bytes_max {
+                    events += job.request.events.len();
+                    bytes += job.request.bytes;
+                    streams += job.request.streams.len();
+                    if events > self.events_max
+                        || bytes > self.bytes_max
+                        || streams > BATCH_STREAMS_MAX
+                    {
                         self.waiting.push_front(Job::Append(job));
                         return batch;
                     }
-                    (events, bytes) = more;
                     batch.push(job);
                 }
                 Ok(change) => {
@@ -215,9 +221,9 @@ impl WriterLoop {
     /// Commits the batch together, and answers each. What has to wait for another batch comes first
     /// in the next one.
     async fn commit(&mut self, jobs: Vec<AppendJob>) {
-        if let Err(trouble) = self.section.prepare(&jobs).await {
+        if let Err(fault) = self.session.prepare(&jobs).await {
             for job in jobs {
-                job.answer(Answer::Failed(trouble.error().into()));
+                job.answer(Answer::Failed(fault.error().into()));
             }
             return;
         }
@@ -226,11 +232,11 @@ impl WriterLoop {
         let mut after_commit = Vec::new();
         let mut later = Vec::new();
         for job in jobs {
-            if let Err(outdated) = self.section.check_incarnation(&job) {
+            if let Err(outdated) = self.session.check_incarnation(&job) {
                 job.answer(Answer::Failed(outdated));
                 continue;
             }
-            match self.section.admit(&mut batch, &job) {
+            match self.session.admit(&mut batch, &job) {
                 Admission::Taken => taken.push(job),
                 Admission::Later => later.push(job),
                 Admission::AfterCommit => after_commit.push(job),
@@ -238,7 +244,7 @@ impl WriterLoop {
             }
         }
         if !batch.is_empty() {
-            match self.section.append(batch).await {
+            match self.session.append(batch).await {
                 Ended::Written(settled) => {
                     for (job, placed) in taken.into_iter().zip(settled) {
                         job.answer(placed.map_or(Answer::Doubtful, Answer::Committed));
@@ -258,11 +264,11 @@ impl WriterLoop {
                     after_commit.extend::<Vec<_>>(doubtful);
                     again(innocent, &mut later);
                 }
-                Ended::Failed(trouble) => self.alone(taken, &trouble).await,
+                Ended::Failed(fault) => self.alone(taken, &fault).await,
                 Ended::Lost(true, _) => after_commit.extend(taken),
-                Ended::Lost(false, trouble) => {
+                Ended::Lost(false, fault) => {
                     for job in taken {
-                        job.answer(Answer::Failed(AppendError::Unknown(trouble.error())));
+                        job.answer(Answer::Failed(AppendError::Unknown(fault.error())));
                     }
                 }
             }
@@ -277,38 +283,36 @@ impl WriterLoop {
 
     /// A batch failed for a reason of the server's: each is tried alone, so that one does not fail
     /// the others.
-    async fn alone(&mut self, taken: Vec<AppendJob>, trouble: &StoreFault) {
+    async fn alone(&mut self, taken: Vec<AppendJob>, fault: &StoreFault) {
         let is_only = taken.len() == 1;
-        tracing::debug!(?trouble, appends = taken.len(), "a batch of appends failed");
+        tracing::debug!(?fault, appends = taken.len(), "a batch of appends failed");
         for job in taken {
             if is_only {
-                job.answer(Answer::Failed(trouble.error().into()));
+                job.answer(Answer::Failed(fault.error().into()));
                 continue;
             }
             let mut batch = Batch::new();
-            if self.section.admit(&mut batch, &job) != Admission::Taken {
+            if self.session.admit(&mut batch, &job) != Admission::Taken {
                 job.answer(Answer::Doubtful);
                 continue;
             }
-            let answer = match self.section.append(batch).await {
+            let answer = match self.session.append(batch).await {
                 Ended::Written(settled) => settled
                     .into_iter()
                     .next()
                     .flatten()
                     .map_or(Answer::Doubtful, Answer::Committed),
                 Ended::Again | Ended::StoredId(_) | Ended::Lost(true, _) => Answer::Doubtful,
-                Ended::Failed(trouble) => Answer::Failed(trouble.error().into()),
-                Ended::Lost(false, trouble) => {
-                    Answer::Failed(AppendError::Unknown(trouble.error()))
-                }
+                Ended::Failed(fault) => Answer::Failed(fault.error().into()),
+                Ended::Lost(false, fault) => Answer::Failed(AppendError::Unknown(fault.error())),
             };
             job.answer(answer);
         }
     }
 
-    /// Wakes who waits for the head to move.
-    fn tell(&self) {
-        let head = self.section.head();
+    /// Wakes what waits for the head to move.
+    fn hint(&self) {
+        let head = self.session.head();
         if self.head.swap(head, Ordering::Relaxed) != head {
             self.moves.appended(head);
         }

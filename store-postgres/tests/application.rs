@@ -93,7 +93,7 @@ async fn rows_and_events_are_committed_together_or_not_at_all() {
         .unwrap();
     assert_eq!(log(&store).await, [], "nothing is seen before the commit");
     let appended = store.commit(transaction, [staged, second]).await.unwrap();
-    let places: Vec<Vec<u64>> = appended
+    let positions: Vec<Vec<u64>> = appended
         .iter()
         .map(|appended| {
             appended
@@ -103,7 +103,7 @@ async fn rows_and_events_are_committed_together_or_not_at_all() {
                 .collect()
         })
         .collect();
-    assert_eq!(places, [vec![1, 2, 3], vec![4]]);
+    assert_eq!(positions, [vec![1, 2, 3], vec![4]]);
     assert_eq!(orders(&schema).await, ["kept"]);
     let all = ["order-kept", "order-kept", "stock-1", "order-kept"].map(String::from);
     let expected: Vec<_> = (1..)
@@ -123,7 +123,7 @@ async fn rows_and_events_are_committed_together_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn what_is_expected_is_looked_at_when_the_transaction_commits() {
+async fn expectations_are_checked_when_the_transaction_commits() {
     let (schema, store, pool) = with_orders().await;
     let rows = [
         Expected::NoStream,
@@ -196,7 +196,7 @@ async fn what_is_expected_is_looked_at_when_the_transaction_commits() {
 }
 
 #[tokio::test]
-async fn a_condition_is_looked_at_once_more_when_the_transaction_commits() {
+async fn a_condition_is_checked_again_when_the_transaction_commits() {
     let (_schema, store, pool) = with_orders().await;
     let free = || Condition::none_matches(Query::tagged(["name:ada".parse().unwrap()]));
     let named =
@@ -254,7 +254,7 @@ async fn a_repetition_is_known_before_anything_is_staged() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_open_for_long_delays_nobody_and_is_numbered_at_its_commit() {
+async fn a_long_transaction_delays_none_and_is_numbered_at_commit() {
     let (schema, store, pool) = with_orders().await;
     let mut transaction = pool.begin().await.unwrap();
     order(&schema, &mut transaction, "slow").await;
@@ -266,7 +266,7 @@ async fn a_transaction_that_is_open_for_long_delays_nobody_and_is_numbered_at_it
         let appending = store.append(Append::new(stream("order-fast"), [event(n)]));
         let appended = tokio::time::timeout(Duration::from_secs(30), appending)
             .await
-            .expect("nobody waits")
+            .expect("an append waits for an open transaction")
             .unwrap();
         assert_eq!(appended.last().position.get(), u64::from(n));
     }
@@ -284,7 +284,7 @@ async fn a_transaction_that_is_open_for_long_delays_nobody_and_is_numbered_at_it
 }
 
 #[tokio::test]
-async fn rows_of_inline_views_are_refused_where_they_would_be_left_out() {
+async fn inline_rows_are_refused_in_staged_appends() {
     let (schema, store, pool) = with_orders().await;
     let mut spec = GenerationSpec::new("orders", 1, store.id());
     spec.inline = true;

@@ -11,7 +11,7 @@ use annals_core::{Clock, Store};
 use annals_postgres::PostgresStore;
 use async_trait::async_trait;
 
-/// Every handle is opened anew, as another process would.
+/// Every handle is opened again, as another process would.
 #[async_trait]
 impl Fixture for server::Schema {
     async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {

@@ -51,7 +51,7 @@ impl TablesFixture for Schema {
 
 annals_core::conformance_of_custom_tables! { fixture: crate::Schema::new() }
 
-/// Runs its first statements, says so, waits until it is told to go on, and runs its last ones.
+/// Runs its first statements, says so, waits until it may go on, and runs its last ones.
 struct Slow {
     statements: [String; 2],
     began: Option<oneshot::Sender<()>>,
@@ -66,9 +66,9 @@ impl<S: Send + 'static> InTransaction<PgConnection, S> for Slow {
             .await
             .unwrap();
         let _ = self.began.take().unwrap().send(());
-        // It goes on, too, when nobody is there to tell it.
+        // It goes on, too, when the test is gone.
         let _ = self.goes_on.take().unwrap().await;
-        // Whoever works where the connection was ended is told of it at the end.
+        // Work whose connection was ended sees that at the end.
         let _ = sqlx::raw_sql(AssertSqlSafe(self.statements[1].clone()))
             .execute(connection)
             .await;
@@ -76,7 +76,7 @@ impl<S: Send + 'static> InTransaction<PgConnection, S> for Slow {
     }
 }
 
-/// Work of these statements, what tells that it began, and what lets it go on.
+/// Work of these statements, a signal that it began, and one that lets it go on.
 fn slow(
     schema: &Schema,
     statements: [&str; 2],
@@ -158,7 +158,7 @@ impl Slot {
         tokio::spawn(async move { store.commit_with(step, work).await })
     }
 
-    /// The step of a first worker, whose work has counted and stands still.
+    /// The step of a first worker, whose work has counted and is stopped.
     async fn counts_and_stands_still(
         &self,
     ) -> (JoinHandle<Result<(), CommitError>>, oneshot::Sender<()>) {
@@ -188,15 +188,15 @@ const TTL: Duration = Duration::from_secs(10);
 const PATIENT: Duration = Duration::from_secs(60);
 const COUNT: &str = "update annals.totals set n = n + 1";
 
-/// What must come to its end while other work stands still.
+/// What must come to its end while other work is stopped.
 async fn soon<T>(answer: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENT, answer)
         .await
-        .expect("it waits for work that stands still")
+        .expect("it waits for stopped work")
 }
 
 #[tokio::test]
-async fn work_may_take_longer_than_the_lease_which_is_renewed_meanwhile() {
+async fn a_lease_is_renewed_while_long_work_runs() {
     let slot = Slot::new(PATIENT * 2).await;
     let lease = slot.lease("worker-a").await;
     let (work, began, go_on) = slow(&slot.schema, [COUNT, "select"]);
@@ -254,7 +254,7 @@ async fn waits_for_a_lock(schema: &Schema, function: &str) {
 }
 
 #[tokio::test]
-async fn a_generation_is_dropped_behind_the_work_that_runs_in_it() {
+async fn a_generation_is_dropped_after_the_work_running_in_it() {
     let slot = Slot::new(PATIENT * 2).await;
     let lease = slot.lease("worker-a").await;
     let (work, began, go_on) = slow(&slot.schema, ["select", COUNT]);
@@ -280,7 +280,7 @@ async fn a_generation_is_dropped_behind_the_work_that_runs_in_it() {
 }
 
 #[tokio::test]
-async fn work_that_stands_still_for_good_does_not_keep_the_next_worker_from_its_rows() {
+async fn hung_work_does_not_keep_the_next_worker_out() {
     let slot = Slot::new(Duration::from_secs(2)).await;
     let (step, go_on) = slot.counts_and_stands_still().await;
     let second = slot.lease_of_the_next().await;
@@ -299,7 +299,7 @@ async fn work_that_stands_still_for_good_does_not_keep_the_next_worker_from_its_
 }
 
 #[tokio::test]
-async fn work_that_leaves_its_transaction_as_none_can_go_on_is_told_so() {
+async fn work_that_breaks_its_transaction_is_refused() {
     let slot = Slot::new(PATIENT).await;
     let lease = slot.lease("worker-a").await;
     for (last, says) in [

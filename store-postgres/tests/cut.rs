@@ -1,7 +1,8 @@
 //! Connections that break around a commit: nothing acknowledged is lost, nothing is there twice,
 //! and asking again resolves what was unknown.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+// What must not fail is unwrapped, and the figures are shown.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod relay;
 mod server;
@@ -62,7 +63,12 @@ async fn appends(store: PostgresStore, task: u64, count: u64) -> Tried {
 async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
     let schema = Schema::new();
     let direct = schema.store().await;
-    let relay = Relay::start(|statement| statement.contains(".append(")).await;
+    let relay = Relay::start(|statement| {
+        [".append(", ".append_then_flush("]
+            .iter()
+            .any(|call| statement.contains(call))
+    })
+    .await;
     let began = Instant::now();
 
     let mut running = tokio::task::JoinSet::new();
@@ -114,7 +120,7 @@ async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_twice_or_unresolved_when_every_fifth_append_loses_its_connection() {
+async fn every_append_is_resolved_when_every_fifth_connection_is_lost() {
     // Each store has one append at a time, so a request is an append.
     let cuts = cut(8, 1, 10_000).await;
     let [before, meanwhile, after] = cuts.all();
@@ -125,14 +131,13 @@ async fn nothing_is_lost_twice_or_unresolved_when_every_fifth_append_loses_its_c
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn appends_that_were_sent_together_are_resolved_apart_when_their_connection_is_lost() {
+async fn appends_of_one_batch_are_resolved_one_by_one() {
     let cuts = cut(1, 16, 2_000).await;
     assert!(cuts.all().into_iter().all(|count| count > 0), "{cuts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_is_told_what_became_of_its_steps_and_leases_when_every_fifth_loses_its_connection()
- {
+async fn steps_and_leases_are_resolved_when_connections_are_lost() {
     let schema = Schema::new();
     drop(schema.store().await);
     let relay = Relay::start(|statement| {

@@ -1,7 +1,8 @@
 //! Callers that are cancelled at any of their awaits: 10,000 of them, with a pool of one connection
 //! and with a pool of four.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+// What must not fail is unwrapped, and the figures are shown.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod server;
 
@@ -24,14 +25,14 @@ const CANCELLED: usize = 1_250;
 const AWAITS: usize = 4;
 const TTL: Duration = Duration::from_secs(3_600);
 
-/// A worker on one slot whose calls are cancelled, and what it was told.
+/// A worker on one slot whose calls are cancelled, and what was acknowledged.
 struct Worker {
     store: PostgresStore,
     generation: Generation,
     slot: u16,
     lease: Lease,
     /// The last step that was acknowledged.
-    told: Position,
+    acknowledged: Position,
 }
 
 impl Worker {
@@ -42,7 +43,7 @@ impl Worker {
             generation: generation.clone(),
             slot,
             lease,
-            told: Position::START,
+            acknowledged: Position::START,
         }
     }
 
@@ -50,8 +51,8 @@ impl Worker {
         format!("row-{:02}", self.slot)
     }
 
-    /// The step from one position to the next: the row says where it stands, and its past where it
-    /// stood.
+    /// The step from one position to the next: the row is the position, and its history the one
+    /// before.
     fn step(&self, from: Position) -> ViewCommit {
         let position = from.next();
         let value = from.next().to_string();
@@ -77,7 +78,7 @@ impl Worker {
         step
     }
 
-    async fn stands_at(&self) -> Position {
+    async fn checkpoint(&self) -> Position {
         let checkpoints = self.store.checkpoints(self.generation.id).await.unwrap();
         checkpoints
             .iter()
@@ -86,27 +87,27 @@ impl Worker {
     }
 
     /// Takes a step and is cancelled; what became of it is found out by asking again. Says whether
-    /// it was told itself.
+    /// it was answered.
     async fn cancelled_step(&mut self, polls: usize) -> bool {
-        let from = self.stands_at().await;
+        let from = self.checkpoint().await;
         assert!(
-            from >= self.told,
-            "it stands at {from} and was told {}",
-            self.told
+            from >= self.acknowledged,
+            "it is at {from} after {} was acknowledged",
+            self.acknowledged
         );
-        let told = drop_after(polls, self.store.commit_view(self.step(from))).await;
-        if let Some(Ok(())) = told {
-            self.told = from.next();
+        let answer = drop_after(polls, self.store.commit_view(self.step(from))).await;
+        if let Some(Ok(())) = answer {
+            self.acknowledged = from.next();
         }
         match self.store.commit_view(self.step(from)).await {
-            Ok(()) => assert!(told.is_none(), "it was taken twice"),
+            Ok(()) => assert!(answer.is_none(), "it was taken twice"),
             // Taken already, though the caller may not know.
             Err(CommitError::Fenced { .. }) => {}
             Err(error) => panic!("{error}"),
         }
-        assert_eq!(self.stands_at().await, from.next());
-        self.told = from.next();
-        told.is_some()
+        assert_eq!(self.checkpoint().await, from.next());
+        self.acknowledged = from.next();
+        answer.is_some()
     }
 
     /// Asks about its lease and is cancelled. Says whether it was answered.
@@ -132,7 +133,7 @@ impl Worker {
     }
 }
 
-/// Takes a lease from whoever has it.
+/// Takes a lease from its owner.
 async fn acquire(store: &PostgresStore, name: &str) -> Lease {
     loop {
         match store.acquire_lease(name, "worker", TTL).await.unwrap() {
@@ -156,7 +157,7 @@ async fn follow(store: &PostgresStore) {
     }
 }
 
-/// What one task was told until enough of its calls were cancelled: the events that were
+/// What one task got until enough of its calls were cancelled: the events that were
 /// acknowledged, and how many calls were answered.
 async fn cancelled(mut worker: Worker) -> (Vec<EventId>, usize) {
     let store = worker.store.clone();
@@ -212,8 +213,8 @@ async fn leave_nothing_open(readers: u32) {
     let mut acknowledged = Vec::new();
     let mut answered = 0;
     for task in tasks {
-        let (told, count) = task.await.unwrap();
-        acknowledged.extend(told);
+        let (events, count) = task.await.unwrap();
+        acknowledged.extend(events);
         answered += count;
     }
     // Everything that was handed over comes before this one.

@@ -19,8 +19,8 @@ async fn run(schema: &Schema, statements: &str) {
         .unwrap();
 }
 
-/// The end of a history: what comes after `position` is gone, with every name that came with it, and
-/// its numbers are given again. The sessions live on, as behind a pooler.
+/// The end of a history: what comes after `position` is gone, with every name that came with it,
+/// and its numbers are given again. The sessions live on, as with a pooler.
 async fn rewind(schema: &Schema, position: u64) {
     run(
         schema,
@@ -57,7 +57,7 @@ async fn a_writer_whose_history_was_rewound_writes_under_new_names() {
 }
 
 #[tokio::test]
-async fn an_append_that_was_decided_on_a_lost_history_is_refused() {
+async fn an_append_decided_on_a_lost_history_is_refused() {
     let schema = Schema::new();
     // So that nothing but the append notices.
     let hour = std::time::Duration::from_secs(3600);
@@ -126,7 +126,10 @@ async fn another_log_in_the_same_place_is_refused() {
         .append(named("account-1", "account.closed".into()))
         .await;
     assert!(
-        matches!(&refused, Err(AppendError::Store(error)) if error.to_string().contains("another log")),
+        matches!(
+            &refused,
+            Err(AppendError::Store(error)) if error.to_string().contains("another log")
+        ),
         "{refused:?}"
     );
     let refused = store.head(Partition(0)).await.unwrap_err();

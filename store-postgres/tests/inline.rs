@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 const PATIENT: Duration = Duration::from_secs(60);
 const TTL: Duration = Duration::from_secs(3_600);
 
-/// What nobody and nothing may hold up.
+/// What nothing may hold up.
 async fn soon<T>(answer: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENT, answer)
         .await
@@ -28,7 +28,7 @@ async fn soon<T>(answer: impl Future<Output = T>) -> T {
 }
 
 /// A view, who works on it, and a connection that takes no part in it.
-struct Ground {
+struct Fixture {
     store: PostgresStore,
     generation: Generation,
     lease: Lease,
@@ -37,8 +37,8 @@ struct Ground {
     schema: Schema,
 }
 
-impl Ground {
-    async fn of(inline: bool, indexes: &[&str]) -> Ground {
+impl Fixture {
+    async fn of(inline: bool, indexes: &[&str]) -> Fixture {
         let schema = Schema::new();
         let store = PostgresStore::connect_with(schema.options().statement_timeout(PATIENT * 2))
             .await
@@ -54,7 +54,7 @@ impl Ground {
         let Acquired::Granted(lease) = asked else {
             panic!("{asked:?}")
         };
-        Ground {
+        Fixture {
             store,
             generation,
             lease,
@@ -63,7 +63,7 @@ impl Ground {
         }
     }
 
-    /// Appends an event behind a version of the stream of a key, with its row.
+    /// Appends an event after a version of the stream of a key, with its row.
     fn append(&self, key: &str, version: u64) -> JoinHandle<Result<u64, AppendError>> {
         let stream = StreamId::new(format!("account-{key}")).unwrap();
         let event = NewEvent::json("account.deposited", version.to_string().into_bytes());
@@ -141,8 +141,8 @@ impl Ground {
         .await;
     }
 
-    /// Where the row of a key stands, and its value.
-    async fn standing(&self, key: &str) -> Option<(u64, String)> {
+    /// The version of a key's row, and its value.
+    async fn version_of(&self, key: &str) -> Option<(u64, String)> {
         let found = self
             .store
             .read_versioned(self.generation.id, &[key.to_owned()])
@@ -157,11 +157,11 @@ impl Ground {
 }
 
 #[tokio::test]
-async fn an_append_waits_for_no_step_that_has_hold_of_its_row_and_leaves_the_row_to_it() {
-    let mut ground = Ground::of(true, &[]).await;
-    ground.append("other", 0).await.unwrap().unwrap();
+async fn an_append_leaves_a_row_locked_by_a_step_to_it() {
+    let mut fixture = Fixture::of(true, &[]).await;
+    fixture.append("other", 0).await.unwrap().unwrap();
     let stream = StreamId::new("account-1").unwrap();
-    ground
+    fixture
         .store
         .append(Append::new(
             stream,
@@ -170,132 +170,139 @@ async fn an_append_waits_for_no_step_that_has_hold_of_its_row_and_leaves_the_row
         .await
         .unwrap();
     // The step has written everything, and does not come to the end of its commit.
-    ground
+    fixture
         .run(
             "create function annals.wait_in_commit() returns trigger language plpgsql as
-                 $$ begin perform pg_advisory_xact_lock('annals.view_checkpoint'::regclass::oid::bigint); return null; end $$;
+                 $$ begin
+                     perform pg_advisory_xact_lock('annals.view_checkpoint'::regclass::oid::bigint);
+                     return null;
+                 end $$;
              create constraint trigger held after insert or update on annals.view_checkpoint
-                 deferrable initially deferred for each row execute function annals.wait_in_commit();
+                 deferrable initially deferred
+                 for each row execute function annals.wait_in_commit();
              select pg_advisory_lock('annals.view_checkpoint'::regclass::oid::bigint)",
         )
         .await;
-    let step = ground.step("1");
-    ground
+    let step = fixture.step("1");
+    fixture
         .until(
             "select exists (select from pg_locks where locktype = 'advisory' and not granted
                  and objid = 'annals.view_checkpoint'::regclass::oid)",
         )
         .await;
-    assert_eq!(soon(ground.append("1", 1)).await.unwrap().unwrap(), 3);
-    assert_eq!(soon(ground.append("other", 1)).await.unwrap().unwrap(), 4);
-    assert_eq!(soon(ground.append("new", 0)).await.unwrap().unwrap(), 5);
-    assert_eq!(ground.standing("1").await, None);
+    assert_eq!(soon(fixture.append("1", 1)).await.unwrap().unwrap(), 3);
+    assert_eq!(soon(fixture.append("other", 1)).await.unwrap().unwrap(), 4);
+    assert_eq!(soon(fixture.append("new", 0)).await.unwrap().unwrap(), 5);
+    assert_eq!(fixture.version_of("1").await, None);
     assert_eq!(
-        ground.standing("other").await,
+        fixture.version_of("other").await,
         Some((2, "by the append at 2".into()))
     );
     assert_eq!(
-        ground.standing("new").await,
+        fixture.version_of("new").await,
         Some((1, "by the append at 1".into()))
     );
-    ground
+    fixture
         .run("select pg_advisory_unlock('annals.view_checkpoint'::regclass::oid::bigint)")
         .await;
     soon(step).await.unwrap().unwrap();
-    assert_eq!(ground.standing("1").await, Some((1, "by the step".into())));
+    assert_eq!(
+        fixture.version_of("1").await,
+        Some((1, "by the step".into()))
+    );
 }
 
 /// What is left of a generation that was dropped, when all is cleared away that is seen.
-async fn nothing_is_left(ground: &Ground) {
-    ground
+async fn nothing_is_left(fixture: &Fixture) {
+    fixture
         .until("select not exists (select from annals.view_generation)")
         .await;
     assert_eq!(
-        ground
+        fixture
             .count("select count(*) from annals.view_stream_version")
             .await,
         0,
         "a place in a generation that is gone"
     );
     assert_eq!(
-        ground.count("select count(*) from annals.view_row").await,
+        fixture.count("select count(*) from annals.view_row").await,
         0
     );
 }
 
 #[tokio::test]
-async fn a_generation_that_is_dropped_while_places_are_made_in_it_leaves_none_behind() {
+async fn a_dropped_generation_leaves_no_versions_made_meanwhile() {
     let lease = "convert_to('LEASE', 'utf8')";
     for make in [
         "select annals.ensure_stream_versions(array[ID], array['1'::bytea])".to_owned(),
         format!("select annals.ensure_step_stream_versions(ID, {lease}, array['1'::bytea])"),
     ] {
-        let mut ground = Ground::of(true, &[]).await;
-        let id = ground.generation.id;
+        let mut fixture = Fixture::of(true, &[]).await;
+        let id = fixture.generation.id;
         let make = make
             .replace("ID", &id.to_string())
-            .replace("LEASE", &ground.lease.name);
-        ground.run(&format!("begin; {make}")).await;
-        let store = ground.store.clone();
+            .replace("LEASE", &fixture.lease.name);
+        fixture.run(&format!("begin; {make}")).await;
+        let store = fixture.store.clone();
         let dropping = tokio::spawn(async move { store.drop_generation(id).await });
-        let call = format!("\"{}\".drop_generation(", ground.schema.name);
-        ground
+        let call = format!("\"{}\".drop_generation(", fixture.schema.name);
+        fixture
             .until(&format!(
                 "select not exists (select from annals.view_generation) or exists (
-                     select from pg_stat_activity where wait_event_type = 'Lock' and strpos(query, '{call}') > 0
+                     select from pg_stat_activity
+                     where wait_event_type = 'Lock' and strpos(query, '{call}') > 0
                  )"
             ))
             .await;
-        ground.run("commit").await;
+        fixture.run("commit").await;
         soon(dropping).await.unwrap().unwrap();
-        nothing_is_left(&ground).await;
+        nothing_is_left(&fixture).await;
     }
 }
 
 #[tokio::test]
-async fn places_are_not_made_in_a_generation_that_is_being_dropped_and_appends_do_not_wait_for_that()
- {
-    let mut ground = Ground::of(true, &[]).await;
-    let id = ground.generation.id;
-    let name = ground.lease.name.clone();
-    ground
+async fn appends_do_not_wait_for_a_generation_being_dropped() {
+    let mut fixture = Fixture::of(true, &[]).await;
+    let id = fixture.generation.id;
+    let name = fixture.lease.name.clone();
+    fixture
         .run(&format!(
             "begin; select annals.drop_generation({id}, array[convert_to('{name}', 'utf8')])"
         ))
         .await;
-    assert_eq!(soon(ground.append("1", 0)).await.unwrap().unwrap(), 1);
-    let step = ground.step("2");
-    ground.until_waits("ensure_step_stream_versions").await;
-    ground.run("commit").await;
+    assert_eq!(soon(fixture.append("1", 0)).await.unwrap().unwrap(), 1);
+    let step = fixture.step("2");
+    fixture.until_waits("ensure_step_stream_versions").await;
+    fixture.run("commit").await;
     let gone = soon(step).await.unwrap().unwrap_err();
     assert!(
         matches!(gone, CommitError::Gone(of) if of == id),
         "{gone:?}"
     );
     // What wakes those who clear away in this process.
-    let other = ground
+    let other = fixture
         .store
-        .begin_generation(GenerationSpec::new("others", 1, ground.store.id()))
+        .begin_generation(GenerationSpec::new("others", 1, fixture.store.id()))
         .await
         .unwrap();
-    ground.store.drop_generation(other.id).await.unwrap();
-    nothing_is_left(&ground).await;
+    fixture.store.drop_generation(other.id).await.unwrap();
+    nothing_is_left(&fixture).await;
 }
 
 #[tokio::test]
-async fn a_step_whose_row_another_slot_writes_at_the_same_moment_is_taken_behind_it() {
+async fn steps_of_two_slots_on_one_row_are_both_applied() {
     for indexes in [&[][..], &["one"]] {
-        let mut ground = Ground::of(false, indexes).await;
-        let id = ground.generation.id;
+        let mut fixture = Fixture::of(false, indexes).await;
+        let id = fixture.generation.id;
         let insert = "insert into annals.view_row (generation, key, value) values";
-        ground
+        fixture
             .run(&format!("begin; {insert} ({id}, 'row', 'first')"))
             .await;
-        let step = ground.step("row");
-        ground.until_waits("commit_step").await;
-        ground.run("commit").await;
+        let step = fixture.step("row");
+        fixture.until_waits("commit_step").await;
+        fixture.run("commit").await;
         soon(step).await.unwrap().unwrap();
-        let page = ground
+        let page = fixture
             .store
             .read_rows(ReadRows::of(id, RowsBy::Keys(vec!["row".into()])))
             .await

@@ -1,4 +1,4 @@
-//! Appends that overlap, made to do so one step at a time: what commits last, rolls back, stands
+//! Appends that overlap, made to do so one step at a time: what commits last, rolls back, stops
 //! still, or is cut off.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
@@ -99,7 +99,7 @@ async fn waiting_for_their_turn(schema: &Schema, count: i64) {
     };
     tokio::time::timeout(Duration::from_secs(60), reached)
         .await
-        .expect("nobody waits");
+        .expect("an append waits for another");
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn what_began_first_and_commits_last_is_not_passed_by() {
     assert_eq!(
         (positions(&store).await, head(&store).await),
         (vec![1], 1),
-        "a reader waits for nobody and sees no further"
+        "a reader waits for no writer and sees no further"
     );
     run(&mut other, "commit").await;
     assert_eq!(appending.await.unwrap(), 3);
@@ -145,7 +145,7 @@ async fn what_is_rolled_back_leaves_no_hole_and_delays_nobody() {
 }
 
 #[tokio::test]
-async fn a_commit_between_two_looks_of_a_reader_is_in_the_second_and_not_half_in_the_first() {
+async fn a_commit_between_two_reads_is_whole_in_the_second() {
     let schema = Schema::new();
     let store = schema.store().await;
     for round in 1..20_u64 {
@@ -196,7 +196,7 @@ async fn an_unrelated_transaction_with_a_snapshot_delays_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn processes_that_append_at_once_share_one_dense_order_that_a_tail_sees_once() {
+async fn concurrent_processes_share_one_dense_order() {
     let schema = Schema::new();
     let stores = [
         schema.store().await,
@@ -325,7 +325,8 @@ async fn scans(schema: &Schema, rows: i64) -> i64 {
     let mut observer = connection().await;
     let counted = "select
             (select n_tup_ins from pg_stat_user_tables where relid = 'annals.event'::regclass),
-            (select sum(seq_scan)::bigint from pg_stat_user_tables where relid in ('annals.event'::regclass, 'annals.stream'::regclass))";
+            (select sum(seq_scan)::bigint from pg_stat_user_tables
+            where relid in ('annals.event'::regclass, 'annals.stream'::regclass))";
     let mut poll = tokio::time::interval(Duration::from_millis(20));
     loop {
         let (inserted, scans): (i64, i64) = sqlx::query_as(schema.sql(counted))
@@ -340,14 +341,14 @@ async fn scans(schema: &Schema, rows: i64) -> i64 {
 }
 
 #[tokio::test]
-async fn writers_that_begin_with_an_empty_log_never_look_through_all_of_it() {
+async fn writers_that_saw_an_empty_log_never_scan_it() {
     let schema = Schema::new();
     // The server counts what a connection did at the latest when it ends.
     append(&schema.store().await, "begun-1", 0).await;
     let before = scans(&schema, 1).await;
     let a = schema.store().await;
     let b = schema.store().await;
-    // More often than the server plans a statement anew before it keeps a plan.
+    // More often than the server plans a statement again before it keeps a plan.
     for n in 0..40 {
         for (store, name) in [(&a, "a-1"), (&b, "b-1"), (&a, "both-1"), (&b, "both-1")] {
             append(store, name, n).await;

@@ -10,7 +10,7 @@ use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
 
 #[tokio::test]
-async fn a_schema_is_made_once_however_many_open_it_at_once() {
+async fn a_schema_is_made_once_by_many_at_once() {
     let schema = Schema::new();
     let opening: Vec<_> = (0..8)
         .map(|_| tokio::spawn(PostgresStore::connect_with(schema.options())))
@@ -43,7 +43,7 @@ async fn tables_of_a_newer_program_are_refused() {
 }
 
 #[tokio::test]
-async fn tables_that_are_not_there_are_only_made_when_that_was_asked_for() {
+async fn missing_tables_are_only_made_when_asked_for() {
     let schema = Schema::new();
     for options in [
         schema.options().without_migration(),
@@ -59,7 +59,7 @@ async fn tables_that_are_not_there_are_only_made_when_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_session_that_would_lose_acknowledged_events_is_refused_unless_that_was_asked_for() {
+async fn weak_durability_is_refused_unless_it_was_asked_for() {
     let schema = Schema::new();
     for weak in ["off", "local", "remote_write"] {
         let url = format!(
@@ -93,8 +93,8 @@ async fn a_session_that_would_lose_acknowledged_events_is_refused_unless_that_wa
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_unavailable_and_a_database_that_is_not_there_is_invalid() {
-    let error = PostgresStore::connect("postgres://nobody@127.0.0.1:1/nothing")
+async fn a_missing_server_is_unavailable_and_a_missing_database_invalid() {
+    let error = PostgresStore::connect("postgres://somebody@127.0.0.1:1/nothing")
         .await
         .unwrap_err();
     assert_eq!(error.failure(), Failure::Unavailable);

@@ -1,14 +1,15 @@
 //! The server stops, crashes and comes back while programs use it: they recover by themselves, and
 //! nothing acknowledged is lost.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+// What must not fail is unwrapped, and the figures are shown.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod outage;
 mod server;
 
 /// Tests that need a server that may be stopped. They are left out by this name where it may not.
 mod server_restarts {
     use std::collections::HashSet;
-    use std::process::Command;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ mod server_restarts {
     use annals_core::{AppendError, EventStore, Failure, Log, Position, ReadLog, StoreError};
     use annals_postgres::PostgresStore;
 
+    use crate::outage::control;
     use crate::server::Schema;
 
     const TASKS: u64 = 8;
@@ -24,22 +26,8 @@ mod server_restarts {
     /// How often the server goes away: every other time as in a crash.
     const ROUNDS: u64 = 6;
 
-    /// Whoever has not recovered by then never will.
+    /// A program that has not recovered by then never will.
     const FOR_EVER: Duration = Duration::from_secs(60);
-
-    /// Tells the server's keeper one word, and waits until it is done.
-    async fn tell(word: &'static str) {
-        let control = std::env::var("ANNALS_TEST_POSTGRES_CONTROL").expect(
-            "this test stops and starts the server: `cargo xtask test` allows it, or set \
-             ANNALS_TEST_POSTGRES_CONTROL to a program that takes \
-             stop, kill or start; or leave it out with `-- --skip server_restarts::`",
-        );
-        let told = tokio::task::spawn_blocking(move || Command::new(control).arg(word).status());
-        assert!(
-            told.await.unwrap().unwrap().success(),
-            "the server was not told to {word}"
-        );
-    }
 
     fn is_passing(error: &StoreError) -> bool {
         error.failure() == Failure::Unavailable
@@ -138,10 +126,10 @@ mod server_restarts {
         done.more(200).await;
         for round in 0..ROUNDS {
             let word = if round % 2 == 0 { "stop" } else { "kill" };
-            tell(word).await;
+            control(word).await;
             let there = done.count();
             let errors = done.errors.load(Ordering::Relaxed);
-            tell("start").await;
+            control("start").await;
             let back = Instant::now();
             done.more(200).await;
             println!(

@@ -46,7 +46,7 @@ impl Role {
 impl Drop for Role {
     fn drop(&mut self) {
         let forget = format!("drop owned by {0}; drop role {0}", self.0);
-        in_the_end("the role is left behind", async move {
+        in_the_end("the role is left over", async move {
             sqlx::raw_sql(sqlx::AssertSqlSafe(forget))
                 .execute(&mut connection().await)
                 .await?;
@@ -84,7 +84,7 @@ async fn writer(schema: &Schema) -> (Role, PostgresStore) {
 }
 
 #[tokio::test]
-async fn a_store_that_may_only_read_follows_what_others_append_and_refuses_to_write() {
+async fn a_read_only_store_follows_others_and_refuses_to_write() {
     let schema = Schema::new();
     let store = schema.store().await;
     append(&store).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_store_that_may_only_read_follows_what_others_append_and_refuses_to_wr
 }
 
 #[tokio::test]
-async fn a_role_that_may_change_rows_and_no_tables_does_everything_but_migrate() {
+async fn a_role_without_rights_on_tables_only_cannot_migrate() {
     let schema = Schema::new();
     let (_role, store) = writer(&schema).await;
     assert_eq!(append(&store).await.unwrap(), Position::new(1));
@@ -189,7 +189,7 @@ async fn a_role_that_may_change_rows_and_no_tables_does_everything_but_migrate()
 }
 
 #[tokio::test]
-async fn settings_that_became_weak_are_noticed_when_the_connection_is_made_again() {
+async fn settings_that_became_weak_are_noticed_at_reconnection() {
     let schema = Schema::new();
     let (role, store) = writer(&schema).await;
     assert_eq!(append(&store).await.unwrap(), Position::new(1));

@@ -311,12 +311,13 @@ async fn no_function_that_forbids_whole_tables_is_compiled() {
 }
 
 #[tokio::test]
-async fn functions_are_replaced_when_their_text_differs_unless_by_a_newer_release() {
+async fn functions_whose_text_differs_are_replaced_unless_newer() {
     let schema = Schema::new();
     let store = schema.store().await;
     let mut connection = connection().await;
     let break_it = "update annals.function set checksum = 'other' where name = 'now_micros';
-        create or replace function annals.now_micros() returns bigint language sql as 'select 7::bigint'";
+        create or replace function annals.now_micros() returns bigint language sql
+        as 'select 7::bigint'";
     let now = "select annals.now_micros()";
     sqlx::raw_sql(schema.sql(break_it))
         .execute(&mut connection)

@@ -1,7 +1,7 @@
-//! A client that stops at any point of an append, and keeps its connection open, delays nobody
-//! else.
+//! A client that stops at any point of an append, and keeps its connection open, delays no other.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+// What must not fail is unwrapped, and the figures are shown.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod relay;
 mod server;
@@ -15,16 +15,15 @@ use std::time::{Duration, Instant};
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
 use annals_core::{EventStore, Log, Partition};
 use annals_postgres::{Options, PostgresStore};
-use relay::{Arrives, Fate, Relay};
+use relay::{Arrives, Relay, Treatment};
 use server::Schema;
 
-/// Whoever waits for somebody who stands still waits for longer than this.
+/// A caller that waits for a stopped client waits for longer than this.
 const FOR_EVER: Duration = Duration::from_secs(20);
 
 const SCHEMA: &str = "ANNALS_STOPPED_SCHEMA";
 
-/// Makes `count` appends and reads the log to its end, which must not depend on anybody who stands
-/// still.
+/// Makes `count` appends and reads the log to its end, which must not depend on a stopped client.
 async fn goes_on(store: &PostgresStore, run: u64, count: u64) -> Duration {
     let began = Instant::now();
     let going_on = async {
@@ -39,13 +38,13 @@ async fn goes_on(store: &PostgresStore, run: u64, count: u64) -> Duration {
     };
     tokio::time::timeout(FOR_EVER, going_on)
         .await
-        .expect("others wait for a client that stands still");
+        .expect("others wait for a stopped client");
     began.elapsed()
 }
 
 /// Stops a client at its request number `request`, counted from the start of its append. Whether it
 /// made so many.
-async fn stands_still_at(request: u64, arrives: Arrives) -> bool {
+async fn stops_at(request: u64, arrives: Arrives) -> bool {
     let schema = Schema::new();
     let direct = schema.store().await;
     let relay = Relay::start(|_| true).await;
@@ -68,14 +67,14 @@ async fn stands_still_at(request: u64, arrives: Arrives) -> bool {
         .unwrap();
 
     let requests = AtomicU64::new(0);
-    let (stands_still, mut has_stopped) = tokio::sync::mpsc::unbounded_channel();
+    let (stops, mut has_stopped) = tokio::sync::mpsc::unbounded_channel();
     relay.choose(
         move || match requests.fetch_add(1, Ordering::Relaxed) == request {
             true => {
-                let _ = stands_still.send(());
-                Fate::StandsStill(arrives)
+                let _ = stops.send(());
+                Treatment::Stops(arrives)
             }
-            false => Fate::Passes,
+            false => Treatment::Passes,
         },
     );
     let second = Numbered {
@@ -93,7 +92,7 @@ async fn stands_still_at(request: u64, arrives: Arrives) -> bool {
     }
     goes_on(&direct, 2, 10).await;
 
-    // The client is gone. What it wanted is resolved by whoever asks again.
+    // The client is gone. The next one that asks with the same ids resolves it.
     drop(relay);
     let _ = appending.await.unwrap();
     direct.append(second.append()).await.unwrap();
@@ -102,17 +101,17 @@ async fn stands_still_at(request: u64, arrives: Arrives) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_stands_still_between_any_two_of_its_messages_delays_nobody() {
+async fn a_client_stopped_between_any_two_messages_delays_no_other() {
     let mut points = 0;
     for arrives in [Arrives::Nothing, Arrives::Half, Arrives::All] {
         let mut request = 0;
-        while stands_still_at(request, arrives).await {
+        while stops_at(request, arrives).await {
             request += 1;
         }
         points += request;
         assert!(request > 0, "no append was stopped");
     }
-    println!("a client stood still at {points} points of an append, and delayed nobody");
+    println!("a client was stopped at {points} points of an append, and delayed no other");
 }
 
 /// The process that is stopped: it appends all the time, in several tasks.
@@ -164,7 +163,7 @@ impl Drop for Killed {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_is_stopped_at_any_moment_delays_nobody() {
+async fn a_process_stopped_at_any_moment_delays_no_other() {
     const STOPS: u64 = 100;
     let schema = Schema::new();
     let store = schema.store().await;

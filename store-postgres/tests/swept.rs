@@ -1,5 +1,5 @@
 //! What was dropped is cleared away, also while somebody keeps an old snapshot of it: then the
-//! server cannot forget a row that is gone, and whoever looks for the next one from the beginning
+//! server cannot forget a row that is gone, and a search for the next one from the beginning
 //! against all of those again.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
@@ -49,7 +49,7 @@ const TABLES: [(&str, &str, &str); 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clearing_away_reads_what_it_clears_and_little_more_while_an_old_snapshot_is_kept() {
+async fn sweeping_reads_little_more_than_it_clears() {
     let schema = Schema::new();
     let store = schema.store().await;
     let mut observer = connection().await;
@@ -105,7 +105,7 @@ async fn clearing_away_reads_what_it_clears_and_little_more_while_an_old_snapsho
         pace.tick().await;
     }
     for (table, index, _) in TABLES {
-        // What is counted is told by whoever did it, a little later.
+        // A session reports its counts a little later.
         let counted =
             "select n_tup_del from pg_stat_user_tables where schemaname = $1 and relname = $2";
         let counted = || {

@@ -173,7 +173,7 @@ struct DroppedRole(String);
 impl Drop for DroppedRole {
     fn drop(&mut self) {
         let forget = format!("drop owned by {0}; drop role {0}", self.0);
-        server::in_the_end("the role is left behind", async move {
+        server::in_the_end("the role is left over", async move {
             sqlx::raw_sql(sqlx::AssertSqlSafe(forget))
                 .execute(&mut connection().await)
                 .await?;

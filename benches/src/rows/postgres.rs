@@ -1,23 +1,17 @@
 //! The rows of PostgreSQL, each beside the same work by hand with sqlx.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
 
 use annals::{Annals, Position};
 use annals_benches::append::{Batches, Singles};
 use annals_benches::idle::{Idle, Views};
-use annals_benches::rate::{Rate, Watch};
 use annals_benches::replay::{self, Fill, Replayed};
 use annals_benches::server::{self, Schema};
-use annals_benches::{Outcome, account, baseline_sqlx};
-use tokio::runtime::{Builder, Runtime};
+use annals_benches::{Outcome, baseline_sqlx};
+use tokio::runtime::Runtime;
 
-use super::{backend, row, views};
+use super::{backend, processes, row, views};
 use crate::report::Report;
-
-/// The argument with which the program is one of several processes that append.
-pub(crate) const APPENDS: &str = "--append-in-process";
 
 /// How many clients insert by hand, where ours have more: more of them are slower.
 const CLIENTS: usize = 32;
@@ -39,7 +33,7 @@ pub(super) fn rows(report: &mut Report, quick: bool) -> Outcome<()> {
     report.describe("PostgreSQL", report.runtime.block_on(server::describe())?);
     singles(report, scaled(20_000))?;
     batches(report, scaled(300_000))?;
-    processes(report, scaled(40_000))?;
+    processes::rows(report, scaled(20_000))?;
     replays(report, scaled(1_000_000))?;
     idle(report)?;
     views::rows::<Schema>(report, scaled(1_000_000), quick)
@@ -189,115 +183,6 @@ fn batches(report: &mut Report, events: usize) -> Outcome<()> {
         )?;
     }
     Ok(())
-}
-
-fn processes(report: &mut Report, events: usize) -> Outcome<()> {
-    const TASKS: usize = 64;
-    for processes in [1, 4, 16] {
-        report.compare(
-            row(
-                &format!("append/processes/{processes}/postgres"),
-                &format!(
-                    "append, durable, single events from {TASKS} tasks in {processes} processes"
-                ),
-                "events/s",
-                "sqlx, an insert and its commit for each event, 32 clients in as many processes",
-                None,
-            ),
-            |runtime, _| {
-                measured(runtime, async |schema| {
-                    schema.store().await?;
-                    together("annals", schema, processes, TASKS, events)
-                })
-            },
-            |runtime, _| {
-                measured(runtime, async |schema| {
-                    schema.make_plain().await?;
-                    together("baseline", schema, processes, CLIENTS, events)
-                })
-            },
-        )?;
-    }
-    Ok(())
-}
-
-/// Starts processes that append, lets them begin at once, and measures until the last has done.
-fn together(
-    how: &str,
-    schema: &Schema,
-    processes: usize,
-    tasks: usize,
-    events: usize,
-) -> Outcome<Rate> {
-    let mut started: Vec<(Child, BufReader<ChildStdout>)> = Vec::new();
-    for process in 0..processes {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args([APPENDS, how, schema.name()])
-            .args([process, tasks / processes, events / processes].map(|number| number.to_string()))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let said = child.stdout.take().ok_or("a process without output")?;
-        started.push((child, BufReader::new(said)));
-    }
-    let mut line = String::new();
-    for (_, said) in &mut started {
-        said.read_line(&mut line)?;
-    }
-    let watch = Watch::start();
-    for (child, _) in &mut started {
-        child
-            .stdin
-            .take()
-            .ok_or("a process without input")?
-            .write_all(b"go\n")?;
-    }
-    for (child, said) in &mut started {
-        said.read_line(&mut line)?;
-        if !child.wait()?.success() {
-            return Err("a process that appends failed".into());
-        }
-    }
-    Ok(watch.stop(events / processes * processes))
-}
-
-/// What such a process does: gets ready, says so, waits for the word, appends, says so.
-pub(crate) fn append_in_process(
-    how: &str,
-    schema: &str,
-    process: &str,
-    tasks: &str,
-    events: &str,
-) -> Outcome<()> {
-    let process: usize = process.parse()?;
-    let tasks: usize = tasks.parse()?;
-    let work = Singles {
-        events: events.parse()?,
-        tasks,
-    };
-    let first = process * tasks;
-    let mut made = work.make()?;
-    for (number, (stream, _)) in (first..).zip(&mut made) {
-        *stream = account::stream(number)?;
-    }
-    let runtime = Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let schema = Schema::named(schema)?;
-        let store = if how == "annals" {
-            Some(schema.store().await?)
-        } else {
-            None
-        };
-        let mut word = String::new();
-        println!("ready");
-        std::io::stdin().read_line(&mut word)?;
-        match store {
-            Some(store) => work.run(&store, made).await?,
-            None => baseline_sqlx::singles(&schema, made, tasks, i64::try_from(first)?).await?,
-        };
-        println!("done");
-        Ok(())
-    })
 }
 
 fn replays(report: &mut Report, events: usize) -> Outcome<()> {

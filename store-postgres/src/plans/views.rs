@@ -1,5 +1,4 @@
-//! Read models of a million versions: whoever asks for a page of rows, or for the past, reads
-//! little more than that.
+//! Read models of a million versions: a page of rows, or of the past, reads little more than that.
 
 use super::{Large, MODES, backward};
 use crate::statements as sql;
@@ -8,26 +7,35 @@ use crate::statements as sql;
 /// of the first.
 const MANY: &str = "
     insert into annals.view_generation
-        (id, view, version, phase, history, inline, partitions, slots, log, started_at, history_since, event_types, indexes)
+        (id, view, version, phase, history, inline, partitions, slots, log, started_at,
+         history_since, event_types, indexes)
     overriding system value
-    select n, 'tally', n, 1, 2, false, 1, 1, gen_random_uuid(), 0, 0, '[]', '[\"sum\"]' from generate_series(1, 2) as n;
-    insert into annals.view_checkpoint select n, 0, 0, 1000000, null, '' from generate_series(1, 2) as n;
+    select n, 'totals', n, 1, 2, false, 1, 1, gen_random_uuid(), 0, 0, '[]', '[\"sum\"]'
+    from generate_series(1, 2) as n;
+    insert into annals.view_checkpoint
+    select n, 0, 0, 1000000, null, '' from generate_series(1, 2) as n;
     insert into annals.view_row (generation, key, value)
-    select generation, convert_to('key-' || lpad(n::text, 6, '0'), 'utf8'), repeat('value', 20)::bytea
+    select generation, convert_to('key-' || lpad(n::text, 6, '0'), 'utf8'),
+        repeat('value', 20)::bytea
     from generate_series(1, 2) as generation, generate_series(1, 100000) as n;
     insert into annals.view_index_entry
-    select generation, 0, convert_to(lpad((n % 1000)::text, 4, '0'), 'utf8'), convert_to('key-' || lpad(n::text, 6, '0'), 'utf8')
+    select generation, 0, convert_to(lpad((n % 1000)::text, 4, '0'), 'utf8'),
+        convert_to('key-' || lpad(n::text, 6, '0'), 'utf8')
     from generate_series(1, 2) as generation, generate_series(1, 100000) as n;
     insert into annals.view_row_version
     select
-        1 + n % 2, convert_to('key-' || lpad((n / 2 % 100000 + 1)::text, 6, '0'), 'utf8'), n, n - 1, n, repeat('value', 20)::bytea
+        1 + n % 2, convert_to('key-' || lpad((n / 2 % 100000 + 1)::text, 6, '0'), 'utf8'),
+        n, n - 1, n, repeat('value', 20)::bytea
     from generate_series(1, 2000000) as n;
     insert into annals.view_touched
-    select 1 + n % 2, convert_to('key-' || lpad((n / 2 % 100000 + 1)::text, 6, '0'), 'utf8'), n from generate_series(1, 1000000) as n;
+    select 1 + n % 2, convert_to('key-' || lpad((n / 2 % 100000 + 1)::text, 6, '0'), 'utf8'), n
+    from generate_series(1, 1000000) as n;
     insert into annals.view_dead_letter
-    select 1 + n % 2, convert_to('key-' || lpad((n % 1000)::text, 6, '0'), 'utf8'), 0, n, gen_random_uuid(), 1, 0, null
+    select 1 + n % 2, convert_to('key-' || lpad((n % 1000)::text, 6, '0'), 'utf8'), 0, n,
+        gen_random_uuid(), 1, 0, null
     from generate_series(1, 100000) as n;
-    analyze annals.view_row; analyze annals.view_index_entry; analyze annals.view_row_version; analyze annals.view_touched;
+    analyze annals.view_row; analyze annals.view_index_entry; analyze annals.view_row_version;
+    analyze annals.view_touched;
     analyze annals.view_dead_letter; analyze annals.view_generation; analyze annals.view_checkpoint;
 ";
 
@@ -50,7 +58,7 @@ fn pages(plan: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn rows_and_their_past_are_found_without_looking_through_a_million_versions() {
+async fn rows_and_their_history_are_found_by_index() {
     let mut large = Large::with(MANY).await;
     let list = |of: fn(u32) -> String| (1..=100).map(of).collect::<Vec<_>>().join(", ");
     let hundred = format!(
@@ -123,7 +131,7 @@ async fn rows_and_their_past_are_found_without_looking_through_a_million_version
             format!("1, {key}, 0, 2000000, 100"),
         ),
         (
-            "what is set aside",
+            "dead letters",
             sql::DEAD_LETTERS.to_owned(),
             "1, 'key-000500', 0, 0, 100".into(),
         ),
@@ -154,7 +162,7 @@ async fn rows_and_their_past_are_found_without_looking_through_a_million_version
 }
 
 #[tokio::test]
-async fn rows_are_found_key_by_key_by_plans_that_were_made_while_there_were_none() {
+async fn plans_made_on_an_empty_table_still_use_indexes() {
     let mut empty = Large::with("select 1").await;
     let mut wrong = Vec::new();
     for text in [sql::ROWS_BY_KEYS.to_owned(), backward(sql::ROWS_BY_KEYS)] {

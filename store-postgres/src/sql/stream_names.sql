@@ -1,2 +1,2 @@
--- the names behind keys; they never change in one incarnation
+-- the names of keys; they never change in one incarnation
 select key, name from annals.stream where key = any ($1)

@@ -1,7 +1,7 @@
 -- the state of a stream, the head, and a page of the stream, in one moment
 select
     head.position, head.changes, stream.key, stream.status, stream.truncated_before,
-    stream.archived_before, coalesce(last.version, 0),
+    stream.archived_before, coalesce(last.version, 0), coalesce(last.position, 0),
     case when stream.deletions > 0 then (
         select pg_catalog.string_agg(
             pg_catalog.concat_ws(' ', change.version, change.position, change.recorded_at),
@@ -19,7 +19,7 @@ from (
 ) as head
 left join annals.stream on stream.name = $1
 left join lateral (
-    select event.version from annals.event
+    select event.version, event.position from annals.event
     where event.stream = stream.key
     order by event.version desc
     limit 1

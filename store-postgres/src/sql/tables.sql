@@ -18,7 +18,7 @@ create unlogged table annals.incarnation (
     relation oid not null
 );
 
--- the categories by which kinds are told apart, at most 256: names without a real category cannot
+-- the categories whose kinds have keys of their own, at most 256: names without a category cannot
 -- make it grow for ever. key 0 is all the others; no category holds a dash.
 create table annals.category (
     key integer primary key,
@@ -55,10 +55,10 @@ create table annals.stream (
     deletions integer not null default 0
 );
 
--- every change of a stream that is not an append, in commit order: the last key tells writers
+-- every change of a stream that is not an append, in commit order: the last key shows writers
 -- whether the versions and statuses they have cached still hold. change_id makes a repeated change
--- a no-op; version, position and recorded_at are those of the moment. change: 0 delete, 1 tombstone,
--- 2 truncate and 3 archive before a version.
+-- a no-op; version, position and recorded_at are those of the moment. change: 0 delete, 1
+-- tombstone, 2 truncate and 3 archive before a version.
 create table annals.stream_change (
     key bigint primary key,
     stream bigint not null,

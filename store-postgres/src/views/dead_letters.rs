@@ -1,4 +1,4 @@
-//! What is set aside, and what people decided about it.
+//! Dead letters, and what operators decided about them.
 
 use annals_core::{
     CommitError, DeadLetter, EventId, GenerationId, Partition, Position, SkipDecision,
@@ -13,7 +13,7 @@ use crate::database::Database;
 use crate::row::{int8, moment, number, sixteen};
 use crate::statements as sql;
 
-/// What is set aside behind a key, partition and position.
+/// Dead letters after a key, partition and position.
 pub(super) async fn dead_letters(
     database: &Database,
     generation: GenerationId,

@@ -1,4 +1,5 @@
-//! Rows that travel with appends: what is checked of them beforehand, and how they are read.
+//! Rows of inline views, written with appends: what is checked of them beforehand, and how they
+//! are read.
 
 use annals_core::{
     AppendError, CommitError, GenerationId, History, InlineRow, InlineViews, Invalid, Version,
@@ -15,12 +16,12 @@ use crate::row::{bytes, number};
 use crate::statements as sql;
 use crate::store::PostgresStore;
 
-/// What is needed to write a row that travels, besides the row.
+/// What is needed to write an inline row, besides the row.
 #[derive(Debug)]
 pub(crate) struct Carried {
     /// Its place among the rows of the append.
     pub(crate) row: usize,
-    /// Where it stands once the append is made.
+    /// Its stream's version once the append is made.
     pub(crate) to: Version,
     pub(crate) has_indexes: bool,
     pub(crate) is_bitemporal: bool,
@@ -40,9 +41,8 @@ impl PostgresStore {
             Err(_) => return Ok(None),
         };
         row.check(&generation)?;
-        let to = to.ok_or_else(|| {
-            Invalid::new("a row travels where no version of its stream is expected")
-        })?;
+        let to = to
+            .ok_or_else(|| Invalid::new("an inline row needs an expected version of its stream"))?;
         let spec = &generation.spec;
         let has_indexes = !spec.indexes.is_empty();
         let is_bitemporal = spec.history == History::Bitemporal;
@@ -55,8 +55,7 @@ impl PostgresStore {
     }
 }
 
-/// Sees to it that there is a place for where each of these rows stands, before somebody takes hold
-/// of it.
+/// Makes a record for the version of each of these rows, before one is locked.
 pub(crate) async fn ensure_stream_versions<'c>(
     database: &Database,
     executor: impl PgExecutor<'c>,
@@ -80,11 +79,11 @@ impl InlineViews for PostgresStore {
     ) -> Result<Vec<VersionedRow>, CommitError> {
         let database = self.database();
         let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
-        ask!(database, standing(database, generation, &keys))?
+        ask!(database, entry(database, generation, &keys))?
     }
 }
 
-async fn standing(
+async fn entry(
     database: &Database,
     generation: GenerationId,
     keys: &[&[u8]],

@@ -1,4 +1,4 @@
-//! What rows were. What is forgotten and not cleared away yet is not told.
+//! Earlier rows. What is forgotten and not cleared away yet is not shown.
 
 use annals_core::{CommitError, GenerationId, PastRow, Position, RowVersion};
 use bytes::Bytes;
@@ -91,7 +91,7 @@ pub(super) async fn keys(
     listed(generation, &found, |row| owned_text(row, 1))
 }
 
-/// The versions of a key that end behind the first position, up to and with the second.
+/// The versions of a key that end after the first position, at or before the second.
 pub(super) async fn versions(
     database: &Database,
     generation: GenerationId,
@@ -103,7 +103,7 @@ pub(super) async fn versions(
     listed(generation, &found, |row| version(row, 1, key))
 }
 
-/// Keys behind another with a version that ends behind the first position, up to and with the
+/// Keys after another with a version that ends after the first position, at or before the
 /// second, in order.
 pub(super) async fn keys_changed(
     database: &Database,
@@ -126,7 +126,7 @@ pub(super) async fn keys_changed(
     listed(generation, &found, |row| owned_text(row, 1))
 }
 
-/// The positions of the events that touched a key behind the first position, up to and with the
+/// The positions of the events that touched a key after the first position, at or before the
 /// second.
 pub(super) async fn touched(
     database: &Database,

@@ -16,7 +16,7 @@ use crate::database::Database;
 use crate::row::{bytes, int8, number};
 use crate::statements as sql;
 
-/// Behind every text.
+/// After every text.
 const END: &[u8] = &[u8::MAX];
 
 /// Keys from one on, up to but without another: every range is one of these, because the text that
@@ -53,7 +53,7 @@ impl Keys {
         Keys { from, to }
     }
 
-    pub(super) fn behind(mut self, key: Option<&str>) -> Keys {
+    pub(super) fn after(mut self, key: Option<&str>) -> Keys {
         if let Some(key) = key {
             self.from = self.from.max(next(key));
         }
@@ -62,7 +62,7 @@ impl Keys {
 
     fn turned(mut self, direction: Direction, after: Option<&str>) -> Keys {
         match (direction, after) {
-            (Direction::Forward, _) => return self.behind(after),
+            (Direction::Forward, _) => return self.after(after),
             (Direction::Backward, Some(key)) => self.to = self.to.min(key.as_bytes().to_vec()),
             (Direction::Backward, None) => {}
         }
@@ -74,7 +74,7 @@ impl Keys {
     }
 }
 
-/// Where the slots of a generation stand.
+/// The checkpoints of a generation.
 pub(super) async fn checkpoints(
     database: &Database,
     generation: GenerationId,

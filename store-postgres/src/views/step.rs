@@ -63,7 +63,7 @@ impl Step {
         loop {
             match self.call(database).await {
                 Ok(row) => {
-                    return skip_decision(&row, &self.commit, lost > 0)
+                    return outcome(&row, &self.commit, lost > 0)
                         .map_err(|error| database.writing(&error))?;
                 }
                 Err(error) if moves && database.asks_again(&error, &mut lost) => {}
@@ -88,14 +88,14 @@ impl Step {
     ) -> Result<Result<(), CommitError>, Error> {
         self.ensure_stream_versions(database, &mut *connection)
             .await?;
-        skip_decision(
+        outcome(
             &self.whole(database).fetch_one(connection).await?,
             &self.commit,
             false,
         )
     }
 
-    /// Of an inline view: sees to it that there is a place for where each of the rows stands.
+    /// Of an inline view: makes a record for the version of each row that has none.
     async fn ensure_stream_versions<'c>(
         &self,
         database: &Database,
@@ -119,7 +119,7 @@ impl Step {
             .map(drop)
     }
 
-    /// The one call: looks, and writes what nothing stands against.
+    /// The one call: checks, and writes what is not refused.
     fn whole(&self, database: &Database) -> Statement<'_> {
         let text = if self.is_inline {
             sql::COMMIT_INLINE_STEP
@@ -137,7 +137,7 @@ impl Step {
             .bind(list(stands, |step| stored(step.to.get())))
     }
 
-    /// Everything that is written, behind the place.
+    /// Everything that is written, after the slot and the partition.
     fn written<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
         let ViewCommit {
             to,
@@ -243,7 +243,7 @@ fn is_raced(error: &Error) -> bool {
     })
 }
 
-/// What stands against a step before anything is done for it. Until the transaction ends its
+/// Why a step is refused, before anything is done for it. Until the transaction ends its
 /// generation is not dropped; who has the lease is looked at once more at the end of the step.
 pub(super) async fn look(
     database: &Database,
@@ -253,7 +253,7 @@ pub(super) async fn look(
     let row = looked(query(database.text(sql::CHECK_STEP)), commit)
         .fetch_one(connection)
         .await?;
-    skip_decision(&row, commit, false)
+    outcome(&row, commit, false)
 }
 
 fn list<'a, T, C>(all: &'a [T], column: impl Fn(&'a T) -> C) -> Vec<C> {
@@ -277,7 +277,7 @@ fn looked<'q>(statement: Statement<'q>, commit: &ViewCommit) -> Statement<'q> {
     place(statement, commit).bind(stored(commit.from.get()))
 }
 
-fn skip_decision(
+fn outcome(
     row: &PgRow,
     commit: &ViewCommit,
     asked_again: bool,
@@ -299,17 +299,17 @@ fn skip_decision(
         }
         6 => {
             let key = text(row, 1)?;
-            let stands = Version::new(number(row, 2)?);
+            let version = Version::new(number(row, 2)?);
             let moved = commit.stands.iter().find(|step| step.key == key);
             let moved = moved
-                .ok_or_else(|| corrupt("a row stands against a step that does not change it"))?;
-            return Ok(Err(commit.row_moved(moved, stands)));
+                .ok_or_else(|| corrupt("a step is refused for a row that it does not change"))?;
+            return Ok(Err(commit.row_moved(moved, version)));
         }
-        // Under the same lease nobody else moves the slot: the step was taken, and its answer was
-        // lost.
+        // Under the same lease no other worker moves the slot: the step was taken, and its answer
+        // was lost.
         _ if asked_again && number(row, 2)? == commit.to.position.get() => return Ok(Ok(())),
         _ => format!(
-            "it stands at {}, the step goes from {}",
+            "the checkpoint is {}, the step goes from {}",
             int8(row, 2)?,
             commit.from
         ),

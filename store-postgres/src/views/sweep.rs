@@ -1,5 +1,5 @@
-//! Clearing away what was dropped or forgotten, a little at a time, so that nobody waits long for
-//! it.
+//! Clearing away what was dropped or forgotten, a little at a time, so that other statements wait
+//! briefly at most.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) struct Sweeper {
 }
 
 impl Sweeper {
-    /// Begins with what others left behind.
+    /// Begins with what others left over.
     pub(super) fn start(database: &Arc<Database>) -> Sweeper {
         let wanted = Arc::new(Notify::new());
         wanted.notify_one();
@@ -57,18 +57,18 @@ async fn sweep(database: Arc<Database>, wanted: Arc<Notify>) {
     }
 }
 
-/// Clears away all that nobody else clears away.
+/// Clears away all that no other process clears away.
 async fn clear_away(database: &Database) -> Result<(), Error> {
-    let mut behind = 0_i64;
-    let dropped = |behind: i64| query_scalar(database.text(sql::DROPPED_GENERATION)).bind(behind);
-    while let Some(generation) = dropped(behind).fetch_optional(&database.pool).await? {
+    let mut after = 0_i64;
+    let dropped = |after: i64| query_scalar(database.text(sql::DROPPED_GENERATION)).bind(after);
+    while let Some(generation) = dropped(after).fetch_optional(&database.pool).await? {
         if clear_generation(database, generation).await? {
             query(database.text(sql::CLEAR_GENERATION))
                 .bind(generation)
                 .execute(&database.pool)
                 .await?;
         }
-        behind = generation;
+        after = generation;
     }
     while query_scalar(database.text(sql::CLEAR_HISTORY))
         .bind(ROWS)
@@ -78,8 +78,8 @@ async fn clear_away(database: &Database) -> Result<(), Error> {
     Ok(())
 }
 
-/// Each table, the columns that order it within a generation, what comes after a place (a number, an
-/// entry and a key), and the place of a row.
+/// Each table, the columns that order it within a generation, what comes next (a number, an
+/// entry and a key), and the columns of a row for that.
 const TABLES: [(&str, &str, &str, &str); 6] = [
     ("view_row", "key", "key >= $4", KEY),
     ("view_stream_version", "key", "key >= $4", KEY),
@@ -109,11 +109,12 @@ const TABLES: [(&str, &str, &str, &str); 6] = [
     ),
 ];
 
-/// The place of a row whose key is all that orders it: the key that comes next.
-const KEY: &str = "0::bigint as number, ''::bytea as entry, key operator(pg_catalog.||) '\\x00'::bytea as next_key";
+/// Of a row whose key is all that orders it: the key that comes next.
+const KEY: &str = "0::bigint as number, ''::bytea as entry, \
+    key operator(pg_catalog.||) '\\x00'::bytea as next_key";
 
 /// Clears away what a generation holds; `false` when another does it. Each time it goes on where it
-/// was: rows that are gone stay in the way of whoever looks for the next ones from the beginning,
+/// was: dead rows are in the way of a search for the next ones from the beginning,
 /// as long as anybody keeps an old snapshot.
 async fn clear_generation(database: &Database, generation: i64) -> Result<bool, Error> {
     for (table, columns, after, next) in TABLES {

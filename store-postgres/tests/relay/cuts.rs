@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Fate;
+use super::Treatment;
 
 /// Of some requests one is cut.
 #[derive(Debug)]
@@ -27,15 +27,15 @@ impl Cuts {
     }
 
     /// Half of the cuts before the server has the request, half after.
-    pub(crate) fn next(&self) -> Fate {
+    pub(crate) fn next(&self) -> Treatment {
         let request = self.requests.fetch_add(1, Ordering::Relaxed);
         if !request.is_multiple_of(self.every) {
-            return Fate::Passes;
+            return Treatment::Passes;
         }
         let (fate, count) = match request / self.every % 4 {
-            0 | 2 => (Fate::NeverArrives, &self.before),
-            1 => (Fate::CutWhileItRuns, &self.meanwhile),
-            _ => (Fate::AnswerLost, &self.after),
+            0 | 2 => (Treatment::NeverArrives, &self.before),
+            1 => (Treatment::CutWhileItRuns, &self.meanwhile),
+            _ => (Treatment::AnswerLost, &self.after),
         };
         count.fetch_add(1, Ordering::Relaxed);
         fate

@@ -1,6 +1,6 @@
 //! Where the messages of the protocol end, however their bytes are cut into packets.
 
-/// The numbers that stand in place of a protocol version when a client asks for encryption: TLS,
+/// The numbers in place of a protocol version when a client asks for encryption: TLS,
 /// and GSSAPI.
 const ENCRYPTION: [u32; 2] = [80_877_103, 80_877_104];
 

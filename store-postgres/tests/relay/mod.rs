@@ -1,4 +1,4 @@
-//! A relay between a client and the test server that cuts their connection, or lets it stand still,
+//! A relay between a client and the test server that cuts their connection, or stops it,
 //! around chosen requests.
 //!
 //! It follows the wire protocol as far as it must: where a message ends, which statement a message
@@ -25,7 +25,7 @@ use frames::{Frame, Frames};
 /// What becomes of a request, which is everything up to the point from which the client waits for
 /// an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Treatment {
     /// It and its answer pass.
     Passes,
     /// The connection is cut before the server has any of it.
@@ -37,7 +37,7 @@ pub(crate) enum Fate {
     AnswerLost,
     /// As when the client stops at that point: so much of the request arrives, and nothing more is
     /// said in either direction while the connection stays open.
-    StandsStill(Arrives),
+    Stops(Arrives),
 }
 
 /// How much of a request has arrived when a client stops.
@@ -48,7 +48,7 @@ pub(crate) enum Arrives {
     All,
 }
 
-type Chooses = Box<dyn FnMut() -> Fate + Send>;
+type Chooses = Box<dyn FnMut() -> Treatment + Send>;
 
 /// The relay; it ends, with all of its connections, when this is dropped.
 pub(crate) struct Relay {
@@ -73,7 +73,7 @@ impl Relay {
         let server = (server.get_host().to_owned(), server.get_port());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let chooses: Arc<Mutex<Chooses>> = Arc::new(Mutex::new(Box::new(|| Fate::Passes)));
+        let chooses: Arc<Mutex<Chooses>> = Arc::new(Mutex::new(Box::new(|| Treatment::Passes)));
         let choosing = Arc::clone(&chooses);
         let task = tokio::spawn(async move {
             // Aborted with the relay, because the set is dropped with this task.
@@ -83,7 +83,7 @@ impl Relay {
                 let server = server.clone();
                 let choosing = Arc::clone(&choosing);
                 connections.spawn(async move {
-                    // Whoever breaks off first ends the other side too.
+                    // The side that ends first ends the other one too.
                     if let Ok(server) = TcpStream::connect(server).await {
                         let _ = Connection::new(client, server, is_chosen, choosing)
                             .run()
@@ -111,7 +111,7 @@ impl Relay {
     }
 
     /// From now on the fate of each chosen request is what this answers.
-    pub(crate) fn choose(&self, fate: impl FnMut() -> Fate + Send + 'static) {
+    pub(crate) fn choose(&self, fate: impl FnMut() -> Treatment + Send + 'static) {
         *self.chooses.lock().unwrap() = Box::new(fate);
     }
 }
@@ -219,11 +219,11 @@ impl Connection {
         let request = std::mem::take(&mut self.request);
         let fate = match std::mem::take(&mut self.is_chosen_request) {
             true => (self.chooses.lock().unwrap())(),
-            false => Fate::Passes,
+            false => Treatment::Passes,
         };
         match fate {
-            Fate::NeverArrives => return Err(Cut),
-            Fate::StandsStill(arrives) => {
+            Treatment::NeverArrives => return Err(Cut),
+            Treatment::Stops(arrives) => {
                 let bytes = match arrives {
                     Arrives::Nothing => 0,
                     Arrives::Half => request.len() / 2,
@@ -235,15 +235,15 @@ impl Connection {
                     .map_err(|_| Cut)?;
                 return std::future::pending().await;
             }
-            Fate::Passes | Fate::CutWhileItRuns | Fate::AnswerLost => {}
+            Treatment::Passes | Treatment::CutWhileItRuns | Treatment::AnswerLost => {}
         }
         self.owed += u64::from(
             matches!(request.first(), Some(b'Q')) || request.ends_with(&[b'S', 0, 0, 0, 4]),
         );
         self.server.write_all(&request).await.map_err(|_| Cut)?;
         match fate {
-            Fate::Passes => Ok(()),
-            Fate::AnswerLost => {
+            Treatment::Passes => Ok(()),
+            Treatment::AnswerLost => {
                 let mut answered = vec![0; 16 * 1024];
                 while self.owed > 0 {
                     let bytes = some(self.server.read(&mut answered).await)?;

@@ -1,6 +1,7 @@
 //! A schema of its own on the test server, for the tests that need one.
 
-#![allow(clippy::unwrap_used, dead_code)] // A server that does not do what is asked fails the test; each test uses some of this.
+// A server that does not do what is asked fails the test; each test uses some of this.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use annals_core::EventId;
 use annals_postgres::{Options, PostgresStore, sqlx};
@@ -38,7 +39,7 @@ pub(crate) fn options_within(schema: &str) -> Options {
         .unwrap()
 }
 
-/// A schema with a name that nobody else has, dropped with everything in it at the end.
+/// A schema with a name of its own, dropped with everything in it at the end.
 #[derive(Debug)]
 pub(crate) struct Schema {
     pub(crate) name: String,
@@ -64,7 +65,7 @@ impl Schema {
         PostgresStore::connect_with(self.options()).await.unwrap()
     }
 
-    /// Options of a store whose connections can be told from all others, and how they are called.
+    /// Options of a store whose connections have a name of their own, and that name.
     pub(crate) fn named(&self, readers: u32) -> (Options, String) {
         let name = format!("annals {}", self.name);
         let connect: sqlx::postgres::PgConnectOptions = url().parse().unwrap();
@@ -84,7 +85,7 @@ impl Schema {
 impl Drop for Schema {
     fn drop(&mut self) {
         let drop = format!("drop schema if exists \"{}\" cascade", self.name);
-        in_the_end("the schema is left behind", async move {
+        in_the_end("the schema is left over", async move {
             let mut connection = connection().await;
             loop {
                 let dropped = sqlx::raw_sql(AssertSqlSafe(drop.clone()))
@@ -101,10 +102,10 @@ impl Drop for Schema {
     }
 }
 
-/// Does something when a value is dropped; fails the test with `left_behind` when it could not be
+/// Does something when a value is dropped; fails the test with `left_over` when it could not be
 /// done.
 pub(crate) fn in_the_end(
-    left_behind: &str,
+    left_over: &str,
     work: impl Future<Output = sqlx::Result<()>> + Send + 'static,
 ) {
     let working = std::thread::spawn(move || {
@@ -118,6 +119,6 @@ pub(crate) fn in_the_end(
     // A test that failed already says why.
     assert!(
         std::thread::panicking() || worked.is_ok_and(|worked| worked.is_ok()),
-        "{left_behind}"
+        "{left_over}"
     );
 }

@@ -98,7 +98,7 @@ fn run(command: &mut Command) {
     assert!(done.is_ok_and(|done| done.success()), "{command:?}");
 }
 
-/// One address, behind which is the one server and then the other.
+/// One address, of the one server and then of the other.
 struct Address {
     own: u16,
     target: Arc<AtomicU16>,
@@ -155,7 +155,7 @@ mod server_restarts {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_fail_over_to_a_lagging_standby_is_noticed() {
-        let _alone = crate::server_restarts::SERVER.lock().await;
+        let _alone = crate::outage::SERVER.lock().await;
         let schema = Schema::new();
         let server: PgConnectOptions = server::url().parse().unwrap();
         let address = Address::of(server.get_port()).await;

@@ -24,7 +24,7 @@ unix_socket_directories = ''
 wal_level = logical
 fsync = on
 synchronous_commit = on
-max_connections = 200
+max_connections = 300
 timezone = 'UTC'
 ";
 

@@ -33,7 +33,7 @@ begin
     if not is_done then
         return;
     end if;
-    -- The positions of the events by their places in the batch; skipped ones take up none.
+    -- The positions of the events by their order in the batch; skipped ones take up none.
     select array_agg(first - 1 + counted.kept_place order by counted.place) into positions
     from (
         select

@@ -1,7 +1,7 @@
 -- why a step is refused: 0 it is not, 1 the generation is dropped, 2 there is no such lease, 3 it
 -- was released, 4 another holds it (owner and number: its epoch), 5 the slot is at another position
 -- (number). until the transaction ends the generation is not dropped, and, when this check is the
--- last one, nobody else commits a step there or takes the lease. before the last one the lease may
+-- last one, no other step is committed there and the lease is not taken. before the last one the lease may
 -- be renewed, and it may be taken: then the last check finds it.
 create or replace function annals.check_step(
     of_generation bigint,
@@ -32,7 +32,7 @@ begin
         where name = of_lease
         for no key update;
     else
-        -- Conflicts with dropping the generation, which deletes the lease, and with no change of it.
+        -- Conflicts with dropping the generation, which deletes the lease; with no change of it.
         select lease.owner, lease.epoch, lease.is_released into held
         from annals.lease
         where name = of_lease

@@ -1,6 +1,7 @@
 -- for an append: makes the row of view_stream_version of each of these keys, before the section
--- locks it. a generation is not dropped while rows are made in it; in one that is being changed just
--- now none is made: an append waits for no step. a row that was never written is no loss in a crash.
+-- locks it. a generation is not dropped while rows are made in it; in one that is being changed
+-- just now none is made: an append waits for no step. a row that was never written is no loss in a
+-- crash.
 create or replace function annals.ensure_stream_versions(generations bigint[], keys bytea[])
 returns void
 language plpgsql volatile

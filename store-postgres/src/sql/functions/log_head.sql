@@ -18,7 +18,7 @@ begin
     -- Tables in the order in which they were made, as everybody who locks them all goes.
     select run.id into incarnation
     from annals.incarnation as run
-    where run.relation = 'annals.event'::regclass::oid;
+    where run.one = 1 and run.relation = 'annals.event'::regclass::oid;
     select stream_change.key, stream_change.recorded_at into changes, changed_at
     from annals.stream_change
     order by stream_change.key desc

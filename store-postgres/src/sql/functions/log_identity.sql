@@ -23,7 +23,7 @@ begin
     if not is_standby then
         select run.id into incarnation
         from annals.incarnation as run
-        where run.relation = 'annals.event'::regclass::oid;
+        where run.one = 1 and run.relation = 'annals.event'::regclass::oid;
     end if;
     started := extract(epoch from pg_postmaster_start_time())::text;
     select event.position, event.id into head, head_event

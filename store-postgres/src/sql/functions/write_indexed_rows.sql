@@ -1,4 +1,4 @@
--- as write_rows, with the index entries of each row: the key, the place of the index, and the entry.
+-- as write_rows, with the index entries of each row: key, number of the index, entry.
 -- only entries that differ are written.
 create or replace function annals.write_indexed_rows(
     of_generation bigint,
@@ -11,6 +11,7 @@ create or replace function annals.write_indexed_rows(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 set jit = off
 as $$
 begin

@@ -13,6 +13,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
+set jit = off
 as $$
 begin
     if cardinality(changes.row_keys) > 0 then

@@ -1,6 +1,6 @@
 -- clears a little of one table of a generation that was dropped, from a place on, and says where to
 -- go on: no number when nothing is left, no row when another session clears it or it is gone. what
--- stands in braces is the table's.
+-- is in braces is the table's.
 with dropped as (
     select id from annals.view_generation where id = $1 and phase = 3 for update skip locked
 ),

@@ -16,7 +16,8 @@ from (
     from (
         select entry, key
         from annals.view_index_entry
-        where generation = $1 and index = $6 and (entry, key) >= ($7, $2) and (entry, key) < ($8, $3)
+        where generation = $1 and index = $6 and (entry, key) >= ($7, $2)
+        and (entry, key) < ($8, $3)
         order by entry /*desc*/, key /*desc*/
         limit $4
     ) as found

@@ -1,4 +1,4 @@
-//! What the crowd writes to and reads from: Annals, or the control, which is what people write by
+//! What the swarm writes to and reads from: Annals, or the control, which is what people write by
 //! hand.
 
 use std::collections::HashSet;
@@ -19,19 +19,19 @@ const PAGE_EVENTS: i64 = 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Annals,
-    /// A table with a sequence, written by plain transactions; a reader goes on behind the highest
+    /// A table with a sequence, written by plain transactions; a reader goes on after the highest
     /// number that it has seen.
     Naive,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Trunk {
+pub(crate) enum Subject {
     Annals(PostgresStore),
     Naive { pool: PgPool, table: String },
 }
 
-impl Trunk {
-    pub(crate) async fn open(kind: Kind, schema: &str) -> Trunk {
+impl Subject {
+    pub(crate) async fn open(kind: Kind, schema: &str) -> Subject {
         match kind {
             Kind::Annals => {
                 let options = server::url()
@@ -39,7 +39,7 @@ impl Trunk {
                     .unwrap()
                     .schema(schema)
                     .unwrap();
-                Trunk::Annals(PostgresStore::connect_with(options).await.unwrap())
+                Subject::Annals(PostgresStore::connect_with(options).await.unwrap())
             }
             Kind::Naive => {
                 let pool = PgPoolOptions::new()
@@ -56,7 +56,7 @@ impl Trunk {
                 );
                 // Several may make it at once, and only one can.
                 let _ = sqlx::raw_sql(AssertSqlSafe(make)).execute(&pool).await;
-                Trunk::Naive { pool, table }
+                Subject::Naive { pool, table }
             }
         }
     }
@@ -64,8 +64,8 @@ impl Trunk {
     /// Makes an append, which is acknowledged when this returns.
     pub(crate) async fn append(&self, numbered: Numbered) {
         match self {
-            Trunk::Annals(store) => drop(store.append(numbered.append()).await.unwrap()),
-            Trunk::Naive { pool, table } => {
+            Subject::Annals(store) => drop(store.append(numbered.append()).await.unwrap()),
+            Subject::Naive { pool, table } => {
                 let mut transaction = pool.begin().await.unwrap();
                 let insert = format!("insert into {table} (run, task, n) values ($1, $2, $3)");
                 let insert = sqlx::query(AssertSqlSafe(insert))
@@ -84,22 +84,22 @@ impl Trunk {
     /// How many events an append of this number is.
     pub(crate) fn events_of(&self, numbered: Numbered) -> u64 {
         match self {
-            Trunk::Annals(_) => numbered.events(),
-            Trunk::Naive { .. } => 1,
+            Subject::Annals(_) => numbered.events(),
+            Subject::Naive { .. } => 1,
         }
     }
 
     pub(crate) fn hint(&self) -> Option<Hint> {
         match self {
-            Trunk::Annals(store) => Some(store.hint()),
-            Trunk::Naive { .. } => None,
+            Subject::Annals(store) => Some(store.hint()),
+            Subject::Naive { .. } => None,
         }
     }
 
     /// What is there after a position, and whether that was all.
     pub(crate) async fn read(&self, after: u64) -> (Page, bool) {
         match self {
-            Trunk::Annals(store) => {
+            Subject::Annals(store) => {
                 let page = store
                     .read(ReadLog::after(Position::new(after)))
                     .await
@@ -107,7 +107,7 @@ impl Trunk {
                 let events: Vec<Event> = page.events.iter().map(Event::of).collect();
                 (Page::new(after, page.scanned.get(), &events), page.end)
             }
-            Trunk::Naive { .. } => {
+            Subject::Naive { .. } => {
                 let events = self.naive(after, PAGE_EVENTS).await;
                 let last = events.last().map_or(after, |event| event.position);
                 (
@@ -119,7 +119,7 @@ impl Trunk {
     }
 
     async fn naive(&self, after: u64, limit: i64) -> Vec<Event> {
-        let Trunk::Naive { pool, table } = self else {
+        let Subject::Naive { pool, table } = self else {
             return Vec::new();
         };
         let select = format!(
@@ -145,16 +145,15 @@ impl Trunk {
         rows.into_iter().map(event).collect()
     }
 
-    /// Everything that is there when nobody writes any more, with all that was acknowledged among
-    /// it.
+    /// Everything that is there after the last write, with all that was acknowledged among it.
     pub(crate) async fn truth(&self, acknowledged: &HashSet<Numbered>) -> Vec<Event> {
         match self {
-            Trunk::Annals(store) => {
+            Subject::Annals(store) => {
                 let log = whole_log(store).await;
                 check(&log, acknowledged);
                 log.iter().map(Event::of).collect()
             }
-            Trunk::Naive { .. } => self.naive(0, i64::MAX).await,
+            Subject::Naive { .. } => self.naive(0, i64::MAX).await,
         }
     }
 }

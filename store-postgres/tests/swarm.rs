@@ -1,16 +1,17 @@
-//! Many processes at once, killed all the time: whoever follows the log is given everything that
-//! was committed, once and in order.
+//! Many processes at once, killed all the time: a subscriber is given everything that was
+//! committed, once and in order.
 //!
 //! The test starts itself as its writers and subscribers, and learns from what they print what was
 //! acknowledged and delivered.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+// What must not fail is unwrapped, and the figures are shown.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-#[path = "crowd/record.rs"]
+#[path = "swarm/record.rs"]
 mod record;
 mod server;
-#[path = "crowd/trunk.rs"]
-mod trunk;
+#[path = "swarm/subject.rs"]
+mod subject;
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -19,14 +20,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use annals_core::conformance::numbered::Numbered;
-use record::{Page, Wrong, recheck};
+use record::{Page, Wrong, compare};
 use server::Schema;
-use trunk::{Kind, Trunk};
+use subject::{Kind, Subject};
 
-const KIND: &str = "ANNALS_CROWD_KIND";
-const SCHEMA: &str = "ANNALS_CROWD_SCHEMA";
+const KIND: &str = "ANNALS_SWARM_KIND";
+const SCHEMA: &str = "ANNALS_SWARM_SCHEMA";
 /// A writer's run, or where a subscriber goes on.
-const NUMBER: &str = "ANNALS_CROWD_NUMBER";
+const NUMBER: &str = "ANNALS_SWARM_NUMBER";
 
 const WRITERS: usize = 4;
 const TASKS: u64 = 4;
@@ -37,9 +38,9 @@ const A_SUBSCRIBER_IS_KILLED_EVERY: Duration = Duration::from_millis(500);
 /// Whatever has not happened by then never will.
 const FOR_EVER: Duration = Duration::from_secs(600);
 
-/// The trunk and the number of a process of the crowd; none for a person who runs all ignored
+/// The subject and the number of a process of the swarm; none when a person runs all ignored
 /// tests.
-fn told() -> Option<(Kind, String, u64)> {
+fn given() -> Option<(Kind, String, u64)> {
     let kind = if std::env::var(KIND).ok()? == "naive" {
         Kind::Naive
     } else {
@@ -70,17 +71,17 @@ fn runtime() -> tokio::runtime::Runtime {
 #[test]
 #[ignore = "it is a process that the other tests start and kill"]
 fn writes() {
-    let Some((kind, schema, run)) = told() else {
+    let Some((kind, schema, run)) = given() else {
         return;
     };
     runtime().block_on(async {
-        let trunk = Trunk::open(kind, &schema).await;
+        let subject = Subject::open(kind, &schema).await;
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..TASKS {
-            let trunk = trunk.clone();
+            let subject = subject.clone();
             tasks.spawn(async move {
                 for n in 0.. {
-                    trunk.append(Numbered { run, task, n }).await;
+                    subject.append(Numbered { run, task, n }).await;
                     say(&format!("acknowledged {task} {n}"));
                 }
             });
@@ -92,15 +93,15 @@ fn writes() {
 #[test]
 #[ignore = "it is a process that the other tests start and kill"]
 fn follows() {
-    let Some((kind, schema, mut at)) = told() else {
+    let Some((kind, schema, mut at)) = given() else {
         return;
     };
     runtime().block_on(async {
-        let trunk = Trunk::open(kind, &schema).await;
-        let mut hint = trunk.hint();
+        let subject = Subject::open(kind, &schema).await;
+        let mut hint = subject.hint();
         let mut is_live = false;
         loop {
-            let (mut page, is_end) = trunk.read(at).await;
+            let (mut page, is_end) = subject.read(at).await;
             if page.last > at {
                 at = page.last;
                 if !is_live {
@@ -110,13 +111,13 @@ fn follows() {
             }
             if is_end {
                 is_live = true;
-                trunk::pause(&mut hint).await;
+                subject::pause(&mut hint).await;
             }
         }
     });
 }
 
-/// A process of the crowd, killed when the test ends, however it does.
+/// A process of the swarm, killed when the test ends, however it does.
 struct Member(Child);
 
 impl Drop for Member {
@@ -134,7 +135,7 @@ struct Said {
     line: Option<String>,
 }
 
-struct Crowd {
+struct Swarm {
     kind: Kind,
     schema: String,
     writers: Vec<Member>,
@@ -149,10 +150,10 @@ struct Crowd {
     pages: Vec<Page>,
 }
 
-impl Crowd {
-    fn gather(kind: Kind, schema: &str) -> Crowd {
+impl Swarm {
+    fn gather(kind: Kind, schema: &str) -> Swarm {
         let (says, said) = channel();
-        let mut crowd = Crowd {
+        let mut swarm = Swarm {
             kind,
             schema: schema.to_owned(),
             writers: Vec::new(),
@@ -166,14 +167,14 @@ impl Crowd {
             pages: Vec::new(),
         };
         for slot in 0..SUBSCRIBERS {
-            let member = crowd.start("follows", slot, 0);
-            crowd.subscribers.push(member);
+            let member = swarm.start("follows", slot, 0);
+            swarm.subscribers.push(member);
         }
         for slot in 0..WRITERS {
-            let member = crowd.writer(slot);
-            crowd.writers.push(member);
+            let member = swarm.writer(slot);
+            swarm.writers.push(member);
         }
-        crowd
+        swarm
     }
 
     fn writer(&mut self, slot: usize) -> Member {
@@ -228,7 +229,7 @@ impl Crowd {
 
     /// Takes in what is said until `until`. Answers with the process that ended, when one did
     /// before.
-    fn listen(&mut self, until: Instant, trunk: &Trunk) -> Option<(&'static str, usize)> {
+    fn listen(&mut self, until: Instant, subject: &Subject) -> Option<(&'static str, usize)> {
         loop {
             match self
                 .said
@@ -245,14 +246,14 @@ impl Crowd {
                     number,
                     line: Some(line),
                     ..
-                }) => self.hear(slot, number, &line, trunk),
+                }) => self.hear(slot, number, &line, subject),
                 Err(RecvTimeoutError::Timeout) => return None,
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
             }
         }
     }
 
-    fn hear(&mut self, slot: usize, number: u64, line: &str, trunk: &Trunk) {
+    fn hear(&mut self, slot: usize, number: u64, line: &str, subject: &Subject) {
         if let Some((task, n)) = line
             .strip_prefix("acknowledged ")
             .and_then(|numbers| numbers.split_once(' '))
@@ -262,7 +263,7 @@ impl Crowd {
                 task: task.parse().unwrap(),
                 n: n.parse().unwrap(),
             };
-            self.events += trunk.events_of(numbered);
+            self.events += subject.events_of(numbered);
             self.acknowledged.insert(numbered);
         } else if let Some(page) = Page::parse(line) {
             assert_eq!(
@@ -275,19 +276,15 @@ impl Crowd {
     }
 
     /// Kills a process, takes in the rest of what it said, and starts its successor.
-    fn kill(&mut self, role: &'static str, slot: usize, is_cold: bool, trunk: &Trunk) {
+    fn kill(&mut self, role: &'static str, slot: usize, is_cold: bool, subject: &Subject) {
         let members = if role == "writes" {
             &mut self.writers
         } else {
             &mut self.subscribers
         };
         members[slot].0.kill().unwrap();
-        let ended = self.listen(Instant::now() + FOR_EVER, trunk);
-        assert_eq!(
-            ended,
-            Some((role, slot)),
-            "a process ended that nobody killed"
-        );
+        let ended = self.listen(Instant::now() + FOR_EVER, subject);
+        assert_eq!(ended, Some((role, slot)), "a process ended by itself");
         if role == "writes" {
             self.writers[slot] = self.writer(slot);
         } else {
@@ -299,39 +296,39 @@ impl Crowd {
     }
 }
 
-/// Lets the crowd write until so many events are acknowledged and all subscribers have reached the
+/// Lets the swarm write until so many events are acknowledged and all subscribers have reached the
 /// end. Answers with what was wrong.
-fn crowd(kind: Kind, events: u64) -> Wrong {
+fn swarm(kind: Kind, events: u64) -> Wrong {
     let schema = Schema::new();
     let runtime = runtime();
-    let trunk = runtime.block_on(Trunk::open(kind, &schema.name));
+    let subject = runtime.block_on(Subject::open(kind, &schema.name));
     let began = Instant::now();
-    let mut crowd = Crowd::gather(kind, &schema.name);
+    let mut swarm = Swarm::gather(kind, &schema.name);
     let mut writers_killed = 0;
     let mut subscribers_killed = 0;
     let mut cold = 0;
-    while crowd.events < events {
+    while swarm.events < events {
         let writer = began + A_WRITER_IS_KILLED_EVERY * (writers_killed + 1);
         let subscriber = began + A_SUBSCRIBER_IS_KILLED_EVERY * (subscribers_killed + 1);
-        let ended = crowd.listen(writer.min(subscriber), &trunk);
-        assert_eq!(ended, None, "a process ended that nobody killed");
+        let ended = swarm.listen(writer.min(subscriber), &subject);
+        assert_eq!(ended, None, "a process ended by itself");
         assert!(
             began.elapsed() < FOR_EVER,
             "only {} events in {:?}",
-            crowd.events,
+            swarm.events,
             began.elapsed()
         );
         if writer <= subscriber {
-            crowd.kill("writes", writers_killed as usize % WRITERS, false, &trunk);
+            swarm.kill("writes", writers_killed as usize % WRITERS, false, &subject);
             writers_killed += 1;
         } else {
-            // Every other one begins anew.
+            // Every other one begins again from the start.
             let is_cold = subscribers_killed % 2 == 1;
-            crowd.kill(
+            swarm.kill(
                 "follows",
                 subscribers_killed as usize % SUBSCRIBERS,
                 is_cold,
-                &trunk,
+                &subject,
             );
             subscribers_killed += 1;
             cold += u32::from(is_cold);
@@ -339,26 +336,26 @@ fn crowd(kind: Kind, events: u64) -> Wrong {
     }
     let wrote = began.elapsed();
     for slot in 0..WRITERS {
-        crowd.writers[slot].0.kill().unwrap();
+        swarm.writers[slot].0.kill().unwrap();
     }
     // What they said until then counts.
     let mut ended = 0;
     while ended < WRITERS {
-        ended += usize::from(crowd.listen(Instant::now() + FOR_EVER, &trunk).is_some());
+        ended += usize::from(swarm.listen(Instant::now() + FOR_EVER, &subject).is_some());
     }
-    let truth = runtime.block_on(trunk.truth(&crowd.acknowledged));
+    let truth = runtime.block_on(subject.truth(&swarm.acknowledged));
     let end = truth.last().unwrap().position;
-    while crowd.reached.iter().any(|&reached| reached < end) {
-        crowd.listen(Instant::now() + Duration::from_millis(20), &trunk);
+    while swarm.reached.iter().any(|&reached| reached < end) {
+        swarm.listen(Instant::now() + Duration::from_millis(20), &subject);
         assert!(
             began.elapsed() < wrote + FOR_EVER,
             "subscribers reached {:?} of {end}",
-            crowd.reached
+            swarm.reached
         );
     }
-    let wrong = recheck(&truth, &crowd.pages);
+    let wrong = compare(&truth, &swarm.pages);
 
-    let mut delays: Vec<i64> = crowd
+    let mut delays: Vec<i64> = swarm
         .pages
         .iter()
         .flat_map(|page| &page.delays)
@@ -373,13 +370,13 @@ fn crowd(kind: Kind, events: u64) -> Wrong {
     println!(
         "{kind:?}: {} events acknowledged to {WRITERS} processes of {TASKS} tasks in {:.1} s, {} \
          committed; {writers_killed} writers and \
-         {subscribers_killed} of {SUBSCRIBERS} subscribers killed, {cold} of those began anew; {} \
+         {subscribers_killed} of {SUBSCRIBERS} subscribers killed, {cold} of those began again; {} \
          pages delivered: {wrong:?}; from recorded to delivered, \
          for {} live deliveries: median {:.1} ms, p99 {:.1} ms",
-        crowd.events,
+        swarm.events,
         wrote.as_secs_f64(),
         truth.len(),
-        crowd.pages.len(),
+        swarm.pages.len(),
         delays.len(),
         at(50),
         at(99),
@@ -388,15 +385,15 @@ fn crowd(kind: Kind, events: u64) -> Wrong {
 }
 
 #[test]
-fn nothing_is_skipped_repeated_or_out_of_order_for_any_subscriber() {
-    assert_eq!(crowd(Kind::Annals, 100_000), Wrong::default());
+fn no_subscriber_skips_repeats_or_reorders_anything() {
+    assert_eq!(swarm(Kind::Annals, 100_000), Wrong::default());
 }
 
-/// The same, with a head that everybody writes first.
+/// The same, with a table whose numbers are given before the commit.
 #[test]
 fn the_control_which_follows_the_highest_number_skips_events() {
     assert!(
-        crowd(Kind::Naive, 20_000).skipped > 0,
+        swarm(Kind::Naive, 20_000).skipped > 0,
         "the test would not notice a skipped event"
     );
 }

@@ -1,4 +1,4 @@
-//! What a reader was given, in a form that is small and tells everything that can be wrong with it.
+//! What a reader was given, in a small form that shows everything that can be wrong with it.
 
 use annals_core::conformance::numbered::Numbered;
 use annals_core::{Clock, RecordedEvent, SystemClock};
@@ -113,7 +113,7 @@ pub(crate) struct Wrong {
 }
 
 /// Compares pages with all events there are.
-pub(crate) fn recheck<'a>(truth: &[Event], pages: impl IntoIterator<Item = &'a Page>) -> Wrong {
+pub(crate) fn compare<'a>(truth: &[Event], pages: impl IntoIterator<Item = &'a Page>) -> Wrong {
     let mut sums = vec![0];
     let mut steps = vec![1_u64];
     for (at, event) in truth.iter().enumerate() {
@@ -135,28 +135,28 @@ pub(crate) fn recheck<'a>(truth: &[Event], pages: impl IntoIterator<Item = &'a P
 }
 
 #[test]
-fn the_judge_knows_what_was_skipped_given_twice_and_out_of_order() {
+fn the_oracle_knows_skips_repetitions_and_wrong_order() {
     let event = |position, n| Event::new(position, Numbered { run: 1, task: 2, n }, 0, 0);
     let truth: Vec<Event> = [1, 2, 4, 5]
         .map(|position| event(position, position))
         .to_vec();
-    let skip_decision = |after, last, events: &[Event]| {
+    let compared = |after, last, events: &[Event]| {
         let Wrong {
             skipped,
             duplicated,
             out_of_order,
-        } = recheck(&truth, [&Page::new(after, last, events)]);
+        } = compare(&truth, [&Page::new(after, last, events)]);
         [skipped, duplicated, out_of_order]
     };
     let [one, two, four, five] = truth[..] else {
         unreachable!()
     };
-    assert_eq!(skip_decision(0, 5, &truth), [0, 0, 0]);
-    assert_eq!(skip_decision(2, 5, &[four, five]), [0, 0, 0]);
-    assert_eq!(skip_decision(0, 5, &[one, four, five]), [1, 0, 0]);
-    assert_eq!(skip_decision(0, 2, &[one, two, two]), [0, 1, 0]);
-    assert_eq!(skip_decision(0, 2, &[two, one]), [0, 0, 1]);
-    assert_eq!(skip_decision(0, 2, &[one, event(2, 3)]), [0, 0, 1]);
+    assert_eq!(compared(0, 5, &truth), [0, 0, 0]);
+    assert_eq!(compared(2, 5, &[four, five]), [0, 0, 0]);
+    assert_eq!(compared(0, 5, &[one, four, five]), [1, 0, 0]);
+    assert_eq!(compared(0, 2, &[one, two, two]), [0, 1, 0]);
+    assert_eq!(compared(0, 2, &[two, one]), [0, 0, 1]);
+    assert_eq!(compared(0, 2, &[one, event(2, 3)]), [0, 0, 1]);
     let page = Page::new(0, 5, &truth);
     assert_eq!(Page::parse(&page.line()).unwrap().line(), page.line());
     assert!(Page::parse("page 1 2 3").is_none());

@@ -1,7 +1,7 @@
 //! The application's own tables, in the transactions of its read models.
 //!
 //! The work runs in a task that is not dropped, on a pooled connection whose transaction it is
-//! given; what fails leaves nothing behind.
+//! given; what fails leaves nothing.
 
 use annals_core::{
     CommitError, CustomTables, Failure, Generation, GenerationId, InTransaction, StoreError,
@@ -140,7 +140,7 @@ async fn undone(transaction: Transaction<'static, Postgres>) {
     }
 }
 
-/// Runs the work of a step that nothing stands against so far: the step as the work has left it.
+/// Runs the work of a step that is not refused so far: the step as the work has left it.
 ///
 /// Nothing is locked meanwhile that a renewal of the lease needs, so work may take longer than the
 /// lease lasts.
@@ -158,7 +158,7 @@ async fn worked(
     Ok(Step::prepare(commit, made_of)?)
 }
 
-/// Runs the work, and sees to it that the transaction is the same behind it, and can go on.
+/// Runs the work, and checks that the transaction is the same after it, and can go on.
 async fn run<S: Send + 'static>(
     database: &Database,
     connection: &mut PgConnection,
