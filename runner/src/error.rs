@@ -92,6 +92,20 @@ pub enum ViewError {
         /// What holds it.
         held: String,
     },
+    /// Events that were asked for are dead letters of this row, which lacks them until an operator
+    /// has decided.
+    #[error(
+        "row `{key}` lacks its events from position {position} on, which are dead letters: \
+         {cause}; retry, skip or discard them"
+    )]
+    DeadLetters {
+        /// The key of the row.
+        key: String,
+        /// The position of the first one.
+        position: Position,
+        /// Why it is one.
+        cause: String,
+    },
     /// A worker stopped and will not come so far before an operator has acted: waiting longer is of
     /// no use.
     #[error("it has stopped: {reason}")]

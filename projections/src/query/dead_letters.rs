@@ -1,7 +1,7 @@
 //! Dead letters, by typed keys.
 
-use annals_core::{DeadLetter, Position};
-use annals_runner::{DeadLetterKey, DeadLetters, Settled, ViewError};
+use annals_core::{DeadLetter, Generation, Position, Token};
+use annals_runner::{DeadLetterKey, DeadLetterPages, DeadLetters, Settled, ViewError};
 
 use super::{ViewHandle, typed_key};
 use crate::key::ViewKey;
@@ -12,6 +12,44 @@ impl<V: View> ViewHandle<V> {
     /// Its dead letters, by the texts of the keys.
     pub fn dead_letters(&self) -> DeadLetters {
         DrainView::<V>::dead_letters(&self.context, &self.workers)
+    }
+
+    /// An error when events of a key up to a token are dead letters.
+    pub(super) async fn check_dead_letters(
+        &self,
+        generation: &Generation,
+        key: &str,
+        token: &Token,
+    ) -> Result<(), ViewError> {
+        // Workers of this process know whether there are any.
+        let none = self.workers.of(generation.id, |of| {
+            of.slots.iter().all(|slot| {
+                let progress = slot.borrow();
+                progress.owner.is_some() && progress.dead_letter_keys == 0
+            })
+        });
+        if none == Some(true) {
+            return Ok(());
+        }
+        for (partition, position) in token.positions() {
+            let mut pages = DeadLetterPages::of(&*self.context.views, generation.id)
+                .from(key, partition)
+                .limit(1);
+            let first = pages.next().await?.into_iter().next();
+            let is_asked_for = |of: &DeadLetter| {
+                of.key == key && of.partition == partition && of.position <= position
+            };
+            if let Some(letter) = first.filter(is_asked_for) {
+                return Err(ViewError::DeadLetters {
+                    key: key.to_owned(),
+                    position: letter.position,
+                    cause: letter
+                        .cause
+                        .unwrap_or_else(|| "it is to be tried again".into()),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Keys in dead letters, in their order, after `after`, at most `limit`: none at the end.

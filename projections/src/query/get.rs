@@ -114,14 +114,11 @@ impl<V: View> Get<V> {
                 return views.valid_value(&live, &key, time, Position::MAX).await;
             }
             let read = ReadRows::of(live.id, RowsBy::Keys(vec![key.clone()])).limit(1);
-            let row = views
-                .context
-                .views
-                .read_rows(read)
-                .await?
-                .rows
-                .into_iter()
-                .next();
+            let page = views.context.views.read_rows(read).await?;
+            let row = page.rows.into_iter().next();
+            if let Some(token) = &self.at_least {
+                views.check_dead_letters(&live, &key, token).await?;
+            }
             return Ok(decoded(&key, row.map(|row| row.value).as_ref())?);
         };
         let (generation, position) = views.at_moment(live, moment, self.wait).await?;

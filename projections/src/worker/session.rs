@@ -326,9 +326,10 @@ impl<'a, V: View> LeaseSession<'a, V> {
             .iter()
             .find(|reader| reader.partition == partition)
             .and_then(|reader| reader.oldest);
+        // First, so that readers who wait for this step know of them.
+        self.show_dead_letters();
         work.progress
             .settled_to(partition, up_to, CommittedStep { oldest, ..taken });
-        self.show_dead_letters();
         Ok(())
     }
 

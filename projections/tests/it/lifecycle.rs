@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Annals, GenerationSpec, MemoryStore, Phase};
-use annals_projections::{ReadModels, StartError, View, ViewError, With};
+use annals_projections::{Program, ReadModels, SlotState, StartError, View, ViewError, With};
 
 use super::bank::{Balance, deposited, happens, options, program, program_with};
 use super::test_store::store;
@@ -160,6 +160,32 @@ async fn a_dead_programs_slot_is_free_after_its_lease() {
     let db = program_with(&store, options().lease(Duration::from_secs(86_400))).await;
     let done = happens(&db, "alice", deposited(1)).await;
     db.view::<Balance>()
+        .wait_for(&done, Duration::from_secs(60))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_stopped_programs_slot_is_taken_at_once() {
+    let store = store().await;
+    let year = options().lease(Duration::from_secs(31_536_000));
+    let first = program_with(&store, year.clone()).await;
+    let second = Annals::on(store.another_handle().await)
+        .with(Balance::projection().options(year))
+        .start()
+        .await
+        .unwrap();
+    let is_elsewhere = |db: &Program| {
+        let state = db.status()[0].slots[0].state.clone();
+        matches!(state, SlotState::Elsewhere { .. })
+    };
+    while !is_elsewhere(&second) {
+        tokio::task::yield_now().await;
+    }
+    first.stop().await;
+    let done = happens(&second, "alice", deposited(1)).await;
+    second
+        .view::<Balance>()
         .wait_for(&done, Duration::from_secs(60))
         .await
         .unwrap();

@@ -9,7 +9,9 @@ use annals_core::{
     Annals, Append, ManualClock, NewEvent, Partition, Position, Recorded, StreamId, Token,
 };
 use annals_macros::{Event, View};
-use annals_projections::{Poison, Program, Project, ReadModels, Row, View, ViewHandle, With};
+use annals_projections::{
+    Poison, Program, Project, ReadModels, Row, View, ViewError, ViewHandle, With,
+};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +77,36 @@ async fn a_poison_event_delays_only_its_own_key() {
         );
         db.stop().await;
     }
+}
+
+#[tokio::test]
+async fn asking_for_a_dead_lettered_write_is_an_error() {
+    let store = store().await;
+    let db = program(&store).await;
+    happens(&db, "alice", deposited(1)).await;
+    let dead = happens(&db, "alice", noted("poison")).await;
+    let done = happens(&db, "alice", deposited(2)).await;
+    let view = db.view::<Balance>();
+    let error = view.get("alice").at_least(&done).await.unwrap_err();
+    let position = dead.events()[0].position;
+    assert!(
+        matches!(&error, ViewError::DeadLetters { position: at, .. } if *at == position),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("retry, skip or discard"),
+        "{error}"
+    );
+    let row = Some(Balance {
+        cents: 1,
+        events: 1,
+    });
+    assert_eq!(view.get("alice").await.unwrap(), row, "as it is");
+    assert_eq!(view.get("bob").at_least(&done).await.unwrap(), None);
+    // The way out that the text names.
+    view.discard("alice", "a test").await.unwrap();
+    assert_eq!(view.get("alice").at_least(&done).await.unwrap(), row);
+    db.stop().await;
 }
 
 #[tokio::test]
