@@ -2,13 +2,13 @@
 
 use std::any::type_name;
 
-use annals_core::{Event, EventKind, JsonText, RecordedEvent, ShowError};
-use annals_runner::{Kind, ReactorKind, Registry, ViewKind};
+use annals_core::{JsonText, RecordedEvent, ShowError};
+use annals_runner::{Registry, ViewKind};
 use bytes::Bytes;
 
 use crate::fold::folded;
-use crate::process::Process;
-use crate::reactor::Reactor;
+use crate::process::{self, Process};
+use crate::reactor::{self, Reactor};
 use crate::view::View;
 
 /// Adds read models, reactors and processes to a [`Registry`] that is made without a program.
@@ -39,16 +39,11 @@ impl Register for Registry {
     }
 
     fn reactor<R: Reactor>(self) -> Registry {
-        let shapes = R::Event::shapes().iter();
-        let handles = shapes.map(|shape| shape.event_type.into()).collect();
-        let reactor = ReactorKind::new(Kind::Reactor, R::NAME, handles);
-        self.with_reactor(reactor, [EventKind::of::<R::Event>()])
+        reactor::register::<R>(self)
     }
 
     fn process<P: Process>(self) -> Registry {
-        let listens = P::listens();
-        let process = ReactorKind::new(Kind::Process, P::NAME, listens.types());
-        self.with_reactor(process, listens.kinds())
+        process::register::<P>(self)
     }
 }
 

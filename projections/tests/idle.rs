@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use annals_core::conformance::faulty::{Call, Faulty, FaultyStore};
+use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
 use annals_core::conformance::{Fixture, MemoryFixture};
 use annals_core::{Annals, MemoryStore, StoreError};
 use annals_macros::View;
@@ -37,7 +37,7 @@ struct Calls {
 struct Counted(Arc<Calls>);
 
 #[async_trait]
-impl Faulty for Counted {
+impl StoreFault for Counted {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         let counter = match call {
             Call::Head => &self.0.heads,

@@ -14,7 +14,7 @@ use crate::databases::Databases;
 use crate::fixture::Fixture;
 use crate::ledger::{command, equal_a_replay, some_events, start};
 use crate::relay::cuts::Cuts;
-use crate::relay::{Fate, Relay};
+use crate::relay::{Relay, Treatment};
 
 const TASKS: u64 = 4;
 const COMMANDS: u64 = 60;
@@ -93,7 +93,7 @@ pub(crate) async fn cut_connections_leave_rows_equal_to_a_replay() {
     tokio::time::timeout(WAIT * 5, done).await.unwrap();
     over.store(true, Ordering::SeqCst);
     events_count += foreign.await.unwrap();
-    relay.choose(|| Fate::Passes);
+    relay.choose(|| Treatment::Passes);
     let head = equal_a_replay(&fixture, &direct, &db).await;
     assert_eq!(
         head, events_count,
