@@ -52,7 +52,7 @@ pub async fn are_polled_with_their_checkpoints_and_leases(fixture: &dyn Fixture)
             .generations(&worker.generation.spec.view)
             .await
             .unwrap();
-        assert_eq!([state.generation.clone()], *generations);
+        assert_eq!(*generations, *std::slice::from_ref(&state.generation));
         assert_eq!(state.checkpoints, views.checkpoints(id).await.unwrap());
         let leases: Vec<_> = state
             .leases
