@@ -215,9 +215,9 @@ pub trait RowStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<Position>, CommitError>;
 
     /// Forgets the past before `since`: what is needed to answer for `since` itself and later
-    /// stays, and [`Generation::history_since`] says so. A key that had been removed by then, and
-    /// has not come back, is forgotten. Which events touched a key stays: a question about event
-    /// time folds them from the first one on.
+    /// stays, and [`Generation::history_since`](crate::Generation::history_since) says so. A key
+    /// that had been removed by then, and has not come back, is forgotten. Which events touched a
+    /// key stays: a question about event time folds them from the first one on.
     ///
     /// Forgetting less than before changes nothing.
     ///

@@ -48,8 +48,8 @@ impl Building {
         self.generation.id
     }
 
-    /// After which position it folds the log: the start, but for a [reset](Rebuild::reset_to) that
-    /// this value was given for.
+    /// After which position it folds the log: the start, but for a
+    /// [reset](crate::Rebuild::reset_to) that this value was given for.
     pub const fn begins_at(&self) -> Position {
         self.begins_at
     }
