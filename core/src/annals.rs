@@ -41,7 +41,7 @@ struct Shared {
 }
 
 impl Annals {
-    /// States kept in memory when nobody says otherwise.
+    /// States kept in memory by default.
     pub const CACHED_STATES: usize = 10_000;
 
     /// On this store, with the system's clock and random ids.

@@ -40,7 +40,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told otherwise. Starts at 2026-01-01T00:00:00Z.
+/// A clock that only moves when it is set. Starts at 2026-01-01T00:00:00Z.
 ///
 /// ```
 /// use annals_core::{Clock, ManualClock};
@@ -55,7 +55,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that stands at `moment`.
+    /// A clock that shows `moment`.
     pub fn at(moment: DateTime<Utc>) -> ManualClock {
         ManualClock {
             micros: AtomicI64::new(moment.timestamp_micros()),

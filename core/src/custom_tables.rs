@@ -23,45 +23,50 @@ pub trait InTransaction<C, S = ()>: Send + 'static {
 
 /// A view store that lets applications change tables of their own in its transactions.
 ///
-/// What a worker did with the application's tables and where it stands then are committed together:
+/// What a worker did with the application's tables and its checkpoint are committed together:
 /// exactly once, whatever dies when.
 #[async_trait]
 pub trait CustomTables: ViewStore {
     /// What statements are run on.
     type Connection: Send + 'static;
 
-    /// Takes a step, as [`RowStore::commit_view`](crate::RowStore::commit_view) does, with `work` in its transaction. The work
-    /// comes after the fence was looked at, and may change the step: how far it goes, what is set
-    /// aside. The step is checked behind it, and the fence is looked at until the end: what was
-    /// done under a lease that somebody else took meanwhile is undone.
+    /// Takes a step, as [`RowStore::commit_view`](crate::RowStore::commit_view) does, with `work`
+    /// in its transaction. The work comes after the fence was looked at, and may change the step:
+    /// how far it goes, what is set aside. The step is checked after it, and the fence is looked at
+    /// until the end: what was done under a lease that somebody else took meanwhile is undone.
     ///
     /// # Errors
     ///
-    /// As [`RowStore::commit_view`](crate::RowStore::commit_view), and that of the work. Nothing was changed. Work that panics
-    /// is [`Failure::Invalid`](crate::Failure).
+    /// As [`RowStore::commit_view`](crate::RowStore::commit_view), and that of the work. Nothing
+    /// was changed. Work that panics is [`Failure::Invalid`](crate::Failure).
     async fn commit_with(
         &self,
         commit: ViewCommit,
         work: Box<dyn InTransaction<Self::Connection, ViewCommit>>,
     ) -> Result<(), CommitError>;
 
-    /// Switches to a generation, as [`GenerationStore::switch_to`](crate::GenerationStore::switch_to) does, with `work` in the transaction.
+    /// Switches to a generation, as
+    /// [`GenerationStore::switch_to`](crate::GenerationStore::switch_to) does, with `work` in the
+    /// transaction.
     ///
     /// # Errors
     ///
-    /// As [`GenerationStore::switch_to`](crate::GenerationStore::switch_to), and that of the work. Nothing was changed.
+    /// As [`GenerationStore::switch_to`](crate::GenerationStore::switch_to), and that of the work.
+    /// Nothing was changed.
     async fn switch_with(
         &self,
         generation: GenerationId,
         work: Box<dyn InTransaction<Self::Connection>>,
     ) -> Result<(), CommitError>;
 
-    /// Drops a generation, as [`GenerationStore::drop_generation`](crate::GenerationStore::drop_generation) does, with `work` in the transaction.
-    /// The work is not run for a generation that is gone.
+    /// Drops a generation, as
+    /// [`GenerationStore::drop_generation`](crate::GenerationStore::drop_generation) does, with
+    /// `work` in the transaction. The work is not run for a generation that is gone.
     ///
     /// # Errors
     ///
-    /// As [`GenerationStore::drop_generation`](crate::GenerationStore::drop_generation), and that of the work. Nothing was changed.
+    /// As [`GenerationStore::drop_generation`](crate::GenerationStore::drop_generation), and that
+    /// of the work. Nothing was changed.
     async fn drop_with(
         &self,
         generation: GenerationId,

@@ -11,7 +11,7 @@ use crate::stream::StreamId;
 #[derive(Clone, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct StoredId {
-    /// Where the event stands, and its append.
+    /// Where the event is, and its append.
     pub found: Found,
     /// What its content is compared by.
     pub digest: Digest,
@@ -23,10 +23,11 @@ pub struct StoredId {
 pub enum Duplicate {
     /// No id is known: it is new.
     New,
-    /// All ids are known: it was done before, and the answer is where these events stand.
+    /// All ids are known: it was done before, and the answer is where these events are.
     Repeated,
     /// A derived id is known, and every id that is not known is derived too: the request was done
-    /// before, and the answer is the whole append that did it, `events` events from position `first` on, whatever is asked for now.
+    /// before, and the answer is the whole append that did it, `events` events from position
+    /// `first` on, whatever is asked for now.
     RequestDone {
         /// The position of its first event.
         first: Position,

@@ -67,8 +67,8 @@ impl EventId {
         &self.0
     }
 
-    /// Whether the id stands for a request: whoever appends it gets what the first one with that id
-    /// got.
+    /// Whether the id is that of a request: appending it again gives what the first one with that
+    /// id got.
     pub fn is_derived(&self) -> bool {
         self.0.get_version_num() == 8
     }
@@ -246,7 +246,7 @@ pub struct NewEvent {
     pub metadata: Metadata,
     /// When it happened in the world, to the microsecond (event time).
     pub occurred_at: DateTime<Utc>,
-    /// What stands for its content where the bytes change between honest retries.
+    /// What replaces its content where the bytes change between honest retries.
     pub own_digest: Option<Digest>,
 }
 
@@ -374,7 +374,7 @@ impl NewEvent {
     }
 }
 
-/// An event as the store has it: what was appended, where it stands, and when it was recorded.
+/// An event as the store has it: what was appended, where it is, and when it was recorded.
 ///
 /// ```
 /// # use annals_core::RecordedEvent;
@@ -486,7 +486,7 @@ pub struct Place {
 }
 
 impl NewEvent {
-    /// The event as it stands at `place`.
+    /// The event as it is recorded at `place`.
     pub fn recorded(&self, place: Place) -> RecordedEvent {
         let mut event = RecordedEvent::new(
             self.id,

@@ -72,7 +72,7 @@ pub struct GenerationSpec {
     pub history: History,
     /// The names of its indexed columns.
     pub indexes: Vec<String>,
-    /// Whether its rows travel with appends: each row then stands at a version of its stream.
+    /// Whether its rows travel with appends: each row then has a version of its stream.
     pub inline: bool,
 }
 
@@ -153,7 +153,7 @@ impl GenerationSpec {
     }
 }
 
-/// A generation and where it stands.
+/// A generation and its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Generation {

@@ -1,8 +1,8 @@
 //! Inline read models: rows that travel with an append and are written in its transaction.
 //!
-//! A row of an inline view is folded from one stream and **stands** at a version of it: everything
+//! A row of an inline view is folded from one stream and **is at** a version of it: everything
 //! up to there is in the row. That is what keeps appends, which bring rows along, and workers,
-//! which bring up the rows of whoever appended without them, from folding an event twice.
+//! which bring up the rows of appends without them, from folding an event twice.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,7 +39,7 @@ pub struct InlineRow {
     pub stream: StreamId,
     /// Its key.
     pub key: String,
-    /// Where the row stood before. When it stands elsewhere by the time of the append, the row is
+    /// The version of the row before. When it is another one by the time of the append, the row is
     /// left out.
     pub from: Version,
     /// Its value, or nothing when there is no row.
@@ -51,7 +51,7 @@ pub struct InlineRow {
     pub past: Vec<InlineRowVersion>,
 }
 
-/// What a row is after an event of the append that it travels with. Where that event stands is
+/// What a row is after an event of the append that it travels with. Where that event is, is
 /// known once it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
@@ -63,7 +63,7 @@ pub struct InlineRowVersion {
 }
 
 impl InlineRow {
-    /// A row that there is not, and that stood at `from`.
+    /// A row that there is not, and whose version was `from`.
     pub fn new(
         generation: GenerationId,
         stream: StreamId,
@@ -138,7 +138,7 @@ impl InlineRow {
             .try_for_each(|entry| short_enough("entry", entry))
     }
 
-    /// What is kept of the past, now that it is known where the events of the append stand.
+    /// What is kept of the past, now that the positions of the append are known.
     pub fn versions(&self, placed: &[Placed], recorded_at: DateTime<Utc>) -> Vec<RowVersion> {
         let version = |past: &InlineRowVersion| {
             let up_to = placed.get(past.event)?.position;
@@ -181,14 +181,14 @@ impl InlineRow {
 pub struct RowAdvance {
     /// The key.
     pub key: String,
-    /// Where the row stood when it was read.
+    /// The version of the row when it was read.
     pub from: Version,
     /// The version in its stream of the last event that was folded onto it.
     pub to: Version,
 }
 
 impl RowAdvance {
-    /// What becomes of the step's changes of the row, given where it stands now.
+    /// What becomes of the step's changes of the row, given its version now.
     ///
     /// ```
     /// use annals_core::{RowAdvance, RowOutcome, Version};
@@ -198,10 +198,10 @@ impl RowAdvance {
     /// assert_eq!(step.against(Version::new(5)), RowOutcome::AlreadyApplied);
     /// assert_eq!(step.against(Version::new(3)), RowOutcome::Fenced);
     /// ```
-    pub fn against(&self, stands: Version) -> RowOutcome {
-        match stands {
-            stands if stands == self.from => RowOutcome::Apply,
-            stands if stands >= self.to => RowOutcome::AlreadyApplied,
+    pub fn against(&self, version: Version) -> RowOutcome {
+        match version {
+            version if version == self.from => RowOutcome::Apply,
+            version if version >= self.to => RowOutcome::AlreadyApplied,
             _ => RowOutcome::Fenced,
         }
     }
@@ -211,7 +211,7 @@ impl RowAdvance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
 pub enum RowOutcome {
-    /// The row stands where it stood: it is written.
+    /// The row is at the version at which it was read: it is written.
     Apply,
     /// Appends brought the row so far or farther: the step says nothing of it that is not there
     /// already.
@@ -220,7 +220,7 @@ pub enum RowOutcome {
     Fenced,
 }
 
-/// A row of an inline view, and where it stands.
+/// A row of an inline view, and its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct VersionedRow {
@@ -236,7 +236,7 @@ pub struct VersionedRow {
 ///
 /// - **Together.** The [rows of an append](crate::Append::rows) are written in its
 ///   transaction, or not at all: a refused append and a repeated one write none.
-/// - **In order.** A row is written only when it stands where the one who folded it found it; else
+/// - **In order.** A row is written only at the version at which it was read for its fold; else
 ///   it is left out, and the append is made all the same. Rows of a generation that is gone are
 ///   left out too. What was left out is brought up by the worker of the view.
 /// - **Once.** A worker's step over an event that a row has already leaves that row [as it
@@ -245,8 +245,8 @@ pub struct VersionedRow {
 /// A store without this trait refuses appends that carry rows.
 #[async_trait]
 pub trait InlineViews: ViewStore {
-    /// Rows of these keys and where they stand, in the order of the keys, each once, all of one
-    /// moment. Keys that were never written are left out: they stand at version 0.
+    /// Rows of these keys and their versions, in the order of the keys, each once, all of one
+    /// moment. Keys that were never written are left out: they are at version 0.
     ///
     /// # Errors
     ///

@@ -96,7 +96,7 @@ pub trait Leases: std::fmt::Debug + Send + Sync + 'static {
     /// Moves the end of a lease to `ttl` from now. `false`: it is another's by now, or was
     /// released; stop working.
     ///
-    /// A lease that has ended and was taken by nobody can be renewed.
+    /// A lease that has ended and was not taken can be renewed.
     ///
     /// # Errors
     ///

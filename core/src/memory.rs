@@ -115,8 +115,8 @@ impl MemoryStore {
         self
     }
 
-    /// Loses what was committed after `position` in the first partition, as a restore or a fail-over
-    /// to a server that lacks it would: for tests. The log goes on in a new
+    /// Loses what was committed after `position` in the first partition, as a restore or a
+    /// fail-over to a server that lacks it would: for tests. The log goes on in a new
     /// [incarnation](Log::incarnation).
     ///
     /// ```
@@ -175,7 +175,7 @@ impl MemoryStore {
         if !violations.is_empty() {
             return Err(AppendError::Conflict(violations));
         }
-        // Held together, so that nobody sees events without their rows.
+        // Held together, so that no reader sees events without their rows.
         let mut views = self.read_models();
         views.check_prepared(append)?;
         let places = log.record(partition, append, self.clock.now());

@@ -48,7 +48,7 @@ pub struct Outgoing {
 /// Takes batches, each together with a mark, all of a batch or nothing.
 ///
 /// This is what makes publishing exact: the mark is in the same transaction as the batch, so what
-/// was published is exactly what lies at or before the last mark. Whoever opens the outlet again
+/// was published is exactly what lies at or before the last mark. Opening the outlet again
 /// shuts out its earlier owner first, reads the mark, and continues after it.
 ///
 /// ```
@@ -65,7 +65,7 @@ pub struct Outgoing {
 /// ```
 #[async_trait]
 pub trait Outlet: fmt::Debug + Send {
-    /// Shuts out whoever had this outlet before, then returns the last mark of each partition.
+    /// Shuts out who had this outlet before, then returns the last mark of each partition.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Where an event stands in the log, and how far a reader must have come.
+//! Where an event is in the log, and how far a reader must have come.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use crate::error::Invalid;
 
 /// The place of an event in its partition of the log: 1, 2, 3 … in commit order.
 ///
-/// Nothing ever appears at or behind a position that a reader has seen. [`Position::START`] stands
+/// Nothing ever appears at or before a position that a reader has seen. [`Position::START`] stands
 /// before the first event.
 ///
 /// ```
@@ -27,7 +27,7 @@ pub struct Position(u64);
 impl Position {
     /// Before the first event.
     pub const START: Position = Position(0);
-    /// Behind every event there will be.
+    /// After every event there will be.
     pub const MAX: Position = Position(i64::MAX as u64);
 
     /// The position `number`; anything above [`Position::MAX`] is taken as that.

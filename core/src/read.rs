@@ -28,7 +28,7 @@ pub enum Shown {
     Everything,
 }
 
-/// Events asked for at once when nobody says otherwise.
+/// Events asked for at once by default.
 pub const PAGE_EVENTS: usize = 1_000;
 
 /// Bytes of payload after which a store ends a page before its limit, so that memory stays bounded.
@@ -109,7 +109,7 @@ impl ReadStream {
         self
     }
 
-    /// The rest of the range behind a page that ended before it: what to ask next.
+    /// The rest of the range after a page that ended before it: what to ask next.
     #[must_use]
     pub fn resume(mut self, next: Version) -> ReadStream {
         match self.direction {
@@ -134,7 +134,7 @@ pub struct StreamPage {
     pub head: Position,
 }
 
-/// A range of one partition of the log: behind `after`, up to and with `up_to`.
+/// A range of one partition of the log: after `after`, up to and with `up_to`.
 ///
 /// ```
 /// use annals_core::{Filter, Position, ReadLog};
@@ -147,7 +147,7 @@ pub struct StreamPage {
 pub struct ReadLog {
     /// The partition.
     pub partition: Partition,
-    /// Events behind this position.
+    /// Events after this position.
     pub after: Position,
     /// Events up to this position.
     pub up_to: Position,
@@ -160,7 +160,7 @@ pub struct ReadLog {
 }
 
 impl ReadLog {
-    /// Everything behind `position` in the first partition, oldest first.
+    /// Everything after `position` in the first partition, oldest first.
     pub fn after(position: Position) -> ReadLog {
         ReadLog {
             partition: Partition(0),
@@ -214,7 +214,7 @@ impl ReadLog {
 pub struct LogPage {
     /// The events that match, in the order that was asked for.
     pub events: Vec<RecordedEvent>,
-    /// How far the range was looked through. Forward: nothing that matches stands between `after`
+    /// How far the range was looked through. Forward: nothing that matches lies between `after`
     /// and here but what is in the page; go on with `after` set to it. Backward: the lowest
     /// position looked at; go on with `up_to` just below it.
     pub scanned: Position,
@@ -237,7 +237,7 @@ pub struct LogPage {
 pub struct ReadQuery {
     /// Which events.
     pub query: Query,
-    /// Events behind this position.
+    /// Events after this position.
     pub after: Position,
     /// Events up to this position.
     pub up_to: Position,
@@ -259,7 +259,7 @@ impl ReadQuery {
         }
     }
 
-    /// Behind this position.
+    /// After this position.
     #[must_use]
     pub fn after(mut self, position: Position) -> ReadQuery {
         self.after = position;

@@ -46,7 +46,7 @@ impl Events {
     /// no more than this.
     pub const POLL: Duration = Duration::from_millis(250);
 
-    /// Events in a page when nobody says otherwise: enough that handing a page from thread to
+    /// Events in a page by default: enough that handing a page from thread to
     /// thread costs next to nothing.
     pub const PAGE_EVENTS: usize = 2_048;
 
@@ -64,7 +64,7 @@ impl Events {
         self
     }
 
-    /// Behind this position.
+    /// After this position.
     pub fn after(mut self, position: Position) -> Events {
         self.read.after = position;
         self
@@ -185,7 +185,7 @@ impl Pages {
         Ok(None)
     }
 
-    /// Behind which position the next page begins.
+    /// The position after which the next page begins.
     pub const fn after(&self) -> Position {
         self.read.after
     }
@@ -208,7 +208,7 @@ impl Pages {
     }
 }
 
-/// Whether the log goes on behind the page, as far as the page knows.
+/// Whether the log goes on after the page, as far as the page knows.
 fn is_more(read: &ReadLog, page: &LogPage) -> bool {
     !page.end && page.scanned < read.up_to
 }
@@ -265,7 +265,7 @@ impl Reading {
             Some(mut window) => {
                 let page = window.page().await?;
                 if page.scanned < window.up_to {
-                    // It was cut, because its payloads are large: what is asked for behind it comes
+                    // It was cut, because its payloads are large: what is asked for after it comes
                     // too early.
                     self.windows.clear();
                 }
@@ -362,7 +362,7 @@ impl<E: Event> TypedPages<E> {
         Ok(Some(events))
     }
 
-    /// Behind which position the next page begins.
+    /// The position after which the next page begins.
     pub const fn after(&self) -> Position {
         self.pages.after()
     }

@@ -103,7 +103,7 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Found {
-    /// Where the event stands (or stood, when it was removed for good).
+    /// Where the event is (or was, when it was removed for good).
     pub placed: Placed,
     /// The position of the first event of its append.
     pub append_first: Position,
@@ -114,7 +114,7 @@ pub struct Found {
 /// The log of a store: every event, in partitions, each with an order of its own.
 ///
 /// - **Dense.** Positions in a partition are 1, 2, 3 … in commit order.
-/// - **Nothing appears behind you.** At or below a position that some reader has seen no event will
+/// - **Nothing appears late.** At or before a position that some reader has seen no event will
 ///   appear later. What readers see goes up to [`Log::head`], and everything that reads, waits or
 ///   rebuilds uses that one head.
 #[async_trait]
@@ -123,8 +123,8 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     fn id(&self) -> LogId;
 
     /// Which of its histories this process sees. It changes when the store notices that the log
-    /// was restored, swapped or failed over to one that lacks events: whoever remembers anything
-    /// of the log compares this first.
+    /// was restored, swapped or failed over to one that lacks events: a reader that remembers
+    /// anything of the log compares this first.
     fn incarnation(&self) -> Incarnation {
         Incarnation::first(self.id())
     }
@@ -237,7 +237,7 @@ impl Assignment {
     }
 }
 
-/// A wake-up that may come too often or not at all: whoever waits on it also looks after a while.
+/// A wake-up that may come too often or not at all: a waiting reader also polls after a while.
 ///
 /// ```
 /// # async fn example(mut hint: annals_core::Hint) {

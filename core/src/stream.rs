@@ -72,7 +72,7 @@ impl From<u64> for Version {
 
 /// The name of a stream: `category-id`, at most 255 bytes, no control characters.
 ///
-/// The category is what stands before the first `-`; the rest is the id and may hold more dashes. A
+/// The category is what comes before the first `-`; the rest is the id and may hold more dashes. A
 /// name without a dash is all category. Names that start with `$` are reserved for Annals itself.
 ///
 /// ```
@@ -173,14 +173,14 @@ impl StreamId {
         &self.0
     }
 
-    /// What stands before the first `-`, or the whole name.
+    /// What comes before the first `-`, or the whole name.
     pub fn category(&self) -> &str {
         self.0
             .split_once('-')
             .map_or(&self.0, |(category, _)| category)
     }
 
-    /// What stands after the first `-`, or nothing.
+    /// What comes after the first `-`, or nothing.
     pub fn id(&self) -> &str {
         self.0.split_once('-').map_or("", |(_, id)| id)
     }

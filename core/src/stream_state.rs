@@ -89,7 +89,7 @@ impl StreamState {
             .max(self.archived_before)
     }
 
-    /// The version up to which deletions that count have emptied the state: folds start behind it.
+    /// The version up to which deletions that count have emptied the state: folds start after it.
     pub fn emptied_at(&self, counts: impl Fn(&Deletion) -> bool) -> Version {
         self.deletions
             .iter()

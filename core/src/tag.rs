@@ -43,12 +43,12 @@ impl Tag {
         format!("{key}:{value}").parse()
     }
 
-    /// What stands before the first colon.
+    /// What comes before the first colon.
     pub fn key(&self) -> &str {
         self.0.split_once(':').map_or(&self.0, |(key, _)| key)
     }
 
-    /// What stands after the first colon.
+    /// What comes after the first colon.
     pub fn value(&self) -> &str {
         self.0.split_once(':').map_or("", |(_, value)| value)
     }

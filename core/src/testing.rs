@@ -9,8 +9,8 @@
 //! - [`Given`] begins a [`Story`] about one aggregate: what had happened, what is tried, and what
 //!   comes of it.
 //! - [`world`] begins one about several streams, for decisions that cross them.
-//! - [`annals`] is a handle with a clock that stands still and ids that count, for tests of whole
-//!   programs.
+//! - [`annals`] is a handle with a clock that only a test moves and ids that count, for tests of
+//!   whole programs.
 //! - [`timeline`] prints what a store has of a stream, [`timeline_of_log`] of everything.
 //!
 //! ```

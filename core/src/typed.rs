@@ -16,7 +16,7 @@ use crate::tag::Tag;
 /// A type whose values are stored as events: usually an enum with `#[derive(Event)]`, one variant
 /// an event type.
 ///
-/// The name of the type stands beside the payload, and the payload is only the content of the
+/// The name of the type is beside the payload, and the payload is only the content of the
 /// variant.
 pub trait Event: Sized + Send + Sync + 'static {
     /// The category of the streams that hold it, and the first part of its type names.
@@ -70,7 +70,7 @@ pub struct Shape {
     pub schema_version: u32,
     /// Whether events are written in it today.
     pub current: bool,
-    /// Its fields as they stand in the source, for people and for `events.lock`; for an old shape
+    /// Its fields as they are in the source, for people and for `events.lock`; for an old shape
     /// the upcaster that reads it.
     pub fields: &'static str,
 }
@@ -206,7 +206,7 @@ pub enum DecodeError {
     },
 }
 
-/// A recorded event that a type cannot read, and where it stands.
+/// A recorded event that a type cannot read, and where it is.
 ///
 /// ```
 /// # fn example(error: &annals_core::Undecodable) {
@@ -242,7 +242,7 @@ impl Undecodable {
     }
 }
 
-/// A typed event with its record: where it stands, when it happened and was recorded, and its
+/// A typed event with its record: where it is, when it happened and was recorded, and its
 /// metadata.
 ///
 /// It derefs to the event.
@@ -286,7 +286,7 @@ impl<E: Event> Recorded<E> {
         }
     }
 
-    /// As [`decode`](Recorded::decode), behind what is there already. A record is large, and here
+    /// As [`decode`](Recorded::decode), after what is there already. A record is large, and here
     /// it is moved only once.
     #[inline]
     pub(crate) fn decode_onto(

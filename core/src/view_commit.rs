@@ -1,4 +1,4 @@
-//! One step of a worker: rows, their past, what was set aside and the checkpoint, which change
+//! One step of a worker: rows, their past, dead letters and the checkpoint, which change
 //! together or not at all.
 
 use std::collections::{HashMap, HashSet};
@@ -80,7 +80,7 @@ pub struct RowChange {
 pub struct RowVersion {
     /// Its key.
     pub key: String,
-    /// The run begins behind this position.
+    /// The run begins after this position.
     pub after: Position,
     /// The run ends at this position, from which on the value holds until the next version of the
     /// key.
@@ -98,28 +98,28 @@ pub struct ViewCommit {
     /// The generation.
     pub generation: GenerationId,
     /// The lease on the slot under which the worker works: its epoch must be the newest. That it
-    /// has ended is no matter as long as nobody took it and it was not given back.
+    /// has ended is no matter as long as it was neither taken nor given back.
     pub lease: Lease,
-    /// Where the slot stood before: it must still stand there.
+    /// The checkpoint before: it must be the same still.
     pub from: Position,
-    /// Where it stands afterwards, at or behind `from`.
+    /// The checkpoint afterwards, at or after `from`.
     pub to: Checkpoint,
     /// Rows that change, each key at most once.
     pub rows: Vec<RowChange>,
     /// What is kept of the past, oldest first; the runs of a key follow one another. They may lie
-    /// before `from`: those of events that were set aside and are settled now.
+    /// before `from`: those of dead letters that are settled now.
     pub versions: Vec<RowVersion>,
     /// Which events touched which key; one that is known already stays.
     pub touched: Vec<(String, Position)>,
-    /// Events of the same partition that are set aside; one that is already (it was tried again) is
-    /// replaced.
+    /// Events of the same partition that become dead letters; one that is already (it was tried
+    /// again) is replaced.
     pub park: Vec<DeadLetter>,
-    /// Events of the same partition that were set aside and are settled now; others are left out of
+    /// Dead letters of the same partition that are settled now; others are left out of
     /// account.
     pub unpark: Vec<(String, Position)>,
     /// Of an inline view: how far each row is taken that something is said of here. Of other views:
     /// nothing.
-    pub stands: Vec<RowAdvance>,
+    pub advances: Vec<RowAdvance>,
 }
 
 impl ViewCommit {
@@ -140,7 +140,7 @@ impl ViewCommit {
             touched: Vec::new(),
             park: Vec::new(),
             unpark: Vec::new(),
-            stands: Vec::new(),
+            advances: Vec::new(),
         }
     }
 
@@ -151,8 +151,8 @@ impl ViewCommit {
     /// A slot or partition that it does not have, the lease of another slot, a step backwards, a
     /// key twice, a key or entry that is too long, a wrong number of entries, a past that it does
     /// not keep, runs of a key that overlap, something beyond the place to which the step goes, an
-    /// event that is set aside twice or is both set aside and settled, a row of an inline view of
-    /// which it is not said how far it is taken, or one of another view of which it is.
+    /// event that is a dead letter twice or is both a dead letter and settled, a row of an inline
+    /// view of which it is not said how far it is taken, or one of another view of which it is.
     ///
     /// ```
     /// use annals_core::{
@@ -269,7 +269,7 @@ impl ViewCommit {
                 let after = version.after;
                 let up_to = version.up_to;
                 return Err(Invalid::new(format!(
-                    "a run of key `{key}` from {after} to {up_to}, behind {before} in a step to {}",
+                    "a run of key `{key}` from {after} to {up_to}, after {before} in a step to {}",
                     self.to.position
                 )));
             }
@@ -291,14 +291,14 @@ impl ViewCommit {
     }
 
     fn check_stands(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
-        if !spec.inline && !self.stands.is_empty() {
+        if !spec.inline && !self.advances.is_empty() {
             return Err(Invalid::new(format!(
-                "view `{}` is not inline, its rows stand nowhere",
+                "view `{}` is not inline, its rows have no versions",
                 spec.view
             )));
         }
         let mut told = HashSet::new();
-        for RowAdvance { key, from, to } in &self.stands {
+        for RowAdvance { key, from, to } in &self.advances {
             if !told.insert(key) || to <= from {
                 let key = key.escape_debug();
                 return Err(Invalid::new(format!(
@@ -323,13 +323,13 @@ impl ViewCommit {
         }
     }
 
-    /// The refusal of a step whose row [stands elsewhere](crate::RowAdvance::against).
-    pub fn row_moved(&self, step: &RowAdvance, stands: Version) -> CommitError {
+    /// The refusal of a step whose row [is at another version](crate::RowAdvance::against).
+    pub fn row_moved(&self, step: &RowAdvance, version: Version) -> CommitError {
         let key = step.key.escape_debug();
         let from = step.from;
         let to = step.to;
         let found = format!(
-            "the row `{key}` stands at version {stands}, the step takes it from {from} to {to}"
+            "the row `{key}` is at version {version}, the step takes it from {from} to {to}"
         );
         CommitError::Fenced {
             generation: self.generation,
@@ -346,7 +346,7 @@ impl ViewCommit {
         self.rows.retain(|row| !keys.contains(&row.key));
         self.versions.retain(|version| !keys.contains(&version.key));
         self.touched.retain(|(key, _)| !keys.contains(key));
-        self.stands.retain(|step| !keys.contains(&step.key));
+        self.advances.retain(|step| !keys.contains(&step.key));
     }
 
     fn check_parked(&self) -> Result<(), Invalid> {
@@ -369,7 +369,7 @@ impl ViewCommit {
             }
             if !dead_letters.insert((key, position)) || settled.contains(&(key, position)) {
                 return Err(Invalid::new(format!(
-                    "{place} is set aside twice or also settled"
+                    "{place} is a dead letter twice or also settled"
                 )));
             }
         }
@@ -389,7 +389,7 @@ pub(crate) fn short_enough(what: &str, text: &str) -> Result<(), Invalid> {
     )))
 }
 
-/// An event that was set aside: one that could not be folded, or one that waits behind it because
+/// A dead letter: an event that could not be folded, or one that waits after it because
 /// it has the same key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
@@ -398,7 +398,7 @@ pub struct DeadLetter {
     pub key: String,
     /// The partition of the event.
     pub partition: Partition,
-    /// Where the event stands.
+    /// Where the event is.
     pub position: Position,
     /// Its id.
     pub event: EventId,
@@ -406,7 +406,7 @@ pub struct DeadLetter {
     pub cause: Option<String>,
     /// How often it was tried.
     pub attempts: u32,
-    /// When it was set aside.
+    /// When it became a dead letter.
     pub dead_since: DateTime<Utc>,
 }
 
@@ -419,7 +419,7 @@ pub struct SkipDecision {
     pub view: String,
     /// The partition of the event.
     pub partition: Partition,
-    /// Where the event stands.
+    /// Where the event is.
     pub position: Position,
     /// Its id.
     pub event: EventId,
@@ -465,7 +465,7 @@ pub enum CommitError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The store could not do it. When it was [`Unavailable`](crate::Failure::Unavailable) a step
-    /// may have been taken all the same: ask where the slot stands.
+    /// may have been taken all the same: ask for the checkpoint.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

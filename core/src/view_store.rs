@@ -1,7 +1,7 @@
 //! Where read models live: keyed rows in generations, their history, dead letters and checkpoints.
 //!
-//! Rows are bytes here; what they mean is decided by the projections. A view store may be in another
-//! database than the log.
+//! Rows are bytes here; what they mean is decided by the projections. A view store may be in
+//! another database than the log.
 
 mod dead_letters;
 mod generations;
@@ -13,15 +13,15 @@ pub use rows::{PastRow, ReadRows, RowPlace, RowStore, RowsBy, RowsPage};
 
 /// A place for read models.
 ///
-/// - **One transaction.** Rows, history, what is set aside and the checkpoint change together, or
+/// - **One transaction.** Rows, history, dead letters and the checkpoint change together, or
 ///   not at all.
-/// - **Fenced.** A commit under an old epoch, or from a place where the slot no longer stands,
+/// - **Fenced.** A commit under an old epoch, or from another checkpoint,
 ///   changes nothing.
 /// - **Complete.** Readers see a generation only once it was switched to
-///   ([`live_generation`](GenerationStore::live_generation)). One that is dropped under their hands says
-///   so, and never looks empty.
+///   ([`live_generation`](GenerationStore::live_generation)). One that is dropped under their hands
+///   says so, and never looks empty.
 /// - **Bytewise.** Keys, entries and names are any text, compared byte by byte.
-/// - **Bounded.** A page of rows ends at its limit or behind
+/// - **Bounded.** A page of rows ends at its limit or after
 ///   [`PAGE_BYTES_MAX`](crate::PAGE_BYTES_MAX) bytes of values.
 ///
 /// ```

@@ -138,8 +138,9 @@ impl PostgresStore {
     /// violations of the first that does not): nothing of the transaction was written.
     /// [`AppendError::Unknown`] when the connection was lost on the way: all of it is written or
     /// nothing, and staging the same ids again finds out ([`Staged::repeated`]).
-    /// [`AppendError::Store`] for what else the server has to say, the application's own constraints included; nothing was
-    /// written, and with `Failure::Unavailable` trying the whole transaction again may help.
+    /// [`AppendError::Store`] for what else the server has to say, the application's own
+    /// constraints included; nothing was written, and with `Failure::Unavailable` trying the whole
+    /// transaction again may help.
     pub async fn commit(
         &self,
         mut transaction: Transaction<'_, Postgres>,

@@ -1,8 +1,8 @@
 //! How far the log is durable: what readers are given.
 //!
 //! Processes that append at the same time commit first and flush afterwards, so positions are
-//! visible for a moment that a crash of the server takes back and gives to other events. A reader is
-//! given none of them: it waits until they are flushed.
+//! visible for a moment that a crash of the server takes back and gives to other events. A reader
+//! is given none of them: it waits until they are flushed.
 
 use sqlx::Error;
 use tokio::sync::Mutex;

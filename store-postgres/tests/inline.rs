@@ -91,7 +91,7 @@ impl Fixture {
             indexed,
         }];
         if self.generation.spec.inline {
-            step.stands = vec![RowAdvance {
+            step.advances = vec![RowAdvance {
                 key: key.into(),
                 from: Version::NONE,
                 to: Version::FIRST,

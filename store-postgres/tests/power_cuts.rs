@@ -295,7 +295,8 @@ mod server_restarts {
         lines.iter().filter(is_gone).collect()
     }
 
-    /// Kills the server so many times; how many events that readers were given were gone afterwards.
+    /// Kills the server so many times; how many events that readers were given were gone
+    /// afterwards.
     async fn cut(reader: &str, rounds: u64) -> usize {
         let _alone = crate::outage::SERVER.lock().await;
         let schema = Schema::new();

@@ -1,4 +1,4 @@
-//! The process that the tests start, kill and pause, and the steps at which it stands still for
+//! The process that the tests start, kill and pause, and the steps at which it pauses for
 //! that.
 
 use std::fmt;
@@ -27,7 +27,7 @@ const WORK: &str = "ANNALS_READ_MODELS_WORK";
 const STEP: &str = "ANNALS_READ_MODELS_STEP";
 const TIMES: &str = "ANNALS_READ_MODELS_TIMES";
 
-/// Where a process stands still, or what else becomes of its commits.
+/// Where a process pauses, or what else becomes of its commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// A page was read.
@@ -103,7 +103,7 @@ pub(crate) fn say(line: &str) {
         .unwrap();
 }
 
-/// How often the step is still passed before the process stands still at it.
+/// How often the step is still passed before the process pauses at it.
 struct Countdown(AtomicI64);
 
 impl Countdown {
@@ -124,7 +124,7 @@ pub(crate) fn in_the_fold() {
     }
 }
 
-/// Stands still at one step, until the process is killed.
+/// Pauses at one step, until the process is killed.
 struct Halts {
     step: Step,
     left: Countdown,
@@ -186,7 +186,7 @@ impl StoreFault for Halts {
             }
             Step::Asks => {
                 say("here");
-                // The thread waits: whoever gives up the task in the meantime does not keep the
+                // The thread waits: giving up the task in the meantime does not keep the
                 // commit from being made.
                 let mut word = String::new();
                 std::io::stdin().read_line(&mut word).unwrap();
@@ -289,7 +289,7 @@ pub(crate) struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// It stands still when it comes to the step for the `times`-th time.
+    /// It pauses when it comes to the step for the `times`-th time.
     pub(crate) fn start(place: &Location, work: Work, step: Step, times: u64) -> ChildProcess {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
@@ -332,7 +332,7 @@ impl ChildProcess {
             let line = self
                 .said
                 .recv_timeout(left)
-                .expect("the process neither stood still nor said a word");
+                .expect("the process neither paused nor said a word");
             if line.starts_with(begin) {
                 return line;
             }
@@ -349,7 +349,7 @@ impl ChildProcess {
         writeln!(self.word, "go on").unwrap();
     }
 
-    /// `STOP`: it stands still, all of it, until `CONT`.
+    /// `STOP`: all of it pauses until `CONT`.
     pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("sh")
             .args(["-c", &format!("kill -{signal} {}", self.child.id())])
@@ -357,30 +357,30 @@ impl ChildProcess {
         assert!(sent.unwrap().success());
     }
 
-    /// Stops all of it, and returns when all of it stands still: on a busy machine some threads run
+    /// Stops all of it, and returns when all of it is paused: on a busy machine some threads run
     /// on for a while.
     pub(crate) fn stops(&self) {
         self.signal("STOP");
         let tasks = format!("/proc/{}/task", self.child.id());
-        let stands = |task: std::fs::DirEntry| {
+        let is_paused = |task: std::fs::DirEntry| {
             let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
             stat.rsplit_once(") ")
                 .is_none_or(|(_, state)| state.starts_with('T'))
         };
-        // Where there is no `/proc`, nobody can tell.
+        // Where there is no `/proc`, it is unknown.
         while std::fs::read_dir(&tasks)
-            .is_ok_and(|mut tasks| !tasks.all(|task| task.is_ok_and(stands)))
+            .is_ok_and(|mut tasks| !tasks.all(|task| task.is_ok_and(is_paused)))
         {
             std::thread::yield_now();
         }
     }
 
     /// How long it has worked, in hundredths of a second of processor time. Where there is no
-    /// `/proc`, nobody can tell.
+    /// `/proc`, it is unknown.
     pub(crate) fn worked(&self) -> Option<u64> {
         let stat =
             std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // Behind the name, which may hold anything: the state is the first field, what it worked
+        // After the name, which may hold anything: the state is the first field, what it worked
         // itself and in the kernel the twelfth and the thirteenth.
         let (_, fields) = stat.rsplit_once(") ")?;
         Some(

@@ -11,7 +11,7 @@ use crate::child::ChildProcess;
 use crate::fixture::{Fixture, HeldCommit, Location};
 use crate::server;
 
-/// Databases with names that nobody else has, dropped at the end.
+/// Databases with names of their own, dropped at the end.
 #[derive(Debug)]
 pub(crate) struct Databases {
     begin: String,
@@ -104,7 +104,7 @@ impl Databases {
     pub(crate) async fn hold(&self, log: &str, table: &str) -> HeldSession {
         let mut connection = self.connection(log).await;
         // A trigger that is put off runs inside of COMMIT, when everything was written. It waits
-        // for whoever holds the lock.
+        // for the holder of the lock.
         let hold = format!(
             "create or replace function annals.wait_in_commit() returns trigger language plpgsql as
                  $$ begin perform pg_advisory_xact_lock_shared({LOCK}); return null; end $$;
@@ -180,7 +180,7 @@ impl HeldCommit for HeldSession {
     }
 
     async fn end(mut self: Box<Self>, wanted: bool) -> bool {
-        let process = self.held.expect("nobody is held");
+        let process = self.held.expect("no child is held");
         if wanted {
             self.let_go().await;
         } else {
@@ -204,7 +204,7 @@ impl Drop for Databases {
             "select datname from pg_database where starts_with(datname, '{}')",
             self.begin
         );
-        server::in_the_end("the databases are left behind", async move {
+        server::in_the_end("the databases are not dropped", async move {
             let mut server = server::connection().await;
             for name in query_scalar::<_, String>(AssertSqlSafe(names))
                 .fetch_all(&mut server)

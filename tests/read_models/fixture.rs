@@ -20,7 +20,7 @@ impl Location {
     }
 }
 
-/// Some logs that nobody else has, by their names; gone when this is dropped.
+/// Some logs of this test alone, by their names; gone when this is dropped.
 #[async_trait]
 pub(crate) trait Fixture: fmt::Debug + Send + Sync {
     /// How often a worker is killed at each of its steps, unless the environment says so.
@@ -28,7 +28,7 @@ pub(crate) trait Fixture: fmt::Debug + Send + Sync {
 
     async fn place(&self, log: &str) -> Location;
 
-    /// Puts a copy of one log, which nobody uses any more, in the place of another one.
+    /// Puts a copy of one log, which is not used any more, in the place of another one.
     async fn copy(&self, from: &str, to: &str);
 
     /// Ends all connections to a log, and says how many: none where there are none.

@@ -1,4 +1,4 @@
-//! Whoever reads, by whichever way, sees as far as the head and no further: while an append stands
+//! Every way of reading sees as far as the head and no further: while an append stands
 //! in its COMMIT with its positions given, and an unrelated transaction keeps an old snapshot of
 //! everything.
 
@@ -37,18 +37,18 @@ async fn looked(db: &Program) -> [u64; 4] {
     ]
 }
 
-/// Where each of the generations that can be read stands.
+/// The checkpoints of the generations that can be read.
 async fn generations(db: &Program) -> Vec<u64> {
     let views = db.store().views().unwrap();
-    let mut stand = Vec::new();
+    let mut checkpoints = Vec::new();
     for generation in views.generations(Tally::NAME).await.unwrap() {
-        stand.push(
+        checkpoints.push(
             views.checkpoints(generation.id).await.unwrap()[0]
                 .position
                 .get(),
         );
     }
-    stand
+    checkpoints
 }
 
 async fn as_of_now(db: &Program) -> Rows {

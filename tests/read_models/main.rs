@@ -1,5 +1,5 @@
 //! Read models with the workers that programs have: killed at every step, paused past their leases,
-//! killed while they build anew, given what they cannot fold, and put before a log that was
+//! killed while they rebuild, given what they cannot fold, and put before a log that was
 //! restored. At the end the rows are those of a replay, each time, on every store.
 //!
 //! The tests start themselves as the processes that are killed and paused. `ANNALS_TEST_KILLS` says

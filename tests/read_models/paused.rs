@@ -10,7 +10,7 @@ use crate::child::{ChildProcess, Step, Work};
 use crate::fixture::{Fixture, kills};
 use crate::oracle::{Tally, append, caught_up, history, options, program, replay, rows};
 
-/// Stops it at a moment at which it does not write: whoever is stopped in the middle of that keeps
+/// Stops it at a moment at which it does not write: one that is stopped in the middle of that keeps
 /// a file from everybody else.
 pub(crate) async fn stop(sleeper: &ChildProcess, store: &dyn Store) {
     loop {

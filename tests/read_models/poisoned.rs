@@ -103,7 +103,7 @@ pub(crate) async fn poison_delays_its_key_alone_and_drains_in_order(fixture: &dy
     );
     println!(
         "{EVENTS} events with {} poisoned keys folded in {:.1} s; the others were at most {} ms \
-         behind; {} events that waited drained in {:.1} s",
+         of lag; {} events that waited drained in {:.1} s",
         waiting.len(),
         folded.as_secs_f64(),
         lag.as_millis(),

@@ -1,4 +1,4 @@
-//! A view is built anew by processes that are killed, while events are appended and a reader looks:
+//! A view is rebuilt by processes that are killed, while events are appended and a reader looks:
 //! it sees whole rows of one moment, always.
 
 use std::sync::Arc;
@@ -108,7 +108,7 @@ async fn filled(place: &Location) -> Arc<dyn Store> {
     store
 }
 
-/// What a replay gives at any position, without beginning anew each time.
+/// What a replay gives at any position, without starting again each time.
 struct Replay {
     store: Arc<dyn Store>,
     history: Vec<Option<(String, u64)>>,
@@ -177,7 +177,7 @@ async fn look(place: Location, over: Arc<AtomicBool>) -> u64 {
             .zip(decoded.map(Result::unwrap))
             .collect();
         let at = page.checkpoints[0].position.get();
-        assert!(at >= EVENTS, "what serves stands at {at}");
+        assert!(at >= EVENTS, "what serves is at {at}");
         assert_eq!(
             found,
             *replay.at(at as usize).await,

@@ -1,5 +1,5 @@
 //! Slots that several processes share: each works on as many as the others, and what a process that
-//! died or stands still has worked on goes to the others.
+//! died or is paused has worked on goes to the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -147,7 +147,7 @@ pub(crate) async fn slots_are_shared_fairly_through_deaths_and_pauses(fixture: &
     }
     println!(
         "{SLOTS} slots, leases of {} ms: all were worked on again {} ms after a process was \
-         killed, {} ms after one stood still; \
+         killed, {} ms after one was paused; \
          {cut_off} connections cut off; {} events",
         sharing().lease.as_millis(),
         after_kill.as_millis(),

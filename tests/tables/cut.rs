@@ -41,7 +41,7 @@ pub(crate) async fn cut_connections_leave_rows_equal_to_a_replay() {
     let cuts = Arc::new(Cuts::one_in(6));
     let cutting = Arc::clone(&cuts);
     relay.choose(move || cutting.next());
-    // A program that knows nothing of read models appends too, and nobody cuts its connections.
+    // A program that knows nothing of read models appends too, and its connections are not cut.
     let foreign = Annals::on(Arc::new(direct.clone()));
     let over = Arc::new(AtomicBool::new(false));
     let ended = Arc::clone(&over);

@@ -6,7 +6,7 @@ use annals::projections::{ConnectionOf, Poison, SqlProjection};
 use annals::read_model::CustomTables;
 use async_trait::async_trait;
 
-/// A log that nobody else has, gone when this is dropped.
+/// A log of this test alone, gone when this is dropped.
 #[async_trait]
 pub(crate) trait Fixture: Sized + Send + Sync + 'static {
     type Store: CustomTables + Store + Clone;

@@ -1,4 +1,5 @@
-//! Tables follow the log: where they stand, what they leave out, and how new ones take their place.
+//! Tables follow the log: their checkpoints, what they leave out, and how new ones take their
+//! place.
 
 use annals::read_model::GenerationStore;
 use std::sync::Arc;
@@ -253,6 +254,9 @@ pub(crate) async fn work_that_ends_the_transaction_stops_the_projection<G: Fixtu
         "{error}"
     );
     let generation = bank.store.generations("totals").await.unwrap()[0].id;
-    let stands = bank.store.checkpoints(generation).await.unwrap();
-    assert!(stands.iter().all(|of| of.position.get() == 0), "{stands:?}");
+    let checkpoints = bank.store.checkpoints(generation).await.unwrap();
+    assert!(
+        checkpoints.iter().all(|of| of.position.get() == 0),
+        "{checkpoints:?}"
+    );
 }

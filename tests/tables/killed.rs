@@ -20,7 +20,7 @@ pub(crate) fn work<G: Fixture>() {
     let Ok(place) = std::env::var(PLACE) else {
         return;
     };
-    // Nobody is there to kill it when the test has failed.
+    // Nothing kills it when the test has failed.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_line(&mut String::new());
         std::process::exit(1)

@@ -100,7 +100,7 @@ impl<G: Fixture> SqlProjection for Counted<G> {
     }
 }
 
-/// A program that keeps both; whoever comes next need not wait long for the slots of one that was
+/// A program that keeps both; the next one need not wait long for the slots of one that was
 /// killed.
 pub(crate) async fn start<G: Fixture>(store: &G::Store) -> Program {
     let options = Options::default()

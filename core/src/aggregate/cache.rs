@@ -56,7 +56,7 @@ impl Cache {
     }
 
     /// Waits for several turns, one after another in an order that is the same for everybody, so
-    /// that nobody waits in a circle.
+    /// that no lock waits in a circle.
     pub(crate) async fn turns(&self, mut keys: Vec<TurnKey>) -> Turns {
         keys.sort();
         keys.dedup();
@@ -100,7 +100,7 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// The state, out of the slot: whoever fails to put it back leaves the slot empty, and the next
+    /// The state, out of the slot: when it is not put back the slot stays empty, and the next
     /// one reads the stream.
     pub(crate) fn take<T: Any + Send>(&mut self) -> Option<T> {
         self.slot.take()?.downcast().ok().map(|held| *held)

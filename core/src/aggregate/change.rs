@@ -8,7 +8,7 @@ use crate::stream_state::{ChangeStream, StreamChange, StreamState};
 use crate::typed::IntoEvents;
 
 impl<A: Aggregate> AggregateRef<A> {
-    /// Deletes the aggregate: it does not exist any more, until a command creates it anew. Its
+    /// Deletes the aggregate: it does not exist any more, until a command creates it again. Its
     /// events stay in the log, and the past can be asked as before. Deleting what does not exist
     /// changes nothing.
     ///

@@ -133,7 +133,7 @@ impl Committed {
         }
     }
 
-    /// Where each event stands; empty when the decision needed none.
+    /// Where each event is; empty when the decision needed none.
     pub fn events(&self) -> &[Placed] {
         &self.events
     }

@@ -124,7 +124,7 @@ impl<A: Aggregate> CachedState<A> {
         }
     }
 
-    /// Whether the events behind it in a stream of this state lead on from it. They do not when the
+    /// Whether the later events of its stream lead on from it. They do not when the
     /// stream never came so far (a snapshot of another log), or when events in between were
     /// archived: then the summary is where a fold starts.
     pub(crate) fn can_go_on_in(&self, state: &StreamState) -> bool {
@@ -183,10 +183,10 @@ pub(crate) async fn catch_up<A: Aggregate>(
         if emptied > Version::NONE && emptied >= held.version {
             held = CachedState::emptied_at(emptied);
         }
-        let behind = page
+        let known = page
             .events
             .partition_point(|event| event.version <= emptied);
-        held.apply(&page.events[behind..], |_| true)?;
+        held.apply(&page.events[known..], |_| true)?;
         held.status = page.state.status;
         held.position = page.head;
         held.partition = store.partition_of(stream);

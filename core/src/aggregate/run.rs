@@ -114,9 +114,9 @@ where
         loop {
             let mut state = match held.take() {
                 Some(state) if attempts == 0 && !fresh => state,
-                behind => {
+                older => {
                     fresh = true;
-                    catch_up(store, stream, behind).await?
+                    catch_up(store, stream, older).await?
                 }
             };
             let decided = match decide(&mut self.decide, existence, stream, &state) {
@@ -155,7 +155,7 @@ where
                         turn.put(state);
                         return Err(reused);
                     }
-                    // What was repeated may be somebody else's: its events are behind the state
+                    // What was repeated may be somebody else's: its events are older than the state
                     // that is held here.
                     if !done.was_repeated() {
                         for event in &stored {

@@ -4,7 +4,7 @@ use crate::event::EventId;
 use crate::position::{LogId, Partition, Position, Token};
 use crate::stream::{StreamId, Version};
 
-/// Where one event of an append stands.
+/// Where one event of an append is.
 ///
 /// ```
 /// # fn example(placed: &annals_core::Placed) {
@@ -67,12 +67,12 @@ impl Appended {
         }
     }
 
-    /// Where each event stands, in the order of the request.
+    /// Where each event is, in the order of the request.
     pub fn events(&self) -> &[Placed] {
         &self.events
     }
 
-    /// Where the last event stands.
+    /// Where the last event is.
     ///
     /// # Panics
     ///

@@ -3,7 +3,7 @@
 use crate::position::Position;
 use crate::query::Query;
 
-/// No event that matches the query may stand behind `after` (anywhere, when there is none).
+/// No event that matches the query may come after `after` (anywhere, when there is none).
 ///
 /// ```
 /// use annals_core::{Condition, Position, Query};
@@ -27,7 +27,7 @@ impl Condition {
         Condition { query, after: None }
     }
 
-    /// … behind `position`.
+    /// … after `position`.
     #[must_use]
     pub fn after(mut self, position: Position) -> Condition {
         self.after = Some(position);

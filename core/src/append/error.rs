@@ -107,7 +107,7 @@ pub enum IdClash {
     },
 }
 
-/// Why an append wrote nothing, or, for [`AppendError::Unknown`], why nobody can tell.
+/// Why an append wrote nothing, or, for [`AppendError::Unknown`], why it is unknown.
 ///
 /// ```
 /// use annals_core::{AppendError, Failure};

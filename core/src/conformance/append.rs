@@ -229,17 +229,17 @@ pub async fn leaves_nothing_behind_the_position_that_it_returns(fixture: &dyn Fi
         let mut last = Position::START;
         for _ in 0..5 {
             let seen = append(&*store, &a, events(2)).await.last().position;
-            assert!(seen > last, "{seen} is not behind {last}");
+            assert!(seen > last, "{seen} is not after {last}");
             assert!(
                 head(&*store, partition).await >= seen,
-                "the head is behind an append that has returned"
+                "the head is before an append that has returned"
             );
             let next = append(&*store, &b, events(1)).await;
             let found = read_log(&*store, ReadLog::after(seen).partition(partition)).await;
             assert_eq!(
                 ids(&found),
                 [next.last().id],
-                "a reader that starts behind an append sees the next one"
+                "a reader that starts after an append sees the next one"
             );
             last = next.last().position;
         }

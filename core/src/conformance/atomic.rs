@@ -124,8 +124,8 @@ pub async fn reports_every_violation_with_its_index_and_writes_nothing(fixture: 
         (3, Status::Tombstoned, 1),
     ];
     assert_eq!(conflicts(&error), expected);
-    // One that nobody said anything about may be in any state but tombstoned; it is reported once,
-    // behind what was said.
+    // One without an expectation may be in any state but tombstoned; it is reported once,
+    // after what was expected.
     let request = to_streams([(&a, event("1")), (&d, event("1")), (&d, event("2"))])
         .requiring(a.clone(), version(0));
     let error = refused(&*store, &[&a, &d], append_streams(&*store, request)).await;

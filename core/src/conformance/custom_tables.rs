@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use async_trait::async_trait;
 
 use super::fixture::TablesFixture;
-use super::inline::{behind, carry, row, said, standing, step_over};
+use super::inline::{append_after, carry, row, said, standing, step_over};
 use super::view_words::*;
 use crate::custom_tables::{CustomTables, InTransaction};
 use crate::error::{Failure, StoreError};
@@ -73,7 +73,7 @@ impl<F: TablesFixture> InTransaction<ConnectionOf<F>, ViewCommit> for Parts<F> {
             Then::StopAt(position) => step.to.position = at(position),
             Then::Takes(key) => {
                 step.rows.push(set(key, "by the work", &[]));
-                step.stands.push(RowAdvance {
+                step.advances.push(RowAdvance {
                     key: key.into(),
                     from: Version::NONE,
                     to: Version::FIRST,
@@ -137,7 +137,7 @@ impl<'a, F: TablesFixture> Bench<'a, F> {
         self.worker.at = at(to);
     }
 
-    /// The rows of the table, and where the slot stands.
+    /// The rows of the table, and the checkpoint of the slot.
     async fn found(&self) -> (Option<i64>, u64) {
         let rows = self.fixture.rows(&self.store, "totals").await;
         let checkpoints = self.store.checkpoints(self.worker.id()).await.unwrap();
@@ -266,7 +266,7 @@ pub async fn do_not_change_by_work_that_ends_the_transaction<F: TablesFixture>(f
     assert_eq!(
         bench.found().await,
         (Some(1), 3),
-        "nobody else is harmed by it"
+        "no other step is harmed by it"
     );
 }
 
@@ -280,14 +280,18 @@ pub async fn leave_rows_of_inline_views_as_appends_made_them<F: TablesFixture>(f
     )
     .await;
     let generation = bench.worker.id();
-    bench.store.append(behind(0, 1)).await.unwrap();
+    bench.store.append(append_after(0, 1)).await.unwrap();
     let first = step_over(&bench.worker, 1, (0, 1), "one");
     bench.commit(first, ONE, Then::Succeed).await.unwrap();
     bench.worker.at = at(1);
     assert_eq!(standing(&bench.store, generation).await, said("one", 1));
-    carry(&bench.store, behind(1, 2), row(generation, 1, "three"))
-        .await
-        .unwrap();
+    carry(
+        &bench.store,
+        append_after(1, 2),
+        row(generation, 1, "three"),
+    )
+    .await
+    .unwrap();
     // The worker read the row before that append. What its work adds is new.
     let late = step_over(&bench.worker, 2, (1, 2), "two");
     bench.commit(late, TWO, Then::Takes("2")).await.unwrap();
@@ -303,7 +307,7 @@ pub async fn leave_rows_of_inline_views_as_appends_made_them<F: TablesFixture>(f
         (Version::FIRST, Some(&b"by the work"[..]))
     );
     assert_eq!(bench.found().await, (Some(2), 2));
-    // This one read it at a version at which it does not stand any more, and goes less far.
+    // This one read it at an older version, and goes less far.
     let elsewhere = step_over(&bench.worker, 3, (1, 4), "never");
     let error = bench
         .commit(elsewhere, &["insert into totals values (3)"], Then::Succeed)

@@ -194,7 +194,7 @@ pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: 
     while let Some(appended) = tellings.recv().await {
         acknowledged.push(appended);
     }
-    // What was dropped may still happen: an append behind it, to each stream, and all of it is
+    // What was dropped may still happen: a later append, to each stream, and all of it is
     // settled.
     for writer in 0..8 {
         append(&*store, &stream(format!("aborted-{writer}")), events(3)).await;

@@ -296,7 +296,7 @@ pub async fn are_switched_in_one_moment(fixture: &dyn Fixture) {
     reading.await.expect("the reader is content");
 }
 
-/// A generation with a row, a version, an event that is set aside, and all the rest.
+/// A generation with a row, a version, a dead letter, and all the rest.
 async fn filled(views: &dyn ViewStore, view: &str) -> Worker {
     let mut worker = Worker::begin(views, spec(view, &["by"])).await;
     let mut step = worker.step(3);

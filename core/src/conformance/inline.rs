@@ -32,8 +32,8 @@ fn account() -> StreamId {
     stream("account-1")
 }
 
-/// An append of so many events behind a version of the stream, without rows.
-pub(super) fn behind(version: u64, events_count: usize) -> Append {
+/// An append of so many events after a version of the stream, without rows.
+pub(super) fn append_after(version: u64, events_count: usize) -> Append {
     let mut append = Append::new(account(), events(events_count));
     append.expectations[0].1 = Expected::Version(Version::new(version));
     append
@@ -55,7 +55,7 @@ pub(super) async fn carry(
     store.append(append).await
 }
 
-/// The row of the key `1`: its value, and where it stands.
+/// The row of the key `1`: its value, and its version.
 pub(super) async fn standing(
     store: &dyn Store,
     generation: GenerationId,
@@ -94,7 +94,7 @@ pub async fn rows_are_written_with_their_append_and_stand_behind_it(fixture: &dy
     for (version, value) in [(0, "two"), (2, "four")] {
         let mut row = row(generation, version, value);
         row.indexed = vec![value.into()];
-        let appended = carry(&*store, behind(version, 2), row).await.unwrap();
+        let appended = carry(&*store, append_after(version, 2), row).await.unwrap();
         assert_eq!(appended.last().version.get(), version + 2);
         assert_eq!(
             standing(&*other, generation).await,
@@ -126,17 +126,17 @@ pub async fn rows_of_a_refused_append_are_not_written(fixture: &dyn Fixture) {
         .await
         .unwrap()
         .id;
-    carry(&*store, behind(0, 1), row(generation, 0, "first"))
+    carry(&*store, append_after(0, 1), row(generation, 0, "first"))
         .await
         .unwrap();
-    let error = carry(&*store, behind(0, 1), row(generation, 1, "never"))
+    let error = carry(&*store, append_after(0, 1), row(generation, 1, "never"))
         .await
         .unwrap_err();
     assert!(
         matches!(error, AppendError::Invalid(_)),
-        "a row that stands behind its append: {error:?}"
+        "a row whose version is after its append: {error:?}"
     );
-    let error = carry(&*store, behind(5, 1), row(generation, 1, "never"))
+    let error = carry(&*store, append_after(5, 1), row(generation, 1, "never"))
         .await
         .unwrap_err();
     assert!(matches!(error, AppendError::Conflict(_)), "{error:?}");
@@ -150,11 +150,11 @@ pub async fn rows_of_a_repeated_append_are_not_written_again(fixture: &dyn Fixtu
         .await
         .unwrap()
         .id;
-    let first = behind(0, 1);
+    let first = append_after(0, 1);
     carry(&*store, first.clone(), row(generation, 0, "first"))
         .await
         .unwrap();
-    carry(&*store, behind(1, 1), row(generation, 1, "second"))
+    carry(&*store, append_after(1, 1), row(generation, 1, "second"))
         .await
         .unwrap();
     let again = carry(&*store, first, row(generation, 0, "never"))
@@ -171,17 +171,17 @@ pub async fn rows_that_stand_elsewhere_are_left_out_and_the_append_is_made(fixtu
         .await
         .unwrap()
         .id;
-    carry(&*store, behind(0, 2), row(generation, 0, "two"))
+    carry(&*store, append_after(0, 2), row(generation, 0, "two"))
         .await
         .unwrap();
-    store.append(behind(2, 1)).await.unwrap();
+    store.append(append_after(2, 1)).await.unwrap();
     // Folded by somebody who thought that the row had the third event.
     let mut wrong = row(generation, 3, "never");
     wrong.past = vec![InlineRowVersion {
         event: 0,
         value: None,
     }];
-    let appended = carry(&*store, behind(3, 1), wrong).await.unwrap();
+    let appended = carry(&*store, append_after(3, 1), wrong).await.unwrap();
     assert_eq!(appended.last().version, Version::new(4));
     assert_eq!(standing(&*store, generation).await, said("two", 2));
     let versions = views(&*store)
@@ -189,8 +189,8 @@ pub async fn rows_that_stand_elsewhere_are_left_out_and_the_append_is_made(fixtu
         .await
         .unwrap();
     assert_eq!(versions, []);
-    // And by somebody who knows where it stands.
-    carry(&*store, behind(4, 1), row(generation, 2, "five"))
+    // And by a caller who knows its version.
+    carry(&*store, append_after(4, 1), row(generation, 2, "five"))
         .await
         .unwrap();
     assert_eq!(standing(&*store, generation).await, said("five", 5));
@@ -206,7 +206,7 @@ pub async fn rows_of_a_generation_that_is_gone_are_left_out_and_the_append_is_ma
         .unwrap()
         .id;
     views(&*store).drop_generation(generation).await.unwrap();
-    let appended = carry(&*store, behind(0, 1), row(generation, 0, "never"))
+    let appended = carry(&*store, append_after(0, 1), row(generation, 0, "never"))
         .await
         .unwrap();
     assert_eq!(appended.last().version, Version::FIRST);
@@ -235,7 +235,7 @@ pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixtur
     let with = |change: &dyn Fn(&mut Append)| {
         let mut good = row(generation, 0, "never");
         good.indexed = vec!["x".into()];
-        let mut append = behind(0, 1);
+        let mut append = append_after(0, 1);
         append.rows.push(good);
         change(&mut append);
         append
@@ -279,7 +279,7 @@ pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixtur
             with(&|append| append.expectations[0].1 = Expected::NoStream),
         ),
         (
-            "a row from behind the append",
+            "a row from after the append",
             with(&|append| append.rows[0].from = Version::FIRST),
         ),
         (
@@ -308,9 +308,9 @@ pub async fn rows_may_be_removed_and_stand_all_the_same(fixture: &dyn Fixture) {
         .id;
     let mut first = row(generation, 0, "first");
     first.indexed = vec!["x".into()];
-    carry(&*store, behind(0, 1), first).await.unwrap();
+    carry(&*store, append_after(0, 1), first).await.unwrap();
     let gone = InlineRow::new(generation, account(), "1", Version::FIRST);
-    carry(&*store, behind(1, 2), gone).await.unwrap();
+    carry(&*store, append_after(1, 2), gone).await.unwrap();
     assert_eq!(standing(&*store, generation).await, Some((None, 3)));
     let by_index = RowsBy::Index {
         name: "one".into(),
@@ -321,7 +321,7 @@ pub async fn rows_may_be_removed_and_stand_all_the_same(fixture: &dyn Fixture) {
     }
     let mut again = row(generation, 3, "again");
     again.indexed = vec!["y".into()];
-    carry(&*store, behind(3, 1), again).await.unwrap();
+    carry(&*store, append_after(3, 1), again).await.unwrap();
     assert_eq!(standing(&*store, generation).await, said("again", 4));
 }
 
@@ -346,7 +346,7 @@ pub async fn what_rows_were_is_kept_at_the_places_of_the_events(fixture: &dyn Fi
         },
         was(3, "c"),
     ];
-    let placed = carry(&*store, behind(0, 4), travels).await.unwrap();
+    let placed = carry(&*store, append_after(0, 4), travels).await.unwrap();
     let at = |index: usize| placed.events()[index].position;
     let recorded_at = whole_stream(&*store, &account()).await[0].recorded_at;
     let versions = views(&*store)
@@ -393,7 +393,7 @@ pub(super) fn step_over(worker: &Worker, to: u64, versions: (u64, u64), value: &
     step.rows = vec![set("1", value.to_owned(), &[])];
     step.versions = vec![run("1", to - 1, to, Some(value))];
     step.touched = vec![("1".into(), at(to))];
-    step.stands = vec![RowAdvance {
+    step.advances = vec![RowAdvance {
         key: "1".into(),
         from: Version::new(versions.0),
         to: Version::new(versions.1),
@@ -405,17 +405,17 @@ pub async fn steps_leave_rows_as_appends_made_them(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let mut worker = Worker::begin(views(&*store), inline_spec(History::Bitemporal, &[])).await;
     let generation = worker.id();
-    store.append(behind(0, 1)).await.unwrap();
+    store.append(append_after(0, 1)).await.unwrap();
     let first = step_over(&worker, 1, (0, 1), "one");
     worker.take(views(&*store), first).await;
     assert_eq!(standing(&*store, generation).await, said("one", 1));
-    carry(&*store, behind(1, 2), row(generation, 1, "three"))
+    carry(&*store, append_after(1, 2), row(generation, 1, "three"))
         .await
         .unwrap();
-    // The worker read the row before that append, and the log behind it.
+    // The worker read the row before that append, and the log after it.
     let mut late = step_over(&worker, 3, (1, 2), "two");
     late.rows.push(set("2", "another", &[]));
-    late.stands.push(RowAdvance {
+    late.advances.push(RowAdvance {
         key: "2".into(),
         from: Version::NONE,
         to: Version::FIRST,
@@ -447,7 +447,7 @@ pub async fn steps_leave_rows_as_appends_made_them(fixture: &dyn Fixture) {
 pub async fn steps_over_rows_that_moved_elsewhere_are_fenced(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let worker = Worker::begin(views(&*store), inline_spec(History::Bitemporal, &[])).await;
-    carry(&*store, behind(0, 1), row(worker.id(), 0, "one"))
+    carry(&*store, append_after(0, 1), row(worker.id(), 0, "one"))
         .await
         .unwrap();
     let step = step_over(&worker, 9, (0, 2), "never");
@@ -473,14 +473,16 @@ pub async fn steps_that_do_not_say_how_far_they_take_a_row_are_refused(fixture: 
         step
     };
     let bad = [
-        with(&worker, &|step| step.stands.clear()),
-        with(&worker, &|step| step.stands[0].to = Version::NONE),
-        with(&worker, &|step| step.stands.push(step.stands[0].clone())),
+        with(&worker, &|step| step.advances.clear()),
+        with(&worker, &|step| step.advances[0].to = Version::NONE),
         with(&worker, &|step| {
-            (step.rows, step.touched, step.stands) = (vec![], vec![], vec![]);
+            step.advances.push(step.advances[0].clone())
         }),
         with(&worker, &|step| {
-            (step.rows, step.versions, step.stands) = (vec![], vec![], vec![]);
+            (step.rows, step.touched, step.advances) = (vec![], vec![], vec![]);
+        }),
+        with(&worker, &|step| {
+            (step.rows, step.versions, step.advances) = (vec![], vec![], vec![]);
         }),
         with(&other, &|_| {}),
     ];
@@ -501,12 +503,12 @@ pub async fn rows_survive_reopening(fixture: &dyn Fixture) {
         .begin_generation(inline_spec(History::Versions, &[]))
         .await
         .unwrap();
-    carry(&*store, behind(0, 1), row(begun.id, 0, "one"))
+    carry(&*store, append_after(0, 1), row(begun.id, 0, "one"))
         .await
         .unwrap();
     carry(
         &*store,
-        behind(1, 1),
+        append_after(1, 1),
         InlineRow::new(begun.id, account(), "1", Version::FIRST),
     )
     .await
@@ -518,13 +520,13 @@ pub async fn rows_survive_reopening(fixture: &dyn Fixture) {
         "it is inline as before"
     );
     assert_eq!(standing(&*store, begun.id).await, Some((None, 2)));
-    carry(&*store, behind(2, 1), row(begun.id, 2, "three"))
+    carry(&*store, append_after(2, 1), row(begun.id, 2, "three"))
         .await
         .unwrap();
     assert_eq!(standing(&*store, begun.id).await, said("three", 3));
 }
 
-/// How many events were folded into the row, and where it stands.
+/// How many events were folded into the row, and its version.
 async fn count(store: &dyn Store, generation: GenerationId) -> (u64, u64) {
     let (value, at) = standing(store, generation).await.unwrap_or_default();
     (
@@ -550,7 +552,7 @@ pub async fn appends_and_steps_at_once_fold_every_event_once(fixture: &dyn Fixtu
     // Every third append carries no row, as those of another program.
     let appends = tokio::spawn(async move {
         for version in 0..APPENDS {
-            let mut append = behind(version, 1);
+            let mut append = append_after(version, 1);
             let (folded, at) = count(&*appending, generation).await;
             if version % 3 != 1 && at == version {
                 append
@@ -592,13 +594,13 @@ async fn step_once(store: &dyn Store, worker: &mut Worker) {
     let mut step = ViewCommit::new(worker.id(), worker.lease.clone(), from, to);
     if let Some(last) = new.last() {
         step.rows = vec![set("1", (folded + new.len() as u64).to_string(), &[])];
-        step.stands = vec![RowAdvance {
+        step.advances = vec![RowAdvance {
             key: "1".into(),
             from: Version::new(at),
             to: Version::new(*last),
         }];
     }
-    // The row was read behind the log, so it cannot have moved to where the step would be fenced.
+    // The row was read after the log, so it cannot have moved to where the step would be fenced.
     worker.take(views(store), step).await;
     tokio::task::yield_now().await;
 }

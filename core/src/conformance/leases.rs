@@ -90,7 +90,7 @@ pub async fn are_renewed_as_long_as_nobody_took_them(fixture: &dyn Fixture) {
         held(leases, "a", "worker-b").await.until,
         clock.now() + TimeDelta::seconds(4)
     );
-    // It has ended, and nobody took it.
+    // It has ended, and was not taken.
     clock.advance(TimeDelta::seconds(60));
     assert!(leases.renew_lease(&first, TTL).await.unwrap());
     assert_eq!(held(leases, "a", "worker-b").await.lease, first);

@@ -1,4 +1,4 @@
-//! Reading the whole log without missing or repeating anything, whoever appends meanwhile.
+//! Reading the whole log without missing or repeating anything, while others append.
 
 mod filters;
 mod pages;
@@ -257,7 +257,7 @@ pub async fn gives_who_starts_at_the_head_exactly_what_comes_later(fixture: &dyn
     }
 }
 
-/// The events of the first page behind `after` that is not empty.
+/// The events of the first page after `after` that is not empty.
 pub(super) async fn next_after(
     store: Arc<dyn Store>,
     mut hint: Hint,

@@ -38,7 +38,7 @@ pub struct Numbered {
 /// Of four appends two have one event, one has several, and one has two over two streams.
 const EVENTS: [u64; 4] = [1, 1, 7, 2];
 
-/// What stands in a task's first stream before each of the four, and after them.
+/// What is in a task's first stream before each of the four, and after them.
 const BEFORE: [u64; 5] = [0, 1, 2, 9, 10];
 
 impl Numbered {

@@ -302,10 +302,10 @@ pub async fn tells_which_keys_changed_between_two_positions(fixture: &dyn Fixtur
     ];
     for (after, up_to, expected) in rows {
         for limit in [1, 2, 99] {
-            let found = paged(async |behind| {
+            let found = paged(async |after| {
                 let between = (at(after), at(up_to));
                 views
-                    .keys_changed_between(worker.id(), between, behind.as_deref(), limit)
+                    .keys_changed_between(worker.id(), between, after.as_deref(), limit)
                     .await
                     .unwrap()
             })
@@ -509,7 +509,7 @@ struct Model {
 }
 
 impl Model {
-    /// The fold of the events of a key behind `after`, up to `up_to`, onto `base`.
+    /// The fold of the events of a key after `after`, up to `up_to`, onto `base`.
     fn fold(&self, key: &str, base: Option<String>, after: u64, up_to: u64) -> Option<String> {
         let events = (1..)
             .zip(&self.events)
@@ -595,7 +595,7 @@ pub async fn equals_a_replay_at_every_position_of_a_random_history(fixture: &dyn
                         .map_or_else(|| removed(key), |value| set(key, value.clone(), &[value])),
                 );
                 // A run may begin anywhere between the step's begin and the first event, and end
-                // anywhere behind the last.
+                // anywhere after the last.
                 let begins = after + dice.roll(first - after);
                 let ends = last + dice.roll(end - last + 1);
                 step.versions.push(run(key, begins, ends, value.as_deref()));

@@ -15,7 +15,7 @@ use crate::stream_state::{ChangeStream, StreamChange};
 
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
-    /// Nothing is written, the answer is where the events stand.
+    /// Nothing is written, the answer is where the events are.
     Repeats,
     PartlyKnown(usize),
     OtherOrder,
@@ -57,7 +57,7 @@ const EXPECTATIONS: [Expected; 10] = [
     Expected::ActiveAt(Version::new(9)),
 ];
 
-/// The events of a row by their digit, and where those stand that were stored.
+/// The events of a row by their digit, and where those are that were stored.
 struct Stored {
     to: StreamId,
     events: BTreeMap<char, NewEvent>,

@@ -289,9 +289,9 @@ pub async fn are_neither_lost_nor_repeated_at_the_borders_of_pages(fixture: &dyn
         )
         .await;
         let whole = views.read_rows(read.limit(101)).await.unwrap();
-        assert_eq!(whole.next, None, "nothing comes behind the last row");
+        assert_eq!(whole.next, None, "nothing comes after the last row");
     }
-    // A place where nothing stands (any more) is a place all the same.
+    // A place without a row (any more) is a place all the same.
     let after = RowPlace {
         entry: String::new(),
         key: "key-1!".into(),
@@ -336,7 +336,7 @@ pub async fn are_neither_lost_nor_repeated_at_the_borders_of_pages(fixture: &dyn
         assert_eq!(
             views.read_rows(read).await.unwrap().rows.len(),
             count,
-            "behind {key}, {direction:?}"
+            "after {key}, {direction:?}"
         );
     }
 }

@@ -155,16 +155,16 @@ pub async fn that_can_never_succeed_change_nothing(fixture: &dyn Fixture) {
         ("touched beyond the step", |step| {
             step.touched.push(("c".into(), at(21)));
         }),
-        ("set aside twice", |step| {
+        ("a dead letter twice", |step| {
             step.park.push(dead_letters("bob", 20, None, 0));
         }),
-        ("set aside beyond the step", |step| {
+        ("a dead letter beyond the step", |step| {
             step.park.push(dead_letters("bob", 21, None, 0));
         }),
-        ("set aside and settled", |step| {
+        ("a dead letter and settled", |step| {
             step.unpark.push(("bob".into(), at(20)));
         }),
-        ("set aside elsewhere", |step| {
+        ("a dead letter elsewhere", |step| {
             step.park[0].partition = Partition(1);
         }),
     ];
@@ -302,7 +302,7 @@ pub async fn under_a_lease_that_was_given_back_are_fenced(fixture: &dyn Fixture)
     );
 }
 
-/// The end of a lease fences nobody, so that a worker on a busy machine is not thrown back; the
+/// The end of a lease fences no commit, so that a worker on a busy machine is not thrown back; the
 /// epoch does.
 pub async fn under_a_lease_that_has_ended_and_was_not_taken_are_taken(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::default());
@@ -334,7 +334,7 @@ pub async fn from_where_the_slot_does_not_stand_are_fenced(fixture: &dyn Fixture
     );
     let first = full(&worker, 10);
     worker.take(views, first.clone()).await;
-    // Repeated after it was taken: the slot stands elsewhere, and that is what the worker must
+    // Repeated after it was taken: the checkpoint is another one, and that is what the worker must
     // hear.
     assert_fenced(
         &refused_step(views, &worker.generation, first).await,
@@ -350,7 +350,7 @@ pub async fn from_where_the_slot_does_not_stand_are_fenced(fixture: &dyn Fixture
             &worker,
         );
     }
-    // A step on the spot: what was set aside is settled, nothing else was read.
+    // A step on the spot: a dead letter is settled, nothing else was read.
     let mut step = worker.step(10);
     step.unpark = vec![("bob".into(), at(10))];
     step.versions = vec![run("bob", 4, 5, Some("settled"))];
@@ -468,8 +468,8 @@ pub async fn of_other_slots_partitions_and_views_are_independent(fixture: &dyn F
             picture.checkpoints
         );
     }
-    // Who loses one slot keeps the other; an event that is settled in one partition stays set aside
-    // in the others.
+    // Who loses one slot keeps the other; an event that is settled in one partition stays a dead
+    // letter in the others.
     clock.advance(TimeDelta::seconds(10));
     granted(
         views
@@ -547,7 +547,7 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
         }
         assert_eq!(found, all, "by {limit}");
     }
-    // Tried again in vain, settled, and never set aside.
+    // Tried again in vain, settled, and never a dead letter.
     all[1] = DeadLetter {
         cause: Some("another".into()),
         attempts: 2,
@@ -641,12 +641,12 @@ pub async fn whose_answer_was_lost_are_told_apart_by_where_the_slot_stands(fixtu
             matches!(&error, CommitError::Store(error) if error.failure() == Failure::Unavailable),
             "{error:?}"
         );
-        let stands = views(&**faulty).checkpoints(worker.id()).await.unwrap();
+        let checkpoints = views(&**faulty).checkpoints(worker.id()).await.unwrap();
         match round {
             0 => assert!(
-                stands.is_empty() && views(&**faulty).commit_view(step.clone()).await.is_ok()
+                checkpoints.is_empty() && views(&**faulty).commit_view(step.clone()).await.is_ok()
             ),
-            _ => assert_eq!(stands, std::slice::from_ref(&step.to)),
+            _ => assert_eq!(checkpoints, std::slice::from_ref(&step.to)),
         }
         assert_fenced(
             &refused_step(views(&*store), &worker.generation, step).await,
@@ -686,13 +686,13 @@ pub async fn are_whole_or_absent_wherever_their_future_is_dropped(fixture: &dyn 
             .read_rows(ReadRows::of(worker.id(), every_key()))
             .await
             .unwrap();
-        let stands = page
+        let reached = page
             .checkpoints
             .first()
             .map_or(0, |checkpoint| checkpoint.position.get());
         assert!(
-            [worker.at.get(), to].contains(&stands),
-            "it stands at {stands}"
+            [worker.at.get(), to].contains(&reached),
+            "it is at {reached}"
         );
         assert_eq!(
             page.rows
@@ -700,7 +700,7 @@ pub async fn are_whole_or_absent_wherever_their_future_is_dropped(fixture: &dyn 
                 .map_or(0, |row| String::from_utf8_lossy(&row.value)
                     .parse()
                     .unwrap()),
-            stands
+            reached
         );
         match views.commit_view(step).await {
             Ok(()) => assert!(done.is_none(), "taken twice"),

@@ -313,7 +313,7 @@ pub async fn that_are_archived_lose_events_for_good_and_no_position_returns(fixt
         for _ in 0..2 {
             assert_eq!(shown(&*store, &name).await, left);
             assert_eq!(kept(&*store, &name).await, left);
-            // Versions 1 to 5 stand at these positions, the other stream's event between them.
+            // Versions 1 to 5 are at these positions, the other stream's event between them.
             let own = [1, 2, 3, 5, 6]
                 .into_iter()
                 .zip(1..)

@@ -48,7 +48,7 @@ async fn matching(store: &dyn Store, query: &Query) -> Vec<u64> {
     positions(&read_query(store, ReadQuery::of(query.clone())).await)
 }
 
-/// The position of the event that stood against an append; nothing else did.
+/// The position of the event that refused an append; nothing else did.
 #[track_caller]
 fn stood_against(error: &AppendError) -> Position {
     match error {
@@ -250,7 +250,7 @@ pub async fn a_condition_holds_when_nothing_newer_matches(fixture: &dyn Fixture)
     let request = || to_streams([(&to, with_tags("D", &["d:1"]))]);
     let none = Condition::none_matches;
     let after = |query: Query, position: u64| none(query).after(Position::new(position));
-    // The query and the position, and what stands against it.
+    // The query and the position, and what refuses it.
     let rows = [
         (after(tagged(&["baz:foos"]), 6), None),
         (after(tagged(&["baz:foos"]), 99), None),
@@ -484,11 +484,7 @@ pub async fn of_racers_for_one_tag_exactly_one_wins(fixture: &dyn Fixture) {
                 .collect();
             assert_eq!(won.len(), 1, "{outcomes:?}");
             for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-                assert_eq!(
-                    stood_against(error),
-                    won[0],
-                    "a refusal names what stood against it"
-                );
+                assert_eq!(stood_against(error), won[0], "a refusal names its reason");
             }
         }
     }
@@ -679,7 +675,7 @@ fn query_of(items: &[(Vec<u64>, Vec<u64>)]) -> Query {
 }
 
 /// Forty workers decide ten times each over queries of their own. Every event keeps its query and
-/// the highest match that its writer saw; in the end no match may stand between that and the event.
+/// the highest match that its writer saw; in the end no match may lie between that and the event.
 pub async fn no_decision_misses_what_it_was_decided_on(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     at_once((0..WORKERS).map(|worker| {

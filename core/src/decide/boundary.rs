@@ -403,7 +403,7 @@ impl<F: Fold> Boundary for Over<F> {
     }
 }
 
-/// The stream name that stands for these parts: ids of their requests are derived from it, nothing
+/// The stream name of these parts: ids of their requests are derived from it, nothing
 /// is stored under it.
 pub(super) fn scope_of(names: &[String]) -> Result<StreamId, Invalid> {
     let hash = Sha256::digest(names.join("\n").as_bytes());

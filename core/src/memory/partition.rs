@@ -74,7 +74,7 @@ impl PartitionLog {
         self.last_recorded
     }
 
-    /// Where the events of one append stand, also when they were removed for good.
+    /// Where the events of one append are, also when they were removed for good.
     pub(super) fn places(&self, first: Position, events: u32) -> Vec<Placed> {
         let range = first..first.plus(u64::from(events));
         let mut places: Vec<_> = self
@@ -89,7 +89,7 @@ impl PartitionLog {
     }
 
     pub(super) fn violations(&self, append: &Append) -> Vec<Violation> {
-        // Streams that get events and of which nothing was said come behind, each once.
+        // Streams that get events without an expectation come last, each once.
         let mut told: HashSet<&StreamId> = append
             .expectations
             .iter()

@@ -57,7 +57,7 @@ impl Views {
         known.try_for_each(|(row, built)| row.check(&built.generation))
     }
 
-    /// Writes the rows of an append that stand where they were found.
+    /// Writes the rows of an append that are at the version at which they were found.
     pub(super) fn take_prepared(
         &mut self,
         append: &Append,
@@ -71,7 +71,7 @@ impl Views {
             ) else {
                 continue;
             };
-            if built.stands_at(&row.key) == row.from {
+            if built.version_of(&row.key) == row.from {
                 built.take_prepared(row, to, placed, recorded_at);
             }
         }
@@ -82,7 +82,7 @@ impl Views {
         commit.check(&built.generation)?;
         let slot = commit.to.slot;
         let partition = commit.to.partition;
-        let stands = built
+        let at = built
             .checkpoints
             .get(&(slot, partition))
             .map_or(Position::START, |checkpoint| checkpoint.position);
@@ -102,14 +102,14 @@ impl Views {
             };
             return Err(fenced(found));
         }
-        if stands != commit.from {
+        if at != commit.from {
             return Err(fenced(format!(
-                "it stands at {stands}, the step goes from {}",
+                "its checkpoint is {at}, the step goes from {}",
                 commit.from
             )));
         }
-        // Behind the fence: who repeats a step that was taken is told so, and not that its versions
-        // are there already.
+        // After the fence: a repeated step is answered as such, and not with the error that its
+        // versions are there already.
         let built = self.built_mut(commit.generation)?;
         let known = built.known_already(&commit)?;
         commit.leave_out(&known);

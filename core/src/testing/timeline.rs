@@ -21,8 +21,8 @@ use crate::stream_state::{Status, StreamState};
 use crate::tag::Tag;
 use crate::typed::Stored;
 
-/// An event that happened longer before it was recorded, or after, was given its time by the test, and
-/// so it prints.
+/// An event that happened longer before it was recorded, or after, was given its time by the test,
+/// and so it prints.
 const NOW: TimeDelta = TimeDelta::minutes(1);
 
 /// The events of a stream as text: position, stream and version, type, content, tags, times,

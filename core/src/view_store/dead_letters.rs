@@ -12,11 +12,11 @@ use crate::view_commit::{CommitError, DeadLetter, SkipDecision};
 /// Dead letters and skip decisions: a part of a [`ViewStore`](crate::ViewStore).
 ///
 /// Dead letters belong to a generation and change with its checkpoint, in
-/// [`commit_view`](crate::RowStore::commit_view). Skip decisions belong to the view, and stay when a
-/// generation is dropped.
+/// [`commit_view`](crate::RowStore::commit_view). Skip decisions belong to the view, and stay when
+/// a generation is dropped.
 #[async_trait]
 pub trait DeadLetterStore: fmt::Debug + Send + Sync + 'static {
-    /// What is set aside in a generation, in the order of key, partition and position, behind
+    /// The dead letters of a generation, in the order of key, partition and position, after
     /// `after`, at most `limit`.
     ///
     /// # Errors

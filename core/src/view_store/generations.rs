@@ -21,7 +21,7 @@ pub struct GenerationState {
 
 /// Generations of views and their checkpoints: a part of a [`ViewStore`](crate::ViewStore).
 ///
-/// Readers see a generation only after it was switched to. Whoever reads one that is dropped
+/// Readers see a generation only after it was switched to. Who reads one that is dropped
 /// meanwhile gets [`CommitError::Gone`], never an empty answer.
 #[async_trait]
 pub trait GenerationStore: Leases {
@@ -79,8 +79,8 @@ pub trait GenerationStore: Leases {
     /// [`CommitError::Invalid`] for [the one on which readers depend](Generation::check_drop).
     async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError>;
 
-    /// Where the slots of a generation stand, in the order of slot and partition; slots that never
-    /// committed are left out.
+    /// The checkpoints of the slots of a generation, in the order of slot and partition; slots that
+    /// never committed are left out.
     ///
     /// # Errors
     ///

@@ -36,7 +36,7 @@ pub struct ReadRows {
     pub generation: GenerationId,
     /// Which rows.
     pub by: RowsBy,
-    /// Behind this place: what the page before said.
+    /// After this place: what the page before said.
     pub after: Option<RowPlace>,
     /// At most so many rows; a store may give fewer and say where to go on.
     pub limit: usize,
@@ -56,7 +56,7 @@ impl ReadRows {
         }
     }
 
-    /// Behind this place.
+    /// After this place.
     #[must_use]
     pub fn after(mut self, place: Option<RowPlace>) -> ReadRows {
         self.after = place;
@@ -122,14 +122,14 @@ pub struct PastRow {
 pub trait RowStore: fmt::Debug + Send + Sync + 'static {
     /// Takes a step.
     ///
-    /// What fences is the epoch alone: a step under a lease that has ended, and that nobody took
+    /// What fences is the epoch alone: a step under a lease that has ended, and that was not taken
     /// since, is taken.
     ///
     /// # Errors
     ///
     /// [`CommitError::Fenced`] when somebody else works on the slot or the lease was given back,
     /// [`CommitError::Gone`], [`CommitError::Invalid`] for [what can never
-    /// succeed](ViewCommit::check) and, when nothing else stands against it, for a version of a key
+    /// succeed](ViewCommit::check) and, when nothing else refuses it, for a version of a key
     /// that ends where one ends already. Nothing was changed. A step that is asked for again after
     /// it was taken is fenced, unless it went nowhere.
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError>;
@@ -157,7 +157,7 @@ pub trait RowStore: fmt::Debug + Send + Sync + 'static {
         moment: Position,
     ) -> Result<Vec<PastRow>, CommitError>;
 
-    /// Keys in the range, in order, that have a version or a row; at most `limit`, behind `after`.
+    /// Keys in the range, in order, that have a version or a row; at most `limit`, after `after`.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ pub trait RowStore: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<String>, CommitError>;
 
-    /// The versions of a key that end in the range of positions (behind the first, up to and with
+    /// The versions of a key that end in the range of positions (after the first, up to and with
     /// the second), oldest first; of what was forgotten nothing is told.
     ///
     /// # Errors
@@ -184,8 +184,8 @@ pub trait RowStore: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<RowVersion>, CommitError>;
 
-    /// Keys with a version that ends in the range of positions (behind the first, up to and with
-    /// the second), in order; at most `limit`, behind `after`.
+    /// Keys with a version that ends in the range of positions (after the first, up to and with
+    /// the second), in order; at most `limit`, after `after`.
     ///
     /// # Errors
     ///
@@ -199,7 +199,7 @@ pub trait RowStore: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<String>, CommitError>;
 
-    /// The positions of the events that touched a key, in order: up to and with `up_to`, behind
+    /// The positions of the events that touched a key, in order: up to and with `up_to`, after
     /// `after`, at most `limit`.
     ///
     /// # Errors

@@ -462,7 +462,7 @@ async fn decisions_that_were_overtaken_line_up() {
     // Everybody loses at most once, and once more to somebody who has just come.
     let decisions = in_step(&db, |_| (Account::at("alice"), Account::at("bob"))).await;
     assert!(decisions <= 3 * 16, "{decisions} decisions");
-    // … also with partners in another order: nobody waits in a circle.
+    // … also with partners in another order: no lock waits in a circle.
     let crossed = |task: usize| {
         let a = Account::at("alice");
         let b = Account::at("bob");

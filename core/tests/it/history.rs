@@ -108,7 +108,7 @@ async fn it_shows_what_is_hidden_and_what_cannot_be_read() {
         (page.state.deletions.len(), page.state.truncated_before),
         (1, Version::new(6))
     );
-    // Behind the deletion the unreadable ones are in nobody's way.
+    // After the deletion the unreadable ones are in no reader's way.
     assert!(alice.load().await.unwrap().closed);
     assert!(
         alice

@@ -170,7 +170,7 @@ async fn racers_with_one_key_that_decide_differently_all_get_the_first_result() 
             .map(|task| {
                 let alice = alice(&handles[task % 2]);
                 tokio::spawn(async move {
-                    // Another amount, another number of events; and whoever comes second would be
+                    // Another amount, another number of events; and the second would be
                     // refused.
                     let decide = move |a: &Account| match a.cents {
                         0 => Ok(vec![deposited(task as i64 + 1); task % 3 + 1]),

@@ -44,7 +44,7 @@ async fn a_lost_answer_is_asked_for_again_and_the_command_takes_effect_once() {
             (done.events().len() as u64, 0),
             "{how}"
         );
-        // What nobody else can have done was done now; of a request nobody can tell.
+        // What no other caller can have done was done now; of a request that is unknown.
         assert_eq!(done.was_repeated(), how == "run with a key", "{how}");
         // The state that is held is right.
         assert_eq!(
@@ -74,7 +74,7 @@ async fn an_answer_that_never_comes_is_an_unknown_outcome() {
     }
 }
 
-/// After the commit the connection is gone, and nobody can be asked any more.
+/// After the commit the connection is gone, and the server cannot be asked any more.
 #[derive(Debug, Default)]
 struct GoneForGood(std::sync::atomic::AtomicBool);
 

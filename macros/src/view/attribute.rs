@@ -67,7 +67,7 @@ impl Attributes {
 fn events(meta: &ParseNestedMeta<'_>) -> Result<Vec<Type>> {
     if !meta.input.peek(syn::token::Paren) {
         return Err(meta.error(
-            "the types of events stand in parentheses: `events(AccountEvent, TransferEvent)`",
+            "the types of events are in parentheses: `events(AccountEvent, TransferEvent)`",
         ));
     }
     let content;
@@ -105,7 +105,7 @@ fn history(meta: &ParseNestedMeta<'_>) -> Result<Retained> {
     Ok(Retained::Bitemporal)
 }
 
-/// Where `#[view(index)]` stands among the attributes of a field, if it does.
+/// Where `#[view(index)]` is among the attributes of a field, if it does.
 pub(super) fn is_index(attributes: &[Attribute]) -> Result<Option<Span>> {
     let mut index = None;
     for attribute in attributes

@@ -121,7 +121,7 @@ impl<V: View> ViewHandle<V> {
             let mut read =
                 ReadRows::of(live.id, RowsBy::Keys(keys.to_vec())).limit(keys.len().max(1));
             let mut found = HashMap::new();
-            let mut stood = None;
+            let mut checkpoints = None;
             loop {
                 let page = match self.context.views.read_rows(read.clone()).await {
                     Ok(page) => page,
@@ -129,7 +129,8 @@ impl<V: View> ViewHandle<V> {
                     Err(CommitError::Gone(_)) => break,
                     Err(error) => return Err(error.into()),
                 };
-                if stood.get_or_insert_with(|| page.checkpoints.clone()) != &page.checkpoints {
+                if checkpoints.get_or_insert_with(|| page.checkpoints.clone()) != &page.checkpoints
+                {
                     break;
                 }
                 found.extend(page.rows.into_iter().map(|row| (row.key, row.value)));

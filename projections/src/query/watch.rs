@@ -68,7 +68,7 @@ struct PartitionReader<V: View> {
     changes: watch::Receiver<u64>,
     ended: watch::Receiver<bool>,
     live: Option<GenerationId>,
-    /// Where the slots stand on which other processes work, as last seen.
+    /// The checkpoints of slots on which other processes work, as last seen.
     elsewhere: BTreeMap<(u16, Partition), Position>,
     polls: watch::Receiver<Arc<Seen>>,
 }

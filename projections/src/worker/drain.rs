@@ -137,7 +137,7 @@ impl<V: View> FoldView<V> {
         commit.rows = changes.rows;
         commit.versions = changes.versions;
         commit.touched = changes.touched;
-        commit.stands = changes.advances;
+        commit.advances = changes.advances;
         commit.unpark = unpark;
         commit.park = drained.still.iter().cloned().collect();
         let rows = commit.rows.clone();

@@ -274,7 +274,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         commit.versions = versions;
         commit.touched = touched;
         commit.park = park;
-        commit.stands = advances;
+        commit.advances = advances;
         let views = work.context.views.clone();
         let span = tracing::debug_span!(
             "commit",

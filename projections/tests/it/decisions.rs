@@ -27,7 +27,7 @@ async fn a_rebuild_repeats_skip_decisions() {
 
     let view = db.view::<Balance>();
     let settled = view.skip("alice", bad, "entered twice").await.unwrap();
-    // The next poison holds the key again, and what stood before it is folded.
+    // The next poison holds the key again, and what came before it is folded.
     let still = settled.still.unwrap();
     assert_eq!(
         (settled.events, still.position, still.attempts),
@@ -212,7 +212,7 @@ async fn an_event_without_a_key_stops_until_skipped() {
             cents: 1,
             events: 1
         }),
-        "what stands before it is folded"
+        "what comes before it is folded"
     );
 
     view.skip_event(bad, "sent by a broken client")

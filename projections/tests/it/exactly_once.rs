@@ -55,7 +55,7 @@ async fn a_worker_that_lost_its_slot_changes_nothing() {
 async fn workers_stealing_each_others_lease_apply_every_event_once() {
     let store = store().await;
     let writer = Annals::on(store.handle());
-    // Three programs over the same slots. Whoever holds one is robbed of it again and again.
+    // Three programs over the same slots. The holder of one is robbed of it again and again.
     let mut programs = Vec::new();
     for _ in 0..3 {
         let db = Annals::on(store.another_handle().await);

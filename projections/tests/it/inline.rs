@@ -161,9 +161,9 @@ async fn get_folds_what_another_program_appended() {
     assert_eq!(
         by_cents(&db).await,
         [("alice".to_owned(), 1)],
-        "nobody brought it up"
+        "no worker brought it up"
     );
-    // The row is behind, so it does not travel: what it was in between must be kept too.
+    // The row lags, so it does not travel: what it was in between must be kept too.
     let done = happens(&db, "alice", deposited(100)).await;
     assert_eq!(view.get("alice").await.unwrap(), row(111, 3));
     db.stop().await;
@@ -357,7 +357,7 @@ impl Project<AccountEvent> for Sum {
     }
 }
 
-/// Has a key that stands for no stream.
+/// Has a key that is no stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
 #[view(name = "one", version = 1, events(AccountEvent), key = (), crate = "annals_projections")]
 struct One {

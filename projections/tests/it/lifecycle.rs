@@ -150,7 +150,7 @@ async fn a_dead_programs_slot_is_free_after_its_lease() {
         .await
         .unwrap()
         .remove(0);
-    // Left behind by a program with shorter leases than the next one has.
+    // Left by a program with shorter leases than the next one has.
     let name = generation.lease_name(0);
     store
         .views()

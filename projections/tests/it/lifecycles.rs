@@ -96,7 +96,7 @@ proptest! {
             let told = |to: usize| history[..to].iter().flat_map(|of| of.events.iter().map(|event| (of.account, event)));
             for (index, appended) in history.iter().enumerate().skip(before) {
                 append(if appended.foreign { &foreign } else { &inline }, appended).await;
-                // The row of an inline view is right at once, whoever appended.
+                // The row of an inline view is right at once, by whom ever it was appended.
                 let row = inline.view::<Balance>().get(appended.account.to_string()).await.unwrap();
                 let expected = replayed(told(index + 1));
                 assert_eq!(row.as_ref(), expected.get(&appended.account.to_string()), "after append {index}");

@@ -134,7 +134,7 @@ fn a_recorder_is_told_what_the_documentation_promises() {
                 .wait_for(&done, patience)
                 .await
                 .unwrap();
-            // How far behind it is, is told now and then.
+            // Its lag is reported now and then.
             let dead_letters =
                 "annals_projection_dead_letter_keys{kind=view,projection=balances,slot=0}";
             while kept.level(dead_letters) != 1.0 {
@@ -176,7 +176,7 @@ fn a_recorder_is_told_what_the_documentation_promises() {
         4
     );
 
-    // Everything is described and stands in the documentation.
+    // Everything is described and is in the documentation.
     let documented = std::fs::read_to_string(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../docs/operating/README.md"
@@ -223,7 +223,7 @@ fn lost_leases_and_rebuild_progress_are_metrics() {
                 .unwrap();
             assert_eq!(kept.count(&of("leases_lost_total")), 0);
             // Somebody else takes the slot and gives it back: who had it is refused, and begins
-            // anew.
+            // again.
             let views = db.store().views().unwrap();
             let generation = views.generations("balances").await.unwrap().remove(0);
             for state in views.leases(&generation.lease_name(0)).await.unwrap() {

@@ -90,7 +90,7 @@ async fn a_killed_reactor_on_three_partitions_keeps_each_keys_order() {
             let _program = program(&in_program, &told).await;
             std::future::pending::<()>().await;
         });
-        // Killed after some calls more, wherever it stands then; in the end there is nothing left
+        // Killed after some calls more, wherever it is then; in the end there is nothing left
         // to call for.
         let _ = tokio::time::timeout(
             Duration::from_millis(50),

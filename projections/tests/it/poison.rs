@@ -27,7 +27,7 @@ async fn a_poison_event_delays_only_its_own_key() {
         let db = program(&store).await;
         happens(&db, "alice", deposited(5)).await;
         let bad = happens(&db, "alice", noted(poison)).await;
-        let behind = happens(&db, "alice", deposited(7)).await;
+        let later = happens(&db, "alice", deposited(7)).await;
         let done = happens(&db, "bob", deposited(1)).await;
 
         let view = db.view::<Balance>();
@@ -68,7 +68,7 @@ async fn a_poison_event_delays_only_its_own_key() {
             found,
             [
                 (bad.events()[0].position, true, "alice"),
-                (behind.events()[0].position, false, "alice")
+                (later.events()[0].position, false, "alice")
             ]
         );
         assert_eq!(
@@ -235,7 +235,7 @@ proptest! {
             for (position, expected) in moments.iter().enumerate() {
                 assert_eq!(contents_at(&view, position).await, *expected, "as of {position}");
             }
-            // The workers go on behind it.
+            // The workers go on after it.
             happens(&writer, "0", deposited(1)).await;
             all_of(&db, &store).await;
             let events = moments[history.len()].get("0").map_or(0, |row| row.events);

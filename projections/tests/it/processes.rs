@@ -47,7 +47,7 @@ async fn a_deadline_is_reached_once_when_the_clock_says_so() {
     shop.happens::<Stock>("tea", StockEvent::Delivered).await;
     shop.placed("7").await;
     shop.until("fulfilment-7", "fulfilment.started").await;
-    // Set anew, it is reached later.
+    // Set again, it is reached later.
     shop.clock.advance(TimeDelta::minutes(20));
     shop.happens::<Order>("7", OrderEvent::Extended).await;
     shop.until("fulfilment-7", "$process.deadline_cancelled")

@@ -210,7 +210,7 @@ async fn many_processes_survive_repeated_kills() {
             let _program = in_program.program().await;
             std::future::pending::<()>().await;
         });
-        // Killed after some events more, wherever it stands then.
+        // Killed after some events more, wherever it is then.
         let mut hint = shop.store.hint();
         for _ in 0..50 {
             let head = shop.store.head(Partition(0)).await.unwrap().visible.get();

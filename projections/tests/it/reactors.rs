@@ -315,7 +315,7 @@ async fn repeating_from_a_moment_uses_the_same_keys() {
         from.positions().collect::<Vec<_>>(),
         [(Partition(0), Position::new(4))]
     );
-    // Whoever waits now waits for the repetition.
+    // Who waits now waits for the repetition.
     settled(&db, &last).await;
     let again = gateway.sent().split_off(first.len());
     let of = |messages: &[Message], to: &str| {
@@ -332,7 +332,7 @@ async fn repeating_from_a_moment_uses_the_same_keys() {
             .filter(|(_, cents, _)| *cents > 2)
             .collect::<Vec<_>>()
     );
-    // Bob's first two wait in front of the moment, and what is behind it waits behind them again.
+    // Bob's first two wait in front of the moment, and what comes after it waits after them again.
     assert!(of(&again, "bob").is_empty());
     assert_eq!(
         reactor.dead_letters().all(None, 100).await.unwrap().len(),
@@ -348,7 +348,7 @@ async fn repeating_from_a_moment_uses_the_same_keys() {
         (1..=6).collect::<Vec<_>>()
     );
 
-    // From the very beginning, and from where nobody has been yet: everything, and nothing.
+    // From the very beginning, and from where no reader has been yet: everything, and nothing.
     reactor.repeat_from(Position::START).await.unwrap();
     settled(&db, &last).await;
     assert_eq!(gateway.sent().len(), sent.len() + 13);

@@ -10,7 +10,7 @@ use super::bank::{deposited, happens};
 use super::gateway::{Gateway, Message, reacting, settled, texts};
 use super::test_store::store;
 
-/// Kills a program again and again, by dropping everything it does wherever it stands, while events
+/// Kills a program again and again, by dropping everything it does wherever it is, while events
 /// are appended.
 async fn killed_again_and_again(gateway: &Gateway, at_most_once: bool) -> Vec<Message> {
     const ACCOUNTS: i64 = 7;
@@ -135,7 +135,11 @@ async fn programs_that_keep_taking_over_from_each_other_miss_nothing() {
         .into_iter()
         .map(|(_, cents, key)| (cents, key))
         .collect();
-    assert_eq!(keys.len(), 300, "each has one key, whoever made the call");
+    assert_eq!(
+        keys.len(),
+        300,
+        "each has one key, by whom ever it was called"
+    );
     for program in programs {
         program.stop().await;
     }

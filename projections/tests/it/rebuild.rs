@@ -1,4 +1,4 @@
-//! A view is built anew while the old one serves.
+//! A view is rebuilt while the old one serves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -95,8 +95,8 @@ async fn readers_see_a_complete_view_throughout_a_rebuild() {
                     .all(|row| row.cents == row.events as i64 * 100),
                 "a mixed view: {rows:?}"
             );
-            // A new generation may be a step behind the one that it follows; it is never behind the
-            // beginning of the build.
+            // A new generation may lag a step behind the one that it follows; it never lags behind
+            // the beginning of the build.
             last = 500;
             reads += 1;
             tokio::task::yield_now().await;
@@ -349,7 +349,7 @@ async fn a_generation_unlike_a_replay_is_never_switched_to() {
     );
 }
 
-/// The same version of a view in two builds of a program: nobody raised the version.
+/// The same version of a view in two builds of a program: the version was not raised.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Counted {
     events: u64,

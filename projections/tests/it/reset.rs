@@ -165,7 +165,7 @@ async fn a_reset_to_any_position_gives_the_same_rows() {
             assert_eq!(
                 contents(&db).await,
                 rows,
-                "built from the log behind a reset to {to}"
+                "built from the log after a reset to {to}"
             );
         }
         db.rebuild::<Balance>().drop_kept().await.unwrap();
@@ -221,7 +221,8 @@ async fn a_reset_goes_on_where_the_last_program_died() {
         .unwrap();
     let rows = all(&db).await;
     db.stop().await;
-    // Nobody works while it is begun, so all of it is done by programs that live for a moment each.
+    // No worker runs while it is begun, so all of it is done by programs that live for a moment
+    // each.
     let begun =
         Annals::on(store.handle()).with(ViewSetup::<Balance>::new().options(batches_of(500, 1)));
     let begun = begun.start().await.unwrap();
@@ -229,12 +230,12 @@ async fn a_reset_goes_on_where_the_last_program_died() {
     begun.stop().await;
     let building = rebuild.reset_to(Position::new(2_100)).await.unwrap();
     assert_eq!(building.begins_at(), Position::new(2_048));
-    let mut stands = Vec::new();
+    let mut checkpoints = Vec::new();
     for _ in 0..400 {
         let options = batches_of(500, 1).lease(Duration::from_millis(20));
         let db = Annals::on(store.handle()).with(ViewSetup::<Balance>::new().options(options));
         let started = db.start_in_background().await.unwrap();
-        for _ in 0..stands.len() % 13 {
+        for _ in 0..checkpoints.len() % 13 {
             tokio::task::yield_now().await;
         }
         let found = store
@@ -242,13 +243,13 @@ async fn a_reset_goes_on_where_the_last_program_died() {
             .checkpoints(building.generation())
             .await
             .unwrap();
-        stands.extend(
+        checkpoints.extend(
             found
                 .into_iter()
                 .map(|of| (of.position.get(), of.state.len())),
         );
         drop(started);
-        if stands
+        if checkpoints
             .last()
             .is_some_and(|(position, _)| *position == 2_600)
         {
@@ -270,8 +271,8 @@ async fn a_reset_goes_on_where_the_last_program_died() {
     }
     assert_eq!((all(&db).await, generations.len()), (rows, 2));
     assert!(
-        stands.iter().all(|(position, _)| *position >= 2_048),
-        "nothing before it was folded: {stands:?}"
+        checkpoints.iter().all(|(position, _)| *position >= 2_048),
+        "nothing before it was folded: {checkpoints:?}"
     );
 }
 

@@ -271,7 +271,7 @@ impl Shop {
             .collect()
     }
 
-    /// Waits until an event of this type stands in a stream.
+    /// Waits until a stream has an event of this type.
     pub(super) async fn until(&self, stream: &str, event_type: &str) {
         let seen = async {
             let mut hint = self.store.hint();

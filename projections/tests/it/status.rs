@@ -143,7 +143,7 @@ async fn waiting_for_a_stopped_projection_fails_at_once() {
         matches!(&error, ViewError::Stopped { reason } if reason.contains("`skip_event`")),
         "{error}"
     );
-    // What came behind it is seen although its worker stands still.
+    // What came after it is seen although its worker pauses.
     let status = status(&db, |status| {
         status.slots[0].last_error.is_some() && status.lag_events() == 2
     })

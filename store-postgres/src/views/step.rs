@@ -104,16 +104,16 @@ impl Step {
         let ViewCommit {
             generation,
             lease,
-            stands,
+            advances,
             ..
         } = &self.commit;
-        if stands.is_empty() {
+        if advances.is_empty() {
             return Ok(());
         }
         let make = query(database.text(sql::ENSURE_STEP_STREAM_VERSIONS))
             .bind(stored(generation.0))
             .bind(lease.name.as_bytes());
-        make.bind(list(stands, |step| step.key.as_bytes()))
+        make.bind(list(advances, |step| step.key.as_bytes()))
             .execute(executor)
             .await
             .map(drop)
@@ -130,11 +130,11 @@ impl Step {
         if !self.is_inline {
             return statement;
         }
-        let stands = &self.commit.stands;
+        let advances = &self.commit.advances;
         statement
-            .bind(list(stands, |step| step.key.as_bytes()))
-            .bind(list(stands, |step| stored(step.from.get())))
-            .bind(list(stands, |step| stored(step.to.get())))
+            .bind(list(advances, |step| step.key.as_bytes()))
+            .bind(list(advances, |step| stored(step.from.get())))
+            .bind(list(advances, |step| stored(step.to.get())))
     }
 
     /// Everything that is written, after the slot and the partition.
@@ -300,7 +300,7 @@ fn outcome(
         6 => {
             let key = text(row, 1)?;
             let version = Version::new(number(row, 2)?);
-            let moved = commit.stands.iter().find(|step| step.key == key);
+            let moved = commit.advances.iter().find(|step| step.key == key);
             let moved = moved
                 .ok_or_else(|| corrupt("a step is refused for a row that it does not change"))?;
             return Ok(Err(commit.row_moved(moved, version)));

@@ -106,7 +106,7 @@ pub(super) fn already_applied(
     commit: &ViewCommit,
 ) -> Result<HashSet<String>, Abort> {
     let mut applied = HashSet::new();
-    for step in &commit.stands {
+    for step in &commit.advances {
         let version = stream_version(connection, stored(commit.generation.0), &step.key)?;
         match step.against(version) {
             RowOutcome::Apply => {}

@@ -32,7 +32,7 @@ pub(super) fn size(commit: &ViewCommit) -> (usize, usize) {
         touched,
         park,
         unpark,
-        stands,
+        advances,
         ..
     } = commit;
     let of_value = |value: &Option<bytes::Bytes>| value.as_ref().map_or(0, bytes::Bytes::len);
@@ -45,7 +45,7 @@ pub(super) fn size(commit: &ViewCommit) -> (usize, usize) {
         + commit.to.state.len();
     let changes = rows.len() + versions.len() + touched.len();
     let letters = park.len() + unpark.len();
-    (1 + changes + letters + stands.len(), bytes)
+    (1 + changes + letters + advances.len(), bytes)
 }
 
 /// Refuses what can never succeed, and sorts what is written: neighbours share a page of the file.
@@ -95,7 +95,7 @@ pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Abort> {
             .iter()
             .map(|(key, position)| (key.as_str(), *position)),
     )?;
-    for advance in &commit.stands {
+    for advance in &commit.advances {
         inline::save_stream_version(connection, generation, &advance.key, advance.to)?;
     }
     save_dead_letters(connection, commit)?;

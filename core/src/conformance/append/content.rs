@@ -78,7 +78,7 @@ pub async fn keeps_the_event_time_to_the_microsecond(fixture: &dyn Fixture) {
         found,
         moments.map(|moment| moment.parse::<DateTime<Utc>>().unwrap())
     );
-    // What is finer than a microsecond is cut, towards the past, also when nobody did so before.
+    // What is finer than a microsecond is cut, towards the past, also when the caller did not.
     let mut fine = event("1");
     fine.occurred_at = DateTime::from_timestamp_nanos(-1_500);
     append(&*store, &to, [fine]).await;
@@ -157,16 +157,16 @@ pub async fn never_records_an_earlier_time_than_before_also_when_the_clock_runs_
             (Some(noon), Some(noon + TimeDelta::hours(2))),
             "a time runs on with the clock"
         );
-        // A deletion is recorded behind the events before it, and before those behind it.
+        // A deletion is recorded after the events before it, and before those after it.
         for deletion in store.stream_state(gone).await.unwrap().deletions {
-            let (before, behind) = all.split_at(deletion.position.get() as usize);
+            let (before, later) = all.split_at(deletion.position.get() as usize);
             assert!(
                 before
                     .iter()
                     .all(|event| event.recorded_at <= deletion.recorded_at)
             );
             assert!(
-                behind
+                later
                     .iter()
                     .all(|event| event.recorded_at >= deletion.recorded_at)
             );

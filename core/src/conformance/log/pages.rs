@@ -229,7 +229,7 @@ pub async fn tells_how_far_a_filtered_page_has_looked(fixture: &dyn Fixture) {
             append(&*store, &noise, events(7)).await;
             append(&*store, &wanted, given.clone()).await;
             append(&*store, &noise, events(7)).await;
-            // What matches now stands behind the checkpoint; a page that is full has not looked
+            // What matches now is after the checkpoint; a page that is full has not looked
             // further than its last event.
             let page = store
                 .read(ReadLog {

@@ -30,9 +30,9 @@ pub(super) struct Built {
     pub(super) versions: BTreeMap<String, BTreeMap<Position, RowVersion>>,
     pub(super) touched: BTreeMap<String, BTreeSet<Position>>,
     pub(super) dead_letters: BTreeMap<(String, Partition, Position), DeadLetter>,
-    // Of an inline view: the version of its stream at which each row stands, also where there is no
+    // Of an inline view: the version of its stream that each row is at, also where there is no
     // row any more.
-    pub(super) stands: BTreeMap<String, Version>,
+    pub(super) stream_versions: BTreeMap<String, Version>,
 }
 
 #[derive(Debug)]
@@ -52,12 +52,15 @@ impl Built {
             versions: BTreeMap::new(),
             touched: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
-            stands: BTreeMap::new(),
+            stream_versions: BTreeMap::new(),
         }
     }
 
-    pub(super) fn stands_at(&self, key: &str) -> Version {
-        self.stands.get(key).copied().unwrap_or(Version::NONE)
+    pub(super) fn version_of(&self, key: &str) -> Version {
+        self.stream_versions
+            .get(key)
+            .copied()
+            .unwrap_or(Version::NONE)
     }
 
     /// The rows of an inline view that appends brought as far as the step would.
@@ -66,12 +69,12 @@ impl Built {
         commit: &ViewCommit,
     ) -> Result<HashSet<String>, CommitError> {
         let mut known = HashSet::new();
-        for step in &commit.stands {
-            let stands = self.stands_at(&step.key);
-            match step.against(stands) {
+        for step in &commit.advances {
+            let version = self.version_of(&step.key);
+            match step.against(version) {
                 RowOutcome::Apply => {}
                 RowOutcome::AlreadyApplied => _ = known.insert(step.key.clone()),
-                RowOutcome::Fenced => return Err(commit.row_moved(step, stands)),
+                RowOutcome::Fenced => return Err(commit.row_moved(step, version)),
             }
         }
         Ok(known)
@@ -102,7 +105,7 @@ impl Built {
                 .or_default()
                 .insert(version.up_to, version);
         }
-        self.stands.insert(key.clone(), to);
+        self.stream_versions.insert(key.clone(), to);
         self.change(RowChange {
             key,
             value,
@@ -127,11 +130,11 @@ impl Built {
         }
     }
 
-    /// Takes a step that nothing stands against.
+    /// Takes a step that was checked.
     pub(super) fn take(&mut self, commit: ViewCommit) {
         let partition = commit.to.partition;
-        self.stands
-            .extend(commit.stands.into_iter().map(|step| (step.key, step.to)));
+        self.stream_versions
+            .extend(commit.advances.into_iter().map(|step| (step.key, step.to)));
         for row in commit.rows {
             self.change(row);
         }

@@ -185,11 +185,11 @@ impl InlineViews for MemoryStore {
         let views = self.read_models();
         let built = views.built(generation)?;
         let keys: BTreeSet<&String> = keys.iter().collect();
-        let stands = keys
+        let versions = keys
             .into_iter()
-            .filter_map(|key| Some((key, *built.stands.get(key)?)));
+            .filter_map(|key| Some((key, *built.stream_versions.get(key)?)));
         let row = |key: &String| built.rows.get(key).map(|row| row.value.clone());
-        Ok(stands
+        Ok(versions
             .map(|(key, at)| VersionedRow {
                 key: key.clone(),
                 value: row(key),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// Whether both are one shape: the order of named fields, the path to a type of the standard library
-/// and raw identifiers change nothing that is stored.
+/// Whether both are one shape: the order of named fields, the path to a type of the standard
+/// library and raw identifiers change nothing that is stored.
 pub(super) fn is_same(was: &str, is: &str) -> bool {
     match (Fields::parse(was), Fields::parse(is)) {
         (Some(was), Some(is)) => was == is,
