@@ -190,7 +190,9 @@ impl<A> fmt::Debug for At<A> {
 ///
 /// ```
 /// # use annals_core::{Aggregate, Annals, IntoEvents};
-/// # async fn example<Account: Aggregate, X: IntoEvents<Account::Event>>(db: Annals, deposit: fn(&Account, i64) -> Result<X, String>)
+/// # async fn example<Account: Aggregate, X: IntoEvents<Account::Event>>(
+/// #     db: Annals, deposit: fn(&Account, i64) -> Result<X, String>,
+/// # )
 /// # -> Result<(), Box<dyn std::error::Error>> {
 /// let alice = db.aggregate::<Account>("alice");
 /// let done = alice.run(|a| deposit(a, 1_250)).idempotency_key("req-42").await?;

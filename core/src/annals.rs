@@ -156,7 +156,9 @@ impl Annals {
     ///
     /// ```
     /// # use annals_core::*;
-    /// # async fn example<A: Aggregate, X: IntoEvents<A::Event>>(db: Annals, transfer: fn(&A, &A) -> Result<(X, X), String>)
+    /// # async fn example<A: Aggregate, X: IntoEvents<A::Event>>(
+    /// #     db: Annals, transfer: fn(&A, &A) -> Result<(X, X), String>,
+    /// # )
     /// # -> Result<(), CommandError<String>> {
     /// db.decide((A::at("alice"), A::at("bob")), |(a, b)| transfer(a, b)).await?;
     /// # Ok(())

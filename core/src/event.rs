@@ -223,7 +223,8 @@ impl Metadata {
 /// ```
 /// use annals_core::{NewEvent, Tag};
 ///
-/// let event = NewEvent::json("account.deposited", br#"{"cents":5}"#.as_slice()).tag(Tag::new("owner", "ada")?);
+/// let payload = br#"{"cents":5}"#.as_slice();
+/// let event = NewEvent::json("account.deposited", payload).tag(Tag::new("owner", "ada")?);
 /// assert_eq!(event.schema_version, 1);
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```
@@ -427,7 +428,15 @@ impl RecordedEvent {
     ///
     /// # fn example(place: Place) {
     /// let moment = place.recorded_at;
-    /// let event = RecordedEvent::new(EventId::random(), place, "noted".into(), 1, "json".into(), b"{}".as_slice().into(), moment);
+    /// let event = RecordedEvent::new(
+    ///     EventId::random(),
+    ///     place,
+    ///     "noted".into(),
+    ///     1,
+    ///     "json".into(),
+    ///     b"{}".as_slice().into(),
+    ///     moment,
+    /// );
     /// assert!(event.tags.is_empty());
     /// # }
     /// ```

@@ -113,7 +113,10 @@ impl GenerationSpec {
     /// let mut spec = GenerationSpec::new("balances", 1, LogId::random());
     /// assert!(spec.check().is_ok());
     /// spec.slots = 0;
-    /// assert_eq!(spec.check().unwrap_err().to_string(), "view `balances` is divided into 0 slots, 1 to 256 are possible");
+    /// assert_eq!(
+    ///     spec.check().unwrap_err().to_string(),
+    ///     "view `balances` is divided into 0 slots, 1 to 256 are possible",
+    /// );
     /// ```
     pub fn check(&self) -> Result<(), Invalid> {
         let view = &self.view;
@@ -221,9 +224,13 @@ impl Generation {
     /// there, by a number from 0. No generations share one, and no slot is called so.
     ///
     /// ```
-    /// # use annals_core::{Clock, Generation, GenerationId, GenerationSpec, LogId, Phase, Position, SystemClock};
+    /// # use annals_core::{
+    /// #     Clock, Generation, GenerationId, GenerationSpec, LogId, Phase, Position, SystemClock,
+    /// # };
     /// # let spec = GenerationSpec::new("balances", 1, LogId::random());
-    /// # let generation = Generation::new(GenerationId(3), spec, Phase::Live, SystemClock.now(), Position::START);
+    /// # let generation = Generation::new(
+    /// #     GenerationId(3), spec, Phase::Live, SystemClock.now(), Position::START,
+    /// # );
     /// assert!(generation.process_lease_name(0).starts_with(&generation.process_lease_prefix()));
     /// ```
     pub fn process_lease_name(&self, process: u16) -> String {
@@ -254,10 +261,14 @@ impl Generation {
     /// is live.
     ///
     /// ```
-    /// use annals_core::{Generation, GenerationId, GenerationSpec, LogId, Phase, Position, SystemClock, Clock};
+    /// use annals_core::{
+    ///     Generation, GenerationId, GenerationSpec, LogId, Phase, Position, SystemClock, Clock,
+    /// };
     ///
     /// let spec = GenerationSpec::new("balances", 1, LogId::random());
-    /// let live = Generation::new(GenerationId(1), spec, Phase::Live, SystemClock.now(), Position::START);
+    /// let live = Generation::new(
+    ///     GenerationId(1), spec, Phase::Live, SystemClock.now(), Position::START,
+    /// );
     /// assert!(live.check_drop([&live]).is_err());
     /// ```
     pub fn check_drop<'a>(

@@ -92,13 +92,21 @@ impl InlineRow {
     ///
     /// ```
     /// use annals_core::{
-    ///     Clock, Generation, GenerationId, GenerationSpec, LogId, Phase, Position, InlineRow, StreamId, SystemClock, Version,
+    ///     Clock, Generation, GenerationId, GenerationSpec, InlineRow, LogId, Phase, Position,
+    ///     StreamId, SystemClock, Version,
     /// };
     ///
     /// let spec = GenerationSpec::new("balances", 1, LogId::random());
-    /// let generation = Generation::new(GenerationId(1), spec, Phase::Live, SystemClock.now(), Position::MAX);
-    /// let row = InlineRow::new(generation.id, StreamId::new("account-alice")?, "alice", Version::NONE);
-    /// assert_eq!(row.check(&generation).unwrap_err().to_string(), "view `balances` is not inline, so no row travels with an append");
+    /// let generation = Generation::new(
+    ///     GenerationId(1), spec, Phase::Live, SystemClock.now(), Position::MAX,
+    /// );
+    /// let row = InlineRow::new(
+    ///     generation.id, StreamId::new("account-alice")?, "alice", Version::NONE,
+    /// );
+    /// assert_eq!(
+    ///     row.check(&generation).unwrap_err().to_string(),
+    ///     "view `balances` is not inline, so no row travels with an append",
+    /// );
     /// # Ok::<_, annals_core::Invalid>(())
     /// ```
     pub fn check(&self, generation: &Generation) -> Result<(), Invalid> {

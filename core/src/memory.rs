@@ -44,7 +44,8 @@ use crate::view_store::ViewStore;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let store = MemoryStore::new();
-/// let appended = store.append(Append::new(StreamId::new("note-1")?, [NewEvent::json("noted", b"{}".as_slice())])).await?;
+/// let noted = NewEvent::json("noted", b"{}".as_slice());
+/// let appended = store.append(Append::new(StreamId::new("note-1")?, [noted])).await?;
 /// assert_eq!(appended.last().version.get(), 1);
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// # })?;

@@ -14,7 +14,9 @@ use crate::tag::Tag;
 /// ```
 /// use annals_core::{Query, QueryItem};
 ///
-/// let query = Query::tagged(["course:c1".parse()?]).or(QueryItem::types(["student.enrolled"]).tag("student:s1".parse()?));
+/// let query = Query::tagged(["course:c1".parse()?]).or(
+///     QueryItem::types(["student.enrolled"]).tag("student:s1".parse()?),
+/// );
 /// assert_eq!(query.items().len(), 2);
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```

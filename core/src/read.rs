@@ -40,7 +40,10 @@ pub const PAGE_BYTES_MAX: usize = 4 << 20;
 /// ```
 /// use annals_core::{ReadStream, StreamId, Version};
 ///
-/// let read = ReadStream::of(StreamId::new("account-1")?).from(Version::new(3)).limit(10).backward();
+/// let read = ReadStream::of(StreamId::new("account-1")?)
+///     .from(Version::new(3))
+///     .limit(10)
+///     .backward();
 /// assert_eq!(read.to, Version::MAX);
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```
@@ -139,7 +142,9 @@ pub struct StreamPage {
 /// ```
 /// use annals_core::{Filter, Position, ReadLog};
 ///
-/// let read = ReadLog::after(Position::new(41)).filter(Filter::default().category("account")).limit(100);
+/// let read = ReadLog::after(Position::new(41))
+///     .filter(Filter::default().category("account"))
+///     .limit(100);
 /// assert_eq!(read.limit, 100);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,7 +24,11 @@ use crate::typed::{Event, Recorded, Undecodable};
 /// use annals_core::{Annals, Filter, Position};
 ///
 /// # async fn example(db: Annals) -> Result<(), annals_core::StoreError> {
-/// let mut pages = db.events().after(Position::new(41)).filter(Filter::default().category("account")).pages();
+/// let mut pages = db
+///     .events()
+///     .after(Position::new(41))
+///     .filter(Filter::default().category("account"))
+///     .pages();
 /// while let Some(page) = pages.next().await? {
 ///     for event in page.events {
 ///         println!("{} {}", event.position, event.event_type);
@@ -117,7 +121,9 @@ impl Events {
     ///
     /// ```
     /// # use annals_core::{Annals, Event, ReplayError};
-    /// # async fn example<AccountEvent: Event + std::fmt::Debug>(db: Annals) -> Result<(), ReplayError> {
+    /// # async fn example<AccountEvent: Event + std::fmt::Debug>(
+    /// #     db: Annals
+    /// # ) -> Result<(), ReplayError> {
     /// let mut pages = db.events().typed::<AccountEvent>();
     /// while let Some(events) = pages.next().await? {
     ///     for event in events {

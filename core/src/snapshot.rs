@@ -11,7 +11,9 @@ use crate::stream::{StreamId, Version};
 /// use annals_core::{FoldId, Snapshot, StreamId, Version};
 ///
 /// let fold = FoldId::new("bank::Account", 1);
-/// let snapshot = Snapshot::new(StreamId::new("account-1")?, fold, Version::new(100), "json", b"{}".as_slice());
+/// let snapshot = Snapshot::new(
+///     StreamId::new("account-1")?, fold, Version::new(100), "json", b"{}".as_slice(),
+/// );
 /// assert_eq!(snapshot.version, Version::new(100));
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```

@@ -54,7 +54,8 @@
 //!     }
 //! }
 //!
-//! let story = Account::given([AccountEvent::Opened { owner: "Alice".into() }, AccountEvent::Deposited { cents: 50 }])
+//! let opened = AccountEvent::Opened { owner: "Alice".into() };
+//! let story = Account::given([opened, AccountEvent::Deposited { cents: 50 }])
 //!     .step("withdraw 80", |a| a.withdraw(80))
 //!     .step("withdraw 50", |a| a.withdraw(50));
 //! assert_eq!(story.to_string(), r#"

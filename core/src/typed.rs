@@ -103,7 +103,12 @@ pub struct Encoded {
 /// ```
 /// use annals_core::Stored;
 ///
-/// let stored = Stored { event_type: "account.closed", schema_version: 1, codec: "json", payload: b"null" };
+/// let stored = Stored {
+///     event_type: "account.closed",
+///     schema_version: 1,
+///     codec: "json",
+///     payload: b"null",
+/// };
 /// assert_eq!(stored.schema_version, 1);
 /// ```
 #[derive(Clone, Copy, Debug)]

@@ -156,18 +156,26 @@ impl ViewCommit {
     ///
     /// ```
     /// use annals_core::{
-    ///     Checkpoint, Clock, Generation, GenerationId, GenerationSpec, Lease, LogId, Partition, Phase, Position, RowChange,
+    ///     Checkpoint, Clock, Generation, GenerationId, GenerationSpec, Lease, LogId, Partition,
+    ///     Phase, Position, RowChange,
     ///     SystemClock, ViewCommit,
     /// };
     ///
     /// let spec = GenerationSpec::new("balances", 1, LogId::random());
-    /// let generation = Generation::new(GenerationId(1), spec, Phase::Building, SystemClock.now(), Position::MAX);
+    /// let generation = Generation::new(
+    ///     GenerationId(1), spec, Phase::Building, SystemClock.now(), Position::MAX,
+    /// );
     /// let lease = Lease { name: generation.lease_name(0), owner: "worker-a".into(), epoch: 1 };
-    /// let mut commit = ViewCommit::new(generation.id, lease, Position::START, Checkpoint::start(0, Partition(0)));
+    /// let mut commit = ViewCommit::new(
+    ///     generation.id, lease, Position::START, Checkpoint::start(0, Partition(0)),
+    /// );
     /// assert!(commit.check(&generation).is_ok());
     /// let row = RowChange { key: "alice".into(), value: Some("5".into()), indexed: Vec::new() };
     /// commit.rows = vec![row.clone(), row];
-    /// assert_eq!(commit.check(&generation).unwrap_err().to_string(), "key `alice` changes twice in one step");
+    /// assert_eq!(
+    ///     commit.check(&generation).unwrap_err().to_string(),
+    ///     "key `alice` changes twice in one step",
+    /// );
     /// ```
     pub fn check(&self, generation: &Generation) -> Result<(), Invalid> {
         let spec = &generation.spec;

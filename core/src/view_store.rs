@@ -28,14 +28,16 @@ pub use rows::{PastRow, ReadRows, RowPlace, RowStore, RowsBy, RowsPage};
 /// use std::time::Duration;
 ///
 /// use annals_core::{
-///     Acquired, Checkpoint, GenerationSpec, Leases, Log, MemoryStore, Partition, Position, ReadRows, RowChange, RowsBy, ViewCommit,
+///     Acquired, Checkpoint, GenerationSpec, Leases, Log, MemoryStore, Partition, Position,
+///     ReadRows, RowChange, RowsBy, ViewCommit,
 ///     ViewStore,
 /// };
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let store = MemoryStore::new();
 /// let generation = store.begin_generation(GenerationSpec::new("balances", 1, store.id())).await?;
-/// let asked = store.acquire_lease(&generation.lease_name(0), "worker-a", Duration::from_secs(10)).await?;
+/// let (name, ttl) = (generation.lease_name(0), Duration::from_secs(10));
+/// let asked = store.acquire_lease(&name, "worker-a", ttl).await?;
 /// let Acquired::Granted(lease) = asked else { panic!("nobody else works here") };
 ///
 /// let to = Checkpoint { position: Position::new(1), ..Checkpoint::start(0, Partition(0)) };
@@ -43,7 +45,8 @@ pub use rows::{PastRow, ReadRows, RowPlace, RowStore, RowsBy, RowsPage};
 /// step.rows.push(RowChange { key: "alice".into(), value: Some("5".into()), indexed: Vec::new() });
 /// store.commit_view(step).await?;
 ///
-/// let page = store.read_rows(ReadRows::of(generation.id, RowsBy::Keys(vec!["alice".into()]))).await?;
+/// let alice = RowsBy::Keys(vec!["alice".into()]);
+/// let page = store.read_rows(ReadRows::of(generation.id, alice)).await?;
 /// assert_eq!(page.rows[0].value, "5");
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// # })?;

@@ -138,13 +138,21 @@ impl<'a> Type<'a> {
 
                 fn shape(&self) -> &'static #annals::Shape { #shape }
 
-                fn tags(&self) -> ::core::result::Result<::std::vec::Vec<#annals::Tag>, #annals::Invalid> { #tags }
+                fn tags(
+                    &self,
+                ) -> ::core::result::Result<::std::vec::Vec<#annals::Tag>, #annals::Invalid> {
+                    #tags
+                }
 
-                fn encode(&self) -> ::core::result::Result<#annals::Encoded, #annals::CodecError> { #encode }
+                fn encode(&self) -> ::core::result::Result<#annals::Encoded, #annals::CodecError> {
+                    #encode
+                }
 
                 fn decode(
                     __stored: #annals::Stored<'_>,
-                ) -> ::core::result::Result<#annals::Decoded<Self>, #annals::DecodeError> { #decode }
+                ) -> ::core::result::Result<#annals::Decoded<Self>, #annals::DecodeError> {
+                    #decode
+                }
             }
         }
     }
@@ -234,7 +242,8 @@ impl<'a> Type<'a> {
             quote!(encode_plain)
         };
         // A type that serde cannot write is pointed at by its name.
-        quote_spanned!(seen_at(self.input.ident.span())=> #annals::derive::#helper::<#codec, Self>(self))
+        let at = seen_at(self.input.ident.span());
+        quote_spanned!(at=> #annals::derive::#helper::<#codec, Self>(self))
     }
 
     fn decode(&self) -> TokenStream {
@@ -243,13 +252,17 @@ impl<'a> Type<'a> {
         let current = self.kinds.iter().enumerate().map(|(index, kind)| {
             let names = kind.names().map(|named| &named.name);
             let version = kind.version;
+            let at = seen_at(self.input.ident.span());
+            let decode = quote!(#annals::derive);
             let read = if self.is_enum {
                 let index = u32::try_from(index).unwrap_or(u32::MAX);
-                quote_spanned!(seen_at(self.input.ident.span())=> #annals::derive::decode_variant::<#codec, Self>(__stored, #index)?)
+                quote_spanned!(at=> #decode::decode_variant::<#codec, Self>(__stored, #index)?)
             } else {
-                quote_spanned!(seen_at(self.input.ident.span())=> #annals::derive::decode_plain::<#codec, Self>(__stored)?)
+                quote_spanned!(at=> #decode::decode_plain::<#codec, Self>(__stored)?)
             };
-            quote!((#(#names)|*, #version) => ::core::result::Result::Ok(#annals::Decoded::One(#read)))
+            quote!((#(#names)|*, #version) => {
+                ::core::result::Result::Ok(#annals::Decoded::One(#read))
+            })
         });
         let old = self.kinds.iter().flat_map(|kind| {
             (0..kind.upcasters.len()).map(move |below| {
@@ -279,9 +292,15 @@ impl<'a> Type<'a> {
         let annals = &self.annals;
         let codec = &self.codec;
         let steps = functions.iter().enumerate().map(|(at, function)| {
-            let into = if at + 1 == functions.len() { quote!(Self) } else { quote!(_) };
+            let into = if at + 1 == functions.len() {
+                quote!(Self)
+            } else {
+                quote!(_)
+            };
             // A function that does not fit is pointed at, not the derive.
-            quote_spanned!(seen_at(function.span())=> let __old = #annals::derive::upcast::<_, _, #into>(__old, #function);)
+            quote_spanned! {seen_at(function.span())=>
+                let __old = #annals::derive::upcast::<_, _, #into>(__old, #function);
+            }
         });
         // What the first function takes is what must be readable.
         let at = seen_at(
@@ -289,7 +308,10 @@ impl<'a> Type<'a> {
                 .first()
                 .map_or_else(Span::call_site, Spanned::span),
         );
-        let read = quote_spanned!(at=> #annals::Decoded::One(#annals::derive::decode_plain::<#codec, _>(__stored)?));
+        let decode = quote!(#annals::derive::decode_plain);
+        let read = quote_spanned! {at=>
+            #annals::Decoded::One(#decode::<#codec, _>(__stored)?)
+        };
         quote! {
             let __old = #read;
             #(#steps)*
@@ -327,7 +349,12 @@ fn variants(input: &DeriveInput, data: &DataEnum, category: &str) -> Result<Vec<
 
 fn shape(annals: &Path, name: &str, version: u32, current: bool, fields: &str) -> TokenStream {
     quote! {
-        #annals::Shape { event_type: #name, schema_version: #version, current: #current, fields: #fields }
+        #annals::Shape {
+            event_type: #name,
+            schema_version: #version,
+            current: #current,
+            fields: #fields,
+        }
     }
 }
 

@@ -93,7 +93,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// enum AccountEvent {
 ///     #[event(name = "account.opened")]       // written and read as before
 ///     AccountOpened { owner: String },
-///     #[event(alias = "account.deposited")]   // written as `account.paid_in`, read under both names
+///     // Written as `account.paid_in`, read under both names.
+///     #[event(alias = "account.deposited")]
 ///     PaidIn { cents: i64 },
 /// }
 ///
@@ -143,7 +144,12 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// # fn main() -> Result<(), annals::DecodeError> {
 /// let payload = br#"{"sku":"tea","cents":450}"#;
-/// let stored = annals::Stored { event_type: "cart.added", schema_version: 1, codec: "json", payload };
+/// let stored = annals::Stored {
+///     event_type: "cart.added",
+///     schema_version: 1,
+///     codec: "json",
+///     payload,
+/// };
 /// let event = CartEvent::Added { sku: "tea".into(), quantity: 1, price: "4.50 EUR".into() };
 /// assert_eq!(CartEvent::decode(stored)?, Decoded::One(event));
 /// # Ok(())

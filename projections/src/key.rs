@@ -166,7 +166,9 @@ macro_rules! signed {
 
             fn from_key(text: &str) -> Option<$type> {
                 match text.split_at_checked(1)? {
-                    ("-", distance) => <$type>::MIN.checked_add_unsigned(<$unsigned>::from_key(distance)?),
+                    ("-", distance) => {
+                        <$type>::MIN.checked_add_unsigned(<$unsigned>::from_key(distance)?)
+                    }
                     ("=", number) => <$type>::try_from(<$unsigned>::from_key(number)?).ok(),
                     _ => None,
                 }
@@ -392,7 +394,10 @@ mod tests {
             let one = (a, b);
             let other = (c, d);
             prop_assert_eq!(one.cmp(&other), one.to_key().cmp(&other.to_key()));
-            prop_assert_eq!(<(String, String)>::from_key(&one.to_key()), Some(one.clone()));
+            prop_assert_eq!(
+                <(String, String)>::from_key(&one.to_key()),
+                Some(one.clone())
+            );
             let nested = (one.clone(), other.clone(), 7_u8);
             let read = <((String, String), (String, String), u8)>::from_key(&nested.to_key());
             prop_assert_eq!(read, Some(nested));

@@ -39,7 +39,12 @@ pub type ConnectionOf<P> = <<P as SqlProjection>::Store as CustomTables>::Connec
 /// # #[derive(annals_macros::Event, serde::Serialize, serde::Deserialize)]
 /// # #[event(category = "account", crate = "annals_core")]
 /// # enum AccountEvent { Deposited { cents: i64 } }
-/// # trait Database: CustomTables { fn run(connection: &mut Self::Connection, statement: String) -> Result<(), std::fmt::Error>; }
+/// # trait Database: CustomTables {
+/// #     fn run(
+/// #         connection: &mut Self::Connection,
+/// #         statement: String,
+/// #     ) -> Result<(), std::fmt::Error>;
+/// # }
 /// struct DailyTotals<S>(std::marker::PhantomData<fn() -> S>);
 ///
 /// impl<S: Database> SqlProjection for DailyTotals<S> {
@@ -47,9 +52,12 @@ pub type ConnectionOf<P> = <<P as SqlProjection>::Store as CustomTables>::Connec
 ///     type Store = S;
 ///     type Event = AccountEvent;
 ///
-///     async fn create(&self, connection: &mut S::Connection, tables: &Tables) -> Result<(), Poison> {
+///     async fn create(
+///         &self, connection: &mut S::Connection, tables: &Tables,
+///     ) -> Result<(), Poison> {
 ///         let table = tables.name("daily_totals");
-///         Ok(S::run(connection, format!("create table {table} (day text primary key, cents integer not null)"))?)
+///         let columns = "day text primary key, cents integer not null";
+///         Ok(S::run(connection, format!("create table {table} ({columns})"))?)
 ///     }
 ///
 ///     async fn on(
@@ -60,16 +68,25 @@ pub type ConnectionOf<P> = <<P as SqlProjection>::Store as CustomTables>::Connec
 ///     ) -> Result<(), Poison> {
 ///         let AccountEvent::Deposited { cents } = &**event;
 ///         let (table, day) = (tables.name("daily_totals"), event.record.occurred_at.date_naive());
-///         let add = format!("insert into {table} values ('{day}', {cents}) on conflict (day) do update set cents = {table}.cents + {cents}");
+///         let add = format!(
+///             "insert into {table} values ('{day}', {cents})
+///             on conflict (day) do update set cents = {table}.cents + {cents}"
+///         );
 ///         Ok(S::run(connection, add)?)
 ///     }
 ///
-///     async fn publish(&self, connection: &mut S::Connection, tables: &Tables) -> Result<(), Poison> {
+///     async fn publish(
+///         &self, connection: &mut S::Connection, tables: &Tables,
+///     ) -> Result<(), Poison> {
 ///         S::run(connection, "drop view if exists daily_totals".into())?;
-///         Ok(S::run(connection, format!("create view daily_totals as select * from {}", tables.name("daily_totals")))?)
+///         let table = tables.name("daily_totals");
+///         let view = format!("create view daily_totals as select * from {table}");
+///         Ok(S::run(connection, view)?)
 ///     }
 ///
-///     async fn remove(&self, connection: &mut S::Connection, tables: &Tables) -> Result<(), Poison> {
+///     async fn remove(
+///         &self, connection: &mut S::Connection, tables: &Tables,
+///     ) -> Result<(), Poison> {
 ///         Ok(S::run(connection, format!("drop table if exists {}", tables.name("daily_totals")))?)
 ///     }
 /// }

@@ -82,7 +82,7 @@ pub(crate) async fn sampled<V: View>(
     // The slots were never at one position while the log was this busy: nothing was found wrong.
     tracing::info!(
         view = V::NAME,
-        "a generation was switched to without a sample, because its slots were never at one position"
+        "a generation was switched to without a sample: its slots were never at one position"
     );
     Ok(Verified::Equal)
 }

@@ -208,7 +208,13 @@ mod tests {
             let id = EventId::from_uuid(uuid::Uuid::from_u128(ids.0));
             let payload = Bytes::from_static(b"{}");
             let mut event = RecordedEvent::new(
-                id, place, "a.b".into(), schema, codec.as_str().into(), payload, moment,
+                id,
+                place,
+                "a.b".into(),
+                schema,
+                codec.as_str().into(),
+                payload,
+                moment,
             );
             event.tags = tags.iter().map(|tag| tag.parse().unwrap()).collect();
             event.metadata.keys = keys;

@@ -110,7 +110,8 @@ impl Databases {
                  $$ begin perform pg_advisory_xact_lock_shared({LOCK}); return null; end $$;
              drop trigger if exists held on annals.{table};
              create constraint trigger held after insert or update on annals.{table}
-                 deferrable initially deferred for each row execute function annals.wait_in_commit();
+                 deferrable initially deferred
+                 for each row execute function annals.wait_in_commit();
              select pg_advisory_lock({LOCK})"
         );
         run(&mut connection, &hold).await;
@@ -143,7 +144,8 @@ pub(crate) struct HeldSession {
 impl HeldSession {
     async fn waits_in_commit(&mut self) -> Option<i32> {
         let waiting = "select pid from pg_locks join pg_stat_activity using (pid)
-            where locktype = 'advisory' and objid::bigint = $1 and not granted and datname = current_database()";
+            where locktype = 'advisory' and objid::bigint = $1 and not granted
+                and datname = current_database()";
         query_scalar(waiting)
             .bind(LOCK)
             .fetch_optional(&mut self.connection)

@@ -57,8 +57,12 @@ impl Fixture for Files {
         // The last that a step writes is its checkpoint. What follows it never ends, and the COMMIT
         // would come next.
         let hold = "
-            create view endless as with recursive endless(n) as (select 1 union all select n + 1 from endless) select n from endless;
-            create trigger held after insert on annals_view_checkpoints begin select count(*) from endless; end;
+            create view endless as
+                with recursive endless(n) as (select 1 union all select n + 1 from endless)
+                select n from endless;
+            create trigger held after insert on annals_view_checkpoints begin
+                select count(*) from endless;
+            end;
         ";
         connection.execute_batch(hold).unwrap();
         connection.busy_timeout(Duration::ZERO).unwrap();

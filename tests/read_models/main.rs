@@ -5,7 +5,8 @@
 //! The tests start themselves as the processes that are killed and paused. `ANNALS_TEST_KILLS` says
 //! how often they are killed at each step.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+// What must not fail is unwrapped, and the figures are shown.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod child;
 #[cfg(feature = "postgres")]
@@ -29,8 +30,10 @@ mod shared;
 macro_rules! proofs {
     ($fixture:path) => {
         proofs! { $fixture;
-            killed: a_worker_killed_after_reading_harms_nothing, a_worker_killed_while_folding_harms_nothing,
-                a_worker_killed_before_writing_harms_nothing, a_worker_killed_while_writing_harms_nothing,
+            killed: a_worker_killed_after_reading_harms_nothing,
+                a_worker_killed_while_folding_harms_nothing,
+                a_worker_killed_before_writing_harms_nothing,
+                a_worker_killed_while_writing_harms_nothing,
                 a_worker_killed_before_its_commit_ends_harms_nothing,
                 a_worker_killed_after_a_commit_harms_nothing,
                 a_worker_killed_before_a_renewal_harms_nothing,

@@ -53,7 +53,11 @@ pub(crate) async fn a_failing_event_is_undone_and_stops_until_skipped<G: Fixture
     let last = bank.deposits("alice", 1).await;
     let error = bank.tables().wait_for(&last, WAIT).await.unwrap_err();
     assert!(
-        matches!(&error, ViewError::Stopped { reason } if reason.to_lowercase().contains("check constraint")),
+        matches!(
+            &error,
+            ViewError::Stopped { reason }
+                if reason.to_lowercase().contains("check constraint")
+        ),
         "{error}"
     );
     assert_eq!(

@@ -74,7 +74,8 @@ impl<G: Fixture> SqlProjection for Counted<G> {
         };
         let add = format!(
             "insert into {table} as kept values ('{account}', 1, {cents})
-             on conflict (account) do update set events = kept.events + 1, cents = kept.cents + {cents}"
+             on conflict (account) do update
+             set events = kept.events + 1, cents = kept.cents + {cents}"
         );
         run::<G, Self>(connection, add).await
     }

@@ -4,7 +4,8 @@
 //!
 //! The tests start themselves as the processes that are killed. `ANNALS_TEST_KILLS` says how many.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // What must not fail is unwrapped, and the figures are shown.
+// What must not fail is unwrapped, and the figures are shown.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod bank;
 #[cfg(feature = "postgres")]

@@ -56,7 +56,9 @@ impl<A: Aggregate> AggregateRef<A> {
     ///
     /// ```
     /// # use annals_core::{Aggregate, AggregateRef, CommandError};
-    /// # async fn example<A: Aggregate>(account: AggregateRef<A>, summary: fn(&A) -> A::Event) -> Result<(), CommandError<String>> {
+    /// # async fn example<A: Aggregate>(
+    /// #     account: AggregateRef<A>, summary: fn(&A) -> A::Event,
+    /// # ) -> Result<(), CommandError<String>> {
     /// account.archive(|state| Ok::<_, String>(summary(state))).await?;
     /// # Ok(())
     /// # }

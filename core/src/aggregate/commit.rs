@@ -326,7 +326,10 @@ macro_rules! stamped {
         }
 
         /// When it happened in the world. Default: now, by the handle's clock.
-        pub fn occurred_at(mut self, moment: $crate::chrono::DateTime<$crate::chrono::Utc>) -> Self {
+        pub fn occurred_at(
+            mut self,
+            moment: $crate::chrono::DateTime<$crate::chrono::Utc>,
+        ) -> Self {
             self.stamp.occurred_at = Some(moment);
             self
         }

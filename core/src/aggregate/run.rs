@@ -19,9 +19,14 @@ use crate::typed::{EncodeError, Event, IntoEvents, Stored};
 ///
 /// ```
 /// # use annals_core::{Aggregate, AggregateRef, CommandError, IntoEvents, Metadata};
-/// # async fn example<A: Aggregate, X: IntoEvents<A::Event>>(cart: AggregateRef<A>, check_out: fn(&A) -> Result<X, String>)
+/// # async fn example<A: Aggregate, X: IntoEvents<A::Event>>(
+/// #     cart: AggregateRef<A>, check_out: fn(&A) -> Result<X, String>,
+/// # )
 /// # -> Result<(), CommandError<String>> {
-/// cart.run(|c| check_out(c)).idempotency_key("order-7").metadata(Metadata::default().actor("ada")).await?;
+/// cart
+///     .run(|c| check_out(c))
+///     .idempotency_key("order-7")
+///     .metadata(Metadata::default().actor("ada")).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -8,7 +8,8 @@ use crate::query::Query;
 /// ```
 /// use annals_core::{Condition, Position, Query};
 ///
-/// let condition = Condition::none_matches(Query::tagged(["user:ada".parse()?])).after(Position::new(7));
+/// let ada = Query::tagged(["user:ada".parse()?]);
+/// let condition = Condition::none_matches(ada).after(Position::new(7));
 /// assert_eq!(condition.after, Some(Position::new(7)));
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```

@@ -97,7 +97,10 @@ pub enum Call {
 /// #[async_trait::async_trait]
 /// impl StoreFault for NeverWrites {
 ///     async fn before(&self, call: Call) -> Result<(), StoreError> {
-///         if call == Call::Append { Err(StoreError::new(Failure::ReadOnly, "a replica")) } else { Ok(()) }
+///         match call {
+///             Call::Append => Err(StoreError::new(Failure::ReadOnly, "a replica")),
+///             _ => Ok(()),
+///         }
 ///     }
 /// }
 /// ```

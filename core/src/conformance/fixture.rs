@@ -109,7 +109,8 @@ pub trait TablesFixture: fmt::Debug + Send + Sync + 'static {
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let fixture = MemoryFixture::with_partitions(3);
-/// let (one, same) = (fixture.open(Arc::new(SystemClock)).await, fixture.open(Arc::new(SystemClock)).await);
+/// let one = fixture.open(Arc::new(SystemClock)).await;
+/// let same = fixture.open(Arc::new(SystemClock)).await;
 /// assert_eq!(one.id(), same.id());
 /// # });
 /// # Ok::<_, std::io::Error>(())

@@ -302,10 +302,10 @@ pub async fn tells_which_keys_changed_between_two_positions(fixture: &dyn Fixtur
     ];
     for (after, up_to, expected) in rows {
         for limit in [1, 2, 99] {
-            let found = paged(async |after| {
+            let found = paged(async |last| {
                 let between = (at(after), at(up_to));
                 views
-                    .keys_changed_between(worker.id(), between, after.as_deref(), limit)
+                    .keys_changed_between(worker.id(), between, last.as_deref(), limit)
                     .await
                     .unwrap()
             })

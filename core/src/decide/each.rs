@@ -24,7 +24,9 @@ use crate::typed::IntoEvents;
 /// ```
 /// # use std::collections::BTreeMap;
 /// # use annals_core::{Aggregate, Annals, CommandError};
-/// # async fn example<Stock: Aggregate>(db: Annals, take: fn(&Stock) -> Result<Stock::Event, String>) -> Result<(), CommandError<String>> {
+/// # async fn example<Stock: Aggregate>(
+/// #     db: Annals, take: fn(&Stock) -> Result<Stock::Event, String>,
+/// # ) -> Result<(), CommandError<String>> {
 /// let skus = ["cup", "plate"];
 /// db.decide((Stock::at_each(skus),), |(stocks,)| {
 ///     let taken = stocks.iter().map(|(sku, stock)| Ok((sku.clone(), take(stock)?)));

@@ -167,7 +167,10 @@ fn all(emits: impl IntoIterator<Item = Emit>) -> Result<Vec<(StreamId, NewEvent)
 macro_rules! tuples {
     ($(($($part:ident $gets:ident $index:tt),+))+) => {$(
         impl<$($part: Part, $gets: Emits<$part>),+> IntoDecision<($($part,)+)> for ($($gets,)+) {
-            fn into_decision(self, boundary: &($($part,)+)) -> Result<Vec<(StreamId, NewEvent)>, EmitError> {
+            fn into_decision(
+                self,
+                boundary: &($($part,)+),
+            ) -> Result<Vec<(StreamId, NewEvent)>, EmitError> {
                 let mut events = Vec::new();
                 $(events.extend(self.$index.emit(&boundary.$index)?);)+
                 Ok(events)

@@ -23,9 +23,13 @@ use crate::stream::StreamId;
 ///
 /// ```
 /// # use annals_core::*;
-/// # async fn example<A: Aggregate, X: IntoEvents<A::Event>>(db: Annals, transfer: fn(&A, &A) -> Result<(X, X), String>)
+/// # async fn example<A: Aggregate, X: IntoEvents<A::Event>>(
+/// #     db: Annals, transfer: fn(&A, &A) -> Result<(X, X), String>,
+/// # )
 /// # -> Result<(), CommandError<String>> {
-/// db.decide((A::at("alice"), A::at("bob")), |(a, b)| transfer(a, b)).idempotency_key("transfer-9").await?;
+/// db
+///     .decide((A::at("alice"), A::at("bob")), |(a, b)| transfer(a, b))
+///     .idempotency_key("transfer-9").await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -43,7 +43,12 @@ pub fn decode_plain<C: Codec, T: DeserializeOwned>(stored: Stored<'_>) -> Result
 /// #[derive(serde::Deserialize, Debug, PartialEq)]
 /// enum Noted { Nothing, Text { words: u8 } }
 ///
-/// let stored = Stored { event_type: "noted.text", schema_version: 1, codec: "json", payload: br#"{"words":3}"# };
+/// let stored = Stored {
+///     event_type: "noted.text",
+///     schema_version: 1,
+///     codec: "json",
+///     payload: br#"{"words":3}"#,
+/// };
 /// assert_eq!(decode_variant::<Json, Noted>(stored, 1)?, Noted::Text { words: 3 });
 /// # Ok::<_, annals_core::DecodeError>(())
 /// ```
@@ -126,7 +131,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Tagged<D> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        option unit unit_struct
         newtype_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }

@@ -10,7 +10,9 @@ use crate::aggregate::Aggregate;
 /// ```
 /// use annals_core::testing::Given;
 ///
-/// # fn example<Account, AccountEvent, X, E>(opened: AccountEvent, withdraw: fn(&Account, i64) -> Result<X, E>)
+/// # fn example<Account, AccountEvent, X, E>(
+/// #     opened: AccountEvent, withdraw: fn(&Account, i64) -> Result<X, E>,
+/// # )
 /// # where
 /// #     Account: annals_core::Aggregate<Event = AccountEvent> + Given,
 /// #     X: annals_core::IntoEvents<AccountEvent>,

@@ -33,12 +33,18 @@ use self::file::{Lock, Sample};
 /// # enum AccountEvent { Opened { owner: String }, Deposited { cents: i64 } }
 /// # #[derive(Debug, Default)]
 /// # struct Account;
-/// # impl Aggregate for Account { type Event = AccountEvent; fn apply(&mut self, _: &AccountEvent) {} }
+/// # impl Aggregate for Account {
+/// #     type Event = AccountEvent;
+/// #     fn apply(&mut self, _: &AccountEvent) {}
+/// # }
 /// #[test]
 /// # fn doctests_have_no_tests() {}
 /// fn what_is_stored_stays_readable() {
 ///     EventsLock::at(concat!(env!("CARGO_MANIFEST_DIR"), "/events.lock"))
-///         .events([AccountEvent::Opened { owner: "Ada".into() }, AccountEvent::Deposited { cents: 5 }])
+///         .events([
+///             AccountEvent::Opened { owner: "Ada".into() },
+///             AccountEvent::Deposited { cents: 5 },
+///         ])
 ///         .aggregate::<Account>("account")
 ///         .check();
 /// }

@@ -40,8 +40,16 @@ const COPIES: usize = 12;
 /// ```
 /// # use annals_core::testing::Given;
 /// # use annals_core::{Aggregate, IntoEvents};
-/// # fn example<Account, X>(opened: Account::Event, deposit: fn(&Account, i64) -> Result<X, String>, deposited: fn(i64) -> Account::Event)
-/// # where Account: Aggregate + std::fmt::Debug, Account::Event: std::fmt::Debug + PartialEq, X: IntoEvents<Account::Event> {
+/// # fn example<Account, X>(
+/// #     opened: Account::Event,
+/// #     deposit: fn(&Account, i64) -> Result<X, String>,
+/// #     deposited: fn(i64) -> Account::Event,
+/// # )
+/// # where
+/// #     Account: Aggregate + std::fmt::Debug,
+/// #     Account::Event: std::fmt::Debug + PartialEq,
+/// #     X: IntoEvents<Account::Event>,
+/// # {
 /// Account::given([opened]).when(|a| deposit(a, 50)).assert_events([deposited(50)]);
 /// # }
 /// ```
@@ -187,9 +195,13 @@ where
     /// # use annals_core::testing::{Given, Story};
     /// # use annals_core::{Aggregate, IntoEvents};
     /// # fn example<A: Aggregate + std::fmt::Debug, X: IntoEvents<A::Event>>(
-    /// #     story: Story<A>, deposit: fn(&A, i64) -> Result<X, String>, withdraw: fn(&A, i64) -> Result<X, String>)
+    /// #     story: Story<A>,
+    /// #     deposit: fn(&A, i64) -> Result<X, String>,
+    /// #     withdraw: fn(&A, i64) -> Result<X, String>)
     /// # where A::Event: std::fmt::Debug {
-    /// let story = story.step("deposit 50", |a| deposit(a, 50)).step("withdraw 80", |a| withdraw(a, 80));
+    /// let story = story
+    ///     .step("deposit 50", |a| deposit(a, 50))
+    ///     .step("withdraw 80", |a| withdraw(a, 80));
     /// # }
     /// ```
     #[must_use = "a story is printed, or asserted on"]
@@ -217,7 +229,9 @@ where
     /// # use annals_core::testing::Story;
     /// # use annals_core::Handle;
     /// # #[derive(Debug)] struct Deposit { cents: i64 }
-    /// # fn example<A: Handle<Deposit, Error = String> + std::fmt::Debug>(story: Story<A>) where A::Event: std::fmt::Debug {
+    /// # fn example<A: Handle<Deposit, Error = String> + std::fmt::Debug>(
+    /// #     story: Story<A>
+    /// # ) where A::Event: std::fmt::Debug {
     /// let story = story.when_command(Deposit { cents: 50 });
     /// # }
     /// ```
@@ -268,7 +282,9 @@ where
     /// ```
     /// # use annals_core::testing::Story;
     /// # use annals_core::{Aggregate, IntoEvents};
-    /// # fn example<A: Aggregate + std::fmt::Debug, X: IntoEvents<A::Event>>(story: Story<A>, withdraw: fn(&A, i64) -> Result<X, String>)
+    /// # fn example<A: Aggregate + std::fmt::Debug, X: IntoEvents<A::Event>>(
+    /// #     story: Story<A>, withdraw: fn(&A, i64) -> Result<X, String>,
+    /// # )
     /// # where A::Event: std::fmt::Debug {
     /// story.when(|a| withdraw(a, 80)).assert_refused("30 cents are missing");
     /// # }

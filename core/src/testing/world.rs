@@ -38,7 +38,9 @@ use crate::with_causes;
 /// # use annals_core::testing;
 /// # use annals_core::{Aggregate, Event, IntoEvents};
 /// # fn example<Account: Aggregate<Event = E> + std::fmt::Debug, E: Event, X: IntoEvents<E>>(
-/// #     opened: fn(&str) -> E, deposited: fn(i64) -> E, transfer: fn(&Account, &Account, i64) -> Result<(X, X), String>) {
+/// #     opened: fn(&str) -> E,
+/// #     deposited: fn(i64) -> E,
+/// #     transfer: fn(&Account, &Account, i64) -> Result<(X, X), String>) {
 /// let story = testing::world()
 ///     .given("account-alice", [opened("Alice"), deposited(50)])
 ///     .given("account-bob", [opened("Bob")])
@@ -81,7 +83,8 @@ pub fn world() -> World {
 /// ```
 /// # use annals_core::{Aggregate, Fold, Query, Tag, IntoDecision, Over, testing};
 /// # fn example<CouponUse: Fold + std::fmt::Debug, X: IntoDecision<Over<CouponUse>>>(
-/// #     issued: CouponUse::Event, redeem: fn(&CouponUse) -> Result<X, String>) -> Result<(), annals_core::Invalid> {
+/// #     issued: CouponUse::Event,
+/// #     redeem: fn(&CouponUse) -> Result<X, String>) -> Result<(), annals_core::Invalid> {
 /// testing::world()
 ///     .at("2026-03-01T00:00:00Z")
 ///     .given("coupon-1", [issued])
@@ -142,8 +145,12 @@ impl World {
     /// ```
     /// use annals_core::chrono::TimeDelta;
     ///
-    /// let story = annals_core::testing::world().at("2026-03-01T09:00:00Z").later(TimeDelta::minutes(30));
-    /// assert_eq!(story.to_string(), "at       2026-03-01T09:00:00Z\n\nat       2026-03-01T09:30:00Z");
+    /// let story = annals_core::testing::world()
+    ///     .at("2026-03-01T09:00:00Z")
+    ///     .later(TimeDelta::minutes(30));
+    /// assert_eq!(
+    ///     story.to_string(), "at       2026-03-01T09:00:00Z\n\nat       2026-03-01T09:30:00Z"
+    /// );
     /// ```
     #[must_use = "a story is printed, or asserted on"]
     pub fn later(mut self, step: TimeDelta) -> World {
@@ -223,7 +230,9 @@ impl World {
     /// ```
     /// use annals_core::testing;
     ///
-    /// let story = testing::world().given_stored("cart-1", [("cart.added", 1, r#"{"sku":"kettle"}"#)]);
+    /// let story = testing::world().given_stored(
+    ///     "cart-1", [("cart.added", 1, r#"{"sku":"kettle"}"#)],
+    /// );
     /// assert_eq!(story.to_string(), r#"given     1  cart-1  cart.added {"sku":"kettle"}"#);
     /// ```
     #[must_use = "a story is printed, or asserted on"]
@@ -290,7 +299,9 @@ impl World {
     /// # use annals_core::{Aggregate, IntoEvents, testing};
     /// # fn example<Account: Aggregate + std::fmt::Debug, X: IntoEvents<Account::Event>>(
     /// #     withdraw: fn(&Account, i64) -> Result<X, String>) {
-    /// let story = testing::world().when("alice withdraws 80").run(Account::at("alice"), |a| withdraw(a, 80));
+    /// let story = testing::world()
+    ///     .when("alice withdraws 80")
+    ///     .run(Account::at("alice"), |a| withdraw(a, 80));
     /// # }
     /// ```
     #[must_use = "a story is printed, or asserted on"]

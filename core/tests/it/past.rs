@@ -311,7 +311,11 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (any::<bool>(), 1..1_000_i64, 0..5_i64)
-            .prop_map(|(alice, cents, occurred_hours_ago)| Op::Deposit { alice, cents, occurred_hours_ago }),
+            .prop_map(|(alice, cents, occurred_hours_ago)| Op::Deposit {
+                alice,
+                cents,
+                occurred_hours_ago,
+            }),
         1 => Just(Op::Delete),
         1 => Just(Op::Truncate),
         3 => (0..120_i64).prop_map(|minutes| Op::Wait { minutes }),
@@ -491,10 +495,20 @@ async fn check(ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 96,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn the_past_is_what_a_replay_to_it_gives_with_snapshots_and_without(ops in prop::collection::vec(op(), 0..24)) {
-        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(check(&ops));
+    fn the_past_equals_a_replay_with_and_without_snapshots(
+        ops in prop::collection::vec(op(), 0..24),
+    ) {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+            .block_on(check(&ops));
     }
 }

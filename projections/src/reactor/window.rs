@@ -131,7 +131,10 @@ mod tests {
                 while window.scanned().get() < number {
                     let up_to = (window.scanned().get() + read).min(60);
                     for position in window.scanned().get() + 1..=up_to {
-                        prop_assert_eq!(window.take(Position::new(position), 1), !done.contains(&position));
+                        prop_assert_eq!(
+                            window.take(Position::new(position), 1),
+                            !done.contains(&position)
+                        );
                     }
                     window.scanned_to(Position::new(up_to));
                 }
@@ -140,7 +143,9 @@ mod tests {
                 if count % restart_every == 0 {
                     let low = window.low();
                     let settled: Vec<_> = window.settled_above().collect();
-                    prop_assert!((1..=low.get()).all(|position| done.contains(&position) || position == 60));
+                    prop_assert!(
+                        (1..=low.get()).all(|position| done.contains(&position) || position == 60)
+                    );
                     window = Window::begin(low, settled);
                 }
             }

@@ -52,7 +52,10 @@ proptest! {
         limit in 1..9_usize,
         ends in (0..41_usize, 0..41_usize),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let store = store().await;
             let writer = Annals::on(store.handle());
@@ -63,7 +66,10 @@ proptest! {
             let db = program_with(&store, options().batch_events_max(batch).slots(slots)).await;
             for (account, event) in after {
                 let done = happens(&writer, &account.to_string(), event.clone()).await;
-                db.view::<Balance>().wait_for(&done, Duration::from_secs(30)).await.unwrap();
+                db.view::<Balance>()
+                    .wait_for(&done, Duration::from_secs(30))
+                    .await
+                    .unwrap();
             }
             let view = db.view::<Balance>();
             let moments = replayed(&history);
@@ -80,15 +86,32 @@ proptest! {
                 let mut found = Vec::new();
                 let mut after = Some(Position::START);
                 while let Some(place) = after {
-                    let page = view.history(key.clone()).after(place).limit(limit).await.unwrap();
+                    let page = view
+                        .history(key.clone())
+                        .after(place)
+                        .limit(limit)
+                        .await
+                        .unwrap();
                     assert!(page.versions.len() <= limit);
                     found.extend(page.versions);
                     after = page.next;
                 }
-                let told: Vec<_> = found.iter().map(|of| (of.from.get(), of.value.as_ref())).collect();
+                let told: Vec<_> = found
+                    .iter()
+                    .map(|of| (of.from.get(), of.value.as_ref()))
+                    .collect();
                 assert_eq!(told, expected, "{key}");
-                let untils: Vec<_> = found.iter().map(|of| of.until.map(|(position, _)| position)).collect();
-                let ends: Vec<_> = found.iter().skip(1).map(|of| Some(of.from)).chain([None]).take(found.len()).collect();
+                let untils: Vec<_> = found
+                    .iter()
+                    .map(|of| of.until.map(|(position, _)| position))
+                    .collect();
+                let ends: Vec<_> = found
+                    .iter()
+                    .skip(1)
+                    .map(|of| Some(of.from))
+                    .chain([None])
+                    .take(found.len())
+                    .collect();
                 assert_eq!(untils, ends, "{key}");
             }
             let from = ends.0.min(ends.1).min(history.len());
@@ -97,9 +120,18 @@ proptest! {
             let mut after = None;
             loop {
                 let between = (Position::new(from as u64), Position::new(to as u64));
-                let page = view.changed_between(between.0, between.1).after(after).limit(limit).await.unwrap();
+                let page = view
+                    .changed_between(between.0, between.1)
+                    .after(after)
+                    .limit(limit)
+                    .await
+                    .unwrap();
                 assert_eq!(page.between, between);
-                found.extend(page.changes.into_iter().map(|of| (of.key, (of.before, of.after))));
+                found.extend(
+                    page.changes
+                        .into_iter()
+                        .map(|of| (of.key, (of.before, of.after))),
+                );
                 after = page.next;
                 if after.is_none() {
                     break;
@@ -115,10 +147,17 @@ proptest! {
             }
             assert_eq!(found, expected, "between {from} and {to}");
             let keys = ["2", "0", "nobody", "1", "0"];
-            let many = view.many(keys).as_of(Position::new(to as u64)).await.unwrap();
+            let many = view
+                .many(keys)
+                .as_of(Position::new(to as u64))
+                .await
+                .unwrap();
             assert_eq!(many, keys.map(|key| moments[to].get(key).cloned()));
             let many = view.many(keys).await.unwrap();
-            assert_eq!(many, keys.map(|key| moments[history.len()].get(key).cloned()));
+            assert_eq!(
+                many,
+                keys.map(|key| moments[history.len()].get(key).cloned())
+            );
             db.stop().await;
         });
     }

@@ -78,8 +78,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn inline_async_live_and_replay_agree_at_every_moment(history in history(), before in 0..12_usize) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    fn inline_async_live_and_replay_agree_at_every_moment(
+        history in history(),
+        before in 0..12_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let store = store().await;
             let foreign = Annals::on(store.handle());
@@ -93,35 +99,68 @@ proptest! {
                 start(&store, ViewSetup::new().live(), false).await,
                 start(&store, ViewSetup::new().live_by_stream(), false).await,
             ];
-            let told = |to: usize| history[..to].iter().flat_map(|of| of.events.iter().map(|event| (of.account, event)));
+            let told = |to: usize| {
+                history[..to]
+                    .iter()
+                    .flat_map(|of| of.events.iter().map(|event| (of.account, event)))
+            };
             for (index, appended) in history.iter().enumerate().skip(before) {
                 append(if appended.foreign { &foreign } else { &inline }, appended).await;
                 // The row of an inline view is right at once, by whom ever it was appended.
-                let row = inline.view::<Balance>().get(appended.account.to_string()).await.unwrap();
+                let row = inline
+                    .view::<Balance>()
+                    .get(appended.account.to_string())
+                    .await
+                    .unwrap();
                 let expected = replayed(told(index + 1));
-                assert_eq!(row.as_ref(), expected.get(&appended.account.to_string()), "after append {index}");
+                assert_eq!(
+                    row.as_ref(),
+                    expected.get(&appended.account.to_string()),
+                    "after append {index}"
+                );
             }
             let events: Vec<(u8, &AccountEvent)> = told(history.len()).collect();
-            let head = Token::new(store.id()).with(Partition(0), Position::new(events.len() as u64));
+            let head =
+                Token::new(store.id()).with(Partition(0), Position::new(events.len() as u64));
             let programs: Vec<&Program> = others.iter().chain([&inline]).collect();
             for db in &programs {
-                db.view::<Balance>().wait_for(head.clone(), WAIT).await.unwrap();
+                db.view::<Balance>()
+                    .wait_for(head.clone(), WAIT)
+                    .await
+                    .unwrap();
             }
             for position in 0..=events.len() {
                 let expected = replayed(events[..position].iter().copied());
                 for (which, db) in programs.iter().enumerate() {
                     let found = rows_of(db, Some(position as u64)).await;
                     assert_eq!(found, expected, "program {which} as of {position}");
-                    let row = db.view::<Balance>().get("0").as_of(Position::new(position as u64)).await.unwrap();
-                    assert_eq!(row.as_ref(), expected.get("0"), "program {which}, one row as of \
-                        {position}");
+                    let row = db
+                        .view::<Balance>()
+                        .get("0")
+                        .as_of(Position::new(position as u64))
+                        .await
+                        .unwrap();
+                    assert_eq!(
+                        row.as_ref(),
+                        expected.get("0"),
+                        "program {which}, one row as of \
+                            {position}"
+                    );
                 }
             }
             let expected = replayed(events.iter().copied());
             for (which, db) in programs.iter().enumerate() {
                 assert_eq!(rows_of(db, None).await, expected, "program {which} now");
-                let many = db.view::<Balance>().many(["3", "1", "nobody"]).await.unwrap();
-                assert_eq!(many, ["3", "1", "nobody"].map(|key| expected.get(key).cloned()), "program {which}");
+                let many = db
+                    .view::<Balance>()
+                    .many(["3", "1", "nobody"])
+                    .await
+                    .unwrap();
+                assert_eq!(
+                    many,
+                    ["3", "1", "nobody"].map(|key| expected.get(key).cloned()),
+                    "program {which}"
+                );
             }
             inline.stop().await;
             others[0].stop().await;

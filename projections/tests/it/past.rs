@@ -35,7 +35,10 @@ proptest! {
         // How much is in the log before the projection starts.
         before in 0..60_usize,
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let store = store().await;
             let writer = Annals::on(store.handle());
@@ -50,16 +53,39 @@ proptest! {
             let view = db.view::<Balance>();
             for position in 0..=history.len() {
                 let expected = replay(&history[..position]);
-                let page = view.rows().as_of(Position::new(position as u64)).await.unwrap();
-                let found: BTreeMap<_, _> = page.rows.into_iter().map(|row| (row.key, row.value)).collect();
+                let page = view
+                    .rows()
+                    .as_of(Position::new(position as u64))
+                    .await
+                    .unwrap();
+                let found: BTreeMap<_, _> = page
+                    .rows
+                    .into_iter()
+                    .map(|row| (row.key, row.value))
+                    .collect();
                 assert_eq!(found, expected, "as of {position}");
                 for account in 0..4 {
-                    let row = view.get(account.to_string()).as_of(Position::new(position as u64)).await.unwrap();
-                    assert_eq!(row.as_ref(), expected.get(&account.to_string()), "{account} as of \
-                        {position}");
+                    let row = view
+                        .get(account.to_string())
+                        .as_of(Position::new(position as u64))
+                        .await
+                        .unwrap();
+                    assert_eq!(
+                        row.as_ref(),
+                        expected.get(&account.to_string()),
+                        "{account} as of \
+                            {position}"
+                    );
                 }
             }
-            let now: BTreeMap<_, _> = view.rows().await.unwrap().rows.into_iter().map(|row| (row.key, row.value)).collect();
+            let now: BTreeMap<_, _> = view
+                .rows()
+                .await
+                .unwrap()
+                .rows
+                .into_iter()
+                .map(|row| (row.key, row.value))
+                .collect();
             assert_eq!(now, replay(&history));
             db.stop().await;
         });

@@ -196,52 +196,90 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn retried_dead_letters_fold_as_if_never_delayed((history, batch) in histories(), slots in 1..4_u16) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    fn retried_dead_letters_fold_as_if_never_delayed(
+        (history, batch) in histories(),
+        slots in 1..4_u16,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         // A thread of its own, because what is mended is so for the thread.
-        std::thread::scope(|scope| scope.spawn(|| runtime.block_on(async {
-            let store = store().await;
-            let writer = Annals::on(store.handle());
-            let (before, after) = history.split_at(history.len() / 2);
-            for (account, event) in before {
-                happens(&writer, &account.to_string(), event.clone()).await;
-            }
-            let db = program_with(&store, options().batch_events_max(batch).slots(slots)).await;
-            for (account, event) in after {
-                happens(&writer, &account.to_string(), event.clone()).await;
-            }
-            all_of(&db, &store).await;
-            let view = db.view::<Balance>();
-            let poisoned: BTreeSet<String> =
-                history.iter().filter(|(_, event)| *event == noted("poison")).map(|(of, _)| of.to_string()).collect();
-            let dead_letters = view.dead_letter_keys(None, 100).await.unwrap();
-            assert_eq!(dead_letters.iter().map(|key| key.key.clone()).collect::<BTreeSet<_>>(), poisoned);
-            assert!(dead_letters.iter().all(|key| key.cause == "a poisoned note" && key.attempts == 1));
+        std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    runtime.block_on(async {
+                        let store = store().await;
+                        let writer = Annals::on(store.handle());
+                        let (before, after) = history.split_at(history.len() / 2);
+                        for (account, event) in before {
+                            happens(&writer, &account.to_string(), event.clone()).await;
+                        }
+                        let db =
+                            program_with(&store, options().batch_events_max(batch).slots(slots))
+                                .await;
+                        for (account, event) in after {
+                            happens(&writer, &account.to_string(), event.clone()).await;
+                        }
+                        all_of(&db, &store).await;
+                        let view = db.view::<Balance>();
+                        let poisoned: BTreeSet<String> = history
+                            .iter()
+                            .filter(|(_, event)| *event == noted("poison"))
+                            .map(|(of, _)| of.to_string())
+                            .collect();
+                        let dead_letters = view.dead_letter_keys(None, 100).await.unwrap();
+                        assert_eq!(
+                            dead_letters
+                                .iter()
+                                .map(|key| key.key.clone())
+                                .collect::<BTreeSet<_>>(),
+                            poisoned
+                        );
+                        assert!(
+                            dead_letters
+                                .iter()
+                                .all(|key| key.cause == "a poisoned note" && key.attempts == 1)
+                        );
 
-            // In vain, and nothing changes but the number of attempts.
-            let rows = contents(&view).await;
-            view.retry_all().await.unwrap();
-            assert_eq!(contents(&view).await, rows);
-            let again = view.dead_letter_keys(None, 100).await.unwrap();
-            assert!(again.iter().zip(&dead_letters).all(|(again, before)| again.attempts == 2 && again.position == before.position));
+                        // In vain, and nothing changes but the number of attempts.
+                        let rows = contents(&view).await;
+                        view.retry_all().await.unwrap();
+                        assert_eq!(contents(&view).await, rows);
+                        let again = view.dead_letter_keys(None, 100).await.unwrap();
+                        assert!(
+                            again
+                                .iter()
+                                .zip(&dead_letters)
+                                .all(|(again, before)| again.attempts == 2
+                                    && again.position == before.position)
+                        );
 
-            mend();
-            let waited: u64 = dead_letters.iter().map(|key| key.queued + 1).sum();
-            let settled = view.retry_all().await.unwrap();
-            assert_eq!((settled.events, settled.still), (waited, None));
-            assert_eq!(view.dead_letter_keys(None, 100).await.unwrap(), []);
-            let moments = replayed(&history);
-            assert_eq!(contents(&view).await, moments[history.len()]);
-            for (position, expected) in moments.iter().enumerate() {
-                assert_eq!(contents_at(&view, position).await, *expected, "as of {position}");
-            }
-            // The workers go on after it.
-            happens(&writer, "0", deposited(1)).await;
-            all_of(&db, &store).await;
-            let events = moments[history.len()].get("0").map_or(0, |row| row.events);
-            assert_eq!(view.get("0").await.unwrap().unwrap().events, events + 1);
-            db.stop().await;
-        })).join()).unwrap();
+                        mend();
+                        let waited: u64 = dead_letters.iter().map(|key| key.queued + 1).sum();
+                        let settled = view.retry_all().await.unwrap();
+                        assert_eq!((settled.events, settled.still), (waited, None));
+                        assert_eq!(view.dead_letter_keys(None, 100).await.unwrap(), []);
+                        let moments = replayed(&history);
+                        assert_eq!(contents(&view).await, moments[history.len()]);
+                        for (position, expected) in moments.iter().enumerate() {
+                            assert_eq!(
+                                contents_at(&view, position).await,
+                                *expected,
+                                "as of {position}"
+                            );
+                        }
+                        // The workers go on after it.
+                        happens(&writer, "0", deposited(1)).await;
+                        all_of(&db, &store).await;
+                        let events = moments[history.len()].get("0").map_or(0, |row| row.events);
+                        assert_eq!(view.get("0").await.unwrap().unwrap().events, events + 1);
+                        db.stop().await;
+                    })
+                })
+                .join()
+        })
+        .unwrap();
     }
 }
 
@@ -351,7 +389,11 @@ async fn poison_among_many_events_delays_its_keys_and_no_other() {
 /// One stored event that reads as several, as an upcaster makes it; the second of them may be a
 /// poison.
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[event(category = "account", crate = "annals_core", retired("account.batched", version = 1, upcast = apart))]
+#[event(
+    category = "account",
+    crate = "annals_core",
+    retired("account.batched", version = 1, upcast = apart)
+)]
 enum Single {
     Added { cents: i64 },
 }

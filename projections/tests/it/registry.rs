@@ -112,7 +112,8 @@ async fn a_running_program_lists_what_it_is_made_of() {
     );
     let view = serde_json::to_value(registry.view_called("balances").unwrap()).unwrap();
     let expected = json!({
-        "name": "balances", "version": 1, "history": "versions", "key": "alloc::string::String", "indexes": ["cents"],
+        "name": "balances", "version": 1, "history": "versions",
+        "key": "alloc::string::String", "indexes": ["cents"],
         "handles": of_account,
     });
     assert_eq!(view, expected);

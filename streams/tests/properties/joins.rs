@@ -234,7 +234,10 @@ proptest! {
         prop_assert_eq!(interval(join, bounds, &records, delay, true), undisturbed);
         let aligned = Aligned::hopping(Span::from_micros(size), Span::from_micros(slide)).unwrap();
         let undisturbed = window_join(aligned, lateness, &records, delay, false);
-        prop_assert_eq!(window_join(aligned, lateness, &records, delay, true), undisturbed);
+        prop_assert_eq!(
+            window_join(aligned, lateness, &records, delay, true),
+            undisturbed
+        );
     }
 
     #[test]
@@ -313,7 +316,11 @@ proptest! {
             (item.2, item.1, (Some(item.3), value))
         };
         let release = |waiting: &mut Vec<Record>, watermark, versions: &[_], want: &mut Vec<_>| {
-            let mut due: Vec<_> = waiting.iter().filter(|w| w.2 <= watermark).copied().collect();
+            let mut due: Vec<_> = waiting
+                .iter()
+                .filter(|w| w.2 <= watermark)
+                .copied()
+                .collect();
             waiting.retain(|w| w.2 > watermark);
             due.sort_by_key(|w| (w.2, w.1, w.3));
             want.extend(due.iter().map(|item| answer(versions, item)));
@@ -344,7 +351,9 @@ proptest! {
         release(&mut waiting, i64::MAX, &versions, &mut want);
         run.advance(i64::MAX);
         let rows = run.out.rows.into_iter();
-        let rows: Vec<_> = rows.map(|row| (row.time.micros(), row.item.0, row.item.1)).collect();
+        let rows: Vec<_> = rows
+            .map(|row| (row.time.micros(), row.item.0, row.item.1))
+            .collect();
         prop_assert_eq!(rows, want);
         let refused: Vec<u32> = run.out.late.into_iter().map(|row| row.item.1).collect();
         prop_assert_eq!(refused, late);
@@ -370,7 +379,11 @@ proptest! {
                 *row = (*time, value);
             }
             let change = (*key, value);
-            let change = if *is_left { Side::Left(change) } else { Side::Right(change) };
+            let change = if *is_left {
+                Side::Left(change)
+            } else {
+                Side::Right(change)
+            };
             run.put(*time, &change);
             by_reference.put(*time, &change);
         }
@@ -427,7 +440,9 @@ proptest! {
             counts.insert(row.item.key, row.item.new.map_or(0, |count| count.0));
         }
         for group in 0..3 {
-            let has = rows.values().filter(|row| row.1.is_some_and(|value| value % 3 == group));
+            let has = rows
+                .values()
+                .filter(|row| row.1.is_some_and(|value| value % 3 == group));
             prop_assert_eq!(counts.get(&group).copied().unwrap_or(0), has.count() as u64);
         }
     }

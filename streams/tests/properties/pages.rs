@@ -233,7 +233,11 @@ proptest! {
             })
             .collect();
         let (seen, _) = run(parameters, &on_time, delay, 8_192, 0);
-        prop_assert!(!seen.iter().any(|(_, _, _, text)| text.starts_with("too late")));
+        prop_assert!(
+            !seen
+                .iter()
+                .any(|(_, _, _, text)| text.starts_with("too late"))
+        );
     }
 }
 

@@ -135,7 +135,11 @@ proptest! {
                     absent.push((first.1 + within - 1, first.1, *key, vec![first.3]));
                 }
                 let deciding = later.iter().find(|event| event.2 != 'a');
-                strict.extend(deciding.filter(|event| event.2 == 'b').map(|end| found(end)));
+                strict.extend(
+                    deciding
+                        .filter(|event| event.2 == 'b')
+                        .map(|end| found(end)),
+                );
             }
         }
         for (pattern, mut want) in [
@@ -170,8 +174,10 @@ proptest! {
     ) {
         // Equal times of a key are ordered by place, which a shuffle changes.
         let mut times = BTreeSet::new();
-        let events: Vec<_> =
-            events.into_iter().filter(|event| times.insert((event.0, event.1))).collect();
+        let events: Vec<_> = events
+            .into_iter()
+            .filter(|event| times.insert((event.0, event.1)))
+            .collect();
         let shuffled = arriving(&events, |event| event.1, delay, seed);
         for pattern in [a_then_b as fn(i64) -> _, a_without_b, three, a_no_c_then_b] {
             let mut sorted = events.clone();
@@ -273,7 +279,9 @@ proptest! {
             finals.put_at(watermark, *time, &(*key, *number));
             suppressed.advance(watermark);
             for row in updates.out.rows.drain(..) {
-                let Emission { key, window, value, .. } = row.item;
+                let Emission {
+                    key, window, value, ..
+                } = row.item;
                 suppressed.put(row.time.micros(), &((window, key), value));
             }
         }
@@ -289,9 +297,8 @@ proptest! {
     fn thinned_updates_end_with_the_newest_value(
         events in events(), wait in 1..20_i64, rows_max in 1..4_usize,
     ) {
-        let make = move || {
-            AtMostEvery::<u8, u32>::new(Span::from_micros(wait)).at_most_rows(rows_max)
-        };
+        let make =
+            move || AtMostEvery::<u8, u32>::new(Span::from_micros(wait)).at_most_rows(rows_max);
         let mut run = Run::new(make).restarting(true);
         let mut newest = BTreeMap::new();
         let mut max = i64::MIN;
@@ -321,14 +328,30 @@ proptest! {
         let mut shown: Vec<(char, u8)> = Vec::new();
         for (score, _, letter, number) in &events {
             let value = (number % 5 != 4).then_some(*score);
-            let kind = if value.is_some() { Kind::Update } else { Kind::Retraction };
+            let kind = if value.is_some() {
+                Kind::Update
+            } else {
+                Kind::Retraction
+            };
             let max_time = Time::from_micros(7);
-            run.put(99, &Emission { key: *letter, window, kind, value, max_time });
+            run.put(
+                99,
+                &Emission {
+                    key: *letter,
+                    window,
+                    kind,
+                    value,
+                    max_time,
+                },
+            );
             match value {
                 Some(score) => scores.insert(*letter, score),
                 None => scores.remove(letter),
             };
-            let mut best: Vec<_> = scores.iter().map(|(letter, score)| (*letter, *score)).collect();
+            let mut best: Vec<_> = scores
+                .iter()
+                .map(|(letter, score)| (*letter, *score))
+                .collect();
             best.sort_by_key(|(letter, score)| (std::cmp::Reverse(*score), *letter));
             let level = best.get(count - 1).map(|(_, score)| *score);
             let keeps = |at: usize, score: u8| at < count || (with_ties && Some(score) == level);

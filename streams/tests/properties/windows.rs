@@ -199,7 +199,10 @@ proptest! {
     fn windows_equal_their_model(
         rules in rules(), records in records(), delay in 0..20_i64,
     ) {
-        prop_assert_eq!(real(rules, &records, delay, false), modelled(rules, &records, delay));
+        prop_assert_eq!(
+            real(rules, &records, delay, false),
+            modelled(rules, &records, delay)
+        );
     }
 }
 
@@ -218,7 +221,12 @@ proptest! {
     fn shuffles_within_the_bound_give_the_same_finals(
         shape in shapes(), records in records(), delay in 0..20_i64, seed in any::<u64>(),
     ) {
-        let rules = Rules { shape, emit: Emit::OnClose, lateness: 0, in_order: false };
+        let rules = Rules {
+            shape,
+            emit: Emit::OnClose,
+            lateness: 0,
+            in_order: false,
+        };
         let mut sorted = records.clone();
         sorted.sort_by_key(|record| record.1);
         let (mut base, late) = real(rules, &sorted, delay, false);
@@ -237,12 +245,13 @@ proptest! {
     fn discarded_results_add_up_to_the_accumulated_ones(
         shape in shapes(), records in records(), delay in 0..20_i64, lateness in 0..15_i64,
     ) {
-        let Shape::Hopping { size, slide, .. } = shape else { return Ok(()) };
+        let Shape::Hopping { size, slide, .. } = shape else {
+            return Ok(());
+        };
         let options = WindowOptions::on_update().allow_late(Span::from_micros(lateness));
         let aligned = Aligned::hopping(Span::from_micros(size), Span::from_micros(slide)).unwrap();
-        let make = |options| move || {
-            AlignedWindows::<u8, u32, Distinct<u32>>::new(aligned, options)
-        };
+        let make =
+            |options| move || AlignedWindows::<u8, u32, Distinct<u32>>::new(aligned, options);
         let (parts, _) = drive(make(options.discarding()), &records, delay, true);
         let (wholes, _) = drive(make(options), &records, delay, false);
         for whole in &wholes {
