@@ -28,9 +28,8 @@ pub use rows::{PastRow, ReadRows, RowPlace, RowStore, RowsBy, RowsPage};
 /// use std::time::Duration;
 ///
 /// use annals_core::{
-///     Acquired, Checkpoint, GenerationSpec, Leases, Log, MemoryStore, Partition, Position,
-///     ReadRows, RowChange, RowsBy, ViewCommit,
-///     ViewStore,
+///     Acquired, Checkpoint, GenerationSpec, GenerationStore, Leases, Log, MemoryStore, Partition,
+///     Position, ReadRows, RowChange, RowStore, RowsBy, ViewCommit,
 /// };
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {

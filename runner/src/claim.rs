@@ -87,7 +87,7 @@ impl SlotClaim {
         let held = |of: &LeaseState| of.lease == other.lease && !of.expired;
         let released = polls.wait_for(|seen| {
             let state = seen.state(self.generation);
-            seen.number > number + 1 && !state.is_some_and(|of| of.leases.iter().any(held))
+            seen.states_number > number + 1 && !state.is_some_and(|of| of.leases.iter().any(held))
         });
         if released.await.is_err() {
             std::future::pending::<()>().await;

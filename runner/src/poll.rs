@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ const HEADS_ALONE: u64 = 1;
 pub struct Seen {
     /// The number of the poll; they count from 1.
     pub number: u64,
-    // Of the poll of which the states are.
-    states_number: u64,
+    // The number of the poll that read the states.
+    pub(crate) states_number: u64,
     // Why the last poll failed.
     failed: Option<(Failure, String)>,
     heads: BTreeMap<Partition, Position>,
@@ -54,7 +54,7 @@ struct Shared {
     wake: Arc<Notify>,
     waiting: AtomicUsize,
     every: Mutex<Duration>,
-    running: AtomicUsize,
+    is_running: AtomicBool,
 }
 
 /// As long as this is held, the poll follows changes closely.
@@ -92,7 +92,7 @@ impl Poll {
             wake: Arc::default(),
             waiting: AtomicUsize::new(0),
             every: Mutex::new(IDLE),
-            running: AtomicUsize::new(0),
+            is_running: AtomicBool::new(false),
         };
         Poll {
             shared: Arc::new(shared),
@@ -105,7 +105,7 @@ impl Poll {
         names.insert(view.to_owned());
         let mut shortest = lock(&self.shared.every);
         *shortest = every.max(PAUSE).min(*shortest);
-        if self.shared.running.swap(1, Ordering::Relaxed) == 0 {
+        if !self.shared.is_running.swap(true, Ordering::Relaxed) {
             let wake = Arc::clone(&self.shared.wake);
             tokio::spawn(run(Arc::downgrade(&self.shared), wake));
         }

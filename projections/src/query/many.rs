@@ -93,7 +93,12 @@ impl<V: View> Many<V> {
             let (generation, position) = views.at_moment(live, moment, self.wait).await?;
             return views.past_values(&generation, &keys, position).await;
         }
-        let found = views.rows_of_one_moment(live, &keys).await?;
+        let found = views.rows_of_one_moment(live.clone(), &keys).await?;
+        if let Some(token) = &self.at_least {
+            for key in &keys {
+                views.check_dead_letters(&live, key, token).await?;
+            }
+        }
         keys.iter()
             .map(|key| Ok(decoded(key, found.get(key))?))
             .collect()

@@ -103,6 +103,11 @@ async fn asking_for_a_dead_lettered_write_is_an_error() {
     });
     assert_eq!(view.get("alice").await.unwrap(), row, "as it is");
     assert_eq!(view.get("bob").at_least(&done).await.unwrap(), None);
+    let several = view.many(["bob", "alice"]).at_least(&done).await;
+    assert!(
+        matches!(several, Err(ViewError::DeadLetters { key, .. }) if key == "alice"),
+        "one of several lacks its events"
+    );
     // The way out that the text names.
     view.discard("alice", "a test").await.unwrap();
     assert_eq!(view.get("alice").at_least(&done).await.unwrap(), row);

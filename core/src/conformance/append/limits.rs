@@ -9,6 +9,7 @@ use crate::event::{Metadata, NewEvent};
 use crate::generation::GenerationId;
 use crate::inline::InlineRow;
 use crate::read::ReadStream;
+use crate::store::Store;
 use crate::stream::{StreamId, Version};
 use crate::stream_state::Status;
 
@@ -34,6 +35,12 @@ pub async fn without_events_is_invalid(fixture: &dyn Fixture) {
     );
 }
 
+/// The append is refused, with a text that names what is wrong, and writes nothing.
+async fn assert_refuses(store: &dyn Store, to: &StreamId, given: Vec<NewEvent>, names: &str) {
+    let append = try_append(store, to, Expected::Any, given);
+    assert_invalid(&refused(store, &[to], append).await, names);
+}
+
 pub async fn naming_one_id_twice_is_invalid(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("twice-1");
@@ -44,15 +51,7 @@ pub async fn naming_one_id_twice_is_invalid(fixture: &dyn Fixture) {
         vec![first.clone(), same.clone()],
         vec![first.clone(), event("3"), first.clone()],
     ] {
-        assert_invalid(
-            &refused(
-                &*store,
-                &[&to],
-                try_append(&*store, &to, Expected::Any, given),
-            )
-            .await,
-            &id,
-        );
+        assert_refuses(&*store, &to, given, &id).await;
     }
 }
 
@@ -93,15 +92,7 @@ pub async fn beyond_a_limit_is_invalid_and_names_what_is_too_much(fixture: &dyn 
         (vec![event("1").metadata(metadata)], "event 0"),
     ];
     for (given, names) in rows {
-        assert_invalid(
-            &refused(
-                &*store,
-                &[&to],
-                try_append(&*store, &to, Expected::Any, given),
-            )
-            .await,
-            names,
-        );
+        assert_refuses(&*store, &to, given, names).await;
     }
 }
 
