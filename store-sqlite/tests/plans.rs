@@ -307,7 +307,7 @@ async fn a_page_of_a_sparse_filter_reaches_the_end() {
 async fn a_page_looks_at_a_bounded_part_of_the_log() {
     let (_directory, store) = log().await;
     let never = Filter::default()
-        .occurred(annals_core::chrono::DateTime::from_timestamp_micros(1).unwrap()..);
+        .occurred(..annals_core::chrono::DateTime::from_timestamp_micros(1).unwrap());
     let page = store
         .read(
             ReadLog::after(Position::START)

@@ -289,7 +289,8 @@ async fn the_sqlite3_shell_shows_events_and_streams() {
     store
         .append(Append::new(
             stream(1),
-            [NewEvent::new("raw", "bytes", vec![0, 255])],
+            [NewEvent::new("raw", "bytes", vec![0, 255])
+                .at(annals_core::chrono::DateTime::UNIX_EPOCH)],
         ))
         .await
         .unwrap();
