@@ -147,7 +147,7 @@ impl Schema {
     /// # Errors
     ///
     /// Those of the server.
-    pub async fn make_plain(&self) -> Outcome<()> {
+    pub async fn make_baseline(&self) -> Outcome<()> {
         let make = format!(
             "create schema if not exists \"{}\"; {}",
             self.name,
@@ -164,8 +164,8 @@ impl Schema {
     /// # Errors
     ///
     /// Those of the server.
-    pub async fn make_plain_copy(&self) -> Outcome<()> {
-        self.make_plain().await?;
+    pub async fn make_baseline_copy(&self) -> Outcome<()> {
+        self.make_baseline().await?;
         let copy = sqlx::query(self.sql(include_str!("sql/sqlx_copy.sql")))
             .bind(baseline_sqlx::KINDS.map(str::to_owned));
         copy.execute(&mut self.connection().await?).await?;

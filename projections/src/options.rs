@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use annals_runner::Backoff;
+
 /// How the workers of a projection work. The defaults are meant to be left alone.
 ///
 /// ```
@@ -77,6 +79,11 @@ impl Default for Options {
 impl Options {
     /// The longest wait between two attempts at an event that cannot be folded.
     pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+
+    /// The waits between attempts at an event that cannot be folded.
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(self.retry_after, Options::RETRY_AFTER_MAX)
+    }
 
     /// With so many slots (1 to 256).
     #[must_use]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use annals_core::{Acquired, Lease, LeaseState, Leases, StoreError};
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
-use sqlx::{Error, Row, query, query_scalar};
+use sqlx::{Error, Row, query, query_as};
 
 use crate::database::{ask, to_its_end};
 use crate::row::{int8, moment, number};
@@ -113,9 +113,9 @@ impl Leases for PostgresStore {
         let names: Vec<&[u8]> = leases.iter().map(|of| of.name.as_bytes()).collect();
         let owners: Vec<&[u8]> = leases.iter().map(|of| of.owner.as_bytes()).collect();
         let epochs: Vec<i64> = leases.iter().map(|of| stored(of.epoch)).collect();
-        let renewed: Vec<Vec<u8>> = ask!(
+        let renewed: Vec<(Vec<u8>, i64)> = ask!(
             &database,
-            query_scalar(database.text(sql::RENEW_LEASES))
+            query_as(database.text(sql::RENEW_LEASES))
                 .bind(&names)
                 .bind(&owners)
                 .bind(&epochs)
@@ -123,8 +123,11 @@ impl Leases for PostgresStore {
                 .bind(now)
                 .fetch_all(&database.pool)
         )?;
-        let is_renewed = |name: &&[u8]| renewed.iter().any(|of| of == name);
-        Ok(names.iter().map(is_renewed).collect())
+        let is_renewed = |(name, epoch)| {
+            let mut renewed = renewed.iter();
+            renewed.any(|(of, its)| (of.as_slice(), *its) == (name, epoch))
+        };
+        Ok(names.into_iter().zip(epochs).map(is_renewed).collect())
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {

@@ -35,7 +35,7 @@ struct Past {
     values: Vec<Vec<u8>>,
 }
 
-/// Folds the log of `log`, of which [`make_plain_copy`](Schema::make_plain_copy) made a copy, into
+/// Folds the log of `log`, of which [`make_baseline_copy`](Schema::make_baseline_copy) made a copy, into
 /// the table of rows of `views`.
 ///
 /// # Errors

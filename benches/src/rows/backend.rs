@@ -142,12 +142,12 @@ impl Backend for Schema {
         // Nobody's data: it need not survive a power cut.
         let store = PostgresStore::connect_with(self.options()?.relaxed_durability()).await?;
         fill.run(&(Arc::new(store) as Arc<dyn Store>)).await?;
-        self.make_plain_copy().await
+        self.make_baseline_copy().await
     }
 
     async fn live_by_hand(&self, live: &Live) -> Outcome<Latencies> {
         self.store().await?;
-        self.make_plain().await?;
+        self.make_baseline().await?;
         baseline_sqlx::live(self, live).await
     }
 

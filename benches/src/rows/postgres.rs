@@ -144,7 +144,7 @@ fn singles(report: &mut Report, events: usize) -> Outcome<()> {
             },
             |runtime, _| {
                 measured(runtime, async |schema| {
-                    schema.make_plain().await?;
+                    schema.make_baseline().await?;
                     baseline_sqlx::singles(schema, by_hand.make()?, clients, 0).await
                 })
             },
@@ -176,7 +176,7 @@ fn batches(report: &mut Report, events: usize) -> Outcome<()> {
             },
             |runtime, _| {
                 measured(runtime, async |schema| {
-                    schema.make_plain().await?;
+                    schema.make_baseline().await?;
                     baseline_sqlx::batches(schema, work.make()?).await
                 })
             },
@@ -199,7 +199,7 @@ fn replays(report: &mut Report, events: usize) -> Outcome<()> {
         }
         .run(&schema.store().await?)
         .await?;
-        schema.make_plain_copy().await?;
+        schema.make_baseline_copy().await?;
         Outcome::Ok(baseline_sqlx::replay(&schema).await?.cents)
     })?;
     let same = |replayed: Replayed| match replayed.cents == wanted && replayed.rate.count == events

@@ -108,7 +108,7 @@ fn measured(
     backend::measured(runtime, Path::new(""), async |schema: &Schema| {
         match how {
             "annals" => drop(schema.store().await?),
-            _ => schema.make_plain().await?,
+            _ => schema.make_baseline().await?,
         }
         together(how, schema, disk, processes, events)
     })

@@ -128,8 +128,12 @@ pub async fn are_renewed_together_each_by_itself(fixture: &dyn Fixture) {
     }
     leases.release_lease(&all[1]).await.unwrap();
     clock.advance(TimeDelta::seconds(6));
+    // An older lease of a name that is held again is as lost as it is alone.
+    leases.release_lease(&all[2]).await.unwrap();
+    let again = leases.acquire_lease("c", "worker-a", TTL).await.unwrap();
+    all.push(granted(again));
     let renewed = leases.renew_leases(&all, TTL).await.unwrap();
-    assert_eq!(renewed, [true, false, true]);
+    assert_eq!(renewed, [true, false, false, true]);
     for name in ["a", "c"] {
         assert_eq!(
             held(leases, name, "worker-b").await.until,

@@ -72,7 +72,7 @@ pub trait GenerationStore: Leases {
     async fn switch_to(&self, generation: GenerationId) -> Result<(), CommitError>;
 
     /// Drops a generation and everything in it, also the leases on its slots. Dropping one that is
-    /// gone changes nothing. Verdicts are about the view, and stay.
+    /// gone changes nothing. Skip decisions are about the view, and stay.
     ///
     /// # Errors
     ///

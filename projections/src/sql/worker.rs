@@ -10,8 +10,8 @@ use annals_core::{
     ViewCommit,
 };
 use annals_runner::{
-    Backoff, CommittedStep, DeadLetterPages, HeldLease, Skips, Slot, SlotState, Tasks, Work,
-    WorkError, WorkerContext, chain, event_at, same_log,
+    CommittedStep, DeadLetterPages, HeldLease, Skips, Slot, SlotState, Tasks, Work, WorkError,
+    WorkerContext, chain, event_at, same_log,
 };
 use tokio::sync::watch;
 
@@ -294,8 +294,7 @@ impl<P: SqlProjection> FillTables<P> {
         reader.attempts += 1;
         let options = &self.options;
         if reader.attempts < options.attempts {
-            let backoff = Backoff::new(options.retry_after, Options::RETRY_AFTER_MAX);
-            tokio::time::sleep(backoff.wait_after(reader.attempts)).await;
+            tokio::time::sleep(options.backoff().wait_after(reader.attempts)).await;
             return Ok(());
         }
         let name = P::NAME;

@@ -91,9 +91,7 @@ impl SlotDeadLetters {
         if letter.cause.is_none() || letter.attempts >= options.attempts {
             return;
         }
-        let doubled = 1 << letter.attempts.saturating_sub(1).min(16);
-        let wait = options.retry_after.saturating_mul(doubled);
-        let wait = wait.min(Options::RETRY_AFTER_MAX);
+        let wait = options.backoff().wait_after(letter.attempts);
         let wait = TimeDelta::from_std(wait).unwrap_or(TimeDelta::hours(1));
         self.retries.insert(letter.key.clone(), now + wait);
     }
