@@ -83,7 +83,7 @@ fn commit() -> String {
 /// not tell.
 pub fn cpu_time() -> Duration {
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the name, which may hold anything, and 11 more fields: the time in the program and
+    // After the name, which may hold anything, and 11 more fields: the time in the program and
     // that in the kernel.
     let fields = text
         .rsplit_once(')')

@@ -101,8 +101,8 @@ impl Annals {
         self.with(|shared| shared.cache = Cache::new(count))
     }
 
-    /// The same store with a inline_projector more: it prepares rows that travel with what commands
-    /// and decisions append.
+    /// The same store with one more inline projector: it prepares rows that are written with what
+    /// commands and decisions append.
     #[must_use]
     pub fn with_companion(self, inline_projector: Arc<dyn InlineProjector>) -> Annals {
         self.with(|shared| shared.companions.push(inline_projector))

@@ -1,4 +1,4 @@
-//! Metadata that travels with a task: what is appended inside carries it without being asked.
+//! Metadata of a task: what is appended inside carries it without being asked.
 
 use std::future::Future;
 

@@ -72,7 +72,8 @@ pub struct GenerationSpec {
     pub history: History,
     /// The names of its indexed columns.
     pub indexes: Vec<String>,
-    /// Whether its rows travel with appends: each row then has a version of its stream.
+    /// Whether it is inline: its rows are written with appends, and each has a version of its
+    /// stream.
     pub inline: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Inline read models: rows that travel with an append and are written in its transaction.
+//! Inline read models: rows that are written in the transaction of an append.
 //!
 //! A row of an inline view is folded from one stream and **is at** a version of it: everything
 //! up to there is in the row. That is what keeps appends, which bring rows along, and workers,
@@ -17,7 +17,7 @@ use crate::view_commit::{CommitError, RowVersion, short_enough};
 use crate::view_store::ViewStore;
 
 /// A row of an inline view, folded from everything in its stream with the events of the append that
-/// it travels with.
+/// it is written with.
 ///
 /// ```
 /// use annals_core::{Append, Expected, GenerationId, NewEvent, InlineRow, StreamId, Version};
@@ -51,7 +51,7 @@ pub struct InlineRow {
     pub past: Vec<InlineRowVersion>,
 }
 
-/// What a row is after an event of the append that it travels with. Where that event is, is
+/// What a row is after an event of its append. Where that event is, is
 /// known once it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
@@ -105,7 +105,7 @@ impl InlineRow {
     /// );
     /// assert_eq!(
     ///     row.check(&generation).unwrap_err().to_string(),
-    ///     "view `balances` is not inline, so no row travels with an append",
+    ///     "view `balances` is not inline, so no row is written with an append",
     /// );
     /// # Ok::<_, annals_core::Invalid>(())
     /// ```
@@ -113,7 +113,7 @@ impl InlineRow {
         let spec = &generation.spec;
         if !spec.inline {
             return Err(Invalid::new(format!(
-                "view `{}` is not inline, so no row travels with an append",
+                "view `{}` is not inline, so no row is written with an append",
                 spec.view
             )));
         }
@@ -240,7 +240,7 @@ pub struct VersionedRow {
     pub at: Version,
 }
 
-/// A view store that is in the database of the log, so that rows travel with appends.
+/// A view store that is in the database of the log, so that rows are written with appends.
 ///
 /// - **Together.** The [rows of an append](crate::Append::rows) are written in its
 ///   transaction, or not at all: a refused append and a repeated one write none.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::append::Append;
 use crate::inline::InlineRow;
 
-/// Prepares rows that travel with an append. Asked for every append of a [decision](crate::Annals),
+/// Prepares rows that are written with an append. Asked for every append of a [decision](crate::Annals),
 /// before it is made; when the decision is taken again it is asked again.
 ///
 /// It never keeps an append from being made: what it cannot prepare it leaves out, and a worker
@@ -28,6 +28,6 @@ use crate::inline::InlineRow;
 /// ```
 #[async_trait]
 pub trait InlineProjector: fmt::Debug + Send + Sync + 'static {
-    /// The rows that travel with this append.
+    /// The rows that are written with this append.
     async fn prepare(&self, append: &Append) -> Vec<InlineRow>;
 }

@@ -356,7 +356,7 @@ pub trait Store: EventStore + Log {
         None
     }
 
-    /// Read models whose rows travel with appends.
+    /// Read models whose rows are written with appends.
     fn inline_views(&self) -> Option<&dyn InlineViews> {
         None
     }

@@ -10,7 +10,7 @@
 //!   transactions; [`DeadLetters`] are what it could not process.
 //! - [`Publisher`], [`TopicSpec`] and [`NewRecord`] are for everything that is no event.
 //!
-//! Clients run on threads of their own behind bounded channels. No type of `rdkafka` appears in
+//! Clients run on threads of their own, fed by bounded channels. No type of `rdkafka` appears in
 //! this crate's interface.
 
 mod client;

@@ -1,4 +1,4 @@
-//! Rows that travel with appends, while a worker has hold of them, or their generation is dropped.
+//! Rows of inline views, while a worker has hold of them, or their generation is dropped.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 

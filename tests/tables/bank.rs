@@ -32,7 +32,7 @@ impl Aggregate for Account {
 
 /// What makes every event fail.
 #[derive(Debug, Default)]
-pub(crate) struct Trouble {
+pub(crate) struct Faults {
     /// It makes no sense, after it has done its work.
     pub(crate) is_broken: AtomicBool,
     /// It ends the transaction.
@@ -42,7 +42,7 @@ pub(crate) struct Trouble {
 /// What each account has, in a table that refuses to be overdrawn. It says which account an event
 /// is about, or nothing.
 pub(crate) struct Totals<G, const BY_ACCOUNT: bool = false> {
-    trouble: Arc<Trouble>,
+    faults: Arc<Faults>,
     fixture: std::marker::PhantomData<fn(G)>,
 }
 
@@ -90,10 +90,10 @@ impl<G: Fixture, const BY_ACCOUNT: bool> SqlProjection for Totals<G, BY_ACCOUNT>
              '{account}'"
         );
         run::<G, Self>(connection, add).await?;
-        if self.trouble.commits.load(Ordering::SeqCst) {
+        if self.faults.commits.load(Ordering::SeqCst) {
             run::<G, Self>(connection, "commit".into()).await?;
         }
-        if self.trouble.is_broken.load(Ordering::SeqCst) {
+        if self.faults.is_broken.load(Ordering::SeqCst) {
             return Err(Poison::new("it is broken"));
         }
         Ok(())
@@ -133,7 +133,7 @@ pub(crate) fn published<G: Fixture>(name: &str, tables: &Tables) -> String {
 pub(crate) struct Bank<G: Fixture, const BY_ACCOUNT: bool = false> {
     pub(crate) store: G::Store,
     pub(crate) db: Program,
-    pub(crate) trouble: Arc<Trouble>,
+    pub(crate) faults: Arc<Faults>,
     // Dropped last.
     pub(crate) fixture: G,
 }
@@ -150,19 +150,19 @@ impl<G: Fixture, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
     pub(crate) async fn open() -> Self {
         let fixture = G::new().await;
         let store = G::open(&fixture.place()).await;
-        let trouble = Arc::default();
-        let db = Self::start(&store, &trouble).await;
+        let faults = Arc::default();
+        let db = Self::start(&store, &faults).await;
         Bank {
             store,
             db,
-            trouble,
+            faults,
             fixture,
         }
     }
 
-    async fn start(store: &G::Store, trouble: &Arc<Trouble>) -> Program {
+    async fn start(store: &G::Store, faults: &Arc<Faults>) -> Program {
         let totals = Totals::<G, BY_ACCOUNT> {
-            trouble: Arc::clone(trouble),
+            faults: Arc::clone(faults),
             fixture: std::marker::PhantomData,
         };
         let options = Options::default()
@@ -177,7 +177,7 @@ impl<G: Fixture, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
     }
 
     pub(crate) async fn start_again(&mut self) {
-        self.db = Self::start(&self.store, &self.trouble).await;
+        self.db = Self::start(&self.store, &self.faults).await;
     }
 
     pub(crate) fn tables(&self) -> SqlProjectionHandle<Totals<G, BY_ACCOUNT>> {

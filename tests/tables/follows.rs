@@ -92,12 +92,12 @@ pub(crate) async fn a_failing_event_is_undone_and_stops_until_skipped<G: Fixture
 
 pub(crate) async fn an_event_is_retried_after_a_passing_failure<G: Fixture>() {
     let bank = Bank::<G>::open().await;
-    bank.trouble.is_broken.store(true, Ordering::SeqCst);
+    bank.faults.is_broken.store(true, Ordering::SeqCst);
     let done = bank.deposits("alice", 1).await;
     let error = bank.tables().wait_for(&done, WAIT).await.unwrap_err();
     assert!(error.to_string().contains("it is broken"), "{error}");
     assert_eq!(bank.totals().await, []);
-    bank.trouble.is_broken.store(false, Ordering::SeqCst);
+    bank.faults.is_broken.store(false, Ordering::SeqCst);
     // It looks again by itself after some seconds.
     let mended = async {
         while bank.tables().wait_for(&done, WAIT).await.is_err() {
@@ -180,7 +180,7 @@ pub(crate) async fn a_cancelled_build_drops_its_tables<G: Fixture>() {
     let done = bank.deposits("alice", 1).await;
     bank.tables().wait_for(&done, WAIT).await.unwrap();
     // It cannot become complete, so that it can be called off.
-    bank.trouble.is_broken.store(true, Ordering::SeqCst);
+    bank.faults.is_broken.store(true, Ordering::SeqCst);
     let building = bank.tables().rebuild().begin().await.unwrap();
     let table = format!("totals\\_g{}", building.generation());
     let made = async {
@@ -249,7 +249,7 @@ pub(crate) async fn an_event_with_a_key_delays_its_key_alone<G: Fixture>() {
 #[cfg(feature = "postgres")]
 pub(crate) async fn work_that_ends_the_transaction_stops_the_projection<G: Fixture>() {
     let bank = Bank::<G>::open().await;
-    bank.trouble.commits.store(true, Ordering::SeqCst);
+    bank.faults.commits.store(true, Ordering::SeqCst);
     let done = bank.deposits("alice", 1).await;
     let error = bank.tables().wait_for(&done, WAIT).await.unwrap_err();
     let says = "ended the transaction";

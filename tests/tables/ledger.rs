@@ -1,4 +1,4 @@
-//! Two read models of the same accounts, one of rows that travel with appends and one of tables of
+//! Two read models of the same accounts, one inline and one of tables of
 //! one's own, and what a replay says of both.
 
 use std::collections::BTreeMap;

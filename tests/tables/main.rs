@@ -1,4 +1,4 @@
-//! Tables of one's own and rows that travel with appends, in the database of the log, with the
+//! Custom tables and inline rows, in the database of the log, with the
 //! programs that keep them: what is taken in, left out and rebuilt; and what is left when
 //! processes are killed at any moment, or connections break around a commit.
 //!

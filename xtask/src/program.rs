@@ -91,7 +91,7 @@ pub(crate) fn answer(command: &mut Command) -> Result<String, Stop> {
 /// Runs to the end with its output and errors, in their order, where our output goes, and hands the
 /// same bytes to `watch` as they come.
 ///
-/// `Ok(false)` when the program said that it failed. A process that it left behind, still holding
+/// `Ok(false)` when the program said that it failed. A process that it left running, still holding
 /// the output, is not waited for.
 pub(crate) fn run_watched(
     command: &mut Command,

@@ -1,2 +1,2 @@
--- the key behind a stream's name
+-- the key of a stream's name
 select key from annals_streams where name = ?1

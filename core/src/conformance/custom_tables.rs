@@ -297,7 +297,7 @@ pub async fn leave_rows_of_inline_views_as_appends_made_them<F: TablesFixture>(f
     bench.commit(late, TWO, Then::Takes("2")).await.unwrap();
     bench.worker.at = at(2);
     assert_eq!(standing(&bench.store, generation).await, said("three", 3));
-    let inline = Store::inline_views(&bench.store).expect("rows travel with appends");
+    let inline = Store::inline_views(&bench.store).expect("inline views");
     let added = inline
         .read_versioned(generation, &["2".into()])
         .await

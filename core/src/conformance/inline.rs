@@ -1,4 +1,4 @@
-//! Rows that travel with appends: written with them or not at all, and never folded twice.
+//! Rows of inline views: written with them or not at all, and never folded twice.
 
 use std::sync::Arc;
 
@@ -332,13 +332,13 @@ pub async fn what_rows_were_is_kept_at_the_places_of_the_events(fixture: &dyn Fi
         .await
         .unwrap()
         .id;
-    let mut travels = row(generation, 0, "c");
+    let mut carried = row(generation, 0, "c");
     let was = |event, value: &'static str| InlineRowVersion {
         event,
         value: Some(Bytes::from_static(value.as_bytes())),
     };
     // The second event does not touch the row, the third removes it.
-    travels.past = vec![
+    carried.past = vec![
         was(0, "a"),
         InlineRowVersion {
             event: 2,
@@ -346,7 +346,7 @@ pub async fn what_rows_were_is_kept_at_the_places_of_the_events(fixture: &dyn Fi
         },
         was(3, "c"),
     ];
-    let placed = carry(&*store, append_after(0, 4), travels).await.unwrap();
+    let placed = carry(&*store, append_after(0, 4), carried).await.unwrap();
     let at = |index: usize| placed.events()[index].position;
     let recorded_at = whole_stream(&*store, &account()).await[0].recorded_at;
     let versions = views(&*store)

@@ -20,7 +20,7 @@
 //! The cases are plain functions over a [`Fixture`], in a module per subject: `append`, `retry`,
 //! `streams`, `read`, `log` and `faults` for everybody; `atomic`, `tagged` and `snapshots` for
 //! those who have the trait; `leases`, `generations`, `steps`, `rows` and `past` for those who keep
-//! read models; `inline` for those whose rows travel with appends; `shared` for stores that several
+//! read models; `inline` for those with inline views; `shared` for stores that several
 //! handles (several processes) may have open at once; `custom_tables` for those who have tables of
 //! the application's own in their transactions, by
 //! [`conformance_of_custom_tables!`](macro@crate::conformance_of_custom_tables). Stores that

@@ -48,7 +48,7 @@ impl Views {
             .filter(|kept| kept.lease == *lease && !kept.given_back)
     }
 
-    /// Refuses rows that can never travel with an append.
+    /// Refuses rows that can never be written with an append.
     pub(super) fn check_prepared(&self, append: &Append) -> Result<(), Invalid> {
         let mut known = append
             .rows

@@ -163,7 +163,7 @@ async fn get_folds_what_another_program_appended() {
         [("alice".to_owned(), 1)],
         "no worker brought it up"
     );
-    // The row lags, so it does not travel: what it was in between must be kept too.
+    // The row lags, so it is not written with it: what it was in between must be kept too.
     let done = happens(&db, "alice", deposited(100)).await;
     assert_eq!(view.get("alice").await.unwrap(), row(111, 3));
     db.stop().await;
@@ -215,7 +215,7 @@ async fn a_poison_event_does_not_fail_its_command() {
     assert_eq!(
         by_cents(&db).await,
         [("alice".to_owned(), 7)],
-        "it travels again"
+        "it is written with it again"
     );
     view.wait_for(&done, WAIT).await.unwrap();
     assert_eq!(

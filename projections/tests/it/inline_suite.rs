@@ -1,4 +1,4 @@
-//! What holds where rows travel with appends: on every backend that keeps inline views. It is
+//! What holds of inline views: on every backend that keeps inline views. It is
 //! beside `suite`.
 
 #![allow(missing_docs, clippy::unwrap_used)]

@@ -107,7 +107,7 @@ fn with_kind<A: Fold<Value> + 'static>(
                 restarting,
             ))
         }
-        // A gap by key and value travels with the item, so that the operator can ask for it.
+        // A gap by key and value comes with the item, so that the operator can ask for it.
         "session" => {
             let gaps = config.clone();
             let make = move || {
