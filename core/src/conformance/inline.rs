@@ -476,7 +476,7 @@ pub async fn steps_that_do_not_say_how_far_they_take_a_row_are_refused(fixture: 
         with(&worker, &|step| step.advances.clear()),
         with(&worker, &|step| step.advances[0].to = Version::NONE),
         with(&worker, &|step| {
-            step.advances.push(step.advances[0].clone())
+            step.advances.push(step.advances[0].clone());
         }),
         with(&worker, &|step| {
             (step.rows, step.touched, step.advances) = (vec![], vec![], vec![]);

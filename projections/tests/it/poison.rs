@@ -197,6 +197,72 @@ pub(super) async fn all_of(db: &Program, store: &TestStore) {
         .unwrap();
 }
 
+async fn check_retried(history: &[(u8, AccountEvent)], batch: usize, slots: u16) {
+    let store = store().await;
+    let writer = Annals::on(store.handle());
+    let (before, after) = history.split_at(history.len() / 2);
+    for (account, event) in before {
+        happens(&writer, &account.to_string(), event.clone()).await;
+    }
+    let db = program_with(&store, options().batch_events_max(batch).slots(slots)).await;
+    for (account, event) in after {
+        happens(&writer, &account.to_string(), event.clone()).await;
+    }
+    all_of(&db, &store).await;
+    let view = db.view::<Balance>();
+    let poisoned: BTreeSet<String> = history
+        .iter()
+        .filter(|(_, event)| *event == noted("poison"))
+        .map(|(of, _)| of.to_string())
+        .collect();
+    let dead_letters = view.dead_letter_keys(None, 100).await.unwrap();
+    assert_eq!(
+        dead_letters
+            .iter()
+            .map(|key| key.key.clone())
+            .collect::<BTreeSet<_>>(),
+        poisoned
+    );
+    assert!(
+        dead_letters
+            .iter()
+            .all(|key| key.cause == "a poisoned note" && key.attempts == 1)
+    );
+
+    // In vain, and nothing changes but the number of attempts.
+    let rows = contents(&view).await;
+    view.retry_all().await.unwrap();
+    assert_eq!(contents(&view).await, rows);
+    let again = view.dead_letter_keys(None, 100).await.unwrap();
+    assert!(
+        again
+            .iter()
+            .zip(&dead_letters)
+            .all(|(again, before)| again.attempts == 2 && again.position == before.position)
+    );
+
+    mend();
+    let waited: u64 = dead_letters.iter().map(|key| key.queued + 1).sum();
+    let settled = view.retry_all().await.unwrap();
+    assert_eq!((settled.events, settled.still), (waited, None));
+    assert_eq!(view.dead_letter_keys(None, 100).await.unwrap(), []);
+    let moments = replayed(history);
+    assert_eq!(contents(&view).await, moments[history.len()]);
+    for (position, expected) in moments.iter().enumerate() {
+        assert_eq!(
+            contents_at(&view, position).await,
+            *expected,
+            "as of {position}"
+        );
+    }
+    // The workers go on after it.
+    happens(&writer, "0", deposited(1)).await;
+    all_of(&db, &store).await;
+    let events = moments[history.len()].get("0").map_or(0, |row| row.events);
+    assert_eq!(view.get("0").await.unwrap().unwrap().events, events + 1);
+    db.stop().await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -211,78 +277,8 @@ proptest! {
             .unwrap();
         // A thread of its own, because what is mended is so for the thread.
         std::thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    runtime.block_on(async {
-                        let store = store().await;
-                        let writer = Annals::on(store.handle());
-                        let (before, after) = history.split_at(history.len() / 2);
-                        for (account, event) in before {
-                            happens(&writer, &account.to_string(), event.clone()).await;
-                        }
-                        let db =
-                            program_with(&store, options().batch_events_max(batch).slots(slots))
-                                .await;
-                        for (account, event) in after {
-                            happens(&writer, &account.to_string(), event.clone()).await;
-                        }
-                        all_of(&db, &store).await;
-                        let view = db.view::<Balance>();
-                        let poisoned: BTreeSet<String> = history
-                            .iter()
-                            .filter(|(_, event)| *event == noted("poison"))
-                            .map(|(of, _)| of.to_string())
-                            .collect();
-                        let dead_letters = view.dead_letter_keys(None, 100).await.unwrap();
-                        assert_eq!(
-                            dead_letters
-                                .iter()
-                                .map(|key| key.key.clone())
-                                .collect::<BTreeSet<_>>(),
-                            poisoned
-                        );
-                        assert!(
-                            dead_letters
-                                .iter()
-                                .all(|key| key.cause == "a poisoned note" && key.attempts == 1)
-                        );
-
-                        // In vain, and nothing changes but the number of attempts.
-                        let rows = contents(&view).await;
-                        view.retry_all().await.unwrap();
-                        assert_eq!(contents(&view).await, rows);
-                        let again = view.dead_letter_keys(None, 100).await.unwrap();
-                        assert!(
-                            again
-                                .iter()
-                                .zip(&dead_letters)
-                                .all(|(again, before)| again.attempts == 2
-                                    && again.position == before.position)
-                        );
-
-                        mend();
-                        let waited: u64 = dead_letters.iter().map(|key| key.queued + 1).sum();
-                        let settled = view.retry_all().await.unwrap();
-                        assert_eq!((settled.events, settled.still), (waited, None));
-                        assert_eq!(view.dead_letter_keys(None, 100).await.unwrap(), []);
-                        let moments = replayed(&history);
-                        assert_eq!(contents(&view).await, moments[history.len()]);
-                        for (position, expected) in moments.iter().enumerate() {
-                            assert_eq!(
-                                contents_at(&view, position).await,
-                                *expected,
-                                "as of {position}"
-                            );
-                        }
-                        // The workers go on after it.
-                        happens(&writer, "0", deposited(1)).await;
-                        all_of(&db, &store).await;
-                        let events = moments[history.len()].get("0").map_or(0, |row| row.events);
-                        assert_eq!(view.get("0").await.unwrap().unwrap().events, events + 1);
-                        db.stop().await;
-                    })
-                })
-                .join()
+            let checked = || runtime.block_on(check_retried(&history, batch, slots));
+            scope.spawn(checked).join()
         })
         .unwrap();
     }
