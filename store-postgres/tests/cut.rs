@@ -63,12 +63,7 @@ async fn appends(store: PostgresStore, task: u64, count: u64) -> Tried {
 async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
     let schema = Schema::new();
     let direct = schema.store().await;
-    let relay = Relay::start(|statement| {
-        [".append(", ".append_then_flush("]
-            .iter()
-            .any(|call| statement.contains(call))
-    })
-    .await;
+    let relay = Relay::around(&["append", "append_one", "append_then_flush"]).await;
     let began = Instant::now();
 
     let mut running = tokio::task::JoinSet::new();
@@ -97,6 +92,11 @@ async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
         all.repeated += tried.repeated;
     }
 
+    // One alone flushes in the section, and of several each soon notices the others.
+    relay.assert_called(match stores {
+        1 => &["append"],
+        _ => &["append_then_flush"],
+    });
     let found = check(&whole_log(&direct).await, &all.acknowledged);
     assert_eq!(
         found, all.acknowledged,
@@ -140,12 +140,7 @@ async fn appends_of_one_batch_are_resolved_one_by_one() {
 async fn steps_and_leases_are_resolved_when_connections_are_lost() {
     let schema = Schema::new();
     drop(schema.store().await);
-    let relay = Relay::start(|statement| {
-        [".take_step(", ".acquire_lease("]
-            .iter()
-            .any(|call| statement.contains(call))
-    })
-    .await;
+    let relay = Relay::around(&["commit_step", "acquire_lease"]).await;
     let store = PostgresStore::connect_with(relay.options(&schema.name))
         .await
         .unwrap();
@@ -204,6 +199,7 @@ async fn steps_and_leases_are_resolved_when_connections_are_lost() {
         (page.rows[0].value.as_ref(), page.checkpoints[0].position),
         (&b"500"[..], Position::new(500))
     );
+    relay.assert_called(&["commit_step", "acquire_lease"]);
     let [before, meanwhile, after] = cuts.all();
     assert!(
         before > 0 && meanwhile > 0 && after > 0 && told_twice > 0,

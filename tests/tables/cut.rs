@@ -20,20 +20,21 @@ const TASKS: u64 = 4;
 const COMMANDS: u64 = 60;
 
 /// What is committed by, and how an append and a step take hold of rows.
-const COMMITS: [&str; 6] = [
-    ".append(",
-    ".append_with_rows(",
-    ".make_stands",
-    ".take_inline_step(",
-    ".take_step(",
+const COMMITS: &[&str] = &[
+    "append",
+    "append_one",
+    "append_then_flush",
+    "append_with_rows",
+    "ensure_stream_versions",
+    "ensure_step_stream_versions",
+    "commit_inline_step",
     "COMMIT",
 ];
 
 pub(crate) async fn cut_connections_leave_rows_equal_to_a_replay() {
     let fixture = Databases::new().await;
     let direct = Databases::open(&fixture.place()).await;
-    let relay =
-        Relay::start(|statement| COMMITS.iter().any(|commit| statement.contains(commit))).await;
+    let relay = Relay::around(COMMITS).await;
     let store = PostgresStore::connect_with(relay.options(&fixture.0.name))
         .await
         .unwrap();
@@ -99,6 +100,7 @@ pub(crate) async fn cut_connections_leave_rows_equal_to_a_replay() {
         head, events_count,
         "a command took effect twice, or not at all"
     );
+    relay.assert_called(&["append_with_rows", "commit_inline_step", "COMMIT"]);
     let [before, meanwhile, after] = cuts.all();
     println!(
         "{} commands asked {asked} times, {head} events; cut before the server had it {before}, \
@@ -106,6 +108,6 @@ pub(crate) async fn cut_connections_leave_rows_equal_to_a_replay() {
          on its way {after}",
         TASKS * COMMANDS
     );
-    assert!(before > 10 && meanwhile > 10 && after > 10, "{cuts:?}");
+    assert!(before > 0 && meanwhile > 0 && after > 0, "{cuts:?}");
     db.stop().await;
 }

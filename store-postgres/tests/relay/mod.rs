@@ -9,7 +9,7 @@
 pub(crate) mod cuts;
 mod frames;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -50,10 +50,31 @@ pub(crate) enum Arrives {
 
 type Chooses = Box<dyn FnMut() -> Treatment + Send>;
 
+/// Calls of functions of the schema, and which of them were seen.
+#[derive(Debug)]
+struct Calls {
+    /// All statements are chosen when this is empty.
+    names: &'static [&'static str],
+    seen: Mutex<BTreeSet<&'static str>>,
+}
+
+impl Calls {
+    /// Whether a statement is chosen: it calls one of the functions, or is that word.
+    fn contain(&self, statement: &str) -> bool {
+        let is_in = |name: &&&str| statement.contains(&format!(".{name}(")) || statement == **name;
+        let Some(name) = self.names.iter().find(is_in) else {
+            return self.names.is_empty();
+        };
+        self.seen.lock().unwrap().insert(name);
+        true
+    }
+}
+
 /// The relay; it ends, with all of its connections, when this is dropped.
 pub(crate) struct Relay {
     address: SocketAddr,
     chooses: Arc<Mutex<Chooses>>,
+    calls: Arc<Calls>,
     task: JoinHandle<()>,
 }
 
@@ -66,9 +87,14 @@ impl fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// Listens for clients. A request that runs a statement for which `is_chosen` holds is one
-    /// whose fate is chosen.
-    pub(crate) async fn start(is_chosen: fn(&str) -> bool) -> Relay {
+    /// Listens for clients. A request that calls one of these functions of the schema, or is such a
+    /// word, is one whose fate is chosen; every request when there are none.
+    pub(crate) async fn around(names: &'static [&'static str]) -> Relay {
+        let calls = Arc::new(Calls {
+            names,
+            seen: Mutex::default(),
+        });
+        let chosen = Arc::clone(&calls);
         let server: PgConnectOptions = server::url().parse().unwrap();
         let server = (server.get_host().to_owned(), server.get_port());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -82,10 +108,11 @@ impl Relay {
                 while connections.try_join_next().is_some() {}
                 let server = server.clone();
                 let choosing = Arc::clone(&choosing);
+                let chosen = Arc::clone(&chosen);
                 connections.spawn(async move {
                     // The side that ends first ends the other one too.
                     if let Ok(server) = TcpStream::connect(server).await {
-                        let _ = Connection::new(client, server, is_chosen, choosing)
+                        let _ = Connection::new(client, server, chosen, choosing)
                             .run()
                             .await;
                     }
@@ -95,6 +122,7 @@ impl Relay {
         Relay {
             address,
             chooses,
+            calls,
             task,
         }
     }
@@ -108,6 +136,13 @@ impl Relay {
         Options::new(through.options([("search_path", schema)]))
             .schema(schema)
             .unwrap()
+    }
+
+    /// Each of these was called, so that the test did not only pass other requests by.
+    pub(crate) fn assert_called(&self, names: &[&str]) {
+        let seen = self.calls.seen.lock().unwrap();
+        let missing: Vec<_> = names.iter().filter(|name| !seen.contains(**name)).collect();
+        assert!(missing.is_empty(), "never called: {missing:?}");
     }
 
     /// From now on the fate of each chosen request is what this answers.
@@ -125,7 +160,7 @@ impl Drop for Relay {
 struct Connection {
     client: TcpStream,
     server: TcpStream,
-    is_chosen: fn(&str) -> bool,
+    calls: Arc<Calls>,
     chooses: Arc<Mutex<Chooses>>,
     /// What prepared statements say, by name.
     statements: HashMap<Vec<u8>, bool>,
@@ -143,7 +178,7 @@ impl Connection {
     fn new(
         client: TcpStream,
         server: TcpStream,
-        is_chosen: fn(&str) -> bool,
+        calls: Arc<Calls>,
         chooses: Arc<Mutex<Chooses>>,
     ) -> Self {
         client.set_nodelay(true).unwrap();
@@ -153,7 +188,7 @@ impl Connection {
         Self {
             client,
             server,
-            is_chosen,
+            calls,
             chooses,
             statements,
             request,
@@ -197,7 +232,7 @@ impl Connection {
         match frame.tag {
             Some(b'P') => {
                 let (name, statement) = frame.two_texts();
-                let chosen = (self.is_chosen)(&String::from_utf8_lossy(statement));
+                let chosen = self.calls.contain(&String::from_utf8_lossy(statement));
                 self.statements.insert(name.to_vec(), chosen);
             }
             Some(b'B') => {
@@ -205,8 +240,9 @@ impl Connection {
                 self.is_chosen_request |= self.statements.get(name).copied().unwrap_or(false);
             }
             Some(b'Q') => {
-                self.is_chosen_request |=
-                    (self.is_chosen)(&String::from_utf8_lossy(frame.two_texts().0));
+                self.is_chosen_request |= self
+                    .calls
+                    .contain(&String::from_utf8_lossy(frame.two_texts().0));
             }
             _ => {}
         }
