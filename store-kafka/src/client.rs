@@ -3,9 +3,11 @@
 
 mod config;
 mod context;
+mod retry;
 mod thread;
 pub(crate) mod transaction;
 
 pub(crate) use config::{Config, TRANSACTION_TIMEOUT_MS};
 pub(crate) use context::Context;
+pub(crate) use retry::{PROPAGATION, Retry};
 pub(crate) use thread::ClientThread;

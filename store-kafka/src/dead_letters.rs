@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use annals_core::{Partition, StoreError};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::client::transaction::{self, Broken, Deliveries, FENCE, Producer, drain};
-use crate::client::{ClientThread, Config, Context, TRANSACTION_TIMEOUT_MS};
+use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
+use crate::client::{ClientThread, Config, Context, Retry, TRANSACTION_TIMEOUT_MS};
 use crate::error::{failed, invalid, unavailable};
 use crate::kafka::{ANSWER, Kafka};
 use crate::processor::{ERROR, REPLAYED, send};
@@ -85,13 +85,15 @@ fn replay(
         Producer::from_config_and_context(&config.transactional(&name), Deliveries::default())
             .map_err(error)?;
     // Whoever replays at the same time is shut out, and offsets are read after that.
-    producer.init_transactions(FENCE).map_err(error)?;
+    transaction::fence(&producer).map_err(error)?;
     let consumer: BaseConsumer<Context> =
         BaseConsumer::from_config_and_context(&config.member(&name, None), Context::default())
             .map_err(error)?;
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, ends.len().saturating_sub(1) as i32);
-    let committed = consumer.committed_offsets(list, ANSWER).map_err(error)?;
+    let committed = Retry::within(ANSWER)
+        .block(|within| committed(&consumer, list.clone(), within))
+        .map_err(error)?;
     let mut starts = TopicPartitionList::new();
     for element in committed.elements() {
         let offset = match element.offset() {
@@ -170,6 +172,17 @@ fn replay(
         }
     }
     Ok(sent)
+}
+
+/// The offsets of the group, by one look; a partition without an answer is a failure of all.
+fn committed(
+    consumer: &BaseConsumer<Context>,
+    list: TopicPartitionList,
+    within: Duration,
+) -> KafkaResult<TopicPartitionList> {
+    let found = consumer.committed_offsets(list, within)?;
+    found.elements().iter().try_for_each(|of| of.error())?;
+    Ok(found)
 }
 
 fn transact(

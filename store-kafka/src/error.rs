@@ -18,6 +18,14 @@ pub(crate) fn unavailable(what: impl Into<String>) -> StoreError {
     StoreError::new(Failure::Unavailable, what.into())
 }
 
+/// The code of an error; `rdkafka` leaves out those of the operations of its admin client.
+pub(crate) fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    }
+}
+
 fn failure(error: &KafkaError) -> Failure {
     use RDKafkaErrorCode as Code;
     if matches!(
@@ -26,7 +34,7 @@ fn failure(error: &KafkaError) -> Failure {
     ) {
         return Failure::Invalid;
     }
-    match error.rdkafka_error_code() {
+    match code_of(error) {
         Some(
             Code::UnknownTopic
             | Code::UnknownTopicOrPartition
@@ -39,6 +47,10 @@ fn failure(error: &KafkaError) -> Failure {
             | Code::SaslAuthenticationFailed
             | Code::InvalidConfig
             | Code::InvalidTopic
+            | Code::InvalidPartitions
+            | Code::InvalidReplicationFactor
+            | Code::PolicyViolation
+            | Code::SSL
             | Code::InvalidArgument
             | Code::MessageSizeTooLarge,
         ) => Failure::Invalid,
@@ -49,7 +61,7 @@ fn failure(error: &KafkaError) -> Failure {
 /// Whether the topic or partition is not there (any more).
 pub(crate) fn is_unknown_topic(error: &KafkaError) -> bool {
     matches!(
-        error.rdkafka_error_code(),
+        code_of(error),
         Some(
             RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownTopicOrPartition

@@ -8,17 +8,20 @@ use annals_core::{Assignment, Partition, Position, StoreError};
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::client::Context;
+use crate::client::{Context, Retry};
 use crate::error::{failed, unavailable};
 use crate::kafka::{ANSWER, Kafka};
 
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How long one try may hold the thread that polls.
+const TRY: Duration = Duration::from_secs(3);
 
 /// Requests that wait at most.
 const QUEUED_MAX: usize = 16;
@@ -125,9 +128,9 @@ impl Group {
         &self,
         positions: impl IntoIterator<Item = (Partition, Position)>,
     ) -> Result<(), StoreError> {
-        let positions = positions.into_iter().collect();
+        let positions: Vec<(Partition, Position)> = positions.into_iter().collect();
         let committed = self
-            .ask(|answer| Request::Commit(positions, answer))
+            .ask(|answer| Request::Commit(positions.clone(), answer))
             .await?;
         committed.map_err(|error| {
             failed(
@@ -154,17 +157,28 @@ impl Group {
         })
     }
 
+    /// Asks until the answer counts; between two tries the member is polled and serves others.
     async fn ask<R>(
         &self,
-        request: impl FnOnce(oneshot::Sender<R>) -> Request,
-    ) -> Result<R, StoreError> {
+        request: impl Fn(oneshot::Sender<KafkaResult<R>>) -> Request,
+    ) -> Result<KafkaResult<R>, StoreError> {
         let gone = || unavailable(format!("the member of group `{}` ended", self.name));
-        let (answer, answered) = oneshot::channel();
-        self.requests
-            .send(request(answer))
-            .await
-            .map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())
+        let mut retry = Retry::within(ANSWER);
+        loop {
+            let (answer, answered) = oneshot::channel();
+            self.requests
+                .send(request(answer))
+                .await
+                .map_err(|_| gone())?;
+            let error = match answered.await.map_err(|_| gone())? {
+                Ok(answer) => return Ok(Ok(answer)),
+                Err(error) => error,
+            };
+            let Some(wait) = retry.wait_after(&error) else {
+                return Ok(Err(error));
+            };
+            tokio::time::sleep(wait).await;
+        }
     }
 }
 
@@ -183,14 +197,19 @@ fn serve(consumer: &BaseConsumer<Member>, topic: &str, request: Request) {
         Request::Committed(partitions, answer) => {
             let mut list = TopicPartitionList::new();
             list.add_partition_range(topic, 0, partitions.saturating_sub(1) as i32);
-            let found = consumer.committed_offsets(list, ANSWER).map(|list| {
+            let found = consumer.committed_offsets(list, TRY).and_then(|list| {
                 let elements = list.elements();
-                let of = elements.iter().map(|element| GroupOffset {
-                    partition: Partition(element.partition() as u32),
-                    position: match element.offset() {
-                        Offset::Offset(offset) if offset >= 0 => Some(Position::new(offset as u64)),
-                        _ => None,
-                    },
+                let of = elements.iter().map(|element| {
+                    element.error()?;
+                    Ok(GroupOffset {
+                        partition: Partition(element.partition() as u32),
+                        position: match element.offset() {
+                            Offset::Offset(offset) if offset >= 0 => {
+                                Some(Position::new(offset as u64))
+                            }
+                            _ => None,
+                        },
+                    })
                 });
                 of.collect()
             });

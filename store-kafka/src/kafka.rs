@@ -1,13 +1,14 @@
 //! A connection: its settings, and one client that looks after topics.
 
-use std::sync::Arc;
+mod admin;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_core::{Annals, Partition, StoreError};
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::config::FromClientConfigAndContext as _;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaResult;
+use rdkafka::admin::{AdminOptions, NewPartitions};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::client::{ClientThread, Config, Context};
@@ -16,6 +17,7 @@ use crate::error::{failed, invalid, unavailable};
 use crate::read::{Topic, TopicLog};
 use crate::topic::{Publisher, TopicSpec, ensure};
 use crate::url::Url;
+pub(crate) use admin::Admin;
 
 /// How long a broker may take for its first answer.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -46,41 +48,8 @@ struct Shared {
     config: Config,
     cluster: String,
     admin: ClientThread<Admin>,
-}
-
-/// What looks after topics, on its own thread.
-pub(crate) struct Admin {
-    client: AdminClient<Context>,
-    committed: BaseConsumer<Context>,
-    uncommitted: BaseConsumer<Context>,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Admin {
-    fn open(config: &Config, context: &Context) -> Result<Admin, StoreError> {
-        let made = |error| failed("the client was not made", error);
-        let reader =
-            |config| BaseConsumer::from_config_and_context(config, context.clone()).map_err(made);
-        Ok(Admin {
-            client: AdminClient::from_config_and_context(&config.admin(), context.clone())
-                .map_err(made)?,
-            committed: reader(&config.reader())?,
-            uncommitted: reader(&config.uncommitted_reader())?,
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build()
-                .map_err(|error| unavailable("no runtime for the client").because(error))?,
-        })
-    }
-}
-
-/// The offsets that bound a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
-    /// The first offset that can be read.
-    pub(crate) low: i64,
-    /// The offset after the last one.
-    pub(crate) high: i64,
+    /// Topics that were there: a broker that does not know one of them has not heard of it yet.
+    seen: Mutex<BTreeSet<String>>,
 }
 
 impl Kafka {
@@ -126,6 +95,7 @@ impl Kafka {
                 config,
                 cluster,
                 admin,
+                seen: Mutex::default(),
             }),
         })
     }
@@ -158,13 +128,10 @@ impl Kafka {
         &self,
         topics: impl IntoIterator<Item = TopicSpec>,
     ) -> Result<(), StoreError> {
-        let topics: Vec<TopicSpec> = topics.into_iter().collect();
-        self.admin(move |admin| {
-            admin
-                .runtime
-                .block_on(ensure::ensure(&admin.client, &topics))
-        })
-        .await?
+        for topic in topics {
+            ensure::ensure(self, &topic).await?;
+        }
+        Ok(())
     }
 
     /// A publisher with a queue of its own.
@@ -187,21 +154,17 @@ impl Kafka {
     ///
     /// When there is no such topic, or the brokers refuse.
     pub async fn delete_topic(&self, name: &str) -> Result<(), StoreError> {
-        let name = name.to_owned();
-        self.admin(move |admin| {
-            let options = AdminOptions::new().operation_timeout(Some(ANSWER));
-            let doing = format!("topic `{name}` was not removed");
-            let deleting = admin.client.delete_topics(&[&name], &options);
-            let results = admin.runtime.block_on(deleting);
-            let results = results.map_err(|error| failed(doing.clone(), error))?;
-            for result in results {
-                if let Err((_, code)) = result {
-                    return Err(failed(doing, rdkafka::error::KafkaError::AdminOp(code)));
-                }
-            }
-            Ok(())
-        })
-        .await?
+        let topic = name.to_owned();
+        let removed = self
+            .ask(ANSWER, move |admin, within| {
+                let options = AdminOptions::new().operation_timeout(Some(within));
+                let deleting = admin.client.delete_topics(&[&topic], &options);
+                all_done(admin.runtime.block_on(deleting)?)
+            })
+            .await?;
+        removed.map_err(|error| failed(format!("topic `{name}` was not removed"), error))?;
+        self.forget(name);
+        Ok(())
     }
 
     /// Removes the records of a partition before this offset, for good.
@@ -215,18 +178,24 @@ impl Kafka {
         partition: Partition,
         before: i64,
     ) -> Result<(), StoreError> {
-        let topic = topic.to_owned();
-        self.admin(move |admin| {
-            let doing = format!("records of topic `{topic}` were not removed");
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(&topic, partition.0 as i32, Offset::Offset(before))
-                .map_err(|error| failed(doing.clone(), error))?;
-            let options = AdminOptions::new().operation_timeout(Some(ANSWER));
-            let deleting = admin.client.delete_records(&list, &options);
-            let removed = admin.runtime.block_on(deleting);
-            removed.map(|_| ()).map_err(|error| failed(doing, error))
+        let name = topic.to_owned();
+        let removed = self
+            .ask(ANSWER, move |admin, within| {
+                let mut list = TopicPartitionList::new();
+                let offset = Offset::Offset(before);
+                list.add_partition_offset(&name, partition.0 as i32, offset)?;
+                let options = AdminOptions::new().operation_timeout(Some(within));
+                let deleting = admin.client.delete_records(&list, &options);
+                let removed = admin.runtime.block_on(deleting)?;
+                removed.elements().iter().try_for_each(|of| of.error())
+            })
+            .await?;
+        removed.map_err(|error| {
+            failed(
+                format!("records of topic `{topic}` were not removed"),
+                error,
+            )
         })
-        .await?
     }
 
     /// Adds partitions to a topic. Keys move: order per key is lost before the change.
@@ -235,21 +204,21 @@ impl Kafka {
     ///
     /// When the brokers refuse.
     pub async fn grow_topic(&self, name: &str, partitions: u32) -> Result<(), StoreError> {
-        let name = name.to_owned();
-        self.admin(move |admin| {
-            let doing = format!("topic `{name}` was not given {partitions} partitions");
-            let new = rdkafka::admin::NewPartitions::new(&name, partitions as usize);
-            let growing = admin.client.create_partitions([&new], &AdminOptions::new());
-            let results = admin.runtime.block_on(growing);
-            let results = results.map_err(|error| failed(doing.clone(), error))?;
-            for result in results {
-                if let Err((_, code)) = result {
-                    return Err(failed(doing, rdkafka::error::KafkaError::AdminOp(code)));
-                }
-            }
-            Ok(())
+        let topic = name.to_owned();
+        let grown = self
+            .ask(ANSWER, move |admin, within| {
+                let new = NewPartitions::new(&topic, partitions as usize);
+                let options = AdminOptions::new().operation_timeout(Some(within));
+                let growing = admin.client.create_partitions([&new], &options);
+                all_done(admin.runtime.block_on(growing)?)
+            })
+            .await?;
+        grown.map_err(|error| {
+            failed(
+                format!("topic `{name}` was not given {partitions} partitions"),
+                error,
+            )
         })
-        .await?
     }
 
     /// How many partitions a topic has.
@@ -258,94 +227,10 @@ impl Kafka {
     ///
     /// [`Failure::Invalid`](annals_core::Failure) when there is no such topic.
     pub async fn partitions_of(&self, topic: &str) -> Result<u32, StoreError> {
-        let name = topic.to_owned();
-        let found = self
-            .admin(move |admin| ensure::shape_of(&admin.client, &name))
-            .await??;
+        let found = ensure::shape_of(self, topic).await?;
         found
             .map(|shape| shape.partitions)
             .ok_or_else(|| invalid(format!("there is no topic `{topic}`")))
-    }
-
-    /// All settings of a topic.
-    pub(crate) async fn settings_of(
-        &self,
-        topic: &str,
-    ) -> Result<Vec<(String, String)>, StoreError> {
-        let name = topic.to_owned();
-        self.admin(move |admin| {
-            admin
-                .runtime
-                .block_on(ensure::settings(&admin.client, &name))
-        })
-        .await?
-    }
-
-    /// Where a partition begins and where what was committed ends.
-    pub(crate) async fn bounds(
-        &self,
-        topic: &str,
-        partition: Partition,
-    ) -> Result<Bounds, StoreError> {
-        self.ask_bounds(topic, partition, |admin| &admin.committed)
-            .await
-    }
-
-    /// Where a partition begins and ends, open transactions included.
-    pub(crate) async fn uncommitted_bounds(
-        &self,
-        topic: &str,
-        partition: Partition,
-    ) -> Result<Bounds, StoreError> {
-        self.ask_bounds(topic, partition, |admin| &admin.uncommitted)
-            .await
-    }
-
-    async fn ask_bounds(
-        &self,
-        topic: &str,
-        partition: Partition,
-        by: fn(&Admin) -> &BaseConsumer<Context>,
-    ) -> Result<Bounds, StoreError> {
-        let name = topic.to_owned();
-        let found: KafkaResult<(i64, i64)> = self
-            .admin(move |admin| by(admin).fetch_watermarks(&name, partition.0 as i32, ANSWER))
-            .await?;
-        let (low, high) = found.map_err(|error| {
-            failed(
-                format!("partition {partition} of topic `{topic}` did not answer"),
-                error,
-            )
-        })?;
-        Ok(Bounds { low, high })
-    }
-
-    /// The first offset whose record is at or after this time; nothing when there is none.
-    pub(crate) async fn offset_at(
-        &self,
-        topic: &str,
-        partition: Partition,
-        time_ms: i64,
-    ) -> Result<Option<i64>, StoreError> {
-        let name = topic.to_owned();
-        let doing = format!("no offset was found for a time in topic `{topic}`");
-        let found: KafkaResult<Option<i64>> = self
-            .admin(move |admin| {
-                let mut list = TopicPartitionList::new();
-                list.add_partition_offset(&name, partition.0 as i32, Offset::Offset(time_ms))?;
-                let found = admin.committed.offsets_for_times(list, ANSWER)?;
-                let elements = found.elements();
-                let Some(first) = elements.first() else {
-                    return Ok(None);
-                };
-                first.error()?;
-                Ok(match first.offset() {
-                    Offset::Offset(offset) if offset >= 0 => Some(offset),
-                    _ => None,
-                })
-            })
-            .await?;
-        found.map_err(|error| failed(doing, error))
     }
 
     /// The id of the cluster.
@@ -356,11 +241,12 @@ impl Kafka {
     pub(crate) fn config(&self) -> &Config {
         &self.shared.config
     }
+}
 
-    async fn admin<R: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Admin) -> R + Send + 'static,
-    ) -> Result<R, StoreError> {
-        self.shared.admin.call(work).await
-    }
+/// The results of an operation on several things, as one.
+fn all_done<T>(results: Vec<Result<T, (T, RDKafkaErrorCode)>>) -> KafkaResult<()> {
+    let mut failures = results.into_iter().filter_map(Result::err);
+    failures
+        .next()
+        .map_or(Ok(()), |(_, code)| Err(KafkaError::AdminOp(code)))
 }

@@ -4,17 +4,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{
     BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig,
 };
 use rdkafka::util::Timeout;
 
-use super::{Context, TRANSACTION_TIMEOUT_MS};
+use super::{Context, Retry, TRANSACTION_TIMEOUT_MS};
 
 /// How long a fence may take: the broker first ends what the earlier owner left open.
-pub(crate) const FENCE: Duration = Duration::from_secs(30);
+const FENCE: Duration = Duration::from_secs(30);
 
 /// How long a poll of the deliveries waits. The commit would wait in slices of 100 ms for what is
 /// left to deliver.
@@ -70,6 +70,11 @@ impl From<KafkaError> for Broken {
     fn from(error: KafkaError) -> Broken {
         Broken::Client(error)
     }
+}
+
+/// Shuts out whoever had the transactional id before.
+pub(crate) fn fence(producer: &Producer) -> KafkaResult<()> {
+    Retry::within(FENCE).block(|within| producer.init_transactions(within))
 }
 
 /// Puts a record into the queue, and waits while that is full.

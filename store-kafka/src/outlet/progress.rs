@@ -12,7 +12,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::mark;
-use crate::client::{Config, Context};
+use crate::client::{Config, Context, Retry};
 use crate::error::{failed, unavailable};
 
 /// How long open transactions of other outlets in the same partition may hold up the reading of
@@ -39,12 +39,14 @@ pub(crate) fn read(
             .map_err(|error| failed(doing(), error))
     };
     let index = partition as i32;
-    let (_, end) = open(&config.uncommitted_reader())?
-        .fetch_watermarks(mark::TOPIC, index, ANSWER)
+    let ends = open(&config.uncommitted_reader())?;
+    let (_, end) = Retry::within(ANSWER)
+        .block(|within| ends.fetch_watermarks(mark::TOPIC, index, within))
         .map_err(|error| failed(doing(), error))?;
     let consumer = open(&config.reader())?;
     let stable_end = |consumer: &BaseConsumer<Context>| {
-        let found = consumer.fetch_watermarks(mark::TOPIC, index, ANSWER);
+        let found = Retry::within(ANSWER)
+            .block(|within| consumer.fetch_watermarks(mark::TOPIC, index, within));
         found
             .map(|(_, end)| end)
             .map_err(|error| failed(doing(), error))

@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals_core::{Failure, Outgoing, Outlet, OutletError, OutletMark, StoreError};
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext as _;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
 use super::{mark, progress};
-use crate::client::transaction::{self, Broken, Deliveries, FENCE, Producer, drain, queue};
-use crate::client::{ClientThread, Config, TRANSACTION_TIMEOUT_MS};
-use crate::error::{failed, invalid, unavailable};
+use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
+use crate::client::{ClientThread, Config, Retry, TRANSACTION_TIMEOUT_MS};
+use crate::error::{failed, invalid, is_unknown_topic, unavailable};
 use crate::kafka::{ANSWER, Kafka};
 use crate::murmur2::murmur2_partition;
 use crate::topic::TopicSpec;
@@ -113,9 +114,7 @@ impl Writer {
         let config = self.config.transactional(&format!("annals.outlet.{name}"));
         let producer = Producer::from_config_and_context(&config, Deliveries::default())
             .map_err(|error| failed(doing(), error))?;
-        producer
-            .init_transactions(FENCE)
-            .map_err(|error| failed(doing(), error))?;
+        transaction::fence(&producer).map_err(|error| failed(doing(), error))?;
         let partition = murmur2_partition(name.as_bytes(), marks_in);
         let marks = progress::read(&self.config, name, partition)?;
         self.producer = Some(producer);
@@ -181,17 +180,27 @@ impl Writer {
         if let Some(known) = self.partitions.get(topic) {
             return Ok(*known);
         }
-        let metadata = producer.client().fetch_metadata(Some(topic), ANSWER)?;
-        let found = metadata
-            .topics()
-            .iter()
-            .find(|found| found.name() == &**topic);
-        let count = found.map_or(0, |found| found.partitions().len() as u32);
-        if count == 0 {
-            return Err(Broken::Refused(format!("there is no topic `{topic}`")));
-        }
+        let counted = Retry::within(ANSWER).block(|within| count(producer, topic, within));
+        let count = counted.map_err(|error| match is_unknown_topic(&error) {
+            true => Broken::Refused(format!("there is no topic `{topic}`")),
+            false => Broken::Client(error),
+        })?;
         self.partitions.insert(Arc::clone(topic), count);
         Ok(count)
+    }
+}
+
+/// How many partitions a topic has, by one look.
+fn count(producer: &Producer, topic: &str, within: Duration) -> KafkaResult<u32> {
+    let metadata = producer.client().fetch_metadata(Some(topic), within)?;
+    let mut topics = metadata.topics().iter();
+    let found = topics.find(|found| found.name() == topic);
+    match found.map(|found| (found.partitions().len(), found.error())) {
+        Some((partitions @ 1.., _)) => Ok(partitions as u32),
+        Some((_, Some(code))) => Err(KafkaError::MetadataFetch(code.into())),
+        _ => Err(KafkaError::MetadataFetch(
+            RDKafkaErrorCode::UnknownTopicOrPartition,
+        )),
     }
 }
 

@@ -15,8 +15,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Processor;
 use super::out::{Failed, Kind, Out, dead_letter};
-use crate::client::transaction::{self, Broken, Deliveries, FENCE, Producer, drain, queue};
-use crate::client::{Config, Context, TRANSACTION_TIMEOUT_MS};
+use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
+use crate::client::{Config, Context, PROPAGATION, TRANSACTION_TIMEOUT_MS};
 use crate::error::{failed, invalid};
 use crate::topic::{NewRecord, Record};
 
@@ -111,7 +111,7 @@ fn work(
         let config = config.transactional(&id);
         let producer =
             Producer::from_config_and_context(&config, Deliveries::default()).map_err(ended)?;
-        producer.init_transactions(FENCE).map_err(ended)?;
+        transaction::fence(&producer).map_err(ended)?;
         producer
     } else {
         Producer::from_config_and_context(&config.publisher(), Deliveries::default())
@@ -127,8 +127,9 @@ fn work(
     let consumer: BaseConsumer<Context> =
         BaseConsumer::from_config_and_context(&member, Context::default()).map_err(ended)?;
     consumer.subscribe(&[topic]).map_err(ended)?;
+    let began = Instant::now();
     while !stop.load(Ordering::Acquire) {
-        let batch = collect(&consumer).map_err(ended)?;
+        let batch = collect(&consumer, began).map_err(ended)?;
         if batch.is_empty() {
             continue;
         }
@@ -147,8 +148,8 @@ fn work(
     Ok(())
 }
 
-/// What is there, up to the bounds of a batch.
-fn collect(consumer: &BaseConsumer<Context>) -> Result<Vec<Read>, KafkaError> {
+/// What is there, up to the bounds of a batch, for a consumer that was made at `made`.
+fn collect(consumer: &BaseConsumer<Context>, made: Instant) -> Result<Vec<Read>, KafkaError> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     let mut began = Instant::now();
@@ -180,7 +181,9 @@ fn collect(consumer: &BaseConsumer<Context>) -> Result<Vec<Read>, KafkaError> {
                 });
             }
             Some(Err(error)) => match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                Some(RDKafkaErrorCode::Fatal) => return Err(error),
+                // It was there just before: a broker may not have heard of it.
+                Some(RDKafkaErrorCode::UnknownTopicOrPartition) if made.elapsed() > PROPAGATION => {
                     return Err(error);
                 }
                 // The client mends it, or goes on complaining.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::mapping::{Mapper, offset_after};
 use super::page::{Collecting, Page};
-use crate::client::{Config, Context};
+use crate::client::{Config, Context, PROPAGATION};
 use crate::error::{failed, is_out_of_range, is_unknown_topic, unavailable};
 
 /// Pages that are read before anybody asked for them, and that are kept after they were read, so
@@ -208,6 +208,7 @@ impl Cursor {
         // Until a record was seen the client does not say where it is: what it was asked to read
         // and came to the end of goes at least as far as the partition did before it began.
         let mut floor = source.ends;
+        let began = Instant::now();
         while self.wait_for_room() {
             let mut collecting = Collecting::default();
             let mut at_end = false;
@@ -220,7 +221,10 @@ impl Cursor {
                         break;
                     }
                     Some(Err(error)) if is_out_of_range(&error) => return Err(Ended::OutOfRange),
-                    Some(Err(error)) if is_unknown_topic(&error) => {
+                    // It was there when the log was opened: a broker may not have heard of it.
+                    Some(Err(error))
+                        if is_unknown_topic(&error) && began.elapsed() > PROPAGATION =>
+                    {
                         return Err(ended(failed(doing(), error)));
                     }
                     // The client mends it, or goes on complaining; readers give up by themselves.

@@ -24,6 +24,7 @@ use crate::client::ClientThread;
 use crate::error::invalid;
 use crate::group::Group;
 use crate::kafka::Kafka;
+use crate::topic::ensure;
 
 mod pages;
 
@@ -253,10 +254,7 @@ impl TopicLog {
 
     /// The setting that removed records, for an error text.
     async fn retention(&self) -> Option<String> {
-        let settings = self
-            .shared
-            .kafka
-            .settings_of(&self.shared.topic.name)
+        let settings = ensure::settings(&self.shared.kafka, &self.shared.topic.name)
             .await
             .ok()?;
         let set = |key: &str| {

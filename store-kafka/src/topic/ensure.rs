@@ -1,16 +1,16 @@
 //! Making topics, or comparing those that are there with what is wanted.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use annals_core::StoreError;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::spec::TopicSpec;
-use crate::client::Context;
-use crate::error::{failed, invalid, unavailable};
+use crate::error::{failed, invalid, is_unknown_topic};
+use crate::kafka::{Admin, Kafka};
 
-/// How long the brokers may take for one answer.
+/// How long the brokers may take until a topic is as wanted.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A partition as metadata shows it.
@@ -21,76 +21,104 @@ pub(crate) struct Shape {
 }
 
 /// Makes what is missing, waits until each partition has a leader, and compares the rest.
-pub(crate) async fn ensure(
-    admin: &AdminClient<Context>,
-    topics: &[TopicSpec],
-) -> Result<(), StoreError> {
-    for topic in topics {
-        let name = &topic.name;
-        if let Some(shape) = shape_of(admin, name)? {
-            compare(admin, topic, &shape).await?;
-            continue;
-        }
-        if topic.must_exist {
-            return Err(invalid(format!("there is no topic `{name}`")));
-        }
-        create(admin, topic).await?;
-        let began = Instant::now();
-        while !shape_of(admin, name)?.is_some_and(|shape| shape.has_leaders) {
-            if began.elapsed() > TIMEOUT {
-                return Err(unavailable(format!(
-                    "topic `{name}` was made, and not all of its partitions have a leader"
-                )));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+pub(crate) async fn ensure(kafka: &Kafka, topic: &TopicSpec) -> Result<(), StoreError> {
+    let name = &topic.name;
+    if let Some(shape) = shape_of(kafka, name).await? {
+        return compare(kafka, topic, &shape).await;
     }
-    Ok(())
+    if topic.must_exist {
+        return Err(invalid(format!("there is no topic `{name}`")));
+    }
+    let wanted = topic.clone();
+    let made = kafka
+        .ask(TIMEOUT, move |admin, within| create(admin, &wanted, within))
+        .await?;
+    made.map_err(|error| failed(format!("topic `{name}` was not made"), error))?;
+    kafka.note_seen(name);
+    let wanted = topic.clone();
+    let led = kafka
+        .ask(TIMEOUT, move |admin, within| {
+            let shape = look(admin, &wanted.name, within)?;
+            let code = match shape {
+                Some(shape) if shape.has_leaders => return Ok(()),
+                Some(_) => RDKafkaErrorCode::LeaderNotAvailable,
+                None => RDKafkaErrorCode::UnknownTopicOrPartition,
+            };
+            Err(KafkaError::MetadataFetch(code))
+        })
+        .await?;
+    led.map_err(|error| {
+        let doing = format!("topic `{name}` was made, and not all of its partitions have a leader");
+        failed(doing, error)
+    })
 }
 
-async fn create(admin: &AdminClient<Context>, topic: &TopicSpec) -> Result<(), StoreError> {
-    let name = &topic.name;
+fn create(admin: &mut Admin, topic: &TopicSpec, within: Duration) -> KafkaResult<()> {
     // -1 is the broker's default.
     let partitions = topic.partitions.map_or(-1, |count| count as i32);
     let replicas = topic.replicas.map_or(-1, i32::from);
-    let mut new = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
+    let mut new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(replicas));
     for (key, value) in &topic.settings {
         new = new.set(key, value);
     }
     let options = AdminOptions::new()
-        .operation_timeout(Some(TIMEOUT))
-        .request_timeout(Some(TIMEOUT));
-    let doing = format!("topic `{name}` was not made");
-    let results = admin
-        .create_topics([&new], &options)
-        .await
-        .map_err(|error| failed(doing.clone(), error))?;
-    for result in results {
+        .operation_timeout(Some(within))
+        .request_timeout(Some(within));
+    let creating = admin.client.create_topics([&new], &options);
+    for result in admin.runtime.block_on(creating)? {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => {
-                return Err(failed(doing, rdkafka::error::KafkaError::AdminOp(code)));
-            }
+            Err((_, code)) => return Err(KafkaError::AdminOp(code)),
         }
     }
     Ok(())
 }
 
 /// What is there; nothing when there is no such topic.
-pub(crate) fn shape_of(
-    admin: &AdminClient<Context>,
-    name: &str,
-) -> Result<Option<Shape>, StoreError> {
-    let metadata = admin
-        .inner()
-        .fetch_metadata(Some(name), TIMEOUT)
-        .map_err(|error| failed(format!("topic `{name}` was not found out about"), error))?;
+///
+/// One that was there before is asked for again: a broker may not have heard of it yet.
+pub(crate) async fn shape_of(kafka: &Kafka, name: &str) -> Result<Option<Shape>, StoreError> {
+    let topic = name.to_owned();
+    let was_there = kafka.has_seen(name);
+    let found = kafka
+        .ask(TIMEOUT, move |admin, within| {
+            match look(admin, &topic, within)? {
+                None if was_there => Err(KafkaError::MetadataFetch(
+                    RDKafkaErrorCode::UnknownTopicOrPartition,
+                )),
+                found => Ok(found),
+            }
+        })
+        .await?;
+    match found {
+        Ok(Some(shape)) => {
+            kafka.note_seen(name);
+            Ok(Some(shape))
+        }
+        Ok(None) => Ok(None),
+        Err(error) if is_unknown_topic(&error) => {
+            kafka.forget(name);
+            Ok(None)
+        }
+        Err(error) => Err(failed(
+            format!("topic `{name}` was not found out about"),
+            error,
+        )),
+    }
+}
+
+fn look(admin: &mut Admin, name: &str, within: Duration) -> KafkaResult<Option<Shape>> {
+    let metadata = admin.client.inner().fetch_metadata(Some(name), within)?;
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
         return Ok(None);
     };
     let partitions = topic.partitions();
-    if topic.error().is_some() && partitions.is_empty() {
-        return Ok(None);
+    if let Some(code) = topic.error().filter(|_| partitions.is_empty()) {
+        let error = KafkaError::MetadataFetch(code.into());
+        return match is_unknown_topic(&error) {
+            true => Ok(None),
+            false => Err(error),
+        };
     }
     Ok(Some(Shape {
         partitions: partitions.len() as u32,
@@ -102,11 +130,7 @@ pub(crate) fn shape_of(
     }))
 }
 
-async fn compare(
-    admin: &AdminClient<Context>,
-    topic: &TopicSpec,
-    shape: &Shape,
-) -> Result<(), StoreError> {
+async fn compare(kafka: &Kafka, topic: &TopicSpec, shape: &Shape) -> Result<(), StoreError> {
     let name = &topic.name;
     let mut differs = Vec::new();
     if let Some(wanted) = topic.partitions
@@ -120,7 +144,7 @@ async fn compare(
         differs.push(format!("{} replicas ({wanted} wanted)", shape.replicas));
     }
     if !topic.settings.is_empty() {
-        let found = settings(admin, name).await?;
+        let found = settings(kafka, name).await?;
         for (key, wanted) in &topic.settings {
             let value = found.iter().find(|(known, _)| known == key);
             let value = value.map_or("", |(_, value)| value.as_str());
@@ -141,21 +165,25 @@ async fn compare(
 
 /// All settings of a topic.
 pub(crate) async fn settings(
-    admin: &AdminClient<Context>,
+    kafka: &Kafka,
     name: &str,
 ) -> Result<Vec<(String, String)>, StoreError> {
-    let doing = || format!("the settings of topic `{name}` were not found out");
-    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-    let results = admin
-        .describe_configs([&ResourceSpecifier::Topic(name)], &options)
-        .await
-        .map_err(|error| failed(doing(), error))?;
-    let mut settings = Vec::new();
-    for result in results {
-        let resource =
-            result.map_err(|code| failed(doing(), rdkafka::error::KafkaError::AdminOp(code)))?;
-        let entries = resource.entries.into_iter();
-        settings.extend(entries.filter_map(|entry| Some((entry.name, entry.value?))));
-    }
-    Ok(settings)
+    let topic = name.to_owned();
+    let found = kafka
+        .ask(TIMEOUT, move |admin, within| {
+            let options = AdminOptions::new().request_timeout(Some(within));
+            let topic = ResourceSpecifier::Topic(&topic);
+            let describing = admin.client.describe_configs([&topic], &options);
+            let mut settings = Vec::new();
+            for result in admin.runtime.block_on(describing)? {
+                let entries = result.map_err(KafkaError::AdminOp)?.entries.into_iter();
+                settings.extend(entries.filter_map(|entry| Some((entry.name, entry.value?))));
+            }
+            Ok(settings)
+        })
+        .await?;
+    found.map_err(|error| {
+        let doing = format!("the settings of topic `{name}` were not found out");
+        failed(doing, error)
+    })
 }

@@ -107,12 +107,17 @@ impl Node {
         // What the terminal interrupts is not this: its guard, or `down`, stops it.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut broker, 0);
-        let child = broker
+        let mut child = broker
             .spawn()
             .map_err(|error| Stop::failed(format!("cannot start a broker: {error}")))?;
         let path = self.directory.join("pid");
         std::fs::write(&path, child.id().to_string())
-            .map_err(|error| cannot("write", &path, &error))
+            .map_err(|error| cannot("write", &path, &error))?;
+        // A process that has just begun may not have its words yet, by which it is known.
+        while !self.is_running() && matches!(child.try_wait(), Ok(None)) {
+            pause();
+        }
+        Ok(())
     }
 
     pub(crate) fn stop(&self, shutdown: Shutdown) -> Result<(), Stop> {
