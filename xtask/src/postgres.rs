@@ -29,7 +29,7 @@ pub(crate) const KIND: Kind = Kind {
     url: "ANNALS_TEST_POSTGRES",
     control: "ANNALS_TEST_POSTGRES_CONTROL",
     package: Some("annals-postgres"),
-    packages: &["annals-postgres", "annals", "annals-benches"],
+    packages: &["annals-postgres", "annals", "annals-benches", "annals-cdc"],
     module: "on_postgres::",
     restarts_module: "server_restarts::",
     ask: external::ask_for_it,

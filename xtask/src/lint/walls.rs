@@ -8,10 +8,14 @@ use crate::program::{answer, cargo};
 use crate::stop::Stop;
 
 /// A crate, and those of ours that it may depend on. A new crate gets its line here.
-const WALLS: [(&str, &[&str]); 11] = [
+const WALLS: [(&str, &[&str]); 12] = [
     ("annals-streams", &[]),
     ("annals-core", &[]),
     ("annals-macros", &[]),
+    (
+        "annals-cdc",
+        &["annals-core", "annals-projections", "annals-runner"],
+    ),
     ("annals-kafka", &["annals-core", "annals-runner"]),
     ("annals-postgres", &["annals-core"]),
     ("annals-sqlite", &["annals-core"]),
@@ -20,6 +24,7 @@ const WALLS: [(&str, &[&str]); 11] = [
     (
         "annals",
         &[
+            "annals-cdc",
             "annals-core",
             "annals-kafka",
             "annals-macros",
@@ -46,10 +51,11 @@ const WALLS: [(&str, &[&str]); 11] = [
 
 /// Database drivers, and who may speak to them: a backend, and the benches that set it beside its
 /// bare driver.
-const DRIVERS: [(&str, &[&str]); 3] = [
+const DRIVERS: [(&str, &[&str]); 4] = [
+    ("pgwire-replication", &["annals-cdc"]),
     ("rdkafka", &["annals-kafka", "annals-benches"]),
     ("rusqlite", &["annals-sqlite", "annals-benches"]),
-    ("sqlx", &["annals-postgres", "annals-benches"]),
+    ("sqlx", &["annals-cdc", "annals-postgres", "annals-benches"]),
 ];
 
 /// No crate crosses a wall, and nothing turns on a feature that would change the rest of a

@@ -1,0 +1,162 @@
+//! Names of streams: of a table, and of a row by its key.
+
+use std::fmt::Write as _;
+
+use annals_core::{Invalid, StreamId};
+use sha2::{Digest as _, Sha256};
+
+use crate::columns::Columns;
+use crate::schema::TableName;
+
+/// A part of a name in which `.`, `-`, `%`, `,` and control characters are escaped with `%`.
+///
+/// ```
+/// assert_eq!(annals_cdc::escaped("a-b,c"), "a%2Db%2Cc");
+/// assert_eq!(annals_cdc::escaped("größe 7"), "größe 7");
+/// ```
+pub fn escaped(part: &str) -> String {
+    let mut text = String::with_capacity(part.len());
+    for character in part.chars() {
+        if character.is_control() || ".-%,".contains(character) {
+            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                // Writing to a text cannot fail.
+                let _ = write!(text, "%{byte:02X}");
+            }
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+/// The stream of what is about a whole table: `public.orders`.
+///
+/// # Errors
+///
+/// [`Invalid`] when the name is too long for a stream.
+///
+/// ```
+/// use annals_cdc::{TableName, table_stream};
+///
+/// let orders = TableName::new("public", "orders");
+/// assert_eq!(table_stream("", &orders)?.as_str(), "public.orders");
+/// assert_eq!(table_stream("shop", &orders)?.as_str(), "shop.public.orders");
+/// # Ok::<_, annals_core::Invalid>(())
+/// ```
+pub fn table_stream(prefix: &str, table: &TableName) -> Result<StreamId, Invalid> {
+    StreamId::new(category(prefix, table))
+}
+
+/// The stream of a row: the table, and its key with parts joined by commas. A key that is too long
+/// is named by a hash; the key itself is in the events. Without a key it is the table's own stream.
+///
+/// # Errors
+///
+/// [`Invalid`] when the name of the table is too long for a stream.
+///
+/// ```
+/// use annals_cdc::{Columns, TableName, row_stream};
+///
+/// let orders = TableName::new("public", "orders");
+/// let key = Columns::default().with("shop", Some("a-b")).with("id", Some("42"));
+/// assert_eq!(row_stream("", &orders, &key)?.as_str(), "public.orders-a%2Db,42");
+/// # Ok::<_, annals_core::Invalid>(())
+/// ```
+pub fn row_stream(prefix: &str, table: &TableName, key: &Columns) -> Result<StreamId, Invalid> {
+    if key.is_empty() {
+        return table_stream(prefix, table);
+    }
+    let category = category(prefix, table);
+    let parts = key.iter().map(|(_, value)| match value {
+        // A key of one empty text would leave nothing.
+        Some("") => "%".to_owned(),
+        Some(value) => escaped_id(value),
+        None => "%null".to_owned(),
+    });
+    let id = parts.collect::<Vec<_>>().join(",");
+    let room = StreamId::BYTES_MAX.saturating_sub(category.len() + 1);
+    if id.len() <= room {
+        return StreamId::new(format!("{category}-{id}"));
+    }
+    let mut hash = Sha256::new();
+    hash.update(id.as_bytes());
+    let mut short = String::from("#");
+    for byte in &hash.finalize()[..16] {
+        let _ = write!(short, "{byte:02x}");
+    }
+    StreamId::new(format!("{category}-{short}"))
+}
+
+fn category(prefix: &str, table: &TableName) -> String {
+    if prefix.is_empty() {
+        table.stored()
+    } else {
+        format!("{}.{}", escaped(prefix), table.stored())
+    }
+}
+
+/// The id part of a stream may hold dots and dashes that are no parts of numbers.
+fn escaped_id(value: &str) -> String {
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return value.to_owned();
+    }
+    if is_uuid(value) {
+        return value.to_owned();
+    }
+    // A hash begins with `#`.
+    let escaped = escaped(value);
+    match escaped.strip_prefix('#') {
+        Some(rest) => format!("%23{rest}"),
+        None => escaped,
+    }
+}
+
+fn is_uuid(value: &str) -> bool {
+    value.len() == 36 && uuid::Uuid::try_parse(value).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(key: &[Option<&str>], stream: &str) {
+        let table = TableName::new("public", "t");
+        let columns = key.iter().enumerate();
+        let key = columns.fold(Columns::default(), |key, (n, value)| {
+            key.with(&n.to_string(), *value)
+        });
+        assert_eq!(row_stream("", &table, &key).unwrap().as_str(), stream);
+    }
+
+    #[test]
+    fn keys_are_escaped_so_that_no_two_share_a_stream() {
+        check(&[Some("42")], "public.t-42");
+        check(&[Some("-7")], "public.t--7");
+        check(&[Some("a,b")], "public.t-a%2Cb");
+        check(&[Some("a"), Some("b")], "public.t-a,b");
+        check(&[Some("a%2Cb")], "public.t-a%252Cb");
+        check(&[Some("")], "public.t-%");
+        check(&[None], "public.t-%null");
+        check(&[Some("\u{0}")], "public.t-%00");
+        check(&[Some("#x")], "public.t-%23x");
+        check(&[], "public.t");
+    }
+
+    #[test]
+    fn a_long_key_is_named_by_a_hash_of_all_of_it() {
+        let table = TableName::new("public", "t");
+        let of = |last: &str| {
+            let key = Columns::default().with("k", Some(&("k".repeat(300) + last)));
+            row_stream("", &table, &key).unwrap()
+        };
+        let stream = of("a");
+        assert!(
+            stream.id().starts_with('#') && stream.id().len() == 33,
+            "{stream}"
+        );
+        assert_eq!(stream, of("a"));
+        assert_ne!(stream, of("b"));
+    }
+}
