@@ -211,10 +211,7 @@ async fn run(seed: u64, steps: usize) -> usize {
 
 #[tokio::test]
 async fn every_answer_about_the_past_is_right_or_an_error() {
-    let runs = match std::env::var_os("ANNALS_TEST_LONG") {
-        Some(_) => 200,
-        None => 8,
-    };
+    let runs = annals_core::conformance::rounds(8, 200);
     let mut archived = 0;
     for seed in 1..=runs {
         archived += run(seed, 60).await;

@@ -400,3 +400,11 @@ impl ChildProcess {
         self.said.iter().collect()
     }
 }
+
+/// A test that fails leaves no process.
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

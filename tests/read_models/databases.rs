@@ -48,10 +48,6 @@ async fn run(connection: &mut PgConnection, statements: &str) {
 
 #[async_trait]
 impl Fixture for Databases {
-    fn kills(&self) -> u64 {
-        50
-    }
-
     async fn place(&self, log: &str) -> Location {
         let name = self.name(log);
         let mut server = server::connection().await;

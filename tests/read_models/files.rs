@@ -26,10 +26,6 @@ impl Files {
 
 #[async_trait]
 impl Fixture for Files {
-    fn kills(&self) -> u64 {
-        200
-    }
-
     async fn place(&self, log: &str) -> Location {
         Location(format!("sqlite:{}", self.file(log).display()))
     }

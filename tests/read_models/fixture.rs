@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use annals::prelude::*;
 use annals::{Annals, Store};
+use annals_core::conformance::rounds;
 use async_trait::async_trait;
 
 use crate::child::ChildProcess;
@@ -23,9 +24,6 @@ impl Location {
 /// Some logs of this test alone, by their names; gone when this is dropped.
 #[async_trait]
 pub(crate) trait Fixture: fmt::Debug + Send + Sync {
-    /// How often a worker is killed at each of its steps, unless the environment says so.
-    fn kills(&self) -> u64;
-
     async fn place(&self, log: &str) -> Location;
 
     /// Puts a copy of one log, which is not used any more, in the place of another one.
@@ -51,9 +49,6 @@ pub(crate) trait HeldCommit: Send {
 }
 
 /// How often a worker is killed at each of its steps.
-pub(crate) fn kills(fixture: &dyn Fixture) -> u64 {
-    match std::env::var("ANNALS_TEST_KILLS") {
-        Ok(kills) => kills.parse().expect("ANNALS_TEST_KILLS is no number"),
-        Err(_) => fixture.kills(),
-    }
+pub(crate) fn kills() -> u64 {
+    rounds(25, 200)
 }

@@ -38,7 +38,8 @@ async fn killed_at<V: Counted>(
     let mut within = 1_000;
     let mut broken_off = 0;
     for _ in 0..kills {
-        append(&*store, &mut dice, KEYS, 30).await;
+        // Enough for every step that it is killed at: five pages of ten.
+        append(&*store, &mut dice, KEYS, 60).await;
         let child = ChildProcess::start(&place, work, step, 1 + dice.roll(times_max));
         child.says("here");
         if step == Step::InWrite {
@@ -121,7 +122,7 @@ async fn found<V: Counted>(store: &Arc<dyn Store>, dice: &mut Dice, may_differ: 
 
 async fn survives(fixture: &dyn Fixture, step: Step, times_max: u64) {
     assert_eq!(
-        killed_at::<Tally>(fixture, step, kills(fixture), times_max).await,
+        killed_at::<Tally>(fixture, step, kills(), times_max).await,
         (0, 0)
     );
 }
@@ -158,10 +159,11 @@ pub(crate) async fn a_worker_killed_before_its_commit_ends_harms_nothing(fixture
     let store = place.open().await;
     program::<Tally>(&store, options()).await.stop().await;
     let mut dice = Dice::new(6);
-    let kills = kills(fixture);
+    let kills = kills();
     let mut kept = 0;
     for kill in 0..kills {
-        append(&*store, &mut dice, KEYS, 30).await;
+        // Enough for every step that it is killed at: five pages of ten.
+        append(&*store, &mut dice, KEYS, 60).await;
         let mut child = ChildProcess::start(&place, Work::Follow, Step::Asks, 0);
         for _ in 0..dice.roll(3) {
             child.says("here");

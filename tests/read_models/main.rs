@@ -2,8 +2,8 @@
 //! killed while they rebuild, given what they cannot fold, and put before a log that was
 //! restored. At the end the rows are those of a replay, each time, on every store.
 //!
-//! The tests start themselves as the processes that are killed and paused. `ANNALS_TEST_KILLS` says
-//! how often they are killed at each step.
+//! The tests start themselves as the processes that are killed and paused. `ANNALS_TEST_LONG=1`
+//! kills them 200 times at each step.
 
 // What must not fail is unwrapped, and the figures are shown.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]

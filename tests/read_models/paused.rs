@@ -29,7 +29,7 @@ pub(crate) async fn stop(sleeper: &ChildProcess, store: &dyn Store) {
 
 pub(crate) async fn a_worker_paused_past_its_lease_is_fenced(fixture: &dyn Fixture) {
     let began = Instant::now();
-    let pauses = kills(fixture) / 2;
+    let pauses = kills() / 2;
     let place = fixture.place("log").await;
     let store = place.open().await;
     program::<Tally>(&store, options()).await.stop().await;

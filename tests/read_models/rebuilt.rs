@@ -11,7 +11,7 @@ use annals::projections::{ReactError, Reactor, ReactorSetup, Request};
 use annals::read_model::{Phase, ReadRows, RowsBy};
 use annals::store::{Append, NewEvent, ReadLog};
 use annals::{Partition, Recorded, Store};
-use annals_core::conformance::Dice;
+use annals_core::conformance::{Dice, rounds};
 use tokio::sync::Mutex;
 
 use crate::child::{ChildProcess, Step, Work, say};
@@ -194,7 +194,7 @@ async fn look(place: Location, over: Arc<AtomicBool>) -> u64 {
 /// of them said.
 fn kill_those_who_build(place: &Location) -> Vec<String> {
     let mut dice = Dice::new(20);
-    let mut steps: Vec<(Step, u64)> = (0..17)
+    let mut steps: Vec<(Step, u64)> = (0..rounds(7, 17))
         .map(|_| (Step::AfterCommit, 1 + dice.roll(12)))
         .collect();
     for (index, step) in steps.iter_mut().enumerate() {

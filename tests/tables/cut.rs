@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use annals::Annals;
 use annals::postgres::PostgresStore;
-use annals_core::conformance::Dice;
+use annals_core::conformance::{Dice, rounds};
 
 use crate::bank::{Account, WAIT};
 use crate::databases::Databases;
@@ -17,7 +17,6 @@ use crate::relay::cuts::Cuts;
 use crate::relay::{Relay, Treatment};
 
 const TASKS: u64 = 4;
-const COMMANDS: u64 = 60;
 
 /// What is committed by, and how an append and a step take hold of rows.
 const COMMITS: &[&str] = &[
@@ -56,6 +55,7 @@ pub(crate) async fn cut_connections_leave_rows_equal_to_a_replay() {
         }
         events_count
     });
+    let commands = rounds(30, 100);
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..TASKS {
         let db = db.clone();
@@ -63,7 +63,7 @@ pub(crate) async fn cut_connections_leave_rows_equal_to_a_replay() {
             let mut dice = Dice::new(task);
             let mut asked = 0_u64;
             let mut events_count = 0;
-            for n in 0..COMMANDS {
+            for n in 0..commands {
                 let (account, events) = some_events(&mut dice);
                 let key = format!("{task}-{n}");
                 events_count += events.len() as u64;
@@ -106,7 +106,7 @@ pub(crate) async fn cut_connections_leave_rows_equal_to_a_replay() {
         "{} commands asked {asked} times, {head} events; cut before the server had it {before}, \
          while it worked {meanwhile}, with the answer \
          on its way {after}",
-        TASKS * COMMANDS
+        TASKS * commands
     );
     assert!(before > 0 && meanwhile > 0 && after > 0, "{cuts:?}");
     db.stop().await;

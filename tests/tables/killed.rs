@@ -1,4 +1,4 @@
-//! ProcessHandle that keep read models are killed at any moment.
+//! Processes that keep read models are killed at any moment.
 
 use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use annals::prelude::*;
 use annals::store::{Log, ReadLog};
-use annals_core::conformance::Dice;
+use annals_core::conformance::{Dice, rounds};
 
 use crate::bank::WAIT;
 use crate::fixture::Fixture;
@@ -89,9 +89,7 @@ impl Working {
 }
 
 fn kills() -> u64 {
-    std::env::var("ANNALS_TEST_KILLS").map_or(60, |kills| {
-        kills.parse().expect("ANNALS_TEST_KILLS is no number")
-    })
+    rounds(20, 200)
 }
 
 pub(crate) async fn killed_processes_leave_rows_equal_to_a_replay<G: Fixture>() {

@@ -2,7 +2,7 @@
 //! programs that keep them: what is taken in, left out and rebuilt; and what is left when
 //! processes are killed at any moment, or connections break around a commit.
 //!
-//! The tests start themselves as the processes that are killed. `ANNALS_TEST_KILLS` says how many.
+//! The tests start themselves as the processes that are killed; `ANNALS_TEST_LONG=1` kills 200.
 
 // What must not fail is unwrapped, and the figures are shown.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]

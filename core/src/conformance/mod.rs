@@ -36,6 +36,7 @@ pub mod faulty;
 mod fixture;
 mod list;
 pub mod numbered;
+mod rounds;
 mod view_words;
 mod words;
 
@@ -81,6 +82,7 @@ pub mod tagged;
 pub use dice::Dice;
 pub use dropped::drop_after;
 pub use fixture::{Fixture, MemoryFixture, TablesFixture};
+pub use rounds::rounds;
 
 use std::future::Future;
 use std::time::Duration;

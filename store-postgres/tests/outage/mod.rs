@@ -14,8 +14,7 @@ pub(crate) static SERVER: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new
 
 /// Fifty with `ANNALS_TEST_LONG=1`.
 pub(crate) fn rounds() -> u64 {
-    let is_long = std::env::var("ANNALS_TEST_LONG").is_ok_and(|long| long == "1");
-    if is_long { 50 } else { 4 }
+    annals_core::conformance::rounds(4, 50)
 }
 
 /// Stops, kills (as in a crash) or starts the server, and waits until it is done.
