@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Bound;
 
-use annals_core::{Generation, History, Partition, Position, ReadLog, ReadRows, RowsBy};
+use annals_core::{
+    Checkpoint, Generation, History, Partition, Position, ReadLog, ReadRows, RowsBy, ViewRow,
+};
 use bytes::Bytes;
 
 use crate::context::ViewContext;
@@ -14,14 +16,14 @@ use crate::view::step::Step;
 use annals_runner::{DeadLetterPages, Skips, Verified, WorkError};
 
 /// Folds a sample of rows again, from where the past of the generation begins, and compares them
-/// with what it has. Keys in dead letters are not compared, and neither is a view over a log of
-/// several partitions, whose interleaving is not recorded.
+/// with what it has. Keys in dead letters are not compared, and neither are keys whose events come
+/// from several partitions: in which order those were folded was not recorded.
 pub(crate) async fn sampled<V: View>(
     context: &ViewContext,
     generation: &Generation,
 ) -> Result<Verified, WorkError> {
     let wanted = context.options.verified_keys;
-    if wanted == 0 || context.db.store().partitions() > 1 {
+    if wanted == 0 {
         return Ok(Verified::Equal);
     }
     let sample = sample::<V>(context, generation, wanted).await?;
@@ -31,60 +33,93 @@ pub(crate) async fn sampled<V: View>(
     let keys: Vec<_> = sample.into_iter().collect();
     // The slots go on while the log is read, so the rows are taken last, and what came in between
     // is folded too.
-    let mut replayed: BTreeMap<String, Option<Bytes>> =
-        keys.iter().map(|key| (key.clone(), None)).collect();
-    let mut position = Position::START;
+    let mut replay = Replay {
+        rows: keys.iter().map(|key| (key.clone(), None)).collect(),
+        touched: BTreeMap::new(),
+    };
+    let partitions = || (0..context.log().partitions()).map(Partition);
+    let mut positions: BTreeMap<_, _> = partitions().map(|of| (of, Position::START)).collect();
     // What the rows were where the past of the generation begins was copied, or was forgotten by
-    // choice.
-    if generation.spec.history != History::None && generation.history_since > Position::START {
-        position = generation.history_since;
-        let past = context
-            .views
-            .read_past(generation.id, &keys, position)
-            .await?;
-        replayed.extend(
+    // choice. There is one partition then.
+    let since = folded_since(generation);
+    if since > Position::START {
+        positions.insert(Partition(0), since);
+        let past = context.views.read_past(generation.id, &keys, since).await?;
+        replay.rows.extend(
             past.into_iter()
                 .map(|row| (row.key, row.base.and_then(|base| base.value))),
         );
     }
     for round in 0..ROUNDS {
-        let read = ReadRows::of(generation.id, RowsBy::Keys(keys.clone())).limit(keys.len());
         let (rows, up_to) = if round == 0 {
-            (None, context.db.store().head(Partition(0)).await?.visible)
+            let mut heads = BTreeMap::new();
+            for partition in partitions() {
+                heads.insert(partition, context.log().head(partition).await?.visible);
+            }
+            (None, heads)
         } else {
+            let read = ReadRows::of(generation.id, RowsBy::Keys(keys.clone())).limit(keys.len());
             let page = context.views.read_rows(read).await?;
-            let reached = page
-                .checkpoints
-                .iter()
-                .map(|of| of.position)
-                .min()
-                .unwrap_or_default();
-            let level = page.checkpoints.iter().all(|of| of.position == reached);
+            let mut level = true;
+            let mut reached = BTreeMap::new();
+            for partition in partitions() {
+                let of = |of: &&Checkpoint| of.partition == partition;
+                let positions = || page.checkpoints.iter().filter(of).map(|of| of.position);
+                let lowest = positions().min().unwrap_or_default();
+                level &= positions().all(|position| position == lowest);
+                reached.insert(partition, lowest);
+            }
             (level.then_some(page.rows), reached)
         };
-        fold_to::<V>(context, &mut replayed, &mut position, up_to).await?;
-        let Some(rows) = rows.filter(|_| position == up_to) else {
+        for (partition, up_to) in &up_to {
+            let position = positions.entry(*partition).or_default();
+            fold_to::<V>(context, &mut replay, *partition, position, *up_to).await?;
+        }
+        let Some(rows) = rows.filter(|_| positions == up_to) else {
             continue;
         };
+        return Ok(replay.compared(rows));
+    }
+    // The slots were never at one position while the log was this busy: nothing was found wrong.
+    Ok(Verified::NotPossible {
+        why: "its slots were never at one position while the log was this busy".to_owned(),
+    })
+}
+
+/// The rows of a sample, folded again.
+struct Replay {
+    rows: BTreeMap<String, Option<Bytes>>,
+    /// The partitions whose events have changed a key.
+    touched: BTreeMap<String, BTreeSet<Partition>>,
+}
+
+impl Replay {
+    fn compared(&self, rows: Vec<ViewRow>) -> Verified {
         let mut found: BTreeMap<_, _> = rows.into_iter().map(|row| (row.key, row.value)).collect();
-        for (key, replayed) in &replayed {
+        let mut compared = 0;
+        for (key, replayed) in &self.rows {
+            if self.touched.get(key).is_some_and(|of| of.len() > 1) {
+                continue;
+            }
+            compared += 1;
             if let Some(difference) = difference(found.remove(key), replayed.as_ref()) {
-                return Ok(Verified::Differs {
+                return Verified::Differs {
                     what: format!(
                         "row `{}` differs from a replay of its events: {difference}",
                         key.escape_debug()
                     ),
-                });
+                };
             }
         }
-        return Ok(Verified::Equal);
+        if compared > 0 {
+            return Verified::Equal;
+        }
+        Verified::NotPossible {
+            why: "the events of each sampled key come from several partitions, whose order was \
+                  not recorded"
+                .to_owned(),
+        }
     }
-    // The slots were never at one position while the log was this busy: nothing was found wrong.
-    tracing::info!(
-        view = V::NAME,
-        "a generation was switched to without a sample: its slots were never at one position"
-    );
-    Ok(Verified::Equal)
 }
 
 /// How often the rows are taken until all slots are at one position.
@@ -108,14 +143,24 @@ async fn sample<V: View>(
     let handlers = V::handlers();
     let skips = Skips::of(context.views.skip_decisions(V::NAME).await?);
     let since = folded_since(generation);
-    let head = context.log().head(Partition(0)).await?.visible;
-    let length = head.get().saturating_sub(since.get());
-    for _ in 0..wanted * 4 {
-        if sample.len() >= wanted || length == 0 {
+    let mut lengths = Vec::new();
+    for partition in (0..context.log().partitions()).map(Partition) {
+        let head = context.log().head(partition).await?.visible;
+        match head.get().saturating_sub(since.get()) {
+            0 => {}
+            length => lengths.push((partition, length)),
+        }
+    }
+    for round in 0..wanted * 4 {
+        if sample.len() >= wanted || lengths.is_empty() {
             break;
         }
+        let (partition, length) = lengths[round % lengths.len()];
         let at = Position::new(since.get() + random() % length);
-        let read = ReadLog::after(at).filter(handlers.filter()).limit(1);
+        let read = ReadLog::after(at)
+            .partition(partition)
+            .filter(handlers.filter())
+            .limit(1);
         for record in context.log().read(read).await?.events {
             let steps = handlers.prepare_except(&skips, record)?;
             let keys: Vec<_> = steps.into_iter().flat_map(|step| step.keys).collect();
@@ -160,36 +205,38 @@ fn difference(found: Option<Bytes>, replayed: Option<&Bytes>) -> Option<String> 
     }
 }
 
+/// Folds what a partition has up to a position onto the rows.
 async fn fold_to<V: View>(
     context: &ViewContext,
-    replayed: &mut BTreeMap<String, Option<Bytes>>,
+    replay: &mut Replay,
+    partition: Partition,
     position: &mut Position,
     up_to: Position,
 ) -> Result<(), WorkError> {
     let handlers = V::handlers();
     let skips = Skips::of(context.views.skip_decisions(V::NAME).await?);
     while *position < up_to {
-        let page = context
-            .db
-            .store()
-            .read(
-                ReadLog::after(*position)
-                    .up_to(up_to)
-                    .filter(handlers.filter()),
-            )
-            .await?;
+        let read = ReadLog::after(*position)
+            .partition(partition)
+            .up_to(up_to)
+            .filter(handlers.filter());
+        let page = context.log().read(read).await?;
         let mut steps: Vec<Step<V>> = Vec::new();
         for record in page.events {
             steps.extend(handlers.prepare_except(&skips, record)?);
         }
-        steps.retain(|step| step.keys.iter().any(|key| replayed.contains_key(key)));
-        if !steps.is_empty() {
-            for (key, stored) in replayed.iter_mut() {
-                if steps.iter().any(|step| step.keys.contains(key)) {
-                    let value = refold::<V>(key, stored.as_ref(), &steps)?;
-                    *stored = value.map(|value| encode(key, &value)).transpose()?;
-                }
+        steps.retain(|step| step.keys.iter().any(|key| replay.rows.contains_key(key)));
+        for (key, stored) in &mut replay.rows {
+            if !steps.iter().any(|step| step.keys.contains(key)) {
+                continue;
             }
+            replay
+                .touched
+                .entry(key.clone())
+                .or_default()
+                .insert(partition);
+            let value = refold::<V>(key, stored.as_ref(), &steps)?;
+            *stored = value.map(|value| encode(key, &value)).transpose()?;
         }
         let end = page.end;
         *position = page.scanned;

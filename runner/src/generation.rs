@@ -92,6 +92,8 @@ pub struct RunningGeneration {
     pub slots: Vec<watch::Receiver<SlotProgress>>,
     /// Why it could not be switched to.
     pub refused: Option<String>,
+    /// Why it was switched to without having been compared with the log.
+    pub unverified: Option<String>,
     progress: Vec<Progress>,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
@@ -168,7 +170,8 @@ impl GenerationWorkers {
     pub fn status(&self, now: DateTime<Utc>) -> Vec<Status> {
         self.each(|of| {
             let slots = of.slots.iter().map(|slot| slot.borrow().clone()).collect();
-            Status::new(self.kind, &of.generation, of.refused.clone(), slots, now)
+            let status = Status::new(self.kind, &of.generation, of.refused.clone(), slots, now);
+            status.unverified(of.unverified.clone())
         })
     }
 
@@ -321,6 +324,13 @@ impl GenerationWorkers {
         self.changed();
     }
 
+    /// Why a generation could not be compared with the log, or that it was.
+    pub(crate) fn unverified(&self, generation: GenerationId, why: Option<String>) {
+        if let Some(of) = self.lock().get_mut(&generation) {
+            of.unverified = why;
+        }
+    }
+
     /// Records by how much every slot lags, also where a worker does not move.
     pub(crate) fn publish(&self, seen: &Seen) {
         let partitions = (0..self.spec.partitions).map(Partition);
@@ -418,6 +428,7 @@ impl RunningGeneration {
             generation,
             slots,
             refused: None,
+            unverified: None,
             progress,
             stop,
             workers,

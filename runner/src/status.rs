@@ -45,6 +45,10 @@ pub struct Status {
     pub phase: Phase,
     /// Why it cannot be switched to, when it was checked and refused.
     pub refused: Option<String>,
+    /// Why it was switched to without having been compared with the log, where this process did
+    /// that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unverified: Option<String>,
     lag_events: u64,
     #[serde(rename = "lag_seconds", serialize_with = "seconds")]
     lag: Duration,
@@ -83,6 +87,7 @@ impl Status {
             generation: generation.id.0,
             phase: generation.phase,
             refused,
+            unverified: None,
             lag_events: slots
                 .iter()
                 .map(|slot| slot.lag_events)
@@ -95,6 +100,14 @@ impl Status {
         };
         status.why = text::why(&status);
         status
+    }
+
+    /// The same for a generation that was not compared with the log.
+    #[must_use]
+    pub(crate) fn unverified(mut self, why: Option<String>) -> Status {
+        self.unverified = why;
+        self.why = text::why(&self);
+        self
     }
 
     /// Events between what is settled and the head, over all partitions; the slowest slot counts.

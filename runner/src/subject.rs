@@ -13,6 +13,11 @@ use crate::worker::Slot;
 pub enum Verified {
     /// It is what a replay gives, as far as it was compared.
     Equal,
+    /// It cannot be compared: it is switched to, and its status says why nothing was checked.
+    NotPossible {
+        /// Why not.
+        why: String,
+    },
     /// It is not.
     Differs {
         /// Which row, and in what.

@@ -257,7 +257,18 @@ impl Supervisor {
             return Ok(());
         };
         match self.subject.verify(generation).await {
-            Ok(Verified::Equal) => {}
+            Ok(Verified::Equal) => self.workers.unverified(generation.id, None),
+            Ok(Verified::NotPossible { why }) => {
+                let projection = self.workers.name();
+                let id = generation.id.0;
+                tracing::warn!(
+                    projection,
+                    generation = id,
+                    why,
+                    "a generation was not verified"
+                );
+                self.workers.unverified(generation.id, Some(why));
+            }
             Ok(Verified::Differs { what }) => {
                 let name = self.workers.name();
                 return Err(NotSwitched::Refused {

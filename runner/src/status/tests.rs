@@ -84,6 +84,16 @@ fn operators_read_everything_about_a_projection() {
 }
 
 #[test]
+fn a_generation_that_was_not_verified_says_so() {
+    let status = status(Phase::Live, vec![slot(0, 10, 10)]);
+    let status = status.unverified(Some("its keys come from several partitions".into()));
+    assert_eq!(
+        status.to_string(),
+        "balances v2: up to date; not verified: its keys come from several partitions"
+    );
+}
+
+#[test]
 fn machines_read_the_same() {
     let status = status(Phase::Live, vec![busy_slot()]);
     assert_snapshot!(serde_json::to_string_pretty(&status).unwrap(), @r#"

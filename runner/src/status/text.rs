@@ -21,6 +21,9 @@ pub(super) fn why(status: &Status) -> String {
     if status.phase == Phase::Kept {
         why.push_str("; kept for a roll-back");
     }
+    if let Some(unverified) = &status.unverified {
+        why.push_str(&format!("; not verified: {unverified}"));
+    }
     match status.dead_letter_keys {
         0 => {}
         1 => why.push_str("; 1 key in dead letters"),
