@@ -48,12 +48,12 @@ fn failure(error: &KafkaError) -> Failure {
             | Code::InvalidConfig
             | Code::InvalidTopic
             | Code::InvalidPartitions
-            | Code::InvalidReplicationFactor
             | Code::PolicyViolation
             | Code::SSL
             | Code::InvalidArgument
             | Code::MessageSizeTooLarge,
         ) => Failure::Invalid,
+        // Also too few brokers for the replicas of a topic: one may just be away.
         _ => Failure::Unavailable,
     }
 }

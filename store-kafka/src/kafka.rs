@@ -81,7 +81,7 @@ impl Kafka {
         let context = Context::default();
         let opened = Admin::open(&config, &context)?;
         let admin = ClientThread::start("kafka-admin", move || opened)?;
-        let found = admin.call(|admin| admin.client.inner().fetch_cluster_id(CONNECT));
+        let found = admin.call(|admin| admin.cluster_id(CONNECT));
         let Some(cluster) = found.await? else {
             return Err(unavailable(format!(
                 "no broker of {} has answered for {} s{}",

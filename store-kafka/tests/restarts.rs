@@ -7,7 +7,7 @@
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod broker;
 
-mod broker_restarts {
+mod on_own_broker {
     use std::collections::BTreeMap;
     use std::process::Command;
     use std::sync::Arc;

@@ -58,7 +58,12 @@ impl Ephemeral {
 
     /// Writes a program that calls this one with the words, and with those that it is given.
     pub(crate) fn control(&self, words: &[&OsStr]) -> Result<String, Stop> {
-        let path = self.directory.join("control");
+        self.script("control", words)
+    }
+
+    /// The same under another name.
+    pub(crate) fn script(&self, name: &str, words: &[&OsStr]) -> Result<String, Stop> {
+        let path = self.directory.join(name);
         let quoted = |word: &OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
         let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
         let this_program = quoted(this_program()?.as_os_str());

@@ -9,6 +9,7 @@ mod jars;
 mod java;
 mod node;
 mod ready;
+mod secure;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -34,7 +35,7 @@ pub(crate) const KIND: Kind = Kind {
     package: None,
     packages: &["annals-kafka", "annals"],
     module: "on_kafka::",
-    restarts_module: "broker_restarts::",
+    restarts_module: "on_own_broker::",
     ask,
     beside: jars,
     start,
@@ -42,6 +43,12 @@ pub(crate) const KIND: Kind = Kind {
 
 /// The variable in which tests find the jars of a Java client.
 const JARS: &str = "ANNALS_TEST_KAFKA_JARS";
+
+/// The variable in which tests find the URL of a listener with TLS and SCRAM.
+const SECURE: &str = "ANNALS_TEST_KAFKA_SECURE";
+
+/// The variable that names a program which lends a cluster of three nodes to one test.
+const LEND: &str = "ANNALS_TEST_KAFKA_LEND";
 
 /// The command line's word for this module.
 const NAME: &str = "kafka";
@@ -60,6 +67,10 @@ pub(crate) enum Task {
     /// Waits for the end of its input, then stops and removes an ephemeral cluster.
     #[command(name = ephemeral::GUARD, hide = true)]
     Guard { directory: PathBuf },
+    /// Starts an ephemeral cluster of three, says where it is and what controls it, a line each,
+    /// and removes it at the end of its input.
+    #[command(hide = true)]
+    Lend,
     /// Stops, kills or starts a broker of an ephemeral cluster on behalf of a test.
     #[command(hide = true)]
     Control {
@@ -85,6 +96,7 @@ pub(crate) fn run(task: &Task) -> Result<(), Stop> {
         Task::Up { nodes } => up(*nodes),
         Task::Down => down(),
         Task::Guard { directory } => ephemeral::stand_guard(directory, remove),
+        Task::Lend => lend(),
         Task::Control {
             directory,
             order,
@@ -120,18 +132,15 @@ fn start() -> Result<Started, Stop> {
     let jars = Jars::find(&java)?;
     make(&place())?;
     ephemeral::remove_abandoned(&place(), remove);
-    let guard = Ephemeral::create(&place(), "", NAME, &[])?;
-    let directory = guard.directory();
-    let cluster = Cluster::create(directory.to_owned(), &java, &jars, 1)?;
-    cluster.start()?;
-    let mut environment = vec![(KIND.url, cluster.bootstrap())];
+    let (guard, cluster) = ephemeral_cluster(&java, &jars, 1)?;
+    let mut environment = vec![
+        (KIND.url, cluster.bootstrap()),
+        (SECURE, cluster.secure_url()?),
+    ];
     if cfg!(unix) {
-        let words = [
-            OsStr::new(NAME),
-            OsStr::new("control"),
-            directory.as_os_str(),
-        ];
-        environment.push((KIND.control, guard.control(&words)?));
+        environment.push((KIND.control, control_of(&guard)?));
+        let words = [OsStr::new(NAME), OsStr::new("lend")];
+        environment.push((LEND, guard.script("lend", &words)?));
     }
     let found = format!("{} on Java {}", jars.version, java.version);
     Ok(Started {
@@ -139,10 +148,37 @@ fn start() -> Result<Started, Stop> {
             true => State::Installed(found),
             false => State::Found(found),
         },
-        shown: format!("ephemeral, 1 node, in {}", directory.display()),
+        shown: format!("ephemeral, 1 node, in {}", guard.directory().display()),
         environment,
         guard: Box::new(guard),
     })
+}
+
+/// A cluster that runs as long as its guard is held.
+fn ephemeral_cluster(java: &Java, jars: &Jars, nodes: u16) -> Result<(Ephemeral, Cluster), Stop> {
+    let guard = Ephemeral::create(&place(), "", NAME, &[])?;
+    let cluster = Cluster::create(guard.directory().to_owned(), java, jars, nodes)?;
+    cluster.start()?;
+    Ok((guard, cluster))
+}
+
+/// The program that stops, kills and starts the nodes.
+fn control_of(guard: &Ephemeral) -> Result<String, Stop> {
+    let directory = guard.directory().as_os_str();
+    guard.control(&[OsStr::new(NAME), OsStr::new("control"), directory])
+}
+
+/// Lends three nodes until the borrower closes the input.
+fn lend() -> Result<(), Stop> {
+    let java = Java::find()?;
+    let jars = Jars::find(&java)?;
+    make(&place())?;
+    let (guard, cluster) = ephemeral_cluster(&java, &jars, 3)?;
+    say!("{}", cluster.bootstrap());
+    say!("{}", control_of(&guard)?);
+    // What it says does not matter: it ends when the borrower does.
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    Ok(())
 }
 
 /// Stops the brokers of a cluster and removes it.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// Remembers the last thing that a client complained about.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +31,11 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "a Kafka client reports an error");
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(reason.to_owned());
+        // That all are down follows from what was said of each.
+        let follows = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        if !follows || last.is_none() {
+            *last = Some(reason.to_owned());
+        }
     }
 }
 

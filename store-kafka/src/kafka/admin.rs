@@ -1,7 +1,7 @@
 //! What is asked about topics: on one thread, and again while an answer may pass.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals_core::{Partition, StoreError};
 use rdkafka::admin::AdminClient;
@@ -16,6 +16,9 @@ use crate::error::{failed, unavailable};
 
 /// How long one try may hold the thread, which others wait for too.
 const TRY: Duration = Duration::from_secs(3);
+
+/// How often a client that has no answer yet is asked what it complains about.
+const COMPLAINTS: Duration = Duration::from_millis(500);
 
 /// What looks after topics, on its own thread.
 pub(crate) struct Admin {
@@ -40,6 +43,21 @@ impl Admin {
                 .build()
                 .map_err(|error| unavailable("no runtime for the client").because(error))?,
         })
+    }
+
+    /// The id of the cluster; nothing when no broker answers. Then the context knows what the
+    /// client complained about: it says so only when it is polled.
+    pub(super) fn cluster_id(&self, within: Duration) -> Option<String> {
+        let began = Instant::now();
+        loop {
+            let found = self.committed.client().fetch_cluster_id(COMPLAINTS);
+            while let Some(Err(error)) = self.committed.poll(Duration::ZERO) {
+                tracing::debug!(%error, "no broker answers yet");
+            }
+            if found.is_some() || began.elapsed() >= within {
+                return found;
+            }
+        }
     }
 }
 

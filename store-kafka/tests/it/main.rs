@@ -7,10 +7,16 @@ mod on_kafka {
     mod following;
     mod gaps;
     mod java;
+    #[cfg(feature = "testing")]
+    mod killed_relays;
     mod outlets;
     mod processors;
     mod read_models;
     mod relays;
     mod rows;
+    mod state_topics;
     mod topics;
 }
+#[cfg(feature = "tls")]
+mod on_own_broker;
+mod rebuilds;

@@ -8,7 +8,7 @@ use super::jars::Jars;
 use super::java::Java;
 use super::node::{Node, Ports, Shutdown};
 use super::ready::brokers;
-use super::{cannot, make, pause};
+use super::{cannot, make, pause, secure};
 use crate::stop::Stop;
 
 /// How long all brokers together may take until they answer.
@@ -16,6 +16,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The file that says what a cluster is made of: Java, jars, and a port for each node.
 const MADE_OF: &str = "cluster";
+
+/// The file with the URL of the listener that asks for TLS and SCRAM.
+const SECURE: &str = "secure";
 
 /// Brokers in one directory, running or not.
 #[derive(Debug)]
@@ -64,9 +67,13 @@ impl Cluster {
         let clients: Vec<u16> = ports.iter().map(|ports| ports.clients).collect();
         let program = java.program.clone();
         let cluster = Cluster::of(directory, program, jars.directory.clone(), &clients);
+        let keys = secure::make_keys(java, &cluster.directory)?;
         for (index, node) in cluster.nodes.iter().enumerate() {
-            node.create(index, &ports)?;
+            node.create(index, &ports, &keys)?;
         }
+        let path = cluster.directory.join(SECURE);
+        std::fs::write(&path, secure::url(ports[0].secure, &cluster.directory))
+            .map_err(|error| cannot("write", &path, &error))?;
         let mut made_of = vec![
             java.program.display().to_string(),
             jars.directory.display().to_string(),
@@ -154,6 +161,12 @@ impl Cluster {
         addresses.join(",")
     }
 
+    /// What clients with TLS and SCRAM connect to: the first node.
+    pub(crate) fn secure_url(&self) -> Result<String, Stop> {
+        let path = self.directory.join(SECURE);
+        std::fs::read_to_string(&path).map_err(|error| cannot("read", &path, &error))
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("kafka://{}", self.bootstrap())
     }
@@ -174,9 +187,11 @@ fn free_ports(nodes: u16) -> Result<Vec<Ports>, Stop> {
     (0..nodes)
         .map(|_| {
             let clients = free()?;
+            let secure = free()?;
             let controller = free()?;
             Ok(Ports {
                 clients,
+                secure,
                 controller,
             })
         })

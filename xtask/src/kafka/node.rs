@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{cannot, pause};
+use super::{cannot, pause, secure};
 use crate::process::command_line;
 use crate::program::answer;
 use crate::stop::Stop;
@@ -22,7 +22,7 @@ const SETTINGS: &str = "\
 process.roles=broker,controller
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL
 auto.create.topics.enable=false
 num.partitions=4
 offsets.topic.num.partitions=4
@@ -57,6 +57,8 @@ pub(crate) enum Shutdown {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ports {
     pub(crate) clients: u16,
+    /// For clients that come with TLS and SCRAM.
+    pub(crate) secure: u16,
     pub(crate) controller: u16,
 }
 
@@ -71,16 +73,17 @@ pub(crate) struct Node {
 
 impl Node {
     /// Writes the settings of node `number` of a cluster with these ports and makes its files.
-    pub(crate) fn create(&self, number: usize, ports: &[Ports]) -> Result<(), Stop> {
+    pub(crate) fn create(&self, number: usize, ports: &[Ports], keys: &Path) -> Result<(), Stop> {
         std::fs::create_dir_all(&self.directory)
             .map_err(|error| cannot("make", &self.directory, &error))?;
         let path = self.settings();
-        let settings = settings(number, ports, &self.directory.join("data"));
+        let settings = settings(number, ports, &self.directory.join("data"), keys);
         std::fs::write(&path, settings).map_err(|error| cannot("write", &path, &error))?;
         let mut format = self.java("kafka.tools.StorageTool");
         format
             .args(["format", "-t", CLUSTER_ID, "-c"])
-            .arg(self.settings());
+            .arg(self.settings())
+            .args(["--add-scram", &secure::scram()]);
         answer(&mut format).map(|_| ())
     }
 
@@ -198,7 +201,7 @@ fn signal_to(signal: &str, pid: u32) -> Result<(), Stop> {
 }
 
 /// The settings of node `number`, counted from 0.
-fn settings(number: usize, ports: &[Ports], data: &Path) -> String {
+fn settings(number: usize, ports: &[Ports], data: &Path, keys: &Path) -> String {
     let mine = ports[number];
     let voters: Vec<String> = ports
         .iter()
@@ -209,14 +212,16 @@ fn settings(number: usize, ports: &[Ports], data: &Path) -> String {
     let mut settings = SETTINGS.to_owned();
     settings += &format!("node.id={}\n", number + 1);
     settings += &format!("controller.quorum.voters={}\n", voters.join(","));
-    settings += &format!(
-        "listeners=PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}\n",
-        mine.clients, mine.controller
+    let for_clients = format!(
+        "PLAINTEXT://127.0.0.1:{},SECURE://127.0.0.1:{}",
+        mine.clients, mine.secure
     );
     settings += &format!(
-        "advertised.listeners=PLAINTEXT://127.0.0.1:{}\n",
-        mine.clients
+        "listeners={for_clients},CONTROLLER://127.0.0.1:{}\n",
+        mine.controller
     );
+    settings += &format!("advertised.listeners={for_clients}\n");
+    settings += &secure::settings(keys);
     settings += &format!("log.dirs={}\n", data.display());
     for name in [
         "default.replication.factor",
@@ -238,17 +243,20 @@ mod tests {
 
     #[test]
     fn every_node_knows_all_voters_and_has_own_ports() {
-        let ports: Vec<Ports> = [(1, 2), (3, 4), (5, 6)]
-            .map(|(clients, controller)| Ports {
+        let ports: Vec<Ports> = [(1, 2, 7), (3, 4, 8), (5, 6, 9)]
+            .map(|(clients, controller, secure)| Ports {
                 clients,
+                secure,
                 controller,
             })
             .into();
-        let settings = settings(1, &ports, Path::new("/d"));
+        let settings = settings(1, &ports, Path::new("/d"), Path::new("/k"));
         for line in [
             "node.id=2",
             "controller.quorum.voters=1@127.0.0.1:2,2@127.0.0.1:4,3@127.0.0.1:6",
-            "listeners=PLAINTEXT://127.0.0.1:3,CONTROLLER://127.0.0.1:4",
+            "listeners=PLAINTEXT://127.0.0.1:3,SECURE://127.0.0.1:8,CONTROLLER://127.0.0.1:4",
+            "advertised.listeners=PLAINTEXT://127.0.0.1:3,SECURE://127.0.0.1:8",
+            "listener.name.secure.ssl.keystore.location=/k",
             "transaction.state.log.min.isr=2",
             "min.insync.replicas=2",
         ] {

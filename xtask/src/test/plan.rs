@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(
             call("--lib", Lacks::Restarts),
             "test --workspace --all-features --no-fail-fast --lib -- --skip server_restarts:: \
-             --skip broker_restarts::"
+             --skip on_own_broker::"
         );
     }
 
