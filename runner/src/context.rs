@@ -8,6 +8,7 @@ use annals_core::{Annals, Clock, Store};
 use crate::lease::Heartbeats;
 use crate::location::ViewLocation;
 use crate::poll::Poll;
+use crate::registry::Registry;
 
 /// How long workers of a projection hold, wait and pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct WorkerContext {
     pub timing: Timing,
     /// What everything that waits in this process shares.
     pub poll: Poll,
+    /// What the program is made of: for parts that follow another part of it by its name.
+    pub registry: Registry,
     pub(crate) heartbeats: Heartbeats,
 }
 
@@ -57,6 +60,7 @@ impl WorkerContext {
             owner: owner.into(),
             timing: Timing::default(),
             poll: Poll::new(db.store(), views),
+            registry: Registry::new(),
             heartbeats: Heartbeats::default(),
         }
     }

@@ -15,6 +15,8 @@ pub enum Kind {
     Process,
     /// What publishes the log elsewhere.
     Relay,
+    /// What publishes the rows of a view elsewhere.
+    StateTopic,
 }
 
 impl Kind {
@@ -25,6 +27,7 @@ impl Kind {
             Kind::Reactor => "reactor",
             Kind::Process => "process",
             Kind::Relay => "relay",
+            Kind::StateTopic => "state_topic",
         }
     }
 

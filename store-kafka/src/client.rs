@@ -4,6 +4,7 @@
 mod config;
 mod context;
 mod retry;
+pub(crate) mod step;
 mod thread;
 pub(crate) mod transaction;
 

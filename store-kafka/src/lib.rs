@@ -6,6 +6,7 @@
 //! - [`Relay`] publishes a log through a [`KafkaOutlet`]: each batch in one transaction with a
 //!   record of how far the log was taken: published exactly once, for readers that read what was
 //!   committed (`isolation.level=read_committed`, the default of librdkafka but not of Java).
+//! - [`StateTopic`] publishes the rows of a view as a compacted topic, with tombstones.
 //! - [`Processor`] reads a topic and writes what a function makes of each record, in Kafka
 //!   transactions; [`DeadLetters`] are what it could not process.
 //! - [`Publisher`], [`TopicSpec`] and [`NewRecord`] are for everything that is no event.
@@ -24,8 +25,15 @@ mod outlet;
 mod processor;
 mod read;
 mod relay;
+mod state_topic;
 mod topic;
 mod url;
+
+/// The steps of outlets, for tests that end the process at one of them.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use crate::client::step::{Step, at_steps};
+}
 
 pub use dead_letters::DeadLetters;
 pub use group::{Group, GroupOffset};
@@ -35,4 +43,5 @@ pub use outlet::KafkaOutlet;
 pub use processor::{Out, Processor};
 pub use read::{Partitioner, TimeUnit, Topic, TopicLog};
 pub use relay::Relay;
+pub use state_topic::StateTopic;
 pub use topic::{NewRecord, Publisher, Record, Sent, TopicSpec};

@@ -1,6 +1,7 @@
 //! Consume, transform, produce: offsets, results and dead letters in one transaction.
 
 mod out;
+mod send;
 mod worker;
 
 use std::fmt;
@@ -18,7 +19,7 @@ use crate::kafka::Kafka;
 use crate::topic::{Record, TopicSpec};
 pub(crate) use out::{ERROR, REPLAYED};
 use out::{Failed, Kind};
-pub(crate) use worker::send;
+pub(crate) use send::send;
 
 /// Tries of a record until it becomes a dead letter.
 const ATTEMPTS: u32 = 3;

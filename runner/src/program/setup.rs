@@ -149,7 +149,8 @@ impl Setup {
             .ok_or(StartError::NoViews)?;
         metrics::describe();
         let owner = owner::name();
-        let process = WorkerContext::new(&self.db, &views, &owner);
+        let mut process = WorkerContext::new(&self.db, &views, &owner);
+        process.registry = registry.clone();
         let (stop, stopped) = watch::channel(false);
         let mut db = self.db;
         let mut parts = Vec::new();

@@ -72,7 +72,7 @@ impl From<KafkaError> for Broken {
     }
 }
 
-/// Shuts out whoever had the transactional id before.
+/// Shuts out the earlier owner of the transactional id.
 pub(crate) fn fence(producer: &Producer) -> KafkaResult<()> {
     Retry::within(FENCE).block(|within| producer.init_transactions(within))
 }

@@ -12,6 +12,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
 use super::{mark, progress};
+use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
 use crate::client::{ClientThread, Config, Retry, TRANSACTION_TIMEOUT_MS};
 use crate::error::{failed, invalid, is_unknown_topic, unavailable};
@@ -114,6 +115,7 @@ impl Writer {
         let config = self.config.transactional(&format!("annals.outlet.{name}"));
         let producer = Producer::from_config_and_context(&config, Deliveries::default())
             .map_err(|error| failed(doing(), error))?;
+        reached(Step::BeforeFence);
         transaction::fence(&producer).map_err(|error| failed(doing(), error))?;
         let partition = murmur2_partition(name.as_bytes(), marks_in);
         let marks = progress::read(&self.config, name, partition)?;
@@ -154,6 +156,7 @@ impl Writer {
         batch: &[Outgoing],
         mark: &OutletMark,
     ) -> Result<(), Broken> {
+        reached(Step::BeforeBegin);
         producer.begin_transaction()?;
         for outgoing in batch {
             let partitions = self.partitions_of(producer, &outgoing.to)?;
@@ -172,8 +175,12 @@ impl Writer {
                 value: Some(&mark.note[..]),
             }));
         queue(producer, record)?;
+        reached(Step::AfterSend);
         drain(producer)?;
-        transaction::commit(producer)
+        reached(Step::BeforeCommit);
+        transaction::commit(producer)?;
+        reached(Step::AfterCommit);
+        Ok(())
     }
 
     fn partitions_of(&mut self, producer: &Producer, topic: &Arc<str>) -> Result<u32, Broken> {

@@ -9,15 +9,16 @@ use annals_core::{Backoff, Failure, Partition, StoreError};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::message::{Header, Headers as _, Message as _};
+use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Processor;
 use super::out::{Failed, Kind, Out, dead_letter};
-use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
-use crate::client::{Config, Context, PROPAGATION, TRANSACTION_TIMEOUT_MS};
-use crate::error::{failed, invalid};
+use super::send::send;
+use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
+use crate::client::{Config, Context, TRANSACTION_TIMEOUT_MS};
+use crate::error::{failed, invalid, is_unknown_topic};
 use crate::topic::{NewRecord, Record};
 
 /// Records of one transaction at most, and how long one is collected.
@@ -50,10 +51,16 @@ struct Read {
     headers: Vec<(String, Option<bytes::Bytes>)>,
 }
 
+/// How often a topic may be unknown one after another until it is gone: a broker that has just
+/// started may not have heard of it.
+const UNKNOWN_MAX: u32 = 5;
+
 /// Why a batch was not committed.
 enum Ended {
     /// The clients are made again, and reading begins where the group was.
     Again(StoreError),
+    /// The same, a few times.
+    Unknown(StoreError),
     /// Needs an operator.
     Stopped(StoreError),
 }
@@ -66,17 +73,25 @@ pub(super) fn run(
     stop: &AtomicBool,
 ) -> Result<(), StoreError> {
     let mut backoff = BACKOFF;
+    let mut unknown = 0;
     while !stop.load(Ordering::Acquire) {
         let mut progressed = false;
-        match work(processor, topic, config, stop, &mut progressed) {
+        let error = match work(processor, topic, config, stop, &mut progressed) {
             Ok(()) => break,
             Err(Ended::Stopped(error)) => return Err(error),
-            Err(Ended::Again(error)) => {
-                tracing::warn!(processor = processor.name, %error, "the processor begins again");
+            Err(Ended::Unknown(error)) if unknown == UNKNOWN_MAX && !progressed => {
+                return Err(error);
             }
-        }
+            Err(Ended::Unknown(error)) => {
+                unknown += 1;
+                error
+            }
+            Err(Ended::Again(error)) => error,
+        };
+        tracing::warn!(processor = processor.name, %error, "the processor begins again");
         if progressed {
             backoff.reset();
+            unknown = 0;
         }
         let until = Instant::now() + backoff.next_wait();
         while Instant::now() < until && !stop.load(Ordering::Acquire) {
@@ -96,8 +111,10 @@ fn work(
 ) -> Result<(), Ended> {
     let name = &processor.name;
     let ended = |error: KafkaError| {
+        let is_unknown = is_unknown_topic(&error);
         let error = failed(format!("processor `{name}` does not work"), error);
         match error.failure() {
+            _ if is_unknown => Ended::Unknown(error),
             Failure::Invalid => Ended::Stopped(error),
             _ => Ended::Again(error),
         }
@@ -127,9 +144,8 @@ fn work(
     let consumer: BaseConsumer<Context> =
         BaseConsumer::from_config_and_context(&member, Context::default()).map_err(ended)?;
     consumer.subscribe(&[topic]).map_err(ended)?;
-    let began = Instant::now();
     while !stop.load(Ordering::Acquire) {
-        let batch = collect(&consumer, began).map_err(ended)?;
+        let batch = collect(&consumer).map_err(ended)?;
         if batch.is_empty() {
             continue;
         }
@@ -148,8 +164,8 @@ fn work(
     Ok(())
 }
 
-/// What is there, up to the bounds of a batch, for a consumer that was made at `made`.
-fn collect(consumer: &BaseConsumer<Context>, made: Instant) -> Result<Vec<Read>, KafkaError> {
+/// What is there, up to the bounds of a batch.
+fn collect(consumer: &BaseConsumer<Context>) -> Result<Vec<Read>, KafkaError> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     let mut began = Instant::now();
@@ -181,9 +197,7 @@ fn collect(consumer: &BaseConsumer<Context>, made: Instant) -> Result<Vec<Read>,
                 });
             }
             Some(Err(error)) => match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::Fatal) => return Err(error),
-                // It was there just before: a broker may not have heard of it.
-                Some(RDKafkaErrorCode::UnknownTopicOrPartition) if made.elapsed() > PROPAGATION => {
+                Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::UnknownTopicOrPartition) => {
                     return Err(error);
                 }
                 // The client mends it, or goes on complaining.
@@ -345,44 +359,4 @@ fn commit(
         Broken::Slow => Ended::Again(StoreError::new(Failure::Unavailable, doing)),
         Broken::Client(error) => Ended::Again(failed(doing, error)),
     })
-}
-
-/// Puts a record into the queue.
-pub(crate) fn send(producer: &Producer, record: &NewRecord) -> Result<(), Broken> {
-    let mut base = BaseRecord::to(&record.topic);
-    if let Some(key) = &record.key {
-        base = base.key(&key[..]);
-    }
-    if let Some(value) = &record.value {
-        base = base.payload(&value[..]);
-    }
-    if let Some(partition) = record.partition {
-        base = base.partition(partition as i32);
-    }
-    if let Some(time) = record.time {
-        base = base.timestamp(time.timestamp_millis());
-    }
-    if !record.headers.is_empty() {
-        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        base = base.headers(
-            record
-                .headers
-                .iter()
-                .fold(headers, |headers, (name, value)| {
-                    headers.insert(Header {
-                        key: name,
-                        value: value.as_deref(),
-                    })
-                }),
-        );
-    }
-    match queue(producer, base) {
-        Err(Broken::Client(KafkaError::MessageProduction(
-            RDKafkaErrorCode::MessageSizeTooLarge,
-        ))) => Err(Broken::Refused(format!(
-            "a record for topic `{}` is larger than a client may send",
-            record.topic
-        ))),
-        sent => sent,
-    }
 }

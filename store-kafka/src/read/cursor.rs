@@ -130,6 +130,9 @@ impl Cursor {
         if let Some(ended) = &state.ended {
             return Found::Ended(ended.clone());
         }
+        if state.closed {
+            return Found::Ended(Ended::Closed);
+        }
         state.used = Instant::now();
         let page = state
             .pages
@@ -227,7 +230,7 @@ impl Cursor {
                     {
                         return Err(ended(failed(doing(), error)));
                     }
-                    // The client mends it, or goes on complaining; readers give up by themselves.
+                    // The client mends it, or goes on complaining; then readers close the cursor.
                     Some(Err(error)) => {
                         tracing::debug!(%error, topic, partition = partition.0, "a read failed");
                     }

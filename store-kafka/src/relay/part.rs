@@ -1,16 +1,28 @@
-//! A relay as a part of a program.
+//! A relay as a part of a program: its worker publishes under a lease, and its status says how far
+//! it has come.
+//!
+//! The lease keeps two processes from shutting each other out in turn; that nothing is published
+//! twice is the business of the fence and the marks. The checkpoint in the view store is for those
+//! who look: the marks decide.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use annals_core::{
+    Checkpoint, CommitError, Filter, Generation, GenerationId, GenerationSpec, Partition, Phase,
+    Position, ViewCommit,
+};
 use annals_runner::{
-    BoxFuture, Follower, Kind, Part, Registry, RunningPart, Setup, StartError, WorkerContext,
+    Backoff, BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, HeldLease,
+    Kind, Part, Registry, RunningPart, Setup, Slot, StartError, Subject, Supervisor, Tasks, Work,
+    WorkError, WorkerContext, event_at, find_or_begin, run,
 };
 use tokio::sync::watch;
 
-use super::Relay;
+use super::{BACKOFF, Relay};
 
-/// A relay that stopped looks again after this whether an operator has repaired what stopped it.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often its checkpoint is written at most.
+const NOTE: Duration = Duration::from_secs(1);
 
 impl Part for Relay {
     fn add_to(self, setup: Setup) -> Setup {
@@ -42,30 +54,139 @@ impl Follower for Relay {
     ) -> BoxFuture<'static, Result<RunningPart, StartError>> {
         Box::pin(async move {
             let name = self.name;
-            let publishes = tokio::spawn(async move {
-                let mut stopping = stop.clone();
-                let mut reported = None;
-                while !*stop.borrow() {
-                    let mut until = stop.clone();
-                    let until = async move {
-                        // A program that is gone has stopped.
-                        let _ = until.wait_for(|stop| *stop).await;
-                    };
-                    let Err(error) = self.run(&context.db, until).await else {
-                        break;
-                    };
-                    let reason = error.to_string();
-                    if reported.as_ref() != Some(&reason) {
-                        tracing::error!(relay = self.name, reason, "the relay stopped");
-                        reported = Some(reason);
-                    }
-                    tokio::select! {
-                        _ = stopping.wait_for(|stop| *stop) => break,
-                        () = tokio::time::sleep(LOOK_AGAIN) => {}
-                    }
-                }
+            let log = context.log();
+            let mut spec = GenerationSpec::new(Kind::Relay.stored_name(name), 1, log.id());
+            spec.partitions = log.partitions();
+            let workers = GenerationWorkers::new(Kind::Relay, spec);
+            begin_live(&context, &workers, name).await?;
+            let dead_letters = DeadLetters::new(&context, &workers, Arc::new(HasNone));
+            let subject = Arc::new(RelaySubject {
+                context: context.clone(),
+                relay: Arc::new(*self),
             });
-            Ok(RunningPart::of::<Relay>(name).supervised_by(publishes))
+            let supervisor = Supervisor::new(context.clone(), workers.clone(), subject);
+            Ok(RunningPart::of::<Relay>(name)
+                .followed_by(&context, &workers, dead_letters)
+                .supervised_by(tokio::spawn(supervisor.run(stop))))
         })
+    }
+}
+
+/// Its one generation, live from the beginning: it holds no rows.
+pub(crate) async fn begin_live(
+    context: &WorkerContext,
+    workers: &GenerationWorkers,
+    name: &'static str,
+) -> Result<(), StartError> {
+    let found = find_or_begin(context, workers.spec()).await?;
+    let Some(generation) = found else {
+        return Err(StartError::OtherLog { name });
+    };
+    if generation.phase != Phase::Live {
+        let switched = context.views.switch_to(generation.id).await;
+        switched.map_err(|error| StartError::Store(WorkError::from(error).into_store()))?;
+    }
+    Ok(())
+}
+
+/// What goes out of a log has no dead letters: what cannot be sent stops it.
+pub(crate) struct HasNone;
+
+impl Drain for HasNone {
+    fn drain(
+        &self,
+        _: Generation,
+        _: u16,
+        _: Vec<String>,
+    ) -> BoxFuture<'_, Result<DrainResult, WorkError>> {
+        Box::pin(async { Ok(DrainResult::default()) })
+    }
+}
+
+struct RelaySubject {
+    context: WorkerContext,
+    relay: Arc<Relay>,
+}
+
+impl Subject for RelaySubject {
+    fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+        let publishes = Publish {
+            slot,
+            relay: Arc::clone(&self.relay),
+        };
+        Box::pin(run(publishes, stop))
+    }
+
+    fn switch_to(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.context.views.switch_to(generation)
+    }
+
+    fn drop_generation(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.context.views.drop_generation(generation)
+    }
+}
+
+/// The work of a relay under its lease.
+struct Publish {
+    slot: Slot,
+    relay: Arc<Relay>,
+}
+
+impl Work for Publish {
+    fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    fn filter(&self) -> Filter {
+        Filter::default().types(self.relay.types.iter().cloned())
+    }
+
+    async fn work(
+        &self,
+        held: &HeldLease,
+        _: Tasks,
+        _: watch::Receiver<bool>,
+    ) -> Result<(), WorkError> {
+        let slot = &self.slot;
+        let log = slot.context.log().as_ref();
+        let mut outlet = self.relay.outlet().await?;
+        // The loop of all workers waits between tries.
+        let mut backoff: Backoff = BACKOFF;
+        tokio::select! {
+            ended = self.relay.publish(log, &mut outlet, &mut backoff, &slot.progress) => {
+                Err(self.relay.failure(ended).into())
+            }
+            Err(error) = note_checkpoints(slot, held) => Err(error),
+        }
+    }
+}
+
+/// Writes how far a slot has come, for those who look from other processes.
+pub(crate) async fn note_checkpoints(slot: &Slot, held: &HeldLease) -> Result<(), WorkError> {
+    let log = slot.context.log();
+    let mut noted: Vec<Position> = Vec::new();
+    for partition in (0..log.partitions()).map(Partition) {
+        noted.push(slot.checkpoint(partition).await?.position);
+    }
+    let mut progress = slot.progress.watch();
+    loop {
+        for (partition, noted) in (0..).map(Partition).zip(&mut noted) {
+            let reached = progress.borrow_and_update().reached_in(partition);
+            if reached <= *noted {
+                continue;
+            }
+            let to = Checkpoint {
+                position: reached,
+                event: event_at(&**log, partition, reached).await?,
+                ..Checkpoint::start(slot.number, partition)
+            };
+            let commit = ViewCommit::new(slot.generation.id, held.lease(), *noted, to);
+            slot.context.views.commit_view(commit).await?;
+            *noted = reached;
+        }
+        tokio::time::sleep(NOTE).await;
+        if progress.changed().await.is_err() {
+            return Ok(());
+        }
     }
 }

@@ -96,6 +96,8 @@ impl TopicLog {
                 .await
                 .is_err()
             {
+                // Its client may never mend: the next read has another one.
+                cursor.close();
                 return Err(unavailable(format!(
                     "partition {partition} of topic `{}` has given nothing for {} s",
                     self.shared.topic.name,

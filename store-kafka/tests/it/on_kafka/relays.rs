@@ -1,23 +1,22 @@
 //! A log that is published, and what its readers see.
 
-use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
-use annals::projections::With as _;
+use annals::prelude::Program;
+use annals::projections::{SlotState, Status, With as _};
+use annals::runner::Kind;
 use annals::sqlite::SqliteStore;
 use annals_core::{
     Annals, Append, Event as _, Failure, Log, MemoryStore, Metadata, NewEvent, Partition, Position,
-    ReadLog, RecordedEvent, StreamId, Tag,
+    ReadLog, RecordedEvent, Store, StreamId, Tag,
 };
 use annals_kafka::{Kafka, Relay, Topic, TopicSpec, murmur2_partition};
 use tokio::sync::oneshot;
 
 use super::rows::Counted;
-use crate::broker::{TIMEOUT, fresh, is_long, kafka, topic};
+use crate::broker::{TIMEOUT, fresh, kafka};
 
-async fn append(store: &dyn annals_core::Store, stream: &str, events: usize) {
+pub(super) async fn append(store: &dyn Store, stream: &str, events: usize) {
     let event = |number: usize| {
         NewEvent::json(
             Counted::shapes()[0].event_type,
@@ -32,7 +31,7 @@ async fn append(store: &dyn annals_core::Store, stream: &str, events: usize) {
 }
 
 /// Everything that a reader of committed records sees, in order per partition.
-async fn published(kafka: &Kafka, topic: &str) -> Vec<RecordedEvent> {
+pub(super) async fn published(kafka: &Kafka, topic: &str) -> Vec<RecordedEvent> {
     let mut events = Vec::new();
     let Ok(log) = kafka.log(Topic::named(topic).cloud_events()).await else {
         // The relay has not made it yet.
@@ -54,7 +53,11 @@ async fn published(kafka: &Kafka, topic: &str) -> Vec<RecordedEvent> {
 }
 
 /// Waits until so many events are published.
-async fn until_published(kafka: &Kafka, topic: &str, count: usize) -> Vec<RecordedEvent> {
+pub(super) async fn until_published(
+    kafka: &Kafka,
+    topic: &str,
+    count: usize,
+) -> Vec<RecordedEvent> {
     let waits = async {
         loop {
             let events = published(kafka, topic).await;
@@ -123,6 +126,65 @@ async fn a_relay_is_a_part_of_a_program() {
     assert_eq!(published(&kafka, name).await.len(), 3);
 }
 
+/// Waits until the status of the relay of a program is as wanted.
+async fn until_status(db: &Program, is_wanted: impl Fn(&Status) -> bool) -> Status {
+    let waits = async {
+        loop {
+            let mut all = db.status().into_iter();
+            let found = all.find(|of| of.kind == Kind::Relay && is_wanted(of));
+            if let Some(found) = found {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, waits).await.unwrap()
+}
+
+#[tokio::test]
+async fn of_two_programs_one_publishes_and_both_know_the_lag() {
+    let kafka = kafka().await;
+    let name = fresh("leased").leak() as &str;
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("bank.db").display());
+    let open = || async {
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&url).await.unwrap());
+        let relay = Relay::named(name).to(&kafka, TopicSpec::named(name).partitions(2));
+        let db = Annals::on(Arc::clone(&store)).with(relay);
+        (store, db.start().await.unwrap())
+    };
+    let (store, first) = open().await;
+    append(&*store, "account-a", 3).await;
+    let is_live = |status: &Status| status.slots.iter().all(|of| of.state == SlotState::Live);
+    let at_head = |head: u64| {
+        move |status: &Status| {
+            status.lag_events() == 0
+                && status
+                    .slots
+                    .iter()
+                    .any(|slot| slot.head.get(&Partition(0)) == Some(&Position::new(head)))
+        }
+    };
+    until_status(&first, |status| is_live(status) && at_head(3)(status)).await;
+    let (_, second) = open().await;
+    let status = until_status(&second, at_head(3)).await;
+    let SlotState::Elsewhere { owner, .. } = &status.slots[0].state else {
+        panic!("{status:?}");
+    };
+    let of_first = until_status(&first, is_live).await;
+    assert_eq!(Some(owner), of_first.slots[0].owner.as_ref());
+    first.stop().await;
+    append(&*store, "account-a", 2).await;
+    until_status(&second, |status| is_live(status) && at_head(5)(status)).await;
+    second.stop().await;
+    let versions: Vec<u64> = published(&kafka, name)
+        .await
+        .iter()
+        .map(|event| event.version.get())
+        .collect();
+    assert_eq!(versions, [1, 2, 3, 4, 5]);
+}
+
 #[tokio::test]
 async fn another_log_is_not_published_under_the_same_name() {
     let kafka = kafka().await;
@@ -148,76 +210,4 @@ async fn another_log_is_not_published_under_the_same_name() {
         "{error}"
     );
     assert_eq!(published(&kafka, name).await.len(), 1);
-}
-
-const VICTIM: &str = "on_kafka::relays::victim";
-const PLACE: &str = "ANNALS_KAFKA_RELAY_PLACE";
-
-/// Publishes until it is killed; does nothing unless it is asked to.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn victim() {
-    let Ok(place) = std::env::var(PLACE) else {
-        return;
-    };
-    let (name, path) = place.split_once(' ').unwrap();
-    let store = SqliteStore::open(&format!("sqlite:{path}")).await.unwrap();
-    let name: &'static str = name.to_owned().leak();
-    let relay = Relay::named(name)
-        .batch_events_max(200)
-        .to(&kafka().await, TopicSpec::existing(name));
-    let db = Annals::on(Arc::new(store));
-    relay.run(&db, std::future::pending()).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_killed_many_times_publishes_each_event_once() {
-    let (events, kills) = if is_long() {
-        (100_000, 50)
-    } else {
-        (20_000, 8)
-    };
-    let kafka = kafka().await;
-    let name = topic(&kafka, "killed", 3).await;
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("bank.db");
-    let store = SqliteStore::open(&format!("sqlite:{}", path.display()))
-        .await
-        .unwrap();
-    for number in 0..events / 100 {
-        append(&store, &format!("account-{}", number % 40), 100).await;
-    }
-    for kill in 0..=kills {
-        let mut victim = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", VICTIM])
-            .env(PLACE, format!("{name} {}", path.display()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        if kill == kills {
-            until_published(&kafka, &name, events).await;
-        } else {
-            // Opening takes a while; later kills fall into transactions.
-            let while_it_runs = Duration::from_millis(300 + 170 * (kill % 8) as u64);
-            tokio::time::sleep(while_it_runs).await;
-        }
-        victim.kill().unwrap();
-        victim.wait().unwrap();
-    }
-    let found = published(&kafka, &name).await;
-    let mut expected: BTreeMap<StreamId, Vec<u64>> = BTreeMap::new();
-    for stream in 0..40 {
-        let per_stream = (events / 40) as u64;
-        let stream = StreamId::new(format!("account-{stream}")).unwrap();
-        expected.insert(stream, (1..=per_stream).collect());
-    }
-    let mut versions: BTreeMap<StreamId, Vec<u64>> = BTreeMap::new();
-    for event in found {
-        versions
-            .entry(event.stream)
-            .or_default()
-            .push(event.version.get());
-    }
-    // Nothing twice, nothing missing, in order per key.
-    assert_eq!(versions, expected);
 }

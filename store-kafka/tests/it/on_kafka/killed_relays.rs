@@ -1,0 +1,182 @@
+//! Relays that are killed, at any moment and at each step of a transaction.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use annals::sqlite::SqliteStore;
+use annals_core::{Annals, Log as _, Position, ReadLog, RecordedEvent, StreamId};
+use annals_kafka::testing::{Step, at_steps};
+use annals_kafka::{Kafka, Relay, TopicSpec};
+
+use super::relays::{append, published, until_published};
+use crate::broker::{is_long, kafka, topic};
+
+const VICTIM: &str = "on_kafka::killed_relays::victim";
+const PLACE: &str = "ANNALS_KAFKA_RELAY_PLACE";
+const STEP: &str = "ANNALS_KAFKA_RELAY_STEP";
+
+const STEPS: [Step; 5] = [
+    Step::BeforeFence,
+    Step::BeforeBegin,
+    Step::AfterSend,
+    Step::BeforeCommit,
+    Step::AfterCommit,
+];
+
+/// How often a step is still passed until the process ends at it.
+static LEFT: AtomicU32 = AtomicU32::new(0);
+
+/// Ends this process as `kill -9` does, when it comes to the step that its environment names.
+fn die_at(step: Step) {
+    let wanted = std::env::var(STEP).unwrap_or_default();
+    if wanted == format!("{step:?}") && LEFT.fetch_sub(1, Ordering::SeqCst) == 1 {
+        let this = std::process::id().to_string();
+        let _ = Command::new("kill").args(["-9", &this]).status();
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// Publishes until it is killed; does nothing unless it is asked to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn victim() {
+    let Ok(place) = std::env::var(PLACE) else {
+        return;
+    };
+    // The fence comes once; of transactions the third is the one.
+    let is_fence = std::env::var(STEP).is_ok_and(|step| step == "BeforeFence");
+    LEFT.store(if is_fence { 1 } else { 3 }, Ordering::SeqCst);
+    at_steps(die_at);
+    let (name, path) = place.split_once(' ').unwrap();
+    let store = SqliteStore::open(&format!("sqlite:{path}")).await.unwrap();
+    let name: &'static str = name.to_owned().leak();
+    let relay = Relay::named(name)
+        .batch_events_max(200)
+        .to(&kafka().await, TopicSpec::existing(name));
+    let db = Annals::on(Arc::new(store));
+    relay.run(&db, std::future::pending()).await.unwrap();
+}
+
+/// A bank of some accounts, and the topic of its relay.
+struct Bank {
+    kafka: Kafka,
+    name: String,
+    store: SqliteStore,
+    path: String,
+    events: usize,
+    _directory: tempfile::TempDir,
+}
+
+impl Bank {
+    async fn of(events: usize) -> Bank {
+        let kafka = kafka().await;
+        let name = topic(&kafka, "killed", 3).await;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bank.db").display().to_string();
+        let store = SqliteStore::open(&format!("sqlite:{path}")).await.unwrap();
+        let bank = Bank {
+            kafka,
+            name,
+            store,
+            path,
+            events: 0,
+            _directory: directory,
+        };
+        bank.grown(events).await
+    }
+
+    async fn grown(mut self, events: usize) -> Bank {
+        for number in 0..events / 100 {
+            append(&self.store, &format!("account-{}", number % 40), 100).await;
+        }
+        self.events += events;
+        self
+    }
+
+    fn victim(&self, step: Option<Step>) -> Child {
+        let mut victim = Command::new(std::env::current_exe().unwrap());
+        victim
+            .args(["--exact", VICTIM])
+            .env(PLACE, format!("{} {}", self.name, self.path))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if let Some(step) = step {
+            victim.env(STEP, format!("{step:?}"));
+        }
+        victim.spawn().unwrap()
+    }
+
+    /// Lets a last relay finish, and compares what readers see with the log.
+    async fn check(&self) {
+        let mut last = self.victim(None);
+        until_published(&self.kafka, &self.name, self.events).await;
+        last.kill().unwrap();
+        last.wait().unwrap();
+        let found = of_streams(published(&self.kafka, &self.name).await);
+        let read = || async {
+            let mut events = Vec::new();
+            let mut after = Position::START;
+            loop {
+                let page = self.store.read(ReadLog::after(after)).await.unwrap();
+                after = page.scanned;
+                events.extend(page.events);
+                if page.end {
+                    return events;
+                }
+            }
+        };
+        // Nothing twice, nothing missing, in order per key.
+        assert!(found == of_streams(read().await));
+    }
+}
+
+/// Versions and ids, by stream.
+fn of_streams(events: Vec<RecordedEvent>) -> BTreeMap<StreamId, Vec<(u64, annals_core::EventId)>> {
+    let mut streams: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for event in events {
+        let of_stream = streams.entry(event.stream).or_default();
+        of_stream.push((event.version.get(), event.id));
+    }
+    streams
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_killed_many_times_publishes_each_event_once() {
+    let (events, kills) = if is_long() {
+        (100_000, 50)
+    } else {
+        (20_000, 8)
+    };
+    let bank = Bank::of(events).await;
+    for kill in 0..kills {
+        let mut victim = bank.victim(None);
+        // Opening takes a while; later kills fall into transactions.
+        let while_it_runs = Duration::from_millis(300 + 170 * (kill % 8) as u64);
+        tokio::time::sleep(while_it_runs).await;
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+    }
+    bank.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_killed_at_each_step_publishes_each_event_once() {
+    let rounds = if is_long() { 50 } else { 1 };
+    let mut bank = Bank::of(0).await;
+    for _ in 0..rounds {
+        for step in STEPS {
+            // Enough that every victim comes to its third transaction.
+            bank = bank.grown(1_000).await;
+            let mut victim = bank.victim(Some(step));
+            let ended = tokio::task::spawn_blocking(move || victim.wait());
+            let status = ended.await.unwrap().unwrap();
+            // By the signal, and not by itself.
+            assert_eq!(status.code(), None, "{step:?}: {status}");
+        }
+    }
+    bank.check().await;
+}
