@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    EventId, Log as _, LogId, Outgoing, Outlet as _, OutletMark, Partition, Position, ReadLog,
+    Annals, Append, EventId, EventStore as _, Log as _, LogId, MemoryStore, NewEvent, Outgoing,
+    Outlet as _, OutletMark, Partition, Position, ReadLog, StreamId,
 };
-use annals_kafka::{Kafka, KafkaOutlet, NewRecord, Topic, TopicSpec};
+use annals_kafka::{Kafka, KafkaOutlet, NewRecord, Relay, Topic, TopicSpec};
 use bytes::Bytes;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -27,6 +29,9 @@ const RECORDS: usize = 1_000_000;
 const BATCHES: usize = 200;
 const BATCH: usize = 1_000;
 const PARTITIONS: u32 = 4;
+const RELAYED: usize = 200_000;
+/// What a relay takes at most.
+const RELAY_BATCH: usize = 5_000;
 
 type Done<T> = Result<T, Box<dyn Error>>;
 
@@ -181,6 +186,98 @@ async fn outlet(kafka: &Kafka, topic: &str) -> Done<()> {
     Ok(())
 }
 
+/// What a relay says about an event, in the same names and lengths.
+const HEADERS: [(&str, &str); 10] = [
+    ("ce_specversion", "1.0"),
+    ("ce_id", "0198c9a5-7c1e-7d35-9c5c-0e4f1f6a2b3c"),
+    ("ce_source", "/annals/0198c9a5-7c1e-7d35-9c5c-0e4f1f6a2b3c"),
+    ("ce_type", "account.counted"),
+    ("ce_time", "2026-03-31T12:00:00.000000Z"),
+    ("ce_subject", "account-123"),
+    ("content-type", "application/json"),
+    ("ce_sequence", "123456"),
+    ("ce_recordedtime", "2026-03-31T12:00:00.000000Z"),
+    ("ce_streamversion", "1234"),
+];
+
+async fn bare_relay(bootstrap: &str, topic: &str) -> Done<()> {
+    let producer: BaseProducer = client(bootstrap)
+        .set("transactional.id", EventId::random().to_string())
+        .set("linger.ms", "0")
+        .create()?;
+    producer.init_transactions(Duration::from_secs(30))?;
+    for batch in 0..RELAYED / RELAY_BATCH {
+        producer.begin_transaction()?;
+        for number in 0..RELAY_BATCH {
+            let key = format!("account-{}", number % 1_000);
+            let value = value(batch * RELAY_BATCH + number);
+            let headers = OwnedHeaders::new_with_capacity(HEADERS.len());
+            let headers = HEADERS.iter().fold(headers, |headers, (key, value)| {
+                headers.insert(Header {
+                    key,
+                    value: Some(*value),
+                })
+            });
+            let record = BaseRecord::to(topic).key(&key).payload(&value);
+            producer
+                .send(record.headers(headers))
+                .map_err(|(error, _)| error)?;
+        }
+        while producer.in_flight_count() > 0 {
+            producer.poll(Duration::from_micros(500));
+        }
+        producer.commit_transaction(rdkafka::util::Timeout::Never)?;
+    }
+    Ok(())
+}
+
+/// A log in memory of so many events.
+async fn log() -> Done<Annals> {
+    let store = MemoryStore::new();
+    for batch in 0..RELAYED / 1_000 {
+        let stream = StreamId::new(format!("account-{batch}"))?;
+        let event = |number| NewEvent::json("account.counted", value(batch * 1_000 + number));
+        store
+            .append(Append::new(stream, (0..1_000).map(event)))
+            .await?;
+    }
+    Ok(Annals::on(Arc::new(store)))
+}
+
+async fn relay(kafka: &Kafka, db: &Annals, topic: &'static str) -> Done<()> {
+    let relay = Relay::named(topic).to(kafka, TopicSpec::existing(topic));
+    assert_eq!(relay.catch_up(db).await?, RELAYED as u64);
+    Ok(())
+}
+
+/// Resident memory of this process, in MiB.
+fn resident() -> Done<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    Ok(kib.ok_or("no VmRSS")?.parse::<u64>()? / 1_024)
+}
+
+/// Reads one page of each partition and then nothing for a while.
+async fn slow_reader(kafka: &Kafka, topic: &str) -> Done<()> {
+    let before = resident()?;
+    let log = kafka
+        .log(Topic::named(topic).every_record_is("counted"))
+        .await?;
+    for partition in (0..PARTITIONS).map(Partition) {
+        let read = ReadLog::after(Position::START).partition(partition);
+        assert!(!log.read(read.limit(10)).await?.end);
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (after, megabytes) = (resident()?, (RECORDS * 200) >> 20);
+    println!(
+        "a reader of {PARTITIONS} partitions that stopped after a page of {megabytes} MiB: {} MiB \
+         more",
+        after.saturating_sub(before)
+    );
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Done<()> {
     let bootstrap = std::env::args()
@@ -227,7 +324,26 @@ async fn main() -> Done<()> {
     )
     .await?;
     ratio(by_us, by_client);
-    for topic in &topics {
+    let db = log().await?;
+    let [by_bare, by_relay] = ["e", "f"].map(|name| format!("rates-{run}-{name}"));
+    let by_relay: &'static str = by_relay.leak();
+    for topic in [by_bare.as_str(), by_relay] {
+        let spec = TopicSpec::named(topic).partitions(PARTITIONS);
+        kafka.ensure([spec]).await?;
+    }
+    let work = bare_relay(&bootstrap, &by_bare);
+    let by_client = rate(
+        "transactions of 5,000 CloudEvents, bare client",
+        RELAYED,
+        work,
+    )
+    .await?;
+    let work = relay(&kafka, &db, by_relay);
+    let by_us = rate("transactions of 5,000 CloudEvents, Relay", RELAYED, work).await?;
+    ratio(by_us, by_client);
+    slow_reader(&kafka, bare).await?;
+    let made = topics.iter().map(String::as_str);
+    for topic in made.chain([by_bare.as_str(), by_relay]) {
         kafka.delete_topic(topic).await?;
     }
     Ok(())
