@@ -43,6 +43,17 @@ pub(crate) enum Command {
         as_of: AsOf,
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
+        /// From a topic that `publish` wrote, instead of a store: kafka://HOST:PORT[/TOPIC].
+        #[arg(long, value_name = "URL", conflicts_with_all = ["url", "known_at"])]
+        from: Option<String>,
+        #[command(flatten)]
+        store: Store,
+    },
+    /// Publishes what happened to a topic, each event once; the topic is made when it is missing.
+    Publish {
+        /// Where to: kafka://HOST:PORT[/TOPIC]; needs `cargo run --features kafka`.
+        #[arg(long, value_name = "URL")]
+        to: String,
         #[command(flatten)]
         store: Store,
     },
@@ -193,6 +204,15 @@ mod tests {
             ("balances --as-of 1993-02-30", ErrorKind::ValueValidation),
             ("balances --known-at noon", ErrorKind::ValueValidation),
             ("volume --to 1993-05", ErrorKind::ValueValidation),
+            ("publish", ErrorKind::MissingRequiredArgument),
+            (
+                "balances --from kafka://a --store memory:",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "balances --from kafka://a --known-at 2026-03-31",
+                ErrorKind::ArgumentConflict,
+            ),
             ("statements", ErrorKind::MissingRequiredArgument),
             (
                 "statements 7 --month 1993-05-01",

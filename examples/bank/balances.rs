@@ -30,23 +30,26 @@ pub(crate) struct BalanceChange {
 
 impl Project<AccountEvent> for BalanceChange {
     fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<(Month, String)>, Poison> {
-        let key = event.change().map(|_| {
-            (
-                Month::of(&event.record.occurred_at),
-                event.record.stream.id().to_owned(),
-            )
-        });
-        Ok(key.into_iter().collect())
+        Ok(changed(event).into_iter().collect())
     }
 
     fn on(change: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
-        if let Some(amount) = event.change() {
-            *change
-                .days
-                .entry(event.record.occurred_at.day())
-                .or_default() += amount;
-        }
+        add(&mut change.days, event);
         Ok(())
+    }
+}
+
+/// The month and the account whose balance an event changes.
+pub(crate) fn changed(event: &Recorded<AccountEvent>) -> Option<(Month, String)> {
+    let month = Month::of(&event.record.occurred_at);
+    let account = event.record.stream.id().to_owned();
+    event.change().map(|_| (month, account))
+}
+
+/// Adds what an event changes to its day of the month.
+pub(crate) fn add(days: &mut BTreeMap<u32, Money>, event: &Recorded<AccountEvent>) {
+    if let Some(amount) = event.change() {
+        *days.entry(event.record.occurred_at.day()).or_default() += amount;
     }
 }
 
@@ -107,34 +110,43 @@ pub(crate) async fn balances(db: &Program, as_of: AsOf) -> Result<Balances, View
         }
         None => views::head(db).await?.position(Partition(0)),
     };
-    let last = as_of.happened.map(|day| (Month::of(&day), day.day()));
-    let end = last.map_or(Bound::Unbounded, |(month, _)| {
-        Bound::Excluded((month.next(), String::new()))
-    });
+    let months = up_to(as_of.happened);
     let mut balances = Balances::new();
     let rows = || {
         db.view::<BalanceChange>()
             .rows()
-            .keys((Bound::Unbounded, end.clone()))
+            .keys(months.clone())
             .as_of(known)
     };
     views::each_row(rows, |row| {
-        let (month, account) = row.key;
-        let until = last
-            .filter(|(last, _)| *last == month)
-            .map_or(31, |(_, day)| day);
-        let mut changes = row
-            .value
-            .days
-            .range(..=until)
-            .map(|(_, change)| *change)
-            .peekable();
-        if changes.peek().is_some() {
-            *balances.entry(AccountName::new(&account)).or_default() += changes.sum();
-        }
+        add_up(&mut balances, &row.key, &row.value.days, as_of.happened);
     })
     .await?;
     Ok(balances)
+}
+
+/// The keys of all months in which something happened by a day.
+pub(crate) fn up_to(day: Option<NaiveDate>) -> (Bound<(Month, String)>, Bound<(Month, String)>) {
+    let end = day.map_or(Bound::Unbounded, |day| {
+        Bound::Excluded((Month::of(&day).next(), String::new()))
+    });
+    (Bound::Unbounded, end)
+}
+
+/// Adds what one month changed by a day to the balance of its account.
+pub(crate) fn add_up(
+    balances: &mut Balances,
+    (month, account): &(Month, String),
+    days: &BTreeMap<u32, Money>,
+    happened: Option<NaiveDate>,
+) {
+    let until = happened
+        .filter(|day| Month::of(day) == *month)
+        .map_or(31, |day| day.day());
+    let mut changes = days.range(..=until).map(|(_, change)| *change).peekable();
+    if changes.peek().is_some() {
+        *balances.entry(AccountName::new(account)).or_default() += changes.sum();
+    }
 }
 
 /// How balances are printed.

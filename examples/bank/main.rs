@@ -10,6 +10,14 @@
 //! cargo run --release --example bank -- history 576
 //! ```
 //!
+//! With `--features kafka` it publishes what happened to a topic, and another program has the same
+//! balances from that topic alone:
+//!
+//! ```text
+//! cargo run --release --features kafka --example bank -- publish --to kafka://127.0.0.1:9092
+//! cargo run --release --features kafka --example bank -- balances --from kafka://127.0.0.1:9092
+//! ```
+//!
 //! With `--features postgres` it does the same on a PostgreSQL server:
 //! `--store postgres://app@localhost/bank`.
 //!
@@ -28,6 +36,11 @@ mod history;
 mod import;
 mod money;
 mod month;
+#[cfg(feature = "kafka")]
+mod published;
+#[cfg(not(feature = "kafka"))]
+#[path = "published/without.rs"]
+mod published;
 mod statements;
 mod store;
 mod story;
@@ -48,7 +61,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::arguments::{Arguments, Command, Store};
-use crate::balances::Format;
+use crate::balances::{Balances, Format};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -80,25 +93,33 @@ async fn run(command: Option<Command>, out: &mut impl Write) -> Result<(), Box<d
     };
     match command {
         Command::Import { file, store } => import(&file, &store.url, out).await?,
+        Command::Publish {
+            to,
+            store: Store { url: store },
+        } => {
+            let db = store::open_existing(&store).await?;
+            let sent = published::publish(&db, &to).await?;
+            writeln!(out, "{sent} events published, to {}", store::shown(&to))?;
+        }
         Command::Balances {
             as_of,
             format,
+            from: Some(from),
+            ..
+        } => {
+            let balances = published::balances(&from, as_of.happened).await?;
+            print_balances(&balances, format, &from, out)?;
+        }
+        Command::Balances {
+            as_of,
+            format,
+            from: None,
             store: Store { url: store },
         } => {
             let db = open_with_views(&store).await?;
             let balances = balances::balances(&db, as_of).await;
             db.stop().await;
-            let balances = balances?;
-            match format {
-                Format::Table => writeln!(
-                    out,
-                    "{} accounts in {}\n",
-                    balances.len(),
-                    store::shown(&store)
-                )?,
-                Format::Csv => eprintln!("{} accounts in {}", balances.len(), store::shown(&store)),
-            }
-            balances::print(&balances, format, out)?;
+            print_balances(&balances?, format, &store, out)?;
         }
         Command::Statements {
             account,
@@ -167,6 +188,21 @@ async fn run(command: Option<Command>, out: &mut impl Write) -> Result<(), Box<d
     }
     out.flush()?;
     Ok(())
+}
+
+/// Prints balances, and where they are from.
+fn print_balances(
+    balances: &Balances,
+    format: Format,
+    place: &str,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let title = format!("{} accounts in {}", balances.len(), store::shown(place));
+    match format {
+        Format::Table => writeln!(out, "{title}\n")?,
+        Format::Csv => eprintln!("{title}"),
+    }
+    balances::print(balances, format, out)
 }
 
 /// Tells the story on a fresh file.

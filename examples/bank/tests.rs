@@ -6,5 +6,7 @@ mod both_stores;
 mod deciding;
 mod importing;
 mod keeping;
+#[cfg(feature = "kafka")]
+mod on_kafka;
 mod racing;
 mod telling;
