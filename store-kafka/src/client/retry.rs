@@ -85,11 +85,10 @@ fn retried_for(error: &KafkaError) -> Option<Duration> {
     use RDKafkaErrorCode as Code;
     match code_of(error)? {
         // Final, unless a broker has not heard of the topic yet.
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-            Some(PROPAGATION)
-        }
-        // Leaders and replicas.
-        Code::LeaderNotAvailable
+        Code::UnknownTopic | Code::UnknownTopicOrPartition => Some(PROPAGATION),
+        // Leaders and replicas. What the client does not know has no leader that it could ask.
+        Code::UnknownPartition
+        | Code::LeaderNotAvailable
         | Code::NotLeaderForPartition
         | Code::ReplicaNotAvailable
         | Code::ListenerNotFound
@@ -149,7 +148,7 @@ mod tests {
             (Code::RequestTimedOut, 10_000, None),
             (Code::UnknownTopicOrPartition, 1_979, Some(20)),
             (Code::UnknownTopicOrPartition, 1_980, None),
-            (Code::UnknownPartition, 0, Some(20)),
+            (Code::UnknownPartition, 5_000, Some(20)),
             (Code::OffsetOutOfRange, 0, None),
             (Code::TopicAuthorizationFailed, 0, None),
             (Code::IllegalGeneration, 0, None),
