@@ -90,8 +90,8 @@ pub use typed::{
     Undecodable,
 };
 pub use view_commit::{
-    Checkpoint, CommitError, DeadLetter, RowChange, RowVersion, SkipDecision, VIEW_KEY_BYTES_MAX,
-    ViewCommit, ViewRow,
+    Checkpoint, CommitError, DeadLetter, RowChange, RowVersion, STATE_KEY_BYTES_MAX, SkipDecision,
+    VIEW_KEY_BYTES_MAX, ViewCommit, ViewRow,
 };
 pub use view_store::{
     DeadLetterStore, GenerationState, GenerationStore, PastRow, ReadRows, RowPlace, RowStore,

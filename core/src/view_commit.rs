@@ -18,6 +18,9 @@ use crate::stream::Version;
 /// can keep in an index.
 pub const VIEW_KEY_BYTES_MAX: usize = 1_024;
 
+/// The bytes that a key of the state of a slot may have.
+pub const STATE_KEY_BYTES_MAX: usize = 64;
+
 /// How far a slot of a generation has come in one partition of the log: everything at or below is
 /// settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +123,9 @@ pub struct ViewCommit {
     /// Of an inline view: how far each row is taken that something is said of here. Of other views:
     /// nothing.
     pub advances: Vec<RowAdvance>,
+    /// What the slot keeps for itself besides its rows, each key at most once: its bytes, or
+    /// nothing when the key is removed. Whatever is not named here stays. Not of inline views.
+    pub state: Vec<(Bytes, Option<Bytes>)>,
 }
 
 impl ViewCommit {
@@ -141,6 +147,7 @@ impl ViewCommit {
             park: Vec::new(),
             unpark: Vec::new(),
             advances: Vec::new(),
+            state: Vec::new(),
         }
     }
 
@@ -152,7 +159,8 @@ impl ViewCommit {
     /// key twice, a key or entry that is too long, a wrong number of entries, a past that it does
     /// not keep, runs of a key that overlap, something beyond the place to which the step goes, an
     /// event that is a dead letter twice or is both a dead letter and settled, a row of an inline
-    /// view of which it is not said how far it is taken, or one of another view of which it is.
+    /// view of which it is not said how far it is taken, or one of another view of which it is, and
+    /// state of an inline view.
     ///
     /// ```
     /// use annals_core::{
@@ -209,7 +217,34 @@ impl ViewCommit {
         self.check_rows(spec)?;
         self.check_past(spec)?;
         self.check_stands(spec)?;
+        self.check_state(spec)?;
         self.check_parked()
+    }
+
+    fn check_state(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
+        if spec.inline && !self.state.is_empty() {
+            let view = &spec.view;
+            return Err(Invalid::new(format!(
+                "view `{view}` is inline, its slots keep no state"
+            )));
+        }
+        let mut changed = HashSet::new();
+        for (key, _) in &self.state {
+            if key.len() > STATE_KEY_BYTES_MAX {
+                let bytes = key.len();
+                return Err(Invalid::new(format!(
+                    "a key of the state has {bytes} bytes, at most {STATE_KEY_BYTES_MAX} are \
+                     possible"
+                )));
+            }
+            if !changed.insert(key) {
+                let key = key.escape_ascii();
+                return Err(Invalid::new(format!(
+                    "key `{key}` of the state changes twice in one step"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn check_rows(&self, spec: &GenerationSpec) -> Result<(), Invalid> {

@@ -16,7 +16,10 @@ use crate::statements as sql;
 
 /// Every migration of the tables, in order; the first makes version 1. A migration that changes
 /// the parameters of a function drops the function.
-const MIGRATIONS: &[&str] = &[include_str!("sql/tables.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("sql/tables.sql"),
+    include_str!("sql/view_state_table.sql"),
+];
 
 /// What a schema has of this program's functions.
 #[derive(Clone, Copy, PartialEq, Eq)]

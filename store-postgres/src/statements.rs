@@ -62,6 +62,7 @@ statements! {
     CLEAR_HISTORY = "views/clear_history";
     COMMIT_INLINE_STEP = "views/commit_inline_step";
     COMMIT_STEP = "views/commit_step";
+    COMMIT_STEP_WITH_STATE = "views/commit_step_with_state";
     DEAD_LETTERS = "views/dead_letters";
     DELETE_SNAPSHOT = "views/delete_snapshot";
     DROP_GENERATION = "views/drop_generation";
@@ -88,6 +89,7 @@ statements! {
     SAVE_SKIP_DECISION = "views/save_skip_decision";
     SAVE_SNAPSHOT = "views/save_snapshot";
     SKIP_DECISIONS = "views/skip_decisions";
+    SLOT_STATE = "views/slot_state";
     SWITCH_GENERATION = "views/switch_generation";
     TOUCHED = "views/touched";
     TRANSACTION = "views/transaction";
@@ -116,6 +118,7 @@ pub(crate) const FUNCTIONS: &[(&str, &str)] = functions! {
     "clear_history"
     "commit_inline_step"
     "commit_step"
+    "commit_step_with_state"
     "drop_generation"
     "ensure_step_stream_versions"
     "ensure_stream_versions"

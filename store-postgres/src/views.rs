@@ -24,6 +24,7 @@ use annals_core::{
     RowsPage, SkipDecision, StoreError, ViewCommit,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use hashlink::LruCache;
 use sqlx::postgres::PgRow;
 use sqlx::{Error, query};
@@ -287,6 +288,19 @@ impl RowStore for PostgresStore {
         ask!(
             self.database(),
             past::touched(self.database(), generation, key, (after, up_to), limit)
+        )?
+    }
+
+    async fn read_state(
+        &self,
+        generation: GenerationId,
+        slot: u16,
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, CommitError> {
+        ask!(
+            self.database(),
+            past::state(self.database(), generation, slot, after, bytes_max)
         )?
     }
 

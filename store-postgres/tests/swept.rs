@@ -15,7 +15,7 @@ use server::{Schema, connection};
 const ROWS: i64 = 50_000;
 
 /// Tables of a generation with the index by which they are cleared, and how they are filled.
-const TABLES: [(&str, &str, &str); 6] = [
+const TABLES: [(&str, &str, &str); 7] = [
     (
         "view_row",
         "view_row_pkey",
@@ -45,6 +45,11 @@ const TABLES: [(&str, &str, &str); 6] = [
         "view_stream_version",
         "view_stream_version_pkey",
         "select id, key, n from annals.view_generation, keys",
+    ),
+    (
+        "view_state",
+        "view_state_pkey",
+        "select id, 0, key, '1' from annals.view_generation, keys",
     ),
 ];
 

@@ -12,7 +12,10 @@ use crate::error::corrupt;
 const APPLICATION_ID: i32 = 0x414e_4e4c;
 
 /// Every migration, in order; the first makes version 1. A released one is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("sql/schema/001_tables.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("sql/schema/001_tables.sql"),
+    include_str!("sql/schema/002_view_state.sql"),
+];
 
 /// Brings the file to the newest version, and gives a new log its id.
 pub(crate) fn upgrade(
@@ -139,6 +142,7 @@ mod tests {
     /// Migrations of a later release.
     const LATER: &[&str] = &[
         MIGRATIONS[0],
+        MIGRATIONS[1],
         "alter table annals_streams add column added integer not null default 7;",
     ];
 
@@ -168,7 +172,7 @@ mod tests {
         let added: i64 = connection
             .query_row("select added from annals_streams", [], |row| row.get(0))
             .unwrap();
-        assert_eq!((version(&connection).unwrap(), added), (2, 7));
+        assert_eq!((version(&connection).unwrap(), added), (3, 7));
         assert_eq!(accept_by(LATER, &connection, &opener).unwrap(), log);
         // The program of the older release does not touch what it does not know.
         let refused = upgrade(&mut connection, &opener, &SystemClock).unwrap_err();
@@ -181,11 +185,12 @@ mod tests {
         let (opener, mut connection) = opened();
         let broken: &[&str] = &[
             MIGRATIONS[0],
+            MIGRATIONS[1],
             "create table annals_new (n); select nonsense;",
         ];
         let log = upgrade(&mut connection, &opener, &SystemClock).unwrap();
         upgrade_by(broken, &mut connection, &opener, &SystemClock).unwrap_err();
-        assert_eq!(version(&connection).unwrap(), 1);
+        assert_eq!(version(&connection).unwrap(), 2);
         let created = "select count(*) from sqlite_schema where name = 'annals_new'";
         let created: i64 = connection.query_row(created, [], |row| row.get(0)).unwrap();
         assert_eq!(created, 0);

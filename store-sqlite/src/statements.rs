@@ -25,6 +25,7 @@ statements! {
     DELETE_VIEW_CHECKPOINTS = "delete_view_checkpoints";
     DELETE_VIEW_ENTRY = "delete_view_entry";
     DELETE_VIEW_ROW = "delete_view_row";
+    DELETE_VIEW_STATE = "delete_view_state";
     DROPPED_GENERATION = "dropped_generation";
     EVENT = "event";
     EVERY_BACKWARD = "every_backward";
@@ -72,6 +73,7 @@ statements! {
     PURGE_DEAD_LETTERS = "purge_dead_letters";
     PURGE_ENTRIES = "purge_entries";
     PURGE_ROWS = "purge_rows";
+    PURGE_STATE = "purge_state";
     PURGE_STREAM_VERSIONS = "purge_stream_versions";
     PURGE_TOUCHED = "purge_touched";
     PURGE_VERSIONS = "purge_versions";
@@ -90,6 +92,7 @@ statements! {
     SAVE_SNAPSHOT = "save_snapshot";
     SAVE_VIEW_CHECKPOINT = "save_view_checkpoint";
     SAVE_VIEW_ROW = "save_view_row";
+    SAVE_VIEW_STATE = "save_view_state";
     SET_PHASE = "set_phase";
     SET_PURGED = "set_purged";
     SKIP_DECISIONS = "skip_decisions";
@@ -116,4 +119,5 @@ statements! {
     VIEW_NAMES = "view_names";
     VIEW_ROW = "view_row";
     VIEW_ROW_ENTRIES = "view_row_entries";
+    VIEW_STATE = "view_state";
 }

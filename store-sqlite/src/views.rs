@@ -24,6 +24,7 @@ use annals_core::{
     SkipDecision, StoreError, VersionedRow, ViewCommit,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use rusqlite::Connection;
 
 use crate::store::SqliteStore;
@@ -301,6 +302,21 @@ impl RowStore for SqliteStore {
                 (after, up_to),
                 limit,
             )?)
+        })
+        .await
+    }
+
+    async fn read_state(
+        &self,
+        generation: GenerationId,
+        slot: u16,
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, CommitError> {
+        let after = after.map(<[u8]>::to_vec);
+        self.read_generation(generation, move |connection, generation| {
+            let after = after.as_deref();
+            Ok(rows::state(connection, generation, slot, after, bytes_max)?)
         })
         .await
     }

@@ -27,10 +27,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 pub use self::faults::{AnswerLost, FailsOnce, HintLost, Slow};
 use crate::append::AppendError;
 use crate::error::StoreError;
+use crate::generation::GenerationId;
 use crate::store::{Hint, Store};
 use crate::view_commit::{CommitError, ViewCommit};
 use crate::view_store::ViewStore;
@@ -138,6 +140,21 @@ pub trait StoreFault: fmt::Debug + Send + Sync + 'static {
         step: ViewCommit,
     ) -> Result<(), CommitError> {
         views.commit_view(step).await
+    }
+
+    /// How the store reads what a slot keeps: as it is, unless this makes something else of it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`RowStore::read_state`](crate::RowStore::read_state).
+    async fn read_state(
+        &self,
+        views: &dyn ViewStore,
+        of: (GenerationId, u16),
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, CommitError> {
+        views.read_state(of.0, of.1, after, bytes_max).await
     }
 
     /// The hint that readers get instead of the store's.

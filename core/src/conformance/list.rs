@@ -250,6 +250,15 @@ macro_rules! __conformance_cases {
                 are_whole_or_absent_wherever_their_future_is_dropped,
                 and_all_else_disturb_nobody_when_their_future_is_dropped,
             }
+            state {
+                is_written_with_the_rows_or_not_at_all,
+                is_fenced_by_the_epoch,
+                is_read_in_the_order_of_bytes,
+                is_read_in_pages_by_bytes,
+                holds_a_value_of_a_mebibyte,
+                is_gone_with_its_generation,
+                is_there_after_reopening,
+            }
             rows {
                 by_keys_are_those_that_exist,
                 by_a_range_of_keys_honour_every_kind_of_bound,

@@ -19,7 +19,7 @@
 //!
 //! The cases are plain functions over a [`Fixture`], in a module per subject: `append`, `retry`,
 //! `streams`, `read`, `log` and `faults` for everybody; `atomic`, `tagged` and `snapshots` for
-//! those who have the trait; `leases`, `generations`, `steps`, `rows` and `past` for those who keep
+//! those who have the trait; `leases`, `generations`, `steps`, `state`, `rows` and `past` for those who keep
 //! read models; `inline` for those with inline views; `shared` for stores that several
 //! handles (several processes) may have open at once; `custom_tables` for those who have tables of
 //! the application's own in their transactions, by
@@ -72,6 +72,8 @@ pub mod rows;
 pub mod shared;
 #[doc(hidden)]
 pub mod snapshots;
+#[doc(hidden)]
+pub mod state;
 #[doc(hidden)]
 pub mod steps;
 #[doc(hidden)]
@@ -131,7 +133,7 @@ mod tests {
     use super::list::cases;
 
     /// Every `pub async fn` of these files is a case.
-    const FILES: [(&str, &[&str]); 19] = [
+    const FILES: [(&str, &[&str]); 20] = [
         (
             "append",
             &[
@@ -164,6 +166,7 @@ mod tests {
         ("rows", &[include_str!("rows.rs")]),
         ("shared", &[include_str!("shared.rs")]),
         ("snapshots", &[include_str!("snapshots.rs")]),
+        ("state", &[include_str!("state.rs")]),
         ("steps", &[include_str!("steps.rs")]),
         ("streams", &[include_str!("streams.rs")]),
         ("tagged", &[include_str!("tagged.rs")]),

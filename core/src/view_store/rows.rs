@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Bound;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::generation::GenerationId;
 use crate::position::Position;
@@ -213,6 +214,21 @@ pub trait RowStore: fmt::Debug + Send + Sync + 'static {
         up_to: Position,
         limit: usize,
     ) -> Result<Vec<Position>, CommitError>;
+
+    /// What a slot keeps for itself, in the order of the bytes of the keys: after the key `after`,
+    /// until keys and values together have `bytes_max` bytes or more. The first entry is given
+    /// however large it is, so an empty page is the end.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Gone`]
+    async fn read_state(
+        &self,
+        generation: GenerationId,
+        slot: u16,
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, CommitError>;
 
     /// Forgets the past before `since`: what is needed to answer for `since` itself and later
     /// stays, and [`Generation::history_since`](crate::Generation::history_since) says so. A key

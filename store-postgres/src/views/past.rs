@@ -139,6 +139,27 @@ pub(super) async fn touched(
     listed(generation, &found, |row| Ok(Position::new(number(row, 1)?)))
 }
 
+/// What a slot keeps for itself after a key, until so many bytes.
+pub(super) async fn state(
+    database: &Database,
+    generation: GenerationId,
+    slot: u16,
+    after: Option<&[u8]>,
+    bytes_max: usize,
+) -> Answer<Vec<(Bytes, Bytes)>> {
+    let found = query(database.text(sql::SLOT_STATE))
+        .bind(stored(generation.0))
+        .bind(i64::from(slot))
+        .bind(after)
+        .bind(limited(bytes_max))
+        .fetch_all(&database.pool)
+        .await?;
+    listed(generation, &found, |row| {
+        let of = |column| Ok::<_, Error>(Bytes::copy_from_slice(bytes(row, column)?.unwrap_or_default()));
+        Ok((of(1)?, of(2)?))
+    })
+}
+
 async fn of_key(
     database: &Database,
     statement: &'static str,

@@ -42,6 +42,9 @@ impl Step {
             .versions
             .sort_by(|one, other| one.key.cmp(&other.key));
         commit.touched.sort_unstable();
+        commit
+            .state
+            .sort_unstable_by(|one, other| one.0.cmp(&other.0));
         commit.park.sort_unstable_by(|one, other| {
             (&one.key, one.position).cmp(&(&other.key, other.position))
         });
@@ -121,12 +124,20 @@ impl Step {
 
     /// The one call: checks, and writes what is not refused.
     fn whole(&self, database: &Database) -> Statement<'_> {
+        let state = &self.commit.state;
         let text = if self.is_inline {
             sql::COMMIT_INLINE_STEP
-        } else {
+        } else if state.is_empty() {
             sql::COMMIT_STEP
+        } else {
+            sql::COMMIT_STEP_WITH_STATE
         };
-        let statement = self.written(looked(query(database.text(text)), &self.commit));
+        let mut statement = self.written(looked(query(database.text(text)), &self.commit));
+        if !self.is_inline && !state.is_empty() {
+            statement = statement
+                .bind(list(state, |(key, _)| &**key))
+                .bind(list(state, |(_, value)| value.as_deref()));
+        }
         if !self.is_inline {
             return statement;
         }

@@ -80,7 +80,7 @@ async fn clear_away(database: &Database) -> Result<(), Error> {
 
 /// Each table, the columns that order it within a generation, what comes next (a number, an
 /// entry and a key), and the columns of a row for that.
-const TABLES: [(&str, &str, &str, &str); 6] = [
+const TABLES: [(&str, &str, &str, &str); 7] = [
     ("view_row", "key", "key >= $4", KEY),
     ("view_stream_version", "key", "key >= $4", KEY),
     (
@@ -106,6 +106,12 @@ const TABLES: [(&str, &str, &str, &str); 6] = [
         "key, partition, position",
         "key >= $4",
         "0::bigint as number, ''::bytea as entry, key as next_key",
+    ),
+    (
+        "view_state",
+        "slot, key",
+        "(slot, key) > ($2, $4)",
+        "slot as number, ''::bytea as entry, key as next_key",
     ),
 ];
 

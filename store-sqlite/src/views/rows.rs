@@ -93,6 +93,30 @@ impl Keys {
     }
 }
 
+/// A page of what a slot keeps for itself.
+pub(super) fn state(
+    connection: &Connection,
+    generation: &Generation,
+    slot: u16,
+    after: Option<&[u8]>,
+    bytes_max: usize,
+) -> Result<Vec<(Bytes, Bytes)>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(sql::VIEW_STATE)?;
+    let from = after.unwrap_or_default();
+    let id = stored(generation.id.0);
+    let mut found = statement.query((id, slot, from, after.is_some()))?;
+    let mut page = Vec::new();
+    let mut bytes = 0;
+    while bytes < bytes_max || page.is_empty() {
+        let Some(row) = found.next()? else { break };
+        let key = Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?);
+        let value = Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?);
+        bytes += key.len() + value.len();
+        page.push((key, value));
+    }
+    Ok(page)
+}
+
 /// The checkpoints of a generation.
 pub(super) fn checkpoints(
     connection: &Connection,

@@ -33,6 +33,7 @@ pub(super) fn size(commit: &ViewCommit) -> (usize, usize) {
         park,
         unpark,
         advances,
+        state,
         ..
     } = commit;
     let of_value = |value: &Option<bytes::Bytes>| value.as_ref().map_or(0, bytes::Bytes::len);
@@ -40,10 +41,13 @@ pub(super) fn size(commit: &ViewCommit) -> (usize, usize) {
         row.key.len() + of_value(&row.value) + row.indexed.iter().map(String::len).sum::<usize>()
     };
     let of_version = |version: &RowVersion| version.key.len() + of_value(&version.value);
+    let of_entry =
+        |(key, value): &(bytes::Bytes, Option<bytes::Bytes>)| key.len() + of_value(value);
     let bytes = rows.iter().map(of_row).sum::<usize>()
         + versions.iter().map(of_version).sum::<usize>()
+        + state.iter().map(of_entry).sum::<usize>()
         + commit.to.state.len();
-    let changes = rows.len() + versions.len() + touched.len();
+    let changes = rows.len() + versions.len() + touched.len() + state.len();
     let letters = park.len() + unpark.len();
     (1 + changes + letters + advances.len(), bytes)
 }
@@ -59,6 +63,9 @@ pub(super) fn prepare(connection: &Connection, mut commit: ViewCommit) -> Result
         .versions
         .sort_by(|one, other| one.key.cmp(&other.key));
     commit.touched.sort_unstable();
+    commit
+        .state
+        .sort_unstable_by(|one, other| one.0.cmp(&other.0));
     Ok(Step {
         commit,
         has_indexes: !generation.spec.indexes.is_empty(),
@@ -99,6 +106,7 @@ pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Abort> {
         inline::save_stream_version(connection, generation, &advance.key, advance.to)?;
     }
     save_dead_letters(connection, commit)?;
+    save_state(connection, commit)?;
     let to = &commit.to;
     connection
         .prepare_cached(sql::SAVE_VIEW_CHECKPOINT)?
@@ -332,6 +340,24 @@ impl<'a> Iterator for Packed<'a> {
         });
         Some(entry.ok_or_else(|| corrupt("index entries of a row that cannot be decoded")))
     }
+}
+
+/// Writes what the slot keeps for itself.
+fn save_state(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::Error> {
+    if commit.state.is_empty() {
+        return Ok(());
+    }
+    let generation = stored(commit.generation.0);
+    let slot = commit.to.slot;
+    let mut save = connection.prepare_cached(sql::SAVE_VIEW_STATE)?;
+    let mut delete = connection.prepare_cached(sql::DELETE_VIEW_STATE)?;
+    for (key, value) in &commit.state {
+        match value {
+            Some(value) => save.execute((generation, slot, &**key, &**value))?,
+            None => delete.execute((generation, slot, &**key))?,
+        };
+    }
+    Ok(())
 }
 
 /// Removes the dead letters that were settled, and saves new ones.

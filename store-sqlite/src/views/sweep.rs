@@ -56,6 +56,7 @@ fn purge(connection: &Connection, id: i64, until: Instant) -> Result<(), rusqlit
         sql::PURGE_TOUCHED,
         sql::PURGE_DEAD_LETTERS,
         sql::PURGE_STREAM_VERSIONS,
+        sql::PURGE_STATE,
     ];
     for table in tables {
         let mut purge = connection.prepare_cached(table)?;

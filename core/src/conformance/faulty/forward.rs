@@ -4,6 +4,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
@@ -165,6 +166,18 @@ forward! { RowStore to of_views {
     ask ChangeView: forget_history(generation: GenerationId, since: Position)
         -> Result<(), CommitError>;
 }
+    async fn read_state(
+        &self,
+        generation: GenerationId,
+        slot: u16,
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, CommitError> {
+        let of = (generation, slot);
+        let answer = self.fault.read_state(self.of_views(), of, after, bytes_max);
+        self.ask(Call::ReadView, answer).await
+    }
+
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), CommitError> {
         let outcome = self.fault.commit_view(self.of_views(), commit);
         self.ask(Call::CommitView, outcome).await

@@ -33,6 +33,8 @@ pub(super) struct Built {
     // Of an inline view: the version of its stream that each row is at, also where there is no
     // row any more.
     pub(super) stream_versions: BTreeMap<String, Version>,
+    // What each slot keeps for itself.
+    pub(super) state: BTreeMap<(u16, Bytes), Bytes>,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl Built {
             touched: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
             stream_versions: BTreeMap::new(),
+            state: BTreeMap::new(),
         }
     }
 
@@ -156,8 +159,38 @@ impl Built {
                 dead_letters,
             );
         }
+        for (key, value) in commit.state {
+            match value {
+                Some(value) => self.state.insert((commit.to.slot, key), value),
+                None => self.state.remove(&(commit.to.slot, key)),
+            };
+        }
         self.checkpoints
             .insert((commit.to.slot, partition), commit.to);
+    }
+
+    /// A page of what a slot keeps for itself.
+    pub(super) fn state_page(
+        &self,
+        slot: u16,
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Vec<(Bytes, Bytes)> {
+        let from = match after {
+            Some(after) => Bound::Excluded((slot, Bytes::copy_from_slice(after))),
+            None => Bound::Included((slot, Bytes::new())),
+        };
+        let of_slot = self.state.range((from, Bound::Unbounded));
+        let mut page = Vec::new();
+        let mut bytes = 0;
+        for ((_, key), value) in of_slot.take_while(|((of, _), _)| *of == slot) {
+            page.push((key.clone(), value.clone()));
+            bytes += key.len() + value.len();
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        page
     }
 
     pub(super) fn change(&mut self, change: RowChange) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::ranges::{after_key, narrowed};
 use crate::error::StoreError;
@@ -119,6 +120,19 @@ impl RowStore for MemoryStore {
             .take(limit)
             .copied()
             .collect())
+    }
+
+    async fn read_state(
+        &self,
+        generation: GenerationId,
+        slot: u16,
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, CommitError> {
+        let views = self.read_models();
+        Ok(views
+            .built(generation)?
+            .state_page(slot, after, bytes_max))
     }
 
     async fn forget_history(

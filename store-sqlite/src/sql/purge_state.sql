@@ -1,0 +1,7 @@
+-- removes the first ?2 entries of what the slots of a dropped generation keep
+delete from annals_view_state
+where generation = ?1
+    and (slot, key) < (
+        coalesce((select slot from annals_view_state where generation = ?1 order by slot, key limit 1 offset ?2), x''),
+        coalesce((select key from annals_view_state where generation = ?1 order by slot, key limit 1 offset ?2), x'')
+    )
