@@ -37,12 +37,18 @@ pub use annals_postgres as postgres;
 /// Read models.
 #[cfg(feature = "projections")]
 pub use annals_projections as projections;
+/// Pipelines in event time: windows over the log, as rows of views.
+#[cfg(feature = "streams")]
+pub use annals_projections::pipeline;
 /// What follows a log: for crates that add parts to programs.
 #[cfg(feature = "projections")]
 pub use annals_runner as runner;
 /// The embedded store, for programs that set its options.
 #[cfg(feature = "sqlite")]
 pub use annals_sqlite as sqlite;
+/// The operators of pipelines as pure values, for programs that run them over streams of their own.
+#[cfg(feature = "streams")]
+pub use annals_streams as streams;
 
 pub use open::Open;
 
@@ -108,6 +114,8 @@ pub mod status {
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
+    #[cfg(feature = "streams")]
+    pub use crate::pipeline::Pipelines as _;
     #[cfg(feature = "projections")]
     pub use crate::projections::View;
     #[cfg(feature = "projections")]

@@ -7,11 +7,11 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 use annals_core::conformance::{Fixture, MemoryFixture, run, state};
 use annals_core::{Clock, CommitError, GenerationId, Store, ViewCommit, ViewStore};
 use async_trait::async_trait;
+use bytes::Bytes;
 
 type Page = Result<Vec<(Bytes, Bytes)>, CommitError>;
 
@@ -71,7 +71,9 @@ fails_on!(a_store_that_keeps_state_in_memory_is_noticed:
 
 fn cut(step: &mut ViewCommit) {
     for (_, value) in &mut step.state {
-        *value = value.take().map(|value| value.slice(..value.len().min(65_535)));
+        *value = value
+            .take()
+            .map(|value| value.slice(..value.len().min(65_535)));
     }
 }
 
@@ -236,7 +238,11 @@ impl StoreFault for InThisProcess {
         _: usize,
     ) -> Page {
         let kept = self.0.lock().unwrap();
-        let all = kept.iter().filter(|(key, _)| after.is_none_or(|after| key[..] > *after));
-        Ok(all.map(|(key, value)| (key.clone(), value.clone())).collect())
+        let all = kept
+            .iter()
+            .filter(|(key, _)| after.is_none_or(|after| key[..] > *after));
+        Ok(all
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect())
     }
 }

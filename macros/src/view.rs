@@ -12,8 +12,8 @@ use crate::fields::inner;
 use crate::name;
 use attribute::{Attributes, Retained, counted, is_index};
 
-const NEEDS_EVENTS: &str =
-    "a view is folded from events, name their type: `#[view(event = AccountEvent)]`";
+const NEEDS_EVENTS: &str = "a view is folded from events, name their type: \
+    `#[view(event = AccountEvent)]`; one that a pipeline writes names its `key`";
 const ONE_OR_SEVERAL: &str = "`event` is for a view of one type of events with a function \
     `apply`; name all types in `events(…)`, with an `impl Project<…>` for each";
 const NO_ORDER: &str = "its entries have no order, so equal rows would be stored as different \
@@ -35,7 +35,11 @@ pub(crate) fn view(input: &DeriveInput) -> Result<TokenStream> {
     };
     let version = said.version.as_ref().map_or(Ok(1), counted)?;
     let events = match (&said.event, said.events.is_empty()) {
-        (None, true) => return Err(Error::new_spanned(&input.ident, NEEDS_EVENTS)),
+        (None, true) if said.key.is_none() => {
+            return Err(Error::new_spanned(&input.ident, NEEDS_EVENTS));
+        }
+        // Only a pipeline writes it.
+        (None, true) => &[],
         (Some(event), false) => return Err(Error::new_spanned(event, ONE_OR_SEVERAL)),
         (Some(event), true) => std::slice::from_ref(event),
         (None, false) => &said.events,

@@ -9,6 +9,8 @@ mod key;
 mod lifecycle;
 mod options;
 mod part;
+#[cfg(feature = "streams")]
+pub mod pipeline;
 mod process;
 mod query;
 mod reactor;

@@ -49,6 +49,9 @@ impl<V: View> Follower for ViewSetup<V> {
     ) -> BoxFuture<'static, Result<RunningPart, StartError>> {
         Box::pin(async move {
             let mut context = ViewContext::new(context, self.options, self.lifecycle);
+            if V::handlers().types().is_empty() {
+                return Err(StartError::NoEvents(V::NAME));
+            }
             check::<V>(&context)?;
             if self.previously {
                 context.lifecycle = lifecycle_of_live::<V>(&context).await?;

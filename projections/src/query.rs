@@ -13,10 +13,12 @@ mod watch;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Generation, Invalid, Token};
-use annals_runner::{CatchUp, GenerationWorkers, ViewError};
+use annals_core::{Generation, Invalid, RowsBy, Token};
+use annals_runner::{CatchUp, GenerationWorkers, Subject, ViewError};
 
 pub use get::Get;
 pub use history::{Changed, ChangedBetween, HistoryOf, RowDiff, RowHistory, VersionOf};
@@ -46,7 +48,17 @@ use crate::view::View;
 pub struct ViewHandle<V: View> {
     context: ViewContext,
     workers: GenerationWorkers,
+    output: Option<Arc<OutputRows>>,
     view: PhantomData<fn() -> V>,
+}
+
+/// Where the rows of a view are that a pipeline writes.
+pub(crate) struct OutputRows {
+    /// What the stored keys begin with.
+    pub(crate) prefix: String,
+    /// The pipeline, with all that it writes.
+    pub(crate) subject: Arc<dyn Subject>,
+    pub(crate) pipeline: &'static str,
 }
 
 impl<V: View> ViewHandle<V> {
@@ -57,8 +69,19 @@ impl<V: View> ViewHandle<V> {
         ViewHandle {
             context,
             workers,
+            output: None,
             view: PhantomData,
         }
+    }
+
+    /// The rows that a pipeline writes into the view.
+    #[cfg_attr(
+        not(feature = "streams"),
+        expect(dead_code, reason = "only pipelines need it")
+    )]
+    pub(crate) fn of_pipeline(mut self, output: Arc<OutputRows>) -> ViewHandle<V> {
+        self.output = Some(output);
+        self
     }
 
     /// One row.
@@ -130,6 +153,10 @@ impl<V: View> ViewHandle<V> {
 
     /// Builds a new generation from the log, beside the one that serves.
     pub(crate) fn rebuild(&self) -> Rebuild<V> {
+        if let Some(output) = &self.output {
+            let subject = Arc::clone(&output.subject);
+            return Rebuild::of(&self.context, &self.workers, output.pipeline, subject);
+        }
         let subject = ViewSubject::<V>::of(&self.context);
         Rebuild::of(&self.context, &self.workers, V::NAME, subject)
     }
@@ -148,7 +175,58 @@ impl<V: View> ViewHandle<V> {
     }
 
     fn key(&self, key: &V::Key) -> Result<String, ViewError> {
-        Ok(crate::key::checked(key)?)
+        Ok(self.stored_key(&crate::key::checked(key)?))
+    }
+
+    /// The text of a key as it is stored.
+    fn stored_key(&self, text: &str) -> String {
+        match &self.output {
+            Some(output) => format!("{}{text}", output.prefix),
+            None => text.to_owned(),
+        }
+    }
+
+    /// Whether a stored row is one of this view.
+    fn is_mine(&self, stored: &str) -> bool {
+        let output = self.output.as_ref();
+        output.is_none_or(|output| stored.starts_with(&output.prefix))
+    }
+
+    /// What is asked for, as it is stored.
+    fn stored_rows(&self, by: RowsBy) -> RowsBy {
+        let Some(output) = &self.output else {
+            return by;
+        };
+        let stored = |key: String| self.stored_key(&key);
+        match by {
+            RowsBy::Keys(keys) => RowsBy::Keys(keys.into_iter().map(stored).collect()),
+            RowsBy::KeyRange(from, to) => {
+                let first = || Bound::Included(output.prefix.clone());
+                // The end of a prefix is a character of one byte.
+                let mut end = output.prefix.clone();
+                end.pop();
+                end.push('\u{1f}');
+                let from = match from {
+                    Bound::Unbounded => first(),
+                    from => from.map(stored),
+                };
+                let to = match to {
+                    Bound::Unbounded => Bound::Excluded(end),
+                    to => to.map(stored),
+                };
+                RowsBy::KeyRange(from, to)
+            }
+            by => by,
+        }
+    }
+
+    /// The typed key of a stored row.
+    fn typed_key(&self, stored: &str) -> Result<V::Key, ViewError> {
+        let prefix = self.output.as_ref().map_or("", |output| &output.prefix);
+        let text = stored.strip_prefix(prefix).unwrap_or(stored);
+        V::Key::from_key(text).ok_or_else(|| {
+            ViewError::Unreadable(format!("`{text}` is no key of view `{}`", V::NAME))
+        })
     }
 }
 
@@ -157,6 +235,7 @@ impl<V: View> Clone for ViewHandle<V> {
         ViewHandle {
             context: self.context.clone(),
             workers: self.workers.clone(),
+            output: self.output.clone(),
             view: PhantomData,
         }
     }
@@ -169,10 +248,4 @@ impl<V: View> fmt::Debug for ViewHandle<V> {
             .field("workers", &self.workers)
             .finish_non_exhaustive()
     }
-}
-
-/// The typed key of a stored row.
-fn typed_key<V: View>(text: &str) -> Result<V::Key, ViewError> {
-    V::Key::from_key(text)
-        .ok_or_else(|| ViewError::Unreadable(format!("`{text}` is no key of view `{}`", V::NAME)))
 }

@@ -1,6 +1,8 @@
 //! Where a slot continues: its position, what its note means, and whether the log is still the one
 //! that was read.
 
+use std::collections::BTreeMap;
+
 use annals_core::{
     Checkpoint, EventId, Generation, GenerationId, Log, Partition, Position, ReadLog, StoreError,
 };
@@ -21,6 +23,9 @@ pub enum Note {
     Restoring(Restoring),
     /// Events are settled one by one, not in their order.
     Window(WindowNote),
+    /// Everything at or before the position is settled, and event time has come so far: what the
+    /// clocks of a pipeline are at, in microseconds.
+    Clock(BTreeMap<String, i64>),
 }
 
 /// How far rows of an earlier generation were copied into a new one.
@@ -123,7 +128,7 @@ impl Note {
 /// handled once more. Nothing is settled while rows are still being copied.
 pub fn settled_to(checkpoint: &Checkpoint) -> Position {
     match Note::of(checkpoint) {
-        Ok(Note::None) => checkpoint.position,
+        Ok(Note::None | Note::Clock(_)) => checkpoint.position,
         Ok(Note::Window(WindowNote { low, .. })) => {
             low.map_or(checkpoint.position, |low| low.min(checkpoint.position))
         }
@@ -235,7 +240,13 @@ mod tests {
             ..Restoring::from(GenerationId(3))
         };
         let window = WindowNote::of(vec![Position::new(9)], Position::new(4), Position::new(5));
-        for note in [Note::None, Note::Restoring(restoring), Note::from(window)] {
+        let clock = Note::Clock(BTreeMap::from([("max".into(), -5)]));
+        for note in [
+            Note::None,
+            Note::Restoring(restoring),
+            Note::from(window),
+            clock,
+        ] {
             assert_eq!(Note::of(&checkpoint(5, &note)).unwrap(), note);
         }
     }
@@ -247,6 +258,7 @@ mod tests {
         let restoring = Note::Restoring(Restoring::from(GenerationId(3)));
         for (note, settled) in [
             (Note::None, 5),
+            (Note::Clock(BTreeMap::new()), 5),
             (window(5), 5),
             (window(3), 3),
             (restoring, 0),

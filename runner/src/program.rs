@@ -96,9 +96,14 @@ impl Program {
 
     /// The handle of the part that was registered for the type `T`, if there is one.
     pub fn handle<T: 'static, H: Clone + 'static>(&self) -> Option<H> {
-        let of = TypeId::of::<T>();
-        let mut parts = self.shared.parts.iter().filter(|part| part.of == of);
-        parts.find_map(|part| part.handle.downcast_ref::<H>().cloned())
+        self.handles::<T, H>().next()
+    }
+
+    /// The handles of all parts that were registered for the type `T`.
+    pub fn handles<T: 'static, H: Clone + 'static>(&self) -> impl Iterator<Item = H> {
+        let parts = self.shared.parts.iter();
+        let of_type = parts.flat_map(|part| part.handles(TypeId::of::<T>()));
+        of_type.filter_map(|handle| handle.downcast_ref::<H>().cloned())
     }
 
     /// The dead letters of the view, the tables, the reactor or the process of this name; nothing

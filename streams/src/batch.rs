@@ -76,6 +76,37 @@ impl Page {
         self.at.is_empty()
     }
 
+    /// The watermark just after the last record; [`Time::MIN`] when there is none.
+    ///
+    /// ```
+    /// # use annals_streams::{Page, Place, Time};
+    /// let page = Page::new([(Place::at(7), Time::from_micros(90))]);
+    /// assert_eq!(page.watermark(), Time::from_micros(90));
+    /// ```
+    pub fn watermark(&self) -> Time {
+        self.clock.last().copied().unwrap_or(Time::MIN)
+    }
+
+    /// The same records under the lower of two clocks: what two sources that keep their own time
+    /// have both reached.
+    ///
+    /// ```
+    /// # use annals_streams::{Page, Place, Time};
+    /// let at = |watermark| Page::new([(Place::at(7), Time::from_micros(watermark))]);
+    /// assert_eq!(at(90).least(&at(30)).watermark(), Time::from_micros(30));
+    /// ```
+    #[must_use]
+    pub fn least(&self, other: &Page) -> Page {
+        if Arc::ptr_eq(&self.clock, &other.clock) || self.clock == other.clock {
+            return self.clone();
+        }
+        let both = self.clock.iter().zip(other.clock.iter());
+        Page {
+            at: Arc::clone(&self.at),
+            clock: both.map(|(one, other)| *one.min(other)).collect(),
+        }
+    }
+
     /// Where the record of a cause is.
     ///
     /// ```

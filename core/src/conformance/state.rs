@@ -178,7 +178,10 @@ pub async fn is_read_in_pages_by_bytes(fixture: &dyn Fixture) {
         .map(|n| (vec![n], vec![n; usize::from(n) * 13]))
         .collect();
     let mut step = worker.step(1);
-    step.state = entries.iter().map(|(key, value)| kept(key, value)).collect();
+    step.state = entries
+        .iter()
+        .map(|(key, value)| kept(key, value))
+        .collect();
     worker.take(views, step).await;
     for bytes in [0, 1, 100, 640, 5_000, usize::MAX] {
         let all = read_by(views, worker.id(), 0, bytes).await;

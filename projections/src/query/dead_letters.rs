@@ -3,7 +3,7 @@
 use annals_core::{DeadLetter, Generation, Position, Token};
 use annals_runner::{DeadLetterKey, DeadLetterPages, DeadLetters, Settled, ViewError};
 
-use super::{ViewHandle, typed_key};
+use super::ViewHandle;
 use crate::key::ViewKey;
 use crate::view::View;
 use crate::worker::DrainView;
@@ -76,7 +76,7 @@ impl<V: View> ViewHandle<V> {
         let after = after.map(|key| key.to_key());
         let keys = self.dead_letters().keys(after.as_deref(), limit).await?;
         keys.into_iter()
-            .map(|key| typed_key::<V>(&key.key).map(|typed| key.with_key(typed)))
+            .map(|key| self.typed_key(&key.key).map(|typed| key.with_key(typed)))
             .collect()
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use annals_runner::ViewError;
 
-use super::{ViewHandle, typed_key};
+use super::ViewHandle;
 use crate::fold::{RowVersionBefore, decoded, encode, run_end, versions};
 use crate::key::ViewKey;
 use crate::view::View;
@@ -303,17 +303,23 @@ impl<V: View> ChangedBetween<V> {
         }
         // Runs that reach over the second moment end here at the latest.
         let range = (from, run_end(to));
-        let after = self.after.as_ref().map(ViewKey::to_key);
-        let keys = views
+        let output = views.output.as_ref();
+        let after = match &self.after {
+            Some(key) => Some(views.stored_key(&key.to_key())),
+            None => output.map(|output| output.prefix.clone()),
+        };
+        let mut keys = views
             .context
             .views
             .keys_changed_between(generation.id, range, after.as_deref(), self.limit)
             .await?;
+        let is_full = keys.len() == self.limit;
         let next = keys
             .last()
-            .filter(|_| keys.len() == self.limit)
-            .map(|key| typed_key::<V>(key))
+            .filter(|key| is_full && views.is_mine(key))
+            .map(|key| views.typed_key(key))
             .transpose()?;
+        keys.retain(|key| views.is_mine(key));
         let before = views.past_values(&generation, &keys, from).await?;
         let after = views.past_values(&generation, &keys, to).await?;
         let mut changes = Vec::new();
@@ -322,7 +328,7 @@ impl<V: View> ChangedBetween<V> {
                 |value: &Option<V>| value.as_ref().map(|value| encode(key, value)).transpose();
             if bytes(&before)? != bytes(&after)? {
                 changes.push(RowDiff {
-                    key: typed_key::<V>(key)?,
+                    key: views.typed_key(key)?,
                     before,
                     after,
                 });

@@ -10,7 +10,7 @@ use annals_core::{
 };
 
 use super::standing::own_stream;
-use super::{RowEntry, RowsFound, ViewError, ViewHandle, typed_key};
+use super::{RowEntry, RowsFound, ViewError, ViewHandle};
 use crate::lifecycle::Lifecycle;
 use crate::replay::Replay;
 use crate::view::View;
@@ -126,7 +126,7 @@ impl<V: View> ViewHandle<V> {
         });
         let typed = |((_, key), value): ((String, String), V)| {
             Ok(RowEntry {
-                key: typed_key::<V>(&key)?,
+                key: self.typed_key(&key)?,
                 value,
             })
         };

@@ -10,7 +10,7 @@ use annals_core::{Direction, Generation, Invalid, Moment, ReadRows, RowPlace, Ro
 
 use annals_runner::ViewError;
 
-use super::{ViewHandle, typed_key};
+use super::ViewHandle;
 use crate::fold::decoded;
 use crate::key::ViewKey;
 use crate::view::View;
@@ -180,7 +180,8 @@ impl<V: View> RowsOf<V> {
     }
 
     async fn read_now(self, live: Generation) -> Result<RowsFound<V>, ViewError> {
-        let mut read = ReadRows::of(live.id, self.by)
+        let by = self.views.stored_rows(self.by);
+        let mut read = ReadRows::of(live.id, by)
             .after(self.after)
             .limit(self.limit);
         read.direction = self.direction;
@@ -189,7 +190,7 @@ impl<V: View> RowsOf<V> {
         for row in page.rows {
             if let Some(value) = decoded(&row.key, Some(&row.value))? {
                 rows.push(RowEntry {
-                    key: typed_key::<V>(&row.key)?,
+                    key: self.views.typed_key(&row.key)?,
                     value,
                 });
             }
@@ -203,11 +204,12 @@ impl<V: View> RowsOf<V> {
     async fn read_past(self, live: Generation, moment: Moment) -> Result<RowsFound<V>, ViewError> {
         let views = &self.views;
         let (generation, position) = views.at_moment(live, moment, self.wait).await?;
+        let by = views.stored_rows(self.by);
         let mut after = self.after.map(|place| place.key);
         let mut rows = Vec::new();
         loop {
             let wanted = self.limit - rows.len();
-            let keys = match &self.by {
+            let keys = match &by {
                 RowsBy::Keys(keys) => keys.clone(),
                 RowsBy::KeyRange(from, to) if self.direction == Direction::Forward => {
                     views
@@ -234,12 +236,12 @@ impl<V: View> RowsOf<V> {
             for (key, value) in keys.into_iter().zip(values) {
                 if let Some(value) = value {
                     rows.push(RowEntry {
-                        key: typed_key::<V>(&key)?,
+                        key: views.typed_key(&key)?,
                         value,
                     });
                 }
             }
-            if matches!(self.by, RowsBy::Keys(_)) || found < wanted {
+            if matches!(by, RowsBy::Keys(_)) || found < wanted {
                 return Ok(RowsFound { rows, next: None });
             }
             after = last;

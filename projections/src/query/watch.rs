@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use annals_runner::{PublishedStep, Seen, SlotState, ViewError, slot_of};
 
-use super::{ViewHandle, typed_key};
+use super::ViewHandle;
 use crate::fold::decoded;
 use crate::view::View;
 
@@ -107,7 +107,7 @@ impl<V: View> ViewHandle<V> {
     /// # }
     /// ```
     pub fn watch(&self, key: impl Into<V::Key>) -> Watch<V> {
-        let key = crate::key::checked(&key.into());
+        let key = crate::key::checked(&key.into()).map(|key| self.stored_key(&key));
         Watch {
             reader: PartitionReader::of(self),
             key,
@@ -200,7 +200,7 @@ impl<V: View> Watch<V> {
         let value = decoded(key, row.as_ref())?;
         self.given = Some(row);
         Ok(Some(Change {
-            key: typed_key::<V>(key)?,
+            key: self.reader.views.typed_key(key)?,
             value,
             token,
         }))
@@ -218,7 +218,7 @@ impl<V: View> WatchAll<V> {
             if let Some(RowChange { key, value, .. }) = self.step.pop_front() {
                 let value = decoded(&key, value.as_ref())?;
                 let change = Change {
-                    key: typed_key::<V>(&key)?,
+                    key: self.reader.views.typed_key(&key)?,
                     value,
                     token: self.token.clone(),
                 };
@@ -229,7 +229,9 @@ impl<V: View> WatchAll<V> {
                 Some(News::LookAgain) => return Ok(Some(Update::LookAgain)),
                 Some(News::Step(token, _, _, rows)) => {
                     self.token = token;
-                    self.step.extend(rows.iter().cloned());
+                    let views = &self.reader.views;
+                    let mine = rows.iter().filter(|row| views.is_mine(&row.key));
+                    self.step.extend(mine.cloned());
                 }
             }
         }
@@ -340,7 +342,9 @@ impl<V: View> PartitionReader<V> {
         let read = ReadRows::of(generation.id, RowsBy::Keys(vec![key.into()])).limit(1);
         let page = self.views.context.views.read_rows(read).await?;
         let slot = slot_of(key, generation.spec.slots);
-        let of_slot = page.checkpoints.iter().filter(|of| of.slot == slot);
+        // Rows of a pipeline are where the keys of its stages are.
+        let any = self.views.output.is_some();
+        let of_slot = page.checkpoints.iter().filter(|of| any || of.slot == slot);
         let nothing = Token::new(self.views.context.db.store().id());
         let token = of_slot.fold(nothing, |token, of| token.with(of.partition, of.position));
         Ok((page.rows.into_iter().next().map(|row| row.value), token))

@@ -34,6 +34,20 @@ pub enum StartError {
         /// Why not.
         reason: String,
     },
+    /// A view that only pipelines write was registered by itself.
+    #[error(
+        "view `{0}` names no events, so nothing is folded into it; name them with `events(…)`, or \
+         register the pipeline that writes it"
+    )]
+    NoEvents(&'static str),
+    /// A pipeline cannot run as it is written.
+    #[error("pipeline `{name}` cannot run: {reason}")]
+    Pipeline {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// A projection stopped before it was complete.
     #[error(
         "`{name}` cannot be built: {reason}. To repair it in a running program, start it with \

@@ -68,6 +68,7 @@ pub trait Follower: Send + Sync + 'static {
 pub struct RunningPart {
     pub(super) of: TypeId,
     pub(super) handle: Box<dyn Any + Send + Sync>,
+    pub(super) others: Vec<(TypeId, Box<dyn Any + Send + Sync>)>,
     pub(super) followed: Option<Followed>,
     pub(super) supervisor: Option<JoinHandle<()>>,
     pub(super) inline_projector: Option<Arc<dyn InlineProjector>>,
@@ -93,11 +94,26 @@ impl RunningPart {
         RunningPart {
             of,
             handle: Box::new(handle),
+            others: Vec::new(),
             followed: None,
             supervisor: None,
             inline_projector: None,
             awaited: false,
         }
+    }
+
+    /// A part that writes several things: programs ask for one more handle by this type.
+    #[must_use]
+    pub fn also(mut self, of: TypeId, handle: Box<dyn Any + Send + Sync>) -> RunningPart {
+        self.others.push((of, handle));
+        self
+    }
+
+    /// Its handles of a type.
+    pub(super) fn handles(&self, of: TypeId) -> impl Iterator<Item = &(dyn Any + Send + Sync)> {
+        let first = (self.of == of).then_some(&*self.handle);
+        let others = self.others.iter().filter(move |(other, _)| *other == of);
+        first.into_iter().chain(others.map(|(_, handle)| &**handle))
     }
 
     /// Its generations are followed by these workers.

@@ -155,7 +155,11 @@ pub(super) async fn state(
         .fetch_all(&database.pool)
         .await?;
     listed(generation, &found, |row| {
-        let of = |column| Ok::<_, Error>(Bytes::copy_from_slice(bytes(row, column)?.unwrap_or_default()));
+        let of = |column| {
+            Ok::<_, Error>(Bytes::copy_from_slice(
+                bytes(row, column)?.unwrap_or_default(),
+            ))
+        };
         Ok((of(1)?, of(2)?))
     })
 }

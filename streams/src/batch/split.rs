@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Batch, Page, Stage};
+use super::{Batch, Stage};
 use crate::{Changes, Codec, Row, Side, StateError, Time};
 
 /// One stream for several stages.
@@ -75,8 +75,9 @@ impl<T, C: Codec> Stage<T, C> for Branch<T, C> {
 /// }
 /// ```
 pub struct Joint<L, R, C> {
-    left: Option<Vec<Row<L>>>,
-    right: Option<Vec<Row<R>>>,
+    left: Option<Batch<L>>,
+    right: Option<Batch<R>>,
+    resumed: Option<Time>,
     then: Box<dyn Stage<Side<L, R>, C>>,
 }
 
@@ -108,17 +109,21 @@ impl<L, R, C: Codec> Joint<L, R, C> {
         let joint = Arc::new(Mutex::new(Self {
             left: None,
             right: None,
+            resumed: None,
             then,
         }));
         (JointEnd(Arc::clone(&joint)), JointEnd(joint))
     }
 
-    fn go_on(&mut self, page: &Page) {
+    fn go_on(&mut self) {
         if self.left.is_none() || self.right.is_none() {
             return;
         }
-        let left = self.left.take().unwrap_or_default();
-        let right = self.right.take().unwrap_or_default();
+        let (Some(left), Some(right)) = (self.left.take(), self.right.take()) else {
+            return;
+        };
+        let page = left.page.least(&right.page);
+        let (left, right) = (left.rows, right.rows);
         let mut rows = Vec::with_capacity(left.len() + right.len());
         let mut right = right.into_iter().peekable();
         for row in left {
@@ -141,10 +146,15 @@ impl<L, R, C: Codec> Joint<L, R, C> {
             item: Side::Right(row.item),
         });
         rows.extend(rest);
-        self.then.take(&Batch {
-            page: page.clone(),
-            rows,
-        });
+        self.then.take(&Batch { page, rows });
+    }
+
+    /// Goes on from the lower of the two clocks.
+    fn resume(&mut self, watermark: Time) {
+        match self.resumed.take() {
+            None => self.resumed = Some(watermark),
+            Some(other) => self.then.resume(watermark.min(other)),
+        }
     }
 }
 
@@ -158,8 +168,8 @@ macro_rules! joint_end {
         {
             fn take(&mut self, batch: &Batch<$item>) {
                 let mut joint = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                joint.$side = Some(batch.rows.clone());
-                joint.go_on(&batch.page);
+                joint.$side = Some(batch.clone());
+                joint.go_on();
             }
 
             // What comes after both inputs is saved and loaded through one of them.
@@ -189,10 +199,8 @@ macro_rules! joint_end {
             }
 
             fn resume(&mut self, watermark: Time) {
-                if $is_left {
-                    let mut joint = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                    joint.then.resume(watermark);
-                }
+                let mut joint = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                joint.resume(watermark);
             }
         }
     };

@@ -20,7 +20,10 @@ const WALLS: [(&str, &[&str]); 12] = [
     ("annals-postgres", &["annals-core"]),
     ("annals-sqlite", &["annals-core"]),
     ("annals-runner", &["annals-core"]),
-    ("annals-projections", &["annals-core", "annals-runner"]),
+    (
+        "annals-projections",
+        &["annals-core", "annals-runner", "annals-streams"],
+    ),
     (
         "annals",
         &[
@@ -32,6 +35,7 @@ const WALLS: [(&str, &[&str]); 12] = [
             "annals-projections",
             "annals-runner",
             "annals-sqlite",
+            "annals-streams",
         ],
     ),
     (

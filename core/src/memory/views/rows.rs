@@ -130,9 +130,7 @@ impl RowStore for MemoryStore {
         bytes_max: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, CommitError> {
         let views = self.read_models();
-        Ok(views
-            .built(generation)?
-            .state_page(slot, after, bytes_max))
+        Ok(views.built(generation)?.state_page(slot, after, bytes_max))
     }
 
     async fn forget_history(

@@ -1,0 +1,235 @@
+//! Pipelines in event time: windows over the log, as rows of views.
+//!
+//! A pipeline is a function from the log to rows. It runs where views run: in generations and
+//! slots, under leases, rows and state in one commit. So a rebuild gives the same rows byte for
+//! byte, and a killed process loses nothing.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use annals_projections::pipeline::{Fold, Pipeline, Window};
+//! # use annals_macros::{Event, View};
+//! use serde::{Deserialize, Serialize};
+//!
+//! # #[derive(Clone, Event, Serialize, Deserialize)]
+//! # #[event(category = "order", crate = "annals_core")]
+//! # enum OrderEvent { Placed { product: String, cents: i64 } }
+//! #[derive(Clone, Default, Serialize, Deserialize, View)]
+//! #[view(name = "sales", key = (Window, String), history)]
+//! # #[view(crate = "annals_projections")]
+//! struct Sales {
+//!     orders: u64,
+//!     cents: i64,
+//! }
+//!
+//! impl Fold<(String, i64)> for Sales {
+//!     fn add(&mut self, (_, cents): &(String, i64)) {
+//!         self.orders += 1;
+//!         self.cents += cents;
+//!     }
+//!
+//!     fn merge(&mut self, other: Sales) {
+//!         self.orders += other.orders;
+//!         self.cents += other.cents;
+//!     }
+//! }
+//!
+//! fn sales() -> Pipeline {
+//!     Pipeline::new("sales", 1, |log| {
+//!         log.events::<OrderEvent>()
+//!             .out_of_order_by(Duration::from_secs(3))
+//!             .map(|event| match &**event {
+//!                 OrderEvent::Placed { product, cents } => (product.clone(), *cents),
+//!             })
+//!             .key_by(|(product, _)| product.clone())
+//!             .tumbling(Duration::from_mins(1))
+//!             .folded::<Sales>()
+//!             .into_view();
+//!     })
+//! }
+//! ```
+
+mod blueprint;
+mod clock_event;
+mod clocks;
+mod dead;
+mod graph;
+mod handle;
+mod journal;
+mod keyed;
+mod machine;
+mod output;
+mod part;
+mod results;
+mod source;
+mod stream;
+mod trial;
+mod window_key;
+mod windows;
+mod work;
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Folds, and what they are about.
+pub use annals_streams::{
+    Collect, Count, Distinct, Fold, Largest, Late, Max, Mean, Min, Sum, Time, Window,
+};
+pub use dead::DeadRecord;
+pub use handle::{PipelineHandle, PipelineStatus, Pipelines, SlotClock};
+pub use keyed::{Keyed, PipelineKey};
+pub use results::{Results, Windowed};
+pub use stream::{Flows, Log, Stream};
+pub use trial::{Trial, TrialError};
+pub use window_key::{OfWindow, window_at};
+pub use windows::{SlidingWindows, Windows};
+
+use self::blueprint::Blueprint;
+use self::graph::Graph;
+use crate::options::Options;
+
+/// For tests: what the slots of a generation keep, entry by entry, whatever its journal looks like.
+///
+/// # Errors
+///
+/// What no pipeline wrote.
+#[doc(hidden)]
+pub fn merged_state(
+    stored: &[(bytes::Bytes, bytes::Bytes)],
+) -> Result<Vec<(String, String)>, annals_runner::WorkError> {
+    let mut journal = journal::Journal::new();
+    for (key, value) in stored {
+        journal.read(key, value)?;
+    }
+    let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+    let mut entries: Vec<_> = journal
+        .entries()
+        .map(|(at, value)| {
+            let address = format!("{} {} {}", at.stage, text(&at.key), text(&at.place));
+            (address, text(value))
+        })
+        .collect();
+    entries.sort_unstable();
+    Ok(entries)
+}
+
+/// The state that a slot may have when nothing else is said.
+const STATE_BYTES_MAX: usize = 512 << 20;
+
+/// A pipeline: from events to rows of views, in event time. A part of a program.
+pub struct Pipeline {
+    name: &'static str,
+    version: u32,
+    graph: Graph,
+    options: Options,
+    state_bytes_max: usize,
+}
+
+impl Pipeline {
+    /// The pipeline of this name that does this. Raise the version whenever it gives other rows: it
+    /// is built again then, beside the one that serves.
+    ///
+    /// The name is no view's, and must never change.
+    ///
+    /// ```
+    /// # use annals_core::Event;
+    /// # use annals_projections::pipeline::Pipeline;
+    /// # fn example<Paid: Event + Clone>() -> Pipeline {
+    /// Pipeline::new("payments", 1, |log| {
+    ///     log.events::<Paid>();
+    /// })
+    /// # }
+    /// ```
+    pub fn new(name: &'static str, version: u32, build: impl FnOnce(&Log)) -> Pipeline {
+        let graph = Graph::new(name, version);
+        build(&Log {
+            graph: graph.clone(),
+        });
+        Pipeline {
+            name,
+            version,
+            graph,
+            options: Options::default(),
+            state_bytes_max: STATE_BYTES_MAX,
+        }
+    }
+
+    /// Divides its keys over so many slots, which programs share.
+    ///
+    /// ```
+    /// # use annals_projections::pipeline::Pipeline;
+    /// # fn example(sales: Pipeline) {
+    /// sales.slots(4);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn slots(mut self, slots: u16) -> Pipeline {
+        self.options = self.options.slots(slots);
+        self
+    }
+
+    /// With these options.
+    ///
+    /// ```
+    /// # use annals_projections::Options;
+    /// # use annals_projections::pipeline::Pipeline;
+    /// # fn example(sales: Pipeline) {
+    /// sales.options(Options::default().batch_events_max(5_000));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Pipeline {
+        self.options = options;
+        self
+    }
+
+    /// A slot stops, and says so, before its state has more bytes than this. Default: 512 MiB.
+    ///
+    /// ```
+    /// # use annals_projections::pipeline::Pipeline;
+    /// # fn example(sales: Pipeline) {
+    /// sales.state_bytes_max(64 << 20);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn state_bytes_max(mut self, bytes: usize) -> Pipeline {
+        self.state_bytes_max = bytes;
+        self
+    }
+
+    /// Runs it without a store, for tests.
+    ///
+    /// ```
+    /// # use annals_core::Event;
+    /// # use annals_projections::pipeline::{Pipeline, TrialError};
+    /// # fn example<Paid: Event>(payments: Pipeline, paid: Paid) -> Result<(), TrialError> {
+    /// let trial = payments.trial().at("10:00:00", paid)?.advance_to("11:00:00")?;
+    /// println!("{trial}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn trial(&self) -> Trial {
+        Trial::of(self.blueprint())
+    }
+
+    fn blueprint(&self) -> Arc<Blueprint> {
+        let graph = self.graph.clone();
+        let most = self.state_bytes_max;
+        Arc::new(Blueprint::new(self.name, self.version, graph, most))
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").finish_non_exhaustive()
+    }
+}

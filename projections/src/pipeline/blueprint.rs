@@ -1,0 +1,155 @@
+//! A pipeline that was written: what its slots are made from, and what they last said.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use annals_core::{Filter, Partition};
+use annals_runner::WorkError;
+use annals_streams::Time;
+
+use super::clock_event;
+use super::graph::Graph;
+use super::machine::{Machine, Stuck};
+
+/// What slots are made from.
+pub(crate) struct Blueprint {
+    pub(crate) name: &'static str,
+    pub(crate) version: u32,
+    graph: Graph,
+    state_bytes_max: usize,
+    said: Mutex<BTreeMap<u16, Said>>,
+}
+
+/// What a slot said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) watermark: Time,
+    pub(crate) held_by: Option<u32>,
+    pub(crate) state_bytes: usize,
+}
+
+impl Blueprint {
+    pub(crate) fn new(
+        name: &'static str,
+        version: u32,
+        graph: Graph,
+        state_bytes_max: usize,
+    ) -> Blueprint {
+        Blueprint {
+            name,
+            version,
+            graph,
+            state_bytes_max,
+            said: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The stored names of its events, each once, in order.
+    pub(crate) fn types(&self) -> Vec<&'static str> {
+        let draft = self.graph.lock();
+        let mut types: Vec<_> = draft.sources.iter().flat_map(|of| of.types()).collect();
+        types.sort_unstable();
+        types.dedup();
+        types
+    }
+
+    /// What the log is read through.
+    pub(crate) fn filter(&self) -> Filter {
+        let types = self.types().into_iter();
+        Filter::default().types(types.chain([clock_event::TYPE]))
+    }
+
+    /// What a generation is made of besides the types: another plan is another generation, also
+    /// when the version was not raised.
+    pub(crate) fn plan(&self) -> String {
+        let draft = self.graph.lock();
+        let mut text = draft.plan.canonical();
+        for source in &draft.sources {
+            for (name, value) in source.parameters() {
+                text.push_str(&format!("{name}={value} "));
+            }
+        }
+        // FNV-1a: the same in every process and version.
+        let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("plan:{digest:016x}")
+    }
+
+    /// What is wrong with it, for so many slots.
+    pub(crate) fn check(&self, slots: u16) -> Result<(), String> {
+        let draft = self.graph.lock();
+        if let Some(wrong) = draft.wrong.first() {
+            return Err(wrong.clone());
+        }
+        if draft.sources.is_empty() {
+            return Err("it reads no events; begin with `log.events::<…>()`".into());
+        }
+        if draft.outputs.is_empty() {
+            return Err("it writes nothing; end with `into_view`".into());
+        }
+        match draft.one_slot {
+            Some(stage) if slots > 1 => Err(format!(
+                "`{stage}` needs all keys in one place; run it with one slot instead of {slots}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The stages of a slot.
+    pub(crate) fn machine(&self, slot: u16, slots: u16, partitions: u32) -> Machine {
+        Machine::new(&self.graph.lock(), slot, slots, partitions)
+    }
+
+    /// Why an event stops the pipeline, and what to do.
+    pub(crate) fn stuck(&self, partition: Partition, stuck: &Stuck) -> String {
+        let Stuck {
+            position, reason, ..
+        } = stuck;
+        let name = self.name;
+        format!(
+            "the event at position {position} of partition {partition} cannot be read: {reason}. \
+             No later event is taken in, because windows would miss it. Repair the type, let the \
+             source go on with `dead_letters`, or skip the event at {position} of pipeline \
+             `{name}` with `skip_event`"
+        )
+    }
+
+    /// Refuses more state than a slot may have.
+    pub(crate) fn check_room(&self, machine: &Machine, slot: u16) -> Result<(), WorkError> {
+        let bytes = machine.state_bytes();
+        if bytes <= self.state_bytes_max {
+            return Ok(());
+        }
+        let name = self.name;
+        let mebibytes = bytes >> 20;
+        let most = self.state_bytes_max >> 20;
+        Err(WorkError::Stopped(format!(
+            "the state of pipeline `{name}` in slot {slot} would be {mebibytes} MiB, at most \
+             {most} are allowed; use shorter windows, give it more slots, or allow more with \
+             `state_bytes_max`"
+        )))
+    }
+
+    /// Takes note of how far a slot has come.
+    pub(crate) fn seen(&self, slot: u16, machine: &Machine) {
+        let (watermark, held_by) = machine.least_watermark();
+        let said = Said {
+            watermark,
+            held_by,
+            state_bytes: machine.state_bytes(),
+        };
+        let mut all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(slot, said);
+    }
+
+    /// What slots of this process said last.
+    pub(crate) fn said(&self) -> BTreeMap<u16, Said> {
+        let all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        all.clone()
+    }
+}

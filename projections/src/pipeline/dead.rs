@@ -1,0 +1,111 @@
+//! Records that a pipeline goes on without: rows of an output of its own.
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{EventId, Position, RecordedEvent};
+use annals_streams::Time;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::machine::OutRow;
+use super::output::END;
+use super::source::micros;
+
+/// The output of dead letters. No view has a name like it.
+pub(crate) const OUTPUT: &str = "$dead";
+
+/// A record that a pipeline went on without.
+///
+/// ```
+/// # use annals_projections::pipeline::{DeadRecord, PipelineHandle};
+/// # async fn example(sales: PipelineHandle) -> Result<(), annals_projections::ViewError> {
+/// for DeadRecord { position, cause, .. } in sales.dead_records(100).await? {
+///     println!("{position}: {cause}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DeadRecord {
+    /// The partition of the log.
+    pub partition: u32,
+    /// The position in it.
+    pub position: u64,
+    /// The id of the event.
+    pub id: EventId,
+    /// The name of its type.
+    pub event_type: String,
+    /// Why it was left out.
+    pub cause: String,
+}
+
+/// What is known of a record after it was given away.
+pub(crate) struct Record {
+    partition: u32,
+    position: Position,
+    id: EventId,
+    event_type: Arc<str>,
+    recorded_at: DateTime<Utc>,
+    pub(crate) occurred: Time,
+}
+
+/// A dead letter on its way.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    record: DeadRecord,
+    recorded_at: DateTime<Utc>,
+}
+
+impl Record {
+    pub(crate) fn of(record: &RecordedEvent) -> Record {
+        Record {
+            partition: record.partition.0,
+            position: record.position,
+            id: record.id,
+            event_type: Arc::clone(&record.event_type),
+            recorded_at: record.recorded_at,
+            occurred: micros(record.occurred_at),
+        }
+    }
+
+    pub(crate) fn dead(&self, cause: String) -> Dead {
+        Dead {
+            record: DeadRecord {
+                partition: self.partition,
+                position: self.position.get(),
+                id: self.id,
+                event_type: self.event_type.to_string(),
+                cause,
+            },
+            recorded_at: self.recorded_at,
+        }
+    }
+
+    pub(crate) fn ahead(&self, time: Time) -> Dead {
+        let micros = time.micros();
+        let moment = DateTime::from_timestamp_micros(micros);
+        let moment = moment.map_or_else(|| micros.to_string(), |moment| moment.to_rfc3339());
+        let recorded_at = self.recorded_at.to_rfc3339();
+        self.dead(format!(
+            "its time {moment} is further after its recording at {recorded_at} than is allowed"
+        ))
+    }
+}
+
+impl Dead {
+    pub(crate) fn row(self) -> OutRow {
+        let DeadRecord {
+            partition,
+            position,
+            ..
+        } = self.record;
+        let value = serde_json::to_vec(&self.record).unwrap_or_default();
+        OutRow {
+            position: Position::new(position),
+            recorded_at: self.recorded_at,
+            keeps: false,
+            key: format!("{OUTPUT}{END}{partition:010}/{position:020}"),
+            value: Some(value.into()),
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! What programs ask of a pipeline besides its rows.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_core::{
+    Append, AppendError, EventId, Failure, NewEvent, Partition, Position, ReadRows, RowsBy, Store,
+    StoreError, Token,
+};
+use annals_runner::{CatchUp, DeadLetters, GenerationWorkers, Program, Subject, ViewError};
+use annals_streams::Time;
+
+use super::Pipeline;
+use super::blueprint::Blueprint;
+use super::clock_event::{self, Advanced};
+use super::dead::{DeadRecord, OUTPUT};
+use super::output::END;
+use super::part::PipelineSubject;
+use crate::context::ViewContext;
+use crate::rebuild::Rebuild;
+
+/// How many streams are tried until one is in a partition.
+const STREAMS_TRIED: u32 = 100_000;
+
+/// A pipeline of a running program.
+///
+/// ```
+/// # use annals_projections::Program;
+/// # use annals_projections::pipeline::Pipelines as _;
+/// # fn example(db: Program) {
+/// if let Some(sales) = db.pipeline("sales") {
+///     println!("{}", sales.status());
+/// }
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct PipelineHandle {
+    context: ViewContext,
+    workers: GenerationWorkers,
+    subject: Arc<PipelineSubject>,
+    blueprint: Arc<Blueprint>,
+    dead_letters: DeadLetters,
+}
+
+/// How far the slots of a pipeline have come in event time, as far as they run in this process.
+/// Prints as a few lines.
+///
+/// ```
+/// # use annals_projections::pipeline::PipelineHandle;
+/// # fn example(sales: PipelineHandle) {
+/// let status = sales.status();
+/// assert_eq!(status.name, "sales");
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PipelineStatus {
+    /// The pipeline.
+    pub name: &'static str,
+    /// By slot.
+    pub slots: BTreeMap<u16, SlotClock>,
+}
+
+/// How far a slot has come in event time.
+///
+/// ```
+/// # use annals_projections::pipeline::SlotClock;
+/// # fn example(slot: SlotClock) {
+/// println!("{:?} with {} bytes of state", slot.watermark, slot.state_bytes);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SlotClock {
+    /// Windows that end at or before this have closed.
+    pub watermark: Time,
+    /// The partition of the log that holds it, if there is a source.
+    pub held_by: Option<u32>,
+    /// What its windows that are open take, as they are stored.
+    pub state_bytes: usize,
+}
+
+impl PipelineHandle {
+    pub(crate) fn new(
+        context: ViewContext,
+        workers: GenerationWorkers,
+        subject: Arc<PipelineSubject>,
+        blueprint: Arc<Blueprint>,
+        dead_letters: DeadLetters,
+    ) -> PipelineHandle {
+        PipelineHandle {
+            context,
+            workers,
+            subject,
+            blueprint,
+            dead_letters,
+        }
+    }
+
+    /// Its name.
+    ///
+    /// ```
+    /// # fn example(sales: annals_projections::pipeline::PipelineHandle) {
+    /// assert_eq!(sales.name(), "sales");
+    /// # }
+    /// ```
+    pub fn name(&self) -> &'static str {
+        self.blueprint.name
+    }
+
+    /// How far event time has come, and what is open.
+    ///
+    /// ```
+    /// # fn example(sales: annals_projections::pipeline::PipelineHandle) {
+    /// println!("{}", sales.status());
+    /// # }
+    /// ```
+    pub fn status(&self) -> PipelineStatus {
+        let said = self.blueprint.said().into_iter();
+        let slots = said.map(|(slot, said)| {
+            let clock = SlotClock {
+                watermark: said.watermark,
+                held_by: said.held_by,
+                state_bytes: said.state_bytes,
+            };
+            (slot, clock)
+        });
+        PipelineStatus {
+            name: self.blueprint.name,
+            slots: slots.collect(),
+        }
+    }
+
+    /// Returns when it has seen what `token` asks for, within `at_most`. Windows that are still
+    /// open have no rows on close then.
+    ///
+    /// # Errors
+    ///
+    /// As [`ViewHandle::wait_for`](crate::ViewHandle::wait_for).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use annals_core::Committed;
+    /// # use annals_projections::{ViewError, pipeline::PipelineHandle};
+    /// # async fn example(sales: PipelineHandle, done: Committed) -> Result<(), ViewError> {
+    /// sales.wait_for(&done, Duration::from_secs(5)).await
+    /// # }
+    /// ```
+    pub async fn wait_for(
+        &self,
+        token: impl Into<Token>,
+        at_most: Duration,
+    ) -> Result<(), ViewError> {
+        let readers = CatchUp::new(&self.context, &self.workers);
+        readers
+            .caught_up_with(None, &token.into(), at_most)
+            .await
+            .map(|_| ())
+    }
+
+    /// Builds all that it writes again from the log, beside what serves, and switches when it is
+    /// complete; goes back; drops old ones.
+    ///
+    /// ```
+    /// # use annals_projections::{RebuildError, pipeline::PipelineHandle};
+    /// # async fn example(sales: PipelineHandle) -> Result<(), RebuildError> {
+    /// sales.rebuild().begin().await?.finished(|progress| println!("{progress}")).await
+    /// # }
+    /// ```
+    pub fn rebuild(&self) -> Rebuild<Pipeline> {
+        let subject: Arc<dyn Subject> = self.subject.clone();
+        Rebuild::of(&self.context, &self.workers, self.blueprint.name, subject)
+    }
+
+    /// Events that it went on without: those that a source could not read or that claim to come
+    /// from the future; the first so many in the order of the log.
+    ///
+    /// # Errors
+    ///
+    /// Those of a view that is not complete yet, and of a store that cannot answer.
+    ///
+    /// ```
+    /// # use annals_projections::{ViewError, pipeline::PipelineHandle};
+    /// # async fn example(sales: PipelineHandle) -> Result<(), ViewError> {
+    /// assert!(sales.dead_records(10).await?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn dead_records(&self, limit: usize) -> Result<Vec<DeadRecord>, ViewError> {
+        let live = CatchUp::new(&self.context, &self.workers).live().await?;
+        let from = Bound::Included(format!("{OUTPUT}{END}"));
+        let to = Bound::Excluded(format!("{OUTPUT}\u{1f}"));
+        let read = ReadRows::of(live.id, RowsBy::KeyRange(from, to)).limit(limit);
+        let page = self.context.views.read_rows(read).await?;
+        let rows = page.rows.iter();
+        rows.map(|row| {
+            let read = serde_json::from_slice(&row.value);
+            read.map_err(|error| ViewError::Unreadable(format!("a dead letter: {error}")))
+        })
+        .collect()
+    }
+
+    /// Skips an event that stops the pipeline, also in every later rebuild.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeadLetters::skip_event`].
+    ///
+    /// ```
+    /// # use annals_projections::{ViewError, pipeline::PipelineHandle};
+    /// # async fn example(sales: PipelineHandle) -> Result<(), ViewError> {
+    /// sales.skip_event(7, "written by a test").await
+    /// # }
+    /// ```
+    pub async fn skip_event(
+        &self,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
+        self.dead_letters.skip_event(position, reason).await
+    }
+}
+
+impl fmt::Debug for PipelineHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineHandle")
+            .field("name", &self.blueprint.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for PipelineStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)?;
+        for (slot, clock) in &self.slots {
+            write!(f, "\n  slot {slot}: ")?;
+            match clock.watermark {
+                Time::MIN => write!(f, "no time yet")?,
+                Time::MAX => write!(f, "the end of time")?,
+                watermark => write!(f, "event time {} µs", watermark.micros())?,
+            }
+            write!(f, ", {} bytes open", clock.state_bytes)?;
+            if let Some(partition) = clock.held_by.filter(|_| clock.watermark == Time::MIN) {
+                write!(f, ", held by partition {partition}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Asks a [`Program`] for its pipelines, and tells them the time: in the prelude.
+pub trait Pipelines {
+    /// The pipeline of this name, if the program has it.
+    fn pipeline(&self, name: &str) -> Option<PipelineHandle>;
+
+    /// Says in the log that event time has come to `to`, in every partition: windows that end
+    /// before close, also when nothing else happens, and close at the same place in every rebuild.
+    /// Saying the same again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of a store that cannot append.
+    fn advance_clock(&self, to: Time) -> impl Future<Output = Result<Token, StoreError>> + Send;
+}
+
+impl Pipelines for Program {
+    fn pipeline(&self, name: &str) -> Option<PipelineHandle> {
+        let mut all = self.handles::<Pipeline, PipelineHandle>();
+        all.find(|handle| handle.name() == name)
+    }
+
+    async fn advance_clock(&self, to: Time) -> Result<Token, StoreError> {
+        advance_clock(&**self.store(), to).await
+    }
+}
+
+async fn advance_clock(store: &dyn Store, to: Time) -> Result<Token, StoreError> {
+    let mut token = Token::new(store.id());
+    let to = to.micros();
+    let payload = serde_json::to_vec(&Advanced { to }).map_err(|error| {
+        StoreError::new(Failure::Corrupt, "a clock event cannot be written").because(error)
+    })?;
+    for partition in (0..store.partitions()).map(Partition) {
+        let mut streams = (0..STREAMS_TRIED).filter_map(clock_event::stream);
+        let stream = streams.find(|stream| store.partition_of(stream) == partition);
+        let Some(stream) = stream else {
+            let what = format!("no stream of clock events is in partition {partition}");
+            return Err(StoreError::new(Failure::Corrupt, what));
+        };
+        let id = EventId::derived(&stream, &to.to_string(), 0);
+        let event = NewEvent::json(clock_event::TYPE, payload.clone()).id(id);
+        let appended = store.append(Append::new(stream, [event])).await;
+        let appended = appended.map_err(|error| match error {
+            AppendError::Store(error) | AppendError::Unknown(error) => error,
+            other => StoreError::new(Failure::Unavailable, "a clock event").because(other),
+        })?;
+        token = token.with(partition, appended.last().position);
+    }
+    Ok(token)
+}

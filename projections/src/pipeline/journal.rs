@@ -1,0 +1,400 @@
+//! State on disk: what changed as one row for each commit, and bases that are written again in
+//! turn, so that a commit is small, and what is read at the beginning is bounded.
+//!
+//! Keys: `0x00`, node: all entries of a virtual node. `0x01`, number (8, big endian), part (2): the
+//! changes of a commit. Changes that every base has taken in are removed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use annals_core::Partition;
+use annals_runner::{NODES, WorkError};
+use annals_streams::{Address, Changes};
+use bytes::Bytes;
+
+const BASE: u8 = 0;
+const CHANGES: u8 = 1;
+/// What a value has at most, so that a store need not keep longer ones.
+const PART_BYTES: usize = 256 << 10;
+
+type Entries = BTreeMap<Address, Vec<u8>>;
+
+/// All state of a slot, as bytes, and what of it is in the store.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    nodes: Vec<Node>,
+    /// The commits whose changes are kept: number, parts, bytes.
+    kept: VecDeque<(u64, u16, usize)>,
+    next: u64,
+    /// The node whose base is written next.
+    turn: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    entries: Entries,
+    /// The commit that its base has taken in.
+    based_on: u64,
+    /// Parts of its base in the store.
+    parts: u16,
+    bytes: usize,
+}
+
+/// What a commit changes in the store.
+pub(crate) type Writes = Vec<(Bytes, Option<Bytes>)>;
+
+fn node_of(key: &[u8]) -> usize {
+    let key = String::from_utf8_lossy(key);
+    Partition::of(&key, NODES as u32).0 as usize
+}
+
+fn base_key(node: usize, part: u16) -> Bytes {
+    let mut key = vec![BASE, node as u8];
+    key.extend(part.to_be_bytes());
+    key.into()
+}
+
+fn changes_key(number: u64, part: u16) -> Bytes {
+    let mut key = vec![CHANGES];
+    key.extend(number.to_be_bytes());
+    key.extend(part.to_be_bytes());
+    key.into()
+}
+
+impl Journal {
+    pub(crate) fn new() -> Journal {
+        Journal {
+            nodes: (0..NODES).map(|_| Node::default()).collect(),
+            kept: VecDeque::new(),
+            next: 1,
+            turn: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Bytes of state, keys included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Entries of state.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Address, &[u8])> {
+        let all = self.nodes.iter().flat_map(|node| &node.entries);
+        all.map(|(address, value)| (address, value.as_slice()))
+    }
+
+    /// What is written of these changes.
+    pub(crate) fn write(&mut self, changes: &Changes) -> Writes {
+        let mut writes = Vec::new();
+        if changes.is_empty() {
+            return writes;
+        }
+        let mut parts = Parts::new();
+        for (address, value) in changes.iter() {
+            self.apply(address.clone(), value);
+            parts.entry(address, value);
+        }
+        let number = self.next;
+        self.next += 1;
+        let parts = parts.end();
+        let written: usize = parts.iter().map(Vec::len).sum();
+        self.kept.push_back((number, parts.len() as u16, written));
+        for (part, value) in (0..).zip(parts) {
+            writes.push((changes_key(number, part), Some(value.into())));
+        }
+        self.write_bases(number, written, &mut writes);
+        self.remove_old(&mut writes);
+        writes
+    }
+
+    fn apply(&mut self, address: Address, value: Option<&[u8]>) {
+        let node = &mut self.nodes[node_of(&address.key)];
+        let head = address.key.len() + address.place.len();
+        let before = match value {
+            Some(value) => {
+                node.bytes += head + value.len();
+                self.bytes += head + value.len();
+                node.entries.insert(address, value.to_vec())
+            }
+            None => node.entries.remove(&address),
+        };
+        if let Some(before) = before {
+            node.bytes -= head + before.len();
+            self.bytes -= head + before.len();
+        }
+    }
+
+    /// Bases in turn, until about twice as much was written of them as of changes, and at least
+    /// one while more changes are kept than twice the state.
+    fn write_bases(&mut self, number: u64, written: usize, writes: &mut Writes) {
+        let journal: usize = self.kept.iter().map(|(_, _, bytes)| bytes).sum();
+        let mut budget = 2 * written;
+        let mut must = journal > 2 * self.bytes;
+        for _ in 0..self.nodes.len() {
+            let node = &mut self.nodes[self.turn];
+            if !must && node.bytes > budget {
+                break;
+            }
+            budget = budget.saturating_sub(node.bytes);
+            must &= node.bytes == 0;
+            let mut parts = Parts::new();
+            parts.based_on(number);
+            for (address, value) in &node.entries {
+                parts.entry(address, Some(value));
+            }
+            let parts = if node.entries.is_empty() {
+                Vec::new()
+            } else {
+                parts.end()
+            };
+            for part in parts.len() as u16..node.parts {
+                writes.push((base_key(self.turn, part), None));
+            }
+            node.parts = parts.len() as u16;
+            node.based_on = number;
+            for (part, value) in (0..).zip(parts) {
+                writes.push((base_key(self.turn, part), Some(value.into())));
+            }
+            self.turn = (self.turn + 1) % self.nodes.len();
+        }
+    }
+
+    fn remove_old(&mut self, writes: &mut Writes) {
+        let based_on = self.nodes.iter().map(|node| node.based_on).min();
+        let oldest = based_on.unwrap_or_default();
+        while let Some((number, parts, _)) = self.kept.front().copied() {
+            if number > oldest {
+                break;
+            }
+            self.kept.pop_front();
+            for part in 0..parts {
+                // What was written in this very commit is not there yet.
+                let key = changes_key(number, part);
+                match writes.iter().position(|(written, _)| *written == key) {
+                    Some(at) => _ = writes.remove(at),
+                    None => writes.push((key, None)),
+                }
+            }
+        }
+    }
+
+    /// Takes an entry of the store back; they come in the order of their keys.
+    ///
+    /// Changes that a base has taken in already come again, up to the newest: the outcome is the
+    /// same.
+    pub(crate) fn read(&mut self, key: &[u8], value: &[u8]) -> Result<(), WorkError> {
+        let bad = || {
+            WorkError::Stopped(format!(
+                "the state of the pipeline cannot be read at `{}`; rebuild it",
+                key.escape_ascii()
+            ))
+        };
+        let mut rest = value;
+        match key {
+            [BASE, node, first, second] => {
+                let (based_on, entries) = rest.split_first_chunk::<8>().ok_or_else(bad)?;
+                rest = entries;
+                let part = u16::from_be_bytes([*first, *second]);
+                let node = &mut self.nodes[usize::from(*node)];
+                node.parts = node.parts.max(part + 1);
+                node.based_on = u64::from_be_bytes(*based_on);
+                self.next = self.next.max(node.based_on + 1);
+            }
+            [CHANGES, number @ .., _, _] => {
+                let number = <[u8; 8]>::try_from(number).map_err(|_| bad())?;
+                let number = u64::from_be_bytes(number);
+                self.next = self.next.max(number + 1);
+                match self.kept.back_mut().filter(|kept| kept.0 == number) {
+                    Some(kept) => {
+                        kept.1 += 1;
+                        kept.2 += value.len();
+                    }
+                    None => self.kept.push_back((number, 1, value.len())),
+                }
+            }
+            _ => return Err(bad()),
+        }
+        while !rest.is_empty() {
+            let (address, value) = entry(&mut rest).ok_or_else(bad)?;
+            self.apply(address, value);
+        }
+        Ok(())
+    }
+}
+
+/// Entries as values of a bounded size.
+struct Parts {
+    head: Vec<u8>,
+    parts: Vec<Vec<u8>>,
+    open: Vec<u8>,
+}
+
+impl Parts {
+    fn new() -> Parts {
+        Parts {
+            head: Vec::new(),
+            parts: Vec::new(),
+            open: Vec::new(),
+        }
+    }
+
+    /// Each part begins with the commit that it has taken in.
+    fn based_on(&mut self, number: u64) {
+        self.head = number.to_be_bytes().to_vec();
+        self.open.extend(&self.head);
+    }
+
+    fn entry(&mut self, address: &Address, value: Option<&[u8]>) {
+        if self.open.len() >= PART_BYTES {
+            let next = self.head.clone();
+            self.parts.push(std::mem::replace(&mut self.open, next));
+        }
+        let to = &mut self.open;
+        to.extend(address.stage.to_be_bytes());
+        bytes_to(to, &address.key);
+        bytes_to(to, &address.place);
+        to.push(u8::from(value.is_some()));
+        if let Some(value) = value {
+            bytes_to(to, value);
+        }
+    }
+
+    fn end(mut self) -> Vec<Vec<u8>> {
+        self.parts.push(self.open);
+        self.parts
+    }
+}
+
+fn bytes_to(to: &mut Vec<u8>, bytes: &[u8]) {
+    to.extend((bytes.len() as u32).to_be_bytes());
+    to.extend(bytes);
+}
+
+fn entry<'a>(from: &mut &'a [u8]) -> Option<(Address, Option<&'a [u8]>)> {
+    let stage = u16::from_be_bytes(*take::<2>(from)?);
+    let key = bytes_from(from)?.to_vec();
+    let place = bytes_from(from)?.to_vec();
+    let [has_value] = *take::<1>(from)?;
+    let value = if has_value == 0 {
+        None
+    } else {
+        Some(bytes_from(from)?)
+    };
+    Some((Address { stage, key, place }, value))
+}
+
+fn take<'a, const N: usize>(from: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (head, rest) = from.split_first_chunk::<N>()?;
+    *from = rest;
+    Some(head)
+}
+
+fn bytes_from<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = u32::from_be_bytes(*take::<4>(from)?) as usize;
+    let (bytes, rest) = from.split_at_checked(length)?;
+    *from = rest;
+    Some(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(key: u8) -> Address {
+        Address {
+            stage: u16::from(key % 3),
+            key: vec![b'k', key],
+            place: vec![key, 0],
+        }
+    }
+
+    fn reopened(stored: &BTreeMap<Bytes, Bytes>) -> Journal {
+        let mut journal = Journal::new();
+        for (key, value) in stored {
+            journal.read(key, value).unwrap();
+        }
+        journal
+    }
+
+    fn take_in(stored: &mut BTreeMap<Bytes, Bytes>, writes: Writes) -> usize {
+        let mut written = 0;
+        for (key, value) in writes {
+            match value {
+                Some(value) => {
+                    written += value.len();
+                    stored.insert(key, value);
+                }
+                None => _ = stored.remove(&key),
+            }
+        }
+        written
+    }
+
+    proptest! {
+        #[test]
+        fn state_comes_back_however_often_it_is_reopened(
+            commits in prop::collection::vec(
+                prop::collection::vec((any::<u8>(), prop::option::of(0..400_usize)), 0..30), 0..60,
+            ),
+            reopens in any::<u64>(),
+        ) {
+            let mut stored = BTreeMap::new();
+            let mut journal = Journal::new();
+            let mut model = BTreeMap::new();
+            for (number, commit) in commits.into_iter().enumerate() {
+                let mut changes = Changes::new();
+                for (key, length) in commit {
+                    let value = length.map(|length| vec![key; length]);
+                    changes.set(address(key), value.clone());
+                    match value {
+                        Some(value) => model.insert(address(key), value),
+                        None => model.remove(&address(key)),
+                    };
+                }
+                take_in(&mut stored, journal.write(&changes));
+                if reopens >> (number % 64) & 1 == 1 {
+                    journal = reopened(&stored);
+                }
+                let entries = journal.entries();
+                let found: BTreeMap<_, _> =
+                    entries.map(|(at, value)| (at.clone(), value.to_vec())).collect();
+                prop_assert_eq!(&found, &model);
+            }
+            let again = reopened(&stored);
+            prop_assert_eq!(again.entries().count(), model.len());
+        }
+    }
+
+    #[test]
+    fn the_journal_is_bounded_by_the_state() {
+        let mut stored = BTreeMap::new();
+        let mut journal = Journal::new();
+        let mut all = Changes::new();
+        for key in 0..=255 {
+            all.set(address(key), Some(vec![key; 100]));
+        }
+        take_in(&mut stored, journal.write(&all));
+        let mut written = 0;
+        let mut changed = 0;
+        for round in 0..20_000_u32 {
+            let mut one = Changes::new();
+            one.set(address(round as u8), Some(vec![round as u8; 100]));
+            written += take_in(&mut stored, journal.write(&one));
+            changed += 100;
+        }
+        let kept: usize = stored.values().map(Bytes::len).sum();
+        assert!(kept < 6 * journal.bytes(), "{kept} of {}", journal.bytes());
+        assert!(written < 8 * changed, "{written} for {changed}");
+    }
+
+    #[test]
+    fn spoiled_state_is_refused() {
+        let mut journal = Journal::new();
+        assert!(journal.read(&[7], b"").is_err());
+        let key = changes_key(1, 0);
+        assert!(journal.read(&key, &[0, 0, 0, 0, 0, 9, 1]).is_err());
+    }
+}

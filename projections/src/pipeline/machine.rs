@@ -1,0 +1,268 @@
+//! The stages of a slot at work: records in, rows and changed state out. No store and no clock.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{Checkpoint, Partition, Position, RecordedEvent};
+use annals_runner::{Note, Skips, WorkError};
+use annals_streams::{Changes, Page, Place, Time};
+use bytes::Bytes;
+
+use super::clock_event;
+use super::clocks::Clocks;
+use super::dead::{self, Dead};
+use super::graph::{Draft, Making};
+use super::journal::{Journal, Writes};
+use super::output::{Collected, take};
+use super::source::{OpenSource, Read};
+
+/// A row with the place of its cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OutRow {
+    pub(crate) position: Position,
+    pub(crate) recorded_at: DateTime<Utc>,
+    /// Whether its past is kept.
+    pub(crate) keeps: bool,
+    pub(crate) key: String,
+    pub(crate) value: Option<Bytes>,
+}
+
+/// A record that stops the pipeline.
+#[derive(Debug)]
+pub(crate) struct Stuck {
+    pub(crate) position: Position,
+    pub(crate) recorded_at: DateTime<Utc>,
+    pub(crate) reason: String,
+}
+
+/// The stages of a slot.
+pub(crate) struct Machine {
+    sources: Vec<Box<dyn OpenSource>>,
+    by_type: HashMap<&'static str, Arc<[usize]>>,
+    clocks: Clocks,
+    collected: Arc<Mutex<Collected>>,
+    journal: Journal,
+    /// Whether this slot writes dead letters.
+    writes_dead: bool,
+}
+
+impl Machine {
+    pub(crate) fn new(draft: &Draft, slot: u16, slots: u16, partitions: u32) -> Machine {
+        let mut making = Making::new(slot, slots);
+        let mut by_type: HashMap<_, Vec<usize>> = HashMap::new();
+        for (index, source) in draft.sources.iter().enumerate() {
+            for name in source.types() {
+                by_type.entry(name).or_default().push(index);
+            }
+        }
+        let by_type = by_type.into_iter().map(|(name, mut readers)| {
+            readers.dedup();
+            (name, readers.into())
+        });
+        let by_type = by_type.collect();
+        let sources = draft.sources.iter();
+        Machine {
+            sources: sources.map(|source| source.open(&mut making)).collect(),
+            by_type,
+            clocks: Clocks::new(partitions),
+            collected: making.collected,
+            journal: Journal::new(),
+            writes_dead: slot == 0,
+        }
+    }
+
+    /// Takes an entry of the store back.
+    pub(crate) fn read(&mut self, key: &[u8], value: &[u8]) -> Result<(), WorkError> {
+        self.journal.read(key, value)
+    }
+
+    /// All entries are back: goes on from these checkpoints.
+    pub(crate) fn resume<'a>(
+        &mut self,
+        checkpoints: impl Iterator<Item = &'a Checkpoint>,
+    ) -> Result<(), WorkError> {
+        for checkpoint in checkpoints {
+            let note = Note::of(checkpoint)?;
+            self.clocks.restore(checkpoint.partition.0, &note);
+        }
+        for (address, value) in self.journal.entries() {
+            let mut taken = false;
+            for source in &mut self.sources {
+                let load = source.load(address.stage, &address.key, &address.place, value);
+                taken = load.map_err(|error| unreadable(&error))?;
+                if taken {
+                    break;
+                }
+            }
+            if !taken {
+                return Err(unreadable(&format_args!(
+                    "there is no stage {}",
+                    address.stage
+                )));
+            }
+        }
+        for index in 0..self.sources.len() {
+            let watermark = self.watermark(index);
+            self.sources[index].resume(watermark);
+        }
+        Ok(())
+    }
+
+    fn watermark(&self, source: usize) -> Time {
+        self.clocks.watermark(source, self.sources[source].clock())
+    }
+
+    /// The watermark that holds the others, and the partition that holds it.
+    pub(crate) fn least_watermark(&self) -> (Time, Option<u32>) {
+        let least = (0..self.sources.len()).min_by_key(|index| self.watermark(*index));
+        least.map_or((Time::MIN, None), |index| {
+            let clock = self.sources[index].clock();
+            (self.watermark(index), self.clocks.held_by(index, clock))
+        })
+    }
+
+    /// Bytes of state.
+    pub(crate) fn state_bytes(&self) -> usize {
+        self.journal.bytes()
+    }
+
+    /// What a checkpoint keeps of a partition.
+    pub(crate) fn note(&self, partition: Partition) -> Note {
+        self.clocks.note(partition.0)
+    }
+
+    /// What is written of the state since the last time.
+    pub(crate) fn save(&mut self) -> Result<Writes, WorkError> {
+        let mut changes = Changes::new();
+        for source in &mut self.sources {
+            source
+                .save(&mut changes)
+                .map_err(|error| unwritable(&error))?;
+        }
+        Ok(self.journal.write(&changes))
+    }
+
+    /// Sends records of one partition through all stages: up to the first that stops the pipeline.
+    pub(crate) fn take(
+        &mut self,
+        partition: Partition,
+        records: Vec<RecordedEvent>,
+        skips: &Skips,
+        rows: &mut Vec<OutRow>,
+    ) -> Result<Option<Stuck>, WorkError> {
+        let mut at = Vec::with_capacity(records.len());
+        let mut clocks: Vec<Vec<Time>> = (0..self.sources.len())
+            .map(|_| Vec::with_capacity(records.len()))
+            .collect();
+        let mut stuck = None;
+        for record in records {
+            let place = (record.position, record.recorded_at);
+            if !skips.for_all_keys(&record) {
+                match self.read_record(partition, at.len(), record) {
+                    Ok(None) => {}
+                    Ok(Some(dead)) if self.writes_dead => rows.push(dead.row()),
+                    Ok(Some(_)) => {}
+                    Err(reason) => {
+                        stuck = Some(Stuck {
+                            position: place.0,
+                            recorded_at: place.1,
+                            reason,
+                        });
+                        break;
+                    }
+                }
+            }
+            at.push(place);
+            for (index, clock) in clocks.iter_mut().enumerate() {
+                let source = self.sources[index].clock();
+                clock.push(self.clocks.watermark(index, source));
+            }
+        }
+        for (source, clock) in self.sources.iter_mut().zip(clocks) {
+            let places = at.iter().map(|(position, _)| Place {
+                partition: partition.0,
+                position: position.get(),
+                index: 0,
+            });
+            source.send(&Page::new(places.zip(clock)));
+        }
+        let emitted = take(&self.collected).map_err(WorkError::Stopped)?;
+        rows.extend(emitted.into_iter().filter_map(|row| {
+            let (position, recorded_at) = *at.get(row.cause)?;
+            Some(OutRow {
+                position,
+                recorded_at,
+                keeps: row.keeps,
+                key: row.key,
+                value: row.value,
+            })
+        }));
+        Ok(stuck)
+    }
+
+    /// Takes one record in; else why it stops the pipeline.
+    fn read_record(
+        &mut self,
+        partition: Partition,
+        cause: usize,
+        record: RecordedEvent,
+    ) -> Result<Option<Dead>, String> {
+        if &*record.event_type == clock_event::TYPE {
+            let to = clock_event::read(&record)?;
+            self.clocks.advance_to(partition.0, to);
+            return Ok(None);
+        }
+        let Some(readers) = self.by_type.get(&*record.event_type).map(Arc::clone) else {
+            return Ok(None);
+        };
+        let Some((last, others)) = readers.split_last() else {
+            return Ok(None);
+        };
+        let kept = dead::Record::of(&record);
+        let mut dead = None;
+        for index in others {
+            let read = self.sources[*index].read(cause, record.clone());
+            dead = self.settle(partition, *index, read, &kept)?.or(dead);
+        }
+        // The last one has the record to itself.
+        let read = self.sources[*last].read(cause, record);
+        Ok(self.settle(partition, *last, read, &kept)?.or(dead))
+    }
+
+    fn settle(
+        &mut self,
+        partition: Partition,
+        source: usize,
+        read: Read,
+        of: &dead::Record,
+    ) -> Result<Option<Dead>, String> {
+        let own = self.sources[source].clock().1.then_some(source);
+        match read {
+            Read::At(time) => {
+                self.clocks.observe(partition.0, own, time);
+                Ok(None)
+            }
+            Read::Nothing => Ok(None),
+            Read::Ahead(time) => Ok(Some(of.ahead(time))),
+            Read::Unreadable { reason, goes_on } if goes_on => {
+                // When it happened is known all the same.
+                self.clocks.observe(partition.0, own, of.occurred);
+                Ok(Some(of.dead(reason)))
+            }
+            Read::Unreadable { reason, .. } => Err(reason),
+        }
+    }
+}
+
+fn unreadable(why: &dyn std::fmt::Display) -> WorkError {
+    WorkError::Stopped(format!(
+        "the state of the pipeline cannot be read: {why}; raise its version, and it is built again"
+    ))
+}
+
+fn unwritable(why: &dyn std::fmt::Display) -> WorkError {
+    WorkError::Stopped(format!(
+        "the state of the pipeline cannot be written: {why}; mend the type and raise the version"
+    ))
+}

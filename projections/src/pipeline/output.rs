@@ -1,0 +1,139 @@
+//! What leaves a pipeline: rows of views, each at the exact record that brought it forth.
+
+use std::any::{Any, TypeId};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use annals_core::History;
+use annals_runner::GenerationWorkers;
+use annals_streams::{Batch, Sink};
+use bytes::Bytes;
+
+use super::graph::{At, Making, Port};
+use crate::context::ViewContext;
+use crate::key::checked;
+use crate::query::{OutputRows, ViewHandle};
+use crate::view::View;
+
+/// Ends the name of an output in a stored key.
+pub(crate) const END: char = '\u{1e}';
+
+type MakeHandle =
+    fn(&ViewContext, &GenerationWorkers, OutputRows) -> (TypeId, Box<dyn Any + Send + Sync>);
+
+/// A view that a pipeline writes.
+#[derive(Clone)]
+pub(crate) struct OutputSpec {
+    pub(crate) name: &'static str,
+    pub(crate) keeps: bool,
+    pub(crate) handle: MakeHandle,
+}
+
+impl OutputSpec {
+    pub(crate) fn prefix(&self) -> String {
+        format!("{}{END}", self.name)
+    }
+}
+
+/// A row that leaves a slot, with the record of its page that is the cause.
+#[derive(Debug)]
+pub(crate) struct Emitted {
+    pub(crate) cause: usize,
+    pub(crate) keeps: bool,
+    pub(crate) key: String,
+    pub(crate) value: Option<Bytes>,
+}
+
+/// What the outputs of a slot were given for a page.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    pub(crate) rows: Vec<Emitted>,
+    /// Why a row cannot be written.
+    pub(crate) failed: Option<String>,
+}
+
+/// Adds a view to a pipeline.
+pub(crate) fn declare<V: View>(at: &At) {
+    let mut draft = at.graph.lock();
+    if !V::INDEXES.is_empty() {
+        draft.wrong.push(format!(
+            "view `{}` has indexes, which a view of a pipeline cannot have yet; read it by key",
+            V::NAME
+        ));
+    }
+    if V::HISTORY == History::Bitemporal {
+        draft.wrong.push(format!(
+            "view `{}` keeps its past by event time, which a view of a pipeline cannot; say \
+             `history`",
+            V::NAME
+        ));
+    }
+    if draft.outputs.iter().any(|output| output.name == V::NAME) {
+        draft.wrong.push(format!(
+            "view `{}` is written twice; merge the streams, or write two views",
+            V::NAME
+        ));
+        return;
+    }
+    draft.outputs.push(OutputSpec {
+        name: V::NAME,
+        keeps: V::HISTORY != History::None,
+        handle: |context, workers, output| {
+            let handle = ViewHandle::<V>::new(context.clone(), workers.clone());
+            let handle = handle.of_pipeline(Arc::new(output));
+            (TypeId::of::<V>(), Box::new(handle))
+        },
+    });
+}
+
+/// The end of a stream in a view: for each item a key with its row, or without one where it is
+/// removed; nothing where the item is not for the view.
+pub(crate) fn into_view<T: Send + 'static, V: View>(
+    making: &Making,
+    row: impl Fn(&T) -> Option<(V::Key, Option<V>)> + Send + 'static,
+) -> Port<T> {
+    let collected = Arc::clone(&making.collected);
+    let prefix = format!("{}{END}", V::NAME);
+    let keeps = V::HISTORY != History::None;
+    Box::new(Sink::new(move |batch: &Batch<T>| {
+        let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
+        for of in &batch.rows {
+            let Some((key, value)) = row(&of.item) else {
+                continue;
+            };
+            match written(&prefix, &key, value.as_ref()) {
+                Ok((key, value)) => collected.rows.push(Emitted {
+                    cause: of.cause(),
+                    keeps,
+                    key,
+                    value,
+                }),
+                Err(reason) => {
+                    let failed = || format!("a row of view `{}` {reason}", V::NAME);
+                    collected.failed.get_or_insert_with(failed);
+                }
+            }
+        }
+    }))
+}
+
+fn written<V: View>(
+    prefix: &str,
+    key: &V::Key,
+    value: Option<&V>,
+) -> Result<(String, Option<Bytes>), String> {
+    let text = checked(key).map_err(|refused| format!("has no key: {refused}"))?;
+    let value = value
+        .map(serde_json::to_vec)
+        .transpose()
+        .map_err(|error| format!("cannot be written: {error}"))?;
+    Ok((format!("{prefix}{text}"), value.map(Bytes::from)))
+}
+
+/// The rows of a page, taken out.
+pub(crate) fn take(collected: &Mutex<Collected>) -> Result<Vec<Emitted>, String> {
+    let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
+    match collected.failed.take() {
+        Some(reason) => Err(reason),
+        None => Ok(std::mem::take(&mut collected.rows)),
+    }
+}

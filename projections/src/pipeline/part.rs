@@ -1,0 +1,144 @@
+//! A pipeline as a part of a program.
+
+use std::any::TypeId;
+use std::sync::Arc;
+
+use annals_core::{CommitError, Generation, GenerationId, GenerationSpec, History};
+use annals_runner::{
+    BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, Kind, Part, Registry,
+    RunningPart, Setup, Slot, StartError, Subject, Supervisor, WorkError, WorkerContext,
+    find_or_begin, run,
+};
+use tokio::sync::watch;
+
+use super::Pipeline;
+use super::blueprint::Blueprint;
+use super::handle::PipelineHandle;
+use super::work::RunSlot;
+use crate::context::ViewContext;
+use crate::lifecycle::Lifecycle;
+use crate::options::Options;
+use crate::query::OutputRows;
+
+impl Part for Pipeline {
+    fn add_to(self, setup: Setup) -> Setup {
+        setup.with_follower(self)
+    }
+}
+
+impl Follower for Pipeline {
+    fn kind(&self) -> Kind {
+        Kind::View
+    }
+
+    fn name(&self) -> (&'static str, u32) {
+        (self.name, self.version)
+    }
+
+    fn register(&self, registry: Registry) -> Registry {
+        registry
+    }
+
+    fn start(
+        self: Box<Self>,
+        context: WorkerContext,
+        stop: watch::Receiver<bool>,
+    ) -> BoxFuture<'static, Result<RunningPart, StartError>> {
+        Box::pin(async move {
+            let blueprint = self.blueprint();
+            let name = blueprint.name;
+            let wrong = |reason| StartError::Pipeline { name, reason };
+            blueprint.check(self.options.slots).map_err(wrong)?;
+            let context = ViewContext::new(context, self.options.clone(), Lifecycle::Async);
+            let workers = GenerationWorkers::new(Kind::View, spec_of(&blueprint, &context));
+            if find_or_begin(&context, workers.spec()).await?.is_none() {
+                return Err(StartError::OtherLog { name });
+            }
+            let subject = Arc::new(PipelineSubject {
+                blueprint: Arc::clone(&blueprint),
+                context: context.clone(),
+                options: self.options,
+            });
+            let dead_letters = DeadLetters::new(&context, &workers, Arc::new(NothingToDrain));
+            let supervisor =
+                Supervisor::new(context.program.clone(), workers.clone(), subject.clone());
+            let handle = PipelineHandle::new(
+                context.clone(),
+                workers.clone(),
+                subject.clone(),
+                Arc::clone(&blueprint),
+                dead_letters.clone(),
+            );
+            let mut part = RunningPart::of_type(TypeId::of::<Pipeline>(), handle);
+            for output in blueprint.graph().lock().outputs.clone() {
+                let rows = OutputRows {
+                    prefix: output.prefix(),
+                    subject: subject.clone(),
+                    pipeline: name,
+                };
+                let (of, handle) = (output.handle)(&context, &workers, rows);
+                part = part.also(of, handle);
+            }
+            Ok(part
+                .followed_by(&context, &workers, dead_letters)
+                .supervised_by(tokio::spawn(supervisor.run(stop)))
+                .awaited())
+        })
+    }
+}
+
+/// What a generation of a pipeline is made of.
+fn spec_of(blueprint: &Blueprint, context: &ViewContext) -> GenerationSpec {
+    let log = context.log();
+    let mut spec = GenerationSpec::new(blueprint.name, blueprint.version, log.id());
+    spec.handles = blueprint.types().into_iter().map(str::to_owned).collect();
+    spec.handles.push(blueprint.plan());
+    spec.partitions = log.partitions();
+    spec.slots = context.options.slots;
+    let keeps = blueprint.graph().lock().outputs.iter().any(|of| of.keeps);
+    spec.history = if keeps {
+        History::Versions
+    } else {
+        History::None
+    };
+    spec
+}
+
+/// A pipeline, as its supervisor knows it.
+pub(crate) struct PipelineSubject {
+    blueprint: Arc<Blueprint>,
+    context: ViewContext,
+    options: Options,
+}
+
+impl Subject for PipelineSubject {
+    fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+        let blueprint = Arc::clone(&self.blueprint);
+        Box::pin(run(
+            RunSlot::new(slot, blueprint, self.options.clone()),
+            stop,
+        ))
+    }
+
+    fn switch_to(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.context.views.switch_to(generation)
+    }
+
+    fn drop_generation(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.context.views.drop_generation(generation)
+    }
+}
+
+/// Dead letters of a pipeline are rows: no key waits for them.
+struct NothingToDrain;
+
+impl Drain for NothingToDrain {
+    fn drain(
+        &self,
+        _: Generation,
+        _: u16,
+        _: Vec<String>,
+    ) -> BoxFuture<'_, Result<DrainResult, WorkError>> {
+        Box::pin(async { Ok(DrainResult::default()) })
+    }
+}

@@ -1,0 +1,99 @@
+//! Windows as keys of rows: known by their start.
+
+use annals_core::chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use annals_streams::{Time, Window};
+
+use crate::key::ViewKey;
+
+/// Its start, as `2026-03-31T10:00:00`, with a fraction only where there is one: it orders as text.
+/// A window that is read back from a key ends where it starts; put the end into the row if somebody
+/// wants it.
+impl ViewKey for Window {
+    fn to_key(&self) -> String {
+        let micros = self.start.micros();
+        let moment = DateTime::from_timestamp_micros(micros).unwrap_or(if micros < 0 {
+            DateTime::<Utc>::MIN_UTC
+        } else {
+            DateTime::<Utc>::MAX_UTC
+        });
+        let date = moment.date_naive().to_key();
+        let fraction = micros.rem_euclid(1_000_000);
+        let time = moment.format("%H:%M:%S");
+        if fraction == 0 {
+            format!("{date}T{time}")
+        } else {
+            format!("{date}T{time}.{fraction:06}")
+        }
+    }
+
+    fn from_key(text: &str) -> Option<Window> {
+        let (date, time) = text.split_once('T')?;
+        let time = NaiveTime::parse_from_str(time, "%H:%M:%S%.f").ok()?;
+        let moment = NaiveDate::from_key(date)?.and_time(time).and_utc();
+        let window = window_at(Time::from_micros(moment.timestamp_micros()));
+        (window.to_key() == text).then_some(window)
+    }
+
+    fn from_stream_id(_: &str) -> Option<Window> {
+        None
+    }
+}
+
+/// The window that starts then, for asking after its row.
+///
+/// ```
+/// use annals_projections::ViewKey;
+/// use annals_projections::pipeline::{Time, window_at};
+///
+/// let window = window_at(Time::from_micros(1_774_951_200_000_000));
+/// assert_eq!(window.to_key(), "2026-03-31T10:00:00");
+/// ```
+pub fn window_at(start: Time) -> Window {
+    Window::new(start, start)
+}
+
+/// A key of rows that says of which window of which key a row is.
+#[diagnostic::on_unimplemented(
+    message = "rows keyed by `{Self}` cannot hold a result for each window of `{K}`",
+    note = "let the view's key be `(Window, {K})`; for `({K}, Window)` write `.into_view_by_key()`"
+)]
+pub trait OfWindow<K> {
+    /// The key of the row.
+    fn of_window(window: Window, key: &K) -> Self;
+}
+
+impl<K: ViewKey> OfWindow<K> for (Window, K) {
+    fn of_window(window: Window, key: &K) -> (Window, K) {
+        (window, key.clone())
+    }
+}
+
+impl OfWindow<()> for Window {
+    fn of_window(window: Window, (): &()) -> Window {
+        window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn windows_order_as_their_keys_do(a in any::<i64>(), b in any::<i64>(), fraction: bool) {
+            let start = |micros: i64| {
+                // Within the years that have a date.
+                let micros = micros / 50;
+                let micros = if fraction { micros } else { micros / 1_000_000 * 1_000_000 };
+                window_at(Time::from_micros(micros))
+            };
+            let (a, b) = (start(a), start(b));
+            prop_assert_eq!(a.start.cmp(&b.start), a.to_key().cmp(&b.to_key()));
+            prop_assert_eq!(Window::from_key(&a.to_key()), Some(a));
+            let keys = ((a, 7_u64).to_key(), (b, 7_u64).to_key());
+            prop_assert_eq!(a.start.cmp(&b.start), keys.0.cmp(&keys.1));
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The worker of a slot: read, send through the stages, commit rows and state together, and again.
+//!
+//! While one commit is on its way the next records are read and folded. When it was refused,
+//! everything at hand is thrown away, and the slot begins again from the store.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{
+    Checkpoint, EventId, Failure, Filter, LogPage, Partition, Position, ReadLog, RowChange,
+    RowVersion, StoreError, ViewCommit,
+};
+use annals_runner::{
+    Activity, CommittedStep, HeldLease, Skips, Slot, SlotState, Tasks, Work, WorkError, contained,
+    event_at, same_log,
+};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::blueprint::Blueprint;
+use super::machine::{Machine, OutRow, Stuck};
+use crate::options::Options;
+
+/// Events read at once.
+const PAGE_EVENTS: usize = 4_096;
+/// How long a batch goes on while nobody reads what is built.
+const BUILD_BATCH: Duration = Duration::from_secs(1);
+/// Rows of one commit, and bytes of state that one read of the store gives.
+const ROWS_MAX: usize = 50_000;
+const STATE_PAGE_BYTES: usize = 4 << 20;
+
+/// Runs a slot of a pipeline.
+pub(crate) struct RunSlot {
+    slot: Slot,
+    blueprint: Arc<Blueprint>,
+    options: Options,
+}
+
+impl Deref for RunSlot {
+    type Target = Slot;
+
+    fn deref(&self) -> &Slot {
+        &self.slot
+    }
+}
+
+impl Work for RunSlot {
+    fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    fn filter(&self) -> Filter {
+        self.blueprint.filter()
+    }
+
+    async fn work(
+        &self,
+        held: &HeldLease,
+        mut tasks: Tasks,
+        _: watch::Receiver<bool>,
+    ) -> Result<(), WorkError> {
+        let mut session = Session::begin(self, held).await?;
+        let mut hint = self.context.log().hint();
+        loop {
+            hint.reset();
+            while let Some(task) = tasks.try_next() {
+                task.answer(Ok(annals_runner::DrainResult::default()));
+            }
+            let mut moved = false;
+            for index in 0..session.readers.len() {
+                moved |= session.step(index).await?;
+            }
+            if moved {
+                continue;
+            }
+            session.settle().await?;
+            self.progress.state(SlotState::Live);
+            let readers = session.readers.iter();
+            let after: Vec<_> = readers.map(|of| (of.partition, of.position)).collect();
+            tokio::select! {
+                () = self.wait_for_events(&mut hint, &after) => {}
+                task = tasks.next() => task.answer(Ok(annals_runner::DrainResult::default())),
+            }
+        }
+    }
+}
+
+/// One partition, and up to where the slot has it.
+struct PartitionReader {
+    partition: Partition,
+    position: Position,
+    event: Option<EventId>,
+    ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
+}
+
+/// A commit on its way.
+struct Committed {
+    partition: Partition,
+    up_to: Position,
+    taken: CommittedStep,
+    watched: Option<Vec<RowChange>>,
+}
+
+/// From the taking of a lease to its loss.
+struct Session<'a> {
+    work: &'a RunSlot,
+    held: &'a HeldLease,
+    machine: Machine,
+    skips: Skips,
+    readers: Vec<PartitionReader>,
+    committing: JoinSet<Result<Committed, annals_core::CommitError>>,
+}
+
+impl RunSlot {
+    pub(crate) fn new(slot: Slot, blueprint: Arc<Blueprint>, options: Options) -> RunSlot {
+        RunSlot {
+            slot,
+            blueprint,
+            options,
+        }
+    }
+
+    fn request(&self, reader: &PartitionReader) -> ReadLog {
+        ReadLog::after(reader.position)
+            .partition(reader.partition)
+            .filter(self.blueprint.filter())
+            .limit(PAGE_EVENTS.min(self.options.batch_events_max))
+    }
+
+    async fn next_page(&self, reader: &mut PartitionReader) -> Result<LogPage, StoreError> {
+        match reader.ahead.take() {
+            None => self.context.log().read(self.request(reader)).await,
+            Some(ahead) => ahead.await.unwrap_or_else(|error| {
+                let what = "a read of the log was broken off";
+                Err(StoreError::new(Failure::Unavailable, what).because(error))
+            }),
+        }
+    }
+
+    fn read_ahead(&self, reader: &mut PartitionReader) {
+        let log = Arc::clone(self.context.log());
+        let read = self.request(reader);
+        reader.ahead = Some(tokio::spawn(async move { log.read(read).await }));
+    }
+
+    /// Whether nobody reads yet what this generation holds.
+    fn is_building(&self) -> bool {
+        self.phase() == annals_core::Phase::Building && !self.progress.was_live()
+    }
+}
+
+impl<'a> Session<'a> {
+    async fn begin(work: &'a RunSlot, held: &'a HeldLease) -> Result<Session<'a>, WorkError> {
+        let generation = &work.generation;
+        let views = &work.context.views;
+        let partitions = work.context.log().partitions();
+        let slots = generation.spec.slots;
+        let mut machine = work.blueprint.machine(work.number, slots, partitions);
+        let checkpoints = views.checkpoints(generation.id).await?;
+        let mut readers = Vec::new();
+        let mut mine = Vec::new();
+        for partition in (0..partitions).map(Partition) {
+            let found = checkpoints
+                .iter()
+                .find(|of| (of.slot, of.partition) == (work.number, partition));
+            let start = Checkpoint::start(work.number, partition);
+            let checkpoint = found.unwrap_or(&start).clone();
+            same_log(&**work.context.log(), generation, &checkpoint).await?;
+            work.progress.reached(partition, checkpoint.position);
+            work.workers
+                .publish_step(generation.id, partition, checkpoint.position, None);
+            readers.push(PartitionReader {
+                partition,
+                position: checkpoint.position,
+                event: checkpoint.event,
+                ahead: None,
+            });
+            mine.push(checkpoint);
+        }
+        let mut after: Option<bytes::Bytes> = None;
+        loop {
+            let page = views
+                .read_state(
+                    generation.id,
+                    work.number,
+                    after.as_deref(),
+                    STATE_PAGE_BYTES,
+                )
+                .await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (key, value) in &page {
+                machine.read(key, value)?;
+            }
+        }
+        machine.resume(mine.iter())?;
+        let decisions = views.skip_decisions(&generation.spec.view).await?;
+        work.blueprint.seen(work.number, &machine);
+        Ok(Session {
+            work,
+            held,
+            machine,
+            skips: Skips::of(decisions),
+            readers,
+            committing: JoinSet::new(),
+        })
+    }
+
+    /// Takes one partition a batch further; whether there was anything.
+    async fn step(&mut self, index: usize) -> Result<bool, WorkError> {
+        let work = self.work;
+        let begun = self.readers[index].position;
+        let since = Instant::now();
+        let building = work.is_building();
+        let mut rows: Vec<OutRow> = Vec::new();
+        let mut events = 0;
+        let mut bytes = 0;
+        let mut oldest = None;
+        let mut stuck = None;
+        loop {
+            work.progress.turns_to(Activity::Reading);
+            let reader = &mut self.readers[index];
+            let page = work.next_page(reader).await?;
+            oldest = oldest.or_else(|| page.events.first().map(|record| record.recorded_at));
+            work.progress
+                .head(reader.partition, page.head.visible, oldest);
+            if reader.position >= page.scanned && page.events.is_empty() {
+                break;
+            }
+            reader.position = page.scanned;
+            let last = page.events.last();
+            reader.event = last
+                .filter(|last| last.position == page.scanned)
+                .map(|last| last.id);
+            let more = !page.end;
+            if more {
+                work.read_ahead(reader);
+            }
+            work.progress.turns_to(Activity::Handling);
+            events += page.events.len();
+            bytes += page.events.iter().map(|of| of.payload.len()).sum::<usize>();
+            let partition = reader.partition;
+            stuck = self.fold(partition, page, &mut rows)?;
+            if let Some(stuck) = &stuck {
+                let reader = &mut self.readers[index];
+                reader.position = stuck.position.minus(1);
+                reader.event = None;
+                reader.ahead = None;
+                break;
+            }
+            let options = &work.options;
+            let is_full = match building {
+                false => events >= options.batch_events_max,
+                true => events >= options.build_events_max || since.elapsed() >= BUILD_BATCH,
+            };
+            if !more || is_full || bytes >= options.batch_bytes_max || rows.len() >= ROWS_MAX {
+                break;
+            }
+            work.progress.state(SlotState::CatchingUp);
+        }
+        let moved = self.readers[index].position > begun;
+        if moved {
+            self.commit(index, begun, events, rows).await?;
+        }
+        match stuck {
+            Some(stuck) => {
+                self.settle().await?;
+                let partition = self.readers[index].partition;
+                let oldest = Some(stuck.recorded_at);
+                work.progress.oldest(partition, oldest);
+                Err(WorkError::Stopped(work.blueprint.stuck(partition, &stuck)))
+            }
+            None => Ok(moved),
+        }
+    }
+
+    /// Sends a page through the stages. Their code is that of users.
+    fn fold(
+        &mut self,
+        partition: Partition,
+        page: LogPage,
+        rows: &mut Vec<OutRow>,
+    ) -> Result<Option<Stuck>, WorkError> {
+        let machine = &mut self.machine;
+        let skips = &self.skips;
+        let first = page.events.first().map(|record| record.position);
+        let last = page.events.last().map(|record| record.position);
+        contained(|| machine.take(partition, page.events, skips, rows)).unwrap_or_else(|panic| {
+            let places = match (first, last) {
+                (Some(first), Some(last)) => format!("{first} to {last}"),
+                _ => "the end".into(),
+            };
+            Err(WorkError::Stopped(format!(
+                "a stage of pipeline `{}` panicked at positions {places} of partition \
+                 {partition}: {panic}. Nothing of them was written; mend the stage and raise the \
+                 version",
+                self.work.blueprint.name
+            )))
+        })
+    }
+
+    async fn commit(
+        &mut self,
+        index: usize,
+        begun: Position,
+        events: usize,
+        rows: Vec<OutRow>,
+    ) -> Result<(), WorkError> {
+        let work = self.work;
+        work.progress.turns_to(Activity::Committing);
+        let state = self.machine.save()?;
+        work.blueprint.check_room(&self.machine, work.number)?;
+        let reader = &mut self.readers[index];
+        let partition = reader.partition;
+        let up_to = reader.position;
+        if reader.event.is_none() {
+            reader.event = event_at(&**work.context.log(), partition, up_to).await?;
+        }
+        let to = Checkpoint {
+            slot: work.number,
+            partition,
+            position: up_to,
+            event: reader.event,
+            state: self.machine.note(partition).to_state(),
+        };
+        let (rows, versions) = written(rows);
+        self.settle().await?;
+        let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
+        let watched = work.workers.is_watched(rows.len()).then(|| rows.clone());
+        let taken = CommittedStep {
+            events: events as u64,
+            rows: rows.len(),
+            ..CommittedStep::default()
+        };
+        commit.rows = rows;
+        commit.versions = versions;
+        commit.state = state;
+        let views = work.context.views.clone();
+        self.committing.spawn(async move {
+            let begun = Instant::now();
+            views.commit_view(commit).await?;
+            let taken = CommittedStep {
+                took: begun.elapsed(),
+                ..taken
+            };
+            Ok(Committed {
+                partition,
+                up_to,
+                taken,
+                watched,
+            })
+        });
+        work.progress.at_hand(0, self.machine.state_bytes() as u64);
+        work.blueprint.seen(work.number, &self.machine);
+        Ok(())
+    }
+
+    /// Waits until the commit on its way was taken, if there is one.
+    async fn settle(&mut self) -> Result<(), WorkError> {
+        let work = self.work;
+        let Some(ended) = self.committing.join_next().await else {
+            return Ok(());
+        };
+        let Committed {
+            partition,
+            up_to,
+            taken,
+            watched,
+        } = ended.map_err(|error| {
+            StoreError::new(Failure::Unavailable, "a commit was broken off").because(error)
+        })??;
+        work.workers
+            .publish_step(work.generation.id, partition, up_to, watched);
+        work.progress.settled_to(partition, up_to, taken);
+        Ok(())
+    }
+}
+
+/// What a commit writes of rows: each key once, and of each place the last version.
+pub(crate) fn written(mut rows: Vec<OutRow>) -> (Vec<RowChange>, Vec<RowVersion>) {
+    let changes = rows.len();
+    // Rows of one key stay in the order of their causes.
+    rows.sort_by(|one, other| one.key.cmp(&other.key));
+    let mut changed: Vec<RowChange> = Vec::with_capacity(changes);
+    let mut versions: Vec<RowVersion> = Vec::new();
+    for row in rows {
+        if row.keeps {
+            let version = version(&row);
+            match versions.last_mut() {
+                Some(last) if last.key == version.key && last.up_to == version.up_to => {
+                    *last = version;
+                }
+                _ => versions.push(version),
+            }
+        }
+        let change = RowChange {
+            key: row.key,
+            value: row.value,
+            indexed: Vec::new(),
+        };
+        match changed.last_mut() {
+            Some(last) if last.key == change.key => *last = change,
+            _ => changed.push(change),
+        }
+    }
+    (changed, versions)
+}
+
+fn version(row: &OutRow) -> RowVersion {
+    let recorded_at: DateTime<Utc> = row.recorded_at;
+    RowVersion {
+        key: row.key.clone(),
+        after: row.position.minus(1),
+        up_to: row.position,
+        recorded_at,
+        value: row.value.clone(),
+    }
+}

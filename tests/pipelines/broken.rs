@@ -1,0 +1,91 @@
+//! Commits that fail, or whose answer is lost, at every step.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use annals::prelude::*;
+use annals::{Failure, StoreError};
+use annals_core::conformance::Dice;
+use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
+use async_trait::async_trait;
+
+use crate::shop::{Location, Picture, caught_up, options, order, sales};
+
+/// Of three commits one fails, and one is made without an answer.
+#[derive(Debug, Default)]
+struct TwoOfThree(AtomicU64);
+
+#[async_trait]
+impl StoreFault for TwoOfThree {
+    async fn before(&self, call: Call) -> Result<(), StoreError> {
+        let broken = StoreError::new(Failure::Unavailable, "the connection was lost");
+        if call == Call::CommitView && self.0.fetch_add(1, Ordering::Relaxed) % 3 == 0 {
+            return Err(broken);
+        }
+        Ok(())
+    }
+
+    async fn after(&self, call: Call) -> Result<(), StoreError> {
+        let broken = StoreError::new(Failure::Unavailable, "the answer was lost");
+        if call == Call::CommitView && self.0.load(Ordering::Relaxed) % 3 == 2 {
+            return Err(broken);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sales_survive_every_broken_commit_and_equal_a_rebuild() {
+    for location in Location::all() {
+        let inner = location.open().await;
+        let faulty = FaultyStore::new(Arc::clone(&inner), TwoOfThree::default());
+        let db = Annals::on(faulty.clone())
+            .with(sales().options(options()))
+            .start()
+            .await
+            .unwrap();
+        let mut dice = Dice::new(7);
+        for round in 0..12 {
+            order(&*inner, &mut dice, round * 30, 30).await;
+            caught_up(&db, "sales").await;
+        }
+        let live = Picture::of(&*inner, "sales").await;
+        assert!(faulty.fault().0.load(Ordering::Relaxed) > 20);
+        assert!(!live.state.is_empty(), "windows are open");
+        assert!(live.rows.len() > 20, "{:?}", live.rows.len());
+        assert!(
+            live.rows
+                .iter()
+                .any(|(key, _)| key.starts_with("sales-too-late"))
+        );
+        let rebuild = db.pipeline("sales").unwrap().rebuild();
+        rebuild
+            .begin()
+            .await
+            .unwrap()
+            .finished(|_| ())
+            .await
+            .unwrap();
+        caught_up(&db, "sales").await;
+        assert_eq!(Picture::of(&*inner, "sales").await, live);
+        db.stop().await;
+        // A program that builds it in other batches, from the beginning.
+        let other = Annals::on(inner.clone())
+            .with(sales())
+            .caught_up()
+            .start()
+            .await
+            .unwrap();
+        let rebuild = other.pipeline("sales").unwrap().rebuild();
+        rebuild
+            .begin()
+            .await
+            .unwrap()
+            .finished(|_| ())
+            .await
+            .unwrap();
+        caught_up(&other, "sales").await;
+        assert_eq!(Picture::of(&*inner, "sales").await, live);
+        other.stop().await;
+    }
+}

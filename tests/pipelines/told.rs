@@ -1,0 +1,112 @@
+//! Pipelines without a store, as stories.
+
+use std::time::Duration;
+
+use annals::pipeline::{Count, Fold, Pipeline, Window};
+use annals::prelude::*;
+
+use crate::shop::{Sale, Sales, ShopEvent, sales, sold};
+
+fn ordered(product: &str, cents: i64) -> ShopEvent {
+    ShopEvent::Ordered {
+        product: product.into(),
+        cents,
+    }
+}
+
+#[test]
+fn a_trial_says_what_came_out_and_why() {
+    let trial = sales().trial().at("10:00:01", ordered("tea", 250)).unwrap();
+    let trial = trial.at("10:00:59", ordered("rum", 900)).unwrap();
+    let trial = trial.at("10:01:03", ordered("tea", 300)).unwrap();
+    let trial = trial.at("10:01:04.000001", ordered("tea", 1)).unwrap();
+    let trial = trial.at("10:00:30", ordered("tea", 7)).unwrap();
+    let trial = trial.advance_to("10:05").unwrap().end().unwrap();
+    insta::assert_snapshot!(trial, @r#"
+    10:00:01 order.ordered {"product":"tea","cents":250}
+    10:00:59 order.ordered {"product":"rum","cents":900}
+    10:01:03 order.ordered {"product":"tea","cents":300}
+      -> sales [1970-01-01T10:00:00 rum] {"orders":1,"cents":900}
+      -> sales [1970-01-01T10:00:00 tea] {"orders":1,"cents":250}
+    10:01:04.000001 order.ordered {"product":"tea","cents":1}
+    10:00:30 order.ordered {"product":"tea","cents":7}
+      -> sales-too-late [1970-01-01T10:00:00 tea] {"cents":7}
+    10:05 time has come so far
+      -> sales [1970-01-01T10:01:00 tea] {"orders":2,"cents":301}
+    the end: time has come so far
+    "#);
+}
+
+#[test]
+fn a_wrong_pipeline_says_what_is_wrong() {
+    let nothing = Pipeline::new("nothing", 1, |log| {
+        log.events::<ShopEvent>();
+    });
+    let error = nothing.trial().advance_to("10:00").unwrap_err();
+    assert_eq!(error.to_string(), "it writes nothing; end with `into_view`");
+    let zero = Pipeline::new("zero", 1, |log| {
+        let keyed = sold(log).key_by(|sale| sale.product.clone());
+        keyed.tumbling(Duration::ZERO).folded::<Sales>().into_view();
+    });
+    let error = zero.trial().end().unwrap_err();
+    assert!(
+        error.to_string().contains("at least 1 microsecond"),
+        "{error}"
+    );
+    let misplaced = Pipeline::new("misplaced", 1, |log| {
+        let sold = sold(log).out_of_order_by(Duration::from_secs(1));
+        sold.key_by(|sale| sale.product.clone())
+            .tumbling(Duration::from_mins(1))
+            .folded::<Sales>()
+            .into_view();
+    });
+    let error = misplaced.trial().end().unwrap_err();
+    assert!(
+        error.to_string().contains("right after `events`"),
+        "{error}"
+    );
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
+#[view(name = "counts", key = (Window, String))]
+struct Counts {
+    count: u64,
+}
+
+impl Fold<Sale> for Counts {
+    fn add(&mut self, _: &Sale) {
+        self.count += 1;
+    }
+
+    fn merge(&mut self, other: Counts) {
+        self.count += other.count;
+    }
+}
+
+#[test]
+fn merged_streams_keep_the_order_of_the_log() {
+    let merged = Pipeline::new("merged", 1, |log| {
+        let cheap = sold(log).filter(|sale| sale.cents < 100);
+        let dear = sold(log).filter(|sale| sale.cents >= 100);
+        cheap
+            .merge(&dear)
+            .key_by(|sale| sale.product.clone())
+            .sessions(Duration::from_secs(10))
+            .folded::<Count>()
+            .on_update()
+            .into_view_as::<Counts>(|_, _, count| Counts { count: count.0 });
+    });
+    let trial = merged.trial().at("10:00:00", ordered("tea", 1)).unwrap();
+    let trial = trial.at("10:00:20", ordered("tea", 500)).unwrap();
+    let trial = trial.at("10:00:10", ordered("tea", 2)).unwrap();
+    insta::assert_snapshot!(trial.end().unwrap(), @r#"
+    10:00:00 order.ordered {"product":"tea","cents":1}
+      -> counts [1970-01-01T10:00:00 tea] {"count":1}
+    10:00:20 order.ordered {"product":"tea","cents":500}
+      -> counts [1970-01-01T10:00:20 tea] {"count":1}
+    10:00:10 order.ordered {"product":"tea","cents":2}
+      -> counts [1970-01-01T10:00:20 tea] removed
+      -> counts [1970-01-01T10:00:10 tea] {"count":2}
+    the end: time has come so far
+    "#);
+}
