@@ -160,6 +160,9 @@ mod guide {
     #[cfg(all(feature = "macros", feature = "projections", feature = "sqlite"))]
     #[doc = include_str!("../docs/guide/custom-tables.md")]
     struct CustomTablesPage;
+    #[cfg(all(feature = "macros", feature = "streams", feature = "sqlite"))]
+    #[doc = include_str!("../docs/guide/windows.md")]
+    struct Windows;
     #[cfg(all(feature = "macros", feature = "projections"))]
     #[doc = include_str!("../docs/guide/reactors-and-processes.md")]
     struct ReactorsAndProcesses;

@@ -1,5 +1,5 @@
-//! Counts and revenue per product, kept exactly from a topic of plain JSON that somebody else
-//! writes.
+//! Counts and revenue per product, and per product and minute, kept exactly from a topic of plain
+//! JSON that somebody else writes.
 //!
 //! `cargo xtask kafka up` starts a broker and prints its URL; then
 //!
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals::kafka::{Kafka, NewRecord, Topic, TopicLog, TopicSpec};
+use annals::pipeline::{Fold as FoldWindow, Pipeline, Window};
 use annals::prelude::*;
 use annals::read_model::ViewStore;
 use annals::sqlite::SqliteStore;
@@ -74,6 +75,45 @@ impl Project<OrderEvent> for Sales {
     }
 }
 
+/// What was sold of a product in a minute, by when the orders were written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "sales-per-minute", key = (Window, String))]
+struct MinuteSales {
+    orders: u64,
+    cents: i64,
+}
+
+impl FoldWindow<i64> for MinuteSales {
+    fn add(&mut self, cents: &i64) {
+        self.orders += 1;
+        self.cents += cents;
+    }
+
+    fn merge(&mut self, other: MinuteSales) {
+        self.orders += other.orders;
+        self.cents += other.cents;
+    }
+}
+
+/// Each minute as it grows: partitions of a topic are not in one order, so orders may come a few
+/// seconds after later ones.
+fn per_minute() -> Pipeline {
+    Pipeline::new("minutes", 1, |log| {
+        log.events::<OrderEvent>()
+            .out_of_order_by(Duration::from_secs(10))
+            .map(|event| {
+                let OrderEvent::Placed { product, cents, .. } = &**event;
+                (product.clone(), *cents)
+            })
+            .key_by(|(product, _)| product.clone())
+            .map(|_, (_, cents)| *cents)
+            .tumbling(Duration::from_mins(1))
+            .folded::<MinuteSales>()
+            .on_update()
+            .into_view();
+    })
+}
+
 /// Sends orders as another team's program would: JSON without anything of Annals in it.
 async fn place_orders(kafka: &Kafka, orders: usize) -> Result<(), Box<dyn Error>> {
     let spec = TopicSpec::named(TOPIC).partitions(3);
@@ -108,6 +148,7 @@ async fn follow(kafka: &Kafka, out: &mut impl Write) -> Result<(), Box<dyn Error
     let views = Arc::new(SqliteStore::open(DATABASE).await?);
     let db = Annals::following(Arc::new(log.clone()))
         .with(Sales::projection())
+        .with(per_minute())
         .views_in(Arc::<SqliteStore>::clone(&views))
         .start()
         .await?;
@@ -126,6 +167,18 @@ async fn follow(kafka: &Kafka, out: &mut impl Write) -> Result<(), Box<dyn Error
         let sales = row.value;
         let (orders, pieces, cents) = (sales.orders, sales.pieces, sales.cents);
         writeln!(out, "{:<10}{orders:>10}{pieces:>10}{cents:>14}", row.key)?;
+    }
+    let minutes = db.view::<MinuteSales>().rows().backward().limit(3);
+    let minutes = minutes.at_least(token.clone()).within(TIMEOUT);
+    for row in minutes.await?.rows {
+        let (window, product) = row.key;
+        let MinuteSales { orders, cents } = row.value;
+        let minute = window.start.micros() / 60_000_000 % 1_440;
+        let (hour, minute) = (minute / 60, minute % 60);
+        writeln!(
+            out,
+            "{hour:02}:{minute:02} {product:<10}{orders:>10}{cents:>14}"
+        )?;
     }
     show_offsets(&log, &*views, &token, out).await?;
     db.stop().await;

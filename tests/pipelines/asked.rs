@@ -72,7 +72,13 @@ async fn rows_are_asked_as_those_of_views_are() {
         assert_eq!(late[0].value, TooLate { cents: 5 });
         let status = db.pipeline("sales").unwrap().status();
         assert_eq!(status.slots[&0].watermark, Time::MAX);
-        assert_eq!(status.slots[&0].state_bytes, 0, "everything has closed");
+        let slot = status.slots[&0];
+        assert_eq!(
+            (slot.open, slot.state_bytes),
+            (0, 0),
+            "everything has closed"
+        );
+        assert_eq!(slot.missed, 1);
         db.stop().await;
     }
 }

@@ -6,5 +6,7 @@
 mod asked;
 mod broken;
 mod killed;
+mod kinds;
+mod lessons;
 mod shop;
 mod told;

@@ -26,6 +26,8 @@ pub(crate) struct Said {
     pub(crate) watermark: Time,
     pub(crate) held_by: Option<u32>,
     pub(crate) state_bytes: usize,
+    pub(crate) open: usize,
+    pub(crate) missed: u64,
 }
 
 impl Blueprint {
@@ -142,6 +144,8 @@ impl Blueprint {
             watermark,
             held_by,
             state_bytes: machine.state_bytes(),
+            open: machine.open(),
+            missed: machine.missed(),
         };
         let mut all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(slot, said);

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals_core::chrono::DateTime;
 use annals_core::{
     Append, AppendError, EventId, Failure, NewEvent, Partition, Position, ReadRows, RowsBy, Store,
     StoreError, Token,
@@ -81,6 +82,10 @@ pub struct SlotClock {
     pub held_by: Option<u32>,
     /// What its windows that are open take, as they are stored.
     pub state_bytes: usize,
+    /// Entries of state: windows and sessions of each key that are open, and what else is kept.
+    pub open: usize,
+    /// Windows that late items missed, one for each item and window, since the slot began here.
+    pub missed: u64,
 }
 
 impl PipelineHandle {
@@ -125,6 +130,8 @@ impl PipelineHandle {
                 watermark: said.watermark,
                 held_by: said.held_by,
                 state_bytes: said.state_bytes,
+                open: said.open,
+                missed: said.missed,
             };
             (slot, clock)
         });
@@ -240,9 +247,21 @@ impl fmt::Display for PipelineStatus {
             match clock.watermark {
                 Time::MIN => write!(f, "no time yet")?,
                 Time::MAX => write!(f, "the end of time")?,
-                watermark => write!(f, "event time {} µs", watermark.micros())?,
+                watermark => match DateTime::from_timestamp_micros(watermark.micros()) {
+                    Some(moment) => write!(f, "event time {}", moment.to_rfc3339())?,
+                    None => write!(f, "event time {} µs", watermark.micros())?,
+                },
             }
-            write!(f, ", {} bytes open", clock.state_bytes)?;
+            let SlotClock {
+                open,
+                state_bytes,
+                missed,
+                ..
+            } = clock;
+            write!(
+                f,
+                ", {open} open ({state_bytes} bytes), {missed} windows missed"
+            )?;
             if let Some(partition) = clock.held_by.filter(|_| clock.watermark == Time::MIN) {
                 write!(f, ", held by partition {partition}")?;
             }

@@ -28,6 +28,7 @@ pub(crate) struct Journal {
     /// The node whose base is written next.
     turn: usize,
     bytes: usize,
+    entries: usize,
 }
 
 #[derive(Debug, Default)]
@@ -69,12 +70,18 @@ impl Journal {
             next: 1,
             turn: 0,
             bytes: 0,
+            entries: 0,
         }
     }
 
     /// Bytes of state, keys included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many entries of state there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries
     }
 
     /// Entries of state.
@@ -110,6 +117,7 @@ impl Journal {
     fn apply(&mut self, address: Address, value: Option<&[u8]>) {
         let node = &mut self.nodes[node_of(&address.key)];
         let head = address.key.len() + address.place.len();
+        self.entries += usize::from(value.is_some());
         let before = match value {
             Some(value) => {
                 node.bytes += head + value.len();
@@ -119,6 +127,7 @@ impl Journal {
             None => node.entries.remove(&address),
         };
         if let Some(before) = before {
+            self.entries -= 1;
             node.bytes -= head + before.len();
             self.bytes -= head + before.len();
         }
@@ -365,6 +374,7 @@ mod tests {
             }
             let again = reopened(&stored);
             prop_assert_eq!(again.entries().count(), model.len());
+            prop_assert_eq!(again.len(), model.len());
         }
     }
 

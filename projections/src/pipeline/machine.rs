@@ -1,7 +1,7 @@
 //! The stages of a slot at work: records in, rows and changed state out. No store and no clock.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Checkpoint, Partition, Position, RecordedEvent};
@@ -125,6 +125,17 @@ impl Machine {
     /// Bytes of state.
     pub(crate) fn state_bytes(&self) -> usize {
         self.journal.bytes()
+    }
+
+    /// Windows, sessions and what else is open.
+    pub(crate) fn open(&self) -> usize {
+        self.journal.len()
+    }
+
+    /// Windows that late items missed since the slot began here.
+    pub(crate) fn missed(&self) -> u64 {
+        let collected = self.collected.lock();
+        collected.unwrap_or_else(PoisonError::into_inner).missed
     }
 
     /// What a checkpoint keeps of a partition.

@@ -49,6 +49,8 @@ pub(crate) struct Collected {
     pub(crate) rows: Vec<Emitted>,
     /// Why a row cannot be written.
     pub(crate) failed: Option<String>,
+    /// Windows that late items missed, one for each item and window, since the slot began.
+    pub(crate) missed: u64,
 }
 
 /// Adds a view to a pipeline.

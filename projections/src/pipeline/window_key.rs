@@ -1,6 +1,6 @@
 //! Windows as keys of rows: known by their start.
 
-use annals_core::chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use annals_core::chrono::{DateTime, NaiveDate, NaiveTime, Timelike, Utc};
 use annals_streams::{Time, Window};
 
 use crate::key::ViewKey;
@@ -18,11 +18,11 @@ impl ViewKey for Window {
         });
         let date = moment.date_naive().to_key();
         let fraction = micros.rem_euclid(1_000_000);
-        let time = moment.format("%H:%M:%S");
+        let (hour, minute, second) = (moment.hour(), moment.minute(), moment.second());
         if fraction == 0 {
-            format!("{date}T{time}")
+            format!("{date}T{hour:02}:{minute:02}:{second:02}")
         } else {
-            format!("{date}T{time}.{fraction:06}")
+            format!("{date}T{hour:02}:{minute:02}:{second:02}.{fraction:06}")
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use annals_streams::{
-    Aligned, AlignedWindows, Count, Emission, Fold, Kept, Late, Operator, PlannedStage, Sessions,
-    Sliding, Span, State, Stateful, WindowOptions,
+    Aligned, AlignedWindows, Batch, Branch, Count, Emission, Fold, Kept, Late, Operator,
+    PlannedStage, Sessions, Sink, Sliding, Span, State, Stateful, WindowOptions,
 };
 
 use super::graph::{Making, Node, Port};
@@ -186,11 +186,31 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
             let mut options = WindowOptions::on_close().allow_late(lateness);
             options.emit = wants.emit();
             let then = to.port(making);
-            let late = late.as_ref().filter(|late| late.is_followed());
-            let late = late.map(|late| late.port(making));
+            let late = late.as_ref().map(|late| counted(making, late));
             stage(options, Made { number, then, late })
         });
         Results::new(at, node, wanted, self.lateness)
+    }
+}
+
+/// Late items on their way, counted by the windows that they missed.
+fn counted<K: PipelineKey, T: Flows>(
+    making: &mut Making,
+    to: &Node<Late<K, T>>,
+) -> Port<Late<K, T>> {
+    let collected = Arc::clone(&making.collected);
+    let count = move |batch: &Batch<Late<K, T>>| {
+        if !batch.rows.is_empty() {
+            let missed = batch.rows.iter().map(|row| row.item.missed.len() as u64);
+            let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
+            collected.missed += missed.sum::<u64>();
+        }
+    };
+    let count = Box::new(Sink::new(count));
+    if to.is_followed() {
+        Box::new(Branch::new(vec![count, to.port(making)]))
+    } else {
+        count
     }
 }
 

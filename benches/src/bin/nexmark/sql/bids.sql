@@ -1,0 +1,1 @@
+create table bids (auction integer, bidder integer, price integer, time integer);

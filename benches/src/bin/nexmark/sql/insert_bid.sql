@@ -1,0 +1,1 @@
+insert into bids values (?1, ?2, ?3, ?4)

@@ -1,0 +1,82 @@
+//! The ten best players of each hour, from 50,000 events of 1,000 players in three hours.
+//!
+//! ```text
+//! cargo run --example leaderboard [-- sqlite:leaderboard.db]
+//! ```
+//!
+//! Every hour begins at nothing. The board of an hour is a row of a view that keeps its past, so
+//! it can be asked as it was at any moment, also in the middle of the hour: `as_of` is the moment
+//! at which an event was recorded. The game that is played here is recorded as it happens, with
+//! the store's clock held to the game's.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program whose answer is text"
+)]
+
+mod board;
+mod game;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals::ManualClock;
+use annals::pipeline::Time;
+use annals::prelude::*;
+use annals::sqlite::{Options, SqliteStore};
+use chrono::TimeDelta;
+
+use board::{Board, hour, leaderboard};
+use game::{Game, begin, play};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let url = std::env::args().nth(1);
+    match run(url.as_deref()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(url: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let clock = Arc::new(ManualClock::default());
+    let options = match url.and_then(|url| url.strip_prefix("sqlite:")) {
+        Some(file) => Options::file(file),
+        None => Options::in_memory(),
+    };
+    let store = SqliteStore::open_with(options.clock(clock.clone())).await?;
+    let db = Annals::on(Arc::new(store))
+        .with(leaderboard())
+        .start()
+        .await?;
+    let store = db.store();
+    if store.head(annals::Partition(0)).await?.visible == Position::START {
+        play(&**store, &clock, Game::new(7)).await?;
+    }
+    // The last hour closes when the log says that time has gone on.
+    let after = begin() + TimeDelta::hours(4);
+    let done = db.advance_clock(Time::from_micros(after.timestamp_micros()));
+    let done = done.await?;
+    let boards = db.view::<Board>();
+    boards.wait_for(&done, Duration::from_secs(60)).await?;
+    for number in 0..3 {
+        let board = boards.get(hour(number)).await?.unwrap_or_default();
+        println!("hour {}\n{board}", number + 1);
+    }
+    let half_past = begin() + TimeDelta::minutes(90);
+    let running = boards.get(hour(1)).as_of(half_past).await?;
+    println!("hour 2 at half past\n{}", running.unwrap_or_default());
+    if let Some(pipeline) = db.pipeline("leaderboard") {
+        println!("{}", pipeline.status());
+    }
+    db.stop().await;
+    Ok(())
+}
