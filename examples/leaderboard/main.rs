@@ -66,7 +66,7 @@ async fn run(url: Option<&str>) -> Result<(), Box<dyn Error>> {
     let done = db.advance_clock(Time::from_micros(after.timestamp_micros()));
     let done = done.await?;
     let boards = db.view::<Board>();
-    boards.wait_for(&done, Duration::from_secs(60)).await?;
+    boards.wait_for(done, Duration::from_secs(60)).await?;
     for number in 0..3 {
         let board = boards.get(hour(number)).await?.unwrap_or_default();
         println!("hour {}\n{board}", number + 1);

@@ -53,7 +53,7 @@ async fn boards_are_exact_at_every_moment_also_after_a_rebuild() {
         }
         let boards = db.view::<Board>();
         boards
-            .wait_for(&done, Duration::from_secs(60))
+            .wait_for(done.clone(), Duration::from_secs(60))
             .await
             .unwrap();
         for number in 0..3 {

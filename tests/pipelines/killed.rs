@@ -1,6 +1,6 @@
 //! Real processes that are killed with `SIGKILL` while they write.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -22,6 +22,11 @@ async fn a_process_that_is_killed() {
     let head = db.store().head(annals::Partition(0)).await.unwrap();
     let mut number = head.visible.get();
     let mut dice = Dice::new(number);
+    // A parent that is gone ends its child.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
     let options = options().lease(Duration::from_millis(300));
     let db = db.with(sales().options(options)).start().await.unwrap();
     caught_up(&db, "sales").await;
@@ -44,6 +49,7 @@ async fn killed_processes_leave_the_rows_of_a_rebuild() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "killed::a_process_that_is_killed", "--nocapture"])
             .env(FILE, &file)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -7,7 +7,6 @@ use std::time::Duration;
 use annals::chrono::DateTime;
 use annals::pipeline::{Count, Keyed, Log, Pipeline, Results, Time, Window};
 use annals::prelude::*;
-use annals::projections::View as _;
 use annals::store::{Append, NewEvent};
 use annals::{MemoryStore, Partition};
 
