@@ -52,7 +52,7 @@ async fn run(url: Option<&str>) -> Result<(), Box<dyn Error>> {
         Some(file) => Options::file(file),
         None => Options::in_memory(),
     };
-    let store = SqliteStore::open_with(options.clock(clock.clone())).await?;
+    let store = SqliteStore::open_with(options.clock(Arc::<ManualClock>::clone(&clock))).await?;
     let db = Annals::on(Arc::new(store))
         .with(leaderboard())
         .start()

@@ -34,7 +34,7 @@ fn counted(number: i64, by: DateTime<Utc>) -> Vec<(String, i64)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn boards_are_exact_at_every_moment_also_after_a_rebuild() {
     let clock = Arc::new(ManualClock::default());
-    let store = Arc::new(MemoryStore::new().on_clock(clock.clone()));
+    let store = Arc::new(MemoryStore::new().on_clock(Arc::<ManualClock>::clone(&clock)));
     play(&*store, &clock, Game::new(7)).await.unwrap();
     let db = Annals::on(store).with(leaderboard()).start().await.unwrap();
     let end = begin() + TimeDelta::hours(4);

@@ -19,7 +19,7 @@ struct TwoOfThree(AtomicU64);
 impl StoreFault for TwoOfThree {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         let broken = StoreError::new(Failure::Unavailable, "the connection was lost");
-        if call == Call::CommitView && self.0.fetch_add(1, Ordering::Relaxed) % 3 == 0 {
+        if call == Call::CommitView && self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
             return Err(broken);
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Pipelines over real stores: rows and state are a function of the log, whatever happens to those
 //! who write them.
 
-#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+// What must not fail is unwrapped, and stores are shared by handles.
+#![allow(clippy::unwrap_used, clippy::clone_on_ref_ptr)]
 
 mod asked;
 mod broken;

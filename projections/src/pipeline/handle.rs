@@ -178,7 +178,8 @@ impl PipelineHandle {
     /// # }
     /// ```
     pub fn rebuild(&self) -> Rebuild<Pipeline> {
-        let subject: Arc<dyn Subject> = self.subject.clone();
+        let subject = Arc::<PipelineSubject>::clone(&self.subject);
+        let subject: Arc<dyn Subject> = subject;
         Rebuild::of(&self.context, &self.workers, self.blueprint.name, subject)
     }
 

@@ -60,12 +60,16 @@ impl Follower for Pipeline {
                 options: self.options,
             });
             let dead_letters = DeadLetters::new(&context, &workers, Arc::new(NothingToDrain));
-            let supervisor =
-                Supervisor::new(context.program.clone(), workers.clone(), subject.clone());
+            let supervised: Arc<dyn Subject> = Arc::<PipelineSubject>::clone(&subject);
+            let supervisor = Supervisor::new(
+                context.program.clone(),
+                workers.clone(),
+                Arc::clone(&supervised),
+            );
             let handle = PipelineHandle::new(
                 context.clone(),
                 workers.clone(),
-                subject.clone(),
+                subject,
                 Arc::clone(&blueprint),
                 dead_letters.clone(),
             );
@@ -73,7 +77,7 @@ impl Follower for Pipeline {
             for output in blueprint.graph().lock().outputs.clone() {
                 let rows = OutputRows {
                     prefix: output.prefix(),
-                    subject: subject.clone(),
+                    subject: Arc::clone(&supervised),
                     pipeline: name,
                 };
                 let (of, handle) = (output.handle)(&context, &workers, rows);

@@ -14,8 +14,10 @@ pub(crate) struct Settings<E> {
     pub(crate) at_most_ahead: Option<Span>,
     pub(crate) own_clock: bool,
     pub(crate) dead_letters: bool,
-    pub(crate) timed_by: Option<Arc<dyn Fn(&Recorded<E>) -> Time + Send + Sync>>,
+    pub(crate) timed_by: Option<TimeOf<E>>,
 }
+
+type TimeOf<E> = Arc<dyn Fn(&Recorded<E>) -> Time + Send + Sync>;
 
 impl<E> Default for Settings<E> {
     fn default() -> Settings<E> {

@@ -89,7 +89,7 @@ impl Fold<Bid> for Day {
         self.bids += 1;
         let rank = match bid.price {
             ..10_000 => 0,
-            ..1_000_000 => 1,
+            10_000..1_000_000 => 1,
             _ => 2,
         };
         self.ranks[rank] += 1;
