@@ -38,7 +38,6 @@ fn failure(error: &KafkaError) -> Failure {
         Some(
             Code::UnknownTopic
             | Code::UnknownTopicOrPartition
-            | Code::UnknownPartition
             | Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
@@ -62,11 +61,7 @@ fn failure(error: &KafkaError) -> Failure {
 pub(crate) fn is_unknown_topic(error: &KafkaError) -> bool {
     matches!(
         code_of(error),
-        Some(
-            RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownPartition
-        )
+        Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition)
     )
 }
 
