@@ -125,8 +125,11 @@ pub(crate) async fn balances(db: &Program, as_of: AsOf) -> Result<Balances, View
     Ok(balances)
 }
 
+/// A range of keys.
+type Months = (Bound<(Month, String)>, Bound<(Month, String)>);
+
 /// The keys of all months in which something happened by a day.
-pub(crate) fn up_to(day: Option<NaiveDate>) -> (Bound<(Month, String)>, Bound<(Month, String)>) {
+pub(crate) fn up_to(day: Option<NaiveDate>) -> Months {
     let end = day.map_or(Bound::Unbounded, |day| {
         Bound::Excluded((Month::of(&day).next(), String::new()))
     });
