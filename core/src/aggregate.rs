@@ -4,6 +4,7 @@ pub(crate) mod cache;
 mod change;
 pub(crate) mod commit;
 pub(crate) mod fold;
+mod followers;
 mod history;
 mod load;
 pub(crate) mod run;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 pub use commit::{CommandError, Committed};
 pub use fold::LoadError;
+pub use followers::FollowerAt;
 pub use history::{HistoryEntry, HistoryPage, LoadHistory};
 pub use load::{Load, Loaded};
 pub use run::Run;

@@ -30,6 +30,7 @@ mod position;
 mod query;
 mod read;
 mod read_only;
+mod removed;
 mod replay;
 mod retry;
 mod snapshot;
@@ -44,8 +45,8 @@ mod view_commit;
 mod view_store;
 
 pub use aggregate::{
-    Aggregate, AggregateRef, At, CommandError, Committed, Handle, HistoryEntry, HistoryPage, Load,
-    LoadError, LoadHistory, Loaded, Run, Snapshots,
+    Aggregate, AggregateRef, At, CommandError, Committed, FollowerAt, Handle, HistoryEntry,
+    HistoryPage, Load, LoadError, LoadHistory, Loaded, Run, Snapshots,
 };
 pub use annals::Annals;
 pub use append::{
@@ -78,6 +79,7 @@ pub use read::{
     Direction, LogPage, PAGE_BYTES_MAX, PAGE_EVENTS, ReadLog, ReadQuery, ReadStream, Shown,
     StreamPage,
 };
+pub use removed::{PAGE_REMOVED_MAX, Removed, RemovedEvent};
 pub use replay::{Events, Pages, ReplayError, TypedPages};
 pub use retry::Retries;
 pub use snapshot::{FoldId, Snapshot};

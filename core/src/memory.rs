@@ -294,9 +294,12 @@ impl Log for MemoryStore {
             limit: read.limit,
             direction: read.direction,
         };
-        Ok(self
-            .partition(read.partition)?
-            .page(&range, |event| read.filter.matches(event)))
+        let filter = &read.filter;
+        Ok(self.partition(read.partition)?.page(
+            &range,
+            |event| filter.matches(event),
+            |removed| removed.might_match(filter),
+        ))
     }
 
     async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
@@ -318,9 +321,12 @@ impl TaggedStore for MemoryStore {
             limit: read.limit,
             direction: read.direction,
         };
-        Ok(self
-            .partition(Partition(0))?
-            .page(&range, |event| read.query.matches(event)))
+        let query = &read.query;
+        Ok(self.partition(Partition(0))?.page(
+            &range,
+            |event| query.matches(event),
+            |removed| removed.might_match_query(query),
+        ))
     }
 }
 

@@ -291,6 +291,14 @@ impl Filter {
                     .any(|prefix| stream.as_str().starts_with(prefix.as_str())))
     }
 
+    pub(crate) fn occurred_in(&self, moment: DateTime<Utc>) -> bool {
+        self.occurred.contains(&moment)
+    }
+
+    pub(crate) fn recorded_in(&self, moment: DateTime<Utc>) -> bool {
+        self.recorded.contains(&moment)
+    }
+
     /// Whether `event` matches.
     pub fn matches(&self, event: &RecordedEvent) -> bool {
         (self.types.is_empty() || self.types.iter().any(|name| **name == *event.event_type))

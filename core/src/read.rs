@@ -3,6 +3,7 @@
 use crate::event::RecordedEvent;
 use crate::position::{Head, Partition, Position};
 use crate::query::{Filter, Query};
+use crate::removed::Removed;
 use crate::stream::{StreamId, Version};
 use crate::stream_state::StreamState;
 
@@ -219,6 +220,8 @@ impl ReadLog {
 pub struct LogPage {
     /// The events that match, in the order that was asked for.
     pub events: Vec<RecordedEvent>,
+    /// Where events were removed for good that may have matched, lowest first.
+    pub removed: Vec<Removed>,
     /// How far the range was looked through. Forward: nothing that matches lies between `after`
     /// and here but what is in the page; go on with `after` set to it. Backward: the lowest
     /// position looked at; go on with `up_to` just below it.

@@ -17,6 +17,7 @@ mod reactor;
 mod read_models;
 mod rebuild;
 mod registry;
+mod removed;
 mod replay;
 mod sql;
 mod subject;

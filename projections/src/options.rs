@@ -54,6 +54,9 @@ pub struct Options {
     /// older questions are answered with [`BeforeHistory`](crate::ViewError::BeforeHistory).
     /// Default: for ever.
     pub history_for: Option<Duration>,
+    /// Whether events that were archived before they were read are left out; otherwise they stop
+    /// the projection, and answers that would need them are errors. Default: no.
+    pub leaves_out_archived: bool,
 }
 
 impl Default for Options {
@@ -72,6 +75,7 @@ impl Default for Options {
             retry_after: Duration::from_secs(1),
             dead_letters_max: 100_000,
             history_for: None,
+            leaves_out_archived: false,
         }
     }
 }
@@ -141,6 +145,14 @@ impl Options {
     #[must_use]
     pub fn history_for(mut self, age: Duration) -> Options {
         self.history_for = Some(age);
+        self
+    }
+
+    /// Leaving out events that were archived before they were read: what the others give is right
+    /// for this projection, now and as of any moment.
+    #[must_use]
+    pub fn leave_out_archived(mut self) -> Options {
+        self.leaves_out_archived = true;
         self
     }
 

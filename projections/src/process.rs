@@ -248,6 +248,12 @@ impl<P: Process> ProcessSetup<P> {
         self
     }
 
+    /// Leaving out events that were archived before they were read; otherwise they stop it.
+    pub fn leave_out_archived(mut self) -> ProcessSetup<P> {
+        self.options.leaves_out_archived = true;
+        self
+    }
+
     /// With steps of so many processes at once (at least 1). Default: 16.
     pub fn calls_max(mut self, calls: usize) -> ProcessSetup<P> {
         self.options.calls_max = calls.max(1);

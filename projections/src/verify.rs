@@ -221,6 +221,9 @@ async fn fold_to<V: View>(
             .up_to(up_to)
             .filter(handlers.filter());
         let page = context.log().read(read).await?;
+        handlers
+            .check_page(&**context.log(), &context.options, &page.removed, true)
+            .await?;
         let mut steps: Vec<Step<V>> = Vec::new();
         for record in page.events {
             steps.extend(handlers.prepare_except(&skips, record)?);

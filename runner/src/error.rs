@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use annals_core::{CommitError, Failure, GenerationId, Invalid, Position, StoreError, Token};
+use annals_core::{
+    CommitError, Failure, GenerationId, Invalid, Position, Removed, StoreError, Token,
+};
 
 /// An error with all its causes, in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -118,6 +120,12 @@ pub enum ViewError {
     BeforeHistory {
         /// The first position that can be asked for.
         since: Position,
+    },
+    /// The answer would need events that were removed for good.
+    #[error("the answer needs position {removed}, and that was archived: ask about a later moment")]
+    Archived {
+        /// The first of them.
+        removed: Removed,
     },
     /// The question can never be answered as put.
     #[error(transparent)]

@@ -77,7 +77,7 @@ impl Copied<'_> {
     /// The statement that gives the rows.
     pub(crate) fn statement(&self, kinds: &[i32]) -> String {
         let wanted = match self.types {
-            [] => "kind <> 0".to_owned(),
+            [] => "kind > 0".to_owned(),
             _ => {
                 let kinds: Vec<String> = kinds.iter().map(i32::to_string).collect();
                 // The index of kinds is left alone.

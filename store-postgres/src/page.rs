@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Condition, Direction, Filter, Head, LogPage, PAGE_BYTES_MAX, Position, ReadLog, ReadQuery,
-    ReadStream, RecordedEvent, Shown, StreamPage, Version,
+    Condition, Direction, Filter, Head, LogPage, PAGE_BYTES_MAX, PAGE_REMOVED_MAX, Position,
+    ReadLog, ReadQuery, ReadStream, RecordedEvent, RemovedEvent, Shown, StreamPage, Version,
 };
 use sqlx::{Error, query, query_with};
 
 use crate::database::Database;
 use crate::events::{self, Read};
 use crate::query_plan::{self, Search, Wanted};
-use crate::row::{number, optional_int8};
+use crate::row::{int8, moment, number, optional_int8, stream_id, text};
 use crate::scan::{ScanEnd, scan};
 use crate::statements as sql;
 use crate::streams;
@@ -83,6 +83,14 @@ pub(crate) async fn of_log(database: &Arc<Database>, read: &ReadLog) -> Result<L
     if let Some(span) = span {
         page.head = Head::at(Position::new(span.head));
     }
+    let page = with_removed(
+        database,
+        page,
+        read.direction,
+        (read.after, read.up_to),
+        |event| event.might_match(filter),
+    )
+    .await?;
     durable(database, history, page).await
 }
 
@@ -111,7 +119,50 @@ pub(crate) async fn of_query(database: &Arc<Database>, read: &ReadQuery) -> Resu
     let page = range
         .read(database, range, &Wanted::by_query(&read.query), read.limit)
         .await?;
+    let page = with_removed(
+        database,
+        page,
+        read.direction,
+        (read.after, read.up_to),
+        |event| event.might_match_query(&read.query),
+    )
+    .await?;
     durable(database, history, page).await
+}
+
+/// The page with what was removed in its range. It is read after the events: nothing that was
+/// removed comes back, and what the page has is not named.
+async fn with_removed(
+    database: &Arc<Database>,
+    page: LogPage,
+    direction: Direction,
+    (after, up_to): (Position, Position),
+    might_match: impl Fn(&RemovedEvent) -> bool,
+) -> Result<LogPage, Error> {
+    let Some((first, last)) = page.gaps(direction, after, up_to) else {
+        return Ok(page);
+    };
+    let rows = query(database.ordered(sql::REMOVED, direction))
+        .bind(first.get().cast_signed())
+        .bind(last.get().cast_signed())
+        .bind(PAGE_REMOVED_MAX as i64 + 1)
+        .fetch_all(&database.pool)
+        .await?;
+    let found = rows
+        .iter()
+        .map(|row| {
+            Ok(RemovedEvent {
+                position: Position::new(number(row, 0)?),
+                stream: stream_id(row, 1)?,
+                event_type: Some(text(row, 2)?)
+                    .filter(|name| !name.is_empty())
+                    .map(Into::into),
+                occurred_at: moment(int8(row, 3)?)?,
+                recorded_at: moment(int8(row, 4)?)?,
+            })
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok(page.with_removed(direction, found, might_match))
 }
 
 /// The head, all of it durable.
@@ -289,6 +340,7 @@ impl Range {
         let head = Head::at(Position::new(head));
         LogPage {
             events,
+            removed: Vec::new(),
             scanned: Position::new(scanned),
             end: stopped.is_none(),
             head,

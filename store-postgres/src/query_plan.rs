@@ -217,7 +217,7 @@ impl Search {
             return self.of_kinds(wanted);
         }
         let mut conditions = range("event");
-        conditions.push_str(" and event.kind <> 0");
+        conditions.push_str(" and event.kind > 0");
         if !wanted.streams.is_empty() {
             let names: Vec<String> = wanted
                 .streams
@@ -263,7 +263,7 @@ impl Search {
         // Two tags may have one hash.
         let _ = write!(
             conditions,
-            " and event.kind <> 0 and pg_catalog.string_to_array(event.tags, E'\\n') \
+            " and event.kind > 0 and pg_catalog.string_to_array(event.tags, E'\\n') \
              operator(pg_catalog.@>) {names}"
         );
         if !wanted.streams.is_empty() {

@@ -40,6 +40,7 @@ statements! {
     NOTIFY = "notify";
     PLACED_BETWEEN = "placed_between";
     POSITION_AT = "position_at";
+    REMOVED = "removed";
     RESOLVE_KIND = "resolve_kind";
     RESOLVE_STREAMS = "resolve_streams";
     SAVE_FUNCTION = "save_function";

@@ -3,16 +3,19 @@
 use std::ops::Bound;
 
 use annals_core::{
-    Direction, LogPage, Position, ReadLog, ReadQuery, ReadStream, Shown, StreamPage, Version,
+    Direction, LogPage, PAGE_REMOVED_MAX, Position, ReadLog, ReadQuery, ReadStream, RemovedEvent,
+    Shown, StreamPage, Version,
 };
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::corrupt;
+use crate::known::stream_id;
 use crate::query_plan;
 use crate::range::{EVENTS_MAX, Range, Wanted, scanned};
 use crate::row::{Names, Page};
 use crate::statements as sql;
+use crate::streams::{moment, number};
 use crate::write_tx::Tail;
 
 /// A page of one stream, its state and the head. The transaction is the caller's.
@@ -75,6 +78,21 @@ pub(crate) fn of_log(
     names: &mut Names,
     read: &ReadLog,
 ) -> Result<LogPage, rusqlite::Error> {
+    let page = events_of_log(connection, names, read)?;
+    let Some(range) = page.gaps(read.direction, read.after, read.up_to) else {
+        return Ok(page);
+    };
+    let found = removed(connection, read.direction, range)?;
+    Ok(page.with_removed(read.direction, found, |event| {
+        event.might_match(&read.filter)
+    }))
+}
+
+fn events_of_log(
+    connection: &Connection,
+    names: &mut Names,
+    read: &ReadLog,
+) -> Result<LogPage, rusqlite::Error> {
     let head = head(connection)?;
     let range = Range::new(head, read.after, read.up_to, read.direction, read.limit);
     let filter = &read.filter;
@@ -101,6 +119,49 @@ pub(crate) fn of_log(
 
 /// A page of what a query matches. The transaction is the caller's.
 pub(crate) fn of_query(
+    connection: &Connection,
+    names: &mut Names,
+    read: &ReadQuery,
+) -> Result<LogPage, rusqlite::Error> {
+    let page = events_of_query(connection, names, read)?;
+    let Some(range) = page.gaps(read.direction, read.after, read.up_to) else {
+        return Ok(page);
+    };
+    let found = removed(connection, read.direction, range)?;
+    Ok(page.with_removed(read.direction, found, |event| {
+        event.might_match_query(&read.query)
+    }))
+}
+
+/// What is left of the removed events of a range, one more than a page may name.
+fn removed(
+    connection: &Connection,
+    direction: Direction,
+    (first, last): (Position, Position),
+) -> Result<Vec<RemovedEvent>, rusqlite::Error> {
+    let statement = match direction {
+        Direction::Forward => sql::REMOVED_FORWARD,
+        Direction::Backward => sql::REMOVED_BACKWARD,
+    };
+    let range = (first.get().cast_signed(), last.get().cast_signed());
+    connection
+        .prepare_cached(statement)?
+        .query_map((range.0, range.1, PAGE_REMOVED_MAX as i64 + 1), |row| {
+            Ok(RemovedEvent {
+                position: Position::new(number(row, 0)?),
+                stream: stream_id(row, 1)?,
+                event_type: row
+                    .get::<_, Option<String>>(2)?
+                    .filter(|name| !name.is_empty())
+                    .map(Into::into),
+                occurred_at: moment(row.get(3)?)?,
+                recorded_at: moment(row.get(4)?)?,
+            })
+        })?
+        .collect()
+}
+
+fn events_of_query(
     connection: &Connection,
     names: &mut Names,
     read: &ReadQuery,

@@ -77,6 +77,7 @@ pub(crate) fn scanned(range: &Range, (events, stopped): Found) -> Result<LogPage
     Ok(match stopped {
         Some(position) if position != end => LogPage {
             events,
+            removed: Vec::new(),
             scanned: Position::new(position),
             end: false,
             head: range.head(),
@@ -128,6 +129,7 @@ impl Range {
         };
         LogPage {
             events,
+            removed: Vec::new(),
             scanned: Position::new(scanned),
             end: true,
             head: self.head(),
@@ -197,7 +199,7 @@ impl Range {
             examined += 1;
             last = streams::number(row, POSITION)?;
             let kind = row.get(KIND)?;
-            if kind == REMOVED || kinds.is_some_and(|kinds| !kinds.contains(kind)) {
+            if kind <= REMOVED || kinds.is_some_and(|kinds| !kinds.contains(kind)) {
                 continue;
             }
             page.push(row)?;

@@ -14,7 +14,7 @@ use crate::known::{PARTITION, stream_id};
 use crate::statements as sql;
 use crate::streams::{DeletionCache, moment, number};
 
-/// The kind of an archived event.
+/// The kind of an archived event is this or less: its kind, negated.
 pub(crate) const REMOVED: i64 = 0;
 /// Where statements that read events have the position and the kind.
 pub(crate) const POSITION: usize = 0;

@@ -79,6 +79,8 @@ statements! {
     PURGE_VERSIONS = "purge_versions";
     RECORDED_AT = "recorded_at";
     RELEASE_LEASE = "release_lease";
+    REMOVED_BACKWARD = "removed_backward";
+    REMOVED_FORWARD = "removed_forward";
     RENEW_LEASE = "renew_lease";
     RETIRE_LIVE = "retire_live";
     REVIVE_STREAM = "revive_stream";

@@ -50,9 +50,14 @@ impl<A: Aggregate> AggregateRef<A> {
     /// their positions stay empty. States of versions before the summary can no longer be asked
     /// for.
     ///
+    /// First it waits until the views, reactors and processes whose checkpoints are in the store of
+    /// the log have read what is removed.
+    ///
     /// # Errors
     ///
-    /// As a command; [`CommandError::NotFound`] when the aggregate does not exist.
+    /// As a command; [`CommandError::NotFound`] when the aggregate does not exist;
+    /// [`CommandError::NotReadByAll`] when some follower has not read what is removed, and nothing
+    /// is removed.
     ///
     /// ```
     /// # use annals_core::{Aggregate, AggregateRef, CommandError};
@@ -65,7 +70,39 @@ impl<A: Aggregate> AggregateRef<A> {
     /// ```
     pub async fn archive<E: Send>(
         &self,
+        summarise: impl FnMut(&A) -> Result<A::Event, E> + Send,
+    ) -> Result<Committed, CommandError<E>> {
+        self.read_by_all(Version::MAX).await?;
+        self.summarised(summarise, true).await
+    }
+
+    /// As [`archive`](AggregateRef::archive), also when some follower has not read what is removed.
+    /// Such a follower stops and says so.
+    ///
+    /// # Errors
+    ///
+    /// As a command; [`CommandError::NotFound`] when the aggregate does not exist.
+    ///
+    /// ```
+    /// # use annals_core::{Aggregate, AggregateRef, CommandError};
+    /// # async fn example<A: Aggregate>(
+    /// #     account: AggregateRef<A>, summary: fn(&A) -> A::Event,
+    /// # ) -> Result<(), CommandError<String>> {
+    /// account.archive_unread(|state| Ok::<_, String>(summary(state))).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn archive_unread<E: Send>(
+        &self,
+        summarise: impl FnMut(&A) -> Result<A::Event, E> + Send,
+    ) -> Result<Committed, CommandError<E>> {
+        self.summarised(summarise, false).await
+    }
+
+    async fn summarised<E: Send>(
+        &self,
         mut summarise: impl FnMut(&A) -> Result<A::Event, E> + Send,
+        waits: bool,
     ) -> Result<Committed, CommandError<E>> {
         let done = self
             .update(|state| summarise(state).map(IntoEvents::<A::Event>::into_events))
@@ -75,6 +112,10 @@ impl<A: Aggregate> AggregateRef<A> {
             .ok()
             .and_then(|stream| done.version_of(stream))
             .unwrap_or(Version::FIRST);
+        if waits {
+            // What was appended since it was looked at is removed too.
+            self.read_by_all(Version::new(before.get() - 1)).await?;
+        }
         match self.change(StreamChange::Archive { before }).await {
             Ok(_) => Ok(done),
             // Nothing is expected of the stream, so only a tombstone is a conflict, and that is

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 
 use super::fold::LoadError;
+use super::followers::{FollowerAt, listed};
 use crate::annals::Annals;
 use crate::append::{Append, AppendError, Appended, Placed, Violation};
 use crate::error::{Invalid, StoreError, with_causes};
@@ -52,6 +53,18 @@ pub enum CommandError<E> {
     Tombstoned {
         /// The stream.
         stream: StreamId,
+    },
+    /// It is not archived, because what follows the log has not read all that would be removed.
+    #[error(
+        "`{stream}` is not archived, because {} did not read it to its end; run what follows the \
+         log, drop what nothing follows any more, or archive with `archive_unread`",
+        listed(followers)
+    )]
+    NotReadByAll {
+        /// The stream.
+        stream: StreamId,
+        /// What has not read it, and how far each has come.
+        followers: Vec<FollowerAt>,
     },
     /// The idempotency key was used for another request: the fingerprints differ.
     #[error("the idempotency key `{key}` was used for another request")]

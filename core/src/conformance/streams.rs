@@ -1,11 +1,16 @@
 //! Deleting, tombstoning, truncating and archiving: what is hidden, what is removed, and what stays
 //! as it was.
 
+use chrono::{DateTime, Utc};
+
 use super::Fixture;
 use super::append::{STATES, prepare, writing};
 use super::words::*;
 use crate::append::{AppendError, Expected};
-use crate::read::{ReadLog, ReadStream};
+use crate::event::{NewEvent, RecordedEvent};
+use crate::position::Position;
+use crate::query::Filter;
+use crate::read::{Direction, ReadLog, ReadStream};
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{ChangeStream, Status, StreamChange, StreamState};
@@ -390,5 +395,96 @@ pub async fn are_deleted_or_written_by_racers_but_not_both_under_one_version(
         }))
         .await;
         assert_eq!(outcomes.iter().filter(|won| **won).count(), 1);
+    }
+}
+
+pub async fn that_are_archived_are_reported_by_pages_of_the_log(fixture: &dyn Fixture) {
+    let mut store = open(fixture).await;
+    let first = stream("gone-1");
+    let partition = store.partition_of(&first);
+    let second = stream_in(&*store, partition, "gone-2");
+    let whole = stream_in(&*store, partition, "whole-1");
+    let named = |name: &'static str| [NewEvent::json(name, "1").tag(tag("of:it"))];
+    // Positions 1, 2 and 5 are of the first, 3 and 6 of the second, 4 and 7 of the one that stays.
+    for (to, name) in [
+        (&first, "opened"),
+        (&first, "moved"),
+        (&second, "moved"),
+        (&whole, "moved"),
+        (&first, "moved"),
+        (&second, "closed"),
+        (&whole, "closed"),
+    ] {
+        append(&*store, to, named(name)).await;
+    }
+    let all = ReadLog::after(Position::START).partition(partition);
+    assert!(
+        removed(&*store, &all).await.is_empty(),
+        "nothing was archived"
+    );
+    change(&*store, &first, archive(3)).await;
+    change(&*store, &second, archive(2)).await;
+    for _ in 0..2 {
+        let of = |filter: Filter| all.clone().filter(filter);
+        let prefix = first.as_str().to_owned();
+        let since = DateTime::<Utc>::MAX_UTC;
+        for (read, expected) in [
+            (all.clone(), &[1, 2, 3][..]),
+            (all.clone().up_to(Position::new(2)), &[1, 2]),
+            (all.clone().backward(), &[1, 2, 3]),
+            (
+                ReadLog {
+                    after: Position::new(1),
+                    ..all.clone()
+                },
+                &[2, 3],
+            ),
+            (of(Filter::default().types(["moved"])), &[2, 3]),
+            (of(Filter::default().types(["opened"])), &[1]),
+            (of(Filter::default().types(["closed"])), &[]),
+            (of(Filter::default().types(["never"])), &[]),
+            (of(Filter::default().category("gone")), &[1, 2, 3]),
+            (of(Filter::default().category("whole")), &[]),
+            (of(Filter::default().stream_prefix(prefix)), &[1, 2]),
+            (of(Filter::default().tag(tag("of:it"))), &[1, 2, 3]),
+            (of(Filter::default().tag(tag("of:none"))), &[1, 2, 3]),
+            (of(Filter::default().recorded(since..)), &[]),
+            (of(Filter::default().occurred(since..)), &[]),
+        ] {
+            for limit in [1, 2, 100] {
+                let read = read.clone().limit(limit);
+                assert_eq!(removed(&*store, &read).await, expected, "{read:?}");
+            }
+        }
+        store = reopen(fixture, store).await;
+    }
+    change(&*store, &first, archive(1)).await;
+    change(&*store, &second, StreamChange::Delete).await;
+    assert_eq!(removed(&*store, &all).await, [1, 2, 3], "once is for good");
+}
+
+/// The removed positions of all pages of a read, lowest first; each is named once, and none that
+/// has an event.
+async fn removed(store: &dyn Store, read: &ReadLog) -> Vec<u64> {
+    let mut read = read.clone();
+    let mut found = Vec::new();
+    loop {
+        let page = store.read(read.clone()).await.unwrap();
+        for removed in &page.removed {
+            assert!(removed.first <= removed.last, "{removed:?}");
+            for position in removed.first.get()..=removed.last.get() {
+                let shown = |event: &RecordedEvent| event.position.get() == position;
+                assert!(!page.events.iter().any(shown), "{position} has an event");
+                found.push(position);
+            }
+        }
+        if page.end {
+            found.sort_unstable();
+            return found;
+        }
+        match read.direction {
+            Direction::Forward => read.after = page.scanned,
+            Direction::Backward => read.up_to = page.scanned.minus(1),
+        }
     }
 }

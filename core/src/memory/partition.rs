@@ -1,6 +1,6 @@
 //! One partition of the log in memory: its events, its streams and the ids that it knows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -9,6 +9,7 @@ use crate::deduplicate::StoredId;
 use crate::event::{EventId, Place, RecordedEvent};
 use crate::position::{Head, Partition, Position};
 use crate::read::{Direction, LogPage, PAGE_BYTES_MAX};
+use crate::removed::{PAGE_REMOVED_MAX, RemovedEvent};
 use crate::store::Found;
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{ChangeStream, Status, StreamChange, StreamState};
@@ -26,6 +27,7 @@ pub(super) struct PartitionLog {
     pub(super) ids: HashMap<EventId, StoredId>,
     pub(super) changes: HashMap<EventId, ChangeStream>,
     pub(super) last_recorded: DateTime<Utc>,
+    pub(super) removed: BTreeMap<Position, RemovedEvent>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,7 @@ impl PartitionLog {
 
     pub(super) fn rewind(&mut self, position: Position) {
         self.events.truncate(position.get() as usize);
+        self.removed.retain(|of, _| *of <= position);
         self.ids
             .retain(|_, known| known.found.placed.position <= position);
         self.streams.retain(|_, stream| {
@@ -220,7 +223,9 @@ impl PartitionLog {
                 .get(stream_id)
                 .map_or(&[][..], |stream| &stream.positions);
             for position in positions.iter().take(before.get() as usize - 1) {
-                self.events[position.get() as usize - 1] = None;
+                if let Some(event) = self.events[position.get() as usize - 1].take() {
+                    self.removed.insert(*position, RemovedEvent::of(&event));
+                }
             }
         }
         if after != found {
@@ -231,7 +236,29 @@ impl PartitionLog {
         Ok(after)
     }
 
-    pub(super) fn page(&self, read: &Range, matches: impl Fn(&RecordedEvent) -> bool) -> LogPage {
+    pub(super) fn page(
+        &self,
+        read: &Range,
+        matches: impl Fn(&RecordedEvent) -> bool,
+        might_match: impl Fn(&RemovedEvent) -> bool,
+    ) -> LogPage {
+        let page = self.events_of(read, matches);
+        let Some((first, last)) = page.gaps(read.direction, read.after, read.up_to) else {
+            return page;
+        };
+        let removed = self
+            .removed
+            .range(first..=last)
+            .map(|(_, event)| event.clone());
+        let most = PAGE_REMOVED_MAX + 1;
+        let found = match read.direction {
+            Direction::Forward => removed.take(most).collect(),
+            Direction::Backward => removed.rev().take(most).collect(),
+        };
+        page.with_removed(read.direction, found, might_match)
+    }
+
+    fn events_of(&self, read: &Range, matches: impl Fn(&RecordedEvent) -> bool) -> LogPage {
         let head = self.head();
         let up_to = read.up_to.min(head);
         let positions = read.after.get() + 1..=up_to.get();
@@ -253,6 +280,7 @@ impl PartitionLog {
             {
                 return LogPage {
                     events,
+                    removed: Vec::new(),
                     scanned,
                     end: false,
                     head: Head::at(head),
@@ -269,6 +297,7 @@ impl PartitionLog {
         }
         LogPage {
             events,
+            removed: Vec::new(),
             scanned,
             end: true,
             head: Head::at(head),

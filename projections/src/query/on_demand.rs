@@ -6,7 +6,7 @@ use std::ops::Bound;
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
     Direction, Invalid, Moment, Partition, Position, ReadLog, ReadStream, RecordedEvent, RowPlace,
-    RowsBy,
+    RowsBy, Version,
 };
 
 use super::standing::own_stream;
@@ -158,6 +158,14 @@ impl<V: View> ViewHandle<V> {
                 .filter(handlers.filter());
             while read.after < *end {
                 let page = self.context.db.store().read(read.clone()).await?;
+                handlers
+                    .check_answer(
+                        &**self.context.db.store(),
+                        &self.context.options,
+                        &page.removed,
+                        *end,
+                    )
+                    .await?;
                 let mut steps = asked.steps(&handlers, &skips, page.events)?;
                 for step in &mut steps {
                     step.keys.retain(&wanted);
@@ -192,9 +200,18 @@ impl<V: View> ViewHandle<V> {
             .iter()
             .find(|(of, _)| *of == partition)
             .map_or(Position::MAX, |(_, end)| *end);
-        let mut read = ReadStream::of(stream).everything();
+        let mut read = ReadStream::of(stream.clone()).everything();
         loop {
             let mut page = store.read_stream(read.clone()).await?;
+            if page.state.archived_before > Version::FIRST {
+                let until = end.min(page.head);
+                let removed = handlers
+                    .removed_up_to(&**store, partition, until, Some(&stream))
+                    .await?;
+                handlers
+                    .check_answer(&**store, &self.context.options, &removed, end)
+                    .await?;
+            }
             let counted = page.events.partition_point(|event| event.position <= end);
             let past_the_end = counted < page.events.len();
             page.events.truncate(counted);

@@ -37,6 +37,17 @@ impl<V: View> ViewHandle<V> {
                 since: generation.history_since,
             });
         }
+        let handlers = V::handlers();
+        if !handlers.summaries().is_empty() {
+            // A generation that was built since then has the summary, and what came before it not.
+            let store = &**self.context.db.store();
+            let removed = handlers
+                .removed_up_to(store, Partition(0), position, None)
+                .await?;
+            handlers
+                .check_answer(store, &self.context.options, &removed, position)
+                .await?;
+        }
         let token = Token::new(self.context.db.store().id()).with(Partition(0), position);
         Ok((
             self.reach(Some(generation), &token, at_most).await?,
@@ -96,6 +107,14 @@ impl<V: View> ViewHandle<V> {
         let mut read = ReadLog::after(after).up_to(up_to).filter(handlers.filter());
         loop {
             let page = self.context.db.store().read(read.clone()).await?;
+            handlers
+                .check_answer(
+                    &**self.context.db.store(),
+                    &self.context.options,
+                    &page.removed,
+                    up_to,
+                )
+                .await?;
             for record in page.events {
                 match handlers.prepare_except(&skips, record) {
                     Ok(prepared) => steps.extend(prepared),

@@ -30,8 +30,20 @@ impl<V: View> ViewHandle<V> {
         let Some(stream) = own_stream(&handlers, key) else {
             return Ok(decoded(&text, value.as_ref())?);
         };
-        let mut read = ReadStream::of(stream).from(at.next()).everything();
-        let mut page = self.context.db.store().read_stream(read.clone()).await?;
+        let mut read = ReadStream::of(stream.clone()).from(at.next()).everything();
+        let store = &**self.context.db.store();
+        let mut page = store.read_stream(read.clone()).await?;
+        if page.state.archived_before > at.next() {
+            let partition = store.partition_of(&stream);
+            let removed = handlers
+                .removed_up_to(store, partition, page.head, Some(&stream))
+                .await?;
+            // Versions ascend with positions: what the row has not is the last of them.
+            let last = removed.last().cloned();
+            handlers
+                .check_answer(store, &self.context.options, last.as_slice(), page.head)
+                .await?;
+        }
         if page.events.is_empty() {
             return Ok(decoded(&text, value.as_ref())?);
         }
@@ -54,7 +66,7 @@ impl<V: View> ViewHandle<V> {
                     .map(|(_, row)| row));
             };
             read = read.resume(next);
-            page = self.context.db.store().read_stream(read.clone()).await?;
+            page = store.read_stream(read.clone()).await?;
         }
     }
 

@@ -43,7 +43,17 @@ impl<V: View> ViewHandle<V> {
             };
             after = *last;
             let mut steps = Vec::new();
-            for record in records_at(&**self.context.db.store(), Partition(0), &touched).await? {
+            let log = &**self.context.db.store();
+            let records = records_at(log, Partition(0), &touched).await?;
+            if records.len() < touched.len() {
+                let removed = handlers
+                    .removed_up_to(log, Partition(0), moment, None)
+                    .await?;
+                handlers
+                    .check_answer(log, &self.context.options, &removed, moment)
+                    .await?;
+            }
+            for record in records {
                 if record.occurred_at <= time {
                     let prepared = handlers.prepare_except(&skips, record);
                     steps

@@ -46,6 +46,10 @@ impl ReactorSession<'_> {
                 .limit(1);
             let page = work.context.log().read(read).await?;
             let prepared = match page.events.into_iter().next() {
+                None => {
+                    let removed = "the event was archived; discard it, or skip it".to_owned();
+                    return self.retried(letter, 1, Err(removed)).await;
+                }
                 Some(record) if !self.skips.for_key(&record, &key) => work.handler.prepare(record),
                 _ => Ok(Vec::new()),
             };
@@ -54,7 +58,7 @@ impl ReactorSession<'_> {
                     self.call(About::DeadLetter(letter), call);
                     return Ok(());
                 }
-                // It was removed from the log, or skipped, or nothing is to be done about it.
+                // It was skipped, or nothing is to be done about it.
                 Ok(None) => self.remove(letter, Vec::new()).await?,
                 Err(error) => return self.retried(letter, 1, Err(chain(&error))).await,
             }

@@ -8,7 +8,7 @@ use annals_core::{
 };
 use annals_runner::{
     CommittedStep, DeadLetterPages, HeldLease, Note, Skips, SlotState, Tasks, WindowNote,
-    WorkError, chain, event_at, same_log, settled_to,
+    WorkError, chain, event_at, not_read_before_removal, same_log, settled_to,
 };
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -218,6 +218,11 @@ impl<'a> ReactorSession<'a> {
         self.readers[index].end = page.end;
         if page.scanned <= from && page.events.is_empty() {
             return Ok(false);
+        }
+        if let (Some(removed), false) = (page.removed.first(), work.options.leaves_out_archived) {
+            let name = work.generation.spec.view.trim_start_matches('$');
+            let ways = "`skip_to` a position after it, or do without with `leave_out_archived`";
+            return Err(not_read_before_removal(&format!("`{name}`"), removed, ways));
         }
         for record in page.events {
             let position = record.position;

@@ -11,7 +11,7 @@ use annals_core::{
 };
 use annals_runner::{
     CommittedStep, DeadLetterPages, HeldLease, Skips, Slot, SlotState, Tasks, Work, WorkError,
-    WorkerContext, chain, event_at, same_log,
+    WorkerContext, chain, event_at, not_read_before_removal, same_log,
 };
 use tokio::sync::watch;
 
@@ -200,6 +200,12 @@ impl<P: SqlProjection> FillTables<P> {
             page.head.visible,
             page.events.first().map(|record| record.recorded_at),
         );
+        if let (Some(removed), false) = (page.removed.first(), self.options.leaves_out_archived) {
+            let name = format!("`{}`", P::NAME);
+            let ways = "do without with `Options::leave_out_archived`, or bring its tables up to \
+                        date by hand and let it go on without";
+            return Err(not_read_before_removal(&name, removed, ways));
+        }
         if page.scanned <= reader.position && page.events.is_empty() {
             return Ok(None);
         }

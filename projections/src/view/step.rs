@@ -29,6 +29,7 @@ pub struct Handlers<V: View> {
     types: Vec<TypeId>,
     kinds: Vec<EventKind>,
     categories: BTreeSet<&'static str>,
+    summaries: Vec<&'static str>,
 }
 
 type Prepare<V> = fn(RecordedEvent) -> Result<Vec<Step<V>>, StepError>;
@@ -96,6 +97,7 @@ impl<V: View> Handlers<V> {
             types: Vec::new(),
             kinds: Vec::new(),
             categories: BTreeSet::new(),
+            summaries: Vec::new(),
         }
     }
 
@@ -116,6 +118,7 @@ impl<V: View> Handlers<V> {
         }
         self.kinds.push(EventKind::of::<E>());
         self.categories.insert(E::CATEGORY);
+        self.summaries.extend(V::SUMMARIES);
         self
     }
 
@@ -157,6 +160,11 @@ impl<V: View> Handlers<V> {
     /// The stored names of the types, in order.
     pub fn types(&self) -> Vec<String> {
         self.by_type.keys().map(|name| (*name).into()).collect()
+    }
+
+    /// The stored names of events that stand for everything before them in their stream.
+    pub(crate) fn summaries(&self) -> &[&'static str] {
+        &self.summaries
     }
 
     /// The types themselves, for tools.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
-    Checkpoint, CommitError, Failure, History, Partition, Position, ReadRows, RecordedEvent,
+    Checkpoint, CommitError, Failure, History, Partition, Phase, Position, ReadRows, RecordedEvent,
     RowsBy, StoreError, Version, VersionedRow, ViewCommit,
 };
 use annals_runner::{
@@ -99,6 +99,13 @@ impl<'a, V: View> LeaseSession<'a, V> {
                 .or_else(|| page.events.first().map(|record| record.recorded_at));
             work.progress
                 .head(reader.partition, page.head.visible, reader.oldest);
+            if !page.removed.is_empty() {
+                let store = &**work.context.log();
+                let is_building = work.phase() == Phase::Building;
+                work.handlers
+                    .check_page(store, &work.options, &page.removed, is_building)
+                    .await?;
+            }
             let more = !page.end;
             if reader.position >= page.scanned && page.events.is_empty() {
                 break true;

@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod archiving;
 pub(crate) mod bank;
 mod decisions;
 mod exactly_once;

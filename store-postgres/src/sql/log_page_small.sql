@@ -10,7 +10,7 @@ left join lateral (
         position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata,
         payload
     from annals.event
-    where event.position > $1 and event.position <= least($2, head.position) and kind <> 0
+    where event.position > $1 and event.position <= least($2, head.position) and kind > 0
     order by position /*desc*/
     limit $3
 ) as page on true

@@ -15,7 +15,7 @@ select
 from annals.event
 join annals.kind on kind.key = event.kind
 join annals.stream on stream.key = event.stream
-where event.kind <> 0;
+where event.kind > 0;
 
 create or replace view annals.readable_streams as
 select

@@ -119,6 +119,7 @@ impl TopicLog {
         let Some(page) = page else {
             let head = self.known_head(partition)?;
             return Ok(LogPage {
+                removed: Vec::new(),
                 events: Vec::new(),
                 scanned: start.min(read.up_to).max(read.after),
                 end: true,
@@ -143,6 +144,7 @@ impl TopicLog {
         }
         let scanned = scanned.min(read.up_to);
         Ok(LogPage {
+            removed: Vec::new(),
             events,
             scanned,
             end: scanned >= head.min(read.up_to),
@@ -211,6 +213,7 @@ impl TopicLog {
         // The rest of the range is past the end, or holds nothing that can be seen.
         let end = scanned >= read.up_to.min(head) || events.is_empty();
         Ok(LogPage {
+            removed: Vec::new(),
             events,
             scanned: if end {
                 read.up_to.min(head.max(read.after))
@@ -258,6 +261,7 @@ impl TopicLog {
             }
         }
         Ok(LogPage {
+            removed: Vec::new(),
             events,
             scanned: above.next(),
             end: above <= lowest,

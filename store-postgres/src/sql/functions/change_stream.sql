@@ -67,8 +67,8 @@ begin
         delete from annals.event_tag
         using unnest(tag_hashes, tag_positions) as gone(tag, position)
         where event_tag.tag = gone.tag and event_tag.position = gone.position;
-        update annals.event set kind = 0, payload = '', tags = null, metadata = null
-        where stream = changed and version < new_archived_before and kind <> 0;
+        update annals.event set kind = -kind, payload = '', tags = null, metadata = null
+        where stream = changed and version < new_archived_before and kind > 0;
     end if;
     is_done := true;
 end

@@ -17,7 +17,7 @@ begin
         join annals.kind on kind.key = event.kind
         join annals.stream on stream.key = event.stream
         cross join jsonb_array_elements($1) as item(wanted)
-        where event.position > $2 and event.position <= $3 and event.kind <> 0
+        where event.position > $2 and event.position <= $3 and event.kind > 0
             and (not item.wanted ? 'types' or item.wanted -> 'types' ? kind.type)
             and (not item.wanted ? 'streams' or item.wanted -> 'streams' ? stream.name)
             and (

@@ -1,0 +1,132 @@
+//! What follows the log and has not read what is being archived.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::commit::CommandError;
+use super::{Aggregate, AggregateRef};
+use crate::error::StoreError;
+use crate::position::{Partition, Position};
+use crate::read::ReadStream;
+use crate::store::Store;
+use crate::stream::{StreamId, Version};
+use crate::typed::Event;
+
+/// How long archiving waits for what follows the log.
+const WAIT: Duration = Duration::from_secs(5);
+/// How often it looks, when no hint says that something moved.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A view, reactor or process, and how far it has read the log.
+///
+/// ```
+/// use annals_core::{FollowerAt, Position};
+///
+/// let late = FollowerAt { name: "balances".into(), version: 2, position: Position::new(7) };
+/// assert_eq!(late.to_string(), "`balances` (version 2) at position 7");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct FollowerAt {
+    /// Its stored name.
+    pub name: String,
+    /// The version of its fold.
+    pub version: u32,
+    /// The last position that all of its slots have read.
+    pub position: Position,
+}
+
+impl fmt::Display for FollowerAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FollowerAt {
+            name,
+            version,
+            position,
+        } = self;
+        write!(f, "`{name}` (version {version}) at position {position}")
+    }
+}
+
+/// A list of followers, for a text.
+pub(super) fn listed(followers: &[FollowerAt]) -> String {
+    let followers: Vec<String> = followers.iter().map(ToString::to_string).collect();
+    followers.join(", ")
+}
+
+impl<A: Aggregate> AggregateRef<A> {
+    /// Waits until everything that follows the log, and whose checkpoints are in its store, has
+    /// read the stream up to and with `up_to`.
+    pub(super) async fn read_by_all<E: Send>(&self, up_to: Version) -> Result<(), CommandError<E>> {
+        let store = &**self.db().store();
+        let stream = self.stream()?;
+        let read = ReadStream::of(stream.clone()).to(up_to);
+        let page = store
+            .read_stream(read.everything().backward().limit(1))
+            .await?;
+        let Some(last) = page.events.first().map(|event| event.position) else {
+            return Ok(());
+        };
+        let mut late = Vec::new();
+        let mut hint = store.hint();
+        let waiting = async {
+            loop {
+                late = late_followers::<A::Event>(store, stream, last).await?;
+                if late.is_empty() {
+                    return Ok::<_, CommandError<E>>(());
+                }
+                hint.wait(LOOK).await;
+            }
+        };
+        match tokio::time::timeout(WAIT, waiting).await {
+            Ok(done) => done,
+            Err(_) => Err(CommandError::NotReadByAll {
+                stream: stream.clone(),
+                followers: late,
+            }),
+        }
+    }
+}
+
+async fn late_followers<E: Event>(
+    store: &dyn Store,
+    stream: &StreamId,
+    last: Position,
+) -> Result<Vec<FollowerAt>, StoreError> {
+    let Some(views) = store.views() else {
+        return Ok(Vec::new());
+    };
+    let partition = store.partition_of(stream);
+    let names = views.view_names().await?;
+    let mut late = Vec::new();
+    for state in views.states(&names).await? {
+        let spec = &state.generation.spec;
+        let handles = spec.handles.is_empty()
+            || E::shapes()
+                .iter()
+                .any(|shape| spec.handles.iter().any(|name| *name == shape.event_type));
+        if spec.log != store.id() || !handles {
+            continue;
+        }
+        let reached = |slot: u16| reached(&state.checkpoints, slot, partition);
+        let position = (0..spec.slots).map(reached).min().unwrap_or_default();
+        if position < last {
+            late.push(FollowerAt {
+                name: spec.view.clone(),
+                version: spec.version,
+                position,
+            });
+        }
+    }
+    Ok(late)
+}
+
+fn reached(
+    checkpoints: &[crate::view_commit::Checkpoint],
+    slot: u16,
+    partition: Partition,
+) -> Position {
+    checkpoints
+        .iter()
+        .find(|of| (of.slot, of.partition) == (slot, partition))
+        .map_or(Position::START, |of| of.position)
+}

@@ -1,0 +1,144 @@
+//! What a view makes of events that were archived: nothing without a word. A fold that would need
+//! them stops, an answer that would need them is an error, unless the view says which event stands
+//! for them or that it does without.
+
+use std::collections::BTreeMap;
+
+use annals_core::{
+    Partition, Position, ReadLog, ReadStream, Removed, Store, StoreError, StreamId, Tag,
+};
+use annals_runner::{ViewError, WorkError, not_read_before_removal};
+
+use crate::options::Options;
+use crate::view::{Handlers, View};
+
+/// The ways out for a view that has a rule.
+const FOLDS_SUMMARIES: &str = "rebuild it, and it folds the summary";
+/// The ways out for one that has none.
+const FOLDS_NONE: &str = "name the event that says what was archived in `Project::SUMMARIES`, if \
+     it says all that the view needs, and rebuild; or do without with \
+     `Options::leave_out_archived`";
+
+impl<V: View> Handlers<V> {
+    /// The first of these positions that a fold up to `up_to` would need: one for which no summary
+    /// stands.
+    pub(crate) async fn needed(
+        &self,
+        store: &dyn Store,
+        options: &Options,
+        removed: &[Removed],
+        up_to: Position,
+    ) -> Result<Option<Removed>, StoreError> {
+        if options.leaves_out_archived {
+            return Ok(None);
+        }
+        let mut known: BTreeMap<&StreamId, bool> = BTreeMap::new();
+        for removed in removed {
+            let stream = &removed.stream;
+            let stands = match known.get(stream) {
+                Some(stands) => *stands,
+                None => {
+                    let stands = self.summary_stands(store, stream, up_to).await?;
+                    known.insert(stream, stands);
+                    stands
+                }
+            };
+            if !stands {
+                return Ok(Some(removed.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the first event that the stream still has is a summary at or before `up_to`.
+    async fn summary_stands(
+        &self,
+        store: &dyn Store,
+        stream: &StreamId,
+        up_to: Position,
+    ) -> Result<bool, StoreError> {
+        if self.summaries().is_empty() {
+            return Ok(false);
+        }
+        let read = ReadStream::of(stream.clone()).everything().limit(1);
+        let page = store.read_stream(read).await?;
+        Ok(page.events.first().is_some_and(|event| {
+            event.version == page.state.archived_before
+                && event.position <= up_to
+                && self.summaries().contains(&&*event.event_type)
+        }))
+    }
+
+    /// Stops a worker whose page lacks events that it needs.
+    pub(crate) async fn check_page(
+        &self,
+        store: &dyn Store,
+        options: &Options,
+        removed: &[Removed],
+        is_building: bool,
+    ) -> Result<(), WorkError> {
+        // Rows that readers see are not made half of events and half of their summary.
+        let needed = if is_building || options.leaves_out_archived {
+            self.needed(store, options, removed, Position::MAX).await?
+        } else {
+            removed.first().cloned()
+        };
+        let ways = if self.summaries().is_empty() {
+            FOLDS_NONE
+        } else {
+            FOLDS_SUMMARIES
+        };
+        match needed {
+            Some(removed) => {
+                let view = format!("view `{}`", V::NAME);
+                Err(not_read_before_removal(&view, &removed, ways))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses an answer that would need removed events.
+    pub(crate) async fn check_answer(
+        &self,
+        store: &dyn Store,
+        options: &Options,
+        removed: &[Removed],
+        up_to: Position,
+    ) -> Result<(), ViewError> {
+        match self.needed(store, options, removed, up_to).await? {
+            Some(removed) => Err(ViewError::Archived { removed }),
+            None => Ok(()),
+        }
+    }
+
+    /// What was removed of the view's events at or before `up_to`; of one stream, when it is named.
+    pub(crate) async fn removed_up_to(
+        &self,
+        store: &dyn Store,
+        partition: Partition,
+        up_to: Position,
+        stream: Option<&StreamId>,
+    ) -> Result<Vec<Removed>, ViewError> {
+        let mut filter = self.filter();
+        if let Some(stream) = stream {
+            filter = filter.stream_prefix(stream.as_str());
+        }
+        // No event has this tag, and of removed events tags exclude nothing: no event is read.
+        let filter = filter.tag(Tag::new("$removed", "only")?);
+        let mut read = ReadLog::after(Position::START)
+            .up_to(up_to)
+            .partition(partition)
+            .filter(filter);
+        let mut found = Vec::new();
+        while read.after < up_to {
+            let page = store.read(read.clone()).await?;
+            let wanted = |removed: &Removed| stream.is_none_or(|stream| removed.stream == *stream);
+            found.extend(page.removed.into_iter().filter(wanted));
+            if page.end {
+                break;
+            }
+            read.after = page.scanned;
+        }
+        Ok(found)
+    }
+}
