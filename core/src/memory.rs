@@ -261,8 +261,19 @@ impl EventStore for MemoryStore {
     }
 
     async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
-        let mut log = self.partition(self.partition_of(&change.stream))?;
-        log.change(change, self.clock.now())
+        let stream = change.stream.clone();
+        let mut log = self.partition(self.partition_of(&stream))?;
+        let before = log.state(&stream).archived_before;
+        let after = log.change(change, self.clock.now())?;
+        if after.archived_before > before {
+            // What was removed is in them too.
+            self.shared
+                .snapshots
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|(of, ..), _| *of != stream);
+        }
+        Ok(after)
     }
 
     fn limits(&self) -> Limits {

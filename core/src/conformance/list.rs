@@ -208,6 +208,7 @@ macro_rules! __conformance_cases {
                 come_back_byte_for_byte_after_reopening,
                 change_nothing_of_the_log,
                 saved_by_many_at_once_are_all_kept,
+                of_an_archived_stream_are_removed_with_its_events,
             }
         }
     };

@@ -5,6 +5,7 @@ use super::{Dice, Fixture};
 use crate::snapshot::{FoldId, Snapshot};
 use crate::store::{SnapshotStore, Store};
 use crate::stream::{StreamId, Version};
+use crate::stream_state::{ChangeStream, StreamChange};
 
 fn snapshots(store: &dyn Store) -> &dyn SnapshotStore {
     store.snapshots().expect("the trait was declared")
@@ -207,4 +208,26 @@ pub async fn saved_by_many_at_once_are_all_kept(fixture: &dyn Fixture) {
             assert_eq!(newest(&*store, &of, fold(1), version).await, Some(version));
         }
     }
+}
+
+pub async fn of_an_archived_stream_are_removed_with_its_events(fixture: &dyn Fixture) {
+    let store = open(fixture).await;
+    let of = stream("account-1");
+    let other = stream("account-2");
+    for stream in [&of, &other] {
+        append(&*store, stream, events(3)).await;
+        save(&*store, stream, fold(1), 2, "{}").await;
+        save(&*store, stream, fold(2), 3, "{}").await;
+    }
+    let before = Version::new(3);
+    let archive = ChangeStream::new(&of, StreamChange::Archive { before });
+    store.change_stream(archive.clone()).await.unwrap();
+    for version in [1, 2] {
+        assert_eq!(newest(&*store, &of, fold(version), 9).await, None);
+        assert!(newest(&*store, &other, fold(version), 9).await.is_some());
+    }
+    // One that was taken since is kept, also when the archive is asked for again.
+    save(&*store, &of, fold(1), 3, "{}").await;
+    store.change_stream(archive).await.unwrap();
+    assert_eq!(newest(&*store, &of, fold(1), 9).await, Some(3));
 }

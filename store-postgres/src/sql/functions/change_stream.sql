@@ -67,6 +67,8 @@ begin
         delete from annals.event_tag
         using unnest(tag_hashes, tag_positions) as gone(tag, position)
         where event_tag.tag = gone.tag and event_tag.position = gone.position;
+        delete from annals.snapshot using annals.stream
+        where stream.key = changed and snapshot.stream = stream.name;
         update annals.event set kind = -kind, payload = '', tags = null, metadata = null
         where stream = changed and version < new_archived_before and kind > 0;
     end if;
