@@ -1,5 +1,5 @@
 //! What is still known of events that were removed for good, and what a page of the log says of
-//! them: a reader tells an emptied position from one that never had an event for it.
+//! them: a reader can distinguish an emptied position from one that never had an event for it.
 
 use std::sync::Arc;
 

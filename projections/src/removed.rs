@@ -1,6 +1,6 @@
-//! What a view makes of events that were archived: nothing without a word. A fold that would need
-//! them stops, an answer that would need them is an error, unless the view says which event stands
-//! for them or that it does without.
+//! What a view makes of events that were archived. A fold that would need them stops, an answer that
+//! would need them is an error, unless the view names the event that replaces them or does without
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ const FOLDS_NONE: &str = "name the event that says what was archived in `Project
      `Options::leave_out_archived`";
 
 impl<V: View> Handlers<V> {
-    /// The first of these positions that a fold up to `up_to` would need: one for which no summary
-    /// stands.
+    /// The first of these positions that a fold up to `up_to` would need: one that no summary
+    /// replaces.
     pub(crate) async fn needed(
         &self,
         store: &dyn Store,
@@ -35,15 +35,15 @@ impl<V: View> Handlers<V> {
         let mut known: BTreeMap<&StreamId, bool> = BTreeMap::new();
         for removed in removed {
             let stream = &removed.stream;
-            let stands = match known.get(stream) {
-                Some(stands) => *stands,
+            let replaced = match known.get(stream) {
+                Some(replaced) => *replaced,
                 None => {
-                    let stands = self.summary_stands(store, stream, up_to).await?;
-                    known.insert(stream, stands);
-                    stands
+                    let replaced = self.has_summary(store, stream, up_to).await?;
+                    known.insert(stream, replaced);
+                    replaced
                 }
             };
-            if !stands {
+            if !replaced {
                 return Ok(Some(removed.clone()));
             }
         }
@@ -51,7 +51,7 @@ impl<V: View> Handlers<V> {
     }
 
     /// Whether the first event that the stream still has is a summary at or before `up_to`.
-    async fn summary_stands(
+    async fn has_summary(
         &self,
         store: &dyn Store,
         stream: &StreamId,

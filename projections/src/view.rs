@@ -98,7 +98,7 @@ pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     note = "write `impl Project<{E}> for {Self}`, or take it out of `events(…)`"
 )]
 pub trait Project<E: Event>: View {
-    /// Stored names of the events that stand for everything before them in their stream, as
+    /// Stored names of the events that replace everything before them in their stream, as
     /// [`archive`](annals_core::AggregateRef::archive) leaves them: folded onto any row, one of
     /// these gives what the row would be. A rebuild folds them in place of what was archived.
     /// Default: none, and a fold that lacks archived events stops.

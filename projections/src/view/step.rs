@@ -162,7 +162,7 @@ impl<V: View> Handlers<V> {
         self.by_type.keys().map(|name| (*name).into()).collect()
     }
 
-    /// The stored names of events that stand for everything before them in their stream.
+    /// The stored names of events that replace everything before them in their stream.
     pub(crate) fn summaries(&self) -> &[&'static str] {
         &self.summaries
     }

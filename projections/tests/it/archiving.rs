@@ -36,7 +36,7 @@ impl Aggregate for Purse {
     }
 }
 
-/// What is in each purse; a summary stands for what came before it.
+/// What is in each purse; a summary replaces what came before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
 #[view(
     name = "contents",
