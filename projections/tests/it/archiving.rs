@@ -216,6 +216,8 @@ async fn archiving_what_a_follower_has_not_read_is_refused() {
     let store = store().await;
     let first = program(&store, 20_000).await;
     filled(&first).await;
+    assert_eq!(total(&first, 10).await.unwrap(), 100);
+    assert_eq!(content(&first, "a", 10).await.unwrap(), 50);
     first.stop().await;
     let writer = Annals::on(store.handle());
     let unread = deposit(&writer, "a").await;
