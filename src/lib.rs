@@ -24,6 +24,13 @@ pub use annals_core::{
 };
 #[cfg(feature = "conformance")]
 pub use annals_core::{conformance, conformance_of_custom_tables};
+/// Change data capture: the changes of somebody else's tables as events.
+#[cfg(feature = "cdc")]
+pub mod cdc {
+    pub use annals_cdc::*;
+    #[cfg(feature = "macros")]
+    pub use annals_macros::{Label, TableRow};
+}
 /// Apache Kafka: topics as logs that read models follow, and logs as topics.
 #[cfg(feature = "kafka")]
 pub use annals_kafka as kafka;
@@ -174,6 +181,14 @@ mod guide {
     ))]
     #[doc = include_str!("../docs/guide/kafka.md")]
     struct Kafka;
+    #[cfg(all(
+        feature = "cdc",
+        feature = "macros",
+        feature = "projections",
+        feature = "sqlite"
+    ))]
+    #[doc = include_str!("../docs/guide/cdc.md")]
+    struct Cdc;
     #[doc = include_str!("../docs/guide/testing.md")]
     struct Testing;
     #[doc = include_str!("../docs/guide/stores.md")]

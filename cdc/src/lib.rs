@@ -4,22 +4,47 @@
 //!
 //! Programs use it through the facade, the crate `annals`, with the feature `cdc`.
 
+mod change;
+mod column;
 mod columns;
 pub mod debezium;
+mod ingest;
 mod key;
 mod lsn;
+mod outbox;
 mod payload;
 pub mod pgoutput;
+mod postgres;
 mod record;
+mod row;
 mod schema;
+mod table;
+mod translate;
 
+pub use change::{Before, Change, RawChange, TableEvent};
+pub use column::{FromColumn, Interval, Json, Moment, Numeric, Toasted};
 pub use columns::Columns;
+pub use ingest::{
+    Chunk, EventMaker, Ingest, IngestHandle, IngestState, IngestStatus, Ingests, Mark, Partial,
+    Resume, SnapshotMark, Snapshotting, Source, SourceError, SourceFailure, SourceStatus,
+    last_mark, mark_stream,
+};
 pub use key::{escaped, row_stream, table_stream};
 pub use lsn::{Lsn, MalformedLsn};
+pub use outbox::Outbox;
 pub use payload::{
     Because, EventBody, MalformedChange, MovedPayload, RowPayload, TruncatePayload, body_of,
 };
+pub use postgres::Postgres;
 pub use record::{
     At, BeforeImage, Body, LogicalMessage, MovedRecord, Record, RowOp, RowRecord, Truncate,
 };
+pub use row::{ColumnError, ReceivedRow, TableRow};
 pub use schema::{Column, Identity, TableName, TableSchema, type_name};
+pub use table::{TableHistory, TableOf};
+
+/// What derived code names.
+#[doc(hidden)]
+pub mod derive {
+    pub use annals_core::Shape;
+}

@@ -100,6 +100,26 @@ impl RowPayload {
         }
     }
 
+    pub(crate) fn by_hand(
+        key: Columns,
+        before: Option<Columns>,
+        after: Option<Columns>,
+        because: Because,
+    ) -> RowPayload {
+        let before_kind = match before {
+            Some(_) => BeforeKind::Full,
+            None => BeforeKind::None,
+        };
+        RowPayload {
+            key,
+            before,
+            before_kind,
+            after,
+            because,
+            ..RowPayload::default()
+        }
+    }
+
     /// What is known of the old row.
     pub fn before(&self) -> BeforeImage {
         match (self.before_kind, &self.before) {

@@ -6,5 +6,6 @@ mod message;
 mod reader;
 
 pub use decoder::{Decoder, PrimaryKeys, Undecoded};
+pub(crate) use message::time;
 pub use message::{Message, OldTuple, Relation, RelationColumn, TupleValue};
 pub use reader::MalformedMessage;

@@ -8,6 +8,8 @@
 
 mod cases;
 mod server;
+mod slot;
+mod world;
 
 use annals_cdc::debezium::{Adapter, Semantic};
 use serde_json::Value;
@@ -51,15 +53,30 @@ fn adapter(case: &Value) -> Adapter {
     adapter
 }
 
+#[test]
+fn every_procedure_has_a_test_of_its_name() {
+    let all = cases::of_kind("procedure");
+    for case in &all {
+        let id = case["id"].as_str().unwrap();
+        assert!(
+            on_postgres::procedures::is_tested(id),
+            "procedure `{id}` has no test"
+        );
+    }
+    cases::ran("procedure", all.len());
+}
+
 mod on_postgres {
+    pub(crate) mod procedures;
+
     use std::collections::BTreeMap;
 
-    use annals_cdc::pgoutput::{Decoder, Message, PrimaryKeys};
     use annals_cdc::{Lsn, Record};
     use serde_json::Value;
 
     use super::cases;
     use super::server::{Psql, Server};
+    use super::slot;
 
     const SLOT: &str = "cdc_case";
 
@@ -72,7 +89,7 @@ mod on_postgres {
             let database = format!("case_{number}");
             let url = server.database(&database);
             run(&server, &database, &url, case);
-            let records = decoded(&server, &database);
+            let records = slot::decoded(&server, &database, SLOT);
             let expected = cases::expected(case);
             assert_eq!(records.len(), expected.len(), "case `{id}`: {records:#?}");
             check_order(id, &records);
@@ -106,29 +123,6 @@ mod on_postgres {
         sessions.into_values().for_each(|psql| {
             psql.end();
         });
-    }
-
-    fn decoded(server: &Server, database: &str) -> Vec<Record> {
-        let read = format!(
-            "set datestyle='ISO,MDY'; set intervalstyle='postgres'; set timezone='UTC'; \
-             set extra_float_digits=3; set bytea_output='hex'; \
-             select encode(data, 'hex') from pg_logical_slot_get_binary_changes('{SLOT}', null, \
-             null, 'proto_version', '1', 'publication_names', 'cdc_pub', 'messages', 'true')"
-        );
-        let lines = server.psql(database, &read);
-        let mut decoder = Decoder::new(PrimaryKeys::new());
-        let mut records = Vec::new();
-        for line in lines.lines() {
-            let message = Message::parse(&bytes(line)).unwrap();
-            records.extend(decoder.decode(message).unwrap());
-        }
-        records
-    }
-
-    fn bytes(hex: &str) -> Vec<u8> {
-        let digits = hex.as_bytes().chunks(2);
-        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        digits.map(byte).collect()
     }
 
     /// Commits go up, and so do the ordinals within each.

@@ -7,6 +7,7 @@ mod fields;
 mod kind;
 mod name;
 mod serde_form;
+mod table_row;
 mod text;
 mod upcast;
 mod view;
@@ -268,6 +269,84 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 pub fn derive_view(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     view::view(&input)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Makes a type the rows of somebody else's table, for change data capture.
+///
+/// ```
+/// use annals::cdc::{ReceivedRow, TableRow};
+///
+/// #[derive(TableRow, Clone, Debug, PartialEq)]
+/// #[table("public.orders")]
+/// struct Order {
+///     #[key]
+///     id: i64,
+///     #[column("state")]
+///     status: Status,
+///     #[column(default)]
+///     tags: Vec<String>,
+/// }
+///
+/// #[derive(annals::cdc::Label, Clone, Debug, PartialEq)]
+/// enum Status { Pending, Shipped }
+///
+/// let columns = annals::cdc::Columns::default()
+///     .with("id", Some("42"))
+///     .with("state", Some("shipped"));
+/// let row = ReceivedRow { columns: &columns, unchanged: &[], schema: 1 };
+/// let order = Order::from_columns(&row)?;
+/// assert_eq!(order, Order { id: 42, status: Status::Shipped, tags: vec![] });
+/// assert_eq!(Order::CATEGORY, "public.orders");
+/// # Ok::<_, annals::cdc::ColumnError>(())
+/// ```
+///
+/// # On the type
+///
+/// | attribute | says |
+/// |---|---|
+/// | `table("public.orders")` | the table; required. Without a dot it is in the schema `public` |
+/// | `table("…", prefix = "shop")` | the prefix that the ingest was given |
+/// | `table("…", crate = "path")` | where the derived code finds change data capture, `::annals::cdc` unless said |
+///
+/// # On a field
+///
+/// | attribute | says |
+/// |---|---|
+/// | `key` | it is the key, or a part of it in the order of the fields; required on one at least |
+/// | `column("name")` | the name of its column, that of the field unless said |
+/// | `column(default)` | the default of its type when the table has no such column |
+#[proc_macro_derive(TableRow, attributes(table, column, key))]
+pub fn derive_table_row(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    table_row::table_row(&input)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Makes an enum without fields the values of an enum of PostgreSQL, or of a text column: each
+/// variant is a label, in snake case unless `#[label("…")]` says another one.
+///
+/// ```
+/// use annals::cdc::FromColumn;
+///
+/// #[derive(annals::cdc::Label, Debug, PartialEq)]
+/// enum Mood {
+///     VerySad,
+///     #[label("OK")]
+///     Fine,
+/// }
+///
+/// assert_eq!(Mood::from_column(Some("very_sad")), Ok(Mood::VerySad));
+/// assert_eq!(Mood::Fine.to_column().as_deref(), Some("OK"));
+/// ```
+///
+/// `#[label(crate = "path")]` on the type says where the derived code finds change data capture.
+#[proc_macro_derive(Label, attributes(label))]
+pub fn derive_label(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    table_row::label(&input)
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
 }

@@ -64,7 +64,7 @@ fn legal(name: String, span: Span) -> Result<String> {
 
 /// Words begin at a capital after a small letter or a digit, and at the last capital of several:
 /// `HTTPServerUp` is `http_server_up`.
-fn snake_case(rust: &str) -> String {
+pub(crate) fn snake_case(rust: &str) -> String {
     let mut snake = String::new();
     let mut letters = rust.chars().peekable();
     let mut before = '_';

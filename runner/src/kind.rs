@@ -17,6 +17,8 @@ pub enum Kind {
     Relay,
     /// What publishes the rows of a view elsewhere.
     StateTopic,
+    /// What takes the changes of a source into the log.
+    Ingest,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             Kind::Process => "process",
             Kind::Relay => "relay",
             Kind::StateTopic => "state_topic",
+            Kind::Ingest => "ingest",
         }
     }
 

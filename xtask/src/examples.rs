@@ -2,15 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::postgres;
 use crate::program::{cargo, root, run as run_program, target_directory};
 use crate::stop::Stop;
 use crate::terminal::say;
+use crate::test::{Kind, Server};
+
+/// Examples that speak with a server, which finds them by its variable.
+const NEEDS: [(&str, &Kind); 1] = [("cdc", &postgres::KIND)];
 
 /// Runs each example without arguments, as the README does, in a directory of its own that is
 /// removed when it passed.
 pub(crate) fn run() -> Result<(), Stop> {
     let names = names_in(&root().join("examples"))?;
     for name in &names {
+        let need = NEEDS.iter().find(|(of, _)| of == name);
+        let server = need.map(|(_, kind)| Server::find(kind));
+        if let Some(server) = server.as_ref().filter(|server| server.need.is_missing()) {
+            say!("{}", server.need);
+            return Err(Stop::failed(format!("the example {name} has no server")));
+        }
         let directory = empty_directory(name)?;
         let mut command = cargo([
             "run",
@@ -24,6 +35,9 @@ pub(crate) fn run() -> Result<(), Stop> {
         command
             .arg(root().join("Cargo.toml"))
             .current_dir(&directory);
+        if let Some(server) = &server {
+            command.envs(server.environment.iter().cloned());
+        }
         // A relative target directory means another place in there.
         command.env("CARGO_TARGET_DIR", target_directory());
         run_program(&mut command).map_err(|stop| {

@@ -181,13 +181,14 @@ impl Psql {
 
     /// Gives it a script.
     pub(crate) fn send(&mut self, script: &str) {
-        writeln!(self.input, "{script}").unwrap();
+        // The last statement may come without its end.
+        writeln!(self.input, "{script}\n;").unwrap();
         self.input.flush().unwrap();
     }
 
     /// Gives it a script, and returns when that was run.
     pub(crate) fn run(&mut self, script: &str) {
-        self.send(&format!("{script}\n\\echo annals-done"));
+        self.send(&format!("{script}\n;\n\\echo annals-done"));
         let mut output = String::new();
         while !output.ends_with("annals-done\n") {
             let mut byte = [0];

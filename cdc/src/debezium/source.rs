@@ -1,0 +1,253 @@
+//! What Debezium wrote, as a source: a file of JSON lines, or the log of a topic.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use annals_core::{Annals, Partition, Position, ReadLog, RecordedEvent};
+use async_trait::async_trait;
+use tokio::fs::File;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use super::adapter::Adapter;
+use super::envelope::DebeziumMessage;
+use super::types::ColumnType;
+use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure};
+use crate::record::Record;
+
+/// Messages of one chunk.
+const CHUNK_MESSAGES: usize = 1_000;
+
+/// How often a file or a log is looked at again that had nothing new.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What Debezium wrote, as a source of an ingest. Debezium may repeat itself: what is known already
+/// is left out.
+///
+/// ```
+/// use annals_cdc::Ingest;
+/// use annals_cdc::debezium::Debezium;
+///
+/// let orders = Debezium::file("orders.jsonl").identity_full("public.orders");
+/// let ingest = Ingest::named("orders").from(orders);
+/// # let _ = ingest;
+/// ```
+#[derive(Debug)]
+#[must_use = "it does nothing before an ingest has it"]
+pub struct Debezium {
+    input: Input,
+    adapter: Adapter,
+    /// Of each partition: up to where it was taken.
+    taken: BTreeMap<u32, u64>,
+    lines: Option<tokio::io::Lines<BufReader<File>>>,
+}
+
+#[derive(Debug)]
+enum Input {
+    File(PathBuf),
+    Log(Annals),
+}
+
+impl Debezium {
+    /// A file of JSON lines, each `{"topic":…,"key":…,"value":…}`, perhaps with `headers`. What is
+    /// added to its end later is taken in too.
+    pub fn file(path: impl Into<PathBuf>) -> Debezium {
+        Debezium::new(Input::File(path.into()))
+    }
+
+    /// The log of one topic or of several, such as a topic of Kafka that `annals::kafka` reads: the
+    /// content of each event is a value of Debezium.
+    pub fn from(log: &Annals) -> Debezium {
+        Debezium::new(Input::Log(log.clone()))
+    }
+
+    fn new(input: Input) -> Debezium {
+        Debezium {
+            input,
+            adapter: Adapter::default(),
+            taken: BTreeMap::new(),
+            lines: None,
+        }
+    }
+
+    /// As [`Adapter::identity_full`].
+    pub fn identity_full(mut self, table: &str) -> Debezium {
+        self.adapter = self.adapter.identity_full(table);
+        self
+    }
+
+    /// As [`Adapter::unavailable`].
+    pub fn unavailable(mut self, placeholder: &str) -> Debezium {
+        self.adapter = self.adapter.unavailable(placeholder);
+        self
+    }
+
+    /// As [`Adapter::columns`].
+    pub fn columns(
+        mut self,
+        table: &str,
+        columns: impl IntoIterator<Item = ColumnType>,
+    ) -> Debezium {
+        self.adapter = self.adapter.columns(table, columns);
+        self
+    }
+
+    fn name(&self) -> String {
+        match &self.input {
+            Input::File(path) => format!("debezium file {}", path.display()),
+            Input::Log(log) => format!("debezium log {}", log.store().id()),
+        }
+    }
+
+    /// Some messages, and where each was.
+    async fn messages(&mut self) -> Result<Vec<(u32, u64, DebeziumMessage)>, SourceError> {
+        match &self.input {
+            Input::File(_) => self.lines().await,
+            Input::Log(log) => {
+                let log = log.clone();
+                self.events(&log).await
+            }
+        }
+    }
+
+    async fn lines(&mut self) -> Result<Vec<(u32, u64, DebeziumMessage)>, SourceError> {
+        let Input::File(path) = &self.input else {
+            return Ok(Vec::new());
+        };
+        let cannot = |error: std::io::Error| {
+            let what = format!("cannot read {}", path.display());
+            SourceError::new(SourceFailure::Retry, what).because(error)
+        };
+        let mut number = self.taken.get(&0).copied().unwrap_or_default();
+        let mut lines = match self.lines.take() {
+            Some(lines) => lines,
+            None => {
+                let file = File::open(path).await.map_err(cannot)?;
+                let mut lines = BufReader::new(file).lines();
+                for _ in 0..number {
+                    lines.next_line().await.map_err(cannot)?;
+                }
+                lines
+            }
+        };
+        let mut messages = Vec::new();
+        while messages.len() < CHUNK_MESSAGES {
+            let Some(line) = lines.next_line().await.map_err(cannot)? else {
+                break;
+            };
+            number += 1;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let message = serde_json::from_str(&line).map_err(|error| {
+                let what = format!("line {number} of {} is no message", path.display());
+                SourceError::new(SourceFailure::Stop, what).because(error)
+            })?;
+            messages.push((0, number, message));
+        }
+        self.lines = Some(lines);
+        Ok(messages)
+    }
+
+    async fn events(
+        &mut self,
+        log: &Annals,
+    ) -> Result<Vec<(u32, u64, DebeziumMessage)>, SourceError> {
+        let cannot = |error: annals_core::StoreError| {
+            SourceError::new(SourceFailure::Retry, "cannot read the log of the topic")
+                .because(error)
+        };
+        let mut messages = Vec::new();
+        for partition in 0..log.store().partitions() {
+            let after = self.taken.get(&partition).copied().unwrap_or_default();
+            let read = ReadLog::after(Position::new(after))
+                .partition(Partition(partition))
+                .limit(CHUNK_MESSAGES);
+            for event in log.store().read(read).await.map_err(cannot)?.events {
+                let position = event.position.get();
+                let message = message_of(&event).map_err(|error| {
+                    let what = format!(
+                        "the event at {position} of partition {partition} is no message of Debezium"
+                    );
+                    SourceError::new(SourceFailure::Stop, what).because(error)
+                })?;
+                messages.push((partition, position, message));
+            }
+        }
+        Ok(messages)
+    }
+}
+
+/// A record of a topic, as its log has it: the key is in the name of the stream, or beside the event
+/// where that could not hold it.
+fn message_of(event: &RecordedEvent) -> Result<DebeziumMessage, serde_json::Error> {
+    let own = event.metadata.keys.get("kafka.key").map(String::as_str);
+    let named = Some(event.stream.id()).filter(|id| !id.starts_with('~') && !id.is_empty());
+    let value = std::str::from_utf8(&event.payload).unwrap_or("\u{0}");
+    let value = Some(value).filter(|value| !value.is_empty());
+    let mut message = DebeziumMessage::new(event.stream.category(), own.or(named), value)?;
+    for (name, text) in &event.metadata.keys {
+        if let Some(name) = name.strip_prefix("kafka.header.__debezium.") {
+            message = message.header(&format!("__debezium.{name}"), text)?;
+        }
+    }
+    Ok(message)
+}
+
+#[async_trait]
+impl Source for Debezium {
+    async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError> {
+        self.lines = None;
+        self.adapter.flush();
+        self.taken.clear();
+        if let Some(last) = last {
+            if !last.source.starts_with("debezium ") {
+                return Err(SourceError::new(
+                    SourceFailure::Stop,
+                    format!(
+                        "the last mark of `{ingest}` is of another source, `{}`: give this \
+                         ingest another name",
+                        last.source
+                    ),
+                ));
+            }
+            if let Some(Resume::Positions(taken)) = &last.resume {
+                self.taken.clone_from(taken);
+            }
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Chunk, SourceError> {
+        let messages = loop {
+            let messages = self.messages().await?;
+            if !messages.is_empty() {
+                break messages;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        };
+        let mut records: Vec<Record> = Vec::new();
+        for (partition, position, message) in messages {
+            let taken = self.adapter.take(&message).map_err(|error| {
+                let what = format!("position {position} of partition {partition}");
+                SourceError::new(SourceFailure::Stop, what).because(error)
+            })?;
+            records.extend(taken);
+            self.taken.insert(partition, position);
+        }
+        // A half of a changed key does not wait for the other one beyond what is appended at once.
+        records.extend(self.adapter.flush());
+        Ok(Chunk {
+            source: self.name().into(),
+            transactions: records.len() as u64,
+            records,
+            resume: Some(Resume::Positions(self.taken.clone())),
+            may_repeat: true,
+            ..Chunk::default()
+        })
+    }
+
+    async fn confirm(&mut self, _up_to: &Mark) -> Result<(), SourceError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! Records become events: their streams, types, ids and metadata. Pure.
+
+use std::sync::Arc;
+
+use annals_core::{EventId, Invalid, Metadata, NewEvent, StreamId};
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::Placed;
+use crate::columns::Columns;
+use crate::key::{escaped, row_stream, table_stream};
+use crate::payload::{MovedPayload, RowPayload, TruncatePayload};
+use crate::record::{At, LogicalMessage, Record, RowOp, RowRecord};
+use crate::schema::{TableName, TableSchema};
+
+/// Makes the events of records of one source.
+///
+/// ```
+/// use annals_cdc::{EventMaker, TableName};
+///
+/// let maker = EventMaker::new("postgres 7", "");
+/// let orders = TableName::new("public", "orders");
+/// assert_eq!(maker.event_type(&orders, "inserted"), "public.orders.inserted");
+/// ```
+#[derive(Clone, Debug)]
+pub struct EventMaker {
+    source: Arc<str>,
+    prefix: String,
+}
+
+impl EventMaker {
+    /// Of this source, with this prefix of streams and types.
+    pub fn new(source: impl Into<Arc<str>>, prefix: &str) -> EventMaker {
+        EventMaker {
+            source: source.into(),
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// The stored name of an event of a table.
+    pub fn event_type(&self, table: &TableName, what: &str) -> String {
+        if self.prefix.is_empty() {
+            format!("{}.{what}", table.stored())
+        } else {
+            format!("{}.{}.{what}", escaped(&self.prefix), table.stored())
+        }
+    }
+
+    /// The stream of a table.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] when its name is too long.
+    pub fn table_stream(&self, table: &TableName) -> Result<StreamId, Invalid> {
+        table_stream(&self.prefix, table)
+    }
+
+    /// The stream of a row.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] when the name of the table is too long.
+    pub fn row_stream(&self, table: &TableName, key: &Columns) -> Result<StreamId, Invalid> {
+        row_stream(&self.prefix, table, key)
+    }
+
+    /// The events of a change of a row, and values that are carried over from the stream of its
+    /// old key.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] when the name of the table is too long.
+    pub fn row(
+        &self,
+        record: &Record,
+        row: &RowRecord,
+        schema: u32,
+        carried: Option<Columns>,
+    ) -> Result<Vec<Placed>, Invalid> {
+        let what = match row.op {
+            RowOp::Read => "read",
+            RowOp::Insert => "inserted",
+            RowOp::Update => "updated",
+            RowOp::Delete => "deleted",
+        };
+        let stream = self.row_stream(&row.table, &row.key)?;
+        let mut payload = RowPayload::of(row, schema);
+        payload.carried = carried;
+        let payload = json_of(&payload)?;
+        // Deletions of a truncate share the place of the truncate.
+        let event_type = self.event_type(&row.table, what);
+        let id = self.id(record, &format!("{what} {stream}"));
+        let mut events = Vec::with_capacity(1);
+        if let Some(old) = row.moved_from() {
+            events.push(self.moved(record, &row.table, &old, &row.key)?);
+        }
+        let event = NewEvent::json(event_type, payload).id(id);
+        events.push((stream, self.with_metadata(event, record)));
+        Ok(events)
+    }
+
+    /// The event of a row that goes on under another key.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] when the name of the table is too long.
+    pub fn moved(
+        &self,
+        record: &Record,
+        table: &TableName,
+        key: &Columns,
+        to: &Columns,
+    ) -> Result<Placed, Invalid> {
+        let stream = self.row_stream(table, key)?;
+        let payload = json_of(&MovedPayload {
+            key: key.clone(),
+            to: to.clone(),
+        })?;
+        let event = NewEvent::json(self.event_type(table, "moved"), payload)
+            .id(self.id(record, &format!("moved {stream}")));
+        Ok((stream, self.with_metadata(event, record)))
+    }
+
+    /// The event of a table that was emptied.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] when the name of the table is too long.
+    pub fn truncated(
+        &self,
+        record: &Record,
+        table: &TableName,
+        payload: TruncatePayload,
+    ) -> Result<Placed, Invalid> {
+        let stream = self.table_stream(table)?;
+        let event = NewEvent::json(self.event_type(table, "truncated"), json_of(&payload)?)
+            .id(self.id(record, &format!("truncated {stream}")));
+        Ok((stream, self.with_metadata(event, record)))
+    }
+
+    /// The event of a table that looks otherwise from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] when the name of the table is too long.
+    pub fn schema(
+        &self,
+        record: &Record,
+        schema: &TableSchema,
+        number: u32,
+    ) -> Result<Placed, Invalid> {
+        let stream = self.table_stream(&schema.table)?;
+        let payload = json_of(&json!({
+            "number": number,
+            "identity": schema.identity,
+            "columns": schema.columns,
+        }))?;
+        let event = NewEvent::json(self.event_type(&schema.table, "schema"), payload)
+            .id(self.id(record, &format!("schema {stream} {number}")));
+        Ok((stream, self.with_metadata(event, record)))
+    }
+
+    /// The event of a message, byte for byte.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] for a prefix that is too long for a stream.
+    pub fn message(&self, record: &Record, message: &LogicalMessage) -> Result<Placed, Invalid> {
+        let prefix = escaped(&message.prefix);
+        let stream = if prefix.is_empty() {
+            StreamId::new("message")?
+        } else {
+            StreamId::of("message", &prefix)?
+        };
+        let event = NewEvent::new(
+            format!("message.{prefix}"),
+            "bytes",
+            message.content.clone(),
+        )
+        .id(self.id(record, "message"));
+        Ok((stream, self.with_metadata(event, record)))
+    }
+
+    /// The id of an event of a record: the same whenever the record is taken in. In the order of
+    /// the commits, so that it goes in at the end of an index.
+    pub fn id(&self, record: &Record, what: &str) -> EventId {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(self.source.as_bytes());
+        match &record.repeat_key {
+            Some(key) => part(key.as_bytes()),
+            None => {
+                part(&record.at.lsn.get().to_be_bytes());
+                part(&record.at.ordinal.to_be_bytes());
+            }
+        }
+        part(what.as_bytes());
+        EventId::from_uuid(derived(record.at.time, &hash.finalize()))
+    }
+
+    /// What all events of a transaction have in common.
+    fn correlation(&self, at: At) -> Uuid {
+        let mut hash = Sha256::new();
+        hash.update(self.source.as_bytes());
+        hash.update(at.lsn.get().to_be_bytes());
+        hash.update(at.xid.unwrap_or_default().to_be_bytes());
+        derived(at.time, &hash.finalize())
+    }
+
+    pub(crate) fn with_metadata(&self, event: NewEvent, record: &Record) -> NewEvent {
+        let mut metadata = Metadata::default()
+            .correlation(self.correlation(record.at))
+            .key("cdc.commit", record.at.lsn.to_string())
+            .key("cdc.ordinal", record.at.ordinal.to_string());
+        if let Some(xid) = record.at.xid {
+            metadata = metadata.key("cdc.xid", xid.to_string());
+        }
+        if let Some(origin) = &record.origin {
+            metadata = metadata.key("cdc.origin", &**origin);
+        }
+        let event = event.metadata(metadata);
+        match record.at.time {
+            Some(time) => event.at(time),
+            None => event,
+        }
+    }
+}
+
+/// 48 bits of time, then a hash.
+fn derived(time: Option<DateTime<Utc>>, hash: &[u8]) -> Uuid {
+    let millis = time.map_or(0, |time| time.timestamp_millis().max(0));
+    let mut bytes = [0; 16];
+    bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+    bytes[6..].copy_from_slice(&hash[..10]);
+    Uuid::new_v8(bytes)
+}
+
+fn json_of(value: &impl serde::Serialize) -> Result<Vec<u8>, Invalid> {
+    serde_json::to_vec(value)
+        .map_err(|error| Invalid::new(format!("a change cannot be written: {error}")))
+}

@@ -1,0 +1,115 @@
+//! What programs and operators do with a running ingest.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use annals_core::{Annals, StoreError};
+use annals_runner::Program;
+use tokio::sync::Notify;
+
+use super::Ingest;
+use super::operator::{self, Skip};
+use super::status::IngestStatus;
+use crate::lsn::Lsn;
+
+/// A running ingest: how it is, and what operators decide about it. Cheap to clone.
+///
+/// ```
+/// # async fn example(shop: annals_cdc::IngestHandle) -> Result<(), Box<dyn std::error::Error>> {
+/// println!("{}", shop.status());
+/// shop.skip("0/15287A0".parse()?, 3, "bad encoding, ticket 812").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct IngestHandle {
+    pub(super) db: Annals,
+    pub(super) name: &'static str,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the work and its handle share.
+pub(super) struct Shared {
+    pub(super) status: Mutex<IngestStatus>,
+    pub(super) decided: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(name: &str) -> Shared {
+        Shared {
+            status: Mutex::new(IngestStatus::named(name)),
+            decided: Notify::new(),
+        }
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut IngestStatus)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Finds the ingests of a program by their names.
+///
+/// ```no_run
+/// use annals_cdc::Ingests as _;
+///
+/// # fn example(db: annals_runner::Program) {
+/// if let Some(shop) = db.ingest("shop") {
+///     println!("{}", shop.status());
+/// }
+/// # }
+/// ```
+pub trait Ingests {
+    /// The ingest of this name, if the program has it.
+    fn ingest(&self, name: &str) -> Option<IngestHandle>;
+}
+
+impl Ingests for Program {
+    fn ingest(&self, name: &str) -> Option<IngestHandle> {
+        let mut handles = self.handles::<Ingest, IngestHandle>();
+        handles.find(|handle| handle.name == name)
+    }
+}
+
+impl IngestHandle {
+    /// How it is.
+    pub fn status(&self) -> IngestStatus {
+        let status = self.shared.status.lock();
+        status.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One change is not taken in: the record `ordinal` of the transaction that was committed at
+    /// `commit`. An event in the log says so, with the reason.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot take it.
+    pub async fn skip(&self, commit: Lsn, ordinal: u64, reason: &str) -> Result<(), StoreError> {
+        let skip = Skip {
+            commit,
+            ordinal,
+            reason: reason.to_owned(),
+        };
+        operator::skip(self.db.store().as_ref(), self.name, &skip).await?;
+        self.shared.decided.notify_one();
+        Ok(())
+    }
+
+    /// All tables are compared with the log: a new slot, a new snapshot, and rows that are gone are
+    /// deleted. What happened in between is not in the history.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot take it.
+    pub async fn resync_all(&self, reason: &str) -> Result<(), StoreError> {
+        operator::resync(self.db.store().as_ref(), self.name, reason).await?;
+        self.shared.decided.notify_one();
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for IngestHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IngestHandle")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,163 @@
+//! Which rows of a table are there, as the log says: what a truncate deletes, and what a comparison
+//! finds missing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use annals_core::{Filter, Position, ReadLog, RecordedEvent, Store, StoreError, StreamId};
+use sha2::{Digest as _, Sha256};
+
+use super::Placed;
+use super::events::EventMaker;
+use crate::columns::Columns;
+use crate::schema::TableName;
+
+/// A stream, in 16 bytes.
+type Short = [u8; 16];
+
+fn short(stream: &str) -> Short {
+    let mut short = [0; 16];
+    short.copy_from_slice(&Sha256::digest(stream.as_bytes())[..16]);
+    short
+}
+
+/// The rows of a table that are there.
+#[derive(Debug, Default)]
+pub(super) struct LiveRows {
+    rows: HashSet<Short>,
+}
+
+/// What an event does to the row of its stream.
+fn is_there_after(event_type: &str) -> Option<bool> {
+    match event_type.rsplit_once('.')?.1 {
+        "read" | "inserted" | "updated" => Some(true),
+        "deleted" | "moved" => Some(false),
+        _ => None,
+    }
+}
+
+/// More rows than may be kept in memory.
+#[derive(Debug)]
+pub(super) struct TooMany;
+
+impl LiveRows {
+    /// Folds the log, then what is to be appended to it.
+    pub(super) async fn of(
+        store: &dyn Store,
+        maker: &EventMaker,
+        table: &TableName,
+        pending: &[Placed],
+        rows_max: usize,
+    ) -> Result<Result<LiveRows, TooMany>, StoreError> {
+        let mut live = LiveRows::default();
+        let mut has_too_many = false;
+        let stream = maker.table_stream(table)?;
+        each(store, maker, table, |event| {
+            live.take(&event.stream, &event.event_type);
+            has_too_many |= live.rows.len() > rows_max;
+            !has_too_many
+        })
+        .await?;
+        for (to, event) in pending
+            .iter()
+            .filter(|(to, _)| to.category() == stream.as_str())
+        {
+            live.take(to, &event.event_type);
+        }
+        Ok(if has_too_many || live.rows.len() > rows_max {
+            Err(TooMany)
+        } else {
+            Ok(live)
+        })
+    }
+
+    fn take(&mut self, stream: &StreamId, event_type: &str) {
+        // Rows of a table without a key are in the table's own stream.
+        if stream.id().is_empty() || stream.id() == stream.as_str() {
+            return;
+        }
+        match is_there_after(event_type) {
+            Some(true) => drop(self.rows.insert(short(stream.as_str()))),
+            Some(false) => drop(self.rows.remove(&short(stream.as_str()))),
+            None => {}
+        }
+    }
+
+    /// A row was seen: it is not missing.
+    pub(super) fn seen(&mut self, stream: &StreamId) {
+        self.rows.remove(&short(stream.as_str()));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The keys of these rows, in the order of their streams: by a second look at the log.
+    pub(super) async fn keys(
+        &self,
+        store: &dyn Store,
+        maker: &EventMaker,
+        table: &TableName,
+        pending: &[Placed],
+    ) -> Result<Vec<Columns>, StoreError> {
+        let mut keys: HashMap<Short, (String, Columns)> = HashMap::new();
+        let mut take = |stream: &StreamId, payload: &[u8]| {
+            let short = short(stream.as_str());
+            if self.rows.contains(&short)
+                && let Some(key) = key_of(payload)
+            {
+                keys.insert(short, (stream.as_str().to_owned(), key));
+            }
+        };
+        each(store, maker, table, |event| {
+            if is_there_after(&event.event_type) == Some(true) {
+                take(&event.stream, &event.payload);
+            }
+            true
+        })
+        .await?;
+        for (stream, event) in pending {
+            if is_there_after(&event.event_type) == Some(true) {
+                take(stream, &event.payload);
+            }
+        }
+        let ordered: BTreeMap<String, Columns> = keys.into_values().collect();
+        Ok(ordered.into_values().collect())
+    }
+}
+
+fn key_of(payload: &[u8]) -> Option<Columns> {
+    #[derive(serde::Deserialize)]
+    struct Keyed {
+        key: Columns,
+    }
+    let keyed: Keyed = serde_json::from_slice(payload).ok()?;
+    Some(keyed.key)
+}
+
+/// Each event of the rows of a table, until the function says that it has enough.
+async fn each(
+    store: &dyn Store,
+    maker: &EventMaker,
+    table: &TableName,
+    mut take: impl FnMut(&RecordedEvent) -> bool,
+) -> Result<(), StoreError> {
+    let what = ["read", "inserted", "updated", "deleted", "moved"];
+    let types = what.map(|what| maker.event_type(table, what));
+    let mut read = ReadLog::after(Position::START).filter(Filter::default().types(types));
+    loop {
+        let page = store.read(read.clone()).await?;
+        for event in &page.events {
+            if !take(event) {
+                return Ok(());
+            }
+        }
+        if page.end {
+            return Ok(());
+        }
+        read.after = page.scanned;
+    }
+}

@@ -1,0 +1,204 @@
+//! Marks: how far a source was taken in, as the last event of each append.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use annals_core::{EventId, Invalid, NewEvent, ReadStream, Store, StoreError, StreamId, Version};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::lsn::Lsn;
+
+const TYPE: &str = "cdc.mark";
+
+/// How far a source was taken in. What is durable up to a mark is exactly what the mark says: both
+/// are in one append.
+///
+/// ```
+/// use annals_cdc::{Lsn, Mark, Resume};
+///
+/// let mut mark = Mark::begun("postgres 7 timeline 1 slot annals_shop");
+/// mark.resume = Some(Resume::Lsn(Lsn::new(7)));
+/// let text = serde_json::to_string(&mark)?;
+/// assert_eq!(serde_json::from_str::<Mark>(&text)?, mark);
+/// # Ok::<_, serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Mark {
+    /// Which source it is.
+    pub source: Arc<str>,
+    /// Where to go on; nothing before the first transaction.
+    #[serde(default)]
+    pub resume: Option<Resume>,
+    /// Which part of a transaction is in, when it is not in whole.
+    #[serde(default)]
+    pub partial: Option<Partial>,
+    /// How far a snapshot is, until it is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotMark>,
+    /// The version of the decisions of operators that were followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<Version>,
+    /// The transactions that end in its append.
+    #[serde(default)]
+    pub transactions: u64,
+    /// The events of its append, without itself.
+    #[serde(default)]
+    pub events: u64,
+}
+
+/// Where one goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Resume {
+    /// After this place of a write-ahead log.
+    Lsn(Lsn),
+    /// After these positions, by partition.
+    #[serde(deserialize_with = "by_partition")]
+    Positions(BTreeMap<u32, u64>),
+}
+
+/// Names of members are texts, also where they are numbers.
+fn by_partition<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<u32, u64>, D::Error> {
+    let named = BTreeMap::<String, u64>::deserialize(source)?;
+    let numbered = named.into_iter().map(|(partition, position)| {
+        let partition = partition.parse().map_err(serde::de::Error::custom)?;
+        Ok((partition, position))
+    });
+    numbered.collect()
+}
+
+impl Resume {
+    /// The place in a write-ahead log, when it is one.
+    ///
+    /// ```
+    /// use annals_cdc::{Lsn, Resume};
+    ///
+    /// assert_eq!(Resume::Lsn(Lsn::new(7)).lsn(), Some(Lsn::new(7)));
+    /// ```
+    pub const fn lsn(&self) -> Option<Lsn> {
+        match self {
+            Resume::Lsn(lsn) => Some(*lsn),
+            Resume::Positions(_) => None,
+        }
+    }
+}
+
+/// A part of a transaction.
+///
+/// ```
+/// # fn example(partial: annals_cdc::Partial) {
+/// println!("up to record {} of {}", partial.through, partial.commit);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Partial {
+    /// The commit of the transaction.
+    pub commit: Lsn,
+    /// So many of its records are in.
+    pub through: u64,
+}
+
+/// A snapshot that is not complete.
+///
+/// ```
+/// # fn example(snapshot: annals_cdc::SnapshotMark) {
+/// println!("{} rows", snapshot.rows);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::exhaustive_structs)]
+pub struct SnapshotMark {
+    /// The place of the log that it shows; nothing while it is only about to be taken.
+    pub point: Option<Lsn>,
+    /// The rows that are in.
+    pub rows: u64,
+}
+
+impl Mark {
+    /// Before anything was taken.
+    pub fn begun(source: impl Into<Arc<str>>) -> Mark {
+        Mark {
+            source: source.into(),
+            resume: None,
+            partial: None,
+            snapshot: None,
+            decided: None,
+            transactions: 0,
+            events: 0,
+        }
+    }
+
+    /// As an event.
+    ///
+    /// # Errors
+    ///
+    /// Never: its content is plain.
+    pub fn event(&self) -> Result<NewEvent, Invalid> {
+        let payload = serde_json::to_vec(self)
+            .map_err(|error| Invalid::new(format!("a mark cannot be written: {error}")))?;
+        Ok(NewEvent::json(TYPE, payload).id(EventId::random()))
+    }
+}
+
+/// The stream of the marks of an ingest.
+///
+/// # Errors
+///
+/// [`Invalid`] for a name that no stream may have.
+///
+/// ```
+/// assert_eq!(annals_cdc::mark_stream("shop")?.as_str(), "$cdc-shop");
+/// # Ok::<_, annals_core::Invalid>(())
+/// ```
+pub fn mark_stream(name: &str) -> Result<StreamId, Invalid> {
+    if name.is_empty() {
+        return Err(Invalid::new("an ingest without a name"));
+    }
+    StreamId::any(format!("$cdc-{name}"))
+}
+
+/// The last mark of an ingest, and the version of its stream.
+///
+/// # Errors
+///
+/// When the store cannot answer, or holds a mark that this program cannot read.
+///
+/// ```
+/// # async fn example(db: annals_core::Annals) -> Result<(), annals_core::StoreError> {
+/// let (version, mark) = annals_cdc::last_mark(db.store().as_ref(), "shop").await?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn last_mark(
+    store: &dyn Store,
+    name: &str,
+) -> Result<(Version, Option<Mark>), StoreError> {
+    let stream = mark_stream(name)?;
+    let read = ReadStream::of(stream.clone()).backward().limit(1);
+    let page = store.read_stream(read).await?;
+    let version = page.state.version;
+    let Some(event) = page.events.first() else {
+        return Ok((version, None));
+    };
+    let mark = serde_json::from_slice(&event.payload).map_err(|error| {
+        Invalid::new(format!(
+            "the mark at version {version} of `{stream}` cannot be read: a newer program wrote \
+             it; use that one"
+        ))
+        .because_of(error)
+    })?;
+    Ok((version, Some(mark)))
+}
+
+trait BecauseOf {
+    fn because_of(self, error: serde_json::Error) -> StoreError;
+}
+
+impl BecauseOf for Invalid {
+    fn because_of(self, error: serde_json::Error) -> StoreError {
+        StoreError::from(self).because(error)
+    }
+}

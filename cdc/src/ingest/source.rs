@@ -1,0 +1,141 @@
+//! What an ingest asks of a source.
+
+use async_trait::async_trait;
+
+use super::mark::{Mark, Partial, Resume, SnapshotMark};
+use super::status::SourceStatus;
+use crate::record::Record;
+use crate::schema::TableName;
+
+/// Something whose changes are taken in.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Begins after what the last mark says, once it is sure that it can. Without a mark nothing
+    /// was taken yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`], which says whether trying again may help.
+    async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError>;
+
+    /// What comes next: whole transactions, as many as are there, or a part of a large one. Waits
+    /// for it. What was given before is given again after the next [`begin`](Source::begin) unless
+    /// a mark holds it.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Source::begin).
+    async fn next(&mut self) -> Result<Chunk, SourceError>;
+
+    /// Everything up to here is durable in the log. May be late, never early.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Source::begin).
+    async fn confirm(&mut self, up_to: &Mark) -> Result<(), SourceError>;
+
+    /// Where one can go on when nothing is to be taken: for the last mark before a clean stop.
+    fn idle_at(&self) -> Option<Resume> {
+        None
+    }
+
+    /// Ends the session, after what was confirmed has been sent.
+    async fn end(&mut self) {}
+
+    /// A snapshot of everything comes next, whatever the last mark says: an operator asked for it.
+    fn resync(&mut self) {}
+
+    /// What operators want to know of it.
+    fn status(&self) -> SourceStatus {
+        SourceStatus::default()
+    }
+}
+
+/// What goes into one append.
+///
+/// ```
+/// let idle = annals_cdc::Chunk::default();
+/// assert!(idle.records.is_empty());
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Chunk {
+    /// Which source it is from.
+    pub source: std::sync::Arc<str>,
+    /// The records, in order.
+    pub records: Vec<Record>,
+    /// Where one goes on after it; nothing in a snapshot.
+    pub resume: Option<Resume>,
+    /// Of a transaction in several chunks: what is in with this one.
+    pub partial: Option<Partial>,
+    /// The transactions that end in it.
+    pub transactions: u64,
+    /// Whether the source may have said some of it before: what is known is left out.
+    pub may_repeat: bool,
+    /// Of a snapshot: where it is.
+    pub snapshot: Option<Snapshotting>,
+}
+
+/// A part of a snapshot.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Snapshotting {
+    /// It is about to be taken of these tables.
+    Begins(Vec<TableName>),
+    /// It has come so far.
+    Rows(SnapshotMark),
+    /// All rows were given.
+    Complete,
+}
+
+/// Why a source does not go on.
+///
+/// ```
+/// use annals_cdc::{SourceError, SourceFailure};
+///
+/// let error = SourceError::new(SourceFailure::Retry, "the connection was lost");
+/// assert_eq!(error.failure(), SourceFailure::Retry);
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct SourceError {
+    failure: SourceFailure,
+    what: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What can be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SourceFailure {
+    /// Trying again may help.
+    Retry,
+    /// An operator has to do something.
+    Stop,
+}
+
+impl SourceError {
+    /// With what is wrong, lowercase and without a full stop.
+    pub fn new(failure: SourceFailure, what: impl Into<String>) -> SourceError {
+        SourceError {
+            failure,
+            what: what.into(),
+            source: None,
+        }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn because(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> SourceError {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What can be done about it.
+    pub const fn failure(&self) -> SourceFailure {
+        self.failure
+    }
+}

@@ -1,0 +1,520 @@
+//! The work under a lease: what comes next of the source, as events, with a mark.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use annals_core::{Annals, StoreError, Version};
+
+use super::append::{NotAppended, append, may_pass};
+use super::carry::carried;
+use super::events::EventMaker;
+use super::handle::Shared;
+use super::live::{LiveRows, TooMany};
+use super::mark::{Mark, last_mark};
+use super::operator::{Decisions, decisions};
+use super::schemas::Schemas;
+use super::source::{Chunk, Snapshotting, Source, SourceError, SourceFailure};
+use super::status::IngestState;
+use super::{Placed, Settings};
+use crate::columns::Columns;
+use crate::payload::{Because, TruncatePayload};
+use crate::record::{At, BeforeImage, Body, Record, RowOp, RowRecord};
+use crate::schema::TableName;
+
+/// Events of one append, with room for what one record brings along.
+const APPEND_EVENTS_MAX: usize = 8_000;
+
+pub(super) struct Work<'a> {
+    pub(super) name: &'static str,
+    pub(super) settings: &'a Settings,
+    pub(super) db: &'a Annals,
+    pub(super) source: &'a mut dyn Source,
+    pub(super) shared: &'a Shared,
+    pub(super) progressed: bool,
+}
+
+/// Why the work ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The program stops.
+    Stopping,
+    /// An operator decided something.
+    Decided,
+    /// Something is wrong.
+    Failed(SourceFailure, String),
+}
+
+impl From<SourceError> for Ended {
+    fn from(error: SourceError) -> Ended {
+        let failure = error.failure();
+        Ended::Failed(failure, annals_core::with_causes(&error).to_string())
+    }
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Ended {
+        let failure = if may_pass(&error) {
+            SourceFailure::Retry
+        } else {
+            SourceFailure::Stop
+        };
+        Ended::Failed(failure, annals_core::with_causes(&error).to_string())
+    }
+}
+
+impl From<annals_core::Invalid> for Ended {
+    fn from(error: annals_core::Invalid) -> Ended {
+        Ended::Failed(SourceFailure::Stop, error.to_string())
+    }
+}
+
+/// What one run of the work knows.
+struct Run {
+    version: Version,
+    mark: Option<Mark>,
+    schemas: Schemas,
+    decisions: Decisions,
+    maker: EventMaker,
+    /// Of each table in a snapshot that is not the first: rows that were not read yet.
+    missing: BTreeMap<TableName, LiveRows>,
+}
+
+impl Work<'_> {
+    pub(super) async fn run(&mut self, stop: impl Future<Output = ()>) -> Ended {
+        let mut stop = std::pin::pin!(stop);
+        let begun = tokio::select! {
+            () = &mut stop => return Ended::Stopping,
+            begun = self.begin() => begun,
+        };
+        let mut run = match begun {
+            Ok(run) => run,
+            Err(ended) => return ended,
+        };
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = &mut stop => {
+                    return match self.last(&mut run).await {
+                        Ok(()) => Ended::Stopping,
+                        Err(ended) => ended,
+                    };
+                }
+                () = self.shared.decided.notified() => return Ended::Decided,
+                next = self.source.next() => next,
+            };
+            let taken = match next {
+                Ok(chunk) => self.take(&mut run, chunk).await,
+                Err(error) => Err(error.into()),
+            };
+            if let Err(ended) = taken {
+                return ended;
+            }
+        }
+    }
+
+    async fn begin(&mut self) -> Result<Run, Ended> {
+        let store = self.db.store().as_ref();
+        let (version, mark) = last_mark(store, self.name).await?;
+        let decisions = decisions(store, self.name).await?;
+        if decisions.resync.is_some() && decisions.resync > mark.as_ref().and_then(|m| m.decided) {
+            self.source.resync();
+        }
+        self.source.begin(self.name, mark.as_ref()).await?;
+        let source = mark
+            .as_ref()
+            .map_or_else(|| "".into(), |mark| Arc::clone(&mark.source));
+        self.shared.change(|status| {
+            status.state = IngestState::Following;
+            status.at = mark.as_ref().and_then(|mark| mark.resume.as_ref()?.lsn());
+        });
+        Ok(Run {
+            version,
+            schemas: Schemas::default(),
+            decisions,
+            maker: EventMaker::new(source, &self.settings.prefix),
+            mark,
+            missing: BTreeMap::new(),
+        })
+    }
+
+    /// Where one goes on is noted when a program stops in order.
+    async fn last(&mut self, run: &mut Run) -> Result<(), Ended> {
+        let known = run
+            .mark
+            .as_ref()
+            .and_then(|mark| mark.resume.as_ref()?.lsn());
+        let idle = self.source.idle_at();
+        if run.mark.is_some() && idle.as_ref().and_then(|idle| idle.lsn()) > known {
+            let chunk = Chunk {
+                source: run
+                    .mark
+                    .as_ref()
+                    .map_or_else(|| "".into(), |mark| Arc::clone(&mark.source)),
+                resume: idle,
+                ..Chunk::default()
+            };
+            self.take(run, chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// Appends what a chunk holds, and confirms it.
+    async fn take(&mut self, run: &mut Run, chunk: Chunk) -> Result<(), Ended> {
+        run.maker = EventMaker::new(Arc::clone(&chunk.source), &self.settings.prefix);
+        let mut mark = Mark::begun(Arc::clone(&chunk.source));
+        mark.decided = run.mark.as_ref().and_then(|mark| mark.decided);
+        mark.resume = chunk.resume.clone();
+        mark.transactions = chunk.transactions;
+        match &chunk.snapshot {
+            Some(Snapshotting::Begins(tables)) => {
+                self.shared
+                    .change(|status| status.state = IngestState::Snapshot);
+                mark.snapshot = Some(super::mark::SnapshotMark::default());
+                mark.decided = Some(run.decisions.version);
+                self.look_for_missing(run, tables).await?;
+            }
+            Some(Snapshotting::Rows(so_far)) => mark.snapshot = Some(*so_far),
+            Some(Snapshotting::Complete) | None => {}
+        }
+        let mut events: Vec<Placed> = Vec::with_capacity(chunk.records.len());
+        let count = chunk.records.len();
+        for (index, record) in chunk.records.iter().enumerate() {
+            if run.decisions.skips(record.at.lsn, record.at.ordinal) {
+                self.shared.change(|status| status.skipped += 1);
+                continue;
+            }
+            let before = events.len();
+            self.record(run, record, &mut events, &mark).await?;
+            let last_of_transaction = chunk.partial.is_none()
+                && chunk
+                    .records
+                    .get(index + 1)
+                    .is_none_or(|next| next.at.lsn != record.at.lsn);
+            if last_of_transaction && events.len() > before {
+                mark_last(&mut events);
+            }
+            if events.len() > APPEND_EVENTS_MAX && index + 1 < count {
+                // Some records bring many events along: a part of what is here.
+                self.part(run, &mut events, &mark, record.at).await?;
+            }
+        }
+        if matches!(chunk.snapshot, Some(Snapshotting::Complete)) {
+            self.sweep(run, &chunk, &mut events, &mark).await?;
+        }
+        if chunk.may_repeat {
+            self.leave_out_known(&mut events).await?;
+        }
+        mark.partial = chunk.partial;
+        if mark.partial.is_some() && mark.resume.is_none() {
+            mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
+        }
+        self.append(run, &events, mark).await?;
+        if matches!(chunk.snapshot, Some(Snapshotting::Complete)) {
+            self.shared
+                .change(|status| status.state = IngestState::Following);
+        }
+        let newest = chunk.records.iter().rev().find_map(|record| record.at.time);
+        let now = self.db.clock().now();
+        let source = self.source.status();
+        self.shared.change(|status| {
+            status.transactions += chunk.transactions;
+            status.events += events.len() as u64;
+            status.source = source;
+            if let Some(newest) = newest {
+                status.lag_seconds = Some((now - newest).as_seconds_f64());
+            }
+        });
+        if let Some(mark) = &run.mark {
+            self.source.confirm(mark).await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves out what the log has already, and what is here twice. Nobody else appends it: the mark
+    /// is the fence.
+    async fn leave_out_known(&self, events: &mut Vec<Placed>) -> Result<(), Ended> {
+        let ids: Vec<_> = events.iter().map(|(_, event)| event.id).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let found = self
+            .db
+            .store()
+            .find(annals_core::Partition(0), &ids)
+            .await?;
+        let mut known = std::collections::HashSet::new();
+        for (id, found) in ids.iter().zip(&found) {
+            if found.is_some() {
+                known.insert(*id);
+            }
+        }
+        events.retain(|(_, event)| known.insert(event.id));
+        Ok(())
+    }
+
+    /// Appends a part of a transaction: what is there so far of its records.
+    async fn part(
+        &mut self,
+        run: &mut Run,
+        events: &mut Vec<Placed>,
+        of: &Mark,
+        at: At,
+    ) -> Result<(), Ended> {
+        let mut mark = of.clone();
+        mark.transactions = 0;
+        mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
+        if mark.snapshot.is_none() {
+            mark.partial = Some(super::mark::Partial {
+                commit: at.lsn,
+                through: at.ordinal.wrapping_add(1),
+            });
+        }
+        let part = std::mem::take(events);
+        self.append(run, &part, mark).await
+    }
+
+    async fn append(
+        &mut self,
+        run: &mut Run,
+        events: &[Placed],
+        mut mark: Mark,
+    ) -> Result<(), Ended> {
+        mark.events = events.len() as u64;
+        let store = self.db.store().as_ref();
+        let appended = append(store, self.name, run.version, events, &mark).await;
+        match appended {
+            Ok(version) => {
+                run.version = version;
+                let at = mark.resume.as_ref().and_then(super::mark::Resume::lsn);
+                self.shared.change(|status| status.at = at.or(status.at));
+                run.mark = Some(mark);
+                self.progressed = true;
+                Ok(())
+            }
+            Err(NotAppended::Fenced) => Err(Ended::Failed(
+                SourceFailure::Retry,
+                format!("another process takes in `{}`", self.name),
+            )),
+            Err(NotAppended::Store(error)) => Err(error.into()),
+            Err(NotAppended::Refused(what)) => {
+                let first = events.first().and_then(|(_, event)| {
+                    let keys = &event.metadata.keys;
+                    Some(format!(
+                        "{} and {}",
+                        keys.get("cdc.commit")?,
+                        keys.get("cdc.ordinal")?
+                    ))
+                });
+                Err(Ended::Failed(
+                    SourceFailure::Stop,
+                    format!(
+                        "{what} (the append begins at commit and record {}; skip one record with \
+                         `skip(commit, record, reason)`)",
+                        first.unwrap_or_default()
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// The events of a record.
+    async fn record(
+        &mut self,
+        run: &mut Run,
+        record: &Record,
+        events: &mut Vec<Placed>,
+        mark: &Mark,
+    ) -> Result<(), Ended> {
+        let store = Arc::clone(self.db.store());
+        let store = store.as_ref();
+        for translator in &self.settings.translators {
+            if let Some(more) = translator.translate(&run.maker, record)? {
+                events.extend(more);
+            }
+        }
+        let is_replaced = self.settings.only_translated
+            || self
+                .settings
+                .translators
+                .iter()
+                .any(|of| of.replaces(record));
+        if is_replaced {
+            return Ok(());
+        }
+        match &record.body {
+            Body::Row(row) => {
+                let mut number = 0;
+                if let Some(schema) = &row.schema {
+                    let numbered = run.schemas.number(store, &run.maker, schema).await?;
+                    number = numbered.0;
+                    if numbered.1 {
+                        events.push(run.maker.schema(record, schema, number)?);
+                    }
+                }
+                if row.op == RowOp::Read
+                    && let Some(missing) = run.missing.get_mut(&row.table)
+                {
+                    missing.seen(&run.maker.row_stream(&row.table, &row.key)?);
+                }
+                let mut taken_along = None;
+                if let Some(old) = row.moved_from().filter(|_| !row.unchanged.is_empty()) {
+                    let old = run.maker.row_stream(&row.table, &old)?;
+                    let found = carried(store, events, &old, row.unchanged.clone()).await?;
+                    taken_along = (!found.is_empty()).then_some(found);
+                }
+                events.extend(run.maker.row(record, row, number, taken_along)?);
+            }
+            Body::Moved(moved) => {
+                let event = run
+                    .maker
+                    .moved(record, &moved.table, &moved.key, &moved.to)?;
+                events.push(event);
+            }
+            Body::Message(message) => events.push(run.maker.message(record, message)?),
+            Body::Truncate(truncate) => {
+                for table in &truncate.tables {
+                    self.truncate(run, record, table, events, mark).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A truncate, and the deletion of each row that was there.
+    async fn truncate(
+        &mut self,
+        run: &mut Run,
+        record: &Record,
+        table: &TableName,
+        events: &mut Vec<Placed>,
+        mark: &Mark,
+    ) -> Result<(), Ended> {
+        let Body::Truncate(truncate) = &record.body else {
+            return Ok(());
+        };
+        let store = Arc::clone(self.db.store());
+        let store = store.as_ref();
+        let mut payload = TruncatePayload {
+            cascade: truncate.cascade,
+            restart_identity: truncate.restart_identity,
+            rows: None,
+        };
+        let mut keys = Vec::new();
+        if self.settings.expand_truncates {
+            let max = self.settings.sweep_rows_max;
+            let live = LiveRows::of(store, &run.maker, table, events, max).await?;
+            let live = live.map_err(|TooMany| too_many(table, max, "truncates_unexpanded"))?;
+            payload.rows = Some(live.len() as u64);
+            keys = live.keys(store, &run.maker, table, events).await?;
+        }
+        let event = run.maker.truncated(record, table, payload)?;
+        // A part of it may be in since before a crash.
+        let known = store.find(annals_core::Partition(0), &[event.1.id]).await?;
+        if known.first().is_none_or(Option::is_none) {
+            events.push(event);
+        }
+        for key in keys {
+            let gone = deleted(table, key, Because::Truncate);
+            events.extend(run.maker.row(record, &gone, 0, None)?);
+            if events.len() > APPEND_EVENTS_MAX {
+                // Its own record is not complete with this part.
+                let before = At {
+                    ordinal: record.at.ordinal.wrapping_sub(1),
+                    ..record.at
+                };
+                self.part(run, events, mark, before).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which rows the log has of tables that are read again.
+    async fn look_for_missing(&self, run: &mut Run, tables: &[TableName]) -> Result<(), Ended> {
+        run.missing.clear();
+        let max = self.settings.sweep_rows_max;
+        for table in tables {
+            let store = self.db.store().as_ref();
+            let live = LiveRows::of(store, &run.maker, table, &[], max).await?;
+            let live = live.map_err(|TooMany| too_many(table, max, "sweep_rows_max"))?;
+            if !live.is_empty() {
+                run.missing.insert(table.clone(), live);
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that the log has and the snapshot does not are gone.
+    async fn sweep(
+        &mut self,
+        run: &mut Run,
+        chunk: &Chunk,
+        events: &mut Vec<Placed>,
+        mark: &Mark,
+    ) -> Result<(), Ended> {
+        let store = Arc::clone(self.db.store());
+        let store = store.as_ref();
+        let missing = std::mem::take(&mut run.missing);
+        let at = At {
+            lsn: chunk
+                .resume
+                .as_ref()
+                .and_then(|r| r.lsn())
+                .unwrap_or_default(),
+            time: Some(self.db.clock().now()),
+            ..At::default()
+        };
+        for (table, live) in missing {
+            if live.is_empty() {
+                continue;
+            }
+            for key in live.keys(store, &run.maker, &table, &[]).await? {
+                let row = deleted(&table, key, Because::Sweep);
+                let record = Record {
+                    body: Body::Row(row.clone()),
+                    at,
+                    origin: None,
+                    repeat_key: None,
+                };
+                events.extend(run.maker.row(&record, &row, 0, None)?);
+                if events.len() > APPEND_EVENTS_MAX {
+                    let mut part = mark.clone();
+                    part.snapshot = run.mark.as_ref().and_then(|mark| mark.snapshot);
+                    self.part(run, events, &part, at).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn deleted(table: &TableName, key: Columns, because: Because) -> RowRecord {
+    RowRecord {
+        op: RowOp::Delete,
+        table: table.clone(),
+        before: BeforeImage::Key(key.clone()),
+        key,
+        after: None,
+        unchanged: Vec::new(),
+        schema: None,
+        because,
+        snapshot: None,
+    }
+}
+
+fn too_many(table: &TableName, max: usize, setting: &str) -> Ended {
+    Ended::Failed(
+        SourceFailure::Stop,
+        format!(
+            "table `{table}` has more than {max} rows in the log: raise `sweep_rows_max`, or \
+                 see `{setting}`"
+        ),
+    )
+}
+
+/// The last event of a transaction says so.
+fn mark_last(events: &mut [Placed]) {
+    if let Some((_, event)) = events.last_mut() {
+        event.metadata.keys.insert("cdc.last".into(), "true".into());
+    }
+}

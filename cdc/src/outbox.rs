@@ -1,0 +1,164 @@
+//! The outbox: rows, or messages without a table, that an application writes in its own transaction
+//! become the events that they hold.
+
+use annals_core::{EventId, Invalid, NewEvent, StreamId};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::columns::Columns;
+use crate::ingest::{EventMaker, Placed};
+use crate::record::{Body, Record, RowOp};
+use crate::schema::TableName;
+use crate::translate::Translator;
+
+/// The prefix of messages that are events: `pg_logical_emit_message(true, 'annals', …)`.
+const PREFIX: &str = "annals";
+
+/// An outbox table, by default with the columns of Debezium's outbox router. Each row that is
+/// inserted becomes the event that it holds; deletions are house-keeping and no events.
+///
+/// Messages with the prefix `annals` become events too, without a table and with nothing to clean
+/// up: `{"stream":"order-7","type":"order.placed","payload":{…}}`.
+///
+/// ```
+/// use annals_cdc::Outbox;
+///
+/// let outbox = Outbox::table("public.outbox").payload("body");
+/// # let _ = outbox;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing before an ingest has it"]
+pub struct Outbox {
+    table: TableName,
+    id: String,
+    aggregate_type: String,
+    aggregate_id: String,
+    event_type: String,
+    payload: String,
+}
+
+impl Outbox {
+    /// The outbox in this table.
+    pub fn table(table: &str) -> Outbox {
+        Outbox {
+            table: TableName::parse(table),
+            id: "id".into(),
+            aggregate_type: "aggregatetype".into(),
+            aggregate_id: "aggregateid".into(),
+            event_type: "type".into(),
+            payload: "payload".into(),
+        }
+    }
+
+    /// The column with the id of the event: `id` unless said otherwise.
+    pub fn id(mut self, column: &str) -> Outbox {
+        column.clone_into(&mut self.id);
+        self
+    }
+
+    /// The column with the category of the stream: `aggregatetype` unless said otherwise.
+    pub fn aggregate_type(mut self, column: &str) -> Outbox {
+        column.clone_into(&mut self.aggregate_type);
+        self
+    }
+
+    /// The column with the id of the stream: `aggregateid` unless said otherwise.
+    pub fn aggregate_id(mut self, column: &str) -> Outbox {
+        column.clone_into(&mut self.aggregate_id);
+        self
+    }
+
+    /// The column with the type of the event: `type` unless said otherwise.
+    pub fn event_type(mut self, column: &str) -> Outbox {
+        column.clone_into(&mut self.event_type);
+        self
+    }
+
+    /// The column with the content of the event: `payload` unless said otherwise.
+    pub fn payload(mut self, column: &str) -> Outbox {
+        column.clone_into(&mut self.payload);
+        self
+    }
+
+    fn text<'a>(&self, row: &'a Columns, column: &str) -> Result<&'a str, Invalid> {
+        row.get(column).flatten().ok_or_else(|| {
+            Invalid::new(format!(
+                "a row of the outbox `{}` has no `{column}`: name its columns with `Outbox`",
+                self.table
+            ))
+        })
+    }
+
+    fn row(&self, maker: &EventMaker, record: &Record, row: &Columns) -> Result<Placed, Invalid> {
+        let category = self.text(row, &self.aggregate_type)?;
+        let stream = StreamId::of(category, self.text(row, &self.aggregate_id)?)?;
+        let id = self.text(row, &self.id)?;
+        let payload = self.text(row, &self.payload)?.to_owned();
+        let event = NewEvent::json(self.text(row, &self.event_type)?.to_owned(), payload)
+            .id(id_of(maker, record, id));
+        Ok((stream, maker.with_metadata(event, record)))
+    }
+}
+
+/// Their id; derived from it where it is none that names one event for good.
+fn id_of(maker: &EventMaker, record: &Record, text: &str) -> EventId {
+    match Uuid::try_parse(text) {
+        // Any UUID of version 8 would count as derived from a request.
+        Ok(id) if id.get_version_num() != 8 => EventId::from_uuid(id),
+        _ => maker.id(record, &format!("outbox {text}")),
+    }
+}
+
+#[derive(Deserialize)]
+struct Emitted {
+    stream: String,
+    #[serde(rename = "type")]
+    event_type: String,
+    payload: Box<RawValue>,
+    #[serde(default)]
+    id: Option<String>,
+}
+
+impl Translator for Outbox {
+    fn translate(
+        &self,
+        maker: &EventMaker,
+        record: &Record,
+    ) -> Result<Option<Vec<Placed>>, Invalid> {
+        match &record.body {
+            Body::Row(row) if row.table == self.table => match (row.op, &row.after) {
+                (RowOp::Insert | RowOp::Read, Some(after)) => {
+                    Ok(Some(vec![self.row(maker, record, after)?]))
+                }
+                _ => Ok(None),
+            },
+            Body::Message(message) if message.prefix == PREFIX => {
+                let emitted: Emitted =
+                    serde_json::from_slice(&message.content).map_err(|error| {
+                        Invalid::new(format!(
+                            "a message `{PREFIX}` holds no event: {error}; it reads \
+                         {{\"stream\":…,\"type\":…,\"payload\":…}}"
+                        ))
+                    })?;
+                let id = match &emitted.id {
+                    Some(id) => id_of(maker, record, id),
+                    None => maker.id(record, "emitted"),
+                };
+                let payload = emitted.payload.get().to_owned();
+                let event = NewEvent::json(emitted.event_type, payload).id(id);
+                let stream = StreamId::new(emitted.stream)?;
+                Ok(Some(vec![(stream, maker.with_metadata(event, record))]))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn replaces(&self, record: &Record) -> bool {
+        match &record.body {
+            Body::Row(row) => row.table == self.table,
+            Body::Message(message) => message.prefix == PREFIX,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A PostgreSQL server as a source: a slot, a publication, a snapshot, and the stream after it.
+
+mod address;
+mod checks;
+mod control;
+mod copy;
+mod errors;
+mod heartbeat;
+mod pgwire;
+mod session;
+mod snapshot;
+mod spool;
+mod transaction;
+mod transport;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure, SourceStatus};
+use crate::schema::TableName;
+use session::Session;
+
+/// Tables of a PostgreSQL server, through logical replication: version 15 or newer, with
+/// `wal_level = logical`.
+///
+/// ```
+/// use annals_cdc::Postgres;
+///
+/// let orders = Postgres::at("postgres://reader@db/shop").tables(["public.orders"]);
+/// # let _ = orders;
+/// ```
+#[derive(Debug)]
+#[must_use = "it does nothing before an ingest has it"]
+pub struct Postgres {
+    settings: Settings,
+    session: Option<Session>,
+    status: SourceStatus,
+    wants_snapshot: bool,
+}
+
+/// What was said of the source.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) url: String,
+    pub(crate) tables: Vec<TableName>,
+    pub(crate) publication: Option<String>,
+    pub(crate) slot: Option<String>,
+    pub(crate) snapshot: bool,
+    pub(crate) readers: usize,
+    pub(crate) heartbeat: Duration,
+    pub(crate) status_interval: Duration,
+    pub(crate) slot_timeout: Duration,
+    pub(crate) follows_failover: bool,
+    pub(crate) spool_bytes: usize,
+    pub(crate) part_records: usize,
+    pub(crate) note_bytes: u64,
+    pub(crate) hold_snapshot: Option<std::sync::Arc<tokio::sync::Notify>>,
+}
+
+impl Postgres {
+    /// The server and the database that a URL names: `postgres://user:password@host:5432/database`,
+    /// with `?sslmode=verify-full` for an encrypted connection. The role needs `REPLICATION`, and
+    /// the right to read the tables.
+    pub fn at(url: &str) -> Postgres {
+        Postgres {
+            settings: Settings {
+                url: url.to_owned(),
+                tables: Vec::new(),
+                publication: None,
+                slot: None,
+                snapshot: true,
+                readers: 4,
+                heartbeat: Duration::from_secs(10),
+                status_interval: Duration::from_secs(1),
+                slot_timeout: Duration::from_secs(60),
+                follows_failover: false,
+                spool_bytes: 4 << 20,
+                part_records: 4_500,
+                note_bytes: 64 << 10,
+                hold_snapshot: None,
+            },
+            session: None,
+            status: SourceStatus::default(),
+            wants_snapshot: false,
+        }
+    }
+
+    /// These tables: `orders` or `public.orders`. Without a publication of yours, one is made of
+    /// them: `annals_NAME`, which takes a role that owns the tables.
+    pub fn tables<'a>(mut self, tables: impl IntoIterator<Item = &'a str>) -> Postgres {
+        let tables = tables.into_iter().map(TableName::parse);
+        self.settings.tables.extend(tables);
+        self
+    }
+
+    /// The tables of this publication, which is there already.
+    pub fn publication(mut self, name: &str) -> Postgres {
+        self.settings.publication = Some(name.to_owned());
+        self
+    }
+
+    /// The slot has this name: `annals_NAME` unless said otherwise.
+    pub fn slot(mut self, name: &str) -> Postgres {
+        self.settings.slot = Some(name.to_owned());
+        self
+    }
+
+    /// Only what changes from now on: no copy of what the tables hold.
+    pub fn without_snapshot(mut self) -> Postgres {
+        self.settings.snapshot = false;
+        self
+    }
+
+    /// So many connections copy tables at once: 4 unless said otherwise.
+    pub fn snapshot_readers(mut self, readers: usize) -> Postgres {
+        self.settings.readers = readers.max(1);
+        self
+    }
+
+    /// A heartbeat is sent through the log of the server so often: every 10 s unless said
+    /// otherwise. A link is given up after three that did not come back.
+    pub fn heartbeat(mut self, every: Duration) -> Postgres {
+        self.settings.heartbeat = every.max(Duration::from_millis(10));
+        self
+    }
+
+    /// What is durable is confirmed to the server at most so often: every second unless said
+    /// otherwise.
+    pub fn status_interval(mut self, every: Duration) -> Postgres {
+        self.settings.status_interval = every.max(Duration::from_millis(10));
+        self
+    }
+
+    /// How long a new slot may wait for transactions that are open: a minute unless said otherwise.
+    pub fn slot_timeout(mut self, at_most: Duration) -> Postgres {
+        self.settings.slot_timeout = at_most;
+        self
+    }
+
+    /// Goes on when a standby with the slot was promoted (PostgreSQL 17, `failover` slots).
+    pub fn follows_failover(mut self) -> Postgres {
+        self.settings.follows_failover = true;
+        self
+    }
+
+    /// A transaction of more bytes than this is kept in a temporary file until its commit, and is
+    /// taken in by parts: 4 MiB unless said otherwise.
+    pub fn spool_bytes(mut self, bytes: usize) -> Postgres {
+        self.settings.spool_bytes = bytes;
+        self
+    }
+
+    /// So many records of a large transaction in one part: 4,500 unless said otherwise.
+    pub fn part_records(mut self, records: usize) -> Postgres {
+        self.settings.part_records = records.clamp(1, 4_500);
+        self
+    }
+
+    /// The copy waits after its snapshot was taken, until it is told: for tests of what happens
+    /// meanwhile.
+    #[doc(hidden)]
+    pub fn hold_snapshot(mut self, until: std::sync::Arc<tokio::sync::Notify>) -> Postgres {
+        self.settings.hold_snapshot = Some(until);
+        self
+    }
+
+    fn session(&mut self) -> Result<&mut Session, SourceError> {
+        self.session.as_mut().ok_or_else(|| {
+            SourceError::new(
+                SourceFailure::Retry,
+                "the session with the server has ended",
+            )
+        })
+    }
+}
+
+#[async_trait]
+impl Source for Postgres {
+    async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError> {
+        self.session = None;
+        let wants_snapshot = std::mem::take(&mut self.wants_snapshot);
+        let session = Session::begin(&self.settings, ingest, last, wants_snapshot).await?;
+        self.session = Some(session);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Chunk, SourceError> {
+        let next = self.session()?.next().await;
+        self.status = self.session()?.status();
+        next
+    }
+
+    async fn confirm(&mut self, up_to: &Mark) -> Result<(), SourceError> {
+        self.session()?.confirm(up_to);
+        Ok(())
+    }
+
+    fn idle_at(&self) -> Option<Resume> {
+        let idle = self.session.as_ref()?.idle_at()?;
+        Some(Resume::Lsn(idle))
+    }
+
+    async fn end(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.end().await;
+        }
+    }
+
+    fn resync(&mut self) {
+        self.wants_snapshot = true;
+    }
+
+    fn status(&self) -> SourceStatus {
+        match &self.session {
+            Some(session) => session.status(),
+            None => self.status.clone(),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Where the server is: one URL for two clients, and the settings under which values are written.
+
+use std::str::FromStr as _;
+
+use pgwire_replication::{ReplicationConfig, SslMode, TlsConfig};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+use super::Settings;
+use crate::ingest::{SourceError, SourceFailure};
+use crate::lsn::Lsn;
+
+/// Under these the text of every value is the same, whatever the role, the database and the server
+/// say.
+pub(super) const PINNED: [(&str, &str); 6] = [
+    ("datestyle", "ISO,MDY"),
+    ("intervalstyle", "postgres"),
+    ("timezone", "UTC"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+    ("client_encoding", "UTF8"),
+];
+
+/// A server, for both clients.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    pub(super) control: PgConnectOptions,
+    password: String,
+}
+
+impl Address {
+    pub(super) fn parse(url: &str) -> Result<Address, SourceError> {
+        let control = PgConnectOptions::from_str(url).map_err(|error| {
+            SourceError::new(SourceFailure::Stop, "the URL of the server cannot be read")
+                .because(error)
+        })?;
+        Ok(Address {
+            control: control
+                .application_name("annals cdc")
+                .extra_float_digits(3)
+                .options(
+                    PINNED
+                        .into_iter()
+                        .filter(|(name, _)| *name != "client_encoding"),
+                ),
+            password: password(url),
+        })
+    }
+
+    /// For the replication session, which begins after `start`.
+    pub(super) fn replication(
+        &self,
+        settings: &Settings,
+        slot: &str,
+        publication: &str,
+        start: Lsn,
+    ) -> ReplicationConfig {
+        let options: Vec<String> = PINNED
+            .iter()
+            .map(|(name, value)| format!("-c {name}={value}"))
+            .collect();
+        let control = &self.control;
+        let start = pgwire_replication::Lsn::from_u64(start.get());
+        let mut config = ReplicationConfig::new(
+            control.get_host(),
+            control.get_username(),
+            self.password.as_str(),
+            control.get_database().unwrap_or(control.get_username()),
+            slot,
+            // It goes into a list of quoted names.
+            publication_name(publication),
+        )
+        .with_port(control.get_port())
+        .with_start_lsn(start)
+        .with_ack_lsn(start)
+        .with_status_interval(settings.status_interval)
+        .with_wakeup_interval(settings.status_interval)
+        .with_buffer_size(64)
+        .with_options(options.join(" "))
+        .with_application_name("annals cdc");
+        config = config.with_tls(match control.get_ssl_mode() {
+            PgSslMode::Require => TlsConfig::require(),
+            PgSslMode::VerifyCa => TlsConfig::verify_ca(None),
+            PgSslMode::VerifyFull => TlsConfig::verify_full(None),
+            PgSslMode::Prefer => {
+                let mut tls = TlsConfig::disabled();
+                tls.mode = SslMode::Prefer;
+                tls
+            }
+            _ => TlsConfig::disabled(),
+        });
+        config
+    }
+}
+
+fn publication_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The password of a URL, with what is escaped in it; the client for SQL does not give it out.
+fn password(url: &str) -> String {
+    let found = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split(['/', '?']).next())
+        .and_then(|authority| authority.rsplit_once('@'))
+        .and_then(|(user, _)| user.split_once(':'))
+        .map(|(_, password)| unescaped(password));
+    found
+        .or_else(|| std::env::var("PGPASSWORD").ok())
+        .unwrap_or_default()
+}
+
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut ahead = rest.clone();
+        let digit = |digit: Option<u8>| char::from(digit?).to_digit(16);
+        match (byte, digit(ahead.next()), digit(ahead.next())) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high * 16 + low) as u8);
+                rest = ahead;
+            }
+            _ => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_read_as_it_was_meant() {
+        assert_eq!(password("postgres://me:s%40c:ret@db/shop"), "s@c:ret");
+        assert_eq!(
+            password("postgres://me:100%@db:5432/shop?sslmode=require"),
+            "100%"
+        );
+    }
+}

@@ -1,0 +1,269 @@
+//! The connection for SQL: what the catalog says, and what is made before the stream begins.
+
+use std::sync::Arc;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, query_as};
+
+use super::errors::of_control;
+use crate::ingest::SourceError;
+use crate::lsn::Lsn;
+use crate::pgoutput::PrimaryKeys;
+use crate::schema::{Column, Identity, TableName, TableSchema, type_name};
+
+/// What the catalog says of a slot.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) plugin: String,
+    pub(super) database: String,
+    pub(super) active: bool,
+    pub(super) wal_status: String,
+    pub(super) confirmed: Option<Lsn>,
+}
+
+/// How much a slot keeps and lags.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlotSize {
+    pub(super) keeps_bytes: i64,
+    pub(super) lag_bytes: i64,
+    pub(super) safe_wal_bytes: Option<i64>,
+    pub(super) spilled_bytes: i64,
+}
+
+/// A table of a publication.
+#[derive(Clone, Debug)]
+pub(super) struct Published {
+    pub(super) schema: Arc<TableSchema>,
+    pub(super) filter: Option<String>,
+    pub(super) bytes: i64,
+    pub(super) has_primary_key: bool,
+}
+
+/// What a publication publishes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Publishes {
+    pub(super) inserts: bool,
+    pub(super) updates: bool,
+    pub(super) deletes: bool,
+    pub(super) truncates: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) connection: PgConnection,
+}
+
+impl Control {
+    pub(super) async fn connect(options: &PgConnectOptions) -> Result<Control, SourceError> {
+        let connected = options.connect().await;
+        let connection = connected.map_err(|error| of_control("cannot connect", error))?;
+        Ok(Control { connection })
+    }
+
+    pub(super) async fn run(&mut self, doing: &str, sql: String) -> Result<(), SourceError> {
+        let done = self.connection.execute(AssertSqlSafe(sql)).await;
+        done.map(drop).map_err(|error| of_control(doing, error))
+    }
+
+    pub(super) async fn database(&mut self) -> Result<String, SourceError> {
+        let found: Result<(String,), _> = query_as("select current_database()::text")
+            .fetch_one(&mut self.connection)
+            .await;
+        found
+            .map(|(name,)| name)
+            .map_err(|error| of_control("cannot ask for the database", error))
+    }
+
+    pub(super) async fn slot(&mut self, name: &str) -> Result<Option<Slot>, SourceError> {
+        type Found = (String, String, bool, String, Option<String>);
+        let found: Result<Option<Found>, _> = query_as(
+            "select coalesce(plugin::text, ''), coalesce(database::text, ''), active, \
+             coalesce(wal_status, ''), confirmed_flush_lsn::text \
+             from pg_catalog.pg_replication_slots where slot_name = $1",
+        )
+        .bind(name)
+        .fetch_optional(&mut self.connection)
+        .await;
+        let found = found.map_err(|error| of_control("cannot look for the slot", error))?;
+        Ok(
+            found.map(|(plugin, database, active, wal_status, confirmed)| Slot {
+                plugin,
+                database,
+                active,
+                wal_status,
+                confirmed: confirmed.and_then(|lsn| lsn.parse().ok()),
+            }),
+        )
+    }
+
+    pub(super) async fn slot_size(&mut self, name: &str) -> Result<Option<SlotSize>, SourceError> {
+        type Found = (i64, i64, Option<i64>, i64);
+        let found: Result<Option<Found>, _> = query_as(
+            "select coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::bigint, \
+             coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.confirmed_flush_lsn), 0)::bigint, \
+             s.safe_wal_size, coalesce(t.spill_bytes, 0)::bigint \
+             from pg_catalog.pg_replication_slots s \
+             left join pg_catalog.pg_stat_replication_slots t using (slot_name) \
+             where s.slot_name = $1",
+        )
+        .bind(name)
+        .fetch_optional(&mut self.connection)
+        .await;
+        let found = found.map_err(|error| of_control("cannot measure the slot", error))?;
+        Ok(found.map(
+            |(keeps_bytes, lag_bytes, safe_wal_bytes, spilled_bytes)| SlotSize {
+                keeps_bytes,
+                lag_bytes,
+                safe_wal_bytes,
+                spilled_bytes,
+            },
+        ))
+    }
+
+    pub(super) async fn publishes(
+        &mut self,
+        publication: &str,
+    ) -> Result<Option<Publishes>, SourceError> {
+        let found: Result<Option<(bool, bool, bool, bool)>, _> = query_as(
+            "select pubinsert, pubupdate, pubdelete, pubtruncate \
+             from pg_catalog.pg_publication where pubname = $1",
+        )
+        .bind(publication)
+        .fetch_optional(&mut self.connection)
+        .await;
+        let found = found.map_err(|error| of_control("cannot look for the publication", error))?;
+        Ok(
+            found.map(|(inserts, updates, deletes, truncates)| Publishes {
+                inserts,
+                updates,
+                deletes,
+                truncates,
+            }),
+        )
+    }
+
+    /// The tables of a publication, with the columns that it publishes.
+    pub(super) async fn published(
+        &mut self,
+        publication: &str,
+    ) -> Result<Vec<Published>, SourceError> {
+        type Found = (String, String, Option<String>, String, i64, bool);
+        let doing = "cannot read the tables of the publication";
+        let found: Result<Vec<Found>, _> = query_as(
+            "select p.schemaname::text, p.tablename::text, p.rowfilter, c.relreplident::text, \
+             pg_relation_size(c.oid), exists (select from pg_catalog.pg_index i \
+             where i.indrelid = c.oid and i.indisprimary) \
+             from pg_catalog.pg_publication_tables p \
+             join pg_catalog.pg_namespace n on n.nspname = p.schemaname \
+             join pg_catalog.pg_class c on c.relname = p.tablename and c.relnamespace = n.oid \
+             where p.pubname = $1 order by 1, 2",
+        )
+        .bind(publication)
+        .fetch_all(&mut self.connection)
+        .await;
+        let mut published = Vec::new();
+        for (schema, name, filter, identity, bytes, has_primary_key) in
+            found.map_err(|error| of_control(doing, error))?
+        {
+            let table = TableName::new(&schema, &name);
+            let columns = self.columns(publication, &table).await?;
+            published.push(Published {
+                schema: Arc::new(TableSchema {
+                    table,
+                    identity: match &*identity {
+                        "f" => Identity::Full,
+                        "n" => Identity::Nothing,
+                        "i" => Identity::Index,
+                        _ => Identity::Default,
+                    },
+                    columns,
+                }),
+                filter,
+                bytes,
+                has_primary_key,
+            });
+        }
+        Ok(published)
+    }
+
+    async fn columns(
+        &mut self,
+        publication: &str,
+        table: &TableName,
+    ) -> Result<Vec<Column>, SourceError> {
+        type Found = (String, i64, i32, String, bool);
+        // The key is what the stream flags: that of the replica identity, or the primary key where
+        // whole rows are sent.
+        let found: Result<Vec<Found>, _> = query_as(
+            "select a.attname::text, a.atttypid::bigint, a.atttypmod, \
+             tn.nspname::text || '.' || t.typname::text, \
+             c.relreplident <> 'n' and coalesce(a.attnum = any (k.indkey::smallint[]), false) \
+             from pg_catalog.pg_publication_tables p \
+             join pg_catalog.pg_namespace n on n.nspname = p.schemaname \
+             join pg_catalog.pg_class c on c.relname = p.tablename and c.relnamespace = n.oid \
+             join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 \
+             and not a.attisdropped and a.attgenerated = '' and a.attname = any (p.attnames) \
+             join pg_catalog.pg_type t on t.oid = a.atttypid \
+             join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace \
+             left join pg_catalog.pg_index k on k.indrelid = c.oid and \
+             case when c.relreplident = 'i' then k.indisreplident else k.indisprimary end \
+             where p.pubname = $1 and p.schemaname = $2 and p.tablename = $3 order by a.attnum",
+        )
+        .bind(publication)
+        .bind(&*table.schema)
+        .bind(&*table.name)
+        .fetch_all(&mut self.connection)
+        .await;
+        let found =
+            found.map_err(|error| of_control("cannot read the columns of a table", error))?;
+        let columns = found
+            .into_iter()
+            .map(|(name, oid, typmod, full_name, key)| {
+                let oid = oid as u32;
+                let type_name: Arc<str> = match type_name(oid) {
+                    Some(name) => name.into(),
+                    // The stream names only the types of users.
+                    None if oid < 10_000 => format!("oid {oid}").into(),
+                    None => full_name.into(),
+                };
+                Column {
+                    name: name.into(),
+                    type_name,
+                    oid,
+                    typmod,
+                    key,
+                }
+            });
+        Ok(columns.collect())
+    }
+
+    /// The primary key of a table, if it still is there.
+    pub(super) async fn primary_key(
+        &mut self,
+        table: &TableName,
+    ) -> Result<Vec<Arc<str>>, SourceError> {
+        let found: Result<Vec<(String,)>, _> = query_as(
+            "select a.attname::text from pg_catalog.pg_class c \
+             join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+             join pg_catalog.pg_index i on i.indrelid = c.oid and i.indisprimary \
+             join pg_catalog.pg_attribute a on a.attrelid = c.oid \
+             and a.attnum = any (i.indkey::smallint[]) \
+             where n.nspname = $1 and c.relname = $2 order by a.attnum",
+        )
+        .bind(&*table.schema)
+        .bind(&*table.name)
+        .fetch_all(&mut self.connection)
+        .await;
+        let found = found.map_err(|error| of_control("cannot read the key of a table", error))?;
+        Ok(found.into_iter().map(|(name,)| name.into()).collect())
+    }
+}
+
+/// The keys of tables that send whole rows.
+pub(super) fn primary_keys(published: &[Published]) -> PrimaryKeys {
+    let full = published
+        .iter()
+        .filter(|of| of.schema.identity == Identity::Full);
+    full.map(|of| (of.schema.table.clone(), of.schema.key()))
+        .collect()
+}

@@ -1,0 +1,617 @@
+//! One session with the server: checked, then a snapshot when there is none yet, then the stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::Settings;
+use super::address::Address;
+use super::checks;
+use super::control::{Control, Published, primary_keys};
+use super::errors::{retry, stop};
+use super::heartbeat::{self, Heartbeat};
+use super::pgwire::Pgwire;
+use super::snapshot::Snapshot;
+use super::transaction::{Arriving, Messages};
+use super::transport::{Frame, Transport};
+use crate::ingest::{
+    Chunk, Mark, Partial, Resume, SnapshotMark, Snapshotting, SourceError, SourceStatus,
+};
+use crate::lsn::Lsn;
+use crate::pgoutput::{Decoder, Message};
+use crate::record::{At, Body, Record};
+use crate::schema::TableName;
+
+/// Records, and bytes of them, that go into one chunk.
+const CHUNK_RECORDS: usize = 4_500;
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// How often an idle position is noted at most, but for the first time.
+const NOTE_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Session {
+    settings: Settings,
+    ingest: String,
+    slot: String,
+    source: Arc<str>,
+    address: Address,
+    control: Control,
+    transport: Box<dyn Transport>,
+    decoder: Decoder,
+    heartbeat: Heartbeat,
+    phase: Phase,
+    /// What is known up to here.
+    resume: Lsn,
+    /// Of the transaction that is in by parts: what is known of it.
+    known: Option<Partial>,
+    arriving: Option<Arriving>,
+    large: Option<Large>,
+    ready: Ready,
+    /// Where one could go on while nothing is to be taken.
+    idle: Lsn,
+    noted: Option<Instant>,
+    /// Whether the server waits for what is idle to be confirmed.
+    asked: bool,
+    confirmed: Option<Instant>,
+    status: SourceStatus,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Begins(Vec<Published>),
+    MakesSlot(Vec<Published>),
+    Reads {
+        snapshot: Snapshot,
+        point: Lsn,
+        rows: u64,
+        time: DateTime<Utc>,
+    },
+    Streams,
+}
+
+/// A transaction that is given by parts.
+#[derive(Debug)]
+struct Large {
+    messages: Messages,
+    /// The first record of the next part.
+    ahead: Option<Record>,
+    commit: Lsn,
+    end: Lsn,
+}
+
+/// Whole transactions that are to be given.
+#[derive(Debug, Default)]
+struct Ready {
+    records: Vec<Record>,
+    transactions: u64,
+    bytes: usize,
+    end: Lsn,
+}
+
+impl Session {
+    pub(super) async fn begin(
+        settings: &Settings,
+        ingest: &str,
+        last: Option<&Mark>,
+        wants_snapshot: bool,
+    ) -> Result<Session, SourceError> {
+        let own = || format!("annals_{ingest}");
+        let slot = settings.slot.clone().unwrap_or_else(own);
+        checks::slot_name(&slot)?;
+        let publication = settings.publication.clone().unwrap_or_else(own);
+        let address = Address::parse(&settings.url)?;
+        let mut control = Control::connect(&address.control).await?;
+        let is_fresh = wants_snapshot || last.is_none_or(|last| last.snapshot.is_some());
+        let resume = last.filter(|_| !is_fresh).map(checks::resume_of);
+        let resume = resume.unwrap_or_default();
+        let config = address.replication(settings, &slot, &publication, resume);
+        let mut transport: Box<dyn Transport> = Box::new(Pgwire::connect(config).await?);
+        let server = transport.identify().await?;
+        checks::settings(transport.as_mut()).await?;
+        let is_ours = settings.publication.is_none();
+        if is_fresh && is_ours && control.publishes(&publication).await?.is_none() {
+            make_publication(&mut control, &publication, &settings.tables).await?;
+        }
+        let database = control.database().await?;
+        if let Some(last) = last.filter(|_| !is_fresh) {
+            checks::server(settings, &server, last, &slot)?;
+        }
+        let (published, warnings) =
+            checks::publication(&mut control, &publication, &settings.tables).await?;
+        let keys = primary_keys(&published);
+        if is_fresh {
+            let found = control.slot(&slot).await?;
+            if found.is_some() && last.is_none() {
+                return Err(stop(format!(
+                    "slot `{slot}` is there already, and this log knows nothing of it: another \
+                     program may use it. Say another one with `slot`, or drop it: `select \
+                     pg_drop_replication_slot('{slot}')`"
+                )));
+            }
+        } else {
+            checks::slot(&mut control, &slot, &database, resume).await?;
+            transport.start().await?;
+        }
+        Ok(Session {
+            source: checks::source_name(&server, &slot).into(),
+            phase: if is_fresh {
+                Phase::Begins(published)
+            } else {
+                Phase::Streams
+            },
+            heartbeat: Heartbeat::every(settings.heartbeat),
+            decoder: Decoder::new(keys),
+            known: last.filter(|_| !is_fresh).and_then(|last| last.partial),
+            settings: settings.clone(),
+            ingest: ingest.to_owned(),
+            slot,
+            address,
+            control,
+            transport,
+            resume,
+            arriving: None,
+            large: None,
+            ready: Ready::default(),
+            idle: resume,
+            noted: None,
+            asked: false,
+            confirmed: None,
+            status: SourceStatus::default(),
+            warnings,
+        })
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Chunk, SourceError> {
+        match &mut self.phase {
+            Phase::Begins(published) => {
+                let published = std::mem::take(published);
+                let tables: Vec<TableName> =
+                    published.iter().map(|of| of.schema.table.clone()).collect();
+                self.phase = Phase::MakesSlot(published);
+                Ok(self.chunk(Snapshotting::Begins(tables)))
+            }
+            Phase::MakesSlot(published) => {
+                let published = std::mem::take(published);
+                self.make_slot(published).await
+            }
+            Phase::Reads { .. } => self.read().await,
+            Phase::Streams => self.stream().await,
+        }
+    }
+
+    fn chunk(&self, snapshot: Snapshotting) -> Chunk {
+        Chunk {
+            source: Arc::clone(&self.source),
+            snapshot: Some(snapshot),
+            ..Chunk::default()
+        }
+    }
+
+    /// A new slot, whose snapshot is read.
+    async fn make_slot(&mut self, published: Vec<Published>) -> Result<Chunk, SourceError> {
+        let slot = self.slot.clone();
+        if let Some(found) = self.control.slot(&slot).await? {
+            if found.active {
+                return Err(retry(format!("slot `{slot}` is used by another session")));
+            }
+            let drop = format!("select pg_drop_replication_slot('{slot}')");
+            let doing = format!("cannot drop the slot `{slot}`");
+            self.control.run(&doing, drop).await?;
+        }
+        let made = self.transport.create_slot(&slot);
+        let Ok(made) = tokio::time::timeout(self.settings.slot_timeout, made).await else {
+            return Err(retry(format!(
+                "slot `{slot}` was not made within {:?}: it waits for every transaction that was \
+                 open and has written; `select pid, xact_start, query from pg_stat_activity where \
+                 backend_xid is not null` shows them",
+                self.settings.slot_timeout
+            )));
+        };
+        let (point, name) = made?;
+        let tables: &[Published] = if self.settings.snapshot {
+            &published
+        } else {
+            &[]
+        };
+        if let Some(held) = &self.settings.hold_snapshot {
+            held.notified().await;
+        }
+        self.phase = Phase::Reads {
+            snapshot: Snapshot::read(&self.address.control, &name, tables, self.settings.readers),
+            point,
+            rows: 0,
+            time: now(),
+        };
+        let begun = SnapshotMark {
+            point: Some(point),
+            rows: 0,
+        };
+        Ok(self.chunk(Snapshotting::Rows(begun)))
+    }
+
+    /// Some rows of the snapshot; after the last ones the stream begins.
+    async fn read(&mut self) -> Result<Chunk, SourceError> {
+        let Phase::Reads {
+            snapshot,
+            point,
+            rows,
+            time,
+        } = &mut self.phase
+        else {
+            return Err(retry("no snapshot is read"));
+        };
+        let (point, time) = (*point, *time);
+        if let Some(read) = snapshot.next().await? {
+            let first = *rows;
+            *rows += read.len() as u64;
+            let so_far = SnapshotMark {
+                point: Some(point),
+                rows: *rows,
+            };
+            self.status.snapshot_rows = Some(*rows);
+            let records = read.into_iter().zip(first..).map(|(row, ordinal)| Record {
+                // The same row of the same snapshot is the same event, in whatever order it comes.
+                repeat_key: (!row.key.is_empty())
+                    .then(|| format!("snapshot {point} {} {:?}", row.table, row.key).into()),
+                body: Body::Row(row),
+                at: At {
+                    lsn: point,
+                    ordinal,
+                    xid: None,
+                    time: Some(time),
+                },
+                origin: None,
+            });
+            let records = records.collect();
+            let mut chunk = self.chunk(Snapshotting::Rows(so_far));
+            chunk.records = records;
+            return Ok(chunk);
+        }
+        self.transport.start().await?;
+        self.phase = Phase::Streams;
+        self.heartbeat = Heartbeat::every(self.settings.heartbeat);
+        self.resume = point;
+        self.idle = point;
+        self.status.snapshot_rows = None;
+        let mut chunk = self.chunk(Snapshotting::Complete);
+        chunk.resume = Some(Resume::Lsn(point));
+        Ok(chunk)
+    }
+
+    async fn stream(&mut self) -> Result<Chunk, SourceError> {
+        loop {
+            if self.ready.is_full() || !self.ready.records.is_empty() && self.large.is_some() {
+                return Ok(self.give());
+            }
+            if self.large.is_some() {
+                if let Some(chunk) = self.part().await? {
+                    return Ok(chunk);
+                }
+                continue;
+            }
+            let frame = match self.transport.try_next() {
+                Some(frame) => frame?,
+                None if !self.ready.records.is_empty() => return Ok(self.give()),
+                None => {
+                    if let Some(chunk) = self.note() {
+                        return Ok(chunk);
+                    }
+                    tokio::select! {
+                        biased;
+                        frame = self.transport.next() => frame?,
+                        () = self.heartbeat.due() => {
+                            self.beat().await?;
+                            continue;
+                        }
+                    }
+                }
+            };
+            self.take(frame).await?;
+        }
+    }
+
+    async fn beat(&mut self) -> Result<(), SourceError> {
+        self.heartbeat.send(&mut self.control, &self.ingest).await?;
+        if let Some(size) = self.control.slot_size(&self.slot).await? {
+            let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
+            self.status.slot = Some((self.slot.clone(), bytes(size.keeps_bytes)));
+            self.status.lag_bytes = Some(bytes(size.lag_bytes));
+            self.status.safe_wal_bytes = size.safe_wal_bytes;
+            self.status.spilled_bytes = Some(bytes(size.spilled_bytes));
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, frame: Frame) -> Result<(), SourceError> {
+        // Whatever comes shows that the link is alive.
+        self.heartbeat.came_back();
+        match frame {
+            Frame::Begin {
+                final_lsn,
+                time,
+                xid,
+            } => self.arriving = Some(Arriving::new(final_lsn, time, xid)),
+            Frame::Data(bytes) => match &mut self.arriving {
+                Some(arriving) => arriving.push(bytes, self.settings.spool_bytes)?,
+                None => return Err(stop("a change outside of a transaction")),
+            },
+            Frame::Commit { lsn, end } => self.committed(lsn, end).await?,
+            Frame::Logical {
+                transactional,
+                lsn,
+                prefix,
+                content,
+            } => {
+                if prefix == heartbeat::PREFIX {
+                    self.status.heartbeat = Some(now());
+                    self.is_idle(lsn);
+                } else if transactional {
+                    let bytes = logical_message(lsn, &prefix, &content);
+                    if let Some(arriving) = &mut self.arriving {
+                        arriving.push(bytes.into(), self.settings.spool_bytes)?;
+                    }
+                } else {
+                    let bytes = logical_message(lsn, &prefix, &content);
+                    self.message(lsn, bytes).await?;
+                }
+            }
+            Frame::KeepAlive { at, asks } => {
+                self.is_idle(at);
+                // A server that shuts down waits until everything is confirmed.
+                self.asked |= asks;
+            }
+        }
+        Ok(())
+    }
+
+    /// A message outside of all transactions.
+    async fn message(&mut self, lsn: Lsn, mut bytes: Vec<u8>) -> Result<(), SourceError> {
+        // It was written without a transaction.
+        bytes[1] = 0;
+        let record = self.decode(&bytes).await?;
+        // One that was written at `end` would be sent again.
+        let end = Lsn::new(lsn.get() + 1);
+        if let Some(mut record) = record.filter(|_| end > self.resume) {
+            record.at.time = Some(now());
+            self.ready.records.push(record);
+            self.ready.bytes += bytes.len();
+            self.ready.transactions += 1;
+            self.ready.end = end;
+        }
+        Ok(())
+    }
+
+    /// A transaction is there in whole.
+    async fn committed(&mut self, lsn: Lsn, end: Lsn) -> Result<(), SourceError> {
+        let Some(arriving) = self.arriving.take() else {
+            return Err(stop("a commit without a beginning"));
+        };
+        let begin = Message::Begin {
+            final_lsn: arriving.final_lsn,
+            time: arriving.time,
+            xid: arriving.xid,
+        };
+        self.decoder
+            .decode(begin)
+            .map_err(|error| stop(error.to_string()))?;
+        self.status.newest = Some(arriving.time);
+        let bytes = arriving.bytes();
+        let is_large = arriving.is_large();
+        let mut messages = arriving.messages()?;
+        if is_large {
+            self.large = Some(Large {
+                messages,
+                ahead: None,
+                commit: lsn,
+                end,
+            });
+            return Ok(());
+        }
+        let before = self.ready.records.len();
+        while let Some(message) = messages.next()? {
+            if let Some(record) = self.decode(&message).await?
+                && self.is_new(lsn, end, &record)
+            {
+                self.ready.records.push(record);
+            }
+        }
+        if self.ready.records.len() > before {
+            self.ready.bytes += bytes;
+            self.ready.transactions += 1;
+            self.ready.end = end;
+        } else {
+            self.is_idle(end);
+        }
+        Ok(())
+    }
+
+    /// Whether no mark holds the record.
+    fn is_new(&self, commit: Lsn, end: Lsn, record: &Record) -> bool {
+        let is_known = match self.known {
+            Some(known) if commit < known.commit => true,
+            Some(known) if commit == known.commit => record.at.ordinal < known.through,
+            _ => false,
+        };
+        end > self.resume && !is_known
+    }
+
+    /// The next part of a large transaction; nothing when it holds no record.
+    async fn part(&mut self) -> Result<Option<Chunk>, SourceError> {
+        let Some(mut large) = self.large.take() else {
+            return Ok(None);
+        };
+        let mut records: Vec<Record> = large.ahead.take().into_iter().collect();
+        let mut bytes = 0;
+        // Read one record ahead, so that the last part is known to be the last.
+        let is_last = loop {
+            let Some(message) = large.messages.next()? else {
+                break true;
+            };
+            let is_full = records.len() >= self.settings.part_records || bytes >= CHUNK_BYTES;
+            bytes += message.len();
+            if let Some(record) = self.decode(&message).await?
+                && self.is_new(large.commit, large.end, &record)
+            {
+                if is_full {
+                    large.ahead = Some(record);
+                    break false;
+                }
+                records.push(record);
+            }
+        };
+        let mut chunk = Chunk {
+            source: Arc::clone(&self.source),
+            ..Chunk::default()
+        };
+        if is_last {
+            if records.is_empty() && large.end <= self.resume {
+                return Ok(None);
+            }
+            chunk.resume = Some(Resume::Lsn(large.end));
+            chunk.transactions = 1;
+            self.idle = self.idle.max(large.end);
+        } else {
+            chunk.partial = Some(Partial {
+                commit: large.commit,
+                through: records.last().map_or(0, |last| last.at.ordinal + 1),
+            });
+            self.large = Some(large);
+        }
+        chunk.records = records;
+        Ok(Some(chunk))
+    }
+
+    async fn decode(&mut self, bytes: &[u8]) -> Result<Option<Record>, SourceError> {
+        let message = Message::parse(bytes).map_err(|error| stop(error.to_string()))?;
+        if let Message::Relation(relation) = &message
+            && let Some(table) = self.decoder.lacks_key_of(relation)
+        {
+            let key = self.control.primary_key(&table).await?;
+            self.decoder.know_key(table, key);
+        }
+        self.decoder
+            .decode(message)
+            .map_err(|error| stop(error.to_string()))
+    }
+
+    fn give(&mut self) -> Chunk {
+        let ready = std::mem::take(&mut self.ready);
+        self.idle = self.idle.max(ready.end);
+        Chunk {
+            source: Arc::clone(&self.source),
+            records: ready.records,
+            resume: Some(Resume::Lsn(ready.end)),
+            transactions: ready.transactions,
+            ..Chunk::default()
+        }
+    }
+
+    /// The server has read up to here, and nothing is on its way.
+    fn is_idle(&mut self, at: Lsn) {
+        if self.arriving.is_none() && self.large.is_none() {
+            self.idle = self.idle.max(at);
+        }
+    }
+
+    /// Where one could go on, when it is worth a mark: what a quiet publication would keep, and what
+    /// the server waits for.
+    fn note(&mut self) -> Option<Chunk> {
+        let idle = self.idle_at()?;
+        let is_time = self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY);
+        let is_far = idle.bytes_since(self.resume) >= self.settings.note_bytes;
+        if !(std::mem::take(&mut self.asked) || is_time && is_far) {
+            return None;
+        }
+        self.noted = Some(Instant::now());
+        Some(Chunk {
+            source: Arc::clone(&self.source),
+            resume: Some(Resume::Lsn(idle)),
+            ..Chunk::default()
+        })
+    }
+
+    pub(super) fn idle_at(&self) -> Option<Lsn> {
+        let is_idle = matches!(self.phase, Phase::Streams)
+            && self.arriving.is_none()
+            && self.large.is_none()
+            && self.ready.records.is_empty();
+        (is_idle && self.idle > self.resume).then_some(self.idle)
+    }
+
+    pub(super) fn confirm(&mut self, up_to: &Mark) {
+        if up_to.partial.is_some() || up_to.snapshot.is_some() {
+            return;
+        }
+        if let Some(Resume::Lsn(lsn)) = up_to.resume {
+            self.resume = self.resume.max(lsn);
+            self.known = None;
+            self.transport.confirm(lsn);
+            self.confirmed = Some(Instant::now());
+        }
+    }
+
+    pub(super) async fn end(mut self) {
+        // What was confirmed last is sent within one interval, and dropped by an end before that.
+        if let Some(confirmed) = self.confirmed {
+            let sent = self.settings.status_interval + Duration::from_millis(100);
+            tokio::time::sleep(sent.saturating_sub(confirmed.elapsed())).await;
+        }
+        if matches!(self.phase, Phase::Streams) {
+            self.transport.end().await;
+        }
+    }
+
+    pub(super) fn status(&self) -> SourceStatus {
+        let mut status = self.status.clone();
+        status.warnings = self.warnings.clone();
+        status.warnings.extend(self.heartbeat.warning());
+        status
+    }
+}
+
+impl Ready {
+    fn is_full(&self) -> bool {
+        self.records.len() >= CHUNK_RECORDS || self.bytes >= CHUNK_BYTES
+    }
+}
+
+async fn make_publication(
+    control: &mut Control,
+    name: &str,
+    tables: &[TableName],
+) -> Result<(), SourceError> {
+    if tables.is_empty() {
+        return Err(stop("no tables were named: say `tables` or `publication`"));
+    }
+    let tables: Vec<_> = tables.iter().map(TableName::quoted).collect();
+    let quoted = name.replace('"', "\"\"");
+    let create = format!(
+        "create publication \"{quoted}\" for table {}",
+        tables.join(", ")
+    );
+    let doing = format!(
+        "cannot make the publication: a role that owns the tables can do it (`{create}`), and then \
+         say `publication(\"{name}\")`"
+    );
+    control.run(&doing, create).await
+}
+
+fn now() -> DateTime<Utc> {
+    annals_core::Clock::now(&annals_core::SystemClock)
+}
+
+/// The bytes of a logical message: the client has read them already, and all messages are kept in
+/// one form.
+fn logical_message(lsn: Lsn, prefix: &str, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![b'M', 1];
+    bytes.extend(lsn.get().to_be_bytes());
+    bytes.extend(prefix.as_bytes());
+    bytes.push(0);
+    bytes.extend((content.len() as u32).to_be_bytes());
+    bytes.extend(content);
+    bytes
+}

@@ -1,0 +1,246 @@
+//! What tables hold at the point where the stream begins: read by several connections at once,
+//! under the snapshot that the slot exported.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::TryStreamExt as _;
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::control::{Control, Published};
+use super::copy::{Lines, values};
+use super::errors::{of_control, retry, stop};
+use crate::columns::Columns;
+use crate::ingest::SourceError;
+use crate::payload::Because;
+use crate::record::{BeforeImage, RowOp, RowRecord};
+
+/// Pages of a range: 400 MB.
+const RANGE_PAGES: i64 = 50_000;
+const PAGE_BYTES: i64 = 8_192;
+
+/// Rows that are handed over at once.
+const BATCH_ROWS: usize = 2_000;
+const BATCH_BYTES: usize = 2 << 20;
+
+/// A part of a table.
+#[derive(Clone, Debug)]
+struct Range {
+    published: Published,
+    /// Pages from here, up to there or the end.
+    pages: Option<(i64, Option<i64>)>,
+}
+
+/// A snapshot that is read.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    rows: mpsc::Receiver<Result<Vec<RowRecord>, SourceError>>,
+    // Ends the readers when it is dropped.
+    _readers: JoinSet<()>,
+}
+
+impl Snapshot {
+    /// Reads these tables as they are in the snapshot of this name.
+    pub(super) fn read(
+        options: &PgConnectOptions,
+        name: &str,
+        published: &[Published],
+        readers: usize,
+    ) -> Snapshot {
+        let ranges: VecDeque<Range> = published.iter().flat_map(ranges_of).collect();
+        let ranges = Arc::new(Mutex::new(ranges));
+        let (give, rows) = mpsc::channel(readers);
+        let mut tasks = JoinSet::new();
+        for _ in 0..readers {
+            let reader = read_ranges(
+                options.clone(),
+                name.to_owned(),
+                Arc::clone(&ranges),
+                give.clone(),
+            );
+            tasks.spawn(reader);
+        }
+        Snapshot {
+            rows,
+            _readers: tasks,
+        }
+    }
+
+    /// Some rows; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<RowRecord>>, SourceError> {
+        self.rows.recv().await.transpose()
+    }
+}
+
+fn ranges_of(published: &Published) -> Vec<Range> {
+    let pages = published.bytes / PAGE_BYTES;
+    let range = |pages| Range {
+        published: published.clone(),
+        pages,
+    };
+    if pages <= RANGE_PAGES {
+        return vec![range(None)];
+    }
+    let count = pages / RANGE_PAGES + 1;
+    let each = (0..count).map(|number| {
+        let from = number * RANGE_PAGES;
+        // The table may have grown since it was measured.
+        let to = (number + 1 < count).then_some(from + RANGE_PAGES);
+        range(Some((from, to)))
+    });
+    each.collect()
+}
+
+type Give = mpsc::Sender<Result<Vec<RowRecord>, SourceError>>;
+
+async fn read_ranges(
+    options: PgConnectOptions,
+    snapshot: String,
+    ranges: Arc<Mutex<VecDeque<Range>>>,
+    give: Give,
+) {
+    let read = async {
+        let mut control = Control::connect(&options).await?;
+        let begin = format!(
+            "begin isolation level repeatable read read only; set transaction snapshot '{}'",
+            snapshot.replace('\'', "''")
+        );
+        let doing = "cannot read the exported snapshot: the session that exported it has ended";
+        let begun = control.run(doing, begin).await;
+        // Another slot exports another one.
+        begun.map_err(|error| retry(annals_core::with_causes(&error).to_string()))?;
+        loop {
+            let range = {
+                let mut ranges = ranges.lock().unwrap_or_else(PoisonError::into_inner);
+                ranges.pop_front()
+            };
+            match range {
+                Some(range) => read_range(&mut control, &range, &give).await?,
+                None => return Ok(()),
+            }
+        }
+    };
+    if let Err(error) = read.await {
+        let _ = give.send(Err(error)).await;
+    }
+}
+
+async fn read_range(control: &mut Control, range: &Range, give: &Give) -> Result<(), SourceError> {
+    let schema = &range.published.schema;
+    let doing = format!("cannot copy table `{}`", schema.table);
+    let copy = copy_of(range);
+    let mut stream = control
+        .connection
+        .copy_out_raw(&copy)
+        .await
+        .map_err(|error| of_control(&doing, error))?;
+    let mut lines = Lines::default();
+    let mut rows = Vec::new();
+    let mut bytes = 0;
+    let key = schema.key();
+    while let Some(part) = stream
+        .try_next()
+        .await
+        .map_err(|error| of_control(&doing, error))?
+    {
+        bytes += part.len();
+        let taken = lines.take(&part, |line| {
+            let values = values(line)?;
+            if values.len() != schema.columns.len() {
+                return Err(format!("a row with {} values", values.len()));
+            }
+            let names = schema.columns.iter().map(|column| Arc::clone(&column.name));
+            let row: Columns = names.zip(values).collect();
+            rows.push(RowRecord {
+                op: RowOp::Read,
+                table: schema.table.clone(),
+                key: row.only(&key),
+                before: BeforeImage::None,
+                after: Some(row),
+                unchanged: Vec::new(),
+                schema: Some(Arc::clone(schema)),
+                because: Because::Deleted,
+                snapshot: Some("true".into()),
+            });
+            Ok(())
+        });
+        taken.map_err(|what| stop(format!("{doing}: {what}")))?;
+        if rows.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
+            bytes = 0;
+            if give.send(Ok(std::mem::take(&mut rows))).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    if !rows.is_empty() {
+        let _ = give.send(Ok(rows)).await;
+    }
+    Ok(())
+}
+
+fn copy_of(range: &Range) -> String {
+    let schema = &range.published.schema;
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let columns: Vec<_> = schema.columns.iter().map(|of| quoted(&of.name)).collect();
+    let mut conditions = Vec::new();
+    if let Some((from, to)) = range.pages {
+        conditions.push(format!("ctid >= '({from},0)'"));
+        conditions.extend(to.map(|to| format!("ctid < '({to},0)'")));
+    }
+    conditions.extend(range.published.filter.clone());
+    let filter = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!(" where {}", conditions.join(" and "))
+    };
+    format!(
+        "copy (select {} from {}{filter}) to stdout",
+        columns.join(", "),
+        schema.table.quoted()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Column, Identity, TableName, TableSchema};
+
+    fn published(bytes: i64) -> Published {
+        let column = Column {
+            name: "a\"b".into(),
+            type_name: "text".into(),
+            oid: 25,
+            typmod: -1,
+            key: true,
+        };
+        Published {
+            schema: Arc::new(TableSchema {
+                table: TableName::new("public", "t"),
+                identity: Identity::Default,
+                columns: vec![column],
+            }),
+            filter: Some("(id < 10)".into()),
+            bytes,
+            has_primary_key: true,
+        }
+    }
+
+    #[test]
+    fn large_tables_are_read_in_ranges_without_an_end() {
+        let copies: Vec<_> = ranges_of(&published(60_000 * PAGE_BYTES))
+            .iter()
+            .map(copy_of)
+            .collect();
+        let select = "copy (select \"a\"\"b\" from \"public\".\"t\" where ctid >= ";
+        assert_eq!(
+            copies,
+            [
+                format!("{select}'(0,0)' and ctid < '(50000,0)' and (id < 10)) to stdout"),
+                format!("{select}'(50000,0)' and (id < 10)) to stdout"),
+            ]
+        );
+        assert_eq!(ranges_of(&published(0)).len(), 1);
+    }
+}

@@ -1,0 +1,203 @@
+//! Processes and servers that end in the middle of their work.
+
+use std::process::{Child, Command, Stdio};
+
+use super::{EX, INSERTED, confirmed, resume, shop};
+use crate::server::Psql;
+use crate::world::{self, following, ids, ids_of, mark, source, start, until};
+
+const URL: &str = "ANNALS_CDC_URL";
+const FOLDER: &str = "ANNALS_CDC_FOLDER";
+
+/// A process that is killed at the latest when it is dropped.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn process(url: &str, folder: &std::path::Path) -> Process {
+    let name = "on_postgres::procedures::kills::takes_in_until_it_is_killed";
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--ignored"])
+        .env(URL, url)
+        .env(FOLDER, folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    Process(child.unwrap())
+}
+
+/// The process that is killed: it takes in until then.
+#[tokio::test]
+#[ignore = "it is the process that the other tests start and kill"]
+async fn takes_in_until_it_is_killed() {
+    let (Ok(url), Ok(folder)) = (std::env::var(URL), std::env::var(FOLDER)) else {
+        return;
+    };
+    let source = source(&url, &["ex"]).spool_bytes(100_000);
+    let _program = start(folder.as_ref(), source).await;
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proc_kill9_exactly_once() {
+    let (_server, url, folder) = shop(&[], EX);
+    let writer = "do $$ begin for i in 1..60 loop \
+        insert into ex(v) select 'x' from generate_series(1, 50); commit; \
+        perform pg_sleep(0.02); end loop; end $$";
+    // The slot is there before the first row.
+    let program = start(folder.path(), source(&url, &["ex"])).await;
+    following(&program).await;
+    program.stop().await;
+    drop(program);
+    let mut session = Psql::open(&url);
+    session.send(writer);
+    let db = world::open(folder.path()).await;
+    let mut kills = 0;
+    let mut seen = 0;
+    while seen < 3_000 {
+        let child = process(&url, folder.path());
+        until("it takes in more", || async {
+            (ids(&db, INSERTED).await.len() > seen).then_some(())
+        })
+        .await;
+        drop(child);
+        kills += 1;
+        seen = ids(&db, INSERTED).await.len();
+    }
+    session.end();
+    assert!(kills >= 2, "{kills} kills");
+    assert_eq!(ids(&db, INSERTED).await, (1..=3_000).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proc_kill9_inside_transaction() {
+    let (server, url, folder) = shop(&[], EX);
+    let program = start(folder.path(), source(&url, &["ex"])).await;
+    following(&program).await;
+    program.stop().await;
+    drop(program);
+    let rows = 40_000_i64;
+    let script = format!("insert into ex(v) select 'x' from generate_series(1, {rows})");
+    server.psql("shop", &script);
+    let db = world::open(folder.path()).await;
+    let mut kills = 0;
+    let mut seen = 0;
+    // Between any two parts, and before the first.
+    while seen < rows as usize {
+        let child = process(&url, folder.path());
+        until("a part more is in", || async {
+            (ids(&db, INSERTED).await.len() > seen).then_some(())
+        })
+        .await;
+        drop(child);
+        kills += 1;
+        seen = ids(&db, INSERTED).await.len();
+        let found = mark(&db).await.unwrap();
+        let complete = seen == rows as usize;
+        assert_eq!(found.partial.is_none(), complete, "{found:?}");
+    }
+    assert!(kills >= 2, "{kills} kills");
+    assert_eq!(ids(&db, INSERTED).await, (1..=rows).collect::<Vec<_>>());
+    let last: Vec<_> = world::events(&db)
+        .await
+        .into_iter()
+        .filter(|event| event.metadata.keys.contains_key("cdc.last"))
+        .map(|event| event.stream.id().to_owned())
+        .collect();
+    assert_eq!(last, [rows.to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proc_server_restart() {
+    let (server, url, folder) = shop(&[], EX);
+    let program = start(folder.path(), source(&url, &["ex"])).await;
+    following(&program).await;
+    let mut expected = 0;
+    for fast in [true, false, true, false] {
+        server.psql(
+            "shop",
+            "insert into ex(v) select 'a' from generate_series(1, 200)",
+        );
+        if fast {
+            server.stop();
+        } else {
+            server.crash();
+        }
+        server.start_again();
+        server.psql(
+            "shop",
+            "insert into ex(v) select 'b' from generate_series(1, 200)",
+        );
+        expected += 400;
+        ids_of(&program, INSERTED, expected).await;
+    }
+    let mut found = ids(&program, INSERTED).await;
+    assert_eq!(found.len(), expected);
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!(found.len(), expected);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proc_slot_position_goes_back() {
+    let (server, url, folder) = shop(&[], EX);
+    for crash in [false, true] {
+        let program = start(folder.path(), source(&url, &["ex"])).await;
+        following(&program).await;
+        let before = ids(&program, INSERTED).await.len();
+        for _ in 0..3 {
+            server.psql("shop", "insert into ex(v) values ('x')");
+        }
+        ids_of(&program, INSERTED, before + 3).await;
+        let at = resume(&mark(&program).await.unwrap());
+        until("it is confirmed", || async {
+            (confirmed(&server, "annals_shop").await >= at).then_some(())
+        })
+        .await;
+        program.stop().await;
+        drop(program);
+        if crash {
+            server.crash();
+        } else {
+            server.stop();
+        }
+        server.start_again();
+        // Whatever is sent again is passed over.
+        let again = start(folder.path(), source(&url, &["ex"])).await;
+        following(&again).await;
+        server.psql("shop", "insert into ex(v) values ('y')");
+        let found = ids_of(&again, INSERTED, before + 4).await;
+        let last: i64 = server
+            .psql("shop", "select max(id) from ex")
+            .parse()
+            .unwrap();
+        assert_eq!(found.last(), Some(&last));
+        assert_eq!(found.len(), before + 4);
+        assert!(found.is_sorted_by(|one, other| one < other), "{found:?}");
+        again.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proc_streaming_in_progress() {
+    let (server, url, folder) = shop(&["logical_decoding_work_mem=64kB"], EX);
+    let program = start(folder.path(), source(&url, &["ex"])).await;
+    following(&program).await;
+    server.psql(
+        "shop",
+        "begin; insert into ex values (1, 'a'); savepoint s; \
+         insert into ex select g, 'rolled back' from generate_series(10, 8000) g; \
+         rollback to s; insert into ex values (2, 'b'); commit; \
+         begin; insert into ex select g, 'aborted' from generate_series(10, 8000) g; rollback; \
+         insert into ex values (3, 'c')",
+    );
+    assert_eq!(ids_of(&program, INSERTED, 3).await, [1, 2, 3]);
+    program.stop().await;
+}

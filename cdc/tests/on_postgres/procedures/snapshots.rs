@@ -1,0 +1,163 @@
+//! Snapshots: exact under writers, and begun again when they are lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals::cdc::{Ingest, IngestState, TableOf};
+use annals::prelude::*;
+use tokio::sync::Notify;
+
+use super::{EX, Ex, shop};
+use crate::server::Psql;
+use crate::world::{self, following, ids_of, source, start, status, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proc_snapshot_handover() {
+    let (server, url, folder) = shop(&[], EX);
+    server.psql(
+        "shop",
+        "insert into ex(v) select 'v' from generate_series(1, 5000)",
+    );
+    let mut open = Psql::open(&url);
+    open.run("begin; insert into ex(v) values ('open')");
+    let mut writers = Vec::new();
+    for writer in 0..3 {
+        let mut session = Psql::open(&url);
+        session.send(&format!(
+            "do $$ declare i int; begin for i in 1..80 loop \
+             insert into ex(v) values ('w{writer}'); \
+             update ex set v = 'u' || i where id = {writer} * 1000 + i; \
+             update ex set id = id + 1000000 where id = {writer} * 1000 + 500 + i; \
+             delete from ex where id = {writer} * 1000 + 200 + i; \
+             commit; perform pg_sleep(0.01); end loop; end $$"
+        ));
+        writers.push(session);
+    }
+    let held = Arc::new(Notify::new());
+    let program = world::open(folder.path())
+        .await
+        .with(Ingest::named("shop").from(source(&url, &["ex"]).hold_snapshot(Arc::clone(&held))))
+        .with(TableOf::<Ex>::projection())
+        .start()
+        .await
+        .unwrap();
+    open.run("commit");
+    open.end();
+    until("the slot is made", || async {
+        let ask = "select count(*) from pg_replication_slots where confirmed_flush_lsn is not null";
+        (server.psql("shop", ask) == "1").then_some(())
+    })
+    .await;
+    server.psql("shop", "insert into ex(v) values ('after the snapshot')");
+    held.notify_one();
+    writers.into_iter().for_each(|session| drop(session.end()));
+    following(&program).await;
+    server.psql("shop", "insert into ex(v) values ('last')");
+    let table = server.psql(
+        "shop",
+        "select id || '|' || coalesce(v, '') from ex order by id",
+    );
+    let wanted: Vec<&str> = table.lines().collect();
+    let newest: i64 = server
+        .psql("shop", "select last_value from ex_id_seq")
+        .parse()
+        .unwrap();
+    until("the last row is there", || async {
+        program.view::<TableOf<Ex>>().get(newest).await.ok()?
+    })
+    .await;
+    let mut found = Vec::new();
+    let mut next = None;
+    loop {
+        let rows = program
+            .view::<TableOf<Ex>>()
+            .rows()
+            .limit(1_000)
+            .after(next);
+        let page = rows.await.unwrap();
+        found.extend(page.rows.into_iter().map(|row| row.value.row().unwrap()));
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    found.sort_by_key(|row| row.id);
+    let found = found
+        .iter()
+        .map(|row| format!("{}|{}", row.id, row.v.as_deref().unwrap_or("")));
+    assert_eq!(found.collect::<Vec<_>>(), wanted);
+    // No insert of a key that is there, no update or delete of one that is not.
+    let mut live = std::collections::HashSet::new();
+    for event in world::events(&program).await {
+        let id = event.stream.id().to_owned();
+        match event.event_type.rsplit('.').next().unwrap() {
+            "read" | "inserted" => assert!(live.insert(id.clone()), "{id} twice"),
+            "deleted" | "moved" => assert!(live.remove(&id), "{id} was not there"),
+            "updated" if event.payload.windows(9).any(|part| part == b"\"before\":") => {
+                assert!(live.insert(id.clone()), "{id} twice");
+            }
+            "updated" => assert!(live.contains(&id), "{id} was not there"),
+            _ => {}
+        }
+    }
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proc_snapshot_name_expires() {
+    let (server, url, folder) = shop(&[], EX);
+    server.psql("shop", "insert into ex(v) values ('a')");
+    let held = Arc::new(Notify::new());
+    let program = start(
+        folder.path(),
+        source(&url, &["ex"]).hold_snapshot(Arc::clone(&held)),
+    )
+    .await;
+    until("the slot is made", || async {
+        let ask = "select count(*) from pg_replication_slots where confirmed_flush_lsn is not null";
+        (server.psql("shop", ask) == "1").then_some(())
+    })
+    .await;
+    // The session that exported it ends: its snapshot is gone with it.
+    server.psql(
+        "shop",
+        "select pg_terminate_backend(pid) from pg_stat_activity \
+         where backend_type = 'walsender' and application_name = 'annals cdc'",
+    );
+    server.psql("shop", "insert into ex(v) values ('b')");
+    held.notify_one();
+    until("it says so", || async {
+        matches!(&status(&program).state,
+            IngestState::Retrying(why) | IngestState::Stopped(why) if why.contains("snapshot"))
+        .then_some(())
+    })
+    .await;
+    // Another slot, from the beginning; what was in stays once.
+    held.notify_one();
+    assert_eq!(ids_of(&program, "public.ex.read", 2).await, [1, 2]);
+    following(&program).await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proc_slot_creation_waits() {
+    let (server, url, folder) = shop(&[], EX);
+    let mut open = Psql::open(&url);
+    open.run("begin; insert into ex(v) values ('open')");
+    let quick = source(&url, &["ex"]).slot_timeout(Duration::from_millis(300));
+    let program = start(folder.path(), quick).await;
+    let why = until("it gives up for now", || async {
+        match status(&program).state {
+            IngestState::Retrying(why) if why.contains("was not made within") => Some(why),
+            _ => None,
+        }
+    })
+    .await;
+    assert!(why.contains("backend_xid is not null"), "{why}");
+    open.run("commit");
+    open.end();
+    assert_eq!(ids_of(&program, "public.ex.read", 1).await, [1]);
+    following(&program).await;
+    drop(server);
+    program.stop().await;
+}

@@ -1,0 +1,196 @@
+//! Tables of a real server as events and as read models of a program.
+
+#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+
+mod server;
+mod world;
+
+mod on_postgres {
+    use annals::cdc::{
+        Because, Before, Change, Ingest, Label, Outbox, TableHistory, TableOf, TableRow, Toasted,
+    };
+    use annals::prelude::*;
+
+    use super::server::Server;
+    use super::world::{self, following, source, until};
+
+    #[derive(TableRow, Clone, Debug, PartialEq)]
+    #[table("public.orders")]
+    struct Order {
+        #[key]
+        id: i64,
+        status: State,
+        cents: i64,
+        notes: Toasted<Option<String>>,
+    }
+
+    #[derive(Label, Clone, Debug, PartialEq)]
+    enum State {
+        Pending,
+        Shipped,
+    }
+
+    const ORDERS: &str = "create table orders(id bigint primary key, status text not null, \
+        cents bigint not null, notes text); alter table orders alter notes set storage external;";
+
+    async fn row(program: &Program, id: i64) -> Option<Order> {
+        let found = program.view::<TableOf<Order>>().get(id).await.unwrap();
+        found.map(|row| row.row().unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_table_is_a_view_that_follows() {
+        let server = Server::start(&[]);
+        let url = server.database("shop");
+        server.psql("shop", ORDERS);
+        server.psql(
+            "shop",
+            "insert into orders values (1, 'pending', 100, repeat('n', 9000))",
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let program = world::open(folder.path())
+            .await
+            .with(Ingest::named("shop").from(source(&url, &["orders"])))
+            .with(TableOf::<Order>::projection())
+            .with(TableHistory::<Order>::projection())
+            .start()
+            .await
+            .unwrap();
+        following(&program).await;
+        server.psql(
+            "shop",
+            "insert into orders values (42, 'pending', 700, null);
+             update orders set status = 'shipped' where id = 1;
+             update orders set id = 2 where id = 1;
+             delete from orders where id = 42;
+             insert into orders values (43, 'pending', 5, 'x');",
+        );
+        until("the last insert is a row", || async {
+            row(&program, 43).await
+        })
+        .await;
+        assert_eq!(row(&program, 42).await, None);
+        assert_eq!(row(&program, 1).await, None);
+        // Of two updates that did not send it, and under another key, the long value is kept.
+        let notes = Toasted::Value(Some("n".repeat(9000)));
+        let moved = Order {
+            id: 2,
+            status: State::Shipped,
+            cents: 100,
+            notes,
+        };
+        assert_eq!(row(&program, 2).await, Some(moved));
+
+        let deleted = world::events(&program).await;
+        let deleted = deleted
+            .iter()
+            .find(|of| &*of.event_type == "public.orders.deleted")
+            .unwrap();
+        let at = annals::Moment::from(deleted.position.minus(1));
+        let history = program.view::<TableHistory<Order>>();
+        let then = until("the history is there", || async {
+            history.get(42).as_of(at.clone()).await.unwrap()
+        })
+        .await;
+        assert_eq!(then.row().unwrap().cents, 700);
+        assert!(history.get(42).await.unwrap().is_none());
+
+        server.psql("shop", "truncate orders");
+        until("no row is left", || async {
+            row(&program, 43).await.is_none().then_some(())
+        })
+        .await;
+        assert_eq!(row(&program, 2).await, None);
+        program.stop().await;
+    }
+
+    #[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+    #[event(category = "shipment")]
+    enum Shipment {
+        Sent { order: i64 },
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn changes_become_what_they_mean_in_the_same_append() {
+        let server = Server::start(&[]);
+        let url = server.database("shop");
+        server.psql("shop", ORDERS);
+        server.psql(
+            "shop",
+            "alter table orders replica identity full;
+             create table outbox(id uuid primary key, aggregatetype text, aggregateid text, \
+             type text, payload jsonb);
+             insert into orders values (1, 'pending', 100, null);",
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let shipped = |change: &Change<Order>| match change {
+            Change::Updated {
+                before: Before::Row(was),
+                after,
+            } if was.status == State::Pending && after.status == State::Shipped => Some((
+                format!("shipment-{}", after.id),
+                Shipment::Sent { order: after.id },
+            )),
+            _ => None,
+        };
+        let ingest = Ingest::named("shop")
+            .from(source(&url, &["orders", "outbox"]))
+            .translate(shipped)
+            .outbox(Outbox::table("public.outbox"));
+        let db = world::open(folder.path()).await;
+        let program = db.with(ingest).start().await.unwrap();
+        following(&program).await;
+        server.psql(
+            "shop",
+            "begin;
+             update orders set status = 'shipped';
+             insert into outbox values ('0190a8b0-5b8c-7cc4-9b3e-3f1d8a4b2c11', 'invoice', '7', \
+             'invoice.sent', '{\"cents\": 100}');
+             delete from outbox;
+             select pg_logical_emit_message(true, 'annals', \
+             '{\"stream\":\"mail-1\",\"type\":\"mail.sent\",\"payload\":{\"to\":\"ada\"}}');
+             commit;",
+        );
+        let found = until("all of it is there", || async {
+            let events = world::events(&program).await;
+            events
+                .iter()
+                .any(|of| &*of.event_type == "mail.sent")
+                .then_some(events)
+        })
+        .await;
+        let last: Vec<_> = found.iter().rev().take(4).rev().collect();
+        let types: Vec<_> = last.iter().map(|event| &*event.event_type).collect();
+        let sent = [
+            "shipment.sent",
+            "public.orders.updated",
+            "invoice.sent",
+            "mail.sent",
+        ];
+        assert_eq!(types, sent);
+        assert_eq!(last[0].stream.as_str(), "shipment-1");
+        assert_eq!(
+            last[2].id.to_string(),
+            "0190a8b0-5b8c-7cc4-9b3e-3f1d8a4b2c11"
+        );
+        assert_eq!(last[2].payload, br#"{"cents": 100}"#.as_slice());
+        assert_eq!(last[3].payload, br#"{"to":"ada"}"#.as_slice());
+        // One transaction of theirs is one append here.
+        assert!(
+            last.iter()
+                .map(|event| event.append_index)
+                .is_sorted_by(|a, b| a + 1 == *b)
+        );
+        assert!(
+            !found
+                .iter()
+                .any(|event| event.event_type.starts_with("public.outbox"))
+        );
+        let gone = Change::<Order>::Deleted {
+            before: Before::Unknown,
+            because: Because::Sweep,
+        };
+        assert_eq!(gone.shape().event_type, "public.orders.deleted");
+        program.stop().await;
+    }
+}
