@@ -19,6 +19,7 @@ use crate::statements as sql;
 const MIGRATIONS: &[&str] = &[
     include_str!("sql/tables.sql"),
     include_str!("sql/view_state_table.sql"),
+    include_str!("sql/removed_events_index.sql"),
 ];
 
 /// What a schema has of this program's functions.

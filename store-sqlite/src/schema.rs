@@ -15,6 +15,7 @@ const APPLICATION_ID: i32 = 0x414e_4e4c;
 const MIGRATIONS: &[&str] = &[
     include_str!("sql/schema/001_tables.sql"),
     include_str!("sql/schema/002_view_state.sql"),
+    include_str!("sql/schema/003_removed_events.sql"),
 ];
 
 /// Brings the file to the newest version, and gives a new log its id.

@@ -28,7 +28,7 @@ create table annals.category (
 insert into annals.category (key, name) values (0, '-');
 
 -- what an event is, without its content: one small number for category, type, schema version and
--- codec. key 0 is a kind that is not known.
+-- codec. key 0 is an event whose content was removed for good.
 create table annals.kind (
     key integer primary key,
     type text collate "C" not null,
@@ -74,8 +74,8 @@ create table annals.stream_change (
 
 create index stream_change_by_stream on annals.stream_change (stream);
 
--- an event removed for good keeps its row, of its kind negated and without content: its id stays
--- known, its position stays taken. tags are sorted, one a line; metadata is JSON in UTF-8. payload and
+-- an event removed for good keeps its row, of kind 0 and without content: its id stays known, its
+-- position stays taken. tags are sorted, one a line; metadata is JSON in UTF-8. payload and
 -- metadata are bytes because they may hold what no text of PostgreSQL may.
 create table annals.event (
     position bigint primary key,
@@ -96,7 +96,6 @@ create table annals.event (
 );
 
 create index event_by_kind on annals.event (kind, position);
-create index event_removed on annals.event (position) where kind <= 0;
 
 -- events by their tags. the number of a tag is a hash of it; readers compare the tag itself too.
 create table annals.event_tag (

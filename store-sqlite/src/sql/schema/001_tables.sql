@@ -16,7 +16,7 @@ create table annals_categories (
 insert into annals_categories (key, name) values (0, '-');
 
 -- what an event is, without its content: one small number for category, type, schema version and codec.
--- key 0 is a kind that is not known.
+-- key 0 is the kind of an archived event.
 create table annals_kinds (
     key integer primary key,
     type text not null,
@@ -60,7 +60,7 @@ create table annals_stream_changes (
     before integer not null
 ) strict, without rowid;
 
--- an archived event keeps its row, of its kind negated and without content: its id, version and position stay taken.
+-- an archived event keeps its row, of kind 0 and without content: its id, version and position stay taken.
 -- times are microseconds since 1970; tags are sorted, one a line; metadata is JSON; small columns come first, so that none is in the overflow of a large payload.
 create table annals_events (
     position integer primary key,
@@ -81,7 +81,6 @@ create table annals_events (
 create unique index annals_events_by_id on annals_events (id);
 create unique index annals_events_by_stream on annals_events (stream, version);
 create index annals_events_by_kind on annals_events (kind);
-create index annals_events_removed on annals_events (position) where kind <= 0;
 
 create table annals_tags (
     key integer primary key,
@@ -245,7 +244,7 @@ select
 from annals_events as events
 join annals_streams as streams on streams.key = events.stream
 join annals_kinds as kinds on kinds.key = events.kind
-where events.kind > 0;
+where events.kind <> 0;
 
 create view annals_readable_streams as
 select
