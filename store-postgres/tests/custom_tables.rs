@@ -108,15 +108,19 @@ struct Slot {
     generation: Generation,
 }
 
+async fn open(schema: &Schema, clock: &Arc<ManualClock>, timeout: Duration) -> PostgresStore {
+    let options = schema
+        .options()
+        .clock(Arc::clone(clock) as Arc<dyn Clock>)
+        .statement_timeout(timeout);
+    PostgresStore::connect_with(options).await.unwrap()
+}
+
 impl Slot {
     async fn new(timeout: Duration) -> Slot {
         let schema = Schema::new();
         let clock = Arc::new(ManualClock::default());
-        let options = schema
-            .options()
-            .clock(Arc::clone(&clock) as Arc<dyn Clock>)
-            .statement_timeout(timeout);
-        let store = PostgresStore::connect_with(options).await.unwrap();
+        let store = open(&schema, &clock, timeout).await;
         let generation = store
             .begin_generation(GenerationSpec::new("totals", 1, store.id()))
             .await
@@ -149,11 +153,21 @@ impl Slot {
 
     /// A step from the start to the first position, begun.
     fn step(&self, lease: &Lease, work: Box<Slow>) -> JoinHandle<Result<(), CommitError>> {
+        self.step_in(&self.store, lease, work)
+    }
+
+    /// The same, by a program that has the store open as well.
+    fn step_in(
+        &self,
+        store: &PostgresStore,
+        lease: &Lease,
+        work: Box<Slow>,
+    ) -> JoinHandle<Result<(), CommitError>> {
         let to = Checkpoint {
             position: Position::new(1),
             ..Checkpoint::start(0, Partition(0))
         };
-        let store = self.store.clone();
+        let store = store.clone();
         let step = ViewCommit::new(self.generation.id, lease.clone(), Position::START, to);
         tokio::spawn(async move { store.commit_with(step, work).await })
     }
@@ -284,7 +298,9 @@ async fn hung_work_does_not_keep_the_next_worker_out() {
     let slot = Slot::new(Duration::from_secs(2)).await;
     let (step, go_on) = slot.counts_and_stands_still().await;
     let second = slot.lease_of_the_next().await;
-    soon(slot.step(&second, quick(&slot.schema, COUNT)))
+    // It waits until the server ends the work that is hung, longer than its own time would be.
+    let patient = open(&slot.schema, &slot.clock, PATIENT * 2).await;
+    soon(slot.step_in(&patient, &second, quick(&slot.schema, COUNT)))
         .await
         .unwrap()
         .unwrap();

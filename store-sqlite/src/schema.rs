@@ -140,12 +140,10 @@ mod tests {
     use super::*;
     use crate::options::Options;
 
-    /// Migrations of a later release.
-    const LATER: &[&str] = &[
-        MIGRATIONS[0],
-        MIGRATIONS[1],
-        "alter table annals_streams add column added integer not null default 7;",
-    ];
+    /// The migrations of a later release, which has one more.
+    fn later(migration: &'static str) -> Vec<&'static str> {
+        [MIGRATIONS, &[migration]].concat()
+    }
 
     /// The connection keeps the store in memory alive.
     fn opened() -> (Opener, Connection) {
@@ -161,20 +159,22 @@ mod tests {
         connection
             .execute("insert into annals_streams (name) values ('a-1')", [])
             .unwrap();
-        let refused = accept_by(LATER, &connection, &opener).unwrap_err();
+        let later =
+            later("alter table annals_streams add column added integer not null default 7;");
+        let refused = accept_by(&later, &connection, &opener).unwrap_err();
         assert!(
             refused.to_string().contains("open it once for writing"),
             "{refused}"
         );
         for _ in 0..2 {
-            let migrated = upgrade_by(LATER, &mut connection, &opener, &SystemClock).unwrap();
+            let migrated = upgrade_by(&later, &mut connection, &opener, &SystemClock).unwrap();
             assert_eq!(migrated, log);
         }
         let added: i64 = connection
             .query_row("select added from annals_streams", [], |row| row.get(0))
             .unwrap();
-        assert_eq!((version(&connection).unwrap(), added), (3, 7));
-        assert_eq!(accept_by(LATER, &connection, &opener).unwrap(), log);
+        assert_eq!((version(&connection).unwrap(), added), (later.len(), 7));
+        assert_eq!(accept_by(&later, &connection, &opener).unwrap(), log);
         // The program of the older release does not touch what it does not know.
         let refused = upgrade(&mut connection, &opener, &SystemClock).unwrap_err();
         assert_eq!(refused.failure(), Failure::Incompatible);
@@ -184,14 +184,10 @@ mod tests {
     #[test]
     fn a_failed_migration_leaves_the_older_schema() {
         let (opener, mut connection) = opened();
-        let broken: &[&str] = &[
-            MIGRATIONS[0],
-            MIGRATIONS[1],
-            "create table annals_new (n); select nonsense;",
-        ];
+        let broken = later("create table annals_new (n); select nonsense;");
         let log = upgrade(&mut connection, &opener, &SystemClock).unwrap();
-        upgrade_by(broken, &mut connection, &opener, &SystemClock).unwrap_err();
-        assert_eq!(version(&connection).unwrap(), 2);
+        upgrade_by(&broken, &mut connection, &opener, &SystemClock).unwrap_err();
+        assert_eq!(version(&connection).unwrap(), MIGRATIONS.len());
         let created = "select count(*) from sqlite_schema where name = 'annals_new'";
         let created: i64 = connection.query_row(created, [], |row| row.get(0)).unwrap();
         assert_eq!(created, 0);

@@ -81,14 +81,18 @@ impl Drop for PanicsWhenDropped {
 async fn an_answer_that_panics_when_dropped_fails_no_other_handle() {
     let store = SqliteStore::open("sqlite::memory:").await.unwrap();
     let writer = store.clone();
+    // The transaction is at work until the one who waits for its answer has gone.
+    let (go_on, waits) = std::sync::mpsc::channel::<()>();
     {
-        let dropped = pin!(writer.append_in(|transaction| {
+        let dropped = pin!(writer.append_in(move |transaction| {
+            waits.recv().unwrap();
             transaction.append(Append::default().event(stream("a-1"), event()))?;
             Ok::<_, AppendError>(PanicsWhenDropped)
         }));
         let polled = dropped.poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
     }
+    go_on.send(()).unwrap();
     append(&store, "a-2").await.unwrap();
     append(&writer, "a-3").await.unwrap();
     assert_eq!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
+use annals_core::conformance::rounds;
 use annals_core::{Annals, ManualClock, Position, Recorded};
 use annals_macros::View;
 use annals_projections::{Poison, Project, ReadModels, Row, View, ViewError, With};
@@ -42,7 +43,7 @@ fn replayed(history: &[(u8, AccountEvent)]) -> Vec<Rows> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(16, 64) as u32))]
 
     #[test]
     fn row_history_and_changes_equal_a_replay(

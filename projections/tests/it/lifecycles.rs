@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals_core::conformance::rounds;
 use annals_core::{Annals, MemoryStore, Partition, Position, Token};
 use annals_projections::{Program, ReadModels, ViewError, ViewSetup, With};
 use proptest::prelude::*;
@@ -75,7 +76,7 @@ async fn start(store: &TestStore, projection: ViewSetup<Balance>, beside: bool) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(16, 64) as u32))]
 
     #[test]
     fn inline_async_live_and_replay_agree_at_every_moment(

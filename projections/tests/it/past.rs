@@ -3,6 +3,7 @@
 use annals_projections::ReadModels;
 use std::collections::BTreeMap;
 
+use annals_core::conformance::rounds;
 use annals_core::{Annals, Position};
 use annals_projections::ViewError;
 use proptest::prelude::*;
@@ -25,7 +26,7 @@ fn history() -> impl Strategy<Value = Vec<(u8, AccountEvent)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(16, 64) as u32))]
 
     #[test]
     fn as_of_any_position_equals_a_replay(

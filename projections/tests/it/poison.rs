@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::chrono::TimeDelta;
+use annals_core::conformance::rounds;
 use annals_core::{
     Annals, Append, ManualClock, NewEvent, Partition, Position, Recorded, StreamId, Token,
 };
@@ -264,7 +265,7 @@ async fn check_retried(history: &[(u8, AccountEvent)], batch: usize, slots: u16)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(16, 64) as u32))]
 
     #[test]
     fn retried_dead_letters_fold_as_if_never_delayed(

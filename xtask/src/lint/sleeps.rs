@@ -112,7 +112,7 @@ mod tests {
             ("examples/texts.rs", true),
             ("core/src/conformance/log.rs", true),
             ("runner/src/lease.rs", false),
-            ("store-kafka/tests/it/on_kafka/relays.rs", false),
+            ("store-kafka/tests/it/on_kafka/outlets.rs", false),
         ] {
             assert_eq!(is_looked_at(name), looked_at, "{name}");
         }
