@@ -28,6 +28,7 @@ statements! {
     KINDS = "kinds";
     KINDS_UP_TO = "kinds_up_to";
     KNOWN_IDS = "known_ids";
+    LISTENS = "listens";
     LOCK_MIGRATIONS = "lock_migrations";
     LOG_COPY = "log_copy";
     LOG_HEAD = "log_head";

@@ -1,5 +1,6 @@
 //! Hints between processes: `listen` and `notify`, and a poll of the head every so often.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,10 @@ const RECONNECT_MAX: Duration = Duration::from_secs(5);
 /// more than it is worth.
 const NOTIFY_EVERY: Duration = Duration::from_millis(3);
 
+/// At least so long until it is asked again whether a process listens, after none did. The first
+/// hint to one that begins to listen comes at most so much later.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
 /// How often a process waits for others to notify before it does so itself.
 const WAITS_MAX: u32 = 3;
 
@@ -38,6 +43,11 @@ pub(crate) struct Moves {
     seen: watch::Sender<u64>,
     /// Of what this process appended: others are notified of it.
     own: watch::Sender<u64>,
+    /// Whether anybody has ever waited for the log to move.
+    awaited: watch::Sender<bool>,
+    /// How long this process gives way when another one notifies, so that not all of them notify
+    /// at once.
+    gives_way: Duration,
     notified: Arc<Mutex<Notified>>,
 }
 
@@ -45,7 +55,8 @@ pub(crate) struct Moves {
 #[derive(Debug, Default)]
 struct Notified {
     head: u64,
-    at: Option<Instant>,
+    /// When the next one may be sent.
+    next: Option<Instant>,
 }
 
 impl Moves {
@@ -53,6 +64,8 @@ impl Moves {
         Moves {
             seen: watch::channel(0).0,
             own: watch::channel(0).0,
+            awaited: watch::channel(false).0,
+            gives_way: NOTIFY_EVERY * u32::from(RandomState::new().hash_one(0) as u8) / 256,
             notified: Arc::default(),
         }
     }
@@ -77,7 +90,15 @@ impl Moves {
 
     /// Sees every move from now on.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.awaited
+            .send_if_modified(|awaited| !std::mem::replace(awaited, true));
         self.seen.subscribe()
+    }
+
+    /// Returns when somebody waits for the log to move, or has.
+    async fn awaited(&self) {
+        // It cannot end before: this is a sender.
+        let _ = self.awaited.subscribe().wait_for(|awaited| *awaited).await;
     }
 
     fn seen(&self) -> u64 {
@@ -93,26 +114,26 @@ impl Moves {
         self.notified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All processes are notified of `head`.
-    fn notify(&self, head: u64) {
+    /// All processes are notified of `head`; the next notification is sent after the pause.
+    fn notify(&self, head: u64, pause: Duration) {
         let mut notified = self.notified();
         *notified = Notified {
             head: notified.head.max(head),
-            at: Some(Instant::now()),
+            next: Some(Instant::now() + pause),
         };
     }
 
     /// Another process has notified all, if that can be believed.
     fn heard(&self, head: u64) {
         if head <= self.seen().saturating_add(BELIEVED) {
-            self.notify(head);
+            self.notify(head, NOTIFY_EVERY + self.gives_way);
         }
     }
 
     /// Until when to wait before others are notified of `head`; nothing when they were.
     fn due(&self, head: u64) -> Option<Instant> {
         let last = self.notified();
-        (last.head < head).then(|| last.at.map_or_else(Instant::now, |at| at + NOTIFY_EVERY))
+        (last.head < head).then(|| last.next.unwrap_or_else(Instant::now))
     }
 }
 
@@ -188,15 +209,17 @@ async fn notify_others(
                 continue;
             }
             let head = moves.seen();
-            moves.notify(head);
+            moves.notify(head, NOTIFY_EVERY);
             let sent = query(database.text(sql::NOTIFY))
                 .bind(&channel)
                 .bind(head.to_string())
-                .execute(&database.pool)
+                .fetch_optional(&database.pool)
                 .await;
-            if let Err(error) = sent {
+            match sent {
+                Ok(Some(_)) => {}
+                Ok(None) => moves.notify(head, ASK_EVERY),
                 // They poll every so often.
-                tracing::debug!(%error, "could not notify others of the head");
+                Err(error) => tracing::debug!(%error, "could not notify others of the head"),
             }
         }
     }
@@ -215,6 +238,7 @@ impl Watching {
         let mut pause = self.interval;
         loop {
             if self.listens {
+                self.until_awaited().await;
                 match self.listen().await {
                     Ok(()) => pause = self.interval,
                     Err(error) => {
@@ -235,6 +259,18 @@ impl Watching {
         }
     }
 
+    /// Looks now and then until anybody waits for the log to move. Before that it does not listen:
+    /// each notification wakes all processes that do.
+    async fn until_awaited(&self) {
+        let pause = self.interval * LISTENING;
+        while tokio::time::timeout(pause, self.moves.awaited())
+            .await
+            .is_err()
+        {
+            self.look().await;
+        }
+    }
+
     /// Listens until the connection is lost. A look through the same connection, every so often,
     /// notices when it is.
     async fn listen(&self) -> Result<(), Error> {
@@ -244,6 +280,14 @@ impl Watching {
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         listener.listen(&self.channel).await?;
+        query(self.database.text(sql::LISTENS))
+            .execute(&mut listener)
+            .await?;
+        // What was appended until now was notified to the others.
+        let head = query(self.database.text(sql::HEAD))
+            .fetch_one(&mut listener)
+            .await?;
+        self.moves.saw(number(&head, 0)?);
         loop {
             match tokio::time::timeout(self.interval * LISTENING, listener.try_recv()).await {
                 Ok(Ok(Some(notification))) => {
@@ -288,9 +332,22 @@ mod tests {
     fn notifications_are_immediate_at_first_and_then_spaced() {
         let moves = Moves::new();
         assert!(moves.due(1).unwrap() <= Instant::now());
-        moves.notify(1);
-        let last = moves.notified().at.unwrap();
-        assert_eq!(moves.due(2), Some(last + NOTIFY_EVERY));
+        moves.notify(1, NOTIFY_EVERY);
+        assert!(moves.due(2).unwrap() > Instant::now());
+        assert_eq!(moves.due(2), moves.notified().next);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_listened_to_before_anybody_waits() {
+        let moves = Moves::new();
+        let waiting = tokio::spawn({
+            let moves = moves.clone();
+            async move { moves.awaited().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(moves.subscribe());
+        waiting.await.unwrap();
     }
 
     #[test]

@@ -3,6 +3,10 @@
 /// A step of an outlet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "it is named outside for tests alone")
+)]
 pub enum Step {
     /// Before its earlier owner is shut out.
     BeforeFence,
