@@ -25,8 +25,6 @@ pub(crate) struct Journal {
     /// The commits whose changes are kept: number, parts, bytes.
     kept: VecDeque<(u64, u16, usize)>,
     next: u64,
-    /// The node whose base is written next.
-    turn: usize,
     bytes: usize,
     entries: usize,
 }
@@ -39,6 +37,14 @@ struct Node {
     /// Parts of its base in the store.
     parts: u16,
     bytes: usize,
+}
+
+impl Node {
+    /// Whether it has entries, here or in the store. Of one that has none, the changes that are
+    /// kept end with the removal of what they set: it holds none of them back.
+    fn needs_base(&self) -> bool {
+        !self.entries.is_empty() || self.parts > 0
+    }
 }
 
 /// What a commit changes in the store.
@@ -68,7 +74,6 @@ impl Journal {
             nodes: (0..NODES).map(|_| Node::default()).collect(),
             kept: VecDeque::new(),
             next: 1,
-            turn: 0,
             bytes: 0,
             entries: 0,
         }
@@ -133,14 +138,19 @@ impl Journal {
         }
     }
 
-    /// Bases in turn, until about twice as much was written of them as of changes, and at least
-    /// one while more changes are kept than twice the state.
+    /// Bases in turn, the oldest first, until about twice as much was written of them as of
+    /// changes, and at least one while more changes are kept than twice the state.
     fn write_bases(&mut self, number: u64, written: usize, writes: &mut Writes) {
         let journal: usize = self.kept.iter().map(|(_, _, bytes)| bytes).sum();
         let mut budget = 2 * written;
         let mut must = journal > 2 * self.bytes;
-        for _ in 0..self.nodes.len() {
-            let node = &mut self.nodes[self.turn];
+        // The turn follows from the bases, so that it continues after a slot begins again.
+        let mut turns: Vec<usize> = (0..self.nodes.len())
+            .filter(|node| self.nodes[*node].needs_base())
+            .collect();
+        turns.sort_by_key(|node| self.nodes[*node].based_on);
+        for turn in turns {
+            let node = &mut self.nodes[turn];
             if !must && node.bytes > budget {
                 break;
             }
@@ -157,20 +167,19 @@ impl Journal {
                 parts.end()
             };
             for part in parts.len() as u16..node.parts {
-                writes.push((base_key(self.turn, part), None));
+                writes.push((base_key(turn, part), None));
             }
             node.parts = parts.len() as u16;
             node.based_on = number;
             for (part, value) in (0..).zip(parts) {
-                writes.push((base_key(self.turn, part), Some(value.into())));
+                writes.push((base_key(turn, part), Some(value.into())));
             }
-            self.turn = (self.turn + 1) % self.nodes.len();
         }
     }
 
     fn remove_old(&mut self, writes: &mut Writes) {
-        let based_on = self.nodes.iter().map(|node| node.based_on).min();
-        let oldest = based_on.unwrap_or_default();
+        let needed = self.nodes.iter().filter(|node| node.needs_base());
+        let oldest = needed.map(|node| node.based_on).min().unwrap_or(u64::MAX);
         while let Some((number, parts, _)) = self.kept.front().copied() {
             if number > oldest {
                 break;
@@ -398,6 +407,25 @@ mod tests {
         let kept: usize = stored.values().map(Bytes::len).sum();
         assert!(kept < 6 * journal.bytes(), "{kept} of {}", journal.bytes());
         assert!(written < 8 * changed, "{written} for {changed}");
+    }
+
+    #[test]
+    fn the_journal_is_bounded_however_often_it_is_reopened() {
+        let mut stored = BTreeMap::new();
+        let mut all = Changes::new();
+        for key in 0..=255 {
+            all.set(address(key), Some(vec![key; 100]));
+        }
+        let mut journal = Journal::new();
+        take_in(&mut stored, journal.write(&all));
+        for round in 0..5_000_u32 {
+            journal = reopened(&stored);
+            let mut one = Changes::new();
+            one.set(address(round as u8), Some(vec![round as u8; 100]));
+            take_in(&mut stored, journal.write(&one));
+        }
+        let kept: usize = stored.values().map(Bytes::len).sum();
+        assert!(kept < 6 * journal.bytes(), "{kept} of {}", journal.bytes());
     }
 
     #[test]
