@@ -16,7 +16,6 @@ mod work;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use events::EventMaker;
 pub use handle::{IngestHandle, Ingests};
@@ -59,7 +58,6 @@ pub(crate) struct Settings {
     pub(crate) expand_truncates: bool,
     pub(crate) only_translated: bool,
     pub(crate) translators: Vec<Arc<dyn Translator>>,
-    pub(crate) look_again: Duration,
 }
 
 impl Ingest {
@@ -74,7 +72,6 @@ impl Ingest {
                 expand_truncates: true,
                 only_translated: false,
                 translators: Vec::new(),
-                look_again: Duration::from_secs(5),
             },
         }
     }

@@ -8,8 +8,10 @@ use std::io::Write as _;
 use std::path::Path;
 
 use annals::cdc::debezium::Debezium;
-use annals::cdc::{Ingest, IngestState, TableOf, TableRow};
+use annals::cdc::{Chunk, Ingest, IngestState, Mark, Source, SourceError, TableOf, TableRow};
 use annals::prelude::*;
+use annals::store::{ChangeStream, StreamChange};
+use async_trait::async_trait;
 use world::until;
 
 #[derive(TableRow, Clone, Debug, PartialEq)]
@@ -108,4 +110,68 @@ async fn a_line_that_is_no_envelope_stops_it_with_its_place() {
     );
     program.stop().await;
     assert_eq!(world::status(&program).state, IngestState::Ended);
+}
+
+/// A source that somebody wrote, with a fault.
+struct Faulty;
+
+#[async_trait]
+impl Source for Faulty {
+    async fn begin(&mut self, _: &str, _: Option<&Mark>) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Chunk, SourceError> {
+        panic!("the cable is loose")
+    }
+
+    async fn confirm(&mut self, _: &Mark) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_panics_stops_its_ingest_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("t.jsonl"), &[line("c", 1, "a", 10)]);
+    let file = folder.path().join("t.jsonl");
+    let program = world::open(folder.path())
+        .await
+        .with(Ingest::named("shop").from(Faulty))
+        .with(Ingest::named("other").from(Debezium::file(file)))
+        .with(TableOf::<T>::projection())
+        .start()
+        .await
+        .unwrap();
+    let why = world::stopped(&program).await;
+    assert!(why.contains("the cable is loose"), "{why}");
+    until("the other ingest works", || async {
+        value(&program, 1).await
+    })
+    .await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truncate_over_archived_rows_stops_instead_of_missing_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    write(&file, &[line("c", 1, "a", 10), line("u", 1, "b", 11)]);
+    let program = start(folder.path()).await;
+    until("the update is there", || async {
+        (value(&program, 1).await.as_deref() == Some("b")).then_some(())
+    })
+    .await;
+    let row = StreamId::new("public.t-1").unwrap();
+    let before = Version::new(2);
+    let change = ChangeStream::new(&row, StreamChange::Archive { before });
+    program.store().change_stream(change).await.unwrap();
+    let truncate = line("d", 1, "", 12).replace("\"op\":\"d\"", "\"op\":\"t\"");
+    write(&file, &[truncate]);
+    let why = world::stopped(&program).await;
+    assert!(
+        why.contains("the comparison of table `public.t` has not read position 1"),
+        "{why}"
+    );
+    program.stop().await;
 }

@@ -95,7 +95,7 @@ impl SlotClaim {
     }
 
     /// That another worker has the slot.
-    pub(crate) fn fenced(&self, found: &str) -> WorkError {
+    pub fn fenced(&self, found: &str) -> WorkError {
         WorkError::fenced(self.generation, self.slot, found)
     }
 }

@@ -30,10 +30,16 @@ impl From<CommitError> for WorkError {
     fn from(error: CommitError) -> WorkError {
         match error {
             // It can never succeed as written, so trying again would only hide it.
-            CommitError::Invalid(invalid) => WorkError::Stopped(invalid.to_string()),
+            CommitError::Invalid(invalid) => invalid.into(),
             CommitError::Store(error) => error.into(),
             error => WorkError::Retry(error),
         }
+    }
+}
+
+impl From<Invalid> for WorkError {
+    fn from(invalid: Invalid) -> WorkError {
+        WorkError::Stopped(invalid.to_string())
     }
 }
 

@@ -16,6 +16,7 @@ mod generation;
 mod key;
 mod kind;
 mod lease;
+mod live;
 mod location;
 mod log;
 mod metrics;
@@ -48,6 +49,7 @@ pub use generation::{GenerationWorkers, PublishedStep, RunningGeneration, is_our
 pub use key::{NODES, slot_of};
 pub use kind::Kind;
 pub use lease::{Coordination, HeldLease};
+pub use live::begin_live;
 pub use location::{BoxFuture, ViewLocation};
 pub use log::records_at;
 pub use poll::{Poll, Seen, Waiting};

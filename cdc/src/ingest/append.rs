@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use annals_core::{Append, AppendError, Backoff, Expected, Failure, Store, StoreError, Version};
+use annals_core::{Append, AppendError, Backoff, Expected, Store, Version};
+use annals_runner::WorkError;
 
 use super::Placed;
 use super::mark::{Mark, mark_stream};
@@ -10,30 +11,19 @@ use super::mark::{Mark, mark_stream};
 /// Waits between tries of an append whose outcome is unknown.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 
-/// Why an append was not made.
-#[derive(Debug)]
-pub(super) enum NotAppended {
-    /// Another process takes in under this name.
-    Fenced,
-    /// These events can never be appended.
-    Refused(String),
-    /// The store could not do it.
-    Store(StoreError),
-}
-
-/// Appends, and returns the version of the marks then.
+/// Appends, and returns the version of the marks then; nothing when another process takes in under
+/// this name.
 pub(super) async fn append(
     store: &dyn Store,
     name: &str,
     version: Version,
-    events: &[Placed],
+    events: Vec<Placed>,
     mark: &Mark,
-) -> Result<Version, NotAppended> {
-    let refused = |error: annals_core::Invalid| NotAppended::Refused(error.to_string());
-    let stream = mark_stream(name).map_err(refused)?;
-    let marked = mark.event().map_err(refused)?;
+) -> Result<Option<Version>, WorkError> {
+    let stream = mark_stream(name)?;
+    let marked = mark.event()?;
     let mut append = Append::default().requiring(stream.clone(), Expected::Version(version));
-    append.events = events.to_vec();
+    append.events = events;
     append = append.event(stream, marked);
     let mut backoff = BACKOFF;
     loop {
@@ -41,9 +31,9 @@ pub(super) async fn append(
             Ok(appended) => {
                 let found = appended.last().version;
                 if found == version.next() {
-                    return Ok(found);
+                    return Ok(Some(found));
                 }
-                return Err(NotAppended::Refused(format!(
+                return Err(WorkError::Stopped(format!(
                     "the mark is at version {found} of its stream and not at {}: the store took \
                      the append for another one, and nothing is confirmed",
                     version.next()
@@ -54,14 +44,30 @@ pub(super) async fn append(
                 tracing::info!(ingest = name, %error, "asking for the outcome of an append");
                 tokio::time::sleep(backoff.next_wait()).await;
             }
-            Err(AppendError::Conflict(_)) => return Err(NotAppended::Fenced),
-            Err(AppendError::Store(error)) => return Err(NotAppended::Store(error)),
-            Err(error) => return Err(NotAppended::Refused(error.to_string())),
+            Err(AppendError::Conflict(_)) => return Ok(None),
+            Err(AppendError::Store(error)) => return Err(error.into()),
+            // These events can never be appended.
+            Err(error) => {
+                return Err(WorkError::Stopped(format!(
+                    "{error} (the append begins at {}; skip one record with `skip(commit, record, \
+                     reason)`)",
+                    first_of(&append)
+                )));
+            }
         }
     }
 }
 
-/// Whether trying again may help.
-pub(super) fn may_pass(error: &StoreError) -> bool {
-    matches!(error.failure(), Failure::Unavailable | Failure::Full)
+/// Which record the first event is of.
+fn first_of(append: &Append) -> String {
+    let of = |key: &str| {
+        let (_, event) = append.events.first()?;
+        event.metadata.keys.get(key).map(String::as_str)
+    };
+    let unknown = "an unknown place";
+    format!(
+        "commit {} and record {}",
+        of("cdc.commit").unwrap_or(unknown),
+        of("cdc.ordinal").unwrap_or(unknown)
+    )
 }

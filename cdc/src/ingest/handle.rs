@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{Annals, StoreError};
-use annals_runner::Program;
-use tokio::sync::Notify;
+use annals_runner::{GenerationWorkers, Program};
 
 use super::Ingest;
 use super::operator::{self, Skip};
@@ -25,19 +24,18 @@ pub struct IngestHandle {
     pub(super) db: Annals,
     pub(super) name: &'static str,
     pub(super) shared: Arc<Shared>,
+    pub(super) workers: GenerationWorkers,
 }
 
 /// What the work and its handle share.
 pub(super) struct Shared {
     pub(super) status: Mutex<IngestStatus>,
-    pub(super) decided: Notify,
 }
 
 impl Shared {
     pub(super) fn new(name: &str) -> Shared {
         Shared {
             status: Mutex::new(IngestStatus::named(name)),
-            decided: Notify::new(),
         }
     }
 
@@ -89,7 +87,7 @@ impl IngestHandle {
             reason: reason.to_owned(),
         };
         operator::skip(self.db.store().as_ref(), self.name, &skip).await?;
-        self.shared.decided.notify_one();
+        self.workers.decided();
         Ok(())
     }
 
@@ -101,7 +99,7 @@ impl IngestHandle {
     /// When the log cannot take it.
     pub async fn resync_all(&self, reason: &str) -> Result<(), StoreError> {
         operator::resync(self.db.store().as_ref(), self.name, reason).await?;
-        self.shared.decided.notify_one();
+        self.workers.decided();
         Ok(())
     }
 }

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use annals_core::{Filter, Position, ReadLog, RecordedEvent, Store, StoreError, StreamId};
+use annals_core::{Annals, Filter, RecordedEvent, StreamId};
+use annals_runner::{WorkError, not_read_before_removal};
 use sha2::{Digest as _, Sha256};
 
 use super::Placed;
@@ -42,16 +43,16 @@ pub(super) struct TooMany;
 impl LiveRows {
     /// Folds the log, then what is to be appended to it.
     pub(super) async fn of(
-        store: &dyn Store,
+        db: &Annals,
         maker: &EventMaker,
         table: &TableName,
         pending: &[Placed],
         rows_max: usize,
-    ) -> Result<Result<LiveRows, TooMany>, StoreError> {
+    ) -> Result<Result<LiveRows, TooMany>, WorkError> {
         let mut live = LiveRows::default();
         let mut has_too_many = false;
         let stream = maker.table_stream(table)?;
-        each(store, maker, table, |event| {
+        each(db, maker, table, |event| {
             live.take(&event.stream, &event.event_type);
             has_too_many |= live.rows.len() > rows_max;
             !has_too_many
@@ -98,11 +99,11 @@ impl LiveRows {
     /// The keys of these rows, in the order of their streams: by a second look at the log.
     pub(super) async fn keys(
         &self,
-        store: &dyn Store,
+        db: &Annals,
         maker: &EventMaker,
         table: &TableName,
         pending: &[Placed],
-    ) -> Result<Vec<Columns>, StoreError> {
+    ) -> Result<Vec<Columns>, WorkError> {
         let mut keys: HashMap<Short, (String, Columns)> = HashMap::new();
         let mut take = |stream: &StreamId, payload: &[u8]| {
             let short = short(stream.as_str());
@@ -112,7 +113,7 @@ impl LiveRows {
                 keys.insert(short, (stream.as_str().to_owned(), key));
             }
         };
-        each(store, maker, table, |event| {
+        each(db, maker, table, |event| {
             if is_there_after(&event.event_type) == Some(true) {
                 take(&event.stream, &event.payload);
             }
@@ -140,24 +141,27 @@ fn key_of(payload: &[u8]) -> Option<Columns> {
 
 /// Each event of the rows of a table, until the function says that it has enough.
 async fn each(
-    store: &dyn Store,
+    db: &Annals,
     maker: &EventMaker,
     table: &TableName,
     mut take: impl FnMut(&RecordedEvent) -> bool,
-) -> Result<(), StoreError> {
+) -> Result<(), WorkError> {
     let what = ["read", "inserted", "updated", "deleted", "moved"];
     let types = what.map(|what| maker.event_type(table, what));
-    let mut read = ReadLog::after(Position::START).filter(Filter::default().types(types));
-    loop {
-        let page = store.read(read.clone()).await?;
+    let mut pages = db.events().filter(Filter::default().types(types)).pages();
+    while let Some(page) = pages.next().await? {
+        if let Some(removed) = page.removed.first() {
+            return Err(not_read_before_removal(
+                &format!("the comparison of table `{table}`"),
+                removed,
+                "take the table in under another `prefix`",
+            ));
+        }
         for event in &page.events {
             if !take(event) {
                 return Ok(());
             }
         }
-        if page.end {
-            return Ok(());
-        }
-        read.after = page.scanned;
     }
+    Ok(())
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::lsn::Lsn;
 
-const TYPE: &str = "cdc.mark";
+/// The stored name of marks.
+pub(super) const MARK: &str = "cdc.mark";
 
 /// How far a source was taken in. What is durable up to a mark is exactly what the mark says: both
 /// are in one append.
@@ -139,7 +140,7 @@ impl Mark {
     pub fn event(&self) -> Result<NewEvent, Invalid> {
         let payload = serde_json::to_vec(self)
             .map_err(|error| Invalid::new(format!("a mark cannot be written: {error}")))?;
-        Ok(NewEvent::json(TYPE, payload).id(EventId::random()))
+        Ok(NewEvent::json(MARK, payload).id(EventId::random()))
     }
 }
 

@@ -1,24 +1,22 @@
-//! An ingest as a part of a program: a lease, and the work again after what may pass.
+//! An ingest as a part of a program: one slot, on which the loop of all workers works under its
+//! lease.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use annals_core::{Backoff, StoreError};
+use annals_core::{CommitError, Filter, GenerationId, GenerationSpec, StoreError};
 use annals_runner::{
-    BoxFuture, Coordination, Follower, Kind, Part, Registry, RunningPart, Setup, StartError,
-    WorkerContext,
+    BoxFuture, Follower, GenerationWorkers, HeldLease, Kind, Part, Registry, RunningPart, Setup,
+    Slot, StartError, Subject, Supervisor, Tasks, Work, WorkError, WorkerContext, begin_live,
+    chain, contained_async, run,
 };
-use chrono::{DateTime, Utc};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
-use super::Ingest;
 use super::handle::{IngestHandle, Shared};
-use super::source::SourceFailure;
+use super::mark::MARK;
+use super::source::Source;
 use super::status::IngestState;
-use super::work::{Ended, Work};
-
-/// Waits between tries after a failure.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+use super::work::Taking;
+use super::{Ingest, Settings};
 
 impl Part for Ingest {
     fn add_to(self, setup: Setup) -> Setup {
@@ -35,6 +33,10 @@ impl Follower for Ingest {
         (self.name, 1)
     }
 
+    fn keeps_nothing(&self) -> bool {
+        true
+    }
+
     fn register(&self, registry: Registry) -> Registry {
         registry
     }
@@ -45,8 +47,8 @@ impl Follower for Ingest {
         stop: watch::Receiver<bool>,
     ) -> BoxFuture<'static, Result<RunningPart, StartError>> {
         Box::pin(async move {
+            let name = self.name;
             if !context.log().atomic() {
-                let name = self.name;
                 return Err(StartError::Store(StoreError::new(
                     annals_core::Failure::Invalid,
                     format!(
@@ -56,101 +58,125 @@ impl Follower for Ingest {
                     ),
                 )));
             }
-            let shared = Arc::new(Shared::new(self.name));
+            let Some(source) = self.source else {
+                return Err(StartError::Stopped {
+                    name: name.to_owned(),
+                    reason: format!("ingest `{name}` has no source: say `from`"),
+                });
+            };
+            let mut spec =
+                GenerationSpec::new(Kind::Ingest.stored_name(name), 1, context.log().id());
+            // It reads nothing of the log but its marks: archiving does not wait for it.
+            spec.handles = vec![MARK.into()];
+            let workers = GenerationWorkers::new(Kind::Ingest, spec);
+            begin_live(&context, &workers, name).await?;
+            let shared = Arc::new(Shared::new(name));
             let handle = IngestHandle {
                 db: context.db.clone(),
-                name: self.name,
+                name,
                 shared: Arc::clone(&shared),
+                workers: workers.clone(),
             };
-            let task = tokio::spawn(follow(*self, context, stop, shared));
-            Ok(RunningPart::of::<Ingest>(handle).supervised_by(task))
+            let subject = Arc::new(IngestSubject {
+                context: context.clone(),
+                intake: Arc::new(Intake {
+                    name,
+                    settings: self.settings,
+                    source: Mutex::new(source),
+                    shared,
+                }),
+            });
+            let supervisor = Supervisor::new(context, workers, subject);
+            Ok(RunningPart::of::<Ingest>(handle).supervised_by(tokio::spawn(supervisor.run(stop))))
         })
     }
 }
 
-/// Works until the program stops.
-async fn follow(
-    ingest: Ingest,
+struct IngestSubject {
     context: WorkerContext,
-    mut stop: watch::Receiver<bool>,
+    intake: Arc<Intake>,
+}
+
+/// What all runs of the work share.
+struct Intake {
+    name: &'static str,
+    settings: Settings,
+    source: Mutex<Box<dyn Source>>,
     shared: Arc<Shared>,
-) {
-    let name = ingest.name;
-    let Some(mut source) = ingest.source else {
-        shared.change(|status| {
-            status.state = IngestState::Stopped("it has no source: say `from`".into());
-        });
-        return;
-    };
-    let leased = Kind::Ingest.stored_name(name);
-    let mut backoff = BACKOFF;
-    let mut lost_at: Option<DateTime<Utc>> = None;
-    let stopping = |stop: &watch::Receiver<bool>| {
-        let mut stop = stop.clone();
-        async move {
-            // A program that is gone has stopped.
-            let _ = stop.wait_for(|stop| *stop).await;
-        }
-    };
-    while !*stop.borrow_and_update() {
-        let lease = tokio::select! {
-            () = stopping(&stop) => break,
-            lease = Coordination::take(&context, &leased) => lease,
+}
+
+impl Subject for IngestSubject {
+    fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+        let intake = Arc::clone(&self.intake);
+        let works = Works {
+            slot,
+            intake: Arc::clone(&intake),
         };
-        let ended = match lease {
-            Err(error) => Ended::Failed(
-                SourceFailure::Retry,
-                annals_core::with_causes(&error).to_string(),
-            ),
-            Ok(lease) => {
-                let mut work = Work {
-                    name,
-                    settings: &ingest.settings,
-                    db: &context.db,
-                    source: source.as_mut(),
-                    shared: &shared,
-                    progressed: false,
-                };
-                let ended = work.run(stopping(&stop)).await;
-                if work.progressed {
-                    backoff.reset();
-                    if let Some(at) = lost_at.take() {
-                        let seconds = (context.clock().now() - at).num_seconds();
-                        tracing::info!(ingest = name, seconds, "the ingest is back");
-                    }
-                }
-                source.end().await;
-                lease.release().await;
-                ended
-            }
-        };
-        let wait = match ended {
-            Ended::Stopping => break,
-            Ended::Decided => Duration::ZERO,
-            Ended::Failed(SourceFailure::Retry, why) => {
-                if lost_at.is_none() {
-                    lost_at = Some(context.clock().now());
-                    tracing::warn!(ingest = name, why, "the ingest tries again");
-                }
-                shared.change(|status| status.state = IngestState::Retrying(why));
-                backoff.next_wait()
-            }
-            Ended::Failed(SourceFailure::Stop, why) => {
-                let stopped = IngestState::Stopped(why.clone());
-                shared.change(|status| {
-                    if status.state != stopped {
-                        tracing::error!(ingest = name, why, "the ingest stopped");
-                        status.state = stopped;
-                    }
-                });
-                ingest.settings.look_again
-            }
-        };
-        tokio::select! {
-            () = stopping(&stop) => break,
-            () = shared.decided.notified() => {}
-            () = tokio::time::sleep(wait) => {}
-        }
+        Box::pin(async move {
+            run(works, stop).await;
+            intake
+                .shared
+                .change(|status| status.state = IngestState::Ended);
+        })
     }
-    shared.change(|status| status.state = IngestState::Ended);
+
+    fn switch_to(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.context.views.switch_to(generation)
+    }
+
+    fn drop_generation(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.context.views.drop_generation(generation)
+    }
+}
+
+/// The work of an ingest under its lease.
+struct Works {
+    slot: Slot,
+    intake: Arc<Intake>,
+}
+
+impl Work for Works {
+    fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    fn filter(&self) -> Filter {
+        Filter::default().types([MARK])
+    }
+
+    /// Where it would go on is noted first.
+    fn ends_itself(&self) -> bool {
+        true
+    }
+
+    async fn work(
+        &self,
+        _: &HeldLease,
+        _: Tasks,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), WorkError> {
+        let intake = &self.intake;
+        let mut source = intake.source.lock().await;
+        let mut taking = Taking {
+            slot: &self.slot,
+            name: intake.name,
+            settings: &intake.settings,
+            db: &self.slot.context.db,
+            source: source.as_mut(),
+            shared: &intake.shared,
+        };
+        // What the application wrote is called in here.
+        let ended = contained_async(taking.run(stop)).await;
+        let ended = ended.unwrap_or_else(|panic| Err(WorkError::Stopped(panic)));
+        source.end().await;
+        if let Err(error) = &ended {
+            intake.shared.change(|status| {
+                status.state = match error {
+                    WorkError::Stopped(reason) => IngestState::Stopped(reason.clone()),
+                    error => IngestState::Retrying(chain(error)),
+                };
+            });
+        }
+        ended
+    }
 }

@@ -1,5 +1,7 @@
 //! What an ingest asks of a source.
 
+use annals_core::{Failure, StoreError};
+use annals_runner::WorkError;
 use async_trait::async_trait;
 
 use super::mark::{Mark, Partial, Resume, SnapshotMark};
@@ -70,7 +72,7 @@ pub struct Chunk {
     pub partial: Option<Partial>,
     /// The transactions that end in it.
     pub transactions: u64,
-    /// Whether the source may have said some of it before: what is known is left out.
+    /// Whether the source may have said some of it before: what is known is skipped.
     pub may_repeat: bool,
     /// Of a snapshot: where it is.
     pub snapshot: Option<Snapshotting>,
@@ -137,5 +139,20 @@ impl SourceError {
     /// What can be done about it.
     pub const fn failure(&self) -> SourceFailure {
         self.failure
+    }
+}
+
+impl From<SourceError> for WorkError {
+    fn from(error: SourceError) -> WorkError {
+        match error.failure {
+            SourceFailure::Stop => WorkError::Stopped(annals_core::with_causes(&error).to_string()),
+            SourceFailure::Retry => {
+                let unavailable = StoreError::new(Failure::Unavailable, error.what);
+                match error.source {
+                    Some(source) => unavailable.because(source).into(),
+                    None => unavailable.into(),
+                }
+            }
+        }
     }
 }

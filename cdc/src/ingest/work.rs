@@ -1,12 +1,14 @@
 //! The work under a lease: what comes next of the source, as events, with a mark.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 
-use annals_core::{Annals, StoreError, Version};
+use annals_core::{Annals, Partition, Position, Version};
+use annals_runner::{CommittedStep, Slot, WorkError};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::append::{NotAppended, append, may_pass};
+use super::append::append;
 use super::carry::carried;
 use super::events::EventMaker;
 use super::handle::Shared;
@@ -14,7 +16,7 @@ use super::live::{LiveRows, TooMany};
 use super::mark::{Mark, last_mark};
 use super::operator::{Decisions, decisions};
 use super::schemas::Schemas;
-use super::source::{Chunk, Snapshotting, Source, SourceError, SourceFailure};
+use super::source::{Chunk, Snapshotting, Source};
 use super::status::IngestState;
 use super::{Placed, Settings};
 use crate::columns::Columns;
@@ -25,48 +27,13 @@ use crate::schema::TableName;
 /// Events of one append, with room for what one record brings along.
 const APPEND_EVENTS_MAX: usize = 8_000;
 
-pub(super) struct Work<'a> {
+pub(super) struct Taking<'a> {
+    pub(super) slot: &'a Slot,
     pub(super) name: &'static str,
     pub(super) settings: &'a Settings,
     pub(super) db: &'a Annals,
     pub(super) source: &'a mut dyn Source,
     pub(super) shared: &'a Shared,
-    pub(super) progressed: bool,
-}
-
-/// Why the work ended.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// The program stops.
-    Stopping,
-    /// An operator decided something.
-    Decided,
-    /// Something is wrong.
-    Failed(SourceFailure, String),
-}
-
-impl From<SourceError> for Ended {
-    fn from(error: SourceError) -> Ended {
-        let failure = error.failure();
-        Ended::Failed(failure, annals_core::with_causes(&error).to_string())
-    }
-}
-
-impl From<StoreError> for Ended {
-    fn from(error: StoreError) -> Ended {
-        let failure = if may_pass(&error) {
-            SourceFailure::Retry
-        } else {
-            SourceFailure::Stop
-        };
-        Ended::Failed(failure, annals_core::with_causes(&error).to_string())
-    }
-}
-
-impl From<annals_core::Invalid> for Ended {
-    fn from(error: annals_core::Invalid) -> Ended {
-        Ended::Failed(SourceFailure::Stop, error.to_string())
-    }
 }
 
 /// What one run of the work knows.
@@ -80,40 +47,24 @@ struct Run {
     missing: BTreeMap<TableName, LiveRows>,
 }
 
-impl Work<'_> {
-    pub(super) async fn run(&mut self, stop: impl Future<Output = ()>) -> Ended {
-        let mut stop = std::pin::pin!(stop);
-        let begun = tokio::select! {
-            () = &mut stop => return Ended::Stopping,
-            begun = self.begin() => begun,
-        };
-        let mut run = match begun {
-            Ok(run) => run,
-            Err(ended) => return ended,
+impl Taking<'_> {
+    /// Takes in until it is stopped, or something is wrong.
+    pub(super) async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), WorkError> {
+        let mut run = tokio::select! {
+            () = stopped(&mut stop) => return Ok(()),
+            begun = self.begin() => begun?,
         };
         loop {
-            let next = tokio::select! {
+            let chunk = tokio::select! {
                 biased;
-                () = &mut stop => {
-                    return match self.last(&mut run).await {
-                        Ok(()) => Ended::Stopping,
-                        Err(ended) => ended,
-                    };
-                }
-                () = self.shared.decided.notified() => return Ended::Decided,
-                next = self.source.next() => next,
+                () = stopped(&mut stop) => return self.last(&mut run).await,
+                next = self.source.next() => next?,
             };
-            let taken = match next {
-                Ok(chunk) => self.take(&mut run, chunk).await,
-                Err(error) => Err(error.into()),
-            };
-            if let Err(ended) = taken {
-                return ended;
-            }
+            self.take(&mut run, chunk).await?;
         }
     }
 
-    async fn begin(&mut self) -> Result<Run, Ended> {
+    async fn begin(&mut self) -> Result<Run, WorkError> {
         let store = self.db.store().as_ref();
         let (version, mark) = last_mark(store, self.name).await?;
         let decisions = decisions(store, self.name).await?;
@@ -139,7 +90,7 @@ impl Work<'_> {
     }
 
     /// Where one goes on is noted when a program stops in order.
-    async fn last(&mut self, run: &mut Run) -> Result<(), Ended> {
+    async fn last(&mut self, run: &mut Run) -> Result<(), WorkError> {
         let known = run
             .mark
             .as_ref()
@@ -160,7 +111,7 @@ impl Work<'_> {
     }
 
     /// Appends what a chunk holds, and confirms it.
-    async fn take(&mut self, run: &mut Run, chunk: Chunk) -> Result<(), Ended> {
+    async fn take(&mut self, run: &mut Run, chunk: Chunk) -> Result<(), WorkError> {
         run.maker = EventMaker::new(Arc::clone(&chunk.source), &self.settings.prefix);
         let mut mark = Mark::begun(Arc::clone(&chunk.source));
         mark.decided = run.mark.as_ref().and_then(|mark| mark.decided);
@@ -203,13 +154,14 @@ impl Work<'_> {
             self.sweep(run, &chunk, &mut events, &mark).await?;
         }
         if chunk.may_repeat {
-            self.leave_out_known(&mut events).await?;
+            self.skip_known(&mut events).await?;
         }
         mark.partial = chunk.partial;
         if mark.partial.is_some() && mark.resume.is_none() {
             mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
         }
-        self.append(run, &events, mark).await?;
+        let count = events.len() as u64;
+        self.append(run, events, mark).await?;
         if matches!(chunk.snapshot, Some(Snapshotting::Complete)) {
             self.shared
                 .change(|status| status.state = IngestState::Following);
@@ -219,7 +171,7 @@ impl Work<'_> {
         let source = self.source.status();
         self.shared.change(|status| {
             status.transactions += chunk.transactions;
-            status.events += events.len() as u64;
+            status.events += count;
             status.source = source;
             if let Some(newest) = newest {
                 status.lag_seconds = Some((now - newest).as_seconds_f64());
@@ -231,18 +183,14 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Leaves out what the log has already, and what is here twice. Nobody else appends it: the mark
-    /// is the fence.
-    async fn leave_out_known(&self, events: &mut Vec<Placed>) -> Result<(), Ended> {
+    /// Skips what the log has already, and what is here twice. No one else appends it: the mark is
+    /// the fence.
+    async fn skip_known(&self, events: &mut Vec<Placed>) -> Result<(), WorkError> {
         let ids: Vec<_> = events.iter().map(|(_, event)| event.id).collect();
         if ids.is_empty() {
             return Ok(());
         }
-        let found = self
-            .db
-            .store()
-            .find(annals_core::Partition(0), &ids)
-            .await?;
+        let found = self.db.store().find(Partition(0), &ids).await?;
         let mut known = std::collections::HashSet::new();
         for (id, found) in ids.iter().zip(&found) {
             if found.is_some() {
@@ -260,7 +208,7 @@ impl Work<'_> {
         events: &mut Vec<Placed>,
         of: &Mark,
         at: At,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), WorkError> {
         let mut mark = of.clone();
         mark.transactions = 0;
         mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
@@ -270,52 +218,37 @@ impl Work<'_> {
                 through: at.ordinal.wrapping_add(1),
             });
         }
-        let part = std::mem::take(events);
-        self.append(run, &part, mark).await
+        self.append(run, std::mem::take(events), mark).await
     }
 
     async fn append(
         &mut self,
         run: &mut Run,
-        events: &[Placed],
+        events: Vec<Placed>,
         mut mark: Mark,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), WorkError> {
         mark.events = events.len() as u64;
         let store = self.db.store().as_ref();
-        let appended = append(store, self.name, run.version, events, &mark).await;
-        match appended {
-            Ok(version) => {
-                run.version = version;
-                let at = mark.resume.as_ref().and_then(super::mark::Resume::lsn);
-                self.shared.change(|status| status.at = at.or(status.at));
-                run.mark = Some(mark);
-                self.progressed = true;
-                Ok(())
-            }
-            Err(NotAppended::Fenced) => Err(Ended::Failed(
-                SourceFailure::Retry,
-                format!("another process takes in `{}`", self.name),
-            )),
-            Err(NotAppended::Store(error)) => Err(error.into()),
-            Err(NotAppended::Refused(what)) => {
-                let first = events.first().and_then(|(_, event)| {
-                    let keys = &event.metadata.keys;
-                    Some(format!(
-                        "{} and {}",
-                        keys.get("cdc.commit")?,
-                        keys.get("cdc.ordinal")?
-                    ))
-                });
-                Err(Ended::Failed(
-                    SourceFailure::Stop,
-                    format!(
-                        "{what} (the append begins at commit and record {}; skip one record with \
-                         `skip(commit, record, reason)`)",
-                        first.unwrap_or_default()
-                    ),
-                ))
-            }
-        }
+        let began = Instant::now();
+        let appended = append(store, self.name, run.version, events, &mark).await?;
+        let Some(version) = appended else {
+            let found = "another process has written a mark";
+            return Err(self.slot.claim().fenced(found));
+        };
+        run.version = version;
+        let at = mark.resume.as_ref().and_then(super::mark::Resume::lsn);
+        self.shared.change(|status| status.at = at.or(status.at));
+        let taken = CommittedStep {
+            events: mark.events,
+            rows: 0,
+            took: began.elapsed(),
+            oldest: None,
+        };
+        self.slot
+            .progress
+            .settled_to(Partition(0), Position::START, taken);
+        run.mark = Some(mark);
+        Ok(())
     }
 
     /// The events of a record.
@@ -325,7 +258,7 @@ impl Work<'_> {
         record: &Record,
         events: &mut Vec<Placed>,
         mark: &Mark,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), WorkError> {
         let store = Arc::clone(self.db.store());
         let store = store.as_ref();
         for translator in &self.settings.translators {
@@ -389,7 +322,7 @@ impl Work<'_> {
         table: &TableName,
         events: &mut Vec<Placed>,
         mark: &Mark,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), WorkError> {
         let Body::Truncate(truncate) = &record.body else {
             return Ok(());
         };
@@ -403,14 +336,14 @@ impl Work<'_> {
         let mut keys = Vec::new();
         if self.settings.expand_truncates {
             let max = self.settings.sweep_rows_max;
-            let live = LiveRows::of(store, &run.maker, table, events, max).await?;
+            let live = LiveRows::of(self.db, &run.maker, table, events, max).await?;
             let live = live.map_err(|TooMany| too_many(table, max, "truncates_unexpanded"))?;
             payload.rows = Some(live.len() as u64);
-            keys = live.keys(store, &run.maker, table, events).await?;
+            keys = live.keys(self.db, &run.maker, table, events).await?;
         }
         let event = run.maker.truncated(record, table, payload)?;
         // A part of it may be in since before a crash.
-        let known = store.find(annals_core::Partition(0), &[event.1.id]).await?;
+        let known = store.find(Partition(0), &[event.1.id]).await?;
         if known.first().is_none_or(Option::is_none) {
             events.push(event);
         }
@@ -430,12 +363,11 @@ impl Work<'_> {
     }
 
     /// Which rows the log has of tables that are read again.
-    async fn look_for_missing(&self, run: &mut Run, tables: &[TableName]) -> Result<(), Ended> {
+    async fn look_for_missing(&self, run: &mut Run, tables: &[TableName]) -> Result<(), WorkError> {
         run.missing.clear();
         let max = self.settings.sweep_rows_max;
         for table in tables {
-            let store = self.db.store().as_ref();
-            let live = LiveRows::of(store, &run.maker, table, &[], max).await?;
+            let live = LiveRows::of(self.db, &run.maker, table, &[], max).await?;
             let live = live.map_err(|TooMany| too_many(table, max, "sweep_rows_max"))?;
             if !live.is_empty() {
                 run.missing.insert(table.clone(), live);
@@ -451,9 +383,7 @@ impl Work<'_> {
         chunk: &Chunk,
         events: &mut Vec<Placed>,
         mark: &Mark,
-    ) -> Result<(), Ended> {
-        let store = Arc::clone(self.db.store());
-        let store = store.as_ref();
+    ) -> Result<(), WorkError> {
         let missing = std::mem::take(&mut run.missing);
         let at = At {
             lsn: chunk
@@ -468,7 +398,7 @@ impl Work<'_> {
             if live.is_empty() {
                 continue;
             }
-            for key in live.keys(store, &run.maker, &table, &[]).await? {
+            for key in live.keys(self.db, &run.maker, &table, &[]).await? {
                 let row = deleted(&table, key, Because::Sweep);
                 let record = Record {
                     body: Body::Row(row.clone()),
@@ -488,6 +418,12 @@ impl Work<'_> {
     }
 }
 
+/// Returns when the work has to end.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // The loop that asked for it is gone: that ends the work, too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 fn deleted(table: &TableName, key: Columns, because: Because) -> RowRecord {
     RowRecord {
         op: RowOp::Delete,
@@ -502,14 +438,11 @@ fn deleted(table: &TableName, key: Columns, because: Because) -> RowRecord {
     }
 }
 
-fn too_many(table: &TableName, max: usize, setting: &str) -> Ended {
-    Ended::Failed(
-        SourceFailure::Stop,
-        format!(
-            "table `{table}` has more than {max} rows in the log: raise `sweep_rows_max`, or \
-                 see `{setting}`"
-        ),
-    )
+fn too_many(table: &TableName, max: usize, setting: &str) -> WorkError {
+    WorkError::Stopped(format!(
+        "table `{table}` has more than {max} rows in the log: raise `sweep_rows_max`, or see \
+         `{setting}`"
+    ))
 }
 
 /// The last event of a transaction says so.
