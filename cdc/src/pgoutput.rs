@@ -1,5 +1,5 @@
 //! The logical replication protocol of PostgreSQL, version 1: bytes become messages, messages
-//! become records. Pure; a message that is not understood is an error and never left out.
+//! become records. Pure; a message that is not understood is an error and never skipped.
 
 mod decoder;
 mod message;

@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::key::escaped;
 
+/// A name as SQL writes it.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// The name of a table, in two parts, as the server has them: not quoted.
 ///
 /// ```
@@ -44,8 +49,7 @@ impl TableName {
 
     /// As SQL names it.
     pub fn quoted(&self) -> String {
-        let quote = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
-        format!("{}.{}", quote(&self.schema), quote(&self.name))
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
     }
 
     /// As events and streams name it: both parts with [escaped] dots and dashes.

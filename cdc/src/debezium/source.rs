@@ -22,7 +22,7 @@ const CHUNK_MESSAGES: usize = 1_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What Debezium wrote, as a source of an ingest. Debezium may repeat itself: what is known already
-/// is left out.
+/// is skipped.
 ///
 /// ```
 /// use annals_cdc::Ingest;

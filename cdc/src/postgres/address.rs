@@ -2,12 +2,14 @@
 
 use std::str::FromStr as _;
 
+use percent_encoding::percent_decode_str;
 use pgwire_replication::{ReplicationConfig, SslMode, TlsConfig};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::Settings;
 use crate::ingest::{SourceError, SourceFailure};
 use crate::lsn::Lsn;
+use crate::schema::quoted;
 
 /// Under these the text of every value is the same, whatever the role, the database and the server
 /// say.
@@ -67,7 +69,7 @@ impl Address {
             control.get_database().unwrap_or(control.get_username()),
             slot,
             // It goes into a list of quoted names.
-            publication_name(publication),
+            quoted(publication),
         )
         .with_port(control.get_port())
         .with_start_lsn(start)
@@ -92,10 +94,6 @@ impl Address {
     }
 }
 
-fn publication_name(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// The password of a URL, with what is escaped in it; the client for SQL does not give it out.
 fn password(url: &str) -> String {
     let found = url
@@ -103,27 +101,14 @@ fn password(url: &str) -> String {
         .and_then(|(_, rest)| rest.split(['/', '?']).next())
         .and_then(|authority| authority.rsplit_once('@'))
         .and_then(|(user, _)| user.split_once(':'))
-        .map(|(_, password)| unescaped(password));
+        .map(|(_, password)| {
+            percent_decode_str(password)
+                .decode_utf8_lossy()
+                .into_owned()
+        });
     found
         .or_else(|| std::env::var("PGPASSWORD").ok())
         .unwrap_or_default()
-}
-
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let mut ahead = rest.clone();
-        let digit = |digit: Option<u8>| char::from(digit?).to_digit(16);
-        match (byte, digit(ahead.next()), digit(ahead.next())) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push((high * 16 + low) as u8);
-                rest = ahead;
-            }
-            _ => bytes.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

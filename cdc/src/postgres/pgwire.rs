@@ -1,11 +1,9 @@
 //! The client of the crate `pgwire-replication`.
 
-use std::future::Future as _;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
 
 use super::errors::{of_replication, retry};
@@ -150,12 +148,8 @@ impl Transport for Pgwire {
     }
 
     fn try_next(&mut self) -> Option<Result<Frame, SourceError>> {
-        let mut context = Context::from_waker(Waker::noop());
-        // Polled once: what is not there now is received by `next`.
-        match pin!(self.client.recv()).poll(&mut context) {
-            Poll::Ready(event) => Some(received(event)),
-            Poll::Pending => None,
-        }
+        // What is not there now is received by `next`.
+        self.client.recv().now_or_never().map(received)
     }
 
     fn confirm(&mut self, up_to: Lsn) {

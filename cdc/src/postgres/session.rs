@@ -22,7 +22,7 @@ use crate::ingest::{
 use crate::lsn::Lsn;
 use crate::pgoutput::{Decoder, Message};
 use crate::record::{At, Body, Record};
-use crate::schema::TableName;
+use crate::schema::{TableName, quoted};
 
 /// Records, and bytes of them, that go into one chunk.
 const CHUNK_RECORDS: usize = 4_500;
@@ -349,14 +349,13 @@ impl Session {
                 if prefix == heartbeat::PREFIX {
                     self.status.heartbeat = Some(now());
                     self.is_idle(lsn);
-                } else if transactional {
-                    let bytes = logical_message(lsn, &prefix, &content);
-                    if let Some(arriving) = &mut self.arriving {
-                        arriving.push(bytes.into(), self.settings.spool_bytes)?;
-                    }
-                } else {
-                    let bytes = logical_message(lsn, &prefix, &content);
-                    self.message(lsn, bytes).await?;
+                    return Ok(());
+                }
+                let bytes = logical_message(transactional, lsn, &prefix, &content);
+                match &mut self.arriving {
+                    _ if !transactional => self.message(lsn, &bytes).await?,
+                    Some(arriving) => arriving.push(bytes.into(), self.settings.spool_bytes)?,
+                    None => return Err(stop("a message outside of its transaction")),
                 }
             }
             Frame::KeepAlive { at, asks } => {
@@ -369,10 +368,8 @@ impl Session {
     }
 
     /// A message outside of all transactions.
-    async fn message(&mut self, lsn: Lsn, mut bytes: Vec<u8>) -> Result<(), SourceError> {
-        // It was written without a transaction.
-        bytes[1] = 0;
-        let record = self.decode(&bytes).await?;
+    async fn message(&mut self, lsn: Lsn, bytes: &[u8]) -> Result<(), SourceError> {
+        let record = self.decode(bytes).await?;
         // One that was written at `end` would be sent again.
         let end = Lsn::new(lsn.get() + 1);
         if let Some(mut record) = record.filter(|_| end > self.resume) {
@@ -517,8 +514,8 @@ impl Session {
         }
     }
 
-    /// Where one could go on, when it is worth a mark: what a quiet publication would keep, and what
-    /// the server waits for.
+    /// Where one could go on, when it is worth a mark: what a quiet publication would keep, and
+    /// what the server waits for.
     fn note(&mut self) -> Option<Chunk> {
         let idle = self.idle_at()?;
         let is_time = self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY);
@@ -588,9 +585,9 @@ async fn make_publication(
         return Err(stop("no tables were named: say `tables` or `publication`"));
     }
     let tables: Vec<_> = tables.iter().map(TableName::quoted).collect();
-    let quoted = name.replace('"', "\"\"");
     let create = format!(
-        "create publication \"{quoted}\" for table {}",
+        "create publication {} for table {}",
+        quoted(name),
         tables.join(", ")
     );
     let doing = format!(
@@ -606,8 +603,8 @@ fn now() -> DateTime<Utc> {
 
 /// The bytes of a logical message: the client has read them already, and all messages are kept in
 /// one form.
-fn logical_message(lsn: Lsn, prefix: &str, content: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![b'M', 1];
+fn logical_message(transactional: bool, lsn: Lsn, prefix: &str, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![b'M', u8::from(transactional)];
     bytes.extend(lsn.get().to_be_bytes());
     bytes.extend(prefix.as_bytes());
     bytes.push(0);

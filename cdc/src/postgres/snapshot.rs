@@ -16,6 +16,7 @@ use crate::columns::Columns;
 use crate::ingest::SourceError;
 use crate::payload::Because;
 use crate::record::{BeforeImage, RowOp, RowRecord};
+use crate::schema::quoted;
 
 /// Pages of a range: 400 MB.
 const RANGE_PAGES: i64 = 50_000;
@@ -182,7 +183,6 @@ async fn read_range(control: &mut Control, range: &Range, give: &Give) -> Result
 
 fn copy_of(range: &Range) -> String {
     let schema = &range.published.schema;
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let columns: Vec<_> = schema.columns.iter().map(|of| quoted(&of.name)).collect();
     let mut conditions = Vec::new();
     if let Some((from, to)) = range.pages {
