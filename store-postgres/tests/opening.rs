@@ -5,7 +5,9 @@
 
 mod server;
 
-use annals_core::Failure;
+use std::time::Duration;
+
+use annals_core::{Append, EventStore as _, Failure, Log as _, NewEvent, StreamId};
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
 
@@ -102,4 +104,37 @@ async fn a_missing_server_is_unavailable_and_a_missing_database_invalid() {
     let elsewhere = annals_postgres::Options::new(server.database("annals_is_not_there"));
     let error = PostgresStore::connect_with(elsewhere).await.unwrap_err();
     assert_eq!(error.failure(), Failure::Invalid);
+}
+/// How many sessions say that they listen for appends to this log.
+async fn listening(schema: &Schema) -> i64 {
+    let locks = schema.sql(
+        "select count(*) from pg_locks where locktype = 'advisory' and classid = 1095650894 \
+         and objid = 'annals.event'::regclass::oid and mode = 'ShareLock' and granted",
+    );
+    sqlx::query_scalar(locks)
+        .fetch_one(&mut connection().await)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn only_a_store_whose_log_is_waited_for_listens() {
+    let schema = Schema::new();
+    let appends = schema.store().await;
+    let follows = schema.store().await;
+    let mut hint = follows.hint();
+    let heard = async {
+        while listening(&schema).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        // The one that listens hears of what the other one appends.
+        let stream = StreamId::new("account-1").unwrap();
+        let event = NewEvent::json("opened", b"{}".as_slice());
+        appends.append(Append::new(stream, [event])).await.unwrap();
+        hint.wait(Duration::MAX).await;
+    };
+    tokio::time::timeout(Duration::from_secs(60), heard)
+        .await
+        .expect("it does not listen");
+    assert_eq!(listening(&schema).await, 1, "the one that appends listens");
 }
