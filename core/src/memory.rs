@@ -305,12 +305,9 @@ impl Log for MemoryStore {
             limit: read.limit,
             direction: read.direction,
         };
-        let filter = &read.filter;
-        Ok(self.partition(read.partition)?.page(
-            &range,
-            |event| filter.matches(event),
-            |removed| removed.might_match(filter),
-        ))
+        let log = self.partition(read.partition)?;
+        let page = log.page(&range, |event| read.filter.matches(event));
+        Ok(log.with_removed(page, &read))
     }
 
     async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
@@ -332,12 +329,9 @@ impl TaggedStore for MemoryStore {
             limit: read.limit,
             direction: read.direction,
         };
-        let query = &read.query;
-        Ok(self.partition(Partition(0))?.page(
-            &range,
-            |event| query.matches(event),
-            |removed| removed.might_match_query(query),
-        ))
+        Ok(self
+            .partition(Partition(0))?
+            .page(&range, |event| read.query.matches(event)))
     }
 }
 

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 
 use crate::event::RecordedEvent;
 use crate::position::Position;
-use crate::query::{Filter, Query};
-use crate::read::{Direction, LogPage};
+use crate::query::Filter;
+use crate::read::{Direction, LogPage, ReadLog};
 use crate::stream::StreamId;
 
 /// Removed events that one page names at most; it ends where more of them follow.
@@ -61,25 +61,11 @@ impl RemovedEvent {
 
     /// Whether the filter may have let it through. Its tags are gone, so they exclude nothing.
     pub fn might_match(&self, filter: &Filter) -> bool {
-        self.is_one_of(&filter.types)
+        let is_named = |own: &Arc<str>| filter.types.iter().any(|name| **name == **own);
+        (filter.types.is_empty() || self.event_type.as_ref().is_none_or(is_named))
             && filter.matches_stream(&self.stream)
             && filter.occurred_in(self.occurred_at)
             && filter.recorded_in(self.recorded_at)
-    }
-
-    /// Whether the query may have matched it. Its tags are gone, so they exclude nothing.
-    pub fn might_match_query(&self, query: &Query) -> bool {
-        query.items().iter().any(|item| {
-            self.is_one_of(&item.types)
-                && (item.streams.is_empty() || item.streams.contains(&self.stream))
-        })
-    }
-
-    fn is_one_of(&self, types: &[String]) -> bool {
-        let Some(own) = &self.event_type else {
-            return true;
-        };
-        types.is_empty() || types.iter().any(|name| **name == **own)
     }
 }
 
@@ -120,32 +106,23 @@ impl std::fmt::Display for Removed {
 impl LogPage {
     /// The positions among which removed events must be looked for, both included; nothing when
     /// the page has an event at each position that it looked through.
-    pub fn gaps(
-        &self,
-        direction: Direction,
-        after: Position,
-        up_to: Position,
-    ) -> Option<(Position, Position)> {
-        let (first, last) = match direction {
-            Direction::Forward => (after.next(), self.scanned),
-            Direction::Backward => (self.scanned, up_to.min(self.head.visible)),
+    pub fn gaps(&self, read: &ReadLog) -> Option<(Position, Position)> {
+        let (first, last) = match read.direction {
+            Direction::Forward => (read.after.next(), self.scanned),
+            Direction::Backward => (self.scanned, read.up_to.min(self.head.visible)),
         };
         let looked_through = (last.get() + 1).saturating_sub(first.get());
         (looked_through > self.events.len() as u64).then_some((first, last))
     }
 
-    /// Names what was removed in the range that the page looked through.
+    /// Names what was removed in the range that the page looked through, and may have matched.
     ///
     /// `found` has the removed events of that range in the page's direction, at most one more than
     /// [`PAGE_REMOVED_MAX`]: then the page ends before that one. They may be read after the page:
     /// what was removed stays so, and what is in the page is not named.
     #[must_use]
-    pub fn with_removed(
-        mut self,
-        direction: Direction,
-        mut found: Vec<RemovedEvent>,
-        might_match: impl Fn(&RemovedEvent) -> bool,
-    ) -> LogPage {
+    pub fn with_removed(mut self, read: &ReadLog, mut found: Vec<RemovedEvent>) -> LogPage {
+        let direction = read.direction;
         if found.len() > PAGE_REMOVED_MAX {
             found.truncate(PAGE_REMOVED_MAX);
             let cut = found[PAGE_REMOVED_MAX - 1].position;
@@ -159,7 +136,10 @@ impl LogPage {
         if direction == Direction::Backward {
             found.reverse();
         }
-        for event in found.into_iter().filter(might_match) {
+        for event in found {
+            if !event.might_match(&read.filter) {
+                continue;
+            }
             let at = event.position;
             let shown = match direction {
                 Direction::Forward => self
@@ -185,5 +165,75 @@ impl LogPage {
             }
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::Head;
+
+    const HEAD: u64 = PAGE_REMOVED_MAX as u64 + 9;
+
+    fn removed(position: u64) -> RemovedEvent {
+        RemovedEvent {
+            position: Position::new(position),
+            stream: "account-1".parse().unwrap(),
+            event_type: None,
+            occurred_at: DateTime::UNIX_EPOCH,
+            recorded_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    /// A page that looked through a log in which everything was removed.
+    fn page(read: &ReadLog) -> LogPage {
+        LogPage {
+            events: Vec::new(),
+            removed: Vec::new(),
+            scanned: match read.direction {
+                Direction::Forward => Position::new(HEAD),
+                Direction::Backward => Position::new(1),
+            },
+            end: true,
+            head: Head::at(Position::new(HEAD)),
+        }
+    }
+
+    fn check(read: ReadLog, found: Vec<u64>, runs: &[(u64, u64)], scanned: u64, end: bool) {
+        let found = found.into_iter().map(removed).collect();
+        let page = page(&read).with_removed(&read, found);
+        let named = |removed: &Removed| (removed.first.get(), removed.last.get());
+        assert_eq!(page.removed.iter().map(named).collect::<Vec<_>>(), runs);
+        assert_eq!((page.scanned.get(), page.end), (scanned, end));
+    }
+
+    #[test]
+    fn a_page_that_names_all_it_may_ends_before_the_next_removed_event() {
+        let most = PAGE_REMOVED_MAX as u64;
+        let forward = ReadLog::after(Position::START);
+        check(
+            forward.clone(),
+            (1..=most).collect(),
+            &[(1, most)],
+            HEAD,
+            true,
+        );
+        check(forward, (1..=most + 1).collect(), &[(1, most)], most, false);
+        let backward = ReadLog::after(Position::START).backward();
+        let descending = |last: u64| (last..=HEAD).rev().collect();
+        check(backward.clone(), descending(10), &[(10, HEAD)], 1, true);
+        check(backward, descending(9), &[(10, HEAD)], 10, false);
+    }
+
+    #[test]
+    fn a_page_with_an_event_at_each_position_has_no_gaps() {
+        let read = ReadLog::after(Position::new(3));
+        let page = |scanned| LogPage {
+            scanned: Position::new(scanned),
+            ..page(&read)
+        };
+        assert_eq!(page(3).gaps(&read), None);
+        let gaps = (Position::new(4), Position::new(5));
+        assert_eq!(page(5).gaps(&read), Some(gaps));
     }
 }

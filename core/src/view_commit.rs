@@ -117,8 +117,7 @@ pub struct ViewCommit {
     /// Events of the same partition that become dead letters; one that is already (it was tried
     /// again) is replaced.
     pub park: Vec<DeadLetter>,
-    /// Dead letters of the same partition that are settled now; others are left out of
-    /// account.
+    /// Dead letters of the same partition that are settled now; what is none is ignored.
     pub unpark: Vec<(String, Position)>,
     /// Of an inline view: how far each row is taken that something is said of here. Of other views:
     /// nothing.
@@ -466,9 +465,9 @@ pub struct SkipDecision {
     pub position: Position,
     /// Its id.
     pub event: EventId,
-    /// The key for which it is left out; nothing: for all keys, also those that could not be told.
+    /// The key for which it is skipped; nothing: for all keys, also those that could not be told.
     pub key: Option<String>,
-    /// Why it is left out.
+    /// Why it is skipped.
     pub reason: String,
     /// When it was decided.
     pub decided_at: DateTime<Utc>,

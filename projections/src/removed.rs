@@ -1,9 +1,10 @@
-//! What a view makes of events that were archived. A fold that would need them stops, an answer that
-//! would need them is an error, unless the view names the event that replaces them or does without
-//! them.
+//! What a view makes of events that were archived. A fold that would need them stops, an answer
+//! that would need them is an error, unless the view names the event that replaces them or does
+//! without them.
 
 use std::collections::BTreeMap;
 
+use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
     Partition, Position, ReadLog, ReadStream, Removed, Store, StoreError, StreamId, Tag,
 };
@@ -19,15 +20,32 @@ const FOLDS_NONE: &str = "name the event that says what was archived in `Project
      it says all that the view needs, and rebuild; or do without with \
      `Options::leave_out_archived`";
 
+/// The events that count: those up to a position, and where a time is named only those that had
+/// occurred by then.
+#[derive(Clone, Copy)]
+pub(crate) struct Counted {
+    pub(crate) up_to: Position,
+    pub(crate) valid_at: Option<DateTime<Utc>>,
+}
+
+impl Counted {
+    /// All up to a position.
+    pub(crate) fn up_to(position: Position) -> Counted {
+        Counted {
+            up_to: position,
+            valid_at: None,
+        }
+    }
+}
+
 impl<V: View> Handlers<V> {
-    /// The first of these positions that a fold up to `up_to` would need: one that no summary
-    /// replaces.
-    pub(crate) async fn needed(
+    /// The first of these positions that a fold would need: one that no summary replaces.
+    async fn needed(
         &self,
         store: &dyn Store,
         options: &Options,
         removed: &[Removed],
-        up_to: Position,
+        counted: Counted,
     ) -> Result<Option<Removed>, StoreError> {
         if options.leaves_out_archived {
             return Ok(None);
@@ -38,7 +56,7 @@ impl<V: View> Handlers<V> {
             let replaced = match known.get(stream) {
                 Some(replaced) => *replaced,
                 None => {
-                    let replaced = self.has_summary(store, stream, up_to).await?;
+                    let replaced = self.has_summary(store, stream, counted).await?;
                     known.insert(stream, replaced);
                     replaced
                 }
@@ -50,12 +68,12 @@ impl<V: View> Handlers<V> {
         Ok(None)
     }
 
-    /// Whether the first event that the stream still has is a summary at or before `up_to`.
+    /// Whether the first event that the stream still has is a summary that counts.
     async fn has_summary(
         &self,
         store: &dyn Store,
         stream: &StreamId,
-        up_to: Position,
+        counted: Counted,
     ) -> Result<bool, StoreError> {
         if self.summaries().is_empty() {
             return Ok(false);
@@ -64,7 +82,10 @@ impl<V: View> Handlers<V> {
         let page = store.read_stream(read).await?;
         Ok(page.events.first().is_some_and(|event| {
             event.version == page.state.archived_before
-                && event.position <= up_to
+                && event.position <= counted.up_to
+                && counted
+                    .valid_at
+                    .is_none_or(|time| event.occurred_at <= time)
                 && self.summaries().contains(&&*event.event_type)
         }))
     }
@@ -79,7 +100,8 @@ impl<V: View> Handlers<V> {
     ) -> Result<(), WorkError> {
         // Rows that readers see are not made half of events and half of their summary.
         let needed = if is_building || options.leaves_out_archived {
-            self.needed(store, options, removed, Position::MAX).await?
+            let all = Counted::up_to(Position::MAX);
+            self.needed(store, options, removed, all).await?
         } else {
             removed.first().cloned()
         };
@@ -103,23 +125,32 @@ impl<V: View> Handlers<V> {
         store: &dyn Store,
         options: &Options,
         removed: &[Removed],
-        up_to: Position,
+        counted: Counted,
     ) -> Result<(), ViewError> {
-        match self.needed(store, options, removed, up_to).await? {
+        match self.needed(store, options, removed, counted).await? {
             Some(removed) => Err(ViewError::Archived { removed }),
             None => Ok(()),
         }
     }
 
-    /// What was removed of the view's events at or before `up_to`; of one stream, when it is named.
-    pub(crate) async fn removed_up_to(
+    /// What was removed of the view's events that count; of one stream, when it is named. Nothing
+    /// when the view does without it.
+    pub(crate) async fn removed(
         &self,
         store: &dyn Store,
+        options: &Options,
         partition: Partition,
-        up_to: Position,
+        counted: Counted,
         stream: Option<&StreamId>,
     ) -> Result<Vec<Removed>, ViewError> {
+        if options.leaves_out_archived {
+            return Ok(Vec::new());
+        }
+        let up_to = counted.up_to;
         let mut filter = self.filter();
+        if let Some(time) = counted.valid_at {
+            filter = filter.occurred(..=time);
+        }
         if let Some(stream) = stream {
             filter = filter.stream_prefix(stream.as_str());
         }

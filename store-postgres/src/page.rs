@@ -83,14 +83,7 @@ pub(crate) async fn of_log(database: &Arc<Database>, read: &ReadLog) -> Result<L
     if let Some(span) = span {
         page.head = Head::at(Position::new(span.head));
     }
-    let page = with_removed(
-        database,
-        page,
-        read.direction,
-        (read.after, read.up_to),
-        |event| event.might_match(filter),
-    )
-    .await?;
+    let page = with_removed(database, page, read).await?;
     durable(database, history, page).await
 }
 
@@ -119,14 +112,6 @@ pub(crate) async fn of_query(database: &Arc<Database>, read: &ReadQuery) -> Resu
     let page = range
         .read(database, range, &Wanted::by_query(&read.query), read.limit)
         .await?;
-    let page = with_removed(
-        database,
-        page,
-        read.direction,
-        (read.after, read.up_to),
-        |event| event.might_match_query(&read.query),
-    )
-    .await?;
     durable(database, history, page).await
 }
 
@@ -135,14 +120,12 @@ pub(crate) async fn of_query(database: &Arc<Database>, read: &ReadQuery) -> Resu
 async fn with_removed(
     database: &Arc<Database>,
     page: LogPage,
-    direction: Direction,
-    (after, up_to): (Position, Position),
-    might_match: impl Fn(&RemovedEvent) -> bool,
+    read: &ReadLog,
 ) -> Result<LogPage, Error> {
-    let Some((first, last)) = page.gaps(direction, after, up_to) else {
+    let Some((first, last)) = page.gaps(read) else {
         return Ok(page);
     };
-    let rows = query(database.ordered(sql::REMOVED, direction))
+    let rows = query(database.ordered(sql::REMOVED, read.direction))
         .bind(first.get().cast_signed())
         .bind(last.get().cast_signed())
         .bind(PAGE_REMOVED_MAX as i64 + 1)
@@ -162,7 +145,7 @@ async fn with_removed(
             })
         })
         .collect::<Result<_, Error>>()?;
-    Ok(page.with_removed(direction, found, might_match))
+    Ok(page.with_removed(read, found))
 }
 
 /// The head, all of it durable.

@@ -79,13 +79,11 @@ pub(crate) fn of_log(
     read: &ReadLog,
 ) -> Result<LogPage, rusqlite::Error> {
     let page = events_of_log(connection, names, read)?;
-    let Some(range) = page.gaps(read.direction, read.after, read.up_to) else {
+    let Some(range) = page.gaps(read) else {
         return Ok(page);
     };
     let found = removed(connection, read.direction, range)?;
-    Ok(page.with_removed(read.direction, found, |event| {
-        event.might_match(&read.filter)
-    }))
+    Ok(page.with_removed(read, found))
 }
 
 fn events_of_log(
@@ -123,14 +121,16 @@ pub(crate) fn of_query(
     names: &mut Names,
     read: &ReadQuery,
 ) -> Result<LogPage, rusqlite::Error> {
-    let page = events_of_query(connection, names, read)?;
-    let Some(range) = page.gaps(read.direction, read.after, read.up_to) else {
-        return Ok(page);
-    };
-    let found = removed(connection, read.direction, range)?;
-    Ok(page.with_removed(read.direction, found, |event| {
-        event.might_match_query(&read.query)
-    }))
+    let head = head(connection)?;
+    let range = Range::new(head, read.after, read.up_to, read.direction, read.limit);
+    if range.is_empty() {
+        return Ok(range.complete(Vec::new()));
+    }
+    let plan = query_plan::for_query(connection, &read.query)?;
+    scanned(
+        &range,
+        range.read(connection, names, plan, Wanted::Query(&read.query))?,
+    )
 }
 
 /// What is left of the removed events of a range, one more than a page may name.
@@ -159,23 +159,6 @@ fn removed(
             })
         })?
         .collect()
-}
-
-fn events_of_query(
-    connection: &Connection,
-    names: &mut Names,
-    read: &ReadQuery,
-) -> Result<LogPage, rusqlite::Error> {
-    let head = head(connection)?;
-    let range = Range::new(head, read.after, read.up_to, read.direction, read.limit);
-    if range.is_empty() {
-        return Ok(range.complete(Vec::new()));
-    }
-    let plan = query_plan::for_query(connection, &read.query)?;
-    scanned(
-        &range,
-        range.read(connection, names, plan, Wanted::Query(&read.query))?,
-    )
 }
 
 /// The last position that was recorded at or before a moment.

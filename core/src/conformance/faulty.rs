@@ -33,6 +33,7 @@ pub use self::faults::{AnswerLost, FailsOnce, HintLost, Slow};
 use crate::append::AppendError;
 use crate::error::StoreError;
 use crate::generation::GenerationId;
+use crate::read::{LogPage, ReadLog};
 use crate::store::{Hint, Store};
 use crate::view_commit::{CommitError, ViewCommit};
 use crate::view_store::ViewStore;
@@ -127,6 +128,15 @@ pub trait StoreFault: fmt::Debug + Send + Sync + 'static {
     async fn after(&self, call: Call) -> Result<(), StoreError> {
         let _ = call;
         Ok(())
+    }
+
+    /// How the store reads a page of the log: as it is, unless this makes something else of it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Log::read`](crate::Log::read).
+    async fn read_log(&self, store: &dyn Store, read: ReadLog) -> Result<LogPage, StoreError> {
+        store.read(read).await
     }
 
     /// How the store takes a step of a worker: as it is, unless this makes something else of it.

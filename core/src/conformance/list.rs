@@ -109,6 +109,7 @@ macro_rules! __conformance_cases {
                 that_are_truncated_hide_what_is_below_and_change_nothing_else,
                 that_are_archived_lose_events_for_good_and_no_position_returns,
                 that_are_archived_are_reported_by_pages_of_the_log,
+                that_are_archived_at_length_are_reported_over_several_pages,
                 are_changed_without_a_trace_in_the_log,
                 are_deleted_or_written_by_racers_but_not_both_under_one_version,
             }

@@ -15,12 +15,12 @@
 //!
 //! There is no list of cases to pick from. What a backend cannot do is a trait that it does not
 //! have; a test of its own asks the opened store whether what was declared is what it offers, so
-//! nothing is left out silently.
+//! nothing is skipped silently.
 //!
 //! The cases are plain functions over a [`Fixture`], in a module per subject: `append`, `retry`,
 //! `streams`, `read`, `log` and `faults` for everybody; `atomic`, `tagged` and `snapshots` for
-//! those who have the trait; `leases`, `generations`, `steps`, `state`, `rows` and `past` for those who keep
-//! read models; `inline` for those with inline views; `shared` for stores that several
+//! those who have the trait; `leases`, `generations`, `steps`, `state`, `rows` and `past` for those
+//! who keep read models; `inline` for those with inline views; `shared` for stores that several
 //! handles (several processes) may have open at once; `custom_tables` for those who have tables of
 //! the application's own in their transactions, by
 //! [`conformance_of_custom_tables!`](macro@crate::conformance_of_custom_tables). Stores that

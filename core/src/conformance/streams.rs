@@ -11,6 +11,7 @@ use crate::event::{NewEvent, RecordedEvent};
 use crate::position::Position;
 use crate::query::Filter;
 use crate::read::{Direction, ReadLog, ReadStream};
+use crate::removed::PAGE_REMOVED_MAX;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{ChangeStream, Status, StreamChange, StreamState};
@@ -463,6 +464,24 @@ pub async fn that_are_archived_are_reported_by_pages_of_the_log(fixture: &dyn Fi
     assert_eq!(removed(&*store, &all).await, [1, 2, 3], "once is for good");
 }
 
+pub async fn that_are_archived_at_length_are_reported_over_several_pages(fixture: &dyn Fixture) {
+    let store = open(fixture).await;
+    let of = stream("long-1");
+    let partition = store.partition_of(&of);
+    let count = PAGE_REMOVED_MAX as u64 + 904;
+    let mut given = events(count as usize + 1).into_iter();
+    while given.len() > 0 {
+        append(&*store, &of, given.by_ref().take(1_000)).await;
+    }
+    change(&*store, &of, archive(count + 1)).await;
+    let all = ReadLog::after(Position::START).partition(partition);
+    for read in [all.clone(), all.backward()] {
+        let found = removed(&*store, &read).await;
+        assert!(found.into_iter().eq(1..=count), "{read:?}");
+        assert_eq!(positions(&read_log(&*store, read).await), [count + 1]);
+    }
+}
+
 /// The removed positions of all pages of a read, lowest first; each is named once, and none that
 /// has an event.
 async fn removed(store: &dyn Store, read: &ReadLog) -> Vec<u64> {
@@ -470,6 +489,7 @@ async fn removed(store: &dyn Store, read: &ReadLog) -> Vec<u64> {
     let mut found = Vec::new();
     loop {
         let page = store.read(read.clone()).await.unwrap();
+        let before = found.len();
         for removed in &page.removed {
             assert!(removed.first <= removed.last, "{removed:?}");
             for position in removed.first.get()..=removed.last.get() {
@@ -478,6 +498,7 @@ async fn removed(store: &dyn Store, read: &ReadLog) -> Vec<u64> {
                 found.push(position);
             }
         }
+        assert!(found.len() - before <= PAGE_REMOVED_MAX);
         if page.end {
             found.sort_unstable();
             return found;

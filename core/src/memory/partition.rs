@@ -8,7 +8,7 @@ use crate::append::{Append, AppendError, Expected, Placed, Violation};
 use crate::deduplicate::StoredId;
 use crate::event::{EventId, Place, RecordedEvent};
 use crate::position::{Head, Partition, Position};
-use crate::read::{Direction, LogPage, PAGE_BYTES_MAX};
+use crate::read::{Direction, LogPage, PAGE_BYTES_MAX, ReadLog};
 use crate::removed::{PAGE_REMOVED_MAX, RemovedEvent};
 use crate::store::Found;
 use crate::stream::{StreamId, Version};
@@ -236,14 +236,9 @@ impl PartitionLog {
         Ok(after)
     }
 
-    pub(super) fn page(
-        &self,
-        read: &Range,
-        matches: impl Fn(&RecordedEvent) -> bool,
-        might_match: impl Fn(&RemovedEvent) -> bool,
-    ) -> LogPage {
-        let page = self.events_of(read, matches);
-        let Some((first, last)) = page.gaps(read.direction, read.after, read.up_to) else {
+    /// The page with what was removed in its range.
+    pub(super) fn with_removed(&self, page: LogPage, read: &ReadLog) -> LogPage {
+        let Some((first, last)) = page.gaps(read) else {
             return page;
         };
         let removed = self
@@ -255,10 +250,10 @@ impl PartitionLog {
             Direction::Forward => removed.take(most).collect(),
             Direction::Backward => removed.rev().take(most).collect(),
         };
-        page.with_removed(read.direction, found, might_match)
+        page.with_removed(read, found)
     }
 
-    fn events_of(&self, read: &Range, matches: impl Fn(&RecordedEvent) -> bool) -> LogPage {
+    pub(super) fn page(&self, read: &Range, matches: impl Fn(&RecordedEvent) -> bool) -> LogPage {
         let head = self.head();
         let up_to = read.up_to.min(head);
         let positions = read.after.get() + 1..=up_to.get();

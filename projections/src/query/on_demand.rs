@@ -12,6 +12,7 @@ use annals_core::{
 use super::standing::own_stream;
 use super::{RowEntry, RowsFound, ViewError, ViewHandle};
 use crate::lifecycle::Lifecycle;
+use crate::removed::Counted;
 use crate::replay::Replay;
 use crate::view::View;
 use crate::view::step::{Handlers, Step};
@@ -163,7 +164,7 @@ impl<V: View> ViewHandle<V> {
                         &**self.context.db.store(),
                         &self.context.options,
                         &page.removed,
-                        *end,
+                        asked.counted(*end),
                     )
                     .await?;
                 let mut steps = asked.steps(&handlers, &skips, page.events)?;
@@ -204,12 +205,13 @@ impl<V: View> ViewHandle<V> {
         loop {
             let mut page = store.read_stream(read.clone()).await?;
             if page.state.archived_before > Version::FIRST {
-                let until = end.min(page.head);
+                let options = &self.context.options;
+                let counted = asked.counted(end.min(page.head));
                 let removed = handlers
-                    .removed_up_to(&**store, partition, until, Some(&stream))
+                    .removed(&**store, options, partition, counted, Some(&stream))
                     .await?;
                 handlers
-                    .check_answer(&**store, &self.context.options, &removed, end)
+                    .check_answer(&**store, options, &removed, counted)
                     .await?;
             }
             let counted = page.events.partition_point(|event| event.position <= end);
@@ -231,6 +233,14 @@ impl<V: View> ViewHandle<V> {
 }
 
 impl Asked {
+    /// What counts in a partition that is folded up to its end.
+    fn counted(&self, end: Position) -> Counted {
+        Counted {
+            up_to: end,
+            valid_at: self.valid_at,
+        }
+    }
+
     /// What the events do that count.
     fn steps<V: View>(
         &self,

@@ -12,6 +12,7 @@ use annals_runner::ViewError;
 
 use super::ViewHandle;
 use crate::fold::refold;
+use crate::removed::Counted;
 use crate::view::View;
 use crate::view::step::Step;
 use annals_runner::Skips;
@@ -41,11 +42,13 @@ impl<V: View> ViewHandle<V> {
         if !handlers.summaries().is_empty() {
             // A generation that was built since then has the summary, and what came before it not.
             let store = &**self.context.db.store();
+            let options = &self.context.options;
+            let counted = Counted::up_to(position);
             let removed = handlers
-                .removed_up_to(store, Partition(0), position, None)
+                .removed(store, options, Partition(0), counted, None)
                 .await?;
             handlers
-                .check_answer(store, &self.context.options, &removed, position)
+                .check_answer(store, options, &removed, counted)
                 .await?;
         }
         let token = Token::new(self.context.db.store().id()).with(Partition(0), position);
@@ -112,7 +115,7 @@ impl<V: View> ViewHandle<V> {
                     &**self.context.db.store(),
                     &self.context.options,
                     &page.removed,
-                    up_to,
+                    Counted::up_to(up_to),
                 )
                 .await?;
             for record in page.events {

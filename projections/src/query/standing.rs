@@ -7,6 +7,7 @@ use annals_runner::ViewError;
 use super::ViewHandle;
 use crate::fold::decoded;
 use crate::key::ViewKey;
+use crate::removed::Counted;
 use crate::replay::Replay;
 use crate::view::View;
 use crate::view::step::Handlers;
@@ -35,13 +36,15 @@ impl<V: View> ViewHandle<V> {
         let mut page = store.read_stream(read.clone()).await?;
         if page.state.archived_before > at.next() {
             let partition = store.partition_of(&stream);
+            let options = &self.context.options;
+            let counted = Counted::up_to(page.head);
             let removed = handlers
-                .removed_up_to(store, partition, page.head, Some(&stream))
+                .removed(store, options, partition, counted, Some(&stream))
                 .await?;
             // Versions ascend with positions: what the row has not is the last of them.
             let last = removed.last().cloned();
             handlers
-                .check_answer(store, &self.context.options, last.as_slice(), page.head)
+                .check_answer(store, options, last.as_slice(), counted)
                 .await?;
         }
         if page.events.is_empty() {

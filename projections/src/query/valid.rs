@@ -8,6 +8,7 @@ use annals_runner::ViewError;
 
 use super::ViewHandle;
 use crate::fold::{decoded, folded};
+use crate::removed::Counted;
 use crate::view::View;
 use annals_runner::Skips;
 use annals_runner::records_at;
@@ -32,6 +33,21 @@ impl<V: View> ViewHandle<V> {
         let handlers = V::handlers();
         let store = &self.context.views;
         let skips = Skips::of(store.skip_decisions(V::NAME).await?);
+        let log = &**self.context.db.store();
+        let options = &self.context.options;
+        let counted = Counted {
+            up_to: moment,
+            valid_at: Some(time),
+        };
+        if !handlers.summaries().is_empty() {
+            // A summary that occurred later does not count, and what it replaces is gone.
+            let removed = handlers
+                .removed(log, options, Partition(0), counted, None)
+                .await?;
+            handlers
+                .check_answer(log, options, &removed, counted)
+                .await?;
+        }
         let mut after = Position::START;
         let mut value = None;
         loop {
@@ -43,14 +59,17 @@ impl<V: View> ViewHandle<V> {
             };
             after = *last;
             let mut steps = Vec::new();
-            let log = &**self.context.db.store();
             let records = records_at(log, Partition(0), &touched).await?;
             if records.len() < touched.len() {
-                let removed = handlers
-                    .removed_up_to(log, Partition(0), moment, None)
+                let mut removed = handlers
+                    .removed(log, options, Partition(0), counted, None)
                     .await?;
+                removed.retain(|removed| {
+                    let of_row = touched.partition_point(|position| *position < removed.first);
+                    touched.get(of_row).is_some_and(|of| *of <= removed.last)
+                });
                 handlers
-                    .check_answer(log, &self.context.options, &removed, moment)
+                    .check_answer(log, options, &removed, counted)
                     .await?;
             }
             for record in records {

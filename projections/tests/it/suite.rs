@@ -26,4 +26,5 @@ mod shop;
 mod shortest;
 mod status;
 pub(crate) mod test_store;
+mod unread;
 mod watch;

@@ -81,12 +81,16 @@ forward! { EventStore to of_events {
 }
 
 forward! { Log to of_events {
-    ask ReadLog: read(read: ReadLog) -> Result<LogPage, StoreError>;
     ask Head: head(partition: Partition) -> Result<Head, StoreError>;
     ask PositionAt:
         position_at(partition: Partition, moment: DateTime<Utc>) -> Result<Position, StoreError>;
     ask BeginsAfter: begins_after(partition: Partition) -> Result<Position, StoreError>;
 }
+    async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        let page = self.fault.read_log(self.of_events(), read);
+        self.ask(Call::ReadLog, page).await
+    }
+
     fn id(&self) -> LogId {
         self.inner.id()
     }

@@ -1,0 +1,129 @@
+//! The case about removed events fails on a store that does not say where they were.
+
+#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+
+use annals_core::conformance::faulty::{FaultyStore, StoreFault};
+use annals_core::conformance::{Fixture, MemoryFixture, run, streams};
+use annals_core::{Clock, Direction, Filter, LogPage, ReadLog, Removed, Store, StoreError};
+use async_trait::async_trait;
+
+/// A memory store that is wrapped in a new fault whenever it is opened.
+#[derive(Debug)]
+struct Broken<T> {
+    memory: MemoryFixture,
+    fault: fn() -> T,
+}
+
+#[async_trait]
+impl<T: StoreFault> Fixture for Broken<T> {
+    async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
+        FaultyStore::new(self.memory.open(clock).await, (self.fault)())
+    }
+}
+
+fn passes<T: StoreFault>(fault: fn() -> T) -> bool {
+    let memory = MemoryFixture::with_partitions(1);
+    let fixture = Broken { memory, fault };
+    let case = AssertUnwindSafe(|| {
+        run(async move {
+            streams::that_are_archived_are_reported_by_pages_of_the_log(&fixture).await;
+        });
+    });
+    catch_unwind(case).is_ok()
+}
+
+/// Makes something else of every page.
+#[derive(Debug)]
+struct Spoils(fn(&mut LogPage));
+
+#[async_trait]
+impl StoreFault for Spoils {
+    async fn read_log(&self, store: &dyn Store, read: ReadLog) -> Result<LogPage, StoreError> {
+        let mut page = store.read(read).await?;
+        (self.0)(&mut page);
+        Ok(page)
+    }
+}
+
+#[test]
+fn a_store_that_only_passes_pages_on_keeps_the_promise() {
+    assert!(passes(|| Spoils(|_| {})));
+}
+
+#[test]
+fn a_store_that_names_no_removed_events_is_noticed() {
+    assert!(!passes(|| Spoils(|page| page.removed.clear())));
+}
+
+#[test]
+fn a_store_that_names_only_the_first_of_a_run_is_noticed() {
+    assert!(!passes(|| Spoils(|page| {
+        for run in &mut page.removed {
+            run.last = run.first;
+        }
+    })));
+}
+
+#[test]
+fn a_store_that_calls_an_event_of_the_page_removed_is_noticed() {
+    assert!(!passes(|| Spoils(|page| {
+        page.removed
+            .extend(page.events.first().map(|event| Removed {
+                first: event.position,
+                last: event.position,
+                stream: event.stream.clone(),
+            }));
+    })));
+}
+
+/// Names what was removed whether it may have matched or not.
+#[derive(Debug)]
+struct IgnoresTheFilter;
+
+#[async_trait]
+impl StoreFault for IgnoresTheFilter {
+    async fn read_log(&self, store: &dyn Store, read: ReadLog) -> Result<LogPage, StoreError> {
+        let page = store.read(read.clone()).await?;
+        let (after, up_to) = match read.direction {
+            Direction::Forward => (read.after, page.scanned),
+            Direction::Backward => (page.scanned.minus(1), read.up_to),
+        };
+        let mut all = read
+            .up_to(up_to)
+            .filter(Filter::default())
+            .limit(usize::MAX);
+        all.after = after;
+        let removed = store.read(all).await?.removed;
+        Ok(LogPage { removed, ..page })
+    }
+}
+
+#[test]
+fn a_store_that_names_what_cannot_have_matched_is_noticed() {
+    assert!(!passes(|| IgnoresTheFilter));
+}
+
+/// Names what was removed since it was opened.
+#[derive(Debug, Default)]
+struct ForgetsWhenReopened {
+    reopened: OnceLock<bool>,
+}
+
+#[async_trait]
+impl StoreFault for ForgetsWhenReopened {
+    async fn read_log(&self, store: &dyn Store, read: ReadLog) -> Result<LogPage, StoreError> {
+        let mut page = store.read(read).await?;
+        if *self.reopened.get_or_init(|| !page.removed.is_empty()) {
+            page.removed.clear();
+        }
+        Ok(page)
+    }
+}
+
+#[test]
+fn a_store_that_forgets_what_was_removed_is_noticed() {
+    assert!(!passes(ForgetsWhenReopened::default));
+}
