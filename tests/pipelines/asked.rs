@@ -5,14 +5,7 @@ use annals::prelude::*;
 use annals::projections::StartError;
 use chrono::TimeDelta;
 
-use crate::shop::{Location, Sales, ShopEvent, TooLate, append, at, caught_up, noon, sales};
-
-fn ordered(product: &str, cents: i64) -> ShopEvent {
-    ShopEvent::Ordered {
-        product: product.into(),
-        cents,
-    }
-}
+use crate::shop::{Location, Sales, TooLate, append, at, caught_up, noon, ordered, sales};
 
 fn sum(orders: u64, cents: i64) -> Sales {
     Sales { orders, cents }

@@ -9,7 +9,7 @@ use annals_core::conformance::Dice;
 use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
 use async_trait::async_trait;
 
-use crate::shop::{Location, Picture, caught_up, options, order, sales};
+use crate::shop::{Location, Picture, caught_up, options, order, rebuild, sales};
 
 /// Of three commits one fails, and one is made without an answer.
 #[derive(Debug, Default)]
@@ -58,15 +58,7 @@ async fn sales_survive_every_broken_commit_and_equal_a_rebuild() {
                 .iter()
                 .any(|(key, _)| key.starts_with("sales-too-late"))
         );
-        let rebuild = db.pipeline("sales").unwrap().rebuild();
-        rebuild
-            .begin()
-            .await
-            .unwrap()
-            .finished(|_| ())
-            .await
-            .unwrap();
-        caught_up(&db, "sales").await;
+        rebuild(&db, "sales").await;
         assert_eq!(Picture::of(&*inner, "sales").await, live);
         db.stop().await;
         // A program that builds it in other batches, from the beginning.
@@ -76,15 +68,7 @@ async fn sales_survive_every_broken_commit_and_equal_a_rebuild() {
             .start()
             .await
             .unwrap();
-        let rebuild = other.pipeline("sales").unwrap().rebuild();
-        rebuild
-            .begin()
-            .await
-            .unwrap()
-            .finished(|_| ())
-            .await
-            .unwrap();
-        caught_up(&other, "sales").await;
+        rebuild(&other, "sales").await;
         assert_eq!(Picture::of(&*inner, "sales").await, live);
         other.stop().await;
     }

@@ -8,7 +8,7 @@ use annals::prelude::*;
 use annals_core::conformance::Dice;
 use tempfile::TempDir;
 
-use crate::shop::{Location, Picture, caught_up, options, order, sales};
+use crate::shop::{Location, Picture, caught_up, options, order, rebuild, sales};
 
 const FILE: &str = "ANNALS_PIPELINES_FILE";
 
@@ -74,15 +74,7 @@ async fn killed_processes_leave_the_rows_of_a_rebuild() {
     caught_up(&db, "sales").await;
     let live = Picture::of(&*store, "sales").await;
     assert!(live.rows.len() > 10, "{} rows", live.rows.len());
-    let rebuild = db.pipeline("sales").unwrap().rebuild();
-    rebuild
-        .begin()
-        .await
-        .unwrap()
-        .finished(|_| ())
-        .await
-        .unwrap();
-    caught_up(&db, "sales").await;
+    rebuild(&db, "sales").await;
     assert_eq!(Picture::of(&*store, "sales").await, live);
     db.stop().await;
 }

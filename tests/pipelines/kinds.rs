@@ -11,8 +11,8 @@ use annals::{MemoryStore, Store};
 use annals_core::conformance::Dice;
 use chrono::TimeDelta;
 
-use crate::shop::{Picture, Sale, Sales, ShopEvent, append, at, caught_up, noon, options};
-use crate::shop::{order, sold};
+use crate::shop::{Picture, Sale, Sales, ShopEvent, append, at, caught_up, noon, options, order};
+use crate::shop::{ordered, rebuild, sold};
 
 macro_rules! view {
     ($($name:ident = $stored:literal,)*) => {$(
@@ -87,15 +87,7 @@ async fn rows_of(store: &Arc<dyn Store>, slots: u16, options: Options) -> Pictur
         .start()
         .await
         .unwrap();
-    let rebuild = db.pipeline("kinds").unwrap().rebuild();
-    rebuild
-        .begin()
-        .await
-        .unwrap()
-        .finished(|_| ())
-        .await
-        .unwrap();
-    caught_up(&db, "kinds").await;
+    rebuild(&db, "kinds").await;
     let picture = Picture::of(&**store, "kinds").await;
     db.stop().await;
     picture
@@ -134,11 +126,7 @@ async fn a_window_closes_when_all_partitions_have_passed_it() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::with_partitions(3));
     let mut dice = Dice::new(5);
     for number in 0..300 {
-        let cents = dice.roll(100) as i64;
-        let event = ShopEvent::Ordered {
-            product: "tea".into(),
-            cents,
-        };
+        let event = ordered("tea", dice.roll(100) as i64);
         append(&*store, noon() + TimeDelta::seconds(number), &event).await;
     }
     let sums = || {
@@ -160,15 +148,7 @@ async fn a_window_closes_when_all_partitions_have_passed_it() {
         let third = db.view::<Hopping>().get((at(120), "tea".to_owned()));
         assert!(third.await.unwrap().is_some_and(|row| row.orders == 60));
         db.advance_clock(Time::MAX).await.unwrap();
-        let rebuild = db.pipeline("sums").unwrap().rebuild();
-        rebuild
-            .begin()
-            .await
-            .unwrap()
-            .finished(|_| ())
-            .await
-            .unwrap();
-        caught_up(&db, "sums").await;
+        rebuild(&db, "sums").await;
         seen.push(Picture::of(&*store, "sums").await.rows);
         db.stop().await;
     }
@@ -234,10 +214,7 @@ async fn unreadable_and_future_events_become_dead_letters_or_stop_it() {
                 .into_view_as::<Hopping>(|_, window, of| Hopping::of(window, of));
         })
     };
-    let tea = ShopEvent::Ordered {
-        product: "tea".into(),
-        cents: 5,
-    };
+    let tea = ordered("tea", 5);
     let year_2099 = noon() + TimeDelta::days(365 * 73);
     let long_ago = noon() - TimeDelta::days(365 * 10);
     append(&*store, long_ago, &tea).await;

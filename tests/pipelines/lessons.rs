@@ -13,7 +13,7 @@ use annals::{ManualClock, MemoryStore, Store};
 use chrono::DateTime;
 use serde_json::{Value, json};
 
-use crate::shop::{Picture, caught_up};
+use crate::shop::{Picture, caught_up, rebuild};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -133,15 +133,7 @@ async fn built_twice(store: &Arc<dyn Store>, pipeline: Pipeline, name: &str) -> 
     db.advance_clock(Time::MAX).await.unwrap();
     caught_up(&db, name).await;
     let live = Picture::of(&**store, name).await;
-    let rebuild = db.pipeline(name).unwrap().rebuild();
-    rebuild
-        .begin()
-        .await
-        .unwrap()
-        .finished(|_| ())
-        .await
-        .unwrap();
-    caught_up(&db, name).await;
+    rebuild(&db, name).await;
     assert_eq!(Picture::of(&**store, name).await, live);
     db
 }

@@ -10,4 +10,5 @@ mod killed;
 mod kinds;
 mod lessons;
 mod shop;
-mod told;
+mod stopped;
+mod trials;

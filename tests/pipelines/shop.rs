@@ -64,6 +64,14 @@ pub(crate) fn sold(log: &Log) -> Stream<Sale> {
     })
 }
 
+/// An order of a product.
+pub(crate) fn ordered(product: &str, cents: i64) -> ShopEvent {
+    ShopEvent::Ordered {
+        product: product.into(),
+        cents,
+    }
+}
+
 /// Per product and minute; what comes later than a minute stands beside.
 pub(crate) fn sales() -> Pipeline {
     Pipeline::new("sales", 1, |log| {
@@ -154,6 +162,14 @@ pub(crate) async fn caught_up(db: &Program, pipeline: &str) {
     let handle = db.pipeline(pipeline).unwrap();
     let wait = Duration::from_secs(60);
     handle.wait_for(token, wait).await.unwrap();
+}
+
+/// Builds a pipeline again, and waits until it has seen everything in the log.
+pub(crate) async fn rebuild(db: &Program, pipeline: &str) {
+    let rebuild = db.pipeline(pipeline).unwrap().rebuild();
+    let running = rebuild.begin().await.unwrap();
+    running.finished(|_| ()).await.unwrap();
+    caught_up(db, pipeline).await;
 }
 
 /// Everything that a generation holds.

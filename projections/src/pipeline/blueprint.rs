@@ -1,14 +1,14 @@
-//! A pipeline that was written: what its slots are made from, and what they last said.
+//! A pipeline that was written: what its slots are made from, and how far they have come.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use annals_core::{Filter, Partition};
 use annals_runner::WorkError;
-use annals_streams::Time;
 
 use super::clock_event;
 use super::graph::Graph;
+use super::handle::SlotClock;
 use super::machine::{Machine, Stuck};
 
 /// What slots are made from.
@@ -17,17 +17,7 @@ pub(crate) struct Blueprint {
     pub(crate) version: u32,
     graph: Graph,
     state_bytes_max: usize,
-    said: Mutex<BTreeMap<u16, Said>>,
-}
-
-/// What a slot said last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Said {
-    pub(crate) watermark: Time,
-    pub(crate) held_by: Option<u32>,
-    pub(crate) state_bytes: usize,
-    pub(crate) open: usize,
-    pub(crate) missed: u64,
+    seen: Mutex<BTreeMap<u16, SlotClock>>,
 }
 
 impl Blueprint {
@@ -42,7 +32,7 @@ impl Blueprint {
             version,
             graph,
             state_bytes_max,
-            said: Mutex::default(),
+            seen: Mutex::default(),
         }
     }
 
@@ -140,20 +130,20 @@ impl Blueprint {
     /// Takes note of how far a slot has come.
     pub(crate) fn seen(&self, slot: u16, machine: &Machine) {
         let (watermark, held_by) = machine.least_watermark();
-        let said = Said {
+        let clock = SlotClock {
             watermark,
             held_by,
             state_bytes: machine.state_bytes(),
             open: machine.open(),
             missed: machine.missed(),
         };
-        let mut all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(slot, said);
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(slot, clock);
     }
 
-    /// What slots of this process said last.
-    pub(crate) fn said(&self) -> BTreeMap<u16, Said> {
-        let all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+    /// How far the slots of this process have come.
+    pub(crate) fn clocks(&self) -> BTreeMap<u16, SlotClock> {
+        let all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         all.clone()
     }
 }

@@ -124,20 +124,9 @@ impl PipelineHandle {
     /// # }
     /// ```
     pub fn status(&self) -> PipelineStatus {
-        let said = self.blueprint.said().into_iter();
-        let slots = said.map(|(slot, said)| {
-            let clock = SlotClock {
-                watermark: said.watermark,
-                held_by: said.held_by,
-                state_bytes: said.state_bytes,
-                open: said.open,
-                missed: said.missed,
-            };
-            (slot, clock)
-        });
         PipelineStatus {
             name: self.blueprint.name,
-            slots: slots.collect(),
+            slots: self.blueprint.clocks(),
         }
     }
 
@@ -229,6 +218,32 @@ impl PipelineHandle {
         reason: impl Into<String>,
     ) -> Result<(), ViewError> {
         self.dead_letters.skip_event(position, reason).await
+    }
+
+    /// [`skip_event`](PipelineHandle::skip_event) of this partition: positions count for each
+    /// partition by itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeadLetters::skip_event`].
+    ///
+    /// ```
+    /// # use annals_core::Partition;
+    /// # use annals_projections::{ViewError, pipeline::PipelineHandle};
+    /// # async fn example(sales: PipelineHandle) -> Result<(), ViewError> {
+    /// sales.skip_event_in(Partition(2), 7, "written by a test").await
+    /// # }
+    /// ```
+    pub async fn skip_event_in(
+        &self,
+        partition: Partition,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
+        let dead_letters = &self.dead_letters;
+        dead_letters
+            .skip_event_in(partition, position, reason)
+            .await
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use annals_streams::{
-    AsSoonAs, AtMostEvery, Batch, Changes, Each, Emission, Emit, Kept, Kind, PlannedStage, Row,
-    Span, Stage, StateError, Stateful, Time, TopOfWindow, Window,
+    AsSoonAs, AtMostEvery, Each, Emission, Emit, Kept, Kind, PlannedStage, Row, Span, Stateful,
+    Time, TopOfWindow, Window,
 };
 use serde::{Deserialize, Serialize};
 
-use super::graph::{At, Node, Port, StateJson};
+use super::graph::{At, Node};
 use super::keyed::{Keyed, PipelineKey, mapped};
 use super::output::{declare, into_view};
 use super::stream::Flows;
@@ -159,15 +159,11 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         node
     }
 
-    fn after(&self, at: At, node: Node<Emission<K, A>>) -> Results<K, A> {
-        // What comes from here on was chosen already.
-        let wanted = Arc::new(Mutex::new(Wants::default()));
+    /// Results that were chosen already: no fold emits by what is wanted of them.
+    fn chosen(at: At, node: Node<Emission<K, A>>, lateness: Span) -> Results<K, A> {
         Results {
-            at,
-            node,
-            wanted,
-            lateness: self.lateness,
             pass: Pass::All,
+            ..Results::new(at, node, Wanted::default(), lateness)
         }
     }
 
@@ -216,12 +212,12 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
                 let item: Item<K, A> = ((of.window, of.key.clone()), Some(held));
                 Some((of.max_time, item))
             };
-            let then = Retimed::new(back, to.port(making));
+            let then = Each::retimed(back, to.port(making));
             let every = AtMostEvery::<(Window, K), Held<A>>::new(wait);
             let every = Stateful::new(number, Span::ZERO, every, Box::new(then));
-            Box::new(Retimed::new(there, Box::new(every)))
+            Box::new(Each::retimed(there, Box::new(every)))
         });
-        self.after(at, node)
+        Results::chosen(at, node, self.lateness)
     }
 
     /// Something made of each result.
@@ -373,14 +369,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             };
             Box::new(Each::map(scored, Box::new(top)))
         });
-        let wanted = Arc::new(Mutex::new(Wants::default()));
-        Results {
-            at,
-            node,
-            wanted,
-            lateness,
-            pass: Pass::All,
-        }
+        Results::chosen(at, node, lateness)
     }
 
     fn write<V: View>(
@@ -471,67 +460,4 @@ fn windowed<K: Clone, A: Clone>(of: &Emission<K, A>) -> Option<(K, Windowed<A>)>
         is_final: of.kind.is_final(),
     };
     Some((of.key.clone(), windowed))
-}
-
-/// A stage that gives each item another time.
-struct Retimed<T, U, F> {
-    each: F,
-    out: Vec<Row<U>>,
-    then: Port<U>,
-    items: std::marker::PhantomData<fn(T)>,
-}
-
-impl<T, U, F: Fn(&Row<T>) -> Option<(Time, U)>> Retimed<T, U, F> {
-    fn new(each: F, then: Port<U>) -> Retimed<T, U, F> {
-        Retimed {
-            each,
-            out: Vec::new(),
-            then,
-            items: std::marker::PhantomData,
-        }
-    }
-}
-
-impl<T, U, F> Stage<T, StateJson> for Retimed<T, U, F>
-where
-    U: Send,
-    F: Fn(&Row<T>) -> Option<(Time, U)> + Send,
-{
-    fn take(&mut self, batch: &Batch<T>) {
-        let mut rows = std::mem::take(&mut self.out);
-        for row in &batch.rows {
-            if let Some((time, item)) = (self.each)(row) {
-                rows.push(Row {
-                    when: row.when,
-                    time,
-                    item,
-                });
-            }
-        }
-        let batch = Batch {
-            page: batch.page.clone(),
-            rows,
-        };
-        self.then.take(&batch);
-        self.out = batch.rows;
-        self.out.clear();
-    }
-
-    fn save(&mut self, to: &mut Changes) -> Result<(), StateError> {
-        self.then.save(to)
-    }
-
-    fn load(
-        &mut self,
-        stage: u16,
-        key: &[u8],
-        place: &[u8],
-        value: &[u8],
-    ) -> Result<bool, StateError> {
-        self.then.load(stage, key, place, value)
-    }
-
-    fn resume(&mut self, watermark: Time) {
-        self.then.resume(watermark);
-    }
 }

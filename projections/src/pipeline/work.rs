@@ -14,7 +14,7 @@ use annals_core::{
 };
 use annals_runner::{
     Activity, CommittedStep, HeldLease, Skips, Slot, SlotState, Tasks, Work, WorkError, contained,
-    event_at, same_log,
+    event_at, not_read_before_removal, same_log,
 };
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -226,6 +226,12 @@ impl<'a> Session<'a> {
             oldest = oldest.or_else(|| page.events.first().map(|record| record.recorded_at));
             work.progress
                 .head(reader.partition, page.head.visible, oldest);
+            if let (Some(removed), false) = (page.removed.first(), work.options.leaves_out_archived)
+            {
+                let pipeline = format!("pipeline `{}`", work.blueprint.name);
+                let ways = "do without with `Options::leave_out_archived`";
+                return Err(not_read_before_removal(&pipeline, removed, ways));
+            }
             if reader.position >= page.scanned && page.events.is_empty() {
                 break;
             }

@@ -1,11 +1,10 @@
 //! Stages without state.
 
-use std::marker::PhantomData;
-
 use super::{Batch, Stage};
 use crate::{Changes, Codec, Row, StateError, Time};
 
-/// A stage without state: for each item any number of others, with its cause and its time.
+/// A stage without state: for each item any number of others, with its cause and its time; or one
+/// at another time.
 ///
 /// ```
 /// use annals_streams::{Codec, Each, Stage};
@@ -23,10 +22,9 @@ pub struct Each<T, U, C> {
     each: EachOf<T, U>,
     out: Vec<Row<U>>,
     then: Box<dyn Stage<U, C>>,
-    items: PhantomData<fn(T)>,
 }
 
-type EachOf<T, U> = Box<dyn Fn(&T, &mut dyn FnMut(U)) + Send + Sync>;
+type EachOf<T, U> = Box<dyn Fn(&Row<T>, &mut Vec<Row<U>>) + Send + Sync>;
 
 impl<T, U, C: Codec> Each<T, U, C> {
     /// Whatever `each` emits.
@@ -41,11 +39,24 @@ impl<T, U, C: Codec> Each<T, U, C> {
         each: impl Fn(&T, &mut dyn FnMut(U)) + Send + Sync + 'static,
         then: Box<dyn Stage<U, C>>,
     ) -> Self {
+        Self::rows(
+            move |row, out| {
+                let when = row.when;
+                let time = row.time;
+                each(&row.item, &mut |item| out.push(Row { when, time, item }));
+            },
+            then,
+        )
+    }
+
+    fn rows(
+        each: impl Fn(&Row<T>, &mut Vec<Row<U>>) + Send + Sync + 'static,
+        then: Box<dyn Stage<U, C>>,
+    ) -> Self {
         Self {
             each: Box::new(each),
             out: Vec::new(),
             then,
-            items: PhantomData,
         }
     }
 
@@ -82,15 +93,35 @@ impl<T, U, C: Codec> Each<T, U, C> {
             then,
         )
     }
+
+    /// One item or none for each, at the time that `each` says.
+    ///
+    /// ```
+    /// # use annals_streams::{Codec, Each, Row, Span, Stage};
+    /// fn later<C: Codec>(then: Box<dyn Stage<u8, C>>) -> Each<u8, u8, C> {
+    ///     let minute = Span::from_micros(60_000_000);
+    ///     Each::retimed(move |row: &Row<u8>| Some((row.time + minute, row.item)), then)
+    /// }
+    /// ```
+    pub fn retimed(
+        each: impl Fn(&Row<T>) -> Option<(Time, U)> + Send + Sync + 'static,
+        then: Box<dyn Stage<U, C>>,
+    ) -> Self {
+        Self::rows(
+            move |row, out| {
+                let when = row.when;
+                out.extend(each(row).map(|(time, item)| Row { when, time, item }));
+            },
+            then,
+        )
+    }
 }
 
 impl<T, U: Send, C: Codec> Stage<T, C> for Each<T, U, C> {
     fn take(&mut self, batch: &Batch<T>) {
         let mut rows = std::mem::take(&mut self.out);
         for row in &batch.rows {
-            let when = row.when;
-            let time = row.time;
-            (self.each)(&row.item, &mut |item| rows.push(Row { when, time, item }));
+            (self.each)(row, &mut rows);
         }
         let batch = Batch {
             page: batch.page.clone(),

@@ -116,17 +116,16 @@ impl<L, R, C: Codec> Joint<L, R, C> {
     }
 
     fn go_on(&mut self) {
-        if self.left.is_none() || self.right.is_none() {
+        let Some(left) = self.left.take_if(|_| self.right.is_some()) else {
             return;
-        }
-        let (Some(left), Some(right)) = (self.left.take(), self.right.take()) else {
+        };
+        let Some(right) = self.right.take() else {
             return;
         };
         let page = left.page.least(&right.page);
-        let (left, right) = (left.rows, right.rows);
-        let mut rows = Vec::with_capacity(left.len() + right.len());
-        let mut right = right.into_iter().peekable();
-        for row in left {
+        let mut rows = Vec::with_capacity(left.rows.len() + right.rows.len());
+        let mut right = right.rows.into_iter().peekable();
+        for row in left.rows {
             while let Some(earlier) = right.next_if(|other| other.when < row.when) {
                 rows.push(Row {
                     when: earlier.when,

@@ -5,14 +5,7 @@ use std::time::Duration;
 use annals::pipeline::{Count, Fold, Pipeline, Window};
 use annals::prelude::*;
 
-use crate::shop::{Sale, Sales, ShopEvent, sales, sold};
-
-fn ordered(product: &str, cents: i64) -> ShopEvent {
-    ShopEvent::Ordered {
-        product: product.into(),
-        cents,
-    }
-}
+use crate::shop::{Sale, Sales, ShopEvent, ordered, sales, sold};
 
 #[test]
 fn a_trial_says_what_came_out_and_why() {
