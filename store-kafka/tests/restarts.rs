@@ -11,13 +11,16 @@ mod on_own_broker {
     use std::collections::BTreeMap;
     use std::process::Command;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use annals_core::{
-        Annals, Append, EventStore as _, Log as _, MemoryStore, NewEvent, Partition, Position,
-        ReadLog, StreamId,
+        Annals, Append, EventStore as _, Invalid, Log as _, LogId, MemoryStore, NewEvent, Outgoing,
+        Outlet as _, OutletError, OutletMark, Partition, Position, ReadLog, StreamId,
     };
-    use annals_kafka::{Kafka, Relay, Topic, TopicLog, TopicSpec};
+    use annals_kafka::testing::{Step, at_steps};
+    use annals_kafka::{Kafka, KafkaOutlet, Processor, Relay, Topic, TopicLog, TopicSpec};
+    use tokio::sync::oneshot;
 
     use super::broker::{fresh, is_long, kafka};
 
@@ -26,14 +29,24 @@ mod on_own_broker {
 
     const STREAMS: usize = 40;
 
+    /// How long what a caller waits for may take while no broker answers.
+    const WITHOUT_BROKER: Duration = Duration::from_secs(45);
+
+    /// There is one broker, and each test stops it.
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     /// Asks the program that controls the brokers for something.
     async fn control(word: &'static str) {
+        let asked = tokio::task::spawn_blocking(move || control_now(word));
+        asked.await.unwrap();
+    }
+
+    fn control_now(word: &str) {
         let program = std::env::var("ANNALS_TEST_KAFKA_CONTROL").expect(
             "ANNALS_TEST_KAFKA_CONTROL names no program: run `cargo xtask test -p annals-kafka`, \
              or set it to one that takes `stop`, `kill` or `start` and the number of a node",
         );
-        let asks = move || Command::new(program).args([word, "1"]).status();
-        let asked = tokio::task::spawn_blocking(asks).await.unwrap();
+        let asked = Command::new(program).args([word, "1"]).status();
         assert!(asked.unwrap().success(), "{word}");
     }
 
@@ -69,6 +82,7 @@ mod on_own_broker {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_relay_publishes_each_event_once_over_broker_restarts() {
+        let _turn = TURN.lock().await;
         let (events, rounds) = if is_long() { (100_000, 5) } else { (20_000, 1) };
         let kafka = kafka().await;
         let name = fresh("restarts").leak() as &str;
@@ -118,5 +132,87 @@ mod on_own_broker {
             extra += log.read(read).await.unwrap().events.len();
         }
         assert_eq!(extra, 0);
+    }
+
+    /// Whether the broker is stopped before the next commit.
+    static STOPS: AtomicBool = AtomicBool::new(false);
+
+    fn stop_at(step: Step) {
+        if step == Step::BeforeCommit && STOPS.swap(false, Ordering::SeqCst) {
+            control_now("stop");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_commit_without_a_broker_ends_undecided() {
+        let _turn = TURN.lock().await;
+        let kafka = kafka().await;
+        let name = fresh("undecided");
+        let spec = TopicSpec::named(&name).partitions(1);
+        kafka.ensure([spec]).await.unwrap();
+        let mut outlet = KafkaOutlet::named(&kafka, &name).unwrap();
+        outlet.open().await.unwrap();
+        at_steps(stop_at);
+        STOPS.store(true, Ordering::SeqCst);
+        let outgoing = Outgoing {
+            to: name.as_str().into(),
+            key: "ada".into(),
+            payload: Some("1".into()),
+            headers: Vec::new(),
+            occurred_at: annals_core::chrono::DateTime::UNIX_EPOCH,
+        };
+        let mark = OutletMark {
+            log: LogId::random(),
+            partition: Partition(0),
+            position: Position::new(1),
+            event: None,
+            note: Default::default(),
+        };
+        let taken = outlet.take(vec![outgoing], mark.clone());
+        let taken = tokio::time::timeout(WITHOUT_BROKER, taken).await;
+        control("start").await;
+        let taken = taken.expect("it ends without a broker");
+        assert!(matches!(taken, Err(OutletError::Undecided(_))), "{taken:?}");
+        // Opening it again decides: the mark is there with its record, or neither is.
+        let marks = tokio::time::timeout(TIMEOUT, async {
+            loop {
+                if let Ok(marks) = outlet.open().await {
+                    return marks;
+                }
+            }
+        });
+        let marks = marks.await.unwrap();
+        let log = kafka.log(Topic::named(&name)).await.unwrap();
+        let page = log.read(ReadLog::after(Position::START)).await.unwrap();
+        assert!(marks.is_empty() || marks == [mark]);
+        assert_eq!(page.events.len(), marks.len());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_processor_that_is_stopped_without_a_broker_ends() {
+        let _turn = TURN.lock().await;
+        let kafka = kafka().await;
+        let name = fresh("stopped");
+        let spec = TopicSpec::named(&name).partitions(1);
+        kafka.ensure([spec]).await.unwrap();
+        super::broker::send(&kafka, &name, &[("ada", "1")]).await;
+        let (commits, committed) = oneshot::channel();
+        let commits = std::sync::Mutex::new(Some(commits));
+        let processor = Processor::named(&name)
+            .reads(&name)
+            .on_commit(move |_| drop(commits.lock().unwrap().take()))
+            .each_bytes(|_, _| Ok::<_, Invalid>(()));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let runs = tokio::spawn(async move {
+            let until = async { drop(stopped.await) };
+            processor.run(&kafka, until).await
+        });
+        let first: Result<(), _> = tokio::time::timeout(TIMEOUT, committed).await.unwrap();
+        assert!(first.is_err(), "the sender is dropped at the first commit");
+        control("kill").await;
+        drop(stop);
+        let ended = tokio::time::timeout(WITHOUT_BROKER, runs).await;
+        control("start").await;
+        ended.expect("it ends without a broker").unwrap().unwrap();
     }
 }

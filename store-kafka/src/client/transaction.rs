@@ -9,12 +9,17 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{
     BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig,
 };
-use rdkafka::util::Timeout;
 
 use super::{Context, Retry, TRANSACTION_TIMEOUT_MS};
 
 /// How long a fence may take: the broker first ends what the earlier owner left open.
 const FENCE: Duration = Duration::from_secs(30);
+
+/// How long each step of a transaction may take. After that the broker has ended it by itself.
+///
+/// Without a timeout of their own, commit and abort wait until a coordinator answers: librdkafka
+/// does not limit them to what is left of the transaction's.
+const LIMIT: Duration = Duration::from_millis(TRANSACTION_TIMEOUT_MS);
 
 /// How long a poll of the deliveries waits. The commit would wait in slices of 100 ms for what is
 /// left to deliver.
@@ -87,7 +92,7 @@ pub(crate) fn queue(
         match producer.send(record) {
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), full)) => {
-                if began.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
+                if began.elapsed() > LIMIT {
                     return Err(Broken::Slow);
                 }
                 record = full;
@@ -102,7 +107,7 @@ pub(crate) fn queue(
 pub(crate) fn drain(producer: &Producer) -> Result<(), Broken> {
     let began = Instant::now();
     while producer.in_flight_count() > 0 {
-        if began.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
+        if began.elapsed() > LIMIT {
             return Err(Broken::Slow);
         }
         producer.poll(DRAIN);
@@ -123,18 +128,16 @@ pub(crate) fn drain(producer: &Producer) -> Result<(), Broken> {
     })
 }
 
-/// Takes back what was sent. Unsent records would hold up the abort until its timeout.
+/// Takes back what was sent. Unsent records would hold up the abort until its timeout. After a
+/// failure the producer is used no more.
 pub(crate) fn abort(producer: &Producer) -> Result<(), KafkaError> {
     producer.purge(PurgeConfig::default().queue().inflight());
     // What the purge reports is expected.
     let _ = drain(producer);
-    producer.abort_transaction(Timeout::Never)
+    producer.abort_transaction(LIMIT)
 }
 
-/// Commits what was drained. Without a timeout of its own it takes what is left of the
-/// transaction's.
+/// Commits what was drained.
 pub(crate) fn commit(producer: &Producer) -> Result<(), Broken> {
-    producer
-        .commit_transaction(Timeout::Never)
-        .map_err(Broken::from)
+    producer.commit_transaction(LIMIT).map_err(Broken::from)
 }
