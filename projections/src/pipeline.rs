@@ -55,14 +55,18 @@ mod clocks;
 mod dead;
 mod graph;
 mod handle;
+mod join;
 mod journal;
 mod keyed;
+mod look_up;
 mod machine;
+mod ordered;
 mod output;
 mod part;
 mod results;
 mod source;
 mod stream;
+mod table;
 mod trial;
 mod window_key;
 mod windows;
@@ -75,11 +79,18 @@ use std::sync::Arc;
 pub use annals_streams::{
     Collect, Count, Distinct, Fold, Largest, Late, Max, Mean, Min, Sum, Time, Window,
 };
+/// Patterns of items.
+pub use annals_streams::{Match, Pattern, Skip};
+/// Bounds of joins.
+pub use annals_streams::Within;
+/// Changes of tables, and folds that follow them.
+pub use annals_streams::{Change as TableChange, TakeBack};
 pub use dead::DeadRecord;
 pub use handle::{PipelineHandle, PipelineStatus, Pipelines, SlotClock};
 pub use keyed::{Keyed, PipelineKey};
 pub use results::{Results, Windowed};
 pub use stream::{Flows, Log, Stream};
+pub use table::{Grouped, Table};
 pub use trial::{Trial, TrialError};
 pub use window_key::{OfWindow, window_at};
 pub use windows::{SlidingWindows, Windows};

@@ -266,8 +266,12 @@ pub trait Operator {
         let _ = out;
     }
 
-    /// How far a result may lie before the watermark at which it comes out. Stages after this
-    /// one run that much later, so that none of its results is late for them.
+    /// How far the time of a result may lie before the watermark that was the last one when it
+    /// came out. Stages after this one run that much later, so that none of its results is late
+    /// for them.
+    ///
+    /// It is about what was on time here. What hands on an item as it came, at its own time, hands
+    /// on a late one too.
     fn lag(&self) -> Span {
         Span::ZERO
     }

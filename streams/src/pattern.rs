@@ -2,6 +2,7 @@
 
 use crate::{ConfigError, Span, Time};
 use serde::{Deserialize, Serialize};
+use std::{ops::Deref, sync::Arc};
 
 mod detect;
 
@@ -30,8 +31,26 @@ struct Step<T> {
     is: Test<T>,
 }
 
+impl<T> Clone for Pattern<T> {
+    fn clone(&self) -> Self {
+        Self {
+            steps: self.steps.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<T> Clone for Step<T> {
+    fn clone(&self) -> Self {
+        Self {
+            wanted: self.wanted,
+            is: Arc::clone(&self.is),
+        }
+    }
+}
+
 /// Whether an item fits, given those that were matched before it.
-type Test<T> = Box<dyn Fn(&[T], &T) -> bool + Send + Sync>;
+type Test<T> = Arc<dyn Fn(&[T], &T) -> bool + Send + Sync>;
 
 /// Which of the possible matches are reported.
 ///
@@ -78,14 +97,14 @@ impl<T> Pattern<T> {
     where
         T: 'static,
     {
-        let is = std::sync::Arc::new(is);
+        let is = Arc::new(is);
         let mut pattern = Self {
             steps: Vec::new(),
             within: None,
             skip: Skip::default(),
         };
         for _ in 0..n {
-            let is = std::sync::Arc::clone(&is);
+            let is = Arc::clone(&is);
             pattern = pattern.then(move |_, item| is(item));
         }
         pattern
@@ -119,7 +138,7 @@ impl<T> Pattern<T> {
     fn step(mut self, wanted: bool, is: impl Fn(&[T], &T) -> bool + Send + Sync + 'static) -> Self {
         self.steps.push(Step {
             wanted,
-            is: Box::new(is),
+            is: Arc::new(is),
         });
         self
     }
@@ -131,8 +150,8 @@ impl<T> Pattern<T> {
     /// Pattern::times(2, |_: &i64| true).within(Span::from_micros(5));
     /// ```
     #[must_use]
-    pub fn within(mut self, time: Span) -> Self {
-        self.within = Some(time);
+    pub fn within(mut self, time: impl Into<Span>) -> Self {
+        self.within = Some(time.into());
         self
     }
 
@@ -146,6 +165,24 @@ impl<T> Pattern<T> {
     pub fn skipping(mut self, skip: Skip) -> Self {
         self.skip = skip;
         self
+    }
+
+    /// What of it is a value: how many steps, which of them must not come, its time in
+    /// microseconds (-1: none), and which matches are reported. Its conditions are functions.
+    ///
+    /// ```
+    /// # use annals_streams::Pattern;
+    /// assert_eq!(Pattern::first(|_: &i64| true).parameters()[0], ("steps", 1));
+    /// ```
+    pub fn parameters(&self) -> [(&'static str, i64); 4] {
+        let never = self.steps.iter().rev();
+        let never = never.fold(0, |bits: i64, step| bits << 1 | i64::from(!step.wanted));
+        [
+            ("steps", self.steps.len() as i64),
+            ("never", never),
+            ("within", self.within.map_or(-1, Span::micros)),
+            ("skip", self.skip as i64),
+        ]
     }
 
     fn check(self) -> Result<Self, ConfigError> {
@@ -181,13 +218,14 @@ impl<T> Pattern<T> {
     }
 }
 
-/// The items that matched, in the order of event time.
+/// The items that matched, in the order of event time. It is the slice of them.
 ///
 /// ```
 /// use annals_streams::{Match, Time};
 ///
 /// let found = Match { first: Time::from_micros(1), items: vec!["order"] };
-/// assert_eq!(found.items.len(), 1);
+/// assert_eq!(found.len(), 1);
+/// assert_eq!(found[0], "order");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match<T> {
@@ -195,4 +233,12 @@ pub struct Match<T> {
     pub first: Time,
     /// The items; in an absence those that came before it.
     pub items: Vec<T>,
+}
+
+impl<T> Deref for Match<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.items
+    }
 }

@@ -9,6 +9,7 @@ mod broken;
 mod killed;
 mod kinds;
 mod lessons;
+mod ordered;
 mod shop;
 mod stopped;
 mod trials;

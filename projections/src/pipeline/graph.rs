@@ -5,7 +5,10 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use annals_streams::{Branch, Codec, Each, Joint, Plan, PlannedStage, Side, Stage, StateError};
+use annals_streams::{
+    Batch, Branch, Codec, Each, Joint, Operator, Plan, PlannedStage, Side, Sink, Span, Stage, State,
+    StateError, Stateful,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -72,7 +75,7 @@ pub(crate) struct Making {
     pub(crate) slot: u16,
     pub(crate) slots: u16,
     pub(crate) collected: Arc<Mutex<Collected>>,
-    /// Second ends of merges, until their streams ask for them.
+    /// Second ends of stages with two inputs, until their streams ask for them.
     ends: HashMap<usize, Box<dyn Any>>,
 }
 
@@ -86,26 +89,68 @@ impl Making {
         }
     }
 
-    /// An end of a merge into `to`.
-    fn end<T: Clone + Send + 'static>(
+    /// The left end of what has two inputs; `then` is made for the end that comes first.
+    pub(crate) fn left<L, R>(
         &mut self,
-        merge: usize,
-        left: bool,
-        to: &Node<T>,
-    ) -> Port<T> {
-        let parked = self.ends.remove(&merge).map(|end| end.downcast());
-        if let Some(Ok(end)) = parked {
-            return *end;
+        joint: usize,
+        then: impl FnOnce(&mut Making) -> Port<Side<L, R>>,
+    ) -> Port<L>
+    where
+        L: Clone + Send + 'static,
+        R: Clone + Send + 'static,
+    {
+        if let Some(Ok(parked)) = self.ends.remove(&joint).map(|end| end.downcast()) {
+            return *parked;
         }
-        let either = |side: &Side<T, T>| match side {
-            Side::Left(item) | Side::Right(item) => item.clone(),
-        };
-        let (one, other) = Joint::ports(Box::new(Each::map(either, to.port(self))));
-        let (one, other): (Port<T>, Port<T>) = (Box::new(one), Box::new(other));
-        let (mine, parked) = if left { (one, other) } else { (other, one) };
-        self.ends.insert(merge, Box::new(parked));
-        mine
+        let (left, right) = Joint::ports(then(self));
+        let right: Port<R> = Box::new(right);
+        self.ends.insert(joint, Box::new(right));
+        Box::new(left)
     }
+
+    /// The right end.
+    pub(crate) fn right<L, R>(
+        &mut self,
+        joint: usize,
+        then: impl FnOnce(&mut Making) -> Port<Side<L, R>>,
+    ) -> Port<R>
+    where
+        L: Clone + Send + 'static,
+        R: Clone + Send + 'static,
+    {
+        if let Some(Ok(parked)) = self.ends.remove(&joint).map(|end| end.downcast()) {
+            return *parked;
+        }
+        let (left, right) = Joint::ports(then(self));
+        let left: Port<L> = Box::new(left);
+        self.ends.insert(joint, Box::new(left));
+        Box::new(right)
+    }
+
+    /// An operator as the stage that a handle stands for. What is late for it is counted.
+    pub(crate) fn stage<O>(&self, at: Numbered, operator: O, then: Port<O::Out>) -> Port<O::In>
+    where
+        O: Operator + State + Send + 'static,
+        O::Out: Send,
+        O::Late: Send,
+    {
+        let collected = Arc::clone(&self.collected);
+        let count = Sink::new(move |batch: &Batch<O::Late>| {
+            if !batch.rows.is_empty() {
+                let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
+                collected.missed += batch.rows.len() as u64;
+            }
+        });
+        let stage = Stateful::new(at.stage, at.lag, operator, then);
+        Box::new(stage.late(Box::new(count)))
+    }
+}
+
+/// The number of a stage, and how much later than the clock it runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbered {
+    pub(crate) stage: u16,
+    pub(crate) lag: Span,
 }
 
 /// What was said about a pipeline.
@@ -116,7 +161,7 @@ pub(crate) struct Draft {
     /// The stages that need all keys in one slot.
     pub(crate) one_slot: Option<&'static str>,
     pub(crate) wrong: Vec<String>,
-    merges: usize,
+    joints: usize,
 }
 
 /// A pipeline while it is written.
@@ -131,7 +176,7 @@ impl Graph {
             outputs: Vec::new(),
             one_slot: None,
             wrong: Vec::new(),
-            merges: 0,
+            joints: 0,
         })))
     }
 
@@ -167,6 +212,9 @@ pub(crate) struct At {
     pub(crate) stage: u16,
     /// Whether a slot sees only its own keys here.
     pub(crate) divided: bool,
+    /// How far items may lie before the watermark of the log when they come here, without being
+    /// late: stages with state that follow run so much later.
+    pub(crate) lag: Span,
 }
 
 impl At {
@@ -179,30 +227,69 @@ impl At {
         }
     }
 
-    pub(crate) fn merged<T: Clone + Send + 'static>(
+    /// The same place, whose items may lie so much further before the watermark.
+    pub(crate) fn lagging(self, lag: Span) -> At {
+        let lag = self.lag + lag;
+        At { lag, ..self }
+    }
+
+    /// What its stage is made with.
+    pub(crate) fn numbered(&self) -> Numbered {
+        Numbered {
+            stage: self.stage,
+            lag: self.lag,
+        }
+    }
+
+    /// After a stage that two handles lead to: it runs as late as the later of them.
+    pub(crate) fn then_both(&self, other: &At, stage: PlannedStage) -> At {
+        if self.divided != other.divided {
+            let kind = stage.kind();
+            self.graph.wrong(format!(
+                "`{kind}` takes a stream with a key and one that has none; key both first"
+            ));
+        }
+        At {
+            divided: self.divided || other.divided,
+            lag: self.lag.max(other.lag),
+            ..self.then(stage.after(other.stage))
+        }
+    }
+
+    /// Leads two nodes into what `then` makes of both.
+    pub(crate) fn attach_both<L, R>(
+        &self,
+        (left, right): (&Node<L>, &Node<R>),
+        then: impl Fn(&mut Making) -> Port<Side<L, R>> + Send + Sync + 'static,
+    ) where
+        L: Clone + Send + 'static,
+        R: Clone + Send + 'static,
+    {
+        let joint = {
+            let mut draft = self.graph.lock();
+            draft.joints += 1;
+            draft.joints
+        };
+        let then = Arc::new(then);
+        let of_right = Arc::clone(&then);
+        left.attach(move |making| making.left(joint, &*then));
+        right.attach(move |making| making.right(joint, &*of_right));
+    }
+
+    pub(crate) fn merged<T: Clone + Send + Sync + 'static>(
         &self,
         from: &Node<T>,
         other: (&At, &Node<T>),
     ) -> (At, Node<T>) {
         let to = Node::new();
-        let merge = {
-            let mut draft = self.graph.lock();
-            draft.merges += 1;
-            draft.merges
-        };
-        for (node, left) in [(from, true), (other.1, false)] {
-            let to = to.clone();
-            node.attach(move |making| making.end(merge, left, &to));
-        }
-        let planned = PlannedStage::new("merge", "").after(other.0.stage);
-        let at = At {
-            divided: self.divided || other.0.divided,
-            ..self.then(planned)
-        };
-        if self.divided != other.0.divided {
-            self.graph
-                .wrong("a stream with a key is merged with one that has none; key both first");
-        }
+        let at = self.then_both(other.0, PlannedStage::new("merge", ""));
+        let then = to.clone();
+        at.attach_both((from, other.1), move |making| {
+            let either = |side: &Side<T, T>| match side {
+                Side::Left(item) | Side::Right(item) => item.clone(),
+            };
+            Box::new(Each::map(either, then.port(making)))
+        });
         (at, to)
     }
 }

@@ -84,7 +84,8 @@ pub struct SlotClock {
     pub state_bytes: usize,
     /// Entries of state: windows and sessions of each key that are open, and what else is kept.
     pub open: usize,
-    /// Windows that late items missed, one for each item and window, since the slot began here.
+    /// What came too late since the slot began here: windows that late items missed, one for each
+    /// item and window, and late items of joins, patterns and what waits for its turn.
     pub missed: u64,
 }
 
@@ -276,7 +277,7 @@ impl fmt::Display for PipelineStatus {
             } = clock;
             write!(
                 f,
-                ", {open} open ({state_bytes} bytes), {missed} windows missed"
+                ", {open} open ({state_bytes} bytes), {missed} too late"
             )?;
             if let Some(partition) = clock.held_by.filter(|_| clock.watermark == Time::MIN) {
                 write!(f, ", held by partition {partition}")?;

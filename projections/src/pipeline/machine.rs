@@ -132,7 +132,7 @@ impl Machine {
         self.journal.len()
     }
 
-    /// Windows that late items missed since the slot began here.
+    /// What came too late since the slot began here.
     pub(crate) fn missed(&self) -> u64 {
         let collected = self.collected.lock();
         collected.unwrap_or_else(PoisonError::into_inner).missed

@@ -49,7 +49,8 @@ pub(crate) struct Collected {
     pub(crate) rows: Vec<Emitted>,
     /// Why a row cannot be written.
     pub(crate) failed: Option<String>,
-    /// Windows that late items missed, one for each item and window, since the slot began.
+    /// Windows that late items missed, one for each item and window, and late items of other
+    /// stages, since the slot began.
     pub(crate) missed: u64,
 }
 

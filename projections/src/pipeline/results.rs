@@ -187,7 +187,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         let wait = Span::from(wait);
         let planned = PlannedStage::new("at_most_every", "").with("wait", wait.micros());
         let at = self.at.then(planned);
-        let number = at.stage;
+        let stage = at.numbered();
         let from = self.emissions(self.pass);
         let node: Node<Emission<K, A>> = Node::new();
         let to = node.clone();
@@ -214,7 +214,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             };
             let then = Each::retimed(back, to.port(making));
             let every = AtMostEvery::<(Window, K), Held<A>>::new(wait);
-            let every = Stateful::new(number, Span::ZERO, every, Box::new(then));
+            let every = Stateful::new(stage.stage, stage.lag, every, Box::new(then));
             Box::new(Each::retimed(there, Box::new(every)))
         });
         Results::chosen(at, node, self.lateness)
@@ -262,7 +262,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         is: impl Fn(&A) -> bool + Send + Sync + 'static,
     ) -> Keyed<K, Windowed<A>> {
         let at = self.at.then(PlannedStage::new("as_soon_as", ""));
-        let number = at.stage;
+        let stage = at.numbered();
         let lateness = self.lateness;
         let updates = match self.pass {
             Pass::All => Pass::All,
@@ -276,8 +276,10 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             let is = Arc::clone(&is);
             let soon = AsSoonAs::<K, A>::new(lateness, move |value: &A| is(value));
             let then = Box::new(Each::filter_map(windowed, to.port(making)));
-            Box::new(Stateful::new(number, Span::ZERO, soon, then))
+            Box::new(Stateful::new(stage.stage, stage.lag, soon, then))
         });
+        // What corrects a window that closed has the time of that window.
+        let at = at.lagging(self.lateness);
         Keyed { at, node }
     }
 
@@ -298,8 +300,9 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         mapped(&self.node, &node, |of: &Emission<K, A>| {
             windowed(of).filter(|(_, of)| of.is_final)
         });
+        let at = self.at.then(PlannedStage::new("finals", ""));
         Keyed {
-            at: self.at.then(PlannedStage::new("finals", "")),
+            at: at.lagging(self.lateness),
             node,
         }
     }
@@ -347,7 +350,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         self.at.graph.needs_one_slot(kind);
         let planned = PlannedStage::new(kind, "").with("count", count as i64);
         let at = self.at.then(planned);
-        let number = at.stage;
+        let stage = at.numbered();
         let lateness = self.lateness;
         let scores = self.emissions(self.pass);
         let node = Node::new();
@@ -359,7 +362,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             if with_ties {
                 top = top.with_ties();
             }
-            let top = Stateful::new(number, Span::ZERO, top, to.port(making));
+            let top = Stateful::new(stage.stage, stage.lag, top, to.port(making));
             let scored = move |of: &Emission<K, A>| Emission {
                 key: of.key.clone(),
                 window: of.window,

@@ -52,6 +52,7 @@ impl Log {
             graph: self.graph.clone(),
             stage,
             divided: false,
+            lag: Span::ZERO,
         };
         Stream {
             at,

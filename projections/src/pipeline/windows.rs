@@ -10,7 +10,7 @@ use annals_streams::{
     PlannedStage, Sessions, Sink, Sliding, Span, State, Stateful, WindowOptions,
 };
 
-use super::graph::{Making, Node, Port};
+use super::graph::{Making, Node, Numbered, Port};
 use super::keyed::{Keyed, PipelineKey};
 use super::results::{Results, Wanted};
 use super::stream::{Flows, Stream};
@@ -34,10 +34,10 @@ impl<T> Clone for WindowsBy<T> {
 
 /// Items of a key in windows of event time, about to be folded.
 pub struct Windows<K, T> {
-    from: Keyed<K, T>,
-    by: WindowsBy<T>,
-    lateness: Span,
-    planned: PlannedStage,
+    pub(super) from: Keyed<K, T>,
+    pub(super) by: WindowsBy<T>,
+    pub(super) lateness: Span,
+    pub(super) planned: PlannedStage,
     late: Node<Late<K, T>>,
     /// Whether a fold of these windows says what is late.
     says_late: Arc<AtomicBool>,
@@ -167,12 +167,12 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
 
     fn folded_by<A: Fold<T> + Flows>(
         &self,
-        stage: impl Fn(WindowOptions, Made<K, T, A>) -> Port<(K, T)> + Send + Sync + 'static,
+        made: impl Fn(WindowOptions, Made<K, T, A>) -> Port<(K, T)> + Send + Sync + 'static,
     ) -> Results<K, A> {
         let name = std::any::type_name::<A>();
         let name = name.rsplit("::").next().unwrap_or(name);
         let at = self.from.at.then(self.planned.clone().with(name, 0));
-        let number = at.stage;
+        let stage = at.numbered();
         let node: Node<Emission<K, A>> = Node::new();
         let to = node.clone();
         let wanted: Wanted = Arc::default();
@@ -187,7 +187,7 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
             options.emit = wants.emit();
             let then = to.port(making);
             let late = late.as_ref().map(|late| counted(making, late));
-            stage(options, Made { number, then, late })
+            made(options, Made { stage, then, late })
         });
         Results::new(at, node, wanted, self.lateness)
     }
@@ -216,7 +216,7 @@ fn counted<K: PipelineKey, T: Flows>(
 
 /// What a stage of windows is made with.
 struct Made<K, T, A> {
-    number: u16,
+    stage: Numbered,
     then: Port<Emission<K, A>>,
     late: Option<Port<Late<K, T>>>,
 }
@@ -226,7 +226,7 @@ impl<K: PipelineKey, T: Flows, A: Fold<T> + Flows> Made<K, T, A> {
     where
         O: Operator<In = (K, T), Out = Emission<K, A>, Late = Late<K, T>> + State + Send + 'static,
     {
-        let stage = Stateful::new(self.number, Span::ZERO, operator, self.then);
+        let stage = Stateful::new(self.stage.stage, self.stage.lag, operator, self.then);
         match self.late {
             Some(late) => Box::new(stage.late(late)),
             None => Box::new(stage),

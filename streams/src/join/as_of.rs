@@ -1,7 +1,7 @@
 //! A stream with a table: each item meets the value that its key had at the item's own time.
 
 use crate::{
-    Input, JoinType, Kept, Key, Operator, Output, Side, Span, StateError, Time,
+    Input, JoinType, Kept, Key, Newer, Operator, Output, Side, Span, StateError, Time,
     due::{DueIndex, is_closed, is_late},
     hash::Map,
     join::RowOf,
@@ -47,6 +47,9 @@ pub struct AsOfOptions {
     pub versions: Versions,
     /// How long after its time an item is still answered, and old versions are kept for it.
     pub lateness: Span,
+    /// Which of two changes of a row is the newer one. By arrival a change holds from the later of
+    /// its own time and that of the change before it.
+    pub newer: Newer,
 }
 
 impl AsOfOptions {
@@ -84,6 +87,19 @@ impl AsOfOptions {
             versions: Versions::Newest,
             ..Self::default()
         }
+    }
+
+    /// Changes of the table come in the order in which they hold, as those of a joined or grouped
+    /// table do.
+    ///
+    /// ```
+    /// # use annals_streams::{AsOfOptions, Newer};
+    /// assert_eq!(AsOfOptions::as_of().in_order().newer, Newer::ByArrival);
+    /// ```
+    #[must_use]
+    pub fn in_order(mut self) -> Self {
+        self.newer = Newer::ByArrival;
+        self
     }
 
     /// Items are answered until the watermark is this far after them. Negative is none.
@@ -228,7 +244,12 @@ impl<K: Key, L: Kept, V: Kept, O> AsOfJoin<K, L, V, O> {
             return;
         };
         // Without versions there is one, at no particular time.
-        let time = if replaces_all { Time::MIN } else { time };
+        let newest = known.versions.last_key_value().map(|(newest, _)| *newest);
+        let time = match self.options.newer {
+            _ if replaces_all => Time::MIN,
+            Newer::ByTime => time,
+            Newer::ByArrival => newest.map_or(time, |newest| newest.max(time)),
+        };
         let fresh = || Version {
             value: None,
             mark: Mark::default(),
@@ -352,6 +373,14 @@ impl<K: Key, L: Kept, V: Kept, O> Operator for AsOfJoin<K, L, V, O> {
             out.refuse(time, (key.clone(), item.clone()));
         } else if let Some(row) = self.answer(key, time, item) {
             out.emit(time, (key.clone(), row));
+        }
+    }
+
+    fn lag(&self) -> Span {
+        match self.options.versions {
+            Versions::Waiting => self.options.lateness,
+            // Answers have the time of their item, and come with it.
+            Versions::AtOnce | Versions::Newest => Span::ZERO,
         }
     }
 }

@@ -88,6 +88,21 @@ where
         }
     }
 
+    /// Which of two changes of a right row is the newer one, when that differs from the left.
+    ///
+    /// ```
+    /// # use annals_streams::{ForeignKeyJoin, JoinType, Newer};
+    /// let row = |left: Option<&u8>, right: Option<&u8>| (left.copied(), right.copied());
+    /// let refers_to = |left: &u8| Some(*left);
+    /// ForeignKeyJoin::<u64, u8, _, _, _>::new(JoinType::Left, Newer::ByTime, refers_to, row)
+    ///     .right_newer(Newer::ByArrival);
+    /// ```
+    #[must_use]
+    pub fn right_newer(mut self, newer: Newer) -> Self {
+        self.right = Rows::new(newer);
+        self
+    }
+
     fn joined(&self, left: Option<&L>, right: Option<&R>) -> Option<O> {
         let left = left?;
         let exists = right.is_some() || self.join.keeps_left();

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 /// ```
 /// use annals_streams::{Span, Within};
 ///
-/// let hour = Within::after(Span::from_micros(3_600_000_000));
+/// let hour = Within::after(std::time::Duration::from_hours(1));
 /// assert_eq!(hour.before, Span::ZERO);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -37,10 +37,10 @@ impl Within {
     /// # use annals_streams::{Span, Within};
     /// assert_eq!(Within::after(Span::from_micros(3)).after, Span::from_micros(3));
     /// ```
-    pub fn after(after: Span) -> Self {
+    pub fn after(after: impl Into<Span>) -> Self {
         Self {
             before: Span::ZERO,
-            after,
+            after: after.into(),
         }
     }
 
@@ -50,9 +50,9 @@ impl Within {
     /// # use annals_streams::{Span, Within};
     /// assert_eq!(Within::before(Span::from_micros(3)).after, Span::ZERO);
     /// ```
-    pub fn before(before: Span) -> Self {
+    pub fn before(before: impl Into<Span>) -> Self {
         Self {
-            before,
+            before: before.into(),
             after: Span::ZERO,
         }
     }
@@ -64,7 +64,8 @@ impl Within {
     /// let near = Within::around(Span::from_micros(3));
     /// assert_eq!(near, Within::between(near.before, near.after));
     /// ```
-    pub fn around(apart: Span) -> Self {
+    pub fn around(apart: impl Into<Span>) -> Self {
+        let apart = apart.into();
         Self {
             before: apart,
             after: apart,
@@ -77,8 +78,30 @@ impl Within {
     /// # use annals_streams::{Span, Within};
     /// Within::between(Span::from_micros(-5), Span::from_micros(10));
     /// ```
-    pub fn between(before: Span, after: Span) -> Self {
-        Self { before, after }
+    pub fn between(before: impl Into<Span>, after: impl Into<Span>) -> Self {
+        Self {
+            before: before.into(),
+            after: after.into(),
+        }
+    }
+
+    fn left_waits(self) -> Span {
+        self.after.max(Span::ZERO)
+    }
+
+    fn right_waits(self) -> Span {
+        self.before.max(Span::ZERO)
+    }
+
+    /// How far a row of a join within these bounds may lie before the watermark.
+    ///
+    /// ```
+    /// # use annals_streams::{Span, Within};
+    /// let bounds = Within::between(Span::from_micros(-5), Span::from_micros(10));
+    /// assert_eq!(bounds.lag(), Span::from_micros(10));
+    /// ```
+    pub fn lag(self) -> Span {
+        self.left_waits().max(self.right_waits())
     }
 }
 
@@ -213,11 +236,11 @@ impl<K: Key, L: Kept, R: Kept, O> IntervalJoin<K, L, R, O> {
 
     /// How long a left row waits. Also with a negative bound it stays while it is on time itself.
     fn left_waits(&self) -> Span {
-        self.within.after.max(Span::ZERO)
+        self.within.left_waits()
     }
 
     fn right_waits(&self) -> Span {
-        self.within.before.max(Span::ZERO)
+        self.within.right_waits()
     }
 
     fn arm(&mut self, key: &K) {
@@ -388,7 +411,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for IntervalJoin<K, L, R, O> {
     }
 
     fn lag(&self) -> Span {
-        self.left_waits().max(self.right_waits())
+        self.within.lag()
     }
 }
 

@@ -191,6 +191,20 @@ impl<K: Key, L: Kept, R: Kept, O> TableJoin<K, L, R, O> {
         }
     }
 
+    /// Which of two changes of a right row is the newer one, when that differs from the left.
+    ///
+    /// ```
+    /// # use annals_streams::{JoinType, Newer, TableJoin};
+    /// let row = |left: Option<&u8>, right: Option<&u8>| (left.copied(), right.copied());
+    /// TableJoin::<String, _, _, _>::new(JoinType::Outer, Newer::ByTime, row)
+    ///     .right_newer(Newer::ByArrival);
+    /// ```
+    #[must_use]
+    pub fn right_newer(mut self, newer: Newer) -> Self {
+        self.right = Rows::new(newer);
+        self
+    }
+
     fn joined(&self, left: Option<&L>, right: Option<&R>) -> Option<O> {
         let exists = match self.join {
             JoinType::Inner => left.is_some() && right.is_some(),

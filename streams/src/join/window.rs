@@ -236,6 +236,10 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for WindowJoin<K, L, R, O> {
             out.refuse(time, input.item.clone());
         }
     }
+
+    fn lag(&self) -> Span {
+        self.lateness
+    }
 }
 
 impl<K: Key, L: Kept, R: Kept, O> Pieces for WindowJoin<K, L, R, O> {

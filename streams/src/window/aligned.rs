@@ -1,7 +1,7 @@
 //! Tumbling and hopping windows, kept in the way that suits how they emit.
 
 use crate::{
-    Aligned, Emission, Fold, Input, Key, Late, Operator, Output, StateError, Time, WindowOptions,
+    Aligned, Emission, Fold, Input, Key, Late, Operator, Output, Span, StateError, Time, WindowOptions,
     state::{Bytes, Codec, Mark, Marks, Pieces},
     window::{panes::Panes, slices::Slices},
 };
@@ -84,6 +84,10 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for AlignedWindows<K, T, A> {
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
         either!(&mut self.0, way => way.process(input, out));
+    }
+
+    fn lag(&self) -> Span {
+        either!(&self.0, way => way.lag())
     }
 }
 

@@ -3,7 +3,7 @@
 //! key needs a timer.
 
 use crate::{
-    Aligned, Emission, Fold, Input, Kept, Key, Kind, Late, Operator, Output, StateError, Time,
+    Aligned, Emission, Fold, Input, Kept, Key, Kind, Late, Operator, Output, Span, StateError, Time,
     WindowOptions,
     due::{is_closed, is_late},
     emit::Closing,
@@ -233,6 +233,10 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Panes<K, T, A> {
                 },
             );
         }
+    }
+
+    fn lag(&self) -> Span {
+        self.options.lateness
     }
 }
 

@@ -306,6 +306,10 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Sessions<K, T, A> {
             },
         );
     }
+
+    fn lag(&self) -> Span {
+        self.options.lateness
+    }
 }
 
 impl<K: Key, T, A: Fold<T>> Pieces for Sessions<K, T, A> {

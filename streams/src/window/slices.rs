@@ -251,6 +251,10 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Slices<K, T, A> {
             );
         }
     }
+
+    fn lag(&self) -> Span {
+        self.options.lateness
+    }
 }
 
 impl<K: Key, T, A: Fold<T>> Pieces for Slices<K, T, A> {

@@ -322,6 +322,10 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
         }
         self.arm(key);
     }
+
+    fn lag(&self) -> Span {
+        self.options.lateness
+    }
 }
 
 impl<K: Key, T: Kept, A: Fold<T>> Pieces for Sliding<K, T, A> {
