@@ -75,16 +75,16 @@ mod work;
 use std::fmt;
 use std::sync::Arc;
 
+/// Bounds of joins.
+pub use annals_streams::Within;
+/// Changes of tables, and folds that follow them.
+pub use annals_streams::{Change as TableChange, TakeBack};
 /// Folds, and what they are about.
 pub use annals_streams::{
     Collect, Count, Distinct, Fold, Largest, Late, Max, Mean, Min, Sum, Time, Window,
 };
 /// Patterns of items.
 pub use annals_streams::{Match, Pattern, Skip};
-/// Bounds of joins.
-pub use annals_streams::Within;
-/// Changes of tables, and folds that follow them.
-pub use annals_streams::{Change as TableChange, TakeBack};
 pub use dead::DeadRecord;
 pub use handle::{PipelineHandle, PipelineStatus, Pipelines, SlotClock};
 pub use keyed::{Keyed, PipelineKey};

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_streams::{
-    Batch, Branch, Codec, Each, Joint, Operator, Plan, PlannedStage, Side, Sink, Span, Stage, State,
-    StateError, Stateful,
+    Batch, Branch, Codec, Each, Joint, Operator, Plan, PlannedStage, Side, Sink, Span, Stage,
+    State, StateError, Stateful,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -275,10 +275,7 @@ impl fmt::Display for PipelineStatus {
                 missed,
                 ..
             } = clock;
-            write!(
-                f,
-                ", {open} open ({state_bytes} bytes), {missed} too late"
-            )?;
+            write!(f, ", {open} open ({state_bytes} bytes), {missed} too late")?;
             if let Some(partition) = clock.held_by.filter(|_| clock.watermark == Time::MIN) {
                 write!(f, ", held by partition {partition}")?;
             }

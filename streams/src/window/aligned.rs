@@ -1,7 +1,8 @@
 //! Tumbling and hopping windows, kept in the way that suits how they emit.
 
 use crate::{
-    Aligned, Emission, Fold, Input, Key, Late, Operator, Output, Span, StateError, Time, WindowOptions,
+    Aligned, Emission, Fold, Input, Key, Late, Operator, Output, Span, StateError, Time,
+    WindowOptions,
     state::{Bytes, Codec, Mark, Marks, Pieces},
     window::{panes::Panes, slices::Slices},
 };

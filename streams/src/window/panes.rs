@@ -3,8 +3,8 @@
 //! key needs a timer.
 
 use crate::{
-    Aligned, Emission, Fold, Input, Kept, Key, Kind, Late, Operator, Output, Span, StateError, Time,
-    WindowOptions,
+    Aligned, Emission, Fold, Input, Kept, Key, Kind, Late, Operator, Output, Span, StateError,
+    Time, WindowOptions,
     due::{is_closed, is_late},
     emit::Closing,
     hash::Map,
