@@ -62,6 +62,7 @@ mod look_up;
 mod machine;
 mod ordered;
 mod output;
+mod panics;
 mod part;
 mod results;
 mod source;

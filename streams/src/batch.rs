@@ -8,6 +8,7 @@
 //! of that, still under its old watermark, then moves its own and emits what closes; only then the
 //! record itself goes through.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use crate::{Changes, Codec, Place, Row, StateError, Time};
@@ -18,7 +19,10 @@ mod stateful;
 
 pub use each::Each;
 pub use split::{Branch, Joint, JointEnd, Sink};
-pub use stateful::Stateful;
+pub use stateful::{ItemAt, LeaveOut, Stateful};
+
+/// What a panic of a user's code said.
+pub type Panic = Box<dyn Any + Send>;
 
 /// The records of a page: where each is, and the watermark just after it.
 ///

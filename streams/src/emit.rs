@@ -1,7 +1,7 @@
 //! When windows speak: on close, on update or both, with corrections and retractions, in one
 //! order of rows.
 
-use crate::{Output, Span, Time, Window};
+use crate::{Output, Panic, Span, Time, Window};
 use serde::{Deserialize, Serialize};
 
 /// When a window emits.
@@ -210,7 +210,7 @@ pub struct Late<K, T> {
 }
 
 /// Results that closed with one watermark, brought into the one order before they leave.
-pub(crate) struct Closing<K, A>(Vec<(Time, Emission<K, A>)>);
+pub(crate) struct Closing<K, A>(Vec<(Time, Emission<K, A>, Option<Panic>)>);
 
 impl<K: Ord, A> Closing<K, A> {
     pub(crate) fn new() -> Self {
@@ -218,18 +218,26 @@ impl<K: Ord, A> Closing<K, A> {
     }
 
     pub(crate) fn add(&mut self, last: Time, emission: Emission<K, A>) {
-        self.0.push((last, emission));
+        self.0.push((last, emission, None));
+    }
+
+    /// A result that could not be put together.
+    pub(crate) fn lack(&mut self, last: Time, emission: Emission<K, A>, panic: Panic) {
+        self.0.push((last, emission, Some(panic)));
     }
 
     /// By the last moment, then the start, then the key.
     pub(crate) fn emit_into<L>(mut self, out: &mut Output<Emission<K, A>, L>) {
         self.0
-            .sort_unstable_by(|(one_last, one), (other_last, other)| {
+            .sort_unstable_by(|(one_last, one, _), (other_last, other, _)| {
                 let windows = (one_last, one.window).cmp(&(other_last, other.window));
                 windows.then_with(|| one.key.cmp(&other.key))
             });
-        for (last, emission) in self.0 {
-            out.emit(last, emission);
+        for (last, emission, panic) in self.0 {
+            match panic {
+                None => out.emit(last, emission),
+                Some(panic) => out.lack(last, emission, panic),
+            }
         }
     }
 }

@@ -60,7 +60,9 @@ mod time;
 mod top;
 mod window;
 
-pub use batch::{Batch, Branch, Each, Joint, JointEnd, Page, Sink, Stage, Stateful};
+pub use batch::{
+    Batch, Branch, Each, ItemAt, Joint, JointEnd, LeaveOut, Page, Panic, Sink, Stage, Stateful,
+};
 pub use clock::{MinOfInputs, Observed, OutOfOrder, Strategy};
 pub use distinct::DistinctBy;
 pub use emit::{Emission, Emit, Kind, Late, WindowOptions};

@@ -1,7 +1,7 @@
 //! What all operators have in common: records go in one by one with the watermark at which they
 //! came, results come out in one order, and one number says when time alone has work to do.
 
-use crate::{Span, Time};
+use crate::{Panic, Span, Time};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::hash::Hash;
 
@@ -133,6 +133,8 @@ pub struct Output<T, L> {
     pub rows: Vec<Row<T>>,
     /// The late side output.
     pub late: Vec<Row<L>>,
+    /// Results that could not be put together, without their values: a fold panicked.
+    pub lacking: Vec<(Row<T>, Panic)>,
     when: u32,
 }
 
@@ -141,6 +143,7 @@ impl<T, L> Default for Output<T, L> {
         Self {
             rows: Vec::new(),
             late: Vec::new(),
+            lacking: Vec::new(),
             when: 0,
         }
     }
@@ -196,6 +199,19 @@ impl<T, L> Output<T, L> {
             time,
             item,
         });
+    }
+
+    /// Adds a result that could not be put together.
+    ///
+    /// ```
+    /// # use annals_streams::{Output, Time};
+    /// let mut out = Output::<Option<u8>, ()>::new();
+    /// out.lack(Time::MIN, None, Box::new("cannot be merged"));
+    /// assert_eq!(out.lacking.len(), 1);
+    /// ```
+    pub fn lack(&mut self, time: Time, item: T, panic: Panic) {
+        let when = self.when;
+        self.lacking.push((Row { when, time, item }, panic));
     }
 
     /// Takes the results out, in their order.

@@ -10,6 +10,7 @@ mod killed;
 mod kinds;
 mod lessons;
 mod ordered;
+mod panics;
 mod shop;
 mod stopped;
 mod trials;

@@ -9,7 +9,7 @@ use annals::store::{Append, ChangeStream, EventStore, NewEvent, StreamChange};
 use annals::{MemoryStore, Partition, Store};
 use chrono::TimeDelta;
 
-use crate::shop::{Sales, append, at, caught_up, noon, options, ordered, rebuild, sales, sold};
+use crate::shop::{Sales, append, at, caught_up, noon, options, ordered, rebuild, sales};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -82,18 +82,4 @@ async fn more_state_than_is_allowed_stops_it() {
     let error = reason(&store, sales().state_bytes_max(8)).await;
     assert!(error.contains("in slot 0 would be"), "{error}");
     assert!(error.contains("`state_bytes_max`"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stage_that_panics_stops_it() {
-    let store = MemoryStore::new();
-    minutes(&store).await;
-    let panics = Pipeline::new("sales", 1, |log| {
-        let products = sold(log).key_by(|_| -> String { panic!("no product") });
-        let minutes = products.tumbling(Duration::from_mins(1));
-        minutes.folded::<Sales>().into_view();
-    });
-    let error = reason(&store, panics).await;
-    assert!(error.contains("panicked at positions 1 to 3"), "{error}");
-    assert!(error.contains("no product"), "{error}");
 }

@@ -8,12 +8,19 @@ use std::sync::Arc;
 
 use super::machine::OutRow;
 use super::output::END;
+use super::panics::Lacking;
 use super::source::micros;
 
 /// The output of dead letters. No view has a name like it.
 pub(crate) const OUTPUT: &str = "$dead";
 
-/// A record that a pipeline went on without.
+/// A key of several parts, for people.
+pub(crate) fn shown(key: &str) -> String {
+    key.replace("\u{1f}\u{1f}", " ")
+}
+
+/// A record that a pipeline went on without, or without a part of it: an item or a result over
+/// which a stage panicked.
 ///
 /// ```
 /// # use annals_projections::pipeline::{DeadRecord, PipelineHandle};
@@ -42,10 +49,10 @@ pub struct DeadRecord {
 /// What is known of a record after it was given away.
 pub(crate) struct Record {
     partition: u32,
-    position: Position,
+    pub(crate) position: Position,
     id: EventId,
     event_type: Arc<str>,
-    recorded_at: DateTime<Utc>,
+    pub(crate) recorded_at: DateTime<Utc>,
     pub(crate) occurred: Time,
 }
 
@@ -54,6 +61,8 @@ pub(crate) struct Record {
 pub(crate) struct Dead {
     record: DeadRecord,
     recorded_at: DateTime<Utc>,
+    /// Where there may be several of one record: the stage and the item.
+    of: String,
 }
 
 impl Record {
@@ -68,6 +77,10 @@ impl Record {
         }
     }
 
+    pub(crate) fn event_type(&self) -> &str {
+        &self.event_type
+    }
+
     pub(crate) fn dead(&self, cause: String) -> Dead {
         Dead {
             record: DeadRecord {
@@ -78,6 +91,25 @@ impl Record {
                 cause,
             },
             recorded_at: self.recorded_at,
+            of: String::new(),
+        }
+    }
+
+    /// An item of it, or a result that it brought forth, without which this stage went on.
+    pub(crate) fn lacking(&self, stage: &str, of: &Lacking) -> Dead {
+        let Lacking {
+            stage: number,
+            item,
+            reason,
+            ..
+        } = of;
+        let cause = match &**item {
+            "" => format!("`{stage}` panicked: {reason}"),
+            item => format!("`{stage}` panicked over `{}`: {reason}", shown(item)),
+        };
+        Dead {
+            of: format!("/{number:05}/{item}"),
+            ..self.dead(cause)
         }
     }
 
@@ -104,7 +136,7 @@ impl Dead {
             position: Position::new(position),
             recorded_at: self.recorded_at,
             keeps: false,
-            key: format!("{OUTPUT}{END}{partition:010}/{position:020}"),
+            key: format!("{OUTPUT}{END}{partition:010}/{position:020}{}", self.of),
             value: Some(value.into()),
         }
     }

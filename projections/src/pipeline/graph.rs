@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_streams::{
-    Batch, Branch, Codec, Each, Joint, Operator, Plan, PlannedStage, Side, Sink, Span, Stage,
-    State, StateError, Stateful,
+    Batch, Branch, Codec, Each, Joint, Operator, Panic, Plan, PlannedStage, Row, Side, Sink, Span,
+    Stage, State, StateError, Stateful,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::output::{Collected, OutputSpec};
+use super::panics::{self, Lacking, NameOf, Panics, nameless};
 use super::source::Source;
 
 /// How state is written: as rows are.
@@ -75,6 +76,7 @@ pub(crate) struct Making {
     pub(crate) slot: u16,
     pub(crate) slots: u16,
     pub(crate) collected: Arc<Mutex<Collected>>,
+    pub(crate) panics: Panics,
     /// Second ends of stages with two inputs, until their streams ask for them.
     ends: HashMap<usize, Box<dyn Any>>,
 }
@@ -85,8 +87,48 @@ impl Making {
             slot,
             slots,
             collected: Arc::default(),
+            panics: Panics::default(),
             ends: HashMap::new(),
         }
+    }
+
+    /// Tells of what a stage without state went on without. What every slot sees one of them
+    /// tells.
+    pub(crate) fn on_panic<T: 'static>(
+        &self,
+        of: Numbered,
+        name: NameOf<T>,
+    ) -> impl Fn(&Row<T>, Panic) + Send + use<T> {
+        let panics = (of.divided || self.slot == 0).then(|| self.panics.clone());
+        move |row, panic| {
+            let reason = panics::text(panic);
+            if let Some(panics) = &panics {
+                panics.lacks(Lacking {
+                    cause: row.cause(),
+                    stage: of.stage,
+                    item: name(&row.item),
+                    reason,
+                });
+            }
+        }
+    }
+
+    /// A stage with state, whose items and results are called so.
+    pub(crate) fn stateful<O>(
+        &self,
+        at: Numbered,
+        operator: O,
+        then: Port<O::Out>,
+        item: NameOf<O::In>,
+        result: NameOf<O::Out>,
+    ) -> Stateful<O, StateJson>
+    where
+        O: Operator + State,
+        O::In: 'static,
+        O::Out: 'static,
+    {
+        let stateful = Stateful::new(at.stage, at.lag, operator, then);
+        stateful.leave_out(self.panics.of_stage(at.stage, item, result))
     }
 
     /// The left end of what has two inputs; `then` is made for the end that comes first.
@@ -141,7 +183,7 @@ impl Making {
                 collected.missed += batch.rows.len() as u64;
             }
         });
-        let stage = Stateful::new(at.stage, at.lag, operator, then);
+        let stage = self.stateful(at, operator, then, nameless, nameless);
         Box::new(stage.late(Box::new(count)))
     }
 }
@@ -151,6 +193,8 @@ impl Making {
 pub(crate) struct Numbered {
     pub(crate) stage: u16,
     pub(crate) lag: Span,
+    /// Whether a slot sees only its own keys here.
+    divided: bool,
 }
 
 /// What was said about a pipeline.
@@ -238,6 +282,7 @@ impl At {
         Numbered {
             stage: self.stage,
             lag: self.lag,
+            divided: self.divided,
         }
     }
 

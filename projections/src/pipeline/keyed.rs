@@ -9,8 +9,9 @@ use annals_streams::{Aligned, ConfigError, Each, Kept, PlannedStage, Span};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::graph::{At, Node};
+use super::graph::{At, Node, Numbered};
 use super::output::{declare, into_view};
+use super::panics::{NameOf, by_key};
 use super::stream::{Flows, Stream, attach_each};
 use super::windows::{SlidingWindows, Windows, WindowsBy};
 use crate::key::ViewKey;
@@ -58,15 +59,14 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
         each: impl Fn(&K, &T) -> Option<U> + Send + Sync + 'static,
     ) -> Keyed<K, U> {
         let node = Node::new();
-        attach_each(&self.node, &node, move |(key, item): &(K, T), emit| {
+        let at = self.at.then(PlannedStage::new(kind, ""));
+        let of = (at.numbered(), by_key::<K, T> as _);
+        attach_each(&self.node, &node, of, move |(key, item): &(K, T), emit| {
             if let Some(item) = each(key, item) {
                 emit((key.clone(), item));
             }
         });
-        Keyed {
-            at: self.at.then(PlannedStage::new(kind, "")),
-            node,
-        }
+        Keyed { at, node }
     }
 
     /// One item for each, with the same key.
@@ -131,11 +131,13 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// ```
     pub fn unkeyed(&self) -> Stream<T> {
         let node = Node::new();
-        attach_each(&self.node, &node, |(_, item): &(K, T), emit| {
+        let at = self.at.then(PlannedStage::new("unkeyed", ""));
+        let of = (at.numbered(), by_key::<K, T> as _);
+        attach_each(&self.node, &node, of, |(_, item): &(K, T), emit| {
             emit(item.clone());
         });
         Stream {
-            at: self.at.then(PlannedStage::new("unkeyed", "")),
+            at,
             node,
             source: None,
         }
@@ -256,11 +258,13 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
         row: impl Fn(&K, &T) -> (V::Key, V) + Send + Sync + 'static,
     ) {
         declare::<V>(&self.at);
-        self.at.then(PlannedStage::new("into_view", V::NAME));
+        let at = self.at.then(PlannedStage::new("into_view", V::NAME));
+        let of = at.numbered();
         let row = Arc::new(row);
         self.node.attach(move |making| {
             let row = Arc::clone(&row);
-            into_view::<_, V>(making, move |(key, item): &(K, T)| {
+            let on_panic = making.on_panic(of, by_key::<K, T> as _);
+            into_view::<_, V>(making, on_panic, move |(key, item): &(K, T)| {
                 let (key, value) = row(key, item);
                 Some((key, Some(value)))
             })
@@ -287,12 +291,14 @@ impl<K: PipelineKey, V: View<Key = K> + Flows> Keyed<K, V> {
 pub(crate) fn mapped<T: Send + 'static, U: Send + 'static>(
     from: &Node<T>,
     to: &Node<U>,
+    (of, name): (Numbered, NameOf<T>),
     map: impl Fn(&T) -> Option<U> + Send + Sync + 'static,
 ) {
     let to = to.clone();
     let map = Arc::new(map);
     from.attach(move |making| {
         let map = Arc::clone(&map);
-        Box::new(Each::filter_map(move |item: &T| map(item), to.port(making)))
+        let each = Each::filter_map(move |item: &T| map(item), to.port(making));
+        Box::new(each.on_panic(making.on_panic(of, name)))
     });
 }

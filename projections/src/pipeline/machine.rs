@@ -1,11 +1,11 @@
 //! The stages of a slot at work: records in, rows and changed state out. No store and no clock.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Checkpoint, Partition, Position, RecordedEvent};
-use annals_runner::{Note, Skips, WorkError};
+use annals_runner::{Note, Skips, WorkError, contained};
 use annals_streams::{Changes, Page, Place, Time};
 use bytes::Bytes;
 
@@ -15,7 +15,8 @@ use super::dead::{self, Dead};
 use super::graph::{Draft, Making};
 use super::journal::{Journal, Writes};
 use super::output::{Collected, take};
-use super::source::{OpenSource, Read};
+use super::panics::{Panics, Spoiled};
+use super::source::{OpenSource, Read, micros};
 
 /// A row with the place of its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,14 +37,30 @@ pub(crate) struct Stuck {
     pub(crate) reason: String,
 }
 
+/// How far records went.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// All of them are in.
+    Whole,
+    /// Those before this one are in.
+    Stuck(Stuck),
+    /// A stage panicked over this item: the machine has to [go back](Machine::go_back).
+    Spoiled(Spoiled),
+}
+
 /// The stages of a slot.
 pub(crate) struct Machine {
     sources: Vec<Box<dyn OpenSource>>,
     by_type: HashMap<&'static str, Arc<[usize]>>,
     clocks: Clocks,
     collected: Arc<Mutex<Collected>>,
+    panics: Panics,
+    /// The kinds of the stages, by number.
+    kinds: Arc<[String]>,
     journal: Journal,
-    /// Whether this slot writes dead letters.
+    /// The clocks when the state was saved last, and what was missed by then.
+    saved: (Clocks, u64),
+    /// Whether this slot writes the dead letters that all slots see.
     writes_dead: bool,
 }
 
@@ -62,14 +79,51 @@ impl Machine {
         });
         let by_type = by_type.collect();
         let sources = draft.sources.iter();
+        let kinds = draft.plan.stages().iter().map(|of| of.kind().to_owned());
         Machine {
             sources: sources.map(|source| source.open(&mut making)).collect(),
             by_type,
             clocks: Clocks::new(partitions),
             collected: making.collected,
+            panics: making.panics,
+            kinds: kinds.collect(),
             journal: Journal::new(),
+            saved: (Clocks::new(partitions), 0),
             writes_dead: slot == 0,
         }
+    }
+
+    /// Throws away everything since the state was saved last, and goes on from there with new
+    /// stages, without this item.
+    pub(crate) fn go_back(&mut self, fresh: Machine, without: Spoiled) -> Result<(), WorkError> {
+        let left_out = self.panics.left_out();
+        if left_out.contains(&without) {
+            return Err(WorkError::Stopped(format!(
+                "{without}, also without the item over which it panicked before; its closures are \
+                 no functions of their items. Mend them and raise the version"
+            )));
+        }
+        let journal = std::mem::replace(&mut self.journal, Journal::new());
+        let saved = self.saved.clone();
+        *self = Machine { journal, ..fresh };
+        for spoiled in left_out.into_iter().chain([without]) {
+            self.panics.leave_out(spoiled);
+        }
+        self.clocks = saved.0.clone();
+        self.lock().missed = saved.1;
+        self.saved = saved;
+        self.load()
+    }
+
+    /// Everything in a partition up to here is on its way into the store.
+    pub(crate) fn passed(&self, partition: Partition, up_to: Position) {
+        self.panics.forget(partition.0, up_to);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Collected> {
+        self.collected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an entry of the store back.
@@ -86,6 +140,12 @@ impl Machine {
             let note = Note::of(checkpoint)?;
             self.clocks.restore(checkpoint.partition.0, &note);
         }
+        self.saved.0 = self.clocks.clone();
+        self.load()
+    }
+
+    /// Takes the state from the journal into the stages.
+    fn load(&mut self) -> Result<(), WorkError> {
         for (address, value) in self.journal.entries() {
             let mut taken = false;
             for source in &mut self.sources {
@@ -134,8 +194,7 @@ impl Machine {
 
     /// What came too late since the slot began here.
     pub(crate) fn missed(&self) -> u64 {
-        let collected = self.collected.lock();
-        collected.unwrap_or_else(PoisonError::into_inner).missed
+        self.lock().missed
     }
 
     /// What a checkpoint keeps of a partition.
@@ -151,6 +210,7 @@ impl Machine {
                 .save(&mut changes)
                 .map_err(|error| unwritable(&error))?;
         }
+        self.saved = (self.clocks.clone(), self.missed());
         Ok(self.journal.write(&changes))
     }
 
@@ -161,55 +221,86 @@ impl Machine {
         records: Vec<RecordedEvent>,
         skips: &Skips,
         rows: &mut Vec<OutRow>,
-    ) -> Result<Option<Stuck>, WorkError> {
+    ) -> Result<Taken, WorkError> {
+        let first = records.first().map(|record| record.position);
+        let last = records.last().map(|record| record.position);
+        let taken = contained(|| self.take_in(partition, records, skips, rows));
+        taken.unwrap_or_else(|panic| {
+            if let Some(spoiled) = self.panics.take_spoiled() {
+                return Ok(Taken::Spoiled(spoiled));
+            }
+            let places = match (first, last) {
+                (Some(first), Some(last)) => format!("{first} to {last}"),
+                _ => "the end".into(),
+            };
+            Err(WorkError::Stopped(format!(
+                "{panic}, while time went on at positions {places} of partition {partition}. \
+                 Nothing of them was written; mend the stage and raise the version"
+            )))
+        })
+    }
+
+    fn take_in(
+        &mut self,
+        partition: Partition,
+        records: Vec<RecordedEvent>,
+        skips: &Skips,
+        rows: &mut Vec<OutRow>,
+    ) -> Result<Taken, WorkError> {
         let mut at = Vec::with_capacity(records.len());
         let mut clocks: Vec<Vec<Time>> = (0..self.sources.len())
             .map(|_| Vec::with_capacity(records.len()))
             .collect();
         let mut stuck = None;
         for record in records {
-            let place = (record.position, record.recorded_at);
-            if !skips.for_all_keys(&record) {
-                match self.read_record(partition, at.len(), record) {
+            let kept = dead::Record::of(&record);
+            if skips.for_all_keys(&record) {
+                self.skip(partition, &kept);
+            } else {
+                match self.read_record(partition, at.len(), record, &kept) {
                     Ok(None) => {}
                     Ok(Some(dead)) if self.writes_dead => rows.push(dead.row()),
                     Ok(Some(_)) => {}
                     Err(reason) => {
                         stuck = Some(Stuck {
-                            position: place.0,
-                            recorded_at: place.1,
+                            position: kept.position,
+                            recorded_at: kept.recorded_at,
                             reason,
                         });
                         break;
                     }
                 }
             }
-            at.push(place);
+            at.push(kept);
             for (index, clock) in clocks.iter_mut().enumerate() {
                 let source = self.sources[index].clock();
                 clock.push(self.clocks.watermark(index, source));
             }
         }
         for (source, clock) in self.sources.iter_mut().zip(clocks) {
-            let places = at.iter().map(|(position, _)| Place {
+            let places = at.iter().map(|record| Place {
                 partition: partition.0,
-                position: position.get(),
+                position: record.position.get(),
                 index: 0,
             });
             source.send(&Page::new(places.zip(clock)));
         }
         let emitted = take(&self.collected).map_err(WorkError::Stopped)?;
         rows.extend(emitted.into_iter().filter_map(|row| {
-            let (position, recorded_at) = *at.get(row.cause)?;
+            let record = at.get(row.cause)?;
             Some(OutRow {
-                position,
-                recorded_at,
+                position: record.position,
+                recorded_at: record.recorded_at,
                 keeps: row.keeps,
                 key: row.key,
                 value: row.value,
             })
         }));
-        Ok(stuck)
+        rows.extend(self.panics.take_lacking().iter().filter_map(|lacking| {
+            let kind = self.kinds.get(usize::from(lacking.stage))?;
+            Some(at.get(lacking.cause)?.lacking(kind, lacking).row())
+        }));
+        Ok(stuck.map_or(Taken::Whole, Taken::Stuck))
     }
 
     /// Takes one record in; else why it stops the pipeline.
@@ -218,6 +309,7 @@ impl Machine {
         partition: Partition,
         cause: usize,
         record: RecordedEvent,
+        kept: &dead::Record,
     ) -> Result<Option<Dead>, String> {
         if &*record.event_type == clock_event::TYPE {
             let to = clock_event::read(&record)?;
@@ -230,15 +322,31 @@ impl Machine {
         let Some((last, others)) = readers.split_last() else {
             return Ok(None);
         };
-        let kept = dead::Record::of(&record);
         let mut dead = None;
         for index in others {
             let read = self.sources[*index].read(cause, record.clone());
-            dead = self.settle(partition, *index, read, &kept)?.or(dead);
+            dead = self.settle(partition, *index, read, kept)?.or(dead);
         }
         // The last one has the record to itself.
         let read = self.sources[*last].read(cause, record);
-        Ok(self.settle(partition, *last, read, &kept)?.or(dead))
+        Ok(self.settle(partition, *last, read, kept)?.or(dead))
+    }
+
+    /// A record that an operator skipped: time goes on all the same.
+    fn skip(&mut self, partition: Partition, of: &dead::Record) {
+        let readers = self.by_type.get(of.event_type()).map(Arc::clone);
+        for source in readers.iter().flat_map(|readers| readers.iter()) {
+            self.observe_unread(partition, *source, of);
+        }
+    }
+
+    fn observe_unread(&mut self, partition: Partition, source: usize, of: &dead::Record) {
+        let reader = &self.sources[source];
+        let recorded = micros(of.recorded_at);
+        if let Some(time) = reader.time_unread(of.occurred, recorded) {
+            let own = reader.clock().1.then_some(source);
+            self.clocks.observe(partition.0, own, time);
+        }
     }
 
     fn settle(
@@ -257,8 +365,7 @@ impl Machine {
             Read::Nothing => Ok(None),
             Read::Ahead(time) => Ok(Some(of.ahead(time))),
             Read::Unreadable { reason, goes_on } if goes_on => {
-                // When it happened is known all the same.
-                self.clocks.observe(partition.0, own, of.occurred);
+                self.observe_unread(partition, source, of);
                 Ok(Some(of.dead(reason)))
             }
             Read::Unreadable { reason, .. } => Err(reason),

@@ -1,11 +1,12 @@
 //! What leaves a pipeline: rows of views, each at the exact record that brought it forth.
 
 use std::any::{Any, TypeId};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::History;
 use annals_runner::GenerationWorkers;
-use annals_streams::{Batch, Sink};
+use annals_streams::{Batch, Panic, Row, Sink};
 use bytes::Bytes;
 
 use super::graph::{At, Making, Port};
@@ -89,9 +90,10 @@ pub(crate) fn declare<V: View>(at: &At) {
 }
 
 /// The end of a stream in a view: for each item a key with its row, or without one where it is
-/// removed; nothing where the item is not for the view.
+/// removed; nothing where the item is not for the view. An item whose row panics has none.
 pub(crate) fn into_view<T: Send + 'static, V: View>(
     making: &Making,
+    on_panic: impl Fn(&Row<T>, Panic) + Send + 'static,
     row: impl Fn(&T) -> Option<(V::Key, Option<V>)> + Send + 'static,
 ) -> Port<T> {
     let collected = Arc::clone(&making.collected);
@@ -100,10 +102,18 @@ pub(crate) fn into_view<T: Send + 'static, V: View>(
     Box::new(Sink::new(move |batch: &Batch<T>| {
         let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
         for of in &batch.rows {
-            let Some((key, value)) = row(&of.item) else {
-                continue;
+            let made = catch_unwind(AssertUnwindSafe(|| {
+                row(&of.item).map(|(key, value)| written(&prefix, &key, value.as_ref()))
+            }));
+            let made = match made {
+                Ok(Some(made)) => made,
+                Ok(None) => continue,
+                Err(panic) => {
+                    on_panic(of, panic);
+                    continue;
+                }
             };
-            match written(&prefix, &key, value.as_ref()) {
+            match made {
                 Ok((key, value)) => collected.rows.push(Emitted {
                     cause: of.cause(),
                     keeps,

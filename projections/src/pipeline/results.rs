@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use annals_streams::{
-    AsSoonAs, AtMostEvery, Each, Emission, Emit, Kept, Kind, PlannedStage, Row, Span, Stateful,
-    Time, TopOfWindow, Window,
+    AsSoonAs, AtMostEvery, Each, Emission, Emit, Kept, Kind, PlannedStage, Row, Span, Time,
+    TopOfWindow, Window,
 };
 use serde::{Deserialize, Serialize};
 
 use super::graph::{At, Node};
 use super::keyed::{Keyed, PipelineKey, mapped};
 use super::output::{declare, into_view};
+use super::panics::{by_key, by_window};
 use super::stream::Flows;
 use super::window_key::OfWindow;
 use crate::view::View;
@@ -153,7 +154,8 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
     fn emissions(&self, pass: Pass) -> Node<Emission<K, A>> {
         let pass = self.want(pass);
         let node = Node::new();
-        mapped(&self.node, &node, move |emission: &Emission<K, A>| {
+        let of = (self.at.numbered(), by_window as _);
+        mapped(&self.node, &node, of, move |emission: &Emission<K, A>| {
             pass.lets(emission.kind).then(|| emission.clone())
         });
         node
@@ -214,7 +216,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             };
             let then = Each::retimed(back, to.port(making));
             let every = AtMostEvery::<(Window, K), Held<A>>::new(wait);
-            let every = Stateful::new(stage.stage, stage.lag, every, Box::new(then));
+            let every = making.stateful(stage, every, Box::new(then), by_key, by_key);
             Box::new(Each::retimed(there, Box::new(every)))
         });
         Results::chosen(at, node, self.lateness)
@@ -230,7 +232,9 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
     /// ```
     pub fn map<B: Flows>(&self, map: impl Fn(&A) -> B + Send + Sync + 'static) -> Results<K, B> {
         let node = Node::new();
-        mapped(&self.node, &node, move |of: &Emission<K, A>| {
+        let at = self.at.then(PlannedStage::new("map", ""));
+        let stage = (at.numbered(), by_window as _);
+        mapped(&self.node, &node, stage, move |of: &Emission<K, A>| {
             Some(Emission {
                 key: of.key.clone(),
                 window: of.window,
@@ -240,7 +244,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             })
         });
         Results {
-            at: self.at.then(PlannedStage::new("map", "")),
+            at,
             node,
             wanted: Arc::clone(&self.wanted),
             lateness: self.lateness,
@@ -276,7 +280,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             let is = Arc::clone(&is);
             let soon = AsSoonAs::<K, A>::new(lateness, move |value: &A| is(value));
             let then = Box::new(Each::filter_map(windowed, to.port(making)));
-            Box::new(Stateful::new(stage.stage, stage.lag, soon, then))
+            Box::new(making.stateful(stage, soon, then, by_window, by_window))
         });
         // What corrects a window that closed has the time of that window.
         let at = at.lagging(self.lateness);
@@ -297,10 +301,11 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             pass => pass,
         });
         let node = Node::new();
-        mapped(&self.node, &node, |of: &Emission<K, A>| {
+        let at = self.at.then(PlannedStage::new("finals", ""));
+        let stage = (at.numbered(), by_window as _);
+        mapped(&self.node, &node, stage, |of: &Emission<K, A>| {
             windowed(of).filter(|(_, of)| of.is_final)
         });
-        let at = self.at.then(PlannedStage::new("finals", ""));
         Keyed {
             at: at.lagging(self.lateness),
             node,
@@ -362,7 +367,8 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             if with_ties {
                 top = top.with_ties();
             }
-            let top = Stateful::new(stage.stage, stage.lag, top, to.port(making));
+            let then = to.port(making);
+            let top = making.stateful(stage, top, then, by_window, by_window);
             let scored = move |of: &Emission<K, A>| Emission {
                 key: of.key.clone(),
                 window: of.window,
@@ -370,7 +376,8 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
                 value: of.value.as_ref().map(|value| score(value)),
                 max_time: of.max_time,
             };
-            Box::new(Each::map(scored, Box::new(top)))
+            let scored = Each::map(scored, Box::new(top));
+            Box::new(scored.on_panic(making.on_panic(stage, by_window as _)))
         });
         Results::chosen(at, node, lateness)
     }
@@ -381,13 +388,15 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         row: impl Fn(&K, &Window, &A) -> V + Send + Sync + 'static,
     ) {
         declare::<V>(&self.at);
-        self.at.then(PlannedStage::new("into_view", V::NAME));
+        let at = self.at.then(PlannedStage::new("into_view", V::NAME));
+        let of = at.numbered();
         let pass = self.want(self.pass);
         let row = Arc::new(row);
         self.node.attach(move |making| {
             let row = Arc::clone(&row);
             let key = key.clone();
-            into_view::<_, V>(making, move |of: &Emission<K, A>| {
+            let on_panic = making.on_panic(of, by_window as _);
+            into_view::<_, V>(making, on_panic, move |of: &Emission<K, A>| {
                 if !pass.lets(of.kind) {
                     return None;
                 }

@@ -76,6 +76,9 @@ pub(crate) trait OpenSource: Send {
     /// Takes a record in, as this cause of the page.
     fn read(&mut self, cause: usize, record: RecordedEvent) -> Read;
 
+    /// The time of a record that is left out, as far as it is known without reading it.
+    fn time_unread(&self, occurred: Time, recorded: Time) -> Option<Time>;
+
     /// How late its records may be, and whether it keeps its own time.
     fn clock(&self) -> (Span, bool);
 
@@ -155,7 +158,10 @@ impl<E: Event> OpenSource for Opened<E> {
                     Ok(time) => time,
                     Err(reason) => {
                         self.rows.truncate(before);
-                        return Read::Unreadable { reason, goes_on };
+                        return Read::Unreadable {
+                            reason,
+                            goes_on: true,
+                        };
                     }
                 },
             };
@@ -168,6 +174,13 @@ impl<E: Event> OpenSource for Opened<E> {
             self.rows.push(Row { when, time, item });
         }
         newest.map_or(Read::Nothing, Read::At)
+    }
+
+    fn time_unread(&self, occurred: Time, recorded: Time) -> Option<Time> {
+        let settings = &self.settings;
+        let ahead = settings.at_most_ahead;
+        let is_ahead = ahead.is_some_and(|ahead| occurred > recorded + ahead);
+        (settings.timed_by.is_none() && !is_ahead).then_some(occurred)
     }
 
     fn clock(&self) -> (Span, bool) {

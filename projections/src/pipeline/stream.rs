@@ -9,8 +9,9 @@ use annals_core::{Event, Recorded};
 use annals_runner::slot_of;
 use annals_streams::{Each, PlannedStage, Span, Time};
 
-use super::graph::{At, Graph, Node};
+use super::graph::{At, Graph, Node, Numbered};
 use super::keyed::{Keyed, PipelineKey};
+use super::panics::{NameOf, nameless};
 use super::source::{EventSource, Settings};
 
 /// What may flow from stage to stage.
@@ -217,9 +218,10 @@ impl<T: Flows> Stream<T> {
         each: impl Fn(&T, &mut dyn FnMut(U)) + Send + Sync + 'static,
     ) -> Stream<U> {
         let node = Node::new();
-        attach_each(&self.node, &node, each);
+        let at = self.at.then(PlannedStage::new(kind, ""));
+        attach_each(&self.node, &node, (at.numbered(), nameless), each);
         Stream {
-            at: self.at.then(PlannedStage::new(kind, "")),
+            at,
             node,
             source: None,
         }
@@ -326,24 +328,28 @@ impl<T: Flows> Stream<T> {
         if is_divided {
             self.at.graph.needs_one_slot("key_by");
         }
+        let before = self.at.then(PlannedStage::new("key_by", ""));
+        let of = before.numbered();
         self.node.attach(move |making| {
             let key = Arc::clone(&key);
             let slot = making.slot;
             let slots = making.slots;
             let then = to.port(making);
+            let on_panic = making.on_panic(of, nameless);
             if slots == 1 || is_divided {
-                return Box::new(Each::map(move |item: &T| (key(item), item.clone()), then));
+                let all = Each::map(move |item: &T| (key(item), item.clone()), then);
+                return Box::new(all.on_panic(on_panic));
             }
             let mine = move |item: &T| {
                 let key = key(item);
                 let is_mine = slot_of(&key.to_key(), slots) == slot;
                 is_mine.then(|| (key, item.clone()))
             };
-            Box::new(Each::filter_map(mine, then))
+            Box::new(Each::filter_map(mine, then).on_panic(on_panic))
         });
         let at = At {
             divided: true,
-            ..self.at.then(PlannedStage::new("key_by", ""))
+            ..before
         };
         Keyed { at, node }
     }
@@ -353,6 +359,7 @@ impl<T: Flows> Stream<T> {
 pub(crate) fn attach_each<T: Send + 'static, U: Send + 'static>(
     from: &Node<T>,
     to: &Node<U>,
+    (of, name): (Numbered, NameOf<T>),
     each: impl Fn(&T, &mut dyn FnMut(U)) + Send + Sync + 'static,
 ) {
     let to = to.clone();
@@ -360,6 +367,7 @@ pub(crate) fn attach_each<T: Send + 'static, U: Send + 'static>(
     from.attach(move |making| {
         let each = Arc::clone(&each);
         let each = move |item: &T, emit: &mut dyn FnMut(U)| each(item, emit);
-        Box::new(Each::flat(each, to.port(making)))
+        let each = Each::flat(each, to.port(making));
+        Box::new(each.on_panic(making.on_panic(of, name)))
     });
 }

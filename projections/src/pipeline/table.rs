@@ -11,6 +11,7 @@ use annals_streams::{
 use super::graph::{At, Node};
 use super::keyed::{Keyed, PipelineKey, mapped};
 use super::output::{declare, into_view};
+use super::panics::{by_change, by_key};
 use super::stream::Flows;
 use crate::view::View;
 
@@ -79,11 +80,13 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
         row: impl Fn(&T) -> Option<V> + Send + Sync + 'static,
     ) -> Table<K, V> {
         let node = Node::new();
-        mapped(&self.node, &node, move |(key, item): &(K, T)| {
+        let at = self.at.then(PlannedStage::new("table", ""));
+        let stage = (at.numbered(), by_key as _);
+        mapped(&self.node, &node, stage, move |(key, item): &(K, T)| {
             Some((key.clone(), row(item)))
         });
         Table {
-            at: self.at.then(PlannedStage::new("table", "")),
+            at,
             rows: Rows::Set {
                 node,
                 changes: Arc::default(),
@@ -104,14 +107,15 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
     pub(super) fn rows(&self) -> (Node<(K, Option<V>)>, Newer) {
         match &self.rows {
             Rows::Set { node, .. } => (node.clone(), Newer::ByTime),
-            Rows::Changed(changes) => (rows_of(changes), Newer::ByArrival),
+            Rows::Changed(changes) => (rows_of(&self.at, changes), Newer::ByArrival),
         }
     }
 
     /// Rows in the order in which they hold.
     pub(super) fn rows_in_order(&self) -> (At, Node<(K, Option<V>)>) {
         let (at, changes) = self.all_changes();
-        (at, rows_of(&changes))
+        let rows = rows_of(&at, &changes);
+        (at, rows)
     }
 
     fn all_changes(&self) -> (At, Node<Change<K, V>>) {
@@ -175,7 +179,8 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
         let rows = match &self.rows {
             Rows::Set { node: from, .. } => {
                 let node = Node::new();
-                mapped(from, &node, move |(key, row): &(K, Option<V>)| {
+                let stage = (at.numbered(), by_key as _);
+                mapped(from, &node, stage, move |(key, row): &(K, Option<V>)| {
                     let row = row.as_ref().and_then(|row| each(key, row));
                     Some((key.clone(), row))
                 });
@@ -186,7 +191,8 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
             }
             Rows::Changed(from) => {
                 let node = Node::new();
-                mapped(from, &node, move |change: &Change<K, V>| {
+                let stage = (at.numbered(), by_change as _);
+                mapped(from, &node, stage, move |change: &Change<K, V>| {
                     let of = |row: &Option<V>| row.as_ref().and_then(|row| each(&change.key, row));
                     let new = of(&change.new);
                     let old = of(&change.old);
@@ -392,7 +398,8 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
     pub fn changes(&self) -> Keyed<K, Change<K, V>> {
         let (at, changes) = self.all_changes();
         let node = Node::new();
-        mapped(&changes, &node, |change: &Change<K, V>| {
+        let stage = (at.numbered(), by_change as _);
+        mapped(&changes, &node, stage, |change: &Change<K, V>| {
             Some((change.key.clone(), change.clone()))
         });
         Keyed { at, node }
@@ -413,11 +420,12 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
     ) {
         let (at, changes) = self.all_changes();
         declare::<R>(&at);
-        at.then(PlannedStage::new("into_view", R::NAME));
+        let stage = at.then(PlannedStage::new("into_view", R::NAME)).numbered();
         let row = Arc::new(row);
         changes.attach(move |making| {
             let row = Arc::clone(&row);
-            into_view::<_, R>(making, move |change: &Change<K, V>| {
+            let on_panic = making.on_panic(stage, by_change as _);
+            into_view::<_, R>(making, on_panic, move |change: &Change<K, V>| {
                 let value = change.new.as_ref().map(|new| row(&change.key, new));
                 Some((change.key.clone(), value))
             })
@@ -482,9 +490,13 @@ impl<K: PipelineKey, V: Flows + Kept, G: PipelineKey> Grouped<K, V, G> {
     }
 }
 
-fn rows_of<K: PipelineKey, V: Flows>(changes: &Node<Change<K, V>>) -> Node<(K, Option<V>)> {
+fn rows_of<K: PipelineKey, V: Flows>(
+    at: &At,
+    changes: &Node<Change<K, V>>,
+) -> Node<(K, Option<V>)> {
     let node = Node::new();
-    mapped(changes, &node, |change: &Change<K, V>| {
+    let stage = (at.numbered(), by_change as _);
+    mapped(changes, &node, stage, |change: &Change<K, V>| {
         Some((change.key.clone(), change.new.clone()))
     });
     node

@@ -7,12 +7,13 @@ use annals_core::chrono::{DateTime, NaiveTime, Utc};
 use annals_core::{
     Event, EventId, NewEvent, Partition, Place, Position, RecordedEvent, StreamId, Version,
 };
-use annals_runner::Skips;
+use annals_runner::{Skips, WorkError};
 use annals_streams::Time;
 
 use super::blueprint::Blueprint;
 use super::clock_event::{self, Advanced};
-use super::machine::{Machine, OutRow};
+use super::dead::shown;
+use super::machine::{Machine, OutRow, Taken};
 use super::output::END;
 
 /// A pipeline that is tried out. Prints as a story: what came in, and what came out because of it.
@@ -133,24 +134,28 @@ impl Trial {
         let record = recorded(&new, self.position)?;
         self.story.push_str(said);
         self.story.push('\n');
-        let mut rows = Vec::new();
-        let taken = self.machine.take(
-            Partition(0),
-            vec![record],
-            &Skips::of(Vec::new()),
-            &mut rows,
-        );
-        match taken {
-            Ok(None) => {}
-            Ok(Some(stuck)) => {
-                let why = self.blueprint.stuck(Partition(0), &stuck);
-                return Err(TrialError(why));
+        let failed = |error: WorkError| TrialError(error.to_string());
+        let rows = loop {
+            let mut rows = Vec::new();
+            let skips = Skips::of(Vec::new());
+            let records = vec![record.clone()];
+            let taken = self.machine.take(Partition(0), records, &skips, &mut rows);
+            match taken.map_err(failed)? {
+                Taken::Whole => break rows,
+                Taken::Stuck(stuck) => {
+                    let why = self.blueprint.stuck(Partition(0), &stuck);
+                    return Err(TrialError(why));
+                }
+                Taken::Spoiled(spoiled) => {
+                    let fresh = self.blueprint.machine(0, 1, 1);
+                    self.machine.go_back(fresh, spoiled).map_err(failed)?;
+                }
             }
-            Err(error) => return Err(TrialError(error.to_string())),
-        }
+        };
+        self.machine.save().map_err(failed)?;
         for OutRow { key, value, .. } in rows {
             let (output, key) = key.split_once(END).unwrap_or(("", &key));
-            let key = key.replace("\u{1f}\u{1f}", " ");
+            let key = shown(key);
             let value = value.as_deref().map(String::from_utf8_lossy);
             let value = value.unwrap_or_else(|| "removed".into());
             self.story

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use annals_streams::{
     Aligned, AlignedWindows, Batch, Branch, Count, Emission, Fold, Kept, Late, Operator,
-    PlannedStage, Sessions, Sink, Sliding, Span, State, Stateful, WindowOptions,
+    PlannedStage, Sessions, Sink, Sliding, Span, State, WindowOptions,
 };
 
 use super::graph::{Making, Node, Numbered, Port};
 use super::keyed::{Keyed, PipelineKey};
+use super::panics::{by_key, by_window};
 use super::results::{Results, Wanted};
 use super::stream::{Flows, Stream};
 
@@ -152,7 +153,7 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
     /// ```
     pub fn folded<A: Fold<T> + Flows>(&self) -> Results<K, A> {
         let by = self.by.clone();
-        self.folded_by(move |options, made: Made<K, T, A>| match &by {
+        self.folded_by(move |options, made: Made<'_, K, T, A>| match &by {
             WindowsBy::Aligned(aligned) => {
                 made.stage(AlignedWindows::<K, T, A>::new(*aligned, options))
             }
@@ -167,7 +168,7 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
 
     fn folded_by<A: Fold<T> + Flows>(
         &self,
-        made: impl Fn(WindowOptions, Made<K, T, A>) -> Port<(K, T)> + Send + Sync + 'static,
+        made: impl Fn(WindowOptions, Made<'_, K, T, A>) -> Port<(K, T)> + Send + Sync + 'static,
     ) -> Results<K, A> {
         let name = std::any::type_name::<A>();
         let name = name.rsplit("::").next().unwrap_or(name);
@@ -187,7 +188,13 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
             options.emit = wants.emit();
             let then = to.port(making);
             let late = late.as_ref().map(|late| counted(making, late));
-            made(options, Made { stage, then, late })
+            let parts = Made {
+                making,
+                stage,
+                then,
+                late,
+            };
+            made(options, parts)
         });
         Results::new(at, node, wanted, self.lateness)
     }
@@ -215,18 +222,21 @@ fn counted<K: PipelineKey, T: Flows>(
 }
 
 /// What a stage of windows is made with.
-struct Made<K, T, A> {
+struct Made<'a, K, T, A> {
+    making: &'a Making,
     stage: Numbered,
     then: Port<Emission<K, A>>,
     late: Option<Port<Late<K, T>>>,
 }
 
-impl<K: PipelineKey, T: Flows, A: Fold<T> + Flows> Made<K, T, A> {
+impl<K: PipelineKey, T: Flows, A: Fold<T> + Flows> Made<'_, K, T, A> {
     fn stage<O>(self, operator: O) -> Port<(K, T)>
     where
         O: Operator<In = (K, T), Out = Emission<K, A>, Late = Late<K, T>> + State + Send + 'static,
     {
-        let stage = Stateful::new(self.stage.stage, self.stage.lag, operator, self.then);
+        let stage = self
+            .making
+            .stateful(self.stage, operator, self.then, by_key, by_window);
         match self.late {
             Some(late) => Box::new(stage.late(late)),
             None => Box::new(stage),

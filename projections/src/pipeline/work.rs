@@ -13,14 +13,15 @@ use annals_core::{
     RowVersion, StoreError, ViewCommit,
 };
 use annals_runner::{
-    Activity, CommittedStep, HeldLease, Skips, Slot, SlotState, Tasks, Work, WorkError, contained,
-    event_at, not_read_before_removal, same_log,
+    Activity, CommittedStep, HeldLease, Skips, Slot, SlotState, Tasks, Work, WorkError, event_at,
+    not_read_before_removal, same_log,
 };
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::blueprint::Blueprint;
-use super::machine::{Machine, OutRow, Stuck};
+use super::machine::{Machine, OutRow, Taken};
+use super::panics::Spoiled;
 use crate::options::Options;
 
 /// Events read at once.
@@ -110,6 +111,8 @@ struct Session<'a> {
     machine: Machine,
     skips: Skips,
     readers: Vec<PartitionReader>,
+    /// Up to where the next batch of a partition goes at most, because a stage panicked after it.
+    ends: Option<(usize, Position)>,
     committing: JoinSet<Result<Committed, annals_core::CommitError>>,
 }
 
@@ -148,6 +151,15 @@ impl RunSlot {
     /// Whether nobody reads yet what this generation holds.
     fn is_building(&self) -> bool {
         self.phase() == annals_core::Phase::Building && !self.progress.was_live()
+    }
+}
+
+impl PartitionReader {
+    /// Goes back to before an event: it and what comes after it are not taken.
+    fn stop_before(&mut self, position: Position) {
+        self.position = position.minus(1);
+        self.event = None;
+        self.ahead = None;
     }
 }
 
@@ -204,6 +216,7 @@ impl<'a> Session<'a> {
             machine,
             skips: Skips::of(decisions),
             readers,
+            ends: None,
             committing: JoinSet::new(),
         })
     }
@@ -235,6 +248,7 @@ impl<'a> Session<'a> {
             if reader.position >= page.scanned && page.events.is_empty() {
                 break;
             }
+            let from = reader.position;
             reader.position = page.scanned;
             let last = page.events.last();
             reader.event = last
@@ -248,19 +262,35 @@ impl<'a> Session<'a> {
             events += page.events.len();
             bytes += page.events.iter().map(|of| of.payload.len()).sum::<usize>();
             let partition = reader.partition;
-            stuck = self.fold(partition, page, &mut rows)?;
-            if let Some(stuck) = &stuck {
-                let reader = &mut self.readers[index];
-                reader.position = stuck.position.minus(1);
-                reader.event = None;
-                reader.ahead = None;
-                break;
+            let to = page.scanned;
+            let taken = self
+                .machine
+                .take(partition, page.events, &self.skips, &mut rows)?;
+            match taken {
+                Taken::Whole => {}
+                Taken::Stuck(of) => {
+                    self.readers[index].stop_before(of.position);
+                    stuck = Some(of);
+                    break;
+                }
+                Taken::Spoiled(spoiled) => {
+                    // What comes before the page is written first, so that a page with many such
+                    // items is all that is folded again for each.
+                    self.ends = Some((index, if from > begun { from } else { to }));
+                    self.go_back(index, begun, spoiled)?;
+                    return Ok(true);
+                }
             }
+            let reached = self.readers[index].position;
+            let ends = self
+                .ends
+                .take_if(|(of, end)| *of == index && reached >= *end);
             let options = &work.options;
-            let is_full = match building {
-                false => events >= options.batch_events_max,
-                true => events >= options.build_events_max || since.elapsed() >= BUILD_BATCH,
-            };
+            let is_full = ends.is_some()
+                || match building {
+                    false => events >= options.batch_events_max,
+                    true => events >= options.build_events_max || since.elapsed() >= BUILD_BATCH,
+                };
             if !more || is_full || bytes >= options.batch_bytes_max || rows.len() >= ROWS_MAX {
                 break;
             }
@@ -282,29 +312,20 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Sends a page through the stages. Their code is that of users.
-    fn fold(
+    /// A stage panicked over an item: begins anew from what was saved last, without the item.
+    fn go_back(
         &mut self,
-        partition: Partition,
-        page: LogPage,
-        rows: &mut Vec<OutRow>,
-    ) -> Result<Option<Stuck>, WorkError> {
-        let machine = &mut self.machine;
-        let skips = &self.skips;
-        let first = page.events.first().map(|record| record.position);
-        let last = page.events.last().map(|record| record.position);
-        contained(|| machine.take(partition, page.events, skips, rows)).unwrap_or_else(|panic| {
-            let places = match (first, last) {
-                (Some(first), Some(last)) => format!("{first} to {last}"),
-                _ => "the end".into(),
-            };
-            Err(WorkError::Stopped(format!(
-                "a stage of pipeline `{}` panicked at positions {places} of partition \
-                 {partition}: {panic}. Nothing of them was written; mend the stage and raise the \
-                 version",
-                self.work.blueprint.name
-            )))
-        })
+        index: usize,
+        begun: Position,
+        without: Spoiled,
+    ) -> Result<(), WorkError> {
+        let work = self.work;
+        tracing::warn!(pipeline = work.blueprint.name, "{without}; it is left out");
+        let slots = work.generation.spec.slots;
+        let partitions = work.context.log().partitions();
+        let fresh = work.blueprint.machine(work.number, slots, partitions);
+        self.readers[index].stop_before(begun.next());
+        self.machine.go_back(fresh, without)
     }
 
     async fn commit(
@@ -317,6 +338,8 @@ impl<'a> Session<'a> {
         let work = self.work;
         work.progress.turns_to(Activity::Committing);
         let state = self.machine.save()?;
+        let reader = &self.readers[index];
+        self.machine.passed(reader.partition, reader.position);
         work.blueprint.check_room(&self.machine, work.number)?;
         let reader = &mut self.readers[index];
         let partition = reader.partition;

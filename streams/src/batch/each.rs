@@ -1,6 +1,8 @@
 //! Stages without state.
 
-use super::{Batch, Stage};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use super::{Batch, Panic, Stage};
 use crate::{Changes, Codec, Row, StateError, Time};
 
 /// A stage without state: for each item any number of others, with its cause and its time; or one
@@ -22,8 +24,10 @@ pub struct Each<T, U, C> {
     each: EachOf<T, U>,
     out: Vec<Row<U>>,
     then: Box<dyn Stage<U, C>>,
+    on_panic: Option<OnPanic<T>>,
 }
 
+type OnPanic<T> = Box<dyn Fn(&Row<T>, Panic) + Send>;
 type EachOf<T, U> = Box<dyn Fn(&Row<T>, &mut Vec<Row<U>>) + Send + Sync>;
 
 impl<T, U, C: Codec> Each<T, U, C> {
@@ -57,6 +61,46 @@ impl<T, U, C: Codec> Each<T, U, C> {
             each: Box::new(each),
             out: Vec::new(),
             then,
+            on_panic: None,
+        }
+    }
+
+    /// An item over which the code panics is left out, and this is told; otherwise the panic goes
+    /// on.
+    ///
+    /// ```
+    /// # use annals_streams::{Codec, Each, Row, Stage};
+    /// fn halves<C: Codec>(then: Box<dyn Stage<i64, C>>) -> Each<i64, i64, C> {
+    ///     let halves = Each::map(|item| 100 / item, then);
+    ///     halves.on_panic(|row: &Row<i64>, _| eprintln!("no half of {}", row.item))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn on_panic(mut self, told: impl Fn(&Row<T>, Panic) + Send + 'static) -> Self {
+        self.on_panic = Some(Box::new(told));
+        self
+    }
+
+    /// Goes through the rows; after a panic it goes on with the next one.
+    fn go_through(&self, from: &[Row<T>], out: &mut Vec<Row<U>>) {
+        let mut done = 0;
+        while done < from.len() {
+            let mut emitted = out.len();
+            let went = catch_unwind(AssertUnwindSafe(|| {
+                for row in &from[done..] {
+                    emitted = out.len();
+                    (self.each)(row, out);
+                    done += 1;
+                }
+            }));
+            if let Err(panic) = went {
+                let Some(told) = &self.on_panic else {
+                    resume_unwind(panic)
+                };
+                out.truncate(emitted);
+                told(&from[done], panic);
+                done += 1;
+            }
         }
     }
 
@@ -120,9 +164,7 @@ impl<T, U, C: Codec> Each<T, U, C> {
 impl<T, U: Send, C: Codec> Stage<T, C> for Each<T, U, C> {
     fn take(&mut self, batch: &Batch<T>) {
         let mut rows = std::mem::take(&mut self.out);
-        for row in &batch.rows {
-            (self.each)(row, &mut rows);
-        }
+        self.go_through(&batch.rows, &mut rows);
         let batch = Batch {
             page: batch.page.clone(),
             rows,

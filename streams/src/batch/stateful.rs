@@ -1,9 +1,45 @@
 //! Operators as stages.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use super::{Batch, Stage};
-use crate::{Changes, Codec, Input, Operator, Output, Span, State, StateError, Time};
+use super::{Batch, Panic, Stage};
+use crate::{Changes, Codec, Input, Operator, Output, Place, Row, Span, State, StateError, Time};
+
+/// Which item of a stage: the record that brought it forth, and its number among those that reach
+/// the stage because of that record.
+///
+/// ```
+/// use annals_streams::{ItemAt, Place};
+///
+/// let second = ItemAt { place: Place::at(7), number: 1 };
+/// assert!(second > ItemAt { place: Place::at(7), number: 0 });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(clippy::exhaustive_structs)]
+pub struct ItemAt {
+    /// Where the record is.
+    pub place: Place,
+    /// From 0.
+    pub number: u32,
+}
+
+/// Who decides about items over which an operator panics.
+///
+/// A panic while an item goes in leaves the operator spoiled: it goes on to the caller of the
+/// stage, who throws the stages away, makes them anew from saved state, and sends the page again,
+/// without that item. A panic while a result is put together spoils nothing, and only the result is
+/// left out.
+pub trait LeaveOut<I, R>: Send {
+    /// Whether this item is left out.
+    fn leaves_out(&mut self, row: &Row<I>, at: ItemAt) -> bool;
+
+    /// The operator panicked over this item.
+    fn panicked(&mut self, row: &Row<I>, at: ItemAt, panic: &Panic);
+
+    /// This result could not be put together; it has no value.
+    fn lacks(&mut self, result: &Row<R>, panic: Panic);
+}
 
 /// An operator as a stage.
 ///
@@ -27,6 +63,16 @@ pub struct Stateful<O: Operator, C> {
     out: Output<O::Out, O::Late>,
     then: Box<dyn Stage<O::Out, C>>,
     late: Option<Box<dyn Stage<O::Late, C>>>,
+    leave_out: Option<LeavesOut<O>>,
+}
+
+type LeavesOut<O> = Box<dyn LeaveOut<<O as Operator>::In, <O as Operator>::Out>>;
+
+/// The item that an operator takes, by its index in the batch.
+#[derive(Clone, Copy)]
+struct Taking {
+    row: usize,
+    at: ItemAt,
 }
 
 impl<O: Operator, C: Codec> Stateful<O, C> {
@@ -51,7 +97,26 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
             out,
             then,
             late: None,
+            leave_out: None,
         }
+    }
+
+    /// Who decides about items over which the operator panics; without one a panic goes on to the
+    /// caller, and nothing of the stage may be used again.
+    ///
+    /// ```
+    /// # use annals_streams::{Codec, LeaveOut, Operator, Stateful};
+    /// fn going_on<O: Operator, C: Codec>(
+    ///     stage: Stateful<O, C>,
+    ///     decides: impl LeaveOut<O::In, O::Out> + 'static,
+    /// ) -> Stateful<O, C> {
+    ///     stage.leave_out(decides)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn leave_out(mut self, decides: impl LeaveOut<O::In, O::Out> + 'static) -> Self {
+        self.leave_out = Some(Box::new(decides));
+        self
     }
 
     /// Where late items go; nowhere otherwise.
@@ -96,20 +161,14 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
         }
         *from = (*from).max(to);
     }
-}
 
-impl<O, C> Stage<O::In, C> for Stateful<O, C>
-where
-    O: Operator + State + Send,
-    O::Out: Send,
-    O::Late: Send,
-    C: Codec,
-{
-    fn take(&mut self, batch: &Batch<O::In>) {
+    /// Sends the rows of a page through the operator. What it takes just now is said in `taking`.
+    fn operate(&mut self, batch: &Batch<O::In>, taking: &mut Option<Taking>) {
         let clock = Arc::clone(&batch.page.clock);
         let mut from = 0;
         let mut current = None;
-        for row in &batch.rows {
+        let mut number = 0;
+        for (index, row) in batch.rows.iter().enumerate() {
             let cause = row.cause();
             let is_record = row.when % 2 == 1;
             let to = if is_record && O::CLOCK_FIRST {
@@ -120,11 +179,22 @@ where
             if current.is_some_and(|current| current != row.when) {
                 self.operator.flush(&mut self.out);
             }
+            number = match current {
+                Some(current) if current / 2 == row.when / 2 => number + 1,
+                _ => 0,
+            };
             current = Some(row.when);
+            *taking = None;
             self.advance(&mut from, to.min(clock.len()), &clock);
             let before = to.checked_sub(1).and_then(|before| clock.get(before));
             let watermark = before.map_or(self.watermark, |before| self.lagging(*before));
             let place = batch.page.place(cause).unwrap_or_default();
+            let at = ItemAt { place, number };
+            let leave_out = self.leave_out.as_mut();
+            if leave_out.is_some_and(|decides| decides.leaves_out(row, at)) {
+                continue;
+            }
+            *taking = Some(Taking { row: index, at });
             let input = Input {
                 watermark,
                 time: row.time,
@@ -135,9 +205,36 @@ where
             self.operator.process(input, &mut self.out);
         }
         self.operator.flush(&mut self.out);
+        *taking = None;
         self.advance(&mut from, clock.len(), &clock);
         if let Some(last) = clock.last() {
             self.watermark = self.watermark.max(self.lagging(*last));
+        }
+    }
+}
+
+impl<O, C> Stage<O::In, C> for Stateful<O, C>
+where
+    O: Operator + State + Send,
+    O::Out: Send,
+    O::Late: Send,
+    C: Codec,
+{
+    fn take(&mut self, batch: &Batch<O::In>) {
+        let mut taking = None;
+        let went = catch_unwind(AssertUnwindSafe(|| self.operate(batch, &mut taking)));
+        if let Err(panic) = went {
+            let row = taking.and_then(|Taking { row, at }| Some((batch.rows.get(row)?, at)));
+            if let (Some(decides), Some((row, at))) = (&mut self.leave_out, row) {
+                decides.panicked(row, at, &panic);
+            }
+            resume_unwind(panic);
+        }
+        for (row, panic) in self.out.lacking.drain(..) {
+            match &mut self.leave_out {
+                Some(decides) => decides.lacks(&row, panic),
+                None => resume_unwind(panic),
+            }
         }
         let rows = std::mem::take(&mut self.out.rows);
         let mut done = Batch {

@@ -4,8 +4,8 @@
 //! Adding costs the same as for a tumbling window; closing costs size / slide for each key.
 
 use crate::{
-    Aligned, Emission, Fold, Input, Key, Kind, Late, Operator, Output, Span, StateError, Time,
-    WindowOptions,
+    Aligned, Emission, Fold, Input, Key, Kind, Late, Operator, Output, Panic, Span, StateError,
+    Time, WindowOptions,
     due::{is_closed, is_late},
     emit::Closing,
     hash::Map,
@@ -13,6 +13,7 @@ use crate::{
     window::panes::{read_pane, write_pane},
 };
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(crate) struct Slices<K, T, A> {
     aligned: Aligned,
@@ -95,16 +96,20 @@ impl<K: Key, T, A: Fold<T>> Slices<K, T, A> {
     }
 
     fn close(&self, start: Time, closing: &mut Closing<K, A>) {
-        let mut whole: Map<&K, (A, Time)> = Map::default();
+        let mut whole: Map<&K, (Result<A, Panic>, Time)> = Map::default();
         for slice in self.slices_of(start) {
             for (key, part) in &slice.parts {
                 match whole.get_mut(key) {
                     Some((value, max_time)) => {
-                        value.merge(part.value.clone());
+                        if let Ok(sum) = value
+                            && let Err(panic) = merged::<T, A>(sum, &part.value)
+                        {
+                            *value = Err(panic);
+                        }
                         *max_time = part.max_time.max(*max_time);
                     }
                     None => {
-                        whole.insert(key, (part.value.clone(), part.max_time));
+                        whole.insert(key, (Ok(part.value.clone()), part.max_time));
                     }
                 }
             }
@@ -112,18 +117,21 @@ impl<K: Key, T, A: Fold<T>> Slices<K, T, A> {
         let last = self.aligned.last(start);
         let window = self.aligned.window(start);
         for (key, (value, max_time)) in whole {
-            let kind = Kind::Final;
-            let value = Some(value);
-            closing.add(
-                last,
-                Emission {
-                    key: key.clone(),
-                    window,
-                    kind,
-                    value,
-                    max_time,
-                },
-            );
+            let (value, panic) = match value {
+                Ok(value) => (Some(value), None),
+                Err(panic) => (None, Some(panic)),
+            };
+            let result = Emission {
+                key: key.clone(),
+                window,
+                kind: Kind::Final,
+                value,
+                max_time,
+            };
+            match panic {
+                None => closing.add(last, result),
+                Some(panic) => closing.lack(last, result, panic),
+            }
         }
     }
 
@@ -314,4 +322,9 @@ impl<K: Key, T, A: Fold<T>> Pieces for Slices<K, T, A> {
         self.reach(watermark);
         self.find_next_due();
     }
+}
+
+/// Merges a part. The sum is spoiled when that panics; the slices are as they were.
+fn merged<T, A: Fold<T>>(sum: &mut A, part: &A) -> Result<(), Panic> {
+    catch_unwind(AssertUnwindSafe(|| sum.merge(part.clone())))
 }

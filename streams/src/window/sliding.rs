@@ -2,8 +2,8 @@
 //! after it when something lies in that.
 
 use crate::{
-    Emission, Fold, Input, Kept, Key, Kind, Late, Operator, Output, Span, StateError, Time, Window,
-    WindowOptions,
+    Emission, Fold, Input, Kept, Key, Kind, Late, Operator, Output, Panic, Span, StateError, Time,
+    Window, WindowOptions,
     due::{DueIndex, is_closed, is_late},
     emit::Closing,
     hash::Map,
@@ -11,7 +11,9 @@ use crate::{
     operator::Place,
     state::{Bytes, Codec, Mark, Marks, Pieces},
 };
-use std::{collections::BTreeSet, marker::PhantomData};
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Sliding windows over keyed items, one for each different set of items that lie at most a span
 /// apart.
@@ -146,7 +148,14 @@ impl<K: Key, T: Kept, A: Fold<T>> Sliding<K, T, A> {
         time + self.span + self.span + TICK + self.options.lateness
     }
 
-    fn result(&self, key: &K, items: &Items<T>, end: Time, kind: Kind) -> Emission<K, A> {
+    /// What a window holds; without a value where the fold panics, which spoils nothing.
+    fn result(
+        &self,
+        key: &K,
+        items: &Items<T>,
+        end: Time,
+        kind: Kind,
+    ) -> (Emission<K, A>, Option<Panic>) {
         let window = self.window(end);
         let mut held: Vec<_> = items
             .lane
@@ -156,17 +165,25 @@ impl<K: Key, T: Kept, A: Fold<T>> Sliding<K, T, A> {
         if !A::COMMUTES {
             held.sort_by_key(|held| held.place);
         }
-        let mut value = A::default();
-        for held in held {
-            value.add(&held.item);
-        }
-        Emission {
+        let folded = catch_unwind(AssertUnwindSafe(|| {
+            let mut value = A::default();
+            for held in held {
+                value.add(&held.item);
+            }
+            value
+        }));
+        let (value, panic) = match folded {
+            Ok(value) => (Some(value), None),
+            Err(panic) => (None, Some(panic)),
+        };
+        let emission = Emission {
             key: key.clone(),
             window,
             kind,
-            value: Some(value),
+            value,
             max_time,
-        }
+        };
+        (emission, panic)
     }
 
     fn arm(&mut self, key: &K) {
@@ -235,7 +252,10 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
             for key in &looked_at {
                 if let Some(items) = self.keys.get(key) {
                     for end in items.ends(before + TICK, self.watermark, self.span) {
-                        closing.add(end, self.result(key, items, end, Kind::Final));
+                        match self.result(key, items, end, Kind::Final) {
+                            (result, None) => closing.add(end, result),
+                            (result, Some(panic)) => closing.lack(end, result, panic),
+                        }
                     }
                 }
             }
@@ -305,7 +325,12 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
                 } else {
                     Kind::Update
                 };
-                out.emit(end, self.result(key, items, end, kind));
+                match self.result(key, items, end, kind) {
+                    (result, None) => out.emit(end, result),
+                    // It is the item that just came: each before it was folded when it came.
+                    (_, Some(panic)) if self.options.emit.on_update() => resume_unwind(panic),
+                    (result, Some(panic)) => out.lack(end, result, panic),
+                }
             }
         }
         if !missed.is_empty() {

@@ -1,0 +1,212 @@
+//! Panics of users' code in the stages of a slot: what is left out because of them, and what is
+//! told of it.
+//!
+//! A closure without state leaves out the item, a result that cannot be put together is left out by
+//! itself. A fold that panics is spoiled: the stages are made anew from what was saved, and go on
+//! without the item. The same item panics in every other slot, batch and rebuild, so rows stay a
+//! function of the log.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use annals_core::Position;
+use annals_streams::{Change, Emission, ItemAt, LeaveOut, Panic, Place, Row};
+
+use crate::key::ViewKey;
+
+/// Something that a stage went on without.
+#[derive(Debug)]
+pub(crate) struct Lacking {
+    /// The record of the page.
+    pub(crate) cause: usize,
+    pub(crate) stage: u16,
+    /// The item or result: its key, or nothing where there is none.
+    pub(crate) item: String,
+    pub(crate) reason: String,
+}
+
+/// An item over which an operator panicked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spoiled {
+    stage: u16,
+    at: ItemAt,
+    reason: String,
+}
+
+impl fmt::Display for Spoiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place {
+            partition,
+            position,
+            ..
+        } = self.at.place;
+        let reason = &self.reason;
+        write!(
+            f,
+            "a stage panicked at position {position} of partition {partition}: {reason}"
+        )
+    }
+}
+
+/// The panics in the stages of a slot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Panics(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    /// Whether any item is left out.
+    any: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    left_out: BTreeMap<(u16, ItemAt), String>,
+    spoiled: Option<Spoiled>,
+    lacking: Vec<Lacking>,
+}
+
+impl Panics {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stage goes on without this.
+    pub(crate) fn lacks(&self, lacking: Lacking) {
+        self.lock().lacking.push(lacking);
+    }
+
+    /// What stages went on without since the last time.
+    pub(crate) fn take_lacking(&self) -> Vec<Lacking> {
+        std::mem::take(&mut self.lock().lacking)
+    }
+
+    /// The item over which a stage panicked since the last time.
+    pub(crate) fn take_spoiled(&self) -> Option<Spoiled> {
+        let mut state = self.lock();
+        state.lacking.clear();
+        state.spoiled.take()
+    }
+
+    /// What is left out by now.
+    pub(crate) fn left_out(&self) -> Vec<Spoiled> {
+        let state = self.lock();
+        let all = state.left_out.iter().map(|((stage, at), reason)| Spoiled {
+            stage: *stage,
+            at: *at,
+            reason: reason.clone(),
+        });
+        all.collect()
+    }
+
+    /// From now on the item is left out where it came from.
+    pub(crate) fn leave_out(&self, spoiled: Spoiled) {
+        let Spoiled { stage, at, reason } = spoiled;
+        self.lock().left_out.insert((stage, at), reason);
+        self.0.any.store(true, Ordering::Release);
+    }
+
+    /// Everything in a partition up to here is written: it never comes again.
+    pub(crate) fn forget(&self, partition: u32, up_to: Position) {
+        if self.0.any.load(Ordering::Acquire) {
+            let mut state = self.lock();
+            let is_written =
+                |at: &ItemAt| at.place.partition == partition && at.place.position <= up_to.get();
+            state.left_out.retain(|(_, at), _| !is_written(at));
+            let any = !state.left_out.is_empty();
+            self.0.any.store(any, Ordering::Release);
+        }
+    }
+
+    /// For an operator that is a stage of this number.
+    pub(crate) fn of_stage<I: 'static, R: 'static>(
+        &self,
+        stage: u16,
+        item: NameOf<I>,
+        result: NameOf<R>,
+    ) -> impl LeaveOut<I, R> + use<I, R> {
+        OfStage {
+            panics: self.clone(),
+            stage,
+            item,
+            result,
+        }
+    }
+}
+
+/// What was said, once.
+pub(crate) fn text(panic: Panic) -> String {
+    let text = annals_core::panic_text(&*panic).to_owned();
+    // Letting go of it may panic once more.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+    text
+}
+
+/// What an item is called.
+pub(crate) type NameOf<T> = fn(&T) -> String;
+
+/// Without a key.
+pub(crate) fn nameless<T>(_: &T) -> String {
+    String::new()
+}
+
+/// By its key.
+pub(crate) fn by_key<K: ViewKey, T>((key, _): &(K, T)) -> String {
+    key.to_key()
+}
+
+/// By its window and key.
+pub(crate) fn by_window<K: ViewKey, A>(of: &Emission<K, A>) -> String {
+    (of.window, of.key.clone()).to_key()
+}
+
+/// By the key of its row.
+pub(crate) fn by_change<K: ViewKey, V>(change: &Change<K, V>) -> String {
+    change.key.to_key()
+}
+
+struct OfStage<I, R> {
+    panics: Panics,
+    stage: u16,
+    item: NameOf<I>,
+    result: NameOf<R>,
+}
+
+impl<I, R> LeaveOut<I, R> for OfStage<I, R> {
+    fn leaves_out(&mut self, row: &Row<I>, at: ItemAt) -> bool {
+        if !self.panics.0.any.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut state = self.panics.lock();
+        let Some(reason) = state.left_out.get(&(self.stage, at)).cloned() else {
+            return false;
+        };
+        state.lacking.push(Lacking {
+            cause: row.cause(),
+            stage: self.stage,
+            item: (self.item)(&row.item),
+            reason,
+        });
+        true
+    }
+
+    fn panicked(&mut self, _: &Row<I>, at: ItemAt, panic: &Panic) {
+        self.panics.lock().spoiled = Some(Spoiled {
+            stage: self.stage,
+            at,
+            reason: annals_core::panic_text(&**panic).to_owned(),
+        });
+    }
+
+    fn lacks(&mut self, result: &Row<R>, panic: Panic) {
+        self.panics.lacks(Lacking {
+            cause: result.cause(),
+            stage: self.stage,
+            item: (self.result)(&result.item),
+            reason: text(panic),
+        });
+    }
+}
