@@ -20,8 +20,8 @@ use crate::tag::Tag;
 
 /// Names an event for ever; an append is recognised by the ids of its events.
 ///
-/// A UUIDv7, or [derived](EventId::derived) from a request (a UUIDv8). Any UUIDv8 is taken as
-/// derived.
+/// A UUIDv7, [derived](EventId::derived) from a request (a UUIDv8), or
+/// [brought forth](EventId::brought_forth) by another event. Any UUIDv8 is taken as derived.
 ///
 /// ```
 /// use annals_core::{EventId, StreamId};
@@ -45,16 +45,27 @@ impl EventId {
     /// The id of the `index`-th event that the request `key` appends to `stream`: the same for
     /// every try.
     pub fn derived(stream: &StreamId, key: &str, index: u32) -> EventId {
-        let mut hash = Sha256::new();
-        for part in [
-            stream.as_str().as_bytes(),
-            key.as_bytes(),
-            &index.to_be_bytes(),
-        ] {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        EventId(Uuid::new_v8(first_half(hash)))
+        EventId(Uuid::new_v8(named(stream, key, index)))
+    }
+
+    /// The id of the `index`-th event that `cause` brings forth in `stream`, whatever else is
+    /// appended with it (a UUIDv5).
+    ///
+    /// Unlike the [derived](EventId::derived) ids of a request it stands for this one event: an
+    /// append in which some of such ids are known is refused, and so is one with other content.
+    ///
+    /// ```
+    /// use annals_core::{EventId, StreamId};
+    ///
+    /// let stream = StreamId::new("alert-alice")?;
+    /// let id = EventId::brought_forth(&stream, "fraud/0/17", 0);
+    /// assert_eq!(id, EventId::brought_forth(&stream, "fraud/0/17", 0));
+    /// assert!(!id.is_derived());
+    /// # Ok::<_, annals_core::Invalid>(())
+    /// ```
+    pub fn brought_forth(stream: &StreamId, cause: &str, index: u32) -> EventId {
+        let named = named(stream, cause, index);
+        EventId(uuid::Builder::from_sha1_bytes(named).into_uuid())
     }
 
     /// An id that was kept elsewhere.
@@ -522,6 +533,19 @@ impl NewEvent {
 /// ```
 pub fn to_microseconds(moment: DateTime<Utc>) -> DateTime<Utc> {
     moment.trunc_subsecs(6)
+}
+
+fn named(stream: &StreamId, name: &str, index: u32) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in [
+        stream.as_str().as_bytes(),
+        name.as_bytes(),
+        &index.to_be_bytes(),
+    ] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    first_half(hash)
 }
 
 fn first_half(hash: Sha256) -> [u8; 16] {

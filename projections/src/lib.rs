@@ -2,6 +2,7 @@
 //! past. And side effects: reactors that follow the log, and processes that decide over a long
 //! time.
 
+mod begin;
 mod context;
 mod fold;
 mod inline;

@@ -49,6 +49,7 @@
 //! }
 //! ```
 
+mod append;
 mod blueprint;
 mod clock_event;
 mod clocks;
@@ -61,16 +62,19 @@ mod keyed;
 mod look_up;
 mod machine;
 mod ordered;
+mod outbox;
 mod output;
 mod panics;
 mod part;
 mod results;
+mod sender;
 mod source;
 mod stream;
 mod table;
 mod trial;
 mod window_key;
 mod windows;
+mod wire;
 mod work;
 
 use std::fmt;
@@ -86,6 +90,7 @@ pub use annals_streams::{
 };
 /// Patterns of items.
 pub use annals_streams::{Match, Pattern, Skip};
+pub use append::Appended;
 pub use dead::DeadRecord;
 pub use handle::{PipelineHandle, PipelineStatus, Pipelines, SlotClock};
 pub use keyed::{Keyed, PipelineKey};
@@ -111,7 +116,10 @@ pub fn merged_state(
 ) -> Result<Vec<(String, String)>, annals_runner::WorkError> {
     let mut journal = journal::Journal::new();
     for (key, value) in stored {
-        journal.read(key, value)?;
+        // What is on its way out is no state.
+        if outbox::partition_of(key).is_none() {
+            journal.read(key, value)?;
+        }
     }
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let mut entries: Vec<_> = journal
@@ -127,6 +135,8 @@ pub fn merged_state(
 
 /// The state that a slot may have when nothing else is said.
 const STATE_BYTES_MAX: usize = 512 << 20;
+/// The events that a slot may have emitted before they are sent, when nothing else is said.
+const OUTBOX_EVENTS_MAX: u64 = 100_000;
 
 /// A pipeline: from events to rows of views, in event time. A part of a program.
 pub struct Pipeline {
@@ -135,6 +145,7 @@ pub struct Pipeline {
     graph: Graph,
     options: Options,
     state_bytes_max: usize,
+    outbox_events_max: u64,
 }
 
 impl Pipeline {
@@ -163,6 +174,7 @@ impl Pipeline {
             graph,
             options: Options::default(),
             state_bytes_max: STATE_BYTES_MAX,
+            outbox_events_max: OUTBOX_EVENTS_MAX,
         }
     }
 
@@ -209,6 +221,21 @@ impl Pipeline {
         self
     }
 
+    /// A slot that has emitted so many events (at least 1) waits until they were sent, and its
+    /// status says so: the log is the buffer. Default: 100,000, and always 64 MiB.
+    ///
+    /// ```
+    /// # use annals_projections::pipeline::Pipeline;
+    /// # fn example(fraud: Pipeline) {
+    /// fraud.outbox_events_max(1_000);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn outbox_events_max(mut self, events: u64) -> Pipeline {
+        self.outbox_events_max = events.max(1);
+        self
+    }
+
     /// Runs it without a store, for tests.
     ///
     /// ```
@@ -226,7 +253,7 @@ impl Pipeline {
 
     fn blueprint(&self) -> Arc<Blueprint> {
         let graph = self.graph.clone();
-        let most = self.state_bytes_max;
+        let most = (self.state_bytes_max, self.outbox_events_max);
         Arc::new(Blueprint::new(self.name, self.version, graph, most))
     }
 }

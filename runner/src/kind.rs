@@ -19,6 +19,8 @@ pub enum Kind {
     StateTopic,
     /// What takes the changes of a source into the log.
     Ingest,
+    /// What sends the events that a pipeline emits.
+    Sender,
 }
 
 impl Kind {
@@ -31,6 +33,7 @@ impl Kind {
             Kind::Relay => "relay",
             Kind::StateTopic => "state_topic",
             Kind::Ingest => "ingest",
+            Kind::Sender => "sender",
         }
     }
 

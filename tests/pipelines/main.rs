@@ -4,6 +4,7 @@
 // What must not fail is unwrapped, and stores are shared by handles.
 #![allow(clippy::unwrap_used, clippy::clone_on_ref_ptr)]
 
+mod appended;
 mod asked;
 mod broken;
 mod killed;

@@ -1,7 +1,7 @@
 //! A pipeline that was written: what its slots are made from, and how far they have come.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{Filter, Partition};
 use annals_runner::WorkError;
@@ -10,6 +10,7 @@ use super::clock_event;
 use super::graph::Graph;
 use super::handle::SlotClock;
 use super::machine::{Machine, Stuck};
+use super::sender::SenderLink;
 
 /// What slots are made from.
 pub(crate) struct Blueprint {
@@ -18,6 +19,8 @@ pub(crate) struct Blueprint {
     graph: Graph,
     state_bytes_max: usize,
     seen: Mutex<BTreeMap<u16, SlotClock>>,
+    /// Between its slots and what sends the events that they emit.
+    pub(crate) sender: Arc<SenderLink>,
 }
 
 impl Blueprint {
@@ -25,7 +28,7 @@ impl Blueprint {
         name: &'static str,
         version: u32,
         graph: Graph,
-        state_bytes_max: usize,
+        (state_bytes_max, outbox_events_max): (usize, u64),
     ) -> Blueprint {
         Blueprint {
             name,
@@ -33,6 +36,7 @@ impl Blueprint {
             graph,
             state_bytes_max,
             seen: Mutex::default(),
+            sender: Arc::new(SenderLink::new(name, outbox_events_max)),
         }
     }
 
@@ -81,8 +85,23 @@ impl Blueprint {
         if draft.sources.is_empty() {
             return Err("it reads no events; begin with `log.events::<…>()`".into());
         }
-        if draft.outputs.is_empty() {
-            return Err("it writes nothing; end with `into_view`".into());
+        if draft.outputs.is_empty() && draft.appends.is_empty() {
+            return Err("it writes nothing; end with `into_view` or `append`".into());
+        }
+        let appends = || draft.appends.iter();
+        let read: HashSet<_> = draft.sources.iter().flat_map(|of| of.types()).collect();
+        if let Some(loops) = appends().flat_map(|of| (of.types)()).find(|of| read.contains(of)) {
+            return Err(format!(
+                "it reads `{loops}` and appends it too, so that each could cause the next; append \
+                 events of a type that it does not read"
+            ));
+        }
+        let all = appends().all(|of| of.from_the_beginning);
+        if !all && appends().any(|of| of.from_the_beginning) {
+            return Err(
+                "it appends some events `from_the_beginning` and others not; say it of all or none"
+                    .into(),
+            );
         }
         match draft.one_slot {
             Some(stage) if slots > 1 => Err(format!(
@@ -90,6 +109,16 @@ impl Blueprint {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Whether events leave it.
+    pub(crate) fn appends(&self) -> bool {
+        !self.graph.lock().appends.is_empty()
+    }
+
+    /// Whether what was recorded before its first start also causes events.
+    pub(crate) fn sends_from_the_beginning(&self) -> bool {
+        self.graph.lock().appends.iter().any(|of| of.from_the_beginning)
     }
 
     /// The stages of a slot.

@@ -113,6 +113,14 @@ impl Record {
         }
     }
 
+    /// An event that this stage made of it, for a key, which no store takes.
+    pub(crate) fn not_appended(&self, (stage, key): (u16, &str), reason: String) -> Dead {
+        Dead {
+            of: format!("/{stage:05}/{key}"),
+            ..self.dead(reason)
+        }
+    }
+
     pub(crate) fn ahead(&self, time: Time) -> Dead {
         let micros = time.micros();
         let moment = DateTime::from_timestamp_micros(micros);

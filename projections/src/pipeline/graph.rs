@@ -12,6 +12,7 @@ use annals_streams::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::append::AppendSpec;
 use super::output::{Collected, OutputSpec};
 use super::panics::{self, Lacking, NameOf, Panics, nameless};
 use super::source::Source;
@@ -202,6 +203,8 @@ pub(crate) struct Draft {
     pub(crate) plan: Plan,
     pub(crate) sources: Vec<Arc<dyn Source>>,
     pub(crate) outputs: Vec<OutputSpec>,
+    /// Events that leave it.
+    pub(crate) appends: Vec<AppendSpec>,
     /// The stages that need all keys in one slot.
     pub(crate) one_slot: Option<&'static str>,
     pub(crate) wrong: Vec<String>,
@@ -218,6 +221,7 @@ impl Graph {
             plan: Plan::new(name, version),
             sources: Vec::new(),
             outputs: Vec::new(),
+            appends: Vec::new(),
             one_slot: None,
             wrong: Vec::new(),
             joints: 0,

@@ -158,6 +158,44 @@ impl PipelineHandle {
             .map(|_| ())
     }
 
+    /// Returns when also all events that it appends because of what `token` asks for are in the
+    /// log, within `at_most`.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for`](PipelineHandle::wait_for); what holds the sender is in
+    /// [`Program::status`](annals_runner::Program::status).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use annals_core::Committed;
+    /// # use annals_projections::{ViewError, pipeline::PipelineHandle};
+    /// # async fn example(fraud: PipelineHandle, paid: Committed) -> Result<(), ViewError> {
+    /// fraud.wait_until_sent(&paid, Duration::from_secs(5)).await
+    /// # }
+    /// ```
+    pub async fn wait_until_sent(
+        &self,
+        token: impl Into<Token>,
+        at_most: Duration,
+    ) -> Result<(), ViewError> {
+        let token = token.into();
+        let begun = tokio::time::Instant::now();
+        self.wait_for(token.clone(), at_most).await?;
+        if !self.blueprint.appends() {
+            return Ok(());
+        }
+        let left = at_most.saturating_sub(begun.elapsed());
+        let sender = &self.blueprint.sender;
+        let sent = sender.wait_until_sent(&token, self.context.poll.seen());
+        let waited = tokio::time::timeout(left, sent).await;
+        waited.map_err(|_| ViewError::NotYet {
+            token: token.clone(),
+            waited: at_most,
+            held: sender.held(),
+        })
+    }
+
     /// Builds all that it writes again from the log, beside what serves, and switches when it is
     /// complete; goes back; drops old ones.
     ///

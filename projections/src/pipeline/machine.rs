@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Checkpoint, Partition, Position, RecordedEvent};
+use annals_core::{Checkpoint, Metadata, Partition, Position, RecordedEvent};
 use annals_runner::{Note, Skips, WorkError, contained};
 use annals_streams::{Changes, Page, Place, Time};
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use super::clocks::Clocks;
 use super::dead::{self, Dead};
 use super::graph::{Draft, Making};
 use super::journal::{Journal, Writes};
+use super::outbox::{self, Entry};
 use super::output::{Collected, take};
 use super::panics::{Panics, Spoiled};
 use super::source::{OpenSource, Read, micros};
@@ -62,6 +63,9 @@ pub(crate) struct Machine {
     saved: (Clocks, u64),
     /// Whether this slot writes the dead letters that all slots see.
     writes_dead: bool,
+    /// Whether events leave it, and those that were not taken out yet.
+    appends: bool,
+    emitted: Vec<Entry>,
 }
 
 impl Machine {
@@ -90,6 +94,8 @@ impl Machine {
             journal: Journal::new(),
             saved: (Clocks::new(partitions), 0),
             writes_dead: slot == 0,
+            appends: !draft.appends.is_empty(),
+            emitted: Vec::new(),
         }
     }
 
@@ -197,6 +203,16 @@ impl Machine {
         self.lock().missed
     }
 
+    /// How many events it has emitted that were not taken out yet.
+    pub(crate) fn emitted(&self) -> usize {
+        self.emitted.len()
+    }
+
+    /// Takes out the events that it has emitted, in their order.
+    pub(crate) fn take_emitted(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.emitted)
+    }
+
     /// What a checkpoint keeps of a partition.
     pub(crate) fn note(&self, partition: Partition) -> Note {
         self.clocks.note(partition.0)
@@ -252,8 +268,12 @@ impl Machine {
             .map(|_| Vec::with_capacity(records.len()))
             .collect();
         let mut stuck = None;
+        let mut metadata = Vec::new();
         for record in records {
             let kept = dead::Record::of(&record);
+            if self.appends {
+                metadata.push(Metadata::caused_by(&record));
+            }
             if skips.for_all_keys(&record) {
                 self.skip(partition, &kept);
             } else {
@@ -285,7 +305,10 @@ impl Machine {
             });
             source.send(&Page::new(places.zip(clock)));
         }
-        let emitted = take(&self.collected).map_err(WorkError::Stopped)?;
+        let (emitted, events) = take(&self.collected).map_err(WorkError::Stopped)?;
+        let (events, dead) = outbox::entries(events, &at, &metadata);
+        self.emitted.extend(events);
+        rows.extend(dead.into_iter().map(Dead::row));
         rows.extend(emitted.into_iter().filter_map(|row| {
             let record = at.get(row.cause)?;
             Some(OutRow {

@@ -4,9 +4,9 @@ use std::any::{Any, TypeId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::History;
+use annals_core::{History, NewEvent, StreamId};
 use annals_runner::GenerationWorkers;
-use annals_streams::{Batch, Panic, Row, Sink};
+use annals_streams::{Batch, Panic, Row, Sink, Time};
 use bytes::Bytes;
 
 use super::graph::{At, Making, Port};
@@ -44,10 +44,26 @@ pub(crate) struct Emitted {
     pub(crate) value: Option<Bytes>,
 }
 
+/// An event that leaves a slot.
+#[derive(Debug)]
+pub(crate) struct EmittedEvent {
+    /// As in [`Row::when`](annals_streams::Row::when).
+    pub(crate) when: u32,
+    /// The stage that emits it.
+    pub(crate) output: u16,
+    pub(crate) time: Time,
+    /// The key, as rows have it.
+    pub(crate) key: String,
+    /// The stream and the event, or why it can never be appended.
+    pub(crate) event: Result<(StreamId, NewEvent), String>,
+}
+
 /// What the outputs of a slot were given for a page.
 #[derive(Debug, Default)]
 pub(crate) struct Collected {
     pub(crate) rows: Vec<Emitted>,
+    /// Events that are to be appended.
+    pub(crate) events: Vec<EmittedEvent>,
     /// Why a row cannot be written.
     pub(crate) failed: Option<String>,
     /// Windows that late items missed, one for each item and window, and late items of other
@@ -142,11 +158,16 @@ fn written<V: View>(
     Ok((format!("{prefix}{text}"), value.map(Bytes::from)))
 }
 
-/// The rows of a page, taken out.
-pub(crate) fn take(collected: &Mutex<Collected>) -> Result<Vec<Emitted>, String> {
+/// The rows and events of a page, taken out.
+pub(crate) fn take(
+    collected: &Mutex<Collected>,
+) -> Result<(Vec<Emitted>, Vec<EmittedEvent>), String> {
     let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
     match collected.failed.take() {
         Some(reason) => Err(reason),
-        None => Ok(std::mem::take(&mut collected.rows)),
+        None => {
+            let rows = std::mem::take(&mut collected.rows);
+            Ok((rows, std::mem::take(&mut collected.events)))
+        }
     }
 }

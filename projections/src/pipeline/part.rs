@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annals_core::{CommitError, Generation, GenerationId, GenerationSpec, History};
 use annals_runner::{
     BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, Kind, Part, Registry,
-    RunningPart, Setup, Slot, StartError, Subject, Supervisor, WorkError, WorkerContext,
+    RunningPart, Setup, Slot, StartError, Subject, Supervisor, Timing, WorkError, WorkerContext,
     find_or_begin, run,
 };
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::Pipeline;
 use super::blueprint::Blueprint;
 use super::handle::PipelineHandle;
+use super::sender::{self, SenderPart};
 use super::work::RunSlot;
 use crate::context::ViewContext;
 use crate::lifecycle::Lifecycle;
@@ -22,17 +23,38 @@ use crate::query::OutputRows;
 
 impl Part for Pipeline {
     fn add_to(self, setup: Setup) -> Setup {
-        setup.with_follower(self)
+        let blueprint = self.blueprint();
+        let timing = Timing {
+            lease: self.options.lease,
+            poll: self.options.poll,
+            back_off: self.options.back_off,
+        };
+        let sender = blueprint.appends().then(|| SenderPart {
+            blueprint: Arc::clone(&blueprint),
+            timing,
+        });
+        let options = self.options;
+        let setup = setup.with_follower(RunningPipeline { blueprint, options });
+        match sender {
+            Some(sender) => setup.with_follower(sender),
+            None => setup,
+        }
     }
 }
 
-impl Follower for Pipeline {
+/// A pipeline that is to be run.
+struct RunningPipeline {
+    blueprint: Arc<Blueprint>,
+    options: Options,
+}
+
+impl Follower for RunningPipeline {
     fn kind(&self) -> Kind {
         Kind::View
     }
 
     fn name(&self) -> (&'static str, u32) {
-        (self.name, self.version)
+        (self.blueprint.name, self.blueprint.version)
     }
 
     fn register(&self, registry: Registry) -> Registry {
@@ -45,7 +67,7 @@ impl Follower for Pipeline {
         stop: watch::Receiver<bool>,
     ) -> BoxFuture<'static, Result<RunningPart, StartError>> {
         Box::pin(async move {
-            let blueprint = self.blueprint();
+            let blueprint = self.blueprint;
             let name = blueprint.name;
             let wrong = |reason| StartError::Pipeline { name, reason };
             blueprint.check(self.options.slots).map_err(wrong)?;
@@ -53,6 +75,9 @@ impl Follower for Pipeline {
             let workers = GenerationWorkers::new(Kind::View, spec_of(&blueprint, &context));
             if find_or_begin(&context, workers.spec()).await?.is_none() {
                 return Err(StartError::OtherLog { name });
+            }
+            if blueprint.appends() {
+                sender::begin(&context, &blueprint).await?;
             }
             let subject = Arc::new(PipelineSubject {
                 blueprint: Arc::clone(&blueprint),
@@ -134,7 +159,7 @@ impl Subject for PipelineSubject {
 }
 
 /// Dead letters of a pipeline are rows: no key waits for them.
-struct NothingToDrain;
+pub(super) struct NothingToDrain;
 
 impl Drain for NothingToDrain {
     fn drain(

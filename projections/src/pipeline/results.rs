@@ -312,6 +312,14 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         }
     }
 
+    /// The results that the handle stands for, as items.
+    pub(crate) fn results(&self) -> Keyed<K, Windowed<A>> {
+        let node = Node::new();
+        mapped(&self.emissions(self.pass), &node, windowed);
+        let at = self.at.clone();
+        Keyed { at, node }
+    }
+
     /// Of each window the keys with the highest scores, highest first; of equal ones the lower key.
     /// Needs all keys in one slot.
     ///

@@ -14,6 +14,7 @@ use super::blueprint::Blueprint;
 use super::clock_event::{self, Advanced};
 use super::dead::shown;
 use super::machine::{Machine, OutRow, Taken};
+use super::outbox::Entry;
 use super::output::END;
 
 /// A pipeline that is tried out. Prints as a story: what came in, and what came out because of it.
@@ -153,6 +154,11 @@ impl Trial {
             }
         };
         self.machine.save().map_err(failed)?;
+        for Entry { to, event, .. } in self.machine.take_emitted() {
+            let payload = String::from_utf8_lossy(&event.payload);
+            self.story
+                .push_str(&format!("  -> {to} {} {payload}\n", event.event_type));
+        }
         for OutRow { key, value, .. } in rows {
             let (output, key) = key.split_once(END).unwrap_or(("", &key));
             let key = shown(key);

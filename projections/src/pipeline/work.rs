@@ -20,7 +20,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::blueprint::Blueprint;
+use super::journal::Writes;
 use super::machine::{Machine, OutRow, Taken};
+use super::outbox::{Outbox, SentTo};
 use super::panics::Spoiled;
 use crate::options::Options;
 
@@ -69,6 +71,14 @@ impl Work for RunSlot {
             while let Some(task) = tasks.try_next() {
                 task.answer(Ok(annals_runner::DrainResult::default()));
             }
+            if let Some(reason) = session.held_up().await? {
+                self.progress.state(SlotState::Waiting { reason });
+                tokio::select! {
+                    () = session.sender_moves() => {}
+                    task = tasks.next() => task.answer(Ok(annals_runner::DrainResult::default())),
+                }
+                continue;
+            }
             let mut moved = false;
             for index in 0..session.readers.len() {
                 moved |= session.step(index).await?;
@@ -109,6 +119,8 @@ struct Session<'a> {
     work: &'a RunSlot,
     held: &'a HeldLease,
     machine: Machine,
+    outbox: Outbox,
+    sent: watch::Receiver<SentTo>,
     skips: Skips,
     readers: Vec<PartitionReader>,
     /// Up to where the next batch of a partition goes at most, because a stage panicked after it.
@@ -191,6 +203,7 @@ impl<'a> Session<'a> {
             });
             mine.push(checkpoint);
         }
+        let mut outbox = Outbox::default();
         let mut after: Option<bytes::Bytes> = None;
         loop {
             let page = views
@@ -204,8 +217,13 @@ impl<'a> Session<'a> {
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             for (key, value) in &page {
-                machine.read(key, value)?;
+                if !outbox.read(key, value) {
+                    machine.read(key, value)?;
+                }
             }
+        }
+        if work.blueprint.appends() {
+            work.blueprint.sender.read(&*work.context.views).await?;
         }
         machine.resume(mine.iter())?;
         let decisions = views.skip_decisions(&generation.spec.view).await?;
@@ -214,6 +232,8 @@ impl<'a> Session<'a> {
             work,
             held,
             machine,
+            outbox,
+            sent: work.blueprint.sender.sent(),
             skips: Skips::of(decisions),
             readers,
             ends: None,
@@ -281,6 +301,7 @@ impl<'a> Session<'a> {
                     return Ok(true);
                 }
             }
+            let made = rows.len() + self.machine.emitted();
             let reached = self.readers[index].position;
             let ends = self
                 .ends
@@ -291,7 +312,7 @@ impl<'a> Session<'a> {
                     false => events >= options.batch_events_max,
                     true => events >= options.build_events_max || since.elapsed() >= BUILD_BATCH,
                 };
-            if !more || is_full || bytes >= options.batch_bytes_max || rows.len() >= ROWS_MAX {
+            if !more || is_full || bytes >= options.batch_bytes_max || made >= ROWS_MAX {
                 break;
             }
             work.progress.state(SlotState::CatchingUp);
@@ -337,7 +358,7 @@ impl<'a> Session<'a> {
     ) -> Result<(), WorkError> {
         let work = self.work;
         work.progress.turns_to(Activity::Committing);
-        let state = self.machine.save()?;
+        let mut state = self.machine.save()?;
         let reader = &self.readers[index];
         self.machine.passed(reader.partition, reader.position);
         work.blueprint.check_room(&self.machine, work.number)?;
@@ -355,6 +376,7 @@ impl<'a> Session<'a> {
             state: self.machine.note(partition).to_state(),
         };
         let (rows, versions) = written(rows);
+        state.extend(self.outbound(partition));
         self.settle().await?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
         let watched = work.workers.is_watched(rows.len()).then(|| rows.clone());
@@ -386,6 +408,43 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// What a commit writes and removes of events on their way out.
+    fn outbound(&mut self, partition: Partition) -> Writes {
+        let mut emitted = self.machine.take_emitted();
+        let sent = self.sent.borrow().clone();
+        // A generation that is built says nothing about what its predecessor was done with.
+        let done = sent.get(&partition).copied().unwrap_or_default();
+        emitted.retain(|entry| entry.order.position > done.get());
+        self.outbox.sent_to(&sent);
+        self.outbox.write(partition, emitted)
+    }
+
+    /// Why it goes no further until more was sent. Nobody sends what a generation emitted that is
+    /// not live, and then it does not wait.
+    async fn held_up(&mut self) -> Result<Option<String>, WorkError> {
+        let work = self.work;
+        let sender = &work.blueprint.sender;
+        if work.phase() != annals_core::Phase::Live || sender.holds_up(&self.outbox).is_none() {
+            return Ok(None);
+        }
+        sender.look(&work.context.poll.seen().borrow());
+        self.outbox.sent_to(&self.sent.borrow_and_update());
+        let reason = sender.holds_up(&self.outbox);
+        if reason.is_some() {
+            self.settle().await?;
+        }
+        Ok(reason)
+    }
+
+    /// Returns when more may have been sent.
+    async fn sender_moves(&mut self) {
+        let mut polls = self.work.context.poll.seen();
+        tokio::select! {
+            _ = self.sent.changed() => {}
+            _ = polls.changed() => {}
+        }
+    }
+
     /// Waits until the commit on its way was taken, if there is one.
     async fn settle(&mut self) -> Result<(), WorkError> {
         let work = self.work;
@@ -403,6 +462,7 @@ impl<'a> Session<'a> {
         work.workers
             .publish_step(work.generation.id, partition, up_to, watched);
         work.progress.settled_to(partition, up_to, taken);
+        work.blueprint.sender.committed();
         Ok(())
     }
 }

@@ -179,7 +179,8 @@ impl Setup {
         for follower in &self.followers {
             let (name, version) = follower.name();
             let kind = follower.kind();
-            if !named.insert((kind == Kind::View, name, version)) {
+            // A sender has the name of its pipeline.
+            if kind != Kind::Sender && !named.insert((kind == Kind::View, name, version)) {
                 return Err(match kind {
                     Kind::View => StartError::Twice(name),
                     _ => StartError::TwiceReactor(name),

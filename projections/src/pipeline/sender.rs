@@ -1,0 +1,337 @@
+//! The sender of a pipeline: takes the events of the outboxes of all slots in the order of their
+//! causes, has them delivered, and notes up to which cause that was done.
+//!
+//! The note belongs to the name of the pipeline and not to a build of it: a generation that takes
+//! over goes on after it, so that nothing is sent for what its predecessor was done with.
+
+mod deliver;
+mod link;
+mod merge;
+mod part;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Instant;
+
+use annals_core::{
+    Checkpoint, EventId, Filter, Generation, NewEvent, Partition, Phase, Position, StreamId,
+    ViewCommit,
+};
+use annals_runner::{
+    CommittedStep, DrainResult, HeldLease, Seen, Slot, SlotState, Tasks, Work, WorkError, chain,
+    event_at, same_log,
+};
+use tokio::sync::watch;
+use tokio::time::Duration;
+
+pub(crate) use deliver::{Deliver, IntoTheLog};
+pub(crate) use link::SenderLink;
+pub(crate) use part::{SenderPart, begin};
+
+use self::merge::Outboxes;
+use super::outbox::Entry;
+
+/// How soon it is noted that a stretch of the log brought forth nothing.
+const NOTE_AFTER: Duration = Duration::from_millis(100);
+
+/// Sends the events of a pipeline.
+pub(crate) struct RunSender {
+    slot: Slot,
+    pipeline: &'static str,
+    filter: Filter,
+    link: Arc<SenderLink>,
+    to: Arc<dyn Deliver>,
+}
+
+impl Deref for RunSender {
+    type Target = Slot;
+
+    fn deref(&self) -> &Slot {
+        &self.slot
+    }
+}
+
+impl Work for RunSender {
+    fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    fn filter(&self) -> Filter {
+        self.filter.clone()
+    }
+
+    async fn work(
+        &self,
+        held: &HeldLease,
+        tasks: Tasks,
+        _: watch::Receiver<bool>,
+    ) -> Result<(), WorkError> {
+        let ended = self.follow(held, tasks).await;
+        if let Err(error) = &ended {
+            self.link.has_trouble(Some(chain(error)));
+        }
+        ended
+    }
+}
+
+impl RunSender {
+    async fn follow(&self, held: &HeldLease, mut tasks: Tasks) -> Result<(), WorkError> {
+        let mut commits = self.link.commits();
+        let mut polls = self.context.poll.seen();
+        let mut seen = self.context.poll.now().await?;
+        let mut session = Session::begin(self, held).await?;
+        loop {
+            commits.mark_unchanged();
+            polls.mark_unchanged();
+            let moved = session.step(&seen).await?;
+            self.link.has_trouble(None);
+            if moved {
+                continue;
+            }
+            loop {
+                let note_at = session.note_at;
+                tokio::select! {
+                    _ = commits.changed() => break,
+                    _ = polls.changed() => {
+                        seen = Arc::clone(&polls.borrow_and_update());
+                        if session.has_moved(&seen) {
+                            break;
+                        }
+                    }
+                    () = sleep_until(note_at) => session.note_passed().await?,
+                    task = tasks.next() => task.answer(Ok(DrainResult::default())),
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// From the taking of the lease to its loss.
+struct Session<'a> {
+    work: &'a RunSender,
+    held: &'a HeldLease,
+    /// By partition.
+    noted: Vec<Position>,
+    /// Up to where there is nothing left to send: at or after what is noted.
+    passed: Vec<Position>,
+    /// The lowest checkpoint of the slots, when it was last looked at.
+    lowest: Vec<Position>,
+    note_at: Option<tokio::time::Instant>,
+    outboxes: Outboxes,
+    skipped: HashSet<(Partition, Position)>,
+}
+
+impl<'a> Session<'a> {
+    async fn begin(work: &'a RunSender, held: &'a HeldLease) -> Result<Session<'a>, WorkError> {
+        let log = work.context.log();
+        let mut noted = Vec::new();
+        for partition in (0..log.partitions()).map(Partition) {
+            let checkpoint = work.checkpoint(partition).await?;
+            same_log(&**log, &work.generation, &checkpoint).await?;
+            work.progress.reached(partition, checkpoint.position);
+            work.link.has_sent(partition, checkpoint.position);
+            noted.push(checkpoint.position);
+        }
+        let skips = work.context.views.skip_decisions(work.pipeline).await?;
+        let skipped = skips.into_iter().filter(|of| of.key.is_none());
+        Ok(Session {
+            work,
+            held,
+            passed: noted.clone(),
+            lowest: vec![Position::START; noted.len()],
+            noted,
+            note_at: None,
+            outboxes: Outboxes::default(),
+            skipped: skipped.map(|of| (of.partition, of.position)).collect(),
+        })
+    }
+
+    /// The generation whose events are sent: the one that serves.
+    fn live<'s>(&self, seen: &'s Seen) -> Option<&'s Generation> {
+        let all = seen.generations(self.work.pipeline);
+        all.filter(|of| of.phase == Phase::Live).last()
+    }
+
+    /// Whether a poll shows something that was not looked at yet.
+    fn has_moved(&self, seen: &Seen) -> bool {
+        let Some(live) = self.live(seen) else {
+            return false;
+        };
+        let Some(state) = seen.state(live.id) else {
+            return false;
+        };
+        let lowest = lowest_of(live, &state.checkpoints, self.lowest.len());
+        !self.outboxes.are_of(live.id) || lowest.iter().zip(&self.lowest).any(|(a, b)| a > b)
+    }
+
+    /// Sends what can be sent now; whether there was anything.
+    async fn step(&mut self, seen: &Seen) -> Result<bool, WorkError> {
+        let work = self.work;
+        let Some(live) = self.live(seen) else {
+            return Ok(false);
+        };
+        self.outboxes.turn_to(live, self.noted.len());
+        let checkpoints = work.context.views.checkpoints(live.id).await?;
+        self.lowest = lowest_of(live, &checkpoints, self.noted.len());
+        let mut moved = false;
+        for partition in 0..self.noted.len() {
+            moved |= self.send(partition).await?;
+        }
+        if !moved {
+            work.progress.state(match self.outboxes.held_up() {
+                None => SlotState::Live,
+                Some(by) => SlotState::Waiting { reason: by },
+            });
+        }
+        Ok(moved)
+    }
+
+    /// Sends everything up to the lowest checkpoint of the slots: later causes may still bring
+    /// forth events in one of them.
+    async fn send(&mut self, partition: usize) -> Result<bool, WorkError> {
+        let lowest = self.lowest[partition];
+        if lowest <= self.passed[partition] {
+            return Ok(false);
+        }
+        let work = self.work;
+        let number = Partition(partition as u32);
+        let views = &*work.context.views;
+        let mut moved = false;
+        let mut numbers = Numbers::default();
+        self.outboxes.look_again();
+        loop {
+            let after = self.passed[partition];
+            let batch = self.outboxes.next(views, number, (after, lowest)).await?;
+            let Some(last) = batch.entries.last().map(|last| last.order.position) else {
+                self.passed[partition] = lowest;
+                self.note_soon();
+                break;
+            };
+            let began = Instant::now();
+            let mut ready = Vec::with_capacity(batch.entries.len());
+            for entry in batch.entries {
+                let cause = Position::new(entry.order.position);
+                let event = numbers.ready(work.pipeline, number, entry);
+                if !self.skipped.contains(&(number, cause)) {
+                    ready.push((cause, event.0, event.1));
+                }
+            }
+            work.to.deliver(work.pipeline, number, &ready).await?;
+            let to = if batch.is_last {
+                lowest
+            } else {
+                // Others of the same cause may follow.
+                Position::new(last).minus(1)
+            };
+            if to > self.noted[partition] {
+                let taken = CommittedStep {
+                    events: ready.len() as u64,
+                    took: began.elapsed(),
+                    ..CommittedStep::default()
+                };
+                self.note(number, to, taken).await?;
+            }
+            moved = true;
+            if batch.is_last {
+                break;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// That nothing came of a stretch of the log is noted soon: who takes over is not to decide
+    /// otherwise about it.
+    fn note_soon(&mut self) {
+        if self.note_at.is_none() {
+            self.note_at = Some(tokio::time::Instant::now() + NOTE_AFTER);
+        }
+    }
+
+    async fn note_passed(&mut self) -> Result<(), WorkError> {
+        self.note_at = None;
+        for partition in 0..self.noted.len() {
+            let passed = self.passed[partition];
+            if passed > self.noted[partition] {
+                let nothing = CommittedStep::default();
+                self.note(Partition(partition as u32), passed, nothing).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn note(
+        &mut self,
+        partition: Partition,
+        to: Position,
+        taken: CommittedStep,
+    ) -> Result<(), WorkError> {
+        let work = self.work;
+        let noted = &mut self.noted[partition.0 as usize];
+        let checkpoint = Checkpoint {
+            position: to,
+            event: event_at(&**work.context.log(), partition, to).await?,
+            ..Checkpoint::start(work.number, partition)
+        };
+        let commit = ViewCommit::new(work.generation.id, self.held.lease(), *noted, checkpoint);
+        work.context.views.commit_view(commit).await?;
+        *noted = to;
+        let passed = &mut self.passed[partition.0 as usize];
+        *passed = to.max(*passed);
+        work.progress.settled_to(partition, to, taken);
+        work.workers
+            .publish_step(work.generation.id, partition, to, None);
+        work.link.has_sent(partition, to);
+        Ok(())
+    }
+}
+
+/// By partition, up to where every slot has come.
+fn lowest_of(live: &Generation, all: &[Checkpoint], partitions: usize) -> Vec<Position> {
+    let mut reached: BTreeMap<(Partition, u16), Position> = BTreeMap::new();
+    for of in all {
+        reached.insert((of.partition, of.slot), of.position);
+    }
+    let lowest = |partition: u32| {
+        let slots = 0..live.spec.slots;
+        let each = slots.map(|slot| reached.get(&(Partition(partition), slot)));
+        let each = each.map(|position| position.copied().unwrap_or(Position::START));
+        each.min().unwrap_or(Position::START)
+    };
+    (0..partitions as u32).map(lowest).collect()
+}
+
+/// Counts the events of a cause, stream by stream: they are named by that.
+#[derive(Default)]
+struct Numbers {
+    cause: u64,
+    of: HashMap<StreamId, u32>,
+}
+
+impl Numbers {
+    /// The event with its id.
+    fn ready(
+        &mut self,
+        pipeline: &str,
+        partition: Partition,
+        entry: Entry,
+    ) -> (StreamId, NewEvent) {
+        let cause = entry.order.position;
+        if self.cause != cause {
+            self.cause = cause;
+            self.of.clear();
+        }
+        let number = self.of.entry(entry.to.clone()).or_insert(0);
+        let named = format!("{pipeline}/{partition}/{cause}");
+        let id = EventId::brought_forth(&entry.to, &named, *number);
+        *number += 1;
+        (entry.to, entry.event.id(id))
+    }
+}

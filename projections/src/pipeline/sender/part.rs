@@ -1,0 +1,103 @@
+//! The sender as a part of a program, beside its pipeline.
+
+use std::sync::Arc;
+
+use annals_core::{CommitError, Filter, Generation, GenerationId, GenerationSpec};
+use annals_runner::{
+    BoxFuture, DeadLetters, Follower, GenerationWorkers, Kind, Registry, RunningPart, Slot,
+    StartError, Subject, Supervisor, Timing, WorkerContext, run,
+};
+use tokio::sync::watch;
+
+use super::{Deliver, IntoTheLog, RunSender, SenderLink};
+use crate::begin::begin_at_head;
+use crate::pipeline::blueprint::Blueprint;
+use crate::pipeline::part::NothingToDrain;
+
+/// Finds or begins the note of what a pipeline has sent: at the end of the log, unless its events
+/// are sent from the beginning.
+pub(crate) async fn begin(
+    context: &WorkerContext,
+    blueprint: &Blueprint,
+) -> Result<(GenerationWorkers, Generation), StartError> {
+    let log = context.log();
+    let mut spec = GenerationSpec::new(blueprint.sender.stored_name(), 1, log.id());
+    spec.partitions = log.partitions();
+    let workers = GenerationWorkers::new(Kind::Sender, spec);
+    let from_the_beginning = blueprint.sends_from_the_beginning();
+    let begun = begin_at_head(context, &workers, blueprint.name, from_the_beginning).await?;
+    Ok((workers, begun))
+}
+
+/// Sends what a pipeline emits.
+pub(crate) struct SenderPart {
+    pub(crate) blueprint: Arc<Blueprint>,
+    pub(crate) timing: Timing,
+}
+
+impl Follower for SenderPart {
+    fn kind(&self) -> Kind {
+        Kind::Sender
+    }
+
+    fn name(&self) -> (&'static str, u32) {
+        (self.blueprint.name, 1)
+    }
+
+    fn register(&self, registry: Registry) -> Registry {
+        registry
+    }
+
+    fn start(
+        self: Box<Self>,
+        mut context: WorkerContext,
+        stop: watch::Receiver<bool>,
+    ) -> BoxFuture<'static, Result<RunningPart, StartError>> {
+        Box::pin(async move {
+            context.timing = self.timing;
+            let (workers, _) = begin(&context, &self.blueprint).await?;
+            let dead_letters = DeadLetters::new(&context, &workers, Arc::new(NothingToDrain));
+            let subject = Arc::new(SenderSubject {
+                to: Arc::new(IntoTheLog(Arc::clone(context.log()))),
+                context: context.clone(),
+                pipeline: self.blueprint.name,
+                filter: self.blueprint.filter(),
+                link: Arc::clone(&self.blueprint.sender),
+            });
+            let supervisor = Supervisor::new(context.clone(), workers.clone(), subject);
+            Ok(RunningPart::of::<SenderPart>(self.blueprint.name)
+                .followed_by(&context, &workers, dead_letters)
+                .supervised_by(tokio::spawn(supervisor.run(stop))))
+        })
+    }
+}
+
+/// The sender, as its supervisor knows it.
+struct SenderSubject {
+    context: WorkerContext,
+    pipeline: &'static str,
+    filter: Filter,
+    link: Arc<SenderLink>,
+    to: Arc<dyn Deliver>,
+}
+
+impl Subject for SenderSubject {
+    fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+        let sender = RunSender {
+            slot,
+            pipeline: self.pipeline,
+            filter: self.filter.clone(),
+            link: Arc::clone(&self.link),
+            to: Arc::clone(&self.to),
+        };
+        Box::pin(run(sender, stop))
+    }
+
+    fn switch_to(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.context.views.switch_to(generation)
+    }
+
+    fn drop_generation(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.context.views.drop_generation(generation)
+    }
+}

@@ -1,0 +1,309 @@
+//! Events out: each once, in the order of their causes, none for the past.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use annals::pipeline::{Log, Pipeline};
+use annals::prelude::*;
+use annals::projections::Program;
+use annals::status::SlotState;
+use annals::store::ReadLog;
+use annals::{Failure, MemoryStore, Partition, Store, StoreError};
+use annals_core::conformance::Dice;
+use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
+use async_trait::async_trait;
+
+use crate::shop::{Location, Sales, ShopEvent, append, caught_up, noon, options, order, ordered};
+use crate::shop::{Picture, rebuild, sold};
+
+const WAIT: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug, PartialEq, Event, Serialize, Deserialize)]
+#[event(category = "alert")]
+enum AlertEvent {
+    High { cents: i64 },
+    Minute { orders: u64, cents: i64 },
+}
+
+/// Each sale above a limit, and each minute of a product when it closes.
+fn alerts_of(log: &Log, limit: i64) -> [annals::pipeline::Appended; 2] {
+    let sold = sold(log).key_by(|sale| sale.product.clone());
+    let high = sold.filter(move |sale| sale.cents > limit);
+    let high = high.append(|product, sale| {
+        let cents = sale.cents;
+        (format!("alert-{product}"), AlertEvent::High { cents })
+    });
+    let minutes = sold.tumbling(Duration::from_mins(1)).folded::<Sales>();
+    let minutes = minutes.append(|product, minute| {
+        let Sales { orders, cents } = minute.value;
+        (format!("alert-{product}"), AlertEvent::Minute { orders, cents })
+    });
+    [high, minutes]
+}
+
+fn alerts() -> Pipeline {
+    Pipeline::new("alerts", 1, |log| {
+        for appended in alerts_of(log, 400) {
+            appended.from_the_beginning();
+        }
+    })
+}
+
+fn high_alerts(version: u32, limit: i64) -> Pipeline {
+    Pipeline::new("alerts", version, move |log| {
+        alerts_of(log, limit);
+    })
+}
+
+/// What was appended: the stream, the event, the position of its cause.
+#[derive(Debug, PartialEq)]
+struct Sent {
+    stream: String,
+    payload: String,
+    cause: u64,
+}
+
+async fn sent(store: &dyn Store) -> Vec<Sent> {
+    let mut events = Vec::new();
+    let mut read = ReadLog::after(Position::START);
+    loop {
+        let page = store.read(read.clone()).await.unwrap();
+        events.extend(page.events);
+        if page.end {
+            break;
+        }
+        read.after = page.scanned;
+    }
+    let at = |id| events.iter().find(|of| of.id == id).unwrap().position.get();
+    let ours = events.iter().filter(|of| of.event_type.starts_with("alert."));
+    let sent = ours.map(|of| Sent {
+        stream: of.stream.to_string(),
+        payload: format!("{} {}", of.event_type, String::from_utf8_lossy(&of.payload)),
+        cause: at(of.metadata.causation.unwrap()),
+    });
+    sent.collect()
+}
+
+/// Waits until nothing is to be sent any more.
+async fn all_sent(db: &Program) {
+    let head = db.store().head(Partition(0)).await.unwrap().visible;
+    let token = Token::new(db.store().id()).with(Partition(0), head);
+    let pipeline = db.pipeline("alerts").unwrap();
+    pipeline.wait_until_sent(token, WAIT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_the_same_for_every_store_and_slots() {
+    let mut first: Option<Vec<Sent>> = None;
+    for slots in [1, 4] {
+        for location in Location::all() {
+            let store = location.open().await;
+            let pipeline = alerts().options(options()).slots(slots);
+            let db = Annals::on(store.clone()).with(pipeline).start().await.unwrap();
+            order(&*store, &mut Dice::new(3), 0, 200).await;
+            all_sent(&db).await;
+            let found = sent(&*store).await;
+            assert!(found.len() > 30, "{} alerts", found.len());
+            assert!(found.is_sorted_by_key(|of| of.cause), "{found:?}");
+            // Nothing is sent again by who builds it anew.
+            rebuild(&db, "alerts").await;
+            all_sent(&db).await;
+            assert_eq!(sent(&*store).await, found);
+            match &first {
+                // A store may have recorded the orders at other places than the alerts.
+                Some(first) => assert_eq!(payloads(&found), payloads(first)),
+                None => first = Some(found),
+            }
+            db.stop().await;
+        }
+    }
+}
+
+fn payloads(sent: &[Sent]) -> Vec<(&str, &str)> {
+    let both = sent.iter().map(|of| (of.stream.as_str(), of.payload.as_str()));
+    both.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_outbox_is_no_state_and_is_emptied() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let db = Annals::on(store.clone()).with(alerts().options(options()));
+    let db = db.start().await.unwrap();
+    order(&*store, &mut Dice::new(3), 0, 100).await;
+    all_sent(&db).await;
+    let live = Picture::of(&*store, "alerts").await;
+    rebuild(&db, "alerts").await;
+    all_sent(&db).await;
+    assert_eq!(Picture::of(&*store, "alerts").await.state, live.state);
+    // Its next commits remove what was sent.
+    let views = store.views().unwrap();
+    let generations = views.generations("alerts").await.unwrap();
+    for number in 100_u64.. {
+        let live = generations.last().unwrap().id;
+        let state = views.read_state(live, 0, Some(&[2]), 1 << 20).await.unwrap();
+        if state.is_empty() {
+            break;
+        }
+        assert!(number < 200, "{} entries are left", state.len());
+        append(&*store, noon(), &ShopEvent::Shipped { order: "1".into() }).await;
+        all_sent(&db).await;
+    }
+    db.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_sends_nothing_for_the_past() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    append(&*store, noon(), &ordered("tea", 900)).await;
+    for (version, limit, so_far) in [(1, 400, vec![]), (2, 40, vec![500, 600])] {
+        let db = Annals::on(store.clone())
+            .with(high_alerts(version, limit).options(options()))
+            .caught_up()
+            .start()
+            .await
+            .unwrap();
+        all_sent(&db).await;
+        assert_eq!(high(&*store).await, so_far);
+        for cents in [50, 500, 600] {
+            append(&*store, noon(), &ordered("tea", cents)).await;
+        }
+        all_sent(&db).await;
+        db.stop().await;
+    }
+    assert_eq!(high(&*store).await, [500, 600, 50, 500, 600]);
+}
+
+async fn high(store: &dyn Store) -> Vec<i64> {
+    let sent = sent(store).await;
+    let amount = |of: &Sent| {
+        let (_, json) = of.payload.split_once("alert.high ")?;
+        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        json["cents"].as_i64()
+    };
+    sent.iter().filter_map(amount).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_could_cause_itself_is_refused() {
+    let circle = Pipeline::new("circle", 1, |log| {
+        let alerts = log.events::<AlertEvent>();
+        alerts.append(|alert| ("alert-again", (**alert).clone()));
+    });
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let refused = Annals::on(store.clone()).with(circle).start().await;
+    let reason = refused.unwrap_err().to_string();
+    assert!(reason.contains("it reads `alert."), "{reason}");
+    let halves = Pipeline::new("halves", 1, |log| {
+        let [first, _] = alerts_of(log, 1);
+        first.from_the_beginning();
+    });
+    let refused = Annals::on(store).with(halves).start().await;
+    let reason = refused.unwrap_err().to_string();
+    assert!(reason.contains("say it of all or none"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_be_appended_is_a_dead_record() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let pipeline = Pipeline::new("alerts", 1, |log| {
+        let sold = sold(log).key_by(|sale| sale.product.clone());
+        sold.append(|product, sale| {
+            let cents = sale.cents;
+            (product.clone(), AlertEvent::High { cents })
+        });
+    });
+    let db = Annals::on(store.clone()).with(pipeline).start().await.unwrap();
+    append(&*store, noon(), &ordered("$secret", 1)).await;
+    append(&*store, noon(), &ordered("alert-tea", 2)).await;
+    all_sent(&db).await;
+    assert_eq!(high(&*store).await, [2]);
+    let dead = db.pipeline("alerts").unwrap().dead_records(10).await.unwrap();
+    assert_eq!(dead.len(), 1);
+    assert!(dead[0].cause.contains("stream `$secret` cannot be appended"), "{dead:?}");
+    db.stop().await;
+}
+
+/// A store that takes no events while it is shut.
+#[derive(Debug, Default)]
+struct Shut(AtomicBool);
+
+#[async_trait]
+impl StoreFault for Shut {
+    async fn before(&self, call: Call) -> Result<(), StoreError> {
+        match call {
+            Call::Append if self.0.load(Ordering::SeqCst) => {
+                let what = "no room is left for events";
+                Err(StoreError::new(Failure::Full, what))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_waits_for_the_sender_and_says_so() {
+    let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let store = FaultyStore::new(inner.clone(), Shut::default());
+    let pipeline = alerts().options(options()).outbox_events_max(5);
+    let db = Annals::on(store.clone()).with(pipeline).start().await.unwrap();
+    store.fault().0.store(true, Ordering::SeqCst);
+    order(&*inner, &mut Dice::new(3), 0, 300).await;
+    let mut polls = tokio::time::interval(Duration::from_millis(20));
+    let reason = loop {
+        polls.tick().await;
+        let status = db.status();
+        let pipeline = status.iter().find(|of| of.view == "alerts");
+        let slots = pipeline.iter().flat_map(|of| &of.slots);
+        let waits = slots.filter_map(|slot| match &slot.state {
+            SlotState::Waiting { reason } => Some(reason.clone()),
+            _ => None,
+        });
+        let named = waits.filter(|reason| reason.contains("no room is left for events"));
+        if let Some(reason) = named.last() {
+            break reason;
+        }
+    };
+    assert!(reason.contains("the sender of `alerts` has sent"), "{reason}");
+    assert!(sent(&*inner).await.is_empty());
+    // What is in the outbox is bounded: the limit, and what one batch brought forth.
+    let (kept, reached) = outbox(&*inner).await;
+    assert!(kept >= 5 && reached < 300, "{kept} events at {reached}");
+    store.fault().0.store(false, Ordering::SeqCst);
+    all_sent(&db).await;
+    let found = sent(&*inner).await;
+    let undisturbed = Location::Memory(MemoryStore::new()).open().await;
+    let other = Annals::on(undisturbed.clone()).with(alerts()).start().await.unwrap();
+    order(&*undisturbed, &mut Dice::new(3), 0, 300).await;
+    caught_up(&other, "alerts").await;
+    all_sent(&other).await;
+    assert_eq!(payloads(&found), payloads(&sent(&*undisturbed).await));
+    other.stop().await;
+    db.stop().await;
+}
+
+/// How many bytes of events wait, and how far the slot has come.
+async fn outbox(store: &dyn Store) -> (usize, u64) {
+    let views = store.views().unwrap();
+    let live = views.generations("alerts").await.unwrap()[0].id;
+    let state = views.read_state(live, 0, Some(&[2]), 1 << 20).await.unwrap();
+    let counts = state.iter().map(|(_, value)| {
+        let count: [u8; 4] = value[9..13].try_into().unwrap();
+        u32::from_be_bytes(count) as usize
+    });
+    let reached = views.checkpoints(live).await.unwrap();
+    (counts.sum(), reached[0].position.get())
+}
+
+#[test]
+fn a_trial_tells_what_would_be_appended() {
+    let story = alerts()
+        .trial()
+        .at("12:00:00", ordered("tea", 500))
+        .unwrap()
+        .end()
+        .unwrap();
+    let story = story.to_string();
+    assert!(story.contains("  -> alert-tea alert.high {\"cents\":500}\n"), "{story}");
+    assert!(story.contains("  -> alert-tea alert.minute"), "{story}");
+}
