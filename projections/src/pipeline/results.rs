@@ -315,8 +315,9 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
     /// The results that the handle stands for, as items.
     pub(crate) fn results(&self) -> Keyed<K, Windowed<A>> {
         let node = Node::new();
-        mapped(&self.emissions(self.pass), &node, windowed);
         let at = self.at.clone();
+        let of = (at.numbered(), by_window as _);
+        mapped(&self.emissions(self.pass), &node, of, windowed);
         Keyed { at, node }
     }
 
