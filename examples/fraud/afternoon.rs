@@ -64,7 +64,15 @@ pub(crate) fn deliveries() -> Vec<Delivery> {
         let at = noon() + TimeDelta::milliseconds((number * 9_000 + draw.below(9_000)) as i64);
         let country = COUNTRIES[(user % 3) as usize];
         let cents = 500 + draw.below(8_000) as i64;
-        happened.push((at, paid(format!("p{number}"), format!("user-{user:02}"), cents, country)));
+        happened.push((
+            at,
+            paid(
+                format!("p{number}"),
+                format!("user-{user:02}"),
+                cents,
+                country,
+            ),
+        ));
     }
     special(&mut happened);
     let mut deliveries = Vec::new();
@@ -98,12 +106,18 @@ fn special(happened: &mut Vec<(DateTime<Utc>, Happened)>) {
     let mut at = |second: i64, event| happened.push((noon() + TimeDelta::seconds(second), event));
     // Seven payments in a minute and a half.
     for number in 0..7 {
-        at(600 + 15 * number, paid(format!("fast-{number}"), "eve".into(), 900, "DE"));
+        at(
+            600 + 15 * number,
+            paid(format!("fast-{number}"), "eve".into(), 900, "DE"),
+        );
     }
     // A large one, and several that are large together.
     at(1_800, paid("large".into(), "mallory".into(), 150_000, "FR"));
     for number in 0..3 {
-        at(3_600 + number, paid(format!("sum-{number}"), "oscar".into(), 40_000, "PL"));
+        at(
+            3_600 + number,
+            paid(format!("sum-{number}"), "oscar".into(), 40_000, "PL"),
+        );
     }
     // Two countries within an hour.
     at(4_000, paid("here".into(), "trudy".into(), 2_000, "DE"));
@@ -111,15 +125,27 @@ fn special(happened: &mut Vec<(DateTime<Utc>, Happened)>) {
     // The sixth is much larger than the five before it.
     for number in 0..6 {
         let cents = if number == 5 { 30_000 } else { 1_000 };
-        at(2_000 + 1_000 * number, paid(format!("slow-{number}"), "walter".into(), cents, "PL"));
+        at(
+            2_000 + 1_000 * number,
+            paid(format!("slow-{number}"), "walter".into(), cents, "PL"),
+        );
     }
     // Logged in at home, and paid abroad.
     let country = "DE".into();
-    at(7_000, Happened::LoggedIn { user: "peggy".into(), country });
+    at(
+        7_000,
+        Happened::LoggedIn {
+            user: "peggy".into(),
+            country,
+        },
+    );
     at(7_120, paid("abroad".into(), "peggy".into(), 3_000, "FR"));
     // Large enough for the merchant to be looked up.
     for number in 0..8 {
-        at(8_000 + 30 * number, paid(format!("shop-{number}"), format!("v{number}"), 60_000, "DE"));
+        at(
+            8_000 + 30 * number,
+            paid(format!("shop-{number}"), format!("v{number}"), 60_000, "DE"),
+        );
     }
 }
 
@@ -129,14 +155,20 @@ impl Delivery {
             Happened::Paid(payment) => {
                 let at = self.at.timestamp_micros();
                 let stream = StreamId::new(format!("payment-{}", payment.user))?;
-                let payment = Payment { at, ..payment.clone() };
+                let payment = Payment {
+                    at,
+                    ..payment.clone()
+                };
                 (stream, NewEvent::of(&PaymentEvent::Paid(payment))?)
             }
             Happened::LoggedIn { user, country } => {
                 let stream = StreamId::new(format!("login-{user}"))?;
                 let user = user.clone();
                 let country = country.clone();
-                (stream, NewEvent::of(&LoginEvent::LoggedIn { user, country })?)
+                (
+                    stream,
+                    NewEvent::of(&LoginEvent::LoggedIn { user, country })?,
+                )
             }
         };
         Ok((stream, event.at(self.at)))
@@ -169,7 +201,9 @@ pub(crate) async fn run(
         .with(ProcessSetup::<Blocking>::new())
         .start()
         .await?;
-    let pipeline = db.pipeline("fraud").ok_or("the program has no pipeline `fraud`")?;
+    let pipeline = db
+        .pipeline("fraud")
+        .ok_or("the program has no pipeline `fraud`")?;
     let mut printed = Position::START;
     let mut outcome = Outcome::default();
     let deliveries = deliveries();
@@ -182,7 +216,9 @@ pub(crate) async fn run(
         let last = db.store().append(append).await?.last().position;
         let done = Token::new(db.store().id()).with(annals::Partition(0), last);
         // The merchants are asked before time goes on.
-        db.reactor::<AsksAboutMerchants>().wait_for(done.clone(), WAIT).await?;
+        db.reactor::<AsksAboutMerchants>()
+            .wait_for(done.clone(), WAIT)
+            .await?;
         pipeline.wait_until_sent(done, WAIT).await?;
         take_alerts(&db, &mut printed, &mut outcome, &mut print).await?;
     }
@@ -190,10 +226,17 @@ pub(crate) async fn run(
     pipeline.wait_until_sent(end, WAIT).await?;
     take_alerts(&db, &mut printed, &mut outcome, &mut print).await?;
     let all = Token::new(db.store().id());
-    let all = all.with(annals::Partition(0), db.store().head(annals::Partition(0)).await?.visible);
+    let all = all.with(
+        annals::Partition(0),
+        db.store().head(annals::Partition(0)).await?.visible,
+    );
     let rows = db.view::<Worst>().rows().at_least(all.clone()).within(WAIT);
     for row in rows.await?.rows {
-        outcome.verdicts.entry(row.value.verdict).or_default().push(row.key);
+        outcome
+            .verdicts
+            .entry(row.value.verdict)
+            .or_default()
+            .push(row.key);
     }
     db.process::<Blocking>().wait_for(all, WAIT).await?;
     outcome.blocked = blocked(&**db.store()).await?;

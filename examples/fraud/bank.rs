@@ -61,7 +61,11 @@ pub(crate) enum Alert {
     /// Several countries within a session.
     Countries { found: Vec<String> },
     /// Three times the mean of the payments before.
-    Spike { payment: String, cents: i64, mean: i64 },
+    Spike {
+        payment: String,
+        cents: i64,
+        mean: i64,
+    },
     /// A log-in in one country and a payment in another, within five minutes.
     Apart { login: String, payment: String },
     /// A large payment to a merchant that is not trusted, or of whom nothing was heard in time.

@@ -60,7 +60,10 @@ impl Known {
         let rules = [
             (count > PAYMENTS_MAX, "velocity"),
             (total > CENTS_MAX, "total"),
-            (self.payments >= SPIKE_FROM && times > 3 * self.cents, "spike"),
+            (
+                self.payments >= SPIKE_FROM && times > 3 * self.cents,
+                "spike",
+            ),
         ];
         let fires = rules.into_iter().filter(|(fires, _)| *fires);
         let rules: Vec<_> = fires.map(|(_, rule)| rule.to_owned()).collect();
@@ -80,7 +83,9 @@ pub(crate) fn judge() -> Pipeline {
         let forever = Duration::from_hours(24 * 365 * 100);
         payments(log)
             .in_time_order()
-            .scan(forever, |known: &mut Known, payment| known.judge(payment.at, payment))
+            .scan(forever, |known: &mut Known, payment| {
+                known.judge(payment.at, payment)
+            })
             .append(|user, judgement| (format!("judgement-{user}"), judgement.clone()))
             .from_the_beginning();
     })
@@ -92,13 +97,19 @@ pub(crate) async fn import(store: &dyn Store, file: &Path) -> Result<u64, Box<dy
     let name = file.display();
     let open = File::open(file).map_err(|error| format!("cannot open {name}: {error}"))?;
     let mut rows = csv::Reader::from_reader(BufReader::new(open));
-    let header = rows.headers().map_err(|error| format!("{name}: {error}"))?.clone();
+    let header = rows
+        .headers()
+        .map_err(|error| format!("{name}: {error}"))?
+        .clone();
     if let Some(unknown) = header.iter().find(|column| !COLUMNS.contains(column)) {
         let known = COLUMNS.join(", ");
         return Err(format!("{name}: unknown column `{unknown}`; known are {known}").into());
     }
     let column = |wanted: &str| {
-        let mut named = header.iter().enumerate().filter(|(_, column)| *column == wanted);
+        let mut named = header
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| *column == wanted);
         match (named.next(), named.next()) {
             (Some((at, _)), None) => Ok(at),
             (None, _) => Err(format!("{name}: there is no column `{wanted}`")),
@@ -114,7 +125,8 @@ pub(crate) async fn import(store: &dyn Store, file: &Path) -> Result<u64, Box<dy
         let line = row.position().map_or(0, csv::Position::line);
         let number = |of: usize, what: &str| {
             let text = &row[of];
-            let wrong = |_| format!("{name}, line {line}: `{text}` in column `{what}` is no integer");
+            let wrong =
+                |_| format!("{name}, line {line}: `{text}` in column `{what}` is no integer");
             text.parse::<i64>().map_err(wrong)
         };
         let micros = number(at, "at")?;
@@ -150,7 +162,9 @@ pub(crate) async fn import(store: &dyn Store, file: &Path) -> Result<u64, Box<dy
 /// Waits until every payment was judged.
 pub(crate) async fn judged(db: &Program) -> Result<(), Box<dyn Error>> {
     let done = db.advance_clock(Time::MAX).await?;
-    let pipeline = db.pipeline("judge").ok_or("the program has no pipeline `judge`")?;
+    let pipeline = db
+        .pipeline("judge")
+        .ok_or("the program has no pipeline `judge`")?;
     pipeline.wait_until_sent(done, WAIT).await?;
     Ok(())
 }
@@ -172,7 +186,13 @@ pub(crate) async fn export(store: &dyn Store, file: &Path) -> Result<u64, Box<dy
             cents,
             rules,
         } = judgement;
-        let row = [payment, user, payments.to_string(), cents.to_string(), rules.join("+")];
+        let row = [
+            payment,
+            user,
+            payments.to_string(),
+            cents.to_string(),
+            rules.join("+"),
+        ];
         rows.write_record(row).map_err(|error| cannot(&error))?;
         count += 1;
     }

@@ -88,10 +88,15 @@ async fn judge(arguments: &Arguments, file: &Path, out: &Path) -> Result<(), Box
     let url = arguments.store.as_deref().unwrap_or("sqlite::memory:");
     let db = Annals::open(url).await?;
     let payments = lesson::import(&**db.store(), file).await?;
-    let db = db.with(lesson::judge().slots(arguments.slots)).start().await?;
+    let db = db
+        .with(lesson::judge().slots(arguments.slots))
+        .start()
+        .await?;
     lesson::judged(&db).await?;
     if arguments.rebuild {
-        let pipeline = db.pipeline("judge").ok_or("the program has no pipeline `judge`")?;
+        let pipeline = db
+            .pipeline("judge")
+            .ok_or("the program has no pipeline `judge`")?;
         let rebuild = pipeline.rebuild().begin().await?;
         rebuild.finished(|_| ()).await?;
         lesson::judged(&db).await?;

@@ -90,13 +90,17 @@ pub(crate) fn fraud() -> Pipeline {
         let many = paid.detect(times(MANY)).map(|_, found| Alert::Many {
             payments: found.len(),
         });
-        let very_many = paid.detect(times(VERY_MANY)).map(|_, found| Alert::VeryMany {
-            payments: found.len(),
-        });
-        let high = paid.filter(|payment| payment.cents > LIMIT).map(|_, payment| Alert::High {
-            payment: payment.id.clone(),
-            cents: payment.cents,
-        });
+        let very_many = paid
+            .detect(times(VERY_MANY))
+            .map(|_, found| Alert::VeryMany {
+                payments: found.len(),
+            });
+        let high = paid
+            .filter(|payment| payment.cents > LIMIT)
+            .map(|_, payment| Alert::High {
+                payment: payment.id.clone(),
+                cents: payment.cents,
+            });
         let total = paid
             .tumbling(WINDOW)
             .folded::<Total>()
@@ -111,7 +115,14 @@ pub(crate) fn fraud() -> Pipeline {
             .map(|_, session| Alert::Countries {
                 found: session.value.0.iter().cloned().collect(),
             });
-        let rules = [very_many, high, total, countries, spike(&paid), apart(log, &paid)];
+        let rules = [
+            very_many,
+            high,
+            total,
+            countries,
+            spike(&paid),
+            apart(log, &paid),
+        ];
         let rules = rules.iter().fold(many, |all, rule| all.merge(rule));
         rules.append(raised);
         merchant(log).append(|_, (user, alert)| raised(user, alert));
@@ -128,17 +139,18 @@ fn raised(user: &String, alert: &Alert) -> (String, AlertEvent) {
 /// A payment of more than three times the mean of those before it.
 fn spike(paid: &Keyed<String, Payment>) -> Keyed<String, Alert> {
     let month = Duration::from_hours(30 * 24);
-    paid.in_time_order().scan(month, |before: &mut Before, payment| {
-        let Before { payments, cents } = *before;
-        before.payments += 1;
-        before.cents += payment.cents;
-        let is_spike = payments >= SPIKE_AFTER && payment.cents * payments > 3 * cents;
-        is_spike.then(|| Alert::Spike {
-            payment: payment.id.clone(),
-            cents: payment.cents,
-            mean: cents / payments,
+    paid.in_time_order()
+        .scan(month, |before: &mut Before, payment| {
+            let Before { payments, cents } = *before;
+            before.payments += 1;
+            before.cents += payment.cents;
+            let is_spike = payments >= SPIKE_AFTER && payment.cents * payments > 3 * cents;
+            is_spike.then(|| Alert::Spike {
+                payment: payment.id.clone(),
+                cents: payment.cents,
+                mean: cents / payments,
+            })
         })
-    })
 }
 
 /// A log-in, and a payment from another country.
@@ -162,13 +174,16 @@ fn apart(log: &Log, paid: &Keyed<String, Payment>) -> Keyed<String, Alert> {
             _ => false,
         })
         .within(WINDOW);
-    logins.merge(&paid).detect(elsewhere).filter_map(|_, found| match &found[..] {
-        [Act::LoggedIn { country: login }, Act::Paid { country }] => Some(Alert::Apart {
-            login: login.clone(),
-            payment: country.clone(),
-        }),
-        _ => None,
-    })
+    logins
+        .merge(&paid)
+        .detect(elsewhere)
+        .filter_map(|_, found| match &found[..] {
+            [Act::LoggedIn { country: login }, Act::Paid { country }] => Some(Alert::Apart {
+                login: login.clone(),
+                payment: country.clone(),
+            }),
+            _ => None,
+        })
 }
 
 /// A large payment whose merchant is not trusted; who does not answer in time is not.

@@ -31,7 +31,10 @@ async fn each_rule_finds_who_it_is_about() {
     let named = |users: &[&str], verdict: Verdict| {
         let found = one.verdicts.get(&verdict).cloned().unwrap_or_default();
         for user in users {
-            assert!(found.contains(&(*user).to_owned()), "{verdict:?}: {found:?}");
+            assert!(
+                found.contains(&(*user).to_owned()),
+                "{verdict:?}: {found:?}"
+            );
         }
     };
     named(&["eve", "trudy", "peggy"], Verdict::Block);
@@ -71,7 +74,9 @@ async fn alerts(payments: &Path, slots: u16) -> String {
 fn shuffled(text: &str) -> String {
     let mut state = 17_u64;
     let mut below = |limit: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(12_345);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(12_345);
         (state >> 33) % limit
     };
     let mut lines = text.lines();
@@ -85,7 +90,10 @@ fn shuffled(text: &str) -> String {
     }
     rows.sort();
     let rows = rows.into_iter().map(|(_, line)| line);
-    std::iter::once(head).chain(rows).map(|line| format!("{line}\n")).collect()
+    std::iter::once(head)
+        .chain(rows)
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,13 +116,25 @@ async fn a_file_that_cannot_be_read_is_one_clear_line() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("payments.csv");
     for (text, wanted) in [
-        ("id,user,at,cents,colour\n", "unknown column `colour`; known are id, user, at, cents"),
+        (
+            "id,user,at,cents,colour\n",
+            "unknown column `colour`; known are id, user, at, cents",
+        ),
         ("id,user,at\n", "there is no column `cents`"),
         ("id,user,at,cents,id\n", "there are two columns `id`"),
-        ("id,user,at,cents\na,b,1,2\na,b,soon,2\n", "line 3: `soon` in column `at` is no integer"),
+        (
+            "id,user,at,cents\na,b,1,2\na,b,soon,2\n",
+            "line 3: `soon` in column `at` is no integer",
+        ),
         ("id,user,at,cents\na,b,1,2,3\n", "payments.csv: CSV error"),
-        ("id,user,at,cents\na,,1,2\n", "line 2: the id or the user is empty"),
-        ("id,user,at,cents\na,b,9223372036854775807,2\n", "line 2: 9223372036854775807 µs is no time"),
+        (
+            "id,user,at,cents\na,,1,2\n",
+            "line 2: the id or the user is empty",
+        ),
+        (
+            "id,user,at,cents\na,b,9223372036854775807,2\n",
+            "line 2: 9223372036854775807 µs is no time",
+        ),
     ] {
         std::fs::write(&file, text).unwrap();
         let store = MemoryStore::new();

@@ -3,9 +3,7 @@
 
 use annals::Store;
 use annals::prelude::*;
-use annals::projections::{
-    Listens, On, Process, ReactError, Reactor, Request, Step,
-};
+use annals::projections::{Listens, On, Process, ReactError, Reactor, Request, Step};
 use annals::store::{Append, NewEvent};
 use chrono::TimeDelta;
 use std::sync::Arc;

@@ -37,7 +37,10 @@ fn alerts_of(log: &Log, limit: i64) -> [annals::pipeline::Appended; 2] {
     let minutes = sold.tumbling(Duration::from_mins(1)).folded::<Sales>();
     let minutes = minutes.append(|product, minute| {
         let Sales { orders, cents } = minute.value;
-        (format!("alert-{product}"), AlertEvent::Minute { orders, cents })
+        (
+            format!("alert-{product}"),
+            AlertEvent::Minute { orders, cents },
+        )
     });
     [high, minutes]
 }
@@ -76,7 +79,9 @@ async fn sent(store: &dyn Store) -> Vec<Sent> {
         read.after = page.scanned;
     }
     let at = |id| events.iter().find(|of| of.id == id).unwrap().position.get();
-    let ours = events.iter().filter(|of| of.event_type.starts_with("alert."));
+    let ours = events
+        .iter()
+        .filter(|of| of.event_type.starts_with("alert."));
     let sent = ours.map(|of| Sent {
         stream: of.stream.to_string(),
         payload: format!("{} {}", of.event_type, String::from_utf8_lossy(&of.payload)),
@@ -100,7 +105,11 @@ async fn events_are_the_same_for_every_store_and_slots() {
         for location in Location::all() {
             let store = location.open().await;
             let pipeline = alerts().options(options()).slots(slots);
-            let db = Annals::on(store.clone()).with(pipeline).start().await.unwrap();
+            let db = Annals::on(store.clone())
+                .with(pipeline)
+                .start()
+                .await
+                .unwrap();
             order(&*store, &mut Dice::new(3), 0, 200).await;
             all_sent(&db).await;
             let found = sent(&*store).await;
@@ -121,7 +130,9 @@ async fn events_are_the_same_for_every_store_and_slots() {
 }
 
 fn payloads(sent: &[Sent]) -> Vec<(&str, &str)> {
-    let both = sent.iter().map(|of| (of.stream.as_str(), of.payload.as_str()));
+    let both = sent
+        .iter()
+        .map(|of| (of.stream.as_str(), of.payload.as_str()));
     both.collect()
 }
 
@@ -141,7 +152,10 @@ async fn the_outbox_is_no_state_and_is_emptied() {
     let generations = views.generations("alerts").await.unwrap();
     for number in 100_u64.. {
         let live = generations.last().unwrap().id;
-        let state = views.read_state(live, 0, Some(&[2]), 1 << 20).await.unwrap();
+        let state = views
+            .read_state(live, 0, Some(&[2]), 1 << 20)
+            .await
+            .unwrap();
         if state.is_empty() {
             break;
         }
@@ -213,14 +227,28 @@ async fn what_can_never_be_appended_is_a_dead_record() {
             (product.clone(), AlertEvent::High { cents })
         });
     });
-    let db = Annals::on(store.clone()).with(pipeline).start().await.unwrap();
+    let db = Annals::on(store.clone())
+        .with(pipeline)
+        .start()
+        .await
+        .unwrap();
     append(&*store, noon(), &ordered("$secret", 1)).await;
     append(&*store, noon(), &ordered("alert-tea", 2)).await;
     all_sent(&db).await;
     assert_eq!(high(&*store).await, [2]);
-    let dead = db.pipeline("alerts").unwrap().dead_records(10).await.unwrap();
+    let dead = db
+        .pipeline("alerts")
+        .unwrap()
+        .dead_records(10)
+        .await
+        .unwrap();
     assert_eq!(dead.len(), 1);
-    assert!(dead[0].cause.contains("stream `$secret` cannot be appended"), "{dead:?}");
+    assert!(
+        dead[0]
+            .cause
+            .contains("stream `$secret` cannot be appended"),
+        "{dead:?}"
+    );
     db.stop().await;
 }
 
@@ -246,7 +274,11 @@ async fn a_slot_waits_for_the_sender_and_says_so() {
     let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let store = FaultyStore::new(inner.clone(), Shut::default());
     let pipeline = alerts().options(options()).outbox_events_max(5);
-    let db = Annals::on(store.clone()).with(pipeline).start().await.unwrap();
+    let db = Annals::on(store.clone())
+        .with(pipeline)
+        .start()
+        .await
+        .unwrap();
     store.fault().0.store(true, Ordering::SeqCst);
     order(&*inner, &mut Dice::new(3), 0, 300).await;
     let mut polls = tokio::time::interval(Duration::from_millis(20));
@@ -264,7 +296,10 @@ async fn a_slot_waits_for_the_sender_and_says_so() {
             break reason;
         }
     };
-    assert!(reason.contains("the sender of `alerts` has sent"), "{reason}");
+    assert!(
+        reason.contains("the sender of `alerts` has sent"),
+        "{reason}"
+    );
     assert!(sent(&*inner).await.is_empty());
     // What is in the outbox is bounded: the limit, and what one batch brought forth.
     let (kept, reached) = outbox(&*inner).await;
@@ -273,7 +308,11 @@ async fn a_slot_waits_for_the_sender_and_says_so() {
     all_sent(&db).await;
     let found = sent(&*inner).await;
     let undisturbed = Location::Memory(MemoryStore::new()).open().await;
-    let other = Annals::on(undisturbed.clone()).with(alerts()).start().await.unwrap();
+    let other = Annals::on(undisturbed.clone())
+        .with(alerts())
+        .start()
+        .await
+        .unwrap();
     order(&*undisturbed, &mut Dice::new(3), 0, 300).await;
     caught_up(&other, "alerts").await;
     all_sent(&other).await;
@@ -286,7 +325,10 @@ async fn a_slot_waits_for_the_sender_and_says_so() {
 async fn outbox(store: &dyn Store) -> (usize, u64) {
     let views = store.views().unwrap();
     let live = views.generations("alerts").await.unwrap()[0].id;
-    let state = views.read_state(live, 0, Some(&[2]), 1 << 20).await.unwrap();
+    let state = views
+        .read_state(live, 0, Some(&[2]), 1 << 20)
+        .await
+        .unwrap();
     let counts = state.iter().map(|(_, value)| {
         let count: [u8; 4] = value[9..13].try_into().unwrap();
         u32::from_be_bytes(count) as usize
@@ -304,6 +346,9 @@ fn a_trial_tells_what_would_be_appended() {
         .end()
         .unwrap();
     let story = story.to_string();
-    assert!(story.contains("  -> alert-tea alert.high {\"cents\":500}\n"), "{story}");
+    assert!(
+        story.contains("  -> alert-tea alert.high {\"cents\":500}\n"),
+        "{story}"
+    );
     assert!(story.contains("  -> alert-tea alert.minute"), "{story}");
 }

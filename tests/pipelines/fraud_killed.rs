@@ -102,7 +102,9 @@ impl StoreFault for Halts {
 /// Says a line to the test; it begins one, because the harness may be in the middle of its own.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "\n{line}").and_then(|()| out.flush()).unwrap();
+    writeln!(out, "\n{line}")
+        .and_then(|()| out.flush())
+        .unwrap();
 }
 
 /// Where the log is, for a process.
@@ -142,9 +144,12 @@ async fn start(store: Arc<dyn Store>, slots: u16) -> Program {
 #[ignore = "it is the process that the other tests start"]
 fn sends_until_it_is_killed() {
     let variable = |name| std::env::var(name).ok();
-    let (Some(place), Some(slots), Some(step), Some(times)) =
-        (variable(LOCATION), variable(SLOTS), variable(STEP), variable(TIMES))
-    else {
+    let (Some(place), Some(slots), Some(step), Some(times)) = (
+        variable(LOCATION),
+        variable(SLOTS),
+        variable(STEP),
+        variable(TIMES),
+    ) else {
         return;
     };
     // A parent that is gone ends its child.
@@ -187,7 +192,10 @@ async fn alerts(store: &dyn Store) -> Vec<(String, String)> {
     let mut read = ReadLog::after(Position::START);
     loop {
         let page = store.read(read.clone()).await.unwrap();
-        let ours = page.events.iter().filter(|of| of.stream.as_str().starts_with("alert-"));
+        let ours = page
+            .events
+            .iter()
+            .filter(|of| of.stream.as_str().starts_with("alert-"));
         found.extend(ours.map(|of| {
             let payload = String::from_utf8_lossy(&of.payload).into_owned();
             (of.stream.to_string(), payload)
@@ -224,10 +232,18 @@ async fn killed_again_and_again(place: Place, slots: u16, kills: u64) {
     let mut halted = 0;
     for (round, step) in (0..kills).zip(STEPS.iter().cycle()) {
         let from = round as usize * each;
-        let to = if round + 1 == kills { deliveries.len() } else { from + each };
+        let to = if round + 1 == kills {
+            deliveries.len()
+        } else {
+            from + each
+        };
         deliver(&*store, &deliveries[from..to]).await;
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["fraud_killed::sends_until_it_is_killed", "--exact", "--ignored"])
+            .args([
+                "fraud_killed::sends_until_it_is_killed",
+                "--exact",
+                "--ignored",
+            ])
             .arg("--nocapture")
             .env(LOCATION, place.to_string())
             .env(SLOTS, slots.to_string())
@@ -253,7 +269,10 @@ async fn killed_again_and_again(place: Place, slots: u16, kills: u64) {
         child.wait().unwrap();
         assert!(word.is_some(), "a process ended by itself at {step:?}");
     }
-    assert!(2 * halted > kills, "only {halted} of {kills} were killed at their step");
+    assert!(
+        2 * halted > kills,
+        "only {halted} of {kills} were killed at their step"
+    );
     let db = start(store.clone(), slots).await;
     let found = end(&*store, &db).await;
     let wanted = undisturbed().await;

@@ -132,12 +132,17 @@ fn append<T: Send + 'static, E: Event>(
 /// An event as a store takes it, or why none ever will.
 fn appendable<E: Event>(to: &str, event: &E) -> Result<(StreamId, NewEvent), String> {
     let refused = |why: &dyn fmt::Display| {
-        format!("an event for the stream `{}` cannot be appended: {why}", to.escape_debug())
+        format!(
+            "an event for the stream `{}` cannot be appended: {why}",
+            to.escape_debug()
+        )
     };
     let stream = StreamId::new(to).map_err(|error| refused(&error))?;
     let new = NewEvent::of(event).map_err(|error| refused(&annals_runner::chain(&error)))?;
     let append = Append::new(stream, [new]);
-    append.check(&Limits::default()).map_err(|error| refused(&error))?;
+    append
+        .check(&Limits::default())
+        .map_err(|error| refused(&error))?;
     let appendable = append.events.into_iter().next();
     appendable.ok_or_else(|| refused(&"it is none"))
 }
@@ -186,10 +191,14 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
         &self,
         event: impl Fn(&K, &T) -> (S, E) + Send + Sync + 'static,
     ) -> Appended {
-        append(&self.at, (&self.node, by_key), move |(key, item): &(K, T)| {
-            let (to, event) = event(key, item);
-            (Some(key.to_key()), to.into(), event)
-        })
+        append(
+            &self.at,
+            (&self.node, by_key),
+            move |(key, item): &(K, T)| {
+                let (to, event) = event(key, item);
+                (Some(key.to_key()), to.into(), event)
+            },
+        )
     }
 }
 

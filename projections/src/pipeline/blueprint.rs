@@ -90,7 +90,10 @@ impl Blueprint {
         }
         let appends = || draft.appends.iter();
         let read: HashSet<_> = draft.sources.iter().flat_map(|of| of.types()).collect();
-        if let Some(loops) = appends().flat_map(|of| (of.types)()).find(|of| read.contains(of)) {
+        if let Some(loops) = appends()
+            .flat_map(|of| (of.types)())
+            .find(|of| read.contains(of))
+        {
             return Err(format!(
                 "it reads `{loops}` and appends it too, so that each could cause the next; append \
                  events of a type that it does not read"
@@ -118,7 +121,11 @@ impl Blueprint {
 
     /// Whether what was recorded before its first start also causes events.
     pub(crate) fn sends_from_the_beginning(&self) -> bool {
-        self.graph.lock().appends.iter().any(|of| of.from_the_beginning)
+        self.graph
+            .lock()
+            .appends
+            .iter()
+            .any(|of| of.from_the_beginning)
     }
 
     /// The stages of a slot.

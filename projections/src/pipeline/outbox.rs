@@ -172,7 +172,9 @@ pub(crate) fn read_value(value: &[u8]) -> Option<Vec<Entry>> {
     let mut from = Reader::of(value);
     let (_, count) = head(&mut from)?;
     let entries = (0..count).map(|_| Entry::read(&mut from));
-    entries.collect::<Option<Vec<_>>>().filter(|_| from.is_at_end())
+    entries
+        .collect::<Option<Vec<_>>>()
+        .filter(|_| from.is_at_end())
 }
 
 /// The last cause of a value, and how many events it has.
@@ -209,8 +211,7 @@ impl Outbox {
 
     /// Takes an entry of the store back; whether it was one.
     pub(crate) fn read(&mut self, key: &Bytes, value: &[u8]) -> bool {
-        let Some((partition, (last, events))) =
-            partition_of(key).zip(head(&mut Reader::of(value)))
+        let Some((partition, (last, events))) = partition_of(key).zip(head(&mut Reader::of(value)))
         else {
             return false;
         };
@@ -406,7 +407,16 @@ mod tests {
             .iter()
             .map(|of| (of.order.time, of.order.key.as_str(), of.order.index))
             .collect();
-        assert_eq!(found, [(9, "a", 0), (2, "a", 0), (2, "b", 0), (2, "b", 1), (2, "b", 2)]);
+        assert_eq!(
+            found,
+            [
+                (9, "a", 0),
+                (2, "a", 0),
+                (2, "b", 0),
+                (2, "b", 1),
+                (2, "b", 2)
+            ]
+        );
         assert!(dead.is_empty());
         assert_eq!(entries[0].event.metadata.causation, Some(record.id));
     }

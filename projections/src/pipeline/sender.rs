@@ -261,7 +261,8 @@ impl<'a> Session<'a> {
             let passed = self.passed[partition];
             if passed > self.noted[partition] {
                 let nothing = CommittedStep::default();
-                self.note(Partition(partition as u32), passed, nothing).await?;
+                self.note(Partition(partition as u32), passed, nothing)
+                    .await?;
             }
         }
         Ok(())

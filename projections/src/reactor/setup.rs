@@ -43,7 +43,8 @@ impl Follower for Registered {
             let mut spec = GenerationSpec::new(self.kind.stored_name(self.name), 1, log.id());
             spec.partitions = log.partitions();
             let workers = GenerationWorkers::new(self.kind, spec);
-            let generation = begin_at_head(&context, &workers, self.name, options.from_the_beginning).await?;
+            let generation =
+                begin_at_head(&context, &workers, self.name, options.from_the_beginning).await?;
             let drain = DrainReactor {
                 context: context.clone(),
                 workers: workers.clone(),

@@ -51,7 +51,9 @@ async fn append_all(
         };
         let mut append = Append::default();
         let named = events[..together].iter();
-        append.events = named.map(|(_, to, event)| (to.clone(), event.clone())).collect();
+        append.events = named
+            .map(|(_, to, event)| (to.clone(), event.clone()))
+            .collect();
         let done = match store.append(append).await {
             Ok(_) => together,
             // They were appended before the note of it was lost.

@@ -143,7 +143,9 @@ impl Outboxes {
                     let entries = read_value(&value).ok_or_else(|| unreadable(&key))?;
                     reader.after = key;
                     let new = entries.into_iter();
-                    reader.ahead.extend(new.filter(|of| of.order.position > after.get()));
+                    reader
+                        .ahead
+                        .extend(new.filter(|of| of.order.position > after.get()));
                 }
             }
         }
