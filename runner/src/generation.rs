@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::WorkError;
 use crate::kind::Kind;
+use crate::pages::Pages;
 use crate::poll::Seen;
 use crate::progress::{Progress, SlotProgress, SlotState};
 use crate::status::Status;
@@ -66,6 +67,8 @@ struct Shared {
     tasks: Mutex<HashMap<(GenerationId, u16), TaskSender>>,
     // Decisions that are made without a worker of this process, one at a time.
     deciding: tokio::sync::Mutex<()>,
+    // What its slots in this process read of the log.
+    pages: Pages,
 }
 
 /// A committed step of a worker, for those who watch.
@@ -111,12 +114,18 @@ impl GenerationWorkers {
             ended: watch::Sender::default(),
             tasks: Mutex::default(),
             deciding: tokio::sync::Mutex::default(),
+            pages: Pages::default(),
         };
         GenerationWorkers {
             kind,
             spec: Arc::new(spec),
             shared: Arc::new(shared),
         }
+    }
+
+    /// What its slots in this process read of the log.
+    pub(crate) fn pages(&self) -> &Pages {
+        &self.shared.pages
     }
 
     /// What follows the log here.

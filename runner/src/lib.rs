@@ -21,6 +21,7 @@ mod location;
 mod log;
 mod metrics;
 mod owner;
+mod pages;
 mod poll;
 mod program;
 mod progress;

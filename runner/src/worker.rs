@@ -5,7 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Checkpoint, Filter, Generation, Hint, Partition, Phase, Position, ReadLog};
+use annals_core::{
+    Checkpoint, Filter, Generation, Hint, LogPage, Partition, Phase, Position, ReadLog, StoreError,
+};
 use tokio::sync::watch;
 
 use crate::checkpoint::settled_to;
@@ -125,6 +127,25 @@ impl Slot {
             .into_iter()
             .find(|of| of.slot == self.number && of.partition == partition);
         Ok(found.unwrap_or_else(|| Checkpoint::start(self.number, partition)))
+    }
+
+    /// Reads a page of the log. Slots of one process that stand at the same place read it once.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        let log = &**self.context.log();
+        if self.generation.spec.slots < 2 {
+            return log.read(read).await;
+        }
+        self.workers.pages().read(log, read).await
+    }
+
+    /// Forgets pages that were read before: for a slot that begins, because a log may have been
+    /// restored meanwhile.
+    pub fn read_anew(&self) {
+        self.workers.pages().forget();
     }
 
     /// Waits for a hint of the log, or until a poll finds that it goes on after these positions.

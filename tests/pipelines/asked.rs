@@ -1,84 +1,84 @@
 //! What can be asked of the rows of a pipeline.
 
-use annals::pipeline::Time;
+use std::time::Duration;
+
+use annals::pipeline::{Heartbeat, Time};
 use annals::prelude::*;
 use annals::projections::StartError;
 use chrono::TimeDelta;
 
-use crate::shop::{Location, Sales, TooLate, append, at, caught_up, noon, ordered, sales};
+use crate::shop::{Location, Picture, Sales, TooLate, append, at, caught_up, noon, ordered};
+use crate::shop::{rebuild, sales};
 
 fn sum(orders: u64, cents: i64) -> Sales {
     Sales { orders, cents }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_are_asked_as_those_of_views_are() {
-    for location in Location::all() {
-        let store = location.open().await;
-        let db = Annals::on(store.clone())
-            .with(sales())
-            .start()
-            .await
-            .unwrap();
-        let after = |seconds| noon() + TimeDelta::seconds(seconds);
-        for (seconds, product, cents) in [(1, "tea", 250), (30, "rum", 900), (59, "tea", 50)] {
-            append(&*store, after(seconds), &ordered(product, cents)).await;
-        }
-        caught_up(&db, "sales").await;
-        let view = db.view::<Sales>();
-        let tea = || (at(0), "tea".to_owned());
-        assert_eq!(view.get(tea()).await.unwrap(), None, "the minute is open");
-        append(&*store, after(70), &ordered("salt", 1)).await;
-        caught_up(&db, "sales").await;
-        assert_eq!(view.get(tea()).await.unwrap(), Some(sum(2, 300)));
-        // What came out at an event is known from there on, and not before.
-        assert_eq!(view.get(tea()).as_of(Position::new(3)).await.unwrap(), None);
-        let then = view.get(tea()).as_of(Position::new(4)).await.unwrap();
-        assert_eq!(then, Some(sum(2, 300)));
-        let history = view.history(tea()).await.unwrap().versions;
-        assert_eq!(history.len(), 1);
-        assert_eq!(history[0].from, Position::new(4));
-        append(&*store, after(20), &ordered("tea", 5)).await;
-        let token = db.advance_clock(Time::MAX).await.unwrap();
-        let again = db.advance_clock(Time::MAX).await.unwrap();
-        assert_eq!(again, token, "said twice, it is there once");
-        let salt = view.get((at(60), "salt".to_owned())).at_least(token);
-        assert_eq!(salt.await.unwrap(), Some(sum(1, 1)));
-        let rows = view.rows().await.unwrap().rows;
-        let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
-        let of = |seconds, product: &str| (at(seconds), product.to_owned());
-        assert_eq!(keys, [of(0, "rum"), of(0, "tea"), of(60, "salt")]);
-        let minute = view
-            .rows()
-            .keys(of(0, "")..of(60, ""))
-            .limit(1)
-            .await
-            .unwrap();
-        assert_eq!(minute.rows[0].key, of(0, "rum"));
-        let rest = view.rows().keys(of(0, "")..of(60, "")).after(minute.next);
-        assert_eq!(rest.await.unwrap().rows.len(), 1);
-        let changed = view.changed_between(Position::START, Position::new(6));
-        let changed = changed.await.unwrap().changes;
-        assert_eq!(changed.len(), 3);
-        let late = db.view::<TooLate>().rows().await.unwrap().rows;
-        assert_eq!(late.len(), 1);
-        assert_eq!(late[0].value, TooLate { cents: 5 });
-        let status = db.pipeline("sales").unwrap().status();
-        assert_eq!(status.slots[&0].watermark, Time::MAX);
-        let slot = status.slots[&0];
-        assert_eq!(
-            (slot.open, slot.state_bytes),
-            (0, 0),
-            "everything has closed"
-        );
-        assert_eq!(slot.missed, 1);
-        db.stop().await;
+pub(crate) async fn rows_are_asked_as_those_of_views_are(location: Location) {
+    let store = location.open().await;
+    let db = Annals::on(store.clone())
+        .with(sales())
+        .start()
+        .await
+        .unwrap();
+    let after = |seconds| noon() + TimeDelta::seconds(seconds);
+    for (seconds, product, cents) in [(1, "tea", 250), (30, "rum", 900), (59, "tea", 50)] {
+        append(&*store, after(seconds), &ordered(product, cents)).await;
     }
+    caught_up(&db, "sales").await;
+    let view = db.view::<Sales>();
+    let tea = || (at(0), "tea".to_owned());
+    assert_eq!(view.get(tea()).await.unwrap(), None, "the minute is open");
+    append(&*store, after(70), &ordered("salt", 1)).await;
+    caught_up(&db, "sales").await;
+    assert_eq!(view.get(tea()).await.unwrap(), Some(sum(2, 300)));
+    // What came out at an event is known from there on, and not before.
+    assert_eq!(view.get(tea()).as_of(Position::new(3)).await.unwrap(), None);
+    let then = view.get(tea()).as_of(Position::new(4)).await.unwrap();
+    assert_eq!(then, Some(sum(2, 300)));
+    let history = view.history(tea()).await.unwrap().versions;
+    assert_eq!(history.len(), 1);
+    assert_eq!(history[0].from, Position::new(4));
+    append(&*store, after(20), &ordered("tea", 5)).await;
+    let token = db.advance_clock(Time::MAX).await.unwrap();
+    let again = db.advance_clock(Time::MAX).await.unwrap();
+    assert_eq!(again, token, "said twice, it is there once");
+    let salt = view.get((at(60), "salt".to_owned())).at_least(token);
+    assert_eq!(salt.await.unwrap(), Some(sum(1, 1)));
+    let rows = view.rows().await.unwrap().rows;
+    let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
+    let of = |seconds, product: &str| (at(seconds), product.to_owned());
+    assert_eq!(keys, [of(0, "rum"), of(0, "tea"), of(60, "salt")]);
+    let minute = view
+        .rows()
+        .keys(of(0, "")..of(60, ""))
+        .limit(1)
+        .await
+        .unwrap();
+    assert_eq!(minute.rows[0].key, of(0, "rum"));
+    let rest = view.rows().keys(of(0, "")..of(60, "")).after(minute.next);
+    assert_eq!(rest.await.unwrap().rows.len(), 1);
+    let changed = view.changed_between(Position::START, Position::new(6));
+    let changed = changed.await.unwrap().changes;
+    assert_eq!(changed.len(), 3);
+    let late = db.view::<TooLate>().rows().await.unwrap().rows;
+    assert_eq!(late.len(), 1);
+    assert_eq!(late[0].value, TooLate { cents: 5 });
+    let status = db.pipeline("sales").unwrap().status();
+    assert_eq!(status.slots[&0].watermark, Time::MAX);
+    let slot = status.slots[&0];
+    assert_eq!(
+        (slot.open, slot.state_bytes),
+        (0, 0),
+        "everything has closed"
+    );
+    assert_eq!(slot.missed, 1);
+    db.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_are_watched_per_view() {
-    let store = Location::all()[0].open().await;
+    let store = Location::memory().open().await;
     let db = Annals::on(store.clone())
         .with(sales())
         .start()
@@ -103,8 +103,27 @@ async fn changes_are_watched_per_view() {
 
 #[tokio::test]
 async fn a_view_that_names_no_events_is_refused_alone() {
-    let store = Location::all()[0].open().await;
+    let store = Location::memory().open().await;
     let started = Annals::on(store).with(Sales::projection()).start().await;
     let error = started.unwrap_err();
     assert!(matches!(error, StartError::NoEvents("sales")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_close_in_a_quiet_log_with_a_heartbeat() {
+    let store = Location::memory().open().await;
+    let quiet = Heartbeat::when_quiet(Duration::from_millis(20));
+    let db = Annals::on(store.clone()).with(sales()).with(quiet);
+    let db = db.start().await.unwrap();
+    let mut rows = db.view::<Sales>().watch_all();
+    append(&*store, noon(), &ordered("tea", 250)).await;
+    let Some(annals::projections::Update::Changed(change)) = rows.next().await.unwrap() else {
+        panic!("the row of the only minute");
+    };
+    assert_eq!(change.key, (at(0), "tea".into()));
+    caught_up(&db, "sales").await;
+    let live = Picture::of(&*store, "sales").await.rows;
+    rebuild(&db, "sales").await;
+    assert_eq!(Picture::of(&*store, "sales").await.rows, live);
+    db.stop().await;
 }

@@ -13,7 +13,7 @@ use crate::shop::{Location, Picture, caught_up, options, order, rebuild, sales};
 
 /// Of three commits one fails, and one is made without an answer.
 #[derive(Debug, Default)]
-struct TwoOfThree(AtomicU64);
+pub(crate) struct TwoOfThree(AtomicU64);
 
 #[async_trait]
 impl StoreFault for TwoOfThree {
@@ -34,42 +34,39 @@ impl StoreFault for TwoOfThree {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sales_survive_every_broken_commit_and_equal_a_rebuild() {
-    for location in Location::all() {
-        let inner = location.open().await;
-        let faulty = FaultyStore::new(Arc::clone(&inner), TwoOfThree::default());
-        let db = Annals::on(faulty.clone())
-            .with(sales().options(options()))
-            .start()
-            .await
-            .unwrap();
-        let mut dice = Dice::new(7);
-        for round in 0..12 {
-            order(&*inner, &mut dice, round * 30, 30).await;
-            caught_up(&db, "sales").await;
-        }
-        let live = Picture::of(&*inner, "sales").await;
-        assert!(faulty.fault().0.load(Ordering::Relaxed) > 20);
-        assert!(!live.state.is_empty(), "windows are open");
-        assert!(live.rows.len() > 20, "{:?}", live.rows.len());
-        assert!(
-            live.rows
-                .iter()
-                .any(|(key, _)| key.starts_with("sales-too-late"))
-        );
-        rebuild(&db, "sales").await;
-        assert_eq!(Picture::of(&*inner, "sales").await, live);
-        db.stop().await;
-        // A program that builds it in other batches, from the beginning.
-        let other = Annals::on(inner.clone())
-            .with(sales())
-            .caught_up()
-            .start()
-            .await
-            .unwrap();
-        rebuild(&other, "sales").await;
-        assert_eq!(Picture::of(&*inner, "sales").await, live);
-        other.stop().await;
+pub(crate) async fn sales_survive_every_broken_commit_and_equal_a_rebuild(location: Location) {
+    let inner = location.open().await;
+    let faulty = FaultyStore::new(Arc::clone(&inner), TwoOfThree::default());
+    let db = Annals::on(faulty.clone())
+        .with(sales().options(options()))
+        .start()
+        .await
+        .unwrap();
+    let mut dice = Dice::new(7);
+    for round in 0..12 {
+        order(&*inner, &mut dice, round * 30, 30).await;
+        caught_up(&db, "sales").await;
     }
+    let live = Picture::of(&*inner, "sales").await;
+    assert!(faulty.fault().0.load(Ordering::Relaxed) > 20);
+    assert!(!live.state.is_empty(), "windows are open");
+    assert!(live.rows.len() > 20, "{:?}", live.rows.len());
+    assert!(
+        live.rows
+            .iter()
+            .any(|(key, _)| key.starts_with("sales-too-late"))
+    );
+    rebuild(&db, "sales").await;
+    assert_eq!(Picture::of(&*inner, "sales").await, live);
+    db.stop().await;
+    // A program that builds it in other batches, from the beginning.
+    let other = Annals::on(inner.clone())
+        .with(sales())
+        .caught_up()
+        .start()
+        .await
+        .unwrap();
+    rebuild(&other, "sales").await;
+    assert_eq!(Picture::of(&*inner, "sales").await, live);
+    other.stop().await;
 }

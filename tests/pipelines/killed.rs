@@ -5,21 +5,18 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use annals::prelude::*;
-use annals_core::conformance::Dice;
-use tempfile::TempDir;
+use annals_core::conformance::{Dice, rounds};
 
-use crate::shop::{Location, Picture, caught_up, options, order, rebuild, sales};
+use crate::shop::{Location, Picture, caught_up, open, options, order, rebuild, sales};
 
-const FILE: &str = "ANNALS_PIPELINES_FILE";
+const STORE: &str = "ANNALS_PIPELINES_STORE";
 
 /// The process that is killed: appends and folds until then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it is the process that the other tests start and kill"]
 async fn a_process_that_is_killed() {
-    let Ok(file) = std::env::var(FILE) else {
-        return;
-    };
-    let db = Annals::open(&format!("sqlite:{file}")).await.unwrap();
-    let head = db.store().head(annals::Partition(0)).await.unwrap();
+    let store = open(&std::env::var(STORE).unwrap()).await;
+    let head = store.head(annals::Partition(0)).await.unwrap();
     let mut number = head.visible.get();
     let mut dice = Dice::new(number);
     // A parent that is gone ends its child.
@@ -28,7 +25,8 @@ async fn a_process_that_is_killed() {
         std::process::exit(0);
     });
     let options = options().lease(Duration::from_millis(300));
-    let db = db.with(sales().options(options)).start().await.unwrap();
+    let db = Annals::on(store).with(sales().options(options));
+    let db = db.start().await.unwrap();
     caught_up(&db, "sales").await;
     loop {
         println!("\nwrites");
@@ -37,18 +35,15 @@ async fn a_process_that_is_killed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_processes_leave_the_rows_of_a_rebuild() {
-    let location = Location::File(TempDir::new().unwrap());
-    let Location::File(directory) = &location else {
-        unreachable!()
-    };
-    let file = directory.path().join("shop.db");
+pub(crate) async fn killed_processes_leave_the_rows_of_a_rebuild(location: Location) {
+    // The first one finds the store as it will be.
+    location.open().await;
     let mut dice = Dice::new(11);
-    for _ in 0..10 {
+    for _ in 0..rounds(10, 50) {
+        let this = "killed::a_process_that_is_killed";
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::a_process_that_is_killed", "--nocapture"])
-            .env(FILE, &file)
+            .args(["--ignored", "--exact", this, "--nocapture"])
+            .env(STORE, location.name())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

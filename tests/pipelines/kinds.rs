@@ -46,11 +46,11 @@ view! {
     Soon = "soon",
 }
 
-fn keyed(log: &annals::pipeline::Log) -> Keyed<String, Sale> {
+pub(crate) fn keyed(log: &annals::pipeline::Log) -> Keyed<String, Sale> {
     sold(log).key_by(|sale| sale.product.clone())
 }
 
-fn all_kinds() -> Pipeline {
+pub(crate) fn all_kinds() -> Pipeline {
     let seconds = Duration::from_secs;
     Pipeline::new("kinds", 1, move |log| {
         let sold = keyed(log);

@@ -43,7 +43,7 @@ macro_rules! views {
 views! { Hops = "hops", Visits = "visits", Moving = "moving", Rows = "rows", }
 
 /// Panics in a map, a key, folds, merges and rows.
-fn panicking() -> Pipeline {
+pub(crate) fn panicking() -> Pipeline {
     let seconds = Duration::from_secs;
     Pipeline::new("panicking", 1, move |log| {
         let sold = sold(log).map(|sale| {

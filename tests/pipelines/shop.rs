@@ -54,7 +54,9 @@ pub(crate) struct TooLate {
 pub(crate) fn sold(log: &Log) -> Stream<Sale> {
     let events = log
         .events::<ShopEvent>()
-        .out_of_order_by(Duration::from_secs(3));
+        .out_of_order_by(Duration::from_secs(3))
+        .at_most_ahead(Duration::from_hours(24))
+        .dead_letters();
     events.filter_map(|event| match &**event {
         ShopEvent::Ordered { product, cents } => Some(Sale {
             product: product.clone(),
@@ -130,25 +132,57 @@ pub(crate) async fn append(store: &dyn Store, at: DateTime<Utc>, event: &impl Ev
 pub(crate) enum Location {
     Memory(MemoryStore),
     File(TempDir),
+    #[cfg(feature = "postgres")]
+    Schema(crate::server::Schema),
 }
 
 impl Location {
     pub(crate) fn all() -> [Location; 2] {
-        [
-            Location::Memory(MemoryStore::new()),
-            Location::File(TempDir::new().unwrap()),
-        ]
+        [Location::memory(), Location::file()]
+    }
+
+    pub(crate) fn memory() -> Location {
+        Location::Memory(MemoryStore::new())
+    }
+
+    pub(crate) fn file() -> Location {
+        Location::File(TempDir::new().unwrap())
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn schema() -> Location {
+        Location::Schema(crate::server::Schema::new())
     }
 
     pub(crate) async fn open(&self) -> Arc<dyn Store> {
         match self {
             Location::Memory(store) => Arc::new(store.clone()),
-            Location::File(directory) => {
-                let url = format!("sqlite:{}", directory.path().join("shop.db").display());
-                Arc::clone(Annals::open(&url).await.unwrap().store())
-            }
+            _ => open(&self.name()).await,
         }
     }
+
+    /// For another process, that opens the same.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Location::Memory(_) => "memory:".into(),
+            Location::File(directory) => {
+                format!("sqlite:{}", directory.path().join("shop.db").display())
+            }
+            #[cfg(feature = "postgres")]
+            Location::Schema(schema) => format!("schema:{}", schema.name),
+        }
+    }
+}
+
+/// The store of this [name](Location::name).
+pub(crate) async fn open(name: &str) -> Arc<dyn Store> {
+    #[cfg(feature = "postgres")]
+    if let Some(schema) = name.strip_prefix("schema:") {
+        let options = crate::server::options_within(schema);
+        let store = annals::postgres::PostgresStore::connect_with(options).await;
+        return Arc::new(store.unwrap());
+    }
+    Arc::clone(Annals::open(name).await.unwrap().store())
 }
 
 /// Waits until everything in the log was seen.

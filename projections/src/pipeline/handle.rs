@@ -350,25 +350,35 @@ impl Pipelines for Program {
 
 async fn advance_clock(store: &dyn Store, to: Time) -> Result<Token, StoreError> {
     let mut token = Token::new(store.id());
+    for partition in (0..store.partitions()).map(Partition) {
+        let position = advance_partition(store, partition, to).await?;
+        token = token.with(partition, position);
+    }
+    Ok(token)
+}
+
+/// Says in a partition that event time has come to `to`.
+pub(super) async fn advance_partition(
+    store: &dyn Store,
+    partition: Partition,
+    to: Time,
+) -> Result<Position, StoreError> {
     let to = to.micros();
     let payload = serde_json::to_vec(&Advanced { to }).map_err(|error| {
         StoreError::new(Failure::Corrupt, "a clock event cannot be written").because(error)
     })?;
-    for partition in (0..store.partitions()).map(Partition) {
-        let mut streams = (0..STREAMS_TRIED).filter_map(clock_event::stream);
-        let stream = streams.find(|stream| store.partition_of(stream) == partition);
-        let Some(stream) = stream else {
-            let what = format!("no stream of clock events is in partition {partition}");
-            return Err(StoreError::new(Failure::Corrupt, what));
-        };
-        let id = EventId::derived(&stream, &to.to_string(), 0);
-        let event = NewEvent::json(clock_event::TYPE, payload.clone()).id(id);
-        let appended = store.append(Append::new(stream, [event])).await;
-        let appended = appended.map_err(|error| match error {
-            AppendError::Store(error) | AppendError::Unknown(error) => error,
-            other => StoreError::new(Failure::Unavailable, "a clock event").because(other),
-        })?;
-        token = token.with(partition, appended.last().position);
-    }
-    Ok(token)
+    let mut streams = (0..STREAMS_TRIED).filter_map(clock_event::stream);
+    let stream = streams.find(|stream| store.partition_of(stream) == partition);
+    let Some(stream) = stream else {
+        let what = format!("no stream of clock events is in partition {partition}");
+        return Err(StoreError::new(Failure::Corrupt, what));
+    };
+    let id = EventId::derived(&stream, &to.to_string(), 0);
+    let event = NewEvent::json(clock_event::TYPE, payload).id(id);
+    let appended = store.append(Append::new(stream, [event])).await;
+    let appended = appended.map_err(|error| match error {
+        AppendError::Store(error) | AppendError::Unknown(error) => error,
+        other => StoreError::new(Failure::Unavailable, "a clock event").because(other),
+    })?;
+    Ok(appended.last().position)
 }

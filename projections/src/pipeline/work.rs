@@ -146,7 +146,7 @@ impl RunSlot {
 
     async fn next_page(&self, reader: &mut PartitionReader) -> Result<LogPage, StoreError> {
         match reader.ahead.take() {
-            None => self.context.log().read(self.request(reader)).await,
+            None => self.slot.read(self.request(reader)).await,
             Some(ahead) => ahead.await.unwrap_or_else(|error| {
                 let what = "a read of the log was broken off";
                 Err(StoreError::new(Failure::Unavailable, what).because(error))
@@ -155,9 +155,9 @@ impl RunSlot {
     }
 
     fn read_ahead(&self, reader: &mut PartitionReader) {
-        let log = Arc::clone(self.context.log());
+        let slot = self.slot.clone();
         let read = self.request(reader);
-        reader.ahead = Some(tokio::spawn(async move { log.read(read).await }));
+        reader.ahead = Some(tokio::spawn(async move { slot.read(read).await }));
     }
 
     /// Whether nobody reads yet what this generation holds.
@@ -177,6 +177,7 @@ impl PartitionReader {
 
 impl<'a> Session<'a> {
     async fn begin(work: &'a RunSlot, held: &'a HeldLease) -> Result<Session<'a>, WorkError> {
+        work.read_anew();
         let generation = &work.generation;
         let views = &work.context.views;
         let partitions = work.context.log().partitions();

@@ -1,11 +1,10 @@
 //! Reading the log for a slot: one partition, a page ahead.
 
-use std::sync::Arc;
-
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
     Checkpoint, EventId, Failure, LogPage, Partition, Position, ReadLog, StoreError,
 };
+use annals_runner::Slot;
 use tokio::task::JoinHandle;
 
 use super::FoldView;
@@ -63,9 +62,9 @@ impl PartitionReader {
     }
 
     pub(super) fn read_ahead<V: View>(&mut self, work: &FoldView<V>) {
-        let log = Arc::clone(work.context.log());
+        let slot = Slot::clone(work);
         let read = self.request(work);
-        self.ahead = Some(tokio::spawn(async move { log.read(read).await }));
+        self.ahead = Some(tokio::spawn(async move { slot.read(read).await }));
     }
 
     pub(super) async fn next_page<V: View>(
@@ -73,7 +72,7 @@ impl PartitionReader {
         work: &FoldView<V>,
     ) -> Result<LogPage, StoreError> {
         match self.ahead.take() {
-            None => work.context.log().read(self.request(work)).await,
+            None => work.read(self.request(work)).await,
             Some(ahead) => ahead.await.unwrap_or_else(|error| {
                 Err(
                     StoreError::new(Failure::Unavailable, "a read of the log was broken off")

@@ -50,6 +50,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         held: &'a HeldLease,
     ) -> Result<LeaseSession<'a, V>, WorkError> {
         work.restore(held).await?;
+        work.read_anew();
         let mut readers = Vec::new();
         let mut is_new = true;
         let checkpoints = work.context.views.checkpoints(work.generation.id).await?;
