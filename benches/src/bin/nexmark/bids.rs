@@ -1,10 +1,12 @@
-//! Bids like those of Nexmark: most on hot auctions, most by hot bidders, prices over five orders
-//! of magnitude, up to three seconds late.
+//! The bids of Nexmark, and for tests some that come late and rest.
 
+use nexmark::EventGenerator;
+use nexmark::config::NexmarkConfig;
+use nexmark::event::Event;
 use serde::{Deserialize, Serialize};
 
-/// When the first bid is made, in milliseconds.
-const BASE: i64 = 1_436_918_400_000;
+/// When the first event happens, in milliseconds.
+const BASE: u64 = 1_436_918_400_000;
 
 /// A bid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -15,8 +17,29 @@ pub(crate) struct Bid {
     pub(crate) time: i64,
 }
 
-/// The first `count` bids.
-pub(crate) fn first(count: u64) -> Vec<Bid> {
+/// The bids among the first so many events of the generator, which has its defaults.
+pub(crate) fn among_first(events: u64) -> Vec<Bid> {
+    let config = NexmarkConfig {
+        base_time: BASE,
+        ..NexmarkConfig::default()
+    };
+    let events = EventGenerator::new(config).take(events as usize);
+    let bids = events.filter_map(|event| match event {
+        Event::Bid(bid) => Some(Bid {
+            auction: bid.auction as i64,
+            bidder: bid.bidder as i64,
+            price: bid.price as i64,
+            time: bid.date_time as i64,
+        }),
+        Event::Person(_) | Event::Auction(_) => None,
+    });
+    bids.collect()
+}
+
+/// Most on hot auctions, most by hot bidders, prices over five orders of magnitude, up to three
+/// seconds late, and with rests.
+#[cfg(test)]
+pub(crate) fn lively(count: u64) -> Vec<Bid> {
     let mut state = 42_u64;
     let mut draw = move |below: u64| {
         state = state
@@ -41,7 +64,7 @@ pub(crate) fn first(count: u64) -> Vec<Bid> {
         let price = 100 + 10_i64.pow(digits) * (1 + draw(90));
         // Now and then the market rests.
         let rest = number / 2_000 * 3_600_000;
-        let time = BASE + number * 20 + rest - draw(3_000);
+        let time = BASE as i64 + number * 20 + rest - draw(3_000);
         Bid {
             auction,
             bidder,

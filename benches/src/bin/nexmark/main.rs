@@ -1,7 +1,8 @@
 //! Queries 0, 1, 2, 5, 7, 11, 15 and 17 of the Nexmark benchmark as pipelines, each compared with
 //! SQL over the same bids.
 //!
-//! `cargo run --release -p annals-benches --bin nexmark -- [--events N] [--rows DIRECTORY]`: rows
+//! `cargo run --release -p annals-benches --bin nexmark -- [--events N] [--query q5 [--tsv FILE]]`:
+//! the events are those of the crate `nexmark` with its defaults, of which the bids are read. Rows
 //! are fields joined by `|`, sorted as text, times in milliseconds since 1970, windows by their
 //! start, days counted from there, divisions rounded down. A clock event at the end closes the last
 //! windows.
@@ -16,17 +17,21 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use bids::Bid;
 use queries::{NUMBERS, rows_of_all};
 
 /// Nexmark queries as pipelines, compared with SQL.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many bids.
+    /// How many events; of fifty 46 are bids.
     #[arg(long, default_value_t = 100_000)]
     events: u64,
-    /// Write the rows of each query here, as `q0.txt` and so on.
+    /// Only this query, as `q5`; without it all of them.
     #[arg(long)]
-    rows: Option<PathBuf>,
+    query: Option<String>,
+    /// Write the rows of the query here.
+    #[arg(long, requires = "query")]
+    tsv: Option<PathBuf>,
 }
 
 #[allow(
@@ -36,7 +41,7 @@ struct Arguments {
 )]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
+    match run(&arguments, &bids::among_first(arguments.events)) {
         Ok(lines) => {
             lines.iter().for_each(|line| println!("{line}"));
             ExitCode::SUCCESS
@@ -48,20 +53,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
+fn run(arguments: &Arguments, bids: &[Bid]) -> Result<Vec<String>, Box<dyn Error>> {
+    let names = NUMBERS.map(|number| format!("q{number}"));
+    let asked = |name: &String| arguments.query.as_ref().is_none_or(|asked| asked == name);
+    if !names.iter().any(asked) {
+        return Err(format!("the queries are {}", names.join(", ")).into());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let bids = bids::first(arguments.events);
-    let found = runtime.block_on(rows_of_all(&bids))?;
-    let wanted = oracle::rows_of_all(&bids)?;
+    let found = runtime.block_on(rows_of_all(bids))?;
+    let wanted = oracle::rows_of_all(bids)?;
     let mut lines = Vec::new();
-    for (number, (found, wanted)) in NUMBERS.iter().zip(found.iter().zip(&wanted)) {
-        if let Some(directory) = &arguments.rows {
+    let all = names.iter().zip(found.iter().zip(&wanted));
+    for (name, (found, wanted)) in all.filter(|(name, _)| asked(name)) {
+        if let Some(file) = &arguments.tsv {
             let mut text = found.join("\n");
             text.push('\n');
-            std::fs::write(directory.join(format!("q{number}.txt")), text)?;
+            std::fs::write(file, text)?;
         }
         if found != wanted {
             let first = found
@@ -69,16 +79,13 @@ fn run(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
                 .zip(wanted)
                 .find(|(found, wanted)| found != wanted);
             return Err(format!(
-                "q{number}: {} rows where SQL gives {}; the first that differ: {first:?}",
+                "{name}: {} rows where SQL gives {}; the first that differ: {first:?}",
                 found.len(),
                 wanted.len()
             )
             .into());
         }
-        lines.push(format!(
-            "q{number}: {} rows, as SQL gives them",
-            found.len()
-        ));
+        lines.push(format!("{name}: {} rows, as SQL gives them", found.len()));
     }
     Ok(lines)
 }
@@ -89,15 +96,10 @@ mod tests {
 
     #[test]
     fn every_query_gives_the_rows_of_sql() {
-        let arguments = Arguments {
-            events: 5_000,
-            rows: None,
-        };
-        assert_eq!(
-            run(&arguments)
-                .map_err(|error| error.to_string())
-                .map(|lines| lines.len()),
-            Ok(8)
-        );
+        let arguments = Arguments::parse_from(["nexmark"]);
+        for bids in [bids::lively(5_000), bids::among_first(5_000)] {
+            let lines = run(&arguments, &bids).map_err(|error| error.to_string());
+            assert_eq!(lines.map(|lines| lines.len()), Ok(8));
+        }
     }
 }

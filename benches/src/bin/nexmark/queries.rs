@@ -60,11 +60,11 @@ text_rows! {
 
 /// The highest bids of a window.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Highest(BTreeSet<Bid>);
+struct Highest(Vec<Bid>);
 
 impl Fold<Bid> for Highest {
     fn add(&mut self, bid: &Bid) {
-        self.merge(Highest(BTreeSet::from([*bid])));
+        self.merge(Highest(vec![*bid]));
     }
 
     fn merge(&mut self, mut other: Highest) {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals::chrono::DateTime;
 use annals::pipeline::{Count, Keyed, Log, Pipeline, Results, Time, Window};
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Debug, Event, Serialize, Deserialize)]
 #[event(category = "bid")]
-enum BidEvent {
+pub(crate) enum BidEvent {
     Placed {
         auction: u64,
         bidder: u64,
@@ -30,14 +30,25 @@ enum BidEvent {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
 #[view(name = "counts", key = (Window, u64))]
-struct Counts {
-    count: u64,
+pub(crate) struct Counts {
+    pub(crate) count: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
 #[view(name = "largest", key = Window)]
 struct Largest {
     count: u64,
+}
+
+impl BidEvent {
+    /// Any bid.
+    pub(crate) fn one() -> BidEvent {
+        BidEvent::Placed {
+            auction: 1,
+            bidder: 1,
+            price: 1,
+        }
+    }
 }
 
 /// What a bid is counted by.
@@ -86,13 +97,18 @@ fn pipeline(query: Query) -> Pipeline {
     })
 }
 
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all().build()
+}
+
 /// The answer, and the CPU it took from the first event to the last row.
-pub(crate) fn run(query: Query, events: u64, url: &str) -> Result<(Answer, f64), Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+pub(crate) fn run(
+    query: Query,
+    (events, slots): (u64, u16),
+    url: &str,
+) -> Result<(Answer, f64, f64), Box<dyn Error>> {
+    runtime()?.block_on(async {
         let db = match url {
             "memory:" => Annals::on(Arc::new(MemoryStore::new())),
             url => Annals::open(url).await?,
@@ -102,19 +118,24 @@ pub(crate) fn run(query: Query, events: u64, url: &str) -> Result<(Answer, f64),
         }
         fill(&db, events).await?;
         let began = cpu_seconds();
-        let db = db.with(pipeline(query)).start_in_background().await?;
+        let wall = Instant::now();
+        let db = db
+            .with(pipeline(query).slots(slots))
+            .start_in_background()
+            .await?;
         let token = db.advance_clock(Time::MAX).await?;
         let windows = db
             .pipeline("windows")
             .ok_or("the program has its pipeline")?;
         windows.wait_for(token, PATIENCE).await?;
         let took = cpu_seconds() - began;
+        let wall = wall.elapsed().as_secs_f64();
         let answer = match query {
             Query::Hopmax => answer::<Largest>(&db, |row| row.count).await?,
             _ => answer::<Counts>(&db, |row| row.count).await?,
         };
         db.stop().await;
-        Ok((answer, took))
+        Ok((answer, took, wall))
     })
 }
 

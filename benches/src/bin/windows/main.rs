@@ -2,33 +2,45 @@
 //! whether the answers are the given ones.
 //!
 //! `cargo run --release -p annals-benches --bin windows -- --query tumble|hop|hopmax|session
-//! --events N [--store URL]`: without a store JSON in memory through the stages, with one a
+//! --events N [--store URL [--slots N]]`: without a store JSON in memory through the stages, with one a
 //! pipeline over its log, its rows and its state kept exactly once. Appending is not measured; the
 //! rate is per second of CPU of the whole process. A clock event at the end closes the last
 //! windows.
+//!
+//! `--latency N --store URL` instead says how long after an append a row is seen by those who watch
+//! it: of the window that it closes, and of the window that it updates.
 
 mod durable;
+mod latency;
 mod memory;
 mod workload;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use workload::Answer;
+use latency::Latency;
+use workload::{Answer, peak_mib};
 
 /// Windows of event time: what an event costs, and whether the answers are right.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// What is asked.
-    #[arg(long, value_enum)]
-    query: Query,
+    #[arg(long, value_enum, required_unless_present = "latency")]
+    query: Option<Query>,
     /// How many events.
     #[arg(long, default_value_t = 500_000)]
     events: u64,
     /// An empty store: `memory:`, `sqlite:FILE` or `postgres://…`; none: no store at all.
     #[arg(long)]
     store: Option<String>,
+    /// Over how many slots the keys are divided.
+    #[arg(long, default_value_t = 1, requires = "store")]
+    slots: u16,
+    /// Measure how soon rows are seen, with so many appends.
+    #[arg(long, requires = "store")]
+    latency: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,35 +68,50 @@ impl Query {
     }
 }
 
-#[allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program whose answer is text"
-)]
+#[allow(clippy::print_stderr, reason = "a program whose answer is text")]
 fn main() -> ExitCode {
-    let Arguments {
-        query,
-        events,
-        store,
-    } = Arguments::parse();
-    let measured = match &store {
-        None => Ok(memory::run(query, events)),
-        Some(url) => durable::run(query, events, url),
+    let arguments = Arguments::parse();
+    let done = match (&arguments.latency, &arguments.store) {
+        (Some(appends), Some(url)) => seen_after(*appends, url),
+        _ => answer(&arguments),
     };
-    let (answer, cpu) = match measured {
-        Ok(measured) => measured,
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "a program whose answer is text")]
+fn answer(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let query = arguments.query.ok_or("name a query")?;
+    let events = arguments.events;
+    let slots = arguments.slots;
+    let (answer, cpu, wall) = match &arguments.store {
+        None => memory::run(query, events),
+        Some(url) => durable::run(query, (events, slots), url)?,
     };
-    let place = store.as_deref().unwrap_or("no store");
-    println!("{query:?} of {events} events, {place}: {answer}");
+    let place = arguments.store.as_deref().unwrap_or("no store");
+    println!("{query:?} of {events} events, {place}, slots: {slots}: {answer}");
     let rate = events as f64 / cpu.max(0.01);
     println!("{rate:.0} events per CPU-second ({cpu:.2} s of the whole process, without appends)");
+    let rate = events as f64 / wall.max(0.001);
+    let peak = peak_mib();
+    println!("{rate:.0} events per second ({wall:.2} s); at most {peak} MiB, with the appends");
     if events == 500_000 && answer != query.expected() {
-        eprintln!("wrong: it should be {}", query.expected());
-        return ExitCode::FAILURE;
+        return Err(format!("wrong: it should be {}", query.expected()).into());
     }
-    ExitCode::SUCCESS
+    Ok(())
+}
+
+#[allow(clippy::print_stdout, reason = "a program whose answer is text")]
+fn seen_after(appends: u64, url: &str) -> Result<(), Box<dyn Error>> {
+    for on_update in [false, true] {
+        let Latency { median, p99 } = latency::run(on_update, appends, url)?;
+        let row = if on_update { "update" } else { "closed window" };
+        println!("append to {row} seen, {appends} appends: median {median:.1?}, p99 {p99:.1?}");
+    }
+    Ok(())
 }

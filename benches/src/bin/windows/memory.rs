@@ -1,6 +1,7 @@
 //! JSON in memory through the boxed stages of a pipeline, without a store.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use annals::streams::{
     Aligned, AlignedWindows, Batch, Codec, Count, Each, Emission, Operator, OutOfOrder, Page,
@@ -106,7 +107,7 @@ fn stages(query: Query, answer: &Arc<Mutex<Answer>>) -> Option<Port<Bid>> {
 }
 
 /// The answer, and the CPU it took to decode and fold.
-pub(crate) fn run(query: Query, events: u64) -> (Answer, f64) {
+pub(crate) fn run(query: Query, events: u64) -> (Answer, f64, f64) {
     let mut bids = Bids::new();
     let mut text = String::new();
     let mut ends = Vec::new();
@@ -116,10 +117,11 @@ pub(crate) fn run(query: Query, events: u64) -> (Answer, f64) {
     }
     let answer: Arc<Mutex<Answer>> = Arc::default();
     let Some(mut first) = stages(query, &answer) else {
-        return (Answer::default(), 0.0);
+        return (Answer::default(), 0.0, 0.0);
     };
     let mut clock = OutOfOrder::by(span(DELAY_MS));
     let began = cpu_seconds();
+    let wall = Instant::now();
     let mut from = 0;
     let mut number = 0;
     for page in ends.chunks(PAGE) {
@@ -148,6 +150,7 @@ pub(crate) fn run(query: Query, events: u64) -> (Answer, f64) {
     let rows = Vec::new();
     first.take(&Batch { page: end, rows });
     let took = cpu_seconds() - began;
+    let wall = wall.elapsed().as_secs_f64();
     let answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
-    (*answer, took)
+    (*answer, took, wall)
 }
