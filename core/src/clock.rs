@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
+use crate::contain::contained;
+use crate::error::{Failure, StoreError};
 use crate::event::{EventId, to_microseconds};
 
 /// Tells what time it is. The only way in which Annals learns it.
@@ -21,6 +23,26 @@ use crate::event::{EventId, to_microseconds};
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The present moment, to the microsecond.
     fn now(&self) -> DateTime<Utc>;
+}
+
+/// What time it is by a clock that somebody handed in, for stores: it may panic.
+///
+/// # Errors
+///
+/// [`Failure::Invalid`] when the clock panics.
+///
+/// ```
+/// use annals_core::{Clock, ManualClock, time_of};
+///
+/// let clock = ManualClock::default();
+/// assert_eq!(time_of(&clock)?, clock.now());
+/// # Ok::<_, annals_core::StoreError>(())
+/// ```
+pub fn time_of(clock: &dyn Clock) -> Result<DateTime<Utc>, StoreError> {
+    contained(|| clock.now()).map_err(|panic| {
+        let context = format!("the clock cannot tell the time: {panic}");
+        StoreError::new(Failure::Invalid, context)
+    })
 }
 
 /// The clock of the operating system.

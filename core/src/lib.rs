@@ -11,6 +11,7 @@ mod clock;
 mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod contain;
 mod context;
 mod custom_tables;
 mod decide;
@@ -54,8 +55,9 @@ pub use append::{
 };
 pub use backoff::Backoff;
 pub use chrono;
-pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock};
+pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock, time_of};
 pub use codec::{Codec, CodecError, Json};
+pub use contain::{contained, contained_async};
 pub use context::with_metadata;
 pub use custom_tables::{CustomTables, InTransaction};
 pub use decide::{

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use self::partition::{PartitionLog, Range};
 use crate::append::{Append, AppendError, Appended, Limits};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, time_of};
 use crate::deduplicate::{Duplicate, deduplicate};
 use crate::error::{Failure, StoreError};
 use crate::event::EventId;
@@ -176,10 +176,11 @@ impl MemoryStore {
         if !violations.is_empty() {
             return Err(AppendError::Conflict(violations));
         }
+        let now = time_of(&*self.clock)?;
         // Held together, so that no reader sees events without their rows.
         let mut views = self.read_models();
         views.check_prepared(append)?;
-        let places = log.record(partition, append, self.clock.now());
+        let places = log.record(partition, append, now);
         views.take_prepared(append, &places, log.last_recorded);
         drop((views, log));
         self.shared.moved.send_modify(|count| *count += 1);
@@ -264,7 +265,7 @@ impl EventStore for MemoryStore {
         let stream = change.stream.clone();
         let mut log = self.partition(self.partition_of(&stream))?;
         let before = log.state(&stream).archived_before;
-        let after = log.change(change, self.clock.now())?;
+        let after = log.change(change, time_of(&*self.clock)?)?;
         if after.archived_before > before {
             // What was removed is in them too.
             self.shared

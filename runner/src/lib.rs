@@ -8,7 +8,6 @@
 mod busy;
 mod checkpoint;
 mod claim;
-mod contain;
 mod context;
 mod dead_letters;
 mod error;
@@ -38,11 +37,10 @@ mod supervisor;
 mod tasks;
 mod worker;
 
-pub use annals_core::Backoff;
+pub use annals_core::{Backoff, contained, contained_async};
 pub use busy::Activity;
 pub use checkpoint::{Note, Restoring, WindowNote, event_at, same_log, settled_to};
 pub use claim::SlotClaim;
-pub use contain::{contained, contained_async};
 pub use context::{Timing, WorkerContext};
 pub use dead_letters::{DeadLetterKey, DeadLetterPages, DeadLetters, Drain, Settled, queue};
 pub use error::{ViewError, WorkError, chain};

@@ -14,17 +14,20 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::checkpoint::settled_to;
-use crate::contain::contained_async;
 use crate::context::WorkerContext;
 use crate::error::{WorkError, chain};
 use crate::generation::{GenerationWorkers, RunningGeneration, is_ours};
 use crate::lease::Coordination;
 use crate::poll::Seen;
+use crate::progress::SlotState;
 use crate::quota::Quota;
 use crate::rebalance::Membership;
 use crate::subject::{Subject, Verified};
 use crate::worker::Slot;
-use annals_core::Backoff;
+use annals_core::{Backoff, contained_async};
+
+#[cfg(test)]
+mod tests;
 
 /// Events before the head that do not keep a generation from being switched to, once it has been at
 /// the head: waiting for them would be waiting for ever on a busy log.
@@ -143,7 +146,13 @@ impl Supervisor {
                 generation: generation.clone(),
                 quota,
             };
-            tasks.push(tokio::spawn(membership.run(stopped.clone())));
+            let counted = contained_async(membership.run(stopped.clone()));
+            let view = generation.spec.view.clone();
+            tasks.push(tokio::spawn(async move {
+                if let Err(panic) = counted.await {
+                    tracing::error!(view, panic, "the members are not counted any more");
+                }
+            }));
         }
         for number in 0..generation.spec.slots {
             let slot = Slot::new(
@@ -154,7 +163,8 @@ impl Supervisor {
                 quota.clone(),
             );
             progress.push(slot.progress.clone());
-            tasks.push(tokio::spawn(self.subject.run(slot, stopped.clone())));
+            let worker = watched(Arc::clone(&self.subject), slot, stopped.clone());
+            tasks.push(tokio::spawn(worker));
         }
         RunningGeneration::new(generation.clone(), progress, stop, tasks)
     }
@@ -256,7 +266,12 @@ impl Supervisor {
         else {
             return Ok(());
         };
-        match self.subject.verify(generation).await {
+        let refused = |reason: String| NotSwitched::Refused {
+            reason,
+            try_again: true,
+        };
+        let verified = contained_async(self.subject.verify(generation)).await;
+        match verified.map_err(refused)? {
             Ok(Verified::Equal) => self.workers.unverified(generation.id, None),
             Ok(Verified::NotPossible { why }) => {
                 let projection = self.workers.name();
@@ -280,15 +295,11 @@ impl Supervisor {
                     try_again: false,
                 });
             }
-            Err(WorkError::Stopped(reason)) => {
-                return Err(NotSwitched::Refused {
-                    reason,
-                    try_again: true,
-                });
-            }
+            Err(WorkError::Stopped(reason)) => return Err(refused(reason)),
             Err(error) => return Err(NotSwitched::Busy(chain(&error))),
         }
-        match self.subject.switch_to(generation.id).await {
+        let switched = contained_async(self.subject.switch_to(generation.id)).await;
+        match switched.map_err(refused)? {
             Ok(()) => {
                 let projection = self.workers.name();
                 let id = generation.id.0;
@@ -296,14 +307,26 @@ impl Supervisor {
                 Ok(())
             }
             Err(error) => match WorkError::from(error) {
-                WorkError::Stopped(reason) => Err(NotSwitched::Refused {
-                    reason,
-                    try_again: true,
-                }),
+                WorkError::Stopped(reason) => Err(refused(reason)),
                 error => Err(NotSwitched::Busy(chain(&error))),
             },
         }
     }
+}
+
+/// Works on a slot, and says so when that ends without having been asked to.
+async fn watched(subject: Arc<dyn Subject>, slot: Slot, stop: watch::Receiver<bool>) {
+    let progress = slot.progress.clone();
+    let stopped = stop.clone();
+    let ended = contained_async(async { subject.run(slot, stop).await }).await;
+    let reason = match ended {
+        Ok(()) if *stopped.borrow() => return,
+        Ok(()) => "its worker has ended; start the program again".to_owned(),
+        Err(panic) => panic,
+    };
+    let projection = progress.name();
+    tracing::error!(projection, reason, "a worker has ended");
+    progress.failed(SlotState::Stopped { reason });
 }
 
 /// Why a generation was not switched to.

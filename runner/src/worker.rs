@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 use crate::checkpoint::settled_to;
 use crate::claim::SlotClaim;
-use crate::contain::contained_async;
 use crate::context::WorkerContext;
 use crate::error::{WorkError, chain};
 use crate::generation::GenerationWorkers;
@@ -20,7 +19,7 @@ use crate::lease::HeldLease;
 use crate::progress::{Progress, SlotState};
 use crate::quota::Quota;
 use crate::tasks::Tasks;
-use annals_core::Backoff;
+use annals_core::{Backoff, contained_async};
 
 /// The longest wait between two attempts. A worker that stopped polls so often whether another
 /// process has repaired what stopped it.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{AppendError, EventId, Failure, Incarnation, LogId, Placed, StreamId};
+use annals_core::{
+    AppendError, EventId, Failure, Incarnation, LogId, Placed, StoreError, StreamId,
+};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Error, Row, query, query_scalar, query_scalar_with, query_with};
 use tokio::time::Instant;
@@ -125,7 +127,11 @@ impl AppendSession {
     }
 
     /// Whether the append goes into the batch.
-    pub(crate) fn admit(&mut self, batch: &mut Batch, job: &AppendJob) -> Admission {
+    pub(crate) fn admit(
+        &mut self,
+        batch: &mut Batch,
+        job: &AppendJob,
+    ) -> Result<Admission, StoreError> {
         batch.admit(
             &job.request,
             job.checked_to,

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_core::{EventId, InlineRow, Placed, Position, Status, Version};
+use annals_core::{EventId, InlineRow, Placed, Position, Status, StoreError, Version, time_of};
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, Error};
 use uuid::Uuid;
@@ -123,19 +123,19 @@ impl Batch {
         cache: &mut StreamCache,
         recent: &mut Recent,
         head: u64,
-    ) -> Admission {
+    ) -> Result<Admission, StoreError> {
         if request
             .append
             .events
             .iter()
             .any(|(_, event)| self.ids.contains(&event.id))
         {
-            return Admission::AfterCommit;
+            return Ok(Admission::AfterCommit);
         }
         let mut streams = Vec::with_capacity(request.streams.len());
         for touched in &request.streams {
             let Some((key, entry)) = cache.stream(&touched.stream) else {
-                return Admission::Doubtful;
+                return Ok(Admission::Doubtful);
             };
             match self.now.get(&key) {
                 // A neighbour may still be skipped, so the expectation must hold without it, too.
@@ -144,21 +144,23 @@ impl Batch {
                         || !touched.is_written
                         || !touched.holds(&entry.state()) =>
                 {
-                    return Admission::Later;
+                    return Ok(Admission::Later);
                 }
                 Some(_) => {}
                 None if touched.holds(&entry.state()) => {}
-                None => return Admission::Doubtful,
+                None => return Ok(Admission::Doubtful),
             }
             streams.push((key, entry));
         }
         let kinds: Option<Vec<i32>> = request.kinds.iter().map(|kind| cache.kind(kind)).collect();
         let Some(kinds) = kinds else {
-            return Admission::Doubtful;
+            return Ok(Admission::Doubtful);
         };
         if let Some(refused) = self.admit_condition(request, checked_to, recent, head) {
-            return refused;
+            return Ok(refused);
         }
+        let now = time_of(&*request.clock)?.timestamp_micros();
+        self.recorded = self.recorded.max(now);
         let append = self.taken.len() as i32;
         for (touched, (key, entry)) in request.streams.iter().zip(&streams) {
             if touched.relies_on_version() {
@@ -177,7 +179,7 @@ impl Batch {
             }
         }
         self.push(request, append, &streams, &kinds);
-        Admission::Taken
+        Ok(Admission::Taken)
     }
 
     /// Why the append is not taken for its condition, if it is not; else the condition is checked
@@ -228,7 +230,6 @@ impl Batch {
         kinds: &[i32],
     ) {
         let columns = &mut self.columns;
-        self.recorded = self.recorded.max(request.clock.now().timestamp_micros());
         let count = request.events.len() as i32;
         let mut keys = Vec::with_capacity(request.events.len());
         for (index, ((_, event), encoded)) in request

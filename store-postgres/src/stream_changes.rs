@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use annals_core::{
     AppendError, ChangeStream, EventId, Invalid, Position, StreamChange, StreamState, Version,
-    Violation,
+    Violation, time_of,
 };
 use sqlx::postgres::PgConnection;
 use sqlx::{Error, Row, query};
@@ -145,7 +145,10 @@ impl AppendSession {
             let conflict = AppendError::Conflict(vec![violation]);
             return Ok(Some((Err(conflict), seen.last)));
         }
-        let now = job.clock.now();
+        let now = match time_of(&*job.clock) {
+            Ok(now) => now,
+            Err(error) => return Ok(Some((Err(error.into()), 0))),
+        };
         let (code, before) = match code_of(asked.change) {
             Ok(stored) => stored,
             Err(invalid) => return Ok(Some((Err(invalid.into()), 0))),

@@ -237,10 +237,11 @@ impl WriterLoop {
                 continue;
             }
             match self.session.admit(&mut batch, &job) {
-                Admission::Taken => taken.push(job),
-                Admission::Later => later.push(job),
-                Admission::AfterCommit => after_commit.push(job),
-                Admission::Doubtful => job.answer(Answer::Doubtful),
+                Ok(Admission::Taken) => taken.push(job),
+                Ok(Admission::Later) => later.push(job),
+                Ok(Admission::AfterCommit) => after_commit.push(job),
+                Ok(Admission::Doubtful) => job.answer(Answer::Doubtful),
+                Err(error) => job.answer(Answer::Failed(error.into())),
             }
         }
         if !batch.is_empty() {
@@ -292,9 +293,16 @@ impl WriterLoop {
                 continue;
             }
             let mut batch = Batch::new();
-            if self.session.admit(&mut batch, &job) != Admission::Taken {
-                job.answer(Answer::Doubtful);
-                continue;
+            match self.session.admit(&mut batch, &job) {
+                Ok(Admission::Taken) => {}
+                Ok(_) => {
+                    job.answer(Answer::Doubtful);
+                    continue;
+                }
+                Err(error) => {
+                    job.answer(Answer::Failed(error.into()));
+                    continue;
+                }
             }
             let answer = match self.session.append(batch).await {
                 Ended::Written(settled) => settled

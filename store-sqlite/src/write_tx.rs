@@ -3,12 +3,11 @@
 //! The normal append only inserts. The unique indexes are the check, and what is known of an id is
 //! looked up only when one of them refuses a row or an expectation does not hold.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use annals_core::{
-    AppendError, Appended, Clock, Duplicate, EventId, Failure, Incarnation, NewEvent, Placed,
-    Position, Status, StoreError, StreamId, Version, deduplicate,
+    AppendError, Appended, Clock, Duplicate, EventId, Incarnation, NewEvent, Placed, Position,
+    Status, StoreError, StreamId, Version, deduplicate, time_of,
 };
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
@@ -21,7 +20,6 @@ use crate::request::Request;
 use crate::statements as sql;
 use crate::stream_cache::{StreamCache, StreamEntry};
 use crate::{streams, views};
-use annals_core::panic_text;
 
 /// Spelled so that an application's `prepare_cached("commit")` does not find the statement, which
 /// was allowed when it was prepared.
@@ -179,10 +177,7 @@ impl WriteTx {
 
     /// When something is recorded now; never before what was recorded already.
     pub(crate) fn now(&self, clock: &dyn Clock) -> Result<i64, Stop> {
-        let now = catch_unwind(AssertUnwindSafe(|| clock.now())).map_err(|panic| {
-            let context = format!("the clock panicked: {}", panic_text(&*panic));
-            Refused(StoreError::new(Failure::Invalid, context))
-        })?;
+        let now = time_of(clock).map_err(Refused)?;
         Ok(self.tail.recorded.max(now.timestamp_micros()))
     }
 

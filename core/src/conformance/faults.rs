@@ -2,12 +2,15 @@
 //! that never come.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::faulty::{AnswerLost, Call, FailsOnce, FaultyStore, HintLost, Slow};
 use super::log::next_after;
 use super::words::*;
 use super::{Fixture, drop_after};
 use crate::append::{AppendError, Expected};
+use crate::chrono::{DateTime, Utc};
+use crate::clock::{Clock, SystemClock};
 use crate::error::Failure;
 use crate::position::Position;
 use crate::read::{ReadLog, ReadStream};
@@ -261,4 +264,42 @@ pub async fn a_lost_hint_delays_a_reader_no_longer_than_until_it_looks(fixture: 
         .await;
         assert_eq!(ids(&waiting.await.unwrap()), [appended.last().id]);
     }
+}
+
+/// Panics while it is told to.
+#[derive(Debug, Default)]
+struct BrokenClock(AtomicBool);
+
+impl Clock for BrokenClock {
+    fn now(&self) -> DateTime<Utc> {
+        assert!(!self.0.load(Ordering::SeqCst), "the battery is empty");
+        SystemClock.now()
+    }
+}
+
+pub async fn a_clock_that_panics_fails_its_own_requests_only(fixture: &dyn Fixture) {
+    let clock = Arc::new(BrokenClock::default());
+    let store = fixture.open(Arc::<BrokenClock>::clone(&clock)).await;
+    let to = stream("broken-1");
+    append(&*store, &to, events(1)).await;
+    clock.0.store(true, Ordering::SeqCst);
+    let error = try_append(&*store, &to, Expected::Any, events(1))
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("the battery is empty"),
+        "{error}"
+    );
+    let delete = ChangeStream::new(&to, StreamChange::Delete);
+    let error = store.change_stream(delete.clone()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("the battery is empty"),
+        "{error}"
+    );
+    // What was refused left nothing, and the store works as before.
+    assert_eq!(shown(&*store, &to).await, [1]);
+    clock.0.store(false, Ordering::SeqCst);
+    assert_eq!(versions_of(&append(&*store, &to, events(1)).await), [2]);
+    store.change_stream(delete).await.unwrap();
+    assert!(shown(&*store, &to).await.is_empty());
 }

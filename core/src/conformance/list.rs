@@ -158,6 +158,7 @@ macro_rules! __conformance_cases {
                 tasks_that_are_aborted_lose_nothing_that_was_acknowledged,
                 a_caller_that_stands_still_after_its_append_holds_up_nobody,
                 a_lost_hint_delays_a_reader_no_longer_than_until_it_looks,
+                a_clock_that_panics_fails_its_own_requests_only,
             }
         }
     };

@@ -12,6 +12,7 @@ mod history;
 mod key_faults;
 mod key_types;
 mod lifecycle;
+mod nets;
 mod past;
 mod poison;
 mod processes;

@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
+use crate::error::panic_text;
+
 /// What a closure gives, or what it said when it panicked.
 ///
 /// Whatever it changed before the panic must be thrown away by the caller.
@@ -13,6 +15,13 @@ use std::task::Poll;
 /// # Errors
 ///
 /// The text of the panic.
+///
+/// ```
+/// use annals_core::contained;
+///
+/// assert_eq!(contained(|| 3), Ok(3));
+/// assert!(contained(|| -> u8 { panic!("no rate") }).is_err());
+/// ```
 pub fn contained<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(reason)
 }
@@ -22,6 +31,12 @@ pub fn contained<T>(run: impl FnOnce() -> T) -> Result<T, String> {
 /// # Errors
 ///
 /// The text of the panic.
+///
+/// ```
+/// # async fn example() {
+/// assert_eq!(annals_core::contained_async(async { 3 }).await, Ok(3));
+/// # }
+/// ```
 pub async fn contained_async<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     poll_fn(move |context| {
@@ -37,7 +52,7 @@ pub async fn contained_async<F: Future>(future: F) -> Result<F::Output, String> 
 
 /// What was said in a panic.
 fn reason(panic: Box<dyn Any + Send>) -> String {
-    let text = format!("the handler panicked: {}", annals_core::panic_text(&*panic));
+    let text = format!("the handler panicked: {}", panic_text(&*panic));
     // The payload may be anything, and dropping it may panic once more.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
     text

@@ -1,0 +1,124 @@
+//! The end of every worker is seen, whatever ends it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use annals_core::{
+    Annals, CommitError, Failure, Generation, GenerationId, GenerationSpec, GenerationStore, Log,
+    MemoryStore, StoreError,
+};
+use tokio::sync::watch;
+
+use super::*;
+use crate::kind::Kind;
+use crate::location::{BoxFuture, ViewLocation};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fails {
+    Run,
+    Ends,
+    Verify,
+    Switch,
+    Publish,
+}
+
+struct Failing(Fails, Arc<AtomicUsize>);
+
+impl Subject for Failing {
+    fn run(&self, slot: Slot, mut stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+        let fails = self.0;
+        Box::pin(async move {
+            assert!(fails != Fails::Run, "a worker that panics");
+            if fails != Fails::Ends {
+                slot.progress.state(SlotState::Live);
+                let _ = stop.wait_for(|stop| *stop).await;
+            }
+        })
+    }
+
+    fn verify<'a>(&'a self, _: &'a Generation) -> BoxFuture<'a, Result<Verified, WorkError>> {
+        let fails = self.0;
+        Box::pin(async move {
+            assert!(fails != Fails::Verify, "a comparison that panics");
+            Ok(Verified::Equal)
+        })
+    }
+
+    fn switch_to(&self, _: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        let fails = self.0;
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            assert!(fails == Fails::Publish, "a switch that panics");
+            let refused = StoreError::new(Failure::Invalid, "the tables cannot be published");
+            Err(CommitError::Store(refused))
+        })
+    }
+
+    fn drop_generation(&self, _: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// What the status says once it says why the view does not go on, and how often it was switched
+/// until three polls later.
+async fn said(fails: Fails) -> (String, usize) {
+    let store = Arc::new(MemoryStore::new());
+    let spec = GenerationSpec::new("balances", 1, store.id());
+    store.begin_generation(spec.clone()).await.unwrap();
+    let db = Annals::on(Arc::clone(&store) as _);
+    let views = ViewLocation::Own(Arc::clone(&store) as _);
+    let context = WorkerContext::new(&db, &views, "owner");
+    let workers = GenerationWorkers::new(Kind::View, spec);
+    let mut polls = context.poll.seen();
+    let switches = Arc::new(AtomicUsize::new(0));
+    let subject = Arc::new(Failing(fails, Arc::clone(&switches)));
+    let supervisor = Supervisor::new(context, workers.clone(), subject);
+    let (stop, stopped) = watch::channel(false);
+    let supervised = tokio::spawn(supervisor.run(stopped));
+    let said = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let found = workers.each(|of| match &of.slots[0].borrow().state {
+                SlotState::Stopped { reason } => Some(reason.clone()),
+                _ => of.refused.clone(),
+            });
+            if let Some(reason) = found.into_iter().flatten().next() {
+                return reason;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let said = said.await.expect("the status never says it");
+    for _ in 0..3 {
+        polls.mark_unchanged();
+        workers.poll_now();
+        polls.changed().await.unwrap();
+    }
+    stop.send_replace(true);
+    supervised.await.unwrap();
+    (said, switches.load(Ordering::SeqCst))
+}
+
+#[tokio::test]
+async fn whatever_ends_a_worker_is_in_the_status() {
+    let (reason, _) = said(Fails::Run).await;
+    assert_eq!(reason, "the handler panicked: a worker that panics");
+    let (reason, _) = said(Fails::Ends).await;
+    assert_eq!(reason, "its worker has ended; start the program again");
+}
+
+#[tokio::test]
+async fn a_switch_that_panics_is_refused_with_its_reason() {
+    let (reason, switches) = said(Fails::Verify).await;
+    assert_eq!(reason, "the handler panicked: a comparison that panics");
+    assert_eq!(switches, 0);
+    let (reason, _) = said(Fails::Switch).await;
+    assert_eq!(reason, "the handler panicked: a switch that panics");
+}
+
+#[tokio::test]
+async fn a_refused_switch_is_not_tried_at_every_poll() {
+    let (reason, switches) = said(Fails::Publish).await;
+    assert_eq!(reason, "the tables cannot be published");
+    assert_eq!(switches, 1);
+}
