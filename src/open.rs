@@ -64,12 +64,13 @@ impl Open for Annals {
 
 /// A URL without user and password, for messages.
 fn shown(url: &str) -> String {
-    match url
-        .split_once("://")
-        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)))
-    {
-        Some((scheme, place)) => format!("{scheme}://…@{place}"),
-        None => url.to_owned(),
+    let Some((before, place)) = url.rsplit_once('@') else {
+        return url.to_owned();
+    };
+    match (before.split_once("://"), before.split_once(':')) {
+        (Some((scheme, _)), _) => format!("{scheme}://…@{place}"),
+        (None, Some((scheme, _))) => format!("{scheme}:…@{place}"),
+        (None, None) => format!("…@{place}"),
     }
 }
 
@@ -112,6 +113,9 @@ mod tests {
             error.starts_with("`oracle://…@db.example/x` names"),
             "{error}"
         );
+        let error = Annals::open("oracle:me/secret@db.example").await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("`oracle:…@db.example` names"), "{error}");
     }
 
     #[cfg(not(feature = "postgres"))]

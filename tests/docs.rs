@@ -117,6 +117,63 @@ fn error_texts_of_the_page_are_in_the_sources() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Calls that a text names, such as `archive_unread` or `begin()`, between backticks.
+fn calls(text: &str) -> impl Iterator<Item = &str> {
+    let letter = |sign: char| sign.is_ascii_lowercase() || sign == '_';
+    let named = text.split('`').skip(1).step_by(2);
+    let calls = named.filter(|name| name.contains('_') || name.ends_with("()"));
+    let names = calls.map(|name| name.trim_end_matches("()"));
+    names.filter(move |name| name.len() > 1 && name.chars().all(letter))
+}
+
+/// Names of PostgreSQL that texts are about.
+const OF_SERVERS: [&str; 2] = ["max_slot_wal_keep_size", "pg_logical_emit_message"];
+
+#[test]
+fn calls_named_by_error_texts_exist() {
+    let rooms = [
+        "core/src",
+        "projections/src",
+        "runner/src",
+        "cdc/src",
+        "store-kafka/src",
+    ];
+    let rooms = rooms
+        .iter()
+        .chain(&["store-sqlite/src", "store-postgres/src", "src"]);
+    let sources: Vec<_> = rooms
+        .flat_map(|room| files(&root().join(room), &[".rs"]))
+        .map(|file| joined(&fs::read_to_string(file).unwrap()))
+        .collect();
+    let all = sources.concat();
+    // A call, an option of a store, or a word of an attribute or a setting of a server.
+    let exists = |name: &str| {
+        OF_SERVERS.contains(&name)
+            || [
+                format!("fn {name}("),
+                format!("fn {name}<"),
+                format!("pub {name}: "),
+                format!("const {name}"),
+                format!("(\"{name}\""),
+                format!("\"{name}\" "),
+            ]
+            .iter()
+            .any(|found| all.contains(found))
+    };
+    let mut wrong = Vec::new();
+    for source in &sources {
+        let lines = source
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let texts = lines.filter(|line| line.contains('"'));
+        let named = texts.flat_map(calls);
+        wrong.extend(named.filter(|name| !exists(name)).map(str::to_owned));
+    }
+    wrong.sort_unstable();
+    wrong.dedup();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// The source with texts that go over several lines in one.
 fn joined(source: &str) -> String {
     let mut parts = source.split("\\\n");

@@ -19,6 +19,7 @@ use async_trait::async_trait;
 
 use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure, SourceStatus};
 use crate::schema::TableName;
+use address::ServerUrl;
 use session::Session;
 
 /// Tables of a PostgreSQL server, through logical replication: version 15 or newer, with
@@ -42,7 +43,7 @@ pub struct Postgres {
 /// What was said of the source.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub(crate) url: String,
+    pub(crate) url: ServerUrl,
     pub(crate) tables: Vec<TableName>,
     pub(crate) publication: Option<String>,
     pub(crate) slot: Option<String>,
@@ -65,7 +66,7 @@ impl Postgres {
     pub fn at(url: &str) -> Postgres {
         Postgres {
             settings: Settings {
-                url: url.to_owned(),
+                url: ServerUrl(url.to_owned()),
                 tables: Vec::new(),
                 publication: None,
                 slot: None,

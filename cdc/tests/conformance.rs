@@ -1,7 +1,7 @@
 //! The cases of change data capture, each on a real server or through the adapter of Debezium.
 //!
-//! `tests/data/cdc-cases.json` names the source of each: tests of Debezium, Supabase etl, Sequin and
-//! others. `ANNALS_CDC_CASES` names another file.
+//! `tests/data/cdc-cases.json` names the source of each: tests of Debezium, Supabase etl, Sequin
+//! and others. `ANNALS_CDC_CASES` names another file.
 
 // What must not fail is unwrapped.
 #![allow(clippy::unwrap_used)]

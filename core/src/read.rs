@@ -220,8 +220,8 @@ impl ReadLog {
 pub struct LogPage {
     /// The events that match, in the order that was asked for.
     pub events: Vec<RecordedEvent>,
-    /// Where events were removed for good that may have matched, lowest first. Pages of a query name
-    /// none: a decision is made on what is left.
+    /// Where events were removed for good that may have matched, lowest first. Pages of a query
+    /// name none: a decision is made on what is left.
     pub removed: Vec<Removed>,
     /// How far the range was looked through. Forward: nothing that matches lies between `after`
     /// and here but what is in the page; go on with `after` set to it. Backward: the lowest

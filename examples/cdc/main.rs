@@ -7,10 +7,10 @@
 //! cargo run --example cdc --features cdc -- postgres://…
 //! ```
 //!
-//! makes a shop in a database of its own there, takes in its tables, and shows what is printed below. The
-//! shop knows nothing of it: it has no trigger and no column for it. Only its outbox is written for
-//! us, in the transactions of the shop, so that no order is ever stored without its event, and no
-//! event sent without its order: the dual write that goes wrong in the end.
+//! makes a shop in a database of its own there, takes in its tables, and shows what is printed
+//! below. The shop knows nothing of it: it has no trigger and no column for it. Only its outbox is
+//! written for us, in the transactions of the shop, so that no order is ever stored without its
+//! event, and no event sent without its order: the dual write that goes wrong in the end.
 
 use std::error::Error;
 use std::io::{self, Write};

@@ -1,10 +1,9 @@
 //! What follows the log and holds no rows of users has one generation, which is live from its
 //! beginning: at the end of the log, because what was recorded before is not its business.
 
-use annals_core::{Checkpoint, Generation, Partition, Phase, Position, ViewCommit};
+use annals_core::{Checkpoint, Generation, GenerationSpec, Partition, Phase, Position, ViewCommit};
 use annals_runner::{
-    Coordination, GenerationWorkers, HeldLease, SlotClaim, StartError, WorkError, WorkerContext,
-    event_at,
+    Coordination, HeldLease, SlotClaim, StartError, WorkError, WorkerContext, event_at,
 };
 
 /// Finds or begins that generation, and makes it live: at the end of the log, unless it is to
@@ -15,23 +14,22 @@ use annals_runner::{
 /// [`StartError::OtherLog`] when it belongs to another log; otherwise those of the store.
 pub(crate) async fn begin_at_head(
     context: &WorkerContext,
-    workers: &GenerationWorkers,
+    spec: &GenerationSpec,
     name: &'static str,
     from_the_beginning: bool,
 ) -> Result<Generation, StartError> {
-    let coordination = Coordination::take(context, workers.stored_name()).await?;
-    let found = begin_alone(context, workers, name, from_the_beginning).await;
+    let coordination = Coordination::take(context, &spec.view).await?;
+    let found = begin_alone(context, spec, name, from_the_beginning).await;
     coordination.release().await;
     found
 }
 
 async fn begin_alone(
     context: &WorkerContext,
-    workers: &GenerationWorkers,
+    spec: &GenerationSpec,
     name: &'static str,
     from_the_beginning: bool,
 ) -> Result<Generation, StartError> {
-    let spec = workers.spec();
     let found = context.views.generations(&spec.view).await?;
     let mut generation = match found.into_iter().next() {
         Some(found) if found.spec.log != spec.log => return Err(StartError::OtherLog { name }),

@@ -37,15 +37,27 @@ impl<V: View> Replay<V> {
         for key in self.rows.missing(steps) {
             self.rows.learn(key, None)?;
         }
-        // When an event became a dead letter does not matter here.
+        let before = self.rows.changes_of(steps);
+        let ended = self.ended.clone();
+        if self.fold(steps, Checks::Batch).is_ok() {
+            return Ok(());
+        }
+        // A row cannot be stored: once more, event by event, so that the one is found that made it
+        // so.
+        for row in before {
+            self.rows.learn(row.key, row.value)?;
+        }
+        self.ended = ended;
+        self.fold(steps, Checks::Event)
+    }
+
+    fn fold(&mut self, steps: &[Step<V>], checks: Checks) -> Result<(), RowError> {
         let mut changes = self.rows.batch();
-        self.rows.fold(
-            &mut changes,
-            steps,
-            &mut self.ended,
-            DateTime::default(),
-            Checks::Batch,
-        )
+        // When an event became a dead letter does not matter here.
+        let now = DateTime::default();
+        self.rows
+            .fold(&mut changes, steps, &mut self.ended, now, checks)?;
+        changes.read_back::<V>()
     }
 
     /// The rows that there are, each with its key.

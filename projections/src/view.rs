@@ -4,6 +4,7 @@ mod index;
 mod poison;
 mod row;
 mod setup;
+mod shape;
 pub(crate) mod step;
 
 use annals_core::{Event, History, Recorded};
@@ -14,6 +15,7 @@ pub use index::IndexType;
 pub use poison::Poison;
 pub use row::Row;
 pub use setup::ViewSetup;
+pub(crate) use shape::shape_of;
 pub use step::Handlers;
 
 use crate::key::ViewKey;
@@ -28,7 +30,8 @@ pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     const NAME: &'static str;
 
     /// The version of the fold: raise it whenever `on`, the keys or the fields change, and a new
-    /// generation is built.
+    /// generation is built. One is also built when the fields of the default row are others than
+    /// before.
     const VERSION: u32 = 1;
 
     /// How much of the past is kept.

@@ -328,7 +328,7 @@ impl DeadLetters {
         let found = self.context.log().read(read).await?.events;
         let handles = &self.workers.spec().handles;
         let handled = found.into_iter().next().filter(|event| {
-            // A reactor's generation says nothing about types.
+            // A reactor is the same one whatever it handles by now.
             handles.is_empty() || handles.iter().any(|handled| **handled == *event.event_type)
         });
         let Some(event) = handled else {

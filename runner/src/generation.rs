@@ -26,11 +26,13 @@ const WATCH_STEPS: usize = 64;
 const WATCH_ROWS: usize = 1_000;
 
 /// Whether this program folds a generation as it was meant: slots may differ, what is folded may
-/// not. Readers, followers, roll-backs and switches all ask this.
+/// not. A program that names no event types goes on whatever they were at the beginning, as
+/// reactors do. Readers, followers, roll-backs and switches all ask this.
 pub fn is_ours(generation: &Generation, spec: &GenerationSpec) -> bool {
     let of = &generation.spec;
     let kept = |of: &GenerationSpec| (of.version, of.history, of.inline);
-    (kept(of), &of.handles, &of.indexes) == (kept(spec), &spec.handles, &spec.indexes)
+    let handles = spec.handles.is_empty() || of.handles == spec.handles;
+    handles && (kept(of), &of.indexes) == (kept(spec), &spec.indexes)
 }
 
 /// The generation that readers of this program see: the live one of those that it follows. While

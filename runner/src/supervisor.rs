@@ -174,18 +174,15 @@ impl Supervisor {
         let Some(state) = seen.state(generation.id) else {
             return false;
         };
-        let checkpoints = &state.checkpoints;
-        if checkpoints.is_empty() && self.subject.begins_with_a_step() {
+        if state.checkpoints.is_empty() && self.subject.begins_with_a_step() {
             return false;
         }
         for partition in (0..self.context.log().partitions()).map(Partition) {
             let head = seen.head(partition);
             let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
             for slot in 0..generation.spec.slots {
-                let reached = checkpoints
-                    .iter()
-                    .find(|of| (of.slot, of.partition) == (slot, partition))
-                    .map_or(Position::START, settled_to);
+                let reached = state.checkpoint(slot, partition);
+                let reached = reached.map_or(Position::START, settled_to);
                 let was_live = self
                     .workers
                     .of(generation.id, |of| of.was_live(slot))

@@ -163,8 +163,7 @@ impl Slot {
         };
         let log = self.context.log();
         for partition in (0..log.partitions()).map(Partition) {
-            let mut checkpoints = state.checkpoints.iter();
-            let found = checkpoints.find(|of| (of.slot, of.partition) == (self.number, partition));
+            let found = state.checkpoint(self.number, partition);
             let reached = found.map_or(Position::START, settled_to);
             let head = seen.head(partition);
             let mut oldest = None;

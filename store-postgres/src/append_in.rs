@@ -140,7 +140,8 @@ impl PostgresStore {
     /// nothing, and staging the same ids again finds out ([`Staged::repeated`]).
     /// [`AppendError::Store`] for what else the server has to say, the application's own
     /// constraints included; nothing was written, and with `Failure::Unavailable` trying the whole
-    /// transaction again may help.
+    /// transaction again may help. When one of these was rolled back to a savepoint before, the
+    /// rest is committed, and the text says so.
     pub async fn commit(
         &self,
         mut transaction: Transaction<'_, Postgres>,

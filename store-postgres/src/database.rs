@@ -84,8 +84,8 @@ impl Database {
                 // runs a statement.
                 ("idle_in_transaction_session_timeout", timeout.as_str()),
                 ("default_transaction_isolation", "read committed"),
-                // Compiling a statement takes longer than any of ours runs. Poolers may drop this and
-                // applications call functions on connections of their own: those say it too.
+                // Compiling a statement takes longer than any of ours runs. Poolers may drop this,
+                // and applications call functions on connections of their own: those say it too.
                 ("jit", "off"),
             ])
             .disable_statement_logging();

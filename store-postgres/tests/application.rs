@@ -355,6 +355,76 @@ async fn only_read_committed_transactions_are_accepted() {
     }
 }
 
+#[tokio::test]
+async fn what_was_rolled_back_to_a_savepoint_is_named() {
+    let (schema, store, pool) = with_orders().await;
+    let mut transaction = pool.begin().await.unwrap();
+    order(&schema, &mut transaction, "order-1").await;
+    let run = |statement: &'static str| sqlx::raw_sql(statement);
+    run("savepoint here")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let staged = store.append_in(&mut transaction, to("order-1", 1)).await;
+    run("rollback to savepoint here")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let error = store
+        .commit(transaction, [staged.unwrap()])
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("was committed without a staged append"),
+        "{error}"
+    );
+    assert_eq!(orders(&schema).await, ["order-1"]);
+    assert_eq!(log(&store).await, []);
+}
+
+#[tokio::test]
+async fn a_failed_transaction_with_a_repetition_is_no_success() {
+    let (schema, store, pool) = with_orders().await;
+    let append = to("order-1", 1);
+    store.append(append.clone()).await.unwrap();
+    let mut transaction = pool.begin().await.unwrap();
+    let staged = store.append_in(&mut transaction, append).await.unwrap();
+    assert!(staged.repeated().is_some());
+    order(&schema, &mut transaction, "order-1").await;
+    let failed = sqlx::raw_sql("select 1 / 0").execute(&mut *transaction);
+    failed.await.unwrap_err();
+    store.commit(transaction, [staged]).await.unwrap_err();
+    assert_eq!(orders(&schema).await, [] as [&str; 0]);
+    assert_eq!(log(&store).await, [(1, "order-1".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn a_transaction_with_staged_events_cannot_be_prepared() {
+    let (schema, store, pool) = with_orders().await;
+    let mut transaction = pool.acquire().await.unwrap();
+    sqlx::raw_sql("begin")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    order(&schema, &mut transaction, "order-1").await;
+    store
+        .append_in(&mut transaction, to("order-1", 1))
+        .await
+        .unwrap();
+    let name = &schema.name;
+    let prepare = sqlx::AssertSqlSafe(format!("prepare transaction '{name}'"));
+    sqlx::raw_sql(prepare)
+        .execute(&mut *transaction)
+        .await
+        .unwrap_err();
+    // Nobody waits for it.
+    store.append(to("order-2", 1)).await.unwrap();
+    assert_eq!(log(&store).await, [(1, "order-2".to_owned(), 1)]);
+    assert_eq!(orders(&schema).await, [] as [&str; 0]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn transactions_and_ordinary_appends_share_one_dense_order() {
     let (schema, store, pool) = with_orders().await;

@@ -35,8 +35,8 @@ struct Past {
     values: Vec<Vec<u8>>,
 }
 
-/// Folds the log of `log`, of which [`make_baseline_copy`](Schema::make_baseline_copy) made a copy, into
-/// the table of rows of `views`.
+/// Folds the log of `log`, of which [`make_baseline_copy`](Schema::make_baseline_copy) made a
+/// copy, into the table of rows of `views`.
 ///
 /// # Errors
 ///

@@ -178,8 +178,8 @@ impl Debezium {
     }
 }
 
-/// A record of a topic, as its log has it: the key is in the name of the stream, or beside the event
-/// where that could not hold it.
+/// A record of a topic, as its log has it: the key is in the name of the stream, or beside the
+/// event where that could not hold it.
 fn message_of(event: &RecordedEvent) -> Result<DebeziumMessage, serde_json::Error> {
     let own = event.metadata.keys.get("kafka.key").map(String::as_str);
     let named = Some(event.stream.id()).filter(|id| !id.starts_with('~') && !id.is_empty());

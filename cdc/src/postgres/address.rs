@@ -1,5 +1,6 @@
 //! Where the server is: one URL for two clients, and the settings under which values are written.
 
+use std::fmt;
 use std::str::FromStr as _;
 
 use percent_encoding::percent_decode_str;
@@ -22,18 +23,43 @@ pub(super) const PINNED: [(&str, &str); 6] = [
     ("client_encoding", "UTF8"),
 ];
 
+/// The URL of a server, which holds a password.
+#[derive(Clone)]
+pub(crate) struct ServerUrl(pub(crate) String);
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerUrl(…)")
+    }
+}
+
 /// A server, for both clients.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Address {
     pub(super) control: PgConnectOptions,
     password: String,
 }
 
+/// Without the password.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Address")
+            .field("host", &self.control.get_host())
+            .field("port", &self.control.get_port())
+            .field("database", &self.control.get_database())
+            .field("user", &self.control.get_username())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Address {
-    pub(super) fn parse(url: &str) -> Result<Address, SourceError> {
-        let control = PgConnectOptions::from_str(url).map_err(|error| {
-            SourceError::new(SourceFailure::Stop, "the URL of the server cannot be read")
-                .because(error)
+    pub(super) fn parse(ServerUrl(url): &ServerUrl) -> Result<Address, SourceError> {
+        // Without its cause, which may quote a part of a password.
+        let control = PgConnectOptions::from_str(url).map_err(|_| {
+            let text = "the URL of the server cannot be read: it is \
+                postgres://USER:PASSWORD@HOST:PORT/DATABASE, with `@`, `:`, `/`, `?`, `#` and `%` \
+                in a user or a password percent-encoded";
+            SourceError::new(SourceFailure::Stop, text)
         })?;
         Ok(Address {
             control: control
@@ -122,5 +148,24 @@ mod tests {
             password("postgres://me:100%@db:5432/shop?sslmode=require"),
             "100%"
         );
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let url = "postgres://me:hidden@db:5432/shop";
+        let source = crate::Postgres::at(url);
+        let address = Address::parse(&ServerUrl(url.to_owned())).unwrap();
+        for shown in [format!("{source:?}"), format!("{address:?}")] {
+            assert!(!shown.contains("hidden"), "{shown}");
+        }
+        // Unencoded signs put the rest of a password elsewhere.
+        for url in [
+            "postgres://me:hid?sslmode=hidden@db/shop",
+            "postgres://me:hid@den:hidden@db:none/shop",
+        ] {
+            let error = Address::parse(&ServerUrl(url.to_owned())).unwrap_err();
+            let shown = format!("{error:?} {error}");
+            assert!(!shown.contains("hid"), "{shown}");
+        }
     }
 }

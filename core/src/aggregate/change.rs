@@ -2,7 +2,7 @@
 
 use super::commit::{CommandError, Committed, final_error};
 use super::{Aggregate, AggregateRef};
-use crate::append::AppendError;
+use crate::append::{AppendError, Expected};
 use crate::stream::Version;
 use crate::stream_state::{ChangeStream, StreamChange, StreamState};
 use crate::typed::IntoEvents;
@@ -17,6 +17,52 @@ impl<A: Aggregate> AggregateRef<A> {
     /// [`AppendError::Conflict`] when it was tombstoned.
     pub async fn delete(&self) -> Result<StreamState, AppendError> {
         self.change(StreamChange::Delete).await
+    }
+
+    /// Records a last event and deletes the aggregate after it. So views see the deletion: a fold
+    /// that removes its row at that event holds what the aggregate is, also when a command creates
+    /// it again. Nothing comes between the two: what does is followed by another last event.
+    ///
+    /// # Errors
+    ///
+    /// As a command; [`CommandError::NotFound`] when the aggregate does not exist. When it fails
+    /// after the event was recorded the aggregate is not deleted yet: call it again.
+    ///
+    /// ```
+    /// # use annals_core::{Aggregate, AggregateRef, CommandError};
+    /// # async fn example<A: Aggregate>(
+    /// #     account: AggregateRef<A>, closed: fn(&A) -> A::Event,
+    /// # ) -> Result<(), CommandError<String>> {
+    /// account.delete_with(|state| Ok::<_, String>(closed(state))).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn delete_with<E: Send>(
+        &self,
+        mut last: impl FnMut(&A) -> Result<A::Event, E> + Send,
+    ) -> Result<Committed, CommandError<E>> {
+        let retries = self.db().retries();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let done = self
+                .update(|state| last(state).map(IntoEvents::<A::Event>::into_events))
+                .await?;
+            let stream = self.stream()?;
+            let version = done.version_of(stream).unwrap_or_default();
+            let delete = ChangeStream::new(stream, StreamChange::Delete);
+            let delete = delete.expecting(Expected::ActiveAt(version));
+            let Err(error) = self.db().store().change_stream(delete).await else {
+                return Ok(done);
+            };
+            if let Some(error) = final_error(error) {
+                return Err(error);
+            }
+            if attempts >= retries.attempts_max {
+                return Err(CommandError::Contended { attempts });
+            }
+            retries.pause(attempts).await;
+        }
     }
 
     /// Deletes the aggregate for ever: no command is accepted any more.

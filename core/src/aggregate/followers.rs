@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::commit::CommandError;
 use super::{Aggregate, AggregateRef};
 use crate::error::StoreError;
-use crate::position::{Partition, Position};
+use crate::position::Position;
 use crate::read::ReadStream;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
@@ -107,8 +107,9 @@ async fn late_followers<E: Event>(
         if spec.log != store.id() || !handles {
             continue;
         }
-        let reached = |slot: u16| reached(&state.checkpoints, slot, partition);
-        let position = (0..spec.slots).map(reached).min().unwrap_or_default();
+        let reached = |slot| state.checkpoint(slot, partition).map(|of| of.position);
+        let reached = (0..spec.slots).map(|slot| reached(slot).unwrap_or_default());
+        let position = reached.min().unwrap_or_default();
         if position < last {
             late.push(FollowerAt {
                 name: spec.view.clone(),
@@ -118,15 +119,4 @@ async fn late_followers<E: Event>(
         }
     }
     Ok(late)
-}
-
-fn reached(
-    checkpoints: &[crate::view_commit::Checkpoint],
-    slot: u16,
-    partition: Partition,
-) -> Position {
-    checkpoints
-        .iter()
-        .find(|of| (of.slot, of.partition) == (slot, partition))
-        .map_or(Position::START, |of| of.position)
 }

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use crate::error::StoreError;
 use crate::generation::{Generation, GenerationId, GenerationSpec, Phase};
 use crate::lease::{LeaseState, Leases};
+use crate::position::Partition;
 use crate::view_commit::{Checkpoint, CommitError};
 
 /// A generation, how far its slots have come, and who holds them.
@@ -17,6 +18,14 @@ pub struct GenerationState {
     pub checkpoints: Vec<Checkpoint>,
     /// The leases that are about it.
     pub leases: Vec<LeaseState>,
+}
+
+impl GenerationState {
+    /// The checkpoint of a slot in a partition; nothing before its first step.
+    pub fn checkpoint(&self, slot: u16, partition: Partition) -> Option<&Checkpoint> {
+        let is_it = |of: &&Checkpoint| (of.slot, of.partition) == (slot, partition);
+        self.checkpoints.iter().find(is_it)
+    }
 }
 
 /// Generations of views and their checkpoints: a part of a [`ViewStore`](crate::ViewStore).

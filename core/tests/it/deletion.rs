@@ -326,3 +326,36 @@ async fn an_archive_whose_answer_is_lost_has_its_summary_once() {
         (6, 4)
     );
 }
+
+#[tokio::test]
+async fn nothing_comes_between_a_last_event_and_its_deletion() {
+    let [plain] = processes();
+    let other = plain.clone();
+    let deposits = move || {
+        let db = other.clone();
+        async move { drop(alice(&db).run(|a| a.deposit(7)).await.unwrap()) }
+    };
+    let (db, _) = faulty(&plain, Meanwhile::once(Call::ChangeStream, deposits));
+    alice(&db).run(|a| a.deposit(5)).await.unwrap();
+    let emptied = |account: &Account| {
+        let cents = account.cents;
+        Ok::<_, Refusal>(AccountEvent::Withdrawn { cents })
+    };
+    alice(&db).delete_with(emptied).await.unwrap();
+    assert!(!alice(&plain).load().await.unwrap().exists());
+    // The deposit in between is followed by another last event.
+    assert_eq!(
+        crate::store::since::<AccountEvent>(&plain, 0).await,
+        [
+            deposited(5),
+            AccountEvent::Withdrawn { cents: 5 },
+            deposited(7),
+            AccountEvent::Withdrawn { cents: 7 },
+        ]
+    );
+    alice(&db).run(|a| a.deposit(1)).await.unwrap();
+    assert_eq!(alice(&plain).load().await.unwrap().cents, 1);
+    let nobody = db.aggregate::<Account>("nobody");
+    let refused = nobody.delete_with(emptied).await.unwrap_err();
+    assert!(matches!(refused, CommandError::NotFound { .. }));
+}

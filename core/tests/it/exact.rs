@@ -1,6 +1,6 @@
 //! What is written comes back: events, states and snapshots, to the last bit.
 
-use annals_core::{Aggregate, Annals, Snapshots};
+use annals_core::{Aggregate, Annals, FoldId, Snapshots, StreamId, Version};
 use annals_macros::Event;
 use serde::{Deserialize, Serialize};
 
@@ -51,4 +51,49 @@ async fn floats_in_events_and_snapshots_come_back_exactly() {
         loaded.sum.to_bits(),
         (MEASURED + MEASURED + MEASURED).to_bits()
     );
+}
+
+/// A state that serde does not read back: a field is left out that has no default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Flagged {
+    events: u64,
+    #[serde(skip_serializing_if = "is_set")]
+    set: bool,
+}
+
+fn is_set(set: &bool) -> bool {
+    *set
+}
+
+impl Aggregate for Flagged {
+    type Event = ProbeEvent;
+
+    fn apply(&mut self, _: &ProbeEvent) {
+        self.events += 1;
+        self.set = true;
+    }
+
+    fn snapshots() -> Option<Snapshots<Flagged>> {
+        Some(Snapshots::every(1))
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_is_not_read_back_gets_no_snapshot() {
+    let db = Annals::in_memory();
+    let flagged = db.aggregate::<Flagged>("a");
+    for _ in 0..3 {
+        let measured = |_: &Flagged| Ok::<_, String>(ProbeEvent::Measured { value: MEASURED });
+        flagged.run(measured).await.unwrap();
+    }
+    let fold = FoldId::new(std::any::type_name::<Flagged>(), 1);
+    let stream = StreamId::new("probe-a").unwrap();
+    let snapshots = db.store().snapshots().unwrap();
+    let kept = snapshots
+        .newest_snapshot(&stream, &fold, Version::MAX)
+        .await;
+    assert!(kept.unwrap().is_none());
+    let fresh = Annals::on(std::sync::Arc::clone(db.store()));
+    let loaded = fresh.aggregate::<Flagged>("a").load().await.unwrap();
+    assert_eq!((loaded.events, loaded.set), (3, true));
 }

@@ -85,8 +85,8 @@ impl<V: View> ViewHandle<V> {
                 let view = V::NAME;
                 let why = poison.reason();
                 ViewError::Unreadable(format!(
-                    "row `{}` of view `{view}` cannot be folded as of {time}: without what occurred \
-                     later, the event at {position} cannot be folded: {why}",
+                    "row `{}` of view `{view}` cannot be folded as of {time}: without what \
+                     occurred later, the event at {position} cannot be folded: {why}",
                     key.escape_debug()
                 ))
             })?;

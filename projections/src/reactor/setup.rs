@@ -43,8 +43,13 @@ impl Follower for Registered {
             let mut spec = GenerationSpec::new(self.kind.stored_name(self.name), 1, log.id());
             spec.partitions = log.partitions();
             let workers = GenerationWorkers::new(self.kind, spec);
+            let handler = (self.make)(&context);
+            // Archiving waits for it only when one of the types of its beginning is removed.
+            let mut begins = workers.spec().clone();
+            begins.handles = handler.filter().types;
+            begins.handles.sort_unstable();
             let generation =
-                begin_at_head(&context, &workers, self.name, options.from_the_beginning).await?;
+                begin_at_head(&context, &begins, self.name, options.from_the_beginning).await?;
             let drain = DrainReactor {
                 context: context.clone(),
                 workers: workers.clone(),
@@ -53,7 +58,7 @@ impl Follower for Registered {
             let handle = ReactorHandle::new(&context, &workers, &generation, dead_letters.clone());
             let subject = Arc::new(ReactorSubject {
                 context: context.clone(),
-                handler: (self.make)(&context),
+                handler,
                 options,
             });
             let supervisor = Supervisor::new(context.clone(), workers.clone(), subject);

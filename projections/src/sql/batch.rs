@@ -153,8 +153,9 @@ impl<P: SqlProjection> Batch<P> {
         };
         if aside.len() == self.room {
             return Ok(Err(
-                "there would be more dead letters than `dead_letters_max` allows; repair the projection \
-                 and retry or skip them".into(),
+                "there would be more dead letters than `dead_letters_max` allows; repair the \
+                 projection and retry or skip them"
+                    .into(),
             ));
         }
         aside.push(dead_letters);

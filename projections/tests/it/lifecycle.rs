@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Annals, GenerationSpec, MemoryStore, Phase};
+use annals_core::{Annals, MemoryStore, Phase};
 use annals_projections::{Program, ReadModels, SlotState, StartError, View, ViewError, With};
 
 use super::bank::{Balance, deposited, happens, options, program, program_with};
@@ -111,16 +111,10 @@ async fn a_view_being_built_answers_building() {
     let store = store().await;
     let db = Annals::on(store.handle());
     happens(&db, "alice", deposited(1)).await;
-    // Somebody else holds the slot, so that nothing is built.
-    let mut spec = GenerationSpec::new("balances", 1, store.id());
-    spec.handles = Balance::handlers().types();
-    spec.history = annals_core::History::Versions;
-    spec.indexes = vec!["cents".into()];
-    let generation = store.views().begin_generation(spec).await.unwrap();
-    let name = generation.lease_name(0);
+    // Somebody else holds the slot of the first generation, so that nothing is built.
     store
         .views()
-        .acquire_lease(&name, "another", Duration::from_secs(3600))
+        .acquire_lease("balances/1/0", "another", Duration::from_secs(3600))
         .await
         .unwrap();
 

@@ -285,3 +285,35 @@ async fn a_live_view_answers_by_event_time() {
         "what was known of the second day after two events"
     );
 }
+
+#[tokio::test]
+async fn a_row_is_what_its_aggregate_is_after_a_deletion() {
+    let store = store().await;
+    let inline = start(&store, ViewSetup::new().inline(), true).await;
+    let others = [
+        start(&store, ViewSetup::new(), false).await,
+        start(&store, ViewSetup::new().live(), false).await,
+        start(&store, ViewSetup::new().live_by_stream(), false).await,
+    ];
+    happens(&inline, "alice", deposited(150)).await;
+    let alice = inline.aggregate::<Account>("alice");
+    let closed = |_: &Account| Ok::<_, String>(AccountEvent::Closed);
+    let deleted = alice.delete_with(closed).await.unwrap();
+    assert!(!alice.load().await.unwrap().exists());
+    for db in others.iter().chain([&inline]) {
+        let row = db.view::<Balance>().get("alice").at_least(&deleted).await;
+        assert_eq!(row.unwrap(), None);
+    }
+    let again = happens(&inline, "alice", deposited(7)).await;
+    for db in others.iter().chain([&inline]) {
+        let row = db.view::<Balance>().get("alice").at_least(&again).await;
+        let expected = Balance {
+            cents: 7,
+            events: 1,
+        };
+        assert_eq!(row.unwrap(), Some(expected));
+    }
+    for db in others.iter().chain([&inline]) {
+        db.stop().await;
+    }
+}

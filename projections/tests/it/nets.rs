@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use annals_core::chrono::TimeDelta;
 use annals_core::{
-    Annals, Append, ManualClock, NewEvent, Partition, Position, ReadStream, Recorded, StreamId,
-    Token,
+    Annals, Append, DeadLetter, ManualClock, NewEvent, Partition, Position, ReadStream, Recorded,
+    StreamId, Token,
 };
 use annals_macros::{Event, View};
 use annals_projections::{
-    DeadLetter, Handlers, Listens, On, Poison, Process, ProcessSetup, Program, Project, ReactError,
-    Reactor, ReactorSetup, ReadModels, Request, Row, Step, View, ViewSetup, With,
+    Handlers, Listens, On, Poison, Process, ProcessSetup, Program, Project, ReactError, Reactor,
+    ReactorSetup, ReadModels, Request, Row, Step, View, ViewSetup, With,
 };
 use serde::{Deserialize, Serialize};
 
 use super::bank::{AccountEvent, deposited, happens, noted, options};
-use super::gateway::{Gateway, PATIENCE};
+use super::gateway::{Gateway, PATIENCE, Texts, reacting, settled, texts};
 use super::test_store::{TestStore, store, store_on};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
@@ -43,32 +43,47 @@ impl Project<AccountEvent> for LastNote {
     }
 }
 
-#[tokio::test]
-async fn an_inline_row_that_cannot_be_kept_refuses_no_command() {
+/// Alice's second event is one that her row cannot hold; commands and other rows go on.
+async fn only_alice_stays(setup: ViewSetup<LastNote>, is_live: bool) {
     let store = store().await;
-    let setup = ViewSetup::<LastNote>::new().inline().options(options());
-    let db = Annals::on(store.handle())
-        .with(setup)
-        .start()
-        .await
-        .unwrap();
+    let db = Annals::on(store.handle()).with(setup.options(options()));
+    let db = db.start().await.unwrap();
     happens(&db, "alice", noted("short")).await;
     let long = "x".repeat(1_025);
     let bad = happens(&db, "alice", noted(&long)).await.events()[0].position;
+    happens(&db, "alice", noted(&long)).await;
     let done = happens(&db, "bob", noted("short")).await;
     let view = db.view::<LastNote>();
-    view.wait_for(&done, PATIENCE).await.unwrap();
-    assert_eq!(view.get("bob").await.unwrap().unwrap().events, 1);
-    assert_eq!(view.get("alice").await.unwrap().unwrap().text, "short");
-    let keys = view.dead_letter_keys(None, 10).await.unwrap();
-    assert_eq!(keys.len(), 1, "{keys:?}");
-    assert_eq!((&*keys[0].key, keys[0].position), ("alice", bad));
-    assert!(
-        keys[0].cause.contains("has 1025 bytes"),
-        "{}",
-        keys[0].cause
-    );
+    if !is_live {
+        view.wait_for(&done, PATIENCE).await.unwrap();
+        let keys = view.dead_letter_keys(None, 10).await.unwrap();
+        assert_eq!(keys.len(), 1, "{keys:?}");
+        assert_eq!((&*keys[0].key, keys[0].position), ("alice", bad));
+        let cause = &keys[0].cause;
+        assert!(cause.contains("has 1025 bytes"), "{cause}");
+    }
+    let row = LastNote {
+        text: "short".into(),
+        events: 1,
+    };
+    for account in ["alice", "bob"] {
+        assert_eq!(view.get(account).await.unwrap().as_ref(), Some(&row));
+    }
+    let rows = view.rows().await.unwrap().rows;
+    assert!(rows.iter().all(|found| found.value == row), "{rows:?}");
+    assert_eq!(rows.len(), 2);
     db.stop().await;
+}
+
+#[tokio::test]
+async fn an_inline_row_that_cannot_be_kept_refuses_no_command() {
+    only_alice_stays(ViewSetup::new().inline(), false).await;
+}
+
+#[tokio::test]
+async fn a_live_row_that_cannot_be_kept_stays_as_it_was() {
+    only_alice_stays(ViewSetup::new().live(), true).await;
+    only_alice_stays(ViewSetup::new(), false).await;
 }
 
 /// Reacts to notes under the key that the note is; some calls never end.
@@ -159,6 +174,30 @@ async fn calls_that_hang_end_at_their_time_limit() {
     db.stop().await;
 }
 
+#[tokio::test]
+async fn a_decision_about_one_key_breaks_off_no_other_call() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    let db = reacting(&store, texts(&gateway)).await;
+    let bad = happens(&db, "alice", noted("panic")).await;
+    settled(&db, &bad).await;
+    let slow = happens(&db, "slow", deposited(1)).await;
+    let mut begun = gateway.begun.subscribe();
+    begun.wait_for(|begun| *begun == 1).await.unwrap();
+    let reactor = db.reactor::<Texts>();
+    let bad = bad.events()[0].position;
+    let skipped = reactor.skip("account-alice", bad, "nothing to say").await;
+    skipped.unwrap();
+    gateway.slow.add_permits(1);
+    settled(&db, &slow).await;
+    assert_eq!(
+        (gateway.sent_to("slow"), *gateway.begun.borrow()),
+        (vec![1], 1)
+    );
+    assert_eq!(reactor.dead_letters().all(None, 10).await.unwrap(), []);
+    db.stop().await;
+}
+
 /// One stored event that is several by now.
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(
@@ -234,8 +273,8 @@ async fn planned(store: &TestStore, one: &str, other: &str) -> Token {
 async fn rosters(db: &Program) -> Vec<String> {
     let mut streams = Vec::new();
     let mut pages = db.events().pages();
-    while let Some(page) = pages.next().await {
-        for event in page.unwrap().events {
+    while let Some(page) = pages.next().await.unwrap() {
+        for event in page.events {
             if *event.event_type == *"roster.noted" {
                 streams.push(event.stream.to_string());
             }
@@ -378,8 +417,12 @@ async fn a_panic_at_a_due_deadline_delays_no_other_process() {
     let done = happens(&db, "2", noted("good")).await;
     let alarms = db.process::<Alarm>();
     alarms.wait_for(&done, PATIENCE).await.unwrap();
+    db.stop().await;
+    // The next program has no state of theirs at hand.
     PANICS.store(true, Ordering::SeqCst);
     clock.advance(TimeDelta::hours(1));
+    let db = program().await;
+    let alarms = db.process::<Alarm>();
     rings(&store, "2").await;
     let error = db.status()[0].slots[0].last_error.clone();
     assert!(

@@ -487,3 +487,58 @@ async fn rows_from_all_over_the_view_are_compared() {
         "{error}"
     );
 }
+
+mod grown {
+    use super::*;
+
+    /// The newer build of `Counted`, which has a field more.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    pub(super) struct Counted {
+        pub(super) events: u64,
+        pub(super) cents: i64,
+    }
+
+    impl Project<AccountEvent> for Counted {
+        fn on(row: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+            row.events += 1;
+            if let AccountEvent::Deposited { cents } = **event {
+                row.cents += cents;
+            }
+            Ok(())
+        }
+    }
+
+    impl View for Counted {
+        const NAME: &'static str = "counted";
+        type Key = String;
+
+        fn handlers() -> Handlers<Self> {
+            Handlers::new().on::<AccountEvent>()
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_of_other_fields_are_built_anew() {
+    let store = store().await;
+    let db = Annals::on(store.handle());
+    happens(&db, "alice", deposited(7)).await;
+    let old = db.clone().with(ViewSetup::<Counted>::new()).start().await;
+    old.unwrap().stop().await;
+    // Nobody has raised the version.
+    for _ in 0..2 {
+        let setup = db.clone().with(ViewSetup::<grown::Counted>::new());
+        let new = setup.start().await.unwrap();
+        let row = new.view::<grown::Counted>().get("alice").await.unwrap();
+        assert_eq!(
+            row,
+            Some(grown::Counted {
+                events: 1,
+                cents: 7
+            })
+        );
+        new.stop().await;
+    }
+    let generations = store.views().generations("counted").await.unwrap();
+    assert_eq!(generations.len(), 2, "{generations:?}");
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_core::{Annals, Committed, Partition, Token};
+use annals_core::{Annals, CommandError, Committed, Partition, Token};
 use annals_projections::{Options, Program, ReadModels, ViewError, ViewSetup, With};
 
 use super::bank::{Account, Balance, deposited, happens, noted, options};
@@ -120,5 +120,31 @@ async fn a_view_that_leaves_out_archived_events_folds_the_others() {
         let building = db.rebuild::<Balance>().begin().await.unwrap();
         building.finished(|_| ()).await.unwrap();
     }
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn archiving_waits_for_no_reactor_of_other_events() {
+    let shop = Shop::new().await;
+    let gateway = Gateway::default();
+    reacting(&shop.store, texts(&gateway)).await.stop().await;
+    shop.placed("7").await;
+    let order = shop.db.aggregate::<Order>("7");
+    let extended = |_: &Order| Ok::<_, String>(OrderEvent::Extended);
+    order.archive(extended).await.unwrap();
+    // It waits where the reactor would have read.
+    let alice = shop.db.aggregate::<Account>("alice");
+    let deposits = |_: &Account| Ok::<_, String>(deposited(1));
+    alice.run(deposits).await.unwrap();
+    let refused = alice.archive(deposits).await.unwrap_err();
+    let CommandError::NotReadByAll { followers, .. } = &refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(followers[0].name, "$reactor/texts");
+    // It is the same reactor as before, and goes on from where it was.
+    let db = reacting(&shop.store, texts(&gateway)).await;
+    let done = happens(&db, "bob", deposited(4)).await;
+    settled(&db, &done).await;
+    assert_eq!(gateway.sent_to("bob"), [4]);
     db.stop().await;
 }

@@ -1,5 +1,7 @@
 //! The settings of each kind of client: those that keep promises are fixed, the rest is the user's.
 
+use std::fmt;
+
 use annals_core::StoreError;
 use rdkafka::ClientConfig;
 
@@ -22,10 +24,17 @@ const FIXED: [&str; 8] = [
 pub(crate) const TRANSACTION_TIMEOUT_MS: u64 = 10_000;
 
 /// What all clients of a connection share.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) shown: String,
     settings: Vec<(String, String)>,
+}
+
+/// Without the settings, which hold the password.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
 }
 
 impl Config {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use annals_core::{AppendError, EventStore, Expected, Log as _, StreamId, Version};
+use annals_core::{
+    AppendError, EventStore, Expected, Log as _, Position, ReadLog, StreamId, Version,
+};
 use annals_postgres::sqlx::postgres::PgConnectOptions;
 use annals_postgres::{Options, PostgresStore, sqlx};
 use sqlx::Connection as _;
@@ -66,14 +68,19 @@ impl Standby {
         run(control.args(words));
     }
 
-    /// Starts it and makes it the primary of its own history.
-    fn promote(&self) {
+    /// Starts it as a standby that gets nothing more.
+    fn start(&self) {
         let port = format!(
             "-p {} -c unix_socket_directories='' -c primary_conninfo=''",
             self.port
         );
         let log = self.directory.join("log-of-standby").display().to_string();
         self.control(&["-o", &port, "-l", &log, "start"]);
+    }
+
+    /// Starts it and makes it the primary of its own history.
+    fn promote(&self) {
+        self.start();
         self.control(&["promote"]);
     }
 }
@@ -98,10 +105,11 @@ fn run(command: &mut Command) {
     assert!(done.is_ok_and(|done| done.success()), "{command:?}");
 }
 
-/// One address, of the one server and then of the other.
+/// One address, of the one server and then of the other, or of each for every second connection.
 struct Address {
     own: u16,
     target: Arc<AtomicU16>,
+    other: Arc<AtomicU16>,
     task: tokio::task::JoinHandle<()>,
     cut: tokio::sync::watch::Sender<()>,
 }
@@ -112,10 +120,16 @@ impl Address {
         let own = listener.local_addr().unwrap().port();
         let target = Arc::new(AtomicU16::new(target));
         let (cut, cuts) = tokio::sync::watch::channel(());
-        let chosen = Arc::clone(&target);
+        let other = Arc::new(AtomicU16::new(0));
+        let (chosen, besides) = (Arc::clone(&target), Arc::clone(&other));
         let task = tokio::spawn(async move {
+            let mut turns = [true, false].into_iter().cycle();
             while let Ok((mut client, _)) = listener.accept().await {
-                let target = chosen.load(Ordering::SeqCst);
+                let mut target = chosen.load(Ordering::SeqCst);
+                let other = besides.load(Ordering::SeqCst);
+                if other != 0 && turns.next() == Some(false) {
+                    target = other;
+                }
                 let mut cuts = cuts.clone();
                 cuts.mark_unchanged();
                 tokio::spawn(async move {
@@ -133,9 +147,15 @@ impl Address {
         Address {
             own,
             target,
+            other,
             task,
             cut,
         }
+    }
+
+    /// From now on every second connection is one to this server.
+    fn also(&self, other: u16) {
+        self.other.store(other, Ordering::SeqCst);
     }
 
     fn fail_over(&self, to: u16) {
@@ -203,5 +223,61 @@ mod server_restarts {
         }
         let options = server.port(standby.port);
         sqlx::PgConnection::connect_with(&options).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_standby_at_the_same_address_hides_no_event() {
+        let _alone = crate::outage::SERVER.lock().await;
+        let schema = Schema::new();
+        let writer = schema.store().await;
+        let count = async |from: u64, to: u64| {
+            for n in from..to {
+                append(&writer, &format!("account-{n}"), "account.opened").await;
+            }
+        };
+        count(0, 50).await;
+        let standby = tokio::task::spawn_blocking(|| {
+            let standby = Standby::copy();
+            standby.start();
+            standby
+        });
+        let standby = standby.await.unwrap();
+        let server: PgConnectOptions = server::url().parse().unwrap();
+        let address = Address::of(server.get_port()).await;
+        address.also(standby.port);
+        let options = Options::new(server.port(address.own))
+            .schema(&schema.name)
+            .unwrap()
+            .readers(4)
+            .read_only();
+        let reader = PostgresStore::connect_with(options).await.unwrap();
+        count(50, 100).await;
+        // Each page is of one of the two servers, in the order in which connections are free.
+        let mut seen = Vec::new();
+        let mut after = Position::START;
+        while seen.len() < 100 {
+            let mut pages = tokio::task::JoinSet::new();
+            for _ in 0..4 {
+                let reader = reader.clone();
+                let read = ReadLog::after(after).limit(7);
+                pages.spawn(async move { reader.read(read).await });
+            }
+            while let Some(page) = pages.join_next().await {
+                // A server that lags may be taken for one that was restored, never for the end.
+                let Ok(page) = page.unwrap() else { continue };
+                let positions = page.events.iter().map(|event| event.position);
+                let new: Vec<_> = positions.filter(|position| *position > after).collect();
+                for position in new {
+                    assert_eq!(position, after.next(), "an event was passed by");
+                    seen.push(position);
+                    after = position;
+                }
+                assert!(
+                    page.scanned <= after,
+                    "nothing is there up to {}",
+                    page.scanned
+                );
+            }
+        }
     }
 }

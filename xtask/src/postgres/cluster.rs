@@ -25,6 +25,7 @@ wal_level = logical
 fsync = on
 synchronous_commit = on
 max_connections = 300
+max_prepared_transactions = 8
 timezone = 'UTC'
 ";
 

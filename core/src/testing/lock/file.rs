@@ -240,8 +240,8 @@ impl Lock {
     }
 
     fn take(&mut self, line: &str, entry: &mut Entry) -> Result<(), &'static str> {
-        const TWICE: &str = "it is in the file twice. When two branches each made this version, one \
-            of them becomes the version after it.";
+        const TWICE: &str = "it is in the file twice. When two branches each made this version, \
+            one of them becomes the version after it.";
         const NOT_A_LINE: &str = "this is no line of such a file. Was a merge left unfinished?";
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match (word, &mut *entry) {

@@ -25,7 +25,8 @@ pub(crate) async fn begin(
     spec.partitions = log.partitions();
     let workers = GenerationWorkers::new(Kind::Sender, spec);
     let from_the_beginning = blueprint.sends_from_the_beginning();
-    let begun = begin_at_head(context, &workers, blueprint.name, from_the_beginning).await?;
+    let spec = workers.spec();
+    let begun = begin_at_head(context, spec, blueprint.name, from_the_beginning).await?;
     Ok((workers, begun))
 }
 

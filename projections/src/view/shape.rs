@@ -1,0 +1,68 @@
+//! The fields of a row, as far as its default shows them: rows of other fields are built anew, also
+//! when the version was not raised.
+
+use annals_runner::contained;
+use serde_json::Value;
+
+use super::View;
+
+/// What a generation names its rows, beside the types of events that it handles. Nothing when the
+/// default cannot be written.
+pub(crate) fn shape_of<V: View>() -> Option<String> {
+    let row = contained(|| serde_json::to_value(V::default()));
+    let mut text = String::new();
+    write(&row.ok()?.ok()?, &mut text);
+    // FNV-1a: the same in every process and version.
+    let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    Some(format!("row:{digest:016x}"))
+}
+
+fn write(value: &Value, text: &mut String) {
+    match value {
+        Value::Null => text.push('?'),
+        Value::Bool(_) => text.push('b'),
+        Value::Number(number) => text.push(if number.is_f64() { 'f' } else { 'i' }),
+        Value::String(_) => text.push('s'),
+        Value::Array(items) => {
+            text.push('[');
+            for item in items {
+                write(item, text);
+            }
+            text.push(']');
+        }
+        Value::Object(fields) => {
+            let mut names: Vec<_> = fields.keys().collect();
+            names.sort_unstable();
+            text.push('{');
+            for name in names {
+                text.push_str(&format!("{name:?}:"));
+                write(&fields[name], text);
+            }
+            text.push('}');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shape(value: &Value) -> String {
+        let mut text = String::new();
+        write(value, &mut text);
+        text
+    }
+
+    #[test]
+    fn a_shape_has_names_and_kinds_in_no_order_of_fields() {
+        let row = json!({"b": 1, "a": {"x": null, "y": [1.5, true]}, "c": "text"});
+        assert_eq!(shape(&row), r#"{"a":{"x":?"y":[fb]}"b":i"c":s}"#);
+        assert_eq!(shape(&json!(7)), shape(&json!(8)));
+        assert_ne!(shape(&json!({"a": 1})), shape(&json!({"b": 1})));
+        assert_ne!(shape(&json!({"a": 1})), shape(&json!({"a": 1, "b": 1})));
+    }
+}
