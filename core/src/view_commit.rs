@@ -339,9 +339,9 @@ impl ViewCommit {
                 spec.view
             )));
         }
-        let mut told = HashSet::new();
+        let mut advanced = HashSet::new();
         for RowAdvance { key, from, to } in &self.advances {
-            if !told.insert(key) || to <= from {
+            if !advanced.insert(key) || to <= from {
                 let key = key.escape_debug();
                 return Err(Invalid::new(format!(
                     "the row `{key}` goes from version {from} to {to}, or goes twice"
@@ -353,7 +353,7 @@ impl ViewCommit {
         let mut keys = rows
             .chain(self.versions.iter().map(|of| &of.key))
             .chain(self.touched.iter().map(|(key, _)| key));
-        match keys.find(|key| spec.inline && !told.contains(key)) {
+        match keys.find(|key| spec.inline && !advanced.contains(key)) {
             Some(key) => {
                 let key = key.escape_debug();
                 let view = &spec.view;
@@ -465,7 +465,7 @@ pub struct SkipDecision {
     pub position: Position,
     /// Its id.
     pub event: EventId,
-    /// The key for which it is skipped; nothing: for all keys, also those that could not be told.
+    /// The key for which it is skipped; nothing: for all keys, also those that could not be known.
     pub key: Option<String>,
     /// Why it is skipped.
     pub reason: String,

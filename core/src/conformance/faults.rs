@@ -162,16 +162,16 @@ pub async fn a_read_that_is_dropped_disturbs_nobody(fixture: &dyn Fixture) {
 /// nothing is there in part.
 pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let (told, mut tellings) = tokio::sync::mpsc::channel(64);
+    let (acknowledge, mut acknowledgements) = tokio::sync::mpsc::channel(64);
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let store = Arc::clone(&store);
-            let told = told.clone();
+            let acknowledge = acknowledge.clone();
             tokio::spawn(async move {
                 loop {
                     let appended =
                         append(&*store, &stream(format!("aborted-{writer}")), events(3)).await;
-                    if told.send(appended).await.is_err() {
+                    if acknowledge.send(appended).await.is_err() {
                         return;
                     }
                     tokio::task::yield_now().await;
@@ -179,12 +179,12 @@ pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: 
             })
         })
         .collect();
-    drop(told);
+    drop(acknowledge);
     let mut acknowledged = Vec::new();
     for writer in &writers {
         // Everyone is in full swing by now.
         for _ in 0..10 {
-            acknowledged.push(tellings.recv().await.expect("the writers go on"));
+            acknowledged.push(acknowledgements.recv().await.expect("the writers go on"));
         }
         writer.abort();
     }
@@ -194,7 +194,7 @@ pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: 
             "a writer was refused"
         );
     }
-    while let Some(appended) = tellings.recv().await {
+    while let Some(appended) = acknowledgements.recv().await {
         acknowledged.push(appended);
     }
     // What was dropped may still happen: a later append, to each stream, and all of it is

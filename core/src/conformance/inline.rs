@@ -353,13 +353,13 @@ pub async fn what_rows_were_is_kept_at_the_places_of_the_events(fixture: &dyn Fi
         .row_versions(generation, "1", (Position::START, Position::MAX), 9)
         .await
         .unwrap();
-    let told: Vec<_> = versions
+    let found: Vec<_> = versions
         .iter()
         .map(|of| (of.after, of.up_to, of.recorded_at, of.value.as_deref()))
         .collect();
     let expected = [(0, Some(&b"a"[..])), (2, None), (3, Some(b"c"))];
     assert_eq!(
-        told,
+        found,
         expected.map(|(index, value)| (at(index).minus(1), at(index), recorded_at, value))
     );
     let touched = views(&*store)

@@ -93,7 +93,7 @@ impl PartitionLog {
 
     pub(super) fn violations(&self, append: &Append) -> Vec<Violation> {
         // Streams that get events without an expectation come last, each once.
-        let mut told: HashSet<&StreamId> = append
+        let mut seen: HashSet<&StreamId> = append
             .expectations
             .iter()
             .map(|(stream, _)| stream)
@@ -102,7 +102,7 @@ impl PartitionLog {
             .events
             .iter()
             .map(|(stream, _)| stream)
-            .filter(|stream| told.insert(stream));
+            .filter(|stream| seen.insert(stream));
         let said = append
             .expectations
             .iter()

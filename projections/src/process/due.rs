@@ -69,7 +69,7 @@ pub(super) async fn announce<P: Process>(
             let recorded = if known {
                 Ok(true)
             } else {
-                contained_async(tell_one::<P>(db, &row.value)).await
+                contained_async(record_reached::<P>(db, &row.value)).await
             };
             let recorded = recorded.unwrap_or_else(|panic| {
                 let key = row.key.escape_debug().to_string();
@@ -97,7 +97,7 @@ pub(super) async fn announce<P: Process>(
 }
 
 /// `false`: it is to be tried again.
-async fn tell_one<P: Process>(db: &Annals, row: &[u8]) -> bool {
+async fn record_reached<P: Process>(db: &Annals, row: &[u8]) -> bool {
     let Ok(Waiting { id, deadline }) = serde_json::from_slice(row) else {
         return true;
     };

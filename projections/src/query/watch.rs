@@ -61,7 +61,7 @@ pub struct WatchAll<V: View> {
     token: Token,
 }
 
-/// What the steps of the live generation tell.
+/// What the steps of the live generation changed.
 struct PartitionReader<V: View> {
     views: ViewHandle<V>,
     committed: broadcast::Receiver<PublishedStep>,
@@ -161,7 +161,7 @@ impl<V: View> Watch<V> {
                 let (row, token) = self.reader.row(&key).await?;
                 self.read = token.positions().collect();
                 self.look = false;
-                if let Some(change) = self.tell(&key, row, token)? {
+                if let Some(change) = self.change(&key, row, token)? {
                     return Ok(Some(change));
                 }
             }
@@ -180,7 +180,7 @@ impl<V: View> Watch<V> {
                     else {
                         continue;
                     };
-                    if let Some(change) = self.tell(&key, row.value.clone(), token)? {
+                    if let Some(change) = self.change(&key, row.value.clone(), token)? {
                         return Ok(Some(change));
                     }
                 }
@@ -188,7 +188,7 @@ impl<V: View> Watch<V> {
         }
     }
 
-    fn tell(
+    fn change(
         &mut self,
         key: &str,
         row: Option<Bytes>,
