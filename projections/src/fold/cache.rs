@@ -19,6 +19,7 @@ const KEPT_BYTES_MAX: u64 = 256 << 20;
 pub(crate) struct Rows<V> {
     pub(super) cached: LruCache<String, Cached<V>>,
     kept_max: usize,
+    bytes_max: u64,
     // How many keys the last batch was about at most: the ones used last.
     pub(super) of_batch: usize,
     batches: u64,
@@ -51,6 +52,7 @@ impl<V: View> Rows<V> {
         Rows {
             cached,
             kept_max,
+            bytes_max: KEPT_BYTES_MAX,
             of_batch: 0,
             batches: 0,
             folds: 0,
@@ -82,7 +84,7 @@ impl<V: View> Rows<V> {
     /// which the store may not have yet.
     pub(crate) fn trim(&mut self) {
         while self.cached.len() > self.of_batch
-            && (self.cached.len() > self.kept_max || self.bytes > KEPT_BYTES_MAX)
+            && (self.cached.len() > self.kept_max || self.bytes > self.bytes_max)
         {
             self.all = false;
             let gone = self.cached.remove_lru();
@@ -289,4 +291,42 @@ impl<V: View> Rows<V> {
 
 pub(super) fn size(stored: Option<&Bytes>) -> u64 {
     stored.map_or(0, |bytes| bytes.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::view::Handlers;
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Note(String);
+
+    impl View for Note {
+        const NAME: &'static str = "notes";
+        type Key = String;
+
+        fn handlers() -> Handlers<Self> {
+            Handlers::new()
+        }
+    }
+
+    #[test]
+    fn rows_at_hand_are_bounded_in_bytes() {
+        let mut rows = Rows::<Note>::keeping(1_000);
+        rows.bytes_max = 10_000;
+        let text = serde_json::to_vec(&Note("x".repeat(998))).unwrap();
+        for key in 0..100 {
+            rows.learn(key.to_string(), Some(text.clone().into()))
+                .unwrap();
+            rows.trim();
+            let (kept, bytes) = rows.at_hand();
+            assert!(bytes <= 10_000, "{bytes}");
+            assert_eq!(bytes, 1_000 * kept as u64);
+        }
+        assert_eq!(rows.at_hand().0, 10);
+        // Those used last are the ones that are kept.
+        assert!(rows.cached.contains_key("99") && !rows.cached.contains_key("89"));
+    }
 }
