@@ -49,3 +49,5 @@ mod nested;
 mod pinned;
 mod shapes;
 mod upcasters;
+#[cfg(feature = "projections")]
+mod views;
