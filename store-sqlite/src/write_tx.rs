@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use annals_core::{
     AppendError, Appended, Clock, Duplicate, EventId, Incarnation, NewEvent, Placed, Position,
-    Status, StoreError, StreamId, Version, deduplicate, time_of,
+    Status, StreamId, Version, deduplicate, time_of,
 };
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
