@@ -8,7 +8,7 @@ pub(crate) mod step;
 mod thread;
 pub(crate) mod transaction;
 
-pub(crate) use config::{Config, TRANSACTION_TIMEOUT_MS};
+pub(crate) use config::{Config, STORE_RECORD_BYTES_MAX, TRANSACTION_TIMEOUT_MS};
 pub(crate) use context::Context;
 pub(crate) use retry::{PROPAGATION, Retry};
 pub(crate) use thread::ClientThread;

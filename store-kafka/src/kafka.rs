@@ -77,7 +77,14 @@ impl Kafka {
         let settings = settings
             .into_iter()
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let config = Config::new(&Url::parse(url)?, settings)?;
+        let url = Url::parse(url)?;
+        if let Some((key, _)) = url.of_store().next() {
+            return Err(invalid(format!(
+                "`{key}` belongs to the URL of a store, and this is a connection: \
+                 `kafka://HOST:PORT`"
+            )));
+        }
+        let config = Config::new(&url, settings)?;
         let context = Context::default();
         let opened = Admin::open(&config, &context)?;
         let admin = ClientThread::start("kafka-admin", move || opened)?;

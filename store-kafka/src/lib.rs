@@ -9,6 +9,8 @@
 //! - [`StateTopic`] publishes the rows of a view as a compacted topic, with tombstones.
 //! - [`Processor`] reads a topic and writes what a function makes of each record, in Kafka
 //!   transactions; [`DeadLetters`] are what it could not process.
+//! - `KafkaStore` (feature `store`) is an event store in a topic, for teams that must keep Kafka as
+//!   the one durable place.
 //! - [`Publisher`], [`TopicSpec`] and [`NewRecord`] are for everything that is no event.
 //!
 //! Clients run on threads of their own, fed by bounded channels. No type of `rdkafka` appears in
@@ -26,6 +28,8 @@ mod processor;
 mod read;
 mod relay;
 mod state_topic;
+#[cfg(feature = "store")]
+pub mod store;
 mod topic;
 mod url;
 
@@ -44,4 +48,6 @@ pub use processor::{Out, Processor};
 pub use read::{Partitioner, TimeUnit, Topic, TopicLog};
 pub use relay::Relay;
 pub use state_topic::StateTopic;
+#[cfg(feature = "store")]
+pub use store::KafkaStore;
 pub use topic::{NewRecord, Publisher, Record, Sent, TopicSpec};

@@ -21,7 +21,20 @@ pub(crate) struct Url {
     sasl: Option<String>,
     ca: Option<String>,
     pub(crate) client_id: Option<String>,
+    /// What only a store understands.
+    store: Vec<(String, String)>,
 }
+
+/// Settings of a store, which follow its name.
+const OF_STORE: [&str; 7] = [
+    "accept_foreign",
+    "advertise",
+    "local",
+    "owns",
+    "partitions",
+    "relaxed_durability",
+    "replicas",
+];
 
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,6 +85,7 @@ impl Url {
             sasl: None,
             ca: None,
             client_id: None,
+            store: Vec::new(),
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -82,11 +96,15 @@ impl Url {
                 ("sasl", "plain" | "scram-sha-256" | "scram-sha-512") => parsed.sasl = Some(value),
                 ("ca", _) => parsed.ca = Some(value),
                 ("client_id", _) => parsed.client_id = Some(value),
+                _ if parsed.name.is_some() && Url::is_of_store(key) => {
+                    parsed.store.push((key.to_owned(), value));
+                }
                 _ => {
                     return Err(invalid(format!(
                         "`{key}={value}` is no setting of a Kafka URL; there are tls=true, \
-                         sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and client_id=NAME, and \
-                         `Kafka::connect_with` takes every setting of librdkafka"
+                         sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and client_id=NAME, with the \
+                         name of a store those of a store, and `Kafka::connect_with` takes every \
+                         setting of librdkafka"
                     )));
                 }
             }
@@ -95,6 +113,24 @@ impl Url {
             parsed.sasl = Some("scram-sha-512".to_owned());
         }
         Ok(parsed)
+    }
+
+    /// Whether this is a setting of a store.
+    pub(crate) fn is_of_store(key: &str) -> bool {
+        OF_STORE.contains(&key)
+    }
+
+    /// The settings that only a store understands, in their order.
+    pub(crate) fn of_store(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.store.iter();
+        pairs.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Where the local copy of a store is.
+    pub(crate) fn local(&self) -> Option<&str> {
+        self.of_store()
+            .find(|(key, _)| *key == "local")
+            .map(|(_, value)| value)
     }
 
     /// The settings of librdkafka that it means.

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use crate::error::is_statement;
+use crate::replica::Replica;
 use crate::request::Request;
 use crate::write_tx::{Stop, WriteTx};
 
@@ -135,6 +136,7 @@ pub(crate) fn guarded<R, E>(
 ) -> Result<Ran<R, E>, Stop> {
     control(&write_tx.connection, "savepoint annals_application")?;
     let tail = write_tx.tail;
+    let written = write_tx.replica.as_ref().map(Replica::mark);
     let mut broken = None;
     let end_guard = write_tx.end_guard.clone();
     let (ran, tried_to_end) = {
@@ -174,6 +176,9 @@ pub(crate) fn guarded<R, E>(
     control(&write_tx.connection, "release annals_application")?;
     write_tx.tail = tail;
     write_tx.stream_cache.clear();
+    if let (Some(replica), Some(mark)) = (&mut write_tx.replica, written) {
+        replica.undo(mark);
+    }
     outcome
 }
 

@@ -57,6 +57,9 @@ impl WriteTx {
         self.connection
             .prepare_cached(sql::INSERT_STREAM_CHANGE)?
             .execute((asked.id.as_uuid().as_bytes(), key, code.0, code.1))?;
+        if let Some(replica) = &mut self.replica {
+            replica.wrote_change(asked, streams::moment(recorded)?);
+        }
         if after == found {
             return Ok(after);
         }

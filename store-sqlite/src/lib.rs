@@ -40,6 +40,7 @@ mod positions;
 mod query_plan;
 mod range;
 mod reader;
+mod replica;
 mod request;
 mod row;
 mod schema;
@@ -56,5 +57,6 @@ mod writer_loop;
 
 pub use append_in::AppendTransaction;
 pub use options::Options;
+pub use replica::{ReplicaAppend, ReplicaEntry, ReplicaPlace, Upstream};
 pub use rusqlite;
 pub use store::SqliteStore;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Clock, Invalid, Limits, SystemClock};
+use annals_core::{Clock, Invalid, Limits, LogId, SystemClock};
 
 /// How a store is opened.
 ///
@@ -35,6 +35,7 @@ pub struct Options {
     pub(crate) file_bytes_max: Option<u64>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
+    pub(crate) replica_of: Option<LogId>,
 }
 
 impl Options {
@@ -76,6 +77,7 @@ impl Options {
             file_bytes_max: None,
             clock: Arc::new(SystemClock),
             limits: Limits::default(),
+            replica_of: None,
         }
     }
 
@@ -246,6 +248,23 @@ impl Options {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Options {
         self.limits = limits;
+        self
+    }
+
+    /// The file is the local copy of a log that is kept elsewhere: it takes appends only while it
+    /// [owns](crate::SqliteStore::own) that log, and is brought up to date by
+    /// [`apply`](crate::SqliteStore::apply). A file that is a replica is opened in no other way
+    /// but read-only, and one of another log is refused.
+    ///
+    /// ```
+    /// use annals_sqlite::Options;
+    ///
+    /// let log = annals_core::LogId::random();
+    /// let options = Options::file("bank/0.db").replica_of(log).relaxed_durability();
+    /// ```
+    #[must_use]
+    pub fn replica_of(mut self, log: LogId) -> Options {
+        self.replica_of = Some(log);
         self
     }
 

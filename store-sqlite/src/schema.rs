@@ -18,13 +18,14 @@ const MIGRATIONS: &[&str] = &[
     include_str!("sql/schema/003_removed_events.sql"),
 ];
 
-/// Brings the file to the newest version, and gives a new log its id.
+/// Brings the file to the newest version; a log that is new gets the id `new`.
 pub(crate) fn upgrade(
     connection: &mut Connection,
     opener: &Opener,
     clock: &dyn Clock,
+    new: LogId,
 ) -> Result<LogId, StoreError> {
-    upgrade_by(MIGRATIONS, connection, opener, clock)
+    upgrade_by(MIGRATIONS, connection, opener, clock, new)
 }
 
 fn upgrade_by(
@@ -32,12 +33,13 @@ fn upgrade_by(
     connection: &mut Connection,
     opener: &Opener,
     clock: &dyn Clock,
+    new: LogId,
 ) -> Result<LogId, StoreError> {
     let failed = |error: rusqlite::Error| opener.fault(&error).error();
     let found = version(connection).map_err(failed)?;
     refuse_newer(found, migrations, opener)?;
     for (target, migration) in (1..).zip(migrations).skip(found) {
-        migrate(connection, target, migration, clock).map_err(failed)?;
+        migrate(connection, target, migration, clock, new).map_err(failed)?;
     }
     log_id(connection).map_err(failed)
 }
@@ -99,6 +101,7 @@ fn migrate(
     target: usize,
     script: &str,
     clock: &dyn Clock,
+    new: LogId,
 ) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have done it while this one waited for the lock.
@@ -113,10 +116,9 @@ fn migrate(
         (target as i64, now),
     )?;
     if target == 1 {
-        let id = LogId::random();
         transaction.execute(
             include_str!("sql/schema/insert_log.sql"),
-            (id.as_uuid().as_bytes(), now),
+            (new.as_uuid().as_bytes(), now),
         )?;
         let application: i32 =
             transaction.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn an_older_schema_is_migrated_forward() {
         let (opener, mut connection) = opened();
-        let log = upgrade(&mut connection, &opener, &SystemClock).unwrap();
+        let log = upgrade(&mut connection, &opener, &SystemClock, LogId::random()).unwrap();
         connection
             .execute("insert into annals_streams (name) values ('a-1')", [])
             .unwrap();
@@ -167,7 +169,7 @@ mod tests {
             "{refused}"
         );
         for _ in 0..2 {
-            let migrated = upgrade_by(&later, &mut connection, &opener, &SystemClock).unwrap();
+            let migrated = upgrade_by(&later, &mut connection, &opener, &SystemClock, LogId::random()).unwrap();
             assert_eq!(migrated, log);
         }
         let added: i64 = connection
@@ -176,7 +178,7 @@ mod tests {
         assert_eq!((version(&connection).unwrap(), added), (later.len(), 7));
         assert_eq!(accept_by(&later, &connection, &opener).unwrap(), log);
         // The program of the older release does not touch what it does not know.
-        let refused = upgrade(&mut connection, &opener, &SystemClock).unwrap_err();
+        let refused = upgrade(&mut connection, &opener, &SystemClock, LogId::random()).unwrap_err();
         assert_eq!(refused.failure(), Failure::Incompatible);
         assert!(refused.to_string().contains("newer Annals"), "{refused}");
     }
@@ -185,14 +187,14 @@ mod tests {
     fn a_failed_migration_leaves_the_older_schema() {
         let (opener, mut connection) = opened();
         let broken = later("create table annals_new (n); select nonsense;");
-        let log = upgrade(&mut connection, &opener, &SystemClock).unwrap();
-        upgrade_by(&broken, &mut connection, &opener, &SystemClock).unwrap_err();
+        let log = upgrade(&mut connection, &opener, &SystemClock, LogId::random()).unwrap();
+        upgrade_by(&broken, &mut connection, &opener, &SystemClock, LogId::random()).unwrap_err();
         assert_eq!(version(&connection).unwrap(), MIGRATIONS.len());
         let created = "select count(*) from sqlite_schema where name = 'annals_new'";
         let created: i64 = connection.query_row(created, [], |row| row.get(0)).unwrap();
         assert_eq!(created, 0);
         assert_eq!(
-            upgrade(&mut connection, &opener, &SystemClock).unwrap(),
+            upgrade(&mut connection, &opener, &SystemClock, LogId::random()).unwrap(),
             log
         );
     }

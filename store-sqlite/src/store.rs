@@ -11,6 +11,7 @@ use crate::identity::LogIdentity;
 use crate::options::Options;
 use crate::reader::Readers;
 use crate::request::Request;
+use crate::replica::{self, Replica};
 use crate::schema;
 use crate::watcher::Watcher;
 use crate::write_tx::{Tail, WriteTx};
@@ -241,9 +242,12 @@ fn open(options: &Options) -> Result<SqliteStore, StoreError> {
         (identity, Access::Read(watcher))
     } else {
         let mut connection = opener.writer()?;
-        let log = schema::upgrade(&mut connection, &opener, &*options.clock)?;
+        let new = options.replica_of.unwrap_or_else(LogId::random);
+        let log = schema::upgrade(&mut connection, &opener, &*options.clock, new)?;
+        accept_replica(&connection, options, &opener, log)?;
         let identity = identity(&connection, log)?;
-        let write_tx = WriteTx::new(connection, Arc::clone(&identity)).map_err(failed)?;
+        let mut write_tx = WriteTx::new(connection, Arc::clone(&identity)).map_err(failed)?;
+        write_tx.replica = options.replica_of.map(|_| Replica::default());
         let writer = Writer::start(write_tx, options, turns.clone(), moved.clone())?;
         (identity, Access::Write(writer))
     };
@@ -259,6 +263,31 @@ fn open(options: &Options) -> Result<SqliteStore, StoreError> {
         shared: Arc::new(shared),
         clock: Arc::clone(&options.clock),
     })
+}
+
+/// A replica is written as one and in no other way: what is appended to it directly would be
+/// missing from its log.
+fn accept_replica(
+    connection: &rusqlite::Connection,
+    options: &Options,
+    opener: &Opener,
+    found: LogId,
+) -> Result<(), StoreError> {
+    let failed = |error: rusqlite::Error| opener.fault(&error).error();
+    let name = &opener.name;
+    let refused = |context: String| Err(StoreError::new(Failure::Invalid, context));
+    match options.replica_of {
+        Some(wanted) if found != wanted => refused(format!(
+            "`{name}` is of log {found}, not of {wanted}; remove it to copy that one, or name \
+             another place"
+        )),
+        Some(_) => replica::prepare(connection).map_err(failed),
+        None if replica::is_replica(connection).map_err(failed)? => refused(format!(
+            "`{name}` is the local copy of a log that is kept elsewhere; open that one, or this \
+             with `mode=ro`"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Readers close first, so that the writer's connection is the last one and removes the journal.

@@ -16,6 +16,7 @@ use crate::append_in::EndGuard;
 use crate::error::{StoreFault, is_duplicate};
 use crate::identity::{LastEvent, LogIdentity};
 use crate::known::{PARTITION, known, placed_between};
+use crate::replica::Replica;
 use crate::request::Request;
 use crate::statements as sql;
 use crate::stream_cache::{StreamCache, StreamEntry};
@@ -106,6 +107,8 @@ pub(crate) struct WriteTx {
     cached_at: Option<i64>,
     /// The same counter at the last poll.
     seen: Option<i64>,
+    /// When the log is kept elsewhere.
+    pub(crate) replica: Option<Replica>,
 }
 
 impl WriteTx {
@@ -124,6 +127,7 @@ impl WriteTx {
             has_waste: true,
             cached_at: None,
             seen: None,
+            replica: None,
         })
     }
 
@@ -131,6 +135,9 @@ impl WriteTx {
     /// one than before.
     pub(crate) fn begin(&mut self) -> Result<Result<(), StoreFault>, rusqlite::Error> {
         let last = self.identity.last();
+        if let Some(replica) = &mut self.replica {
+            replica.begin();
+        }
         self.connection
             .prepare_cached("begin immediate")?
             .execute([])?;
@@ -232,6 +239,9 @@ impl WriteTx {
                     self.connection
                         .prepare_cached("release annals_append")?
                         .execute([])?;
+                }
+                if let Some(replica) = &mut self.replica {
+                    replica.wrote_events(request, &placed, recorded_at);
                 }
                 Ok(Appended::new(self.identity.log(), placed, false))
             }

@@ -15,6 +15,7 @@ use crate::error::{StoreFault, is_medium};
 use crate::identity::LogIdentity;
 use crate::job::{Job, TxOutcome};
 use crate::options::Options;
+use crate::replica::{Unrecorded, Upstream};
 use crate::views;
 use crate::write_tx::WriteTx;
 use annals_core::panic_text;
@@ -240,12 +241,17 @@ impl WriterLoop {
                 }
             }
         }
+        let upstream = self.record()?;
         if let Err(error) = self.write_tx.commit() {
             let mut broken = self.broken(&error, true);
             // The last flush failed: what the disk holds now is not known, and another attempt
-            // could be answered wrongly.
-            broken.unknown = is_medium(&error);
+            // could be answered wrongly. What was recorded elsewhere has happened there.
+            broken.unknown = is_medium(&error) || upstream.is_some();
+            broken.alone &= upstream.is_none();
             return Err(broken);
+        }
+        if let Some(replica) = &mut self.write_tx.replica {
+            replica.committed(upstream);
         }
         // A file that is at its path after the commit holds it.
         self.identity.check_files().map_err(|fault| Broken {
@@ -254,6 +260,31 @@ impl WriterLoop {
         })?;
         self.identity.saw(self.write_tx.tail.event());
         Ok(())
+    }
+
+    /// Records what the transaction has written where the log of a replica is kept.
+    fn record(&mut self) -> Result<Option<Box<dyn Upstream>>, Broken> {
+        let Some(replica) = &mut self.write_tx.replica else {
+            return Ok(None);
+        };
+        let recorded = replica.record(&self.write_tx.connection);
+        recorded.map_err(|unrecorded| {
+            self.write_tx.rollback();
+            let name = self.identity.name();
+            let (fault, unknown) = match unrecorded {
+                Unrecorded::Unknown(fault) => (fault, true),
+                Unrecorded::Follows => {
+                    let context = format!("`{name}` follows a log that it does not own");
+                    (StoreFault::new(Failure::ReadOnly, context), false)
+                }
+            };
+            Broken {
+                fault,
+                // Known ids are answered also by a replica that follows.
+                alone: !unknown,
+                unknown,
+            }
+        })
     }
 
     fn begin(&mut self) -> Result<(), Broken> {

@@ -23,6 +23,9 @@ const FIXED: [&str; 8] = [
 /// How long a transaction may take until the broker aborts it.
 pub(crate) const TRANSACTION_TIMEOUT_MS: u64 = 10_000;
 
+/// Bytes of one record of a store, with its headers.
+pub(crate) const STORE_RECORD_BYTES_MAX: u64 = 4 << 20;
+
 /// What all clients of a connection share.
 #[derive(Clone)]
 pub(crate) struct Config {
@@ -124,6 +127,13 @@ impl Config {
             .set("compression.type", "lz4")
             .set("linger.ms", "5")
             .set("partitioner", "murmur2_random");
+        config
+    }
+
+    /// For the partitions of a store.
+    pub(crate) fn store_writer(&self, id: &str) -> ClientConfig {
+        let mut config = self.transactional(id);
+        config.set("message.max.bytes", STORE_RECORD_BYTES_MAX.to_string());
         config
     }
 

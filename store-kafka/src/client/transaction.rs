@@ -1,9 +1,11 @@
 //! A transactional producer: records are queued, delivered and committed together.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::Message as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{
@@ -30,6 +32,15 @@ const DRAIN: Duration = Duration::from_micros(500);
 pub(crate) struct Deliveries {
     context: Context,
     failure: Mutex<Option<KafkaError>>,
+    /// The highest offset that was delivered: of use to those who write to one partition.
+    last_offset: AtomicI64,
+}
+
+impl Deliveries {
+    /// The highest offset that a record was delivered at.
+    pub(crate) fn last_offset(&self) -> i64 {
+        self.last_offset.load(Ordering::Acquire)
+    }
 }
 
 impl ClientContext for Deliveries {
@@ -42,6 +53,9 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Ok(message) = result {
+            self.last_offset.fetch_max(message.offset(), Ordering::AcqRel);
+        }
         if let Err((error, _)) = result {
             // Purged by this crate, to abort: the report may come when the next one has begun.
             let purged = [

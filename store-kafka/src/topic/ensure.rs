@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// A partition as metadata shows it.
 pub(crate) struct Shape {
     pub(crate) partitions: u32,
-    replicas: u16,
+    pub(crate) replicas: u16,
     has_leaders: bool,
 }
 

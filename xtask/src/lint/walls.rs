@@ -16,7 +16,11 @@ const WALLS: [(&str, &[&str]); 12] = [
         "annals-cdc",
         &["annals-core", "annals-projections", "annals-runner"],
     ),
-    ("annals-kafka", &["annals-core", "annals-runner"]),
+    // The local copy of its store is a SQLite store.
+    (
+        "annals-kafka",
+        &["annals-core", "annals-runner", "annals-sqlite"],
+    ),
     ("annals-postgres", &["annals-core"]),
     ("annals-sqlite", &["annals-core"]),
     ("annals-runner", &["annals-core"]),

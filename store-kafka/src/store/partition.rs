@@ -1,0 +1,194 @@
+//! A partition as callers see it: what is appended waits until this process owns it, and what is
+//! undecided until it is decided.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use annals_core::{
+    Append, AppendError, Appended, ChangeStream, EventStore as _, Failure, Found, Partition,
+    Placed, RecordedEvent, StoreError, StreamState,
+};
+
+use super::copy::Copy;
+use super::state::{Role, Shared, State};
+use crate::error::unavailable;
+
+/// How long an append waits for a partition that this process is about to own.
+const OPENING: Duration = Duration::from_secs(5);
+
+/// How long an append waits until its outcome is known.
+const UNDECIDED: Duration = Duration::from_secs(30);
+
+/// One partition, in this process.
+#[derive(Debug)]
+pub(super) struct PartitionHandle {
+    pub(super) number: Partition,
+    pub(super) copy: Arc<Copy>,
+    pub(super) state: Shared,
+}
+
+/// What an append may do.
+enum Turn {
+    /// The copy takes it.
+    Write,
+    /// Whatever it became is in the copy, and nothing new is taken.
+    Look,
+    NotOwner(Option<String>),
+}
+
+impl PartitionHandle {
+    pub(super) async fn append(&self, append: &Append) -> Result<Appended, AppendError> {
+        let write = || async { self.copy.store()?.append(append.clone()).await };
+        let (appended, was_undecided) = self.decide(write).await?;
+        let placed = appended.events().iter().cloned();
+        let placed = placed.map(|placed| self.placed(placed)).collect();
+        // Found again after its outcome was lost: it was written just now.
+        let was_repeated = appended.was_repeated() && !was_undecided;
+        Ok(Appended::new(appended.token().log(), placed, was_repeated))
+    }
+
+    pub(super) async fn change(&self, change: &ChangeStream) -> Result<StreamState, AppendError> {
+        let write = || async { self.copy.store()?.change_stream(change.clone()).await };
+        Ok(self.decide(write).await?.0)
+    }
+
+    /// Does it when this process owns the partition, and again while its outcome is unknown: ids
+    /// make it happen once. Says whether it was undecided meanwhile.
+    async fn decide<T, F>(&self, write: impl Fn() -> F) -> Result<(T, bool), AppendError>
+    where
+        F: Future<Output = Result<T, AppendError>>,
+    {
+        let began = Instant::now();
+        let mut undecided = None;
+        loop {
+            let turn = self.turn(began, undecided).await?;
+            if let Turn::NotOwner(owner) = turn {
+                return Err(AppendError::NotOwner { owner });
+            }
+            let settled = self.state.borrow().settled;
+            let error = match write().await {
+                Ok(done) => return Ok((done, undecided.is_some())),
+                Err(error) => error,
+            };
+            match (turn, error) {
+                // What the store had refused before it stays so only where it is decided.
+                (Turn::Look, _) => {
+                    let owner = self.state.borrow().owner.clone();
+                    return Err(AppendError::NotOwner { owner });
+                }
+                (_, AppendError::Unknown(error)) if began.elapsed() < UNDECIDED => {
+                    tracing::debug!(%error, "an append is undecided");
+                    undecided = Some(settled);
+                }
+                // It was shut out in between; nothing was written.
+                (_, AppendError::Store(error))
+                    if error.failure() == Failure::ReadOnly && began.elapsed() < UNDECIDED =>
+                {
+                    tracing::debug!(%error, "an append waits for its partition");
+                    tokio::task::yield_now().await;
+                }
+                (_, error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until something can be done about an append.
+    async fn turn(&self, began: Instant, undecided: Option<u64>) -> Result<Turn, AppendError> {
+        let mut states = self.state.subscribe();
+        let longest = match undecided {
+            Some(_) => UNDECIDED,
+            None => OPENING,
+        };
+        loop {
+            let state = states.borrow_and_update().clone();
+            if let Some(turn) = turn(&state, undecided) {
+                return Ok(turn);
+            }
+            let left = longest.saturating_sub(began.elapsed());
+            match tokio::time::timeout(left, states.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(closed().into()),
+                Err(_) => return late(&state, undecided),
+            }
+        }
+    }
+
+    pub(super) fn placed(&self, mut placed: Placed) -> Placed {
+        placed.partition = self.number;
+        placed
+    }
+
+    pub(super) fn found(&self, mut found: Found) -> Found {
+        found.placed = self.placed(found.placed);
+        found
+    }
+
+    pub(super) fn recorded(&self, mut events: Vec<RecordedEvent>) -> Vec<RecordedEvent> {
+        for event in &mut events {
+            event.partition = self.number;
+        }
+        events
+    }
+}
+
+/// What can be done now; nothing when it has to wait.
+fn turn(state: &State, undecided: Option<u64>) -> Option<Turn> {
+    let is_decided = undecided.is_none_or(|since| state.settled > since);
+    match state.role {
+        Role::Owning if is_decided => Some(Turn::Write),
+        _ if undecided.is_some() && is_decided => Some(Turn::Look),
+        Role::Following if undecided.is_none() && state.trouble.is_none() => {
+            Some(Turn::NotOwner(state.owner.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// What an append ends with that waited too long.
+fn late(state: &State, undecided: Option<u64>) -> Result<Turn, AppendError> {
+    let why = state.trouble.clone();
+    if undecided.is_some() {
+        let why = why.unwrap_or_else(|| "nobody has opened the partition since".to_owned());
+        return Err(AppendError::Unknown(unavailable(why)));
+    }
+    match why {
+        Some(why) => Err(unavailable(why).into()),
+        None => Ok(Turn::NotOwner(state.owner.clone())),
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::new(Failure::Closed, "the store was closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_undecided_append_waits_for_the_next_fence() {
+        let mut state = State::new(Some(true));
+        state.role = Role::Owning;
+        state.settled = 1;
+        assert!(matches!(turn(&state, None), Some(Turn::Write)));
+        assert!(turn(&state, Some(1)).is_none(), "before the next fence");
+        state.settled = 2;
+        assert!(matches!(turn(&state, Some(1)), Some(Turn::Write)));
+        state.role = Role::Following;
+        state.owner = Some("b".into());
+        assert!(matches!(turn(&state, Some(1)), Some(Turn::Look)));
+        assert!(turn(&state, Some(2)).is_none(), "nobody has fenced since");
+        assert!(matches!(turn(&state, None), Some(Turn::NotOwner(Some(owner))) if owner == "b"));
+    }
+
+    #[test]
+    fn an_append_that_waited_too_long_says_why() {
+        let mut state = State::new(Some(true));
+        assert!(turn(&state, None).is_none(), "it is opening");
+        assert!(matches!(late(&state, None), Ok(Turn::NotOwner(None))));
+        assert!(matches!(late(&state, Some(0)), Err(AppendError::Unknown(_))));
+        state.trouble = Some("no broker".into());
+        let error = late(&state, None).err().unwrap();
+        assert_eq!(error.to_string(), "no broker");
+    }
+}

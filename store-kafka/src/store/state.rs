@@ -1,0 +1,64 @@
+//! What a process is to a partition, as appends and the partition's task see it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// What this process is to a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It reads what the owner writes.
+    Following,
+    /// It is about to own it.
+    Opening,
+    /// It alone appends.
+    Owning,
+}
+
+/// What is known of a partition now.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) role: Role,
+    /// Whether this process is asked to own it.
+    pub(super) is_assigned: bool,
+    /// Whether that was said yet.
+    pub(super) is_settled: bool,
+    /// Counts the fences that were seen and followed by everything before them: what was undecided
+    /// before one is decided.
+    pub(super) settled: u64,
+    /// Who owns it, as the last owner said.
+    pub(super) owner: Option<String>,
+    /// Whether everything was applied that was there when it was first looked at.
+    pub(super) has_caught_up: bool,
+    /// Whether the last writer was shut out by another one.
+    pub(super) was_fenced: bool,
+    /// Why nothing is read or opened just now.
+    pub(super) trouble: Option<String>,
+    /// Whether the trouble will not pass by itself.
+    pub(super) is_refused: bool,
+}
+
+impl State {
+    /// Nothing is said yet where a group decides.
+    pub(super) fn new(is_assigned: Option<bool>) -> State {
+        let is_settled = is_assigned.is_some();
+        let is_assigned = is_assigned.unwrap_or(false);
+        State {
+            role: match is_assigned {
+                true => Role::Opening,
+                false => Role::Following,
+            },
+            is_assigned,
+            is_settled,
+            settled: 0,
+            owner: None,
+            has_caught_up: false,
+            was_fenced: false,
+            trouble: None,
+            is_refused: false,
+        }
+    }
+}
+
+/// Shared by all that look at a partition.
+pub(super) type Shared = Arc<watch::Sender<State>>;

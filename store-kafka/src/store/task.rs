@@ -1,0 +1,265 @@
+//! The life of a partition in this process: it follows, or opens the partition and owns it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use annals_core::{AppendError, Backoff, Log as _, Partition, Position, ReadLog, StoreError};
+use annals_core::{Failure, with_causes};
+use annals_sqlite::{ReplicaEntry, Upstream as _};
+
+use super::copy::Copy;
+use super::follower::{Follower, Last, Page, Source, uncommitted_end};
+use super::state::{Role, Shared};
+use super::writer::Writer;
+use crate::client::ClientThread;
+use crate::error::unavailable;
+
+/// Waits after something failed, and after this process was shut out by another one.
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+
+/// How long reading up to the end may take after a fence: longer than a transaction of somebody
+/// else may be open.
+const STABLE: Duration = Duration::from_secs(30);
+
+/// What a partition's task needs.
+pub(super) struct Task {
+    pub(super) source: Source,
+    pub(super) copy: Arc<Copy>,
+    pub(super) state: Shared,
+    /// What this process is called in the log, and to those who ask for the owner.
+    pub(super) owner: Owner,
+}
+
+/// Who writes.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub(super) address: String,
+    /// Distinguishes two that have the same address.
+    pub(super) instance: String,
+}
+
+impl Owner {
+    fn note(&self) -> String {
+        format!("{}\n{}", self.instance, self.address)
+    }
+
+    /// The address in a note.
+    pub(super) fn address_in(note: &str) -> String {
+        let address = note.split_once('\n').map_or(note, |(_, address)| address);
+        address.to_owned()
+    }
+}
+
+type Reading = ClientThread<Result<Follower, StoreError>>;
+
+impl Task {
+    /// Runs until it is dropped.
+    pub(super) async fn run(self) {
+        let mut backoff = AGAIN;
+        loop {
+            let ran = if self.state.borrow().is_assigned {
+                self.own(&mut backoff).await
+            } else {
+                self.follow(None).await
+            };
+            if let Err(error) = ran {
+                let why = with_causes(&error).to_string();
+                tracing::warn!(topic = self.source.topic, partition = self.source.partition, why);
+                let is_refused = error.failure() != Failure::Unavailable;
+                self.state.send_modify(|state| {
+                    state.is_refused = is_refused;
+                    state.trouble = Some(why);
+                    state.role = Role::Following;
+                });
+                // What it holds on to is in the topic or in the file; it may be mended.
+                let mut states = self.state.subscribe();
+                states.mark_unchanged();
+                let _ = tokio::time::timeout(backoff.next_wait(), async {
+                    let was = self.state.borrow().is_assigned;
+                    let _ = states.wait_for(|state| state.is_assigned != was).await;
+                })
+                .await;
+            }
+        }
+    }
+
+    /// Opens the partition and owns it until another process does, or it is somebody else's turn.
+    async fn own(&self, backoff: &mut Backoff) -> Result<(), StoreError> {
+        self.state.send_modify(|state| state.role = Role::Opening);
+        let opened = Instant::now();
+        let writer = self.open().await?;
+        self.copy
+            .store()?
+            .own(Some(Box::new(writer)))
+            .await
+            .map_err(AppendError::into_store_error)?;
+        self.state.send_modify(|state| {
+            state.role = Role::Owning;
+            state.settled += 1;
+            state.has_caught_up = true;
+            state.trouble = None;
+        });
+        tracing::debug!(
+            topic = self.source.topic,
+            partition = self.source.partition,
+            took = ?opened.elapsed(),
+            "a partition is owned"
+        );
+        let owned = Instant::now();
+        let mut states = self.state.subscribe();
+        let left = states
+            .wait_for(|state| state.role != Role::Owning || !state.is_assigned)
+            .await;
+        let was_fenced = left.is_ok_and(|state| state.was_fenced);
+        self.state.send_modify(|state| {
+            state.was_fenced = false;
+            state.role = match state.is_assigned && !was_fenced {
+                true => Role::Opening,
+                false => Role::Following,
+            };
+        });
+        // What was queued before is still written.
+        let left = self.copy.store()?.own(None).await;
+        left.map_err(AppendError::into_store_error)?;
+        if owned.elapsed() > Duration::from_secs(60) {
+            backoff.reset();
+        }
+        if was_fenced {
+            // Somebody else has it now. Two that are both asked to own it take turns.
+            let wait = backoff.next_wait();
+            let jitter = wait.mul_f64(f64::from(self.source.partition % 7) / 14.0);
+            return self.follow(Some(Instant::now() + wait + jitter)).await;
+        }
+        Ok(())
+    }
+
+    /// Fences first and reads afterwards: an earlier owner could still commit in between. Then it
+    /// says in the log who writes now.
+    async fn open(&self) -> Result<Writer, StoreError> {
+        let source = &self.source;
+        let fence = ClientThread::start("kafka-store-fence", || ())?;
+        let (config, topic) = (source.config.clone(), source.topic.clone());
+        let (partition, state) = (source.partition, Arc::clone(&self.state));
+        let of_end = source.clone();
+        let fenced = fence.call(move |()| {
+            let writer = Writer::fence(&config, &topic, partition, state)?;
+            Ok::<_, StoreError>((writer, uncommitted_end(&of_end)?))
+        });
+        let (mut writer, end) = fenced.await??;
+        let place = self.copy.store()?.replica_place().await?;
+        if end > 0 || place.cursor > 0 {
+            let reading = self.reading().await?;
+            let began = Instant::now();
+            loop {
+                let page = page(&reading).await?;
+                let reached = page.reached;
+                self.apply(page).await?;
+                if reached >= end {
+                    break;
+                }
+                if began.elapsed() > STABLE && reached + 1 >= end {
+                    return Err(unavailable(format!(
+                        "partition {partition} of `{}` has a writer that is not Annals: it ends \
+                         at {end}, and could be read up to {reached}",
+                        source.topic
+                    )));
+                }
+            }
+        }
+        let note = self.owner.note();
+        let written = fence.call(move |()| {
+            let entries = [ReplicaEntry::Note(note)];
+            let cursor = writer.record(&entries)?;
+            Ok::<_, StoreError>((writer, entries, cursor))
+        });
+        let (writer, entries, cursor) = written.await??;
+        let applied = self.copy.store()?.apply(entries.into(), cursor).await;
+        applied.map_err(AppendError::into_store_error)?;
+        let address = self.owner.address.clone();
+        self.state.send_modify(|state| state.owner = Some(address));
+        Ok(writer)
+    }
+
+    /// Follows until it is to be owned, or until a moment.
+    async fn follow(&self, until: Option<Instant>) -> Result<(), StoreError> {
+        let end = self.committed_end().await?;
+        let reading = self.reading().await?;
+        loop {
+            let page = page(&reading).await?;
+            let reached = page.reached;
+            self.apply(page).await?;
+            if reached >= end && !self.state.borrow().has_caught_up {
+                self.state.send_modify(|state| state.has_caught_up = true);
+            }
+            self.state.send_if_modified(|state| state.trouble.take().is_some());
+            let is_over = match until {
+                Some(until) => Instant::now() >= until || !self.state.borrow().is_assigned,
+                None => self.state.borrow().is_assigned,
+            };
+            if is_over {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn committed_end(&self) -> Result<i64, StoreError> {
+        let looks = ClientThread::start("kafka-store-end", || ())?;
+        let source = self.source.clone();
+        looks.call(move |()| uncommitted_end(&source)).await?
+    }
+
+    /// A consumer that begins where the copy ends.
+    async fn reading(&self) -> Result<Reading, StoreError> {
+        let store = self.copy.store()?;
+        let place = store.replica_place().await?;
+        if let Some(note) = &place.note {
+            let owner = Owner::address_in(note);
+            self.state.send_modify(|state| state.owner = Some(owner));
+        }
+        let last = ReadLog::after(Position::START).limit(1).backward();
+        let last: Last = store
+            .read(last.partition(Partition(0)))
+            .await?
+            .events
+            .first()
+            .map(|event| (event.position, event.id));
+        let source = self.source.clone();
+        let name = format!("kafka-store-{}", source.partition);
+        ClientThread::start(name, move || Follower::open(source, place.cursor, last))
+    }
+
+    async fn apply(&self, page: Page) -> Result<(), StoreError> {
+        if page.entries.is_empty() {
+            return Ok(());
+        }
+        let notes = page.entries.iter().filter_map(|entry| match entry {
+            ReplicaEntry::Note(note) => Some(note.clone()),
+            _ => None,
+        });
+        let notes: Vec<String> = notes.collect();
+        let applied = self.copy.store()?.apply(page.entries, page.cursor).await;
+        applied.map_err(AppendError::into_store_error)?;
+        if let Some(note) = notes.last() {
+            let address = Owner::address_in(note);
+            self.state.send_modify(|state| {
+                state.owner = Some(address);
+                // Whoever wrote it had fenced before: what was open then is decided.
+                state.settled += 1;
+            });
+        }
+        Ok(())
+    }
+}
+
+async fn page(reading: &Reading) -> Result<Page, StoreError> {
+    let read = reading.call(|follower| match follower {
+        Ok(follower) => follower.page(),
+        Err(error) => Err(again(error)),
+    });
+    read.await?
+}
+
+/// The same error once more.
+fn again(error: &StoreError) -> StoreError {
+    StoreError::new(error.failure(), with_causes(error).to_string())
+}
