@@ -14,6 +14,7 @@ pub trait Open: Sized {
     /// | `sqlite:bank.db`, `sqlite:/var/lib/bank.db` | a SQLite file, here or at that path | `sqlite` |
     /// | `sqlite::memory:` | SQLite without a file | `sqlite` |
     /// | `postgres://app@localhost/bank` | a schema of a PostgreSQL database | `postgres` |
+    /// | `kafka://localhost/bank?local=./bank` | a topic of Kafka, with a local copy | `kafka-store` |
     /// | `memory:` | plain memory | |
     ///
     /// # Errors
@@ -46,20 +47,29 @@ impl Open for Annals {
                 annals_postgres::PostgresStore::connect(url).await?,
             ))),
             #[cfg(not(feature = "postgres"))]
-            Some(("postgres" | "postgresql", _)) => {
-                let why = "is for the feature `postgres` of `annals`, which is off in this build: \
-                    `cargo … --features postgres`";
-                Err(StoreError::new(
-                    Failure::Invalid,
-                    format!("`{}` {why}", shown(url)),
-                ))
-            }
+            Some(("postgres" | "postgresql", _)) => Err(is_off(url, "postgres")),
+            #[cfg(feature = "kafka-store")]
+            Some(("kafka", _)) => Ok(Annals::on(std::sync::Arc::new(
+                annals_kafka::KafkaStore::open(url).await?,
+            ))),
+            #[cfg(not(feature = "kafka-store"))]
+            Some(("kafka", _)) => Err(is_off(url, "kafka-store")),
             _ => {
                 let why = format!("`{}` names no store of this build: {}", shown(url), known());
                 Err(StoreError::new(Failure::Invalid, why))
             }
         }
     }
+}
+
+#[cfg(not(all(feature = "postgres", feature = "kafka-store")))]
+fn is_off(url: &str, feature: &str) -> StoreError {
+    let why = format!(
+        "`{}` is for the feature `{feature}` of `annals`, which is off in this build: \
+         `cargo … --features {feature}`",
+        shown(url)
+    );
+    StoreError::new(Failure::Invalid, why)
 }
 
 /// A URL without user and password, for messages.
@@ -81,6 +91,9 @@ fn known() -> String {
     }
     if cfg!(feature = "postgres") {
         known.push("postgres://USER@HOST/DATABASE");
+    }
+    if cfg!(feature = "kafka-store") {
+        known.push("kafka://HOST/NAME?local=DIR");
     }
     known.join(", ")
 }

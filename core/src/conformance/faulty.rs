@@ -30,11 +30,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use self::faults::{AnswerLost, FailsOnce, HintLost, Slow};
-use crate::append::AppendError;
+use crate::append::{Append, AppendError, Appended};
 use crate::error::StoreError;
 use crate::generation::GenerationId;
 use crate::read::{LogPage, ReadLog};
 use crate::store::{Hint, Store};
+use crate::stream_state::{ChangeStream, StreamState};
 use crate::view_commit::{CommitError, ViewCommit};
 use crate::view_store::ViewStore;
 
@@ -128,6 +129,28 @@ pub trait StoreFault: fmt::Debug + Send + Sync + 'static {
     async fn after(&self, call: Call) -> Result<(), StoreError> {
         let _ = call;
         Ok(())
+    }
+
+    /// How the store appends: as it does, unless this makes something else of it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`EventStore::append`](crate::EventStore::append).
+    async fn append(&self, store: &dyn Store, append: Append) -> Result<Appended, AppendError> {
+        store.append(append).await
+    }
+
+    /// How the store changes a stream: as it does, unless this makes something else of it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`EventStore::change_stream`](crate::EventStore::change_stream).
+    async fn change_stream(
+        &self,
+        store: &dyn Store,
+        change: ChangeStream,
+    ) -> Result<StreamState, AppendError> {
+        store.change_stream(change).await
     }
 
     /// How the store reads a page of the log: as it is, unless this makes something else of it.

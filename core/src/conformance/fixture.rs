@@ -99,6 +99,49 @@ pub trait TablesFixture: fmt::Debug + Send + Sync + 'static {
     async fn rows(&self, store: &Self::Store, table: &str) -> Option<i64>;
 }
 
+/// As [`Fixture`], of a store whose partitions have owners: for
+/// [`conformance_of_owners!`](crate::conformance_of_owners).
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use annals_core::Store;
+/// use annals_core::conformance::OwnedFixture;
+///
+/// /// What a store with owners would have to say.
+/// trait Owned: std::fmt::Debug + Send + Sync {
+///     fn open(&self, process: &str, owns: bool) -> Arc<dyn Store>;
+/// }
+///
+/// #[derive(Debug)]
+/// struct Places<S>(S);
+///
+/// #[async_trait::async_trait]
+/// impl<S: Owned> OwnedFixture for Places<S> {
+///     async fn open_owner(&self, process: &str) -> Arc<dyn Store> {
+///         self.0.open(process, true)
+///     }
+///
+///     async fn open_reader(&self) -> Arc<dyn Store> {
+///         self.0.open("reader", false)
+///     }
+///
+///     async fn lose_copies(&self) {}
+/// }
+/// ```
+#[async_trait]
+pub trait OwnedFixture: fmt::Debug + Send + Sync {
+    /// Opens the store as another process that owns every partition, which is taken from whoever
+    /// had it. It is `process` to others, and keeps what it keeps for itself under that name.
+    async fn open_owner(&self, process: &str) -> Arc<dyn Store>;
+
+    /// Opens the store as another process that owns nothing.
+    async fn open_reader(&self) -> Arc<dyn Store>;
+
+    /// Loses what processes keep for themselves, such as local copies. Every handle was dropped.
+    async fn lose_copies(&self);
+}
+
 /// The memory store, as the suite sees it: what was appended stays as long as the fixture does.
 ///
 /// ```

@@ -56,6 +56,22 @@ macro_rules! conformance_of_custom_tables {
     };
 }
 
+/// Runs what the contract says of stores whose partitions have owners against a backend: one test
+/// per promise, in a module or a file of its own.
+///
+/// `fixture` makes a fresh, empty [`OwnedFixture`](crate::conformance::OwnedFixture) for every test
+/// (it may `.await`). `store-kafka/tests/store_contract.rs` is a file to copy.
+#[macro_export]
+macro_rules! conformance_of_owners {
+    (fixture: $fixture:expr $(,)?) => {
+        async fn conformance_fixture() -> impl $crate::conformance::OwnedFixture {
+            $fixture
+        }
+
+        $crate::__conformance_cases! { [$crate::__conformance_tests] {} owned }
+    };
+}
+
 /// The cases: those of everybody, and those of each trait.
 #[doc(hidden)]
 #[macro_export]
@@ -319,6 +335,19 @@ macro_rules! __conformance_cases {
             }
         }
     };
+    ([$($make:tt)*] { $($with:tt)* } owned) => {
+        $($make)*! { { $($with)* }
+            owned {
+                an_append_where_another_owns_is_refused_and_names_the_owner,
+                a_new_owner_goes_on_at_the_next_version,
+                an_owner_that_was_shut_out_acknowledges_nothing,
+                of_two_that_own_at_once_what_is_acknowledged_stays,
+                a_reader_sees_appends_soon_and_whole,
+                a_lost_local_copy_is_made_again,
+                an_id_is_known_after_the_copy_was_lost,
+            }
+        }
+    };
     ([$($make:tt)*] { $($with:tt)* } shared) => {
         $($make)*! { { $($with)* }
             shared {
@@ -363,5 +392,5 @@ pub(super) fn cases() -> Vec<(&'static str, &'static str)> {
     macro_rules! all {
         ($($part:ident)*) => { [$(crate::__conformance_cases! { [names] {} $part }),*].concat() };
     }
-    all! { always atomic tagged snapshots views inline custom_tables shared }
+    all! { always atomic tagged snapshots views inline custom_tables owned shared }
 }

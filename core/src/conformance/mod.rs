@@ -23,7 +23,9 @@
 //! who keep read models; `inline` for those with inline views; `shared` for stores that several
 //! handles (several processes) may have open at once; `custom_tables` for those who have tables of
 //! the application's own in their transactions, by
-//! [`conformance_of_custom_tables!`](macro@crate::conformance_of_custom_tables). Stores that
+//! [`conformance_of_custom_tables!`](macro@crate::conformance_of_custom_tables); `owned` for stores
+//! whose partitions have owners, by
+//! [`conformance_of_owners!`](macro@crate::conformance_of_owners). Stores that
 //! misbehave on purpose are in [`faulty`], and for tests that kill a process and count what is
 //! left there is [`numbered`].
 
@@ -61,6 +63,8 @@ pub mod leases;
 #[doc(hidden)]
 pub mod log;
 #[doc(hidden)]
+pub mod owned;
+#[doc(hidden)]
 pub mod past;
 #[doc(hidden)]
 pub mod read;
@@ -83,7 +87,7 @@ pub mod tagged;
 
 pub use dice::Dice;
 pub use dropped::drop_after;
-pub use fixture::{Fixture, MemoryFixture, TablesFixture};
+pub use fixture::{Fixture, MemoryFixture, OwnedFixture, TablesFixture};
 pub use rounds::rounds;
 
 use std::future::Future;
@@ -133,7 +137,7 @@ mod tests {
     use super::list::cases;
 
     /// Every `pub async fn` of these files is a case.
-    const FILES: [(&str, &[&str]); 20] = [
+    const FILES: [(&str, &[&str]); 21] = [
         (
             "append",
             &[
@@ -160,6 +164,7 @@ mod tests {
                 include_str!("log/race.rs"),
             ],
         ),
+        ("owned", &[include_str!("owned.rs")]),
         ("past", &[include_str!("past.rs")]),
         ("read", &[include_str!("read.rs")]),
         ("retry", &[include_str!("retry.rs")]),

@@ -69,12 +69,20 @@ macro_rules! forward {
 }
 
 forward! { EventStore to of_events {
-    change Append: append(append: Append) -> Result<Appended, AppendError>;
     ask ReadStream: read_stream(read: ReadStream) -> Result<StreamPage, StoreError>;
     ask Find: find(partition: Partition, ids: &[EventId]) -> Result<Vec<Option<Found>>, StoreError>;
     ask StreamState: stream_state(stream: &StreamId) -> Result<StreamState, StoreError>;
-    change ChangeStream: change_stream(change: ChangeStream) -> Result<StreamState, AppendError>;
 }
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let outcome = self.fault.append(self.of_events(), append);
+        self.change(Call::Append, outcome).await
+    }
+
+    async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
+        let outcome = self.fault.change_stream(self.of_events(), change);
+        self.change(Call::ChangeStream, outcome).await
+    }
+
     fn limits(&self) -> Limits {
         self.inner.limits()
     }
