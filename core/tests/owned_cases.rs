@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 use annals_core::conformance::{OwnedFixture, owned, run};
 use annals_core::{
-    Append, AppendError, Appended, ChangeStream, EventId, LogPage, MemoryStore, Placed,
-    ReadLog, Store, StoreError, StreamState,
+    Append, AppendError, Appended, ChangeStream, EventId, LogPage, MemoryStore, Placed, ReadLog,
+    Store, StoreError, StreamState,
 };
 use async_trait::async_trait;
 
@@ -75,23 +75,21 @@ async fn made_up(store: &dyn Store, append: &Append) -> Appended {
     let partition = store.partition_of(stream);
     let head = store.head(partition).await.unwrap().visible;
     let version = store.stream_state(stream).await.unwrap().version;
-    let placed = (1..).zip(&append.events).map(|(n, (stream, event))| Placed {
-        id: event.id,
-        stream: stream.clone(),
-        version: (version.get() + n).into(),
-        partition,
-        position: head.plus(n),
-    });
+    let placed = (1..)
+        .zip(&append.events)
+        .map(|(n, (stream, event))| Placed {
+            id: event.id,
+            stream: stream.clone(),
+            version: (version.get() + n).into(),
+            partition,
+            position: head.plus(n),
+        });
     Appended::new(store.id(), placed.collect(), false)
 }
 
 #[async_trait]
 impl StoreFault for Handle {
-    async fn append(
-        &self,
-        store: &dyn Store,
-        mut append: Append,
-    ) -> Result<Appended, AppendError> {
+    async fn append(&self, store: &dyn Store, mut append: Append) -> Result<Appended, AppendError> {
         let wrong = self.of.wrong;
         match self.refusal() {
             None if wrong == Wrong::WritesAndSaysItDoesNotOwn => {
@@ -105,9 +103,7 @@ impl StoreFault for Handle {
             }
             Some(refusal) => return Err(refusal),
         }
-        if wrong == Wrong::LosesIdsWithItsCopy
-            && self.of.shared.lock().unwrap().has_lost_its_copy
-        {
+        if wrong == Wrong::LosesIdsWithItsCopy && self.of.shared.lock().unwrap().has_lost_its_copy {
             append.expectations.clear();
             for (_, event) in &mut append.events {
                 event.id = EventId::random();
@@ -222,7 +218,10 @@ fn a_store_that_breaks_the_promise_fails_the_case() {
         (Wrong::NamesTheFirstOwner, "a_new_owner"),
         (Wrong::TakesAppendsOfReaders, "an_append_where_another"),
         (Wrong::TakesChangesOfReaders, "an_append_where_another"),
-        (Wrong::AcknowledgesWithoutOwning, "an_owner_that_was_shut_out"),
+        (
+            Wrong::AcknowledgesWithoutOwning,
+            "an_owner_that_was_shut_out",
+        ),
         (Wrong::AcknowledgesWithoutOwning, "of_two_that_own"),
         (Wrong::WritesAndSaysItDoesNotOwn, "of_two_that_own"),
         (Wrong::BeginsAnewWithEachOwner, "a_new_owner"),

@@ -93,9 +93,13 @@ pub(crate) enum Command {
 /// Where the accounts are.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub(crate) struct Store {
-    /// Where the accounts are; a URL of PostgreSQL needs `cargo run --features postgres`.
+    /// Where the accounts are; a URL of PostgreSQL needs `cargo run --features postgres`, one of
+    /// Kafka `--features kafka-store`.
     #[arg(long = "store", value_name = "URL", default_value = store::DEFAULT)]
     pub(crate) url: String,
+    /// Where the read models are, when not in the store itself: a URL of SQLite or PostgreSQL.
+    #[arg(long, value_name = "URL")]
+    pub(crate) views: Option<String>,
 }
 
 /// A day such as 1993-06-30.
@@ -143,6 +147,7 @@ mod tests {
             file: "rows.asc".into(),
             store: Store {
                 url: url.to_owned(),
+                views: None,
             },
         };
         assert_eq!(parsed("").unwrap(), None);

@@ -7,7 +7,6 @@ use std::ops::Bound;
 use annals::Partition;
 use annals::chrono::{DateTime, Datelike, NaiveDate, Utc};
 use annals::prelude::*;
-use annals::projections::ViewError;
 
 use crate::account::AccountEvent;
 use crate::arguments::{by_time, day};
@@ -29,6 +28,26 @@ pub(crate) struct BalanceChange {
 }
 
 impl Project<AccountEvent> for BalanceChange {
+    fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<(Month, String)>, Poison> {
+        Ok(changed(event).into_iter().collect())
+    }
+
+    fn on(change: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        add(&mut change.days, event);
+        Ok(())
+    }
+}
+
+/// By how much the balance of an account changed in a month, day by day: what
+/// [`BalanceChange`] is, of a log whose partitions have no common
+/// past: without a history.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "current-balances", version = 1, key = (Month, String), events(AccountEvent))]
+pub(crate) struct CurrentChange {
+    pub(crate) days: BTreeMap<u32, Money>,
+}
+
+impl Project<AccountEvent> for CurrentChange {
     fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<(Month, String)>, Poison> {
         Ok(changed(event).into_iter().collect())
     }
@@ -101,7 +120,13 @@ pub(crate) type Balances = BTreeMap<AccountName, Money>;
 ///
 /// All of it is as of one position of the log, however many pages are read and whatever is recorded
 /// meanwhile. Memory grows with the accounts, never with their months.
-pub(crate) async fn balances(db: &Program, as_of: AsOf) -> Result<Balances, ViewError> {
+pub(crate) async fn balances(
+    db: &Program,
+    as_of: AsOf,
+) -> Result<Balances, Box<dyn std::error::Error>> {
+    if !views::has_one_past(db) {
+        return current_balances(db, as_of).await;
+    }
     let known = match as_of.known {
         Some(time) => {
             Moment::from(time)
@@ -118,6 +143,34 @@ pub(crate) async fn balances(db: &Program, as_of: AsOf) -> Result<Balances, View
             .keys(months.clone())
             .as_of(known)
     };
+    views::each_row(rows, |row| {
+        add_up(&mut balances, &row.key, &row.value.days, as_of.happened);
+    })
+    .await?;
+    Ok(balances)
+}
+
+/// The same on a log of several partitions.
+async fn current_balances(
+    db: &Program,
+    as_of: AsOf,
+) -> Result<Balances, Box<dyn std::error::Error>> {
+    if as_of.known.is_some() {
+        return Err(
+            "the accounts of this store have no common past: `history` shows when each \
+            event of one account was recorded"
+                .into(),
+        );
+    }
+    let head = views::head(db).await?;
+    let months = up_to(as_of.happened);
+    let rows = || {
+        db.view::<CurrentChange>()
+            .rows()
+            .keys(months.clone())
+            .at_least(head.clone())
+    };
+    let mut balances = Balances::new();
     views::each_row(rows, |row| {
         add_up(&mut balances, &row.key, &row.value.days, as_of.happened);
     })

@@ -19,7 +19,9 @@
 //! ```
 //!
 //! With `--features postgres` it does the same on a PostgreSQL server:
-//! `--store postgres://app@localhost/bank`.
+//! `--store postgres://app@localhost/bank`. With `--features kafka-store` it does so on a topic of
+//! Kafka, `--store "kafka://127.0.0.1:9092/bank?local=./bank&owns=all"`, with its read models in a
+//! SQLite file beside the local copy, or where `--views` says.
 //!
 //! Start reading in `account.rs`, then `story.rs`; `balances.rs` is a read model and the question
 //! that it answers.
@@ -93,11 +95,8 @@ async fn run(command: Option<Command>, out: &mut impl Write) -> Result<(), Box<d
     };
     match command {
         Command::Import { file, store } => import(&file, &store.url, out).await?,
-        Command::Publish {
-            to,
-            store: Store { url: store },
-        } => {
-            let db = store::open_existing(&store).await?;
+        Command::Publish { to, store } => {
+            let db = store::open_existing(&store.url).await?;
             let sent = published::publish(&db, &to).await?;
             writeln!(out, "{sent} events published, to {}", store::shown(&to))?;
         }
@@ -114,17 +113,17 @@ async fn run(command: Option<Command>, out: &mut impl Write) -> Result<(), Box<d
             as_of,
             format,
             from: None,
-            store: Store { url: store },
+            store,
         } => {
             let db = open_with_views(&store).await?;
             let balances = balances::balances(&db, as_of).await;
             db.stop().await;
-            print_balances(&balances?, format, &store, out)?;
+            print_balances(&balances?, format, &store.url, out)?;
         }
         Command::Statements {
             account,
             month,
-            store: Store { url: store },
+            store,
         } => {
             let db = open_with_views(&store).await?;
             let found = match month {
@@ -141,28 +140,27 @@ async fn run(command: Option<Command>, out: &mut impl Write) -> Result<(), Box<d
                     .unwrap_or_default();
                 return Err(format!(
                     "account `{account}` had no transactions{by_then} in {}",
-                    store::shown(&store)
+                    store::shown(&store.url)
                 )
                 .into());
             }
-            writeln!(out, "Account {account} in {}\n", store::shown(&store))?;
+            writeln!(out, "Account {account} in {}\n", store::shown(&store.url))?;
             statements::print(&found, out)?;
         }
-        Command::Volume {
-            from,
-            to,
-            store: Store { url: store },
-        } => {
+        Command::Volume { from, to, store } => {
             let db = open_with_views(&store).await?;
             let volumes = volume::volumes(&db, from, to).await;
             db.stop().await;
             let volumes = volumes?;
-            writeln!(out, "{} days in {}\n", volumes.len(), store::shown(&store))?;
+            writeln!(
+                out,
+                "{} days in {}\n",
+                volumes.len(),
+                store::shown(&store.url)
+            )?;
             volume::print(&volumes, out)?;
         }
-        Command::Rebuild {
-            store: Store { url: store },
-        } => {
+        Command::Rebuild { store } => {
             let db = open_with_views(&store).await?;
             let bar = events_bar();
             let rebuilt = views::rebuild(&db, &bar, out).await;
@@ -171,16 +169,13 @@ async fn run(command: Option<Command>, out: &mut impl Write) -> Result<(), Box<d
             out.flush()?;
             rebuilt?;
         }
-        Command::History {
-            account,
-            store: Store { url: store },
-        } => {
-            let db = store::open_existing(&store).await?;
-            let title = format!("Account {account} in {}", store::shown(&store));
+        Command::History { account, store } => {
+            let db = store::open_existing(&store.url).await?;
+            let title = format!("Account {account} in {}", store::shown(&store.url));
             if !history::print(&db, &account, &title, out).await? {
                 return Err(format!(
                     "nothing ever happened to account `{account}` in {}",
-                    store::shown(&store)
+                    store::shown(&store.url)
                 )
                 .into());
             }
@@ -209,7 +204,7 @@ fn print_balances(
 async fn tell_story(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let file = store::fresh_file(Path::new("."));
     let db = Annals::open(&format!("sqlite:{file}")).await?;
-    let db = views::up(db, &ProgressBar::hidden()).await?;
+    let db = views::up(db, None, &ProgressBar::hidden()).await?;
     let told = story::tell(&db, out).await;
     db.stop().await;
     told?;
@@ -260,10 +255,11 @@ async fn import(file: &Path, store: &str, out: &mut impl Write) -> Result<(), Bo
 }
 
 /// Opens a store that must be there, and brings its read models up to the log.
-async fn open_with_views(store: &str) -> Result<Program, Box<dyn Error>> {
-    let db = store::open_existing(store).await?;
+async fn open_with_views(store: &Store) -> Result<Program, Box<dyn Error>> {
+    let db = store::open_existing(&store.url).await?;
+    let views = store::views_of(store).await?;
     let bar = events_bar();
-    let up = views::up(db, &bar).await;
+    let up = views::up(db, views, &bar).await;
     bar.finish_and_clear();
     Ok(up?)
 }

@@ -1,7 +1,6 @@
 //! What happened, as a topic: published from one store, and folded again by a program that has
 //! nothing but the topic.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -11,9 +10,7 @@ use annals::prelude::*;
 use annals::{Failure, MemoryStore};
 
 use crate::account::AccountEvent;
-use crate::balances::{Balances, add, add_up, changed, up_to};
-use crate::money::Money;
-use crate::month::Month;
+use crate::balances::{Balances, CurrentChange, add_up, up_to};
 use crate::{store, views};
 
 /// The topic of a URL that names none.
@@ -21,26 +18,6 @@ const TOPIC: &str = "bank-events";
 
 /// Partitions of a topic that is made.
 const PARTITIONS: u32 = 6;
-
-/// By how much the balance of an account changed in a month, day by day: what
-/// [`BalanceChange`](crate::balances::BalanceChange) is, from a topic. Its partitions have no
-/// common past, so it keeps no history.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(name = "published-balances", version = 1, key = (Month, String), events(AccountEvent))]
-struct PublishedChange {
-    days: BTreeMap<u32, Money>,
-}
-
-impl Project<AccountEvent> for PublishedChange {
-    fn keys(event: &Recorded<AccountEvent>) -> Result<Vec<(Month, String)>, Poison> {
-        Ok(changed(event).into_iter().collect())
-    }
-
-    fn on(change: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
-        add(&mut change.days, event);
-        Ok(())
-    }
-}
 
 /// Publishes what is in the log and not in the topic yet. Returns how many events that were.
 ///
@@ -66,14 +43,14 @@ pub(crate) async fn balances(
     let db = kafka
         .read(topic)
         .await?
-        .with(PublishedChange::projection())
+        .with(CurrentChange::projection())
         .views_in(Arc::new(MemoryStore::new()))
         .caught_up()
         .start()
         .await?;
     let mut balances = Balances::new();
     let months = up_to(happened);
-    let rows = || db.view::<PublishedChange>().rows().keys(months.clone());
+    let rows = || db.view::<CurrentChange>().rows().keys(months.clone());
     let read = views::each_row(rows, |row| {
         add_up(&mut balances, &row.key, &row.value.days, happened);
     })

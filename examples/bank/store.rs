@@ -1,9 +1,14 @@
 //! Where the accounts are kept.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use annals::StoreError;
 use annals::prelude::*;
+use annals::read_model::ViewStore;
+use annals::sqlite::SqliteStore;
+
+use crate::arguments;
 
 /// The same for every command, unless `--store` says otherwise.
 pub(crate) const DEFAULT: &str = "sqlite:bank.db";
@@ -13,7 +18,35 @@ pub(crate) async fn open_existing(url: &str) -> Result<Annals, StoreError> {
     if url.starts_with("sqlite:") && !url.contains('?') && url != "sqlite::memory:" {
         return Annals::open(&format!("{url}?mode=rw")).await;
     }
+    // Who asks takes no partitions from those who record.
+    if url.starts_with("kafka:") && !url.contains("owns=") {
+        return Annals::open(&format!("{url}&owns=none")).await;
+    }
     Annals::open(url).await
+}
+
+/// Where the read models are, when the store keeps none or another place is named.
+pub(crate) async fn views_of(
+    store: &arguments::Store,
+) -> Result<Option<Arc<dyn ViewStore>>, StoreError> {
+    let url = match (&store.views, local_copy(&store.url)) {
+        (Some(url), _) => url.clone(),
+        (None, Some(local)) => format!("sqlite:{local}/views.db"),
+        (None, None) => return Ok(None),
+    };
+    #[cfg(feature = "postgres")]
+    if url.starts_with("postgres") {
+        let views = annals::postgres::PostgresStore::connect(&url).await?;
+        return Ok(Some(Arc::new(views)));
+    }
+    Ok(Some(Arc::new(SqliteStore::open(&url).await?)))
+}
+
+/// The folder of the local copy of a topic.
+fn local_copy(url: &str) -> Option<&str> {
+    let settings = url.strip_prefix("kafka:")?.split_once('?')?.1;
+    let mut pairs = settings.split('&');
+    pairs.find_map(|pair| pair.strip_prefix("local="))
 }
 
 /// The URL as it is printed: without user and password.

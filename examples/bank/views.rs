@@ -3,16 +3,18 @@
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Instant;
 
 use annals::prelude::*;
 use annals::projections::{
     Options, RebuildError, RowEntry, RowsOf, StartError, Status, ViewError, ViewKey,
 };
+use annals::read_model::ViewStore;
 use annals::{Partition, StoreError};
 use indicatif::ProgressBar;
 
-use crate::balances::BalanceChange;
+use crate::balances::{BalanceChange, CurrentChange};
 use crate::statements::MonthlyStatement;
 use crate::volume::DailyVolume;
 
@@ -21,15 +23,35 @@ use crate::volume::DailyVolume;
 ///
 /// The owner of a program stops it in the end: then the next one need not wait until its leases run
 /// out.
-pub(crate) async fn up(db: Annals, bar: &ProgressBar) -> Result<Program, StartError> {
+pub(crate) async fn up(
+    db: Annals,
+    views: Option<Arc<dyn ViewStore>>,
+    bar: &ProgressBar,
+) -> Result<Program, StartError> {
     let bar = bar.clone();
-    db.with(BalanceChange::projection())
+    let has_one_past = has_one_past(&db);
+    let mut setup = db
         .with(MonthlyStatement::projection())
-        .with(DailyVolume::projection())
+        .with(DailyVolume::projection());
+    setup = if has_one_past {
+        setup.with(BalanceChange::projection())
+    } else {
+        setup.with(CurrentChange::projection())
+    };
+    if let Some(views) = views {
+        setup = setup.views_in(views);
+    }
+    setup
         .caught_up()
         .on_progress(move |all| show(all, &bar))
         .start()
         .await
+}
+
+/// Whether all events are in one order, so that a view of them all has a history. A log of several
+/// partitions has one order for each account, and none for all of them.
+pub(crate) fn has_one_past(db: &Annals) -> bool {
+    db.store().partitions() == 1
 }
 
 /// The slowest one is what all wait for.
@@ -46,8 +68,12 @@ fn show(all: &[Status], bar: &ProgressBar) {
 
 /// Everything that is in the log now: what a question asks a read model to have seen.
 pub(crate) async fn head(db: &Annals) -> Result<Token, StoreError> {
-    let head = db.store().head(Partition(0)).await?.visible;
-    Ok(Token::new(db.store().id()).with(Partition(0), head))
+    let mut token = Token::new(db.store().id());
+    for partition in (0..db.store().partitions()).map(Partition) {
+        let head = db.store().head(partition).await?.visible;
+        token = token.with(partition, head);
+    }
+    Ok(token)
 }
 
 /// Takes every row of a question, page by page.
@@ -72,7 +98,11 @@ pub(crate) async fn rebuild(
     bar: &ProgressBar,
     out: &mut impl Write,
 ) -> Result<(), Box<dyn Error>> {
-    rebuild_one::<BalanceChange>(db, bar, out).await?;
+    if has_one_past(db) {
+        rebuild_one::<BalanceChange>(db, bar, out).await?;
+    } else {
+        rebuild_one::<CurrentChange>(db, bar, out).await?;
+    }
     rebuild_one::<MonthlyStatement>(db, bar, out).await?;
     rebuild_one::<DailyVolume>(db, bar, out).await
 }

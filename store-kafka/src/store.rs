@@ -258,7 +258,9 @@ impl KafkaStore {
         let partitions = &self.shared.partitions;
         partitions.get(partition.0 as usize).ok_or_else(|| {
             let count = partitions.len();
-            invalid(format!("there is no partition {partition}, the log has {count}"))
+            invalid(format!(
+                "there is no partition {partition}, the log has {count}"
+            ))
         })
     }
 

@@ -6,12 +6,12 @@
 #[path = "it/broker.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod broker;
+#[path = "it/cluster.rs"]
+mod cluster;
 
 mod on_own_broker {
     use std::collections::BTreeMap;
-    use std::io::{BufRead as _, BufReader};
     use std::ops::Range;
-    use std::process::{Child, Command, Stdio};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ mod on_own_broker {
     use annals_kafka::{Kafka, Relay, Topic, TopicLog, TopicSpec};
 
     use super::broker::{fresh, is_long};
+    use super::cluster::Cluster;
 
     /// How long readers may take after the last broker is back.
     const TIMEOUT: Duration = Duration::from_secs(90);
@@ -31,50 +32,6 @@ mod on_own_broker {
 
     /// The numbers of each key, in the order in which they were read.
     type Numbers = BTreeMap<String, Vec<u64>>;
-
-    /// A cluster that is removed when this is dropped, or when this program ends in any way.
-    struct Cluster {
-        lender: Child,
-        control: String,
-        url: String,
-    }
-
-    impl Cluster {
-        fn borrow() -> Cluster {
-            let lend = std::env::var("ANNALS_TEST_KAFKA_LEND").expect(
-                "ANNALS_TEST_KAFKA_LEND names no program: run `cargo xtask test -p annals-kafka`",
-            );
-            let mut lender = Command::new(lend)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let mut lines = BufReader::new(lender.stdout.take().unwrap()).lines();
-            let mut line = || lines.next().expect("a cluster was lent").unwrap();
-            let url = format!("kafka://{}", line());
-            let control = line();
-            Cluster {
-                lender,
-                control,
-                url,
-            }
-        }
-
-        /// Asks the program that controls the brokers for something.
-        async fn control(&self, word: &'static str, node: usize) {
-            let mut asks = Command::new(&self.control);
-            asks.args([word, &node.to_string()]);
-            let asked = tokio::task::spawn_blocking(move || asks.status());
-            assert!(asked.await.unwrap().unwrap().success(), "{word} {node}");
-        }
-    }
-
-    impl Drop for Cluster {
-        fn drop(&mut self) {
-            drop(self.lender.stdin.take());
-            let _ = self.lender.wait();
-        }
-    }
 
     /// Reads on until it has seen so many events; brokers may be away meanwhile.
     async fn read_on(log: &TopicLog, count: usize, seen: &AtomicUsize) -> Numbers {

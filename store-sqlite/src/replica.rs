@@ -392,7 +392,9 @@ impl SqliteStore {
         // Outside of the closure, which may run twice.
         let given = Arc::new(std::sync::Mutex::new(Some(upstream)));
         let own = move |write_tx: &mut WriteTx| {
-            let mut given = given.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut given = given
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             if let Some(upstream) = given.take() {
                 write_tx.replica_mut()?.upstream = upstream;
             }
@@ -407,7 +409,9 @@ impl SqliteStore {
     ///
     /// Only those of a store that cannot answer.
     pub async fn replica_place(&self) -> Result<ReplicaPlace, StoreError> {
-        self.readers()?.read(|connection, _| place(connection)).await
+        self.readers()?
+            .read(|connection, _| place(connection))
+            .await
     }
 }
 

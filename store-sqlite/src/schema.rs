@@ -169,7 +169,14 @@ mod tests {
             "{refused}"
         );
         for _ in 0..2 {
-            let migrated = upgrade_by(&later, &mut connection, &opener, &SystemClock, LogId::random()).unwrap();
+            let migrated = upgrade_by(
+                &later,
+                &mut connection,
+                &opener,
+                &SystemClock,
+                LogId::random(),
+            )
+            .unwrap();
             assert_eq!(migrated, log);
         }
         let added: i64 = connection
@@ -188,7 +195,14 @@ mod tests {
         let (opener, mut connection) = opened();
         let broken = later("create table annals_new (n); select nonsense;");
         let log = upgrade(&mut connection, &opener, &SystemClock, LogId::random()).unwrap();
-        upgrade_by(&broken, &mut connection, &opener, &SystemClock, LogId::random()).unwrap_err();
+        upgrade_by(
+            &broken,
+            &mut connection,
+            &opener,
+            &SystemClock,
+            LogId::random(),
+        )
+        .unwrap_err();
         assert_eq!(version(&connection).unwrap(), MIGRATIONS.len());
         let created = "select count(*) from sqlite_schema where name = 'annals_new'";
         let created: i64 = connection.query_row(created, [], |row| row.get(0)).unwrap();

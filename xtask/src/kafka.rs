@@ -89,6 +89,10 @@ pub(crate) enum Order {
     Kill,
     /// On the port that it had.
     Start,
+    /// It answers nothing, and keeps its connections.
+    Pause,
+    /// After a pause.
+    Resume,
 }
 
 pub(crate) fn run(task: &Task) -> Result<(), Stop> {
@@ -267,6 +271,8 @@ fn control(directory: &Path, order: Order, node: usize) -> Result<(), Stop> {
     match order {
         Order::Stop => node.stop(Shutdown::Clean),
         Order::Kill => node.stop(Shutdown::Crash),
+        Order::Pause => node.pause(),
+        Order::Resume => node.resume(),
         Order::Start => {
             node.start()?;
             cluster.wait_until_ready()

@@ -135,7 +135,10 @@ pub async fn a_reader_sees_appends_soon_and_whole(fixture: &dyn OwnedFixture) {
             let read = ReadLog::after(Position::new(after)).partition(partition);
             let found = read_log(&*reader, read).await;
             seen.extend(positions(&found));
-            assert!(seen.len().is_multiple_of(TOGETHER), "a part of an append: {seen:?}");
+            assert!(
+                seen.len().is_multiple_of(TOGETHER),
+                "a part of an append: {seen:?}"
+            );
             if seen.last() == Some(&last.get()) {
                 break seen;
             }
@@ -166,7 +169,11 @@ pub async fn a_lost_local_copy_is_made_again(fixture: &dyn OwnedFixture) {
     let owner = fixture.open_owner("one").await;
     assert_eq!(Picture::of(&*owner, &all).await, before);
     owner.change_stream(change).await.unwrap();
-    assert_eq!(Picture::of(&*owner, &all).await, before, "a change is known by its id");
+    assert_eq!(
+        Picture::of(&*owner, &all).await,
+        before,
+        "a change is known by its id"
+    );
     for to in &streams {
         let more = try_append(&*owner, to, version(3), events(1)).await;
         assert_eq!(versions_of(&more.unwrap()), [4]);

@@ -117,6 +117,7 @@ async fn what_no_program_followed_is_folded_before_an_answer() {
     for crowns in [5, 12] {
         let db = views::up(
             store::open_existing(&url).await.unwrap(),
+            None,
             &ProgressBar::hidden(),
         )
         .await
@@ -332,7 +333,7 @@ impl Told {
 
 #[tokio::test]
 async fn a_late_transaction_changes_its_own_day_and_month() {
-    let db = views::up(testing::annals().clone(), &ProgressBar::hidden())
+    let db = views::up(testing::annals().clone(), None, &ProgressBar::hidden())
         .await
         .unwrap();
     let alice = db.aggregate::<Account>("alice");

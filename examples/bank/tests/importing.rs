@@ -34,7 +34,7 @@ pub(super) async fn fresh() -> Fresh {
     let db = Annals::open(&format!("sqlite:{}", file.display()))
         .await
         .unwrap();
-    let db = views::up(db, &ProgressBar::hidden()).await.unwrap();
+    let db = views::up(db, None, &ProgressBar::hidden()).await.unwrap();
     Fresh { directory, db }
 }
 

@@ -32,7 +32,7 @@ async fn an_account_has_a_history() {
 }
 
 async fn bank() -> Program {
-    views::up(testing::annals().clone(), &ProgressBar::hidden())
+    views::up(testing::annals().clone(), None, &ProgressBar::hidden())
         .await
         .unwrap()
 }

@@ -54,7 +54,8 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Ok(message) = result {
-            self.last_offset.fetch_max(message.offset(), Ordering::AcqRel);
+            self.last_offset
+                .fetch_max(message.offset(), Ordering::AcqRel);
         }
         if let Err((error, _)) = result {
             // Purged by this crate, to abort: the report may come when the next one has begun.

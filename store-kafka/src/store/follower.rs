@@ -77,7 +77,10 @@ impl Follower {
             .map_err(|error| failed(doing(), error))?;
         let start = cursor.cast_signed();
         if low > 0 && low >= start {
-            return Err(lost(&source, &format!("its records before {low} were removed")));
+            return Err(lost(
+                &source,
+                &format!("its records before {low} were removed"),
+            ));
         }
         if start > stable && start > uncommitted_end(&source)? {
             let why = format!("it ends at {stable}, and {start} records of it were copied");
@@ -159,7 +162,10 @@ impl Follower {
         if let Some((offset, _)) = self.known
             && self.reached > offset
         {
-            return Err(lost(&self.source, "the last record that was copied is gone"));
+            return Err(lost(
+                &self.source,
+                "the last record that was copied is gone",
+            ));
         }
         if position.is_none() {
             let found = Retry::within(ANSWER)
@@ -172,13 +178,19 @@ impl Follower {
     fn take(&mut self, offset: i64, record: Incoming) -> Result<Option<ReplicaEntry>, StoreError> {
         if let Some((known, last)) = self.known.take() {
             if offset != known {
-                return Err(lost(&self.source, "the last record that was copied is gone"));
+                return Err(lost(
+                    &self.source,
+                    "the last record that was copied is gone",
+                ));
             }
             return match (record::read(record), last) {
                 (Ok(Parsed::Event(event)), Some((position, id)))
                     if event.position == position && event.event.id != id =>
                 {
-                    Err(lost(&self.source, "another event is at the end of the copy"))
+                    Err(lost(
+                        &self.source,
+                        "another event is at the end of the copy",
+                    ))
                 }
                 _ => Ok(None),
             };
@@ -188,7 +200,9 @@ impl Follower {
         }
         let entry = record::read(record).and_then(|parsed| self.assembler.push(parsed));
         entry.map_err(|why| {
-            let Source { topic, partition, .. } = &self.source;
+            let Source {
+                topic, partition, ..
+            } = &self.source;
             StoreError::new(
                 Failure::Corrupt,
                 format!(
@@ -202,25 +216,36 @@ impl Follower {
     }
 
     fn failed(&self, error: KafkaError) -> StoreError {
-        let Source { topic, partition, .. } = &self.source;
-        failed(format!("partition {partition} of `{topic}` cannot be read"), error)
+        let Source {
+            topic, partition, ..
+        } = &self.source;
+        failed(
+            format!("partition {partition} of `{topic}` cannot be read"),
+            error,
+        )
     }
 }
 
 /// Where the partition ends, open transactions included. Blocks.
 pub(super) fn uncommitted_end(source: &Source) -> Result<i64, StoreError> {
-    let Source { topic, partition, .. } = source;
+    let Source {
+        topic, partition, ..
+    } = source;
     let doing = || format!("the end of partition {partition} of `{topic}` was not found out");
     let config = source.config.uncommitted_reader();
     let consumer = BaseConsumer::from_config_and_context(&config, Context::default())
         .map_err(|error| failed(doing(), error))?;
     let found = Retry::within(ANSWER)
         .block(|within| consumer.fetch_watermarks(topic, *partition as i32, within));
-    found.map(|(_, end)| end).map_err(|error| failed(doing(), error))
+    found
+        .map(|(_, end)| end)
+        .map_err(|error| failed(doing(), error))
 }
 
 fn lost(source: &Source, why: &str) -> StoreError {
-    let Source { topic, partition, .. } = source;
+    let Source {
+        topic, partition, ..
+    } = source;
     StoreError::new(
         Failure::Corrupt,
         format!(

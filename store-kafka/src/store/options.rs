@@ -325,7 +325,10 @@ mod tests {
             ("kafka://a/b%20k?local=x", "no name of a topic"),
             ("kafka://a/bank?local=x&owns=some", "`owns=some`"),
             ("kafka://a/bank?local=x&partitions=0", "`partitions=0`"),
-            ("kafka://a/bank?local=x&accept_foreign=7", "`accept_foreign=7`"),
+            (
+                "kafka://a/bank?local=x&accept_foreign=7",
+                "`accept_foreign=7`",
+            ),
             ("kafka://a/bank?local=x&nonsense=1", "`nonsense=1`"),
         ] {
             let error = url.parse::<Options>().unwrap_err().to_string();

@@ -186,7 +186,10 @@ mod tests {
         let mut state = State::new(Some(true));
         assert!(turn(&state, None).is_none(), "it is opening");
         assert!(matches!(late(&state, None), Ok(Turn::NotOwner(None))));
-        assert!(matches!(late(&state, Some(0)), Err(AppendError::Unknown(_))));
+        assert!(matches!(
+            late(&state, Some(0)),
+            Err(AppendError::Unknown(_))
+        ));
         state.trouble = Some("no broker".into());
         let error = late(&state, None).err().unwrap();
         assert_eq!(error.to_string(), "no broker");

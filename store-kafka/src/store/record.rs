@@ -228,7 +228,9 @@ struct Place {
 impl Place {
     fn read(bytes: &[u8]) -> Result<Place, Foreign> {
         if bytes.first() != Some(&FORMAT) || bytes.len() != HEADER_BYTES {
-            return Err(foreign("a header `a` of another format, by a newer Annals?"));
+            return Err(foreign(
+                "a header `a` of another format, by a newer Annals?",
+            ));
         }
         let mut rest = &bytes[1..];
         Ok(Place {
@@ -360,7 +362,9 @@ mod tests {
         Incoming {
             key: record.key,
             payload: record.payload,
-            headers: headers.map(|(name, value)| (name.to_owned(), value)).collect(),
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
         }
     }
 
@@ -446,8 +450,7 @@ mod tests {
             recorded_at: DateTime::UNIX_EPOCH,
             events: vec![event.clone(), event],
         });
-        let mut records: Vec<Incoming> =
-            write(&two).unwrap().into_iter().map(incoming).collect();
+        let mut records: Vec<Incoming> = write(&two).unwrap().into_iter().map(incoming).collect();
         let second = read(records.pop().unwrap()).unwrap();
         let first = || {
             let records = write(&two).unwrap().into_iter();

@@ -64,7 +64,11 @@ impl Task {
             };
             if let Err(error) = ran {
                 let why = with_causes(&error).to_string();
-                tracing::warn!(topic = self.source.topic, partition = self.source.partition, why);
+                tracing::warn!(
+                    topic = self.source.topic,
+                    partition = self.source.partition,
+                    why
+                );
                 let is_refused = error.failure() != Failure::Unavailable;
                 self.state.send_modify(|state| {
                     state.is_refused = is_refused;
@@ -157,10 +161,12 @@ impl Task {
                 if reached >= end {
                     break;
                 }
-                if began.elapsed() > STABLE && reached + 1 >= end {
+                if began.elapsed() > STABLE {
                     return Err(unavailable(format!(
-                        "partition {partition} of `{}` has a writer that is not Annals: it ends \
-                         at {end}, and could be read up to {reached}",
+                        "partition {partition} of `{}` ends at {end} and can be read up to \
+                         {reached}: a transaction there is open that this process did not begin. \
+                         Somebody else writes there, or its coordinator lost it: see \
+                         `kafka-transactions.sh find-hanging`",
                         source.topic
                     )));
                 }
@@ -191,7 +197,8 @@ impl Task {
             if reached >= end && !self.state.borrow().has_caught_up {
                 self.state.send_modify(|state| state.has_caught_up = true);
             }
-            self.state.send_if_modified(|state| state.trouble.take().is_some());
+            self.state
+                .send_if_modified(|state| state.trouble.take().is_some());
             let is_over = match until {
                 Some(until) => Instant::now() >= until || !self.state.borrow().is_assigned,
                 None => self.state.borrow().is_assigned,

@@ -142,6 +142,15 @@ impl Node {
         Ok(())
     }
 
+    /// Stands still, with its connections open.
+    pub(crate) fn pause(&self) -> Result<(), Stop> {
+        self.pid().map_or(Ok(()), |pid| signal_to("-STOP", pid))
+    }
+
+    pub(crate) fn resume(&self) -> Result<(), Stop> {
+        self.pid().map_or(Ok(()), |pid| signal_to("-CONT", pid))
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.pid().is_some()
     }
