@@ -4,7 +4,7 @@ use annals_core::{LogId, StoreError};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::options::Options;
+use super::options::{Options, Owns};
 use crate::client::STORE_RECORD_BYTES_MAX;
 use crate::error::invalid;
 use crate::kafka::Kafka;
@@ -13,7 +13,13 @@ use crate::topic::{TopicSpec, ensure};
 /// Makes the topic when it is missing, and says how many partitions it has.
 pub(super) async fn open(kafka: &Kafka, options: &Options) -> Result<u32, StoreError> {
     let name = &options.name;
-    if ensure::shape_of(kafka, name).await?.is_none() {
+    let is_missing = ensure::shape_of(kafka, name).await?.is_none();
+    if is_missing && options.owns == Owns::None {
+        return Err(invalid(format!(
+            "there is no topic `{name}`; a process that owns partitions of it makes it"
+        )));
+    }
+    if is_missing {
         let mut spec = TopicSpec::named(name)
             .partitions(options.partitions)
             .keep_for_ever()

@@ -153,6 +153,10 @@ fn late(state: &State, undecided: Option<u64>) -> Result<Turn, AppendError> {
     }
     match why {
         Some(why) => Err(unavailable(why).into()),
+        None if state.is_assigned => {
+            let why = "this process is about to own the partition, and has not opened it yet";
+            Err(unavailable(why).into())
+        }
         None => Ok(Turn::NotOwner(state.owner.clone())),
     }
 }
@@ -185,7 +189,8 @@ mod tests {
     fn an_append_that_waited_too_long_says_why() {
         let mut state = State::new(Some(true));
         assert!(turn(&state, None).is_none(), "it is opening");
-        assert!(matches!(late(&state, None), Ok(Turn::NotOwner(None))));
+        let error = late(&state, None).err().unwrap();
+        assert!(error.to_string().contains("not opened it yet"), "{error}");
         assert!(matches!(
             late(&state, Some(0)),
             Err(AppendError::Unknown(_))

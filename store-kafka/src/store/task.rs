@@ -43,6 +43,11 @@ impl Owner {
         format!("{}\n{}", self.instance, self.address)
     }
 
+    /// Whether this process has written a note.
+    fn has_written(&self, note: &str) -> bool {
+        note.split('\n').next() == Some(self.instance.as_str())
+    }
+
     /// The address in a note.
     pub(super) fn address_in(note: &str) -> String {
         let address = note.split_once('\n').map_or(note, |(_, address)| address);
@@ -219,10 +224,13 @@ impl Task {
     async fn reading(&self) -> Result<Reading, StoreError> {
         let store = self.copy.store()?;
         let place = store.replica_place().await?;
-        if let Some(note) = &place.note {
-            let owner = Owner::address_in(note);
-            self.state.send_modify(|state| state.owner = Some(owner));
-        }
+        // After its own note comes that of whoever has it now.
+        let owner = place
+            .note
+            .as_ref()
+            .filter(|note| !self.owner.has_written(note))
+            .map(|note| Owner::address_in(note));
+        self.state.send_modify(|state| state.owner = owner);
         let last = ReadLog::after(Position::START).limit(1).backward();
         let last: Last = store
             .read(last.partition(Partition(0)))
