@@ -29,7 +29,7 @@ pub use annals_core::{conformance, conformance_of_custom_tables};
 pub mod cdc {
     pub use annals_cdc::*;
     #[cfg(feature = "macros")]
-    pub use annals_macros::{Label, TableRow};
+    pub use annals_macros::{Composite, Label, TableRow};
 }
 /// Apache Kafka: topics as logs that read models follow, and logs as topics.
 #[cfg(feature = "kafka")]

@@ -1,6 +1,9 @@
 //! Values of columns as types of a program, exact in both directions.
 
 mod array;
+mod composite;
+mod delimited;
+mod range;
 mod time;
 mod wrapped;
 
@@ -9,6 +12,9 @@ use std::str::FromStr;
 use bytes::Bytes;
 use uuid::Uuid;
 
+pub use array::Array;
+pub use composite::{composite_fields, composite_text};
+pub use range::{Multirange, Range};
 pub use time::Moment;
 pub use wrapped::{Interval, Json, Numeric, Toasted};
 
@@ -199,6 +205,36 @@ mod tests {
         check::<Vec<i64>>(&["{}", "{1,2}"]);
         check::<Vec<Option<String>>>(&[r#"{a,"b,c","d\"e\\",NULL,"NULL",""}"#]);
         check::<Vec<Vec<i32>>>(&["{{1,2},{3,4}}"]);
+        check::<Array<Option<i32>>>(&["{}", "{1,NULL}", "[0:1]={5,6}", "{{1},{2},{3}}"]);
+        check::<Array<i32>>(&["[-1:0][2:3]={{1,2},{3,4}}", "{{{1,2}},{{3,4}}}"]);
+        check::<Array<String>>(&[r#"{"{a,b}",c}"#, r#"{{"a\"\\","NULL"},{"",d}}"#]);
+        check::<Range<i32>>(&["empty", "[1,5)", "(,5)", "[1,)", "(,)"]);
+        check::<Range<Numeric>>(&["[1.10,2.2]", "(-Infinity,NaN)"]);
+        check::<Range<String>>(&[r#"["a""b\\","(x, y]")"#, r#"["",b]"#]);
+        check::<Multirange<i32>>(&["{}", "{[1,3),[5,)}"]);
+        check::<Vec<Range<i32>>>(&[r#"{"[1,3)",empty}"#]);
+    }
+
+    #[test]
+    fn composite_values_are_written_as_they_were_read() {
+        for (text, fields) in [
+            ("(1,)", vec![Some("1"), None]),
+            (
+                r#"("","x,""y"" (\\)")"#,
+                vec![Some(""), Some(r#"x,"y" (\)"#)],
+            ),
+            (r#"(,"{1,2}")"#, vec![None, Some("{1,2}")]),
+        ] {
+            let found = composite_fields(Some(text), 2).unwrap();
+            let shown: Vec<_> = found.iter().map(Option::as_deref).collect();
+            assert_eq!(shown, fields);
+            assert_eq!(composite_text(&found), text);
+        }
+        for text in [
+            "", "(", "1,2", "(1,2", "(1,2)x", "(1)", "(1,2,3)", "(\"1,2)",
+        ] {
+            assert!(composite_fields(Some(text), 2).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -209,6 +245,25 @@ mod tests {
         assert!(NaiveDate::from_column(Some("infinity")).is_err());
         for text in ["", "{", "{1", "1}", "{1}}", "{1,}", "{\"}", "{{1},2}"] {
             assert!(Vec::<i64>::from_column(Some(text)).is_err(), "{text}");
+            assert!(Array::<i64>::from_column(Some(text)).is_err(), "{text}");
+        }
+        for text in [
+            "[0:1]={1}",
+            "[0:0]{1}",
+            "[1:2]={{1},{2}}",
+            "{{1},{2,3}}",
+            "[9:1]={}",
+        ] {
+            assert!(Array::<i64>::from_column(Some(text)).is_err(), "{text}");
+        }
+        for text in ["", "[1,2", "1,2)", "[1,2)x", "[,", "[a,2)", "[\"1,2)"] {
+            assert!(Range::<i32>::from_column(Some(text)).is_err(), "{text}");
+        }
+        for text in ["", "{", "{[1,2)(3,4)}", "{[1,2),}", "{empty}"] {
+            assert!(
+                Multirange::<i32>::from_column(Some(text)).is_err(),
+                "{text}"
+            );
         }
     }
 }

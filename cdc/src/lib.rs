@@ -22,7 +22,7 @@ mod table;
 mod translate;
 
 pub use change::{Before, Change, RawChange, TableEvent};
-pub use column::{FromColumn, Interval, Json, Moment, Numeric, Toasted};
+pub use column::{Array, FromColumn, Interval, Json, Moment, Multirange, Numeric, Range, Toasted};
 pub use columns::Columns;
 pub use ingest::{
     Chunk, EventMaker, Ingest, IngestHandle, IngestState, IngestStatus, Ingests, Mark, Partial,
@@ -47,4 +47,6 @@ pub use table::{TableHistory, TableOf};
 #[doc(hidden)]
 pub mod derive {
     pub use annals_core::Shape;
+
+    pub use crate::column::{composite_fields, composite_text};
 }

@@ -7,7 +7,11 @@ mod server;
 mod slot;
 
 mod on_postgres {
-    use annals_cdc::{Body, Columns, FromColumn, Interval, Json, Moment, Numeric, Record, RowOp};
+    use annals::cdc::{Composite, Label};
+    use annals_cdc::{
+        Array, Body, Columns, FromColumn, Interval, Json, Moment, Multirange, Numeric, Range,
+        Record, RowOp,
+    };
     use bytes::Bytes;
     use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
     use uuid::Uuid;
@@ -15,8 +19,20 @@ mod on_postgres {
     use super::server::Server;
     use super::slot;
 
+    #[derive(Label, Debug)]
+    enum Mood {
+        Sad,
+        Ok,
+    }
+
+    #[derive(Composite, Debug)]
+    struct Pair {
+        a: Option<i32>,
+        b: Option<String>,
+    }
+
     /// Types, each with expressions of values.
-    const TYPES: [(&str, &[&str]); 40] = [
+    const TYPES: [(&str, &[&str]); 43] = [
         ("boolean", &["true", "false", "random() < 0.5"]),
         ("smallint", &["-32768", "32767", "(random() * 1000)::int"]),
         (
@@ -113,7 +129,19 @@ mod on_postgres {
         ("bit varying", &["B''", "B'10101'"]),
         ("int4range", &["'[1,5)'", "'empty'", "'(,7]'"]),
         ("numrange", &["'[1.1,2.2]'"]),
-        ("tstzrange", &["'[2020-01-01,)'"]),
+        (
+            "tstzrange",
+            &[
+                "'[2020-01-01,)'",
+                "'empty'",
+                "'[2020-01-01 10:00+02,2020-01-02)'",
+            ],
+        ),
+        ("int4multirange", &["'{}'", "'{[1,3),[5,7)}'", "'{(,)}'"]),
+        (
+            "daterange[]",
+            &["array['[2020-01-01,2020-02-01)'::daterange, 'empty']"],
+        ),
         (
             "integer[]",
             &["'{1,NULL,3}'", "'{}'", "'[0:1]={5,6}'", "'{{1,2},{3,4}}'"],
@@ -129,7 +157,14 @@ mod on_postgres {
         ("point", &["'(1.5,-2)'"]),
         ("tsvector", &["'a:1 b:2'"]),
         ("mood[]", &["'{sad,ok}'"]),
-        ("pair", &["row(1, 'x,\"y\" (z)')", "row(null, '')"]),
+        (
+            "pair",
+            &["row(1, E'x,\"y\" (\\\\)')", "row(null, '')", "row(7, null)"],
+        ),
+        (
+            "pair[]",
+            &["array[row(1, 'a b')::pair, null, row(null, '{}')::pair]"],
+        ),
     ];
 
     #[test]
@@ -217,7 +252,16 @@ mod on_postgres {
             "timestamp" => same::<Moment>(text),
             "interval" => same::<Interval>(text),
             "text[]" => same::<Vec<Option<String>>>(text),
+            "integer[]" => same::<Array<Option<i32>>>(text),
             "numeric[]" => same::<Vec<Numeric>>(text),
+            "int4range" => same::<Range<i32>>(text),
+            "numrange" => same::<Range<Numeric>>(text),
+            "tstzrange" => same::<Range<DateTime<Utc>>>(text),
+            "int4multirange" => same::<Multirange<i32>>(text),
+            "daterange[]" => same::<Vec<Range<NaiveDate>>>(text),
+            "mood[]" => same::<Vec<Mood>>(text),
+            "pair" => same::<Pair>(text),
+            "pair[]" => same::<Vec<Option<Pair>>>(text),
             "time" if text != Some("24:00:00") => same::<NaiveTime>(text),
             "timestamptz" if text != Some("-infinity") => same::<DateTime<Utc>>(text),
             "date" if text == Some("2016-11-04") => same::<NaiveDate>(text),

@@ -2,6 +2,7 @@
 //! crate `annals`.
 
 mod attribute;
+mod composite;
 mod expand;
 mod fields;
 mod kind;
@@ -347,6 +348,33 @@ pub fn derive_table_row(input: TokenStream) -> TokenStream {
 pub fn derive_label(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     table_row::label(&input)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Makes a struct the values of a composite type of PostgreSQL. Its fields are those of the type,
+/// all of them and in the same order; their names may differ.
+///
+/// ```
+/// use annals::cdc::FromColumn;
+///
+/// #[derive(annals::cdc::Composite, Debug, PartialEq)]
+/// struct Address {
+///     street: String,
+///     number: Option<i32>,
+/// }
+///
+/// let home = Address { street: "Main St, 1".into(), number: None };
+/// assert_eq!(home.to_column().as_deref(), Some(r#"("Main St, 1",)"#));
+/// assert_eq!(Address::from_column(Some(r#"("Main St, 1",)"#)), Ok(home));
+/// ```
+///
+/// `#[composite(crate = "path")]` on the type says where the derived code finds change data
+/// capture.
+#[proc_macro_derive(Composite, attributes(composite))]
+pub fn derive_composite(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    composite::composite(&input)
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
 }

@@ -29,7 +29,8 @@ struct Column<'a> {
     is_key: bool,
 }
 
-fn annals() -> Path {
+/// Where derived code finds change data capture, unless it is told.
+pub(crate) fn annals() -> Path {
     parse_quote!(::annals::cdc)
 }
 
@@ -296,7 +297,10 @@ pub(crate) fn label(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-fn named<'a>(attributes: &'a [Attribute], name: &str) -> impl Iterator<Item = &'a Attribute> {
+pub(crate) fn named<'a>(
+    attributes: &'a [Attribute],
+    name: &str,
+) -> impl Iterator<Item = &'a Attribute> {
     attributes
         .iter()
         .filter(move |attribute| attribute.path().is_ident(name))

@@ -1,0 +1,50 @@
+//! Texts in ranges and composite values: in quotes where they need some, with `"` and `\` doubled.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// Reads up to one of these characters, which is left; nothing when no text stands there.
+///
+/// # Errors
+///
+/// When quotes are not closed, or the text does not end.
+pub(super) fn text_before(
+    ends: &str,
+    rest: &mut Peekable<Chars<'_>>,
+) -> Result<Option<String>, ()> {
+    let mut text = None::<String>;
+    loop {
+        let next = *rest.peek().ok_or(())?;
+        if ends.contains(next) {
+            return Ok(text);
+        }
+        rest.next();
+        let text = text.get_or_insert_default();
+        match next {
+            '"' => quoted(rest, text)?,
+            '\\' => text.push(rest.next().ok_or(())?),
+            other => text.push(other),
+        }
+    }
+}
+
+fn quoted(rest: &mut Peekable<Chars<'_>>, text: &mut String) -> Result<(), ()> {
+    loop {
+        match rest.next().ok_or(())? {
+            '"' if rest.next_if_eq(&'"').is_some() => text.push('"'),
+            '"' => return Ok(()),
+            '\\' => text.push(rest.next().ok_or(())?),
+            other => text.push(other),
+        }
+    }
+}
+
+/// The text as it stands between delimiters.
+pub(super) fn written(text: &str) -> String {
+    let needs_quotes = text.is_empty()
+        || text.contains(|c: char| c.is_ascii_whitespace() || "\"\\()[],".contains(c));
+    if !needs_quotes {
+        return text.to_owned();
+    }
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\"\""))
+}
