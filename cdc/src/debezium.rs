@@ -3,6 +3,7 @@
 mod adapter;
 mod envelope;
 mod fold;
+mod lines;
 mod source;
 mod types;
 

@@ -5,8 +5,10 @@ mod append;
 mod carry;
 mod events;
 mod handle;
+mod large;
 mod live;
 mod mark;
+mod metrics;
 mod operator;
 mod part;
 mod schemas;
@@ -25,7 +27,7 @@ pub use status::{IngestState, IngestStatus, SourceStatus};
 
 use crate::change::Change;
 use crate::row::TableRow;
-use crate::translate::{Translate, Translator};
+use crate::translate::{Translate, TranslateKnown, Translator};
 use annals_core::{Event, NewEvent};
 
 /// Rows of which a sweep or a truncate may keep the keys in memory.
@@ -58,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) expand_truncates: bool,
     pub(crate) only_translated: bool,
     pub(crate) translators: Vec<Arc<dyn Translator>>,
+    pub(crate) digests: large::Digests,
 }
 
 impl Ingest {
@@ -72,6 +75,7 @@ impl Ingest {
                 expand_truncates: true,
                 only_translated: false,
                 translators: Vec::new(),
+                digests: large::Digests::default(),
             },
         }
     }
@@ -117,6 +121,35 @@ impl Ingest {
         self.settings
             .translators
             .push(Arc::new(Translate::new(translate)));
+        self
+    }
+
+    /// As [`translate`](Ingest::translate), for tables that do not send the old row of an update:
+    /// the function is given the row as the log knows it, if it does. One read of the log an
+    /// update, and the changes themselves must be stored.
+    pub fn translate_known<T, E, F>(mut self, translate: F) -> Ingest
+    where
+        T: TableRow,
+        E: Event,
+        F: Fn(Option<&T>, &Change<T>) -> Option<(String, E)> + Send + Sync + 'static,
+    {
+        self.settings
+            .translators
+            .push(Arc::new(TranslateKnown::new(translate)));
+        self
+    }
+
+    /// Values of this column are not stored, but the digest of each: `sha256:HEX of N bytes`. For
+    /// columns that hold more than an event may (16 MiB unless the store says otherwise).
+    ///
+    /// ```
+    /// use annals_cdc::Ingest;
+    ///
+    /// let shop = Ingest::named("shop").large_values_as_digest("public.documents", "scan");
+    /// # let _ = shop;
+    /// ```
+    pub fn large_values_as_digest(mut self, table: &str, column: &str) -> Ingest {
+        self.settings.digests.add(table, column);
         self
     }
 

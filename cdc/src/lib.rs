@@ -19,6 +19,7 @@ mod record;
 mod row;
 mod schema;
 mod table;
+mod transactions;
 mod translate;
 
 pub use change::{Before, Change, RawChange, TableEvent};
@@ -42,6 +43,7 @@ pub use record::{
 pub use row::{ColumnError, ReceivedRow, TableRow};
 pub use schema::{Column, Identity, TableName, TableSchema, type_name};
 pub use table::{TableHistory, TableOf};
+pub use transactions::Transactions;
 
 /// What derived code names.
 #[doc(hidden)]

@@ -125,6 +125,7 @@ impl Translator for Outbox {
         &self,
         maker: &EventMaker,
         record: &Record,
+        _known: Option<&Columns>,
     ) -> Result<Option<Vec<Placed>>, Invalid> {
         match &record.body {
             Body::Row(row) if row.table == self.table => match (row.op, &row.after) {

@@ -8,9 +8,11 @@ use std::io::Write as _;
 use std::path::Path;
 
 use annals::cdc::debezium::Debezium;
-use annals::cdc::{Chunk, Ingest, IngestState, Mark, Source, SourceError, TableOf, TableRow};
+use annals::cdc::{
+    Chunk, Ingest, IngestState, Ingests as _, Mark, Source, SourceError, TableOf, TableRow,
+};
 use annals::prelude::*;
-use annals::store::{ChangeStream, StreamChange};
+use annals::store::{Append, ChangeStream, NewEvent, StreamChange};
 use async_trait::async_trait;
 use world::until;
 
@@ -105,11 +107,110 @@ async fn a_line_that_is_no_envelope_stops_it_with_its_place() {
     let why = world::stopped(&program).await;
     assert_eq!(
         why,
-        "position 2 of partition 0: a message of topic `srv.public.t` cannot be read: its `op` is \
-         `x`"
+        "position 2 of partition 0 is unusable (leave it out with `skip_message(0, 2, reason)`): a \
+         message of topic `srv.public.t` cannot be read: its `op` is `x`"
     );
     program.stop().await;
     assert_eq!(world::status(&program).state, IngestState::Ended);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_operator_leaves_out_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    let lines = [
+        line("c", 1, "a", 10),
+        "{\"topic\"".into(),
+        line("x", 2, "b", 11),
+    ];
+    write(&file, &lines);
+    write(&file, &[line("c", 3, "c", 12)]);
+    let program = start(folder.path()).await;
+    let shop = program.ingest("shop").unwrap();
+    for position in [2, 3] {
+        until("it stops there", || async {
+            match shop.status().state {
+                IngestState::Stopped(why) => why
+                    .contains(&format!("skip_message(0, {position}, "))
+                    .then_some(()),
+                _ => None,
+            }
+        })
+        .await;
+        shop.skip_message(0, position, "written by a test")
+            .await
+            .unwrap();
+    }
+    until("the last line is there", || async {
+        value(&program, 3).await
+    })
+    .await;
+    assert_eq!(value(&program, 1).await.as_deref(), Some("a"));
+    assert_eq!(value(&program, 2).await, None);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_is_taken_when_it_is_written_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    let add = |text: &str| {
+        let opened = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&file);
+        opened.unwrap().write_all(text.as_bytes()).unwrap();
+    };
+    let torn = line("c", 2, "b", 11);
+    add(&format!("{}\n{}", line("c", 1, "a", 10), &torn[..40]));
+    let program = start(folder.path()).await;
+    until("the torn line is seen", || async {
+        let warnings = world::status(&program).source.warnings;
+        warnings
+            .iter()
+            .any(|of| of.contains("is not complete"))
+            .then_some(())
+    })
+    .await;
+    assert_eq!(value(&program, 1).await.as_deref(), Some("a"));
+    // Complete, but for the end of the line.
+    add(&torn[40..]);
+    until("it is there", || async { value(&program, 2).await }).await;
+    program.stop().await;
+    drop(program);
+    add("\n");
+    add(&line("u", 2, "c", 12));
+    let program = start(folder.path()).await;
+    until("the update is there", || async {
+        (value(&program, 2).await.as_deref() == Some("c")).then_some(())
+    })
+    .await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_that_cannot_be_read_stops_it() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("t.jsonl"), &[line("c", 1, "a", 10)]);
+    let db = world::open(folder.path()).await;
+    let stream = StreamId::any("$cdc_operator-shop").unwrap();
+    let newer = NewEvent::json("cdc.skipped", r#"{"all":true}"#);
+    let append = Append::new(stream, [newer]);
+    db.store().append(append).await.unwrap();
+    let program = start(folder.path()).await;
+    let why = until("it says why", || async {
+        match world::status(&program).state {
+            IngestState::Stopped(why) | IngestState::Retrying(why) => Some(why),
+            _ => None,
+        }
+    })
+    .await;
+    assert!(
+        why.contains("`cdc.skipped` at version 1") && why.contains("a newer program"),
+        "{why}"
+    );
+    assert_eq!(world::events(&program).await, []);
+    program.stop().await;
 }
 
 /// A source that somebody wrote, with a fault.

@@ -7,9 +7,11 @@ mod world;
 
 mod on_postgres {
     use annals::cdc::{
-        Because, Before, Change, Ingest, Label, Outbox, TableHistory, TableOf, TableRow, Toasted,
+        Because, Before, Change, Ingest, Ingests as _, Label, Outbox, TableHistory, TableOf,
+        TableRow, Toasted, Transactions,
     };
     use annals::prelude::*;
+    use annals::store::RecordedEvent;
 
     use super::server::Server;
     use super::world::{self, following, source, until};
@@ -191,6 +193,96 @@ mod on_postgres {
             because: Because::Sweep,
         };
         assert_eq!(gone.shape().event_type, "public.orders.deleted");
+        program.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_translation_knows_the_row_that_was_not_sent() {
+        let server = Server::start(&[]);
+        let url = server.database("shop");
+        server.psql("shop", ORDERS);
+        let folder = tempfile::tempdir().unwrap();
+        let shipped = |was: Option<&Order>, change: &Change<Order>| match change {
+            Change::Updated { after, .. }
+                if was.is_some_and(|was| was.status == State::Pending)
+                    && after.status == State::Shipped =>
+            {
+                let sent = Shipment::Sent { order: after.id };
+                Some((format!("shipment-{}", after.id), sent))
+            }
+            _ => None,
+        };
+        let ingest = Ingest::named("shop")
+            .from(source(&url, &["orders"]))
+            .large_values_as_digest("orders", "notes")
+            .translate_known(shipped);
+        let db = world::open(folder.path()).await;
+        let program = db.with(ingest).start().await.unwrap();
+        following(&program).await;
+        server.psql(
+            "shop",
+            "insert into orders values (1, 'pending', 1, 'abc');
+             begin;
+             insert into orders values (2, 'pending', 2, null);
+             update orders set status = 'shipped' where id = 2;
+             update orders set cents = 3 where id = 2;
+             commit;
+             update orders set status = 'shipped', id = 5 where id = 1;
+             insert into orders values (9, 'pending', 1, null);",
+        );
+        world::ids_of(&program, "public.orders.inserted", 3).await;
+        assert_eq!(world::ids(&program, "shipment.sent").await, [2, 5]);
+
+        // Each transaction of theirs comes out of the log in whole.
+        let mut transactions = Transactions::of(program.events().pages());
+        let mut found = Vec::new();
+        while let Some(events) = transactions.next().await.unwrap() {
+            let of_source = |of: &RecordedEvent| of.metadata.keys.contains_key("cdc.commit");
+            found.extend(events.iter().any(of_source).then_some(events.len()));
+        }
+        // With the first row its schema comes; a changed key is two events.
+        assert_eq!(found, [2, 4, 3, 1]);
+
+        let stored = world::events(&program).await;
+        let first = stored
+            .iter()
+            .find(|of| of.stream.as_str() == "public.orders-1")
+            .unwrap();
+        let payload = std::str::from_utf8(&first.payload).unwrap();
+        assert!(
+            payload.contains(r#""notes":"sha256:ba7816bf8f01cfea"#),
+            "{payload}"
+        );
+        program.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_value_that_no_event_can_hold_is_named() {
+        let server = Server::start(&[]);
+        let url = server.database("shop");
+        server.psql("shop", ORDERS);
+        let folder = tempfile::tempdir().unwrap();
+        let program = world::start(folder.path(), source(&url, &["orders"])).await;
+        following(&program).await;
+        server.psql(
+            "shop",
+            "insert into orders values (1, 'pending', 1, repeat('x', 17 * 1024 * 1024));
+             insert into orders values (2, 'pending', 1, null);",
+        );
+        let why = world::stopped(&program).await;
+        let remedy = "large_values_as_digest(\"public.orders\", \"notes\")";
+        assert!(why.contains(remedy) && why.contains("17825792"), "{why}");
+        // The other way out that it names.
+        let place = why.split_once("(commit ").unwrap().1;
+        let (commit, rest) = place.split_once(", record ").unwrap();
+        let record = rest.split_once(':').unwrap().0;
+        let shop = program.ingest("shop").unwrap();
+        let skipped = shop.skip(commit.parse().unwrap(), record.parse().unwrap(), "a scan");
+        skipped.await.unwrap();
+        assert_eq!(
+            world::ids_of(&program, "public.orders.inserted", 1).await,
+            [2]
+        );
         program.stop().await;
     }
 }

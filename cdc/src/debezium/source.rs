@@ -1,18 +1,17 @@
 //! What Debezium wrote, as a source: a file of JSON lines, or the log of a topic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use annals_core::{Annals, Partition, Position, ReadLog, RecordedEvent};
 use async_trait::async_trait;
-use tokio::fs::File;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::adapter::Adapter;
 use super::envelope::DebeziumMessage;
+use super::lines::Lines;
 use super::types::ColumnType;
-use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure};
+use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure, SourceStatus};
 use crate::record::Record;
 
 /// Messages of one chunk.
@@ -39,8 +38,13 @@ pub struct Debezium {
     adapter: Adapter,
     /// Of each partition: up to where it was taken.
     taken: BTreeMap<u32, u64>,
-    lines: Option<tokio::io::Lines<BufReader<File>>>,
+    lines: Option<Lines>,
+    /// What operators decided to leave out: partitions and positions.
+    skipped: BTreeSet<(u32, u64)>,
 }
+
+/// A message, with its partition and position; nothing of one that is left out.
+type Read = (u32, u64, Option<DebeziumMessage>);
 
 #[derive(Debug)]
 enum Input {
@@ -67,6 +71,7 @@ impl Debezium {
             adapter: Adapter::default(),
             taken: BTreeMap::new(),
             lines: None,
+            skipped: BTreeSet::new(),
         }
     }
 
@@ -100,7 +105,7 @@ impl Debezium {
     }
 
     /// Some messages, and where each was.
-    async fn messages(&mut self) -> Result<Vec<(u32, u64, DebeziumMessage)>, SourceError> {
+    async fn messages(&mut self) -> Result<Vec<Read>, SourceError> {
         match &self.input {
             Input::File(_) => self.lines().await,
             Input::Log(log) => {
@@ -110,7 +115,7 @@ impl Debezium {
         }
     }
 
-    async fn lines(&mut self) -> Result<Vec<(u32, u64, DebeziumMessage)>, SourceError> {
+    async fn lines(&mut self) -> Result<Vec<Read>, SourceError> {
         let Input::File(path) = &self.input else {
             return Ok(Vec::new());
         };
@@ -121,38 +126,32 @@ impl Debezium {
         let mut number = self.taken.get(&0).copied().unwrap_or_default();
         let mut lines = match self.lines.take() {
             Some(lines) => lines,
-            None => {
-                let file = File::open(path).await.map_err(cannot)?;
-                let mut lines = BufReader::new(file).lines();
-                for _ in 0..number {
-                    lines.next_line().await.map_err(cannot)?;
-                }
-                lines
-            }
+            None => Lines::open(path, number).await.map_err(cannot)?,
         };
         let mut messages = Vec::new();
         while messages.len() < CHUNK_MESSAGES {
-            let Some(line) = lines.next_line().await.map_err(cannot)? else {
+            let Some(line) = lines.next().await.map_err(cannot)? else {
                 break;
             };
             number += 1;
-            if line.trim().is_empty() {
+            if line.trim_ascii().is_empty() {
                 continue;
             }
-            let message = serde_json::from_str(&line).map_err(|error| {
-                let what = format!("line {number} of {} is no message", path.display());
-                SourceError::new(SourceFailure::Stop, what).because(error)
-            })?;
+            let message = match serde_json::from_slice(&line) {
+                _ if self.skipped.contains(&(0, number)) => None,
+                Ok(message) => Some(message),
+                Err(error) => {
+                    let what = format!("line {number} of {} is no message", path.display());
+                    return Err(unfit(&what, 0, number).because(error));
+                }
+            };
             messages.push((0, number, message));
         }
         self.lines = Some(lines);
         Ok(messages)
     }
 
-    async fn events(
-        &mut self,
-        log: &Annals,
-    ) -> Result<Vec<(u32, u64, DebeziumMessage)>, SourceError> {
+    async fn events(&mut self, log: &Annals) -> Result<Vec<Read>, SourceError> {
         let cannot = |error: annals_core::StoreError| {
             SourceError::new(SourceFailure::Retry, "cannot read the log of the topic")
                 .because(error)
@@ -165,17 +164,29 @@ impl Debezium {
                 .limit(CHUNK_MESSAGES);
             for event in log.store().read(read).await.map_err(cannot)?.events {
                 let position = event.position.get();
-                let message = message_of(&event).map_err(|error| {
-                    let what = format!(
-                        "the event at {position} of partition {partition} is no message of Debezium"
-                    );
-                    SourceError::new(SourceFailure::Stop, what).because(error)
-                })?;
+                let message = match message_of(&event) {
+                    _ if self.skipped.contains(&(partition, position)) => None,
+                    Ok(message) => Some(message),
+                    Err(error) => {
+                        let what = format!(
+                            "the event at {position} of partition {partition} is no message of \
+                             Debezium"
+                        );
+                        return Err(unfit(&what, partition, position).because(error));
+                    }
+                };
                 messages.push((partition, position, message));
             }
         }
         Ok(messages)
     }
+}
+
+/// A message that an operator has to decide about.
+fn unfit(what: &str, partition: u32, position: u64) -> SourceError {
+    let what =
+        format!("{what} (leave it out with `skip_message({partition}, {position}, reason)`)");
+    SourceError::new(SourceFailure::Stop, what)
 }
 
 /// A record of a topic, as its log has it: the key is in the name of the stream, or beside the
@@ -228,11 +239,13 @@ impl Source for Debezium {
         };
         let mut records: Vec<Record> = Vec::new();
         for (partition, position, message) in messages {
-            let taken = self.adapter.take(&message).map_err(|error| {
-                let what = format!("position {position} of partition {partition}");
-                SourceError::new(SourceFailure::Stop, what).because(error)
-            })?;
-            records.extend(taken);
+            if let Some(message) = message {
+                let taken = self.adapter.take(&message).map_err(|error| {
+                    let what = format!("position {position} of partition {partition} is unusable");
+                    unfit(&what, partition, position).because(error)
+                })?;
+                records.extend(taken);
+            }
             self.taken.insert(partition, position);
         }
         // A half of a changed key does not wait for the other one beyond what is appended at once.
@@ -245,6 +258,23 @@ impl Source for Debezium {
             may_repeat: true,
             ..Chunk::default()
         })
+    }
+
+    fn skip_messages(&mut self, messages: &[(u32, u64)]) {
+        self.skipped = messages.iter().copied().collect();
+    }
+
+    fn status(&self) -> SourceStatus {
+        let mut status = SourceStatus::default();
+        if let Input::File(path) = &self.input
+            && self.lines.as_ref().is_some_and(Lines::is_unfinished)
+        {
+            status.warnings.push(format!(
+                "the last line of {} is not complete: it is taken in when it is",
+                path.display()
+            ));
+        }
+        status
     }
 
     async fn confirm(&mut self, _up_to: &Mark) -> Result<(), SourceError> {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use annals_core::{Append, AppendError, Backoff, Expected, Store, Version};
+use annals_core::{
+    Append, AppendError, Backoff, ChangeStream, Expected, Store, StreamChange, StreamId, Version,
+};
 use annals_runner::WorkError;
 
 use super::Placed;
@@ -58,6 +60,22 @@ pub(super) async fn append(
     }
 }
 
+/// So many marks are kept; older ones are archived, many at once.
+const MARKS_KEPT: u64 = 10_000;
+
+/// Archives the marks that nobody needs any more, when enough have come together.
+pub(super) async fn archive_marks(store: &dyn Store, stream: &StreamId, version: Version) {
+    if !version.get().is_multiple_of(MARKS_KEPT) {
+        return;
+    }
+    let archive = StreamChange::Archive { before: version };
+    let change = ChangeStream::new(stream, archive);
+    if let Err(error) = store.change_stream(change).await {
+        // It is done with the next ones.
+        tracing::info!(%stream, %error, "the marks were not archived");
+    }
+}
+
 /// Which record the first event is of.
 fn first_of(append: &Append) -> String {
     let of = |key: &str| {
@@ -70,4 +88,36 @@ fn first_of(append: &Append) -> String {
         of("cdc.commit").unwrap_or(unknown),
         of("cdc.ordinal").unwrap_or(unknown)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_core::{EventStore as _, MemoryStore, NewEvent, StreamState};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn old_marks_are_archived_and_the_last_is_kept() {
+        let store = MemoryStore::new();
+        let stream = mark_stream("shop").unwrap();
+        let state = async || -> StreamState {
+            let read = annals_core::ReadStream::of(stream.clone())
+                .backward()
+                .limit(1);
+            store.read_stream(read).await.unwrap().state
+        };
+        for _ in 0..2 {
+            let marks = (0..MARKS_KEPT / 2).map(|_| NewEvent::json("cdc.mark", "{}"));
+            store
+                .append(Append::new(stream.clone(), marks))
+                .await
+                .unwrap();
+            archive_marks(&store, &stream, state().await.version).await;
+            if state().await.version < Version::new(MARKS_KEPT) {
+                assert_eq!(state().await.archived_before, Version::NONE);
+            }
+        }
+        assert_eq!(state().await.archived_before, Version::new(MARKS_KEPT));
+        assert_eq!(state().await.version, Version::new(MARKS_KEPT));
+    }
 }

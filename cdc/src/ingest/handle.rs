@@ -6,7 +6,7 @@ use annals_core::{Annals, StoreError};
 use annals_runner::{GenerationWorkers, Program};
 
 use super::Ingest;
-use super::operator::{self, Skip};
+use super::operator::{self, MessageSkip, Skip};
 use super::status::IngestStatus;
 use crate::lsn::Lsn;
 
@@ -40,7 +40,9 @@ impl Shared {
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut IngestStatus)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut status);
+        super::metrics::report(&status);
     }
 }
 
@@ -91,8 +93,32 @@ impl IngestHandle {
         Ok(())
     }
 
+    /// One message of a file or a topic is not taken in, of a source such as
+    /// [`Debezium`](crate::debezium::Debezium): the one at this position of its partition, as the
+    /// text of the error says. An event in the log says so, with the reason.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot take it.
+    pub async fn skip_message(
+        &self,
+        partition: u32,
+        position: u64,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let skip = MessageSkip {
+            partition,
+            position,
+            reason: reason.to_owned(),
+        };
+        operator::skip_message(self.db.store().as_ref(), self.name, &skip).await?;
+        self.workers.decided();
+        Ok(())
+    }
+
     /// All tables are compared with the log: a new slot, a new snapshot, and rows that are gone are
-    /// deleted. What happened in between is not in the history.
+    /// deleted. What happened in between is not in the history, and an event `cdc.gap` in the
+    /// stream `$cdc_gap-NAME` says between which places of the source.
     ///
     /// # Errors
     ///

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use annals_core::{EventId, Invalid, NewEvent, ReadStream, Store, StoreError, StreamId, Version};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Placed;
 use crate::lsn::Lsn;
 
 /// The stored name of marks.
@@ -116,6 +117,9 @@ pub struct SnapshotMark {
     pub point: Option<Lsn>,
     /// The rows that are in.
     pub rows: u64,
+    /// What was known before it was begun: after this place of the log the history has a gap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Lsn>,
 }
 
 impl Mark {
@@ -142,6 +146,24 @@ impl Mark {
             .map_err(|error| Invalid::new(format!("a mark cannot be written: {error}")))?;
         Ok(NewEvent::json(MARK, payload).id(EventId::random()))
     }
+}
+
+/// The event that says what the history does not have: what happened between two places of the
+/// source, before a snapshot that was not the first. Nothing when it has all.
+pub(super) fn gap(
+    name: &str,
+    after: Option<Lsn>,
+    up_to: Option<Lsn>,
+) -> Result<Option<Placed>, Invalid> {
+    let (Some(after), Some(up_to)) = (after, up_to) else {
+        return Ok(None);
+    };
+    if up_to <= after {
+        return Ok(None);
+    }
+    let payload = serde_json::json!({ "after": after, "up_to": up_to }).to_string();
+    let event = NewEvent::json("cdc.gap", payload).id(EventId::random());
+    Ok(Some((StreamId::any(format!("$cdc_gap-{name}"))?, event)))
 }
 
 /// The stream of the marks of an ingest.

@@ -1,12 +1,17 @@
 //! What operators decided about an ingest, as events of a stream of its own: visible where the data
 //! is.
 
-use annals_core::{Append, Invalid, NewEvent, ReadStream, Store, StoreError, StreamId, Version};
+use annals_core::{
+    Append, Failure, Invalid, NewEvent, ReadStream, RecordedEvent, Store, StoreError, StreamId,
+    Version,
+};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::lsn::Lsn;
 
 const SKIPPED: &str = "cdc.skipped";
+const MESSAGE_SKIPPED: &str = "cdc.message_skipped";
 const RESYNC: &str = "cdc.resync";
 
 /// A change that is not taken in.
@@ -17,11 +22,20 @@ pub(super) struct Skip {
     pub(super) reason: String,
 }
 
+/// A message of a log or a file that is not taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MessageSkip {
+    pub(super) partition: u32,
+    pub(super) position: u64,
+    pub(super) reason: String,
+}
+
 /// What operators decided so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Decisions {
     pub(super) version: Version,
     pub(super) skips: Vec<Skip>,
+    pub(super) messages: Vec<MessageSkip>,
     /// The version of the last order to compare all tables.
     pub(super) resync: Option<Version>,
 }
@@ -44,10 +58,11 @@ pub(super) async fn decisions(store: &dyn Store, name: &str) -> Result<Decisions
         let page = store.read_stream(read.clone()).await?;
         decisions.version = page.state.version;
         for event in page.events {
-            if &*event.event_type == RESYNC {
-                decisions.resync = Some(event.version);
-            } else if let Ok(skip) = serde_json::from_slice(&event.payload) {
-                decisions.skips.push(skip);
+            match &*event.event_type {
+                RESYNC => decisions.resync = Some(event.version),
+                SKIPPED => decisions.skips.push(decision(&event)?),
+                MESSAGE_SKIPPED => decisions.messages.push(decision(&event)?),
+                _ => return Err(unreadable(&event)),
             }
         }
         match page.next {
@@ -55,6 +70,31 @@ pub(super) async fn decisions(store: &dyn Store, name: &str) -> Result<Decisions
             None => return Ok(decisions),
         }
     }
+}
+
+/// A decision that cannot be read may be one to leave something out.
+fn decision<T: DeserializeOwned>(event: &RecordedEvent) -> Result<T, StoreError> {
+    serde_json::from_slice(&event.payload).map_err(|error| unreadable(event).because(error))
+}
+
+fn unreadable(event: &RecordedEvent) -> StoreError {
+    StoreError::new(
+        Failure::Incompatible,
+        format!(
+            "the decision `{}` at version {} of `{}` cannot be read: a newer program wrote it; \
+             use that one",
+            event.event_type, event.version, event.stream
+        ),
+    )
+}
+
+pub(super) async fn skip_message(
+    store: &dyn Store,
+    name: &str,
+    skip: &MessageSkip,
+) -> Result<(), StoreError> {
+    let payload = serde_json::to_vec(skip).map_err(|error| Invalid::new(error.to_string()))?;
+    append(store, name, NewEvent::json(MESSAGE_SKIPPED, payload)).await
 }
 
 pub(super) async fn skip(store: &dyn Store, name: &str, skip: &Skip) -> Result<(), StoreError> {

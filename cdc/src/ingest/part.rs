@@ -17,6 +17,7 @@ use super::source::Source;
 use super::status::IngestState;
 use super::work::Taking;
 use super::{Ingest, Settings};
+use crate::translate::Translator;
 
 impl Part for Ingest {
     fn add_to(self, setup: Setup) -> Setup {
@@ -57,6 +58,18 @@ impl Follower for Ingest {
                          SQLite or PostgreSQL and relay it"
                     ),
                 )));
+            }
+            let reads_changes = |of: &Arc<dyn Translator>| of.reads_changes();
+            if self.settings.only_translated && self.settings.translators.iter().any(reads_changes)
+            {
+                return Err(StartError::Stopped {
+                    name: name.to_owned(),
+                    reason: format!(
+                        "ingest `{name}` says `only_translated` and `translate_known`, which reads \
+                         the changes from the log: leave out `only_translated`, or give the table \
+                         `replica identity full` and use `translate`"
+                    ),
+                });
             }
             let Some(source) = self.source else {
                 return Err(StartError::Stopped {

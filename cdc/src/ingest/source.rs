@@ -47,6 +47,10 @@ pub trait Source: Send + Sync {
     /// A snapshot of everything comes next, whatever the last mark says: an operator asked for it.
     fn resync(&mut self) {}
 
+    /// Messages that are not taken in, as (partition, position): operators decided so. It is said
+    /// before each [`begin`](Source::begin).
+    fn skip_messages(&mut self, _messages: &[(u32, u64)]) {}
+
     /// What operators want to know of it.
     fn status(&self) -> SourceStatus {
         SourceStatus::default()

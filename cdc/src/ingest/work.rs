@@ -8,18 +8,20 @@ use annals_runner::{CommittedStep, Slot, WorkError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::append::append;
-use super::carry::carried;
+use super::append::{append, archive_marks};
+use super::carry::{carried, known_row};
 use super::events::EventMaker;
 use super::handle::Shared;
+use super::large::too_long;
 use super::live::{LiveRows, TooMany};
-use super::mark::{Mark, last_mark};
+use super::mark::{Mark, Resume, SnapshotMark, gap, last_mark, mark_stream};
 use super::operator::{Decisions, decisions};
 use super::schemas::Schemas;
 use super::source::{Chunk, Snapshotting, Source};
 use super::status::IngestState;
 use super::{Placed, Settings};
 use crate::columns::Columns;
+use crate::lsn::Lsn;
 use crate::payload::{Because, TruncatePayload};
 use crate::record::{At, BeforeImage, Body, Record, RowOp, RowRecord};
 use crate::schema::TableName;
@@ -47,6 +49,17 @@ struct Run {
     missing: BTreeMap<TableName, LiveRows>,
 }
 
+impl Run {
+    /// The place of the log up to which everything is known; during a snapshot, before it was begun.
+    fn known_up_to(&self) -> Option<Lsn> {
+        let mark = self.mark.as_ref()?;
+        match &mark.snapshot {
+            Some(snapshot) => snapshot.after,
+            None => mark.resume.as_ref()?.lsn(),
+        }
+    }
+}
+
 impl Taking<'_> {
     /// Takes in until it is stopped, or something is wrong.
     pub(super) async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), WorkError> {
@@ -71,6 +84,11 @@ impl Taking<'_> {
         if decisions.resync.is_some() && decisions.resync > mark.as_ref().and_then(|m| m.decided) {
             self.source.resync();
         }
+        let skipped = decisions.messages.iter();
+        let skipped: Vec<_> = skipped
+            .map(|skip| (skip.partition, skip.position))
+            .collect();
+        self.source.skip_messages(&skipped);
         self.source.begin(self.name, mark.as_ref()).await?;
         let source = mark
             .as_ref()
@@ -121,37 +139,50 @@ impl Taking<'_> {
             Some(Snapshotting::Begins(tables)) => {
                 self.shared
                     .change(|status| status.state = IngestState::Snapshot);
-                mark.snapshot = Some(super::mark::SnapshotMark::default());
+                mark.snapshot = Some(SnapshotMark {
+                    after: run.known_up_to(),
+                    ..SnapshotMark::default()
+                });
                 mark.decided = Some(run.decisions.version);
                 self.look_for_missing(run, tables).await?;
             }
-            Some(Snapshotting::Rows(so_far)) => mark.snapshot = Some(*so_far),
+            Some(Snapshotting::Rows(so_far)) => {
+                mark.snapshot = Some(SnapshotMark {
+                    after: run.known_up_to(),
+                    ..*so_far
+                });
+            }
             Some(Snapshotting::Complete) | None => {}
         }
         let mut events: Vec<Placed> = Vec::with_capacity(chunk.records.len());
         let count = chunk.records.len();
+        // Where the events of the transaction begin that is read now.
+        let mut first = 0;
         for (index, record) in chunk.records.iter().enumerate() {
             if run.decisions.skips(record.at.lsn, record.at.ordinal) {
                 self.shared.change(|status| status.skipped += 1);
-                continue;
+            } else {
+                self.record(run, record, &mut events, &mark).await?;
             }
-            let before = events.len();
-            self.record(run, record, &mut events, &mark).await?;
-            let last_of_transaction = chunk.partial.is_none()
+            let is_last = chunk.partial.is_none()
                 && chunk
                     .records
                     .get(index + 1)
                     .is_none_or(|next| next.at.lsn != record.at.lsn);
-            if last_of_transaction && events.len() > before {
-                mark_last(&mut events);
+            if is_last {
+                mark_last(events.get_mut(first..).unwrap_or_default());
+                first = events.len();
             }
             if events.len() > APPEND_EVENTS_MAX && index + 1 < count {
                 // Some records bring many events along: a part of what is here.
                 self.part(run, &mut events, &mark, record.at).await?;
+                first = 0;
             }
         }
         if matches!(chunk.snapshot, Some(Snapshotting::Complete)) {
             self.sweep(run, &chunk, &mut events, &mark).await?;
+            let to = chunk.resume.as_ref().and_then(Resume::lsn);
+            events.extend(gap(self.name, run.known_up_to(), to)?);
         }
         if chunk.may_repeat {
             self.skip_known(&mut events).await?;
@@ -236,7 +267,8 @@ impl Taking<'_> {
             return Err(self.slot.claim().fenced(found));
         };
         run.version = version;
-        let at = mark.resume.as_ref().and_then(super::mark::Resume::lsn);
+        archive_marks(store, &mark_stream(self.name)?, version).await;
+        let at = mark.resume.as_ref().and_then(Resume::lsn);
         self.shared.change(|status| status.at = at.or(status.at));
         let taken = CommittedStep {
             events: mark.events,
@@ -261,10 +293,19 @@ impl Taking<'_> {
     ) -> Result<(), WorkError> {
         let store = Arc::clone(self.db.store());
         let store = store.as_ref();
-        for translator in &self.settings.translators {
-            if let Some(more) = translator.translate(&run.maker, record)? {
-                events.extend(more);
-            }
+        let translators = &self.settings.translators;
+        let mut known = None;
+        if let Body::Row(row) = &record.body
+            && translators.iter().any(|of| of.wants_known(record))
+        {
+            let before = row.moved_from().unwrap_or_else(|| row.key.clone());
+            let stream = run.maker.row_stream(&row.table, &before)?;
+            known = known_row(store, events, &stream).await?;
+        }
+        for translator in translators {
+            let made = translator.translate(&run.maker, record, known.as_ref());
+            let made = made.map_err(|error| unfit(record, &error.to_string()))?;
+            events.extend(made.into_iter().flatten());
         }
         let is_replaced = self.settings.only_translated
             || self
@@ -277,6 +318,7 @@ impl Taking<'_> {
         }
         match &record.body {
             Body::Row(row) => {
+                let row = &*self.settings.digests.of(row);
                 let mut number = 0;
                 if let Some(schema) = &row.schema {
                     let numbered = run.schemas.number(store, &run.maker, schema).await?;
@@ -296,7 +338,12 @@ impl Taking<'_> {
                     let found = carried(store, events, &old, row.unchanged.clone()).await?;
                     taken_along = (!found.is_empty()).then_some(found);
                 }
-                events.extend(run.maker.row(record, row, number, taken_along)?);
+                let made = run.maker.row(record, row, number, taken_along)?;
+                let bytes_max = store.limits().payload_bytes_max;
+                if let Some(why) = too_long(row, &made, bytes_max) {
+                    return Err(unfit(record, &why));
+                }
+                events.extend(made);
             }
             Body::Moved(moved) => {
                 let event = run
@@ -442,6 +489,14 @@ fn too_many(table: &TableName, max: usize, setting: &str) -> WorkError {
     WorkError::Stopped(format!(
         "table `{table}` has more than {max} rows in the log: raise `sweep_rows_max`, or see \
          `{setting}`"
+    ))
+}
+
+/// One record cannot be taken in: an operator has to decide.
+fn unfit(record: &Record, why: &str) -> WorkError {
+    let At { lsn, ordinal, .. } = record.at;
+    WorkError::Stopped(format!(
+        "{why} (commit {lsn}, record {ordinal}: leave it out with `skip(commit, record, reason)`)"
     ))
 }
 

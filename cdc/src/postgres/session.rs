@@ -228,7 +228,7 @@ impl Session {
         };
         let begun = SnapshotMark {
             point: Some(point),
-            rows: 0,
+            ..SnapshotMark::default()
         };
         Ok(self.chunk(Snapshotting::Rows(begun)))
     }
@@ -251,6 +251,7 @@ impl Session {
             let so_far = SnapshotMark {
                 point: Some(point),
                 rows: *rows,
+                ..SnapshotMark::default()
             };
             self.status.snapshot_rows = Some(*rows);
             let records = read.into_iter().zip(first..).map(|(row, ordinal)| Record {

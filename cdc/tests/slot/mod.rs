@@ -11,20 +11,21 @@ use crate::server::Server;
 pub(crate) const PINNED: &str = "set datestyle='ISO,MDY'; set intervalstyle='postgres'; \
     set timezone='UTC'; set extra_float_digits=3; set bytea_output='hex';";
 
-/// What a slot gives, decoded.
-pub(crate) fn decoded(server: &Server, database: &str, slot: &str) -> Vec<Record> {
+/// The messages that a slot gives.
+pub(crate) fn messages(server: &Server, database: &str, slot: &str) -> Vec<Vec<u8>> {
     let read = format!(
         "{PINNED} select encode(data, 'hex') from pg_logical_slot_get_binary_changes('{slot}', \
          null, null, 'proto_version', '1', 'publication_names', 'cdc_pub', 'messages', 'true')"
     );
-    let lines = server.psql(database, &read);
+    server.psql(database, &read).lines().map(bytes).collect()
+}
+
+/// What a slot gives, decoded.
+pub(crate) fn decoded(server: &Server, database: &str, slot: &str) -> Vec<Record> {
     let mut decoder = Decoder::new(PrimaryKeys::new());
-    let mut records = Vec::new();
-    for line in lines.lines() {
-        let message = Message::parse(&bytes(line)).unwrap();
-        records.extend(decoder.decode(message).unwrap());
-    }
-    records
+    let messages = messages(server, database, slot);
+    let decode = |bytes: &Vec<u8>| decoder.decode(Message::parse(bytes).unwrap()).unwrap();
+    messages.iter().filter_map(decode).collect()
 }
 
 /// Bytes of hex digits.
