@@ -28,6 +28,9 @@ use crate::schema::{TableName, quoted};
 const CHUNK_RECORDS: usize = 4_500;
 const CHUNK_BYTES: usize = 4 << 20;
 
+/// Bytes of one part of a large transaction, which is in memory as messages, records and events.
+const PART_BYTES: usize = 1 << 20;
+
 /// How often an idle position is noted at most, but for the first time.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
@@ -449,7 +452,7 @@ impl Session {
             let Some(message) = large.messages.next()? else {
                 break true;
             };
-            let is_full = records.len() >= self.settings.part_records || bytes >= CHUNK_BYTES;
+            let is_full = records.len() >= self.settings.part_records || bytes >= PART_BYTES;
             bytes += message.len();
             if let Some(record) = self.decode(&message).await?
                 && self.is_new(large.commit, large.end, &record)

@@ -2,6 +2,8 @@
 
 use std::process::{Child, Command, Stdio};
 
+use annals_core::conformance::rounds;
+
 use super::{EX, INSERTED, confirmed, resume, shop};
 use crate::server::Psql;
 use crate::world::{self, following, ids, ids_of, mark, source, start, until};
@@ -111,6 +113,101 @@ async fn proc_kill9_inside_transaction() {
         .map(|event| event.stream.id().to_owned())
         .collect();
     assert_eq!(last, [rows.to_string()]);
+}
+
+impl Process {
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([name, &self.0.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success(), "{name}");
+    }
+
+    /// The most memory that it has had resident, in bytes.
+    fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .unwrap();
+        let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kilobytes << 10
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_paused_writes_nothing_twice() {
+    // The server gives up one that does not answer.
+    let (server, url, folder) = shop(&["wal_sender_timeout=1s"], EX);
+    let program = start(folder.path(), source(&url, &["ex"])).await;
+    following(&program).await;
+    program.stop().await;
+    drop(program);
+    let db = world::open(folder.path()).await;
+    let mut processes = Vec::new();
+    let mut expected = 0;
+    for _ in 0..rounds(3, 20) {
+        // Each is paused while it takes in, and goes on after another one has taken over.
+        processes.push(process(&url, folder.path()));
+        let insert = "insert into ex(v) select 'x' from generate_series(1, 500)";
+        let writer = format!("do $$ begin for i in 1..10 loop {insert}; commit; end loop; end $$");
+        server.psql("shop", &writer);
+        until("it takes in", || async {
+            (ids(&db, INSERTED).await.len() > expected).then_some(())
+        })
+        .await;
+        expected += 5_000;
+        let newest = processes.last().unwrap();
+        newest.signal("-STOP");
+        processes
+            .iter()
+            .rev()
+            .skip(1)
+            .for_each(|earlier| earlier.signal("-CONT"));
+    }
+    processes.iter().for_each(|process| process.signal("-CONT"));
+    let found = ids_of(&db, INSERTED, expected).await;
+    assert_eq!(found, (1..=expected as i64).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_transaction_needs_no_more_memory_than_a_small_one() {
+    let (server, url, folder) = shop(&[], EX);
+    let program = start(folder.path(), source(&url, &["ex"])).await;
+    following(&program).await;
+    program.stop().await;
+    drop(program);
+    let db = world::open(folder.path()).await;
+    let mut peak = 0;
+    let mut version = last_mark_version(&db).await;
+    let rows = [1_000, rounds(40_000, 1_000_000)];
+    for (n, rows) in rows.into_iter().enumerate() {
+        let child = process(&url, folder.path());
+        server.psql(
+            "shop",
+            &format!("insert into ex(v) select repeat('x', 1000) from generate_series(1, {rows})"),
+        );
+        until("it is in whole", || async {
+            let found = last_mark_version(&db).await;
+            let mark = mark(&db).await.unwrap();
+            let is_whole = found > version && mark.partial.is_none() && mark.transactions > 0;
+            is_whole.then_some(())
+        })
+        .await;
+        version = last_mark_version(&db).await;
+        if n == 0 {
+            peak = child.peak();
+        } else {
+            let more = child.peak().saturating_sub(peak);
+            println!("{rows} rows of 1,000 bytes: {} KiB more", more >> 10);
+            assert!(more < 20 << 20, "{more} bytes more than {peak}");
+        }
+    }
+}
+
+async fn last_mark_version(db: &annals::Annals) -> u64 {
+    let found = annals::cdc::last_mark(db.store().as_ref(), "shop").await;
+    found.unwrap().0.get()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

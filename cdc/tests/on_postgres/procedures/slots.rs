@@ -1,7 +1,8 @@
 //! Slots and publications that are not what they were.
 
-use annals::cdc::{Ingest, IngestState, Ingests as _, TableOf};
+use annals::cdc::{Ingest, IngestState, Ingests as _, Lsn, TableOf};
 use annals::prelude::*;
+use annals::store::ReadStream;
 
 use super::{EX, Ex, INSERTED, confirmed, resume, shop};
 use crate::world::{self, following, ids, ids_of, mark, source, start, stopped, until};
@@ -101,6 +102,20 @@ async fn proc_slot_missing_or_recreated() {
     assert_eq!(ids_of(&program, "public.ex.read", 2).await, [2, 3]);
     assert_eq!(ids_of(&program, "public.ex.deleted", 1).await, [1]);
     following(&program).await;
+    // What is not in the history is said where the history is.
+    let gaps = StreamId::any("$cdc_gap-shop").unwrap();
+    let gaps = program
+        .store()
+        .read_stream(ReadStream::of(gaps))
+        .await
+        .unwrap()
+        .events;
+    let [gap] = &gaps[..] else {
+        panic!("{gaps:?}");
+    };
+    let gap: serde_json::Value = serde_json::from_slice(&gap.payload).unwrap();
+    let place = |name: &str| gap[name].as_str().unwrap().parse::<Lsn>().unwrap();
+    assert!(place("after") < place("up_to"), "{gap}");
     program.stop().await;
 }
 
