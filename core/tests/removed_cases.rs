@@ -2,37 +2,19 @@
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+mod broken;
 
-use annals_core::conformance::faulty::{FaultyStore, StoreFault};
-use annals_core::conformance::{Fixture, MemoryFixture, run, streams};
-use annals_core::{Clock, Direction, Filter, LogPage, ReadLog, Removed, Store, StoreError};
+use std::sync::OnceLock;
+
+use annals_core::conformance::faulty::StoreFault;
+use annals_core::conformance::streams;
+use annals_core::{Direction, Filter, LogPage, ReadLog, Removed, Store, StoreError};
 use async_trait::async_trait;
 
-/// A memory store that is wrapped in a new fault whenever it is opened.
-#[derive(Debug)]
-struct Broken<T> {
-    memory: MemoryFixture,
-    fault: fn() -> T,
-}
-
-#[async_trait]
-impl<T: StoreFault> Fixture for Broken<T> {
-    async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
-        FaultyStore::new(self.memory.open(clock).await, (self.fault)())
-    }
-}
-
 fn passes<T: StoreFault>(fault: fn() -> T) -> bool {
-    let memory = MemoryFixture::with_partitions(1);
-    let fixture = Broken { memory, fault };
-    let case = AssertUnwindSafe(|| {
-        run(async move {
-            streams::that_are_archived_are_reported_by_pages_of_the_log(&fixture).await;
-        });
-    });
-    catch_unwind(case).is_ok()
+    broken::passes(fault, async |fixture| {
+        streams::that_are_archived_are_reported_by_pages_of_the_log(&fixture).await;
+    })
 }
 
 /// Makes something else of every page.

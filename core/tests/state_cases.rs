@@ -2,50 +2,31 @@
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
+mod broken;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use annals_core::conformance::faulty::{FaultyStore, StoreFault};
-use annals_core::conformance::{Fixture, MemoryFixture, run, state};
-use annals_core::{Clock, CommitError, GenerationId, Store, ViewCommit, ViewStore};
+use annals_core::conformance::faulty::StoreFault;
+use annals_core::conformance::state;
+use annals_core::{CommitError, GenerationId, ViewCommit, ViewStore};
 use async_trait::async_trait;
 use bytes::Bytes;
 
 type Page = Result<Vec<(Bytes, Bytes)>, CommitError>;
 
-/// A memory store that is wrapped in a new fault whenever it is opened.
-#[derive(Debug)]
-struct Broken<T> {
-    memory: MemoryFixture,
-    fault: fn() -> T,
-}
-
-#[async_trait]
-impl<T: StoreFault> Fixture for Broken<T> {
-    async fn open(&self, clock: Arc<dyn Clock>) -> Arc<dyn Store> {
-        FaultyStore::new(self.memory.open(clock).await, (self.fault)())
-    }
-}
-
 macro_rules! fails_on {
     ($test:ident: $case:ident on $fault:expr) => {
         #[test]
         fn $test() {
-            let fixture = broken(|| $fault);
-            let broke = AssertUnwindSafe(|| run(async move { state::$case(&fixture).await }));
-            assert!(catch_unwind(broke).is_err(), "the case did not notice");
+            let case = async |fixture| state::$case(&fixture).await;
+            assert!(!broken::passes(|| $fault, case), "the case did not notice");
             // And not because of the wrapping.
-            let whole = broken(|| Whole);
-            run(async move { state::$case(&whole).await });
+            let case = async |fixture| state::$case(&fixture).await;
+            assert!(broken::passes(|| Whole, case));
         }
     };
-}
-
-fn broken<T: StoreFault>(fault: fn() -> T) -> Broken<T> {
-    let memory = MemoryFixture::with_partitions(1);
-    Broken { memory, fault }
 }
 
 #[derive(Debug)]
@@ -135,77 +116,45 @@ impl StoreFault for TakesAnyEpoch {
     }
 }
 
-#[derive(Debug)]
-struct ByLength;
+/// A store that reads state otherwise.
+macro_rules! reads {
+    ($name:ident: ($views:ident, $of:ident, $after:ident, $bytes_max:ident) => $page:expr) => {
+        #[derive(Debug)]
+        struct $name;
 
-#[async_trait]
-impl StoreFault for ByLength {
-    async fn read_state(
-        &self,
-        views: &dyn ViewStore,
-        (generation, slot): (GenerationId, u16),
-        after: Option<&[u8]>,
-        _: usize,
-    ) -> Page {
-        let mut all = views.read_state(generation, slot, None, usize::MAX).await?;
-        all.sort_by_key(|(key, _)| (key.len(), key.clone()));
-        all.retain(|(key, _)| {
-            after.is_none_or(|after| (key.len(), &key[..]) > (after.len(), after))
-        });
-        Ok(all)
-    }
-}
-
-#[derive(Debug)]
-struct OneForAll;
-
-#[async_trait]
-impl StoreFault for OneForAll {
-    async fn read_state(
-        &self,
-        views: &dyn ViewStore,
-        (generation, _): (GenerationId, u16),
-        after: Option<&[u8]>,
-        bytes_max: usize,
-    ) -> Page {
-        views.read_state(generation, 0, after, bytes_max).await
-    }
-}
-
-#[derive(Debug)]
-struct WholePages;
-
-#[async_trait]
-impl StoreFault for WholePages {
-    async fn read_state(
-        &self,
-        views: &dyn ViewStore,
-        (generation, slot): (GenerationId, u16),
-        after: Option<&[u8]>,
-        _: usize,
-    ) -> Page {
-        views.read_state(generation, slot, after, usize::MAX).await
-    }
-}
-
-#[derive(Debug)]
-struct EmptyWhenGone;
-
-#[async_trait]
-impl StoreFault for EmptyWhenGone {
-    async fn read_state(
-        &self,
-        views: &dyn ViewStore,
-        (generation, slot): (GenerationId, u16),
-        after: Option<&[u8]>,
-        bytes_max: usize,
-    ) -> Page {
-        match views.read_state(generation, slot, after, bytes_max).await {
-            Err(CommitError::Gone(_)) => Ok(Vec::new()),
-            answer => answer,
+        #[async_trait]
+        impl StoreFault for $name {
+            async fn read_state(
+                &self,
+                $views: &dyn ViewStore,
+                $of: (GenerationId, u16),
+                $after: Option<&[u8]>,
+                $bytes_max: usize,
+            ) -> Page {
+                $page
+            }
         }
-    }
+    };
 }
+
+reads!(ByLength: (views, of, after, _bytes_max) => {
+    let mut all = views.read_state(of.0, of.1, None, usize::MAX).await?;
+    all.sort_by_key(|(key, _)| (key.len(), key.clone()));
+    all.retain(|(key, _)| after.is_none_or(|after| (key.len(), &key[..]) > (after.len(), after)));
+    Ok(all)
+});
+reads!(OneForAll: (views, of, after, bytes_max) => {
+    views.read_state(of.0, 0, after, bytes_max).await
+});
+reads!(WholePages: (views, of, after, _bytes_max) => {
+    views.read_state(of.0, of.1, after, usize::MAX).await
+});
+reads!(EmptyWhenGone: (views, of, after, bytes_max) => {
+    match views.read_state(of.0, of.1, after, bytes_max).await {
+        Err(CommitError::Gone(_)) => Ok(Vec::new()),
+        answer => answer,
+    }
+});
 
 /// Keeps state beside the store.
 #[derive(Debug, Default)]

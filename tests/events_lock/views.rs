@@ -11,12 +11,12 @@ use crate::life::first::{self, AccountEvent};
 
 /// A view of the program, whose fold is its own in each build.
 macro_rules! balance {
-    ($name:ident, $version:literal, $factor:literal) => {
+    ($name:ident, $factor:literal, $($view:tt)*) => {
         mod $name {
             use super::*;
 
             #[derive(Default, Serialize, Deserialize, View)]
-            #[view(name = "balances", version = $version, events(AccountEvent))]
+            #[view(name = "balances", events(AccountEvent), $($view)*)]
             struct Balance {
                 cents: i64,
             }
@@ -42,9 +42,9 @@ macro_rules! balance {
     };
 }
 
-balance!(before, 1, 1);
-balance!(changed, 1, 2);
-balance!(raised, 2, 2);
+balance!(before, 1, version = 1);
+balance!(changed, 2, version = 1);
+balance!(raised, 2, version = 2);
 
 #[test]
 fn a_changed_view_needs_a_new_version() {

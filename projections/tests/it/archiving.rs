@@ -75,53 +75,30 @@ impl Project<PurseEvent> for Content {
 }
 
 /// What was ever deposited, in one row; a summary says nothing new.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(
-    name = "total",
-    version = 1,
-    events(PurseEvent),
-    history,
-    key = String,
-    crate = "annals_projections"
-)]
-struct Total {
-    cents: i64,
+macro_rules! total {
+    ($name:ident, $($view:tt)*) => {
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+        #[view($($view)*, version = 1, events(PurseEvent), crate = "annals_projections")]
+        struct $name {
+            cents: i64,
+        }
+
+        impl Project<PurseEvent> for $name {
+            fn keys(_: &Recorded<PurseEvent>) -> Result<Vec<String>, Poison> {
+                Ok(vec!["all".into()])
+            }
+
+            fn on(row: &mut Row<'_, Self>, event: &Recorded<PurseEvent>) -> Result<(), Poison> {
+                row.cents += event.event.deposited();
+                Ok(())
+            }
+        }
+    };
 }
 
-impl Project<PurseEvent> for Total {
-    fn keys(_: &Recorded<PurseEvent>) -> Result<Vec<String>, Poison> {
-        Ok(vec!["all".into()])
-    }
-
-    fn on(row: &mut Row<'_, Self>, event: &Recorded<PurseEvent>) -> Result<(), Poison> {
-        row.cents += event.event.deposited();
-        Ok(())
-    }
-}
-
-/// As `Total`, folded when it is asked.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(
-    name = "live_total",
-    version = 1,
-    events(PurseEvent),
-    key = String,
-    crate = "annals_projections"
-)]
-struct LiveTotal {
-    cents: i64,
-}
-
-impl Project<PurseEvent> for LiveTotal {
-    fn keys(_: &Recorded<PurseEvent>) -> Result<Vec<String>, Poison> {
-        Ok(vec!["all".into()])
-    }
-
-    fn on(row: &mut Row<'_, Self>, event: &Recorded<PurseEvent>) -> Result<(), Poison> {
-        row.cents += event.event.deposited();
-        Ok(())
-    }
-}
+total!(Total, name = "total", key = String, history);
+// Folded when it is asked.
+total!(LiveTotal, name = "live_total", key = String);
 
 /// As `Content`, also as of times of the world.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
