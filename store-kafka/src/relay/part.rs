@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    Checkpoint, CommitError, Filter, Generation, GenerationId, GenerationSpec, Partition, Phase,
-    Position, ViewCommit,
+    Checkpoint, CommitError, Filter, Generation, GenerationId, GenerationSpec, Partition, Position,
+    ViewCommit,
 };
 use annals_runner::{
     Backoff, BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, HeldLease,
     Kind, Part, Registry, RunningPart, Setup, Slot, StartError, Subject, Supervisor, Tasks, Work,
-    WorkError, WorkerContext, event_at, find_or_begin, run,
+    WorkError, WorkerContext, begin_live, event_at, run,
 };
 use tokio::sync::watch;
 
@@ -70,23 +70,6 @@ impl Follower for Relay {
                 .supervised_by(tokio::spawn(supervisor.run(stop))))
         })
     }
-}
-
-/// Its one generation, live from the beginning: it holds no rows.
-pub(crate) async fn begin_live(
-    context: &WorkerContext,
-    workers: &GenerationWorkers,
-    name: &'static str,
-) -> Result<(), StartError> {
-    let found = find_or_begin(context, workers.spec()).await?;
-    let Some(generation) = found else {
-        return Err(StartError::OtherLog { name });
-    };
-    if generation.phase != Phase::Live {
-        let switched = context.views.switch_to(generation.id).await;
-        switched.map_err(|error| StartError::Store(WorkError::from(error).into_store()))?;
-    }
-    Ok(())
 }
 
 /// What goes out of a log has no dead letters: what cannot be sent stops it.

@@ -6,13 +6,13 @@ use annals_core::{CommitError, Filter, GenerationId, GenerationSpec, Outlet as _
 use annals_runner::{
     BoxFuture, DeadLetters, Follower, GenerationWorkers, HeldLease, Kind, Part, Registry,
     RunningPart, Setup, Slot, StartError, Subject, Supervisor, Tasks, ViewKind, Work, WorkError,
-    WorkerContext, run,
+    WorkerContext, begin_live, run,
 };
 use tokio::sync::watch;
 
 use super::StateTopic;
 use super::follow::{Publishing, serving};
-use crate::relay::{HasNone, begin_live, note_checkpoints};
+use crate::relay::{HasNone, note_checkpoints};
 
 impl Part for StateTopic {
     fn add_to(self, setup: Setup) -> Setup {
