@@ -73,6 +73,7 @@ mod source;
 mod stream;
 mod table;
 mod trial;
+mod view_table;
 mod window_key;
 mod windows;
 mod wire;

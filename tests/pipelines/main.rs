@@ -15,7 +15,9 @@ mod asked;
 #[path = "../../examples/fraud/bank.rs"]
 mod bank;
 mod broken;
+mod chains;
 mod fraud_killed;
+mod joined;
 mod killed;
 mod kinds;
 mod lessons;

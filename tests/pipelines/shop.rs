@@ -216,6 +216,19 @@ pub(crate) struct Picture {
 }
 
 impl Picture {
+    /// Without what two stores cannot have in common: when they recorded an event.
+    pub(crate) fn without_moments(mut self) -> Picture {
+        for version in &mut self.versions {
+            version.recorded_at = noon();
+        }
+        for (_, row) in &mut self.rows {
+            if let Some(at) = row.find("after its recording at") {
+                row.truncate(at);
+            }
+        }
+        self
+    }
+
     /// Of the generation that serves.
     pub(crate) async fn of(store: &dyn Store, pipeline: &str) -> Picture {
         let views = store.views().unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::machine::OutRow;
 use super::output::END;
-use super::panics::Lacking;
+use super::panics::{Lacking, Why};
 use super::source::micros;
 
 /// The output of dead letters. No view has a name like it.
@@ -100,12 +100,16 @@ impl Record {
         let Lacking {
             stage: number,
             item,
-            reason,
+            why,
             ..
         } = of;
+        let (what, reason) = match why {
+            Why::Panicked(reason) => ("panicked", reason),
+            Why::Failed(reason) => ("failed", reason),
+        };
         let cause = match &**item {
-            "" => format!("`{stage}` panicked: {reason}"),
-            item => format!("`{stage}` panicked over `{}`: {reason}", shown(item)),
+            "" => format!("`{stage}` {what}: {reason}"),
+            item => format!("`{stage}` {what} over `{}`: {reason}", shown(item)),
         };
         Dead {
             of: format!("/{number:05}/{item}"),

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::append::AppendSpec;
 use super::output::{Collected, OutputSpec};
-use super::panics::{self, Lacking, NameOf, Panics, nameless};
+use super::panics::{self, Lacking, NameOf, Panics, Why};
 use super::source::Source;
 
 /// How state is written: as rows are.
@@ -108,7 +108,26 @@ impl Making {
                     cause: row.cause(),
                     stage: of.stage,
                     item: name(&row.item),
-                    reason,
+                    why: Why::Panicked(reason),
+                });
+            }
+        }
+    }
+
+    /// Tells of items that a stage without state could not take, and why.
+    pub(crate) fn on_error<T: 'static>(
+        &self,
+        of: Numbered,
+        name: NameOf<T>,
+    ) -> impl Fn(&Row<T>, String) + Send + Sync + use<T> {
+        let panics = (of.divided || self.slot == 0).then(|| self.panics.clone());
+        move |row, reason| {
+            if let Some(panics) = &panics {
+                panics.lacks(Lacking {
+                    cause: row.cause(),
+                    stage: of.stage,
+                    item: name(&row.item),
+                    why: Why::Failed(reason),
                 });
             }
         }
@@ -170,8 +189,15 @@ impl Making {
         Box::new(right)
     }
 
-    /// An operator as the stage that a handle stands for. What is late for it is counted.
-    pub(crate) fn stage<O>(&self, at: Numbered, operator: O, then: Port<O::Out>) -> Port<O::In>
+    /// An operator as the stage that a handle stands for, whose items and results are called so.
+    /// What is late for it is counted.
+    pub(crate) fn stage<O>(
+        &self,
+        at: Numbered,
+        operator: O,
+        then: Port<O::Out>,
+        (item, result): (NameOf<O::In>, NameOf<O::Out>),
+    ) -> Port<O::In>
     where
         O: Operator + State + Send + 'static,
         O::Out: Send,
@@ -184,7 +210,7 @@ impl Making {
                 collected.missed += batch.rows.len() as u64;
             }
         });
-        let stage = self.stateful(at, operator, then, nameless, nameless);
+        let stage = self.stateful(at, operator, then, item, result);
         Box::new(stage.late(Box::new(count)))
     }
 }

@@ -8,6 +8,7 @@ use annals_streams::{
 
 use super::graph::Node;
 use super::keyed::{Keyed, PipelineKey};
+use super::panics::{by_key, by_side};
 use super::results::Windowed;
 use super::stream::Flows;
 use super::windows::{Windows, WindowsBy};
@@ -108,10 +109,14 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
         let stage = at.numbered();
         at.attach_both((&self.node, &other.node), move |making| {
             let row = Arc::clone(&row);
-            let row = move |left: Option<&T>, right: Option<&R>| row(left, right);
-            let then = Each::filter_map(present, to.port(making));
-            let join = IntervalJoin::<K, T, R, Option<O>>::new(join, within, row);
-            making.stage(stage, join, Box::new(then))
+            let row = move |(key, (left, right)): &(K, Sides<T, R>)| {
+                row(left.as_ref(), right.as_ref()).map(|row| (key.clone(), row))
+            };
+            // Rows are made behind the join: one that cannot be made is left out by itself.
+            let then = Each::filter_map(row, to.port(making));
+            let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
+            let join = IntervalJoin::<K, T, R, Sides<T, R>>::new(join, within, sides);
+            making.stage(stage, join, then, (by_side, by_key))
         });
         Keyed {
             at: at.lagging(within.lag()),
@@ -120,9 +125,11 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
     }
 }
 
-/// A row of the sides that are there.
-pub(crate) fn present<K: Clone, O: Clone>((key, row): &(K, Option<O>)) -> Option<(K, O)> {
-    row.clone().map(|row| (key.clone(), row))
+/// What a joined row is made of: at least one of the two is there.
+pub(super) type Sides<L, R> = (Option<L>, Option<R>);
+
+pub(super) fn sides<L: Clone, R: Clone>(left: Option<&L>, right: Option<&R>) -> Sides<L, R> {
+    (left.cloned(), right.cloned())
 }
 
 impl<K: PipelineKey, T: Flows + Kept> Windows<K, T> {
@@ -167,18 +174,19 @@ impl<K: PipelineKey, T: Flows + Kept> Windows<K, T> {
                 return Box::new(Sink::new(|_: &Batch<_>| ()));
             };
             let row = Arc::clone(&row);
-            let row = move |left: &T, right: &R| row(left, right);
-            let windowed = |(key, (window, value)): &(K, (Window, O))| {
+            let windowed = move |(key, (window, (left, right))): &(K, (Window, (T, R)))| {
                 let row = Windowed {
                     window: *window,
-                    value: value.clone(),
+                    value: row(left, right),
                     is_final: true,
                 };
                 (key.clone(), row)
             };
             let then = Each::map(windowed, to.port(making));
-            let join = WindowJoin::<K, T, R, O>::new(aligned, lateness, row);
-            making.stage(stage, join, Box::new(then))
+            let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
+            let pair = |left: &T, right: &R| (left.clone(), right.clone());
+            let join = WindowJoin::<K, T, R, (T, R)>::new(aligned, lateness, pair);
+            making.stage(stage, join, then, (by_side, by_key))
         });
         Keyed {
             at: at.lagging(self.lateness),

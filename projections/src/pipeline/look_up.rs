@@ -5,8 +5,9 @@ use std::sync::Arc;
 use annals_streams::{AsOfJoin, AsOfOptions, Each, JoinType, Kept, Newer, PlannedStage};
 
 use super::graph::{At, Node};
-use super::join::present;
+use super::join::{Sides, sides};
 use super::keyed::{Keyed, PipelineKey};
+use super::panics::{by_key, by_side};
 use super::stream::Flows;
 use super::table::Table;
 
@@ -71,10 +72,14 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
         let stage = at.numbered();
         at.attach_both((&self.node, rows), move |making| {
             let row = Arc::clone(&row);
-            let row = move |item: Option<&T>, of: Option<&V>| Some(row(item?, of));
-            let then = Each::filter_map(present, to.port(making));
-            let join = AsOfJoin::<K, T, V, Option<O>>::new(JoinType::Left, options, row);
-            making.stage(stage, join, Box::new(then))
+            let row = move |(key, (item, of)): &(K, Sides<T, V>)| {
+                let row = row(item.as_ref()?, of.as_ref());
+                Some((key.clone(), row))
+            };
+            let then = Each::filter_map(row, to.port(making));
+            let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
+            let join = AsOfJoin::<K, T, V, Sides<T, V>>::new(JoinType::Left, options, sides);
+            making.stage(stage, join, then, (by_side, by_key))
         });
         Keyed { at, node }
     }

@@ -10,6 +10,7 @@ use annals_streams::{
 
 use super::graph::Node;
 use super::keyed::{Keyed, PipelineKey};
+use super::panics::by_key;
 use super::stream::Flows;
 
 impl<K: PipelineKey, T: Flows> Keyed<K, T> {
@@ -44,7 +45,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
             let id = Arc::clone(&id);
             let distinct = DistinctBy::<K, T, I>::new(span, move |item: &T| id(item));
             let then = to.port(making);
-            making.stage(stage, distinct, then)
+            making.stage(stage, distinct, then, (by_key, by_key))
         });
         Keyed { at, node }
     }
@@ -84,7 +85,12 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
             let step = Arc::clone(&step);
             let step = move |state: &mut S, item: &T| step(state, item);
             let then = to.port(making);
-            making.stage(stage, Scan::<K, T, S, U>::new(span, step), then)
+            making.stage(
+                stage,
+                Scan::<K, T, S, U>::new(span, step),
+                then,
+                (by_key, by_key),
+            )
         });
         Keyed { at, node }
     }
@@ -111,7 +117,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
         let stage = at.numbered();
         self.node.attach(move |making| {
             let then = to.port(making);
-            making.stage(stage, InTimeOrder::<K, T>::new(), then)
+            making.stage(stage, InTimeOrder::<K, T>::new(), then, (by_key, by_key))
         });
         Keyed { at, node }
     }
@@ -150,7 +156,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
         self.node.attach(move |making| {
             let then = to.port(making);
             match Detect::<K, T>::new(pattern.clone()) {
-                Ok(detect) => making.stage(stage, detect, then),
+                Ok(detect) => making.stage(stage, detect, then, (by_key, by_key)),
                 // A pipeline with such a pattern is refused before it runs.
                 Err(_) => Box::new(Sink::new(|_: &Batch<(K, T)>| ())),
             }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::Position;
-use annals_streams::{Change, Emission, ItemAt, LeaveOut, Panic, Place, Row};
+use annals_streams::{Change, Emission, ItemAt, LeaveOut, Panic, Place, Row, Side};
 
 use crate::key::ViewKey;
 
@@ -25,7 +25,15 @@ pub(crate) struct Lacking {
     pub(crate) stage: u16,
     /// The item or result: its key, or nothing where there is none.
     pub(crate) item: String,
-    pub(crate) reason: String,
+    pub(crate) why: Why,
+}
+
+/// Why a stage went on without it.
+#[derive(Debug)]
+pub(crate) enum Why {
+    Panicked(String),
+    /// It was refused with an error.
+    Failed(String),
 }
 
 /// An item over which an operator panicked.
@@ -163,6 +171,14 @@ pub(crate) fn by_window<K: ViewKey, A>(of: &Emission<K, A>) -> String {
     (of.window, of.key.clone()).to_key()
 }
 
+/// By its key, on either side.
+pub(crate) fn by_side<K: ViewKey, J: ViewKey, L, R>(of: &Side<(K, L), (J, R)>) -> String {
+    match of {
+        Side::Left((key, _)) => key.to_key(),
+        Side::Right((key, _)) => key.to_key(),
+    }
+}
+
 /// By the key of its row.
 pub(crate) fn by_change<K: ViewKey, V>(change: &Change<K, V>) -> String {
     change.key.to_key()
@@ -188,7 +204,7 @@ impl<I, R> LeaveOut<I, R> for OfStage<I, R> {
             cause: row.cause(),
             stage: self.stage,
             item: (self.item)(&row.item),
-            reason,
+            why: Why::Panicked(reason),
         });
         true
     }
@@ -206,7 +222,7 @@ impl<I, R> LeaveOut<I, R> for OfStage<I, R> {
             cause: result.cause(),
             stage: self.stage,
             item: (self.result)(&result.item),
-            reason: text(panic),
+            why: Why::Panicked(text(panic)),
         });
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use annals_core::{Event, Recorded};
 use annals_runner::slot_of;
-use annals_streams::{Each, PlannedStage, Span, Time};
+use annals_streams::{Each, PlannedStage, Row, Span, Time};
 
 use super::graph::{At, Graph, Node, Numbered};
 use super::keyed::{Keyed, PipelineKey};
@@ -290,6 +290,44 @@ impl<T: Flows> Stream<T> {
         self.each("flat_map", move |item, emit| {
             map(item).into_iter().for_each(emit);
         })
+    }
+
+    /// One item for each that can be made; for one that cannot its event becomes a dead letter with
+    /// the reason, and the pipeline goes on.
+    ///
+    /// ```
+    /// # use annals_projections::pipeline::Stream;
+    /// # fn example(texts: Stream<String>) {
+    /// texts.try_map(|text| text.parse::<i64>());
+    /// # }
+    /// ```
+    pub fn try_map<U: Flows, F: fmt::Display>(
+        &self,
+        map: impl Fn(&T) -> Result<U, F> + Send + Sync + 'static,
+    ) -> Stream<U> {
+        let at = self.at.then(PlannedStage::new("try_map", ""));
+        let node = Node::new();
+        let to: Node<U> = node.clone();
+        let of = at.numbered();
+        let map = Arc::new(map);
+        self.node.attach(move |making| {
+            let map = Arc::clone(&map);
+            let failed = making.on_error(of, nameless);
+            let each = move |row: &Row<T>| match map(&row.item) {
+                Ok(item) => Some((row.time, item)),
+                Err(error) => {
+                    failed(row, error.to_string());
+                    None
+                }
+            };
+            let each = Each::retimed(each, to.port(making));
+            Box::new(each.on_panic(making.on_panic(of, nameless)))
+        });
+        Stream {
+            at,
+            node,
+            source: None,
+        }
     }
 
     /// This stream and another one, in the order of the log.

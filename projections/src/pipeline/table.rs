@@ -9,9 +9,10 @@ use annals_streams::{
 };
 
 use super::graph::{At, Node};
+use super::join::{Sides, sides};
 use super::keyed::{Keyed, PipelineKey, mapped};
 use super::output::{declare, into_view};
-use super::panics::{by_change, by_key};
+use super::panics::{by_change, by_key, by_side};
 use super::stream::Flows;
 use crate::view::View;
 
@@ -132,7 +133,7 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
                         let row = |row: Option<&V>, _: Option<&()>| row.cloned();
                         let rows = TableJoin::new(JoinType::Left, Newer::ByTime, row);
                         let then = Box::new(Each::map(flattened, to.port(making)));
-                        let rows = making.stage(stage, rows, then);
+                        let rows = making.stage(stage, rows, then, (by_side, by_change));
                         let left = |row: &(K, Option<V>)| Side::Left(row.clone());
                         Box::new(Each::map(left, rows))
                     });
@@ -274,12 +275,11 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
         let (left, newer) = self.rows();
         let (right, right_newer) = other.rows();
         at.attach_both((&left, &right), move |making| {
-            let row = Arc::clone(&row);
-            let row = move |left: Option<&V>, right: Option<&W>| row(left, right);
-            let join = TableJoin::<K, V, W, Option<O>>::new(join, newer, row);
+            let then = Each::filter_map(made_by(Arc::clone(&row)), to.port(making));
+            let then = Box::new(then.on_panic(making.on_panic(stage, by_change)));
+            let join = TableJoin::<K, V, W, Sides<V, W>>::new(join, newer, sides);
             let join = join.right_newer(right_newer);
-            let then = Box::new(Each::map(flattened, to.port(making)));
-            making.stage(stage, join, then)
+            making.stage(stage, join, then, (by_side, by_change))
         });
         Table::changed(at, node)
     }
@@ -355,14 +355,13 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
         let (left, newer) = self.rows();
         let (right, right_newer) = other.rows();
         at.attach_both((&left, &right), move |making| {
-            let row = Arc::clone(&row);
-            let row = move |left: Option<&V>, right: Option<&W>| row(left, right);
-            let foreign_key = Arc::clone(&foreign_key);
-            let foreign_key = move |row: &V| foreign_key(row);
-            let join = ForeignKeyJoin::<K, J, V, W, Option<O>>::new(join, newer, foreign_key, row);
+            let then = Each::filter_map(made_by(Arc::clone(&row)), to.port(making));
+            let then = Box::new(then.on_panic(making.on_panic(stage, by_change)));
+            let refers = Arc::clone(&foreign_key);
+            let refers = move |row: &V| refers(row);
+            let join = ForeignKeyJoin::<K, J, V, W, _>::new(join, newer, refers, sides);
             let join = join.right_newer(right_newer);
-            let then = Box::new(Each::map(flattened, to.port(making)));
-            making.stage(stage, join, then)
+            making.stage(stage, join, then, (by_side, by_change))
         });
         Table::changed(at, node)
     }
@@ -484,7 +483,8 @@ impl<K: PipelineKey, V: Flows + Kept, G: PipelineKey> Grouped<K, V, G> {
             let group = Arc::clone(&group);
             let group = move |key: &K, row: &V| Some(group(key, row));
             let then = to.port(making);
-            making.stage(stage, GroupBy::<K, G, V, A>::new(newer, group), then)
+            let groups = GroupBy::<K, G, V, A>::new(newer, group);
+            making.stage(stage, groups, then, (by_key, by_change))
         });
         Table::changed(at, node)
     }
@@ -500,6 +500,22 @@ fn rows_of<K: PipelineKey, V: Flows>(
         Some((change.key.clone(), change.new.clone()))
     });
     node
+}
+
+/// What makes a change of joined rows of a change of what they are made of.
+fn made_by<K: Clone, V, W, O>(
+    row: Arc<impl Fn(Option<&V>, Option<&W>) -> Option<O> + Send + Sync + 'static>,
+) -> impl Fn(&Change<K, Sides<V, W>>) -> Option<Change<K, O>> + Send + Sync {
+    move |change| {
+        let row = |(left, right): &Sides<V, W>| row(left.as_ref(), right.as_ref());
+        let new = change.new.as_ref().and_then(row);
+        let old = change.old.as_ref().and_then(row);
+        (new.is_some() || old.is_some()).then(|| Change {
+            key: change.key.clone(),
+            new,
+            old,
+        })
+    }
 }
 
 /// A change of what is there only if its row is.

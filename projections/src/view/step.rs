@@ -162,6 +162,11 @@ impl<V: View> Handlers<V> {
         self.by_type.keys().map(|name| (*name).into()).collect()
     }
 
+    /// The same, as the types have them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.by_type.keys().copied()
+    }
+
     /// The stored names of events that replace everything before them in their stream.
     pub(crate) fn summaries(&self) -> &[&'static str] {
         &self.summaries

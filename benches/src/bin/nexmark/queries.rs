@@ -1,51 +1,16 @@
-//! The queries as one pipeline, and their rows as text.
+//! The queries about bids alone, as one pipeline.
 
 use std::collections::BTreeSet;
-use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
-use annals::MemoryStore;
-use annals::chrono::DateTime;
 use annals::pipeline::{Fold, Pipeline, Time, Window};
 use annals::prelude::*;
-use annals::projections::Program;
-use annals::store::{Append, NewEvent};
 
-use crate::bids::Bid;
-
-/// The queries, in the order of their rows.
-pub(crate) const NUMBERS: [u8; 8] = [0, 1, 2, 5, 7, 11, 15, 17];
+use crate::market::{Bid, BidEvent};
+use crate::rows::{Lines, text_rows};
 
 const GAP_MS: i64 = 10_000;
 const DAY_MS: i64 = 86_400_000;
-const PATIENCE: Duration = Duration::from_secs(600);
-
-#[derive(Clone, Debug, Event, Serialize, Deserialize)]
-#[event(category = "bid")]
-enum BidEvent {
-    Placed(Bid),
-}
-
-macro_rules! text_rows {
-    ($($name:ident = $stored:literal by $key:ty,)*) => {$(
-        #[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
-        #[view(name = $stored, key = $key)]
-        struct $name {
-            rows: Vec<String>,
-        }
-
-        impl Lines for $name {
-            fn lines(self) -> Vec<String> {
-                self.rows
-            }
-        }
-    )*};
-}
-
-trait Lines: View {
-    fn lines(self) -> Vec<String>;
-}
 
 text_rows! {
     Q0 = "q0" by u64,
@@ -135,11 +100,12 @@ impl Fold<Bid> for Prices {
     }
 }
 
-fn millis(time: Time) -> i64 {
+/// Milliseconds since 1970.
+pub(crate) fn millis(time: Time) -> i64 {
     time.micros().div_euclid(1_000)
 }
 
-fn queries() -> Pipeline {
+pub(crate) fn queries() -> Pipeline {
     let seconds = Duration::from_secs;
     Pipeline::new("nexmark", 1, move |log| {
         let events = log.events::<BidEvent>().out_of_order_by(seconds(3));
@@ -222,52 +188,4 @@ fn queries() -> Pipeline {
             Q17 { rows: vec![row] }
         });
     })
-}
-
-/// The rows of all queries, each sorted.
-pub(crate) async fn rows_of_all(bids: &[Bid]) -> Result<Vec<Vec<String>>, Box<dyn Error>> {
-    let db = Annals::on(Arc::new(MemoryStore::new()));
-    for (number, part) in bids.chunks(1_000).enumerate() {
-        let mut events = Vec::with_capacity(part.len());
-        for bid in part {
-            let mut event = NewEvent::of(&BidEvent::Placed(*bid))?;
-            event.occurred_at = DateTime::from_timestamp_millis(bid.time).ok_or("a time")?;
-            events.push(event);
-        }
-        let stream = StreamId::new(format!("bid-{number}"))?;
-        db.store().append(Append::new(stream, events)).await?;
-    }
-    let db = db.with(queries()).start_in_background().await?;
-    let done = db.advance_clock(Time::MAX).await?;
-    let nexmark = db
-        .pipeline("nexmark")
-        .ok_or("the program has its pipeline")?;
-    nexmark.wait_for(done, PATIENCE).await?;
-    let all = vec![
-        rows::<Q0>(&db).await?,
-        rows::<Q1>(&db).await?,
-        rows::<Q2>(&db).await?,
-        rows::<Q5>(&db).await?,
-        rows::<Q7>(&db).await?,
-        rows::<Q11>(&db).await?,
-        rows::<Q15>(&db).await?,
-        rows::<Q17>(&db).await?,
-    ];
-    db.stop().await;
-    Ok(all)
-}
-
-async fn rows<V: Lines>(db: &Program) -> Result<Vec<String>, Box<dyn Error>> {
-    let mut all = Vec::new();
-    let mut after = None;
-    loop {
-        let page = db.view::<V>().rows().limit(10_000).after(after).await?;
-        all.extend(page.rows.into_iter().flat_map(|row| row.value.lines()));
-        match page.next {
-            None => break,
-            next => after = next,
-        }
-    }
-    all.sort_unstable();
-    Ok(all)
 }

@@ -34,6 +34,13 @@ pub(crate) struct Counts {
     pub(crate) count: u64,
 }
 
+/// A pair, by its window, its even and its odd bid.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
+#[view(name = "pairs", key = (Window, (u64, u64)))]
+struct Pairs {
+    bidder: u64,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
 #[view(name = "largest", key = Window)]
 struct Largest {
@@ -70,6 +77,24 @@ fn bidder(event: &BidEvent) -> u64 {
     *bidder
 }
 
+/// Even bids with odd ones, by bidder.
+fn write_pairs(log: &Log, size: Duration) {
+    let bids = log.events::<BidEvent>();
+    let bids = bids.out_of_order_by(Duration::from_millis(DELAY_MS));
+    // Positions are numbers from 1 on.
+    let bids = bids.map(|event| (event.record.position.get() - 1, bidder(event)));
+    let bids = bids.key_by(|(_, bidder)| *bidder);
+    let half = |rest: u64| {
+        let half = bids.filter(move |(number, _)| number % 2 == rest);
+        half.map(|_, (number, _)| *number).tumbling(size)
+    };
+    let pairs = half(0).join(&half(1), |even, odd| (*even, *odd));
+    pairs.into_view_with::<Pairs>(|bidder, pair| {
+        let row = Pairs { bidder: *bidder };
+        ((pair.window, pair.value), row)
+    });
+}
+
 fn write(counts: &Results<u64, Count>) {
     counts.into_view_as::<Counts>(|_, _, count| Counts { count: count.0 });
 }
@@ -84,6 +109,7 @@ fn pipeline(query: Query) -> Pipeline {
                 .hopping(size, slide)
                 .folded::<Count>(),
         ),
+        Query::Join => write_pairs(log, size),
         Query::Session => write(&counted_by(log, bidder).sessions(size).folded::<Count>()),
         Query::Hopmax => {
             let counts = counted_by(log, auction)
@@ -132,6 +158,7 @@ pub(crate) fn run(
         let wall = wall.elapsed().as_secs_f64();
         let answer = match query {
             Query::Hopmax => answer::<Largest>(&db, |row| row.count).await?,
+            Query::Join => answer::<Pairs>(&db, |_| 1).await?,
             _ => answer::<Counts>(&db, |row| row.count).await?,
         };
         db.stop().await;

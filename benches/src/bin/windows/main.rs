@@ -1,11 +1,11 @@
 //! Windows of event time over a workload that was also given to two peers: what an event costs, and
 //! whether the answers are the given ones.
 //!
-//! `cargo run --release -p annals-benches --bin windows -- --query tumble|hop|hopmax|session
-//! --events N [--store URL [--slots N]]`: without a store JSON in memory through the stages, with one a
-//! pipeline over its log, its rows and its state kept exactly once. Appending is not measured; the
-//! rate is per second of CPU of the whole process. A clock event at the end closes the last
-//! windows.
+//! `cargo run --release -p annals-benches --bin windows -- --query
+//! tumble|hop|hopmax|session|join --events N [--store URL [--slots N]]`: without a store JSON in
+//! memory through the stages, with one a pipeline over its log, its rows and its state kept exactly
+//! once. Appending is not measured; the rate is per second of CPU of the whole process. A clock event
+//! at the end closes the last windows.
 //!
 //! `--latency N --store URL` instead says how long after an append a row is seen by those who watch
 //! it: of the window that it closes, and of the window that it updates.
@@ -53,6 +53,8 @@ enum Query {
     Hopmax,
     /// Bids of each bidder in sessions with a gap of ten seconds.
     Session,
+    /// Pairs of a bid and one of the other half, of one bidder in windows of ten seconds.
+    Join,
 }
 
 impl Query {
@@ -63,6 +65,7 @@ impl Query {
             Query::Hop => (998_729, 2_500_000, 66_597_458),
             Query::Hopmax => (2_506, 154_552, 9_588_058),
             Query::Session => (452_015, 500_000, 606_118),
+            Query::Join => (12_544, 12_544, 12_544),
         };
         Answer { rows, sum, squares }
     }

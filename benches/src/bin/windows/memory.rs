@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use annals::streams::{
-    Aligned, AlignedWindows, Batch, Codec, Count, Each, Emission, Operator, OutOfOrder, Page,
-    Place, Row, Sessions, Sink, Span, Stage, State, StateError, Stateful, Strategy, Time,
-    TopOfWindow, WindowOptions,
+    Aligned, AlignedWindows, Batch, Branch, Codec, Count, Each, Emission, Joint, Operator,
+    OutOfOrder, Page, Place, Row, Sessions, Sink, Span, Stage, State, StateError, Stateful,
+    Strategy, Time, TopOfWindow, Window, WindowJoin, WindowOptions,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,11 +76,29 @@ fn largest(answer: &Arc<Mutex<Answer>>) -> Port<Counted<u64>> {
     Box::new(Each::map(counts, stage(2, top, Box::new(sink))))
 }
 
+/// Even bids with odd ones, by bidder.
+fn pairs(windows: Aligned, answer: &Arc<Mutex<Answer>>) -> Port<Bid> {
+    let answer = Arc::clone(answer);
+    let sink = Sink::new(move |batch: &Batch<(u64, (Window, (u64, u64)))>| {
+        let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.rows.iter().for_each(|_| answer.add(1));
+    });
+    let prices = |even: &u64, odd: &u64| (*even, *odd);
+    let join = WindowJoin::<u64, u64, u64, _>::new(windows, Span::ZERO, prices);
+    let (even, odd) = Joint::<(u64, u64), (u64, u64), Json>::ports(stage(1, join, Box::new(sink)));
+    let half = |rest: u64, then: Port<(u64, u64)>| -> Port<Bid> {
+        let price = move |bid: &Bid| (bid.number % 2 == rest).then_some((bid.bidder, bid.price));
+        Box::new(Each::filter_map(price, then))
+    };
+    let halves = vec![half(0, Box::new(even)), half(1, Box::new(odd))];
+    Box::new(Branch::new(halves))
+}
+
 fn stages(query: Query, answer: &Arc<Mutex<Answer>>) -> Option<Port<Bid>> {
     let options = WindowOptions::on_close();
     let size = span(SIZE_MS);
     let aligned = match query {
-        Query::Tumble => Aligned::tumbling(size).ok(),
+        Query::Tumble | Query::Join => Aligned::tumbling(size).ok(),
         Query::Hop | Query::Hopmax => Aligned::hopping(size, span(SLIDE_MS)).ok(),
         Query::Session => None,
     };
@@ -89,6 +107,7 @@ fn stages(query: Query, answer: &Arc<Mutex<Answer>>) -> Option<Port<Bid>> {
         _ => sums(answer),
     };
     Some(match query {
+        Query::Join => pairs(aligned?, answer),
         Query::Session => {
             let sessions = Sessions::<u64, Bid, Count>::new(size, options);
             Box::new(Each::map(
@@ -128,10 +147,11 @@ pub(crate) fn run(query: Query, events: u64) -> (Answer, f64, f64) {
         let mut rows = Vec::with_capacity(page.len());
         let mut records = Vec::with_capacity(page.len());
         for end in page {
-            let Ok(bid) = serde_json::from_str::<Bid>(&text[from..*end]) else {
+            let Ok(mut bid) = serde_json::from_str::<Bid>(&text[from..*end]) else {
                 continue;
             };
             from = *end;
+            bid.number = number;
             let time = Time::from_micros(bid.ts * 1_000);
             clock.observe(time, time);
             number += 1;

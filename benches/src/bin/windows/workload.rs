@@ -47,6 +47,7 @@ impl Bids {
             bidder: bidder % 10_000,
             price: price % 100_000,
             ts: 1_700_000_000_000 + number as i64 * 10 - (late % 3_001) as i64,
+            number,
         }
     }
 }
@@ -59,6 +60,9 @@ pub(crate) struct Bid {
     #[allow(dead_code, reason = "part of what is decoded")]
     pub(crate) price: u64,
     pub(crate) ts: i64,
+    /// Which one it is, from 0.
+    #[serde(skip)]
+    pub(crate) number: u64,
 }
 
 impl Bid {
@@ -69,6 +73,7 @@ impl Bid {
             bidder,
             price,
             ts,
+            ..
         } = self;
         let mut text = String::with_capacity(144);
         let _ = write!(

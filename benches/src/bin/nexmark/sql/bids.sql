@@ -1,1 +1,0 @@
-create table bids (auction integer, bidder integer, price integer, time integer);

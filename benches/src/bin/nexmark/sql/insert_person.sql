@@ -1,0 +1,1 @@
+insert into persons values (?1, ?2, ?3, ?4, ?5)
