@@ -170,6 +170,9 @@ mod guide {
     #[cfg(all(feature = "macros", feature = "streams", feature = "sqlite"))]
     #[doc = include_str!("../docs/guide/windows.md")]
     struct Windows;
+    #[cfg(all(feature = "macros", feature = "streams"))]
+    #[doc = include_str!("../docs/guide/joins.md")]
+    struct Joins;
     #[cfg(all(feature = "macros", feature = "projections"))]
     #[doc = include_str!("../docs/guide/reactors-and-processes.md")]
     struct ReactorsAndProcesses;

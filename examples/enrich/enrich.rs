@@ -151,7 +151,7 @@ fn unshipped(log: &Log) {
     let orders = orders.key_by(|event| match event {
         OrderEvent::Placed { order } | OrderEvent::Shipped { order } => *order,
     });
-    let forgotten = Pattern::first(|event| matches!(event, OrderEvent::Placed { .. }))
+    let forgotten = Pattern::first(|event: &OrderEvent| matches!(event, OrderEvent::Placed { .. }))
         .never(|_, event| matches!(event, OrderEvent::Shipped { .. }))
         .within(Duration::from_hours(2));
     orders

@@ -417,3 +417,26 @@ fn what_cannot_be_made_becomes_a_dead_letter() {
     );
     assert_eq!(told.matches("-> margins").count(), 1, "{told}");
 }
+
+#[cfg(feature = "cdc")]
+#[test]
+fn a_captured_table_is_a_table() {
+    use annals::cdc::{TableOf, TableRow};
+
+    #[derive(Clone, Debug, TableRow)]
+    #[table("public.limits")]
+    struct Limit {
+        #[key]
+        product: String,
+        #[allow(dead_code, reason = "read through its columns")]
+        cents: i64,
+    }
+
+    let captured = Pipeline::new("captured", 1, |log| {
+        let limits = log.table::<TableOf<Limit>>();
+        let limits = limits.map(|_, limit| limit.row().map_or(0, |limit| limit.cents));
+        sales(log).look_up(&limits, margin).into_view();
+    });
+    let told = story(&captured, vec![("00:00", Sold(1))]);
+    assert_eq!(told, "-> margins [tea] {\"cents\":1,\"cost\":null}\n");
+}

@@ -447,3 +447,65 @@ proptest! {
         }
     }
 }
+
+/// Shuffles anything, by a generator that follows from the seed.
+fn shuffle<T>(items: &mut [T], seed: u64) {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for end in (1..items.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        items.swap(end, (state >> 16) as usize % (end + 1));
+    }
+}
+
+#[test]
+fn ten_thousand_shuffles_with_late_data_contradict_nothing() {
+    let (before, after, delay) = (6, 9, 4);
+    let mut records: Vec<Record> = (0..24_u32)
+        .map(|number| {
+            let key = (number % 2) as u8;
+            (number % 3 == 0, key, i64::from(number) * 2, number)
+        })
+        .collect();
+    let mut late_ones = 0;
+    let mut alone_ones = 0;
+    for seed in 0..10_000 {
+        shuffle(&mut records, seed);
+        let (rows, late) = interval(JoinType::Outer, (before, after), &records, delay, false);
+        let mut pairs = Vec::new();
+        for (time, key, (left, right)) in &rows {
+            let of = |number: Option<u32>| records.iter().find(|of| Some(of.3) == number);
+            match (of(*left), of(*right)) {
+                (Some(left), Some(right)) => {
+                    let apart = right.2 - left.2;
+                    assert!(left.1 == *key && right.1 == *key && left.0 && !right.0);
+                    assert!(-before <= apart && apart <= after, "{left:?} {right:?}");
+                    assert_eq!(*time, left.2.max(right.2));
+                    pairs.push((left.3, right.3));
+                }
+                (alone, None) | (None, alone) => {
+                    let alone = alone.unwrap();
+                    let is_it = |of: &Option<u32>| *of == Some(alone.3);
+                    let named = rows.iter().filter(|row| is_it(&row.2.0) || is_it(&row.2.1));
+                    assert_eq!(named.count(), 1, "{alone:?} is alone and is not");
+                    alone_ones += 1;
+                }
+            }
+        }
+        let count = pairs.len();
+        pairs.sort_unstable();
+        pairs.dedup();
+        assert_eq!(pairs.len(), count, "a pair came out twice");
+        for record in &records {
+            let is_it = |of: &Option<u32>| *of == Some(record.3);
+            let named = rows.iter().any(|row| is_it(&row.2.0) || is_it(&row.2.1));
+            assert_ne!(named, late.contains(&record.3), "{record:?}");
+        }
+        late_ones += late.len();
+    }
+    assert!(
+        late_ones > 10_000 && alone_ones > 1_000,
+        "{late_ones} {alone_ones}"
+    );
+}
