@@ -9,7 +9,7 @@ mod queue;
 mod refold;
 mod row;
 
-pub(crate) use batch::{Checks, of_slot};
+pub(crate) use batch::Checks;
 pub(crate) use cache::Rows;
 pub(crate) use changes::Changes;
 pub(crate) use history::{between_runs, run_end};

@@ -4,18 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use annals_core::{CommitError, Generation, GenerationId};
-use annals_runner::{BoxFuture, Slot, Subject, Verified, WorkError, run};
+use annals_runner::{BoxFuture, Pages, Slot, Subject, Verified, WorkError, run};
 use tokio::sync::watch;
 
 use crate::context::ViewContext;
 use crate::verify;
 use crate::view::{Handlers, View};
-use crate::worker::FoldView;
+use crate::worker::{FoldView, ViewPage};
 
 /// A view, as its supervisor and its rebuilds know it.
 pub(crate) struct ViewSubject<V: View> {
     context: ViewContext,
     handlers: Arc<Handlers<V>>,
+    pages: Arc<Pages<ViewPage<V>>>,
 }
 
 impl<V: View> ViewSubject<V> {
@@ -23,6 +24,7 @@ impl<V: View> ViewSubject<V> {
         Arc::new(ViewSubject {
             context: context.clone(),
             handlers: Arc::new(V::handlers()),
+            pages: Arc::default(),
         })
     }
 }
@@ -30,8 +32,9 @@ impl<V: View> ViewSubject<V> {
 impl<V: View> Subject for ViewSubject<V> {
     fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
         let handlers = Arc::clone(&self.handlers);
+        let pages = Arc::clone(&self.pages);
         let options = self.context.options.clone();
-        Box::pin(run(FoldView::new(slot, handlers, options), stop))
+        Box::pin(run(FoldView::new(slot, handlers, pages, options), stop))
     }
 
     fn verify<'a>(

@@ -7,6 +7,7 @@
 mod batch;
 mod dead_letters;
 mod drain;
+mod page;
 mod reader;
 mod restore;
 mod session;
@@ -16,12 +17,14 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{
-    Filter, Partition, Phase, Position, RecordedEvent, RowChange, Version, VersionedRow,
+    Filter, Partition, Phase, Position, ReadLog, RecordedEvent, RowChange, StoreError, Version,
+    VersionedRow,
 };
-use annals_runner::{HeldLease, Skips, Slot, SlotState, Tasks, Work, WorkError};
+use annals_runner::{HeldLease, Pages, Skips, Slot, SlotState, Tasks, Work, WorkError};
 use tokio::sync::watch;
 
 pub(crate) use drain::DrainView;
+pub(crate) use page::ViewPage;
 
 use self::session::LeaseSession;
 use crate::fold::{Checks, RowError};
@@ -33,6 +36,8 @@ use crate::view::{Handlers, View};
 pub(crate) struct FoldView<V: View> {
     slot: Slot,
     handlers: Arc<Handlers<V>>,
+    // What its slots in this process made of the log.
+    pages: Arc<Pages<ViewPage<V>>>,
     options: Options,
     // Up to where each event is checked by itself, because a batch could not be stored.
     careful: Mutex<BTreeMap<Partition, Position>>,
@@ -98,12 +103,34 @@ impl<V: View> Work for FoldView<V> {
 }
 
 impl<V: View> FoldView<V> {
-    pub(crate) fn new(slot: Slot, handlers: Arc<Handlers<V>>, options: Options) -> FoldView<V> {
+    pub(crate) fn new(
+        slot: Slot,
+        handlers: Arc<Handlers<V>>,
+        pages: Arc<Pages<ViewPage<V>>>,
+        options: Options,
+    ) -> FoldView<V> {
         FoldView {
             slot,
             handlers,
+            pages,
             options,
             careful: Mutex::default(),
+        }
+    }
+
+    /// What the events of a page do.
+    fn page(
+        &self,
+        read: ReadLog,
+    ) -> impl Future<Output = Result<Arc<ViewPage<V>>, StoreError>> + Send + use<V> {
+        let slot = self.slot.clone();
+        let handlers = Arc::clone(&self.handlers);
+        let pages = Arc::clone(&self.pages);
+        async move {
+            let spec = &slot.generation.spec;
+            let (slots, inline) = (spec.slots, spec.inline);
+            let make = |page| ViewPage::of(page, &handlers, slots, inline);
+            pages.read(&slot, read, make).await
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Generation, GenerationId, GenerationSpec, Partition, Phase, Position, RowChange, Token,
+    Generation, GenerationId, GenerationSpec, LogPage, Partition, Phase, Position, RowChange, Token,
 };
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
@@ -70,7 +70,7 @@ struct Shared {
     // Decisions that are made without a worker of this process, one at a time.
     deciding: tokio::sync::Mutex<()>,
     // What its slots in this process read of the log.
-    pages: Pages,
+    pages: Pages<LogPage>,
 }
 
 /// A committed step of a worker, for those who watch.
@@ -126,7 +126,7 @@ impl GenerationWorkers {
     }
 
     /// What its slots in this process read of the log.
-    pub(crate) fn pages(&self) -> &Pages {
+    pub(crate) fn pages(&self) -> &Pages<LogPage> {
         &self.shared.pages
     }
 

@@ -51,6 +51,7 @@ pub use lease::{Coordination, HeldLease};
 pub use live::begin_live;
 pub use location::{BoxFuture, ViewLocation};
 pub use log::records_at;
+pub use pages::{Pages, SharedPage};
 pub use poll::{Poll, Seen, Waiting};
 pub use program::{Follower, Part, Program, RunningPart, Setup, StartError, With};
 pub use progress::{CommittedStep, LastError, Progress, SlotProgress, SlotState};

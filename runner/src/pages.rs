@@ -1,94 +1,173 @@
-//! Pages of the log that several slots of a projection read: each is read once in a process.
+//! Pages of the log that several slots of a projection read: each is read, and made into what slots
+//! work on, once in a process.
 //!
-//! The first slot that asks for a page reads it, and the others are given the same. A slot that is
-//! somewhere else is given the rest of a page in which it stands, so that slots meet. Whoever is
-//! too far away reads by itself.
+//! The first slot that asks for a page makes it, and the others are given the same. A slot that is
+//! somewhere else is given a page in which it stands, so that slots meet. Whoever is too far away
+//! makes his own.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use annals_core::{LogPage, ReadLog, Store, StoreError};
+use annals_core::{GenerationId, LogPage, Position, ReadLog, Store, StoreError};
 use tokio::sync::OnceCell;
+
+use crate::worker::Slot;
 
 /// Pages that are kept for slots that come to them later.
 const KEPT: usize = 8;
 
-type Reading = Arc<OnceCell<Arc<LogPage>>>;
+/// What is made of a page of the log, for all slots.
+pub trait SharedPage: Send + Sync {
+    /// How far the log was looked through.
+    fn scanned(&self) -> Position;
 
-/// The pages that were read last.
-#[derive(Debug, Default)]
-pub(crate) struct Pages(Mutex<VecDeque<(ReadLog, Reading)>>);
+    /// Whether that was the head.
+    fn is_end(&self) -> bool;
 
-impl Pages {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(ReadLog, Reading)>> {
+    /// Whether what belongs to this slot is in it. Default: yes.
+    fn is_for(&self, slot: u16) -> bool {
+        let _ = slot;
+        true
+    }
+}
+
+impl SharedPage for LogPage {
+    fn scanned(&self) -> Position {
+        self.scanned
+    }
+
+    fn is_end(&self) -> bool {
+        self.end
+    }
+}
+
+type Reading<P> = Arc<OnceCell<Arc<P>>>;
+
+/// The pages that were made last.
+pub struct Pages<P>(Mutex<VecDeque<Kept<P>>>);
+
+struct Kept<P> {
+    generation: GenerationId,
+    read: ReadLog,
+    reading: Reading<P>,
+}
+
+impl<P> Default for Pages<P> {
+    fn default() -> Pages<P> {
+        Pages(Mutex::default())
+    }
+}
+
+impl<P> fmt::Debug for Pages<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").finish_non_exhaustive()
+    }
+}
+
+impl<P: SharedPage> Pages<P> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Kept<P>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What this read of the log gives, now or since a slot [began](Pages::forget).
-    pub(crate) async fn read(&self, log: &dyn Store, read: ReadLog) -> Result<LogPage, StoreError> {
-        let (reading, is_first) = self.reading(&read);
-        let page = reading.get_or_try_init(|| async { log.read(read.clone()).await.map(Arc::new) });
-        let page = match page.await {
+    /// What is made of this read of the log, now or since a slot [began](Pages::forget). It may
+    /// begin before the read, with events that the slot has behind it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn read(
+        &self,
+        slot: &Slot,
+        read: ReadLog,
+        make: impl Fn(LogPage) -> P,
+    ) -> Result<Arc<P>, StoreError> {
+        let log = &**slot.context.log();
+        let of = (slot.generation.id, slot.number);
+        if slot.generation.spec.slots < 2 {
+            return Ok(Arc::new(make(log.read(read).await?)));
+        }
+        self.read_of(log, of, read, make).await
+    }
+
+    async fn read_of(
+        &self,
+        log: &dyn Store,
+        (generation, slot): (GenerationId, u16),
+        read: ReadLog,
+        make: impl Fn(LogPage) -> P,
+    ) -> Result<Arc<P>, StoreError> {
+        let (reading, is_first) = self.reading(generation, &read);
+        let made = async || Ok(Arc::new(make(log.read(read.clone()).await?)));
+        let page = match reading.get_or_try_init(made).await {
             Ok(page) => Arc::clone(page),
             Err(error) => {
                 self.leave(&reading);
                 return Err(error);
             }
         };
-        if !page.end {
-            return Ok(from(&page, &read));
-        }
         // What follows the end is there at any moment: who came later may not miss it.
-        self.leave(&reading);
-        if is_first {
-            return Ok(from(&page, &read));
+        if page.is_end() {
+            self.leave(&reading);
         }
-        log.read(read).await
+        if is_first || !page.is_end() && page.is_for(slot) {
+            return Ok(page);
+        }
+        made().await
     }
 
     /// A log may have been restored: what was read before is not given to a slot that begins.
-    pub(crate) fn forget(&self) {
+    pub fn forget(&self) {
         self.lock().clear();
     }
 
-    /// The page of a read, and whether it has to be read first.
-    fn reading(&self, read: &ReadLog) -> (Reading, bool) {
+    /// The page of a read, and whether it has to be made first.
+    fn reading(&self, generation: GenerationId, read: &ReadLog) -> (Reading<P>, bool) {
         let mut kept = self.lock();
-        let found = kept.iter().find(|(of, reading)| holds(of, reading, read));
-        if let Some((_, reading)) = found {
-            return (Arc::clone(reading), false);
+        let found = kept
+            .iter()
+            .find(|of| of.generation == generation && of.holds(read));
+        if let Some(of) = found {
+            return (Arc::clone(&of.reading), false);
         }
         if kept.len() == KEPT {
             kept.pop_front();
         }
         let reading = Reading::default();
-        kept.push_back((read.clone(), Arc::clone(&reading)));
+        kept.push_back(Kept {
+            generation,
+            read: read.clone(),
+            reading: Arc::clone(&reading),
+        });
         (reading, true)
     }
 
-    fn leave(&self, reading: &Reading) {
-        self.lock().retain(|(_, of)| !Arc::ptr_eq(of, reading));
+    fn leave(&self, reading: &Reading<P>) {
+        self.lock().retain(|of| !Arc::ptr_eq(&of.reading, reading));
     }
 }
 
-/// Whether a read is answered by another one: by the same, or by a page that goes on after it.
-fn holds(of: &ReadLog, reading: &Reading, read: &ReadLog) -> bool {
-    if of == read {
-        return true;
+impl<P: SharedPage> Kept<P> {
+    /// Whether it answers this read: it is the same, or goes on after where that begins.
+    fn holds(&self, read: &ReadLog) -> bool {
+        if self.read == *read {
+            return true;
+        }
+        let after = self.read.after;
+        let mut moved = self.read.clone();
+        moved.after = read.after;
+        let is_in = |page: &Arc<P>| !page.is_end() && (after..page.scanned()).contains(&read.after);
+        moved == *read && self.reading.get().is_some_and(is_in)
     }
-    let mut moved = of.clone();
-    moved.after = read.after;
-    let is_in = |page: &Arc<LogPage>| !page.end && (of.after..page.scanned).contains(&read.after);
-    moved == *read && reading.get().is_some_and(is_in)
 }
 
-/// What of a page is after where a read begins.
-fn from(page: &LogPage, read: &ReadLog) -> LogPage {
-    let first = page.events.partition_point(|of| of.position <= read.after);
+/// What of a page is after where a slot stands.
+pub(crate) fn after(page: &LogPage, after: Position) -> LogPage {
+    let first = page.events.partition_point(|of| of.position <= after);
     let removed = page.removed.iter();
     LogPage {
         events: page.events[first..].to_vec(),
-        removed: removed.filter(|of| of.last > read.after).cloned().collect(),
+        removed: removed.filter(|of| of.last > after).cloned().collect(),
         scanned: page.scanned,
         end: page.end,
         head: page.head,
@@ -134,29 +213,29 @@ mod tests {
         append(&memory, 25).await;
         let store = FaultyStore::new(Arc::new(memory.clone()), CountsReads::default());
         let reads = || store.fault().0.load(Ordering::Relaxed);
-        let pages = Pages::default();
-        let after = |position| ReadLog::after(Position::new(position)).limit(10);
+        let pages = Pages::<LogPage>::default();
+        let slot = (GenerationId(1), 0);
+        let read = async |read: ReadLog| {
+            let from = read.after;
+            let page = pages.read_of(&*store, slot, read, |page| page).await;
+            after(&page.unwrap(), from)
+        };
+        let from = |position| ReadLog::after(Position::new(position)).limit(10);
         for _ in 0..3 {
-            let page = pages.read(&*store, after(0)).await.unwrap();
+            let page = read(from(0)).await;
             assert_eq!(page.events.len(), 10);
         }
         assert_eq!(reads(), 1);
         // Somewhere within the page: what is left of it, up to where the others stand.
-        let rest = pages.read(&*store, after(7)).await.unwrap();
+        let rest = read(from(7)).await;
         assert_eq!((positions(&rest), reads()), (vec![8, 9, 10], 1));
         // The end is asked for by each, because there may be more by then.
-        assert_eq!(
-            pages.read(&*store, after(20)).await.unwrap().events.len(),
-            5
-        );
+        assert_eq!(read(from(20)).await.events.len(), 5);
         append(&memory, 1).await;
-        assert_eq!(
-            pages.read(&*store, after(20)).await.unwrap().events.len(),
-            6
-        );
+        assert_eq!(read(from(20)).await.events.len(), 6);
         assert_eq!(reads(), 3);
         pages.forget();
-        pages.read(&*store, after(0)).await.unwrap();
+        read(from(0)).await;
         assert_eq!(reads(), 4);
     }
 }

@@ -40,9 +40,19 @@ impl Skips {
     }
 
     fn find(&self, record: &RecordedEvent) -> Option<&SkippedEvent> {
+        self.find_at((record.partition, record.position), record.id)
+    }
+
+    fn find_at(&self, at: (Partition, Position), event: EventId) -> Option<&SkippedEvent> {
         self.events
-            .get(&(record.partition, record.position))
-            .filter(|skipped| skipped.event == record.id)
+            .get(&at)
+            .filter(|skipped| skipped.event == event)
+    }
+
+    /// Whether the event at a place is skipped for all keys.
+    pub fn for_all_keys_at(&self, at: (Partition, Position), event: EventId) -> bool {
+        self.find_at(at, event)
+            .is_some_and(|skipped| skipped.for_all_keys)
     }
 
     /// Whether an event is skipped for all keys.

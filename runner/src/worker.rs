@@ -16,6 +16,7 @@ use crate::context::WorkerContext;
 use crate::error::{WorkError, chain};
 use crate::generation::GenerationWorkers;
 use crate::lease::HeldLease;
+use crate::pages::after;
 use crate::progress::{Progress, SlotState};
 use crate::quota::Quota;
 use crate::tasks::Tasks;
@@ -134,11 +135,12 @@ impl Slot {
     ///
     /// Those of the store.
     pub async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
-        let log = &**self.context.log();
         if self.generation.spec.slots < 2 {
-            return log.read(read).await;
+            return self.context.log().read(read).await;
         }
-        self.workers.pages().read(log, read).await
+        let from = read.after;
+        let page = self.workers.pages().read(self, read, |page| page).await?;
+        Ok(after(&page, from))
     }
 
     /// Forgets pages that were read before: for a slot that begins, because a log may have been

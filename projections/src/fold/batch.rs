@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{History, RowAdvance, RowChange, RowVersion};
-use annals_runner::slot_of;
 
 use super::cache::{Rows, size};
 use super::changes::Changes;
@@ -151,18 +150,4 @@ impl<V: View> Rows<V> {
         }
         Ok(())
     }
-}
-
-/// Only what belongs to one slot: steps that keep none of their keys are gone.
-pub(crate) fn of_slot<V: View>(
-    steps: Vec<Step<V>>,
-    slot: u16,
-    slots: u16,
-) -> impl Iterator<Item = Step<V>> {
-    steps.into_iter().filter_map(move |mut step| {
-        if slots > 1 {
-            step.keys.retain(|key| slot_of(key, slots) == slot);
-        }
-        (!step.keys.is_empty()).then_some(step)
-    })
 }

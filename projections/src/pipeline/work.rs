@@ -31,7 +31,7 @@ const PAGE_EVENTS: usize = 4_096;
 /// How long a batch goes on while nobody reads what is built.
 const BUILD_BATCH: Duration = Duration::from_secs(1);
 /// Rows of one commit, and bytes of state that one read of the store gives.
-const ROWS_MAX: usize = 50_000;
+const ROWS_MAX: usize = 20_000;
 const STATE_PAGE_BYTES: usize = 4 << 20;
 
 /// Runs a slot of a pipeline.

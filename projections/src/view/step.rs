@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use annals_core::{
     Event, EventKind, Filter, Position, Recorded, RecordedEvent, StreamId, Undecodable,
@@ -39,7 +40,7 @@ pub(crate) struct Step<V: View> {
     pub(crate) keys: Vec<String>,
     // Of those: short ones of keys that are too long, and what is wrong with these.
     refused: Vec<RefusedKey>,
-    event: Box<dyn Fold<V>>,
+    event: Arc<dyn Fold<V>>,
 }
 
 trait Fold<V: View>: Send + Sync {
@@ -264,7 +265,7 @@ fn prepare<V: Project<E>, E: Event>(record: RecordedEvent) -> Result<Vec<Step<V>
                 steps.push(Step {
                     keys,
                     refused,
-                    event: Box::new(Typed(event)),
+                    event: Arc::new(Typed(event)),
                 });
             }
             Err(poison) => {
@@ -281,6 +282,21 @@ fn prepare<V: Project<E>, E: Event>(record: RecordedEvent) -> Result<Vec<Step<V>
 impl<V: View> Step<V> {
     pub(crate) fn record(&self) -> &RecordedEvent {
         self.event.record()
+    }
+
+    /// The same event for some of its keys, if there are any.
+    pub(crate) fn of_keys(&self, is_one: impl Fn(&String) -> bool) -> Option<Step<V>> {
+        let keys: Vec<_> = self
+            .keys
+            .iter()
+            .filter(|key| is_one(key))
+            .cloned()
+            .collect();
+        (!keys.is_empty()).then(|| Step {
+            keys,
+            refused: self.refused.clone(),
+            event: Arc::clone(&self.event),
+        })
     }
 
     /// Whether it changes the row of this key.

@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use annals_core::chrono::{DateTime, Utc};
 use annals_core::{DeadLetter, Partition, Position, RowChange};
 use annals_runner::CommittedStep;
 
 use super::FoldView;
+use super::page::Unknown;
 use crate::fold::{Changes, Checks};
 use crate::view::View;
-use crate::view::step::StepError;
 
 /// How long a batch goes on of what is not read yet: what is folded again at most, when the worker
 /// dies.
@@ -27,8 +26,8 @@ pub(super) struct Batch {
     pub(super) changes: Changes,
     /// An inline view's rows for watchers, if there are any.
     pub(super) watched: Option<Vec<RowChange>>,
-    /// An event that cannot be given to a key, and when it was recorded.
-    pub(super) stuck: Option<(StepError, DateTime<Utc>)>,
+    /// An event that cannot be given to a key.
+    pub(super) stuck: Option<Unknown>,
 }
 
 /// A batch on its way into the store, and what is published of it when it is there.

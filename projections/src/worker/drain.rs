@@ -53,7 +53,8 @@ impl<V: View> Drain for DrainView<V> {
             let claim = SlotClaim::of_operator(&self.context, &generation, slot);
             let slot = Slot::of_operator(&self.context, &generation, slot, &self.workers);
             let handlers = Arc::clone(&self.handlers);
-            let work = FoldView::new(slot, handlers, self.context.options.clone());
+            let pages = Arc::default();
+            let work = FoldView::new(slot, handlers, pages, self.context.options.clone());
             let held = HeldLease::steal(&claim).await?;
             let drained = work.drain_all(&held, &keys).await;
             held.release().await;

@@ -1,32 +1,34 @@
 //! Reading the log for a slot: one partition, a page ahead.
 
+use std::sync::Arc;
+
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{
-    Checkpoint, EventId, Failure, LogPage, Partition, Position, ReadLog, StoreError,
-};
-use annals_runner::Slot;
+use annals_core::{Checkpoint, EventId, Failure, Partition, Position, ReadLog, StoreError};
 use tokio::task::JoinHandle;
 
 use super::FoldView;
+use super::page::ViewPage;
 use crate::view::View;
 
 /// Events read at once, and folded before the next ones are: all that is in memory of a batch
 /// besides what it changes.
 const PAGE_EVENTS: usize = 2_048;
 
+type Page<V> = Result<Arc<ViewPage<V>>, StoreError>;
+
 /// One partition, and up to where the slot has it.
-pub(super) struct PartitionReader {
+pub(super) struct PartitionReader<V: View> {
     pub(super) partition: Partition,
     pub(super) position: Position,
     pub(super) event: Option<EventId>,
-    ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
+    ahead: Option<JoinHandle<Page<V>>>,
     /// When the oldest event was recorded that was read and is not on its way into the store.
     pub(super) oldest: Option<DateTime<Utc>>,
 }
 
-impl PartitionReader {
+impl<V: View> PartitionReader<V> {
     /// Of one that continues from a checkpoint.
-    pub(super) fn at(checkpoint: &Checkpoint) -> PartitionReader {
+    pub(super) fn at(checkpoint: &Checkpoint) -> PartitionReader<V> {
         PartitionReader {
             partition: checkpoint.partition,
             position: checkpoint.position,
@@ -37,13 +39,10 @@ impl PartitionReader {
     }
 
     /// Takes in that everything up to the end of a page was read.
-    pub(super) fn passed(&mut self, page: &LogPage) {
+    pub(super) fn passed(&mut self, page: &ViewPage<V>) {
         self.position = page.scanned;
-        self.event = match page.events.last() {
-            Some(last) if last.position == page.scanned => Some(last.id),
-            // The last one was filtered out; it is looked up before the commit.
-            _ => None,
-        };
+        // When the last one was filtered out, it is looked up before the commit.
+        self.event = page.last;
     }
 
     /// Goes back to before an event: it and what comes after it are not taken.
@@ -53,7 +52,7 @@ impl PartitionReader {
         self.ahead = None;
     }
 
-    fn request<V: View>(&self, work: &FoldView<V>) -> ReadLog {
+    fn request(&self, work: &FoldView<V>) -> ReadLog {
         let limit = work.options.batch_events_max.min(PAGE_EVENTS);
         ReadLog::after(self.position)
             .partition(self.partition)
@@ -61,18 +60,14 @@ impl PartitionReader {
             .limit(limit)
     }
 
-    pub(super) fn read_ahead<V: View>(&mut self, work: &FoldView<V>) {
-        let slot = Slot::clone(work);
-        let read = self.request(work);
-        self.ahead = Some(tokio::spawn(async move { slot.read(read).await }));
+    pub(super) fn read_ahead(&mut self, work: &FoldView<V>) {
+        let read = work.page(self.request(work));
+        self.ahead = Some(tokio::spawn(read));
     }
 
-    pub(super) async fn next_page<V: View>(
-        &mut self,
-        work: &FoldView<V>,
-    ) -> Result<LogPage, StoreError> {
+    pub(super) async fn next_page(&mut self, work: &FoldView<V>) -> Page<V> {
         match self.ahead.take() {
-            None => work.read(self.request(work)).await,
+            None => work.page(self.request(work)).await,
             Some(ahead) => ahead.await.unwrap_or_else(|error| {
                 Err(
                     StoreError::new(Failure::Unavailable, "a read of the log was broken off")

@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
-    Checkpoint, CommitError, Failure, History, Partition, Phase, Position, ReadRows, RecordedEvent,
-    RowsBy, StoreError, Version, VersionedRow, ViewCommit,
+    Checkpoint, CommitError, Failure, History, Partition, Phase, Position, ReadRows, RowsBy,
+    StoreError, Version, VersionedRow, ViewCommit,
 };
 use annals_runner::{
-    Activity, CommittedStep, DrainResult, HeldLease, Skips, SlotState, WorkError, chain, event_at,
+    Activity, CommittedStep, DrainResult, HeldLease, Skips, SlotState, WorkError, event_at,
     same_log,
 };
 use tokio::task::JoinSet;
@@ -22,10 +22,11 @@ use tracing::Instrument;
 use super::FoldView;
 use super::batch::{Batch, Committing};
 use super::dead_letters::SlotDeadLetters;
+use super::page::ViewPage;
 use super::reader::PartitionReader;
-use crate::fold::{Changes, Checks, RowError, Rows, of_slot};
+use crate::fold::{Changes, Checks, RowError, Rows};
 use crate::view::View;
-use crate::view::step::{Step, StepError};
+use crate::view::step::Step;
 
 /// Keys looked up at once.
 const LOOKUP_KEYS: usize = 5_000;
@@ -34,7 +35,7 @@ const LOOKUP_KEYS: usize = 5_000;
 pub(super) struct LeaseSession<'a, V: View> {
     work: &'a FoldView<V>,
     held: &'a HeldLease,
-    pub(super) readers: Vec<PartitionReader>,
+    pub(super) readers: Vec<PartitionReader<V>>,
     rows: Rows<V>,
     /// The batch that is being committed, at most one. Its rows are at hand as they will be.
     committing: JoinSet<Result<Committing, CommitError>>,
@@ -50,7 +51,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         held: &'a HeldLease,
     ) -> Result<LeaseSession<'a, V>, WorkError> {
         work.restore(held).await?;
-        work.read_anew();
+        work.pages.forget();
         let mut readers = Vec::new();
         let mut is_new = true;
         let checkpoints = work.context.views.checkpoints(work.generation.id).await?;
@@ -95,27 +96,28 @@ impl<'a, V: View> LeaseSession<'a, V> {
             let reader = &mut self.readers[index];
             work.progress.turns_to(Activity::Reading);
             let page = reader.next_page(work).await?;
-            reader.oldest = reader
-                .oldest
-                .or_else(|| page.events.first().map(|record| record.recorded_at));
+            let from = reader.position;
+            reader.oldest = reader.oldest.or_else(|| page.oldest_after(from));
             work.progress
                 .head(reader.partition, page.head.visible, reader.oldest);
-            if !page.removed.is_empty() {
+            let removed = page.removed.iter().filter(|of| of.last > from);
+            let removed: Vec<_> = removed.cloned().collect();
+            if !removed.is_empty() {
                 let store = &**work.context.log();
                 let is_building = work.phase() == Phase::Building;
                 work.handlers
-                    .check_page(store, &work.options, &page.removed, is_building)
+                    .check_page(store, &work.options, &removed, is_building)
                     .await?;
             }
             let more = !page.end;
-            if reader.position >= page.scanned && page.events.is_empty() {
+            if reader.position >= page.scanned && page.is_empty_after(from) {
                 break true;
             }
             reader.passed(&page);
             if more {
                 reader.read_ahead(work);
             }
-            self.take(index, page.events, &mut batch).await?;
+            self.take(index, (&page, from), &mut batch).await?;
             if !more || batch.is_full(work) {
                 break !more;
             }
@@ -137,13 +139,13 @@ impl<'a, V: View> LeaseSession<'a, V> {
             );
             self.commit(index, batch).instrument(span).await?;
         }
-        if let Some((_, recorded_at)) = &stuck {
-            self.readers[index].oldest = Some(*recorded_at);
+        if let Some(stuck) = &stuck {
+            self.readers[index].oldest = Some(stuck.recorded_at);
         }
         match stuck {
-            Some((error, _)) => {
+            Some(stuck) => {
                 self.settle().await?;
-                Err(WorkError::Stopped(self.stuck(index, &error)))
+                Err(WorkError::Stopped(self.stuck(index, &stuck.reason)))
             }
             None => Ok(!at_end),
         }
@@ -154,29 +156,20 @@ impl<'a, V: View> LeaseSession<'a, V> {
     async fn take(
         &mut self,
         index: usize,
-        records: Vec<RecordedEvent>,
+        (page, from): (&ViewPage<V>, Position),
         batch: &mut Batch,
     ) -> Result<(), WorkError> {
         let work = self.work;
         let inline = self.work.generation.spec.inline;
         work.progress.turns_to(Activity::Handling);
-        let mut steps = Vec::with_capacity(records.len());
-        for record in records {
-            batch.bytes += record.payload.len();
-            let position = record.position;
-            let recorded_at = record.recorded_at;
-            match work.prepare(&self.skips, record) {
-                Ok(prepared) => {
-                    steps.extend(of_slot(prepared, work.number, work.generation.spec.slots));
-                }
-                Err(error) => {
-                    // What comes before it is settled all the same.
-                    self.readers[index].stop_before(position);
-                    batch.stuck = Some((error, recorded_at));
-                    break;
-                }
-            }
+        let taken = page.take(work.number, from, &self.skips);
+        batch.bytes += taken.bytes;
+        if let Some(stuck) = taken.stuck {
+            // What comes before it is settled all the same.
+            self.readers[index].stop_before(stuck.position);
+            batch.stuck = Some(stuck);
         }
+        let steps = taken.steps;
         batch.events += steps.len();
         if inline {
             // Appends write rows too. What is read after the log and after all that was handed over
@@ -206,7 +199,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
     }
 
     /// Why an event that cannot be given to a key stops the projection, and what to do.
-    fn stuck(&self, index: usize, error: &StepError) -> String {
+    fn stuck(&self, index: usize, reason: &str) -> String {
         let reader = &self.readers[index];
         let view = V::NAME;
         let at = reader.position.next();
@@ -216,10 +209,9 @@ impl<'a, V: View> LeaseSession<'a, V> {
             String::new()
         };
         format!(
-            "{}; the rows it changes are unknown, so no later event is folded. Repair the code \
+            "{reason}; the rows it changes are unknown, so no later event is folded. Repair the code \
              that reads it, or skip the event at {at}{partition} of view `{view}` with \
-             `skip_event`",
-            chain(error)
+             `skip_event`"
         )
     }
 

@@ -1,0 +1,180 @@
+//! A page of the log as what its events do, for all slots: decoded once in a process.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{EventId, Head, LogPage, Partition, Position, RecordedEvent, Removed};
+use annals_runner::{SharedPage, Skips, chain, slot_of};
+
+use crate::view::step::{Step, StepError};
+use crate::view::{Handlers, View};
+
+/// What the events of a page do.
+pub(crate) struct ViewPage<V: View> {
+    pub(super) head: Head,
+    pub(super) scanned: Position,
+    pub(super) end: bool,
+    pub(super) removed: Vec<Removed>,
+    /// The last event that was scanned, if it is of the view.
+    pub(super) last: Option<EventId>,
+    /// By position: when each was recorded, and the bytes of its payload.
+    events: Vec<(Position, DateTime<Utc>, usize)>,
+    /// Events whose keys are unknown, in order.
+    unknown: Vec<((Partition, EventId), Unknown)>,
+    /// By slot, until that takes it.
+    steps: Vec<Mutex<Option<Vec<Step<V>>>>>,
+}
+
+/// What a slot takes of a page.
+pub(super) struct Taken<V: View> {
+    pub(super) steps: Vec<Step<V>>,
+    pub(super) bytes: usize,
+    /// An event that stops the view: what comes before it was taken.
+    pub(super) stuck: Option<Unknown>,
+}
+
+/// An event that cannot be given to a key.
+#[derive(Clone)]
+pub(super) struct Unknown {
+    pub(super) position: Position,
+    pub(super) recorded_at: DateTime<Utc>,
+    pub(super) reason: String,
+}
+
+impl<V: View> ViewPage<V> {
+    /// What the events of a page do in so many slots; `inline` ones change their own streams' rows.
+    pub(super) fn of(page: LogPage, handlers: &Handlers<V>, slots: u16, inline: bool) -> Self {
+        let mut events = Vec::with_capacity(page.events.len());
+        let mut unknown = Vec::new();
+        let mut steps: Vec<Vec<Step<V>>> = (0..slots.max(1)).map(|_| Vec::new()).collect();
+        let last = page.events.last();
+        let last = last.filter(|last| last.position == page.scanned);
+        let last = last.map(|last| last.id);
+        for record in page.events {
+            events.push((record.position, record.recorded_at, record.payload.len()));
+            let of = (record.partition, record.id);
+            let position = record.position;
+            let recorded_at = record.recorded_at;
+            match prepared(handlers, record, inline) {
+                Ok(prepared) => prepared
+                    .into_iter()
+                    .for_each(|step| divide(step, &mut steps)),
+                Err(error) => {
+                    let reason = chain(&error);
+                    let at = Unknown {
+                        position,
+                        recorded_at,
+                        reason,
+                    };
+                    unknown.push((of, at));
+                }
+            }
+        }
+        ViewPage {
+            head: page.head,
+            scanned: page.scanned,
+            end: page.end,
+            removed: page.removed,
+            last,
+            events,
+            unknown,
+            steps: steps.into_iter().map(|of| Mutex::new(Some(of))).collect(),
+        }
+    }
+
+    fn lock(&self, slot: u16) -> Option<MutexGuard<'_, Option<Vec<Step<V>>>>> {
+        let steps = self.steps.get(usize::from(slot))?;
+        Some(steps.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether nothing of it is after this position.
+    pub(super) fn is_empty_after(&self, after: Position) -> bool {
+        self.events.last().is_none_or(|(last, ..)| *last <= after)
+    }
+
+    /// When the first event after this position was recorded.
+    pub(super) fn oldest_after(&self, after: Position) -> Option<DateTime<Utc>> {
+        let mut events = self.events.iter();
+        let first = events.find(|(position, ..)| *position > after);
+        first.map(|(_, recorded_at, _)| *recorded_at)
+    }
+
+    /// What a slot does that has everything up to `after`, without what operators skipped.
+    pub(super) fn take(&self, slot: u16, after: Position, skips: &Skips) -> Taken<V> {
+        let is_new = |position: Position| position > after;
+        let unknown = self.unknown.iter().find(|((partition, event), of)| {
+            let at = (*partition, of.position);
+            is_new(of.position) && !skips.for_all_keys_at(at, *event)
+        });
+        let stuck = unknown.map(|(_, of)| of.clone());
+        let ends = stuck
+            .as_ref()
+            .map_or(Position::MAX, |of| of.position.minus(1));
+        let is_taken = |position: Position| is_new(position) && position <= ends;
+        let mut steps = self
+            .lock(slot)
+            .and_then(|mut steps| steps.take())
+            .unwrap_or_default();
+        steps.retain_mut(|step| {
+            let record = step.record();
+            if !is_taken(record.position) || skips.for_all_keys(record) {
+                return false;
+            }
+            if let Some(skipped) = skips.keys(record).cloned() {
+                step.keys.retain(|key| !skipped.contains(key));
+            }
+            !step.keys.is_empty()
+        });
+        let events = self.events.iter();
+        let events = events.filter(|(position, ..)| is_new(*position));
+        Taken {
+            steps,
+            bytes: events.map(|(_, _, bytes)| bytes).sum(),
+            stuck,
+        }
+    }
+}
+
+fn prepared<V: View>(
+    handlers: &Handlers<V>,
+    record: RecordedEvent,
+    inline: bool,
+) -> Result<Vec<Step<V>>, StepError> {
+    let steps = handlers.prepare(record)?;
+    if inline {
+        let mut all = steps.iter();
+        all.try_for_each(|step| handlers.check_own_stream(step))?;
+    }
+    Ok(steps)
+}
+
+/// Gives each slot the keys that are its own.
+fn divide<V: View>(step: Step<V>, slots: &mut [Vec<Step<V>>]) {
+    let count = slots.len() as u16;
+    let slot = |key: &String| if count < 2 { 0 } else { slot_of(key, count) };
+    let Some(first) = step.keys.first().map(slot) else {
+        return;
+    };
+    if step.keys.iter().all(|key| slot(key) == first) {
+        slots[usize::from(first)].push(step);
+        return;
+    }
+    for (number, steps) in (0..count).zip(slots) {
+        let of_slot = step.of_keys(|key| slot_of(key, count) == number);
+        steps.extend(of_slot);
+    }
+}
+
+impl<V: View> SharedPage for ViewPage<V> {
+    fn scanned(&self) -> Position {
+        self.scanned
+    }
+
+    fn is_end(&self) -> bool {
+        self.end
+    }
+
+    fn is_for(&self, slot: u16) -> bool {
+        self.lock(slot).is_some_and(|steps| steps.is_some())
+    }
+}
