@@ -36,7 +36,7 @@ impl OnKafka {
     }
 
     /// Opens it as a process that has a folder of its own.
-    async fn open_as(&self, process: &str, owns: Owns) -> Arc<dyn Store> {
+    async fn open_as(&self, process: &str, owns: Owns) -> Arc<KafkaStore> {
         let losses = self.losses.load(Ordering::SeqCst);
         let folder = self.folder.path().join(format!("{process}-{losses}"));
         let options = Options::new(broker::url(), &self.topic, folder)
@@ -81,6 +81,61 @@ mod on_kafka {
     annals_core::conformance! {
         fixture: super::OnKafka::new(),
         traits: [],
+    }
+
+    use std::time::Duration;
+
+    use annals_core::{Append, AppendError, EventStore as _, Log as _, NewEvent};
+    use annals_core::{Partition, StreamId, Version};
+    use annals_kafka::KafkaStore;
+    use annals_kafka::store::Owns;
+
+    /// How many of the three partitions each of them owns, once every partition has one owner.
+    async fn shares(stores: &[&KafkaStore]) -> Vec<usize> {
+        let mut hint = stores[0].hint();
+        loop {
+            let owned = |store: &&KafkaStore| {
+                let partitions = (0..3).map(Partition);
+                partitions.filter(|of| store.owns(*of)).count()
+            };
+            let shares: Vec<usize> = stores.iter().map(owned).collect();
+            if shares.iter().sum::<usize>() == 3 && shares.iter().all(|share| *share > 0) {
+                return shares;
+            }
+            hint.wait(Duration::from_millis(50)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn processes_share_the_partitions_and_the_last_one_has_all() {
+        let place = super::OnKafka::new();
+        let one = place.open_as("one", Owns::Shared).await;
+        assert_eq!(shares(&[&one]).await, [3]);
+        let two = place.open_as("two", Owns::Shared).await;
+        shares(&[&one, &two]).await;
+        let names: Vec<StreamId> = (0..12)
+            .map(|n| StreamId::new(format!("shared-{n}")).unwrap())
+            .collect();
+        let append = |to: &StreamId| Append::new(to.clone(), [NewEvent::json("a", "1")]);
+        for to in &names {
+            let (owner, other, name) = match one.owns(one.partition_of(to)) {
+                true => (&one, &two, "one"),
+                false => (&two, &one, "two"),
+            };
+            owner.append(append(to)).await.unwrap();
+            let refused = other.append(append(to)).await;
+            assert!(
+                matches!(refused, Err(AppendError::NotOwner { .. })),
+                "{refused:?}"
+            );
+            assert_eq!(owner.owner_of(to).as_deref(), Some(name));
+        }
+        drop(one);
+        assert_eq!(shares(&[&two]).await, [3]);
+        for to in &names {
+            let appended = two.append(append(to)).await.unwrap();
+            assert_eq!(appended.last().version, Version::new(2));
+        }
     }
 
     mod owners {

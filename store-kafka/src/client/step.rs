@@ -1,6 +1,6 @@
-//! The steps of an outlet, at which tests end the process.
+//! The steps of an outlet and of the writer of a store, at which tests end or hold the process.
 
-/// A step of an outlet.
+/// A step of an outlet, or of the writer of a partition of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
 #[cfg_attr(
@@ -23,7 +23,8 @@ pub enum Step {
 #[cfg(feature = "testing")]
 static HOOK: std::sync::OnceLock<fn(Step)> = std::sync::OnceLock::new();
 
-/// Calls this at each step of every outlet of the process, from now on; the first call counts.
+/// Calls this at each step of every outlet and store of the process, from now on; the first call
+/// counts.
 ///
 /// ```
 /// use annals_kafka::testing::{Step, at_steps};
