@@ -223,7 +223,7 @@ impl KafkaStore {
                 state.is_settled
                     && match state.is_assigned {
                         // Somebody else may have taken it since.
-                        true => state.role == Role::Owning || state.settled > 0,
+                        true => state.has_owned,
                         false => state.has_caught_up,
                     }
             };

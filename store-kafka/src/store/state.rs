@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) owner: Option<String>,
     /// Whether everything was applied that was there when it was first looked at.
     pub(super) has_caught_up: bool,
+    /// Whether this process ever owned it.
+    pub(super) has_owned: bool,
     /// Whether the last writer was shut out by another one.
     pub(super) was_fenced: bool,
     /// Why nothing is read or opened just now.
@@ -53,6 +55,7 @@ impl State {
             settled: 0,
             owner: None,
             has_caught_up: false,
+            has_owned: false,
             was_fenced: false,
             trouble: None,
             is_refused: false,

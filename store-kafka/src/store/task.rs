@@ -106,6 +106,7 @@ impl Task {
             state.role = Role::Owning;
             state.settled += 1;
             state.has_caught_up = true;
+            state.has_owned = true;
             state.trouble = None;
         });
         tracing::debug!(
