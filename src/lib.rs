@@ -173,6 +173,9 @@ mod guide {
     #[cfg(all(feature = "macros", feature = "streams"))]
     #[doc = include_str!("../docs/guide/joins.md")]
     struct Joins;
+    #[cfg(all(feature = "macros", feature = "streams"))]
+    #[doc = include_str!("../docs/guide/events-out.md")]
+    struct EventsOut;
     #[cfg(all(feature = "macros", feature = "projections"))]
     #[doc = include_str!("../docs/guide/reactors-and-processes.md")]
     struct ReactorsAndProcesses;

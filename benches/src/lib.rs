@@ -4,6 +4,7 @@
 //! Everything is made from fixed seeds; only event ids differ from run to run.
 
 pub mod account;
+pub mod alert;
 pub mod append;
 pub mod baseline_sqlite;
 pub mod baseline_sqlx;

@@ -1,5 +1,6 @@
 //! The rows: which workload, how much of it, on which store, beside what.
 
+mod alerts;
 mod backend;
 mod commands;
 mod peaks;
@@ -35,6 +36,7 @@ pub(crate) fn all(report: &mut Report, quick: bool) -> Outcome<()> {
     replays(report, scaled(1_000_000))?;
     views::rows::<backend::File>(report, scaled(1_000_000), quick)?;
     loads(report, quick)?;
+    alerts::rows(report, quick)?;
     postgres::rows(report, quick)?;
     peaks::rows(report, scaled(5_000_000), scaled(50_000))
 }

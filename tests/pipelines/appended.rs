@@ -1,7 +1,8 @@
 //! Events out: each once, in the order of their causes, none for the past.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals::pipeline::{Log, Pipeline};
@@ -12,7 +13,9 @@ use annals::store::ReadLog;
 use annals::{Failure, MemoryStore, Partition, Store, StoreError};
 use annals_core::conformance::Dice;
 use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
+use annals_core::{Outgoing, Outlet, OutletError, OutletMark};
 use async_trait::async_trait;
+use chrono::DateTime;
 
 use crate::shop::{Location, Sales, ShopEvent, append, caught_up, noon, options, order, ordered};
 use crate::shop::{Picture, rebuild, sold};
@@ -250,6 +253,87 @@ async fn what_can_never_be_appended_is_a_dead_record() {
         "{dead:?}"
     );
     db.stop().await;
+}
+
+/// A topic in memory, some of whose answers are lost.
+#[derive(Clone, Debug, Default)]
+struct Topic(Arc<Mutex<Published>>);
+
+#[derive(Debug, Default)]
+struct Published {
+    records: Vec<(String, String)>,
+    marks: BTreeMap<Partition, OutletMark>,
+    takes: u64,
+}
+
+#[async_trait]
+impl Outlet for Topic {
+    async fn open(&mut self) -> Result<Vec<OutletMark>, OutletError> {
+        Ok(self.0.lock().unwrap().marks.values().cloned().collect())
+    }
+
+    async fn take(&mut self, batch: Vec<Outgoing>, mark: OutletMark) -> Result<(), OutletError> {
+        let mut published = self.0.lock().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let records = batch.into_iter().map(|of| {
+            let payload = of.payload.as_deref().map(text);
+            (text(&of.key), payload.unwrap_or_default())
+        });
+        published.records.extend(records);
+        published.marks.insert(mark.partition, mark);
+        published.takes += 1;
+        match published.takes % 3 {
+            0 => {
+                let lost = StoreError::new(Failure::Unavailable, "the answer was lost");
+                Err(OutletError::Undecided(lost))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_published_once_though_answers_are_lost() {
+    let topic = Topic::default();
+    let opens = topic.clone();
+    let pipeline = Pipeline::new("alerts", 1, move |log| {
+        let sold = sold(log).key_by(|sale| sale.product.clone());
+        let opens = opens.clone();
+        let open = move || -> Result<Box<dyn Outlet>, StoreError> { Ok(Box::new(opens.clone())) };
+        sold.publish_to(open, |product, sale| Outgoing {
+            to: "sales".into(),
+            key: product.clone().into(),
+            payload: Some(sale.cents.to_string().into()),
+            headers: Vec::new(),
+            occurred_at: DateTime::UNIX_EPOCH,
+        });
+        sold.append(|product, sale| {
+            let cents = sale.cents;
+            (format!("alert-{product}"), AlertEvent::High { cents })
+        });
+    });
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let db = Annals::on(store.clone()).with(pipeline.options(options()).slots(2));
+    let db = db.start().await.unwrap();
+    for part in 0..10 {
+        order(&*store, &mut Dice::new(part), 20 * part, 20).await;
+        all_sent(&db).await;
+    }
+    rebuild(&db, "alerts").await;
+    all_sent(&db).await;
+    db.stop().await;
+    let found = sent(&*store).await.into_iter().map(|of| {
+        let (_, cents) = of.payload.split_once("\"cents\":").unwrap();
+        let product = of.stream.strip_prefix("alert-").unwrap();
+        (product.to_owned(), cents.trim_end_matches('}').to_owned())
+    });
+    let published = topic.0.lock().unwrap();
+    assert!(
+        published.takes > 6 && published.records.len() > 150,
+        "{}",
+        published.takes
+    );
+    assert_eq!(published.records, found.collect::<Vec<_>>());
 }
 
 /// A store that takes no events while it is shut.

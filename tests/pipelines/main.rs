@@ -18,6 +18,7 @@ mod broken;
 mod chains;
 mod fraud_killed;
 mod joined;
+mod intake;
 mod killed;
 mod kinds;
 mod lessons;

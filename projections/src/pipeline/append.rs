@@ -4,24 +4,29 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
-use annals_core::{Append, Event, Limits, NewEvent, StreamId};
+use annals_core::{Append, Event, Limits, NewEvent, Outgoing, Outlet, StoreError, StreamId};
 use annals_runner::slot_of;
 use annals_streams::{Batch, PlannedStage, Row, Sink};
 
 use super::graph::{At, Graph, Node, Port};
 use super::keyed::{Keyed, PipelineKey};
-use super::output::EmittedEvent;
+use super::output::{EmittedEvent, Leaving};
 use super::panics::{NameOf, by_key, nameless};
 use super::results::{Results, Windowed};
 use super::stream::{Flows, Stream};
 
-/// Events that a pipeline appends, as it was told.
-#[derive(Clone, Copy, Debug)]
+/// What leaves a pipeline, as it was told.
+#[derive(Clone)]
 pub(crate) struct AppendSpec {
-    /// Their stored names.
+    /// The stored names of events that it appends.
     pub(crate) types: fn() -> Vec<&'static str>,
+    /// The outlet that takes it, if it does not go into the log.
+    pub(crate) outlet: Option<OpenOutlet>,
     pub(crate) from_the_beginning: bool,
 }
+
+/// Opens an outlet anew for each sender.
+pub(crate) type OpenOutlet = Arc<dyn Fn() -> Result<Box<dyn Outlet>, StoreError> + Send + Sync>;
 
 /// Events that a pipeline appends.
 ///
@@ -68,16 +73,17 @@ impl fmt::Debug for Appended {
     }
 }
 
-/// What is to be appended for an item: the key as rows have it, the stream, the event.
-type Made<E> = (Option<String>, String, E);
+/// What is made of an item: the key as rows have it, where it goes, and what leaves.
+type Made = (Option<String>, String, Result<Leaving, String>);
 
-/// The end of a stream in events.
-fn append<T: Send + 'static, E: Event>(
+/// The end of a stream in what leaves the pipeline.
+fn leave<T: Send + 'static>(
     at: &At,
     (from, name): (&Node<T>, NameOf<T>),
-    make: impl Fn(&T) -> Made<E> + Send + Sync + 'static,
+    (planned, spec): (PlannedStage, AppendSpec),
+    make: impl Fn(&T) -> Made + Send + Sync + 'static,
 ) -> Appended {
-    let of = at.then(PlannedStage::new("append", E::CATEGORY)).numbered();
+    let of = at.then(planned).numbered();
     let output = of.stage;
     let make = Arc::new(make);
     let is_divided = at.divided;
@@ -92,12 +98,8 @@ fn append<T: Send + 'static, E: Event>(
             let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
             for row in &batch.rows {
                 let Row { when, time, item } = row;
-                let made = catch_unwind(AssertUnwindSafe(|| {
-                    let (key, to, event) = make(item);
-                    let event = appendable(&to, &event);
-                    (key, to, event)
-                }));
-                let (key, to, event) = match made {
+                let made = catch_unwind(AssertUnwindSafe(|| make(item)));
+                let (key, to, what) = match made {
                     Ok(made) => made,
                     Err(panic) => {
                         on_panic(row, panic);
@@ -110,7 +112,7 @@ fn append<T: Send + 'static, E: Event>(
                         when: *when,
                         output,
                         time: *time,
-                        event,
+                        what,
                         key: key.unwrap_or(to),
                     });
                 }
@@ -118,19 +120,34 @@ fn append<T: Send + 'static, E: Event>(
         }))
     });
     let mut draft = at.graph.lock();
-    let types = || E::shapes().iter().map(|shape| shape.event_type).collect();
-    draft.appends.push(AppendSpec {
-        types,
-        from_the_beginning: false,
-    });
+    draft.appends.push(spec);
     Appended {
         graph: at.graph.clone(),
         number: draft.appends.len() - 1,
     }
 }
 
+/// The end of a stream in events of a type.
+fn append<T: Send + 'static, E: Event>(
+    at: &At,
+    from: (&Node<T>, NameOf<T>),
+    make: impl Fn(&T) -> (Option<String>, String, E) + Send + Sync + 'static,
+) -> Appended {
+    let spec = AppendSpec {
+        types: || E::shapes().iter().map(|shape| shape.event_type).collect(),
+        outlet: None,
+        from_the_beginning: false,
+    };
+    let planned = PlannedStage::new("append", E::CATEGORY);
+    leave(at, from, (planned, spec), move |item| {
+        let (key, to, event) = make(item);
+        let what = appendable(&to, &event);
+        (key, to, what)
+    })
+}
+
 /// An event as a store takes it, or why none ever will.
-fn appendable<E: Event>(to: &str, event: &E) -> Result<(StreamId, NewEvent), String> {
+fn appendable<E: Event>(to: &str, event: &E) -> Result<Leaving, String> {
     let refused = |why: &dyn fmt::Display| {
         format!(
             "an event for the stream `{}` cannot be appended: {why}",
@@ -144,7 +161,8 @@ fn appendable<E: Event>(to: &str, event: &E) -> Result<(StreamId, NewEvent), Str
         .check(&Limits::default())
         .map_err(|error| refused(&error))?;
     let appendable = append.events.into_iter().next();
-    appendable.ok_or_else(|| refused(&"it is none"))
+    let (stream, new) = appendable.ok_or_else(|| refused(&"it is none"))?;
+    Ok(Leaving::Append(stream, new))
 }
 
 impl<T: Flows> Stream<T> {
@@ -197,6 +215,55 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
             move |(key, item): &(K, T)| {
                 let (to, event) = event(key, item);
                 (Some(key.to_key()), to.into(), event)
+            },
+        )
+    }
+}
+
+impl<K: PipelineKey, T: Flows> Keyed<K, T> {
+    /// Publishes a record for each item, through an outlet such as one of Kafka; it happened at
+    /// the time of the item, whatever the record says.
+    ///
+    /// What holds for [`append`](Stream::append) holds here: exactly once, because the outlet keeps
+    /// with each batch how far the pipeline was sent, in the order of causes, none in a rebuild. The
+    /// outlet is opened anew whenever a sender begins, and shuts out an earlier one; no other
+    /// pipeline, relay or sink may have the same.
+    ///
+    /// ```
+    /// # use annals_core::{Outgoing, Outlet, StoreError};
+    /// # use annals_projections::pipeline::Keyed;
+    /// # fn open() -> Result<Box<dyn Outlet>, StoreError> { unimplemented!() }
+    /// # fn example(alerts: Keyed<String, String>) {
+    /// alerts.publish_to(open, |user, alert| Outgoing {
+    ///     to: "alerts".into(),
+    ///     key: user.clone().into(),
+    ///     payload: Some(alert.clone().into()),
+    ///     headers: Vec::new(),
+    ///     occurred_at: Default::default(),
+    /// });
+    /// # }
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "it is told to the pipeline")]
+    pub fn publish_to(
+        &self,
+        open: impl Fn() -> Result<Box<dyn Outlet>, StoreError> + Send + Sync + 'static,
+        record: impl Fn(&K, &T) -> Outgoing + Send + Sync + 'static,
+    ) -> Appended {
+        let number = self.at.graph.lock().outlets().count() as u16;
+        let spec = AppendSpec {
+            types: Vec::new,
+            outlet: Some(Arc::new(open)),
+            from_the_beginning: false,
+        };
+        let planned = (PlannedStage::new("publish", ""), spec);
+        leave(
+            &self.at,
+            (&self.node, by_key),
+            planned,
+            move |(key, item): &(K, T)| {
+                let record = record(key, item);
+                let to = record.to.to_string();
+                (Some(key.to_key()), to, Ok(Leaving::Publish(number, record)))
             },
         )
     }

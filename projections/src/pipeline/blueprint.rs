@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use annals_core::{Filter, Partition};
 use annals_runner::WorkError;
 
+use super::append::OpenOutlet;
 use super::clock_event;
 use super::graph::Graph;
 use super::handle::SlotClock;
@@ -117,6 +118,11 @@ impl Blueprint {
     /// Whether events leave it.
     pub(crate) fn appends(&self) -> bool {
         !self.graph.lock().appends.is_empty()
+    }
+
+    /// What opens the outlets that it publishes to.
+    pub(crate) fn outlets(&self) -> Vec<OpenOutlet> {
+        self.graph.lock().outlets().cloned().collect()
     }
 
     /// Whether what was recorded before its first start also causes events.

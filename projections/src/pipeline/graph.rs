@@ -12,7 +12,7 @@ use annals_streams::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::append::AppendSpec;
+use super::append::{AppendSpec, OpenOutlet};
 use super::output::{Collected, OutputSpec};
 use super::panics::{self, Lacking, NameOf, Panics, Why};
 use super::source::Source;
@@ -235,6 +235,13 @@ pub(crate) struct Draft {
     pub(crate) one_slot: Option<&'static str>,
     pub(crate) wrong: Vec<String>,
     joints: usize,
+}
+
+impl Draft {
+    /// The outlets that take records, by their numbers.
+    pub(crate) fn outlets(&self) -> impl Iterator<Item = &OpenOutlet> {
+        self.appends.iter().filter_map(|of| of.outlet.as_ref())
+    }
 }
 
 /// A pipeline while it is written.

@@ -8,18 +8,20 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{EventId, Metadata, NewEvent, Partition, Position, StreamId};
+use annals_core::{EventId, Metadata, NewEvent, Outgoing, Partition, Position, StreamId};
 use bytes::Bytes;
 use uuid::Uuid;
 
 use super::dead::{Dead, Record};
 use super::journal::Writes;
-use super::output::EmittedEvent;
+use super::output::{EmittedEvent, Leaving};
 use super::wire::{Reader, Writer};
 
 /// How keys of the outbox begin.
 pub(crate) const OUTBOX: u8 = 2;
 const FORMAT: u8 = 1;
+const APPEND: u8 = 0;
+const PUBLISH: u8 = 1;
 /// What a value has at most before it is cut.
 const PART_BYTES: usize = 256 << 10;
 
@@ -47,10 +49,7 @@ pub(crate) struct Order {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) order: Order,
-    /// The stream that it goes to.
-    pub(crate) to: StreamId,
-    /// The event; it has its id only when it is sent.
-    pub(crate) event: NewEvent,
+    pub(crate) what: Leaving,
 }
 
 /// What a page emitted because of these records, and what is said about what they cause, in its
@@ -67,17 +66,23 @@ pub(crate) fn entries(
         let (Some(cause), Some(metadata)) = (causes.get(cause), metadata.get(cause)) else {
             continue;
         };
-        let (to, mut event) = match of.event {
-            Ok(event) => event,
+        let mut what = match of.what {
+            Ok(what) => what,
             Err(reason) => {
                 dead.push(cause.not_appended((of.output, &of.key), reason));
                 continue;
             }
         };
         let moment = DateTime::<Utc>::from_timestamp_micros(of.time.micros());
-        event.occurred_at = moment.unwrap_or(cause.recorded_at);
-        event.metadata = metadata.clone();
-        event.id = EventId::from_uuid(Uuid::nil());
+        let moment = moment.unwrap_or(cause.recorded_at);
+        match &mut what {
+            Leaving::Append(_, event) => {
+                event.occurred_at = moment;
+                event.metadata = metadata.clone();
+                event.id = EventId::from_uuid(Uuid::nil());
+            }
+            Leaving::Publish(_, record) => record.occurred_at = moment,
+        }
         entries.push(Entry {
             order: Order {
                 position: cause.position.get(),
@@ -87,8 +92,7 @@ pub(crate) fn entries(
                 key: of.key,
                 index: 0,
             },
-            to,
-            event,
+            what,
         });
     }
     entries.sort_by(|one, other| one.order.cmp(&other.order));
@@ -119,19 +123,17 @@ impl Entry {
         to.u64(time.cast_unsigned());
         to.bytes(key.as_bytes());
         to.u32(*index);
-        to.bytes(self.to.as_str().as_bytes());
-        let event = &self.event;
-        to.bytes(event.event_type.as_bytes());
-        to.u32(event.schema_version);
-        to.bytes(event.codec.as_bytes());
-        to.bytes(&event.payload);
-        to.u16(event.tags.len() as u16);
-        for tag in &event.tags {
-            to.bytes(tag.as_str().as_bytes());
+        match &self.what {
+            Leaving::Append(stream, event) => {
+                to.u8(APPEND);
+                write_event(to, stream, event);
+            }
+            Leaving::Publish(outlet, record) => {
+                to.u8(PUBLISH);
+                to.u16(*outlet);
+                write_record(to, record);
+            }
         }
-        let metadata = serde_json::to_vec(&event.metadata);
-        to.bytes(&metadata.expect("texts and ids can be written"));
-        to.u64(event.occurred_at.timestamp_micros().cast_unsigned());
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Entry> {
@@ -143,21 +145,92 @@ impl Entry {
             key: from.text()?,
             index: from.u32()?,
         };
-        let to = StreamId::new(from.text()?).ok()?;
-        let event_type = from.text()?;
-        let schema_version = from.u32()?;
-        let codec = from.text()?;
-        let payload = Bytes::copy_from_slice(from.bytes()?);
-        let mut event = NewEvent::new(event_type, codec, payload);
-        event.schema_version = schema_version;
-        for _ in 0..from.u16()? {
-            event.tags.push(from.text()?.parse().ok()?);
-        }
-        event.metadata = serde_json::from_slice(from.bytes()?).ok()?;
-        event.occurred_at = DateTime::from_timestamp_micros(from.u64()?.cast_signed())?;
-        event.id = EventId::from_uuid(Uuid::nil());
-        Some(Entry { order, to, event })
+        let what = match from.u8()? {
+            APPEND => {
+                let (stream, event) = read_event(from)?;
+                Leaving::Append(stream, event)
+            }
+            PUBLISH => Leaving::Publish(from.u16()?, read_record(from)?),
+            _ => return None,
+        };
+        Some(Entry { order, what })
     }
+
+    /// About how many bytes it takes.
+    pub(crate) fn size_bytes(&self) -> usize {
+        match &self.what {
+            Leaving::Append(_, event) => event.size_bytes(),
+            Leaving::Publish(_, record) => {
+                let headers = record.headers.iter();
+                let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+                headers + record.key.len() + record.payload.as_ref().map_or(0, Bytes::len)
+            }
+        }
+    }
+}
+
+fn write_event(to: &mut Writer, stream: &StreamId, event: &NewEvent) {
+    to.bytes(stream.as_str().as_bytes());
+    to.bytes(event.event_type.as_bytes());
+    to.u32(event.schema_version);
+    to.bytes(event.codec.as_bytes());
+    to.bytes(&event.payload);
+    to.u16(event.tags.len() as u16);
+    for tag in &event.tags {
+        to.bytes(tag.as_str().as_bytes());
+    }
+    let metadata = serde_json::to_vec(&event.metadata);
+    to.bytes(&metadata.expect("texts and ids can be written"));
+    to.u64(event.occurred_at.timestamp_micros().cast_unsigned());
+}
+
+fn read_event(from: &mut Reader<'_>) -> Option<(StreamId, NewEvent)> {
+    let stream = StreamId::new(from.text()?).ok()?;
+    let event_type = from.text()?;
+    let schema_version = from.u32()?;
+    let codec = from.text()?;
+    let payload = Bytes::copy_from_slice(from.bytes()?);
+    let mut event = NewEvent::new(event_type, codec, payload);
+    event.schema_version = schema_version;
+    for _ in 0..from.u16()? {
+        event.tags.push(from.text()?.parse().ok()?);
+    }
+    event.metadata = serde_json::from_slice(from.bytes()?).ok()?;
+    event.occurred_at = DateTime::from_timestamp_micros(from.u64()?.cast_signed())?;
+    event.id = EventId::from_uuid(Uuid::nil());
+    Some((stream, event))
+}
+
+fn write_record(to: &mut Writer, record: &Outgoing) {
+    to.bytes(record.to.as_bytes());
+    to.bytes(&record.key);
+    to.u8(u8::from(record.payload.is_some()));
+    to.bytes(record.payload.as_deref().unwrap_or_default());
+    to.u16(record.headers.len() as u16);
+    for (name, value) in &record.headers {
+        to.bytes(name.as_bytes());
+        to.bytes(value);
+    }
+    to.u64(record.occurred_at.timestamp_micros().cast_unsigned());
+}
+
+fn read_record(from: &mut Reader<'_>) -> Option<Outgoing> {
+    let to = from.text()?.into();
+    let key = Bytes::copy_from_slice(from.bytes()?);
+    let has_payload = from.u8()? == 1;
+    let payload = Bytes::copy_from_slice(from.bytes()?);
+    let mut headers = Vec::new();
+    for _ in 0..from.u16()? {
+        let name = from.text()?.into();
+        headers.push((name, Bytes::copy_from_slice(from.bytes()?)));
+    }
+    Some(Outgoing {
+        to,
+        key,
+        payload: has_payload.then_some(payload),
+        headers,
+        occurred_at: DateTime::from_timestamp_micros(from.u64()?.cast_signed())?,
+    })
 }
 
 /// The key after which the outbox of a partition begins.
@@ -328,14 +401,28 @@ mod tests {
                 key: key.into(),
                 index: 0,
             },
-            to: StreamId::new("alert-1").unwrap(),
-            event,
+            what: Leaving::Append(StreamId::new("alert-1").unwrap(), event),
+        }
+    }
+
+    fn record(position: u64) -> Entry {
+        let record = Outgoing {
+            to: "alerts".into(),
+            key: "u1".into(),
+            payload: (position % 2 == 0).then(|| "7".into()),
+            headers: vec![("ce_type".into(), "alert".into())],
+            occurred_at: DateTime::UNIX_EPOCH,
+        };
+        Entry {
+            what: Leaving::Publish(3, record),
+            ..entry(position, "u1", 0)
         }
     }
 
     #[test]
     fn events_come_back_as_they_were() {
-        let all: Vec<_> = (1..50).map(|at| entry(at, "u1", 20_000)).collect();
+        let both = |at| [entry(at, "u1", 20_000), record(at)];
+        let all: Vec<_> = (1..50).flat_map(both).collect();
         let mut outbox = Outbox::default();
         let writes = outbox.write(P0, all.clone());
         assert!(writes.len() > 2, "cut at a bound");
@@ -349,7 +436,7 @@ mod tests {
         }
         assert_eq!(found, all);
         assert_eq!(again.waiting(), outbox.waiting());
-        assert_eq!(again.waiting().0, 49);
+        assert_eq!(again.waiting().0, 98);
     }
 
     #[test]
@@ -372,7 +459,7 @@ mod tests {
             output: 1,
             time: Time::from_micros(time),
             key: key.into(),
-            event: Ok((
+            what: Ok(Leaving::Append(
                 StreamId::new("alert-1").unwrap(),
                 NewEvent::json("t", b"1".as_slice()),
             )),
@@ -418,6 +505,9 @@ mod tests {
             ]
         );
         assert!(dead.is_empty());
-        assert_eq!(entries[0].event.metadata.causation, Some(record.id));
+        let Leaving::Append(_, event) = &entries[0].what else {
+            panic!("an event")
+        };
+        assert_eq!(event.metadata.causation, Some(record.id));
     }
 }

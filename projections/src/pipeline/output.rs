@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{History, NewEvent, StreamId};
+use annals_core::{History, NewEvent, Outgoing, StreamId};
 use annals_runner::GenerationWorkers;
 use annals_streams::{Batch, Panic, Row, Sink, Time};
 use bytes::Bytes;
@@ -54,8 +54,17 @@ pub(crate) struct EmittedEvent {
     pub(crate) time: Time,
     /// The key, as rows have it.
     pub(crate) key: String,
-    /// The stream and the event, or why it can never be appended.
-    pub(crate) event: Result<(StreamId, NewEvent), String>,
+    /// What it is, or why no store ever takes it.
+    pub(crate) what: Result<Leaving, String>,
+}
+
+/// What leaves a pipeline.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Leaving {
+    /// An event for a stream of the log; it has its id only when it is sent.
+    Append(StreamId, NewEvent),
+    /// A record for an outlet of the pipeline, by its number.
+    Publish(u16, Outgoing),
 }
 
 /// What the outputs of a slot were given for a page.

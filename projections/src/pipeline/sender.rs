@@ -4,10 +4,11 @@
 //! The note belongs to the name of the pipeline and not to a build of it: a generation that takes
 //! over goes on after it, so that nothing is sent for what its predecessor was done with.
 
-mod deliver;
+mod append;
 mod link;
 mod merge;
 mod part;
+mod publish;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
@@ -25,12 +26,14 @@ use annals_runner::{
 use tokio::sync::watch;
 use tokio::time::Duration;
 
-pub(crate) use deliver::{Deliver, IntoTheLog};
 pub(crate) use link::SenderLink;
 pub(crate) use part::{SenderPart, begin};
 
+use self::append::append_all;
 use self::merge::Outboxes;
-use super::outbox::Entry;
+use self::publish::{Outlets, UpTo};
+use super::append::OpenOutlet;
+use super::output::Leaving;
 
 /// How soon it is noted that a stretch of the log brought forth nothing.
 const NOTE_AFTER: Duration = Duration::from_millis(100);
@@ -41,7 +44,7 @@ pub(crate) struct RunSender {
     pipeline: &'static str,
     filter: Filter,
     link: Arc<SenderLink>,
-    to: Arc<dyn Deliver>,
+    outlets: Vec<OpenOutlet>,
 }
 
 impl Deref for RunSender {
@@ -126,6 +129,7 @@ struct Session<'a> {
     lowest: Vec<Position>,
     note_at: Option<tokio::time::Instant>,
     outboxes: Outboxes,
+    outlets: Outlets,
     skipped: HashSet<(Partition, Position)>,
 }
 
@@ -150,6 +154,7 @@ impl<'a> Session<'a> {
             noted,
             note_at: None,
             outboxes: Outboxes::default(),
+            outlets: Outlets::open(work.outlets.clone(), log.id()).await?,
             skipped: skipped.map(|of| (of.partition, of.position)).collect(),
         })
     }
@@ -203,6 +208,7 @@ impl<'a> Session<'a> {
         }
         let work = self.work;
         let number = Partition(partition as u32);
+        let log = work.context.log();
         let views = &*work.context.views;
         let mut moved = false;
         let mut numbers = Numbers::default();
@@ -216,24 +222,41 @@ impl<'a> Session<'a> {
                 break;
             };
             let began = Instant::now();
-            let mut ready = Vec::with_capacity(batch.entries.len());
+            let count = batch.entries.len() as u64;
+            let mut ready = Vec::new();
             for entry in batch.entries {
                 let cause = Position::new(entry.order.position);
-                let event = numbers.ready(work.pipeline, number, entry);
-                if !self.skipped.contains(&(number, cause)) {
-                    ready.push((cause, event.0, event.1));
+                let is_skipped = self.skipped.contains(&(number, cause));
+                match entry.what {
+                    Leaving::Append(to, event) => {
+                        let event = numbers.named((work.pipeline, number, cause), &to, event);
+                        if !is_skipped {
+                            ready.push((cause, to, event));
+                        }
+                    }
+                    Leaving::Publish(_, _) if is_skipped => {}
+                    Leaving::Publish(outlet, record) => {
+                        self.outlets.add(outlet, (number, cause), record)?;
+                    }
                 }
             }
-            work.to.deliver(work.pipeline, number, &ready).await?;
+            append_all(&**log, (work.pipeline, number), &ready).await?;
             let to = if batch.is_last {
                 lowest
             } else {
                 // Others of the same cause may follow.
                 Position::new(last).minus(1)
             };
+            let up_to = UpTo {
+                log: log.id(),
+                partition: number,
+                position: to,
+                event: event_at(&**log, number, to).await?,
+            };
+            self.outlets.take(up_to, !batch.is_last).await?;
             if to > self.noted[partition] {
                 let taken = CommittedStep {
-                    events: ready.len() as u64,
+                    events: count,
                     took: began.elapsed(),
                     ..CommittedStep::default()
                 };
@@ -312,27 +335,26 @@ fn lowest_of(live: &Generation, all: &[Checkpoint], partitions: usize) -> Vec<Po
 /// Counts the events of a cause, stream by stream: they are named by that.
 #[derive(Default)]
 struct Numbers {
-    cause: u64,
+    cause: Position,
     of: HashMap<StreamId, u32>,
 }
 
 impl Numbers {
     /// The event with its id.
-    fn ready(
+    fn named(
         &mut self,
-        pipeline: &str,
-        partition: Partition,
-        entry: Entry,
-    ) -> (StreamId, NewEvent) {
-        let cause = entry.order.position;
+        (pipeline, partition, cause): (&str, Partition, Position),
+        to: &StreamId,
+        event: NewEvent,
+    ) -> NewEvent {
         if self.cause != cause {
             self.cause = cause;
             self.of.clear();
         }
-        let number = self.of.entry(entry.to.clone()).or_insert(0);
+        let number = self.of.entry(to.clone()).or_insert(0);
         let named = format!("{pipeline}/{partition}/{cause}");
-        let id = EventId::brought_forth(&entry.to, &named, *number);
+        let id = EventId::brought_forth(to, &named, *number);
         *number += 1;
-        (entry.to, entry.event.id(id))
+        event.id(id)
     }
 }

@@ -15,7 +15,7 @@ use super::clock_event::{self, Advanced};
 use super::dead::shown;
 use super::machine::{Machine, OutRow, Taken};
 use super::outbox::Entry;
-use super::output::END;
+use super::output::{END, Leaving};
 
 /// A pipeline that is tried out. Prints as a story: what came in, and what came out because of it.
 ///
@@ -154,10 +154,19 @@ impl Trial {
             }
         };
         self.machine.save().map_err(failed)?;
-        for Entry { to, event, .. } in self.machine.take_emitted() {
-            let payload = String::from_utf8_lossy(&event.payload);
-            self.story
-                .push_str(&format!("  -> {to} {} {payload}\n", event.event_type));
+        for Entry { what, .. } in self.machine.take_emitted() {
+            let line = match &what {
+                Leaving::Append(to, event) => {
+                    let payload = String::from_utf8_lossy(&event.payload);
+                    format!("{to} {} {payload}", event.event_type)
+                }
+                Leaving::Publish(_, record) => {
+                    let key = String::from_utf8_lossy(&record.key);
+                    let payload = record.payload.as_deref().unwrap_or(b"removed");
+                    format!("{} [{key}] {}", record.to, String::from_utf8_lossy(payload))
+                }
+            };
+            self.story.push_str(&format!("  -> {line}\n"));
         }
         for OutRow { key, value, .. } in rows {
             let (output, key) = key.split_once(END).unwrap_or(("", &key));

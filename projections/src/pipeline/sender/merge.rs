@@ -109,7 +109,7 @@ impl Outboxes {
                     is_last: true,
                 });
             };
-            bytes += entry.event.size_bytes();
+            bytes += entry.size_bytes();
             entries.push(entry);
         }
         Ok(Batch {

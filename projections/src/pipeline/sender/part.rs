@@ -9,8 +9,9 @@ use annals_runner::{
 };
 use tokio::sync::watch;
 
-use super::{Deliver, IntoTheLog, RunSender, SenderLink};
+use super::{RunSender, SenderLink};
 use crate::begin::begin_at_head;
+use crate::pipeline::append::OpenOutlet;
 use crate::pipeline::blueprint::Blueprint;
 use crate::pipeline::part::NothingToDrain;
 
@@ -59,7 +60,7 @@ impl Follower for SenderPart {
             let (workers, _) = begin(&context, &self.blueprint).await?;
             let dead_letters = DeadLetters::new(&context, &workers, Arc::new(NothingToDrain));
             let subject = Arc::new(SenderSubject {
-                to: Arc::new(IntoTheLog(Arc::clone(context.log()))),
+                outlets: self.blueprint.outlets(),
                 context: context.clone(),
                 pipeline: self.blueprint.name,
                 filter: self.blueprint.filter(),
@@ -79,7 +80,7 @@ struct SenderSubject {
     pipeline: &'static str,
     filter: Filter,
     link: Arc<SenderLink>,
-    to: Arc<dyn Deliver>,
+    outlets: Vec<OpenOutlet>,
 }
 
 impl Subject for SenderSubject {
@@ -89,7 +90,7 @@ impl Subject for SenderSubject {
             pipeline: self.pipeline,
             filter: self.filter.clone(),
             link: Arc::clone(&self.link),
-            to: Arc::clone(&self.to),
+            outlets: self.outlets.clone(),
         };
         Box::pin(run(sender, stop))
     }

@@ -1,42 +1,14 @@
-//! Where events go that a pipeline emits.
-
-use std::fmt;
-use std::sync::Arc;
+//! Events of a pipeline into the log.
 
 use annals_core::{Append, AppendError, IdClash, NewEvent, Partition, Position, Store, StreamId};
-use annals_runner::{BoxFuture, WorkError, chain};
+use annals_runner::{WorkError, chain};
 
 /// An event with its id, and the position of its cause.
-pub(crate) type Ready = (Position, StreamId, NewEvent);
+pub(super) type Ready = (Position, StreamId, NewEvent);
 
-/// Takes events that a pipeline emits.
-pub(crate) trait Deliver: fmt::Debug + Send + Sync {
-    /// Takes these events, in this order. Those that it has taken before come again after a
-    /// process was killed, with the same ids, and are taken once.
-    fn deliver<'a>(
-        &'a self,
-        pipeline: &'a str,
-        partition: Partition,
-        events: &'a [Ready],
-    ) -> BoxFuture<'a, Result<(), WorkError>>;
-}
-
-/// Appends them to a log.
-#[derive(Debug)]
-pub(crate) struct IntoTheLog(pub(crate) Arc<dyn Store>);
-
-impl Deliver for IntoTheLog {
-    fn deliver<'a>(
-        &'a self,
-        pipeline: &'a str,
-        partition: Partition,
-        events: &'a [Ready],
-    ) -> BoxFuture<'a, Result<(), WorkError>> {
-        Box::pin(append_all(&*self.0, (pipeline, partition), events))
-    }
-}
-
-async fn append_all(
+/// Appends these events, in this order. Those that were appended before come again after a process
+/// was killed, with the same ids, and are taken once.
+pub(super) async fn append_all(
     store: &dyn Store,
     of: (&str, Partition),
     mut events: &[Ready],
