@@ -405,6 +405,62 @@ async fn a_slot_waits_for_the_sender_and_says_so() {
     db.stop().await;
 }
 
+/// A store that takes no event of a stream.
+#[derive(Debug)]
+struct Refuses;
+
+#[async_trait]
+impl StoreFault for Refuses {
+    async fn before(&self, call: Call) -> Result<(), StoreError> {
+        match call {
+            Call::Append => Err(StoreError::new(Failure::Invalid, "not in this store")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_store_refuses_stops_the_sender_until_skipped() {
+    let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let pipeline = || alerts().options(options().poll(Duration::from_millis(20)));
+    let store = FaultyStore::new(inner.clone(), Refuses);
+    let db = Annals::on(store).with(pipeline()).start().await.unwrap();
+    append(&*inner, noon(), &ordered("tea", 500)).await;
+    let mut polls = tokio::time::interval(Duration::from_millis(20));
+    let reason = loop {
+        polls.tick().await;
+        let status = db.status();
+        let sender = status.iter().find(|of| of.view == "sender/alerts");
+        let slots = sender.iter().flat_map(|of| &of.slots);
+        let mut stopped = slots.filter_map(|slot| match &slot.state {
+            SlotState::Stopped { reason } => Some(reason.clone()),
+            _ => None,
+        });
+        if let Some(reason) = stopped.next() {
+            break reason;
+        }
+    };
+    let names = "the event for stream `alert-tea` that position 1 of partition 0 caused is refused";
+    assert!(
+        reason.contains(names) && reason.contains("not in this store"),
+        "{reason}"
+    );
+    let handle = db.pipeline("alerts").unwrap();
+    handle.skip_event(1, "nobody wants it").await.unwrap();
+    all_sent(&db).await;
+    db.stop().await;
+    // Another store takes what comes after it.
+    let db = Annals::on(inner.clone())
+        .with(pipeline())
+        .start()
+        .await
+        .unwrap();
+    append(&*inner, noon(), &ordered("tea", 700)).await;
+    all_sent(&db).await;
+    assert_eq!(high(&*inner).await, [700]);
+    db.stop().await;
+}
+
 /// How many bytes of events wait, and how far the slot has come.
 async fn outbox(store: &dyn Store) -> (usize, u64) {
     let views = store.views().unwrap();

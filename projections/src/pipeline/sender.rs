@@ -247,13 +247,15 @@ impl<'a> Session<'a> {
                 // Others of the same cause may follow.
                 Position::new(last).minus(1)
             };
-            let up_to = UpTo {
-                log: log.id(),
-                partition: number,
-                position: to,
-                event: event_at(&**log, number, to).await?,
-            };
-            self.outlets.take(up_to, !batch.is_last).await?;
+            if self.outlets.have_records() {
+                let up_to = UpTo {
+                    log: log.id(),
+                    partition: number,
+                    position: to,
+                    event: event_at(&**log, number, to).await?,
+                };
+                self.outlets.take(up_to, !batch.is_last).await?;
+            }
             if to > self.noted[partition] {
                 let taken = CommittedStep {
                     events: count,

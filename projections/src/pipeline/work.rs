@@ -425,11 +425,14 @@ impl<'a> Session<'a> {
     async fn held_up(&mut self) -> Result<Option<String>, WorkError> {
         let work = self.work;
         let sender = &work.blueprint.sender;
-        if work.phase() != annals_core::Phase::Live || sender.holds_up(&self.outbox).is_none() {
+        if self.outbox.waiting().0 == 0 {
             return Ok(None);
         }
         sender.look(&work.context.poll.seen().borrow());
         self.outbox.sent_to(&self.sent.borrow_and_update());
+        if work.phase() != annals_core::Phase::Live {
+            return Ok(None);
+        }
         let reason = sender.holds_up(&self.outbox);
         if reason.is_some() {
             self.settle().await?;

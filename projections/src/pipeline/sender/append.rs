@@ -1,6 +1,9 @@
 //! Events of a pipeline into the log.
 
-use annals_core::{Append, AppendError, IdClash, NewEvent, Partition, Position, Store, StreamId};
+use annals_core::{
+    Append, AppendError, Failure, IdClash, NewEvent, Partition, Position, Store, StoreError,
+    StreamId,
+};
 use annals_runner::{WorkError, chain};
 
 /// An event with its id, and the position of its cause.
@@ -38,6 +41,12 @@ pub(super) async fn append_all(
                 one_by_one = true;
                 0
             }
+            Err(AppendError::Store(error))
+                if together > 1 && error.failure() == Failure::Invalid =>
+            {
+                one_by_one = true;
+                0
+            }
             // A generation that was replaced meanwhile has sent its own because of this.
             Err(AppendError::IdClash(IdClash::OtherContent { id, .. })) => {
                 let pipeline = of.0;
@@ -57,10 +66,14 @@ fn failed(
     error: AppendError,
 ) -> WorkError {
     match error {
-        AppendError::Store(error) | AppendError::Unknown(error) => error.into(),
+        AppendError::Store(error) | AppendError::Unknown(error)
+            if matches!(error.failure(), Failure::Unavailable | Failure::Full) =>
+        {
+            error.into()
+        }
         error @ AppendError::NotOwner { .. } => {
             let why = error.to_string();
-            annals_core::StoreError::new(annals_core::Failure::Unavailable, why).into()
+            StoreError::new(Failure::Unavailable, why).into()
         }
         error => WorkError::Stopped(format!(
             "the event for stream `{to}` that position {cause} of partition {partition} caused is \

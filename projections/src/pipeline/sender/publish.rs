@@ -107,6 +107,11 @@ impl Outlets {
         Ok(())
     }
 
+    /// Whether anything was added that is not sent yet.
+    pub(super) fn have_records(&self) -> bool {
+        self.0.iter().any(|of| !of.next.is_empty())
+    }
+
     /// Sends what was added. `goes_on`: more may come of the last cause.
     pub(super) async fn take(&mut self, up_to: UpTo, goes_on: bool) -> Result<(), WorkError> {
         for of in &mut self.0 {
@@ -155,5 +160,101 @@ fn failed(error: OutletError) -> WorkError {
             WorkError::Stopped(format!("the outlet refuses a batch: {why}"))
         }
         error => WorkError::Stopped(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use annals_core::chrono::DateTime;
+    use async_trait::async_trait;
+
+    use super::*;
+
+    #[derive(Clone, Debug, Default)]
+    struct Topic(Arc<Mutex<(Vec<String>, Vec<OutletMark>)>>);
+
+    #[async_trait]
+    impl Outlet for Topic {
+        async fn open(&mut self) -> Result<Vec<OutletMark>, OutletError> {
+            Ok(self.0.lock().unwrap().1.clone())
+        }
+
+        async fn take(
+            &mut self,
+            batch: Vec<Outgoing>,
+            mark: OutletMark,
+        ) -> Result<(), OutletError> {
+            let mut topic = self.0.lock().unwrap();
+            topic.0.extend(batch.iter().map(|of| of.to.to_string()));
+            topic.1 = vec![mark];
+            Ok(())
+        }
+    }
+
+    fn record(name: &str) -> Outgoing {
+        Outgoing {
+            to: name.into(),
+            key: bytes::Bytes::new(),
+            payload: None,
+            headers: Vec::new(),
+            occurred_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    /// Sends records of causes, the last of which may go on, from where the outlet has come.
+    async fn send(topic: &Topic, log: LogId, records: &[(u64, &str)], goes_on: bool) {
+        let opens = topic.clone();
+        let open: OpenOutlet = Arc::new(move || Ok(Box::new(opens.clone())));
+        let mut outlets = Outlets::open(vec![open], log).await.unwrap();
+        for (cause, name) in records {
+            let at = (Partition(0), Position::new(*cause));
+            outlets.add(0, at, record(name)).unwrap();
+        }
+        let last = Position::new(records.last().unwrap().0);
+        let up_to = UpTo {
+            log,
+            partition: Partition(0),
+            position: if goes_on { last.minus(1) } else { last },
+            event: None,
+        };
+        if outlets.have_records() {
+            outlets.take(up_to, goes_on).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cause_that_was_taken_in_part_goes_on_there() {
+        let topic = Topic::default();
+        let log = LogId::random();
+        send(&topic, log, &[(3, "a"), (7, "b"), (7, "c")], true).await;
+        // Who begins anew begins with the whole cause.
+        send(
+            &topic,
+            log,
+            &[(7, "b"), (7, "c"), (7, "d"), (9, "e")],
+            false,
+        )
+        .await;
+        send(
+            &topic,
+            log,
+            &[(7, "b"), (7, "c"), (7, "d"), (9, "e")],
+            false,
+        )
+        .await;
+        assert_eq!(topic.0.lock().unwrap().0, ["a", "b", "c", "d", "e"]);
+    }
+
+    #[tokio::test]
+    async fn the_outlet_of_another_log_is_refused() {
+        let topic = Topic::default();
+        send(&topic, LogId::random(), &[(3, "a")], false).await;
+        let open: OpenOutlet = Arc::new(move || Ok(Box::new(topic.clone())));
+        let refused = Outlets::open(vec![open], LogId::random()).await;
+        let reason = refused.unwrap_err().to_string();
+        assert!(reason.contains("has published the log"), "{reason}");
     }
 }
