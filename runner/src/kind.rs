@@ -45,11 +45,8 @@ impl Kind {
         }
     }
 
-    /// The name that users gave, of such a stored one; a sender is told from its pipeline.
+    /// The name that users gave, of such a stored one.
     pub fn display_name(self, stored: &str) -> &str {
-        if self == Kind::Sender {
-            return stored.strip_prefix('$').unwrap_or(stored);
-        }
         stored.strip_prefix(&self.stored_name("")).unwrap_or(stored)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use annals::pipeline::{Log, Pipeline};
 use annals::prelude::*;
-use annals::projections::Program;
+use annals::projections::{Kind, Program};
 use annals::status::SlotState;
 use annals::store::ReadLog;
 use annals::{Failure, MemoryStore, Partition, Store, StoreError};
@@ -430,7 +430,7 @@ async fn what_a_store_refuses_stops_the_sender_until_skipped() {
     let reason = loop {
         polls.tick().await;
         let status = db.status();
-        let sender = status.iter().find(|of| of.view == "sender/alerts");
+        let sender = status.iter().find(|of| of.kind == Kind::Sender);
         let slots = sender.iter().flat_map(|of| &of.slots);
         let mut stopped = slots.filter_map(|slot| match &slot.state {
             SlotState::Stopped { reason } => Some(reason.clone()),
@@ -446,7 +446,7 @@ async fn what_a_store_refuses_stops_the_sender_until_skipped() {
         "{reason}"
     );
     let handle = db.pipeline("alerts").unwrap();
-    handle.skip_event(1, "nobody wants it").await.unwrap();
+    handle.skip_sending(1, "nobody wants it").await.unwrap();
     all_sent(&db).await;
     db.stop().await;
     // Another store takes what comes after it.

@@ -100,8 +100,8 @@ async fn a_slow_store_holds_up_who_offers_and_loses_nothing() {
     );
     // It goes on, an append at a time, and never is there more in memory.
     while !producer.is_finished() {
-        store.fault().0.add_permits(1);
         let before = intake.status().appended;
+        store.fault().0.add_permits(1);
         while intake.status().appended == before && !producer.is_finished() {
             tokio::task::yield_now().await;
         }

@@ -1,10 +1,10 @@
 //! A pipeline that was written: what its slots are made from, and how far they have come.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use annals_core::{Filter, Partition};
-use annals_runner::WorkError;
+use annals_runner::{GenerationWorkers, WorkError};
 
 use super::append::OpenOutlet;
 use super::clock_event;
@@ -22,6 +22,8 @@ pub(crate) struct Blueprint {
     seen: Mutex<BTreeMap<u16, SlotClock>>,
     /// Between its slots and what sends the events that they emit.
     pub(crate) sender: Arc<SenderLink>,
+    /// What follows the sender, once it is begun.
+    pub(crate) sender_workers: OnceLock<GenerationWorkers>,
 }
 
 impl Blueprint {
@@ -38,6 +40,7 @@ impl Blueprint {
             state_bytes_max,
             seen: Mutex::default(),
             sender: Arc::new(SenderLink::new(name, outbox_events_max)),
+            sender_workers: OnceLock::new(),
         }
     }
 

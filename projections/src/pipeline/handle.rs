@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use annals_core::chrono::DateTime;
 use annals_core::{
-    Append, AppendError, EventId, Failure, NewEvent, Partition, Position, ReadRows, RowsBy, Store,
+    Append, AppendError, EventId, Failure, Invalid, NewEvent, Partition, Position, ReadRows, RowsBy, Store,
     StoreError, Token,
 };
 use annals_runner::{CatchUp, DeadLetters, GenerationWorkers, Program, Subject, ViewError};
@@ -44,6 +44,8 @@ pub struct PipelineHandle {
     subject: Arc<PipelineSubject>,
     blueprint: Arc<Blueprint>,
     dead_letters: DeadLetters,
+    /// Of its sender, if it has one.
+    sent: Option<DeadLetters>,
 }
 
 /// How far the slots of a pipeline have come in event time, as far as they run in this process.
@@ -95,7 +97,7 @@ impl PipelineHandle {
         workers: GenerationWorkers,
         subject: Arc<PipelineSubject>,
         blueprint: Arc<Blueprint>,
-        dead_letters: DeadLetters,
+        (dead_letters, sent): (DeadLetters, Option<DeadLetters>),
     ) -> PipelineHandle {
         PipelineHandle {
             context,
@@ -103,6 +105,7 @@ impl PipelineHandle {
             subject,
             blueprint,
             dead_letters,
+            sent,
         }
     }
 
@@ -194,6 +197,53 @@ impl PipelineHandle {
             waited: at_most,
             held: sender.held(),
         })
+    }
+
+    /// Leaves out what the event at a position caused, of what is not sent yet: the way out when the
+    /// store refuses it for good. A pipeline with several partitions: of the first one.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeadLetters::skip_event`], and for a pipeline that appends nothing.
+    ///
+    /// ```
+    /// # use annals_projections::{ViewError, pipeline::PipelineHandle};
+    /// # async fn example(fraud: PipelineHandle) -> Result<(), ViewError> {
+    /// fraud.skip_sending(7, "the stream is closed").await
+    /// # }
+    /// ```
+    pub async fn skip_sending(
+        &self,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
+        self.skip_sending_in(Partition(0), position, reason).await
+    }
+
+    /// [`skip_sending`](PipelineHandle::skip_sending) of this partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`skip_sending`](PipelineHandle::skip_sending).
+    ///
+    /// ```
+    /// # use annals_core::Partition;
+    /// # use annals_projections::{ViewError, pipeline::PipelineHandle};
+    /// # async fn example(fraud: PipelineHandle) -> Result<(), ViewError> {
+    /// fraud.skip_sending_in(Partition(2), 7, "the stream is closed").await
+    /// # }
+    /// ```
+    pub async fn skip_sending_in(
+        &self,
+        partition: Partition,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
+        let Some(sent) = &self.sent else {
+            let name = self.blueprint.name;
+            return Err(Invalid::new(format!("pipeline `{name}` appends nothing")).into());
+        };
+        sent.skip_event_in(partition, position, reason).await
     }
 
     /// Builds all that it writes again from the log, beside what serves, and switches when it is

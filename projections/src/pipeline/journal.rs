@@ -11,6 +11,8 @@ use annals_runner::{NODES, WorkError};
 use annals_streams::{Address, Changes};
 use bytes::Bytes;
 
+use super::wire::{Reader, Writer};
+
 const BASE: u8 = 0;
 const CHANGES: u8 = 1;
 /// What a value has at most, so that a store need not keep longer ones.
@@ -101,7 +103,7 @@ impl Journal {
         if changes.is_empty() {
             return writes;
         }
-        let mut parts = Parts::new();
+        let mut parts = Parts::based_on(None);
         for (address, value) in changes.iter() {
             self.apply(address.clone(), value);
             parts.entry(address, value);
@@ -109,10 +111,10 @@ impl Journal {
         let number = self.next;
         self.next += 1;
         let parts = parts.end();
-        let written: usize = parts.iter().map(Vec::len).sum();
+        let written: usize = parts.iter().map(Bytes::len).sum();
         self.kept.push_back((number, parts.len() as u16, written));
         for (part, value) in (0..).zip(parts) {
-            writes.push((changes_key(number, part), Some(value.into())));
+            writes.push((changes_key(number, part), Some(value)));
         }
         self.write_bases(number, written, &mut writes);
         self.remove_old(&mut writes);
@@ -156,8 +158,7 @@ impl Journal {
             }
             budget = budget.saturating_sub(node.bytes);
             must &= node.bytes == 0;
-            let mut parts = Parts::new();
-            parts.based_on(number);
+            let mut parts = Parts::based_on(Some(number));
             for (address, value) in &node.entries {
                 parts.entry(address, Some(value));
             }
@@ -172,7 +173,7 @@ impl Journal {
             node.parts = parts.len() as u16;
             node.based_on = number;
             for (part, value) in (0..).zip(parts) {
-                writes.push((base_key(turn, part), Some(value.into())));
+                writes.push((base_key(turn, part), Some(value)));
             }
         }
     }
@@ -207,15 +208,14 @@ impl Journal {
                 key.escape_ascii()
             ))
         };
-        let mut rest = value;
+        let mut rest = Reader::of(value);
         match key {
             [BASE, node, first, second] => {
-                let (based_on, entries) = rest.split_first_chunk::<8>().ok_or_else(bad)?;
-                rest = entries;
+                let based_on = rest.u64().ok_or_else(bad)?;
                 let part = u16::from_be_bytes([*first, *second]);
                 let node = &mut self.nodes[usize::from(*node)];
                 node.parts = node.parts.max(part + 1);
-                node.based_on = u64::from_be_bytes(*based_on);
+                node.based_on = based_on;
                 self.next = self.next.max(node.based_on + 1);
             }
             [CHANGES, number @ .., _, _] => {
@@ -232,7 +232,7 @@ impl Journal {
             }
             _ => return Err(bad()),
         }
-        while !rest.is_empty() {
+        while !rest.is_at_end() {
             let (address, value) = entry(&mut rest).ok_or_else(bad)?;
             self.apply(address, value);
         }
@@ -241,77 +241,61 @@ impl Journal {
 }
 
 /// Entries as values of a bounded size.
+#[derive(Default)]
 struct Parts {
-    head: Vec<u8>,
-    parts: Vec<Vec<u8>>,
-    open: Vec<u8>,
+    /// Each part begins with the commit that it has taken in.
+    based_on: Option<u64>,
+    parts: Vec<Bytes>,
+    open: Writer,
 }
 
 impl Parts {
-    fn new() -> Parts {
-        Parts {
-            head: Vec::new(),
-            parts: Vec::new(),
-            open: Vec::new(),
-        }
+    fn based_on(number: Option<u64>) -> Parts {
+        let mut parts = Parts {
+            based_on: number,
+            ..Parts::default()
+        };
+        parts.begin();
+        parts
     }
 
-    /// Each part begins with the commit that it has taken in.
-    fn based_on(&mut self, number: u64) {
-        self.head = number.to_be_bytes().to_vec();
-        self.open.extend(&self.head);
+    fn begin(&mut self) {
+        if let Some(number) = self.based_on {
+            self.open.u64(number);
+        }
     }
 
     fn entry(&mut self, address: &Address, value: Option<&[u8]>) {
         if self.open.len() >= PART_BYTES {
-            let next = self.head.clone();
-            self.parts.push(std::mem::replace(&mut self.open, next));
+            self.parts.push(std::mem::take(&mut self.open).into());
+            self.begin();
         }
         let to = &mut self.open;
-        to.extend(address.stage.to_be_bytes());
-        bytes_to(to, &address.key);
-        bytes_to(to, &address.place);
-        to.push(u8::from(value.is_some()));
+        to.u16(address.stage);
+        to.bytes(&address.key);
+        to.bytes(&address.place);
+        to.u8(u8::from(value.is_some()));
         if let Some(value) = value {
-            bytes_to(to, value);
+            to.bytes(value);
         }
     }
 
-    fn end(mut self) -> Vec<Vec<u8>> {
-        self.parts.push(self.open);
+    fn end(mut self) -> Vec<Bytes> {
+        self.parts.push(self.open.into());
         self.parts
     }
 }
 
-fn bytes_to(to: &mut Vec<u8>, bytes: &[u8]) {
-    to.extend((bytes.len() as u32).to_be_bytes());
-    to.extend(bytes);
-}
-
-fn entry<'a>(from: &mut &'a [u8]) -> Option<(Address, Option<&'a [u8]>)> {
-    let stage = u16::from_be_bytes(*take::<2>(from)?);
-    let key = bytes_from(from)?.to_vec();
-    let place = bytes_from(from)?.to_vec();
-    let [has_value] = *take::<1>(from)?;
-    let value = if has_value == 0 {
+fn entry<'a>(from: &mut Reader<'a>) -> Option<(Address, Option<&'a [u8]>)> {
+    let stage = from.u16()?;
+    let key = from.bytes()?.to_vec();
+    let place = from.bytes()?.to_vec();
+    let value = if from.u8()? == 0 {
         None
     } else {
-        Some(bytes_from(from)?)
+        Some(from.bytes()?)
     };
     Some((Address { stage, key, place }, value))
-}
-
-fn take<'a, const N: usize>(from: &mut &'a [u8]) -> Option<&'a [u8; N]> {
-    let (head, rest) = from.split_first_chunk::<N>()?;
-    *from = rest;
-    Some(head)
-}
-
-fn bytes_from<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = u32::from_be_bytes(*take::<4>(from)?) as usize;
-    let (bytes, rest) = from.split_at_checked(length)?;
-    *from = rest;
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -76,8 +76,10 @@ impl Follower for RunningPipeline {
             if find_or_begin(&context, workers.spec()).await?.is_none() {
                 return Err(StartError::OtherLog { name });
             }
+            let mut sent = None;
             if blueprint.appends() {
-                sender::begin(&context, &blueprint).await?;
+                let workers = sender::begin(&context, &blueprint).await?;
+                sent = Some(DeadLetters::new(&context, &workers, Arc::new(NothingToDrain)));
             }
             let subject = Arc::new(PipelineSubject {
                 blueprint: Arc::clone(&blueprint),
@@ -96,7 +98,7 @@ impl Follower for RunningPipeline {
                 workers.clone(),
                 subject,
                 Arc::clone(&blueprint),
-                dead_letters.clone(),
+                (dead_letters.clone(), sent),
             );
             let mut part = RunningPart::of_type(TypeId::of::<Pipeline>(), handle);
             for output in blueprint.graph().lock().outputs.clone() {

@@ -43,6 +43,12 @@ impl Writer {
     }
 }
 
+impl From<Writer> for Bytes {
+    fn from(written: Writer) -> Bytes {
+        written.0.into()
+    }
+}
+
 impl<'a> Reader<'a> {
     pub(crate) fn of(bytes: &'a [u8]) -> Reader<'a> {
         Reader(bytes)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{CommitError, Filter, Generation, GenerationId, GenerationSpec};
+use annals_core::{CommitError, Filter, GenerationId, GenerationSpec};
 use annals_runner::{
     BoxFuture, DeadLetters, Follower, GenerationWorkers, Kind, Registry, RunningPart, Slot,
     StartError, Subject, Supervisor, Timing, WorkerContext, run,
@@ -20,15 +20,16 @@ use crate::pipeline::part::NothingToDrain;
 pub(crate) async fn begin(
     context: &WorkerContext,
     blueprint: &Blueprint,
-) -> Result<(GenerationWorkers, Generation), StartError> {
-    let log = context.log();
-    let mut spec = GenerationSpec::new(blueprint.sender.stored_name(), 1, log.id());
-    spec.partitions = log.partitions();
-    let workers = GenerationWorkers::new(Kind::Sender, spec);
+) -> Result<GenerationWorkers, StartError> {
+    let workers = blueprint.sender_workers.get_or_init(|| {
+        let log = context.log();
+        let mut spec = GenerationSpec::new(blueprint.sender.stored_name(), 1, log.id());
+        spec.partitions = log.partitions();
+        GenerationWorkers::new(Kind::Sender, spec)
+    });
     let from_the_beginning = blueprint.sends_from_the_beginning();
-    let spec = workers.spec();
-    let begun = begin_at_head(context, spec, blueprint.name, from_the_beginning).await?;
-    Ok((workers, begun))
+    begin_at_head(context, workers.spec(), blueprint.name, from_the_beginning).await?;
+    Ok(workers.clone())
 }
 
 /// Sends what a pipeline emits.
@@ -57,7 +58,7 @@ impl Follower for SenderPart {
     ) -> BoxFuture<'static, Result<RunningPart, StartError>> {
         Box::pin(async move {
             context.timing = self.timing;
-            let (workers, _) = begin(&context, &self.blueprint).await?;
+            let workers = begin(&context, &self.blueprint).await?;
             let dead_letters = DeadLetters::new(&context, &workers, Arc::new(NothingToDrain));
             let subject = Arc::new(SenderSubject {
                 outlets: self.blueprint.outlets(),
