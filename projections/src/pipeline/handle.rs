@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use annals_core::chrono::DateTime;
 use annals_core::{
-    Append, AppendError, EventId, Failure, Invalid, NewEvent, Partition, Position, ReadRows, RowsBy, Store,
-    StoreError, Token,
+    Append, AppendError, EventId, Failure, Invalid, NewEvent, Partition, Position, ReadRows,
+    RowsBy, Store, StoreError, Token,
 };
 use annals_runner::{CatchUp, DeadLetters, GenerationWorkers, Program, Subject, ViewError};
 use annals_streams::Time;

@@ -79,7 +79,11 @@ impl Follower for RunningPipeline {
             let mut sent = None;
             if blueprint.appends() {
                 let workers = sender::begin(&context, &blueprint).await?;
-                sent = Some(DeadLetters::new(&context, &workers, Arc::new(NothingToDrain)));
+                sent = Some(DeadLetters::new(
+                    &context,
+                    &workers,
+                    Arc::new(NothingToDrain),
+                ));
             }
             let subject = Arc::new(PipelineSubject {
                 blueprint: Arc::clone(&blueprint),

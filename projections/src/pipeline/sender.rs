@@ -144,7 +144,11 @@ impl<'a> Session<'a> {
             work.link.has_sent(partition, checkpoint.position);
             noted.push(checkpoint.position);
         }
-        let skips = work.context.views.skip_decisions(&work.link.stored_name()).await?;
+        let skips = work
+            .context
+            .views
+            .skip_decisions(&work.link.stored_name())
+            .await?;
         let skipped = skips.into_iter().filter(|of| of.key.is_none());
         Ok(Session {
             work,
