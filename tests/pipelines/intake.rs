@@ -147,7 +147,7 @@ async fn the_oldest_make_room_and_are_counted() {
 async fn samples_and_rates_leave_out_what_was_said() {
     let clock = Arc::new(ManualClock::default());
     let store = Arc::new(MemoryStore::new().on_clock(Arc::<ManualClock>::clone(&clock)));
-    let db = Annals::on(store.clone());
+    let db = Annals::on(store.clone()).with_clock(clock.clone());
     let sample = Intake::into(&db)
         .when_full(Overload::Sample { one_of: 10 })
         .open();
