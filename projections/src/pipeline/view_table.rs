@@ -47,7 +47,7 @@ impl Log {
     /// ```
     /// # use annals_projections::View;
     /// # use annals_projections::pipeline::{Keyed, Log};
-    /// # #[derive(Clone)]
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize)]
     /// # struct Paid { cents: i64 }
     /// # trait Account: View<Key = String> + Clone { fn limit(&self) -> i64; }
     /// # fn example<Accounts: Account>(log: &Log, paid: Keyed<String, Paid>) {
