@@ -179,6 +179,11 @@ pub(crate) async fn settings(
                 let entries = result.map_err(KafkaError::AdminOp)?.entries.into_iter();
                 settings.extend(entries.filter_map(|entry| Some((entry.name, entry.value?))));
             }
+            // The broker that was asked has not heard of the topic yet.
+            if settings.is_empty() {
+                let code = RDKafkaErrorCode::UnknownTopicOrPartition;
+                return Err(KafkaError::MetadataFetch(code));
+            }
             Ok(settings)
         })
         .await?;
