@@ -4,12 +4,14 @@
 //! A log loses nothing, so what reads one never sheds load. A socket or a sensor keeps nothing: what
 //! is not taken in is gone, and it is for the program to say what then.
 
+mod queue;
+mod status;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
     Annals, Append, AppendError, Clock, Event, Failure, Invalid, NewEvent, Store, StoreError,
     StreamId,
@@ -17,90 +19,13 @@ use annals_core::{
 use annals_runner::{Backoff, chain};
 use tokio::sync::{Notify, watch};
 
-/// Events that wait at most, and their bytes, when nothing else is said.
+use self::queue::Queue;
+pub use self::status::{IntakeStatus, Offered, Overload};
+
+/// Events that wait at most when nothing else is said.
 const EVENTS_MAX: usize = 10_000;
-const BYTES_MAX: usize = 64 << 20;
-/// Events of one append.
-const APPEND_EVENTS_MAX: usize = 500;
 /// Waits between two tries of an append.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
-
-/// What becomes of events that come faster than they are appended.
-///
-/// ```
-/// use annals_projections::pipeline::Overload;
-///
-/// let readings = Overload::DropOldest;
-/// assert_ne!(readings, Overload::Block);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Overload {
-    /// Who offers one waits until there is room. Nothing is lost.
-    #[default]
-    Block,
-    /// The oldest that waits makes room.
-    DropOldest,
-    /// Of so many only the first is taken, whether there is room or not; who offers that one waits
-    /// for room.
-    Sample {
-        /// Of how many; at least 1.
-        one_of: u64,
-    },
-    /// Those beyond so many in a second are left out; who offers one of the others waits for room.
-    AtMost {
-        /// How many in a second of the program's clock.
-        per_second: u64,
-    },
-}
-
-/// What became of an event that was offered.
-///
-/// ```
-/// use annals_projections::pipeline::Offered;
-///
-/// assert_ne!(Offered::Taken, Offered::LeftOut);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums)]
-pub enum Offered {
-    /// It waits to be appended.
-    Taken,
-    /// It was left out, as was said.
-    LeftOut,
-}
-
-/// What came to an intake so far. Each event that was offered is counted once: it was appended,
-/// left out or refused, or waits.
-///
-/// ```
-/// # use annals_projections::pipeline::Intake;
-/// # fn example(intake: Intake) {
-/// let now = intake.status();
-/// assert_eq!(now.offered, now.appended + now.left_out + now.refused + now.waiting);
-/// println!("{now}");
-/// # }
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct IntakeStatus {
-    /// Events that were offered, without those whose offering waits for room.
-    pub offered: u64,
-    /// Events that are in the log.
-    pub appended: u64,
-    /// Events that were left out because too many came.
-    pub left_out: u64,
-    /// Events that the store will never take.
-    pub refused: u64,
-    /// Events that wait to be appended, or are on their way.
-    pub waiting: u64,
-    /// The most that have waited at once.
-    pub most_waiting: u64,
-    /// Offerings that wait for room now.
-    pub blocked: u64,
-    /// Why the store does not take events now, or why it refused the last one.
-    pub trouble: Option<String>,
-}
 
 /// Takes events of a source that keeps nothing, and appends them. Cheap to clone.
 ///
@@ -149,18 +74,6 @@ struct Shared {
     room: Notify,
     more: Notify,
     moved: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-struct Queue {
-    events: VecDeque<(StreamId, NewEvent)>,
-    bytes: usize,
-    on_their_way: u64,
-    seen: u64,
-    /// The second that is counted in, and how many it had.
-    second: Option<(DateTime<Utc>, u64)>,
-    status: IntakeStatus,
-    is_closed: bool,
 }
 
 impl IntakeSetup {
@@ -346,78 +259,6 @@ impl Shared {
     }
 }
 
-impl Queue {
-    fn is_open(&self) -> Result<(), StoreError> {
-        match self.is_closed {
-            true => Err(StoreError::new(Failure::Closed, "the intake was closed")),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether an event that comes now is one of those that are taken.
-    fn lets(&mut self, overload: Overload, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        self.is_open()?;
-        let number = self.seen;
-        self.seen += 1;
-        let lets = match overload {
-            Overload::Block | Overload::DropOldest => true,
-            Overload::Sample { one_of } => number.is_multiple_of(one_of.max(1)),
-            Overload::AtMost { per_second } => {
-                let begins = |begun: DateTime<Utc>| now - begun >= TimeDelta::seconds(1);
-                let (_, count) = match &mut self.second {
-                    Some(second) if !begins(second.0) => second,
-                    other => other.insert((now, 0)),
-                };
-                *count += 1;
-                *count <= per_second
-            }
-        };
-        if !lets {
-            self.status.offered += 1;
-            self.status.left_out += 1;
-        }
-        Ok(lets)
-    }
-
-    fn waiting(&self) -> u64 {
-        self.events.len() as u64 + self.on_their_way
-    }
-
-    fn is_full(&self, events_max: usize) -> bool {
-        self.events.len() >= events_max || self.bytes >= BYTES_MAX
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some((_, event)) = self.events.pop_front() {
-            self.bytes -= event.size_bytes();
-            self.status.left_out += 1;
-        }
-    }
-
-    fn push(&mut self, event: (StreamId, NewEvent)) {
-        self.bytes += event.1.size_bytes();
-        self.events.push_back(event);
-        self.status.offered += 1;
-        self.status.most_waiting = self.status.most_waiting.max(self.waiting());
-    }
-
-    /// The next that are appended together: of one stream where a store takes only such.
-    fn take(&mut self, is_atomic: bool) -> Vec<(StreamId, NewEvent)> {
-        let mut taken: Vec<(StreamId, NewEvent)> = Vec::new();
-        while taken.len() < APPEND_EVENTS_MAX {
-            let first = taken.first().map(|(stream, _)| stream);
-            let next = self
-                .events
-                .pop_front_if(|(stream, _)| is_atomic || first.is_none_or(|first| first == stream));
-            let Some(next) = next else { break };
-            self.bytes -= next.1.size_bytes();
-            taken.push(next);
-        }
-        self.on_their_way = taken.len() as u64;
-        taken
-    }
-}
-
 /// Appends what waits, until the intake is closed and empty, or nobody has it any more.
 async fn append_all(shared: Arc<Shared>, store: Arc<dyn Store>) {
     loop {
@@ -486,36 +327,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.lock().is_closed = true;
         self.0.more.notify_one();
-    }
-}
-
-impl fmt::Display for IntakeStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let IntakeStatus {
-            offered,
-            appended,
-            left_out,
-            waiting,
-            ..
-        } = self;
-        write!(
-            f,
-            "{offered} offered, {appended} appended, {left_out} left out, {waiting} waiting"
-        )?;
-        if self.refused > 0 {
-            write!(f, ", {} refused", self.refused)?;
-        }
-        match (self.blocked, &self.trouble) {
-            (0, None) => Ok(()),
-            (0, Some(trouble)) => write!(f, "; the store: {trouble}"),
-            (blocked, None) => write!(f, "; the store holds up {blocked} who offer more"),
-            (blocked, Some(trouble)) => {
-                write!(
-                    f,
-                    "; the store holds up {blocked} who offer more: {trouble}"
-                )
-            }
-        }
     }
 }
 

@@ -1,0 +1,110 @@
+//! What an intake does with too much, and what it counts.
+
+use std::fmt;
+
+/// What becomes of events that come faster than they are appended.
+///
+/// ```
+/// use annals_projections::pipeline::Overload;
+///
+/// let readings = Overload::DropOldest;
+/// assert_ne!(readings, Overload::Block);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overload {
+    /// Who offers one waits until there is room. Nothing is lost.
+    #[default]
+    Block,
+    /// The oldest that waits makes room.
+    DropOldest,
+    /// Of so many only the first is taken, whether there is room or not; who offers that one waits
+    /// for room.
+    Sample {
+        /// Of how many; at least 1.
+        one_of: u64,
+    },
+    /// Those beyond so many in a second are left out; who offers one of the others waits for room.
+    AtMost {
+        /// How many in a second of the program's clock.
+        per_second: u64,
+    },
+}
+
+/// What became of an event that was offered.
+///
+/// ```
+/// use annals_projections::pipeline::Offered;
+///
+/// assert_ne!(Offered::Taken, Offered::LeftOut);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Offered {
+    /// It waits to be appended.
+    Taken,
+    /// It was left out, as was said.
+    LeftOut,
+}
+
+/// What came to an intake so far. Each event that was offered is counted once: it was appended,
+/// left out or refused, or waits.
+///
+/// ```
+/// # use annals_projections::pipeline::Intake;
+/// # fn example(intake: Intake) {
+/// let now = intake.status();
+/// assert_eq!(now.offered, now.appended + now.left_out + now.refused + now.waiting);
+/// println!("{now}");
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IntakeStatus {
+    /// Events that were offered, without those whose offering waits for room.
+    pub offered: u64,
+    /// Events that are in the log.
+    pub appended: u64,
+    /// Events that were left out because too many came.
+    pub left_out: u64,
+    /// Events that the store will never take.
+    pub refused: u64,
+    /// Events that wait to be appended, or are on their way.
+    pub waiting: u64,
+    /// The most that have waited at once.
+    pub most_waiting: u64,
+    /// Offerings that wait for room now.
+    pub blocked: u64,
+    /// Why the store does not take events now, or why it refused the last one.
+    pub trouble: Option<String>,
+}
+
+impl fmt::Display for IntakeStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let IntakeStatus {
+            offered,
+            appended,
+            left_out,
+            waiting,
+            ..
+        } = self;
+        write!(
+            f,
+            "{offered} offered, {appended} appended, {left_out} left out, {waiting} waiting"
+        )?;
+        if self.refused > 0 {
+            write!(f, ", {} refused", self.refused)?;
+        }
+        match (self.blocked, &self.trouble) {
+            (0, None) => Ok(()),
+            (0, Some(trouble)) => write!(f, "; the store: {trouble}"),
+            (blocked, None) => write!(f, "; the store holds up {blocked} who offer more"),
+            (blocked, Some(trouble)) => {
+                write!(
+                    f,
+                    "; the store holds up {blocked} who offer more: {trouble}"
+                )
+            }
+        }
+    }
+}
