@@ -25,13 +25,15 @@ pub struct Table<K, V> {
     rows: Rows<K, V>,
 }
 
+type Shared<K, V> = Arc<OnceLock<(At, Node<Change<K, V>>)>>;
+
 /// How changes come.
 enum Rows<K, V> {
     /// Each row as it is set, from its own time on; of two the one with the larger time counts.
     Set {
         node: Node<(K, Option<V>)>,
         /// The same as changes, made when somebody wants that.
-        changes: Arc<OnceLock<(At, Node<Change<K, V>>)>>,
+        changes: Shared<K, V>,
     },
     /// In the order in which they hold.
     Changed(Node<Change<K, V>>),
@@ -275,7 +277,9 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
         let (left, newer) = self.rows();
         let (right, right_newer) = other.rows();
         at.attach_both((&left, &right), move |making| {
-            let then = Each::filter_map(made_by(Arc::clone(&row)), to.port(making));
+            let row = Arc::clone(&row);
+            let made = move |of: &Change<K, Sides<V, W>>| made_by(&*row, of);
+            let then = Each::filter_map(made, to.port(making));
             let then = Box::new(then.on_panic(making.on_panic(stage, by_change)));
             let join = TableJoin::<K, V, W, Sides<V, W>>::new(join, newer, sides);
             let join = join.right_newer(right_newer);
@@ -355,7 +359,9 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
         let (left, newer) = self.rows();
         let (right, right_newer) = other.rows();
         at.attach_both((&left, &right), move |making| {
-            let then = Each::filter_map(made_by(Arc::clone(&row)), to.port(making));
+            let row = Arc::clone(&row);
+            let made = move |of: &Change<K, Sides<V, W>>| made_by(&*row, of);
+            let then = Each::filter_map(made, to.port(making));
             let then = Box::new(then.on_panic(making.on_panic(stage, by_change)));
             let refers = Arc::clone(&foreign_key);
             let refers = move |row: &V| refers(row);
@@ -447,10 +453,12 @@ impl<K: PipelineKey, V: View<Key = K> + Flows + Kept> Table<K, V> {
     }
 }
 
+type GroupOf<K, V, G> = Arc<dyn Fn(&K, &V) -> G + Send + Sync>;
+
 /// The rows of a table by groups, about to be folded.
 pub struct Grouped<K, V, G> {
     from: Table<K, V>,
-    group: Arc<dyn Fn(&K, &V) -> G + Send + Sync>,
+    group: GroupOf<K, V, G>,
 }
 
 impl<K, V, G> fmt::Debug for Grouped<K, V, G> {
@@ -502,20 +510,19 @@ fn rows_of<K: PipelineKey, V: Flows>(
     node
 }
 
-/// What makes a change of joined rows of a change of what they are made of.
+/// A change of joined rows, of a change of what they are made of.
 fn made_by<K: Clone, V, W, O>(
-    row: Arc<impl Fn(Option<&V>, Option<&W>) -> Option<O> + Send + Sync + 'static>,
-) -> impl Fn(&Change<K, Sides<V, W>>) -> Option<Change<K, O>> + Send + Sync {
-    move |change| {
-        let row = |(left, right): &Sides<V, W>| row(left.as_ref(), right.as_ref());
-        let new = change.new.as_ref().and_then(row);
-        let old = change.old.as_ref().and_then(row);
-        (new.is_some() || old.is_some()).then(|| Change {
-            key: change.key.clone(),
-            new,
-            old,
-        })
-    }
+    row: &impl Fn(Option<&V>, Option<&W>) -> Option<O>,
+    change: &Change<K, Sides<V, W>>,
+) -> Option<Change<K, O>> {
+    let row = |(left, right): &Sides<V, W>| row(left.as_ref(), right.as_ref());
+    let new = change.new.as_ref().and_then(row);
+    let old = change.old.as_ref().and_then(row);
+    (new.is_some() || old.is_some()).then(|| Change {
+        key: change.key.clone(),
+        new,
+        old,
+    })
 }
 
 /// A change of what is there only if its row is.
