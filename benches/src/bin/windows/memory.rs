@@ -76,10 +76,13 @@ fn largest(answer: &Arc<Mutex<Answer>>) -> Port<Counted<u64>> {
     Box::new(Each::map(counts, stage(2, top, Box::new(sink))))
 }
 
+/// Bidder, window, and the prices of both bids.
+type Pair = (u64, (Window, (u64, u64)));
+
 /// Even bids with odd ones, by bidder.
 fn pairs(windows: Aligned, answer: &Arc<Mutex<Answer>>) -> Port<Bid> {
     let answer = Arc::clone(answer);
-    let sink = Sink::new(move |batch: &Batch<(u64, (Window, (u64, u64)))>| {
+    let sink = Sink::new(move |batch: &Batch<Pair>| {
         let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
         batch.rows.iter().for_each(|_| answer.add(1));
     });
