@@ -409,10 +409,8 @@ async fn a_transaction_with_staged_events_cannot_be_prepared() {
         .await
         .unwrap();
     order(&schema, &mut transaction, "order-1").await;
-    store
-        .append_in(&mut transaction, to("order-1", 1))
-        .await
-        .unwrap();
+    let staged = store.append_in(&mut transaction, to("order-1", 1)).await;
+    let _staged = staged.unwrap();
     let name = &schema.name;
     let prepare = sqlx::AssertSqlSafe(format!("prepare transaction '{name}'"));
     sqlx::raw_sql(prepare)

@@ -375,8 +375,8 @@ async fn a_slot_waits_for_the_sender_and_says_so() {
             SlotState::Waiting { reason } => Some(reason.clone()),
             _ => None,
         });
-        let named = waits.filter(|reason| reason.contains("no room is left for events"));
-        if let Some(reason) = named.last() {
+        let mut named = waits.filter(|reason| reason.contains("no room is left for events"));
+        if let Some(reason) = named.next() {
             break reason;
         }
     };

@@ -368,12 +368,12 @@ async fn check(seed: u64) -> usize {
         (memory(), options(slots(2), 1), false),
         (memory(), options(slots(5), 7), true),
     ];
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         let file = || Location::File(TempDir::new().unwrap());
         others.push((file(), options(slots(3), 7), true));
         others.push((file(), options(1, 8_192), false));
     }
-    if seed % 16 == 0 {
+    if seed.is_multiple_of(16) {
         others.push((memory(), options(slots(256), 20_000), false));
     }
     for (location, options, breaks) in others {

@@ -7,6 +7,10 @@
 #![allow(clippy::unwrap_used, clippy::clone_on_ref_ptr)]
 
 #[allow(dead_code, reason = "each example is more than a test uses of it")]
+#[allow(
+    clippy::print_stdout,
+    reason = "it is part of a program, which tells a story"
+)]
 #[path = "../../examples/fraud/afternoon.rs"]
 mod afternoon;
 mod appended;

@@ -58,12 +58,8 @@ async fn write(store: &dyn Store, dice: &mut Dice, events: u64) {
         let at = noon() + TimeDelta::seconds(second);
         match dice.roll(24) {
             0 => {
-                append(
-                    store,
-                    at - TimeDelta::seconds(dice.roll(300) as i64),
-                    &event,
-                )
-                .await
+                let late = at - TimeDelta::seconds(dice.roll(300) as i64);
+                append(store, late, &event).await;
             }
             1 => append(store, at, &last).await,
             2 => append(store, at + TimeDelta::days(30_000), &event).await,
@@ -88,7 +84,9 @@ async fn write(store: &dyn Store, dice: &mut Dice, events: u64) {
     }
 }
 
-fn pipelines() -> [(&'static str, fn() -> Pipeline); 4] {
+type Named = (&'static str, fn() -> Pipeline);
+
+fn pipelines() -> [Named; 4] {
     [
         ("kinds", all_kinds),
         ("panicking", panicking),

@@ -52,7 +52,7 @@ pub(super) fn too_long(row: &RowRecord, events: &[Placed], bytes_max: usize) -> 
     let longest = |columns: &Columns| {
         let lengths = columns
             .iter()
-            .map(|(name, value)| (value.map_or(0, str::len), name.clone()));
+            .map(|(name, value)| (value.map_or(0, str::len), Arc::clone(name)));
         lengths.max()
     };
     let (bytes, column) = row

@@ -1,6 +1,7 @@
 //! What a slot gives, read without the replication protocol.
 
-#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+// What must not fail is unwrapped; each test uses some of this.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use annals_cdc::Record;
 use annals_cdc::pgoutput::{Decoder, Message, PrimaryKeys};

@@ -205,7 +205,7 @@ mod tests {
         let record = Outgoing {
             to: "alerts".into(),
             key: "u1".into(),
-            payload: (position % 2 == 0).then(|| "7".into()),
+            payload: position.is_multiple_of(2).then(|| "7".into()),
             headers: vec![("ce_type".into(), "alert".into())],
             occurred_at: DateTime::UNIX_EPOCH,
         };
