@@ -36,7 +36,10 @@ fn a_wrong_pipeline_says_what_is_wrong() {
         log.events::<ShopEvent>();
     });
     let error = nothing.trial().advance_to("10:00").unwrap_err();
-    assert_eq!(error.to_string(), "it writes nothing; end with `into_view`");
+    assert_eq!(
+        error.to_string(),
+        "it writes nothing; end with `into_view` or `append`"
+    );
     let zero = Pipeline::new("zero", 1, |log| {
         let keyed = sold(log).key_by(|sale| sale.product.clone());
         keyed.tumbling(Duration::ZERO).folded::<Sales>().into_view();
