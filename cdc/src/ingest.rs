@@ -14,6 +14,7 @@ mod part;
 mod schemas;
 mod source;
 mod status;
+mod sweep;
 mod work;
 
 use std::fmt;

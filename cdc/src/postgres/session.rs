@@ -1,5 +1,8 @@
 //! One session with the server: checked, then a snapshot when there is none yet, then the stream.
 
+mod copying;
+mod parts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,19 +13,19 @@ use super::Settings;
 use super::address::Address;
 use super::checks;
 use super::control::{Control, Published, primary_keys};
-use super::errors::{retry, stop};
+use super::errors::stop;
 use super::heartbeat::{self, Heartbeat};
 use super::pgwire::Pgwire;
 use super::snapshot::Snapshot;
-use super::transaction::{Arriving, Messages};
+use super::transaction::Arriving;
 use super::transport::{Frame, Transport};
-use crate::ingest::{
-    Chunk, Mark, Partial, Resume, SnapshotMark, Snapshotting, SourceError, SourceStatus,
-};
+use crate::ingest::{Chunk, Mark, Partial, Resume, Snapshotting, SourceError, SourceStatus};
 use crate::lsn::Lsn;
 use crate::pgoutput::{Decoder, Message};
-use crate::record::{At, Body, Record};
-use crate::schema::{TableName, quoted};
+use crate::record::Record;
+use crate::schema::TableName;
+use copying::make_publication;
+use parts::Large;
 
 /// Records, and bytes of them, that go into one chunk.
 const CHUNK_RECORDS: usize = 4_500;
@@ -74,16 +77,6 @@ enum Phase {
         time: DateTime<Utc>,
     },
     Streams,
-}
-
-/// A transaction that is given by parts.
-#[derive(Debug)]
-struct Large {
-    messages: Messages,
-    /// The first record of the next part.
-    ahead: Option<Record>,
-    commit: Lsn,
-    end: Lsn,
 }
 
 /// Whole transactions that are to be given.
@@ -192,98 +185,6 @@ impl Session {
             snapshot: Some(snapshot),
             ..Chunk::default()
         }
-    }
-
-    /// A new slot, whose snapshot is read.
-    async fn make_slot(&mut self, published: Vec<Published>) -> Result<Chunk, SourceError> {
-        let slot = self.slot.clone();
-        if let Some(found) = self.control.slot(&slot).await? {
-            if found.active {
-                return Err(retry(format!("slot `{slot}` is used by another session")));
-            }
-            let drop = format!("select pg_drop_replication_slot('{slot}')");
-            let doing = format!("cannot drop the slot `{slot}`");
-            self.control.run(&doing, drop).await?;
-        }
-        let made = self.transport.create_slot(&slot);
-        let Ok(made) = tokio::time::timeout(self.settings.slot_timeout, made).await else {
-            return Err(retry(format!(
-                "slot `{slot}` was not made within {:?}: it waits for every transaction that was \
-                 open and has written; `select pid, xact_start, query from pg_stat_activity where \
-                 backend_xid is not null` shows them",
-                self.settings.slot_timeout
-            )));
-        };
-        let (point, name) = made?;
-        let tables: &[Published] = if self.settings.snapshot {
-            &published
-        } else {
-            &[]
-        };
-        if let Some(held) = &self.settings.hold_snapshot {
-            held.notified().await;
-        }
-        self.phase = Phase::Reads {
-            snapshot: Snapshot::read(&self.address.control, &name, tables, self.settings.readers),
-            point,
-            rows: 0,
-            time: now(),
-        };
-        let begun = SnapshotMark {
-            point: Some(point),
-            ..SnapshotMark::default()
-        };
-        Ok(self.chunk(Snapshotting::Rows(begun)))
-    }
-
-    /// Some rows of the snapshot; after the last ones the stream begins.
-    async fn read(&mut self) -> Result<Chunk, SourceError> {
-        let Phase::Reads {
-            snapshot,
-            point,
-            rows,
-            time,
-        } = &mut self.phase
-        else {
-            return Err(retry("no snapshot is read"));
-        };
-        let (point, time) = (*point, *time);
-        if let Some(read) = snapshot.next().await? {
-            let first = *rows;
-            *rows += read.len() as u64;
-            let so_far = SnapshotMark {
-                point: Some(point),
-                rows: *rows,
-                ..SnapshotMark::default()
-            };
-            self.status.snapshot_rows = Some(*rows);
-            let records = read.into_iter().zip(first..).map(|(row, ordinal)| Record {
-                // The same row of the same snapshot is the same event, in whatever order it comes.
-                repeat_key: (!row.key.is_empty())
-                    .then(|| format!("snapshot {point} {} {:?}", row.table, row.key).into()),
-                body: Body::Row(row),
-                at: At {
-                    lsn: point,
-                    ordinal,
-                    xid: None,
-                    time: Some(time),
-                },
-                origin: None,
-            });
-            let records = records.collect();
-            let mut chunk = self.chunk(Snapshotting::Rows(so_far));
-            chunk.records = records;
-            return Ok(chunk);
-        }
-        self.transport.start().await?;
-        self.phase = Phase::Streams;
-        self.heartbeat = Heartbeat::every(self.settings.heartbeat);
-        self.resume = point;
-        self.idle = point;
-        self.status.snapshot_rows = None;
-        let mut chunk = self.chunk(Snapshotting::Complete);
-        chunk.resume = Some(Resume::Lsn(point));
-        Ok(chunk)
     }
 
     async fn stream(&mut self) -> Result<Chunk, SourceError> {
@@ -430,62 +331,6 @@ impl Session {
         Ok(())
     }
 
-    /// Whether no mark holds the record.
-    fn is_new(&self, commit: Lsn, end: Lsn, record: &Record) -> bool {
-        let is_known = match self.known {
-            Some(known) if commit < known.commit => true,
-            Some(known) if commit == known.commit => record.at.ordinal < known.through,
-            _ => false,
-        };
-        end > self.resume && !is_known
-    }
-
-    /// The next part of a large transaction; nothing when it holds no record.
-    async fn part(&mut self) -> Result<Option<Chunk>, SourceError> {
-        let Some(mut large) = self.large.take() else {
-            return Ok(None);
-        };
-        let mut records: Vec<Record> = large.ahead.take().into_iter().collect();
-        let mut bytes = 0;
-        // Read one record ahead, so that the last part is known to be the last.
-        let is_last = loop {
-            let Some(message) = large.messages.next()? else {
-                break true;
-            };
-            let is_full = records.len() >= self.settings.part_records || bytes >= PART_BYTES;
-            bytes += message.len();
-            if let Some(record) = self.decode(&message).await?
-                && self.is_new(large.commit, large.end, &record)
-            {
-                if is_full {
-                    large.ahead = Some(record);
-                    break false;
-                }
-                records.push(record);
-            }
-        };
-        let mut chunk = Chunk {
-            source: Arc::clone(&self.source),
-            ..Chunk::default()
-        };
-        if is_last {
-            if records.is_empty() && large.end <= self.resume {
-                return Ok(None);
-            }
-            chunk.resume = Some(Resume::Lsn(large.end));
-            chunk.transactions = 1;
-            self.idle = self.idle.max(large.end);
-        } else {
-            chunk.partial = Some(Partial {
-                commit: large.commit,
-                through: records.last().map_or(0, |last| last.at.ordinal + 1),
-            });
-            self.large = Some(large);
-        }
-        chunk.records = records;
-        Ok(Some(chunk))
-    }
-
     async fn decode(&mut self, bytes: &[u8]) -> Result<Option<Record>, SourceError> {
         let message = Message::parse(bytes).map_err(|error| stop(error.to_string()))?;
         if let Message::Relation(relation) = &message
@@ -578,27 +423,6 @@ impl Ready {
     fn is_full(&self) -> bool {
         self.records.len() >= CHUNK_RECORDS || self.bytes >= CHUNK_BYTES
     }
-}
-
-async fn make_publication(
-    control: &mut Control,
-    name: &str,
-    tables: &[TableName],
-) -> Result<(), SourceError> {
-    if tables.is_empty() {
-        return Err(stop("no tables were named: say `tables` or `publication`"));
-    }
-    let tables: Vec<_> = tables.iter().map(TableName::quoted).collect();
-    let create = format!(
-        "create publication {} for table {}",
-        quoted(name),
-        tables.join(", ")
-    );
-    let doing = format!(
-        "cannot make the publication: a role that owns the tables can do it (`{create}`), and then \
-         say `publication(\"{name}\")`"
-    );
-    control.run(&doing, create).await
 }
 
 fn now() -> DateTime<Utc> {

@@ -164,6 +164,7 @@ impl<V: View> Handlers<V> {
     }
 
     /// The same, as the types have them.
+    #[cfg(feature = "streams")]
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.by_type.keys().copied()
     }

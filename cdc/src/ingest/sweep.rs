@@ -1,0 +1,147 @@
+//! Rows that go without a record of their own: of a table that was truncated, and of one that was
+//! compared with a new snapshot.
+
+use std::sync::Arc;
+
+use annals_core::Partition;
+use annals_runner::WorkError;
+
+use super::Placed;
+use super::live::{LiveRows, TooMany};
+use super::mark::Mark;
+use super::source::Chunk;
+use super::work::{APPEND_EVENTS_MAX, Run, Taking};
+use crate::columns::Columns;
+use crate::payload::{Because, TruncatePayload};
+use crate::record::{At, BeforeImage, Body, Record, RowOp, RowRecord};
+use crate::schema::TableName;
+
+impl Taking<'_> {
+    /// A truncate, and the deletion of each row that was there.
+    pub(super) async fn truncate(
+        &mut self,
+        run: &mut Run,
+        record: &Record,
+        table: &TableName,
+        events: &mut Vec<Placed>,
+        mark: &Mark,
+    ) -> Result<(), WorkError> {
+        let Body::Truncate(truncate) = &record.body else {
+            return Ok(());
+        };
+        let store = Arc::clone(self.db.store());
+        let store = store.as_ref();
+        let mut payload = TruncatePayload {
+            cascade: truncate.cascade,
+            restart_identity: truncate.restart_identity,
+            rows: None,
+        };
+        let mut keys = Vec::new();
+        if self.settings.expand_truncates {
+            let max = self.settings.sweep_rows_max;
+            let live = LiveRows::of(self.db, &run.maker, table, events, max).await?;
+            let live = live.map_err(|TooMany| too_many(table, max, "truncates_unexpanded"))?;
+            payload.rows = Some(live.len() as u64);
+            keys = live.keys(self.db, &run.maker, table, events).await?;
+        }
+        let event = run.maker.truncated(record, table, payload)?;
+        // A part of it may be in since before a crash.
+        let known = store.find(Partition(0), &[event.1.id]).await?;
+        if known.first().is_none_or(Option::is_none) {
+            events.push(event);
+        }
+        for key in keys {
+            let gone = deleted(table, key, Because::Truncate);
+            events.extend(run.maker.row(record, &gone, 0, None)?);
+            if events.len() > APPEND_EVENTS_MAX {
+                // Its own record is not complete with this part.
+                let before = At {
+                    ordinal: record.at.ordinal.wrapping_sub(1),
+                    ..record.at
+                };
+                self.part(run, events, mark, before).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which rows the log has of tables that are read again.
+    pub(super) async fn look_for_missing(
+        &self,
+        run: &mut Run,
+        tables: &[TableName],
+    ) -> Result<(), WorkError> {
+        run.missing.clear();
+        let max = self.settings.sweep_rows_max;
+        for table in tables {
+            let live = LiveRows::of(self.db, &run.maker, table, &[], max).await?;
+            let live = live.map_err(|TooMany| too_many(table, max, "sweep_rows_max"))?;
+            if !live.is_empty() {
+                run.missing.insert(table.clone(), live);
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that the log has and the snapshot does not are gone.
+    pub(super) async fn sweep(
+        &mut self,
+        run: &mut Run,
+        chunk: &Chunk,
+        events: &mut Vec<Placed>,
+        mark: &Mark,
+    ) -> Result<(), WorkError> {
+        let missing = std::mem::take(&mut run.missing);
+        let at = At {
+            lsn: chunk
+                .resume
+                .as_ref()
+                .and_then(|r| r.lsn())
+                .unwrap_or_default(),
+            time: Some(self.db.clock().now()),
+            ..At::default()
+        };
+        for (table, live) in missing {
+            if live.is_empty() {
+                continue;
+            }
+            for key in live.keys(self.db, &run.maker, &table, &[]).await? {
+                let row = deleted(&table, key, Because::Sweep);
+                let record = Record {
+                    body: Body::Row(row.clone()),
+                    at,
+                    origin: None,
+                    repeat_key: None,
+                };
+                events.extend(run.maker.row(&record, &row, 0, None)?);
+                if events.len() > APPEND_EVENTS_MAX {
+                    let mut part = mark.clone();
+                    part.snapshot = run.mark.as_ref().and_then(|mark| mark.snapshot);
+                    self.part(run, events, &part, at).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn deleted(table: &TableName, key: Columns, because: Because) -> RowRecord {
+    RowRecord {
+        op: RowOp::Delete,
+        table: table.clone(),
+        before: BeforeImage::Key(key.clone()),
+        key,
+        after: None,
+        unchanged: Vec::new(),
+        schema: None,
+        because,
+        snapshot: None,
+    }
+}
+
+fn too_many(table: &TableName, max: usize, setting: &str) -> WorkError {
+    WorkError::Stopped(format!(
+        "table `{table}` has more than {max} rows in the log: raise `sweep_rows_max`, or see \
+         `{setting}`"
+    ))
+}

@@ -1,0 +1,127 @@
+//! The beginning of a session without a mark: a publication, a slot, and the rows of its snapshot.
+
+use super::super::control::{Control, Published};
+use super::super::errors::{retry, stop};
+use super::super::snapshot::Snapshot;
+use super::{Heartbeat, Phase, Session, now};
+use crate::ingest::{Chunk, Resume, SnapshotMark, Snapshotting, SourceError};
+use crate::record::{At, Body, Record};
+use crate::schema::{TableName, quoted};
+
+impl Session {
+    /// A new slot, whose snapshot is read.
+    pub(super) async fn make_slot(
+        &mut self,
+        published: Vec<Published>,
+    ) -> Result<Chunk, SourceError> {
+        let slot = self.slot.clone();
+        if let Some(found) = self.control.slot(&slot).await? {
+            if found.active {
+                return Err(retry(format!("slot `{slot}` is used by another session")));
+            }
+            let drop = format!("select pg_drop_replication_slot('{slot}')");
+            let doing = format!("cannot drop the slot `{slot}`");
+            self.control.run(&doing, drop).await?;
+        }
+        let made = self.transport.create_slot(&slot);
+        let Ok(made) = tokio::time::timeout(self.settings.slot_timeout, made).await else {
+            return Err(retry(format!(
+                "slot `{slot}` was not made within {:?}: it waits for every transaction that was \
+                 open and has written; `select pid, xact_start, query from pg_stat_activity where \
+                 backend_xid is not null` shows them",
+                self.settings.slot_timeout
+            )));
+        };
+        let (point, name) = made?;
+        let tables: &[Published] = if self.settings.snapshot {
+            &published
+        } else {
+            &[]
+        };
+        if let Some(held) = &self.settings.hold_snapshot {
+            held.notified().await;
+        }
+        self.phase = Phase::Reads {
+            snapshot: Snapshot::read(&self.address.control, &name, tables, self.settings.readers),
+            point,
+            rows: 0,
+            time: now(),
+        };
+        let begun = SnapshotMark {
+            point: Some(point),
+            ..SnapshotMark::default()
+        };
+        Ok(self.chunk(Snapshotting::Rows(begun)))
+    }
+
+    /// Some rows of the snapshot; after the last ones the stream begins.
+    pub(super) async fn read(&mut self) -> Result<Chunk, SourceError> {
+        let Phase::Reads {
+            snapshot,
+            point,
+            rows,
+            time,
+        } = &mut self.phase
+        else {
+            return Err(retry("no snapshot is read"));
+        };
+        let (point, time) = (*point, *time);
+        if let Some(read) = snapshot.next().await? {
+            let first = *rows;
+            *rows += read.len() as u64;
+            let so_far = SnapshotMark {
+                point: Some(point),
+                rows: *rows,
+                ..SnapshotMark::default()
+            };
+            self.status.snapshot_rows = Some(*rows);
+            let records = read.into_iter().zip(first..).map(|(row, ordinal)| Record {
+                // The same row of the same snapshot is the same event, in whatever order it comes.
+                repeat_key: (!row.key.is_empty())
+                    .then(|| format!("snapshot {point} {} {:?}", row.table, row.key).into()),
+                body: Body::Row(row),
+                at: At {
+                    lsn: point,
+                    ordinal,
+                    xid: None,
+                    time: Some(time),
+                },
+                origin: None,
+            });
+            let records = records.collect();
+            let mut chunk = self.chunk(Snapshotting::Rows(so_far));
+            chunk.records = records;
+            return Ok(chunk);
+        }
+        self.transport.start().await?;
+        self.phase = Phase::Streams;
+        self.heartbeat = Heartbeat::every(self.settings.heartbeat);
+        self.resume = point;
+        self.idle = point;
+        self.status.snapshot_rows = None;
+        let mut chunk = self.chunk(Snapshotting::Complete);
+        chunk.resume = Some(Resume::Lsn(point));
+        Ok(chunk)
+    }
+}
+
+pub(super) async fn make_publication(
+    control: &mut Control,
+    name: &str,
+    tables: &[TableName],
+) -> Result<(), SourceError> {
+    if tables.is_empty() {
+        return Err(stop("no tables were named: say `tables` or `publication`"));
+    }
+    let tables: Vec<_> = tables.iter().map(TableName::quoted).collect();
+    let create = format!(
+        "create publication {} for table {}",
+        quoted(name),
+        tables.join(", ")
+    );
+    let doing = format!(
+        "cannot make the publication: a role that owns the tables can do it (`{create}`), and then \
+         say `publication(\"{name}\")`"
+    );
+    control.run(&doing, create).await
+}
