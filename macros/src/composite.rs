@@ -2,9 +2,9 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Data, DeriveInput, Error, Fields, LitStr, Result, Token};
+use syn::{Data, DeriveInput, Error, Fields, Result};
 
-use crate::table_row::{annals, named};
+use crate::table_row::annals_of;
 
 const NEEDS_FIELDS: &str = "a composite is a struct with a field for each of the type's, in order";
 
@@ -20,14 +20,7 @@ pub(crate) fn composite(input: &DeriveInput) -> Result<TokenStream> {
         let why = "a composite has no generic parameters: its type has one shape";
         return Err(Error::new_spanned(&input.generics, why));
     }
-    let mut annals = annals();
-    for attribute in named(&input.attrs, "composite") {
-        annals = attribute.parse_args_with(|input: syn::parse::ParseStream<'_>| {
-            input.parse::<Token![crate]>()?;
-            input.parse::<Token![=]>()?;
-            input.parse::<LitStr>()?.parse()
-        })?;
-    }
+    let annals = annals_of(input, "composite")?;
     let ident = &input.ident;
     let count = named_fields.named.len();
     let names: Vec<_> = named_fields.named.iter().map(|of| &of.ident).collect();

@@ -30,8 +30,21 @@ struct Column<'a> {
 }
 
 /// Where derived code finds change data capture, unless it is told.
-pub(crate) fn annals() -> Path {
+fn annals() -> Path {
     parse_quote!(::annals::cdc)
+}
+
+/// Where it is, as `#[NAME(crate = "path")]` on the type says.
+pub(crate) fn annals_of(input: &DeriveInput, name: &str) -> Result<Path> {
+    let mut annals = annals();
+    for attribute in named(&input.attrs, name) {
+        annals = attribute.parse_args_with(|input: syn::parse::ParseStream<'_>| {
+            input.parse::<Token![crate]>()?;
+            input.parse::<Token![=]>()?;
+            input.parse::<LitStr>()?.parse()
+        })?;
+    }
+    Ok(annals)
 }
 
 /// The `impl TableRow` of a type, or what is wrong with it.
@@ -248,14 +261,7 @@ pub(crate) fn label(input: &DeriveInput) -> Result<TokenStream> {
     let Data::Enum(data) = &input.data else {
         return Err(Error::new_spanned(&input.ident, NEEDS_VARIANTS));
     };
-    let mut annals = annals();
-    for attribute in named(&input.attrs, "label") {
-        annals = attribute.parse_args_with(|input: syn::parse::ParseStream<'_>| {
-            input.parse::<Token![crate]>()?;
-            input.parse::<Token![=]>()?;
-            input.parse::<LitStr>()?.parse()
-        })?;
-    }
+    let annals = annals_of(input, "label")?;
     let mut variants = Vec::new();
     let mut labels = Vec::new();
     for variant in &data.variants {
@@ -297,10 +303,7 @@ pub(crate) fn label(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-pub(crate) fn named<'a>(
-    attributes: &'a [Attribute],
-    name: &str,
-) -> impl Iterator<Item = &'a Attribute> {
+fn named<'a>(attributes: &'a [Attribute], name: &str) -> impl Iterator<Item = &'a Attribute> {
     attributes
         .iter()
         .filter(move |attribute| attribute.path().is_ident(name))
