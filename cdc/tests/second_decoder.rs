@@ -1,5 +1,5 @@
-//! A second decoder of the protocol, written by others (`pg_walstream`), reads in every message of a
-//! slot what ours reads.
+//! A second decoder of the protocol, written by others (`pg_walstream`), reads in every message of
+//! a slot what ours reads.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
@@ -47,8 +47,9 @@ mod on_postgres {
                 5 => writeln!(script, "delete from full_rows where id = {id};"),
                 6 => writeln!(
                     script,
-                    "insert into by_index values ({n}, 'k', E'\\t\\\\'); update by_index set a = -a \
-                     where a = {id}; delete from by_index where a = {id} + 9;"
+                    "insert into by_index values ({n}, 'k', E'\\t\\\\'); \
+                     update by_index set a = -a where a = {id}; \
+                     delete from by_index where a = {id} + 9;"
                 ),
                 7 => writeln!(
                     script,

@@ -8,7 +8,8 @@ use crate::append::Append;
 use crate::inline::InlineRow;
 
 /// Prepares rows that are written with an append. Asked for every append of a
-/// [decision](crate::Annals), before it is made; when the decision is taken again it is asked again.
+/// [decision](crate::Annals), before it is made; when the decision is taken again it is asked
+/// again.
 ///
 /// It never keeps an append from being made: what it cannot prepare it leaves out, and a worker
 /// brings it up.

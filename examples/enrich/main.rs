@@ -1,5 +1,5 @@
-//! Events beside what belongs to them: purchases with the catalogue, impressions with clicks, orders
-//! with shipments, and revenue per minute.
+//! Events beside what belongs to them: purchases with the catalogue, impressions with clicks,
+//! orders with shipments, and revenue per minute.
 //!
 //! ```text
 //! cargo run --example enrich [-- sqlite:enrich.db]

@@ -102,8 +102,9 @@ impl Url {
                 _ => {
                     return Err(invalid(format!(
                         "`{key}={value}` is no setting of a Kafka URL; there are tls=true, \
-                         sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and client_id=NAME, with the \
-                         name of a store those of a store, and `Kafka::connect_with` takes every \
+                         sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and client_id=NAME, with \
+                         the name of a store those of a store, and `Kafka::connect_with` takes \
+                         every \
                          setting of librdkafka"
                     )));
                 }

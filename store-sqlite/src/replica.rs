@@ -95,7 +95,9 @@ pub trait Upstream: fmt::Debug + Send + 'static {
 /// How far a replica has copied its log.
 ///
 /// ```
-/// # async fn example(replica: &annals_sqlite::SqliteStore) -> Result<(), annals_core::StoreError> {
+/// # use annals_core::StoreError;
+/// # use annals_sqlite::SqliteStore;
+/// # async fn example(replica: &SqliteStore) -> Result<(), StoreError> {
 /// let place = replica.replica_place().await?;
 /// println!("copied before {}, {:?}", place.cursor, place.note);
 /// # Ok(())
@@ -333,7 +335,7 @@ fn differs(why: String) -> Stop {
 }
 
 impl SqliteStore {
-    /// Applies what the log has after the replica's cursor, in order; `cursor` is behind the last
+    /// Applies what the log has after the replica's cursor, in order; `cursor` is after the last
     /// of it. What was applied before changes nothing.
     ///
     /// # Errors
@@ -342,7 +344,9 @@ impl SqliteStore {
     /// applied.
     ///
     /// ```
-    /// # async fn example(replica: &annals_sqlite::SqliteStore) -> Result<(), annals_core::AppendError> {
+    /// # use annals_core::AppendError;
+    /// # use annals_sqlite::SqliteStore;
+    /// # async fn example(replica: &SqliteStore) -> Result<(), AppendError> {
     /// use annals_sqlite::ReplicaEntry;
     ///
     /// replica.apply(vec![ReplicaEntry::Note("owned by a".into())], 1).await?;

@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Reads up to one of these characters, which is left; nothing when no text stands there.
+/// Reads the text up to one of these delimiters, which stays unread; nothing when there is none.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ fn quoted(rest: &mut Peekable<Chars<'_>>, text: &mut String) -> Result<(), ()> {
     }
 }
 
-/// The text as it stands between delimiters.
+/// The text as it is written between delimiters.
 pub(super) fn written(text: &str) -> String {
     let needs_quotes = text.is_empty()
         || text.contains(|c: char| c.is_ascii_whitespace() || "\"\\()[],".contains(c));

@@ -39,11 +39,11 @@ pub struct Debezium {
     /// Of each partition: up to where it was taken.
     taken: BTreeMap<u32, u64>,
     lines: Option<Lines>,
-    /// What operators decided to leave out: partitions and positions.
+    /// What operators decided to skip: partitions and positions.
     skipped: BTreeSet<(u32, u64)>,
 }
 
-/// A message, with its partition and position; nothing of one that is left out.
+/// A message, with its partition and position; nothing of one that operators skip.
 type Read = (u32, u64, Option<DebeziumMessage>);
 
 #[derive(Debug)]

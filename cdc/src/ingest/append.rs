@@ -60,12 +60,12 @@ pub(super) async fn append(
     }
 }
 
-/// So many marks are kept; older ones are archived, many at once.
-const MARKS_KEPT: u64 = 10_000;
+/// So many marks are there at most: then all but the last are archived, at once.
+const MARKS_MAX: u64 = 10_000;
 
-/// Archives the marks that nobody needs any more, when enough have come together.
+/// Archives the marks before the last one, whenever so many have come together.
 pub(super) async fn archive_marks(store: &dyn Store, stream: &StreamId, version: Version) {
-    if !version.get().is_multiple_of(MARKS_KEPT) {
+    if !version.get().is_multiple_of(MARKS_MAX) {
         return;
     }
     let archive = StreamChange::Archive { before: version };
@@ -107,17 +107,17 @@ mod tests {
             store.read_stream(read).await.unwrap().state
         };
         for _ in 0..2 {
-            let marks = (0..MARKS_KEPT / 2).map(|_| NewEvent::json("cdc.mark", "{}"));
+            let marks = (0..MARKS_MAX / 2).map(|_| NewEvent::json("cdc.mark", "{}"));
             store
                 .append(Append::new(stream.clone(), marks))
                 .await
                 .unwrap();
             archive_marks(&store, &stream, state().await.version).await;
-            if state().await.version < Version::new(MARKS_KEPT) {
+            if state().await.version < Version::new(MARKS_MAX) {
                 assert_eq!(state().await.archived_before, Version::NONE);
             }
         }
-        assert_eq!(state().await.archived_before, Version::new(MARKS_KEPT));
-        assert_eq!(state().await.version, Version::new(MARKS_KEPT));
+        assert_eq!(state().await.archived_before, Version::new(MARKS_MAX));
+        assert_eq!(state().await.version, Version::new(MARKS_MAX));
     }
 }

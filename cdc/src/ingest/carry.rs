@@ -34,8 +34,8 @@ pub(super) async fn carried(
     Ok(found)
 }
 
-/// The row of a stream as it was last: in what is to be appended, then in the log. Nothing when it is
-/// not there.
+/// The row of a stream as it was last: in what is to be appended, then in the log. Nothing when it
+/// is not there.
 pub(super) async fn known_row(
     store: &dyn Store,
     pending: &[Placed],

@@ -48,7 +48,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// The place of the log up to which everything is known; during a snapshot, before it was begun.
+    /// The place of the log up to which everything is known; during a snapshot, the place before
+    /// it was begun.
     fn known_up_to(&self) -> Option<Lsn> {
         let mark = self.mark.as_ref()?;
         match &mark.snapshot {

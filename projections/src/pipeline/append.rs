@@ -225,8 +225,8 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// the time of the item, whatever the record says.
     ///
     /// What holds for [`append`](Stream::append) holds here: exactly once, because the outlet keeps
-    /// with each batch how far the pipeline was sent, in the order of causes, none in a rebuild. The
-    /// outlet is opened anew whenever a sender begins, and shuts out an earlier one; no other
+    /// with each batch how far the pipeline was sent, in the order of causes, none in a rebuild.
+    /// The outlet is opened anew whenever a sender begins, and shuts out an earlier one; no other
     /// pipeline, relay or sink may have the same.
     ///
     /// ```

@@ -199,8 +199,8 @@ impl PipelineHandle {
         })
     }
 
-    /// Leaves out what the event at a position caused, of what is not sent yet: the way out when the
-    /// store refuses it for good. A pipeline with several partitions: of the first one.
+    /// Leaves out what the event at a position caused, of what is not sent yet: the way out when
+    /// the store refuses it for good. A pipeline with several partitions: of the first one.
     ///
     /// # Errors
     ///

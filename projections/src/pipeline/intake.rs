@@ -1,8 +1,8 @@
 //! In front of the log: events of sources that are no log, which may come faster than they can be
 //! appended.
 //!
-//! A log loses nothing, so what reads one never sheds load. A socket or a sensor keeps nothing: what
-//! is not taken in is gone, and it is for the program to say what then.
+//! A log loses nothing, so what reads one never sheds load. A socket or a sensor keeps nothing:
+//! what is not taken in is gone, and it is for the program to say what then.
 
 mod queue;
 mod status;

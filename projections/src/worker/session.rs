@@ -209,8 +209,8 @@ impl<'a, V: View> LeaseSession<'a, V> {
             String::new()
         };
         format!(
-            "{reason}; the rows it changes are unknown, so no later event is folded. Repair the code \
-             that reads it, or skip the event at {at}{partition} of view `{view}` with \
+            "{reason}; the rows it changes are unknown, so no later event is folded. Repair the \
+             code that reads it, or skip the event at {at}{partition} of view `{view}` with \
              `skip_event`"
         )
     }

@@ -2,9 +2,9 @@
 //! with SQL over the same events.
 //!
 //! `cargo run --release -p annals-benches --bin nexmark -- [--events N] [--query q5 [--tsv FILE]]`:
-//! the events are those of the crate `nexmark` with its defaults. Rows are fields joined by `|`, sorted as text, times in milliseconds since 1970, windows by their
-//! start, days counted from there, divisions rounded down. A clock event at the end closes the last
-//! windows.
+//! the events are those of the crate `nexmark` with its defaults. Rows are fields joined by `|`,
+//! sorted as text, times in milliseconds since 1970, windows by their start, days counted from
+//! there, divisions rounded down. A clock event at the end closes the last windows.
 
 mod joins;
 mod market;

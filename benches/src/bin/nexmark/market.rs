@@ -1,5 +1,5 @@
-//! Who comes to the market: bids, the auctions that they are about, and the persons who sell, in one
-//! log. The events of Nexmark, and for tests some that come late and rest.
+//! Who comes to the market: bids, the auctions that they are about, and the persons who sell, in
+//! one log. The events of Nexmark, and for tests some that come late and rest.
 
 use std::error::Error;
 
@@ -107,9 +107,9 @@ impl Market {
         Market(events.collect())
     }
 
-    /// So many bids, most on hot auctions, most by hot bidders, prices over five orders of magnitude,
-    /// up to three seconds late, and with rests; an auction opens with each fifteenth, a person comes
-    /// with each fiftieth.
+    /// So many bids, most on hot auctions, most by hot bidders, prices over five orders of
+    /// magnitude, up to three seconds late, and with rests; an auction opens with each fifteenth, a
+    /// person comes with each fiftieth.
     #[cfg(test)]
     pub(crate) fn lively(count: u64) -> Market {
         let mut state = 42_u64;

@@ -1,11 +1,11 @@
 //! Windows of event time over a workload that was also given to two peers: what an event costs, and
 //! whether the answers are the given ones.
 //!
-//! `cargo run --release -p annals-benches --bin windows -- --query
-//! tumble|hop|hopmax|session|join --events N [--store URL [--slots N]]`: without a store JSON in
-//! memory through the stages, with one a pipeline over its log, its rows and its state kept exactly
-//! once. Appending is not measured; the rate is per second of CPU of the whole process. A clock event
-//! at the end closes the last windows.
+//! `cargo run --release -p annals-benches --bin windows -- --query tumble|hop|hopmax|session|join
+//! --events N [--store URL [--slots N]]`: without a store JSON in memory through the stages, with
+//! one a pipeline over its log, its rows and its state kept exactly once. Appending is not
+//! measured; the rate is per second of CPU of the whole process. A clock event at the end closes
+//! the last windows.
 //!
 //! `--latency N --store URL` instead says how long after an append a row is seen by those who watch
 //! it: of the window that it closes, and of the window that it updates.

@@ -77,8 +77,8 @@ fn failed(
         }
         error => WorkError::Stopped(format!(
             "the event for stream `{to}` that position {cause} of partition {partition} caused is \
-             refused: {}. Nothing after it is sent; make the store take it, or leave out what {cause} \
-             caused with `skip_sending` of pipeline `{pipeline}`",
+             refused: {}. Nothing after it is sent; make the store take it, or leave out what \
+             {cause} caused with `skip_sending` of pipeline `{pipeline}`",
             chain(&error)
         )),
     }
