@@ -104,8 +104,7 @@ impl Url {
                         "`{key}={value}` is no setting of a Kafka URL; there are tls=true, \
                          sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and client_id=NAME, with \
                          the name of a store those of a store, and `Kafka::connect_with` takes \
-                         every \
-                         setting of librdkafka"
+                         every setting of librdkafka"
                     )));
                 }
             }

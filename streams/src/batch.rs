@@ -141,6 +141,27 @@ pub struct Batch<T> {
     pub rows: Vec<Row<T>>,
 }
 
+impl<T> Batch<T> {
+    /// Gives rows of this page to a stage. Their room is kept for the next ones.
+    ///
+    /// ```
+    /// # use annals_streams::{Batch, Codec, Page, Row, Stage};
+    /// fn sent<C: Codec>(rows: &mut Vec<Row<u8>>, page: &Page, to: &mut dyn Stage<u8, C>) {
+    ///     Batch::send(page, rows, to);
+    ///     assert!(rows.is_empty());
+    /// }
+    /// ```
+    pub fn send<C: Codec>(page: &Page, rows: &mut Vec<Row<T>>, to: &mut dyn Stage<T, C>) {
+        let batch = Batch {
+            page: page.clone(),
+            rows: std::mem::take(rows),
+        };
+        to.take(&batch);
+        *rows = batch.rows;
+        rows.clear();
+    }
+}
+
 /// A part of a pipeline that takes batches. It hands on one batch for each that it takes, also
 /// when that has no rows: time goes on.
 ///
@@ -151,10 +172,21 @@ pub struct Batch<T> {
 ///     Box::new(Each::map(|item: &i64| item * 2, then))
 /// }
 /// ```
-pub trait Stage<T, C: Codec>: Send {
+pub trait Stage<T, C: Codec>: Saved {
     /// Takes the rows of a page.
     fn take(&mut self, batch: &Batch<T>);
+}
 
+/// The state of a [`Stage`] and of all later ones, whatever rows they take.
+///
+/// ```
+/// use annals_streams::{Saved, Time};
+///
+/// fn goes_on(stages: &mut dyn Saved) {
+///     stages.resume(Time::MIN);
+/// }
+/// ```
+pub trait Saved: Send {
     /// Writes what changed since the last time, here and in all later stages.
     ///
     /// # Errors

@@ -61,7 +61,8 @@ mod top;
 mod window;
 
 pub use batch::{
-    Batch, Branch, Each, ItemAt, Joint, JointEnd, LeaveOut, Page, Panic, Sink, Stage, Stateful,
+    Batch, Branch, Each, ItemAt, Joint, JointEnd, LeaveOut, Page, Panic, Saved, Sink, Stage,
+    Stateful,
 };
 pub use clock::{MinOfInputs, Observed, OutOfOrder, Strategy};
 pub use distinct::DistinctBy;

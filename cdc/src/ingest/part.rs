@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use annals_core::{CommitError, Filter, GenerationId, GenerationSpec, StoreError};
 use annals_runner::{
-    BoxFuture, Follower, GenerationWorkers, HeldLease, Kind, Part, Registry, RunningPart, Setup,
-    Slot, StartError, Subject, Supervisor, Tasks, Work, WorkError, WorkerContext, begin_live,
-    chain, contained_async, run,
+    BoxFuture, Follower, GenerationWorkers, HeldLease, Kind, Part, RunningPart, Setup, Slot,
+    StartError, Subject, Supervisor, Tasks, Work, WorkError, WorkerContext, begin_live, chain,
+    contained_async, run,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -36,10 +36,6 @@ impl Follower for Ingest {
 
     fn keeps_nothing(&self) -> bool {
         true
-    }
-
-    fn register(&self, registry: Registry) -> Registry {
-        registry
     }
 
     fn start(

@@ -161,13 +161,7 @@ impl Making {
         L: Clone + Send + 'static,
         R: Clone + Send + 'static,
     {
-        if let Some(Ok(parked)) = self.ends.remove(&joint).map(|end| end.downcast()) {
-            return *parked;
-        }
-        let (left, right) = Joint::ports(then(self));
-        let right: Port<R> = Box::new(right);
-        self.ends.insert(joint, Box::new(right));
-        Box::new(left)
+        self.end(joint, then, |left, right| (left, right))
     }
 
     /// The right end.
@@ -180,13 +174,29 @@ impl Making {
         L: Clone + Send + 'static,
         R: Clone + Send + 'static,
     {
+        self.end(joint, then, |left, right| (right, left))
+    }
+
+    /// An end of what has two inputs; the other one is parked until it is asked for.
+    fn end<L, R, T, O>(
+        &mut self,
+        joint: usize,
+        then: impl FnOnce(&mut Making) -> Port<Side<L, R>>,
+        mine_and_other: impl FnOnce(Port<L>, Port<R>) -> (Port<T>, Port<O>),
+    ) -> Port<T>
+    where
+        L: Clone + Send + 'static,
+        R: Clone + Send + 'static,
+        T: 'static,
+        O: 'static,
+    {
         if let Some(Ok(parked)) = self.ends.remove(&joint).map(|end| end.downcast()) {
             return *parked;
         }
         let (left, right) = Joint::ports(then(self));
-        let left: Port<L> = Box::new(left);
-        self.ends.insert(joint, Box::new(left));
-        Box::new(right)
+        let (mine, other) = mine_and_other(Box::new(left), Box::new(right));
+        self.ends.insert(joint, Box::new(other));
+        mine
     }
 
     /// An operator as the stage that a handle stands for, whose items and results are called so.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{Partition, Position, ReadLog, Store, StoreError};
 use annals_runner::{
-    BoxFuture, Follower, Kind, Part, Registry, RunningPart, Setup, StartError, WorkerContext,
+    BoxFuture, Follower, Kind, Part, RunningPart, Setup, StartError, WorkerContext,
 };
 use annals_streams::Time;
 use tokio::sync::watch;
@@ -78,10 +78,6 @@ impl Follower for Heartbeat {
 
     fn keeps_nothing(&self) -> bool {
         true
-    }
-
-    fn register(&self, registry: Registry) -> Registry {
-        registry
     }
 
     fn start(

@@ -155,7 +155,9 @@ impl Machine {
         for (address, value) in self.journal.entries() {
             let mut taken = false;
             for source in &mut self.sources {
-                let load = source.load(address.stage, &address.key, &address.place, value);
+                let load = source
+                    .then()
+                    .load(address.stage, &address.key, &address.place, value);
                 taken = load.map_err(|error| unreadable(&error))?;
                 if taken {
                     break;
@@ -170,7 +172,7 @@ impl Machine {
         }
         for index in 0..self.sources.len() {
             let watermark = self.watermark(index);
-            self.sources[index].resume(watermark);
+            self.sources[index].then().resume(watermark);
         }
         Ok(())
     }
@@ -223,6 +225,7 @@ impl Machine {
         let mut changes = Changes::new();
         for source in &mut self.sources {
             source
+                .then()
                 .save(&mut changes)
                 .map_err(|error| unwritable(&error))?;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use annals_core::{CommitError, Generation, GenerationId, GenerationSpec, History};
 use annals_runner::{
-    BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, Kind, Part, Registry,
+    BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, Kind, Part,
     RunningPart, Setup, Slot, StartError, Subject, Supervisor, Timing, WorkError, WorkerContext,
     find_or_begin, run,
 };
@@ -55,10 +55,6 @@ impl Follower for RunningPipeline {
 
     fn name(&self) -> (&'static str, u32) {
         (self.blueprint.name, self.blueprint.version)
-    }
-
-    fn register(&self, registry: Registry) -> Registry {
-        registry
     }
 
     fn start(

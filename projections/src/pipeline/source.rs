@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{Event, Recorded, RecordedEvent};
 use annals_runner::contained;
-use annals_streams::{Batch, Changes, Page, Row, Span, StateError, Time};
+use annals_streams::{Batch, Page, Row, Saved, Span, Time};
 
 use super::graph::{Making, Node, Port};
 
@@ -85,17 +85,8 @@ pub(crate) trait OpenSource: Send {
     /// Sends what was taken in on its way.
     fn send(&mut self, page: &Page);
 
-    fn save(&mut self, to: &mut Changes) -> Result<(), StateError>;
-
-    fn load(
-        &mut self,
-        stage: u16,
-        key: &[u8],
-        place: &[u8],
-        value: &[u8],
-    ) -> Result<bool, StateError>;
-
-    fn resume(&mut self, watermark: Time);
+    /// The stages that follow.
+    fn then(&mut self) -> &mut dyn Saved;
 }
 
 impl<E: Event> Source for EventSource<E> {
@@ -188,31 +179,10 @@ impl<E: Event> OpenSource for Opened<E> {
     }
 
     fn send(&mut self, page: &Page) {
-        let rows = std::mem::take(&mut self.rows);
-        let batch = Batch {
-            page: page.clone(),
-            rows,
-        };
-        self.then.take(&batch);
-        self.rows = batch.rows;
-        self.rows.clear();
+        Batch::send(page, &mut self.rows, &mut *self.then);
     }
 
-    fn save(&mut self, to: &mut Changes) -> Result<(), StateError> {
-        self.then.save(to)
-    }
-
-    fn load(
-        &mut self,
-        stage: u16,
-        key: &[u8],
-        place: &[u8],
-        value: &[u8],
-    ) -> Result<bool, StateError> {
-        self.then.load(stage, key, place, value)
-    }
-
-    fn resume(&mut self, watermark: Time) {
-        self.then.resume(watermark);
+    fn then(&mut self) -> &mut dyn Saved {
+        &mut *self.then
     }
 }

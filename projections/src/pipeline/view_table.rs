@@ -5,8 +5,7 @@ use std::sync::Arc;
 use annals_core::RecordedEvent;
 use annals_runner::{chain, slot_of};
 use annals_streams::{
-    Batch, Change, Changes, Each, Kept, Page, PlannedStage, Row as Item, Scan, Span, StateError,
-    Time,
+    Batch, Change, Each, Kept, Page, PlannedStage, Row as Item, Saved, Scan, Span, Time,
 };
 
 use super::graph::{At, Making, Node, Port};
@@ -196,26 +195,10 @@ impl<V: View> OpenSource for Opened<V> {
     }
 
     fn send(&mut self, page: &Page) {
-        let rows = std::mem::take(&mut self.rows);
-        let page = page.clone();
-        self.then.take(&Batch { page, rows });
+        Batch::send(page, &mut self.rows, &mut *self.then);
     }
 
-    fn save(&mut self, to: &mut Changes) -> Result<(), StateError> {
-        self.then.save(to)
-    }
-
-    fn load(
-        &mut self,
-        stage: u16,
-        key: &[u8],
-        place: &[u8],
-        value: &[u8],
-    ) -> Result<bool, StateError> {
-        self.then.load(stage, key, place, value)
-    }
-
-    fn resume(&mut self, watermark: Time) {
-        self.then.resume(watermark);
+    fn then(&mut self) -> &mut dyn Saved {
+        &mut *self.then
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use annals_core::{CommitError, GenerationId, ViewStore};
 use annals_runner::{
-    BoxFuture, Follower, GenerationWorkers, Kind, Part, Registry, RunningPart, Setup, Slot,
-    StartError, Subject, Supervisor, ViewLocation, WorkerContext, find_or_begin, run,
+    BoxFuture, Follower, GenerationWorkers, Kind, Part, RunningPart, Setup, Slot, StartError,
+    Subject, Supervisor, ViewLocation, WorkerContext, find_or_begin, run,
 };
 use tokio::sync::watch;
 
@@ -81,10 +81,6 @@ impl<P: SqlProjection> Follower for SqlProjectionSetup<P> {
 
     fn name(&self) -> (&'static str, u32) {
         (P::NAME, P::VERSION)
-    }
-
-    fn register(&self, registry: Registry) -> Registry {
-        registry
     }
 
     fn start(

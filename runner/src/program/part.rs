@@ -52,8 +52,10 @@ pub trait Follower: Send + Sync + 'static {
         false
     }
 
-    /// Adds what tools may know of it.
-    fn register(&self, registry: Registry) -> Registry;
+    /// Adds what tools may know of it: nothing, unless said otherwise.
+    fn register(&self, registry: Registry) -> Registry {
+        registry
+    }
 
     /// Starts what follows the log. It may change the handle to the store: an inline view goes
     /// along with its appends.

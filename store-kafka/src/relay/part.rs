@@ -14,8 +14,8 @@ use annals_core::{
 };
 use annals_runner::{
     Backoff, BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, HeldLease,
-    Kind, Part, Registry, RunningPart, Setup, Slot, StartError, Subject, Supervisor, Tasks, Work,
-    WorkError, WorkerContext, begin_live, event_at, run,
+    Kind, Part, RunningPart, Setup, Slot, StartError, Subject, Supervisor, Tasks, Work, WorkError,
+    WorkerContext, begin_live, event_at, run,
 };
 use tokio::sync::watch;
 
@@ -41,10 +41,6 @@ impl Follower for Relay {
 
     fn keeps_nothing(&self) -> bool {
         true
-    }
-
-    fn register(&self, registry: Registry) -> Registry {
-        registry
     }
 
     fn start(

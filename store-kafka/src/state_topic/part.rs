@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use annals_core::{CommitError, Filter, GenerationId, GenerationSpec, Outlet as _};
 use annals_runner::{
-    BoxFuture, DeadLetters, Follower, GenerationWorkers, HeldLease, Kind, Part, Registry,
-    RunningPart, Setup, Slot, StartError, Subject, Supervisor, Tasks, ViewKind, Work, WorkError,
-    WorkerContext, begin_live, run,
+    BoxFuture, DeadLetters, Follower, GenerationWorkers, HeldLease, Kind, Part, RunningPart, Setup,
+    Slot, StartError, Subject, Supervisor, Tasks, ViewKind, Work, WorkError, WorkerContext,
+    begin_live, run,
 };
 use tokio::sync::watch;
 
@@ -27,10 +27,6 @@ impl Follower for StateTopic {
 
     fn name(&self) -> (&'static str, u32) {
         (self.view, 1)
-    }
-
-    fn register(&self, registry: Registry) -> Registry {
-        registry
     }
 
     fn start(

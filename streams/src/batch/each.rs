@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::{Batch, Panic, Stage};
+use super::{Batch, Panic, Saved, Stage};
 use crate::{Changes, Codec, Row, StateError, Time};
 
 /// A stage without state: for each item any number of others, with its cause and its time; or one
@@ -165,15 +165,12 @@ impl<T, U: Send, C: Codec> Stage<T, C> for Each<T, U, C> {
     fn take(&mut self, batch: &Batch<T>) {
         let mut rows = std::mem::take(&mut self.out);
         self.go_through(&batch.rows, &mut rows);
-        let batch = Batch {
-            page: batch.page.clone(),
-            rows,
-        };
-        self.then.take(&batch);
-        self.out = batch.rows;
-        self.out.clear();
+        Batch::send(&batch.page, &mut rows, &mut *self.then);
+        self.out = rows;
     }
+}
 
+impl<T, U: Send, C: Codec> Saved for Each<T, U, C> {
     fn save(&mut self, to: &mut Changes) -> Result<(), StateError> {
         self.then.save(to)
     }

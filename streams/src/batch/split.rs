@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Batch, Stage};
+use super::{Batch, Saved, Stage};
 use crate::{Changes, Codec, Row, Side, StateError, Time};
 
 /// One stream for several stages.
@@ -36,7 +36,9 @@ impl<T, C: Codec> Stage<T, C> for Branch<T, C> {
     fn take(&mut self, batch: &Batch<T>) {
         self.to.iter_mut().for_each(|stage| stage.take(batch));
     }
+}
 
+impl<T, C: Codec> Saved for Branch<T, C> {
     fn save(&mut self, to: &mut Changes) -> Result<(), StateError> {
         self.to.iter_mut().try_for_each(|stage| stage.save(to))
     }
@@ -170,7 +172,14 @@ macro_rules! joint_end {
                 joint.$side = Some(batch.clone());
                 joint.go_on();
             }
+        }
 
+        impl<L, R, C> Saved for JointEnd<L, R, C, $is_left>
+        where
+            L: Clone + Send,
+            R: Clone + Send,
+            C: Codec,
+        {
             // What comes after both inputs is saved and loaded through one of them.
             fn save(&mut self, to: &mut Changes) -> Result<(), StateError> {
                 if !$is_left {
@@ -236,7 +245,9 @@ impl<T, C: Codec, F: FnMut(&Batch<T>) + Send> Stage<T, C> for Sink<F> {
     fn take(&mut self, batch: &Batch<T>) {
         (self.0)(batch);
     }
+}
 
+impl<F: Send> Saved for Sink<F> {
     fn save(&mut self, _: &mut Changes) -> Result<(), StateError> {
         Ok(())
     }

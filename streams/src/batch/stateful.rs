@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use super::{Batch, Panic, Stage};
+use super::{Batch, Panic, Saved, Stage};
 use crate::{Changes, Codec, Input, Operator, Output, Place, Row, Span, State, StateError, Time};
 
 /// Which item of a stage: the record that brought it forth, and its number among those that reach
@@ -236,23 +236,21 @@ where
                 None => resume_unwind(panic),
             }
         }
-        let rows = std::mem::take(&mut self.out.rows);
-        let mut done = Batch {
-            page: batch.page.clone(),
-            rows,
-        };
-        self.then.take(&done);
-        done.rows.clear();
-        self.out.rows = done.rows;
-        let rows = std::mem::take(&mut self.out.late);
-        if let Some(late) = &mut self.late {
-            late.take(&Batch {
-                page: batch.page.clone(),
-                rows,
-            });
+        Batch::send(&batch.page, &mut self.out.rows, &mut *self.then);
+        match &mut self.late {
+            Some(late) => Batch::send(&batch.page, &mut self.out.late, &mut **late),
+            None => self.out.late.clear(),
         }
     }
+}
 
+impl<O, C> Saved for Stateful<O, C>
+where
+    O: Operator + State + Send,
+    O::Out: Send,
+    O::Late: Send,
+    C: Codec,
+{
     fn save(&mut self, to: &mut Changes) -> Result<(), StateError> {
         to.of_stage(self.stage);
         self.operator.changes::<C>(to)?;

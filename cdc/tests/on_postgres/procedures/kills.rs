@@ -2,6 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
+use annals::cdc::Transactions;
 use annals::prelude::*;
 use annals::store::{Append, NewEvent};
 use annals_core::conformance::rounds;
@@ -105,6 +106,13 @@ async fn proc_kill9_inside_transaction() {
         let found = mark(&db).await.unwrap();
         let complete = seen == rows as usize;
         assert_eq!(found.partial.is_none(), complete, "{found:?}");
+        // Who asks for transactions sees nothing of it before it is there in whole.
+        let mut transactions = Transactions::of(db.events().pages());
+        let mut largest = 0;
+        while let Some(events) = transactions.next().await.unwrap() {
+            largest = largest.max(events.len());
+        }
+        assert_eq!(largest, if complete { seen + 1 } else { 1 });
     }
     assert!(kills >= 2, "{kills} kills");
     assert_eq!(ids(&db, INSERTED).await, (1..=rows).collect::<Vec<_>>());

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use annals_core::{CommitError, Filter, GenerationId, GenerationSpec};
 use annals_runner::{
-    BoxFuture, DeadLetters, Follower, GenerationWorkers, Kind, Registry, RunningPart, Slot,
-    StartError, Subject, Supervisor, Timing, WorkerContext, run,
+    BoxFuture, DeadLetters, Follower, GenerationWorkers, Kind, RunningPart, Slot, StartError,
+    Subject, Supervisor, Timing, WorkerContext, run,
 };
 use tokio::sync::watch;
 
@@ -45,10 +45,6 @@ impl Follower for SenderPart {
 
     fn name(&self) -> (&'static str, u32) {
         (self.blueprint.name, 1)
-    }
-
-    fn register(&self, registry: Registry) -> Registry {
-        registry
     }
 
     fn start(
