@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Instant;
 
-use annals_core::{Generation, GenerationSpec, Moment, Partition, Phase, Position};
+use annals_core::{Checkpoint, Generation, GenerationSpec, Moment, Partition, Phase, Position};
 use annals_runner::{Coordination, GenerationWorkers, Subject, WorkerContext, is_ours, serving};
 
 pub use building::{BuildProgress, Building};
@@ -35,6 +35,7 @@ pub struct Rebuild<V> {
     view: &'static str,
     spec: GenerationSpec,
     subject: Arc<dyn Subject>,
+    takes_what_is_left: bool,
     of: PhantomData<fn() -> V>,
 }
 
@@ -51,8 +52,31 @@ impl<V> Rebuild<V> {
             view,
             spec: workers.spec().clone(),
             subject,
+            takes_what_is_left: false,
             of: PhantomData,
         }
+    }
+
+    /// Builds also from a log that has forgotten its beginning, such as a topic with retention: the
+    /// new rows are those of the events that are left.
+    ///
+    /// ```
+    /// # use annals_projections::ReadModels as _;
+    /// # use annals_projections::{Program, RebuildError, View};
+    /// # async fn example<Sales: View>(db: Program) -> Result<(), RebuildError> {
+    /// let building = match db.rebuild::<Sales>().begin().await {
+    ///     Err(RebuildError::Shorter { .. }) => {
+    ///         db.rebuild::<Sales>().from_what_is_left().begin().await?
+    ///     }
+    ///     begun => begun?,
+    /// };
+    /// # drop(building);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_what_is_left(mut self) -> Rebuild<V> {
+        self.takes_what_is_left = true;
+        self
     }
 
     /// Begins a new generation of this version. The workers of all programs that have this view
@@ -61,7 +85,8 @@ impl<V> Rebuild<V> {
     ///
     /// # Errors
     ///
-    /// [`RebuildError::AlreadyBuilding`] when one is being built.
+    /// [`RebuildError::AlreadyBuilding`] when one is being built, [`RebuildError::Shorter`] when
+    /// the log has forgotten its beginning and the generation that serves may have seen it.
     pub async fn begin(&self) -> Result<Building, RebuildError> {
         self.begin_at(Position::START).await
     }
@@ -113,6 +138,7 @@ impl<V> Rebuild<V> {
                 return Err(RebuildError::AlreadyBuilding(self.view));
             }
             if start == Position::START {
+                self.refuse_less(&generations).await?;
                 return Ok(self
                     .context
                     .views
@@ -144,6 +170,31 @@ impl<V> Rebuild<V> {
             begins_at: start,
             ..self.building(begun?)
         })
+    }
+
+    /// A generation of less than what serves is begun by choice alone.
+    async fn refuse_less(&self, generations: &[Generation]) -> Result<(), RebuildError> {
+        let serves = serving(generations, &self.spec);
+        let Some(serves) = serves.filter(|_| !self.takes_what_is_left) else {
+            return Ok(());
+        };
+        let read = self.context.views.checkpoints(serves.id).await?;
+        let mut partitions = Vec::new();
+        for partition in (0..self.spec.partitions).map(Partition) {
+            let forgotten = self.context.log().begins_after(partition).await?;
+            let was_read =
+                |of: &Checkpoint| of.partition == partition && of.position > Position::START;
+            if forgotten > Position::START && read.iter().any(was_read) {
+                partitions.push((partition, forgotten));
+            }
+        }
+        match partitions.is_empty() {
+            true => Ok(()),
+            false => Err(RebuildError::Shorter {
+                view: self.view,
+                partitions,
+            }),
+        }
     }
 
     /// The build that is under way, if one is.

@@ -61,6 +61,11 @@ impl SlotClaim {
         self
     }
 
+    /// The number of the slot.
+    pub(crate) fn slot(&self) -> u16 {
+        self.slot
+    }
+
     /// The owner that would hold it.
     pub(crate) fn owner(&self) -> &str {
         &self.owner

@@ -57,7 +57,8 @@ impl HeldLease {
         let mut over = pin!(over);
         loop {
             let mut changes = claim.quota.as_ref().map(Quota::changes);
-            let permit = claim.quota.as_ref().and_then(Quota::permit);
+            let permit = claim.quota.as_ref();
+            let permit = permit.and_then(|quota| quota.permit(claim.slot()));
             if let (Some(changes), None) = (&mut changes, &permit) {
                 // This process holds its quota already.
                 if let Some(other) = claim.other().await? {

@@ -1,6 +1,7 @@
 //! A quota of the slots: where several processes work on a generation, each may hold an equal part
-//! of them.
+//! of them, or those that somebody assigned to it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +21,8 @@ struct QuotaState {
 #[derive(Debug, Default)]
 struct PermitCount {
     limit: usize,
+    /// Where slots are assigned, those of this process; how many they are does not matter then.
+    assigned: Option<BTreeSet<u16>>,
     taken: usize,
     /// Of those that are taken: how many were asked to be given up.
     leaving: usize,
@@ -54,18 +57,27 @@ impl Quota {
         }
     }
 
+    /// This process is asked to work on these slots.
+    pub(crate) fn assign(&self, slots: BTreeSet<u16>) {
+        self.change(|permits| permits.assigned = Some(slots));
+    }
+
     /// Changes when it is worth asking for a permit again.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
     }
 
-    /// The right to work on one slot more, if there is one.
-    pub(crate) fn permit(&self) -> Option<SlotPermit> {
+    /// The right to work on this slot too, if there is one.
+    pub(crate) fn permit(&self, slot: u16) -> Option<SlotPermit> {
         let mut permits = self.permits();
-        let is_free = permits.taken < permits.limit;
+        let is_free = match &permits.assigned {
+            Some(assigned) => assigned.contains(&slot),
+            None => permits.taken < permits.limit,
+        };
         permits.taken += usize::from(is_free);
         is_free.then(|| SlotPermit {
             quota: self.clone(),
+            slot,
             is_leaving: AtomicBool::new(false),
         })
     }
@@ -75,18 +87,24 @@ impl Quota {
 #[derive(Debug)]
 pub(crate) struct SlotPermit {
     quota: Quota,
+    slot: u16,
     is_leaving: AtomicBool,
 }
 
 impl SlotPermit {
-    /// Returns when this process holds more slots than its quota, and this is the one to release.
+    /// Returns when this process holds more slots than its quota, or others than were assigned to
+    /// it, and this is the one to release.
     pub(crate) async fn is_surplus(&self) {
         let mut changes = self.quota.changes();
         loop {
             changes.mark_unchanged();
             {
                 let mut permits = self.quota.permits();
-                if permits.taken - permits.leaving > permits.limit {
+                let is_surplus = match &permits.assigned {
+                    Some(assigned) => !assigned.contains(&self.slot),
+                    None => permits.taken - permits.leaving > permits.limit,
+                };
+                if is_surplus {
                     permits.leaving += 1;
                     self.is_leaving.store(true, Ordering::Relaxed);
                     return;
@@ -116,11 +134,11 @@ mod tests {
     async fn a_process_takes_its_quota_and_releases_the_surplus() {
         let quota = Quota::unknown();
         assert!(
-            quota.permit().is_none(),
+            quota.permit(0).is_none(),
             "none before the other processes are known"
         );
         quota.divide(8, 2);
-        let mut permits: Vec<_> = std::iter::from_fn(|| quota.permit()).collect();
+        let mut permits: Vec<_> = std::iter::from_fn(|| quota.permit(0)).collect();
         assert_eq!(permits.len(), 4);
         quota.divide(8, 3);
         let surplus = permits.pop().unwrap();
@@ -131,20 +149,38 @@ mod tests {
                 .is_err(),
             "one is enough"
         );
-        assert!(quota.permit().is_none());
+        assert!(quota.permit(0).is_none());
         drop(surplus);
-        assert!(quota.permit().is_none(), "three are taken");
+        assert!(quota.permit(0).is_none(), "three are taken");
         permits.clear();
         assert_eq!(
-            std::iter::from_fn(|| quota.permit())
+            std::iter::from_fn(|| quota.permit(0))
                 .collect::<Vec<_>>()
                 .len(),
             3
         );
         quota.divide(8, 100);
         assert!(
-            quota.permit().is_some(),
+            quota.permit(0).is_some(),
             "a spare process takes a slot that is free"
+        );
+    }
+
+    #[tokio::test]
+    async fn where_slots_are_assigned_others_are_released() {
+        let quota = Quota::unknown();
+        quota.assign([1, 2].into());
+        assert!(quota.permit(0).is_none());
+        let (one, two) = (quota.permit(1).unwrap(), quota.permit(2).unwrap());
+        quota.assign([0, 2].into());
+        one.is_surplus().await;
+        assert!(quota.permit(1).is_none());
+        assert!(quota.permit(0).is_some());
+        assert!(
+            tokio::time::timeout(std::time::Duration::ZERO, two.is_surplus())
+                .await
+                .is_err(),
+            "it is still this process's"
         );
     }
 }

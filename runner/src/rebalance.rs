@@ -1,9 +1,12 @@
 //! Rebalancing: the processes that work on a generation count each other, and divide its slots.
 //!
 //! Each of them holds a membership lease. So one that was killed counts until its lease ends, no
-//! longer, and its slots go to the others.
+//! longer, and its slots go to the others. Where the log's partitions are assigned to processes, for
+//! example by a consumer group, slots go with them and nobody is counted.
 
-use annals_core::{Acquired, Generation, Lease, LeaseState, StoreError};
+use std::collections::BTreeSet;
+
+use annals_core::{Acquired, Assignment, Generation, Lease, LeaseState, Partition, StoreError};
 use tokio::sync::watch;
 
 use crate::context::WorkerContext;
@@ -19,7 +22,37 @@ pub(crate) struct Membership {
 
 impl Membership {
     /// Keeps the quota up to date until it is stopped.
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
+        match self.context.log().assignment() {
+            Some(assigned) => self.follow(assigned, stop).await,
+            None => self.divide(stop).await,
+        }
+    }
+
+    /// Each partition brings its slots. It is a hint: the leases protect.
+    async fn follow(
+        self,
+        mut assigned: watch::Receiver<Assignment>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let partitions = self.context.log().partitions();
+        loop {
+            let assignment = assigned.borrow_and_update().clone();
+            let slots = slots_of(&assignment, self.generation.spec.slots, partitions);
+            self.quota.assign(slots);
+            let changed = tokio::select! {
+                changed = assigned.changed() => changed,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            if changed.is_err() {
+                // The member of the group is gone; what it had stays.
+                let _ = stop.wait_for(|stop| *stop).await;
+                return;
+            }
+        }
+    }
+
+    async fn divide(self, mut stop: watch::Receiver<bool>) {
         let slots = usize::from(self.generation.spec.slots);
         let ttl = self.context.timing.lease;
         let mut own = None;
@@ -89,5 +122,33 @@ impl Membership {
             }
         }
         Ok(None)
+    }
+}
+
+/// The slots that partitions bring with them: each slot goes with one partition.
+fn slots_of(assignment: &Assignment, slots: u16, partitions: u32) -> BTreeSet<u16> {
+    let goes_with = |slot: &u16| Partition(u32::from(*slot) % partitions.max(1));
+    (0..slots)
+        .filter(|slot| assignment.partitions.contains(&goes_with(slot)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_goes_with_one_partition() {
+        let of = |partitions: &[u32], slots, all| {
+            let partitions = partitions.iter().copied().map(Partition);
+            slots_of(&Assignment::new(partitions, 1), slots, all)
+        };
+        for slots in [1, 3, 4, 8] {
+            let (one, two) = (of(&[0, 2], slots, 4), of(&[1, 3], slots, 4));
+            assert!(one.is_disjoint(&two));
+            assert_eq!(one.len() + two.len(), usize::from(slots));
+        }
+        assert_eq!(of(&[1], 8, 4), [1, 5].into());
+        assert_eq!(of(&[], 8, 4), [].into());
     }
 }

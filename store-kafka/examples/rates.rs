@@ -1,6 +1,7 @@
 //! How fast records go in and out, beside a bare client in the same run.
 //!
-//! `cargo run --release --all-features -p annals-kafka --example rates -- 127.0.0.1:PORT`
+//! `cargo xtask bench kafka` starts brokers for it; on yours
+//! `cargo run --release --all-features -p annals-kafka --example rates -- BROKERS [REPLICAS]`
 
 #![allow(
     clippy::print_stdout,
@@ -280,16 +281,20 @@ async fn slow_reader(kafka: &Kafka, topic: &str) -> Done<()> {
 
 #[tokio::main]
 async fn main() -> Done<()> {
-    let bootstrap = std::env::args()
-        .nth(1)
-        .ok_or("name a broker: 127.0.0.1:PORT")?;
+    let mut arguments = std::env::args().skip(1);
+    let bootstrap = arguments.next().ok_or("name a broker: 127.0.0.1:PORT")?;
+    let replicas = arguments.next().map_or(Ok(1), |count| count.parse())?;
+    let spec = |name: &str| {
+        TopicSpec::named(name)
+            .partitions(PARTITIONS)
+            .replicas(replicas)
+    };
     let kafka = Kafka::connect(&format!("kafka://{bootstrap}")).await?;
     let run = EventId::random();
     let topics = ["a", "b", "c", "d"].map(|name| format!("rates-{run}-{name}"));
-    let specs = topics
-        .each_ref()
-        .map(|name| TopicSpec::named(name).partitions(PARTITIONS));
-    kafka.ensure(specs).await?;
+    kafka
+        .ensure(topics.each_ref().map(|name| spec(name)))
+        .await?;
     let [bare, ours, transactions, taken] = &topics;
     let ratio = |ours: f64, bare: f64| println!("{:<44}{:>12.2}\n", "", ours / bare);
 
@@ -328,8 +333,7 @@ async fn main() -> Done<()> {
     let [by_bare, by_relay] = ["e", "f"].map(|name| format!("rates-{run}-{name}"));
     let by_relay: &'static str = by_relay.leak();
     for topic in [by_bare.as_str(), by_relay] {
-        let spec = TopicSpec::named(topic).partitions(PARTITIONS);
-        kafka.ensure([spec]).await?;
+        kafka.ensure([spec(topic)]).await?;
     }
     let work = bare_relay(&bootstrap, &by_bare);
     let by_client = rate(

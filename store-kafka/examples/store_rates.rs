@@ -1,6 +1,7 @@
 //! How fast a store on Kafka appends, beside a bare transactional client with batches of the same
 //! size in the same run; how long a take-over takes, and a lost local copy.
 //!
+//! `cargo xtask bench kafka` starts brokers for it; on yours
 //! `cargo run --release --all-features -p annals-kafka --example store_rates -- BROKERS [REPLICAS]`
 
 #![allow(

@@ -3,6 +3,8 @@
 
 mod config;
 mod context;
+pub(crate) mod decided;
+mod headers;
 mod retry;
 pub(crate) mod step;
 mod thread;
@@ -10,5 +12,6 @@ pub(crate) mod transaction;
 
 pub(crate) use config::{Config, STORE_RECORD_BYTES_MAX, TRANSACTION_TIMEOUT_MS};
 pub(crate) use context::Context;
+pub(crate) use headers::headers;
 pub(crate) use retry::{PROPAGATION, Retry};
 pub(crate) use thread::ClientThread;

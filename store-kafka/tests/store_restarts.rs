@@ -18,12 +18,13 @@ mod on_own_broker {
     use std::time::{Duration, Instant};
 
     use annals_core::{
-        Append, AppendError, Appended, EventId, EventStore as _, Expected, Log as _, NewEvent,
-        Partition, Position, ReadLog, RecordedEvent, StreamId, Version,
+        Append, AppendError, Appended, EventId, EventStore as _, Expected, Log as _, LogId,
+        NewEvent, Outgoing, Outlet as _, OutletError, OutletMark, Partition, Position, ReadLog,
+        RecordedEvent, StreamId, Version,
     };
-    use annals_kafka::KafkaStore;
     use annals_kafka::store::{Options, Owns};
     use annals_kafka::testing::{Step, at_steps};
+    use annals_kafka::{KafkaOutlet, KafkaStore, Topic, TopicSpec};
     use tempfile::TempDir;
 
     use super::broker::{fresh, is_long, url};
@@ -351,6 +352,98 @@ mod on_own_broker {
         let store = open(&url(), &topic, fresh.path(), "checker").await;
         let state = store.stream_state(&to).await.unwrap();
         assert_eq!(state.version, Version::new(version));
+    }
+
+    /// What is about to be committed, held until it is released.
+    struct AtCommit<T> {
+        work: tokio::task::JoinHandle<T>,
+        release: mpsc::Sender<()>,
+    }
+
+    impl<T: Send + 'static> AtCommit<T> {
+        /// Begins the work; it has come to its commit when this returns.
+        async fn hold(work: impl Future<Output = T> + Send + 'static) -> AtCommit<T> {
+            let (reached, is_reached) = mpsc::channel();
+            let (release, is_released) = mpsc::channel::<()>();
+            before_the_next_commit(move || {
+                let _ = reached.send(());
+                let _ = is_released.recv();
+            });
+            let work = tokio::spawn(work);
+            let waits = tokio::task::spawn_blocking(move || is_reached.recv());
+            waits.await.unwrap().unwrap();
+            AtCommit { work, release }
+        }
+
+        async fn go_on(self) -> T {
+            drop(self.release);
+            let done = tokio::time::timeout(TIMEOUT, self.work).await;
+            done.unwrap().unwrap()
+        }
+    }
+
+    fn outgoing(topic: &str) -> Outgoing {
+        Outgoing {
+            to: topic.into(),
+            key: "ada".into(),
+            payload: Some("1".into()),
+            headers: Vec::new(),
+            occurred_at: annals_core::chrono::DateTime::UNIX_EPOCH,
+        }
+    }
+
+    /// The coordinator aborts both transactions while nobody leads their partitions, and never
+    /// tells the partitions (KAFKA-20734).
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_a_crashed_broker_left_open_is_ended() {
+        let _turn = TURN.lock().await;
+        let (topic, published) = (fresh("crashed"), fresh("published"));
+        let folder = TempDir::new().unwrap();
+        let store = open(&url(), &topic, folder.path(), "one").await;
+        let kafka = super::broker::kafka().await;
+        let spec = TopicSpec::named(&published).partitions(1);
+        kafka.ensure([spec]).await.unwrap();
+        let mut outlet = KafkaOutlet::named(&kafka, &published).unwrap();
+        outlet.open().await.unwrap();
+        let mark = OutletMark {
+            log: LogId::random(),
+            partition: Partition(0),
+            position: Position::new(1),
+            event: None,
+            note: Default::default(),
+        };
+        let (batch, its_mark) = (vec![outgoing(&published)], mark.clone());
+        let takes = AtCommit::hold(async move { (outlet.take(batch, its_mark).await, outlet) });
+        let takes = takes.await;
+        let to = StreamId::new("crashed").unwrap();
+        let append = Append::new(to.clone(), events(2));
+        let appends = {
+            let (store, append) = (store.clone(), append.clone());
+            AtCommit::hold(async move { store.append(append).await }).await
+        };
+        control("kill").await;
+        // Until both transactions are older than they may be.
+        let passes = || std::thread::park_timeout(Duration::from_secs(11));
+        tokio::task::spawn_blocking(passes).await.unwrap();
+        control("start").await;
+
+        let done = match appends.go_on().await {
+            Err(AppendError::Unknown(_)) => store.append(append.clone()).await.unwrap(),
+            done => done.unwrap(),
+        };
+        assert_eq!(done.last().version, Version::new(2));
+        let log = log(&store, store.partition_of(&to)).await;
+        assert_eq!(log.len(), 2);
+
+        let (taken, mut outlet) = takes.go_on().await;
+        assert!(matches!(taken, Err(OutletError::Undecided(_))), "{taken:?}");
+        assert_eq!(outlet.open().await.unwrap(), []);
+        let batch = vec![outgoing(&published)];
+        outlet.take(batch, mark.clone()).await.unwrap();
+        assert_eq!(outlet.open().await.unwrap(), [mark]);
+        let published = kafka.log(Topic::named(&published)).await.unwrap();
+        let page = published.read(ReadLog::after(Position::START)).await;
+        assert_eq!(page.unwrap().events.len(), 1);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,5 +1,5 @@
-//! Three brokers that are stopped and killed in turn, while a relay publishes and a reader follows:
-//! a program of its own, which borrows a cluster of its own.
+//! Three brokers that are stopped and killed in turn, while a relay publishes, a processor copies
+//! and readers follow: a program of its own, which borrows a cluster of its own.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
@@ -17,10 +17,10 @@ mod on_own_broker {
     use std::time::{Duration, Instant};
 
     use annals_core::{
-        Annals, Append, EventStore as _, Log as _, MemoryStore, NewEvent, Partition, Position,
-        ReadLog, RecordedEvent, StreamId,
+        Annals, Append, EventStore as _, Invalid, Log as _, MemoryStore, NewEvent, Partition,
+        Position, ReadLog, RecordedEvent, StreamId,
     };
-    use annals_kafka::{Kafka, Relay, Topic, TopicLog, TopicSpec};
+    use annals_kafka::{Kafka, NewRecord, Processor, Relay, Topic, TopicLog, TopicSpec};
 
     use super::broker::{fresh, is_long};
     use super::cluster::Cluster;
@@ -63,7 +63,7 @@ mod on_own_broker {
     fn collect(numbers: &mut Numbers, events: Vec<RecordedEvent>) {
         for event in events {
             let number = std::str::from_utf8(&event.payload).unwrap();
-            let key = event.stream.id().to_owned();
+            let key = event.stream.id().trim_start_matches("account-").to_owned();
             let of_key = numbers.entry(key).or_default();
             of_key.push(number.parse().unwrap());
         }
@@ -104,16 +104,64 @@ mod on_own_broker {
         kafka.log(Topic::named(topic).cloud_events()).await.unwrap()
     }
 
+    /// Copies records to a topic with as many partitions.
+    fn copier(from: &'static str, to: &'static str) -> Processor {
+        Processor::named(to)
+            .reads(from)
+            .writes(TopicSpec::existing(to))
+            .each_bytes(move |record, out| {
+                let key = record.key().unwrap_or_default();
+                let copy = NewRecord::to(to).key(key);
+                out.record(copy.value(record.value().unwrap_or_default()));
+                Ok::<_, Invalid>(())
+            })
+    }
+
+    async fn opened_copy(kafka: &Kafka, topic: &str) -> TopicLog {
+        let named = Topic::named(topic).every_record_is("a.counted");
+        kafka.log(named.category("copy")).await.unwrap()
+    }
+
+    /// A reader that follows all the time, and how much it has seen.
+    struct Reader {
+        reads: tokio::task::JoinHandle<Numbers>,
+        seen: Arc<AtomicUsize>,
+        log: TopicLog,
+    }
+
+    impl Reader {
+        fn of(log: TopicLog, events: usize) -> Reader {
+            let seen = Arc::new(AtomicUsize::new(0));
+            let (of_reader, counts) = (log.clone(), Arc::clone(&seen));
+            let reads = tokio::spawn(async move { read_on(&of_reader, events, &counts).await });
+            Reader { reads, seen, log }
+        }
+
+        async fn ends(self, events: usize) -> Numbers {
+            match tokio::time::timeout(TIMEOUT, self.reads).await {
+                Ok(numbers) => numbers.unwrap(),
+                Err(_) => {
+                    let seen = self.seen.load(Ordering::SeqCst);
+                    let later = read_all(&self.log).await;
+                    let later: usize = later.values().map(Vec::len).sum();
+                    panic!("the reader saw {seen} of {events} events, a later one {later}");
+                }
+            }
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn each_event_is_relayed_once_while_nodes_bounce() {
+    async fn each_event_is_relayed_and_copied_once_while_nodes_bounce() {
         let (events, rounds) = if is_long() { (100_000, 4) } else { (12_000, 1) };
         let began = Instant::now();
         let cluster = Cluster::borrow();
         let settings = [("session.timeout.ms", "6000")];
         let kafka = Kafka::connect_with(&cluster.url, settings).await.unwrap();
         let published: &'static str = fresh("bounced").leak();
-        let spec = TopicSpec::named(published).partitions(3).replicas(3);
-        kafka.ensure([spec]).await.unwrap();
+        let copied: &'static str = fresh("copied").leak();
+        let specs = [published, copied].map(|name| TopicSpec::named(name).partitions(3));
+        let specs = specs.map(|spec| spec.replicas(3));
+        kafka.ensure(specs).await.unwrap();
 
         let store = Arc::new(MemoryStore::new());
         let db = Annals::on(Arc::<MemoryStore>::clone(&store));
@@ -122,11 +170,12 @@ mod on_own_broker {
             .to(&kafka, TopicSpec::existing(published));
         let mut publishes =
             tokio::spawn(async move { relay.run(&db, std::future::pending()).await });
-        // A reader that follows all the time sees each event once too.
-        let log = opened(&kafka, published).await;
-        let seen = Arc::new(AtomicUsize::new(0));
-        let (of_reader, counts) = (log.clone(), Arc::clone(&seen));
-        let reads = tokio::spawn(async move { read_on(&of_reader, events, &counts).await });
+        let (copier, of_copier) = (copier(published, copied), kafka.clone());
+        let mut copies =
+            tokio::spawn(async move { copier.run(&of_copier, std::future::pending()).await });
+        // Readers that follow all the time see each event once too.
+        let relayed = Reader::of(opened(&kafka, published).await, events);
+        let copy = Reader::of(opened_copy(&kafka, copied).await, events);
 
         let bounces: Vec<(&'static str, usize)> = (0..rounds)
             .flat_map(|_| [1, 2, 3])
@@ -145,23 +194,27 @@ mod on_own_broker {
         let expected: Numbers = (0..STREAMS)
             .map(|stream| (stream.to_string(), (0..(events / STREAMS) as u64).collect()))
             .collect();
-        let numbers = tokio::select! {
-            numbers = tokio::time::timeout(TIMEOUT, reads) => numbers,
-            ended = &mut publishes => panic!("the relay ended: {ended:?}"),
-        };
-        let Ok(numbers) = numbers else {
-            let seen = seen.load(Ordering::SeqCst);
-            let later = read_all(&log).await.values().map(Vec::len).sum::<usize>();
-            panic!("the reader saw {seen} of {events} events, a later one {later}");
-        };
         // Nothing twice, nothing missing, in order per key.
-        assert!(numbers.unwrap() == expected, "a reader that followed");
+        let both = async {
+            assert!(relayed.ends(events).await == expected, "what was relayed");
+            assert!(copy.ends(events).await == expected, "what was copied");
+        };
+        tokio::select! {
+            () = both => {}
+            ended = &mut publishes => panic!("the relay ended: {ended:?}"),
+            ended = &mut copies => panic!("the processor ended: {ended:?}"),
+        }
         publishes.abort();
+        copies.abort();
         // And so do those who read everything afterwards: nothing came later.
-        let log = opened(&kafka, published).await;
-        let all = tokio::time::timeout(TIMEOUT, read_all(&log)).await;
-        assert!(all.unwrap() == expected, "a reader of all");
+        for log in [
+            opened(&kafka, published).await,
+            opened_copy(&kafka, copied).await,
+        ] {
+            let all = tokio::time::timeout(TIMEOUT, read_all(&log)).await;
+            assert!(all.unwrap() == expected, "a reader of all");
+        }
         let (bounces, seconds) = (bounces.len(), began.elapsed().as_secs());
-        println!("{events} events, relayed over {bounces} bounces in {seconds} s");
+        println!("{events} events, relayed and copied over {bounces} bounces in {seconds} s");
     }
 }

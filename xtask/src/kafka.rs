@@ -51,7 +51,7 @@ const SECURE: &str = "ANNALS_TEST_KAFKA_SECURE";
 const LEND: &str = "ANNALS_TEST_KAFKA_LEND";
 
 /// The command line's word for this module.
-const NAME: &str = "kafka";
+pub(crate) const NAME: &str = "kafka";
 
 /// `up` and `down` for developers; the rest for the processes that a run starts.
 #[derive(Debug, clap::Subcommand)]
@@ -164,6 +164,16 @@ fn ephemeral_cluster(java: &Java, jars: &Jars, nodes: u16) -> Result<(Ephemeral,
     let cluster = Cluster::create(guard.directory().to_owned(), java, jars, nodes)?;
     cluster.start()?;
     Ok((guard, cluster))
+}
+
+/// A cluster for measurements, and its addresses; it runs as long as the guard is held.
+pub(crate) fn for_bench(nodes: u16) -> Result<(Ephemeral, String), Stop> {
+    let java = Java::find()?;
+    let jars = Jars::find(&java)?;
+    make(&place())?;
+    let (guard, cluster) = ephemeral_cluster(&java, &jars, nodes)?;
+    let brokers = cluster.bootstrap();
+    Ok((guard, brokers))
 }
 
 /// The program that stops, kills and starts the nodes.

@@ -45,7 +45,8 @@ enum Task {
     /// Starts or stops an Apache Kafka for this clone.
     #[command(subcommand)]
     Kafka(kafka::Task),
-    /// Runs the workloads of benches/, optimised; arguments go to the bench program.
+    /// Runs the workloads of benches/, optimised; arguments go to the bench program. `kafka`: the
+    /// rates of the Kafka crate, on one node and on three.
     #[command(override_usage = "cargo xtask bench [FILTER] [OPTIONS OF THE BENCH PROGRAM]")]
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]

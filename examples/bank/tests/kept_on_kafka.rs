@@ -7,8 +7,8 @@ mod on_kafka {
 
     use annals::kafka::KafkaStore;
     use annals::prelude::*;
-    use annals::store::{AppendError, Log as _};
-    use annals::{CommandError, EventId, Partition};
+    use annals::store::{AppendError, EventStore as _, Log as _, ReadStream};
+    use annals::{CommandError, EventId, Partition, StreamId};
 
     use crate::account::Account;
     use crate::money::Money;
@@ -81,11 +81,58 @@ mod on_kafka {
                 let here = of(&sqlite).load().at_version(at).await.unwrap();
                 assert_eq!(*there, *here, "{account} at {version}");
             }
+            is_as_of_when_it_was_recorded(&kafka, account).await;
+            is_as_of_when_it_was_recorded(&sqlite, account).await;
             let moment: annals::chrono::DateTime<annals::chrono::Utc> =
                 "1993-06-30T00:00:00Z".parse().unwrap();
             let there = of(&kafka).load().valid_at(moment).await.unwrap();
             let here = of(&sqlite).load().valid_at(moment).await.unwrap();
             assert_eq!(*there, *here, "{account} in June");
+        }
+    }
+
+    /// At the time at which an event was recorded, an account is what it was at the last version
+    /// that was recorded by then.
+    async fn is_as_of_when_it_was_recorded(db: &Annals, account: &str) {
+        let stream = StreamId::new(format!("account-{account}")).unwrap();
+        let page = db.store().read_stream(ReadStream::of(stream)).await;
+        let events = page.unwrap().events;
+        assert!(events.len() > 3, "{account} has {} events", events.len());
+        for event in [&events[0], &events[2]] {
+            let by_then = events
+                .iter()
+                .rfind(|other| other.recorded_at <= event.recorded_at);
+            let of = db.aggregate::<Account>(account);
+            let known = of.load().as_of(event.recorded_at).await.unwrap();
+            let expected = of.load().at_version(by_then.unwrap().version);
+            assert_eq!(*known, *expected.await.unwrap(), "{account}");
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    mod on_postgres {
+        use super::{Place, on_sqlite};
+        use crate::tests::both_stores::on_postgres::Schema;
+        use crate::tests::importing::EXCERPT;
+        use crate::tests::printed::printed;
+
+        #[tokio::test(flavor = "multi_thread")]
+        async fn its_read_models_can_be_on_postgres() {
+            let (place, schema) = (Place::new(), Schema::new());
+            let (sqlite, kafka) = (on_sqlite(&place), place.url("bank", "all"));
+            let postgres = schema.url();
+            let questions: [&[&str]; 4] = [
+                &["import", EXCERPT],
+                &["balances"],
+                &["statements", "576"],
+                &["volume", "--from", "1993-03-01"],
+            ];
+            for question in questions {
+                let expected = printed(question, &sqlite).await;
+                let there = [question, &["--views", &postgres]].concat();
+                assert_eq!(printed(&there, &kafka).await, expected, "{question:?}");
+            }
+            schema.remove().await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! Why a view is not rebuilt.
 
-use annals_core::{CommitError, Position, StoreError};
+use annals_core::{CommitError, Partition, Position, StoreError};
 
 /// Why a view is not rebuilt, or not rolled back.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,18 @@ pub enum RebuildError {
         /// Why not.
         reason: String,
     },
+    /// The log does not go back as far as it may have when the generation that serves was built.
+    #[error(
+        "view `{view}` would be built from less than the generation that serves may have seen: the \
+         log has forgotten {}. `Rebuild::from_what_is_left` builds it all the same",
+        forgotten(partitions)
+    )]
+    Shorter {
+        /// The view.
+        view: &'static str,
+        /// Partitions, and the last position of each that cannot be read any more.
+        partitions: Vec<(Partition, Position)>,
+    },
     /// There is no generation to go back to.
     #[error("view `{0}` has no generation to go back to")]
     NothingKept(&'static str),
@@ -42,4 +54,12 @@ pub enum RebuildError {
     /// The store could not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn forgotten(partitions: &[(Partition, Position)]) -> String {
+    let each = partitions.iter();
+    let each: Vec<_> = each
+        .map(|(partition, up_to)| format!("positions up to {up_to} of partition {partition}"))
+        .collect();
+    each.join(", ")
 }

@@ -69,7 +69,7 @@ impl Retry {
 }
 
 /// Waits on this thread for all of it: a wake-up that was meant for something else ends nothing.
-fn pause(wait: Duration) {
+pub(super) fn pause(wait: Duration) {
     let until = Instant::now() + wait;
     loop {
         let left = until.saturating_duration_since(Instant::now());

@@ -1,9 +1,11 @@
 //! A transactional producer: records are queued, delivered and committed together.
 
+use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use annals_core::StoreError;
 use rdkafka::ClientContext;
 use rdkafka::Message as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -13,6 +15,7 @@ use rdkafka::producer::{
 };
 
 use super::{Context, Retry, TRANSACTION_TIMEOUT_MS};
+use crate::error::{failed, invalid, unavailable};
 
 /// How long a fence may take: the broker first ends what the earlier owner left open.
 const FENCE: Duration = Duration::from_secs(30);
@@ -86,6 +89,20 @@ pub(crate) enum Broken {
     Client(KafkaError),
 }
 
+impl Broken {
+    /// What is said of it, with what was being done.
+    pub(crate) fn error(self, doing: impl fmt::Display) -> StoreError {
+        match self {
+            Broken::Refused(why) => invalid(format!("{doing}: {why}")),
+            Broken::Slow => unavailable(format!(
+                "{doing}: not everything was delivered in {} s",
+                TRANSACTION_TIMEOUT_MS / 1_000
+            )),
+            Broken::Client(error) => failed(doing.to_string(), error),
+        }
+    }
+}
+
 impl From<KafkaError> for Broken {
     fn from(error: KafkaError) -> Broken {
         Broken::Client(error)
@@ -149,6 +166,11 @@ pub(crate) fn abort(producer: &Producer) -> Result<(), KafkaError> {
     producer.purge(PurgeConfig::default().queue().inflight());
     // What the purge reports is expected.
     let _ = drain(producer);
+    abort_sent(producer)
+}
+
+/// Takes back what was drained.
+pub(crate) fn abort_sent(producer: &Producer) -> Result<(), KafkaError> {
     producer.abort_transaction(LIMIT)
 }
 

@@ -62,10 +62,14 @@ pub(crate) fn read(
     while next < end {
         if began.elapsed() > WAIT {
             return Err(unavailable(format!(
-                "{}: the partition ends at {end} and could be read up to {next} for {} s, a \
-                 transaction is open",
+                "{}: partition {partition} of `{topic}` ends at {end} and could be read up to \
+                 {next} for {} s, a transaction is open. If no other outlet writes there, let this \
+                 user read `__transaction_state`, or end it with `kafka-transactions.sh \
+                 --bootstrap-server … abort --topic {topic} --partition {partition} \
+                 --start-offset {next}`, in each topic that `find-hanging` names",
                 doing(),
-                WAIT.as_secs()
+                WAIT.as_secs(),
+                topic = mark::TOPIC,
             )));
         }
         match consumer.poll(Duration::from_millis(50)) {

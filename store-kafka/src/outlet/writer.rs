@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Failure, Outgoing, Outlet, OutletError, OutletMark, StoreError};
+use annals_core::{Failure, Outgoing, Outlet, OutletError, OutletMark, StoreError, with_causes};
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -14,8 +14,8 @@ use rdkafka::producer::{BaseRecord, Producer as _};
 use super::{mark, progress};
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
-use crate::client::{ClientThread, Config, Retry, TRANSACTION_TIMEOUT_MS};
-use crate::error::{failed, invalid, is_unknown_topic, unavailable};
+use crate::client::{ClientThread, Config, Retry, decided, headers};
+use crate::error::{failed, invalid, is_unknown_topic};
 use crate::kafka::{ANSWER, Kafka};
 use crate::murmur2::murmur2_partition;
 use crate::topic::TopicSpec;
@@ -112,12 +112,16 @@ impl Writer {
         self.marks_in = marks_in;
         let name = &self.name;
         let doing = || format!("outlet `{name}` was not opened");
-        let config = self.config.transactional(&format!("annals.outlet.{name}"));
+        let config = self.config.transactional(&id(name));
         let producer = Producer::from_config_and_context(&config, Deliveries::default())
             .map_err(|error| failed(doing(), error))?;
         reached(Step::BeforeFence);
         transaction::fence(&producer).map_err(|error| failed(doing(), error))?;
         let partition = murmur2_partition(name.as_bytes(), marks_in);
+        if decided::is_held_back(&self.config, mark::TOPIC, partition)? {
+            settle(&self.config, &producer, name, partition)
+                .map_err(|broken| broken.error(doing()))?;
+        }
         let marks = progress::read(&self.config, name, partition)?;
         self.producer = Some(producer);
         Ok(marks)
@@ -141,12 +145,7 @@ impl Writer {
                 self.producer = Some(producer);
                 Err(OutletError::Refused(why))
             }
-            Err(Broken::Client(error)) => Err(OutletError::Undecided(failed(doing(), error))),
-            Err(Broken::Slow) => Err(OutletError::Undecided(unavailable(format!(
-                "{}: not everything was delivered in {} s",
-                doing(),
-                TRANSACTION_TIMEOUT_MS / 1_000
-            )))),
+            Err(broken) => Err(OutletError::Undecided(broken.error(doing()))),
         }
     }
 
@@ -197,6 +196,40 @@ impl Writer {
     }
 }
 
+/// The transactional id of an outlet.
+fn id(name: &str) -> String {
+    format!("annals.outlet.{name}")
+}
+
+/// Ends the last transaction of an outlet that was aborted, and of which its partitions were not
+/// told: the next batch would commit its records too. Another outlet may just be at work in the
+/// progress partition; then this changes nothing.
+fn settle(config: &Config, producer: &Producer, name: &str, marks_in: u32) -> Result<(), Broken> {
+    let decisions = match decided::decisions(config, &id(name)) {
+        Ok(decisions) => decisions,
+        // What cannot be read up to its end says so.
+        Err(error) => {
+            let why = with_causes(&error).to_string();
+            tracing::warn!(name, why, "an open transaction is not looked into");
+            return Ok(());
+        }
+    };
+    let last = decisions.last();
+    let Some(aborted) = last.filter(|last| !last.is_committed && last.has(mark::TOPIC, marks_in))
+    else {
+        return Ok(());
+    };
+    producer.begin_transaction()?;
+    for (topic, partition) in &aborted.partitions {
+        queue(
+            producer,
+            BaseRecord::to(topic).partition(*partition).key(&[]),
+        )?;
+    }
+    drain(producer)?;
+    Ok(transaction::abort_sent(producer)?)
+}
+
 /// How many partitions a topic has, by one look.
 fn count(producer: &Producer, topic: &str, within: Duration) -> KafkaResult<u32> {
     let metadata = producer.client().fetch_metadata(Some(topic), within)?;
@@ -212,16 +245,8 @@ fn count(producer: &Producer, topic: &str, within: Duration) -> KafkaResult<u32>
 }
 
 fn send(producer: &Producer, outgoing: &Outgoing, partition: u32) -> Result<(), Broken> {
-    let headers = OwnedHeaders::new_with_capacity(outgoing.headers.len());
-    let headers = outgoing
-        .headers
-        .iter()
-        .fold(headers, |headers, (name, value)| {
-            headers.insert(Header {
-                key: name,
-                value: Some(&value[..]),
-            })
-        });
+    let named = outgoing.headers.iter();
+    let headers = headers(named.map(|(name, value)| (&**name, Some(&value[..]))));
     let mut record = BaseRecord::to(&outgoing.to)
         .key(&outgoing.key[..])
         .partition(partition as i32)

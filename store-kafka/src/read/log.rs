@@ -252,6 +252,15 @@ impl TopicLog {
         ))
     }
 
+    /// Behind which position records are left, and behind which this log begins by choice.
+    async fn beginnings(&self, partition: Partition) -> Result<(Position, Position), StoreError> {
+        let shared = &self.shared;
+        let bounds = shared.kafka.bounds(&shared.topic.name, partition).await?;
+        let left = Position::new(bounds.low.max(0) as u64);
+        let chosen = shared.begins.get(&partition).copied();
+        Ok((left, chosen.unwrap_or(Position::START)))
+    }
+
     /// The setting that removed records, for an error text.
     async fn retention(&self) -> Option<String> {
         let settings = ensure::settings(&self.shared.kafka, &self.shared.topic.name)
@@ -356,11 +365,9 @@ impl Log for TopicLog {
 
     async fn begins_after(&self, partition: Partition) -> Result<Position, StoreError> {
         self.reading(partition)?;
-        let shared = &self.shared;
-        let bounds = shared.kafka.bounds(&shared.topic.name, partition).await?;
-        let left = Position::new(bounds.low.max(0) as u64);
-        let chosen = shared.begins.get(&partition).copied();
-        Ok(left.max(chosen.unwrap_or(Position::START)))
+        // What comes before a beginning that was chosen is not missing.
+        let (left, chosen) = self.beginnings(partition).await?;
+        Ok(if left > chosen { left } else { Position::START })
     }
 
     fn hint(&self) -> Hint {

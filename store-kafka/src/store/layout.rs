@@ -37,7 +37,31 @@ pub(super) async fn open(kafka: &Kafka, options: &Options) -> Result<u32, StoreE
     };
     let settings = ensure::settings(kafka, name).await?;
     check(name, shape.replicas, &settings, options.relaxed_durability)?;
+    if options.owns != Owns::None {
+        match ensure::of_brokers(kafka, VERIFIES).await? {
+            Ok(found) => check_brokers(&found)?,
+            // Whoever may not see the settings of brokers has to know them.
+            Err(error) => {
+                tracing::debug!(%error, "`{VERIFIES}` of the brokers was not found out");
+            }
+        }
+    }
     Ok(shape.partitions)
+}
+
+/// Whether a broker asks the coordinator before it takes a record of a transaction.
+const VERIFIES: &str = "transaction.partition.verification.enable";
+
+/// Refuses brokers that would take a late record of a writer that was shut out: nobody would ever
+/// see it, and nobody would get past it.
+fn check_brokers(found: &[(i32, String)]) -> Result<(), StoreError> {
+    match found.iter().find(|(_, value)| value == "false") {
+        Some((broker, _)) => Err(invalid(format!(
+            "broker {broker} takes records of transactions that are not open: set \
+             `{VERIFIES}=true`"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Refuses a topic that would forget, or lose, what it acknowledged.
@@ -149,6 +173,10 @@ mod tests {
             let error = check("bank", 3, &with(key, value), false).unwrap_err();
             assert!(error.to_string().contains(said), "{error}");
         }
+        let brokers = |value: &str| vec![(1, "true".to_owned()), (2, value.to_owned())];
+        assert!(check_brokers(&brokers("true")).is_ok());
+        let error = check_brokers(&brokers("false")).unwrap_err();
+        assert!(error.to_string().starts_with("broker 2 takes"), "{error}");
         let weak = with("min.insync.replicas", "1");
         assert!(check("bank", 3, &weak, true).is_ok());
         assert!(check("bank", 1, &weak, false).is_ok());

@@ -150,9 +150,10 @@ impl Task {
         let fence = ClientThread::start("kafka-store-fence", || ())?;
         let (config, topic) = (source.config.clone(), source.topic.clone());
         let (partition, state) = (source.partition, Arc::clone(&self.state));
-        let of_end = source.clone();
+        let (of_end, note) = (source.clone(), ReplicaEntry::Note(self.owner.note()));
         let fenced = fence.call(move |()| {
-            let writer = Writer::fence(&config, &topic, partition, state)?;
+            let mut writer = Writer::fence(&config, &topic, partition, state)?;
+            writer.settle(&config, note)?;
             Ok::<_, StoreError>((writer, uncommitted_end(&of_end)?))
         });
         let (mut writer, end) = fenced.await??;
@@ -171,9 +172,11 @@ impl Task {
                     return Err(unavailable(format!(
                         "partition {partition} of `{}` ends at {end} and can be read up to \
                          {reached}: a transaction there is open that this process did not begin. \
-                         Somebody else writes there, or its coordinator lost it: see \
-                         `kafka-transactions.sh find-hanging`",
-                        source.topic
+                         Stop whoever else writes there. If nobody does, let this user read \
+                         `__transaction_state`, or end it with `kafka-transactions.sh \
+                         --bootstrap-server … abort --topic {} --partition {partition} \
+                         --start-offset {reached}`",
+                        source.topic, source.topic
                     )));
                 }
             }

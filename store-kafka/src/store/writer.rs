@@ -3,19 +3,18 @@
 
 use std::fmt;
 
-use annals_core::StoreError;
+use annals_core::{StoreError, with_causes};
 use annals_sqlite::{ReplicaEntry, Upstream};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
 use super::record;
 use super::state::{Role, Shared};
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
-use crate::client::{Config, TRANSACTION_TIMEOUT_MS};
-use crate::error::{code_of, failed, invalid, unavailable};
+use crate::client::{Config, decided, headers};
+use crate::error::{code_of, failed};
 
 /// Writes a partition until somebody else does.
 pub(super) struct Writer {
@@ -43,7 +42,7 @@ impl Writer {
         state: Shared,
     ) -> Result<Writer, StoreError> {
         let doing = || format!("partition {partition} of `{topic}` was not opened for writing");
-        let config = config.store_writer(&format!("annals.store.{topic}.{partition}"));
+        let config = config.store_writer(&id(topic, partition));
         let producer = Producer::from_config_and_context(&config, Deliveries::default())
             .map_err(|error| failed(doing(), error))?;
         reached(Step::BeforeFence);
@@ -56,23 +55,72 @@ impl Writer {
         })
     }
 
+    /// Ends a transaction of this id that was decided, and of which the partition was not told:
+    /// by another one, which holds this entry and ends the same way. Blocks.
+    pub(super) fn settle(
+        &mut self,
+        config: &Config,
+        entry: ReplicaEntry,
+    ) -> Result<(), StoreError> {
+        let (topic, partition) = (&self.topic, self.partition);
+        if !decided::is_held_back(config, topic, partition)? {
+            return Ok(());
+        }
+        let decisions = match decided::decisions(config, &id(topic, partition)) {
+            Ok(decisions) => decisions,
+            // What is done without it is said by whoever reads up to the end.
+            Err(error) => {
+                let why = with_causes(&error).to_string();
+                tracing::warn!(
+                    topic,
+                    partition,
+                    why,
+                    "an open transaction is not looked into"
+                );
+                return Ok(());
+            }
+        };
+        let mut decisions = decisions.iter().rev();
+        let Some(decision) = decisions.find(|decision| decision.has(topic, partition)) else {
+            return Ok(());
+        };
+        let is_committed = decision.is_committed;
+        tracing::warn!(
+            topic,
+            partition,
+            is_committed,
+            "a transaction was decided and its partition was not told: it is ended now"
+        );
+        let doing = format!("an open transaction in partition {partition} of `{topic}` stays");
+        let entries = [entry];
+        let ended = match is_committed {
+            true => self.transact(&entries).map(drop),
+            false => self
+                .send(&entries)
+                .and_then(|()| Ok(transaction::abort_sent(&self.producer)?)),
+        };
+        ended.map_err(|broken| broken.error(doing))
+    }
+
     fn transact(&mut self, entries: &[ReplicaEntry]) -> Result<i64, Broken> {
+        self.send(entries)?;
+        let producer = &self.producer;
+        reached(Step::BeforeCommit);
+        transaction::commit(producer)?;
+        reached(Step::AfterCommit);
+        Ok(producer.context().last_offset() + 1)
+    }
+
+    /// Begins a transaction and sends its records. All are delivered when it returns.
+    fn send(&mut self, entries: &[ReplicaEntry]) -> Result<(), Broken> {
         reached(Step::BeforeBegin);
         let producer = &self.producer;
         producer.begin_transaction()?;
         for entry in entries {
             let records = record::write(entry);
             for outgoing in records.map_err(|why| Broken::Refused(why.to_string()))? {
-                let headers = OwnedHeaders::new_with_capacity(outgoing.headers.len());
-                let headers = outgoing
-                    .headers
-                    .iter()
-                    .fold(headers, |headers, (key, value)| {
-                        headers.insert(Header {
-                            key,
-                            value: Some(&value[..]),
-                        })
-                    });
+                let named = outgoing.headers.iter();
+                let headers = headers(named.map(|(name, value)| (*name, Some(&value[..]))));
                 let record = BaseRecord::to(&self.topic)
                     .partition(self.partition as i32)
                     .key(&outgoing.key[..])
@@ -82,12 +130,13 @@ impl Writer {
             }
         }
         reached(Step::AfterSend);
-        drain(producer)?;
-        reached(Step::BeforeCommit);
-        transaction::commit(producer)?;
-        reached(Step::AfterCommit);
-        Ok(producer.context().last_offset() + 1)
+        drain(producer)
     }
+}
+
+/// The transactional id of whoever writes a partition.
+fn id(topic: &str, partition: u32) -> String {
+    format!("annals.store.{topic}.{partition}")
 }
 
 impl Upstream for Writer {
@@ -100,25 +149,19 @@ impl Upstream for Writer {
             "a transaction on partition {} of `{}` did not end",
             self.partition, self.topic
         );
-        Err(match broken {
-            Broken::Refused(why) => {
-                // What is left open would be ended by the next fence.
+        match &broken {
+            // What is left open would be ended by the next fence.
+            Broken::Refused(_) => {
                 if let Err(error) = transaction::abort(&self.producer) {
                     tracing::debug!(%error, "a transaction was not aborted");
                 }
-                invalid(format!("{doing}: {why}"))
             }
-            Broken::Slow => unavailable(format!(
-                "{doing}: not everything was delivered in {} s",
-                TRANSACTION_TIMEOUT_MS / 1_000
-            )),
-            Broken::Client(error) => {
-                if is_fenced(&error) {
-                    self.state.send_modify(|state| state.was_fenced = true);
-                }
-                failed(doing, error)
+            Broken::Client(error) if is_fenced(error) => {
+                self.state.send_modify(|state| state.was_fenced = true);
             }
-        })
+            Broken::Slow | Broken::Client(_) => {}
+        }
+        Err(broken.error(doing))
     }
 }
 

@@ -171,14 +171,7 @@ pub(crate) async fn settings(
     let topic = name.to_owned();
     let found = kafka
         .ask(TIMEOUT, move |admin, within| {
-            let options = AdminOptions::new().request_timeout(Some(within));
-            let topic = ResourceSpecifier::Topic(&topic);
-            let describing = admin.client.describe_configs([&topic], &options);
-            let mut settings = Vec::new();
-            for result in admin.runtime.block_on(describing)? {
-                let entries = result.map_err(KafkaError::AdminOp)?.entries.into_iter();
-                settings.extend(entries.filter_map(|entry| Some((entry.name, entry.value?))));
-            }
+            let settings = described(admin, &ResourceSpecifier::Topic(&topic), within)?;
             // The broker that was asked has not heard of the topic yet.
             if settings.is_empty() {
                 let code = RDKafkaErrorCode::UnknownTopicOrPartition;
@@ -191,4 +184,42 @@ pub(crate) async fn settings(
         let doing = format!("the settings of topic `{name}` were not found out");
         failed(doing, error)
     })
+}
+
+/// A setting of each broker, with the broker's number; nothing of those that do not know it.
+pub(crate) async fn of_brokers(
+    kafka: &Kafka,
+    setting: &'static str,
+) -> KafkaAnswer<Vec<(i32, String)>> {
+    kafka
+        .ask(TIMEOUT, move |admin, within| {
+            let metadata = admin.client.inner().fetch_metadata(None, within)?;
+            let mut found = Vec::new();
+            for broker in metadata.brokers() {
+                let settings = described(admin, &ResourceSpecifier::Broker(broker.id()), within)?;
+                let mut settings = settings.into_iter();
+                let value = settings.find(|(name, _)| name == setting);
+                found.extend(value.map(|(_, value)| (broker.id(), value)));
+            }
+            Ok(found)
+        })
+        .await
+}
+
+/// What the brokers said, or why they were not asked.
+type KafkaAnswer<T> = Result<KafkaResult<T>, StoreError>;
+
+fn described(
+    admin: &mut Admin,
+    of: &ResourceSpecifier<'_>,
+    within: Duration,
+) -> KafkaResult<Vec<(String, String)>> {
+    let options = AdminOptions::new().request_timeout(Some(within));
+    let describing = admin.client.describe_configs([of], &options);
+    let mut settings = Vec::new();
+    for result in admin.runtime.block_on(describing)? {
+        let entries = result.map_err(KafkaError::AdminOp)?.entries.into_iter();
+        settings.extend(entries.filter_map(|entry| Some((entry.name, entry.value?))));
+    }
+    Ok(settings)
 }

@@ -10,7 +10,7 @@ use annals_core::{Partition, StoreError};
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{
     BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer,
 };
@@ -154,23 +154,8 @@ impl Publisher {
     async fn enqueue(&self, record: &NewRecord, answer: Answer) -> Result<(), StoreError> {
         let mut answer = Box::new(answer);
         loop {
-            let mut base = BaseRecord::with_opaque_to(&record.topic, answer);
-            if let Some(key) = &record.key {
-                base = base.key(&key[..]);
-            }
-            if let Some(value) = &record.value {
-                base = base.payload(&value[..]);
-            }
-            if let Some(partition) = record.partition {
-                base = base.partition(partition as i32);
-            }
-            if let Some(time) = record.time {
-                base = base.timestamp(time.timestamp_millis());
-            }
-            if !record.headers.is_empty() {
-                base = base.headers(headers(record));
-            }
-            match self.producer()?.send(base) {
+            let base = BaseRecord::with_opaque_to(&record.topic, answer);
+            match self.producer()?.send(record.fill(base)) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), full)) => {
                     answer = full.delivery_opaque;
@@ -183,16 +168,6 @@ impl Publisher {
             tokio::time::sleep(FULL).await;
         }
     }
-}
-
-fn headers(record: &NewRecord) -> OwnedHeaders {
-    let start = OwnedHeaders::new_with_capacity(record.headers.len());
-    record.headers.iter().fold(start, |headers, (name, value)| {
-        headers.insert(Header {
-            key: name,
-            value: value.as_deref(),
-        })
-    })
 }
 
 /// A record on its way: await it for its partition and offset.

@@ -5,7 +5,11 @@ use std::borrow::Cow;
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Codec as _, Invalid, Json};
 use bytes::Bytes;
+use rdkafka::producer::BaseRecord;
+use rdkafka::util::IntoOpaque;
 use serde::Serialize;
+
+use crate::client::headers;
 
 /// A record to be sent.
 ///
@@ -93,6 +97,32 @@ impl NewRecord {
     pub fn at(mut self, time: DateTime<Utc>) -> NewRecord {
         self.time = Some(time);
         self
+    }
+
+    /// The record as the client takes it.
+    pub(crate) fn fill<'a, D: IntoOpaque>(
+        &'a self,
+        mut base: BaseRecord<'a, [u8], [u8], D>,
+    ) -> BaseRecord<'a, [u8], [u8], D> {
+        if let Some(key) = &self.key {
+            base = base.key(&key[..]);
+        }
+        if let Some(value) = &self.value {
+            base = base.payload(&value[..]);
+        }
+        if let Some(partition) = self.partition {
+            base = base.partition(partition.cast_signed());
+        }
+        if let Some(time) = self.time {
+            base = base.timestamp(time.timestamp_millis());
+        }
+        if !self.headers.is_empty() {
+            let named = self.headers.iter();
+            base = base.headers(headers(
+                named.map(|(name, value)| (&**name, value.as_deref())),
+            ));
+        }
+        base
     }
 }
 

@@ -29,6 +29,8 @@ offsets.topic.num.partitions=4
 transaction.state.log.num.partitions=4
 group.initial.rebalance.delay.ms=0
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 log.cleaner.backoff.ms=200
 log.index.size.max.bytes=65536
 message.max.bytes=16777216
@@ -37,8 +39,6 @@ message.max.bytes=16777216
 /// What the nodes of a cluster of several are given, so that a crash is noticed in seconds.
 const SEVERAL: &str = "\
 min.insync.replicas=2
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
 controller.quorum.election.timeout.ms=500
 controller.quorum.fetch.timeout.ms=1000
 replica.lag.time.max.ms=3000

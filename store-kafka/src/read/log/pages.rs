@@ -228,8 +228,8 @@ impl TopicLog {
     pub(super) async fn read_backward(&self, read: ReadLog) -> Result<LogPage, StoreError> {
         let partition = read.partition;
         let head = self.head(partition).await?;
-        let begins = self.begins_after(partition).await?;
-        let lowest = read.after.max(begins);
+        let (left, chosen) = self.beginnings(partition).await?;
+        let lowest = read.after.max(left).max(chosen);
         let mut above = read.up_to.min(head.visible);
         let mut events = Vec::new();
         while above > lowest && events.len() < read.limit {

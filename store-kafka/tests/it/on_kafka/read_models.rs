@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals::prelude::*;
-use annals::projections::{Options, StartError, ViewError};
+use annals::projections::{Options, RebuildError, SlotState, StartError, ViewError};
 use annals::sqlite::SqliteStore;
 use annals_core::{Partition, ViewStore};
 use annals_kafka::{Kafka, NewRecord, Topic, TopicSpec};
@@ -154,6 +154,47 @@ async fn rows_are_exact_after_kills_and_rebalances() {
     db.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_go_with_the_partitions_of_a_group() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "hinted", 2).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sums.db");
+    produce(&kafka, &topic, 0, 100).await;
+    let member = || sums(&topic).group(&topic);
+    let one = follow(&kafka, member(), &path).await.unwrap();
+    assert_eq!(row(&one, "k7").await.unwrap().records, 2);
+    let two = follow(&kafka, member(), &path).await.unwrap();
+    // Slot 0 goes with partition 0, slot 1 with partition 1.
+    let works_on_its_partition = |db: &Program| {
+        let slots = &db.status()[0].slots;
+        let live = slots.iter().filter(|slot| slot.state == SlotState::Live);
+        let live: Vec<u32> = live.map(|slot| u32::from(slot.slot)).collect();
+        let assigned = db.store().assignment().unwrap();
+        let assigned = assigned.borrow().partitions.clone();
+        let assigned: Vec<u32> = assigned.iter().map(|of| of.0).collect();
+        live.len() == 1 && live == assigned
+    };
+    let divided = async {
+        while !works_on_its_partition(&one) || !works_on_its_partition(&two) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, divided).await.unwrap();
+    two.stop().await;
+    let alone = async {
+        let both = |db: &Program| {
+            let mut slots = db.status()[0].slots.clone().into_iter();
+            slots.all(|slot| slot.state == SlotState::Live)
+        };
+        while !both(&one) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, alone).await.unwrap();
+    one.stop().await;
+}
+
 #[tokio::test]
 async fn records_removed_before_they_were_folded_stop_the_view() {
     let kafka = kafka().await;
@@ -182,9 +223,21 @@ async fn records_removed_before_they_were_folded_stop_the_view() {
     assert!(why.contains("positions 3 to 3 of partition 0"), "{why}");
     db.stop().await;
 
-    let accepted = sums(&topic).accept_gap(Partition(0), Position::new(3), "a test");
+    let accepted = sums(&topic)
+        .accept_gap(Partition(0), Position::new(3), "a test")
+        .from_what_is_left();
     let db = follow(&kafka, accepted, &path).await.unwrap();
     assert_eq!(row(&db, "a").await.unwrap().cents, 11);
+    // A rebuild would see one record of the four.
+    let why = db.rebuild::<Sum>().begin().await.unwrap_err();
+    let forgotten = vec![(Partition(0), Position::new(3))];
+    assert!(
+        matches!(&why, RebuildError::Shorter { partitions, .. } if *partitions == forgotten),
+        "{why}"
+    );
+    let building = db.rebuild::<Sum>().from_what_is_left().begin().await;
+    building.unwrap().finished(|_| {}).await.unwrap();
+    assert_eq!(row(&db, "a").await.unwrap().cents, 8);
     db.stop().await;
 }
 
