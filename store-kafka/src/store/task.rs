@@ -17,8 +17,8 @@ use crate::error::unavailable;
 /// Waits after something failed, and after this process was shut out by another one.
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
 
-/// How long reading up to the end may take after a fence: longer than a transaction of somebody
-/// else may be open.
+/// How long reading up to the end may stand still after a fence: longer than a transaction of
+/// somebody else may be open.
 const STABLE: Duration = Duration::from_secs(30);
 
 /// What a partition's task needs.
@@ -160,15 +160,22 @@ impl Task {
         let place = self.copy.store()?.replica_place().await?;
         if end > 0 || place.cursor > 0 {
             let reading = self.reading().await?;
-            let began = Instant::now();
+            let mut moved = Instant::now();
+            let mut next = page(&reading).await?;
             loop {
-                let page = page(&reading).await?;
-                let reached = page.reached;
-                self.apply(page).await?;
+                let reached = next.reached;
                 if reached >= end {
+                    self.apply(next).await?;
                     break;
                 }
-                if began.elapsed() > STABLE {
+                // The next page is read while this one is written.
+                let (applied, read) = tokio::join!(self.apply(next), page(&reading));
+                applied?;
+                next = read?;
+                if next.reached > reached {
+                    moved = Instant::now();
+                }
+                if moved.elapsed() > STABLE {
                     return Err(unavailable(format!(
                         "partition {partition} of `{}` ends at {end} and can be read up to \
                          {reached}: a transaction there is open that this process did not begin. \
@@ -199,15 +206,22 @@ impl Task {
     async fn follow(&self, until: Option<Instant>) -> Result<(), StoreError> {
         let end = self.committed_end().await?;
         let reading = self.reading().await?;
+        let mut next = page(&reading).await?;
         loop {
-            let page = page(&reading).await?;
-            let reached = page.reached;
-            self.apply(page).await?;
-            if reached >= end && !self.state.borrow().has_caught_up {
-                self.state.send_modify(|state| state.has_caught_up = true);
-            }
-            self.state
-                .send_if_modified(|state| state.trouble.take().is_some());
+            let applies = async {
+                let reached = next.reached;
+                self.apply(next).await?;
+                if reached >= end && !self.state.borrow().has_caught_up {
+                    self.state.send_modify(|state| state.has_caught_up = true);
+                }
+                self.state
+                    .send_if_modified(|state| state.trouble.take().is_some());
+                Ok::<_, StoreError>(())
+            };
+            // The next page is read while this one is written.
+            let (applied, read) = tokio::join!(applies, page(&reading));
+            applied?;
+            next = read?;
             let is_over = match until {
                 Some(until) => Instant::now() >= until || !self.state.borrow().is_assigned,
                 None => self.state.borrow().is_assigned,
