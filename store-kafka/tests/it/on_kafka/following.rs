@@ -1,6 +1,6 @@
 //! A topic as a log: positions, heads, times, several readers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Filter, Log, Partition, Position, ReadLog, RecordedEvent};
@@ -202,30 +202,65 @@ async fn members_of_a_group_share_its_partitions() {
     assert_eq!(found.position, Some(Position::START));
 }
 
+const SLOW: &str = "on_kafka::following::slow_reader";
+const PLACE: &str = "ANNALS_KAFKA_SLOW_PLACE";
+
+/// MiB of this process: what it has now, or the most that it had.
+fn memory(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib / 1_024
+}
+
+/// Takes ten times as long for a page as it takes to read it, and says what that needed; does
+/// nothing unless it is asked to.
 #[tokio::test]
-async fn a_slow_reader_bounds_what_is_kept() {
+async fn slow_reader() {
+    let Ok(topic) = std::env::var(PLACE) else {
+        return;
+    };
+    let before = memory("VmRSS:");
+    let log = followed(&kafka().await, &topic).await;
+    let mut hint = log.hint();
+    let (mut after, mut events) = (Position::START, 0);
+    while events < LARGE {
+        let asked = Instant::now();
+        let page = log.read(ReadLog::after(after)).await.unwrap();
+        let took = asked.elapsed();
+        events += page.events.len();
+        after = page.scanned;
+        let handled = Instant::now() + took * 10;
+        while Instant::now() < handled {
+            hint.wait(handled - Instant::now()).await;
+        }
+    }
+    println!("needed {} MiB", memory("VmHWM:").saturating_sub(before));
+}
+
+/// Records of 10 kB.
+const LARGE: usize = 8_000;
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_reader_ten_times_too_slow_needs_bounded_memory() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "slow", 1).await;
     let publisher = kafka.publisher().unwrap();
     let value = "x".repeat(10_000);
-    for _ in 0..4_000 {
+    for _ in 0..LARGE {
         let record = NewRecord::to(&topic).key("a").value(value.as_str());
         publisher.queue(&record).await.unwrap();
     }
     publisher.flush().await.unwrap();
-    let log = followed(&kafka, &topic).await;
-    let mut after = Position::START;
-    let mut events = 0;
-    // 40 MB in pages of 1 MiB: it reads on whenever it was read from, and no further.
-    while events < 4_000 {
-        let page = log.read(ReadLog::after(after)).await.unwrap();
-        events += page.events.len();
-        after = page.scanned;
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(events, 4_000);
-    tokio::time::timeout(Duration::from_secs(10), log.head(Partition(0)))
-        .await
-        .unwrap()
-        .unwrap();
+    let mut reads = std::process::Command::new(std::env::current_exe().unwrap());
+    reads.args(["--exact", SLOW, "--nocapture"]);
+    reads.env(PLACE, &topic);
+    let output = tokio::task::spawn_blocking(move || reads.output().unwrap());
+    let output = String::from_utf8(output.await.unwrap().stdout).unwrap();
+    let needed = output.split("needed ").nth(1).expect(&output);
+    let needed: u64 = needed.split(' ').next().unwrap().parse().unwrap();
+    println!("of a topic of 76 MiB, {needed} MiB were in memory");
+    // Eight pages of 1 MiB are kept, and the client fetches 4 MiB ahead.
+    assert!(needed < 40, "{needed} MiB");
 }
