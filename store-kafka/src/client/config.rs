@@ -99,7 +99,11 @@ impl Config {
             .set("enable.partition.eof", "true")
             .set("check.crcs", "true")
             .set("queued.max.messages.kbytes", "4096")
+            // What one answer brings is in memory at once, unpacked: JSON may be 30 times as large.
+            .set("fetch.message.max.bytes", "262144")
             .set("queued.min.messages", "10000")
+            // How long a full queue is left alone: the default is a second.
+            .set("fetch.queue.backoff.ms", "10")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "100");
         config
