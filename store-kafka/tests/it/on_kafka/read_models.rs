@@ -182,6 +182,7 @@ async fn slots_go_with_the_partitions_of_a_group() {
     };
     tokio::time::timeout(TIMEOUT, divided).await.unwrap();
     two.stop().await;
+    drop(two);
     let alone = async {
         let both = |db: &Program| {
             let mut slots = db.status()[0].slots.clone().into_iter();
