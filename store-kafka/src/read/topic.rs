@@ -190,8 +190,8 @@ impl Topic {
     /// Joins this consumer group: other people's tools see who reads the topic, and the slots of
     /// views and pipelines are worked on by the processes that the group gives its partitions to,
     /// slot *n* by that of partition *n* (beginning again where there are fewer partitions). So the
-    /// programs of a group have the same views, and one leaves it when its last handle is dropped. Leases and checkpoints decide; the offsets of the
-    /// group decide nothing.
+    /// programs of a group have the same views, and one leaves it when its last handle is dropped.
+    /// Leases and checkpoints decide; the offsets of the group decide nothing.
     pub fn group(mut self, group: impl Into<String>) -> Topic {
         self.group = Some(group.into());
         self
