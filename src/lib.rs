@@ -171,6 +171,9 @@ mod guide {
     #[doc = include_str!("../docs/guide/windows.md")]
     struct Windows;
     #[cfg(all(feature = "macros", feature = "streams"))]
+    #[doc = include_str!("../docs/guide/kafka-streams-and-flink.md")]
+    struct KafkaStreamsAndFlink;
+    #[cfg(all(feature = "macros", feature = "streams"))]
     #[doc = include_str!("../docs/guide/joins.md")]
     struct Joins;
     #[cfg(all(feature = "macros", feature = "streams"))]

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::error::Invalid;
-use crate::position::{LogId, Position};
+use crate::position::{LogId, Partition, Position};
 use crate::view_commit::VIEW_KEY_BYTES_MAX;
 
 /// The slots that a generation may have: as many as there are virtual nodes to which keys are
@@ -59,7 +59,8 @@ pub struct GenerationSpec {
     pub view: String,
     /// The version of the view's fold.
     pub version: u32,
-    /// The types of events that it handles, in order: a view that handles others is another one.
+    /// The types of events that it handles, in order, and what else makes it another one: a view
+    /// that handles others is another one.
     pub handles: Vec<String>,
     /// The log that it is folded from.
     pub log: LogId,
@@ -98,6 +99,29 @@ impl GenerationSpec {
             indexes: Vec::new(),
             inline: false,
         }
+    }
+
+    /// Among what it [handles](GenerationSpec::handles): each partition has a slot of its own.
+    pub const BY_PARTITION: &str = "slots:by-partition";
+
+    /// Whether each partition has the slot of its number, which keeps all keys of it; otherwise
+    /// each slot reads all partitions and keeps its own keys.
+    pub fn is_by_partition(&self) -> bool {
+        self.handles.iter().any(|of| of == Self::BY_PARTITION)
+    }
+
+    /// Whether a slot reads a partition.
+    ///
+    /// ```
+    /// use annals_core::{GenerationSpec, LogId, Partition};
+    ///
+    /// let mut spec = GenerationSpec::new("payments", 1, LogId::random());
+    /// assert!(spec.reads(0, Partition(2)));
+    /// spec.handles.push(GenerationSpec::BY_PARTITION.into());
+    /// assert!(spec.reads(2, Partition(2)) && !spec.reads(0, Partition(2)));
+    /// ```
+    pub fn reads(&self, slot: u16, partition: Partition) -> bool {
+        !self.is_by_partition() || partition.0 == u32::from(slot)
     }
 
     /// Refuses what no store may begin.

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use annals::prelude::*;
 use annals::store::{Append, NewEvent};
-use annals::{ManualClock, Store};
+use annals::{ManualClock, Partition, Store};
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// Events of the game, players, and how long it takes.
@@ -84,14 +84,18 @@ impl Iterator for Game {
     }
 }
 
-/// Writes a game into a log, each event recorded when it became known.
+/// Writes a game into a log, each event recorded when it became known. It goes on after what is
+/// there already, and `told` is called after each append.
 pub(crate) async fn play(
     store: &dyn Store,
     clock: &ManualClock,
-    game: Game,
+    game: impl Iterator<Item = Scored>,
+    mut told: impl FnMut(),
 ) -> Result<(), Box<dyn Error>> {
+    // An append is written as a whole or not at all.
+    let played = store.head(Partition(0)).await?.visible.get() as usize;
     let mut batch = Vec::with_capacity(APPEND);
-    for (number, scored) in game.enumerate() {
+    for (number, scored) in game.enumerate().skip(played) {
         let Scored {
             at,
             recorded,
@@ -106,6 +110,7 @@ pub(crate) async fn play(
             let stream = StreamId::new(format!("game-{number}"))?;
             let append = Append::new(stream, std::mem::take(&mut batch));
             store.append(append).await?;
+            told();
         }
     }
     Ok(())

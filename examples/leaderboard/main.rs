@@ -4,6 +4,9 @@
 //! cargo run --example leaderboard [-- sqlite:leaderboard.db]
 //! ```
 //!
+//! Kill it at any moment and run it again on the same file: the game goes on where it was, and no
+//! board differs.
+//!
 //! Every hour begins at nothing. The board of an hour is a row of a view that keeps its past, so
 //! it can be asked as it was at any moment, also in the middle of the hour: `as_of` is the moment
 //! at which an event was recorded. The game that is played here is recorded as it happens, with
@@ -18,6 +21,8 @@
 mod board;
 mod game;
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod tests;
 
 use std::error::Error;
@@ -29,7 +34,7 @@ use annals::ManualClock;
 use annals::pipeline::Time;
 use annals::prelude::*;
 use annals::sqlite::{Options, SqliteStore};
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 
 use board::{Board, hour, leaderboard};
 use game::{Game, begin, play};
@@ -47,7 +52,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(url: Option<&str>) -> Result<(), Box<dyn Error>> {
-    let clock = Arc::new(ManualClock::default());
+    // The clock of a game that was broken off is before its last event until the next one.
+    let clock = Arc::new(ManualClock::at(begin()));
     let options = match url.and_then(|url| url.strip_prefix("sqlite:")) {
         Some(file) => Options::file(file),
         None => Options::in_memory(),
@@ -58,11 +64,10 @@ async fn run(url: Option<&str>) -> Result<(), Box<dyn Error>> {
         .start()
         .await?;
     let store = db.store();
-    if store.head(annals::Partition(0)).await?.visible == Position::START {
-        play(&**store, &clock, Game::new(7)).await?;
-    }
+    play(&**store, &clock, Game::new(7), || ()).await?;
     // The last hour closes when the log says that time has gone on.
     let after = begin() + TimeDelta::hours(4);
+    clock.set(after.max(Utc::now()));
     let done = db.advance_clock(Time::from_micros(after.timestamp_micros()));
     let done = done.await?;
     let boards = db.view::<Board>();

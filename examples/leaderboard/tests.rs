@@ -10,14 +10,23 @@ use annals::{ManualClock, MemoryStore};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::board::{Board, hour, leaderboard};
-use crate::game::{EVENTS, Game, PLAYERS, begin, play};
+use crate::game::{EVENTS, Game, PLAYERS, Scored, begin, play};
 
 /// The ten best of an hour, of all that was recorded by a moment.
 fn counted(number: i64, by: DateTime<Utc>) -> Vec<(String, i64)> {
+    counted_in(Game::new(7), number, by)
+}
+
+/// The same in a part of a game.
+pub(crate) fn counted_in(
+    game: impl Iterator<Item = Scored>,
+    number: i64,
+    by: DateTime<Utc>,
+) -> Vec<(String, i64)> {
     let from = begin() + TimeDelta::hours(number);
     let mut points: BTreeMap<String, i64> = BTreeMap::new();
     // An append of a hundred is recorded with its last event.
-    let game: Vec<_> = Game::new(7).collect();
+    let game: Vec<_> = game.collect();
     let appends = game.chunks(100);
     let recorded = appends.filter(|append| append.last().is_some_and(|last| last.recorded <= by));
     for scored in recorded.flatten() {
@@ -35,7 +44,7 @@ fn counted(number: i64, by: DateTime<Utc>) -> Vec<(String, i64)> {
 async fn boards_are_exact_at_every_moment_also_after_a_rebuild() {
     let clock = Arc::new(ManualClock::default());
     let store = Arc::new(MemoryStore::new().on_clock(Arc::<ManualClock>::clone(&clock)));
-    play(&*store, &clock, Game::new(7)).await.unwrap();
+    play(&*store, &clock, Game::new(7), || ()).await.unwrap();
     let db = Annals::on(store).with(leaderboard()).start().await.unwrap();
     let end = begin() + TimeDelta::hours(4);
     let end = Time::from_micros(end.timestamp_micros());

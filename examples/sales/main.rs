@@ -1,5 +1,5 @@
 //! Counts and revenue per product, and per product and minute, kept exactly from a topic of plain
-//! JSON that somebody else writes.
+//! JSON that somebody else writes, or from a log in SQLite.
 //!
 //! `cargo xtask kafka up` starts a broker and prints its URL; then
 //!
@@ -11,6 +11,12 @@
 //! moment and run it again: nothing is counted twice, and nothing is missing. The last lines show
 //! the checkpoints of the view, which decide, beside the offsets of the consumer group, which are
 //! for other people's tools.
+//!
+//! ```text
+//! cargo run --example sales --features kafka -- sqlite:orders.db
+//! ```
+//!
+//! is the same view and the same pipeline over orders that are events of a file.
 
 #![allow(
     clippy::print_stderr,
@@ -28,8 +34,8 @@ use annals::pipeline::{Fold as FoldWindow, Pipeline, Window};
 use annals::prelude::*;
 use annals::read_model::ViewStore;
 use annals::sqlite::SqliteStore;
-use annals::store::Log;
-use annals::{Failure, Partition};
+use annals::store::{Append, Log, NewEvent};
+use annals::{Failure, Partition, Store};
 
 const TOPIC: &str = "orders";
 const GROUP: &str = "sales";
@@ -37,6 +43,9 @@ const DATABASE: &str = "sqlite:sales.db";
 
 /// Where a broker is expected when the command line and `ANNALS_KAFKA` name none.
 const URL: &str = "kafka://127.0.0.1:9092";
+
+/// Orders that a run adds.
+const ORDERS: usize = 30_000;
 
 /// How long the view may take to catch up.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -114,15 +123,41 @@ fn per_minute() -> Pipeline {
     })
 }
 
+/// An order as anybody's program makes it.
+fn order(number: usize) -> OrderEvent {
+    let pieces = number % 5 + 1;
+    OrderEvent::Placed {
+        product: ["tea", "coffee", "cocoa"][number % 3].to_owned(),
+        pieces: pieces as u32,
+        cents: pieces as i64 * 250,
+    }
+}
+
+/// Appends orders to a log of our own.
+async fn append_orders(store: &dyn Store, orders: usize) -> Result<(), Box<dyn Error>> {
+    let mut number = 0;
+    while number < orders {
+        let stream = StreamId::of("orders", &EventId::random().to_string())?;
+        let upto = orders.min(number + 500);
+        let events = (number..upto).map(|number| NewEvent::of(&order(number)));
+        let events = events.collect::<Result<Vec<_>, _>>()?;
+        store.append(Append::new(stream, events)).await?;
+        number = upto;
+    }
+    Ok(())
+}
+
 /// Sends orders as another team's program would: JSON without anything of Annals in it.
 async fn place_orders(kafka: &Kafka, orders: usize) -> Result<(), Box<dyn Error>> {
     let spec = TopicSpec::named(TOPIC).partitions(3);
     kafka.ensure([spec]).await?;
     let publisher = kafka.publisher()?;
     for number in 0..orders {
-        let product = ["tea", "coffee", "cocoa"][number % 3];
-        let pieces = number % 5 + 1;
-        let cents = pieces * 250;
+        let OrderEvent::Placed {
+            product,
+            pieces,
+            cents,
+        } = order(number);
         let order = format!(r#"{{"product":"{product}","pieces":{pieces},"cents":{cents}}}"#);
         let record = NewRecord::to(TOPIC).key(format!("order-{number}"));
         publisher.queue(&record.value(order)).await?;
@@ -153,6 +188,30 @@ async fn follow(kafka: &Kafka, out: &mut impl Write) -> Result<(), Box<dyn Error
         .start()
         .await?;
     let token = now(&log).await?;
+    show(&db, &token, out).await?;
+    show_offsets(&log, &*views, &token, out).await?;
+    db.stop().await;
+    Ok(())
+}
+
+/// The same from a log of our own.
+async fn follow_store(url: &str, orders: usize, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let db = Annals::open(url)
+        .await?
+        .with(Sales::projection())
+        .with(per_minute())
+        .start()
+        .await?;
+    append_orders(&**db.store(), orders).await?;
+    let head = db.store().head(Partition(0)).await?.visible;
+    let token = Token::new(db.store().id()).with(Partition(0), head);
+    show(&db, &token, out).await?;
+    db.stop().await;
+    Ok(())
+}
+
+/// What was sold of each product, and in the last minutes.
+async fn show(db: &Program, token: &Token, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let rows = db
         .view::<Sales>()
         .rows()
@@ -180,8 +239,6 @@ async fn follow(kafka: &Kafka, out: &mut impl Write) -> Result<(), Box<dyn Error
             "{hour:02}:{minute:02} {product:<10}{orders:>10}{cents:>14}"
         )?;
     }
-    show_offsets(&log, &*views, &token, out).await?;
-    db.stop().await;
     Ok(())
 }
 
@@ -229,6 +286,9 @@ async fn show_offsets(
 
 async fn run(url: &str) -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout().lock();
+    if url.starts_with("sqlite:") {
+        return follow_store(url, ORDERS, &mut out).await;
+    }
     let kafka = match Kafka::connect(url).await {
         Err(error) if error.failure() == Failure::Unavailable => {
             writeln!(
@@ -240,7 +300,7 @@ async fn run(url: &str) -> Result<(), Box<dyn Error>> {
         }
         connected => connected?,
     };
-    place_orders(&kafka, 30_000).await?;
+    place_orders(&kafka, ORDERS).await?;
     follow(&kafka, &mut out).await
 }
 
@@ -259,5 +319,32 @@ fn main() -> ExitCode {
             eprintln!("sales: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn orders_of_a_file_are_sold_by_the_minute() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("orders.db").display());
+        let mut out = Vec::new();
+        follow_store(&url, 3_000, &mut out).await.unwrap();
+        // Started again, it goes on where it was.
+        follow_store(&url, 3_000, &mut out).await.unwrap();
+        let said = String::from_utf8(out).unwrap();
+        let teas: Vec<_> = said.lines().filter(|line| line.starts_with("tea")).collect();
+        let tea = |orders: i64| format!("{:<10}{orders:>10}{:>10}{:>14}", "tea", orders * 3, orders * 750);
+        assert_eq!(teas, [tea(1_000), tea(2_000)]);
+        let db = Annals::open(&*url).await.unwrap().with(per_minute());
+        let db = db.start().await.unwrap();
+        let minutes = db.view::<MinuteSales>().rows().await.unwrap().rows;
+        let sold = minutes.iter().map(|row| (row.value.orders, row.value.cents));
+        let sum = sold.fold((0, 0), |(orders, cents), of| (orders + of.0, cents + of.1));
+        assert_eq!(sum, (6_000, 6_000 * 750));
+        db.stop().await;
     }
 }

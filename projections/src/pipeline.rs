@@ -54,9 +54,11 @@ mod blueprint;
 mod clock_event;
 mod clocks;
 mod dead;
+mod divide;
 mod graph;
 mod handle;
 mod heartbeat;
+mod hot;
 mod intake;
 mod join;
 mod journal;
@@ -68,12 +70,14 @@ mod outbox;
 mod output;
 mod panics;
 mod part;
+mod prepared;
 mod results;
 mod sender;
 mod source;
 mod stream;
 mod table;
 mod trial;
+mod verify;
 mod view_table;
 mod window_key;
 mod windows;
@@ -83,6 +87,7 @@ mod work;
 use std::fmt;
 use std::sync::Arc;
 
+pub use annals_runner::HotKey;
 /// Bounds of joins.
 pub use annals_streams::Within;
 /// Changes of tables, and folds that follow them.
@@ -148,6 +153,7 @@ pub struct Pipeline {
     name: &'static str,
     version: u32,
     graph: Graph,
+    by_partition: bool,
     options: Options,
     state_bytes_max: usize,
     outbox_events_max: u64,
@@ -177,6 +183,7 @@ impl Pipeline {
             name,
             version,
             graph,
+            by_partition: false,
             options: Options::default(),
             state_bytes_max: STATE_BYTES_MAX,
             outbox_events_max: OUTBOX_EVENTS_MAX,
@@ -194,6 +201,33 @@ impl Pipeline {
     #[must_use]
     pub fn slots(mut self, slots: u16) -> Pipeline {
         self.options = self.options.slots(slots);
+        self.by_partition = false;
+        self
+    }
+
+    /// Gives each partition of the log a slot of its own, with all keys of it, instead of dividing
+    /// the keys of all partitions: a slot reads one partition and goes by the clock of that one, so
+    /// that none waits for a quiet one.
+    ///
+    /// All events of a key must be in one partition. That is checked for every event: the key is
+    /// the [stream](super::pipeline::Stream::key_by_stream), or it is said in which stream it
+    /// [is](super::pipeline::Keyed::partitioned_by). The first that is elsewhere stops the slot.
+    ///
+    /// ```
+    /// # use annals_core::Event;
+    /// # use annals_projections::pipeline::Pipeline;
+    /// # use std::time::Duration;
+    /// # fn example<Paid: Event + Clone>() -> Pipeline {
+    /// Pipeline::new("payments", 1, |log| {
+    ///     let accounts = log.events::<Paid>().key_by_stream();
+    ///     accounts.tumbling(Duration::from_mins(1)).count();
+    /// })
+    /// .by_partition()
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn by_partition(mut self) -> Pipeline {
+        self.by_partition = true;
         self
     }
 
@@ -257,7 +291,7 @@ impl Pipeline {
     }
 
     fn blueprint(&self) -> Arc<Blueprint> {
-        let graph = self.graph.clone();
+        let graph = (self.graph.clone(), self.by_partition);
         let most = (self.state_bytes_max, self.outbox_events_max);
         Arc::new(Blueprint::new(self.name, self.version, graph, most))
     }

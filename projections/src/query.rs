@@ -52,6 +52,9 @@ pub struct ViewHandle<V: View> {
     view: PhantomData<fn() -> V>,
 }
 
+/// Begins the entries that a row has in the indexes of its own output of a pipeline.
+pub(crate) const OWN_ENTRY: char = '=';
+
 /// Where the rows of a view are that a pipeline writes.
 pub(crate) struct OutputRows {
     /// What the stored keys begin with.
@@ -216,7 +219,10 @@ impl<V: View> ViewHandle<V> {
                 };
                 RowsBy::KeyRange(from, to)
             }
-            by => by,
+            RowsBy::Index { name, range } => RowsBy::Index {
+                name: self.stored_key(&name),
+                range: own_entries(range),
+            },
         }
     }
 
@@ -228,6 +234,17 @@ impl<V: View> ViewHandle<V> {
             ViewError::Unreadable(format!("`{text}` is no key of view `{}`", V::NAME))
         })
     }
+}
+
+/// The entries of a range in an index of an output of a pipeline, in which the rows of other outputs
+/// have empty ones.
+fn own_entries((from, to): (Bound<String>, Bound<String>)) -> (Bound<String>, Bound<String>) {
+    let stored = |entry: String| format!("{OWN_ENTRY}{entry}");
+    let from = match from {
+        Bound::Unbounded => Bound::Included(OWN_ENTRY.to_string()),
+        from => from.map(stored),
+    };
+    (from, to.map(stored))
 }
 
 impl<V: View> Clone for ViewHandle<V> {

@@ -451,7 +451,11 @@ impl RunningGeneration {
         let reached = |slot: &watch::Receiver<SlotProgress>| {
             slot.borrow().reached.values().map(|at| at.get()).sum()
         };
-        self.slots.iter().map(reached).min().unwrap_or_default()
+        let each = self.slots.iter().map(reached);
+        match self.generation.spec.is_by_partition() {
+            true => each.sum(),
+            false => each.min().unwrap_or_default(),
+        }
     }
 
     /// Events of the log when its end was read last.
@@ -459,7 +463,11 @@ impl RunningGeneration {
         let head = |slot: &watch::Receiver<SlotProgress>| {
             slot.borrow().head.values().map(|at| at.get()).sum()
         };
-        self.slots.iter().map(head).max().unwrap_or_default()
+        let each = self.slots.iter().map(head);
+        match self.generation.spec.is_by_partition() {
+            true => each.sum(),
+            false => each.max().unwrap_or_default(),
+        }
     }
 
     pub(crate) fn was_live(&self, slot: u16) -> bool {

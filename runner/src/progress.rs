@@ -14,6 +14,7 @@ use crate::busy::{Activity, Busy};
 use crate::kind::Kind;
 use crate::metrics::Meter;
 use crate::rate::Rate;
+use crate::status::EventTime;
 
 /// What a slot is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -89,6 +90,10 @@ pub struct SlotProgress {
     pub was_live: bool,
     /// Decisions of operators that the worker knew when it took its lease.
     pub decisions_seen: u64,
+    /// How far event time has come, where that is followed.
+    pub event_time: Option<EventTime>,
+    /// The one partition that it reads, if it does not read all.
+    only: Option<Partition>,
     /// What times are counted from.
     since: Instant,
 }
@@ -122,8 +127,23 @@ impl SlotProgress {
             last_error: None,
             was_live: false,
             decisions_seen: 0,
+            event_time: None,
+            only: None,
             since: Instant::now(),
         }
+    }
+
+    /// Of a slot of a generation.
+    fn of_slot(generation: &Generation, slot: u16) -> SlotProgress {
+        let by_partition = generation.spec.is_by_partition();
+        SlotProgress {
+            only: by_partition.then_some(Partition(slot.into())),
+            ..SlotProgress::new()
+        }
+    }
+
+    fn reads(&self, partition: Partition) -> bool {
+        self.only.is_none_or(|only| only == partition)
     }
 
     /// Up to where everything is settled in a partition.
@@ -133,9 +153,9 @@ impl SlotProgress {
 
     /// Whether everything up to a token is settled.
     pub fn has_reached(&self, token: &Token) -> bool {
-        token
-            .positions()
-            .all(|(partition, position)| self.reached_in(partition) >= position)
+        token.positions().all(|(partition, position)| {
+            !self.reads(partition) || self.reached_in(partition) >= position
+        })
     }
 
     /// Events between what is settled and the head, over all partitions.
@@ -194,7 +214,7 @@ impl Progress {
     /// Of a slot of a generation.
     pub fn of(kind: Kind, generation: &Generation, slot: u16, clock: &Arc<dyn Clock>) -> Progress {
         Progress {
-            sender: Arc::new(watch::Sender::new(SlotProgress::new())),
+            sender: Arc::new(watch::Sender::new(SlotProgress::of_slot(generation, slot))),
             name: kind.display_name(&generation.spec.view).into(),
             meter: Arc::new(Meter::of(kind, generation, slot)),
             clock: Arc::clone(clock),
@@ -360,6 +380,9 @@ impl Progress {
     /// The log goes at least so far.
     pub(crate) fn head_at_least(&self, partition: Partition, position: Position) {
         self.sender.send_if_modified(|progress| {
+            if !progress.reads(partition) {
+                return false;
+            }
             let head = progress.head.entry(partition).or_default();
             let moved = *head < position;
             *head = position.max(*head);
@@ -408,6 +431,14 @@ impl Progress {
         self.sender.send_if_modified(|progress| {
             progress.rows_at_hand = rows as u64;
             progress.bytes_at_hand = bytes;
+            false
+        });
+    }
+
+    /// How far event time has come.
+    pub fn event_time(&self, event_time: EventTime) {
+        self.sender.send_if_modified(|progress| {
+            progress.event_time = Some(event_time);
             false
         });
     }

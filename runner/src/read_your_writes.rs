@@ -208,7 +208,9 @@ impl CatchUp {
                 let mut of = checkpoints
                     .iter()
                     .filter(|of| of.slot == slot && of.partition == partition);
-                position == Position::START || of.any(|of| settled_to(of) >= position)
+                position == Position::START
+                    || !generation.spec.reads(slot, partition)
+                    || of.any(|of| settled_to(of) >= position)
             })
         });
         // A view in another store outlives a log that is restored: it may have seen what is not

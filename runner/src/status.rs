@@ -10,7 +10,7 @@ use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Generation, Phase};
 use serde::Serialize;
 
-pub use slot::{Busy, Calls, CommitTimes, SlotStatus, TimeShares};
+pub use slot::{Busy, Calls, CommitTimes, EventTime, HotKey, SlotStatus, TimeShares};
 
 use self::slot::seconds;
 use crate::kind::Kind;

@@ -180,7 +180,8 @@ impl Supervisor {
         for partition in (0..self.context.log().partitions()).map(Partition) {
             let head = seen.head(partition);
             let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
-            for slot in 0..generation.spec.slots {
+            let reads = |slot: &u16| generation.spec.reads(*slot, partition);
+            for slot in (0..generation.spec.slots).filter(reads) {
                 let reached = state.checkpoint(slot, partition);
                 let reached = reached.map_or(Position::START, settled_to);
                 let was_live = self

@@ -164,7 +164,8 @@ impl Slot {
             return Ok(());
         };
         let log = self.context.log();
-        for partition in (0..log.partitions()).map(Partition) {
+        let read = |of: &Partition| self.generation.spec.reads(self.number, *of);
+        for partition in (0..log.partitions()).map(Partition).filter(read) {
             let found = state.checkpoint(self.number, partition);
             let reached = found.map_or(Position::START, settled_to);
             let head = seen.head(partition);

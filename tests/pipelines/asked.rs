@@ -1,12 +1,14 @@
 //! What can be asked of the rows of a pipeline.
 
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::time::Duration;
 
-use annals::pipeline::{Heartbeat, Time};
+use annals::pipeline::{Heartbeat, Pipeline, Time, Window};
 use annals::prelude::*;
 use annals::projections::StartError;
 use chrono::TimeDelta;
 
+use crate::kinds::keyed;
 use crate::shop::{Location, Picture, Sales, TooLate, append, at, caught_up, noon, ordered};
 use crate::shop::{rebuild, sales};
 
@@ -66,13 +68,100 @@ pub(crate) async fn rows_are_asked_as_those_of_views_are(location: Location) {
     assert_eq!(late[0].value, TooLate { cents: 5 });
     let status = db.pipeline("sales").unwrap().status();
     assert_eq!(status.slots[&0].watermark, Time::MAX);
-    let slot = status.slots[&0];
+    let slot = &status.slots[&0];
     assert_eq!(
         (slot.open, slot.state_bytes),
         (0, 0),
         "everything has closed"
     );
     assert_eq!(slot.missed, 1);
+    db.stop().await;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "priced", key = (Window, String))]
+struct Priced {
+    #[view(index)]
+    cents: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "counted", key = (Window, String))]
+struct Counted {
+    #[view(index)]
+    orders: u64,
+    #[view(index)]
+    largest: Option<i64>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_several_outputs_are_found_by_their_indexes() {
+    for location in Location::all() {
+        let store = location.open().await;
+        let pipeline = Pipeline::new("indexed", 1, |log| {
+            let minutes = keyed(log).tumbling(Duration::from_mins(1)).folded::<Sales>();
+            minutes.into_view_as::<Priced>(|_, _, of| Priced { cents: of.cents });
+            minutes.into_view_as::<Counted>(|_, _, of| Counted {
+                orders: of.orders,
+                largest: (of.orders > 1).then_some(of.cents),
+            });
+        });
+        let db = Annals::on(store.clone()).with(pipeline).start().await.unwrap();
+        let orders = [("tea", 250), ("rum", -900), ("tea", 50), ("salt", 7)];
+        for (second, (product, cents)) in (1..).zip(orders) {
+            let at = noon() + TimeDelta::seconds(second);
+            append(&*store, at, &ordered(product, cents)).await;
+        }
+        db.advance_clock(Time::MAX).await.unwrap();
+        caught_up(&db, "indexed").await;
+        let priced = db.view::<Priced>();
+        let products = async |range: (Bound<i64>, Bound<i64>)| {
+            let rows = priced.rows().by_index::<i64>("cents", range).await.unwrap();
+            let keys = rows.rows.into_iter().map(|row| row.key.1);
+            keys.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(products((Unbounded, Unbounded)).await, "rum salt tea");
+        assert_eq!(products((Unbounded, Excluded(7))).await, "rum");
+        assert_eq!(products((Included(7), Unbounded)).await, "salt tea");
+        let counted = db.view::<Counted>();
+        let page = counted.rows().by_index::<i64>("largest", ..).await.unwrap();
+        assert_eq!(page.rows.len(), 1, "absent entries are in no range");
+        let first = counted.rows().by_index::<u64>("orders", ..).limit(2).await.unwrap();
+        let last = counted.rows().by_index::<u64>("orders", ..).after(first.next);
+        assert_eq!(last.await.unwrap().rows[0].value.orders, 2);
+        db.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_tells_the_clock_and_the_busiest_keys() {
+    let store = Location::memory().open().await;
+    let db = Annals::on(store.clone()).with(sales()).start().await.unwrap();
+    for second in 0..60 {
+        let product = if second % 4 == 0 { "rum" } else { "tea" };
+        let at = noon() + TimeDelta::seconds(second);
+        append(&*store, at, &ordered(product, 1)).await;
+    }
+    append(&*store, noon() + TimeDelta::minutes(5), &ordered("tea", 1)).await;
+    append(&*store, noon(), &ordered("tea", 1)).await;
+    caught_up(&db, "sales").await;
+    let status = db.pipeline("sales").unwrap().status();
+    let hot = &status.slots[&0].hot_keys;
+    let keys: Vec<_> = hot.iter().map(|of| of.key.as_str()).collect();
+    assert_eq!(keys, ["tea", "rum"]);
+    assert!((65..=85).contains(&hot[0].percent), "{hot:?}");
+    // The program's status has the same.
+    let all = db.status();
+    let all = all.iter().find(|of| of.view == "sales").unwrap();
+    let told = all.slots[0].event_time.as_ref().unwrap();
+    assert_eq!(told.watermark_micros, status.slots[&0].watermark.micros());
+    assert_eq!((told.open, told.too_late), (1, 1));
+    assert_eq!(&told.hot_keys, hot);
+    let text = format!("{all:#}");
+    let clock = "event time 2026-03-31T12:04:56.999999Z (held by partition 0), 1 open, 1 too late";
+    assert!(text.contains(clock), "{text}");
+    assert!(text.contains("busiest key `tea` with"), "{text}");
+    assert!(serde_json::to_string(all).unwrap().contains("\"hot_keys\""));
     db.stop().await;
 }
 

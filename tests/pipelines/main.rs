@@ -28,6 +28,7 @@ mod kinds;
 mod lessons;
 mod ordered;
 mod panics;
+mod partitions;
 #[path = "../../examples/fraud/rules.rs"]
 mod rules;
 mod same;
@@ -37,6 +38,7 @@ mod server;
 mod shop;
 mod stopped;
 mod trials;
+mod verified;
 #[allow(dead_code, reason = "each example is more than a test uses of it")]
 #[path = "../../examples/fraud/verdict.rs"]
 mod verdict;

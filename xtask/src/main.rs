@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod ephemeral;
 mod examples;
+mod flips;
 mod kafka;
 mod lint;
 mod postgres;
@@ -52,6 +53,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         arguments: Vec<String>,
     },
+    /// Flips each comparison of the operators of streams/ in a copy, and says which no test notices.
+    Flips {
+        /// Only those of these files, or of a line: `due.rs` or `due.rs:33`.
+        only: Vec<String>,
+    },
     /// Runs test, lint and examples, one after another: what a change must pass.
     Ci,
 }
@@ -75,6 +81,7 @@ fn run(task: &Task) -> Result<(), Stop> {
         Task::Postgres(task) => postgres::run(task),
         Task::Kafka(task) => kafka::run(task),
         Task::Bench { arguments } => bench::run(arguments),
+        Task::Flips { only } => flips::run(only),
         Task::Ci => ci::run(),
     }
 }

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use annals_core::{Filter, Partition};
-use annals_runner::{GenerationWorkers, WorkError};
+use annals_core::{Filter, GenerationSpec, LogPage, Partition, Store, StreamId};
+use annals_runner::{EventTime, GenerationWorkers, WorkError};
 
 use super::append::OpenOutlet;
 use super::clock_event;
+use super::divide::DivideBy;
 use super::graph::Graph;
 use super::handle::SlotClock;
-use super::machine::{Machine, Stuck};
+use super::machine::{Machine, Share, Stuck};
+use super::output::IndexPlaces;
+use super::prepared::{Preparation, PreparedPage, Stops};
 use super::sender::SenderLink;
 
 /// What slots are made from.
@@ -18,6 +21,8 @@ pub(crate) struct Blueprint {
     pub(crate) name: &'static str,
     pub(crate) version: u32,
     graph: Graph,
+    /// Whether each partition of the log has a slot of its own.
+    pub(crate) by_partition: bool,
     state_bytes_max: usize,
     seen: Mutex<BTreeMap<u16, SlotClock>>,
     /// Between its slots and what sends the events that they emit.
@@ -30,13 +35,14 @@ impl Blueprint {
     pub(crate) fn new(
         name: &'static str,
         version: u32,
-        graph: Graph,
+        (graph, by_partition): (Graph, bool),
         (state_bytes_max, outbox_events_max): (usize, u64),
     ) -> Blueprint {
         Blueprint {
             name,
             version,
             graph,
+            by_partition,
             state_bytes_max,
             seen: Mutex::default(),
             sender: Arc::new(SenderLink::new(name, outbox_events_max)),
@@ -123,6 +129,11 @@ impl Blueprint {
         !self.graph.lock().appends.is_empty()
     }
 
+    /// Where the entries of the indexes of each output stand.
+    pub(crate) fn index_places(&self) -> IndexPlaces {
+        IndexPlaces::of(&self.graph.lock().outputs)
+    }
+
     /// What opens the outlets that it publishes to.
     pub(crate) fn outlets(&self) -> Vec<OpenOutlet> {
         self.graph.lock().outlets().cloned().collect()
@@ -138,16 +149,55 @@ impl Blueprint {
     }
 
     /// The stages of a slot.
-    pub(crate) fn machine(&self, slot: u16, slots: u16, partitions: u32) -> Machine {
-        Machine::new(&self.graph.lock(), slot, slots, partitions)
+    pub(crate) fn machine(&self, share: Share) -> Machine {
+        Machine::new(&self.graph.lock(), share)
+    }
+
+    /// How the pages of a partition are divided for the slots of a generation.
+    pub(crate) fn divide_by(
+        spec: &GenerationSpec,
+        log: &Arc<dyn Store>,
+        partition: Partition,
+    ) -> DivideBy {
+        if !spec.is_by_partition() {
+            return DivideBy::Slots(spec.slots);
+        }
+        let log = Arc::clone(log);
+        let of = move |name: &str| Some(log.partition_of(&StreamId::any(name).ok()?));
+        DivideBy::Partition(partition, Arc::new(of))
+    }
+
+    /// A page, sent through the stages before the keys.
+    pub(crate) fn prepare(
+        &self,
+        page: LogPage,
+        partition: Partition,
+        by: DivideBy,
+    ) -> PreparedPage {
+        let preparation = Preparation::of(&self.graph.lock(), by);
+        preparation.prepare(page, partition)
+    }
+
+    /// Whether some stages need all keys in one place.
+    pub(crate) fn needs_one_slot(&self) -> Option<&'static str> {
+        self.graph.lock().one_slot
     }
 
     /// Why an event stops the pipeline, and what to do.
     pub(crate) fn stuck(&self, partition: Partition, stuck: &Stuck) -> String {
-        let Stuck {
-            position, reason, ..
-        } = stuck;
+        let Stuck { position, why, .. } = stuck;
         let name = self.name;
+        let reason = match why {
+            Stops::Unreadable(reason) => reason,
+            Stops::Misplaced(why) => {
+                return format!(
+                    "the event at position {position} of partition {partition} is not where its \
+                     key is: {why}. With a slot for each partition the results of such a key would \
+                     be wrong. Key by what the log is divided by (`key_by_stream`), say with \
+                     `partitioned_by` in which stream a key is, or do without `by_partition`"
+                );
+            }
+        };
         format!(
             "the event at position {position} of partition {partition} cannot be read: {reason}. \
              No later event is taken in, because windows would miss it. Repair the type, let the \
@@ -172,8 +222,8 @@ impl Blueprint {
         )))
     }
 
-    /// Takes note of how far a slot has come.
-    pub(crate) fn seen(&self, slot: u16, machine: &Machine) {
+    /// Takes note of how far a slot has come; what its status tells of it.
+    pub(crate) fn seen(&self, slot: u16, machine: &mut Machine) -> EventTime {
         let (watermark, held_by) = machine.least_watermark();
         let clock = SlotClock {
             watermark,
@@ -181,9 +231,18 @@ impl Blueprint {
             state_bytes: machine.state_bytes(),
             open: machine.open(),
             missed: machine.missed(),
+            hot_keys: machine.hot_keys(),
+        };
+        let told = EventTime {
+            watermark_micros: watermark.micros(),
+            held_by: held_by.map(Partition),
+            open: clock.open as u64,
+            too_late: clock.missed,
+            hot_keys: clock.hot_keys.clone(),
         };
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(slot, clock);
+        told
     }
 
     /// How far the slots of this process have come.

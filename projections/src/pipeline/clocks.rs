@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use annals_core::Partition;
 use annals_runner::Note;
 use annals_streams::{Span, Time};
 
 /// The clocks of all partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Clocks {
+    /// The number of the first one.
+    first: u32,
     partitions: Vec<PartitionClock>,
 }
 
@@ -37,13 +40,32 @@ impl PartitionClock {
 impl Clocks {
     pub(crate) fn new(partitions: u32) -> Clocks {
         Clocks {
+            first: 0,
             partitions: (0..partitions).map(|_| PartitionClock::default()).collect(),
         }
     }
 
+    /// Of one partition alone.
+    pub(crate) fn of_partition(partition: Partition) -> Clocks {
+        Clocks {
+            first: partition.0,
+            partitions: vec![PartitionClock::default()],
+        }
+    }
+
+    fn of(&self, partition: u32) -> Option<&PartitionClock> {
+        let index = partition.checked_sub(self.first)?;
+        self.partitions.get(index as usize)
+    }
+
+    fn of_mut(&mut self, partition: u32) -> Option<&mut PartitionClock> {
+        let index = partition.checked_sub(self.first)?;
+        self.partitions.get_mut(index as usize)
+    }
+
     /// A record of a source happened then.
     pub(crate) fn observe(&mut self, partition: u32, source: Option<usize>, time: Time) {
-        let Some(clock) = self.partitions.get_mut(partition as usize) else {
+        let Some(clock) = self.of_mut(partition) else {
             return;
         };
         match source {
@@ -57,7 +79,7 @@ impl Clocks {
 
     /// The log says that time has come so far.
     pub(crate) fn advance_to(&mut self, partition: u32, to: Time) {
-        if let Some(clock) = self.partitions.get_mut(partition as usize) {
+        if let Some(clock) = self.of_mut(partition) {
             clock.floor = clock.floor.max(Some(to));
         }
     }
@@ -69,9 +91,16 @@ impl Clocks {
         each.min().unwrap_or(Time::MIN)
     }
 
+    /// The least watermark of these sources, of which `clocks` has all.
+    pub(crate) fn least(&self, sources: &[usize], clocks: &[(Span, bool)]) -> Time {
+        let known = |source: &usize| Some(self.watermark(*source, *clocks.get(*source)?));
+        let each = sources.iter().filter_map(known);
+        each.min().unwrap_or(Time::MIN)
+    }
+
     /// The partition that holds the watermark of a source, when there are several.
     pub(crate) fn held_by(&self, source: usize, clock: (Span, bool)) -> Option<u32> {
-        let each = (0..).zip(&self.partitions);
+        let each = (self.first..).zip(&self.partitions);
         each.min_by_key(|(_, of)| of.watermark(source, clock))
             .map(|(partition, _)| partition)
     }
@@ -79,7 +108,7 @@ impl Clocks {
     /// What a checkpoint keeps of a partition.
     pub(crate) fn note(&self, partition: u32) -> Note {
         let mut kept = BTreeMap::new();
-        if let Some(clock) = self.partitions.get(partition as usize) {
+        if let Some(clock) = self.of(partition) {
             let max = clock.max.map(|max| ("max".to_owned(), max));
             let floor = clock.floor.map(|floor| ("floor".to_owned(), floor));
             let own = clock.own.iter();
@@ -96,8 +125,7 @@ impl Clocks {
 
     /// Takes back what a checkpoint kept.
     pub(crate) fn restore(&mut self, partition: u32, note: &Note) {
-        let (Note::Clock(kept), Some(clock)) = (note, self.partitions.get_mut(partition as usize))
-        else {
+        let (Note::Clock(kept), Some(clock)) = (note, self.of_mut(partition)) else {
             return;
         };
         for (name, micros) in kept {
@@ -126,6 +154,15 @@ mod tests {
         assert_eq!(clocks.held_by(0, SHARED), Some(1));
         clocks.advance_to(1, Time::from_micros(5));
         assert_eq!(clocks.watermark(0, SHARED), Time::from_micros(5));
+    }
+
+    #[test]
+    fn a_slot_of_one_partition_knows_no_other_clock() {
+        let mut clocks = Clocks::of_partition(Partition(2));
+        clocks.observe(1, None, Time::from_micros(99));
+        clocks.observe(2, None, Time::from_micros(9));
+        assert_eq!(clocks.watermark(0, SHARED), Time::from_micros(8));
+        assert_eq!(clocks.held_by(0, SHARED), Some(2));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::machine::OutRow;
 use super::output::END;
 use super::panics::{Lacking, Why};
-use super::source::micros;
 
 /// The output of dead letters. No view has a name like it.
 pub(crate) const OUTPUT: &str = "$dead";
@@ -50,10 +49,9 @@ pub struct DeadRecord {
 pub(crate) struct Record {
     partition: u32,
     pub(crate) position: Position,
-    id: EventId,
+    pub(crate) id: EventId,
     event_type: Arc<str>,
     pub(crate) recorded_at: DateTime<Utc>,
-    pub(crate) occurred: Time,
 }
 
 /// A dead letter on its way.
@@ -73,12 +71,7 @@ impl Record {
             id: record.id,
             event_type: Arc::clone(&record.event_type),
             recorded_at: record.recorded_at,
-            occurred: micros(record.occurred_at),
         }
-    }
-
-    pub(crate) fn event_type(&self) -> &str {
-        &self.event_type
     }
 
     pub(crate) fn dead(&self, cause: String) -> Dead {
@@ -150,6 +143,7 @@ impl Dead {
             keeps: false,
             key: format!("{OUTPUT}{END}{partition:010}/{position:020}{}", self.of),
             value: Some(value.into()),
+            indexed: Vec::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::append::{AppendSpec, OpenOutlet};
+use super::divide::{DivideBy, Divided, Keying};
 use super::output::{Collected, OutputSpec};
 use super::panics::{self, Lacking, NameOf, Panics, Why};
 use super::source::Source;
@@ -78,6 +79,9 @@ pub(crate) struct Making {
     pub(crate) slots: u16,
     pub(crate) collected: Arc<Mutex<Collected>>,
     pub(crate) panics: Panics,
+    /// How the stages before the keys divide what they give.
+    pub(crate) divide_by: DivideBy,
+    pub(crate) divided: Arc<Mutex<Divided>>,
     /// Second ends of stages with two inputs, until their streams ask for them.
     ends: HashMap<usize, Box<dyn Any>>,
 }
@@ -89,7 +93,17 @@ impl Making {
             slots,
             collected: Arc::default(),
             panics: Panics::default(),
+            divide_by: DivideBy::One,
+            divided: Arc::default(),
             ends: HashMap::new(),
+        }
+    }
+
+    /// The stages before the keys, which are the same for all slots.
+    pub(crate) fn before_keys(divide_by: DivideBy) -> Making {
+        Making {
+            divide_by,
+            ..Making::new(0, 1)
         }
     }
 
@@ -238,6 +252,8 @@ pub(crate) struct Numbered {
 pub(crate) struct Draft {
     pub(crate) plan: Plan,
     pub(crate) sources: Vec<Arc<dyn Source>>,
+    /// Where streams are divided by key.
+    pub(crate) keyings: Vec<Arc<dyn Keying>>,
     pub(crate) outputs: Vec<OutputSpec>,
     /// Events that leave it.
     pub(crate) appends: Vec<AppendSpec>,
@@ -263,6 +279,7 @@ impl Graph {
         Graph(Arc::new(Mutex::new(Draft {
             plan: Plan::new(name, version),
             sources: Vec::new(),
+            keyings: Vec::new(),
             outputs: Vec::new(),
             appends: Vec::new(),
             one_slot: None,
@@ -291,6 +308,13 @@ impl Graph {
         self.lock().wrong.push(what.into());
     }
 
+    /// Adds a source, and says its number.
+    pub(crate) fn source(&self, source: Arc<dyn Source>) -> usize {
+        let sources = &mut self.lock().sources;
+        sources.push(source);
+        sources.len() - 1
+    }
+
     pub(crate) fn needs_one_slot(&self, stage: &'static str) {
         self.lock().one_slot.get_or_insert(stage);
     }
@@ -303,6 +327,8 @@ pub(crate) struct At {
     pub(crate) stage: u16,
     /// Whether a slot sees only its own keys here.
     pub(crate) divided: bool,
+    /// The sources that lead here.
+    pub(crate) sources: Arc<[usize]>,
     /// How far items may lie before the watermark of the log when they come here, without being
     /// late: stages with state that follow run so much later.
     pub(crate) lag: Span,
@@ -341,8 +367,13 @@ impl At {
                 "`{kind}` takes a stream with a key and one that has none; key both first"
             ));
         }
+        let mut sources: Vec<usize> = self.sources.to_vec();
+        sources.extend(other.sources.iter());
+        sources.sort_unstable();
+        sources.dedup();
         At {
             divided: self.divided || other.divided,
+            sources: sources.into(),
             lag: self.lag.max(other.lag),
             ..self.then(stage.after(other.stage))
         }

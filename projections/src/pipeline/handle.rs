@@ -11,7 +11,7 @@ use annals_core::{
     Append, AppendError, EventId, Failure, Invalid, NewEvent, Partition, Position, ReadRows,
     RowsBy, Store, StoreError, Token,
 };
-use annals_runner::{CatchUp, DeadLetters, GenerationWorkers, Program, Subject, ViewError};
+use annals_runner::{CatchUp, DeadLetters, GenerationWorkers, HotKey, Program, Subject, ViewError};
 use annals_streams::Time;
 
 use super::Pipeline;
@@ -75,7 +75,7 @@ pub struct PipelineStatus {
 /// println!("{:?} with {} bytes of state", slot.watermark, slot.state_bytes);
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SlotClock {
     /// Windows that end at or before this have closed.
@@ -89,6 +89,9 @@ pub struct SlotClock {
     /// What came too late since the slot began here: windows that late items missed, one for each
     /// item and window, and late items of joins, patterns and what waits for its turn.
     pub missed: u64,
+    /// The keys that came most often lately, at most ten, the busiest first: from samples, so
+    /// roughly. One with a large part of all items is why a slot cannot be made faster by others.
+    pub hot_keys: Vec<HotKey>,
 }
 
 impl PipelineHandle {
@@ -361,11 +364,15 @@ impl fmt::Display for PipelineStatus {
                 open,
                 state_bytes,
                 missed,
+                hot_keys,
                 ..
             } = clock;
+            if let Some(partition) = clock.held_by.filter(|_| clock.watermark != Time::MAX) {
+                write!(f, " (held by partition {partition})")?;
+            }
             write!(f, ", {open} open ({state_bytes} bytes), {missed} too late")?;
-            if let Some(partition) = clock.held_by.filter(|_| clock.watermark == Time::MIN) {
-                write!(f, ", held by partition {partition}")?;
+            if let Some(busiest) = hot_keys.first() {
+                write!(f, ", busiest key {busiest}")?;
             }
         }
         Ok(())

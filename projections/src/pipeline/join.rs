@@ -118,10 +118,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
             let join = IntervalJoin::<K, T, R, Sides<T, R>>::new(join, within, sides);
             making.stage(stage, join, then, (by_side, by_key))
         });
-        Keyed {
-            at: at.lagging(within.lag()),
-            node,
-        }
+        Keyed::of(at.lagging(within.lag()), node)
     }
 }
 
@@ -188,9 +185,6 @@ impl<K: PipelineKey, T: Flows + Kept> Windows<K, T> {
             let join = WindowJoin::<K, T, R, (T, R)>::new(aligned, lateness, pair);
             making.stage(stage, join, then, (by_side, by_key))
         });
-        Keyed {
-            at: at.lagging(self.lateness),
-            node,
-        }
+        Keyed::of(at.lagging(self.lateness), node)
     }
 }

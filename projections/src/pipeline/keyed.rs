@@ -9,6 +9,7 @@ use annals_streams::{Aligned, ConfigError, Each, Kept, PlannedStage, Span};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::divide::StreamOf;
 use super::graph::{At, Node, Numbered};
 use super::output::{declare, into_view};
 use super::panics::{NameOf, by_key};
@@ -33,6 +34,8 @@ impl<K: ViewKey + Ord + Hash + Serialize + DeserializeOwned> PipelineKey for K {
 pub struct Keyed<K, T> {
     pub(crate) at: At,
     pub(crate) node: Node<(K, T)>,
+    /// Right after `key_by`: the streams of the log that keys are in.
+    pub(super) stream: Option<StreamOf<(K, T)>>,
 }
 
 impl<K, T> Clone for Keyed<K, T> {
@@ -40,6 +43,17 @@ impl<K, T> Clone for Keyed<K, T> {
         Keyed {
             at: self.at.clone(),
             node: self.node.clone(),
+            stream: self.stream.clone(),
+        }
+    }
+}
+
+impl<K, T> Keyed<K, T> {
+    pub(super) fn of(at: At, node: Node<(K, T)>) -> Keyed<K, T> {
+        Keyed {
+            at,
+            node,
+            stream: None,
         }
     }
 }
@@ -53,6 +67,32 @@ impl<K, T> fmt::Debug for Keyed<K, T> {
 }
 
 impl<K: PipelineKey, T: Flows> Keyed<K, T> {
+    /// All events of a key are in this stream of the log, or in others of its partition. It is
+    /// asked where each partition has a slot of its own
+    /// ([`by_partition`](super::Pipeline::by_partition)), and compared with the partition that each
+    /// event came from; unless it is said, the stream is called as the key.
+    ///
+    /// ```
+    /// # use annals_projections::pipeline::Stream;
+    /// # fn example(deposits: Stream<(String, i64)>) {
+    /// let owners = deposits.key_by(|(owner, _)| owner.clone());
+    /// owners.partitioned_by(|owner| format!("account-{owner}"));
+    /// # }
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "it is told to the pipeline")]
+    pub fn partitioned_by(
+        &self,
+        stream: impl Fn(&K) -> String + Send + Sync + 'static,
+    ) -> Keyed<K, T> {
+        match &self.stream {
+            Some(of) => of.set(move |(key, _)| stream(key)),
+            None => self.at.graph.wrong(
+                "`partitioned_by` is about the keys of the log; call it right after `key_by`",
+            ),
+        }
+        self.clone()
+    }
+
     fn each<U: Flows>(
         &self,
         kind: &'static str,
@@ -66,7 +106,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
                 emit((key.clone(), item));
             }
         });
-        Keyed { at, node }
+        Keyed::of(at, node)
     }
 
     /// One item for each, with the same key.
@@ -118,7 +158,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// ```
     pub fn merge(&self, other: &Keyed<K, T>) -> Keyed<K, T> {
         let (at, node) = self.at.merged(&self.node, (&other.at, &other.node));
-        Keyed { at, node }
+        Keyed::of(at, node)
     }
 
     /// The items without their keys.

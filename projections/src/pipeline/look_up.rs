@@ -81,6 +81,6 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
             let join = AsOfJoin::<K, T, V, Sides<T, V>>::new(JoinType::Left, options, sides);
             making.stage(stage, join, then, (by_side, by_key))
         });
-        Keyed { at, node }
+        Keyed::of(at, node)
     }
 }

@@ -1,23 +1,24 @@
 //! The stages of a slot at work: records in, rows and changed state out. No store and no clock.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Checkpoint, Metadata, Partition, Position, RecordedEvent};
-use annals_runner::{Note, Skips, WorkError, contained};
-use annals_streams::{Changes, Page, Place, Time};
+use annals_core::{Checkpoint, GenerationSpec, Partition, Position};
+use annals_runner::{HotKey, Note, Skips, WorkError, contained};
+use annals_streams::{Changes, Page, Place, Span, Time};
 use bytes::Bytes;
 
-use super::clock_event;
 use super::clocks::Clocks;
 use super::dead::{self, Dead};
+use super::divide::OpenKeying;
 use super::graph::{Draft, Making};
+use super::hot::HotKeys;
 use super::journal::{Journal, Writes};
 use super::outbox::{self, Entry};
-use super::output::{Collected, take};
-use super::panics::{Panics, Spoiled};
-use super::source::{OpenSource, Read, micros};
+use super::output::{Collected, EmittedEvent, take};
+use super::panics::{Lacking, Panics, Spoiled};
+use super::prepared::{BySource, PreparedPage, Stops, WhatWasRead};
+use super::source::Read;
 
 /// A row with the place of its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(crate) struct OutRow {
     pub(crate) keeps: bool,
     pub(crate) key: String,
     pub(crate) value: Option<Bytes>,
+    /// Its entries in the indexes of its view.
+    pub(crate) indexed: Vec<String>,
 }
 
 /// A record that stops the pipeline.
@@ -35,7 +38,7 @@ pub(crate) struct OutRow {
 pub(crate) struct Stuck {
     pub(crate) position: Position,
     pub(crate) recorded_at: DateTime<Utc>,
-    pub(crate) reason: String,
+    pub(crate) why: Stops,
 }
 
 /// How far records went.
@@ -51,8 +54,9 @@ pub(crate) enum Taken {
 
 /// The stages of a slot.
 pub(crate) struct Machine {
-    sources: Vec<Box<dyn OpenSource>>,
-    by_type: HashMap<&'static str, Arc<[usize]>>,
+    /// Of each source, how late its records may be, and whether it keeps its own time.
+    sources: Vec<(Span, bool)>,
+    keyings: Vec<KeyingInSlot>,
     clocks: Clocks,
     collected: Arc<Mutex<Collected>>,
     panics: Panics,
@@ -61,41 +65,97 @@ pub(crate) struct Machine {
     journal: Journal,
     /// The clocks when the state was saved last, and what was missed by then.
     saved: (Clocks, u64),
-    /// Whether this slot writes the dead letters that all slots see.
-    writes_dead: bool,
-    /// Whether events leave it, and those that were not taken out yet.
-    appends: bool,
+    /// Which of the rows of a page are its own.
+    bucket: u16,
+    /// Whether this slot tells of what all slots see: dead letters, and events of streams without a
+    /// key.
+    tells_of_all: bool,
+    /// Events that were not taken out yet.
     emitted: Vec<Entry>,
+    hot: HotKeys,
+}
+
+/// The stages after a place where a stream is divided by key.
+struct KeyingInSlot {
+    /// The sources that lead there.
+    sources: Arc<[usize]>,
+    open: Box<dyn OpenKeying>,
+}
+
+/// Which part of a pipeline the machine is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Share {
+    /// The keys of a slot among so many, from all of so many partitions.
+    Keys {
+        slot: u16,
+        slots: u16,
+        partitions: u32,
+    },
+    /// All keys of one partition.
+    Partition(Partition),
+}
+
+impl Share {
+    /// All keys of all partitions.
+    pub(crate) fn everything(partitions: u32) -> Share {
+        Share::Keys {
+            slot: 0,
+            slots: 1,
+            partitions,
+        }
+    }
+
+    /// What a slot of a generation works on.
+    pub(crate) fn of_slot(slot: u16, spec: &GenerationSpec) -> Share {
+        if spec.is_by_partition() {
+            return Share::Partition(Partition(slot.into()));
+        }
+        Share::Keys {
+            slot,
+            slots: spec.slots,
+            partitions: spec.partitions,
+        }
+    }
+
+    fn clocks(self) -> Clocks {
+        match self {
+            Share::Keys { partitions, .. } => Clocks::new(partitions),
+            Share::Partition(partition) => Clocks::of_partition(partition),
+        }
+    }
+
+    /// Its number among those that share pages.
+    fn bucket(self) -> (u16, u16) {
+        match self {
+            Share::Keys { slot, slots, .. } => (slot, slots),
+            Share::Partition(_) => (0, 1),
+        }
+    }
 }
 
 impl Machine {
-    pub(crate) fn new(draft: &Draft, slot: u16, slots: u16, partitions: u32) -> Machine {
+    pub(crate) fn new(draft: &Draft, share: Share) -> Machine {
+        let (slot, slots) = share.bucket();
         let mut making = Making::new(slot, slots);
-        let mut by_type: HashMap<_, Vec<usize>> = HashMap::new();
-        for (index, source) in draft.sources.iter().enumerate() {
-            for name in source.types() {
-                by_type.entry(name).or_default().push(index);
-            }
-        }
-        let by_type = by_type.into_iter().map(|(name, mut readers)| {
-            readers.dedup();
-            (name, readers.into())
+        let keyings = draft.keyings.iter().map(|keying| KeyingInSlot {
+            sources: keying.sources(),
+            open: keying.open(&mut making),
         });
-        let by_type = by_type.collect();
-        let sources = draft.sources.iter();
+        let keyings = keyings.collect();
         let kinds = draft.plan.stages().iter().map(|of| of.kind().to_owned());
         Machine {
-            sources: sources.map(|source| source.open(&mut making)).collect(),
-            by_type,
-            clocks: Clocks::new(partitions),
+            sources: draft.sources.iter().map(|source| source.clock()).collect(),
+            keyings,
+            clocks: share.clocks(),
             collected: making.collected,
             panics: making.panics,
             kinds: kinds.collect(),
             journal: Journal::new(),
-            saved: (Clocks::new(partitions), 0),
-            writes_dead: slot == 0,
-            appends: !draft.appends.is_empty(),
+            saved: (share.clocks(), 0),
+            bucket: slot,
+            tells_of_all: slot == 0,
             emitted: Vec::new(),
+            hot: HotKeys::default(),
         }
     }
 
@@ -111,7 +171,12 @@ impl Machine {
         }
         let journal = std::mem::replace(&mut self.journal, Journal::new());
         let saved = self.saved.clone();
-        *self = Machine { journal, ..fresh };
+        let hot = std::mem::take(&mut self.hot);
+        *self = Machine {
+            journal,
+            hot,
+            ..fresh
+        };
         for spoiled in left_out.into_iter().chain([without]) {
             self.panics.leave_out(spoiled);
         }
@@ -154,10 +219,12 @@ impl Machine {
     fn load(&mut self) -> Result<(), WorkError> {
         for (address, value) in self.journal.entries() {
             let mut taken = false;
-            for source in &mut self.sources {
-                let load = source
-                    .then()
-                    .load(address.stage, &address.key, &address.place, value);
+            for keying in &mut self.keyings {
+                let load =
+                    keying
+                        .open
+                        .then()
+                        .load(address.stage, &address.key, &address.place, value);
                 taken = load.map_err(|error| unreadable(&error))?;
                 if taken {
                     break;
@@ -170,22 +237,22 @@ impl Machine {
                 )));
             }
         }
-        for index in 0..self.sources.len() {
-            let watermark = self.watermark(index);
-            self.sources[index].then().resume(watermark);
+        for keying in &mut self.keyings {
+            let watermark = self.clocks.least(&keying.sources, &self.sources);
+            keying.open.then().resume(watermark);
         }
         Ok(())
     }
 
     fn watermark(&self, source: usize) -> Time {
-        self.clocks.watermark(source, self.sources[source].clock())
+        self.clocks.watermark(source, self.sources[source])
     }
 
     /// The watermark that holds the others, and the partition that holds it.
     pub(crate) fn least_watermark(&self) -> (Time, Option<u32>) {
         let least = (0..self.sources.len()).min_by_key(|index| self.watermark(*index));
         least.map_or((Time::MIN, None), |index| {
-            let clock = self.sources[index].clock();
+            let clock = self.sources[index];
             (self.watermark(index), self.clocks.held_by(index, clock))
         })
     }
@@ -198,6 +265,11 @@ impl Machine {
     /// Windows, sessions and what else is open.
     pub(crate) fn open(&self) -> usize {
         self.journal.len()
+    }
+
+    /// The keys that came most often lately.
+    pub(crate) fn hot_keys(&mut self) -> Vec<HotKey> {
+        self.hot.told()
     }
 
     /// What came too late since the slot began here.
@@ -223,8 +295,9 @@ impl Machine {
     /// What is written of the state since the last time.
     pub(crate) fn save(&mut self) -> Result<Writes, WorkError> {
         let mut changes = Changes::new();
-        for source in &mut self.sources {
-            source
+        for keying in &mut self.keyings {
+            keying
+                .open
                 .then()
                 .save(&mut changes)
                 .map_err(|error| unwritable(&error))?;
@@ -233,83 +306,100 @@ impl Machine {
         Ok(self.journal.write(&changes))
     }
 
-    /// Sends records of one partition through all stages: up to the first that stops the pipeline.
+    /// Sends what of a page comes after a position through all stages: up to the first record that
+    /// stops the pipeline.
     pub(crate) fn take(
         &mut self,
-        partition: Partition,
-        records: Vec<RecordedEvent>,
+        page: &PreparedPage,
+        after: Position,
         skips: &Skips,
         rows: &mut Vec<OutRow>,
     ) -> Result<Taken, WorkError> {
-        let first = records.first().map(|record| record.position);
-        let last = records.last().map(|record| record.position);
-        let taken = contained(|| self.take_in(partition, records, skips, rows));
+        let taken = contained(|| self.take_in(page, after, skips, rows));
         taken.unwrap_or_else(|panic| {
             if let Some(spoiled) = self.panics.take_spoiled() {
                 return Ok(Taken::Spoiled(spoiled));
             }
-            let places = match (first, last) {
-                (Some(first), Some(last)) => format!("{first} to {last}"),
-                _ => "the end".into(),
-            };
-            Err(WorkError::Stopped(format!(
-                "{panic}, while time went on at positions {places} of partition {partition}. \
-                 Nothing of them was written; mend the stage and raise the version"
-            )))
+            Err(broken(page, after, &panic))
         })
     }
 
     fn take_in(
         &mut self,
-        partition: Partition,
-        records: Vec<RecordedEvent>,
+        page: &PreparedPage,
+        after: Position,
         skips: &Skips,
         rows: &mut Vec<OutRow>,
     ) -> Result<Taken, WorkError> {
-        let mut at = Vec::with_capacity(records.len());
-        let mut clocks: Vec<Vec<Time>> = (0..self.sources.len())
-            .map(|_| Vec::with_capacity(records.len()))
-            .collect();
+        if let Some(panic) = page.failed() {
+            return Err(broken(page, after, panic));
+        }
+        let partition = page.partition;
+        let (records, reads) = page.records();
+        let first = page.first_after(after);
+        let mut without = Vec::new();
         let mut stuck = None;
-        let mut metadata = Vec::new();
-        for record in records {
-            let kept = dead::Record::of(&record);
-            if self.appends {
-                metadata.push(Metadata::caused_by(&record));
-            }
-            if skips.for_all_keys(&record) {
-                self.skip(partition, &kept);
+        let mut clocks: Vec<Vec<Time>> = self.keyings.iter().map(|_| Vec::new()).collect();
+        let all = records.iter().zip(reads).enumerate().skip(first);
+        for (cause, (record, (read, _))) in all {
+            if skips.for_all_keys_at((partition, record.position), record.id) {
+                without.push(cause);
+                self.observe_unread(partition, read.sources());
             } else {
-                match self.read_record(partition, at.len(), record, &kept) {
-                    Ok(None) => {}
-                    Ok(Some(dead)) if self.writes_dead => rows.push(dead.row()),
-                    Ok(Some(_)) => {}
-                    Err(reason) => {
-                        stuck = Some(Stuck {
-                            position: kept.position,
-                            recorded_at: kept.recorded_at,
-                            reason,
-                        });
-                        break;
-                    }
+                if let Some(why) = read.stops() {
+                    stuck = Some(Stuck {
+                        position: record.position,
+                        recorded_at: record.recorded_at,
+                        why,
+                    });
+                    break;
                 }
+                let dead = self.observe(partition, record, read);
+                rows.extend(dead.filter(|_| self.tells_of_all).map(Dead::row));
             }
-            at.push(kept);
-            for (index, clock) in clocks.iter_mut().enumerate() {
-                let source = self.sources[index].clock();
-                clock.push(self.clocks.watermark(index, source));
+            for (clock, keying) in clocks.iter_mut().zip(&self.keyings) {
+                clock.push(self.clocks.least(&keying.sources, &self.sources));
             }
         }
-        for (source, clock) in self.sources.iter_mut().zip(clocks) {
+        let end = match &stuck {
+            Some(stuck) => page.first_after(stuck.position.minus(1)),
+            None => records.len(),
+        };
+        let kept = KeptCauses {
+            first,
+            end,
+            without,
+        };
+        let at = &records[first..end];
+        let divided = page.take_rows(self.bucket);
+        let keyings = self.keyings.iter_mut().zip(clocks).zip(divided);
+        for ((keying, clock), mut of_slot) in keyings {
+            if kept.leaves_out(records.len()) {
+                of_slot.keep(&|cause| kept.cause(cause));
+            }
+            self.hot.count(&*of_slot);
             let places = at.iter().map(|record| Place {
                 partition: partition.0,
                 position: record.position.get(),
                 index: 0,
             });
-            source.send(&Page::new(places.zip(clock)));
+            let page = Page::new(places.zip(clock));
+            keying.open.send(&page, of_slot);
         }
-        let (emitted, events) = take(&self.collected).map_err(WorkError::Stopped)?;
-        let (events, dead) = outbox::entries(events, &at, &metadata);
+        let (emitted, mut events) = take(&self.collected).map_err(WorkError::Stopped)?;
+        let mut lacking = self.panics.take_lacking();
+        if self.tells_of_all {
+            let seen = page.take_seen_by_all();
+            let of_all = seen.events.into_iter();
+            events.extend(of_all.filter_map(|event| kept.event(event)));
+            let of_all = seen.lacking.into_iter();
+            lacking.extend(of_all.filter_map(|lacking| {
+                let cause = kept.cause(lacking.cause)?;
+                Some(Lacking { cause, ..lacking })
+            }));
+        }
+        let metadata = page.metadata().get(first..end).unwrap_or_default();
+        let (events, dead) = outbox::entries(events, at, metadata);
         self.emitted.extend(events);
         rows.extend(dead.into_iter().map(Dead::row));
         rows.extend(emitted.into_iter().filter_map(|row| {
@@ -320,83 +410,102 @@ impl Machine {
                 keeps: row.keeps,
                 key: row.key,
                 value: row.value,
+                indexed: row.indexed,
             })
         }));
-        rows.extend(self.panics.take_lacking().iter().filter_map(|lacking| {
+        rows.extend(lacking.iter().filter_map(|lacking| {
             let kind = self.kinds.get(usize::from(lacking.stage))?;
             Some(at.get(lacking.cause)?.lacking(kind, lacking).row())
         }));
         Ok(stuck.map_or(Taken::Whole, Taken::Stuck))
     }
 
-    /// Takes one record in; else why it stops the pipeline.
-    fn read_record(
+    /// Takes in at what time a record happened; what of it becomes a dead letter.
+    fn observe(
         &mut self,
         partition: Partition,
-        cause: usize,
-        record: RecordedEvent,
-        kept: &dead::Record,
-    ) -> Result<Option<Dead>, String> {
-        if &*record.event_type == clock_event::TYPE {
-            let to = clock_event::read(&record)?;
-            self.clocks.advance_to(partition.0, to);
-            return Ok(None);
+        record: &dead::Record,
+        read: &WhatWasRead,
+    ) -> Option<Dead> {
+        if let WhatWasRead::Clock(to) = read {
+            self.clocks.advance_to(partition.0, *to);
         }
-        let Some(readers) = self.by_type.get(&*record.event_type).map(Arc::clone) else {
-            return Ok(None);
-        };
-        let Some((last, others)) = readers.split_last() else {
-            return Ok(None);
-        };
         let mut dead = None;
-        for index in others {
-            let read = self.sources[*index].read(cause, record.clone());
-            dead = self.settle(partition, *index, read, kept)?.or(dead);
+        for of in read.sources() {
+            match &of.read {
+                Read::At(time) => {
+                    let own = self.own(of.source);
+                    self.clocks.observe(partition.0, own, *time);
+                }
+                Read::Nothing => {}
+                Read::Ahead(time) => dead = Some(record.ahead(*time)),
+                Read::Unreadable { reason, .. } => {
+                    self.observe_unread(partition, [of]);
+                    dead = Some(record.dead(reason.clone()));
+                }
+            }
         }
-        // The last one has the record to itself.
-        let read = self.sources[*last].read(cause, record);
-        Ok(self.settle(partition, *last, read, kept)?.or(dead))
+        dead
     }
 
-    /// A record that an operator skipped: time goes on all the same.
-    fn skip(&mut self, partition: Partition, of: &dead::Record) {
-        let readers = self.by_type.get(of.event_type()).map(Arc::clone);
-        for source in readers.iter().flat_map(|readers| readers.iter()) {
-            self.observe_unread(partition, *source, of);
-        }
-    }
-
-    fn observe_unread(&mut self, partition: Partition, source: usize, of: &dead::Record) {
-        let reader = &self.sources[source];
-        let recorded = micros(of.recorded_at);
-        if let Some(time) = reader.time_unread(of.occurred, recorded) {
-            let own = reader.clock().1.then_some(source);
-            self.clocks.observe(partition.0, own, time);
-        }
-    }
-
-    fn settle(
+    /// A record that is not read: time goes on all the same.
+    fn observe_unread<'a>(
         &mut self,
         partition: Partition,
-        source: usize,
-        read: Read,
-        of: &dead::Record,
-    ) -> Result<Option<Dead>, String> {
-        let own = self.sources[source].clock().1.then_some(source);
-        match read {
-            Read::At(time) => {
+        sources: impl IntoIterator<Item = &'a BySource>,
+    ) {
+        for of in sources {
+            if let Some(time) = of.unread {
+                let own = self.own(of.source);
                 self.clocks.observe(partition.0, own, time);
-                Ok(None)
             }
-            Read::Nothing => Ok(None),
-            Read::Ahead(time) => Ok(Some(of.ahead(time))),
-            Read::Unreadable { reason, goes_on } if goes_on => {
-                self.observe_unread(partition, source, of);
-                Ok(Some(of.dead(reason)))
-            }
-            Read::Unreadable { reason, .. } => Err(reason),
         }
     }
+
+    /// The source, if it keeps its own time.
+    fn own(&self, source: usize) -> Option<usize> {
+        let keeps_own = self.sources.get(source).is_some_and(|(_, own)| *own);
+        keeps_own.then_some(source)
+    }
+}
+
+/// The causes of a page that a slot takes, numbered anew from the first.
+struct KeptCauses {
+    first: usize,
+    end: usize,
+    without: Vec<usize>,
+}
+
+impl KeptCauses {
+    fn leaves_out(&self, records: usize) -> bool {
+        self.first > 0 || self.end < records || !self.without.is_empty()
+    }
+
+    fn cause(&self, cause: usize) -> Option<usize> {
+        let is_kept = (self.first..self.end).contains(&cause);
+        (is_kept && self.without.binary_search(&cause).is_err()).then(|| cause - self.first)
+    }
+
+    fn event(&self, event: EmittedEvent) -> Option<EmittedEvent> {
+        let cause = self.cause((event.when / 2) as usize)?;
+        let when = 2 * cause as u32 + event.when % 2;
+        Some(EmittedEvent { when, ..event })
+    }
+}
+
+fn broken(page: &PreparedPage, after: Position, panic: &str) -> WorkError {
+    let (records, _) = page.records();
+    let mut taken = records[page.first_after(after)..].iter();
+    let first = taken.next();
+    let places = match (first, taken.next_back().or(first)) {
+        (Some(first), Some(last)) => format!("{} to {}", first.position, last.position),
+        _ => "the end".into(),
+    };
+    let partition = page.partition;
+    WorkError::Stopped(format!(
+        "{panic}, while time went on at positions {places} of partition {partition}. Nothing of \
+         them was written; mend the stage and raise the version"
+    ))
 }
 
 fn unreadable(why: &dyn std::fmt::Display) -> WorkError {

@@ -47,7 +47,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
             let then = to.port(making);
             making.stage(stage, distinct, then, (by_key, by_key))
         });
-        Keyed { at, node }
+        Keyed::of(at, node)
     }
 
     /// A state machine for each key: folds items as they come into a state that begins at its
@@ -92,7 +92,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
                 (by_key, by_key),
             )
         });
-        Keyed { at, node }
+        Keyed::of(at, node)
     }
 
     /// Items in the order of event time: each waits until the watermark has reached it. Of equal
@@ -119,7 +119,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
             let then = to.port(making);
             making.stage(stage, InTimeOrder::<K, T>::new(), then, (by_key, by_key))
         });
-        Keyed { at, node }
+        Keyed::of(at, node)
     }
 
     /// The matches of a pattern among the items of each key, in the order of event time. A match
@@ -161,6 +161,6 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
                 Err(_) => Box::new(Sink::new(|_: &Batch<(K, T)>| ())),
             }
         });
-        Keyed { at, node }
+        Keyed::of(at, node)
     }
 }

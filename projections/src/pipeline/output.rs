@@ -1,10 +1,11 @@
 //! What leaves a pipeline: rows of views, each at the exact record that brought it forth.
 
 use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{History, NewEvent, Outgoing, StreamId};
+use annals_core::{History, NewEvent, Outgoing, StreamId, VIEW_KEY_BYTES_MAX};
 use annals_runner::GenerationWorkers;
 use annals_streams::{Batch, Panic, Row, Sink, Time};
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use super::graph::{At, Making, Port};
 use crate::context::ViewContext;
 use crate::key::checked;
-use crate::query::{OutputRows, ViewHandle};
+use crate::query::{OWN_ENTRY, OutputRows, ViewHandle};
 use crate::view::View;
 
 /// Ends the name of an output in a stored key.
@@ -26,12 +27,50 @@ type MakeHandle =
 pub(crate) struct OutputSpec {
     pub(crate) name: &'static str,
     pub(crate) keeps: bool,
+    pub(crate) indexes: &'static [&'static str],
     pub(crate) handle: MakeHandle,
 }
 
 impl OutputSpec {
     pub(crate) fn prefix(&self) -> String {
         format!("{}{END}", self.name)
+    }
+
+    /// The names of its indexes among those of all outputs.
+    pub(crate) fn index_names(&self) -> impl Iterator<Item = String> {
+        let prefix = self.prefix();
+        self.indexes.iter().map(move |name| format!("{prefix}{name}"))
+    }
+}
+
+/// Where the entries of the indexes of each output stand among those of all.
+#[derive(Debug, Default)]
+pub(crate) struct IndexPlaces {
+    of: BTreeMap<&'static str, usize>,
+    count: usize,
+}
+
+impl IndexPlaces {
+    pub(crate) fn of(outputs: &[OutputSpec]) -> IndexPlaces {
+        let mut places = IndexPlaces::default();
+        for output in outputs.iter().filter(|of| !of.indexes.is_empty()) {
+            places.of.insert(output.name, places.count);
+            places.count += output.indexes.len();
+        }
+        places
+    }
+
+    /// The entries of a row for the indexes of all outputs: nothing for those of others, which
+    /// leaves it out of every range of theirs.
+    pub(crate) fn entries(&self, key: &str, own: Vec<String>) -> Vec<String> {
+        let mut entries = vec![String::new(); self.count];
+        let output = key.split(END).next().unwrap_or_default();
+        if let Some(first) = self.of.get(output) {
+            for (entry, own) in entries.iter_mut().skip(*first).zip(own) {
+                *entry = format!("{OWN_ENTRY}{own}");
+            }
+        }
+        entries
     }
 }
 
@@ -42,6 +81,7 @@ pub(crate) struct Emitted {
     pub(crate) keeps: bool,
     pub(crate) key: String,
     pub(crate) value: Option<Bytes>,
+    pub(crate) indexed: Vec<String>,
 }
 
 /// An event that leaves a slot.
@@ -83,12 +123,6 @@ pub(crate) struct Collected {
 /// Adds a view to a pipeline.
 pub(crate) fn declare<V: View>(at: &At) {
     let mut draft = at.graph.lock();
-    if !V::INDEXES.is_empty() {
-        draft.wrong.push(format!(
-            "view `{}` has indexes, which a view of a pipeline cannot have yet; read it by key",
-            V::NAME
-        ));
-    }
     if V::HISTORY == History::Bitemporal {
         draft.wrong.push(format!(
             "view `{}` keeps its past by event time, which a view of a pipeline cannot; say \
@@ -106,6 +140,7 @@ pub(crate) fn declare<V: View>(at: &At) {
     draft.outputs.push(OutputSpec {
         name: V::NAME,
         keeps: V::HISTORY != History::None,
+        indexes: V::INDEXES,
         handle: |context, workers, output| {
             let handle = ViewHandle::<V>::new(context.clone(), workers.clone());
             let handle = handle.of_pipeline(Arc::new(output));
@@ -139,11 +174,12 @@ pub(crate) fn into_view<T: Send + 'static, V: View>(
                 }
             };
             match made {
-                Ok((key, value)) => collected.rows.push(Emitted {
+                Ok((key, value, indexed)) => collected.rows.push(Emitted {
                     cause: of.cause(),
                     keeps,
                     key,
                     value,
+                    indexed,
                 }),
                 Err(reason) => {
                     let failed = || format!("a row of view `{}` {reason}", V::NAME);
@@ -158,13 +194,24 @@ fn written<V: View>(
     prefix: &str,
     key: &V::Key,
     value: Option<&V>,
-) -> Result<(String, Option<Bytes>), String> {
+) -> Result<(String, Option<Bytes>, Vec<String>), String> {
     let text = checked(key).map_err(|refused| format!("has no key: {refused}"))?;
+    let indexed = value.map(View::indexed).unwrap_or_default();
+    // A character comes before each.
+    let most = VIEW_KEY_BYTES_MAX - OWN_ENTRY.len_utf8();
+    if let Some(long) = indexed.iter().position(|entry| entry.len() > most) {
+        let name = V::INDEXES.get(long).copied().unwrap_or_default();
+        let bytes = indexed[long].len();
+        return Err(format!(
+            "cannot be indexed: its entry in index `{name}` has {bytes} bytes, at most {most} are \
+             possible"
+        ));
+    }
     let value = value
         .map(serde_json::to_vec)
         .transpose()
         .map_err(|error| format!("cannot be written: {error}"))?;
-    Ok((format!("{prefix}{text}"), value.map(Bytes::from)))
+    Ok((format!("{prefix}{text}"), value.map(Bytes::from), indexed))
 }
 
 /// The rows and events of a page, taken out.

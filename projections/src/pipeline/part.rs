@@ -3,18 +3,21 @@
 use std::any::TypeId;
 use std::sync::Arc;
 
-use annals_core::{CommitError, Generation, GenerationId, GenerationSpec, History};
+use annals_core::{CommitError, Generation, GenerationId, GenerationSpec, History, VIEW_SLOTS_MAX};
 use annals_runner::{
-    BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, Kind, Part,
-    RunningPart, Setup, Slot, StartError, Subject, Supervisor, Timing, WorkError, WorkerContext,
-    find_or_begin, run,
+    BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, Kind, Pages, Part,
+    RunningPart, Setup, Slot, StartError, Subject, Supervisor, Timing, Verified, WorkError,
+    WorkerContext, find_or_begin, run,
 };
 use tokio::sync::watch;
 
 use super::Pipeline;
 use super::blueprint::Blueprint;
 use super::handle::PipelineHandle;
+use super::output::OutputSpec;
+use super::prepared::PreparedPage;
 use super::sender::{self, SenderPart};
+use super::verify;
 use super::work::RunSlot;
 use crate::context::ViewContext;
 use crate::lifecycle::Lifecycle;
@@ -66,8 +69,13 @@ impl Follower for RunningPipeline {
             let blueprint = self.blueprint;
             let name = blueprint.name;
             let wrong = |reason| StartError::Pipeline { name, reason };
-            blueprint.check(self.options.slots).map_err(wrong)?;
-            let context = ViewContext::new(context, self.options.clone(), Lifecycle::Async);
+            let mut options = self.options;
+            if blueprint.by_partition {
+                let partitions = context.log().partitions();
+                options.slots = slots_of(partitions).map_err(wrong)?;
+            }
+            blueprint.check(options.slots).map_err(wrong)?;
+            let context = ViewContext::new(context, options.clone(), Lifecycle::Async);
             let workers = GenerationWorkers::new(Kind::View, spec_of(&blueprint, &context));
             if find_or_begin(&context, workers.spec()).await?.is_none() {
                 return Err(StartError::OtherLog { name });
@@ -84,7 +92,8 @@ impl Follower for RunningPipeline {
             let subject = Arc::new(PipelineSubject {
                 blueprint: Arc::clone(&blueprint),
                 context: context.clone(),
-                options: self.options,
+                pages: Arc::default(),
+                options,
             });
             let dead_letters = DeadLetters::new(&context, &workers, Arc::new(NothingToDrain));
             let supervised: Arc<dyn Subject> = Arc::<PipelineSubject>::clone(&subject);
@@ -118,16 +127,33 @@ impl Follower for RunningPipeline {
     }
 }
 
+/// A slot for each partition.
+fn slots_of(partitions: u32) -> Result<u16, String> {
+    let slots = u16::try_from(partitions).ok();
+    slots
+        .filter(|slots| *slots <= VIEW_SLOTS_MAX)
+        .ok_or_else(|| {
+            format!(
+                "the log has {partitions} partitions, and {VIEW_SLOTS_MAX} slots are possible; do \
+             without `by_partition`"
+            )
+        })
+}
+
 /// What a generation of a pipeline is made of.
 fn spec_of(blueprint: &Blueprint, context: &ViewContext) -> GenerationSpec {
     let log = context.log();
     let mut spec = GenerationSpec::new(blueprint.name, blueprint.version, log.id());
     spec.handles = blueprint.types().into_iter().map(str::to_owned).collect();
     spec.handles.push(blueprint.plan());
+    if blueprint.by_partition {
+        spec.handles.push(GenerationSpec::BY_PARTITION.to_owned());
+    }
     spec.partitions = log.partitions();
     spec.slots = context.options.slots;
-    let keeps = blueprint.graph().lock().outputs.iter().any(|of| of.keeps);
-    spec.history = if keeps {
+    let outputs = blueprint.graph().lock().outputs.clone();
+    spec.indexes = outputs.iter().flat_map(OutputSpec::index_names).collect();
+    spec.history = if outputs.iter().any(|of| of.keeps) {
         History::Versions
     } else {
         History::None
@@ -139,16 +165,24 @@ fn spec_of(blueprint: &Blueprint, context: &ViewContext) -> GenerationSpec {
 pub(crate) struct PipelineSubject {
     blueprint: Arc<Blueprint>,
     context: ViewContext,
+    /// What its slots in this process have read.
+    pages: Arc<Pages<PreparedPage>>,
     options: Options,
 }
 
 impl Subject for PipelineSubject {
     fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
         let blueprint = Arc::clone(&self.blueprint);
-        Box::pin(run(
-            RunSlot::new(slot, blueprint, self.options.clone()),
-            stop,
-        ))
+        let pages = Arc::clone(&self.pages);
+        let options = self.options.clone();
+        Box::pin(run(RunSlot::new(slot, blueprint, pages, options), stop))
+    }
+
+    fn verify<'a>(
+        &'a self,
+        generation: &'a Generation,
+    ) -> BoxFuture<'a, Result<Verified, WorkError>> {
+        Box::pin(verify::sampled(&self.blueprint, &self.context, generation))
     }
 
     fn switch_to(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {

@@ -284,7 +284,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         });
         // What corrects a window that closed has the time of that window.
         let at = at.lagging(self.lateness);
-        Keyed { at, node }
+        Keyed::of(at, node)
     }
 
     /// Results as items: of windows that have closed, and their corrections.
@@ -306,10 +306,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         mapped(&self.node, &node, stage, |of: &Emission<K, A>| {
             windowed(of).filter(|(_, of)| of.is_final)
         });
-        Keyed {
-            at: at.lagging(self.lateness),
-            node,
-        }
+        Keyed::of(at.lagging(self.lateness), node)
     }
 
     /// The results that the handle stands for, as items.
@@ -318,7 +315,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         let at = self.at.clone();
         let of = (at.numbered(), by_window as _);
         mapped(&self.emissions(self.pass), &node, of, windowed);
-        Keyed { at, node }
+        Keyed::of(at, node)
     }
 
     /// Of each window the keys with the highest scores, highest first; of equal ones the lower key.

@@ -330,7 +330,8 @@ fn lowest_of(live: &Generation, all: &[Checkpoint], partitions: usize) -> Vec<Po
         reached.insert((of.partition, of.slot), of.position);
     }
     let lowest = |partition: u32| {
-        let slots = 0..live.spec.slots;
+        let reads = |slot: &u16| live.spec.reads(*slot, Partition(partition));
+        let slots = (0..live.spec.slots).filter(reads);
         let each = slots.map(|slot| reached.get(&(Partition(partition), slot)));
         let each = each.map(|position| position.copied().unwrap_or(Position::START));
         each.min().unwrap_or(Position::START)

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{Event, Recorded, RecordedEvent};
 use annals_runner::contained;
-use annals_streams::{Batch, Page, Row, Saved, Span, Time};
+use annals_streams::{Batch, Page, Row, Span, Time};
 
 use super::graph::{Making, Node, Port};
 
@@ -54,7 +54,10 @@ pub(crate) trait Source: Send + Sync {
     /// What is part of the plan.
     fn parameters(&self) -> Vec<(&'static str, i64)>;
 
-    /// For a slot.
+    /// How late its records may be, and whether it keeps its own time.
+    fn clock(&self) -> (Span, bool);
+
+    /// For a page.
     fn open(&self, making: &mut Making) -> Box<dyn OpenSource>;
 }
 
@@ -71,7 +74,7 @@ pub(crate) enum Read {
     Unreadable { reason: String, goes_on: bool },
 }
 
-/// A source of a slot.
+/// A source at work.
 pub(crate) trait OpenSource: Send {
     /// Takes a record in, as this cause of the page.
     fn read(&mut self, cause: usize, record: RecordedEvent) -> Read;
@@ -79,14 +82,8 @@ pub(crate) trait OpenSource: Send {
     /// The time of a record that is left out, as far as it is known without reading it.
     fn time_unread(&self, occurred: Time, recorded: Time) -> Option<Time>;
 
-    /// How late its records may be, and whether it keeps its own time.
-    fn clock(&self) -> (Span, bool);
-
     /// Sends what was taken in on its way.
     fn send(&mut self, page: &Page);
-
-    /// The stages that follow.
-    fn then(&mut self) -> &mut dyn Saved;
 }
 
 impl<E: Event> Source for EventSource<E> {
@@ -103,6 +100,11 @@ impl<E: Event> Source for EventSource<E> {
             ("ahead", settings.at_most_ahead.map_or(-1, Span::micros)),
             ("dead_letters", i64::from(settings.dead_letters)),
         ]
+    }
+
+    fn clock(&self) -> (Span, bool) {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        (settings.delay, settings.own_clock)
     }
 
     fn open(&self, making: &mut Making) -> Box<dyn OpenSource> {
@@ -174,15 +176,7 @@ impl<E: Event> OpenSource for Opened<E> {
         (settings.timed_by.is_none() && !is_ahead).then_some(occurred)
     }
 
-    fn clock(&self) -> (Span, bool) {
-        (self.settings.delay, self.settings.own_clock)
-    }
-
     fn send(&mut self, page: &Page) {
         Batch::send(page, &mut self.rows, &mut *self.then);
-    }
-
-    fn then(&mut self) -> &mut dyn Saved {
-        &mut *self.then
     }
 }

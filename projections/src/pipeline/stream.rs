@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use annals_core::{Event, Recorded};
-use annals_runner::slot_of;
 use annals_streams::{Each, PlannedStage, Row, Span, Time};
 
+use super::divide::{StreamOf, divide};
 use super::graph::{At, Graph, Node, Numbered};
 use super::keyed::{Keyed, PipelineKey};
 use super::panics::{NameOf, nameless};
@@ -48,11 +48,12 @@ impl Log {
             node: node.clone(),
             settings: Mutex::default(),
         });
-        self.graph.lock().sources.push(Arc::clone(&source) as _);
+        let number = self.graph.source(Arc::clone(&source) as _);
         let at = At {
             graph: self.graph.clone(),
             stage,
             divided: false,
+            sources: Arc::new([number]),
             lag: Span::ZERO,
         };
         Stream {
@@ -359,37 +360,47 @@ impl<T: Flows> Stream<T> {
         &self,
         key: impl Fn(&T) -> K + Send + Sync + 'static,
     ) -> Keyed<K, T> {
+        let at = self.at.then(PlannedStage::new("key_by", ""));
+        let with_key = move |item: &T| (key(item), item.clone());
+        if !self.at.divided {
+            let text = |(key, _): &(K, T)| key.to_key();
+            let stream = StreamOf::own_text();
+            let from = (&self.node, nameless as _);
+            let node = divide(&at, from, with_key, text, stream.clone());
+            let at = At {
+                divided: true,
+                ..at
+            };
+            let stream = Some(stream);
+            return Keyed { at, node, stream };
+        }
+        self.at.graph.needs_one_slot("key_by");
         let node: Node<(K, T)> = Node::new();
         let to = node.clone();
-        let key = Arc::new(key);
-        let is_divided = self.at.divided;
-        if is_divided {
-            self.at.graph.needs_one_slot("key_by");
-        }
-        let before = self.at.then(PlannedStage::new("key_by", ""));
-        let of = before.numbered();
+        let of = at.numbered();
+        let with_key = Arc::new(with_key);
         self.node.attach(move |making| {
-            let key = Arc::clone(&key);
-            let slot = making.slot;
-            let slots = making.slots;
-            let then = to.port(making);
-            let on_panic = making.on_panic(of, nameless);
-            if slots == 1 || is_divided {
-                let all = Each::map(move |item: &T| (key(item), item.clone()), then);
-                return Box::new(all.on_panic(on_panic));
-            }
-            let mine = move |item: &T| {
-                let key = key(item);
-                let is_mine = slot_of(&key.to_key(), slots) == slot;
-                is_mine.then(|| (key, item.clone()))
-            };
-            Box::new(Each::filter_map(mine, then).on_panic(on_panic))
+            let with_key = Arc::clone(&with_key);
+            let each = Each::map(move |item: &T| with_key(item), to.port(making));
+            Box::new(each.on_panic(making.on_panic(of, nameless)))
         });
-        let at = At {
-            divided: true,
-            ..before
-        };
-        Keyed { at, node }
+        Keyed::of(at, node)
+    }
+}
+
+impl<E: Event + Clone> Stream<Recorded<E>> {
+    /// By the stream that each event is in. Where each partition of the log has a slot of its own
+    /// ([`by_partition`](super::Pipeline::by_partition)), this is the key that always goes.
+    ///
+    /// ```
+    /// # use annals_core::{Event, Recorded};
+    /// # use annals_projections::pipeline::Stream;
+    /// # fn example<Paid: Event + Clone>(paid: Stream<Recorded<Paid>>) {
+    /// paid.key_by_stream();
+    /// # }
+    /// ```
+    pub fn key_by_stream(&self) -> Keyed<String, Recorded<E>> {
+        self.key_by(|event| event.record.stream.to_string())
     }
 }
 

@@ -407,7 +407,7 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
         mapped(&changes, &node, stage, |change: &Change<K, V>| {
             Some((change.key.clone(), change.clone()))
         });
-        Keyed { at, node }
+        Keyed::of(at, node)
     }
 
     /// Writes each row as a row that this makes of it; a deleted one is removed.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use annals_core::chrono::{DateTime, NaiveTime, Utc};
 use annals_core::{
-    Event, EventId, NewEvent, Partition, Place, Position, RecordedEvent, StreamId, Version,
+    Event, EventId, Head, LogPage, NewEvent, Partition, Place, Position, RecordedEvent, StreamId,
+    Version,
 };
 use annals_runner::{Skips, WorkError};
 use annals_streams::Time;
@@ -13,9 +14,11 @@ use annals_streams::Time;
 use super::blueprint::Blueprint;
 use super::clock_event::{self, Advanced};
 use super::dead::shown;
-use super::machine::{Machine, OutRow, Taken};
+use super::divide::DivideBy;
+use super::machine::{Machine, OutRow, Share, Taken};
 use super::outbox::Entry;
 use super::output::{END, Leaving};
+use super::prepared::PreparedPage;
 
 /// A pipeline that is tried out. Prints as a story: what came in, and what came out because of it.
 ///
@@ -52,7 +55,7 @@ pub struct TrialError(String);
 
 impl Trial {
     pub(crate) fn of(blueprint: Arc<Blueprint>) -> Trial {
-        let machine = blueprint.machine(0, 1, 1);
+        let machine = blueprint.machine(Share::everything(1));
         Trial {
             blueprint,
             machine,
@@ -127,6 +130,18 @@ impl Trial {
         self.take(new, &format!("{said} time has come so far"))
     }
 
+    fn page(&self, record: RecordedEvent) -> PreparedPage {
+        let position = record.position;
+        let page = LogPage {
+            events: vec![record],
+            removed: Vec::new(),
+            scanned: position,
+            end: true,
+            head: Head::at(position),
+        };
+        self.blueprint.prepare(page, Partition(0), DivideBy::One)
+    }
+
     fn take(&mut self, new: NewEvent, said: &str) -> Result<(), TrialError> {
         if let Some(wrong) = self.blueprint.check(1).err() {
             return Err(TrialError(wrong));
@@ -139,8 +154,9 @@ impl Trial {
         let rows = loop {
             let mut rows = Vec::new();
             let skips = Skips::of(Vec::new());
-            let records = vec![record.clone()];
-            let taken = self.machine.take(Partition(0), records, &skips, &mut rows);
+            let page = self.page(record.clone());
+            let before = record.position.minus(1);
+            let taken = self.machine.take(&page, before, &skips, &mut rows);
             match taken.map_err(failed)? {
                 Taken::Whole => break rows,
                 Taken::Stuck(stuck) => {
@@ -148,7 +164,7 @@ impl Trial {
                     return Err(TrialError(why));
                 }
                 Taken::Spoiled(spoiled) => {
-                    let fresh = self.blueprint.machine(0, 1, 1);
+                    let fresh = self.blueprint.machine(Share::everything(1));
                     self.machine.go_back(fresh, spoiled).map_err(failed)?;
                 }
             }

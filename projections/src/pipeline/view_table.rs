@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use annals_core::RecordedEvent;
-use annals_runner::{chain, slot_of};
+use annals_runner::chain;
 use annals_streams::{
-    Batch, Change, Each, Kept, Page, PlannedStage, Row as Item, Saved, Scan, Span, Time,
+    Batch, Change, Each, Kept, Page, PlannedStage, Row as Item, Scan, Span, Time,
 };
 
+use super::divide::{StreamOf, divide};
 use super::graph::{At, Making, Node, Port};
 use super::keyed::PipelineKey;
 use super::source::{OpenSource, Read, Source, micros};
@@ -73,12 +74,19 @@ impl Log {
             handlers: Arc::new(handlers),
             node: events.clone(),
         });
-        self.graph.lock().sources.push(source);
+        let source = self.graph.source(source);
         let at = At {
             graph: self.graph.clone(),
             stage,
-            divided: true,
+            divided: false,
+            sources: Arc::new([source]),
             lag: Span::ZERO,
+        };
+        let key = |(key, _): &(String, Folding<V>)| key.clone();
+        let events = divide(&at, (&events, key), Clone::clone, key, StreamOf::own_text());
+        let at = At {
+            divided: true,
+            ..at
         };
         let at = at.then(PlannedStage::new("fold", V::NAME).with("version", V::VERSION.into()));
         let node: Node<Change<V::Key, V>> = Node::new();
@@ -139,11 +147,13 @@ impl<V: View> Source for ViewSource<V> {
         Vec::new()
     }
 
+    fn clock(&self) -> (Span, bool) {
+        (Span::ZERO, false)
+    }
+
     fn open(&self, making: &mut Making) -> Box<dyn OpenSource> {
         Box::new(Opened {
             handlers: Arc::clone(&self.handlers),
-            slot: making.slot,
-            slots: making.slots,
             rows: Vec::new(),
             then: self.node.port(making),
         })
@@ -152,8 +162,6 @@ impl<V: View> Source for ViewSource<V> {
 
 struct Opened<V: View> {
     handlers: Arc<Handlers<V>>,
-    slot: u16,
-    slots: u16,
     rows: Vec<Item<(String, Folding<V>)>>,
     then: Port<(String, Folding<V>)>,
 }
@@ -175,12 +183,10 @@ impl<V: View> OpenSource for Opened<V> {
         for step in steps {
             let step = Arc::new(step);
             for key in &step.keys {
-                if self.slots == 1 || slot_of(key, self.slots) == self.slot {
-                    let step = Arc::clone(&step);
-                    let key = key.clone();
-                    let item = (key.clone(), Folding { key, step });
-                    self.rows.push(Item { when, time, item });
-                }
+                let step = Arc::clone(&step);
+                let key = key.clone();
+                let item = (key.clone(), Folding { key, step });
+                self.rows.push(Item { when, time, item });
             }
         }
         Read::At(time)
@@ -190,15 +196,7 @@ impl<V: View> OpenSource for Opened<V> {
         Some(occurred)
     }
 
-    fn clock(&self) -> (Span, bool) {
-        (Span::ZERO, false)
-    }
-
     fn send(&mut self, page: &Page) {
         Batch::send(page, &mut self.rows, &mut *self.then);
-    }
-
-    fn then(&mut self) -> &mut dyn Saved {
-        &mut *self.then
     }
 }

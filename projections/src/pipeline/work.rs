@@ -9,21 +9,23 @@ use std::time::{Duration, Instant};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Checkpoint, EventId, Failure, Filter, LogPage, Partition, Position, ReadLog, RowChange,
-    RowVersion, StoreError, ViewCommit,
+    Checkpoint, EventId, Failure, Filter, Partition, Position, ReadLog, RowChange, RowVersion,
+    StoreError, ViewCommit,
 };
 use annals_runner::{
-    Activity, CommittedStep, HeldLease, Skips, Slot, SlotState, Tasks, Work, WorkError, event_at,
-    not_read_before_removal, same_log,
+    Activity, CommittedStep, HeldLease, Pages, Skips, Slot, SlotState, Tasks, Work, WorkError,
+    event_at, not_read_before_removal, same_log,
 };
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::blueprint::Blueprint;
 use super::journal::Writes;
-use super::machine::{Machine, OutRow, Taken};
+use super::machine::{Machine, OutRow, Share, Taken};
 use super::outbox::{Outbox, SentTo};
+use super::output::IndexPlaces;
 use super::panics::Spoiled;
+use super::prepared::PreparedPage;
 use crate::options::Options;
 
 /// Events read at once.
@@ -38,6 +40,7 @@ const STATE_PAGE_BYTES: usize = 4 << 20;
 pub(crate) struct RunSlot {
     slot: Slot,
     blueprint: Arc<Blueprint>,
+    pages: Arc<Pages<PreparedPage>>,
     options: Options,
 }
 
@@ -98,12 +101,14 @@ impl Work for RunSlot {
     }
 }
 
+type Page = Result<Arc<PreparedPage>, StoreError>;
+
 /// One partition, and up to where the slot has it.
 struct PartitionReader {
     partition: Partition,
     position: Position,
     event: Option<EventId>,
-    ahead: Option<JoinHandle<Result<LogPage, StoreError>>>,
+    ahead: Option<JoinHandle<Page>>,
 }
 
 /// A commit on its way.
@@ -126,13 +131,20 @@ struct Session<'a> {
     /// Up to where the next batch of a partition goes at most, because a stage panicked after it.
     ends: Option<(usize, Position)>,
     committing: JoinSet<Result<Committed, annals_core::CommitError>>,
+    indexes: IndexPlaces,
 }
 
 impl RunSlot {
-    pub(crate) fn new(slot: Slot, blueprint: Arc<Blueprint>, options: Options) -> RunSlot {
+    pub(crate) fn new(
+        slot: Slot,
+        blueprint: Arc<Blueprint>,
+        pages: Arc<Pages<PreparedPage>>,
+        options: Options,
+    ) -> RunSlot {
         RunSlot {
             slot,
             blueprint,
+            pages,
             options,
         }
     }
@@ -144,9 +156,29 @@ impl RunSlot {
             .limit(PAGE_EVENTS.min(self.options.batch_events_max))
     }
 
-    async fn next_page(&self, reader: &mut PartitionReader) -> Result<LogPage, StoreError> {
+    /// A page with what its records are before the keys. Slots of one process that stand at the
+    /// same place read and prepare it once.
+    fn page(&self, read: ReadLog) -> impl Future<Output = Page> + Send + use<> {
+        let slot = self.slot.clone();
+        let blueprint = Arc::clone(&self.blueprint);
+        let pages = Arc::clone(&self.pages);
+        async move {
+            let partition = read.partition;
+            let log = slot.context.log();
+            let spec = &slot.generation.spec;
+            let by = || Blueprint::divide_by(spec, log, partition);
+            if spec.is_by_partition() {
+                let page = log.read(read).await?;
+                return Ok(Arc::new(blueprint.prepare(page, partition, by())));
+            }
+            let make = |page| blueprint.prepare(page, partition, by());
+            pages.read(&slot, read, make).await
+        }
+    }
+
+    async fn next_page(&self, reader: &mut PartitionReader) -> Page {
         match reader.ahead.take() {
-            None => self.slot.read(self.request(reader)).await,
+            None => self.page(self.request(reader)).await,
             Some(ahead) => ahead.await.unwrap_or_else(|error| {
                 let what = "a read of the log was broken off";
                 Err(StoreError::new(Failure::Unavailable, what).because(error))
@@ -155,9 +187,14 @@ impl RunSlot {
     }
 
     fn read_ahead(&self, reader: &mut PartitionReader) {
-        let slot = self.slot.clone();
         let read = self.request(reader);
-        reader.ahead = Some(tokio::spawn(async move { slot.read(read).await }));
+        reader.ahead = Some(tokio::spawn(self.page(read)));
+    }
+
+    /// The stages of this slot, new.
+    fn machine(&self) -> Machine {
+        let share = Share::of_slot(self.number, &self.generation.spec);
+        self.blueprint.machine(share)
     }
 
     /// Whether nobody reads yet what this generation holds.
@@ -177,16 +214,16 @@ impl PartitionReader {
 
 impl<'a> Session<'a> {
     async fn begin(work: &'a RunSlot, held: &'a HeldLease) -> Result<Session<'a>, WorkError> {
-        work.read_anew();
+        work.pages.forget();
         let generation = &work.generation;
         let views = &work.context.views;
         let partitions = work.context.log().partitions();
-        let slots = generation.spec.slots;
-        let mut machine = work.blueprint.machine(work.number, slots, partitions);
+        let mut machine = work.machine();
         let checkpoints = views.checkpoints(generation.id).await?;
         let mut readers = Vec::new();
         let mut mine = Vec::new();
-        for partition in (0..partitions).map(Partition) {
+        let read = |of: &Partition| generation.spec.reads(work.number, *of);
+        for partition in (0..partitions).map(Partition).filter(read) {
             let found = checkpoints
                 .iter()
                 .find(|of| (of.slot, of.partition) == (work.number, partition));
@@ -228,7 +265,8 @@ impl<'a> Session<'a> {
         }
         machine.resume(mine.iter())?;
         let decisions = views.skip_decisions(&generation.spec.view).await?;
-        work.blueprint.seen(work.number, &machine);
+        let told = work.blueprint.seen(work.number, &mut machine);
+        work.progress.event_time(told);
         Ok(Session {
             work,
             held,
@@ -239,6 +277,7 @@ impl<'a> Session<'a> {
             readers,
             ends: None,
             committing: JoinSet::new(),
+            indexes: work.blueprint.index_places(),
         })
     }
 
@@ -257,7 +296,8 @@ impl<'a> Session<'a> {
             work.progress.turns_to(Activity::Reading);
             let reader = &mut self.readers[index];
             let page = work.next_page(reader).await?;
-            oldest = oldest.or_else(|| page.events.first().map(|record| record.recorded_at));
+            let from = reader.position;
+            oldest = oldest.or_else(|| page.oldest_after(from));
             work.progress
                 .head(reader.partition, page.head.visible, oldest);
             if let (Some(removed), false) = (page.removed.first(), work.options.leaves_out_archived)
@@ -266,27 +306,21 @@ impl<'a> Session<'a> {
                 let ways = "do without with `Options::leave_out_archived`";
                 return Err(not_read_before_removal(&pipeline, removed, ways));
             }
-            if reader.position >= page.scanned && page.events.is_empty() {
+            if from >= page.scanned {
                 break;
             }
-            let from = reader.position;
             reader.position = page.scanned;
-            let last = page.events.last();
-            reader.event = last
-                .filter(|last| last.position == page.scanned)
-                .map(|last| last.id);
+            reader.event = page.last;
             let more = !page.end;
             if more {
                 work.read_ahead(reader);
             }
             work.progress.turns_to(Activity::Handling);
-            events += page.events.len();
-            bytes += page.events.iter().map(|of| of.payload.len()).sum::<usize>();
-            let partition = reader.partition;
+            let (new, of_new) = page.size_after(from);
+            events += new;
+            bytes += of_new;
             let to = page.scanned;
-            let taken = self
-                .machine
-                .take(partition, page.events, &self.skips, &mut rows)?;
+            let taken = self.machine.take(&page, from, &self.skips, &mut rows)?;
             match taken {
                 Taken::Whole => {}
                 Taken::Stuck(of) => {
@@ -343,11 +377,8 @@ impl<'a> Session<'a> {
     ) -> Result<(), WorkError> {
         let work = self.work;
         tracing::warn!(pipeline = work.blueprint.name, "{without}; it is left out");
-        let slots = work.generation.spec.slots;
-        let partitions = work.context.log().partitions();
-        let fresh = work.blueprint.machine(work.number, slots, partitions);
         self.readers[index].stop_before(begun.next());
-        self.machine.go_back(fresh, without)
+        self.machine.go_back(work.machine(), without)
     }
 
     async fn commit(
@@ -376,7 +407,7 @@ impl<'a> Session<'a> {
             event: reader.event,
             state: self.machine.note(partition).to_state(),
         };
-        let (rows, versions) = written(rows);
+        let (rows, versions) = written(rows, &self.indexes);
         state.extend(self.outbound(partition));
         self.settle().await?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
@@ -405,7 +436,8 @@ impl<'a> Session<'a> {
             })
         });
         work.progress.at_hand(0, self.machine.state_bytes() as u64);
-        work.blueprint.seen(work.number, &self.machine);
+        let told = work.blueprint.seen(work.number, &mut self.machine);
+        work.progress.event_time(told);
         Ok(())
     }
 
@@ -472,7 +504,10 @@ impl<'a> Session<'a> {
 }
 
 /// What a commit writes of rows: each key once, and of each place the last version.
-pub(crate) fn written(mut rows: Vec<OutRow>) -> (Vec<RowChange>, Vec<RowVersion>) {
+pub(crate) fn written(
+    mut rows: Vec<OutRow>,
+    indexes: &IndexPlaces,
+) -> (Vec<RowChange>, Vec<RowVersion>) {
     let changes = rows.len();
     // Rows of one key stay in the order of their causes.
     rows.sort_by(|one, other| one.key.cmp(&other.key));
@@ -488,10 +523,14 @@ pub(crate) fn written(mut rows: Vec<OutRow>) -> (Vec<RowChange>, Vec<RowVersion>
                 _ => versions.push(version),
             }
         }
+        let indexed = match &row.value {
+            Some(_) => indexes.entries(&row.key, row.indexed),
+            None => Vec::new(),
+        };
         let change = RowChange {
             key: row.key,
             value: row.value,
-            indexed: Vec::new(),
+            indexed,
         };
         match changed.last_mut() {
             Some(last) if last.key == change.key => *last = change,

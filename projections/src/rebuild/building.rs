@@ -69,16 +69,15 @@ impl Building {
         for partition in (0..self.context.db.store().partitions()).map(Partition) {
             total += self.context.db.store().head(partition).await?.visible.get();
         }
-        let done = (0..self.generation.spec.slots)
-            .map(|slot| {
-                checkpoints
-                    .iter()
-                    .filter(|of| of.slot == slot)
-                    .map(|of| of.position.get())
-                    .sum()
-            })
-            .min()
-            .unwrap_or_default();
+        let spec = &self.generation.spec;
+        let done = (0..spec.slots).map(|slot| {
+            let of_slot = checkpoints.iter().filter(|of| of.slot == slot);
+            of_slot.map(|of| of.position.get()).sum::<u64>()
+        });
+        let done: u64 = match spec.is_by_partition() {
+            true => done.sum(),
+            false => done.min().unwrap_or_default(),
+        };
         let events_per_second = done as f64 / self.begun.elapsed().as_secs_f64().max(1e-6);
         let left = total.saturating_sub(done) as f64;
         let rest = (done > 0).then(|| Duration::from_secs_f64((left / events_per_second).min(1e9)));

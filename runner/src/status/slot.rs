@@ -52,6 +52,9 @@ pub struct SlotStatus {
     pub shares: TimeShares,
     /// Calls of a reactor that are being made.
     pub calls: Option<Calls>,
+    /// Of a pipeline: how far event time has come, as far as this process works on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_time: Option<EventTime>,
     /// What went wrong last, also when it goes on by now.
     pub last_error: Option<LastError>,
     /// Keys in dead letters.
@@ -97,6 +100,38 @@ pub struct TimeShares {
     pub handling: f64,
     /// Waiting for its transactions.
     pub committing: f64,
+}
+
+/// How far a slot of a pipeline has come in event time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(clippy::exhaustive_structs)]
+pub struct EventTime {
+    /// The watermark, in microseconds since 1970: windows that end at or before it have closed. The
+    /// least number there is before any event told a time, the largest after the end of time.
+    pub watermark_micros: i64,
+    /// The partition that holds it.
+    pub held_by: Option<Partition>,
+    /// Entries of state: windows and sessions of each key that are open, and what else is kept.
+    pub open: u64,
+    /// What came too late since the slot began here.
+    pub too_late: u64,
+    /// The keys that came most often lately, the busiest first.
+    pub hot_keys: Vec<HotKey>,
+}
+
+/// A key of which there is much.
+///
+/// ```
+/// let tea = annals_runner::HotKey { key: "tea".into(), percent: 41 };
+/// assert_eq!(tea.to_string(), "`tea` with 41 %");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(clippy::exhaustive_structs)]
+pub struct HotKey {
+    /// The key.
+    pub key: String,
+    /// Roughly how many of a hundred items lately were of it.
+    pub percent: u8,
 }
 
 /// Calls that a reactor is making.
@@ -152,6 +187,10 @@ impl SlotStatus {
                 count,
                 longest: began.elapsed(),
             }),
+            event_time: progress
+                .event_time
+                .clone()
+                .filter(|_| progress.owner.is_some()),
             last_error: progress.last_error.clone(),
             dead_letter_keys: progress.dead_letter_keys,
         }

@@ -4,8 +4,9 @@ use std::fmt::{self, Display};
 use std::time::Duration;
 
 use annals_core::Phase;
+use annals_core::chrono::{DateTime, SecondsFormat};
 
-use super::{SlotStatus, Status};
+use super::{EventTime, HotKey, SlotStatus, Status};
 use crate::busy::Activity;
 use crate::progress::SlotState;
 
@@ -173,6 +174,9 @@ impl Display for SlotStatus {
                 times.count
             )?;
         }
+        if let Some(event_time) = &self.event_time {
+            write!(f, "; {event_time}")?;
+        }
         if self.dead_letter_keys > 0 {
             write!(f, "; {} keys in dead letters", self.dead_letter_keys)?;
         }
@@ -188,6 +192,36 @@ impl Display for SlotStatus {
             ),
             None => Ok(()),
         }
+    }
+}
+
+impl Display for EventTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.watermark_micros {
+            i64::MIN => write!(f, "no event time yet")?,
+            i64::MAX => write!(f, "the end of event time")?,
+            micros => match DateTime::from_timestamp_micros(micros) {
+                Some(moment) => {
+                    let moment = moment.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+                    write!(f, "event time {moment}")?;
+                }
+                None => write!(f, "event time {micros} µs")?,
+            },
+        }
+        if let Some(partition) = self.held_by.filter(|_| self.watermark_micros < i64::MAX) {
+            write!(f, " (held by partition {partition})")?;
+        }
+        write!(f, ", {} open, {} too late", self.open, self.too_late)?;
+        match self.hot_keys.first() {
+            Some(busiest) => write!(f, ", busiest key {busiest}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for HotKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` with {} %", self.key, self.percent)
     }
 }
 

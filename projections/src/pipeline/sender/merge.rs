@@ -53,7 +53,8 @@ impl Outboxes {
         self.slots = live.spec.slots;
         self.readers.clear();
         for partition in (0..partitions as u32).map(Partition) {
-            for slot in 0..self.slots {
+            let reads = |slot: &u16| live.spec.reads(*slot, partition);
+            for slot in (0..self.slots).filter(reads) {
                 let reader = OutboxReader {
                     after: before_partition(partition),
                     ahead: VecDeque::new(),
