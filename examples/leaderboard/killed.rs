@@ -45,7 +45,9 @@ async fn a_game_that_is_killed() {
     let clock = Arc::new(ManualClock::at(begin()));
     let db = started(&std::env::var(FILE).unwrap(), &clock).await;
     let game = part().into_iter();
-    play(&**db.store(), &clock, game, || println!("\nplayed")).await.unwrap();
+    play(&**db.store(), &clock, game, || println!("\nplayed"))
+        .await
+        .unwrap();
     loop {
         println!("\nplayed");
         std::thread::yield_now();
@@ -84,13 +86,21 @@ async fn boards_of_killed_games_are_those_of_a_count() {
     }
     let clock = Arc::new(ManualClock::at(begin()));
     let db = started(file, &clock).await;
-    play(&**db.store(), &clock, all.clone().into_iter(), || ()).await.unwrap();
+    play(&**db.store(), &clock, all.clone().into_iter(), || ())
+        .await
+        .unwrap();
     // No lease of a killed process lasts so long.
     clock.set(begin() + TimeDelta::hours(9));
     let end = begin() + TimeDelta::hours(4);
-    let done = db.advance_clock(Time::from_micros(end.timestamp_micros())).await.unwrap();
+    let done = db
+        .advance_clock(Time::from_micros(end.timestamp_micros()))
+        .await
+        .unwrap();
     let boards = db.view::<Board>();
-    boards.wait_for(done, Duration::from_secs(60)).await.unwrap();
+    boards
+        .wait_for(done, Duration::from_secs(60))
+        .await
+        .unwrap();
     let first = all[0].recorded;
     let last = all.last().unwrap().recorded;
     let counted = |number, by: DateTime<Utc>| counted_in(all.clone().into_iter(), number, by);

@@ -195,7 +195,11 @@ async fn follow(kafka: &Kafka, out: &mut impl Write) -> Result<(), Box<dyn Error
 }
 
 /// The same from a log of our own.
-async fn follow_store(url: &str, orders: usize, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+async fn follow_store(
+    url: &str,
+    orders: usize,
+    out: &mut impl Write,
+) -> Result<(), Box<dyn Error>> {
     let db = Annals::open(url)
         .await?
         .with(Sales::projection())
@@ -336,13 +340,25 @@ mod tests {
         // Started again, it goes on where it was.
         follow_store(&url, 3_000, &mut out).await.unwrap();
         let said = String::from_utf8(out).unwrap();
-        let teas: Vec<_> = said.lines().filter(|line| line.starts_with("tea")).collect();
-        let tea = |orders: i64| format!("{:<10}{orders:>10}{:>10}{:>14}", "tea", orders * 3, orders * 750);
+        let teas: Vec<_> = said
+            .lines()
+            .filter(|line| line.starts_with("tea"))
+            .collect();
+        let tea = |orders: i64| {
+            format!(
+                "{:<10}{orders:>10}{:>10}{:>14}",
+                "tea",
+                orders * 3,
+                orders * 750
+            )
+        };
         assert_eq!(teas, [tea(1_000), tea(2_000)]);
         let db = Annals::open(&*url).await.unwrap().with(per_minute());
         let db = db.start().await.unwrap();
         let minutes = db.view::<MinuteSales>().rows().await.unwrap().rows;
-        let sold = minutes.iter().map(|row| (row.value.orders, row.value.cents));
+        let sold = minutes
+            .iter()
+            .map(|row| (row.value.orders, row.value.cents));
         let sum = sold.fold((0, 0), |(orders, cents), of| (orders + of.0, cents + of.1));
         assert_eq!(sum, (6_000, 6_000 * 750));
         db.stop().await;

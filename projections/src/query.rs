@@ -223,6 +223,7 @@ impl<V: View> ViewHandle<V> {
                 name: self.stored_key(&name),
                 range: own_entries(range),
             },
+            by => by,
         }
     }
 

@@ -99,14 +99,20 @@ async fn rows_of_several_outputs_are_found_by_their_indexes() {
     for location in Location::all() {
         let store = location.open().await;
         let pipeline = Pipeline::new("indexed", 1, |log| {
-            let minutes = keyed(log).tumbling(Duration::from_mins(1)).folded::<Sales>();
+            let minutes = keyed(log)
+                .tumbling(Duration::from_mins(1))
+                .folded::<Sales>();
             minutes.into_view_as::<Priced>(|_, _, of| Priced { cents: of.cents });
             minutes.into_view_as::<Counted>(|_, _, of| Counted {
                 orders: of.orders,
                 largest: (of.orders > 1).then_some(of.cents),
             });
         });
-        let db = Annals::on(store.clone()).with(pipeline).start().await.unwrap();
+        let db = Annals::on(store.clone())
+            .with(pipeline)
+            .start()
+            .await
+            .unwrap();
         let orders = [("tea", 250), ("rum", -900), ("tea", 50), ("salt", 7)];
         for (second, (product, cents)) in (1..).zip(orders) {
             let at = noon() + TimeDelta::seconds(second);
@@ -126,8 +132,16 @@ async fn rows_of_several_outputs_are_found_by_their_indexes() {
         let counted = db.view::<Counted>();
         let page = counted.rows().by_index::<i64>("largest", ..).await.unwrap();
         assert_eq!(page.rows.len(), 1, "absent entries are in no range");
-        let first = counted.rows().by_index::<u64>("orders", ..).limit(2).await.unwrap();
-        let last = counted.rows().by_index::<u64>("orders", ..).after(first.next);
+        let first = counted
+            .rows()
+            .by_index::<u64>("orders", ..)
+            .limit(2)
+            .await
+            .unwrap();
+        let last = counted
+            .rows()
+            .by_index::<u64>("orders", ..)
+            .after(first.next);
         assert_eq!(last.await.unwrap().rows[0].value.orders, 2);
         db.stop().await;
     }
@@ -136,7 +150,11 @@ async fn rows_of_several_outputs_are_found_by_their_indexes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_tells_the_clock_and_the_busiest_keys() {
     let store = Location::memory().open().await;
-    let db = Annals::on(store.clone()).with(sales()).start().await.unwrap();
+    let db = Annals::on(store.clone())
+        .with(sales())
+        .start()
+        .await
+        .unwrap();
     for second in 0..60 {
         let product = if second % 4 == 0 { "rum" } else { "tea" };
         let at = noon() + TimeDelta::seconds(second);

@@ -38,10 +38,10 @@ mod server;
 mod shop;
 mod stopped;
 mod trials;
-mod verified;
 #[allow(dead_code, reason = "each example is more than a test uses of it")]
 #[path = "../../examples/fraud/verdict.rs"]
 mod verdict;
+mod verified;
 
 /// What holds on every store.
 macro_rules! proofs {

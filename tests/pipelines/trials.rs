@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals::pipeline::{Count, Fold, Pipeline, Window};
+use annals::pipeline::{Count, Fold, Pipeline, Time, Window};
 use annals::prelude::*;
 
 use crate::shop::{Sale, Sales, ShopEvent, ordered, sales, sold};
@@ -105,4 +105,86 @@ fn merged_streams_keep_the_order_of_the_log() {
       -> counts [1970-01-01T10:00:10 tea] {"count":2}
     the end: time has come so far
     "#);
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
+#[view(name = "best", key = Window)]
+struct Best {
+    products: Vec<(String, u64)>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
+#[view(name = "by-product", key = (String, Window))]
+struct ByProduct {
+    count: u64,
+}
+
+impl Fold<Sale> for ByProduct {
+    fn add(&mut self, _: &Sale) {
+        self.count += 1;
+    }
+
+    fn merge(&mut self, other: ByProduct) {
+        self.count += other.count;
+    }
+}
+
+/// The best products of each minute, in the minutes that the payload names.
+fn best(with_ties: bool) -> Pipeline {
+    Pipeline::new("best", 1, move |log| {
+        let events = log.events::<ShopEvent>().timed_by(|event| match &**event {
+            // The minute of an order stands in its cents.
+            ShopEvent::Ordered { cents, .. } => Time::from_micros(cents * 60_000_000),
+            ShopEvent::Shipped { .. } => Time::from_micros(0),
+        });
+        let sold = events.filter_map(|event| match &**event {
+            ShopEvent::Ordered { product, .. } => Some(product.clone()),
+            ShopEvent::Shipped { .. } => None,
+        });
+        let sold = sold.key_by(|product| product.clone());
+        let counts = sold.tumbling(Duration::from_mins(1)).count();
+        let best = match with_ties {
+            true => counts.top_with_ties(1, |count| *count),
+            false => counts.top(1, |count| *count),
+        };
+        best.into_view_as::<Best>(|(), _, products| Best {
+            products: products.clone(),
+        });
+    })
+}
+
+#[test]
+fn the_best_are_one_or_all_that_are_level() {
+    for (with_ties, best_of_first) in [
+        (false, r#"{"products":[["rum",2]]}"#),
+        (true, r#"{"products":[["rum",2],["tea",2]]}"#),
+    ] {
+        let mut trial = best(with_ties).trial();
+        // When they were recorded says nothing here.
+        for (at, product) in [(1, "tea"), (1, "rum"), (1, "salt"), (1, "rum"), (1, "tea")] {
+            trial = trial.at("23:00", ordered(product, at)).unwrap();
+        }
+        let trial = trial.at("10:00", ordered("salt", 2)).unwrap();
+        let story = trial.to_string();
+        let first = format!("  -> best [1970-01-01T00:01:00] {best_of_first}\n");
+        assert!(story.ends_with(&first), "{story}");
+    }
+}
+
+#[test]
+fn rows_are_keyed_by_window_or_by_key_first() {
+    let both = Pipeline::new("both", 1, |log| {
+        let sold = sold(log).key_by(|sale| sale.product.clone());
+        let minutes = sold.tumbling(Duration::from_mins(1));
+        minutes.folded::<ByProduct>().into_view_by_key();
+        minutes.folded::<Counts>().into_view();
+    });
+    let trial = both.trial().at("10:00:00", ordered("tea", 1)).unwrap();
+    let story = trial.end().unwrap().to_string();
+    for row in [
+        "  -> by-product [tea 1970-01-01T10:00:00] {\"count\":1}\n",
+        "  -> counts [1970-01-01T10:00:00 tea] {\"count\":1}\n",
+    ] {
+        assert!(story.contains(row), "{story}");
+    }
 }

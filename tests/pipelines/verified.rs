@@ -77,7 +77,10 @@ async fn rows_that_a_replay_does_not_give_are_not_switched_to() {
         let error = building.finished(|_| ()).await.unwrap_err();
         assert!(matches!(error, RebuildError::Stopped { .. }), "{error:?}");
         let error = error.to_string();
-        assert!(error.contains("of view `drifting` differs from a replay"), "{error}");
+        assert!(
+            error.contains("of view `drifting` differs from a replay"),
+            "{error}"
+        );
         assert_eq!(Picture::of(&*store, "drifting").await, live, "it serves on");
         let under_way = rebuild.under_way().await.unwrap().unwrap();
         under_way.call_off().await.unwrap();
@@ -89,7 +92,11 @@ async fn rows_that_a_replay_does_not_give_are_not_switched_to() {
 async fn what_brings_keys_together_is_switched_to_unverified() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     order(&*store, &mut Dice::new(8), 0, 100).await;
-    let db = Annals::on(store.clone()).with(busiest()).start().await.unwrap();
+    let db = Annals::on(store.clone())
+        .with(busiest())
+        .start()
+        .await
+        .unwrap();
     db.advance_clock(Time::MAX).await.unwrap();
     caught_up(&db, "busiest").await;
     assert!(!db.view::<Busiest>().rows().await.unwrap().rows.is_empty());

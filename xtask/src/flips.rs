@@ -32,7 +32,12 @@ const FILES: [&str; 19] = [
     "join/window.rs",
     "join/as_of.rs",
 ];
-const PAIRS: [(&str, &str); 4] = [(" < ", " <= "), (" <= ", " < "), (" > ", " >= "), (" >= ", " > ")];
+const PAIRS: [(&str, &str); 4] = [
+    (" < ", " <= "),
+    (" <= ", " < "),
+    (" > ", " >= "),
+    (" >= ", " > "),
+];
 /// A flip may also make a test run for ever, which is noticed too.
 const RUNS_FOR: Duration = Duration::from_secs(120);
 
@@ -67,8 +72,17 @@ pub(crate) fn run(only: &[String]) -> Result<(), Stop> {
         write(&path, &flip.applied(&right))?;
         let failed = fails(&scratch);
         write(&path, &right)?;
-        let Flip { before, after, text, .. } = &flip;
-        let shown = format!("{place} `{}` became `{}` in `{text}`", before.trim(), after.trim());
+        let Flip {
+            before,
+            after,
+            text,
+            ..
+        } = &flip;
+        let shown = format!(
+            "{place} `{}` became `{}` in `{text}`",
+            before.trim(),
+            after.trim()
+        );
         all += 1;
         match (failed?, flip.is_same()) {
             (Some(why), _) => say!("noticed: {shown}: {why}"),
@@ -83,7 +97,9 @@ pub(crate) fn run(only: &[String]) -> Result<(), Stop> {
     match survived {
         0 if all > 0 => Ok(()),
         0 => Err(Stop::misused("no comparison is there")),
-        _ => Err(Stop::failed("a case is missing for each flip that was not noticed")),
+        _ => Err(Stop::failed(
+            "a case is missing for each flip that was not noticed",
+        )),
     }
 }
 
@@ -107,7 +123,10 @@ fn copied(scratch: &Path) -> Result<(), Stop> {
     }
     copy(&root().join("streams"), &streams)?;
     write(&scratch.join("Cargo.toml"), &kept)?;
-    write(&scratch.join("Cargo.lock"), &read(&root().join("Cargo.lock"))?)
+    write(
+        &scratch.join("Cargo.lock"),
+        &read(&root().join("Cargo.lock"))?,
+    )
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Stop> {
@@ -163,14 +182,23 @@ impl Flip {
     }
 
     fn is_same(&self) -> Option<&'static str> {
-        let same = SAME.iter().find(|(file, text, _)| *file == self.file && *text == self.text);
+        let same = SAME
+            .iter()
+            .find(|(file, text, _)| *file == self.file && *text == self.text);
         same.map(|(_, _, why)| *why)
     }
 }
 
 /// Why the tests fail, if they do.
 fn fails(scratch: &Path) -> Result<Option<String>, Stop> {
-    let tests = ["test", "-q", "-p", "annals-streams", "--offline", "--no-run"];
+    let tests = [
+        "test",
+        "-q",
+        "-p",
+        "annals-streams",
+        "--offline",
+        "--no-run",
+    ];
     let mut build = cargo(tests);
     build.arg("--message-format=json").current_dir(scratch);
     build.env("CARGO_TARGET_DIR", scratch.join("target"));
@@ -187,7 +215,9 @@ fn fails(scratch: &Path) -> Result<Option<String>, Stop> {
     // The cases first: they take no time.
     let mut programs: Vec<_> = programs.collect();
     programs.sort_by_key(|path| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         !name.unwrap_or_default().starts_with("conformance")
     });
     if programs.is_empty() {
@@ -202,7 +232,9 @@ fn fails(scratch: &Path) -> Result<Option<String>, Stop> {
 }
 
 fn run_one(program: &Path, scratch: &Path) -> Result<Option<String>, Stop> {
-    let name = program.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = program
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_default();
     let name = name.split('-').next().unwrap_or_default().to_owned();
     let mut child = Command::new(program)
@@ -252,6 +284,9 @@ mod tests {
             after: " > ",
             text: "time >= last".into(),
         };
-        assert_eq!(flip.applied("a >= b\ntime >= last\n"), "a >= b\ntime > last\n");
+        assert_eq!(
+            flip.applied("a >= b\ntime >= last\n"),
+            "a >= b\ntime > last\n"
+        );
     }
 }

@@ -39,7 +39,9 @@ impl OutputSpec {
     /// The names of its indexes among those of all outputs.
     pub(crate) fn index_names(&self) -> impl Iterator<Item = String> {
         let prefix = self.prefix();
-        self.indexes.iter().map(move |name| format!("{prefix}{name}"))
+        self.indexes
+            .iter()
+            .map(move |name| format!("{prefix}{name}"))
     }
 }
 

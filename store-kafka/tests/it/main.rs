@@ -16,6 +16,7 @@ mod on_kafka {
     mod rows;
     mod state_topics;
     mod topics;
+    mod windows;
 }
 #[cfg(feature = "tls")]
 mod on_own_broker;
