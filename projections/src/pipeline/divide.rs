@@ -54,8 +54,8 @@ impl fmt::Debug for DivideBy {
 /// What the stages before the keys gave for a page.
 #[derive(Default)]
 pub(crate) struct Divided {
-    /// For each place where a stream is divided, by slot.
-    pub(crate) rows: Vec<Vec<Box<dyn DividedRows>>>,
+    /// For each place where a stream is divided, by slot; nothing where a slot has none.
+    pub(crate) rows: Vec<Vec<Option<Box<dyn DividedRows>>>>,
     /// Causes whose key is of another partition than they are, and why that is so.
     pub(crate) misplaced: Vec<(usize, String)>,
 }
@@ -110,8 +110,8 @@ pub(crate) trait Keying: Send + Sync {
 
 /// What follows in a slot.
 pub(crate) trait OpenKeying: Send {
-    /// Sends the rows of the slot on their way.
-    fn send(&mut self, page: &Page, rows: Box<dyn DividedRows>);
+    /// Sends the rows of the slot on their way, and how far time has come where it has none.
+    fn send(&mut self, page: &Page, rows: Option<Box<dyn DividedRows>>);
 
     /// The stages that follow.
     fn then(&mut self) -> &mut dyn Saved;
@@ -139,11 +139,11 @@ struct Opened<U> {
 }
 
 impl<U: Send + 'static> OpenKeying for Opened<U> {
-    fn send(&mut self, page: &Page, rows: Box<dyn DividedRows>) {
+    fn send(&mut self, page: &Page, rows: Option<Box<dyn DividedRows>>) {
         // Both are made for the same place.
-        if let Ok(mut of) = rows.into_any().downcast::<Rows<U>>() {
-            Batch::send(page, &mut of.rows, &mut *self.then);
-        }
+        let rows = rows.and_then(|rows| rows.into_any().downcast::<Rows<U>>().ok());
+        let mut rows = rows.map_or_else(Vec::new, |of| of.rows);
+        Batch::send(page, &mut rows, &mut *self.then);
     }
 
     fn then(&mut self) -> &mut dyn Saved {
@@ -288,9 +288,13 @@ impl<T, U: Send + 'static> Stage<T, StateJson> for Divide<T, U> {
                 done += 1;
             }
         }
-        let of_slots = slots.into_iter().map(|rows| -> Box<dyn DividedRows> {
+        let of_slots = slots.into_iter().map(|rows| {
+            if rows.is_empty() {
+                return None;
+            }
             let text = Arc::clone(&self.text);
-            Box::new(Rows { rows, text })
+            let rows: Box<dyn DividedRows> = Box::new(Rows { rows, text });
+            Some(rows)
         });
         let mut divided = self.to.lock().unwrap_or_else(PoisonError::into_inner);
         divided.misplaced.append(&mut misplaced);

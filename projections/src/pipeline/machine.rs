@@ -374,10 +374,12 @@ impl Machine {
         let divided = page.take_rows(self.bucket);
         let keyings = self.keyings.iter_mut().zip(clocks).zip(divided);
         for ((keying, clock), mut of_slot) in keyings {
-            if kept.leaves_out(records.len()) {
-                of_slot.keep(&|cause| kept.cause(cause));
+            if let Some(rows) = &mut of_slot {
+                if kept.leaves_out(records.len()) {
+                    rows.keep(&|cause| kept.cause(cause));
+                }
+                self.hot.count(&**rows);
             }
-            self.hot.count(&*of_slot);
             let places = at.iter().map(|record| Place {
                 partition: partition.0,
                 position: record.position.get(),

@@ -2,7 +2,7 @@
 //! before the first key, and divided by key, once in a process.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
@@ -33,12 +33,18 @@ pub(crate) struct PreparedPage {
     reads: Vec<(WhatWasRead, usize)>,
     /// What is said about events that a record causes, where any leave the pipeline.
     metadata: Vec<Metadata>,
-    /// By slot, until that takes it: the rows of each place where a stream is divided.
-    rows: Vec<Mutex<Option<Vec<Box<dyn DividedRows>>>>>,
+    rows: Mutex<RowsBySlot>,
     /// What all slots see, until the one that tells of it takes it.
     seen_by_all: Mutex<Option<SeenByAll>>,
     /// Why nothing of it can be used.
     failed: Option<String>,
+}
+
+/// The rows of each place where a stream is divided, until their slots take them.
+struct RowsBySlot {
+    rows: Vec<Vec<Option<Box<dyn DividedRows>>>>,
+    /// By slot: whether it has taken its own.
+    taken: Vec<bool>,
 }
 
 /// What was read of a record.
@@ -144,12 +150,6 @@ impl Preparation {
                 *read = WhatWasRead::Stops(Stops::Misplaced(why));
             }
         }
-        let mut by_slot: Vec<Vec<_>> = (0..slots).map(|_| Vec::new()).collect();
-        for rows in divided.rows {
-            for (slot, rows) in by_slot.iter_mut().zip(rows) {
-                slot.push(rows);
-            }
-        }
         let mut collected = making
             .collected
             .lock()
@@ -169,7 +169,10 @@ impl Preparation {
             records: records.records,
             reads: records.reads,
             metadata: records.metadata,
-            rows: by_slot.into_iter().map(|of| Mutex::new(Some(of))).collect(),
+            rows: Mutex::new(RowsBySlot {
+                rows: divided.rows,
+                taken: vec![false; usize::from(slots)],
+            }),
             seen_by_all: Mutex::new(Some(seen_by_all)),
             failed,
         }
@@ -209,14 +212,19 @@ impl PreparedPage {
         self.failed.as_deref()
     }
 
-    /// The rows of a slot, which takes them once.
-    pub(crate) fn take_rows(&self, slot: u16) -> Vec<Box<dyn DividedRows>> {
-        let rows = self.rows.get(usize::from(slot));
-        let taken = rows.and_then(|rows| {
-            let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
-            rows.take()
-        });
-        taken.unwrap_or_default()
+    fn rows(&self) -> MutexGuard<'_, RowsBySlot> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rows of a slot at each place where a stream is divided. It takes them once.
+    pub(crate) fn take_rows(&self, slot: u16) -> Vec<Option<Box<dyn DividedRows>>> {
+        let slot = usize::from(slot);
+        let mut all = self.rows();
+        if let Some(taken) = all.taken.get_mut(slot) {
+            *taken = true;
+        }
+        let of_slot = all.rows.iter_mut().map(|of| of.get_mut(slot)?.take());
+        of_slot.collect()
     }
 
     /// What all slots see, which one of them takes.
@@ -239,10 +247,7 @@ impl SharedPage for PreparedPage {
     }
 
     fn is_for(&self, slot: u16) -> bool {
-        self.rows.get(usize::from(slot)).is_some_and(|rows| {
-            let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
-            rows.is_some()
-        })
+        self.rows().taken.get(usize::from(slot)) == Some(&false)
     }
 }
 

@@ -131,10 +131,9 @@ impl Publishing<'_> {
                 all.find(|of| (of.slot, of.partition) == (slot, partition))
                     .map_or(Position::START, settled_to)
             };
-            (
-                partition,
-                slots.clone().map(of_slot).min().unwrap_or_default(),
-            )
+            let reads = |slot: &u16| generation.spec.reads(*slot, partition);
+            let slots = slots.clone().filter(reads);
+            (partition, slots.map(of_slot).min().unwrap_or_default())
         });
         Ok(settled.collect())
     }
