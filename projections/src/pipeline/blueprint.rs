@@ -11,10 +11,11 @@ use super::clock_event;
 use super::divide::DivideBy;
 use super::graph::Graph;
 use super::handle::SlotClock;
-use super::machine::{Machine, Share, Stuck};
-use super::output::IndexPlaces;
+use super::machine::{Machine, Stuck};
 use super::prepared::{Preparation, PreparedPage, Stops};
+use super::rows::IndexPlaces;
 use super::sender::SenderLink;
+use super::share::Share;
 
 /// What slots are made from.
 pub(crate) struct Blueprint {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Checkpoint, GenerationSpec, Partition, Position};
+use annals_core::{Checkpoint, Partition, Position};
 use annals_runner::{HotKey, Note, Skips, WorkError, contained};
 use annals_streams::{Changes, Page, Place, Span, Time};
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use super::outbox::{self, Entry};
 use super::output::{Collected, EmittedEvent, take};
 use super::panics::{Lacking, Panics, Spoiled};
 use super::prepared::{BySource, PreparedPage, Stops, WhatWasRead};
+use super::share::{KeptCauses, Share};
 use super::source::Read;
 
 /// A row with the place of its cause.
@@ -80,57 +81,6 @@ struct KeyingInSlot {
     /// The sources that lead there.
     sources: Arc<[usize]>,
     open: Box<dyn OpenKeying>,
-}
-
-/// Which part of a pipeline the machine is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Share {
-    /// The keys of a slot among so many, from all of so many partitions.
-    Keys {
-        slot: u16,
-        slots: u16,
-        partitions: u32,
-    },
-    /// All keys of one partition.
-    Partition(Partition),
-}
-
-impl Share {
-    /// All keys of all partitions.
-    pub(crate) fn everything(partitions: u32) -> Share {
-        Share::Keys {
-            slot: 0,
-            slots: 1,
-            partitions,
-        }
-    }
-
-    /// What a slot of a generation works on.
-    pub(crate) fn of_slot(slot: u16, spec: &GenerationSpec) -> Share {
-        if spec.is_by_partition() {
-            return Share::Partition(Partition(slot.into()));
-        }
-        Share::Keys {
-            slot,
-            slots: spec.slots,
-            partitions: spec.partitions,
-        }
-    }
-
-    fn clocks(self) -> Clocks {
-        match self {
-            Share::Keys { partitions, .. } => Clocks::new(partitions),
-            Share::Partition(partition) => Clocks::of_partition(partition),
-        }
-    }
-
-    /// Its number among those that share pages.
-    fn bucket(self) -> (u16, u16) {
-        match self {
-            Share::Keys { slot, slots, .. } => (slot, slots),
-            Share::Partition(_) => (0, 1),
-        }
-    }
 }
 
 impl Machine {
@@ -468,30 +418,6 @@ impl Machine {
     fn own(&self, source: usize) -> Option<usize> {
         let keeps_own = self.sources.get(source).is_some_and(|(_, own)| *own);
         keeps_own.then_some(source)
-    }
-}
-
-/// The causes of a page that a slot takes, numbered anew from the first.
-struct KeptCauses {
-    first: usize,
-    end: usize,
-    without: Vec<usize>,
-}
-
-impl KeptCauses {
-    fn leaves_out(&self, records: usize) -> bool {
-        self.first > 0 || self.end < records || !self.without.is_empty()
-    }
-
-    fn cause(&self, cause: usize) -> Option<usize> {
-        let is_kept = (self.first..self.end).contains(&cause);
-        (is_kept && self.without.binary_search(&cause).is_err()).then(|| cause - self.first)
-    }
-
-    fn event(&self, event: EmittedEvent) -> Option<EmittedEvent> {
-        let cause = self.cause((event.when / 2) as usize)?;
-        let when = 2 * cause as u32 + event.when % 2;
-        Some(EmittedEvent { when, ..event })
     }
 }
 

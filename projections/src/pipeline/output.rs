@@ -1,7 +1,6 @@
 //! What leaves a pipeline: rows of views, each at the exact record that brought it forth.
 
 use std::any::{Any, TypeId};
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,37 +41,6 @@ impl OutputSpec {
         self.indexes
             .iter()
             .map(move |name| format!("{prefix}{name}"))
-    }
-}
-
-/// Where the entries of the indexes of each output stand among those of all.
-#[derive(Debug, Default)]
-pub(crate) struct IndexPlaces {
-    of: BTreeMap<&'static str, usize>,
-    count: usize,
-}
-
-impl IndexPlaces {
-    pub(crate) fn of(outputs: &[OutputSpec]) -> IndexPlaces {
-        let mut places = IndexPlaces::default();
-        for output in outputs.iter().filter(|of| !of.indexes.is_empty()) {
-            places.of.insert(output.name, places.count);
-            places.count += output.indexes.len();
-        }
-        places
-    }
-
-    /// The entries of a row for the indexes of all outputs: nothing for those of others, which
-    /// leaves it out of every range of theirs.
-    pub(crate) fn entries(&self, key: &str, own: Vec<String>) -> Vec<String> {
-        let mut entries = vec![String::new(); self.count];
-        let output = key.split(END).next().unwrap_or_default();
-        if let Some(first) = self.of.get(output) {
-            for (entry, own) in entries.iter_mut().skip(*first).zip(own) {
-                *entry = format!("{OWN_ENTRY}{own}");
-            }
-        }
-        entries
     }
 }
 

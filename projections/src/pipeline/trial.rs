@@ -15,10 +15,11 @@ use super::blueprint::Blueprint;
 use super::clock_event::{self, Advanced};
 use super::dead::shown;
 use super::divide::DivideBy;
-use super::machine::{Machine, OutRow, Share, Taken};
+use super::machine::{Machine, OutRow, Taken};
 use super::outbox::Entry;
 use super::output::{END, Leaving};
 use super::prepared::PreparedPage;
+use super::share::Share;
 
 /// A pipeline that is tried out. Prints as a story: what came in, and what came out because of it.
 ///

@@ -15,8 +15,9 @@ use bytes::Bytes;
 use super::blueprint::Blueprint;
 use super::dead::{OUTPUT, shown};
 use super::divide::DivideBy;
-use super::machine::{Machine, OutRow, Share, Taken};
+use super::machine::{Machine, OutRow, Taken};
 use super::output::END;
+use super::share::Share;
 use crate::context::ViewContext;
 use crate::fold::first_difference;
 

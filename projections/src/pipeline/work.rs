@@ -7,10 +7,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Checkpoint, EventId, Failure, Filter, Partition, Position, ReadLog, RowChange, RowVersion,
-    StoreError, ViewCommit,
+    Checkpoint, EventId, Failure, Filter, Partition, Position, ReadLog, RowChange, StoreError,
+    ViewCommit,
 };
 use annals_runner::{
     Activity, CommittedStep, HeldLease, Pages, Skips, Slot, SlotState, Tasks, Work, WorkError,
@@ -21,11 +20,12 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::blueprint::Blueprint;
 use super::journal::Writes;
-use super::machine::{Machine, OutRow, Share, Taken};
+use super::machine::{Machine, OutRow, Taken};
 use super::outbox::{Outbox, SentTo};
-use super::output::IndexPlaces;
 use super::panics::Spoiled;
 use super::prepared::PreparedPage;
+use super::rows::{IndexPlaces, written};
+use super::share::Share;
 use crate::options::Options;
 
 /// Events read at once.
@@ -500,53 +500,5 @@ impl<'a> Session<'a> {
         work.progress.settled_to(partition, up_to, taken);
         work.blueprint.sender.committed();
         Ok(())
-    }
-}
-
-/// What a commit writes of rows: each key once, and of each place the last version.
-pub(crate) fn written(
-    mut rows: Vec<OutRow>,
-    indexes: &IndexPlaces,
-) -> (Vec<RowChange>, Vec<RowVersion>) {
-    let changes = rows.len();
-    // Rows of one key stay in the order of their causes.
-    rows.sort_by(|one, other| one.key.cmp(&other.key));
-    let mut changed: Vec<RowChange> = Vec::with_capacity(changes);
-    let mut versions: Vec<RowVersion> = Vec::new();
-    for row in rows {
-        if row.keeps {
-            let version = version(&row);
-            match versions.last_mut() {
-                Some(last) if last.key == version.key && last.up_to == version.up_to => {
-                    *last = version;
-                }
-                _ => versions.push(version),
-            }
-        }
-        let indexed = match &row.value {
-            Some(_) => indexes.entries(&row.key, row.indexed),
-            None => Vec::new(),
-        };
-        let change = RowChange {
-            key: row.key,
-            value: row.value,
-            indexed,
-        };
-        match changed.last_mut() {
-            Some(last) if last.key == change.key => *last = change,
-            _ => changed.push(change),
-        }
-    }
-    (changed, versions)
-}
-
-fn version(row: &OutRow) -> RowVersion {
-    let recorded_at: DateTime<Utc> = row.recorded_at;
-    RowVersion {
-        key: row.key.clone(),
-        after: row.position.minus(1),
-        up_to: row.position,
-        recorded_at,
-        value: row.value.clone(),
     }
 }
