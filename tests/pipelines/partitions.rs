@@ -12,7 +12,7 @@ use annals::{Filter, MemoryStore, Partition, Store};
 use annals_core::conformance::Dice;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::shop::{Picture, Sales, ShopEvent, caught_up, noon, options, ordered, rebuild};
+use crate::shop::{Picture, ShopEvent, caught_up, noon, options, ordered, rebuild};
 
 const WAIT: Duration = Duration::from_secs(30);
 const PRODUCTS: [&str; 8] = ["ale", "gin", "oil", "rum", "rye", "salt", "silk", "tea"];
