@@ -117,7 +117,7 @@ async fn built(
 pub(crate) async fn a_random_log_gives_one_result_however_it_is_cut(location: Location) {
     let store = location.open().await;
     let all = match location {
-        Location::Memory(_) => rounds(3, 40),
+        Location::Memory(_) => rounds(1, 40),
         _ => rounds(1, 10),
     };
     for round in 0..all {
