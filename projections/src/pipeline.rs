@@ -65,6 +65,7 @@ mod journal;
 mod keyed;
 mod look_up;
 mod machine;
+mod on_time;
 mod ordered;
 mod outbox;
 mod output;
@@ -90,8 +91,6 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use annals_runner::HotKey;
-/// Bounds of joins.
-pub use annals_streams::Within;
 /// Changes of tables, and folds that follow them.
 pub use annals_streams::{Change as TableChange, TakeBack};
 /// Folds, and what they are about.
@@ -100,12 +99,15 @@ pub use annals_streams::{
 };
 /// Patterns of items.
 pub use annals_streams::{Match, Pattern, Skip};
+/// Bounds of joins, and the items of their two sides.
+pub use annals_streams::{Side, Within};
 pub use append::Appended;
 pub use dead::DeadRecord;
 pub use handle::{PipelineHandle, PipelineStatus, Pipelines, SlotClock};
 pub use heartbeat::Heartbeat;
 pub use intake::{Intake, IntakeSetup, IntakeStatus, Offered, Overload};
 pub use keyed::{Keyed, PipelineKey};
+pub use on_time::OnTime;
 pub use results::{Results, Windowed};
 pub use stream::{Flows, Log, Stream};
 pub use table::{Grouped, Table};

@@ -118,6 +118,26 @@ impl<T> Row<T> {
     }
 }
 
+/// A result that is missing, because something of the user panicked while it was put together, or
+/// while an item was looked at whose turn had come.
+///
+/// ```
+/// use annals_streams::{Output, Time};
+///
+/// let mut out = Output::<u8, ()>::new();
+/// out.lack(Time::MIN, 1, Box::new("cannot be merged"));
+/// assert!(out.lacking[0].of.is_none());
+/// ```
+#[derive(Debug)]
+pub struct Lacking<T> {
+    /// The result, without its value.
+    pub row: Row<T>,
+    /// The item that is left out, if it is one and no whole result.
+    pub of: Option<Place>,
+    /// What was said.
+    pub panic: Panic,
+}
+
 /// What an operator has to say: results, and what came too late.
 ///
 /// ```
@@ -133,8 +153,8 @@ pub struct Output<T, L> {
     pub rows: Vec<Row<T>>,
     /// The late side output.
     pub late: Vec<Row<L>>,
-    /// Results that could not be put together, without their values: a fold panicked.
-    pub lacking: Vec<(Row<T>, Panic)>,
+    /// What is missing because something panicked.
+    pub lacking: Vec<Lacking<T>>,
     when: u32,
 }
 
@@ -210,8 +230,31 @@ impl<T, L> Output<T, L> {
     /// assert_eq!(out.lacking.len(), 1);
     /// ```
     pub fn lack(&mut self, time: Time, item: T, panic: Panic) {
-        let when = self.when;
-        self.lacking.push((Row { when, time, item }, panic));
+        self.lacking.push(Lacking {
+            row: Row {
+                when: self.when,
+                time,
+                item,
+            },
+            of: None,
+            panic,
+        });
+    }
+
+    /// Adds that an item which came earlier, at this place, is left out now that its turn has come.
+    /// `item` is what would have been made of it alone.
+    ///
+    /// ```
+    /// # use annals_streams::{Output, Place, Time};
+    /// let mut out = Output::<u8, ()>::new();
+    /// out.lack_of(Time::MIN, Place::at(7), 1, Box::new("no condition"));
+    /// assert_eq!(out.lacking[0].of, Some(Place::at(7)));
+    /// ```
+    pub fn lack_of(&mut self, time: Time, place: Place, item: T, panic: Panic) {
+        self.lack(time, item, panic);
+        if let Some(lacking) = self.lacking.last_mut() {
+            lacking.of = Some(place);
+        }
     }
 
     /// Takes the results out, in their order.

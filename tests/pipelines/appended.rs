@@ -9,7 +9,7 @@ use annals::pipeline::{Log, Pipeline};
 use annals::prelude::*;
 use annals::projections::{Kind, Program};
 use annals::status::SlotState;
-use annals::store::ReadLog;
+use annals::store::{Append, AppendError, Appended, NewEvent, ReadLog};
 use annals::{Failure, MemoryStore, Partition, Store, StoreError};
 use annals_core::conformance::Dice;
 use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
@@ -405,25 +405,59 @@ async fn a_slot_waits_for_the_sender_and_says_so() {
     db.stop().await;
 }
 
-/// A store that takes no event of a stream.
+/// A store that takes no event of one stream.
 #[derive(Debug)]
-struct Refuses;
+struct Refuses(Failure);
 
 #[async_trait]
 impl StoreFault for Refuses {
-    async fn before(&self, call: Call) -> Result<(), StoreError> {
-        match call {
-            Call::Append => Err(StoreError::new(Failure::Invalid, "not in this store")),
-            _ => Ok(()),
+    async fn append(&self, store: &dyn Store, append: Append) -> Result<Appended, AppendError> {
+        let mut streams = append.events.iter().map(|(to, _)| to.as_str());
+        match streams.any(|to| to == "alert-tea") {
+            true => Err(StoreError::new(self.0, "not in this store").into()),
+            false => store.append(append).await,
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_store_refuses_stops_the_sender_until_skipped() {
+async fn what_a_store_refuses_holds_nothing_else_back() {
+    let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let store = FaultyStore::new(inner.clone(), Refuses(Failure::Invalid));
+    let db = Annals::on(store).with(alerts().options(options()));
+    let db = db.start().await.unwrap();
+    let sold = [("rum", 500), ("tea", 600), ("tea", 700), ("rum", 800)];
+    let mut append = Append::default();
+    for (product, cents) in sold {
+        let mut new = NewEvent::of(&ordered(product, cents)).unwrap();
+        new.occurred_at = noon();
+        append = append.event(StreamId::new(format!("order-{cents}")).unwrap(), new);
+    }
+    inner.append(append).await.unwrap();
+    all_sent(&db).await;
+    assert_eq!(high(&*inner).await, [500, 800]);
+    let pipeline = db.pipeline("alerts").unwrap();
+    for _ in 0..2 {
+        let dead = pipeline.dead_records(10).await.unwrap();
+        let dead: Vec<_> = dead
+            .iter()
+            .map(|of| (of.position, &*of.event_type, &*of.cause))
+            .collect();
+        let why = "an event for the stream `alert-tea` was refused: not in this store";
+        let wanted = [(2, "order.ordered", why), (3, "order.ordered", why)];
+        assert_eq!(dead, wanted);
+        // They belong to what was sent, and not to a build.
+        rebuild(&db, "alerts").await;
+    }
+    assert_eq!(pipeline.dead_records(1).await.unwrap().len(), 1);
+    db.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_stops_the_sender_until_skipped() {
     let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let pipeline = || alerts().options(options().poll(Duration::from_millis(20)));
-    let store = FaultyStore::new(inner.clone(), Refuses);
+    let store = FaultyStore::new(inner.clone(), Refuses(Failure::ReadOnly));
     let db = Annals::on(store).with(pipeline()).start().await.unwrap();
     append(&*inner, noon(), &ordered("tea", 500)).await;
     let mut polls = tokio::time::interval(Duration::from_millis(20));
@@ -440,7 +474,7 @@ async fn what_a_store_refuses_stops_the_sender_until_skipped() {
             break reason;
         }
     };
-    let names = "the event for stream `alert-tea` that position 1 of partition 0 caused is refused";
+    let names = "for stream `alert-tea` on, which position 1 of partition 0 caused, cannot be";
     assert!(
         reason.contains(names) && reason.contains("not in this store"),
         "{reason}"

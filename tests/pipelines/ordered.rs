@@ -118,6 +118,28 @@ fn an_absence_comes_when_its_time_is_over() {
 }
 
 #[test]
+fn what_is_late_for_an_order_or_pattern_is_beside() {
+    let late = Pipeline::new("late", 1, |log| {
+        let cents = cents(log);
+        let late = cents.in_time_order().late();
+        into_said(&late.map(|_, cents| vec![*cents]));
+        let late = cents.detect(Pattern::first(|_: &i64| true)).late();
+        let sums = late.tumbling(MINUTE).folded::<Sum>().on_update();
+        sums.into_view_as::<Totals>(|_, _, sum| Totals {
+            cents: sum.0 as i64,
+        });
+    });
+    // Three seconds are allowed, and no microsecond more.
+    let events = [("00:10", 1), ("00:07", 2), ("00:06.999999", 3)];
+    let told = story(&late, &events);
+    let mut lines: Vec<_> = told.lines().collect();
+    lines.sort_unstable();
+    let said = r#"-> said [tea] {"cents":[3]}"#;
+    let total = r#"-> totals [1970-01-01T10:00:00 tea] {"cents":3}"#;
+    assert_eq!(lines, [said, total]);
+}
+
+#[test]
 fn a_pattern_without_an_end_is_refused() {
     let endless = Pipeline::new("endless", 1, |log| {
         let endless = Pattern::first(|_: &i64| true).never(|_, _| true);

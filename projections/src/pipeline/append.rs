@@ -171,8 +171,9 @@ impl<T: Flows> Stream<T> {
     /// Each is appended once, whatever is killed when, in the order of the events that caused
     /// them, [caused by](annals_core::Metadata::caused_by) those, and happened at the time of the
     /// item. A rebuild appends nothing for what was appended before it, also when it decides
-    /// otherwise. What can never be appended, such as one with an illegal name of a stream, is a
-    /// [dead record](super::PipelineHandle::dead_records) of the event that caused it.
+    /// otherwise. What can never be appended, such as one with an illegal name of a stream, and what
+    /// the store refuses for good is a [dead record](super::PipelineHandle::dead_records) of the
+    /// event that caused it, and holds no other back.
     ///
     /// ```
     /// # use annals_core::Event;
@@ -227,7 +228,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// What holds for [`append`](Stream::append) holds here: exactly once, because the outlet keeps
     /// with each batch how far the pipeline was sent, in the order of causes, none in a rebuild.
     /// The outlet is opened anew whenever a sender begins, and shuts out an earlier one; no other
-    /// pipeline, relay or sink may have the same.
+    /// pipeline, relay or sink may have the same. A record that it refuses is a dead record.
     ///
     /// ```
     /// # use annals_core::{Outgoing, Outlet, StoreError};

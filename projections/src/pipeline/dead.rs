@@ -1,14 +1,17 @@
 //! Records that a pipeline goes on without: rows of an output of its own.
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{EventId, Position, RecordedEvent};
-use annals_streams::Time;
+use annals_core::{EventId, Partition, Position, RecordedEvent, RowChange};
+use annals_streams::{Place, Time};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
+use uuid::Uuid;
 
 use super::machine::OutRow;
 use super::output::END;
 use super::panics::{Lacking, Why};
+use crate::key::too_long;
 
 /// The output of dead letters. No view has a name like it.
 pub(crate) const OUTPUT: &str = "$dead";
@@ -16,6 +19,14 @@ pub(crate) const OUTPUT: &str = "$dead";
 /// A key of several parts, for people.
 pub(crate) fn shown(key: &str) -> String {
     key.replace("\u{1f}\u{1f}", " ")
+}
+
+/// A key as a part of another one, which has to have room for it.
+fn short(key: &str) -> Cow<'_, str> {
+    match too_long(key) {
+        Some(refused) => refused.short.into(),
+        None => key.into(),
+    }
 }
 
 /// A record that a pipeline went on without, or without a part of it: an item or a result over
@@ -93,6 +104,7 @@ impl Record {
         let Lacking {
             stage: number,
             item,
+            of,
             why,
             ..
         } = of;
@@ -100,21 +112,55 @@ impl Record {
             Why::Panicked(reason) => ("panicked", reason),
             Why::Failed(reason) => ("failed", reason),
         };
-        let cause = match &**item {
-            "" => format!("`{stage}` {what}: {reason}"),
-            item => format!("`{stage}` {what} over `{}`: {reason}", shown(item)),
+        let item = short(item);
+        let over = match &*item {
+            "" => String::new(),
+            item => format!(" over `{}`", shown(item)),
         };
+        let from = of.map(|of| format!(" from position {}", of.position));
+        let from = from.unwrap_or_default();
+        let cause = format!("`{stage}` {what}{over}{from}: {reason}");
+        let place = of.map(|of| {
+            let Place {
+                partition,
+                position,
+                index,
+            } = of;
+            format!("/{partition}/{position}/{index}")
+        });
+        let place = place.unwrap_or_default();
         Dead {
-            of: format!("/{number:05}/{item}"),
+            of: format!("/{number:05}/{item}{place}"),
             ..self.dead(cause)
         }
     }
 
     /// An event that this stage made of it, for a key, which no store takes.
     pub(crate) fn not_appended(&self, (stage, key): (u16, &str), reason: String) -> Dead {
+        let key = short(key);
         Dead {
             of: format!("/{stage:05}/{key}"),
             ..self.dead(reason)
+        }
+    }
+
+    /// An event that this stage made of it, for a key and as its so manieth, which nobody takes.
+    pub(crate) fn refused(&self, (stage, key, index): (u16, &str, u32), reason: String) -> Dead {
+        let key = short(key);
+        Dead {
+            of: format!("/{stage:05}/{key}/{index}"),
+            ..self.dead(reason)
+        }
+    }
+
+    /// A record that is in the log no more.
+    pub(crate) fn removed(partition: Partition, position: Position) -> Record {
+        Record {
+            partition: partition.0,
+            position,
+            id: EventId::from_uuid(Uuid::nil()),
+            event_type: Arc::from(""),
+            recorded_at: DateTime::UNIX_EPOCH,
         }
     }
 
@@ -130,6 +176,16 @@ impl Record {
 }
 
 impl Dead {
+    /// As a row that keeps no past.
+    pub(crate) fn change(self) -> RowChange {
+        let OutRow { key, value, .. } = self.row();
+        RowChange {
+            key,
+            value,
+            indexed: Vec::new(),
+        }
+    }
+
     pub(crate) fn row(self) -> OutRow {
         let DeadRecord {
             partition,

@@ -6,17 +6,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_streams::{
-    Batch, Branch, Codec, Each, Joint, Operator, Panic, Plan, PlannedStage, Row, Side, Sink, Span,
-    Stage, State, StateError, Stateful,
+    Branch, Codec, Each, Joint, Operator, Panic, Plan, PlannedStage, Row, Side, Span, Stage, State,
+    StateError, Stateful,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::append::{AppendSpec, OpenOutlet};
 use super::divide::{DivideBy, Divided, Keying};
+use super::on_time::counted;
 use super::output::{Collected, OutputSpec};
 use super::panics::{self, Lacking, NameOf, Panics, Why};
 use super::source::Source;
+use super::stream::Flows;
 
 /// How state is written: as rows are.
 pub(crate) struct StateJson;
@@ -122,6 +124,7 @@ impl Making {
                     cause: row.cause(),
                     stage: of.stage,
                     item: name(&row.item),
+                    of: None,
                     why: Why::Panicked(reason),
                 });
             }
@@ -141,6 +144,7 @@ impl Making {
                     cause: row.cause(),
                     stage: of.stage,
                     item: name(&row.item),
+                    of: None,
                     why: Why::Failed(reason),
                 });
             }
@@ -214,7 +218,7 @@ impl Making {
     }
 
     /// An operator as the stage that a handle stands for, whose items and results are called so.
-    /// What is late for it is counted.
+    /// No item is late for it.
     pub(crate) fn stage<O>(
         &self,
         at: Numbered,
@@ -223,19 +227,29 @@ impl Making {
         (item, result): (NameOf<O::In>, NameOf<O::Out>),
     ) -> Port<O::In>
     where
+        O: Operator<Late = ()> + State + Send + 'static,
+        O::Out: Send,
+    {
+        Box::new(self.stateful(at, operator, then, item, result))
+    }
+
+    /// As [`stage`](Making::stage), of an operator that refuses late items: these are counted, and
+    /// go where they are asked for.
+    pub(crate) fn stage_with_late<O>(
+        &mut self,
+        at: Numbered,
+        operator: O,
+        (then, late): (Port<O::Out>, &Node<O::Late>),
+        (item, result): (NameOf<O::In>, NameOf<O::Out>),
+    ) -> Port<O::In>
+    where
         O: Operator + State + Send + 'static,
         O::Out: Send,
-        O::Late: Send,
+        O::Late: Flows,
     {
-        let collected = Arc::clone(&self.collected);
-        let count = Sink::new(move |batch: &Batch<O::Late>| {
-            if !batch.rows.is_empty() {
-                let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
-                collected.missed += batch.rows.len() as u64;
-            }
-        });
+        let late = counted(self, late, |_| 1);
         let stage = self.stateful(at, operator, then, item, result);
-        Box::new(stage.late(Box::new(count)))
+        Box::new(stage.late(late))
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use annals_core::chrono::DateTime;
 use annals_core::{
-    Append, AppendError, EventId, Failure, Invalid, NewEvent, Partition, Position, ReadRows,
-    RowsBy, Store, StoreError, Token,
+    Append, AppendError, EventId, Failure, GenerationId, Invalid, NewEvent, Partition, Phase,
+    Position, ReadRows, RowsBy, Store, StoreError, Token,
 };
 use annals_runner::{CatchUp, DeadLetters, GenerationWorkers, HotKey, Program, Subject, ViewError};
 use annals_streams::Time;
@@ -165,7 +165,7 @@ impl PipelineHandle {
     }
 
     /// Returns when also all events that it appends because of what `token` asks for are in the
-    /// log, within `at_most`.
+    /// log, or refused and [dead](PipelineHandle::dead_records), within `at_most`.
     ///
     /// # Errors
     ///
@@ -203,7 +203,9 @@ impl PipelineHandle {
     }
 
     /// Leaves out what the event at a position caused, of what is not sent yet: the way out when
-    /// the store refuses it for good. A pipeline with several partitions: of the first one.
+    /// the sender gets no further for it. What is refused for good is left out by itself, as a
+    /// [dead record](PipelineHandle::dead_records). A pipeline with several partitions: of the
+    /// first one.
     ///
     /// # Errors
     ///
@@ -264,8 +266,9 @@ impl PipelineHandle {
         Rebuild::of(&self.context, &self.workers, self.blueprint.name, subject)
     }
 
-    /// Events that it went on without: those that a source could not read or that claim to come
-    /// from the future; the first so many in the order of the log.
+    /// Events that it went on without, or without a part of what they caused: those that a source
+    /// could not read or that claim to come from the future, items over which a stage panicked, and
+    /// what was to be sent and is refused for good; the first so many in the order of the log.
     ///
     /// # Errors
     ///
@@ -280,9 +283,28 @@ impl PipelineHandle {
     /// ```
     pub async fn dead_records(&self, limit: usize) -> Result<Vec<DeadRecord>, ViewError> {
         let live = CatchUp::new(&self.context, &self.workers).live().await?;
+        let mut dead = self.dead_records_in(live.id, limit).await?;
+        if self.blueprint.appends() {
+            let name = self.blueprint.sender.stored_name();
+            let notes = self.context.views.generations(&name).await?;
+            for note in notes.iter().filter(|of| of.phase == Phase::Live) {
+                dead.extend(self.dead_records_in(note.id, limit).await?);
+            }
+            // The sort is stable: those of one event stay as they are.
+            dead.sort_by_key(|of| (of.partition, of.position));
+            dead.truncate(limit);
+        }
+        Ok(dead)
+    }
+
+    async fn dead_records_in(
+        &self,
+        generation: GenerationId,
+        limit: usize,
+    ) -> Result<Vec<DeadRecord>, ViewError> {
         let from = Bound::Included(format!("{OUTPUT}{END}"));
         let to = Bound::Excluded(format!("{OUTPUT}\u{1f}"));
-        let read = ReadRows::of(live.id, RowsBy::KeyRange(from, to)).limit(limit);
+        let read = ReadRows::of(generation, RowsBy::KeyRange(from, to)).limit(limit);
         let page = self.context.views.read_rows(read).await?;
         let rows = page.rows.iter();
         rows.map(|row| {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use annals_streams::{
-    Batch, Each, IntervalJoin, JoinType, Kept, PlannedStage, Sink, Window, WindowJoin, Within,
+    Batch, Each, IntervalJoin, JoinType, Kept, PlannedStage, Side, Sink, Window, WindowJoin, Within,
 };
 
-use super::graph::Node;
-use super::keyed::{Keyed, PipelineKey};
+use super::graph::{Node, Numbered};
+use super::keyed::{Keyed, PipelineKey, mapped};
+use super::on_time::OnTime;
 use super::panics::{by_key, by_side};
 use super::results::Windowed;
 use super::stream::Flows;
@@ -19,7 +20,8 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
     /// its later half comes, and has the larger time of both.
     ///
     /// Items wait as long as a partner can come. One that comes when none can any more, and meets
-    /// none that waits, is late: it is left out and counted in the status.
+    /// none that waits, is late: it is left out, counted in the status, and in
+    /// [`late`](OnTime::late).
     ///
     /// Rows may lie before the watermark by the larger bound, and stages after the join run that
     /// much later, so that none of them is late there.
@@ -37,7 +39,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
         other: &Keyed<K, R>,
         within: Within,
         row: impl Fn(&T, &R) -> O + Send + Sync + 'static,
-    ) -> Keyed<K, O> {
+    ) -> OnTime<K, O, Side<T, R>> {
         let row = move |left: Option<&T>, right: Option<&R>| Some(row(left?, right?));
         self.joined(other, "join", (JoinType::Inner, within), row)
     }
@@ -59,7 +61,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
         other: &Keyed<K, R>,
         within: Within,
         row: impl Fn(&T, Option<&R>) -> O + Send + Sync + 'static,
-    ) -> Keyed<K, O> {
+    ) -> OnTime<K, O, Side<T, R>> {
         let row = move |left: Option<&T>, right: Option<&R>| Some(row(left?, right));
         self.joined(other, "left_join", (JoinType::Left, within), row)
     }
@@ -80,7 +82,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
         other: &Keyed<K, R>,
         within: Within,
         row: impl Fn(Option<&T>, Option<&R>) -> O + Send + Sync + 'static,
-    ) -> Keyed<K, O> {
+    ) -> OnTime<K, O, Side<T, R>> {
         let row = move |left: Option<&T>, right: Option<&R>| Some(row(left, right));
         self.joined(other, "outer_join", (JoinType::Outer, within), row)
     }
@@ -91,7 +93,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
         kind: &'static str,
         (join, within): (JoinType, Within),
         row: impl Fn(Option<&T>, Option<&R>) -> Option<O> + Send + Sync + 'static,
-    ) -> Keyed<K, O> {
+    ) -> OnTime<K, O, Side<T, R>> {
         if within.before + within.after < annals_streams::Span::ZERO {
             self.at.graph.wrong(format!(
                 "`{kind}` within bounds that contain nothing: {} microseconds before, {} after",
@@ -103,22 +105,22 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
             .with("before", within.before.micros())
             .with("after", within.after.micros());
         let at = self.at.then_both(&other.at, planned);
-        let node: Node<(K, O)> = Node::new();
-        let to = node.clone();
         let row = Arc::new(row);
         let stage = at.numbered();
-        at.attach_both((&self.node, &other.node), move |making| {
-            let row = Arc::clone(&row);
-            let row = move |(key, (left, right)): &(K, Sides<T, R>)| {
-                row(left.as_ref(), right.as_ref()).map(|row| (key.clone(), row))
-            };
-            // Rows are made behind the join: one that cannot be made is left out by itself.
-            let then = Each::filter_map(row, to.port(making));
-            let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
-            let join = IntervalJoin::<K, T, R, Sides<T, R>>::new(join, within, sides);
-            making.stage(stage, join, then, (by_side, by_key))
-        });
-        Keyed::of(at.lagging(within.lag()), node)
+        OnTime::made(at.clone(), within.lag(), |to, late| {
+            let late = late_sides(stage, &late);
+            at.attach_both((&self.node, &other.node), move |making| {
+                let row = Arc::clone(&row);
+                let row = move |(key, (left, right)): &(K, Sides<T, R>)| {
+                    row(left.as_ref(), right.as_ref()).map(|row| (key.clone(), row))
+                };
+                // Rows are made behind the join: one that cannot be made is left out by itself.
+                let then = Each::filter_map(row, to.port(making));
+                let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
+                let join = IntervalJoin::<K, T, R, Sides<T, R>>::new(join, within, sides);
+                making.stage_with_late(stage, join, (then, &late), (by_side, by_key))
+            });
+        })
     }
 }
 
@@ -129,11 +131,28 @@ pub(super) fn sides<L: Clone, R: Clone>(left: Option<&L>, right: Option<&R>) -> 
     (left.cloned(), right.cloned())
 }
 
+/// Late items of two streams, on their way to those of both by key.
+fn late_sides<K: PipelineKey, L: Flows, R: Flows>(
+    stage: Numbered,
+    to: &Node<(K, Side<L, R>)>,
+) -> Node<Side<(K, L), (K, R)>> {
+    let late = Node::new();
+    let by_key = |late: &Side<(K, L), (K, R)>| {
+        Some(match late.clone() {
+            Side::Left((key, left)) => (key, Side::Left(left)),
+            Side::Right((key, right)) => (key, Side::Right(right)),
+        })
+    };
+    mapped(&late, to, (stage, by_side), by_key);
+    late
+}
+
 impl<K: PipelineKey, T: Flows + Kept> Windows<K, T> {
     /// All pairs of one key in the same window, when it closes. Both sides are tumbling or hopping
     /// windows of the same size; a pair has the last moment of its window as time.
     ///
-    /// An item that comes within `allow_late` meets those that are there at once.
+    /// An item that comes within `allow_late` meets those that are there at once; a later one is in
+    /// [`late`](OnTime::late).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -147,7 +166,7 @@ impl<K: PipelineKey, T: Flows + Kept> Windows<K, T> {
         &self,
         other: &Windows<K, R>,
         row: impl Fn(&T, &R) -> O + Send + Sync + 'static,
-    ) -> Keyed<K, Windowed<O>> {
+    ) -> OnTime<K, Windowed<O>, Side<T, R>> {
         let aligned = match (&self.by, &other.by) {
             (WindowsBy::Aligned(left), WindowsBy::Aligned(right)) if left == right => Some(*left),
             _ => None,
@@ -160,31 +179,31 @@ impl<K: PipelineKey, T: Flows + Kept> Windows<K, T> {
         }
         let planned = self.planned.clone().with("join", 0);
         let at = self.from.at.then_both(&other.from.at, planned);
-        let node: Node<(K, Windowed<O>)> = Node::new();
-        let to = node.clone();
         let row = Arc::new(row);
         let stage = at.numbered();
         let lateness = self.lateness;
-        at.attach_both((&self.from.node, &other.from.node), move |making| {
-            let Some(aligned) = aligned else {
-                // A pipeline with such a join is refused before it runs.
-                return Box::new(Sink::new(|_: &Batch<_>| ()));
-            };
-            let row = Arc::clone(&row);
-            let windowed = move |(key, (window, (left, right))): &(K, (Window, (T, R)))| {
-                let row = Windowed {
-                    window: *window,
-                    value: row(left, right),
-                    is_final: true,
+        OnTime::made(at.clone(), lateness, |to, late| {
+            let late = late_sides(stage, &late);
+            at.attach_both((&self.from.node, &other.from.node), move |making| {
+                let Some(aligned) = aligned else {
+                    // A pipeline with such a join is refused before it runs.
+                    return Box::new(Sink::new(|_: &Batch<_>| ()));
                 };
-                (key.clone(), row)
-            };
-            let then = Each::map(windowed, to.port(making));
-            let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
-            let pair = |left: &T, right: &R| (left.clone(), right.clone());
-            let join = WindowJoin::<K, T, R, (T, R)>::new(aligned, lateness, pair);
-            making.stage(stage, join, then, (by_side, by_key))
-        });
-        Keyed::of(at.lagging(self.lateness), node)
+                let row = Arc::clone(&row);
+                let windowed = move |(key, (window, (left, right))): &(K, (Window, (T, R)))| {
+                    let row = Windowed {
+                        window: *window,
+                        value: row(left, right),
+                        is_final: true,
+                    };
+                    (key.clone(), row)
+                };
+                let then = Each::map(windowed, to.port(making));
+                let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
+                let pair = |left: &T, right: &R| (left.clone(), right.clone());
+                let join = WindowJoin::<K, T, R, (T, R)>::new(aligned, lateness, pair);
+                making.stage_with_late(stage, join, (then, &late), (by_side, by_key))
+            });
+        })
     }
 }

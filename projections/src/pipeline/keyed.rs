@@ -303,11 +303,14 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
         let row = Arc::new(row);
         self.node.attach(move |making| {
             let row = Arc::clone(&row);
-            let on_panic = making.on_panic(of, by_key::<K, T> as _);
-            into_view::<_, V>(making, on_panic, move |(key, item): &(K, T)| {
-                let (key, value) = row(key, item);
-                Some((key, Some(value)))
-            })
+            into_view::<_, V>(
+                making,
+                (of, by_key::<K, T> as _),
+                move |(key, item): &(K, T)| {
+                    let (key, value) = row(key, item);
+                    Some((key, Some(value)))
+                },
+            )
         });
     }
 }

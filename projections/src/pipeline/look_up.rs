@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use annals_streams::{AsOfJoin, AsOfOptions, Each, JoinType, Kept, Newer, PlannedStage};
+use annals_streams::{AsOfJoin, AsOfOptions, Each, JoinType, Kept, Newer, PlannedStage, Span};
 
 use super::graph::{At, Node};
 use super::join::{Sides, sides};
 use super::keyed::{Keyed, PipelineKey};
+use super::on_time::OnTime;
 use super::panics::{by_key, by_side};
 use super::stream::Flows;
 use super::table::Table;
@@ -15,9 +16,9 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
     /// Each item with the row that the table had at the item's own time, if it had one.
     ///
     /// Items wait until the watermark has reached them, so that the answer does not depend on
-    /// whether the item or the change of the table came first. A late item is left out and counted
-    /// in the status. A row that comes *after* an item in event time is none that it had: for that
-    /// [`left_join`](Keyed::left_join) within bounds.
+    /// whether the item or the change of the table came first. A late item is left out, counted in
+    /// the status, and in [`late`](OnTime::late). A row that comes *after* an item in event time is
+    /// none that it had: for that [`left_join`](Keyed::left_join) within bounds.
     ///
     /// Changes of a joined or grouped table hold in the order in which they come about.
     ///
@@ -31,7 +32,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
         &self,
         table: &Table<K, V>,
         row: impl Fn(&T, Option<&V>) -> O + Send + Sync + 'static,
-    ) -> Keyed<K, O> {
+    ) -> OnTime<K, O, T> {
         let (rows, newer) = table.rows();
         let options = match newer {
             Newer::ByTime => AsOfOptions::as_of(),
@@ -56,6 +57,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
     ) -> Keyed<K, O> {
         let (at, rows) = table.rows_in_order();
         self.looked_up("look_up_latest", (&at, &rows), AsOfOptions::newest(), row)
+            .results()
     }
 
     fn looked_up<V: Flows + Kept, O: Flows>(
@@ -64,23 +66,22 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
         (of, rows): (&At, &Node<(K, Option<V>)>),
         options: AsOfOptions,
         row: impl Fn(&T, Option<&V>) -> O + Send + Sync + 'static,
-    ) -> Keyed<K, O> {
+    ) -> OnTime<K, O, T> {
         let at = self.at.then_both(of, PlannedStage::new(kind, ""));
-        let node: Node<(K, O)> = Node::new();
-        let to = node.clone();
         let row = Arc::new(row);
         let stage = at.numbered();
-        at.attach_both((&self.node, rows), move |making| {
-            let row = Arc::clone(&row);
-            let row = move |(key, (item, of)): &(K, Sides<T, V>)| {
-                let row = row(item.as_ref()?, of.as_ref());
-                Some((key.clone(), row))
-            };
-            let then = Each::filter_map(row, to.port(making));
-            let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
-            let join = AsOfJoin::<K, T, V, Sides<T, V>>::new(JoinType::Left, options, sides);
-            making.stage(stage, join, then, (by_side, by_key))
-        });
-        Keyed::of(at, node)
+        OnTime::made(at.clone(), Span::ZERO, |to, late| {
+            at.attach_both((&self.node, rows), move |making| {
+                let row = Arc::clone(&row);
+                let row = move |(key, (item, of)): &(K, Sides<T, V>)| {
+                    let row = row(item.as_ref()?, of.as_ref());
+                    Some((key.clone(), row))
+                };
+                let then = Each::filter_map(row, to.port(making));
+                let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
+                let join = AsOfJoin::<K, T, V, Sides<T, V>>::new(JoinType::Left, options, sides);
+                making.stage_with_late(stage, join, (then, &late), (by_side, by_key))
+            });
+        })
     }
 }

@@ -338,7 +338,7 @@ impl Machine {
             let page = Page::new(places.zip(clock));
             keying.open.send(&page, of_slot);
         }
-        let (emitted, mut events) = take(&self.collected).map_err(WorkError::Stopped)?;
+        let (emitted, mut events) = take(&self.collected);
         let mut lacking = self.panics.take_lacking();
         if self.tells_of_all {
             let seen = page.take_seen_by_all();

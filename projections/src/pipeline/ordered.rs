@@ -10,6 +10,7 @@ use annals_streams::{
 
 use super::graph::Node;
 use super::keyed::{Keyed, PipelineKey};
+use super::on_time::OnTime;
 use super::panics::by_key;
 use super::stream::Flows;
 
@@ -98,8 +99,8 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// Items in the order of event time: each waits until the watermark has reached it. Of equal
     /// times the order of the log counts.
     ///
-    /// An item that is late, at or before the watermark when it comes, is left out and counted in
-    /// the status.
+    /// An item that is late, at or before the watermark when it comes, is left out, counted in the
+    /// status, and in [`late`](OnTime::late).
     ///
     /// ```
     /// # use annals_projections::pipeline::Keyed;
@@ -107,26 +108,28 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// payments.in_time_order();
     /// # }
     /// ```
-    pub fn in_time_order(&self) -> Keyed<K, T>
+    pub fn in_time_order(&self) -> OnTime<K, T, T>
     where
         T: Kept,
     {
         let at = self.at.then(PlannedStage::new("in_time_order", ""));
-        let node: Node<(K, T)> = Node::new();
-        let to = node.clone();
         let stage = at.numbered();
-        self.node.attach(move |making| {
-            let then = to.port(making);
-            making.stage(stage, InTimeOrder::<K, T>::new(), then, (by_key, by_key))
-        });
-        Keyed::of(at, node)
+        OnTime::made(at, Span::ZERO, |to, late| {
+            self.node.attach(move |making| {
+                let then = to.port(making);
+                let order = InTimeOrder::<K, T>::new();
+                making.stage_with_late(stage, order, (then, &late), (by_key, by_key))
+            });
+        })
     }
 
     /// The matches of a pattern among the items of each key, in the order of event time. A match
     /// has the time of its last item, an absence the last moment that belonged to it.
     ///
-    /// A late item is left out and counted in the status, as in
-    /// [`in_time_order`](Keyed::in_time_order).
+    /// A late item is left out, counted in the status, and in [`late`](OnTime::late), as of
+    /// [`in_time_order`](Keyed::in_time_order). One over which a condition panics is left out as if
+    /// it had not come, and is a [dead record](super::PipelineHandle::dead_records) of the event that
+    /// made it its turn.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -138,7 +141,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// payments.detect(rises).map(|_, found| found[1]);
     /// # }
     /// ```
-    pub fn detect(&self, pattern: Pattern<T>) -> Keyed<K, Match<T>>
+    pub fn detect(&self, pattern: Pattern<T>) -> OnTime<K, Match<T>, T>
     where
         T: Kept,
     {
@@ -150,17 +153,18 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
             planned.with(name, value)
         });
         let at = self.at.then(planned);
-        let node: Node<(K, Match<T>)> = Node::new();
-        let to = node.clone();
         let stage = at.numbered();
-        self.node.attach(move |making| {
-            let then = to.port(making);
-            match Detect::<K, T>::new(pattern.clone()) {
-                Ok(detect) => making.stage(stage, detect, then, (by_key, by_key)),
-                // A pipeline with such a pattern is refused before it runs.
-                Err(_) => Box::new(Sink::new(|_: &Batch<(K, T)>| ())),
-            }
-        });
-        Keyed::of(at, node)
+        OnTime::made(at, Span::ZERO, |to, late| {
+            self.node.attach(move |making| {
+                let then = to.port(making);
+                match Detect::<K, T>::new(pattern.clone()) {
+                    Ok(detect) => {
+                        making.stage_with_late(stage, detect, (then, &late), (by_key, by_key))
+                    }
+                    // A pipeline with such a pattern is refused before it runs.
+                    Err(_) => Box::new(Sink::new(|_: &Batch<(K, T)>| ())),
+                }
+            });
+        })
     }
 }

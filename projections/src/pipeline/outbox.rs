@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use annals_core::{Partition, Position};
 use bytes::Bytes;
 
-pub(crate) use entry::{Entry, entries};
+pub(crate) use entry::{Entry, Order, entries};
 
 use super::journal::Writes;
 use super::wire::{Reader, Writer};
@@ -177,7 +177,6 @@ mod tests {
     use annals_core::{EventId, NewEvent, Outgoing, StreamId};
     use uuid::Uuid;
 
-    use super::entry::Order;
     use super::*;
     use crate::pipeline::output::Leaving;
 

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{History, NewEvent, Outgoing, StreamId, VIEW_KEY_BYTES_MAX};
 use annals_runner::GenerationWorkers;
-use annals_streams::{Batch, Panic, Row, Sink, Time};
+use annals_streams::{Batch, Sink, Time};
 use bytes::Bytes;
 
-use super::graph::{At, Making, Port};
+use super::graph::{At, Making, Numbered, Port};
+use super::panics::NameOf;
 use crate::context::ViewContext;
 use crate::key::checked;
 use crate::query::{OWN_ENTRY, OutputRows, ViewHandle};
@@ -83,8 +84,6 @@ pub(crate) struct Collected {
     pub(crate) rows: Vec<Emitted>,
     /// Events that are to be appended.
     pub(crate) events: Vec<EmittedEvent>,
-    /// Why a row cannot be written.
-    pub(crate) failed: Option<String>,
     /// Windows that late items missed, one for each item and window, and late items of other
     /// stages, since the slot began.
     pub(crate) missed: u64,
@@ -120,13 +119,16 @@ pub(crate) fn declare<V: View>(at: &At) {
 }
 
 /// The end of a stream in a view: for each item a key with its row, or without one where it is
-/// removed; nothing where the item is not for the view. An item whose row panics has none.
+/// removed; nothing where the item is not for the view. An item whose row panics, or cannot be
+/// written, has none.
 pub(crate) fn into_view<T: Send + 'static, V: View>(
     making: &Making,
-    on_panic: impl Fn(&Row<T>, Panic) + Send + 'static,
+    (of, name): (Numbered, NameOf<T>),
     row: impl Fn(&T) -> Option<(V::Key, Option<V>)> + Send + 'static,
 ) -> Port<T> {
     let collected = Arc::clone(&making.collected);
+    let on_panic = making.on_panic(of, name);
+    let on_error = making.on_error(of, name);
     let prefix = format!("{}{END}", V::NAME);
     let keeps = V::HISTORY != History::None;
     Box::new(Sink::new(move |batch: &Batch<T>| {
@@ -151,10 +153,7 @@ pub(crate) fn into_view<T: Send + 'static, V: View>(
                     value,
                     indexed,
                 }),
-                Err(reason) => {
-                    let failed = || format!("a row of view `{}` {reason}", V::NAME);
-                    collected.failed.get_or_insert_with(failed);
-                }
+                Err(reason) => on_error(of, format!("a row of view `{}` {reason}", V::NAME)),
             }
         }
     }))
@@ -185,15 +184,8 @@ fn written<V: View>(
 }
 
 /// The rows and events of a page, taken out.
-pub(crate) fn take(
-    collected: &Mutex<Collected>,
-) -> Result<(Vec<Emitted>, Vec<EmittedEvent>), String> {
+pub(crate) fn take(collected: &Mutex<Collected>) -> (Vec<Emitted>, Vec<EmittedEvent>) {
     let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
-    match collected.failed.take() {
-        Some(reason) => Err(reason),
-        None => {
-            let rows = std::mem::take(&mut collected.rows);
-            Ok((rows, std::mem::take(&mut collected.events)))
-        }
-    }
+    let rows = std::mem::take(&mut collected.rows);
+    (rows, std::mem::take(&mut collected.events))
 }

@@ -25,6 +25,8 @@ pub(crate) struct Lacking {
     pub(crate) stage: u16,
     /// The item or result: its key, or nothing where there is none.
     pub(crate) item: String,
+    /// Where the item is, when its turn came later than the record that it is of.
+    pub(crate) of: Option<Place>,
     pub(crate) why: Why,
 }
 
@@ -204,6 +206,7 @@ impl<I, R> LeaveOut<I, R> for OfStage<I, R> {
             cause: row.cause(),
             stage: self.stage,
             item: (self.item)(&row.item),
+            of: None,
             why: Why::Panicked(reason),
         });
         true
@@ -217,11 +220,13 @@ impl<I, R> LeaveOut<I, R> for OfStage<I, R> {
         });
     }
 
-    fn lacks(&mut self, result: &Row<R>, panic: Panic) {
+    fn lacks(&mut self, lacking: annals_streams::Lacking<R>) {
+        let annals_streams::Lacking { row, of, panic } = lacking;
         self.panics.lacks(Lacking {
-            cause: result.cause(),
+            cause: row.cause(),
             stage: self.stage,
-            item: (self.result)(&result.item),
+            item: (self.result)(&row.item),
+            of,
             why: Why::Panicked(text(panic)),
         });
     }

@@ -401,8 +401,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         self.node.attach(move |making| {
             let row = Arc::clone(&row);
             let key = key.clone();
-            let on_panic = making.on_panic(of, by_window as _);
-            into_view::<_, V>(making, on_panic, move |of: &Emission<K, A>| {
+            into_view::<_, V>(making, (of, by_window as _), move |of: &Emission<K, A>| {
                 if !pass.lets(of.kind) {
                     return None;
                 }

@@ -3,12 +3,16 @@
 //!
 //! The note belongs to the name of the pipeline and not to a build of it: a generation that takes
 //! over goes on after it, so that nothing is sent for what its predecessor was done with.
+//!
+//! What a store or an outlet refuses for good is a dead record beside the note, and holds nothing
+//! else back.
 
 mod append;
 mod link;
 mod merge;
 mod part;
 mod publish;
+mod refused;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
@@ -16,8 +20,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use annals_core::{
-    Checkpoint, EventId, Filter, Generation, NewEvent, Partition, Phase, Position, StreamId,
-    ViewCommit,
+    Checkpoint, EventId, Filter, Generation, NewEvent, Partition, Phase, Position, RowChange,
+    StreamId, ViewCommit,
 };
 use annals_runner::{
     CommittedStep, DrainResult, HeldLease, Seen, Slot, SlotState, Tasks, Work, WorkError, chain,
@@ -29,7 +33,7 @@ use tokio::time::Duration;
 pub(crate) use link::SenderLink;
 pub(crate) use part::{SenderPart, begin};
 
-use self::append::append_all;
+use self::append::{Ready, append_all};
 use self::merge::Outboxes;
 use self::publish::{Outlets, UpTo};
 use super::append::OpenOutlet;
@@ -131,6 +135,8 @@ struct Session<'a> {
     outboxes: Outboxes,
     outlets: Outlets,
     skipped: HashSet<(Partition, Position)>,
+    /// What was refused since the last note.
+    dead: Vec<RowChange>,
 }
 
 impl<'a> Session<'a> {
@@ -160,6 +166,7 @@ impl<'a> Session<'a> {
             outboxes: Outboxes::default(),
             outlets: Outlets::open(work.outlets.clone(), log.id()).await?,
             skipped: skipped.map(|of| (of.partition, of.position)).collect(),
+            dead: Vec::new(),
         })
     }
 
@@ -229,22 +236,23 @@ impl<'a> Session<'a> {
             let count = batch.entries.len() as u64;
             let mut ready = Vec::new();
             for entry in batch.entries {
-                let cause = Position::new(entry.order.position);
+                let order = entry.order;
+                let cause = Position::new(order.position);
                 let is_skipped = self.skipped.contains(&(number, cause));
                 match entry.what {
                     Leaving::Append(to, event) => {
                         let event = numbers.named((work.pipeline, number, cause), &to, event);
                         if !is_skipped {
-                            ready.push((cause, to, event));
+                            ready.push(Ready { order, to, event });
                         }
                     }
                     Leaving::Publish(_, _) if is_skipped => {}
                     Leaving::Publish(outlet, record) => {
-                        self.outlets.add(outlet, (number, cause), record)?;
+                        self.outlets.add(outlet, (number, order), record)?;
                     }
                 }
             }
-            append_all(&**log, (work.pipeline, number), &ready).await?;
+            let mut refused = append_all(&**log, (work.pipeline, number), &ready).await?;
             let to = if batch.is_last {
                 lowest
             } else {
@@ -258,8 +266,10 @@ impl<'a> Session<'a> {
                     position: to,
                     event: event_at(&**log, number, to).await?,
                 };
-                self.outlets.take(up_to, !batch.is_last).await?;
+                refused.extend(self.outlets.take(up_to, !batch.is_last).await?);
             }
+            self.dead
+                .extend(refused::rows(&**log, number, refused).await?);
             if to > self.noted[partition] {
                 let taken = CommittedStep {
                     events: count,
@@ -310,7 +320,9 @@ impl<'a> Session<'a> {
             event: event_at(&**work.context.log(), partition, to).await?,
             ..Checkpoint::start(work.number, partition)
         };
-        let commit = ViewCommit::new(work.generation.id, self.held.lease(), *noted, checkpoint);
+        let generation = work.generation.id;
+        let mut commit = ViewCommit::new(generation, self.held.lease(), *noted, checkpoint);
+        commit.rows = std::mem::take(&mut self.dead);
         work.context.views.commit_view(commit).await?;
         *noted = to;
         let passed = &mut self.passed[partition.0 as usize];

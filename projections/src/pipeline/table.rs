@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use annals_streams::{
-    Change, Each, ForeignKeyJoin, GroupBy, JoinType, Kept, Newer, PlannedStage, Side, TableJoin,
-    TakeBack,
+    Change, Each, ForeignKeyJoin, GroupBy, JoinType, Kept, Newer, Operator, PlannedStage, Side,
+    State, TableJoin, TakeBack,
 };
 
 use super::graph::{At, Node};
@@ -24,6 +24,9 @@ pub struct Table<K, V> {
     pub(super) at: At,
     rows: Rows<K, V>,
 }
+
+/// The rows of two tables, as a join of them takes them.
+type JoinedSides<K, V, J, W> = Side<(K, Option<V>), (J, Option<W>)>;
 
 type Shared<K, V> = Arc<OnceLock<(At, Node<Change<K, V>>)>>;
 
@@ -270,22 +273,12 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
     ) -> Table<K, O> {
         let planned = PlannedStage::new(kind, "of tables");
         let at = self.at.then_both(&other.at, planned);
-        let node = Node::new();
-        let to: Node<Change<K, O>> = node.clone();
-        let row = Arc::new(row);
-        let stage = at.numbered();
         let (left, newer) = self.rows();
         let (right, right_newer) = other.rows();
-        at.attach_both((&left, &right), move |making| {
-            let row = Arc::clone(&row);
-            let made = move |of: &Change<K, Sides<V, W>>| made_by(&*row, of);
-            let then = Each::filter_map(made, to.port(making));
-            let then = Box::new(then.on_panic(making.on_panic(stage, by_change)));
+        joined_by(at, (&left, &right), row, move || {
             let join = TableJoin::<K, V, W, Sides<V, W>>::new(join, newer, sides);
-            let join = join.right_newer(right_newer);
-            making.stage(stage, join, then, (by_side, by_change))
-        });
-        Table::changed(at, node)
+            join.right_newer(right_newer)
+        })
     }
 
     /// Rows of this table with the row of another one that they refer to; a row that refers to none
@@ -351,25 +344,15 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
     {
         self.at.graph.needs_one_slot(kind);
         let at = self.at.then_both(&other.at, PlannedStage::new(kind, ""));
-        let node = Node::new();
-        let to: Node<Change<K, O>> = node.clone();
         let foreign_key = Arc::new(foreign_key);
-        let row = Arc::new(row);
-        let stage = at.numbered();
         let (left, newer) = self.rows();
         let (right, right_newer) = other.rows();
-        at.attach_both((&left, &right), move |making| {
-            let row = Arc::clone(&row);
-            let made = move |of: &Change<K, Sides<V, W>>| made_by(&*row, of);
-            let then = Each::filter_map(made, to.port(making));
-            let then = Box::new(then.on_panic(making.on_panic(stage, by_change)));
+        joined_by(at, (&left, &right), row, move || {
             let refers = Arc::clone(&foreign_key);
             let refers = move |row: &V| refers(row);
             let join = ForeignKeyJoin::<K, J, V, W, _>::new(join, newer, refers, sides);
-            let join = join.right_newer(right_newer);
-            making.stage(stage, join, then, (by_side, by_change))
-        });
-        Table::changed(at, node)
+            join.right_newer(right_newer)
+        })
     }
 
     /// Its rows by groups, about to be folded. Needs all keys in one slot.
@@ -429,11 +412,14 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
         let row = Arc::new(row);
         changes.attach(move |making| {
             let row = Arc::clone(&row);
-            let on_panic = making.on_panic(stage, by_change as _);
-            into_view::<_, R>(making, on_panic, move |change: &Change<K, V>| {
-                let value = change.new.as_ref().map(|new| row(&change.key, new));
-                Some((change.key.clone(), value))
-            })
+            into_view::<_, R>(
+                making,
+                (stage, by_change as _),
+                move |change: &Change<K, V>| {
+                    let value = change.new.as_ref().map(|new| row(&change.key, new));
+                    Some((change.key.clone(), value))
+                },
+            )
         });
     }
 }
@@ -508,6 +494,37 @@ fn rows_of<K: PipelineKey, V: Flows>(
         Some((change.key.clone(), change.new.clone()))
     });
     node
+}
+
+/// What an operator makes of the rows of two tables, as rows that are made of it.
+fn joined_by<K, V, J, W, O, Op>(
+    at: At,
+    (left, right): (&Node<(K, Option<V>)>, &Node<(J, Option<W>)>),
+    row: impl Fn(Option<&V>, Option<&W>) -> Option<O> + Send + Sync + 'static,
+    join: impl Fn() -> Op + Send + Sync + 'static,
+) -> Table<K, O>
+where
+    K: PipelineKey,
+    V: Flows + Kept,
+    J: PipelineKey,
+    W: Flows + Kept,
+    O: Flows + Kept,
+    Op: Operator<In = JoinedSides<K, V, J, W>, Out = Change<K, Sides<V, W>>, Late = ()>,
+    Op: State + Send + 'static,
+{
+    let node = Node::new();
+    let to: Node<Change<K, O>> = node.clone();
+    let row = Arc::new(row);
+    let stage = at.numbered();
+    at.attach_both((left, right), move |making| {
+        let row = Arc::clone(&row);
+        let made = move |of: &Change<K, Sides<V, W>>| made_by(&*row, of);
+        // Rows are made behind the join: one that cannot be made is left out by itself.
+        let then = Each::filter_map(made, to.port(making));
+        let then = Box::new(then.on_panic(making.on_panic(stage, by_change)));
+        making.stage(stage, join(), then, (by_side, by_change))
+    });
+    Table::changed(at, node)
 }
 
 /// A change of joined rows, of a change of what they are made of.

@@ -39,7 +39,7 @@ type Folded<V> = Result<(Option<V>, Option<V>), String>;
 impl Log {
     /// The rows of a view, folded here from the same events in the order of the log: a table in
     /// which each row holds from the time of the event that changed it. Whether the program keeps
-    /// the view as well does not matter. A captured table is the view `TableOf` of its changes.
+    /// the view as well does not matter. Captured tables have `table_of` of their own.
     ///
     /// An event that the fold refuses becomes a dead letter, and the row stays as it was; one whose
     /// keys are not known stops the pipeline, as it stops the view.

@@ -6,12 +6,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use annals_streams::{
-    Aligned, AlignedWindows, Batch, Branch, Count, Emission, Fold, Kept, Late, Operator,
-    PlannedStage, Sessions, Sink, Sliding, Span, State, WindowOptions,
+    Aligned, AlignedWindows, Count, Emission, Fold, Kept, Late, Operator, PlannedStage, Sessions,
+    Sliding, Span, State, WindowOptions,
 };
 
 use super::graph::{Making, Node, Numbered, Port};
 use super::keyed::{Keyed, PipelineKey};
+use super::on_time::counted;
 use super::panics::{by_key, by_window};
 use super::results::{Results, Wanted};
 use super::stream::{Flows, Stream};
@@ -187,7 +188,8 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
             let mut options = WindowOptions::on_close().allow_late(lateness);
             options.emit = wants.emit();
             let then = to.port(making);
-            let late = late.as_ref().map(|late| counted(making, late));
+            let missed = |late: &Late<K, T>| late.missed.len() as u64;
+            let late = late.as_ref().map(|late| counted(making, late, missed));
             let parts = Made {
                 making,
                 stage,
@@ -197,27 +199,6 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
             made(options, parts)
         });
         Results::new(at, node, wanted, self.lateness)
-    }
-}
-
-/// Late items on their way, counted by the windows that they missed.
-fn counted<K: PipelineKey, T: Flows>(
-    making: &mut Making,
-    to: &Node<Late<K, T>>,
-) -> Port<Late<K, T>> {
-    let collected = Arc::clone(&making.collected);
-    let count = move |batch: &Batch<Late<K, T>>| {
-        if !batch.rows.is_empty() {
-            let missed = batch.rows.iter().map(|row| row.item.missed.len() as u64);
-            let mut collected = collected.lock().unwrap_or_else(PoisonError::into_inner);
-            collected.missed += missed.sum::<u64>();
-        }
-    };
-    let count = Box::new(Sink::new(count));
-    if to.is_followed() {
-        Box::new(Branch::new(vec![count, to.port(making)]))
-    } else {
-        count
     }
 }
 

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use super::{Batch, Panic, Saved, Stage};
-use crate::{Changes, Codec, Input, Operator, Output, Place, Row, Span, State, StateError, Time};
+use crate::{
+    Changes, Codec, Input, Lacking, Operator, Output, Place, Row, Span, State, StateError, Time,
+};
 
 /// Which item of a stage: the record that brought it forth, and its number among those that reach
 /// the stage because of that record.
@@ -28,8 +30,8 @@ pub struct ItemAt {
 ///
 /// A panic while an item goes in leaves the operator spoiled: it goes on to the caller of the
 /// stage, who throws the stages away, makes them anew from saved state, and sends the page again,
-/// without that item. A panic while a result is put together spoils nothing, and only the result is
-/// left out.
+/// without that item. A panic while a result is put together, or while an item is looked at whose turn
+/// came later, spoils nothing: only the result or the item is left out.
 pub trait LeaveOut<I, R>: Send {
     /// Whether this item is left out.
     fn leaves_out(&mut self, row: &Row<I>, at: ItemAt) -> bool;
@@ -37,8 +39,8 @@ pub trait LeaveOut<I, R>: Send {
     /// The operator panicked over this item.
     fn panicked(&mut self, row: &Row<I>, at: ItemAt, panic: &Panic);
 
-    /// This result could not be put together; it has no value.
-    fn lacks(&mut self, result: &Row<R>, panic: Panic);
+    /// This result could not be put together, and has no value; or it goes on without an item.
+    fn lacks(&mut self, lacking: Lacking<R>);
 }
 
 /// An operator as a stage.
@@ -230,10 +232,10 @@ where
             }
             resume_unwind(panic);
         }
-        for (row, panic) in self.out.lacking.drain(..) {
+        for lacking in self.out.lacking.drain(..) {
             match &mut self.leave_out {
-                Some(decides) => decides.lacks(&row, panic),
-                None => resume_unwind(panic),
+                Some(decides) => decides.lacks(lacking),
+                None => resume_unwind(lacking.panic),
             }
         }
         Batch::send(&batch.page, &mut self.out.rows, &mut *self.then);

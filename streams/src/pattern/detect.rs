@@ -2,7 +2,8 @@
 
 use super::{Match, Pattern, Skip};
 use crate::{
-    Changes, Codec, ConfigError, Input, Kept, Key, Operator, Output, Span, State, StateError, Time,
+    Changes, Codec, ConfigError, Input, Kept, Key, Operator, Output, Panic, Place, Span, State,
+    StateError, Time,
     due::{DueIndex, is_closed},
     hash::Map,
     order::{InTimeOrder, Turn},
@@ -10,6 +11,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Finds a pattern among the items of each key.
 ///
@@ -17,6 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// (time, place) whatever the order in which they came; those at or before the watermark go to the
 /// late side output. A match has the time of its last item, an absence the last moment that
 /// belonged to it. Matches of one watermark are ordered by (time, first time, key).
+///
+/// An item over which a condition panics is left out, as if it had not come, and said to be
+/// [lacking](crate::Lacking).
 ///
 /// ```
 /// use annals_streams::{Detect, Input, Operator, Output, Pattern, Place, Span, Time};
@@ -65,6 +70,25 @@ struct Partial<T> {
 
 type Found<K, T> = Vec<(Time, K, Match<T>)>;
 
+/// What came of looking at items: matches, and items over which a condition panicked.
+struct Looked<K, T> {
+    found: Found<K, T>,
+    lacking: Vec<(Time, Place, (K, Match<T>), Panic)>,
+}
+
+/// What an item is to a match that has begun.
+enum Verdict {
+    Ends,
+    Waits,
+    /// It is what this step wants.
+    Fits(usize),
+}
+
+struct Judged {
+    verdicts: Vec<Verdict>,
+    begins: bool,
+}
+
 impl<K: Key, T: Kept> Detect<K, T> {
     /// Has seen nothing yet.
     ///
@@ -91,7 +115,7 @@ impl<K: Key, T: Kept> Detect<K, T> {
         })
     }
 
-    fn look(&mut self, key: K, turns: Vec<Turn<K, T>>, watermark: Time, found: &mut Found<K, T>) {
+    fn look(&mut self, key: K, turns: Vec<Turn<K, T>>, watermark: Time, out: &mut Looked<K, T>) {
         let known = self.begun.keys.remove(&key);
         let fresh = || Known {
             partials: Vec::new(),
@@ -102,15 +126,15 @@ impl<K: Key, T: Kept> Detect<K, T> {
         let mut changed = !turns.is_empty();
         for turn in turns {
             // What ends before this item ends without it.
-            self.end_before(turn.time, &key, &mut known.partials, found);
-            self.step(turn, &mut known.partials, found);
+            self.end_before(turn.time, &key, &mut known.partials, &mut out.found);
+            self.step(turn, &mut known.partials, out);
         }
         let had = known.partials.len();
         match watermark {
-            Time::MAX => self.end_all(&key, &mut known.partials, found),
+            Time::MAX => self.end_all(&key, &mut known.partials, &mut out.found),
             _ => {
                 let next = watermark + Span::from_micros(1);
-                self.end_before(next, &key, &mut known.partials, found);
+                self.end_before(next, &key, &mut known.partials, &mut out.found);
             }
         }
         changed |= had != known.partials.len();
@@ -167,24 +191,62 @@ impl<K: Key, T: Kept> Detect<K, T> {
         }
     }
 
-    fn step(&self, turn: Turn<K, T>, partials: &mut Vec<Partial<T>>, found: &mut Found<K, T>) {
+    /// What each match that has begun makes of an item, as far as that matters, and whether the
+    /// item begins one. Nothing is changed yet, because a condition may panic.
+    fn judge(&self, partials: &[Partial<T>], item: &T) -> Judged {
         let pattern = &self.pattern;
-        let Turn {
-            time, key, item, ..
-        } = turn;
-        let past_last = pattern.skip == Skip::PastLast;
-        let mut next = Vec::with_capacity(partials.len() + 1);
-        for partial in std::mem::take(partials) {
+        let mut verdicts = Vec::with_capacity(partials.len());
+        for partial in partials {
             let wanted = pattern.next_wanted(partial.step);
             let until = wanted.unwrap_or(pattern.steps.len());
             let mut forbidden = pattern.steps[partial.step..until].iter();
-            if forbidden.any(|step| (step.is)(&partial.items, &item)) {
+            if forbidden.any(|step| (step.is)(&partial.items, item)) {
+                verdicts.push(Verdict::Ends);
                 continue;
             }
-            let fits = wanted.filter(|at| (pattern.steps[*at].is)(&partial.items, &item));
-            let Some(at) = fits else {
-                next.push(partial);
-                continue;
+            let fits = wanted.filter(|at| (pattern.steps[*at].is)(&partial.items, item));
+            verdicts.push(fits.map_or(Verdict::Waits, Verdict::Fits));
+            let is_whole = fits.is_some_and(|at| at + 1 == pattern.steps.len());
+            if is_whole && pattern.skip == Skip::PastLast {
+                return Judged {
+                    verdicts,
+                    begins: false,
+                };
+            }
+        }
+        Judged {
+            verdicts,
+            begins: (pattern.steps[0].is)(&[], item),
+        }
+    }
+
+    fn step(&self, turn: Turn<K, T>, partials: &mut Vec<Partial<T>>, out: &mut Looked<K, T>) {
+        let pattern = &self.pattern;
+        let judged = catch_unwind(AssertUnwindSafe(|| self.judge(partials, &turn.item)));
+        let Turn {
+            time,
+            key,
+            place,
+            item,
+        } = turn;
+        let Judged { verdicts, begins } = match judged {
+            Ok(judged) => judged,
+            Err(panic) => {
+                let items = vec![item];
+                let alone = Match { first: time, items };
+                out.lacking.push((time, place, (key, alone), panic));
+                return;
+            }
+        };
+        let mut next = Vec::with_capacity(partials.len() + 1);
+        for (partial, verdict) in std::mem::take(partials).into_iter().zip(verdicts) {
+            let at = match verdict {
+                Verdict::Ends => continue,
+                Verdict::Waits => {
+                    next.push(partial);
+                    continue;
+                }
+                Verdict::Fits(at) => at,
             };
             let mut longer = partial.clone();
             if pattern.skip == Skip::ToAny {
@@ -200,12 +262,12 @@ impl<K: Key, T: Kept> Detect<K, T> {
                 first: longer.first,
                 items: longer.items,
             };
-            found.push((time, key.clone(), whole));
-            if past_last {
+            out.found.push((time, key.clone(), whole));
+            if pattern.skip == Skip::PastLast {
                 return;
             }
         }
-        if (pattern.steps[0].is)(&[], &item) {
+        if begins {
             let first = Partial {
                 first: time,
                 step: 1,
@@ -218,7 +280,7 @@ impl<K: Key, T: Kept> Detect<K, T> {
                     first: time,
                     items: first.items,
                 };
-                found.push((time, key, whole));
+                out.found.push((time, key, whole));
             }
         }
         *partials = next;
@@ -264,9 +326,16 @@ impl<K: Key, T: Kept> Operator for Detect<K, T> {
         for key in over {
             turns.entry(key).or_default();
         }
-        let mut found = Vec::new();
+        let mut looked = Looked {
+            found: Vec::new(),
+            lacking: Vec::new(),
+        };
         for (key, turns) in turns {
-            self.look(key, turns, watermark, &mut found);
+            self.look(key, turns, watermark, &mut looked);
+        }
+        let Looked { mut found, lacking } = looked;
+        for (time, place, item, panic) in lacking {
+            out.lack_of(time, place, item, panic);
         }
         // The sort is stable: matches of one key that are alike keep the order of their steps.
         found.sort_by(|(one_time, one_key, one), (other_time, other_key, other)| {

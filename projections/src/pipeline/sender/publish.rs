@@ -6,7 +6,9 @@ use annals_core::{EventId, LogId, Outgoing, Outlet, OutletError, OutletMark, Par
 use annals_runner::WorkError;
 use serde::{Deserialize, Serialize};
 
+use super::refused::Refused;
 use crate::pipeline::append::OpenOutlet;
+use crate::pipeline::outbox::Order;
 
 /// The outlets of a pipeline, by their numbers.
 #[derive(Debug, Default)]
@@ -19,7 +21,15 @@ struct OpenedOutlet {
     /// How many records were added of the cause that is being sent.
     counted: u64,
     counted_of: (Partition, Position),
-    next: Vec<Outgoing>,
+    next: Vec<Next>,
+}
+
+/// A record of the next batch, and how many of its cause it completes.
+#[derive(Clone, Debug)]
+struct Next {
+    order: Order,
+    counted: u64,
+    record: Outgoing,
 }
 
 /// How far an outlet has taken what a partition caused.
@@ -86,9 +96,10 @@ impl Outlets {
     pub(super) fn add(
         &mut self,
         number: u16,
-        (partition, cause): (Partition, Position),
+        (partition, order): (Partition, Order),
         record: Outgoing,
     ) -> Result<(), WorkError> {
+        let cause = Position::new(order.position);
         let Some(of) = self.0.get_mut(usize::from(number)) else {
             // A program of another version emitted it.
             let what = format!("the pipeline has no outlet {number}; start the newest program");
@@ -102,7 +113,12 @@ impl Outlets {
         let Taken { position, part } = of.taken.get(&partition).copied().unwrap_or_default();
         let is_taken = part.cause == cause.get() && of.counted <= part.records;
         if cause > position && !is_taken {
-            of.next.push(record);
+            let counted = of.counted;
+            of.next.push(Next {
+                order,
+                counted,
+                record,
+            });
         }
         Ok(())
     }
@@ -112,8 +128,14 @@ impl Outlets {
         self.0.iter().any(|of| !of.next.is_empty())
     }
 
-    /// Sends what was added. `goes_on`: more may come of the last cause.
-    pub(super) async fn take(&mut self, up_to: UpTo, goes_on: bool) -> Result<(), WorkError> {
+    /// Sends what was added, and gives what the outlets refuse for good: the others go on without
+    /// it. `goes_on`: more may come of the last cause.
+    pub(super) async fn take(
+        &mut self,
+        up_to: UpTo,
+        goes_on: bool,
+    ) -> Result<Vec<Refused>, WorkError> {
+        let mut refused = Vec::new();
         for of in &mut self.0 {
             let records = std::mem::take(&mut of.next);
             if records.is_empty() {
@@ -127,9 +149,7 @@ impl Outlets {
                 false => Part::default(),
             };
             let note = match goes_on {
-                true => serde_json::to_vec(&part)
-                    .expect("numbers can be written")
-                    .into(),
+                true => part.note(),
                 false => bytes::Bytes::new(),
             };
             let UpTo {
@@ -145,10 +165,69 @@ impl Outlets {
                 event,
                 note,
             };
-            of.outlet.take(records, mark).await.map_err(failed)?;
+            let batch = records.iter().map(|of| of.record.clone()).collect();
+            match of.outlet.take(batch, mark.clone()).await {
+                Ok(()) => {}
+                Err(OutletError::Refused(why)) => {
+                    refused.extend(of.one_by_one(records, mark, why).await?);
+                }
+                Err(error) => return Err(failed(error)),
+            }
             of.taken.insert(partition, Taken { position, part });
         }
-        Ok(())
+        Ok(refused)
+    }
+}
+
+impl OpenedOutlet {
+    /// Sends the records of a batch that was refused one after the other, each with the mark of how
+    /// far it goes, the last with that of the batch.
+    async fn one_by_one(
+        &mut self,
+        records: Vec<Next>,
+        whole: OutletMark,
+        why: String,
+    ) -> Result<Vec<Refused>, WorkError> {
+        if let [only] = &records[..] {
+            return Ok(vec![refusal(only, &why)]);
+        }
+        let mut refused = Vec::new();
+        let count = records.len();
+        for (number, next) in (1..).zip(records) {
+            let part = Part {
+                cause: next.order.position,
+                records: next.counted,
+            };
+            let mark = match number == count {
+                true => whole.clone(),
+                false => OutletMark {
+                    position: Position::new(next.order.position).minus(1),
+                    event: None,
+                    note: part.note(),
+                    ..whole.clone()
+                },
+            };
+            match self.outlet.take(vec![next.record.clone()], mark).await {
+                Ok(()) => {}
+                Err(OutletError::Refused(why)) => refused.push(refusal(&next, &why)),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(refused)
+    }
+}
+
+fn refusal(next: &Next, why: &str) -> Refused {
+    let to = &next.record.to;
+    let reason = format!("a record for `{to}` was refused by its outlet: {why}");
+    tracing::warn!("{reason}; it is a dead record");
+    Refused::of(&next.order, reason)
+}
+
+impl Part {
+    fn note(&self) -> bytes::Bytes {
+        let note = serde_json::to_vec(self);
+        note.expect("numbers can be written").into()
     }
 }
 
@@ -156,9 +235,6 @@ fn failed(error: OutletError) -> WorkError {
     match error {
         // Opening it again tells.
         OutletError::Undecided(error) | OutletError::Store(error) => error.into(),
-        OutletError::Refused(why) => {
-            WorkError::Stopped(format!("the outlet refuses a batch: {why}"))
-        }
         error => WorkError::Stopped(error.to_string()),
     }
 }
@@ -173,6 +249,7 @@ mod tests {
 
     use super::*;
 
+    /// Takes no batch with a record for `bad`.
     #[derive(Clone, Debug, Default)]
     struct Topic(Arc<Mutex<(Vec<String>, Vec<OutletMark>)>>);
 
@@ -187,6 +264,9 @@ mod tests {
             batch: Vec<Outgoing>,
             mark: OutletMark,
         ) -> Result<(), OutletError> {
+            if batch.iter().any(|of| &*of.to == "bad") {
+                return Err(OutletError::Refused("it is bad".into()));
+            }
             let mut topic = self.0.lock().unwrap();
             topic.0.extend(batch.iter().map(|of| of.to.to_string()));
             topic.1 = vec![mark];
@@ -205,13 +285,21 @@ mod tests {
     }
 
     /// Sends records of causes, the last of which may go on, from where the outlet has come.
-    async fn send(topic: &Topic, log: LogId, records: &[(u64, &str)], goes_on: bool) {
+    async fn send(
+        topic: &Topic,
+        log: LogId,
+        records: &[(u64, &str)],
+        goes_on: bool,
+    ) -> Vec<Refused> {
         let opens = topic.clone();
         let open: OpenOutlet = Arc::new(move || Ok(Box::new(opens.clone())));
         let mut outlets = Outlets::open(vec![open], log).await.unwrap();
         for (cause, name) in records {
-            let at = (Partition(0), Position::new(*cause));
-            outlets.add(0, at, record(name)).unwrap();
+            let order = Order {
+                position: *cause,
+                ..Order::default()
+            };
+            outlets.add(0, (Partition(0), order), record(name)).unwrap();
         }
         let last = Position::new(records.last().unwrap().0);
         let up_to = UpTo {
@@ -220,9 +308,27 @@ mod tests {
             position: if goes_on { last.minus(1) } else { last },
             event: None,
         };
-        if outlets.have_records() {
-            outlets.take(up_to, goes_on).await.unwrap();
+        match outlets.have_records() {
+            true => outlets.take(up_to, goes_on).await.unwrap(),
+            false => Vec::new(),
         }
+    }
+
+    #[tokio::test]
+    async fn a_refused_record_holds_no_other_back() {
+        let topic = Topic::default();
+        let log = LogId::random();
+        let records = [(3, "a"), (7, "bad"), (7, "b"), (8, "c"), (9, "bad")];
+        let refused = send(&topic, log, &records, false).await;
+        let reason = "a record for `bad` was refused by its outlet: it is bad";
+        let causes = refused.iter().map(|of| {
+            assert_eq!(*of, Refused::of(of.order(), reason.into()));
+            of.order().position
+        });
+        assert_eq!(causes.collect::<Vec<_>>(), [7, 9]);
+        // Whoever begins anew before that is noted sends the others no second time.
+        send(&topic, log, &records, false).await;
+        assert_eq!(topic.0.lock().unwrap().0, ["a", "b", "c"]);
     }
 
     #[tokio::test]
