@@ -14,6 +14,8 @@ mod lsn;
 mod outbox;
 mod payload;
 pub mod pgoutput;
+#[cfg(feature = "streams")]
+mod pipeline;
 mod postgres;
 mod record;
 mod row;
@@ -36,6 +38,8 @@ pub use outbox::Outbox;
 pub use payload::{
     Because, EventBody, MalformedChange, MovedPayload, RowPayload, TruncatePayload, body_of,
 };
+#[cfg(feature = "streams")]
+pub use pipeline::CapturedTables;
 pub use postgres::Postgres;
 pub use record::{
     At, BeforeImage, Body, LogicalMessage, MovedRecord, Record, RowOp, RowRecord, Truncate,

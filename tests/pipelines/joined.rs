@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals::pipeline::{Fold, Keyed, Log, Pipeline, Sum, Table, TakeBack, Window, Within};
+use annals::pipeline::{Fold, Keyed, Log, Pipeline, Side, Sum, Table, TakeBack, Window, Within};
 use annals::prelude::*;
 use annals_core::conformance::Dice;
 
@@ -102,6 +102,55 @@ fn a_late_right_side_within_bounds_is_found() {
     -> margins [tea] {"cents":1,"cost":70}
     -> margins [tea] {"cents":2,"cost":null}
     "#);
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
+#[view(name = "late", key = String)]
+struct CameLate {
+    side: String,
+    cents: i64,
+}
+
+impl CameLate {
+    fn of(side: &str, product: &str, cents: i64) -> (String, CameLate) {
+        let side = side.to_owned();
+        (product.to_owned(), CameLate { side, cents })
+    }
+}
+
+#[test]
+fn what_is_late_for_a_join_is_beside() {
+    let near = Pipeline::new("near", 1, |log| {
+        let costs = costs(log).filter_map(|_, cost| *cost);
+        let around = Within::around(MINUTE);
+        let near = sales(log).join(&costs, around, |cents, cost| margin(cents, Some(cost)));
+        near.into_view();
+        near.late()
+            .into_view_with::<CameLate>(|product, late| match late {
+                Side::Left(cents) => CameLate::of("left", product, *cents),
+                Side::Right(cost) => CameLate::of("right", product, *cost),
+            });
+    });
+    let events = vec![
+        ("00:00", Sold(1)),
+        ("05:00", Sold(2)),
+        // A minute and more before the watermark, and alone.
+        ("03:00", Catalogue(listed(70))),
+        ("03:30", Sold(3)),
+        // Before the watermark as well, and it meets what waits there.
+        ("04:30", Catalogue(listed(80))),
+    ];
+    insta::assert_snapshot!(story(&near, events), @r#"
+    -> late [tea] {"side":"right","cents":70}
+    -> late [tea] {"side":"left","cents":3}
+    -> margins [tea] {"cents":2,"cost":80}
+    "#);
+    let then = Pipeline::new("then", 1, |log| {
+        let late = sales(log).look_up(&table(log), margin).late();
+        late.into_view_with::<CameLate>(|product, cents| CameLate::of("left", product, *cents));
+    });
+    let events = vec![("00:10", Sold(1)), ("00:07", Sold(2)), ("00:06", Sold(3))];
+    insta::assert_snapshot!(story(&then, events), @r#"-> late [tea] {"side":"left","cents":3}"#);
 }
 
 #[test]
@@ -421,22 +470,43 @@ fn what_cannot_be_made_becomes_a_dead_letter() {
 #[cfg(feature = "cdc")]
 #[test]
 fn a_captured_table_is_a_table() {
-    use annals::cdc::{TableOf, TableRow};
+    use annals::cdc::{Before, CapturedTables as _, Change, TableRow};
 
     #[derive(Clone, Debug, TableRow)]
     #[table("public.limits")]
     struct Limit {
         #[key]
         product: String,
-        #[allow(dead_code, reason = "read through its columns")]
         cents: i64,
     }
 
+    let limit = |cents| Limit {
+        product: "tea".into(),
+        cents,
+    };
     let captured = Pipeline::new("captured", 1, |log| {
-        let limits = log.table::<TableOf<Limit>>();
+        let limits = log.table_of::<Limit>();
         let limits = limits.map(|_, limit| limit.row().map_or(0, |limit| limit.cents));
         sales(log).look_up(&limits, margin).into_view();
     });
-    let told = story(&captured, vec![("00:00", Sold(1))]);
-    assert_eq!(told, "-> margins [tea] {\"cents\":1,\"cost\":null}\n");
+    let trial = captured.trial().at("10:00:00", ordered("tea", 1)).unwrap();
+    let after = limit(70);
+    let trial = trial.at("10:00:05", Change::Inserted { after }).unwrap();
+    let trial = trial.at("10:00:06", ordered("tea", 2)).unwrap();
+    let changed = Change::Updated {
+        before: Before::Row(limit(70)),
+        after: limit(80),
+    };
+    let trial = trial.at("10:00:07", changed).unwrap();
+    let trial = trial.at("10:00:08", ordered("tea", 3)).unwrap();
+    let before = Before::Row(limit(80));
+    let because = annals::cdc::Because::Deleted;
+    let gone = Change::Deleted { before, because };
+    let trial = trial.at("10:00:09", gone).unwrap();
+    let trial = trial.at("10:00:10", ordered("tea", 4)).unwrap();
+    let told = trial.end().unwrap().to_string();
+    for (cents, cost) in [("1", "null"), ("2", "70"), ("3", "80"), ("4", "null")] {
+        let row = format!("-> margins [tea] {{\"cents\":{cents},\"cost\":{cost}}}");
+        assert!(told.contains(&row), "{row} of {told}");
+    }
 }
