@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use annals::pipeline::Time;
 use annals::prelude::*;
-use annals::projections::{Options, ProcessSetup, ReactorSetup};
+use annals::projections::{Options, ProcessSetup, ReactorSetup, StartError};
 use annals::store::{Append, NewEvent, ReadLog};
 use annals::{MemoryStore, Store};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -186,21 +186,30 @@ pub(crate) struct Outcome {
     pub(crate) blocked: Vec<String>,
 }
 
+/// The program: the pipeline, the worst verdicts, who asks about merchants, and who blocks.
+pub(crate) async fn program(
+    store: Arc<dyn Store>,
+    options: Options,
+    slots: u16,
+) -> Result<Program, StartError> {
+    let asks = ReactorSetup::of(AsksAboutMerchants(Arc::clone(&store)));
+    let blocks = ProcessSetup::<Blocking>::new();
+    let db = Annals::on(store)
+        .with(fraud().options(options.clone()).slots(slots))
+        .with(Worst::projection().options(options.clone()))
+        .with(asks.poll(options.poll).lease(options.lease))
+        .with(blocks.poll(options.poll).lease(options.lease));
+    db.start().await
+}
+
 /// Runs the afternoon, and gives every alert as it is appended.
 pub(crate) async fn run(
     store: Arc<dyn Store>,
     slots: u16,
     mut print: impl FnMut(&Recorded<AlertEvent>),
 ) -> Result<Outcome, Box<dyn Error>> {
-    let asks = ReactorSetup::of(AsksAboutMerchants(Arc::clone(&store)));
-    let poll = Duration::from_millis(20);
-    let db = Annals::on(store)
-        .with(fraud().options(Options::default().poll(poll)).slots(slots))
-        .with(Worst::projection())
-        .with(asks.poll(poll))
-        .with(ProcessSetup::<Blocking>::new())
-        .start()
-        .await?;
+    let options = Options::default().poll(Duration::from_millis(20));
+    let db = program(store, options, slots).await?;
     let pipeline = db
         .pipeline("fraud")
         .ok_or("the program has no pipeline `fraud`")?;
@@ -225,23 +234,24 @@ pub(crate) async fn run(
     let end = db.advance_clock(Time::MAX).await?;
     pipeline.wait_until_sent(end, WAIT).await?;
     take_alerts(&db, &mut printed, &mut outcome, &mut print).await?;
-    let all = Token::new(db.store().id());
-    let all = all.with(
-        annals::Partition(0),
-        db.store().head(annals::Partition(0)).await?.visible,
-    );
-    let rows = db.view::<Worst>().rows().at_least(all.clone()).within(WAIT);
-    for row in rows.await?.rows {
-        outcome
-            .verdicts
-            .entry(row.value.verdict)
-            .or_default()
-            .push(row.key);
-    }
-    db.process::<Blocking>().wait_for(all, WAIT).await?;
-    outcome.blocked = blocked(&**db.store()).await?;
+    (outcome.verdicts, outcome.blocked) = decided(&db).await?;
     db.stop().await;
     Ok(outcome)
+}
+
+type Decided = (BTreeMap<Verdict, Vec<String>>, Vec<String>);
+
+/// The users of each verdict and who was blocked, once everything in the log was seen.
+pub(crate) async fn decided(db: &Program) -> Result<Decided, Box<dyn Error>> {
+    let head = db.store().head(annals::Partition(0)).await?.visible;
+    let all = Token::new(db.store().id()).with(annals::Partition(0), head);
+    let rows = db.view::<Worst>().rows().at_least(all.clone()).within(WAIT);
+    let mut verdicts: BTreeMap<Verdict, Vec<String>> = BTreeMap::new();
+    for row in rows.await?.rows {
+        verdicts.entry(row.value.verdict).or_default().push(row.key);
+    }
+    db.process::<Blocking>().wait_for(all, WAIT).await?;
+    Ok((verdicts, blocked(&**db.store()).await?))
 }
 
 /// The alerts after a position.

@@ -19,7 +19,7 @@ use crate::rules::payments;
 /// The time of a window, both ends included, in microseconds.
 const WINDOW: i64 = 300_000_000;
 const PAYMENTS_MAX: usize = 5;
-const CENTS_MAX: i64 = 100_000;
+const CENTS_MAX: i128 = 100_000;
 const SPIKE_FROM: i64 = 5;
 /// Rows of one append.
 const APPEND: usize = 500;
@@ -34,7 +34,7 @@ pub(crate) enum JudgementEvent {
         payment: String,
         user: String,
         count: usize,
-        cents: i64,
+        cents: i128,
         rules: Vec<String>,
     },
 }
@@ -55,7 +55,8 @@ impl Known {
         self.payments += 1;
         self.cents += i128::from(cents);
         let count = self.recent.len();
-        let total: i64 = self.recent.iter().map(|(_, cents)| cents).sum();
+        let recent = self.recent.iter().map(|(_, cents)| i128::from(*cents));
+        let total: i128 = recent.sum();
         let times = i128::from(cents) * i128::from(self.payments);
         let rules = [
             (count > PAYMENTS_MAX, "velocity"),

@@ -111,6 +111,25 @@ async fn the_payments_of_the_lesson_get_its_alerts() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_may_come_in_any_order() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("payments.csv");
+    std::fs::write(&file, "cents,at,user,id\n100001,5,u,p\n").unwrap();
+    let one = "id,user,count_5m,cents_5m,rules\np,u,1,100001,total\n";
+    assert_eq!(alerts(&file, 1).await, one);
+    // The amounts of a window may be more than fits into one.
+    let most = i64::MAX;
+    let text = format!("id,user,at,cents\na,u,5,{most}\nb,u,6,{most}\n");
+    std::fs::write(&file, text).unwrap();
+    let alerts = alerts(&file, 1).await;
+    let second = format!("b,u,2,{},total\n", 2 * i128::from(most));
+    assert!(alerts.ends_with(&second), "{alerts}");
+    std::fs::write(&file, "id,user,at,cents\n").unwrap();
+    let none = self::alerts(&file, 1).await;
+    assert_eq!(none, "id,user,count_5m,cents_5m,rules\n");
+}
+
 #[tokio::test]
 async fn a_file_that_cannot_be_read_is_one_clear_line() {
     let directory = TempDir::new().unwrap();
@@ -120,6 +139,7 @@ async fn a_file_that_cannot_be_read_is_one_clear_line() {
             "id,user,at,cents,colour\n",
             "unknown column `colour`; known are id, user, at, cents",
         ),
+        ("", "there is no column `id`"),
         ("id,user,at\n", "there is no column `cents`"),
         ("id,user,at,cents,id\n", "there are two columns `id`"),
         (

@@ -1,6 +1,7 @@
 //! Programs of lessons on stream processing, as pipelines over a log, each built twice. Another
 //! folder of the same form is read from `ANNALS_LESSONS`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use annals::pipeline::{Count, Fold, Pipeline, Sum, Time, Window};
 use annals::prelude::*;
 use annals::projections::Program;
-use annals::store::{Append, NewEvent};
+use annals::store::{Append, NewEvent, ReadLog};
 use annals::{ManualClock, MemoryStore, Store};
+use annals_core::conformance::Dice;
 use chrono::DateTime;
 use serde_json::{Value, json};
 
@@ -214,6 +216,157 @@ async fn the_leaderboard_comes_out_as_the_lesson_says() {
             json!({ "start": row.key.start.micros(), "top": best })
         });
         assert_eq!(hours.collect::<Value>(), lesson["hours"]);
+        db.stop().await;
+    }
+}
+
+#[derive(Clone, Debug, Event, Serialize, Deserialize)]
+#[event(category = "transaction")]
+enum TransactionEvent {
+    Made(Transaction),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Transaction {
+    id: String,
+    user: String,
+    cents: i64,
+    country: String,
+}
+
+#[derive(Clone, Debug, Event, Serialize, Deserialize)]
+#[event(category = "finding")]
+enum FindingEvent {
+    Found {
+        rule: String,
+        user: String,
+        found: Value,
+    },
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Countries(BTreeSet<String>);
+
+impl Fold<Transaction> for Countries {
+    fn add(&mut self, transaction: &Transaction) {
+        self.0.insert(transaction.country.clone());
+    }
+
+    fn merge(&mut self, other: Countries) {
+        self.0.extend(other.0);
+    }
+}
+
+fn findings() -> Pipeline {
+    Pipeline::new("lesson-findings", 1, |log| {
+        let made = log.events::<TransactionEvent>();
+        let made = made.out_of_order_by(20 * SECOND).map(|event| {
+            let TransactionEvent::Made(transaction) = &**event;
+            transaction.clone()
+        });
+        let made = made.key_by(|transaction| transaction.user.clone());
+        let made = made.distinct_by(|transaction| transaction.id.clone(), 1_440 * MINUTE);
+        let high = made.filter(|transaction| transaction.cents > 100_000);
+        let high = high.map(|_, Transaction { id, cents, .. }| {
+            let found = json!({ "transaction": id, "cents": cents });
+            ("HIGH_VALUE", found)
+        });
+        // The moment at which a rule fires does not depend on the order in which they become known.
+        let sorted = made.in_time_order();
+        let many = sorted.tumbling(5 * MINUTE).folded::<Count>();
+        let many = many.as_soon_as(|count| count.0 > 3).map(|_, of| {
+            let start = of.window.start.micros();
+            let found = json!({ "count": of.value.0, "window_start": start });
+            ("HIGH_VELOCITY", found)
+        });
+        let several = sorted.sessions(60 * MINUTE).folded::<Countries>();
+        let several = several.as_soon_as(|countries| countries.0.len() > 1);
+        let several = several.map(|_, of| {
+            let found = json!({ "countries": of.value.0 });
+            ("MULTIPLE_COUNTRIES", found)
+        });
+        let all = high.merge(&many).merge(&several);
+        all.append(|user, (rule, found)| {
+            let event = FindingEvent::Found {
+                rule: (*rule).to_owned(),
+                user: user.clone(),
+                found: found.clone(),
+            };
+            (format!("finding-{user}"), event)
+        });
+    })
+}
+
+/// The alerts that are in a log.
+async fn found(store: &dyn Store) -> Vec<String> {
+    let page = store.read(ReadLog::after(Position::START)).await.unwrap();
+    assert!(page.end, "the lesson is short");
+    let ours = page.events.into_iter();
+    let ours = ours.filter(|of| of.stream.as_str().starts_with("finding-"));
+    let mut found = Vec::new();
+    for record in ours {
+        for event in Recorded::<FindingEvent>::decode(record).unwrap() {
+            let FindingEvent::Found {
+                rule,
+                user,
+                found: of,
+            } = event.event;
+            found.push(json!([rule, user, of]).to_string());
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_transactions_give_the_alerts_of_the_lesson() {
+    let lesson = lesson("five-transactions.json");
+    let alerts = lesson["alerts"].as_array().unwrap().iter();
+    let mut wanted: Vec<_> = alerts.map(Value::to_string).collect();
+    wanted.sort();
+    let rows = lesson["transactions"].as_array().unwrap().iter();
+    let given: Vec<(i64, Transaction)> = rows
+        .map(|row| {
+            let text = |column: usize| row[column].as_str().unwrap().to_owned();
+            let transaction = Transaction {
+                id: text(0),
+                user: text(1),
+                cents: row[2].as_i64().unwrap(),
+                country: text(3),
+            };
+            (row[4].as_i64().unwrap(), transaction)
+        })
+        .collect();
+    let mut dice = Dice::new(5);
+    for round in 0..12 {
+        // As given; then up to 20 s late, and some of them twice.
+        let mut known: Vec<_> = given.iter().map(|of| (of.0, of)).collect();
+        if round > 0 {
+            for index in 0..given.len() {
+                known[index].0 += dice.roll(20_000_000) as i64;
+                if dice.roll(3) == 0 {
+                    let late = dice.roll(20_000_000) as i64;
+                    known.push((given[index].0 + late, &given[index]));
+                }
+            }
+            known.sort_by_key(|(at, _)| *at);
+        }
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let pipeline = findings().slots(1 + round % 3);
+        let db = Annals::on(store.clone()).with(pipeline).start();
+        let db = db.await.unwrap();
+        for (number, (_, (at, transaction))) in known.into_iter().enumerate() {
+            let mut new = NewEvent::of(&TransactionEvent::Made(transaction.clone())).unwrap();
+            new.occurred_at = DateTime::from_timestamp_micros(*at).unwrap();
+            flush(&*store, number, &mut vec![new]).await;
+        }
+        let handle = db.pipeline("lesson-findings").unwrap();
+        for _ in 0..2 {
+            let end = db.advance_clock(Time::MAX).await.unwrap();
+            handle.wait_until_sent(end, MINUTE).await.unwrap();
+            assert_eq!(found(&*store).await, wanted, "round {round}");
+            rebuild(&db, "lesson-findings").await;
+        }
         db.stop().await;
     }
 }

@@ -19,6 +19,7 @@ mod asked;
 #[path = "../../examples/fraud/bank.rs"]
 mod bank;
 mod broken;
+mod chain;
 mod chains;
 mod fraud_killed;
 mod intake;
@@ -36,6 +37,7 @@ mod same;
 #[path = "../../store-postgres/tests/server/mod.rs"]
 mod server;
 mod shop;
+mod slow;
 mod stopped;
 mod trials;
 #[allow(dead_code, reason = "each example is more than a test uses of it")]
