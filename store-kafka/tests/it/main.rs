@@ -8,6 +8,10 @@ mod on_kafka {
     mod gaps;
     mod java;
     #[cfg(feature = "testing")]
+    mod killed;
+    #[cfg(feature = "testing")]
+    mod killed_pipelines;
+    #[cfg(feature = "testing")]
     mod killed_relays;
     mod outlets;
     mod processors;

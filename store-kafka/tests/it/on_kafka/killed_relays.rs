@@ -3,43 +3,19 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use annals::sqlite::SqliteStore;
 use annals_core::{Annals, Log as _, Position, ReadLog, RecordedEvent, StreamId};
-use annals_kafka::testing::{Step, at_steps};
+use annals_kafka::testing::Step;
 use annals_kafka::{Kafka, Relay, TopicSpec};
 
+use super::killed::{STEP, STEPS, ends_at_its_step};
 use super::relays::{append, published, until_published};
 use crate::broker::{is_long, kafka, topic};
 
 const VICTIM: &str = "on_kafka::killed_relays::victim";
 const PLACE: &str = "ANNALS_KAFKA_RELAY_PLACE";
-const STEP: &str = "ANNALS_KAFKA_RELAY_STEP";
-
-const STEPS: [Step; 5] = [
-    Step::BeforeFence,
-    Step::BeforeBegin,
-    Step::AfterSend,
-    Step::BeforeCommit,
-    Step::AfterCommit,
-];
-
-/// How often a step is still passed until the process ends at it.
-static LEFT: AtomicU32 = AtomicU32::new(0);
-
-/// Ends this process as `kill -9` does, when it comes to the step that its environment names.
-fn die_at(step: Step) {
-    let wanted = std::env::var(STEP).unwrap_or_default();
-    if wanted == format!("{step:?}") && LEFT.fetch_sub(1, Ordering::SeqCst) == 1 {
-        let this = std::process::id().to_string();
-        let _ = Command::new("kill").args(["-9", &this]).status();
-        loop {
-            std::thread::park();
-        }
-    }
-}
 
 /// Publishes until it is killed; does nothing unless it is asked to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,10 +23,7 @@ async fn victim() {
     let Ok(place) = std::env::var(PLACE) else {
         return;
     };
-    // The fence comes once; of transactions the third is the one.
-    let is_fence = std::env::var(STEP).is_ok_and(|step| step == "BeforeFence");
-    LEFT.store(if is_fence { 1 } else { 3 }, Ordering::SeqCst);
-    at_steps(die_at);
+    ends_at_its_step();
     let (name, path) = place.split_once(' ').unwrap();
     let store = SqliteStore::open(&format!("sqlite:{path}")).await.unwrap();
     let name: &'static str = name.to_owned().leak();
