@@ -100,6 +100,15 @@ pub fn cpu_time() -> Duration {
 /// The most memory that this process has used at once so far, in bytes; none where the system does
 /// not tell.
 pub fn peak_memory_bytes() -> Option<u64> {
-    let text = line_of("/proc/self/status", "VmHWM")?;
+    of_status("VmHWM")
+}
+
+/// The memory that this process uses now, in bytes; none where the system does not tell.
+pub fn memory_bytes() -> Option<u64> {
+    of_status("VmRSS")
+}
+
+fn of_status(name: &str) -> Option<u64> {
+    let text = line_of("/proc/self/status", name)?;
     Some(text.split(' ').next()?.parse::<u64>().ok()? << 10)
 }
