@@ -46,10 +46,7 @@ impl<K, T, L: Flows> OnTime<K, T, L> {
         let node = Node::new();
         let late = Node::new();
         attach(node.clone(), late.clone());
-        let results = Keyed {
-            at: at.clone().lagging(lag),
-            node,
-        };
+        let results = Keyed::of(at.clone().lagging(lag), node);
         OnTime { results, at, late }
     }
 
@@ -66,10 +63,10 @@ impl<K, T, L: Flows> OnTime<K, T, L> {
     /// # }
     /// ```
     pub fn late(&self) -> Keyed<K, L> {
-        Keyed {
-            at: self.at.then(PlannedStage::new("late", "")),
-            node: self.late.clone(),
-        }
+        Keyed::of(
+            self.at.then(PlannedStage::new("late", "")),
+            self.late.clone(),
+        )
     }
 }
 

@@ -158,7 +158,6 @@ impl Preparation {
             events: std::mem::take(&mut collected.events),
             lacking: making.panics.take_lacking(),
         };
-        let failed = failed.or_else(|| collected.failed.take());
         PreparedPage {
             partition,
             head: page.head,
