@@ -35,7 +35,7 @@ use annals::prelude::*;
 use annals::read_model::ViewStore;
 use annals::sqlite::SqliteStore;
 use annals::store::{Append, Log, NewEvent};
-use annals::{Failure, Partition, Store};
+use annals::{EventId, Failure, Partition, Store};
 
 const TOPIC: &str = "orders";
 const GROUP: &str = "sales";

@@ -15,7 +15,7 @@ use super::graph::{Draft, Making};
 use super::hot::HotKeys;
 use super::journal::{Journal, Writes};
 use super::outbox::{self, Entry};
-use super::output::{Collected, EmittedEvent, take};
+use super::output::{Collected, take};
 use super::panics::{Lacking, Panics, Spoiled};
 use super::prepared::{BySource, PreparedPage, Stops, WhatWasRead};
 use super::share::{KeptCauses, Share};

@@ -69,11 +69,12 @@ struct Partial<T> {
 }
 
 type Found<K, T> = Vec<(Time, K, Match<T>)>;
+type Lacking<K, T> = Vec<(Time, Place, (K, Match<T>), Panic)>;
 
 /// What came of looking at items: matches, and items over which a condition panicked.
 struct Looked<K, T> {
     found: Found<K, T>,
-    lacking: Vec<(Time, Place, (K, Match<T>), Panic)>,
+    lacking: Lacking<K, T>,
 }
 
 /// What an item is to a match that has begun.
