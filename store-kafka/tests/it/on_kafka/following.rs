@@ -1,6 +1,6 @@
 //! A topic as a log: positions, heads, times, several readers.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Filter, Log, Partition, Position, ReadLog, RecordedEvent};

@@ -12,7 +12,7 @@ use annals::projections::Options;
 use annals::sqlite::SqliteStore;
 use annals::store::{Append, NewEvent};
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Log as _, Outgoing, Outlet, Partition, ReadLog, Store, StoreError};
+use annals_core::{EventStore as _, Log as _, Outgoing, Outlet, Partition, ReadLog, StoreError};
 use annals_kafka::{Kafka, KafkaOutlet, Topic};
 use serde::{Deserialize, Serialize};
 
